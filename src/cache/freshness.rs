@@ -1,0 +1,330 @@
+//! The lease: how fresh this instance's knowledge of changes is, and whether a remembered answer may be used.
+//!
+//! Every change to a key has a number in the database's log. A remembered row carries the number up to which it is
+//! known to be true, its *stamp*; this module knows for each key the number of its last change, and until when that
+//! knowledge itself counts. An answer is allowed only if the lease holds and nothing has changed since its stamp.
+//!
+//! Instead of a map from key to last change there are 65,536 slots, a key's chosen by its hash, each with the highest
+//! number of any key in it. Two keys in one slot cost an unneeded look at the database now and then; they never make
+//! a stale answer look fresh, and the table needs no lock, no trimming and no more than half a MiB.
+
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+
+use crate::clock::{Clock, Timestamp};
+use crate::key::{KeyId, NetworkId};
+use crate::store::{Logged, Mutation, Store, StoreError};
+
+const SLOTS: usize = 1 << 16;
+
+/// Up to which change something is known to be true, and in which history of the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// Twice the highest number of the log that it takes into account; one more if it was read after a doubt.
+    at: u64,
+    /// Which history: counts up when the database's is found rewritten.
+    lineage: u64,
+}
+
+impl Stamp {
+    /// Whether both are of the same history.
+    pub const fn same_lineage(self, other: Self) -> bool {
+        self.lineage == other.lineage
+    }
+}
+
+/// What was known just before a lookup began; makes the stamp of what it finds.
+#[derive(Debug, Clone, Copy)]
+pub struct Pending {
+    before: u64,
+    lineage: u64,
+}
+
+impl Pending {
+    /// The stamp of a row that was read together with the log's newest number `counter`.
+    pub const fn stamp(self, counter: u64) -> Stamp {
+        // A doubt about everything up to `counter` is answered by a lookup that began after it.
+        let doubted = counter * 2 + 1;
+        let at = if self.before == doubted { doubted } else { counter * 2 };
+        Stamp { at, lineage: self.lineage }
+    }
+}
+
+/// How an instance may answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mode {
+    /// The lease holds.
+    Fresh,
+    /// The database can't be asked; known keys stay valid for a while.
+    Static,
+    /// Nothing can be said about any key.
+    Closed,
+}
+
+/// One entry's place in the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slot(u16);
+
+impl Slot {
+    /// The slot of a key.
+    pub fn of(network: NetworkId, key_id: KeyId) -> Self {
+        // FNV-1a: spreading is all that is asked of it.
+        let bytes = network.as_bytes().iter().chain(key_id.as_bytes());
+        let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        Self((hash >> 48) as u16 ^ (hash >> 16) as u16)
+    }
+}
+
+/// This instance's knowledge of changes.
+pub struct Freshness {
+    clock: Clock,
+    /// How long the knowledge of one poll counts.
+    lease: Duration,
+    /// How long known keys stay valid after the lease, while the database can't be asked.
+    grace: Duration,
+    /// For each slot the stamp that an answer must have at least: see [`Stamp::at`].
+    slots: Box<[AtomicU64]>,
+    lineage: AtomicU64,
+    newest: AtomicU64,
+    /// When the last poll that succeeded began: boot time, and wall time against a clock that is set. 0 before the first.
+    lease_boot: AtomicU64,
+    lease_wall: AtomicI64,
+    /// [`Lapse`]: whether a poll begun after the lease's end has failed.
+    lapse: AtomicU8,
+    /// The newest entry that was read. Held across a poll, so that polls are one after the other.
+    seen: Mutex<Option<Logged>>,
+}
+
+const NOT_TRIED: u8 = 0;
+const POLL_FAILED: u8 = 1;
+
+impl Freshness {
+    /// Knows nothing yet: no answer is allowed before the first poll.
+    pub fn new(clock: Clock, lease: Duration, grace: Duration) -> Self {
+        Self {
+            clock,
+            lease,
+            grace,
+            slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
+            lineage: AtomicU64::new(0),
+            newest: AtomicU64::new(0),
+            lease_boot: AtomicU64::new(0),
+            lease_wall: AtomicI64::new(0),
+            lapse: AtomicU8::new(NOT_TRIED),
+            seen: Mutex::new(None),
+        }
+    }
+
+    /// Whether a poll has ever succeeded.
+    pub fn has_begun(&self) -> bool {
+        self.lease_boot.load(Ordering::Acquire) != 0
+    }
+
+    /// How long ago the knowledge in force was asked for; None before the first poll.
+    pub fn age(&self) -> Option<Duration> {
+        let boot_start = self.lease_boot.load(Ordering::Acquire);
+        let boot = self.clock.boot().as_micros();
+        let wall = self.clock.now().as_micros() - self.lease_wall.load(Ordering::Relaxed);
+        // Whichever clock says more: one may have stood still, the other been set back.
+        let micros = boot.saturating_sub(boot_start).max(u64::try_from(wall).unwrap_or(0));
+        (boot_start != 0).then_some(Duration::from_micros(micros))
+    }
+
+    /// What may be answered now.
+    pub fn mode(&self) -> Mode {
+        match self.age() {
+            Some(age) if age <= self.lease => Mode::Fresh,
+            Some(age)
+                if age <= self.lease + self.grace
+                    && self.lapse.load(Ordering::Acquire) == POLL_FAILED =>
+            {
+                Mode::Static
+            }
+            _ => Mode::Closed,
+        }
+    }
+
+    /// Whether what carries `stamp` may be used for an answer now. The lease is read first, then what changed: a
+    /// change that a poll brings in between is then either seen or newer than the lease.
+    pub fn allows(&self, slot: Slot, stamp: Stamp) -> bool {
+        self.mode() != Mode::Closed
+            && self.slots[usize::from(slot.0)].load(Ordering::Acquire) <= stamp.at
+            && self.lineage.load(Ordering::Acquire) == stamp.lineage
+    }
+
+    /// To be called before a lookup; then [`Pending::stamp`] with what it read.
+    pub fn begin(&self, slot: Slot) -> Pending {
+        Pending {
+            before: self.slots[usize::from(slot.0)].load(Ordering::Acquire),
+            lineage: self.lineage.load(Ordering::Acquire),
+        }
+    }
+
+    /// Takes in a change: nothing older may be said about its key from here on.
+    pub fn apply(&self, mutation: &Mutation) {
+        self.raise(mutation.network, mutation.key_id, mutation.n * 2);
+        self.newest.fetch_max(mutation.n, Ordering::AcqRel);
+    }
+
+    /// Takes in that a change may have been made, as the database failed before it said: what was read before now
+    /// doesn't count any more, what is read from now on does. (If the change comes through later, a poll brings it.)
+    pub fn doubt(&self, network: NetworkId, key_id: KeyId) {
+        self.raise(network, key_id, self.newest() * 2 + 1);
+    }
+
+    /// The newest number of the log that is known here.
+    pub fn newest(&self) -> u64 {
+        self.newest.load(Ordering::Acquire)
+    }
+
+    fn raise(&self, network: NetworkId, key_id: KeyId, at: u64) {
+        let slot = Slot::of(network, key_id);
+        self.slots[usize::from(slot.0)].fetch_max(at, Ordering::AcqRel);
+    }
+
+    /// Reads what changed since the last poll, then extends the lease to count from the moment before the reading.
+    ///
+    /// # Errors
+    /// When the database fails; the lease then runs out by itself.
+    pub async fn poll(&self, store: &Store) -> Result<(), StoreError> {
+        let mut seen = self.seen.lock().await;
+        let (boot, wall) = (self.clock.boot(), self.clock.now());
+        let lapsed = self.age().is_none_or(|age| age > self.lease);
+        let result = self.catch_up(store, &mut seen).await;
+        match &result {
+            Ok(()) => self.extend(boot.as_micros(), wall),
+            Err(_) if lapsed => self.lapse.store(POLL_FAILED, Ordering::Release),
+            Err(_) => {}
+        }
+        result
+    }
+
+    /// As [`Freshness::poll`], when the lease has lapsed and no poll since has failed: who waited for another's poll
+    /// has no need of its own.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn renew(&self, store: &Store) -> Result<(), StoreError> {
+        match self.mode() {
+            Mode::Closed => self.poll(store).await,
+            Mode::Fresh | Mode::Static => Ok(()),
+        }
+    }
+
+    async fn catch_up(&self, store: &Store, seen: &mut Option<Logged>) -> Result<(), StoreError> {
+        loop {
+            let Some(last) = seen.as_ref() else {
+                let newest = store.newest_mutation().await?;
+                let newest = newest.ok_or(StoreError::Corrupt("mutation_log"))?;
+                self.newest.store(newest.n, Ordering::Release);
+                *seen = Some(newest);
+                return Ok(());
+            };
+            let tail = store.mutations_from(last.n).await?;
+            let continues = tail.first() == Some(last)
+                && tail.windows(2).all(|pair| pair[1].n == pair[0].n + 1);
+            if !continues {
+                tracing::error!(
+                    last = last.n,
+                    "the database's history was rewritten (a restore or a failover): everything cached is dropped"
+                );
+                self.lineage.fetch_add(1, Ordering::AcqRel);
+                *seen = None;
+                continue;
+            }
+            for entry in &tail[1..] {
+                if let Some((network, key_id)) = entry.subject {
+                    self.apply(&Mutation { n: entry.n, network, key_id });
+                }
+            }
+            match tail.into_iter().next_back() {
+                Some(newest) if newest.n > last.n => *seen = Some(newest),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    fn extend(&self, boot: u64, wall: Timestamp) {
+        self.lapse.store(NOT_TRIED, Ordering::Release);
+        self.lease_wall.store(wall.as_micros(), Ordering::Relaxed);
+        self.lease_boot.store(boot.max(1), Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Rng;
+    use uuid::Uuid;
+
+    const LEASE: Duration = Duration::from_secs(5);
+    const GRACE: Duration = Duration::from_secs(60);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    async fn store() -> (Store, tempfile::TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let dsn = format!("sqlite://{}/talos.db", directory.path().display());
+        (Store::open(&dsn, Rng::seeded(1)).await.unwrap(), directory)
+    }
+
+    #[tokio::test]
+    async fn the_lease_counts_from_before_the_poll_and_runs_out() {
+        let (store, _directory) = store().await;
+        let clock = Clock::manual(Timestamp::from_secs(1_000));
+        let freshness = Freshness::new(clock.clone(), LEASE, GRACE);
+        let slot = Slot::of(NetworkId::SINGLE, KeyId::Issued(Uuid::nil()));
+        let stamp = freshness.begin(slot).stamp(0);
+        assert!(!freshness.allows(slot, stamp), "nothing is known before the first poll");
+        freshness.poll(&store).await.unwrap();
+        assert!(freshness.allows(slot, stamp));
+        clock.advance(LEASE);
+        assert_eq!(freshness.mode(), Mode::Fresh);
+        clock.advance(SECOND);
+        assert!(!freshness.allows(slot, stamp), "no poll since the lapse has failed yet");
+
+        store.close().await;
+        assert!(freshness.renew(&store).await.is_err());
+        assert_eq!(freshness.mode(), Mode::Static);
+        assert!(freshness.allows(slot, stamp));
+        clock.advance(GRACE);
+        assert_eq!(freshness.mode(), Mode::Closed);
+        assert!(!freshness.allows(slot, stamp));
+    }
+
+    #[tokio::test]
+    async fn a_change_outdates_what_was_read_before_it() {
+        let clock = Clock::manual(Timestamp::from_secs(1_000));
+        let (store, _directory) = store().await;
+        let freshness = Freshness::new(clock, LEASE, GRACE);
+        freshness.poll(&store).await.unwrap();
+        let key_id = KeyId::Issued(Uuid::from_u128(7));
+        let slot = Slot::of(NetworkId::SINGLE, key_id);
+        let pending = freshness.begin(slot);
+        let (old, new) = (pending.stamp(4), pending.stamp(5));
+        freshness.apply(&Mutation { n: 5, network: NetworkId::SINGLE, key_id });
+        assert!(!freshness.allows(slot, old));
+        assert!(freshness.allows(slot, new));
+        freshness.apply(&Mutation { n: 3, network: NetworkId::SINGLE, key_id });
+        assert!(!freshness.allows(slot, old), "a late, older change takes nothing back");
+    }
+
+    #[tokio::test]
+    async fn a_doubt_outdates_what_was_read_before_it_and_nothing_after() {
+        let (store, _directory) = store().await;
+        let freshness = Freshness::new(Clock::manual(Timestamp::from_secs(1_000)), LEASE, GRACE);
+        freshness.poll(&store).await.unwrap();
+        let key_id = KeyId::Issued(Uuid::from_u128(7));
+        let slot = Slot::of(NetworkId::SINGLE, key_id);
+        let before = freshness.begin(slot).stamp(0);
+        freshness.doubt(NetworkId::SINGLE, key_id);
+        assert!(!freshness.allows(slot, before));
+        let after = freshness.begin(slot).stamp(0);
+        assert!(freshness.allows(slot, after), "the key can be looked up anew");
+        freshness.apply(&Mutation { n: 1, network: NetworkId::SINGLE, key_id });
+        assert!(!freshness.allows(slot, after), "the change came through after all");
+    }
+}

@@ -1,0 +1,272 @@
+//! L1: keys that have proven themselves, in process.
+
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use moka::sync::Cache;
+use sha2::{Digest, Sha256};
+
+use super::freshness::{Slot, Stamp};
+use crate::clock::Timestamp;
+use crate::key::{Key, NetworkId};
+use crate::rng::Rng;
+
+/// Where an entry is found: SHA-256 over a seed of this process, the network and the credential, whole.
+pub type Index = [u8; 32];
+
+/// A key whose credential was shown and proven.
+pub struct Entry {
+    /// Its row.
+    pub key: Arc<Key>,
+    /// Up to which change the row is known to be true.
+    pub stamp: Stamp,
+    /// Where later changes to it are noted.
+    pub slot: Slot,
+    /// Settings under which possession was proven.
+    pub generation: u64,
+    /// When the row is read again all the same.
+    pub soft_expiry: Timestamp,
+    /// When it must not be used any more, whatever else holds.
+    pub hard_expiry: Option<Timestamp>,
+    /// Answers made for it.
+    pub answers: Answers,
+}
+
+/// A ready answer of the authz plane to a request with this key.
+pub struct Answer {
+    /// Settings under which it was made.
+    pub generation: u64,
+    /// Whether it carries a token, and for which audience.
+    pub token: Option<Option<Box<str>>>,
+    /// From when on whoever comes first makes a new one.
+    pub refresh_at: Option<Timestamp>,
+    /// When it must not be used any more.
+    pub expires: Option<Timestamp>,
+    /// Encoded fields of the OkHttpResponse.
+    pub ok_fields: Bytes,
+    /// Encoded fields of the CheckResponse beside it.
+    pub outer_fields: Bytes,
+}
+
+/// Most different answers kept for one key: routes rarely name more audiences.
+const MAX_ANSWERS: usize = 8;
+
+/// The answers of one entry. Reading takes no lock; making one does.
+#[derive(Default)]
+pub struct Answers {
+    ready: ArcSwap<Vec<Arc<Answer>>>,
+    making: Mutex<()>,
+}
+
+impl Answers {
+    /// The answer that fits, made by `make` when there is none. One that is due for renewal is renewed by whoever
+    /// comes first, while the others go on with it until it expires.
+    ///
+    /// # Errors
+    /// Whatever `make` fails with.
+    pub fn get_or_make<E>(
+        &self,
+        now: Timestamp,
+        fits: impl Fn(&Answer) -> bool,
+        make: impl FnOnce() -> Result<Answer, E>,
+    ) -> Result<Arc<Answer>, E> {
+        let find = || self.ready.load().iter().find(|answer| fits(answer) && answer.counts(now)).cloned();
+        let making = match find() {
+            Some(answer) if !answer.is_due(now) => return Ok(answer),
+            Some(answer) => match self.making.try_lock() {
+                Ok(making) => making,
+                Err(_) => return Ok(answer),
+            },
+            None => self.making.lock().unwrap_or_else(PoisonError::into_inner),
+        };
+        // Somebody may have been quicker.
+        if let Some(answer) = find().filter(|answer| !answer.is_due(now)) {
+            return Ok(answer);
+        }
+        let made = Arc::new(make()?);
+        let others = self.ready.load();
+        let others = others.iter().filter(|answer| !fits(answer) && answer.counts(now));
+        let mut answers = vec![Arc::clone(&made)];
+        answers.extend(others.take(MAX_ANSWERS - 1).cloned());
+        self.ready.store(Arc::new(answers));
+        drop(making);
+        Ok(made)
+    }
+
+    /// Takes over the answers of an older entry for the same state of the same key.
+    pub fn inherit(&self, older: &Self) {
+        self.ready.store(older.ready.load_full());
+    }
+}
+
+impl Answer {
+    fn counts(&self, now: Timestamp) -> bool {
+        self.expires.is_none_or(|at| now < at)
+    }
+
+    fn is_due(&self, now: Timestamp) -> bool {
+        self.refresh_at.is_some_and(|at| at <= now)
+    }
+}
+
+/// That an id was unknown.
+#[derive(Debug, Clone, Copy)]
+pub struct Unknown {
+    /// Up to which change.
+    pub stamp: Stamp,
+    /// Where a change that makes it known is noted.
+    pub slot: Slot,
+    /// Settings under which it was looked for.
+    pub generation: u64,
+    /// When it is looked for again all the same.
+    pub expires: Timestamp,
+}
+
+/// The tier in process. Its bounds are bytes for keys and a number for unknown ids, which have a space of their own:
+/// garbage can't push good keys out.
+pub struct Memory {
+    seed: [u8; 16],
+    keys: Cache<Index, Arc<Entry>, BuildHasherDefault<First8>>,
+    unknown: Cache<Index, Unknown, BuildHasherDefault<First8>>,
+}
+
+impl Memory {
+    /// A tier of at most `bytes` bytes of keys and `unknown` unknown ids.
+    pub fn new(bytes: u64, unknown: u64, rng: &Rng) -> Self {
+        Self {
+            seed: rng.bytes(),
+            keys: Cache::builder()
+                .max_capacity(bytes)
+                .weigher(|_, entry: &Arc<Entry>| weigh(&entry.key))
+                .build_with_hasher(BuildHasherDefault::default()),
+            unknown: Cache::builder()
+                .max_capacity(unknown)
+                .build_with_hasher(BuildHasherDefault::default()),
+        }
+    }
+
+    /// Where a credential's entry is. The raw credential is kept nowhere.
+    pub fn index(&self, network: NetworkId, credential: &str) -> Index {
+        Sha256::new()
+            .chain_update(self.seed)
+            .chain_update(network.as_bytes())
+            .chain_update(credential)
+            .finalize()
+            .into()
+    }
+
+    /// The entry there.
+    pub fn get(&self, index: &Index) -> Option<Arc<Entry>> {
+        self.keys.get(index)
+    }
+
+    /// Puts an entry there, with the answers of the one before if that showed the same state of the key.
+    pub fn insert(&self, index: Index, entry: Arc<Entry>) {
+        if let Some(older) = self.keys.get(&index)
+            && older.key.mutation == entry.key.mutation
+            && older.stamp.same_lineage(entry.stamp)
+            && older.hard_expiry == entry.hard_expiry
+        {
+            entry.answers.inherit(&older.answers);
+        }
+        self.keys.insert(index, entry);
+    }
+
+    /// Whether the id there is known to be unknown.
+    pub fn unknown(&self, index: &Index) -> Option<Unknown> {
+        self.unknown.get(index)
+    }
+
+    /// Remembers that the id there is unknown.
+    pub fn insert_unknown(&self, index: Index, unknown: Unknown) {
+        self.unknown.insert(index, unknown);
+    }
+
+    /// About how many keys are held.
+    pub fn len(&self) -> u64 {
+        self.keys.entry_count()
+    }
+
+    /// Whether no key is held.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// About how many bytes an entry takes, the answer that it will have included.
+fn weigh(key: &Key) -> u32 {
+    const FIXED: usize = 1_200;
+    let scopes: usize = key.scopes.iter().map(|scope| scope.as_str().len() + 16).sum();
+    let metadata = key.metadata.as_ref().map_or(0, |metadata| metadata.json().len());
+    let texts = key.name.as_str().len() + key.actor.as_str().len();
+    // Texts stand in the row, in the headers, in the metadata and, longer by a third, in the token.
+    let bytes = FIXED + 4 * scopes + 4 * metadata + 4 * texts + 32 * key.addresses.iter().count();
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+/// The index is a hash already, and a seeded one: its first eight bytes will do.
+#[derive(Default)]
+struct First8(u64);
+
+impl Hasher for First8 {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk() {
+            self.0 = u64::from_le_bytes(*first);
+        }
+    }
+
+    // The length prefix of the array's own Hash says nothing.
+    fn write_usize(&mut self, _: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    fn answer(refresh: i64, expires: i64) -> Answer {
+        Answer {
+            generation: 1,
+            token: None,
+            refresh_at: Some(Timestamp::from_secs(refresh)),
+            expires: Some(Timestamp::from_secs(expires)),
+            ok_fields: Bytes::new(),
+            outer_fields: Bytes::new(),
+        }
+    }
+
+    #[test]
+    fn an_answer_is_made_once_renewed_when_due_and_never_used_late() {
+        let answers = Answers::default();
+        let made = Cell::new(0);
+        let get = |now: i64| {
+            let make = || {
+                made.set(made.get() + 1);
+                Ok::<_, ()>(answer(now + 5, now + 10))
+            };
+            answers.get_or_make(Timestamp::from_secs(now), |_| true, make).unwrap()
+        };
+        for (now, expected) in [(0, 1), (4, 1), (5, 2), (9, 2), (30, 3)] {
+            assert!(get(now).expires.unwrap() > Timestamp::from_secs(now));
+            assert_eq!(made.get(), expected, "at {now}");
+        }
+    }
+
+    #[test]
+    fn while_one_renews_the_others_go_on() {
+        let answers = Answers::default();
+        let make = |refresh, expires| move || Ok::<_, ()>(answer(refresh, expires));
+        let now = Timestamp::from_secs(0);
+        answers.get_or_make(now, |_| true, make(1, 10)).unwrap();
+        let _making = answers.making.lock().unwrap();
+        let later = Timestamp::from_secs(5);
+        let old = answers.get_or_make(later, |_| true, make(100, 200)).unwrap();
+        assert_eq!(old.refresh_at, Some(Timestamp::from_secs(1)));
+    }
+}

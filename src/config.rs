@@ -1,0 +1,45 @@
+//! The configuration: one YAML file, the environment over it, defaults under it.
+//!
+//! [`load`] gives a [`Config`] of which every value has been checked, or an error that names each wrong key and where
+//! it was set. Nothing here reads the process's own environment: the caller hands it in.
+
+mod authz;
+mod cache;
+mod credentials;
+mod env;
+mod error;
+mod file;
+mod keys;
+mod load;
+mod model;
+mod routes;
+mod serve;
+mod settings;
+mod text;
+mod unbuilt;
+mod validate;
+
+pub use authz::{Authz, ClientAddress, CredentialSource, OnUnavailable};
+pub use cache::{Cache, CacheMemory, CacheRedis, CacheType, RedisTls};
+pub use credentials::{
+    ApiKeyPrefixes, ApiKeys, Credentials, DerivedTokens, HmacSecrets, Jwt, Macaroon,
+    MacaroonPrefixes, Retired, Secrets, SigningKeys,
+};
+pub use error::{ConfigError, Problem};
+pub use load::{Loaded, load, load_without_admin};
+pub use model::{
+    Audit, Config, Consistency, Db, LastUsed, Log, LogFormat, LogLevel, Multitenancy, Network,
+    Quota, RateLimit, RateLimitBackend, TraceExporter, Tracing,
+};
+pub use routes::{
+    Audience, PathMatch, PolicyValueError, Route, RouteMode, RouteToken, RouteVisibility, ScopeList,
+};
+pub use serve::{
+    Auth, AuthMode, ClientIpSource, Cors, RequestLog, Serve, ServeAuthz, ServeHttp, ServeMetrics,
+    ServePublic, Tls, listen_address,
+};
+
+#[cfg(test)]
+mod error_tests;
+#[cfg(test)]
+mod tests;

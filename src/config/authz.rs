@@ -1,0 +1,168 @@
+//! `authz.*`: what the ext_authz plane reads, sends and does when it can't decide.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::routes::Route;
+use super::text;
+use crate::duration;
+
+/// `authz`: the behaviour of the authz plane.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Authz {
+    /// Life of a minted JWT, at least 1s and at most `credentials.derived_tokens.max_ttl`. Default 5m.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub token_ttl: Duration,
+    /// Header, in lower case, that carries the minted JWT upstream. Default `authorization`.
+    #[serde(deserialize_with = "header_name")]
+    pub token_header: String,
+    /// Where a credential is looked for, in this order. Default: `authorization` with `Bearer`, then `x-api-key`.
+    pub sources: Vec<CredentialSource>,
+    /// Default `deny`.
+    pub on_unavailable: OnUnavailable,
+    /// Default `peer`.
+    pub client_address: ClientAddress,
+    /// With `client_address: xff`, which entry counts, from the right; at least 1. Default 1.
+    pub trusted_hops: u32,
+    /// `realm` of `WWW-Authenticate`: printable ASCII without `"` and `\`. Default `talos`.
+    pub realm: String,
+    /// Policies by host, method and path. Default: none.
+    pub routes: Vec<Route>,
+}
+
+impl Default for Authz {
+    fn default() -> Self {
+        Self {
+            token_ttl: Duration::from_secs(300),
+            token_header: "authorization".to_owned(),
+            sources: vec![
+                CredentialSource::Header {
+                    name: "authorization".to_owned(),
+                    scheme: Some("Bearer".to_owned()),
+                },
+                CredentialSource::Header {
+                    name: "x-api-key".to_owned(),
+                    scheme: None,
+                },
+            ],
+            on_unavailable: OnUnavailable::default(),
+            client_address: ClientAddress::default(),
+            trusted_hops: 1,
+            realm: "talos".to_owned(),
+            routes: Vec::new(),
+        }
+    }
+}
+
+/// Where a credential is looked for: `{header, scheme?}`, `{query}` or `{cookie}`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "RawSource")]
+pub enum CredentialSource {
+    /// A request header.
+    Header {
+        /// In lower case.
+        name: String,
+        /// Authentication scheme before the credential, to be compared without case; unset means none.
+        scheme: Option<String>,
+    },
+    /// A query parameter, by its decoded name.
+    Query {
+        /// Compared with case.
+        name: String,
+    },
+    /// A cookie.
+    Cookie {
+        /// Compared with case.
+        name: String,
+    },
+}
+
+/// The form in the file, before exactly one of the three is known to be there.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSource {
+    #[serde(default)]
+    header: Option<String>,
+    #[serde(default)]
+    scheme: Option<String>,
+    #[serde(default)]
+    query: Option<String>,
+    #[serde(default)]
+    cookie: Option<String>,
+}
+
+impl TryFrom<RawSource> for CredentialSource {
+    type Error = &'static str;
+
+    fn try_from(raw: RawSource) -> Result<Self, Self::Error> {
+        if raw.scheme.is_some() && raw.header.is_none() {
+            return Err("scheme goes with header only");
+        }
+        match (raw.header, raw.query, raw.cookie) {
+            (Some(name), None, None) => {
+                if !text::is_token(&name) {
+                    return Err("header must be a header name");
+                }
+                if raw
+                    .scheme
+                    .as_deref()
+                    .is_some_and(|scheme| !text::is_token(scheme))
+                {
+                    return Err("scheme must be an authentication scheme such as Bearer");
+                }
+                Ok(Self::Header {
+                    name: name.to_ascii_lowercase(),
+                    scheme: raw.scheme,
+                })
+            }
+            (None, Some(name), None) => {
+                if name.is_empty() || name.chars().any(char::is_control) {
+                    return Err("query must be the name of a parameter");
+                }
+                Ok(Self::Query { name })
+            }
+            (None, None, Some(name)) => {
+                if !text::is_token(&name) {
+                    return Err("cookie must be the name of a cookie");
+                }
+                Ok(Self::Cookie { name })
+            }
+            _ => Err("exactly one of header, query and cookie is needed"),
+        }
+    }
+}
+
+/// What Envoy is told when no tier can decide.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnUnavailable {
+    /// A 503 refusal that no setting of Envoy's turns into an allow.
+    #[default]
+    Deny,
+    /// gRPC UNAVAILABLE: Envoy's `failure_mode_allow` and `status_on_error` rule.
+    Error,
+}
+
+/// Where the client's address is read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientAddress {
+    /// The peer of the connection to Envoy.
+    #[default]
+    Peer,
+    /// `x-envoy-external-address`.
+    External,
+    /// `x-forwarded-for`, counted from the right by `trusted_hops`.
+    Xff,
+}
+
+/// A header name, lower-cased.
+fn header_name<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    if !text::is_token(&name) {
+        return Err(serde::de::Error::custom("must be a header name"));
+    }
+    Ok(name.to_ascii_lowercase())
+}

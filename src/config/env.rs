@@ -1,0 +1,199 @@
+//! The environment: each key as `TALOS_` and its path, lists also by index.
+
+use std::collections::BTreeMap;
+
+use serde_norway::{Mapping, Value};
+
+use super::keys::{self, KEYS, Key, Kind, OBJECT_LISTS};
+use super::settings::Settings;
+
+/// The default of the client commands' `--endpoint`, no setting of the server.
+const NOT_OURS: &str = "TALOS_ENDPOINT";
+
+/// Entries that a list may have by index; keeps a stray huge index from being taken for one.
+const MAX_ENTRIES: usize = 1_000;
+
+/// Puts every setting found in `variables` into `settings`; returns a warning for each unknown `TALOS_*` variable.
+/// An empty variable counts as unset, except that it empties a list.
+pub(super) fn collect(
+    variables: impl IntoIterator<Item = (String, String)>,
+    settings: &mut Settings,
+) -> Vec<String> {
+    let variables: BTreeMap<String, String> = variables
+        .into_iter()
+        .filter(|(name, _)| name.starts_with("TALOS_") && name != NOT_OURS)
+        .collect();
+    let mut warnings = Vec::new();
+    let mut lists: BTreeMap<&'static str, List> = BTreeMap::new();
+    for (name, text) in &variables {
+        if let Some(key) = KEYS.iter().find(|key| key.variable == *name) {
+            if text.is_empty() && key.kind != Kind::List {
+                continue;
+            }
+            match convert(key, text) {
+                Ok(value) => settings.set_from_variable(&key.path, value, name),
+                Err(message) => settings.problem_of(&key.path, message, name.clone()),
+            }
+        } else if let Some((key, index, field)) = indexed(name) {
+            let list = lists.entry(&key.path).or_insert_with(|| List::new(key));
+            list.add(index, field, name, text, settings);
+        } else {
+            // The name alone: its value may be anything, a secret under a misspelt name included.
+            warnings.push(format!("{name}: unknown variable, ignored"));
+        }
+    }
+    for list in lists.into_values() {
+        if variables.contains_key(&list.key.variable) {
+            let message = "is set both as a whole and by index; use one form";
+            settings.problem_of(&list.key.path, message, list.key.variable.clone());
+        } else {
+            list.finish(settings);
+        }
+    }
+    warnings
+}
+
+/// Takes `TALOS_AUTHZ_SOURCES_0_HEADER` apart into the key, 0 and `header`.
+fn indexed(name: &str) -> Option<(&'static Key, usize, Option<&'static str>)> {
+    KEYS.iter()
+        .filter(|key| key.kind == Kind::List)
+        .find_map(|key| {
+            let rest = name.strip_prefix(&key.variable)?.strip_prefix('_')?;
+            let (index, field) = match rest.split_once('_') {
+                None => (rest, None),
+                Some((index, field)) => {
+                    let known = keys::entry_fields(&key.path);
+                    (
+                        index,
+                        Some(
+                            *known
+                                .iter()
+                                .find(|known| known.to_ascii_uppercase() == field)?,
+                        ),
+                    )
+                }
+            };
+            if !index.bytes().all(|b| b.is_ascii_digit()) {
+                return None;
+            }
+            let index = index.parse().ok().filter(|index| *index < MAX_ENTRIES)?;
+            Some((key, index, field))
+        })
+}
+
+/// A list on the way from its indexed variables.
+struct List {
+    key: &'static Key,
+    entries: BTreeMap<usize, Value>,
+}
+
+impl List {
+    fn new(key: &'static Key) -> Self {
+        Self {
+            key,
+            entries: BTreeMap::new(),
+        }
+    }
+
+    fn add(
+        &mut self,
+        index: usize,
+        field: Option<&str>,
+        name: &str,
+        text: &str,
+        settings: &mut Settings,
+    ) {
+        let path = format!("{}[{index}]", self.key.path);
+        let Some(field) = field else {
+            let value = if OBJECT_LISTS.contains(&self.key.path.as_str()) {
+                let Ok(value @ Value::Mapping(_)) = serde_norway::from_str(text) else {
+                    settings.problem_of(
+                        &path,
+                        "must be a mapping, as JSON or YAML",
+                        name.to_owned(),
+                    );
+                    return;
+                };
+                value
+            } else {
+                Value::from(text)
+            };
+            if self.entries.insert(index, value).is_some() {
+                settings.problem_of(&path, "is set twice", name.to_owned());
+            }
+            return;
+        };
+        match self
+            .entries
+            .entry(index)
+            .or_insert_with(|| Value::Mapping(Mapping::new()))
+        {
+            Value::Mapping(mapping) => {
+                mapping.insert(Value::from(field), Value::from(text));
+            }
+            _ => settings.problem_of(
+                &path,
+                "is set both as a whole and by field",
+                name.to_owned(),
+            ),
+        }
+    }
+
+    fn finish(self, settings: &mut Settings) {
+        let (path, variable) = (&self.key.path, &self.key.variable);
+        // The indices are distinct and sorted, so the first that is off its place follows a gap.
+        if let Some(missing) = self
+            .entries
+            .keys()
+            .enumerate()
+            .position(|(at, index)| at != *index)
+        {
+            let message = format!("has a gap: {variable}_{missing} is not set");
+            settings.problem_of(path, &message, variable.clone());
+            return;
+        }
+        let entries = self.entries.into_values().collect();
+        settings.set_from_indexed(path, Value::Sequence(entries), variable);
+    }
+}
+
+/// A variable's text as a value of the key's kind; the error never repeats the text.
+fn convert(key: &Key, text: &str) -> Result<Value, &'static str> {
+    match key.kind {
+        Kind::Text => Ok(Value::from(text)),
+        Kind::Bool => match text.to_ascii_lowercase().as_str() {
+            "true" | "1" => Ok(Value::from(true)),
+            "false" | "0" => Ok(Value::from(false)),
+            _ => Err("must be true or false"),
+        },
+        Kind::Integer => text
+            .parse::<u64>()
+            .map(Value::from)
+            .map_err(|_| "must be a whole number from 0"),
+        Kind::Float => text
+            .parse::<f64>()
+            .ok()
+            .filter(|number| number.is_finite())
+            .map(Value::from)
+            .ok_or("must be a number"),
+        Kind::List if OBJECT_LISTS.contains(&key.path.as_str()) => {
+            match serde_norway::from_str(text) {
+                Ok(Value::Null) => Ok(Value::Sequence(Vec::new())),
+                Ok(value @ Value::Sequence(_)) => Ok(value),
+                _ => Err("must be a list, as JSON or YAML"),
+            }
+        }
+        Kind::List => {
+            let mut items: Vec<&str> = text.split(',').map(str::trim).collect();
+            if items.last() == Some(&"") {
+                items.pop();
+            }
+            if items.contains(&"") {
+                return Err("has an empty item");
+            }
+            Ok(Value::Sequence(
+                items.into_iter().map(Value::from).collect(),
+            ))
+        }
+    }
+}

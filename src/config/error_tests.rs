@@ -1,0 +1,364 @@
+//! What a wrong configuration is told: each table's row is a setting and the start of its error.
+
+use super::tests::{config, load_with, variables};
+use super::*;
+
+fn error(yaml: &str, env: &[(&str, &str)]) -> String {
+    load_with(yaml, env).expect_err(yaml).to_string()
+}
+
+#[test]
+fn file_errors_name_the_key_and_the_file() {
+    let table = [
+        ("nope: 1", "nope: unknown key ("),
+        ("serve: {http: {prot: 1}}", "serve.http.prot: unknown key ("),
+        ("serve.http: {port: 1}", "serve.http: unknown key ("),
+        ("1: 2", "top level: has a key that is not a text"),
+        ("serve: 5", "serve: must be a mapping"),
+        (
+            "serve: {http: {port: 70000}}",
+            "serve.http.port: invalid value: integer `70000`, expected a whole number from 0 to 65535 (",
+        ),
+        (
+            "serve: {http: {port: x}}",
+            "serve.http.port: invalid type: string \"x\", expected a whole number from 0 to 65535 (",
+        ),
+        ("serve: {http: {port: -1}}", "serve.http.port: "),
+        (
+            "log: {level: loud}",
+            "log.level: unknown variant `loud`, expected one of `trace`, `debug`, `info`, `warn`, `error` (",
+        ),
+        (
+            "log: {format: xml}",
+            "log.format: unknown variant `xml`, expected `json` or `text` (",
+        ),
+        ("cache: {ttl: 5}", "cache.ttl: a duration needs a unit"),
+        ("cache: {ttl: -5m}", "cache.ttl: a duration has no sign"),
+        ("cache: {enabled: maybe}", "cache.enabled: "),
+        (
+            "authz: {sources: [{header: a}, {header: b, query: c}]}",
+            "authz.sources[1]: exactly one of header, query and cookie is needed (",
+        ),
+        (
+            "authz: {sources: [{query: c, scheme: Bearer}]}",
+            "authz.sources[0]: scheme goes with header only (",
+        ),
+        (
+            "authz: {sources: [{header: 'a b'}]}",
+            "authz.sources[0]: header must be a header name (",
+        ),
+        ("authz: {sources: [{heder: a}]}", "authz.sources[0]"),
+        (
+            "authz: {token_header: 'a:b'}",
+            "authz.token_header: must be a header name (",
+        ),
+        (
+            "authz: {routes: [{mode: maybe}]}",
+            "authz.routes[0].mode: must be one of required, optional, off (",
+        ),
+        (
+            "authz: {routes: [{token: maybe}]}",
+            "authz.routes[0].token: must be one of jwt, none (",
+        ),
+        (
+            "authz: {routes: [{visibility: public}]}",
+            "authz.routes[0].visibility: must be secret (",
+        ),
+        (
+            "authz: {routes: [{scopes: ''}]}",
+            "authz.routes[0].scopes: must name 1 to 100 scopes (",
+        ),
+        (
+            "authz: {routes: [{scopes: 'a a'}]}",
+            "authz.routes[0].scopes: must not name a scope twice (",
+        ),
+        (
+            "authz: {routes: [{path: {exact: x}}]}",
+            "authz.routes[0].path: a path starts with / (",
+        ),
+        (
+            "authz: {routes: [{path: {prefix: //x}}]}",
+            "authz.routes[0].path: a path has no //",
+        ),
+        (
+            "authz: {routes: [{path: {prefix: /x/../y}}]}",
+            "authz.routes[0].path: a path has no //",
+        ),
+        (
+            "authz: {routes: [{path: {template: '/a{b}'}}]}",
+            "authz.routes[0].path: a template has braces",
+        ),
+        (
+            "authz: {routes: [{path: {exact: /a, prefix: /b}}]}",
+            "authz.routes[0].path: exactly one of",
+        ),
+        (
+            "authz: {routes: [{host: 'a.example:80'}]}",
+            "authz.routes[0].host: must be a host name",
+        ),
+        (
+            "authz: {routes: [{methods: ['G T']}]}",
+            "authz.routes[0].methods: must be methods",
+        ),
+        (
+            "credentials: {issuer_retired: [{value: a, expires_at: soon}]}",
+            "credentials.issuer_retired[0]",
+        ),
+    ];
+    for (yaml, expected) in table {
+        let text = error(yaml, &[]);
+        assert!(text.starts_with(expected), "{yaml}: {text}");
+        assert!(text.ends_with("talos.yaml)"), "{yaml}: {text}");
+    }
+}
+
+#[test]
+fn environment_errors_name_the_variable() {
+    let table: &[(&[(&str, &str)], &str)] = &[
+        (
+            &[("TALOS_SERVE_HTTP_PORT", "x")],
+            "serve.http.port: must be a whole number from 0 (TALOS_SERVE_HTTP_PORT)",
+        ),
+        (
+            &[("TALOS_SERVE_HTTP_PORT", "70000")],
+            "serve.http.port: invalid value: integer `70000`, expected a whole number from 0 to 65535 (TALOS_SERVE_HTTP_PORT)",
+        ),
+        (
+            &[("TALOS_CACHE_ENABLED", "yes")],
+            "cache.enabled: must be true or false (TALOS_CACHE_ENABLED)",
+        ),
+        (
+            &[("TALOS_TRACING_SAMPLE_RATE", "NaN")],
+            "tracing.sample_rate: must be a number (TALOS_TRACING_SAMPLE_RATE)",
+        ),
+        (
+            &[("TALOS_CACHE_TTL", "5")],
+            "cache.ttl: a duration needs a unit after its number: ns, us, ms, s, m, h, d, w, mo or y (TALOS_CACHE_TTL)",
+        ),
+        (
+            &[("TALOS_AUTHZ_ROUTES", "{")],
+            "authz.routes: must be a list, as JSON or YAML (TALOS_AUTHZ_ROUTES)",
+        ),
+        (
+            &[("TALOS_AUTHZ_ROUTES_0", "x")],
+            "authz.routes[0]: must be a mapping, as JSON or YAML (TALOS_AUTHZ_ROUTES_0)",
+        ),
+        (
+            &[("TALOS_CREDENTIALS_ISSUER_RETIRED", "a,,b")],
+            "credentials.issuer_retired: has an empty item (TALOS_CREDENTIALS_ISSUER_RETIRED)",
+        ),
+        (
+            &[("TALOS_CREDENTIALS_ISSUER_RETIRED_1", "a")],
+            "credentials.issuer_retired: has a gap: TALOS_CREDENTIALS_ISSUER_RETIRED_0 is not set (TALOS_CREDENTIALS_ISSUER_RETIRED)",
+        ),
+        (
+            &[
+                ("TALOS_CREDENTIALS_ISSUER_RETIRED", "a"),
+                ("TALOS_CREDENTIALS_ISSUER_RETIRED_0", "a"),
+            ],
+            "credentials.issuer_retired: is set both as a whole and by index; use one form (TALOS_CREDENTIALS_ISSUER_RETIRED)",
+        ),
+        (
+            &[
+                ("TALOS_AUTHZ_SOURCES_0_HEADER", "a"),
+                ("TALOS_AUTHZ_SOURCES_0_QUERY", "b"),
+            ],
+            "authz.sources[0]: exactly one of header, query and cookie is needed (TALOS_AUTHZ_SOURCES_0)",
+        ),
+        (
+            &[("TALOS_SECRETS_HMAC_CURRENT", "short")],
+            "secrets.hmac.current: must have at least 32 characters (TALOS_SECRETS_HMAC_CURRENT)",
+        ),
+    ];
+    for (env, expected) in table {
+        assert_eq!(error("", env), *expected);
+    }
+}
+
+#[test]
+fn rules_beyond_types() {
+    let table = [
+        (
+            "secrets: {hmac: {current: short}}",
+            "secrets.hmac.current: must have at least 32 characters",
+        ),
+        (
+            "secrets: {hmac: {retired: ['']}}",
+            "secrets.hmac.retired[0]: must not be empty",
+        ),
+        (
+            "credentials: {issuer: ''}",
+            "credentials.issuer: must not be empty",
+        ),
+        (
+            "credentials: {api_keys: {prefix: {current: 'a-b'}}}",
+            "credentials.api_keys.prefix.current: must be 1 to 16",
+        ),
+        (
+            "credentials: {api_keys: {prefix: {retired: [{value: '12345678901234567'}]}}}",
+            "credentials.api_keys.prefix.retired[0]: must be 1 to 16",
+        ),
+        (
+            "credentials: {api_keys: {prefix: {public_current: ory_ak}}}",
+            "credentials.api_keys.prefix.public_current: is a secret key's",
+        ),
+        (
+            "credentials: {api_keys: {prefix: {retired: [p], public_retired: [p]}}}",
+            "credentials.api_keys.prefix.public_retired[0]: is a secret key's",
+        ),
+        (
+            "credentials: {api_keys: {prefix: {current: mc}}}",
+            "credentials.derived_tokens.macaroon.prefix.current: is an API key's",
+        ),
+        (
+            "credentials: {api_keys: {prefix: {retired: [mc_v1_x]}}}",
+            "credentials.derived_tokens.macaroon.prefix.current: is an API key's",
+        ),
+        (
+            "serve: {public: {host: 127.0.0.1, port: 4420}}",
+            "serve.public.port: is serve.http's address already",
+        ),
+        (
+            "serve: {public: {port: 4423}}",
+            "serve.authz.port: is serve.public's address already",
+        ),
+        (
+            "serve: {authz: {host: LOCALHOST, port: 1}, metrics: {host: localhost, port: 1}}",
+            "serve.authz.port: is serve.metrics's",
+        ),
+        (
+            "serve: {http: {tls: {cert_file: a}}}",
+            "serve.http.tls.key_file: is needed beside cert_file",
+        ),
+        ("cache: {ttl: 0}", "cache.ttl: must be above 0"),
+        (
+            "consistency: {poll: 0}",
+            "consistency.poll: must be above 0",
+        ),
+        (
+            "consistency: {poll: 5s}",
+            "consistency.poll: must be below consistency.lease",
+        ),
+        (
+            "authz: {token_ttl: 25h}",
+            "authz.token_ttl: must be at most credentials.derived_tokens.max_ttl",
+        ),
+        (
+            "authz: {token_ttl: 1ms}",
+            "authz.token_ttl: must be at least 1s",
+        ),
+        (
+            "credentials: {derived_tokens: {default_ttl: 2d}}",
+            "credentials.derived_tokens.default_ttl: must be at most",
+        ),
+        (
+            "credentials: {api_keys: {default_ttl: 2y}}",
+            "credentials.api_keys.default_ttl: must be at most credentials.api_keys.max_ttl",
+        ),
+        (
+            "credentials: {derived_tokens: {jwt: {signing_keys: {urls: [http://x]}}}}",
+            "credentials.derived_tokens.jwt.signing_keys.urls[0]: must begin with",
+        ),
+        (
+            "authz: {sources: []}",
+            "authz.sources: must name at least one source",
+        ),
+        (
+            "authz: {sources: [{header: A, scheme: Bearer}, {header: a, scheme: BEARER}]}",
+            "authz.sources[1]: reads what an earlier",
+        ),
+        (
+            "authz: {sources: [{header: A}, {header: a, scheme: Bearer}]}",
+            "authz.sources[1]: reads what an earlier",
+        ),
+        (
+            "authz: {sources: [{query: a}, {query: a}]}",
+            "authz.sources[1]: reads what an earlier",
+        ),
+        (
+            "authz: {token_header: X-Talos-Token}",
+            "authz.token_header: must not begin with x-talos-",
+        ),
+        (
+            "authz: {token_header: x_talos_token}",
+            "authz.token_header: must not begin with x-talos-",
+        ),
+        (
+            "authz: {client_address: xff, trusted_hops: 0}",
+            "authz.trusted_hops: must be at least 1",
+        ),
+        (
+            "authz: {realm: 'a\"b'}",
+            "authz.realm: must be printable ASCII",
+        ),
+        (
+            "tracing: {sample_rate: 1.5}",
+            "tracing.sample_rate: must be from 0 to 1",
+        ),
+        (
+            "tracing: {sample_rate: .nan}",
+            "tracing.sample_rate: must be from 0 to 1",
+        ),
+        (
+            "last_used: {queue_size: 0}",
+            "last_used.queue_size: must be above 0",
+        ),
+    ];
+    for (yaml, expected) in table {
+        let text = error(yaml, &[]);
+        assert!(text.starts_with(expected), "{yaml}: {text}");
+    }
+    for yaml in [
+        "serve: {http: {port: 0}, metrics: {port: 0}, authz: {port: 0}}",
+        "serve: {authz: {host: 127.0.0.1, port: 4420, socket: /run/x}}",
+        "authz: {sources: [{header: a, scheme: Bearer}, {header: a, scheme: ApiKey}]}",
+        "authz: {trusted_hops: 0}",
+    ] {
+        config(yaml, &[]);
+    }
+}
+
+#[test]
+fn an_open_admin_plane_is_refused() {
+    for host in ["0.0.0.0", "", "10.0.0.1", "::", "talos.internal"] {
+        let yaml = format!("serve: {{http: {{host: '{host}'}}}}");
+        let text = error(&yaml, &[]);
+        assert!(
+            text.starts_with("serve.http.host: ") || text.contains("\nserve.http.host: "),
+            "{text}"
+        );
+        assert!(text.contains("serve.http.trusted_network: true"), "{text}");
+        config(
+            &format!("serve: {{http: {{host: '{host}', trusted_network: true}}}}"),
+            &[],
+        );
+        config(
+            &format!("serve: {{http: {{host: '{host}', auth: {{mode: mtls}}}}}}"),
+            &[],
+        );
+    }
+    for host in ["localhost", "127.0.0.2", "::1", "[::1]"] {
+        config(&format!("serve: {{http: {{host: '{host}'}}}}"), &[]);
+    }
+    let env = variables(&[("TALOS_SERVE_HTTP_HOST", "0.0.0.0")]);
+    let loaded = load_without_admin(None, env).unwrap();
+    assert_eq!(loaded.config.serve.public_alone().1, 4420);
+    assert_eq!(Config::default().serve.public_alone().1, 4421);
+}
+
+#[test]
+fn all_problems_at_once() {
+    let text = error(
+        "nope: 1\nserve: {http: {port: x}}\ncache: {ttl: 0}\n",
+        &[("TALOS_LOG_LEVEL", "loud")],
+    );
+    let keys: Vec<&str> = text
+        .lines()
+        .map(|line| line.split(':').next().unwrap())
+        .collect();
+    assert_eq!(
+        keys,
+        ["nope", "log.level", "serve.http.port", "cache.ttl"],
+        "{text}"
+    );
+}

@@ -1,0 +1,201 @@
+//! The YAML file: read, and taken apart into one value a key.
+
+use std::path::Path;
+
+use serde_norway::{Mapping, Value};
+use zeroize::Zeroizing;
+
+use super::error::ConfigError;
+use super::keys;
+use super::settings::Settings;
+
+/// What is told of the parser's reasons. Its own texts quote the content, so only these are ever shown.
+const REASONS: &[(&str, &str)] = &[
+    ("duplicate entry", "a key stands here twice"),
+    (
+        "as u128",
+        "a number out of range; put texts made of digits in quotes",
+    ),
+    (
+        "as i128",
+        "a number out of range; put texts made of digits in quotes",
+    ),
+    ("more than one document", "more than one document"),
+    ("recursion limit", "nested too deeply"),
+    ("repetition limit", "too many aliases"),
+    ("unknown anchor", "an alias without its anchor"),
+    (
+        "did not find expected key",
+        "not YAML: did not find the expected key",
+    ),
+    (
+        "mapping values are not allowed",
+        "not YAML: a mapping is not allowed here",
+    ),
+    (
+        "could not find expected ':'",
+        "not YAML: could not find the expected ':'",
+    ),
+    (
+        "cannot start any token",
+        "not YAML: a character that cannot start anything (a tab, perhaps)",
+    ),
+    (
+        "unexpected end of stream",
+        "not YAML: the file ends too early",
+    ),
+    ("invalid UTF-8", "not UTF-8 text"),
+    ("control characters", "not YAML: control characters"),
+];
+
+/// The file's top mapping; an empty file has an empty one.
+pub(super) fn read(file: &Path) -> Result<Mapping, ConfigError> {
+    let bytes =
+        std::fs::read(file)
+            .map(Zeroizing::new)
+            .map_err(|source| ConfigError::Unreadable {
+                file: file.to_owned(),
+                source,
+            })?;
+    parse(file, &bytes)
+}
+
+fn parse(file: &Path, bytes: &[u8]) -> Result<Mapping, ConfigError> {
+    match serde_norway::from_slice(bytes) {
+        Ok(Value::Null) => Ok(Mapping::new()),
+        Ok(Value::Mapping(mapping)) => Ok(mapping),
+        Ok(_) => Err(ConfigError::NotAMapping {
+            file: file.to_owned(),
+        }),
+        Err(error) => {
+            let place = error
+                .location()
+                .map(|at| format!("line {} column {}: ", at.line(), at.column()))
+                .unwrap_or_default();
+            let text = error.to_string();
+            let reason = REASONS
+                .iter()
+                .find(|(part, _)| text.contains(part))
+                .map_or("not YAML", |(_, reason)| reason);
+            Err(ConfigError::NotYaml {
+                file: file.to_owned(),
+                place,
+                reason,
+            })
+        }
+    }
+}
+
+/// Puts every value of `mapping`, which stands at `section` (empty at the top), into `settings`; null is left out.
+pub(super) fn collect(mapping: Mapping, section: &str, settings: &mut Settings) {
+    for (name, value) in mapping {
+        let Value::String(name) = name else {
+            let key = if section.is_empty() {
+                "top level"
+            } else {
+                section
+            };
+            settings.problem(key, "has a key that is not a text");
+            continue;
+        };
+        let path = if section.is_empty() {
+            name.clone()
+        } else {
+            format!("{section}.{name}")
+        };
+        // A dot inside a name must not pass for the dot between names.
+        let known = !name.contains('.');
+        if known && keys::find(&path).is_some() {
+            if !value.is_null() {
+                settings.set_from_file(&path, value);
+            }
+        } else if known && keys::is_section(&path) {
+            match value {
+                Value::Null => {}
+                Value::Mapping(inner) => collect(inner, &path, settings),
+                _ => settings.problem(&path, "must be a mapping of keys to values"),
+            }
+        } else {
+            let shown = if section.is_empty() {
+                shown_name(&name).to_owned()
+            } else {
+                format!("{section}.{}", shown_name(&name))
+            };
+            settings.problem(&shown, "unknown key");
+        }
+    }
+}
+
+/// The name of an unknown key, unless it looks like anything but a name: whoever forgets the colon and the quotes
+/// writes a secret where a key belongs.
+fn shown_name(name: &str) -> &str {
+    let is_name = (1..=31).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
+    if is_name { name } else { "…" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(yaml: &str) -> String {
+        parse(Path::new("talos.yaml"), yaml.as_bytes())
+            .unwrap_err()
+            .to_string()
+    }
+
+    #[test]
+    fn empty_files_are_empty_mappings() {
+        for yaml in ["", "\n", "# only a comment\n", "---\n", "{}", "null", "~"] {
+            assert!(
+                parse(Path::new("x"), yaml.as_bytes()).unwrap().is_empty(),
+                "{yaml:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn errors_tell_the_place_and_never_the_content() {
+        let table = [
+            ("a: 1\na: 2", "a key stands here twice"),
+            ("s3cr3t: 1\ns3cr3t: 2", "a key stands here twice"),
+            ("a:\n  s3cr3t: 1\n  s3cr3t: 2", "a key stands here twice"),
+            ("a: {s3cr3t", "talos.yaml: line "),
+            ("a: *s3cr3t", "an alias without its anchor"),
+            ("a: \"s3cr3t", "talos.yaml: line "),
+            ("\ts3cr3t: 1", "talos.yaml: line "),
+            ("a: s3cr3t: b", "talos.yaml: line "),
+            ("s3cr3t", "must be a mapping"),
+            ("- s3cr3t", "must be a mapping"),
+            ("a: 1\n---\ns3cr3t: 2", "more than one document"),
+            ("a: 123456789012345678901234567890123456789", ""),
+            ("a: !!int s3cr3t", ""),
+        ];
+        for (yaml, expected) in table {
+            if let Err(error) = parse(Path::new("talos.yaml"), yaml.as_bytes()) {
+                let text = error.to_string();
+                assert!(text.starts_with("talos.yaml: "), "{yaml:?}: {text}");
+                assert!(text.contains(expected), "{yaml:?}: {text}");
+                assert!(
+                    !text.contains("s3cr3t") && !text.contains("12345"),
+                    "{yaml:?}: {text}"
+                );
+            } else {
+                assert!(expected.is_empty(), "{yaml:?} was accepted");
+            }
+        }
+        assert!(
+            error("a: 1\na: 2").contains("line "),
+            "{}",
+            error("a: 1\na: 2")
+        );
+    }
+
+    #[test]
+    fn binary_is_refused() {
+        assert!(parse(Path::new("x"), b"a: \xff\xfe").is_err());
+        assert!(parse(Path::new("x"), b"a: \0").is_err());
+    }
+}

@@ -1,0 +1,282 @@
+//! `authz.routes` and the policy values that Envoy's context extensions write in the same words.
+
+use std::str::FromStr;
+
+use serde::Deserialize;
+
+use super::text;
+
+/// One entry of `authz.routes`: what must match, then the policy. Unset parts match everything, or leave the setting
+/// of the `authz` block as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Route {
+    /// Host of the request, in lower case without a port.
+    #[serde(deserialize_with = "host")]
+    pub host: Option<String>,
+    /// Methods of the request, in upper case; empty means any.
+    #[serde(deserialize_with = "methods")]
+    pub methods: Vec<String>,
+    /// Path of the request.
+    pub path: Option<PathMatch>,
+    /// Whether a credential is needed.
+    pub mode: Option<RouteMode>,
+    /// Scopes that are all needed.
+    pub scopes: Option<ScopeList>,
+    /// Scopes of which one is needed.
+    pub any_scope: Option<ScopeList>,
+    /// `aud` of the minted token.
+    pub audience: Option<Audience>,
+    /// What goes upstream.
+    pub token: Option<RouteToken>,
+    /// Which keys may pass.
+    pub visibility: Option<RouteVisibility>,
+}
+
+/// A policy value that is out of range. The text says what is allowed and never repeats the value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct PolicyValueError(&'static str);
+
+/// `mode` of a route, `talos.mode` of a context extension.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum RouteMode {
+    /// A valid credential is needed.
+    #[default]
+    Required,
+    /// None passes as anonymous; a bad one is still refused.
+    Optional,
+    /// Nothing is checked.
+    Off,
+}
+
+impl FromStr for RouteMode {
+    type Err = PolicyValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "required" => Ok(Self::Required),
+            "optional" => Ok(Self::Optional),
+            "off" => Ok(Self::Off),
+            _ => Err(PolicyValueError("must be one of required, optional, off")),
+        }
+    }
+}
+
+/// `token` of a route, `talos.token` of a context extension. Unset means `jwt` when a signing key is configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum RouteToken {
+    /// A minted JWT goes upstream.
+    Jwt,
+    /// No token goes upstream.
+    None,
+}
+
+impl FromStr for RouteToken {
+    type Err = PolicyValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "jwt" => Ok(Self::Jwt),
+            "none" => Ok(Self::None),
+            _ => Err(PolicyValueError("must be one of jwt, none")),
+        }
+    }
+}
+
+/// `visibility` of a route, `talos.visibility` of a context extension. Unset lets secret and public keys pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum RouteVisibility {
+    /// Publishable keys are refused.
+    Secret,
+}
+
+impl FromStr for RouteVisibility {
+    type Err = PolicyValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "secret" => Ok(Self::Secret),
+            _ => Err(PolicyValueError("must be secret")),
+        }
+    }
+}
+
+/// Space-separated scopes: 1 to 100 of them, none twice, each an RFC 6749 scope-token of at most 128 characters. Never
+/// empty, since a template that came out empty must not open a route.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct ScopeList(Vec<String>);
+
+impl ScopeList {
+    /// The scopes, in the order written.
+    pub fn as_slice(&self) -> &[String] {
+        &self.0
+    }
+}
+
+impl FromStr for ScopeList {
+    type Err = PolicyValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut scopes: Vec<String> = Vec::new();
+        for scope in text.split(' ').filter(|part| !part.is_empty()) {
+            if !text::is_scope(scope) {
+                return Err(PolicyValueError(
+                    "must be space-separated scopes of 1 to 128 characters",
+                ));
+            }
+            if scopes.iter().any(|seen| seen == scope) {
+                return Err(PolicyValueError("must not name a scope twice"));
+            }
+            scopes.push(scope.to_owned());
+        }
+        if (1..=100).contains(&scopes.len()) {
+            Ok(Self(scopes))
+        } else {
+            Err(PolicyValueError("must name 1 to 100 scopes"))
+        }
+    }
+}
+
+/// An audience: 1 to 255 characters, no control characters.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Audience(String);
+
+impl Audience {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Audience {
+    type Err = PolicyValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if (1..=255).contains(&text.chars().count()) && !text.chars().any(char::is_control) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(PolicyValueError(
+                "must be 1 to 255 characters without control characters",
+            ))
+        }
+    }
+}
+
+/// serde reads these values through `FromStr`, so that the file and the context extensions agree.
+macro_rules! read_by_from_str {
+    ($($name:ty),*) => {$(
+        impl TryFrom<String> for $name {
+            type Error = PolicyValueError;
+
+            fn try_from(text: String) -> Result<Self, Self::Error> {
+                text.parse()
+            }
+        }
+    )*};
+}
+
+read_by_from_str!(RouteMode, RouteToken, RouteVisibility, ScopeList, Audience);
+
+/// `path` of a route: exactly one of `exact`, `prefix` and `template`. Each starts with `/` and is written decoded.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "RawPath")]
+pub enum PathMatch {
+    /// The whole path.
+    Exact(String),
+    /// Whole segments at its start.
+    Prefix(String),
+    /// Segments, of which `{name}` stands for any one.
+    Template(String),
+}
+
+/// The form in the file, before exactly one of the three is known to be there.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPath {
+    #[serde(default)]
+    exact: Option<String>,
+    #[serde(default)]
+    prefix: Option<String>,
+    #[serde(default)]
+    template: Option<String>,
+}
+
+impl TryFrom<RawPath> for PathMatch {
+    type Error = &'static str;
+
+    fn try_from(raw: RawPath) -> Result<Self, Self::Error> {
+        match (raw.exact, raw.prefix, raw.template) {
+            (Some(path), None, None) => plain_path(path).map(Self::Exact),
+            (None, Some(path), None) => plain_path(path).map(Self::Prefix),
+            (None, None, Some(path)) => template(path).map(Self::Template),
+            _ => Err("exactly one of exact, prefix and template is needed"),
+        }
+    }
+}
+
+/// Refuses what no accepted request can have, since such a rule would protect nothing: ambiguous paths are refused
+/// before any rule is tried, and the others are decoded.
+fn plain_path(path: String) -> Result<String, &'static str> {
+    if !path.starts_with('/') {
+        return Err("a path starts with /");
+    }
+    let inside = path.split('/').skip(1).collect::<Vec<_>>();
+    let last = inside.len() - 1;
+    let odd = inside.iter().enumerate().any(|(index, segment)| {
+        (segment.is_empty() && index != last) || matches!(*segment, "." | "..")
+    });
+    if odd || path.contains(|c: char| ";\\?#".contains(c) || c.is_control()) {
+        return Err("a path has no //, dot segments, query, fragment, ; or \\");
+    }
+    Ok(path)
+}
+
+/// As [`plain_path`]; braces only as a whole segment `{name}`.
+fn template(path: String) -> Result<String, &'static str> {
+    let path = plain_path(path)?;
+    for segment in path.split('/') {
+        let name = segment
+            .strip_prefix('{')
+            .and_then(|rest| rest.strip_suffix('}'));
+        let is_name = name.is_some_and(|name| {
+            !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+        });
+        if !is_name && segment.contains(['{', '}', '*']) {
+            return Err("a template has braces only as a whole segment such as {id}");
+        }
+    }
+    Ok(path)
+}
+
+fn host<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let host = Option::<String>::deserialize(deserializer)?.map(|host| host.to_ascii_lowercase());
+    let allowed = |host: &String| {
+        (1..=253).contains(&host.len())
+            && host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_:".contains(&b))
+            // A colon is an IPv6 address's; one alone would be a port, and requests lose theirs before they match.
+            && (!host.contains(':') || host.parse::<std::net::Ipv6Addr>().is_ok())
+    };
+    if host.as_ref().is_some_and(|host| !allowed(host)) {
+        return Err(serde::de::Error::custom(
+            "must be a host name without port and brackets",
+        ));
+    }
+    Ok(host)
+}
+
+fn methods<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let methods = Vec::<String>::deserialize(deserializer)?;
+    if methods.iter().any(|method| !text::is_token(method)) {
+        return Err(serde::de::Error::custom("must be methods such as GET"));
+    }
+    Ok(methods
+        .into_iter()
+        .map(|method| method.to_ascii_uppercase())
+        .collect())
+}

@@ -1,0 +1,183 @@
+//! The values found so far, each with its origin, and their reading into a [`Config`].
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_norway::{Mapping, Value};
+
+use super::error::Problem;
+use super::keys;
+use super::model::Config;
+
+/// One value a key, the environment's over the file's, and what was wrong on the way.
+pub(super) struct Settings {
+    file: String,
+    values: BTreeMap<String, (Value, Origin)>,
+    pub problems: Vec<Problem>,
+}
+
+/// Where a value was found.
+enum Origin {
+    File,
+    /// A variable of this name.
+    Variable(String),
+    /// Variables that begin with this name and go on with an index.
+    Indexed(String),
+}
+
+impl Settings {
+    pub fn new(file: Option<&Path>) -> Self {
+        Self {
+            file: file.map_or_else(|| "default".to_owned(), |file| file.display().to_string()),
+            values: BTreeMap::new(),
+            problems: Vec::new(),
+        }
+    }
+
+    pub fn set_from_file(&mut self, path: &str, value: Value) {
+        self.values.insert(path.to_owned(), (value, Origin::File));
+    }
+
+    pub fn set_from_variable(&mut self, path: &str, value: Value, variable: &str) {
+        self.values.insert(
+            path.to_owned(),
+            (value, Origin::Variable(variable.to_owned())),
+        );
+    }
+
+    pub fn set_from_indexed(&mut self, path: &str, value: Value, variable: &str) {
+        self.values.insert(
+            path.to_owned(),
+            (value, Origin::Indexed(variable.to_owned())),
+        );
+    }
+
+    /// Notes a problem of the file.
+    pub fn problem(&mut self, key: &str, message: &str) {
+        let origin = self.file.clone();
+        self.problem_of(key, message, origin);
+    }
+
+    /// Notes a problem of any origin.
+    pub fn problem_of(&mut self, key: &str, message: &str, origin: String) {
+        self.problems.push(Problem {
+            key: key.to_owned(),
+            message: message.to_owned(),
+            origin,
+        });
+    }
+
+    /// The origin of what stands at `key`, which may go into a list.
+    pub fn origin(&self, key: &str) -> String {
+        let (path, inside) = key.split_once('[').unwrap_or((key, ""));
+        match self.values.get(path) {
+            None => "default".to_owned(),
+            Some((_, Origin::File)) => self.file.clone(),
+            Some((_, Origin::Variable(name))) => name.clone(),
+            Some((_, Origin::Indexed(name))) => {
+                let index = inside.split_once(']').map_or("0", |(index, _)| index);
+                format!("{name}_{index}")
+            }
+        }
+    }
+
+    /// Reads the values. One that has the wrong type becomes a problem and leaves its default: each is tried alone,
+    /// since a deserialiser stops at its first error.
+    pub fn read(&mut self) -> Config {
+        let mut good = Mapping::new();
+        let mut found = Vec::new();
+        for (path, (value, _)) in &self.values {
+            let mut alone = Mapping::new();
+            put(&mut alone, path, value.clone());
+            match serde_path_to_error::deserialize::<_, Config>(Value::Mapping(alone)) {
+                Ok(_) => put(&mut good, path, value.clone()),
+                Err(error) => found.push(describe(path, &error)),
+            }
+        }
+        for (key, message) in found {
+            let origin = self.origin(&key);
+            self.problem_of(&key, &message, origin);
+        }
+        serde_norway::from_value(Value::Mapping(good)).unwrap_or_else(|_| {
+            // Each of the values was accepted alone, so this means that the types above disagree with each other.
+            self.problem("top level", "cannot be read as a whole");
+            Config::default()
+        })
+    }
+}
+
+/// Sets the value at a dotted path, making the mappings on the way.
+fn put(mapping: &mut Mapping, path: &str, value: Value) {
+    match path.split_once('.') {
+        None => {
+            mapping.insert(Value::from(path), value);
+        }
+        Some((section, rest)) => {
+            let inner = mapping
+                .entry(Value::from(section))
+                .or_insert_with(|| Value::Mapping(Mapping::new()));
+            if let Value::Mapping(inner) = inner {
+                put(inner, rest, value);
+            }
+        }
+    }
+}
+
+/// The key and the message for a value of `path` that was refused. Of a secret neither repeats anything of it.
+fn describe(
+    path: &str,
+    error: &serde_path_to_error::Error<serde_norway::Error>,
+) -> (String, String) {
+    let place = error.path().to_string();
+    let inside = place.strip_prefix(path).unwrap_or("");
+    if keys::is_secret(path) {
+        // Up to the index: what follows may be a name that the file made up.
+        let end = inside.find(']').map_or(0, |end| end + 1);
+        let field = ["value", "expires_at"]
+            .into_iter()
+            .find(|field| inside[end..].strip_prefix('.') == Some(field));
+        let key = format!(
+            "{path}{}{}",
+            &inside[..end],
+            field.map(|f| format!(".{f}")).unwrap_or_default()
+        );
+        let message = match (field, keys::find(path).map(|key| key.kind)) {
+            (Some("expires_at"), _) => {
+                "must be an RFC 3339 time such as 2026-01-31T00:00:00Z, or unix seconds"
+            }
+            (None, Some(keys::Kind::List)) if keys::entry_fields(path).is_empty() => {
+                "must be a list of texts"
+            }
+            (None, Some(keys::Kind::List)) => "must be a list of texts or of {value, expires_at}",
+            _ => "must be a text; put it in quotes",
+        };
+        return (key, message.to_owned());
+    }
+    (
+        format!("{path}{inside}"),
+        plain_words(&error.inner().to_string()),
+    )
+}
+
+/// serde names Rust's types; people know ranges.
+fn plain_words(message: &str) -> String {
+    let table = [
+        ("expected u16", "expected a whole number from 0 to 65535"),
+        (
+            "expected u32",
+            "expected a whole number from 0 to 4294967295",
+        ),
+        ("expected u64", "expected a whole number from 0"),
+        ("expected usize", "expected a whole number from 0"),
+        ("expected f64", "expected a number"),
+        ("expected a boolean", "expected true or false"),
+        ("expected a sequence", "expected a list"),
+        ("expected a string", "expected a text"),
+    ];
+    for (theirs, ours) in table {
+        if let Some(start) = message.strip_suffix(theirs) {
+            return format!("{start}{ours}");
+        }
+    }
+    message.to_owned()
+}

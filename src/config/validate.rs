@@ -1,0 +1,427 @@
+//! The rules between and beyond types. Each names its key; no message repeats a value of a secret.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::authz::{ClientAddress, CredentialSource};
+use super::cache::CacheType;
+use super::credentials::Retired;
+use super::error::ConfigError;
+use super::model::Config;
+use super::serve::{AuthMode, Tls};
+use super::text;
+
+/// A dotted key and what is wrong with it.
+type Problems = Vec<(String, String)>;
+
+/// Shortest HMAC secret, in characters.
+const MIN_SECRET: usize = 32;
+
+impl Config {
+    /// For whoever verifies or issues keys; the other commands do without a secret.
+    ///
+    /// # Errors
+    /// [`ConfigError::NoHmacKey`] when `secrets.hmac.current` is unset.
+    pub fn require_serving_secret(&self) -> Result<(), ConfigError> {
+        self.secrets
+            .hmac
+            .current
+            .as_ref()
+            .map(drop)
+            .ok_or(ConfigError::NoHmacKey)
+    }
+}
+
+/// All that is wrong. `admin` says whether the admin listener will be opened.
+pub(super) fn check(config: &Config, admin: bool) -> Problems {
+    let mut problems = Problems::new();
+    listeners(config, &mut problems);
+    if admin {
+        open_admin(config, &mut problems);
+    }
+    secrets(config, &mut problems);
+    prefixes(config, &mut problems);
+    durations(config, &mut problems);
+    sizes(config, &mut problems);
+    authz(config, &mut problems);
+    problems
+}
+
+fn add(problems: &mut Problems, key: &str, message: impl Into<String>) {
+    problems.push((key.to_owned(), message.into()));
+}
+
+fn listeners(config: &Config, problems: &mut Problems) {
+    let serve = &config.serve;
+    let mut listeners = vec![
+        ("serve.http", &serve.http.host, serve.http.port),
+        ("serve.public", &serve.public.host, serve.public.port),
+        ("serve.metrics", &serve.metrics.host, serve.metrics.port),
+    ];
+    if serve.authz.socket.is_none() {
+        listeners.push(("serve.authz", &serve.authz.host, serve.authz.port));
+    }
+    for (index, (name, host, port)) in listeners.iter().enumerate() {
+        let clash = listeners[..index].iter().find(|(_, other, other_port)| {
+            *port != 0 && port == other_port && hosts_overlap(host, other)
+        });
+        if let Some((other, ..)) = clash {
+            add(
+                problems,
+                &format!("{name}.port"),
+                format!("is {other}'s address already"),
+            );
+        }
+    }
+    for (name, tls) in [
+        ("serve.http", &serve.http.tls),
+        ("serve.public", &serve.public.tls),
+        ("serve.metrics", &serve.metrics.tls),
+        ("serve.authz", &serve.authz.tls),
+    ] {
+        tls_files(name, tls, problems);
+    }
+    for (name, hosts) in [
+        ("serve.http.allowed_hosts", &serve.http.allowed_hosts),
+        ("serve.public.allowed_hosts", &serve.public.allowed_hosts),
+    ] {
+        if hosts.iter().any(|host| host.trim().is_empty()) {
+            add(problems, name, "has an empty item");
+        }
+    }
+}
+
+/// Whether binding both to one port fails: the same name, or an address that stands for all of its family (and `::`
+/// for IPv4's as well).
+fn hosts_overlap(a: &str, b: &str) -> bool {
+    let bare = |host: &str| host.trim_matches(['[', ']']).to_ascii_lowercase();
+    let (a, b) = (bare(a), bare(b));
+    let all = |host: &str| matches!(host, "" | "0.0.0.0" | "::");
+    a == b || all(&a) || all(&b)
+}
+
+fn tls_files(listener: &str, tls: &Tls, problems: &mut Problems) {
+    match (&tls.cert_file, &tls.key_file) {
+        (Some(_), None) => {
+            add(
+                problems,
+                &format!("{listener}.tls.key_file"),
+                "is needed beside cert_file",
+            );
+        }
+        (None, Some(_)) => {
+            add(
+                problems,
+                &format!("{listener}.tls.cert_file"),
+                "is needed beside key_file",
+            );
+        }
+        (None, None) if tls.client_ca_file.is_some() => {
+            add(
+                problems,
+                &format!("{listener}.tls.cert_file"),
+                "is needed beside client_ca_file",
+            );
+        }
+        _ => {}
+    }
+}
+
+fn open_admin(config: &Config, problems: &mut Problems) {
+    let http = &config.serve.http;
+    let open = http.auth.mode == AuthMode::None && !http.trusted_network;
+    if open && !is_loopback(&http.host) {
+        add(
+            problems,
+            "serve.http.host",
+            "is no loopback address, and serve.http.auth.mode none lets every caller issue and revoke keys; \
+             if only trusted peers reach it, set serve.http.trusted_network: true",
+        );
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_matches(['[', ']']);
+    host.eq_ignore_ascii_case("localhost")
+        || address
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
+fn secrets(config: &Config, problems: &mut Problems) {
+    let hmac = &config.secrets.hmac;
+    if hmac
+        .current
+        .as_ref()
+        .is_some_and(|secret| secret.expose().chars().count() < MIN_SECRET)
+    {
+        add(
+            problems,
+            "secrets.hmac.current",
+            "must have at least 32 characters",
+        );
+    }
+    for (index, retired) in hmac.retired.iter().enumerate() {
+        if retired.value.is_empty() {
+            add(
+                problems,
+                &format!("secrets.hmac.retired[{index}]"),
+                "must not be empty",
+            );
+        }
+    }
+    if config.db.dsn.is_empty() {
+        add(problems, "db.dsn", "must not be empty");
+    }
+    if config.credentials.issuer.as_deref() == Some("") {
+        add(problems, "credentials.issuer", "must not be empty");
+    }
+    for (index, retired) in config.credentials.issuer_retired.iter().enumerate() {
+        if retired.value.is_empty() {
+            add(
+                problems,
+                &format!("credentials.issuer_retired[{index}]"),
+                "must not be empty",
+            );
+        }
+    }
+    let urls = &config.credentials.derived_tokens.jwt.signing_keys.urls;
+    for (index, url) in urls.iter().enumerate() {
+        let known = ["base64://", "file://", "https://"];
+        if !known.iter().any(|scheme| url.expose().starts_with(scheme)) {
+            let key = format!("credentials.derived_tokens.jwt.signing_keys.urls[{index}]");
+            add(
+                problems,
+                &key,
+                "must begin with base64://, file:// or https://",
+            );
+        }
+    }
+}
+
+/// Each is well formed, and none could stand for two types of credential.
+fn prefixes(config: &Config, problems: &mut Problems) {
+    const SECRET: &str = "credentials.api_keys.prefix";
+    const MACAROON: &str = "credentials.derived_tokens.macaroon.prefix";
+    let api = &config.credentials.api_keys.prefix;
+    let macaroon = &config.credentials.derived_tokens.macaroon.prefix;
+    let secret = named(
+        format!("{SECRET}.current"),
+        Some(&api.current),
+        &api.retired,
+    );
+    let mut public = named(
+        format!("{SECRET}.public_current"),
+        api.public_current.as_ref(),
+        &api.public_retired,
+    );
+    let macaroon = named(
+        format!("{MACAROON}.current"),
+        Some(&macaroon.current),
+        &macaroon.retired,
+    );
+    for (key, prefix) in secret.iter().chain(&public).chain(&macaroon) {
+        if !text::is_prefix(prefix) {
+            add(
+                problems,
+                key,
+                "must be 1 to 16 letters, digits and underscores",
+            );
+        }
+    }
+    let secret_texts: BTreeSet<&str> = secret.iter().map(|(_, prefix)| *prefix).collect();
+    for (key, prefix) in &public {
+        if secret_texts.contains(prefix) {
+            add(problems, key, "is a secret key's prefix too");
+        }
+    }
+    public.extend(secret);
+    for (key, prefix) in &macaroon {
+        // A macaroon is known by `<prefix>_v1_` at its start, so a key's prefix must not begin with that either.
+        let start = format!("{prefix}_v1_");
+        if public
+            .iter()
+            .any(|(_, other)| other == prefix || other.starts_with(&start))
+        {
+            add(problems, key, "is an API key's prefix too");
+        }
+    }
+}
+
+/// Prefixes with their keys; the retired ones' keys are made from the current one's.
+fn named<'a>(
+    current_key: String,
+    current: Option<&'a String>,
+    retired: &'a [Retired<String>],
+) -> Vec<(String, &'a str)> {
+    let retired_key = current_key.replace("current", "retired");
+    let retired = retired
+        .iter()
+        .enumerate()
+        .map(|(index, entry)| (format!("{retired_key}[{index}]"), entry.value.as_str()));
+    current
+        .into_iter()
+        .map(|prefix| (current_key.clone(), prefix.as_str()))
+        .chain(retired)
+        .collect()
+}
+
+fn durations(config: &Config, problems: &mut Problems) {
+    let (keys, tokens) = (
+        &config.credentials.api_keys,
+        &config.credentials.derived_tokens,
+    );
+    let (cache, consistency) = (&config.cache, &config.consistency);
+    for (key, duration) in [
+        ("cache.ttl", cache.ttl),
+        ("cache.negative_ttl", cache.negative_ttl),
+        ("cache.redis.timeout", cache.redis.timeout),
+        ("cache.redis.check_timeout", cache.redis.check_timeout),
+        ("last_used.flush_interval", config.last_used.flush_interval),
+        ("consistency.lease", consistency.lease),
+        ("consistency.poll", consistency.poll),
+    ] {
+        if duration.is_zero() {
+            add(problems, key, "must be above 0");
+        }
+    }
+    // Written into tokens as whole seconds, so less than one would be none.
+    for (key, duration) in [
+        ("authz.token_ttl", Some(config.authz.token_ttl)),
+        ("credentials.api_keys.default_ttl", keys.default_ttl),
+        ("credentials.api_keys.max_ttl", Some(keys.max_ttl)),
+        (
+            "credentials.derived_tokens.default_ttl",
+            Some(tokens.default_ttl),
+        ),
+        ("credentials.derived_tokens.max_ttl", Some(tokens.max_ttl)),
+    ] {
+        if duration.is_some_and(|duration| duration < Duration::from_secs(1)) {
+            add(problems, key, "must be at least 1s");
+        }
+    }
+    let longest = "credentials.derived_tokens.max_ttl";
+    for (key, duration, limit, limit_key) in [
+        (
+            "authz.token_ttl",
+            config.authz.token_ttl,
+            tokens.max_ttl,
+            longest,
+        ),
+        (
+            "credentials.derived_tokens.default_ttl",
+            tokens.default_ttl,
+            tokens.max_ttl,
+            longest,
+        ),
+        (
+            "credentials.api_keys.default_ttl",
+            keys.default_ttl.unwrap_or_default(),
+            keys.max_ttl,
+            "credentials.api_keys.max_ttl",
+        ),
+    ] {
+        if duration > limit {
+            add(problems, key, format!("must be at most {limit_key}"));
+        }
+    }
+    if consistency.poll >= consistency.lease {
+        add(
+            problems,
+            "consistency.poll",
+            "must be below consistency.lease",
+        );
+    }
+}
+
+fn sizes(config: &Config, problems: &mut Problems) {
+    for (key, zero) in [
+        ("cache.memory.max_size", config.cache.memory.max_size == 0),
+        ("cache.redis.pool_size", config.cache.redis.pool_size == 0),
+        ("last_used.queue_size", config.last_used.queue_size == 0),
+        ("last_used.flush_size", config.last_used.flush_size == 0),
+    ] {
+        if zero {
+            add(problems, key, "must be above 0");
+        }
+    }
+    if config.cache.kind == CacheType::Redis && config.cache.redis.addrs.is_empty() {
+        add(
+            problems,
+            "cache.redis.addrs",
+            "must name at least one server",
+        );
+    }
+    if !(0.0..=1.0).contains(&config.tracing.sample_rate) {
+        add(problems, "tracing.sample_rate", "must be from 0 to 1");
+    }
+    for (index, network) in config.multitenancy.networks.iter().enumerate() {
+        if network.hostname.is_empty() || network.id.is_empty() {
+            let key = format!("multitenancy.networks[{index}]");
+            add(problems, &key, "needs a hostname and an id");
+        }
+    }
+}
+
+fn authz(config: &Config, problems: &mut Problems) {
+    let authz = &config.authz;
+    if authz.sources.is_empty() {
+        add(problems, "authz.sources", "must name at least one source");
+    }
+    for (index, source) in authz.sources.iter().enumerate() {
+        if authz.sources[..index]
+            .iter()
+            .any(|other| read_the_same(source, other))
+        {
+            let key = format!("authz.sources[{index}]");
+            add(problems, &key, "reads what an earlier source reads");
+        }
+    }
+    // Names are compared as Envoy's underscore handling leaves them.
+    if authz.token_header.replace('_', "-").starts_with("x-talos-") {
+        add(
+            problems,
+            "authz.token_header",
+            "must not begin with x-talos-, which is ours",
+        );
+    }
+    if authz.client_address == ClientAddress::Xff && authz.trusted_hops == 0 {
+        add(
+            problems,
+            "authz.trusted_hops",
+            "must be at least 1 with client_address xff",
+        );
+    }
+    let allowed = |b: u8| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\';
+    if authz.realm.is_empty() || !authz.realm.bytes().all(allowed) {
+        add(
+            problems,
+            "authz.realm",
+            "must be printable ASCII without \" and \\",
+        );
+    }
+}
+
+/// Whether one request value could be taken by both: a header without a scheme takes what any scheme of it does.
+fn read_the_same(a: &CredentialSource, b: &CredentialSource) -> bool {
+    match (a, b) {
+        (
+            CredentialSource::Header {
+                name: a,
+                scheme: scheme_a,
+            },
+            CredentialSource::Header {
+                name: b,
+                scheme: scheme_b,
+            },
+        ) => {
+            a == b
+                && match (scheme_a, scheme_b) {
+                    (Some(a), Some(b)) => a.eq_ignore_ascii_case(b),
+                    _ => true,
+                }
+        }
+        (a, b) => a == b,
+    }
+}

@@ -1,0 +1,138 @@
+//! The forms of a credential (talos.md section 1): told apart, proven, made. No I/O in here.
+
+pub mod api_key;
+pub mod imported;
+pub mod jwk;
+pub mod jwt;
+pub mod page_token;
+pub mod secrets;
+
+/// Longest credential, in bytes. Base58 decoding is quadratic: nothing longer is even looked at.
+pub const MAX_LEN: usize = 16 * 1024;
+
+/// A credential as somebody shows it: not empty, not too long, and never printed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Presented<'a>(&'a str);
+
+impl<'a> Presented<'a> {
+    /// Takes a credential in; None when it is empty or longer than [`MAX_LEN`].
+    pub fn new(text: &'a str) -> Option<Self> {
+        (1..=MAX_LEN).contains(&text.len()).then_some(Self(text))
+    }
+
+    /// Its text. Whoever calls this must not print, log or store it.
+    pub const fn expose(self) -> &'a str {
+        self.0
+    }
+}
+
+impl std::fmt::Debug for Presented<'_> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Presented(…)")
+    }
+}
+
+/// What a credential looks like. The first form that matches decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form<'a> {
+    /// `eyJ….….…`
+    Jwt,
+    /// `<macaroon prefix>_v1_…`
+    Macaroon,
+    /// `<prefix>_v1_<identifier>_<checksum>`
+    Issued(api_key::Parts<'a>),
+    /// Anything else.
+    Imported,
+}
+
+impl Form<'_> {
+    /// Whether this is a token derived from a key rather than a key.
+    pub const fn is_derived(&self) -> bool {
+        matches!(self, Self::Jwt | Self::Macaroon)
+    }
+}
+
+/// Tells what form `credential` has, given the prefixes that macaroons may have.
+pub fn classify<'a>(credential: Presented<'a>, macaroon_prefixes: &[String]) -> Form<'a> {
+    let credential = credential.expose();
+    if is_jwt(credential) {
+        return Form::Jwt;
+    }
+    let is_macaroon = |prefix: &String| {
+        credential
+            .strip_prefix(prefix.as_str())
+            .is_some_and(|rest| rest.starts_with("_v1_"))
+    };
+    if macaroon_prefixes.iter().any(is_macaroon) {
+        return Form::Macaroon;
+    }
+    match api_key::Parts::split(credential) {
+        Some(parts) => Form::Issued(parts),
+        None => Form::Imported,
+    }
+}
+
+/// `^eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$`
+fn is_jwt(credential: &str) -> bool {
+    let Some(rest) = credential.strip_prefix("eyJ") else {
+        return false;
+    };
+    let base64url = |part: &str| {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+        !part.is_empty() && part.bytes().all(allowed)
+    };
+    let mut parts = rest.split('.');
+    let three = [parts.next(), parts.next(), parts.next()];
+    parts.next().is_none() && three.iter().all(|part| part.is_some_and(base64url))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn form(credential: &str) -> &'static str {
+        match classify(Presented(credential), &["mc".to_owned(), "old".to_owned()]) {
+            Form::Jwt => "jwt",
+            Form::Macaroon => "macaroon",
+            Form::Issued(_) => "issued",
+            Form::Imported => "imported",
+        }
+    }
+
+    #[test]
+    fn first_match_wins() {
+        let id = "2".repeat(20);
+        let sum = "3".repeat(10);
+        for (credential, expected) in [
+            ("eyJa.b.c", "jwt"),
+            ("eyJ.b.c", "imported"),
+            ("eyJa.b", "imported"),
+            ("eyJa.b.c.d", "imported"),
+            ("eyJa.b.c=", "imported"),
+            ("mc_v1_", "macaroon"),
+            ("old_v1_AgEZ", "macaroon"),
+            ("mcx_v1_AgEZ", "imported"),
+            (&format!("mc_v1_{id}_{sum}"), "macaroon"),
+            (&format!("ory_ak_v1_{id}_{sum}"), "issued"),
+            (&format!("a_v1_v1_{id}_{sum}"), "issued"),
+            (&format!("_v1_{id}_{sum}"), "imported"),
+            (&format!("seventeen_chars_x_v1_{id}_{sum}"), "imported"),
+            (&format!("ory-ak_v1_{id}_{sum}"), "imported"),
+            (&format!("ory_ak_v1_{id}_{}", &sum[1..]), "imported"),
+            (&format!("ory_ak_v1_{}_{sum}", &id[1..]), "imported"),
+            (&format!("ory_ak_v1_{id}_{sum}0"), "imported"),
+            (&format!("ory_ak_v2_{id}_{sum}"), "imported"),
+            ("", "imported"),
+        ] {
+            assert_eq!(form(credential), expected, "{credential}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_has_a_form(credential in any::<String>()) {
+            form(&credential);
+        }
+    }
+}

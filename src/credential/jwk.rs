@@ -1,0 +1,396 @@
+//! JSON Web Keys (RFC 7517): reading a key set, publishing its public half, making new keys.
+
+use aws_lc_rs::encoding::AsDer;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
+use jsonwebtoken::jwk::{Jwk, ThumbprintHash};
+use jsonwebtoken::{Algorithm, DecodingKey};
+use pkcs1::UintRef;
+use pkcs1::der::{Decode, Encode};
+use serde_json::{Map, Value, json};
+use zeroize::Zeroizing;
+
+use crate::rng::Rng;
+
+/// Why a key set or a key in it can't be used. Never quotes key material.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JwkError {
+    /// The document isn't a key set.
+    #[error("must be a JSON object with a list `keys`")]
+    NotASet,
+    /// One key of it can't be used.
+    #[error("keys[{index}]: {problem}")]
+    Key {
+        /// Its place in the set, from 0.
+        index: usize,
+        /// What is wrong.
+        problem: &'static str,
+    },
+}
+
+/// One key: always able to verify, and to sign if the private half is there.
+pub struct SigningKey {
+    kid: String,
+    algorithm: Algorithm,
+    verifier: DecodingKey,
+    signer: Option<Signer>,
+    for_signatures: bool,
+    public: Value,
+}
+
+enum Signer {
+    Ed25519(Ed25519KeyPair),
+    Rsa(RsaKeyPair),
+}
+
+impl SigningKey {
+    /// Its `kid`; the RFC 7638 thumbprint when the set names none.
+    pub fn kid(&self) -> &str {
+        &self.kid
+    }
+
+    /// EdDSA or RS256: the key's own type decides, never a token's header.
+    pub const fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// What verifies its signatures.
+    pub const fn verifier(&self) -> &DecodingKey {
+        &self.verifier
+    }
+
+    /// Length of a signature in bytes.
+    pub fn signature_len(&self) -> usize {
+        match &self.signer {
+            Some(Signer::Rsa(pair)) => pair.public_modulus_len(),
+            _ => 64,
+        }
+    }
+
+    /// Signs; None when only the public half is known or the library refuses.
+    pub fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
+        match self.signer.as_ref()? {
+            Signer::Ed25519(pair) => Some(pair.sign(message).as_ref().to_vec()),
+            Signer::Rsa(pair) => {
+                let mut signature = vec![0; pair.public_modulus_len()];
+                pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message, &mut signature)
+                    .ok()?;
+                Some(signature)
+            }
+        }
+    }
+
+    fn read(index: usize, jwk: &Value) -> Result<Option<Self>, JwkError> {
+        let fail = |problem| JwkError::Key { index, problem };
+        let text = |name| jwk.get(name).and_then(Value::as_str);
+        if text("use") == Some("enc") {
+            return Ok(None);
+        }
+        let (algorithm, signer, public) = match text("kty") {
+            Some("OKP") if text("crv") == Some("Ed25519") => {
+                let x = text("x").ok_or(fail("x is missing"))?;
+                let signer = ed25519(jwk, x).map_err(fail)?;
+                (Algorithm::EdDSA, signer, json!({ "kty": "OKP", "crv": "Ed25519", "x": x }))
+            }
+            Some("RSA") => {
+                let n = text("n").ok_or(fail("n is missing"))?;
+                let e = text("e").ok_or(fail("e is missing"))?;
+                let signer = rsa(jwk).map_err(fail)?;
+                (Algorithm::RS256, signer, json!({ "kty": "RSA", "n": n, "e": e }))
+            }
+            _ => return Err(fail("kty must be OKP with crv Ed25519, or RSA")),
+        };
+        let name = format!("{algorithm:?}");
+        if text("alg").is_some_and(|alg| alg != name) {
+            return Err(fail("alg doesn't fit the key's type: EdDSA for Ed25519, RS256 for RSA"));
+        }
+        let parsed: Jwk =
+            serde_json::from_value(public.clone()).map_err(|_| fail("members are malformed"))?;
+        let kid = match text("kid") {
+            Some(kid) if !kid.is_empty() => kid.to_owned(),
+            _ => thumbprint(&parsed).ok_or(fail("members are malformed"))?,
+        };
+        let verifier = DecodingKey::from_jwk(&parsed).map_err(|_| fail("members are malformed"))?;
+        Ok(Some(Self {
+            public: published(public, &kid, &name),
+            kid,
+            algorithm,
+            verifier,
+            signer,
+            for_signatures: text("use") == Some("sig"),
+        }))
+    }
+}
+
+impl std::fmt::Debug for SigningKey {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "SigningKey({}, {:?})", self.kid, self.algorithm)
+    }
+}
+
+/// The keys with which derived tokens are signed and verified.
+#[derive(Debug, Default)]
+pub struct KeySet {
+    keys: Vec<SigningKey>,
+}
+
+impl KeySet {
+    /// Reads the documents of several key sets into one. Encryption keys in them are left out.
+    ///
+    /// # Errors
+    /// When a document isn't a key set, or a key is of an unknown type, malformed, or has another's `kid`.
+    pub fn read(&mut self, document: &str) -> Result<(), JwkError> {
+        let document: Value = serde_json::from_str(document).map_err(|_| JwkError::NotASet)?;
+        let jwks = document.get("keys").and_then(Value::as_array);
+        for (index, jwk) in jwks.ok_or(JwkError::NotASet)?.iter().enumerate() {
+            let Some(key) = SigningKey::read(index, jwk)? else {
+                continue;
+            };
+            if self.find(&key.kid).is_some() {
+                let problem = "another key has the same kid";
+                return Err(JwkError::Key { index, problem });
+            }
+            self.keys.push(key);
+        }
+        Ok(())
+    }
+
+    /// The key of that `kid`.
+    pub fn find(&self, kid: &str) -> Option<&SigningKey> {
+        self.keys.iter().find(|key| key.kid == kid)
+    }
+
+    /// The key that signs: the named one, else (only when none is named) the first with `use: sig`, else the first.
+    pub fn signing(&self, named: Option<&str>) -> Option<&SigningKey> {
+        match named {
+            Some(kid) => self.find(kid).filter(|key| key.signer.is_some()),
+            None => {
+                let mut able = self.keys.iter().filter(|key| key.signer.is_some());
+                let first = able.clone().next();
+                able.find(|key| key.for_signatures).or(first)
+            }
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// The bare `{"keys":[…]}` with public members only.
+    pub fn public_json(&self) -> String {
+        let keys: Vec<&Value> = self.keys.iter().map(|key| &key.public).collect();
+        json!({ "keys": keys }).to_string()
+    }
+}
+
+fn published(mut jwk: Value, kid: &str, alg: &str) -> Value {
+    if let Value::Object(members) = &mut jwk {
+        members.insert("alg".into(), alg.into());
+        members.insert("use".into(), "sig".into());
+        members.insert("kid".into(), kid.into());
+    }
+    jwk
+}
+
+fn thumbprint(jwk: &Jwk) -> Option<String> {
+    jwk.thumbprint(ThumbprintHash::SHA256).ok()
+}
+
+fn ed25519(jwk: &Value, x: &str) -> Result<Option<Signer>, &'static str> {
+    let Some(seed) = jwk.get("d").and_then(Value::as_str) else {
+        return Ok(None);
+    };
+    let decode = |text: &str| BASE64URL.decode(text).map(Zeroizing::new);
+    let (Ok(seed), Ok(public)) = (decode(seed), decode(x)) else {
+        return Err("d and x must be base64url without padding");
+    };
+    Ed25519KeyPair::from_seed_and_public_key(&seed, &public)
+        .map(|pair| Some(Signer::Ed25519(pair)))
+        .map_err(|_| "d and x must be the two halves of one Ed25519 key")
+}
+
+const RSA_PRIVATE: [&str; 6] = ["d", "p", "q", "dp", "dq", "qi"];
+
+fn rsa(jwk: &Value) -> Result<Option<Signer>, &'static str> {
+    if jwk.get("d").is_none() {
+        return Ok(None);
+    }
+    let member = |name: &str| {
+        let text = jwk.get(name).and_then(Value::as_str);
+        text.and_then(|text| BASE64URL.decode(text).ok()).map(Zeroizing::new)
+    };
+    let names = ["n", "e"].into_iter().chain(RSA_PRIVATE);
+    let numbers: Option<Vec<Zeroizing<Vec<u8>>>> = names.map(member).collect();
+    let numbers = numbers.ok_or("n, e, d, p, q, dp, dq and qi must all be there as base64url")?;
+    let uints: Result<Vec<UintRef<'_>>, _> = numbers.iter().map(|bytes| UintRef::new(bytes)).collect();
+    let problem = "must be a sound RSA key of 2048 bits or more";
+    let uints = uints.map_err(|_| problem)?;
+    let der = pkcs1::RsaPrivateKey {
+        modulus: uints[0],
+        public_exponent: uints[1],
+        private_exponent: uints[2],
+        prime1: uints[3],
+        prime2: uints[4],
+        exponent1: uints[5],
+        exponent2: uints[6],
+        coefficient: uints[7],
+        other_prime_infos: None,
+    };
+    let der = Zeroizing::new(der.to_der().map_err(|_| problem)?);
+    RsaKeyPair::from_der(&der)
+        .map(|pair| Some(Signer::Rsa(pair)))
+        .map_err(|_| problem)
+}
+
+/// A type of key that can be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewKey {
+    /// Ed25519, for EdDSA.
+    Ed25519,
+    /// RSA of that many bits (2048, 3072 or 4096), for RS256.
+    Rsa(u16),
+}
+
+/// Makes a private JWK. `kid` defaults to the RFC 7638 thumbprint.
+///
+/// # Errors
+/// In words, when the size isn't one of the allowed or the machine can't make a key.
+pub fn generate(new: NewKey, kid: Option<&str>, rng: &Rng) -> Result<Map<String, Value>, &'static str> {
+    let unable = "the machine could not make a key";
+    let (mut jwk, alg) = match new {
+        NewKey::Ed25519 => {
+            let seed = Zeroizing::new(rng.bytes::<32>());
+            let pair = Ed25519KeyPair::from_seed_unchecked(&*seed).map_err(|_| unable)?;
+            let x = BASE64URL.encode(pair.public_key().as_ref());
+            let d = BASE64URL.encode(&*seed);
+            (json!({ "kty": "OKP", "crv": "Ed25519", "x": x, "d": d }), "EdDSA")
+        }
+        NewKey::Rsa(bits) => {
+            let size = match bits {
+                2048 => KeySize::Rsa2048,
+                3072 => KeySize::Rsa3072,
+                4096 => KeySize::Rsa4096,
+                _ => return Err("the size of an RSA key must be 2048, 3072 or 4096 bits"),
+            };
+            let pair = RsaKeyPair::generate(size).map_err(|_| unable)?;
+            (rsa_jwk(&pair).ok_or(unable)?, "RS256")
+        }
+    };
+    let parsed = serde_json::from_value(jwk.clone()).map_err(|_| unable)?;
+    let kid = match kid {
+        Some(kid) => kid.to_owned(),
+        None => thumbprint(&parsed).ok_or(unable)?,
+    };
+    jwk = published(jwk, &kid, alg);
+    match jwk {
+        Value::Object(members) => Ok(members),
+        _ => Err(unable),
+    }
+}
+
+fn rsa_jwk(pair: &RsaKeyPair) -> Option<Value> {
+    let pkcs8 = pair.as_der().ok()?;
+    let info = pkcs8::PrivateKeyInfoRef::from_der(pkcs8.as_ref()).ok()?;
+    let key = pkcs1::RsaPrivateKey::from_der(info.private_key.as_bytes()).ok()?;
+    let text = |number: UintRef<'_>| BASE64URL.encode(number.as_bytes());
+    Some(json!({
+        "kty": "RSA",
+        "n": text(key.modulus),
+        "e": text(key.public_exponent),
+        "d": text(key.private_exponent),
+        "p": text(key.prime1),
+        "q": text(key.prime2),
+        "dp": text(key.exponent1),
+        "dq": text(key.exponent2),
+        "qi": text(key.coefficient),
+    }))
+}
+
+/// Takes the private members out of a JWK.
+pub fn without_private(jwk: &mut Map<String, Value>) {
+    for name in RSA_PRIVATE {
+        jwk.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set_of(jwk: Map<String, Value>) -> KeySet {
+        let mut set = KeySet::default();
+        set.read(&json!({ "keys": [jwk] }).to_string()).unwrap();
+        set
+    }
+
+    #[test]
+    fn what_is_generated_signs_and_publishes_no_private_member() {
+        for new in [NewKey::Ed25519, NewKey::Rsa(2048)] {
+            let jwk = generate(new, None, &Rng::system()).unwrap();
+            let secret = jwk["d"].as_str().unwrap().to_owned();
+            let set = set_of(jwk);
+            let key = set.signing(None).unwrap();
+            assert_eq!(key.sign(b"message").unwrap().len(), key.signature_len());
+            let public = set.public_json();
+            assert!(!public.contains(&secret));
+            assert!(RSA_PRIVATE.iter().all(|name| !public.contains(&format!("\"{name}\":"))));
+        }
+    }
+
+    #[test]
+    fn our_ed25519_is_everybodys_ed25519() {
+        use ed25519_dalek::{Signature, SigningKey as Dalek};
+        let rng = Rng::seeded(7);
+        let jwk = generate(NewKey::Ed25519, Some("a"), &rng).unwrap();
+        let seed = BASE64URL.decode(jwk["d"].as_str().unwrap()).unwrap();
+        let dalek = Dalek::from_bytes(&seed.try_into().unwrap());
+        assert_eq!(BASE64URL.encode(dalek.verifying_key()), jwk["x"].as_str().unwrap());
+        let signature = set_of(jwk).signing(None).unwrap().sign(b"message").unwrap();
+        let signature = Signature::from_slice(&signature).unwrap();
+        assert!(dalek.verifying_key().verify_strict(b"message", &signature).is_ok());
+    }
+
+    #[test]
+    fn the_signing_key_is_chosen_as_written() {
+        let made = |kid, signs| {
+            let mut jwk = generate(NewKey::Ed25519, Some(kid), &Rng::system()).unwrap();
+            if !signs {
+                jwk.remove("use");
+            }
+            jwk
+        };
+        let mut set = KeySet::default();
+        set.read(&json!({ "keys": [made("a", false), made("b", true), made("c", true)] }).to_string())
+            .unwrap();
+        assert_eq!(set.signing(None).unwrap().kid(), "b");
+        assert_eq!(set.signing(Some("c")).unwrap().kid(), "c");
+        assert!(set.signing(Some("d")).is_none(), "a named key that is missing is not replaced");
+    }
+
+    #[test]
+    fn bad_sets_are_refused_with_the_place() {
+        let good = generate(NewKey::Ed25519, Some("a"), &Rng::system()).unwrap();
+        let other = generate(NewKey::Ed25519, Some("b"), &Rng::system()).unwrap();
+        let with = |name: &str, value: Value| {
+            let mut jwk = good.clone();
+            jwk.insert(name.into(), value);
+            json!({ "keys": [jwk] })
+        };
+        for (document, problem) in [
+            (json!([]), "keys"),
+            (json!({ "keys": {} }), "keys"),
+            (with("kty", json!("EC")), "kty"),
+            (with("x", other["x"].clone()), "halves"),
+            (with("x", json!("???")), "base64url"),
+            (with("alg", json!("RS256")), "alg"),
+            (json!({ "keys": [good.clone(), good.clone()] }), "keys[1]: another"),
+        ] {
+            let error = KeySet::default().read(&document.to_string()).unwrap_err().to_string();
+            assert!(error.contains(problem), "{error}");
+        }
+    }
+}

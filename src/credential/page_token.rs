@@ -1,0 +1,121 @@
+//! Page tokens: where a listing goes on, sealed so that nobody can read, change or make one.
+//!
+//! NaCl secretbox (XSalsa20-Poly1305) over the cursor and what it belongs to; on the wire base64url without
+//! padding of a 24-byte nonce and the box.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
+use crypto_secretbox::aead::Aead;
+use crypto_secretbox::{Key as BoxKey, KeyInit, Nonce, XSalsa20Poly1305};
+use serde::{Deserialize, Serialize};
+
+use super::secrets::{HmacSecret, HmacSecrets};
+use crate::clock::Timestamp;
+use crate::key::NetworkId;
+use crate::rng::Rng;
+
+const NONCE_LEN: usize = 24;
+/// Longest page token that is looked at, in characters.
+const MAX_LEN: usize = 4096;
+
+/// The last row of a page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor {
+    /// When its key was made.
+    pub created: Timestamp,
+    /// Its key's id, as text.
+    pub key_id: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Sealed<'a> {
+    n: String,
+    #[serde(borrow)]
+    l: std::borrow::Cow<'a, str>,
+    c: i64,
+    k: String,
+}
+
+/// Seals a cursor for `network` and `listing` (which names the list and its filter).
+pub fn seal(secrets: &HmacSecrets, rng: &Rng, network: NetworkId, listing: &str, cursor: &Cursor) -> String {
+    let content = Sealed {
+        n: network.to_string(),
+        l: listing.into(),
+        c: cursor.created.as_micros(),
+        k: cursor.key_id.clone(),
+    };
+    let content = serde_json::to_vec(&content).expect("strings and a number serialise");
+    let nonce: [u8; NONCE_LEN] = rng.bytes();
+    let sealed = cipher(secrets.current())
+        .encrypt(&Nonce::from(nonce), content.as_slice())
+        .expect("a cursor is far below the cipher's limit");
+    let mut token = nonce.to_vec();
+    token.extend(sealed);
+    BASE64URL.encode(token)
+}
+
+/// Opens a token; None when it isn't ours, or is of another network or listing.
+pub fn open(
+    secrets: &HmacSecrets,
+    now: Timestamp,
+    network: NetworkId,
+    listing: &str,
+    token: &str,
+) -> Option<Cursor> {
+    let token = (token.len() <= MAX_LEN).then(|| BASE64URL.decode(token).ok())??;
+    let (nonce, sealed) = token.split_first_chunk::<NONCE_LEN>()?;
+    let content = secrets
+        .verifying(now)
+        .find_map(|secret| cipher(secret).decrypt(&Nonce::from(*nonce), sealed).ok())?;
+    let content: Sealed<'_> = serde_json::from_slice(&content).ok()?;
+    let ours = content.n == network.to_string() && content.l == listing;
+    ours.then(|| Cursor {
+        created: Timestamp::from_micros(content.c),
+        key_id: content.k,
+    })
+}
+
+fn cipher(secret: &HmacSecret) -> XSalsa20Poly1305 {
+    XSalsa20Poly1305::new(&BoxKey::from(*secret.page_key()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn secrets(secret: &[u8], retired: Option<&[u8]>) -> HmacSecrets {
+        let retired = retired.map(|secret| HmacSecret::new(secret, None));
+        HmacSecrets::new(HmacSecret::new(secret, None), retired.into_iter().collect())
+    }
+
+    #[test]
+    fn opens_only_where_it_belongs() {
+        let now = Timestamp::from_secs(0);
+        let here = NetworkId::SINGLE;
+        let there = NetworkId::new(uuid::Uuid::from_u128(1));
+        let cursor = Cursor { created: Timestamp::from_secs(5), key_id: "k".into() };
+        let token = seal(&secrets(b"a", None), &Rng::system(), here, "issued", &cursor);
+        let open_with = |secrets, network, listing| open(&secrets, now, network, listing, &token);
+        assert_eq!(open_with(secrets(b"a", None), here, "issued"), Some(cursor.clone()));
+        assert_eq!(open_with(secrets(b"b", Some(b"a")), here, "issued"), Some(cursor));
+        assert_eq!(open_with(secrets(b"b", None), here, "issued"), None);
+        assert_eq!(open_with(secrets(b"a", None), there, "issued"), None);
+        assert_eq!(open_with(secrets(b"a", None), here, "imported"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_other_text_opens(text in any::<String>(), flip: prop::sample::Index) {
+            let now = Timestamp::from_secs(0);
+            let all = secrets(b"a", None);
+            prop_assert_eq!(open(&all, now, NetworkId::SINGLE, "l", &text), None);
+            let cursor = Cursor { created: now, key_id: "k".into() };
+            let mut token = seal(&all, &Rng::seeded(1), NetworkId::SINGLE, "l", &cursor).into_bytes();
+            let at = flip.index(token.len() - 1);
+            token[at] = if token[at] == b'A' { b'B' } else { b'A' };
+            let token = String::from_utf8(token).unwrap();
+            prop_assert_eq!(open(&all, now, NetworkId::SINGLE, "l", &token), None);
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The free texts of a key, checked once where they come in.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use super::FieldError;
+
+/// The longest span of time that a field may give.
+pub const TEN_YEARS: Duration = Duration::from_secs(315_360_000);
+
+/// On whose behalf a key acts: 1 to 255 characters, none of them a control character.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ActorId(Arc<str>);
+
+/// A key's name for people: 1 to 255 characters, none of them a control character.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyName(Arc<str>);
+
+fn label(text: &str) -> Result<Arc<str>, FieldError> {
+    let within = (1..=255).contains(&text.chars().take(256).count());
+    if within && !text.chars().any(char::is_control) {
+        Ok(text.into())
+    } else {
+        Err(FieldError::new(
+            "must be 1 to 255 characters without control characters",
+        ))
+    }
+}
+
+impl ActorId {
+    /// Reads an actor id.
+    ///
+    /// # Errors
+    /// When it is empty, too long or has a control character.
+    pub fn parse(text: &str) -> Result<Self, FieldError> {
+        label(text).map(Self)
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl KeyName {
+    /// Reads a key's name.
+    ///
+    /// # Errors
+    /// When it is empty, too long or has a control character.
+    pub fn parse(text: &str) -> Result<Self, FieldError> {
+        label(text).map(Self)
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A caller's own attributes: a JSON object of at most 4 KiB.
+#[derive(Clone)]
+pub struct Metadata(Arc<RawValue>);
+
+impl Metadata {
+    /// Most bytes of the serialised object.
+    pub const MAX_LEN: usize = 4096;
+    /// Deepest nesting: what becomes dynamic metadata nests three protobuf messages a level, and Envoy
+    /// stops reading at 100.
+    pub const MAX_DEPTH: usize = 16;
+
+    /// Takes an object.
+    ///
+    /// # Errors
+    /// When it is too large or nested too deeply.
+    pub fn new(object: Map<String, Value>) -> Result<Self, FieldError> {
+        let object = Value::Object(object);
+        if depth(&object) > Self::MAX_DEPTH {
+            return Err(FieldError::new("must not be nested more than 16 levels deep"));
+        }
+        let json = object.to_string();
+        if json.len() > Self::MAX_LEN {
+            return Err(FieldError::new("must be 4096 bytes of JSON at most"));
+        }
+        Self::from_json(json).ok_or(FieldError::new("must be a JSON object"))
+    }
+
+    /// Takes back what [`Metadata::json`] gave, as it stands in a row.
+    pub fn from_json(json: String) -> Option<Self> {
+        let is_object = json.starts_with('{');
+        let raw = RawValue::from_string(json).ok()?;
+        is_object.then(|| Self(raw.into()))
+    }
+
+    /// The object, serialised.
+    pub fn json(&self) -> &str {
+        self.0.get()
+    }
+
+    /// The object, for serialising inside of another.
+    pub fn raw(&self) -> &RawValue {
+        &self.0
+    }
+
+    /// The object itself.
+    pub fn object(&self) -> Map<String, Value> {
+        // What was checked to be an object when it came in still is one.
+        serde_json::from_str(self.0.get()).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Metadata {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_tuple("Metadata").field(&self.json()).finish()
+    }
+}
+
+impl PartialEq for Metadata {
+    fn eq(&self, other: &Self) -> bool {
+        self.json() == other.json()
+    }
+}
+
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Object(members) => 1 + members.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_keep_out_what_breaks_a_header() {
+        for good in ["a", "schlüssel 鍵", &"ü".repeat(255)] {
+            assert!(ActorId::parse(good).is_ok(), "{good}");
+        }
+        for bad in ["", "a\r\nb", "\u{7f}", "\u{85}", &"x".repeat(256)] {
+            assert!(KeyName::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn metadata_has_bounds() {
+        let object = |json: &str| serde_json::from_str::<Map<String, Value>>(json).unwrap();
+        assert_eq!(
+            Metadata::new(object(r#"{"b":1,"a":[true,null]}"#)).unwrap().json(),
+            r#"{"b":1,"a":[true,null]}"#
+        );
+        let large = format!(r#"{{"a":"{}"}}"#, "x".repeat(4089));
+        assert!(Metadata::new(object(&large)).is_err());
+        let fits = format!(r#"{{"a":"{}"}}"#, "x".repeat(4088));
+        assert!(Metadata::new(object(&fits)).is_ok());
+        let deep = format!(r#"{{"a":{}{}}}"#, "[".repeat(16), "]".repeat(16));
+        assert!(Metadata::new(object(&deep)).is_err());
+    }
+}

@@ -1,0 +1,62 @@
+//! How often a key may be used (draft-ietf-httpapi-ratelimit-headers).
+
+use std::time::Duration;
+
+use super::FieldError;
+
+/// What a quota counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RateUnit {
+    /// Requests.
+    #[default]
+    Requests,
+    /// Bytes of content.
+    ContentBytes,
+    /// Requests under way at once.
+    ConcurrentRequests,
+}
+
+impl RateUnit {
+    /// The name in the API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Requests => "requests",
+            Self::ContentBytes => "content-bytes",
+            Self::ConcurrentRequests => "concurrent-requests",
+        }
+    }
+
+    /// From the name in the API.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Requests, Self::ContentBytes, Self::ConcurrentRequests]
+            .into_iter()
+            .find(|unit| unit.name() == name)
+    }
+}
+
+/// So many units in so long a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RatePolicy {
+    /// Units per window, at least 1.
+    pub quota: i64,
+    /// The window, at least a second and at most ten years.
+    pub window: Duration,
+    /// What is counted.
+    pub unit: RateUnit,
+}
+
+impl RatePolicy {
+    /// A policy within its bounds.
+    ///
+    /// # Errors
+    /// When the quota is below 1 or the window isn't between one second and ten years.
+    pub fn new(quota: i64, window: Duration, unit: RateUnit) -> Result<Self, FieldError> {
+        if quota < 1 {
+            return Err(FieldError::new("quota must be at least 1"));
+        }
+        if !(Duration::from_secs(1)..=super::TEN_YEARS).contains(&window) {
+            return Err(FieldError::new("window must be between 1s and 315360000s"));
+        }
+        Ok(Self { quota, window, unit })
+    }
+}

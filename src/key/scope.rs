@@ -1,0 +1,183 @@
+//! What a key may do, and the one rule that decides whether that is enough.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+
+use super::FieldError;
+
+/// One scope: an RFC 6749 (section 3.3) scope-token of 1 to 128 characters.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(transparent)]
+pub struct Scope(Box<str>);
+
+impl Scope {
+    /// Longest scope, in characters.
+    pub const MAX_LEN: usize = 128;
+
+    /// Reads a scope.
+    ///
+    /// # Errors
+    /// When it is empty, too long, or has a character that no scope-token may have.
+    pub fn parse(text: &str) -> Result<Self, FieldError> {
+        let fits = (1..=Self::MAX_LEN).contains(&text.len());
+        let allowed = |byte: u8| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
+        if fits && text.bytes().all(allowed) {
+            Ok(Self(text.into()))
+        } else {
+            Err(FieldError::new(
+                "must be 1 to 128 printable ASCII characters without space, `\"` and `\\`",
+            ))
+        }
+    }
+
+    /// The scope's text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+/// Up to 100 different scopes, in the order in which they were given.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Scopes(Arc<[Scope]>);
+
+impl Scopes {
+    /// Most scopes that a key can have.
+    pub const MAX: usize = 100;
+
+    /// Reads a list of scopes.
+    ///
+    /// # Errors
+    /// When there are too many, one is malformed or one stands twice.
+    pub fn parse<S: AsRef<str>>(texts: &[S]) -> Result<Self, FieldError> {
+        if texts.len() > Self::MAX {
+            return Err(FieldError::new("must be 100 scopes at most"));
+        }
+        let mut seen = HashSet::with_capacity(texts.len());
+        let mut scopes = Vec::with_capacity(texts.len());
+        for (index, text) in texts.iter().map(AsRef::as_ref).enumerate() {
+            let scope =
+                Scope::parse(text).map_err(|error| FieldError(format!("[{index}] {error}").into()))?;
+            if !seen.insert(text) {
+                return Err(FieldError(format!("[{index}] stands there twice").into()));
+            }
+            scopes.push(scope);
+        }
+        Ok(Self(scopes.into()))
+    }
+
+    /// Reads the space-separated form of RFC 6749.
+    ///
+    /// # Errors
+    /// As [`Scopes::parse`].
+    pub fn parse_spaced(text: &str) -> Result<Self, FieldError> {
+        let texts: Vec<&str> = text.split(' ').filter(|scope| !scope.is_empty()).collect();
+        Self::parse(&texts)
+    }
+
+    /// The scopes, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Scope> {
+        self.0.iter()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether these grant `required`.
+    pub fn grant(&self, required: &Scope) -> bool {
+        self.iter()
+            .any(|granted| covers(granted.as_str(), required.as_str()))
+    }
+
+    /// Whether these grant every one of `required`.
+    pub fn grant_all(&self, required: &Self) -> bool {
+        required.iter().all(|scope| self.grant(scope))
+    }
+
+    /// Whether these grant at least one of `required`.
+    pub fn grant_any(&self, required: &Self) -> bool {
+        required.iter().any(|scope| self.grant(scope))
+    }
+}
+
+impl fmt::Display for Scopes {
+    /// Space-separated, in stored order.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, scope) in self.iter().enumerate() {
+            if index > 0 {
+                out.write_str(" ")?;
+            }
+            scope.fmt(out)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether `granted` covers `required`: they are equal, or `granted` ends in `:*` and `required` is
+/// longer than what stands before the `*` and starts with it. Nothing else is a wildcard.
+pub fn covers(granted: &str, required: &str) -> bool {
+    if granted == required {
+        return true;
+    }
+    match granted.strip_suffix('*') {
+        Some(stem) if stem.ends_with(':') => required.len() > stem.len() && required.starts_with(stem),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn coverage_table() {
+        for (granted, required, expected) in [
+            ("a", "a", true),
+            ("a", "b", false),
+            ("a:*", "a:b", true),
+            ("a:*", "a:b:c", true),
+            ("a:*", "a", false),
+            ("a:*", "a:", false),
+            ("a:*", "ab", false),
+            ("a:*", "a:*", true),
+            ("a:*", "a:b:*", true),
+            ("a:b:*", "a:*", false),
+            ("a:b", "a:*", false),
+            ("*", "a", false),
+            ("*", "*", true),
+            ("a*", "ab", false),
+            ("a:*:b", "a:x:b", false),
+        ] {
+            assert_eq!(covers(granted, required), expected, "{granted} {required}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_no_header_could_carry() {
+        let long = "x".repeat(129);
+        for wrong in ["", "a b", "a\"", "a\\", "ü", "a\n", &long] {
+            assert!(Scope::parse(wrong).is_err(), "{wrong:?}");
+        }
+        assert!(Scopes::parse(&["a", "a"]).is_err());
+        assert!(Scopes::parse(&vec!["a"; 101]).is_err());
+        assert_eq!(Scopes::parse_spaced("b  a").unwrap().to_string(), "b a");
+    }
+
+    proptest! {
+        #[test]
+        fn a_wider_grant_never_covers_less(a in "[a:*]{0,6}", b in "[a:*]{0,6}", c in "[a:*]{0,6}") {
+            if covers(&a, &b) && covers(&b, &c) {
+                prop_assert!(covers(&a, &c), "{a} {b} {c}");
+            }
+        }
+    }
+}

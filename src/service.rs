@@ -1,0 +1,99 @@
+//! What the product does, one file an operation. Both planes of HTTP and the authz plane come in through here.
+
+mod derive;
+mod filter;
+mod list;
+mod mint;
+mod new_key;
+mod revoke;
+pub mod upstream;
+pub mod verify;
+
+use std::sync::Arc;
+
+pub use derive::{DeriveRequest, Derived};
+pub use list::{ListRequest, Listed};
+pub use mint::MintError;
+pub use new_key::{ImportRequest, Issued, KeyRequest};
+
+use crate::cache::flight::Flights;
+use crate::cache::freshness::{Freshness, Stamp};
+use crate::cache::memory::Memory;
+use crate::clock::Clock;
+use crate::error::{ApiError, Reason};
+use crate::key::{Key, KeyId, KeyKind, NetworkId};
+use crate::rng::Rng;
+use crate::settings::{Settings, SettingsHandle};
+use crate::store::{Store, StoreError};
+
+/// What a lookup in the database found.
+type Fetched = Result<(Option<Arc<Key>>, Stamp), verify::Unavailable>;
+
+/// The operations and what they work on.
+pub struct Service {
+    /// Time.
+    pub clock: Clock,
+    /// Chance.
+    pub rng: Rng,
+    /// The settings in force.
+    pub settings: SettingsHandle,
+    /// The database.
+    pub store: Store,
+    /// L1.
+    pub memory: Memory,
+    /// How fresh what is cached is.
+    pub freshness: Freshness,
+    lookups: Flights<(NetworkId, KeyId), Fetched>,
+}
+
+impl Service {
+    /// Puts the parts together.
+    pub fn new(
+        clock: Clock,
+        rng: Rng,
+        settings: SettingsHandle,
+        store: Store,
+        memory: Memory,
+        freshness: Freshness,
+    ) -> Self {
+        Self {
+            clock,
+            rng,
+            settings,
+            store,
+            memory,
+            freshness,
+            lookups: Flights::default(),
+        }
+    }
+
+    /// The settings for one request, from its beginning to its end.
+    pub fn snapshot(&self) -> Arc<Settings> {
+        self.settings.load_full()
+    }
+
+    /// One key, as the database has it.
+    ///
+    /// # Errors
+    /// When there is none of that kind and id, or the database fails.
+    pub async fn get(&self, network: NetworkId, kind: KeyKind, id: &str) -> Result<Key, ApiError> {
+        let id = KeyId::parse(kind, id).ok_or_else(no_such_key)?;
+        let found = self.store.find_key(network, id).await.map_err(unavailable)?;
+        found.key.ok_or_else(no_such_key)
+    }
+}
+
+fn no_such_key() -> ApiError {
+    ApiError::new(Reason::ApiKeyNotFound, "there is no such API key")
+}
+
+/// What a caller learns of a failing database: nothing but that it failed.
+fn unavailable(error: StoreError) -> ApiError {
+    tracing::error!(%error, "the database failed");
+    match error {
+        StoreError::Corrupt(_) => {
+            ApiError::new(Reason::InternalServerError, "the key's row can't be read")
+        }
+        _ => ApiError::new(Reason::ServiceUnavailable, "the database gives no answer; try again"),
+    }
+}

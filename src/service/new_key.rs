@@ -1,0 +1,190 @@
+//! Issuing and importing.
+
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use super::{Service, unavailable};
+use crate::credential::{Form, Presented, api_key, classify, imported};
+use crate::error::{ApiError, Reason};
+use crate::key::{
+    ActorId, AddressList, Key, KeyId, KeyName, Metadata, NetworkId, RatePolicy, Scopes, TEN_YEARS, Visibility,
+};
+use crate::secret::SecretString;
+use crate::settings::Settings;
+use crate::store::{Inserted, NewKey, Request};
+
+/// What a new key is to be, whichever way it comes.
+#[derive(Debug, Clone)]
+pub struct KeyRequest {
+    /// Its name.
+    pub name: KeyName,
+    /// Its actor.
+    pub actor: ActorId,
+    /// Its scopes.
+    pub scopes: Scopes,
+    /// Its life; the project's default when None.
+    pub ttl: Option<Duration>,
+    /// Its attributes.
+    pub metadata: Option<Metadata>,
+    /// Who may see it.
+    pub visibility: Visibility,
+    /// From where it may be used.
+    pub addresses: AddressList,
+    /// How often it may be used.
+    pub rate_policy: Option<RatePolicy>,
+    /// The caller's idempotency key.
+    pub request_id: Option<String>,
+}
+
+/// A key made elsewhere.
+pub struct ImportRequest {
+    /// The raw key; only its hash is kept.
+    pub raw_key: SecretString,
+    /// The rest.
+    pub key: KeyRequest,
+}
+
+/// An issued key.
+pub struct Issued {
+    /// Its row.
+    pub key: Key,
+    /// Its credential, shown this once; None when the same request was answered before.
+    pub secret: Option<SecretString>,
+}
+
+impl Service {
+    /// Issues a key.
+    ///
+    /// # Errors
+    /// When a field is out of bounds, the request id was used for something else, or the database fails.
+    pub async fn issue(&self, network: NetworkId, request: KeyRequest) -> Result<Issued, ApiError> {
+        let settings = self.snapshot();
+        let prefix = match request.visibility {
+            Visibility::Secret => &settings.secret_prefix,
+            Visibility::Public => settings.public_prefix.as_ref().ok_or_else(|| {
+                let problem = "no publishable key can be issued without credentials.api_keys.prefix.public_current";
+                ApiError::field("visibility", problem)
+            })?,
+        };
+        let uuid = self.rng.uuid();
+        let (key, idempotency) = self.new_key(&settings, network, KeyId::Issued(uuid), request, "")?;
+        let secret = api_key::make(&settings.secrets, prefix, uuid, key.created);
+        let (key, created) = self.insert(key, idempotency).await?;
+        Ok(Issued { key, secret: created.then_some(secret) })
+    }
+
+    /// Imports a key.
+    ///
+    /// # Errors
+    /// When a field is out of bounds, the key is there already, the request id was used for something else, or the
+    /// database fails.
+    pub async fn import(&self, network: NetworkId, request: ImportRequest) -> Result<Key, ApiError> {
+        let settings = self.snapshot();
+        let raw_key = Presented::new(request.raw_key.expose())
+            .ok_or_else(|| ApiError::field("raw_key", "must be 1 to 16384 bytes long"))?;
+        if classify(raw_key, &settings.macaroon_prefixes) != Form::Imported {
+            let problem = "has the form of a credential that Talos makes itself, and could never verify";
+            return Err(ApiError::field("raw_key", problem));
+        }
+        let id = imported::key_id(network, raw_key.expose());
+        let (key, idempotency) = self.new_key(&settings, network, id, request.key, &id.to_string())?;
+        self.insert(key, idempotency).await.map(|(key, _)| key)
+    }
+
+    fn new_key(
+        &self,
+        settings: &Settings,
+        network: NetworkId,
+        id: KeyId,
+        request: KeyRequest,
+        subject: &str,
+    ) -> Result<(Key, Option<Request>), ApiError> {
+        // The row holds microseconds; the credential whole seconds of the same moment.
+        let now = self.clock.now();
+        if let Some(ttl) = request.ttl {
+            check_ttl(settings, ttl)?;
+        }
+        let idempotency = request.request_id.clone().map(|request_id| Request {
+            id: request_id,
+            fingerprint: fingerprint(&request, subject),
+        });
+        let key = Key {
+            network,
+            id,
+            name: request.name,
+            actor: request.actor,
+            scopes: request.scopes,
+            metadata: request.metadata,
+            visibility: request.visibility,
+            addresses: request.addresses,
+            rate_policy: request.rate_policy,
+            created: now,
+            updated: now,
+            expires: request.ttl.or(settings.default_key_ttl).map(|ttl| now.plus(ttl)),
+            superseded: None,
+            revocation: None,
+            last_used: None,
+            mutation: 0,
+        };
+        self.check_headers_fit(settings, &key)?;
+        Ok((key, idempotency))
+    }
+
+    async fn insert(&self, mut key: Key, request: Option<Request>) -> Result<(Key, bool), ApiError> {
+        let new = NewKey { key: key.clone(), request };
+        let inserted = self.store.insert_key(new).await.map_err(|error| {
+            self.freshness.doubt(key.network, key.id);
+            unavailable(error)
+        })?;
+        match inserted {
+            Inserted::Created(mutation) => {
+                if let Some(mutation) = mutation {
+                    key.mutation = mutation.n;
+                    self.freshness.apply(&mutation);
+                }
+                Ok((key, true))
+            }
+            Inserted::Repeated(earlier) => Ok((*earlier, false)),
+            Inserted::RequestConflict => Err(ApiError {
+                field: Some("request_id".into()),
+                ..ApiError::new(Reason::Conflict, "request_id: was used before, with another body")
+            }),
+            Inserted::IdTaken => Err(ApiError::new(
+                Reason::ApiKeyExists,
+                "this API key has been imported already",
+            )),
+        }
+    }
+}
+
+fn check_ttl(settings: &Settings, ttl: Duration) -> Result<(), ApiError> {
+    if !(Duration::from_secs(1)..=TEN_YEARS).contains(&ttl) {
+        return Err(ApiError::field("ttl", "must be between 1s and 315360000s"));
+    }
+    if ttl > settings.max_key_ttl {
+        let most = crate::duration::to_proto(settings.max_key_ttl);
+        return Err(ApiError::field("ttl", format!("must be {most} at most (credentials.api_keys.max_ttl)")));
+    }
+    Ok(())
+}
+
+/// A hash of everything that the request asks for: under the same id, the same hash must come again.
+fn fingerprint(request: &KeyRequest, subject: &str) -> String {
+    let KeyRequest { name, actor, scopes, ttl, metadata, visibility, addresses, rate_policy, request_id: _ } = request;
+    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    let rate_policy = rate_policy.map(|policy| (policy.quota, policy.window.as_micros(), policy.unit.name()));
+    let everything = serde_json::json!([
+        subject,
+        name.as_str(),
+        actor.as_str(),
+        scopes.to_string(),
+        ttl.map(|ttl| ttl.as_micros().to_string()),
+        metadata.as_ref().map(Metadata::json),
+        visibility.name(),
+        addresses,
+        rate_policy.map(|(quota, window, unit)| (quota, window.to_string(), unit)),
+    ]);
+    let hash = Sha256::digest(everything.to_string());
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,104 @@
+//! Revoking: by an operator, or by whoever holds the key.
+
+use super::verify::{Attempt, CacheUse, Identity, Unavailable};
+use super::{Service, no_such_key, unavailable};
+use crate::credential::{Presented, classify};
+use crate::error::{ApiError, Reason};
+use crate::key::verdict::Denial;
+use crate::key::{KeyId, KeyKind, NetworkId, Revocation, RevocationReason};
+use crate::store::Revoked;
+
+impl Service {
+    /// Revokes a key for good. Revoking it again succeeds and changes nothing.
+    ///
+    /// # Errors
+    /// When there is no such key, a description stands beside a reason that takes none, or the database fails.
+    pub async fn revoke(
+        &self,
+        network: NetworkId,
+        kind: Option<KeyKind>,
+        id: &str,
+        revocation: Revocation,
+    ) -> Result<(), ApiError> {
+        if revocation.description.is_some() && revocation.reason != RevocationReason::PrivilegeWithdrawn {
+            let problem = "is allowed only beside REVOCATION_REASON_PRIVILEGE_WITHDRAWN";
+            return Err(ApiError::field("description", problem));
+        }
+        let id = match kind {
+            Some(kind) => KeyId::parse(kind, id),
+            None => KeyId::parse_any(id),
+        };
+        self.revoke_id(network, id.ok_or_else(no_such_key)?, revocation).await
+    }
+
+    /// Revokes the key whose credential is shown.
+    ///
+    /// # Errors
+    /// For a derived token, for a reason that is the operators' own, and, always in the same words, for whatever
+    /// isn't the credential of an active or revoked key.
+    pub async fn self_revoke(
+        &self,
+        network: NetworkId,
+        credential: &str,
+        reason: RevocationReason,
+    ) -> Result<(), ApiError> {
+        if reason == RevocationReason::PrivilegeWithdrawn {
+            return Err(ApiError::field("reason", "REVOCATION_REASON_PRIVILEGE_WITHDRAWN is for admins only"));
+        }
+        let settings = self.snapshot();
+        let credential = Presented::new(credential).ok_or_else(unknown_credential)?;
+        if classify(credential, &settings.macaroon_prefixes).is_derived() {
+            return Err(ApiError::new(
+                Reason::DerivedTokenNotRevocable,
+                "credential: a derived token can't be revoked; revoke the key that it was derived from",
+            ));
+        }
+        let attempt = Attempt {
+            network,
+            credential,
+            client: None,
+            audiences: &[],
+            cache: CacheUse::None,
+        };
+        let verification = self.verify(&settings, &attempt).await.map_err(|Unavailable| {
+            ApiError::new(Reason::ServiceUnavailable, "the database gives no answer; try again")
+        })?;
+        let id = match verification.verdict {
+            Ok(Identity::Key(entry)) => entry.key.id,
+            // Whoever holds the key may end it from anywhere.
+            Err(refused) if matches!(refused.denial, Denial::AddressNotAllowed | Denial::Revoked) => {
+                refused.key.ok_or_else(unknown_credential)?.id
+            }
+            Ok(Identity::Token(_)) | Err(_) => return Err(unknown_credential()),
+        };
+        let revocation = Revocation { reason, description: None };
+        self.revoke_id(network, id, revocation).await.map_err(|error| match error.reason {
+            Reason::ApiKeyNotFound => unknown_credential(),
+            _ => error,
+        })
+    }
+
+    async fn revoke_id(&self, network: NetworkId, id: KeyId, revocation: Revocation) -> Result<(), ApiError> {
+        let now = self.clock.now();
+        match self.store.revoke_key(network, id, revocation, now).await {
+            // Noted before it is acknowledged: the very next request here is refused.
+            // (One that another instance revoked may not have been heard of here.)
+            Ok(Revoked::Now(mutation) | Revoked::Before(mutation)) => {
+                self.freshness.apply(&mutation);
+                Ok(())
+            }
+            Ok(Revoked::NoSuchKey) => Err(no_such_key()),
+            Err(error) => {
+                self.freshness.doubt(network, id);
+                Err(unavailable(error))
+            }
+        }
+    }
+}
+
+fn unknown_credential() -> ApiError {
+    ApiError::new(
+        Reason::UnknownCredential,
+        "credential: is not that of a key which can be revoked here",
+    )
+}

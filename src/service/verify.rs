@@ -1,0 +1,294 @@
+//! Is this credential good, now, from there? L1, then the database, one lookup a key.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::{Fetched, Service, unavailable};
+use crate::cache::freshness::{Mode, Slot};
+use crate::cache::memory::{Answers, Entry, Index, Unknown};
+use crate::clock::Timestamp;
+use crate::credential::{Form, Presented, api_key, classify, imported, jwt};
+use crate::key::verdict::{Denial, judge};
+use crate::key::{Key, KeyId, NetworkId};
+use crate::settings::Settings;
+
+/// A credential, and what it is to be judged by.
+#[derive(Debug, Clone, Copy)]
+pub struct Attempt<'a> {
+    /// The request's network.
+    pub network: NetworkId,
+    /// What was shown.
+    pub credential: Presented<'a>,
+    /// From where; None when that can't be known.
+    pub client: Option<IpAddr>,
+    /// Audiences of which a derived token must have one; any will do when empty.
+    pub audiences: &'a [String],
+    /// Whether what is remembered may be used.
+    pub cache: CacheUse,
+}
+
+/// What may be remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CacheUse {
+    /// Read and write.
+    #[default]
+    Full,
+    /// Write only (`Cache-Control: no-cache`).
+    NoRead,
+    /// Neither (`Cache-Control: no-store`).
+    None,
+}
+
+/// What the cache had to do with an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheResult {
+    /// It came from there.
+    Hit,
+    /// It was looked for there, in vain.
+    Miss,
+    /// It wasn't looked for there.
+    Skip,
+}
+
+/// Who a good credential stands for.
+pub enum Identity {
+    /// A key.
+    Key(Arc<Entry>),
+    /// A token that was derived from one.
+    Token(Box<jwt::Authority>),
+}
+
+/// A bad credential: why, and of which key if possession of that was proven.
+pub struct Refused {
+    /// Why.
+    pub denial: Denial,
+    /// The key.
+    pub key: Option<Arc<Key>>,
+}
+
+impl From<Denial> for Refused {
+    fn from(denial: Denial) -> Self {
+        Self { denial, key: None }
+    }
+}
+
+/// The judgement.
+pub struct Verification {
+    /// Good or bad.
+    pub verdict: Result<Identity, Refused>,
+    /// Where it came from.
+    pub cache: CacheResult,
+}
+
+/// No tier can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("neither a cache nor the database can tell at present")]
+pub struct Unavailable;
+
+/// A key id whose credential was shown: nothing else may be looked up on somebody's behalf.
+#[derive(Clone, Copy)]
+struct Proven {
+    key_id: KeyId,
+    hard_expiry: Option<Timestamp>,
+}
+
+impl Service {
+    /// Judges from memory alone: no I/O, nothing to wait for. None when memory can't tell.
+    pub fn verify_cached(&self, settings: &Settings, attempt: &Attempt<'_>) -> Option<Verification> {
+        if !settings.cache_enabled || attempt.cache != CacheUse::Full {
+            return None;
+        }
+        let index = self.memory.index(attempt.network, attempt.credential.expose());
+        let now = self.clock.now();
+        let entry = self.memory.get(&index)?;
+        if entry.generation != settings.generation || !self.usable(&entry, now) {
+            return None;
+        }
+        Some(Verification {
+            verdict: judged(entry, now, attempt.client),
+            cache: CacheResult::Hit,
+        })
+    }
+
+    /// Judges a credential.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when no tier can tell: that is never a denial.
+    pub async fn verify(&self, settings: &Settings, attempt: &Attempt<'_>) -> Result<Verification, Unavailable> {
+        if let Some(verification) = self.verify_cached(settings, attempt) {
+            return Ok(verification);
+        }
+        let skip = |verdict| Ok(Verification { verdict, cache: CacheResult::Skip });
+        let now = self.clock.now();
+        match classify(attempt.credential, &settings.macaroon_prefixes) {
+            Form::Jwt => skip(verify_jwt(settings, attempt, now)),
+            // Macaroons can't be read by this version: nobody knows them.
+            Form::Macaroon => skip(Err(Denial::NotFound.into())),
+            Form::Issued(parts) => match prove(settings, &parts, now) {
+                Some(proven) => self.look_up(settings, attempt, proven).await,
+                None => skip(Err(Denial::NotFound.into())),
+            },
+            Form::Imported => {
+                let key_id = imported::key_id(attempt.network, attempt.credential.expose());
+                let proven = Proven { key_id, hard_expiry: None };
+                self.look_up(settings, attempt, proven).await
+            }
+        }
+    }
+
+    async fn look_up(
+        &self,
+        settings: &Settings,
+        attempt: &Attempt<'_>,
+        proven: Proven,
+    ) -> Result<Verification, Unavailable> {
+        if self.freshness.mode() == Mode::Closed {
+            // The lease has lapsed: one poll, shared by all who wait here, before anything is said.
+            let _ = self.freshness.renew(&self.store).await;
+        }
+        let index = self.memory.index(attempt.network, attempt.credential.expose());
+        let reads = settings.cache_enabled && attempt.cache == CacheUse::Full;
+        let writes = settings.cache_enabled && attempt.cache != CacheUse::None;
+        let now = self.clock.now();
+        if reads && let Some(verdict) = self.recall(settings, &index, proven, now, attempt.client) {
+            return Ok(Verification { verdict, cache: CacheResult::Hit });
+        }
+        let (key, stamp) = self.fetch(attempt.network, proven.key_id).await?;
+        let slot = Slot::of(attempt.network, proven.key_id);
+        let now = self.clock.now();
+        let verdict = match key {
+            Some(key) => {
+                let hard_expiry = proven.hard_expiry.into_iter().chain(key.ends()).min();
+                let entry = Arc::new(Entry {
+                    key,
+                    stamp,
+                    slot,
+                    generation: settings.generation,
+                    soft_expiry: now.plus(settings.cache_ttl),
+                    hard_expiry,
+                    answers: Answers::default(),
+                });
+                if writes {
+                    self.memory.insert(index, Arc::clone(&entry));
+                }
+                judged(entry, now, attempt.client)
+            }
+            None => {
+                if writes {
+                    let expires = now.plus(settings.negative_ttl);
+                    let generation = settings.generation;
+                    self.memory.insert_unknown(index, Unknown { stamp, slot, generation, expires });
+                }
+                Err(Denial::NotFound.into())
+            }
+        };
+        let cache = if reads { CacheResult::Miss } else { CacheResult::Skip };
+        Ok(Verification { verdict, cache })
+    }
+
+    /// What memory knows of a credential whose possession has just been proven under `settings`.
+    fn recall(
+        &self,
+        settings: &Settings,
+        index: &Index,
+        proven: Proven,
+        now: Timestamp,
+        client: Option<IpAddr>,
+    ) -> Option<Result<Identity, Refused>> {
+        if let Some(entry) = self.memory.get(index).filter(|entry| self.usable(entry, now)) {
+            let entry = if entry.generation == settings.generation {
+                entry
+            } else {
+                // Proven under other settings: the row stays, its proof is the new one, its answers are gone.
+                let renewed = Arc::new(Entry {
+                    key: Arc::clone(&entry.key),
+                    generation: settings.generation,
+                    hard_expiry: proven.hard_expiry.into_iter().chain(entry.key.ends()).min(),
+                    answers: Answers::default(),
+                    ..*entry
+                });
+                self.memory.insert(*index, Arc::clone(&renewed));
+                renewed
+            };
+            return Some(judged(entry, now, client));
+        }
+        let unknown = self.memory.unknown(index)?;
+        let counts = unknown.generation == settings.generation
+            && now < unknown.expires
+            && self.freshness.allows(unknown.slot, unknown.stamp);
+        counts.then(|| Err(Denial::NotFound.into()))
+    }
+
+    fn usable(&self, entry: &Entry, now: Timestamp) -> bool {
+        self.freshness.allows(entry.slot, entry.stamp)
+            && entry.hard_expiry.is_none_or(|at| now < at)
+            // While the database can't be asked, what is known stays known.
+            && (now < entry.soft_expiry || self.freshness.mode() == Mode::Static)
+    }
+
+    /// Reads a row from the database, sharing the lookup with whoever wants the same.
+    async fn fetch(&self, network: NetworkId, key_id: KeyId) -> Fetched {
+        if self.freshness.mode() != Mode::Fresh {
+            // A poll has just failed: asking would only wait for the same failure.
+            return Err(Unavailable);
+        }
+        let slot = Slot::of(network, key_id);
+        // A lookup that was under way when the key changed may have missed it: it is repeated once.
+        for _ in 0..2 {
+            let fetched = self.lookups.join((network, key_id), || {
+                let pending = self.freshness.begin(slot);
+                let store = self.store.clone();
+                async move {
+                    let found = store.find_key(network, key_id).await.map_err(|error| {
+                        unavailable(error);
+                        Unavailable
+                    })?;
+                    Ok((found.key.map(Arc::new), pending.stamp(found.counter)))
+                }
+            });
+            let (key, stamp) = fetched.await.unwrap_or(Err(Unavailable))?;
+            if self.freshness.allows(slot, stamp) {
+                return Ok((key, stamp));
+            }
+        }
+        Err(Unavailable)
+    }
+}
+
+fn judged(entry: Arc<Entry>, now: Timestamp, client: Option<IpAddr>) -> Result<Identity, Refused> {
+    match judge(&entry.key, now, client) {
+        Ok(()) => Ok(Identity::Key(entry)),
+        Err(denial) => Err(Refused { denial, key: Some(Arc::clone(&entry.key)) }),
+    }
+}
+
+/// Form, checksum, age and prefix of an issued key, before any I/O.
+fn prove(settings: &Settings, parts: &api_key::Parts<'_>, now: Timestamp) -> Option<Proven> {
+    let prefix = settings.prefix(parts.prefix(), now)?;
+    let proof = parts.prove(&settings.secrets, now)?;
+    let dies = proof.issued_at.plus(settings.max_key_ttl);
+    let timely = now < dies && proof.issued_at <= now.plus(settings.clock_skew);
+    timely.then(|| Proven {
+        key_id: proof.key_id,
+        hard_expiry: [Some(dies), proof.secret_expires, prefix.expires].into_iter().flatten().min(),
+    })
+}
+
+fn verify_jwt(settings: &Settings, attempt: &Attempt<'_>, now: Timestamp) -> Result<Identity, Refused> {
+    let issuers: Vec<&str> = settings
+        .issuers
+        .iter()
+        .filter(|issuer| issuer.counts(now))
+        .map(|issuer| issuer.value.as_str())
+        .collect();
+    let expected = jwt::Expectation {
+        network: attempt.network,
+        now,
+        clock_skew: settings.clock_skew,
+        issuers: &issuers,
+        audiences: attempt.audiences,
+        client: attempt.client,
+    };
+    let authority = jwt::verify(&settings.keys, attempt.credential.expose(), &expected)?;
+    Ok(Identity::Token(Box::new(authority)))
+}

@@ -1,0 +1,262 @@
+//! Settings: what the configuration says, made ready for use. One request uses one snapshot from beginning to end.
+
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::clock::Timestamp;
+use crate::config::{CacheType, ClientAddress, ClientIpSource, Config, CredentialSource, OnUnavailable, Retired};
+use crate::credential::jwk::{JwkError, KeySet, SigningKey};
+use crate::credential::secrets::{HmacSecret, HmacSecrets};
+use crate::secret::SecretString;
+
+/// The settings in force, replaced whole by a reload.
+pub type SettingsHandle = Arc<ArcSwap<Settings>>;
+
+/// Why settings can't be made of a configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The one secret that nothing works without.
+    #[error("project has no HMAC key configured")]
+    NoHmacSecret,
+    /// A key set can't be had from where it should be.
+    #[error("credentials.derived_tokens.jwt.signing_keys.urls[{index}]: {problem}")]
+    KeySource {
+        /// Place in the list, from 0.
+        index: usize,
+        /// What is wrong; no content.
+        problem: String,
+    },
+    /// A key set was read and is no good.
+    #[error("credentials.derived_tokens.jwt.signing_keys.urls[{index}]: {problem}")]
+    KeySet {
+        /// Place in the list, from 0.
+        index: usize,
+        /// What is wrong with it.
+        problem: JwkError,
+    },
+}
+
+/// A value that stops counting at some moment.
+#[derive(Debug, Clone)]
+pub struct Until<T> {
+    /// The value.
+    pub value: T,
+    /// From when on it no longer counts; None means never.
+    pub expires: Option<Timestamp>,
+}
+
+impl<T> Until<T> {
+    fn always(value: T) -> Self {
+        Self { value, expires: None }
+    }
+
+    fn retired(entry: &Retired<T>) -> Self
+    where
+        T: Clone,
+    {
+        Self {
+            value: entry.value.clone(),
+            expires: entry.expires_at.map(Timestamp::from_secs),
+        }
+    }
+
+    /// Whether it counts at `now`.
+    pub fn counts(&self, now: Timestamp) -> bool {
+        self.expires.is_none_or(|at| now < at)
+    }
+}
+
+/// One snapshot.
+#[derive(Debug)]
+pub struct Settings {
+    /// Counts up with every change: what was proven or minted under another generation is proven or minted anew.
+    pub generation: u64,
+    /// Keys checksums and page tokens.
+    pub secrets: HmacSecrets,
+    /// Issuers of derived tokens: the current one, then the retired.
+    pub issuers: Vec<Until<String>>,
+    /// How far clocks may differ.
+    pub clock_skew: Duration,
+    /// Life of a key that asks for none.
+    pub default_key_ttl: Option<Duration>,
+    /// Longest life of a key.
+    pub max_key_ttl: Duration,
+    /// Prefixes of issued keys that count, secret and public; the current ones first.
+    pub prefixes: Vec<Until<String>>,
+    /// Prefix of new secret keys.
+    pub secret_prefix: String,
+    /// Prefix of new publishable keys; none can be issued without.
+    pub public_prefix: Option<String>,
+    /// Prefixes that macaroons may have.
+    pub macaroon_prefixes: Vec<String>,
+    /// Life of a derived token that asks for none.
+    pub default_token_ttl: Duration,
+    /// Longest life of a derived token.
+    pub max_token_ttl: Duration,
+    /// Keys that sign and verify derived tokens.
+    pub keys: KeySet,
+    /// `kid` of the key that signs, when one is named.
+    pub signing_key_id: Option<String>,
+    /// `keys`, as published.
+    pub jwks_json: String,
+    /// Whether cached answers are used at all.
+    pub cache_enabled: bool,
+    /// How long a cached answer is used before its row is read again.
+    pub cache_ttl: Duration,
+    /// How long an unknown id is remembered.
+    pub negative_ttl: Duration,
+    /// Where the HTTP planes take a client's address from.
+    pub client_ip_source: ClientIpSource,
+    /// The authz plane's own.
+    pub authz: AuthzSettings,
+}
+
+/// What the authz plane does.
+#[derive(Debug)]
+pub struct AuthzSettings {
+    /// Life of a minted token.
+    pub token_ttl: Duration,
+    /// The header that carries it upstream, in lower case.
+    pub token_header: String,
+    /// Where a credential may stand, in order.
+    pub sources: Vec<CredentialSource>,
+    /// What an outage looks like to Envoy.
+    pub on_unavailable: OnUnavailable,
+    /// Where the client's address comes from.
+    pub client_address: ClientAddress,
+    /// How many proxies of ours append to X-Forwarded-For.
+    pub trusted_hops: u32,
+    /// The realm of WWW-Authenticate.
+    pub realm: String,
+}
+
+impl Settings {
+    /// Makes a snapshot; reads the key sets that the configuration names.
+    ///
+    /// # Errors
+    /// When there is no HMAC secret or a key set can't be read.
+    pub fn build(config: &Config, generation: u64) -> Result<Self, SettingsError> {
+        let credentials = &config.credentials;
+        let prefix = &credentials.api_keys.prefix;
+        let tokens = &credentials.derived_tokens;
+        let keys = read_key_sets(&tokens.jwt.signing_keys.urls)?;
+        let macaroon = &tokens.macaroon.prefix;
+        Ok(Self {
+            generation,
+            secrets: hmac_secrets(config)?,
+            issuers: std::iter::once(Until::always(config.issuer()))
+                .chain(credentials.issuer_retired.iter().map(Until::retired))
+                .collect(),
+            clock_skew: credentials.clock_skew,
+            default_key_ttl: credentials.api_keys.default_ttl,
+            max_key_ttl: credentials.api_keys.max_ttl,
+            prefixes: std::iter::once(&prefix.current)
+                .chain(&prefix.public_current)
+                .cloned()
+                .map(Until::always)
+                .chain(prefix.retired.iter().chain(&prefix.public_retired).map(Until::retired))
+                .collect(),
+            secret_prefix: prefix.current.clone(),
+            public_prefix: prefix.public_current.clone(),
+            macaroon_prefixes: std::iter::once(macaroon.current.clone())
+                .chain(macaroon.retired.iter().map(|entry| entry.value.clone()))
+                .collect(),
+            default_token_ttl: tokens.default_ttl,
+            max_token_ttl: tokens.max_ttl,
+            jwks_json: keys.public_json(),
+            keys,
+            signing_key_id: tokens.jwt.signing_key_id.clone(),
+            cache_enabled: config.cache.enabled && config.cache.kind != CacheType::Noop,
+            cache_ttl: config.cache.ttl,
+            negative_ttl: config.cache.negative_ttl,
+            client_ip_source: config.serve.http.client_ip_source,
+            authz: AuthzSettings {
+                token_ttl: config.authz.token_ttl,
+                token_header: config.authz.token_header.clone(),
+                sources: config.authz.sources.clone(),
+                on_unavailable: config.authz.on_unavailable,
+                client_address: config.authz.client_address,
+                trusted_hops: config.authz.trusted_hops,
+                realm: config.authz.realm.clone(),
+            },
+        })
+    }
+
+    /// The current issuer.
+    pub fn issuer(&self) -> &str {
+        &self.issuers[0].value
+    }
+
+    /// The prefix entry under which a key of `prefix` counts at `now`.
+    pub fn prefix(&self, prefix: &str, now: Timestamp) -> Option<&Until<String>> {
+        self.prefixes
+            .iter()
+            .find(|entry| entry.value == prefix && entry.counts(now))
+    }
+
+    /// The key that signs derived tokens.
+    pub fn signing_key(&self) -> Option<&SigningKey> {
+        self.keys.signing(self.signing_key_id.as_deref())
+    }
+}
+
+fn hmac_secrets(config: &Config) -> Result<HmacSecrets, SettingsError> {
+    let hmac = &config.secrets.hmac;
+    let current = hmac.current.as_ref().ok_or(SettingsError::NoHmacSecret)?;
+    let retired = hmac.retired.iter().map(|entry| {
+        let expires = entry.expires_at.map(Timestamp::from_secs);
+        HmacSecret::new(entry.value.expose().as_bytes(), expires)
+    });
+    let current = HmacSecret::new(current.expose().as_bytes(), None);
+    Ok(HmacSecrets::new(current, retired.collect()))
+}
+
+fn read_key_sets(urls: &[SecretString]) -> Result<KeySet, SettingsError> {
+    let mut keys = KeySet::default();
+    for (index, url) in urls.iter().enumerate() {
+        let document = fetch(url.expose()).map_err(|problem| SettingsError::KeySource { index, problem })?;
+        keys.read(document.expose())
+            .map_err(|problem| SettingsError::KeySet { index, problem })?;
+    }
+    Ok(keys)
+}
+
+fn fetch(url: &str) -> Result<SecretString, String> {
+    if let Some(encoded) = url.strip_prefix("base64://") {
+        // Made by `base64`, by hand or by a template: both alphabets, with or without padding.
+        let encoded = encoded.trim_end_matches('=').replace('-', "+").replace('_', "/");
+        let padded = format!("{encoded}{}", "=".repeat(encoded.len().wrapping_neg() % 4));
+        let bytes = STANDARD.decode(padded).map_err(|_| "must be base64 after base64://")?;
+        let text = String::from_utf8(bytes).map_err(|_| "must be base64 of UTF-8 text")?;
+        return Ok(text.into());
+    }
+    if let Some(path) = url.strip_prefix("file://") {
+        let text = fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+        return Ok(text.into());
+    }
+    Err("must begin with base64:// or file://".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base64::engine::general_purpose::URL_SAFE;
+
+    #[test]
+    fn base64_in_every_common_dress() {
+        let text = r#"{"keys":[]}?>~"#;
+        for engine in [STANDARD, URL_SAFE] {
+            let encoded = engine.encode(text);
+            for dress in [encoded.as_str(), encoded.trim_end_matches('=')] {
+                assert_eq!(fetch(&format!("base64://{dress}")).unwrap().expose(), text, "{dress}");
+            }
+        }
+        assert!(fetch("base64://???").is_err());
+        assert!(fetch("ftp://x").is_err());
+    }
+}

@@ -1,0 +1,158 @@
+//! The database: every key's row, and the log of what changed.
+//!
+//! Each call runs in a task of its own that is never cancelled, as a query dropped midway can poison its pooled
+//! connection; who waits may stop waiting.
+
+mod dsn;
+mod keys;
+mod list;
+mod migrate;
+mod mutations;
+mod row;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::{AnyPool, Executor};
+
+pub use keys::{Inserted, Lookup, NewKey, Request, Revoked};
+pub use list::{Filter, Page};
+pub use mutations::{Logged, Mutation};
+
+use crate::rng::Rng;
+use dsn::Dsn;
+
+/// How long a connection may be waited for.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Why the database gave no answer. Never holds a DSN.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The DSN can't be used.
+    #[error("db.dsn: {0}")]
+    Dsn(&'static str),
+    /// The schema is older than this program.
+    #[error("the database's schema is at version {found}, this program needs {needed}: run `talos migrate up`")]
+    SchemaTooOld {
+        /// Version of the database, 0 when it has none.
+        found: i64,
+        /// Version of this program.
+        needed: i64,
+    },
+    /// The schema is newer than this program.
+    #[error("the database's schema is at version {found}, this program knows {known} at most: upgrade it")]
+    SchemaTooNew {
+        /// Version of the database.
+        found: i64,
+        /// Version of this program.
+        known: i64,
+    },
+    /// Migrating failed.
+    #[error("migrating the database: {0}")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    /// A row holds what this program can't have written.
+    #[error("a row of the database can't be read: column {0}")]
+    Corrupt(&'static str),
+    /// The database refused, failed or can't be reached.
+    #[error("the database: {0}")]
+    Sql(#[from] sqlx::Error),
+    /// The task of a query ended before it could answer.
+    #[error("the database query was interrupted")]
+    Interrupted,
+}
+
+/// A handle to the database; clones share its connections.
+#[derive(Clone)]
+pub struct Store(Arc<Inner>);
+
+struct Inner {
+    readers: AnyPool,
+    /// SQLite has one writer at a time: waiting for this pool's one connection is fair, its busy handler isn't.
+    writers: AnyPool,
+    rng: Rng,
+    key_reads: AtomicU64,
+}
+
+impl Store {
+    /// Connects. A new SQLite file is made and migrated; any other database must have the current schema.
+    ///
+    /// # Errors
+    /// When the DSN can't be used, the database can't be reached, or its schema isn't this program's.
+    pub async fn open(dsn: &str, rng: Rng) -> Result<Self, StoreError> {
+        let store = Self::connect(dsn, rng).await?;
+        store.migrate_if_new().await?;
+        store.check_schema().await?;
+        Ok(store)
+    }
+
+    async fn connect(dsn: &str, rng: Rng) -> Result<Self, StoreError> {
+        sqlx::any::install_default_drivers();
+        let dsn = Dsn::parse(dsn)?;
+        let options: AnyConnectOptions = dsn.url.parse()?;
+        let pool = |connections: u32| {
+            AnyPoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(ACQUIRE_TIMEOUT)
+                .max_lifetime(dsn.max_lifetime)
+                .idle_timeout(dsn.idle_time)
+                .after_connect(|connection, _| {
+                    Box::pin(async move {
+                        // FULL: what was acknowledged survives a power cut, not only a crash of this process.
+                        let pragmas = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
+                                       PRAGMA busy_timeout = 5000;";
+                        connection.execute(pragmas).await.map(drop)
+                    })
+                })
+                .connect_with(options.clone())
+        };
+        Ok(Self(Arc::new(Inner {
+            // The writer first: it makes the file.
+            writers: pool(1).await?,
+            readers: pool(dsn.max_connections).await?,
+            rng,
+            key_reads: AtomicU64::new(0),
+        })))
+    }
+
+    /// How many key rows were asked for, ever: what the caches are there to save.
+    pub fn key_reads(&self) -> u64 {
+        self.0.key_reads.load(Ordering::Relaxed)
+    }
+
+    /// Asks for an answer, whatever it is.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.run(async |inner| {
+            sqlx::query("SELECT 1").execute(&inner.readers).await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Closes the connections, once their queries are through.
+    pub async fn close(&self) {
+        self.0.readers.close().await;
+        self.0.writers.close().await;
+    }
+
+    async fn run<T, F, Fut>(&self, query: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(Arc<Inner>) -> Fut,
+        Fut: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        let task = tokio::spawn(query(Arc::clone(&self.0)));
+        task.await.unwrap_or(Err(StoreError::Interrupted))
+    }
+}
+
+impl Inner {
+    async fn begin(&self) -> Result<sqlx::Transaction<'static, sqlx::Any>, StoreError> {
+        // A deferred transaction that finds the file changed under it can't become a writer any more.
+        Ok(self.writers.begin_with("BEGIN IMMEDIATE").await?)
+    }
+}

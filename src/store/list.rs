@@ -1,0 +1,89 @@
+//! Pages of keys, oldest first: a page goes on right after the last key of the one before, whatever was added since.
+
+use sqlx::AssertSqlSafe;
+
+use super::row::{COLUMNS, kind_code, read_key};
+use super::{Store, StoreError};
+use crate::clock::Timestamp;
+use crate::credential::page_token::Cursor;
+use crate::key::{Key, KeyKind, NetworkId, Status};
+
+/// Which keys to list; None means any.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Only those of this actor.
+    pub actor: Option<String>,
+    /// Only those in this state.
+    pub status: Option<Status>,
+}
+
+/// A page of keys.
+#[derive(Debug)]
+pub struct Page {
+    /// The keys.
+    pub keys: Vec<Key>,
+    /// Whether more follow.
+    pub more: bool,
+}
+
+impl Store {
+    /// Lists `size` keys of one kind after `after`, as they stand at `now`.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn list_keys(
+        &self,
+        network: NetworkId,
+        kind: KeyKind,
+        filter: Filter,
+        after: Option<Cursor>,
+        size: u32,
+        now: Timestamp,
+    ) -> Result<Page, StoreError> {
+        let mut sql = format!("SELECT {COLUMNS} FROM api_keys WHERE network_id = $1 AND kind = $2");
+        let now_text = now.as_micros();
+        if let Some(status) = filter.status {
+            let unended = format!(
+                "revocation_reason IS NULL AND (superseded_at IS NULL OR superseded_at > {now_text})"
+            );
+            sql += &match status {
+                Status::Active => format!(" AND {unended} AND (expires_at IS NULL OR expires_at > {now_text})"),
+                Status::Expired => format!(" AND {unended} AND expires_at <= {now_text}"),
+                Status::Revoked => {
+                    format!(" AND (revocation_reason IS NOT NULL OR superseded_at <= {now_text})")
+                }
+            };
+        }
+        let mut place = 2;
+        let mut next = || {
+            place += 1;
+            place
+        };
+        if filter.actor.is_some() {
+            sql += &format!(" AND actor_id = ${}", next());
+        }
+        if after.is_some() {
+            // Each value has a place of its own: not every driver can bind one twice.
+            let (later, same, beyond) = (next(), next(), next());
+            sql += &format!(" AND (created_at > ${later} OR (created_at = ${same} AND key_id > ${beyond}))");
+        }
+        sql += &format!(" ORDER BY created_at, key_id LIMIT ${}", next());
+
+        self.run(async move |inner| {
+            let mut query = sqlx::query(AssertSqlSafe(sql)).bind(network.to_string()).bind(kind_code(kind));
+            if let Some(actor) = filter.actor {
+                query = query.bind(actor);
+            }
+            if let Some(after) = after {
+                let created = after.created.as_micros();
+                query = query.bind(created).bind(created).bind(after.key_id);
+            }
+            // One more than asked for tells whether more follow.
+            let rows = query.bind(i64::from(size) + 1).fetch_all(&inner.readers).await?;
+            let size = usize::try_from(size).unwrap_or(usize::MAX);
+            let keys: Result<_, _> = rows.iter().take(size).map(read_key).collect();
+            Ok(Page { keys: keys?, more: rows.len() > size })
+        })
+        .await
+    }
+}

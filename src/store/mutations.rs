@@ -1,0 +1,99 @@
+//! The log of changes, by which every instance learns that what it knows is old (see `cache::freshness`).
+
+use sqlx::{Any, Row, Transaction};
+
+use super::{Store, StoreError};
+use crate::clock::Timestamp;
+use crate::key::{KeyId, NetworkId};
+
+/// Most entries of the log read at once.
+const BATCH: i64 = 10_000;
+
+/// A change that was made to a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mutation {
+    /// Its number: commits happen in this order.
+    pub n: u64,
+    /// The key's network.
+    pub network: NetworkId,
+    /// The key.
+    pub key_id: KeyId,
+}
+
+/// An entry of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Logged {
+    /// Its number.
+    pub n: u64,
+    /// A random text: the same number with another tag is another history.
+    pub tag: String,
+    /// What changed; None for the entry with which the log begins.
+    pub subject: Option<(NetworkId, KeyId)>,
+}
+
+impl Store {
+    /// The newest entry of the log.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn newest_mutation(&self) -> Result<Option<Logged>, StoreError> {
+        let newest = "SELECT n, tag, network_id, key_id FROM mutation_log ORDER BY n DESC LIMIT 1";
+        self.run(async move |inner| {
+            let row = sqlx::query(newest).fetch_optional(&inner.readers).await?;
+            row.map(|row| read(&row)).transpose()
+        })
+        .await
+    }
+
+    /// The entries from number `from` on, that one included, in order; 10,000 at most.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn mutations_from(&self, from: u64) -> Result<Vec<Logged>, StoreError> {
+        let tail = "SELECT n, tag, network_id, key_id FROM mutation_log WHERE n >= $1 ORDER BY n LIMIT $2";
+        self.run(async move |inner| {
+            let from = i64::try_from(from).unwrap_or(i64::MAX);
+            let rows = sqlx::query(tail).bind(from).bind(BATCH).fetch_all(&inner.readers).await?;
+            rows.iter().map(read).collect()
+        })
+        .await
+    }
+}
+
+fn read(row: &sqlx::any::AnyRow) -> Result<Logged, StoreError> {
+    let n = row.try_get::<i64, _>("n")?;
+    let network = NetworkId::parse(&row.try_get::<String, _>("network_id")?);
+    let key_id = KeyId::parse_any(&row.try_get::<String, _>("key_id")?);
+    Ok(Logged {
+        n: u64::try_from(n).map_err(|_| StoreError::Corrupt("n"))?,
+        tag: row.try_get("tag")?,
+        subject: network.zip(key_id),
+    })
+}
+
+/// Gives the change its number and logs it, inside the transaction that makes it. Incrementing the one row takes its
+/// lock until the commit: no later number can be seen before this one.
+pub(super) async fn log_mutation(
+    transaction: &mut Transaction<'static, Any>,
+    tag: [u8; 16],
+    network: NetworkId,
+    key_id: KeyId,
+    at: Timestamp,
+) -> Result<Mutation, StoreError> {
+    sqlx::query("UPDATE mutation_counter SET n = n + 1 WHERE id = 1")
+        .execute(&mut **transaction)
+        .await?;
+    let n: i64 = sqlx::query_scalar("SELECT n FROM mutation_counter WHERE id = 1")
+        .fetch_one(&mut **transaction)
+        .await?;
+    sqlx::query("INSERT INTO mutation_log (n, tag, network_id, key_id, at) VALUES ($1, $2, $3, $4, $5)")
+        .bind(n)
+        .bind(format!("{:032x}", u128::from_be_bytes(tag)))
+        .bind(network.to_string())
+        .bind(key_id.to_string())
+        .bind(at.as_micros())
+        .execute(&mut **transaction)
+        .await?;
+    let n = u64::try_from(n).map_err(|_| StoreError::Corrupt("n"))?;
+    Ok(Mutation { n, network, key_id })
+}

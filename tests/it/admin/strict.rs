@@ -1,0 +1,312 @@
+//! Requests that are refused, each with words that name what is wrong.
+
+use serde_json::{Value, json};
+
+use crate::http::{Base, Call, Reply, Version, assert_envelope};
+use crate::support::Json;
+use crate::talos::{DERIVE, IMPORTED, ISSUED, SELF_REVOKE, Talos, VERIFY};
+
+/// Posts each body, a good one with one field changed, and asserts a 400 that names the field.
+async fn assert_refused(base: Base, path: &str, good: &Value, changes: Vec<(&str, Value)>) {
+    for (field, value) in changes {
+        let mut body = good.clone();
+        body[field] = value;
+        let shown: String = body.to_string().chars().take(200).collect();
+        let reply = base.post(path, &body).await;
+        assert_eq!(reply.status, 400, "{path} {shown}: {}", reply.text());
+        let message = reply.expect_bad_request();
+        assert!(
+            message.contains(field),
+            "{path} {shown}: the message names no {field}: {message}"
+        );
+        let mut named = message.clone();
+        named.truncate(500);
+        assert_eq!(named, message, "a message repeats what was sent");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_field_is_named() {
+    let talos = Talos::start().await;
+    let key = talos.issue(json!({})).await;
+    let revoke = format!("{ISSUED}/{}:revoke", key.id);
+    let paths = [ISSUED, IMPORTED, VERIFY, DERIVE, &revoke, SELF_REVOKE];
+    for path in paths {
+        assert_refused(talos.admin, path, &json!({}), vec![("nonesuch", json!(1))]).await;
+    }
+    let deeper = json!({ "name": "n", "actor_id": "a", "ip_restriction": { "nonesuch": [] } });
+    let message = talos.admin.post(ISSUED, &deeper).await.expect_bad_request();
+    assert!(message.contains("nonesuch"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_of_the_wrong_kind_or_size_are_refused_by_field() {
+    let talos = Talos::start().await;
+    let many: Vec<String> = (0..101).map(|number| format!("s{number}")).collect();
+    let common = vec![
+        ("name", json!(5)),
+        ("name", json!("")),
+        ("name", json!("n".repeat(256))),
+        ("name", json!("a\u{7}b")),
+        ("actor_id", json!(["a"])),
+        ("actor_id", json!("")),
+        ("actor_id", json!("a".repeat(256))),
+        ("actor_id", json!("a\nb")),
+        ("scopes", json!("a b")),
+        ("scopes", json!([1])),
+        ("scopes", json!([""])),
+        ("scopes", json!(["has space"])),
+        ("scopes", json!(["quo\"te"])),
+        ("scopes", json!(["back\\slash"])),
+        ("scopes", json!(["ünicode"])),
+        ("scopes", json!(["s".repeat(129)])),
+        ("scopes", json!(["a", "b", "a"])),
+        ("scopes", json!(many)),
+        (
+            "ip_restriction",
+            json!({ "allowed_cidrs": ["10.0.0.0/33"] }),
+        ),
+        (
+            "ip_restriction",
+            json!({ "allowed_cidrs": ["example.com"] }),
+        ),
+        ("ip_restriction", json!({ "allowed_cidrs": "10.0.0.0/8" })),
+        ("ttl", json!("0s")),
+        ("ttl", json!("-5s")),
+        ("ttl", json!("soon")),
+        ("ttl", json!("347000000s")),
+        ("ttl", json!("8761h")),
+        ("metadata", json!("text")),
+        ("metadata", json!([1])),
+        ("metadata", json!({ "filler": "x".repeat(4096) })),
+        ("visibility", json!("KEY_VISIBILITY_BLUE")),
+        (
+            "rate_limit_policy",
+            json!({ "quota": "many", "window": "60s" }),
+        ),
+        ("request_id", json!("r".repeat(37))),
+    ];
+    let good = json!({ "name": "n", "actor_id": "a" });
+    assert_refused(talos.admin, ISSUED, &good, common.clone()).await;
+    let good = json!({ "name": "n", "actor_id": "a", "raw_key": "legacy-0123456789" });
+    assert_refused(talos.admin, IMPORTED, &good, common).await;
+    let keys = talos.admin.get(ISSUED).await.expect(200).json();
+    assert_eq!(
+        keys.at("/issued_api_keys"),
+        &json!([]),
+        "a refused request left a key"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_just_allowed_is_allowed() {
+    let talos = Talos::start().await;
+    let hundred: Vec<String> = (0..100).map(|number| format!("s{number}")).collect();
+    let fields = [
+        json!({ "name": "n".repeat(255), "actor_id": "a".repeat(255) }),
+        json!({ "scopes": hundred }),
+        json!({ "scopes": ["s".repeat(128), "!#$%&'()*+,-./:;<=>?@[]^_`{|}~", "*", "a:*"] }),
+        json!({ "ttl": "1s" }),
+        json!({ "ttl": "8760h" }),
+        json!({ "request_id": "r".repeat(36) }),
+        json!({ "ip_restriction": { "allowed_cidrs": ["0.0.0.0/0", "::/0", "10.1.2.3/32"] } }),
+        json!({ "rate_limit_policy": { "quota": "100", "window": "60s" } }),
+        json!({ "metadata": { "filler": "x".repeat(4000) } }),
+    ];
+    for field in fields {
+        talos.issue(field).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_name_or_actor_is_named() {
+    let talos = Talos::start().await;
+    for (body, field) in [
+        (json!({ "name": "n" }), "actor_id"),
+        (json!({ "actor_id": "a" }), "name"),
+    ] {
+        let message = talos.admin.post(ISSUED, &body).await.expect_bad_request();
+        assert!(message.contains(field), "{message}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_of_other_operations_are_refused_by_field() {
+    let talos = Talos::start().await;
+    let key = talos.issue(json!({ "scopes": ["a"] })).await;
+    let verify = vec![("credential", json!(7)), ("credential", json!({}))];
+    assert_refused(talos.admin, VERIFY, &json!({}), verify).await;
+    let derive = vec![
+        ("ttl", json!("0s")),
+        ("ttl", json!("soon")),
+        ("scopes", json!("a")),
+        ("algorithm", json!("TOKEN_ALGORITHM_BLUE")),
+        ("custom_claims", json!("text")),
+        ("audiences", json!([7])),
+    ];
+    assert_refused(
+        talos.admin,
+        DERIVE,
+        &json!({ "credential": key.secret }),
+        derive,
+    )
+    .await;
+    let revoke = vec![
+        ("reason", json!("REVOCATION_REASON_BLUE")),
+        ("reason", json!(["x"])),
+        ("description", json!(7)),
+    ];
+    assert_refused(
+        talos.admin,
+        &format!("{ISSUED}/{}:revoke", key.id),
+        &json!({}),
+        revoke,
+    )
+    .await;
+    let good = json!({ "credential": key.secret });
+    assert_refused(
+        talos.public,
+        SELF_REVOKE,
+        &good,
+        vec![("reason", json!("BLUE"))],
+    )
+    .await;
+    assert_eq!(talos.verify(&key.secret).await["is_valid"], true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_credential_must_be_there_and_not_beyond_16_kib() {
+    let talos = Talos::start().await;
+    for body in [
+        json!({ "credential": "" }),
+        json!({}),
+        json!({ "credential": null }),
+    ] {
+        let reply = talos.admin.post(VERIFY, &body).await;
+        reply.expect_error(400, "CREDENTIAL_REQUIRED");
+    }
+    let huge = json!({ "credential": "x".repeat(17 * 1024) });
+    for (base, path) in [
+        (talos.admin, VERIFY),
+        (talos.admin, DERIVE),
+        (talos.public, SELF_REVOKE),
+    ] {
+        base.post(path, &huge).await.expect_bad_request();
+    }
+    let large = json!({ "credential": "x".repeat(16 * 1024) });
+    assert_eq!(
+        talos.admin.post(VERIFY, &large).await.expect(200).json()["is_valid"],
+        false
+    );
+}
+
+async fn post(base: Base, content_type: &str, body: impl Into<bytes::Bytes>) -> Reply {
+    base.send(Version::Http1, Call::post(VERIFY).body(content_type, body))
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_must_be_json_in_utf8() {
+    let talos = Talos::start().await;
+    for kind in [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "application/jsonx",
+        "nonsense",
+    ] {
+        let reply = post(talos.admin, kind, r#"{"credential":"x"}"#)
+            .await
+            .expect(415);
+        assert_envelope(&reply.json(), 415);
+    }
+    for kind in [
+        "application/json",
+        "application/json; charset=utf-8",
+        "Application/JSON",
+    ] {
+        post(talos.admin, kind, r#"{"credential":"x"}"#)
+            .await
+            .expect(200);
+    }
+    let bad: [&[u8]; 8] = [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        br#"{"credential":"x"} {}"#,
+        b"{\"credential\":\"\xff\xfe\"}",
+        br#"{"credential":"\ud800"}"#,
+        br#"{"credential":"x","credential":"y"}"#,
+    ];
+    for body in bad {
+        let reply = post(talos.admin, "application/json", body.to_vec()).await;
+        assert_eq!(
+            reply.status,
+            400,
+            "{}: {}",
+            String::from_utf8_lossy(body),
+            reply.text()
+        );
+        reply.expect_bad_request();
+    }
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let body = format!(r#"{{"name":"n","actor_id":"a","metadata":{{"x":{deep}}}}}"#);
+    let reply = talos
+        .admin
+        .send(
+            Version::Http1,
+            Call::post(ISSUED).body("application/json", body),
+        )
+        .await;
+    reply.expect_bad_request();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_beyond_the_limit_is_413() {
+    let talos = Talos::start().await;
+    for (base, path) in [(talos.admin, ISSUED), (talos.public, SELF_REVOKE)] {
+        let body = "x".repeat(5 * 1024 * 1024);
+        let told = format!("content-length: {}\r\n\r\n{body}", body.len());
+        let chunked = format!(
+            "transfer-encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n",
+            body.len()
+        );
+        for rest in [told, chunked] {
+            let request = format!(
+                "POST {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-type: application/json\r\n{rest}",
+                base.0
+            );
+            let answer = base.raw(request.as_bytes()).await;
+            assert_eq!(answer.status(), 413, "{path}: {}", answer.head);
+            assert_envelope(&answer.json(), 413);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_error_repeats_a_secret() {
+    let talos = Talos::start().await;
+    let secret = "sk_live_do_not_repeat";
+    let bodies = [
+        json!({ "credential": secret, "nonesuch": secret }),
+        json!({ "credential": [secret] }),
+        json!({ "credential": { secret: secret } }),
+    ];
+    for body in bodies {
+        for (base, path) in [
+            (talos.admin, VERIFY),
+            (talos.admin, DERIVE),
+            (talos.public, SELF_REVOKE),
+        ] {
+            let reply = base.post(path, &body).await;
+            assert!(!reply.text().contains(secret), "{path}: {}", reply.text());
+        }
+    }
+    let imported = json!({ "name": "n", "actor_id": "", "raw_key": secret });
+    let reply = talos.admin.post(IMPORTED, &imported).await;
+    assert!(!reply.text().contains(secret), "{}", reply.text());
+    assert!(
+        !talos.process.log().contains(secret),
+        "a secret is in the log"
+    );
+}

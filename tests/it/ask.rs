@@ -1,0 +1,248 @@
+//! A CheckRequest as Envoy would send it, and what the answer to it says.
+
+use std::collections::HashMap;
+
+use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
+use envoy_types::pb::envoy::config::core::v3::{
+    Address, HeaderMap, HeaderValue, HeaderValueOption, SocketAddress, address,
+};
+use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Peer, Request};
+use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
+use envoy_types::pb::envoy::service::auth::v3::{
+    AttributeContext, CheckRequest, CheckResponse, OkHttpResponse,
+};
+use envoy_types::pb::google::protobuf::{Struct, value::Kind};
+use serde_json::Value;
+
+use crate::support::Must;
+
+#[derive(Clone, Default)]
+pub struct Ask {
+    headers: Vec<(String, Vec<u8>)>,
+    extensions: HashMap<String, String>,
+    source: Option<String>,
+    raw: bool,
+}
+
+impl Ask {
+    pub fn bearer(credential: &str) -> Ask {
+        Ask::default().header("authorization", format!("Bearer {credential}"))
+    }
+
+    pub fn api_key(credential: &str) -> Ask {
+        Ask::default().header("x-api-key", credential)
+    }
+
+    pub fn header(mut self, name: &str, value: impl Into<Vec<u8>>) -> Ask {
+        self.headers.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// A context extension, as a route of Envoy's sets it.
+    pub fn route(mut self, name: &str, value: &str) -> Ask {
+        self.extensions.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    pub fn from(mut self, address: &str) -> Ask {
+        self.source = Some(address.to_owned());
+        self
+    }
+
+    /// Headers in the form that `encode_raw_headers` gives them.
+    pub fn raw(mut self) -> Ask {
+        self.raw = true;
+        self
+    }
+
+    pub fn build(&self) -> CheckRequest {
+        let mut headers = vec![
+            (":method".to_owned(), b"GET".to_vec()),
+            (":path".to_owned(), b"/orders?page=2".to_vec()),
+            (":authority".to_owned(), b"shop.test".to_vec()),
+        ];
+        headers.extend(self.headers.iter().cloned());
+        let mut http = HttpRequest {
+            id: "1".to_owned(),
+            method: "GET".to_owned(),
+            path: "/orders?page=2".to_owned(),
+            host: "shop.test".to_owned(),
+            scheme: "http".to_owned(),
+            protocol: "HTTP/1.1".to_owned(),
+            ..HttpRequest::default()
+        };
+        if self.raw {
+            let headers = headers.into_iter().map(|(key, raw_value)| HeaderValue {
+                key,
+                raw_value,
+                value: String::new(),
+            });
+            http.header_map = Some(HeaderMap {
+                headers: headers.collect(),
+            });
+        } else {
+            for (name, value) in headers {
+                let value = String::from_utf8(value).must("a header value for the text form");
+                // In this form Envoy joins headers of one name.
+                http.headers
+                    .entry(name)
+                    .and_modify(|all| *all = format!("{all},{value}"))
+                    .or_insert(value);
+            }
+        }
+        let source = self.source.as_deref().unwrap_or("127.0.0.1");
+        let attributes = AttributeContext {
+            source: Some(Peer {
+                address: Some(socket(source)),
+                ..Peer::default()
+            }),
+            request: Some(Request {
+                time: None,
+                http: Some(http),
+            }),
+            context_extensions: self.extensions.clone(),
+            ..AttributeContext::default()
+        };
+        CheckRequest {
+            attributes: Some(attributes),
+        }
+    }
+}
+
+fn socket(ip: &str) -> Address {
+    let port_specifier = Some(PortSpecifier::PortValue(40_000));
+    let socket = SocketAddress {
+        address: ip.to_owned(),
+        port_specifier,
+        ..SocketAddress::default()
+    };
+    Address {
+        address: Some(address::Address::SocketAddress(socket)),
+    }
+}
+
+#[derive(Debug, PartialEq)]
+pub struct Verdict(pub CheckResponse);
+
+impl Verdict {
+    fn code(&self) -> Option<i32> {
+        self.0.status.as_ref().map(|status| status.code)
+    }
+
+    /// Whether Envoy would let the request pass.
+    pub fn passes(&self) -> bool {
+        // A response without any status is OK to Envoy.
+        matches!(self.code(), None | Some(0))
+    }
+
+    #[track_caller]
+    pub fn allowed(self) -> Allowed {
+        assert_eq!(self.code(), Some(0), "{self:?}");
+        match self.0.http_response {
+            Some(HttpResponse::OkResponse(ok)) => Allowed {
+                ok,
+                metadata: self.0.dynamic_metadata,
+            },
+            other => panic!("allowed without an OkHttpResponse: {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    pub fn denied(self, status: i32) -> Denied {
+        assert!(!self.passes(), "{self:?}");
+        match self.0.http_response {
+            Some(HttpResponse::DeniedResponse(denied)) => {
+                let code = denied.status.as_ref().must("a refusal's HTTP status").code;
+                assert_eq!(code, status, "{denied:?}");
+                Denied {
+                    headers: pairs(&denied.headers),
+                    body: denied.body,
+                }
+            }
+            other => panic!("refused without a DeniedHttpResponse: {other:?}"),
+        }
+    }
+}
+
+pub struct Allowed {
+    pub ok: OkHttpResponse,
+    pub metadata: Option<Struct>,
+}
+
+impl Allowed {
+    pub fn header(&self, name: &str) -> Option<String> {
+        pairs(&self.ok.headers)
+            .into_iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value)
+    }
+
+    pub fn removes(&self, name: &str) -> bool {
+        self.ok
+            .headers_to_remove
+            .iter()
+            .any(|removed| removed.eq_ignore_ascii_case(name))
+    }
+
+    /// The JWT that goes upstream.
+    #[track_caller]
+    pub fn token(&self) -> String {
+        let value = self
+            .header("authorization")
+            .must("an authorization header for the upstream");
+        value
+            .strip_prefix("Bearer ")
+            .must("a bearer token")
+            .to_owned()
+    }
+
+    /// A text, or a list of texts, of the dynamic metadata.
+    #[track_caller]
+    pub fn fact(&self, name: &str) -> Value {
+        let facts = self.metadata.as_ref().must("dynamic metadata");
+        let value = facts.fields.get(name).must(name);
+        json(value.kind.as_ref().must(name))
+    }
+}
+
+#[track_caller]
+fn json(kind: &Kind) -> Value {
+    match kind {
+        Kind::StringValue(text) => text.as_str().into(),
+        Kind::ListValue(list) => list
+            .values
+            .iter()
+            .map(|value| json(value.kind.as_ref().must("a value")))
+            .collect(),
+        other => panic!("neither a text nor a list: {other:?}"),
+    }
+}
+
+pub struct Denied {
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+impl Denied {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let found = self
+            .headers
+            .iter()
+            .find(|(key, _)| key.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.as_str())
+    }
+}
+
+fn pairs(options: &[HeaderValueOption]) -> Vec<(String, String)> {
+    let headers = options.iter().filter_map(|option| option.header.as_ref());
+    headers
+        .map(|header| (header.key.clone(), text(header)))
+        .collect()
+}
+
+fn text(header: &HeaderValue) -> String {
+    match header.value.as_str() {
+        "" => String::from_utf8_lossy(&header.raw_value).into_owned(),
+        value => value.to_owned(),
+    }
+}

@@ -1,0 +1,233 @@
+//! What an answer to a Check holds.
+
+use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
+use serde_json::json;
+
+use crate::ask::Ask;
+use crate::http::assert_envelope;
+use crate::support::{Json, Must};
+use crate::talos::{NETWORK, Talos};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_forms_of_headers_give_the_same_answer() {
+    let talos = Talos::start().await;
+    let key = talos.issue(json!({ "scopes": ["a"] })).await;
+    let asks = [
+        Ask::bearer(&key.secret).header("x-talos-foo", "mallory"),
+        Ask::api_key(&key.secret),
+        Ask::bearer(&key.secret).api_key_too(&key.secret),
+        Ask::bearer("garbage"),
+        Ask::default(),
+        Ask::bearer(&key.secret).api_key_too("other"),
+    ];
+    for (number, ask) in asks.into_iter().enumerate() {
+        let text = talos.check(ask.clone()).await;
+        let raw = talos.check(ask.raw()).await;
+        assert_eq!(text, raw, "ask {number}");
+    }
+}
+
+impl Ask {
+    fn api_key_too(self, credential: &str) -> Ask {
+        self.header("x-api-key", credential)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_that_envoy_joined_are_two_credentials() {
+    let talos = Talos::start().await;
+    let key = talos.issue(json!({})).await;
+    let asks = [
+        Ask::bearer(&key.secret).header("authorization", format!("Bearer {}", key.secret)),
+        Ask::api_key(&key.secret).api_key_too(&key.secret),
+        Ask::api_key(&key.secret).api_key_too("other"),
+    ];
+    for ask in asks {
+        talos.check(ask.clone()).await.denied(400);
+        talos.check(ask.raw()).await.denied(400);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_header_overwrites_in_the_words_of_every_envoy_version() {
+    let talos = Talos::start().await;
+    let key = talos.issue(json!({ "scopes": ["a", "b"] })).await;
+    for ask in [Ask::bearer(&key.secret), Ask::api_key(&key.secret)] {
+        let allowed = talos.check(ask).await.allowed();
+        for option in &allowed.ok.headers {
+            #[allow(deprecated, reason = "Envoy up to 1.36 reads only this")]
+            let append = option.append.as_ref().map(|append| append.value);
+            assert_eq!(append, Some(false), "{option:?}");
+            assert_eq!(
+                option.append_action(),
+                HeaderAppendAction::OverwriteIfExistsOrAdd,
+                "{option:?}"
+            );
+            let name = option
+                .header
+                .as_ref()
+                .map(|header| header.key.clone())
+                .must("a header");
+            assert!(
+                !allowed.removes(&name),
+                "{name} is set and removed: the removal wins"
+            );
+        }
+        assert_eq!(allowed.header("x-talos-key-id"), Some(key.id.clone()));
+        assert_eq!(allowed.header("x-talos-actor-id").as_deref(), Some("alice"));
+        assert_eq!(allowed.header("x-talos-scopes").as_deref(), Some("a b"));
+        assert_eq!(
+            allowed.header("x-talos-network-id").as_deref(),
+            Some(NETWORK)
+        );
+        assert_eq!(allowed.token().split('.').count(), 3);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_header_that_carried_the_key_is_removed_unless_overwritten() {
+    let talos = Talos::start().await;
+    let key = talos.issue(json!({})).await;
+    let by_api_key = talos.check(Ask::api_key(&key.secret)).await.allowed();
+    assert!(by_api_key.removes("x-api-key"));
+    let by_bearer = talos.check(Ask::bearer(&key.secret)).await.allowed();
+    assert!(by_bearer.header("authorization").is_some());
+    // No scopes: the header that a client may have forged goes, seen or not.
+    assert!(by_bearer.removes("x-talos-scopes"));
+    assert_eq!(by_bearer.header("x-talos-scopes"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forged_headers_are_removed_in_every_mode() {
+    let talos = Talos::start().await;
+    let key = talos.issue(json!({})).await;
+    let asks = [
+        Ask::bearer(&key.secret),
+        Ask::default().route("talos.mode", "optional"),
+        Ask::default().route("talos.mode", "off"),
+        Ask::bearer(&key.secret).route("talos.mode", "off"),
+    ];
+    for (number, ask) in asks.into_iter().enumerate() {
+        let forged = [
+            "x-talos-foo",
+            "x-talos-actor-id",
+            "x_talos_bar",
+            "x-talos_actor_id",
+        ];
+        let ask = forged
+            .iter()
+            .fold(ask, |ask, name| ask.header(name, "mallory"));
+        for ask in [ask.clone(), ask.raw()] {
+            let allowed = talos.check(ask).await.allowed();
+            for name in forged {
+                let safe = allowed.removes(name)
+                    || allowed.header(name).is_some_and(|value| value != "mallory");
+                assert!(safe, "ask {number}: {name} stays: {:?}", allowed.ok);
+            }
+            for name in [
+                "x-talos-key-id",
+                "x-talos-actor-id",
+                "x-talos-scopes",
+                "x-talos-network-id",
+            ] {
+                let safe = allowed.removes(name) != allowed.header(name).is_some();
+                assert!(
+                    safe,
+                    "ask {number}: {name} is neither set nor removed, or both: {:?}",
+                    allowed.ok
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metadata_tells_envoy_who_it_was() {
+    let talos = Talos::start().await;
+    let key = talos.issue(json!({ "scopes": ["a", "b"] })).await;
+    let allowed = talos.check(Ask::bearer(&key.secret)).await.allowed();
+    assert_eq!(allowed.fact("key_id"), json!(key.id));
+    assert_eq!(allowed.fact("actor_id"), json!("alice"));
+    assert_eq!(allowed.fact("network_id"), json!(NETWORK));
+    assert_eq!(allowed.fact("scopes"), json!(["a", "b"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_has_a_challenge_and_the_error_envelope() {
+    let talos = Talos::start().await;
+    let cases = [
+        (Ask::default(), false),
+        (Ask::bearer("garbage"), true),
+        (Ask::api_key("garbage"), true),
+    ];
+    for (ask, shown) in cases {
+        let denied = talos.check(ask).await.denied(401);
+        let challenge = denied.header("www-authenticate").must("a challenge");
+        assert!(challenge.starts_with("Bearer realm=\""), "{challenge}");
+        assert_eq!(
+            challenge.contains("error=\"invalid_token\""),
+            shown,
+            "{challenge}"
+        );
+        assert_eq!(denied.header("content-type"), Some("application/json"));
+        assert_envelope(&serde_json::from_str(&denied.body).must("a JSON body"), 401);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grpc_client_gets_a_short_plain_message() {
+    let talos = Talos::start().await;
+    let key = talos.issue(json!({})).await;
+    let cases = [
+        (Ask::default(), 401),
+        (Ask::bearer("garbage"), 401),
+        (Ask::bearer(&key.secret).route("talos.scopes", "x"), 403),
+    ];
+    for (ask, status) in cases {
+        for kind in ["application/grpc", "application/grpc+proto"] {
+            let denied = talos
+                .check(ask.clone().header("content-type", kind))
+                .await
+                .denied(status);
+            let plain = !denied.body.contains(['{', '\n']) && (1..100).contains(&denied.body.len());
+            assert!(plain, "{:?}", denied.body);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_over_long_credential_is_400() {
+    let talos = Talos::start().await;
+    let long = "x".repeat(17 * 1024);
+    talos.check(Ask::bearer(&long)).await.denied(400);
+    talos.check(Ask::api_key(&long).raw()).await.denied(400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_minted_token_ends_no_later_than_its_key() {
+    let talos = Talos::start().await;
+    let short = talos.issue(json!({ "ttl": "60s" })).await;
+    let end = crate::support::unix_seconds(short.resource.text("/expire_time"));
+    let claims = crate::support::claims(
+        &talos
+            .check(Ask::bearer(&short.secret))
+            .await
+            .allowed()
+            .token(),
+    );
+    assert!(
+        claims.at("/exp").as_f64().must("exp") <= end.ceil(),
+        "{claims:#}"
+    );
+
+    let long = talos.issue(json!({})).await;
+    let claims = crate::support::claims(
+        &talos
+            .check(Ask::bearer(&long.secret))
+            .await
+            .allowed()
+            .token(),
+    );
+    let life = claims.at("/exp").as_f64().must("exp") - claims.at("/iat").as_f64().must("iat");
+    assert_eq!(life, 300.0, "authz.token_ttl");
+}

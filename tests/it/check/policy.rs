@@ -1,0 +1,204 @@
+//! The policy of a route, from Envoy's context extensions, and the addresses of a key.
+
+use serde_json::json;
+
+use crate::ask::Ask;
+use crate::support::{Json, Must, claims};
+use crate::talos::{Setup, Talos};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_is_not_understood_is_never_guessed() {
+    let talos = Talos::start().await;
+    let key = talos.issue(json!({})).await;
+    let bad = [
+        ("talos.foo", "x"),
+        ("talos.", "x"),
+        ("talos.mode", "sometimes"),
+        ("talos.mode", ""),
+        ("talos.mode", "OFF"),
+        ("talos.token", "macaroon"),
+        ("talos.visibility", "private"),
+        ("talos.scopes", "quo\"te"),
+    ];
+    for (name, value) in bad {
+        for ask in [Ask::bearer(&key.secret), Ask::default()] {
+            talos.check(ask.route(name, value)).await.denied(500);
+        }
+    }
+    // What isn't addressed to us is none of our business.
+    talos
+        .check(Ask::bearer(&key.secret).route("other.setting", "x"))
+        .await
+        .allowed();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn modes_say_who_may_pass() {
+    let talos = Talos::start().await;
+    let key = talos.issue(json!({})).await;
+    // For no key, a bad key and a good key: the status, 200 for a pass.
+    for (mode, wanted) in [
+        ("required", [401, 401, 200]),
+        ("optional", [200, 401, 200]),
+        ("off", [200, 200, 200]),
+    ] {
+        let asks = [
+            Ask::default(),
+            Ask::bearer("garbage"),
+            Ask::bearer(&key.secret),
+        ];
+        for (ask, status) in asks.into_iter().zip(wanted) {
+            let verdict = talos.check(ask.route("talos.mode", mode)).await;
+            match status {
+                200 => drop(verdict.allowed()),
+                status => drop(verdict.denied(status)),
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scopes_need_all_and_any_scope_one() {
+    let talos = Talos::start().await;
+    let key = talos.issue(json!({ "scopes": ["a", "b:*"] })).await;
+    let cases = [
+        ("talos.scopes", "a", true),
+        ("talos.scopes", "a b:read", true),
+        ("talos.scopes", "a b:read:all", true),
+        ("talos.scopes", "b:*", true),
+        ("talos.scopes", "a c", false),
+        ("talos.scopes", "b", false),
+        ("talos.scopes", "b:", false),
+        ("talos.scopes", "*", false),
+        ("talos.any_scope", "c a", true),
+        ("talos.any_scope", "c b:x", true),
+        ("talos.any_scope", "c d", false),
+    ];
+    for (name, value, enough) in cases {
+        let verdict = talos
+            .check(Ask::bearer(&key.secret).route(name, value))
+            .await;
+        if enough {
+            verdict.allowed();
+            continue;
+        }
+        let denied = verdict.denied(403);
+        let challenge = denied.header("www-authenticate").must("a challenge");
+        assert!(
+            challenge.contains("error=\"insufficient_scope\""),
+            "{name} {value}: {challenge}"
+        );
+        assert!(
+            challenge.contains(&format!("scope=\"{value}\"")),
+            "{name} {value}: {challenge}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_audience_goes_into_the_minted_token_and_is_asked_of_a_presented_one() {
+    let talos = Talos::start().await;
+    let key = talos.issue(json!({})).await;
+    for audience in ["billing", "mail"] {
+        let allowed = talos
+            .check(Ask::bearer(&key.secret).route("talos.audience", audience))
+            .await
+            .allowed();
+        let claims = claims(&allowed.token());
+        let aud = claims.at("/aud");
+        assert!(
+            *aud == json!(audience) || *aud == json!([audience]),
+            "{claims:#}"
+        );
+    }
+    let plain = talos.check(Ask::bearer(&key.secret)).await.allowed();
+    assert_eq!(claims(&plain.token()).get("aud"), None);
+
+    let bound = talos
+        .derive(&key, json!({ "audiences": ["billing"] }))
+        .await;
+    let unbound = talos.derive(&key, json!({})).await;
+    let ask = |token: &str| Ask::bearer(token).route("talos.audience", "billing");
+    assert_eq!(talos.check(ask(&bound)).await.allowed().token(), bound);
+    let other = talos
+        .check(Ask::bearer(&bound).route("talos.audience", "mail"))
+        .await;
+    for verdict in [other, talos.check(ask(&unbound)).await] {
+        verdict.denied(401);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_can_go_without_a_token() {
+    let talos = Talos::start().await;
+    let key = talos.issue(json!({})).await;
+    for (header, ask) in [
+        ("authorization", Ask::bearer(&key.secret)),
+        ("x-api-key", Ask::api_key(&key.secret)),
+    ] {
+        let allowed = talos
+            .check(ask.route("talos.token", "none"))
+            .await
+            .allowed();
+        assert_eq!(allowed.header("authorization"), None);
+        assert!(
+            allowed.removes(header),
+            "{:?}",
+            allowed.ok.headers_to_remove
+        );
+        assert_eq!(allowed.header("x-talos-key-id"), Some(key.id.clone()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_can_refuse_publishable_keys() {
+    let talos = Setup::new()
+        .set("TALOS_CREDENTIALS_API_KEYS_PREFIX_PUBLIC_CURRENT", "pk")
+        .start()
+        .await;
+    let public = talos
+        .issue(json!({ "visibility": "KEY_VISIBILITY_PUBLIC" }))
+        .await;
+    let secret = talos.issue(json!({})).await;
+    let token = talos.derive(&public, json!({})).await;
+    for credential in [&public.secret, &token] {
+        talos.check(Ask::bearer(credential)).await.allowed();
+        talos
+            .check(Ask::bearer(credential).route("talos.visibility", "secret"))
+            .await
+            .denied(403);
+    }
+    talos
+        .check(Ask::bearer(&secret.secret).route("talos.visibility", "secret"))
+        .await
+        .allowed();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_works_from_its_addresses_only() {
+    let talos = Talos::start().await;
+    let cidrs = json!({ "ip_restriction": { "allowed_cidrs": ["10.1.0.0/16", "2001:db8::/32"] } });
+    let key = talos.issue(cidrs).await;
+    let token = talos.derive(&key, json!({})).await;
+    let cases = [
+        ("10.1.2.3", true),
+        ("2001:db8::7", true),
+        ("10.2.0.1", false),
+        ("2001:db9::1", false),
+        ("not-an-address", false),
+        ("", false),
+    ];
+    for credential in [&key.secret, &token] {
+        for (address, allowed) in cases {
+            // The client's own word about its address counts for nothing.
+            let ask = Ask::bearer(credential)
+                .from(address)
+                .header("x-forwarded-for", "10.1.2.3");
+            let verdict = talos.check(ask).await;
+            assert_eq!(verdict.passes(), allowed, "{address}: {verdict:?}");
+            if !allowed {
+                verdict.denied(403);
+            }
+        }
+    }
+}

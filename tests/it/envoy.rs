@@ -1,0 +1,106 @@
+//! A real Envoy with the configuration that we ship, on ports of its own.
+
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::http::{Base, Call, Version};
+use crate::process::{Process, free_port};
+use crate::python::wanted;
+use crate::support::{Must, until};
+
+const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/envoy/envoy.yaml");
+
+pub struct Envoy {
+    process: Process,
+    _dir: TempDir,
+    /// Its listener.
+    pub edge: Base,
+}
+
+impl Envoy {
+    /// Starts Envoy in front of an upstream; `changes` are further replacements in the text of its configuration.
+    pub async fn start(upstream: u16, authz: Base, changes: &[(&str, &str)]) -> Envoy {
+        for _ in 0..5 {
+            if let Some(envoy) = Envoy::try_start(upstream, authz, changes).await {
+                return envoy;
+            }
+        }
+        panic!("Envoy found no free ports");
+    }
+
+    /// None when another process took one of its ports meanwhile.
+    async fn try_start(upstream: u16, authz: Base, changes: &[(&str, &str)]) -> Option<Envoy> {
+        let dir = tempfile::tempdir().must("a directory for Envoy");
+        let (edge, admin) = (Base::local(free_port()), Base::local(free_port()));
+        let mut config = std::fs::read_to_string(CONFIG).must(CONFIG);
+        let ports = [
+            (10_000, edge.0.port()),
+            (10_001, admin.0.port()),
+            (10_080, upstream),
+            (4_423, authz.0.port()),
+        ];
+        for (shipped, ours) in ports {
+            replace(
+                &mut config,
+                &format!("port_value: {shipped} }}"),
+                &format!("port_value: {ours} }}"),
+            );
+        }
+        // What is tested is what is decided, not how fast a debug build does it on a busy machine.
+        replace(&mut config, "0.25s", "10s");
+        for (old, new) in changes {
+            replace(&mut config, old, new);
+        }
+        let file = dir.path().join("envoy.yaml");
+        std::fs::write(&file, config).must("writing Envoy's configuration");
+
+        let mut command = Command::new(wanted("TALOS_TEST_ENVOY"));
+        command.arg("-c").arg(&file).args([
+            "--concurrency",
+            "1",
+            "--disable-hot-restart",
+            "--log-level",
+            "warning",
+        ]);
+        let process = Process::spawn("Envoy", command, &dir.path().join("envoy.log"));
+        let mut envoy = Envoy {
+            process,
+            _dir: dir,
+            edge,
+        };
+        until("Envoy answers and calls Talos healthy", async || {
+            if let Some(status) = envoy.process.ended() {
+                let log = envoy.process.log();
+                assert!(
+                    log.contains("Address already in use"),
+                    "Envoy ended with {status}:\n{log}"
+                );
+                return Some(None);
+            }
+            is_ready(edge, admin, authz).await.then_some(Some(()))
+        })
+        .await?;
+        Some(envoy)
+    }
+}
+
+/// Replaces a text that must be there: else the shipped file has changed, and the test would run with something else.
+#[track_caller]
+fn replace(config: &mut String, old: &str, new: &str) {
+    assert!(
+        config.contains(old),
+        "envoy/envoy.yaml has no {old:?} any more"
+    );
+    *config = config.replace(old, new);
+}
+
+/// Whether the listener answers and the health check of Talos has passed.
+async fn is_ready(edge: Base, admin: Base, authz: Base) -> bool {
+    let Ok(clusters) = admin.try_send(Version::Http1, Call::get("/clusters")).await else {
+        return false;
+    };
+    let host = format!("::{}::health_flags::healthy", authz.0);
+    let answers = edge.try_send(Version::Http1, Call::get("/anonymous")).await;
+    clusters.text().contains(&host) && answers.is_ok_and(|reply| reply.status != 503)
+}

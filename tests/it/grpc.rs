@@ -1,0 +1,266 @@
+//! A gRPC client that sends whatever bytes it is given, over one HTTP/2 connection.
+
+use std::convert::Infallible;
+use std::fmt::{self, Display};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use envoy_types::pb::envoy::service::auth::v3::{CheckRequest, CheckResponse};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Frame, Incoming};
+use hyper::client::conn::http2;
+use hyper::header::HeaderMap;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use prost::Message;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+use crate::ask::Verdict;
+use crate::http::Base;
+use crate::support::{Must, PATIENCE, within};
+
+const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
+const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
+const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
+
+type AnyBody = BoxBody<Bytes, Infallible>;
+
+#[derive(Clone)]
+pub struct Grpc {
+    base: Base,
+    sender: http2::SendRequest<AnyBody>,
+}
+
+impl Grpc {
+    pub async fn connect(base: Base) -> Result<Grpc, String> {
+        let stream = TcpStream::connect(base.0)
+            .await
+            .map_err(|error| error.to_string())?;
+        let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+        let (sender, connection) = handshake.await.map_err(|error| error.to_string())?;
+        tokio::spawn(connection);
+        Ok(Grpc { base, sender })
+    }
+
+    /// A Check that must be decided.
+    pub async fn check(&self, request: &CheckRequest) -> Verdict {
+        let answer = self
+            .check_bytes(request.encode_to_vec())
+            .await
+            .must("a Check");
+        answer.verdict().must("a Check that is decided")
+    }
+
+    /// A Check of any bytes; an error when the connection, not the call, failed.
+    pub async fn check_bytes(&self, message: Vec<u8>) -> Result<Answer, String> {
+        self.call(CHECK, Full::new(framed(&message)).boxed()).await
+    }
+
+    /// A Check of which only a part has been sent.
+    pub fn check_slowly(&self, request: &CheckRequest) -> SlowCheck {
+        let message = framed(&request.encode_to_vec());
+        let (rest, body) = mpsc::unbounded_channel();
+        let half = message.len() / 2;
+        rest.send(message.slice(..half))
+            .must("sending half a message");
+        let grpc = self.clone();
+        let answer = tokio::spawn(async move { grpc.call(CHECK, ChannelBody(body).boxed()).await });
+        SlowCheck {
+            rest,
+            missing: message.slice(half..),
+            answer,
+        }
+    }
+
+    pub async fn health(&self, service: &str) -> Result<Health, String> {
+        let answer = self
+            .call(
+                HEALTH_CHECK,
+                Full::new(framed(&health_request(service))).boxed(),
+            )
+            .await?;
+        Ok(match answer.code {
+            0 => Health::decode(&answer.message),
+            code => Health::Refused(code),
+        })
+    }
+
+    /// Follows a service's health.
+    pub async fn watch(&self, service: &str) -> Watch {
+        let body = Full::new(framed(&health_request(service))).boxed();
+        let response = self
+            .send(HEALTH_WATCH, body)
+            .await
+            .must("watching a service's health");
+        Watch {
+            body: response.into_body(),
+            held: BytesMut::new(),
+        }
+    }
+
+    async fn call(&self, path: &str, body: AnyBody) -> Result<Answer, String> {
+        let exchange = async {
+            let (head, body) = self.send(path, body).await?.into_parts();
+            let body = body.collect().await.map_err(|error| format!("{error:?}"))?;
+            // An error without a message may come as headers alone.
+            let trailers = body.trailers().unwrap_or(&head.headers);
+            let code = field(trailers, "grpc-status")
+                .ok_or_else(|| format!("no grpc-status in {head:?}"))?;
+            let code = code.parse().map_err(|_| format!("grpc-status {code}"))?;
+            let text = field(trailers, "grpc-message").unwrap_or_default();
+            let mut message = body.to_bytes();
+            Ok(Answer {
+                code,
+                text,
+                message: message.split_off(message.len().min(5)),
+            })
+        };
+        tokio::time::timeout(PATIENCE, exchange)
+            .await
+            .map_err(|_| "no answer in time".to_owned())?
+    }
+
+    async fn send(&self, path: &str, body: AnyBody) -> Result<Response<Incoming>, String> {
+        let request = Request::post(self.base.url(path))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(body)
+            .map_err(|error| error.to_string())?;
+        let mut sender = self.sender.clone();
+        sender
+            .send_request(request)
+            .await
+            .map_err(|error| format!("{error:?}"))
+    }
+}
+
+fn field(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers
+        .get(name)
+        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+}
+
+fn framed(message: &[u8]) -> Bytes {
+    let length = u32::try_from(message.len()).must("a message under 4 GiB");
+    let mut frame = BytesMut::with_capacity(message.len() + 5);
+    frame.put_u8(0);
+    frame.put_u32(length);
+    frame.put_slice(message);
+    frame.freeze()
+}
+
+/// What came back for a call.
+pub struct Answer {
+    pub code: u32,
+    pub text: String,
+    pub message: Bytes,
+}
+
+impl Answer {
+    pub fn verdict(&self) -> Result<Verdict, String> {
+        if self.code != 0 {
+            return Err(format!("grpc-status {}: {}", self.code, self.text));
+        }
+        let response =
+            CheckResponse::decode(&self.message[..]).map_err(|error| error.to_string())?;
+        Ok(Verdict(response))
+    }
+}
+
+/// A Check in flight, the end of its message still to be sent.
+pub struct SlowCheck {
+    rest: mpsc::UnboundedSender<Bytes>,
+    missing: Bytes,
+    answer: tokio::task::JoinHandle<Result<Answer, String>>,
+}
+
+impl SlowCheck {
+    pub async fn finish(self) -> Result<Answer, String> {
+        self.rest
+            .send(self.missing)
+            .map_err(|_| "the call has ended already".to_owned())?;
+        drop(self.rest);
+        self.answer.await.must("the task of a call")
+    }
+}
+
+struct ChannelBody(mpsc::UnboundedReceiver<Bytes>);
+
+impl Body for ChannelBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0
+            .poll_recv(context)
+            .map(|part| part.map(|bytes| Ok(Frame::data(bytes))))
+    }
+}
+
+/// `grpc.health.v1.HealthCheckResponse.ServingStatus`, or the call's own error.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Health {
+    Unknown,
+    Serving,
+    NotServing,
+    Refused(u32),
+}
+
+impl Health {
+    /// Reads the one field of the message, an enum.
+    #[track_caller]
+    fn decode(message: &[u8]) -> Health {
+        match message {
+            [] | [0x08, 0] => Health::Unknown,
+            [0x08, 1] => Health::Serving,
+            [0x08, 2] => Health::NotServing,
+            other => panic!("not a HealthCheckResponse: {other:?}"),
+        }
+    }
+}
+
+impl Display for Health {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{self:?}")
+    }
+}
+
+/// `HealthCheckRequest`: field 1 is the service's name.
+fn health_request(service: &str) -> Vec<u8> {
+    let length = u8::try_from(service.len()).must("a short service name");
+    [&[0x0a, length], service.as_bytes()].concat()
+}
+
+/// A stream of a service's states.
+pub struct Watch {
+    body: Incoming,
+    held: BytesMut,
+}
+
+impl Watch {
+    /// The next state; none when the stream ended.
+    pub async fn next(&mut self) -> Option<Health> {
+        loop {
+            if let [0, a, b, c, d, rest @ ..] = &self.held[..] {
+                let length = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
+                if rest.len() >= length {
+                    let state = Health::decode(&rest[..length]);
+                    let _ = self.held.split_to(5 + length);
+                    return Some(state);
+                }
+            }
+            let frame = within("the next state of a service", self.body.frame())
+                .await?
+                .ok()?;
+            if let Ok(data) = frame.into_data() {
+                self.held.extend_from_slice(&data);
+            }
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! The life of the process: how it starts or refuses to, how it stops, and what survives when it is killed.
+
+mod kill;
+mod start;
+mod stop;

@@ -1,0 +1,25 @@
+//! Black-box tests: the real `talos` process, a real Envoy, HTTP and gRPC on loopback. Nothing of the library is called.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "these tests stand outside of the process and wait on the real clock"
+)]
+
+// The harness.
+mod ask;
+mod envoy;
+mod grpc;
+mod http;
+mod process;
+mod python;
+mod random;
+mod support;
+mod talos;
+mod upstream;
+
+// The tests.
+mod admin;
+mod check;
+mod edge;
+mod garbage;
+mod life;
+mod planes;

@@ -1,0 +1,96 @@
+//! Child processes that never outlive their test, with their output in a file that a failing test prints.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::{Must, until};
+
+pub struct Process {
+    name: &'static str,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    pub fn spawn(name: &'static str, mut command: Command, log: &Path) -> Process {
+        let output = File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .must("opening a log file");
+        let errors = output.try_clone().must("cloning a log file's handle");
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(errors)
+            .spawn();
+        Process {
+            name,
+            child: child.must(&format!("starting {name} as {command:?}")),
+            log: log.to_owned(),
+        }
+    }
+
+    /// The exit status if it has ended.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().must("asking for an exit status")
+    }
+
+    /// Waits for its end.
+    pub async fn end(&mut self) -> ExitStatus {
+        until(&format!("{} ends", self.name), async || self.ended()).await
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).must("sending a signal");
+    }
+
+    /// kill -9, and the wait for it.
+    pub fn kill(&mut self) {
+        // Both fail only when it has ended and been waited for, which is what is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    pub fn log(&self) -> String {
+        let bytes = std::fs::read(&self.log).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let tail = &lines[lines.len().saturating_sub(60)..];
+            eprintln!(
+                "--- the last lines of {}:\n{}\n---",
+                self.name,
+                tail.join("\n")
+            );
+        }
+    }
+}
+
+/// A port that was free a moment ago and that no other test of this run was given.
+/// Something else may still take it: whoever starts a server on it tries again with another.
+pub fn free_port() -> u16 {
+    static GIVEN: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
+    let mut given = GIVEN.lock().must("the list of ports");
+    let given = given.get_or_insert_default();
+    loop {
+        let listener = TcpListener::bind("127.0.0.1:0").must("binding a free port");
+        let port = listener.local_addr().must("the bound address").port();
+        if given.insert(port) {
+            return port;
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! The other side's tools: PyJWT as a backend would use it, and Python's SQLite.
+
+use std::process::Stdio;
+
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::support::{Must, within};
+
+/// What a backend does with a token: PyJWT verifies it against the JWKS at `url`. Returns the claims.
+pub async fn verify_jwt(url: &str, issuer: &str, token: &str) -> Value {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/verify_jwt.py");
+    let output = run(&[script, url, issuer, token]).await;
+    serde_json::from_str(&output).must("the claims that PyJWT printed")
+}
+
+/// Runs a script with `$TALOS_TEST_PYTHON` and returns what it printed.
+pub async fn run(arguments: &[&str]) -> String {
+    let mut command = Command::new(wanted("TALOS_TEST_PYTHON"));
+    command
+        .args(arguments)
+        .env("PYTHONPATH", wanted("TALOS_TEST_PYTHONPATH"));
+    let child = command.stdin(Stdio::null()).kill_on_drop(true).output();
+    let output = within("a Python script", child)
+        .await
+        .must("running Python");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "Python failed for {arguments:?}:\n{errors}"
+    );
+    String::from_utf8(output.stdout).must("Python's output is UTF-8")
+}
+
+/// A tool that `tests/run` installs and names in the environment.
+pub fn wanted(variable: &str) -> String {
+    std::env::var(variable)
+        .unwrap_or_else(|_| panic!("{variable} is not set: start the tests with tests/run"))
+}

@@ -1,0 +1,52 @@
+//! Chance that can be repeated: a seeded generator (SplitMix64), its seed printed, `TALOS_TEST_SEED` overrides it.
+
+use crate::support::{Must, unix_now};
+
+pub struct Random(u64);
+
+impl Random {
+    /// A generator for a test, with the seed in the test's output.
+    pub fn announced(test: &str) -> Random {
+        let seed = match std::env::var("TALOS_TEST_SEED") {
+            Ok(text) => text.parse().must("TALOS_TEST_SEED is a number"),
+            Err(_) => (unix_now() * 1e6) as u64,
+        };
+        println!("{test}: run again with TALOS_TEST_SEED={seed}");
+        Random(seed)
+    }
+
+    /// A generator of its own for a part of the work, so that parts may run side by side.
+    pub fn split(&mut self) -> Random {
+        Random(self.next())
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    }
+
+    /// A number in `0..end`.
+    pub fn below(&mut self, end: usize) -> usize {
+        (self.next() % end as u64) as usize
+    }
+
+    pub fn between(&mut self, first: usize, last: usize) -> usize {
+        first + self.below(last - first + 1)
+    }
+
+    pub fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+        &of[self.below(of.len())]
+    }
+
+    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
+        (0..count).map(|_| self.next() as u8).collect()
+    }
+
+    /// `count` characters out of `alphabet`.
+    pub fn text(&mut self, alphabet: &str, count: usize) -> String {
+        let symbols: Vec<char> = alphabet.chars().collect();
+        (0..count).map(|_| *self.pick(&symbols)).collect()
+    }
+}

@@ -1,0 +1,145 @@
+//! What stands behind Envoy: a server that records each request and answers with what it got.
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use crate::support::Must;
+
+/// A request as it arrived.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub method: String,
+    pub path: String,
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+impl Seen {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// All headers that a careless server would take for one of ours, in order.
+    pub fn identity(&self) -> Vec<(&str, &str)> {
+        let ours = self
+            .headers
+            .iter()
+            .filter(|(name, _)| name.replace('_', "-").starts_with("x-talos-"));
+        let mut ours: Vec<(&str, &str)> = ours
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        ours.sort_unstable();
+        ours
+    }
+
+    /// Fails if a secret stands anywhere in the request.
+    #[track_caller]
+    pub fn assert_without(&self, secret: &str) {
+        let all = format!(
+            "{} {} {:?} {}",
+            self.method, self.path, self.headers, self.body
+        );
+        assert!(
+            !all.contains(secret),
+            "the credential reached the upstream: {all}"
+        );
+    }
+
+    /// The token that came with it.
+    #[track_caller]
+    pub fn token(&self) -> &str {
+        let value = self
+            .header("authorization")
+            .must("an authorization header at the upstream");
+        value
+            .strip_prefix("Bearer ")
+            .must("a bearer token at the upstream")
+    }
+}
+
+pub struct Upstream {
+    pub port: u16,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    server: JoinHandle<()>,
+}
+
+impl Upstream {
+    pub async fn start() -> Upstream {
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .must("binding the upstream");
+        let port = listener.local_addr().must("the upstream's address").port();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let server = tokio::spawn(serve(listener, Arc::clone(&seen)));
+        Upstream { port, seen, server }
+    }
+
+    /// What arrived since the last call.
+    pub fn take(&self) -> Vec<Seen> {
+        std::mem::take(&mut *self.seen.lock().must("the upstream's record"))
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+async fn serve(listener: TcpListener, seen: Arc<Mutex<Vec<Seen>>>) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let seen = Arc::clone(&seen);
+        tokio::spawn(async move {
+            let service = service_fn(move |request| answer(request, Arc::clone(&seen)));
+            let server = auto::Builder::new(TokioExecutor::new());
+            // An error here is a connection that Envoy gave up: no request of a test hangs on it.
+            let _ = server.serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    seen: Arc<Mutex<Vec<Seen>>>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let (head, body) = request.into_parts();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let body = body
+        .collect()
+        .await
+        .map(|body| body.to_bytes())
+        .unwrap_or_default();
+    let headers = head
+        .headers
+        .iter()
+        .map(|(name, value)| (name.to_string(), text(value.as_bytes())));
+    let got = Seen {
+        method: head.method.to_string(),
+        path: head.uri.to_string(),
+        headers: headers.collect(),
+        body: text(&body),
+    };
+    let told =
+        json!({ "method": got.method, "path": got.path, "headers": got.headers, "body": got.body });
+    seen.lock().must("the upstream's record").push(got);
+    let mut response = Response::new(Full::from(told.to_string()));
+    response.headers_mut().insert(
+        "content-type",
+        "application/json".parse().must("a header value"),
+    );
+    Ok(response)
+}
