@@ -1,6 +1,7 @@
 //! Talos for Envoy: API keys checked at the edge.
 #![forbid(unsafe_code)]
 
+pub mod authz;
 pub mod cache;
 pub mod clock;
 pub mod config;
@@ -13,3 +14,4 @@ pub mod secret;
 pub mod service;
 pub mod settings;
 pub mod store;
+pub mod telemetry;

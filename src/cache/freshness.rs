@@ -148,6 +148,15 @@ impl Freshness {
         }
     }
 
+    /// How long after its revocation a key may still be allowed here, in the mode in force.
+    pub fn bound(&self) -> Duration {
+        match self.mode() {
+            Mode::Fresh => self.lease,
+            Mode::Static => self.lease + self.grace,
+            Mode::Closed => Duration::ZERO,
+        }
+    }
+
     /// Whether what carries `stamp` may be used for an answer now. The lease is read first, then what changed: a
     /// change that a poll brings in between is then either seen or newer than the lease.
     pub fn allows(&self, slot: Slot, stamp: Stamp) -> bool {

@@ -127,7 +127,7 @@ fn checksum_of(secret: &HmacSecret, signed: &str) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
+    use proptest::prelude::{any, prop, prop_assert_eq, proptest};
 
     fn secrets() -> HmacSecrets {
         HmacSecrets::new(HmacSecret::new(b"current secret of thirty-two bytes", None), vec![])

@@ -82,7 +82,7 @@ fn cipher(secret: &HmacSecret) -> XSalsa20Poly1305 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
+    use proptest::prelude::{any, prop, prop_assert_eq, proptest};
 
     fn secrets(secret: &[u8], retired: Option<&[u8]>) -> HmacSecrets {
         let retired = retired.map(|secret| HmacSecret::new(secret, None));
