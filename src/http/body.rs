@@ -1,0 +1,106 @@
+//! Strict JSON in: one type, no unknown field, every error with the field's name and without its value.
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::header::CONTENT_TYPE;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+
+use crate::error::{ApiError, Reason};
+
+/// Largest body that the admin plane takes, in bytes: a batch of a thousand keys is the largest request.
+pub const ADMIN_LIMIT: usize = 4 * 1024 * 1024;
+/// Largest body that the public plane takes, in bytes: one credential, however it is escaped.
+pub const PUBLIC_LIMIT: usize = 128 * 1024;
+
+/// Reads a body of JSON. An empty one is an empty object.
+///
+/// # Errors
+/// When it is too large, not JSON, or not what the route takes.
+pub async fn read<T: DeserializeOwned>(request: Request<Body>, limit: usize) -> Result<T, ApiError> {
+    let media_type = request.headers().get(CONTENT_TYPE).cloned();
+    let body = Limited::new(request.into_body(), limit).collect().await;
+    let body = body.map_err(|error| match error.is::<LengthLimitError>() {
+        true => ApiError::new(Reason::PayloadTooLarge, format!("body: must be {limit} bytes at most")),
+        false => ApiError::new(Reason::BadRequest, "body: could not be read"),
+    })?;
+    let body = body.to_bytes();
+    if body.is_empty() {
+        return parse(b"{}");
+    }
+    if !media_type.is_some_and(|value| is_json(value.as_bytes())) {
+        return Err(ApiError::new(Reason::UnsupportedMediaType, "Content-Type: must be application/json"));
+    }
+    parse(&body)
+}
+
+fn is_json(media_type: &[u8]) -> bool {
+    let essence = media_type.split(|byte| *byte == b';').next().unwrap_or_default();
+    essence.trim_ascii().eq_ignore_ascii_case(b"application/json")
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let value = serde_path_to_error::deserialize(&mut json)
+        .map_err(|error| explain(&error.path().to_string(), &error.inner().to_string()))?;
+    json.end().map_err(|_| ApiError::field("body", "has something after the JSON value"))?;
+    Ok(value)
+}
+
+/// Names the field, and leaves out the value that serde would quote.
+fn explain(path: &str, message: &str) -> ApiError {
+    let at = |name: &str| match path {
+        "." | "?" => name.to_owned(),
+        path => format!("{path}.{name}"),
+    };
+    let message = message.split(" at line ").next().unwrap_or_default();
+    for (opening, problem) in [("unknown field `", "is not a known field"), ("duplicate field `", "stands there twice")] {
+        let name = message.strip_prefix(opening).and_then(|rest| rest.split_once('`'));
+        if let Some((name, _)) = name {
+            let name: String = name.chars().take(128).collect();
+            return ApiError::field(at(&name), problem);
+        }
+    }
+    let field = match path {
+        "." | "?" => "body",
+        path => path,
+    };
+    match message.split_once("expected ") {
+        Some((_, expected)) => ApiError::field(field.to_owned(), format!("must be {expected}")),
+        None => ApiError::field(field.to_owned(), "must be valid JSON in UTF-8 and not too deep"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(serde::Deserialize, Debug)]
+    #[serde(deny_unknown_fields)]
+    struct Sample {
+        #[allow(dead_code)]
+        name: Option<String>,
+        #[allow(dead_code)]
+        inner: Option<Vec<Box<Sample>>>,
+    }
+
+    #[test]
+    fn errors_name_the_field_and_not_the_value() {
+        for (body, start) in [
+            (&br#"{"nmae":"s3cret"}"#[..], "nmae: is not"),
+            (br#"{"inner":[{},{"nmae":1}]}"#, "inner[1].nmae: is not"),
+            (br#"{"name":["s3cret"]}"#, "name: must be"),
+            (br#"{"inner":"s3cret"}"#, "inner: must be"),
+            (br#"{"name":"a","name":"b"}"#, "name: stands"),
+            (br#"{"name":"s3cret"#, "name: must be"),
+            (br#"{"name":"a"} s3cret"#, "body: has"),
+            (b"{\"name\":\"\xff\"}", "name: must be"),
+            (b"[]", "body: must be"),
+        ] {
+            let error = parse::<Sample>(body).unwrap_err();
+            assert_eq!(error.reason, Reason::BadRequest);
+            assert!(error.message.starts_with(start), "{}", error.message);
+            assert!(!error.message.contains("s3cret"), "{}", error.message);
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! What anyone may do: end a key that they hold, and read the public keys.
+
+use axum::extract::{Request, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
+
+use super::wire::{SelfRevokeRequest, reason};
+use super::{Context, body, json};
+use crate::error::ApiError;
+use crate::key::NetworkId;
+
+pub async fn self_revoke(State(context): State<Context>, request: Request) -> Result<Response, ApiError> {
+    let request: SelfRevokeRequest = body::read(request, body::PUBLIC_LIMIT).await?;
+    let credential = request.credential.unwrap_or_default();
+    let reason = reason(request.reason.as_deref())?;
+    context.service.self_revoke(NetworkId::SINGLE, credential.expose(), reason).await?;
+    Ok(json("{}".to_owned()).into_response())
+}
+
+pub async fn jwks(State(context): State<Context>) -> Response {
+    let settings = context.service.snapshot();
+    // Verifiers may keep it for a while: a key is published long before it signs.
+    let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "public, max-age=60")];
+    (headers, settings.jwks_json.clone()).into_response()
+}
