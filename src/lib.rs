@@ -1,17 +1,31 @@
-//! Talos for Envoy: API keys checked at the edge.
+//! Talos for Envoy: API keys checked at the edge. `ARCHITECTURE.md` tells where a request goes.
 #![forbid(unsafe_code)]
 
-pub mod authz;
-pub mod cache;
+// Words: no I/O, no framework.
 pub mod clock;
-pub mod config;
-pub mod credential;
 pub mod duration;
 pub mod error;
 pub mod key;
 pub mod rng;
 pub mod secret;
-pub mod service;
+
+// Pure machinery.
+pub mod config;
+pub mod credential;
 pub mod settings;
+
+// The outside.
+pub mod cache;
 pub mod store;
+
+// What the product does.
+pub mod service;
+
+// How it is asked to.
+pub mod authz;
+pub mod http;
+
+// The process.
+pub mod app;
+pub mod cli;
 pub mod telemetry;

@@ -1,1 +1,6 @@
-fn main(){}
+//! The `talos` binary: see the library.
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    talos::cli::run()
+}

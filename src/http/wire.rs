@@ -242,7 +242,7 @@ fn int64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::E
 }
 
 #[derive(Serialize)]
-struct RateLimitPolicyOut {
+pub struct RateLimitPolicyOut {
     quota: String,
     unit: &'static str,
     window: String,
@@ -377,7 +377,7 @@ pub struct VerifyOut<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issuer: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    rate_limit_policy: Option<RateLimitPolicyOut>,
+    pub rate_limit_policy: Option<RateLimitPolicyOut>,
 }
 
 impl<'a> VerifyOut<'a> {

@@ -1,0 +1,83 @@
+//! Sockets, bound before anything is served: what can't be bound stops the start.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+use crate::config::listen_address;
+
+/// A bound socket.
+pub enum Listener {
+    /// TCP.
+    Tcp(TcpListener),
+    /// A Unix socket.
+    Unix(UnixListener),
+}
+
+/// An accepted connection.
+pub enum Connection {
+    /// TCP, and who is at the other end.
+    Tcp(TcpStream, IpAddr),
+    /// A Unix socket.
+    Unix(UnixStream),
+}
+
+/// A listener that can't be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("serve.{plane}: can't listen on {address}: {source}")]
+pub struct BindError {
+    plane: &'static str,
+    address: String,
+    source: std::io::Error,
+}
+
+impl Listener {
+    /// Binds a TCP address.
+    ///
+    /// # Errors
+    /// When it is taken, not ours or not to be resolved.
+    pub async fn tcp(plane: &'static str, host: &str, port: u16) -> Result<Self, BindError> {
+        let address = listen_address(host, port);
+        let bound = TcpListener::bind(&address).await;
+        let bound = bound.map_err(|source| BindError { plane, address, source })?;
+        if let Ok(address) = bound.local_addr() {
+            tracing::info!(plane, %address, "listening");
+        }
+        Ok(Self::Tcp(bound))
+    }
+
+    /// Binds a Unix socket; takes the place of one that nobody listens on any more.
+    ///
+    /// # Errors
+    /// When it is in use or can't be made there.
+    pub async fn unix(plane: &'static str, path: &Path) -> Result<Self, BindError> {
+        let fail = |source| BindError { plane, address: path.display().to_string(), source };
+        if UnixStream::connect(path).await.is_ok() {
+            return Err(fail(std::io::ErrorKind::AddrInUse.into()));
+        }
+        let is_socket = std::fs::symlink_metadata(path)
+            .is_ok_and(|file| std::os::unix::fs::FileTypeExt::is_socket(&file.file_type()));
+        if is_socket {
+            std::fs::remove_file(path).map_err(fail)?;
+        }
+        let bound = UnixListener::bind(path).map_err(fail)?;
+        tracing::info!(plane, path = %path.display(), "listening");
+        Ok(Self::Unix(bound))
+    }
+
+    /// The next connection.
+    ///
+    /// # Errors
+    /// When there is none to be had at the moment (descriptors are used up, or it was reset already).
+    pub async fn accept(&self) -> std::io::Result<Connection> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok(Connection::Tcp(stream, peer.ip()))
+            }
+            Self::Unix(listener) => Ok(Connection::Unix(listener.accept().await?.0)),
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! One start for all forms of `serve`: build, bind, serve, drain.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use axum::Router;
+use axum::body::Body as AxumBody;
+use http::Request;
+use hyper::body::Incoming;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body as TonicBody;
+use tonic_health::pb::health_server::Health;
+use tower::ServiceExt;
+
+use super::background;
+use super::connections::{self, Protocol};
+use super::lifecycle::stop_signal;
+use super::listeners::{BindError, Listener};
+use crate::authz::{Plane, SERVICE_NAME};
+use crate::cache::freshness::Freshness;
+use crate::cache::memory::Memory;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::http::{Context, admin_router, metrics_router, public_router};
+use crate::rng::Rng;
+use crate::service::Service;
+use crate::settings::{Settings, SettingsError};
+use crate::store::{Store, StoreError};
+
+/// Which planes to serve. The metrics plane is always among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Planes {
+    /// The admin plane.
+    pub admin: bool,
+    /// The public plane.
+    pub public: bool,
+    /// The authz plane.
+    pub authz: bool,
+}
+
+/// Why serving didn't begin, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The configuration can't be put into force.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The database can't be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A listener can't be bound.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// Signals can't be listened for.
+    #[error("signals: {0}")]
+    Signals(#[from] std::io::Error),
+    /// A task that should go on for ever has ended.
+    #[error("the {0} task ended; half a service is none")]
+    TaskEnded(&'static str),
+}
+
+/// Serves until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When it can't begin, or one of its tasks ends before it is told to.
+pub async fn serve(config: &Config, planes: Planes) -> Result<(), ServeError> {
+    let context = build(config).await?;
+    let (health, health_server) = tonic_health::server::health_reporter();
+    background::set_serving(&health, false).await;
+    let stop = CancellationToken::new();
+    let mut tasks: JoinSet<&'static str> = JoinSet::new();
+
+    // All listeners first: a process either serves everything or nothing.
+    let listeners = bind(config, planes).await?;
+    for (name, listener) in listeners {
+        let stop = stop.clone();
+        let router = match name {
+            "admin" => Some(admin_router(context.clone())),
+            "public" => Some(public_router(context.clone())),
+            "metrics" => Some(metrics_router(context.clone())),
+            _ => None,
+        };
+        match router {
+            Some(router) => tasks.spawn(async move {
+                connections::serve(listener, Protocol::Http, stop, move |request| answer(router.clone(), request)).await;
+                name
+            }),
+            None => {
+                let plane = Plane::new(Arc::clone(&context.service), Arc::clone(&context.metrics));
+                let health = health_server.clone();
+                tasks.spawn(async move {
+                    let handle = move |request| answer_grpc(plane.clone(), health.clone(), request);
+                    connections::serve(listener, Protocol::Http2, stop, handle).await;
+                    name
+                })
+            }
+        };
+    }
+    let (service, readiness) = (Arc::clone(&context.service), Arc::clone(&context.readiness));
+    let poll = background::poll(service, config.consistency.poll, health.clone(), Arc::clone(&readiness));
+    let ping = background::ping(Arc::clone(&context.service), Arc::clone(&readiness));
+    let mut endless = JoinSet::new();
+    endless.spawn(poll);
+    endless.spawn(ping);
+
+    tokio::select! {
+        signal = stop_signal() => tracing::info!(signal = signal?, "stopping"),
+        ended = tasks.join_next() => {
+            return Err(ServeError::TaskEnded(ended.and_then(Result::ok).unwrap_or("a plane's")));
+        }
+        _ = endless.join_next() => return Err(ServeError::TaskEnded("background")),
+    }
+    readiness.drain();
+    background::set_serving(&health, false).await;
+    stop.cancel();
+    while tasks.join_next().await.is_some() {}
+    endless.shutdown().await;
+    context.service.store.close().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn build(config: &Config) -> Result<Context, ServeError> {
+    let (clock, rng) = (Clock::system(), Rng::system());
+    let settings = Settings::build(config, 1)?;
+    if settings.signing_key().is_none() {
+        tracing::warn!("no key signs tokens (credentials.derived_tokens.jwt): upstream gets identity headers alone");
+    }
+    let store = Store::open(config.db.dsn.expose(), rng.clone()).await?;
+    let memory = Memory::new(config.cache.memory.max_size, config.cache.negative_size, &rng);
+    let freshness = Freshness::new(clock.clone(), config.consistency.lease, config.consistency.grace);
+    let settings = Arc::new(ArcSwap::from_pointee(settings));
+    Ok(Context {
+        service: Arc::new(Service::new(clock, rng, settings, store, memory, freshness)),
+        metrics: Arc::default(),
+        readiness: Arc::default(),
+    })
+}
+
+async fn bind(config: &Config, planes: Planes) -> Result<Vec<(&'static str, Listener)>, BindError> {
+    let serve = &config.serve;
+    let mut listeners = vec![];
+    if planes.admin {
+        listeners.push(("admin", Listener::tcp("http", &serve.http.host, serve.http.port).await?));
+    }
+    if planes.public {
+        let alone = !planes.admin && !planes.authz;
+        let (host, port) = match alone {
+            // A file of Ory's for `serve public` knows only serve.http.
+            true => (serve.public_alone().0, serve.public_alone().1),
+            false => (serve.public.host.as_str(), serve.public.port),
+        };
+        listeners.push(("public", Listener::tcp("public", host, port).await?));
+    }
+    if planes.authz {
+        let listener = match &serve.authz.socket {
+            Some(path) => Listener::unix("authz", path).await?,
+            None => Listener::tcp("authz", &serve.authz.host, serve.authz.port).await?,
+        };
+        listeners.push(("authz", listener));
+    }
+    listeners.push(("metrics", Listener::tcp("metrics", &serve.metrics.host, serve.metrics.port).await?));
+    Ok(listeners)
+}
+
+async fn answer(router: Router, request: Request<Incoming>) -> http::Response<AxumBody> {
+    match router.oneshot(request.map(AxumBody::new)).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
+async fn answer_grpc<H: Health>(
+    plane: Plane,
+    health: tonic_health::pb::health_server::HealthServer<H>,
+    request: Request<Incoming>,
+) -> http::Response<TonicBody> {
+    let path = request.uri().path();
+    let service = path.strip_prefix('/').and_then(|path| path.split_once('/'));
+    match service {
+        Some((SERVICE_NAME, "Check")) => plane.serve(request).await,
+        Some(("grpc.health.v1.Health", _)) => match health.oneshot(request.map(TonicBody::new)).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        },
+        _ => tonic::Status::unimplemented("there is no such method").into_http(),
+    }
+}
