@@ -127,7 +127,7 @@ fn checksum_of(secret: &HmacSecret, signed: &str) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::{any, prop, prop_assert_eq, proptest};
+    use proptest::prelude::{prop, prop_assert_eq, proptest};
 
     fn secrets() -> HmacSecrets {
         HmacSecrets::new(HmacSecret::new(b"current secret of thirty-two bytes", None), vec![])
@@ -161,7 +161,7 @@ mod tests {
         let parts = Parts::split(credential.expose()).unwrap();
         let until = Timestamp::from_secs(100);
         let retired = HmacSecret::new(b"an old secret of thirty-two bytes!", Some(until));
-        let both = HmacSecrets::new(secrets().current, vec![retired]);
+        let both = HmacSecrets::new(secrets().current().clone(), vec![retired]);
         let proof = parts.prove(&both, Timestamp::from_secs(99)).unwrap();
         assert_eq!(proof.secret_expires, Some(until));
         assert_eq!(parts.prove(&both, until), None);

@@ -356,7 +356,7 @@ mod tests {
 
     #[test]
     fn the_signing_key_is_chosen_as_written() {
-        let made = |kid, signs| {
+        let made = |kid, signs: bool| {
             let mut jwk = generate(NewKey::Ed25519, Some(kid), &Rng::system()).unwrap();
             if !signs {
                 jwk.remove("use");
