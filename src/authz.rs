@@ -1,5 +1,7 @@
 //! The authz plane: Envoy's ext_authz over gRPC (ext-authz.md). From here on down nobody knows gRPC.
 
+#[cfg(test)]
+mod against_envoy;
 mod codec;
 mod policy;
 mod request;

@@ -128,9 +128,9 @@ fn serve(file: Option<PathBuf>, plane: Option<Plane>) -> Result<(), Failure> {
         authz: only(|plane| matches!(plane, Plane::Authz)),
     };
     block_on(app::serve(&config, planes))?.map_err(|error| match error {
-        ServeError::Settings(SettingsError::NoHmacSecret | SettingsError::KeySet { .. } | SettingsError::KeySource { .. }) => {
-            Failure::unusable(error)
-        }
+        ServeError::Settings(
+            SettingsError::NoHmacSecret | SettingsError::KeySet { .. } | SettingsError::KeySource { .. },
+        ) => Failure::unusable(error),
         error => Failure::failed(error),
     })
 }

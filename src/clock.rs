@@ -103,19 +103,14 @@ impl Clock {
 
     /// A clock that stands at `now` until it is moved: for tests.
     pub fn manual(now: Timestamp) -> Self {
-        Self(Source::Manual(Arc::new(Hands {
-            wall: AtomicI64::new(now.0),
-            boot: AtomicU64::new(1_000_000),
-        })))
+        Self(Source::Manual(Arc::new(Hands { wall: AtomicI64::new(now.0), boot: AtomicU64::new(1_000_000) })))
     }
 
     /// Moves both readings of a manual clock forward; does nothing to the machine's.
     pub fn advance(&self, by: Duration) {
         if let Source::Manual(hands) = &self.0 {
             hands.wall.fetch_add(micros(by), Ordering::SeqCst);
-            hands
-                .boot
-                .fetch_add(micros(by).unsigned_abs(), Ordering::SeqCst);
+            hands.boot.fetch_add(micros(by).unsigned_abs(), Ordering::SeqCst);
         }
     }
 
@@ -124,8 +119,7 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         match &self.0 {
             Source::Manual(hands) => Timestamp(hands.wall.load(Ordering::SeqCst)),
-            Source::System => match std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)
-            {
+            Source::System => match std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH) {
                 Ok(since) => Timestamp(micros(since)),
                 Err(before) => Timestamp(-micros(before.duration())),
             },
@@ -153,10 +147,7 @@ mod tests {
     #[test]
     fn rfc3339_keeps_what_the_value_holds() {
         assert_eq!(Timestamp::from_secs(0).to_rfc3339(), "1970-01-01T00:00:00Z");
-        assert_eq!(
-            Timestamp::from_micros(1_776_404_737_120_000).to_rfc3339(),
-            "2026-04-17T05:45:37.12Z"
-        );
+        assert_eq!(Timestamp::from_micros(1_776_404_737_120_000).to_rfc3339(), "2026-04-17T05:45:37.12Z");
     }
 
     #[test]

@@ -22,14 +22,14 @@ mod validate;
 pub use authz::{Authz, ClientAddress, CredentialSource, OnUnavailable};
 pub use cache::{Cache, CacheMemory, CacheRedis, CacheType, RedisTls};
 pub use credentials::{
-    ApiKeyPrefixes, ApiKeys, Credentials, DerivedTokens, HmacSecrets, Jwt, Macaroon,
-    MacaroonPrefixes, Retired, Secrets, SigningKeys,
+    ApiKeyPrefixes, ApiKeys, Credentials, DerivedTokens, HmacSecrets, Jwt, Macaroon, MacaroonPrefixes,
+    Retired, Secrets, SigningKeys,
 };
 pub use error::{ConfigError, Problem};
 pub use load::{Loaded, load, load_without_admin};
 pub use model::{
-    Audit, Config, Consistency, Db, LastUsed, Log, LogFormat, LogLevel, Multitenancy, Network,
-    Quota, RateLimit, RateLimitBackend, TraceExporter, Tracing,
+    Audit, Config, Consistency, Db, LastUsed, Log, LogFormat, LogLevel, Multitenancy, Network, Quota,
+    RateLimit, RateLimitBackend, TraceExporter, Tracing,
 };
 pub use routes::{
     Audience, PathMatch, PolicyValueError, Route, RouteMode, RouteToken, RouteVisibility, ScopeList,

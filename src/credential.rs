@@ -6,6 +6,8 @@ pub mod jwk;
 pub mod jwt;
 pub mod page_token;
 pub mod secrets;
+#[cfg(test)]
+mod vectors;
 
 /// Longest credential, in bytes. Base58 decoding is quadratic: nothing longer is even looked at.
 pub const MAX_LEN: usize = 16 * 1024;
@@ -59,9 +61,7 @@ pub fn classify<'a>(credential: Presented<'a>, macaroon_prefixes: &[String]) -> 
         return Form::Jwt;
     }
     let is_macaroon = |prefix: &String| {
-        credential
-            .strip_prefix(prefix.as_str())
-            .is_some_and(|rest| rest.starts_with("_v1_"))
+        credential.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with("_v1_"))
     };
     if macaroon_prefixes.iter().any(is_macaroon) {
         return Form::Macaroon;

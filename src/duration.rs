@@ -90,20 +90,13 @@ fn parse_part(text: &str) -> Result<(u128, &str), DurationError> {
     if whole.is_empty() && fraction.is_empty() {
         return Err(DurationError::NoNumber);
     }
-    let unit_end = rest
-        .find(|c: char| !c.is_alphabetic())
-        .unwrap_or(rest.len());
+    let unit_end = rest.find(|c: char| !c.is_alphabetic()).unwrap_or(rest.len());
     let (unit, rest) = rest.split_at(unit_end);
     if unit.is_empty() {
         return Err(DurationError::NoUnit);
     }
-    let (_, scale) = UNITS
-        .iter()
-        .find(|(name, _)| *name == unit)
-        .ok_or(DurationError::UnknownUnit)?;
-    let whole = digits_value(whole)?
-        .checked_mul(*scale)
-        .ok_or(DurationError::TooLong)?;
+    let (_, scale) = UNITS.iter().find(|(name, _)| *name == unit).ok_or(DurationError::UnknownUnit)?;
+    let whole = digits_value(whole)?.checked_mul(*scale).ok_or(DurationError::TooLong)?;
     // 18 digits split even a year below a nanosecond, and their product with its scale fits.
     let fraction = &fraction[..fraction.len().min(18)];
     let below = digits_value(fraction)? * scale / 10_u128.pow(fraction.len() as u32);
@@ -113,19 +106,12 @@ fn parse_part(text: &str) -> Result<(u128, &str), DurationError> {
 
 /// Splits off the ASCII digits at the start of `text`.
 fn split_digits(text: &str) -> (&str, &str) {
-    text.split_at(
-        text.find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(text.len()),
-    )
+    text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
 }
 
 /// The value of a run of ASCII digits; no digit is zero.
 fn digits_value(digits: &str) -> Result<u128, DurationError> {
-    if digits.is_empty() {
-        Ok(0)
-    } else {
-        digits.parse().map_err(|_| DurationError::TooLong)
-    }
+    if digits.is_empty() { Ok(0) } else { digits.parse().map_err(|_| DurationError::TooLong) }
 }
 
 /// Protobuf's JSON form: seconds, with 3, 6 or 9 digits of fraction when there is one.
@@ -151,9 +137,7 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duratio
 ///
 /// # Errors
 /// As [`deserialize`].
-pub fn deserialize_option<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<Duration>, D::Error> {
+pub fn deserialize_option<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     deserializer.deserialize_option(OptionVisitor)
 }
 
@@ -171,19 +155,11 @@ impl Visitor<'_> for DurationVisitor {
     }
 
     fn visit_u64<E: de::Error>(self, number: u64) -> Result<Duration, E> {
-        if number == 0 {
-            Ok(Duration::ZERO)
-        } else {
-            Err(E::custom(DurationError::NoUnit))
-        }
+        if number == 0 { Ok(Duration::ZERO) } else { Err(E::custom(DurationError::NoUnit)) }
     }
 
     fn visit_i64<E: de::Error>(self, number: i64) -> Result<Duration, E> {
-        if number == 0 {
-            Ok(Duration::ZERO)
-        } else {
-            Err(E::custom(DurationError::NoUnit))
-        }
+        if number == 0 { Ok(Duration::ZERO) } else { Err(E::custom(DurationError::NoUnit)) }
     }
 
     fn visit_f64<E: de::Error>(self, _: f64) -> Result<Duration, E> {
@@ -248,10 +224,7 @@ mod tests {
             ("  1m  ", Duration::from_secs(60)),
             ("0.1d", Duration::from_secs(8_640)),
             ("0.999999999999d", Duration::new(86_399, 999_999_913)),
-            (
-                "0.3333333333333333333333333s",
-                Duration::new(0, 333_333_333),
-            ),
+            ("0.3333333333333333333333333s", Duration::new(0, 333_333_333)),
             ("315576000000s", MAX),
         ];
         for (text, duration) in table {
@@ -305,13 +278,7 @@ mod tests {
 
     #[test]
     fn numbers_in_files() {
-        for (json, ok) in [
-            ("0", true),
-            ("0.0", false),
-            ("5", false),
-            ("-1", false),
-            ("\"5m\"", true),
-        ] {
+        for (json, ok) in [("0", true), ("0.0", false), ("5", false), ("-1", false), ("\"5m\"", true)] {
             let mut deserializer = serde_json::Deserializer::from_str(json);
             assert_eq!(deserialize(&mut deserializer).is_ok(), ok, "{json}");
         }

@@ -119,21 +119,13 @@ pub struct ApiError {
 impl ApiError {
     /// An error in words.
     pub fn new(reason: Reason, message: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            reason,
-            message: message.into(),
-            field: None,
-        }
+        Self { reason, message: message.into(), field: None }
     }
 
     /// A bad field: `FIELD: what is wrong`.
     pub fn field(field: impl Into<Cow<'static, str>>, problem: impl std::fmt::Display) -> Self {
         let field = field.into();
-        Self {
-            reason: Reason::BadRequest,
-            message: format!("{field}: {problem}").into(),
-            field: Some(field),
-        }
+        Self { reason: Reason::BadRequest, message: format!("{field}: {problem}").into(), field: Some(field) }
     }
 
     /// The envelope of AIP-193.

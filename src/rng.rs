@@ -34,9 +34,7 @@ impl Rng {
     pub fn bytes<const N: usize>(&self) -> [u8; N] {
         let mut out = [0; N];
         match &self.0 {
-            Source::System(random) => random
-                .fill(&mut out)
-                .expect("the operating system gives random bytes"),
+            Source::System(random) => random.fill(&mut out).expect("the operating system gives random bytes"),
             Source::Seeded(state) => {
                 let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
                 for chunk in out.chunks_mut(32) {

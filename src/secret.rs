@@ -130,10 +130,7 @@ mod tests {
     fn debug_shows_nothing() {
         let secret = SecretString::new("correct horse");
         assert_eq!(format!("{secret:?}"), "SecretString(…)");
-        assert_eq!(
-            format!("{:#?}", Some(&secret)),
-            "Some(\n    SecretString(…),\n)"
-        );
+        assert_eq!(format!("{:#?}", Some(&secret)), "Some(\n    SecretString(…),\n)");
     }
 
     #[test]
@@ -145,18 +142,8 @@ mod tests {
 
     #[test]
     fn wrong_types_are_refused_without_their_content() {
-        for json in [
-            "123456",
-            "-123456",
-            "123456.5",
-            "true",
-            "[123456]",
-            "{\"123456\":1}",
-            "null",
-        ] {
-            let error = serde_json::from_str::<SecretString>(json)
-                .unwrap_err()
-                .to_string();
+        for json in ["123456", "-123456", "123456.5", "true", "[123456]", "{\"123456\":1}", "null"] {
+            let error = serde_json::from_str::<SecretString>(json).unwrap_err().to_string();
             assert!(!error.contains("123456"), "{json}: {error}");
         }
         let secret: SecretString = serde_json::from_str("\"123456\"").unwrap();

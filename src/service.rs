@@ -56,15 +56,7 @@ impl Service {
         memory: Memory,
         freshness: Freshness,
     ) -> Self {
-        Self {
-            clock,
-            rng,
-            settings,
-            store,
-            memory,
-            freshness,
-            lookups: Flights::default(),
-        }
+        Self { clock, rng, settings, store, memory, freshness, lookups: Flights::default() }
     }
 
     /// The settings for one request, from its beginning to its end.
@@ -91,9 +83,7 @@ fn no_such_key() -> ApiError {
 fn unavailable(error: StoreError) -> ApiError {
     tracing::error!(%error, "the database failed");
     match error {
-        StoreError::Corrupt(_) => {
-            ApiError::new(Reason::InternalServerError, "the key's row can't be read")
-        }
+        StoreError::Corrupt(_) => ApiError::new(Reason::InternalServerError, "the key's row can't be read"),
         _ => ApiError::new(Reason::ServiceUnavailable, "the database gives no answer; try again"),
     }
 }

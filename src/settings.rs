@@ -9,7 +9,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::clock::Timestamp;
-use crate::config::{CacheType, ClientAddress, ClientIpSource, Config, CredentialSource, OnUnavailable, Retired};
+use crate::config::{
+    CacheType, ClientAddress, ClientIpSource, Config, CredentialSource, OnUnavailable, Retired,
+};
 use crate::credential::jwk::{JwkError, KeySet, SigningKey};
 use crate::credential::secrets::{HmacSecret, HmacSecrets};
 use crate::secret::SecretString;
@@ -59,10 +61,7 @@ impl<T> Until<T> {
     where
         T: Clone,
     {
-        Self {
-            value: entry.value.clone(),
-            expires: entry.expires_at.map(Timestamp::from_secs),
-        }
+        Self { value: entry.value.clone(), expires: entry.expires_at.map(Timestamp::from_secs) }
     }
 
     /// Whether it counts at `now`.
@@ -194,9 +193,7 @@ impl Settings {
 
     /// The prefix entry under which a key of `prefix` counts at `now`.
     pub fn prefix(&self, prefix: &str, now: Timestamp) -> Option<&Until<String>> {
-        self.prefixes
-            .iter()
-            .find(|entry| entry.value == prefix && entry.counts(now))
+        self.prefixes.iter().find(|entry| entry.value == prefix && entry.counts(now))
     }
 
     /// The key that signs derived tokens.
@@ -220,8 +217,7 @@ fn read_key_sets(urls: &[SecretString]) -> Result<KeySet, SettingsError> {
     let mut keys = KeySet::default();
     for (index, url) in urls.iter().enumerate() {
         let document = fetch(url.expose()).map_err(|problem| SettingsError::KeySource { index, problem })?;
-        keys.read(document.expose())
-            .map_err(|problem| SettingsError::KeySet { index, problem })?;
+        keys.read(document.expose()).map_err(|problem| SettingsError::KeySet { index, problem })?;
     }
     Ok(keys)
 }

@@ -34,7 +34,9 @@ pub enum StoreError {
     #[error("db.dsn: {0}")]
     Dsn(&'static str),
     /// The schema is older than this program.
-    #[error("the database's schema is at version {found}, this program needs {needed}: run `talos migrate up`")]
+    #[error(
+        "the database's schema is at version {found}, this program needs {needed}: run `talos migrate up`"
+    )]
     SchemaTooOld {
         /// Version of the database, 0 when it has none.
         found: i64,

@@ -7,11 +7,7 @@ fn generated_code_is_current() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let out = tempfile::tempdir().unwrap();
     let descriptors = protox::compile([root.join("ext_authz.proto")], [root]).unwrap();
-    prost_build::Config::new()
-        .bytes(["."])
-        .out_dir(out.path())
-        .compile_fds(descriptors)
-        .unwrap();
+    prost_build::Config::new().bytes(["."]).out_dir(out.path()).compile_fds(descriptors).unwrap();
     let name = "talos.ext_authz.rs";
     let fresh = fs::read_to_string(out.path().join(name)).unwrap();
     let committed = root.join("src/generated").join(name);

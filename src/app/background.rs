@@ -14,7 +14,12 @@ use crate::service::Service;
 const PING_INTERVAL: Duration = Duration::from_millis(400);
 
 /// Polls the log every `interval`, for ever. The authz plane serves from the first poll that succeeds.
-pub async fn poll(service: Arc<Service>, interval: Duration, health: HealthReporter, readiness: Arc<Readiness>) {
+pub async fn poll(
+    service: Arc<Service>,
+    interval: Duration,
+    health: HealthReporter,
+    readiness: Arc<Readiness>,
+) {
     let mut serving = false;
     let mut failing = false;
     loop {

@@ -82,7 +82,10 @@ pub async fn serve(config: &Config, planes: Planes) -> Result<(), ServeError> {
         };
         match router {
             Some(router) => tasks.spawn(async move {
-                connections::serve(listener, Protocol::Http, stop, move |request| answer(router.clone(), request)).await;
+                connections::serve(listener, Protocol::Http, stop, move |request| {
+                    answer(router.clone(), request)
+                })
+                .await;
                 name
             }),
             None => {
@@ -124,7 +127,9 @@ async fn build(config: &Config) -> Result<Context, ServeError> {
     let (clock, rng) = (Clock::system(), Rng::system());
     let settings = Settings::build(config, 1)?;
     if settings.signing_key().is_none() {
-        tracing::warn!("no key signs tokens (credentials.derived_tokens.jwt): upstream gets identity headers alone");
+        tracing::warn!(
+            "no key signs tokens (credentials.derived_tokens.jwt): upstream gets identity headers alone"
+        );
     }
     let store = Store::open(config.db.dsn.expose(), rng.clone()).await?;
     let memory = Memory::new(config.cache.memory.max_size, config.cache.negative_size, &rng);

@@ -60,9 +60,7 @@ impl<'a> Headers<'a> {
 
     /// The values of a header, whose name compares without case.
     fn values(&self, name: &str) -> impl Iterator<Item = &'a Bytes> {
-        self.lines()
-            .filter(move |(key, _)| key.eq_ignore_ascii_case(name.as_bytes()))
-            .map(|(_, value)| value)
+        self.lines().filter(move |(key, _)| key.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
     }
 
     /// Whether the client speaks gRPC.
@@ -88,8 +86,10 @@ impl<'a> Headers<'a> {
             let Some(value) = found.next() else {
                 continue;
             };
-            // In the joined form a comma is all that is left of a second line.
-            if found.next().is_some() || (self.joined() && value.contains(&b',')) {
+            // A comma may be all that is left of a second line: always in the map, and for headers such as
+            // authorization, which Envoy itself joins, among the raw lines as well.
+            let joined = self.joined() || scheme.is_some();
+            if found.next().is_some() || (joined && value.contains(&b',')) {
                 return Err(Malformed::Ambiguous);
             }
             let value = std::str::from_utf8(value).map_err(|_| Malformed::Unreadable)?;
@@ -108,7 +108,8 @@ impl<'a> Headers<'a> {
     pub fn spoofed(&self) -> impl Iterator<Item = &'a Bytes> {
         // Those of our names that we set or remove anyway aren't named again: a name that is both set and removed is
         // lost.
-        let ours = |name: &Bytes| IDENTITY_HEADERS.iter().any(|ours| name.eq_ignore_ascii_case(ours.as_bytes()));
+        let ours =
+            |name: &Bytes| IDENTITY_HEADERS.iter().any(|ours| name.eq_ignore_ascii_case(ours.as_bytes()));
         self.lines().map(|(name, _)| name).filter(move |name| is_reserved(name) && !ours(name))
     }
 
@@ -127,8 +128,10 @@ impl<'a> Headers<'a> {
             ClientAddress::Xff => {
                 // Each of our proxies appended the address that it saw: count from the right. What stands further
                 // left was written by the client.
-                let lines: Vec<&[u8]> =
-                    self.values("x-forwarded-for").flat_map(|value| value.split(|byte| *byte == b',')).collect();
+                let lines: Vec<&[u8]> = self
+                    .values("x-forwarded-for")
+                    .flat_map(|value| value.split(|byte| *byte == b','))
+                    .collect();
                 let hops = usize::try_from(settings.trusted_hops).ok()?;
                 parse_address(lines.get(lines.len().checked_sub(hops)?)?)
             }
@@ -211,7 +214,8 @@ mod tests {
             for attributes in both_forms(lines) {
                 let headers = Headers::of(&attributes);
                 let shown = headers.credential(&sources);
-                let shown = shown.map(|shown| shown.map(|shown| (shown.credential.expose(), shown.carriers.len())));
+                let shown =
+                    shown.map(|shown| shown.map(|shown| (shown.credential.expose(), shown.carriers.len())));
                 assert_eq!(shown, expected, "{lines:?}");
             }
         }
@@ -227,7 +231,14 @@ mod tests {
 
     #[test]
     fn every_other_spelling_of_our_names_is_taken_away() {
-        let names = ["X-Talos-Actor-Id", "x_talos_actor_id", "x-talos-", "x-talos-foo", "x-talosfoo", "x-talos-scopes"];
+        let names = [
+            "X-Talos-Actor-Id",
+            "x_talos_actor_id",
+            "x-talos-",
+            "x-talos-foo",
+            "x-talosfoo",
+            "x-talos-scopes",
+        ];
         let lines: Vec<_> = names.iter().map(|name| (*name, "v")).collect();
         for attributes in both_forms(&lines) {
             let headers = Headers::of(&attributes);

@@ -6,7 +6,8 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use prost_types::value::Kind;
 use prost_types::{ListValue, Struct, Value};
 use talos_proto::{
-    BoolValue, CheckResponse, DeniedHttpResponse, HeaderValue, HeaderValueOption, HttpStatus, OkHttpResponse, Status,
+    BoolValue, CheckResponse, DeniedHttpResponse, HeaderValue, HeaderValueOption, HttpStatus, OkHttpResponse,
+    Status,
 };
 
 use super::request::Malformed;
@@ -90,10 +91,7 @@ pub fn ok_parts(settings: &AuthzSettings, caller: &Caller<'_>, token: Option<&st
         Some(token) => answer.headers.push(overwrite(&settings.token_header, &format!("Bearer {token}"))),
         None => answer.headers_to_remove.extend(own_token_header(settings)),
     }
-    OkParts {
-        ok_fields: answer.encode_to_vec().into(),
-        outer_fields: outer_fields(caller_metadata(caller)),
-    }
+    OkParts { ok_fields: answer.encode_to_vec().into(), outer_fields: outer_fields(caller_metadata(caller)) }
 }
 
 /// The parts of the answer that lets a request through without knowing who sends it.
@@ -103,10 +101,7 @@ pub fn anonymous_parts(settings: &AuthzSettings) -> OkParts {
         headers: vec![],
         headers_to_remove: identity.chain(own_token_header(settings)).collect(),
     };
-    OkParts {
-        ok_fields: answer.encode_to_vec().into(),
-        outer_fields: outer_fields(Struct::default()),
-    }
+    OkParts { ok_fields: answer.encode_to_vec().into(), outer_fields: outer_fields(Struct::default()) }
 }
 
 /// A token header of our own must not be forged either; one that is a credential's source is the client's to send.
@@ -119,11 +114,13 @@ fn own_token_header(settings: &AuthzSettings) -> Option<Bytes> {
 }
 
 /// Puts an OK answer together: the ready parts, and the headers of this one request that must not reach upstream.
-pub fn ok<'a>(ok_fields: &[u8], outer_fields: &[u8], remove: impl Iterator<Item = &'a [u8]> + Clone) -> Bytes {
-    let remove_len: usize = remove
-        .clone()
-        .map(|name| 1 + encoded_len_varint(name.len() as u64) + name.len())
-        .sum();
+pub fn ok<'a>(
+    ok_fields: &[u8],
+    outer_fields: &[u8],
+    remove: impl Iterator<Item = &'a [u8]> + Clone,
+) -> Bytes {
+    let remove_len: usize =
+        remove.clone().map(|name| 1 + encoded_len_varint(name.len() as u64) + name.len()).sum();
     let inner_len = ok_fields.len() + remove_len;
     let mut out = BytesMut::with_capacity(outer_fields.len() + inner_len + 8);
     out.put_slice(outer_fields);
@@ -240,7 +237,9 @@ pub fn denied(refusal: &Refusal, settings: &AuthzSettings, to_grpc: bool) -> Byt
             body,
         }),
         ok_response: None,
-        dynamic_metadata: Some(Struct { fields: metadata.map(|(name, value)| (name.to_owned(), value)).into() }),
+        dynamic_metadata: Some(Struct {
+            fields: metadata.map(|(name, value)| (name.to_owned(), value)).into(),
+        }),
     };
     answer.encode_to_vec().into()
 }
@@ -298,7 +297,9 @@ fn json(json: serde_json::Value) -> Value {
         Json::Bool(truth) => Kind::BoolValue(truth),
         Json::Number(number) => Kind::NumberValue(number.as_f64().unwrap_or(0.0)),
         Json::String(text) => Kind::StringValue(text),
-        Json::Array(items) => Kind::ListValue(ListValue { values: items.into_iter().map(self::json).collect() }),
+        Json::Array(items) => {
+            Kind::ListValue(ListValue { values: items.into_iter().map(self::json).collect() })
+        }
         Json::Object(members) => Kind::StructValue(Struct {
             fields: members.into_iter().map(|(name, member)| (name, self::json(member))).collect(),
         }),

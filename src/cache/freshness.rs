@@ -139,8 +139,7 @@ impl Freshness {
         match self.age() {
             Some(age) if age <= self.lease => Mode::Fresh,
             Some(age)
-                if age <= self.lease + self.grace
-                    && self.lapse.load(Ordering::Acquire) == POLL_FAILED =>
+                if age <= self.lease + self.grace && self.lapse.load(Ordering::Acquire) == POLL_FAILED =>
             {
                 Mode::Static
             }
@@ -234,8 +233,8 @@ impl Freshness {
                 return Ok(());
             };
             let tail = store.mutations_from(last.n).await?;
-            let continues = tail.first() == Some(last)
-                && tail.windows(2).all(|pair| pair[1].n == pair[0].n + 1);
+            let continues =
+                tail.first() == Some(last) && tail.windows(2).all(|pair| pair[1].n == pair[0].n + 1);
             if !continues {
                 tracing::error!(
                     last = last.n,

@@ -141,9 +141,7 @@ impl Memory {
                 .max_capacity(bytes)
                 .weigher(|_, entry: &Arc<Entry>| weigh(&entry.key))
                 .build_with_hasher(BuildHasherDefault::default()),
-            unknown: Cache::builder()
-                .max_capacity(unknown)
-                .build_with_hasher(BuildHasherDefault::default()),
+            unknown: Cache::builder().max_capacity(unknown).build_with_hasher(BuildHasherDefault::default()),
         }
     }
 

@@ -42,10 +42,7 @@ impl Default for Authz {
                     name: "authorization".to_owned(),
                     scheme: Some("Bearer".to_owned()),
                 },
-                CredentialSource::Header {
-                    name: "x-api-key".to_owned(),
-                    scheme: None,
-                },
+                CredentialSource::Header { name: "x-api-key".to_owned(), scheme: None },
             ],
             on_unavailable: OnUnavailable::default(),
             client_address: ClientAddress::default(),
@@ -105,17 +102,10 @@ impl TryFrom<RawSource> for CredentialSource {
                 if !text::is_token(&name) {
                     return Err("header must be a header name");
                 }
-                if raw
-                    .scheme
-                    .as_deref()
-                    .is_some_and(|scheme| !text::is_token(scheme))
-                {
+                if raw.scheme.as_deref().is_some_and(|scheme| !text::is_token(scheme)) {
                     return Err("scheme must be an authentication scheme such as Bearer");
                 }
-                Ok(Self::Header {
-                    name: name.to_ascii_lowercase(),
-                    scheme: raw.scheme,
-                })
+                Ok(Self::Header { name: name.to_ascii_lowercase(), scheme: raw.scheme })
             }
             (None, Some(name), None) => {
                 if name.is_empty() || name.chars().any(char::is_control) {

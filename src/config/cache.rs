@@ -71,10 +71,7 @@ pub struct CacheMemory {
 
 impl Default for CacheMemory {
     fn default() -> Self {
-        Self {
-            max_size: 104_857_600,
-            num_counters: 10_000,
-        }
+        Self { max_size: 104_857_600, num_counters: 10_000 }
     }
 }
 

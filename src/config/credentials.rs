@@ -177,10 +177,7 @@ pub struct MacaroonPrefixes {
 
 impl Default for MacaroonPrefixes {
     fn default() -> Self {
-        Self {
-            current: "mc".to_owned(),
-            retired: Vec::new(),
-        }
+        Self { current: "mc".to_owned(), retired: Vec::new() }
     }
 }
 
@@ -197,10 +194,7 @@ pub struct Retired<T> {
 impl<T> Retired<T> {
     /// A value that verifies without end.
     pub fn new(value: T) -> Self {
-        Self {
-            value,
-            expires_at: None,
-        }
+        Self { value, expires_at: None }
     }
 
     /// Whether it still verifies at `now` (unix seconds).
@@ -238,10 +232,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for RetiredVisitor<T> {
             expires_at: Option<Instant>,
         }
         let entry = Entry::deserialize(de::value::MapAccessDeserializer::new(map))?;
-        Ok(Retired {
-            value: entry.value,
-            expires_at: entry.expires_at.map(|instant| instant.0),
-        })
+        Ok(Retired { value: entry.value, expires_at: entry.expires_at.map(|instant| instant.0) })
     }
 }
 
@@ -268,9 +259,7 @@ impl Visitor<'_> for InstantVisitor {
     }
 
     fn visit_u64<E: de::Error>(self, seconds: u64) -> Result<Instant, E> {
-        i64::try_from(seconds)
-            .map(Instant)
-            .map_err(|_| E::custom("unix seconds out of range"))
+        i64::try_from(seconds).map(Instant).map_err(|_| E::custom("unix seconds out of range"))
     }
 
     /// Digits alone are unix seconds: a variable of the environment has no other way to give a number.
@@ -280,8 +269,6 @@ impl Visitor<'_> for InstantVisitor {
         }
         OffsetDateTime::parse(text, &Rfc3339)
             .map(|time| Instant(time.unix_timestamp()))
-            .map_err(|_| {
-                E::custom("must be an RFC 3339 time such as 2026-01-31T00:00:00Z, or unix seconds")
-            })
+            .map_err(|_| E::custom("must be an RFC 3339 time such as 2026-01-31T00:00:00Z, or unix seconds"))
     }
 }

@@ -19,10 +19,8 @@ pub(super) fn collect(
     variables: impl IntoIterator<Item = (String, String)>,
     settings: &mut Settings,
 ) -> Vec<String> {
-    let variables: BTreeMap<String, String> = variables
-        .into_iter()
-        .filter(|(name, _)| name.starts_with("TALOS_") && name != NOT_OURS)
-        .collect();
+    let variables: BTreeMap<String, String> =
+        variables.into_iter().filter(|(name, _)| name.starts_with("TALOS_") && name != NOT_OURS).collect();
     let mut warnings = Vec::new();
     let mut lists: BTreeMap<&'static str, List> = BTreeMap::new();
     for (name, text) in &variables {
@@ -55,30 +53,21 @@ pub(super) fn collect(
 
 /// Takes `TALOS_AUTHZ_SOURCES_0_HEADER` apart into the key, 0 and `header`.
 fn indexed(name: &str) -> Option<(&'static Key, usize, Option<&'static str>)> {
-    KEYS.iter()
-        .filter(|key| key.kind == Kind::List)
-        .find_map(|key| {
-            let rest = name.strip_prefix(&key.variable)?.strip_prefix('_')?;
-            let (index, field) = match rest.split_once('_') {
-                None => (rest, None),
-                Some((index, field)) => {
-                    let known = keys::entry_fields(&key.path);
-                    (
-                        index,
-                        Some(
-                            *known
-                                .iter()
-                                .find(|known| known.to_ascii_uppercase() == field)?,
-                        ),
-                    )
-                }
-            };
-            if !index.bytes().all(|b| b.is_ascii_digit()) {
-                return None;
+    KEYS.iter().filter(|key| key.kind == Kind::List).find_map(|key| {
+        let rest = name.strip_prefix(&key.variable)?.strip_prefix('_')?;
+        let (index, field) = match rest.split_once('_') {
+            None => (rest, None),
+            Some((index, field)) => {
+                let known = keys::entry_fields(&key.path);
+                (index, Some(*known.iter().find(|known| known.to_ascii_uppercase() == field)?))
             }
-            let index = index.parse().ok().filter(|index| *index < MAX_ENTRIES)?;
-            Some((key, index, field))
-        })
+        };
+        if !index.bytes().all(|b| b.is_ascii_digit()) {
+            return None;
+        }
+        let index = index.parse().ok().filter(|index| *index < MAX_ENTRIES)?;
+        Some((key, index, field))
+    })
 }
 
 /// A list on the way from its indexed variables.
@@ -89,29 +78,15 @@ struct List {
 
 impl List {
     fn new(key: &'static Key) -> Self {
-        Self {
-            key,
-            entries: BTreeMap::new(),
-        }
+        Self { key, entries: BTreeMap::new() }
     }
 
-    fn add(
-        &mut self,
-        index: usize,
-        field: Option<&str>,
-        name: &str,
-        text: &str,
-        settings: &mut Settings,
-    ) {
+    fn add(&mut self, index: usize, field: Option<&str>, name: &str, text: &str, settings: &mut Settings) {
         let path = format!("{}[{index}]", self.key.path);
         let Some(field) = field else {
             let value = if OBJECT_LISTS.contains(&self.key.path.as_str()) {
                 let Ok(value @ Value::Mapping(_)) = serde_norway::from_str(text) else {
-                    settings.problem_of(
-                        &path,
-                        "must be a mapping, as JSON or YAML",
-                        name.to_owned(),
-                    );
+                    settings.problem_of(&path, "must be a mapping, as JSON or YAML", name.to_owned());
                     return;
                 };
                 value
@@ -123,31 +98,18 @@ impl List {
             }
             return;
         };
-        match self
-            .entries
-            .entry(index)
-            .or_insert_with(|| Value::Mapping(Mapping::new()))
-        {
+        match self.entries.entry(index).or_insert_with(|| Value::Mapping(Mapping::new())) {
             Value::Mapping(mapping) => {
                 mapping.insert(Value::from(field), Value::from(text));
             }
-            _ => settings.problem_of(
-                &path,
-                "is set both as a whole and by field",
-                name.to_owned(),
-            ),
+            _ => settings.problem_of(&path, "is set both as a whole and by field", name.to_owned()),
         }
     }
 
     fn finish(self, settings: &mut Settings) {
         let (path, variable) = (&self.key.path, &self.key.variable);
         // The indices are distinct and sorted, so the first that is off its place follows a gap.
-        if let Some(missing) = self
-            .entries
-            .keys()
-            .enumerate()
-            .position(|(at, index)| at != *index)
-        {
+        if let Some(missing) = self.entries.keys().enumerate().position(|(at, index)| at != *index) {
             let message = format!("has a gap: {variable}_{missing} is not set");
             settings.problem_of(path, &message, variable.clone());
             return;
@@ -166,23 +128,18 @@ fn convert(key: &Key, text: &str) -> Result<Value, &'static str> {
             "false" | "0" => Ok(Value::from(false)),
             _ => Err("must be true or false"),
         },
-        Kind::Integer => text
-            .parse::<u64>()
-            .map(Value::from)
-            .map_err(|_| "must be a whole number from 0"),
+        Kind::Integer => text.parse::<u64>().map(Value::from).map_err(|_| "must be a whole number from 0"),
         Kind::Float => text
             .parse::<f64>()
             .ok()
             .filter(|number| number.is_finite())
             .map(Value::from)
             .ok_or("must be a number"),
-        Kind::List if OBJECT_LISTS.contains(&key.path.as_str()) => {
-            match serde_norway::from_str(text) {
-                Ok(Value::Null) => Ok(Value::Sequence(Vec::new())),
-                Ok(value @ Value::Sequence(_)) => Ok(value),
-                _ => Err("must be a list, as JSON or YAML"),
-            }
-        }
+        Kind::List if OBJECT_LISTS.contains(&key.path.as_str()) => match serde_norway::from_str(text) {
+            Ok(Value::Null) => Ok(Value::Sequence(Vec::new())),
+            Ok(value @ Value::Sequence(_)) => Ok(value),
+            _ => Err("must be a list, as JSON or YAML"),
+        },
         Kind::List => {
             let mut items: Vec<&str> = text.split(',').map(str::trim).collect();
             if items.last() == Some(&"") {
@@ -191,9 +148,7 @@ fn convert(key: &Key, text: &str) -> Result<Value, &'static str> {
             if items.contains(&"") {
                 return Err("has an empty item");
             }
-            Ok(Value::Sequence(
-                items.into_iter().map(Value::from).collect(),
-            ))
+            Ok(Value::Sequence(items.into_iter().map(Value::from).collect()))
         }
     }
 }

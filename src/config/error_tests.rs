@@ -28,10 +28,7 @@ fn file_errors_name_the_key_and_the_file() {
             "log: {level: loud}",
             "log.level: unknown variant `loud`, expected one of `trace`, `debug`, `info`, `warn`, `error` (",
         ),
-        (
-            "log: {format: xml}",
-            "log.format: unknown variant `xml`, expected `json` or `text` (",
-        ),
+        ("log: {format: xml}", "log.format: unknown variant `xml`, expected `json` or `text` ("),
         ("cache: {ttl: 5}", "cache.ttl: a duration needs a unit"),
         ("cache: {ttl: -5m}", "cache.ttl: a duration has no sign"),
         ("cache: {enabled: maybe}", "cache.enabled: "),
@@ -43,67 +40,25 @@ fn file_errors_name_the_key_and_the_file() {
             "authz: {sources: [{query: c, scheme: Bearer}]}",
             "authz.sources[0]: scheme goes with header only (",
         ),
-        (
-            "authz: {sources: [{header: 'a b'}]}",
-            "authz.sources[0]: header must be a header name (",
-        ),
+        ("authz: {sources: [{header: 'a b'}]}", "authz.sources[0]: header must be a header name ("),
         ("authz: {sources: [{heder: a}]}", "authz.sources[0]"),
-        (
-            "authz: {token_header: 'a:b'}",
-            "authz.token_header: must be a header name (",
-        ),
+        ("authz: {token_header: 'a:b'}", "authz.token_header: must be a header name ("),
         (
             "authz: {routes: [{mode: maybe}]}",
             "authz.routes[0].mode: must be one of required, optional, off (",
         ),
-        (
-            "authz: {routes: [{token: maybe}]}",
-            "authz.routes[0].token: must be one of jwt, none (",
-        ),
-        (
-            "authz: {routes: [{visibility: public}]}",
-            "authz.routes[0].visibility: must be secret (",
-        ),
-        (
-            "authz: {routes: [{scopes: ''}]}",
-            "authz.routes[0].scopes: must name 1 to 100 scopes (",
-        ),
-        (
-            "authz: {routes: [{scopes: 'a a'}]}",
-            "authz.routes[0].scopes: must not name a scope twice (",
-        ),
-        (
-            "authz: {routes: [{path: {exact: x}}]}",
-            "authz.routes[0].path: a path starts with / (",
-        ),
-        (
-            "authz: {routes: [{path: {prefix: //x}}]}",
-            "authz.routes[0].path: a path has no //",
-        ),
-        (
-            "authz: {routes: [{path: {prefix: /x/../y}}]}",
-            "authz.routes[0].path: a path has no //",
-        ),
-        (
-            "authz: {routes: [{path: {template: '/a{b}'}}]}",
-            "authz.routes[0].path: a template has braces",
-        ),
-        (
-            "authz: {routes: [{path: {exact: /a, prefix: /b}}]}",
-            "authz.routes[0].path: exactly one of",
-        ),
-        (
-            "authz: {routes: [{host: 'a.example:80'}]}",
-            "authz.routes[0].host: must be a host name",
-        ),
-        (
-            "authz: {routes: [{methods: ['G T']}]}",
-            "authz.routes[0].methods: must be methods",
-        ),
-        (
-            "credentials: {issuer_retired: [{value: a, expires_at: soon}]}",
-            "credentials.issuer_retired[0]",
-        ),
+        ("authz: {routes: [{token: maybe}]}", "authz.routes[0].token: must be one of jwt, none ("),
+        ("authz: {routes: [{visibility: public}]}", "authz.routes[0].visibility: must be secret ("),
+        ("authz: {routes: [{scopes: ''}]}", "authz.routes[0].scopes: must name 1 to 100 scopes ("),
+        ("authz: {routes: [{scopes: 'a a'}]}", "authz.routes[0].scopes: must not name a scope twice ("),
+        ("authz: {routes: [{path: {exact: x}}]}", "authz.routes[0].path: a path starts with / ("),
+        ("authz: {routes: [{path: {prefix: //x}}]}", "authz.routes[0].path: a path has no //"),
+        ("authz: {routes: [{path: {prefix: /x/../y}}]}", "authz.routes[0].path: a path has no //"),
+        ("authz: {routes: [{path: {template: '/a{b}'}}]}", "authz.routes[0].path: a template has braces"),
+        ("authz: {routes: [{path: {exact: /a, prefix: /b}}]}", "authz.routes[0].path: exactly one of"),
+        ("authz: {routes: [{host: 'a.example:80'}]}", "authz.routes[0].host: must be a host name"),
+        ("authz: {routes: [{methods: ['G T']}]}", "authz.routes[0].methods: must be methods"),
+        ("credentials: {issuer_retired: [{value: a, expires_at: soon}]}", "credentials.issuer_retired[0]"),
     ];
     for (yaml, expected) in table {
         let text = error(yaml, &[]);
@@ -123,10 +78,7 @@ fn environment_errors_name_the_variable() {
             &[("TALOS_SERVE_HTTP_PORT", "70000")],
             "serve.http.port: invalid value: integer `70000`, expected a whole number from 0 to 65535 (TALOS_SERVE_HTTP_PORT)",
         ),
-        (
-            &[("TALOS_CACHE_ENABLED", "yes")],
-            "cache.enabled: must be true or false (TALOS_CACHE_ENABLED)",
-        ),
+        (&[("TALOS_CACHE_ENABLED", "yes")], "cache.enabled: must be true or false (TALOS_CACHE_ENABLED)"),
         (
             &[("TALOS_TRACING_SAMPLE_RATE", "NaN")],
             "tracing.sample_rate: must be a number (TALOS_TRACING_SAMPLE_RATE)",
@@ -152,17 +104,11 @@ fn environment_errors_name_the_variable() {
             "credentials.issuer_retired: has a gap: TALOS_CREDENTIALS_ISSUER_RETIRED_0 is not set (TALOS_CREDENTIALS_ISSUER_RETIRED)",
         ),
         (
-            &[
-                ("TALOS_CREDENTIALS_ISSUER_RETIRED", "a"),
-                ("TALOS_CREDENTIALS_ISSUER_RETIRED_0", "a"),
-            ],
+            &[("TALOS_CREDENTIALS_ISSUER_RETIRED", "a"), ("TALOS_CREDENTIALS_ISSUER_RETIRED_0", "a")],
             "credentials.issuer_retired: is set both as a whole and by index; use one form (TALOS_CREDENTIALS_ISSUER_RETIRED)",
         ),
         (
-            &[
-                ("TALOS_AUTHZ_SOURCES_0_HEADER", "a"),
-                ("TALOS_AUTHZ_SOURCES_0_QUERY", "b"),
-            ],
+            &[("TALOS_AUTHZ_SOURCES_0_HEADER", "a"), ("TALOS_AUTHZ_SOURCES_0_QUERY", "b")],
             "authz.sources[0]: exactly one of header, query and cookie is needed (TALOS_AUTHZ_SOURCES_0)",
         ),
         (
@@ -178,18 +124,9 @@ fn environment_errors_name_the_variable() {
 #[test]
 fn rules_beyond_types() {
     let table = [
-        (
-            "secrets: {hmac: {current: short}}",
-            "secrets.hmac.current: must have at least 32 characters",
-        ),
-        (
-            "secrets: {hmac: {retired: ['']}}",
-            "secrets.hmac.retired[0]: must not be empty",
-        ),
-        (
-            "credentials: {issuer: ''}",
-            "credentials.issuer: must not be empty",
-        ),
+        ("secrets: {hmac: {current: short}}", "secrets.hmac.current: must have at least 32 characters"),
+        ("secrets: {hmac: {retired: ['']}}", "secrets.hmac.retired[0]: must not be empty"),
+        ("credentials: {issuer: ''}", "credentials.issuer: must not be empty"),
         (
             "credentials: {api_keys: {prefix: {current: 'a-b'}}}",
             "credentials.api_keys.prefix.current: must be 1 to 16",
@@ -218,35 +155,17 @@ fn rules_beyond_types() {
             "serve: {public: {host: 127.0.0.1, port: 4420}}",
             "serve.public.port: is serve.http's address already",
         ),
-        (
-            "serve: {public: {port: 4423}}",
-            "serve.authz.port: is serve.public's address already",
-        ),
+        ("serve: {public: {port: 4423}}", "serve.authz.port: is serve.public's address already"),
         (
             "serve: {authz: {host: LOCALHOST, port: 1}, metrics: {host: localhost, port: 1}}",
             "serve.authz.port: is serve.metrics's",
         ),
-        (
-            "serve: {http: {tls: {cert_file: a}}}",
-            "serve.http.tls.key_file: is needed beside cert_file",
-        ),
+        ("serve: {http: {tls: {cert_file: a}}}", "serve.http.tls.key_file: is needed beside cert_file"),
         ("cache: {ttl: 0}", "cache.ttl: must be above 0"),
-        (
-            "consistency: {poll: 0}",
-            "consistency.poll: must be above 0",
-        ),
-        (
-            "consistency: {poll: 5s}",
-            "consistency.poll: must be below consistency.lease",
-        ),
-        (
-            "authz: {token_ttl: 25h}",
-            "authz.token_ttl: must be at most credentials.derived_tokens.max_ttl",
-        ),
-        (
-            "authz: {token_ttl: 1ms}",
-            "authz.token_ttl: must be at least 1s",
-        ),
+        ("consistency: {poll: 0}", "consistency.poll: must be above 0"),
+        ("consistency: {poll: 5s}", "consistency.poll: must be below consistency.lease"),
+        ("authz: {token_ttl: 25h}", "authz.token_ttl: must be at most credentials.derived_tokens.max_ttl"),
+        ("authz: {token_ttl: 1ms}", "authz.token_ttl: must be at least 1s"),
         (
             "credentials: {derived_tokens: {default_ttl: 2d}}",
             "credentials.derived_tokens.default_ttl: must be at most",
@@ -259,10 +178,7 @@ fn rules_beyond_types() {
             "credentials: {derived_tokens: {jwt: {signing_keys: {urls: [http://x]}}}}",
             "credentials.derived_tokens.jwt.signing_keys.urls[0]: must begin with",
         ),
-        (
-            "authz: {sources: []}",
-            "authz.sources: must name at least one source",
-        ),
+        ("authz: {sources: []}", "authz.sources: must name at least one source"),
         (
             "authz: {sources: [{header: A, scheme: Bearer}, {header: a, scheme: BEARER}]}",
             "authz.sources[1]: reads what an earlier",
@@ -271,38 +187,14 @@ fn rules_beyond_types() {
             "authz: {sources: [{header: A}, {header: a, scheme: Bearer}]}",
             "authz.sources[1]: reads what an earlier",
         ),
-        (
-            "authz: {sources: [{query: a}, {query: a}]}",
-            "authz.sources[1]: reads what an earlier",
-        ),
-        (
-            "authz: {token_header: X-Talos-Token}",
-            "authz.token_header: must not begin with x-talos-",
-        ),
-        (
-            "authz: {token_header: x_talos_token}",
-            "authz.token_header: must not begin with x-talos-",
-        ),
-        (
-            "authz: {client_address: xff, trusted_hops: 0}",
-            "authz.trusted_hops: must be at least 1",
-        ),
-        (
-            "authz: {realm: 'a\"b'}",
-            "authz.realm: must be printable ASCII",
-        ),
-        (
-            "tracing: {sample_rate: 1.5}",
-            "tracing.sample_rate: must be from 0 to 1",
-        ),
-        (
-            "tracing: {sample_rate: .nan}",
-            "tracing.sample_rate: must be from 0 to 1",
-        ),
-        (
-            "last_used: {queue_size: 0}",
-            "last_used.queue_size: must be above 0",
-        ),
+        ("authz: {sources: [{query: a}, {query: a}]}", "authz.sources[1]: reads what an earlier"),
+        ("authz: {token_header: X-Talos-Token}", "authz.token_header: must not begin with x-talos-"),
+        ("authz: {token_header: x_talos_token}", "authz.token_header: must not begin with x-talos-"),
+        ("authz: {client_address: xff, trusted_hops: 0}", "authz.trusted_hops: must be at least 1"),
+        ("authz: {realm: 'a\"b'}", "authz.realm: must be printable ASCII"),
+        ("tracing: {sample_rate: 1.5}", "tracing.sample_rate: must be from 0 to 1"),
+        ("tracing: {sample_rate: .nan}", "tracing.sample_rate: must be from 0 to 1"),
+        ("last_used: {queue_size: 0}", "last_used.queue_size: must be above 0"),
     ];
     for (yaml, expected) in table {
         let text = error(yaml, &[]);
@@ -323,19 +215,10 @@ fn an_open_admin_plane_is_refused() {
     for host in ["0.0.0.0", "", "10.0.0.1", "::", "talos.internal"] {
         let yaml = format!("serve: {{http: {{host: '{host}'}}}}");
         let text = error(&yaml, &[]);
-        assert!(
-            text.starts_with("serve.http.host: ") || text.contains("\nserve.http.host: "),
-            "{text}"
-        );
+        assert!(text.starts_with("serve.http.host: ") || text.contains("\nserve.http.host: "), "{text}");
         assert!(text.contains("serve.http.trusted_network: true"), "{text}");
-        config(
-            &format!("serve: {{http: {{host: '{host}', trusted_network: true}}}}"),
-            &[],
-        );
-        config(
-            &format!("serve: {{http: {{host: '{host}', auth: {{mode: mtls}}}}}}"),
-            &[],
-        );
+        config(&format!("serve: {{http: {{host: '{host}', trusted_network: true}}}}"), &[]);
+        config(&format!("serve: {{http: {{host: '{host}', auth: {{mode: mtls}}}}}}"), &[]);
     }
     for host in ["localhost", "127.0.0.2", "::1", "[::1]"] {
         config(&format!("serve: {{http: {{host: '{host}'}}}}"), &[]);
@@ -348,17 +231,7 @@ fn an_open_admin_plane_is_refused() {
 
 #[test]
 fn all_problems_at_once() {
-    let text = error(
-        "nope: 1\nserve: {http: {port: x}}\ncache: {ttl: 0}\n",
-        &[("TALOS_LOG_LEVEL", "loud")],
-    );
-    let keys: Vec<&str> = text
-        .lines()
-        .map(|line| line.split(':').next().unwrap())
-        .collect();
-    assert_eq!(
-        keys,
-        ["nope", "log.level", "serve.http.port", "cache.ttl"],
-        "{text}"
-    );
+    let text = error("nope: 1\nserve: {http: {port: x}}\ncache: {ttl: 0}\n", &[("TALOS_LOG_LEVEL", "loud")]);
+    let keys: Vec<&str> = text.lines().map(|line| line.split(':').next().unwrap()).collect();
+    assert_eq!(keys, ["nope", "log.level", "serve.http.port", "cache.ttl"], "{text}");
 }

@@ -12,51 +12,26 @@ use super::settings::Settings;
 /// What is told of the parser's reasons. Its own texts quote the content, so only these are ever shown.
 const REASONS: &[(&str, &str)] = &[
     ("duplicate entry", "a key stands here twice"),
-    (
-        "as u128",
-        "a number out of range; put texts made of digits in quotes",
-    ),
-    (
-        "as i128",
-        "a number out of range; put texts made of digits in quotes",
-    ),
+    ("as u128", "a number out of range; put texts made of digits in quotes"),
+    ("as i128", "a number out of range; put texts made of digits in quotes"),
     ("more than one document", "more than one document"),
     ("recursion limit", "nested too deeply"),
     ("repetition limit", "too many aliases"),
     ("unknown anchor", "an alias without its anchor"),
-    (
-        "did not find expected key",
-        "not YAML: did not find the expected key",
-    ),
-    (
-        "mapping values are not allowed",
-        "not YAML: a mapping is not allowed here",
-    ),
-    (
-        "could not find expected ':'",
-        "not YAML: could not find the expected ':'",
-    ),
-    (
-        "cannot start any token",
-        "not YAML: a character that cannot start anything (a tab, perhaps)",
-    ),
-    (
-        "unexpected end of stream",
-        "not YAML: the file ends too early",
-    ),
+    ("did not find expected key", "not YAML: did not find the expected key"),
+    ("mapping values are not allowed", "not YAML: a mapping is not allowed here"),
+    ("could not find expected ':'", "not YAML: could not find the expected ':'"),
+    ("cannot start any token", "not YAML: a character that cannot start anything (a tab, perhaps)"),
+    ("unexpected end of stream", "not YAML: the file ends too early"),
     ("invalid UTF-8", "not UTF-8 text"),
     ("control characters", "not YAML: control characters"),
 ];
 
 /// The file's top mapping; an empty file has an empty one.
 pub(super) fn read(file: &Path) -> Result<Mapping, ConfigError> {
-    let bytes =
-        std::fs::read(file)
-            .map(Zeroizing::new)
-            .map_err(|source| ConfigError::Unreadable {
-                file: file.to_owned(),
-                source,
-            })?;
+    let bytes = std::fs::read(file)
+        .map(Zeroizing::new)
+        .map_err(|source| ConfigError::Unreadable { file: file.to_owned(), source })?;
     parse(file, &bytes)
 }
 
@@ -64,24 +39,16 @@ fn parse(file: &Path, bytes: &[u8]) -> Result<Mapping, ConfigError> {
     match serde_norway::from_slice(bytes) {
         Ok(Value::Null) => Ok(Mapping::new()),
         Ok(Value::Mapping(mapping)) => Ok(mapping),
-        Ok(_) => Err(ConfigError::NotAMapping {
-            file: file.to_owned(),
-        }),
+        Ok(_) => Err(ConfigError::NotAMapping { file: file.to_owned() }),
         Err(error) => {
             let place = error
                 .location()
                 .map(|at| format!("line {} column {}: ", at.line(), at.column()))
                 .unwrap_or_default();
             let text = error.to_string();
-            let reason = REASONS
-                .iter()
-                .find(|(part, _)| text.contains(part))
-                .map_or("not YAML", |(_, reason)| reason);
-            Err(ConfigError::NotYaml {
-                file: file.to_owned(),
-                place,
-                reason,
-            })
+            let reason =
+                REASONS.iter().find(|(part, _)| text.contains(part)).map_or("not YAML", |(_, reason)| reason);
+            Err(ConfigError::NotYaml { file: file.to_owned(), place, reason })
         }
     }
 }
@@ -90,19 +57,11 @@ fn parse(file: &Path, bytes: &[u8]) -> Result<Mapping, ConfigError> {
 pub(super) fn collect(mapping: Mapping, section: &str, settings: &mut Settings) {
     for (name, value) in mapping {
         let Value::String(name) = name else {
-            let key = if section.is_empty() {
-                "top level"
-            } else {
-                section
-            };
+            let key = if section.is_empty() { "top level" } else { section };
             settings.problem(key, "has a key that is not a text");
             continue;
         };
-        let path = if section.is_empty() {
-            name.clone()
-        } else {
-            format!("{section}.{name}")
-        };
+        let path = if section.is_empty() { name.clone() } else { format!("{section}.{name}") };
         // A dot inside a name must not pass for the dot between names.
         let known = !name.contains('.');
         if known && keys::find(&path).is_some() {
@@ -130,9 +89,7 @@ pub(super) fn collect(mapping: Mapping, section: &str, settings: &mut Settings) 
 /// writes a secret where a key belongs.
 fn shown_name(name: &str) -> &str {
     let is_name = (1..=31).contains(&name.len())
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
     if is_name { name } else { "…" }
 }
 
@@ -141,18 +98,13 @@ mod tests {
     use super::*;
 
     fn error(yaml: &str) -> String {
-        parse(Path::new("talos.yaml"), yaml.as_bytes())
-            .unwrap_err()
-            .to_string()
+        parse(Path::new("talos.yaml"), yaml.as_bytes()).unwrap_err().to_string()
     }
 
     #[test]
     fn empty_files_are_empty_mappings() {
         for yaml in ["", "\n", "# only a comment\n", "---\n", "{}", "null", "~"] {
-            assert!(
-                parse(Path::new("x"), yaml.as_bytes()).unwrap().is_empty(),
-                "{yaml:?}"
-            );
+            assert!(parse(Path::new("x"), yaml.as_bytes()).unwrap().is_empty(), "{yaml:?}");
         }
     }
 
@@ -178,19 +130,12 @@ mod tests {
                 let text = error.to_string();
                 assert!(text.starts_with("talos.yaml: "), "{yaml:?}: {text}");
                 assert!(text.contains(expected), "{yaml:?}: {text}");
-                assert!(
-                    !text.contains("s3cr3t") && !text.contains("12345"),
-                    "{yaml:?}: {text}"
-                );
+                assert!(!text.contains("s3cr3t") && !text.contains("12345"), "{yaml:?}: {text}");
             } else {
                 assert!(expected.is_empty(), "{yaml:?} was accepted");
             }
         }
-        assert!(
-            error("a: 1\na: 2").contains("line "),
-            "{}",
-            error("a: 1\na: 2")
-        );
+        assert!(error("a: 1\na: 2").contains("line "), "{}", error("a: 1\na: 2"));
     }
 
     #[test]

@@ -41,8 +41,7 @@ pub(super) static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
 });
 
 /// Lists whose entries are mappings; a variable holds them as YAML (so JSON, too).
-pub(super) const OBJECT_LISTS: &[&str] =
-    &["authz.routes", "authz.sources", "multitenancy.networks"];
+pub(super) const OBJECT_LISTS: &[&str] = &["authz.routes", "authz.sources", "multitenancy.networks"];
 
 /// Keys that are secret with all that lies under them. `cache.redis.addrs` may hold a URL with a password.
 const SECRETS: &[&str] = &[
@@ -57,8 +56,7 @@ const SECRETS: &[&str] = &[
 /// Whether nothing of the value at `path` (which may go into a list) may be shown.
 pub(super) fn is_secret(path: &str) -> bool {
     SECRETS.iter().any(|secret| {
-        path.strip_prefix(secret)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        path.strip_prefix(secret).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
     })
 }
 
@@ -69,11 +67,7 @@ pub(super) fn find(path: &str) -> Option<&'static Key> {
 
 /// Whether keys lie under `path`.
 pub(super) fn is_section(path: &str) -> bool {
-    KEYS.iter().any(|key| {
-        key.path
-            .strip_prefix(path)
-            .is_some_and(|rest| rest.starts_with('.'))
-    })
+    KEYS.iter().any(|key| key.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
 }
 
 /// The names inside an entry of a list that has a long form, which indexed variables may end in.
@@ -92,10 +86,7 @@ pub(super) fn entry_fields(path: &str) -> &'static [&'static str] {
 fn collect(path: &mut Vec<&'static str>, keys: &mut Vec<Key>) {
     let found = Cell::new(None);
     // Always an error: the probe stops as soon as it knows.
-    let _ = Config::deserialize(Probe {
-        path,
-        found: &found,
-    });
+    let _ = Config::deserialize(Probe { path, found: &found });
     match found.get() {
         Some(Found::Section(fields)) => {
             for &field in fields {
@@ -186,10 +177,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
                 self.found.set(Some(Found::Section(fields)));
                 Err(Stop)
             }
-            Some((field, rest)) => visitor.visit_map(OneField {
-                field,
-                probe: Probe { path: rest, ..self },
-            }),
+            Some((field, rest)) => visitor.visit_map(OneField { field, probe: Probe { path: rest, ..self } }),
         }
     }
 
@@ -214,11 +202,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
         self.leaf(Kind::Text)
     }
 
-    fn deserialize_unit_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        _: V,
-    ) -> Result<V::Value, Stop> {
+    fn deserialize_unit_struct<V: Visitor<'de>>(self, _: &'static str, _: V) -> Result<V::Value, Stop> {
         self.leaf(Kind::Text)
     }
 
@@ -245,10 +229,7 @@ struct OneField<'a> {
 impl<'de> de::MapAccess<'de> for OneField<'_> {
     type Error = Stop;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(
-        &mut self,
-        seed: K,
-    ) -> Result<Option<K::Value>, Stop> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Stop> {
         let key: de::value::StrDeserializer<'_, Stop> = self.field.into_deserializer();
         seed.deserialize(key).map(Some)
     }
@@ -268,10 +249,7 @@ mod tests {
     #[test]
     fn the_documented_keys_are_the_keys() {
         let documented = [
-            (
-                "serve.http",
-                "host port client_ip_source trust_forwarded_host trusted_network allowed_hosts",
-            ),
+            ("serve.http", "host port client_ip_source trust_forwarded_host trusted_network allowed_hosts"),
             ("serve.http.auth", "mode"),
             (
                 "serve.http.cors",
@@ -294,38 +272,23 @@ mod tests {
             ("secrets.hmac", "current retired"),
             ("credentials", "issuer issuer_retired clock_skew"),
             ("credentials.api_keys", "default_ttl max_ttl"),
-            (
-                "credentials.api_keys.prefix",
-                "current retired public_current public_retired",
-            ),
+            ("credentials.api_keys.prefix", "current retired public_current public_retired"),
             ("credentials.derived_tokens", "default_ttl max_ttl"),
             ("credentials.derived_tokens.jwt.signing_keys", "urls"),
             ("credentials.derived_tokens.jwt", "signing_key_id"),
-            (
-                "credentials.derived_tokens.macaroon.prefix",
-                "current retired",
-            ),
+            ("credentials.derived_tokens.macaroon.prefix", "current retired"),
             ("cache", "enabled type ttl negative_ttl negative_size"),
             ("cache.memory", "max_size num_counters"),
             (
                 "cache.redis",
                 "addrs username password db timeout check_timeout pool_size min_idle_conns conn_max_idle_time conn_max_lifetime",
             ),
-            (
-                "cache.redis.tls",
-                "enabled ca_file cert_file key_file server_name",
-            ),
+            ("cache.redis.tls", "enabled ca_file cert_file key_file server_name"),
             ("rate_limit", "enabled backend"),
             ("quota", "api_keys_max"),
-            (
-                "last_used",
-                "queue_size flush_size flush_interval num_workers",
-            ),
+            ("last_used", "queue_size flush_size flush_interval num_workers"),
             ("multitenancy", "enabled networks"),
-            (
-                "tracing",
-                "enabled exporter endpoint sample_rate service_name service_version environment",
-            ),
+            ("tracing", "enabled exporter endpoint sample_rate service_name service_version environment"),
             (
                 "authz",
                 "token_ttl token_header sources on_unavailable client_address trusted_hops realm routes",
@@ -335,11 +298,7 @@ mod tests {
         ];
         let documented: BTreeSet<String> = documented
             .iter()
-            .flat_map(|(section, names)| {
-                names
-                    .split(' ')
-                    .map(move |name| format!("{section}.{name}"))
-            })
+            .flat_map(|(section, names)| names.split(' ').map(move |name| format!("{section}.{name}")))
             .collect();
         let keys: BTreeSet<String> = KEYS.iter().map(|key| key.path.clone()).collect();
         assert_eq!(keys, documented);
@@ -373,21 +332,12 @@ mod tests {
 
     #[test]
     fn secrets_cover_what_lies_under_them() {
-        for path in [
-            "secrets",
-            "secrets.hmac.retired[0].value",
-            "db.dsn",
-            "audit.key",
-        ] {
+        for path in ["secrets", "secrets.hmac.retired[0].value", "db.dsn", "audit.key"] {
             assert!(is_secret(path), "{path}");
         }
         for path in ["secretsx", "db", "audit.file", "serve.http.port"] {
             assert!(!is_secret(path), "{path}");
         }
-        assert!(
-            SECRETS
-                .iter()
-                .all(|path| find(path).is_some() || is_section(path))
-        );
+        assert!(SECRETS.iter().all(|path| find(path).is_some() || is_section(path)));
     }
 }

@@ -51,10 +51,7 @@ impl Config {
     /// `iss` of minted tokens: `credentials.issuer`, else the admin listener's URL.
     pub fn issuer(&self) -> String {
         self.credentials.issuer.clone().unwrap_or_else(|| {
-            format!(
-                "http://{}",
-                listen_address(&self.serve.http.host, self.serve.http.port)
-            )
+            format!("http://{}", listen_address(&self.serve.http.host, self.serve.http.port))
         })
     }
 }
@@ -69,9 +66,7 @@ pub struct Db {
 
 impl Default for Db {
     fn default() -> Self {
-        Self {
-            dsn: "sqlite://talos.db".into(),
-        }
+        Self { dsn: "sqlite://talos.db".into() }
     }
 }
 
@@ -172,12 +167,7 @@ pub struct LastUsed {
 
 impl Default for LastUsed {
     fn default() -> Self {
-        Self {
-            queue_size: 10_000,
-            flush_size: 100,
-            flush_interval: Duration::from_secs(30),
-            num_workers: 4,
-        }
+        Self { queue_size: 10_000, flush_size: 100, flush_interval: Duration::from_secs(30), num_workers: 4 }
     }
 }
 

@@ -125,9 +125,7 @@ impl FromStr for ScopeList {
         let mut scopes: Vec<String> = Vec::new();
         for scope in text.split(' ').filter(|part| !part.is_empty()) {
             if !text::is_scope(scope) {
-                return Err(PolicyValueError(
-                    "must be space-separated scopes of 1 to 128 characters",
-                ));
+                return Err(PolicyValueError("must be space-separated scopes of 1 to 128 characters"));
             }
             if scopes.iter().any(|seen| seen == scope) {
                 return Err(PolicyValueError("must not name a scope twice"));
@@ -161,9 +159,7 @@ impl FromStr for Audience {
         if (1..=255).contains(&text.chars().count()) && !text.chars().any(char::is_control) {
             Ok(Self(text.to_owned()))
         } else {
-            Err(PolicyValueError(
-                "must be 1 to 255 characters without control characters",
-            ))
+            Err(PolicyValueError("must be 1 to 255 characters without control characters"))
         }
     }
 }
@@ -228,9 +224,10 @@ fn plain_path(path: String) -> Result<String, &'static str> {
     }
     let inside = path.split('/').skip(1).collect::<Vec<_>>();
     let last = inside.len() - 1;
-    let odd = inside.iter().enumerate().any(|(index, segment)| {
-        (segment.is_empty() && index != last) || matches!(*segment, "." | "..")
-    });
+    let odd = inside
+        .iter()
+        .enumerate()
+        .any(|(index, segment)| (segment.is_empty() && index != last) || matches!(*segment, "." | ".."));
     if odd || path.contains(|c: char| ";\\?#".contains(c) || c.is_control()) {
         return Err("a path has no //, dot segments, query, fragment, ; or \\");
     }
@@ -241,9 +238,7 @@ fn plain_path(path: String) -> Result<String, &'static str> {
 fn template(path: String) -> Result<String, &'static str> {
     let path = plain_path(path)?;
     for segment in path.split('/') {
-        let name = segment
-            .strip_prefix('{')
-            .and_then(|rest| rest.strip_suffix('}'));
+        let name = segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
         let is_name = name.is_some_and(|name| {
             !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
         });
@@ -263,9 +258,7 @@ fn host<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Stri
             && (!host.contains(':') || host.parse::<std::net::Ipv6Addr>().is_ok())
     };
     if host.as_ref().is_some_and(|host| !allowed(host)) {
-        return Err(serde::de::Error::custom(
-            "must be a host name without port and brackets",
-        ));
+        return Err(serde::de::Error::custom("must be a host name without port and brackets"));
     }
     Ok(host)
 }
@@ -275,8 +268,5 @@ fn methods<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Stri
     if methods.iter().any(|method| !text::is_token(method)) {
         return Err(serde::de::Error::custom("must be methods such as GET"));
     }
-    Ok(methods
-        .into_iter()
-        .map(|method| method.to_ascii_uppercase())
-        .collect())
+    Ok(methods.into_iter().map(|method| method.to_ascii_uppercase()).collect())
 }

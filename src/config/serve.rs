@@ -82,10 +82,7 @@ impl Default for ServeHttp {
 pub enum ClientIpSource {
     /// The connection's peer. Ory's `CLIENT_IP_SOURCE_UNSPECIFIED` means the same.
     #[default]
-    #[serde(
-        rename = "CLIENT_IP_SOURCE_REMOTE_ADDR",
-        alias = "CLIENT_IP_SOURCE_UNSPECIFIED"
-    )]
+    #[serde(rename = "CLIENT_IP_SOURCE_REMOTE_ADDR", alias = "CLIENT_IP_SOURCE_UNSPECIFIED")]
     RemoteAddr,
     /// The `CF-Connecting-IP` header.
     #[serde(rename = "CLIENT_IP_SOURCE_CF_CONNECTING_IP")]
@@ -212,11 +209,7 @@ pub struct ServeMetrics {
 
 impl Default for ServeMetrics {
     fn default() -> Self {
-        Self {
-            host: "127.0.0.1".to_owned(),
-            port: 4422,
-            tls: Tls::default(),
-        }
+        Self { host: "127.0.0.1".to_owned(), port: 4422, tls: Tls::default() }
     }
 }
 
@@ -237,12 +230,7 @@ pub struct ServeAuthz {
 
 impl Default for ServeAuthz {
     fn default() -> Self {
-        Self {
-            host: "127.0.0.1".to_owned(),
-            port: 4423,
-            socket: None,
-            tls: Tls::default(),
-        }
+        Self { host: "127.0.0.1".to_owned(), port: 4423, socket: None, tls: Tls::default() }
     }
 }
 

@@ -39,17 +39,11 @@ impl Settings {
     }
 
     pub fn set_from_variable(&mut self, path: &str, value: Value, variable: &str) {
-        self.values.insert(
-            path.to_owned(),
-            (value, Origin::Variable(variable.to_owned())),
-        );
+        self.values.insert(path.to_owned(), (value, Origin::Variable(variable.to_owned())));
     }
 
     pub fn set_from_indexed(&mut self, path: &str, value: Value, variable: &str) {
-        self.values.insert(
-            path.to_owned(),
-            (value, Origin::Indexed(variable.to_owned())),
-        );
+        self.values.insert(path.to_owned(), (value, Origin::Indexed(variable.to_owned())));
     }
 
     /// Notes a problem of the file.
@@ -60,11 +54,7 @@ impl Settings {
 
     /// Notes a problem of any origin.
     pub fn problem_of(&mut self, key: &str, message: &str, origin: String) {
-        self.problems.push(Problem {
-            key: key.to_owned(),
-            message: message.to_owned(),
-            origin,
-        });
+        self.problems.push(Problem { key: key.to_owned(), message: message.to_owned(), origin });
     }
 
     /// The origin of what stands at `key`, which may go into a list.
@@ -113,9 +103,7 @@ fn put(mapping: &mut Mapping, path: &str, value: Value) {
             mapping.insert(Value::from(path), value);
         }
         Some((section, rest)) => {
-            let inner = mapping
-                .entry(Value::from(section))
-                .or_insert_with(|| Value::Mapping(Mapping::new()));
+            let inner = mapping.entry(Value::from(section)).or_insert_with(|| Value::Mapping(Mapping::new()));
             if let Value::Mapping(inner) = inner {
                 put(inner, rest, value);
             }
@@ -124,23 +112,15 @@ fn put(mapping: &mut Mapping, path: &str, value: Value) {
 }
 
 /// The key and the message for a value of `path` that was refused. Of a secret neither repeats anything of it.
-fn describe(
-    path: &str,
-    error: &serde_path_to_error::Error<serde_norway::Error>,
-) -> (String, String) {
+fn describe(path: &str, error: &serde_path_to_error::Error<serde_norway::Error>) -> (String, String) {
     let place = error.path().to_string();
     let inside = place.strip_prefix(path).unwrap_or("");
     if keys::is_secret(path) {
         // Up to the index: what follows may be a name that the file made up.
         let end = inside.find(']').map_or(0, |end| end + 1);
-        let field = ["value", "expires_at"]
-            .into_iter()
-            .find(|field| inside[end..].strip_prefix('.') == Some(field));
-        let key = format!(
-            "{path}{}{}",
-            &inside[..end],
-            field.map(|f| format!(".{f}")).unwrap_or_default()
-        );
+        let field =
+            ["value", "expires_at"].into_iter().find(|field| inside[end..].strip_prefix('.') == Some(field));
+        let key = format!("{path}{}{}", &inside[..end], field.map(|f| format!(".{f}")).unwrap_or_default());
         let message = match (field, keys::find(path).map(|key| key.kind)) {
             (Some("expires_at"), _) => {
                 "must be an RFC 3339 time such as 2026-01-31T00:00:00Z, or unix seconds"
@@ -153,20 +133,14 @@ fn describe(
         };
         return (key, message.to_owned());
     }
-    (
-        format!("{path}{inside}"),
-        plain_words(&error.inner().to_string()),
-    )
+    (format!("{path}{inside}"), plain_words(&error.inner().to_string()))
 }
 
 /// serde names Rust's types; people know ranges.
 fn plain_words(message: &str) -> String {
     let table = [
         ("expected u16", "expected a whole number from 0 to 65535"),
-        (
-            "expected u32",
-            "expected a whole number from 0 to 4294967295",
-        ),
+        ("expected u32", "expected a whole number from 0 to 4294967295"),
         ("expected u64", "expected a whole number from 0"),
         ("expected usize", "expected a whole number from 0"),
         ("expected f64", "expected a number"),

@@ -17,9 +17,7 @@ pub(super) fn load_with(yaml: &str, env: &[(&str, &str)]) -> Result<Loaded, Conf
 }
 
 pub(super) fn variables(env: &[(&str, &str)]) -> Vec<(String, String)> {
-    env.iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-        .collect()
+    env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
 pub(super) fn config(yaml: &str, env: &[(&str, &str)]) -> Config {
@@ -34,12 +32,7 @@ fn nothing_set_is_the_default() {
     let loaded = load(None, Vec::new()).unwrap();
     assert_eq!(loaded.config, Config::default());
     assert!(loaded.warnings.is_empty());
-    for yaml in [
-        "",
-        "# nothing\n",
-        "serve:\n",
-        "serve: {http: null}\ncache: {ttl: ~}\n",
-    ] {
+    for yaml in ["", "# nothing\n", "serve:\n", "serve: {http: null}\ncache: {ttl: ~}\n"] {
         assert_eq!(config(yaml, &[]), Config::default(), "{yaml:?}");
     }
 }
@@ -48,12 +41,7 @@ fn nothing_set_is_the_default() {
 fn defaults_are_the_documented_ones() {
     let c = Config::default();
     assert_eq!(c.serve.http.host, "127.0.0.1");
-    let ports = [
-        c.serve.http.port,
-        c.serve.public.port,
-        c.serve.metrics.port,
-        c.serve.authz.port,
-    ];
+    let ports = [c.serve.http.port, c.serve.public.port, c.serve.metrics.port, c.serve.authz.port];
     assert_eq!(ports, [4420, 4421, 4422, 4423]);
     assert_eq!(c.db.dsn.expose(), "sqlite://talos.db");
     assert_eq!(c.issuer(), "http://127.0.0.1:4420");
@@ -101,10 +89,7 @@ authz:
 "#,
         &[],
     );
-    assert_eq!(
-        c.serve.authz.socket.as_deref(),
-        Some(Path::new("/run/talos.sock"))
-    );
+    assert_eq!(c.serve.authz.socket.as_deref(), Some(Path::new("/run/talos.sock")));
     assert_eq!(c.log.level, LogLevel::Debug);
     let retired = &c.secrets.hmac.retired;
     assert_eq!(retired[0], Retired::new("old-one".into()));
@@ -113,33 +98,16 @@ authz:
     assert!(retired[1].is_live(1_769_817_599) && !retired[1].is_live(1_769_817_600));
     assert_eq!(c.issuer(), "https://talos.example");
     assert_eq!(c.credentials.api_keys.prefix.public_current, None);
-    assert_eq!(
-        c.credentials.api_keys.default_ttl,
-        Some(Duration::from_secs(30 * 86_400))
-    );
+    assert_eq!(c.credentials.api_keys.default_ttl, Some(Duration::from_secs(30 * 86_400)));
     assert_eq!(c.cache.ttl, Duration::from_secs(90));
     assert_eq!(c.authz.token_header, "x-token");
-    assert_eq!(
-        c.authz.sources[0],
-        CredentialSource::Header {
-            name: "x-api-key".to_owned(),
-            scheme: None
-        }
-    );
-    let [first, second] = &c.authz.routes[..] else {
-        panic!("two routes")
-    };
+    assert_eq!(c.authz.sources[0], CredentialSource::Header { name: "x-api-key".to_owned(), scheme: None });
+    let [first, second] = &c.authz.routes[..] else { panic!("two routes") };
     assert_eq!(first.host.as_deref(), Some("api.example"));
     assert_eq!(first.methods, ["GET"]);
-    assert_eq!(
-        first.path,
-        Some(PathMatch::Template("/users/{id}".to_owned()))
-    );
+    assert_eq!(first.path, Some(PathMatch::Template("/users/{id}".to_owned())));
     assert_eq!(first.mode, Some(RouteMode::Optional));
-    assert_eq!(
-        second.scopes.as_ref().unwrap().as_slice(),
-        ["a:read", "a:write"]
-    );
+    assert_eq!(second.scopes.as_ref().unwrap().as_slice(), ["a:read", "a:write"]);
     assert_eq!(second.visibility, Some(RouteVisibility::Secret));
 }
 
@@ -149,10 +117,7 @@ fn the_environment_wins() {
         "serve: {http: {port: 1}}\ncache: {ttl: 1m}\n",
         &[
             ("TALOS_SERVE_HTTP_PORT", "2"),
-            (
-                "TALOS_SERVE_HTTP_CLIENT_IP_SOURCE",
-                "CLIENT_IP_SOURCE_TRUE_CLIENT_IP",
-            ),
+            ("TALOS_SERVE_HTTP_CLIENT_IP_SOURCE", "CLIENT_IP_SOURCE_TRUE_CLIENT_IP"),
             ("TALOS_SECRETS_HMAC_CURRENT", SECRET),
             ("TALOS_CACHE_ENABLED", "FALSE"),
             ("TALOS_CACHE_TYPE", ""),
@@ -169,19 +134,14 @@ fn the_environment_wins() {
     assert_eq!(c.cache.kind, CacheType::Memory);
     assert_eq!(c.cache.ttl, Duration::from_secs(60));
     assert_eq!(c.consistency.relay, Duration::ZERO);
-    assert_eq!(
-        c.credentials.api_keys.prefix.public_current.as_deref(),
-        Some("pub")
-    );
+    assert_eq!(c.credentials.api_keys.prefix.public_current.as_deref(), Some("pub"));
 }
 
 #[test]
 fn lists_in_the_environment() {
     let values = |c: &Config| {
         let retired = c.secrets.hmac.retired.iter();
-        retired
-            .map(|entry| entry.value.expose().to_owned())
-            .collect::<Vec<_>>()
+        retired.map(|entry| entry.value.expose().to_owned()).collect::<Vec<_>>()
     };
     let name = "TALOS_SECRETS_HMAC_RETIRED";
     assert_eq!(values(&config("", &[(name, "a, b,")])), ["a", "b"]);
@@ -203,14 +163,8 @@ fn lists_in_the_environment() {
         &[
             ("TALOS_AUTHZ_SOURCES_0_HEADER", "X-Key"),
             ("TALOS_AUTHZ_SOURCES_1", "{query: key}"),
-            (
-                "TALOS_AUTHZ_ROUTES",
-                r#"[{"path":{"exact":"/"},"mode":"off"}]"#,
-            ),
-            (
-                "TALOS_MULTITENANCY_NETWORKS",
-                "[{hostname: a.example, id: one}]",
-            ),
+            ("TALOS_AUTHZ_ROUTES", r#"[{"path":{"exact":"/"},"mode":"off"}]"#),
+            ("TALOS_MULTITENANCY_NETWORKS", "[{hostname: a.example, id: one}]"),
         ],
     );
     assert_eq!(c.authz.sources.len(), 2);
@@ -244,28 +198,12 @@ fn unknown_variables_are_warnings_without_their_values() {
 
 #[test]
 fn the_serving_secret() {
-    let text = Config::default()
-        .require_serving_secret()
-        .unwrap_err()
-        .to_string();
+    let text = Config::default().require_serving_secret().unwrap_err().to_string();
     let mut lines = text.lines();
     assert_eq!(lines.next(), Some("project has no HMAC key configured"));
-    assert!(
-        lines
-            .next()
-            .unwrap()
-            .starts_with("secrets.hmac.current (TALOS_SECRETS_HMAC_CURRENT): ")
-    );
-    assert!(
-        config("secrets: {hmac: {current: ''}}", &[])
-            .require_serving_secret()
-            .is_err()
-    );
-    assert!(
-        config("", &[("TALOS_SECRETS_HMAC_CURRENT", SECRET)])
-            .require_serving_secret()
-            .is_ok()
-    );
+    assert!(lines.next().unwrap().starts_with("secrets.hmac.current (TALOS_SECRETS_HMAC_CURRENT): "));
+    assert!(config("secrets: {hmac: {current: ''}}", &[]).require_serving_secret().is_err());
+    assert!(config("", &[("TALOS_SECRETS_HMAC_CURRENT", SECRET)]).require_serving_secret().is_ok());
 }
 
 /// Puts a secret in every shape at every secret key, and under misspelt ones, and looks for it in all that is printed.
@@ -325,8 +263,7 @@ fn secrets_never_show() {
         for suffix in ["", "_0", "_0_VALUE", "_0_EXPIRES_AT", "_X"] {
             for shape in &shapes {
                 let name = format!("{}{suffix}", key.variable);
-                let text = match load(None, variables(&[(&name, shape), ("TALOS_CACHE_TTL", "0")]))
-                {
+                let text = match load(None, variables(&[(&name, shape), ("TALOS_CACHE_TTL", "0")])) {
                     Ok(loaded) => format!("{loaded:?}"),
                     Err(error) => format!("{error}\n{error:?}"),
                 };
@@ -335,41 +272,22 @@ fn secrets_never_show() {
             }
         }
     }
-    let c = config(
-        "",
-        &[
-            ("TALOS_SECRETS_HMAC_CURRENT", NEEDLE),
-            ("TALOS_DB_DSN", NEEDLE),
-        ],
-    );
+    let c = config("", &[("TALOS_SECRETS_HMAC_CURRENT", NEEDLE), ("TALOS_DB_DSN", NEEDLE)]);
     assert!(hidden(&format!("{c:?} {c:#?}")));
     assert!(seen > 500);
 }
 
 #[test]
 fn files_that_cannot_be_read() {
-    let text = load(Some(Path::new("/nowhere/talos.yaml")), Vec::new())
-        .unwrap_err()
-        .to_string();
-    assert!(
-        text.starts_with("/nowhere/talos.yaml: cannot be read: "),
-        "{text}"
-    );
+    let text = load(Some(Path::new("/nowhere/talos.yaml")), Vec::new()).unwrap_err().to_string();
+    assert!(text.starts_with("/nowhere/talos.yaml: cannot be read: "), "{text}");
     let dir = tempfile::tempdir().unwrap();
-    assert!(matches!(
-        load(Some(dir.path()), Vec::new()),
-        Err(ConfigError::Unreadable { .. })
-    ));
+    assert!(matches!(load(Some(dir.path()), Vec::new()), Err(ConfigError::Unreadable { .. })));
 }
 
 #[test]
 fn listen_addresses() {
-    let table = [
-        ("127.0.0.1", "127.0.0.1:1"),
-        ("::1", "[::1]:1"),
-        ("[::1]", "[::1]:1"),
-        ("", "0.0.0.0:1"),
-    ];
+    let table = [("127.0.0.1", "127.0.0.1:1"), ("::1", "[::1]:1"), ("[::1]", "[::1]:1"), ("", "0.0.0.0:1")];
     for (host, expected) in table {
         assert_eq!(listen_address(host, 1), expected);
     }

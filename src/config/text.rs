@@ -13,9 +13,7 @@ pub(super) fn optional<'de, D: Deserializer<'de>>(d: D) -> Result<Option<String>
 }
 
 /// As [`optional`], for a secret.
-pub(super) fn optional_secret<'de, D: Deserializer<'de>>(
-    d: D,
-) -> Result<Option<SecretString>, D::Error> {
+pub(super) fn optional_secret<'de, D: Deserializer<'de>>(d: D) -> Result<Option<SecretString>, D::Error> {
     Ok(Option::<SecretString>::deserialize(d)?.filter(|secret| !secret.is_empty()))
 }
 
@@ -26,10 +24,7 @@ pub(super) fn optional_path<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Pa
 
 /// RFC 9110 token: the letters of header names, methods and authentication schemes.
 pub(super) fn is_token(text: &str) -> bool {
-    !text.is_empty()
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
 /// What a key's or macaroon's prefix may be: `[A-Za-z0-9_]{1,16}`.
@@ -39,8 +34,5 @@ pub(super) fn is_prefix(text: &str) -> bool {
 
 /// RFC 6749 scope-token of 1 to 128 characters.
 pub(super) fn is_scope(text: &str) -> bool {
-    (1..=128).contains(&text.len())
-        && text
-            .bytes()
-            .all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
+    (1..=128).contains(&text.len()) && text.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
 }

@@ -11,26 +11,14 @@ type Row = (&'static str, fn(&Config) -> bool);
 
 const ROWS: &[Row] = &[
     ("cache.type", |c| c.cache.kind == CacheType::Redis),
-    ("cache.redis.addrs", |c| {
-        c.cache.redis.addrs != CacheRedis::default().addrs
-    }),
+    ("cache.redis.addrs", |c| c.cache.redis.addrs != CacheRedis::default().addrs),
     ("cache.redis.username", |c| c.cache.redis.username.is_some()),
     ("cache.redis.password", |c| c.cache.redis.password.is_some()),
-    ("cache.redis.db", |c| {
-        c.cache.redis.db != CacheRedis::default().db
-    }),
-    ("cache.redis.timeout", |c| {
-        c.cache.redis.timeout != CacheRedis::default().timeout
-    }),
-    ("cache.redis.check_timeout", |c| {
-        c.cache.redis.check_timeout != CacheRedis::default().check_timeout
-    }),
-    ("cache.redis.pool_size", |c| {
-        c.cache.redis.pool_size != CacheRedis::default().pool_size
-    }),
-    ("cache.redis.min_idle_conns", |c| {
-        c.cache.redis.min_idle_conns != CacheRedis::default().min_idle_conns
-    }),
+    ("cache.redis.db", |c| c.cache.redis.db != CacheRedis::default().db),
+    ("cache.redis.timeout", |c| c.cache.redis.timeout != CacheRedis::default().timeout),
+    ("cache.redis.check_timeout", |c| c.cache.redis.check_timeout != CacheRedis::default().check_timeout),
+    ("cache.redis.pool_size", |c| c.cache.redis.pool_size != CacheRedis::default().pool_size),
+    ("cache.redis.min_idle_conns", |c| c.cache.redis.min_idle_conns != CacheRedis::default().min_idle_conns),
     ("cache.redis.conn_max_idle_time", |c| {
         c.cache.redis.conn_max_idle_time != CacheRedis::default().conn_max_idle_time
     }),
@@ -38,74 +26,35 @@ const ROWS: &[Row] = &[
         c.cache.redis.conn_max_lifetime != CacheRedis::default().conn_max_lifetime
     }),
     ("cache.redis.tls.enabled", |c| c.cache.redis.tls.enabled),
-    ("cache.redis.tls.ca_file", |c| {
-        c.cache.redis.tls.ca_file.is_some()
-    }),
-    ("cache.redis.tls.cert_file", |c| {
-        c.cache.redis.tls.cert_file.is_some()
-    }),
-    ("cache.redis.tls.key_file", |c| {
-        c.cache.redis.tls.key_file.is_some()
-    }),
-    ("cache.redis.tls.server_name", |c| {
-        c.cache.redis.tls.server_name.is_some()
-    }),
+    ("cache.redis.tls.ca_file", |c| c.cache.redis.tls.ca_file.is_some()),
+    ("cache.redis.tls.cert_file", |c| c.cache.redis.tls.cert_file.is_some()),
+    ("cache.redis.tls.key_file", |c| c.cache.redis.tls.key_file.is_some()),
+    ("cache.redis.tls.server_name", |c| c.cache.redis.tls.server_name.is_some()),
     ("rate_limit.enabled", |c| c.rate_limit.enabled),
     ("multitenancy.enabled", |c| c.multitenancy.enabled),
     ("tracing.enabled", |c| c.tracing.enabled),
-    ("serve.http.tls.cert_file", |c| {
-        c.serve.http.tls.cert_file.is_some()
-    }),
-    ("serve.http.tls.key_file", |c| {
-        c.serve.http.tls.key_file.is_some()
-    }),
-    ("serve.http.tls.client_ca_file", |c| {
-        c.serve.http.tls.client_ca_file.is_some()
-    }),
-    ("serve.public.tls.cert_file", |c| {
-        c.serve.public.tls.cert_file.is_some()
-    }),
-    ("serve.public.tls.key_file", |c| {
-        c.serve.public.tls.key_file.is_some()
-    }),
-    ("serve.public.tls.client_ca_file", |c| {
-        c.serve.public.tls.client_ca_file.is_some()
-    }),
-    ("serve.metrics.tls.cert_file", |c| {
-        c.serve.metrics.tls.cert_file.is_some()
-    }),
-    ("serve.metrics.tls.key_file", |c| {
-        c.serve.metrics.tls.key_file.is_some()
-    }),
-    ("serve.metrics.tls.client_ca_file", |c| {
-        c.serve.metrics.tls.client_ca_file.is_some()
-    }),
-    ("serve.authz.tls.cert_file", |c| {
-        c.serve.authz.tls.cert_file.is_some()
-    }),
-    ("serve.authz.tls.key_file", |c| {
-        c.serve.authz.tls.key_file.is_some()
-    }),
-    ("serve.authz.tls.client_ca_file", |c| {
-        c.serve.authz.tls.client_ca_file.is_some()
-    }),
-    ("serve.http.auth.mode", |c| {
-        c.serve.http.auth.mode != AuthMode::None
-    }),
+    ("serve.http.tls.cert_file", |c| c.serve.http.tls.cert_file.is_some()),
+    ("serve.http.tls.key_file", |c| c.serve.http.tls.key_file.is_some()),
+    ("serve.http.tls.client_ca_file", |c| c.serve.http.tls.client_ca_file.is_some()),
+    ("serve.public.tls.cert_file", |c| c.serve.public.tls.cert_file.is_some()),
+    ("serve.public.tls.key_file", |c| c.serve.public.tls.key_file.is_some()),
+    ("serve.public.tls.client_ca_file", |c| c.serve.public.tls.client_ca_file.is_some()),
+    ("serve.metrics.tls.cert_file", |c| c.serve.metrics.tls.cert_file.is_some()),
+    ("serve.metrics.tls.key_file", |c| c.serve.metrics.tls.key_file.is_some()),
+    ("serve.metrics.tls.client_ca_file", |c| c.serve.metrics.tls.client_ca_file.is_some()),
+    ("serve.authz.tls.cert_file", |c| c.serve.authz.tls.cert_file.is_some()),
+    ("serve.authz.tls.key_file", |c| c.serve.authz.tls.key_file.is_some()),
+    ("serve.authz.tls.client_ca_file", |c| c.serve.authz.tls.client_ca_file.is_some()),
+    ("serve.http.auth.mode", |c| c.serve.http.auth.mode != AuthMode::None),
     ("serve.http.cors.enabled", |c| c.serve.http.cors.enabled),
     ("serve.public.cors.enabled", |c| c.serve.public.cors.enabled),
     ("audit.file", |c| c.audit.file.is_some()),
     ("audit.key", |c| c.audit.key.is_some()),
     ("authz.sources", |c| {
-        c.authz
-            .sources
-            .iter()
-            .any(|source| !matches!(source, CredentialSource::Header { .. }))
+        c.authz.sources.iter().any(|source| !matches!(source, CredentialSource::Header { .. }))
     }),
     ("authz.routes", |c| !c.authz.routes.is_empty()),
-    ("consistency.deny_file", |c| {
-        c.consistency.deny_file.is_some()
-    }),
+    ("consistency.deny_file", |c| c.consistency.deny_file.is_some()),
     ("quota.api_keys_max", |c| c.quota.api_keys_max.is_some()),
     ("credentials.derived_tokens.jwt.signing_keys.urls", |c| {
         let urls = &c.credentials.derived_tokens.jwt.signing_keys.urls;
@@ -149,9 +98,7 @@ mod tests {
         let mut config = Config::default();
         config.cache.kind = CacheType::Redis;
         config.db.dsn = "postgres://user:hunter2@db/talos".into();
-        config.authz.sources = vec![CredentialSource::Cookie {
-            name: "key".to_owned(),
-        }];
+        config.authz.sources = vec![CredentialSource::Cookie { name: "key".to_owned() }];
         let texts = config.unsupported();
         let expected = ["cache.type", "authz.sources", "db.dsn"]
             .map(|key| format!("{key}: not supported by this version; remove it"));

@@ -24,12 +24,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError::NoHmacKey`] when `secrets.hmac.current` is unset.
     pub fn require_serving_secret(&self) -> Result<(), ConfigError> {
-        self.secrets
-            .hmac
-            .current
-            .as_ref()
-            .map(drop)
-            .ok_or(ConfigError::NoHmacKey)
+        self.secrets.hmac.current.as_ref().map(drop).ok_or(ConfigError::NoHmacKey)
     }
 }
 
@@ -63,15 +58,11 @@ fn listeners(config: &Config, problems: &mut Problems) {
         listeners.push(("serve.authz", &serve.authz.host, serve.authz.port));
     }
     for (index, (name, host, port)) in listeners.iter().enumerate() {
-        let clash = listeners[..index].iter().find(|(_, other, other_port)| {
-            *port != 0 && port == other_port && hosts_overlap(host, other)
-        });
+        let clash = listeners[..index]
+            .iter()
+            .find(|(_, other, other_port)| *port != 0 && port == other_port && hosts_overlap(host, other));
         if let Some((other, ..)) = clash {
-            add(
-                problems,
-                &format!("{name}.port"),
-                format!("is {other}'s address already"),
-            );
+            add(problems, &format!("{name}.port"), format!("is {other}'s address already"));
         }
     }
     for (name, tls) in [
@@ -104,25 +95,13 @@ fn hosts_overlap(a: &str, b: &str) -> bool {
 fn tls_files(listener: &str, tls: &Tls, problems: &mut Problems) {
     match (&tls.cert_file, &tls.key_file) {
         (Some(_), None) => {
-            add(
-                problems,
-                &format!("{listener}.tls.key_file"),
-                "is needed beside cert_file",
-            );
+            add(problems, &format!("{listener}.tls.key_file"), "is needed beside cert_file");
         }
         (None, Some(_)) => {
-            add(
-                problems,
-                &format!("{listener}.tls.cert_file"),
-                "is needed beside key_file",
-            );
+            add(problems, &format!("{listener}.tls.cert_file"), "is needed beside key_file");
         }
         (None, None) if tls.client_ca_file.is_some() => {
-            add(
-                problems,
-                &format!("{listener}.tls.cert_file"),
-                "is needed beside client_ca_file",
-            );
+            add(problems, &format!("{listener}.tls.cert_file"), "is needed beside client_ca_file");
         }
         _ => {}
     }
@@ -144,31 +123,17 @@ fn open_admin(config: &Config, problems: &mut Problems) {
 fn is_loopback(host: &str) -> bool {
     let address = host.trim_matches(['[', ']']);
     host.eq_ignore_ascii_case("localhost")
-        || address
-            .parse::<IpAddr>()
-            .is_ok_and(|address| address.to_canonical().is_loopback())
+        || address.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 fn secrets(config: &Config, problems: &mut Problems) {
     let hmac = &config.secrets.hmac;
-    if hmac
-        .current
-        .as_ref()
-        .is_some_and(|secret| secret.expose().chars().count() < MIN_SECRET)
-    {
-        add(
-            problems,
-            "secrets.hmac.current",
-            "must have at least 32 characters",
-        );
+    if hmac.current.as_ref().is_some_and(|secret| secret.expose().chars().count() < MIN_SECRET) {
+        add(problems, "secrets.hmac.current", "must have at least 32 characters");
     }
     for (index, retired) in hmac.retired.iter().enumerate() {
         if retired.value.is_empty() {
-            add(
-                problems,
-                &format!("secrets.hmac.retired[{index}]"),
-                "must not be empty",
-            );
+            add(problems, &format!("secrets.hmac.retired[{index}]"), "must not be empty");
         }
     }
     if config.db.dsn.is_empty() {
@@ -179,11 +144,7 @@ fn secrets(config: &Config, problems: &mut Problems) {
     }
     for (index, retired) in config.credentials.issuer_retired.iter().enumerate() {
         if retired.value.is_empty() {
-            add(
-                problems,
-                &format!("credentials.issuer_retired[{index}]"),
-                "must not be empty",
-            );
+            add(problems, &format!("credentials.issuer_retired[{index}]"), "must not be empty");
         }
     }
     let urls = &config.credentials.derived_tokens.jwt.signing_keys.urls;
@@ -191,11 +152,7 @@ fn secrets(config: &Config, problems: &mut Problems) {
         let known = ["base64://", "file://", "https://"];
         if !known.iter().any(|scheme| url.expose().starts_with(scheme)) {
             let key = format!("credentials.derived_tokens.jwt.signing_keys.urls[{index}]");
-            add(
-                problems,
-                &key,
-                "must begin with base64://, file:// or https://",
-            );
+            add(problems, &key, "must begin with base64://, file:// or https://");
         }
     }
 }
@@ -206,28 +163,13 @@ fn prefixes(config: &Config, problems: &mut Problems) {
     const MACAROON: &str = "credentials.derived_tokens.macaroon.prefix";
     let api = &config.credentials.api_keys.prefix;
     let macaroon = &config.credentials.derived_tokens.macaroon.prefix;
-    let secret = named(
-        format!("{SECRET}.current"),
-        Some(&api.current),
-        &api.retired,
-    );
-    let mut public = named(
-        format!("{SECRET}.public_current"),
-        api.public_current.as_ref(),
-        &api.public_retired,
-    );
-    let macaroon = named(
-        format!("{MACAROON}.current"),
-        Some(&macaroon.current),
-        &macaroon.retired,
-    );
+    let secret = named(format!("{SECRET}.current"), Some(&api.current), &api.retired);
+    let mut public =
+        named(format!("{SECRET}.public_current"), api.public_current.as_ref(), &api.public_retired);
+    let macaroon = named(format!("{MACAROON}.current"), Some(&macaroon.current), &macaroon.retired);
     for (key, prefix) in secret.iter().chain(&public).chain(&macaroon) {
         if !text::is_prefix(prefix) {
-            add(
-                problems,
-                key,
-                "must be 1 to 16 letters, digits and underscores",
-            );
+            add(problems, key, "must be 1 to 16 letters, digits and underscores");
         }
     }
     let secret_texts: BTreeSet<&str> = secret.iter().map(|(_, prefix)| *prefix).collect();
@@ -240,10 +182,7 @@ fn prefixes(config: &Config, problems: &mut Problems) {
     for (key, prefix) in &macaroon {
         // A macaroon is known by `<prefix>_v1_` at its start, so a key's prefix must not begin with that either.
         let start = format!("{prefix}_v1_");
-        if public
-            .iter()
-            .any(|(_, other)| other == prefix || other.starts_with(&start))
-        {
+        if public.iter().any(|(_, other)| other == prefix || other.starts_with(&start)) {
             add(problems, key, "is an API key's prefix too");
         }
     }
@@ -260,18 +199,11 @@ fn named<'a>(
         .iter()
         .enumerate()
         .map(|(index, entry)| (format!("{retired_key}[{index}]"), entry.value.as_str()));
-    current
-        .into_iter()
-        .map(|prefix| (current_key.clone(), prefix.as_str()))
-        .chain(retired)
-        .collect()
+    current.into_iter().map(|prefix| (current_key.clone(), prefix.as_str())).chain(retired).collect()
 }
 
 fn durations(config: &Config, problems: &mut Problems) {
-    let (keys, tokens) = (
-        &config.credentials.api_keys,
-        &config.credentials.derived_tokens,
-    );
+    let (keys, tokens) = (&config.credentials.api_keys, &config.credentials.derived_tokens);
     let (cache, consistency) = (&config.cache, &config.consistency);
     for (key, duration) in [
         ("cache.ttl", cache.ttl),
@@ -291,10 +223,7 @@ fn durations(config: &Config, problems: &mut Problems) {
         ("authz.token_ttl", Some(config.authz.token_ttl)),
         ("credentials.api_keys.default_ttl", keys.default_ttl),
         ("credentials.api_keys.max_ttl", Some(keys.max_ttl)),
-        (
-            "credentials.derived_tokens.default_ttl",
-            Some(tokens.default_ttl),
-        ),
+        ("credentials.derived_tokens.default_ttl", Some(tokens.default_ttl)),
         ("credentials.derived_tokens.max_ttl", Some(tokens.max_ttl)),
     ] {
         if duration.is_some_and(|duration| duration < Duration::from_secs(1)) {
@@ -303,18 +232,8 @@ fn durations(config: &Config, problems: &mut Problems) {
     }
     let longest = "credentials.derived_tokens.max_ttl";
     for (key, duration, limit, limit_key) in [
-        (
-            "authz.token_ttl",
-            config.authz.token_ttl,
-            tokens.max_ttl,
-            longest,
-        ),
-        (
-            "credentials.derived_tokens.default_ttl",
-            tokens.default_ttl,
-            tokens.max_ttl,
-            longest,
-        ),
+        ("authz.token_ttl", config.authz.token_ttl, tokens.max_ttl, longest),
+        ("credentials.derived_tokens.default_ttl", tokens.default_ttl, tokens.max_ttl, longest),
         (
             "credentials.api_keys.default_ttl",
             keys.default_ttl.unwrap_or_default(),
@@ -327,11 +246,7 @@ fn durations(config: &Config, problems: &mut Problems) {
         }
     }
     if consistency.poll >= consistency.lease {
-        add(
-            problems,
-            "consistency.poll",
-            "must be below consistency.lease",
-        );
+        add(problems, "consistency.poll", "must be below consistency.lease");
     }
 }
 
@@ -347,11 +262,7 @@ fn sizes(config: &Config, problems: &mut Problems) {
         }
     }
     if config.cache.kind == CacheType::Redis && config.cache.redis.addrs.is_empty() {
-        add(
-            problems,
-            "cache.redis.addrs",
-            "must name at least one server",
-        );
+        add(problems, "cache.redis.addrs", "must name at least one server");
     }
     if !(0.0..=1.0).contains(&config.tracing.sample_rate) {
         add(problems, "tracing.sample_rate", "must be from 0 to 1");
@@ -370,36 +281,21 @@ fn authz(config: &Config, problems: &mut Problems) {
         add(problems, "authz.sources", "must name at least one source");
     }
     for (index, source) in authz.sources.iter().enumerate() {
-        if authz.sources[..index]
-            .iter()
-            .any(|other| read_the_same(source, other))
-        {
+        if authz.sources[..index].iter().any(|other| read_the_same(source, other)) {
             let key = format!("authz.sources[{index}]");
             add(problems, &key, "reads what an earlier source reads");
         }
     }
     // Names are compared as Envoy's underscore handling leaves them.
     if authz.token_header.replace('_', "-").starts_with("x-talos-") {
-        add(
-            problems,
-            "authz.token_header",
-            "must not begin with x-talos-, which is ours",
-        );
+        add(problems, "authz.token_header", "must not begin with x-talos-, which is ours");
     }
     if authz.client_address == ClientAddress::Xff && authz.trusted_hops == 0 {
-        add(
-            problems,
-            "authz.trusted_hops",
-            "must be at least 1 with client_address xff",
-        );
+        add(problems, "authz.trusted_hops", "must be at least 1 with client_address xff");
     }
     let allowed = |b: u8| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\';
     if authz.realm.is_empty() || !authz.realm.bytes().all(allowed) {
-        add(
-            problems,
-            "authz.realm",
-            "must be printable ASCII without \" and \\",
-        );
+        add(problems, "authz.realm", "must be printable ASCII without \" and \\");
     }
 }
 
@@ -407,14 +303,8 @@ fn authz(config: &Config, problems: &mut Problems) {
 fn read_the_same(a: &CredentialSource, b: &CredentialSource) -> bool {
     match (a, b) {
         (
-            CredentialSource::Header {
-                name: a,
-                scheme: scheme_a,
-            },
-            CredentialSource::Header {
-                name: b,
-                scheme: scheme_b,
-            },
+            CredentialSource::Header { name: a, scheme: scheme_a },
+            CredentialSource::Header { name: b, scheme: scheme_b },
         ) => {
             a == b
                 && match (scheme_a, scheme_b) {

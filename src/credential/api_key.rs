@@ -78,11 +78,7 @@ impl<'a> Parts<'a> {
         let secret = secrets
             .verifying(now)
             .find(|secret| bool::from(checksum_of(secret, self.signed).ct_eq(&checksum)))?;
-        Some(Proof {
-            key_id,
-            issued_at,
-            secret_expires: secret.expires(),
-        })
+        Some(Proof { key_id, issued_at, secret_expires: secret.expires() })
     }
 
     /// `<unix seconds>:<uuid>`
@@ -116,8 +112,7 @@ pub fn is_prefix(text: &str) -> bool {
 
 fn is_base58(text: &str) -> bool {
     let excluded = |byte| matches!(byte, b'0' | b'O' | b'I' | b'l');
-    text.bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() && !excluded(byte))
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() && !excluded(byte))
 }
 
 fn checksum_of(secret: &HmacSecret, signed: &str) -> [u8; 32] {

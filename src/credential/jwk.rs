@@ -76,8 +76,7 @@ impl SigningKey {
             Signer::Ed25519(pair) => Some(pair.sign(message).as_ref().to_vec()),
             Signer::Rsa(pair) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
-                pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message, &mut signature)
-                    .ok()?;
+                pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message, &mut signature).ok()?;
                 Some(signature)
             }
         }
@@ -241,9 +240,7 @@ fn rsa(jwk: &Value) -> Result<Option<Signer>, &'static str> {
         other_prime_infos: None,
     };
     let der = Zeroizing::new(der.to_der().map_err(|_| problem)?);
-    RsaKeyPair::from_der(&der)
-        .map(|pair| Some(Signer::Rsa(pair)))
-        .map_err(|_| problem)
+    RsaKeyPair::from_der(&der).map(|pair| Some(Signer::Rsa(pair))).map_err(|_| problem)
 }
 
 /// A type of key that can be made.
@@ -266,7 +263,7 @@ pub fn generate(new: NewKey, kid: Option<&str>, rng: &Rng) -> Result<Map<String,
             let seed = Zeroizing::new(rng.bytes::<32>());
             let pair = Ed25519KeyPair::from_seed_unchecked(&*seed).map_err(|_| unable)?;
             let x = BASE64URL.encode(pair.public_key().as_ref());
-            let d = BASE64URL.encode(&*seed);
+            let d = BASE64URL.encode(seed.as_slice());
             (json!({ "kty": "OKP", "crv": "Ed25519", "x": x, "d": d }), "EdDSA")
         }
         NewKey::Rsa(bits) => {

@@ -107,11 +107,7 @@ pub fn signed_len(signer: &SigningKey, claims_json: &str) -> usize {
 }
 
 fn unsigned(signer: &SigningKey, claims_json: &str) -> String {
-    let header = Header {
-        alg: &format!("{:?}", signer.algorithm()),
-        typ: "JWT",
-        kid: signer.kid(),
-    };
+    let header = Header { alg: &format!("{:?}", signer.algorithm()), typ: "JWT", kid: signer.kid() };
     let header = serde_json::to_vec(&header).expect("three texts serialise");
     let mut token = String::with_capacity((header.len() + claims_json.len()) * 4 / 3 + 512);
     BASE64URL.encode_string(header, &mut token);

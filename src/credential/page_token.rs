@@ -69,10 +69,7 @@ pub fn open(
         .find_map(|secret| cipher(secret).decrypt(&Nonce::from(*nonce), sealed).ok())?;
     let content: Sealed<'_> = serde_json::from_slice(&content).ok()?;
     let ours = content.n == network.to_string() && content.l == listing;
-    ours.then(|| Cursor {
-        created: Timestamp::from_micros(content.c),
-        key_id: content.k,
-    })
+    ours.then(|| Cursor { created: Timestamp::from_micros(content.c), key_id: content.k })
 }
 
 fn cipher(secret: &HmacSecret) -> XSalsa20Poly1305 {

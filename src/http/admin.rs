@@ -8,8 +8,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::wire::{
-    DeriveBody, DeriveOut, ImportBody, IssueBody, IssueOut, KeyOut, ListImportedOut, ListIssuedOut, ListQuery,
-    RevokeBody, TokenOut, VerifyBody, VerifyOut, reason, scopes, ttl,
+    DeriveBody, DeriveOut, ImportBody, IssueBody, IssueOut, KeyOut, ListImportedOut, ListIssuedOut,
+    RevokeBody, TokenOut, VerifyBody, VerifyOut, list_request, reason, scopes, ttl,
 };
 use super::{Context, Peer, body, json, no_such_resource};
 use crate::config::ClientIpSource;
@@ -18,7 +18,7 @@ use crate::error::{ApiError, Reason};
 use crate::key::{KeyKind, NetworkId, Revocation, RevocationReason, Status};
 use crate::secret::SecretString;
 use crate::service::verify::{Attempt, CacheResult, CacheUse, Identity, Unavailable};
-use crate::service::{DeriveRequest, ImportRequest, KeyRequest, ListRequest, Listed};
+use crate::service::{DeriveRequest, ImportRequest, KeyRequest, Listed};
 
 type Answer = Result<Response, ApiError>;
 
@@ -51,45 +51,41 @@ async fn get(context: &Context, kind: KeyKind, id: &str) -> Answer {
     ok(StatusCode::OK, &KeyOut::new(&key, context.service.clock.now()))
 }
 
-type ListQueryResult = Result<Query<ListQuery>, axum::extract::rejection::QueryRejection>;
+type ListQuery = Result<Query<Vec<(String, String)>>, axum::extract::rejection::QueryRejection>;
 
-pub async fn list_issued(State(context): State<Context>, query: ListQueryResult) -> Answer {
+pub async fn list_issued(State(context): State<Context>, query: ListQuery) -> Answer {
     let Listed { keys, next_page_token } = list(&context, KeyKind::Issued, query).await?;
     let now = context.service.clock.now();
     let issued_api_keys = keys.iter().map(|key| KeyOut::new(key, now)).collect();
     ok(StatusCode::OK, &ListIssuedOut { issued_api_keys, next_page_token })
 }
 
-pub async fn list_imported(State(context): State<Context>, query: ListQueryResult) -> Answer {
+pub async fn list_imported(State(context): State<Context>, query: ListQuery) -> Answer {
     let Listed { keys, next_page_token } = list(&context, KeyKind::Imported, query).await?;
     let now = context.service.clock.now();
     let imported_api_keys = keys.iter().map(|key| KeyOut::new(key, now)).collect();
     ok(StatusCode::OK, &ListImportedOut { imported_api_keys, next_page_token })
 }
 
-async fn list(context: &Context, kind: KeyKind, query: ListQueryResult) -> Result<Listed, ApiError> {
-    let Query(query) = query.map_err(|_| {
-        ApiError::field("query", "must be page_size, page_token and filter, each once at most")
-    })?;
-    let page_size = match query.page_size.as_deref() {
-        None | Some("") => 0,
-        // More than fits is cut to the largest page, as the API promises for any large number.
-        Some(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => text.parse().unwrap_or(u32::MAX),
-        Some(_) => return Err(ApiError::field("page_size", "must be a number from 0")),
-    };
-    let request = ListRequest {
-        page_size,
-        page_token: query.page_token.unwrap_or_default(),
-        filter: query.filter.unwrap_or_default(),
-    };
+async fn list(context: &Context, kind: KeyKind, query: ListQuery) -> Result<Listed, ApiError> {
+    let Query(pairs) = query.map_err(|_| ApiError::field("query", "must be UTF-8"))?;
+    let request = list_request(pairs)?;
     context.service.list(NetworkId::SINGLE, kind, request).await
 }
 
-pub async fn act_on_issued(State(context): State<Context>, Path(id): Path<String>, request: Request) -> Answer {
+pub async fn act_on_issued(
+    State(context): State<Context>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Answer {
     act(&context, Some(KeyKind::Issued), &id, request).await
 }
 
-pub async fn act_on_imported(State(context): State<Context>, Path(id): Path<String>, request: Request) -> Answer {
+pub async fn act_on_imported(
+    State(context): State<Context>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Answer {
     act(&context, Some(KeyKind::Imported), &id, request).await
 }
 
@@ -180,7 +176,9 @@ pub async fn derive(State(context): State<Context>, request: Request) -> Answer 
         Some("TOKEN_ALGORITHM_MACAROON") => {
             return Err(ApiError::field("algorithm", "macaroons are not supported by this version"));
         }
-        Some(_) => return Err(ApiError::field("algorithm", "must be one of the TOKEN_ALGORITHM_… of the API")),
+        Some(_) => {
+            return Err(ApiError::field("algorithm", "must be one of the TOKEN_ALGORITHM_… of the API"));
+        }
     }
     let credential = body.credential.unwrap_or_default();
     let request = DeriveRequest {
@@ -209,7 +207,8 @@ fn presented(credential: &SecretString) -> Result<Presented<'_>, ApiError> {
             ..ApiError::new(Reason::CredentialRequired, "credential: is required")
         });
     }
-    Presented::new(credential.expose()).ok_or_else(|| ApiError::field("credential", "must be 16384 bytes at most"))
+    Presented::new(credential.expose())
+        .ok_or_else(|| ApiError::field("credential", "must be 16384 bytes at most"))
 }
 
 /// `no-store` spares the cache altogether, `no-cache` (and its HTTP/1.0 form) only the reading.

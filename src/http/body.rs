@@ -51,10 +51,14 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
 fn explain(path: &str, message: &str) -> ApiError {
     let at = |name: &str| match path {
         "." | "?" => name.to_owned(),
+        // The path may end with the field itself already.
+        path if path == name || path.ends_with(&format!(".{name}")) => path.to_owned(),
         path => format!("{path}.{name}"),
     };
     let message = message.split(" at line ").next().unwrap_or_default();
-    for (opening, problem) in [("unknown field `", "is not a known field"), ("duplicate field `", "stands there twice")] {
+    for (opening, problem) in
+        [("unknown field `", "is not a known field"), ("duplicate field `", "stands there twice")]
+    {
         let name = message.strip_prefix(opening).and_then(|rest| rest.split_once('`'));
         if let Some((name, _)) = name {
             let name: String = name.chars().take(128).collect();

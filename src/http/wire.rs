@@ -18,7 +18,7 @@ use crate::key::{
     Visibility,
 };
 use crate::secret::SecretString;
-use crate::service::{ImportRequest, KeyRequest};
+use crate::service::{ImportRequest, KeyRequest, ListRequest};
 
 /// Longest `request_id`, in characters.
 const MAX_REQUEST_ID: usize = 36;
@@ -99,12 +99,30 @@ pub struct DeriveBody {
     pub custom_claims: Option<Map<String, Value>>,
 }
 
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields)]
-pub struct ListQuery {
-    pub page_size: Option<String>,
-    pub page_token: Option<String>,
-    pub filter: Option<String>,
+/// Reads the query of a listing.
+pub fn list_request(pairs: Vec<(String, String)>) -> Result<ListRequest, ApiError> {
+    let mut request = ListRequest::default();
+    let mut seen = vec![];
+    for (name, value) in pairs {
+        if seen.contains(&name) {
+            return Err(ApiError::field(name, "stands there twice"));
+        }
+        match name.as_str() {
+            "page_token" => request.page_token = value,
+            "filter" => request.filter = value,
+            "page_size" if value.bytes().all(|byte| byte.is_ascii_digit()) => {
+                // More than fits is cut to the largest page, like any large number.
+                request.page_size = if value.is_empty() { 0 } else { value.parse().unwrap_or(u32::MAX) };
+            }
+            "page_size" => return Err(ApiError::field(name, "must be a number from 0")),
+            _ => {
+                let name: String = name.chars().take(128).collect();
+                return Err(ApiError::field(name, "is not a known parameter"));
+            }
+        }
+        seen.push(name);
+    }
+    Ok(request)
 }
 
 impl TryFrom<IssueBody> for KeyRequest {
@@ -178,7 +196,8 @@ fn span(name: &'static str, text: Option<&str>) -> Result<Option<Duration>, ApiE
 /// A reason to revoke.
 pub fn reason(name: Option<&str>) -> Result<RevocationReason, ApiError> {
     let names = "must be one of the REVOCATION_REASON_… of the API";
-    let reason = name.map(|name| RevocationReason::from_name(name).ok_or_else(|| ApiError::field("reason", names)));
+    let reason =
+        name.map(|name| RevocationReason::from_name(name).ok_or_else(|| ApiError::field("reason", names)));
     Ok(reason.transpose()?.unwrap_or_default())
 }
 

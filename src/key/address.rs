@@ -24,9 +24,9 @@ impl AddressList {
             return Err(FieldError::new("must be 100 CIDR blocks at most"));
         }
         let parse = |(index, text): (usize, &S)| {
-            text.as_ref().parse().map_err(|_| {
-                FieldError(format!("[{index}] must be a CIDR block such as 10.0.0.0/8").into())
-            })
+            text.as_ref()
+                .parse()
+                .map_err(|_| FieldError(format!("[{index}] must be a CIDR block such as 10.0.0.0/8").into()))
         };
         let blocks: Result<Vec<IpNet>, _> = texts.iter().enumerate().map(parse).collect();
         Ok(Self(blocks?.into()))

@@ -25,9 +25,7 @@ fn label(text: &str) -> Result<Arc<str>, FieldError> {
     if within && !text.chars().any(char::is_control) {
         Ok(text.into())
     } else {
-        Err(FieldError::new(
-            "must be 1 to 255 characters without control characters",
-        ))
+        Err(FieldError::new("must be 1 to 255 characters without control characters"))
     }
 }
 

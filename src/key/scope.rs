@@ -25,9 +25,7 @@ impl Scope {
         if fits && text.bytes().all(allowed) {
             Ok(Self(text.into()))
         } else {
-            Err(FieldError::new(
-                "must be 1 to 128 printable ASCII characters without space, `\"` and `\\`",
-            ))
+            Err(FieldError::new("must be 1 to 128 printable ASCII characters without space, `\"` and `\\`"))
         }
     }
 
@@ -93,8 +91,7 @@ impl Scopes {
 
     /// Whether these grant `required`.
     pub fn grant(&self, required: &Scope) -> bool {
-        self.iter()
-            .any(|granted| covers(granted.as_str(), required.as_str()))
+        self.iter().any(|granted| covers(granted.as_str(), required.as_str()))
     }
 
     /// Whether these grant every one of `required`.

@@ -23,9 +23,7 @@ impl Status {
 
     /// From the name in the API.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Active, Self::Revoked, Self::Expired]
-            .into_iter()
-            .find(|status| status.name() == name)
+        [Self::Active, Self::Revoked, Self::Expired].into_iter().find(|status| status.name() == name)
     }
 }
 
@@ -67,9 +65,7 @@ impl Visibility {
 
     /// From the name in the API.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Secret, Self::Public]
-            .into_iter()
-            .find(|visibility| visibility.name() == name)
+        [Self::Secret, Self::Public].into_iter().find(|visibility| visibility.name() == name)
     }
 }
 

@@ -52,7 +52,11 @@ impl Service {
     ///
     /// # Errors
     /// When the parent can't be used, more is asked for than it has, or nothing can be signed.
-    pub async fn derive_jwt(&self, network: NetworkId, request: DeriveRequest<'_>) -> Result<Derived, ApiError> {
+    pub async fn derive_jwt(
+        &self,
+        network: NetworkId,
+        request: DeriveRequest<'_>,
+    ) -> Result<Derived, ApiError> {
         let settings = self.snapshot();
         if classify(request.credential, &settings.macaroon_prefixes).is_derived() {
             let problem = "credential: a derived token can't be derived from";
@@ -89,20 +93,18 @@ impl Service {
         let scopes = if request.scopes.is_empty() { &key.scopes } else { &request.scopes };
         if !key.scopes.grant_all(scopes) {
             let problem = "scopes: must be a subset of the parent key's";
-            return Err(ApiError { field: Some("scopes".into()), ..ApiError::new(Reason::Forbidden, problem) });
+            return Err(ApiError {
+                field: Some("scopes".into()),
+                ..ApiError::new(Reason::Forbidden, problem)
+            });
         }
         let now = self.clock.now();
         // A default that doesn't fit is cut to the parent's end; a life that was asked for is not.
         if request.ttl.is_some() && entry.hard_expiry.is_some_and(|end| end < now.plus(ttl)) {
             return Err(ApiError::field("ttl", "must not go beyond the parent key's own end"));
         }
-        let terms = Terms {
-            ttl,
-            ends: entry.hard_expiry,
-            audiences: &request.audiences,
-            scopes,
-            custom: &custom,
-        };
+        let terms =
+            Terms { ttl, ends: entry.hard_expiry, audiences: &request.audiences, scopes, custom: &custom };
         let minted = mint(&settings, &self.rng, now, key, &terms).map_err(|error| {
             tracing::error!(%error, "no token can be derived");
             let reason = match error {
@@ -123,11 +125,10 @@ impl Service {
 
 fn parent_error(denial: Denial) -> ApiError {
     let reason = match denial {
-        Denial::NotFound => Reason::ApiKeyNotFound,
         Denial::Expired => Reason::ApiKeyExpired,
         Denial::Revoked => Reason::ApiKeyRevoked,
         Denial::AddressNotAllowed => Reason::IpNotAllowed,
-        Denial::SignatureInvalid | Denial::AudienceMismatch => Reason::ParentKeyInvalid,
+        Denial::NotFound | Denial::SignatureInvalid | Denial::AudienceMismatch => Reason::ParentKeyInvalid,
     };
     ApiError::new(reason, format!("credential: {denial}"))
 }

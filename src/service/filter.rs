@@ -31,7 +31,8 @@ pub fn parse(text: &str) -> Result<Filter, &'static str> {
         }
         rest = after.trim_start();
         if !rest.is_empty() {
-            rest = rest.strip_prefix("AND").filter(|rest| rest.starts_with(char::is_whitespace)).ok_or(FORM)?;
+            rest =
+                rest.strip_prefix("AND").filter(|rest| rest.starts_with(char::is_whitespace)).ok_or(FORM)?;
             rest = rest.trim_start();
             if rest.is_empty() {
                 return Err(FORM);

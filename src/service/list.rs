@@ -35,7 +35,12 @@ impl Service {
     ///
     /// # Errors
     /// When filter or page token can't be used, or the database fails.
-    pub async fn list(&self, network: NetworkId, kind: KeyKind, request: ListRequest) -> Result<Listed, ApiError> {
+    pub async fn list(
+        &self,
+        network: NetworkId,
+        kind: KeyKind,
+        request: ListRequest,
+    ) -> Result<Listed, ApiError> {
         let settings = self.snapshot();
         let now = self.clock.now();
         let filter = filter::parse(&request.filter).map_err(|problem| ApiError::field("filter", problem))?;
@@ -52,7 +57,8 @@ impl Service {
             0 => DEFAULT_PAGE,
             size => size.min(MAX_PAGE),
         };
-        let page = self.store.list_keys(network, kind, filter, after, size, now).await.map_err(unavailable)?;
+        let page =
+            self.store.list_keys(network, kind, filter, after, size, now).await.map_err(unavailable)?;
         let next_page_token = match page.keys.last().filter(|_| page.more) {
             Some(last) => {
                 let cursor = Cursor { created: last.created, key_id: last.id.to_string() };

@@ -18,7 +18,9 @@ pub enum MintError {
     #[error("no signing key is configured (credentials.derived_tokens.jwt.signing_keys.urls)")]
     NoKey,
     /// The key to sign with isn't there.
-    #[error("the signing key {0:?} (credentials.derived_tokens.jwt.signing_key_id) is in none of the key sets")]
+    #[error(
+        "the signing key {0:?} (credentials.derived_tokens.jwt.signing_key_id) is in none of the key sets"
+    )]
     NoSuchKey(String),
     /// The library refused to sign.
     #[error("the token could not be signed")]
@@ -55,21 +57,28 @@ pub struct Terms<'a> {
 ///
 /// # Errors
 /// When there is nothing to sign with.
-pub fn mint(settings: &Settings, rng: &Rng, now: Timestamp, key: &Key, terms: &Terms<'_>) -> Result<Minted, MintError> {
+pub fn mint(
+    settings: &Settings,
+    rng: &Rng,
+    now: Timestamp,
+    key: &Key,
+    terms: &Terms<'_>,
+) -> Result<Minted, MintError> {
     let signer = signer(settings)?;
     let expires = terms.ends.into_iter().fold(now.plus(terms.ttl), Timestamp::min);
     let claims_json = claims(settings, rng, now, expires, key, terms);
     let token = jwt::sign(signer, &claims_json).ok_or(MintError::Refused)?;
-    Ok(Minted {
-        token,
-        claims_json,
-        issued_at: now,
-        expires: Timestamp::from_secs(expires.as_secs()),
-    })
+    Ok(Minted { token, claims_json, issued_at: now, expires: Timestamp::from_secs(expires.as_secs()) })
 }
 
 /// How long the token would be, in bytes; None when there is nothing to sign with.
-pub fn minted_len(settings: &Settings, rng: &Rng, now: Timestamp, key: &Key, terms: &Terms<'_>) -> Option<usize> {
+pub fn minted_len(
+    settings: &Settings,
+    rng: &Rng,
+    now: Timestamp,
+    key: &Key,
+    terms: &Terms<'_>,
+) -> Option<usize> {
     let claims = claims(settings, rng, now, now.plus(terms.ttl), key, terms);
     Some(jwt::signed_len(signer(settings).ok()?, &claims))
 }

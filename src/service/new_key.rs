@@ -63,7 +63,8 @@ impl Service {
         let prefix = match request.visibility {
             Visibility::Secret => &settings.secret_prefix,
             Visibility::Public => settings.public_prefix.as_ref().ok_or_else(|| {
-                let problem = "no publishable key can be issued without credentials.api_keys.prefix.public_current";
+                let problem =
+                    "no publishable key can be issued without credentials.api_keys.prefix.public_current";
                 ApiError::field("visibility", problem)
             })?,
         };
@@ -105,10 +106,10 @@ impl Service {
         if let Some(ttl) = request.ttl {
             check_ttl(settings, ttl)?;
         }
-        let idempotency = request.request_id.clone().map(|request_id| Request {
-            id: request_id,
-            fingerprint: fingerprint(&request, subject),
-        });
+        let idempotency = request
+            .request_id
+            .clone()
+            .map(|request_id| Request { id: request_id, fingerprint: fingerprint(&request, subject) });
         let key = Key {
             network,
             id,
@@ -150,10 +151,9 @@ impl Service {
                 field: Some("request_id".into()),
                 ..ApiError::new(Reason::Conflict, "request_id: was used before, with another body")
             }),
-            Inserted::IdTaken => Err(ApiError::new(
-                Reason::ApiKeyExists,
-                "this API key has been imported already",
-            )),
+            Inserted::IdTaken => {
+                Err(ApiError::new(Reason::ApiKeyExists, "this API key has been imported already"))
+            }
         }
     }
 }
@@ -171,7 +171,8 @@ fn check_ttl(settings: &Settings, ttl: Duration) -> Result<(), ApiError> {
 
 /// A hash of everything that the request asks for: under the same id, the same hash must come again.
 fn fingerprint(request: &KeyRequest, subject: &str) -> String {
-    let KeyRequest { name, actor, scopes, ttl, metadata, visibility, addresses, rate_policy, request_id: _ } = request;
+    let KeyRequest { name, actor, scopes, ttl, metadata, visibility, addresses, rate_policy, request_id: _ } =
+        request;
     let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     let rate_policy = rate_policy.map(|policy| (policy.quota, policy.window.as_micros(), policy.unit.name()));
     let everything = serde_json::json!([

@@ -43,7 +43,10 @@ impl Service {
         reason: RevocationReason,
     ) -> Result<(), ApiError> {
         if reason == RevocationReason::PrivilegeWithdrawn {
-            return Err(ApiError::field("reason", "REVOCATION_REASON_PRIVILEGE_WITHDRAWN is for admins only"));
+            return Err(ApiError::field(
+                "reason",
+                "REVOCATION_REASON_PRIVILEGE_WITHDRAWN is for admins only",
+            ));
         }
         let settings = self.snapshot();
         let credential = Presented::new(credential).ok_or_else(unknown_credential)?;
@@ -53,13 +56,7 @@ impl Service {
                 "credential: a derived token can't be revoked; revoke the key that it was derived from",
             ));
         }
-        let attempt = Attempt {
-            network,
-            credential,
-            client: None,
-            audiences: &[],
-            cache: CacheUse::None,
-        };
+        let attempt = Attempt { network, credential, client: None, audiences: &[], cache: CacheUse::None };
         let verification = self.verify(&settings, &attempt).await.map_err(|Unavailable| {
             ApiError::new(Reason::ServiceUnavailable, "the database gives no answer; try again")
         })?;
@@ -97,8 +94,5 @@ impl Service {
 }
 
 fn unknown_credential() -> ApiError {
-    ApiError::new(
-        Reason::UnknownCredential,
-        "credential: is not that of a key which can be revoked here",
-    )
+    ApiError::new(Reason::UnknownCredential, "credential: is not that of a key which can be revoked here")
 }

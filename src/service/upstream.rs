@@ -14,12 +14,8 @@ use crate::key::{Key, Scopes};
 use crate::settings::Settings;
 
 /// The headers that upstream believes. Whatever a client sends under these names is taken away.
-pub const IDENTITY_HEADERS: [&str; 4] = [
-    "x-talos-key-id",
-    "x-talos-actor-id",
-    "x-talos-scopes",
-    "x-talos-network-id",
-];
+pub const IDENTITY_HEADERS: [&str; 4] =
+    ["x-talos-key-id", "x-talos-actor-id", "x-talos-scopes", "x-talos-network-id"];
 
 /// What all header names of ours begin with.
 pub const HEADER_PREFIX: &str = "x-talos-";
@@ -86,9 +82,11 @@ impl Service {
             scopes_len(&key.scopes),
             key.network.to_string().len(),
         ];
-        let identity: usize = IDENTITY_HEADERS.iter().zip(values).map(|(name, value)| line(name, value)).sum();
+        let identity: usize =
+            IDENTITY_HEADERS.iter().zip(values).map(|(name, value)| line(name, value)).sum();
         if token + identity > MAX_HEADERS_LEN {
-            let problem = "the headers made of scopes, metadata, addresses and actor would be larger than 8 KiB";
+            let problem =
+                "the headers made of scopes, metadata, addresses and actor would be larger than 8 KiB";
             return Err(ApiError::field("scopes", problem));
         }
         Ok(())

@@ -104,17 +104,18 @@ impl Service {
         if entry.generation != settings.generation || !self.usable(&entry, now) {
             return None;
         }
-        Some(Verification {
-            verdict: judged(entry, now, attempt.client),
-            cache: CacheResult::Hit,
-        })
+        Some(Verification { verdict: judged(entry, now, attempt.client), cache: CacheResult::Hit })
     }
 
     /// Judges a credential.
     ///
     /// # Errors
     /// [`Unavailable`] when no tier can tell: that is never a denial.
-    pub async fn verify(&self, settings: &Settings, attempt: &Attempt<'_>) -> Result<Verification, Unavailable> {
+    pub async fn verify(
+        &self,
+        settings: &Settings,
+        attempt: &Attempt<'_>,
+    ) -> Result<Verification, Unavailable> {
         if let Some(verification) = self.verify_cached(settings, attempt) {
             return Ok(verification);
         }

@@ -39,7 +39,8 @@ impl Dsn {
             match name {
                 "max_conns" => {
                     let connections = value.parse().ok().filter(|count| *count > 0);
-                    parsed.max_connections = connections.ok_or(StoreError::Dsn("max_conns must be a number above 0"))?;
+                    parsed.max_connections =
+                        connections.ok_or(StoreError::Dsn("max_conns must be a number above 0"))?;
                 }
                 "max_conn_lifetime" => parsed.max_lifetime = span(value)?,
                 "max_conn_idle_time" => parsed.idle_time = span(value)?,
@@ -56,8 +57,9 @@ impl Dsn {
 }
 
 fn span(text: &str) -> Result<Option<Duration>, StoreError> {
-    let span = duration::parse(text)
-        .map_err(|_| StoreError::Dsn("max_conn_lifetime and max_conn_idle_time must be durations such as 30m"))?;
+    let span = duration::parse(text).map_err(|_| {
+        StoreError::Dsn("max_conn_lifetime and max_conn_idle_time must be durations such as 30m")
+    })?;
     Ok(Some(span).filter(|span| !span.is_zero()))
 }
 
@@ -67,7 +69,8 @@ mod tests {
 
     #[test]
     fn pool_settings_are_ours_and_the_rest_the_drivers() {
-        let dsn = Dsn::parse("sqlite:///tmp/a.db?max_conns=5&_fk=true&cache=private&max_conn_idle_time=1m").unwrap();
+        let dsn = Dsn::parse("sqlite:///tmp/a.db?max_conns=5&_fk=true&cache=private&max_conn_idle_time=1m")
+            .unwrap();
         assert_eq!(dsn.url, "sqlite:///tmp/a.db?mode=rwc&cache=private");
         assert_eq!(dsn.max_connections, 5);
         assert_eq!(dsn.idle_time, Some(Duration::from_secs(60)));

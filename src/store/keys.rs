@@ -106,7 +106,8 @@ async fn insert_key(inner: Arc<Inner>, NewKey { mut key, request }: NewKey) -> R
             .fetch_optional(&mut *transaction)
             .await?;
         if let Some(row) = row {
-            let same = row.try_get::<Option<String>, _>("request_fingerprint")?.as_ref() == Some(&request.fingerprint);
+            let same = row.try_get::<Option<String>, _>("request_fingerprint")?.as_ref()
+                == Some(&request.fingerprint);
             return Ok(match same {
                 true => Inserted::Repeated(Box::new(read_key(&row)?)),
                 false => Inserted::RequestConflict,

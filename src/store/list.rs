@@ -47,7 +47,9 @@ impl Store {
                 "revocation_reason IS NULL AND (superseded_at IS NULL OR superseded_at > {now_text})"
             );
             sql += &match status {
-                Status::Active => format!(" AND {unended} AND (expires_at IS NULL OR expires_at > {now_text})"),
+                Status::Active => {
+                    format!(" AND {unended} AND (expires_at IS NULL OR expires_at > {now_text})")
+                }
                 Status::Expired => format!(" AND {unended} AND expires_at <= {now_text}"),
                 Status::Revoked => {
                     format!(" AND (revocation_reason IS NOT NULL OR superseded_at <= {now_text})")

@@ -80,9 +80,7 @@ pub(super) async fn log_mutation(
     key_id: KeyId,
     at: Timestamp,
 ) -> Result<Mutation, StoreError> {
-    sqlx::query("UPDATE mutation_counter SET n = n + 1 WHERE id = 1")
-        .execute(&mut **transaction)
-        .await?;
+    sqlx::query("UPDATE mutation_counter SET n = n + 1 WHERE id = 1").execute(&mut **transaction).await?;
     let n: i64 = sqlx::query_scalar("SELECT n FROM mutation_counter WHERE id = 1")
         .fetch_one(&mut **transaction)
         .await?;

@@ -8,8 +8,8 @@ use sqlx::any::AnyRow;
 use super::StoreError;
 use crate::clock::Timestamp;
 use crate::key::{
-    ActorId, AddressList, Key, KeyId, KeyKind, KeyName, Metadata, NetworkId, RatePolicy, RateUnit, Revocation,
-    RevocationReason, Scopes, Visibility,
+    ActorId, AddressList, Key, KeyId, KeyKind, KeyName, Metadata, NetworkId, RatePolicy, RateUnit,
+    Revocation, RevocationReason, Scopes, Visibility,
 };
 
 /// The columns of a key, in the order in which [`bind_key`] binds them.

@@ -104,7 +104,8 @@ struct Now {
 
 impl Collector for Now {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let mut put = |name: &str, help: &str, metric: &dyn EncodeReading| metric.put(&mut encoder, name, help);
+        let mut put =
+            |name: &str, help: &str, metric: &dyn EncodeReading| metric.put(&mut encoder, name, help);
         put("store_key_reads", "Key rows asked of the database", &ConstCounter::new(self.key_reads))?;
         put("cache_keys", "Keys held by L1", &ConstGauge::new(self.keys_cached as i64))?;
         put(
@@ -121,11 +122,17 @@ impl Collector for Now {
 }
 
 trait EncodeReading {
-    fn put(&self, encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str) -> Result<(), std::fmt::Error>;
+    fn put(&self, encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str)
+    -> Result<(), std::fmt::Error>;
 }
 
 impl<M: EncodeMetric> EncodeReading for M {
-    fn put(&self, encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str) -> Result<(), std::fmt::Error> {
+    fn put(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        name: &str,
+        help: &str,
+    ) -> Result<(), std::fmt::Error> {
         self.encode(encoder.encode_descriptor(name, help, None, self.metric_type())?)
     }
 }

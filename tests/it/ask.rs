@@ -77,48 +77,29 @@ impl Ask {
                 raw_value,
                 value: String::new(),
             });
-            http.header_map = Some(HeaderMap {
-                headers: headers.collect(),
-            });
+            http.header_map = Some(HeaderMap { headers: headers.collect() });
         } else {
             for (name, value) in headers {
                 let value = String::from_utf8(value).must("a header value for the text form");
                 // In this form Envoy joins headers of one name.
-                http.headers
-                    .entry(name)
-                    .and_modify(|all| *all = format!("{all},{value}"))
-                    .or_insert(value);
+                http.headers.entry(name).and_modify(|all| *all = format!("{all},{value}")).or_insert(value);
             }
         }
         let source = self.source.as_deref().unwrap_or("127.0.0.1");
         let attributes = AttributeContext {
-            source: Some(Peer {
-                address: Some(socket(source)),
-                ..Peer::default()
-            }),
-            request: Some(Request {
-                time: None,
-                http: Some(http),
-            }),
+            source: Some(Peer { address: Some(socket(source)), ..Peer::default() }),
+            request: Some(Request { time: None, http: Some(http) }),
             context_extensions: self.extensions.clone(),
             ..AttributeContext::default()
         };
-        CheckRequest {
-            attributes: Some(attributes),
-        }
+        CheckRequest { attributes: Some(attributes) }
     }
 }
 
 fn socket(ip: &str) -> Address {
     let port_specifier = Some(PortSpecifier::PortValue(40_000));
-    let socket = SocketAddress {
-        address: ip.to_owned(),
-        port_specifier,
-        ..SocketAddress::default()
-    };
-    Address {
-        address: Some(address::Address::SocketAddress(socket)),
-    }
+    let socket = SocketAddress { address: ip.to_owned(), port_specifier, ..SocketAddress::default() };
+    Address { address: Some(address::Address::SocketAddress(socket)) }
 }
 
 #[derive(Debug, PartialEq)]
@@ -139,10 +120,7 @@ impl Verdict {
     pub fn allowed(self) -> Allowed {
         assert_eq!(self.code(), Some(0), "{self:?}");
         match self.0.http_response {
-            Some(HttpResponse::OkResponse(ok)) => Allowed {
-                ok,
-                metadata: self.0.dynamic_metadata,
-            },
+            Some(HttpResponse::OkResponse(ok)) => Allowed { ok, metadata: self.0.dynamic_metadata },
             other => panic!("allowed without an OkHttpResponse: {other:?}"),
         }
     }
@@ -154,10 +132,7 @@ impl Verdict {
             Some(HttpResponse::DeniedResponse(denied)) => {
                 let code = denied.status.as_ref().must("a refusal's HTTP status").code;
                 assert_eq!(code, status, "{denied:?}");
-                Denied {
-                    headers: pairs(&denied.headers),
-                    body: denied.body,
-                }
+                Denied { headers: pairs(&denied.headers), body: denied.body }
             }
             other => panic!("refused without a DeniedHttpResponse: {other:?}"),
         }
@@ -171,29 +146,18 @@ pub struct Allowed {
 
 impl Allowed {
     pub fn header(&self, name: &str) -> Option<String> {
-        pairs(&self.ok.headers)
-            .into_iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value)
+        pairs(&self.ok.headers).into_iter().find(|(key, _)| key == name).map(|(_, value)| value)
     }
 
     pub fn removes(&self, name: &str) -> bool {
-        self.ok
-            .headers_to_remove
-            .iter()
-            .any(|removed| removed.eq_ignore_ascii_case(name))
+        self.ok.headers_to_remove.iter().any(|removed| removed.eq_ignore_ascii_case(name))
     }
 
     /// The JWT that goes upstream.
     #[track_caller]
     pub fn token(&self) -> String {
-        let value = self
-            .header("authorization")
-            .must("an authorization header for the upstream");
-        value
-            .strip_prefix("Bearer ")
-            .must("a bearer token")
-            .to_owned()
+        let value = self.header("authorization").must("an authorization header for the upstream");
+        value.strip_prefix("Bearer ").must("a bearer token").to_owned()
     }
 
     /// A text, or a list of texts, of the dynamic metadata.
@@ -209,11 +173,9 @@ impl Allowed {
 fn json(kind: &Kind) -> Value {
     match kind {
         Kind::StringValue(text) => text.as_str().into(),
-        Kind::ListValue(list) => list
-            .values
-            .iter()
-            .map(|value| json(value.kind.as_ref().must("a value")))
-            .collect(),
+        Kind::ListValue(list) => {
+            list.values.iter().map(|value| json(value.kind.as_ref().must("a value"))).collect()
+        }
         other => panic!("neither a text nor a list: {other:?}"),
     }
 }
@@ -225,19 +187,14 @@ pub struct Denied {
 
 impl Denied {
     pub fn header(&self, name: &str) -> Option<&str> {
-        let found = self
-            .headers
-            .iter()
-            .find(|(key, _)| key.eq_ignore_ascii_case(name));
+        let found = self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
     }
 }
 
 fn pairs(options: &[HeaderValueOption]) -> Vec<(String, String)> {
     let headers = options.iter().filter_map(|option| option.header.as_ref());
-    headers
-        .map(|header| (header.key.clone(), text(header)))
-        .collect()
+    headers.map(|header| (header.key.clone(), text(header))).collect()
 }
 
 fn text(header: &HeaderValue) -> String {

@@ -29,11 +29,7 @@ impl Edge {
         let talos = setup.start().await;
         let envoy = Envoy::start(upstream.port, talos.authz, changes).await;
         upstream.take(); // what Envoy's start needed
-        Edge {
-            envoy,
-            talos,
-            upstream,
-        }
+        Edge { envoy, talos, upstream }
     }
 
     async fn send(&self, version: Version, call: Call) -> Reply {
@@ -49,11 +45,7 @@ impl Edge {
     /// Sends a request that must be refused with this status, and must not reach the upstream.
     async fn refuses(&self, version: Version, call: Call, status: u16) -> Reply {
         let reply = self.send(version, call).await.expect(status);
-        assert_eq!(
-            self.upstream.take().len(),
-            0,
-            "a refused request reached the upstream"
-        );
+        assert_eq!(self.upstream.take().len(), 0, "a refused request reached the upstream");
         reply
     }
 

@@ -34,18 +34,10 @@ impl Envoy {
         let dir = tempfile::tempdir().must("a directory for Envoy");
         let (edge, admin) = (Base::local(free_port()), Base::local(free_port()));
         let mut config = std::fs::read_to_string(CONFIG).must(CONFIG);
-        let ports = [
-            (10_000, edge.0.port()),
-            (10_001, admin.0.port()),
-            (10_080, upstream),
-            (4_423, authz.0.port()),
-        ];
+        let ports =
+            [(10_000, edge.0.port()), (10_001, admin.0.port()), (10_080, upstream), (4_423, authz.0.port())];
         for (shipped, ours) in ports {
-            replace(
-                &mut config,
-                &format!("port_value: {shipped} }}"),
-                &format!("port_value: {ours} }}"),
-            );
+            replace(&mut config, &format!("port_value: {shipped} }}"), &format!("port_value: {ours} }}"));
         }
         // What is tested is what is decided, not how fast a debug build does it on a busy machine.
         replace(&mut config, "0.25s", "10s");
@@ -64,18 +56,11 @@ impl Envoy {
             "warning",
         ]);
         let process = Process::spawn("Envoy", command, &dir.path().join("envoy.log"));
-        let mut envoy = Envoy {
-            process,
-            _dir: dir,
-            edge,
-        };
+        let mut envoy = Envoy { process, _dir: dir, edge };
         until("Envoy answers and calls Talos healthy", async || {
             if let Some(status) = envoy.process.ended() {
                 let log = envoy.process.log();
-                assert!(
-                    log.contains("Address already in use"),
-                    "Envoy ended with {status}:\n{log}"
-                );
+                assert!(log.contains("Address already in use"), "Envoy ended with {status}:\n{log}");
                 return Some(None);
             }
             is_ready(edge, admin, authz).await.then_some(Some(()))
@@ -88,10 +73,7 @@ impl Envoy {
 /// Replaces a text that must be there: else the shipped file has changed, and the test would run with something else.
 #[track_caller]
 fn replace(config: &mut String, old: &str, new: &str) {
-    assert!(
-        config.contains(old),
-        "envoy/envoy.yaml has no {old:?} any more"
-    );
+    assert!(config.contains(old), "envoy/envoy.yaml has no {old:?} any more");
     *config = config.replace(old, new);
 }
 

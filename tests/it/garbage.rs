@@ -65,11 +65,8 @@ async fn mutated_requests_never_get_in() {
     let real = key.secret.clone();
     send(&talos, &mut random, count(), move |random| {
         // No context extensions: a mutation must not be able to write `talos.mode: off`.
-        let credential = if random.below(2) == 0 {
-            looks_issued(random, &real)
-        } else {
-            "never-imported".to_owned()
-        };
+        let credential =
+            if random.below(2) == 0 { looks_issued(random, &real) } else { "never-imported".to_owned() };
         let mut bytes = with_credential(random, credential.into_bytes()).encode_to_vec();
         for _ in 0..random.between(1, 8) {
             mutate(random, &mut bytes);
@@ -97,11 +94,7 @@ where
                     let message = make(&mut random);
                     let answer = grpc.check_bytes(message.clone()).await;
                     let answer = answer.must("the connection lives");
-                    assert!(
-                        !passes(&answer),
-                        "let in: {}",
-                        String::from_utf8_lossy(&message)
-                    );
+                    assert!(!passes(&answer), "let in: {}", String::from_utf8_lossy(&message));
                 }
             });
         }
@@ -119,11 +112,7 @@ fn passes(answer: &Answer) -> bool {
 async fn still_works(mut talos: Talos, secret: &str) {
     talos.check(Ask::bearer(secret)).await.allowed();
     assert!(talos.process.ended().is_none(), "the process has ended");
-    assert!(
-        !talos.process.log().contains("panicked"),
-        "something panicked:\n{}",
-        talos.process.log()
-    );
+    assert!(!talos.process.log().contains("panicked"), "something panicked:\n{}", talos.process.log());
 }
 
 /// A credential in one of the places for one, in one of the two forms of headers.
@@ -136,16 +125,11 @@ fn with_credential(
     let mut ask = match random.below(4) {
         0 => Ask::default().header("x-api-key", credential),
         1 => Ask::default().header("Authorization", bearer),
-        2 => Ask::default()
-            .header("authorization", bearer)
-            .header("x-api-key", credential),
+        2 => Ask::default().header("authorization", bearer).header("x-api-key", credential),
         _ => Ask::default().header("authorization", bearer),
     };
     if random.below(4) == 0 {
-        ask = ask
-            .from("2001:db8::1")
-            .header("x-talos-actor-id", "mallory")
-            .header("cookie", "a=b");
+        ask = ask.from("2001:db8::1").header("x-talos-actor-id", "mallory").header("cookie", "a=b");
     }
     if !is_text || random.below(2) == 0 {
         ask = ask.raw();
@@ -158,28 +142,13 @@ fn looks_issued(random: &mut Random, real: &str) -> String {
     let prefix = *random.pick(&["ory_ak", "prod", "x", "a_b_c_d_e_f_g_h1", "ory_ak_v1"]);
     let (head, checksum) = real.rsplit_once('_').must("a checksum");
     match random.below(7) {
-        0 => format!(
-            "{prefix}_v1_{}_{}",
-            base58_text(random, 20, 120),
-            base58_text(random, 10, 50)
-        ),
+        0 => format!("{prefix}_v1_{}_{}", base58_text(random, 20, 120), base58_text(random, 10, 50)),
         1 => {
-            let text = format!(
-                "{}:{}",
-                random.between(1_700_000_000, 1_900_000_000),
-                uuid(random)
-            );
-            format!(
-                "{prefix}_v1_{}_{}",
-                base58(text.as_bytes()),
-                base58(&random.bytes(32))
-            )
+            let text = format!("{}:{}", random.between(1_700_000_000, 1_900_000_000), uuid(random));
+            format!("{prefix}_v1_{}_{}", base58(text.as_bytes()), base58(&random.bytes(32)))
         }
         2 => format!("{head}_{}", base58(&random.bytes(32))),
-        3 => format!(
-            "{head}_{}",
-            &checksum[..random.between(10, checksum.len() - 1)]
-        ),
+        3 => format!("{head}_{}", &checksum[..random.between(10, checksum.len() - 1)]),
         4 => format!("{head}_{checksum}{}", base58_text(random, 1, 30)),
         5 => format!("{head}_1{checksum}"),
         _ => {
@@ -195,11 +164,7 @@ fn looks_issued(random: &mut Random, real: &str) -> String {
                 _ => '2',
             };
             let changed: String = letters.into_iter().collect();
-            if changed == real {
-                format!("{real}2")
-            } else {
-                changed
-            }
+            if changed == real { format!("{real}2") } else { changed }
         }
     }
 }
@@ -209,14 +174,8 @@ fn other_garbage(random: &mut Random, real: &str, token: &str) -> Vec<u8> {
     loop {
         let credential = any_garbage(random, real, token);
         let is_blank = |byte: &u8| *byte <= b' ';
-        let start = credential
-            .iter()
-            .position(|byte| !is_blank(byte))
-            .unwrap_or(0);
-        let end = credential
-            .iter()
-            .rposition(|byte| !is_blank(byte))
-            .map_or(0, |last| last + 1);
+        let start = credential.iter().position(|byte| !is_blank(byte)).unwrap_or(0);
+        let end = credential.iter().rposition(|byte| !is_blank(byte)).map_or(0, |last| last + 1);
         let trimmed = &credential[start..end.max(start)];
         if trimmed != real.as_bytes() && trimmed != token.as_bytes() {
             return credential;
@@ -239,13 +198,7 @@ fn any_garbage(random: &mut Random, real: &str, token: &str) -> Vec<u8> {
         4 => flipped(random, real),
         5 => flipped(random, token),
         6 => token.as_bytes()[..random.below(token.len())].to_vec(),
-        7 => format!(
-            "eyJ{}.{}.{}",
-            base64(random),
-            base64(random),
-            base64(random)
-        )
-        .into_bytes(),
+        7 => format!("eyJ{}.{}.{}", base64(random), base64(random), base64(random)).into_bytes(),
         8 => format!("mc_v1_{}", base64(random)).into_bytes(),
         9 if random.below(20) == 0 => {
             let length = random.between(10_000, 100_000);
@@ -308,13 +261,7 @@ fn base64(random: &mut Random) -> String {
 
 fn uuid(random: &mut Random) -> String {
     let hex = |random: &mut Random, length| random.text("0123456789abcdef", length);
-    let (a, b, c, d, e) = (
-        hex(random, 8),
-        hex(random, 4),
-        hex(random, 3),
-        hex(random, 3),
-        hex(random, 12),
-    );
+    let (a, b, c, d, e) = (hex(random, 8), hex(random, 4), hex(random, 3), hex(random, 3), hex(random, 12));
     format!("{a}-{b}-4{c}-8{d}-{e}")
 }
 
@@ -335,13 +282,7 @@ fn base58(bytes: &[u8]) -> String {
     }
     let letters = BASE58.as_bytes();
     let ones = std::iter::repeat_n('1', zeros);
-    ones.chain(
-        digits
-            .iter()
-            .rev()
-            .map(|digit| char::from(letters[usize::from(*digit)])),
-    )
-    .collect()
+    ones.chain(digits.iter().rev().map(|digit| char::from(letters[usize::from(*digit)]))).collect()
 }
 
 #[test]

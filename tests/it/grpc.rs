@@ -36,9 +36,7 @@ pub struct Grpc {
 
 impl Grpc {
     pub async fn connect(base: Base) -> Result<Grpc, String> {
-        let stream = TcpStream::connect(base.0)
-            .await
-            .map_err(|error| error.to_string())?;
+        let stream = TcpStream::connect(base.0).await.map_err(|error| error.to_string())?;
         let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
         let (sender, connection) = handshake.await.map_err(|error| error.to_string())?;
         tokio::spawn(connection);
@@ -47,10 +45,7 @@ impl Grpc {
 
     /// A Check that must be decided.
     pub async fn check(&self, request: &CheckRequest) -> Verdict {
-        let answer = self
-            .check_bytes(request.encode_to_vec())
-            .await
-            .must("a Check");
+        let answer = self.check_bytes(request.encode_to_vec()).await.must("a Check");
         answer.verdict().must("a Check that is decided")
     }
 
@@ -64,24 +59,14 @@ impl Grpc {
         let message = framed(&request.encode_to_vec());
         let (rest, body) = mpsc::unbounded_channel();
         let half = message.len() / 2;
-        rest.send(message.slice(..half))
-            .must("sending half a message");
+        rest.send(message.slice(..half)).must("sending half a message");
         let grpc = self.clone();
         let answer = tokio::spawn(async move { grpc.call(CHECK, ChannelBody(body).boxed()).await });
-        SlowCheck {
-            rest,
-            missing: message.slice(half..),
-            answer,
-        }
+        SlowCheck { rest, missing: message.slice(half..), answer }
     }
 
     pub async fn health(&self, service: &str) -> Result<Health, String> {
-        let answer = self
-            .call(
-                HEALTH_CHECK,
-                Full::new(framed(&health_request(service))).boxed(),
-            )
-            .await?;
+        let answer = self.call(HEALTH_CHECK, Full::new(framed(&health_request(service))).boxed()).await?;
         Ok(match answer.code {
             0 => Health::decode(&answer.message),
             code => Health::Refused(code),
@@ -91,14 +76,8 @@ impl Grpc {
     /// Follows a service's health.
     pub async fn watch(&self, service: &str) -> Watch {
         let body = Full::new(framed(&health_request(service))).boxed();
-        let response = self
-            .send(HEALTH_WATCH, body)
-            .await
-            .must("watching a service's health");
-        Watch {
-            body: response.into_body(),
-            held: BytesMut::new(),
-        }
+        let response = self.send(HEALTH_WATCH, body).await.must("watching a service's health");
+        Watch { body: response.into_body(), held: BytesMut::new() }
     }
 
     async fn call(&self, path: &str, body: AnyBody) -> Result<Answer, String> {
@@ -107,20 +86,13 @@ impl Grpc {
             let body = body.collect().await.map_err(|error| format!("{error:?}"))?;
             // An error without a message may come as headers alone.
             let trailers = body.trailers().unwrap_or(&head.headers);
-            let code = field(trailers, "grpc-status")
-                .ok_or_else(|| format!("no grpc-status in {head:?}"))?;
+            let code = field(trailers, "grpc-status").ok_or_else(|| format!("no grpc-status in {head:?}"))?;
             let code = code.parse().map_err(|_| format!("grpc-status {code}"))?;
             let text = field(trailers, "grpc-message").unwrap_or_default();
             let mut message = body.to_bytes();
-            Ok(Answer {
-                code,
-                text,
-                message: message.split_off(message.len().min(5)),
-            })
+            Ok(Answer { code, text, message: message.split_off(message.len().min(5)) })
         };
-        tokio::time::timeout(PATIENCE, exchange)
-            .await
-            .map_err(|_| "no answer in time".to_owned())?
+        tokio::time::timeout(PATIENCE, exchange).await.map_err(|_| "no answer in time".to_owned())?
     }
 
     async fn send(&self, path: &str, body: AnyBody) -> Result<Response<Incoming>, String> {
@@ -130,17 +102,12 @@ impl Grpc {
             .body(body)
             .map_err(|error| error.to_string())?;
         let mut sender = self.sender.clone();
-        sender
-            .send_request(request)
-            .await
-            .map_err(|error| format!("{error:?}"))
+        sender.send_request(request).await.map_err(|error| format!("{error:?}"))
     }
 }
 
 fn field(headers: &HeaderMap, name: &str) -> Option<String> {
-    headers
-        .get(name)
-        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+    headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
 }
 
 fn framed(message: &[u8]) -> Bytes {
@@ -164,8 +131,7 @@ impl Answer {
         if self.code != 0 {
             return Err(format!("grpc-status {}: {}", self.code, self.text));
         }
-        let response =
-            CheckResponse::decode(&self.message[..]).map_err(|error| error.to_string())?;
+        let response = CheckResponse::decode(&self.message[..]).map_err(|error| error.to_string())?;
         Ok(Verdict(response))
     }
 }
@@ -179,9 +145,7 @@ pub struct SlowCheck {
 
 impl SlowCheck {
     pub async fn finish(self) -> Result<Answer, String> {
-        self.rest
-            .send(self.missing)
-            .map_err(|_| "the call has ended already".to_owned())?;
+        self.rest.send(self.missing).map_err(|_| "the call has ended already".to_owned())?;
         drop(self.rest);
         self.answer.await.must("the task of a call")
     }
@@ -197,9 +161,7 @@ impl Body for ChannelBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0
-            .poll_recv(context)
-            .map(|part| part.map(|bytes| Ok(Frame::data(bytes))))
+        self.0.poll_recv(context).map(|part| part.map(|bytes| Ok(Frame::data(bytes))))
     }
 }
 
@@ -255,9 +217,7 @@ impl Watch {
                     return Some(state);
                 }
             }
-            let frame = within("the next state of a service", self.body.frame())
-                .await?
-                .ok()?;
+            let frame = within("the next state of a service", self.body.frame()).await?.ok()?;
             if let Ok(data) = frame.into_data() {
                 self.held.extend_from_slice(&data);
             }

@@ -34,12 +34,7 @@ pub struct Call {
 impl Call {
     pub fn new(method: &str, path: &str) -> Call {
         let method = method.parse().must("an HTTP method");
-        Call {
-            method,
-            path: path.to_owned(),
-            headers: Vec::new(),
-            body: Bytes::new(),
-        }
+        Call { method, path: path.to_owned(), headers: Vec::new(), body: Bytes::new() }
     }
 
     pub fn get(path: &str) -> Call {
@@ -102,35 +97,26 @@ impl Base {
     /// Sends a request; an error when no whole answer came back.
     pub async fn try_send(&self, version: Version, call: Call) -> Result<Reply, String> {
         let exchange = self.exchange(version, call);
-        tokio::time::timeout(PATIENCE, exchange)
-            .await
-            .map_err(|_| "no answer in time".to_owned())?
+        tokio::time::timeout(PATIENCE, exchange).await.map_err(|_| "no answer in time".to_owned())?
     }
 
     async fn exchange(&self, version: Version, call: Call) -> Result<Reply, String> {
         let mut request = match version {
-            Version::Http1 => Request::builder()
-                .uri(&call.path)
-                .header(HOST, self.0.to_string()),
+            Version::Http1 => Request::builder().uri(&call.path).header(HOST, self.0.to_string()),
             Version::Http2 => Request::builder().uri(self.url(&call.path)),
         };
         request = request.method(call.method);
         for (name, value) in &call.headers {
             request = request.header(name, value);
         }
-        let request = request
-            .body(Full::new(call.body))
-            .map_err(|error| error.to_string())?;
+        let request = request.body(Full::new(call.body)).map_err(|error| error.to_string())?;
 
-        let stream = TcpStream::connect(self.0)
-            .await
-            .map_err(|error| error.to_string())?;
+        let stream = TcpStream::connect(self.0).await.map_err(|error| error.to_string())?;
         let stream = TokioIo::new(stream);
         let response = match version {
             Version::Http1 => {
-                let (mut sender, connection) = http1::handshake(stream)
-                    .await
-                    .map_err(|error| error.to_string())?;
+                let (mut sender, connection) =
+                    http1::handshake(stream).await.map_err(|error| error.to_string())?;
                 tokio::spawn(connection);
                 sender.send_request(request).await
             }
@@ -143,16 +129,8 @@ impl Base {
             }
         };
         let (head, body) = response.map_err(|error| format!("{error:?}"))?.into_parts();
-        let body = body
-            .collect()
-            .await
-            .map_err(|error| format!("{error:?}"))?
-            .to_bytes();
-        Ok(Reply {
-            status: head.status.as_u16(),
-            headers: head.headers,
-            body,
-        })
+        let body = body.collect().await.map_err(|error| format!("{error:?}"))?.to_bytes();
+        Ok(Reply { status: head.status.as_u16(), headers: head.headers, body })
     }
 
     /// Sends bytes over HTTP/1.1 and reads until the other side closes: the request should say `connection: close`.
@@ -162,18 +140,12 @@ impl Base {
         let mut answer = Vec::new();
         // A server may answer and close before it has read everything: then the write fails, and what it
         // said is still to be read.
-        let both =
-            async { tokio::join!(writer.write_all(request), reader.read_to_end(&mut answer)) };
+        let both = async { tokio::join!(writer.write_all(request), reader.read_to_end(&mut answer)) };
         let (written, read) = within("a raw request", both).await;
         let end = answer.windows(4).position(|window| window == b"\r\n\r\n");
-        let end = end.must(&format!(
-            "an HTTP answer (write: {written:?}, read: {read:?}, got {answer:?})"
-        ));
+        let end = end.must(&format!("an HTTP answer (write: {written:?}, read: {read:?}, got {answer:?})"));
         let head = String::from_utf8_lossy(&answer[..end]).into_owned();
-        Raw {
-            head,
-            body: answer[end + 4..].to_vec(),
-        }
+        Raw { head, body: answer[end + 4..].to_vec() }
     }
 }
 
@@ -187,20 +159,12 @@ pub struct Raw {
 impl Raw {
     #[track_caller]
     pub fn status(&self) -> u16 {
-        self.head
-            .split(' ')
-            .nth(1)
-            .must("a status line")
-            .parse()
-            .must("a status")
+        self.head.split(' ').nth(1).must("a status line").parse().must("a status")
     }
 
     /// The answer without its `date`.
     pub fn undated(&self) -> (String, &[u8]) {
-        let lines = self
-            .head
-            .lines()
-            .filter(|line| !line.to_ascii_lowercase().starts_with("date:"));
+        let lines = self.head.lines().filter(|line| !line.to_ascii_lowercase().starts_with("date:"));
         (lines.collect::<Vec<_>>().join("\n"), &self.body)
     }
 
@@ -219,13 +183,7 @@ pub struct Reply {
 impl Reply {
     #[track_caller]
     pub fn expect(self, status: u16) -> Reply {
-        assert_eq!(
-            self.status,
-            status,
-            "headers {:?}, body {}",
-            self.headers,
-            self.text()
-        );
+        assert_eq!(self.status, status, "headers {:?}, body {}", self.headers, self.text());
         self
     }
 
@@ -248,12 +206,7 @@ impl Reply {
 
     #[track_caller]
     pub fn json(&self) -> Value {
-        assert_eq!(
-            self.header("content-type"),
-            Some("application/json"),
-            "{}",
-            self.text()
-        );
+        assert_eq!(self.header("content-type"), Some("application/json"), "{}", self.text());
         serde_json::from_slice(&self.body).must("a JSON body")
     }
 
@@ -263,9 +216,7 @@ impl Reply {
 
     #[track_caller]
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .get(name)
-            .map(|value| value.to_str().must(name))
+        self.headers.get(name).map(|value| value.to_str().must(name))
     }
 }
 
@@ -283,22 +234,10 @@ pub fn assert_envelope(document: &Value, status: u16) {
         _ => &[],
     };
     let name = document.text("/error/status");
-    assert!(
-        names.is_empty() || names.contains(&name),
-        "{name} for {status}"
-    );
+    assert!(names.is_empty() || names.contains(&name), "{name} for {status}");
     assert_eq!(document.at("/error/code"), status, "{document:#}");
     assert!(!document.text("/error/message").is_empty(), "{document:#}");
-    assert_eq!(
-        document.text("/error/details/0/@type"),
-        "type.googleapis.com/google.rpc.ErrorInfo"
-    );
-    assert_eq!(
-        document.text("/error/details/0/domain"),
-        "www.ory.com/talos"
-    );
-    assert!(
-        !document.text("/error/details/0/reason").is_empty(),
-        "{document:#}"
-    );
+    assert_eq!(document.text("/error/details/0/@type"), "type.googleapis.com/google.rpc.ErrorInfo");
+    assert_eq!(document.text("/error/details/0/domain"), "www.ory.com/talos");
+    assert!(!document.text("/error/details/0/reason").is_empty(), "{document:#}");
 }

@@ -24,29 +24,18 @@ const ADMIN_ROUTES: [&str; 14] = [
     "/v2alpha1/admin/",
 ];
 
-const METHODS: [&str; 9] = [
-    "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND",
-];
+const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"];
 
 /// A request byte for byte, with a body where the method usually has one.
 async fn raw(base: Base, method: &str, path: &str) -> Raw {
-    let body = if ["POST", "PUT", "PATCH"].contains(&method) {
-        "{}"
-    } else {
-        ""
-    };
+    let body = if ["POST", "PUT", "PATCH"].contains(&method) { "{}" } else { "" };
     let kind = if body.is_empty() {
         String::new()
     } else {
-        format!(
-            "content-type: application/json\r\ncontent-length: {}\r\n",
-            body.len()
-        )
+        format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len())
     };
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nhost: {}\r\n{kind}connection: close\r\n\r\n{body}",
-        base.0
-    );
+    let request =
+        format!("{method} {path} HTTP/1.1\r\nhost: {}\r\n{kind}connection: close\r\n\r\n{body}", base.0);
     base.raw(request.as_bytes()).await
 }
 
@@ -61,17 +50,9 @@ async fn admin_routes_look_like_nothing_on_the_public_and_the_metrics_listener()
             for route in ADMIN_ROUTES {
                 let path = route.replace("{key_id}", &key.id);
                 let answer = raw(base, method, &path).await;
-                assert_eq!(
-                    answer.undated(),
-                    nothing.undated(),
-                    "{name} {method} {path}"
-                );
+                assert_eq!(answer.undated(), nothing.undated(), "{name} {method} {path}");
                 let answer = raw(base, method, &format!("{path}?page_size=1")).await;
-                assert_eq!(
-                    answer.undated(),
-                    nothing.undated(),
-                    "{name} {method} {path}?page_size=1"
-                );
+                assert_eq!(answer.undated(), nothing.undated(), "{name} {method} {path}?page_size=1");
             }
         }
     }
@@ -80,10 +61,7 @@ async fn admin_routes_look_like_nothing_on_the_public_and_the_metrics_listener()
 #[tokio::test(flavor = "multi_thread")]
 async fn the_metrics_listener_has_no_public_route_and_the_public_one_no_metrics() {
     let talos = Talos::start().await;
-    for (base, paths) in [
-        (talos.metrics, [SELF_REVOKE, JWKS]),
-        (talos.public, ["/metrics", "/"]),
-    ] {
+    for (base, paths) in [(talos.metrics, [SELF_REVOKE, JWKS]), (talos.public, ["/metrics", "/"])] {
         for method in ["GET", "POST"] {
             let nothing = raw(base, method, "/kxq7/zz:wf").await;
             for path in paths {
@@ -97,16 +75,8 @@ async fn the_metrics_listener_has_no_public_route_and_the_public_one_no_metrics(
 #[tokio::test(flavor = "multi_thread")]
 async fn the_404_is_one_envelope_on_every_http_plane() {
     let talos = Talos::start().await;
-    talos
-        .admin
-        .get("/kxq7")
-        .await
-        .expect_error(404, "NOT_FOUND");
-    talos
-        .public
-        .get("/kxq7")
-        .await
-        .expect_error(404, "NOT_FOUND");
+    talos.admin.get("/kxq7").await.expect_error(404, "NOT_FOUND");
+    talos.public.get("/kxq7").await.expect_error(404, "NOT_FOUND");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -120,11 +90,7 @@ async fn another_method_on_a_public_route_is_405_and_names_the_right_one() {
     ];
     for (path, right, wrong) in routes {
         for method in wrong {
-            let reply = talos
-                .public
-                .send(Version::Http1, Call::new(method, path))
-                .await
-                .expect(405);
+            let reply = talos.public.send(Version::Http1, Call::new(method, path)).await.expect(405);
             let allow = reply.header("allow").unwrap_or_default();
             assert!(allow.contains(right), "{method} {path}: allow {allow:?}");
         }
@@ -137,32 +103,18 @@ async fn the_key_set_and_self_revocation_are_on_the_public_and_the_admin_listene
     let mut key_sets = Vec::new();
     for base in [talos.public, talos.admin] {
         let keys = base.get(JWKS).await.expect(200).json();
-        assert_eq!(
-            keys.as_object().map(|set| set.len()),
-            Some(1),
-            "only `keys`: {keys:#}"
-        );
+        assert_eq!(keys.as_object().map(|set| set.len()), Some(1), "only `keys`: {keys:#}");
         assert_eq!(keys.text("/keys/0/kty"), "OKP");
         assert_eq!(keys.text("/keys/0/kid"), "it-1");
         for private in ["d", "p", "q", "dp", "dq", "qi", "k"] {
-            assert_eq!(
-                keys.at("/keys/0").get(private),
-                None,
-                "a private member is published: {private}"
-            );
+            assert_eq!(keys.at("/keys/0").get(private), None, "a private member is published: {private}");
         }
         key_sets.push(keys);
 
         let key = talos.issue(json!({})).await;
-        let reply = base
-            .post(SELF_REVOKE, &json!({ "credential": key.secret }))
-            .await
-            .expect(200);
+        let reply = base.post(SELF_REVOKE, &json!({ "credential": key.secret })).await.expect(200);
         assert_eq!(reply.json(), json!({}));
-        assert_eq!(
-            talos.verify(&key.secret).await.text("/error_code"),
-            "VERIFICATION_ERROR_REVOKED"
-        );
+        assert_eq!(talos.verify(&key.secret).await.text("/error_code"), "VERIFICATION_ERROR_REVOKED");
     }
     assert_eq!(key_sets[0], key_sets[1]);
 }
@@ -183,18 +135,9 @@ async fn each_http_listener_tells_its_health_and_no_details() {
 async fn the_public_plane_alone_opens_no_admin_and_no_authz_listener() {
     let talos = Setup::new().planes("public").start().await;
     talos.public.get(JWKS).await.expect(200);
-    talos
-        .self_revoke("unknown")
-        .await
-        .expect_error(400, "UNKNOWN_CREDENTIAL");
+    talos.self_revoke("unknown").await.expect_error(400, "UNKNOWN_CREDENTIAL");
     for base in [talos.admin, talos.authz] {
-        let answer = base
-            .try_send(Version::Http1, Call::get("/health/alive"))
-            .await;
-        assert!(
-            answer.is_err(),
-            "something listens at {}: {answer:?}",
-            base.0
-        );
+        let answer = base.try_send(Version::Http1, Call::get("/health/alive")).await;
+        assert!(answer.is_err(), "something listens at {}: {answer:?}", base.0);
     }
 }

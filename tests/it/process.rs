@@ -19,22 +19,10 @@ pub struct Process {
 
 impl Process {
     pub fn spawn(name: &'static str, mut command: Command, log: &Path) -> Process {
-        let output = File::options()
-            .create(true)
-            .append(true)
-            .open(log)
-            .must("opening a log file");
+        let output = File::options().create(true).append(true).open(log).must("opening a log file");
         let errors = output.try_clone().must("cloning a log file's handle");
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(output)
-            .stderr(errors)
-            .spawn();
-        Process {
-            name,
-            child: child.must(&format!("starting {name} as {command:?}")),
-            log: log.to_owned(),
-        }
+        let child = command.stdin(Stdio::null()).stdout(output).stderr(errors).spawn();
+        Process { name, child: child.must(&format!("starting {name} as {command:?}")), log: log.to_owned() }
     }
 
     /// The exit status if it has ended.
@@ -71,11 +59,7 @@ impl Drop for Process {
             let log = self.log();
             let lines: Vec<&str> = log.lines().collect();
             let tail = &lines[lines.len().saturating_sub(60)..];
-            eprintln!(
-                "--- the last lines of {}:\n{}\n---",
-                self.name,
-                tail.join("\n")
-            );
+            eprintln!("--- the last lines of {}:\n{}\n---", self.name, tail.join("\n"));
         }
     }
 }

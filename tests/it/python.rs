@@ -17,18 +17,11 @@ pub async fn verify_jwt(url: &str, issuer: &str, token: &str) -> Value {
 /// Runs a script with `$TALOS_TEST_PYTHON` and returns what it printed.
 pub async fn run(arguments: &[&str]) -> String {
     let mut command = Command::new(wanted("TALOS_TEST_PYTHON"));
-    command
-        .args(arguments)
-        .env("PYTHONPATH", wanted("TALOS_TEST_PYTHONPATH"));
+    command.args(arguments).env("PYTHONPATH", wanted("TALOS_TEST_PYTHONPATH"));
     let child = command.stdin(Stdio::null()).kill_on_drop(true).output();
-    let output = within("a Python script", child)
-        .await
-        .must("running Python");
+    let output = within("a Python script", child).await.must("running Python");
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "Python failed for {arguments:?}:\n{errors}"
-    );
+    assert!(output.status.success(), "Python failed for {arguments:?}:\n{errors}");
     String::from_utf8(output.stdout).must("Python's output is UTF-8")
 }
 

@@ -77,10 +77,7 @@ impl Json for Value {
     #[track_caller]
     fn texts(&self, pointer: &str) -> Vec<&str> {
         match self.at(pointer) {
-            Value::Array(items) => items
-                .iter()
-                .map(|item| item.as_str().must(pointer))
-                .collect(),
+            Value::Array(items) => items.iter().map(|item| item.as_str().must(pointer)).collect(),
             _ => panic!("{pointer} is not a list in {self:#}"),
         }
     }
@@ -102,10 +99,7 @@ pub fn assert_no_null(document: &Value) {
 
 /// Seconds since 1970 now, by the wall clock.
 pub fn unix_now() -> f64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .must("the clock")
-        .as_secs_f64()
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).must("the clock").as_secs_f64()
 }
 
 /// Seconds since 1970 of an RFC 3339 time in UTC.
@@ -119,14 +113,9 @@ pub fn unix_seconds(time: &str) -> f64 {
         panic!("not an RFC 3339 time: {time}");
     };
     // Days since 1970 of a date in the Gregorian calendar, its years beginning in March.
-    let (year, month) = if *month > 2.0 {
-        (*year, month - 3.0)
-    } else {
-        (year - 1.0, month + 9.0)
-    };
+    let (year, month) = if *month > 2.0 { (*year, month - 3.0) } else { (year - 1.0, month + 9.0) };
     let leap_days = (year / 4.0).floor() - (year / 100.0).floor() + (year / 400.0).floor();
-    let days =
-        year * 365.0 + leap_days + ((153.0 * month + 2.0) / 5.0).floor() + day - 1.0 - 719_468.0;
+    let days = year * 365.0 + leap_days + ((153.0 * month + 2.0) / 5.0).floor() + day - 1.0 - 719_468.0;
     days * 86_400.0 + hour * 3_600.0 + minute * 60.0 + second
 }
 
@@ -160,8 +149,5 @@ fn the_tools_of_the_tests_are_right() {
     assert_eq!(unix_seconds("1970-01-01T00:00:00Z"), 0.0);
     assert_eq!(unix_seconds("2026-04-17T05:45:37.5Z"), 1_776_404_737.5);
     assert_eq!(unix_seconds("2024-02-29T23:59:59Z"), 1_709_251_199.0);
-    assert_eq!(
-        base64url("eyJhIjoiYj8_In0").as_deref(),
-        Some(&br#"{"a":"b??"}"#[..])
-    );
+    assert_eq!(base64url("eyJhIjoiYj8_In0").as_deref(), Some(&br#"{"a":"b??"}"#[..]));
 }

@@ -38,11 +38,7 @@ impl Setup {
     /// With nothing set at all.
     pub fn bare() -> Setup {
         let dir = Arc::new(tempfile::tempdir().must("a directory for Talos"));
-        Setup {
-            dir,
-            planes: None,
-            variables: Vec::new(),
-        }
+        Setup { dir, planes: None, variables: Vec::new() }
     }
 
     /// With secrets, signing keys, a new database and listeners on loopback.
@@ -65,8 +61,7 @@ impl Setup {
     }
 
     pub fn set(mut self, variable: &str, value: &str) -> Setup {
-        self.variables
-            .push((variable.to_owned(), Some(value.to_owned())));
+        self.variables.push((variable.to_owned(), Some(value.to_owned())));
         self
     }
 
@@ -111,12 +106,9 @@ impl Setup {
     /// Runs a command to its end, whatever its exit code.
     pub async fn run(&self, arguments: &[&str]) -> Output {
         let mut command = tokio::process::Command::from(self.command(arguments));
-        within(
-            &format!("talos {arguments:?}"),
-            command.kill_on_drop(true).output(),
-        )
-        .await
-        .must("running talos")
+        within(&format!("talos {arguments:?}"), command.kill_on_drop(true).output())
+            .await
+            .must("running talos")
     }
 
     /// Runs `talos serve` that must not come up; returns all that it wrote.
@@ -124,11 +116,7 @@ impl Setup {
         let output = self.clone().on_free_ports().run(&["serve"]).await;
         let written = [output.stdout, output.stderr].concat();
         let written = String::from_utf8_lossy(&written).into_owned();
-        assert!(
-            output.status.code().is_some_and(|code| code > 0),
-            "{:?}: {written}",
-            output.status
-        );
+        assert!(output.status.code().is_some_and(|code| code > 0), "{:?}: {written}", output.status);
         written
     }
 
@@ -145,11 +133,7 @@ impl Setup {
 
     fn listener(&self, plane: &str) -> Base {
         let name = format!("TALOS_SERVE_{plane}_PORT");
-        let found = self
-            .variables
-            .iter()
-            .rev()
-            .find(|(variable, _)| *variable == name);
+        let found = self.variables.iter().rev().find(|(variable, _)| *variable == name);
         let port = found.and_then(|(_, port)| port.as_ref()).must(&name);
         Base::local(port.parse().must(port))
     }
@@ -215,9 +199,7 @@ impl Talos {
                 assert!(log.contains("in use"), "talos ended with {status}:\n{log}");
                 return Some(false);
             }
-            let ready = metrics
-                .try_send(Version::Http1, Call::get("/health/ready"))
-                .await;
+            let ready = metrics.try_send(Version::Http1, Call::get("/health/ready")).await;
             let ready = ready.is_ok_and(|reply| reply.status == 200);
             (ready && (!serves_checks || is_serving(authz).await)).then_some(true)
         })
@@ -225,12 +207,7 @@ impl Talos {
     }
 
     pub async fn issue(&self, fields: Value) -> Key {
-        let reply = self
-            .admin
-            .post(ISSUED, &with_defaults(fields))
-            .await
-            .expect(201)
-            .json();
+        let reply = self.admin.post(ISSUED, &with_defaults(fields)).await.expect(201).json();
         Key {
             id: reply.text("/issued_api_key/key_id").to_owned(),
             secret: reply.text("/secret").to_owned(),
@@ -242,56 +219,32 @@ impl Talos {
         let mut fields = with_defaults(fields);
         fields["raw_key"] = raw_key.into();
         let resource = self.admin.post(IMPORTED, &fields).await.expect(201).json();
-        Key {
-            id: resource.text("/key_id").to_owned(),
-            secret: raw_key.to_owned(),
-            resource,
-        }
+        Key { id: resource.text("/key_id").to_owned(), secret: raw_key.to_owned(), resource }
     }
 
     pub async fn revoke(&self, key: &Key) {
         let path = format!("{ISSUED}/{}:revoke", key.id);
-        self.admin
-            .post(
-                &path,
-                &json!({ "reason": "REVOCATION_REASON_KEY_COMPROMISE" }),
-            )
-            .await
-            .expect(204);
+        self.admin.post(&path, &json!({ "reason": "REVOCATION_REASON_KEY_COMPROMISE" })).await.expect(204);
     }
 
     /// A holder's own revocation, on the public listener.
     pub async fn self_revoke(&self, credential: &str) -> Reply {
-        self.public
-            .post(SELF_REVOKE, &json!({ "credential": credential }))
-            .await
+        self.public.post(SELF_REVOKE, &json!({ "credential": credential })).await
     }
 
     pub async fn verify(&self, credential: &str) -> Value {
-        self.admin
-            .post(VERIFY, &json!({ "credential": credential }))
-            .await
-            .expect(200)
-            .json()
+        self.admin.post(VERIFY, &json!({ "credential": credential })).await.expect(200).json()
     }
 
     /// A derived token.
     pub async fn derive(&self, key: &Key, fields: Value) -> String {
         let mut fields = fields;
         fields["credential"] = key.secret.as_str().into();
-        self.admin
-            .post(DERIVE, &fields)
-            .await
-            .expect(200)
-            .json()
-            .text("/token/token")
-            .to_owned()
+        self.admin.post(DERIVE, &fields).await.expect(200).json().text("/token/token").to_owned()
     }
 
     pub async fn grpc(&self) -> Grpc {
-        Grpc::connect(self.authz)
-            .await
-            .must("connecting to the authz plane")
+        Grpc::connect(self.authz).await.must("connecting to the authz plane")
     }
 
     /// One Check over a connection of its own.
@@ -311,12 +264,7 @@ impl Talos {
     pub async fn stop(mut self) {
         self.process.signal(Signal::TERM);
         let status = self.process.end().await;
-        assert_eq!(
-            status.code(),
-            Some(0),
-            "talos ended with {status}:\n{}",
-            self.process.log()
-        );
+        assert_eq!(status.code(), Some(0), "talos ended with {status}:\n{}", self.process.log());
     }
 }
 
@@ -359,14 +307,9 @@ fn signing_keys() -> &'static str {
 /// Runs `talos jwk generate` and returns the key set.
 pub fn generate(kind: &str, file: &std::path::Path) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_talos"));
-    command
-        .args(["jwk", "generate", kind, "--kid", "it-1", "--jwks", "-o"])
-        .arg(file);
+    command.args(["jwk", "generate", kind, "--kid", "it-1", "--jwks", "-o"]).arg(file);
     let output = command.output().must("running talos jwk generate");
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "talos jwk generate {kind} failed: {errors}"
-    );
+    assert!(output.status.success(), "talos jwk generate {kind} failed: {errors}");
     std::fs::read_to_string(file).must("the generated key set")
 }

@@ -27,21 +27,13 @@ pub struct Seen {
 
 impl Seen {
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// All headers that a careless server would take for one of ours, in order.
     pub fn identity(&self) -> Vec<(&str, &str)> {
-        let ours = self
-            .headers
-            .iter()
-            .filter(|(name, _)| name.replace('_', "-").starts_with("x-talos-"));
-        let mut ours: Vec<(&str, &str)> = ours
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect();
+        let ours = self.headers.iter().filter(|(name, _)| name.replace('_', "-").starts_with("x-talos-"));
+        let mut ours: Vec<(&str, &str)> = ours.map(|(name, value)| (name.as_str(), value.as_str())).collect();
         ours.sort_unstable();
         ours
     }
@@ -49,25 +41,15 @@ impl Seen {
     /// Fails if a secret stands anywhere in the request.
     #[track_caller]
     pub fn assert_without(&self, secret: &str) {
-        let all = format!(
-            "{} {} {:?} {}",
-            self.method, self.path, self.headers, self.body
-        );
-        assert!(
-            !all.contains(secret),
-            "the credential reached the upstream: {all}"
-        );
+        let all = format!("{} {} {:?} {}", self.method, self.path, self.headers, self.body);
+        assert!(!all.contains(secret), "the credential reached the upstream: {all}");
     }
 
     /// The token that came with it.
     #[track_caller]
     pub fn token(&self) -> &str {
-        let value = self
-            .header("authorization")
-            .must("an authorization header at the upstream");
-        value
-            .strip_prefix("Bearer ")
-            .must("a bearer token at the upstream")
+        let value = self.header("authorization").must("an authorization header at the upstream");
+        value.strip_prefix("Bearer ").must("a bearer token at the upstream")
     }
 }
 
@@ -79,9 +61,7 @@ pub struct Upstream {
 
 impl Upstream {
     pub async fn start() -> Upstream {
-        let listener = TcpListener::bind("127.0.0.1:0")
-            .await
-            .must("binding the upstream");
+        let listener = TcpListener::bind("127.0.0.1:0").await.must("binding the upstream");
         let port = listener.local_addr().must("the upstream's address").port();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let server = tokio::spawn(serve(listener, Arc::clone(&seen)));
@@ -118,28 +98,17 @@ async fn answer(
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let body = body
-        .collect()
-        .await
-        .map(|body| body.to_bytes())
-        .unwrap_or_default();
-    let headers = head
-        .headers
-        .iter()
-        .map(|(name, value)| (name.to_string(), text(value.as_bytes())));
+    let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let headers = head.headers.iter().map(|(name, value)| (name.to_string(), text(value.as_bytes())));
     let got = Seen {
         method: head.method.to_string(),
         path: head.uri.to_string(),
         headers: headers.collect(),
         body: text(&body),
     };
-    let told =
-        json!({ "method": got.method, "path": got.path, "headers": got.headers, "body": got.body });
+    let told = json!({ "method": got.method, "path": got.path, "headers": got.headers, "body": got.body });
     seen.lock().must("the upstream's record").push(got);
     let mut response = Response::new(Full::from(told.to_string()));
-    response.headers_mut().insert(
-        "content-type",
-        "application/json".parse().must("a header value"),
-    );
+    response.headers_mut().insert("content-type", "application/json".parse().must("a header value"));
     Ok(response)
 }

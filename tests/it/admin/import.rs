@@ -14,12 +14,7 @@ async fn an_imported_key_is_known_by_its_hash() {
     let talos = Talos::start().await;
     // SHA-512/256 over the nil UUID's text, a zero byte and the key.
     let id = "130f048ee87d96da6197a8e52867051edb7d1d317e9495e826c4e2daef2ad033";
-    let imported = talos
-        .admin
-        .post(IMPORTED, &body("sk_live_0123456789"))
-        .await
-        .expect(201)
-        .json();
+    let imported = talos.admin.post(IMPORTED, &body("sk_live_0123456789")).await.expect(201).json();
     assert_no_null(&imported);
     assert_eq!(imported.text("/key_id"), id);
     assert_eq!(imported.text("/status"), "KEY_STATUS_ACTIVE");
@@ -27,22 +22,14 @@ async fn an_imported_key_is_known_by_its_hash() {
     assert!(!imported.to_string().contains("sk_live"), "{imported:#}");
     let verdict = talos.verify("sk_live_0123456789").await;
     assert_eq!(verdict.text("/key_id"), imported.text("/key_id"));
-    talos
-        .admin
-        .post(IMPORTED, &body("sk_live_0123456789"))
-        .await
-        .expect_error(409, "API_KEY_EXISTS");
+    talos.admin.post(IMPORTED, &body("sk_live_0123456789")).await.expect_error(409, "API_KEY_EXISTS");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_was_asked_for_before_works_once_imported() {
     let talos = Talos::start().await;
     assert_eq!(talos.verify("sk_live_0123456789").await["is_valid"], false);
-    talos
-        .admin
-        .post(IMPORTED, &body("sk_live_0123456789"))
-        .await
-        .expect(201);
+    talos.admin.post(IMPORTED, &body("sk_live_0123456789")).await.expect(201);
     assert_eq!(talos.verify("sk_live_0123456789").await["is_valid"], true);
 }
 
@@ -61,15 +48,8 @@ async fn a_key_that_could_never_verify_is_refused() {
     let token = talos.derive(&issued, json!({})).await;
     let macaroon = "mc_v1_AgETaHR0cHM6Ly90YWxvcy50ZXN0";
     for raw_key in [issued.secret.as_str(), &token, macaroon, ""] {
-        let message = talos
-            .admin
-            .post(IMPORTED, &body(raw_key))
-            .await
-            .expect_bad_request();
+        let message = talos.admin.post(IMPORTED, &body(raw_key)).await.expect_bad_request();
         assert!(message.contains("raw_key"), "{message}");
-        assert!(
-            raw_key.is_empty() || !message.contains(raw_key),
-            "the key is in the error: {message}"
-        );
+        assert!(raw_key.is_empty() || !message.contains(raw_key), "the key is in the error: {message}");
     }
 }

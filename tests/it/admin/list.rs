@@ -10,18 +10,13 @@ use crate::talos::{ISSUED, Key, Setup, Talos};
 /// The key ids of an answer.
 #[track_caller]
 fn ids(page: &Value) -> Vec<&str> {
-    let keys = page
-        .at("/issued_api_keys")
-        .as_array()
-        .must("a list of keys");
+    let keys = page.at("/issued_api_keys").as_array().must("a list of keys");
     keys.iter().map(|key| key.text("/key_id")).collect()
 }
 
 fn query(text: &str) -> String {
     let encoded = text.bytes().map(|byte| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => {
-            char::from(byte).to_string()
-        }
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => char::from(byte).to_string(),
         _ => format!("%{byte:02X}"),
     });
     encoded.collect()
@@ -38,13 +33,7 @@ async fn pages_hold_every_key_once() {
     let mut sizes = Vec::new();
     let mut token = String::new();
     loop {
-        let page = talos
-            .admin
-            .get(&format!(
-                "{ISSUED}?page_size=2&page_token={}",
-                query(&token)
-            ))
-            .await;
+        let page = talos.admin.get(&format!("{ISSUED}?page_size=2&page_token={}", query(&token))).await;
         let page = page.expect(200).json();
         assert_no_null(&page);
         sizes.push(ids(&page).len());
@@ -64,10 +53,7 @@ async fn pages_hold_every_key_once() {
 async fn an_empty_list_is_a_list() {
     let talos = Talos::start().await;
     let page = talos.admin.get(ISSUED).await.expect(200).json();
-    assert_eq!(
-        page,
-        json!({ "issued_api_keys": [], "next_page_token": "" })
-    );
+    assert_eq!(page, json!({ "issued_api_keys": [], "next_page_token": "" }));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -77,49 +63,23 @@ async fn a_page_token_that_was_tampered_with_is_400() {
     for _ in 0..3 {
         talos.issue(json!({})).await;
     }
-    let page = talos
-        .admin
-        .get(&format!("{ISSUED}?page_size=1"))
-        .await
-        .expect(200)
-        .json();
+    let page = talos.admin.get(&format!("{ISSUED}?page_size=1")).await.expect(200).json();
     let good = page.text("/next_page_token");
     let flipped: String = good
         .char_indices()
-        .map(|(at, letter)| {
-            if at == 5 {
-                if letter == 'A' { 'B' } else { 'A' }
-            } else {
-                letter
-            }
-        })
+        .map(|(at, letter)| if at == 5 { if letter == 'A' { 'B' } else { 'A' } } else { letter })
         .collect();
     let cut = &good[..good.len() - 4];
     for bad in [flipped.as_str(), cut, "garbage", "AAAA", "%00", "✓"] {
-        let reply = talos
-            .admin
-            .get(&format!("{ISSUED}?page_size=1&page_token={}", query(bad)))
-            .await;
+        let reply = talos.admin.get(&format!("{ISSUED}?page_size=1&page_token={}", query(bad))).await;
         let message = reply.expect_bad_request();
         assert!(message.contains("page_token"), "{bad}: {message}");
     }
-    talos
-        .admin
-        .get(&format!("{ISSUED}?page_size=1&page_token={}", query(good)))
-        .await
-        .expect(200);
+    talos.admin.get(&format!("{ISSUED}?page_size=1&page_token={}", query(good))).await.expect(200);
 
-    let other = setup
-        .set(
-            "TALOS_SECRETS_HMAC_CURRENT",
-            "another-secret-of-more-than-32-characters",
-        )
-        .start()
-        .await;
-    let reply = other
-        .admin
-        .get(&format!("{ISSUED}?page_token={}", query(good)))
-        .await;
+    let other =
+        setup.set("TALOS_SECRETS_HMAC_CURRENT", "another-secret-of-more-than-32-characters").start().await;
+    let reply = other.admin.get(&format!("{ISSUED}?page_token={}", query(good))).await;
     reply.expect_bad_request();
 }
 
@@ -128,9 +88,7 @@ async fn filters_choose_by_actor_and_status() {
     let talos = Talos::start().await;
     let alice: Key = talos.issue(json!({ "actor_id": "alice" })).await;
     let gone = talos.issue(json!({ "actor_id": "alice" })).await;
-    let bob = talos
-        .issue(json!({ "actor_id": "bob \"the\" builder" }))
-        .await;
+    let bob = talos.issue(json!({ "actor_id": "bob \"the\" builder" })).await;
     talos.revoke(&gone).await;
     let cases = [
         (r#"actor_id="alice""#, vec![&alice, &gone]),
@@ -138,37 +96,18 @@ async fn filters_choose_by_actor_and_status() {
         (r#"actor_id="nobody""#, vec![]),
         ("status=KEY_STATUS_ACTIVE", vec![&alice, &bob]),
         (r#"status = "KEY_STATUS_REVOKED""#, vec![&gone]),
-        (
-            r#"actor_id="alice" AND status=KEY_STATUS_ACTIVE"#,
-            vec![&alice],
-        ),
+        (r#"actor_id="alice" AND status=KEY_STATUS_ACTIVE"#, vec![&alice]),
         ("status=KEY_STATUS_EXPIRED", vec![]),
     ];
     for (filter, wanted) in cases {
-        let page = talos
-            .admin
-            .get(&format!("{ISSUED}?filter={}", query(filter)))
-            .await
-            .expect(200)
-            .json();
+        let page = talos.admin.get(&format!("{ISSUED}?filter={}", query(filter))).await.expect(200).json();
         let got: BTreeSet<&str> = ids(&page).into_iter().collect();
-        assert_eq!(
-            got,
-            wanted.iter().map(|key| key.id.as_str()).collect(),
-            "{filter}"
-        );
+        assert_eq!(got, wanted.iter().map(|key| key.id.as_str()).collect(), "{filter}");
     }
-    for filter in [
-        "name=x",
-        "actor_id",
-        "status=BLUE",
-        "actor_id=\"a\" OR status=KEY_STATUS_ACTIVE",
-        "actor_id=\"a",
-    ] {
-        let reply = talos
-            .admin
-            .get(&format!("{ISSUED}?filter={}", query(filter)))
-            .await;
+    for filter in
+        ["name=x", "actor_id", "status=BLUE", "actor_id=\"a\" OR status=KEY_STATUS_ACTIVE", "actor_id=\"a"]
+    {
+        let reply = talos.admin.get(&format!("{ISSUED}?filter={}", query(filter))).await;
         let message = reply.expect_bad_request();
         assert!(message.contains("filter"), "{filter}: {message}");
     }
@@ -177,16 +116,10 @@ async fn filters_choose_by_actor_and_status() {
 #[tokio::test(flavor = "multi_thread")]
 async fn other_parameters_are_refused_by_name() {
     let talos = Talos::start().await;
-    for (parameters, name) in [
-        ("page_size=many", "page_size"),
-        ("page_size=-1", "page_size"),
-        ("pagesize=2", "pagesize"),
-    ] {
-        let message = talos
-            .admin
-            .get(&format!("{ISSUED}?{parameters}"))
-            .await
-            .expect_bad_request();
+    for (parameters, name) in
+        [("page_size=many", "page_size"), ("page_size=-1", "page_size"), ("pagesize=2", "pagesize")]
+    {
+        let message = talos.admin.get(&format!("{ISSUED}?{parameters}")).await.expect_bad_request();
         assert!(message.contains(name), "{parameters}: {message}");
     }
 }

@@ -17,21 +17,14 @@ async fn each_reason_is_kept_and_revoking_twice_changes_nothing() {
     for reason in reasons {
         let key = talos.issue(json!({})).await;
         let path = format!("{ISSUED}/{}", key.id);
-        let reply = talos
-            .admin
-            .post(&format!("{path}:revoke"), &json!({ "reason": reason }))
-            .await
-            .expect(204);
+        let reply =
+            talos.admin.post(&format!("{path}:revoke"), &json!({ "reason": reason })).await.expect(204);
         assert_eq!(reply.text(), "");
         let revoked = talos.admin.get(&path).await.expect(200).json();
         assert_eq!(revoked.text("/status"), "KEY_STATUS_REVOKED");
         assert_eq!(revoked.text("/revocation_reason"), reason);
 
-        talos
-            .admin
-            .post(&format!("{path}:revoke"), &json!({}))
-            .await
-            .expect(204);
+        talos.admin.post(&format!("{path}:revoke"), &json!({})).await.expect(204);
         assert_eq!(talos.admin.get(&path).await.expect(200).json(), revoked);
     }
 }
@@ -39,18 +32,10 @@ async fn each_reason_is_kept_and_revoking_twice_changes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_reason_is_a_reason() {
     let talos = Talos::start().await;
-    for body in [
-        json!({}),
-        json!({ "reason": "REVOCATION_REASON_UNSPECIFIED" }),
-        json!({ "reason": null }),
-    ] {
+    for body in [json!({}), json!({ "reason": "REVOCATION_REASON_UNSPECIFIED" }), json!({ "reason": null })] {
         let key = talos.issue(json!({})).await;
         let path = format!("{ISSUED}/{}", key.id);
-        talos
-            .admin
-            .post(&format!("{path}:revoke"), &body)
-            .await
-            .expect(204);
+        talos.admin.post(&format!("{path}:revoke"), &body).await.expect(204);
         let revoked = talos.admin.get(&path).await.expect(200).json();
         assert_eq!(revoked.text("/status"), "KEY_STATUS_REVOKED");
         assert_eq!(revoked.get("revocation_reason"), None, "{revoked:#}");
@@ -62,36 +47,14 @@ async fn a_description_goes_with_withdrawn_privileges_only() {
     let talos = Talos::start().await;
     let key = talos.issue(json!({})).await;
     let path = format!("{ISSUED}/{}", key.id);
-    for reason in [
-        "REVOCATION_REASON_KEY_COMPROMISE",
-        "REVOCATION_REASON_UNSPECIFIED",
-    ] {
+    for reason in ["REVOCATION_REASON_KEY_COMPROMISE", "REVOCATION_REASON_UNSPECIFIED"] {
         let body = json!({ "reason": reason, "description": "left the team" });
-        let message = talos
-            .admin
-            .post(&format!("{path}:revoke"), &body)
-            .await
-            .expect_bad_request();
+        let message = talos.admin.post(&format!("{path}:revoke"), &body).await.expect_bad_request();
         assert!(message.contains("description"), "{message}");
     }
-    assert_eq!(
-        talos.admin.get(&path).await.json().text("/status"),
-        "KEY_STATUS_ACTIVE"
-    );
+    assert_eq!(talos.admin.get(&path).await.json().text("/status"), "KEY_STATUS_ACTIVE");
 
     let body = json!({ "reason": "REVOCATION_REASON_PRIVILEGE_WITHDRAWN", "description": "left the team" });
-    talos
-        .admin
-        .post(&format!("{path}:revoke"), &body)
-        .await
-        .expect(204);
-    assert_eq!(
-        talos
-            .admin
-            .get(&path)
-            .await
-            .json()
-            .text("/revocation_description"),
-        "left the team"
-    );
+    talos.admin.post(&format!("{path}:revoke"), &body).await.expect(204);
+    assert_eq!(talos.admin.get(&path).await.json().text("/revocation_description"), "left the team");
 }

@@ -15,24 +15,14 @@ async fn a_holder_revokes_its_key_and_may_say_so_twice() {
             let reply = talos.self_revoke(&key.secret).await.expect(200);
             assert_eq!(reply.json(), json!({}));
         }
-        assert_eq!(
-            talos.verify(&key.secret).await.text("/error_code"),
-            "VERIFICATION_ERROR_REVOKED"
-        );
+        assert_eq!(talos.verify(&key.secret).await.text("/error_code"), "VERIFICATION_ERROR_REVOKED");
     }
     // One that the admin revoked is an already revoked one, too.
     let key = talos.issue(json!({})).await;
     talos.revoke(&key).await;
     talos.self_revoke(&key.secret).await.expect(200);
-    let resource = talos
-        .admin
-        .get(&format!("{ISSUED}/{}", key.id))
-        .await
-        .json();
-    assert_eq!(
-        resource.text("/revocation_reason"),
-        "REVOCATION_REASON_KEY_COMPROMISE"
-    );
+    let resource = talos.admin.get(&format!("{ISSUED}/{}", key.id)).await.json();
+    assert_eq!(resource.text("/revocation_reason"), "REVOCATION_REASON_KEY_COMPROMISE");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -44,14 +34,7 @@ async fn every_other_credential_gets_one_constant_answer() {
     let forged = format!("{}2222", &known.secret[..known.secret.len() - 4]);
     until("the key expires", async || (unix_now() > end).then_some(())).await;
     let mut answers = Vec::new();
-    for credential in [
-        "never-imported",
-        &forged,
-        &expired.secret,
-        "ory_ak_v1_x_y",
-        "\u{1}",
-        "ключ",
-    ] {
+    for credential in ["never-imported", &forged, &expired.secret, "ory_ak_v1_x_y", "\u{1}", "ключ"] {
         let reply = talos.self_revoke(credential).await;
         answers.push((credential.to_owned(), reply.body.clone()));
         reply.expect_error(400, "UNKNOWN_CREDENTIAL");
@@ -66,10 +49,7 @@ async fn a_derived_token_is_not_revocable() {
     let talos = Talos::start().await;
     let key = talos.issue(json!({})).await;
     let token = talos.derive(&key, json!({})).await;
-    talos
-        .self_revoke(&token)
-        .await
-        .expect_error(400, "DERIVED_TOKEN_NOT_REVOCABLE");
+    talos.self_revoke(&token).await.expect_error(400, "DERIVED_TOKEN_NOT_REVOCABLE");
     assert_eq!(talos.verify(&key.secret).await["is_valid"], true);
 }
 
@@ -78,27 +58,13 @@ async fn a_holder_gives_a_reason_of_its_own_only() {
     let talos = Talos::start().await;
     let key = talos.issue(json!({})).await;
     let body = |reason: &str| json!({ "credential": key.secret, "reason": reason });
-    let refused = talos
-        .public
-        .post(SELF_REVOKE, &body("REVOCATION_REASON_PRIVILEGE_WITHDRAWN"))
-        .await;
+    let refused = talos.public.post(SELF_REVOKE, &body("REVOCATION_REASON_PRIVILEGE_WITHDRAWN")).await;
     refused.expect_bad_request();
     assert_eq!(talos.verify(&key.secret).await["is_valid"], true);
 
-    talos
-        .public
-        .post(SELF_REVOKE, &body("REVOCATION_REASON_KEY_COMPROMISE"))
-        .await
-        .expect(200);
-    let resource = talos
-        .admin
-        .get(&format!("{ISSUED}/{}", key.id))
-        .await
-        .json();
-    assert_eq!(
-        resource.text("/revocation_reason"),
-        "REVOCATION_REASON_KEY_COMPROMISE"
-    );
+    talos.public.post(SELF_REVOKE, &body("REVOCATION_REASON_KEY_COMPROMISE")).await.expect(200);
+    let resource = talos.admin.get(&format!("{ISSUED}/{}", key.id)).await.json();
+    assert_eq!(resource.text("/revocation_reason"), "REVOCATION_REASON_KEY_COMPROMISE");
 
     let other = talos.issue(json!({})).await;
     let body = json!({ "credential": other.secret, "reason": "REVOCATION_REASON_UNSPECIFIED" });

@@ -18,14 +18,9 @@ fn assert_refused(answer: &Value, code: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_valid_key_is_described() {
     let talos = Talos::start().await;
-    let issued = talos
-        .issue(json!({ "scopes": ["a", "b"], "metadata": { "n": 1 }, "ttl": "60s" }))
-        .await;
+    let issued = talos.issue(json!({ "scopes": ["a", "b"], "metadata": { "n": 1 }, "ttl": "60s" })).await;
     let imported = talos
-        .import(
-            "legacy-0123456789",
-            json!({ "scopes": ["a", "b"], "metadata": { "n": 1 }, "ttl": "60s" }),
-        )
+        .import("legacy-0123456789", json!({ "scopes": ["a", "b"], "metadata": { "n": 1 }, "ttl": "60s" }))
         .await;
     for key in [issued, imported] {
         let answer = talos.verify(&key.secret).await;
@@ -37,16 +32,8 @@ async fn a_valid_key_is_described() {
         assert_eq!(answer.at("/metadata"), &json!({ "n": 1 }));
         assert_eq!(answer.text("/status"), "KEY_STATUS_ACTIVE");
         assert_eq!(answer.text("/visibility"), "KEY_VISIBILITY_SECRET");
-        assert_eq!(
-            answer.text("/expire_time"),
-            key.resource.text("/expire_time")
-        );
-        for absent in [
-            "error_code",
-            "error_message",
-            "rate_limit_policy",
-            "rate_limit_remaining",
-        ] {
+        assert_eq!(answer.text("/expire_time"), key.resource.text("/expire_time"));
+        for absent in ["error_code", "error_message", "rate_limit_policy", "rate_limit_remaining"] {
             assert_eq!(answer.get(absent), None, "{absent} in {answer:#}");
         }
     }
@@ -56,9 +43,7 @@ async fn a_valid_key_is_described() {
 async fn a_derived_token_is_described() {
     let talos = Talos::start().await;
     let key = talos.issue(json!({ "scopes": ["a", "b"] })).await;
-    let token = talos
-        .derive(&key, json!({ "scopes": ["a"], "ttl": "60s" }))
-        .await;
+    let token = talos.derive(&key, json!({ "scopes": ["a"], "ttl": "60s" })).await;
     let answer = talos.verify(&token).await;
     assert_eq!(answer.at("/is_valid"), true, "{answer:#}");
     assert_eq!(answer.text("/key_id"), key.id);
@@ -96,16 +81,9 @@ async fn an_invalid_credential_says_why() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_list_needs_an_address_on_it() {
     let talos = Talos::start().await;
-    let elsewhere = talos
-        .issue(json!({ "ip_restriction": { "allowed_cidrs": ["192.0.2.0/24"] } }))
-        .await;
-    let here = talos
-        .issue(json!({ "ip_restriction": { "allowed_cidrs": ["127.0.0.0/8"] } }))
-        .await;
-    assert_refused(
-        &talos.verify(&elsewhere.secret).await,
-        "VERIFICATION_ERROR_IP_NOT_ALLOWED",
-    );
+    let elsewhere = talos.issue(json!({ "ip_restriction": { "allowed_cidrs": ["192.0.2.0/24"] } })).await;
+    let here = talos.issue(json!({ "ip_restriction": { "allowed_cidrs": ["127.0.0.0/8"] } })).await;
+    assert_refused(&talos.verify(&elsewhere.secret).await, "VERIFICATION_ERROR_IP_NOT_ALLOWED");
     assert_eq!(talos.verify(&here.secret).await["is_valid"], true);
 }
 
@@ -113,9 +91,7 @@ async fn an_address_list_needs_an_address_on_it() {
 async fn an_audience_must_match_exactly() {
     let talos = Talos::start().await;
     let key = talos.issue(json!({})).await;
-    let bound = talos
-        .derive(&key, json!({ "audiences": ["billing", "mail"] }))
-        .await;
+    let bound = talos.derive(&key, json!({ "audiences": ["billing", "mail"] })).await;
     let unbound = talos.derive(&key, json!({})).await;
     let cases = [
         (&bound, json!(["mail"]), true),
@@ -129,16 +105,10 @@ async fn an_audience_must_match_exactly() {
         let answer = talos.admin.post(VERIFY, &body).await.expect(200).json();
         assert_eq!(answer["is_valid"], valid, "{expected}: {answer:#}");
         if !valid {
-            assert_eq!(
-                answer.text("/error_code"),
-                "VERIFICATION_ERROR_AUDIENCE_MISMATCH"
-            );
+            assert_eq!(answer.text("/error_code"), "VERIFICATION_ERROR_AUDIENCE_MISMATCH");
         }
     }
-    assert_eq!(
-        talos.verify(&bound).await.texts("/audiences"),
-        ["billing", "mail"]
-    );
+    assert_eq!(talos.verify(&bound).await.texts("/audiences"), ["billing", "mail"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

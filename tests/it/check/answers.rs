@@ -58,28 +58,14 @@ async fn each_header_overwrites_in_the_words_of_every_envoy_version() {
             #[allow(deprecated, reason = "Envoy up to 1.36 reads only this")]
             let append = option.append.as_ref().map(|append| append.value);
             assert_eq!(append, Some(false), "{option:?}");
-            assert_eq!(
-                option.append_action(),
-                HeaderAppendAction::OverwriteIfExistsOrAdd,
-                "{option:?}"
-            );
-            let name = option
-                .header
-                .as_ref()
-                .map(|header| header.key.clone())
-                .must("a header");
-            assert!(
-                !allowed.removes(&name),
-                "{name} is set and removed: the removal wins"
-            );
+            assert_eq!(option.append_action(), HeaderAppendAction::OverwriteIfExistsOrAdd, "{option:?}");
+            let name = option.header.as_ref().map(|header| header.key.clone()).must("a header");
+            assert!(!allowed.removes(&name), "{name} is set and removed: the removal wins");
         }
         assert_eq!(allowed.header("x-talos-key-id"), Some(key.id.clone()));
         assert_eq!(allowed.header("x-talos-actor-id").as_deref(), Some("alice"));
         assert_eq!(allowed.header("x-talos-scopes").as_deref(), Some("a b"));
-        assert_eq!(
-            allowed.header("x-talos-network-id").as_deref(),
-            Some(NETWORK)
-        );
+        assert_eq!(allowed.header("x-talos-network-id").as_deref(), Some(NETWORK));
         assert_eq!(allowed.token().split('.').count(), 3);
     }
 }
@@ -108,34 +94,18 @@ async fn forged_headers_are_removed_in_every_mode() {
         Ask::bearer(&key.secret).route("talos.mode", "off"),
     ];
     for (number, ask) in asks.into_iter().enumerate() {
-        let forged = [
-            "x-talos-foo",
-            "x-talos-actor-id",
-            "x_talos_bar",
-            "x-talos_actor_id",
-        ];
-        let ask = forged
-            .iter()
-            .fold(ask, |ask, name| ask.header(name, "mallory"));
+        let forged = ["x-talos-foo", "x-talos-actor-id", "x_talos_bar", "x-talos_actor_id"];
+        let ask = forged.iter().fold(ask, |ask, name| ask.header(name, "mallory"));
         for ask in [ask.clone(), ask.raw()] {
             let allowed = talos.check(ask).await.allowed();
             for name in forged {
-                let safe = allowed.removes(name)
-                    || allowed.header(name).is_some_and(|value| value != "mallory");
+                let safe =
+                    allowed.removes(name) || allowed.header(name).is_some_and(|value| value != "mallory");
                 assert!(safe, "ask {number}: {name} stays: {:?}", allowed.ok);
             }
-            for name in [
-                "x-talos-key-id",
-                "x-talos-actor-id",
-                "x-talos-scopes",
-                "x-talos-network-id",
-            ] {
+            for name in ["x-talos-key-id", "x-talos-actor-id", "x-talos-scopes", "x-talos-network-id"] {
                 let safe = allowed.removes(name) != allowed.header(name).is_some();
-                assert!(
-                    safe,
-                    "ask {number}: {name} is neither set nor removed, or both: {:?}",
-                    allowed.ok
-                );
+                assert!(safe, "ask {number}: {name} is neither set nor removed, or both: {:?}", allowed.ok);
             }
         }
     }
@@ -155,20 +125,12 @@ async fn the_metadata_tells_envoy_who_it_was() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_has_a_challenge_and_the_error_envelope() {
     let talos = Talos::start().await;
-    let cases = [
-        (Ask::default(), false),
-        (Ask::bearer("garbage"), true),
-        (Ask::api_key("garbage"), true),
-    ];
+    let cases = [(Ask::default(), false), (Ask::bearer("garbage"), true), (Ask::api_key("garbage"), true)];
     for (ask, shown) in cases {
         let denied = talos.check(ask).await.denied(401);
         let challenge = denied.header("www-authenticate").must("a challenge");
         assert!(challenge.starts_with("Bearer realm=\""), "{challenge}");
-        assert_eq!(
-            challenge.contains("error=\"invalid_token\""),
-            shown,
-            "{challenge}"
-        );
+        assert_eq!(challenge.contains("error=\"invalid_token\""), shown, "{challenge}");
         assert_eq!(denied.header("content-type"), Some("application/json"));
         assert_envelope(&serde_json::from_str(&denied.body).must("a JSON body"), 401);
     }
@@ -185,10 +147,7 @@ async fn a_grpc_client_gets_a_short_plain_message() {
     ];
     for (ask, status) in cases {
         for kind in ["application/grpc", "application/grpc+proto"] {
-            let denied = talos
-                .check(ask.clone().header("content-type", kind))
-                .await
-                .denied(status);
+            let denied = talos.check(ask.clone().header("content-type", kind)).await.denied(status);
             let plain = !denied.body.contains(['{', '\n']) && (1..100).contains(&denied.body.len());
             assert!(plain, "{:?}", denied.body);
         }
@@ -208,26 +167,11 @@ async fn the_minted_token_ends_no_later_than_its_key() {
     let talos = Talos::start().await;
     let short = talos.issue(json!({ "ttl": "60s" })).await;
     let end = crate::support::unix_seconds(short.resource.text("/expire_time"));
-    let claims = crate::support::claims(
-        &talos
-            .check(Ask::bearer(&short.secret))
-            .await
-            .allowed()
-            .token(),
-    );
-    assert!(
-        claims.at("/exp").as_f64().must("exp") <= end.ceil(),
-        "{claims:#}"
-    );
+    let claims = crate::support::claims(&talos.check(Ask::bearer(&short.secret)).await.allowed().token());
+    assert!(claims.at("/exp").as_f64().must("exp") <= end.ceil(), "{claims:#}");
 
     let long = talos.issue(json!({})).await;
-    let claims = crate::support::claims(
-        &talos
-            .check(Ask::bearer(&long.secret))
-            .await
-            .allowed()
-            .token(),
-    );
+    let claims = crate::support::claims(&talos.check(Ask::bearer(&long.secret)).await.allowed().token());
     let life = claims.at("/exp").as_f64().must("exp") - claims.at("/iat").as_f64().must("iat");
     assert_eq!(life, 300.0, "authz.token_ttl");
 }

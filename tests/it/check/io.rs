@@ -35,10 +35,7 @@ async fn ten_thousand_checks_of_one_key_read_its_row_once_at_most() {
     }
 
     let reads = talos.metric("talos_store_key_reads_total").await - before;
-    assert!(
-        reads <= 1.0,
-        "{reads} reads of key rows for {CHECKS} Checks of one key"
-    );
+    assert!(reads <= 1.0, "{reads} reads of key rows for {CHECKS} Checks of one key");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -47,10 +44,7 @@ async fn a_key_that_looks_issued_but_was_not_reads_nothing() {
     let key = talos.issue(json!({})).await;
     let before = talos.metric("talos_store_key_reads_total").await;
     let (all_but_four, _) = key.secret.split_at(key.secret.len() - 4);
-    talos
-        .check(Ask::bearer(&format!("{all_but_four}2222")))
-        .await
-        .denied(401);
+    talos.check(Ask::bearer(&format!("{all_but_four}2222"))).await.denied(401);
     assert_eq!(talos.metric("talos_store_key_reads_total").await, before);
     talos.check(Ask::bearer(&key.secret)).await.allowed();
     // The counter counts: the test above would pass with one that stands still.

@@ -7,25 +7,13 @@ use crate::http::{BOTH, Call};
 use crate::talos::{Key, NETWORK, Setup};
 
 /// Spellings that some server somewhere reads as `x-talos-actor-id`, and names that may become ours one day.
-const FORGED: [&str; 5] = [
-    "x-talos-actor-id",
-    "x-talos-key-id",
-    "x-talos-scopes",
-    "x-talos-network-id",
-    "x-talos-foo",
-];
-const FORGED_WITH_UNDERSCORES: [&str; 5] = [
-    "x_talos_actor_id",
-    "x-talos_actor-id",
-    "x_talos-key_id",
-    "x-talos-actor_id",
-    "x_talos_foo",
-];
+const FORGED: [&str; 5] =
+    ["x-talos-actor-id", "x-talos-key-id", "x-talos-scopes", "x-talos-network-id", "x-talos-foo"];
+const FORGED_WITH_UNDERSCORES: [&str; 5] =
+    ["x_talos_actor_id", "x-talos_actor-id", "x_talos-key_id", "x-talos-actor_id", "x_talos_foo"];
 
-const ALLOW_UNDERSCORES: [(&str, &str); 1] = [(
-    "headers_with_underscores_action: REJECT_REQUEST",
-    "headers_with_underscores_action: ALLOW",
-)];
+const ALLOW_UNDERSCORES: [(&str, &str); 1] =
+    [("headers_with_underscores_action: REJECT_REQUEST", "headers_with_underscores_action: ALLOW")];
 
 fn forged(mut call: Call, names: &[&str]) -> Call {
     for name in names {
@@ -52,13 +40,9 @@ async fn headers_that_a_client_forged_never_reach_the_upstream() {
         let mut sets: Vec<Vec<&str>> = FORGED.iter().map(|name| vec![*name]).collect();
         sets.extend([FORGED.to_vec(), vec![FORGED[0], FORGED[0]]]);
         for names in sets {
-            let seen = edge
-                .passes(version, forged(Call::get("/").bearer(&key.secret), &names))
-                .await;
+            let seen = edge.passes(version, forged(Call::get("/").bearer(&key.secret), &names)).await;
             assert_eq!(seen.identity(), identity_of(&key), "{names:?}");
-            let seen = edge
-                .passes(version, forged(Call::get("/anonymous"), &names))
-                .await;
+            let seen = edge.passes(version, forged(Call::get("/anonymous"), &names)).await;
             assert_eq!(seen.identity(), [], "{names:?}");
         }
     }
@@ -69,12 +53,7 @@ async fn the_case_of_a_forged_name_does_not_matter() {
     let edge = Edge::start().await;
     let key = edge.talos.issue(json!({ "scopes": ["a"] })).await;
     // HTTP/2 has lower case only.
-    for name in [
-        "X-Talos-Actor-Id",
-        "X-TALOS-ACTOR-ID",
-        "x-tAlOs-aCtOr-iD",
-        "X-Talos-Foo",
-    ] {
+    for name in ["X-Talos-Actor-Id", "X-TALOS-ACTOR-ID", "x-tAlOs-aCtOr-iD", "X-Talos-Foo"] {
         for (path, credential) in [("/", key.secret.as_str()), ("/anonymous", "")] {
             let authorization = if credential.is_empty() {
                 String::new()
@@ -100,18 +79,12 @@ async fn forged_names_with_underscores_are_removed_where_envoy_lets_them_in() {
     let edge = Edge::with(Setup::new(), &ALLOW_UNDERSCORES).await;
     let key = edge.talos.issue(json!({ "scopes": ["a"] })).await;
     for version in BOTH {
-        for names in FORGED_WITH_UNDERSCORES
-            .iter()
-            .map(std::slice::from_ref)
-            .chain([&FORGED_WITH_UNDERSCORES[..]])
+        for names in
+            FORGED_WITH_UNDERSCORES.iter().map(std::slice::from_ref).chain([&FORGED_WITH_UNDERSCORES[..]])
         {
-            let seen = edge
-                .passes(version, forged(Call::get("/").bearer(&key.secret), names))
-                .await;
+            let seen = edge.passes(version, forged(Call::get("/").bearer(&key.secret), names)).await;
             assert_eq!(seen.identity(), identity_of(&key), "{names:?}");
-            let seen = edge
-                .passes(version, forged(Call::get("/anonymous"), names))
-                .await;
+            let seen = edge.passes(version, forged(Call::get("/anonymous"), names)).await;
             assert_eq!(seen.identity(), [], "{names:?}");
         }
     }
@@ -123,15 +96,9 @@ async fn envoy_as_we_ship_it_lets_no_underscores_in() {
     for version in BOTH {
         for name in FORGED_WITH_UNDERSCORES {
             // Over HTTP/2 Envoy may reset the stream instead of answering.
-            let answer = edge
-                .envoy
-                .edge
-                .try_send(version, Call::get("/anonymous").header(name, "mallory"))
-                .await;
-            assert!(
-                answer.as_ref().map_or(true, |reply| reply.status == 400),
-                "{name}: {answer:?}"
-            );
+            let answer =
+                edge.envoy.edge.try_send(version, Call::get("/anonymous").header(name, "mallory")).await;
+            assert!(answer.as_ref().map_or(true, |reply| reply.status == 400), "{name}: {answer:?}");
             assert_eq!(edge.upstream.take().len(), 0, "{name} reached the upstream");
         }
     }
@@ -142,9 +109,7 @@ async fn an_actor_id_beyond_ascii_is_percent_encoded() {
     let edge = Edge::start().await;
     let key = edge.talos.issue(json!({ "actor_id": "zoë@例" })).await;
     for version in BOTH {
-        let seen = edge
-            .passes(version, Call::get("/").bearer(&key.secret))
-            .await;
+        let seen = edge.passes(version, Call::get("/").bearer(&key.secret)).await;
         assert_eq!(seen.header("x-talos-actor-id"), Some("zo%C3%AB@%E4%BE%8B"));
     }
 }
@@ -154,14 +119,8 @@ async fn a_key_without_scopes_sends_no_empty_header() {
     let edge = Edge::start().await;
     let key = edge.talos.issue(json!({})).await;
     for version in BOTH {
-        let seen = edge
-            .passes(
-                version,
-                Call::get("/")
-                    .bearer(&key.secret)
-                    .header("x-talos-scopes", "admin"),
-            )
-            .await;
+        let seen =
+            edge.passes(version, Call::get("/").bearer(&key.secret).header("x-talos-scopes", "admin")).await;
         assert_eq!(seen.header("x-talos-scopes"), None);
     }
 }

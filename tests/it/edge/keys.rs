@@ -15,10 +15,7 @@ async fn without_a_key_it_is_401_with_a_challenge() {
         let reply = edge.refuses(version, Call::get("/orders"), 401).await;
         let challenge = challenge(&reply);
         assert!(challenge.starts_with("Bearer realm=\""), "{challenge}");
-        assert!(
-            !challenge.contains("error="),
-            "no credential was shown: {challenge}"
-        );
+        assert!(!challenge.contains("error="), "no credential was shown: {challenge}");
         assert_envelope(&reply.json(), 401);
     }
 }
@@ -27,8 +24,7 @@ async fn without_a_key_it_is_401_with_a_challenge() {
 async fn a_key_becomes_a_jwt_that_a_backend_verifies_and_goes_no_further() {
     let edge = Edge::start().await;
     for version in BOTH {
-        let fields =
-            json!({ "scopes": ["orders:read", "orders:write"], "metadata": { "team": "blue" } });
+        let fields = json!({ "scopes": ["orders:read", "orders:write"], "metadata": { "team": "blue" } });
         let key = edge.talos.issue(fields).await;
         for call in [
             Call::get("/orders?page=2").bearer(&key.secret),
@@ -63,13 +59,9 @@ async fn a_key_becomes_a_jwt_that_a_backend_verifies_and_goes_no_further() {
 async fn the_jwt_is_minted_once_and_used_again() {
     let edge = Edge::start().await;
     let key = edge.talos.issue(json!({})).await;
-    let first = edge
-        .passes(BOTH[0], Call::get("/").bearer(&key.secret))
-        .await;
+    let first = edge.passes(BOTH[0], Call::get("/").bearer(&key.secret)).await;
     for version in BOTH {
-        let again = edge
-            .passes(version, Call::get("/").api_key(&key.secret))
-            .await;
+        let again = edge.passes(version, Call::get("/").api_key(&key.secret)).await;
         assert_eq!(again.token(), first.token());
     }
 }
@@ -79,17 +71,10 @@ async fn a_key_that_the_admin_revoked_is_refused_on_the_very_next_request() {
     let edge = Edge::start().await;
     for version in BOTH {
         let key = edge.talos.issue(json!({})).await;
-        edge.passes(version, Call::get("/").bearer(&key.secret))
-            .await;
+        edge.passes(version, Call::get("/").bearer(&key.secret)).await;
         edge.talos.revoke(&key).await;
-        let reply = edge
-            .refuses(version, Call::get("/").bearer(&key.secret), 401)
-            .await;
-        assert!(
-            challenge(&reply).contains("error=\"invalid_token\""),
-            "{}",
-            challenge(&reply)
-        );
+        let reply = edge.refuses(version, Call::get("/").bearer(&key.secret), 401).await;
+        assert!(challenge(&reply).contains("error=\"invalid_token\""), "{}", challenge(&reply));
     }
 }
 
@@ -98,11 +83,9 @@ async fn a_key_that_its_holder_revoked_is_refused_on_the_very_next_request() {
     let edge = Edge::start().await;
     for version in BOTH {
         let key = edge.talos.issue(json!({})).await;
-        edge.passes(version, Call::get("/").bearer(&key.secret))
-            .await;
+        edge.passes(version, Call::get("/").bearer(&key.secret)).await;
         edge.talos.self_revoke(&key.secret).await.expect(200);
-        edge.refuses(version, Call::get("/").bearer(&key.secret), 401)
-            .await;
+        edge.refuses(version, Call::get("/").bearer(&key.secret), 401).await;
     }
 }
 
@@ -144,9 +127,7 @@ async fn a_client_cannot_tell_an_expired_a_revoked_and_an_unknown_key_apart() {
     for version in BOTH {
         let mut refusals = Vec::new();
         for credential in [&expired.secret, &revoked.secret, &unknown] {
-            let reply = edge
-                .refuses(version, Call::get("/").bearer(credential), 401)
-                .await;
+            let reply = edge.refuses(version, Call::get("/").bearer(credential), 401).await;
             refusals.push((challenge(&reply).to_owned(), reply.text()));
         }
         assert_eq!(refusals[0], refusals[1]);
@@ -159,10 +140,7 @@ async fn an_imported_key_works() {
     let edge = Edge::start().await;
     for version in BOTH {
         let raw_key = format!("legacy-{version:?}-0123456789");
-        let key = edge
-            .talos
-            .import(&raw_key, json!({ "actor_id": "bob", "scopes": ["a"] }))
-            .await;
+        let key = edge.talos.import(&raw_key, json!({ "actor_id": "bob", "scopes": ["a"] })).await;
         let seen = edge.passes(version, Call::get("/").api_key(&raw_key)).await;
         seen.assert_without(&raw_key);
         assert_eq!(seen.header("x-talos-key-id"), Some(key.id.as_str()));

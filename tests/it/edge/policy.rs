@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::{Edge, challenge};
 use crate::http::{BOTH, Call, Raw, Version, assert_envelope};
+use crate::talos::Setup;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_route_is_for_keys_that_have_its_scope() {
@@ -22,21 +23,12 @@ async fn a_route_is_for_keys_that_have_its_scope() {
             let call = Call::get("/reports/today").bearer(&key.secret);
             if enough {
                 let seen = edge.passes(version, call).await;
-                assert_eq!(
-                    seen.header("x-talos-scopes"),
-                    Some(scopes.join(" ").as_str())
-                );
+                assert_eq!(seen.header("x-talos-scopes"), Some(scopes.join(" ").as_str()));
             } else {
                 let reply = edge.refuses(version, call, 403).await;
                 let challenge = challenge(&reply);
-                assert!(
-                    challenge.contains("error=\"insufficient_scope\""),
-                    "{scopes:?}: {challenge}"
-                );
-                assert!(
-                    challenge.contains("scope=\"reports:read\""),
-                    "{scopes:?}: {challenge}"
-                );
+                assert!(challenge.contains("error=\"insufficient_scope\""), "{scopes:?}: {challenge}");
+                assert!(challenge.contains("scope=\"reports:read\""), "{scopes:?}: {challenge}");
                 assert_envelope(&reply.json(), 403);
             }
         }
@@ -46,10 +38,7 @@ async fn a_route_is_for_keys_that_have_its_scope() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_different_credentials_are_400() {
     let edge = Edge::start().await;
-    let (one, other) = (
-        edge.talos.issue(json!({})).await,
-        edge.talos.issue(json!({})).await,
-    );
+    let (one, other) = (edge.talos.issue(json!({})).await, edge.talos.issue(json!({})).await);
     for version in BOTH {
         for path in ["/", "/anonymous"] {
             let both = Call::get(path).bearer(&one.secret).api_key(&other.secret);
@@ -63,12 +52,7 @@ async fn one_credential_in_both_places_passes_and_is_gone_from_both() {
     let edge = Edge::start().await;
     let key = edge.talos.issue(json!({})).await;
     for version in BOTH {
-        let seen = edge
-            .passes(
-                version,
-                Call::get("/").bearer(&key.secret).api_key(&key.secret),
-            )
-            .await;
+        let seen = edge.passes(version, Call::get("/").bearer(&key.secret).api_key(&key.secret)).await;
         seen.assert_without(&key.secret);
         assert_eq!(seen.header("x-api-key"), None);
         assert_eq!(seen.header("x-talos-key-id"), Some(key.id.as_str()));
@@ -78,10 +62,7 @@ async fn one_credential_in_both_places_passes_and_is_gone_from_both() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_header_twice_is_400() {
     let edge = Edge::start().await;
-    let (one, other) = (
-        edge.talos.issue(json!({})).await,
-        edge.talos.issue(json!({})).await,
-    );
+    let (one, other) = (edge.talos.issue(json!({})).await, edge.talos.issue(json!({})).await);
     for version in BOTH {
         for second in [&one, &other] {
             let calls = [
@@ -106,17 +87,13 @@ async fn an_optional_route_takes_no_key_or_a_good_one() {
         assert_eq!(anonymous.identity(), []);
         assert_eq!(anonymous.header("authorization"), None);
 
-        let known = edge
-            .passes(version, Call::get("/anonymous").bearer(&key.secret))
-            .await;
+        let known = edge.passes(version, Call::get("/anonymous").bearer(&key.secret)).await;
         known.assert_without(&key.secret);
         assert_eq!(known.header("x-talos-key-id"), Some(key.id.as_str()));
 
         for bad in ["garbage", revoked.secret.as_str()] {
-            edge.refuses(version, Call::get("/anonymous").bearer(bad), 401)
-                .await;
-            edge.refuses(version, Call::get("/anonymous").api_key(bad), 401)
-                .await;
+            edge.refuses(version, Call::get("/anonymous").bearer(bad), 401).await;
+            edge.refuses(version, Call::get("/anonymous").api_key(bad), 401).await;
         }
     }
 }
@@ -127,23 +104,11 @@ async fn another_authentication_scheme_is_no_credential_of_ours() {
     let key = edge.talos.issue(json!({})).await;
     let basic = "Basic YWxpY2U6c2VjcmV0";
     for version in BOTH {
-        let reply = edge
-            .refuses(version, Call::get("/").header("authorization", basic), 401)
-            .await;
-        assert!(
-            !challenge(&reply).contains("error="),
-            "{}",
-            challenge(&reply)
-        );
+        let reply = edge.refuses(version, Call::get("/").header("authorization", basic), 401).await;
+        assert!(!challenge(&reply).contains("error="), "{}", challenge(&reply));
 
-        let seen = edge
-            .passes(
-                version,
-                Call::get("/")
-                    .header("authorization", basic)
-                    .api_key(&key.secret),
-            )
-            .await;
+        let seen =
+            edge.passes(version, Call::get("/").header("authorization", basic).api_key(&key.secret)).await;
         seen.assert_without(&key.secret);
         assert_eq!(seen.header("x-talos-key-id"), Some(key.id.as_str()));
         assert_eq!(seen.token().split('.').count(), 3, "{}", seen.token());
@@ -151,15 +116,14 @@ async fn another_authentication_scheme_is_no_credential_of_ours() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn scheme_names_compare_without_case_and_apikey_is_one() {
-    let edge = Edge::start().await;
+async fn scheme_names_compare_without_case_and_apikey_can_be_one() {
+    let sources = r#"[{header: authorization, scheme: Bearer}, {header: authorization, scheme: ApiKey}]"#;
+    let edge = Edge::with(Setup::new().set("TALOS_AUTHZ_SOURCES", sources), &[]).await;
     let key = edge.talos.issue(json!({})).await;
     for version in BOTH {
         for scheme in ["bearer", "BEARER", "ApiKey", "apikey"] {
             let value = format!("{scheme} {}", key.secret);
-            let seen = edge
-                .passes(version, Call::get("/").header("authorization", &value))
-                .await;
+            let seen = edge.passes(version, Call::get("/").header("authorization", &value)).await;
             seen.assert_without(&key.secret);
         }
     }
@@ -169,13 +133,8 @@ async fn scheme_names_compare_without_case_and_apikey_is_one() {
 async fn a_path_in_disguise_does_not_get_the_policy_of_another_route() {
     let edge = Edge::start().await;
     let plain = edge.talos.issue(json!({})).await;
-    let paths = [
-        "/anonymous/../reports",
-        "//reports",
-        "/anonymous/..%2Freports",
-        "/reports%2f",
-        "/x/../reports/1",
-    ];
+    let paths =
+        ["/anonymous/../reports", "//reports", "/anonymous/..%2Freports", "/reports%2f", "/x/../reports/1"];
     for path in paths {
         // Over raw HTTP/1.1, as a client library would tidy the path up.
         let request = format!(
@@ -183,11 +142,7 @@ async fn a_path_in_disguise_does_not_get_the_policy_of_another_route() {
             plain.secret
         );
         let answer: Raw = edge.envoy.edge.raw(request.as_bytes()).await;
-        assert!(
-            [400, 403].contains(&answer.status()),
-            "{path}: {}",
-            answer.head
-        );
+        assert!([400, 403].contains(&answer.status()), "{path}: {}", answer.head);
         assert_eq!(edge.upstream.take().len(), 0, "{path} reached the upstream");
         let reply = edge.send(Version::Http1, Call::get("/anonymous-not")).await;
         reply.expect(401);

@@ -11,14 +11,8 @@ use crate::talos::{ISSUER, JWKS, Setup, generate};
 #[tokio::test(flavor = "multi_thread")]
 async fn a_derived_jwt_goes_upstream_as_it_is() {
     let edge = Edge::start().await;
-    let key = edge
-        .talos
-        .issue(json!({ "scopes": ["reports:read", "a"] }))
-        .await;
-    let token = edge
-        .talos
-        .derive(&key, json!({ "scopes": ["reports:read"], "ttl": "60s" }))
-        .await;
+    let key = edge.talos.issue(json!({ "scopes": ["reports:read", "a"] })).await;
+    let token = edge.talos.derive(&key, json!({ "scopes": ["reports:read"], "ttl": "60s" })).await;
     for version in BOTH {
         let forged = Call::get("/reports").header("x-talos-actor-id", "mallory");
         for call in [forged.clone().bearer(&token), forged.api_key(&token)] {
@@ -37,20 +31,11 @@ async fn a_derived_jwt_goes_upstream_as_it_is() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_derived_jwt_must_have_the_scope_of_the_route() {
     let edge = Edge::start().await;
-    let key = edge
-        .talos
-        .issue(json!({ "scopes": ["reports:read", "a"] }))
-        .await;
+    let key = edge.talos.issue(json!({ "scopes": ["reports:read", "a"] })).await;
     let token = edge.talos.derive(&key, json!({ "scopes": ["a"] })).await;
     for version in BOTH {
-        let reply = edge
-            .refuses(version, Call::get("/reports").bearer(&token), 403)
-            .await;
-        assert!(
-            challenge(&reply).contains("insufficient_scope"),
-            "{}",
-            challenge(&reply)
-        );
+        let reply = edge.refuses(version, Call::get("/reports").bearer(&token), 403).await;
+        assert!(challenge(&reply).contains("insufficient_scope"), "{}", challenge(&reply));
     }
 }
 
@@ -102,13 +87,8 @@ async fn a_jwt_that_is_not_ours_or_was_changed_is_refused() {
         edge.passes(version, Call::get("/").bearer(&good)).await;
         for token in &bad {
             for path in ["/", "/anonymous"] {
-                let reply = edge
-                    .refuses(version, Call::get(path).bearer(token), 401)
-                    .await;
-                assert!(
-                    challenge(&reply).contains("error=\"invalid_token\""),
-                    "{token}"
-                );
+                let reply = edge.refuses(version, Call::get(path).bearer(token), 401).await;
+                assert!(challenge(&reply).contains("error=\"invalid_token\""), "{token}");
             }
         }
     }
@@ -120,19 +100,11 @@ async fn an_rsa_key_signs_rs256_that_a_backend_verifies() {
     let file = setup.path("rsa.json");
     generate("rsa", &file);
     let urls = format!("file://{}", file.display());
-    let edge = Edge::with(
-        setup.set(
-            "TALOS_CREDENTIALS_DERIVED_TOKENS_JWT_SIGNING_KEYS_URLS",
-            &urls,
-        ),
-        &[],
-    )
-    .await;
+    let edge =
+        Edge::with(setup.set("TALOS_CREDENTIALS_DERIVED_TOKENS_JWT_SIGNING_KEYS_URLS", &urls), &[]).await;
     let key = edge.talos.issue(json!({})).await;
     for version in BOTH {
-        let seen = edge
-            .passes(version, Call::get("/").bearer(&key.secret))
-            .await;
+        let seen = edge.passes(version, Call::get("/").bearer(&key.secret)).await;
         let claims = verify_jwt(&edge.talos.public.url(JWKS), ISSUER, seen.token()).await;
         assert_eq!(claims.text("/sub"), key.id);
         assert!(seen.token().starts_with("eyJ"), "{}", seen.token());
@@ -148,12 +120,6 @@ impl Edge {
         let file = setup.path("other.json");
         generate("eddsa", &file);
         let urls = format!("file://{}", file.display());
-        setup
-            .set(
-                "TALOS_CREDENTIALS_DERIVED_TOKENS_JWT_SIGNING_KEYS_URLS",
-                &urls,
-            )
-            .start()
-            .await
+        setup.set("TALOS_CREDENTIALS_DERIVED_TOKENS_JWT_SIGNING_KEYS_URLS", &urls).start().await
     }
 }

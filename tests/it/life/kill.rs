@@ -29,10 +29,7 @@ async fn no_acknowledged_key_is_lost_when_the_process_is_killed() {
         for _ in 0..WRITERS {
             writers.spawn(issue_until_it_dies(talos.admin, Arc::clone(&acknowledged)));
         }
-        until("enough keys are issued", async || {
-            (count(&acknowledged) >= enough).then_some(())
-        })
-        .await;
+        until("enough keys are issued", async || (count(&acknowledged) >= enough).then_some(())).await;
         talos.process.kill();
         while let Some(writer) = writers.join_next().await {
             writer.must("a writer");
@@ -42,15 +39,9 @@ async fn no_acknowledged_key_is_lost_when_the_process_is_killed() {
         let secrets = acknowledged.lock().must("the secrets").clone();
         for secret in &secrets {
             let verdict = talos.verify(secret).await;
-            assert_eq!(
-                verdict["is_valid"], true,
-                "lost in round {round}: {verdict:#}"
-            );
+            assert_eq!(verdict["is_valid"], true, "lost in round {round}: {verdict:#}");
         }
-        println!(
-            "round {round}: {} keys acknowledged, all there",
-            secrets.len()
-        );
+        println!("round {round}: {} keys acknowledged, all there", secrets.len());
         talos.stop().await;
     }
 }

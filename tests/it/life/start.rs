@@ -12,46 +12,25 @@ const AUTHORIZATION: &str = "envoy.service.auth.v3.Authorization";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_the_secret_it_says_so_and_ends() {
-    let told = Setup::new()
-        .unset("TALOS_SECRETS_HMAC_CURRENT")
-        .refused()
-        .await;
-    assert!(
-        told.contains("project has no HMAC key configured"),
-        "{told}"
-    );
+    let told = Setup::new().unset("TALOS_SECRETS_HMAC_CURRENT").refused().await;
+    assert!(told.contains("project has no HMAC key configured"), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_nothing_set_the_secret_is_what_it_names_first() {
     let output = Setup::bare().run(&["serve"]).await;
     let told = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.code().is_some_and(|code| code > 0),
-        "{:?}: {told}",
-        output.status
-    );
-    assert!(
-        told.contains("project has no HMAC key configured"),
-        "stderr: {told}"
-    );
+    assert!(output.status.code().is_some_and(|code| code > 0), "{:?}: {told}", output.status);
+    assert!(told.contains("project has no HMAC key configured"), "stderr: {told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_setting_is_named() {
     let cases = [
-        (
-            "TALOS_SECRETS_HMAC_CURRENT",
-            "short",
-            "secrets.hmac.current",
-        ),
+        ("TALOS_SECRETS_HMAC_CURRENT", "short", "secrets.hmac.current"),
         ("TALOS_CACHE_TTL", "banana", "cache.ttl"),
         ("TALOS_SERVE_PUBLIC_PORT", "65536", "serve.public.port"),
-        (
-            "TALOS_AUTHZ_ON_UNAVAILABLE",
-            "allow",
-            "authz.on_unavailable",
-        ),
+        ("TALOS_AUTHZ_ON_UNAVAILABLE", "allow", "authz.on_unavailable"),
         ("TALOS_DB_DSN", "nonsense", "db.dsn"),
         (
             "TALOS_CREDENTIALS_DERIVED_TOKENS_JWT_SIGNING_KEYS_URLS",
@@ -81,34 +60,23 @@ async fn a_bad_file_is_refused_by_key() {
     let file = setup.path("talos.yaml");
     for (text, key) in cases {
         std::fs::write(&file, text).must("writing a configuration");
-        let output = setup
-            .run(&["serve", "--config", &file.to_string_lossy()])
-            .await;
+        let output = setup.run(&["serve", "--config", &file.to_string_lossy()]).await;
         let told = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success(), "{text}: {told}");
         assert!(told.contains(key), "{text}: {told}");
     }
     let output = setup.run(&["serve", "--config", "nonesuch.yaml"]).await;
     let told = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        !output.status.success() && told.contains("nonesuch.yaml"),
-        "{told}"
-    );
+    assert!(!output.status.success() && told.contains("nonesuch.yaml"), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_listener_that_cannot_bind_fails_the_start() {
     for plane in ["http", "public", "metrics", "authz"] {
         let taken = TcpListener::bind("127.0.0.1:0").must("taking a port");
-        let port = taken
-            .local_addr()
-            .must("the taken address")
-            .port()
-            .to_string();
-        let told = Setup::new()
-            .set(&format!("TALOS_SERVE_{}_PORT", plane.to_uppercase()), &port)
-            .refused()
-            .await;
+        let port = taken.local_addr().must("the taken address").port().to_string();
+        let told =
+            Setup::new().set(&format!("TALOS_SERVE_{}_PORT", plane.to_uppercase()), &port).refused().await;
         assert!(told.contains(&format!("serve.{plane}")), "{told}");
         assert!(told.contains(&port) && told.contains("in use"), "{told}");
     }
@@ -131,17 +99,9 @@ async fn the_authz_plane_says_when_it_can_decide() {
     }
     let grpc = talos.grpc().await;
     for service in ["", AUTHORIZATION] {
-        assert_eq!(
-            grpc.health(service).await,
-            Ok(Health::Serving),
-            "{service:?}"
-        );
+        assert_eq!(grpc.health(service).await, Ok(Health::Serving), "{service:?}");
     }
-    assert_eq!(
-        grpc.health("nonesuch").await,
-        Ok(Health::Refused(5)),
-        "NOT_FOUND"
-    );
+    assert_eq!(grpc.health("nonesuch").await, Ok(Health::Refused(5)), "NOT_FOUND");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -149,11 +109,7 @@ async fn a_database_can_be_migrated_first() {
     let setup = Setup::new();
     for _ in 0..2 {
         let output = setup.run(&["migrate", "up"]).await;
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
     let talos = setup.start().await;
     let key = talos.issue(json!({})).await;
@@ -162,14 +118,8 @@ async fn a_database_can_be_migrated_first() {
     let file = setup.path("other.db");
     let dsn = format!("sqlite://{}", file.display());
     let without_secret = Setup::bare();
-    let output = without_secret
-        .run(&["migrate", "up", "--database", &dsn])
-        .await;
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output = without_secret.run(&["migrate", "up", "--database", &dsn]).await;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(file.exists());
 }
 
@@ -177,11 +127,7 @@ async fn a_database_can_be_migrated_first() {
 async fn a_database_of_a_newer_release_is_left_alone() {
     let setup = Setup::new();
     let output = setup.run(&["migrate", "up"]).await;
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/newer_schema.py");
     crate::python::run(&[script, &setup.path("talos.db").to_string_lossy()]).await;
     let told = setup.refused().await;

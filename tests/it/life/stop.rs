@@ -27,36 +27,20 @@ impl SlowIssue {
             body.len()
         );
         let mut stream = TcpStream::connect(admin.0).await.must("connecting");
-        stream
-            .write_all(head.as_bytes())
-            .await
-            .must("sending a request's head");
+        stream.write_all(head.as_bytes()).await.must("sending a request's head");
         // This answer says that the server waits for the body: the request is in flight.
         let mut line = [0; 25];
-        within("100 Continue", stream.read_exact(&mut line))
-            .await
-            .must("100 Continue");
+        within("100 Continue", stream.read_exact(&mut line)).await.must("100 Continue");
         assert_eq!(&line, b"HTTP/1.1 100 Continue\r\n\r\n");
         let (first, missing) = body.split_at(body.len() / 2);
-        stream
-            .write_all(first.as_bytes())
-            .await
-            .must("sending half a body");
-        SlowIssue {
-            stream,
-            missing: missing.to_owned(),
-        }
+        stream.write_all(first.as_bytes()).await.must("sending half a body");
+        SlowIssue { stream, missing: missing.to_owned() }
     }
 
     async fn finish(mut self) -> Value {
-        self.stream
-            .write_all(self.missing.as_bytes())
-            .await
-            .must("sending the rest of a body");
+        self.stream.write_all(self.missing.as_bytes()).await.must("sending the rest of a body");
         let mut answer = String::new();
-        within("the answer", self.stream.read_to_string(&mut answer))
-            .await
-            .must("reading the answer");
+        within("the answer", self.stream.read_to_string(&mut answer)).await.must("reading the answer");
         assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
         let (_, body) = answer.split_once("\r\n\r\n").must("a body");
         serde_json::from_str(body).must("JSON")
@@ -88,32 +72,19 @@ async fn sigterm_ends_it_after_all_that_is_in_flight() {
     drop(watch);
     let metrics = talos.metrics;
     until("readiness is off", async || {
-        let answer = metrics
-            .try_send(Version::Http1, Call::get("/health/ready"))
-            .await;
-        answer
-            .map_or(true, |reply| reply.status == 503)
-            .then_some(())
+        let answer = metrics.try_send(Version::Http1, Call::get("/health/ready")).await;
+        answer.map_or(true, |reply| reply.status == 503).then_some(())
     })
     .await;
-    assert!(
-        talos.process.ended().is_none(),
-        "it ended with work in flight"
-    );
+    assert!(talos.process.ended().is_none(), "it ended with work in flight");
 
     for check in checks {
         let answer = check.finish().await.must("a Check in flight");
-        answer
-            .verdict()
-            .must("a Check in flight is decided")
-            .allowed();
+        answer.verdict().must("a Check in flight is decided").allowed();
     }
     for issue in issues {
         let issued = issue.finish().await;
-        assert!(
-            issued.text("/secret").starts_with("ory_ak_v1_"),
-            "{issued:#}"
-        );
+        assert!(issued.text("/secret").starts_with("ory_ak_v1_"), "{issued:#}");
     }
     let status = talos.process.end().await;
     assert_eq!(status.code(), Some(0), "{status}:\n{}", talos.process.log());

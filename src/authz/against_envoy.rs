@@ -1,0 +1,130 @@
+//! Our lean messages against Envoy's full ones: what Envoy writes we read, what we write Envoy reads.
+
+use std::collections::HashMap;
+
+use envoy_types::pb::envoy::config::core::v3 as core;
+use envoy_types::pb::envoy::service::auth::v3 as full;
+use envoy_types::pb::envoy::service::auth::v3::attribute_context as context;
+use proptest::prelude::{Just, Strategy, any, prop, prop_assert_eq, prop_oneof, proptest};
+use prost::Message;
+
+use super::request::{Headers, Malformed};
+use super::response::{Refusal, anonymous_parts, denied, ok};
+use crate::config::{ClientAddress, CredentialSource, OnUnavailable};
+use crate::settings::AuthzSettings;
+
+fn settings() -> AuthzSettings {
+    AuthzSettings {
+        token_ttl: std::time::Duration::from_secs(300),
+        token_header: "authorization".into(),
+        sources: vec![CredentialSource::Header { name: "x-api-key".into(), scheme: None }],
+        on_unavailable: OnUnavailable::Deny,
+        client_address: ClientAddress::Peer,
+        trusted_hops: 1,
+        realm: "talos".into(),
+    }
+}
+
+fn name() -> impl Strategy<Value = String> {
+    prop_oneof![Just("x-api-key".to_owned()), Just("authorization".to_owned()), "[a-zX_-]{1,12}"]
+}
+
+fn request(lines: &[(String, String)], raw: bool, peer: &str) -> full::CheckRequest {
+    let header = |(key, value): &(String, String)| core::HeaderValue {
+        key: key.clone(),
+        raw_value: value.clone().into_bytes(),
+        ..Default::default()
+    };
+    let address = core::SocketAddress { address: peer.into(), ..Default::default() };
+    full::CheckRequest {
+        attributes: Some(full::AttributeContext {
+            source: Some(context::Peer {
+                address: Some(core::Address {
+                    address: Some(core::address::Address::SocketAddress(address)),
+                }),
+                principal: "spiffe://a".into(),
+                ..Default::default()
+            }),
+            request: Some(context::Request {
+                time: Some(Default::default()),
+                http: Some(context::HttpRequest {
+                    id: "1".into(),
+                    method: "GET".into(),
+                    path: "/a?b".into(),
+                    headers: if raw { HashMap::new() } else { lines.iter().cloned().collect() },
+                    header_map: raw.then(|| core::HeaderMap { headers: lines.iter().map(header).collect() }),
+                    body: "ignored".into(),
+                    ..Default::default()
+                }),
+            }),
+            context_extensions: HashMap::from([("talos.mode".into(), "off".into())]),
+            ..Default::default()
+        }),
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_envoy_writes_is_read(
+        lines in prop::collection::vec((name(), "\\PC{0,20}"), 0..8), raw: bool, peer: std::net::IpAddr,
+    ) {
+        let lines: Vec<_> = if raw {
+            lines
+        } else {
+            lines.into_iter().collect::<HashMap<_, _>>().into_iter().collect()
+        };
+        let bytes = request(&lines, raw, &peer.to_string()).encode_to_vec();
+        let ours = talos_proto::CheckRequest::decode(&bytes[..]).unwrap().attributes.unwrap();
+        let headers = Headers::of(&ours);
+        let mut read: Vec<(String, String)> = headers
+            .lines()
+            .map(|(key, value)| (String::from_utf8_lossy(key).into(), String::from_utf8_lossy(value).into()))
+            .collect();
+        let mut expected = lines;
+        read.sort();
+        expected.sort();
+        prop_assert_eq!(read, expected);
+        prop_assert_eq!(headers.client(&ours, &settings()), Some(peer));
+        prop_assert_eq!(&ours.context_extensions[0].value[..], b"off");
+    }
+
+    #[test]
+    fn what_we_write_envoy_reads(remove in prop::collection::vec("[a-z_-]{1,300}", 0..5)) {
+        let parts = anonymous_parts(&settings());
+        let names = remove.iter().map(|name| name.as_bytes());
+        let bytes = ok(&parts.ok_fields, &parts.outer_fields, names);
+        let answer = full::CheckResponse::decode(bytes).unwrap();
+        prop_assert_eq!(answer.status.unwrap().code, 0);
+        let Some(full::check_response::HttpResponse::OkResponse(answer)) = answer.http_response else {
+            panic!("not an OK");
+        };
+        let known = crate::service::upstream::IDENTITY_HEADERS.iter().map(|name| (*name).to_owned());
+        prop_assert_eq!(answer.headers_to_remove, known.chain(remove).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn any_bytes_are_a_request_or_an_error(bytes in any::<Vec<u8>>()) {
+        if let Ok(request) = talos_proto::CheckRequest::decode(&bytes[..]) {
+            let attributes = request.attributes.unwrap_or_default();
+            let _ = Headers::of(&attributes).credential(&settings().sources);
+        }
+    }
+}
+
+#[test]
+fn refusals_carry_their_http_status() {
+    for (refusal, status) in [
+        (Refusal::Missing, 401),
+        (Refusal::Malformed(Malformed::Ambiguous), 400),
+        (Refusal::Publishable, 403),
+        (Refusal::Misconfigured, 500),
+        (Refusal::Unavailable, 503),
+    ] {
+        let answer = full::CheckResponse::decode(denied(&refusal, &settings(), false)).unwrap();
+        assert_ne!(answer.status.unwrap().code, 0);
+        let Some(full::check_response::HttpResponse::DeniedResponse(answer)) = answer.http_response else {
+            panic!("not a refusal");
+        };
+        assert_eq!(answer.status.unwrap().code, status);
+    }
+}

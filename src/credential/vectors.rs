@@ -1,0 +1,130 @@
+//! Credentials made by independent libraries (PyJWT, cryptography, base58): all of them but the macaroons.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::jwk::KeySet;
+use super::secrets::{HmacSecret, HmacSecrets};
+use super::{Form, Presented, classify, imported, jwt};
+use crate::clock::Timestamp;
+use crate::key::NetworkId;
+
+const NOW: Timestamp = Timestamp::from_secs(1_790_000_000);
+
+fn vectors() -> Value {
+    serde_json::from_str(include_str!("../../tests/vectors/credentials.json")).unwrap()
+}
+
+fn list<'a>(vectors: &'a Value, name: &str) -> &'a Vec<Value> {
+    let list = vectors[name].as_array().unwrap();
+    assert!(!list.is_empty(), "{name}");
+    list
+}
+
+fn secrets(vectors: &Value) -> HmacSecrets {
+    let secret = |text: &Value| HmacSecret::new(text.as_str().unwrap().as_bytes(), None);
+    let retired = vectors["secrets"]["retired"].as_array().unwrap().iter().map(secret).collect();
+    HmacSecrets::new(secret(&vectors["secrets"]["current"]), retired)
+}
+
+fn form(credential: &Value) -> Form<'_> {
+    classify(Presented::new(credential.as_str().unwrap()).unwrap(), &["mc".to_owned()])
+}
+
+#[test]
+fn issued_keys() {
+    let vectors = vectors();
+    let secrets = secrets(&vectors);
+    for case in list(&vectors, "api_keys") {
+        let Form::Issued(parts) = form(&case["credential"]) else {
+            panic!("{case}");
+        };
+        assert_eq!(parts.prefix(), case["prefix"], "{case}");
+        let proof = parts.prove(&secrets, NOW);
+        assert_eq!(proof.is_some(), case["checksum_valid"], "{case}");
+        if let Some(proof) = proof {
+            assert_eq!(proof.key_id.to_string(), case["key_id"], "{case}");
+            assert_eq!(proof.issued_at.as_secs(), case["timestamp"], "{case}");
+        }
+    }
+    for case in list(&vectors, "tampered_api_keys") {
+        let Form::Issued(parts) = form(&case["credential"]) else {
+            panic!("{case}");
+        };
+        assert_eq!(parts.prove(&secrets, NOW), None, "{case}");
+    }
+}
+
+#[test]
+fn imported_keys() {
+    let vectors = vectors();
+    for case in list(&vectors, "imported_keys") {
+        let network = NetworkId::parse(case["network_id"].as_str().unwrap()).unwrap();
+        let raw_key = case["raw_key"].as_str().unwrap();
+        assert_eq!(form(&case["raw_key"]), Form::Imported);
+        assert_eq!(imported::key_id(network, raw_key).to_string(), case["key_id"]);
+    }
+}
+
+#[test]
+fn jwts() {
+    let vectors = vectors();
+    let mut keys = KeySet::default();
+    keys.read(&vectors["jwks"].to_string()).unwrap();
+    for case in list(&vectors, "jwts") {
+        assert_eq!(form(&case["token"]), Form::Jwt, "{case}");
+        let verify = |client: &str| {
+            let expected = jwt::Expectation {
+                network: NetworkId::SINGLE,
+                now: NOW,
+                clock_skew: Duration::from_secs(300),
+                issuers: &[vectors["issuer"].as_str().unwrap()],
+                audiences: &[],
+                client: client.parse().ok(),
+            };
+            jwt::verify(&keys, case["token"].as_str().unwrap(), &expected)
+        };
+        match verify("10.1.2.3") {
+            Ok(authority) => {
+                assert_eq!(case["valid"], true, "{case}");
+                let claims = &case["claims"];
+                assert_eq!(authority.key_id, claims["sub"]);
+                assert_eq!(authority.actor.unwrap().as_str(), claims["act"]);
+                assert_eq!(
+                    serde_json::to_value(authority.scopes.iter().collect::<Vec<_>>()).unwrap(),
+                    claims["scp"]
+                );
+                let metadata: Value = serde_json::from_str(authority.metadata.unwrap().json()).unwrap();
+                assert_eq!(metadata, claims["meta"]);
+                assert_eq!(verify("192.0.2.1").is_ok(), claims.get("acl").is_none(), "{case}");
+            }
+            Err(denial) => assert_eq!(denial.error_code(), case["error_code"], "{case}"),
+        }
+    }
+}
+
+/// What we mint is what the vectors' keys verify: both algorithms, there and back.
+#[test]
+fn minted_with_the_vectors_keys() {
+    let vectors = vectors();
+    let mut keys = KeySet::default();
+    keys.read(&vectors["jwks"].to_string()).unwrap();
+    for kid in ["ed-1", "rsa-1"] {
+        let claims = serde_json::json!({
+            "sub": "k", "iss": "i", "exp": NOW.as_secs() + 10, "nid": NetworkId::SINGLE.to_string(),
+        });
+        let signer = keys.signing(Some(kid)).unwrap();
+        let token = jwt::sign(signer, &claims.to_string()).unwrap();
+        assert_eq!(token.len(), jwt::signed_len(signer, &claims.to_string()));
+        let expected = jwt::Expectation {
+            network: NetworkId::SINGLE,
+            now: NOW,
+            clock_skew: Duration::ZERO,
+            issuers: &["i"],
+            audiences: &[],
+            client: None,
+        };
+        assert_eq!(jwt::verify(&keys, &token, &expected).unwrap().key_id, "k");
+    }
+}
