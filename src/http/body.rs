@@ -85,7 +85,7 @@ mod tests {
         #[allow(dead_code)]
         name: Option<String>,
         #[allow(dead_code)]
-        inner: Option<Vec<Box<Sample>>>,
+        inner: Option<Vec<Sample>>,
     }
 
     #[test]
