@@ -2,8 +2,8 @@
 
 mod background;
 mod connections;
-pub mod lifecycle;
 mod listeners;
 mod serve;
+mod signals;
 
 pub use serve::{Planes, ServeError, serve};

@@ -16,6 +16,7 @@ pub mod settings;
 
 // The outside.
 pub mod cache;
+pub mod readiness;
 pub mod store;
 
 // What the product does.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use super::lifecycle::Readiness;
 use crate::authz::SERVICE_NAME;
+use crate::readiness::Readiness;
 use crate::service::Service;
 
 /// How often the database is asked whether it is there.

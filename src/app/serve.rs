@@ -15,8 +15,8 @@ use tower::ServiceExt;
 
 use super::background;
 use super::connections::{self, Protocol};
-use super::lifecycle::stop_signal;
 use super::listeners::{BindError, Listener};
+use super::signals::stop_signal;
 use crate::authz::{Plane, SERVICE_NAME};
 use crate::cache::freshness::Freshness;
 use crate::cache::memory::Memory;

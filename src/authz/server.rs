@@ -103,7 +103,7 @@ impl Plane {
                 RouteMode::Required => Err(Refusal::Missing),
                 RouteMode::Optional | RouteMode::Off => {
                     let parts = anonymous_parts(&settings.authz);
-                    Ok(finish(&parts.ok_fields, &parts.outer_fields, &headers, None, settings))
+                    Ok(finish((&parts.ok_fields, &parts.outer_fields), &headers, &[], None))
                 }
             };
         };
@@ -152,7 +152,8 @@ impl Plane {
         };
         let make = || self.make_answer(settings, entry, with_token, audience);
         let answer = entry.answers.get_or_make(now, fits, make)?;
-        Ok(finish(&answer.ok_fields, &answer.outer_fields, headers, Some((shown, with_token)), settings))
+        let overwritten = with_token.then_some(settings.authz.token_header.as_str());
+        Ok(finish((&answer.ok_fields, &answer.outer_fields), headers, &shown.carriers, overwritten))
     }
 
     fn make_answer(
@@ -207,7 +208,8 @@ fn admit_token(
     let token = with_token.then(|| shown.credential.expose());
     let caller = Caller::of_token(authority, NetworkId::SINGLE);
     let parts = ok_parts(&settings.authz, &caller, token);
-    Ok(finish(&parts.ok_fields, &parts.outer_fields, headers, Some((shown, with_token)), settings))
+    let overwritten = with_token.then_some(settings.authz.token_header.as_str());
+    Ok(finish((&parts.ok_fields, &parts.outer_fields), headers, &shown.carriers, overwritten))
 }
 
 fn satisfies(policy: &Policy, scopes: &Scopes, visibility: Visibility) -> Result<(), Refusal> {
@@ -233,18 +235,12 @@ fn sends_token(settings: &Settings, policy: &Policy) -> bool {
 
 /// Adds what this one request makes necessary: whatever carried the credential goes, unless our token overwrites it.
 fn finish(
-    ok_fields: &[u8],
-    outer_fields: &[u8],
+    (ok_fields, outer_fields): (&[u8], &[u8]),
     headers: &Headers<'_>,
-    shown: Option<(&Shown<'_>, bool)>,
-    settings: &Settings,
+    carriers: &[&str],
+    overwritten: Option<&str>,
 ) -> Bytes {
-    let carriers = shown.map_or(&[][..], |(shown, _)| shown.carriers.as_slice());
-    let overwritten = shown.is_some_and(|(_, with_token)| with_token);
-    let carriers = carriers
-        .iter()
-        .filter(|name| !(overwritten && **name == settings.authz.token_header))
-        .map(|name| name.as_bytes());
+    let carriers = carriers.iter().filter(|name| Some(**name) != overwritten).map(|name| name.as_bytes());
     let spoofed: Vec<&[u8]> = headers.spoofed().map(|name| &name[..]).collect();
     ok(ok_fields, outer_fields, carriers.chain(spoofed))
 }

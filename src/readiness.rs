@@ -1,9 +1,9 @@
-//! Whether we are ready, and how that ends.
+//! Whether this process is ready: what the background ping notes and the probes read.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::clock::Clock;
+use crate::clock::{BootTime, Clock};
 
 /// Oldest answer of the database that still counts as ready.
 const MAX_PING_AGE: Duration = Duration::from_secs(1);
@@ -18,7 +18,7 @@ pub struct Readiness {
 
 impl Readiness {
     /// Notes that the database answered a ping that began at `at`.
-    pub fn database_answered(&self, at: crate::clock::BootTime) {
+    pub fn database_answered(&self, at: BootTime) {
         self.pinged.store(at.as_micros().max(1), Ordering::Release);
     }
 
@@ -35,21 +35,7 @@ impl Readiness {
     /// Whether the database has answered lately.
     pub fn database_answers(&self, clock: &Clock) -> bool {
         let pinged = self.pinged.load(Ordering::Acquire);
-        let age = clock.boot().since(crate::clock::BootTime::from_micros(pinged));
+        let age = clock.boot().since(BootTime::from_micros(pinged));
         pinged != 0 && age <= MAX_PING_AGE && !self.is_draining()
-    }
-}
-
-/// Resolves at SIGTERM or SIGINT.
-///
-/// # Errors
-/// When the signals can't be listened for.
-pub async fn stop_signal() -> std::io::Result<&'static str> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => Ok("SIGTERM"),
-        _ = interrupt.recv() => Ok("SIGINT"),
     }
 }

@@ -1,0 +1,135 @@
+//! The layers of ARCHITECTURE.md, as a rule that the sources are read against.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// For each module at the top of `src/`: the modules of ours that it may name.
+const MAY_IMPORT: [(&str, &[&str]); 18] = [
+    ("clock", &[]),
+    ("rng", &[]),
+    ("duration", &[]),
+    ("secret", &[]),
+    ("error", &[]),
+    ("key", &["clock"]),
+    ("config", &["duration", "secret"]),
+    ("credential", &["clock", "key", "rng", "secret"]),
+    ("settings", &["clock", "config", "credential", "key", "secret"]),
+    ("store", &["clock", "credential", "duration", "key", "rng"]),
+    ("cache", &["clock", "key", "rng", "store"]),
+    ("readiness", &["clock"]),
+    (
+        "service",
+        &["cache", "clock", "credential", "duration", "error", "key", "rng", "secret", "settings", "store"],
+    ),
+    ("telemetry", &["config", "service"]),
+    ("authz", &["cache", "config", "credential", "error", "key", "service", "settings", "telemetry"]),
+    (
+        "http",
+        &[
+            "app",
+            "clock",
+            "config",
+            "credential",
+            "duration",
+            "error",
+            "key",
+            "secret",
+            "service",
+            "telemetry",
+        ],
+    ),
+    (
+        "app",
+        &[
+            "authz",
+            "cache",
+            "clock",
+            "config",
+            "http",
+            "readiness",
+            "rng",
+            "service",
+            "settings",
+            "store",
+            "telemetry",
+        ],
+    ),
+    ("cli", &["app", "config", "credential", "rng", "settings", "store", "telemetry"]),
+];
+
+/// Crates that are somebody's own business.
+const ONLY_IN: [(&str, &[&str]); 7] = [
+    ("sqlx", &["store"]),
+    ("moka", &["cache"]),
+    ("axum", &["http", "app"]),
+    ("tonic", &["authz", "app"]),
+    ("talos_proto", &["authz"]),
+    ("clap", &["cli"]),
+    ("prometheus_client", &["telemetry"]),
+];
+
+fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// The words that follow `before` in the code, comments left out.
+fn words_after<'a>(text: &'a str, before: &'a str) -> impl Iterator<Item = &'a str> {
+    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    code.flat_map(move |line| {
+        line.match_indices(before).map(move |(at, _)| {
+            let rest = &line[at + before.len()..];
+            let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+            &rest[..end]
+        })
+    })
+}
+
+#[test]
+fn imports_go_downwards_only() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = vec![];
+    sources(&root, &mut files);
+    let mut wrong = vec![];
+    for file in files {
+        let inside = file.strip_prefix(&root).unwrap();
+        let module = inside.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs");
+        if ["lib", "main"].contains(&module) {
+            continue;
+        }
+        let text = fs::read_to_string(&file).unwrap();
+        let (_, allowed) = MAY_IMPORT.iter().find(|(name, _)| *name == module).unwrap_or_else(|| {
+            panic!("{module} is a new module: say in this table what it may import");
+        });
+        for import in words_after(&text, "crate::") {
+            let ours = MAY_IMPORT.iter().any(|(name, _)| *name == import);
+            if ours && import != module && !allowed.contains(&import) {
+                wrong.push(format!("{} imports {import}", inside.display()));
+            }
+        }
+        for (name, homes) in ONLY_IN {
+            let uses = text.contains(&format!("use {name}::")) || text.contains(&format!(" {name}::"));
+            if uses && !homes.contains(&module) {
+                wrong.push(format!("{} uses {name}", inside.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn there_is_one_crypto_provider() {
+    let lock = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.lock")).unwrap();
+    for foreign in ["ring", "rsa", "openssl", "openssl-sys", "native-tls"] {
+        assert!(
+            !lock.contains(&format!("name = \"{foreign}\"\n")),
+            "{foreign} is in the tree beside aws-lc-rs"
+        );
+    }
+}
