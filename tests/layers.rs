@@ -26,13 +26,13 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
     (
         "http",
         &[
-            "app",
             "clock",
             "config",
             "credential",
             "duration",
             "error",
             "key",
+            "readiness",
             "secret",
             "service",
             "telemetry",
