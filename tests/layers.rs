@@ -11,7 +11,7 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
     ("secret", &[]),
     ("error", &[]),
     ("key", &["clock"]),
-    ("config", &["duration", "secret"]),
+    ("config", &["credential", "duration", "key", "secret"]),
     ("credential", &["clock", "key", "rng", "secret"]),
     ("settings", &["clock", "config", "credential", "key", "secret"]),
     ("store", &["clock", "credential", "duration", "key", "rng"]),

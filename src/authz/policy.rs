@@ -2,7 +2,7 @@
 
 use talos_proto::Entry;
 
-use crate::config::{Audience, RouteMode, RouteToken, RouteVisibility};
+use crate::config::{Audience, RouteMode, RouteToken, RouteVisibility, ScopeList};
 use crate::key::Scopes;
 
 /// The demands of one route.
@@ -53,8 +53,8 @@ impl Policy {
         let value = std::str::from_utf8(value).map_err(|_| "must be UTF-8")?;
         match key {
             b"mode" => self.mode = parse(value)?,
-            b"scopes" => self.scopes = scopes(value)?,
-            b"any_scope" => self.any_scope = scopes(value)?,
+            b"scopes" => self.scopes = parse::<ScopeList>(value)?.into_scopes(),
+            b"any_scope" => self.any_scope = parse::<ScopeList>(value)?.into_scopes(),
             b"audience" => self.audience = Some(parse::<Audience>(value)?.as_str().to_owned()),
             b"token" => self.token = Some(parse(value)?),
             b"visibility" => self.secret_only = parse::<RouteVisibility>(value)? == RouteVisibility::Secret,
@@ -66,13 +66,6 @@ impl Policy {
 
 fn parse<T: std::str::FromStr<Err: ToString>>(value: &str) -> Result<T, String> {
     value.parse().map_err(|error: T::Err| error.to_string())
-}
-
-fn scopes(value: &str) -> Result<Scopes, String> {
-    match Scopes::parse_spaced(value) {
-        Ok(scopes) if scopes.is_empty() => Err("must name a scope".to_owned()),
-        other => other.map_err(|error| error.to_string()),
-    }
 }
 
 #[cfg(test)]

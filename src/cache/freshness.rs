@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 
-use crate::clock::{Clock, Timestamp};
+use crate::clock::{BootTime, Clock, Timestamp};
 use crate::key::{KeyId, NetworkId};
 use crate::store::{Logged, Mutation, Store, StoreError};
 
@@ -200,36 +200,38 @@ impl Freshness {
     /// When the database fails; the lease then runs out by itself.
     pub async fn poll(&self, store: &Store) -> Result<(), StoreError> {
         let mut seen = self.seen.lock().await;
+        self.poll_from(store, &mut seen).await
+    }
+
+    /// As [`Freshness::poll`], but only if nothing can be answered now: of all who find the lease lapsed one polls,
+    /// and the others have waited for that.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn renew(&self, store: &Store) -> Result<(), StoreError> {
+        let mut seen = self.seen.lock().await;
+        match self.mode() {
+            Mode::Closed => self.poll_from(store, &mut seen).await,
+            Mode::Fresh | Mode::Static => Ok(()),
+        }
+    }
+
+    async fn poll_from(&self, store: &Store, seen: &mut Option<Logged>) -> Result<(), StoreError> {
         let (boot, wall) = (self.clock.boot(), self.clock.now());
         let lapsed = self.age().is_none_or(|age| age > self.lease);
-        let result = self.catch_up(store, &mut seen).await;
+        let result = self.catch_up(store, seen).await;
         match &result {
-            Ok(()) => self.extend(boot.as_micros(), wall),
+            Ok(()) => self.extend(boot, wall),
             Err(_) if lapsed => self.lapse.store(POLL_FAILED, Ordering::Release),
             Err(_) => {}
         }
         result
     }
 
-    /// As [`Freshness::poll`], when the lease has lapsed and no poll since has failed: who waited for another's poll
-    /// has no need of its own.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn renew(&self, store: &Store) -> Result<(), StoreError> {
-        match self.mode() {
-            Mode::Closed => self.poll(store).await,
-            Mode::Fresh | Mode::Static => Ok(()),
-        }
-    }
-
     async fn catch_up(&self, store: &Store, seen: &mut Option<Logged>) -> Result<(), StoreError> {
         loop {
             let Some(last) = seen.as_ref() else {
-                let newest = store.newest_mutation().await?;
-                let newest = newest.ok_or(StoreError::Corrupt("mutation_log"))?;
-                self.newest.store(newest.n, Ordering::Release);
-                *seen = Some(newest);
+                *seen = Some(self.begin_history(store).await?);
                 return Ok(());
             };
             let tail = store.mutations_from(last.n).await?;
@@ -240,7 +242,6 @@ impl Freshness {
                     last = last.n,
                     "the database's history was rewritten (a restore or a failover): everything cached is dropped"
                 );
-                self.lineage.fetch_add(1, Ordering::AcqRel);
                 *seen = None;
                 continue;
             }
@@ -256,10 +257,23 @@ impl Freshness {
         }
     }
 
-    fn extend(&self, boot: u64, wall: Timestamp) {
-        self.lapse.store(NOT_TRIED, Ordering::Release);
+    /// Takes the log as it is now for the beginning. What was read before is dropped, the numbers with it, as another
+    /// history counts anew; so is what was read meanwhile, which may have missed a change that isn't read again.
+    async fn begin_history(&self, store: &Store) -> Result<Logged, StoreError> {
+        self.lineage.fetch_add(1, Ordering::AcqRel);
+        for slot in &self.slots {
+            slot.store(0, Ordering::Release);
+        }
+        let newest = store.newest_mutation().await?.ok_or(StoreError::Corrupt("mutation_log"))?;
+        self.newest.store(newest.n, Ordering::Release);
+        self.lineage.fetch_add(1, Ordering::AcqRel);
+        Ok(newest)
+    }
+
+    fn extend(&self, boot: BootTime, wall: Timestamp) {
         self.lease_wall.store(wall.as_micros(), Ordering::Relaxed);
-        self.lease_boot.store(boot.max(1), Ordering::Release);
+        self.lease_boot.store(boot.as_micros().max(1), Ordering::Release);
+        self.lapse.store(NOT_TRIED, Ordering::Release);
     }
 }
 
@@ -288,6 +302,7 @@ mod tests {
         let stamp = freshness.begin(slot).stamp(0);
         assert!(!freshness.allows(slot, stamp), "nothing is known before the first poll");
         freshness.poll(&store).await.unwrap();
+        let stamp = freshness.begin(slot).stamp(0);
         assert!(freshness.allows(slot, stamp));
         clock.advance(LEASE);
         assert_eq!(freshness.mode(), Mode::Fresh);
@@ -318,6 +333,22 @@ mod tests {
         assert!(freshness.allows(slot, new));
         freshness.apply(&Mutation { n: 3, network: NetworkId::SINGLE, key_id });
         assert!(!freshness.allows(slot, old), "a late, older change takes nothing back");
+    }
+
+    #[tokio::test]
+    async fn a_rewritten_history_drops_what_was_known_and_counts_anew() {
+        let ((before, _a), (restored, _b)) = (store().await, store().await);
+        let freshness = Freshness::new(Clock::manual(Timestamp::from_secs(1_000)), LEASE, GRACE);
+        freshness.poll(&before).await.unwrap();
+        let key_id = KeyId::Issued(Uuid::from_u128(7));
+        let slot = Slot::of(NetworkId::SINGLE, key_id);
+        freshness.apply(&Mutation { n: 9, network: NetworkId::SINGLE, key_id });
+        let old = freshness.begin(slot).stamp(9);
+        assert!(freshness.allows(slot, old));
+        freshness.poll(&restored).await.unwrap();
+        assert!(!freshness.allows(slot, old));
+        let new = freshness.begin(slot).stamp(0);
+        assert!(freshness.allows(slot, new), "small numbers count again");
     }
 
     #[tokio::test]

@@ -1,10 +1,12 @@
 //! `authz.routes` and the policy values that Envoy's context extensions write in the same words.
 
+use std::borrow::Cow;
 use std::str::FromStr;
 
 use serde::Deserialize;
 
 use super::text;
+use crate::key::{FieldError, Scopes};
 
 /// One entry of `authz.routes`: what must match, then the policy. Unset parts match everything, or leave the setting
 /// of the `authz` block as it is.
@@ -34,9 +36,15 @@ pub struct Route {
 }
 
 /// A policy value that is out of range. The text says what is allowed and never repeats the value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct PolicyValueError(&'static str);
+pub struct PolicyValueError(Cow<'static, str>);
+
+impl From<&'static str> for PolicyValueError {
+    fn from(text: &'static str) -> Self {
+        Self(text.into())
+    }
+}
 
 /// `mode` of a route, `talos.mode` of a context extension.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -59,7 +67,7 @@ impl FromStr for RouteMode {
             "required" => Ok(Self::Required),
             "optional" => Ok(Self::Optional),
             "off" => Ok(Self::Off),
-            _ => Err(PolicyValueError("must be one of required, optional, off")),
+            _ => Err(PolicyValueError::from("must be one of required, optional, off")),
         }
     }
 }
@@ -81,7 +89,7 @@ impl FromStr for RouteToken {
         match text {
             "jwt" => Ok(Self::Jwt),
             "none" => Ok(Self::None),
-            _ => Err(PolicyValueError("must be one of jwt, none")),
+            _ => Err(PolicyValueError::from("must be one of jwt, none")),
         }
     }
 }
@@ -100,7 +108,7 @@ impl FromStr for RouteVisibility {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "secret" => Ok(Self::Secret),
-            _ => Err(PolicyValueError("must be secret")),
+            _ => Err(PolicyValueError::from("must be secret")),
         }
     }
 }
@@ -109,12 +117,12 @@ impl FromStr for RouteVisibility {
 /// empty, since a template that came out empty must not open a route.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub struct ScopeList(Vec<String>);
+pub struct ScopeList(Scopes);
 
 impl ScopeList {
     /// The scopes, in the order written.
-    pub fn as_slice(&self) -> &[String] {
-        &self.0
+    pub fn into_scopes(self) -> Scopes {
+        self.0
     }
 }
 
@@ -122,20 +130,10 @@ impl FromStr for ScopeList {
     type Err = PolicyValueError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut scopes: Vec<String> = Vec::new();
-        for scope in text.split(' ').filter(|part| !part.is_empty()) {
-            if !text::is_scope(scope) {
-                return Err(PolicyValueError("must be space-separated scopes of 1 to 128 characters"));
-            }
-            if scopes.iter().any(|seen| seen == scope) {
-                return Err(PolicyValueError("must not name a scope twice"));
-            }
-            scopes.push(scope.to_owned());
-        }
-        if (1..=100).contains(&scopes.len()) {
-            Ok(Self(scopes))
-        } else {
-            Err(PolicyValueError("must name 1 to 100 scopes"))
+        match Scopes::parse_spaced(text) {
+            Ok(scopes) if scopes.is_empty() => Err("must name 1 to 100 scopes".into()),
+            Ok(scopes) => Ok(Self(scopes)),
+            Err(FieldError(problem)) => Err(PolicyValueError(problem)),
         }
     }
 }
@@ -159,7 +157,7 @@ impl FromStr for Audience {
         if (1..=255).contains(&text.chars().count()) && !text.chars().any(char::is_control) {
             Ok(Self(text.to_owned()))
         } else {
-            Err(PolicyValueError("must be 1 to 255 characters without control characters"))
+            Err(PolicyValueError::from("must be 1 to 255 characters without control characters"))
         }
     }
 }

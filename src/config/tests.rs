@@ -107,7 +107,7 @@ authz:
     assert_eq!(first.methods, ["GET"]);
     assert_eq!(first.path, Some(PathMatch::Template("/users/{id}".to_owned())));
     assert_eq!(first.mode, Some(RouteMode::Optional));
-    assert_eq!(second.scopes.as_ref().unwrap().as_slice(), ["a:read", "a:write"]);
+    assert_eq!(second.scopes.clone().unwrap().into_scopes().to_string(), "a:read a:write");
     assert_eq!(second.visibility, Some(RouteVisibility::Secret));
 }
 

@@ -26,13 +26,3 @@ pub(super) fn optional_path<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Pa
 pub(super) fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
-
-/// What a key's or macaroon's prefix may be: `[A-Za-z0-9_]{1,16}`.
-pub(super) fn is_prefix(text: &str) -> bool {
-    (1..=16).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
-}
-
-/// RFC 6749 scope-token of 1 to 128 characters.
-pub(super) fn is_scope(text: &str) -> bool {
-    (1..=128).contains(&text.len()) && text.bytes().all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
-}

@@ -48,6 +48,8 @@ const ROWS: &[Row] = &[
     ("serve.http.auth.mode", |c| c.serve.http.auth.mode != AuthMode::None),
     ("serve.http.cors.enabled", |c| c.serve.http.cors.enabled),
     ("serve.public.cors.enabled", |c| c.serve.public.cors.enabled),
+    ("serve.http.allowed_hosts", |c| !c.serve.http.allowed_hosts.is_empty()),
+    ("serve.public.allowed_hosts", |c| !c.serve.public.allowed_hosts.is_empty()),
     ("audit.file", |c| c.audit.file.is_some()),
     ("audit.key", |c| c.audit.key.is_some()),
     ("authz.sources", |c| {

@@ -10,7 +10,7 @@ use super::credentials::Retired;
 use super::error::ConfigError;
 use super::model::Config;
 use super::serve::{AuthMode, Tls};
-use super::text;
+use crate::credential::api_key::is_prefix;
 
 /// A dotted key and what is wrong with it.
 type Problems = Vec<(String, String)>;
@@ -168,7 +168,7 @@ fn prefixes(config: &Config, problems: &mut Problems) {
         named(format!("{SECRET}.public_current"), api.public_current.as_ref(), &api.public_retired);
     let macaroon = named(format!("{MACAROON}.current"), Some(&macaroon.current), &macaroon.retired);
     for (key, prefix) in secret.iter().chain(&public).chain(&macaroon) {
-        if !text::is_prefix(prefix) {
+        if !is_prefix(prefix) {
             add(problems, key, "must be 1 to 16 letters, digits and underscores");
         }
     }

@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::{FromRequestParts, Path, Query, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -38,12 +39,24 @@ pub async fn import(State(context): State<Context>, request: Request) -> Answer 
     ok(StatusCode::CREATED, &KeyOut::new(&key, context.service.clock.now()))
 }
 
-pub async fn get_issued(State(context): State<Context>, Path(id): Path<String>) -> Answer {
+pub async fn get_issued(State(context): State<Context>, KeyPath(id): KeyPath) -> Answer {
     get(&context, KeyKind::Issued, &id).await
 }
 
-pub async fn get_imported(State(context): State<Context>, Path(id): Path<String>) -> Answer {
+pub async fn get_imported(State(context): State<Context>, KeyPath(id): KeyPath) -> Answer {
     get(&context, KeyKind::Imported, &id).await
+}
+
+/// The last segment of the path. One that isn't text names no key.
+pub struct KeyPath(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for KeyPath {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let path = Path::from_request_parts(parts, state).await;
+        path.map(|Path(id)| Self(id)).map_err(|_| no_such_resource())
+    }
 }
 
 async fn get(context: &Context, kind: KeyKind, id: &str) -> Answer {
@@ -73,23 +86,19 @@ async fn list(context: &Context, kind: KeyKind, query: ListQuery) -> Result<List
     context.service.list(NetworkId::SINGLE, kind, request).await
 }
 
-pub async fn act_on_issued(
-    State(context): State<Context>,
-    Path(id): Path<String>,
-    request: Request,
-) -> Answer {
+pub async fn act_on_issued(State(context): State<Context>, KeyPath(id): KeyPath, request: Request) -> Answer {
     act(&context, Some(KeyKind::Issued), &id, request).await
 }
 
 pub async fn act_on_imported(
     State(context): State<Context>,
-    Path(id): Path<String>,
+    KeyPath(id): KeyPath,
     request: Request,
 ) -> Answer {
     act(&context, Some(KeyKind::Imported), &id, request).await
 }
 
-pub async fn act_on_any(State(context): State<Context>, Path(id): Path<String>, request: Request) -> Answer {
+pub async fn act_on_any(State(context): State<Context>, KeyPath(id): KeyPath, request: Request) -> Answer {
     act(&context, None, &id, request).await
 }
 

@@ -10,6 +10,7 @@ use crate::random::Random;
 use crate::support::{Json, Must, until};
 use crate::talos::{ISSUED, Setup};
 
+/// How often the process is killed; `TALOS_TEST_KILLS` says otherwise.
 const ROUNDS: usize = 3;
 const WRITERS: usize = 8;
 
@@ -21,7 +22,9 @@ async fn no_acknowledged_key_is_lost_when_the_process_is_killed() {
     let mut random = Random::announced("kill -9 under load");
     let setup = Setup::new();
     let acknowledged = Acknowledged::default();
-    for round in 1..=ROUNDS {
+    let rounds =
+        std::env::var("TALOS_TEST_KILLS").map_or(ROUNDS, |text| text.parse().must("TALOS_TEST_KILLS"));
+    for round in 1..=rounds {
         let mut talos = setup.start().await;
         let before = count(&acknowledged);
         let enough = before + random.between(30, 150);
