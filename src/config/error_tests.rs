@@ -50,7 +50,7 @@ fn file_errors_name_the_key_and_the_file() {
         ("authz: {routes: [{token: maybe}]}", "authz.routes[0].token: must be one of jwt, none ("),
         ("authz: {routes: [{visibility: public}]}", "authz.routes[0].visibility: must be secret ("),
         ("authz: {routes: [{scopes: ''}]}", "authz.routes[0].scopes: must name 1 to 100 scopes ("),
-        ("authz: {routes: [{scopes: 'a a'}]}", "authz.routes[0].scopes: stands there twice ("),
+        ("authz: {routes: [{scopes: 'a a'}]}", "authz.routes[0].scopes: [1] stands there twice ("),
         ("authz: {routes: [{path: {exact: x}}]}", "authz.routes[0].path: a path starts with / ("),
         ("authz: {routes: [{path: {prefix: //x}}]}", "authz.routes[0].path: a path has no //"),
         ("authz: {routes: [{path: {prefix: /x/../y}}]}", "authz.routes[0].path: a path has no //"),
