@@ -9,9 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::clock::Timestamp;
-use crate::config::{
-    CacheType, ClientAddress, ClientIpSource, Config, CredentialSource, OnUnavailable, Retired,
-};
+use crate::config::{Authz, CacheType, ClientIpSource, Config, Retired};
 use crate::credential::jwk::{JwkError, KeySet, SigningKey};
 use crate::credential::secrets::{HmacSecret, HmacSecrets};
 use crate::secret::SecretString;
@@ -112,26 +110,7 @@ pub struct Settings {
     /// Where the HTTP planes take a client's address from.
     pub client_ip_source: ClientIpSource,
     /// The authz plane's own.
-    pub authz: AuthzSettings,
-}
-
-/// What the authz plane does.
-#[derive(Debug)]
-pub struct AuthzSettings {
-    /// Life of a minted token.
-    pub token_ttl: Duration,
-    /// The header that carries it upstream, in lower case.
-    pub token_header: String,
-    /// Where a credential may stand, in order.
-    pub sources: Vec<CredentialSource>,
-    /// What an outage looks like to Envoy.
-    pub on_unavailable: OnUnavailable,
-    /// Where the client's address comes from.
-    pub client_address: ClientAddress,
-    /// How many proxies of ours append to X-Forwarded-For.
-    pub trusted_hops: u32,
-    /// The realm of WWW-Authenticate.
-    pub realm: String,
+    pub authz: Authz,
 }
 
 impl Settings {
@@ -174,15 +153,7 @@ impl Settings {
             cache_ttl: config.cache.ttl,
             negative_ttl: config.cache.negative_ttl,
             client_ip_source: config.serve.http.client_ip_source,
-            authz: AuthzSettings {
-                token_ttl: config.authz.token_ttl,
-                token_header: config.authz.token_header.clone(),
-                sources: config.authz.sources.clone(),
-                on_unavailable: config.authz.on_unavailable,
-                client_address: config.authz.client_address,
-                trusted_hops: config.authz.trusted_hops,
-                realm: config.authz.realm.clone(),
-            },
+            authz: config.authz.clone(),
         })
     }
 

@@ -10,18 +10,12 @@ use prost::Message;
 
 use super::request::{Headers, Malformed};
 use super::response::{Refusal, anonymous_parts, denied, ok};
-use crate::config::{ClientAddress, CredentialSource, OnUnavailable};
-use crate::settings::AuthzSettings;
+use crate::config::{Authz, CredentialSource};
 
-fn settings() -> AuthzSettings {
-    AuthzSettings {
-        token_ttl: std::time::Duration::from_secs(300),
-        token_header: "authorization".into(),
+fn settings() -> Authz {
+    Authz {
         sources: vec![CredentialSource::Header { name: "x-api-key".into(), scheme: None }],
-        on_unavailable: OnUnavailable::Deny,
-        client_address: ClientAddress::Peer,
-        trusted_hops: 1,
-        realm: "talos".into(),
+        ..Authz::default()
     }
 }
 

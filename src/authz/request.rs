@@ -5,10 +5,9 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use talos_proto::{AttributeContext, HttpRequest};
 
-use crate::config::{ClientAddress, CredentialSource};
+use crate::config::{Authz, ClientAddress, CredentialSource};
 use crate::credential::Presented;
 use crate::service::upstream::{HEADER_PREFIX, IDENTITY_HEADERS};
-use crate::settings::AuthzSettings;
 
 /// The header lines of a request, in whichever of its two forms Envoy sent them.
 pub struct Headers<'a> {
@@ -114,7 +113,7 @@ impl<'a> Headers<'a> {
     }
 
     /// The client's address; None when it can't be known, which no address list lets through.
-    pub fn client(&self, attributes: &AttributeContext, settings: &AuthzSettings) -> Option<IpAddr> {
+    pub fn client(&self, attributes: &AttributeContext, settings: &Authz) -> Option<IpAddr> {
         match settings.client_address {
             ClientAddress::Peer => {
                 let address = attributes.source.as_ref()?.address.as_ref()?.socket_address.as_ref()?;

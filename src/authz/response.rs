@@ -11,13 +11,12 @@ use talos_proto::{
 };
 
 use super::request::Malformed;
-use crate::config::CredentialSource;
+use crate::config::{Authz, CredentialSource};
 use crate::credential::jwt::Authority;
 use crate::error::{ApiError, Reason};
 use crate::key::verdict::Denial;
 use crate::key::{Key, Metadata, Scopes};
 use crate::service::upstream::{IDENTITY_HEADERS, header_text};
-use crate::settings::AuthzSettings;
 
 /// `HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD`
 const OVERWRITE_IF_EXISTS_OR_ADD: i32 = 2;
@@ -71,7 +70,7 @@ pub struct OkParts {
 }
 
 /// Encodes what upstream is told of a caller. `token` is the JWT that goes upstream.
-pub fn ok_parts(settings: &AuthzSettings, caller: &Caller<'_>, token: Option<&str>) -> OkParts {
+pub fn ok_parts(settings: &Authz, caller: &Caller<'_>, token: Option<&str>) -> OkParts {
     let scopes = caller.scopes.to_string();
     let values = [
         Some(caller.key_id.as_str()),
@@ -95,7 +94,7 @@ pub fn ok_parts(settings: &AuthzSettings, caller: &Caller<'_>, token: Option<&st
 }
 
 /// The parts of the answer that lets a request through without knowing who sends it.
-pub fn anonymous_parts(settings: &AuthzSettings) -> OkParts {
+pub fn anonymous_parts(settings: &Authz) -> OkParts {
     let identity = IDENTITY_HEADERS.into_iter().map(|name| Bytes::from_static(name.as_bytes()));
     let answer = OkHttpResponse {
         headers: vec![],
@@ -105,7 +104,7 @@ pub fn anonymous_parts(settings: &AuthzSettings) -> OkParts {
 }
 
 /// A token header of our own must not be forged either; one that is a credential's source is the client's to send.
-fn own_token_header(settings: &AuthzSettings) -> Option<Bytes> {
+fn own_token_header(settings: &Authz) -> Option<Bytes> {
     let is_source = settings.sources.iter().any(
         |source| matches!(source, CredentialSource::Header { name, .. } if *name == settings.token_header),
     );
@@ -218,7 +217,7 @@ impl Refusal {
 }
 
 /// Encodes a refusal. The HTTP status is always set: without it Envoy would make every refusal a 403.
-pub fn denied(refusal: &Refusal, settings: &AuthzSettings, to_grpc: bool) -> Bytes {
+pub fn denied(refusal: &Refusal, settings: &Authz, to_grpc: bool) -> Bytes {
     let error = refusal.error();
     let (content_type, body) = match to_grpc {
         // Envoy makes the body the message of the gRPC status.

@@ -16,7 +16,7 @@ use super::{Context, Peer, body, json, no_such_resource};
 use crate::config::ClientIpSource;
 use crate::credential::Presented;
 use crate::error::{ApiError, Reason};
-use crate::key::{KeyKind, NetworkId, Revocation, RevocationReason, Status};
+use crate::key::{KeyKind, NetworkId, Revocation, Status};
 use crate::secret::SecretString;
 use crate::service::verify::{Attempt, CacheResult, CacheUse, Identity, Unavailable};
 use crate::service::{DeriveRequest, ImportRequest, KeyRequest, Listed};
@@ -110,19 +110,8 @@ async fn act(context: &Context, kind: Option<KeyKind>, id_and_verb: &str, reques
     let body: RevokeBody = body::read(request, body::ADMIN_LIMIT).await?;
     let description = body.description.filter(|description| !description.is_empty());
     let revocation = Revocation { reason: reason(body.reason.as_deref())?, description };
-    check_description(&revocation)?;
     context.service.revoke(NetworkId::SINGLE, kind, id, revocation).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
-}
-
-fn check_description(revocation: &Revocation) -> Result<(), ApiError> {
-    const MAX_LEN: usize = 1_024;
-    let long = revocation.description.as_ref().is_some_and(|text| text.chars().count() > MAX_LEN);
-    let withdrawn = revocation.reason == RevocationReason::PrivilegeWithdrawn;
-    match long && withdrawn {
-        true => Err(ApiError::field("description", "must be 1024 characters at most")),
-        false => Ok(()),
-    }
 }
 
 pub async fn verify(State(context): State<Context>, request: Request) -> Answer {

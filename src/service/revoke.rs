@@ -8,6 +8,9 @@ use crate::key::verdict::Denial;
 use crate::key::{KeyId, KeyKind, NetworkId, Revocation, RevocationReason};
 use crate::store::Revoked;
 
+/// Longest description of a revocation, in characters.
+const MAX_DESCRIPTION: usize = 1_024;
+
 impl Service {
     /// Revokes a key for good. Revoking it again succeeds and changes nothing.
     ///
@@ -23,6 +26,9 @@ impl Service {
         if revocation.description.is_some() && revocation.reason != RevocationReason::PrivilegeWithdrawn {
             let problem = "is allowed only beside REVOCATION_REASON_PRIVILEGE_WITHDRAWN";
             return Err(ApiError::field("description", problem));
+        }
+        if revocation.description.as_ref().is_some_and(|text| text.chars().count() > MAX_DESCRIPTION) {
+            return Err(ApiError::field("description", "must be 1024 characters at most"));
         }
         let id = match kind {
             Some(kind) => KeyId::parse(kind, id),
