@@ -9,8 +9,10 @@ use super::mint::{Minted, Terms, mint, minted_len};
 use super::{MintError, Service};
 use crate::cache::memory::Entry;
 use crate::clock::Timestamp;
+use crate::credential::TokenFormat;
+use crate::credential::claims::{Authority, Subject};
 use crate::error::ApiError;
-use crate::key::{Key, Scopes};
+use crate::key::{Key, NetworkId, Scopes};
 use crate::settings::Settings;
 
 /// The headers that upstream believes. Whatever a client sends under these names is taken away.
@@ -60,7 +62,31 @@ impl Service {
             scopes: &entry.key.scopes,
             custom: &Map::new(),
         };
-        mint(settings, &self.rng, now, &entry.key, &terms)
+        mint(settings, &self.rng, now, TokenFormat::Jwt, &Subject::of_key(&entry.key), &terms)
+    }
+
+    /// The JWT that goes upstream in place of a macaroon: all that its holder left of it, and for no longer.
+    ///
+    /// # Errors
+    /// When there is nothing to sign with.
+    pub fn exchange_for_upstream(
+        &self,
+        settings: &Settings,
+        network: NetworkId,
+        authority: &Authority,
+        audience: Option<&str>,
+    ) -> Result<Minted, MintError> {
+        // A route's audience is one of the macaroon's own, else it had been refused.
+        let audience = audience.map(|audience| vec![audience.to_owned()]);
+        let terms = Terms {
+            ttl: settings.authz.token_ttl,
+            ends: Some(authority.expires),
+            audiences: audience.as_ref().unwrap_or(&authority.audiences),
+            scopes: &authority.scopes,
+            custom: &authority.custom,
+        };
+        let subject = Subject::of_token(authority, network);
+        mint(settings, &self.rng, self.clock.now(), TokenFormat::Jwt, &subject, &terms)
     }
 
     /// Refuses a key whose headers would be too large for upstream: when it is written, not when it is used.
@@ -73,7 +99,7 @@ impl Service {
             scopes: &key.scopes,
             custom: &Map::new(),
         };
-        let token = minted_len(settings, &self.rng, now, key, &terms);
+        let token = minted_len(settings, &self.rng, now, &Subject::of_key(key), &terms);
         let line = |name: &str, value: usize| name.len() + value + ": \r\n".len();
         let token = token.map_or(0, |token| line(&settings.authz.token_header, "Bearer ".len() + token));
         let values = [
