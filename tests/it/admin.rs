@@ -4,6 +4,7 @@ mod derive;
 mod import;
 mod issue;
 mod list;
+mod macaroon;
 mod revoke;
 mod self_revoke;
 mod strict;
