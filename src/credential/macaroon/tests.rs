@@ -213,13 +213,14 @@ fn caveat() -> impl Strategy<Value = Value> {
         Just("0.0.0.0/0"),
         Just("::/0"),
     ];
-    let issuer = prop_oneof![8 => Just(ISSUERS[0]), 2 => Just(ISSUERS[1]), 1 => Just("https://evil")];
+    let issuer = prop_oneof![20 => Just(ISSUERS[0]), 9 => Just(ISSUERS[1]), 1 => Just("https://evil")];
     (
         issuer,
-        prop::option::of(NOW - 2..NOW + 20),
-        prop::option::of(NOW - 20..NOW + 8),
-        prop::option::of(prop::collection::hash_set(scope, 0..4)),
-        prop::option::of(prop::collection::vec(block, 0..3)),
+        // Seldom enough that most tokens are good for something.
+        prop::option::weighted(0.3, NOW - 2..NOW + 20),
+        prop::option::weighted(0.3, NOW - 20..NOW + 8),
+        prop::option::weighted(0.8, prop::collection::hash_set(scope, 0..5)),
+        prop::option::weighted(0.2, prop::collection::vec(block, 0..4)),
     )
         .prop_map(|(iss, exp, nbf, scp, acl)| {
             let mut caveat = json!({ "iss": iss, "exp": exp, "nbf": nbf, "scp": scp, "acl": acl });
@@ -247,7 +248,7 @@ proptest! {
     /// The token allows what every one of its caveats allows: no more, and no less.
     #[test]
     fn the_authority_is_the_intersection_of_all_caveats(
-        caveats in prop::collection::vec(caveat(), 0..5),
+        caveats in prop::collection::vec(caveat(), 0..4),
         client in prop_oneof![Just([10, 1, 2, 3]), Just([10, 9, 9, 9]), Just([192, 0, 2, 1])],
         asked in prop_oneof![Just("a:x"), Just("a:x:y"), Just("a:*"), Just("b"), Just("b:x"), Just("c"), Just("a:y")],
     ) {
