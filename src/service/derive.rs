@@ -112,6 +112,7 @@ impl Service {
                 "with these scopes, audiences and custom_claims the token would be longer than 16384 bytes";
             return Err(ApiError::new(Reason::BadRequest, problem));
         }
+        self.note_use(&entry);
         Ok(Derived {
             token: minted.token,
             claims: serde_json::from_str(&minted.claims_json).unwrap_or_default(),
