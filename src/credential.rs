@@ -4,6 +4,7 @@ pub mod api_key;
 pub mod imported;
 pub mod jwk;
 pub mod jwt;
+pub mod new_jwk;
 pub mod page_token;
 pub mod secrets;
 #[cfg(test)]

@@ -55,17 +55,19 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
             "telemetry",
         ],
     ),
-    ("cli", &["app", "config", "credential", "rng", "settings", "store", "telemetry"]),
+    ("cli", &["app", "config", "credential", "duration", "rng", "secret", "settings", "store", "telemetry"]),
 ];
 
 /// Crates that are somebody's own business.
-const ONLY_IN: [(&str, &[&str]); 7] = [
+const ONLY_IN: [(&str, &[&str]); 9] = [
     ("sqlx", &["store"]),
     ("moka", &["cache"]),
     ("axum", &["http", "app"]),
     ("tonic", &["authz", "app"]),
     ("talos_proto", &["authz"]),
     ("clap", &["cli"]),
+    ("comfy_table", &["cli"]),
+    ("serde_json_path", &["cli"]),
     ("prometheus_client", &["telemetry"]),
 ];
 

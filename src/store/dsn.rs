@@ -54,6 +54,12 @@ impl Dsn {
         parsed.url = format!("sqlite://{path}?mode=rwc{passed_on}");
         Ok(parsed)
     }
+
+    /// The same database, but not made when it isn't there.
+    pub fn of_old(mut self) -> Self {
+        self.url = self.url.replacen("?mode=rwc", "?mode=rw", 1);
+        self
+    }
 }
 
 fn span(text: &str) -> Result<Option<Duration>, StoreError> {
