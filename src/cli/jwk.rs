@@ -84,6 +84,8 @@ EXAMPLES:
         curve: NamedCurve,
     },
     /// A symmetric key, for HS256, HS384 or HS512 by its size; not for this server
+    ///
+    /// It is no value for secrets.hmac.current either: that is a plain text.
     #[command(after_help = "\
 EXAMPLES:
   talos jwk generate hmac -o hmac-key.json

@@ -108,7 +108,7 @@ impl NewKey {
 #[derive(Args)]
 pub struct Update {
     /// The key's id
-    #[arg(value_name = "KEY_ID", value_parser = crate::cli::input::key_id)]
+    #[arg(value_name = "KEY_ID")]
     pub id: String,
     /// Its new name
     #[arg(long)]

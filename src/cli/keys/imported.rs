@@ -42,7 +42,7 @@ EXAMPLES:
   talos keys imported get \"$IMPORTED_KEY_ID\" --format yaml")]
     Get {
         /// The key's id
-        #[arg(value_name = "KEY_ID", value_parser = key_id)]
+        #[arg(value_name = "KEY_ID")]
         id: String,
     },
     /// List keys
@@ -67,7 +67,7 @@ EXAMPLES:
   talos keys imported delete \"$IMPORTED_KEY_ID\"")]
     Delete {
         /// The key's id
-        #[arg(value_name = "KEY_ID", value_parser = key_id)]
+        #[arg(value_name = "KEY_ID")]
         id: String,
     },
 }
@@ -124,19 +124,19 @@ impl Command {
             }
             Self::BatchImport(batch) => return batch.run(client, output).await,
             Self::Get { id } => {
-                let answer = client.send(Request::get(format!("{PATH}/{id}"))).await?;
+                let answer = client.send(Request::get(format!("{PATH}/{}", key_id(&id)?))).await?;
                 output.print(&view::key(answer))?;
             }
             Self::List(list) => list.run(client, output, PATH, "imported_api_keys").await?,
             Self::Update(update) => {
                 let (body, mask) = update.body_and_mask()?;
-                let path = format!("{PATH}/{}", update.id);
+                let path = format!("{PATH}/{}", key_id(&update.id)?);
                 let answer = client.send(Request::patch(path, body).query("update_mask", mask)).await?;
                 output.print(&view::key(answer))?;
             }
             Self::Revoke(revoke) => return revoke.run(client, output, revoke::IMPORTED).await,
             Self::Delete { id } => {
-                client.send(Request::new(Method::DELETE, format!("{PATH}/{id}"))).await?;
+                client.send(Request::new(Method::DELETE, format!("{PATH}/{}", key_id(&id)?))).await?;
                 output.tell(&format!("deleted {id}"));
             }
         }

@@ -52,7 +52,7 @@ EXAMPLES:
   talos keys issued get \"$KEY_ID\" --format jsonpath=expire_time")]
     Get {
         /// The key's id
-        #[arg(value_name = "KEY_ID", value_parser = key_id)]
+        #[arg(value_name = "KEY_ID")]
         id: String,
     },
     /// List keys
@@ -83,10 +83,10 @@ EXAMPLES:
 #[command(after_help = "\
 EXAMPLES:
   SECRET=$(talos keys issued rotate \"$KEY_ID\" --grace-period 24h -q)
-  talos keys issued rotate \"$KEY_ID\" --scopes orders:read --format json")]
+  talos keys issued rotate \"$OTHER_KEY_ID\" --scopes orders:read --format json")]
 pub struct Rotate {
     /// The id of the key to replace
-    #[arg(value_name = "KEY_ID", value_parser = key_id)]
+    #[arg(value_name = "KEY_ID")]
     id: String,
     /// The new key's name
     #[arg(long)]
@@ -122,13 +122,13 @@ impl Command {
         match self {
             Self::Issue(issue) => return issue.run(client, output).await,
             Self::Get { id } => {
-                let answer = client.send(Request::get(format!("{PATH}/{id}"))).await?;
+                let answer = client.send(Request::get(format!("{PATH}/{}", key_id(&id)?))).await?;
                 output.print(&view::key(answer))?;
             }
             Self::List(list) => list.run(client, output, PATH, "issued_api_keys").await?,
             Self::Update(update) => {
                 let (body, mask) = update.body_and_mask()?;
-                let path = format!("{PATH}/{}", update.id);
+                let path = format!("{PATH}/{}", key_id(&update.id)?);
                 let answer = client.send(Request::patch(path, body).query("update_mask", mask)).await?;
                 output.print(&view::key(answer))?;
             }
@@ -153,7 +153,7 @@ impl Rotate {
                 body.insert(name.into(), value.into());
             }
         }
-        let path = format!("{PATH}/{}:rotate", self.id);
+        let path = format!("{PATH}/{}:rotate", key_id(&self.id)?);
         let answer = client.send(Request::post(path, Value::Object(body))).await?;
         show_secret(answer, output)
     }

@@ -34,7 +34,7 @@ EXAMPLES:
   talos keys revoke \"$IMPORTED_KEY_ID\" --reason privilege_withdrawn --reason-text 'contract ended'")]
 pub struct Revoke {
     /// The key's id
-    #[arg(value_name = "KEY_ID", value_parser = key_id)]
+    #[arg(value_name = "KEY_ID")]
     id: String,
     /// Why: key_compromise, affiliation_changed, superseded or privilege_withdrawn
     #[arg(long, value_parser = Reason::parse)]
@@ -72,7 +72,8 @@ impl Revoke {
                 body.insert(name.into(), value.into());
             }
         }
-        client.send(Request::post(format!("{place}/{}:revoke", self.id), Value::Object(body))).await?;
+        let path = format!("{place}/{}:revoke", key_id(&self.id)?);
+        client.send(Request::post(path, Value::Object(body))).await?;
         output.tell(&format!("revoked {}", self.id));
         Ok(Outcome::Done)
     }
