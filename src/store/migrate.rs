@@ -1,12 +1,12 @@
 //! The schema and its versions.
 
-use sqlx::migrate::{Migrate, MigrationType, Migrator};
-use sqlx::{AnyConnection, Connection};
+use futures_util::FutureExt;
+use sqlx::migrate::{Migrate, Migration, MigrationType};
+use sqlx::{AnyConnection, Row};
 
+use super::dialect::Dialect;
 use super::{Store, StoreError};
 use crate::rng::Rng;
-
-static SQLITE: Migrator = sqlx::migrate!("src/store/migrations/sqlite");
 
 /// Where the migrator keeps its own record.
 const RECORD: &str = "_sqlx_migrations";
@@ -16,7 +16,7 @@ const RECORD: &str = "_sqlx_migrations";
 pub struct Step {
     /// Its number.
     pub version: i64,
-    /// What it is called.
+    /// What it is called; empty when this program doesn't know it.
     pub name: String,
     /// Whether it was made.
     pub state: StepState,
@@ -65,22 +65,24 @@ impl Store {
     /// When the database can't be reached, its schema is newer, or a migration fails (which then has no effect).
     pub async fn migrate_up(dsn: &str) -> Result<i64, StoreError> {
         let store = Self::connect(dsn, Rng::system()).await?;
-        SQLITE.run(&store.0.writers).await?;
+        store.0.dialect.migrator().run(&store.0.writers).await?;
         let version = store.version().await?;
         store.close().await;
         Ok(version)
     }
 
-    /// Takes back the last `steps` steps of the database at `dsn`, each in a transaction of its own.
+    /// Takes back the last `steps` steps of the database at `dsn`, each in a transaction of its own where the database
+    /// has such for tables (MySQL doesn't).
     ///
     /// # Errors
     /// When the database can't be reached, is dirty or newer, a migration fails, or (unless `lose_keys`) there are
     /// keys, which would be lost with their tables and columns.
     pub async fn migrate_down(dsn: &str, steps: usize, lose_keys: bool) -> Result<Vec<Undone>, StoreError> {
         let store = Self::connect_to_old(dsn).await?;
-        let applied = store.steps().await?;
-        let applied: Vec<&Step> = applied.iter().filter(|step| step.state != StepState::Pending).collect();
-        let undo: Vec<&Step> = applied.iter().rev().take(steps).copied().collect();
+        let mut applied = store.steps().await?;
+        applied.retain(|step| step.state != StepState::Pending);
+        let stays = applied.len().saturating_sub(steps);
+        let undo = applied.split_off(stays);
         if undo.is_empty() {
             store.close().await;
             return Ok(vec![]);
@@ -89,15 +91,16 @@ impl Store {
         if keys > 0 && !lose_keys {
             return Err(StoreError::WouldLoseKeys { keys });
         }
-        let target = applied.iter().rev().nth(steps).map_or(0, |step| step.version);
-        SQLITE.undo(&store.0.writers, target).await?;
-        store.close().await;
-        let undone = undo.into_iter().map(|step| Undone {
+        let target = applied.last().map_or(0, |step| step.version);
+        store.0.dialect.migrator().undo(&store.0.writers, target).await?;
+        let undone = undo.into_iter().rev().map(|step| Undone {
             version: step.version,
-            name: step.name.clone(),
-            drops: drops(step.version),
+            name: step.name,
+            drops: drops(store.0.dialect, step.version),
         });
-        Ok(undone.collect())
+        let undone = undone.collect();
+        store.close().await;
+        Ok(undone)
     }
 
     /// Every step, those of the database and those of this program, by number.
@@ -111,45 +114,43 @@ impl Store {
         Ok(steps)
     }
 
-    /// Has the record say that the schema is at `version`, clean, whatever it really is. 0 is the schema without a step.
+    /// Has the record say that the schema is at `version`, clean, whatever it really is. 0 is before the first step.
     ///
     /// # Errors
     /// When the database can't be reached, or this program has no such version.
     pub async fn migrate_force(dsn: &str, version: i64) -> Result<(), StoreError> {
-        if version != 0 && !steps_up().any(|step| step.version == version) {
-            return Err(StoreError::NoSuchVersion { version, known: known() });
-        }
         let store = Self::connect_to_old(dsn).await?;
-        let mut connection = store.0.writers.acquire().await?;
-        connection.ensure_migrations_table(RECORD).await?;
-        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-        sqlx::query("DELETE FROM _sqlx_migrations").execute(&mut *transaction).await?;
-        for step in steps_up().filter(|step| step.version <= version) {
+        if version != 0 && !steps_up(store.0.dialect).any(|step| step.version == version) {
+            return Err(StoreError::NoSuchVersion { version, known: store.known() });
+        }
+        store.0.writers.acquire().await?.ensure_migrations_table(RECORD).await?;
+        let mut transaction = store.0.writers.begin_with(store.0.dialect.begin()).await?;
+        store.0.query("DELETE FROM _sqlx_migrations").execute(&mut *transaction).await?;
+        for step in steps_up(store.0.dialect).filter(|step| step.version <= version) {
             let connection: &mut AnyConnection = &mut transaction;
             connection.skip(RECORD, step).await?;
         }
         transaction.commit().await?;
-        drop(connection);
         store.close().await;
         Ok(())
     }
 
-    /// Migrates a database that has no table at all.
+    /// Migrates an SQLite file that has no table at all. Other databases are migrated when somebody says so.
     pub(super) async fn migrate_if_new(&self) -> Result<(), StoreError> {
-        if self.table_count().await? > 0 {
+        if self.0.dialect != Dialect::Sqlite || self.table_count().await? > 0 {
             return Ok(());
         }
-        match SQLITE.run(&self.0.writers).await {
+        match self.0.dialect.migrator().run(&self.0.writers).await {
             Ok(()) => Ok(()),
             // Another process found the same new file and was quicker.
-            Err(_) if self.version().await.is_ok_and(|version| version == known()) => Ok(()),
+            Err(_) if self.version().await.is_ok_and(|version| version == self.known()) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
 
     /// Refuses a database whose schema isn't this program's.
     pub(super) async fn check_schema(&self) -> Result<(), StoreError> {
-        let (found, known) = (self.version().await?, known());
+        let (found, known) = (self.version().await?, self.known());
         match found.cmp(&known) {
             std::cmp::Ordering::Less => Err(StoreError::SchemaTooOld { found, needed: known }),
             std::cmp::Ordering::Equal => Ok(()),
@@ -158,7 +159,7 @@ impl Store {
     }
 
     async fn steps(&self) -> Result<Vec<Step>, StoreError> {
-        let mut steps: Vec<Step> = steps_up()
+        let mut steps: Vec<Step> = steps_up(self.0.dialect)
             .map(|step| Step {
                 version: step.version,
                 name: step.description.to_string(),
@@ -168,9 +169,9 @@ impl Store {
         if !self.has_table(RECORD).await? {
             return Ok(steps);
         }
-        let rows = "SELECT version, description, CASE WHEN success THEN 1 ELSE 0 END FROM _sqlx_migrations";
-        let rows: Vec<(i64, String, i64)> = sqlx::query_as(rows).fetch_all(&self.0.writers).await?;
-        for (version, name, success) in rows {
+        let record = self.0.query("SELECT version, CASE WHEN success THEN 1 ELSE 0 END FROM _sqlx_migrations");
+        for row in self.0.read(|connection| record.fetch_all(connection).boxed()).await? {
+            let (version, success): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
             let known = steps.iter_mut().find(|step| step.version == version);
             let state = match (success, &known) {
                 (0, _) => StepState::Dirty,
@@ -179,7 +180,7 @@ impl Store {
             };
             match known {
                 Some(step) => step.state = state,
-                None => steps.push(Step { version, name, state }),
+                None => steps.push(Step { version, name: String::new(), state }),
             }
         }
         steps.sort_by_key(|step| step.version);
@@ -190,49 +191,57 @@ impl Store {
         if !self.has_table("api_keys").await? {
             return Ok(0);
         }
-        Ok(sqlx::query_scalar("SELECT count(*) FROM api_keys").fetch_one(&self.0.writers).await?)
+        self.number("SELECT count(*) FROM api_keys").await
     }
 
     async fn table_count(&self) -> Result<i64, StoreError> {
-        let count = "SELECT count(*) FROM sqlite_master WHERE type = 'table'";
-        Ok(sqlx::query_scalar(count).fetch_one(&self.0.writers).await?)
+        self.number(self.0.dialect.count_tables()).await
     }
 
-    async fn has_table(&self, name: &str) -> Result<bool, StoreError> {
-        let count = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = $1";
-        let count: i64 = sqlx::query_scalar(count).bind(name).fetch_one(&self.0.writers).await?;
-        Ok(count > 0)
+    async fn has_table(&self, name: &'static str) -> Result<bool, StoreError> {
+        let query = self.0.query(self.0.dialect.count_named()).bind(name);
+        let row = self.0.read(|connection| query.fetch_one(connection).boxed()).await?;
+        Ok(row.try_get::<i64, _>(0)? > 0)
     }
 
+    /// The schema's version; 0 when there is none.
     async fn version(&self) -> Result<i64, StoreError> {
+        let version = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success";
         if !self.has_table(RECORD).await? {
             return Ok(0);
         }
-        let version = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success";
-        Ok(sqlx::query_scalar(version).fetch_one(&self.0.writers).await?)
+        self.number(version).await
+    }
+
+    /// The newest version that this program knows.
+    fn known(&self) -> i64 {
+        steps_up(self.0.dialect).map(|step| step.version).max().unwrap_or(0)
+    }
+
+    async fn number(&self, query: &'static str) -> Result<i64, StoreError> {
+        let query = self.0.query(query);
+        let row = self.0.read(|connection| query.fetch_one(connection).boxed()).await?;
+        Ok(row.try_get(0)?)
     }
 }
 
 /// The steps of this program, each once.
-fn steps_up() -> impl Iterator<Item = &'static sqlx::migrate::Migration> {
-    SQLITE.iter().filter(|step| !matches!(step.migration_type, MigrationType::ReversibleDown))
-}
-
-fn known() -> i64 {
-    steps_up().map(|step| step.version).max().unwrap_or(0)
+fn steps_up(dialect: Dialect) -> impl Iterator<Item = &'static Migration> {
+    let all = dialect.migrator().iter();
+    all.filter(|step| !matches!(step.migration_type, MigrationType::ReversibleDown))
 }
 
 /// What taking a step back takes away, as its statements say it.
-fn drops(version: i64) -> Vec<String> {
-    let down = SQLITE
-        .iter()
-        .find(|step| step.version == version && matches!(step.migration_type, MigrationType::ReversibleDown));
-    let Some(down) = down else {
+fn drops(dialect: Dialect, version: i64) -> Vec<String> {
+    let is_it = |step: &&Migration| {
+        step.version == version && matches!(step.migration_type, MigrationType::ReversibleDown)
+    };
+    let Some(down) = dialect.migrator().iter().find(is_it) else {
         return vec![];
     };
     let statements = down.sql.as_str().split(';').map(|statement| {
         let lines = statement.lines().map(|line| line.split("--").next().unwrap_or_default());
-        lines.collect::<Vec<_>>().join(" ").split_whitespace().collect::<Vec<_>>().join(" ")
+        lines.flat_map(str::split_whitespace).collect::<Vec<_>>().join(" ")
     });
     statements.filter(|statement| statement.to_ascii_uppercase().contains("DROP ")).collect()
 }
