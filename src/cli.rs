@@ -56,7 +56,7 @@ EXAMPLES:
         /// The plane to serve alone
         plane: Option<Plane>,
     },
-    Keys(keys::Keys),
+    Keys(Box<keys::Keys>),
     /// JSON Web Keys: make some, or fetch those of a server
     #[command(after_help = jwk::EXAMPLES)]
     Jwk {

@@ -15,7 +15,8 @@ use crate::store::{Step, StepState, Store, StoreError};
 /// Look after the database's schema
 ///
 /// The database is --database, else $DB_DSN, else $DSN, else db.dsn of the configuration. A new SQLite file is made and
-/// migrated by `talos serve` itself; run `migrate up` after an upgrade.
+/// migrated by `talos serve` itself; run `migrate up` after an upgrade. Name the database itself, not a PgBouncer before
+/// it.
 #[derive(Args)]
 #[command(after_help = "\
 EXAMPLES:
@@ -37,9 +38,9 @@ enum Command {
 EXAMPLES:
   talos migrate up --database sqlite://talos.db")]
     Up,
-    /// Take the last steps back, each in a transaction; stderr tells what they dropped
+    /// Take the last steps back; stderr tells what they dropped
     ///
-    /// Data goes with the tables and columns that are dropped, so this needs --yes as soon as the database holds a key.
+    /// Each step is a transaction of its own (but not with MySQL, which has none for tables). Data goes with the tables and columns that are dropped, so this needs --yes as soon as the database holds a key.
     /// Make a backup first, and stop every process that serves from the database.
     #[command(after_help = "\
 EXAMPLES:

@@ -169,7 +169,8 @@ impl Store {
         if !self.has_table(RECORD).await? {
             return Ok(steps);
         }
-        let record = self.0.query("SELECT version, CASE WHEN success THEN 1 ELSE 0 END FROM _sqlx_migrations");
+        let record =
+            self.0.query("SELECT version, CASE WHEN success THEN 1 ELSE 0 END FROM _sqlx_migrations");
         for row in self.0.read(|connection| record.fetch_all(connection).boxed()).await? {
             let (version, success): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
             let known = steps.iter_mut().find(|step| step.version == version);

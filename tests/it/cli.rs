@@ -1,5 +1,6 @@
 //! The command line: the real binary against a real server.
 
+mod changes;
 mod credentials;
 mod failures;
 mod formats;
@@ -7,7 +8,6 @@ mod help;
 mod imported;
 mod issued;
 mod jwk;
-mod later;
 mod migrate;
 
 use std::process::{Command, Output, Stdio};

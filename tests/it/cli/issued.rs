@@ -86,7 +86,7 @@ async fn the_secret_is_captured_or_shown_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_printed_is_what_the_api_says() {
     let cli = Cli::start().await;
-    let key = cli.talos.issue(json!({ "metadata": { "pi": 3.14, "deep": [{ "a": "ü" }] } })).await;
+    let key = cli.talos.issue(json!({ "metadata": { "ratio": 2.5, "deep": [{ "a": "ü" }] } })).await;
     let path = format!("{ISSUED}/{}", key.id);
     let api = cli.talos.admin.get(&path).await.expect(200).text();
     let get = async |format| cli.run(&["keys", "issued", "get", &key.id, "--format", format]).await;

@@ -3,9 +3,15 @@
 use serde_json::{Value, json};
 
 use super::Ran;
+use crate::database::{self, Server};
 use crate::talos::Setup;
 
 const DATABASE: &str = "sqlite://talos.db";
+
+/// None through PgBouncer: migrations take the way to the database itself.
+fn on_the_database_under_test() -> Option<Setup> {
+    (database::server() != Some(Server::PgBouncer)).then(Setup::new)
+}
 
 async fn migrate(setup: &Setup, line: &str) -> Ran {
     let words: Vec<&str> = ["migrate"].into_iter().chain(line.split_whitespace()).collect();
@@ -41,7 +47,7 @@ async fn down_and_up_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn down_loses_keys_only_when_told_to() {
-    let setup = Setup::new();
+    let Some(setup) = on_the_database_under_test() else { return };
     let talos = setup.start().await;
     let key = talos.issue(json!({})).await;
     talos.stop().await;
@@ -58,6 +64,22 @@ async fn down_loses_keys_only_when_told_to() {
     migrate(&setup, "up").await.ok();
     let talos = setup.start().await;
     assert_eq!(talos.verify(&key.secret).await["is_valid"], false);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_database_has_all_of_it() {
+    let Some(setup) = on_the_database_under_test() else { return };
+    for (line, version, state) in [
+        ("up", 1, "applied"),
+        ("force 0", 0, "pending"),
+        ("force 1", 1, "applied"),
+        ("down", 0, "pending"),
+        ("up", 1, "applied"),
+    ] {
+        migrate(&setup, line).await.ok();
+        assert_eq!(status(&setup).await, at(version, state, false), "{line}");
+    }
+    setup.start().await.issue(json!({})).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

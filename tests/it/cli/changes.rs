@@ -1,23 +1,12 @@
-//! Commands whose routes are still being built.
+//! What changes keys, and what is done with many at once.
 
 use serde_json::{Value, json};
 
 use super::Cli;
-use super::help::{NEED_ROUTES, run_examples};
 use crate::support::Json;
 use crate::talos::{IMPORTED, ISSUED};
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the route"]
-async fn their_examples_work() {
-    let cli = Cli::start().await;
-    for name in NEED_ROUTES {
-        run_examples(&cli, &name.split(' ').map(str::to_owned).collect::<Vec<_>>()).await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the route"]
 async fn update_changes_what_is_given_and_nothing_else() {
     let cli = Cli::start().await;
     let fields = json!({
@@ -56,7 +45,6 @@ async fn update_changes_what_is_given_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the route"]
 async fn rotate_gives_a_new_secret() {
     let cli = Cli::start().await;
     let key = cli.talos.issue(json!({ "name": "n", "scopes": ["a"] })).await;
@@ -79,7 +67,6 @@ async fn rotate_gives_a_new_secret() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the route"]
 async fn delete_leaves_nothing() {
     let cli = Cli::start().await;
     let key = cli.talos.import("legacy-0123456789", json!({})).await;
@@ -89,7 +76,6 @@ async fn delete_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the route"]
 async fn a_batch_is_imported_in_each_form() {
     let cli = Cli::start().await;
     let key =
@@ -118,7 +104,6 @@ async fn a_batch_is_imported_in_each_form() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the route"]
 async fn a_batch_is_verified_in_order() {
     let cli = Cli::start().await;
     let (one, two) = (cli.talos.issue(json!({})).await, cli.talos.issue(json!({})).await);
@@ -133,7 +118,6 @@ async fn a_batch_is_verified_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the route"]
 async fn a_macaroon_is_derived() {
     let cli = Cli::start().await;
     let key = cli.talos.issue(json!({ "scopes": ["a"] })).await;
