@@ -11,6 +11,7 @@ mod envoy;
 mod grpc;
 mod http;
 mod process;
+mod proxy;
 mod python;
 mod random;
 mod redis;
