@@ -26,6 +26,7 @@ mod cli;
 mod edge;
 mod garbage;
 mod life;
+mod oracle;
 mod planes;
 mod readme;
 mod shared;
