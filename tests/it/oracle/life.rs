@@ -15,6 +15,8 @@ const ALPHANUMERIC: &str = "abcdefghijklmnopqrstuvwxyz0123456789";
 
 /// Lives a key's life. `lease` is the bound.
 pub async fn live(world: Arc<World>, mut random: Random, lease: Duration) {
+    // Not all at once, when the run begins.
+    pause(&mut random, 400).await;
     let count = world.instances.len();
     let imported = random.below(6) == 0;
     let made_by = random.below(count);
@@ -54,12 +56,20 @@ pub async fn live(world: Arc<World>, mut random: Random, lease: Duration) {
     };
     let ended_by = random.below(count);
     let (ended, watching) = watch::channel(None);
-    let watchers: Vec<_> = (0..count)
+    let mut watchers: Vec<_> = (0..count)
         .map(|instance| {
             let (world, subject) = (Arc::clone(&world), subject.clone());
             tokio::spawn(observe(world, subject, instance, watching.clone(), lease, random.split()))
         })
         .collect();
+    if random.below(6) == 0 {
+        // Several at once, who must not share what one of them read too early.
+        let instance = random.below(count);
+        watchers.extend((0..3).map(|_| {
+            let (world, subject) = (Arc::clone(&world), subject.clone());
+            tokio::spawn(press(world, subject, instance, watching.clone()))
+        }));
+    }
     pause(&mut random, 8).await;
     let successor = world.end(ended_by, &subject, imported, how).await;
     ended.send_replace(Some(world.now()));
@@ -102,7 +112,9 @@ async fn observe(
     };
     let bound = ended_at + micros(lease);
     while world.now() < bound && world.check(instance, &subject).await != Answer::Refused {
-        pause(&mut random, 15).await;
+        // At first so closely that it can be seen how long an announcement takes.
+        let most = if world.now() < ended_at + 30_000 { 2 } else { 15 };
+        pause(&mut random, most).await;
     }
     for _ in 0..2 {
         let wait = random.below(lease.as_millis() as usize) as u64;
@@ -111,6 +123,18 @@ async fn observe(
     }
     world.sleep_until(bound + 1_000 + random.below(micros(AFTERWARDS) as usize) as u64).await;
     world.check(instance, &subject).await;
+}
+
+/// Asks for the database's word without a pause, until just after the key's end.
+async fn press(
+    world: Arc<World>,
+    subject: Subject,
+    instance: usize,
+    ended: watch::Receiver<Option<Micros>>,
+) {
+    while ended.borrow().is_none_or(|at| world.now() < at + 5_000) {
+        world.verify(instance, &subject).await;
+    }
 }
 
 /// What looks like the key's credential, and isn't.

@@ -14,7 +14,7 @@ const ENDS: [u64; 12] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, u64::
 struct Aftermath {
     /// When the last question that was answered by an allow was asked, after the acknowledgement.
     last_allow: Option<Micros>,
-    /// When the first refusal after that was heard.
+    /// When the first question that was refused was asked, after the acknowledgement.
     refused: Option<Micros>,
 }
 
@@ -85,7 +85,7 @@ fn aftermaths(history: &History, instances: usize) -> Vec<Aftermath> {
                 aftermath.last_allow = aftermath.last_allow.max(since);
             }
             Answer::Refused => {
-                let since = verdict.span.ended.saturating_sub(end.span.ended);
+                let since = verdict.span.began.saturating_sub(end.span.ended);
                 aftermath.refused = Some(aftermath.refused.map_or(since, |first| first.min(since)));
             }
             Answer::Unavailable => {}
@@ -113,7 +113,7 @@ fn write_lags(text: &mut String, elsewhere: &[Aftermath]) {
     refused.sort_unstable();
     let _ = writeln!(
         text,
-        "; at most {:.1} ms\n  first refusal - acknowledgement, elsewhere: p50 {:.1} ms, p99 {:.1} ms, at most {:.1} ms",
+        "; at most {:.1} ms\n  first question refused - acknowledgement, elsewhere: p50 {:.1} ms, p99 {:.1} ms, at most {:.1} ms",
         millis(largest),
         millis(quantile(&refused, 0.50)),
         millis(quantile(&refused, 0.99)),
