@@ -111,7 +111,7 @@ fn serve(file: Option<PathBuf>, plane: Option<Plane>) -> Result<(), Failure> {
         Some(Plane::Public | Plane::Authz) => config::load_without_admin,
         Some(Plane::Admin) | None => config::load,
     };
-    let Loaded { config, warnings } = load(file.as_deref(), std::env::vars()).map_err(Failure::unusable)?;
+    let Loaded { config, warnings, .. } = load(file.as_deref(), std::env::vars()).map_err(Failure::unusable)?;
     config.require_serving_secret().map_err(Failure::unusable)?;
     let unsupported = config.unsupported();
     if !unsupported.is_empty() {
