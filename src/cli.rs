@@ -1,5 +1,6 @@
 //! The command line.
 
+mod config;
 mod jwk;
 
 use std::path::PathBuf;
@@ -8,7 +9,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::app::{self, Planes, ServeError};
-use crate::config::{self, Loaded};
+use crate::config::Loaded;
 use crate::settings::SettingsError;
 use crate::store::Store;
 use crate::telemetry;
@@ -38,6 +39,11 @@ enum Command {
     Migrate {
         #[command(subcommand)]
         command: Migrate,
+    },
+    /// The configuration: check it, show it, describe it
+    Config {
+        #[command(subcommand)]
+        command: config::Command,
     },
     /// JSON Web Keys
     Jwk {
@@ -79,6 +85,7 @@ pub fn run() -> ExitCode {
     let result = match cli.command {
         Command::Serve { plane } => serve(cli.config, plane),
         Command::Migrate { command: Migrate::Up { database } } => migrate_up(cli.config, database),
+        Command::Config { command } => command.run(cli.config),
         Command::Jwk { command } => command.run().map_err(Failure::failed),
     };
     match result {
@@ -106,12 +113,12 @@ impl Failure {
 }
 
 fn serve(file: Option<PathBuf>, plane: Option<Plane>) -> Result<(), Failure> {
-    let load = match plane {
+    let source = match plane {
         // Without an admin plane its rules don't matter.
-        Some(Plane::Public | Plane::Authz) => config::load_without_admin,
-        Some(Plane::Admin) | None => config::load,
+        Some(Plane::Public | Plane::Authz) => config::source(file)?.without_admin(),
+        Some(Plane::Admin) | None => config::source(file)?,
     };
-    let Loaded { config, warnings, .. } = load(file.as_deref(), std::env::vars()).map_err(Failure::unusable)?;
+    let Loaded { config, warnings, .. } = source.load().map_err(Failure::unusable)?;
     config.require_serving_secret().map_err(Failure::unusable)?;
     let unsupported = config.unsupported();
     if !unsupported.is_empty() {
@@ -127,7 +134,7 @@ fn serve(file: Option<PathBuf>, plane: Option<Plane>) -> Result<(), Failure> {
         public: only(|plane| matches!(plane, Plane::Public)),
         authz: only(|plane| matches!(plane, Plane::Authz)),
     };
-    block_on(app::serve(&config, planes))?.map_err(|error| match error {
+    block_on(app::serve(source, config, planes))?.map_err(|error| match error {
         ServeError::Settings(
             SettingsError::NoHmacSecret | SettingsError::KeySet { .. } | SettingsError::KeySource { .. },
         ) => Failure::unusable(error),
@@ -140,7 +147,7 @@ fn migrate_up(file: Option<PathBuf>, database: Option<String>) -> Result<(), Fai
     let dsn = match database.or_else(from_environment) {
         Some(dsn) => dsn.into(),
         None => {
-            let loaded = config::load_without_admin(file.as_deref(), std::env::vars());
+            let loaded = config::source(file)?.without_admin().load();
             loaded.map_err(Failure::unusable)?.config.db.dsn
         }
     };

@@ -13,6 +13,7 @@ mod forms;
 mod keys;
 mod load;
 mod model;
+mod reload;
 mod routes;
 mod schema;
 mod serve;
@@ -34,6 +35,7 @@ pub use model::{
     Audit, Config, Consistency, Db, LastUsed, Log, LogFormat, LogLevel, Multitenancy, Network, Quota,
     RateLimit, RateLimitBackend, TraceExporter, Tracing,
 };
+pub use reload::Change;
 pub use routes::{
     Audience, PathMatch, PolicyValueError, Route, RouteMode, RouteToken, RouteVisibility, ScopeList,
 };

@@ -49,17 +49,18 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
             "http",
             "readiness",
             "rng",
+            "secret",
             "service",
             "settings",
             "store",
             "telemetry",
         ],
     ),
-    ("cli", &["app", "config", "credential", "rng", "settings", "store", "telemetry"]),
+    ("cli", &["app", "config", "credential", "rng", "secret", "settings", "store", "telemetry"]),
 ];
 
 /// Crates that are somebody's own business.
-const ONLY_IN: [(&str, &[&str]); 7] = [
+const ONLY_IN: [(&str, &[&str]); 9] = [
     ("sqlx", &["store"]),
     ("moka", &["cache"]),
     ("axum", &["http", "app"]),
@@ -67,6 +68,8 @@ const ONLY_IN: [(&str, &[&str]); 7] = [
     ("talos_proto", &["authz"]),
     ("clap", &["cli"]),
     ("prometheus_client", &["telemetry"]),
+    ("notify", &["app"]),
+    ("reqwest", &["settings", "cli"]),
 ];
 
 fn sources(directory: &Path, found: &mut Vec<PathBuf>) {

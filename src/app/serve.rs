@@ -16,15 +16,17 @@ use tower::ServiceExt;
 use super::background;
 use super::connections::{self, Protocol};
 use super::listeners::{BindError, Listener};
+use super::reload::Reloader;
 use super::signals::stop_signal;
 use crate::authz::{Plane, SERVICE_NAME};
 use crate::cache::freshness::Freshness;
 use crate::cache::memory::Memory;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Source};
 use crate::http::{Context, admin_router, metrics_router, public_router};
 use crate::rng::Rng;
 use crate::service::Service;
+use crate::settings::sources::{Documents, Reading};
 use crate::settings::{Settings, SettingsError};
 use crate::store::{Store, StoreError};
 
@@ -59,19 +61,21 @@ pub enum ServeError {
     TaskEnded(&'static str),
 }
 
-/// Serves until SIGTERM or SIGINT.
+/// Serves `config`, which came from `source`, until SIGTERM or SIGINT; changes of the source are taken up meanwhile.
 ///
 /// # Errors
 /// When it can't begin, or one of its tasks ends before it is told to.
-pub async fn serve(config: &Config, planes: Planes) -> Result<(), ServeError> {
-    let context = build(config).await?;
+pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(), ServeError> {
+    let (context, documents) = build(&config).await?;
+    let (service, metrics) = (Arc::clone(&context.service), Arc::clone(&context.metrics));
+    let reloader = Reloader::new(source, config.clone(), documents, service, metrics)?;
     let (health, health_server) = tonic_health::server::health_reporter();
     background::set_serving(&health, false).await;
     let stop = CancellationToken::new();
     let mut tasks: JoinSet<&'static str> = JoinSet::new();
 
     // All listeners first: a process either serves everything or nothing.
-    let listeners = bind(config, planes).await?;
+    let listeners = bind(&config, planes).await?;
     for (name, listener) in listeners {
         let stop = stop.clone();
         let router = match name {
@@ -105,6 +109,7 @@ pub async fn serve(config: &Config, planes: Planes) -> Result<(), ServeError> {
     let mut endless = JoinSet::new();
     endless.spawn(poll);
     endless.spawn(ping);
+    endless.spawn(reloader.run());
 
     tokio::select! {
         signal = stop_signal() => tracing::info!(signal = signal?, "stopping"),
@@ -123,9 +128,11 @@ pub async fn serve(config: &Config, planes: Planes) -> Result<(), ServeError> {
     Ok(())
 }
 
-async fn build(config: &Config) -> Result<Context, ServeError> {
+async fn build(config: &Config) -> Result<(Context, Documents), ServeError> {
     let (clock, rng) = (Clock::system(), Rng::system());
-    let settings = Settings::build(config, 1)?;
+    let urls = &config.credentials.derived_tokens.jwt.signing_keys.urls;
+    let documents = Documents::default().renew(urls, Reading::All).await.complete(urls)?.documents;
+    let settings = Settings::build(config, &documents, 1)?;
     if settings.signing_key().is_none() {
         tracing::warn!(
             "no key signs tokens (credentials.derived_tokens.jwt): upstream gets identity headers alone"
@@ -135,11 +142,12 @@ async fn build(config: &Config) -> Result<Context, ServeError> {
     let memory = Memory::new(config.cache.memory.max_size, config.cache.negative_size, &rng);
     let freshness = Freshness::new(clock.clone(), config.consistency.lease, config.consistency.grace);
     let settings = Arc::new(ArcSwap::from_pointee(settings));
-    Ok(Context {
+    let context = Context {
         service: Arc::new(Service::new(clock, rng, settings, store, memory, freshness)),
         metrics: Arc::default(),
         readiness: Arc::default(),
-    })
+    };
+    Ok((context, documents))
 }
 
 async fn bind(config: &Config, planes: Planes) -> Result<Vec<(&'static str, Listener)>, BindError> {

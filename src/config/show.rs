@@ -80,7 +80,10 @@ authz:
         let before = config(yaml, &[]);
         let after = config(&serde_norway::to_string(&before.shown()).unwrap(), &[]);
         assert_eq!(before, after);
-        assert_eq!(config(&serde_norway::to_string(&Config::default().shown()).unwrap(), &[]), Config::default());
+        assert_eq!(
+            config(&serde_norway::to_string(&Config::default().shown()).unwrap(), &[]),
+            Config::default()
+        );
     }
 
     #[test]

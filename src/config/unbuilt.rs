@@ -58,10 +58,6 @@ const ROWS: &[Row] = &[
     ("authz.routes", |c| !c.authz.routes.is_empty()),
     ("consistency.deny_file", |c| c.consistency.deny_file.is_some()),
     ("quota.api_keys_max", |c| c.quota.api_keys_max.is_some()),
-    ("credentials.derived_tokens.jwt.signing_keys.urls", |c| {
-        let urls = &c.credentials.derived_tokens.jwt.signing_keys.urls;
-        urls.iter().any(|url| url.expose().starts_with("https://"))
-    }),
     ("db.dsn", |c| {
         let dsn = c.db.dsn.expose();
         !dsn.starts_with("sqlite://") && !dsn.starts_with("sqlite3://")
