@@ -1,6 +1,7 @@
 //! Changes of the configuration while it is served: what may change does at once, and no valid request is refused.
 
 mod bad;
+mod live;
 mod load;
 mod rotate;
 mod watch;

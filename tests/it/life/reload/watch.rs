@@ -43,6 +43,29 @@ async fn a_swap_of_the_symlinks_on_the_way_is_noticed() {
     }
 }
 
+/// As on file systems that tell nothing: the change is in a directory which is neither the file's nor its target's.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_noticed_is_found() {
+    let dir = tempfile::tempdir().must("a directory");
+    let at = |name: &str| dir.path().join(name);
+    for (version, secret) in [("one", FIRST), ("two", SECOND)] {
+        std::fs::create_dir(at(version)).must("making a version");
+        let content = config(&format!("{{current: {secret}}}"));
+        std::fs::write(at(version).join("talos.yaml"), content).must("writing a version");
+    }
+    std::fs::create_dir_all(at("etc")).must("making a directory");
+    std::fs::create_dir_all(at("versions")).must("making a directory");
+    symlink("../one", at("versions/current")).must("linking a version");
+    symlink("../versions/current/talos.yaml", at("etc/talos.yaml")).must("linking the file");
+    let talos = Setup::from_file(at("etc/talos.yaml")).start().await;
+    symlink("../two", at("versions/next")).must("linking a version");
+    std::fs::rename(at("versions/next"), at("versions/current")).must("swapping versions");
+    until("the change is found", async || {
+        (talos.metric("talos_config_generation").await == 2.0).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_change_makes_no_new_settings() {
     let first = config(&format!("{{current: {FIRST}}}"));
