@@ -166,7 +166,7 @@ async fn a_retired_value_ends_at_its_time_without_a_reload() {
     let (live, mut config) = start(&key_set("a")).await;
     let first = live.talos.issue(json!({})).await;
     let token = live.talos.derive(&first, json!({})).await;
-    let end = unix_now().floor() as i64 + 4;
+    let end = unix_now().floor() as i64 + 6;
     let retired = |value: &str| json!([{ "value": value, "expires_at": end }]);
     config.hmac = json!({ "current": SECOND, "retired": retired(FIRST) });
     live.change(&config.yaml()).await;
