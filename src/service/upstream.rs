@@ -9,8 +9,11 @@ use super::mint::{Minted, Terms, mint, minted_len};
 use super::{MintError, Service};
 use crate::cache::memory::Entry;
 use crate::clock::Timestamp;
+use crate::credential::TokenFormat;
+use crate::credential::claims::{Authority, Subject};
 use crate::error::ApiError;
-use crate::key::{Key, Scopes};
+use crate::key::{Key, NetworkId, Scopes};
+use crate::rng::Rng;
 use crate::settings::Settings;
 
 /// The headers that upstream believes. Whatever a client sends under these names is taken away.
@@ -60,37 +63,61 @@ impl Service {
             scopes: &entry.key.scopes,
             custom: &Map::new(),
         };
-        mint(settings, &self.rng, now, &entry.key, &terms)
+        mint(settings, &self.rng, now, TokenFormat::Jwt, &Subject::of_key(&entry.key), &terms)
     }
 
-    /// Refuses a key whose headers would be too large for upstream: when it is written, not when it is used.
-    pub(super) fn check_headers_fit(&self, settings: &Settings, key: &Key) -> Result<(), ApiError> {
-        let now = self.clock.now();
+    /// The JWT that goes upstream in place of a macaroon: all that its holder left of it, and for no longer.
+    ///
+    /// # Errors
+    /// When there is nothing to sign with.
+    pub fn exchange_for_upstream(
+        &self,
+        settings: &Settings,
+        network: NetworkId,
+        authority: &Authority,
+        audience: Option<&str>,
+    ) -> Result<Minted, MintError> {
+        // A route's audience is one of the macaroon's own, else it had been refused.
+        let audience = audience.map(|audience| vec![audience.to_owned()]);
         let terms = Terms {
             ttl: settings.authz.token_ttl,
-            ends: None,
-            audiences: &[],
-            scopes: &key.scopes,
-            custom: &Map::new(),
+            ends: Some(authority.expires),
+            audiences: audience.as_ref().unwrap_or(&authority.audiences),
+            scopes: &authority.scopes,
+            custom: &authority.custom,
         };
-        let token = minted_len(settings, &self.rng, now, key, &terms);
-        let line = |name: &str, value: usize| name.len() + value + ": \r\n".len();
-        let token = token.map_or(0, |token| line(&settings.authz.token_header, "Bearer ".len() + token));
-        let values = [
-            key.id.to_string().len(),
-            header_text(key.actor.as_str()).len(),
-            scopes_len(&key.scopes),
-            key.network.to_string().len(),
-        ];
-        let identity: usize =
-            IDENTITY_HEADERS.iter().zip(values).map(|(name, value)| line(name, value)).sum();
-        if token + identity > MAX_HEADERS_LEN {
-            let problem =
-                "the headers made of scopes, metadata, addresses and actor would be larger than 8 KiB";
-            return Err(ApiError::field("scopes", problem));
-        }
-        Ok(())
+        let subject = Subject::of_token(authority, network);
+        mint(settings, &self.rng, self.clock.now(), TokenFormat::Jwt, &subject, &terms)
     }
+}
+
+/// Refuses a key whose headers would be too large for upstream: when it is written, not when it is used.
+///
+/// # Errors
+/// When they would be.
+pub(super) fn check_headers_fit(settings: &Settings, rng: &Rng, key: &Key) -> Result<(), ApiError> {
+    let terms = Terms {
+        ttl: settings.authz.token_ttl,
+        ends: None,
+        audiences: &[],
+        scopes: &key.scopes,
+        custom: &Map::new(),
+    };
+    let token = minted_len(settings, rng, key.updated, &Subject::of_key(key), &terms);
+    let line = |name: &str, value: usize| name.len() + value + ": \r\n".len();
+    let token = token.map_or(0, |token| line(&settings.authz.token_header, "Bearer ".len() + token));
+    let values = [
+        key.id.to_string().len(),
+        header_text(key.actor.as_str()).len(),
+        scopes_len(&key.scopes),
+        key.network.to_string().len(),
+    ];
+    let identity: usize = IDENTITY_HEADERS.iter().zip(values).map(|(name, value)| line(name, value)).sum();
+    if token + identity > MAX_HEADERS_LEN {
+        let problem = "the headers made of scopes, metadata, addresses and actor would be larger than 8 KiB";
+        return Err(ApiError::field("scopes", problem));
+    }
+    Ok(())
 }
 
 fn scopes_len(scopes: &Scopes) -> usize {

@@ -3,11 +3,13 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Fetched, Service, unavailable};
+use super::lookup::Tiers;
+use super::{Found, Service};
 use crate::cache::freshness::{Mode, Slot};
-use crate::cache::memory::{Answers, Entry, Index, Unknown};
+use crate::cache::memory::{Answers, Entry, Index, LastUse, Unknown};
 use crate::clock::Timestamp;
-use crate::credential::{Form, Presented, api_key, classify, imported, jwt};
+use crate::credential::claims::{Authority, Expectation};
+use crate::credential::{Form, Presented, api_key, imported, jwt, macaroon};
 use crate::key::verdict::{Denial, judge};
 use crate::key::{Key, KeyId, NetworkId};
 use crate::settings::Settings;
@@ -55,7 +57,7 @@ pub enum Identity {
     /// A key.
     Key(Arc<Entry>),
     /// A token that was derived from one.
-    Token(Box<jwt::Authority>),
+    Token(Box<Authority>),
 }
 
 /// A bad credential: why, and of which key if possession of that was proven.
@@ -78,6 +80,17 @@ pub struct Verification {
     pub verdict: Result<Identity, Refused>,
     /// Where it came from.
     pub cache: CacheResult,
+}
+
+impl Verification {
+    /// The key whose possession was proven, good or bad.
+    pub fn key(&self) -> Option<&Key> {
+        match &self.verdict {
+            Ok(Identity::Key(entry)) => Some(&entry.key),
+            Ok(Identity::Token(_)) => None,
+            Err(refused) => refused.key.as_deref(),
+        }
+    }
 }
 
 /// No tier can tell.
@@ -121,10 +134,13 @@ impl Service {
         }
         let skip = |verdict| Ok(Verification { verdict, cache: CacheResult::Skip });
         let now = self.clock.now();
-        match classify(attempt.credential, &settings.macaroon_prefixes) {
-            Form::Jwt => skip(verify_jwt(settings, attempt, now)),
-            // Macaroons can't be read by this version: nobody knows them.
-            Form::Macaroon => skip(Err(Denial::NotFound.into())),
+        match settings.form(attempt.credential) {
+            Form::Jwt => skip(verify_token(settings, attempt, now, |expected| {
+                jwt::verify(&settings.keys, attempt.credential.expose(), expected)
+            })),
+            Form::Macaroon(parts) => skip(verify_token(settings, attempt, now, |expected| {
+                verify_macaroon(settings, &parts, expected)
+            })),
             Form::Issued(parts) => match prove(settings, &parts, now) {
                 Some(proven) => self.look_up(settings, attempt, proven).await,
                 None => skip(Err(Denial::NotFound.into())),
@@ -154,19 +170,22 @@ impl Service {
         if reads && let Some(verdict) = self.recall(settings, &index, proven, now, attempt.client) {
             return Ok(Verification { verdict, cache: CacheResult::Hit });
         }
-        let (key, stamp) = self.fetch(attempt.network, proven.key_id).await?;
+        let tiers = Tiers { read_shared: reads, write_shared: writes };
+        let Found { key, stamp, read } = self.fetch(settings, attempt.network, proven.key_id, tiers).await?;
         let slot = Slot::of(attempt.network, proven.key_id);
         let now = self.clock.now();
         let verdict = match key {
             Some(key) => {
                 let hard_expiry = proven.hard_expiry.into_iter().chain(key.ends()).min();
+                let last_use = LastUse::new(key.last_used);
                 let entry = Arc::new(Entry {
                     key,
                     stamp,
                     slot,
                     generation: settings.generation,
-                    soft_expiry: now.plus(settings.cache_ttl),
+                    soft_expiry: read.plus(settings.cache_ttl),
                     hard_expiry,
+                    last_use,
                     answers: Answers::default(),
                 });
                 if writes {
@@ -206,6 +225,7 @@ impl Service {
                     generation: settings.generation,
                     soft_expiry: entry.soft_expiry.min(now.plus(settings.cache_ttl)),
                     hard_expiry: proven.hard_expiry.into_iter().chain(entry.key.ends()).min(),
+                    last_use: entry.last_use.clone(),
                     answers: Answers::default(),
                     ..*entry
                 });
@@ -226,34 +246,6 @@ impl Service {
             && entry.hard_expiry.is_none_or(|at| now < at)
             // While the database can't be asked, what is known stays known.
             && (now < entry.soft_expiry || self.freshness.mode() == Mode::Static)
-    }
-
-    /// Reads a row from the database, sharing the lookup with whoever wants the same.
-    async fn fetch(&self, network: NetworkId, key_id: KeyId) -> Fetched {
-        if self.freshness.mode() != Mode::Fresh {
-            // A poll has just failed: asking would only wait for the same failure.
-            return Err(Unavailable);
-        }
-        let slot = Slot::of(network, key_id);
-        // A lookup that was under way when the key changed may have missed it: it is repeated once.
-        for _ in 0..2 {
-            let fetched = self.lookups.join((network, key_id), || {
-                let pending = self.freshness.begin(slot);
-                let store = self.store.clone();
-                async move {
-                    let found = store.find_key(network, key_id).await.map_err(|error| {
-                        unavailable(error);
-                        Unavailable
-                    })?;
-                    Ok((found.key.map(Arc::new), pending.stamp(found.counter)))
-                }
-            });
-            let (key, stamp) = fetched.await.unwrap_or(Err(Unavailable))?;
-            if self.freshness.allows(slot, stamp) {
-                return Ok((key, stamp));
-            }
-        }
-        Err(Unavailable)
     }
 }
 
@@ -276,21 +268,38 @@ fn prove(settings: &Settings, parts: &api_key::Parts<'_>, now: Timestamp) -> Opt
     })
 }
 
-fn verify_jwt(settings: &Settings, attempt: &Attempt<'_>, now: Timestamp) -> Result<Identity, Refused> {
+/// A token proves itself: neither memory nor the database knows it.
+fn verify_token(
+    settings: &Settings,
+    attempt: &Attempt<'_>,
+    now: Timestamp,
+    verify: impl FnOnce(&Expectation<'_>) -> Result<Authority, Denial>,
+) -> Result<Identity, Refused> {
     let issuers: Vec<&str> = settings
         .issuers
         .iter()
         .filter(|issuer| issuer.counts(now))
         .map(|issuer| issuer.value.as_str())
         .collect();
-    let expected = jwt::Expectation {
+    let authority = verify(&Expectation {
         network: attempt.network,
         now,
         clock_skew: settings.clock_skew,
         issuers: &issuers,
         audiences: attempt.audiences,
         client: attempt.client,
-    };
-    let authority = jwt::verify(&settings.keys, attempt.credential.expose(), &expected)?;
+    })?;
     Ok(Identity::Token(Box::new(authority)))
+}
+
+/// A macaroon whose prefix no longer counts is as unknown as if that had never been one.
+fn verify_macaroon(
+    settings: &Settings,
+    parts: &macaroon::Parts<'_>,
+    expected: &Expectation<'_>,
+) -> Result<Authority, Denial> {
+    let prefix = settings.macaroon_prefix_at(parts.prefix(), expected.now).ok_or(Denial::NotFound)?;
+    let mut authority = macaroon::verify(&settings.secrets, parts, expected)?;
+    authority.expires = prefix.expires.into_iter().fold(authority.expires, Timestamp::min);
+    Ok(authority)
 }

@@ -149,6 +149,7 @@ impl Metrics {
             key_reads: service.store.key_reads(),
             keys_cached: service.memory.len(),
             generation: service.snapshot().generation,
+            uses_dropped: service.uses.dropped(),
             bound: service.freshness.bound().as_secs_f64(),
             age,
         }));
@@ -165,6 +166,7 @@ struct Now {
     key_reads: u64,
     keys_cached: u64,
     generation: u64,
+    uses_dropped: u64,
     bound: f64,
     age: f64,
 }
@@ -176,6 +178,11 @@ impl Collector for Now {
         put("store_key_reads", "Key rows asked of the database", &ConstCounter::new(self.key_reads))?;
         let generation = ConstGauge::new(self.generation as i64);
         put("config_generation", "Number of the settings in force, counted from the start", &generation)?;
+        put(
+            "last_used_dropped",
+            "Uses of keys that found last_used.queue_size of them waiting to be noted",
+            &ConstCounter::new(self.uses_dropped),
+        )?;
         put("cache_keys", "Keys held by L1", &ConstGauge::new(self.keys_cached as i64))?;
         put(
             "consistency_bound_seconds",

@@ -34,7 +34,7 @@ async fn the_cache_can_be_shortened_and_turned_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_source_of_addresses_and_the_lives_of_keys_can_be_changed() {
+async fn the_source_of_addresses_the_lives_of_keys_and_the_quota_can_be_changed() {
     let live = Live::start(&config("")).await;
     let restricted = json!({ "ip_restriction": { "allowed_cidrs": ["192.0.2.0/24"] } });
     let key = live.talos.issue(restricted).await;
@@ -52,4 +52,10 @@ async fn the_source_of_addresses_and_the_lives_of_keys_can_be_changed() {
     assert!(told.contains("356400s"), "{told}");
     let key = live.talos.issue(json!({})).await;
     assert!(!key.resource.text("/expire_time").is_empty());
+
+    let issue = json!({ "name": "n", "actor_id": "a" });
+    live.change(&config("quota: {api_keys_max: 1}")).await;
+    live.talos.admin.post(ISSUED, &issue).await.expect_error(402, "API_KEY_QUOTA_EXCEEDED");
+    live.change(&config("quota: {api_keys_max: 100}")).await;
+    live.talos.admin.post(ISSUED, &issue).await.expect(201);
 }

@@ -75,9 +75,9 @@ impl Load {
         self.shared.credentials.write().await.keys.push(key.to_owned());
     }
 
-    /// The only derived token that is valid from now on, if any.
-    pub async fn use_token(&self, token: Option<&str>) {
-        self.shared.credentials.write().await.tokens = token.into_iter().map(str::to_owned).collect();
+    /// The derived tokens that are valid from now on.
+    pub async fn use_tokens(&self, tokens: &[&str]) {
+        self.shared.credentials.write().await.tokens = tokens.iter().map(|&token| token.to_owned()).collect();
     }
 
     /// Waits for so many more answers.

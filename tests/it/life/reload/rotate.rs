@@ -15,6 +15,7 @@ struct Config {
     issuer: &'static str,
     issuer_retired: Value,
     prefix: Value,
+    macaroon_prefix: Value,
     signing_key_id: &'static str,
     keys: String,
 }
@@ -29,6 +30,7 @@ impl Config {
                 "issuer_retired": self.issuer_retired,
                 "api_keys": { "prefix": self.prefix },
                 "derived_tokens": {
+                    "macaroon": { "prefix": self.macaroon_prefix },
                     "jwt": { "signing_keys": { "urls": [self.keys] }, "signing_key_id": self.signing_key_id }
                 }
             }
@@ -47,6 +49,7 @@ async fn start(keys: &Value) -> (Live, Config) {
         issuer: "https://one.test",
         issuer_retired: json!([]),
         prefix: json!({ "current": "one" }),
+        macaroon_prefix: json!({ "current": "mone" }),
         signing_key_id: "a",
         keys: format!("file://{}", file.display()),
     };
@@ -66,7 +69,8 @@ async fn no_valid_request_is_refused_while_everything_is_rotated() {
     let (live, mut config) = start(&a).await;
     let first = live.talos.issue(json!({})).await;
     let load = Load::start(&live.talos, &first.secret).await;
-    load.use_token(Some(&live.talos.derive(&first, json!({})).await)).await;
+    let macaroon = live.talos.derive(&first, json!({ "algorithm": "TOKEN_ALGORITHM_MACAROON" })).await;
+    load.use_tokens(&[&macaroon, &live.talos.derive(&first, json!({})).await]).await;
 
     // The HMAC secret: the new one makes keys, the old one still verifies.
     config.hmac = json!({ "current": SECOND, "retired": [FIRST] });
@@ -86,7 +90,7 @@ async fn no_valid_request_is_refused_while_everything_is_rotated() {
     assert_eq!(kid(&token), "b");
     assert_eq!(kid(&live.talos.check(Ask::bearer(&first.secret)).await.allowed().token()), "b");
     load.goes_on(300).await;
-    load.use_token(Some(&token)).await;
+    load.use_tokens(&[&macaroon, &token]).await;
     let generation = live.generation().await;
     live.put("keys.json", &b.to_string());
     live.is_in_force_after(generation).await;
@@ -99,10 +103,11 @@ async fn no_valid_request_is_refused_while_everything_is_rotated() {
     let token = live.talos.derive(&first, json!({})).await;
     assert_eq!(claims(&token)["iss"], "https://two.test");
     load.goes_on(300).await;
-    load.use_token(Some(&token)).await;
+    load.use_tokens(&[&macaroon, &token]).await;
 
-    // The prefix.
+    // The prefixes.
     config.prefix = json!({ "current": "two", "retired": ["one"] });
+    config.macaroon_prefix = json!({ "current": "mtwo", "retired": ["mone"] });
     live.change(&config.yaml()).await;
     let third = live.talos.issue(json!({})).await;
     assert!(third.secret.starts_with("two_v1_"), "{}", third.secret);
@@ -123,7 +128,8 @@ async fn what_is_taken_away_is_refused_at_once() {
     let first = live.talos.issue(json!({})).await;
     let public = live.talos.issue(json!({ "visibility": "KEY_VISIBILITY_PUBLIC" })).await;
     let token = live.talos.derive(&first, json!({})).await;
-    let all = [&first.secret, &public.secret, &token];
+    let macaroon = live.talos.derive(&first, json!({ "algorithm": "TOKEN_ALGORITHM_MACAROON" })).await;
+    let all = [&first.secret, &public.secret, &token, &macaroon];
     let is_gone = async |credential: &str, step: &str| {
         assert!(!live.is_valid(credential).await, "verify: {step}");
         assert!(!live.talos.check(Ask::bearer(credential)).await.passes(), "Check: {step}");
@@ -136,6 +142,11 @@ async fn what_is_taken_away_is_refused_at_once() {
     config.prefix = json!({ "current": "one" });
     live.change(&config.yaml()).await;
     is_gone(&public.secret, "its prefix is gone").await;
+    assert!(live.is_valid(&first.secret).await && live.is_valid(&token).await);
+
+    config.macaroon_prefix = json!({ "current": "mtwo" });
+    live.change(&config.yaml()).await;
+    is_gone(&macaroon, "its prefix is gone").await;
     assert!(live.is_valid(&first.secret).await && live.is_valid(&token).await);
 
     config.issuer = "https://two.test";
