@@ -19,6 +19,7 @@ mod upstream;
 // The tests.
 mod admin;
 mod check;
+mod clients;
 mod edge;
 mod garbage;
 mod life;

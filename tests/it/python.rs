@@ -1,4 +1,4 @@
-//! The other side's tools: PyJWT as a backend would use it, and Python's SQLite.
+//! The other side's tools: PyJWT as a backend would use it, Python's SQLite, and existing clients.
 
 use std::process::Stdio;
 
@@ -16,8 +16,13 @@ pub async fn verify_jwt(url: &str, issuer: &str, token: &str) -> Value {
 
 /// Runs a script with `$TALOS_TEST_PYTHON` and returns what it printed.
 pub async fn run(arguments: &[&str]) -> String {
+    run_beside("TALOS_TEST_PYTHONPATH", arguments).await
+}
+
+/// Runs a script beside the packages in the directory that a variable names, and returns what it printed.
+pub async fn run_beside(packages: &str, arguments: &[&str]) -> String {
     let mut command = Command::new(wanted("TALOS_TEST_PYTHON"));
-    command.args(arguments).env("PYTHONPATH", wanted("TALOS_TEST_PYTHONPATH"));
+    command.args(arguments).env("PYTHONPATH", wanted(packages));
     let child = command.stdin(Stdio::null()).kill_on_drop(true).output();
     let output = within("a Python script", child).await.must("running Python");
     let errors = String::from_utf8_lossy(&output.stderr);
