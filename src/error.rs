@@ -30,6 +30,8 @@ pub enum Reason {
     SignatureInvalid,
     /// Not allowed, for want of authentication.
     Unauthorized,
+    /// The project has as many keys as it may have.
+    ApiKeyQuotaExceeded,
     /// Not allowed.
     Forbidden,
     /// Not allowed from there.
@@ -72,6 +74,7 @@ impl Reason {
             Self::ParentKeyInvalid => ("PARENT_KEY_INVALID", 401, "UNAUTHENTICATED"),
             Self::SignatureInvalid => ("SIGNATURE_INVALID", 401, "UNAUTHENTICATED"),
             Self::Unauthorized => ("UNAUTHORIZED", 401, "UNAUTHENTICATED"),
+            Self::ApiKeyQuotaExceeded => ("API_KEY_QUOTA_EXCEEDED", 402, "PERMISSION_DENIED"),
             Self::Forbidden => ("FORBIDDEN", 403, "PERMISSION_DENIED"),
             Self::IpNotAllowed => ("IP_NOT_ALLOWED", 403, "PERMISSION_DENIED"),
             Self::ApiKeyNotFound => ("API_KEY_NOT_FOUND", 404, "NOT_FOUND"),

@@ -16,6 +16,8 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 
+use admin::{change, verify};
+
 use crate::error::{ApiError, Reason};
 use crate::readiness::Readiness;
 use crate::service::Service;
@@ -45,13 +47,20 @@ const JWKS: &str = "/v2alpha1/derivedKeys/jwks.json";
 pub fn admin_router(context: Context) -> Router {
     const ISSUED: &str = "/v2alpha1/admin/issuedApiKeys";
     const IMPORTED: &str = "/v2alpha1/admin/importedApiKeys";
+    let issued = get(admin::get_issued).patch(change::update_issued).post(change::act_on_issued);
+    let imported = get(admin::get_imported)
+        .patch(change::update_imported)
+        .delete(change::delete_imported)
+        .post(change::act_on_imported);
     let routes = Router::new()
         .route(ISSUED, post(admin::issue).get(admin::list_issued))
-        .route(&format!("{ISSUED}/{{id}}"), get(admin::get_issued).post(admin::act_on_issued))
+        .route(&format!("{ISSUED}/{{id}}"), issued)
         .route(IMPORTED, post(admin::import).get(admin::list_imported))
-        .route(&format!("{IMPORTED}/{{id}}"), get(admin::get_imported).post(admin::act_on_imported))
-        .route("/v2alpha1/admin/apiKeys/{id}", post(admin::act_on_any))
-        .route("/v2alpha1/admin/apiKeys:verify", post(admin::verify))
+        .route(&format!("{IMPORTED}:batchCreate"), post(admin::import_batch))
+        .route(&format!("{IMPORTED}/{{id}}"), imported)
+        .route("/v2alpha1/admin/apiKeys/{id}", post(change::act_on_any))
+        .route("/v2alpha1/admin/apiKeys:verify", post(verify::verify))
+        .route("/v2alpha1/admin/apiKeys:batchVerify", post(verify::verify_batch))
         .route("/v2alpha1/admin/apiKeys:derive", post(admin::derive));
     finish(routes.merge(public_routes()), context)
 }

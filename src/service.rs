@@ -1,20 +1,27 @@
 //! What the product does, one file an operation. Both planes of HTTP and the authz plane come in through here.
 
+mod delete;
 mod derive;
 mod filter;
+mod last_used;
 mod list;
 mod mint;
 mod new_key;
 mod revoke;
+mod rotate;
+mod update;
 pub mod upstream;
 pub mod verify;
 
 use std::sync::Arc;
 
 pub use derive::{DeriveRequest, Derived};
+pub use last_used::{NotedUses, Uses, uses};
 pub use list::{ListRequest, Listed};
 pub use mint::MintError;
 pub use new_key::{ImportRequest, Issued, KeyRequest};
+pub use rotate::{RotateRequest, Rotated};
+pub use update::{Fixed, Update};
 
 use crate::cache::flight::Flights;
 use crate::cache::freshness::{Freshness, Stamp};
@@ -43,6 +50,8 @@ pub struct Service {
     pub memory: Memory,
     /// How fresh what is cached is.
     pub freshness: Freshness,
+    /// Where uses of keys are noted.
+    pub uses: Uses,
     lookups: Flights<(NetworkId, KeyId), Fetched>,
 }
 
@@ -55,8 +64,9 @@ impl Service {
         store: Store,
         memory: Memory,
         freshness: Freshness,
+        uses: Uses,
     ) -> Self {
-        Self { clock, rng, settings, store, memory, freshness, lookups: Flights::default() }
+        Self { clock, rng, settings, store, memory, freshness, uses, lookups: Flights::default() }
     }
 
     /// The settings for one request, from its beginning to its end.

@@ -107,6 +107,8 @@ pub struct Settings {
     pub cache_ttl: Duration,
     /// How long an unknown id is remembered.
     pub negative_ttl: Duration,
+    /// Most keys of a network that aren't revoked; None means any number.
+    pub api_keys_max: Option<u64>,
     /// Where the HTTP planes take a client's address from.
     pub client_ip_source: ClientIpSource,
     /// The authz plane's own.
@@ -152,6 +154,7 @@ impl Settings {
             cache_enabled: config.cache.enabled && config.cache.kind != CacheType::Noop,
             cache_ttl: config.cache.ttl,
             negative_ttl: config.cache.negative_ttl,
+            api_keys_max: config.quota.api_keys_max,
             client_ip_source: config.serve.http.client_ip_source,
             authz: config.authz.clone(),
         })

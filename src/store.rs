@@ -3,8 +3,10 @@
 //! Each call runs in a task of its own that is never cancelled, as a query dropped midway can poison its pooled
 //! connection; who waits may stop waiting.
 
+mod changes;
 mod dsn;
 mod keys;
+mod last_used;
 mod list;
 mod migrate;
 mod mutations;
@@ -17,7 +19,9 @@ use std::time::Duration;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::{AnyPool, Executor};
 
-pub use keys::{Inserted, Lookup, NewKey, Request, Revoked};
+pub use changes::{Changed, Rewrite, Successor};
+pub use keys::{Inserted, Lookup, NewKey, Request};
+pub use last_used::PRECISION;
 pub use list::{Filter, Page};
 pub use mutations::{Logged, Mutation};
 

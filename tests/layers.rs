@@ -36,6 +36,7 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
             "readiness",
             "secret",
             "service",
+            "settings",
             "telemetry",
         ],
     ),

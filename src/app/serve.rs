@@ -21,10 +21,10 @@ use crate::authz::{Plane, SERVICE_NAME};
 use crate::cache::freshness::Freshness;
 use crate::cache::memory::Memory;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, LastUsed};
 use crate::http::{Context, admin_router, metrics_router, public_router};
 use crate::rng::Rng;
-use crate::service::Service;
+use crate::service::{NotedUses, Service, uses};
 use crate::settings::{Settings, SettingsError};
 use crate::store::{Store, StoreError};
 
@@ -64,7 +64,7 @@ pub enum ServeError {
 /// # Errors
 /// When it can't begin, or one of its tasks ends before it is told to.
 pub async fn serve(config: &Config, planes: Planes) -> Result<(), ServeError> {
-    let context = build(config).await?;
+    let (context, noted_uses) = build(config).await?;
     let (health, health_server) = tonic_health::server::health_reporter();
     background::set_serving(&health, false).await;
     let stop = CancellationToken::new();
@@ -102,6 +102,11 @@ pub async fn serve(config: &Config, planes: Planes) -> Result<(), ServeError> {
     let (service, readiness) = (Arc::clone(&context.service), Arc::clone(&context.readiness));
     let poll = background::poll(service, config.consistency.poll, health.clone(), Arc::clone(&readiness));
     let ping = background::ping(Arc::clone(&context.service), Arc::clone(&readiness));
+    // Outlives the planes: what they noted last is written, too.
+    let LastUsed { flush_size, flush_interval, .. } = config.last_used;
+    let (store, planes_ended) = (context.service.store.clone(), CancellationToken::new());
+    let mut writer = JoinSet::new();
+    writer.spawn(noted_uses.write(store, flush_size, flush_interval, planes_ended.clone()));
     let mut endless = JoinSet::new();
     endless.spawn(poll);
     endless.spawn(ping);
@@ -111,6 +116,7 @@ pub async fn serve(config: &Config, planes: Planes) -> Result<(), ServeError> {
         ended = tasks.join_next() => {
             return Err(ServeError::TaskEnded(ended.and_then(Result::ok).unwrap_or("a plane's")));
         }
+        _ = writer.join_next() => return Err(ServeError::TaskEnded("last use")),
         _ = endless.join_next() => return Err(ServeError::TaskEnded("background")),
     }
     readiness.drain();
@@ -118,12 +124,14 @@ pub async fn serve(config: &Config, planes: Planes) -> Result<(), ServeError> {
     stop.cancel();
     while tasks.join_next().await.is_some() {}
     endless.shutdown().await;
+    planes_ended.cancel();
+    while writer.join_next().await.is_some() {}
     context.service.store.close().await;
     tracing::info!("stopped");
     Ok(())
 }
 
-async fn build(config: &Config) -> Result<Context, ServeError> {
+async fn build(config: &Config) -> Result<(Context, NotedUses), ServeError> {
     let (clock, rng) = (Clock::system(), Rng::system());
     let settings = Settings::build(config, 1)?;
     if settings.signing_key().is_none() {
@@ -135,11 +143,13 @@ async fn build(config: &Config) -> Result<Context, ServeError> {
     let memory = Memory::new(config.cache.memory.max_size, config.cache.negative_size, &rng);
     let freshness = Freshness::new(clock.clone(), config.consistency.lease, config.consistency.grace);
     let settings = Arc::new(ArcSwap::from_pointee(settings));
-    Ok(Context {
-        service: Arc::new(Service::new(clock, rng, settings, store, memory, freshness)),
+    let (uses, noted_uses) = uses(config.last_used.queue_size);
+    let context = Context {
+        service: Arc::new(Service::new(clock, rng, settings, store, memory, freshness, uses)),
         metrics: Arc::default(),
         readiness: Arc::default(),
-    })
+    };
+    Ok((context, noted_uses))
 }
 
 async fn bind(config: &Config, planes: Planes) -> Result<Vec<(&'static str, Listener)>, BindError> {

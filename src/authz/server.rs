@@ -125,7 +125,11 @@ impl Plane {
         };
         self.metrics.lookups.count(verification.cache);
         match verification.verdict {
-            Ok(Identity::Key(entry)) => self.admit_key(settings, &policy, &headers, &shown, &entry),
+            Ok(Identity::Key(entry)) => {
+                let answer = self.admit_key(settings, &policy, &headers, &shown, &entry)?;
+                self.service.note_use(&entry);
+                Ok(answer)
+            }
             Ok(Identity::Token(authority)) => admit_token(settings, &policy, &headers, &shown, &authority),
             Err(refused) => Err(Refusal::Denied(refused.denial)),
         }

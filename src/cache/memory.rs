@@ -1,7 +1,9 @@
 //! L1: keys that have proven themselves, in process.
 
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -30,8 +32,40 @@ pub struct Entry {
     pub soft_expiry: Timestamp,
     /// When it must not be used any more, whatever else holds.
     pub hard_expiry: Option<Timestamp>,
+    /// When its use was last noted.
+    pub last_use: LastUse,
     /// Answers made for it.
     pub answers: Answers,
+}
+
+/// When a key's use was last noted, as far as this process knows.
+#[derive(Default)]
+pub struct LastUse(AtomicI64);
+
+impl LastUse {
+    /// As the row says; None when it was never used.
+    pub fn new(last_used: Option<Timestamp>) -> Self {
+        Self(AtomicI64::new(last_used.map_or(i64::MIN, Timestamp::as_micros)))
+    }
+
+    /// True for the first to use the key in `precision` after the use that was noted: that one is to be noted.
+    pub fn is_due(&self, now: Timestamp, precision: Duration) -> bool {
+        let noted = self.0.load(Ordering::Relaxed);
+        let due = noted <= now.minus(precision).as_micros();
+        // A plain load first: on the hot path there is nothing to note.
+        due && self.0.compare_exchange(noted, now.as_micros(), Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// The use could not be noted: the next one is to be.
+    pub fn forget(&self) {
+        self.0.store(i64::MIN, Ordering::Relaxed);
+    }
+}
+
+impl Clone for LastUse {
+    fn clone(&self) -> Self {
+        Self(AtomicI64::new(self.0.load(Ordering::Relaxed)))
+    }
 }
 
 /// A ready answer of the authz plane to a request with this key.

@@ -1,24 +1,26 @@
 //! The admin plane's operations: JSON in, one call of the service, JSON out.
 
+pub mod change;
+pub mod verify;
+
 use std::net::IpAddr;
 
 use axum::extract::{FromRequestParts, Path, Query, Request, State};
+use axum::http::StatusCode;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::wire::{
-    DeriveBody, DeriveOut, ImportBody, IssueBody, IssueOut, KeyOut, ListImportedOut, ListIssuedOut,
-    RevokeBody, TokenOut, VerifyBody, VerifyOut, list_request, reason, scopes, ttl,
+    BatchImportBody, BatchImportOut, BatchImportResult, DeriveBody, DeriveOut, ImportBody, IssueBody,
+    IssueOut, KeyOut, ListImportedOut, ListIssuedOut, MAX_BATCH_IMPORT, TokenOut, list_request, scopes, ttl,
 };
 use super::{Context, Peer, body, json, no_such_resource};
 use crate::config::ClientIpSource;
 use crate::credential::Presented;
 use crate::error::{ApiError, Reason};
-use crate::key::{KeyKind, NetworkId, Revocation, Status};
+use crate::key::{KeyKind, NetworkId};
 use crate::secret::SecretString;
-use crate::service::verify::{Attempt, CacheResult, CacheUse, Identity, Unavailable};
 use crate::service::{DeriveRequest, ImportRequest, KeyRequest, Listed};
 
 type Answer = Result<Response, ApiError>;
@@ -37,6 +39,38 @@ pub async fn import(State(context): State<Context>, request: Request) -> Answer 
     let body: ImportBody = body::read(request, body::ADMIN_LIMIT).await?;
     let key = context.service.import(NetworkId::SINGLE, ImportRequest::try_from(body)?).await?;
     ok(StatusCode::CREATED, &KeyOut::new(&key, context.service.clock.now()))
+}
+
+pub async fn import_batch(State(context): State<Context>, request: Request) -> Answer {
+    let body: BatchImportBody = body::read(request, body::ADMIN_LIMIT).await?;
+    let requests = batch(body.requests, MAX_BATCH_IMPORT)?;
+    let requests = requests.into_iter().map(ImportRequest::try_from).collect();
+    let results = context.service.import_batch(NetworkId::SINGLE, requests).await?;
+    let failed = results.iter().filter(|result| result.is_err()).count();
+    if failed == results.len()
+        && let Some(Err(first)) = results.first()
+    {
+        let field = first.field.as_ref();
+        let field = field.map_or_else(|| "requests[0]".to_owned(), |field| format!("requests[0].{field}"));
+        let message = format!("none of the keys could be imported; the first: {}", first.message);
+        return Err(ApiError { reason: first.reason, message: message.into(), field: Some(field.into()) });
+    }
+    let now = context.service.clock.now();
+    let answer = BatchImportOut {
+        success_count: results.len() - failed,
+        failure_count: failed,
+        results: (0..).zip(&results).map(|(at, result)| BatchImportResult::new(at, result, now)).collect(),
+    };
+    ok(StatusCode::OK, &answer)
+}
+
+/// The items of a batch: one at least, `most` at most.
+fn batch<T>(items: Option<Vec<T>>, most: usize) -> Result<Vec<T>, ApiError> {
+    let items = items.unwrap_or_default();
+    match (1..=most).contains(&items.len()) {
+        true => Ok(items),
+        false => Err(ApiError::field("requests", format!("must have 1 to {most} items"))),
+    }
 }
 
 pub async fn get_issued(State(context): State<Context>, KeyPath(id): KeyPath) -> Answer {
@@ -64,105 +98,27 @@ async fn get(context: &Context, kind: KeyKind, id: &str) -> Answer {
     ok(StatusCode::OK, &KeyOut::new(&key, context.service.clock.now()))
 }
 
-type ListQuery = Result<Query<Vec<(String, String)>>, axum::extract::rejection::QueryRejection>;
+/// A query, pair by pair.
+pub type PairsQuery = Result<Query<Vec<(String, String)>>, axum::extract::rejection::QueryRejection>;
 
-pub async fn list_issued(State(context): State<Context>, query: ListQuery) -> Answer {
+pub async fn list_issued(State(context): State<Context>, query: PairsQuery) -> Answer {
     let Listed { keys, next_page_token } = list(&context, KeyKind::Issued, query).await?;
     let now = context.service.clock.now();
     let issued_api_keys = keys.iter().map(|key| KeyOut::new(key, now)).collect();
     ok(StatusCode::OK, &ListIssuedOut { issued_api_keys, next_page_token })
 }
 
-pub async fn list_imported(State(context): State<Context>, query: ListQuery) -> Answer {
+pub async fn list_imported(State(context): State<Context>, query: PairsQuery) -> Answer {
     let Listed { keys, next_page_token } = list(&context, KeyKind::Imported, query).await?;
     let now = context.service.clock.now();
     let imported_api_keys = keys.iter().map(|key| KeyOut::new(key, now)).collect();
     ok(StatusCode::OK, &ListImportedOut { imported_api_keys, next_page_token })
 }
 
-async fn list(context: &Context, kind: KeyKind, query: ListQuery) -> Result<Listed, ApiError> {
+async fn list(context: &Context, kind: KeyKind, query: PairsQuery) -> Result<Listed, ApiError> {
     let Query(pairs) = query.map_err(|_| ApiError::field("query", "must be UTF-8"))?;
     let request = list_request(pairs)?;
     context.service.list(NetworkId::SINGLE, kind, request).await
-}
-
-pub async fn act_on_issued(State(context): State<Context>, KeyPath(id): KeyPath, request: Request) -> Answer {
-    act(&context, Some(KeyKind::Issued), &id, request).await
-}
-
-pub async fn act_on_imported(
-    State(context): State<Context>,
-    KeyPath(id): KeyPath,
-    request: Request,
-) -> Answer {
-    act(&context, Some(KeyKind::Imported), &id, request).await
-}
-
-pub async fn act_on_any(State(context): State<Context>, KeyPath(id): KeyPath, request: Request) -> Answer {
-    act(&context, None, &id, request).await
-}
-
-/// Custom methods (AIP-136): `{key_id}:{verb}`, which the router can't take apart.
-async fn act(context: &Context, kind: Option<KeyKind>, id_and_verb: &str, request: Request) -> Answer {
-    let Some((id, "revoke")) = id_and_verb.rsplit_once(':') else {
-        return Err(no_such_resource());
-    };
-    let body: RevokeBody = body::read(request, body::ADMIN_LIMIT).await?;
-    let description = body.description.filter(|description| !description.is_empty());
-    let revocation = Revocation { reason: reason(body.reason.as_deref())?, description };
-    context.service.revoke(NetworkId::SINGLE, kind, id, revocation).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
-}
-
-pub async fn verify(State(context): State<Context>, request: Request) -> Answer {
-    let settings = context.service.snapshot();
-    let client = client(settings.client_ip_source, &request);
-    let cache = cache_use(request.headers());
-    let body: VerifyBody = body::read(request, body::ADMIN_LIMIT).await?;
-    let credential = body.credential.unwrap_or_default();
-    let audiences = body.expected_audiences.unwrap_or_default();
-    let attempt = Attempt {
-        network: NetworkId::SINGLE,
-        credential: presented(&credential)?,
-        client,
-        audiences: &audiences,
-        cache,
-    };
-    let verification = context.service.verify(&settings, &attempt).await.map_err(|Unavailable| {
-        ApiError::new(Reason::ServiceUnavailable, "the credential can't be checked at present; try again")
-    })?;
-    let now = context.service.clock.now();
-    let answer = match &verification.verdict {
-        Ok(Identity::Key(entry)) => VerifyOut {
-            is_valid: true,
-            issuer: Some(settings.issuer().into()),
-            ..VerifyOut::of_key(&entry.key, now)
-        },
-        Ok(Identity::Token(authority)) => VerifyOut {
-            is_valid: true,
-            key_id: Some(authority.key_id.clone()),
-            actor_id: authority.actor.as_ref().map(crate::key::ActorId::as_str),
-            scopes: authority.scopes.iter().map(crate::key::Scope::as_str).collect(),
-            audiences: authority.audiences.iter().map(String::as_str).collect(),
-            metadata: authority.metadata.as_ref().map(crate::key::Metadata::raw),
-            status: Some(Status::Active.name()),
-            visibility: Some(authority.visibility.name()),
-            expire_time: Some(authority.expires.to_rfc3339()),
-            issuer: Some(authority.issuer.as_str().into()),
-            ..VerifyOut::default()
-        },
-        Err(refused) => VerifyOut {
-            error_code: Some(refused.denial.error_code()),
-            error_message: Some(refused.denial.to_string()),
-            ..refused.key.as_ref().map(|key| VerifyOut::of_key(key, now)).unwrap_or_default()
-        },
-    };
-    let cache = match verification.cache {
-        CacheResult::Hit => "HIT",
-        CacheResult::Miss => "MISS",
-        CacheResult::Skip => "SKIP",
-    };
-    Ok(([("ory-talos-cache", cache)], ok(StatusCode::OK, &answer)?).into_response())
 }
 
 pub async fn derive(State(context): State<Context>, request: Request) -> Answer {
@@ -207,21 +163,6 @@ fn presented(credential: &SecretString) -> Result<Presented<'_>, ApiError> {
     }
     Presented::new(credential.expose())
         .ok_or_else(|| ApiError::field("credential", "must be 16384 bytes at most"))
-}
-
-/// `no-store` spares the cache altogether, `no-cache` (and its HTTP/1.0 form) only the reading.
-fn cache_use(headers: &HeaderMap) -> CacheUse {
-    let says = |name: &str, word: &str| {
-        let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-        values.flat_map(|value| value.split(',')).any(|item| item.trim().eq_ignore_ascii_case(word))
-    };
-    if says("cache-control", "no-store") {
-        CacheUse::None
-    } else if says("cache-control", "no-cache") || says("pragma", "no-cache") {
-        CacheUse::NoRead
-    } else {
-        CacheUse::Full
-    }
 }
 
 /// The client's address, from where the settings say. Of X-Forwarded-For the last entry counts, which the nearest

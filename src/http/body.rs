@@ -3,6 +3,7 @@
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::CONTENT_TYPE;
+use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 
@@ -18,6 +19,14 @@ pub const PUBLIC_LIMIT: usize = 128 * 1024;
 /// # Errors
 /// When it is too large, not JSON, or not what the route takes.
 pub async fn read<T: DeserializeOwned>(request: Request<Body>, limit: usize) -> Result<T, ApiError> {
+    parse(&read_text(request, limit).await?)
+}
+
+/// Reads a body that says it is JSON. An empty one is an empty object.
+///
+/// # Errors
+/// When it is too large or says it is something else.
+pub async fn read_text(request: Request<Body>, limit: usize) -> Result<Bytes, ApiError> {
     let media_type = request.headers().get(CONTENT_TYPE).cloned();
     let body = Limited::new(request.into_body(), limit).collect().await;
     let body = body.map_err(|error| match error.is::<LengthLimitError>() {
@@ -26,12 +35,12 @@ pub async fn read<T: DeserializeOwned>(request: Request<Body>, limit: usize) -> 
     })?;
     let body = body.to_bytes();
     if body.is_empty() {
-        return parse(b"{}");
+        return Ok(Bytes::from_static(b"{}"));
     }
     if !media_type.is_some_and(|value| is_json(value.as_bytes())) {
         return Err(ApiError::new(Reason::UnsupportedMediaType, "Content-Type: must be application/json"));
     }
-    parse(&body)
+    Ok(body)
 }
 
 fn is_json(media_type: &[u8]) -> bool {
@@ -39,7 +48,11 @@ fn is_json(media_type: &[u8]) -> bool {
     essence.trim_ascii().eq_ignore_ascii_case(b"application/json")
 }
 
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+/// Reads JSON.
+///
+/// # Errors
+/// When it isn't, or not what the route takes.
+pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let mut json = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut json)
         .map_err(|error| explain(&error.path().to_string(), &error.inner().to_string()))?;

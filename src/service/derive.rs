@@ -113,6 +113,7 @@ impl Service {
             };
             ApiError::new(reason, error.to_string())
         })?;
+        self.note_use(&entry);
         Ok(Derived {
             token: minted.token,
             claims: serde_json::from_str(&minted.claims_json).unwrap_or_default(),

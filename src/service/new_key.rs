@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use super::upstream::check_headers_fit;
 use super::{Service, unavailable};
 use crate::credential::{Form, Presented, api_key, classify, imported};
 use crate::error::{ApiError, Reason};
@@ -62,17 +63,18 @@ impl Service {
         let settings = self.snapshot();
         let prefix = match request.visibility {
             Visibility::Secret => &settings.secret_prefix,
-            Visibility::Public => settings.public_prefix.as_ref().ok_or_else(|| {
-                let problem =
-                    "no publishable key can be issued without credentials.api_keys.prefix.public_current";
-                ApiError::field("visibility", problem)
-            })?,
+            Visibility::Public => public_prefix(&settings)?,
         };
         let uuid = self.rng.uuid();
         let (key, idempotency) = self.new_key(&settings, network, KeyId::Issued(uuid), request, "")?;
         let secret = api_key::make(&settings.secrets, prefix, uuid, key.created);
-        let (key, created) = self.insert(key, idempotency).await?;
-        Ok(Issued { key, secret: created.then_some(secret) })
+        let inserted =
+            self.insert(&settings, vec![NewKey { key: key.clone(), request: idempotency }]).await?;
+        match inserted.into_iter().next() {
+            Some(Ok((key, created))) => Ok(Issued { key, secret: created.then_some(secret) }),
+            Some(Err(error)) => Err(error),
+            None => Err(nothing_inserted()),
+        }
     }
 
     /// Imports a key.
@@ -81,7 +83,52 @@ impl Service {
     /// When a field is out of bounds, the key is there already, the request id was used for something else, or the
     /// database fails.
     pub async fn import(&self, network: NetworkId, request: ImportRequest) -> Result<Key, ApiError> {
+        let imported = self.import_batch(network, vec![Ok(request)]).await?;
+        imported.into_iter().next().unwrap_or_else(|| Err(nothing_inserted()))
+    }
+
+    /// Imports keys, in one transaction; each succeeds or fails by itself, in order. Those that couldn't be read keep
+    /// their place.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn import_batch(
+        &self,
+        network: NetworkId,
+        requests: Vec<Result<ImportRequest, ApiError>>,
+    ) -> Result<Vec<Result<Key, ApiError>>, ApiError> {
         let settings = self.snapshot();
+        let mut news = vec![];
+        let mut results = vec![];
+        for request in requests {
+            match request.and_then(|request| self.imported_key(&settings, network, request)) {
+                Ok(new) => {
+                    news.push(new);
+                    results.push(None);
+                }
+                Err(error) => results.push(Some(Err(error))),
+            }
+        }
+        let mut inserted = match news.is_empty() {
+            true => vec![],
+            false => self.insert(&settings, news).await?,
+        }
+        .into_iter();
+        let place = |result: Option<_>| {
+            result.unwrap_or_else(|| match inserted.next() {
+                Some(inserted) => inserted.map(|(key, _)| key),
+                None => Err(nothing_inserted()),
+            })
+        };
+        Ok(results.into_iter().map(place).collect())
+    }
+
+    fn imported_key(
+        &self,
+        settings: &Settings,
+        network: NetworkId,
+        request: ImportRequest,
+    ) -> Result<NewKey, ApiError> {
         let raw_key = Presented::new(request.raw_key.expose())
             .ok_or_else(|| ApiError::field("raw_key", "must be 1 to 16384 bytes long"))?;
         if classify(raw_key, &settings.macaroon_prefixes) != Form::Imported {
@@ -89,8 +136,8 @@ impl Service {
             return Err(ApiError::field("raw_key", problem));
         }
         let id = imported::key_id(network, raw_key.expose());
-        let (key, idempotency) = self.new_key(&settings, network, id, request.key, &id.to_string())?;
-        self.insert(key, idempotency).await.map(|(key, _)| key)
+        let (key, request) = self.new_key(settings, network, id, request.key, &id.to_string())?;
+        Ok(NewKey { key, request })
     }
 
     fn new_key(
@@ -128,17 +175,24 @@ impl Service {
             last_used: None,
             mutation: 0,
         };
-        self.check_headers_fit(settings, &key)?;
+        check_headers_fit(settings, &self.rng, &key)?;
         Ok((key, idempotency))
     }
 
-    async fn insert(&self, mut key: Key, request: Option<Request>) -> Result<(Key, bool), ApiError> {
-        let new = NewKey { key: key.clone(), request };
-        let inserted = self.store.insert_key(new).await.map_err(|error| {
-            self.freshness.doubt(key.network, key.id);
+    /// Puts keys in; gives for each its row and whether that is new.
+    async fn insert(
+        &self,
+        settings: &Settings,
+        news: Vec<NewKey>,
+    ) -> Result<Vec<Result<(Key, bool), ApiError>>, ApiError> {
+        let keys: Vec<Key> = news.iter().map(|new| new.key.clone()).collect();
+        let inserted = self.store.insert_keys(news, settings.api_keys_max).await.map_err(|error| {
+            for key in &keys {
+                self.freshness.doubt(key.network, key.id);
+            }
             unavailable(error)
         })?;
-        match inserted {
+        let result = |(mut key, inserted): (Key, Inserted)| match inserted {
             Inserted::Created(mutation) => {
                 if let Some(mutation) = mutation {
                     key.mutation = mutation.n;
@@ -154,8 +208,29 @@ impl Service {
             Inserted::IdTaken => {
                 Err(ApiError::new(Reason::ApiKeyExists, "this API key has been imported already"))
             }
-        }
+            Inserted::QuotaExceeded => Err(quota_exceeded()),
+        };
+        Ok(keys.into_iter().zip(inserted).map(result).collect())
     }
+}
+
+/// The prefix of publishable keys.
+pub(super) fn public_prefix(settings: &Settings) -> Result<&String, ApiError> {
+    settings.public_prefix.as_ref().ok_or_else(|| {
+        let problem = "no publishable key can be issued without credentials.api_keys.prefix.public_current";
+        ApiError::field("visibility", problem)
+    })
+}
+
+/// That there is no room for one more key.
+pub(super) fn quota_exceeded() -> ApiError {
+    let problem = "api_key_quota_exceeded: the project has as many keys as quota.api_keys_max allows; \
+                   revoke some that are no longer used";
+    ApiError::new(Reason::ApiKeyQuotaExceeded, problem)
+}
+
+fn nothing_inserted() -> ApiError {
+    ApiError::new(Reason::InternalServerError, "the database said nothing of the key")
 }
 
 fn check_ttl(settings: &Settings, ttl: Duration) -> Result<(), ApiError> {

@@ -5,8 +5,8 @@ use super::{Service, no_such_key, unavailable};
 use crate::credential::{Presented, classify};
 use crate::error::{ApiError, Reason};
 use crate::key::verdict::Denial;
-use crate::key::{KeyId, KeyKind, NetworkId, Revocation, RevocationReason};
-use crate::store::Revoked;
+use crate::key::{Key, KeyId, KeyKind, NetworkId, Revocation, RevocationReason};
+use crate::store::{Changed, Mutation, Rewrite};
 
 /// Longest description of a revocation, in characters.
 const MAX_DESCRIPTION: usize = 1_024;
@@ -83,21 +83,35 @@ impl Service {
 
     async fn revoke_id(&self, network: NetworkId, id: KeyId, revocation: Revocation) -> Result<(), ApiError> {
         let now = self.clock.now();
-        match self.store.revoke_key(network, id, revocation, now).await {
+        let revoked = self
+            .store
+            .change_key(network, id, now, move |key| match key.revocation {
+                Some(_) => Err(AlreadyRevoked),
+                None => {
+                    let key = Key { revocation: Some(revocation.clone()), updated: now, ..key.clone() };
+                    Ok(Rewrite { key, successor: None })
+                }
+            })
+            .await;
+        match revoked {
             // Noted before it is acknowledged: the very next request here is refused.
-            // (One that another instance revoked may not have been heard of here.)
-            Ok(Revoked::Now(mutation) | Revoked::Before(mutation)) => {
-                self.freshness.apply(&mutation);
-                Ok(())
+            Ok(Changed::Done { mutation, .. }) => self.freshness.apply(&mutation),
+            // One that another instance revoked may not have been heard of here.
+            Ok(Changed::Refused { key, reason: AlreadyRevoked }) => {
+                self.freshness.apply(&Mutation { n: key.mutation, network, key_id: id });
             }
-            Ok(Revoked::NoSuchKey) => Err(no_such_key()),
+            Ok(Changed::NoSuchKey | Changed::QuotaExceeded) => return Err(no_such_key()),
             Err(error) => {
                 self.freshness.doubt(network, id);
-                Err(unavailable(error))
+                return Err(unavailable(error));
             }
         }
+        Ok(())
     }
 }
+
+/// Why a revocation changes nothing.
+struct AlreadyRevoked;
 
 fn unknown_credential() -> ApiError {
     ApiError::new(Reason::UnknownCredential, "credential: is not that of a key which can be revoked here")

@@ -11,6 +11,7 @@ use crate::cache::memory::Entry;
 use crate::clock::Timestamp;
 use crate::error::ApiError;
 use crate::key::{Key, Scopes};
+use crate::rng::Rng;
 use crate::settings::Settings;
 
 /// The headers that upstream believes. Whatever a client sends under these names is taken away.
@@ -62,35 +63,35 @@ impl Service {
         };
         mint(settings, &self.rng, now, &entry.key, &terms)
     }
+}
 
-    /// Refuses a key whose headers would be too large for upstream: when it is written, not when it is used.
-    pub(super) fn check_headers_fit(&self, settings: &Settings, key: &Key) -> Result<(), ApiError> {
-        let now = self.clock.now();
-        let terms = Terms {
-            ttl: settings.authz.token_ttl,
-            ends: None,
-            audiences: &[],
-            scopes: &key.scopes,
-            custom: &Map::new(),
-        };
-        let token = minted_len(settings, &self.rng, now, key, &terms);
-        let line = |name: &str, value: usize| name.len() + value + ": \r\n".len();
-        let token = token.map_or(0, |token| line(&settings.authz.token_header, "Bearer ".len() + token));
-        let values = [
-            key.id.to_string().len(),
-            header_text(key.actor.as_str()).len(),
-            scopes_len(&key.scopes),
-            key.network.to_string().len(),
-        ];
-        let identity: usize =
-            IDENTITY_HEADERS.iter().zip(values).map(|(name, value)| line(name, value)).sum();
-        if token + identity > MAX_HEADERS_LEN {
-            let problem =
-                "the headers made of scopes, metadata, addresses and actor would be larger than 8 KiB";
-            return Err(ApiError::field("scopes", problem));
-        }
-        Ok(())
+/// Refuses a key whose headers would be too large for upstream: when it is written, not when it is used.
+///
+/// # Errors
+/// When they would be.
+pub(super) fn check_headers_fit(settings: &Settings, rng: &Rng, key: &Key) -> Result<(), ApiError> {
+    let terms = Terms {
+        ttl: settings.authz.token_ttl,
+        ends: None,
+        audiences: &[],
+        scopes: &key.scopes,
+        custom: &Map::new(),
+    };
+    let token = minted_len(settings, rng, key.updated, key, &terms);
+    let line = |name: &str, value: usize| name.len() + value + ": \r\n".len();
+    let token = token.map_or(0, |token| line(&settings.authz.token_header, "Bearer ".len() + token));
+    let values = [
+        key.id.to_string().len(),
+        header_text(key.actor.as_str()).len(),
+        scopes_len(&key.scopes),
+        key.network.to_string().len(),
+    ];
+    let identity: usize = IDENTITY_HEADERS.iter().zip(values).map(|(name, value)| line(name, value)).sum();
+    if token + identity > MAX_HEADERS_LEN {
+        let problem = "the headers made of scopes, metadata, addresses and actor would be larger than 8 KiB";
+        return Err(ApiError::field("scopes", problem));
     }
+    Ok(())
 }
 
 fn scopes_len(scopes: &Scopes) -> usize {

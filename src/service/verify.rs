@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Fetched, Service, unavailable};
 use crate::cache::freshness::{Mode, Slot};
-use crate::cache::memory::{Answers, Entry, Index, Unknown};
+use crate::cache::memory::{Answers, Entry, Index, LastUse, Unknown};
 use crate::clock::Timestamp;
 use crate::credential::{Form, Presented, api_key, classify, imported, jwt};
 use crate::key::verdict::{Denial, judge};
@@ -78,6 +78,17 @@ pub struct Verification {
     pub verdict: Result<Identity, Refused>,
     /// Where it came from.
     pub cache: CacheResult,
+}
+
+impl Verification {
+    /// The key whose possession was proven, good or bad.
+    pub fn key(&self) -> Option<&Key> {
+        match &self.verdict {
+            Ok(Identity::Key(entry)) => Some(&entry.key),
+            Ok(Identity::Token(_)) => None,
+            Err(refused) => refused.key.as_deref(),
+        }
+    }
 }
 
 /// No tier can tell.
@@ -160,6 +171,7 @@ impl Service {
         let verdict = match key {
             Some(key) => {
                 let hard_expiry = proven.hard_expiry.into_iter().chain(key.ends()).min();
+                let last_use = LastUse::new(key.last_used);
                 let entry = Arc::new(Entry {
                     key,
                     stamp,
@@ -167,6 +179,7 @@ impl Service {
                     generation: settings.generation,
                     soft_expiry: now.plus(settings.cache_ttl),
                     hard_expiry,
+                    last_use,
                     answers: Answers::default(),
                 });
                 if writes {
@@ -205,6 +218,7 @@ impl Service {
                     key: Arc::clone(&entry.key),
                     generation: settings.generation,
                     hard_expiry: proven.hard_expiry.into_iter().chain(entry.key.ends()).min(),
+                    last_use: entry.last_use.clone(),
                     answers: Answers::default(),
                     ..*entry
                 });

@@ -1,15 +1,15 @@
-//! One key at a time: put in, looked up, revoked.
+//! One key at a time: put in and looked up.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::{Any, AssertSqlSafe, Row, Transaction};
 
 use super::mutations::log_mutation;
 use super::row::{COLUMNS, bind_key, read_key};
 use super::{Inner, Mutation, Store, StoreError};
 use crate::clock::Timestamp;
-use crate::key::{Key, KeyId, KeyKind, NetworkId, Revocation};
+use crate::key::{Key, KeyId, KeyKind, NetworkId};
 
 /// A key to put in, and the request that asks for it.
 #[derive(Debug, Clone)]
@@ -40,6 +40,8 @@ pub enum Inserted {
     RequestConflict,
     /// There is a key of that id already.
     IdTaken,
+    /// The network has as many keys as it may have.
+    QuotaExceeded,
 }
 
 /// A row as of some number of the log, both read at one moment.
@@ -51,24 +53,18 @@ pub struct Lookup {
     pub key: Option<Key>,
 }
 
-/// What came of revoking a key.
-#[derive(Debug)]
-pub enum Revoked {
-    /// It is revoked now, as this mutation.
-    Now(Mutation),
-    /// It was before, by this mutation; nothing has changed.
-    Before(Mutation),
-    /// There is no such key.
-    NoSuchKey,
-}
-
 impl Store {
-    /// Puts a key in. An imported one is logged, as it may be remembered as unknown.
+    /// Puts keys in, in one transaction, and says of each what came of it. An imported one is logged, as it may be
+    /// remembered as unknown. A network of `quota` keys that aren't revoked takes no more.
     ///
     /// # Errors
-    /// When the database fails; whether the key is in is then unknown.
-    pub async fn insert_key(&self, new: NewKey) -> Result<Inserted, StoreError> {
-        self.run(|inner| insert_key(inner, new)).await
+    /// When the database fails; whether the keys are in is then unknown.
+    pub async fn insert_keys(
+        &self,
+        new: Vec<NewKey>,
+        quota: Option<u64>,
+    ) -> Result<Vec<Inserted>, StoreError> {
+        self.run(|inner| insert_keys(inner, new, quota)).await
     }
 
     /// Looks a key up together with the log's newest number, in one statement.
@@ -78,70 +74,127 @@ impl Store {
     pub async fn find_key(&self, network: NetworkId, id: KeyId) -> Result<Lookup, StoreError> {
         self.run(move |inner| find_key(inner, network, id)).await
     }
-
-    /// Revokes a key for good.
-    ///
-    /// # Errors
-    /// When the database fails; whether the key is revoked is then unknown, and revoking again is right.
-    pub async fn revoke_key(
-        &self,
-        network: NetworkId,
-        id: KeyId,
-        revocation: Revocation,
-        now: Timestamp,
-    ) -> Result<Revoked, StoreError> {
-        self.run(move |inner| revoke_key(inner, network, id, revocation, now)).await
-    }
 }
 
-async fn insert_key(inner: Arc<Inner>, NewKey { mut key, request }: NewKey) -> Result<Inserted, StoreError> {
+async fn insert_keys(
+    inner: Arc<Inner>,
+    new: Vec<NewKey>,
+    quota: Option<u64>,
+) -> Result<Vec<Inserted>, StoreError> {
     let mut transaction = inner.begin().await?;
-    if let Some(request) = &request {
-        let earlier = format!(
-            "SELECT {COLUMNS}, request_fingerprint FROM api_keys WHERE network_id = $1 AND request_id = $2"
-        );
-        let row = sqlx::query(AssertSqlSafe(earlier))
-            .bind(key.network.to_string())
-            .bind(request.id.clone())
-            .fetch_optional(&mut *transaction)
-            .await?;
-        if let Some(row) = row {
-            let same = row.try_get::<Option<String>, _>("request_fingerprint")?.as_ref()
-                == Some(&request.fingerprint);
-            return Ok(match same {
-                true => Inserted::Repeated(Box::new(read_key(&row)?)),
-                false => Inserted::RequestConflict,
-            });
-        }
+    let mut inserted = Vec::with_capacity(new.len());
+    for new in new {
+        inserted.push(insert_key(&inner, &mut transaction, new, quota).await?);
+    }
+    transaction.commit().await?;
+    Ok(inserted)
+}
+
+async fn insert_key(
+    inner: &Inner,
+    transaction: &mut Transaction<'static, Any>,
+    NewKey { mut key, request }: NewKey,
+    quota: Option<u64>,
+) -> Result<Inserted, StoreError> {
+    if let Some(request) = &request
+        && let Some(answer) = find_request(transaction, key.network, request).await?
+    {
+        return Ok(answer);
+    }
+    if exists(transaction, key.network, key.id).await? {
+        return Ok(Inserted::IdTaken);
+    }
+    if is_full(transaction, key.network, quota, key.created).await? {
+        return Ok(Inserted::QuotaExceeded);
     }
     let mutation = match key.id.kind() {
         KeyKind::Issued => None,
         KeyKind::Imported => {
-            let tag = inner.rng.bytes();
-            Some(log_mutation(&mut transaction, tag, key.network, key.id, key.created).await?)
+            Some(log_mutation(transaction, inner.rng.bytes(), key.network, key.id, key.created).await?)
         }
     };
     key.mutation = mutation.as_ref().map_or(0, |mutation| mutation.n);
+    insert_row(transaction, &key, request).await?;
+    Ok(Inserted::Created(mutation))
+}
+
+/// Writes the row of a new key.
+pub(super) async fn insert_row(
+    transaction: &mut Transaction<'static, Any>,
+    key: &Key,
+    request: Option<Request>,
+) -> Result<(), StoreError> {
     let insert = format!(
         "INSERT INTO api_keys ({COLUMNS}, request_id, request_fingerprint) VALUES ($1, $2, $3, $4, $5, $6, $7, \
          $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)"
     );
-    let inserted = bind_key(sqlx::query(AssertSqlSafe(insert)), &key)
-        .bind(request.as_ref().map(|request| request.id.clone()))
-        .bind(request.as_ref().map(|request| request.fingerprint.clone()))
-        .execute(&mut *transaction)
-        .await;
-    match inserted {
-        Ok(_) => {
-            transaction.commit().await?;
-            Ok(Inserted::Created(mutation))
-        }
-        Err(error) if error.as_database_error().is_some_and(|error| error.is_unique_violation()) => {
-            transaction.rollback().await?;
-            Ok(Inserted::IdTaken)
-        }
-        Err(error) => Err(error.into()),
-    }
+    let (id, fingerprint) = request.map(|request| (request.id, request.fingerprint)).unzip();
+    bind_key(sqlx::query(AssertSqlSafe(insert)), key)
+        .bind(id)
+        .bind(fingerprint)
+        .execute(&mut **transaction)
+        .await?;
+    Ok(())
+}
+
+/// The answer to a request that was answered before.
+async fn find_request(
+    transaction: &mut Transaction<'static, Any>,
+    network: NetworkId,
+    request: &Request,
+) -> Result<Option<Inserted>, StoreError> {
+    let earlier = format!(
+        "SELECT {COLUMNS}, request_fingerprint FROM api_keys WHERE network_id = $1 AND request_id = $2"
+    );
+    let row = sqlx::query(AssertSqlSafe(earlier))
+        .bind(network.to_string())
+        .bind(request.id.clone())
+        .fetch_optional(&mut **transaction)
+        .await?;
+    let Some(row) = row else {
+        return Ok(None);
+    };
+    let fingerprint: Option<String> = row.try_get("request_fingerprint")?;
+    Ok(Some(match fingerprint.as_ref() == Some(&request.fingerprint) {
+        true => Inserted::Repeated(Box::new(read_key(&row)?)),
+        false => Inserted::RequestConflict,
+    }))
+}
+
+async fn exists(
+    transaction: &mut Transaction<'static, Any>,
+    network: NetworkId,
+    id: KeyId,
+) -> Result<bool, StoreError> {
+    let row = sqlx::query("SELECT 1 FROM api_keys WHERE network_id = $1 AND key_id = $2")
+        .bind(network.to_string())
+        .bind(id.to_string())
+        .fetch_optional(&mut **transaction)
+        .await?;
+    Ok(row.is_some())
+}
+
+/// Whether a network has `quota` keys that are neither revoked nor superseded.
+pub(super) async fn is_full(
+    transaction: &mut Transaction<'static, Any>,
+    network: NetworkId,
+    quota: Option<u64>,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let Some(quota) = quota else {
+        return Ok(false);
+    };
+    let quota = i64::try_from(quota).unwrap_or(i64::MAX);
+    // The limit spares counting on once the answer is known.
+    let count = "SELECT count(*) FROM (SELECT 1 FROM api_keys WHERE network_id = $1 AND revocation_reason IS NULL \
+                 AND (superseded_at IS NULL OR superseded_at > $2) LIMIT $3) AS counted";
+    let counted: i64 = sqlx::query_scalar(count)
+        .bind(network.to_string())
+        .bind(now.as_micros())
+        .bind(quota)
+        .fetch_one(&mut **transaction)
+        .await?;
+    Ok(counted >= quota)
 }
 
 async fn find_key(inner: Arc<Inner>, network: NetworkId, id: KeyId) -> Result<Lookup, StoreError> {
@@ -163,41 +216,4 @@ async fn find_key(inner: Arc<Inner>, network: NetworkId, id: KeyId) -> Result<Lo
         counter: u64::try_from(counter).map_err(|_| StoreError::Corrupt("counter_n"))?,
         key: found.then(|| read_key(&row)).transpose()?,
     })
-}
-
-async fn revoke_key(
-    inner: Arc<Inner>,
-    network: NetworkId,
-    id: KeyId,
-    revocation: Revocation,
-    now: Timestamp,
-) -> Result<Revoked, StoreError> {
-    let mut transaction = inner.begin().await?;
-    let state = "SELECT revocation_reason, mutation FROM api_keys WHERE network_id = $1 AND key_id = $2";
-    let row = sqlx::query(state)
-        .bind(network.to_string())
-        .bind(id.to_string())
-        .fetch_optional(&mut *transaction)
-        .await?;
-    let Some(row) = row else {
-        return Ok(Revoked::NoSuchKey);
-    };
-    if row.try_get::<Option<String>, _>(0)?.is_some() {
-        let n = u64::try_from(row.try_get::<i64, _>(1)?).map_err(|_| StoreError::Corrupt("mutation"))?;
-        return Ok(Revoked::Before(Mutation { n, network, key_id: id }));
-    }
-    let mutation = log_mutation(&mut transaction, inner.rng.bytes(), network, id, now).await?;
-    let revoke = "UPDATE api_keys SET revocation_reason = $1, revocation_description = $2, updated_at = $3, \
-                  mutation = $4 WHERE network_id = $5 AND key_id = $6 AND revocation_reason IS NULL";
-    sqlx::query(revoke)
-        .bind(revocation.reason.name())
-        .bind(revocation.description)
-        .bind(now.as_micros())
-        .bind(i64::try_from(mutation.n).unwrap_or(i64::MAX))
-        .bind(network.to_string())
-        .bind(id.to_string())
-        .execute(&mut *transaction)
-        .await?;
-    transaction.commit().await?;
-    Ok(Revoked::Now(mutation))
 }

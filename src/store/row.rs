@@ -28,21 +28,19 @@ type Query<'q> = sqlx::query::Query<'q, sqlx::Any, sqlx::any::AnyArguments>;
 
 /// Binds the twenty columns of [`COLUMNS`].
 pub(super) fn bind_key<'q>(query: Query<'q>, key: &Key) -> Query<'q> {
-    let list = |texts: Vec<String>| serde_json::json!(texts).to_string();
-    let micros = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
     query
         .bind(key.network.to_string())
         .bind(key.id.to_string())
         .bind(kind_code(key.id.kind()))
         .bind(key.name.as_str().to_owned())
         .bind(key.actor.as_str().to_owned())
-        .bind(list(key.scopes.iter().map(ToString::to_string).collect()))
+        .bind(list(key.scopes.iter()))
         .bind(key.metadata.as_ref().map(|metadata| metadata.json().to_owned()))
         .bind(match key.visibility {
             Visibility::Secret => 1i16,
             Visibility::Public => 2,
         })
-        .bind(list(key.addresses.iter().map(ToString::to_string).collect()))
+        .bind(list(key.addresses.iter()))
         .bind(key.rate_policy.map(|policy| policy.quota))
         .bind(key.rate_policy.map(|policy| micros(policy.window)))
         .bind(key.rate_policy.map(|policy| policy.unit.name().to_owned()))
@@ -54,6 +52,31 @@ pub(super) fn bind_key<'q>(query: Query<'q>, key: &Key) -> Query<'q> {
         .bind(key.revocation.as_ref().and_then(|revocation| revocation.description.clone()))
         .bind(key.last_used.map(Timestamp::as_micros))
         .bind(i64::try_from(key.mutation).unwrap_or(i64::MAX))
+}
+
+/// Binds what of a key can change, in the order of the statement that changes it.
+pub(super) fn bind_changes<'q>(query: Query<'q>, key: &Key) -> Query<'q> {
+    query
+        .bind(key.name.as_str().to_owned())
+        .bind(list(key.scopes.iter()))
+        .bind(key.metadata.as_ref().map(|metadata| metadata.json().to_owned()))
+        .bind(list(key.addresses.iter()))
+        .bind(key.rate_policy.map(|policy| policy.quota))
+        .bind(key.rate_policy.map(|policy| micros(policy.window)))
+        .bind(key.rate_policy.map(|policy| policy.unit.name().to_owned()))
+        .bind(key.updated.as_micros())
+        .bind(key.superseded.map(Timestamp::as_micros))
+        .bind(key.revocation.as_ref().map(|revocation| revocation.reason.name().to_owned()))
+        .bind(key.revocation.as_ref().and_then(|revocation| revocation.description.clone()))
+        .bind(i64::try_from(key.mutation).unwrap_or(i64::MAX))
+}
+
+fn list<T: ToString>(items: impl Iterator<Item = T>) -> String {
+    serde_json::json!(items.map(|item| item.to_string()).collect::<Vec<_>>()).to_string()
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// Reads a key from a row that has [`COLUMNS`].

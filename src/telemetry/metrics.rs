@@ -83,6 +83,7 @@ impl Metrics {
         registry.register_collector(Box::new(Now {
             key_reads: service.store.key_reads(),
             keys_cached: service.memory.len(),
+            uses_dropped: service.uses.dropped(),
             bound: service.freshness.bound().as_secs_f64(),
             age,
         }));
@@ -98,6 +99,7 @@ impl Metrics {
 struct Now {
     key_reads: u64,
     keys_cached: u64,
+    uses_dropped: u64,
     bound: f64,
     age: f64,
 }
@@ -107,6 +109,11 @@ impl Collector for Now {
         let mut put =
             |name: &str, help: &str, metric: &dyn EncodeReading| metric.put(&mut encoder, name, help);
         put("store_key_reads", "Key rows asked of the database", &ConstCounter::new(self.key_reads))?;
+        put(
+            "last_used_dropped",
+            "Uses of keys that found last_used.queue_size of them waiting to be noted",
+            &ConstCounter::new(self.uses_dropped),
+        )?;
         put("cache_keys", "Keys held by L1", &ConstGauge::new(self.keys_cached as i64))?;
         put(
             "consistency_bound_seconds",

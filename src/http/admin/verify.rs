@@ -1,0 +1,147 @@
+//! Verifying credentials: one, or many at once.
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::Response;
+use futures_util::future::join_all;
+
+use super::{Answer, batch, client, ok, presented};
+use crate::clock::Timestamp;
+use crate::error::{ApiError, Reason};
+use crate::http::wire::{BatchVerifyBody, BatchVerifyOut, MAX_BATCH_VERIFY, VerifyBody, VerifyOut};
+use crate::http::{Context, body};
+use crate::key::{NetworkId, RatePolicy, RateUnit};
+use crate::secret::SecretString;
+use crate::service::verify::{Attempt, CacheResult, CacheUse, Identity, Unavailable, Verification};
+
+pub async fn verify(State(context): State<Context>, request: Request) -> Answer {
+    let settings = context.service.snapshot();
+    let client = client(settings.client_ip_source, &request);
+    let cache = cache_use(request.headers());
+    let body: VerifyBody = body::read(request, body::ADMIN_LIMIT).await?;
+    let credential = body.credential.unwrap_or_default();
+    let audiences = body.expected_audiences.unwrap_or_default();
+    let attempt = Attempt {
+        network: NetworkId::SINGLE,
+        credential: presented(&credential)?,
+        client,
+        audiences: &audiences,
+        cache,
+    };
+    let verification =
+        context.service.verify(&settings, &attempt).await.map_err(|Unavailable| unavailable())?;
+    note_use(&context, &verification);
+    let now = context.service.clock.now();
+    let mut response = ok(StatusCode::OK, &VerifyOut::new(&verification, settings.issuer(), now))?;
+    set_cache_header(&mut response, verification.cache);
+    if let Some(policy) = verification.key().and_then(|key| key.rate_policy)
+        && let Ok(value) = HeaderValue::from_str(&policy_header(policy))
+    {
+        response.headers_mut().insert("ratelimit-policy", value);
+    }
+    Ok(response)
+}
+
+/// Each credential for itself, all at once; the answers in the order of the requests.
+pub async fn verify_batch(State(context): State<Context>, request: Request) -> Answer {
+    let settings = context.service.snapshot();
+    let client = client(settings.client_ip_source, &request);
+    let cache = cache_use(request.headers());
+    let body: BatchVerifyBody = body::read(request, body::ADMIN_LIMIT).await?;
+    let requests: Vec<(SecretString, Vec<String>)> = batch(body.requests, MAX_BATCH_VERIFY)?
+        .into_iter()
+        .map(|body| (body.credential.unwrap_or_default(), body.expected_audiences.unwrap_or_default()))
+        .collect();
+    let one = async |(credential, audiences): &(SecretString, Vec<String>)| {
+        let credential = presented(credential).map_err(NotVerified::Malformed)?;
+        let network = NetworkId::SINGLE;
+        let attempt = Attempt { network, credential, client, audiences, cache };
+        let verification = context.service.verify(&settings, &attempt).await;
+        verification.map_err(|Unavailable| NotVerified::Unavailable)
+    };
+    let results: Vec<_> = join_all(requests.iter().map(one)).await;
+    if results.iter().all(|result| matches!(result, Err(NotVerified::Unavailable))) {
+        return Err(unavailable());
+    }
+    let now = context.service.clock.now();
+    results.iter().flatten().for_each(|verification| note_use(&context, verification));
+    let results_out = results.iter().map(|result| result_out(result, settings.issuer(), now)).collect();
+    let answer = BatchVerifyOut { results: results_out };
+    let mut response = ok(StatusCode::OK, &answer)?;
+    set_cache_header(&mut response, overall(results.iter().flatten().map(|verification| verification.cache)));
+    Ok(response)
+}
+
+fn result_out<'a>(
+    result: &'a Result<Verification, NotVerified>,
+    issuer: &'a str,
+    now: Timestamp,
+) -> VerifyOut<'a> {
+    match result {
+        Ok(verification) => VerifyOut::new(verification, issuer, now),
+        Err(NotVerified::Malformed(error)) => {
+            VerifyOut::failed("VERIFICATION_ERROR_INVALID_FORMAT", error.message.to_string())
+        }
+        Err(NotVerified::Unavailable) => {
+            VerifyOut::failed("VERIFICATION_ERROR_INTERNAL", unavailable().message.into_owned())
+        }
+    }
+}
+
+/// Why one credential of a batch has no judgement.
+enum NotVerified {
+    Malformed(ApiError),
+    Unavailable,
+}
+
+fn unavailable() -> ApiError {
+    ApiError::new(Reason::ServiceUnavailable, "the credential can't be checked at present; try again")
+}
+
+fn note_use(context: &Context, verification: &Verification) {
+    if let Ok(Identity::Key(entry)) = &verification.verdict {
+        context.service.note_use(entry);
+    }
+}
+
+/// One word for many lookups: the least that the cache did for any of them that it could have helped.
+fn overall(results: impl Iterator<Item = CacheResult>) -> CacheResult {
+    results.fold(CacheResult::Skip, |overall, result| match (overall, result) {
+        (CacheResult::Miss, _) | (_, CacheResult::Miss) => CacheResult::Miss,
+        (CacheResult::Hit, _) | (_, CacheResult::Hit) => CacheResult::Hit,
+        _ => CacheResult::Skip,
+    })
+}
+
+fn set_cache_header(response: &mut Response, result: CacheResult) {
+    let value = match result {
+        CacheResult::Hit => "HIT",
+        CacheResult::Miss => "MISS",
+        CacheResult::Skip => "SKIP",
+    };
+    response.headers_mut().insert("ory-talos-cache", HeaderValue::from_static(value));
+}
+
+/// `"default";q=100;w=60` (draft-ietf-httpapi-ratelimit-headers).
+fn policy_header(policy: RatePolicy) -> String {
+    let unit = match policy.unit {
+        RateUnit::Requests => String::new(),
+        unit => format!(";qu=\"{}\"", unit.name()),
+    };
+    format!("\"default\";q={};w={}{unit}", policy.quota, policy.window.as_secs())
+}
+
+/// `no-store` spares the cache altogether, `no-cache` (and its HTTP/1.0 form) only the reading.
+fn cache_use(headers: &HeaderMap) -> CacheUse {
+    let says = |name: &str, word: &str| {
+        let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|item| item.trim().eq_ignore_ascii_case(word))
+    };
+    if says("cache-control", "no-store") {
+        CacheUse::None
+    } else if says("cache-control", "no-cache") || says("pragma", "no-cache") {
+        CacheUse::NoRead
+    } else {
+        CacheUse::Full
+    }
+}

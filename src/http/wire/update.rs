@@ -1,0 +1,251 @@
+//! Updates by field mask (AIP-134): the body is the resource, or wraps it; the mask says what of it counts.
+
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+
+use super::requests::{IpRestriction, RateLimitPolicy, addresses, field, rate_policy, scopes, visibility};
+use crate::error::ApiError;
+use crate::key::{ActorId, KeyName, Metadata};
+use crate::service::{Fixed, Update};
+
+/// Longest update mask, in bytes.
+const MAX_MASK: usize = 1_024;
+
+/// What can be updated.
+const UPDATABLE: [&str; 5] = ["name", "scopes", "metadata", "ip_restriction", "rate_limit_policy"];
+
+/// The other fields of the resource.
+const NOT_UPDATABLE: [&str; 10] = [
+    "key_id",
+    "actor_id",
+    "visibility",
+    "status",
+    "create_time",
+    "update_time",
+    "expire_time",
+    "last_used_time",
+    "revocation_reason",
+    "revocation_description",
+];
+
+/// A key as a client sends it: the fields that it can't set may be there, as it got them.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code, reason = "fields that only we set are accepted and left alone")]
+pub struct KeyBody {
+    key_id: Option<String>,
+    name: Option<String>,
+    actor_id: Option<String>,
+    scopes: Option<Vec<String>>,
+    metadata: Option<Map<String, Value>>,
+    status: Option<String>,
+    visibility: Option<String>,
+    ip_restriction: Option<IpRestriction>,
+    rate_limit_policy: Option<RateLimitPolicy>,
+    create_time: Option<String>,
+    update_time: Option<String>,
+    expire_time: Option<String>,
+    last_used_time: Option<String>,
+    revocation_reason: Option<String>,
+    revocation_description: Option<String>,
+}
+
+/// An issued key in its wrapping.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WrappedIssued {
+    /// The key.
+    pub issued_api_key: Option<KeyBody>,
+}
+
+/// An imported key in its wrapping.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WrappedImported {
+    /// The key.
+    pub imported_api_key: Option<KeyBody>,
+}
+
+/// Which wrapping a body has, whatever else is in it.
+#[derive(Deserialize)]
+pub struct Wrapper {
+    /// That of an issued key.
+    #[serde(default, deserialize_with = "is_there")]
+    pub issued_api_key: bool,
+    /// That of an imported key.
+    #[serde(default, deserialize_with = "is_there")]
+    pub imported_api_key: bool,
+}
+
+fn is_there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(deserializer).map(|_| true)
+}
+
+/// Which fields an update is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UpdateMask {
+    /// Those that the body sets.
+    Populated,
+    /// These, set or not.
+    Fields(Vec<&'static str>),
+}
+
+impl UpdateMask {
+    fn names(&self, field: &str, populated: bool) -> bool {
+        match self {
+            Self::Populated => populated,
+            Self::Fields(fields) => fields.contains(&field),
+        }
+    }
+}
+
+/// Reads the query of an update.
+pub fn update_mask(pairs: Vec<(String, String)>) -> Result<UpdateMask, ApiError> {
+    let mut mask = None;
+    for (name, value) in pairs {
+        if name != "update_mask" {
+            let name: String = name.chars().take(128).collect();
+            return Err(ApiError::field(name, "is not a known parameter"));
+        }
+        if mask.replace(value).is_some() {
+            return Err(mask_error("stands there twice"));
+        }
+    }
+    let mask = mask.unwrap_or_default();
+    if mask.is_empty() {
+        return Ok(UpdateMask::Populated);
+    }
+    if mask.len() > MAX_MASK {
+        return Err(mask_error("must be 1024 bytes at most"));
+    }
+    if mask == "*" {
+        return Ok(UpdateMask::Fields(UPDATABLE.to_vec()));
+    }
+    mask.split(',').map(masked_field).collect::<Result<_, _>>().map(UpdateMask::Fields)
+}
+
+fn masked_field(path: &str) -> Result<&'static str, ApiError> {
+    let path = ["issued_api_key.", "imported_api_key."]
+        .iter()
+        .find_map(|wrapper| path.strip_prefix(wrapper))
+        .unwrap_or(path);
+    // The one part of it that there is.
+    let path = if path == "ip_restriction.allowed_cidrs" { "ip_restriction" } else { path };
+    if let Some(field) = UPDATABLE.into_iter().find(|field| *field == path) {
+        return Ok(field);
+    }
+    if let Some(field) = NOT_UPDATABLE.into_iter().find(|field| *field == path) {
+        return Err(mask_error(&format!("{field} can't be updated")));
+    }
+    match path.split_once('.') {
+        Some(("rate_limit_policy" | "metadata", _)) => {
+            Err(mask_error("rate_limit_policy and metadata are replaced whole; name them without a part"))
+        }
+        _ => Err(mask_error("names a field that a key doesn't have")),
+    }
+}
+
+fn mask_error(problem: &str) -> ApiError {
+    ApiError::field("update_mask", problem)
+}
+
+/// What of the body counts under the mask.
+pub fn update(mask: &UpdateMask, body: KeyBody) -> Result<(Fixed, Update), ApiError> {
+    let named = |field, populated| mask.names(field, populated);
+    let full = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+    let mut fixed = Fixed { key_id: body.key_id.filter(|id| !id.is_empty()), ..Fixed::default() };
+    if *mask == UpdateMask::Populated {
+        // Whoever sends back what they got sends these as well.
+        let actor = body.actor_id.filter(|actor| !actor.is_empty());
+        fixed.actor = actor.map(|actor| field("actor_id", ActorId::parse(&actor))).transpose()?;
+        let given = body.visibility.filter(|name| name != "KEY_VISIBILITY_UNSPECIFIED");
+        fixed.visibility = given.map(|name| visibility(Some(&name))).transpose()?;
+    }
+    let mut update = Update::default();
+    if named("name", full(&body.name)) {
+        update.name = Some(field("name", KeyName::parse(&body.name.unwrap_or_default()))?);
+    }
+    if named("scopes", body.scopes.as_ref().is_some_and(|scopes| !scopes.is_empty())) {
+        update.scopes = Some(scopes(body.scopes)?);
+    }
+    if named("metadata", body.metadata.is_some()) {
+        update.metadata = Some(field("metadata", body.metadata.map(Metadata::new).transpose())?);
+    }
+    if named("ip_restriction", body.ip_restriction.is_some()) {
+        update.addresses = Some(addresses(body.ip_restriction)?);
+    }
+    if named("rate_limit_policy", body.rate_limit_policy.is_some()) {
+        update.rate_policy = Some(body.rate_limit_policy.map(rate_policy).transpose()?.flatten());
+    }
+    Ok((fixed, update))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mask(text: &str) -> Result<UpdateMask, ApiError> {
+        update_mask(vec![("update_mask".to_owned(), text.to_owned())])
+    }
+
+    fn changes(mask_text: &str, body: &str) -> Update {
+        update(&mask(mask_text).unwrap(), serde_json::from_str(body).unwrap()).unwrap().1
+    }
+
+    #[test]
+    fn a_mask_names_what_can_be_changed() {
+        let fields = |names: &[&'static str]| Ok::<_, ()>(UpdateMask::Fields(names.to_vec()));
+        for (text, expected) in [
+            ("name", fields(&["name"])),
+            ("name,scopes", fields(&["name", "scopes"])),
+            ("issued_api_key.metadata", fields(&["metadata"])),
+            ("ip_restriction.allowed_cidrs", fields(&["ip_restriction"])),
+            ("*", fields(&UPDATABLE)),
+            ("", Ok(UpdateMask::Populated)),
+        ] {
+            assert_eq!(mask(text).map_err(drop), expected, "{text}");
+        }
+        for text in [
+            "key_id",
+            "actor_id",
+            "visibility",
+            "status",
+            "expire_time",
+            "nmae",
+            "name,",
+            ",",
+            " name",
+            "rate_limit_policy.quota",
+            "metadata.team",
+            "Name",
+            "**",
+            "secret",
+            "name;scopes",
+        ] {
+            let error = mask(text).unwrap_err();
+            assert_eq!(error.field.as_deref(), Some("update_mask"), "{text}");
+        }
+        assert!(update_mask(vec![("mask".to_owned(), "name".to_owned())]).is_err());
+    }
+
+    #[test]
+    fn without_a_mask_what_is_set_counts() {
+        let update = changes("", r#"{"name":"n","scopes":[],"status":"KEY_STATUS_REVOKED","metadata":{}}"#);
+        assert_eq!(update.name.unwrap().as_str(), "n");
+        assert!(update.scopes.is_none());
+        assert!(update.metadata.unwrap().is_some());
+        assert!(update.addresses.is_none() && update.rate_policy.is_none());
+    }
+
+    #[test]
+    fn with_a_mask_what_it_names_counts_set_or_not() {
+        let update = changes("scopes,metadata,rate_limit_policy,ip_restriction", r#"{"name":"n"}"#);
+        assert!(update.name.is_none());
+        assert_eq!(update.scopes.unwrap().iter().count(), 0);
+        assert_eq!(update.metadata, Some(None));
+        assert_eq!(update.rate_policy, Some(None));
+        assert!(update.addresses.unwrap().is_empty());
+        assert!(super::update(&mask("name").unwrap(), KeyBody::default()).is_err());
+    }
+}

@@ -1,0 +1,26 @@
+//! Removing an imported key and all trace of it.
+
+use super::{Service, no_such_key, unavailable};
+use crate::error::ApiError;
+use crate::key::{KeyId, KeyKind, NetworkId};
+
+impl Service {
+    /// Deletes an imported key. It may be imported again afterwards.
+    ///
+    /// # Errors
+    /// When there is no such key, or the database fails.
+    pub async fn delete_imported(&self, network: NetworkId, id: &str) -> Result<(), ApiError> {
+        let id = KeyId::parse(KeyKind::Imported, id).ok_or_else(no_such_key)?;
+        match self.store.delete_key(network, id, self.clock.now()).await {
+            Ok(Some(mutation)) => {
+                self.freshness.apply(&mutation);
+                Ok(())
+            }
+            Ok(None) => Err(no_such_key()),
+            Err(error) => {
+                self.freshness.doubt(network, id);
+                Err(unavailable(error))
+            }
+        }
+    }
+}
