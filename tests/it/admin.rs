@@ -1,10 +1,17 @@
 //! The admin plane and self-revocation: status codes, JSON shapes, and what is refused with which words.
 
+mod batch;
+mod delete;
 mod derive;
 mod import;
 mod issue;
+mod last_used;
 mod list;
+mod quota;
+mod races;
 mod revoke;
+mod rotate;
 mod self_revoke;
 mod strict;
+mod update;
 mod verify;

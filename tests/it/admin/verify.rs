@@ -130,3 +130,23 @@ async fn the_cache_header_tells_what_the_cache_did() {
         assert_eq!(reply.json()["is_valid"], true);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rate_limit_policy_is_reported() {
+    let talos = Talos::start().await;
+    for (policy, header) in [
+        (json!({ "quota": 100, "window": "1m" }), r#""default";q=100;w=60"#),
+        (
+            json!({ "quota": "5", "window": "3600s", "unit": "content-bytes" }),
+            r#""default";q=5;w=3600;qu="content-bytes""#,
+        ),
+    ] {
+        let key = talos.issue(json!({ "rate_limit_policy": policy })).await;
+        let reply = talos.admin.post(VERIFY, &json!({ "credential": key.secret })).await.expect(200);
+        assert_eq!(reply.header("ratelimit-policy"), Some(header));
+        assert_eq!(reply.json().at("/rate_limit_policy"), key.resource.at("/rate_limit_policy"));
+    }
+    let key = talos.issue(json!({})).await;
+    let reply = talos.admin.post(VERIFY, &json!({ "credential": key.secret })).await.expect(200);
+    assert_eq!(reply.header("ratelimit-policy"), None);
+}

@@ -1,0 +1,36 @@
+//! Deleting an imported key.
+
+use serde_json::json;
+
+use crate::ask::Ask;
+use crate::http::{Call, Reply, Version};
+use crate::talos::{IMPORTED, ISSUED, Talos};
+
+async fn delete(talos: &Talos, path: &str) -> Reply {
+    talos.admin.send(Version::Http1, Call::new("DELETE", path)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_key_is_gone_at_once_and_can_come_back() {
+    let talos = Talos::start().await;
+    let key = talos.import("legacy-key", json!({ "scopes": ["read"] })).await;
+    let path = format!("{IMPORTED}/{}", key.id);
+    talos.check(Ask::bearer("legacy-key")).await.allowed();
+    assert_eq!(delete(&talos, &path).await.expect(204).text(), "");
+    talos.check(Ask::bearer("legacy-key")).await.denied(401);
+    talos.admin.get(&path).await.expect_error(404, "API_KEY_NOT_FOUND");
+    delete(&talos, &path).await.expect_error(404, "API_KEY_NOT_FOUND");
+    talos.import("legacy-key", json!({})).await;
+    // As it is now, not as it was remembered.
+    talos.check(Ask::bearer("legacy-key")).await.allowed();
+    talos.check(Ask::bearer("legacy-key").route("talos.scopes", "read")).await.denied(403);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_imported_keys_can_be_deleted() {
+    let talos = Talos::start().await;
+    let key = talos.issue(json!({})).await;
+    delete(&talos, &format!("{IMPORTED}/{}", key.id)).await.expect_error(404, "API_KEY_NOT_FOUND");
+    delete(&talos, &format!("{ISSUED}/{}", key.id)).await.expect_error(405, "METHOD_NOT_ALLOWED");
+    talos.check(Ask::bearer(&key.secret)).await.allowed();
+}
