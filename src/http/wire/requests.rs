@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::duration;
 use crate::error::ApiError;
+use crate::http::body::{object, objects};
 use crate::key::{
     ActorId, AddressList, FieldError, KeyName, Metadata, RatePolicy, RateUnit, RevocationReason, Scopes,
     TEN_YEARS, Visibility,
@@ -45,7 +46,9 @@ pub struct IssueBody {
     ttl: Option<String>,
     metadata: Option<Map<String, Value>>,
     visibility: Option<String>,
+    #[serde(default, deserialize_with = "object")]
     ip_restriction: Option<IpRestriction>,
+    #[serde(default, deserialize_with = "object")]
     rate_limit_policy: Option<RateLimitPolicy>,
     request_id: Option<String>,
 }
@@ -60,7 +63,9 @@ pub struct ImportBody {
     ttl: Option<String>,
     metadata: Option<Map<String, Value>>,
     visibility: Option<String>,
+    #[serde(default, deserialize_with = "object")]
     ip_restriction: Option<IpRestriction>,
+    #[serde(default, deserialize_with = "object")]
     rate_limit_policy: Option<RateLimitPolicy>,
     request_id: Option<String>,
 }
@@ -104,7 +109,9 @@ pub struct RotateBody {
     scopes: Option<Vec<String>>,
     metadata: Option<Map<String, Value>>,
     visibility: Option<String>,
+    #[serde(default, deserialize_with = "object")]
     ip_restriction: Option<IpRestriction>,
+    #[serde(default, deserialize_with = "object")]
     rate_limit_policy: Option<RateLimitPolicy>,
     grace_period: Option<String>,
 }
@@ -112,12 +119,14 @@ pub struct RotateBody {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BatchImportBody {
+    #[serde(default, deserialize_with = "objects")]
     pub requests: Option<Vec<ImportBody>>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BatchVerifyBody {
+    #[serde(default, deserialize_with = "objects")]
     pub requests: Option<Vec<VerifyBody>>,
 }
 

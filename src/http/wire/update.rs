@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::requests::{IpRestriction, RateLimitPolicy, addresses, field, rate_policy, scopes, visibility};
 use crate::error::ApiError;
+use crate::http::body::object;
 use crate::key::{ActorId, KeyName, Metadata};
 use crate::service::{Fixed, Update};
 
@@ -41,7 +42,9 @@ pub struct KeyBody {
     metadata: Option<Map<String, Value>>,
     status: Option<String>,
     visibility: Option<String>,
+    #[serde(default, deserialize_with = "object")]
     ip_restriction: Option<IpRestriction>,
+    #[serde(default, deserialize_with = "object")]
     rate_limit_policy: Option<RateLimitPolicy>,
     create_time: Option<String>,
     update_time: Option<String>,
@@ -56,6 +59,7 @@ pub struct KeyBody {
 #[serde(deny_unknown_fields)]
 pub struct WrappedIssued {
     /// The key.
+    #[serde(default, deserialize_with = "object")]
     pub issued_api_key: Option<KeyBody>,
 }
 
@@ -64,6 +68,7 @@ pub struct WrappedIssued {
 #[serde(deny_unknown_fields)]
 pub struct WrappedImported {
     /// The key.
+    #[serde(default, deserialize_with = "object")]
     pub imported_api_key: Option<KeyBody>,
 }
 
