@@ -93,6 +93,19 @@ impl<S: Send + Sync> FromRequestParts<S> for KeyPath {
     }
 }
 
+/// The key that a custom method is about: the last segment of the path, without the method's name.
+pub struct ActedOn(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for ActedOn {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let KeyPath(segment) = KeyPath::from_request_parts(parts, state).await?;
+        let (id, _) = segment.rsplit_once(':').ok_or_else(no_such_resource)?;
+        Ok(Self(id.to_owned()))
+    }
+}
+
 async fn get(context: &Context, kind: KeyKind, id: &str) -> Answer {
     let key = context.service.get(NetworkId::SINGLE, kind, id).await?;
     ok(StatusCode::OK, &KeyOut::new(&key, context.service.clock.now()))
