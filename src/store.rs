@@ -4,6 +4,7 @@
 //! connection; who waits may stop waiting.
 
 mod changes;
+mod dialect;
 mod dsn;
 mod keys;
 mod last_used;
@@ -11,11 +12,13 @@ mod list;
 mod migrate;
 mod mutations;
 mod row;
+mod transaction;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::{AnyPool, Executor};
 
@@ -26,6 +29,7 @@ pub use list::{Filter, Page};
 pub use mutations::{Logged, Mutation};
 
 use crate::rng::Rng;
+use dialect::Dialect;
 use dsn::Dsn;
 
 /// How long a connection may be waited for.
@@ -74,8 +78,12 @@ pub enum StoreError {
 pub struct Store(Arc<Inner>);
 
 struct Inner {
+    dialect: Dialect,
+    /// Whether prepared statements stay on their connections.
+    prepares: bool,
     readers: AnyPool,
-    /// SQLite has one writer at a time: waiting for this pool's one connection is fair, its busy handler isn't.
+    /// The same connections, but for SQLite, which has one writer at a time: waiting for this pool's one connection is
+    /// fair, its busy handler isn't.
     writers: AnyPool,
     rng: Rng,
     key_reads: AtomicU64,
@@ -97,26 +105,22 @@ impl Store {
         sqlx::any::install_default_drivers();
         let dsn = Dsn::parse(dsn)?;
         let options: AnyConnectOptions = dsn.url.parse()?;
-        let pool = |connections: u32| {
-            AnyPoolOptions::new()
-                .max_connections(connections)
-                .acquire_timeout(ACQUIRE_TIMEOUT)
-                .max_lifetime(dsn.max_lifetime)
-                .idle_timeout(dsn.idle_time)
-                .after_connect(|connection, _| {
-                    Box::pin(async move {
-                        // FULL: what was acknowledged survives a power cut, not only a crash of this process.
-                        let pragmas = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
-                                       PRAGMA busy_timeout = 5000;";
-                        connection.execute(pragmas).await.map(drop)
-                    })
-                })
-                .connect_with(options.clone())
+        let (writers, readers) = match dsn.dialect {
+            Dialect::Sqlite => {
+                // The writer first: it makes the file.
+                let writers = pool(&dsn, &options, 1).await?;
+                (writers, pool(&dsn, &options, dsn.max_connections).await?)
+            }
+            Dialect::Postgres | Dialect::Cockroach | Dialect::MySql => {
+                let pool = pool(&dsn, &options, dsn.max_connections).await?;
+                (pool.clone(), pool)
+            }
         };
         Ok(Self(Arc::new(Inner {
-            // The writer first: it makes the file.
-            writers: pool(1).await?,
-            readers: pool(dsn.max_connections).await?,
+            dialect: dsn.dialect,
+            prepares: dsn.prepares,
+            writers,
+            readers,
             rng,
             key_reads: AtomicU64::new(0),
         })))
@@ -133,8 +137,8 @@ impl Store {
     /// When there is none.
     pub async fn ping(&self) -> Result<(), StoreError> {
         self.run(async |inner| {
-            sqlx::query("SELECT 1").execute(&inner.readers).await?;
-            Ok(())
+            let ping = inner.query("SELECT 1");
+            inner.read(|connection| ping.execute(connection).boxed()).await.map(drop)
         })
         .await
     }
@@ -156,9 +160,33 @@ impl Store {
     }
 }
 
-impl Inner {
-    async fn begin(&self) -> Result<sqlx::Transaction<'static, sqlx::Any>, StoreError> {
-        // A deferred transaction that finds the file changed under it can't become a writer any more.
-        Ok(self.writers.begin_with("BEGIN IMMEDIATE").await?)
-    }
+async fn pool(dsn: &Dsn, options: &AnyConnectOptions, connections: u32) -> Result<AnyPool, sqlx::Error> {
+    let (dialect, max_idle) = (dsn.dialect, dsn.max_idle);
+    // Known once the pool is made, which must know this before.
+    let made: Arc<OnceLock<AnyPool>> = Arc::default();
+    let pool = {
+        let made = Arc::clone(&made);
+        AnyPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .max_lifetime(dsn.max_lifetime)
+            .idle_timeout(dsn.idle_time)
+            .after_connect(move |connection, _| {
+                Box::pin(async move {
+                    match dialect.session() {
+                        Some(settings) => connection.execute(settings).await.map(drop),
+                        None => Ok(()),
+                    }
+                })
+            })
+            .after_release(move |_, _| {
+                let idle = made.get().map_or(0, AnyPool::num_idle);
+                let keep = max_idle.is_none_or(|most| idle < usize::try_from(most).unwrap_or(usize::MAX));
+                Box::pin(async move { Ok(keep) })
+            })
+            .connect_with(options.clone())
+            .await?
+    };
+    let _ = made.set(pool.clone());
+    Ok(pool)
 }

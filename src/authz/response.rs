@@ -12,7 +12,7 @@ use talos_proto::{
 
 use super::request::Malformed;
 use crate::config::{Authz, CredentialSource};
-use crate::credential::jwt::Authority;
+use crate::credential::claims::Authority;
 use crate::error::{ApiError, Reason};
 use crate::key::verdict::Denial;
 use crate::key::{Key, Metadata, Scopes};

@@ -1,5 +1,6 @@
 //! A Check from beginning to end: policy, credential, verification, answer.
 
+use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,10 +17,11 @@ use super::request::{Headers, Shown};
 use super::response::{Caller, OkParts, Refusal, anonymous_parts, denied, ok, ok_parts};
 use crate::cache::memory::{Answer, Entry};
 use crate::config::{OnUnavailable, RouteMode, RouteToken};
-use crate::credential::jwt::Authority;
+use crate::credential::TokenFormat;
+use crate::credential::claims::Authority;
 use crate::key::{NetworkId, Scopes, Visibility};
-use crate::service::Service;
 use crate::service::verify::{Attempt, CacheUse, Identity, Unavailable};
+use crate::service::{MintError, Service};
 use crate::settings::Settings;
 use crate::telemetry::metrics::Metrics;
 
@@ -130,7 +132,9 @@ impl Plane {
                 self.service.note_use(&entry);
                 Ok(answer)
             }
-            Ok(Identity::Token(authority)) => admit_token(settings, &policy, &headers, &shown, &authority),
+            Ok(Identity::Token(authority)) => {
+                self.admit_token(settings, &policy, &headers, &shown, &authority)
+            }
             Err(refused) => Err(Refusal::Denied(refused.denial)),
         }
     }
@@ -180,10 +184,7 @@ impl Plane {
             });
         }
         let now = self.service.clock.now();
-        let minted = self.service.mint_for_upstream(settings, entry, audience, now).map_err(|error| {
-            tracing::error!(%error, "no token can be minted");
-            Refusal::Misconfigured
-        })?;
+        let minted = self.service.mint_for_upstream(settings, entry, audience, now).map_err(no_token)?;
         self.metrics.tokens_minted.inc();
         let OkParts { ok_fields, outer_fields } = ok_parts(&settings.authz, &caller, Some(&minted.token));
         let half_life = (minted.expires.as_micros() - minted.issued_at.as_micros()) / 2;
@@ -197,23 +198,37 @@ impl Plane {
             outer_fields,
         })
     }
+
+    /// A derived JWT goes upstream as it is, a macaroon as a JWT: no backend can verify what is keyed with our secret.
+    fn admit_token(
+        &self,
+        settings: &Settings,
+        policy: &Policy,
+        headers: &Headers<'_>,
+        shown: &Shown<'_>,
+        authority: &Authority,
+    ) -> Result<Bytes, Refusal> {
+        satisfies(policy, &authority.scopes, authority.visibility)?;
+        let (network, audience) = (NetworkId::SINGLE, policy.audience.as_deref());
+        let token = match authority.format {
+            _ if !sends_token(settings, policy) => None,
+            TokenFormat::Jwt => Some(Cow::Borrowed(shown.credential.expose())),
+            TokenFormat::Macaroon => {
+                let minted = self.service.exchange_for_upstream(settings, network, authority, audience);
+                let minted = minted.map_err(no_token)?;
+                self.metrics.tokens_minted.inc();
+                Some(Cow::Owned(minted.token))
+            }
+        };
+        let parts = ok_parts(&settings.authz, &Caller::of_token(authority, network), token.as_deref());
+        let overwritten = token.is_some().then_some(settings.authz.token_header.as_str());
+        Ok(finish((&parts.ok_fields, &parts.outer_fields), headers, &shown.carriers, overwritten))
+    }
 }
 
-/// A derived token goes upstream as it is.
-fn admit_token(
-    settings: &Settings,
-    policy: &Policy,
-    headers: &Headers<'_>,
-    shown: &Shown<'_>,
-    authority: &Authority,
-) -> Result<Bytes, Refusal> {
-    satisfies(policy, &authority.scopes, authority.visibility)?;
-    let with_token = sends_token(settings, policy);
-    let token = with_token.then(|| shown.credential.expose());
-    let caller = Caller::of_token(authority, NetworkId::SINGLE);
-    let parts = ok_parts(&settings.authz, &caller, token);
-    let overwritten = with_token.then_some(settings.authz.token_header.as_str());
-    Ok(finish((&parts.ok_fields, &parts.outer_fields), headers, &shown.carriers, overwritten))
+fn no_token(error: MintError) -> Refusal {
+    tracing::error!(%error, "no token can be minted");
+    Refusal::Misconfigured
 }
 
 fn satisfies(policy: &Policy, scopes: &Scopes, visibility: Visibility) -> Result<(), Refusal> {

@@ -61,10 +61,6 @@ const ROWS: &[Row] = &[
         let urls = &c.credentials.derived_tokens.jwt.signing_keys.urls;
         urls.iter().any(|url| url.expose().starts_with("https://"))
     }),
-    ("db.dsn", |c| {
-        let dsn = c.db.dsn.expose();
-        !dsn.starts_with("sqlite://") && !dsn.starts_with("sqlite3://")
-    }),
 ];
 
 impl Config {
@@ -98,10 +94,9 @@ mod tests {
     fn what_is_not_built_is_named() {
         let mut config = Config::default();
         config.cache.kind = CacheType::Redis;
-        config.db.dsn = "postgres://user:hunter2@db/talos".into();
         config.authz.sources = vec![CredentialSource::Cookie { name: "key".to_owned() }];
         let texts = config.unsupported();
-        let expected = ["cache.type", "authz.sources", "db.dsn"]
+        let expected = ["cache.type", "authz.sources"]
             .map(|key| format!("{key}: not supported by this version; remove it"));
         assert_eq!(texts, expected);
     }

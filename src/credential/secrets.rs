@@ -22,15 +22,20 @@ fn keyed(key: &[u8]) -> HmacSha256 {
 pub struct HmacSecret {
     keyed: HmacSha256,
     page_key: [u8; 32],
+    macaroons: HmacSha256,
     expires: Option<Timestamp>,
 }
 
 impl HmacSecret {
     /// Prepares the raw bytes of a secret that stops verifying at `expires`.
     pub fn new(secret: &[u8], expires: Option<Timestamp>) -> Self {
+        // libmacaroons takes no root key as it is: this text keys an HMAC of it.
+        let root_key = hmac_sha256(secret, b"talos/macaroon/v1/root-key");
+        let macaroon_key = hmac_sha256(b"macaroons-key-generator", &root_key);
         Self {
             keyed: keyed(secret),
             page_key: hmac_sha256(secret, b"talos/pagination/v1/cursor-key"),
+            macaroons: keyed(&macaroon_key),
             expires,
         }
     }
@@ -43,6 +48,11 @@ impl HmacSecret {
     /// The key that seals page tokens.
     pub const fn page_key(&self) -> &[u8; 32] {
         &self.page_key
+    }
+
+    /// An HMAC over nothing yet, which begins the signature of a macaroon.
+    pub fn macaroon_mac(&self) -> HmacSha256 {
+        self.macaroons.clone()
     }
 
     /// When it stops verifying.

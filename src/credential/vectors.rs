@@ -1,14 +1,16 @@
-//! Credentials made by independent libraries (PyJWT, cryptography, base58): all of them but the macaroons.
+//! Credentials made by independent libraries (PyJWT, cryptography, pymacaroons, base58).
 
 use std::time::Duration;
 
 use serde_json::Value;
 
+use super::claims::{Authority, Expectation};
 use super::jwk::KeySet;
 use super::secrets::{HmacSecret, HmacSecrets};
-use super::{Form, Presented, classify, imported, jwt};
+use super::{Form, Presented, classify, imported, jwt, macaroon};
 use crate::clock::Timestamp;
-use crate::key::NetworkId;
+use crate::key::verdict::Denial;
+use crate::key::{NetworkId, Scope};
 
 const NOW: Timestamp = Timestamp::from_secs(1_790_000_000);
 
@@ -29,7 +31,7 @@ fn secrets(vectors: &Value) -> HmacSecrets {
 }
 
 fn form(credential: &Value) -> Form<'_> {
-    classify(Presented::new(credential.as_str().unwrap()).unwrap(), &["mc".to_owned()])
+    classify(Presented::new(credential.as_str().unwrap()).unwrap(), ["mc"])
 }
 
 #[test]
@@ -74,33 +76,54 @@ fn jwts() {
     keys.read(&vectors["jwks"].to_string()).unwrap();
     for case in list(&vectors, "jwts") {
         assert_eq!(form(&case["token"]), Form::Jwt, "{case}");
-        let verify = |client: &str| {
-            let expected = jwt::Expectation {
-                network: NetworkId::SINGLE,
-                now: NOW,
-                clock_skew: Duration::from_secs(300),
-                issuers: &[vectors["issuer"].as_str().unwrap()],
-                audiences: &[],
-                client: client.parse().ok(),
-            };
-            jwt::verify(&keys, case["token"].as_str().unwrap(), &expected)
+        assert_judged(&vectors, case, |expected| {
+            jwt::verify(&keys, case["token"].as_str().unwrap(), expected)
+        });
+    }
+}
+
+#[test]
+fn macaroons() {
+    let vectors = vectors();
+    let secrets = secrets(&vectors);
+    for case in list(&vectors, "macaroons") {
+        let Form::Macaroon(parts) = form(&case["token"]) else {
+            panic!("{case}");
         };
-        match verify("10.1.2.3") {
-            Ok(authority) => {
-                assert_eq!(case["valid"], true, "{case}");
-                let claims = &case["claims"];
-                assert_eq!(authority.key_id, claims["sub"]);
-                assert_eq!(authority.actor.unwrap().as_str(), claims["act"]);
-                assert_eq!(
-                    serde_json::to_value(authority.scopes.iter().collect::<Vec<_>>()).unwrap(),
-                    claims["scp"]
-                );
-                let metadata: Value = serde_json::from_str(authority.metadata.unwrap().json()).unwrap();
-                assert_eq!(metadata, claims["meta"]);
-                assert_eq!(verify("192.0.2.1").is_ok(), claims.get("acl").is_none(), "{case}");
-            }
-            Err(denial) => assert_eq!(denial.error_code(), case["error_code"], "{case}"),
+        assert_judged(&vectors, case, |expected| macaroon::verify(&secrets, &parts, expected));
+    }
+}
+
+/// Verifies a token from an address that its list has, if it has one, and from another.
+fn assert_judged(
+    vectors: &Value,
+    case: &Value,
+    verify: impl Fn(&Expectation<'_>) -> Result<Authority, Denial>,
+) {
+    let from = |client: &str| {
+        verify(&Expectation {
+            network: NetworkId::SINGLE,
+            now: NOW,
+            clock_skew: Duration::from_secs(300),
+            issuers: &[vectors["issuer"].as_str().unwrap()],
+            audiences: &[],
+            client: client.parse().ok(),
+        })
+    };
+    match from("10.1.2.3") {
+        Ok(authority) => {
+            assert_eq!(case["valid"], true, "{case}");
+            let claims = &case["claims"];
+            assert_eq!(authority.key_id, claims["sub"]);
+            assert_eq!(authority.actor.unwrap().as_str(), claims["act"]);
+            let scopes: Vec<&str> = authority.scopes.iter().map(Scope::as_str).collect();
+            assert_eq!(serde_json::json!(scopes), claims["scp"]);
+            let metadata: Value = serde_json::from_str(authority.metadata.unwrap().json()).unwrap();
+            assert_eq!(metadata, claims["meta"]);
+            assert_eq!(Value::Object(authority.custom), serde_json::json!({ "tenant": claims["tenant"] }));
+            assert_eq!(from("192.0.2.1").is_ok(), claims.get("acl").is_none(), "{case}");
         }
+        Err(denial) => assert_eq!(denial.error_code(), case["error_code"], "{case}"),
     }
 }
 
@@ -117,7 +140,7 @@ fn minted_with_the_vectors_keys() {
         let signer = keys.signing(Some(kid)).unwrap();
         let token = jwt::sign(signer, &claims.to_string()).unwrap();
         assert_eq!(token.len(), jwt::signed_len(signer, &claims.to_string()));
-        let expected = jwt::Expectation {
+        let expected = Expectation {
             network: NetworkId::SINGLE,
             now: NOW,
             clock_skew: Duration::ZERO,

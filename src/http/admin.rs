@@ -13,7 +13,8 @@ use serde::Serialize;
 
 use super::wire::{
     BatchImportBody, BatchImportOut, BatchImportResult, DeriveBody, DeriveOut, ImportBody, IssueBody,
-    IssueOut, KeyOut, ListImportedOut, ListIssuedOut, MAX_BATCH_IMPORT, TokenOut, list_request, scopes, ttl,
+    IssueOut, KeyOut, ListImportedOut, ListIssuedOut, MAX_BATCH_IMPORT, TokenOut, list_request, scopes,
+    token_format, ttl,
 };
 use super::{Context, Peer, body, json, no_such_resource};
 use crate::config::ClientIpSource;
@@ -138,25 +139,17 @@ pub async fn derive(State(context): State<Context>, request: Request) -> Answer 
     let settings = context.service.snapshot();
     let client = client(settings.client_ip_source, &request);
     let body: DeriveBody = body::read(request, body::ADMIN_LIMIT).await?;
-    match body.algorithm.as_deref() {
-        None | Some("TOKEN_ALGORITHM_UNSPECIFIED" | "TOKEN_ALGORITHM_JWT") => {}
-        Some("TOKEN_ALGORITHM_MACAROON") => {
-            return Err(ApiError::field("algorithm", "macaroons are not supported by this version"));
-        }
-        Some(_) => {
-            return Err(ApiError::field("algorithm", "must be one of the TOKEN_ALGORITHM_… of the API"));
-        }
-    }
     let credential = body.credential.unwrap_or_default();
     let request = DeriveRequest {
         credential: presented(&credential)?,
         client,
+        format: token_format(body.algorithm.as_deref())?,
         ttl: ttl(body.ttl.as_deref())?,
         scopes: scopes(body.scopes)?,
         audiences: body.audiences.unwrap_or_default(),
         custom_claims: body.custom_claims.unwrap_or_default(),
     };
-    let derived = context.service.derive_jwt(NetworkId::SINGLE, request).await?;
+    let derived = context.service.derive(NetworkId::SINGLE, request).await?;
     let token = TokenOut {
         token: derived.token,
         claims: derived.claims,

@@ -53,11 +53,28 @@ impl AddressList {
             self.iter().any(|block| block.contains(&client))
         })
     }
+
+    /// What both lists allow: of two blocks, one of which holds the other, the smaller one. None when that is no
+    /// address, or more blocks than [`AddressList::MAX`].
+    pub fn intersection(&self, other: &Self) -> Option<Self> {
+        if self.is_empty() || other.is_empty() {
+            return Some(if self.is_empty() { other.clone() } else { self.clone() });
+        }
+        let within = |block: &IpNet, list: &Self| list.iter().any(|wider| wider.contains(block));
+        let mut both: Vec<IpNet> = other.iter().filter(|block| within(block, self)).copied().collect();
+        for block in self.iter().filter(|block| within(block, other)) {
+            if !both.contains(block) {
+                both.push(*block);
+            }
+        }
+        (1..=Self::MAX).contains(&both.len()).then(|| Self(both.into()))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::{any, prop, prop_assert_eq, proptest};
 
     #[test]
     fn allows_by_block_and_fails_closed() {
@@ -79,6 +96,38 @@ mod tests {
     fn refuses_what_is_no_block() {
         for bad in ["", "10.0.0.1", "10.0.0.0/33", "::/129", "10.0.0.0/8 ", "all"] {
             assert!(AddressList::parse(&[bad]).is_err(), "{bad}");
+        }
+    }
+    #[test]
+    fn intersection_table() {
+        for (one, other, both) in [
+            ("10.0.0.0/8", "10.1.0.0/16", Some("10.1.0.0/16")),
+            ("10.1.0.0/16", "10.0.0.0/8", Some("10.1.0.0/16")),
+            ("10.0.0.0/8 ::/0", "::1/128 10.2.0.0/16 11.0.0.0/8", Some("::1/128 10.2.0.0/16")),
+            ("", "10.0.0.0/8", Some("10.0.0.0/8")),
+            ("10.0.0.0/8", "", Some("10.0.0.0/8")),
+            ("", "", Some("")),
+            ("10.0.0.0/8", "11.0.0.0/8", None),
+            ("::/0", "0.0.0.0/0", None),
+        ] {
+            let list = |text: &str| AddressList::parse(&text.split_whitespace().collect::<Vec<_>>()).unwrap();
+            assert_eq!(list(one).intersection(&list(other)), both.map(list), "{one} / {other}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_intersection_allows_whom_both_allow(
+            blocks in prop::collection::vec((0_u8..4, 0_u8..=32), 2..8), split: prop::sample::Index,
+            client in any::<u8>(),
+        ) {
+            let text = |(first, length): &(u8, u8)| format!("{first}.0.0.0/{length}");
+            let blocks: Vec<String> = blocks.iter().map(text).collect();
+            let (one, other) = blocks.split_at(1 + split.index(blocks.len() - 1));
+            let (one, other) = (AddressList::parse(one).unwrap(), AddressList::parse(other).unwrap());
+            let client = Some(IpAddr::from([client % 8, 0, 0, 0]));
+            let allowed = one.intersection(&other).is_some_and(|both| both.allow(client));
+            prop_assert_eq!(allowed, one.allow(client) && other.allow(client));
         }
     }
 }

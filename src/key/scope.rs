@@ -103,6 +103,18 @@ impl Scopes {
     pub fn grant_any(&self, required: &Self) -> bool {
         required.iter().any(|scope| self.grant(scope))
     }
+
+    /// What both grant, as [`covers`] decides it: of two scopes, one of which covers the other, the narrower one.
+    /// None when that is more than [`Scopes::MAX`].
+    pub fn intersection(&self, narrower: &Self) -> Option<Self> {
+        let mut both: Vec<Scope> = narrower.iter().filter(|scope| self.grant(scope)).cloned().collect();
+        for scope in self.iter().filter(|scope| narrower.grant(scope)) {
+            if !both.contains(scope) {
+                both.push(scope.clone());
+            }
+        }
+        (both.len() <= Self::MAX).then(|| Self(both.into()))
+    }
 }
 
 impl fmt::Display for Scopes {
@@ -169,7 +181,50 @@ mod tests {
         assert_eq!(Scopes::parse_spaced("b  a").unwrap().to_string(), "b a");
     }
 
+    #[test]
+    fn intersection_table() {
+        for (one, other, both) in [
+            ("a:*", "a:b", "a:b"),
+            ("a:b", "a:*", "a:b"),
+            ("a:* b", "b a:c:* a:*", "b a:c:* a:*"),
+            ("a b c", "c a", "c a"),
+            ("a", "x", ""),
+            ("a", "", ""),
+            ("", "a", ""),
+            ("*", "a", ""),
+            ("a:b:* a:c", "a:* c", "a:b:* a:c"),
+        ] {
+            let scopes = |text| Scopes::parse_spaced(text).unwrap();
+            assert_eq!(scopes(one).intersection(&scopes(other)), Some(scopes(both)), "{one} / {other}");
+        }
+    }
+
+    #[test]
+    fn an_intersection_may_be_too_large() {
+        let list = |wide: &str, narrow: &str| {
+            let many = (0..99).map(|number| format!("{narrow}:{number}"));
+            Scopes::parse(&many.chain([format!("{wide}:*")]).collect::<Vec<_>>()).unwrap()
+        };
+        assert_eq!(list("a", "b").intersection(&list("b", "a")), None);
+        assert!(list("a", "b").intersection(&list("a", "b")).is_some());
+    }
+
+    /// Few enough that they often cover each other.
+    const NEAR: [&str; 7] = ["a", "a:*", "a:b", "a:b:*", "a:b:c", "b", "*"];
+
     proptest! {
+        #[test]
+        fn an_intersection_grants_what_both_grant(
+            one in prop::sample::subsequence(&NEAR, 0..=4),
+            other in prop::sample::subsequence(&NEAR, 0..=4),
+            asked in prop::sample::select(&NEAR),
+        ) {
+            let (one, other) = (Scopes::parse(&one).unwrap(), Scopes::parse(&other).unwrap());
+            let asked = Scope::parse(asked).unwrap();
+            let both = one.intersection(&other).unwrap();
+            prop_assert_eq!(both.grant(&asked), one.grant(&asked) && other.grant(&asked));
+        }
+
         #[test]
         fn a_wider_grant_never_covers_less(a in "[a:*]{0,6}", b in "[a:*]{0,6}", c in "[a:*]{0,6}") {
             if covers(&a, &b) && covers(&b, &c) {

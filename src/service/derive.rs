@@ -9,7 +9,8 @@ use super::mint::{Terms, mint};
 use super::verify::{Attempt, CacheUse, Identity, Unavailable};
 use super::{MintError, Service};
 use crate::clock::Timestamp;
-use crate::credential::{Presented, classify, jwt};
+use crate::credential::claims::{RESERVED, Subject};
+use crate::credential::{MAX_LEN, Presented, TokenFormat};
 use crate::error::{ApiError, Reason};
 use crate::key::verdict::Denial;
 use crate::key::{NetworkId, Scopes, TEN_YEARS};
@@ -23,6 +24,8 @@ pub struct DeriveRequest<'a> {
     pub credential: Presented<'a>,
     /// From where it is asked for.
     pub client: Option<IpAddr>,
+    /// What the token is to be.
+    pub format: TokenFormat,
     /// The token's life; the project's default when None.
     pub ttl: Option<Duration>,
     /// Some of the parent's scopes; all when empty.
@@ -48,17 +51,13 @@ pub struct Derived {
 }
 
 impl Service {
-    /// Derives a JWT.
+    /// Derives a token.
     ///
     /// # Errors
     /// When the parent can't be used, more is asked for than it has, or nothing can be signed.
-    pub async fn derive_jwt(
-        &self,
-        network: NetworkId,
-        request: DeriveRequest<'_>,
-    ) -> Result<Derived, ApiError> {
+    pub async fn derive(&self, network: NetworkId, request: DeriveRequest<'_>) -> Result<Derived, ApiError> {
         let settings = self.snapshot();
-        if classify(request.credential, &settings.macaroon_prefixes).is_derived() {
+        if settings.form(request.credential).is_derived() {
             let problem = "credential: a derived token can't be derived from";
             return Err(ApiError::new(Reason::InvalidTokenType, problem));
         }
@@ -66,7 +65,7 @@ impl Service {
         if serde_json::to_string(&custom).is_ok_and(|json| json.len() > MAX_CUSTOM) {
             return Err(ApiError::field("custom_claims", "must be 4096 bytes of JSON at most"));
         }
-        custom.retain(|name, _| !jwt::RESERVED.contains(&name.as_str()));
+        custom.retain(|name, _| !RESERVED.contains(&name.as_str()));
         let ttl = request.ttl.unwrap_or(settings.default_token_ttl);
         if !(Duration::from_secs(1)..=TEN_YEARS).contains(&ttl) || ttl > settings.max_token_ttl {
             let most = crate::duration::to_proto(settings.max_token_ttl);
@@ -105,14 +104,14 @@ impl Service {
         }
         let terms =
             Terms { ttl, ends: entry.hard_expiry, audiences: &request.audiences, scopes, custom: &custom };
-        let minted = mint(&settings, &self.rng, now, key, &terms).map_err(|error| {
-            tracing::error!(%error, "no token can be derived");
-            let reason = match error {
-                MintError::NoKey => Reason::FailedPrecondition,
-                MintError::NoSuchKey(_) | MintError::Refused => Reason::InternalServerError,
-            };
-            ApiError::new(reason, error.to_string())
-        })?;
+        let subject = Subject::of_key(key);
+        let minted = mint(&settings, &self.rng, now, request.format, &subject, &terms).map_err(mint_error)?;
+        // Nobody could show it to us.
+        if minted.token.len() > MAX_LEN {
+            let problem =
+                "with these scopes, audiences and custom_claims the token would be longer than 16384 bytes";
+            return Err(ApiError::new(Reason::BadRequest, problem));
+        }
         self.note_use(&entry);
         Ok(Derived {
             token: minted.token,
@@ -122,6 +121,15 @@ impl Service {
             audiences: request.audiences.clone(),
         })
     }
+}
+
+fn mint_error(error: MintError) -> ApiError {
+    tracing::error!(%error, "no token can be derived");
+    let reason = match error {
+        MintError::NoKey => Reason::FailedPrecondition,
+        MintError::NoSuchKey(_) | MintError::Refused => Reason::InternalServerError,
+    };
+    ApiError::new(reason, error.to_string())
 }
 
 fn parent_error(denial: Denial) -> ApiError {

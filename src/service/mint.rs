@@ -5,9 +5,10 @@ use std::time::Duration;
 use serde_json::Map;
 
 use crate::clock::Timestamp;
+use crate::credential::claims::{Grant, Subject, claims_json};
 use crate::credential::jwk::SigningKey;
-use crate::credential::jwt::{self, Grant};
-use crate::key::{Key, Scopes};
+use crate::credential::{TokenFormat, jwt, macaroon};
+use crate::key::Scopes;
 use crate::rng::Rng;
 use crate::settings::Settings;
 
@@ -43,7 +44,7 @@ pub struct Minted {
 pub struct Terms<'a> {
     /// How long it is to live; less if `ends` comes first.
     pub ttl: Duration,
-    /// When the key itself ends.
+    /// When what it stands for ends itself.
     pub ends: Option<Timestamp>,
     /// Whom it is for.
     pub audiences: &'a [String],
@@ -53,34 +54,41 @@ pub struct Terms<'a> {
     pub custom: &'a Map<String, serde_json::Value>,
 }
 
-/// Mints a token for a key.
+/// Mints a token for `subject`.
 ///
 /// # Errors
-/// When there is nothing to sign with.
+/// When there is nothing to sign with; a macaroon needs no key.
 pub fn mint(
     settings: &Settings,
     rng: &Rng,
     now: Timestamp,
-    key: &Key,
+    format: TokenFormat,
+    subject: &Subject<'_>,
     terms: &Terms<'_>,
 ) -> Result<Minted, MintError> {
-    let signer = signer(settings)?;
     let expires = terms.ends.into_iter().fold(now.plus(terms.ttl), Timestamp::min);
-    let claims_json = claims(settings, rng, now, expires, key, terms);
-    let token = jwt::sign(signer, &claims_json).ok_or(MintError::Refused)?;
+    let grant = grant(settings, rng, now, expires, terms);
+    let claims_json = claims_json(subject, &grant);
+    let token = match format {
+        TokenFormat::Jwt => jwt::sign(signer(settings)?, &claims_json).ok_or(MintError::Refused)?,
+        TokenFormat::Macaroon => {
+            let prefix = settings.macaroon_prefix();
+            macaroon::make(&settings.secrets, prefix, grant.issuer, grant.id, &claims_json)
+        }
+    };
     Ok(Minted { token, claims_json, issued_at: now, expires: Timestamp::from_secs(expires.as_secs()) })
 }
 
-/// How long the token would be, in bytes; None when there is nothing to sign with.
+/// How long the JWT would be, in bytes; None when there is nothing to sign with.
 pub fn minted_len(
     settings: &Settings,
     rng: &Rng,
     now: Timestamp,
-    key: &Key,
+    subject: &Subject<'_>,
     terms: &Terms<'_>,
 ) -> Option<usize> {
-    let claims = claims(settings, rng, now, now.plus(terms.ttl), key, terms);
-    Some(jwt::signed_len(signer(settings).ok()?, &claims))
+    let claims_json = claims_json(subject, &grant(settings, rng, now, now.plus(terms.ttl), terms));
+    Some(jwt::signed_len(signer(settings).ok()?, &claims_json))
 }
 
 fn signer(settings: &Settings) -> Result<&SigningKey, MintError> {
@@ -90,15 +98,14 @@ fn signer(settings: &Settings) -> Result<&SigningKey, MintError> {
     })
 }
 
-fn claims(
-    settings: &Settings,
+fn grant<'a>(
+    settings: &'a Settings,
     rng: &Rng,
     now: Timestamp,
     expires: Timestamp,
-    key: &Key,
-    terms: &Terms<'_>,
-) -> String {
-    let grant = Grant {
+    terms: &Terms<'a>,
+) -> Grant<'a> {
+    Grant {
         issuer: settings.issuer(),
         id: rng.uuid(),
         issued_at: now,
@@ -106,6 +113,5 @@ fn claims(
         audiences: terms.audiences,
         scopes: terms.scopes,
         custom: terms.custom,
-    };
-    jwt::claims_json(key, &grant)
+    }
 }

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::upstream::check_headers_fit;
 use super::{Service, unavailable};
-use crate::credential::{Form, Presented, api_key, classify, imported};
+use crate::credential::{Form, Presented, api_key, imported};
 use crate::error::{ApiError, Reason};
 use crate::key::{
     ActorId, AddressList, Key, KeyId, KeyName, Metadata, NetworkId, RatePolicy, Scopes, TEN_YEARS, Visibility,
@@ -131,7 +131,7 @@ impl Service {
     ) -> Result<NewKey, ApiError> {
         let raw_key = Presented::new(request.raw_key.expose())
             .ok_or_else(|| ApiError::field("raw_key", "must be 1 to 16384 bytes long"))?;
-        if classify(raw_key, &settings.macaroon_prefixes) != Form::Imported {
+        if settings.form(raw_key) != Form::Imported {
             let problem = "has the form of a credential that Talos makes itself, and could never verify";
             return Err(ApiError::field("raw_key", problem));
         }

@@ -2,7 +2,7 @@
 
 use super::verify::{Attempt, CacheUse, Identity, Unavailable};
 use super::{Service, no_such_key, unavailable};
-use crate::credential::{Presented, classify};
+use crate::credential::Presented;
 use crate::error::{ApiError, Reason};
 use crate::key::verdict::Denial;
 use crate::key::{Key, KeyId, KeyKind, NetworkId, Revocation, RevocationReason};
@@ -56,7 +56,7 @@ impl Service {
         }
         let settings = self.snapshot();
         let credential = Presented::new(credential).ok_or_else(unknown_credential)?;
-        if classify(credential, &settings.macaroon_prefixes).is_derived() {
+        if settings.form(credential).is_derived() {
             return Err(ApiError::new(
                 Reason::DerivedTokenNotRevocable,
                 "credential: a derived token can't be revoked; revoke the key that it was derived from",

@@ -9,8 +9,10 @@ use super::mint::{Minted, Terms, mint, minted_len};
 use super::{MintError, Service};
 use crate::cache::memory::Entry;
 use crate::clock::Timestamp;
+use crate::credential::TokenFormat;
+use crate::credential::claims::{Authority, Subject};
 use crate::error::ApiError;
-use crate::key::{Key, Scopes};
+use crate::key::{Key, NetworkId, Scopes};
 use crate::rng::Rng;
 use crate::settings::Settings;
 
@@ -61,7 +63,31 @@ impl Service {
             scopes: &entry.key.scopes,
             custom: &Map::new(),
         };
-        mint(settings, &self.rng, now, &entry.key, &terms)
+        mint(settings, &self.rng, now, TokenFormat::Jwt, &Subject::of_key(&entry.key), &terms)
+    }
+
+    /// The JWT that goes upstream in place of a macaroon: all that its holder left of it, and for no longer.
+    ///
+    /// # Errors
+    /// When there is nothing to sign with.
+    pub fn exchange_for_upstream(
+        &self,
+        settings: &Settings,
+        network: NetworkId,
+        authority: &Authority,
+        audience: Option<&str>,
+    ) -> Result<Minted, MintError> {
+        // A route's audience is one of the macaroon's own, else it had been refused.
+        let audience = audience.map(|audience| vec![audience.to_owned()]);
+        let terms = Terms {
+            ttl: settings.authz.token_ttl,
+            ends: Some(authority.expires),
+            audiences: audience.as_ref().unwrap_or(&authority.audiences),
+            scopes: &authority.scopes,
+            custom: &authority.custom,
+        };
+        let subject = Subject::of_token(authority, network);
+        mint(settings, &self.rng, self.clock.now(), TokenFormat::Jwt, &subject, &terms)
     }
 }
 
@@ -77,7 +103,7 @@ pub(super) fn check_headers_fit(settings: &Settings, rng: &Rng, key: &Key) -> Re
         scopes: &key.scopes,
         custom: &Map::new(),
     };
-    let token = minted_len(settings, rng, key.updated, key, &terms);
+    let token = minted_len(settings, rng, key.updated, &Subject::of_key(key), &terms);
     let line = |name: &str, value: usize| name.len() + value + ": \r\n".len();
     let token = token.map_or(0, |token| line(&settings.authz.token_header, "Bearer ".len() + token));
     let values = [

@@ -7,7 +7,8 @@ use super::{Fetched, Service, unavailable};
 use crate::cache::freshness::{Mode, Slot};
 use crate::cache::memory::{Answers, Entry, Index, LastUse, Unknown};
 use crate::clock::Timestamp;
-use crate::credential::{Form, Presented, api_key, classify, imported, jwt};
+use crate::credential::claims::{Authority, Expectation};
+use crate::credential::{Form, Presented, api_key, imported, jwt, macaroon};
 use crate::key::verdict::{Denial, judge};
 use crate::key::{Key, KeyId, NetworkId};
 use crate::settings::Settings;
@@ -55,7 +56,7 @@ pub enum Identity {
     /// A key.
     Key(Arc<Entry>),
     /// A token that was derived from one.
-    Token(Box<jwt::Authority>),
+    Token(Box<Authority>),
 }
 
 /// A bad credential: why, and of which key if possession of that was proven.
@@ -132,10 +133,13 @@ impl Service {
         }
         let skip = |verdict| Ok(Verification { verdict, cache: CacheResult::Skip });
         let now = self.clock.now();
-        match classify(attempt.credential, &settings.macaroon_prefixes) {
-            Form::Jwt => skip(verify_jwt(settings, attempt, now)),
-            // Macaroons can't be read by this version: nobody knows them.
-            Form::Macaroon => skip(Err(Denial::NotFound.into())),
+        match settings.form(attempt.credential) {
+            Form::Jwt => skip(verify_token(settings, attempt, now, |expected| {
+                jwt::verify(&settings.keys, attempt.credential.expose(), expected)
+            })),
+            Form::Macaroon(parts) => skip(verify_token(settings, attempt, now, |expected| {
+                verify_macaroon(settings, &parts, expected)
+            })),
             Form::Issued(parts) => match prove(settings, &parts, now) {
                 Some(proven) => self.look_up(settings, attempt, proven).await,
                 None => skip(Err(Denial::NotFound.into())),
@@ -289,21 +293,38 @@ fn prove(settings: &Settings, parts: &api_key::Parts<'_>, now: Timestamp) -> Opt
     })
 }
 
-fn verify_jwt(settings: &Settings, attempt: &Attempt<'_>, now: Timestamp) -> Result<Identity, Refused> {
+/// A token proves itself: neither memory nor the database knows it.
+fn verify_token(
+    settings: &Settings,
+    attempt: &Attempt<'_>,
+    now: Timestamp,
+    verify: impl FnOnce(&Expectation<'_>) -> Result<Authority, Denial>,
+) -> Result<Identity, Refused> {
     let issuers: Vec<&str> = settings
         .issuers
         .iter()
         .filter(|issuer| issuer.counts(now))
         .map(|issuer| issuer.value.as_str())
         .collect();
-    let expected = jwt::Expectation {
+    let authority = verify(&Expectation {
         network: attempt.network,
         now,
         clock_skew: settings.clock_skew,
         issuers: &issuers,
         audiences: attempt.audiences,
         client: attempt.client,
-    };
-    let authority = jwt::verify(&settings.keys, attempt.credential.expose(), &expected)?;
+    })?;
     Ok(Identity::Token(Box::new(authority)))
+}
+
+/// A macaroon whose prefix no longer counts is as unknown as if that had never been one.
+fn verify_macaroon(
+    settings: &Settings,
+    parts: &macaroon::Parts<'_>,
+    expected: &Expectation<'_>,
+) -> Result<Authority, Denial> {
+    let prefix = settings.macaroon_prefix_at(parts.prefix(), expected.now).ok_or(Denial::NotFound)?;
+    let mut authority = macaroon::verify(&settings.secrets, parts, expected)?;
+    authority.expires = prefix.expires.into_iter().fold(authority.expires, Timestamp::min);
+    Ok(authority)
 }

@@ -5,11 +5,13 @@
 
 use std::sync::Arc;
 
-use sqlx::{Any, AssertSqlSafe, Transaction};
+use futures_util::FutureExt;
+use sqlx::{Any, Transaction};
 
 use super::keys::{insert_row, is_full};
 use super::mutations::log_mutation;
 use super::row::{COLUMNS, bind_changes, read_key};
+use super::transaction::End;
 use super::{Inner, Mutation, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::key::{Key, KeyId, NetworkId};
@@ -96,29 +98,35 @@ async fn change_key<R, F>(
     rewrite: F,
 ) -> Result<Changed<R>, StoreError>
 where
-    R: Send,
+    R: Send + 'static,
     F: Fn(&Key) -> Result<Rewrite, R> + Send + Sync,
 {
-    // A transaction that is dropped is rolled back, its number with it.
-    let mut transaction = inner.begin().await?;
-    let mutation = log_mutation(&mut transaction, inner.rng.bytes(), network, id, now).await?;
-    let Some(before) = read_row(&mut transaction, network, id).await? else {
-        return Ok(Changed::NoSuchKey);
-    };
-    let mut rows = match rewrite(&before) {
-        Ok(rows) => rows,
-        Err(reason) => return Ok(Changed::Refused { key: Box::new(before), reason }),
-    };
-    rows.key.mutation = mutation.n;
-    update_row(&mut transaction, &rows.key).await?;
-    if let Some(Successor { key, quota }) = &rows.successor {
-        if is_full(&mut transaction, network, *quota, now).await? {
-            return Ok(Changed::QuotaExceeded);
-        }
-        insert_row(&mut transaction, key, None).await?;
-    }
-    transaction.commit().await?;
-    Ok(Changed::Done { rows: Box::new(rows), mutation })
+    inner
+        .write(rewrite, move |inner, transaction, rewrite| {
+            async move {
+                let mutation = log_mutation(inner, transaction, network, id, now).await?;
+                let Some(before) = read_row(inner, transaction, network, id).await? else {
+                    return Ok(End::Rollback(Changed::NoSuchKey));
+                };
+                let mut rows = match rewrite(&before) {
+                    Ok(rows) => rows,
+                    Err(reason) => {
+                        return Ok(End::Rollback(Changed::Refused { key: Box::new(before), reason }));
+                    }
+                };
+                rows.key.mutation = mutation.n;
+                update_row(inner, transaction, &rows.key).await?;
+                if let Some(Successor { key, quota }) = &rows.successor {
+                    if is_full(inner, transaction, network, *quota, now).await? {
+                        return Ok(End::Rollback(Changed::QuotaExceeded));
+                    }
+                    insert_row(inner, transaction, key, None).await?;
+                }
+                Ok(End::Commit(Changed::Done { rows: Box::new(rows), mutation }))
+            }
+            .boxed()
+        })
+        .await
 }
 
 async fn delete_key(
@@ -127,27 +135,35 @@ async fn delete_key(
     id: KeyId,
     now: Timestamp,
 ) -> Result<Option<Mutation>, StoreError> {
-    let mut transaction = inner.begin().await?;
-    let mutation = log_mutation(&mut transaction, inner.rng.bytes(), network, id, now).await?;
-    let deleted = sqlx::query("DELETE FROM api_keys WHERE network_id = $1 AND key_id = $2")
-        .bind(network.to_string())
-        .bind(id.to_string())
-        .execute(&mut *transaction)
-        .await?;
-    if deleted.rows_affected() == 0 {
-        return Ok(None);
-    }
-    transaction.commit().await?;
-    Ok(Some(mutation))
+    inner
+        .write((), move |inner, transaction, ()| {
+            async move {
+                let mutation = log_mutation(inner, transaction, network, id, now).await?;
+                let deleted = inner
+                    .query("DELETE FROM api_keys WHERE network_id = $1 AND key_id = $2")
+                    .bind(network.to_string())
+                    .bind(id.to_string())
+                    .execute(&mut **transaction)
+                    .await?;
+                Ok(match deleted.rows_affected() {
+                    0 => End::Rollback(None),
+                    _ => End::Commit(Some(mutation)),
+                })
+            }
+            .boxed()
+        })
+        .await
 }
 
 async fn read_row(
+    inner: &Inner,
     transaction: &mut Transaction<'static, Any>,
     network: NetworkId,
     id: KeyId,
 ) -> Result<Option<Key>, StoreError> {
     let find = format!("SELECT {COLUMNS} FROM api_keys WHERE network_id = $1 AND key_id = $2");
-    let row = sqlx::query(AssertSqlSafe(find))
+    let row = inner
+        .query(find)
         .bind(network.to_string())
         .bind(id.to_string())
         .fetch_optional(&mut **transaction)
@@ -155,12 +171,16 @@ async fn read_row(
     row.map(|row| read_key(&row)).transpose()
 }
 
-async fn update_row(transaction: &mut Transaction<'static, Any>, key: &Key) -> Result<(), StoreError> {
+async fn update_row(
+    inner: &Inner,
+    transaction: &mut Transaction<'static, Any>,
+    key: &Key,
+) -> Result<(), StoreError> {
     // What never changes isn't among them, and the last use is none of a change's business.
     let update = "UPDATE api_keys SET name = $1, scopes = $2, metadata = $3, allowed_cidrs = $4, rate_quota = $5, \
                   rate_window = $6, rate_unit = $7, updated_at = $8, superseded_at = $9, revocation_reason = $10, \
                   revocation_description = $11, mutation = $12 WHERE network_id = $13 AND key_id = $14";
-    bind_changes(sqlx::query(update), key)
+    bind_changes(inner.query(update), key)
         .bind(key.network.to_string())
         .bind(key.id.to_string())
         .execute(&mut **transaction)

@@ -3,57 +3,187 @@
 use std::time::Duration;
 
 use super::StoreError;
+use super::dialect::Dialect;
 use crate::duration;
 
 /// A DSN, taken apart: ours are the pool's settings, the driver's the rest.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Dsn {
+    pub dialect: Dialect,
+    /// As the driver takes it.
     pub url: String,
     pub max_connections: u32,
+    pub max_idle: Option<u32>,
     pub max_lifetime: Option<Duration>,
     pub idle_time: Option<Duration>,
+    /// False behind a pooler that gives every transaction another connection (PgBouncer's transaction mode).
+    pub prepares: bool,
 }
+
+const SCHEMES: [(&str, Dialect); 7] = [
+    ("sqlite://", Dialect::Sqlite),
+    ("sqlite3://", Dialect::Sqlite),
+    ("postgres://", Dialect::Postgres),
+    ("postgresql://", Dialect::Postgres),
+    ("cockroach://", Dialect::Cockroach),
+    ("cockroachdb://", Dialect::Cockroach),
+    ("mysql://", Dialect::MySql),
+];
+
+/// Parameters that PostgreSQL's driver takes as they are.
+const POSTGRES: [&str; 8] =
+    ["sslmode", "sslrootcert", "sslcert", "sslkey", "application_name", "options", "host", "port"];
 
 impl Dsn {
     /// Reads a DSN.
     ///
     /// # Errors
-    /// When its scheme isn't supported or a pool setting of it is malformed.
+    /// When its scheme isn't supported, or a parameter of it is malformed or unknown.
     pub fn parse(dsn: &str) -> Result<Self, StoreError> {
-        let path = ["sqlite://", "sqlite3://"]
+        let (rest, dialect) = SCHEMES
             .iter()
-            .find_map(|scheme| dsn.strip_prefix(scheme))
-            .ok_or(StoreError::Dsn("must begin with sqlite:// or sqlite3://"))?;
-        let (path, query) = path.split_once('?').unwrap_or((path, ""));
-        if path.is_empty() || path.contains(":memory:") {
-            return Err(StoreError::Dsn("must name a file: sqlite://talos.db or sqlite:///var/lib/talos.db"));
-        }
+            .find_map(|(scheme, dialect)| Some((dsn.strip_prefix(scheme)?, *dialect)))
+            .ok_or(StoreError::Dsn(
+                "must begin with sqlite://, postgres://, postgresql://, mysql://, cockroach:// or cockroachdb://",
+            ))?;
+        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
         let mut parsed = Self {
+            dialect,
             url: String::new(),
             max_connections: 25,
+            max_idle: None,
             max_lifetime: Some(Duration::from_secs(30 * 60)),
             idle_time: Some(Duration::from_secs(10 * 60)),
+            prepares: true,
         };
-        let mut passed_on = String::new();
+        let mut passed_on = vec![];
         for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
-            match name {
-                "max_conns" => {
-                    let connections = value.parse().ok().filter(|count| *count > 0);
-                    parsed.max_connections =
-                        connections.ok_or(StoreError::Dsn("max_conns must be a number above 0"))?;
-                }
-                "max_conn_lifetime" => parsed.max_lifetime = span(value)?,
-                "max_conn_idle_time" => parsed.idle_time = span(value)?,
-                // The pool closes what is idle by time alone; underscored ones are pragmas of Go's driver.
-                "max_idle_conns" => {}
-                _ if name.starts_with('_') => {}
-                "mode" => {}
-                _ => passed_on.push_str(&format!("&{name}={value}")),
+            if !parsed.take(name, value)? {
+                passed_on.extend(driver_parameter(dialect, name, value)?);
             }
         }
-        parsed.url = format!("sqlite://{path}?mode=rwc{passed_on}");
+        parsed.url = match dialect {
+            Dialect::Sqlite => sqlite_url(path, passed_on)?,
+            Dialect::Postgres | Dialect::Cockroach => url("postgres", path, &passed_on),
+            Dialect::MySql => url("mysql", &without_go_address(path)?, &passed_on),
+        };
         Ok(parsed)
     }
+
+    /// Takes a parameter that is ours.
+    fn take(&mut self, name: &str, value: &str) -> Result<bool, StoreError> {
+        match name {
+            "max_conns" => {
+                let connections = value.parse().ok().filter(|count| *count > 0);
+                self.max_connections =
+                    connections.ok_or(StoreError::Dsn("max_conns must be a number above 0"))?;
+            }
+            "max_idle_conns" => {
+                let idle = value.parse().map_err(|_| StoreError::Dsn("max_idle_conns must be a number"))?;
+                self.max_idle = Some(idle);
+            }
+            "max_conn_lifetime" => self.max_lifetime = span(value)?,
+            "max_conn_idle_time" => self.idle_time = span(value)?,
+            "statement_cache_capacity" | "statement-cache-capacity" => self.prepares = value != "0",
+            // Words of Go's driver for the same.
+            "default_query_exec_mode" => {
+                self.prepares = matches!(value, "cache_statement" | "cache_describe")
+            }
+            "prefer_simple_protocol" => self.prepares = value != "true",
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+/// A parameter in the driver's words; None when it has no meaning here.
+fn driver_parameter(dialect: Dialect, name: &str, value: &str) -> Result<Option<String>, StoreError> {
+    let unknown = StoreError::Dsn("has an unknown parameter; known are the pool's settings and those of TLS");
+    match (dialect, name) {
+        // The mode is ours, and pragmas of Go's driver begin with an underscore.
+        (Dialect::Sqlite, "mode") => Ok(None),
+        (Dialect::Sqlite, name) if name.starts_with('_') => Ok(None),
+        (Dialect::Sqlite, "cache" | "immutable" | "vfs") => Ok(Some(format!("{name}={value}"))),
+        (Dialect::Postgres | Dialect::Cockroach, name) if POSTGRES.contains(&name) => {
+            Ok(Some(format!("{name}={value}")))
+        }
+        // Go's driver speaks of time and text, which we keep out of the schema.
+        (Dialect::Postgres | Dialect::Cockroach, "connect_timeout" | "timezone" | "TimeZone") => Ok(None),
+        (Dialect::MySql, "parseTime" | "loc" | "charset" | "collation" | "multiStatements") => Ok(None),
+        (Dialect::MySql, "timeout" | "readTimeout" | "writeTimeout" | "interpolateParams") => Ok(None),
+        (Dialect::MySql, "tls") => {
+            let mode = match value {
+                "true" => "VERIFY_IDENTITY",
+                "skip-verify" => "REQUIRED",
+                "preferred" => "PREFERRED",
+                "false" => "DISABLED",
+                _ => return Err(StoreError::Dsn("tls must be true, false, skip-verify or preferred")),
+            };
+            Ok(Some(format!("ssl-mode={mode}")))
+        }
+        (Dialect::MySql, "sslmode" | "ssl-mode") => {
+            let mode = match value {
+                "disable" | "DISABLED" => "DISABLED",
+                "prefer" | "PREFERRED" => "PREFERRED",
+                "require" | "REQUIRED" => "REQUIRED",
+                "verify-ca" | "VERIFY_CA" => "VERIFY_CA",
+                "verify-full" | "VERIFY_IDENTITY" => "VERIFY_IDENTITY",
+                _ => {
+                    return Err(StoreError::Dsn(
+                        "sslmode must be disable, prefer, require, verify-ca or verify-full",
+                    ));
+                }
+            };
+            Ok(Some(format!("ssl-mode={mode}")))
+        }
+        (Dialect::MySql, "sslrootcert" | "ssl-ca") => Ok(Some(format!("ssl-ca={value}"))),
+        (Dialect::MySql, "sslcert" | "ssl-cert") => Ok(Some(format!("ssl-cert={value}"))),
+        (Dialect::MySql, "sslkey" | "ssl-key") => Ok(Some(format!("ssl-key={value}"))),
+        (Dialect::MySql, "socket") => Ok(Some(format!("socket={value}"))),
+        _ => Err(unknown),
+    }
+}
+
+fn url(scheme: &str, path: &str, parameters: &[String]) -> String {
+    match parameters {
+        [] => format!("{scheme}://{path}"),
+        parameters => format!("{scheme}://{path}?{}", parameters.join("&")),
+    }
+}
+
+fn sqlite_url(path: &str, parameters: Vec<String>) -> Result<String, StoreError> {
+    if path.is_empty() || path.contains(":memory:") {
+        return Err(StoreError::Dsn("must name a file: sqlite://talos.db or sqlite:///var/lib/talos.db"));
+    }
+    let mode = "mode=rwc".to_owned();
+    Ok(url("sqlite", path, &std::iter::once(mode).chain(parameters).collect::<Vec<_>>()))
+}
+
+/// `user:password@tcp(host:port)/database`, as Go's driver has it, made a URL: its password is not percent-encoded.
+/// What is a URL already stays as it is.
+fn without_go_address(path: &str) -> Result<String, StoreError> {
+    const FORM: StoreError =
+        StoreError::Dsn("must be mysql://user:password@tcp(host:port)/database or a URL");
+    let Some((credentials, rest)) = path.rsplit_once("@tcp(").or_else(|| path.rsplit_once("@unix(")) else {
+        return Ok(path.to_owned());
+    };
+    if path[credentials.len()..].starts_with("@unix(") {
+        return Err(StoreError::Dsn("names a Unix socket by the parameter socket=/path"));
+    }
+    let (address, database) = rest.split_once(')').ok_or(FORM)?;
+    let credentials = match credentials.split_once(':') {
+        Some((user, password)) => format!("{}:{}", percent_encoded(user), percent_encoded(password)),
+        None => percent_encoded(credentials),
+    };
+    Ok(format!("{credentials}@{address}{database}"))
+}
+
+fn percent_encoded(text: &str) -> String {
+    let encode = |byte: u8| match byte {
+        byte if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    };
+    text.bytes().map(encode).collect()
 }
 
 fn span(text: &str) -> Result<Option<Duration>, StoreError> {
@@ -74,8 +204,53 @@ mod tests {
         assert_eq!(dsn.url, "sqlite:///tmp/a.db?mode=rwc&cache=private");
         assert_eq!(dsn.max_connections, 5);
         assert_eq!(dsn.idle_time, Some(Duration::from_secs(60)));
-        for bad in ["", "a.db", "redis://x", "sqlite://", "sqlite://:memory:", "sqlite://a?max_conns=0"] {
-            assert!(Dsn::parse(bad).is_err(), "{bad}");
+        let dsn = Dsn::parse("postgres://u:p@h:1/d?max_idle_conns=2&default_query_exec_mode=exec").unwrap();
+        assert_eq!((dsn.max_idle, dsn.prepares), (Some(2), false));
+    }
+
+    #[test]
+    fn each_database_in_each_form() {
+        for (dsn, dialect, url) in [
+            ("sqlite3://talos.db", Dialect::Sqlite, "sqlite://talos.db?mode=rwc"),
+            (
+                "postgresql://u:p@h/d?sslmode=verify-full&sslrootcert=/ca.pem&max_conns=9",
+                Dialect::Postgres,
+                "postgres://u:p@h/d?sslmode=verify-full&sslrootcert=/ca.pem",
+            ),
+            ("cockroach://root@h:26257/d", Dialect::Cockroach, "postgres://root@h:26257/d"),
+            ("cockroachdb://root@h:26257/d", Dialect::Cockroach, "postgres://root@h:26257/d"),
+            ("mysql://u:p%40@h:3306/d", Dialect::MySql, "mysql://u:p%40@h:3306/d"),
+            (
+                "mysql://u:p@ss/w:rd@tcp(h:3306)/d?parseTime=true&tls=true",
+                Dialect::MySql,
+                "mysql://u:p%40ss%2Fw%3Ard@h:3306/d?ssl-mode=VERIFY_IDENTITY",
+            ),
+            ("mysql://u@tcp(h:1)/d?sslmode=disable", Dialect::MySql, "mysql://u@h:1/d?ssl-mode=DISABLED"),
+        ] {
+            let parsed = Dsn::parse(dsn).unwrap();
+            assert_eq!((parsed.dialect, parsed.url.as_str()), (dialect, url), "{dsn}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_without_the_dsn() {
+        for bad in [
+            "",
+            "a.db",
+            "redis://hunter2",
+            "sqlite://",
+            "sqlite://:memory:",
+            "sqlite://a?max_conns=0",
+            "sqlite://a?hunter2=1",
+            "postgres://u:hunter2@h/d?tls=true",
+            "postgres://u:hunter2@h/d?max_conn_lifetime=soon",
+            "mysql://u:hunter2@tcp(h:1/d",
+            "mysql://u:hunter2@unix(/s)/d",
+            "mysql://u:hunter2@h/d?tls=maybe",
+            "mysql://u:hunter2@h/d?sslmode=on",
+        ] {
+            let error = Dsn::parse(bad).unwrap_err().to_string();
+            assert!(error.starts_with("db.dsn: ") && !error.contains("hunter2"), "{bad}: {error}");
         }
     }
 }

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use sqlx::{Any, AssertSqlSafe, Row, Transaction};
+use futures_util::FutureExt;
+use sqlx::{Any, Row, Transaction};
 
 use super::mutations::log_mutation;
 use super::row::{COLUMNS, bind_key, read_key};
+use super::transaction::End;
 use super::{Inner, Mutation, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::key::{Key, KeyId, KeyKind, NetworkId};
@@ -81,13 +83,24 @@ async fn insert_keys(
     new: Vec<NewKey>,
     quota: Option<u64>,
 ) -> Result<Vec<Inserted>, StoreError> {
-    let mut transaction = inner.begin().await?;
-    let mut inserted = Vec::with_capacity(new.len());
-    for new in new {
-        inserted.push(insert_key(&inner, &mut transaction, new, quota).await?);
-    }
-    transaction.commit().await?;
-    Ok(inserted)
+    // Whoever looks before it writes must not be overtaken in between. A key with a random id needn't look.
+    let looks = |new: &NewKey| new.request.is_some() || new.key.id.kind() == KeyKind::Imported;
+    let looks = quota.is_some() || new.iter().any(looks);
+    inner
+        .write(new, move |inner, transaction, new| {
+            async move {
+                if looks {
+                    inner.lock_order(transaction).await?;
+                }
+                let mut inserted = Vec::with_capacity(new.len());
+                for new in new {
+                    inserted.push(insert_key(inner, transaction, new.clone(), quota).await?);
+                }
+                Ok(End::Commit(inserted))
+            }
+            .boxed()
+        })
+        .await
 }
 
 async fn insert_key(
@@ -97,29 +110,28 @@ async fn insert_key(
     quota: Option<u64>,
 ) -> Result<Inserted, StoreError> {
     if let Some(request) = &request
-        && let Some(answer) = find_request(transaction, key.network, request).await?
+        && let Some(answer) = find_request(inner, transaction, key.network, request).await?
     {
         return Ok(answer);
     }
-    if exists(transaction, key.network, key.id).await? {
+    if exists(inner, transaction, key.network, key.id).await? {
         return Ok(Inserted::IdTaken);
     }
-    if is_full(transaction, key.network, quota, key.created).await? {
+    if is_full(inner, transaction, key.network, quota, key.created).await? {
         return Ok(Inserted::QuotaExceeded);
     }
     let mutation = match key.id.kind() {
         KeyKind::Issued => None,
-        KeyKind::Imported => {
-            Some(log_mutation(transaction, inner.rng.bytes(), key.network, key.id, key.created).await?)
-        }
+        KeyKind::Imported => Some(log_mutation(inner, transaction, key.network, key.id, key.created).await?),
     };
     key.mutation = mutation.as_ref().map_or(0, |mutation| mutation.n);
-    insert_row(transaction, &key, request).await?;
+    insert_row(inner, transaction, &key, request).await?;
     Ok(Inserted::Created(mutation))
 }
 
 /// Writes the row of a new key.
 pub(super) async fn insert_row(
+    inner: &Inner,
     transaction: &mut Transaction<'static, Any>,
     key: &Key,
     request: Option<Request>,
@@ -129,16 +141,13 @@ pub(super) async fn insert_row(
          $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)"
     );
     let (id, fingerprint) = request.map(|request| (request.id, request.fingerprint)).unzip();
-    bind_key(sqlx::query(AssertSqlSafe(insert)), key)
-        .bind(id)
-        .bind(fingerprint)
-        .execute(&mut **transaction)
-        .await?;
+    bind_key(inner.query(insert), key).bind(id).bind(fingerprint).execute(&mut **transaction).await?;
     Ok(())
 }
 
 /// The answer to a request that was answered before.
 async fn find_request(
+    inner: &Inner,
     transaction: &mut Transaction<'static, Any>,
     network: NetworkId,
     request: &Request,
@@ -146,7 +155,8 @@ async fn find_request(
     let earlier = format!(
         "SELECT {COLUMNS}, request_fingerprint FROM api_keys WHERE network_id = $1 AND request_id = $2"
     );
-    let row = sqlx::query(AssertSqlSafe(earlier))
+    let row = inner
+        .query(earlier)
         .bind(network.to_string())
         .bind(request.id.clone())
         .fetch_optional(&mut **transaction)
@@ -162,11 +172,13 @@ async fn find_request(
 }
 
 async fn exists(
+    inner: &Inner,
     transaction: &mut Transaction<'static, Any>,
     network: NetworkId,
     id: KeyId,
 ) -> Result<bool, StoreError> {
-    let row = sqlx::query("SELECT 1 FROM api_keys WHERE network_id = $1 AND key_id = $2")
+    let row = inner
+        .query("SELECT 1 FROM api_keys WHERE network_id = $1 AND key_id = $2")
         .bind(network.to_string())
         .bind(id.to_string())
         .fetch_optional(&mut **transaction)
@@ -176,6 +188,7 @@ async fn exists(
 
 /// Whether a network has `quota` keys that are neither revoked nor superseded.
 pub(super) async fn is_full(
+    inner: &Inner,
     transaction: &mut Transaction<'static, Any>,
     network: NetworkId,
     quota: Option<u64>,
@@ -188,13 +201,14 @@ pub(super) async fn is_full(
     // The limit spares counting on once the answer is known.
     let count = "SELECT count(*) FROM (SELECT 1 FROM api_keys WHERE network_id = $1 AND revocation_reason IS NULL \
                  AND (superseded_at IS NULL OR superseded_at > $2) LIMIT $3) AS counted";
-    let counted: i64 = sqlx::query_scalar(count)
+    let row = inner
+        .query(count)
         .bind(network.to_string())
         .bind(now.as_micros())
         .bind(quota)
         .fetch_one(&mut **transaction)
         .await?;
-    Ok(counted >= quota)
+    Ok(row.try_get::<i64, _>(0)? >= quota)
 }
 
 async fn find_key(inner: Arc<Inner>, network: NetworkId, id: KeyId) -> Result<Lookup, StoreError> {
@@ -205,11 +219,8 @@ async fn find_key(inner: Arc<Inner>, network: NetworkId, id: KeyId) -> Result<Lo
         "SELECT counter.n AS counter_n, {COLUMNS} FROM mutation_counter counter \
          LEFT JOIN api_keys ON network_id = $1 AND key_id = $2 WHERE counter.id = 1"
     );
-    let row = sqlx::query(AssertSqlSafe(find))
-        .bind(network.to_string())
-        .bind(id.to_string())
-        .fetch_one(&inner.readers)
-        .await?;
+    let find = inner.query(find).bind(network.to_string()).bind(id.to_string());
+    let row = inner.read(|connection| find.fetch_one(connection).boxed()).await?;
     let counter = row.try_get::<i64, _>("counter_n")?;
     let found = row.try_get::<Option<String>, _>("key_id")?.is_some();
     Ok(Lookup {

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt;
+
+use super::transaction::End;
 use super::{Store, StoreError};
 use crate::clock::Timestamp;
 use crate::key::{KeyId, NetworkId};
@@ -19,17 +22,24 @@ impl Store {
         let note = "UPDATE api_keys SET last_used_at = $1 WHERE network_id = $2 AND key_id = $3 \
                     AND (last_used_at IS NULL OR last_used_at <= $4)";
         self.run(async move |inner| {
-            let mut transaction = inner.begin().await?;
-            for (network, id, at) in uses {
-                sqlx::query(note)
-                    .bind(at.as_micros())
-                    .bind(network.to_string())
-                    .bind(id.to_string())
-                    .bind(at.minus(PRECISION).as_micros())
-                    .execute(&mut *transaction)
-                    .await?;
-            }
-            Ok(transaction.commit().await?)
+            inner
+                .write(uses, move |inner, transaction, uses| {
+                    async move {
+                        for (network, id, at) in uses {
+                            inner
+                                .query(note)
+                                .bind(at.as_micros())
+                                .bind(network.to_string())
+                                .bind(id.to_string())
+                                .bind(at.minus(PRECISION).as_micros())
+                                .execute(&mut **transaction)
+                                .await?;
+                        }
+                        Ok(End::Commit(()))
+                    }
+                    .boxed()
+                })
+                .await
         })
         .await
     }

@@ -1,6 +1,6 @@
 //! Pages of keys, oldest first: a page goes on right after the last key of the one before, whatever was added since.
 
-use sqlx::AssertSqlSafe;
+use futures_util::FutureExt;
 
 use super::row::{COLUMNS, kind_code, read_key};
 use super::{Store, StoreError};
@@ -40,6 +40,7 @@ impl Store {
         size: u32,
         now: Timestamp,
     ) -> Result<Page, StoreError> {
+        let dialect = self.0.dialect;
         let mut sql = format!("SELECT {COLUMNS} FROM api_keys WHERE network_id = $1 AND kind = $2");
         let now_text = now.as_micros();
         if let Some(status) = filter.status {
@@ -62,7 +63,7 @@ impl Store {
             place
         };
         if filter.actor.is_some() {
-            sql += &format!(" AND actor_id = ${}", next());
+            sql += &format!(" AND {}${}", dialect.actor_is(), next());
         }
         if after.is_some() {
             // Each value has a place of its own: not every driver can bind one twice.
@@ -72,7 +73,7 @@ impl Store {
         sql += &format!(" ORDER BY created_at, key_id LIMIT ${}", next());
 
         self.run(async move |inner| {
-            let mut query = sqlx::query(AssertSqlSafe(sql)).bind(network.to_string()).bind(kind_code(kind));
+            let mut query = inner.query(sql).bind(network.to_string()).bind(kind_code(kind));
             if let Some(actor) = filter.actor {
                 query = query.bind(actor);
             }
@@ -81,7 +82,8 @@ impl Store {
                 query = query.bind(created).bind(created).bind(after.key_id);
             }
             // One more than asked for tells whether more follow.
-            let rows = query.bind(i64::from(size) + 1).fetch_all(&inner.readers).await?;
+            let query = query.bind(i64::from(size) + 1);
+            let rows = inner.read(|connection| query.fetch_all(connection).boxed()).await?;
             let size = usize::try_from(size).unwrap_or(usize::MAX);
             let keys: Result<_, _> = rows.iter().take(size).map(read_key).collect();
             Ok(Page { keys: keys?, more: rows.len() > size })

@@ -1,8 +1,9 @@
 //! The log of changes, by which every instance learns that what it knows is old (see `cache::freshness`).
 
+use futures_util::FutureExt;
 use sqlx::{Any, Row, Transaction};
 
-use super::{Store, StoreError};
+use super::{Inner, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::key::{KeyId, NetworkId};
 
@@ -39,7 +40,8 @@ impl Store {
     pub async fn newest_mutation(&self) -> Result<Option<Logged>, StoreError> {
         let newest = "SELECT n, tag, network_id, key_id FROM mutation_log ORDER BY n DESC LIMIT 1";
         self.run(async move |inner| {
-            let row = sqlx::query(newest).fetch_optional(&inner.readers).await?;
+            let newest = inner.query(newest);
+            let row = inner.read(|connection| newest.fetch_optional(connection).boxed()).await?;
             row.map(|row| read(&row)).transpose()
         })
         .await
@@ -53,7 +55,8 @@ impl Store {
         let tail = "SELECT n, tag, network_id, key_id FROM mutation_log WHERE n >= $1 ORDER BY n LIMIT $2";
         self.run(async move |inner| {
             let from = i64::try_from(from).unwrap_or(i64::MAX);
-            let rows = sqlx::query(tail).bind(from).bind(BATCH).fetch_all(&inner.readers).await?;
+            let tail = inner.query(tail).bind(from).bind(BATCH);
+            let rows = inner.read(|connection| tail.fetch_all(connection).boxed()).await?;
             rows.iter().map(read).collect()
         })
         .await
@@ -74,19 +77,21 @@ fn read(row: &sqlx::any::AnyRow) -> Result<Logged, StoreError> {
 /// Gives the change its number and logs it, inside the transaction that makes it. Incrementing the one row takes its
 /// lock until the commit: no later number can be seen before this one.
 pub(super) async fn log_mutation(
+    inner: &Inner,
     transaction: &mut Transaction<'static, Any>,
-    tag: [u8; 16],
     network: NetworkId,
     key_id: KeyId,
     at: Timestamp,
 ) -> Result<Mutation, StoreError> {
-    sqlx::query("UPDATE mutation_counter SET n = n + 1 WHERE id = 1").execute(&mut **transaction).await?;
-    let n: i64 = sqlx::query_scalar("SELECT n FROM mutation_counter WHERE id = 1")
-        .fetch_one(&mut **transaction)
-        .await?;
-    sqlx::query("INSERT INTO mutation_log (n, tag, network_id, key_id, at) VALUES ($1, $2, $3, $4, $5)")
+    inner.query("UPDATE mutation_counter SET n = n + 1 WHERE id = 1").execute(&mut **transaction).await?;
+    let row =
+        inner.query("SELECT n FROM mutation_counter WHERE id = 1").fetch_one(&mut **transaction).await?;
+    let n: i64 = row.try_get(0)?;
+    let tag = u128::from_be_bytes(inner.rng.bytes());
+    inner
+        .query("INSERT INTO mutation_log (n, tag, network_id, key_id, at) VALUES ($1, $2, $3, $4, $5)")
         .bind(n)
-        .bind(format!("{:032x}", u128::from_be_bytes(tag)))
+        .bind(format!("{tag:032x}"))
         .bind(network.to_string())
         .bind(key_id.to_string())
         .bind(at.as_micros())

@@ -24,10 +24,10 @@ pub(super) const fn kind_code(kind: KeyKind) -> i16 {
     }
 }
 
-type Query<'q> = sqlx::query::Query<'q, sqlx::Any, sqlx::any::AnyArguments>;
+type Query = sqlx::query::Query<'static, sqlx::Any, sqlx::any::AnyArguments>;
 
 /// Binds the twenty columns of [`COLUMNS`].
-pub(super) fn bind_key<'q>(query: Query<'q>, key: &Key) -> Query<'q> {
+pub(super) fn bind_key(query: Query, key: &Key) -> Query {
     query
         .bind(key.network.to_string())
         .bind(key.id.to_string())
@@ -55,7 +55,7 @@ pub(super) fn bind_key<'q>(query: Query<'q>, key: &Key) -> Query<'q> {
 }
 
 /// Binds what of a key can change, in the order of the statement that changes it.
-pub(super) fn bind_changes<'q>(query: Query<'q>, key: &Key) -> Query<'q> {
+pub(super) fn bind_changes(query: Query, key: &Key) -> Query {
     query
         .bind(key.name.as_str().to_owned())
         .bind(list(key.scopes.iter()))

@@ -7,6 +7,7 @@ mod import;
 mod issue;
 mod last_used;
 mod list;
+mod macaroon;
 mod quota;
 mod races;
 mod revoke;

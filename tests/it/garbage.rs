@@ -47,10 +47,12 @@ async fn credentials_of_every_other_form_never_get_in() {
     let mut random = Random::announced("credentials of every other form");
     let talos = Talos::start().await;
     let key = talos.issue(json!({})).await;
-    let token = talos.derive(&key, json!({})).await;
+    let macaroon = json!({ "algorithm": "TOKEN_ALGORITHM_MACAROON" });
+    let tokens = [talos.derive(&key, json!({})).await, talos.derive(&key, macaroon).await];
     let real = key.secret.clone();
     send(&talos, &mut random, count() - count() / 2, move |random| {
-        let credential = other_garbage(random, &real, &token);
+        let token = random.pick(&tokens);
+        let credential = other_garbage(random, &real, token);
         with_credential(random, credential).encode_to_vec()
     })
     .await;

@@ -6,6 +6,7 @@
 
 // The harness.
 mod ask;
+mod database;
 mod envoy;
 mod grpc;
 mod http;

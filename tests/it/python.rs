@@ -1,17 +1,38 @@
-//! The other side's tools: PyJWT as a backend would use it, Python's SQLite, and existing clients.
+//! The other side's tools: PyJWT as a backend would use it, pymacaroons as a holder would, Python's SQLite, and existing
+//! clients.
 
 use std::process::Stdio;
 
 use serde_json::Value;
 use tokio::process::Command;
 
-use crate::support::{Must, within};
+use crate::support::{Json, Must, within};
 
 /// What a backend does with a token: PyJWT verifies it against the JWKS at `url`. Returns the claims.
 pub async fn verify_jwt(url: &str, issuer: &str, token: &str) -> Value {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/verify_jwt.py");
     let output = run(&[script, url, issuer, token]).await;
     serde_json::from_str(&output).must("the claims that PyJWT printed")
+}
+
+const MACAROON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/macaroon.py");
+
+/// pymacaroons verifies a macaroon that `secret` signed and adds caveats. Returns what it found, and the `narrowed` one.
+pub async fn open_macaroon(secret: &str, token: &str, caveats: &[&Value]) -> Value {
+    let caveats: Vec<String> = caveats.iter().map(ToString::to_string).collect();
+    let arguments = [MACAROON, "verify", secret, token].into_iter().chain(caveats.iter().map(String::as_str));
+    let output = run(&arguments.collect::<Vec<_>>()).await;
+    serde_json::from_str(&output).must("what pymacaroons found")
+}
+
+/// What a holder makes of a macaroon.
+pub async fn narrow_macaroon(secret: &str, token: &str, caveat: &Value) -> String {
+    open_macaroon(secret, token, &[caveat]).await.text("/narrowed").to_owned()
+}
+
+/// A macaroon made by pymacaroons.
+pub async fn mint_macaroon(secret: &str, claims: &Value) -> String {
+    run(&[MACAROON, "mint", secret, claims.text("/iss"), &claims.to_string()]).await
 }
 
 /// Runs a script with `$TALOS_TEST_PYTHON` and returns what it printed.

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::ask::{Ask, Verdict};
+use crate::database;
 use crate::grpc::{Grpc, Health};
 use crate::http::{Base, Call, Reply, Version};
 use crate::process::{Process, free_port};
@@ -57,7 +58,7 @@ impl Setup {
             .set("TALOS_SERVE_PUBLIC_HOST", "127.0.0.1")
             .set("TALOS_SERVE_METRICS_HOST", "127.0.0.1")
             .set("TALOS_SERVE_AUTHZ_HOST", "127.0.0.1")
-            .database("talos.db")
+            .database()
     }
 
     pub fn set(mut self, variable: &str, value: &str) -> Setup {
@@ -80,8 +81,16 @@ impl Setup {
         self.dir.path().join(file)
     }
 
-    fn database(self, file: &str) -> Setup {
-        let dsn = format!("sqlite://{}", self.path(file).display());
+    fn database(self) -> Setup {
+        match database::server() {
+            Some(server) => self.set("TALOS_DB_DSN", &server.new_database()),
+            None => self.sqlite(),
+        }
+    }
+
+    /// With an SQLite file, whatever the tests run against.
+    pub fn sqlite(self) -> Setup {
+        let dsn = format!("sqlite://{}", self.path("talos.db").display());
         self.set("TALOS_DB_DSN", &dsn)
     }
 

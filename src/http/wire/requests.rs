@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use super::names;
-use crate::credential::MAX_LEN as MAX_CREDENTIAL;
+use crate::credential::{MAX_LEN as MAX_CREDENTIAL, TokenFormat};
 use crate::duration;
 use crate::error::ApiError;
 use crate::http::body::{object, objects};
@@ -326,6 +326,15 @@ pub(super) fn field<T>(name: &'static str, value: Result<T, FieldError>) -> Resu
 /// Scopes of a request.
 pub fn scopes(texts: Option<Vec<String>>) -> Result<Scopes, ApiError> {
     field("scopes", Scopes::parse(&texts.unwrap_or_default()))
+}
+
+/// What a derived token is to be; a JWT unless asked otherwise.
+pub fn token_format(algorithm: Option<&str>) -> Result<TokenFormat, ApiError> {
+    match algorithm {
+        None | Some("TOKEN_ALGORITHM_UNSPECIFIED" | "TOKEN_ALGORITHM_JWT") => Ok(TokenFormat::Jwt),
+        Some("TOKEN_ALGORITHM_MACAROON") => Ok(TokenFormat::Macaroon),
+        Some(_) => Err(ApiError::field("algorithm", "must be one of the TOKEN_ALGORITHM_… of the API")),
+    }
 }
 
 /// A span of time; unset and zero mean the default.

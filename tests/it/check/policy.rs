@@ -155,3 +155,41 @@ async fn a_key_works_from_its_addresses_only() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_macaroon_is_exchanged_for_what_the_route_asks_for() {
+    let setup = Setup::new().set("TALOS_CREDENTIALS_API_KEYS_PREFIX_PUBLIC_CURRENT", "pub");
+    let talos = setup.set("TALOS_AUTHZ_TOKEN_TTL", "30s").start().await;
+    let derive = async |key, audiences| {
+        let fields = json!({ "algorithm": "TOKEN_ALGORITHM_MACAROON", "audiences": audiences });
+        talos.derive(key, fields).await
+    };
+    let key = talos.issue(json!({ "scopes": ["a"] })).await;
+    let bound = derive(&key, json!(["billing", "mail"])).await;
+    let unbound = derive(&key, json!([])).await;
+
+    let exchanged = |allowed: crate::ask::Allowed| claims(&allowed.token());
+    let free = exchanged(talos.check(Ask::bearer(&bound)).await.allowed());
+    assert_eq!(free.texts("/aud"), ["billing", "mail"]);
+    let life = free.at("/exp").as_u64().must("exp") - free.at("/iat").as_u64().must("iat");
+    assert_eq!(life, 30, "authz.token_ttl comes before the macaroon's end");
+    let on_route = talos.check(Ask::bearer(&bound).route("talos.audience", "mail")).await.allowed();
+    assert_eq!(exchanged(on_route).texts("/aud"), ["mail"]);
+    assert_eq!(exchanged(talos.check(Ask::bearer(&unbound)).await.allowed()).get("aud"), None);
+    talos.check(Ask::bearer(&bound).route("talos.audience", "bill")).await.denied(401);
+    talos.check(Ask::bearer(&unbound).route("talos.audience", "mail")).await.denied(401);
+
+    let none = talos.check(Ask::bearer(&bound).route("talos.token", "none")).await.allowed();
+    assert!(none.removes("authorization"));
+    assert_eq!(none.header("authorization"), None);
+
+    let public = talos.issue(json!({ "visibility": "KEY_VISIBILITY_PUBLIC" })).await;
+    let public = derive(&public, json!([])).await;
+    talos.check(Ask::bearer(&public)).await.allowed();
+    talos.check(Ask::bearer(&public).route("talos.visibility", "secret")).await.denied(403);
+
+    // Each is a token of its own, and as good as any when it is shown to us again.
+    let again = talos.check(Ask::bearer(&bound)).await.allowed().token();
+    assert_ne!(claims(&again).text("/jti"), free.text("/jti"));
+    assert_eq!(talos.check(Ask::bearer(&again)).await.allowed().token(), again);
+}

@@ -4,9 +4,9 @@ use serde_json::json;
 
 use super::{Edge, challenge};
 use crate::http::{BOTH, Call};
-use crate::python::verify_jwt;
+use crate::python::{narrow_macaroon, verify_jwt};
 use crate::support::{Json, claims, unix_now, until};
-use crate::talos::{ISSUER, JWKS, Setup, generate};
+use crate::talos::{HMAC_SECRET, ISSUER, JWKS, Setup, generate};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_derived_jwt_goes_upstream_as_it_is() {
@@ -121,5 +121,62 @@ impl Edge {
         generate("eddsa", &file);
         let urls = format!("file://{}", file.display());
         setup.set("TALOS_CREDENTIALS_DERIVED_TOKENS_JWT_SIGNING_KEYS_URLS", &urls).start().await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_macaroon_goes_upstream_as_a_jwt_with_what_is_left_of_it() {
+    let edge = Edge::start().await;
+    let metadata = json!({ "team": "blue" });
+    let key = edge.talos.issue(json!({ "scopes": ["reports:*", "a"], "metadata": metadata })).await;
+    let asked = json!({
+        "algorithm": "TOKEN_ALGORITHM_MACAROON",
+        "scopes": ["reports:*"],
+        "ttl": "60s",
+        "custom_claims": { "plan": "gold" },
+    });
+    let token = edge.talos.derive(&key, asked).await;
+    let soon = unix_now() as u64 + 20;
+    let caveat = json!({ "iss": ISSUER, "scp": ["reports:read", "a"], "exp": soon, "acl": ["127.0.0.0/8"] });
+    let token = narrow_macaroon(HMAC_SECRET, &token, &caveat).await;
+    for version in BOTH {
+        let forged = Call::get("/reports").header("x-talos-actor-id", "mallory");
+        for call in [forged.clone().bearer(&token), forged.api_key(&token)] {
+            let seen = edge.passes(version, call).await;
+            seen.assert_without(&token);
+            assert_eq!(seen.header("x-api-key"), None);
+            assert_eq!(seen.header("x-talos-actor-id"), Some("alice"));
+            assert_eq!(seen.header("x-talos-key-id"), Some(key.id.as_str()));
+            assert_eq!(seen.header("x-talos-scopes"), Some("reports:read"));
+            let claims = verify_jwt(&edge.talos.public.url(JWKS), ISSUER, seen.token()).await;
+            assert_eq!(claims.text("/sub"), key.id);
+            assert_eq!(claims.text("/act"), "alice");
+            assert_eq!(claims.texts("/scp"), ["reports:read"]);
+            assert_eq!(claims.texts("/acl"), ["127.0.0.0/8"]);
+            assert_eq!(claims.text("/meta/team"), "blue");
+            assert_eq!(claims.text("/plan"), "gold");
+            assert_eq!(claims.at("/exp"), soon, "no longer than the macaroon");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_macaroon_must_satisfy_the_route() {
+    let edge = Edge::start().await;
+    let key = edge.talos.issue(json!({ "scopes": ["reports:read", "a"] })).await;
+    let good = edge.talos.derive(&key, json!({ "algorithm": "TOKEN_ALGORITHM_MACAROON" })).await;
+    let (less, far) =
+        (json!({ "iss": ISSUER, "scp": ["a"] }), json!({ "iss": ISSUER, "acl": ["192.0.2.0/24"] }));
+    let without = narrow_macaroon(HMAC_SECRET, &good, &less).await;
+    let elsewhere = narrow_macaroon(HMAC_SECRET, &good, &far).await;
+    let forged = format!("{}A", &good[..good.len() - 1]);
+    let forged = if forged == good { format!("{}E", &good[..good.len() - 1]) } else { forged };
+    for version in BOTH {
+        edge.passes(version, Call::get("/reports").bearer(&good)).await;
+        edge.passes(version, Call::get("/").bearer(&without)).await;
+        let reply = edge.refuses(version, Call::get("/reports").bearer(&without), 403).await;
+        assert!(challenge(&reply).contains("insufficient_scope"), "{}", challenge(&reply));
+        edge.refuses(version, Call::get("/").bearer(&elsewhere), 403).await;
+        edge.refuses(version, Call::get("/anonymous").bearer(&forged), 401).await;
     }
 }

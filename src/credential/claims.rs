@@ -1,0 +1,285 @@
+//! What a derived token says, whichever format carries it, and the one judge of that (talos.md section 1).
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::TokenFormat;
+use super::caveat::Caveat;
+use crate::clock::Timestamp;
+use crate::key::verdict::Denial;
+use crate::key::{ActorId, AddressList, Key, Metadata, NetworkId, Scope, Scopes, Visibility};
+
+/// Claims that a request can't set: they are stripped from custom claims.
+pub const RESERVED: [&str; 18] = [
+    "jti", "sub", "iss", "aud", "iat", "exp", "nbf", "nid", "akid", "pid", "tty", "oid", "act", "scp",
+    "scope", "meta", "vis", "acl",
+];
+
+/// Whom a token stands for.
+#[derive(Debug, Clone)]
+pub struct Subject<'a> {
+    /// Id of the key that it is derived from.
+    pub key_id: String,
+    /// The network of that key.
+    pub network: NetworkId,
+    /// On whose behalf it acts.
+    pub actor: Option<&'a ActorId>,
+    /// The key's attributes.
+    pub metadata: Option<&'a Metadata>,
+    /// The key's visibility.
+    pub visibility: Visibility,
+    /// From where it may be used.
+    pub addresses: &'a AddressList,
+}
+
+impl<'a> Subject<'a> {
+    /// The holder of a key.
+    pub fn of_key(key: &'a Key) -> Self {
+        Self {
+            key_id: key.id.to_string(),
+            network: key.network,
+            actor: Some(&key.actor),
+            metadata: key.metadata.as_ref(),
+            visibility: key.visibility,
+            addresses: &key.addresses,
+        }
+    }
+
+    /// The holder of another token, which was verified for `network`.
+    pub fn of_token(authority: &'a Authority, network: NetworkId) -> Self {
+        Self {
+            key_id: authority.key_id.clone(),
+            network,
+            actor: authority.actor.as_ref(),
+            metadata: authority.metadata.as_ref(),
+            visibility: authority.visibility,
+            addresses: &authority.addresses,
+        }
+    }
+}
+
+/// What a token says beside its subject.
+#[derive(Debug, Clone)]
+pub struct Grant<'a> {
+    /// Who issues it.
+    pub issuer: &'a str,
+    /// Its own id.
+    pub id: Uuid,
+    /// From when on it is valid; whole seconds count.
+    pub issued_at: Timestamp,
+    /// Until when it is valid; whole seconds count.
+    pub expires: Timestamp,
+    /// Whom it is for; anyone when empty.
+    pub audiences: &'a [String],
+    /// What it allows.
+    pub scopes: &'a Scopes,
+    /// Free claims at top level, without reserved names.
+    pub custom: &'a Map<String, Value>,
+}
+
+#[derive(Serialize)]
+struct Claims<'a> {
+    jti: String,
+    sub: &'a str,
+    iss: &'a str,
+    iat: i64,
+    nbf: i64,
+    exp: i64,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    aud: &'a [String],
+    nid: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    act: Option<&'a str>,
+    scp: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    meta: Option<&'a RawValue>,
+    vis: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    acl: Vec<String>,
+    #[serde(flatten)]
+    custom: &'a Map<String, Value>,
+}
+
+/// The claims of a token, as JSON.
+pub fn claims_json(subject: &Subject<'_>, grant: &Grant<'_>) -> String {
+    let claims = Claims {
+        jti: grant.id.to_string(),
+        sub: &subject.key_id,
+        iss: grant.issuer,
+        iat: grant.issued_at.as_secs(),
+        nbf: grant.issued_at.as_secs(),
+        exp: grant.expires.as_secs(),
+        aud: grant.audiences,
+        nid: subject.network.to_string(),
+        act: subject.actor.map(ActorId::as_str),
+        scp: grant.scopes.iter().map(Scope::as_str).collect(),
+        meta: subject.metadata.map(Metadata::raw),
+        vis: subject.visibility.claim(),
+        acl: subject.addresses.iter().map(ToString::to_string).collect(),
+        custom: grant.custom,
+    };
+    serde_json::to_string(&claims).expect("claims are texts, numbers and JSON")
+}
+
+/// What is asked of a token that a client shows.
+#[derive(Debug)]
+pub struct Expectation<'a> {
+    /// The request's network.
+    pub network: NetworkId,
+    /// Now.
+    pub now: Timestamp,
+    /// How far clocks may be apart, for `nbf`.
+    pub clock_skew: Duration,
+    /// Issuers whose tokens count at `now`.
+    pub issuers: &'a [&'a str],
+    /// When not empty: one of them must be the token's, exactly.
+    pub audiences: &'a [String],
+    /// From where it is used.
+    pub client: Option<IpAddr>,
+}
+
+/// The authority of a verified token.
+#[derive(Debug, Clone)]
+pub struct Authority {
+    /// What carried it.
+    pub format: TokenFormat,
+    /// Id of the key that it was derived from.
+    pub key_id: String,
+    /// On whose behalf it acts.
+    pub actor: Option<ActorId>,
+    /// What it allows.
+    pub scopes: Scopes,
+    /// The parent's attributes.
+    pub metadata: Option<Metadata>,
+    /// The parent's visibility.
+    pub visibility: Visibility,
+    /// From where it may be used.
+    pub addresses: AddressList,
+    /// Until when.
+    pub expires: Timestamp,
+    /// Who issued it.
+    pub issuer: String,
+    /// Whom it is for.
+    pub audiences: Vec<String>,
+    /// Its free claims.
+    pub custom: Map<String, Value>,
+}
+
+/// Claims as a token shows them. Its proof is the format's own matter and comes first.
+#[derive(Deserialize)]
+pub(super) struct Shown {
+    sub: String,
+    iss: Option<String>,
+    exp: i64,
+    nbf: Option<i64>,
+    #[serde(default)]
+    aud: Audience,
+    nid: Option<String>,
+    act: Option<String>,
+    #[serde(default)]
+    scp: Vec<String>,
+    meta: Option<Map<String, Value>>,
+    vis: Option<String>,
+    #[serde(default)]
+    acl: Vec<String>,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(untagged)]
+enum Audience {
+    #[default]
+    None,
+    One(String),
+    Many(Vec<String>),
+}
+
+impl Shown {
+    /// Who issued the token, as it says itself.
+    pub fn issuer(&self) -> Option<&str> {
+        self.iss.as_deref()
+    }
+
+    /// Judges claims and the caveats beside them: issuer, network, times, audience, address. What all of them allow is
+    /// the authority.
+    ///
+    /// # Errors
+    /// The first of these that doesn't hold.
+    pub fn judge(
+        self,
+        format: TokenFormat,
+        caveats: &[Caveat],
+        expected: &Expectation<'_>,
+    ) -> Result<Authority, Denial> {
+        let issuer = self.iss.ok_or(Denial::SignatureInvalid)?;
+        let accepted = |issuer: &String| expected.issuers.contains(&issuer.as_str());
+        if !accepted(&issuer) || !caveats.iter().all(|caveat| accepted(&caveat.issuer)) {
+            return Err(Denial::SignatureInvalid);
+        }
+        if self.nid.as_deref().and_then(NetworkId::parse) != Some(expected.network) {
+            return Err(Denial::NotFound);
+        }
+        let starts = caveats.iter().filter_map(|caveat| caveat.starts);
+        let starts = starts.chain(self.nbf.map(Timestamp::from_secs)).max();
+        let expires = caveats.iter().filter_map(|caveat| caveat.expires);
+        let expires = expires.fold(Timestamp::from_secs(self.exp), Timestamp::min);
+        let early = starts.is_some_and(|at| expected.now.plus(expected.clock_skew) < at);
+        if early || expires <= expected.now {
+            return Err(Denial::Expired);
+        }
+        let audiences = match self.aud {
+            Audience::None => vec![],
+            Audience::One(audience) => vec![audience],
+            Audience::Many(audiences) => audiences,
+        };
+        if !expected.audiences.is_empty() && !audiences.iter().any(|one| expected.audiences.contains(one)) {
+            return Err(Denial::AudienceMismatch);
+        }
+        // Claims that we signed but can't read any more: refuse rather than guess.
+        let unreadable = |_| Denial::SignatureInvalid;
+        let addresses = AddressList::parse(&self.acl).map_err(unreadable)?;
+        let addresses = narrowed_addresses(addresses, caveats).ok_or(Denial::AddressNotAllowed)?;
+        if !addresses.allow(expected.client) {
+            return Err(Denial::AddressNotAllowed);
+        }
+        let scopes = Scopes::parse(&self.scp).map_err(unreadable)?;
+        let mut custom = self.rest;
+        custom.retain(|name, _| !RESERVED.contains(&name.as_str()));
+        Ok(Authority {
+            format,
+            key_id: self.sub,
+            actor: self.act.map(|act| ActorId::parse(&act)).transpose().map_err(unreadable)?,
+            scopes: narrowed_scopes(scopes, caveats).ok_or(Denial::SignatureInvalid)?,
+            metadata: self.meta.map(Metadata::new).transpose().map_err(unreadable)?,
+            visibility: match self.vis.as_deref() {
+                None => Visibility::Secret,
+                Some(vis) => Visibility::from_claim(vis).ok_or(Denial::SignatureInvalid)?,
+            },
+            addresses,
+            expires,
+            issuer,
+            audiences,
+            custom,
+        })
+    }
+}
+
+/// What every list allows; None when that is nobody.
+fn narrowed_addresses(granted: AddressList, caveats: &[Caveat]) -> Option<AddressList> {
+    caveats.iter().filter_map(|caveat| caveat.addresses.as_ref()).try_fold(granted, |left, narrower| {
+        // An empty list in a key means everyone. A holder who writes one has named nobody.
+        if narrower.is_empty() { None } else { left.intersection(narrower) }
+    })
+}
+
+/// What every list grants; None when that is more than a list can hold.
+fn narrowed_scopes(granted: Scopes, caveats: &[Caveat]) -> Option<Scopes> {
+    let mut narrower = caveats.iter().filter_map(|caveat| caveat.scopes.as_ref());
+    narrower.try_fold(granted, |left, narrower| left.intersection(narrower))
+}

@@ -1,0 +1,135 @@
+//! What the databases understand differently. All statements are written once, with `$1`, `$2` … in this order.
+
+use sqlx::migrate::Migrator;
+
+/// A kind of database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dialect {
+    Sqlite,
+    Postgres,
+    /// Speaks PostgreSQL's protocol, without its advisory locks.
+    Cockroach,
+    /// MariaDB as well.
+    MySql,
+}
+
+static SQLITE: Migrator = sqlx::migrate!("src/store/migrations/sqlite");
+static POSTGRES: Migrator = sqlx::migrate!("src/store/migrations/postgres");
+static COCKROACH: Migrator = Migrator { locking: false, ..sqlx::migrate!("src/store/migrations/postgres") };
+static MYSQL: Migrator = sqlx::migrate!("src/store/migrations/mysql");
+
+impl Dialect {
+    /// A statement as this database wants it.
+    pub fn statement(self, text: String) -> String {
+        match self {
+            Self::Sqlite | Self::Postgres | Self::Cockroach => text,
+            Self::MySql => with_question_marks(&text),
+        }
+    }
+
+    /// What begins a transaction that is going to write.
+    pub const fn begin(self) -> &'static str {
+        match self {
+            // A deferred transaction that finds the file changed under it can't become a writer any more.
+            Self::Sqlite => "BEGIN IMMEDIATE",
+            Self::Postgres | Self::Cockroach | Self::MySql => "BEGIN",
+        }
+    }
+
+    /// What every connection is told first.
+    pub const fn session(self) -> Option<&'static str> {
+        match self {
+            // FULL: what was acknowledged survives a power cut, not only a crash of this process.
+            Self::Sqlite => {
+                Some("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000;")
+            }
+            Self::Postgres | Self::Cockroach | Self::MySql => None,
+        }
+    }
+
+    /// Compares the column `actor_id` with a text, byte for byte, in one place for a parameter.
+    pub const fn actor_is(self) -> &'static str {
+        match self {
+            Self::Sqlite | Self::Postgres | Self::Cockroach => "actor_id = ",
+            // Its texts are equal whatever spaces they end with.
+            Self::MySql => "CAST(actor_id AS BINARY) = ",
+        }
+    }
+
+    /// How many tables of ours there are.
+    pub const fn count_tables(self) -> &'static str {
+        match self {
+            Self::Sqlite => "SELECT count(*) FROM sqlite_master WHERE type = 'table'",
+            Self::Postgres | Self::Cockroach => {
+                "SELECT count(*) FROM information_schema.tables WHERE table_schema = current_schema()"
+            }
+            Self::MySql => "SELECT count(*) FROM information_schema.tables WHERE table_schema = database()",
+        }
+    }
+
+    /// Its migrations.
+    pub fn migrator(self) -> &'static Migrator {
+        match self {
+            Self::Sqlite => &SQLITE,
+            Self::Postgres => &POSTGRES,
+            Self::Cockroach => &COCKROACH,
+            Self::MySql => &MYSQL,
+        }
+    }
+
+    /// Whether an error means that the transaction had no effect and is to be tried again.
+    pub fn asks_to_retry(self, error: &sqlx::Error) -> bool {
+        let Some(error) = error.as_database_error() else {
+            return false;
+        };
+        let code = error.code().unwrap_or_default();
+        match self {
+            // Its writers wait for each other.
+            Self::Sqlite => false,
+            // Serialization failure, deadlock; and two that made the same row at once: the second sees it next time.
+            Self::Postgres | Self::Cockroach => {
+                matches!(&*code, "40001" | "40P01") || error.is_unique_violation()
+            }
+            // SQLSTATE of a deadlock. A lock wait that timed out is HY000 and no more than slow.
+            Self::MySql => code == "40001" || error.is_unique_violation(),
+        }
+    }
+}
+
+/// `$1`, `$2` … as `?`, which have no numbers: they must stand in order and each once.
+fn with_question_marks(text: &str) -> String {
+    let mut rewritten = String::with_capacity(text.len());
+    let mut parts = text.split('$');
+    rewritten.push_str(parts.next().unwrap_or_default());
+    for (index, part) in (1..).zip(parts) {
+        let after = part.trim_start_matches(|c: char| c.is_ascii_digit());
+        debug_assert_eq!(part[..part.len() - after.len()].parse(), Ok(index), "{text}");
+        rewritten.push('?');
+        rewritten.push_str(after);
+    }
+    rewritten
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn placeholders() {
+        let text = || "SELECT a FROM t WHERE b = $1 AND c IN ($2, $3) LIMIT $4".to_owned();
+        assert_eq!(Dialect::Postgres.statement(text()), text());
+        assert_eq!(Dialect::MySql.statement(text()), "SELECT a FROM t WHERE b = ? AND c IN (?, ?) LIMIT ?");
+        assert_eq!(Dialect::MySql.statement("SELECT 1".to_owned()), "SELECT 1");
+    }
+
+    #[test]
+    fn every_database_has_the_same_versions() {
+        let versions = |dialect: Dialect| {
+            let migrations = dialect.migrator().iter();
+            migrations.map(|migration| (migration.version, migration.description.clone())).collect::<Vec<_>>()
+        };
+        for dialect in [Dialect::Postgres, Dialect::Cockroach, Dialect::MySql] {
+            assert_eq!(versions(dialect), versions(Dialect::Sqlite), "{dialect:?}");
+        }
+    }
+}

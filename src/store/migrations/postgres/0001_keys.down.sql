@@ -1,0 +1,3 @@
+DROP TABLE mutation_log;
+DROP TABLE mutation_counter;
+DROP TABLE api_keys;

@@ -1,0 +1,100 @@
+//! Statements and transactions, as the database at hand wants them.
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use sqlx::any::AnyArguments;
+use sqlx::pool::PoolConnection;
+use sqlx::query::Query;
+use sqlx::{Any, AnyConnection, AssertSqlSafe, Connection, Executor, Transaction};
+
+use super::{Inner, StoreError};
+
+/// How often a transaction is tried that the database asks to repeat.
+const ATTEMPTS: u32 = 8;
+/// The first pause between two attempts; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+
+/// What is done in a transaction.
+pub(super) type Work<'t, T> = BoxFuture<'t, Result<T, StoreError>>;
+
+/// How a transaction is to end.
+pub(super) enum End<T> {
+    /// What it did counts.
+    Commit(T),
+    /// It had nothing to do.
+    Rollback(T),
+}
+
+impl Inner {
+    /// A statement of ours.
+    pub(super) fn query(&self, text: impl Into<String>) -> Query<'static, Any, AnyArguments> {
+        let text = self.dialect.statement(text.into());
+        sqlx::query(AssertSqlSafe(text)).persistent(self.prepares)
+    }
+
+    /// Runs statements that write, as one transaction; again when the database asks for that. `context` is what they
+    /// need to know.
+    pub(super) async fn write<C, T, F>(&self, context: C, work: F) -> Result<T, StoreError>
+    where
+        F: for<'t> Fn(&'t Self, &'t mut Transaction<'static, Any>, &'t C) -> Work<'t, End<T>>,
+    {
+        let mut pause = FIRST_PAUSE;
+        for _ in 1..ATTEMPTS {
+            match self.try_write(&context, &work).await {
+                Err(StoreError::Sql(error)) if self.dialect.asks_to_retry(&error) => {
+                    // Whoever collided waits a different while.
+                    let share = f64::from(self.rng.bytes::<1>()[0]) / 256.0;
+                    tokio::time::sleep(pause.mul_f64(0.5 + share)).await;
+                    pause *= 2;
+                }
+                result => return result,
+            }
+        }
+        self.try_write(&context, &work).await
+    }
+
+    async fn try_write<C, T, F>(&self, context: &C, work: &F) -> Result<T, StoreError>
+    where
+        F: for<'t> Fn(&'t Self, &'t mut Transaction<'static, Any>, &'t C) -> Work<'t, End<T>>,
+    {
+        let mut transaction = self.writers.begin_with(self.dialect.begin()).await?;
+        match work(self, &mut transaction, context).await? {
+            End::Commit(result) => {
+                transaction.commit().await?;
+                Ok(result)
+            }
+            End::Rollback(result) => {
+                transaction.rollback().await?;
+                Ok(result)
+            }
+        }
+    }
+
+    /// Runs statements that only read, on one connection.
+    pub(super) async fn read<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        F: for<'c> FnOnce(&'c mut AnyConnection) -> BoxFuture<'c, Result<T, sqlx::Error>>,
+    {
+        let mut connection: PoolConnection<Any> = self.readers.acquire().await?;
+        if self.prepares {
+            return Ok(work(&mut connection).await?);
+        }
+        // A pooler may give each statement another server; within a transaction it doesn't, not even between the
+        // two messages of one statement.
+        let mut transaction = connection.begin().await?;
+        let result = work(&mut transaction).await?;
+        transaction.commit().await?;
+        Ok(result)
+    }
+
+    /// Locks the row that orders all changes, until the transaction ends: for those that decide by what they count.
+    pub(super) async fn lock_order(
+        &self,
+        transaction: &mut Transaction<'static, Any>,
+    ) -> Result<(), StoreError> {
+        let lock = self.query("UPDATE mutation_counter SET n = n WHERE id = 1");
+        transaction.execute(lock).await?;
+        Ok(())
+    }
+}

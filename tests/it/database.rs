@@ -1,0 +1,97 @@
+//! The database under test: SQLite, or what `$TALOS_TEST_DATABASE` names. `tests/services.py` starts the servers.
+
+use std::process::Command;
+use std::sync::OnceLock;
+
+use sqlx::{AnyConnection, AssertSqlSafe, Connection, Executor};
+
+use crate::python::wanted;
+use crate::support::Must;
+
+/// A server to run the tests against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Server {
+    Postgres,
+    /// PostgreSQL behind PgBouncer in transaction mode.
+    PgBouncer,
+    MariaDb,
+}
+
+/// None for SQLite, which needs no server.
+pub fn server() -> Option<Server> {
+    match std::env::var("TALOS_TEST_DATABASE").as_deref() {
+        Err(_) | Ok("" | "sqlite") => None,
+        Ok("postgres") => Some(Server::Postgres),
+        Ok("pgbouncer") => Some(Server::PgBouncer),
+        Ok("mariadb") => Some(Server::MariaDb),
+        Ok(other) => panic!("TALOS_TEST_DATABASE: {other} is none of sqlite, postgres, pgbouncer, mariadb"),
+    }
+}
+
+impl Server {
+    /// The DSN of a new database with the current schema.
+    pub fn new_database(self) -> String {
+        match self {
+            Self::Postgres | Self::PgBouncer => {
+                static TEMPLATE: OnceLock<String> = OnceLock::new();
+                let postgres = wanted("TALOS_TEST_POSTGRES");
+                let template = TEMPLATE.get_or_init(|| {
+                    let name = new_name();
+                    execute(&format!("{postgres}/postgres"), format!("CREATE DATABASE {name}"));
+                    migrate(&format!("{postgres}/{name}"));
+                    name
+                });
+                let name = new_name();
+                let create = format!("CREATE DATABASE {name} TEMPLATE {template}");
+                execute(&format!("{postgres}/postgres"), create);
+                match self {
+                    Self::PgBouncer => {
+                        format!("{}/{name}?statement_cache_capacity=0", wanted("TALOS_TEST_PGBOUNCER"))
+                    }
+                    _ => format!("{postgres}/{name}"),
+                }
+            }
+            Self::MariaDb => {
+                let (mariadb, name) = (wanted("TALOS_TEST_MARIADB"), new_name());
+                execute(&mariadb, format!("CREATE DATABASE {name}"));
+                let dsn = format!("{mariadb}/{name}");
+                migrate(&dsn);
+                dsn
+            }
+        }
+    }
+}
+
+fn new_name() -> String {
+    format!("t_{}", uuid::Uuid::new_v4().simple())
+}
+
+fn migrate(dsn: &str) {
+    let mut talos = Command::new(env!("CARGO_BIN_EXE_talos"));
+    let output = talos.args(["migrate", "up", "--database", dsn]).output().must("running talos migrate up");
+    assert!(output.status.success(), "talos migrate up: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Runs one statement on a connection and a thread of its own: callers may be in a runtime or not.
+fn execute(url: &str, statement: String) {
+    let url = url.to_owned();
+    let run = async move {
+        sqlx::any::install_default_drivers();
+        let mut connection = AnyConnection::connect(&url).await?;
+        // A template that somebody still looks at can't be copied; that passes.
+        for _ in 0..100 {
+            match connection.execute(AssertSqlSafe(statement.clone())).await {
+                Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some("55006") => {
+                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                }
+                result => return result.map(drop),
+            }
+        }
+        Err(sqlx::Error::WorkerCrashed)
+    };
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.must("a runtime").block_on(run)
+    });
+    thread.join().unwrap_or_else(|_| panic!("a thread for SQL")).must("SQL");
+}
