@@ -104,9 +104,12 @@ fn by_custom_method(
     let own = own.map(closed);
     let custom: Vec<_> = custom.into_iter().map(|(name, methods)| (name, closed(methods))).collect();
     any(move |State(context): State<Context>, id: Result<Path<String>, PathRejection>, request: Request| {
-        let name = id.ok().and_then(|Path(id)| id.rsplit_once(':').map(|(_, name)| name.to_owned()));
-        let chosen = custom.iter().find(|(known, _)| name.as_deref() == Some(*known));
-        let chosen = chosen.map(|(_, methods)| methods).or(own.as_ref()).cloned();
+        // No id has a colon, so what follows one is a custom method, known or not. What isn't text names nothing.
+        let chosen = id.ok().and_then(|Path(id)| match id.rsplit_once(':') {
+            Some((_, name)) => custom.iter().find(|(known, _)| *known == name).map(|(_, methods)| methods),
+            None => own.as_ref(),
+        });
+        let chosen = chosen.cloned();
         answer(chosen, context, request)
     })
 }

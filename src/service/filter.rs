@@ -15,6 +15,10 @@ pub fn parse(text: &str) -> Result<Filter, &'static str> {
     if text.len() > MAX_FILTER {
         return Err("must be 1024 bytes at most");
     }
+    // No actor has any, and not every database can look for a NUL.
+    if text.chars().any(|char| char.is_control() && !char.is_whitespace()) {
+        return Err("must have no control characters");
+    }
     let mut filter = Filter::default();
     let mut rest = text.trim();
     while !rest.is_empty() {

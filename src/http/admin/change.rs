@@ -1,10 +1,10 @@
 //! Changing a key: update, rotate, revoke, delete.
 
-use axum::extract::{Query, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 
-use super::{ActedOn, Answer, KeyPath, PairsQuery, ok};
+use super::{ActedOn, Answer, KeyPath, Pairs, ok};
 use crate::error::ApiError;
 use crate::http::wire::{
     KeyBody, KeyOut, RevokeBody, RotateBody, RotateOut, WrappedImported, WrappedIssued, Wrapper, reason,
@@ -17,7 +17,7 @@ use crate::service::RotateRequest;
 pub async fn update_issued(
     State(context): State<Context>,
     KeyPath(id): KeyPath,
-    query: PairsQuery,
+    Pairs(query): Pairs,
     request: Request,
 ) -> Answer {
     update_key(&context, KeyKind::Issued, &id, query, request).await
@@ -26,7 +26,7 @@ pub async fn update_issued(
 pub async fn update_imported(
     State(context): State<Context>,
     KeyPath(id): KeyPath,
-    query: PairsQuery,
+    Pairs(query): Pairs,
     request: Request,
 ) -> Answer {
     update_key(&context, KeyKind::Imported, &id, query, request).await
@@ -36,11 +36,10 @@ async fn update_key(
     context: &Context,
     kind: KeyKind,
     id: &str,
-    query: PairsQuery,
+    query: Vec<(String, String)>,
     request: Request,
 ) -> Answer {
-    let Query(pairs) = query.map_err(|_| ApiError::field("query", "must be UTF-8"))?;
-    let mask = update_mask(pairs)?;
+    let mask = update_mask(query)?;
     let text = body::read_text(request, body::ADMIN_LIMIT).await?;
     let (fixed, update) = update(&mask, unwrap(kind, &text)?)?;
     let key: Key = context.service.update(NetworkId::SINGLE, kind, id, fixed, update).await?;
