@@ -4,6 +4,7 @@ mod address;
 mod fields;
 mod id;
 mod rate;
+pub mod record;
 mod scope;
 mod status;
 pub mod verdict;

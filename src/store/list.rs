@@ -2,10 +2,11 @@
 
 use futures_util::FutureExt;
 
-use super::row::{COLUMNS, kind_code, read_key};
+use super::row::{COLUMNS, read_key};
 use super::{Store, StoreError};
 use crate::clock::Timestamp;
 use crate::credential::page_token::Cursor;
+use crate::key::record::kind_code;
 use crate::key::{Key, KeyKind, NetworkId, Status};
 
 /// Which keys to list; None means any.

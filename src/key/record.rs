@@ -1,0 +1,156 @@
+//! A key as plain values, the way it is stored: in a row of the database, or in the shared cache.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    ActorId, AddressList, Key, KeyId, KeyKind, KeyName, Metadata, NetworkId, RatePolicy, RateUnit,
+    Revocation, RevocationReason, Scopes, Visibility,
+};
+use crate::clock::Timestamp;
+
+/// The plain values. Times are microseconds since 1970 UTC; what isn't set is None.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the names are those of the columns")]
+pub struct Record {
+    pub network_id: String,
+    pub key_id: String,
+    /// 1 issued, 2 imported.
+    pub kind: i16,
+    pub name: String,
+    pub actor_id: String,
+    /// A JSON list.
+    pub scopes: String,
+    /// A JSON object.
+    pub metadata: Option<String>,
+    /// 1 secret, 2 public.
+    pub visibility: i16,
+    /// A JSON list.
+    pub allowed_cidrs: String,
+    pub rate_quota: Option<i64>,
+    /// Microseconds.
+    pub rate_window: Option<i64>,
+    pub rate_unit: Option<String>,
+    pub created_at: i64,
+    pub updated_at: i64,
+    pub expires_at: Option<i64>,
+    pub superseded_at: Option<i64>,
+    pub revocation_reason: Option<String>,
+    pub revocation_description: Option<String>,
+    pub last_used_at: Option<i64>,
+    pub mutation: i64,
+}
+
+/// The column whose value this program can't have written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unreadable(pub &'static str);
+
+/// The number that stands for a kind of key.
+pub const fn kind_code(kind: KeyKind) -> i16 {
+    match kind {
+        KeyKind::Issued => 1,
+        KeyKind::Imported => 2,
+    }
+}
+
+impl From<&Key> for Record {
+    fn from(key: &Key) -> Self {
+        let revocation = key.revocation.as_ref();
+        Self {
+            network_id: key.network.to_string(),
+            key_id: key.id.to_string(),
+            kind: kind_code(key.id.kind()),
+            name: key.name.as_str().to_owned(),
+            actor_id: key.actor.as_str().to_owned(),
+            scopes: list(key.scopes.iter()),
+            metadata: key.metadata.as_ref().map(|metadata| metadata.json().to_owned()),
+            visibility: match key.visibility {
+                Visibility::Secret => 1,
+                Visibility::Public => 2,
+            },
+            allowed_cidrs: list(key.addresses.iter()),
+            rate_quota: key.rate_policy.map(|policy| policy.quota),
+            rate_window: key.rate_policy.map(|policy| micros(policy.window)),
+            rate_unit: key.rate_policy.map(|policy| policy.unit.name().to_owned()),
+            created_at: key.created.as_micros(),
+            updated_at: key.updated.as_micros(),
+            expires_at: key.expires.map(Timestamp::as_micros),
+            superseded_at: key.superseded.map(Timestamp::as_micros),
+            revocation_reason: revocation.map(|revocation| revocation.reason.name().to_owned()),
+            revocation_description: revocation.and_then(|revocation| revocation.description.clone()),
+            last_used_at: key.last_used.map(Timestamp::as_micros),
+            mutation: i64::try_from(key.mutation).unwrap_or(i64::MAX),
+        }
+    }
+}
+
+impl TryFrom<Record> for Key {
+    type Error = Unreadable;
+
+    fn try_from(record: Record) -> Result<Self, Unreadable> {
+        let kind = match record.kind {
+            1 => KeyKind::Issued,
+            2 => KeyKind::Imported,
+            _ => return Err(Unreadable("kind")),
+        };
+        Ok(Self {
+            network: NetworkId::parse(&record.network_id).ok_or(Unreadable("network_id"))?,
+            id: KeyId::parse(kind, &record.key_id).ok_or(Unreadable("key_id"))?,
+            name: KeyName::parse(&record.name).map_err(|_| Unreadable("name"))?,
+            actor: ActorId::parse(&record.actor_id).map_err(|_| Unreadable("actor_id"))?,
+            scopes: Scopes::parse(&texts(&record.scopes, "scopes")?).map_err(|_| Unreadable("scopes"))?,
+            metadata: match record.metadata {
+                Some(json) => Some(Metadata::from_json(json).ok_or(Unreadable("metadata"))?),
+                None => None,
+            },
+            visibility: match record.visibility {
+                1 => Visibility::Secret,
+                2 => Visibility::Public,
+                _ => return Err(Unreadable("visibility")),
+            },
+            addresses: AddressList::parse(&texts(&record.allowed_cidrs, "allowed_cidrs")?)
+                .map_err(|_| Unreadable("allowed_cidrs"))?,
+            rate_policy: rate_policy(record.rate_quota, record.rate_window, record.rate_unit.as_deref())?,
+            created: Timestamp::from_micros(record.created_at),
+            updated: Timestamp::from_micros(record.updated_at),
+            expires: record.expires_at.map(Timestamp::from_micros),
+            superseded: record.superseded_at.map(Timestamp::from_micros),
+            revocation: match record.revocation_reason {
+                Some(reason) => Some(Revocation {
+                    reason: RevocationReason::from_name(&reason).ok_or(Unreadable("revocation_reason"))?,
+                    description: record.revocation_description,
+                }),
+                None => None,
+            },
+            last_used: record.last_used_at.map(Timestamp::from_micros),
+            mutation: u64::try_from(record.mutation).map_err(|_| Unreadable("mutation"))?,
+        })
+    }
+}
+
+fn rate_policy(
+    quota: Option<i64>,
+    window: Option<i64>,
+    unit: Option<&str>,
+) -> Result<Option<RatePolicy>, Unreadable> {
+    let Some(quota) = quota else {
+        return Ok(None);
+    };
+    let window = window.and_then(|micros| u64::try_from(micros).ok()).ok_or(Unreadable("rate_window"))?;
+    let unit = unit.and_then(RateUnit::from_name).ok_or(Unreadable("rate_unit"))?;
+    let policy = RatePolicy::new(quota, Duration::from_micros(window), unit);
+    policy.map(Some).map_err(|_| Unreadable("rate_quota"))
+}
+
+fn list<T: ToString>(items: impl Iterator<Item = T>) -> String {
+    serde_json::json!(items.map(|item| item.to_string()).collect::<Vec<_>>()).to_string()
+}
+
+fn texts(json: &str, column: &'static str) -> Result<Vec<String>, Unreadable> {
+    serde_json::from_str(json).map_err(|_| Unreadable(column))
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
