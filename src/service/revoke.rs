@@ -100,7 +100,7 @@ impl Service {
             .await;
         match revoked {
             // Noted before it is acknowledged: the very next request here is refused.
-            Ok(Changed::Done { mutation, .. }) => self.freshness.apply(&mutation),
+            Ok(Changed::Done { mutation, .. }) => self.committed(&self.snapshot(), &[mutation]).await,
             // One that another instance revoked may not have been heard of here.
             Ok(Changed::Refused { key, reason: AlreadyRevoked }) => {
                 self.freshness.apply(&Mutation { n: key.mutation, network, key_id: id });

@@ -87,7 +87,7 @@ impl Service {
         };
         let rows = match changed {
             Ok(Changed::Done { rows, mutation }) => {
-                self.freshness.apply(&mutation);
+                self.committed(&settings, &[mutation]).await;
                 *rows
             }
             Ok(Changed::Refused { reason, .. }) => return Err(reason),

@@ -20,8 +20,10 @@ mod upstream;
 // The tests.
 mod admin;
 mod check;
+mod cli;
 mod clients;
 mod edge;
 mod garbage;
 mod life;
 mod planes;
+mod readme;
