@@ -22,6 +22,7 @@ mod upstream;
 mod admin;
 mod check;
 mod cli;
+mod clients;
 mod config;
 mod edge;
 mod garbage;
