@@ -69,6 +69,16 @@ pub struct Service {
     lookups: Flights<Lookup, Fetched>,
 }
 
+/// What stands between a request and the database.
+pub struct Tiers {
+    /// L1.
+    pub memory: Memory,
+    /// L2, if there is one.
+    pub shared: Option<Arc<Shared>>,
+    /// How fresh both are.
+    pub freshness: Arc<Freshness>,
+}
+
 impl Service {
     /// Puts the parts together.
     pub fn new(
@@ -76,12 +86,10 @@ impl Service {
         rng: Rng,
         settings: SettingsHandle,
         store: Store,
-        memory: Memory,
-        shared: Option<Arc<Shared>>,
-        freshness: Freshness,
+        tiers: Tiers,
         uses: Uses,
     ) -> Self {
-        let freshness = Arc::new(freshness);
+        let Tiers { memory, shared, freshness } = tiers;
         Self { clock, rng, settings, store, memory, shared, freshness, uses, lookups: Flights::default() }
     }
 

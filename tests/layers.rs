@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// For each module at the top of `src/`: the modules of ours that it may name.
-const MAY_IMPORT: [(&str, &[&str]); 18] = [
+const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("rng", &[]),
     ("duration", &[]),
@@ -57,11 +57,11 @@ const MAY_IMPORT: [(&str, &[&str]); 18] = [
             "telemetry",
         ],
     ),
-    ("cli", &["app", "config", "credential", "rng", "secret", "settings", "store", "telemetry"]),
+    ("cli", &["app", "config", "credential", "duration", "rng", "secret", "settings", "store", "telemetry"]),
 ];
 
 /// Crates that are somebody's own business.
-const ONLY_IN: [(&str, &[&str]); 10] = [
+const ONLY_IN: &[(&str, &[&str])] = &[
     ("sqlx", &["store"]),
     ("moka", &["cache"]),
     ("redis", &["cache"]),
@@ -69,6 +69,8 @@ const ONLY_IN: [(&str, &[&str]); 10] = [
     ("tonic", &["authz", "app"]),
     ("talos_proto", &["authz"]),
     ("clap", &["cli"]),
+    ("comfy_table", &["cli"]),
+    ("serde_json_path", &["cli"]),
     ("prometheus_client", &["telemetry"]),
     ("notify", &["app"]),
     ("reqwest", &["settings", "cli"]),

@@ -28,7 +28,7 @@ use crate::clock::Clock;
 use crate::config::{CacheType, Config, Consistency, LastUsed, Source};
 use crate::http::{Context, admin_router, metrics_router, public_router};
 use crate::rng::Rng;
-use crate::service::{NotedUses, Service, uses};
+use crate::service::{NotedUses, Service, Tiers, uses};
 use crate::settings::sources::{Documents, Reading};
 use crate::settings::{Settings, SettingsError};
 use crate::store::{Store, StoreError};
@@ -169,9 +169,10 @@ async fn build(config: &Config) -> Result<(Context, Documents, NotedUses), Serve
     let Consistency { lease, grace, .. } = config.consistency;
     let freshness = Freshness::new(clock.clone(), lease, grace, config.cache.ttl);
     let settings = Arc::new(ArcSwap::from_pointee(settings));
+    let tiers = Tiers { memory, shared, freshness: Arc::new(freshness) };
     let (uses, noted_uses) = uses(config.last_used.queue_size);
     let context = Context {
-        service: Arc::new(Service::new(clock, rng, settings, store, memory, shared, freshness, uses)),
+        service: Arc::new(Service::new(clock, rng, settings, store, tiers, uses)),
         metrics: Arc::default(),
         readiness: Arc::default(),
     };
