@@ -57,13 +57,13 @@ EXAMPLES:
         /// The plane to serve alone
         plane: Option<Plane>,
     },
-    Keys(Box<keys::Keys>),
     /// The configuration: check it, show it, describe it
     #[command(after_help = config::EXAMPLES)]
     Config {
         #[command(subcommand)]
         command: config::Command,
     },
+    Keys(Box<keys::Keys>),
     /// JSON Web Keys: make some, or fetch those of a server
     #[command(after_help = jwk::EXAMPLES)]
     Jwk {
@@ -109,10 +109,10 @@ impl Cli {
         let endpoint = self.endpoint.as_deref();
         match self.command {
             Command::Serve { plane } => serve(self.config, plane)?,
-            Command::Config { command } => command.run(self.config)?,
             Command::Keys(keys) => return block_on(keys.run(endpoint))?,
             Command::Jwk { command } => return block_on(command.run(endpoint))?,
             Command::Migrate(migrate) => return block_on(migrate.run(self.config.as_deref()))?,
+            Command::Config { command } => command.run(self.config)?,
             Command::Completions(completions) => completions.run()?,
             Command::Proxy { arguments: _ } => return Err(Failure::unusable(NO_PROXY)),
         }

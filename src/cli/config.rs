@@ -1,12 +1,12 @@
 //! `talos config`: what a configuration says, and whether it is any good, without serving it.
 
-use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use super::exit::Failure;
+use super::output::write_out;
 use super::{Plane, block_on};
 use crate::config::{Config, Loaded, Shown, Source, schema};
 use crate::secret::SecretString;
@@ -16,7 +16,7 @@ use crate::settings::sources::{Documents, Reading, Renewed};
 /// Of `talos config`.
 pub const EXAMPLES: &str = "\
 EXAMPLES:
-  talos config check talos.yaml
+  talos config check
   talos config show --origin
   talos config schema > talos.schema.json";
 
@@ -24,18 +24,20 @@ EXAMPLES:
 pub enum Command {
     /// Check a configuration as `talos serve` would read it, the environment included
     ///
-    /// Prints "ok" and exits with 0, or names every problem on a line of its own and exits with 64.
-    /// What is good but worth a look goes to stderr.
+    /// Prints "ok", or names every problem on a line of its own and exits with 64. What is good but worth a look goes
+    /// to stderr. No HMAC secret is needed.
     #[command(after_help = "\
 EXAMPLES:
+  echo 'cache: {ttl: 1m}' > talos.yaml
   talos config check talos.yaml
-  talos config check --plane authz talos.yaml")]
+  talos config check talos.yaml --plane authz")]
     Check(Check),
     /// Show all settings: defaults, the file and the environment merged, secrets as ***
     #[command(after_help = "\
 EXAMPLES:
-  talos config show
-  talos config show --origin talos.yaml")]
+  echo 'cache: {ttl: 1m}' > talos.yaml
+  talos config show talos.yaml
+  talos config show talos.yaml --origin --format json")]
     Show(Show),
     /// Print the JSON Schema of the file, for editors and pipelines
     #[command(after_help = "\
@@ -80,7 +82,7 @@ impl Command {
         match self {
             Self::Check(options) => options.run(config),
             Self::Show(options) => options.run(config),
-            Self::Schema => print(&format!("{:#}\n", schema())),
+            Self::Schema => write_out(&format!("{:#}\n", schema())),
         }
     }
 }
@@ -117,7 +119,7 @@ impl Check {
         }
         let mut problems = config.unsupported();
         problems.extend(block_on(key_set_problems(&config, self.fetch))?);
-        if problems.is_empty() { print("ok\n") } else { Err(refused(&problems)) }
+        if problems.is_empty() { write_out("ok\n") } else { Err(refused(&problems)) }
     }
 }
 
@@ -164,16 +166,11 @@ impl Show {
             Format::Json => format!("{shown:#}\n"),
             Format::Yaml => serde_norway::to_string(&shown).map_err(Failure::failed)?,
         };
-        print(&text)
+        write_out(&text)
     }
 }
 
 fn by_key(settings: Vec<Shown>) -> Value {
     let entry = |Shown { key, value, origin }| (key.to_owned(), json!({ "value": value, "origin": origin }));
     Value::Object(settings.into_iter().map(entry).collect())
-}
-
-fn print(text: &str) -> Result<(), Failure> {
-    let written = std::io::stdout().write_all(text.as_bytes());
-    written.map_err(|error| Failure::failed(format!("stdout: {error}")))
 }

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::client::Answer;
-use super::config::source;
+use super::config;
 use super::exit::{Failure, Outcome};
 use super::output::{Format, Output, Shown, Table};
 use crate::secret::SecretString;
@@ -113,8 +113,8 @@ fn dsn(argument: Option<SecretString>, file: Option<&Path>) -> Result<SecretStri
     match argument.or_else(from_environment) {
         Some(dsn) => Ok(dsn),
         None => {
-            let source = source(file.map(Path::to_owned))?.without_admin();
-            Ok(source.load().map_err(Failure::unusable)?.config.db.dsn)
+            let loaded = config::source(file.map(Path::to_owned))?.without_admin().load();
+            Ok(loaded.map_err(Failure::unusable)?.config.db.dsn)
         }
     }
 }
