@@ -130,7 +130,8 @@ fn serve(file: Option<PathBuf>, plane: Option<Plane>) -> Result<(), Failure> {
     block_on(app::serve(&config, planes))?.map_err(|error| match error {
         ServeError::Settings(
             SettingsError::NoHmacSecret | SettingsError::KeySet { .. } | SettingsError::KeySource { .. },
-        ) => Failure::unusable(error),
+        )
+        | ServeError::DenyFile(_) => Failure::unusable(error),
         error => Failure::failed(error),
     })
 }

@@ -15,6 +15,8 @@ pub mod verify;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
 pub use derive::{DeriveRequest, Derived};
 pub use last_used::{NotedUses, Uses, uses};
 pub use list::{ListRequest, Listed};
@@ -28,10 +30,20 @@ use crate::cache::freshness::{Freshness, Stamp};
 use crate::cache::memory::Memory;
 use crate::clock::Clock;
 use crate::error::{ApiError, Reason};
+use crate::key::deny::DenyList;
 use crate::key::{Key, KeyId, KeyKind, NetworkId};
 use crate::rng::Rng;
 use crate::settings::{Settings, SettingsHandle};
 use crate::store::{Store, StoreError};
+
+/// What came of a change that is made and can't get lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acknowledged<T> {
+    /// What came of it.
+    pub value: T,
+    /// Its number in the log, when it has one: whoever knows all changes up to there knows this one.
+    pub epoch: Option<u64>,
+}
 
 /// What a lookup in the database found.
 type Fetched = Result<(Option<Arc<Key>>, Stamp), verify::Unavailable>;
@@ -52,6 +64,8 @@ pub struct Service {
     pub freshness: Freshness,
     /// Where uses of keys are noted.
     pub uses: Uses,
+    /// Keys to refuse whatever the database says.
+    pub deny_list: ArcSwap<DenyList>,
     lookups: Flights<(NetworkId, KeyId), Fetched>,
 }
 
@@ -66,12 +80,25 @@ impl Service {
         freshness: Freshness,
         uses: Uses,
     ) -> Self {
-        Self { clock, rng, settings, store, memory, freshness, uses, lookups: Flights::default() }
+        let (deny_list, lookups) = (ArcSwap::default(), Flights::default());
+        Self { clock, rng, settings, store, memory, freshness, uses, deny_list, lookups }
     }
 
     /// The settings for one request, from its beginning to its end.
     pub fn snapshot(&self) -> Arc<Settings> {
         self.settings.load_full()
+    }
+
+    /// Makes sure that what is said from here on takes into account all changes up to number `epoch`.
+    ///
+    /// # Errors
+    /// When they can't be known here at present.
+    pub async fn require_epoch(&self, epoch: u64) -> Result<(), ApiError> {
+        if self.freshness.knows(epoch, &self.store).await.map_err(unavailable)? {
+            return Ok(());
+        }
+        let problem = "the changes up to the number asked for are not known here; try again";
+        Err(ApiError::new(Reason::ServiceUnavailable, problem))
     }
 
     /// One key, as the database has it.

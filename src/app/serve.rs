@@ -15,6 +15,7 @@ use tower::ServiceExt;
 
 use super::background;
 use super::connections::{self, Protocol};
+use super::deny::{self, DenyFileError};
 use super::listeners::{BindError, Listener};
 use super::signals::stop_signal;
 use crate::authz::{Plane, SERVICE_NAME};
@@ -23,10 +24,12 @@ use crate::cache::memory::Memory;
 use crate::clock::Clock;
 use crate::config::{Config, LastUsed};
 use crate::http::{Context, admin_router, metrics_router, public_router};
+use crate::key::deny::DenyList;
 use crate::rng::Rng;
 use crate::service::{NotedUses, Service, uses};
 use crate::settings::{Settings, SettingsError};
 use crate::store::{Store, StoreError};
+use crate::telemetry::status::Process;
 
 /// Which planes to serve. The metrics plane is always among them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +42,14 @@ pub struct Planes {
     pub authz: bool,
 }
 
+impl Planes {
+    fn names(self) -> Vec<&'static str> {
+        let Self { admin, public, authz } = self;
+        let planes = [(admin, "admin"), (public, "public"), (authz, "authz"), (true, "metrics")];
+        planes.into_iter().filter(|(served, _)| *served).map(|(_, name)| name).collect()
+    }
+}
+
 /// Why serving didn't begin, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -48,6 +59,9 @@ pub enum ServeError {
     /// The database can't be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The deny list can't be used.
+    #[error(transparent)]
+    DenyFile(#[from] DenyFileError),
     /// A listener can't be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -64,7 +78,7 @@ pub enum ServeError {
 /// # Errors
 /// When it can't begin, or one of its tasks ends before it is told to.
 pub async fn serve(config: &Config, planes: Planes) -> Result<(), ServeError> {
-    let (context, noted_uses) = build(config).await?;
+    let (context, noted_uses) = build(config, planes).await?;
     let (health, health_server) = tonic_health::server::health_reporter();
     background::set_serving(&health, false).await;
     let stop = CancellationToken::new();
@@ -110,6 +124,12 @@ pub async fn serve(config: &Config, planes: Planes) -> Result<(), ServeError> {
     let mut endless = JoinSet::new();
     endless.spawn(poll);
     endless.spawn(ping);
+    let (service, metrics) = (&context.service, &context.metrics);
+    endless.spawn(background::watch_log(Arc::clone(service), Arc::clone(&context.process)));
+    endless.spawn(background::trim_log(Arc::clone(service), Arc::clone(metrics)));
+    if let Some(path) = &config.consistency.deny_file {
+        endless.spawn(deny::watch(path.clone(), Arc::clone(service), Arc::clone(metrics)));
+    }
 
     tokio::select! {
         signal = stop_signal() => tracing::info!(signal = signal?, "stopping"),
@@ -131,7 +151,7 @@ pub async fn serve(config: &Config, planes: Planes) -> Result<(), ServeError> {
     Ok(())
 }
 
-async fn build(config: &Config) -> Result<(Context, NotedUses), ServeError> {
+async fn build(config: &Config, planes: Planes) -> Result<(Context, NotedUses), ServeError> {
     let (clock, rng) = (Clock::system(), Rng::system());
     let settings = Settings::build(config, 1)?;
     if settings.signing_key().is_none() {
@@ -139,16 +159,20 @@ async fn build(config: &Config) -> Result<(Context, NotedUses), ServeError> {
             "no key signs tokens (credentials.derived_tokens.jwt): upstream gets identity headers alone"
         );
     }
+    let deny_list = match &config.consistency.deny_file {
+        Some(path) => deny::read(path).await?,
+        None => DenyList::default(),
+    };
     let store = Store::open(config.db.dsn.expose(), rng.clone()).await?;
     let memory = Memory::new(config.cache.memory.max_size, config.cache.negative_size, &rng);
     let freshness = Freshness::new(clock.clone(), config.consistency.lease, config.consistency.grace);
     let settings = Arc::new(ArcSwap::from_pointee(settings));
     let (uses, noted_uses) = uses(config.last_used.queue_size);
-    let context = Context {
-        service: Arc::new(Service::new(clock, rng, settings, store, memory, freshness, uses)),
-        metrics: Arc::default(),
-        readiness: Arc::default(),
-    };
+    let process = Arc::new(Process::new(planes.names(), &clock));
+    let service = Service::new(clock, rng, settings, store, memory, freshness, uses);
+    service.deny_list.store(Arc::new(deny_list));
+    let context =
+        Context { service: Arc::new(service), metrics: Arc::default(), readiness: Arc::default(), process };
     Ok((context, noted_uses))
 }
 
