@@ -3,3 +3,4 @@
 pub mod flight;
 pub mod freshness;
 pub mod memory;
+pub mod shared;

@@ -1,6 +1,14 @@
 //! The command line.
 
+mod client;
+mod completions;
+mod exit;
+mod input;
+mod jsonpath;
 mod jwk;
+mod keys;
+mod migrate;
+mod output;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,19 +18,29 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::app::{self, Planes, ServeError};
 use crate::config::{self, Loaded};
 use crate::settings::SettingsError;
-use crate::store::Store;
 use crate::telemetry;
-
-/// Exit code for a command or a configuration that can't be used (EX_USAGE of sysexits.h).
-const UNUSABLE: u8 = 64;
+use exit::{Failure, Outcome};
 
 /// API keys at the Envoy edge: an ext_authz server with admin and public planes.
 #[derive(Parser)]
-#[command(name = "talos", version, about)]
+#[command(name = "talos", version, about, after_help = format!("\
+EXAMPLES:
+  talos serve --config talos.yaml
+  talos keys issue backend --actor user:42 --scopes orders:read
+  printf %s \"$SECRET\" | talos keys verify -
+  talos jwk generate eddsa --jwks -o signing-key.jwks.json
+
+{}", exit::HELP))]
 struct Cli {
     /// The configuration file (YAML); every key can also be set as TALOS_<PATH>
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// For keys and jwk get: base URL of the server [default: $TALOS_ENDPOINT, then http://localhost:4420]
+    ///
+    /// $HTTP_PROXY is not used and redirects are not followed. The certificates that an https:// is checked against are
+    /// the machine's, or those of $SSL_CERT_FILE.
+    #[arg(short, long, global = true, value_name = "URL")]
+    endpoint: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -30,19 +48,30 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Serve all planes, or one of them beside metrics
+    #[command(after_help = "\
+EXAMPLES:
+  talos serve --config talos.yaml
+  talos serve authz --config talos.yaml")]
     Serve {
         /// The plane to serve alone
         plane: Option<Plane>,
     },
-    /// Look after the database's schema
-    Migrate {
-        #[command(subcommand)]
-        command: Migrate,
-    },
-    /// JSON Web Keys
+    Keys(Box<keys::Keys>),
+    /// JSON Web Keys: make some, or fetch those of a server
+    #[command(after_help = jwk::EXAMPLES)]
     Jwk {
         #[command(subcommand)]
         command: jwk::Command,
+    },
+    Migrate(migrate::Migrate),
+    Completions(completions::Completions),
+    /// Has no place here: the authz plane took it
+    #[command(after_help = "\
+EXAMPLES:
+  talos serve authz --config talos.yaml")]
+    Proxy {
+        #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
     },
 }
 
@@ -56,54 +85,37 @@ enum Plane {
     Authz,
 }
 
-#[derive(Subcommand)]
-enum Migrate {
-    /// Bring the schema up to this version's
-    Up {
-        /// The database [default: $DB_DSN, $DSN, then the configuration's db.dsn]
-        #[arg(long, value_name = "DSN")]
-        database: Option<String>,
-    },
-}
-
 /// Runs the command that the process was called with.
 pub fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help and version come this way as well, on stdout and as a success.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { UNUSABLE } else { 0 });
-        }
+        Err(error) => return exit::by_clap(&error),
     };
-    let result = match cli.command {
-        Command::Serve { plane } => serve(cli.config, plane),
-        Command::Migrate { command: Migrate::Up { database } } => migrate_up(cli.config, database),
-        Command::Jwk { command } => command.run().map_err(Failure::failed),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure { code, message }) => {
-            eprintln!("talos: {message}");
-            ExitCode::from(code)
+    match cli.run() {
+        Ok(outcome) => outcome.code(),
+        Err(failure) => failure.report(),
+    }
+}
+
+impl Cli {
+    fn run(self) -> Result<Outcome, Failure> {
+        let endpoint = self.endpoint.as_deref();
+        match self.command {
+            Command::Serve { plane } => serve(self.config, plane)?,
+            Command::Keys(keys) => return block_on(keys.run(endpoint))?,
+            Command::Jwk { command } => return block_on(command.run(endpoint))?,
+            Command::Migrate(migrate) => return block_on(migrate.run(self.config.as_deref()))?,
+            Command::Completions(completions) => completions.run()?,
+            Command::Proxy { arguments: _ } => return Err(Failure::unusable(NO_PROXY)),
         }
+        Ok(Outcome::Done)
     }
 }
 
-struct Failure {
-    code: u8,
-    message: String,
-}
-
-impl Failure {
-    fn failed(error: impl ToString) -> Self {
-        Self { code: 1, message: error.to_string() }
-    }
-
-    fn unusable(error: impl ToString) -> Self {
-        Self { code: UNUSABLE, message: error.to_string() }
-    }
-}
+/// What who comes with `talos proxy` should do.
+const NO_PROXY: &str = "there is no proxy: the authz plane took its place. Run `talos serve authz` beside each Envoy \
+    and point the ext_authz filter at it (README.md, \"Put it behind your Envoy\"): it keeps verified keys in memory and \
+    learns of revocations. A client that verifies over HTTP asks the admin plane, which has a cache of its own.";
 
 fn serve(file: Option<PathBuf>, plane: Option<Plane>) -> Result<(), Failure> {
     let load = match plane {
@@ -134,20 +146,6 @@ fn serve(file: Option<PathBuf>, plane: Option<Plane>) -> Result<(), Failure> {
         | ServeError::DenyFile(_) => Failure::unusable(error),
         error => Failure::failed(error),
     })
-}
-
-fn migrate_up(file: Option<PathBuf>, database: Option<String>) -> Result<(), Failure> {
-    let from_environment = || ["DB_DSN", "DSN"].iter().find_map(|name| std::env::var(name).ok());
-    let dsn = match database.or_else(from_environment) {
-        Some(dsn) => dsn.into(),
-        None => {
-            let loaded = config::load_without_admin(file.as_deref(), std::env::vars());
-            loaded.map_err(Failure::unusable)?.config.db.dsn
-        }
-    };
-    let version = block_on(Store::migrate_up(dsn.expose()))?.map_err(Failure::failed)?;
-    println!("the schema is at version {version}");
-    Ok(())
 }
 
 fn block_on<F: Future>(future: F) -> Result<F::Output, Failure> {

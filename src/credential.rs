@@ -7,6 +7,7 @@ pub mod imported;
 pub mod jwk;
 pub mod jwt;
 pub mod macaroon;
+pub mod new_jwk;
 pub mod page_token;
 pub mod secrets;
 #[cfg(test)]

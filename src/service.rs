@@ -5,6 +5,7 @@ mod derive;
 mod filter;
 mod last_used;
 mod list;
+mod lookup;
 mod mint;
 mod new_key;
 mod revoke;
@@ -28,13 +29,14 @@ pub use update::{Fixed, Update};
 use crate::cache::flight::Flights;
 use crate::cache::freshness::{Freshness, Stamp};
 use crate::cache::memory::Memory;
-use crate::clock::Clock;
+use crate::cache::shared::Shared;
+use crate::clock::{Clock, Timestamp};
 use crate::error::{ApiError, Reason};
 use crate::key::deny::DenyList;
 use crate::key::{Key, KeyId, KeyKind, NetworkId};
 use crate::rng::Rng;
 use crate::settings::{Settings, SettingsHandle};
-use crate::store::{Store, StoreError};
+use crate::store::{Mutation, Store, StoreError};
 
 /// What came of a change that is made and can't get lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,8 +47,18 @@ pub struct Acknowledged<T> {
     pub epoch: Option<u64>,
 }
 
-/// What a lookup in the database found.
-type Fetched = Result<(Option<Arc<Key>>, Stamp), verify::Unavailable>;
+/// What a lookup found: the key, if there is one, up to which change that is known to be true, and when it was read.
+#[derive(Clone)]
+struct Found {
+    key: Option<Arc<Key>>,
+    stamp: Stamp,
+    read: Timestamp,
+}
+
+type Fetched = Result<Found, verify::Unavailable>;
+
+/// What is looked up, and whether L2 may answer.
+type Lookup = (NetworkId, KeyId, bool);
 
 /// The operations and what they work on.
 pub struct Service {
@@ -60,13 +72,15 @@ pub struct Service {
     pub store: Store,
     /// L1.
     pub memory: Memory,
+    /// L2, if there is one.
+    pub shared: Option<Arc<Shared>>,
     /// How fresh what is cached is.
-    pub freshness: Freshness,
+    pub freshness: Arc<Freshness>,
     /// Where uses of keys are noted.
     pub uses: Uses,
     /// Keys to refuse whatever the database says.
     pub deny_list: ArcSwap<DenyList>,
-    lookups: Flights<(NetworkId, KeyId), Fetched>,
+    lookups: Flights<Lookup, Fetched>,
 }
 
 impl Service {
@@ -77,11 +91,12 @@ impl Service {
         settings: SettingsHandle,
         store: Store,
         memory: Memory,
+        shared: Option<Arc<Shared>>,
         freshness: Freshness,
         uses: Uses,
     ) -> Self {
-        let (deny_list, lookups) = (ArcSwap::default(), Flights::default());
-        Self { clock, rng, settings, store, memory, freshness, uses, deny_list, lookups }
+        let (freshness, deny_list, lookups) = (Arc::new(freshness), ArcSwap::default(), Flights::default());
+        Self { clock, rng, settings, store, memory, shared, freshness, uses, deny_list, lookups }
     }
 
     /// The settings for one request, from its beginning to its end.
@@ -99,6 +114,19 @@ impl Service {
         }
         let problem = "the changes up to the number asked for are not known here; try again";
         Err(ApiError::new(Reason::ServiceUnavailable, problem))
+    }
+
+    /// Takes in what has just been committed, before it is acknowledged: the very next request here knows, and the
+    /// others hear of it.
+    async fn committed(&self, settings: &Settings, mutations: &[Mutation]) {
+        for mutation in mutations {
+            self.freshness.apply(mutation);
+        }
+        if let Some(shared) = &self.shared
+            && !mutations.is_empty()
+        {
+            shared.announce(&settings.secrets, mutations).await;
+        }
     }
 
     /// One key, as the database has it.

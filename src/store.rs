@@ -26,6 +26,7 @@ pub use changes::{Changed, Rewrite, Successor};
 pub use keys::{Inserted, Lookup, NewKey, Request};
 pub use last_used::PRECISION;
 pub use list::{Filter, Page};
+pub use migrate::{Step, StepState, Undone};
 pub use mutations::{Logged, Mutation, TRIM_BATCH};
 
 use crate::rng::Rng;
@@ -58,6 +59,20 @@ pub enum StoreError {
         found: i64,
         /// Version of this program.
         known: i64,
+    },
+    /// There is no such version.
+    #[error("this program has no version {version} of the schema; it knows 0 to {known}")]
+    NoSuchVersion {
+        /// The one asked for.
+        version: i64,
+        /// The newest of this program.
+        known: i64,
+    },
+    /// There are keys, and they would be lost.
+    #[error("the database holds {keys} keys, which would be lost")]
+    WouldLoseKeys {
+        /// How many.
+        keys: i64,
     },
     /// Migrating failed.
     #[error("migrating the database: {0}")]
@@ -102,8 +117,16 @@ impl Store {
     }
 
     async fn connect(dsn: &str, rng: Rng) -> Result<Self, StoreError> {
+        Self::connect_as(Dsn::parse(dsn)?, rng).await
+    }
+
+    /// Connects to a database that must be there already.
+    async fn connect_to_old(dsn: &str) -> Result<Self, StoreError> {
+        Self::connect_as(Dsn::parse(dsn)?.of_old(), Rng::system()).await
+    }
+
+    async fn connect_as(dsn: Dsn, rng: Rng) -> Result<Self, StoreError> {
         sqlx::any::install_default_drivers();
-        let dsn = Dsn::parse(dsn)?;
         let options: AnyConnectOptions = dsn.url.parse()?;
         let (writers, readers) = match dsn.dialect {
             Dialect::Sqlite => {

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::authz::SERVICE_NAME;
+use crate::cache::shared::Shared;
 use crate::readiness::Readiness;
 use crate::service::Service;
 use crate::telemetry::metrics::Metrics;
@@ -25,10 +27,12 @@ const TRIM_INTERVAL: Duration = Duration::from_secs(60);
 /// Between two statements that trim it: others want to write, too.
 const TRIM_PAUSE: Duration = Duration::from_millis(50);
 
-/// Polls the log every `interval`, for ever. The authz plane serves from the first poll that succeeds.
+/// Polls the log every `interval`, and at once when `changed` says so, for ever. The authz plane serves from the first
+/// poll that succeeds.
 pub async fn poll(
     service: Arc<Service>,
     interval: Duration,
+    changed: Arc<Notify>,
     health: HealthReporter,
     readiness: Arc<Readiness>,
 ) {
@@ -46,8 +50,17 @@ pub async fn poll(
             set_serving(&health, true).await;
             serving = true;
         }
-        tokio::time::sleep(interval).await;
+        tokio::select! {
+            () = tokio::time::sleep(interval) => {}
+            () = changed.notified() => {}
+        }
     }
+}
+
+/// Keeps in touch with L2, for ever.
+pub async fn share(service: Arc<Service>, shared: Arc<Shared>, changed: Arc<Notify>) {
+    let settings = service.settings.clone();
+    shared.run(&changed, |is_ours| is_ours(&settings.load().secrets)).await;
 }
 
 /// Pings the database, for ever.

@@ -1,5 +1,6 @@
 //! One start for all forms of `serve`: build, bind, serve, drain.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -7,6 +8,7 @@ use axum::Router;
 use axum::body::Body as AxumBody;
 use http::Request;
 use hyper::body::Incoming;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body as TonicBody;
@@ -21,8 +23,9 @@ use super::signals::stop_signal;
 use crate::authz::{Plane, SERVICE_NAME};
 use crate::cache::freshness::Freshness;
 use crate::cache::memory::Memory;
+use crate::cache::shared::{LinkError, RedisSettings, RedisTls, Shared};
 use crate::clock::Clock;
-use crate::config::{Config, LastUsed};
+use crate::config::{CacheType, Config, Consistency, LastUsed};
 use crate::http::{Context, admin_router, metrics_router, public_router};
 use crate::key::deny::DenyList;
 use crate::rng::Rng;
@@ -62,6 +65,9 @@ pub enum ServeError {
     /// The deny list can't be used.
     #[error(transparent)]
     DenyFile(#[from] DenyFileError),
+    /// L2 can't be used as it is configured.
+    #[error(transparent)]
+    Shared(#[from] LinkError),
     /// A listener can't be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -114,7 +120,14 @@ pub async fn serve(config: &Config, planes: Planes) -> Result<(), ServeError> {
         };
     }
     let (service, readiness) = (Arc::clone(&context.service), Arc::clone(&context.readiness));
-    let poll = background::poll(service, config.consistency.poll, health.clone(), Arc::clone(&readiness));
+    let changed = Arc::new(Notify::new());
+    let poll = background::poll(
+        service,
+        config.consistency.poll,
+        Arc::clone(&changed),
+        health.clone(),
+        Arc::clone(&readiness),
+    );
     let ping = background::ping(Arc::clone(&context.service), Arc::clone(&readiness));
     // Outlives the planes: what they noted last is written, too.
     let LastUsed { flush_size, flush_interval, .. } = config.last_used;
@@ -129,6 +142,9 @@ pub async fn serve(config: &Config, planes: Planes) -> Result<(), ServeError> {
     endless.spawn(background::trim_log(Arc::clone(service), Arc::clone(metrics)));
     if let Some(path) = &config.consistency.deny_file {
         endless.spawn(deny::watch(path.clone(), Arc::clone(service), Arc::clone(metrics)));
+    }
+    if let Some(shared) = service.shared.clone() {
+        endless.spawn(background::share(Arc::clone(service), shared, changed));
     }
 
     tokio::select! {
@@ -165,15 +181,54 @@ async fn build(config: &Config, planes: Planes) -> Result<(Context, NotedUses), 
     };
     let store = Store::open(config.db.dsn.expose(), rng.clone()).await?;
     let memory = Memory::new(config.cache.memory.max_size, config.cache.negative_size, &rng);
-    let freshness = Freshness::new(clock.clone(), config.consistency.lease, config.consistency.grace);
+    let shared = redis_settings(config)?.map(|redis| Shared::new(redis, clock.clone())).transpose()?;
+    let shared = shared.map(Arc::new);
+    let Consistency { lease, grace, .. } = config.consistency;
+    let freshness = Freshness::new(clock.clone(), lease, grace, config.cache.ttl);
     let settings = Arc::new(ArcSwap::from_pointee(settings));
     let (uses, noted_uses) = uses(config.last_used.queue_size);
     let process = Arc::new(Process::new(planes.names(), &clock));
-    let service = Service::new(clock, rng, settings, store, memory, freshness, uses);
+    let service = Service::new(clock, rng, settings, store, memory, shared, freshness, uses);
     service.deny_list.store(Arc::new(deny_list));
     let context =
         Context { service: Arc::new(service), metrics: Arc::default(), readiness: Arc::default(), process };
     Ok((context, noted_uses))
+}
+
+/// L2 as the configuration wants it; None when it wants none.
+fn redis_settings(config: &Config) -> Result<Option<RedisSettings>, LinkError> {
+    if config.cache.kind != CacheType::Redis {
+        return Ok(None);
+    }
+    let redis = &config.cache.redis;
+    let read = |path: &Path| {
+        std::fs::read(path).map_err(|error| LinkError::Tls(format!("{}: {error}", path.display())))
+    };
+    let tls = match redis.tls.enabled {
+        Some(true) => {
+            let client = match (&redis.tls.cert_file, &redis.tls.key_file) {
+                (Some(certificate), Some(key)) => {
+                    let key = String::from_utf8(read(key)?)
+                        .map_err(|_| LinkError::Tls("key_file: must be PEM".to_owned()))?;
+                    Some((read(certificate)?, key.into()))
+                }
+                _ => None,
+            };
+            let ca = redis.tls.ca_file.as_deref().map(read).transpose()?;
+            Some(RedisTls { ca, client, server_name: redis.tls.server_name.clone() })
+        }
+        Some(false) | None => None,
+    };
+    Ok(Some(RedisSettings {
+        addrs: redis.addrs.clone(),
+        username: redis.username.clone(),
+        password: redis.password.clone(),
+        db: redis.db,
+        timeout: redis.timeout,
+        check_timeout: redis.check_timeout,
+        tls,
+        plaintext_allowed: redis.tls.enabled == Some(false),
+    }))
 }
 
 async fn bind(config: &Config, planes: Planes) -> Result<Vec<(&'static str, Listener)>, BindError> {

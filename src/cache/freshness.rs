@@ -8,6 +8,8 @@
 //! number of any key in it. Two keys in one slot cost an unneeded look at the database now and then; they never make
 //! a stale answer look fresh, and the table needs no lock, no trimming and no more than half a MiB.
 
+use std::collections::VecDeque;
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -98,6 +100,8 @@ pub struct Freshness {
     clock: Clock,
     /// How long the knowledge of one poll counts.
     lease: Duration,
+    /// How old an entry of the shared cache may be that is still of use: so much of the log is read at the start.
+    look_back: Duration,
     /// How long known keys stay valid after the lease, while the database can't be asked.
     grace: Duration,
     /// For each slot the stamp that an answer must have at least: see [`Stamp::at`].
@@ -116,6 +120,32 @@ pub struct Freshness {
     lapse: AtomicU8,
     /// The newest entry that was read. Held across a poll, so that polls are one after the other.
     seen: Mutex<Option<Logged>>,
+    /// The log's tail, all of it taken in: what others know is compared with it.
+    tail: std::sync::Mutex<Tail>,
+}
+
+/// The newest entries of the log: number and tag, without a gap.
+#[derive(Default)]
+struct Tail(VecDeque<(u64, u128)>);
+
+/// Most entries of the tail; what is stamped with an older one is read from the database again.
+const MAX_TAIL: usize = 1 << 16;
+
+impl Tail {
+    fn push(&mut self, n: u64, tag: u128) {
+        if self.0.len() == MAX_TAIL {
+            self.0.pop_front();
+        }
+        self.0.push_back((n, tag));
+    }
+
+    fn has(&self, n: u64, tag: u128) -> bool {
+        let Some((oldest, _)) = self.0.front() else {
+            return false;
+        };
+        let place = n.checked_sub(*oldest).and_then(|place| usize::try_from(place).ok());
+        place.and_then(|place| self.0.get(place)) == Some(&(n, tag))
+    }
 }
 
 const NOT_TRIED: u8 = 0;
@@ -123,11 +153,12 @@ const POLL_FAILED: u8 = 1;
 
 impl Freshness {
     /// Knows nothing yet: no answer is allowed before the first poll.
-    pub fn new(clock: Clock, lease: Duration, grace: Duration) -> Self {
+    pub fn new(clock: Clock, lease: Duration, grace: Duration, look_back: Duration) -> Self {
         Self {
             clock,
             lease,
             grace,
+            look_back,
             slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
             lineage: AtomicU64::new(0),
             newest: AtomicU64::new(0),
@@ -138,6 +169,7 @@ impl Freshness {
             lease_wall: AtomicI64::new(0),
             lapse: AtomicU8::new(NOT_TRIED),
             seen: Mutex::new(None),
+            tail: std::sync::Mutex::default(),
         }
     }
 
@@ -202,6 +234,18 @@ impl Freshness {
             before: self.slots[usize::from(slot.0)].load(Ordering::Acquire),
             lineage: self.lineage.load(Ordering::Acquire),
         }
+    }
+
+    /// The stamp of a row that another instance read when the log's newest entry was `n`; None unless that is an entry
+    /// of the tail that is known here, as then every later change of its key is known here, too.
+    pub fn shared_stamp(&self, n: u64, tag: u128) -> Option<Stamp> {
+        // Under the lock, so that the lineage is that of the tail.
+        let tail = self.tail();
+        tail.has(n, tag).then(|| Stamp { at: n * 2, lineage: self.lineage.load(Ordering::Acquire) })
+    }
+
+    fn tail(&self) -> std::sync::MutexGuard<'_, Tail> {
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes in a change: nothing older may be said about its key from here on.
@@ -303,9 +347,7 @@ impl Freshness {
                 continue;
             }
             for entry in &tail[1..] {
-                if let Some((network, key_id)) = entry.subject {
-                    self.apply(&Mutation { n: entry.n, network, key_id });
-                }
+                self.take_in(entry);
             }
             match tail.into_iter().next_back() {
                 Some(newest) if newest.n > last.n => {
@@ -322,14 +364,32 @@ impl Freshness {
     async fn begin_history(&self, store: &Store) -> Result<Logged, StoreError> {
         self.lineage.fetch_add(1, Ordering::AcqRel);
         self.polled.store(0, Ordering::Release);
+        self.tail().0.clear();
         for slot in &self.slots {
             slot.store(0, Ordering::Release);
         }
-        let newest = store.newest_mutation().await?.ok_or(StoreError::Corrupt("mutation_log"))?;
+        // Older entries as well: what others put into the shared cache lately is as good as it was.
+        let log = store.newest_mutations(self.clock.now().minus(self.look_back)).await?;
+        let gap = log.windows(2).rposition(|pair| pair[1].n != pair[0].n + 1);
+        let log = &log[gap.map_or(0, |gap| gap + 1)..];
+        let newest = log.last().ok_or(StoreError::Corrupt("mutation_log"))?.clone();
         self.newest.store(newest.n, Ordering::Release);
+        for entry in log {
+            self.take_in(entry);
+        }
+        let tail = self.tail();
         self.lineage.fetch_add(1, Ordering::AcqRel);
+        drop(tail);
         self.polled.store(newest.n, Ordering::Release);
         Ok(newest)
+    }
+
+    fn take_in(&self, entry: &Logged) {
+        // The change before the entry: whoever finds the entry in the tail finds its change taken in.
+        if let Some((network, key_id)) = entry.subject {
+            self.apply(&Mutation { n: entry.n, network, key_id });
+        }
+        self.tail().push(entry.n, entry.tag);
     }
 
     fn extend(&self, boot: BootTime, wall: Timestamp) {
@@ -359,7 +419,7 @@ mod tests {
     async fn the_lease_counts_from_before_the_poll_and_runs_out() {
         let (store, _directory) = store().await;
         let clock = Clock::manual(Timestamp::from_secs(1_000));
-        let freshness = Freshness::new(clock.clone(), LEASE, GRACE);
+        let freshness = Freshness::new(clock.clone(), LEASE, GRACE, LEASE);
         let slot = Slot::of(NetworkId::SINGLE, KeyId::Issued(Uuid::nil()));
         let stamp = freshness.begin(slot).stamp(0);
         assert!(!freshness.allows(slot, stamp), "nothing is known before the first poll");
@@ -384,7 +444,7 @@ mod tests {
     async fn a_change_outdates_what_was_read_before_it() {
         let clock = Clock::manual(Timestamp::from_secs(1_000));
         let (store, _directory) = store().await;
-        let freshness = Freshness::new(clock, LEASE, GRACE);
+        let freshness = Freshness::new(clock, LEASE, GRACE, LEASE);
         freshness.poll(&store).await.unwrap();
         let key_id = KeyId::Issued(Uuid::from_u128(7));
         let slot = Slot::of(NetworkId::SINGLE, key_id);
@@ -400,7 +460,7 @@ mod tests {
     #[tokio::test]
     async fn a_rewritten_history_drops_what_was_known_and_counts_anew() {
         let ((before, _a), (restored, _b)) = (store().await, store().await);
-        let freshness = Freshness::new(Clock::manual(Timestamp::from_secs(1_000)), LEASE, GRACE);
+        let freshness = Freshness::new(Clock::manual(Timestamp::from_secs(1_000)), LEASE, GRACE, LEASE);
         freshness.poll(&before).await.unwrap();
         let key_id = KeyId::Issued(Uuid::from_u128(7));
         let slot = Slot::of(NetworkId::SINGLE, key_id);
@@ -416,7 +476,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_known_without_a_gap_is_what_was_polled() {
         let (store, _directory) = store().await;
-        let freshness = Freshness::new(Clock::manual(Timestamp::from_secs(1_000)), LEASE, GRACE);
+        let freshness = Freshness::new(Clock::manual(Timestamp::from_secs(1_000)), LEASE, GRACE, LEASE);
         let key_id = KeyId::Issued(Uuid::from_u128(7));
         freshness.poll(&store).await.unwrap();
         freshness.apply(&Mutation { n: 9, network: NetworkId::SINGLE, key_id });
@@ -431,7 +491,7 @@ mod tests {
     #[tokio::test]
     async fn those_who_wait_for_a_number_share_one_poll() {
         let (store, _directory) = store().await;
-        let freshness = Freshness::new(Clock::manual(Timestamp::from_secs(1_000)), LEASE, GRACE);
+        let freshness = Freshness::new(Clock::manual(Timestamp::from_secs(1_000)), LEASE, GRACE, LEASE);
         let polling = freshness.seen.lock().await;
         let waiting = futures_util::future::join_all((0..50).map(|_| freshness.knows(9, &store)));
         let (known, ()) = tokio::join!(waiting, async { drop(polling) });
@@ -445,7 +505,7 @@ mod tests {
     #[tokio::test]
     async fn a_doubt_outdates_what_was_read_before_it_and_nothing_after() {
         let (store, _directory) = store().await;
-        let freshness = Freshness::new(Clock::manual(Timestamp::from_secs(1_000)), LEASE, GRACE);
+        let freshness = Freshness::new(Clock::manual(Timestamp::from_secs(1_000)), LEASE, GRACE, LEASE);
         freshness.poll(&store).await.unwrap();
         let key_id = KeyId::Issued(Uuid::from_u128(7));
         let slot = Slot::of(NetworkId::SINGLE, key_id);

@@ -95,14 +95,14 @@ pub struct CacheRedis {
     /// What a Check waits at most. Above 0. Default 10ms.
     #[serde(deserialize_with = "duration::deserialize")]
     pub check_timeout: Duration,
-    /// Connections per address. Above 0. Default 8: ours are multiplexed (Ory's default is 100).
+    /// Of Ory's pool; read so that its files parse. Ours is one connection, multiplexed. Above 0. Default 8.
     pub pool_size: u32,
-    /// Idle connections kept per address. Default 2.
+    /// As `pool_size`. Default 2.
     pub min_idle_conns: u32,
-    /// Idle time after which a connection is closed. Default 5m.
+    /// As `pool_size`. Default 5m.
     #[serde(deserialize_with = "duration::deserialize")]
     pub conn_max_idle_time: Duration,
-    /// Age after which a connection is replaced. Default 30m.
+    /// As `pool_size`. Default 30m.
     #[serde(deserialize_with = "duration::deserialize")]
     pub conn_max_lifetime: Duration,
     /// `cache.redis.tls`.
@@ -131,8 +131,8 @@ impl Default for CacheRedis {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RedisTls {
-    /// Default false.
-    pub enabled: bool,
+    /// Unset means plaintext to a loopback address and an error for any other; `false` is plaintext to anywhere.
+    pub enabled: Option<bool>,
     /// Issuers to trust; unset means the system's.
     #[serde(deserialize_with = "text::optional_path")]
     pub ca_file: Option<PathBuf>,

@@ -2,7 +2,6 @@
 //! effect is worse than one that is missing. A row goes when its feature comes.
 
 use super::authz::CredentialSource;
-use super::cache::{CacheRedis, CacheType};
 use super::model::Config;
 use super::serve::AuthMode;
 
@@ -10,26 +9,6 @@ use super::serve::AuthMode;
 type Row = (&'static str, fn(&Config) -> bool);
 
 const ROWS: &[Row] = &[
-    ("cache.type", |c| c.cache.kind == CacheType::Redis),
-    ("cache.redis.addrs", |c| c.cache.redis.addrs != CacheRedis::default().addrs),
-    ("cache.redis.username", |c| c.cache.redis.username.is_some()),
-    ("cache.redis.password", |c| c.cache.redis.password.is_some()),
-    ("cache.redis.db", |c| c.cache.redis.db != CacheRedis::default().db),
-    ("cache.redis.timeout", |c| c.cache.redis.timeout != CacheRedis::default().timeout),
-    ("cache.redis.check_timeout", |c| c.cache.redis.check_timeout != CacheRedis::default().check_timeout),
-    ("cache.redis.pool_size", |c| c.cache.redis.pool_size != CacheRedis::default().pool_size),
-    ("cache.redis.min_idle_conns", |c| c.cache.redis.min_idle_conns != CacheRedis::default().min_idle_conns),
-    ("cache.redis.conn_max_idle_time", |c| {
-        c.cache.redis.conn_max_idle_time != CacheRedis::default().conn_max_idle_time
-    }),
-    ("cache.redis.conn_max_lifetime", |c| {
-        c.cache.redis.conn_max_lifetime != CacheRedis::default().conn_max_lifetime
-    }),
-    ("cache.redis.tls.enabled", |c| c.cache.redis.tls.enabled),
-    ("cache.redis.tls.ca_file", |c| c.cache.redis.tls.ca_file.is_some()),
-    ("cache.redis.tls.cert_file", |c| c.cache.redis.tls.cert_file.is_some()),
-    ("cache.redis.tls.key_file", |c| c.cache.redis.tls.key_file.is_some()),
-    ("cache.redis.tls.server_name", |c| c.cache.redis.tls.server_name.is_some()),
     ("rate_limit.enabled", |c| c.rate_limit.enabled),
     ("multitenancy.enabled", |c| c.multitenancy.enabled),
     ("tracing.enabled", |c| c.tracing.enabled),
@@ -92,10 +71,10 @@ mod tests {
     #[test]
     fn what_is_not_built_is_named() {
         let mut config = Config::default();
-        config.cache.kind = CacheType::Redis;
+        config.multitenancy.enabled = true;
         config.authz.sources = vec![CredentialSource::Cookie { name: "key".to_owned() }];
         let texts = config.unsupported();
-        let expected = ["cache.type", "authz.sources"]
+        let expected = ["multitenancy.enabled", "authz.sources"]
             .map(|key| format!("{key}: not supported by this version; remove it"));
         assert_eq!(texts, expected);
     }

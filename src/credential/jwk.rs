@@ -1,19 +1,15 @@
-//! JSON Web Keys (RFC 7517): reading a key set, publishing its public half, making new keys.
+//! JSON Web Keys (RFC 7517): reading a key set, publishing its public half.
 
-use aws_lc_rs::encoding::AsDer;
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::rsa::KeySize;
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
+use aws_lc_rs::signature::{Ed25519KeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
 use jsonwebtoken::jwk::{Jwk, ThumbprintHash};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use pkcs1::UintRef;
-use pkcs1::der::{Decode, Encode};
-use serde_json::{Map, Value, json};
+use pkcs1::der::Encode;
+use serde_json::{Value, json};
 use zeroize::Zeroizing;
-
-use crate::rng::Rng;
 
 /// Why a key set or a key in it can't be used. Never quotes key material.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -186,7 +182,7 @@ impl KeySet {
     }
 }
 
-fn published(mut jwk: Value, kid: &str, alg: &str) -> Value {
+pub(super) fn published(mut jwk: Value, kid: &str, alg: &str) -> Value {
     if let Value::Object(members) = &mut jwk {
         members.insert("alg".into(), alg.into());
         members.insert("use".into(), "sig".into());
@@ -195,7 +191,7 @@ fn published(mut jwk: Value, kid: &str, alg: &str) -> Value {
     jwk
 }
 
-fn thumbprint(jwk: &Jwk) -> Option<String> {
+pub(super) fn thumbprint(jwk: &Jwk) -> Option<String> {
     jwk.thumbprint(ThumbprintHash::SHA256).ok()
 }
 
@@ -243,80 +239,14 @@ fn rsa(jwk: &Value) -> Result<Option<Signer>, &'static str> {
     RsaKeyPair::from_der(&der).map(|pair| Some(Signer::Rsa(pair))).map_err(|_| problem)
 }
 
-/// A type of key that can be made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NewKey {
-    /// Ed25519, for EdDSA.
-    Ed25519,
-    /// RSA of that many bits (2048, 3072 or 4096), for RS256.
-    Rsa(u16),
-}
-
-/// Makes a private JWK. `kid` defaults to the RFC 7638 thumbprint.
-///
-/// # Errors
-/// In words, when the size isn't one of the allowed or the machine can't make a key.
-pub fn generate(new: NewKey, kid: Option<&str>, rng: &Rng) -> Result<Map<String, Value>, &'static str> {
-    let unable = "the machine could not make a key";
-    let (mut jwk, alg) = match new {
-        NewKey::Ed25519 => {
-            let seed = Zeroizing::new(rng.bytes::<32>());
-            let pair = Ed25519KeyPair::from_seed_unchecked(&*seed).map_err(|_| unable)?;
-            let x = BASE64URL.encode(pair.public_key().as_ref());
-            let d = BASE64URL.encode(seed.as_slice());
-            (json!({ "kty": "OKP", "crv": "Ed25519", "x": x, "d": d }), "EdDSA")
-        }
-        NewKey::Rsa(bits) => {
-            let size = match bits {
-                2048 => KeySize::Rsa2048,
-                3072 => KeySize::Rsa3072,
-                4096 => KeySize::Rsa4096,
-                _ => return Err("the size of an RSA key must be 2048, 3072 or 4096 bits"),
-            };
-            let pair = RsaKeyPair::generate(size).map_err(|_| unable)?;
-            (rsa_jwk(&pair).ok_or(unable)?, "RS256")
-        }
-    };
-    let parsed = serde_json::from_value(jwk.clone()).map_err(|_| unable)?;
-    let kid = match kid {
-        Some(kid) => kid.to_owned(),
-        None => thumbprint(&parsed).ok_or(unable)?,
-    };
-    jwk = published(jwk, &kid, alg);
-    match jwk {
-        Value::Object(members) => Ok(members),
-        _ => Err(unable),
-    }
-}
-
-fn rsa_jwk(pair: &RsaKeyPair) -> Option<Value> {
-    let pkcs8 = pair.as_der().ok()?;
-    let info = pkcs8::PrivateKeyInfoRef::from_der(pkcs8.as_ref()).ok()?;
-    let key = pkcs1::RsaPrivateKey::from_der(info.private_key.as_bytes()).ok()?;
-    let text = |number: UintRef<'_>| BASE64URL.encode(number.as_bytes());
-    Some(json!({
-        "kty": "RSA",
-        "n": text(key.modulus),
-        "e": text(key.public_exponent),
-        "d": text(key.private_exponent),
-        "p": text(key.prime1),
-        "q": text(key.prime2),
-        "dp": text(key.exponent1),
-        "dq": text(key.exponent2),
-        "qi": text(key.coefficient),
-    }))
-}
-
-/// Takes the private members out of a JWK.
-pub fn without_private(jwk: &mut Map<String, Value>) {
-    for name in RSA_PRIVATE {
-        jwk.remove(name);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::new_jwk::{NewKey, RsaAlgorithm, generate};
     use super::*;
+    use crate::rng::Rng;
+    use serde_json::Map;
+
+    const RSA: NewKey = NewKey::Rsa { bits: 2048, algorithm: RsaAlgorithm::Rs256 };
 
     fn set_of(jwk: Map<String, Value>) -> KeySet {
         let mut set = KeySet::default();
@@ -326,7 +256,7 @@ mod tests {
 
     #[test]
     fn what_is_generated_signs_and_publishes_no_private_member() {
-        for new in [NewKey::Ed25519, NewKey::Rsa(2048)] {
+        for new in [NewKey::Ed25519, RSA] {
             let jwk = generate(new, None, &Rng::system()).unwrap();
             let secret = jwk["d"].as_str().unwrap().to_owned();
             let set = set_of(jwk);

@@ -23,6 +23,7 @@ pub struct HmacSecret {
     keyed: HmacSha256,
     page_key: [u8; 32],
     macaroons: HmacSha256,
+    cache: HmacSha256,
     expires: Option<Timestamp>,
 }
 
@@ -36,6 +37,7 @@ impl HmacSecret {
             keyed: keyed(secret),
             page_key: hmac_sha256(secret, b"talos/pagination/v1/cursor-key"),
             macaroons: keyed(&macaroon_key),
+            cache: keyed(&hmac_sha256(secret, b"talos/cache/v1")),
             expires,
         }
     }
@@ -53,6 +55,11 @@ impl HmacSecret {
     /// An HMAC over nothing yet, which begins the signature of a macaroon.
     pub fn macaroon_mac(&self) -> HmacSha256 {
         self.macaroons.clone()
+    }
+
+    /// An HMAC over nothing yet, for what is put into the shared cache.
+    pub fn cache_mac(&self) -> HmacSha256 {
+        self.cache.clone()
     }
 
     /// When it stops verifying.

@@ -13,7 +13,7 @@ impl Service {
         let id = KeyId::parse(KeyKind::Imported, id).ok_or_else(no_such_key)?;
         match self.store.delete_key(network, id, self.clock.now()).await {
             Ok(Some(mutation)) => {
-                self.freshness.apply(&mutation);
+                self.committed(&self.snapshot(), &[mutation]).await;
                 Ok(Acknowledged { value: (), epoch: Some(mutation.n) })
             }
             Ok(None) => Err(no_such_key()),

@@ -199,12 +199,14 @@ impl Service {
             }
             unavailable(error)
         })?;
+        let logged = inserted.iter().filter_map(|inserted| match inserted {
+            Inserted::Created(mutation) => *mutation,
+            _ => None,
+        });
+        self.committed(settings, &logged.collect::<Vec<_>>()).await;
         let result = |(mut key, inserted): (Key, Inserted)| match inserted {
             Inserted::Created(mutation) => {
-                if let Some(mutation) = mutation {
-                    key.mutation = mutation.n;
-                    self.freshness.apply(&mutation);
-                }
+                key.mutation = mutation.map_or(0, |mutation| mutation.n);
                 Ok((key, true))
             }
             Inserted::Repeated(earlier) => Ok((*earlier, false)),

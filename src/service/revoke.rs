@@ -98,11 +98,16 @@ impl Service {
                 }
             })
             .await;
-        let mutation = match revoked {
-            Ok(Changed::Done { mutation, .. }) => mutation,
+        let epoch = match revoked {
+            // Noted before it is acknowledged: the very next request here is refused.
+            Ok(Changed::Done { mutation, .. }) => {
+                self.committed(&self.snapshot(), &[mutation]).await;
+                mutation.n
+            }
             // One that another instance revoked may not have been heard of here.
             Ok(Changed::Refused { key, reason: AlreadyRevoked }) => {
-                Mutation { n: key.mutation, network, key_id: id }
+                self.freshness.apply(&Mutation { n: key.mutation, network, key_id: id });
+                key.mutation
             }
             Ok(Changed::NoSuchKey | Changed::QuotaExceeded) => return Err(no_such_key()),
             Err(error) => {
@@ -110,9 +115,7 @@ impl Service {
                 return Err(unavailable(error));
             }
         };
-        // Noted before it is acknowledged: the very next request here is refused.
-        self.freshness.apply(&mutation);
-        Ok(Acknowledged { value: (), epoch: Some(mutation.n) })
+        Ok(Acknowledged { value: (), epoch: Some(epoch) })
     }
 }
 

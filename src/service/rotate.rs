@@ -87,7 +87,7 @@ impl Service {
         };
         let (rows, epoch) = match changed {
             Ok(Changed::Done { rows, mutation }) => {
-                self.freshness.apply(&mutation);
+                self.committed(&settings, &[mutation]).await;
                 (*rows, mutation.n)
             }
             Ok(Changed::Refused { reason, .. }) => return Err(reason),

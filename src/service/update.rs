@@ -1,5 +1,7 @@
 //! Changing what a key is, without changing its secret.
 
+use std::sync::Arc;
+
 use super::upstream::check_headers_fit;
 use super::{Acknowledged, Service, no_such_key, unavailable};
 use crate::error::{ApiError, Reason};
@@ -102,18 +104,19 @@ impl Service {
         }
         let id = KeyId::parse(kind, id).ok_or_else(no_such_key)?;
         let (settings, rng, now) = (self.snapshot(), self.rng.clone(), self.clock.now());
-        let changed = self
-            .store
-            .change_key(network, id, now, move |key| {
+        let rewrite = {
+            let settings = Arc::clone(&settings);
+            move |key: &Key| {
                 fixed.check(key)?;
                 let key = Key { updated: now, ..update.apply(key) };
                 check_headers_fit(&settings, &rng, &key)?;
                 Ok(Rewrite { key, successor: None })
-            })
-            .await;
+            }
+        };
+        let changed = self.store.change_key(network, id, now, rewrite).await;
         match changed {
             Ok(Changed::Done { rows, mutation }) => {
-                self.freshness.apply(&mutation);
+                self.committed(&settings, &[mutation]).await;
                 Ok(Acknowledged { value: rows.key, epoch: Some(mutation.n) })
             }
             Ok(Changed::Refused { reason, .. }) => Err(reason),

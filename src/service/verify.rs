@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{Fetched, Service, unavailable};
+use super::lookup::Tiers;
+use super::{Found, Service};
 use crate::cache::freshness::{Mode, Slot};
 use crate::cache::memory::{Answers, Entry, Index, LastUse, Unknown};
 use crate::clock::Timestamp;
@@ -206,7 +207,8 @@ impl Service {
         if reads && let Some(verdict) = self.recall(settings, &index, proven, now, attempt.client) {
             return Ok(Verification { verdict, cache: CacheResult::Hit });
         }
-        let (key, stamp) = self.fetch(attempt.network, proven.key_id).await?;
+        let tiers = Tiers { read_shared: reads, write_shared: writes };
+        let Found { key, stamp, read } = self.fetch(settings, attempt.network, proven.key_id, tiers).await?;
         let slot = Slot::of(attempt.network, proven.key_id);
         let now = self.clock.now();
         let verdict = match key {
@@ -218,7 +220,7 @@ impl Service {
                     stamp,
                     slot,
                     generation: settings.generation,
-                    soft_expiry: now.plus(settings.cache_ttl),
+                    soft_expiry: read.plus(settings.cache_ttl),
                     hard_expiry,
                     last_use,
                     answers: Answers::default(),
@@ -298,34 +300,6 @@ impl Service {
     /// Whether the operator's own list refuses the key. It needs no database.
     fn denies(&self, key_id: &KeyId) -> bool {
         self.deny_list.load().denies(key_id)
-    }
-
-    /// Reads a row from the database, sharing the lookup with whoever wants the same.
-    async fn fetch(&self, network: NetworkId, key_id: KeyId) -> Fetched {
-        if self.freshness.mode() != Mode::Fresh {
-            // A poll has just failed: asking would only wait for the same failure.
-            return Err(Unavailable);
-        }
-        let slot = Slot::of(network, key_id);
-        // A lookup that was under way when the key changed may have missed it: it is repeated once.
-        for _ in 0..2 {
-            let fetched = self.lookups.join((network, key_id), || {
-                let pending = self.freshness.begin(slot);
-                let store = self.store.clone();
-                async move {
-                    let found = store.find_key(network, key_id).await.map_err(|error| {
-                        unavailable(error);
-                        Unavailable
-                    })?;
-                    Ok((found.key.map(Arc::new), pending.stamp(found.counter)))
-                }
-            });
-            let (key, stamp) = fetched.await.unwrap_or(Err(Unavailable))?;
-            if self.freshness.allows(slot, stamp) {
-                return Ok((key, stamp));
-            }
-        }
-        Err(Unavailable)
     }
 }
 

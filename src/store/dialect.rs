@@ -67,6 +67,21 @@ impl Dialect {
         }
     }
 
+    /// How many tables of ours have that name.
+    pub const fn count_named(self) -> &'static str {
+        match self {
+            Self::Sqlite => "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = $1",
+            Self::Postgres | Self::Cockroach => {
+                "SELECT count(*) FROM information_schema.tables WHERE table_schema = current_schema() \
+                 AND table_name = $1"
+            }
+            Self::MySql => {
+                "SELECT count(*) FROM information_schema.tables WHERE table_schema = database() \
+                 AND table_name = $1"
+            }
+        }
+    }
+
     /// Its migrations.
     pub fn migrator(self) -> &'static Migrator {
         match self {

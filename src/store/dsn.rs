@@ -70,6 +70,14 @@ impl Dsn {
         Ok(parsed)
     }
 
+    /// The same database; an SQLite file is not made when it isn't there.
+    pub fn of_old(mut self) -> Self {
+        if self.dialect == Dialect::Sqlite {
+            self.url = self.url.replacen("?mode=rwc", "?mode=rw", 1);
+        }
+        self
+    }
+
     /// Takes a parameter that is ours.
     fn take(&mut self, name: &str, value: &str) -> Result<bool, StoreError> {
         match name {

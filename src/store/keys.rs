@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use futures_util::FutureExt;
 use sqlx::{Any, Row, Transaction};
 
-use super::mutations::log_mutation;
+use super::mutations::{log_mutation, read_tag};
 use super::row::{COLUMNS, bind_key, read_key};
 use super::transaction::End;
 use super::{Inner, Mutation, Store, StoreError};
@@ -51,6 +51,8 @@ pub enum Inserted {
 pub struct Lookup {
     /// The log's newest number at that moment.
     pub counter: u64,
+    /// The tag of that entry of the log.
+    pub tag: u128,
     /// The key, if there is one.
     pub key: Option<Key>,
 }
@@ -216,7 +218,7 @@ async fn find_key(inner: Arc<Inner>, network: NetworkId, id: KeyId) -> Result<Lo
     // One statement, so that the number and the row are of one moment: a number read after the row would vouch for
     // more than the row knows.
     let find = format!(
-        "SELECT counter.n AS counter_n, {COLUMNS} FROM mutation_counter counter \
+        "SELECT counter.n AS counter_n, (SELECT tag FROM mutation_log WHERE n = counter.n) AS counter_tag, {COLUMNS} FROM mutation_counter counter \
          LEFT JOIN api_keys ON network_id = $1 AND key_id = $2 WHERE counter.id = 1"
     );
     let find = inner.query(find).bind(network.to_string()).bind(id.to_string());
@@ -225,6 +227,7 @@ async fn find_key(inner: Arc<Inner>, network: NetworkId, id: KeyId) -> Result<Lo
     let found = row.try_get::<Option<String>, _>("key_id")?.is_some();
     Ok(Lookup {
         counter: u64::try_from(counter).map_err(|_| StoreError::Corrupt("counter_n"))?,
+        tag: read_tag(&row.try_get::<String, _>("counter_tag")?)?,
         key: found.then(|| read_key(&row)).transpose()?,
     })
 }

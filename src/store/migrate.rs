@@ -1,11 +1,62 @@
 //! The schema and its versions.
 
 use futures_util::FutureExt;
-use sqlx::Row;
+use sqlx::migrate::{Migrate, Migration, MigrationType};
+use sqlx::{AnyConnection, Row};
 
 use super::dialect::Dialect;
 use super::{Store, StoreError};
 use crate::rng::Rng;
+
+/// Where the migrator keeps its own record.
+const RECORD: &str = "_sqlx_migrations";
+
+/// One step of the schema.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// Its number.
+    pub version: i64,
+    /// What it is called; empty when this program doesn't know it.
+    pub name: String,
+    /// Whether it was made.
+    pub state: StepState,
+}
+
+/// How far a step has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StepState {
+    /// The database doesn't have it yet.
+    Pending,
+    /// The database has it.
+    Applied,
+    /// It failed midway: somebody must look.
+    Dirty,
+    /// The database has it, and this program doesn't know it.
+    Unknown,
+}
+
+impl StepState {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Applied => "applied",
+            Self::Dirty => "dirty",
+            Self::Unknown => "unknown to this program",
+        }
+    }
+}
+
+/// A step that was taken back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Undone {
+    /// Its number.
+    pub version: i64,
+    /// What it is called.
+    pub name: String,
+    /// The statements that took something away.
+    pub drops: Vec<String>,
+}
 
 impl Store {
     /// Brings the database at `dsn` to this program's schema; gives its version.
@@ -18,6 +69,70 @@ impl Store {
         let version = store.version().await?;
         store.close().await;
         Ok(version)
+    }
+
+    /// Takes back the last `steps` steps of the database at `dsn`, each in a transaction of its own where the database
+    /// has such for tables (MySQL doesn't).
+    ///
+    /// # Errors
+    /// When the database can't be reached, is dirty or newer, a migration fails, or (unless `lose_keys`) there are
+    /// keys, which would be lost with their tables and columns.
+    pub async fn migrate_down(dsn: &str, steps: usize, lose_keys: bool) -> Result<Vec<Undone>, StoreError> {
+        let store = Self::connect_to_old(dsn).await?;
+        let mut applied = store.steps().await?;
+        applied.retain(|step| step.state != StepState::Pending);
+        let stays = applied.len().saturating_sub(steps);
+        let undo = applied.split_off(stays);
+        if undo.is_empty() {
+            store.close().await;
+            return Ok(vec![]);
+        }
+        let keys = store.key_count().await?;
+        if keys > 0 && !lose_keys {
+            return Err(StoreError::WouldLoseKeys { keys });
+        }
+        let target = applied.last().map_or(0, |step| step.version);
+        store.0.dialect.migrator().undo(&store.0.writers, target).await?;
+        let undone = undo.into_iter().rev().map(|step| Undone {
+            version: step.version,
+            name: step.name,
+            drops: drops(store.0.dialect, step.version),
+        });
+        let undone = undone.collect();
+        store.close().await;
+        Ok(undone)
+    }
+
+    /// Every step, those of the database and those of this program, by number.
+    ///
+    /// # Errors
+    /// When the database can't be reached.
+    pub async fn migrations(dsn: &str) -> Result<Vec<Step>, StoreError> {
+        let store = Self::connect_to_old(dsn).await?;
+        let steps = store.steps().await?;
+        store.close().await;
+        Ok(steps)
+    }
+
+    /// Has the record say that the schema is at `version`, clean, whatever it really is. 0 is before the first step.
+    ///
+    /// # Errors
+    /// When the database can't be reached, or this program has no such version.
+    pub async fn migrate_force(dsn: &str, version: i64) -> Result<(), StoreError> {
+        let store = Self::connect_to_old(dsn).await?;
+        if version != 0 && !steps_up(store.0.dialect).any(|step| step.version == version) {
+            return Err(StoreError::NoSuchVersion { version, known: store.known() });
+        }
+        store.0.writers.acquire().await?.ensure_migrations_table(RECORD).await?;
+        let mut transaction = store.0.writers.begin_with(store.0.dialect.begin()).await?;
+        store.0.query("DELETE FROM _sqlx_migrations").execute(&mut *transaction).await?;
+        for step in steps_up(store.0.dialect).filter(|step| step.version <= version) {
+            let connection: &mut AnyConnection = &mut transaction;
+            connection.skip(RECORD, step).await?;
+        }
+        transaction.commit().await?;
+        store.close().await;
+        Ok(())
     }
 
     /// Migrates an SQLite file that has no table at all. Other databases are migrated when somebody says so.
@@ -43,14 +158,57 @@ impl Store {
         }
     }
 
+    async fn steps(&self) -> Result<Vec<Step>, StoreError> {
+        let mut steps: Vec<Step> = steps_up(self.0.dialect)
+            .map(|step| Step {
+                version: step.version,
+                name: step.description.to_string(),
+                state: StepState::Pending,
+            })
+            .collect();
+        if !self.has_table(RECORD).await? {
+            return Ok(steps);
+        }
+        let record =
+            self.0.query("SELECT version, CASE WHEN success THEN 1 ELSE 0 END FROM _sqlx_migrations");
+        for row in self.0.read(|connection| record.fetch_all(connection).boxed()).await? {
+            let (version, success): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+            let known = steps.iter_mut().find(|step| step.version == version);
+            let state = match (success, &known) {
+                (0, _) => StepState::Dirty,
+                (_, Some(_)) => StepState::Applied,
+                (_, None) => StepState::Unknown,
+            };
+            match known {
+                Some(step) => step.state = state,
+                None => steps.push(Step { version, name: String::new(), state }),
+            }
+        }
+        steps.sort_by_key(|step| step.version);
+        Ok(steps)
+    }
+
+    async fn key_count(&self) -> Result<i64, StoreError> {
+        if !self.has_table("api_keys").await? {
+            return Ok(0);
+        }
+        self.number("SELECT count(*) FROM api_keys").await
+    }
+
     async fn table_count(&self) -> Result<i64, StoreError> {
         self.number(self.0.dialect.count_tables()).await
+    }
+
+    async fn has_table(&self, name: &'static str) -> Result<bool, StoreError> {
+        let query = self.0.query(self.0.dialect.count_named()).bind(name);
+        let row = self.0.read(|connection| query.fetch_one(connection).boxed()).await?;
+        Ok(row.try_get::<i64, _>(0)? > 0)
     }
 
     /// The schema's version; 0 when there is none.
     async fn version(&self) -> Result<i64, StoreError> {
         let version = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success";
-        if self.table_count().await? == 0 {
+        if !self.has_table(RECORD).await? {
             return Ok(0);
         }
         self.number(version).await
@@ -58,7 +216,7 @@ impl Store {
 
     /// The newest version that this program knows.
     fn known(&self) -> i64 {
-        self.0.dialect.migrator().iter().map(|migration| migration.version).max().unwrap_or(0)
+        steps_up(self.0.dialect).map(|step| step.version).max().unwrap_or(0)
     }
 
     async fn number(&self, query: &'static str) -> Result<i64, StoreError> {
@@ -66,4 +224,25 @@ impl Store {
         let row = self.0.read(|connection| query.fetch_one(connection).boxed()).await?;
         Ok(row.try_get(0)?)
     }
+}
+
+/// The steps of this program, each once.
+fn steps_up(dialect: Dialect) -> impl Iterator<Item = &'static Migration> {
+    let all = dialect.migrator().iter();
+    all.filter(|step| !matches!(step.migration_type, MigrationType::ReversibleDown))
+}
+
+/// What taking a step back takes away, as its statements say it.
+fn drops(dialect: Dialect, version: i64) -> Vec<String> {
+    let is_it = |step: &&Migration| {
+        step.version == version && matches!(step.migration_type, MigrationType::ReversibleDown)
+    };
+    let Some(down) = dialect.migrator().iter().find(is_it) else {
+        return vec![];
+    };
+    let statements = down.sql.as_str().split(';').map(|statement| {
+        let lines = statement.lines().map(|line| line.split("--").next().unwrap_or_default());
+        lines.flat_map(str::split_whitespace).collect::<Vec<_>>().join(" ")
+    });
+    statements.filter(|statement| statement.to_ascii_uppercase().contains("DROP ")).collect()
 }

@@ -29,23 +29,32 @@ pub struct Mutation {
 pub struct Logged {
     /// Its number.
     pub n: u64,
-    /// A random text: the same number with another tag is another history.
-    pub tag: String,
+    /// Random: the same number with another tag is another history.
+    pub tag: u128,
     /// What changed; None for the entry with which the log begins.
     pub subject: Option<(NetworkId, KeyId)>,
 }
 
 impl Store {
-    /// The newest entry of the log.
+    /// The log's newest entries: those from `since` on, by the clocks of those who wrote them, and at least the last
+    /// one; in order, 10,000 at most.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn newest_mutation(&self) -> Result<Option<Logged>, StoreError> {
-        let newest = "SELECT n, tag, network_id, key_id FROM mutation_log ORDER BY n DESC LIMIT 1";
+    pub async fn newest_mutations(&self, since: Timestamp) -> Result<Vec<Logged>, StoreError> {
+        let newest = "SELECT n, tag, network_id, key_id, at FROM mutation_log ORDER BY n DESC LIMIT $1";
         self.run(async move |inner| {
-            let newest = inner.query(newest);
-            let row = inner.read(|connection| newest.fetch_optional(connection).boxed()).await?;
-            row.map(|row| read(&row)).transpose()
+            let newest = inner.query(newest).bind(BATCH);
+            let rows = inner.read(|connection| newest.fetch_all(connection).boxed()).await?;
+            let mut log = vec![];
+            for row in &rows {
+                if !log.is_empty() && row.try_get::<i64, _>("at")? < since.as_micros() {
+                    break;
+                }
+                log.push(read(row)?);
+            }
+            log.reverse();
+            Ok(log)
         })
         .await
     }
@@ -115,9 +124,14 @@ fn read(row: &sqlx::any::AnyRow) -> Result<Logged, StoreError> {
     let key_id = KeyId::parse_any(&row.try_get::<String, _>("key_id")?);
     Ok(Logged {
         n: u64::try_from(n).map_err(|_| StoreError::Corrupt("n"))?,
-        tag: row.try_get("tag")?,
+        tag: read_tag(&row.try_get::<String, _>("tag")?)?,
         subject: network.zip(key_id),
     })
+}
+
+/// A tag from its hex digits.
+pub(super) fn read_tag(digits: &str) -> Result<u128, StoreError> {
+    u128::from_str_radix(digits, 16).map_err(|_| StoreError::Corrupt("tag"))
 }
 
 /// Gives the change its number and logs it, inside the transaction that makes it. Incrementing the one row takes its

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::metrics::Metrics;
 use crate::cache::freshness::Mode;
+use crate::cache::shared::BreakerState;
 use crate::clock::{BootTime, Clock};
 use crate::readiness::Readiness;
 use crate::service::Service;
@@ -65,7 +66,7 @@ pub struct Status {
     pub database: Database,
     /// L1.
     pub cache: Cache,
-    /// What Redis's circuit breaker says.
+    /// What Redis's circuit breaker says: `closed` lets everything through; `none` without Redis.
     pub breaker: &'static str,
     /// The operator's own list.
     pub deny_list: DenyList,
@@ -203,7 +204,7 @@ impl Status {
                 misses,
                 hit_ratio: (hits + misses > 0).then(|| hits as f64 / (hits + misses) as f64),
             },
-            breaker: breaker().unwrap_or("none"),
+            breaker: breaker(service).unwrap_or("none"),
             deny_list: DenyList {
                 keys: service.deny_list.load().len() as u64,
                 current: metrics.is_deny_file_good(),
@@ -245,6 +246,9 @@ impl Status {
                 deny_list.keys
             ));
         }
+        if matches!(self.breaker, "open" | "half-open") {
+            problems.push("Redis fails: the database answers in its place".to_owned());
+        }
         if database.idle_connections == 0 && database.connections >= database.max_connections {
             problems.push(format!("all {} connections to the database are in use", database.connections));
         }
@@ -253,6 +257,11 @@ impl Status {
 }
 
 /// The state of Redis's circuit breaker; None without Redis.
-const fn breaker() -> Option<&'static str> {
-    None
+fn breaker(service: &Service) -> Option<&'static str> {
+    let shared = service.shared.as_ref()?;
+    Some(match shared.breaker() {
+        BreakerState::Closed => "closed",
+        BreakerState::HalfOpen => "half-open",
+        BreakerState::Open => "open",
+    })
 }

@@ -20,7 +20,9 @@ mod upstream;
 // The tests.
 mod admin;
 mod check;
+mod cli;
 mod edge;
 mod garbage;
 mod life;
 mod planes;
+mod readme;

@@ -95,7 +95,14 @@ impl Setup {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_talos"));
+        let mut command = self.program(env!("CARGO_BIN_EXE_talos"));
+        command.args(arguments);
+        command
+    }
+
+    /// A program with the environment of this setup, in its directory.
+    pub fn program(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
             let ours = name.to_string_lossy();
             if ours.starts_with("TALOS_") || ours == "DSN" || ours == "DB_DSN" {
@@ -108,7 +115,7 @@ impl Setup {
                 None => command.env_remove(name),
             };
         }
-        command.args(arguments).current_dir(self.dir.path());
+        command.current_dir(self.dir.path());
         command
     }
 

@@ -1,0 +1,239 @@
+//! What comes in from the command line and from stdin, checked before anything is sent.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use clap::ValueEnum;
+use serde_json::{Map, Value};
+use zeroize::Zeroizing;
+
+use super::exit::Failure;
+use crate::duration::{self, DurationError};
+use crate::secret::SecretString;
+
+/// Why a credential is better read from stdin, for `--help`.
+pub const STDIN_HELP: &str = "\
+A credential given as `-` is read from stdin (one newline at its end is not part of it). That is better than an
+argument, which every user of the machine sees in the list of processes and the shell keeps in its history.";
+
+/// Most bytes of one credential: more than the server takes.
+const MAX_CREDENTIAL: u64 = 64 * 1024;
+/// Most bytes of a batch: more than the server takes.
+const MAX_BATCH: u64 = 16 * 1024 * 1024;
+
+/// The id of a key. It becomes part of a path (which proxies log), so nothing else gets there: no secret given by
+/// mistake, no slash. Not a parser of clap's, as that would repeat the text.
+///
+/// # Errors
+/// When it can't be an id.
+pub fn key_id(text: &str) -> Result<&str, Failure> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    if (1..=128).contains(&text.len()) && text.bytes().all(fits) {
+        Ok(text)
+    } else {
+        Err(Failure::unusable("KEY_ID: an id has letters, digits and hyphens only (a key's secret is no id)"))
+    }
+}
+
+/// A duration in all forms that the API knows, in the one that it sends.
+///
+/// # Errors
+/// When it is none.
+pub fn span(text: &str) -> Result<String, DurationError> {
+    duration::parse(text).map(duration::to_proto)
+}
+
+/// A JSON object.
+///
+/// # Errors
+/// When it is none.
+pub fn object(text: &str) -> Result<Map<String, Value>, &'static str> {
+    serde_json::from_str(text).map_err(|_| "must be a JSON object such as {\"team\":\"blue\"}")
+}
+
+/// The items of a list without empty ones: `--scopes ""` is the empty list.
+pub fn items(list: &[String]) -> Vec<&str> {
+    list.iter().map(|item| item.trim()).filter(|item| !item.is_empty()).collect()
+}
+
+/// Why a key is revoked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reason(&'static str);
+
+impl Reason {
+    const NAMES: [&str; 5] = [
+        "REVOCATION_REASON_UNSPECIFIED",
+        "REVOCATION_REASON_KEY_COMPROMISE",
+        "REVOCATION_REASON_AFFILIATION_CHANGED",
+        "REVOCATION_REASON_SUPERSEDED",
+        "REVOCATION_REASON_PRIVILEGE_WITHDRAWN",
+    ];
+
+    /// Reads one: `key_compromise`, `key-compromise`, or the API's own name.
+    ///
+    /// # Errors
+    /// When there is no such reason.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        let wanted = text.to_ascii_uppercase().replace('-', "_");
+        let named =
+            |name: &&&str| **name == wanted || name.strip_prefix("REVOCATION_REASON_") == Some(&wanted);
+        let known = "must be key_compromise, affiliation_changed, superseded or privilege_withdrawn";
+        Self::NAMES.iter().find(named).map(|name| Self(name)).ok_or(known)
+    }
+
+    /// The API's name.
+    pub const fn name(self) -> &'static str {
+        self.0
+    }
+}
+
+/// Reads a status: `active`, `revoked`, `expired`, or the API's own name.
+///
+/// # Errors
+/// When there is no such status.
+pub fn status(text: &str) -> Result<&'static str, &'static str> {
+    let wanted = text.to_ascii_uppercase();
+    let named = |name: &&&str| **name == wanted || name.strip_prefix("KEY_STATUS_") == Some(&wanted);
+    ["KEY_STATUS_ACTIVE", "KEY_STATUS_REVOKED", "KEY_STATUS_EXPIRED"]
+        .iter()
+        .find(named)
+        .copied()
+        .ok_or("must be active, revoked or expired")
+}
+
+/// Who may see a key.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Visibility {
+    /// Nobody but its holder
+    Secret,
+    /// Anybody: a publishable key, with a prefix of its own
+    Public,
+}
+
+impl Visibility {
+    /// The API's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Secret => "KEY_VISIBILITY_SECRET",
+            Self::Public => "KEY_VISIBILITY_PUBLIC",
+        }
+    }
+}
+
+/// The credential that an argument gives, itself or from stdin.
+///
+/// # Errors
+/// When stdin can't be read or has none.
+pub fn credential(argument: SecretString) -> Result<SecretString, Failure> {
+    if argument.expose() != "-" {
+        return Ok(argument);
+    }
+    let text = read("stdin", std::io::stdin().lock(), MAX_CREDENTIAL)?;
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    let text = text.strip_suffix('\r').unwrap_or(text);
+    if text.is_empty() {
+        return Err(Failure::unusable("stdin: has no credential"));
+    }
+    Ok(text.into())
+}
+
+/// The text of a file, or of stdin when its name is `-`.
+///
+/// # Errors
+/// When it can't be read, is too large or isn't UTF-8.
+pub fn file(path: &Path) -> Result<Zeroizing<String>, Failure> {
+    if path.as_os_str() == "-" {
+        return read("stdin", std::io::stdin().lock(), MAX_BATCH);
+    }
+    let name = path.display().to_string();
+    let file = File::open(path).map_err(|error| Failure::unusable(format!("{name}: {error}")))?;
+    read(&name, file, MAX_BATCH)
+}
+
+fn read(name: &str, from: impl Read, limit: u64) -> Result<Zeroizing<String>, Failure> {
+    let fail = |problem: String| Failure::unusable(format!("{name}: {problem}"));
+    let mut bytes = Zeroizing::new(vec![]);
+    from.take(limit + 1).read_to_end(&mut bytes).map_err(|error| fail(error.to_string()))?;
+    if bytes.len() as u64 > limit {
+        return Err(fail(format!("must be {limit} bytes at most")));
+    }
+    let text = std::str::from_utf8(&bytes).map_err(|_| fail("must be UTF-8".to_owned()))?;
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
+/// The keys of a batch: a JSON list, `{"requests":[…]}`, or JSON objects one after the other.
+///
+/// # Errors
+/// When it is none of these. The place is told, never the text: it holds keys.
+pub fn batch(text: &str) -> Result<Vec<Value>, String> {
+    let values: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(text).into_iter().collect();
+    let values =
+        values.map_err(|error| format!("no JSON at line {}, column {}", error.line(), error.column()))?;
+    let all_objects = |list: Vec<Value>| match list.iter().position(|item| !item.is_object()) {
+        None if list.is_empty() => Err("holds no key".to_owned()),
+        None => Ok(list),
+        Some(at) => Err(format!("[{at}]: must be a JSON object")),
+    };
+    match <[Value; 1]>::try_from(values) {
+        Ok([Value::Array(list)]) => all_objects(list),
+        Ok([Value::Object(mut object)]) => match object.remove("requests") {
+            None => Ok(vec![Value::Object(object)]),
+            Some(Value::Array(list)) => all_objects(list),
+            Some(_) => Err("requests: must be a list".to_owned()),
+        },
+        Ok([_]) => Err("must be a JSON list, {\"requests\":[…]}, or JSON objects".to_owned()),
+        Err(lines) => all_objects(lines),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_can_not_become_another_path() {
+        for good in ["b2a748d2-4516-456f-8781-314b6a4507d0", "0f", &"a".repeat(128)] {
+            assert!(key_id(good).is_ok(), "{good}");
+        }
+        for bad in
+            ["", ".", "..", "a/b", "a:revoke", "a%2f", "a b", "ü", "a?b", "ory_ak_v1_a_b", &"a".repeat(129)]
+        {
+            assert!(key_id(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn reasons_in_every_spelling() {
+        for text in ["superseded", "SUPERSEDED", "REVOCATION_REASON_SUPERSEDED"] {
+            assert_eq!(Reason::parse(text).map(Reason::name), Ok("REVOCATION_REASON_SUPERSEDED"));
+        }
+        assert_eq!(Reason::parse("key-compromise").map(Reason::name), Ok("REVOCATION_REASON_KEY_COMPROMISE"));
+        for bad in ["", "bored", "REVOCATION_REASON_"] {
+            assert!(Reason::parse(bad).is_err(), "{bad}");
+        }
+        assert_eq!(status("active"), Ok("KEY_STATUS_ACTIVE"));
+        assert_eq!(status("KEY_STATUS_REVOKED"), Ok("KEY_STATUS_REVOKED"));
+        assert!(status("dead").is_err());
+    }
+
+    #[test]
+    fn batches_in_three_forms() {
+        let one = serde_json::json!({ "raw_key": "a" });
+        let two = vec![one.clone(), one.clone()];
+        for text in [
+            r#"[{"raw_key":"a"},{"raw_key":"a"}]"#,
+            r#"{"requests":[{"raw_key":"a"},{"raw_key":"a"}]}"#,
+            "{\"raw_key\":\"a\"}\n{\"raw_key\":\"a\"}\n",
+        ] {
+            assert_eq!(batch(text).as_ref(), Ok(&two), "{text}");
+        }
+        assert_eq!(batch("{\"raw_key\":\"a\"}"), Ok(vec![one]));
+        for bad in
+            ["", "[]", "s3cret", "[\"s3cret\"]", "{\"requests\":\"s3cret\"}", "{\"raw_key\":\"s3cret\""]
+        {
+            let problem = batch(bad).unwrap_err();
+            assert!(!problem.contains("s3cret"), "{problem}");
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! `talos keys`: the API's operations as commands. Each builds one request, sends it and prints the answer.
+
+mod credentials;
+mod fields;
+mod imported;
+mod issued;
+mod list;
+mod revoke;
+pub(super) mod view;
+
+use clap::{Args, Subcommand};
+
+use super::client::Client;
+use super::exit::{Failure, Outcome};
+use super::output::Output;
+
+const EXAMPLES: &str = "\
+EXAMPLES:
+  talos keys issue backend --actor user:42 --scopes orders:read,orders:write --ttl 720h
+  talos keys issued list --actor user:42
+  printf %s \"$SECRET\" | talos keys verify -
+  talos keys revoke \"$KEY_ID\" --reason superseded
+
+A script takes the secret with -q, or the whole answer as JSON:
+  SECRET=$(talos keys issue ci --actor ci -q)
+  talos keys issue ci --actor ci --format json";
+
+/// Issue, import, list, verify, derive from and revoke API keys
+#[derive(Args)]
+#[command(
+    after_help = format!("{EXAMPLES}\n\n{}", super::exit::HELP),
+    after_long_help = format!("{}\n\n{EXAMPLES}\n\n{}", super::input::STDIN_HELP, super::exit::HELP),
+)]
+pub struct Keys {
+    #[command(flatten)]
+    output: Output,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Issue(issued::Issue),
+    /// Look after issued keys
+    #[command(after_help = issued::EXAMPLES)]
+    Issued {
+        #[command(subcommand)]
+        command: issued::Command,
+    },
+    /// Look after imported keys
+    #[command(after_help = imported::EXAMPLES)]
+    Imported {
+        #[command(subcommand)]
+        command: imported::Command,
+    },
+    Revoke(revoke::Revoke),
+    Verify(credentials::Verify),
+    BatchVerify(credentials::BatchVerify),
+    DeriveToken(credentials::DeriveToken),
+    SelfRevoke(revoke::SelfRevoke),
+}
+
+impl Keys {
+    /// Runs it.
+    ///
+    /// # Errors
+    /// When the server refuses, isn't there, or the command makes no request.
+    pub async fn run(self, endpoint: Option<&str>) -> Result<Outcome, Failure> {
+        let Self { output, command } = self;
+        let client = Client::new(endpoint)?;
+        match command {
+            Command::Issue(issue) => issue.run(&client, &output).await,
+            Command::Issued { command } => command.run(&client, &output).await,
+            Command::Imported { command } => command.run(&client, &output).await,
+            Command::Revoke(revoke) => revoke.run(&client, &output, revoke::ANY).await,
+            Command::Verify(verify) => verify.run(&client, &output).await,
+            Command::BatchVerify(verify) => verify.run(&client, &output).await,
+            Command::DeriveToken(derive) => derive.run(&client, &output).await,
+            Command::SelfRevoke(revoke) => revoke.run(&client, &output).await,
+        }
+    }
+}

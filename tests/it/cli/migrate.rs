@@ -1,0 +1,135 @@
+//! `migrate down`, `status` and `force`.
+
+use serde_json::{Value, json};
+
+use super::Ran;
+use crate::database::{self, Server};
+use crate::talos::Setup;
+
+const DATABASE: &str = "sqlite://talos.db";
+
+/// None through PgBouncer: migrations take the way to the database itself.
+fn on_the_database_under_test() -> Option<Setup> {
+    (database::server() != Some(Server::PgBouncer)).then(Setup::new)
+}
+
+async fn migrate(setup: &Setup, line: &str) -> Ran {
+    let words: Vec<&str> = ["migrate"].into_iter().chain(line.split_whitespace()).collect();
+    Ran::from(setup.run(&words).await)
+}
+
+async fn status(setup: &Setup) -> Value {
+    migrate(setup, "status --format json").await.json()
+}
+
+fn at(version: i64, state: &str, dirty: bool) -> Value {
+    json!({ "version": version, "dirty": dirty, "migrations": [{ "version": 1, "name": "keys", "state": state }] })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn down_and_up_again() {
+    let setup = Setup::bare().set("DB_DSN", DATABASE);
+    migrate(&setup, "up").await.ok();
+    assert_eq!(status(&setup).await, at(1, "applied", false));
+    let table = migrate(&setup, "status").await.ok();
+    let words: Vec<&str> = table.split_whitespace().collect();
+    assert_eq!(words, ["VERSION", "NAME", "STATE", "1", "keys", "applied"]);
+
+    // There is no key in it: nothing is lost.
+    let down = migrate(&setup, "down").await.expect(0);
+    assert!(down.stderr.contains("DROP TABLE api_keys"), "{}", down.stderr);
+    assert_eq!(down.stdout, "the schema is at version 0\n");
+    assert_eq!(status(&setup).await, at(0, "pending", false));
+    migrate(&setup, "down --steps 3").await.ok();
+    migrate(&setup, "up").await.ok();
+    assert_eq!(status(&setup).await, at(1, "applied", false));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn down_loses_keys_only_when_told_to() {
+    let Some(setup) = on_the_database_under_test() else { return };
+    let talos = setup.start().await;
+    let key = talos.issue(json!({})).await;
+    talos.stop().await;
+
+    let refused = migrate(&setup, "down").await.expect(64);
+    assert!(refused.stderr.contains("1 key") && refused.stderr.contains("--yes"), "{}", refused.stderr);
+    let talos = setup.start().await;
+    assert_eq!(talos.verify(&key.secret).await["is_valid"], true);
+    talos.stop().await;
+
+    migrate(&setup, "down --yes").await.ok();
+    let told = setup.refused().await;
+    assert!(told.contains("migrate up"), "{told}");
+    migrate(&setup, "up").await.ok();
+    let talos = setup.start().await;
+    assert_eq!(talos.verify(&key.secret).await["is_valid"], false);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_database_has_all_of_it() {
+    let Some(setup) = on_the_database_under_test() else { return };
+    for (line, version, state) in [
+        ("up", 1, "applied"),
+        ("force 0", 0, "pending"),
+        ("force 1", 1, "applied"),
+        ("down", 0, "pending"),
+        ("up", 1, "applied"),
+    ] {
+        migrate(&setup, line).await.ok();
+        assert_eq!(status(&setup).await, at(version, state, false), "{line}");
+    }
+    setup.start().await.issue(json!({})).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn force_says_where_a_dirty_schema_is() {
+    let setup = Setup::bare().set("DSN", DATABASE);
+    migrate(&setup, "up").await.ok();
+    let database = setup.path("talos.db");
+    let script = "import sqlite3, sys; d = sqlite3.connect(sys.argv[1]); \
+                  d.execute('UPDATE _sqlx_migrations SET success = 0, checksum = x\\'00\\''); d.commit()";
+    crate::python::run(&["-c", script, &database.to_string_lossy()]).await;
+
+    assert_eq!(status(&setup).await, at(0, "dirty", true));
+    for line in ["up", "down --yes"] {
+        let ran = migrate(&setup, line).await.expect(1);
+        assert!(ran.stderr.contains('1'), "{}", ran.stderr);
+    }
+    migrate(&setup, "force 1").await.ok();
+    assert_eq!(status(&setup).await, at(1, "applied", false));
+    migrate(&setup, "up").await.ok();
+    migrate(&setup, "force 0").await.ok();
+    assert_eq!(status(&setup).await, at(0, "pending", false));
+    migrate(&setup, "force 1").await.ok();
+    migrate(&setup, "down").await.ok();
+
+    let ran = migrate(&setup, "force 2").await.expect(64);
+    assert!(ran.stderr.contains("0 to 1"), "{}", ran.stderr);
+    migrate(&setup, "force -1").await.expect(64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_step_is_shown_and_left_alone() {
+    let setup = Setup::bare().set("DSN", DATABASE);
+    migrate(&setup, "up").await.ok();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/newer_schema.py");
+    crate::python::run(&[script, &setup.path("talos.db").to_string_lossy()]).await;
+    let status = status(&setup).await;
+    assert_eq!(
+        (&status["version"], &status["migrations"][1]["state"]),
+        (&json!(1_000_001), &json!("unknown to this program"))
+    );
+    migrate(&setup, "down --yes").await.expect(1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn asking_makes_no_database() {
+    let setup = Setup::bare().set("DB_DSN", DATABASE);
+    for line in ["status", "down", "force 1"] {
+        migrate(&setup, line).await.expect(1);
+        assert!(!setup.path("talos.db").exists(), "{line}");
+    }
+    let ran = migrate(&setup, "status --database nonesuch:s3cret").await.expect(1);
+    assert!(ran.stderr.contains("sqlite://") && !ran.stderr.contains("s3cret"), "{}", ran.stderr);
+}
