@@ -9,6 +9,7 @@ mod jwk;
 mod keys;
 mod migrate;
 mod output;
+mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,7 +36,8 @@ struct Cli {
     /// The configuration file (YAML); every key can also be set as TALOS_<PATH>
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// For keys and jwk get: base URL of the server [default: $TALOS_ENDPOINT, then http://localhost:4420]
+    /// For keys and jwk get: base URL of the server [default: $TALOS_ENDPOINT, then http://localhost:4420]; for status:
+    /// that of its metrics listener [default: http://localhost:4422]
     ///
     /// $HTTP_PROXY is not used and redirects are not followed. The certificates that an https:// is checked against are
     /// the machine's, or those of $SSL_CERT_FILE.
@@ -57,6 +59,7 @@ EXAMPLES:
         plane: Option<Plane>,
     },
     Keys(Box<keys::Keys>),
+    Status(status::Status),
     /// JSON Web Keys: make some, or fetch those of a server
     #[command(after_help = jwk::EXAMPLES)]
     Jwk {
@@ -103,6 +106,7 @@ impl Cli {
         match self.command {
             Command::Serve { plane } => serve(self.config, plane)?,
             Command::Keys(keys) => return block_on(keys.run(endpoint))?,
+            Command::Status(status) => return block_on(status.run(endpoint))?,
             Command::Jwk { command } => return block_on(command.run(endpoint))?,
             Command::Migrate(migrate) => return block_on(migrate.run(self.config.as_deref()))?,
             Command::Completions(completions) => completions.run()?,
