@@ -150,7 +150,8 @@ mod tests {
 
     #[test]
     fn problems_stand_at_the_top() {
-        let status = json!({ "mode": "static", "problems": ["first", "second"], "lease": { "seconds": 5.0 } });
+        let status =
+            json!({ "mode": "static", "problems": ["first", "second"], "lease": { "seconds": 5.0 } });
         let fields = fields(&status);
         let expected = [("MODE", "STATIC"), ("PROBLEM", "first"), ("PROBLEM", "second")];
         for (field, expected) in fields.iter().zip(expected) {

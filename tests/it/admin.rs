@@ -3,6 +3,7 @@
 mod batch;
 mod delete;
 mod derive;
+mod epoch;
 mod import;
 mod issue;
 mod last_used;
