@@ -83,6 +83,16 @@ pub struct Service {
     lookups: Flights<Lookup, Fetched>,
 }
 
+/// What stands between a request and the database.
+pub struct Tiers {
+    /// L1.
+    pub memory: Memory,
+    /// L2, if there is one.
+    pub shared: Option<Arc<Shared>>,
+    /// How fresh both are.
+    pub freshness: Arc<Freshness>,
+}
+
 impl Service {
     /// Puts the parts together.
     pub fn new(
@@ -90,12 +100,12 @@ impl Service {
         rng: Rng,
         settings: SettingsHandle,
         store: Store,
-        memory: Memory,
-        shared: Option<Arc<Shared>>,
-        freshness: Freshness,
+        tiers: Tiers,
         uses: Uses,
+        deny_list: DenyList,
     ) -> Self {
-        let (freshness, deny_list, lookups) = (Arc::new(freshness), ArcSwap::default(), Flights::default());
+        let Tiers { memory, shared, freshness } = tiers;
+        let (deny_list, lookups) = (ArcSwap::from_pointee(deny_list), Flights::default());
         Self { clock, rng, settings, store, memory, shared, freshness, uses, deny_list, lookups }
     }
 

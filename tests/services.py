@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The real databases that the tests run against: PostgreSQL, PgBouncer before it, and MariaDB.
+"""The real servers that the tests run against: PostgreSQL, PgBouncer before it, MariaDB, and Redis.
 
 Each is started on a free port of the loopback address, with its data in a temporary directory, and ended with whoever
 started it. As a command, starts all, prints the variables that the tests want, and goes on until it is stopped.
@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-PACKAGES = ["postgresql", "pgbouncer", "mariadb-server"]
+PACKAGES = ["postgresql", "pgbouncer", "mariadb-server", "redis-server"]
 # Seconds that a server may take to answer its first connection.
 PATIENCE = 60
 
@@ -42,7 +42,7 @@ def programs():
     """The paths of the programs; installs Debian's packages on first use where that is possible."""
     postgres = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     wanted = {"initdb": postgres, "postgres": postgres, "pgbouncer": ["/usr/sbin"],
-              "mariadb-install-db": [], "mariadbd": ["/usr/sbin"]}
+              "mariadb-install-db": [], "mariadbd": ["/usr/sbin"], "redis-server": []}
     found = {name: find(name, *map(str, folders)) for name, folders in wanted.items()}
     missing = [name for name, path in found.items() if path is None]
     if not missing:
@@ -78,6 +78,8 @@ class Services:
     def __enter__(self):
         try:
             paths = programs()
+            # The tests start their own: they kill it, freeze it and give it certificates.
+            self.variables["TALOS_TEST_REDIS"] = paths["redis-server"]
             base = Path(tempfile.mkdtemp(prefix="talos-services-"))
             self.stack.callback(shutil.rmtree, base, ignore_errors=True)
             base.chmod(0o755)

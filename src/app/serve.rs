@@ -29,7 +29,7 @@ use crate::config::{CacheType, Config, Consistency, LastUsed};
 use crate::http::{Context, admin_router, metrics_router, public_router};
 use crate::key::deny::DenyList;
 use crate::rng::Rng;
-use crate::service::{NotedUses, Service, uses};
+use crate::service::{NotedUses, Service, Tiers, uses};
 use crate::settings::{Settings, SettingsError};
 use crate::store::{Store, StoreError};
 use crate::telemetry::status::Process;
@@ -186,10 +186,10 @@ async fn build(config: &Config, planes: Planes) -> Result<(Context, NotedUses), 
     let Consistency { lease, grace, .. } = config.consistency;
     let freshness = Freshness::new(clock.clone(), lease, grace, config.cache.ttl);
     let settings = Arc::new(ArcSwap::from_pointee(settings));
+    let tiers = Tiers { memory, shared, freshness: Arc::new(freshness) };
     let (uses, noted_uses) = uses(config.last_used.queue_size);
     let process = Arc::new(Process::new(planes.names(), &clock));
-    let service = Service::new(clock, rng, settings, store, memory, shared, freshness, uses);
-    service.deny_list.store(Arc::new(deny_list));
+    let service = Service::new(clock, rng, settings, store, tiers, uses, deny_list);
     let context =
         Context { service: Arc::new(service), metrics: Arc::default(), readiness: Arc::default(), process };
     Ok((context, noted_uses))

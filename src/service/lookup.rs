@@ -13,11 +13,11 @@ use crate::settings::Settings;
 
 /// What L2 has to do with a lookup.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Tiers {
+pub(super) struct SharedUse {
     /// It may answer.
-    pub read_shared: bool,
+    pub reads: bool,
     /// It may learn the answer.
-    pub write_shared: bool,
+    pub writes: bool,
 }
 
 /// L2 and what is needed to believe it.
@@ -34,11 +34,11 @@ impl Service {
         settings: &Settings,
         network: NetworkId,
         key_id: KeyId,
-        tiers: Tiers,
+        shared: SharedUse,
     ) -> Fetched {
         let slot = Slot::of(network, key_id);
         // A lookup that was under way when the key changed may have missed it: it is repeated once, by the database.
-        for reads_shared in [tiers.read_shared && self.shared.is_some(), false] {
+        for reads_shared in [shared.reads && self.shared.is_some(), false] {
             // When a poll has just failed, asking the database would only wait for the same failure.
             let asks_database = self.freshness.mode() == Mode::Fresh;
             if !asks_database && !reads_shared {
@@ -63,7 +63,7 @@ impl Service {
                         Unavailable
                     })?;
                     let key = found.key.map(Arc::new);
-                    if let (Some(key), Some(sharing), true) = (&key, &sharing, tiers.write_shared) {
+                    if let (Some(key), Some(sharing), true) = (&key, &sharing, shared.writes) {
                         let (counter, tag) = (found.counter, found.tag);
                         let entry = SharedEntry { key: (**key).clone(), counter, tag, filled: read };
                         sharing.shared.put(&sharing.secrets, &entry, ttl);

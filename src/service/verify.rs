@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::lookup::Tiers;
+use super::lookup::SharedUse;
 use super::{Found, Service};
 use crate::cache::freshness::{Mode, Slot};
 use crate::cache::memory::{Answers, Entry, Index, LastUse, Unknown};
@@ -207,8 +207,8 @@ impl Service {
         if reads && let Some(verdict) = self.recall(settings, &index, proven, now, attempt.client) {
             return Ok(Verification { verdict, cache: CacheResult::Hit });
         }
-        let tiers = Tiers { read_shared: reads, write_shared: writes };
-        let Found { key, stamp, read } = self.fetch(settings, attempt.network, proven.key_id, tiers).await?;
+        let shared = SharedUse { reads, writes };
+        let Found { key, stamp, read } = self.fetch(settings, attempt.network, proven.key_id, shared).await?;
         let slot = Slot::of(attempt.network, proven.key_id);
         let now = self.clock.now();
         let verdict = match key {

@@ -225,8 +225,8 @@ impl Status {
         match (mode, lease.age_seconds) {
             (Mode::Fresh, _) => {}
             (Mode::Static, _) => problems.push(format!(
-                "the log of changes can't be polled: known keys stay valid for {left:.0} s more, revoked ones among \
-                 them, and unknown ones get 503"
+                "the log of changes can't be polled: known keys stay valid for {left:.0} s more, even those that \
+                 are revoked elsewhere, and unknown ones get 503"
             )),
             (Mode::Closed, None) => {
                 problems.push("the log of changes was never polled: every key gets 503".to_owned());

@@ -1,0 +1,163 @@
+//! A real Redis on a free port, over plaintext or TLS, with certificates made for the occasion.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use rcgen::{CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use redis::AsyncCommands;
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::process::{Process, free_port};
+use crate::python::wanted;
+use crate::support::{Must, until};
+use crate::talos::Setup;
+
+/// An authority and what it signs.
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    pub fn new() -> Authority {
+        let mut params = CertificateParams::new(vec![]).must("parameters of an authority");
+        params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "Talos tests");
+        let key = KeyPair::generate().must("a key");
+        Authority(CertifiedIssuer::self_signed(params, key).must("an authority"))
+    }
+
+    pub fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// Certificate and key for a name, valid until `year`.
+    pub fn issue(&self, name: &str, year: i32) -> (String, String) {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).must("parameters");
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        let key = KeyPair::generate().must("a key");
+        let certificate = params.signed_by(&key, &self.0).must("a certificate");
+        (certificate.pem(), key.serialize_pem())
+    }
+}
+
+pub struct Redis {
+    pub process: Process,
+    pub port: u16,
+    arguments: Vec<String>,
+    dir: Arc<TempDir>,
+}
+
+impl Redis {
+    /// Over plaintext.
+    pub async fn start() -> Redis {
+        let port = free_port();
+        Redis::run(Arc::new(tempfile::tempdir().must("a directory")), port, plain(port)).await
+    }
+
+    /// Over TLS alone, with this certificate and key.
+    pub async fn start_tls((certificate, key): (String, String), authority: &Authority) -> Redis {
+        let dir = Arc::new(tempfile::tempdir().must("a directory"));
+        let put = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).must(name);
+            path.display().to_string()
+        };
+        let port = free_port();
+        let mut arguments = plain(0);
+        arguments
+            .extend(["--tls-port", &port.to_string(), "--tls-auth-clients", "optional"].map(str::to_owned));
+        arguments.extend(["--tls-cert-file".to_owned(), put("certificate.pem", &certificate)]);
+        arguments.extend(["--tls-key-file".to_owned(), put("key.pem", &key)]);
+        arguments.extend(["--tls-ca-cert-file".to_owned(), put("ca.pem", &authority.pem())]);
+        Redis::run(dir, port, arguments).await
+    }
+
+    async fn run(dir: Arc<TempDir>, port: u16, arguments: Vec<String>) -> Redis {
+        let process = spawn(dir.path(), &arguments);
+        let redis = Redis { process, port, arguments, dir };
+        redis.wait().await;
+        redis
+    }
+
+    async fn wait(&self) {
+        let port = self.port;
+        until("Redis listens", async || {
+            tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok().map(drop)
+        })
+        .await;
+    }
+
+    /// What a process needs to use it, over plaintext.
+    pub fn used_by(&self, setup: Setup) -> Setup {
+        setup
+            .set("TALOS_CACHE_TYPE", "redis")
+            .set("TALOS_CACHE_REDIS_ADDRS", &format!("127.0.0.1:{}", self.port))
+    }
+
+    /// What a process needs to use it over TLS, trusting `authority` and asking for `name`.
+    pub fn used_over_tls(&self, setup: Setup, authority: &Authority, name: &str) -> Setup {
+        let ca = setup.path("redis-ca.pem");
+        std::fs::write(&ca, authority.pem()).must("writing the authority");
+        self.used_by(setup)
+            .set("TALOS_CACHE_REDIS_TLS_ENABLED", "true")
+            .set("TALOS_CACHE_REDIS_TLS_CA_FILE", &ca.display().to_string())
+            .set("TALOS_CACHE_REDIS_TLS_SERVER_NAME", name)
+    }
+
+    pub async fn connection(&self) -> redis::aio::MultiplexedConnection {
+        let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).must("a client");
+        client.get_multiplexed_async_connection().await.must("connecting to Redis")
+    }
+
+    /// Names and values of all entries.
+    pub async fn entries(&self) -> Vec<(String, Vec<u8>)> {
+        let mut connection = self.connection().await;
+        let names: Vec<String> = connection.keys("*").await.must("KEYS");
+        let mut entries = vec![];
+        for name in names {
+            let value: Option<Vec<u8>> = connection.get(&name).await.must("GET");
+            entries.extend(value.map(|value| (name, value)));
+        }
+        entries
+    }
+
+    /// Waits until it has so many entries: they are written beside the answers.
+    pub async fn until_entries(&self, count: usize) -> Vec<(String, Vec<u8>)> {
+        until(&format!("{count} entries in Redis"), async || {
+            let entries = self.entries().await;
+            (entries.len() == count).then_some(entries)
+        })
+        .await
+    }
+
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it again, empty, on the same port.
+    pub async fn start_again(&mut self) {
+        self.process = spawn(self.dir.path(), &self.arguments);
+        self.wait().await;
+    }
+
+    pub fn freeze(&self) {
+        self.process.signal(Signal::STOP);
+    }
+
+    pub fn thaw(&self) {
+        self.process.signal(Signal::CONT);
+    }
+}
+
+fn plain(port: u16) -> Vec<String> {
+    let port = port.to_string();
+    let arguments = ["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
+    arguments.map(str::to_owned).to_vec()
+}
+
+fn spawn(dir: &Path, arguments: &[String]) -> Process {
+    let mut command = Command::new(PathBuf::from(wanted("TALOS_TEST_REDIS")));
+    command.args(arguments).current_dir(dir);
+    Process::spawn("redis", command, &dir.join("redis.log"))
+}

@@ -1,0 +1,72 @@
+//! Redis gone, frozen, flushed: a Check is answered all the same, and what comes back is not wrong.
+
+use serde_json::json;
+
+use crate::ask::Ask;
+use crate::redis::Redis;
+use crate::support::{Must, until};
+use crate::talos::{Setup, Talos};
+
+async fn all_answer(talos: &Talos) {
+    let (good, revoked) = (talos.issue(json!({})).await, talos.issue(json!({})).await);
+    talos.check(Ask::bearer(&good.secret)).await.allowed();
+    talos.check(Ask::bearer(&revoked.secret)).await.allowed();
+    talos.revoke(&revoked).await;
+    talos.check(Ask::bearer(&revoked.secret)).await.denied(401);
+    talos.check(Ask::bearer("legacy-unknown")).await.denied(401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_comes_and_goes() {
+    let mut redis = Redis::start().await;
+    let talos = redis.used_by(Setup::new()).start().await;
+    all_answer(&talos).await;
+    redis.kill();
+    all_answer(&talos).await;
+    redis.start_again().await;
+    let key = talos.issue(json!({})).await;
+    until("entries are written again", async || {
+        // Another key each time: what L1 knows needs no L2.
+        let key = talos.issue(json!({})).await;
+        talos.check(Ask::bearer(&key.secret)).await.allowed();
+        (!redis.entries().await.is_empty()).then_some(())
+    })
+    .await;
+    talos.check(Ask::bearer(&key.secret)).await.allowed();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_needs_no_redis() {
+    let mut redis = Redis::start().await;
+    redis.kill();
+    let talos = redis.used_by(Setup::new()).start().await;
+    all_answer(&talos).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_redis_holds_nobody_up() {
+    let redis = Redis::start().await;
+    let talos = redis.used_by(Setup::new()).start().await;
+    all_answer(&talos).await;
+    redis.freeze();
+    // Each first Check of a key would ask Redis: within the miss budget all are answered, and rightly.
+    for _ in 0..20 {
+        all_answer(&talos).await;
+    }
+    redis.thaw();
+    all_answer(&talos).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flushed_redis_is_filled_again() {
+    let redis = Redis::start().await;
+    let first = redis.used_by(Setup::new()).start().await;
+    let second = first.setup.start().await;
+    let key = first.issue(json!({})).await;
+    first.check(Ask::bearer(&key.secret)).await.allowed();
+    redis.until_entries(1).await;
+    let mut connection = redis.connection().await;
+    let _: () = redis::cmd("FLUSHALL").query_async(&mut connection).await.must("FLUSHALL");
+    second.check(Ask::bearer(&key.secret)).await.allowed();
+    redis.until_entries(1).await;
+}
