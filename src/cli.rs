@@ -2,6 +2,7 @@
 
 mod client;
 mod completions;
+mod config;
 mod exit;
 mod input;
 mod jsonpath;
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::app::{self, Planes, ServeError};
-use crate::config::{self, Loaded};
+use crate::config::Loaded;
 use crate::settings::SettingsError;
 use crate::telemetry;
 use exit::{Failure, Outcome};
@@ -60,6 +61,12 @@ EXAMPLES:
     },
     Keys(Box<keys::Keys>),
     Status(status::Status),
+    /// The configuration: check it, show it, describe it
+    #[command(after_help = config::EXAMPLES)]
+    Config {
+        #[command(subcommand)]
+        command: config::Command,
+    },
     /// JSON Web Keys: make some, or fetch those of a server
     #[command(after_help = jwk::EXAMPLES)]
     Jwk {
@@ -105,6 +112,7 @@ impl Cli {
         let endpoint = self.endpoint.as_deref();
         match self.command {
             Command::Serve { plane } => serve(self.config, plane)?,
+            Command::Config { command } => command.run(self.config)?,
             Command::Keys(keys) => return block_on(keys.run(endpoint))?,
             Command::Status(status) => return block_on(status.run(endpoint))?,
             Command::Jwk { command } => return block_on(command.run(endpoint))?,
@@ -122,12 +130,12 @@ const NO_PROXY: &str = "there is no proxy: the authz plane took its place. Run `
     learns of revocations. A client that verifies over HTTP asks the admin plane, which has a cache of its own.";
 
 fn serve(file: Option<PathBuf>, plane: Option<Plane>) -> Result<(), Failure> {
-    let load = match plane {
+    let source = match plane {
         // Without an admin plane its rules don't matter.
-        Some(Plane::Public | Plane::Authz) => config::load_without_admin,
-        Some(Plane::Admin) | None => config::load,
+        Some(Plane::Public | Plane::Authz) => config::source(file)?.without_admin(),
+        Some(Plane::Admin) | None => config::source(file)?,
     };
-    let Loaded { config, warnings } = load(file.as_deref(), std::env::vars()).map_err(Failure::unusable)?;
+    let Loaded { config, warnings, .. } = source.load().map_err(Failure::unusable)?;
     config.require_serving_secret().map_err(Failure::unusable)?;
     let unsupported = config.unsupported();
     if !unsupported.is_empty() {
@@ -143,7 +151,7 @@ fn serve(file: Option<PathBuf>, plane: Option<Plane>) -> Result<(), Failure> {
         public: only(|plane| matches!(plane, Plane::Public)),
         authz: only(|plane| matches!(plane, Plane::Authz)),
     };
-    block_on(app::serve(&config, planes))?.map_err(|error| match error {
+    block_on(app::serve(source, config, planes))?.map_err(|error| match error {
         ServeError::Settings(
             SettingsError::NoHmacSecret | SettingsError::KeySet { .. } | SettingsError::KeySource { .. },
         )

@@ -108,7 +108,14 @@ fn fields(status: &Value) -> Vec<(&'static str, String)> {
                 if is_true("/deny_list/current") { "" } else { ", NOT WHAT THE FILE SAYS" }
             ),
         ),
-        ("SETTINGS", format!("generation {}", text("/settings_generation"))),
+        (
+            "SETTINGS",
+            format!(
+                "generation {}{}",
+                text("/settings/generation"),
+                if is_true("/settings/current") { "" } else { ", NOT WHAT WAS READ LAST" }
+            ),
+        ),
         ("PLANES", text("/planes")),
         ("VERSION", format!("{}, up {}", text("/version"), time("/uptime_seconds"))),
     ]);

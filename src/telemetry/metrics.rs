@@ -7,7 +7,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
 use super::status::Status;
@@ -26,6 +26,8 @@ pub struct Metrics {
     pub lookups: Lookups,
     /// JWTs minted for upstream.
     pub tokens_minted: Counter,
+    /// Reloads of the configuration.
+    pub reloads: Reloads,
     /// Old entries of the log that were deleted.
     pub log_trimmed: Counter,
     /// Whether the deny file is gone or was refused.
@@ -83,6 +85,63 @@ impl Lookups {
     }
 }
 
+/// What came of a reload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reload {
+    /// Something is in force that wasn't before.
+    Applied,
+    /// There was nothing new.
+    Unchanged,
+    /// What was read is no good.
+    Refused,
+}
+
+/// Reloads by what came of them, and fetches of key sets from other servers.
+pub struct Reloads {
+    all: Family<[(&'static str, &'static str); 1], Counter>,
+    fetches: Family<[(&'static str, &'static str); 1], Counter>,
+    successful: Gauge,
+}
+
+impl Default for Reloads {
+    fn default() -> Self {
+        let (all, fetches, successful) = (Family::default(), Family::default(), Gauge::default());
+        // From the start there is something to compare later values with.
+        for outcome in ["applied", "unchanged", "refused"] {
+            let _: &Counter = &all.get_or_create(&[("outcome", outcome)]);
+        }
+        for outcome in ["ok", "failed"] {
+            let _: &Counter = &fetches.get_or_create(&[("outcome", outcome)]);
+        }
+        successful.set(1);
+        Self { all, fetches, successful }
+    }
+}
+
+impl Reloads {
+    /// Counts one; `all_in_force` says whether all that was read is in force now.
+    pub fn count(&self, reload: Reload, all_in_force: bool) {
+        let outcome = match reload {
+            Reload::Applied => "applied",
+            Reload::Unchanged => "unchanged",
+            Reload::Refused => "refused",
+        };
+        self.all.get_or_create(&[("outcome", outcome)]).inc();
+        self.successful.set(i64::from(all_in_force));
+    }
+
+    /// Whether all that was read last is in force.
+    pub fn was_last_successful(&self) -> bool {
+        self.successful.get() == 1
+    }
+
+    /// Counts a round of fetches from other servers.
+    pub fn fetched(&self, ok: bool) {
+        let outcome = if ok { "ok" } else { "failed" };
+        self.fetches.get_or_create(&[("outcome", outcome)]).inc();
+    }
+}
+
 impl Metrics {
     /// Notes whether the deny file is there and what it says is in force.
     pub fn deny_file_is_good(&self, is_good: bool) {
@@ -97,12 +156,23 @@ impl Metrics {
     /// Everything there is to know now, in the OpenMetrics text format.
     pub fn render(&self, service: &Service, status: Status) -> String {
         let mut registry = Registry::with_prefix("talos");
-        let Self { checks, lookups, tokens_minted, log_trimmed, deny_file_is_bad: _ } = self;
+        let Self { checks, lookups, tokens_minted, reloads, log_trimmed, deny_file_is_bad: _ } = self;
         registry.register("checks", "Decisions of the authz plane", checks.all.clone());
         registry.register("cache_hits", "Checks answered by L1", lookups.hits.clone());
         registry.register("cache_misses", "Checks that L1 could not answer", lookups.misses.clone());
         registry.register("cache_skips", "Checks that concern no cached key", lookups.skipped.clone());
         registry.register("tokens_minted", "JWTs minted for upstream", tokens_minted.clone());
+        registry.register("config_reloads", "Reloads of the configuration", reloads.all.clone());
+        registry.register(
+            "config_last_reload_successful",
+            "1 when all that was read last of the configuration is in force",
+            reloads.successful.clone(),
+        );
+        registry.register(
+            "config_key_set_fetches",
+            "Rounds of fetching key sets from other servers",
+            reloads.fetches.clone(),
+        );
         registry.register(
             "log_trimmed",
             "Old entries of the log of changes deleted here",
@@ -166,9 +236,9 @@ impl Collector for Now {
         gauge("database_connections_idle", "Those that nobody uses", database.idle_connections.into())?;
         gauge("database_connections_max", "Most that there may be", database.max_connections.into())?;
         gauge(
-            "settings_generation",
-            "Counts the settings put into force",
-            status.settings_generation as f64,
+            "config_generation",
+            "Number of the settings in force, counted from the start",
+            status.settings.generation as f64,
         )?;
         gauge("uptime_seconds", "Since the process began to serve", status.uptime_seconds)
     }

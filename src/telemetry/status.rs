@@ -74,8 +74,8 @@ pub struct Status {
     pub version: &'static str,
     /// Since the process began to serve.
     pub uptime_seconds: f64,
-    /// How often settings were put into force.
-    pub settings_generation: u64,
+    /// The settings in force.
+    pub settings: InForce,
     /// What is served.
     pub planes: Vec<&'static str>,
 }
@@ -158,6 +158,15 @@ pub struct DenyList {
     pub current: bool,
 }
 
+/// The settings in force.
+#[derive(Debug, Serialize)]
+pub struct InForce {
+    /// Their number, counted from the start.
+    pub generation: u64,
+    /// Whether all that was read last of the configuration is in force.
+    pub current: bool,
+}
+
 impl Status {
     /// Reads everything, and asks nobody.
     pub fn read(service: &Service, metrics: &Metrics, readiness: &Readiness, process: &Process) -> Self {
@@ -211,7 +220,10 @@ impl Status {
             },
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: seconds(now.since(process.started)),
-            settings_generation: settings.generation,
+            settings: InForce {
+                generation: settings.generation,
+                current: metrics.reloads.was_last_successful(),
+            },
             planes: process.planes.clone(),
         };
         status.problems = status.problems(mode, readiness.is_draining());
@@ -248,6 +260,11 @@ impl Status {
         }
         if matches!(self.breaker, "open" | "half-open") {
             problems.push("Redis fails: the database answers in its place".to_owned());
+        }
+        if !self.settings.current {
+            let problem =
+                "the configuration or a key set that was read last is not in force (the log says why)";
+            problems.push(problem.to_owned());
         }
         if database.idle_connections == 0 && database.connections >= database.max_connections {
             problems.push(format!("all {} connections to the database are in use", database.connections));

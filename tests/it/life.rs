@@ -1,9 +1,11 @@
-//! The life of the process: how it starts or refuses to, how it stops, what survives when it is killed, and what it does
-//! and tells meanwhile.
+//! The life of the process: how it starts or refuses to, what it takes up and tells while it runs, how it stops, and what
+//! survives when it is killed.
 
 mod deny;
 mod fleet;
+mod key_sets;
 mod kill;
+mod reload;
 mod start;
 mod status;
 mod stop;

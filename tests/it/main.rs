@@ -22,6 +22,7 @@ mod upstream;
 mod admin;
 mod check;
 mod cli;
+mod config;
 mod edge;
 mod garbage;
 mod life;

@@ -67,6 +67,8 @@ async fn run_examples(cli: &Cli, path: &[String]) {
     let dir = cli.setup.path(&name.replace(' ', "-"));
     std::fs::create_dir(&dir).must("a directory for the examples");
 
+    std::fs::write(dir.join("talos.yaml"), "log:\n  level: warn\n").must("a configuration");
+
     let text = help(path).await;
     let script: String = examples(&text).iter().map(|line| format!("{line}\n")).collect();
     let script = script
