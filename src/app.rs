@@ -2,8 +2,11 @@
 
 mod background;
 mod connections;
+mod deny;
 mod listeners;
+mod reload;
 mod serve;
 mod signals;
+mod watch;
 
 pub use serve::{Planes, ServeError, serve};

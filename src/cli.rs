@@ -2,6 +2,7 @@
 
 mod client;
 mod completions;
+mod config;
 mod exit;
 mod input;
 mod jsonpath;
@@ -9,6 +10,7 @@ mod jwk;
 mod keys;
 mod migrate;
 mod output;
+mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,7 +18,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::app::{self, Planes, ServeError};
-use crate::config::{self, Loaded};
+use crate::config::Loaded;
 use crate::settings::SettingsError;
 use crate::telemetry;
 use exit::{Failure, Outcome};
@@ -35,7 +37,8 @@ struct Cli {
     /// The configuration file (YAML); every key can also be set as TALOS_<PATH>
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// For keys and jwk get: base URL of the server [default: $TALOS_ENDPOINT, then http://localhost:4420]
+    /// For keys and jwk get: base URL of the server [default: $TALOS_ENDPOINT, then http://localhost:4420]; for status:
+    /// that of its metrics listener [default: http://localhost:4422]
     ///
     /// $HTTP_PROXY is not used and redirects are not followed. The certificates that an https:// is checked against are
     /// the machine's, or those of $SSL_CERT_FILE.
@@ -55,6 +58,13 @@ EXAMPLES:
     Serve {
         /// The plane to serve alone
         plane: Option<Plane>,
+    },
+    Status(status::Status),
+    /// The configuration: check it, show it, describe it
+    #[command(after_help = config::EXAMPLES)]
+    Config {
+        #[command(subcommand)]
+        command: config::Command,
     },
     Keys(Box<keys::Keys>),
     /// JSON Web Keys: make some, or fetch those of a server
@@ -103,8 +113,10 @@ impl Cli {
         match self.command {
             Command::Serve { plane } => serve(self.config, plane)?,
             Command::Keys(keys) => return block_on(keys.run(endpoint))?,
+            Command::Status(status) => return block_on(status.run(endpoint))?,
             Command::Jwk { command } => return block_on(command.run(endpoint))?,
             Command::Migrate(migrate) => return block_on(migrate.run(self.config.as_deref()))?,
+            Command::Config { command } => command.run(self.config)?,
             Command::Completions(completions) => completions.run()?,
             Command::Proxy { arguments: _ } => return Err(Failure::unusable(NO_PROXY)),
         }
@@ -118,12 +130,12 @@ const NO_PROXY: &str = "there is no proxy: the authz plane took its place. Run `
     learns of revocations. A client that verifies over HTTP asks the admin plane, which has a cache of its own.";
 
 fn serve(file: Option<PathBuf>, plane: Option<Plane>) -> Result<(), Failure> {
-    let load = match plane {
+    let source = match plane {
         // Without an admin plane its rules don't matter.
-        Some(Plane::Public | Plane::Authz) => config::load_without_admin,
-        Some(Plane::Admin) | None => config::load,
+        Some(Plane::Public | Plane::Authz) => config::source(file)?.without_admin(),
+        Some(Plane::Admin) | None => config::source(file)?,
     };
-    let Loaded { config, warnings } = load(file.as_deref(), std::env::vars()).map_err(Failure::unusable)?;
+    let Loaded { config, warnings, .. } = source.load().map_err(Failure::unusable)?;
     config.require_serving_secret().map_err(Failure::unusable)?;
     let unsupported = config.unsupported();
     if !unsupported.is_empty() {
@@ -139,10 +151,11 @@ fn serve(file: Option<PathBuf>, plane: Option<Plane>) -> Result<(), Failure> {
         public: only(|plane| matches!(plane, Plane::Public)),
         authz: only(|plane| matches!(plane, Plane::Authz)),
     };
-    block_on(app::serve(&config, planes))?.map_err(|error| match error {
+    block_on(app::serve(source, config, planes))?.map_err(|error| match error {
         ServeError::Settings(
             SettingsError::NoHmacSecret | SettingsError::KeySet { .. } | SettingsError::KeySource { .. },
-        ) => Failure::unusable(error),
+        )
+        | ServeError::DenyFile(_) => Failure::unusable(error),
         error => Failure::failed(error),
     })
 }

@@ -22,7 +22,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "service",
         &["cache", "clock", "credential", "duration", "error", "key", "rng", "secret", "settings", "store"],
     ),
-    ("telemetry", &["config", "service"]),
+    ("telemetry", &["cache", "clock", "config", "readiness", "service"]),
     ("authz", &["cache", "config", "credential", "error", "key", "service", "settings", "telemetry"]),
     (
         "http",
@@ -48,8 +48,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "clock",
             "config",
             "http",
+            "key",
             "readiness",
             "rng",
+            "secret",
             "service",
             "settings",
             "store",
@@ -71,6 +73,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("comfy_table", &["cli"]),
     ("serde_json_path", &["cli"]),
     ("prometheus_client", &["telemetry"]),
+    ("notify", &["app"]),
+    ("reqwest", &["settings", "cli"]),
 ];
 
 fn sources(directory: &Path, found: &mut Vec<PathBuf>) {

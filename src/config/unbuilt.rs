@@ -35,11 +35,6 @@ const ROWS: &[Row] = &[
         c.authz.sources.iter().any(|source| !matches!(source, CredentialSource::Header { .. }))
     }),
     ("authz.routes", |c| !c.authz.routes.is_empty()),
-    ("consistency.deny_file", |c| c.consistency.deny_file.is_some()),
-    ("credentials.derived_tokens.jwt.signing_keys.urls", |c| {
-        let urls = &c.credentials.derived_tokens.jwt.signing_keys.urls;
-        urls.iter().any(|url| url.expose().starts_with("https://"))
-    }),
 ];
 
 impl Config {

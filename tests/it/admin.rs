@@ -1,8 +1,10 @@
 //! The admin plane and self-revocation: status codes, JSON shapes, and what is refused with which words.
 
+mod bad_input;
 mod batch;
 mod delete;
 mod derive;
+mod epoch;
 mod import;
 mod issue;
 mod last_used;

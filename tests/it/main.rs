@@ -23,6 +23,8 @@ mod upstream;
 mod admin;
 mod check;
 mod cli;
+mod clients;
+mod config;
 mod edge;
 mod garbage;
 mod life;

@@ -1,23 +1,24 @@
 //! Changing a key: update, rotate, revoke, delete.
 
-use axum::extract::{Query, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 
-use super::{Answer, KeyPath, PairsQuery, ok};
+use super::{ActedOn, Answer, KeyPath, Pairs, ok};
 use crate::error::ApiError;
+use crate::http::epoch::with_epoch;
 use crate::http::wire::{
     KeyBody, KeyOut, RevokeBody, RotateBody, RotateOut, WrappedImported, WrappedIssued, Wrapper, reason,
     update, update_mask,
 };
-use crate::http::{Context, body, no_such_resource};
-use crate::key::{Key, KeyKind, NetworkId, Revocation};
-use crate::service::RotateRequest;
+use crate::http::{Context, body};
+use crate::key::{KeyKind, NetworkId, Revocation};
+use crate::service::{Acknowledged, RotateRequest};
 
 pub async fn update_issued(
     State(context): State<Context>,
     KeyPath(id): KeyPath,
-    query: PairsQuery,
+    Pairs(query): Pairs,
     request: Request,
 ) -> Answer {
     update_key(&context, KeyKind::Issued, &id, query, request).await
@@ -26,7 +27,7 @@ pub async fn update_issued(
 pub async fn update_imported(
     State(context): State<Context>,
     KeyPath(id): KeyPath,
-    query: PairsQuery,
+    Pairs(query): Pairs,
     request: Request,
 ) -> Answer {
     update_key(&context, KeyKind::Imported, &id, query, request).await
@@ -36,15 +37,16 @@ async fn update_key(
     context: &Context,
     kind: KeyKind,
     id: &str,
-    query: PairsQuery,
+    query: Vec<(String, String)>,
     request: Request,
 ) -> Answer {
-    let Query(pairs) = query.map_err(|_| ApiError::field("query", "must be UTF-8"))?;
-    let mask = update_mask(pairs)?;
+    let mask = update_mask(query)?;
     let text = body::read_text(request, body::ADMIN_LIMIT).await?;
     let (fixed, update) = update(&mask, unwrap(kind, &text)?)?;
-    let key: Key = context.service.update(NetworkId::SINGLE, kind, id, fixed, update).await?;
-    ok(StatusCode::OK, &KeyOut::new(&key, context.service.clock.now()))
+    let updated = context.service.update(NetworkId::SINGLE, kind, id, fixed, update).await?;
+    let Acknowledged { value: key, epoch } = updated;
+    let response = ok(StatusCode::OK, &KeyOut::new(&key, context.service.clock.now()))?;
+    Ok(with_epoch(response, epoch))
 }
 
 /// The resource, whether it stands there by itself or in the member that has its name.
@@ -62,59 +64,45 @@ fn unwrap(kind: KeyKind, text: &[u8]) -> Result<KeyBody, ApiError> {
     }
 }
 
-/// Custom methods (AIP-136): `{key_id}:{verb}`, which the router can't take apart.
-pub async fn act_on_issued(
-    State(context): State<Context>,
-    KeyPath(path): KeyPath,
-    request: Request,
-) -> Answer {
-    match path.rsplit_once(':') {
-        Some((id, "revoke")) => revoke(&context, Some(KeyKind::Issued), id, request).await,
-        Some((id, "rotate")) => rotate(&context, id, request).await,
-        _ => Err(no_such_resource()),
-    }
+pub async fn revoke_issued(State(context): State<Context>, ActedOn(id): ActedOn, request: Request) -> Answer {
+    revoke(&context, Some(KeyKind::Issued), &id, request).await
 }
 
-pub async fn act_on_imported(
+pub async fn revoke_imported(
     State(context): State<Context>,
-    KeyPath(path): KeyPath,
+    ActedOn(id): ActedOn,
     request: Request,
 ) -> Answer {
-    match path.rsplit_once(':') {
-        Some((id, "revoke")) => revoke(&context, Some(KeyKind::Imported), id, request).await,
-        _ => Err(no_such_resource()),
-    }
+    revoke(&context, Some(KeyKind::Imported), &id, request).await
 }
 
 /// For keys of either kind.
-pub async fn act_on_any(State(context): State<Context>, KeyPath(path): KeyPath, request: Request) -> Answer {
-    match path.rsplit_once(':') {
-        Some((id, "revoke")) => revoke(&context, None, id, request).await,
-        _ => Err(no_such_resource()),
-    }
+pub async fn revoke_any(State(context): State<Context>, ActedOn(id): ActedOn, request: Request) -> Answer {
+    revoke(&context, None, &id, request).await
 }
 
 async fn revoke(context: &Context, kind: Option<KeyKind>, id: &str, request: Request) -> Answer {
     let body: RevokeBody = body::read(request, body::ADMIN_LIMIT).await?;
     let description = body.description.filter(|description| !description.is_empty());
     let revocation = Revocation { reason: reason(body.reason.as_deref())?, description };
-    context.service.revoke(NetworkId::SINGLE, kind, id, revocation).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    let revoked = context.service.revoke(NetworkId::SINGLE, kind, id, revocation).await?;
+    Ok(with_epoch(StatusCode::NO_CONTENT.into_response(), revoked.epoch))
 }
 
-async fn rotate(context: &Context, id: &str, request: Request) -> Answer {
+pub async fn rotate_issued(State(context): State<Context>, ActedOn(id): ActedOn, request: Request) -> Answer {
     let body: RotateBody = body::read(request, body::ADMIN_LIMIT).await?;
-    let rotated = context.service.rotate(NetworkId::SINGLE, id, RotateRequest::try_from(body)?).await?;
+    let rotated = context.service.rotate(NetworkId::SINGLE, &id, RotateRequest::try_from(body)?).await?;
+    let Acknowledged { value: rotated, epoch } = rotated;
     let now = context.service.clock.now();
     let answer = RotateOut {
         issued_api_key: KeyOut::new(&rotated.key, now),
         old_issued_api_key: KeyOut::new(&rotated.old, now),
         secret: rotated.secret.expose(),
     };
-    ok(StatusCode::CREATED, &answer)
+    Ok(with_epoch(ok(StatusCode::CREATED, &answer)?, epoch))
 }
 
 pub async fn delete_imported(State(context): State<Context>, KeyPath(id): KeyPath) -> Answer {
-    context.service.delete_imported(NetworkId::SINGLE, &id).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    let deleted = context.service.delete_imported(NetworkId::SINGLE, &id).await?;
+    Ok(with_epoch(StatusCode::NO_CONTENT.into_response(), deleted.epoch))
 }
