@@ -62,7 +62,7 @@ pub async fn live(world: Arc<World>, mut random: Random, lease: Duration) {
             tokio::spawn(observe(world, subject, instance, watching.clone(), lease, random.split()))
         })
         .collect();
-    if random.below(6) == 0 {
+    if random.below(12) == 0 {
         // Several at once, who must not share what one of them read too early.
         let instance = random.below(count);
         watchers.extend((0..3).map(|_| {
