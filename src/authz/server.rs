@@ -20,7 +20,7 @@ use crate::config::{OnUnavailable, RouteMode, RouteToken};
 use crate::credential::TokenFormat;
 use crate::credential::claims::Authority;
 use crate::key::{NetworkId, Scopes, Visibility};
-use crate::service::verify::{Attempt, CacheUse, Identity, Unavailable};
+use crate::service::verify::{Attempt, CacheUse, Identity, Unavailable, Verification};
 use crate::service::{MintError, Service};
 use crate::settings::Settings;
 use crate::telemetry::metrics::Metrics;
@@ -30,6 +30,8 @@ pub const SERVICE_NAME: &str = "envoy.service.auth.v3.Authorization";
 
 /// How long a Check may wait for what isn't in memory: Envoy itself gives up at 200 ms.
 const MISS_BUDGET: Duration = Duration::from_millis(150);
+/// How much of that a key that is known waits for its row to be read again.
+const REFRESH_BUDGET: Duration = Duration::from_millis(30);
 /// Largest CheckRequest, in bytes: Envoy may be told to send bodies along.
 const MAX_REQUEST: usize = 4 * 1024 * 1024;
 
@@ -119,11 +121,7 @@ impl Plane {
         };
         let verification = match self.service.verify_cached(settings, &attempt) {
             Some(verification) => verification,
-            None => {
-                let verification = tokio::time::timeout(MISS_BUDGET, self.service.verify(settings, &attempt));
-                let verification = verification.await.unwrap_or(Err(Unavailable));
-                verification.map_err(|Unavailable| Refusal::Unavailable)?
-            }
+            None => self.look_up(settings, &attempt).await.ok_or(Refusal::Unavailable)?,
         };
         self.metrics.lookups.count(verification.cache);
         match verification.verdict {
@@ -136,6 +134,24 @@ impl Plane {
                 self.admit_token(settings, &policy, &headers, &shown, &authority)
             }
             Err(refused) => Err(Refusal::Denied(refused.denial)),
+        }
+    }
+
+    /// Judges what memory can't; None when nobody can in time.
+    async fn look_up(&self, settings: &Settings, attempt: &Attempt<'_>) -> Option<Verification> {
+        let within = async |budget| {
+            let verification = tokio::time::timeout(budget, self.service.verify(settings, attempt));
+            verification.await.unwrap_or(Err(Unavailable)).ok()
+        };
+        let overdue = || self.service.verify_overdue(settings, attempt);
+        if overdue().is_none() {
+            return within(MISS_BUDGET).await;
+        }
+        // It would be good to read the row again, but nothing is known to have changed.
+        match within(REFRESH_BUDGET).await.or_else(overdue) {
+            Some(verification) => Some(verification),
+            // The lease has run out meanwhile: that is told by the poll which the rest of the budget is for.
+            None => within(MISS_BUDGET - REFRESH_BUDGET).await,
         }
     }
 

@@ -110,13 +110,28 @@ struct Proven {
 impl Service {
     /// Judges from memory alone: no I/O, nothing to wait for. None when memory can't tell.
     pub fn verify_cached(&self, settings: &Settings, attempt: &Attempt<'_>) -> Option<Verification> {
+        self.verify_remembered(settings, attempt, |entry, now| self.usable(entry, now))
+    }
+
+    /// As [`Service::verify_cached`], for when nobody else gives an answer: what was to be read again by now will do,
+    /// as long as nothing is known to have changed.
+    pub fn verify_overdue(&self, settings: &Settings, attempt: &Attempt<'_>) -> Option<Verification> {
+        self.verify_remembered(settings, attempt, |entry, now| self.still_true(entry, now))
+    }
+
+    fn verify_remembered(
+        &self,
+        settings: &Settings,
+        attempt: &Attempt<'_>,
+        will_do: impl FnOnce(&Entry, Timestamp) -> bool,
+    ) -> Option<Verification> {
         if !settings.cache_enabled || attempt.cache != CacheUse::Full {
             return None;
         }
         let index = self.memory.index(attempt.network, attempt.credential.expose());
         let now = self.clock.now();
         let entry = self.memory.get(&index)?;
-        if entry.generation != settings.generation || !self.usable(&entry, now) {
+        if entry.generation != settings.generation || !will_do(&entry, now) {
             return None;
         }
         Some(Verification { verdict: self.judged(entry, now, attempt.client), cache: CacheResult::Hit })
@@ -279,10 +294,12 @@ impl Service {
     }
 
     fn usable(&self, entry: &Entry, now: Timestamp) -> bool {
-        self.freshness.allows(entry.slot, entry.stamp)
-            && entry.hard_expiry.is_none_or(|at| now < at)
-            // While the database can't be asked, what is known stays known.
-            && (now < entry.soft_expiry || self.freshness.mode() == Mode::Static)
+        // While the database can't be asked, what is known stays known.
+        self.still_true(entry, now) && (now < entry.soft_expiry || self.freshness.mode() == Mode::Static)
+    }
+
+    fn still_true(&self, entry: &Entry, now: Timestamp) -> bool {
+        self.freshness.allows(entry.slot, entry.stamp) && entry.hard_expiry.is_none_or(|at| now < at)
     }
 
     fn judged(&self, entry: Arc<Entry>, now: Timestamp, client: Option<IpAddr>) -> Result<Identity, Refused> {
