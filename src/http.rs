@@ -18,6 +18,8 @@ use axum::routing::{get, post};
 
 use admin::{change, verify};
 
+pub use wire::listed_key;
+
 use crate::error::{ApiError, Reason};
 use crate::readiness::Readiness;
 use crate::service::Service;

@@ -21,6 +21,7 @@ pub use last_used::{NotedUses, Uses, uses};
 pub use list::{ListRequest, Listed};
 pub use mint::MintError;
 pub use new_key::{ImportRequest, Issued, KeyRequest};
+pub use revoke::MAX_DESCRIPTION;
 pub use rotate::{RotateRequest, Rotated};
 pub use update::{Fixed, Update};
 

@@ -9,7 +9,7 @@ use crate::key::{Key, KeyId, KeyKind, NetworkId, Revocation, RevocationReason};
 use crate::store::{Changed, Mutation, Rewrite};
 
 /// Longest description of a revocation, in characters.
-const MAX_DESCRIPTION: usize = 1_024;
+pub const MAX_DESCRIPTION: usize = 1_024;
 
 impl Service {
     /// Revokes a key for good. Revoking it again succeeds and changes nothing.

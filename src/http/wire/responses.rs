@@ -49,6 +49,9 @@ pub struct KeyOut<'a> {
     revocation_reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     revocation_description: Option<&'a str>,
+    /// Ours: until when a key that has a successor goes on beside it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    supersede_time: Option<String>,
 }
 
 impl<'a> KeyOut<'a> {
@@ -78,6 +81,7 @@ impl<'a> KeyOut<'a> {
                 .filter(|reason| *reason != RevocationReason::Unspecified)
                 .map(RevocationReason::name),
             revocation_description: revocation.and_then(|revocation| revocation.description.as_deref()),
+            supersede_time: key.superseded.map(Timestamp::to_rfc3339),
         }
     }
 }
