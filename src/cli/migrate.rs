@@ -25,7 +25,6 @@ use crate::store::{Step, StepState, Store, StoreError};
 EXAMPLES:
   talos migrate up --database sqlite://talos.db
   talos migrate status --database sqlite://talos.db
-  talos migrate down --steps 1 --database sqlite://talos.db
   talos keys issued list --all --format json -e http://localhost:4420 | talos migrate adopt - --database sqlite://talos.db")]
 pub struct Migrate {
     /// The database [default: $DB_DSN, $DSN, then the configuration's db.dsn]
