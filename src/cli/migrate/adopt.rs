@@ -33,7 +33,7 @@ EXAMPLES:
 /// Take over the keys of another Talos, with their ids, times and states
 ///
 /// The files hold what `talos keys issued list --all --format json` and `talos keys imported list …` print, pages of the
-/// API, JSON lists of keys, or keys one after the other. They have no secrets: a key's own verifies here when
+/// API, JSON lists of keys, or keys one after the other. They have no secrets: that of a key verifies here when
 /// secrets.hmac, the prefixes and (for an imported key) the network are those of where it comes from.
 ///
 /// Nothing is written unless everything in the files is good. A key that is there already is left as it is: told as
