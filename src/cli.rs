@@ -2,6 +2,7 @@
 
 mod client;
 mod completions;
+mod config;
 mod exit;
 mod input;
 mod jsonpath;
@@ -16,7 +17,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::app::{self, Planes, ServeError};
-use crate::config::{self, Loaded};
+use crate::config::Loaded;
 use crate::settings::SettingsError;
 use crate::telemetry;
 use exit::{Failure, Outcome};
@@ -55,6 +56,12 @@ EXAMPLES:
     Serve {
         /// The plane to serve alone
         plane: Option<Plane>,
+    },
+    /// The configuration: check it, show it, describe it
+    #[command(after_help = config::EXAMPLES)]
+    Config {
+        #[command(subcommand)]
+        command: config::Command,
     },
     Keys(Box<keys::Keys>),
     /// JSON Web Keys: make some, or fetch those of a server
@@ -105,6 +112,7 @@ impl Cli {
             Command::Keys(keys) => return block_on(keys.run(endpoint))?,
             Command::Jwk { command } => return block_on(command.run(endpoint))?,
             Command::Migrate(migrate) => return block_on(migrate.run(self.config.as_deref()))?,
+            Command::Config { command } => command.run(self.config)?,
             Command::Completions(completions) => completions.run()?,
             Command::Proxy { arguments: _ } => return Err(Failure::unusable(NO_PROXY)),
         }
@@ -118,12 +126,12 @@ const NO_PROXY: &str = "there is no proxy: the authz plane took its place. Run `
     learns of revocations. A client that verifies over HTTP asks the admin plane, which has a cache of its own.";
 
 fn serve(file: Option<PathBuf>, plane: Option<Plane>) -> Result<(), Failure> {
-    let load = match plane {
+    let source = match plane {
         // Without an admin plane its rules don't matter.
-        Some(Plane::Public | Plane::Authz) => config::load_without_admin,
-        Some(Plane::Admin) | None => config::load,
+        Some(Plane::Public | Plane::Authz) => config::source(file)?.without_admin(),
+        Some(Plane::Admin) | None => config::source(file)?,
     };
-    let Loaded { config, warnings } = load(file.as_deref(), std::env::vars()).map_err(Failure::unusable)?;
+    let Loaded { config, warnings, .. } = source.load().map_err(Failure::unusable)?;
     config.require_serving_secret().map_err(Failure::unusable)?;
     let unsupported = config.unsupported();
     if !unsupported.is_empty() {
@@ -139,7 +147,7 @@ fn serve(file: Option<PathBuf>, plane: Option<Plane>) -> Result<(), Failure> {
         public: only(|plane| matches!(plane, Plane::Public)),
         authz: only(|plane| matches!(plane, Plane::Authz)),
     };
-    block_on(app::serve(&config, planes))?.map_err(|error| match error {
+    block_on(app::serve(source, config, planes))?.map_err(|error| match error {
         ServeError::Settings(
             SettingsError::NoHmacSecret | SettingsError::KeySet { .. } | SettingsError::KeySource { .. },
         ) => Failure::unusable(error),

@@ -9,12 +9,16 @@ mod credentials;
 mod env;
 mod error;
 mod file;
+mod forms;
 mod keys;
 mod load;
 mod model;
+mod reload;
 mod routes;
+mod schema;
 mod serve;
 mod settings;
+mod show;
 mod text;
 mod unbuilt;
 mod validate;
@@ -26,18 +30,21 @@ pub use credentials::{
     Retired, Secrets, SigningKeys,
 };
 pub use error::{ConfigError, Problem};
-pub use load::{Loaded, load, load_without_admin};
+pub use load::{Loaded, Source, load, load_without_admin};
 pub use model::{
     Audit, Config, Consistency, Db, LastUsed, Log, LogFormat, LogLevel, Multitenancy, Network, Quota,
     RateLimit, RateLimitBackend, TraceExporter, Tracing,
 };
+pub use reload::Change;
 pub use routes::{
     Audience, PathMatch, PolicyValueError, Route, RouteMode, RouteToken, RouteVisibility, ScopeList,
 };
+pub use schema::schema;
 pub use serve::{
     Auth, AuthMode, ClientIpSource, Cors, RequestLog, Serve, ServeAuthz, ServeHttp, ServeMetrics,
     ServePublic, Tls, listen_address,
 };
+pub use show::Shown;
 
 #[cfg(test)]
 mod error_tests;

@@ -125,7 +125,21 @@ pub fn to_proto(duration: Duration) -> String {
     }
 }
 
-/// For `#[serde(deserialize_with = "duration::deserialize")]`: a text that [`parse`] takes, or the number 0.
+/// The shortest of Go's forms: `5m`, `1h30m`, `10ms`, `0s`.
+pub fn to_text(duration: Duration) -> String {
+    let mut rest = duration.as_nanos();
+    let mut text = String::new();
+    for unit in ["h", "m", "s", "ms", "us", "ns"] {
+        let scale = UNITS.iter().find(|(name, _)| *name == unit).map_or(1, |(_, scale)| *scale);
+        if rest >= scale {
+            text.push_str(&format!("{}{unit}", rest / scale));
+            rest %= scale;
+        }
+    }
+    if text.is_empty() { "0s".to_owned() } else { text }
+}
+
+/// For a setting: a text that [`parse`] takes, or the number 0.
 ///
 /// # Errors
 /// The texts of [`DurationError`]; any number other than 0, since it has no unit.
@@ -277,6 +291,21 @@ mod tests {
     }
 
     #[test]
+    fn short_form() {
+        let table = [
+            (Duration::ZERO, "0s"),
+            (Duration::from_secs(300), "5m"),
+            (Duration::from_secs(5_400), "1h30m"),
+            (Duration::from_secs(8_760 * 3_600), "8760h"),
+            (Duration::from_millis(10), "10ms"),
+            (Duration::new(1, 1), "1s1ns"),
+        ];
+        for (duration, text) in table {
+            assert_eq!(to_text(duration), text);
+        }
+    }
+
+    #[test]
     fn numbers_in_files() {
         for (json, ok) in [("0", true), ("0.0", false), ("5", false), ("-1", false), ("\"5m\"", true)] {
             let mut deserializer = serde_json::Deserializer::from_str(json);
@@ -301,6 +330,7 @@ mod tests {
         fn protobuf_round_trip(seconds in 0..MAX.as_secs(), nanos in 0..1_000_000_000_u32) {
             let duration = Duration::new(seconds, nanos);
             prop_assert_eq!(parse(&to_proto(duration)), Ok(duration));
+            prop_assert_eq!(parse(&to_text(duration)), Ok(duration));
         }
 
         #[test]

@@ -4,7 +4,9 @@ mod admin;
 mod body;
 mod guard;
 mod health;
+mod openapi;
 mod public;
+mod routes;
 mod wire;
 
 use std::net::IpAddr;
@@ -14,9 +16,11 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
 
-use admin::{change, verify};
+use self::admin::{change, verify};
+use self::openapi::operations;
+use self::routes::Routes;
 
 pub use wire::listed_key;
 
@@ -40,60 +44,66 @@ pub struct Context {
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub Option<IpAddr>);
 
-/// Where a holder revokes a key.
-const SELF_REVOKE: &str = "/v2alpha1/apiKeys:selfRevoke";
-/// Where the public keys are published.
-const JWKS: &str = "/v2alpha1/derivedKeys/jwks.json";
-
 /// The admin plane. It serves the public routes as well, so that one base URL serves existing clients.
 pub fn admin_router(context: Context) -> Router {
-    const ISSUED: &str = "/v2alpha1/admin/issuedApiKeys";
-    const IMPORTED: &str = "/v2alpha1/admin/importedApiKeys";
-    let issued = get(admin::get_issued).patch(change::update_issued).post(change::act_on_issued);
-    let imported = get(admin::get_imported)
-        .patch(change::update_imported)
-        .delete(change::delete_imported)
-        .post(change::act_on_imported);
-    let routes = Router::new()
-        .route(ISSUED, post(admin::issue).get(admin::list_issued))
-        .route(&format!("{ISSUED}/{{id}}"), issued)
-        .route(IMPORTED, post(admin::import).get(admin::list_imported))
-        .route(&format!("{IMPORTED}:batchCreate"), post(admin::import_batch))
-        .route(&format!("{IMPORTED}/{{id}}"), imported)
-        .route("/v2alpha1/admin/apiKeys/{id}", post(change::act_on_any))
-        .route("/v2alpha1/admin/apiKeys:verify", post(verify::verify))
-        .route("/v2alpha1/admin/apiKeys:batchVerify", post(verify::verify_batch))
-        .route("/v2alpha1/admin/apiKeys:derive", post(admin::derive));
-    finish(routes.merge(public_routes()), context)
+    finish(openapi::described(admin_routes()), context)
+}
+
+fn admin_routes() -> Routes {
+    Routes::default()
+        .at(&operations::ISSUE, admin::issue)
+        .at(&operations::LIST_ISSUED, admin::list_issued)
+        .at(&operations::GET_ISSUED, admin::get_issued)
+        .at(&operations::UPDATE_ISSUED, change::update_issued)
+        .at(&operations::ROTATE_ISSUED, change::rotate_issued)
+        .at(&operations::REVOKE_ISSUED, change::revoke_issued)
+        .at(&operations::IMPORT, admin::import)
+        .at(&operations::IMPORT_BATCH, admin::import_batch)
+        .at(&operations::LIST_IMPORTED, admin::list_imported)
+        .at(&operations::GET_IMPORTED, admin::get_imported)
+        .at(&operations::UPDATE_IMPORTED, change::update_imported)
+        .at(&operations::REVOKE_IMPORTED, change::revoke_imported)
+        .at(&operations::DELETE_IMPORTED, change::delete_imported)
+        .at(&operations::REVOKE_ANY, change::revoke_any)
+        .at(&operations::VERIFY, verify::verify)
+        .at(&operations::VERIFY_BATCH, verify::verify_batch)
+        .at(&operations::DERIVE, admin::derive)
+        .merge(public_routes())
 }
 
 /// The public plane: what a key's holder may do, and nothing else.
 pub fn public_router(context: Context) -> Router {
-    finish(public_routes(), context)
+    finish(public_routes().into_router(), context)
 }
 
 /// The metrics plane.
 pub fn metrics_router(context: Context) -> Router {
-    finish(health::routes().route("/metrics", get(metrics)), context)
+    finish(health_routes().into_router().route("/metrics", get(metrics)), context)
 }
 
-fn public_routes() -> Router<Context> {
-    health::routes().route(SELF_REVOKE, post(public::self_revoke)).route(JWKS, get(public::jwks))
+fn public_routes() -> Routes {
+    health_routes().at(&operations::SELF_REVOKE, public::self_revoke).at(&operations::JWKS, public::jwks)
+}
+
+fn health_routes() -> Routes {
+    Routes::default().at(&operations::ALIVE, health::alive).at(&operations::READY, health::ready)
 }
 
 /// What every plane has: one constant answer to what it doesn't know, and bounds on what it does.
 fn finish(routes: Router<Context>, context: Context) -> Router {
     routes
         .fallback(not_found)
-        .method_not_allowed_fallback(async || {
-            ApiError::new(Reason::MethodNotAllowed, "this resource has no such method")
-        })
+        .method_not_allowed_fallback(async || method_not_allowed())
         .layer(axum::middleware::from_fn(guard::guard))
         .with_state(context)
 }
 
 async fn not_found() -> ApiError {
     no_such_resource()
+}
+
+fn method_not_allowed() -> ApiError {
+    ApiError::new(Reason::MethodNotAllowed, "this resource has no such method")
 }
 
 fn no_such_resource() -> ApiError {

@@ -11,7 +11,7 @@ mod status;
 pub mod verdict;
 
 pub use address::AddressList;
-pub use fields::{ActorId, KeyName, Metadata, TEN_YEARS};
+pub use fields::{ActorId, KeyName, MAX_LABEL, Metadata, TEN_YEARS};
 pub use id::{KeyId, KeyKind, NetworkId};
 pub use rate::{RatePolicy, RateUnit};
 pub use scope::{Scope, Scopes, covers};

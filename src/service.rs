@@ -17,8 +17,9 @@ pub mod verify;
 use std::sync::Arc;
 
 pub use derive::{DeriveRequest, Derived};
+pub use filter::MAX_FILTER;
 pub use last_used::{NotedUses, Uses, uses};
-pub use list::{ListRequest, Listed};
+pub use list::{DEFAULT_PAGE, ListRequest, Listed, MAX_PAGE};
 pub use mint::MintError;
 pub use new_key::{ImportRequest, Issued, KeyRequest};
 pub use revoke::MAX_DESCRIPTION;

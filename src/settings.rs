@@ -1,19 +1,18 @@
 //! Settings: what the configuration says, made ready for use. One request uses one snapshot from beginning to end.
 
-use std::fs;
+pub mod sources;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 
+use self::sources::{Documents, SourceError};
 use crate::clock::Timestamp;
 use crate::config::{Authz, CacheType, ClientIpSource, Config, Retired};
 use crate::credential::jwk::{JwkError, KeySet, SigningKey};
 use crate::credential::secrets::{HmacSecret, HmacSecrets};
 use crate::credential::{Form, Presented, classify};
-use crate::secret::SecretString;
 
 /// The settings in force, replaced whole by a reload.
 pub type SettingsHandle = Arc<ArcSwap<Settings>>;
@@ -30,7 +29,13 @@ pub enum SettingsError {
         /// Place in the list, from 0.
         index: usize,
         /// What is wrong; no content.
-        problem: String,
+        problem: SourceError,
+    },
+    /// A key set wasn't read before settings were made of it.
+    #[error("credentials.derived_tokens.jwt.signing_keys.urls[{index}]: was not read")]
+    NotRead {
+        /// Place in the list, from 0.
+        index: usize,
     },
     /// A key set was read and is no good.
     #[error("credentials.derived_tokens.jwt.signing_keys.urls[{index}]: {problem}")]
@@ -117,15 +122,15 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Makes a snapshot; reads the key sets that the configuration names.
+    /// Makes a snapshot of a configuration and the key sets that it names.
     ///
     /// # Errors
-    /// When there is no HMAC secret or a key set can't be read.
-    pub fn build(config: &Config, generation: u64) -> Result<Self, SettingsError> {
+    /// When there is no HMAC secret, or the key sets don't go together.
+    pub fn build(config: &Config, documents: &Documents, generation: u64) -> Result<Self, SettingsError> {
         let credentials = &config.credentials;
         let prefix = &credentials.api_keys.prefix;
         let tokens = &credentials.derived_tokens;
-        let keys = read_key_sets(&tokens.jwt.signing_keys.urls)?;
+        let keys = key_set(config, documents)?;
         let macaroon = &tokens.macaroon.prefix;
         Ok(Self {
             generation,
@@ -203,46 +208,15 @@ fn hmac_secrets(config: &Config) -> Result<HmacSecrets, SettingsError> {
     Ok(HmacSecrets::new(current, retired.collect()))
 }
 
-fn read_key_sets(urls: &[SecretString]) -> Result<KeySet, SettingsError> {
+/// The keys of all documents.
+///
+/// # Errors
+/// When one is missing, is no key set, or has a `kid` that another has, too.
+pub fn key_set(config: &Config, documents: &Documents) -> Result<KeySet, SettingsError> {
     let mut keys = KeySet::default();
-    for (index, url) in urls.iter().enumerate() {
-        let document = fetch(url.expose()).map_err(|problem| SettingsError::KeySource { index, problem })?;
+    for (index, url) in config.credentials.derived_tokens.jwt.signing_keys.urls.iter().enumerate() {
+        let document = documents.get(url).ok_or(SettingsError::NotRead { index })?;
         keys.read(document.expose()).map_err(|problem| SettingsError::KeySet { index, problem })?;
     }
     Ok(keys)
-}
-
-fn fetch(url: &str) -> Result<SecretString, String> {
-    if let Some(encoded) = url.strip_prefix("base64://") {
-        // Made by `base64`, by hand or by a template: both alphabets, with or without padding.
-        let encoded = encoded.trim_end_matches('=').replace('-', "+").replace('_', "/");
-        let padded = format!("{encoded}{}", "=".repeat(encoded.len().wrapping_neg() % 4));
-        let bytes = STANDARD.decode(padded).map_err(|_| "must be base64 after base64://")?;
-        let text = String::from_utf8(bytes).map_err(|_| "must be base64 of UTF-8 text")?;
-        return Ok(text.into());
-    }
-    if let Some(path) = url.strip_prefix("file://") {
-        let text = fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
-        return Ok(text.into());
-    }
-    Err("must begin with base64:// or file://".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use base64::engine::general_purpose::URL_SAFE;
-
-    #[test]
-    fn base64_in_every_common_dress() {
-        let text = r#"{"keys":[]}?>~"#;
-        for engine in [STANDARD, URL_SAFE] {
-            let encoded = engine.encode(text);
-            for dress in [encoded.as_str(), encoded.trim_end_matches('=')] {
-                assert_eq!(fetch(&format!("base64://{dress}")).unwrap().expose(), text, "{dress}");
-            }
-        }
-        assert!(fetch("base64://???").is_err());
-        assert!(fetch("ftp://x").is_err());
-    }
 }

@@ -50,6 +50,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "http",
             "readiness",
             "rng",
+            "secret",
             "service",
             "settings",
             "store",
@@ -87,6 +88,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("comfy_table", &["cli"]),
     ("serde_json_path", &["cli"]),
     ("prometheus_client", &["telemetry"]),
+    ("notify", &["app"]),
+    ("reqwest", &["settings", "cli"]),
 ];
 
 fn sources(directory: &Path, found: &mut Vec<PathBuf>) {

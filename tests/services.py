@@ -69,13 +69,14 @@ def programs():
 
 
 class Services:
-    """The running servers; ends them when the `with` block ends."""
+    """The running servers, until they are closed."""
 
     def __init__(self):
         self.stack = contextlib.ExitStack()
         self.variables = {}
 
-    def __enter__(self):
+    def start_all(self):
+        """Starts them; returns the variables that the tests want."""
         try:
             paths = programs()
             # The tests start their own: they kill it, freeze it and give it certificates.
@@ -91,7 +92,8 @@ class Services:
             self.stack.close()
             raise
 
-    def __exit__(self, *exception):
+    def close(self):
+        """Ends them."""
         self.stack.close()
 
     def start_postgres(self, paths, folder):
@@ -190,10 +192,13 @@ def end(process, stop):
 def main():
     """Starts all and waits for a signal."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
-    with Services() as variables:
-        for name, value in variables.items():
+    servers = Services()
+    try:
+        for name, value in servers.start_all().items():
             print(f"export {name}={value}", flush=True)
         signal.pause()
+    finally:
+        servers.close()
 
 
 if __name__ == "__main__":

@@ -18,16 +18,18 @@ use tower::ServiceExt;
 use super::background;
 use super::connections::{self, Protocol};
 use super::listeners::{BindError, Listener};
+use super::reload::Reloader;
 use super::signals::stop_signal;
 use crate::authz::{Plane, SERVICE_NAME};
 use crate::cache::freshness::Freshness;
 use crate::cache::memory::Memory;
 use crate::cache::shared::{LinkError, RedisSettings, RedisTls, Shared};
 use crate::clock::Clock;
-use crate::config::{CacheType, Config, Consistency, LastUsed};
+use crate::config::{CacheType, Config, Consistency, LastUsed, Source};
 use crate::http::{Context, admin_router, metrics_router, public_router};
 use crate::rng::Rng;
 use crate::service::{NotedUses, Service, Tiers, uses};
+use crate::settings::sources::{Documents, Reading};
 use crate::settings::{Settings, SettingsError};
 use crate::store::{Store, StoreError};
 
@@ -65,19 +67,21 @@ pub enum ServeError {
     TaskEnded(&'static str),
 }
 
-/// Serves until SIGTERM or SIGINT.
+/// Serves `config`, which came from `source`, until SIGTERM or SIGINT; changes of the source are taken up meanwhile.
 ///
 /// # Errors
 /// When it can't begin, or one of its tasks ends before it is told to.
-pub async fn serve(config: &Config, planes: Planes) -> Result<(), ServeError> {
-    let (context, noted_uses) = build(config).await?;
+pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(), ServeError> {
+    let (context, documents, noted_uses) = build(&config).await?;
+    let (service, metrics) = (Arc::clone(&context.service), Arc::clone(&context.metrics));
+    let reloader = Reloader::new(source, config.clone(), documents, service, metrics)?;
     let (health, health_server) = tonic_health::server::health_reporter();
     background::set_serving(&health, false).await;
     let stop = CancellationToken::new();
     let mut tasks: JoinSet<&'static str> = JoinSet::new();
 
     // All listeners first: a process either serves everything or nothing.
-    let listeners = bind(config, planes).await?;
+    let listeners = bind(&config, planes).await?;
     for (name, listener) in listeners {
         let stop = stop.clone();
         let router = match name {
@@ -123,6 +127,7 @@ pub async fn serve(config: &Config, planes: Planes) -> Result<(), ServeError> {
     let mut endless = JoinSet::new();
     endless.spawn(poll);
     endless.spawn(ping);
+    endless.spawn(reloader.run());
     if let Some(shared) = context.service.shared.clone() {
         endless.spawn(background::share(Arc::clone(&context.service), shared, changed));
     }
@@ -147,9 +152,11 @@ pub async fn serve(config: &Config, planes: Planes) -> Result<(), ServeError> {
     Ok(())
 }
 
-async fn build(config: &Config) -> Result<(Context, NotedUses), ServeError> {
+async fn build(config: &Config) -> Result<(Context, Documents, NotedUses), ServeError> {
     let (clock, rng) = (Clock::system(), Rng::system());
-    let settings = Settings::build(config, 1)?;
+    let urls = &config.credentials.derived_tokens.jwt.signing_keys.urls;
+    let documents = Documents::default().renew(urls, Reading::All).await.complete(urls)?.documents;
+    let settings = Settings::build(config, &documents, 1)?;
     if settings.signing_key().is_none() {
         tracing::warn!(
             "no key signs tokens (credentials.derived_tokens.jwt): upstream gets identity headers alone"
@@ -169,7 +176,7 @@ async fn build(config: &Config) -> Result<(Context, NotedUses), ServeError> {
         metrics: Arc::default(),
         readiness: Arc::default(),
     };
-    Ok((context, noted_uses))
+    Ok((context, documents, noted_uses))
 }
 
 /// L2 as the configuration wants it; None when it wants none.

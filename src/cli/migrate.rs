@@ -9,9 +9,9 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::client::Answer;
+use super::config;
 use super::exit::{Failure, Outcome};
 use super::output::{Format, Output, Shown, Table};
-use crate::config;
 use crate::secret::SecretString;
 use crate::store::{Step, StepState, Store, StoreError};
 
@@ -118,8 +118,8 @@ fn dsn(argument: Option<SecretString>, file: Option<&Path>) -> Result<SecretStri
     match argument.or_else(from_environment) {
         Some(dsn) => Ok(dsn),
         None => {
-            let loaded = config::load_without_admin(file, std::env::vars()).map_err(Failure::unusable)?;
-            Ok(loaded.config.db.dsn)
+            let loaded = config::source(file.map(Path::to_owned))?.without_admin().load();
+            Ok(loaded.map_err(Failure::unusable)?.config.db.dsn)
         }
     }
 }

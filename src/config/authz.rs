@@ -1,19 +1,20 @@
 //! `authz.*`: what the ext_authz plane reads, sends and does when it can't decide.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-use serde::Deserialize;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
 
 use super::routes::Route;
-use super::text;
-use crate::duration;
+use super::{forms, text};
 
 /// `authz`: the behaviour of the authz plane.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Authz {
     /// Life of a minted JWT, at least 1s and at most `credentials.derived_tokens.max_ttl`. Default 5m.
-    #[serde(deserialize_with = "duration::deserialize")]
+    #[serde(with = "forms::Duration")]
     pub token_ttl: Duration,
     /// Header, in lower case, that carries the minted JWT upstream. Default `authorization`.
     #[serde(deserialize_with = "header_name")]
@@ -54,8 +55,8 @@ impl Default for Authz {
 }
 
 /// Where a credential is looked for: `{header, scheme?}`, `{query}` or `{cookie}`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "RawSource")]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "RawSource", into = "RawSource")]
 pub enum CredentialSource {
     /// A request header.
     Header {
@@ -77,17 +78,67 @@ pub enum CredentialSource {
 }
 
 /// The form in the file, before exactly one of the three is known to be there.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
 struct RawSource {
-    #[serde(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     header: Option<String>,
-    #[serde(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     scheme: Option<String>,
-    #[serde(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     query: Option<String>,
-    #[serde(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     cookie: Option<String>,
+}
+
+impl From<CredentialSource> for RawSource {
+    fn from(source: CredentialSource) -> Self {
+        match source {
+            CredentialSource::Header { name, scheme } => {
+                Self { header: Some(name), scheme, ..Self::default() }
+            }
+            CredentialSource::Query { name } => Self { query: Some(name), ..Self::default() },
+            CredentialSource::Cookie { name } => Self { cookie: Some(name), ..Self::default() },
+        }
+    }
+}
+
+impl JsonSchema for CredentialSource {
+    fn schema_name() -> Cow<'static, str> {
+        "CredentialSource".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "Where a credential is looked for.",
+            "oneOf": [
+                {
+                    "type": "object",
+                    "properties": {
+                        "header": { "type": "string", "description": "A request header." },
+                        "scheme": {
+                            "description": "Authentication scheme before the credential; unset means none.",
+                            "type": ["string", "null"]
+                        }
+                    },
+                    "required": ["header"],
+                    "additionalProperties": false
+                },
+                {
+                    "type": "object",
+                    "properties": { "query": { "type": "string", "description": "A query parameter." } },
+                    "required": ["query"],
+                    "additionalProperties": false
+                },
+                {
+                    "type": "object",
+                    "properties": { "cookie": { "type": "string", "description": "A cookie." } },
+                    "required": ["cookie"],
+                    "additionalProperties": false
+                }
+            ]
+        })
+    }
 }
 
 impl TryFrom<RawSource> for CredentialSource {
@@ -125,7 +176,7 @@ impl TryFrom<RawSource> for CredentialSource {
 }
 
 /// What Envoy is told when no tier can decide.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnUnavailable {
     /// A 503 refusal that no setting of Envoy's turns into an allow.
@@ -136,7 +187,7 @@ pub enum OnUnavailable {
 }
 
 /// Where the client's address is read.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ClientAddress {
     /// The peer of the connection to Envoy.

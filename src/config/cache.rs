@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use super::text;
-use crate::duration;
+use super::forms;
 use crate::secret::SecretString;
 
 /// `cache`: answers kept between lookups.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cache {
     /// Off means that every lookup goes to the database. Default true.
@@ -19,10 +19,10 @@ pub struct Cache {
     #[serde(rename = "type")]
     pub kind: CacheType,
     /// How long an entry is used before it is read again. Above 0. Default 5m.
-    #[serde(deserialize_with = "duration::deserialize")]
+    #[serde(with = "forms::Duration")]
     pub ttl: Duration,
     /// How long an unknown id is remembered. Above 0. Default 10s.
-    #[serde(deserialize_with = "duration::deserialize")]
+    #[serde(with = "forms::Duration")]
     pub negative_ttl: Duration,
     /// How many unknown ids are remembered, in entries. Default 10000; 0 remembers none.
     pub negative_size: u64,
@@ -47,7 +47,7 @@ impl Default for Cache {
 }
 
 /// The tiers between a lookup and the database.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum CacheType {
     /// None.
@@ -60,7 +60,7 @@ pub enum CacheType {
 }
 
 /// `cache.memory`: the tier in process.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CacheMemory {
     /// Bound in bytes. Above 0. Default 104857600 (100 MiB).
@@ -76,34 +76,35 @@ impl Default for CacheMemory {
 }
 
 /// `cache.redis`: the shared tier.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CacheRedis {
     /// `host:port`; one is a single server, several a cluster. Default `localhost:6379`.
+    #[serde(with = "forms::Addresses")]
     pub addrs: Vec<String>,
     /// ACL user; unset (or empty) by default.
-    #[serde(deserialize_with = "text::optional")]
+    #[serde(with = "forms::OptionalText")]
     pub username: Option<String>,
     /// Unset (or empty) by default.
-    #[serde(deserialize_with = "text::optional_secret")]
+    #[serde(with = "forms::OptionalSecret")]
     pub password: Option<SecretString>,
     /// Number of the logical database. Default 0.
     pub db: u32,
     /// For connecting and for admin use. Above 0. Default 3s.
-    #[serde(deserialize_with = "duration::deserialize")]
+    #[serde(with = "forms::Duration")]
     pub timeout: Duration,
     /// What a Check waits at most. Above 0. Default 10ms.
-    #[serde(deserialize_with = "duration::deserialize")]
+    #[serde(with = "forms::Duration")]
     pub check_timeout: Duration,
     /// Of Ory's pool; read so that its files parse. Ours is one connection, multiplexed. Above 0. Default 8.
     pub pool_size: u32,
     /// As `pool_size`. Default 2.
     pub min_idle_conns: u32,
     /// As `pool_size`. Default 5m.
-    #[serde(deserialize_with = "duration::deserialize")]
+    #[serde(with = "forms::Duration")]
     pub conn_max_idle_time: Duration,
     /// As `pool_size`. Default 30m.
-    #[serde(deserialize_with = "duration::deserialize")]
+    #[serde(with = "forms::Duration")]
     pub conn_max_lifetime: Duration,
     /// `cache.redis.tls`.
     pub tls: RedisTls,
@@ -128,21 +129,21 @@ impl Default for CacheRedis {
 }
 
 /// `cache.redis.tls`: PEM files; empty counts as unset.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RedisTls {
     /// Unset means plaintext to a loopback address and an error for any other; `false` is plaintext to anywhere.
     pub enabled: Option<bool>,
     /// Issuers to trust; unset means the system's.
-    #[serde(deserialize_with = "text::optional_path")]
+    #[serde(with = "forms::OptionalPath")]
     pub ca_file: Option<PathBuf>,
     /// Client certificate chain.
-    #[serde(deserialize_with = "text::optional_path")]
+    #[serde(with = "forms::OptionalPath")]
     pub cert_file: Option<PathBuf>,
     /// Client private key.
-    #[serde(deserialize_with = "text::optional_path")]
+    #[serde(with = "forms::OptionalPath")]
     pub key_file: Option<PathBuf>,
     /// Name that the server's certificate must carry; unset means the address's host.
-    #[serde(deserialize_with = "text::optional")]
+    #[serde(with = "forms::OptionalText")]
     pub server_name: Option<String>,
 }

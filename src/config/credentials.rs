@@ -1,20 +1,22 @@
 //! `secrets.*` and `credentials.*`: what proves a key and what signs a token.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use serde::Deserialize;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserializer, IntoDeserializer, MapAccess, Visitor};
+use serde::ser::{SerializeMap, Serializer};
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::text;
-use crate::duration;
+use super::forms;
 use crate::secret::SecretString;
 
 /// `secrets`: what nobody may read.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Secrets {
     /// `secrets.hmac`.
@@ -22,26 +24,27 @@ pub struct Secrets {
 }
 
 /// `secrets.hmac`: the raw texts that key every checksum, macaroon and page token.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct HmacSecrets {
     /// Signs and verifies; at least 32 characters. The empty text counts as unset. No default.
-    #[serde(deserialize_with = "text::optional_secret")]
+    #[serde(with = "forms::OptionalSecret")]
     pub current: Option<SecretString>,
     /// Only verify, in this order after `current`. Default: none.
+    #[serde(with = "forms::RetiredSecrets")]
     pub retired: Vec<Retired<SecretString>>,
 }
 
 /// `credentials`: the forms of keys and tokens.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Credentials {
-    /// `iss` of minted tokens. Unset: [`Config::issuer`](super::Config::issuer) gives the admin listener's URL.
+    /// `iss` of minted tokens. Unset: the admin listener's URL.
     pub issuer: Option<String>,
     /// Issuers that presented tokens may still carry. Default: none.
     pub issuer_retired: Vec<Retired<String>>,
     /// How far clocks may differ when timestamps and `nbf` are judged. Default 5m; 0 is allowed.
-    #[serde(deserialize_with = "duration::deserialize")]
+    #[serde(with = "forms::Duration")]
     pub clock_skew: Duration,
     /// `credentials.api_keys`.
     pub api_keys: ApiKeys,
@@ -62,14 +65,14 @@ impl Default for Credentials {
 }
 
 /// `credentials.api_keys`: issued and imported keys.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ApiKeys {
     /// Life of a key for which no `ttl` was asked, at least 1s. Unset: such a key has no expiry of its own.
-    #[serde(deserialize_with = "duration::deserialize_option")]
+    #[serde(with = "forms::OptionalDuration")]
     pub default_ttl: Option<Duration>,
     /// Longest life, and the age beyond which an issued key is refused unseen. At least 1s. Default 8760h.
-    #[serde(deserialize_with = "duration::deserialize")]
+    #[serde(with = "forms::Duration")]
     pub max_ttl: Duration,
     /// `credentials.api_keys.prefix`.
     pub prefix: ApiKeyPrefixes,
@@ -86,7 +89,7 @@ impl Default for ApiKeys {
 }
 
 /// `credentials.api_keys.prefix`: each matches `[A-Za-z0-9_]{1,16}`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ApiKeyPrefixes {
     /// Of newly issued secret keys. Default `ory_ak`.
@@ -94,7 +97,7 @@ pub struct ApiKeyPrefixes {
     /// Of secret keys that still verify. Default: none.
     pub retired: Vec<Retired<String>>,
     /// Of newly issued public keys; unset (or empty) means that none can be issued.
-    #[serde(deserialize_with = "text::optional")]
+    #[serde(with = "forms::OptionalText")]
     pub public_current: Option<String>,
     /// Of public keys that still verify. Default: none.
     pub public_retired: Vec<Retired<String>>,
@@ -112,14 +115,14 @@ impl Default for ApiKeyPrefixes {
 }
 
 /// `credentials.derived_tokens`: JWTs and macaroons.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DerivedTokens {
     /// Life of a token for which no `ttl` was asked. At least 1s. Default 1h.
-    #[serde(deserialize_with = "duration::deserialize")]
+    #[serde(with = "forms::Duration")]
     pub default_ttl: Duration,
     /// Longest life of a derived token. At least 1s. Default 24h.
-    #[serde(deserialize_with = "duration::deserialize")]
+    #[serde(with = "forms::Duration")]
     pub max_ttl: Duration,
     /// `credentials.derived_tokens.jwt`.
     pub jwt: Jwt,
@@ -139,26 +142,27 @@ impl Default for DerivedTokens {
 }
 
 /// `credentials.derived_tokens.jwt`.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Jwt {
     /// `credentials.derived_tokens.jwt.signing_keys`.
     pub signing_keys: SigningKeys,
     /// `kid` of the key that signs. Unset (or empty): the first with `use: sig`, else the first.
-    #[serde(deserialize_with = "text::optional")]
+    #[serde(with = "forms::OptionalText")]
     pub signing_key_id: Option<String>,
 }
 
 /// `credentials.derived_tokens.jwt.signing_keys`.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SigningKeys {
     /// JWKS resources, `base64://…` (holding private keys, hence secret), `file://…` or `https://…`. Default: none.
+    #[serde(with = "forms::KeySets")]
     pub urls: Vec<SecretString>,
 }
 
 /// `credentials.derived_tokens.macaroon`.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Macaroon {
     /// `credentials.derived_tokens.macaroon.prefix`.
@@ -166,7 +170,7 @@ pub struct Macaroon {
 }
 
 /// `credentials.derived_tokens.macaroon.prefix`: each matches `[A-Za-z0-9_]{1,16}`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct MacaroonPrefixes {
     /// Of newly derived macaroons. Default `mc`.
@@ -206,6 +210,51 @@ impl<T> Retired<T> {
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Retired<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(RetiredVisitor(PhantomData))
+    }
+}
+
+/// As it is written. A secret has no such form: see `forms::RetiredSecrets`.
+impl Serialize for Retired<String> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Some(expires_at) = self.expires_at else {
+            return serializer.serialize_str(&self.value);
+        };
+        let time = OffsetDateTime::from_unix_timestamp(expires_at).ok();
+        let time = time.and_then(|time| time.format(&Rfc3339).ok());
+        let mut entry = serializer.serialize_map(Some(2))?;
+        entry.serialize_entry("value", &self.value)?;
+        match time {
+            Some(time) => entry.serialize_entry("expires_at", &time)?,
+            None => entry.serialize_entry("expires_at", &expires_at)?,
+        }
+        entry.end()
+    }
+}
+
+impl JsonSchema for Retired<String> {
+    fn schema_name() -> Cow<'static, str> {
+        "Retired".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A former value that still verifies, until `expires_at` if that is given.",
+            "anyOf": [
+                { "type": "string" },
+                {
+                    "type": "object",
+                    "properties": {
+                        "value": { "type": "string", "description": "The former value." },
+                        "expires_at": {
+                            "description": "RFC 3339 time or unix seconds, from when on it no longer verifies.",
+                            "type": ["string", "integer", "null"]
+                        }
+                    },
+                    "required": ["value"],
+                    "additionalProperties": false
+                }
+            ]
+        })
     }
 }
 

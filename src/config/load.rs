@@ -1,10 +1,10 @@
 //! Defaults, file and environment made into one checked [`Config`].
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::error::ConfigError;
 use super::model::Config;
-use super::settings::Settings;
+use super::settings::{Origins, Settings};
 use super::{env, file, validate};
 
 /// A configuration that was read and checked.
@@ -14,49 +14,76 @@ pub struct Loaded {
     pub config: Config,
     /// What to log, such as the names of unknown `TALOS_*` variables. Never a value.
     pub warnings: Vec<String>,
+    pub(super) origins: Origins,
+}
+
+/// Where a configuration comes from: it can be read again and again. The environment is that of the beginning.
+#[derive(Clone)]
+pub struct Source {
+    file: Option<PathBuf>,
+    variables: Vec<(String, String)>,
+    admin: bool,
+}
+
+impl Source {
+    /// A file, if given, and the environment over it.
+    pub fn new(file: Option<PathBuf>, env: impl IntoIterator<Item = (String, String)>) -> Self {
+        let variables = env.into_iter().filter(|(name, _)| name.starts_with("TALOS_")).collect();
+        Self { file, variables, admin: true }
+    }
+
+    /// For a process that doesn't open the admin listener: an admin plane that would stand open is no error.
+    /// For `serve public`, which may bind `serve.http`'s address, and for `migrate`, which binds nothing.
+    pub fn without_admin(self) -> Self {
+        Self { admin: false, ..self }
+    }
+
+    /// The file.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// Reads the file, lays the environment over it, and checks the whole.
+    ///
+    /// # Errors
+    /// A file that can't be read or isn't a YAML mapping, else every wrong setting at once.
+    pub fn load(&self) -> Result<Loaded, ConfigError> {
+        let mut settings = Settings::new(self.file());
+        if let Some(path) = self.file() {
+            file::collect(file::read(path)?, "", &mut settings);
+        }
+        let warnings = env::collect(self.variables.iter().cloned(), &mut settings);
+        let config = settings.read();
+        for (key, message) in validate::check(&config, self.admin) {
+            let origin = settings.origins.of(&key);
+            settings.problem_of(&key, &message, origin);
+        }
+        if settings.problems.is_empty() {
+            Ok(Loaded { config, warnings, origins: settings.origins })
+        } else {
+            Err(ConfigError::Invalid(settings.problems))
+        }
+    }
 }
 
 /// Reads `path`, if given, lays the environment over it, and checks the whole.
 ///
 /// # Errors
-/// A file that can't be read or isn't a YAML mapping, else every wrong setting at once.
+/// As [`Source::load`].
 pub fn load(
     path: Option<&Path>,
     env: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Loaded, ConfigError> {
-    build(path, env, true)
+    Source::new(path.map(Path::to_owned), env).load()
 }
 
-/// As [`load`], for a process that doesn't open the admin listener: an admin plane that would stand open is no error.
-/// For `serve public`, which may bind `serve.http`'s address, and for `migrate`, which binds nothing.
+/// As [`load`], [without an admin listener](Source::without_admin).
 ///
 /// # Errors
-/// As [`load`].
+/// As [`Source::load`].
 pub fn load_without_admin(
     path: Option<&Path>,
     env: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Loaded, ConfigError> {
-    build(path, env, false)
-}
-
-fn build(
-    path: Option<&Path>,
-    env: impl IntoIterator<Item = (String, String)>,
-    admin: bool,
-) -> Result<Loaded, ConfigError> {
-    let mut settings = Settings::new(path);
-    if let Some(path) = path {
-        file::collect(file::read(path)?, "", &mut settings);
-    }
-    let warnings = env::collect(env, &mut settings);
-    let config = settings.read();
-    for (key, message) in validate::check(&config, admin) {
-        let origin = settings.origin(&key);
-        settings.problem_of(&key, &message, origin);
-    }
-    if settings.problems.is_empty() {
-        Ok(Loaded { config, warnings })
-    } else {
-        Err(ConfigError::Invalid(settings.problems))
-    }
+    Source::new(path.map(Path::to_owned), env).without_admin().load()
 }

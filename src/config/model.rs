@@ -3,18 +3,18 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::authz::Authz;
 use super::cache::Cache;
 use super::credentials::{Credentials, Secrets};
+use super::forms;
 use super::serve::{Serve, listen_address};
-use super::text;
-use crate::duration;
 use crate::secret::SecretString;
 
 /// The whole configuration; every key has a default.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Listeners.
@@ -57,10 +57,11 @@ impl Config {
 }
 
 /// `db`: the database.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Db {
     /// Database URL, which may hold a password and so is secret. Default `sqlite://talos.db`.
+    #[serde(with = "forms::Dsn")]
     pub dsn: SecretString,
 }
 
@@ -71,7 +72,7 @@ impl Default for Db {
 }
 
 /// `log`: the process's own log.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
     /// Least severe level that is written. Default `info`.
@@ -81,7 +82,7 @@ pub struct Log {
 }
 
 /// Severity of a log line.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogLevel {
     /// Everything.
@@ -111,7 +112,7 @@ impl LogLevel {
 }
 
 /// Form of a log line.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// One JSON object a line.
@@ -122,7 +123,7 @@ pub enum LogFormat {
 }
 
 /// `rate_limit`: enforcement of the policies that keys carry.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RateLimit {
     /// Default false.
@@ -132,7 +133,7 @@ pub struct RateLimit {
 }
 
 /// Where the counters are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RateLimitBackend {
     /// In process.
@@ -143,7 +144,7 @@ pub enum RateLimitBackend {
 }
 
 /// `quota`.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Quota {
     /// Non-revoked keys that a tenant may have. Unset means any number.
@@ -151,7 +152,7 @@ pub struct Quota {
 }
 
 /// `last_used`: batched writing of `last_used_time`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LastUsed {
     /// Updates that may wait; further ones are dropped. Above 0. Default 10000.
@@ -159,7 +160,7 @@ pub struct LastUsed {
     /// Updates in one write. Above 0. Default 100.
     pub flush_size: usize,
     /// Longest wait between two writes. Above 0. Default 30s.
-    #[serde(deserialize_with = "duration::deserialize")]
+    #[serde(with = "forms::Duration")]
     pub flush_interval: Duration,
     /// Of Ory's writers; read so that its files parse, without effect here. Default 4.
     pub num_workers: usize,
@@ -172,7 +173,7 @@ impl Default for LastUsed {
 }
 
 /// `multitenancy`: one network a host name.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Multitenancy {
     /// Default false.
@@ -182,7 +183,7 @@ pub struct Multitenancy {
 }
 
 /// One entry of `multitenancy.networks`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Network {
     /// Host name of its requests.
@@ -190,12 +191,12 @@ pub struct Network {
     /// UUID of the network.
     pub id: String,
     /// YAML file laid over `credentials`, `secrets`, `rate_limit.enabled` and `cache.ttl`.
-    #[serde(default, deserialize_with = "text::optional_path")]
+    #[serde(default, with = "forms::OptionalPath")]
     pub config_path: Option<PathBuf>,
 }
 
 /// `tracing`: OpenTelemetry traces.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tracing {
     /// Default false.
@@ -203,17 +204,17 @@ pub struct Tracing {
     /// Default `otlp`.
     pub exporter: TraceExporter,
     /// URL of the collector; unset (or empty) means the exporter's own default.
-    #[serde(deserialize_with = "text::optional")]
+    #[serde(with = "forms::OptionalText")]
     pub endpoint: Option<String>,
     /// Share of traces that are kept, 0 to 1. Default 0.001.
     pub sample_rate: f64,
     /// Default `talos`.
     pub service_name: String,
     /// Unset (or empty) means this program's version.
-    #[serde(deserialize_with = "text::optional")]
+    #[serde(with = "forms::OptionalText")]
     pub service_version: Option<String>,
     /// Name of the deployment; unset (or empty) by default.
-    #[serde(deserialize_with = "text::optional")]
+    #[serde(with = "forms::OptionalText")]
     pub environment: Option<String>,
 }
 
@@ -232,7 +233,7 @@ impl Default for Tracing {
 }
 
 /// How traces leave the process.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TraceExporter {
     /// OpenTelemetry's protocol.
@@ -241,23 +242,23 @@ pub enum TraceExporter {
 }
 
 /// `consistency`: how stale an answer may be.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Consistency {
     /// How long a poll's knowledge lasts: the bound on a revoked key. Above `poll`. Default 5s.
-    #[serde(deserialize_with = "duration::deserialize")]
+    #[serde(with = "forms::Duration")]
     pub lease: Duration,
     /// Time between two polls of the log of changes. Above 0. Default 1s.
-    #[serde(deserialize_with = "duration::deserialize")]
+    #[serde(with = "forms::Duration")]
     pub poll: Duration,
     /// What relaying through another instance adds to the bound; 0 turns it off. Default 10s.
-    #[serde(deserialize_with = "duration::deserialize")]
+    #[serde(with = "forms::Duration")]
     pub relay: Duration,
     /// How long known keys stay valid in a full outage; 0 means not at all. Default 300s.
-    #[serde(deserialize_with = "duration::deserialize")]
+    #[serde(with = "forms::Duration")]
     pub grace: Duration,
     /// File of key ids to refuse, one a line. Unset (or empty) by default.
-    #[serde(deserialize_with = "text::optional_path")]
+    #[serde(with = "forms::OptionalPath")]
     pub deny_file: Option<PathBuf>,
 }
 
@@ -274,13 +275,13 @@ impl Default for Consistency {
 }
 
 /// `audit`: the log of who changed what.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Audit {
     /// File of JSON lines. Unset (or empty) by default.
-    #[serde(deserialize_with = "text::optional_path")]
+    #[serde(with = "forms::OptionalPath")]
     pub file: Option<PathBuf>,
     /// Keys the chain that makes a change of the file evident. Unset (or empty) by default.
-    #[serde(deserialize_with = "text::optional_secret")]
+    #[serde(with = "forms::OptionalSecret")]
     pub key: Option<SecretString>,
 }

@@ -3,14 +3,16 @@
 use std::borrow::Cow;
 use std::str::FromStr;
 
-use serde::Deserialize;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::text;
 use crate::key::{FieldError, Scopes};
 
 /// One entry of `authz.routes`: what must match, then the policy. Unset parts match everything, or leave the setting
 /// of the `authz` block as it is.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Route {
     /// Host of the request, in lower case without a port.
@@ -47,8 +49,9 @@ impl From<&'static str> for PolicyValueError {
 }
 
 /// `mode` of a route, `talos.mode` of a context extension.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(try_from = "String", rename_all = "lowercase")]
+#[schemars(!try_from)]
 pub enum RouteMode {
     /// A valid credential is needed.
     #[default]
@@ -73,8 +76,9 @@ impl FromStr for RouteMode {
 }
 
 /// `token` of a route, `talos.token` of a context extension. Unset means `jwt` when a signing key is configured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(try_from = "String", rename_all = "lowercase")]
+#[schemars(!try_from)]
 pub enum RouteToken {
     /// A minted JWT goes upstream.
     Jwt,
@@ -95,8 +99,9 @@ impl FromStr for RouteToken {
 }
 
 /// `visibility` of a route, `talos.visibility` of a context extension. Unset lets secret and public keys pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(try_from = "String", rename_all = "lowercase")]
+#[schemars(!try_from)]
 pub enum RouteVisibility {
     /// Publishable keys are refused.
     Secret,
@@ -115,14 +120,20 @@ impl FromStr for RouteVisibility {
 
 /// Space-separated scopes: 1 to 100 of them, none twice, each an RFC 6749 scope-token of at most 128 characters. Never
 /// empty, since a template that came out empty must not open a route.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct ScopeList(Scopes);
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+pub struct ScopeList(#[schemars(with = "String")] Scopes);
 
 impl ScopeList {
     /// The scopes, in the order written.
     pub fn into_scopes(self) -> Scopes {
         self.0
+    }
+}
+
+impl From<ScopeList> for String {
+    fn from(list: ScopeList) -> Self {
+        list.0.to_string()
     }
 }
 
@@ -139,7 +150,7 @@ impl FromStr for ScopeList {
 }
 
 /// An audience: 1 to 255 characters, no control characters.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(try_from = "String")]
 pub struct Audience(String);
 
@@ -178,8 +189,8 @@ macro_rules! read_by_from_str {
 read_by_from_str!(RouteMode, RouteToken, RouteVisibility, ScopeList, Audience);
 
 /// `path` of a route: exactly one of `exact`, `prefix` and `template`. Each starts with `/` and is written decoded.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "RawPath")]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "RawPath", rename_all = "lowercase")]
 pub enum PathMatch {
     /// The whole path.
     Exact(String),
@@ -211,6 +222,31 @@ impl TryFrom<RawPath> for PathMatch {
             (None, None, Some(path)) => template(path).map(Self::Template),
             _ => Err("exactly one of exact, prefix and template is needed"),
         }
+    }
+}
+
+impl JsonSchema for PathMatch {
+    fn schema_name() -> Cow<'static, str> {
+        "PathMatch".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let one = |name: &str, description: &str| {
+            json!({
+                "type": "object",
+                "properties": { name: { "type": "string", "pattern": "^/", "description": description } },
+                "required": [name],
+                "additionalProperties": false
+            })
+        };
+        json_schema!({
+            "description": "A path: exactly one of the three forms.",
+            "oneOf": [
+                one("exact", "The whole path."),
+                one("prefix", "Whole segments at its start."),
+                one("template", "Segments, of which `{name}` stands for any one."),
+            ]
+        })
     }
 }
 

@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use schemars::{JsonSchema, Schema};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
-use super::text;
+use super::forms;
 
 /// `serve`: one block a plane.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Serve {
     /// The admin plane.
@@ -35,7 +37,7 @@ impl Serve {
 }
 
 /// `serve.http`: the admin plane.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServeHttp {
     /// Name or address to bind; empty means `0.0.0.0`. Default `127.0.0.1` (Ory's is `0.0.0.0`).
@@ -78,7 +80,8 @@ impl Default for ServeHttp {
 }
 
 /// Where a caller's address is read.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[schemars(transform = with_unspecified)]
 pub enum ClientIpSource {
     /// The connection's peer. Ory's `CLIENT_IP_SOURCE_UNSPECIFIED` means the same.
     #[default]
@@ -98,8 +101,19 @@ pub enum ClientIpSource {
     TrueClientIp,
 }
 
+/// The schema's list of names lacks the alias.
+fn with_unspecified(schema: &mut Schema) {
+    if let Some(Value::Array(names)) = schema.get_mut("oneOf") {
+        names.push(json!({
+            "description": "The same as `CLIENT_IP_SOURCE_REMOTE_ADDR`.",
+            "type": "string",
+            "const": "CLIENT_IP_SOURCE_UNSPECIFIED"
+        }));
+    }
+}
+
 /// `serve.http.auth`: who may call the admin plane.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Auth {
     /// Default `none`.
@@ -107,7 +121,7 @@ pub struct Auth {
 }
 
 /// How admin callers prove who they are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AuthMode {
     /// Not at all: something in front of the listener has to.
@@ -122,7 +136,7 @@ pub enum AuthMode {
 }
 
 /// `serve.{http,public}.cors`, with the names and defaults that Ory's services share.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cors {
     /// Default false.
@@ -160,7 +174,7 @@ impl Default for Cors {
 }
 
 /// `serve.http.request_log`.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RequestLog {
     /// Leaves `/health/alive` and `/health/ready` out of the request log. Default false.
@@ -168,7 +182,7 @@ pub struct RequestLog {
 }
 
 /// `serve.public`: the public plane.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServePublic {
     /// Name or address to bind; empty means `0.0.0.0`. Default `0.0.0.0`.
@@ -196,7 +210,7 @@ impl Default for ServePublic {
 }
 
 /// `serve.metrics`: metrics and health.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServeMetrics {
     /// Name or address to bind; empty means `0.0.0.0`. Default `127.0.0.1`.
@@ -214,7 +228,7 @@ impl Default for ServeMetrics {
 }
 
 /// `serve.authz`: the ext_authz plane.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ServeAuthz {
     /// Name or address to bind; empty means `0.0.0.0`. Default `127.0.0.1`.
@@ -222,7 +236,7 @@ pub struct ServeAuthz {
     /// TCP port; 0 takes any free one. Default 4423.
     pub port: u16,
     /// Path of a Unix socket to listen on instead of `host` and `port`. Unset (or empty) by default.
-    #[serde(deserialize_with = "text::optional_path")]
+    #[serde(with = "forms::OptionalPath")]
     pub socket: Option<PathBuf>,
     /// `serve.authz.tls`.
     pub tls: Tls,
@@ -235,17 +249,17 @@ impl Default for ServeAuthz {
 }
 
 /// `serve.*.tls`: PEM files; empty counts as unset.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tls {
     /// Certificate chain.
-    #[serde(deserialize_with = "text::optional_path")]
+    #[serde(with = "forms::OptionalPath")]
     pub cert_file: Option<PathBuf>,
     /// Private key.
-    #[serde(deserialize_with = "text::optional_path")]
+    #[serde(with = "forms::OptionalPath")]
     pub key_file: Option<PathBuf>,
     /// Issuers of the client certificates that are required once this is set.
-    #[serde(deserialize_with = "text::optional_path")]
+    #[serde(with = "forms::OptionalPath")]
     pub client_ca_file: Option<PathBuf>,
 }
 

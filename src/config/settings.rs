@@ -11,12 +11,20 @@ use super::model::Config;
 
 /// One value a key, the environment's over the file's, and what was wrong on the way.
 pub(super) struct Settings {
-    file: String,
-    values: BTreeMap<String, (Value, Origin)>,
+    values: BTreeMap<String, Value>,
+    pub origins: Origins,
     pub problems: Vec<Problem>,
 }
 
+/// Where each setting was found. Holds no values.
+#[derive(Debug)]
+pub(super) struct Origins {
+    file: String,
+    found: BTreeMap<String, Origin>,
+}
+
 /// Where a value was found.
+#[derive(Debug)]
 enum Origin {
     File,
     /// A variable of this name.
@@ -25,30 +33,49 @@ enum Origin {
     Indexed(String),
 }
 
+impl Origins {
+    /// The origin of what stands at `key`, which may go into a list.
+    pub fn of(&self, key: &str) -> String {
+        let (path, inside) = key.split_once('[').unwrap_or((key, ""));
+        match self.found.get(path) {
+            None => "default".to_owned(),
+            Some(Origin::File) => self.file.clone(),
+            Some(Origin::Variable(name)) => name.clone(),
+            Some(Origin::Indexed(name)) => {
+                let index = inside.split_once(']').map_or("0", |(index, _)| index);
+                format!("{name}_{index}")
+            }
+        }
+    }
+}
+
 impl Settings {
     pub fn new(file: Option<&Path>) -> Self {
-        Self {
-            file: file.map_or_else(|| "default".to_owned(), |file| file.display().to_string()),
-            values: BTreeMap::new(),
-            problems: Vec::new(),
-        }
+        let file = file.map_or_else(|| "default".to_owned(), |file| file.display().to_string());
+        let origins = Origins { file, found: BTreeMap::new() };
+        Self { values: BTreeMap::new(), origins, problems: Vec::new() }
     }
 
     pub fn set_from_file(&mut self, path: &str, value: Value) {
-        self.values.insert(path.to_owned(), (value, Origin::File));
+        self.set(path, value, Origin::File);
     }
 
     pub fn set_from_variable(&mut self, path: &str, value: Value, variable: &str) {
-        self.values.insert(path.to_owned(), (value, Origin::Variable(variable.to_owned())));
+        self.set(path, value, Origin::Variable(variable.to_owned()));
     }
 
     pub fn set_from_indexed(&mut self, path: &str, value: Value, variable: &str) {
-        self.values.insert(path.to_owned(), (value, Origin::Indexed(variable.to_owned())));
+        self.set(path, value, Origin::Indexed(variable.to_owned()));
+    }
+
+    fn set(&mut self, path: &str, value: Value, origin: Origin) {
+        self.values.insert(path.to_owned(), value);
+        self.origins.found.insert(path.to_owned(), origin);
     }
 
     /// Notes a problem of the file.
     pub fn problem(&mut self, key: &str, message: &str) {
-        let origin = self.file.clone();
+        let origin = self.origins.file.clone();
         self.problem_of(key, message, origin);
     }
 
@@ -57,26 +84,12 @@ impl Settings {
         self.problems.push(Problem { key: key.to_owned(), message: message.to_owned(), origin });
     }
 
-    /// The origin of what stands at `key`, which may go into a list.
-    pub fn origin(&self, key: &str) -> String {
-        let (path, inside) = key.split_once('[').unwrap_or((key, ""));
-        match self.values.get(path) {
-            None => "default".to_owned(),
-            Some((_, Origin::File)) => self.file.clone(),
-            Some((_, Origin::Variable(name))) => name.clone(),
-            Some((_, Origin::Indexed(name))) => {
-                let index = inside.split_once(']').map_or("0", |(index, _)| index);
-                format!("{name}_{index}")
-            }
-        }
-    }
-
     /// Reads the values. One that has the wrong type becomes a problem and leaves its default: each is tried alone,
     /// since a deserialiser stops at its first error.
     pub fn read(&mut self) -> Config {
         let mut good = Mapping::new();
         let mut found = Vec::new();
-        for (path, (value, _)) in &self.values {
+        for (path, value) in &self.values {
             let mut alone = Mapping::new();
             put(&mut alone, path, value.clone());
             match serde_path_to_error::deserialize::<_, Config>(Value::Mapping(alone)) {
@@ -85,7 +98,7 @@ impl Settings {
             }
         }
         for (key, message) in found {
-            let origin = self.origin(&key);
+            let origin = self.origins.of(&key);
             self.problem_of(&key, &message, origin);
         }
         serde_norway::from_value(Value::Mapping(good)).unwrap_or_else(|_| {

@@ -36,10 +36,6 @@ const ROWS: &[Row] = &[
     }),
     ("authz.routes", |c| !c.authz.routes.is_empty()),
     ("consistency.deny_file", |c| c.consistency.deny_file.is_some()),
-    ("credentials.derived_tokens.jwt.signing_keys.urls", |c| {
-        let urls = &c.credentials.derived_tokens.jwt.signing_keys.urls;
-        urls.iter().any(|url| url.expose().starts_with("https://"))
-    }),
 ];
 
 impl Config {

@@ -94,31 +94,74 @@ impl<S: Send + Sync> FromRequestParts<S> for KeyPath {
     }
 }
 
+/// The key that a custom method is about: the last segment of the path, without the method's name.
+pub struct ActedOn(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for ActedOn {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let KeyPath(segment) = KeyPath::from_request_parts(parts, state).await?;
+        let (id, _) = segment.rsplit_once(':').ok_or_else(no_such_resource)?;
+        Ok(Self(id.to_owned()))
+    }
+}
+
 async fn get(context: &Context, kind: KeyKind, id: &str) -> Answer {
     let key = context.service.get(NetworkId::SINGLE, kind, id).await?;
     ok(StatusCode::OK, &KeyOut::new(&key, context.service.clock.now()))
 }
 
 /// A query, pair by pair.
-pub type PairsQuery = Result<Query<Vec<(String, String)>>, axum::extract::rejection::QueryRejection>;
+pub struct Pairs(Vec<(String, String)>);
 
-pub async fn list_issued(State(context): State<Context>, query: PairsQuery) -> Answer {
+impl<S: Send + Sync> FromRequestParts<S> for Pairs {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let malformed = || ApiError::field("query", "must be UTF-8");
+        // What isn't UTF-8 would be read with replacement characters in its place.
+        if !parts.uri.query().is_none_or(is_utf8) {
+            return Err(malformed());
+        }
+        let Query(pairs) = Query::from_request_parts(parts, state).await.map_err(|_| malformed())?;
+        Ok(Self(pairs))
+    }
+}
+
+/// Whether a text is UTF-8 once its percent-encoding is undone.
+fn is_utf8(encoded: &str) -> bool {
+    let mut parts = encoded.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        // A percent sign without two digits stands for itself.
+        match part.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                bytes.extend(&part.as_bytes()[2..]);
+            }
+            None => bytes.extend(part.as_bytes()),
+        }
+    }
+    std::str::from_utf8(&bytes).is_ok()
+}
+
+pub async fn list_issued(State(context): State<Context>, Pairs(query): Pairs) -> Answer {
     let Listed { keys, next_page_token } = list(&context, KeyKind::Issued, query).await?;
     let now = context.service.clock.now();
     let issued_api_keys = keys.iter().map(|key| KeyOut::new(key, now)).collect();
     ok(StatusCode::OK, &ListIssuedOut { issued_api_keys, next_page_token })
 }
 
-pub async fn list_imported(State(context): State<Context>, query: PairsQuery) -> Answer {
+pub async fn list_imported(State(context): State<Context>, Pairs(query): Pairs) -> Answer {
     let Listed { keys, next_page_token } = list(&context, KeyKind::Imported, query).await?;
     let now = context.service.clock.now();
     let imported_api_keys = keys.iter().map(|key| KeyOut::new(key, now)).collect();
     ok(StatusCode::OK, &ListImportedOut { imported_api_keys, next_page_token })
 }
 
-async fn list(context: &Context, kind: KeyKind, query: PairsQuery) -> Result<Listed, ApiError> {
-    let Query(pairs) = query.map_err(|_| ApiError::field("query", "must be UTF-8"))?;
-    let request = list_request(pairs)?;
+async fn list(context: &Context, kind: KeyKind, query: Vec<(String, String)>) -> Result<Listed, ApiError> {
+    let request = list_request(query)?;
     context.service.list(NetworkId::SINGLE, kind, request).await
 }
 

@@ -1,11 +1,15 @@
 //! Strict JSON in: one type, no unknown field, every error with the field's name and without its value.
 
+use std::fmt;
+use std::marker::PhantomData;
+
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::CONTENT_TYPE;
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde::de::DeserializeOwned;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, DeserializeOwned, Deserializer, MapAccess, Visitor};
 
 use crate::error::{ApiError, Reason};
 
@@ -54,10 +58,50 @@ fn is_json(media_type: &[u8]) -> bool {
 /// When it isn't, or not what the route takes.
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let mut json = serde_json::Deserializer::from_slice(body);
-    let value = serde_path_to_error::deserialize(&mut json)
+    let Object(value) = serde_path_to_error::deserialize(&mut json)
         .map_err(|error| explain(&error.path().to_string(), &error.inner().to_string()))?;
     json.end().map_err(|_| ApiError::field("body", "has something after the JSON value"))?;
     Ok(value)
+}
+
+/// A field that is a JSON object.
+///
+/// # Errors
+/// When it is something else, or not what the field takes.
+pub fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(field: D) -> Result<Option<T>, D::Error> {
+    Ok(Option::deserialize(field)?.map(|Object(value)| value))
+}
+
+/// A field that is a list of JSON objects.
+///
+/// # Errors
+/// As [`object`].
+pub fn objects<'de, T: Deserialize<'de>, D: Deserializer<'de>>(field: D) -> Result<Option<Vec<T>>, D::Error> {
+    let items: Option<Vec<Object<T>>> = Option::deserialize(field)?;
+    Ok(items.map(|items| items.into_iter().map(|Object(value)| value).collect()))
+}
+
+/// What stands there as a JSON object. A struct by itself is read from a list of its values, too.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = Object<T>;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Object<T>, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(members)).map(Object)
+    }
 }
 
 /// Names the field, and leaves out the value that serde would quote.
@@ -98,7 +142,11 @@ mod tests {
         #[allow(dead_code)]
         name: Option<String>,
         #[allow(dead_code)]
+        #[serde(default, deserialize_with = "objects")]
         inner: Option<Vec<Sample>>,
+        #[allow(dead_code)]
+        #[serde(default, deserialize_with = "object")]
+        one: Option<Box<Sample>>,
     }
 
     #[test]
@@ -112,7 +160,11 @@ mod tests {
             (br#"{"name":"s3cret"#, "name: must be"),
             (br#"{"name":"a"} s3cret"#, "body: has"),
             (b"{\"name\":\"\xff\"}", "name: must be"),
-            (b"[]", "body: must be"),
+            (b"[]", "body: must be an object"),
+            (br#"["s3cret",null,null]"#, "body: must be an object"),
+            (br#"{"inner":[{},["s3cret"]]}"#, "inner[1]: must be an object"),
+            (br#"{"one":["s3cret",null,null]}"#, "one: must be an object"),
+            (br#"{"one":{"one":{"nmae":1}}}"#, "one.one.nmae: is not"),
         ] {
             let error = parse::<Sample>(body).unwrap_err();
             assert_eq!(error.reason, Reason::BadRequest);

@@ -4,6 +4,7 @@
 //! there, anything else only when it is set.
 
 mod listed;
+pub mod names;
 mod requests;
 mod responses;
 mod update;
@@ -14,7 +15,7 @@ pub use requests::{
     RevokeBody, RotateBody, SelfRevokeRequest, VerifyBody, list_request, reason, scopes, token_format, ttl,
 };
 pub use responses::{
-    BatchImportOut, BatchImportResult, BatchVerifyOut, DeriveOut, IssueOut, KeyOut, ListImportedOut,
-    ListIssuedOut, RotateOut, TokenOut, VerifyOut,
+    BatchImportOut, BatchImportResult, BatchVerifyOut, DeriveOut, ImportedKey, IssueOut, KeyOut,
+    ListImportedOut, ListIssuedOut, RotateOut, TokenOut, VerifyOut,
 };
-pub use update::{KeyBody, WrappedImported, WrappedIssued, Wrapper, update, update_mask};
+pub use update::{KeyBody, MAX_MASK, WrappedImported, WrappedIssued, Wrapper, update, update_mask};

@@ -12,6 +12,9 @@ use super::FieldError;
 /// The longest span of time that a field may give.
 pub const TEN_YEARS: Duration = Duration::from_secs(315_360_000);
 
+/// Longest name or actor id, in characters.
+pub const MAX_LABEL: usize = 255;
+
 /// On whose behalf a key acts: 1 to 255 characters, none of them a control character.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ActorId(Arc<str>);
@@ -21,7 +24,7 @@ pub struct ActorId(Arc<str>);
 pub struct KeyName(Arc<str>);
 
 fn label(text: &str) -> Result<Arc<str>, FieldError> {
-    let within = (1..=255).contains(&text.chars().take(256).count());
+    let within = (1..=MAX_LABEL).contains(&text.chars().take(MAX_LABEL + 1).count());
     if within && !text.chars().any(char::is_control) {
         Ok(text.into())
     } else {

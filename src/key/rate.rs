@@ -17,6 +17,9 @@ pub enum RateUnit {
 }
 
 impl RateUnit {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Requests, Self::ContentBytes, Self::ConcurrentRequests];
+
     /// The name in the API.
     pub const fn name(self) -> &'static str {
         match self {
@@ -28,9 +31,7 @@ impl RateUnit {
 
     /// From the name in the API.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Requests, Self::ContentBytes, Self::ConcurrentRequests]
-            .into_iter()
-            .find(|unit| unit.name() == name)
+        Self::ALL.into_iter().find(|unit| unit.name() == name)
     }
 }
 

@@ -12,6 +12,9 @@ pub enum Status {
 }
 
 impl Status {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Active, Self::Revoked, Self::Expired];
+
     /// The name in the API.
     pub const fn name(self) -> &'static str {
         match self {
@@ -23,7 +26,7 @@ impl Status {
 
     /// From the name in the API.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Active, Self::Revoked, Self::Expired].into_iter().find(|status| status.name() == name)
+        Self::ALL.into_iter().find(|status| status.name() == name)
     }
 }
 
@@ -38,6 +41,9 @@ pub enum Visibility {
 }
 
 impl Visibility {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Secret, Self::Public];
+
     /// The name in the API.
     pub const fn name(self) -> &'static str {
         match self {
@@ -65,7 +71,7 @@ impl Visibility {
 
     /// From the name in the API.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Secret, Self::Public].into_iter().find(|visibility| visibility.name() == name)
+        Self::ALL.into_iter().find(|visibility| visibility.name() == name)
     }
 }
 
@@ -86,7 +92,8 @@ pub enum RevocationReason {
 }
 
 impl RevocationReason {
-    const ALL: [Self; 5] = [
+    /// All of them.
+    pub const ALL: [Self; 5] = [
         Self::Unspecified,
         Self::KeyCompromise,
         Self::AffiliationChanged,

@@ -4,7 +4,7 @@ use crate::key::Status;
 use crate::store::Filter;
 
 /// Longest filter, in bytes.
-const MAX_LEN: usize = 1_024;
+pub const MAX_FILTER: usize = 1_024;
 
 /// Reads a filter; an empty one lets everything through.
 ///
@@ -12,8 +12,12 @@ const MAX_LEN: usize = 1_024;
 /// In words, when it isn't such a filter.
 pub fn parse(text: &str) -> Result<Filter, &'static str> {
     const FORM: &str = "must be `actor_id = \"…\"` or `status = KEY_STATUS_…`, or both joined by AND";
-    if text.len() > MAX_LEN {
+    if text.len() > MAX_FILTER {
         return Err("must be 1024 bytes at most");
+    }
+    // No actor has any, and not every database can look for a NUL.
+    if text.chars().any(|char| char.is_control() && !char.is_whitespace()) {
+        return Err("must have no control characters");
     }
     let mut filter = Filter::default();
     let mut rest = text.trim();

@@ -6,9 +6,9 @@ use crate::error::ApiError;
 use crate::key::{Key, KeyKind, NetworkId};
 
 /// Keys on a page when the request doesn't say.
-const DEFAULT_PAGE: u32 = 50;
+pub const DEFAULT_PAGE: u32 = 50;
 /// Most keys on a page.
-const MAX_PAGE: u32 = 1_000;
+pub const MAX_PAGE: u32 = 1_000;
 
 /// Which page of which keys.
 #[derive(Debug, Clone, Default)]

@@ -27,8 +27,13 @@ impl Service {
             let problem = "is allowed only beside REVOCATION_REASON_PRIVILEGE_WITHDRAWN";
             return Err(ApiError::field("description", problem));
         }
-        if revocation.description.as_ref().is_some_and(|text| text.chars().count() > MAX_DESCRIPTION) {
-            return Err(ApiError::field("description", "must be 1024 characters at most"));
+        // Not every database can hold a NUL.
+        let bad = |char: char| char.is_control() && !matches!(char, '\t' | '\n' | '\r');
+        let bad = |text: &String| text.chars().count() > MAX_DESCRIPTION || text.chars().any(bad);
+        if revocation.description.as_ref().is_some_and(bad) {
+            let problem =
+                "must be 1024 characters at most, none of them a control character but tabs and line breaks";
+            return Err(ApiError::field("description", problem));
         }
         let id = match kind {
             Some(kind) => KeyId::parse(kind, id),

@@ -223,6 +223,7 @@ impl Service {
                 let renewed = Arc::new(Entry {
                     key: Arc::clone(&entry.key),
                     generation: settings.generation,
+                    soft_expiry: entry.soft_expiry.min(now.plus(settings.cache_ttl)),
                     hard_expiry: proven.hard_expiry.into_iter().chain(entry.key.ends()).min(),
                     last_use: entry.last_use.clone(),
                     answers: Answers::default(),

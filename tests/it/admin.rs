@@ -1,5 +1,6 @@
 //! The admin plane and self-revocation: status codes, JSON shapes, and what is refused with which words.
 
+mod bad_input;
 mod batch;
 mod delete;
 mod derive;

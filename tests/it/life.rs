@@ -1,6 +1,8 @@
-//! The life of the process: how it starts or refuses to, how it stops, and what survives when it is killed.
+//! The life of the process: how it starts or refuses to, what it takes up while it runs, how it stops, and what survives when it is killed.
 
 mod fleet;
+mod key_sets;
 mod kill;
+mod reload;
 mod start;
 mod stop;

@@ -22,6 +22,8 @@ mod upstream;
 mod admin;
 mod check;
 mod cli;
+mod clients;
+mod config;
 mod edge;
 mod garbage;
 mod life;

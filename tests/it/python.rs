@@ -1,4 +1,5 @@
-//! The other side's tools: PyJWT as a backend would use it, pymacaroons as a holder would, and Python's SQLite.
+//! The other side's tools: PyJWT as a backend would use it, pymacaroons as a holder would, Python's SQLite, and existing
+//! clients.
 
 use std::process::Stdio;
 
@@ -36,8 +37,13 @@ pub async fn mint_macaroon(secret: &str, claims: &Value) -> String {
 
 /// Runs a script with `$TALOS_TEST_PYTHON` and returns what it printed.
 pub async fn run(arguments: &[&str]) -> String {
+    run_beside("TALOS_TEST_PYTHONPATH", arguments).await
+}
+
+/// Runs a script beside the packages in the directory that a variable names, and returns what it printed.
+pub async fn run_beside(packages: &str, arguments: &[&str]) -> String {
     let mut command = Command::new(wanted("TALOS_TEST_PYTHON"));
-    command.args(arguments).env("PYTHONPATH", wanted("TALOS_TEST_PYTHONPATH"));
+    command.args(arguments).env("PYTHONPATH", wanted(packages));
     let child = command.stdin(Stdio::null()).kill_on_drop(true).output();
     let output = within("a Python script", child).await.must("running Python");
     let errors = String::from_utf8_lossy(&output.stderr);

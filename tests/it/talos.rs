@@ -32,6 +32,7 @@ pub const JWKS: &str = "/v2alpha1/derivedKeys/jwks.json";
 pub struct Setup {
     dir: Arc<TempDir>,
     planes: Option<&'static str>,
+    config: Option<PathBuf>,
     variables: Vec<(String, Option<String>)>,
 }
 
@@ -39,7 +40,7 @@ impl Setup {
     /// With nothing set at all.
     pub fn bare() -> Setup {
         let dir = Arc::new(tempfile::tempdir().must("a directory for Talos"));
-        Setup { dir, planes: None, variables: Vec::new() }
+        Setup { dir, planes: None, config: None, variables: Vec::new() }
     }
 
     /// With secrets, signing keys, a new database and listeners on loopback.
@@ -69,6 +70,15 @@ impl Setup {
     pub fn unset(mut self, variable: &str) -> Setup {
         self.variables.push((variable.to_owned(), None));
         self
+    }
+
+    /// As [`Setup::new`], with what can be changed while it runs in a configuration file instead.
+    pub fn from_file(file: PathBuf) -> Setup {
+        let setup = Setup::new()
+            .unset("TALOS_SECRETS_HMAC_CURRENT")
+            .unset("TALOS_CREDENTIALS_ISSUER")
+            .unset("TALOS_CREDENTIALS_DERIVED_TOKENS_JWT_SIGNING_KEYS_URLS");
+        Setup { config: Some(file), ..setup }
     }
 
     /// The planes to serve: `admin`, `public` or `authz`, each with metrics; all when not told.
@@ -157,7 +167,9 @@ impl Setup {
     /// Starts the process without waiting for it to be ready.
     pub fn spawn(&self) -> Talos {
         let setup = self.clone().on_free_ports();
-        let arguments: Vec<&str> = ["serve"].into_iter().chain(setup.planes).collect();
+        let config = setup.config.as_ref().map(|file| format!("--config={}", file.display()));
+        let arguments = ["serve"].into_iter().chain(setup.planes).chain(config.as_deref());
+        let arguments: Vec<&str> = arguments.collect();
         let process = Process::spawn("talos", setup.command(&arguments), &setup.path("talos.log"));
         Talos {
             process,
@@ -322,8 +334,13 @@ fn signing_keys() -> &'static str {
 
 /// Runs `talos jwk generate` and returns the key set.
 pub fn generate(kind: &str, file: &std::path::Path) -> String {
+    generate_as("it-1", kind, file)
+}
+
+/// As [`generate`], with a name for the key.
+pub fn generate_as(kid: &str, kind: &str, file: &std::path::Path) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_talos"));
-    command.args(["jwk", "generate", kind, "--kid", "it-1", "--jwks", "-o"]).arg(file);
+    command.args(["jwk", "generate", kind, "--kid", kid, "--jwks", "-o"]).arg(file);
     let output = command.output().must("running talos jwk generate");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "talos jwk generate {kind} failed: {errors}");

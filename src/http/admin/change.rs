@@ -1,23 +1,23 @@
 //! Changing a key: update, rotate, revoke, delete.
 
-use axum::extract::{Query, Request, State};
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 
-use super::{Answer, KeyPath, PairsQuery, ok};
+use super::{ActedOn, Answer, KeyPath, Pairs, ok};
 use crate::error::ApiError;
 use crate::http::wire::{
     KeyBody, KeyOut, RevokeBody, RotateBody, RotateOut, WrappedImported, WrappedIssued, Wrapper, reason,
     update, update_mask,
 };
-use crate::http::{Context, body, no_such_resource};
+use crate::http::{Context, body};
 use crate::key::{Key, KeyKind, NetworkId, Revocation};
 use crate::service::RotateRequest;
 
 pub async fn update_issued(
     State(context): State<Context>,
     KeyPath(id): KeyPath,
-    query: PairsQuery,
+    Pairs(query): Pairs,
     request: Request,
 ) -> Answer {
     update_key(&context, KeyKind::Issued, &id, query, request).await
@@ -26,7 +26,7 @@ pub async fn update_issued(
 pub async fn update_imported(
     State(context): State<Context>,
     KeyPath(id): KeyPath,
-    query: PairsQuery,
+    Pairs(query): Pairs,
     request: Request,
 ) -> Answer {
     update_key(&context, KeyKind::Imported, &id, query, request).await
@@ -36,11 +36,10 @@ async fn update_key(
     context: &Context,
     kind: KeyKind,
     id: &str,
-    query: PairsQuery,
+    query: Vec<(String, String)>,
     request: Request,
 ) -> Answer {
-    let Query(pairs) = query.map_err(|_| ApiError::field("query", "must be UTF-8"))?;
-    let mask = update_mask(pairs)?;
+    let mask = update_mask(query)?;
     let text = body::read_text(request, body::ADMIN_LIMIT).await?;
     let (fixed, update) = update(&mask, unwrap(kind, &text)?)?;
     let key: Key = context.service.update(NetworkId::SINGLE, kind, id, fixed, update).await?;
@@ -62,36 +61,21 @@ fn unwrap(kind: KeyKind, text: &[u8]) -> Result<KeyBody, ApiError> {
     }
 }
 
-/// Custom methods (AIP-136): `{key_id}:{verb}`, which the router can't take apart.
-pub async fn act_on_issued(
-    State(context): State<Context>,
-    KeyPath(path): KeyPath,
-    request: Request,
-) -> Answer {
-    match path.rsplit_once(':') {
-        Some((id, "revoke")) => revoke(&context, Some(KeyKind::Issued), id, request).await,
-        Some((id, "rotate")) => rotate(&context, id, request).await,
-        _ => Err(no_such_resource()),
-    }
+pub async fn revoke_issued(State(context): State<Context>, ActedOn(id): ActedOn, request: Request) -> Answer {
+    revoke(&context, Some(KeyKind::Issued), &id, request).await
 }
 
-pub async fn act_on_imported(
+pub async fn revoke_imported(
     State(context): State<Context>,
-    KeyPath(path): KeyPath,
+    ActedOn(id): ActedOn,
     request: Request,
 ) -> Answer {
-    match path.rsplit_once(':') {
-        Some((id, "revoke")) => revoke(&context, Some(KeyKind::Imported), id, request).await,
-        _ => Err(no_such_resource()),
-    }
+    revoke(&context, Some(KeyKind::Imported), &id, request).await
 }
 
 /// For keys of either kind.
-pub async fn act_on_any(State(context): State<Context>, KeyPath(path): KeyPath, request: Request) -> Answer {
-    match path.rsplit_once(':') {
-        Some((id, "revoke")) => revoke(&context, None, id, request).await,
-        _ => Err(no_such_resource()),
-    }
+pub async fn revoke_any(State(context): State<Context>, ActedOn(id): ActedOn, request: Request) -> Answer {
+    revoke(&context, None, &id, request).await
 }
 
 async fn revoke(context: &Context, kind: Option<KeyKind>, id: &str, request: Request) -> Answer {
@@ -102,9 +86,9 @@ async fn revoke(context: &Context, kind: Option<KeyKind>, id: &str, request: Req
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-async fn rotate(context: &Context, id: &str, request: Request) -> Answer {
+pub async fn rotate_issued(State(context): State<Context>, ActedOn(id): ActedOn, request: Request) -> Answer {
     let body: RotateBody = body::read(request, body::ADMIN_LIMIT).await?;
-    let rotated = context.service.rotate(NetworkId::SINGLE, id, RotateRequest::try_from(body)?).await?;
+    let rotated = context.service.rotate(NetworkId::SINGLE, &id, RotateRequest::try_from(body)?).await?;
     let now = context.service.clock.now();
     let answer = RotateOut {
         issued_api_key: KeyOut::new(&rotated.key, now),

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::requests::{IpRestriction, RateLimitPolicy, addresses, field, rate_policy, scopes, visibility};
 use crate::clock::Timestamp;
 use crate::error::ApiError;
-use crate::http::body;
+use crate::http::body::{self, object};
 use crate::key::{
     ActorId, Key, KeyId, KeyKind, KeyName, Metadata, NetworkId, Revocation, RevocationReason, Status,
 };
@@ -23,7 +23,9 @@ struct ListedKey {
     metadata: Option<Map<String, Value>>,
     status: Option<String>,
     visibility: Option<String>,
+    #[serde(default, deserialize_with = "object")]
     ip_restriction: Option<IpRestriction>,
+    #[serde(default, deserialize_with = "object")]
     rate_limit_policy: Option<RateLimitPolicy>,
     create_time: Option<String>,
     update_time: Option<String>,

@@ -2,18 +2,21 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use crate::credential::TokenFormat;
+use super::names;
+use crate::credential::{MAX_LEN as MAX_CREDENTIAL, TokenFormat};
 use crate::duration;
 use crate::error::ApiError;
+use crate::http::body::{object, objects};
 use crate::key::{
-    ActorId, AddressList, FieldError, KeyName, Metadata, RatePolicy, RateUnit, RevocationReason, Scopes,
-    TEN_YEARS, Visibility,
+    ActorId, AddressList, FieldError, KeyName, MAX_LABEL, Metadata, RatePolicy, RateUnit, RevocationReason,
+    Scope, Scopes, TEN_YEARS, Visibility,
 };
 use crate::secret::SecretString;
-use crate::service::{ImportRequest, KeyRequest, ListRequest, RotateRequest, Update};
+use crate::service::{ImportRequest, KeyRequest, ListRequest, MAX_DESCRIPTION, RotateRequest, Update};
 
 /// Most credentials verified by one request.
 pub const MAX_BATCH_VERIFY: usize = 100;
@@ -22,103 +25,197 @@ pub const MAX_BATCH_IMPORT: usize = 1_000;
 /// Longest `request_id`, in characters.
 const MAX_REQUEST_ID: usize = 36;
 
-#[derive(Deserialize)]
+/// [`Scope::parse`] as a pattern.
+pub(super) const SCOPE: &str = r#"^[!#-\[\]-~]*$"#;
+/// No control characters, as a pattern.
+pub(super) const NO_CONTROL: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
+
+/// How often a key may be used.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RateLimitPolicy {
+    /// Units per window, 1 at least.
     #[serde(default, deserialize_with = "int64")]
+    #[schemars(with = "Option<String>", extend("format" = "int64"))]
     quota: Option<i64>,
+    /// The window, such as `60s`: between a second and ten years.
     window: Option<String>,
+    /// What is counted: `requests` (the default), `content-bytes` or `concurrent-requests`.
     unit: Option<String>,
 }
 
-#[derive(Deserialize)]
+/// From where a key may be used.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "IPRestriction")]
 pub struct IpRestriction {
+    /// CIDR blocks such as `10.0.0.0/8` and `2001:db8::/32`. None at all means from anywhere.
+    #[schemars(length(max = AddressList::MAX))]
     allowed_cidrs: Option<Vec<String>>,
 }
 
-#[derive(Deserialize)]
+/// The key to issue.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "IssueApiKeyRequest")]
 pub struct IssueBody {
+    /// For people to read; needed.
+    #[schemars(required, length(min = 1, max = MAX_LABEL), pattern(NO_CONTROL))]
     name: Option<String>,
+    /// On whose behalf the key acts; needed.
+    #[schemars(required, length(min = 1, max = MAX_LABEL), pattern(NO_CONTROL))]
     actor_id: Option<String>,
+    /// What the key may do: RFC 6749 scope-tokens, no two alike.
+    #[schemars(length(max = Scopes::MAX), inner(length(min = 1, max = Scope::MAX_LEN), pattern(SCOPE)))]
     scopes: Option<Vec<String>>,
+    /// How long the key lives, such as `3600s`, `1h30m` or `1y`: between a second and ten years, and not beyond
+    /// `credentials.api_keys.max_ttl`. Unset or zero means the default.
     ttl: Option<String>,
+    /// The caller's own attributes: at most 4096 bytes of JSON, nested 16 levels at most.
     metadata: Option<Map<String, Value>>,
+    #[schemars(with = "Option<names::KeyVisibility>")]
     visibility: Option<String>,
+    #[serde(default, deserialize_with = "object")]
     ip_restriction: Option<IpRestriction>,
+    #[serde(default, deserialize_with = "object")]
     rate_limit_policy: Option<RateLimitPolicy>,
+    /// The caller's idempotency key: the same request under the same id gives the first key again, without its secret.
+    #[schemars(length(max = MAX_REQUEST_ID), pattern(NO_CONTROL))]
     request_id: Option<String>,
 }
 
-#[derive(Deserialize)]
+/// The key to import. It can't have the form of a credential that Talos makes itself.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "ImportApiKeyRequest")]
 pub struct ImportBody {
+    /// The key itself, of which only a hash is kept; needed.
+    #[schemars(required, with = "String", length(min = 1, max = MAX_CREDENTIAL))]
     raw_key: Option<SecretString>,
+    /// For people to read; needed.
+    #[schemars(required, length(min = 1, max = MAX_LABEL), pattern(NO_CONTROL))]
     name: Option<String>,
+    /// On whose behalf the key acts; needed.
+    #[schemars(required, length(min = 1, max = MAX_LABEL), pattern(NO_CONTROL))]
     actor_id: Option<String>,
+    /// What the key may do: RFC 6749 scope-tokens, no two alike.
+    #[schemars(length(max = Scopes::MAX), inner(length(min = 1, max = Scope::MAX_LEN), pattern(SCOPE)))]
     scopes: Option<Vec<String>>,
+    /// How long the key lives, such as `3600s`, `1h30m` or `1y`: between a second and ten years, and not beyond
+    /// `credentials.api_keys.max_ttl`. Unset or zero means the default.
     ttl: Option<String>,
+    /// The caller's own attributes: at most 4096 bytes of JSON, nested 16 levels at most.
     metadata: Option<Map<String, Value>>,
+    #[schemars(with = "Option<names::KeyVisibility>")]
     visibility: Option<String>,
+    #[serde(default, deserialize_with = "object")]
     ip_restriction: Option<IpRestriction>,
+    #[serde(default, deserialize_with = "object")]
     rate_limit_policy: Option<RateLimitPolicy>,
+    /// The caller's idempotency key: the same request under the same id gives the first key again, without its secret.
+    #[schemars(length(max = MAX_REQUEST_ID), pattern(NO_CONTROL))]
     request_id: Option<String>,
 }
 
-#[derive(Deserialize)]
+/// Why a key is to be revoked.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RevokeBody {
+    #[schemars(with = "Option<names::RevocationReason>")]
     pub reason: Option<String>,
+    /// More words, only beside REVOCATION_REASON_PRIVILEGE_WITHDRAWN.
+    #[schemars(length(max = MAX_DESCRIPTION))]
     pub description: Option<String>,
 }
 
-#[derive(Deserialize)]
+/// The key that its holder wants to end.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "SelfRevokeApiKeyRequest")]
 pub struct SelfRevokeRequest {
+    /// The whole key, which proves that it is the caller's; needed.
+    #[schemars(required, with = "String", length(min = 1, max = MAX_CREDENTIAL))]
     pub credential: Option<SecretString>,
+    #[schemars(with = "Option<names::RevocationReason>")]
     pub reason: Option<String>,
 }
 
-#[derive(Deserialize)]
+/// A credential to verify.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "VerifyApiKeyRequest")]
 pub struct VerifyBody {
+    /// A key or a derived token; needed.
+    #[schemars(required, with = "String", length(min = 1, max = MAX_CREDENTIAL))]
     pub credential: Option<SecretString>,
+    /// For whom the caller asks: a derived token must then name one of them. None at all takes every token.
     pub expected_audiences: Option<Vec<String>>,
 }
 
-#[derive(Deserialize)]
+/// The token to derive.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "DeriveTokenRequest")]
 pub struct DeriveBody {
+    /// The key to derive from; needed.
+    #[schemars(required, with = "String", length(min = 1, max = MAX_CREDENTIAL))]
     pub credential: Option<SecretString>,
+    #[schemars(with = "Option<names::TokenAlgorithm>")]
     pub algorithm: Option<String>,
+    /// How long the token lives, such as `300s` or `5m`: at least a second, and not beyond the key's own end or
+    /// `credentials.derived_tokens.max_ttl`. Unset or zero means the default.
     pub ttl: Option<String>,
+    /// What the token may do, of what the key may. None at all means all of it.
+    #[schemars(length(max = Scopes::MAX), inner(length(min = 1, max = Scope::MAX_LEN), pattern(SCOPE)))]
     pub scopes: Option<Vec<String>>,
+    /// For whom the token is (`aud`).
     pub audiences: Option<Vec<String>>,
+    /// More claims: at most 4096 bytes of JSON. Those that Talos sets itself are left out.
     pub custom_claims: Option<Map<String, Value>>,
 }
 
-#[derive(Deserialize)]
+/// What is to be otherwise with the new key. What is absent stays as it is.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "AdminRotateIssuedApiKeyBody")]
 pub struct RotateBody {
+    /// For people to read.
+    #[schemars(length(min = 1, max = MAX_LABEL), pattern(NO_CONTROL))]
     name: Option<String>,
+    /// What the key may do: RFC 6749 scope-tokens, no two alike.
+    #[schemars(length(max = Scopes::MAX), inner(length(min = 1, max = Scope::MAX_LEN), pattern(SCOPE)))]
     scopes: Option<Vec<String>>,
+    /// The caller's own attributes: at most 4096 bytes of JSON, nested 16 levels at most.
     metadata: Option<Map<String, Value>>,
+    #[schemars(with = "Option<names::KeyVisibility>")]
     visibility: Option<String>,
+    #[serde(default, deserialize_with = "object")]
     ip_restriction: Option<IpRestriction>,
+    #[serde(default, deserialize_with = "object")]
     rate_limit_policy: Option<RateLimitPolicy>,
+    /// How much longer the old key may be used, such as `1h`; ten years at most. Not at all when unset.
     grace_period: Option<String>,
 }
 
-#[derive(Deserialize)]
+/// Keys to import.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "BatchCreateImportedApiKeysRequest", extend("required" = ["requests"]))]
 pub struct BatchImportBody {
+    /// The keys; needed.
+    #[serde(default, deserialize_with = "objects")]
+    #[schemars(required, length(min = 1, max = MAX_BATCH_IMPORT))]
     pub requests: Option<Vec<ImportBody>>,
 }
 
-#[derive(Deserialize)]
+/// Credentials to verify.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "BatchVerifyApiKeysRequest", extend("required" = ["requests"]))]
 pub struct BatchVerifyBody {
+    /// The credentials; needed.
+    #[serde(default, deserialize_with = "objects")]
+    #[schemars(required, length(min = 1, max = MAX_BATCH_VERIFY))]
     pub requests: Option<Vec<VerifyBody>>,
 }
 

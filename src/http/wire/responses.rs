@@ -2,10 +2,13 @@
 
 use std::borrow::Cow;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::names;
+use super::requests::{IpRestriction, RateLimitPolicy};
 use crate::clock::Timestamp;
 use crate::duration;
 use crate::error::{ApiError, Reason};
@@ -24,34 +27,69 @@ struct IpRestrictionOut {
     allowed_cidrs: Vec<String>,
 }
 
-/// An issued or imported key.
-#[derive(Serialize)]
+/// A key.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "IssuedApiKey")]
 pub struct KeyOut<'a> {
+    /// The id: of an issued key a UUID, of an imported one the SHA-512/256 of network and key in hexadecimal.
     key_id: String,
+    /// For people to read.
     name: &'a str,
+    /// On whose behalf the key acts.
     actor_id: &'a str,
+    /// What the key may do.
     scopes: Vec<&'a str>,
+    /// The caller's own attributes.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Map<String, Value>")]
     metadata: Option<&'a RawValue>,
+    #[schemars(with = "names::KeyStatus")]
     status: &'static str,
+    #[schemars(with = "names::KeyVisibility")]
     visibility: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "IpRestriction")]
     ip_restriction: Option<IpRestrictionOut>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "RateLimitPolicy")]
     rate_limit_policy: Option<RateLimitPolicyOut>,
+    /// When it was made.
+    #[schemars(extend("format" = "date-time"))]
     create_time: String,
+    /// When it was last changed.
+    #[schemars(extend("format" = "date-time"))]
     update_time: String,
+    /// When its life ends.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
     expire_time: Option<String>,
+    /// When it was last used, to a day.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
     last_used_time: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "names::RevocationReason")]
     revocation_reason: Option<&'static str>,
+    /// The words of whoever revoked it, beside REVOCATION_REASON_PRIVILEGE_WITHDRAWN.
     #[serde(skip_serializing_if = "Option::is_none")]
     revocation_description: Option<&'a str>,
-    /// Ours: until when a key that has a successor goes on beside it.
+    /// Until when it may be used beside the key that takes its place, after a rotation with a grace period.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
     supersede_time: Option<String>,
+}
+
+/// A key that was made elsewhere, for the description: it looks like an issued one.
+pub struct ImportedKey;
+
+impl JsonSchema for ImportedKey {
+    fn schema_name() -> Cow<'static, str> {
+        "ImportedApiKey".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        KeyOut::json_schema(generator)
+    }
 }
 
 impl<'a> KeyOut<'a> {
@@ -94,35 +132,54 @@ fn rate_limit_policy_out(policy: RatePolicy) -> RateLimitPolicyOut {
     }
 }
 
-#[derive(Serialize)]
+/// A new key.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "IssueApiKeyResponse")]
 pub struct IssueOut<'a> {
     pub issued_api_key: KeyOut<'a>,
+    /// The key itself, shown this once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret: Option<&'a str>,
 }
 
-#[derive(Serialize)]
+/// A new key in the place of an old one.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "RotateIssuedApiKeyResponse")]
 pub struct RotateOut<'a> {
     pub issued_api_key: KeyOut<'a>,
     pub old_issued_api_key: KeyOut<'a>,
+    /// The new key itself, shown this once.
     pub secret: &'a str,
 }
 
-#[derive(Serialize)]
+/// What came of a batch of imports.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "BatchCreateImportedApiKeysResponse")]
 pub struct BatchImportOut<'a> {
+    /// One result a key, in the order of the request.
     pub results: Vec<BatchImportResult<'a>>,
+    /// How many were imported.
+    #[schemars(with = "i32")]
     pub success_count: usize,
+    /// How many weren't.
+    #[schemars(with = "i32")]
     pub failure_count: usize,
 }
 
 /// What came of one key of a batch.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "BatchCreateImportedApiKeysResult")]
 pub struct BatchImportResult<'a> {
+    /// Its place in the request, from 0.
+    #[schemars(with = "i32")]
     index: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "ImportedKey")]
     imported_api_key: Option<KeyOut<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "names::BatchCreateImportedApiKeysErrorCode")]
     error_code: Option<&'static str>,
+    /// The same in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     error_message: Option<&'a str>,
 }
@@ -152,63 +209,109 @@ const fn batch_error_code(reason: Reason) -> &'static str {
     }
 }
 
-#[derive(Serialize)]
+/// What came of a batch of credentials.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "BatchVerifyApiKeysResponse")]
 pub struct BatchVerifyOut<'a> {
+    /// One judgement a credential, in the order of the request.
     pub results: Vec<VerifyOut<'a>>,
 }
 
-#[derive(Serialize)]
+/// A page of issued keys.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ListIssuedApiKeysResponse")]
 pub struct ListIssuedOut<'a> {
+    /// The keys.
     pub issued_api_keys: Vec<KeyOut<'a>>,
+    /// Asks for the next page; empty on the last.
     pub next_page_token: String,
 }
 
-#[derive(Serialize)]
+/// A page of imported keys.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ListImportedApiKeysResponse")]
 pub struct ListImportedOut<'a> {
+    /// The keys.
+    #[schemars(with = "Vec<ImportedKey>")]
     pub imported_api_keys: Vec<KeyOut<'a>>,
+    /// Asks for the next page; empty on the last.
     pub next_page_token: String,
 }
 
-#[derive(Serialize)]
+/// A derived token.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Token")]
 pub struct TokenOut {
+    /// The token itself.
     pub token: String,
+    /// What it says, for people to read.
     pub claims: Map<String, Value>,
+    /// When its life ends.
+    #[schemars(extend("format" = "date-time"))]
     pub expire_time: String,
+    /// What it may do.
     pub scopes: Vec<String>,
+    /// For whom it is.
     pub audiences: Vec<String>,
 }
 
-#[derive(Serialize)]
+/// What was derived.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "DeriveTokenResponse")]
 pub struct DeriveOut {
     pub token: TokenOut,
 }
 
-/// The answer of verify.
-#[derive(Serialize, Default)]
+/// The judgement of a credential.
+#[derive(Serialize, JsonSchema, Default)]
+#[schemars(rename = "VerifyApiKeyResponse")]
 pub struct VerifyOut<'a> {
+    /// Whether it may be used. What else there is may help to tell why not.
     pub is_valid: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "names::VerificationErrorCode")]
     pub error_code: Option<&'static str>,
+    /// The same in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error_message: Option<String>,
+    /// The key, of a derived token the one that it was derived from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_id: Option<String>,
+    /// On whose behalf it acts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub actor_id: Option<&'a str>,
+    /// What it may do.
     pub scopes: Vec<&'a str>,
+    /// For whom a derived token is.
     pub audiences: Vec<&'a str>,
+    /// The key's attributes.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Map<String, Value>")]
     pub metadata: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "names::KeyStatus")]
     pub status: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "names::KeyVisibility")]
     pub visibility: Option<&'static str>,
+    /// When its life ends.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
     pub expire_time: Option<String>,
+    /// Who issued it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issuer: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "RateLimitPolicy")]
     pub rate_limit_policy: Option<RateLimitPolicyOut>,
+    /// How often it may still be used in this window, where that is counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "int64"))]
+    pub rate_limit_remaining: Option<String>,
+    /// When it may be used as often as ever again, where that is counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
+    pub rate_limit_reset_time: Option<String>,
 }
 
 impl<'a> VerifyOut<'a> {

@@ -1,16 +1,21 @@
 //! Updates by field mask (AIP-134): the body is the resource, or wraps it; the mask says what of it counts.
 
+use schemars::JsonSchema;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use super::requests::{IpRestriction, RateLimitPolicy, addresses, field, rate_policy, scopes, visibility};
+use super::names;
+use super::requests::{
+    IpRestriction, NO_CONTROL, RateLimitPolicy, SCOPE, addresses, field, rate_policy, scopes, visibility,
+};
 use crate::error::ApiError;
-use crate::key::{ActorId, KeyName, Metadata};
+use crate::http::body::object;
+use crate::key::{ActorId, KeyName, MAX_LABEL, Metadata, Scope, Scopes};
 use crate::service::{Fixed, Update};
 
 /// Longest update mask, in bytes.
-const MAX_MASK: usize = 1_024;
+pub const MAX_MASK: usize = 1_024;
 
 /// What can be updated.
 const UPDATABLE: [&str; 5] = ["name", "scopes", "metadata", "ip_restriction", "rate_limit_policy"];
@@ -31,25 +36,51 @@ const NOT_UPDATABLE: [&str; 11] = [
 ];
 
 /// A key as a client sends it: the fields that it can't set may be there, as it got them.
-#[derive(Deserialize, Default)]
+#[derive(Deserialize, JsonSchema, Default)]
 #[serde(deny_unknown_fields)]
 #[allow(dead_code, reason = "fields that only we set are accepted and left alone")]
 pub struct KeyBody {
+    /// Of the key that the path names, or absent.
     key_id: Option<String>,
+    /// For people to read.
+    #[schemars(length(max = MAX_LABEL), pattern(NO_CONTROL))]
     name: Option<String>,
+    /// Can't be updated: as it is, or absent.
     actor_id: Option<String>,
+    /// What the key may do: RFC 6749 scope-tokens, no two alike.
+    #[schemars(length(max = Scopes::MAX), inner(length(min = 1, max = Scope::MAX_LEN), pattern(SCOPE)))]
     scopes: Option<Vec<String>>,
+    /// The caller's own attributes: at most 4096 bytes of JSON, nested 16 levels at most.
     metadata: Option<Map<String, Value>>,
+    /// Left alone.
+    #[schemars(with = "Option<names::KeyStatus>")]
     status: Option<String>,
+    /// Can't be updated: as it is, or absent.
+    #[schemars(with = "Option<names::KeyVisibility>")]
     visibility: Option<String>,
+    #[serde(default, deserialize_with = "object")]
     ip_restriction: Option<IpRestriction>,
+    #[serde(default, deserialize_with = "object")]
     rate_limit_policy: Option<RateLimitPolicy>,
+    /// Left alone.
+    #[schemars(extend("format" = "date-time"))]
     create_time: Option<String>,
+    /// Left alone.
+    #[schemars(extend("format" = "date-time"))]
     update_time: Option<String>,
+    /// Left alone.
+    #[schemars(extend("format" = "date-time"))]
     expire_time: Option<String>,
+    /// Left alone.
+    #[schemars(extend("format" = "date-time"))]
     last_used_time: Option<String>,
+    /// Left alone.
+    #[schemars(with = "Option<names::RevocationReason>")]
     revocation_reason: Option<String>,
+    /// Left alone.
     revocation_description: Option<String>,
+    /// Left alone.
+    #[schemars(extend("format" = "date-time"))]
     supersede_time: Option<String>,
 }
 
@@ -58,6 +89,7 @@ pub struct KeyBody {
 #[serde(deny_unknown_fields)]
 pub struct WrappedIssued {
     /// The key.
+    #[serde(default, deserialize_with = "object")]
     pub issued_api_key: Option<KeyBody>,
 }
 
@@ -66,6 +98,7 @@ pub struct WrappedIssued {
 #[serde(deny_unknown_fields)]
 pub struct WrappedImported {
     /// The key.
+    #[serde(default, deserialize_with = "object")]
     pub imported_api_key: Option<KeyBody>,
 }
 

@@ -1,0 +1,176 @@
+//! `talos config`: what a configuration says, and whether it is any good, without serving it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::{Value, json};
+
+use super::exit::Failure;
+use super::output::write_out;
+use super::{Plane, block_on};
+use crate::config::{Config, Loaded, Shown, Source, schema};
+use crate::secret::SecretString;
+use crate::settings::key_set;
+use crate::settings::sources::{Documents, Reading, Renewed};
+
+/// Of `talos config`.
+pub const EXAMPLES: &str = "\
+EXAMPLES:
+  talos config check
+  talos config show --origin
+  talos config schema > talos.schema.json";
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Check a configuration as `talos serve` would read it, the environment included
+    ///
+    /// Prints "ok", or names every problem on a line of its own and exits with 64. What is good but worth a look goes
+    /// to stderr. No HMAC secret is needed.
+    #[command(after_help = "\
+EXAMPLES:
+  echo 'cache: {ttl: 1m}' > talos.yaml
+  talos config check talos.yaml
+  talos config check talos.yaml --plane authz")]
+    Check(Check),
+    /// Show all settings: defaults, the file and the environment merged, secrets as ***
+    #[command(after_help = "\
+EXAMPLES:
+  echo 'cache: {ttl: 1m}' > talos.yaml
+  talos config show talos.yaml
+  talos config show talos.yaml --origin --format json")]
+    Show(Show),
+    /// Print the JSON Schema of the file, for editors and pipelines
+    #[command(after_help = "\
+EXAMPLES:
+  talos config schema > talos.schema.json")]
+    Schema,
+}
+
+#[derive(Args)]
+pub struct Check {
+    /// The file [default: --config; without either, the environment alone is checked]
+    file: Option<PathBuf>,
+    /// Check it for serving this plane alone
+    #[arg(long)]
+    plane: Option<Plane>,
+    /// Fetch key sets from other servers as well
+    #[arg(long)]
+    fetch: bool,
+}
+
+#[derive(Args)]
+pub struct Show {
+    /// The file [default: --config; without either, defaults and environment are shown]
+    file: Option<PathBuf>,
+    /// How to write it
+    #[arg(long, default_value = "yaml")]
+    format: Format,
+    /// List the settings by key, each with where its value comes from
+    #[arg(long)]
+    origin: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    Yaml,
+    Json,
+}
+
+impl Command {
+    /// Runs it; `config` is what `--config` names.
+    pub fn run(self, config: Option<PathBuf>) -> Result<(), Failure> {
+        match self {
+            Self::Check(options) => options.run(config),
+            Self::Show(options) => options.run(config),
+            Self::Schema => write_out(&format!("{:#}\n", schema())),
+        }
+    }
+}
+
+/// A file, if given, and the environment of this process over it.
+pub fn source(file: Option<PathBuf>) -> Result<Source, Failure> {
+    let mut variables = vec![];
+    for (name, value) in std::env::vars_os() {
+        let Ok(name) = name.into_string() else { continue };
+        match value.into_string() {
+            Ok(value) => variables.push((name, value)),
+            Err(_) if name.starts_with("TALOS_") => {
+                return Err(Failure::unusable(format!("{name}: must be UTF-8 text")));
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(Source::new(file, variables))
+}
+
+impl Check {
+    fn run(self, config: Option<PathBuf>) -> Result<(), Failure> {
+        let source = source(self.file.or(config))?;
+        let source = match self.plane {
+            Some(Plane::Public | Plane::Authz) => source.without_admin(),
+            Some(Plane::Admin) | None => source,
+        };
+        let Loaded { config, warnings, .. } = source.load().map_err(|error| refused(&[error.to_string()]))?;
+        warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+        if config.require_serving_secret().is_err() {
+            eprintln!(
+                "warning: secrets.hmac.current: is unset; serving needs it (TALOS_SECRETS_HMAC_CURRENT)"
+            );
+        }
+        let mut problems = config.unsupported();
+        problems.extend(block_on(key_set_problems(&config, self.fetch))?);
+        if problems.is_empty() { write_out("ok\n") } else { Err(refused(&problems)) }
+    }
+}
+
+/// Reads the key sets, those of other servers only if asked to; says what is wrong with them.
+async fn key_set_problems(config: &Config, fetch: bool) -> Vec<String> {
+    let jwt = &config.credentials.derived_tokens.jwt;
+    let urls = &jwt.signing_keys.urls;
+    let what = if fetch { Reading::All } else { Reading::Offline };
+    let Renewed { documents, failures } = Documents::default().renew(urls, what).await;
+    if !failures.is_empty() {
+        return failures.values().map(ToString::to_string).collect();
+    }
+    let skipped = |(_, url): &(usize, &SecretString)| documents.get(url).is_none();
+    let skipped: Vec<usize> = urls.iter().enumerate().filter(skipped).map(|(index, _)| index).collect();
+    for index in &skipped {
+        let key = "credentials.derived_tokens.jwt.signing_keys.urls";
+        eprintln!("warning: {key}[{index}]: was not fetched; --fetch does that");
+    }
+    match key_set(config, &documents.or_empty(urls)) {
+        Err(error) => vec![error.to_string()],
+        Ok(keys) => match &jwt.signing_key_id {
+            Some(named) if skipped.is_empty() && keys.signing(Some(named)).is_none() => {
+                let key = "credentials.derived_tokens.jwt.signing_key_id";
+                vec![format!("{key}: names no key of the key sets that can sign")]
+            }
+            _ => vec![],
+        },
+    }
+}
+
+/// Names the problems, one a line.
+fn refused(problems: &[String]) -> Failure {
+    problems.iter().flat_map(|problem| problem.lines()).for_each(|line| eprintln!("{line}"));
+    Failure::unusable("the configuration can't be used")
+}
+
+impl Show {
+    fn run(self, config: Option<PathBuf>) -> Result<(), Failure> {
+        let source = source(self.file.or(config))?.without_admin();
+        let loaded = source.load().map_err(|error| refused(&[error.to_string()]))?;
+        loaded.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+        let shown = if self.origin { by_key(loaded.origins()) } else { loaded.config.shown() };
+        let text = match self.format {
+            Format::Json => format!("{shown:#}\n"),
+            Format::Yaml => serde_norway::to_string(&shown).map_err(Failure::failed)?,
+        };
+        write_out(&text)
+    }
+}
+
+fn by_key(settings: Vec<Shown>) -> Value {
+    let entry = |Shown { key, value, origin }| (key.to_owned(), json!({ "value": value, "origin": origin }));
+    Value::Object(settings.into_iter().map(entry).collect())
+}

@@ -1,0 +1,275 @@
+//! Settings that are more than plain values: each form says how one is read, how it is shown, and what the schema
+//! says of it. `#[serde(with = "forms::…")]` names one; nothing that is shown holds a secret.
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::Deserializer;
+use serde::ser::{SerializeSeq, Serializer};
+use serde::{Deserialize, Serialize};
+
+use super::credentials::Retired;
+use crate::duration;
+use crate::secret::SecretString;
+
+/// What stands in the place of a secret.
+pub(super) const MASK: &str = "***";
+
+/// Forms without a content of their own: a name, and what the schema says.
+macro_rules! forms {
+    ($($(#[$doc:meta])* $name:ident = $schema:tt;)*) => {$(
+        $(#[$doc])*
+        pub(super) struct $name;
+
+        impl JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!($schema)
+            }
+        }
+    )*};
+}
+
+forms! {
+    /// A duration such as `1h30m`, or 0.
+    Duration = {
+        "anyOf": [
+            { "type": "string", "pattern": r"^\s*(0|(([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|mo|m|h|d|w|y)\s*)+)$" },
+            { "const": 0 }
+        ]
+    };
+    /// As [`Duration`], or unset, which the empty text means too.
+    OptionalDuration = {
+        "anyOf": [
+            { "type": "string", "pattern": r"^\s*((([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|mo|m|h|d|w|y)\s*)+|0)?$" },
+            { "const": 0 },
+            { "type": "null" }
+        ]
+    };
+    /// A text that may be unset; the empty text counts as unset, as charts and templates write it.
+    OptionalText = { "type": ["string", "null"] };
+    /// As [`OptionalText`], for the path of a file.
+    OptionalPath = { "type": ["string", "null"] };
+    /// As [`OptionalText`], for a secret.
+    OptionalSecret = { "type": ["string", "null"], "writeOnly": true };
+    /// A database URL, whose password is secret.
+    Dsn = { "type": "string" };
+    /// Addresses that may be URLs with a password.
+    Addresses = { "type": "array", "items": { "type": "string" } };
+    /// Where key sets are; what stands behind `base64://` is secret.
+    KeySets = {
+        "type": "array",
+        "items": { "type": "string", "pattern": "^(base64|file|https)://" }
+    };
+}
+
+impl Duration {
+    pub fn serialize<S: Serializer>(value: &std::time::Duration, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&duration::to_text(*value))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<std::time::Duration, D::Error> {
+        duration::deserialize(d)
+    }
+}
+
+impl OptionalDuration {
+    pub fn serialize<S: Serializer>(value: &Option<std::time::Duration>, s: S) -> Result<S::Ok, S::Error> {
+        value.map(duration::to_text).serialize(s)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<std::time::Duration>, D::Error> {
+        duration::deserialize_option(d)
+    }
+}
+
+impl OptionalText {
+    pub fn serialize<S: Serializer>(value: &Option<String>, s: S) -> Result<S::Ok, S::Error> {
+        value.serialize(s)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<String>, D::Error> {
+        Ok(Option::<String>::deserialize(d)?.filter(|text| !text.is_empty()))
+    }
+}
+
+impl OptionalPath {
+    pub fn serialize<S: Serializer>(value: &Option<PathBuf>, s: S) -> Result<S::Ok, S::Error> {
+        value.as_ref().map(|path| path.display().to_string()).serialize(s)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<PathBuf>, D::Error> {
+        Ok(OptionalText::deserialize(d)?.map(PathBuf::from))
+    }
+}
+
+impl OptionalSecret {
+    pub fn serialize<S: Serializer>(value: &Option<SecretString>, s: S) -> Result<S::Ok, S::Error> {
+        value.as_ref().map(|_| MASK).serialize(s)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<SecretString>, D::Error> {
+        Ok(Option::<SecretString>::deserialize(d)?.filter(|secret| !secret.is_empty()))
+    }
+}
+
+impl Dsn {
+    pub fn serialize<S: Serializer>(value: &SecretString, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&masked_url(value.expose()))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<SecretString, D::Error> {
+        SecretString::deserialize(d)
+    }
+}
+
+impl Addresses {
+    pub fn serialize<S: Serializer>(value: &[String], s: S) -> Result<S::Ok, S::Error> {
+        let shown = |address: &String| {
+            if is_host_and_port(address) { address.clone() } else { masked_url(address) }
+        };
+        s.collect_seq(value.iter().map(shown))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<String>, D::Error> {
+        Vec::deserialize(d)
+    }
+}
+
+impl KeySets {
+    pub fn serialize<S: Serializer>(value: &[SecretString], s: S) -> Result<S::Ok, S::Error> {
+        let shown = |url: &SecretString| match url.expose() {
+            url if url.starts_with("file://") => url.to_owned(),
+            url if url.starts_with("https://") => masked_url(url),
+            _ => format!("base64://{MASK}"),
+        };
+        s.collect_seq(value.iter().map(shown))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<SecretString>, D::Error> {
+        Vec::deserialize(d)
+    }
+}
+
+/// Former secrets, each with the time from which on it no longer counts.
+pub(super) struct RetiredSecrets;
+
+impl JsonSchema for RetiredSecrets {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "RetiredSecrets".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        Vec::<Retired<String>>::json_schema(generator)
+    }
+}
+
+impl RetiredSecrets {
+    pub fn serialize<S: Serializer>(value: &[Retired<SecretString>], s: S) -> Result<S::Ok, S::Error> {
+        let mut entries = s.serialize_seq(Some(value.len()))?;
+        for entry in value {
+            entries.serialize_element(&Retired { value: MASK.to_owned(), expires_at: entry.expires_at })?;
+        }
+        entries.end()
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Retired<SecretString>>, D::Error> {
+        Vec::deserialize(d)
+    }
+}
+
+fn is_host_and_port(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b))
+}
+
+/// A URL without its password, and without the values of parameters that aren't known to be harmless. What doesn't
+/// look like a URL isn't shown at all.
+fn masked_url(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return MASK.to_owned();
+    };
+    // A password may hold any of `:/?@`: it ends at the last `@`, whatever stands before.
+    let (user, rest) = match rest.rsplit_once('@') {
+        Some((user, rest)) => (Some(user), rest),
+        None => (None, rest),
+    };
+    let (host, query) = match rest.split_once('?') {
+        Some((host, query)) => (host, Some(query)),
+        None => (rest, None),
+    };
+    let mut shown = format!("{scheme}://");
+    match user.map(|user| user.split_once(':')) {
+        Some(Some((name, _))) => shown.push_str(&format!("{name}:{MASK}@")),
+        // A lone name may be a token.
+        Some(None) => shown.push_str(&format!("{MASK}@")),
+        None => {}
+    }
+    shown.push_str(host);
+    for (index, parameter) in query.into_iter().flat_map(|query| query.split('&')).enumerate() {
+        shown.push(if index == 0 { '?' } else { '&' });
+        match parameter.split_once('=') {
+            Some((name, _)) if is_harmless(name) => shown.push_str(parameter),
+            Some((name, _)) => shown.push_str(&format!("{name}={MASK}")),
+            None => shown.push_str(MASK),
+        }
+    }
+    shown
+}
+
+/// Parameters of database URLs that hold no secret.
+fn is_harmless(name: &str) -> bool {
+    const NAMES: [&str; 11] = [
+        "max_conns",
+        "max_idle_conns",
+        "max_conn_lifetime",
+        "max_conn_idle_time",
+        "sslmode",
+        "sslrootcert",
+        "tls",
+        "mode",
+        "cache",
+        "application_name",
+        "parseTime",
+    ];
+    NAMES.contains(&name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_shown_without_their_secrets() {
+        let table = [
+            ("sqlite://talos.db", "sqlite://talos.db"),
+            ("sqlite:///var/lib/talos.db?mode=rwc", "sqlite:///var/lib/talos.db?mode=rwc"),
+            ("postgres://talos@db/x", "postgres://***@db/x"),
+            ("postgres://talos:hunter2@db:5432/x", "postgres://talos:***@db:5432/x"),
+            ("postgres://talos:hun/ter@2@db/x?sslmode=require", "postgres://talos:***@db/x?sslmode=require"),
+            ("mysql://talos:hunter2@tcp(db:3306)/x?tls=true", "mysql://talos:***@tcp(db:3306)/x?tls=true"),
+            (
+                "postgres://db/x?user=talos&password=hunter2&max_conns=5",
+                "postgres://db/x?user=***&password=***&max_conns=5",
+            ),
+            ("postgres://talos:hun?ter2@db/x", "postgres://talos:***@db/x"),
+            ("postgres://hunter2?x=y@db/x", "postgres://***@db/x"),
+            ("hunter2", "***"),
+            ("", "***"),
+        ];
+        for (url, shown) in table {
+            assert_eq!(masked_url(url), shown, "{url}");
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! What a changed configuration may change while the process runs.
+
+use super::keys::KEYS;
+use super::load::Loaded;
+use super::model::{Config, RateLimit};
+use super::serve::{Serve, ServeHttp, ServePublic};
+use super::show::at;
+use super::{Cache, ConfigError, Problem, validate};
+
+/// Secret values are shown masked, so these are compared themselves.
+type Differs = fn(&Config, &Config) -> bool;
+const SECRETS: [(&str, Differs); 7] = [
+    ("db.dsn", |a, b| a.db.dsn != b.db.dsn),
+    ("secrets.hmac.current", |a, b| a.secrets.hmac.current != b.secrets.hmac.current),
+    ("secrets.hmac.retired", |a, b| a.secrets.hmac.retired != b.secrets.hmac.retired),
+    ("credentials.derived_tokens.jwt.signing_keys.urls", |a, b| {
+        a.credentials.derived_tokens.jwt.signing_keys != b.credentials.derived_tokens.jwt.signing_keys
+    }),
+    ("cache.redis.addrs", |a, b| a.cache.redis.addrs != b.cache.redis.addrs),
+    ("cache.redis.password", |a, b| a.cache.redis.password != b.cache.redis.password),
+    ("audit.key", |a, b| a.audit.key != b.audit.key),
+];
+
+/// What becomes of a configuration that was read while another is in force.
+#[derive(Debug)]
+pub struct Change {
+    /// What is to be in force: the new values where they apply at once, the old ones elsewhere.
+    pub config: Config,
+    /// Keys that apply at once.
+    pub applied: Vec<&'static str>,
+    /// Keys that differ and need a restart.
+    pub needs_restart: Vec<&'static str>,
+}
+
+impl Config {
+    /// What comes of reading `new` while this configuration is in force.
+    ///
+    /// # Errors
+    /// When the new values don't go together with old ones that only a restart changes.
+    pub fn change_to(&self, new: Loaded) -> Result<Change, ConfigError> {
+        let config = merged(self, &new.config);
+        // Whether the admin listener may stand open was judged at the start, and doesn't change.
+        let problems: Vec<Problem> = validate::check(&config, false)
+            .into_iter()
+            .map(|(key, message)| {
+                let kept = self.shown();
+                let origin = match at(&kept, path(&key)) == at(&new.config.shown(), path(&key)) {
+                    true => new.origins.of(&key),
+                    false => "the value in force, which only a restart changes".to_owned(),
+                };
+                Problem { key, message, origin }
+            })
+            .collect();
+        if !problems.is_empty() {
+            return Err(ConfigError::Invalid(problems));
+        }
+        let applied = differing(self, &config);
+        let needs_restart = differing(&config, &new.config);
+        Ok(Change { config, applied, needs_restart })
+    }
+}
+
+/// The path of a key that may go into a list.
+fn path(key: &str) -> &str {
+    key.split_once('[').map_or(key, |(path, _)| path)
+}
+
+/// `old` with those values of `new` that apply without a restart.
+fn merged(old: &Config, new: &Config) -> Config {
+    Config {
+        secrets: new.secrets.clone(),
+        credentials: new.credentials.clone(),
+        quota: new.quota.clone(),
+        cache: Cache { enabled: new.cache.enabled, ttl: new.cache.ttl, ..old.cache.clone() },
+        rate_limit: RateLimit { enabled: new.rate_limit.enabled, ..old.rate_limit.clone() },
+        serve: Serve {
+            http: ServeHttp {
+                client_ip_source: new.serve.http.client_ip_source,
+                cors: new.serve.http.cors.clone(),
+                ..old.serve.http.clone()
+            },
+            public: ServePublic { cors: new.serve.public.cors.clone(), ..old.serve.public.clone() },
+            ..old.serve.clone()
+        },
+        ..old.clone()
+    }
+}
+
+/// The keys whose values differ.
+fn differing(a: &Config, b: &Config) -> Vec<&'static str> {
+    let (shown_a, shown_b) = (a.shown(), b.shown());
+    let differs = |key: &str| match SECRETS.iter().find(|(secret, _)| *secret == key) {
+        Some((_, differs)) => differs(a, b),
+        None => at(&shown_a, key) != at(&shown_b, key),
+    };
+    KEYS.iter().map(|key| key.path.as_str()).filter(|key| differs(key)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::keys::{self, Kind};
+    use crate::config::load_without_admin;
+    use crate::config::tests::config;
+
+    /// Keys, and sections of keys, that apply without a restart.
+    const LIVE: [&str; 9] = [
+        "credentials",
+        "secrets",
+        "cache.enabled",
+        "cache.ttl",
+        "serve.http.cors",
+        "serve.public.cors",
+        "serve.http.client_ip_source",
+        "rate_limit.enabled",
+        "quota",
+    ];
+
+    fn is_live(key: &str) -> bool {
+        LIVE.iter()
+            .any(|live| key.strip_prefix(live).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
+    }
+
+    fn change(old: &str, new: &str) -> Result<Change, ConfigError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, new).unwrap();
+        let new = load_without_admin(Some(file.path()), []).unwrap_or_else(|error| panic!("{new}: {error}"));
+        config(old, &[]).change_to(new)
+    }
+
+    /// A value of `key` that isn't the default.
+    fn another_value(key: &keys::Key) -> String {
+        let defaults = Config::default().shown();
+        let default = at(&defaults, &key.path);
+        let text = match (key.path.as_str(), key.kind) {
+            ("serve.http.client_ip_source", _) => "CLIENT_IP_SOURCE_X_REAL_IP",
+            ("serve.http.auth.mode", _) => "mtls",
+            ("log.level", _) => "debug",
+            ("log.format", _) => "json",
+            ("cache.type" | "rate_limit.backend", _) => "redis",
+            ("authz.on_unavailable", _) => "error",
+            ("authz.client_address", _) => "xff",
+            ("authz.sources", _) => "[{cookie: key}]",
+            ("authz.routes", _) => "[{mode: optional}]",
+            ("multitenancy.networks", _) => "[{hostname: a, id: b}]",
+            ("db.dsn", _) => "postgres://talos:secret@db/x",
+            ("secrets.hmac.current", _) => "0123456789abcdef0123456789abcdef",
+            ("credentials.derived_tokens.jwt.signing_keys.urls", _) => "[\"base64://e30=\"]",
+            ("credentials.derived_tokens.max_ttl", _) => "48h",
+            ("consistency.lease", _) => "7s",
+            ("consistency.poll", _) => "2s",
+            ("tracing.sample_rate", _) => "0.5",
+            (path, _) if path.ends_with("_ttl") || path.ends_with(".ttl") => "3m",
+            (path, _) if path.ends_with("_interval") || path.ends_with("timeout") => "4s",
+            (path, _) if path.ends_with("_time") || path.ends_with("_lifetime") => "4s",
+            ("credentials.clock_skew" | "consistency.relay" | "consistency.grace", _) => "8s",
+            (_, Kind::Integer) => "77",
+            (_, Kind::Bool) => return (default != true).to_string(),
+            (_, Kind::List) => "[one]",
+            (_, _) => "other",
+        };
+        text.to_owned()
+    }
+
+    /// A file in which `key` has a value that isn't the default.
+    fn file_with(key: &keys::Key) -> String {
+        let (section, value) = match key.path.rsplit_once('.') {
+            // These need each other.
+            Some((section, _)) if section.starts_with("serve.") && section.ends_with(".tls") => {
+                (section, "{cert_file: a, key_file: b, client_ca_file: c}".to_owned())
+            }
+            _ => (key.path.as_str(), another_value(key)),
+        };
+        section.rsplit('.').fold(value, |inner, name| format!("{{{name}: {inner}}}"))
+    }
+
+    /// Each key alone: it applies or it is named, never neither and never both.
+    #[test]
+    fn every_key_applies_or_needs_a_restart() {
+        // That one has no other value.
+        for key in KEYS.iter().filter(|key| key.path != "tracing.exporter") {
+            let (path, file) = (key.path.as_str(), file_with(key));
+            let change = change("", &file).unwrap_or_else(|error| panic!("{file}: {error}"));
+            assert_eq!(change.applied.contains(&path), is_live(path), "{file}: {change:?}");
+            assert_eq!(change.needs_restart.contains(&path), !is_live(path), "{file}: {change:?}");
+        }
+    }
+
+    #[test]
+    fn live_keys_and_secret_keys_are_keys() {
+        for live in LIVE {
+            assert!(keys::find(live).is_some() || keys::is_section(live), "{live}");
+        }
+        let secret: Vec<&str> =
+            KEYS.iter().map(|key| key.path.as_str()).filter(|path| keys::is_secret(path)).collect();
+        let mut compared = SECRETS.map(|(key, _)| key);
+        compared.sort_by_key(|key| secret.iter().position(|secret| secret == key));
+        assert_eq!(compared.to_vec(), secret);
+    }
+
+    #[test]
+    fn the_same_in_other_words_is_no_change() {
+        let old = "cache: {ttl: 5m}\nlog: {level: info}\n";
+        let new = "cache: {ttl: 300s}\ncredentials: {api_keys: {prefix: {public_current: ''}}}\n";
+        let change = change(old, new).unwrap();
+        assert!(change.applied.is_empty() && change.needs_restart.is_empty(), "{change:?}");
+    }
+
+    #[test]
+    fn old_and_new_values_are_mixed_and_the_mix_is_checked() {
+        let mixed =
+            change("log: {level: warn}", "log: {level: debug}\ncache: {ttl: 1m, type: noop}").unwrap();
+        assert_eq!(mixed.applied, ["cache.ttl"]);
+        assert_eq!(mixed.needs_restart, ["log.level", "cache.type"]);
+        assert_eq!(mixed.config, config("log: {level: warn}\ncache: {ttl: 1m}", &[]));
+
+        // authz.token_ttl stays at 5m, which the new max_ttl doesn't allow.
+        let new = "authz: {token_ttl: 1m}\ncredentials: {derived_tokens: {default_ttl: 1m, max_ttl: 2m}}";
+        let error = change("", new).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "authz.token_ttl: must be at most credentials.derived_tokens.max_ttl \
+             (the value in force, which only a restart changes)"
+        );
+    }
+
+    #[test]
+    fn a_change_never_shows_a_secret() {
+        let new = "db: {dsn: 'postgres://talos:hunter2@db/x'}\naudit: {key: hunter2}\n\
+                   secrets: {hmac: {retired: [hunter2]}}";
+        let change = change("", new).unwrap();
+        assert_eq!(change.applied, ["secrets.hmac.retired"]);
+        assert_eq!(change.needs_restart, ["db.dsn", "audit.key"]);
+        assert!(!format!("{change:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,123 @@
+//! The configuration as people may see it: every setting, no secret.
+
+use serde_json::Value;
+
+use super::keys::KEYS;
+use super::load::Loaded;
+use super::model::Config;
+
+/// One setting.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shown {
+    /// Dotted path.
+    pub key: &'static str,
+    /// Its value; `***` stands for what is secret.
+    pub value: Value,
+    /// The file, the environment variable, or `default`.
+    pub origin: String,
+}
+
+impl Config {
+    /// All settings as the file would write them; `***` stands for what is secret.
+    pub fn shown(&self) -> Value {
+        // Texts, numbers, lists and mappings with texts for keys always serialise.
+        serde_json::to_value(self).unwrap_or_default()
+    }
+}
+
+impl Loaded {
+    /// All settings, each with the place where it was set.
+    pub fn origins(&self) -> Vec<Shown> {
+        let shown = self.config.shown();
+        let keys = KEYS.iter();
+        keys.map(|key| Shown {
+            key: &key.path,
+            value: at(&shown, &key.path).clone(),
+            origin: self.origins.of(&key.path),
+        })
+        .collect()
+    }
+}
+
+/// What stands at a dotted path of [`Config::shown`].
+pub(super) fn at<'a>(shown: &'a Value, path: &str) -> &'a Value {
+    path.split('.').fold(shown, |value, name| &value[name])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load;
+    use crate::config::tests::{config, load_with, variables};
+
+    const NEEDLE: &str = "hunter2hunter2hunter2hunter2hunter2";
+
+    #[test]
+    fn every_key_is_shown() {
+        let shown = Config::default().shown();
+        for key in KEYS.iter() {
+            let (section, name) = key.path.rsplit_once('.').unwrap();
+            assert!(at(&shown, section).get(name).is_some(), "{}", key.path);
+        }
+    }
+
+    /// What is shown of a configuration without secrets is a configuration, and the same one.
+    #[test]
+    fn it_reads_back() {
+        let yaml = r#"
+credentials:
+  issuer_retired: [https://a, {value: https://b, expires_at: 2026-01-31T00:00:00Z}]
+  api_keys: {default_ttl: 1h30m, max_ttl: 1y}
+  derived_tokens: {jwt: {signing_keys: {urls: ["file:///x.json"]}}}
+serve: {authz: {socket: /run/talos.sock}}
+tracing: {sample_rate: 0.5}
+authz:
+  sources: [{header: X-Key}, {header: authorization, scheme: Bearer}, {query: key}, {cookie: key}]
+  routes:
+    - {host: a.example, methods: [GET], path: {template: "/users/{id}"}, mode: optional, scopes: "a b", audience: x}
+    - {path: {prefix: /p}, any_scope: "a b", token: none, visibility: secret}
+"#;
+        let before = config(yaml, &[]);
+        let after = config(&serde_norway::to_string(&before.shown()).unwrap(), &[]);
+        assert_eq!(before, after);
+        assert_eq!(
+            config(&serde_norway::to_string(&Config::default().shown()).unwrap(), &[]),
+            Config::default()
+        );
+    }
+
+    #[test]
+    fn no_secret_shows() {
+        let yaml = format!(
+            r#"
+db: {{dsn: "postgres://talos:{NEEDLE}@db/x?password={NEEDLE}"}}
+secrets: {{hmac: {{current: {NEEDLE}, retired: [{NEEDLE}, {{value: {NEEDLE}, expires_at: 1790000000}}]}}}}
+cache: {{redis: {{password: {NEEDLE}, addrs: ["redis://:{NEEDLE}@r:6379", "r:6379"]}}}}
+audit: {{key: {NEEDLE}}}
+credentials:
+  derived_tokens:
+    jwt: {{signing_keys: {{urls: ["base64://{NEEDLE}", "https://u:{NEEDLE}@h/k?t={NEEDLE}", "file:///k"]}}}}
+"#
+        );
+        let shown = config(&yaml, &[]).shown();
+        let text = shown.to_string();
+        assert!(!text.contains("hunter2"), "{shown:#}");
+        assert_eq!(shown["secrets"]["hmac"]["current"], "***");
+        let retired = at(&shown, "secrets.hmac.retired").to_string();
+        assert_eq!(retired, r#"["***",{"value":"***","expires_at":"2026-09-21T14:13:20Z"}]"#);
+        let urls = at(&shown, "credentials.derived_tokens.jwt.signing_keys.urls").to_string();
+        assert_eq!(urls, r#"["base64://***","https://u:***@h/k?t=***","file:///k"]"#);
+    }
+
+    #[test]
+    fn origins_are_told() {
+        let loaded = load_with("cache: {ttl: 1m}", &[("TALOS_SERVE_HTTP_PORT", "1")]).unwrap();
+        let origins = loaded.origins();
+        let origin = |key: &str| origins.iter().find(|shown| shown.key == key).unwrap().origin.clone();
+        assert!(origin("cache.ttl").ends_with("talos.yaml"));
+        assert_eq!(origin("serve.http.port"), "TALOS_SERVE_HTTP_PORT");
+        assert_eq!(origin("db.dsn"), "default");
+        let indexed = load(None, variables(&[("TALOS_SECRETS_HMAC_RETIRED_0", NEEDLE)])).unwrap();
+        assert!(format!("{:?}", indexed.origins()).contains("TALOS_SECRETS_HMAC_RETIRED_0"));
+    }
+}

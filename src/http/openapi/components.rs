@@ -1,0 +1,143 @@
+//! What only the description knows of: shapes of answers that the code writes without a struct of theirs.
+#![allow(dead_code, reason = "these are read as schemas, never built")]
+
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::http::wire::{KeyBody, RevokeBody};
+
+/// The public keys of a signer (RFC 7517).
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "GetJWKSResponse")]
+pub struct GetJwksResponse {
+    /// The keys, as JSON Web Keys.
+    keys: Vec<Map<String, Value>>,
+    /// Never sent: the key set stands by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Map<String, Value>")]
+    jwks: Option<Map<String, Value>>,
+}
+
+/// Nothing: the status says it all.
+#[derive(Serialize, JsonSchema)]
+pub struct SelfRevokeApiKeyResponse {}
+
+/// The state of the service.
+#[derive(Serialize, JsonSchema)]
+pub struct Health {
+    /// `ok` or `unavailable`.
+    status: String,
+}
+
+/// An error (AIP-193).
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Error")]
+pub struct ErrorEnvelope {
+    error: ErrorStatus,
+}
+
+/// What went wrong.
+#[derive(Serialize, JsonSchema)]
+pub struct ErrorStatus {
+    /// The HTTP status.
+    code: i32,
+    /// The name of the gRPC status.
+    status: String,
+    /// In words, beginning with the field that is at fault if one is.
+    message: String,
+    /// For programs.
+    details: Vec<ErrorInfo>,
+}
+
+/// Which error it is.
+#[derive(Serialize, JsonSchema)]
+pub struct ErrorInfo {
+    /// Always `type.googleapis.com/google.rpc.ErrorInfo`.
+    #[serde(rename = "@type")]
+    kind: String,
+    /// The error's name, such as API_KEY_NOT_FOUND.
+    reason: String,
+    /// Always `www.ory.com/talos`.
+    domain: String,
+    /// More about it, such as the field that is at fault.
+    metadata: std::collections::BTreeMap<String, String>,
+}
+
+/// A gRPC status. Errors come as `Error`; existing clients know this name.
+#[derive(Serialize, JsonSchema)]
+pub struct Status {
+    /// The code of gRPC.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "i32")]
+    code: Option<i32>,
+    /// For programs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<Any>")]
+    details: Option<Vec<Any>>,
+    /// In words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    message: Option<String>,
+}
+
+/// Anything, with the name of its type.
+#[derive(Serialize, JsonSchema)]
+#[schemars(extend("additionalProperties" = {}))]
+pub struct Any {
+    /// A URL that names the type.
+    #[serde(rename = "@type", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    kind: Option<String>,
+}
+
+/// The null of JSON.
+pub struct NullValue;
+
+impl JsonSchema for NullValue {
+    fn schema_name() -> Cow<'static, str> {
+        "NullValue".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "enum": ["NULL_VALUE"], "default": "NULL_VALUE" })
+    }
+}
+
+/// An object of which nothing more is said here.
+pub fn any_object(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "object" })
+}
+
+/// The body of a revocation, under the name that it has for issued (0), imported (1) and any keys (2).
+pub struct Revocation<const KIND: usize>;
+
+impl<const KIND: usize> JsonSchema for Revocation<KIND> {
+    fn schema_name() -> Cow<'static, str> {
+        ["AdminRevokeIssuedApiKeyBody", "AdminRevokeImportedApiKeyBody", "AdminRevokeApiKeyBody"][KIND].into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        RevokeBody::json_schema(generator)
+    }
+}
+
+/// The body of an update of an issued (0) or imported (1) key: the key, or the key in the member of its name.
+pub struct Updated<const KIND: usize>;
+
+impl<const KIND: usize> JsonSchema for Updated<KIND> {
+    fn schema_name() -> Cow<'static, str> {
+        ["AdminUpdateIssuedApiKeyRequest", "AdminUpdateImportedApiKeyRequest"][KIND].into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut schema = KeyBody::json_schema(generator);
+        let key = schema.clone();
+        if let Some(Value::Object(properties)) = schema.get_mut("properties") {
+            properties.insert(["issued_api_key", "imported_api_key"][KIND].to_owned(), key.into());
+        }
+        schema
+    }
+}

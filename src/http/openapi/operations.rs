@@ -1,0 +1,433 @@
+//! Every operation of the API, in the order in which the description shows them.
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+
+use super::components::{GetJwksResponse, Health, Revocation, SelfRevokeApiKeyResponse, Updated, any_object};
+use super::operation::{Answer, Header, Operation, Parameter, Place, Tag, Verb, of};
+use crate::http::wire::{
+    BatchImportBody, BatchImportOut, BatchVerifyBody, BatchVerifyOut, DeriveBody, DeriveOut, ImportBody,
+    ImportedKey, IssueBody, IssueOut, KeyOut, ListImportedOut, ListIssuedOut, MAX_MASK, RotateBody,
+    RotateOut, SelfRevokeRequest, VerifyBody, VerifyOut,
+};
+use crate::service::{DEFAULT_PAGE, MAX_FILTER, MAX_PAGE};
+
+/// Issue a key.
+pub const ISSUE: Operation = Operation {
+    verb: Verb::Post,
+    path: "/v2alpha1/admin/issuedApiKeys",
+    id: "adminIssueApiKey",
+    tag: Tag::ApiKeys,
+    summary: "Issue a key",
+    description: "Makes a new key and shows it this once. With a `request_id` the same request gives the first key again, without its secret.",
+    parameters: &[],
+    body: Some(of::<IssueBody>),
+    answer: Answer {
+        status: "201",
+        description: "The new key.",
+        schema: Some(of::<IssueOut<'static>>),
+        headers: &[],
+    },
+};
+
+/// List issued keys.
+pub const LIST_ISSUED: Operation = Operation {
+    verb: Verb::Get,
+    path: "/v2alpha1/admin/issuedApiKeys",
+    id: "adminListIssuedApiKeys",
+    tag: Tag::ApiKeys,
+    summary: "List issued keys",
+    description: "Lists issued keys page by page, the oldest first.",
+    parameters: LISTING,
+    body: None,
+    answer: Answer {
+        status: "200",
+        description: "A page.",
+        schema: Some(of::<ListIssuedOut<'static>>),
+        headers: &[],
+    },
+};
+
+/// Get an issued key.
+pub const GET_ISSUED: Operation = Operation {
+    verb: Verb::Get,
+    path: "/v2alpha1/admin/issuedApiKeys/{key_id}",
+    id: "adminGetIssuedApiKey",
+    tag: Tag::ApiKeys,
+    summary: "Get an issued key",
+    description: "Shows a key, never its secret.",
+    parameters: &[KEY_ID],
+    body: None,
+    answer: Answer {
+        status: "200",
+        description: "The key.",
+        schema: Some(of::<KeyOut<'static>>),
+        headers: &[],
+    },
+};
+
+/// Update an issued key.
+pub const UPDATE_ISSUED: Operation = Operation {
+    verb: Verb::Patch,
+    path: "/v2alpha1/admin/issuedApiKeys/{issued_api_key.key_id}",
+    id: "adminUpdateIssuedApiKey",
+    tag: Tag::ApiKeys,
+    summary: "Update an issued key",
+    description: "Changes what `update_mask` names, or without one what the body sets (AIP-134). The body is the key, or the key in a member `issued_api_key`.",
+    parameters: &[Parameter { name: "issued_api_key.key_id", ..KEY_ID }, UPDATE_MASK],
+    body: Some(of::<Updated<0>>),
+    answer: Answer {
+        status: "200",
+        description: "The key as it is now.",
+        schema: Some(of::<KeyOut<'static>>),
+        headers: &[],
+    },
+};
+
+/// Rotate an issued key.
+pub const ROTATE_ISSUED: Operation = Operation {
+    verb: Verb::Post,
+    path: "/v2alpha1/admin/issuedApiKeys/{key_id}:rotate",
+    id: "adminRotateIssuedApiKey",
+    tag: Tag::ApiKeys,
+    summary: "Rotate an issued key",
+    description: "Makes a new key in the place of an old one, which is revoked at once or after `grace_period`. What the body leaves out stays as it is.",
+    parameters: &[KEY_ID],
+    body: Some(of::<RotateBody>),
+    answer: Answer {
+        status: "201",
+        description: "The new key, and the old one.",
+        schema: Some(of::<RotateOut<'static>>),
+        headers: &[],
+    },
+};
+
+/// Revoke an issued key.
+pub const REVOKE_ISSUED: Operation = Operation {
+    verb: Verb::Post,
+    path: "/v2alpha1/admin/issuedApiKeys/{key_id}:revoke",
+    id: "adminRevokeIssuedApiKey",
+    tag: Tag::ApiKeys,
+    summary: "Revoke an issued key",
+    description: "Ends a key for good. Revoking it again changes nothing.",
+    parameters: &[KEY_ID],
+    body: Some(of::<Revocation<0>>),
+    answer: Answer { status: "204", description: "It is revoked.", schema: None, headers: &[] },
+};
+
+/// Import a key.
+pub const IMPORT: Operation = Operation {
+    verb: Verb::Post,
+    path: "/v2alpha1/admin/importedApiKeys",
+    id: "adminImportApiKey",
+    tag: Tag::ApiKeys,
+    summary: "Import a key",
+    description: "Takes in a key that was made elsewhere. Only its hash is kept.",
+    parameters: &[],
+    body: Some(of::<ImportBody>),
+    answer: Answer { status: "201", description: "The key.", schema: Some(of::<ImportedKey>), headers: &[] },
+};
+
+/// Import many keys.
+pub const IMPORT_BATCH: Operation = Operation {
+    verb: Verb::Post,
+    path: "/v2alpha1/admin/importedApiKeys:batchCreate",
+    id: "adminBatchCreateImportedApiKeys",
+    tag: Tag::ApiKeys,
+    summary: "Import many keys",
+    description: "Takes in each key by itself; one result a key. When none can be imported, the answer is the first one's error.",
+    parameters: &[],
+    body: Some(of::<BatchImportBody>),
+    answer: Answer {
+        status: "200",
+        description: "What came of each.",
+        schema: Some(of::<BatchImportOut<'static>>),
+        headers: &[],
+    },
+};
+
+/// List imported keys.
+pub const LIST_IMPORTED: Operation = Operation {
+    verb: Verb::Get,
+    path: "/v2alpha1/admin/importedApiKeys",
+    id: "adminListImportedApiKeys",
+    tag: Tag::ApiKeys,
+    summary: "List imported keys",
+    description: "Lists imported keys page by page, the oldest first.",
+    parameters: LISTING,
+    body: None,
+    answer: Answer {
+        status: "200",
+        description: "A page.",
+        schema: Some(of::<ListImportedOut<'static>>),
+        headers: &[],
+    },
+};
+
+/// Get an imported key.
+pub const GET_IMPORTED: Operation = Operation {
+    verb: Verb::Get,
+    path: "/v2alpha1/admin/importedApiKeys/{key_id}",
+    id: "adminGetImportedApiKey",
+    tag: Tag::ApiKeys,
+    summary: "Get an imported key",
+    description: "Shows a key.",
+    parameters: &[KEY_ID],
+    body: None,
+    answer: Answer { status: "200", description: "The key.", schema: Some(of::<ImportedKey>), headers: &[] },
+};
+
+/// Update an imported key.
+pub const UPDATE_IMPORTED: Operation = Operation {
+    verb: Verb::Patch,
+    path: "/v2alpha1/admin/importedApiKeys/{imported_api_key.key_id}",
+    id: "adminUpdateImportedApiKey",
+    tag: Tag::ApiKeys,
+    summary: "Update an imported key",
+    description: "Changes what `update_mask` names, or without one what the body sets (AIP-134). The body is the key, or the key in a member `imported_api_key`.",
+    parameters: &[Parameter { name: "imported_api_key.key_id", ..KEY_ID }, UPDATE_MASK],
+    body: Some(of::<Updated<1>>),
+    answer: Answer {
+        status: "200",
+        description: "The key as it is now.",
+        schema: Some(of::<ImportedKey>),
+        headers: &[],
+    },
+};
+
+/// Revoke an imported key.
+pub const REVOKE_IMPORTED: Operation = Operation {
+    verb: Verb::Post,
+    path: "/v2alpha1/admin/importedApiKeys/{key_id}:revoke",
+    id: "adminRevokeImportedApiKey",
+    tag: Tag::ApiKeys,
+    summary: "Revoke an imported key",
+    description: "Ends a key for good. Revoking it again changes nothing.",
+    parameters: &[KEY_ID],
+    body: Some(of::<Revocation<1>>),
+    answer: Answer { status: "204", description: "It is revoked.", schema: None, headers: &[] },
+};
+
+/// Delete an imported key.
+pub const DELETE_IMPORTED: Operation = Operation {
+    verb: Verb::Delete,
+    path: "/v2alpha1/admin/importedApiKeys/{key_id}",
+    id: "adminDeleteImportedApiKey",
+    tag: Tag::ApiKeys,
+    summary: "Delete an imported key",
+    description: "Forgets a key altogether.",
+    parameters: &[KEY_ID],
+    body: None,
+    answer: Answer { status: "204", description: "It is gone.", schema: None, headers: &[] },
+};
+
+/// Revoke a key of either kind.
+pub const REVOKE_ANY: Operation = Operation {
+    verb: Verb::Post,
+    path: "/v2alpha1/admin/apiKeys/{key_id}:revoke",
+    id: "adminRevokeApiKey",
+    tag: Tag::ApiKeys,
+    summary: "Revoke a key of either kind",
+    description: "Ends a key for good, whether it was issued or imported. Revoking it again changes nothing.",
+    parameters: &[KEY_ID],
+    body: Some(of::<Revocation<2>>),
+    answer: Answer { status: "204", description: "It is revoked.", schema: None, headers: &[] },
+};
+
+/// Verify a credential.
+pub const VERIFY: Operation = Operation {
+    verb: Verb::Post,
+    path: "/v2alpha1/admin/apiKeys:verify",
+    id: "adminVerifyApiKey",
+    tag: Tag::ApiKeys,
+    summary: "Verify a credential",
+    description: "Judges a key or a derived token. The status is 200 whatever the judgement.",
+    parameters: CACHE_CONTROL,
+    body: Some(of::<VerifyBody>),
+    answer: Answer {
+        status: "200",
+        description: "The judgement.",
+        schema: Some(of::<VerifyOut<'static>>),
+        headers: &[CACHE, RATE_LIMIT_POLICY, RATE_LIMIT, RETRY_AFTER],
+    },
+};
+
+/// Verify many credentials.
+pub const VERIFY_BATCH: Operation = Operation {
+    verb: Verb::Post,
+    path: "/v2alpha1/admin/apiKeys:batchVerify",
+    id: "adminBatchVerifyApiKeys",
+    tag: Tag::ApiKeys,
+    summary: "Verify many credentials",
+    description: "Judges each credential by itself; the judgements stand in the order of the request.",
+    parameters: CACHE_CONTROL,
+    body: Some(of::<BatchVerifyBody>),
+    answer: Answer {
+        status: "200",
+        description: "The judgements.",
+        schema: Some(of::<BatchVerifyOut<'static>>),
+        headers: &[CACHE],
+    },
+};
+
+/// Derive a token.
+pub const DERIVE: Operation = Operation {
+    verb: Verb::Post,
+    path: "/v2alpha1/admin/apiKeys:derive",
+    id: "adminDeriveToken",
+    tag: Tag::ApiKeys,
+    summary: "Derive a token",
+    description: "Makes a short-lived token from a key. It needs no lookup to verify, and ends with its time and not with the key.",
+    parameters: &[],
+    body: Some(of::<DeriveBody>),
+    answer: Answer { status: "200", description: "The token.", schema: Some(of::<DeriveOut>), headers: &[] },
+};
+
+/// Revoke one's own key.
+pub const SELF_REVOKE: Operation = Operation {
+    verb: Verb::Post,
+    path: "/v2alpha1/apiKeys:selfRevoke",
+    id: "revokeApiKey",
+    tag: Tag::ApiKeys,
+    summary: "Revoke one's own key",
+    description: "Ends the key that is shown, for good. Whoever holds a key may do so.",
+    parameters: &[],
+    body: Some(of::<SelfRevokeRequest>),
+    answer: Answer {
+        status: "200",
+        description: "It is revoked.",
+        schema: Some(of::<SelfRevokeApiKeyResponse>),
+        headers: &[],
+    },
+};
+
+/// Get the public keys.
+pub const JWKS: Operation = Operation {
+    verb: Verb::Get,
+    path: "/v2alpha1/derivedKeys/jwks.json",
+    id: "getJwks",
+    tag: Tag::ApiKeys,
+    summary: "Get the public keys",
+    description: "The keys with which derived JWTs can be verified (RFC 7517).",
+    parameters: &[],
+    body: None,
+    answer: Answer {
+        status: "200",
+        description: "The key set.",
+        schema: Some(of::<GetJwksResponse>),
+        headers: &[],
+    },
+};
+
+/// Liveness.
+pub const ALIVE: Operation = Operation {
+    verb: Verb::Get,
+    path: "/health/alive",
+    id: "isAlive",
+    tag: Tag::Service,
+    summary: "Is the process alive?",
+    description: "Answers while the process runs.",
+    parameters: &[],
+    body: None,
+    answer: Answer { status: "200", description: "It is.", schema: Some(of::<Health>), headers: &[] },
+};
+
+/// Readiness.
+pub const READY: Operation = Operation {
+    verb: Verb::Get,
+    path: "/health/ready",
+    id: "isReady",
+    tag: Tag::Service,
+    summary: "Is the service ready?",
+    description: "Answers 200 while the database answers, else 503.",
+    parameters: &[],
+    body: None,
+    answer: Answer { status: "200", description: "It is.", schema: Some(of::<Health>), headers: &[] },
+};
+
+/// This description.
+pub const DESCRIPTION: Operation = Operation {
+    verb: Verb::Get,
+    path: "/openapi.json",
+    id: "getOpenApi",
+    tag: Tag::Service,
+    summary: "Get this description",
+    description: "The description of the API, in OpenAPI 3.0.",
+    parameters: &[],
+    body: None,
+    answer: Answer { status: "200", description: "The description.", schema: Some(any_object), headers: &[] },
+};
+
+const KEY_ID: Parameter =
+    Parameter { name: "key_id", place: Place::Path, description: "The key's id.", schema: of::<String> };
+
+const UPDATE_MASK: Parameter = Parameter {
+    name: "update_mask",
+    place: Place::Query,
+    description: "What to change, names joined by commas: name, scopes, metadata, ip_restriction, rate_limit_policy; or * for all of them.",
+    schema: |_| json_schema!({ "type": "string", "maxLength": MAX_MASK }),
+};
+
+const LISTING: &[Parameter] = &[
+    Parameter {
+        name: "page_size",
+        place: Place::Query,
+        description: "Most keys on the page. More than the largest page is the largest page.",
+        schema: page_size,
+    },
+    Parameter {
+        name: "page_token",
+        place: Place::Query,
+        description: "The `next_page_token` of the page before.",
+        schema: of::<String>,
+    },
+    Parameter {
+        name: "filter",
+        place: Place::Query,
+        description: "Which keys: `actor_id = \"…\"`, `status = KEY_STATUS_…`, or both joined by AND (AIP-160).",
+        schema: |_| json_schema!({ "type": "string", "maxLength": MAX_FILTER }),
+    },
+];
+
+fn page_size(_: &mut SchemaGenerator) -> Schema {
+    let description = format!("0 means {DEFAULT_PAGE}; the largest page has {MAX_PAGE} keys.");
+    json_schema!({ "type": "integer", "format": "int32", "minimum": 0, "description": description })
+}
+
+const CACHE_CONTROL: &[Parameter] = &[
+    Parameter {
+        name: "Cache-Control",
+        place: Place::Header,
+        description: "`no-cache` asks the database and not the cache; `no-store` spares the cache altogether.",
+        schema: of::<String>,
+    },
+    Parameter {
+        name: "Pragma",
+        place: Place::Header,
+        description: "`no-cache` is the same as in Cache-Control.",
+        schema: of::<String>,
+    },
+];
+
+const CACHE: Header = Header {
+    name: "Ory-Talos-Cache",
+    description: "Whether the cache knew the answer, or wasn't asked.",
+    schema: |_| json_schema!({ "type": "string", "enum": ["HIT", "MISS", "SKIP"] }),
+};
+
+const RATE_LIMIT_POLICY: Header = Header {
+    name: "RateLimit-Policy",
+    description: "How often the key may be used, when it has a policy: `\"default\";q=100;w=60`.",
+    schema: of::<String>,
+};
+
+const RATE_LIMIT: Header = Header {
+    name: "RateLimit",
+    description: "How often it may still be used, where that is counted: `\"default\";r=42`.",
+    schema: of::<String>,
+};
+
+const RETRY_AFTER: Header = Header {
+    name: "Retry-After",
+    description: "Seconds to wait, once the limit is reached.",
+    schema: of::<String>,
+};

@@ -1,0 +1,122 @@
+//! A router made of operations: what isn't described can't be reached, what is described can.
+
+use std::mem::take;
+
+use axum::Router;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::handler::Handler;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, any};
+use tower::ServiceExt;
+
+use super::openapi::Operation;
+use super::{Context, method_not_allowed, no_such_resource};
+
+/// Operations and who does them.
+#[derive(Default)]
+pub struct Routes {
+    operations: Vec<&'static Operation>,
+    resources: Vec<Resource>,
+}
+
+/// What has one path to the router.
+#[derive(Default)]
+struct Resource {
+    path: String,
+    /// The methods of the resource itself.
+    own: Option<MethodRouter<Context>>,
+    /// Those of its custom methods (AIP-136), `{key_id}:{verb}`, which the router can't tell apart.
+    custom: Vec<(&'static str, MethodRouter<Context>)>,
+}
+
+impl Routes {
+    /// Adds an operation.
+    pub fn at<H, T>(mut self, operation: &'static Operation, handler: H) -> Self
+    where
+        H: Handler<T, Context>,
+        T: 'static,
+    {
+        self.operations.push(operation);
+        let (path, custom) = place(operation.path);
+        let index = self.resources.iter().position(|resource| resource.path == path);
+        let index = index.unwrap_or_else(|| {
+            self.resources.push(Resource { path, ..Resource::default() });
+            self.resources.len() - 1
+        });
+        let resource = &mut self.resources[index];
+        let methods = match custom {
+            None => resource.own.get_or_insert_default(),
+            Some(name) => {
+                let there = resource.custom.iter().position(|(other, _)| *other == name);
+                let there = there.unwrap_or_else(|| {
+                    resource.custom.push((name, MethodRouter::new()));
+                    resource.custom.len() - 1
+                });
+                &mut resource.custom[there].1
+            }
+        };
+        *methods = take(methods).on(operation.verb.filter(), handler);
+        self
+    }
+
+    /// Adds the operations of another.
+    pub fn merge(mut self, other: Self) -> Self {
+        self.operations.extend(other.operations);
+        self.resources.extend(other.resources);
+        self
+    }
+
+    /// The operations, in the order in which they were added.
+    pub fn operations(&self) -> &[&'static Operation] {
+        &self.operations
+    }
+
+    /// The router.
+    pub fn into_router(self) -> Router<Context> {
+        self.resources.into_iter().fold(Router::new(), |router, Resource { path, own, custom }| {
+            let methods = match own {
+                Some(own) if custom.is_empty() => own,
+                own => by_custom_method(own, custom),
+            };
+            router.route(&path, methods)
+        })
+    }
+}
+
+/// The path for the router, and the name of the custom method if it is one.
+fn place(path: &'static str) -> (String, Option<&'static str>) {
+    match path.split_once('{') {
+        Some((before, rest)) => {
+            let custom = rest.split_once("}:").map(|(_, name)| name);
+            (format!("{before}{{id}}"), custom)
+        }
+        None => (path.to_owned(), None),
+    }
+}
+
+/// Chooses by what follows the last colon of the path's last segment.
+fn by_custom_method(
+    own: Option<MethodRouter<Context>>,
+    custom: Vec<(&'static str, MethodRouter<Context>)>,
+) -> MethodRouter<Context> {
+    let closed = |methods: MethodRouter<Context>| methods.fallback(async || method_not_allowed());
+    let own = own.map(closed);
+    let custom: Vec<_> = custom.into_iter().map(|(name, methods)| (name, closed(methods))).collect();
+    any(move |State(context): State<Context>, id: Result<Path<String>, PathRejection>, request: Request| {
+        // No id has a colon, so what follows one is a custom method, known or not. What isn't text names nothing.
+        let chosen = id.ok().and_then(|Path(id)| match id.rsplit_once(':') {
+            Some((_, name)) => custom.iter().find(|(known, _)| *known == name).map(|(_, methods)| methods),
+            None => own.as_ref(),
+        });
+        let chosen = chosen.cloned();
+        answer(chosen, context, request)
+    })
+}
+
+async fn answer(methods: Option<MethodRouter<Context>>, context: Context, request: Request) -> Response {
+    match methods {
+        Some(methods) => methods.with_state(context).oneshot(request).await.into_response(),
+        None => no_such_resource().into_response(),
+    }
+}

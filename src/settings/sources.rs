@@ -1,0 +1,327 @@
+//! Documents of key sets, from where the configuration says: from itself, from files, from other servers.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::io::Read;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::header::ACCEPT;
+use reqwest::{Client, Response, StatusCode, Url, redirect};
+use tokio::task::JoinSet;
+
+use super::SettingsError;
+use crate::credential::jwk::KeySet;
+use crate::secret::SecretString;
+
+/// Largest document, in bytes.
+const MAX_DOCUMENT: usize = 1024 * 1024;
+/// How long a server may take, from the connection to the last byte.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a document can't be had. Tells nothing of it, nor of a password in its URL.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// Not base64.
+    #[error("must be base64 after base64://")]
+    NotBase64,
+    /// Not a text.
+    #[error("must be UTF-8 text")]
+    NotText,
+    /// Too long.
+    #[error("must be {MAX_DOCUMENT} bytes at most")]
+    TooLarge,
+    /// The file can't be read.
+    #[error("{path}: {source}")]
+    File {
+        /// Its path.
+        path: String,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// Not a URL of a server.
+    #[error("must be a URL such as https://keys.example/jwks.json")]
+    NotAUrl,
+    /// The server gave no document; it may the next time.
+    #[error("{host}: {problem}")]
+    Server {
+        /// Its name.
+        host: String,
+        /// What was wrong.
+        problem: String,
+    },
+    /// Of no known form.
+    #[error("must begin with base64://, file:// or https://")]
+    UnknownScheme,
+}
+
+/// The documents of the key sets, each by its URL. Every one of them is a key set by itself.
+#[derive(Clone, Default, PartialEq)]
+pub struct Documents(Vec<Document>);
+
+#[derive(Clone, PartialEq)]
+struct Document {
+    url: SecretString,
+    text: SecretString,
+}
+
+/// Which documents to read; one that isn't known is read in any case, unless it is said otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// All.
+    All,
+    /// All but those of servers.
+    Local,
+    /// Those of servers.
+    Servers,
+    /// All but those of servers, known or not.
+    Offline,
+}
+
+/// What reading documents again gave.
+pub struct Renewed {
+    /// The documents.
+    pub documents: Documents,
+    /// What couldn't be read, by its place in the list: a former document stays in its place.
+    pub failures: BTreeMap<usize, SettingsError>,
+}
+
+impl Documents {
+    /// Reads those of `urls`. Where that fails, or isn't asked for, the document that is known stays.
+    pub async fn renew(&self, urls: &[SecretString], what: Reading) -> Renewed {
+        let mut reading = JoinSet::new();
+        let mut client = None;
+        for (index, url) in urls.iter().enumerate() {
+            let of_server = is_https(url);
+            let is_asked_for = match what {
+                Reading::All => true,
+                Reading::Local => !of_server || self.get(url).is_none(),
+                Reading::Servers => of_server || self.get(url).is_none(),
+                Reading::Offline => !of_server,
+            };
+            let url = url.clone();
+            if is_asked_for && of_server {
+                let client = client.get_or_insert_with(new_client).clone();
+                reading.spawn(async move { (index, fetch(url.expose(), client).await) });
+            } else if is_asked_for {
+                reading.spawn_blocking(move || (index, local(url.expose())));
+            }
+        }
+        let mut read = BTreeMap::new();
+        let mut failures = BTreeMap::new();
+        while let Some(done) = reading.join_next().await {
+            // A task that panicked leaves its place empty, as one that wasn't asked for.
+            let Ok((index, text)) = done else { continue };
+            let fail = |problem| SettingsError::KeySource { index, problem };
+            match text.map_err(fail).and_then(|text| key_set_alone(index, text)) {
+                Ok(text) => drop(read.insert(index, text)),
+                Err(error) => drop(failures.insert(index, error)),
+            }
+        }
+        let mut documents = vec![];
+        for (index, url) in urls.iter().enumerate() {
+            if let Some(text) = read.remove(&index).or_else(|| self.get(url).cloned()) {
+                documents.push(Document { url: url.clone(), text });
+            }
+        }
+        Renewed { documents: Self(documents), failures }
+    }
+
+    /// These, with what `newer` has from other servers.
+    pub fn with_servers_of(&self, newer: &Self) -> Self {
+        let taken = |document: &Document| {
+            let newer = newer.get(&document.url).filter(|_| is_https(&document.url));
+            let text = newer.unwrap_or(&document.text).clone();
+            Document { url: document.url.clone(), text }
+        };
+        Self(self.0.iter().map(taken).collect())
+    }
+
+    /// These, with an empty key set for each of `urls` that has none.
+    pub fn or_empty(mut self, urls: &[SecretString]) -> Self {
+        for url in urls {
+            if self.get(url).is_none() {
+                self.0.push(Document { url: url.clone(), text: r#"{"keys":[]}"#.into() });
+            }
+        }
+        self
+    }
+
+    /// The document of this URL.
+    pub fn get(&self, url: &SecretString) -> Option<&SecretString> {
+        self.0.iter().find(|document| document.url == *url).map(|document| &document.text)
+    }
+}
+
+impl Renewed {
+    /// The same, if there is a document for each of `urls`.
+    ///
+    /// # Errors
+    /// Why the first that is missing couldn't be read.
+    pub fn complete(mut self, urls: &[SecretString]) -> Result<Self, SettingsError> {
+        match urls.iter().position(|url| self.documents.get(url).is_none()) {
+            Some(index) => Err(self.failures.remove(&index).unwrap_or(SettingsError::NotRead { index })),
+            None => Ok(self),
+        }
+    }
+}
+
+/// Whether a document comes from another server.
+pub fn is_https(url: &SecretString) -> bool {
+    url.expose().starts_with("https://")
+}
+
+/// A document that is a key set by itself.
+fn key_set_alone(index: usize, text: SecretString) -> Result<SecretString, SettingsError> {
+    let read = KeySet::default().read(text.expose());
+    read.map(|()| text).map_err(|problem| SettingsError::KeySet { index, problem })
+}
+
+/// What needs no server.
+fn local(url: &str) -> Result<SecretString, SourceError> {
+    let bytes = if let Some(encoded) = url.strip_prefix("base64://") {
+        // Made by `base64`, by hand or by a template: both alphabets, with or without padding.
+        let encoded = encoded.trim_end_matches('=').replace('-', "+").replace('_', "/");
+        let padded = format!("{encoded}{}", "=".repeat(encoded.len().wrapping_neg() % 4));
+        STANDARD.decode(padded).map_err(|_| SourceError::NotBase64)?
+    } else if let Some(path) = url.strip_prefix("file://") {
+        let fail = |source| SourceError::File { path: path.to_owned(), source };
+        let mut bytes = vec![];
+        let file = std::fs::File::open(path).map_err(fail)?;
+        file.take(MAX_DOCUMENT as u64 + 1).read_to_end(&mut bytes).map_err(fail)?;
+        bytes
+    } else {
+        return Err(SourceError::UnknownScheme);
+    };
+    text(bytes)
+}
+
+fn text(bytes: Vec<u8>) -> Result<SecretString, SourceError> {
+    if bytes.len() > MAX_DOCUMENT {
+        return Err(SourceError::TooLarge);
+    }
+    String::from_utf8(bytes).map(SecretString::from).map_err(|_| SourceError::NotText)
+}
+
+/// A client for one round: so it has the certificates that the system trusts now. Proxies are those of the
+/// environment (`HTTPS_PROXY`, `NO_PROXY`).
+fn new_client() -> Result<Client, String> {
+    Client::builder()
+        .https_only(true)
+        .redirect(redirect::Policy::none())
+        .timeout(TIMEOUT)
+        .user_agent(concat!("talos/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(in_words)
+}
+
+async fn fetch(url: &str, client: Result<Client, String>) -> Result<SecretString, SourceError> {
+    let url = Url::parse(url).map_err(|_| SourceError::NotAUrl)?;
+    let host = url.host_str().ok_or(SourceError::NotAUrl)?.to_owned();
+    let fail = |problem| SourceError::Server { host: host.clone(), problem };
+    let accept = "application/jwk-set+json, application/json";
+    let request = client.map_err(fail)?.get(url).header(ACCEPT, accept);
+    let response = request.send().await.map_err(|error| fail(in_words(error)))?;
+    if response.status() != StatusCode::OK {
+        return Err(fail(format!("answered {} instead of 200", response.status().as_u16())));
+    }
+    match body(response).await {
+        Ok(bytes) => text(bytes),
+        Err(error) => Err(fail(in_words(error))),
+    }
+}
+
+/// The body, or as much of it as shows that it is too large.
+async fn body(mut response: Response) -> reqwest::Result<Vec<u8>> {
+    let mut bytes = vec![];
+    while let Some(chunk) = response.chunk().await? {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() > MAX_DOCUMENT {
+            break;
+        }
+    }
+    Ok(bytes)
+}
+
+/// An error and its causes, without the URL, which may hold a password.
+fn in_words(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        words = format!("{words}: {error}");
+        cause = error.source();
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base64::engine::general_purpose::URL_SAFE;
+
+    const SET: &str = r#"{"keys":[]}"#;
+
+    fn urls(texts: &[&str]) -> Vec<SecretString> {
+        texts.iter().map(|text| SecretString::from(*text)).collect()
+    }
+
+    #[test]
+    fn base64_in_every_common_dress() {
+        let text = r#"{"keys":[]}?>~"#;
+        for engine in [STANDARD, URL_SAFE] {
+            let encoded = engine.encode(text);
+            for dress in [encoded.as_str(), encoded.trim_end_matches('=')] {
+                assert_eq!(local(&format!("base64://{dress}")).unwrap().expose(), text, "{dress}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_is_told_by_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| format!("file://{}/{name}", dir.path().display());
+        std::fs::write(dir.path().join("large"), vec![b' '; MAX_DOCUMENT + 1]).unwrap();
+        std::fs::write(dir.path().join("binary"), [0xff]).unwrap();
+        std::fs::write(dir.path().join("text"), "hunter2").unwrap();
+        let table = [
+            ("base64://???", "must be base64 after base64://"),
+            ("ftp://x", "must begin with base64://, file:// or https://"),
+            ("http://x", "must begin with base64://, file:// or https://"),
+            ("https://", "must be a URL such as https://keys.example/jwks.json"),
+            (&path("none"), "No such file"),
+            (&path(""), "Is a directory"),
+            (&path("large"), "must be 1048576 bytes at most"),
+            (&path("binary"), "must be UTF-8 text"),
+            (&path("text"), "must be a JSON object with a list `keys`"),
+        ];
+        let good = format!("base64://{}", STANDARD.encode(SET));
+        for (url, told) in table {
+            let urls = urls(&[&good, url]);
+            let renewed = Documents::default().renew(&urls, Reading::All).await;
+            let error = renewed.complete(&urls).err().unwrap().to_string();
+            let place = "credentials.derived_tokens.jwt.signing_keys.urls[1]: ";
+            assert!(error.starts_with(place) && error.contains(told), "{url}: {error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_document_that_was_good_stays_when_it_cannot_be_read_again() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, SET).unwrap();
+        let urls = urls(&[&format!("file://{}", file.path().display())]);
+        let first = Documents::default().renew(&urls, Reading::All).await.documents;
+        for (content, failures) in [("{", 1), ("[]", 1), (r#"{"keys": []}"#, 0)] {
+            std::fs::write(&file, content).unwrap();
+            let renewed = first.renew(&urls, Reading::Local).await;
+            assert_eq!(renewed.failures.len(), failures, "{content}");
+            let expected = if failures == 0 { content } else { SET };
+            assert_eq!(renewed.documents.get(&urls[0]).unwrap().expose(), expected);
+        }
+        drop(file);
+        assert!(first.renew(&urls, Reading::All).await.complete(&urls).is_ok());
+        assert!(Documents::default().renew(&urls, Reading::All).await.complete(&urls).is_err());
+    }
+}

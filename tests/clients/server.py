@@ -1,0 +1,117 @@
+"""A Talos of its own for a test: free ports on loopback, new secrets, a new database, gone at the end."""
+
+import contextlib
+import http.client
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(REPO / "envoy"))
+
+import tools  # noqa: E402 (it lies beside the demo)
+
+PLANES = ("HTTP", "PUBLIC", "METRICS", "AUTHZ")
+ISSUER = "https://talos.test"
+
+
+class ServerFailed(Exception):
+    """Talos can't be started or didn't survive; the text has the end of its log."""
+
+
+class Server:
+    def __init__(self, process, log, ports):
+        self.process = process
+        self.log = log
+        self.ports = ports
+
+    def url(self, plane):
+        return f"http://127.0.0.1:{self.ports[plane]}"
+
+    def call(self, method, path, body=None, plane="HTTP"):
+        """One request with a JSON body; returns the status and the answer, decoded when there is one."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.ports[plane], timeout=10)
+        try:
+            headers = {} if body is None else {"content-type": "application/json"}
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            answer = connection.getresponse()
+            text = answer.read()
+            return answer.status, json.loads(text) if text else None
+        finally:
+            connection.close()
+
+    def log_end(self, lines=20):
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    def check(self):
+        """Complains when the process has ended, or a request made it panic."""
+        if self.process.poll() is not None:
+            raise ServerFailed(f"talos ended with exit code {self.process.returncode}:\n{self.log_end()}")
+        if "panicked" in self.log.read_text(errors="replace"):
+            raise ServerFailed(f"something panicked:\n{self.log_end(60)}")
+
+
+def free_ports():
+    """As many ports as there are planes, all different, that nobody listens on just now."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in PLANES]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return {plane: one.getsockname()[1] for plane, one in zip(PLANES, sockets)}
+
+
+@contextlib.contextmanager
+def running(talos=None, **settings):
+    """Starts `talos serve` and gives a [`Server`] that is ready; ends the process afterwards."""
+    talos = talos or tools.target_dir() / "debug" / "talos"
+    with tempfile.TemporaryDirectory(prefix="talos-") as directory:
+        directory = Path(directory)
+        signing = directory / "signing-keys.json"
+        command = [talos, "jwk", "generate", "eddsa", "--kid", "it-1", "--jwks", "-o", signing]
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+        ports = free_ports()
+        # Without what the caller's shell may hold for another Talos, above all another database.
+        env = {name: value for name, value in os.environ.items() if not name.startswith("TALOS_")}
+        env |= {
+            "TALOS_SECRETS_HMAC_CURRENT": secrets.token_hex(32),
+            "TALOS_CREDENTIALS_ISSUER": ISSUER,
+            "TALOS_CREDENTIALS_DERIVED_TOKENS_JWT_SIGNING_KEYS_URLS": f"file://{signing}",
+            "TALOS_DB_DSN": f"sqlite://{directory / 'talos.db'}",
+            **settings,
+        }
+        for plane, port in ports.items():
+            env |= {f"TALOS_SERVE_{plane}_HOST": "127.0.0.1", f"TALOS_SERVE_{plane}_PORT": str(port)}
+        log = directory / "talos.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [talos, "serve"], cwd=directory, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
+        server = Server(process, log, ports)
+        try:
+            wait_until_ready(server)
+            yield server
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def wait_until_ready(server):
+    deadline = time.monotonic() + 30
+    while True:
+        server.check()
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            if server.call("GET", "/health/ready", plane="METRICS")[0] == 200:
+                return
+        if time.monotonic() > deadline:
+            raise ServerFailed(f"talos isn't ready after 30 seconds:\n{server.log_end()}")
+        time.sleep(0.05)

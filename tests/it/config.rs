@@ -1,0 +1,194 @@
+//! `talos config`: checking, showing and describing a configuration without serving it.
+
+use std::os::unix::fs::PermissionsExt;
+use std::process::Output;
+
+use serde_json::Value;
+
+use crate::support::{Json, Must};
+use crate::talos::{HMAC_SECRET, Setup};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// A directory with a `talos.yaml` in it.
+fn with_file(yaml: &str) -> Setup {
+    let setup = Setup::bare();
+    std::fs::write(setup.path("talos.yaml"), yaml).must("writing a configuration");
+    setup
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[tokio::test]
+async fn a_good_file_is_ok() {
+    let yaml = format!("secrets: {{hmac: {{current: {HMAC_SECRET}}}}}\n");
+    let output = with_file(&yaml).run(&["config", "check", "talos.yaml"]).await;
+    assert_eq!((output.status.code(), out(&output).as_str(), err(&output).as_str()), (Some(0), "ok\n", ""));
+
+    // Nothing is needed that only serving needs, but it is told.
+    let setup = with_file("cache: {ttl: 1m}\n").set("TALOS_CACHE_TTTL", "hunter2");
+    for arguments in [&["config", "check", "talos.yaml"][..], &["--config", "talos.yaml", "config", "check"]]
+    {
+        let output = setup.run(arguments).await;
+        assert_eq!((output.status.code(), out(&output).as_str()), (Some(0), "ok\n"), "{}", err(&output));
+        let told = err(&output);
+        assert!(told.contains("warning: secrets.hmac.current"), "{told}");
+        assert!(told.contains("warning: TALOS_CACHE_TTTL: unknown variable"), "{told}");
+        assert!(!told.contains("hunter2"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn every_problem_has_a_line() {
+    let yaml =
+        "serve: {http: {host: 0.0.0.0, prt: 1}}\nsecrets: {hmac: {current: hunter2}}\ncache: {ttl: 0s}\n";
+    let setup = with_file(yaml).set("TALOS_SERVE_AUTHZ_PORT", "x");
+    let output = setup.run(&["config", "check", "talos.yaml"]).await;
+    assert_eq!(output.status.code(), Some(64), "{}", err(&output));
+    assert_eq!(out(&output), "");
+    let told = err(&output);
+    for problem in [
+        "serve.http.prt: unknown key (talos.yaml)",
+        "serve.authz.port: must be a whole number from 0 (TALOS_SERVE_AUTHZ_PORT)",
+        "serve.http.host: is no loopback address",
+        "secrets.hmac.current: must have at least 32 characters (talos.yaml)",
+        "cache.ttl: must be above 0 (talos.yaml)",
+    ] {
+        assert!(told.lines().any(|line| line.starts_with(problem)), "{problem}\n{told}");
+    }
+    assert!(!told.contains("hunter2"), "{told}");
+
+    let output = with_file("tracing: {enabled: true}\n").run(&["config", "check", "talos.yaml"]).await;
+    assert_eq!(output.status.code(), Some(64));
+    assert!(err(&output).contains("\ntracing.enabled: not supported by this version"), "{}", err(&output));
+
+    // The admin plane's rules are none of the others'.
+    let setup = with_file("serve: {http: {host: 0.0.0.0}}\n");
+    for (plane, code) in [("admin", 64), ("public", 0), ("authz", 0)] {
+        let output = setup.run(&["config", "check", "talos.yaml", "--plane", plane]).await;
+        assert_eq!(output.status.code(), Some(code), "{plane}: {}", err(&output));
+    }
+}
+
+#[tokio::test]
+async fn key_sets_are_read_and_fetched_only_if_asked() {
+    let setup = Setup::new();
+    let good = format!("file://{}", setup.path("signing-keys.json").display());
+    let urls = |urls: &str, kid: &str| {
+        format!(
+            "credentials: {{derived_tokens: {{jwt: {{signing_keys: {{urls: [{urls}]}}, signing_key_id: {kid}}}}}}}\n"
+        )
+    };
+    // A port on which nobody listens.
+    let https = "'https://127.0.0.1:9/keys'";
+    let cases = [
+        (urls(&good, "it-1"), vec![], 0, ""),
+        (urls(&good, "it-2"), vec![], 64, "signing_key_id: names no key of the key sets that can sign"),
+        (
+            urls(&format!("{good}, {good}"), "it-1"),
+            vec![],
+            64,
+            "urls[1]: keys[0]: another key has the same kid",
+        ),
+        (urls("'file:///nonesuch.json'", "it-1"), vec![], 64, "urls[0]: /nonesuch.json: No such file"),
+        (urls("'base64://hunter2='", "it-1"), vec![], 64, "urls[0]: must be"),
+        (urls(&format!("{good}, {https}"), "other"), vec![], 0, "urls[1]: was not fetched"),
+        (urls(&format!("{good}, {https}"), "other"), vec!["--fetch"], 64, "urls[1]: 127.0.0.1: "),
+    ];
+    let setup =
+        ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"].into_iter().fold(setup, Setup::unset);
+    let setup = setup.unset("TALOS_CREDENTIALS_DERIVED_TOKENS_JWT_SIGNING_KEYS_URLS");
+    for (yaml, more, code, told) in cases {
+        std::fs::write(setup.path("talos.yaml"), &yaml).must("writing a configuration");
+        let arguments: Vec<&str> = ["config", "check", "talos.yaml"].into_iter().chain(more).collect();
+        let output = setup.run(&arguments).await;
+        assert_eq!(output.status.code(), Some(code), "{yaml}: {}", err(&output));
+        assert!(err(&output).contains(told), "{yaml}: {}", err(&output));
+        assert!(!err(&output).contains("hunter2"), "{}", err(&output));
+    }
+}
+
+#[tokio::test]
+async fn what_is_shown_is_merged_masked_and_a_configuration_again() {
+    let yaml = "db: {dsn: 'sqlite://a.db'}\ncache: {ttl: 90s}\n";
+    let setup =
+        with_file(yaml).set("TALOS_SERVE_HTTP_PORT", "7").set("TALOS_SECRETS_HMAC_CURRENT", HMAC_SECRET);
+    let output = setup.run(&["config", "show", "talos.yaml", "--format", "json"]).await;
+    assert!(output.status.success() && err(&output).is_empty(), "{}", err(&output));
+    let shown: Value = serde_json::from_str(&out(&output)).must("JSON");
+    assert_eq!(shown["serve"]["http"]["port"], 7);
+    assert_eq!(shown["cache"]["ttl"], "1m30s");
+    assert_eq!(shown["secrets"]["hmac"]["current"], "***");
+    assert_eq!(shown["db"]["dsn"], "sqlite://a.db");
+    assert!(!out(&output).contains(HMAC_SECRET));
+
+    let output = setup.run(&["config", "show", "talos.yaml", "--origin", "--format", "json"]).await;
+    let origins: Value = serde_json::from_str(&out(&output)).must("JSON");
+    for (key, origin) in [
+        ("serve.http.port", "TALOS_SERVE_HTTP_PORT"),
+        ("cache.ttl", "talos.yaml"),
+        ("secrets.hmac.current", "TALOS_SECRETS_HMAC_CURRENT"),
+        ("log.level", "default"),
+    ] {
+        assert_eq!(origins.at(&format!("/{key}/origin")), origin, "{key}");
+    }
+    assert!(!out(&output).contains(HMAC_SECRET));
+
+    let setup = setup.unset("TALOS_SECRETS_HMAC_CURRENT").unset("TALOS_SERVE_HTTP_PORT");
+    let output = setup.run(&["config", "show", "talos.yaml"]).await;
+    std::fs::write(setup.path("again.yaml"), &output.stdout).must("writing what was shown");
+    let again = setup.run(&["config", "show", "again.yaml"]).await;
+    assert_eq!(out(&again), out(&output));
+    assert!(setup.run(&["config", "check", "again.yaml"]).await.status.success());
+}
+
+#[tokio::test]
+async fn the_schema_is_the_committed_one() {
+    let output = Setup::bare().run(&["config", "schema"]).await;
+    let committed = std::fs::read_to_string(format!("{ROOT}/src/config/schema.json")).must("the schema");
+    assert_eq!(out(&output), committed);
+}
+
+/// What we tell people to write is right.
+#[tokio::test]
+async fn the_examples_are_good() {
+    let shipped = std::fs::read_to_string(format!("{ROOT}/envoy/talos.yaml")).must("envoy/talos.yaml");
+    let readme = std::fs::read_to_string(format!("{ROOT}/README.md")).must("README.md");
+    let blocks = readme.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    for example in std::iter::once(shipped.as_str()).chain(blocks) {
+        // The demo's key set comes from its environment.
+        let example = example.replace("signing_key_id: demo-1", "");
+        let output = with_file(&example).run(&["config", "check", "talos.yaml"]).await;
+        assert!(output.status.success(), "{example}\n{}", err(&output));
+    }
+}
+
+#[tokio::test]
+async fn the_commands_of_the_readme_work() {
+    let readme = std::fs::read_to_string(format!("{ROOT}/README.md")).must("README.md");
+    let (_, section) = readme.split_once("\n## Configuration\n").must("a section on configuration");
+    let (block, _) =
+        section.split_once("```sh\n").and_then(|(_, rest)| rest.split_once("```")).must("its commands");
+    let setup = with_file("cache: {ttl: 1m}\n");
+    let script = setup.path("commands");
+    let bin = std::path::Path::new(env!("CARGO_BIN_EXE_talos")).parent().must("the directory of talos");
+    let text = format!(
+        "#!/bin/sh\nset -eu\ncd '{}'\nPATH='{}':$PATH\n{block}",
+        setup.path("").display(),
+        bin.display()
+    );
+    std::fs::write(&script, text).must("writing the commands");
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o700)).must("making them executable");
+    let output = tokio::process::Command::new("sh").arg(&script).env_remove("TALOS_ENDPOINT").output().await;
+    let output = output.must("running the commands");
+    assert!(output.status.success(), "{block}\n{}", err(&output));
+    assert_eq!(block.lines().filter(|line| line.starts_with("talos config")).count(), 3, "{block}");
+    assert!(out(&output).contains("ok\n") && out(&output).contains("origin: talos.yaml"), "{}", out(&output));
+    assert!(setup.path("talos.schema.json").exists());
+}
