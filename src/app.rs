@@ -2,6 +2,7 @@
 
 mod background;
 mod connections;
+mod deny;
 mod listeners;
 mod reload;
 mod serve;

@@ -10,6 +10,7 @@ mod jwk;
 mod keys;
 mod migrate;
 mod output;
+mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -36,7 +37,8 @@ struct Cli {
     /// The configuration file (YAML); every key can also be set as TALOS_<PATH>
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// For keys and jwk get: base URL of the server [default: $TALOS_ENDPOINT, then http://localhost:4420]
+    /// For keys and jwk get: base URL of the server [default: $TALOS_ENDPOINT, then http://localhost:4420]; for status:
+    /// that of its metrics listener [default: http://localhost:4422]
     ///
     /// $HTTP_PROXY is not used and redirects are not followed. The certificates that an https:// is checked against are
     /// the machine's, or those of $SSL_CERT_FILE.
@@ -57,6 +59,7 @@ EXAMPLES:
         /// The plane to serve alone
         plane: Option<Plane>,
     },
+    Status(status::Status),
     /// The configuration: check it, show it, describe it
     #[command(after_help = config::EXAMPLES)]
     Config {
@@ -110,6 +113,7 @@ impl Cli {
         match self.command {
             Command::Serve { plane } => serve(self.config, plane)?,
             Command::Keys(keys) => return block_on(keys.run(endpoint))?,
+            Command::Status(status) => return block_on(status.run(endpoint))?,
             Command::Jwk { command } => return block_on(command.run(endpoint))?,
             Command::Migrate(migrate) => return block_on(migrate.run(self.config.as_deref()))?,
             Command::Config { command } => command.run(self.config)?,
@@ -150,7 +154,8 @@ fn serve(file: Option<PathBuf>, plane: Option<Plane>) -> Result<(), Failure> {
     block_on(app::serve(source, config, planes))?.map_err(|error| match error {
         ServeError::Settings(
             SettingsError::NoHmacSecret | SettingsError::KeySet { .. } | SettingsError::KeySource { .. },
-        ) => Failure::unusable(error),
+        )
+        | ServeError::DenyFile(_) => Failure::unusable(error),
         error => Failure::failed(error),
     })
 }

@@ -2,6 +2,7 @@
 
 mod admin;
 mod body;
+mod epoch;
 mod guard;
 mod health;
 mod openapi;
@@ -28,6 +29,7 @@ use crate::error::{ApiError, Reason};
 use crate::readiness::Readiness;
 use crate::service::Service;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::status::{Process, Status};
 
 /// What the handlers work with.
 #[derive(Clone)]
@@ -38,6 +40,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Whether we are ready.
     pub readiness: Arc<Readiness>,
+    /// What is known of the process.
+    pub process: Arc<Process>,
 }
 
 /// The address at the other end of the connection; None on a Unix socket.
@@ -78,7 +82,8 @@ pub fn public_router(context: Context) -> Router {
 
 /// The metrics plane.
 pub fn metrics_router(context: Context) -> Router {
-    finish(health_routes().into_router().route("/metrics", get(metrics)), context)
+    let routes = health_routes().into_router().route("/metrics", get(metrics)).route("/status", get(status));
+    finish(routes, context)
 }
 
 fn public_routes() -> Routes {
@@ -111,8 +116,20 @@ fn no_such_resource() -> ApiError {
 }
 
 async fn metrics(State(context): State<Context>) -> Response {
-    let text = context.metrics.render(&context.service);
+    let text = context.metrics.render(&context.service, context.status());
     ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+}
+
+async fn status(State(context): State<Context>) -> Result<Response, ApiError> {
+    let text = serde_json::to_string(&context.status());
+    let text = text.map_err(|_| ApiError::new(Reason::InternalServerError, "the status can't be written"))?;
+    Ok(json(text).into_response())
+}
+
+impl Context {
+    fn status(&self) -> Status {
+        Status::read(&self.service, &self.metrics, &self.readiness, &self.process)
+    }
 }
 
 impl IntoResponse for ApiError {

@@ -1,6 +1,7 @@
 //! What an API key is: the words that every other module speaks.
 
 mod address;
+pub mod deny;
 mod differences;
 mod fields;
 mod id;

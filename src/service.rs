@@ -16,6 +16,8 @@ pub mod verify;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
 pub use derive::{DeriveRequest, Derived};
 pub use filter::MAX_FILTER;
 pub use last_used::{NotedUses, Uses, uses};
@@ -32,10 +34,20 @@ use crate::cache::memory::Memory;
 use crate::cache::shared::Shared;
 use crate::clock::{Clock, Timestamp};
 use crate::error::{ApiError, Reason};
+use crate::key::deny::DenyList;
 use crate::key::{Key, KeyId, KeyKind, NetworkId};
 use crate::rng::Rng;
 use crate::settings::{Settings, SettingsHandle};
 use crate::store::{Mutation, Store, StoreError};
+
+/// What came of a change that is made and can't get lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acknowledged<T> {
+    /// What came of it.
+    pub value: T,
+    /// Its number in the log, when it has one: whoever knows all changes up to there knows this one.
+    pub epoch: Option<u64>,
+}
 
 /// What a lookup found: the key, if there is one, up to which change that is known to be true, and when it was read.
 #[derive(Clone)]
@@ -68,6 +80,8 @@ pub struct Service {
     pub freshness: Arc<Freshness>,
     /// Where uses of keys are noted.
     pub uses: Uses,
+    /// Keys to refuse whatever the database says.
+    pub deny_list: ArcSwap<DenyList>,
     lookups: Flights<Lookup, Fetched>,
 }
 
@@ -90,14 +104,28 @@ impl Service {
         store: Store,
         tiers: Tiers,
         uses: Uses,
+        deny_list: DenyList,
     ) -> Self {
         let Tiers { memory, shared, freshness } = tiers;
-        Self { clock, rng, settings, store, memory, shared, freshness, uses, lookups: Flights::default() }
+        let (deny_list, lookups) = (ArcSwap::from_pointee(deny_list), Flights::default());
+        Self { clock, rng, settings, store, memory, shared, freshness, uses, deny_list, lookups }
     }
 
     /// The settings for one request, from its beginning to its end.
     pub fn snapshot(&self) -> Arc<Settings> {
         self.settings.load_full()
+    }
+
+    /// Makes sure that what is said from here on takes into account all changes up to number `epoch`.
+    ///
+    /// # Errors
+    /// When they can't be known here at present.
+    pub async fn require_epoch(&self, epoch: u64) -> Result<(), ApiError> {
+        if self.freshness.knows(epoch, &self.store).await.map_err(unavailable)? {
+            return Ok(());
+        }
+        let problem = "the changes up to the number asked for are not known here; try again";
+        Err(ApiError::new(Reason::ServiceUnavailable, problem))
     }
 
     /// Takes in what has just been committed, before it is acknowledged: the very next request here knows, and the

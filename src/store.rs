@@ -29,7 +29,7 @@ pub use keys::{Inserted, Lookup, NewKey, Request};
 pub use last_used::PRECISION;
 pub use list::{Filter, Page};
 pub use migrate::{Step, StepState, Undone};
-pub use mutations::{Logged, Mutation};
+pub use mutations::{Logged, Mutation, TRIM_BATCH};
 
 use crate::rng::Rng;
 use dialect::Dialect;
@@ -166,6 +166,17 @@ impl Store {
         self.0.key_reads.load(Ordering::Relaxed)
     }
 
+    /// The connections.
+    pub fn connections(&self) -> Connections {
+        let inner = &self.0;
+        let (readers, writers) = (Connections::of(&inner.readers), Connections::of(&inner.writers));
+        match inner.dialect {
+            Dialect::Sqlite => readers.and(writers),
+            // One pool under two names.
+            Dialect::Postgres | Dialect::Cockroach | Dialect::MySql => readers,
+        }
+    }
+
     /// Asks for an answer, whatever it is.
     ///
     /// # Errors
@@ -192,6 +203,31 @@ impl Store {
     {
         let task = tokio::spawn(query(Arc::clone(&self.0)));
         task.await.unwrap_or(Err(StoreError::Interrupted))
+    }
+}
+
+/// How many connections to the database there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connections {
+    /// Open ones.
+    pub open: u32,
+    /// Those of them that nobody uses at the moment.
+    pub idle: u32,
+    /// Most that there may be.
+    pub max: u32,
+}
+
+impl Connections {
+    fn of(pool: &AnyPool) -> Self {
+        Self {
+            open: pool.size(),
+            idle: u32::try_from(pool.num_idle()).unwrap_or(u32::MAX),
+            max: pool.options().get_max_connections(),
+        }
+    }
+
+    const fn and(self, other: Self) -> Self {
+        Self { open: self.open + other.open, idle: self.idle + other.idle, max: self.max + other.max }
     }
 }
 

@@ -22,7 +22,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "service",
         &["cache", "clock", "credential", "duration", "error", "key", "rng", "secret", "settings", "store"],
     ),
-    ("telemetry", &["config", "service"]),
+    ("telemetry", &["cache", "clock", "config", "readiness", "service"]),
     ("authz", &["cache", "config", "credential", "error", "key", "service", "settings", "telemetry"]),
     (
         "http",
@@ -48,6 +48,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "clock",
             "config",
             "http",
+            "key",
             "readiness",
             "rng",
             "secret",

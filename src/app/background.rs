@@ -11,11 +11,24 @@ use crate::authz::SERVICE_NAME;
 use crate::cache::shared::Shared;
 use crate::readiness::Readiness;
 use crate::service::Service;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::status::Process;
 
 /// How often the database is asked whether it is there.
 const PING_INTERVAL: Duration = Duration::from_millis(400);
 
-/// Polls the log every `interval`, and at once when `changed` says so, for ever. The authz plane serves from the first poll that succeeds.
+/// How often the end of the log is asked for.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long entries of the log are kept at least. Who was away for longer begins anew.
+const MIN_RETENTION: Duration = Duration::from_secs(60 * 60);
+/// How often the log is trimmed, give or take a half.
+const TRIM_INTERVAL: Duration = Duration::from_secs(60);
+/// Between two statements that trim it: others want to write, too.
+const TRIM_PAUSE: Duration = Duration::from_millis(50);
+
+/// Polls the log every `interval`, and at once when `changed` says so, for ever. The authz plane serves from the first
+/// poll that succeeds.
 pub async fn poll(
     service: Arc<Service>,
     interval: Duration,
@@ -58,6 +71,41 @@ pub async fn ping(service: Arc<Service>, readiness: Arc<Readiness>) {
             readiness.database_answered(began);
         }
         tokio::time::sleep(PING_INTERVAL).await;
+    }
+}
+
+/// Notes where the log ends, for ever: how far behind a process is shows only by asking beside the polls.
+pub async fn watch_log(service: Arc<Service>, process: Arc<Process>) {
+    loop {
+        let at = service.clock.boot();
+        if let Ok(newest) = service.store.newest_number().await {
+            process.note_log(newest, at);
+        }
+        tokio::time::sleep(WATCH_INTERVAL).await;
+    }
+}
+
+/// Deletes what nobody reads of the log any more, for ever. All processes do so, each at moments of its own.
+pub async fn trim_log(service: Arc<Service>, metrics: Arc<Metrics>) {
+    loop {
+        // As long as anything cached may be used, twice over and again.
+        let retention = MIN_RETENTION.max(service.settings.load().cache_ttl * 4);
+        let before = service.clock.now().minus(retention);
+        loop {
+            match service.store.trim_mutations(before).await {
+                Ok(0) => break,
+                Ok(trimmed) => {
+                    metrics.log_trimmed.inc_by(trimmed);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the log of changes can't be trimmed at present");
+                    break;
+                }
+            }
+            tokio::time::sleep(TRIM_PAUSE).await;
+        }
+        let [chance] = service.rng.bytes::<1>();
+        tokio::time::sleep(TRIM_INTERVAL.mul_f64(0.5 + f64::from(chance) / 256.0)).await;
     }
 }
 

@@ -17,6 +17,7 @@ use tower::ServiceExt;
 
 use super::background;
 use super::connections::{self, Protocol};
+use super::deny::{self, DenyFileError};
 use super::listeners::{BindError, Listener};
 use super::reload::Reloader;
 use super::signals::stop_signal;
@@ -27,11 +28,13 @@ use crate::cache::shared::{LinkError, RedisSettings, RedisTls, Shared};
 use crate::clock::Clock;
 use crate::config::{CacheType, Config, Consistency, LastUsed, Source};
 use crate::http::{Context, admin_router, metrics_router, public_router};
+use crate::key::deny::DenyList;
 use crate::rng::Rng;
 use crate::service::{NotedUses, Service, Tiers, uses};
 use crate::settings::sources::{Documents, Reading};
 use crate::settings::{Settings, SettingsError};
 use crate::store::{Store, StoreError};
+use crate::telemetry::status::Process;
 
 /// Which planes to serve. The metrics plane is always among them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +47,14 @@ pub struct Planes {
     pub authz: bool,
 }
 
+impl Planes {
+    fn names(self) -> Vec<&'static str> {
+        let Self { admin, public, authz } = self;
+        let planes = [(admin, "admin"), (public, "public"), (authz, "authz"), (true, "metrics")];
+        planes.into_iter().filter(|(served, _)| *served).map(|(_, name)| name).collect()
+    }
+}
+
 /// Why serving didn't begin, or ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -53,6 +64,9 @@ pub enum ServeError {
     /// The database can't be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The deny list can't be used.
+    #[error(transparent)]
+    DenyFile(#[from] DenyFileError),
     /// L2 can't be used as it is configured.
     #[error(transparent)]
     Shared(#[from] LinkError),
@@ -72,7 +86,7 @@ pub enum ServeError {
 /// # Errors
 /// When it can't begin, or one of its tasks ends before it is told to.
 pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(), ServeError> {
-    let (context, documents, noted_uses) = build(&config).await?;
+    let (context, documents, noted_uses) = build(&config, planes).await?;
     let (service, metrics) = (Arc::clone(&context.service), Arc::clone(&context.metrics));
     let reloader = Reloader::new(source, config.clone(), documents, service, metrics)?;
     let (health, health_server) = tonic_health::server::health_reporter();
@@ -128,8 +142,14 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
     endless.spawn(poll);
     endless.spawn(ping);
     endless.spawn(reloader.run());
-    if let Some(shared) = context.service.shared.clone() {
-        endless.spawn(background::share(Arc::clone(&context.service), shared, changed));
+    let (service, metrics) = (&context.service, &context.metrics);
+    endless.spawn(background::watch_log(Arc::clone(service), Arc::clone(&context.process)));
+    endless.spawn(background::trim_log(Arc::clone(service), Arc::clone(metrics)));
+    if let Some(path) = &config.consistency.deny_file {
+        endless.spawn(deny::watch(path.clone(), Arc::clone(service), Arc::clone(metrics)));
+    }
+    if let Some(shared) = service.shared.clone() {
+        endless.spawn(background::share(Arc::clone(service), shared, changed));
     }
 
     tokio::select! {
@@ -152,7 +172,7 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
     Ok(())
 }
 
-async fn build(config: &Config) -> Result<(Context, Documents, NotedUses), ServeError> {
+async fn build(config: &Config, planes: Planes) -> Result<(Context, Documents, NotedUses), ServeError> {
     let (clock, rng) = (Clock::system(), Rng::system());
     let urls = &config.credentials.derived_tokens.jwt.signing_keys.urls;
     let documents = Documents::default().renew(urls, Reading::All).await.complete(urls)?.documents;
@@ -162,6 +182,10 @@ async fn build(config: &Config) -> Result<(Context, Documents, NotedUses), Serve
             "no key signs tokens (credentials.derived_tokens.jwt): upstream gets identity headers alone"
         );
     }
+    let deny_list = match &config.consistency.deny_file {
+        Some(path) => deny::read(path).await?,
+        None => DenyList::default(),
+    };
     let store = Store::open(config.db.dsn.expose(), rng.clone()).await?;
     let memory = Memory::new(config.cache.memory.max_size, config.cache.negative_size, &rng);
     let shared = redis_settings(config)?.map(|redis| Shared::new(redis, clock.clone())).transpose()?;
@@ -171,11 +195,10 @@ async fn build(config: &Config) -> Result<(Context, Documents, NotedUses), Serve
     let settings = Arc::new(ArcSwap::from_pointee(settings));
     let tiers = Tiers { memory, shared, freshness: Arc::new(freshness) };
     let (uses, noted_uses) = uses(config.last_used.queue_size);
-    let context = Context {
-        service: Arc::new(Service::new(clock, rng, settings, store, tiers, uses)),
-        metrics: Arc::default(),
-        readiness: Arc::default(),
-    };
+    let process = Arc::new(Process::new(planes.names(), &clock));
+    let service = Service::new(clock, rng, settings, store, tiers, uses, deny_list);
+    let context =
+        Context { service: Arc::new(service), metrics: Arc::default(), readiness: Arc::default(), process };
     Ok((context, documents, noted_uses))
 }
 

@@ -65,6 +65,20 @@ pub enum Mode {
     Closed,
 }
 
+impl Mode {
+    /// All of them, for tables.
+    pub const ALL: [Self; 3] = [Self::Fresh, Self::Static, Self::Closed];
+
+    /// The word for people and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Static => "static",
+            Self::Closed => "closed",
+        }
+    }
+}
+
 /// One entry's place in the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slot(u16);
@@ -94,6 +108,11 @@ pub struct Freshness {
     slots: Box<[AtomicU64]>,
     lineage: AtomicU64,
     newest: AtomicU64,
+    /// The number up to which polls have read every change. `newest` may be ahead of it, by changes made here.
+    polled: AtomicU64,
+    /// How many polls have begun, and which of them was the last to end.
+    polls_begun: AtomicU64,
+    polls_ended: AtomicU64,
     /// When the last poll that succeeded began: boot time, and wall time against a clock that is set. 0 before the first.
     lease_boot: AtomicU64,
     lease_wall: AtomicI64,
@@ -143,12 +162,25 @@ impl Freshness {
             slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
             lineage: AtomicU64::new(0),
             newest: AtomicU64::new(0),
+            polled: AtomicU64::new(0),
+            polls_begun: AtomicU64::new(0),
+            polls_ended: AtomicU64::new(0),
             lease_boot: AtomicU64::new(0),
             lease_wall: AtomicI64::new(0),
             lapse: AtomicU8::new(NOT_TRIED),
             seen: Mutex::new(None),
             tail: std::sync::Mutex::default(),
         }
+    }
+
+    /// How long the knowledge of one poll counts.
+    pub const fn lease(&self) -> Duration {
+        self.lease
+    }
+
+    /// How long known keys stay valid after the lease, while the database can't be asked.
+    pub const fn grace(&self) -> Duration {
+        self.grace
     }
 
     /// Whether a poll has ever succeeded.
@@ -233,6 +265,11 @@ impl Freshness {
         self.newest.load(Ordering::Acquire)
     }
 
+    /// The number up to which every change is known here, none left out.
+    pub fn polled(&self) -> u64 {
+        self.polled.load(Ordering::Acquire)
+    }
+
     fn raise(&self, network: NetworkId, key_id: KeyId, at: u64) {
         let slot = Slot::of(network, key_id);
         self.slots[usize::from(slot.0)].fetch_max(at, Ordering::AcqRel);
@@ -260,7 +297,25 @@ impl Freshness {
         }
     }
 
+    /// Whether every change up to number `n` is known here, after one poll if it takes one: of all who wait, those who
+    /// came before a poll began share it.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn knows(&self, n: u64, store: &Store) -> Result<bool, StoreError> {
+        if self.polled() >= n {
+            return Ok(true);
+        }
+        let begun_before = self.polls_begun.load(Ordering::Acquire);
+        let mut seen = self.seen.lock().await;
+        if self.polled() < n && self.polls_ended.load(Ordering::Acquire) <= begun_before {
+            self.poll_from(store, &mut seen).await?;
+        }
+        Ok(self.polled() >= n)
+    }
+
     async fn poll_from(&self, store: &Store, seen: &mut Option<Logged>) -> Result<(), StoreError> {
+        let poll = self.polls_begun.fetch_add(1, Ordering::AcqRel) + 1;
         let (boot, wall) = (self.clock.boot(), self.clock.now());
         let lapsed = self.age().is_none_or(|age| age > self.lease);
         let result = self.catch_up(store, seen).await;
@@ -269,6 +324,7 @@ impl Freshness {
             Err(_) if lapsed => self.lapse.store(POLL_FAILED, Ordering::Release),
             Err(_) => {}
         }
+        self.polls_ended.store(poll, Ordering::Release);
         result
     }
 
@@ -284,7 +340,8 @@ impl Freshness {
             if !continues {
                 tracing::error!(
                     last = last.n,
-                    "the database's history was rewritten (a restore or a failover): everything cached is dropped"
+                    "the log doesn't go on from there (a restore, a failover, or it was trimmed meanwhile): everything \
+                     cached is dropped"
                 );
                 *seen = None;
                 continue;
@@ -293,7 +350,10 @@ impl Freshness {
                 self.take_in(entry);
             }
             match tail.into_iter().next_back() {
-                Some(newest) if newest.n > last.n => *seen = Some(newest),
+                Some(newest) if newest.n > last.n => {
+                    self.polled.store(newest.n, Ordering::Release);
+                    *seen = Some(newest);
+                }
                 _ => return Ok(()),
             }
         }
@@ -303,6 +363,7 @@ impl Freshness {
     /// history counts anew; so is what was read meanwhile, which may have missed a change that isn't read again.
     async fn begin_history(&self, store: &Store) -> Result<Logged, StoreError> {
         self.lineage.fetch_add(1, Ordering::AcqRel);
+        self.polled.store(0, Ordering::Release);
         self.tail().0.clear();
         for slot in &self.slots {
             slot.store(0, Ordering::Release);
@@ -319,6 +380,7 @@ impl Freshness {
         let tail = self.tail();
         self.lineage.fetch_add(1, Ordering::AcqRel);
         drop(tail);
+        self.polled.store(newest.n, Ordering::Release);
         Ok(newest)
     }
 
@@ -409,6 +471,35 @@ mod tests {
         assert!(!freshness.allows(slot, old));
         let new = freshness.begin(slot).stamp(0);
         assert!(freshness.allows(slot, new), "small numbers count again");
+    }
+
+    #[tokio::test]
+    async fn what_is_known_without_a_gap_is_what_was_polled() {
+        let (store, _directory) = store().await;
+        let freshness = Freshness::new(Clock::manual(Timestamp::from_secs(1_000)), LEASE, GRACE, LEASE);
+        let key_id = KeyId::Issued(Uuid::from_u128(7));
+        freshness.poll(&store).await.unwrap();
+        freshness.apply(&Mutation { n: 9, network: NetworkId::SINGLE, key_id });
+        assert_eq!((freshness.newest(), freshness.polled()), (9, 0), "changes 1 to 8 may be unknown here");
+        assert!(freshness.knows(0, &store).await.unwrap());
+        assert!(!freshness.knows(9, &store).await.unwrap(), "the log has no such number yet");
+        store.close().await;
+        assert!(freshness.knows(9, &store).await.is_err());
+        assert!(freshness.knows(0, &store).await.unwrap(), "what is known needs no poll");
+    }
+
+    #[tokio::test]
+    async fn those_who_wait_for_a_number_share_one_poll() {
+        let (store, _directory) = store().await;
+        let freshness = Freshness::new(Clock::manual(Timestamp::from_secs(1_000)), LEASE, GRACE, LEASE);
+        let polling = freshness.seen.lock().await;
+        let waiting = futures_util::future::join_all((0..50).map(|_| freshness.knows(9, &store)));
+        let (known, ()) = tokio::join!(waiting, async { drop(polling) });
+        assert!(known.into_iter().all(|known| !known.unwrap()));
+        assert_eq!(freshness.polls_begun.load(Ordering::Acquire), 1);
+        // Who comes later may have a later number in mind.
+        assert!(!freshness.knows(9, &store).await.unwrap());
+        assert_eq!(freshness.polls_begun.load(Ordering::Acquire), 2);
     }
 
     #[tokio::test]

@@ -221,6 +221,11 @@ impl Memory {
         self.keys.entry_count()
     }
 
+    /// About how many unknown ids are held.
+    pub fn unknown_len(&self) -> u64 {
+        self.unknown.entry_count()
+    }
+
     /// Whether no key is held.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -25,7 +25,7 @@ pub struct Output {
     ///
     /// issue, rotate: the secret. derive-token: the token. get, update, import: the key's id. list, batch-import: the
     /// ids, one a line. verify, batch-verify: the id of each valid credential's key, `-` for each invalid one. revoke,
-    /// delete, self-revoke: nothing, and no word on stderr. jwk get: the kids.
+    /// delete, self-revoke: nothing, and no word on stderr. jwk get: the kids. status: the mode.
     #[arg(short, long, global = true)]
     quiet: bool,
 }

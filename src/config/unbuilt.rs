@@ -35,7 +35,6 @@ const ROWS: &[Row] = &[
         c.authz.sources.iter().any(|source| !matches!(source, CredentialSource::Header { .. }))
     }),
     ("authz.routes", |c| !c.authz.routes.is_empty()),
-    ("consistency.deny_file", |c| c.consistency.deny_file.is_some()),
 ];
 
 impl Config {

@@ -11,6 +11,7 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use super::epoch::with_epoch;
 use super::wire::{
     BatchImportBody, BatchImportOut, BatchImportResult, DeriveBody, DeriveOut, ImportBody, IssueBody,
     IssueOut, KeyOut, ListImportedOut, ListIssuedOut, MAX_BATCH_IMPORT, TokenOut, list_request, scopes,
@@ -22,7 +23,7 @@ use crate::credential::Presented;
 use crate::error::{ApiError, Reason};
 use crate::key::{KeyKind, NetworkId};
 use crate::secret::SecretString;
-use crate::service::{DeriveRequest, ImportRequest, KeyRequest, Listed};
+use crate::service::{Acknowledged, DeriveRequest, ImportRequest, KeyRequest, Listed};
 
 type Answer = Result<Response, ApiError>;
 
@@ -38,15 +39,18 @@ pub async fn issue(State(context): State<Context>, request: Request) -> Answer {
 
 pub async fn import(State(context): State<Context>, request: Request) -> Answer {
     let body: ImportBody = body::read(request, body::ADMIN_LIMIT).await?;
-    let key = context.service.import(NetworkId::SINGLE, ImportRequest::try_from(body)?).await?;
-    ok(StatusCode::CREATED, &KeyOut::new(&key, context.service.clock.now()))
+    let imported = context.service.import(NetworkId::SINGLE, ImportRequest::try_from(body)?).await?;
+    let Acknowledged { value: key, epoch } = imported;
+    let response = ok(StatusCode::CREATED, &KeyOut::new(&key, context.service.clock.now()))?;
+    Ok(with_epoch(response, epoch))
 }
 
 pub async fn import_batch(State(context): State<Context>, request: Request) -> Answer {
     let body: BatchImportBody = body::read(request, body::ADMIN_LIMIT).await?;
     let requests = batch(body.requests, MAX_BATCH_IMPORT)?;
     let requests = requests.into_iter().map(ImportRequest::try_from).collect();
-    let results = context.service.import_batch(NetworkId::SINGLE, requests).await?;
+    let imported = context.service.import_batch(NetworkId::SINGLE, requests).await?;
+    let Acknowledged { value: results, epoch } = imported;
     let failed = results.iter().filter(|result| result.is_err()).count();
     if failed == results.len()
         && let Some(Err(first)) = results.first()
@@ -62,7 +66,7 @@ pub async fn import_batch(State(context): State<Context>, request: Request) -> A
         failure_count: failed,
         results: (0..).zip(&results).map(|(at, result)| BatchImportResult::new(at, result, now)).collect(),
     };
-    ok(StatusCode::OK, &answer)
+    Ok(with_epoch(ok(StatusCode::OK, &answer)?, epoch))
 }
 
 /// The items of a batch: one at least, `most` at most.

@@ -4,6 +4,7 @@ use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 
+use super::epoch::with_epoch;
 use super::wire::{SelfRevokeRequest, reason};
 use super::{Context, body, json};
 use crate::error::ApiError;
@@ -13,8 +14,8 @@ pub async fn self_revoke(State(context): State<Context>, request: Request) -> Re
     let request: SelfRevokeRequest = body::read(request, body::PUBLIC_LIMIT).await?;
     let credential = request.credential.unwrap_or_default();
     let reason = reason(request.reason.as_deref())?;
-    context.service.self_revoke(NetworkId::SINGLE, credential.expose(), reason).await?;
-    Ok(json("{}".to_owned()).into_response())
+    let revoked = context.service.self_revoke(NetworkId::SINGLE, credential.expose(), reason).await?;
+    Ok(with_epoch(json("{}".to_owned()).into_response(), revoked.epoch))
 }
 
 pub async fn jwks(State(context): State<Context>) -> Response {

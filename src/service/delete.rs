@@ -1,6 +1,6 @@
 //! Removing an imported key and all trace of it.
 
-use super::{Service, no_such_key, unavailable};
+use super::{Acknowledged, Service, no_such_key, unavailable};
 use crate::error::ApiError;
 use crate::key::{KeyId, KeyKind, NetworkId};
 
@@ -9,12 +9,12 @@ impl Service {
     ///
     /// # Errors
     /// When there is no such key, or the database fails.
-    pub async fn delete_imported(&self, network: NetworkId, id: &str) -> Result<(), ApiError> {
+    pub async fn delete_imported(&self, network: NetworkId, id: &str) -> Result<Acknowledged<()>, ApiError> {
         let id = KeyId::parse(KeyKind::Imported, id).ok_or_else(no_such_key)?;
         match self.store.delete_key(network, id, self.clock.now()).await {
             Ok(Some(mutation)) => {
                 self.committed(&self.snapshot(), &[mutation]).await;
-                Ok(())
+                Ok(Acknowledged { value: (), epoch: Some(mutation.n) })
             }
             Ok(None) => Err(no_such_key()),
             Err(error) => {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use super::upstream::check_headers_fit;
-use super::{Service, unavailable};
+use super::{Acknowledged, Service, unavailable};
 use crate::credential::{Form, Presented, api_key, imported};
 use crate::error::{ApiError, Reason};
 use crate::key::{
@@ -82,13 +82,18 @@ impl Service {
     /// # Errors
     /// When a field is out of bounds, the key is there already, the request id was used for something else, or the
     /// database fails.
-    pub async fn import(&self, network: NetworkId, request: ImportRequest) -> Result<Key, ApiError> {
-        let imported = self.import_batch(network, vec![Ok(request)]).await?;
-        imported.into_iter().next().unwrap_or_else(|| Err(nothing_inserted()))
+    pub async fn import(
+        &self,
+        network: NetworkId,
+        request: ImportRequest,
+    ) -> Result<Acknowledged<Key>, ApiError> {
+        let Acknowledged { value, epoch } = self.import_batch(network, vec![Ok(request)]).await?;
+        let key = value.into_iter().next().unwrap_or_else(|| Err(nothing_inserted()))?;
+        Ok(Acknowledged { value: key, epoch })
     }
 
     /// Imports keys, in one transaction; each succeeds or fails by itself, in order. Those that couldn't be read keep
-    /// their place.
+    /// their place. The number is the highest of them all.
     ///
     /// # Errors
     /// When the database fails.
@@ -96,7 +101,7 @@ impl Service {
         &self,
         network: NetworkId,
         requests: Vec<Result<ImportRequest, ApiError>>,
-    ) -> Result<Vec<Result<Key, ApiError>>, ApiError> {
+    ) -> Result<Acknowledged<Vec<Result<Key, ApiError>>>, ApiError> {
         let settings = self.snapshot();
         let mut news = vec![];
         let mut results = vec![];
@@ -120,7 +125,9 @@ impl Service {
                 None => Err(nothing_inserted()),
             })
         };
-        Ok(results.into_iter().map(place).collect())
+        let keys: Vec<Result<Key, ApiError>> = results.into_iter().map(place).collect();
+        let epoch = keys.iter().flatten().map(|key| key.mutation).max();
+        Ok(Acknowledged { value: keys, epoch })
     }
 
     fn imported_key(

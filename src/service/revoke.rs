@@ -1,7 +1,7 @@
 //! Revoking: by an operator, or by whoever holds the key.
 
 use super::verify::{Attempt, CacheUse, Identity, Unavailable};
-use super::{Service, no_such_key, unavailable};
+use super::{Acknowledged, Service, no_such_key, unavailable};
 use crate::credential::Presented;
 use crate::error::{ApiError, Reason};
 use crate::key::verdict::Denial;
@@ -22,7 +22,7 @@ impl Service {
         kind: Option<KeyKind>,
         id: &str,
         revocation: Revocation,
-    ) -> Result<(), ApiError> {
+    ) -> Result<Acknowledged<()>, ApiError> {
         if revocation.description.is_some() && revocation.reason != RevocationReason::PrivilegeWithdrawn {
             let problem = "is allowed only beside REVOCATION_REASON_PRIVILEGE_WITHDRAWN";
             return Err(ApiError::field("description", problem));
@@ -52,7 +52,7 @@ impl Service {
         network: NetworkId,
         credential: &str,
         reason: RevocationReason,
-    ) -> Result<(), ApiError> {
+    ) -> Result<Acknowledged<()>, ApiError> {
         if reason == RevocationReason::PrivilegeWithdrawn {
             return Err(ApiError::field(
                 "reason",
@@ -75,7 +75,7 @@ impl Service {
             Ok(Identity::Key(entry)) => entry.key.id,
             // Whoever holds the key may end it from anywhere.
             Err(refused) if matches!(refused.denial, Denial::AddressNotAllowed | Denial::Revoked) => {
-                refused.key.ok_or_else(unknown_credential)?.id
+                refused.key_id.ok_or_else(unknown_credential)?
             }
             Ok(Identity::Token(_)) | Err(_) => return Err(unknown_credential()),
         };
@@ -86,7 +86,12 @@ impl Service {
         })
     }
 
-    async fn revoke_id(&self, network: NetworkId, id: KeyId, revocation: Revocation) -> Result<(), ApiError> {
+    async fn revoke_id(
+        &self,
+        network: NetworkId,
+        id: KeyId,
+        revocation: Revocation,
+    ) -> Result<Acknowledged<()>, ApiError> {
         let now = self.clock.now();
         let revoked = self
             .store
@@ -98,20 +103,24 @@ impl Service {
                 }
             })
             .await;
-        match revoked {
+        let epoch = match revoked {
             // Noted before it is acknowledged: the very next request here is refused.
-            Ok(Changed::Done { mutation, .. }) => self.committed(&self.snapshot(), &[mutation]).await,
+            Ok(Changed::Done { mutation, .. }) => {
+                self.committed(&self.snapshot(), &[mutation]).await;
+                mutation.n
+            }
             // One that another instance revoked may not have been heard of here.
             Ok(Changed::Refused { key, reason: AlreadyRevoked }) => {
                 self.freshness.apply(&Mutation { n: key.mutation, network, key_id: id });
+                key.mutation
             }
             Ok(Changed::NoSuchKey | Changed::QuotaExceeded) => return Err(no_such_key()),
             Err(error) => {
                 self.freshness.doubt(network, id);
                 return Err(unavailable(error));
             }
-        }
-        Ok(())
+        };
+        Ok(Acknowledged { value: (), epoch: Some(epoch) })
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::new_key::{public_prefix, quota_exceeded};
 use super::update::Update;
 use super::upstream::check_headers_fit;
-use super::{Service, no_such_key, unavailable};
+use super::{Acknowledged, Service, no_such_key, unavailable};
 use crate::credential::api_key;
 use crate::error::{ApiError, Reason};
 use crate::key::{Key, KeyId, KeyKind, NetworkId, Revocation, RevocationReason, Status, Visibility};
@@ -44,7 +44,7 @@ impl Service {
         network: NetworkId,
         id: &str,
         request: RotateRequest,
-    ) -> Result<Rotated, ApiError> {
+    ) -> Result<Acknowledged<Rotated>, ApiError> {
         let id = KeyId::parse(KeyKind::Issued, id).ok_or_else(no_such_key)?;
         let (settings, rng, now) = (self.snapshot(), self.rng.clone(), self.clock.now());
         let uuid = self.rng.uuid();
@@ -85,10 +85,10 @@ impl Service {
             };
             self.store.change_key(network, id, now, rewrite).await
         };
-        let rows = match changed {
+        let (rows, epoch) = match changed {
             Ok(Changed::Done { rows, mutation }) => {
                 self.committed(&settings, &[mutation]).await;
-                *rows
+                (*rows, mutation.n)
             }
             Ok(Changed::Refused { reason, .. }) => return Err(reason),
             Ok(Changed::NoSuchKey) => return Err(no_such_key()),
@@ -106,7 +106,7 @@ impl Service {
             Visibility::Public => public_prefix(&settings)?,
         };
         let secret = api_key::make(&settings.secrets, prefix, uuid, key.created);
-        Ok(Rotated { key, secret, old })
+        Ok(Acknowledged { value: Rotated { key, secret, old }, epoch: Some(epoch) })
     }
 }
 

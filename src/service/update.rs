@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::upstream::check_headers_fit;
-use super::{Service, no_such_key, unavailable};
+use super::{Acknowledged, Service, no_such_key, unavailable};
 use crate::error::{ApiError, Reason};
 use crate::key::{
     ActorId, AddressList, Key, KeyId, KeyKind, KeyName, Metadata, NetworkId, RatePolicy, Scopes, Visibility,
@@ -96,11 +96,11 @@ impl Service {
         id: &str,
         fixed: Fixed,
         update: Update,
-    ) -> Result<Key, ApiError> {
+    ) -> Result<Acknowledged<Key>, ApiError> {
         if update.is_empty() {
             let key = self.get(network, kind, id).await?;
             fixed.check(&key)?;
-            return Ok(key);
+            return Ok(Acknowledged { value: key, epoch: None });
         }
         let id = KeyId::parse(kind, id).ok_or_else(no_such_key)?;
         let (settings, rng, now) = (self.snapshot(), self.rng.clone(), self.clock.now());
@@ -117,7 +117,7 @@ impl Service {
         match changed {
             Ok(Changed::Done { rows, mutation }) => {
                 self.committed(&settings, &[mutation]).await;
-                Ok(rows.key)
+                Ok(Acknowledged { value: rows.key, epoch: Some(mutation.n) })
             }
             Ok(Changed::Refused { reason, .. }) => Err(reason),
             Ok(Changed::NoSuchKey) => Err(no_such_key()),

@@ -64,13 +64,15 @@ pub enum Identity {
 pub struct Refused {
     /// Why.
     pub denial: Denial,
-    /// The key.
+    /// The key's id.
+    pub key_id: Option<KeyId>,
+    /// The key, if it was looked at.
     pub key: Option<Arc<Key>>,
 }
 
 impl From<Denial> for Refused {
     fn from(denial: Denial) -> Self {
-        Self { denial, key: None }
+        Self { denial, key_id: None, key: None }
     }
 }
 
@@ -117,7 +119,7 @@ impl Service {
         if entry.generation != settings.generation || !self.usable(&entry, now) {
             return None;
         }
-        Some(Verification { verdict: judged(entry, now, attempt.client), cache: CacheResult::Hit })
+        Some(Verification { verdict: self.judged(entry, now, attempt.client), cache: CacheResult::Hit })
     }
 
     /// Judges a credential.
@@ -135,10 +137,10 @@ impl Service {
         let skip = |verdict| Ok(Verification { verdict, cache: CacheResult::Skip });
         let now = self.clock.now();
         match settings.form(attempt.credential) {
-            Form::Jwt => skip(verify_token(settings, attempt, now, |expected| {
+            Form::Jwt => skip(self.verify_token(settings, attempt, now, |expected| {
                 jwt::verify(&settings.keys, attempt.credential.expose(), expected)
             })),
-            Form::Macaroon(parts) => skip(verify_token(settings, attempt, now, |expected| {
+            Form::Macaroon(parts) => skip(self.verify_token(settings, attempt, now, |expected| {
                 verify_macaroon(settings, &parts, expected)
             })),
             Form::Issued(parts) => match prove(settings, &parts, now) {
@@ -153,12 +155,47 @@ impl Service {
         }
     }
 
+    /// A token proves itself: neither memory nor the database knows it.
+    fn verify_token(
+        &self,
+        settings: &Settings,
+        attempt: &Attempt<'_>,
+        now: Timestamp,
+        verify: impl FnOnce(&Expectation<'_>) -> Result<Authority, Denial>,
+    ) -> Result<Identity, Refused> {
+        let issuers: Vec<&str> = settings
+            .issuers
+            .iter()
+            .filter(|issuer| issuer.counts(now))
+            .map(|issuer| issuer.value.as_str())
+            .collect();
+        let authority = verify(&Expectation {
+            network: attempt.network,
+            now,
+            clock_skew: settings.clock_skew,
+            issuers: &issuers,
+            audiences: attempt.audiences,
+            client: attempt.client,
+        })?;
+        // A parent's revocation doesn't end its tokens; the operator's list does.
+        let parent = KeyId::parse_any(&authority.key_id);
+        if parent.is_some_and(|parent| self.denies(&parent)) {
+            return Err(Denial::Revoked.into());
+        }
+        Ok(Identity::Token(Box::new(authority)))
+    }
+
     async fn look_up(
         &self,
         settings: &Settings,
         attempt: &Attempt<'_>,
         proven: Proven,
     ) -> Result<Verification, Unavailable> {
+        if self.denies(&proven.key_id) {
+            // Needn't be looked up, and perhaps can't be.
+            let refused = Refused { key_id: Some(proven.key_id), ..Denial::Revoked.into() };
+            return Ok(Verification { verdict: Err(refused), cache: CacheResult::Skip });
+        }
         if self.freshness.mode() == Mode::Closed {
             // The lease has lapsed: one poll, shared by all who wait here, before anything is said.
             let _ = self.freshness.renew(&self.store).await;
@@ -191,7 +228,7 @@ impl Service {
                 if writes {
                     self.memory.insert(index, Arc::clone(&entry));
                 }
-                judged(entry, now, attempt.client)
+                self.judged(entry, now, attempt.client)
             }
             None => {
                 if writes {
@@ -232,7 +269,7 @@ impl Service {
                 self.memory.insert(*index, Arc::clone(&renewed));
                 renewed
             };
-            return Some(judged(entry, now, client));
+            return Some(self.judged(entry, now, client));
         }
         let unknown = self.memory.unknown(index)?;
         let counts = unknown.generation == settings.generation
@@ -247,12 +284,23 @@ impl Service {
             // While the database can't be asked, what is known stays known.
             && (now < entry.soft_expiry || self.freshness.mode() == Mode::Static)
     }
-}
 
-fn judged(entry: Arc<Entry>, now: Timestamp, client: Option<IpAddr>) -> Result<Identity, Refused> {
-    match judge(&entry.key, now, client) {
-        Ok(()) => Ok(Identity::Key(entry)),
-        Err(denial) => Err(Refused { denial, key: Some(Arc::clone(&entry.key)) }),
+    fn judged(&self, entry: Arc<Entry>, now: Timestamp, client: Option<IpAddr>) -> Result<Identity, Refused> {
+        let verdict = match self.denies(&entry.key.id) {
+            true => Err(Denial::Revoked),
+            false => judge(&entry.key, now, client),
+        };
+        match verdict {
+            Ok(()) => Ok(Identity::Key(entry)),
+            Err(denial) => {
+                Err(Refused { denial, key_id: Some(entry.key.id), key: Some(Arc::clone(&entry.key)) })
+            }
+        }
+    }
+
+    /// Whether the operator's own list refuses the key. It needs no database.
+    fn denies(&self, key_id: &KeyId) -> bool {
+        self.deny_list.load().denies(key_id)
     }
 }
 
@@ -266,30 +314,6 @@ fn prove(settings: &Settings, parts: &api_key::Parts<'_>, now: Timestamp) -> Opt
         key_id: proof.key_id,
         hard_expiry: [Some(dies), proof.secret_expires, prefix.expires].into_iter().flatten().min(),
     })
-}
-
-/// A token proves itself: neither memory nor the database knows it.
-fn verify_token(
-    settings: &Settings,
-    attempt: &Attempt<'_>,
-    now: Timestamp,
-    verify: impl FnOnce(&Expectation<'_>) -> Result<Authority, Denial>,
-) -> Result<Identity, Refused> {
-    let issuers: Vec<&str> = settings
-        .issuers
-        .iter()
-        .filter(|issuer| issuer.counts(now))
-        .map(|issuer| issuer.value.as_str())
-        .collect();
-    let authority = verify(&Expectation {
-        network: attempt.network,
-        now,
-        clock_skew: settings.clock_skew,
-        issuers: &issuers,
-        audiences: attempt.audiences,
-        client: attempt.client,
-    })?;
-    Ok(Identity::Token(Box::new(authority)))
 }
 
 /// A macaroon whose prefix no longer counts is as unknown as if that had never been one.

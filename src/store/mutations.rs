@@ -3,12 +3,15 @@
 use futures_util::FutureExt;
 use sqlx::{Any, Row, Transaction};
 
+use super::transaction::End;
 use super::{Inner, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::key::{KeyId, NetworkId};
 
 /// Most entries of the log read at once.
 const BATCH: i64 = 10_000;
+/// Most entries of the log deleted at once.
+pub const TRIM_BATCH: u64 = 1_000;
 
 /// A change that was made to a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +73,49 @@ impl Store {
         })
         .await
     }
+
+    /// The newest number of the log.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn newest_number(&self) -> Result<u64, StoreError> {
+        self.run(async |inner| {
+            let newest = inner.query("SELECT n FROM mutation_counter WHERE id = 1");
+            let row = inner.read(|connection| newest.fetch_one(connection).boxed()).await?;
+            u64::try_from(row.try_get::<i64, _>(0)?).map_err(|_| StoreError::Corrupt("n"))
+        })
+        .await
+    }
+
+    /// Deletes the oldest entries of the log, [`TRIM_BATCH`] at most, and says how many those were. Of the entries made
+    /// before `before` the newest stays: whoever has read the log since then goes on from that one or a later.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn trim_mutations(&self, before: Timestamp) -> Result<u64, StoreError> {
+        let oldest = "SELECT n, at FROM mutation_log ORDER BY n LIMIT $1";
+        self.run(async move |inner| {
+            let oldest = inner.query(oldest).bind(TRIM_BATCH as i64 + 1);
+            let rows = inner.read(|connection| oldest.fetch_all(connection).boxed()).await?;
+            let entries: Result<Vec<(i64, i64)>, sqlx::Error> =
+                rows.iter().map(|row| Ok((row.try_get("n")?, row.try_get("at")?))).collect();
+            let entries = entries?;
+            // Up to the first that is newer, not all that are older: times of several clocks needn't be in order, and a
+            // log with a hole in it is none.
+            let old = entries.iter().take_while(|(_, at)| *at < before.as_micros());
+            let Some((kept, _)) = old.last().filter(|kept| Some(*kept) != entries.first()) else {
+                return Ok(0);
+            };
+            inner
+                .write(*kept, |inner, transaction, kept| {
+                    let delete = inner.query("DELETE FROM mutation_log WHERE n < $1").bind(*kept);
+                    async move { Ok(End::Commit(delete.execute(&mut **transaction).await?.rows_affected())) }
+                        .boxed()
+                })
+                .await
+        })
+        .await
+    }
 }
 
 fn read(row: &sqlx::any::AnyRow) -> Result<Logged, StoreError> {
@@ -113,4 +159,85 @@ pub(super) async fn log_mutation(
         .await?;
     let n = u64::try_from(n).map_err(|_| StoreError::Corrupt("n"))?;
     Ok(Mutation { n, network, key_id })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Rng;
+
+    const MINUTE: i64 = 60;
+
+    /// A store whose log has an entry for each of these times, beside the one with which it begins.
+    async fn store(times: impl IntoIterator<Item = i64>) -> (Store, tempfile::TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let dsn = format!("sqlite://{}/talos.db", directory.path().display());
+        let store = Store::open(&dsn, Rng::seeded(1)).await.unwrap();
+        let times: Vec<i64> = times.into_iter().collect();
+        let log = async move |inner: std::sync::Arc<Inner>| {
+            inner
+                .write(times, |inner, transaction, times| {
+                    async move {
+                        for at in times {
+                            let (network, key_id) = (NetworkId::SINGLE, KeyId::Imported([7; 32]));
+                            let at = Timestamp::from_secs(*at);
+                            log_mutation(inner, transaction, network, key_id, at).await?;
+                        }
+                        Ok(End::Commit(()))
+                    }
+                    .boxed()
+                })
+                .await
+        };
+        store.run(log).await.unwrap();
+        (store, directory)
+    }
+
+    async fn numbers(store: &Store) -> Vec<u64> {
+        store.mutations_from(0).await.unwrap().iter().map(|entry| entry.n).collect()
+    }
+
+    #[tokio::test]
+    async fn what_is_old_goes_but_for_the_newest_of_it() {
+        let (store, _directory) = store([1, 2, 3, 100, 101].map(|minute| minute * MINUTE)).await;
+        assert_eq!(store.newest_number().await.unwrap(), 5);
+        for (before, left) in [
+            (0, vec![0, 1, 2, 3, 4, 5]),
+            (2, vec![1, 2, 3, 4, 5]),
+            (50, vec![3, 4, 5]),
+            (100, vec![3, 4, 5]),
+            (1_000, vec![5]),
+            (2_000, vec![5]),
+        ] {
+            store.trim_mutations(Timestamp::from_secs(before * MINUTE)).await.unwrap();
+            assert_eq!(numbers(&store).await, left, "before minute {before}");
+        }
+        assert_eq!(store.newest_number().await.unwrap(), 5, "numbers go on from there");
+    }
+
+    #[tokio::test]
+    async fn it_leaves_no_hole_where_clocks_disagree() {
+        let (store, _directory) = store([1, 90, 2, 3, 91].map(|minute| minute * MINUTE)).await;
+        assert_eq!(store.trim_mutations(Timestamp::from_secs(50 * MINUTE)).await.unwrap(), 1);
+        assert_eq!(numbers(&store).await, [1, 2, 3, 4, 5]);
+    }
+
+    #[tokio::test]
+    async fn it_takes_a_bounded_number_at_once_and_all_in_the_end() {
+        let (store, _directory) = store(1..=2_500).await;
+        let before = Timestamp::from_secs(10_000);
+        for expected in [TRIM_BATCH, TRIM_BATCH, 500, 0] {
+            assert_eq!(store.trim_mutations(before).await.unwrap(), expected);
+        }
+        assert_eq!(numbers(&store).await, [2_500]);
+    }
+
+    #[tokio::test]
+    async fn several_at_once_do_no_harm() {
+        let (store, _directory) = store(1..=5_000).await;
+        let before = Timestamp::from_secs(4_000);
+        let trim = async || while store.trim_mutations(before).await.unwrap() > 0 {};
+        tokio::join!(trim(), trim(), trim());
+        assert_eq!(numbers(&store).await, (3_999..=5_000).collect::<Vec<_>>());
+    }
 }

@@ -1,12 +1,17 @@
 //! Prometheus metrics. No key, actor or tenant is ever a label.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
+use super::status::Status;
+use crate::cache::freshness::Mode;
 use crate::service::Service;
 use crate::service::verify::CacheResult;
 
@@ -23,6 +28,10 @@ pub struct Metrics {
     pub tokens_minted: Counter,
     /// Reloads of the configuration.
     pub reloads: Reloads,
+    /// Old entries of the log that were deleted.
+    pub log_trimmed: Counter,
+    /// Whether the deny file is gone or was refused.
+    deny_file_is_bad: AtomicBool,
 }
 
 /// Decisions by outcome and reason.
@@ -68,6 +77,11 @@ impl Lookups {
             CacheResult::Miss => self.misses.inc(),
             CacheResult::Skip => self.skipped.inc(),
         };
+    }
+
+    /// How many there were that L1 answered, and that it couldn't answer.
+    pub fn hits_and_misses(&self) -> (u64, u64) {
+        (self.hits.get(), self.misses.get())
     }
 }
 
@@ -116,6 +130,11 @@ impl Reloads {
         self.successful.set(i64::from(all_in_force));
     }
 
+    /// Whether all that was read last is in force.
+    pub fn was_last_successful(&self) -> bool {
+        self.successful.get() == 1
+    }
+
     /// Counts a round of fetches from other servers.
     pub fn fetched(&self, ok: bool) {
         let outcome = if ok { "ok" } else { "failed" };
@@ -124,10 +143,20 @@ impl Reloads {
 }
 
 impl Metrics {
+    /// Notes whether the deny file is there and what it says is in force.
+    pub fn deny_file_is_good(&self, is_good: bool) {
+        self.deny_file_is_bad.store(!is_good, Ordering::Relaxed);
+    }
+
+    /// What was noted of the deny file; true without one.
+    pub fn is_deny_file_good(&self) -> bool {
+        !self.deny_file_is_bad.load(Ordering::Relaxed)
+    }
+
     /// Everything there is to know now, in the OpenMetrics text format.
-    pub fn render(&self, service: &Service) -> String {
+    pub fn render(&self, service: &Service, status: Status) -> String {
         let mut registry = Registry::with_prefix("talos");
-        let Self { checks, lookups, tokens_minted, reloads } = self;
+        let Self { checks, lookups, tokens_minted, reloads, log_trimmed, deny_file_is_bad: _ } = self;
         registry.register("checks", "Decisions of the authz plane", checks.all.clone());
         registry.register("cache_hits", "Checks answered by L1", lookups.hits.clone());
         registry.register("cache_misses", "Checks that L1 could not answer", lookups.misses.clone());
@@ -144,15 +173,12 @@ impl Metrics {
             "Rounds of fetching key sets from other servers",
             reloads.fetches.clone(),
         );
-        let age = service.freshness.age().map_or(f64::INFINITY, |age| age.as_secs_f64());
-        registry.register_collector(Box::new(Now {
-            key_reads: service.store.key_reads(),
-            keys_cached: service.memory.len(),
-            generation: service.snapshot().generation,
-            uses_dropped: service.uses.dropped(),
-            bound: service.freshness.bound().as_secs_f64(),
-            age,
-        }));
+        registry.register(
+            "log_trimmed",
+            "Old entries of the log of changes deleted here",
+            log_trimmed.clone(),
+        );
+        registry.register_collector(Box::new(Now { status, uses_dropped: service.uses.dropped() }));
         let mut text = String::new();
         // Writing to a String can't fail.
         let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
@@ -163,38 +189,70 @@ impl Metrics {
 /// Readings that live elsewhere.
 #[derive(Debug)]
 struct Now {
-    key_reads: u64,
-    keys_cached: u64,
-    generation: u64,
+    status: Status,
     uses_dropped: u64,
-    bound: f64,
-    age: f64,
 }
 
 impl Collector for Now {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let mut put =
-            |name: &str, help: &str, metric: &dyn EncodeReading| metric.put(&mut encoder, name, help);
-        put("store_key_reads", "Key rows asked of the database", &ConstCounter::new(self.key_reads))?;
-        let generation = ConstGauge::new(self.generation as i64);
-        put("config_generation", "Number of the settings in force, counted from the start", &generation)?;
-        put(
+        let Self { status, uses_dropped } = self;
+        let mut counter =
+            |name: &str, help: &str, value: u64| ConstCounter::new(value).put(&mut encoder, name, help);
+        counter("store_key_reads", "Key rows asked of the database", status.database.key_reads)?;
+        counter(
             "last_used_dropped",
             "Uses of keys that found last_used.queue_size of them waiting to be noted",
-            &ConstCounter::new(self.uses_dropped),
+            *uses_dropped,
         )?;
-        put("cache_keys", "Keys held by L1", &ConstGauge::new(self.keys_cached as i64))?;
-        put(
+        encode_mode(&mut encoder, status.mode)?;
+        let mut gauge =
+            |name: &str, help: &str, value: f64| ConstGauge::new(value).put(&mut encoder, name, help);
+        let Status { database, cache, deny_list, log, lease, .. } = status;
+        gauge("cache_keys", "Keys held by L1", cache.keys as f64)?;
+        gauge("cache_unknown_keys", "Unknown ids held by L1", cache.unknown_keys as f64)?;
+        gauge(
             "consistency_bound_seconds",
             "How long after its revocation a key may still be allowed, as things stand",
-            &ConstGauge::new(self.bound),
+            status.bound_seconds,
         )?;
-        put(
+        gauge(
             "consistency_age_seconds",
             "Age of this instance's knowledge of changes",
-            &ConstGauge::new(self.age),
-        )
+            lease.age_seconds.unwrap_or(f64::INFINITY),
+        )?;
+        gauge("epoch", "Number of the log up to which every change is known here", status.epoch as f64)?;
+        gauge(
+            "log_lag",
+            "Changes in the log that are not known here yet; NaN while the database does not say",
+            log.lag.map_or(f64::NAN, |lag| lag as f64),
+        )?;
+        gauge("deny_list_entries", "Keys refused by consistency.deny_file", deny_list.keys as f64)?;
+        gauge(
+            "deny_list_current",
+            "1 while what consistency.deny_file says is in force, 0 while it is gone or was refused",
+            f64::from(u8::from(deny_list.current)),
+        )?;
+        gauge("database_connections", "Open connections to the database", database.connections.into())?;
+        gauge("database_connections_idle", "Those that nobody uses", database.idle_connections.into())?;
+        gauge("database_connections_max", "Most that there may be", database.max_connections.into())?;
+        gauge(
+            "config_generation",
+            "Number of the settings in force, counted from the start",
+            status.settings.generation as f64,
+        )?;
+        gauge("uptime_seconds", "Since the process began to serve", status.uptime_seconds)
     }
+}
+
+/// One sample a mode: 1 for the one in force.
+fn encode_mode(encoder: &mut DescriptorEncoder<'_>, in_force: &str) -> Result<(), std::fmt::Error> {
+    let help = "How this instance may answer: 1 for the mode in force";
+    let mut family = encoder.encode_descriptor("mode", help, None, MetricType::Gauge)?;
+    for mode in Mode::ALL {
+        let value = i64::from(mode.name() == in_force);
+        family.encode_family(&[("mode", mode.name())])?.encode_gauge(&value)?;
+    }
+    Ok(())
 }
 
 trait EncodeReading {

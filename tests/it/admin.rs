@@ -4,6 +4,7 @@ mod bad_input;
 mod batch;
 mod delete;
 mod derive;
+mod epoch;
 mod import;
 mod issue;
 mod last_used;

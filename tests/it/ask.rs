@@ -116,6 +116,16 @@ impl Verdict {
         matches!(self.code(), None | Some(0))
     }
 
+    /// Whether Envoy would answer with this HTTP status; 200 when it would let the request pass.
+    pub fn is(&self, status: i32) -> bool {
+        match &self.0.http_response {
+            Some(HttpResponse::DeniedResponse(denied)) => {
+                denied.status.as_ref().is_some_and(|denied| denied.code == status)
+            }
+            _ => status == 200 && self.passes(),
+        }
+    }
+
     #[track_caller]
     pub fn allowed(self) -> Allowed {
         assert_eq!(self.code(), Some(0), "{self:?}");

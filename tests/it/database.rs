@@ -73,7 +73,7 @@ fn migrate(dsn: &str) {
 }
 
 /// Runs one statement on a connection and a thread of its own: callers may be in a runtime or not.
-fn execute(url: &str, statement: String) {
+pub fn execute(url: &str, statement: String) {
     let url = url.to_owned();
     let run = async move {
         sqlx::any::install_default_drivers();

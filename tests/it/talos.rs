@@ -157,6 +157,20 @@ impl Setup {
         self
     }
 
+    /// Runs one statement on the database, as somebody else who has access to it.
+    pub fn sql(&self, statement: &str) {
+        let found = self.variables.iter().rev().find(|(variable, _)| variable == "TALOS_DB_DSN");
+        let dsn = found.and_then(|(_, dsn)| dsn.as_ref()).must("a DSN");
+        database::execute(dsn, statement.to_owned());
+    }
+
+    /// Takes the log away from the database: from here on it answers neither polls nor lookups of keys.
+    pub fn break_database(&self) {
+        for table in ["mutation_log", "mutation_counter"] {
+            self.sql(&format!("ALTER TABLE {table} RENAME TO {table}_away"));
+        }
+    }
+
     fn listener(&self, plane: &str) -> Base {
         let name = format!("TALOS_SERVE_{plane}_PORT");
         let found = self.variables.iter().rev().find(|(variable, _)| *variable == name);

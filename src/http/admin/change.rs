@@ -6,13 +6,14 @@ use axum::response::IntoResponse;
 
 use super::{ActedOn, Answer, KeyPath, Pairs, ok};
 use crate::error::ApiError;
+use crate::http::epoch::with_epoch;
 use crate::http::wire::{
     KeyBody, KeyOut, RevokeBody, RotateBody, RotateOut, WrappedImported, WrappedIssued, Wrapper, reason,
     update, update_mask,
 };
 use crate::http::{Context, body};
-use crate::key::{Key, KeyKind, NetworkId, Revocation};
-use crate::service::RotateRequest;
+use crate::key::{KeyKind, NetworkId, Revocation};
+use crate::service::{Acknowledged, RotateRequest};
 
 pub async fn update_issued(
     State(context): State<Context>,
@@ -42,8 +43,10 @@ async fn update_key(
     let mask = update_mask(query)?;
     let text = body::read_text(request, body::ADMIN_LIMIT).await?;
     let (fixed, update) = update(&mask, unwrap(kind, &text)?)?;
-    let key: Key = context.service.update(NetworkId::SINGLE, kind, id, fixed, update).await?;
-    ok(StatusCode::OK, &KeyOut::new(&key, context.service.clock.now()))
+    let updated = context.service.update(NetworkId::SINGLE, kind, id, fixed, update).await?;
+    let Acknowledged { value: key, epoch } = updated;
+    let response = ok(StatusCode::OK, &KeyOut::new(&key, context.service.clock.now()))?;
+    Ok(with_epoch(response, epoch))
 }
 
 /// The resource, whether it stands there by itself or in the member that has its name.
@@ -82,23 +85,24 @@ async fn revoke(context: &Context, kind: Option<KeyKind>, id: &str, request: Req
     let body: RevokeBody = body::read(request, body::ADMIN_LIMIT).await?;
     let description = body.description.filter(|description| !description.is_empty());
     let revocation = Revocation { reason: reason(body.reason.as_deref())?, description };
-    context.service.revoke(NetworkId::SINGLE, kind, id, revocation).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    let revoked = context.service.revoke(NetworkId::SINGLE, kind, id, revocation).await?;
+    Ok(with_epoch(StatusCode::NO_CONTENT.into_response(), revoked.epoch))
 }
 
 pub async fn rotate_issued(State(context): State<Context>, ActedOn(id): ActedOn, request: Request) -> Answer {
     let body: RotateBody = body::read(request, body::ADMIN_LIMIT).await?;
     let rotated = context.service.rotate(NetworkId::SINGLE, &id, RotateRequest::try_from(body)?).await?;
+    let Acknowledged { value: rotated, epoch } = rotated;
     let now = context.service.clock.now();
     let answer = RotateOut {
         issued_api_key: KeyOut::new(&rotated.key, now),
         old_issued_api_key: KeyOut::new(&rotated.old, now),
         secret: rotated.secret.expose(),
     };
-    ok(StatusCode::CREATED, &answer)
+    Ok(with_epoch(ok(StatusCode::CREATED, &answer)?, epoch))
 }
 
 pub async fn delete_imported(State(context): State<Context>, KeyPath(id): KeyPath) -> Answer {
-    context.service.delete_imported(NetworkId::SINGLE, &id).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    let deleted = context.service.delete_imported(NetworkId::SINGLE, &id).await?;
+    Ok(with_epoch(StatusCode::NO_CONTENT.into_response(), deleted.epoch))
 }

@@ -8,6 +8,7 @@ use futures_util::future::join_all;
 use super::{Answer, batch, client, ok, presented};
 use crate::clock::Timestamp;
 use crate::error::{ApiError, Reason};
+use crate::http::epoch::min_epoch;
 use crate::http::wire::{BatchVerifyBody, BatchVerifyOut, MAX_BATCH_VERIFY, VerifyBody, VerifyOut};
 use crate::http::{Context, body};
 use crate::key::{NetworkId, RatePolicy, RateUnit};
@@ -18,6 +19,7 @@ pub async fn verify(State(context): State<Context>, request: Request) -> Answer 
     let settings = context.service.snapshot();
     let client = client(settings.client_ip_source, &request);
     let cache = cache_use(request.headers());
+    let epoch = min_epoch(request.headers())?;
     let body: VerifyBody = body::read(request, body::ADMIN_LIMIT).await?;
     let credential = body.credential.unwrap_or_default();
     let audiences = body.expected_audiences.unwrap_or_default();
@@ -28,6 +30,7 @@ pub async fn verify(State(context): State<Context>, request: Request) -> Answer 
         audiences: &audiences,
         cache,
     };
+    context.service.require_epoch(epoch).await?;
     let verification =
         context.service.verify(&settings, &attempt).await.map_err(|Unavailable| unavailable())?;
     note_use(&context, &verification);
@@ -47,11 +50,13 @@ pub async fn verify_batch(State(context): State<Context>, request: Request) -> A
     let settings = context.service.snapshot();
     let client = client(settings.client_ip_source, &request);
     let cache = cache_use(request.headers());
+    let epoch = min_epoch(request.headers())?;
     let body: BatchVerifyBody = body::read(request, body::ADMIN_LIMIT).await?;
     let requests: Vec<(SecretString, Vec<String>)> = batch(body.requests, MAX_BATCH_VERIFY)?
         .into_iter()
         .map(|body| (body.credential.unwrap_or_default(), body.expected_audiences.unwrap_or_default()))
         .collect();
+    context.service.require_epoch(epoch).await?;
     let one = async |(credential, audiences): &(SecretString, Vec<String>)| {
         let credential = presented(credential).map_err(NotVerified::Malformed)?;
         let network = NetworkId::SINGLE;

@@ -71,7 +71,8 @@ async fn run_examples(cli: &Cli, path: &[String]) {
     let script: String = examples(&text).iter().map(|line| format!("{line}\n")).collect();
     let script = script
         .replace("http://localhost:4420", &cli.talos.admin.url(""))
-        .replace("http://localhost:4421", &cli.talos.public.url(""));
+        .replace("http://localhost:4421", &cli.talos.public.url(""))
+        .replace("http://localhost:4422", &cli.talos.metrics.url(""));
     // A database that has a schema and no key.
     let script = format!("talos migrate up --database sqlite://talos.db\n{script}");
     let mut shell = shell(&cli.setup);

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::ask::Ask;
-use crate::support::until;
-use crate::talos::{Setup, Talos};
+use crate::http::{Call, Version};
+use crate::support::{Must, until};
+use crate::talos::{IMPORTED, ISSUED, Setup, Talos, VERIFY};
 
 /// `consistency.lease`, the bound that we promise, by default.
 const LEASE: Duration = Duration::from_secs(5);
@@ -43,4 +44,34 @@ async fn a_key_that_was_remembered_as_unknown_works_once_another_process_importe
         authz.check(Ask::bearer("sk_live_imported_later")).await.passes().then_some(())
     })
     .await;
+}
+
+/// Whether a process that has to know of change `epoch` accepts a credential.
+async fn accepts_as_of(talos: &Talos, credential: &str, epoch: &str) -> bool {
+    let call = Call::post(VERIFY).json(&json!({ "credential": credential }));
+    let call = call.header("talos-min-epoch", epoch);
+    talos.admin.send(Version::Http1, call).await.expect(200).json()["is_valid"] == true
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_names_a_change_is_answered_by_any_process_as_of_it() {
+    // By itself the other process would learn of a change only seconds later.
+    let setup = Setup::new().set("TALOS_CONSISTENCY_POLL", "4s").planes("admin");
+    let (one, other) = (setup.start().await, setup.start().await);
+    for round in 0..5 {
+        let key = one.issue(json!({})).await;
+        assert_eq!(other.verify(&key.secret).await["is_valid"], true);
+        let revoked = one.admin.post(&format!("{ISSUED}/{}:revoke", key.id), &json!({})).await.expect(204);
+        let epoch = revoked.header("talos-epoch").must("Talos-Epoch");
+        assert!(!accepts_as_of(&other, &key.secret, epoch).await, "a revoked key in round {round}");
+
+        let raw_key = format!("sk_live_{round}");
+        assert_eq!(other.verify(&raw_key).await["is_valid"], false, "now it is remembered as unknown");
+        let body = json!({ "raw_key": raw_key, "name": "n", "actor_id": "a" });
+        let imported = one.admin.post(IMPORTED, &body).await.expect(201);
+        let epoch = imported.header("talos-epoch").must("Talos-Epoch");
+        assert!(accepts_as_of(&other, &raw_key, epoch).await, "an imported key in round {round}");
+    }
+    let polls = other.metric("talos_epoch").await;
+    assert!(polls >= 10.0, "{polls}");
 }

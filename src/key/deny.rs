@@ -1,0 +1,137 @@
+//! Keys that are refused whatever the database says: for the day on which nobody can ask it.
+
+use super::KeyId;
+
+/// Most ids that a list may have.
+pub const MAX_IDS: usize = 1_000_000;
+
+/// Most bad lines that are named.
+const MAX_NAMED: usize = 10;
+
+/// Ids of keys, of whatever network.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct DenyList {
+    /// Sorted: a set of a million takes half the room.
+    ids: Box<[KeyId]>,
+}
+
+/// Why a text is no deny list.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DenyListError {
+    /// These lines are none of an id, a comment and blank.
+    #[error("not a key id in line {}", lines(.0))]
+    BadLines(Vec<usize>),
+    /// There are too many ids.
+    #[error("more than {MAX_IDS} key ids")]
+    TooMany,
+}
+
+fn lines(numbers: &[usize]) -> String {
+    let named: Vec<String> = numbers.iter().take(MAX_NAMED).map(ToString::to_string).collect();
+    let more = if numbers.len() > MAX_NAMED { " and others" } else { "" };
+    format!("{}{more}", named.join(", "))
+}
+
+impl DenyList {
+    /// Reads ids, one a line. What follows a `#` is a comment.
+    ///
+    /// # Errors
+    /// When a line is something else, or there are more than a million ids: half a list is none.
+    pub fn parse(text: &[u8]) -> Result<Self, DenyListError> {
+        let mut ids = vec![];
+        let mut bad = vec![];
+        for (number, line) in (1..).zip(text.split(|byte| *byte == b'\n')) {
+            let id = line.split(|byte| *byte == b'#').next().unwrap_or_default().trim_ascii();
+            if id.is_empty() {
+                continue;
+            }
+            match std::str::from_utf8(id).ok().and_then(KeyId::parse_any) {
+                Some(_) if ids.len() == MAX_IDS => return Err(DenyListError::TooMany),
+                Some(id) => ids.push(id),
+                // One more than is named, to tell that there are more.
+                None if bad.len() <= MAX_NAMED => bad.push(number),
+                None => {}
+            }
+        }
+        if !bad.is_empty() {
+            return Err(DenyListError::BadLines(bad));
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(Self { ids: ids.into() })
+    }
+
+    /// Whether the key is to be refused.
+    pub fn denies(&self, id: &KeyId) -> bool {
+        !self.ids.is_empty() && self.ids.binary_search(id).is_ok()
+    }
+
+    /// How many keys are to be refused.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether nothing is to be refused.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
+    use uuid::Uuid;
+
+    const ISSUED: &str = "b2a748d2-4516-456f-8781-314b6a4507d0";
+    const IMPORTED: &str = "3774b4ac520e75a920cc6b029890c7ae0e8ed4987f25ec0f6a9c2125fd42122b";
+
+    fn parse(text: &str) -> Result<DenyList, String> {
+        DenyList::parse(text.as_bytes()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn ids_comments_and_blank_lines() {
+        let text = format!("# leaked on Friday\r\n\n  {ISSUED}\t# in a log\r\n{IMPORTED}\n{ISSUED}");
+        let list = parse(&text).unwrap();
+        assert_eq!(list.len(), 2);
+        for id in [ISSUED, IMPORTED] {
+            assert!(list.denies(&KeyId::parse_any(id).unwrap()), "{id}");
+        }
+        assert!(!list.denies(&KeyId::Issued(Uuid::from_u128(1))));
+        for empty in ["", "\n", "# nothing\n\n"] {
+            assert!(parse(empty).unwrap().is_empty(), "{empty:?}");
+        }
+    }
+
+    #[test]
+    fn bad_lines_are_named_by_number_and_refuse_the_whole() {
+        let with = |line: &str| parse(&format!("{ISSUED}\n{line}\n")).unwrap_err();
+        for bad in ["x", "ory_ak_v1_abc_def", &ISSUED[..35], &format!("{ISSUED} {ISSUED}"), "\u{fffd}"] {
+            assert_eq!(with(bad), "not a key id in line 2", "{bad}");
+        }
+        assert_eq!(parse("x\n\ny").unwrap_err(), "not a key id in line 1, 3");
+        let eleven = parse(&"x\n".repeat(11)).unwrap_err();
+        assert_eq!(eleven, "not a key id in line 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and others");
+        assert!(DenyList::parse(b"\xff\xfe\n").is_err());
+    }
+
+    #[test]
+    fn a_million_ids_and_no_more() {
+        let line = format!("{ISSUED}\n");
+        assert_eq!(parse(&line.repeat(MAX_IDS)).unwrap().len(), 1);
+        assert_eq!(parse(&line.repeat(MAX_IDS + 1)).unwrap_err(), "more than 1000000 key ids");
+    }
+
+    proptest! {
+        #[test]
+        fn it_denies_what_it_names_and_nothing_else(named: Vec<u128>, other: u128, bytes in any::<Vec<u8>>()) {
+            let id = |number: &u128| KeyId::Issued(Uuid::from_u128(*number));
+            let text: String = named.iter().map(|number| format!("{}\n", id(number))).collect();
+            let list = parse(&text).unwrap();
+            prop_assert!(named.iter().all(|number| list.denies(&id(number))));
+            prop_assert_eq!(list.denies(&id(&other)), named.contains(&other));
+            let _ = DenyList::parse(&bytes);
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! How this process is doing, in one reading: for `GET /status`, for `talos status` and for the gauges of `/metrics`.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::metrics::Metrics;
+use crate::cache::freshness::Mode;
+use crate::cache::shared::BreakerState;
+use crate::clock::{BootTime, Clock};
+use crate::readiness::Readiness;
+use crate::service::Service;
+
+/// Oldest reading of the log's end that still says something.
+const MAX_LOG_AGE: Duration = Duration::from_secs(5);
+
+/// What is known of the process beside its work.
+pub struct Process {
+    started: BootTime,
+    planes: Vec<&'static str>,
+    /// The newest number of the log when it was last asked for, and when that was; 0 before the first time.
+    log_newest: AtomicU64,
+    log_read: AtomicU64,
+}
+
+impl Process {
+    /// A process that serves these planes from now on.
+    pub fn new(planes: Vec<&'static str>, clock: &Clock) -> Self {
+        let (log_newest, log_read) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { started: clock.boot(), planes, log_newest, log_read }
+    }
+
+    /// Notes where the log ended at `at`.
+    pub fn note_log(&self, newest: u64, at: BootTime) {
+        self.log_newest.store(newest, Ordering::Relaxed);
+        self.log_read.store(at.as_micros().max(1), Ordering::Release);
+    }
+
+    /// Where the log ended lately.
+    fn log_newest(&self, now: BootTime) -> Option<u64> {
+        let read = self.log_read.load(Ordering::Acquire);
+        let known = read != 0 && now.since(BootTime::from_micros(read)) <= MAX_LOG_AGE;
+        known.then(|| self.log_newest.load(Ordering::Relaxed))
+    }
+}
+
+/// The reading. Times are in seconds; what isn't known is absent.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    /// How the process may answer: see [`Mode`].
+    pub mode: &'static str,
+    /// What is wrong, in words, the worst first.
+    pub problems: Vec<String>,
+    /// How long after its revocation a key may still be allowed here, as things stand.
+    pub bound_seconds: f64,
+    /// The same for all that is derived from the key.
+    pub exposure: Exposure,
+    /// How fresh our knowledge is.
+    pub lease: Lease,
+    /// The number of the log up to which every change is known here.
+    pub epoch: u64,
+    /// The log itself.
+    pub log: Log,
+    /// The database.
+    pub database: Database,
+    /// L1.
+    pub cache: Cache,
+    /// What Redis's circuit breaker says: `closed` lets everything through; `none` without Redis.
+    pub breaker: &'static str,
+    /// The operator's own list.
+    pub deny_list: DenyList,
+    /// Of the program.
+    pub version: &'static str,
+    /// Since the process began to serve.
+    pub uptime_seconds: f64,
+    /// The settings in force.
+    pub settings: InForce,
+    /// What is served.
+    pub planes: Vec<&'static str>,
+}
+
+/// How long after its revocation a key or what was made of it may still be of use.
+#[derive(Debug, Serialize)]
+pub struct Exposure {
+    /// The key itself, at the edge.
+    pub key_seconds: f64,
+    /// A token that went upstream (`authz.token_ttl`); a backend's own leeway comes on top.
+    pub upstream_token_seconds: f64,
+    /// A token derived through the API (`credentials.derived_tokens.max_ttl`).
+    pub derived_token_seconds: f64,
+}
+
+/// The lease.
+#[derive(Debug, Serialize)]
+pub struct Lease {
+    /// How long the knowledge of one poll counts.
+    pub seconds: f64,
+    /// How long known keys stay valid after that, while the database can't be asked.
+    pub grace_seconds: f64,
+    /// How old the knowledge in force is; absent before the first poll.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age_seconds: Option<f64>,
+}
+
+/// The log of changes, as the database has it.
+#[derive(Debug, Serialize)]
+pub struct Log {
+    /// Its newest number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub newest: Option<u64>,
+    /// How many changes are not known here yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lag: Option<u64>,
+    /// How many old entries were deleted by this process.
+    pub trimmed: u64,
+}
+
+/// The database.
+#[derive(Debug, Serialize)]
+pub struct Database {
+    /// Whether it answers.
+    pub answers: bool,
+    /// Key rows asked of it, ever.
+    pub key_reads: u64,
+    /// Open connections.
+    pub connections: u32,
+    /// Those of them that nobody uses.
+    pub idle_connections: u32,
+    /// Most that there may be.
+    pub max_connections: u32,
+}
+
+/// L1.
+#[derive(Debug, Serialize)]
+pub struct Cache {
+    /// Whether it is used.
+    pub enabled: bool,
+    /// Keys held.
+    pub keys: u64,
+    /// Ids held that are known to be unknown.
+    pub unknown_keys: u64,
+    /// Checks that it answered.
+    pub hits: u64,
+    /// Checks that it couldn't answer.
+    pub misses: u64,
+    /// The share of the former; absent while there are neither.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hit_ratio: Option<f64>,
+}
+
+/// `consistency.deny_file`.
+#[derive(Debug, Serialize)]
+pub struct DenyList {
+    /// Keys that it refuses.
+    pub keys: u64,
+    /// Whether the file is there and what it says is in force.
+    pub current: bool,
+}
+
+/// The settings in force.
+#[derive(Debug, Serialize)]
+pub struct InForce {
+    /// Their number, counted from the start.
+    pub generation: u64,
+    /// Whether all that was read last of the configuration is in force.
+    pub current: bool,
+}
+
+impl Status {
+    /// Reads everything, and asks nobody.
+    pub fn read(service: &Service, metrics: &Metrics, readiness: &Readiness, process: &Process) -> Self {
+        let (settings, freshness) = (service.snapshot(), &service.freshness);
+        let (mode, now, epoch) = (freshness.mode(), service.clock.boot(), freshness.polled());
+        let seconds = |duration: Duration| duration.as_secs_f64();
+        let bound = freshness.bound();
+        let newest = process.log_newest(now);
+        let connections = service.store.connections();
+        let (hits, misses) = metrics.lookups.hits_and_misses();
+        let mut status = Self {
+            mode: mode.name(),
+            problems: vec![],
+            bound_seconds: seconds(bound),
+            exposure: Exposure {
+                key_seconds: seconds(bound),
+                upstream_token_seconds: seconds(bound + settings.authz.token_ttl),
+                derived_token_seconds: seconds(bound + settings.max_token_ttl),
+            },
+            lease: Lease {
+                seconds: seconds(freshness.lease()),
+                grace_seconds: seconds(freshness.grace()),
+                age_seconds: freshness.age().map(seconds),
+            },
+            epoch,
+            log: Log {
+                newest,
+                // What was polled since is known all the same.
+                lag: newest.map(|newest| newest.saturating_sub(epoch)),
+                trimmed: metrics.log_trimmed.get(),
+            },
+            database: Database {
+                answers: readiness.database_answers(&service.clock),
+                key_reads: service.store.key_reads(),
+                connections: connections.open,
+                idle_connections: connections.idle,
+                max_connections: connections.max,
+            },
+            cache: Cache {
+                enabled: settings.cache_enabled,
+                keys: service.memory.len(),
+                unknown_keys: service.memory.unknown_len(),
+                hits,
+                misses,
+                hit_ratio: (hits + misses > 0).then(|| hits as f64 / (hits + misses) as f64),
+            },
+            breaker: breaker(service).unwrap_or("none"),
+            deny_list: DenyList {
+                keys: service.deny_list.load().len() as u64,
+                current: metrics.is_deny_file_good(),
+            },
+            version: env!("CARGO_PKG_VERSION"),
+            uptime_seconds: seconds(now.since(process.started)),
+            settings: InForce {
+                generation: settings.generation,
+                current: metrics.reloads.was_last_successful(),
+            },
+            planes: process.planes.clone(),
+        };
+        status.problems = status.problems(mode, readiness.is_draining());
+        status
+    }
+
+    fn problems(&self, mode: Mode, is_draining: bool) -> Vec<String> {
+        let Self { lease, database, deny_list, .. } = self;
+        let left = (lease.seconds + lease.grace_seconds - lease.age_seconds.unwrap_or_default()).max(0.0);
+        let mut problems = vec![];
+        match (mode, lease.age_seconds) {
+            (Mode::Fresh, _) => {}
+            (Mode::Static, _) => problems.push(format!(
+                "the log of changes can't be polled: known keys stay valid for {left:.0} s more, even those that \
+                 are revoked elsewhere, and unknown ones get 503"
+            )),
+            (Mode::Closed, None) => {
+                problems.push("the log of changes was never polled: every key gets 503".to_owned());
+            }
+            (Mode::Closed, Some(age)) => problems.push(format!(
+                "the log of changes was last polled {age:.0} s ago, which is too long: every key gets 503"
+            )),
+        }
+        if is_draining {
+            problems.push("the process is stopping".to_owned());
+        } else if !database.answers {
+            problems.push("the database gives no answer: readiness is off".to_owned());
+        }
+        if !deny_list.current {
+            problems.push(format!(
+                "consistency.deny_file is gone or was refused (the log says why): the last list, of {} keys, is in force",
+                deny_list.keys
+            ));
+        }
+        if matches!(self.breaker, "open" | "half-open") {
+            problems.push("Redis fails: the database answers in its place".to_owned());
+        }
+        if !self.settings.current {
+            let problem =
+                "the configuration or a key set that was read last is not in force (the log says why)";
+            problems.push(problem.to_owned());
+        }
+        if database.idle_connections == 0 && database.connections >= database.max_connections {
+            problems.push(format!("all {} connections to the database are in use", database.connections));
+        }
+        problems
+    }
+}
+
+/// The state of Redis's circuit breaker; None without Redis.
+fn breaker(service: &Service) -> Option<&'static str> {
+    let shared = service.shared.as_ref()?;
+    Some(match shared.breaker() {
+        BreakerState::Closed => "closed",
+        BreakerState::HalfOpen => "half-open",
+        BreakerState::Open => "open",
+    })
+}

@@ -1,0 +1,143 @@
+//! The deny list: keys and their tokens refused by a file, whatever the database says and whether it says anything.
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use crate::ask::Ask;
+use crate::support::{Json, Must, until};
+use crate::talos::{Key, Setup, Talos};
+
+const DENY_FILE: &str = "TALOS_CONSISTENCY_DENY_FILE";
+
+/// A setup with a deny file that holds `text`.
+fn with_deny_file(text: &str) -> (Setup, PathBuf) {
+    let setup = Setup::new();
+    let path = setup.path("deny.txt");
+    fs::write(&path, text).must("writing the deny file");
+    (setup.set(DENY_FILE, &path.to_string_lossy()), path)
+}
+
+/// A key and what was derived from it.
+async fn credentials(talos: &Talos, key: &Key) -> [String; 3] {
+    let jwt = talos.derive(key, json!({})).await;
+    let macaroon = talos.derive(key, json!({ "algorithm": "TOKEN_ALGORITHM_MACAROON" })).await;
+    [key.secret.clone(), jwt, macaroon]
+}
+
+/// The HTTP status that Envoy would answer with; 200 when it lets the request pass.
+async fn check(talos: &Talos, credential: &str) -> i32 {
+    let verdict = talos.check(Ask::bearer(credential)).await;
+    [200, 401, 503].into_iter().find(|status| verdict.is(*status)).must(&format!("{verdict:?}"))
+}
+
+async fn until_checked_as(talos: &Talos, credential: &str, status: i32) {
+    let what = format!("{credential} is {status}");
+    until(&what, async || (check(talos, credential).await == status).then_some(())).await;
+}
+
+async fn until_log_says(talos: &Talos, what: &str) {
+    until(&format!("the log says {what}"), async || talos.process.log().contains(what).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_readable_list_it_does_not_start() {
+    let (setup, path) = with_deny_file("# fine\n\nnonsense\n");
+    let told = setup.refused().await;
+    assert!(told.contains("consistency.deny_file") && told.contains("line 3"), "{told}");
+    assert!(!told.contains("nonsense"), "a secret may have been put there: {told}");
+    fs::remove_file(&path).must("removing the deny file");
+    let told = setup.refused().await;
+    assert!(told.contains("consistency.deny_file") && told.contains("deny.txt"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_and_all_that_was_derived_from_it_are_refused_as_long_as_it_is_named() {
+    let (setup, path) = with_deny_file("");
+    let talos = setup.start().await;
+    let (key, other) = (talos.issue(json!({})).await, talos.issue(json!({})).await);
+    let imported = talos.import("legacy-0123456789", json!({})).await;
+    let mut all = credentials(&talos, &key).await.to_vec();
+    all.push(imported.secret.clone());
+    for credential in all.iter().chain([&other.secret]) {
+        assert_eq!(check(&talos, credential).await, 200);
+    }
+
+    fs::write(&path, format!("# stolen\n{}\n{}\n", key.id, imported.id)).must("writing the deny file");
+    for credential in &all {
+        until_checked_as(&talos, credential, 401).await;
+        let verified = talos.verify(credential).await;
+        assert_eq!(verified["is_valid"], false, "{verified:#}");
+        assert_eq!(verified.text("/error_code"), "VERIFICATION_ERROR_REVOKED");
+    }
+    assert_eq!(check(&talos, &other.secret).await, 200, "nobody else");
+    assert_eq!(talos.metric("talos_deny_list_entries").await, 2.0);
+    let body = json!({ "credential": key.secret });
+    talos.admin.post(crate::talos::DERIVE, &body).await.expect_error(401, "API_KEY_REVOKED");
+
+    // As editors and deployments do it: another file under the same name.
+    let new = setup.path("deny.new");
+    fs::write(&new, format!("{}\n", imported.id)).must("writing a new deny file");
+    fs::rename(&new, &path).must("renaming it");
+    for credential in &all[..3] {
+        until_checked_as(&talos, credential, 200).await;
+    }
+    assert_eq!(check(&talos, &imported.secret).await, 401);
+
+    // Its holder can still end it for good.
+    talos.self_revoke(&imported.secret).await.expect(200);
+    fs::write(&path, "").must("writing the deny file");
+    until("the list is empty", async || (talos.metric("talos_deny_list_entries").await == 0.0).then_some(()))
+        .await;
+    assert_eq!(talos.verify(&imported.secret).await.text("/status"), "KEY_STATUS_REVOKED");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_is_no_good_or_gone_leaves_the_last_one_in_force() {
+    let (setup, path) = with_deny_file("");
+    let talos = setup.start().await;
+    let key = talos.issue(json!({})).await;
+    fs::write(&path, &key.id).must("writing the deny file");
+    until_checked_as(&talos, &key.secret, 401).await;
+    let current = async |value: f64| {
+        until("the metric", async || (talos.metric("talos_deny_list_current").await == value).then_some(()))
+            .await;
+    };
+    current(1.0).await;
+
+    fs::write(&path, "\nnonsense\n").must("writing the deny file");
+    until_log_says(&talos, "not a key id in line 2").await;
+    current(0.0).await;
+    assert_eq!(check(&talos, &key.secret).await, 401);
+
+    fs::remove_file(&path).must("removing the deny file");
+    until_log_says(&talos, "No such file").await;
+    assert_eq!(check(&talos, &key.secret).await, 401);
+
+    fs::write(&path, "# all is well\n").must("writing the deny file");
+    until_checked_as(&talos, &key.secret, 200).await;
+    current(1.0).await;
+    assert!(!talos.process.log().contains("nonsense"), "what stands there is not repeated");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_needs_no_database() {
+    let (setup, path) = with_deny_file("");
+    let setup = setup.set("TALOS_CONSISTENCY_LEASE", "2s");
+    let talos = setup.start().await;
+    let (known, kept, unknown) =
+        (talos.issue(json!({})).await, talos.issue(json!({})).await, talos.issue(json!({})).await);
+    let all = credentials(&talos, &known).await;
+    for credential in all.iter().chain([&kept.secret]) {
+        assert_eq!(check(&talos, credential).await, 200);
+    }
+    setup.break_database();
+    until_checked_as(&talos, &unknown.secret, 503).await;
+
+    fs::write(&path, format!("{}\n{}\n", known.id, unknown.id)).must("writing the deny file");
+    for credential in all.iter().chain([&unknown.secret]) {
+        until_checked_as(&talos, credential, 401).await;
+    }
+    until_checked_as(&talos, &kept.secret, 200).await;
+}
