@@ -107,18 +107,31 @@ impl Shared {
     }
 
     /// Tells the others of changes and takes their entries away: a courtesy, on which no bound rests.
-    pub async fn announce(&self, secrets: &HmacSecrets, mutations: &[Mutation]) {
-        let Some(attempt) = self.breaker.try_begin() else {
-            return;
-        };
+    pub async fn announce(self: &Arc<Self>, secrets: &HmacSecrets, mutations: &[Mutation]) {
         let announcements: Vec<Vec<u8>> =
             mutations.iter().last().map(|newest| seal_announcement(secrets, newest)).into_iter().collect();
         let names: Vec<String> =
             mutations.iter().map(|mutation| entry_name(mutation.network, mutation.key_id)).collect();
+        let Some(attempt) = self.breaker.try_begin() else {
+            // That lookups find it slow is no reason to keep silent, only one not to wait.
+            self.announce_later(names, announcements);
+            return;
+        };
         let announce = self.link.announce(&names, announcements);
         match tokio::time::timeout(ANNOUNCE, announce).await {
             Ok(Ok(())) => attempt.succeeded(),
             Ok(Err(_)) | Err(_) => attempt.failed(),
+        }
+    }
+
+    fn announce_later(self: &Arc<Self>, names: Vec<String>, announcements: Vec<Vec<u8>>) {
+        if let Ok(permit) = Arc::clone(&self.writes).try_acquire_owned() {
+            let shared = Arc::clone(self);
+            tokio::spawn(async move {
+                let _permit = permit;
+                let announce = shared.link.announce(&names, announcements);
+                let _ = tokio::time::timeout(shared.link.timeout(), announce).await;
+            });
         }
     }
 }

@@ -90,7 +90,7 @@ struct Sharing {
 }
 
 impl Service {
-    /// Looks a key up, sharing the lookup with whoever wants the same.
+    /// Looks a key up, sharing the lookup with whoever wants the same and may be told what is cached.
     pub(super) async fn fetch(
         &self,
         settings: &Settings,
@@ -108,7 +108,7 @@ impl Service {
             if !asks_database && !reads_shared {
                 break;
             }
-            let fetched = self.lookups.join((network, key_id, reads), || {
+            let look_up = || {
                 let sharing = self.sharing(settings);
                 let pending = self.freshness.begin(slot);
                 let (store, clock, ttl) = (self.store.clone(), self.clock.clone(), settings.cache_ttl);
@@ -149,8 +149,13 @@ impl Service {
                     }
                     Ok(found)
                 }
-            });
-            let found = fetched.await.unwrap_or(Err(Unavailable))?;
+            };
+            let fetched = match access.reads {
+                true => self.lookups.join((network, key_id, reads), look_up).await,
+                // Who wants the database's word wants it as of now: a lookup under way may have read already.
+                false => tokio::spawn(look_up()).await.ok(),
+            };
+            let found = fetched.unwrap_or(Err(Unavailable))?;
             if self.freshness.allows(slot, found.stamp) {
                 return Ok(found);
             }

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use sqlx::{AnyConnection, AssertSqlSafe, Connection, Executor};
 
+use crate::proxy::Proxy;
 use crate::python::wanted;
 use crate::support::Must;
 
@@ -60,6 +61,16 @@ impl Server {
             }
         }
     }
+}
+
+/// A proxy before the server of a DSN, and the DSN that goes through it.
+pub async fn behind_proxy(dsn: &str) -> (Proxy, String) {
+    const HOST: &str = "127.0.0.1:";
+    let (before, after) = dsn.split_once(HOST).must("a DSN on loopback");
+    let (port, rest) = after.split_once('/').must("a DSN with a database");
+    let proxy = Proxy::start(port.parse().must("a port")).await;
+    let proxied = format!("{before}{HOST}{}/{rest}", proxy.port);
+    (proxy, proxied)
 }
 
 fn new_name() -> String {

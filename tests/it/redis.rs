@@ -14,6 +14,9 @@ use crate::python::wanted;
 use crate::support::{Must, until};
 use crate::talos::Setup;
 
+/// Where it listens beside its port, in its own directory.
+const SOCKET: &str = "redis.sock";
+
 /// An authority and what it signs.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
@@ -55,7 +58,7 @@ impl Redis {
         Redis::run(Arc::new(tempfile::tempdir().must("a directory")), port, plain(port)).await
     }
 
-    /// Over TLS alone, with this certificate and key.
+    /// Over TLS alone (but for the tests' own [`Redis::connection`]), with this certificate and key.
     pub async fn start_tls((certificate, key): (String, String), authority: &Authority) -> Redis {
         let dir = Arc::new(tempfile::tempdir().must("a directory"));
         let put = |name: &str, text: &str| {
@@ -106,7 +109,9 @@ impl Redis {
     }
 
     pub async fn connection(&self) -> redis::aio::MultiplexedConnection {
-        let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).must("a client");
+        // Not by its port: that may want TLS, or be cut off on purpose.
+        let socket = format!("unix://{}", self.dir.path().join(SOCKET).display());
+        let client = redis::Client::open(socket).must("a client");
         client.get_multiplexed_async_connection().await.must("connecting to Redis")
     }
 
@@ -153,7 +158,8 @@ impl Redis {
 fn plain(port: u16) -> Vec<String> {
     let port = port.to_string();
     let arguments = ["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
-    arguments.map(str::to_owned).to_vec()
+    let arguments = [&arguments[..], &["--unixsocket", SOCKET]].concat();
+    arguments.into_iter().map(str::to_owned).collect()
 }
 
 fn spawn(dir: &Path, arguments: &[String]) -> Process {

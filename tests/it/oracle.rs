@@ -1,0 +1,107 @@
+//! Revocations raced with everything that could hide them, and a judge who has seen it all.
+
+mod faults;
+mod history;
+mod judge;
+mod life;
+mod report;
+mod world;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use crate::database::{self, Server};
+use crate::proxy::Proxy;
+use crate::random::Random;
+use crate::redis::{Authority, Redis};
+use crate::support::Must;
+use crate::talos::Setup;
+use faults::Phase;
+use history::{Answer, History, Micros};
+use world::World;
+
+/// How many keys are ended; `TALOS_TEST_REVOCATIONS` says otherwise.
+const REVOCATIONS: usize = 350;
+/// How many keys live at once.
+const LIVES: usize = 64;
+/// `consistency.lease`, the bound, scaled down.
+const LEASE: Duration = Duration::from_secs(1);
+/// Name in the certificate of Redis.
+const NAME: &str = "redis.talos.test";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_revoked_key_is_allowed_after_the_bound_whatever_redis_does() {
+    let random = Random::announced("revocations raced");
+    let revocations = std::env::var("TALOS_TEST_REVOCATIONS")
+        .map_or(REVOCATIONS, |text| text.parse().must("TALOS_TEST_REVOCATIONS"));
+    let history = run(random, revocations).await;
+
+    let lease = LEASE.as_micros() as Micros;
+    println!("{}", report::report(&history, lease, 3));
+    let found = judge::judge(&history, lease);
+    for (fault, verdict) in found.iter().take(20) {
+        let credential = &history.credentials[verdict.credential];
+        println!("{fault:?}\n  {verdict:?}\n  {credential:?}");
+    }
+    assert!(found.is_empty(), "{} verdicts must not have been", found.len());
+    println!("the judge finds nothing");
+
+    // What was never allowed, or was decided without the bound in force, shows nothing.
+    let ended = history.credentials.iter().filter(|credential| credential.end.is_some()).count();
+    let allowed = history.verdicts.iter().filter(|verdict| verdict.answer == Answer::Allowed).count();
+    assert!(ended >= revocations && allowed >= 2 * ended, "{ended} keys, {allowed} times allowed");
+    let wide = report::decided_beyond(&history, lease);
+    assert!(wide * 2 < history.verdicts.len(), "{wide} verdicts without the bound in force");
+}
+
+/// Three processes on one database and one Redis, keys that come and go, and Redis in trouble.
+async fn run(mut random: Random, revocations: usize) -> History {
+    let authority = Authority::new();
+    let redis = Redis::start_tls(authority.issue(NAME, 2100), &authority).await;
+    let proxy = Proxy::start(redis.port).await;
+    let dsn = database::server().unwrap_or(Server::Postgres).new_database();
+    let setup = redis
+        .used_over_tls(Setup::new(), &authority, NAME)
+        .set("TALOS_CACHE_REDIS_ADDRS", &format!("127.0.0.1:{}", proxy.port))
+        .set("TALOS_CACHE_REDIS_TIMEOUT", "500ms")
+        .set("TALOS_DB_DSN", &dsn)
+        .set("TALOS_CONSISTENCY_LEASE", "1s")
+        .set("TALOS_CONSISTENCY_POLL", "200ms")
+        .set("TALOS_CACHE_TTL", "5s");
+    let mut instances = Vec::new();
+    for _ in 0..3 {
+        instances.push(setup.start().await);
+    }
+    let world = Arc::new(World::new(instances, Phase::ALL.len()).await);
+    let mut readers = JoinSet::new();
+    for instance in 0..3 {
+        let world = Arc::clone(&world);
+        readers.spawn(async move { world.read_bounds(instance).await });
+    }
+
+    let mut lives = JoinSet::new();
+    let of_each = revocations.div_ceil(Phase::ALL.len());
+    for (number, phase) in Phase::ALL.into_iter().enumerate() {
+        world.enter(number);
+        let keys_live = async {
+            while world.ended(number) < of_each {
+                while lives.len() < LIVES {
+                    lives.spawn(life::live(Arc::clone(&world), random.split(), LEASE));
+                }
+                lives.join_next().await.must("a life").must("a life");
+            }
+        };
+        tokio::select! {
+            () = keys_live => {}
+            () = phase.go_wrong(&redis, &proxy) => {}
+        }
+        phase.mend(&redis, &proxy).await;
+    }
+    while let Some(life) = lives.join_next().await {
+        life.must("a life");
+    }
+    readers.shutdown().await;
+    Arc::into_inner(world).must("the world, alone").history()
+}

@@ -1,0 +1,89 @@
+//! What goes wrong with Redis during the run, one thing after the other.
+
+use std::time::Duration;
+
+use crate::proxy::{Fault, Proxy};
+use crate::redis::Redis;
+use crate::support::Must;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Phase {
+    Healthy,
+    /// Stopped, and let go on for moments, in which what was underway arrives late.
+    Frozen,
+    /// Emptied every 50 ms.
+    Flushed,
+    /// It refuses to pass announcements on.
+    LosingPublishes,
+    /// It refuses to delete.
+    RefusingDeletes,
+    /// What is sent to it gets lost, for moments and for good.
+    Partitioned,
+    /// All connections are reset, again and again.
+    ResetStorm,
+}
+
+impl Phase {
+    pub const ALL: [Phase; 7] = [
+        Phase::Healthy,
+        Phase::Frozen,
+        Phase::Flushed,
+        Phase::LosingPublishes,
+        Phase::RefusingDeletes,
+        Phase::Partitioned,
+        Phase::ResetStorm,
+    ];
+
+    /// Makes it go wrong, for ever: to be dropped when the phase is over, and then mended.
+    pub async fn go_wrong(self, redis: &Redis, proxy: &Proxy) {
+        match self {
+            Phase::Healthy => {}
+            Phase::Frozen => loop {
+                redis.freeze();
+                tokio::time::sleep(Duration::from_millis(700)).await;
+                redis.thaw();
+                tokio::time::sleep(Duration::from_millis(150)).await;
+            },
+            Phase::Flushed => {
+                let mut connection = redis.connection().await;
+                loop {
+                    let flushed: Result<(), _> = redis::cmd("FLUSHALL").query_async(&mut connection).await;
+                    flushed.must("FLUSHALL");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+            Phase::LosingPublishes => allow(redis, "-publish").await,
+            Phase::RefusingDeletes => allow(redis, "-del").await,
+            Phase::Partitioned => loop {
+                proxy.set(Fault::BlackHole);
+                tokio::time::sleep(Duration::from_millis(1_200)).await;
+                proxy.set(Fault::Pass);
+                tokio::time::sleep(Duration::from_millis(600)).await;
+            },
+            Phase::ResetStorm => loop {
+                proxy.for_open(Fault::Reset);
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            },
+        }
+        std::future::pending().await
+    }
+
+    /// Makes it right again.
+    pub async fn mend(self, redis: &Redis, proxy: &Proxy) {
+        redis.thaw();
+        proxy.set(Fault::Pass);
+        match self {
+            Phase::LosingPublishes => allow(redis, "+publish").await,
+            Phase::RefusingDeletes => allow(redis, "+del").await,
+            _ => {}
+        }
+    }
+}
+
+async fn allow(redis: &Redis, rule: &str) {
+    let mut connection = redis.connection().await;
+    let mut command = redis::cmd("ACL");
+    let set: Result<(), _> =
+        command.arg("SETUSER").arg("default").arg(rule).query_async(&mut connection).await;
+    set.must(rule);
+}

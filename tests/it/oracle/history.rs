@@ -1,0 +1,93 @@
+//! What happened: who was asked when, what was answered, what was changed. All times are one clock's, the tests' own.
+
+/// Microseconds since the run began, by a clock that nobody sets.
+pub type Micros = u64;
+
+/// From just before something was sent to just after its answer came.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Span {
+    pub began: Micros,
+    pub ended: Micros,
+}
+
+/// A credential, by its place in the history.
+pub type Index = usize;
+
+/// A credential and its life.
+#[derive(Clone, Debug)]
+pub struct Credential {
+    /// None for one that never was a key.
+    pub origin: Option<Origin>,
+    pub end: Option<End>,
+}
+
+/// A creation that was acknowledged.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin {
+    pub instance: usize,
+    pub span: Span,
+    /// Whether it may have been asked for, and remembered as unknown, before.
+    pub imported: bool,
+}
+
+/// What ended a key, or may have.
+#[derive(Clone, Copy, Debug)]
+pub struct End {
+    pub how: How,
+    pub instance: usize,
+    pub span: Span,
+    /// False when the answer was that we failed, or none: then it may have happened, or may still.
+    pub acknowledged: bool,
+    /// What was wrong with the world when it was over.
+    pub phase: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum How {
+    Revoked,
+    SelfRevoked,
+    Rotated,
+    Deleted,
+}
+
+/// A question and its answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Verdict {
+    pub credential: Index,
+    pub instance: usize,
+    pub asked: Asked,
+    pub span: Span,
+    pub answer: Answer,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Asked {
+    /// A Check, as Envoy asks.
+    Check,
+    /// Verify with `Cache-Control: no-cache`: the database's own word.
+    NoCache,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Answer {
+    Allowed,
+    Refused,
+    /// The instance couldn't tell.
+    Unavailable,
+}
+
+/// The bound that an instance said was in force.
+#[derive(Clone, Copy, Debug)]
+pub struct Reading {
+    pub instance: usize,
+    pub span: Span,
+    pub bound: Micros,
+}
+
+#[derive(Debug, Default)]
+pub struct History {
+    pub credentials: Vec<Credential>,
+    pub verdicts: Vec<Verdict>,
+    /// Of each instance in the order of time.
+    pub readings: Vec<Reading>,
+}

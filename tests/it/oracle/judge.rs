@@ -1,0 +1,193 @@
+//! The judge: reads a history and says what must not have happened. It asks nobody.
+
+use super::history::{Answer, Asked, End, History, Micros, Origin, Reading, Span, Verdict};
+
+/// What must not have happened.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Fault {
+    /// What never was a key was allowed, or what was one only later.
+    Conjured,
+    /// A key was allowed by a question that was asked later than its acknowledged end and the bound.
+    Stale { late_by: Micros },
+    /// A key was refused that nobody had ended.
+    WronglyRefused,
+}
+
+/// Everything that must not have happened, with the question that shows it.
+pub fn judge(history: &History, lease: Micros) -> Vec<(Fault, Verdict)> {
+    let bounds = Bounds::new(&history.readings, lease);
+    let fault = |verdict: &Verdict| {
+        let credential = &history.credentials[verdict.credential];
+        match verdict.answer {
+            Answer::Allowed => wrongly_allowed(verdict, credential.origin, credential.end, &bounds),
+            Answer::Refused => wrongly_refused(verdict, credential.origin, credential.end, &bounds),
+            Answer::Unavailable => None,
+        }
+    };
+    history.verdicts.iter().filter_map(|verdict| Some((fault(verdict)?, *verdict))).collect()
+}
+
+fn wrongly_allowed(
+    verdict: &Verdict,
+    origin: Option<Origin>,
+    end: Option<End>,
+    bounds: &Bounds,
+) -> Option<Fault> {
+    let created = origin.is_some_and(|origin| origin.span.began <= verdict.span.ended);
+    if !created {
+        return Some(Fault::Conjured);
+    }
+    let end = end.filter(|end| end.acknowledged)?;
+    let late_by =
+        verdict.span.began.checked_sub(end.span.ended + allowance(verdict, end.instance, bounds))?;
+    (late_by > 0).then_some(Fault::Stale { late_by })
+}
+
+fn wrongly_refused(
+    verdict: &Verdict,
+    origin: Option<Origin>,
+    end: Option<End>,
+    bounds: &Bounds,
+) -> Option<Fault> {
+    let origin = origin?;
+    // An end that wasn't acknowledged may have happened, at any time after it was asked for.
+    if end.is_some_and(|end| end.span.began <= verdict.span.ended) {
+        return None;
+    }
+    let allowance = match origin.imported {
+        true => allowance(verdict, origin.instance, bounds),
+        // Nobody can have asked before for what is random.
+        false => 0,
+    };
+    (verdict.span.began > origin.span.ended + allowance).then_some(Fault::WronglyRefused)
+}
+
+/// How long after a change on `instance` the one that was asked may not know of it.
+fn allowance(verdict: &Verdict, instance: usize, bounds: &Bounds) -> Micros {
+    match verdict.asked {
+        Asked::Check if verdict.instance != instance => bounds.during(verdict.instance, verdict.span),
+        Asked::Check | Asked::NoCache => 0,
+    }
+}
+
+/// The bounds in force, as the instances said.
+pub struct Bounds {
+    lease: Micros,
+    of: Vec<Vec<Reading>>,
+}
+
+impl Bounds {
+    pub fn new(readings: &[Reading], lease: Micros) -> Bounds {
+        let mut of: Vec<Vec<Reading>> = Vec::new();
+        for reading in readings {
+            if of.len() <= reading.instance {
+                of.resize(reading.instance + 1, Vec::new());
+            }
+            of[reading.instance].push(*reading);
+        }
+        Bounds { lease, of }
+    }
+
+    /// The largest bound that may have been in force in a span: the readings that overlap it, and the ones before
+    /// and after them.
+    pub fn during(&self, instance: usize, span: Span) -> Micros {
+        let readings = self.of.get(instance).map_or(&[][..], Vec::as_slice);
+        let first = readings.partition_point(|reading| reading.span.ended < span.began).saturating_sub(1);
+        let last = readings.partition_point(|reading| reading.span.began <= span.ended);
+        let readings = &readings[first..readings.len().min(last + 1)];
+        readings.iter().map(|reading| reading.bound).fold(self.lease, Micros::max)
+    }
+}
+
+mod tests {
+    use super::super::history::{Credential, How};
+    use super::*;
+
+    const LEASE: Micros = 1_000;
+
+    const fn span(began: Micros, ended: Micros) -> Span {
+        Span { began, ended }
+    }
+
+    /// A key made on instance 0 from 100 to 110 and, if so, ended there from 2,000 to 2,010.
+    fn history(imported: bool, ended: Option<bool>) -> History {
+        let origin = Some(Origin { instance: 0, span: span(100, 110), imported });
+        let span = span(2_000, 2_010);
+        let end =
+            ended.map(|acknowledged| End { how: How::Revoked, instance: 0, span, acknowledged, phase: 0 });
+        let never = Credential { origin: None, end: None };
+        History { credentials: vec![Credential { origin, end }, never], ..History::default() }
+    }
+
+    fn said(began: Micros, instance: usize, answer: Answer) -> Verdict {
+        Verdict { credential: 0, instance, asked: Asked::Check, span: span(began, began + 5), answer }
+    }
+
+    #[track_caller]
+    fn finds(mut history: History, verdict: Verdict, expected: Option<Fault>) {
+        history.verdicts.push(verdict);
+        let found = judge(&history, LEASE);
+        assert_eq!(found.first().map(|(fault, _)| *fault), expected, "{verdict:?}");
+    }
+
+    #[test]
+    fn a_stale_allow_is_found() {
+        use Answer::Allowed;
+        let revoked = || history(false, Some(true));
+        // Elsewhere after the bound, counted from the acknowledgement to the question.
+        finds(revoked(), said(3_010, 1, Allowed), None);
+        finds(revoked(), said(3_011, 1, Allowed), Some(Fault::Stale { late_by: 1 }));
+        // At once where it was made, and for whoever wants the database's word.
+        finds(revoked(), said(2_010, 0, Allowed), None);
+        finds(revoked(), said(2_011, 0, Allowed), Some(Fault::Stale { late_by: 1 }));
+        let no_cache = Verdict { asked: Asked::NoCache, ..said(2_015, 1, Allowed) };
+        finds(revoked(), no_cache, Some(Fault::Stale { late_by: 5 }));
+        // What wasn't acknowledged may not have happened.
+        finds(history(false, Some(false)), said(9_000, 0, Allowed), None);
+        finds(history(false, None), said(9_000, 0, Allowed), None);
+    }
+
+    #[test]
+    fn a_wider_bound_counts_where_and_while_it_is_in_force() {
+        use Answer::Allowed;
+        let with_static = |instance, began| {
+            let mut history = history(false, Some(true));
+            let fresh = |began| Reading { instance, span: span(began, began + 10), bound: LEASE };
+            let wide = Reading { bound: 20_000, ..fresh(began) };
+            history.readings = vec![fresh(3_000), wide, fresh(4_500), fresh(5_000), fresh(6_000)];
+            history
+        };
+        finds(with_static(1, 4_000), said(4_005, 1, Allowed), None);
+        // Until a reading says that it is over.
+        finds(with_static(1, 4_000), said(4_400, 1, Allowed), None);
+        finds(with_static(1, 4_000), said(5_500, 1, Allowed), Some(Fault::Stale { late_by: 2_490 }));
+        finds(with_static(2, 4_000), said(4_005, 1, Allowed), Some(Fault::Stale { late_by: 995 }));
+    }
+
+    #[test]
+    fn what_never_was_a_key_is_found() {
+        let never = Verdict { credential: 1, ..said(500, 0, Answer::Allowed) };
+        finds(history(false, None), never, Some(Fault::Conjured));
+        finds(history(false, None), Verdict { answer: Answer::Refused, ..never }, None);
+        // Or wasn't yet.
+        finds(history(false, None), said(90, 0, Answer::Allowed), Some(Fault::Conjured));
+        finds(history(false, None), said(95, 0, Answer::Allowed), None);
+    }
+
+    #[test]
+    fn a_wrong_refusal_is_found() {
+        use Answer::{Refused, Unavailable};
+        finds(history(false, None), said(111, 1, Refused), Some(Fault::WronglyRefused));
+        finds(history(false, None), said(110, 1, Refused), None);
+        finds(history(false, None), said(500, 1, Unavailable), None);
+        // An end that was asked for may have come through, acknowledged or not.
+        for acknowledged in [true, false] {
+            finds(history(false, Some(acknowledged)), said(1_994, 1, Refused), Some(Fault::WronglyRefused));
+            finds(history(false, Some(acknowledged)), said(1_995, 1, Refused), None);
+        }
+        // An imported key may be remembered as unknown elsewhere, for as long as the bound.
+        finds(history(true, None), said(111, 0, Refused), Some(Fault::WronglyRefused));
+        finds(history(true, None), said(1_110, 1, Refused), None);
+        finds(history(true, None), said(1_111, 1, Refused), Some(Fault::WronglyRefused));
+    }
+}

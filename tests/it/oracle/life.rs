@@ -1,0 +1,150 @@
+//! One key's life: made, asked about here and there, ended while it is asked about, and asked about ever after.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::history::{Answer, How, Micros};
+use super::world::{Subject, World};
+use crate::random::Random;
+
+/// How long after the bound the key is still asked about.
+const AFTERWARDS: Duration = Duration::from_millis(400);
+const ALPHANUMERIC: &str = "abcdefghijklmnopqrstuvwxyz0123456789";
+
+/// Lives a key's life. `lease` is the bound.
+pub async fn live(world: Arc<World>, mut random: Random, lease: Duration) {
+    // Not all at once, when the run begins.
+    pause(&mut random, 400).await;
+    let count = world.instances.len();
+    let imported = random.below(6) == 0;
+    let made_by = random.below(count);
+    let subject = if imported {
+        let raw_key = format!("legacy_{}", random.text(ALPHANUMERIC, 24));
+        if random.below(2) == 0 {
+            // Somebody asks too early, so it is remembered as unknown.
+            world.check(random.below(count), &world.garbage(&raw_key)).await;
+        }
+        world.import(made_by, &raw_key).await
+    } else {
+        world.issue(made_by).await
+    };
+    // That it couldn't be made isn't held against anybody.
+    let Some(subject) = subject else {
+        return;
+    };
+    if random.below(8) == 0 {
+        let garbage = world.garbage(&forged(&subject, &mut random));
+        for instance in 0..count {
+            world.check(instance, &garbage).await;
+        }
+    }
+    // Some instances know the key beforehand, others meet it in the race: in Redis, or in the database.
+    for instance in 0..count {
+        if random.below(2) == 0 {
+            world.check(instance, &subject).await;
+        }
+    }
+    pause(&mut random, 30).await;
+
+    let how = match (imported, random.below(10)) {
+        (false, 0..6) | (true, 0..5) => How::Revoked,
+        (false, 6..8) => How::SelfRevoked,
+        (false, _) => How::Rotated,
+        (true, _) => How::Deleted,
+    };
+    let ended_by = random.below(count);
+    let (ended, watching) = watch::channel(None);
+    let mut watchers: Vec<_> = (0..count)
+        .map(|instance| {
+            let (world, subject) = (Arc::clone(&world), subject.clone());
+            tokio::spawn(observe(world, subject, instance, watching.clone(), lease, random.split()))
+        })
+        .collect();
+    if random.below(12) == 0 {
+        // Several at once, who must not share what one of them read too early.
+        let instance = random.below(count);
+        watchers.extend((0..3).map(|_| {
+            let (world, subject) = (Arc::clone(&world), subject.clone());
+            tokio::spawn(press(world, subject, instance, watching.clone()))
+        }));
+    }
+    pause(&mut random, 8).await;
+    let successor = world.end(ended_by, &subject, imported, how).await;
+    ended.send_replace(Some(world.now()));
+    let database_says = random.below(count);
+    world.verify(database_says, &subject).await;
+    if let Some(successor) = successor {
+        for instance in 0..count {
+            world.check(instance, &successor).await;
+        }
+    }
+    for watcher in watchers {
+        if let Err(error) = watcher.await {
+            std::panic::resume_unwind(error.into_panic());
+        }
+    }
+    world.verify((database_says + 1) % count, &subject).await;
+}
+
+/// Asks one instance about a key: closely while it is being ended and until it is refused, now and then until the
+/// bound has passed, and once more after that.
+async fn observe(
+    world: Arc<World>,
+    subject: Subject,
+    instance: usize,
+    mut ended: watch::Receiver<Option<Micros>>,
+    lease: Duration,
+    mut random: Random,
+) {
+    // So that a first look at the key falls before, into and after its end.
+    pause(&mut random, 20).await;
+    let ended_at = loop {
+        world.check(instance, &subject).await;
+        if let Some(at) = *ended.borrow_and_update() {
+            break at;
+        }
+        tokio::select! {
+            () = pause(&mut random, 10) => {}
+            _ = ended.changed() => {}
+        }
+    };
+    let bound = ended_at + micros(lease);
+    while world.now() < bound && world.check(instance, &subject).await != Answer::Refused {
+        // At first so closely that it can be seen how long an announcement takes.
+        let most = if world.now() < ended_at + 30_000 { 2 } else { 15 };
+        pause(&mut random, most).await;
+    }
+    for _ in 0..2 {
+        let wait = random.below(lease.as_millis() as usize) as u64;
+        world.sleep_until((world.now() + wait * 1_000).min(bound)).await;
+        world.check(instance, &subject).await;
+    }
+    world.sleep_until(bound + 1_000 + random.below(micros(AFTERWARDS) as usize) as u64).await;
+    world.check(instance, &subject).await;
+}
+
+/// Asks for the database's word without a pause, until just after the key's end.
+async fn press(world: Arc<World>, subject: Subject, instance: usize, ended: watch::Receiver<Option<Micros>>) {
+    while ended.borrow().is_none_or(|at| world.now() < at + 5_000) {
+        world.verify(instance, &subject).await;
+    }
+}
+
+/// What looks like the key's credential, and isn't.
+fn forged(subject: &Subject, random: &mut Random) -> String {
+    let mut credential = subject.secret.clone().into_bytes();
+    let last = credential.len() - 1;
+    let at = random.between(last / 2, last);
+    credential[at] = if credential[at] == b'x' { b'y' } else { b'x' };
+    String::from_utf8_lossy(&credential).into_owned()
+}
+
+async fn pause(random: &mut Random, most_millis: usize) {
+    tokio::time::sleep(Duration::from_micros(random.below(most_millis * 1_000 + 1) as u64)).await;
+}
+
+fn micros(duration: Duration) -> Micros {
+    duration.as_micros() as Micros
+}

@@ -1,0 +1,71 @@
+//! Outages of what we depend on, row by row of the promise: what is known stays right, what isn't is 503 and never 401.
+
+mod cancelled;
+
+mod failover;
+mod frozen;
+mod gone;
+mod slow;
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::ask::Ask;
+use crate::database::{self, Server};
+use crate::grpc::Grpc;
+use crate::proxy::Proxy;
+use crate::support::until;
+use crate::talos::{Key, Setup, Talos};
+
+/// `consistency.lease`, scaled down.
+const LEASE: Duration = Duration::from_secs(1);
+
+/// A process that reaches its database through a proxy, and one that needs none.
+struct Pair {
+    cut_off: Talos,
+    direct: Talos,
+    proxy: Proxy,
+    grpc: Grpc,
+}
+
+impl Pair {
+    /// `parameters` are the DSN's; `set` is what the process behind the proxy is told.
+    async fn start(parameters: &str, set: &[(&str, &str)]) -> Pair {
+        let dsn = database::server().unwrap_or(Server::Postgres).new_database();
+        let (proxy, proxied) = database::behind_proxy(&dsn).await;
+        let setup = Setup::new().set("TALOS_CONSISTENCY_LEASE", "1s").set("TALOS_CONSISTENCY_POLL", "200ms");
+        let direct = setup.clone().set("TALOS_DB_DSN", &dsn).start().await;
+        let proxied = match (parameters.is_empty(), proxied.contains('?')) {
+            (true, _) => proxied,
+            (false, true) => format!("{proxied}&{parameters}"),
+            (false, false) => format!("{proxied}?{parameters}"),
+        };
+        let setup = set.iter().fold(setup, |setup, (name, value)| setup.set(name, value));
+        let cut_off = setup.set("TALOS_DB_DSN", &proxied).start().await;
+        let grpc = cut_off.grpc().await;
+        Pair { cut_off, direct, proxy, grpc }
+    }
+
+    /// A key that the process behind the proxy has seen.
+    async fn known_key(&self) -> Key {
+        let key = self.direct.issue(json!({})).await;
+        self.is(&key, 200).await;
+        key
+    }
+
+    async fn is(&self, key: &Key, status: i32) {
+        let verdict = self.grpc.check(&Ask::bearer(&key.secret).build()).await;
+        assert!(verdict.is(status), "not {status}: {verdict:?}");
+    }
+
+    async fn passes(&self, key: &Key) -> bool {
+        self.grpc.check(&Ask::bearer(&key.secret).build()).await.passes()
+    }
+
+    /// Waits until a key that was never asked for is found in the database.
+    async fn is_back(&self) {
+        let key = self.direct.issue(json!({})).await;
+        until("the database is asked again", async || self.passes(&key).await.then_some(())).await;
+    }
+}

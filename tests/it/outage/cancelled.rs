@@ -1,0 +1,50 @@
+//! Callers who lose patience: Envoy resets the stream of a Check that takes too long.
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use super::Pair;
+use crate::ask::Ask;
+use crate::proxy::Fault;
+use crate::random::Random;
+use crate::support::{Must, until};
+
+const CHECKS: usize = 10_000;
+const AT_ONCE: usize = 100;
+/// What makes sure that lookups are under way when their Checks are cancelled.
+const DELAY: Duration = Duration::from_millis(20);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn checks_cancelled_in_mid_lookup_leak_no_connection() {
+    let mut random = Random::announced("cancelled Checks");
+    let pair = Pair::start("max_conns=2", &[("TALOS_CONSISTENCY_LEASE", "6s")]).await;
+    let known = pair.known_key().await;
+    pair.proxy.set(Fault::Delay(DELAY));
+    let mut checks = JoinSet::new();
+    let mut cancelled = 0;
+    for n in 0..CHECKS {
+        while checks.len() >= AT_ONCE {
+            cancelled += usize::from(checks.join_next().await.must("a Check").must("a Check"));
+        }
+        let (grpc, patience) = (pair.grpc.clone(), Duration::from_micros(random.below(20_000) as u64));
+        checks.spawn(async move {
+            let request = Ask::api_key(&format!("legacy-{n}")).build();
+            // Dropping the call resets its stream.
+            tokio::time::timeout(patience, grpc.check(&request)).await.is_err()
+        });
+    }
+    while let Some(check) = checks.join_next().await {
+        cancelled += usize::from(check.must("a Check"));
+    }
+    assert!(cancelled > CHECKS * 9 / 10, "only {cancelled} were cancelled");
+    pair.proxy.set(Fault::Pass);
+    pair.is_back().await;
+    pair.is(&known, 200).await;
+    until("all connections are free again", async || {
+        let open = pair.cut_off.metric("talos_database_connections").await;
+        let idle = pair.cut_off.metric("talos_database_connections_idle").await;
+        (open == idle).then_some(())
+    })
+    .await;
+}

@@ -1,0 +1,46 @@
+//! A process that the machine stopped for a while: it must not go on where it was.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use super::{LEASE, Pair};
+use crate::ask::Ask;
+use crate::support::{Must, until};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_revoked_while_it_stood_still_is_not_allowed_when_it_goes_on() {
+    let pair = Pair::start("", &[]).await;
+    for _ in 0..3 {
+        let (revoked, good) = (pair.known_key().await, pair.known_key().await);
+        let unknown = pair.direct.issue(json!({})).await;
+        pair.cut_off.process.signal(Signal::STOP);
+        pair.direct.revoke(&revoked).await;
+        pair.direct.revoke(&unknown).await;
+        let acknowledged = Instant::now();
+        tokio::time::sleep(LEASE + Duration::from_millis(100)).await;
+        assert!(acknowledged.elapsed() > LEASE);
+        // They are asked while it stands still, and answered when it goes on.
+        let mut checks = JoinSet::new();
+        for n in 0..60 {
+            let grpc = pair.grpc.clone();
+            let key = if n % 2 == 0 { revoked.clone() } else { unknown.clone() };
+            checks.spawn(async move { grpc.check(&Ask::bearer(&key.secret).build()).await });
+        }
+        tokio::task::yield_now().await;
+        pair.cut_off.process.signal(Signal::CONT);
+        while let Some(verdict) = checks.join_next().await {
+            let verdict = verdict.must("a Check");
+            assert!(verdict.is(401) || verdict.is(503), "{verdict:?}");
+        }
+        until("it refuses the key", async || {
+            let verdict = pair.grpc.check(&Ask::bearer(&revoked.secret).build()).await;
+            assert!(!verdict.passes(), "{verdict:?}");
+            verdict.is(401).then_some(())
+        })
+        .await;
+        until("it allows the other", async || pair.passes(&good).await.then_some(())).await;
+    }
+}

@@ -1,0 +1,86 @@
+//! The database can't be reached, for less than the grace.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::{LEASE, Pair};
+use crate::ask::Ask;
+use crate::proxy::Fault;
+use crate::support::until;
+use crate::talos::{SELF_REVOKE, VERIFY};
+
+/// Known keys are right at every moment, unknown ones are 503 well before anybody loses patience.
+async fn is_survived(faults: &[Fault]) {
+    let pair = Pair::start("", &[]).await;
+    let (known, revoked) = (pair.known_key().await, pair.known_key().await);
+    pair.direct.revoke(&revoked).await;
+    until("it knows of the revocation", async || (!pair.passes(&revoked).await).then_some(())).await;
+    let unknown = pair.direct.issue(json!({})).await;
+    for fault in faults {
+        pair.proxy.set(*fault);
+        let began = Instant::now();
+        let mut asked = 0_u64;
+        // From before the lease runs out until long after.
+        while began.elapsed() < LEASE * 4 {
+            pair.is(&known, 200).await;
+            pair.is(&revoked, 401).await;
+            if asked.is_multiple_of(20) {
+                let asked_at = Instant::now();
+                pair.is(&unknown, 503).await;
+                let imported = format!("legacy-{fault:?}-{asked}");
+                let verdict = pair.grpc.check(&Ask::api_key(&imported).build()).await;
+                assert!(verdict.is(503), "never remembered as bad: {verdict:?}");
+                assert!(asked_at.elapsed() < Duration::from_secs(2), "{fault:?}: {:?}", asked_at.elapsed());
+            }
+            asked += 1;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // Changes are refused as an outage of ours, too.
+        let body = json!({ "credential": unknown.secret });
+        assert!(matches!(pair.cut_off.public.post(SELF_REVOKE, &body).await.status, 503 | 504), "{fault:?}");
+        assert!(matches!(pair.cut_off.admin.post(VERIFY, &body).await.status, 503 | 504), "{fault:?}");
+        pair.proxy.set(Fault::Pass);
+        pair.is_back().await;
+    }
+    pair.is(&known, 200).await;
+    until("the key is known", async || pair.passes(&unknown).await.then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_there() {
+    is_survived(&[Fault::Reset, Fault::Refuse]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_answers() {
+    is_survived(&[Fault::BlackHole]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_hangs_up() {
+    is_survived(&[Fault::HalfClose]).await;
+}
+
+/// The one case in which the bound is wider: it was committed, but nobody could be told.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_revoked_just_before_ends_with_the_grace() {
+    for (grace, bound) in [("2s", LEASE * 3), ("0s", LEASE)] {
+        let pair = Pair::start("", &[("TALOS_CONSISTENCY_GRACE", grace)]).await;
+        let key = pair.known_key().await;
+        pair.proxy.set(Fault::BlackHole);
+        pair.direct.revoke(&key).await;
+        let revoked = Instant::now();
+        until("the bound has passed", async || {
+            let asked = Instant::now();
+            let passes = pair.passes(&key).await;
+            assert!(!passes || asked < revoked + bound, "allowed {:?} after the revocation", asked - revoked);
+            (asked > revoked + bound).then_some(())
+        })
+        .await;
+        pair.is(&key, 503).await;
+        pair.proxy.set(Fault::Pass);
+        pair.is_back().await;
+        pair.is(&key, 401).await;
+    }
+}
