@@ -29,7 +29,6 @@ mod edge;
 mod garbage;
 mod life;
 mod oracle;
-mod outage;
 mod planes;
 mod readme;
 mod shared;
