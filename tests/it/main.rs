@@ -29,6 +29,7 @@ mod edge;
 mod garbage;
 mod life;
 mod oracle;
+mod outage;
 mod planes;
 mod readme;
 mod shared;
