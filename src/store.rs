@@ -12,16 +12,15 @@ mod last_used;
 mod list;
 mod migrate;
 mod mutations;
+mod pool;
 mod row;
 mod transaction;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::Arc;
 
 use futures_util::FutureExt;
-use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
-use sqlx::{AnyPool, Executor};
+use sqlx::any::AnyConnectOptions;
 
 pub use adopt::Adopted;
 pub use changes::{Changed, Rewrite, Successor};
@@ -34,9 +33,7 @@ pub use mutations::{Logged, Mutation, TRIM_BATCH};
 use crate::rng::Rng;
 use dialect::Dialect;
 use dsn::Dsn;
-
-/// How long a connection may be waited for.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+use pool::Pool;
 
 /// Why the database gave no answer. Never holds a DSN.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +82,9 @@ pub enum StoreError {
     /// The database refused, failed or can't be reached.
     #[error("the database: {0}")]
     Sql(#[from] sqlx::Error),
+    /// It says nothing; whether what was asked for was done is unknown.
+    #[error("the database gives no answer in time")]
+    TimedOut,
     /// The task of a query ended before it could answer.
     #[error("the database query was interrupted")]
     Interrupted,
@@ -98,10 +98,12 @@ struct Inner {
     dialect: Dialect,
     /// Whether prepared statements stay on their connections.
     prepares: bool,
-    readers: AnyPool,
+    readers: Pool,
     /// The same connections, but for SQLite, which has one writer at a time: waiting for this pool's one connection is
     /// fair, its busy handler isn't.
-    writers: AnyPool,
+    writers: Pool,
+    /// One connection of its own for the polls: whoever makes all others busy doesn't keep us from hearing of changes.
+    pollers: Pool,
     rng: Rng,
     key_reads: AtomicU64,
 }
@@ -143,19 +145,21 @@ impl Store {
         let (writers, readers) = match dsn.dialect {
             Dialect::Sqlite => {
                 // The writer first: it makes the file.
-                let writers = pool(&dsn, &options, 1).await?;
-                (writers, pool(&dsn, &options, dsn.max_connections).await?)
+                let writers = Pool::open(&dsn, &options, 1).await?;
+                (writers, Pool::open(&dsn, &options, dsn.max_connections).await?)
             }
             Dialect::Postgres | Dialect::Cockroach | Dialect::MySql => {
-                let pool = pool(&dsn, &options, dsn.max_connections).await?;
+                let pool = Pool::open(&dsn, &options, dsn.max_connections).await?;
                 (pool.clone(), pool)
             }
         };
+        let pollers = Pool::open(&dsn, &options, 1).await?;
         Ok(Self(Arc::new(Inner {
             dialect: dsn.dialect,
             prepares: dsn.prepares,
             writers,
             readers,
+            pollers,
             rng,
             key_reads: AtomicU64::new(0),
         })))
@@ -193,6 +197,7 @@ impl Store {
     pub async fn close(&self) {
         self.0.readers.close().await;
         self.0.writers.close().await;
+        self.0.pollers.close().await;
     }
 
     async fn run<T, F, Fut>(&self, query: F) -> Result<T, StoreError>
@@ -218,7 +223,8 @@ pub struct Connections {
 }
 
 impl Connections {
-    fn of(pool: &AnyPool) -> Self {
+    fn of(pool: &Pool) -> Self {
+        let pool = pool.raw();
         Self {
             open: pool.size(),
             idle: u32::try_from(pool.num_idle()).unwrap_or(u32::MAX),
@@ -229,35 +235,4 @@ impl Connections {
     const fn and(self, other: Self) -> Self {
         Self { open: self.open + other.open, idle: self.idle + other.idle, max: self.max + other.max }
     }
-}
-
-async fn pool(dsn: &Dsn, options: &AnyConnectOptions, connections: u32) -> Result<AnyPool, sqlx::Error> {
-    let (dialect, max_idle) = (dsn.dialect, dsn.max_idle);
-    // Known once the pool is made, which must know this before.
-    let made: Arc<OnceLock<AnyPool>> = Arc::default();
-    let pool = {
-        let made = Arc::clone(&made);
-        AnyPoolOptions::new()
-            .max_connections(connections)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .max_lifetime(dsn.max_lifetime)
-            .idle_timeout(dsn.idle_time)
-            .after_connect(move |connection, _| {
-                Box::pin(async move {
-                    match dialect.session() {
-                        Some(settings) => connection.execute(settings).await.map(drop),
-                        None => Ok(()),
-                    }
-                })
-            })
-            .after_release(move |_, _| {
-                let idle = made.get().map_or(0, AnyPool::num_idle);
-                let keep = max_idle.is_none_or(|most| idle < usize::try_from(most).unwrap_or(usize::MAX));
-                Box::pin(async move { Ok(keep) })
-            })
-            .connect_with(options.clone())
-            .await?
-    };
-    let _ = made.set(pool.clone());
-    Ok(pool)
 }

@@ -39,6 +39,7 @@ pub async fn poll(
     let mut serving = false;
     let mut failing = false;
     loop {
+        let began = tokio::time::Instant::now();
         let result = service.freshness.poll(&service.store).await;
         match (&result, failing) {
             (Err(error), false) => tracing::error!(%error, "changes can't be polled: the lease will run out"),
@@ -51,7 +52,8 @@ pub async fn poll(
             serving = true;
         }
         tokio::select! {
-            () = tokio::time::sleep(interval) => {}
+            // From beginning to beginning: the lease counts from there, too.
+            () = tokio::time::sleep_until(began + interval) => {}
             () = changed.notified() => {}
         }
     }

@@ -26,6 +26,10 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 /// Most streams of one HTTP/2 connection at once: Envoy sends all Checks of a worker over one.
 const MAX_STREAMS: u32 = 1_024;
+/// Most Checks that Envoy has given up before we read them. More, and the connection is closed, with all that is in
+/// flight on it: after a moment in which the machine gave us no time, that would make it worse. Browsers and other
+/// strangers reach the other planes only.
+const MAX_CANCELLED: usize = 10_240;
 /// Largest head of a request, in bytes.
 const MAX_HEADERS: u32 = 64 * 1024;
 /// How long to wait after accepting failed, as it does when descriptors are used up.
@@ -108,6 +112,9 @@ fn builder(protocol: Protocol) -> Builder<TokioExecutor> {
         .max_header_list_size(MAX_HEADERS);
     match protocol {
         Protocol::Http => builder,
-        Protocol::Http2 => builder.http2_only(),
+        Protocol::Http2 => {
+            builder.http2().max_pending_accept_reset_streams(MAX_CANCELLED);
+            builder.http2_only()
+        }
     }
 }

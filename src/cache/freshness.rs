@@ -148,6 +148,9 @@ impl Tail {
     }
 }
 
+/// How long the one poll may take for which requests wait when the lease has lapsed: well within their budget.
+const QUICK: Duration = Duration::from_millis(100);
+
 const NOT_TRIED: u8 = 0;
 const POLL_FAILED: u8 = 1;
 
@@ -278,23 +281,37 @@ impl Freshness {
     /// Reads what changed since the last poll, then extends the lease to count from the moment before the reading.
     ///
     /// # Errors
-    /// When the database fails; the lease then runs out by itself.
+    /// When the database fails or is silent; the lease then runs out by itself.
     pub async fn poll(&self, store: &Store) -> Result<(), StoreError> {
         let mut seen = self.seen.lock().await;
-        self.poll_from(store, &mut seen).await
+        self.poll_from(store, &mut seen, self.patience()).await
     }
 
-    /// As [`Freshness::poll`], but only if nothing can be answered now: of all who find the lease lapsed one polls,
-    /// and the others have waited for that.
+    /// As [`Freshness::poll`], but only if the lease has lapsed and nobody has tried since: of all who find it so one
+    /// polls, not for long, and the others have waited for that.
     ///
     /// # Errors
-    /// When the database fails.
+    /// When the database fails or is silent.
     pub async fn renew(&self, store: &Store) -> Result<(), StoreError> {
         let mut seen = self.seen.lock().await;
-        match self.mode() {
-            Mode::Closed => self.poll_from(store, &mut seen).await,
-            Mode::Fresh | Mode::Static => Ok(()),
+        match self.is_lapsed() && self.lapse.load(Ordering::Acquire) == NOT_TRIED {
+            true => self.poll_from(store, &mut seen, QUICK).await,
+            false => Ok(()),
         }
+    }
+
+    /// How long a poll may take that begins now. Requests must not wait for one that began before the lease lapsed, and
+    /// not for long for the first one after that; from then on only one whose answer would be too old is of no use.
+    fn patience(&self) -> Duration {
+        match self.age() {
+            Some(age) if age <= self.lease => (self.lease - age).max(QUICK),
+            Some(_) if self.lapse.load(Ordering::Acquire) == NOT_TRIED => QUICK,
+            Some(_) | None => self.lease,
+        }
+    }
+
+    fn is_lapsed(&self) -> bool {
+        self.age().is_none_or(|age| age > self.lease)
     }
 
     /// Whether every change up to number `n` is known here, after one poll if it takes one: of all who wait, those who
@@ -309,16 +326,21 @@ impl Freshness {
         let begun_before = self.polls_begun.load(Ordering::Acquire);
         let mut seen = self.seen.lock().await;
         if self.polled() < n && self.polls_ended.load(Ordering::Acquire) <= begun_before {
-            self.poll_from(store, &mut seen).await?;
+            self.poll_from(store, &mut seen, self.patience()).await?;
         }
         Ok(self.polled() >= n)
     }
 
-    async fn poll_from(&self, store: &Store, seen: &mut Option<Logged>) -> Result<(), StoreError> {
+    async fn poll_from(
+        &self,
+        store: &Store,
+        seen: &mut Option<Logged>,
+        patience: Duration,
+    ) -> Result<(), StoreError> {
         let poll = self.polls_begun.fetch_add(1, Ordering::AcqRel) + 1;
         let (boot, wall) = (self.clock.boot(), self.clock.now());
-        let lapsed = self.age().is_none_or(|age| age > self.lease);
-        let result = self.catch_up(store, seen).await;
+        let lapsed = self.is_lapsed();
+        let result = self.catch_up(store, seen, patience).await;
         match &result {
             Ok(()) => self.extend(boot, wall),
             Err(_) if lapsed => self.lapse.store(POLL_FAILED, Ordering::Release),
@@ -328,13 +350,18 @@ impl Freshness {
         result
     }
 
-    async fn catch_up(&self, store: &Store, seen: &mut Option<Logged>) -> Result<(), StoreError> {
+    async fn catch_up(
+        &self,
+        store: &Store,
+        seen: &mut Option<Logged>,
+        patience: Duration,
+    ) -> Result<(), StoreError> {
         loop {
             let Some(last) = seen.as_ref() else {
-                *seen = Some(self.begin_history(store).await?);
+                *seen = Some(self.begin_history(store, patience).await?);
                 return Ok(());
             };
-            let tail = store.mutations_from(last.n).await?;
+            let tail = store.mutations_from(last.n, patience).await?;
             let continues =
                 tail.first() == Some(last) && tail.windows(2).all(|pair| pair[1].n == pair[0].n + 1);
             if !continues {
@@ -361,7 +388,7 @@ impl Freshness {
 
     /// Takes the log as it is now for the beginning. What was read before is dropped, the numbers with it, as another
     /// history counts anew; so is what was read meanwhile, which may have missed a change that isn't read again.
-    async fn begin_history(&self, store: &Store) -> Result<Logged, StoreError> {
+    async fn begin_history(&self, store: &Store, patience: Duration) -> Result<Logged, StoreError> {
         self.lineage.fetch_add(1, Ordering::AcqRel);
         self.polled.store(0, Ordering::Release);
         self.tail().0.clear();
@@ -369,7 +396,7 @@ impl Freshness {
             slot.store(0, Ordering::Release);
         }
         // Older entries as well: what others put into the shared cache lately is as good as it was.
-        let log = store.newest_mutations(self.clock.now().minus(self.look_back)).await?;
+        let log = store.newest_mutations(self.clock.now().minus(self.look_back), patience).await?;
         let gap = log.windows(2).rposition(|pair| pair[1].n != pair[0].n + 1);
         let log = &log[gap.map_or(0, |gap| gap + 1)..];
         let newest = log.last().ok_or(StoreError::Corrupt("mutation_log"))?.clone();

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use sqlx::{Any, Transaction};
+use sqlx::AnyConnection;
 
 use super::keys::{insert_row, is_full};
 use super::mutations::log_mutation;
@@ -143,7 +143,7 @@ async fn delete_key(
                     .query("DELETE FROM api_keys WHERE network_id = $1 AND key_id = $2")
                     .bind(network.to_string())
                     .bind(id.to_string())
-                    .execute(&mut **transaction)
+                    .execute(&mut *transaction)
                     .await?;
                 Ok(match deleted.rows_affected() {
                     0 => End::Rollback(None),
@@ -157,7 +157,7 @@ async fn delete_key(
 
 pub(super) async fn read_row(
     inner: &Inner,
-    transaction: &mut Transaction<'static, Any>,
+    transaction: &mut AnyConnection,
     network: NetworkId,
     id: KeyId,
 ) -> Result<Option<Key>, StoreError> {
@@ -166,14 +166,14 @@ pub(super) async fn read_row(
         .query(find)
         .bind(network.to_string())
         .bind(id.to_string())
-        .fetch_optional(&mut **transaction)
+        .fetch_optional(&mut *transaction)
         .await?;
     row.map(|row| read_key(&row)).transpose()
 }
 
 async fn update_row(
     inner: &Inner,
-    transaction: &mut Transaction<'static, Any>,
+    transaction: &mut AnyConnection,
     key: &Key,
 ) -> Result<(), StoreError> {
     // What never changes isn't among them, and the last use is none of a change's business.
@@ -183,7 +183,7 @@ async fn update_row(
     bind_changes(inner.query(update), key)
         .bind(key.network.to_string())
         .bind(key.id.to_string())
-        .execute(&mut **transaction)
+        .execute(&mut *transaction)
         .await?;
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use futures_util::FutureExt;
-use sqlx::{Any, Row, Transaction};
+use sqlx::{AnyConnection, Row};
 
 use super::mutations::{log_mutation, read_tag};
 use super::row::{COLUMNS, bind_key, read_key};
@@ -107,7 +107,7 @@ async fn insert_keys(
 
 async fn insert_key(
     inner: &Inner,
-    transaction: &mut Transaction<'static, Any>,
+    transaction: &mut AnyConnection,
     NewKey { mut key, request }: NewKey,
     quota: Option<u64>,
 ) -> Result<Inserted, StoreError> {
@@ -134,7 +134,7 @@ async fn insert_key(
 /// Writes the row of a new key.
 pub(super) async fn insert_row(
     inner: &Inner,
-    transaction: &mut Transaction<'static, Any>,
+    transaction: &mut AnyConnection,
     key: &Key,
     request: Option<Request>,
 ) -> Result<(), StoreError> {
@@ -143,14 +143,14 @@ pub(super) async fn insert_row(
          $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)"
     );
     let (id, fingerprint) = request.map(|request| (request.id, request.fingerprint)).unzip();
-    bind_key(inner.query(insert), key).bind(id).bind(fingerprint).execute(&mut **transaction).await?;
+    bind_key(inner.query(insert), key).bind(id).bind(fingerprint).execute(&mut *transaction).await?;
     Ok(())
 }
 
 /// The answer to a request that was answered before.
 async fn find_request(
     inner: &Inner,
-    transaction: &mut Transaction<'static, Any>,
+    transaction: &mut AnyConnection,
     network: NetworkId,
     request: &Request,
 ) -> Result<Option<Inserted>, StoreError> {
@@ -161,7 +161,7 @@ async fn find_request(
         .query(earlier)
         .bind(network.to_string())
         .bind(request.id.clone())
-        .fetch_optional(&mut **transaction)
+        .fetch_optional(&mut *transaction)
         .await?;
     let Some(row) = row else {
         return Ok(None);
@@ -175,7 +175,7 @@ async fn find_request(
 
 async fn exists(
     inner: &Inner,
-    transaction: &mut Transaction<'static, Any>,
+    transaction: &mut AnyConnection,
     network: NetworkId,
     id: KeyId,
 ) -> Result<bool, StoreError> {
@@ -183,7 +183,7 @@ async fn exists(
         .query("SELECT 1 FROM api_keys WHERE network_id = $1 AND key_id = $2")
         .bind(network.to_string())
         .bind(id.to_string())
-        .fetch_optional(&mut **transaction)
+        .fetch_optional(&mut *transaction)
         .await?;
     Ok(row.is_some())
 }
@@ -191,7 +191,7 @@ async fn exists(
 /// Whether a network has `quota` keys that are neither revoked nor superseded.
 pub(super) async fn is_full(
     inner: &Inner,
-    transaction: &mut Transaction<'static, Any>,
+    transaction: &mut AnyConnection,
     network: NetworkId,
     quota: Option<u64>,
     now: Timestamp,
@@ -208,7 +208,7 @@ pub(super) async fn is_full(
         .bind(network.to_string())
         .bind(now.as_micros())
         .bind(quota)
-        .fetch_one(&mut **transaction)
+        .fetch_one(&mut *transaction)
         .await?;
     Ok(row.try_get::<i64, _>(0)? >= quota)
 }

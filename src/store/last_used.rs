@@ -32,7 +32,7 @@ impl Store {
                                 .bind(network.to_string())
                                 .bind(id.to_string())
                                 .bind(at.minus(PRECISION).as_micros())
-                                .execute(&mut **transaction)
+                                .execute(&mut *transaction)
                                 .await?;
                         }
                         Ok(End::Commit(()))

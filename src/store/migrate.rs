@@ -65,7 +65,7 @@ impl Store {
     /// When the database can't be reached, its schema is newer, or a migration fails (which then has no effect).
     pub async fn migrate_up(dsn: &str) -> Result<i64, StoreError> {
         let store = Self::connect(dsn, Rng::system()).await?;
-        store.0.dialect.migrator().run(&store.0.writers).await?;
+        store.0.dialect.migrator().run(store.0.writers.raw()).await?;
         let version = store.version().await?;
         store.close().await;
         Ok(version)
@@ -92,7 +92,7 @@ impl Store {
             return Err(StoreError::WouldLoseKeys { keys });
         }
         let target = applied.last().map_or(0, |step| step.version);
-        store.0.dialect.migrator().undo(&store.0.writers, target).await?;
+        store.0.dialect.migrator().undo(store.0.writers.raw(), target).await?;
         let undone = undo.into_iter().rev().map(|step| Undone {
             version: step.version,
             name: step.name,
@@ -123,8 +123,8 @@ impl Store {
         if version != 0 && !steps_up(store.0.dialect).any(|step| step.version == version) {
             return Err(StoreError::NoSuchVersion { version, known: store.known() });
         }
-        store.0.writers.acquire().await?.ensure_migrations_table(RECORD).await?;
-        let mut transaction = store.0.writers.begin_with(store.0.dialect.begin()).await?;
+        store.0.writers.raw().acquire().await?.ensure_migrations_table(RECORD).await?;
+        let mut transaction = store.0.writers.raw().begin_with(store.0.dialect.begin()).await?;
         store.0.query("DELETE FROM _sqlx_migrations").execute(&mut *transaction).await?;
         for step in steps_up(store.0.dialect).filter(|step| step.version <= version) {
             let connection: &mut AnyConnection = &mut transaction;
@@ -140,7 +140,7 @@ impl Store {
         if self.0.dialect != Dialect::Sqlite || self.table_count().await? > 0 {
             return Ok(());
         }
-        match self.0.dialect.migrator().run(&self.0.writers).await {
+        match self.0.dialect.migrator().run(self.0.writers.raw()).await {
             Ok(()) => Ok(()),
             // Another process found the same new file and was quicker.
             Err(_) if self.version().await.is_ok_and(|version| version == self.known()) => Ok(()),

@@ -1,7 +1,9 @@
 //! The log of changes, by which every instance learns that what it knows is old (see `cache::freshness`).
 
+use std::time::Duration;
+
 use futures_util::FutureExt;
-use sqlx::{Any, Row, Transaction};
+use sqlx::{AnyConnection, Row};
 
 use super::transaction::End;
 use super::{Inner, Store, StoreError};
@@ -36,16 +38,20 @@ pub struct Logged {
 }
 
 impl Store {
-    /// The log's newest entries: those from `since` on, by the clocks of those who wrote them, and at least the last
+    /// The log's newest entries, within `patience`: those from `since` on, by the clocks of those who wrote them, and at least the last
     /// one; in order, 10,000 at most.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn newest_mutations(&self, since: Timestamp) -> Result<Vec<Logged>, StoreError> {
+    pub async fn newest_mutations(
+        &self,
+        since: Timestamp,
+        patience: Duration,
+    ) -> Result<Vec<Logged>, StoreError> {
         let newest = "SELECT n, tag, network_id, key_id, at FROM mutation_log ORDER BY n DESC LIMIT $1";
         self.run(async move |inner| {
             let newest = inner.query(newest).bind(BATCH);
-            let rows = inner.read(|connection| newest.fetch_all(connection).boxed()).await?;
+            let rows = inner.poll(patience, |connection| newest.fetch_all(connection).boxed()).await?;
             let mut log = vec![];
             for row in &rows {
                 if !log.is_empty() && row.try_get::<i64, _>("at")? < since.as_micros() {
@@ -59,16 +65,16 @@ impl Store {
         .await
     }
 
-    /// The entries from number `from` on, that one included, in order; 10,000 at most.
+    /// The entries from number `from` on, that one included, in order, within `patience`; 10,000 at most.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn mutations_from(&self, from: u64) -> Result<Vec<Logged>, StoreError> {
+    pub async fn mutations_from(&self, from: u64, patience: Duration) -> Result<Vec<Logged>, StoreError> {
         let tail = "SELECT n, tag, network_id, key_id FROM mutation_log WHERE n >= $1 ORDER BY n LIMIT $2";
         self.run(async move |inner| {
             let from = i64::try_from(from).unwrap_or(i64::MAX);
             let tail = inner.query(tail).bind(from).bind(BATCH);
-            let rows = inner.read(|connection| tail.fetch_all(connection).boxed()).await?;
+            let rows = inner.poll(patience, |connection| tail.fetch_all(connection).boxed()).await?;
             rows.iter().map(read).collect()
         })
         .await
@@ -109,7 +115,7 @@ impl Store {
             inner
                 .write(*kept, |inner, transaction, kept| {
                     let delete = inner.query("DELETE FROM mutation_log WHERE n < $1").bind(*kept);
-                    async move { Ok(End::Commit(delete.execute(&mut **transaction).await?.rows_affected())) }
+                    async move { Ok(End::Commit(delete.execute(&mut *transaction).await?.rows_affected())) }
                         .boxed()
                 })
                 .await
@@ -138,14 +144,14 @@ pub(super) fn read_tag(digits: &str) -> Result<u128, StoreError> {
 /// lock until the commit: no later number can be seen before this one.
 pub(super) async fn log_mutation(
     inner: &Inner,
-    transaction: &mut Transaction<'static, Any>,
+    transaction: &mut AnyConnection,
     network: NetworkId,
     key_id: KeyId,
     at: Timestamp,
 ) -> Result<Mutation, StoreError> {
-    inner.query("UPDATE mutation_counter SET n = n + 1 WHERE id = 1").execute(&mut **transaction).await?;
+    inner.query("UPDATE mutation_counter SET n = n + 1 WHERE id = 1").execute(&mut *transaction).await?;
     let row =
-        inner.query("SELECT n FROM mutation_counter WHERE id = 1").fetch_one(&mut **transaction).await?;
+        inner.query("SELECT n FROM mutation_counter WHERE id = 1").fetch_one(&mut *transaction).await?;
     let n: i64 = row.try_get(0)?;
     let tag = u128::from_be_bytes(inner.rng.bytes());
     inner
@@ -155,7 +161,7 @@ pub(super) async fn log_mutation(
         .bind(network.to_string())
         .bind(key_id.to_string())
         .bind(at.as_micros())
-        .execute(&mut **transaction)
+        .execute(&mut *transaction)
         .await?;
     let n = u64::try_from(n).map_err(|_| StoreError::Corrupt("n"))?;
     Ok(Mutation { n, network, key_id })
@@ -194,7 +200,7 @@ mod tests {
     }
 
     async fn numbers(store: &Store) -> Vec<u64> {
-        store.mutations_from(0).await.unwrap().iter().map(|entry| entry.n).collect()
+        store.mutations_from(0, Duration::from_secs(5)).await.unwrap().iter().map(|entry| entry.n).collect()
     }
 
     #[tokio::test]

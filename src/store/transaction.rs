@@ -4,11 +4,17 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use sqlx::any::AnyArguments;
-use sqlx::pool::PoolConnection;
 use sqlx::query::Query;
-use sqlx::{Any, AnyConnection, AssertSqlSafe, Connection, Executor, Transaction};
+use sqlx::{Any, AnyConnection, AssertSqlSafe, Connection, Executor};
+use tokio::time::timeout_at;
 
+use super::pool::{Lent, Pool};
 use super::{Inner, StoreError};
+
+/// How long what is read may take, the wait for a connection included.
+const READ_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a transaction may take. Longer, as it may have to wait for others.
+const WRITE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often a transaction is tried that the database asks to repeat.
 const ATTEMPTS: u32 = 8;
@@ -37,7 +43,7 @@ impl Inner {
     /// need to know.
     pub(super) async fn write<C, T, F>(&self, context: C, work: F) -> Result<T, StoreError>
     where
-        F: for<'t> Fn(&'t Self, &'t mut Transaction<'static, Any>, &'t C) -> Work<'t, End<T>>,
+        F: for<'t> Fn(&'t Self, &'t mut AnyConnection, &'t C) -> Work<'t, End<T>>,
     {
         let mut pause = FIRST_PAUSE;
         for _ in 1..ATTEMPTS {
@@ -56,19 +62,25 @@ impl Inner {
 
     async fn try_write<C, T, F>(&self, context: &C, work: &F) -> Result<T, StoreError>
     where
-        F: for<'t> Fn(&'t Self, &'t mut Transaction<'static, Any>, &'t C) -> Work<'t, End<T>>,
+        F: for<'t> Fn(&'t Self, &'t mut AnyConnection, &'t C) -> Work<'t, End<T>>,
     {
-        let mut transaction = self.writers.begin_with(self.dialect.begin()).await?;
-        match work(self, &mut transaction, context).await? {
-            End::Commit(result) => {
-                transaction.commit().await?;
-                Ok(result)
+        let mut lent = self.writers.lend(WRITE_PATIENCE).await?;
+        let Lent { connection, until, .. } = &mut lent;
+        let done = timeout_at(*until, async {
+            let mut transaction = connection.begin_with(self.dialect.begin()).await?;
+            match work(self, &mut transaction, context).await? {
+                End::Commit(result) => {
+                    transaction.commit().await?;
+                    Ok(result)
+                }
+                End::Rollback(result) => {
+                    transaction.rollback().await?;
+                    Ok(result)
+                }
             }
-            End::Rollback(result) => {
-                transaction.rollback().await?;
-                Ok(result)
-            }
-        }
+        })
+        .await;
+        self.writers.take_back(lent, done)
     }
 
     /// Runs statements that only read, on one connection.
@@ -76,22 +88,42 @@ impl Inner {
     where
         F: for<'c> FnOnce(&'c mut AnyConnection) -> BoxFuture<'c, Result<T, sqlx::Error>>,
     {
-        let mut connection: PoolConnection<Any> = self.readers.acquire().await?;
-        if self.prepares {
-            return Ok(work(&mut connection).await?);
-        }
-        // A pooler may give each statement another server; within a transaction it doesn't, not even between the
-        // two messages of one statement.
-        let mut transaction = connection.begin().await?;
-        let result = work(&mut transaction).await?;
-        transaction.commit().await?;
-        Ok(result)
+        self.read_by(&self.readers, READ_PATIENCE, work).await
+    }
+
+    /// As [`Inner::read`], within `patience`, on the connection that nobody else uses.
+    pub(super) async fn poll<T, F>(&self, patience: Duration, work: F) -> Result<T, StoreError>
+    where
+        F: for<'c> FnOnce(&'c mut AnyConnection) -> BoxFuture<'c, Result<T, sqlx::Error>>,
+    {
+        self.read_by(&self.pollers, patience, work).await
+    }
+
+    async fn read_by<T, F>(&self, pool: &Pool, patience: Duration, work: F) -> Result<T, StoreError>
+    where
+        F: for<'c> FnOnce(&'c mut AnyConnection) -> BoxFuture<'c, Result<T, sqlx::Error>>,
+    {
+        let mut lent = pool.lend(patience).await?;
+        let Lent { connection, until, .. } = &mut lent;
+        let done = timeout_at(*until, async {
+            if self.prepares {
+                return Ok(work(connection).await?);
+            }
+            // A pooler may give each statement another server; within a transaction it doesn't, not even between the
+            // two messages of one statement.
+            let mut transaction = connection.begin().await?;
+            let result = work(&mut transaction).await?;
+            transaction.commit().await?;
+            Ok(result)
+        })
+        .await;
+        pool.take_back(lent, done)
     }
 
     /// Locks the row that orders all changes, until the transaction ends: for those that decide by what they count.
     pub(super) async fn lock_order(
         &self,
-        transaction: &mut Transaction<'static, Any>,
+        transaction: &mut AnyConnection,
     ) -> Result<(), StoreError> {
         let lock = self.query("UPDATE mutation_counter SET n = n WHERE id = 1");
         transaction.execute(lock).await?;

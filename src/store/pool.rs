@@ -1,0 +1,166 @@
+//! Connections to the database: lent, taken back, and given up when they lead nowhere.
+//!
+//! A network that fails need not say so: a server's machine goes off, and a connection to it stays silent for a quarter
+//! of an hour. So every wait here has an end, and a connection that let one end in vain is closed; those that are as
+//! old as that one are not trusted either.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::pool::PoolConnection;
+use sqlx::{Any, AnyPool, Connection, Executor};
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::StoreError;
+use super::dsn::Dsn;
+
+/// How long a connection may be waited for.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+/// A connection that says nothing for so long leads nowhere.
+const SILENCE: Duration = Duration::from_secs(2);
+
+/// Connections that are used by one at a time.
+#[derive(Clone)]
+pub(super) struct Pool {
+    pool: AnyPool,
+    suspicion: Suspicion,
+}
+
+/// When a connection was last found to lead nowhere.
+#[derive(Clone, Default)]
+struct Suspicion(Arc<Mutex<Option<Instant>>>);
+
+/// A connection, and until when it may be used.
+pub(super) struct Lent {
+    pub connection: PoolConnection<Any>,
+    pub until: Instant,
+    since: Instant,
+}
+
+impl Pool {
+    /// Connects, once at first.
+    pub async fn open(dsn: &Dsn, options: &AnyConnectOptions, connections: u32) -> Result<Self, sqlx::Error> {
+        let (dialect, max_idle) = (dsn.dialect, dsn.max_idle);
+        let suspicion = Suspicion::default();
+        // Known once the pool is made, which must know this before.
+        let made: Arc<OnceLock<AnyPool>> = Arc::default();
+        let pool = {
+            let (made, suspicion) = (Arc::clone(&made), suspicion.clone());
+            AnyPoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(ACQUIRE_TIMEOUT)
+                .max_lifetime(dsn.max_lifetime)
+                .idle_timeout(dsn.idle_time)
+                .after_connect(move |connection, _| {
+                    Box::pin(async move {
+                        match dialect.session() {
+                            Some(settings) => connection.execute(settings).await.map(drop),
+                            None => Ok(()),
+                        }
+                    })
+                })
+                // The pool's own test has no end.
+                .test_before_acquire(false)
+                .before_acquire(move |connection, meta| {
+                    let suspicion = suspicion.clone();
+                    Box::pin(async move {
+                        if suspicion.is_against(meta.age, Instant::now()) {
+                            return Ok(false);
+                        }
+                        match timeout(SILENCE, connection.ping()).await {
+                            Ok(answer) => answer.map(|()| true),
+                            Err(_) => {
+                                suspicion.raise(Instant::now());
+                                Ok(false)
+                            }
+                        }
+                    })
+                })
+                .after_release(move |_, _| {
+                    let idle = made.get().map_or(0, AnyPool::num_idle);
+                    let keep = max_idle.is_none_or(|most| idle < usize::try_from(most).unwrap_or(usize::MAX));
+                    Box::pin(async move { Ok(keep) })
+                })
+                .connect_with(options.clone())
+                .await?
+        };
+        let _ = made.set(pool.clone());
+        Ok(Self { pool, suspicion })
+    }
+
+    /// The library's pool, for what it does by itself.
+    pub const fn raw(&self) -> &AnyPool {
+        &self.pool
+    }
+
+    /// Lends a connection, for as long as `patience` from now; to be given back by [`Pool::take_back`].
+    pub async fn lend(&self, patience: Duration) -> Result<Lent, StoreError> {
+        let until = Instant::now() + patience;
+        match timeout_at(until, self.pool.acquire()).await {
+            Ok(connection) => Ok(Lent { connection: connection?, until, since: Instant::now() }),
+            Err(_) => Err(StoreError::TimedOut),
+        }
+    }
+
+    /// Takes a connection back after what was done with it, which was cut off if it took too long.
+    pub fn take_back<T>(
+        &self,
+        Lent { connection, since, .. }: Lent,
+        done: Result<Result<T, StoreError>, Elapsed>,
+    ) -> Result<T, StoreError> {
+        match done {
+            Ok(result) => {
+                let mut connection = connection;
+                // As dropping it does, which asks the server whether it is still there, but not for ever.
+                let returned = connection.return_to_pool();
+                tokio::spawn(async move {
+                    let _ = timeout(SILENCE, returned).await;
+                });
+                result
+            }
+            Err(_) => {
+                // In the middle of something: nobody can use it any more.
+                drop(connection.detach());
+                if since.elapsed() >= SILENCE {
+                    self.suspicion.raise(Instant::now());
+                }
+                Err(StoreError::TimedOut)
+            }
+        }
+    }
+
+    /// Closes the connections, once their queries are through.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+impl Suspicion {
+    fn raise(&self, now: Instant) {
+        tracing::warn!("a connection to the database leads nowhere: those as old as it are made anew");
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+
+    /// Whether a connection of that age was made before there was a reason.
+    fn is_against(&self, age: Duration, now: Instant) -> bool {
+        let raised = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        raised.is_some_and(|raised| now - raised < age)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suspicion_is_against_what_is_older_than_it() {
+        let (suspicion, at) = (Suspicion::default(), Instant::now());
+        let secs = Duration::from_secs;
+        assert!(!suspicion.is_against(secs(1_000), at));
+        suspicion.raise(at);
+        assert!(suspicion.is_against(secs(11), at + secs(10)));
+        assert!(!suspicion.is_against(secs(9), at + secs(10)));
+    }
+}
