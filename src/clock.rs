@@ -45,6 +45,12 @@ impl Timestamp {
         Self(self.0.saturating_sub(micros(before)))
     }
 
+    /// From RFC 3339, in any time zone; what is finer than a microsecond is cut off.
+    pub fn from_rfc3339(text: &str) -> Option<Self> {
+        let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+        i64::try_from(time.unix_timestamp_nanos().div_euclid(1_000)).ok().map(Self)
+    }
+
     /// RFC 3339 in UTC, with as many digits of the fraction as the value needs.
     pub fn to_rfc3339(self) -> String {
         OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000)
@@ -148,6 +154,18 @@ mod tests {
     fn rfc3339_keeps_what_the_value_holds() {
         assert_eq!(Timestamp::from_secs(0).to_rfc3339(), "1970-01-01T00:00:00Z");
         assert_eq!(Timestamp::from_micros(1_776_404_737_120_000).to_rfc3339(), "2026-04-17T05:45:37.12Z");
+        for (text, micros) in [
+            ("2026-04-17T05:45:37.12Z", Some(1_776_404_737_120_000)),
+            ("2026-04-17T07:45:37.120000999+02:00", Some(1_776_404_737_120_000)),
+            ("1969-12-31T23:59:59.9999999Z", Some(-1)),
+            ("9999-12-31T23:59:59Z", Some(253_402_300_799_000_000)),
+            ("2026-04-17", None),
+            ("2026-04-17T05:45:37", None),
+            ("1776404737", None),
+            ("", None),
+        ] {
+            assert_eq!(Timestamp::from_rfc3339(text).map(Timestamp::as_micros), micros, "{text}");
+        }
     }
 
     #[test]

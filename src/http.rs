@@ -23,6 +23,8 @@ use self::admin::{change, verify};
 use self::openapi::operations;
 use self::routes::Routes;
 
+pub use wire::listed_key;
+
 use crate::error::{ApiError, Reason};
 use crate::readiness::Readiness;
 use crate::service::Service;

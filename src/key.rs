@@ -2,6 +2,7 @@
 
 mod address;
 pub mod deny;
+mod differences;
 mod fields;
 mod id;
 mod rate;

@@ -3,6 +3,7 @@
 //! Each call runs in a task of its own that is never cancelled, as a query dropped midway can poison its pooled
 //! connection; who waits may stop waiting.
 
+mod adopt;
 mod changes;
 mod dialect;
 mod dsn;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use sqlx::any::AnyConnectOptions;
 
+pub use adopt::Adopted;
 pub use changes::{Changed, Rewrite, Successor};
 pub use keys::{Inserted, Lookup, NewKey, Request};
 pub use last_used::PRECISION;
@@ -114,6 +116,16 @@ impl Store {
     pub async fn open(dsn: &str, rng: Rng) -> Result<Self, StoreError> {
         let store = Self::connect(dsn, rng).await?;
         store.migrate_if_new().await?;
+        store.check_schema().await?;
+        Ok(store)
+    }
+
+    /// Connects to a database that must be there already, with the current schema.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub async fn open_existing(dsn: &str) -> Result<Self, StoreError> {
+        let store = Self::connect_to_old(dsn).await?;
         store.check_schema().await?;
         Ok(store)
     }

@@ -58,7 +58,23 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "telemetry",
         ],
     ),
-    ("cli", &["app", "config", "credential", "duration", "rng", "secret", "settings", "store", "telemetry"]),
+    (
+        "cli",
+        &[
+            "app",
+            "clock",
+            "config",
+            "credential",
+            "duration",
+            "http",
+            "key",
+            "rng",
+            "secret",
+            "settings",
+            "store",
+            "telemetry",
+        ],
+    ),
 ];
 
 /// Crates that are somebody's own business.

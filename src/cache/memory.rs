@@ -158,8 +158,9 @@ pub struct Unknown {
     pub expires: Timestamp,
 }
 
-/// The tier in process. Its bounds are bytes for keys and a number for unknown ids, which have a space of their own:
+/// The tier in process; clones are the same one. Its bounds are bytes for keys and a number for unknown ids, which have a space of their own:
 /// garbage can't push good keys out.
+#[derive(Clone)]
 pub struct Memory {
     seed: [u8; 16],
     keys: Cache<Index, Arc<Entry>, BuildHasherDefault<First8>>,

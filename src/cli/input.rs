@@ -20,7 +20,7 @@ argument, which every user of the machine sees in the list of processes and the 
 /// Most bytes of one credential: more than the server takes.
 const MAX_CREDENTIAL: u64 = 64 * 1024;
 /// Most bytes of a batch: more than the server takes.
-const MAX_BATCH: u64 = 16 * 1024 * 1024;
+pub const MAX_BATCH: u64 = 16 * 1024 * 1024;
 
 /// The id of a key. It becomes part of a path (which proxies log), so nothing else gets there: no secret given by
 /// mistake, no slash. Not a parser of clap's, as that would repeat the text.
@@ -138,17 +138,17 @@ pub fn credential(argument: SecretString) -> Result<SecretString, Failure> {
     Ok(text.into())
 }
 
-/// The text of a file, or of stdin when its name is `-`.
+/// The text of a file of at most `limit` bytes, or of stdin when its name is `-`.
 ///
 /// # Errors
 /// When it can't be read, is too large or isn't UTF-8.
-pub fn file(path: &Path) -> Result<Zeroizing<String>, Failure> {
+pub fn file(path: &Path, limit: u64) -> Result<Zeroizing<String>, Failure> {
     if path.as_os_str() == "-" {
-        return read("stdin", std::io::stdin().lock(), MAX_BATCH);
+        return read("stdin", std::io::stdin().lock(), limit);
     }
     let name = path.display().to_string();
     let file = File::open(path).map_err(|error| Failure::unusable(format!("{name}: {error}")))?;
-    read(&name, file, MAX_BATCH)
+    read(&name, file, limit)
 }
 
 fn read(name: &str, from: impl Read, limit: u64) -> Result<Zeroizing<String>, Failure> {
@@ -158,8 +158,13 @@ fn read(name: &str, from: impl Read, limit: u64) -> Result<Zeroizing<String>, Fa
     if bytes.len() as u64 > limit {
         return Err(fail(format!("must be {limit} bytes at most")));
     }
-    let text = std::str::from_utf8(&bytes).map_err(|_| fail("must be UTF-8".to_owned()))?;
-    Ok(Zeroizing::new(text.to_owned()))
+    match String::from_utf8(std::mem::take(&mut *bytes)) {
+        Ok(text) => Ok(Zeroizing::new(text)),
+        Err(error) => {
+            *bytes = error.into_bytes();
+            Err(fail("must be UTF-8".to_owned()))
+        }
+    }
 }
 
 /// The keys of a batch: a JSON list, `{"requests":[…]}`, or JSON objects one after the other.

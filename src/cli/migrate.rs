@@ -1,4 +1,7 @@
-//! `talos migrate`: the database's schema.
+//! `talos migrate`: the database's schema, and the keys of another one.
+
+mod adopt;
+mod listing;
 
 use std::path::Path;
 
@@ -12,7 +15,7 @@ use super::output::{Format, Output, Shown, Table};
 use crate::secret::SecretString;
 use crate::store::{Step, StepState, Store, StoreError};
 
-/// Look after the database's schema
+/// Look after the database's schema, and take over the keys of another one
 ///
 /// The database is --database, else $DB_DSN, else $DSN, else db.dsn of the configuration. A new SQLite file is made and
 /// migrated by `talos serve` itself; run `migrate up` after an upgrade. Name the database itself, not a PgBouncer before
@@ -22,7 +25,7 @@ use crate::store::{Step, StepState, Store, StoreError};
 EXAMPLES:
   talos migrate up --database sqlite://talos.db
   talos migrate status --database sqlite://talos.db
-  talos migrate down --steps 1 --database sqlite://talos.db")]
+  talos keys issued list --all --format json -e http://localhost:4420 | talos migrate adopt - --database sqlite://talos.db")]
 pub struct Migrate {
     /// The database [default: $DB_DSN, $DSN, then the configuration's db.dsn]
     #[arg(long, global = true, value_name = "DSN")]
@@ -76,6 +79,7 @@ EXAMPLES:
         #[arg(value_name = "VERSION")]
         version: i64,
     },
+    Adopt(adopt::Adopt),
 }
 
 impl Migrate {
@@ -102,6 +106,7 @@ impl Migrate {
                 })?;
                 println!("the schema is said to be at version {version}");
             }
+            Command::Adopt(adopt) => return adopt.run(dsn.expose()).await,
         }
         Ok(Outcome::Done)
     }

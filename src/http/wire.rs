@@ -3,11 +3,13 @@
 //! In: absent, `null` and `*_UNSPECIFIED` are the same. Out: booleans, numbers, lists and `next_page_token` always stand
 //! there, anything else only when it is set.
 
+mod listed;
 pub mod names;
 mod requests;
 mod responses;
 mod update;
 
+pub use listed::listed_key;
 pub use requests::{
     BatchImportBody, BatchVerifyBody, DeriveBody, ImportBody, IssueBody, MAX_BATCH_IMPORT, MAX_BATCH_VERIFY,
     RevokeBody, RotateBody, SelfRevokeRequest, VerifyBody, list_request, reason, scopes, token_format, ttl,

@@ -1,23 +1,85 @@
 //! Looking a key up where L1 doesn't know it: in L2, then in the database; one lookup a key at a time.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::verify::Unavailable;
 use super::{Fetched, Found, Service, unavailable};
-use crate::cache::freshness::{Freshness, Mode, Slot};
+use crate::cache::freshness::{Freshness, Mode, Slot, Stamp};
+use crate::cache::memory::{Answers, Entry, Index, LastUse, Memory, Unknown};
 use crate::cache::shared::{Shared, SharedEntry};
 use crate::clock::Timestamp;
 use crate::credential::secrets::HmacSecrets;
-use crate::key::{KeyId, NetworkId};
+use crate::key::{Key, KeyId, NetworkId};
 use crate::settings::Settings;
 
-/// What L2 has to do with a lookup.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct SharedUse {
-    /// It may answer.
+/// What the caches have to do with a lookup.
+#[derive(Clone, Copy)]
+pub(super) struct CacheAccess {
+    /// They may answer.
     pub reads: bool,
-    /// It may learn the answer.
+    /// They may learn the answer.
     pub writes: bool,
+}
+
+/// Where in L1 a lookup's answer belongs, and what makes an entry of it.
+#[derive(Clone)]
+pub(super) struct Place {
+    pub memory: Memory,
+    pub index: Index,
+    pub slot: Slot,
+    /// Of the settings under which possession was proven.
+    pub generation: u64,
+    /// When that proof ends.
+    pub proof_ends: Option<Timestamp>,
+    pub cache_ttl: Duration,
+    pub negative_ttl: Duration,
+}
+
+impl Place {
+    /// An entry for a key.
+    pub fn entry(&self, key: Arc<Key>, stamp: Stamp, read: Timestamp) -> Arc<Entry> {
+        Arc::new(Entry {
+            stamp,
+            slot: self.slot,
+            generation: self.generation,
+            soft_expiry: read.plus(self.cache_ttl),
+            hard_expiry: self.proof_ends.into_iter().chain(key.ends()).min(),
+            last_use: LastUse::new(key.last_used),
+            answers: Answers::default(),
+            key,
+        })
+    }
+
+    fn remember(&self, found: &Found) {
+        match &found.key {
+            Some(key) => {
+                let entry = self.entry(Arc::clone(key), found.stamp, found.read);
+                self.memory.insert(self.index, entry);
+            }
+            None => {
+                let expires = found.read.plus(self.negative_ttl);
+                let Self { slot, generation, .. } = *self;
+                let unknown = Unknown { stamp: found.stamp, slot, generation, expires };
+                self.memory.insert_unknown(self.index, unknown);
+            }
+        }
+    }
+
+    /// What a lookup that has just ended left there.
+    fn recall(&self, freshness: &Freshness, now: Timestamp) -> Option<Found> {
+        let found = match self.memory.get(&self.index) {
+            Some(entry) if now < entry.soft_expiry => {
+                Found { key: Some(Arc::clone(&entry.key)), stamp: entry.stamp, read: now }
+            }
+            Some(_) => return None,
+            None => {
+                let unknown = self.memory.unknown(&self.index).filter(|unknown| now < unknown.expires)?;
+                Found { key: None, stamp: unknown.stamp, read: now }
+            }
+        };
+        freshness.allows(self.slot, found.stamp).then_some(found)
+    }
 }
 
 /// L2 and what is needed to believe it.
@@ -34,11 +96,13 @@ impl Service {
         settings: &Settings,
         network: NetworkId,
         key_id: KeyId,
-        shared: SharedUse,
+        place: &Place,
+        access: CacheAccess,
     ) -> Fetched {
-        let slot = Slot::of(network, key_id);
+        let slot = place.slot;
         // A lookup that was under way when the key changed may have missed it: it is repeated once, by the database.
-        for reads_shared in [shared.reads && self.shared.is_some(), false] {
+        for reads in [access.reads, false] {
+            let reads_shared = reads && self.shared.is_some();
             // When a poll has just failed, asking the database would only wait for the same failure.
             let asks_database = self.freshness.mode() == Mode::Fresh;
             if !asks_database && !reads_shared {
@@ -48,10 +112,20 @@ impl Service {
                 let sharing = self.sharing(settings);
                 let pending = self.freshness.begin(slot);
                 let (store, clock, ttl) = (self.store.clone(), self.clock.clone(), settings.cache_ttl);
+                let (freshness, place) = (Arc::clone(&self.freshness), place.clone());
                 async move {
-                    if let Some(sharing) = sharing.as_ref().filter(|_| reads_shared)
-                        && let Some(found) = sharing.find(network, key_id, slot, clock.now()).await
+                    // Somebody's lookup may have ended between our look into L1 and this.
+                    if let Some(found) =
+                        Some(&place).filter(|_| reads).and_then(|place| place.recall(&freshness, clock.now()))
                     {
+                        return Ok(found);
+                    }
+                    if let Some(sharing) = sharing.as_ref().filter(|_| reads_shared)
+                        && let Some(found) = sharing.find(network, key_id, slot, clock.now(), ttl).await
+                    {
+                        if access.writes {
+                            place.remember(&found);
+                        }
                         return Ok(found);
                     }
                     if !asks_database {
@@ -63,16 +137,21 @@ impl Service {
                         Unavailable
                     })?;
                     let key = found.key.map(Arc::new);
-                    if let (Some(key), Some(sharing), true) = (&key, &sharing, shared.writes) {
+                    if let (Some(key), Some(sharing), true) = (&key, &sharing, access.writes) {
                         let (counter, tag) = (found.counter, found.tag);
                         let entry = SharedEntry { key: (**key).clone(), counter, tag, filled: read };
                         sharing.shared.put(&sharing.secrets, &entry, ttl);
                     }
-                    Ok(Found { key, stamp: pending.stamp(found.counter), read })
+                    let found = Found { key, stamp: pending.stamp(found.counter), read };
+                    // Before the flight ends: whoever finds it gone finds this.
+                    if access.writes {
+                        place.remember(&found);
+                    }
+                    Ok(found)
                 }
             };
-            let fetched = match shared.reads {
-                true => self.lookups.join((network, key_id, reads_shared), look_up).await,
+            let fetched = match access.reads {
+                true => self.lookups.join((network, key_id, reads), look_up).await,
                 // Who wants the database's word wants it as of now: a lookup under way may have read already.
                 false => tokio::spawn(look_up()).await.ok(),
             };
@@ -92,11 +171,22 @@ impl Service {
 
 impl Sharing {
     /// What L2 knows, if that may still be used.
-    async fn find(&self, network: NetworkId, key_id: KeyId, slot: Slot, now: Timestamp) -> Option<Found> {
+    async fn find(
+        &self,
+        network: NetworkId,
+        key_id: KeyId,
+        slot: Slot,
+        now: Timestamp,
+        ttl: Duration,
+    ) -> Option<Found> {
         let entry = self.shared.get(&self.secrets, network, key_id).await?;
         let stamp = self.freshness.shared_stamp(entry.counter, entry.tag)?;
         // Read no later than now, whatever the clock of whoever read it says.
         let read = entry.filled.min(now);
+        // `cache.ttl` may be shorter than when it was written. In an outage of the database it isn't asked for.
+        if read.plus(ttl) <= now && self.freshness.mode() == Mode::Fresh {
+            return None;
+        }
         self.freshness.allows(slot, stamp).then(|| Found { key: Some(Arc::new(entry.key)), stamp, read })
     }
 }

@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::lookup::SharedUse;
-use super::{Found, Service};
+use super::Service;
+use super::lookup::{CacheAccess, Place};
 use crate::cache::freshness::{Mode, Slot};
-use crate::cache::memory::{Answers, Entry, Index, LastUse, Unknown};
+use crate::cache::memory::{Answers, Entry, Index};
 use crate::clock::Timestamp;
 use crate::credential::claims::{Authority, Expectation};
 use crate::credential::{Form, Presented, api_key, imported, jwt, macaroon};
@@ -222,37 +222,35 @@ impl Service {
         if reads && let Some(verdict) = self.recall(settings, &index, proven, now, attempt.client) {
             return Ok(Verification { verdict, cache: CacheResult::Hit });
         }
-        let shared = SharedUse { reads, writes };
-        let Found { key, stamp, read } = self.fetch(settings, attempt.network, proven.key_id, shared).await?;
-        let slot = Slot::of(attempt.network, proven.key_id);
+        let place = Place {
+            memory: self.memory.clone(),
+            index,
+            slot: Slot::of(attempt.network, proven.key_id),
+            generation: settings.generation,
+            proof_ends: proven.hard_expiry,
+            cache_ttl: settings.cache_ttl,
+            negative_ttl: settings.negative_ttl,
+        };
+        let access = CacheAccess { reads, writes };
+        let found = self.fetch(settings, attempt.network, proven.key_id, &place, access).await?;
         let now = self.clock.now();
-        let verdict = match key {
+        let verdict = match found.key {
             Some(key) => {
-                let hard_expiry = proven.hard_expiry.into_iter().chain(key.ends()).min();
-                let last_use = LastUse::new(key.last_used);
-                let entry = Arc::new(Entry {
-                    key,
-                    stamp,
-                    slot,
-                    generation: settings.generation,
-                    soft_expiry: read.plus(settings.cache_ttl),
-                    hard_expiry,
-                    last_use,
-                    answers: Answers::default(),
+                // The entry that all who waited share, if it is in L1 already, with the answers made for it.
+                let is_it = |entry: &Arc<Entry>| {
+                    entry.generation == settings.generation && Arc::ptr_eq(&entry.key, &key)
+                };
+                let shared = self.memory.get(&index).filter(|entry| writes && is_it(entry));
+                let entry = shared.unwrap_or_else(|| {
+                    let entry = place.entry(key, found.stamp, found.read);
+                    if writes {
+                        self.memory.insert(index, Arc::clone(&entry));
+                    }
+                    entry
                 });
-                if writes {
-                    self.memory.insert(index, Arc::clone(&entry));
-                }
                 self.judged(entry, now, attempt.client)
             }
-            None => {
-                if writes {
-                    let expires = now.plus(settings.negative_ttl);
-                    let generation = settings.generation;
-                    self.memory.insert_unknown(index, Unknown { stamp, slot, generation, expires });
-                }
-                Err(Denial::NotFound.into())
-            }
+            None => Err(Denial::NotFound.into()),
         };
         let cache = if reads { CacheResult::Miss } else { CacheResult::Skip };
         Ok(Verification { verdict, cache })

@@ -155,7 +155,7 @@ async fn delete_key(
         .await
 }
 
-async fn read_row(
+pub(super) async fn read_row(
     inner: &Inner,
     transaction: &mut AnyConnection,
     network: NetworkId,

@@ -1,5 +1,6 @@
 //! The command line: the real binary against a real server.
 
+mod adopt;
 mod changes;
 mod credentials;
 mod failures;

@@ -37,6 +37,7 @@ pub struct Grpc {
 impl Grpc {
     pub async fn connect(base: Base) -> Result<Grpc, String> {
         let stream = TcpStream::connect(base.0).await.map_err(|error| error.to_string())?;
+        stream.set_nodelay(true).map_err(|error| error.to_string())?;
         let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
         let (sender, connection) = handshake.await.map_err(|error| error.to_string())?;
         tokio::spawn(connection);

@@ -112,6 +112,7 @@ impl Base {
         let request = request.body(Full::new(call.body)).map_err(|error| error.to_string())?;
 
         let stream = TcpStream::connect(self.0).await.map_err(|error| error.to_string())?;
+        stream.set_nodelay(true).map_err(|error| error.to_string())?;
         let stream = TokioIo::new(stream);
         let response = match version {
             Version::Http1 => {

@@ -148,7 +148,7 @@ impl BatchVerify {
         let credentials = match file {
             None => self.credentials,
             Some(file) => {
-                let text = input::file(&file)?;
+                let text = input::file(&file, input::MAX_BATCH)?;
                 let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
                 lines.map(SecretString::from).collect()
             }

@@ -148,7 +148,7 @@ impl BatchImport {
     async fn run(self, client: &Client, output: &Output) -> Result<Outcome, Failure> {
         // One of the two is there: clap saw to it.
         let file = self.file.or(self.named).unwrap_or_default();
-        let text = input::file(&file)?;
+        let text = input::file(&file, input::MAX_BATCH)?;
         let requests = input::batch(&text)
             .map_err(|problem| Failure::unusable(format!("{}: {problem}", file.display())))?;
         let request = Request::post(format!("{PATH}:batchCreate"), json!({ "requests": requests }));

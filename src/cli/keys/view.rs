@@ -6,7 +6,7 @@ use crate::cli::client::Answer;
 use crate::cli::output::{Shown, Table, cell};
 
 /// The fields of a key, and where they are.
-const KEY: [(&str, &str); 15] = [
+const KEY: [(&str, &str); 16] = [
     ("KEY ID", "/key_id"),
     ("NAME", "/name"),
     ("ACTOR", "/actor_id"),
@@ -22,6 +22,7 @@ const KEY: [(&str, &str); 15] = [
     ("LAST USED", "/last_used_time"),
     ("REVOKED FOR", "/revocation_reason"),
     ("REVOKED WHY", "/revocation_description"),
+    ("SUPERSEDED", "/supersede_time"),
 ];
 
 const VERIFICATION: [(&str, &str); 13] = [

@@ -79,7 +79,7 @@ pub const UPDATE_ISSUED: Operation = Operation {
         status: "200",
         description: "The key as it is now.",
         schema: Some(of::<KeyOut<'static>>),
-        headers: &[],
+        headers: &[EPOCH],
     },
 };
 
@@ -97,7 +97,7 @@ pub const ROTATE_ISSUED: Operation = Operation {
         status: "201",
         description: "The new key, and the old one.",
         schema: Some(of::<RotateOut<'static>>),
-        headers: &[],
+        headers: &[EPOCH],
     },
 };
 
@@ -111,7 +111,7 @@ pub const REVOKE_ISSUED: Operation = Operation {
     description: "Ends a key for good. Revoking it again changes nothing.",
     parameters: &[KEY_ID],
     body: Some(of::<Revocation<0>>),
-    answer: Answer { status: "204", description: "It is revoked.", schema: None, headers: &[] },
+    answer: Answer { status: "204", description: "It is revoked.", schema: None, headers: &[EPOCH] },
 };
 
 /// Import a key.
@@ -124,7 +124,12 @@ pub const IMPORT: Operation = Operation {
     description: "Takes in a key that was made elsewhere. Only its hash is kept.",
     parameters: &[],
     body: Some(of::<ImportBody>),
-    answer: Answer { status: "201", description: "The key.", schema: Some(of::<ImportedKey>), headers: &[] },
+    answer: Answer {
+        status: "201",
+        description: "The key.",
+        schema: Some(of::<ImportedKey>),
+        headers: &[EPOCH],
+    },
 };
 
 /// Import many keys.
@@ -141,7 +146,7 @@ pub const IMPORT_BATCH: Operation = Operation {
         status: "200",
         description: "What came of each.",
         schema: Some(of::<BatchImportOut<'static>>),
-        headers: &[],
+        headers: &[EPOCH],
     },
 };
 
@@ -190,7 +195,7 @@ pub const UPDATE_IMPORTED: Operation = Operation {
         status: "200",
         description: "The key as it is now.",
         schema: Some(of::<ImportedKey>),
-        headers: &[],
+        headers: &[EPOCH],
     },
 };
 
@@ -204,7 +209,7 @@ pub const REVOKE_IMPORTED: Operation = Operation {
     description: "Ends a key for good. Revoking it again changes nothing.",
     parameters: &[KEY_ID],
     body: Some(of::<Revocation<1>>),
-    answer: Answer { status: "204", description: "It is revoked.", schema: None, headers: &[] },
+    answer: Answer { status: "204", description: "It is revoked.", schema: None, headers: &[EPOCH] },
 };
 
 /// Delete an imported key.
@@ -217,7 +222,7 @@ pub const DELETE_IMPORTED: Operation = Operation {
     description: "Forgets a key altogether.",
     parameters: &[KEY_ID],
     body: None,
-    answer: Answer { status: "204", description: "It is gone.", schema: None, headers: &[] },
+    answer: Answer { status: "204", description: "It is gone.", schema: None, headers: &[EPOCH] },
 };
 
 /// Revoke a key of either kind.
@@ -230,7 +235,7 @@ pub const REVOKE_ANY: Operation = Operation {
     description: "Ends a key for good, whether it was issued or imported. Revoking it again changes nothing.",
     parameters: &[KEY_ID],
     body: Some(of::<Revocation<2>>),
-    answer: Answer { status: "204", description: "It is revoked.", schema: None, headers: &[] },
+    answer: Answer { status: "204", description: "It is revoked.", schema: None, headers: &[EPOCH] },
 };
 
 /// Verify a credential.
@@ -241,7 +246,7 @@ pub const VERIFY: Operation = Operation {
     tag: Tag::ApiKeys,
     summary: "Verify a credential",
     description: "Judges a key or a derived token. The status is 200 whatever the judgement.",
-    parameters: CACHE_CONTROL,
+    parameters: FRESHNESS,
     body: Some(of::<VerifyBody>),
     answer: Answer {
         status: "200",
@@ -259,7 +264,7 @@ pub const VERIFY_BATCH: Operation = Operation {
     tag: Tag::ApiKeys,
     summary: "Verify many credentials",
     description: "Judges each credential by itself; the judgements stand in the order of the request.",
-    parameters: CACHE_CONTROL,
+    parameters: FRESHNESS,
     body: Some(of::<BatchVerifyBody>),
     answer: Answer {
         status: "200",
@@ -296,7 +301,7 @@ pub const SELF_REVOKE: Operation = Operation {
         status: "200",
         description: "It is revoked.",
         schema: Some(of::<SelfRevokeApiKeyResponse>),
-        headers: &[],
+        headers: &[EPOCH],
     },
 };
 
@@ -393,7 +398,7 @@ fn page_size(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "integer", "format": "int32", "minimum": 0, "description": description })
 }
 
-const CACHE_CONTROL: &[Parameter] = &[
+const FRESHNESS: &[Parameter] = &[
     Parameter {
         name: "Cache-Control",
         place: Place::Header,
@@ -406,7 +411,23 @@ const CACHE_CONTROL: &[Parameter] = &[
         description: "`no-cache` is the same as in Cache-Control.",
         schema: of::<String>,
     },
+    Parameter {
+        name: "Talos-Min-Epoch",
+        place: Place::Header,
+        description: "The `Talos-Epoch` of a change that the judgement has to know of; 503 when it can't.",
+        schema: epoch,
+    },
 ];
+
+const EPOCH: Header = Header {
+    name: "Talos-Epoch",
+    description: "The number of the change; verify takes it as `Talos-Min-Epoch`. Absent when nothing was changed.",
+    schema: epoch,
+};
+
+fn epoch(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "pattern": "^[0-9]{1,19}$" })
+}
 
 const CACHE: Header = Header {
     name: "Ory-Talos-Cache",

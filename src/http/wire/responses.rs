@@ -73,6 +73,10 @@ pub struct KeyOut<'a> {
     /// The words of whoever revoked it, beside REVOCATION_REASON_PRIVILEGE_WITHDRAWN.
     #[serde(skip_serializing_if = "Option::is_none")]
     revocation_description: Option<&'a str>,
+    /// Until when it may be used beside the key that takes its place, after a rotation with a grace period.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
+    supersede_time: Option<String>,
 }
 
 /// A key that was made elsewhere, for the description: it looks like an issued one.
@@ -115,6 +119,7 @@ impl<'a> KeyOut<'a> {
                 .filter(|reason| *reason != RevocationReason::Unspecified)
                 .map(RevocationReason::name),
             revocation_description: revocation.and_then(|revocation| revocation.description.as_deref()),
+            supersede_time: key.superseded.map(Timestamp::to_rfc3339),
         }
     }
 }

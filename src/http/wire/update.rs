@@ -21,7 +21,7 @@ pub const MAX_MASK: usize = 1_024;
 const UPDATABLE: [&str; 5] = ["name", "scopes", "metadata", "ip_restriction", "rate_limit_policy"];
 
 /// The other fields of the resource.
-const NOT_UPDATABLE: [&str; 10] = [
+const NOT_UPDATABLE: [&str; 11] = [
     "key_id",
     "actor_id",
     "visibility",
@@ -32,6 +32,7 @@ const NOT_UPDATABLE: [&str; 10] = [
     "last_used_time",
     "revocation_reason",
     "revocation_description",
+    "supersede_time",
 ];
 
 /// A key as a client sends it: the fields that it can't set may be there, as it got them.
@@ -78,6 +79,9 @@ pub struct KeyBody {
     revocation_reason: Option<String>,
     /// Left alone.
     revocation_description: Option<String>,
+    /// Left alone.
+    #[schemars(extend("format" = "date-time"))]
+    supersede_time: Option<String>,
 }
 
 /// An issued key in its wrapping.

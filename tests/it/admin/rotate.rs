@@ -147,3 +147,18 @@ async fn a_bad_request_rotates_nothing() {
     let listed = talos.admin.get(ISSUED).await.json();
     assert_eq!(listed.at("/issued_api_keys").as_array().unwrap().len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_grace_period_is_told_and_may_be_sent_back() {
+    let talos = Talos::start().await;
+    let key = talos.issue(json!({})).await;
+    assert_eq!(key.resource.get("supersede_time"), None);
+    let old = rotate(&talos, &key, json!({ "grace_period": "1h" })).await["old_issued_api_key"].take();
+    let left = unix_seconds(old.text("/supersede_time")) - unix_seconds(old.text("/update_time"));
+    assert_eq!(left.round(), 3600.0, "{old:#}");
+    let path = format!("{ISSUED}/{}", key.id);
+    let patched = talos.patch(&path, &old).await.expect(200).json();
+    assert_eq!(patched["supersede_time"], old["supersede_time"]);
+    let refused = talos.patch(&format!("{path}?update_mask=supersede_time"), &old).await;
+    assert!(refused.expect_bad_request().contains("supersede_time can't be updated"));
+}

@@ -83,6 +83,7 @@ impl Phase {
 async fn allow(redis: &Redis, rule: &str) {
     let mut connection = redis.connection().await;
     let mut command = redis::cmd("ACL");
-    let set: Result<(), _> = command.arg("SETUSER").arg("default").arg(rule).query_async(&mut connection).await;
+    let set: Result<(), _> =
+        command.arg("SETUSER").arg("default").arg(rule).query_async(&mut connection).await;
     set.must(rule);
 }

@@ -38,7 +38,8 @@ fn wrongly_allowed(
         return Some(Fault::Conjured);
     }
     let end = end.filter(|end| end.acknowledged)?;
-    let late_by = verdict.span.began.checked_sub(end.span.ended + allowance(verdict, end.instance, bounds))?;
+    let late_by =
+        verdict.span.began.checked_sub(end.span.ended + allowance(verdict, end.instance, bounds))?;
     (late_by > 0).then_some(Fault::Stale { late_by })
 }
 
@@ -112,7 +113,8 @@ mod tests {
     fn history(imported: bool, ended: Option<bool>) -> History {
         let origin = Some(Origin { instance: 0, span: span(100, 110), imported });
         let span = span(2_000, 2_010);
-        let end = ended.map(|acknowledged| End { how: How::Revoked, instance: 0, span, acknowledged, phase: 0 });
+        let end =
+            ended.map(|acknowledged| End { how: How::Revoked, instance: 0, span, acknowledged, phase: 0 });
         let never = Credential { origin: None, end: None };
         History { credentials: vec![Credential { origin, end }, never], ..History::default() }
     }

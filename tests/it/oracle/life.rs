@@ -126,12 +126,7 @@ async fn observe(
 }
 
 /// Asks for the database's word without a pause, until just after the key's end.
-async fn press(
-    world: Arc<World>,
-    subject: Subject,
-    instance: usize,
-    ended: watch::Receiver<Option<Micros>>,
-) {
+async fn press(world: Arc<World>, subject: Subject, instance: usize, ended: watch::Receiver<Option<Micros>>) {
     while ended.borrow().is_none_or(|at| world.now() < at + 5_000) {
         world.verify(instance, &subject).await;
     }

@@ -61,7 +61,8 @@ pub fn report(history: &History, lease: Micros, instances: usize) -> String {
         );
     }
     let wide = decided_beyond(history, lease);
-    let _ = writeln!(text, "{wide} of {} decided while the bound may have been wider", history.verdicts.len());
+    let _ =
+        writeln!(text, "{wide} of {} decided while the bound may have been wider", history.verdicts.len());
     text
 }
 

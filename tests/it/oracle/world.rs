@@ -124,9 +124,8 @@ impl World {
         let kind = if imported { IMPORTED } else { ISSUED };
         let path = format!("{kind}/{}", subject.id);
         let call = match how {
-            How::Revoked => {
-                Call::post(&format!("{path}:revoke")).json(&json!({ "reason": "REVOCATION_REASON_KEY_COMPROMISE" }))
-            }
+            How::Revoked => Call::post(&format!("{path}:revoke"))
+                .json(&json!({ "reason": "REVOCATION_REASON_KEY_COMPROMISE" })),
             How::SelfRevoked => Call::post(SELF_REVOKE).json(&json!({ "credential": subject.secret })),
             How::Rotated => Call::post(&format!("{path}:rotate")).json(&json!({})),
             How::Deleted => Call::new("DELETE", &path),
@@ -194,7 +193,8 @@ impl World {
             if let Ok(page) = metrics.try_send(Version::Http1, Call::get("/metrics")).await {
                 let span = Span { began, ended: self.now() };
                 let page = page.text();
-                let bound = page.lines().find_map(|line| line.strip_prefix("talos_consistency_bound_seconds "));
+                let bound =
+                    page.lines().find_map(|line| line.strip_prefix("talos_consistency_bound_seconds "));
                 let seconds: f64 = bound.must("the bound among the metrics").parse().must("a number");
                 let bound = (seconds * 1e6) as Micros;
                 self.with(|history| history.readings.push(Reading { instance, span, bound }));

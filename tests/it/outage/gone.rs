@@ -36,7 +36,7 @@ async fn is_survived(for_open: Fault, for_new: Fault) {
         while began.elapsed() < LEASE * 4 {
             pair.is(&known, 200).await;
             pair.is(&revoked, 401).await;
-            if asked % 20 == 0 {
+            if asked.is_multiple_of(20) {
                 let asked_at = Instant::now();
                 pair.is(&unknown, 503).await;
                 let imported = format!("legacy-{round}-{asked}");

@@ -1,0 +1,138 @@
+//! A key as a listing of it has it, back into the key that it tells of.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::requests::{IpRestriction, RateLimitPolicy, addresses, field, rate_policy, scopes, visibility};
+use crate::clock::Timestamp;
+use crate::error::ApiError;
+use crate::http::body::{self, object};
+use crate::key::{
+    ActorId, Key, KeyId, KeyKind, KeyName, Metadata, NetworkId, Revocation, RevocationReason, Status,
+};
+use crate::service::MAX_DESCRIPTION;
+
+/// All that a listing has of a key.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListedKey {
+    key_id: Option<String>,
+    name: Option<String>,
+    actor_id: Option<String>,
+    scopes: Option<Vec<String>>,
+    metadata: Option<Map<String, Value>>,
+    status: Option<String>,
+    visibility: Option<String>,
+    #[serde(default, deserialize_with = "object")]
+    ip_restriction: Option<IpRestriction>,
+    #[serde(default, deserialize_with = "object")]
+    rate_limit_policy: Option<RateLimitPolicy>,
+    create_time: Option<String>,
+    update_time: Option<String>,
+    expire_time: Option<String>,
+    last_used_time: Option<String>,
+    revocation_reason: Option<String>,
+    revocation_description: Option<String>,
+    supersede_time: Option<String>,
+}
+
+/// Reads the key that `json` shows, which the list that it stands in may say the kind of.
+///
+/// # Errors
+/// When a field is unknown or out of bounds, or the fields contradict each other or `now`.
+pub fn listed_key(
+    network: NetworkId,
+    kind: Option<KeyKind>,
+    json: &str,
+    now: Timestamp,
+) -> Result<Key, ApiError> {
+    let listed: ListedKey = body::parse(json.as_bytes())?;
+    let id = key_id(kind, listed.key_id.as_deref())?;
+    let created = time("create_time", listed.create_time.as_deref())?
+        .ok_or_else(|| ApiError::field("create_time", "is missing"))?;
+    let expires = time("expire_time", listed.expire_time.as_deref())?;
+    let superseded = time("supersede_time", listed.supersede_time.as_deref())?;
+    let status = listed.status.as_deref().and_then(Status::from_name);
+    let status = status.ok_or_else(|| {
+        ApiError::field("status", "must be KEY_STATUS_ACTIVE, KEY_STATUS_REVOKED or KEY_STATUS_EXPIRED")
+    })?;
+    if status == Status::Expired && expires.is_none_or(|at| at > now) {
+        let problem = "is KEY_STATUS_EXPIRED, and expire_time isn't past (by this machine's clock)";
+        return Err(ApiError::field("status", problem));
+    }
+    let revocation = revocation(listed.revocation_reason.as_deref(), listed.revocation_description)?;
+    let revocation = match (status, revocation) {
+        (Status::Revoked, revocation) => {
+            // That its grace period is over is all that revoked it.
+            let is_over = superseded.is_some_and(|at| at <= now)
+                && revocation.as_ref().is_some_and(|of| of.reason == RevocationReason::Superseded);
+            (!is_over).then(|| revocation.unwrap_or_else(unspecified))
+        }
+        (Status::Active | Status::Expired, None) => None,
+        (Status::Active | Status::Expired, Some(_)) => {
+            return Err(ApiError::field("revocation_reason", "is set, and status isn't KEY_STATUS_REVOKED"));
+        }
+    };
+    let rate_policy = listed.rate_limit_policy.map(rate_policy).transpose()?.flatten();
+    Ok(Key {
+        network,
+        id,
+        name: field("name", KeyName::parse(&listed.name.unwrap_or_default()))?,
+        actor: field("actor_id", ActorId::parse(&listed.actor_id.unwrap_or_default()))?,
+        scopes: scopes(listed.scopes)?,
+        metadata: field("metadata", listed.metadata.map(Metadata::new).transpose())?,
+        visibility: visibility(listed.visibility.as_deref())?,
+        addresses: addresses(listed.ip_restriction)?,
+        rate_policy,
+        created,
+        updated: time("update_time", listed.update_time.as_deref())?.unwrap_or(created),
+        expires,
+        superseded,
+        revocation,
+        last_used: time("last_used_time", listed.last_used_time.as_deref())?,
+        mutation: 0,
+    })
+}
+
+fn key_id(kind: Option<KeyKind>, text: Option<&str>) -> Result<KeyId, ApiError> {
+    let text = text.unwrap_or_default();
+    let (id, forms) = match kind {
+        Some(kind @ KeyKind::Issued) => (KeyId::parse(kind, text), "must be a UUID"),
+        Some(kind @ KeyKind::Imported) => (KeyId::parse(kind, text), "must be 64 lower-case hex digits"),
+        None => (KeyId::parse_any(text), "must be a UUID (issued) or 64 lower-case hex digits (imported)"),
+    };
+    id.ok_or_else(|| ApiError::field("key_id", forms))
+}
+
+/// A time; unset when empty.
+fn time(name: &'static str, text: Option<&str>) -> Result<Option<Timestamp>, ApiError> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    let time = Timestamp::from_rfc3339(text);
+    time.map(Some).ok_or_else(|| ApiError::field(name, "must be a time such as 2026-04-17T05:45:37Z"))
+}
+
+const fn unspecified() -> Revocation {
+    Revocation { reason: RevocationReason::Unspecified, description: None }
+}
+
+/// What is said about a revocation, if anything is.
+fn revocation(reason: Option<&str>, description: Option<String>) -> Result<Option<Revocation>, ApiError> {
+    let reason = match reason {
+        None | Some("") => RevocationReason::Unspecified,
+        Some(name) => RevocationReason::from_name(name).ok_or_else(|| {
+            ApiError::field("revocation_reason", "must be one of the REVOCATION_REASON_… of the API")
+        })?,
+    };
+    let description = description.filter(|text| !text.is_empty());
+    if description.is_some() && reason != RevocationReason::PrivilegeWithdrawn {
+        let problem = "is allowed only beside REVOCATION_REASON_PRIVILEGE_WITHDRAWN";
+        return Err(ApiError::field("revocation_description", problem));
+    }
+    if description.as_ref().is_some_and(|text| text.chars().count() > MAX_DESCRIPTION) {
+        return Err(ApiError::field("revocation_description", "must be 1024 characters at most"));
+    }
+    let says_nothing = reason == RevocationReason::Unspecified;
+    Ok((!says_nothing).then_some(Revocation { reason, description }))
+}

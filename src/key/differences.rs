@@ -1,0 +1,56 @@
+//! In what two records of a key differ.
+
+use super::{Key, Metadata, RevocationReason};
+
+impl Key {
+    /// The fields, by their names in the API, in which `other` is another than this. Its last use is none of them, as
+    /// that changes by itself, nor is its place in the log.
+    pub fn differences(&self, other: &Self) -> Vec<&'static str> {
+        // Taken apart, so that a new field can't be forgotten here.
+        let Self {
+            network,
+            id,
+            name,
+            actor,
+            scopes,
+            metadata,
+            visibility,
+            addresses,
+            rate_policy,
+            created,
+            updated,
+            expires,
+            superseded,
+            revocation,
+            last_used: _,
+            mutation: _,
+        } = self;
+        let reason = |key: &Self| key.revocation.as_ref().map(|revocation| revocation.reason);
+        let description =
+            |key: &Self| key.revocation.as_ref().and_then(|revocation| revocation.description.clone());
+        let set_reason = |key: &Self| reason(key).filter(|reason| *reason != RevocationReason::Unspecified);
+        let same = [
+            ("key_id", (*network, *id) == (other.network, other.id)),
+            ("name", *name == other.name),
+            ("actor_id", *actor == other.actor),
+            ("scopes", *scopes == other.scopes),
+            ("metadata", same_metadata(metadata.as_ref(), other.metadata.as_ref())),
+            ("status", revocation.is_some() == other.revocation.is_some()),
+            ("visibility", *visibility == other.visibility),
+            ("ip_restriction", *addresses == other.addresses),
+            ("rate_limit_policy", *rate_policy == other.rate_policy),
+            ("create_time", *created == other.created),
+            ("update_time", *updated == other.updated),
+            ("expire_time", *expires == other.expires),
+            ("supersede_time", *superseded == other.superseded),
+            ("revocation_reason", set_reason(self) == set_reason(other)),
+            ("revocation_description", description(self) == description(other)),
+        ];
+        same.into_iter().filter(|(_, same)| !same).map(|(field, _)| field).collect()
+    }
+}
+
+/// Objects are the same in whatever order their members stand.
+fn same_metadata(one: Option<&Metadata>, other: Option<&Metadata>) -> bool {
+    one == other || one.map(Metadata::object) == other.map(Metadata::object)
+}
