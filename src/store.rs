@@ -16,8 +16,8 @@ mod pool;
 mod row;
 mod transaction;
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::FutureExt;
 use sqlx::any::AnyConnectOptions;

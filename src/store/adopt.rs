@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use sqlx::{Any, Transaction};
+use sqlx::AnyConnection;
 
 use super::changes::read_row;
 use super::keys::insert_row;
@@ -65,7 +65,7 @@ async fn adopt_keys(
 
 async fn adopt_key(
     inner: &Inner,
-    transaction: &mut Transaction<'static, Any>,
+    transaction: &mut AnyConnection,
     key: &Key,
     now: Timestamp,
 ) -> Result<Adopted, StoreError> {

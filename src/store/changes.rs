@@ -171,11 +171,7 @@ pub(super) async fn read_row(
     row.map(|row| read_key(&row)).transpose()
 }
 
-async fn update_row(
-    inner: &Inner,
-    transaction: &mut AnyConnection,
-    key: &Key,
-) -> Result<(), StoreError> {
+async fn update_row(inner: &Inner, transaction: &mut AnyConnection, key: &Key) -> Result<(), StoreError> {
     // What never changes isn't among them, and the last use is none of a change's business.
     let update = "UPDATE api_keys SET name = $1, scopes = $2, metadata = $3, allowed_cidrs = $4, rate_quota = $5, \
                   rate_window = $6, rate_unit = $7, updated_at = $8, superseded_at = $9, revocation_reason = $10, \

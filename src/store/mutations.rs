@@ -150,8 +150,7 @@ pub(super) async fn log_mutation(
     at: Timestamp,
 ) -> Result<Mutation, StoreError> {
     inner.query("UPDATE mutation_counter SET n = n + 1 WHERE id = 1").execute(&mut *transaction).await?;
-    let row =
-        inner.query("SELECT n FROM mutation_counter WHERE id = 1").fetch_one(&mut *transaction).await?;
+    let row = inner.query("SELECT n FROM mutation_counter WHERE id = 1").fetch_one(&mut *transaction).await?;
     let n: i64 = row.try_get(0)?;
     let tag = u128::from_be_bytes(inner.rng.bytes());
     inner

@@ -121,10 +121,7 @@ impl Inner {
     }
 
     /// Locks the row that orders all changes, until the transaction ends: for those that decide by what they count.
-    pub(super) async fn lock_order(
-        &self,
-        transaction: &mut AnyConnection,
-    ) -> Result<(), StoreError> {
+    pub(super) async fn lock_order(&self, transaction: &mut AnyConnection) -> Result<(), StoreError> {
         let lock = self.query("UPDATE mutation_counter SET n = n WHERE id = 1");
         transaction.execute(lock).await?;
         Ok(())

@@ -27,7 +27,8 @@ async fn checks_cancelled_in_mid_lookup_leak_no_connection() {
         while checks.len() >= AT_ONCE {
             cancelled += usize::from(checks.join_next().await.must("a Check").must("a Check"));
         }
-        let (grpc, patience) = (pair.grpc.clone(), Duration::from_micros(random.between(1_000, 20_000) as u64));
+        let (grpc, patience) =
+            (pair.grpc.clone(), Duration::from_micros(random.between(1_000, 20_000) as u64));
         checks.spawn(async move {
             let request = Ask::api_key(&format!("legacy-{n}")).build();
             // Dropping the call resets its stream.
