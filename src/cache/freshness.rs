@@ -8,9 +8,13 @@
 //! number of any key in it. Two keys in one slot cost an unneeded look at the database now and then; they never make
 //! a stale answer look fresh, and the table needs no lock, no trimming and no more than half a MiB.
 
+mod ledger;
+#[cfg(test)]
+mod model;
+
 use std::collections::VecDeque;
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{self, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
@@ -18,6 +22,7 @@ use tokio::sync::Mutex;
 use crate::clock::{BootTime, Clock, Timestamp};
 use crate::key::{KeyId, NetworkId};
 use crate::store::{Logged, Mutation, Store, StoreError};
+use ledger::{Lease, Ledger};
 
 const SLOTS: usize = 1 << 16;
 
@@ -104,20 +109,14 @@ pub struct Freshness {
     look_back: Duration,
     /// How long known keys stay valid after the lease, while the database can't be asked.
     grace: Duration,
-    /// For each slot the stamp that an answer must have at least: see [`Stamp::at`].
-    slots: Box<[AtomicU64]>,
-    lineage: AtomicU64,
+    /// What an answer must be stamped with at least (see [`Stamp::at`]), and since when the lease counts.
+    ledger: Ledger,
     newest: AtomicU64,
     /// The number up to which polls have read every change. `newest` may be ahead of it, by changes made here.
     polled: AtomicU64,
     /// How many polls have begun, and which of them was the last to end.
     polls_begun: AtomicU64,
     polls_ended: AtomicU64,
-    /// When the last poll that succeeded began: boot time, and wall time against a clock that is set. 0 before the first.
-    lease_boot: AtomicU64,
-    lease_wall: AtomicI64,
-    /// [`Lapse`]: whether a poll begun after the lease's end has failed.
-    lapse: AtomicU8,
     /// The newest entry that was read. Held across a poll, so that polls are one after the other.
     seen: Mutex<Option<Logged>>,
     /// The log's tail, all of it taken in: what others know is compared with it.
@@ -151,9 +150,6 @@ impl Tail {
 /// How long the one poll may take for which requests wait when the lease has lapsed: well within their budget.
 const QUICK: Duration = Duration::from_millis(100);
 
-const NOT_TRIED: u8 = 0;
-const POLL_FAILED: u8 = 1;
-
 impl Freshness {
     /// Knows nothing yet: no answer is allowed before the first poll.
     pub fn new(clock: Clock, lease: Duration, grace: Duration, look_back: Duration) -> Self {
@@ -162,15 +158,11 @@ impl Freshness {
             lease,
             grace,
             look_back,
-            slots: (0..SLOTS).map(|_| AtomicU64::new(0)).collect(),
-            lineage: AtomicU64::new(0),
+            ledger: Ledger::new(SLOTS),
             newest: AtomicU64::new(0),
             polled: AtomicU64::new(0),
             polls_begun: AtomicU64::new(0),
             polls_ended: AtomicU64::new(0),
-            lease_boot: AtomicU64::new(0),
-            lease_wall: AtomicI64::new(0),
-            lapse: AtomicU8::new(NOT_TRIED),
             seen: Mutex::new(None),
             tail: std::sync::Mutex::default(),
         }
@@ -188,28 +180,31 @@ impl Freshness {
 
     /// Whether a poll has ever succeeded.
     pub fn has_begun(&self) -> bool {
-        self.lease_boot.load(Ordering::Acquire) != 0
+        self.ledger.lease().boot != 0
     }
 
     /// How long ago the knowledge in force was asked for; None before the first poll.
     pub fn age(&self) -> Option<Duration> {
-        let boot_start = self.lease_boot.load(Ordering::Acquire);
+        self.age_of(self.ledger.lease())
+    }
+
+    fn age_of(&self, lease: Lease) -> Option<Duration> {
         let boot = self.clock.boot().as_micros();
-        let wall = self.clock.now().as_micros() - self.lease_wall.load(Ordering::Relaxed);
+        let wall = self.clock.now().as_micros() - lease.wall;
         // Whichever clock says more: one may have stood still, the other been set back.
-        let micros = boot.saturating_sub(boot_start).max(u64::try_from(wall).unwrap_or(0));
-        (boot_start != 0).then_some(Duration::from_micros(micros))
+        let micros = boot.saturating_sub(lease.boot).max(u64::try_from(wall).unwrap_or(0));
+        (lease.boot != 0).then_some(Duration::from_micros(micros))
     }
 
     /// What may be answered now.
     pub fn mode(&self) -> Mode {
-        match self.age() {
+        self.mode_under(self.ledger.lease())
+    }
+
+    fn mode_under(&self, lease: Lease) -> Mode {
+        match self.age_of(lease) {
             Some(age) if age <= self.lease => Mode::Fresh,
-            Some(age)
-                if age <= self.lease + self.grace && self.lapse.load(Ordering::Acquire) == POLL_FAILED =>
-            {
-                Mode::Static
-            }
+            Some(age) if age <= self.lease + self.grace && self.ledger.has_failed() => Mode::Static,
             _ => Mode::Closed,
         }
     }
@@ -223,20 +218,15 @@ impl Freshness {
         }
     }
 
-    /// Whether what carries `stamp` may be used for an answer now. The lease is read first, then what changed: a
-    /// change that a poll brings in between is then either seen or newer than the lease.
+    /// Whether what carries `stamp` may be used for an answer now.
     pub fn allows(&self, slot: Slot, stamp: Stamp) -> bool {
-        self.mode() != Mode::Closed
-            && self.slots[usize::from(slot.0)].load(Ordering::Acquire) <= stamp.at
-            && self.lineage.load(Ordering::Acquire) == stamp.lineage
+        let counts = |lease| self.mode_under(lease) != Mode::Closed;
+        self.ledger.allows(counts, usize::from(slot.0), stamp.at, stamp.lineage)
     }
 
     /// To be called before a lookup; then [`Pending::stamp`] with what it read.
     pub fn begin(&self, slot: Slot) -> Pending {
-        Pending {
-            before: self.slots[usize::from(slot.0)].load(Ordering::Acquire),
-            lineage: self.lineage.load(Ordering::Acquire),
-        }
+        Pending { before: self.ledger.needed(usize::from(slot.0)), lineage: self.ledger.lineage() }
     }
 
     /// The stamp of a row that another instance read when the log's newest entry was `n`; None unless that is an entry
@@ -244,7 +234,7 @@ impl Freshness {
     pub fn shared_stamp(&self, n: u64, tag: u128) -> Option<Stamp> {
         // Under the lock, so that the lineage is that of the tail.
         let tail = self.tail();
-        tail.has(n, tag).then(|| Stamp { at: n * 2, lineage: self.lineage.load(Ordering::Acquire) })
+        tail.has(n, tag).then(|| Stamp { at: n * 2, lineage: self.ledger.lineage() })
     }
 
     fn tail(&self) -> std::sync::MutexGuard<'_, Tail> {
@@ -275,7 +265,7 @@ impl Freshness {
 
     fn raise(&self, network: NetworkId, key_id: KeyId, at: u64) {
         let slot = Slot::of(network, key_id);
-        self.slots[usize::from(slot.0)].fetch_max(at, Ordering::AcqRel);
+        self.ledger.raise(usize::from(slot.0), at);
     }
 
     /// Reads what changed since the last poll, then extends the lease to count from the moment before the reading.
@@ -294,7 +284,7 @@ impl Freshness {
     /// When the database fails or is silent.
     pub async fn renew(&self, store: &Store) -> Result<(), StoreError> {
         let mut seen = self.seen.lock().await;
-        match self.is_lapsed() && self.lapse.load(Ordering::Acquire) == NOT_TRIED {
+        match self.is_lapsed() && !self.ledger.has_failed() {
             true => self.poll_from(store, &mut seen, QUICK).await,
             false => Ok(()),
         }
@@ -305,7 +295,7 @@ impl Freshness {
     fn patience(&self) -> Duration {
         match self.age() {
             Some(age) if age <= self.lease => (self.lease - age).max(QUICK),
-            Some(_) if self.lapse.load(Ordering::Acquire) == NOT_TRIED => QUICK,
+            Some(_) if !self.ledger.has_failed() => QUICK,
             Some(_) | None => self.lease,
         }
     }
@@ -343,7 +333,7 @@ impl Freshness {
         let result = self.catch_up(store, seen, patience).await;
         match &result {
             Ok(()) => self.extend(boot, wall),
-            Err(_) if lapsed => self.lapse.store(POLL_FAILED, Ordering::Release),
+            Err(_) if lapsed => self.ledger.note_failure(),
             Err(_) => {}
         }
         self.polls_ended.store(poll, Ordering::Release);
@@ -389,12 +379,8 @@ impl Freshness {
     /// Takes the log as it is now for the beginning. What was read before is dropped, the numbers with it, as another
     /// history counts anew; so is what was read meanwhile, which may have missed a change that isn't read again.
     async fn begin_history(&self, store: &Store, patience: Duration) -> Result<Logged, StoreError> {
-        self.lineage.fetch_add(1, Ordering::AcqRel);
         self.polled.store(0, Ordering::Release);
-        self.tail().0.clear();
-        for slot in &self.slots {
-            slot.store(0, Ordering::Release);
-        }
+        self.forget();
         // Older entries as well: what others put into the shared cache lately is as good as it was.
         let log = store.newest_mutations(self.clock.now().minus(self.look_back), patience).await?;
         let gap = log.windows(2).rposition(|pair| pair[1].n != pair[0].n + 1);
@@ -405,10 +391,17 @@ impl Freshness {
             self.take_in(entry);
         }
         let tail = self.tail();
-        self.lineage.fetch_add(1, Ordering::AcqRel);
+        self.ledger.next_lineage();
         drop(tail);
         self.polled.store(newest.n, Ordering::Release);
         Ok(newest)
+    }
+
+    fn forget(&self) {
+        // Under the lock of the tail, which vouches for stamps of its own lineage alone.
+        let mut tail = self.tail();
+        self.ledger.begin_anew();
+        tail.0.clear();
     }
 
     fn take_in(&self, entry: &Logged) {
@@ -420,9 +413,7 @@ impl Freshness {
     }
 
     fn extend(&self, boot: BootTime, wall: Timestamp) {
-        self.lease_wall.store(wall.as_micros(), Ordering::Relaxed);
-        self.lease_boot.store(boot.as_micros().max(1), Ordering::Release);
-        self.lapse.store(NOT_TRIED, Ordering::Release);
+        self.ledger.extend(Lease { boot: boot.as_micros().max(1), wall: wall.as_micros() });
     }
 }
 

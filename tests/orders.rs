@@ -1,0 +1,93 @@
+//! All orders in which the one who answers may see the steps of the one who polls, with the file that both really use:
+//! loom tries every one that the memory model allows.
+
+mod atomic {
+    pub use loom::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
+}
+#[path = "../src/cache/freshness/ledger.rs"]
+#[expect(dead_code, reason = "the parts that aren't about order")]
+mod ledger;
+
+use ledger::{Lease, Ledger};
+use loom::sync::Arc;
+use loom::thread;
+
+const SLOT: usize = 0;
+/// The entry was read before any change, in the first history.
+const STAMP: (u64, u64) = (0, 0);
+/// The first change.
+const CHANGE: u64 = 2;
+/// The lease at the beginning, which has run out, and that of the poll which brings the change.
+const OLD: Lease = Lease { boot: 1, wall: 1 };
+const NEW: Lease = Lease { boot: 10, wall: 10 };
+
+fn counts(lease: Lease) -> bool {
+    lease == NEW
+}
+
+/// Whether an entry from before the change is ever allowed, under the lease of the poll that brought the change.
+fn never_allows(answer: fn(&Ledger) -> bool, poll: fn(&Ledger)) {
+    loom::model(move || {
+        let ledger = Arc::new(Ledger::new(1));
+        ledger.extend(OLD);
+        let polling = {
+            let ledger = Arc::clone(&ledger);
+            thread::spawn(move || poll(&ledger))
+        };
+        assert!(!answer(&ledger), "allowed what the poll had found to be old");
+        polling.join().unwrap();
+        assert!(!answer(&ledger));
+    });
+}
+
+fn answer(ledger: &Ledger) -> bool {
+    ledger.allows(counts, SLOT, STAMP.0, STAMP.1)
+}
+
+fn poll(ledger: &Ledger) {
+    ledger.raise(SLOT, CHANGE);
+    ledger.extend(NEW);
+}
+
+#[test]
+fn whoever_sees_the_lease_sees_the_change() {
+    never_allows(answer, poll);
+}
+
+#[test]
+fn whoever_sees_the_lease_sees_the_other_history() {
+    never_allows(answer, |ledger| {
+        ledger.begin_anew();
+        ledger.next_lineage();
+        ledger.extend(NEW);
+    });
+}
+
+#[test]
+fn numbers_that_count_anew_are_no_old_ones() {
+    loom::model(|| {
+        let ledger = Arc::new(Ledger::new(1));
+        ledger.raise(SLOT, CHANGE);
+        let polling = {
+            let ledger = Arc::clone(&ledger);
+            thread::spawn(move || ledger.begin_anew())
+        };
+        assert!(!ledger.allows(|_| true, SLOT, STAMP.0, STAMP.1), "the slot forgot, the stamp passed");
+        polling.join().unwrap();
+    });
+}
+
+#[test]
+#[should_panic(expected = "allowed what the poll had found to be old")]
+fn reading_what_changed_before_the_lease_is_found_out() {
+    never_allows(|ledger| ledger.is_unchanged(SLOT, STAMP.0, STAMP.1) && counts(ledger.lease()), poll);
+}
+
+#[test]
+#[should_panic(expected = "allowed what the poll had found to be old")]
+fn writing_the_lease_before_what_changed_is_found_out() {
+    never_allows(answer, |ledger| {
+        ledger.extend(NEW);
+        ledger.raise(SLOT, CHANGE);
+    });
+}
