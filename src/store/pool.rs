@@ -36,6 +36,8 @@ struct Suspicion(Arc<Mutex<Option<Instant>>>);
 pub(super) struct Lent {
     pub connection: PoolConnection<Any>,
     pub until: Instant,
+    /// Set by whoever finds that it is of no use any more.
+    pub broken: bool,
     since: Instant,
 }
 
@@ -99,7 +101,7 @@ impl Pool {
     pub async fn lend(&self, patience: Duration) -> Result<Lent, StoreError> {
         let until = Instant::now() + patience;
         match timeout_at(until, self.pool.acquire()).await {
-            Ok(connection) => Ok(Lent { connection: connection?, until, since: Instant::now() }),
+            Ok(connection) => Ok(Lent { connection: connection?, until, broken: false, since: Instant::now() }),
             Err(_) => Err(StoreError::TimedOut),
         }
     }
@@ -107,12 +109,15 @@ impl Pool {
     /// Takes a connection back after what was done with it, which was cut off if it took too long.
     pub fn take_back<T>(
         &self,
-        Lent { connection, since, .. }: Lent,
+        Lent { mut connection, broken, since, .. }: Lent,
         done: Result<Result<T, StoreError>, Elapsed>,
     ) -> Result<T, StoreError> {
         match done {
+            Ok(result) if broken => {
+                connection.close_on_drop();
+                result
+            }
             Ok(result) => {
-                let mut connection = connection;
                 // As dropping it does, which asks the server whether it is still there, but not for ever.
                 let returned = connection.return_to_pool();
                 tokio::spawn(async move {

@@ -8,6 +8,7 @@ use sqlx::query::Query;
 use sqlx::{Any, AnyConnection, AssertSqlSafe, Connection, Executor};
 use tokio::time::timeout_at;
 
+use super::dialect::Dialect;
 use super::pool::{Lent, Pool};
 use super::{Inner, StoreError};
 
@@ -80,6 +81,11 @@ impl Inner {
             }
         })
         .await;
+        if self.dialect == Dialect::Sqlite && matches!(done, Ok(Err(StoreError::Sql(_)))) {
+            // SQLite may have taken back the transaction by itself, as when the disk is full. The driver doesn't notice,
+            // and would begin none on that connection ever again.
+            lent.broken = true;
+        }
         self.writers.take_back(lent, done)
     }
 

@@ -34,13 +34,17 @@ pub struct Setup {
     planes: Option<&'static str>,
     config: Option<PathBuf>,
     variables: Vec<(String, Option<String>)>,
+    log: PathBuf,
+    /// Whether files that can't grow are an error to it, not its end.
+    bears_file_limits: bool,
 }
 
 impl Setup {
     /// With nothing set at all.
     pub fn bare() -> Setup {
         let dir = Arc::new(tempfile::tempdir().must("a directory for Talos"));
-        Setup { dir, planes: None, config: None, variables: Vec::new() }
+        let log = dir.path().join("talos.log");
+        Setup { dir, planes: None, config: None, variables: Vec::new(), log, bears_file_limits: false }
     }
 
     /// With secrets, signing keys, a new database and listeners on loopback.
@@ -87,6 +91,18 @@ impl Setup {
         self
     }
 
+    /// Where its log goes.
+    pub fn log_to(mut self, path: &str) -> Setup {
+        self.log = PathBuf::from(path);
+        self
+    }
+
+    /// Without the signal that would kill it when a file reaches the limit of its size.
+    pub fn bears_file_limits(mut self) -> Setup {
+        self.bears_file_limits = true;
+        self
+    }
+
     pub fn path(&self, file: &str) -> PathBuf {
         self.dir.path().join(file)
     }
@@ -105,7 +121,15 @@ impl Setup {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.program(env!("CARGO_BIN_EXE_talos"));
+        const TALOS: &str = env!("CARGO_BIN_EXE_talos");
+        let mut command = match self.bears_file_limits {
+            false => self.program(TALOS),
+            true => {
+                let mut shell = self.program("sh");
+                shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", TALOS]);
+                shell
+            }
+        };
         command.args(arguments);
         command
     }
@@ -184,7 +208,7 @@ impl Setup {
         let config = setup.config.as_ref().map(|file| format!("--config={}", file.display()));
         let arguments = ["serve"].into_iter().chain(setup.planes).chain(config.as_deref());
         let arguments: Vec<&str> = arguments.collect();
-        let process = Process::spawn("talos", setup.command(&arguments), &setup.path("talos.log"));
+        let process = Process::spawn("talos", setup.command(&arguments), &setup.log);
         Talos {
             process,
             admin: setup.listener("HTTP"),

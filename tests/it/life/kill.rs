@@ -1,62 +1,186 @@
-//! kill -9 under load: what was acknowledged is there afterwards.
+//! kill -9 amid changes: afterwards nothing that was acknowledged is lost, nothing is there twice, and no key is rotated
+//! by half.
 
 use std::sync::{Arc, Mutex};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::http::{Base, Call, Version};
+use crate::http::{Base, Call, Reply, Version};
 use crate::random::Random;
 use crate::support::{Json, Must, until};
-use crate::talos::{ISSUED, Setup};
+use crate::talos::{ISSUED, Setup, Talos};
 
 /// How often the process is killed; `TALOS_TEST_KILLS` says otherwise.
 const ROUNDS: usize = 3;
 const WRITERS: usize = 8;
 
-/// Secrets that a 201 has told.
-type Acknowledged = Arc<Mutex<Vec<String>>>;
+/// A key and its successors, as far as anybody was told.
+struct Line {
+    /// The request for the first of them. All have its actor, and nobody else has.
+    request: Value,
+    /// Id and secret of each.
+    told: Vec<(String, String)>,
+    revoked: bool,
+    /// What was asked for last, if no answer came.
+    open: Option<Change>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Change {
+    Issue,
+    Rotate,
+    Revoke,
+}
+
+type Lines = Arc<Mutex<Vec<Line>>>;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_acknowledged_key_is_lost_when_the_process_is_killed() {
+async fn nothing_is_lost_or_there_twice_or_rotated_by_half() {
     let mut random = Random::announced("kill -9 under load");
     let setup = Setup::new();
-    let acknowledged = Acknowledged::default();
     let rounds =
         std::env::var("TALOS_TEST_KILLS").map_or(ROUNDS, |text| text.parse().must("TALOS_TEST_KILLS"));
+    let mut secrets = Vec::new();
     for round in 1..=rounds {
         let mut talos = setup.start().await;
-        let before = count(&acknowledged);
-        let enough = before + random.between(30, 150);
+        let enough = random.between(15, 60);
+        let lines = Lines::default();
         let mut writers = JoinSet::new();
-        for _ in 0..WRITERS {
-            writers.spawn(issue_until_it_dies(talos.admin, Arc::clone(&acknowledged)));
+        for writer in 0..WRITERS {
+            let name = format!("round {round}, writer {writer}");
+            writers.spawn(write_until_it_dies(talos.admin, name, random.split(), Arc::clone(&lines)));
         }
-        until("enough keys are issued", async || (count(&acknowledged) >= enough).then_some(())).await;
+        until("enough is written", async || (lines.lock().must("the lines").len() >= enough).then_some(()))
+            .await;
         talos.process.kill();
         while let Some(writer) = writers.join_next().await {
             writer.must("a writer");
         }
 
         let talos = setup.start().await;
-        let secrets = acknowledged.lock().must("the secrets").clone();
-        for secret in &secrets {
-            let verdict = talos.verify(secret).await;
-            assert_eq!(verdict["is_valid"], true, "lost in round {round}: {verdict:#}");
+        let lines = std::mem::take(&mut *lines.lock().must("the lines"));
+        let open = |change| lines.iter().filter(|line| line.open == Some(change)).count();
+        println!(
+            "round {round}: {} lines; {} issues, {} rotations and {} revocations without an answer",
+            lines.len(),
+            open(Change::Issue),
+            open(Change::Rotate),
+            open(Change::Revoke),
+        );
+        for line in &lines {
+            secrets.extend(check(&talos, line).await);
         }
-        println!("round {round}: {} keys acknowledged, all there", secrets.len());
         talos.stop().await;
     }
-}
-
-fn count(acknowledged: &Acknowledged) -> usize {
-    acknowledged.lock().must("the secrets").len()
-}
-
-async fn issue_until_it_dies(admin: Base, acknowledged: Acknowledged) {
-    let call = Call::post(ISSUED).json(&json!({ "name": "loaded", "actor_id": "alice" }));
-    while let Ok(reply) = admin.try_send(Version::Http1, call.clone()).await {
-        let secret = reply.expect(201).json().text("/secret").to_owned();
-        acknowledged.lock().must("the secrets").push(secret);
+    let talos = setup.start().await;
+    for secret in &secrets {
+        assert_eq!(talos.verify(secret).await["is_valid"], true, "lost in a later round");
     }
+    println!("{} keys that must be valid are", secrets.len());
+}
+
+/// Issues keys, rotates and revokes some of them, and notes what it was told.
+async fn write_until_it_dies(admin: Base, name: String, mut random: Random, lines: Lines) {
+    for number in 0.. {
+        let actor = format!("{name}, line {number}");
+        let request = json!({ "name": "loaded", "actor_id": actor, "request_id": random.text("0123456789abcdef", 32) });
+        let mut line = Line { request, told: Vec::new(), revoked: false, open: None };
+        let goes_on = write_line(admin, &mut line, &mut random).await;
+        lines.lock().must("the lines").push(line);
+        if !goes_on {
+            return;
+        }
+    }
+}
+
+/// Writes one line; false when an answer didn't come.
+async fn write_line(admin: Base, line: &mut Line, random: &mut Random) -> bool {
+    line.open = Some(Change::Issue);
+    let Some(issued) = answer(admin, ISSUED, &line.request).await else {
+        return false;
+    };
+    line.open = None;
+    line.told.push(told(&issued.expect(201).json()));
+    for _ in 0..random.below(3) {
+        let (id, _) = line.told.last().must("a key");
+        line.open = Some(Change::Rotate);
+        let Some(rotated) = answer(admin, &format!("{ISSUED}/{id}:rotate"), &json!({})).await else {
+            return false;
+        };
+        line.open = None;
+        line.told.push(told(&rotated.expect(201).json()));
+    }
+    if random.below(4) == 0 {
+        let (id, _) = line.told.last().must("a key");
+        line.open = Some(Change::Revoke);
+        let reason = json!({ "reason": "REVOCATION_REASON_KEY_COMPROMISE" });
+        let Some(revoked) = answer(admin, &format!("{ISSUED}/{id}:revoke"), &reason).await else {
+            return false;
+        };
+        revoked.expect(204);
+        (line.open, line.revoked) = (None, true);
+    }
+    true
+}
+
+/// None when the process died before it had answered.
+async fn answer(admin: Base, path: &str, body: &Value) -> Option<Reply> {
+    admin.try_send(Version::Http1, Call::post(path).json(body)).await.ok()
+}
+
+fn told(document: &Value) -> (String, String) {
+    (document.text("/issued_api_key/key_id").to_owned(), document.text("/secret").to_owned())
+}
+
+/// Compares a line with what is in the database; returns the secret that must stay valid, if there is one.
+async fn check(talos: &Talos, line: &Line) -> Option<String> {
+    let before = rows(talos, line).await;
+    let count = |status: &str| before.iter().filter(|(_, found)| found == status).count();
+    let active = count("KEY_STATUS_ACTIVE");
+    let state = format!("{:?}, {:?}, revoked: {}, {before:?}", line.request, line.open, line.revoked);
+    assert_eq!(active + count("KEY_STATUS_REVOKED"), before.len(), "{state}");
+
+    // What was acknowledged is there; of what wasn't, all or nothing.
+    let (told, most_active) = (line.told.len(), usize::from(!line.revoked));
+    match line.open {
+        None => assert_eq!((before.len(), active), (told, most_active), "{state}"),
+        Some(Change::Issue) => assert!(before.len() == active && active <= 1, "{state}"),
+        Some(Change::Rotate) => {
+            assert!(active == 1 && (told..=told + 1).contains(&before.len()), "{state}");
+        }
+        Some(Change::Revoke) => assert!(active <= 1 && before.len() == told, "{state}"),
+    }
+    for (id, secret) in &line.told {
+        let is_active = before.contains(&(id.clone(), "KEY_STATUS_ACTIVE".to_owned()));
+        assert_eq!(talos.verify(secret).await["is_valid"], is_active, "{id}, {state}");
+    }
+
+    // The request, repeated, makes a key if it hadn't, and no second one.
+    let again = talos.admin.post(ISSUED, &line.request).await.expect(201).json();
+    let id = again.text("/issued_api_key/key_id");
+    let after = rows(talos, line).await;
+    match before.is_empty() {
+        true => assert_eq!(after.len(), 1, "{state}"),
+        false => {
+            assert_eq!(after, before, "{state}");
+            assert!(before.iter().any(|(row, _)| row == id), "{id}, {state}");
+            assert!(line.told.first().is_none_or(|(first, _)| first == id), "{id}, {state}");
+        }
+    }
+    let (id, secret) = line.told.last()?;
+    let stays = before.contains(&(id.clone(), "KEY_STATUS_ACTIVE".to_owned()));
+    stays.then(|| secret.clone())
+}
+
+/// Id and status of all keys of a line.
+async fn rows(talos: &Talos, line: &Line) -> Vec<(String, String)> {
+    let actor = line.request.text("/actor_id").replace(' ', "%20").replace(',', "%2C");
+    let page = talos.admin.get(&format!("{ISSUED}?page_size=100&filter=actor_id%3D%22{actor}%22")).await;
+    let page = page.expect(200).json();
+    let keys = page.at("/issued_api_keys").as_array().must("a list of keys").clone();
+    let mut rows: Vec<_> =
+        keys.iter().map(|key| (key.text("/key_id").to_owned(), key.text("/status").to_owned())).collect();
+    rows.sort();
+    rows
 }

@@ -1,0 +1,81 @@
+//! A disk that takes nothing more: what is there can still be read, and is whole afterwards.
+
+use serde_json::json;
+use sqlx::{Connection, Row, SqliteConnection};
+
+use crate::ask::Ask;
+use crate::support::{Json, Must, until};
+use crate::talos::{ISSUED, SELF_REVOKE, Setup, Talos};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_are_503_and_reads_go_on() {
+    let setup = Setup::new().sqlite().bears_file_limits();
+    let talos = setup.start().await;
+    let (known, unknown) = (talos.issue(json!({})).await, talos.issue(json!({})).await);
+    talos.check(Ask::bearer(&known.secret)).await.allowed();
+
+    // A little more than the largest of its files has now.
+    let size = |file: &str| std::fs::metadata(setup.path(file)).map_or(0, |file| file.len());
+    let largest = size("talos.db").max(size("talos.db-wal")).max(size("talos.log"));
+    talos.process.limit_files(Some(largest + 64 * 1024));
+    let mut acknowledged = vec![known.clone(), unknown.clone()];
+    let body = json!({ "name": "one more", "actor_id": "alice" });
+    until("a write fails", async || {
+        let reply = talos.admin.post(ISSUED, &body).await;
+        if reply.status == 503 {
+            return Some(());
+        }
+        let document = reply.expect(201).json();
+        acknowledged.push(crate::talos::Key {
+            id: document.text("/issued_api_key/key_id").to_owned(),
+            secret: document.text("/secret").to_owned(),
+            resource: document.at("/issued_api_key").clone(),
+        });
+        None
+    })
+    .await;
+
+    for _ in 0..3 {
+        talos.admin.post(ISSUED, &body).await.expect_error(503, "SERVICE_UNAVAILABLE");
+        let revoke = format!("{ISSUED}/{}:revoke", known.id);
+        let reason = json!({ "reason": "REVOCATION_REASON_KEY_COMPROMISE" });
+        talos.admin.post(&revoke, &reason).await.expect_error(503, "SERVICE_UNAVAILABLE");
+        let credential = json!({ "credential": unknown.secret });
+        talos.public.post(SELF_REVOKE, &credential).await.expect_error(503, "SERVICE_UNAVAILABLE");
+        reads_go_on(&talos, &acknowledged).await;
+    }
+
+    talos.process.limit_files(None);
+    until("writes succeed again", async || {
+        (talos.admin.post(ISSUED, &body).await.status == 201).then_some(())
+    })
+    .await;
+    talos.revoke(&known).await;
+    talos.check(Ask::bearer(&known.secret)).await.denied(401);
+    talos.check(Ask::bearer(&unknown.secret)).await.allowed();
+    talos.stop().await;
+
+    let file = format!("sqlite://{}", setup.path("talos.db").display());
+    let mut database = SqliteConnection::connect(&file).await.must("opening the database");
+    let row = sqlx::query("PRAGMA integrity_check").fetch_one(&mut database).await.must("an integrity check");
+    assert_eq!(row.get::<String, _>(0), "ok");
+}
+
+async fn reads_go_on(talos: &Talos, keys: &[crate::talos::Key]) {
+    for key in keys {
+        talos.check(Ask::bearer(&key.secret)).await.allowed();
+        talos.admin.get(&format!("{ISSUED}/{}", key.id)).await.expect(200);
+    }
+    talos.check(Ask::api_key("legacy-unknown")).await.denied(401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_nobody_can_write_stops_nothing() {
+    let talos = Setup::new().sqlite().log_to("/dev/full").start().await;
+    let key = talos.issue(json!({})).await;
+    talos.check(Ask::bearer(&key.secret)).await.allowed();
+    // A reason to log something in the midst of a request.
+    talos.check(Ask::bearer(&key.secret).route("talos.mode", "nonsense")).await.denied(500);
+    talos.revoke(&key).await;
+    talos.check(Ask::bearer(&key.secret)).await.denied(401);
+}
