@@ -101,7 +101,9 @@ impl Pool {
     pub async fn lend(&self, patience: Duration) -> Result<Lent, StoreError> {
         let until = Instant::now() + patience;
         match timeout_at(until, self.pool.acquire()).await {
-            Ok(connection) => Ok(Lent { connection: connection?, until, broken: false, since: Instant::now() }),
+            Ok(connection) => {
+                Ok(Lent { connection: connection?, until, broken: false, since: Instant::now() })
+            }
             Err(_) => Err(StoreError::TimedOut),
         }
     }

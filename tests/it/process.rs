@@ -42,7 +42,8 @@ impl Process {
     /// Forbids its files to grow beyond that many bytes; None allows it again.
     pub fn limit_files(&self, bytes: Option<u64>) {
         let limit = Rlimit { current: bytes, maximum: None };
-        prlimit(Some(Pid::from_child(&self.child)), Resource::Fsize, limit).must("limiting the size of files");
+        prlimit(Some(Pid::from_child(&self.child)), Resource::Fsize, limit)
+            .must("limiting the size of files");
     }
 
     /// kill -9, and the wait for it.

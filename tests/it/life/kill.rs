@@ -84,7 +84,8 @@ async fn nothing_is_lost_or_there_twice_or_rotated_by_half() {
 async fn write_until_it_dies(admin: Base, name: String, mut random: Random, lines: Lines) {
     for number in 0.. {
         let actor = format!("{name}, line {number}");
-        let request = json!({ "name": "loaded", "actor_id": actor, "request_id": random.text("0123456789abcdef", 32) });
+        let request =
+            json!({ "name": "loaded", "actor_id": actor, "request_id": random.text("0123456789abcdef", 32) });
         let mut line = Line { request, told: Vec::new(), revoked: false, open: None };
         let goes_on = write_line(admin, &mut line, &mut random).await;
         lines.lock().must("the lines").push(line);
