@@ -411,12 +411,8 @@ const FRESHNESS: &[Parameter] = &[
         description: "`no-cache` is the same as in Cache-Control.",
         schema: of::<String>,
     },
-    Parameter {
-        name: "Talos-Min-Epoch",
-        place: Place::Header,
-        description: "The `Talos-Epoch` of a change that the judgement has to know of; 503 when it can't.",
-        schema: epoch,
-    },
+    // Not Talos-Min-Epoch: only a number that Talos-Epoch gave makes sense there, any other is rightly a 503, and whoever
+    // makes requests from this description would make up others.
 ];
 
 const EPOCH: Header = Header {
