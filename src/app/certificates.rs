@@ -99,7 +99,7 @@ impl Listener {
     fn read_again(&mut self, counted: &Connections) {
         let plane = self.plane;
         match self.identity.read_again() {
-            Ok(false) => return,
+            Ok(false) => {}
             Ok(true) => {
                 let expires = self.identity.expires();
                 tracing::info!(plane, expires = expires.to_rfc3339(), "a new certificate is in force");
