@@ -11,5 +11,6 @@ mod reload;
 mod serve;
 mod signals;
 mod watch;
+mod workers;
 
 pub use serve::{Planes, ServeError, serve};
