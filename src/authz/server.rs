@@ -113,7 +113,7 @@ impl Plane {
         let verification = match self.service.verify_cached(settings, &attempt) {
             Some(verification) => verification,
             None => {
-                let looking_up = within(&self.runtime, self.look_up(settings, &attempt));
+                let looking_up = inside(&self.runtime, self.look_up(settings, &attempt));
                 looking_up.await.ok_or(Refusal::Unavailable)?
             }
         };
@@ -282,7 +282,7 @@ fn finish(
 }
 
 /// Polls a future as if in `runtime`: what it opens and starts belongs there, whoever waits for it.
-async fn within<F: Future>(runtime: &Handle, future: F) -> F::Output {
+async fn inside<F: Future>(runtime: &Handle, future: F) -> F::Output {
     let mut future = pin!(future);
     let polled = poll_fn(|context| {
         let _entered = runtime.enter();
