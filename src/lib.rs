@@ -5,6 +5,7 @@
 pub mod clock;
 pub mod duration;
 pub mod error;
+pub mod event;
 pub mod key;
 pub mod rng;
 pub mod secret;
@@ -18,6 +19,9 @@ pub mod settings;
 pub mod cache;
 pub mod readiness;
 pub mod store;
+
+// What is told of what it does.
+pub mod audit;
 
 // What the product does.
 pub mod service;

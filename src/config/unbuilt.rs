@@ -29,8 +29,6 @@ const ROWS: &[Row] = &[
     ("serve.public.cors.enabled", |c| c.serve.public.cors.enabled),
     ("serve.http.allowed_hosts", |c| !c.serve.http.allowed_hosts.is_empty()),
     ("serve.public.allowed_hosts", |c| !c.serve.public.allowed_hosts.is_empty()),
-    ("audit.file", |c| c.audit.file.is_some()),
-    ("audit.key", |c| c.audit.key.is_some()),
     ("authz.sources", |c| {
         c.authz.sources.iter().any(|source| !matches!(source, CredentialSource::Header { .. }))
     }),

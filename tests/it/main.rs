@@ -6,6 +6,7 @@
 
 // The harness.
 mod ask;
+mod audit;
 mod database;
 mod envoy;
 mod grpc;
