@@ -12,7 +12,7 @@ mod writer;
 pub use call::{Call, Ended, Origin};
 pub use chain::{ChainKey, ChainKeys};
 pub use failures::Failure;
-pub use log::{AuditError, AuditLog, Heads, Unrecorded};
+pub use log::{AuditError, AuditLog, Heads, Unrecorded, instance};
 pub use writer::LogSettings;
 
 use std::time::Duration;

@@ -182,7 +182,7 @@ fn is_sealed(head: &AuditHead, settings: &LogSettings) -> bool {
 }
 
 /// A name for the file that no other file has: the machine and the path.
-fn instance(path: &std::path::Path) -> String {
+pub fn instance(path: &std::path::Path) -> String {
     let host = rustix::system::uname();
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let name = format!("{}:{}", host.nodename().to_string_lossy(), path.display());

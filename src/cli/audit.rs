@@ -11,7 +11,7 @@ use super::config;
 use super::exit::{Failure, Outcome};
 use super::output::{Output, Shown, Table};
 use crate::audit::verify::{Findings, Unknown, Verifier, place};
-use crate::audit::{ChainKey, ChainKeys};
+use crate::audit::{ChainKey, ChainKeys, instance};
 use crate::clock::Clock;
 use crate::secret::SecretString;
 use crate::store::{AuditHead, Store};
@@ -39,7 +39,7 @@ pub enum Command {
 EXAMPLES:
   talos audit verify audit.jsonl
   talos audit verify audit.jsonl* --format json
-  talos audit verify audit.jsonl.6fc1c4d6-000000081023 --part")]
+  talos audit verify audit.jsonl --part")]
 pub struct Verify {
     /// The files
     #[arg(required = true, value_name = "FILE")]
@@ -74,10 +74,10 @@ impl Verify {
         let heads = Heads::open(dsn.expose()).await;
         let mut findings = vec![];
         // The database is asked before a file is read: what is written meanwhile is more than it knows of, not less.
-        let chains: Vec<Option<String>> = chains(&self.files)?;
+        let chains = chains(&self.files)?;
         let known = heads.of(&chains).await;
         for (chain, files) in read(&self.files)? {
-            let head = chain.as_ref().and_then(|chain| known.get(chain));
+            let head = known.get(&chain);
             let mut found = verify(&keys, head.and_then(Option::as_ref), &files, !self.part);
             note_database(&mut found, &heads, head);
             if config.audit.key.is_none() && config.audit.key_retired.is_empty() {
@@ -119,8 +119,10 @@ fn text_of(file: &Path) -> Result<Vec<u8>, Failure> {
     std::fs::read(file).map_err(|error| Failure::failed(format!("{}: {error}", file.display())))
 }
 
-fn chains(files: &[PathBuf]) -> Result<Vec<Option<String>>, Failure> {
-    files.iter().filter(|file| !is_lock(file)).map(|file| Ok(place(&text_of(file)?).0)).collect()
+/// The files and their chains.
+fn chains(files: &[PathBuf]) -> Result<Vec<(&Path, Option<String>)>, Failure> {
+    let logs = files.iter().filter(|file| !is_lock(file));
+    logs.map(|file| Ok((file.as_path(), place(&text_of(file)?).0))).collect()
 }
 
 /// Reads the files, those of a chain together and in order.
@@ -151,11 +153,16 @@ impl Heads {
         }
     }
 
-    async fn of(&self, chains: &[Option<String>]) -> BTreeMap<String, Option<AuditHead>> {
+    async fn of(&self, chains: &[(&Path, Option<String>)]) -> BTreeMap<Option<String>, Option<AuditHead>> {
         let mut known = BTreeMap::new();
         if let Self::Known(store) = self {
-            for chain in chains.iter().flatten() {
-                match store.audit_head_of_chain(chain).await {
+            for (file, chain) in chains {
+                let head = match chain {
+                    Some(chain) => store.audit_head_of_chain(chain).await,
+                    // Nothing is left in it that says which chain it held.
+                    None => store.audit_head_of(&instance(file)).await,
+                };
+                match head {
                     Ok(head) => drop(known.insert(chain.clone(), head)),
                     Err(error) => eprintln!("talos: {error}"),
                 }

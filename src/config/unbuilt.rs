@@ -1,7 +1,6 @@
 //! Settings that this version reads but doesn't act upon. Serving refuses them: a setting that is silently without
 //! effect is worse than one that is missing. A row goes when its feature comes.
 
-use super::authz::CredentialSource;
 use super::model::Config;
 use super::serve::AuthMode;
 
@@ -29,9 +28,6 @@ const ROWS: &[Row] = &[
     ("serve.public.cors.enabled", |c| c.serve.public.cors.enabled),
     ("serve.http.allowed_hosts", |c| !c.serve.http.allowed_hosts.is_empty()),
     ("serve.public.allowed_hosts", |c| !c.serve.public.allowed_hosts.is_empty()),
-    ("authz.sources", |c| {
-        c.authz.sources.iter().any(|source| !matches!(source, CredentialSource::Header { .. }))
-    }),
     ("authz.routes", |c| !c.authz.routes.is_empty()),
 ];
 
@@ -66,9 +62,9 @@ mod tests {
     fn what_is_not_built_is_named() {
         let mut config = Config::default();
         config.multitenancy.enabled = true;
-        config.authz.sources = vec![CredentialSource::Cookie { name: "key".to_owned() }];
+        config.authz.routes = vec![Default::default()];
         let texts = config.unsupported();
-        let expected = ["multitenancy.enabled", "authz.sources"]
+        let expected = ["multitenancy.enabled", "authz.routes"]
             .map(|key| format!("{key}: not supported by this version; remove it"));
         assert_eq!(texts, expected);
     }
