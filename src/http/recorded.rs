@@ -8,8 +8,9 @@ use axum::handler::Handler;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 
-use super::{Context, Peer, admin};
+use super::{Context, admin};
 use crate::audit::{Call, Ended, Origin};
+use crate::caller::Peer;
 use crate::error::{ApiError, Reason};
 use crate::event::Operation;
 
@@ -63,7 +64,7 @@ pub fn origin(context: &Context, request: &Request) -> Origin {
     Origin {
         caller: None,
         client: admin::client(source, request),
-        peer: request.extensions().get::<Peer>().and_then(|peer| peer.0),
+        peer: request.extensions().get::<Peer>().and_then(|peer| peer.address),
         request_id: request_id(request.headers())
             .unwrap_or_else(|| context.service.rng.uuid().hyphenated().to_string()),
     }
