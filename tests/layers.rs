@@ -21,7 +21,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("store", &["clock", "credential", "duration", "key", "rng"]),
     ("cache", &["clock", "credential", "key", "rng", "secret", "store"]),
     ("readiness", &["clock"]),
-    ("audit", &["clock", "config", "credential", "error", "event", "key", "rng", "secret", "store"]),
+    (
+        "audit",
+        &["caller", "clock", "config", "credential", "error", "event", "key", "rng", "secret", "store"],
+    ),
     (
         "service",
         &[

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::{Map, Value, json};
 
 use super::{Audit, Unrecorded, network as network_json, object, trace};
+use crate::caller::Caller;
 use crate::error::{ApiError, Reason};
 use crate::event::{Occurrence, Operation};
 use crate::key::{KeyId, NetworkId};
@@ -13,8 +14,8 @@ use crate::key::{KeyId, NetworkId};
 /// Whose call it is.
 #[derive(Debug, Clone, Default)]
 pub struct Origin {
-    /// Its caller's name, and how that is known: as the transport has proven it.
-    pub caller: Option<(String, &'static str)>,
+    /// Its caller, as the transport has proven it; None where nobody has to say who they are.
+    pub caller: Option<Caller>,
     /// The client's address, from where the settings say.
     pub client: Option<IpAddr>,
     /// The other end of the connection.
@@ -25,11 +26,16 @@ pub struct Origin {
 
 impl Origin {
     fn members(&self) -> [(&'static str, Value); 4] {
-        let (name, proof) = self.caller.as_ref().map_or(("anonymous", "none"), |(name, proof)| (name, proof));
+        let caller = match &self.caller {
+            Some(caller) => {
+                json!({ "name": caller.name, "proof": caller.proof.name(), "role": caller.role.name() })
+            }
+            None => json!({ "name": "anonymous", "proof": "none" }),
+        };
         let address =
             |address: Option<IpAddr>| address.map_or(Value::Null, |address| address.to_string().into());
         [
-            ("caller", json!({ "name": name, "proof": proof })),
+            ("caller", caller),
             ("client_address", address(self.client)),
             ("peer_address", address(self.peer)),
             ("request_id", self.request_id.clone().into()),

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::{Context, admin};
 use crate::audit::{Call, Ended, Origin};
-use crate::caller::Peer;
+use crate::caller::{Caller, Peer};
 use crate::error::{ApiError, Reason};
 use crate::event::Operation;
 
@@ -62,7 +62,7 @@ fn panicked() -> ApiError {
 pub fn origin(context: &Context, request: &Request) -> Origin {
     let source = context.service.settings.load().client_ip_source;
     Origin {
-        caller: None,
+        caller: request.extensions().get::<Caller>().cloned(),
         client: admin::client(source, request),
         peer: request.extensions().get::<Peer>().and_then(|peer| peer.address),
         request_id: request_id(request.headers())
