@@ -115,7 +115,8 @@ impl Plane {
         let verification = match self.service.verify_cached(settings, &attempt) {
             Some(verification) => verification,
             None => {
-                let looking_up = inside(&self.runtime, self.look_up(settings, &attempt));
+                // Apart, so that Checks which needn't wait don't carry around what this takes.
+                let looking_up = inside(&self.runtime, Box::pin(self.look_up(settings, &attempt)));
                 looking_up.await.ok_or(Refusal::Unavailable)?
             }
         };
