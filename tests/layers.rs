@@ -63,6 +63,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "tls",
         ],
     ),
+    ("fuzzing", &["app", "authz", "clock", "config", "credential", "key", "rng", "service"]),
     (
         "cli",
         &[
@@ -89,7 +90,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("redis", &["cache"]),
     ("axum", &["http", "app"]),
     ("tonic", &["authz", "app"]),
-    ("talos_proto", &["authz"]),
+    ("talos_proto", &["authz", "fuzzing"]),
     ("clap", &["cli"]),
     ("comfy_table", &["cli"]),
     ("serde_json_path", &["cli"]),

@@ -190,7 +190,10 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
     Ok(())
 }
 
-async fn build(config: &Config, planes: Planes) -> Result<(Context, Documents, NotedUses), ServeError> {
+pub(crate) async fn build(
+    config: &Config,
+    planes: Planes,
+) -> Result<(Context, Documents, NotedUses), ServeError> {
     let (clock, rng) = (Clock::system(), Rng::system());
     let urls = &config.credentials.derived_tokens.jwt.signing_keys.urls;
     let documents = Documents::default().renew(urls, Reading::All).await.complete(urls)?.documents;
