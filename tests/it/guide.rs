@@ -43,7 +43,7 @@ fn blocks(page: &str, kind: &str) -> Vec<String> {
 /// Runs a page's commands. Where they say the usual ports, they get ports of their own: other tests run beside them.
 async fn follow(setup: Setup, name: &str) -> String {
     let mut setup = setup;
-    let mut script = String::from("trap 'kill $(jobs -p) 2> /dev/null' EXIT; trap 'exit 1' TERM\n");
+    let mut script = String::from("trap 'kill $(jobs -p) 2> /dev/null || true' EXIT; trap 'exit 1' TERM\n");
     for block in blocks(&page(name), "sh") {
         script.push_str(&block);
     }
@@ -102,7 +102,7 @@ async fn every_configuration_of_the_pages_is_good() {
     for (name, page) in pages() {
         for yaml in blocks(&page, "yaml").into_iter().filter(|yaml| !yaml.contains("apiVersion:")) {
             let setup = Setup::bare();
-            std::fs::write(setup.path("talos.yaml"), yaml).must("a configuration");
+            std::fs::write(setup.path("talos.yaml"), &yaml).must("a configuration");
             let checked = setup.run(&["config", "check", "talos.yaml"]).await;
             let said = String::from_utf8_lossy(&checked.stderr).into_owned();
             assert!(checked.status.success(), "{name}: {said}\n{yaml}");
