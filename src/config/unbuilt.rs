@@ -16,8 +16,6 @@ const ROWS: &[Row] = &[
     ("serve.public.cors.enabled", |c| c.serve.public.cors.enabled),
     ("serve.http.allowed_hosts", |c| !c.serve.http.allowed_hosts.is_empty()),
     ("serve.public.allowed_hosts", |c| !c.serve.public.allowed_hosts.is_empty()),
-    ("audit.file", |c| c.audit.file.is_some()),
-    ("audit.key", |c| c.audit.key.is_some()),
     ("authz.routes", |c| !c.authz.routes.is_empty()),
 ];
 

@@ -69,7 +69,7 @@ impl Fixture {
             Source::new(None, []).load_text(yaml.to_string().as_bytes()).expect("a good configuration");
         let planes = Planes { admin: false, public: false, authz: true };
         let context = runtime.block_on(async {
-            let (context, ..) = build(&loaded.config, planes).await.expect("a service");
+            let context = build(&loaded.config, planes).await.expect("a service").context;
             context.service.freshness.poll(&context.service.store).await.expect("a poll");
             let key = KeyRequest {
                 name: KeyName::parse("good").expect("a name"),
