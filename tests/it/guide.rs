@@ -3,8 +3,11 @@
 
 use std::path::PathBuf;
 
+use crate::authority::Authority;
 use crate::cli::{feed, shell};
+use crate::database;
 use crate::process::free_port;
+use crate::redis::Redis;
 use crate::support::Must;
 use crate::talos::{Setup, Talos};
 
@@ -75,6 +78,25 @@ async fn follow(setup: Setup, name: &str) -> String {
     let ran = feed(command, &script).await;
     assert_eq!(ran.code, 0, "{name}\n{script}\n{ran:#?}");
     ran.stdout
+}
+
+/// What the page takes for granted, a database and a Redis that speak TLS, are the tests' own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_of_its_own_comes_up_as_the_page_says() {
+    let authority = Authority::new();
+    let redis = Redis::start_tls(authority.issue("localhost", 2040), &authority).await;
+    let setup = Setup::bare();
+    let redis_ca = setup.path("redis-ca.crt");
+    std::fs::write(&redis_ca, authority.pem()).must("writing the authority");
+    let setup = setup
+        .set("DB_DSN", &database::new_postgres_over_tls())
+        .set("REDIS", &format!("localhost:{}", redis.port))
+        .set("REDIS_CA", &redis_ca.display().to_string());
+    let said = follow(setup, "deploy.md").await;
+    for told in ["fresh", r#""secret":"ory_ak_v1_"#, "refused without a certificate", r#""kid":"one""#] {
+        assert!(said.contains(told), "no {told} in {said}");
+    }
+    assert!(!redis.entries().await.is_empty(), "Redis holds nothing");
 }
 
 #[tokio::test(flavor = "multi_thread")]
