@@ -60,7 +60,6 @@ def good():
             "prometheusRule": {"enabled": True, "groups": [{"name": "talos", "rules": [
                 {"alert": "TalosGone", "expr": "absent(talos_epoch)", "for": "1m"}]}]},
         })
-        # TLS on the listeners, once this version has it: `served` says so.
         yield f"{mode}-tls", merged(EXPOSED, {
             "mode": mode,
             "planes": {"admin": {"tls": MTLS, "trustedNetwork": True}, "public": {"tls": TLS}, "metrics": {"tls": TLS},
