@@ -16,6 +16,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("config", &["credential", "duration", "key", "secret"]),
     ("credential", &["clock", "key", "rng", "secret"]),
     ("settings", &["clock", "config", "credential", "key", "secret"]),
+    ("admission", &["caller", "clock", "config", "credential", "rng", "secret"]),
     ("tls", &["caller", "clock", "config"]),
     ("store", &["clock", "credential", "duration", "key", "rng"]),
     ("cache", &["clock", "credential", "key", "rng", "secret", "store"]),
@@ -29,6 +30,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "http",
         &[
+            "admission",
             "caller",
             "clock",
             "config",
@@ -46,6 +48,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "app",
         &[
+            "admission",
             "authz",
             "cache",
             "caller",
