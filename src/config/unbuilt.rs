@@ -10,8 +10,6 @@ const ROWS: &[Row] = &[
     ("rate_limit.enabled", |c| c.rate_limit.enabled),
     ("multitenancy.enabled", |c| c.multitenancy.enabled),
     ("tracing.enabled", |c| c.tracing.enabled),
-    ("audit.file", |c| c.audit.file.is_some()),
-    ("audit.key", |c| c.audit.key.is_some()),
     ("authz.routes", |c| !c.authz.routes.is_empty()),
 ];
 
