@@ -101,7 +101,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "tls",
         ],
     ),
-    ("fuzzing", &["app", "authz", "clock", "config", "credential", "key", "rng", "service"]),
+    (
+        "fuzzing",
+        &["app", "audit", "authz", "clock", "config", "credential", "event", "key", "rng", "service"],
+    ),
     (
         "cli",
         &[

@@ -9,10 +9,12 @@ use http_body_util::{BodyExt, Full};
 use serde_json::Value;
 
 use crate::app::{Planes, build};
+use crate::audit::{Call, Origin};
 use crate::authz::Plane;
 use crate::clock::Timestamp;
 use crate::config::Source;
 use crate::credential::page_token::{self, Cursor};
+use crate::event::Operation;
 use crate::key::{ActorId, AddressList, KeyName, NetworkId, Scopes, Visibility};
 use crate::rng::Rng;
 use crate::service::{ImportRequest, KeyRequest, Service};
@@ -84,7 +86,8 @@ impl Fixture {
             };
             let request = ImportRequest { raw_key: GOOD_KEY.to_owned().into(), key };
             // Another process of the same number may have left its database.
-            drop(context.service.import(NetworkId::SINGLE, request).await);
+            let call = Call::new(Arc::clone(&context.service.audit), Operation::Import, Origin::default());
+            drop(context.service.import(NetworkId::SINGLE, request, &call).await);
             context
         });
         let texts = |list: &str, name: &str| -> Vec<String> {
