@@ -13,4 +13,6 @@ mod serve;
 mod signals;
 mod watch;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use serve::build;
 pub use serve::{Planes, ServeError, serve};
