@@ -3,6 +3,7 @@
 mod accept;
 mod background;
 mod bounds;
+mod callers;
 mod certificates;
 mod connections;
 mod deny;
@@ -13,4 +14,6 @@ mod signals;
 mod watch;
 mod workers;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use serve::build;
 pub use serve::{Planes, ServeError, serve};

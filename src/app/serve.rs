@@ -21,6 +21,7 @@ use tower::ServiceExt;
 
 use super::accept::Acceptor;
 use super::background;
+use super::callers;
 use super::certificates::Certificates;
 use super::connections;
 use super::deny::{self, DenyFileError};
@@ -28,6 +29,7 @@ use super::listeners::{BindError, Listener};
 use super::reload::Reloader;
 use super::signals::stop_signal;
 use super::workers::{MakeOthers, Workers};
+use crate::admission::Admission;
 use crate::audit::{Audit, AuditError, AuditLog, ChainKeys, Heads, LogSettings};
 use crate::authz::Plane;
 use crate::cache::freshness::Freshness;
@@ -85,6 +87,9 @@ pub enum ServeError {
     /// L2 can't be used as it is configured.
     #[error(transparent)]
     Shared(#[from] LinkError),
+    /// The keys of who issues tokens to admin callers can't be used.
+    #[error("serve.http.auth.jwt.jwks: {0}")]
+    CallerKeys(String),
     /// A listener can't be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -180,6 +185,9 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
     endless.spawn(ping);
     endless.spawn(reloader.run());
     endless.spawn(certificates.run());
+    if planes.admin && context.admission.bearer().is_some() {
+        endless.spawn(callers::keep_keys(Arc::clone(&context.admission), context.service.rng.clone()));
+    }
     let (service, metrics) = (&context.service, &context.metrics);
     endless.spawn(background::watch_log(Arc::clone(service), Arc::clone(&context.process)));
     endless.spawn({
@@ -222,14 +230,14 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
 }
 
 /// What is served, and what it is kept up with.
-struct Built {
-    context: Context,
+pub(crate) struct Built {
+    pub(crate) context: Context,
     documents: Documents,
     noted_uses: NotedUses,
     heads: Option<Heads>,
 }
 
-async fn build(config: &Config, planes: Planes) -> Result<Built, ServeError> {
+pub(crate) async fn build(config: &Config, planes: Planes) -> Result<Built, ServeError> {
     let (clock, rng) = (Clock::system(), Rng::system());
     let urls = &config.credentials.derived_tokens.jwt.signing_keys.urls;
     let documents = Documents::default().renew(urls, Reading::All).await.complete(urls)?.documents;
@@ -253,11 +261,21 @@ async fn build(config: &Config, planes: Planes) -> Result<Built, ServeError> {
     let tiers = Tiers { memory, shared, freshness: Arc::new(freshness) };
     let (uses, noted_uses) = uses(config.last_used.queue_size);
     let process = Arc::new(Process::new(planes.names(), &clock));
+    let own_uid = rustix::process::geteuid().as_raw();
+    let admission = Arc::new(Admission::new(&config.serve.http.auth, own_uid, clock.clone()));
+    if planes.admin {
+        callers::read_keys(&admission).await?;
+    }
     let (log, heads) = open_audit(config, &store, &clock, &rng).await?.unzip();
     let audit = Arc::new(Audit::new(log));
     let service = Service::new(clock, rng, settings, store, tiers, Records { uses, audit }, deny_list);
-    let context =
-        Context { service: Arc::new(service), metrics: Arc::default(), readiness: Arc::default(), process };
+    let context = Context {
+        service: Arc::new(service),
+        metrics: Arc::default(),
+        readiness: Arc::default(),
+        process,
+        admission,
+    };
     Ok(Built { context, documents, noted_uses, heads })
 }
 
@@ -357,6 +375,10 @@ async fn bind(
             None => Listener::tcp("authz", &serve.authz.host, serve.authz.port).await?,
         };
         add("authz", listener, identity);
+    }
+    if let (true, Some(path)) = (planes.admin, &serve.http.socket) {
+        // What the system says of the other end is enough.
+        add("admin", Listener::unix("http", path).await?, None);
     }
     add("metrics", Listener::tcp("metrics", &serve.metrics.host, serve.metrics.port).await?, metrics);
     Ok(acceptors)
