@@ -4,6 +4,7 @@ mod background;
 mod connections;
 mod deny;
 mod listeners;
+mod relay;
 mod reload;
 mod serve;
 mod signals;

@@ -7,6 +7,7 @@ use tokio::sync::Notify;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use super::relay::Relay;
 use crate::authz::SERVICE_NAME;
 use crate::cache::shared::Shared;
 use crate::readiness::Readiness;
@@ -38,8 +39,14 @@ pub async fn poll(
 ) {
     let mut serving = false;
     let mut failing = false;
+    let mut relay = Relay::of(&service);
+    let mut announced = false;
     loop {
         let began = tokio::time::Instant::now();
+        // What was read before is as good when there is no time to lose.
+        if let Some(relay) = relay.as_mut().filter(|_| !announced) {
+            relay.read_questions().await;
+        }
         let result = service.freshness.poll(&service.store).await;
         match (&result, failing) {
             (Err(error), false) => tracing::error!(%error, "changes can't be polled: the lease will run out"),
@@ -47,22 +54,26 @@ pub async fn poll(
             _ => {}
         }
         failing = result.is_err();
+        if let Some(relay) = relay.as_mut().filter(|_| !failing) {
+            relay.answer().await;
+        }
         if !serving && service.freshness.has_begun() && !readiness.is_draining() {
             set_serving(&health, true).await;
             serving = true;
         }
-        tokio::select! {
+        announced = tokio::select! {
             // From beginning to beginning: the lease counts from there, too.
-            () = tokio::time::sleep_until(began + interval) => {}
-            () = changed.notified() => {}
-        }
+            () = tokio::time::sleep_until(began + interval) => false,
+            () = changed.notified() => true,
+        };
     }
 }
 
 /// Keeps in touch with L2, for ever.
 pub async fn share(service: Arc<Service>, shared: Arc<Shared>, changed: Arc<Notify>) {
     let settings = service.settings.clone();
-    shared.run(&changed, |is_ours| is_ours(&settings.load().secrets)).await;
+    let is_news = |n| n > service.freshness.polled();
+    shared.run(&changed, |open| open(&settings.load().secrets), is_news).await;
 }
 
 /// Pings the database, for ever.

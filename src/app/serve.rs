@@ -19,10 +19,11 @@ use super::background;
 use super::connections::{self, Protocol};
 use super::deny::{self, DenyFileError};
 use super::listeners::{BindError, Listener};
+use super::relay;
 use super::reload::Reloader;
 use super::signals::stop_signal;
 use crate::authz::{Plane, SERVICE_NAME};
-use crate::cache::freshness::Freshness;
+use crate::cache::freshness::{Freshness, Terms};
 use crate::cache::memory::Memory;
 use crate::cache::shared::{LinkError, RedisSettings, RedisTls, Shared};
 use crate::clock::Clock;
@@ -149,6 +150,9 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
         endless.spawn(deny::watch(path.clone(), Arc::clone(service), Arc::clone(metrics)));
     }
     if let Some(shared) = service.shared.clone() {
+        if !config.consistency.relay.is_zero() {
+            endless.spawn(relay::ask(Arc::clone(service), Arc::clone(&shared), config.consistency.poll));
+        }
         endless.spawn(background::share(Arc::clone(service), shared, changed));
     }
 
@@ -190,8 +194,9 @@ async fn build(config: &Config, planes: Planes) -> Result<(Context, Documents, N
     let memory = Memory::new(config.cache.memory.max_size, config.cache.negative_size, &rng);
     let shared = redis_settings(config)?.map(|redis| Shared::new(redis, clock.clone())).transpose()?;
     let shared = shared.map(Arc::new);
-    let Consistency { lease, grace, .. } = config.consistency;
-    let freshness = Freshness::new(clock.clone(), lease, grace, config.cache.ttl);
+    let Consistency { lease, relay, grace, .. } = config.consistency;
+    let terms = Terms { lease, relay, grace };
+    let freshness = Freshness::new(clock.clone(), terms, config.cache.ttl);
     let settings = Arc::new(ArcSwap::from_pointee(settings));
     let tiers = Tiers { memory, shared, freshness: Arc::new(freshness) };
     let (uses, noted_uses) = uses(config.last_used.queue_size);

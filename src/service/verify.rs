@@ -293,7 +293,7 @@ impl Service {
 
     fn usable(&self, entry: &Entry, now: Timestamp) -> bool {
         // While the database can't be asked, what is known stays known.
-        self.still_true(entry, now) && (now < entry.soft_expiry || self.freshness.mode() == Mode::Static)
+        self.still_true(entry, now) && (now < entry.soft_expiry || self.freshness.mode().spares_rereading())
     }
 
     fn still_true(&self, entry: &Entry, now: Timestamp) -> bool {
