@@ -72,7 +72,9 @@ pub async fn ask(service: Arc<Service>, shared: Arc<Shared>, interval: Duration)
             && asker.hear(freshness, &answer)
             && before.is_none()
         {
-            tracing::warn!("the database can't be reached from here: another instance relays its log of changes");
+            tracing::warn!(
+                "the database can't be reached from here: another instance relays its log of changes"
+            );
         }
     }
 }

@@ -140,6 +140,8 @@ pub struct Freshness {
     /// How many polls have begun, and which of them was the last to end.
     polls_begun: AtomicU64,
     polls_ended: AtomicU64,
+    /// Boot time at which the last poll began, whatever came of it.
+    poll_began: AtomicU64,
     /// How often the log was found not to go on from where it was left.
     rewritten: AtomicU64,
     /// Held across a poll, so that polls are one after the other.
@@ -160,6 +162,7 @@ impl Freshness {
             polled: AtomicU64::new(0),
             polls_begun: AtomicU64::new(0),
             polls_ended: AtomicU64::new(0),
+            poll_began: AtomicU64::new(0),
             rewritten: AtomicU64::new(0),
             turn: Mutex::new(()),
             tail: std::sync::Mutex::default(),

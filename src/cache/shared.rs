@@ -94,8 +94,7 @@ impl Shared {
     pub async fn get(&self, secrets: &HmacSecrets, network: NetworkId, key_id: KeyId) -> Option<SharedEntry> {
         let name = entry_name(network, key_id);
         let value = self.attempt(self.check_timeout, self.link.get(&name)).await.flatten();
-        let entry =
-            value.and_then(|value| open_entry(secrets, self.breaker.now(), network, key_id, &value));
+        let entry = value.and_then(|value| open_entry(secrets, self.breaker.now(), network, key_id, &value));
         let count = if entry.is_some() { &self.counts.hits } else { &self.counts.misses };
         count.fetch_add(1, Ordering::Relaxed);
         entry

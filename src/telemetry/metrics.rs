@@ -204,6 +204,11 @@ impl Collector for Now {
             "Uses of keys that found last_used.queue_size of them waiting to be noted",
             *uses_dropped,
         )?;
+        counter(
+            "guesses_refused",
+            "Lookups of credentials never seen before that found too many others waiting",
+            status.database.guesses_refused,
+        )?;
         counter("redis_hits", "Lookups that Redis answered", status.cache.redis_hits)?;
         counter("redis_misses", "Lookups that Redis could not answer", status.cache.redis_misses)?;
         counter(

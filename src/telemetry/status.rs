@@ -139,6 +139,8 @@ pub struct Database {
     pub answers: bool,
     /// Key rows asked of it, ever.
     pub key_reads: u64,
+    /// Lookups of credentials that nobody here had seen before, sent away as there were too many at once.
+    pub guesses_refused: u64,
     /// Open connections.
     pub connections: u32,
     /// Those of them that nobody uses.
@@ -233,6 +235,7 @@ impl Status {
             database: Database {
                 answers: readiness.database_answers(&service.clock),
                 key_reads: service.store.key_reads(),
+                guesses_refused: service.bulkhead.refused(),
                 connections: connections.open,
                 idle_connections: connections.idle,
                 max_connections: connections.max,

@@ -6,6 +6,7 @@ mod disk;
 mod failover;
 mod frozen;
 mod gone;
+mod relay;
 mod slow;
 
 use std::time::Duration;

@@ -11,6 +11,8 @@ use crate::store::{Logged, Mutation, Store, StoreError};
 
 /// How long the one poll may take for which requests wait when the lease has lapsed: well within their budget.
 const QUICK: Duration = Duration::from_millis(100);
+/// As much, at most, for the first poll of a process that stood still: that it is slow says nothing of the database.
+const AWAKENING: Duration = Duration::from_secs(1);
 
 impl Freshness {
     /// Reads what changed since the last poll, then extends the lease to count from the moment before the reading.
@@ -30,7 +32,7 @@ impl Freshness {
     pub async fn renew(&self, store: &Store) -> Result<(), StoreError> {
         let _turn = self.turn.lock().await;
         match self.is_lapsed() && !self.ledger.has_failed() {
-            true => self.poll_in_turn(store, QUICK).await,
+            true => self.poll_in_turn(store, self.patience()).await,
             false => Ok(()),
         }
     }
@@ -38,8 +40,15 @@ impl Freshness {
     /// How long a poll may take that begins now. Requests must not wait for one that began before the lease lapsed, and
     /// not for long for the first one after that; from then on only one whose answer would be too old is of no use.
     fn patience(&self) -> Duration {
+        let since_last =
+            || self.clock.boot().since(BootTime::from_micros(self.poll_began.load(Ordering::Acquire)));
         match self.age() {
             Some(age) if age <= self.terms.lease => (self.terms.lease - age).max(QUICK),
+            // Nobody has tried for as long as the lease: we were suspended, or stopped. What was revoked meanwhile must
+            // not pass because the machine is busy waking up.
+            Some(_) if !self.ledger.has_failed() && since_last() > self.terms.lease => {
+                self.terms.lease.min(AWAKENING).max(QUICK)
+            }
             Some(_) if !self.ledger.has_failed() => QUICK,
             Some(_) | None => self.terms.lease,
         }
@@ -69,6 +78,7 @@ impl Freshness {
     async fn poll_in_turn(&self, store: &Store, patience: Duration) -> Result<(), StoreError> {
         let poll = self.polls_begun.fetch_add(1, Ordering::AcqRel) + 1;
         let (boot, wall) = (self.clock.boot(), self.clock.now());
+        self.poll_began.store(boot.as_micros(), Ordering::Release);
         let lapsed = self.is_lapsed();
         let result = self.catch_up(store, patience).await;
         match &result {

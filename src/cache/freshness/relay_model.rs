@@ -66,9 +66,16 @@ struct Model<'a> {
 
 impl<'a> Model<'a> {
     /// Long after the run before, and numbers go on: nothing of that counts any more.
-    fn new(variant: Variant, clock: &'a Clock, rng: &'a Rng, cut_off: &'a Freshness, other: &'a Freshness) -> Self {
+    fn new(
+        variant: Variant,
+        clock: &'a Clock,
+        rng: &'a Rng,
+        cut_off: &'a Freshness,
+        other: &'a Freshness,
+    ) -> Self {
         clock.advance(Duration::from_secs(1_000));
-        let first = Logged { n: cut_off.polled() + 1_000, tag: u128::from_be_bytes(rng.bytes()), subject: None };
+        let first =
+            Logged { n: cut_off.polled() + 1_000, tag: u128::from_be_bytes(rng.bytes()), subject: None };
         for freshness in [cut_off, other] {
             let mut tail = freshness.tail();
             tail.clear();
@@ -222,12 +229,9 @@ fn broken_runs(variant: Variant, enough: usize) -> (Vec<u64>, u64) {
 
 #[test]
 fn each_part_of_the_relay_is_needed() {
-    for variant in [
-        Variant::LeaseFromTheHearing,
-        Variant::QuestionsAfterTheLog,
-        Variant::AnyNonce,
-        Variant::GapsAllowed,
-    ] {
+    for variant in
+        [Variant::LeaseFromTheHearing, Variant::QuestionsAfterTheLog, Variant::AnyNonce, Variant::GapsAllowed]
+    {
         let (broken, _) = broken_runs(variant, 5);
         assert_eq!(broken.len(), 5, "{variant:?} looks as good as ours, but for {broken:?}");
     }

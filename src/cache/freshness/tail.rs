@@ -28,7 +28,9 @@ impl Tail {
     }
 
     pub fn has(&self, n: u64, tag: u128) -> bool {
-        self.place(n).and_then(|place| self.0.get(place)).is_some_and(|entry| (entry.n, entry.tag) == (n, tag))
+        self.place(n)
+            .and_then(|place| self.0.get(place))
+            .is_some_and(|entry| (entry.n, entry.tag) == (n, tag))
     }
 
     /// The entries from number `n` on, `most` of them at most.
