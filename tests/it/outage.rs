@@ -2,8 +2,8 @@
 
 mod cancelled;
 mod disk;
-
 mod failover;
+mod flood;
 mod frozen;
 mod gone;
 mod relay;

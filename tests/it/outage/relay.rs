@@ -10,7 +10,7 @@ use crate::ask::Ask;
 use crate::database::{self, Server};
 use crate::grpc::Grpc;
 use crate::proxy::{Fault, Proxy};
-use crate::redis::Redis;
+use crate::redis::{Cluster, Redis};
 use crate::support::{Json, Must, until};
 use crate::talos::{Key, Setup, Talos, VERIFY};
 
@@ -27,16 +27,15 @@ struct Fleet {
     /// Those that reach the database.
     others: Vec<Talos>,
     proxy: Proxy,
-    redis: Redis,
     grpc: Grpc,
 }
 
 impl Fleet {
-    async fn start(redis: Redis, set: &[(&str, &str)]) -> Fleet {
+    /// `setup` says where Redis is.
+    async fn start(setup: Setup, set: &[(&str, &str)]) -> Fleet {
         let dsn = database::server().unwrap_or(Server::Postgres).new_database();
         let (proxy, proxied) = database::behind_proxy(&dsn).await;
-        let setup = redis
-            .used_by(Setup::new())
+        let setup = setup
             .set("TALOS_CONSISTENCY_LEASE", "1s")
             .set("TALOS_CONSISTENCY_POLL", "200ms")
             .set("TALOS_CONSISTENCY_RELAY", "2s")
@@ -48,7 +47,7 @@ impl Fleet {
         }
         let cut_off = setup.set("TALOS_DB_DSN", &proxied).start().await;
         let grpc = cut_off.grpc().await;
-        Fleet { cut_off, others, proxy, redis, grpc }
+        Fleet { cut_off, others, proxy, grpc }
     }
 
     async fn known_key(&self) -> Key {
@@ -75,10 +74,10 @@ impl Fleet {
         self.proxy.set(Fault::BlackHole);
         self.until_mode("relayed").await;
     }
+}
 
-    async fn names(&self, pattern: &str) -> Vec<String> {
-        self.redis.connection().await.keys(pattern).await.must("KEYS")
-    }
+async fn names(redis: &Redis, pattern: &str) -> Vec<String> {
+    redis.connection().await.keys(pattern).await.must("KEYS")
 }
 
 /// A key that somebody else revoked is refused within the bound, and one that nobody did is never refused.
@@ -115,7 +114,8 @@ async fn revocations_get_through(fleet: &Fleet) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_cut_off_hears_of_revocations_from_those_who_are_not() {
-    let fleet = Fleet::start(Redis::start().await, &[("TALOS_CACHE_TTL", "1s")]).await;
+    let redis = Redis::start().await;
+    let fleet = Fleet::start(redis.used_by(Setup::new()), &[("TALOS_CACHE_TTL", "1s")]).await;
     let ttl = Instant::now();
     revocations_get_through(&fleet).await;
 
@@ -144,10 +144,10 @@ async fn who_is_cut_off_hears_of_revocations_from_those_who_are_not() {
     assert_eq!(fleet.cut_off.metric("talos_relay_answers_total").await, 0.0);
 
     // Everything that the relay leaves in Redis goes by itself.
-    let mut connection = fleet.redis.connection().await;
-    let names = [fleet.names(QUESTIONS).await, vec![ANSWER.to_owned()]].concat();
-    assert!(names.len() > 1, "{names:?}");
-    for name in &names {
+    let mut connection = redis.connection().await;
+    let left = [names(&redis, QUESTIONS).await, vec![ANSWER.to_owned()]].concat();
+    assert!(left.len() > 1, "{left:?}");
+    for name in &left {
         let ttl: i64 = connection.pttl(name).await.must("PTTL");
         assert!(ttl == -2 || (1..=3_000).contains(&ttl), "{name} lives for {ttl} ms");
     }
@@ -155,16 +155,29 @@ async fn who_is_cut_off_hears_of_revocations_from_those_who_are_not() {
     fleet.proxy.set(Fault::Pass);
     fleet.until_mode("fresh").await;
     until("the new key is known", async || (fleet.check(&known).await == 200).then_some(())).await;
-    until("nothing of it is left", async || fleet.names("talos:v1:{relay}:*").await.is_empty().then_some(()))
-        .await;
+    until("nothing of it is left", async || {
+        names(&redis, "talos:v1:{relay}:*").await.is_empty().then_some(())
+    })
+    .await;
+}
+
+/// Its names have one hash tag, so that they lie on one node.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_relays_as_well() {
+    let cluster = Cluster::start_tls().await;
+    let fleet = Fleet::start(cluster.used_by(Setup::new()), &[]).await;
+    revocations_get_through(&fleet).await;
+    let spread = cluster.names("talos:v1:{relay}:*").await;
+    assert_eq!(spread.iter().filter(|count| **count > 0).count(), 1, "{spread:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_is_known_to_redis_is_known() {
-    let fleet = Fleet::start(Redis::start().await, &[]).await;
+    let redis = Redis::start().await;
+    let fleet = Fleet::start(redis.used_by(Setup::new()), &[]).await;
     let key = fleet.others[0].issue(json!({})).await;
     fleet.others[0].check(Ask::bearer(&key.secret)).await.allowed();
-    fleet.redis.until_entries(1).await;
+    redis.until_entries(1).await;
     fleet.is_cut_off().await;
     assert_eq!(fleet.check(&key).await, 200);
     // As of a change that was relayed, verify answers for it, too.
@@ -184,22 +197,24 @@ async fn a_key_that_is_known_to_redis_is_known() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_relay_or_without_redis_it_is_static() {
     let grace = ("TALOS_CONSISTENCY_GRACE", "60s");
-    let fleet = Fleet::start(Redis::start().await, &[("TALOS_CONSISTENCY_RELAY", "0s"), grace]).await;
+    let redis = Redis::start().await;
+    let fleet = Fleet::start(redis.used_by(Setup::new()), &[("TALOS_CONSISTENCY_RELAY", "0s"), grace]).await;
     let key = fleet.known_key().await;
     fleet.proxy.set(Fault::BlackHole);
     fleet.until_mode("static").await;
     tokio::time::sleep(BOUND).await;
     assert_eq!(fleet.mode().await, "static");
-    assert_eq!(fleet.names("talos:v1:{relay}:*").await, Vec::<String>::new());
+    assert_eq!(names(&redis, "talos:v1:{relay}:*").await, Vec::<String>::new());
     assert_eq!(fleet.check(&key).await, 200);
 
-    let mut fleet = Fleet::start(Redis::start().await, &[grace]).await;
+    let mut redis = Redis::start().await;
+    let fleet = Fleet::start(redis.used_by(Setup::new()), &[grace]).await;
     let key = fleet.known_key().await;
     fleet.is_cut_off().await;
-    fleet.redis.kill();
+    redis.kill();
     fleet.until_mode("static").await;
     assert_eq!(fleet.check(&key).await, 200);
-    fleet.redis.start_again().await;
+    redis.start_again().await;
     fleet.until_mode("relayed").await;
     assert_eq!(fleet.check(&key).await, 200);
 }
@@ -207,10 +222,11 @@ async fn without_a_relay_or_without_redis_it_is_static() {
 /// Nothing that stands in Redis is believed for standing there.
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_that_are_forged_or_repeated_extend_nothing() {
-    let fleet = Fleet::start(Redis::start().await, &[]).await;
+    let redis = Redis::start().await;
+    let fleet = Fleet::start(redis.used_by(Setup::new()), &[]).await;
     let key = fleet.known_key().await;
     fleet.is_cut_off().await;
-    let mut connection = fleet.redis.connection().await;
+    let mut connection = redis.connection().await;
     let answer: Vec<u8> = until("an answer", async || {
         let answer: Option<Vec<u8>> = connection.clone().get(ANSWER).await.must("GET");
         answer
@@ -220,10 +236,10 @@ async fn answers_that_are_forged_or_repeated_extend_nothing() {
     let others: Vec<_> = fleet.others.iter().map(|other| &other.process).collect();
     others.iter().for_each(|process| process.signal(rustix::process::Signal::STOP));
     let stopped = Instant::now();
-    let names = fleet.names(QUESTIONS).await;
-    let questions: Vec<Option<Vec<u8>>> = match names.is_empty() {
+    let asked = names(&redis, QUESTIONS).await;
+    let questions: Vec<Option<Vec<u8>>> = match asked.is_empty() {
         true => vec![],
-        false => connection.mget(&names).await.must("MGET"),
+        false => connection.mget(&asked).await.must("MGET"),
     };
     let mut longer = answer.clone();
     longer.splice(1..1, br#""x":1,"#.iter().copied());
@@ -253,7 +269,8 @@ async fn answers_that_are_forged_or_repeated_extend_nothing() {
 /// The log was trimmed, or rewritten: nobody can go on from where the one who is cut off left off.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gap_is_not_relayed() {
-    let fleet = Fleet::start(Redis::start().await, &[]).await;
+    let redis = Redis::start().await;
+    let fleet = Fleet::start(redis.used_by(Setup::new()), &[]).await;
     let key = fleet.known_key().await;
     for n in 0..3 {
         fleet.others[0].import(&format!("legacy-{n}"), json!({})).await;
@@ -285,7 +302,8 @@ async fn a_gap_is_not_relayed() {
 async fn secrets_are_rotated_one_instance_after_the_other() {
     let new = "another-hmac-secret-for-the-tests-0123456789";
     let old = crate::talos::HMAC_SECRET;
-    let fleet = Fleet::start(Redis::start().await, &[("TALOS_SECRETS_HMAC_RETIRED", new)]).await;
+    let redis = Redis::start().await;
+    let fleet = Fleet::start(redis.used_by(Setup::new()), &[("TALOS_SECRETS_HMAC_RETIRED", new)]).await;
     let key = fleet.known_key().await;
     // The other ones have the new one already.
     let mut fleet = fleet;
