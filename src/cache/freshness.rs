@@ -16,6 +16,7 @@ mod relay;
 #[cfg(test)]
 mod relay_model;
 mod tail;
+mod witnesses;
 
 use std::sync::PoisonError;
 use std::sync::atomic::{self, AtomicU64, Ordering};
@@ -30,6 +31,7 @@ use crate::key::{KeyId, NetworkId};
 use crate::store::Mutation;
 use ledger::{Lease, Ledger};
 use tail::Tail;
+use witnesses::Witnesses;
 
 const SLOTS: usize = 1 << 16;
 
@@ -148,6 +150,8 @@ pub struct Freshness {
     turn: Mutex<()>,
     /// The log's tail, all of it taken in: where the next poll goes on, and what others know is compared with.
     tail: std::sync::Mutex<Tail>,
+    /// What lookups have seen beyond the tail. Locked after the tail, by whoever locks both.
+    witnesses: std::sync::Mutex<Witnesses>,
 }
 
 impl Freshness {
@@ -166,6 +170,7 @@ impl Freshness {
             rewritten: AtomicU64::new(0),
             turn: Mutex::new(()),
             tail: std::sync::Mutex::default(),
+            witnesses: std::sync::Mutex::default(),
         }
     }
 
@@ -241,6 +246,20 @@ impl Freshness {
     /// To be called before a lookup; then [`Pending::stamp`] with what it read.
     pub fn begin(&self, slot: Slot) -> Pending {
         Pending { before: self.ledger.needed(usize::from(slot.0)), lineage: self.ledger.lineage() }
+    }
+
+    /// The stamp of a row that was read together with the log's newest entry, `n` and `tag`.
+    pub fn stamp(&self, pending: Pending, n: u64, tag: u128) -> Stamp {
+        let tail = self.tail();
+        // What was begun in another history counts for nothing, and shows nothing.
+        if !tail.has(n, tag) && pending.lineage == self.ledger.lineage() {
+            self.witnesses().note(n, tag);
+        }
+        pending.stamp(n)
+    }
+
+    fn witnesses(&self) -> std::sync::MutexGuard<'_, Witnesses> {
+        self.witnesses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The stamp of a row that another instance read when the log's newest entry was `n`; None unless that is an entry

@@ -149,7 +149,8 @@ impl Service {
                         let entry = SharedEntry { key: (**key).clone(), counter, tag, filled: read };
                         sharing.shared.put(&sharing.secrets, &entry, ttl);
                     }
-                    let found = Found { key, stamp: pending.stamp(found.counter), read };
+                    let found =
+                        Found { key, stamp: freshness.stamp(pending, found.counter, found.tag), read };
                     // Before the flight ends: whoever finds it gone finds this.
                     if access.writes {
                         place.remember(&found);

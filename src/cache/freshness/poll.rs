@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Freshness;
 use super::ledger::Lease;
 use super::tail::{Tail, is_gapless};
+use super::witnesses::Witnesses;
 use crate::clock::{BootTime, Timestamp};
 use crate::store::{Logged, Mutation, Store, StoreError};
 
@@ -91,12 +92,16 @@ impl Freshness {
     }
 
     async fn catch_up(&self, store: &Store, patience: Duration) -> Result<(), StoreError> {
+        // Noted before the reading: it must find them.
+        let (witnesses, newest_here) = (self.witnesses().clone(), self.newest());
         loop {
             let Some(last) = self.tail().newest().map(|entry| entry.n) else {
                 return self.begin_history(store, patience).await;
             };
             let read = store.mutations_from(last, patience).await?;
-            if !self.follow(&read) {
+            let goes_on = self.follow(&read);
+            let is_all = read.last().is_none_or(|newest| newest.n <= last);
+            if !goes_on || is_all && !self.confirms(&witnesses, newest_here) {
                 tracing::error!(
                     last,
                     "the log doesn't go on from there (a restore, a failover, or it was trimmed meanwhile): everything \
@@ -104,10 +109,21 @@ impl Freshness {
                 );
                 self.rewritten.fetch_add(1, Ordering::Relaxed);
                 self.forget();
-            } else if read.last().is_none_or(|newest| newest.n <= last) {
+            } else if is_all {
                 return Ok(());
             }
         }
+    }
+
+    /// Whether the log, all of it read, has what was seen of it before: by lookups, and by whoever made a change here.
+    pub(super) fn confirms(&self, witnesses: &Witnesses, newest_here: u64) -> bool {
+        let tail = self.tail();
+        let confirmed =
+            tail.newest().is_some_and(|newest| newest.n >= newest_here) && witnesses.are_confirmed_by(&tail);
+        if confirmed {
+            self.witnesses().forget_all_of(witnesses);
+        }
+        confirmed
     }
 
     /// Takes in a part of the log that goes on from what is known here, or that says nothing new. False when it is of
@@ -159,6 +175,7 @@ impl Freshness {
         let mut tail = self.tail();
         self.polled.store(0, Ordering::Release);
         self.ledger.begin_anew();
+        *self.witnesses() = Witnesses::default();
         tail.clear();
     }
 

@@ -97,7 +97,8 @@ impl Asker {
             );
             return false;
         }
-        if freshness.polled() < answer.newest {
+        let witnesses = freshness.witnesses().clone();
+        if freshness.polled() < answer.newest || !freshness.confirms(&witnesses, freshness.newest()) {
             // The rest comes with the answer to the next question.
             return false;
         }

@@ -120,6 +120,37 @@ async fn a_doubt_outdates_what_was_read_before_it_and_nothing_after() {
     assert!(!freshness.allows(slot, after), "the change came through after all");
 }
 
+#[tokio::test]
+async fn what_a_lookup_saw_must_be_in_the_log_when_it_is_polled() {
+    let (store, _directory) = store().await;
+    let clock = Clock::manual(Timestamp::from_secs(1_000));
+    let freshness = Freshness::new(clock, TERMS, LEASE);
+    freshness.poll(&store).await.unwrap();
+    let slot = Slot::of(NetworkId::SINGLE, KEY);
+    let newest = freshness.tail().newest().unwrap().clone();
+    let seen = freshness.stamp(freshness.begin(slot), newest.n, newest.tag);
+    freshness.poll(&store).await.unwrap();
+    assert!(freshness.allows(slot, seen));
+    // Number 1 was there a moment ago, and is not any more: the database is another one.
+    let lost = freshness.stamp(freshness.begin(slot), 1, 7);
+    assert!(freshness.allows(slot, lost));
+    let under_way = freshness.begin(slot);
+    freshness.poll(&store).await.unwrap();
+    assert_eq!(freshness.rewritten(), 1);
+    assert!(!freshness.allows(slot, lost) && !freshness.allows(slot, seen));
+    // A lookup from before that ends only now is of no use, and no reason to begin anew once more.
+    let late = freshness.stamp(under_way, 1, 7);
+    assert!(!freshness.allows(slot, late));
+    freshness.poll(&store).await.unwrap();
+    assert_eq!(freshness.rewritten(), 1);
+    // So is a change that was made here, committed and lost.
+    freshness.apply(&Mutation { n: 3, network: NetworkId::SINGLE, key_id: KEY });
+    freshness.poll(&store).await.unwrap();
+    assert_eq!((freshness.rewritten(), freshness.newest()), (2, 0));
+    let anew = freshness.stamp(freshness.begin(slot), newest.n, newest.tag);
+    assert!(freshness.allows(slot, anew));
+}
+
 /// An instance whose lease has run out, with no database to ask, and one beside it that has one.
 struct CutOff {
     clock: Clock,

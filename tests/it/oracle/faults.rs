@@ -37,13 +37,13 @@ pub struct Scene<'a> {
 impl Phase {
     pub const ALL: [Phase; 8] = [
         Phase::Healthy,
+        Phase::CutOff,
         Phase::Frozen,
         Phase::Flushed,
         Phase::LosingPublishes,
         Phase::RefusingDeletes,
         Phase::Partitioned,
         Phase::ResetStorm,
-        Phase::CutOff,
     ];
 
     /// Makes it go wrong, for ever: to be dropped when the phase is over, and then mended.
