@@ -34,19 +34,15 @@ pub async fn poll(
     service: Arc<Service>,
     interval: Duration,
     changed: Arc<Notify>,
+    relay: Option<Arc<Relay>>,
     health: HealthReporter,
     readiness: Arc<Readiness>,
 ) {
     let mut serving = false;
     let mut failing = false;
-    let mut relay = Relay::of(&service);
-    let mut announced = false;
     loop {
         let began = tokio::time::Instant::now();
-        // What was read before is as good when there is no time to lose.
-        if let Some(relay) = relay.as_mut().filter(|_| !announced) {
-            relay.read_questions().await;
-        }
+        let questions = relay.as_ref().map_or_else(Vec::new, |relay| relay.questions());
         let result = service.freshness.poll(&service.store).await;
         match (&result, failing) {
             (Err(error), false) => tracing::error!(%error, "changes can't be polled: the lease will run out"),
@@ -54,18 +50,18 @@ pub async fn poll(
             _ => {}
         }
         failing = result.is_err();
-        if let Some(relay) = relay.as_mut().filter(|_| !failing) {
-            relay.answer().await;
+        if let Some(relay) = relay.as_ref().filter(|_| !failing) {
+            relay.answer(&questions);
         }
         if !serving && service.freshness.has_begun() && !readiness.is_draining() {
             set_serving(&health, true).await;
             serving = true;
         }
-        announced = tokio::select! {
+        tokio::select! {
             // From beginning to beginning: the lease counts from there, too.
-            () = tokio::time::sleep_until(began + interval) => false,
-            () = changed.notified() => true,
-        };
+            () = tokio::time::sleep_until(began + interval) => {}
+            () = changed.notified() => {}
+        }
     }
 }
 

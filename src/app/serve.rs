@@ -19,7 +19,7 @@ use super::background;
 use super::connections::{self, Protocol};
 use super::deny::{self, DenyFileError};
 use super::listeners::{BindError, Listener};
-use super::relay;
+use super::relay::{self, Relay};
 use super::reload::Reloader;
 use super::signals::stop_signal;
 use crate::authz::{Plane, SERVICE_NAME};
@@ -126,10 +126,12 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
     }
     let (service, readiness) = (Arc::clone(&context.service), Arc::clone(&context.readiness));
     let changed = Arc::new(Notify::new());
+    let relay = Relay::of(&service);
     let poll = background::poll(
         service,
         config.consistency.poll,
         Arc::clone(&changed),
+        relay.clone(),
         health.clone(),
         Arc::clone(&readiness),
     );
@@ -150,7 +152,8 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
         endless.spawn(deny::watch(path.clone(), Arc::clone(service), Arc::clone(metrics)));
     }
     if let Some(shared) = service.shared.clone() {
-        if !config.consistency.relay.is_zero() {
+        if let Some(relay) = relay {
+            endless.spawn(relay.read(config.consistency.poll));
             endless.spawn(relay::ask(Arc::clone(service), Arc::clone(&shared), config.consistency.poll));
         }
         endless.spawn(background::share(Arc::clone(service), shared, changed));

@@ -32,8 +32,9 @@ use link::Link;
 
 /// How long a change waits for being announced, before it is acknowledged.
 const ANNOUNCE: Duration = Duration::from_millis(50);
-/// How long a question or an answer of the relay may take, to Redis or from there: polls wait for it.
-const RELAY: Duration = Duration::from_millis(50);
+/// How long a question or an answer of the relay may take, to Redis or from there. Nobody waits for it, so neither the
+/// patience of lookups nor the breaker, which goes by that, has a say.
+const RELAY: Duration = Duration::from_millis(500);
 /// Most entries on their way to Redis at once; further ones aren't written.
 const MAX_WRITES: usize = 256;
 
@@ -93,7 +94,7 @@ impl Shared {
     /// The entry of a key; None when there is none, it isn't ours, or Redis gives no answer in time.
     pub async fn get(&self, secrets: &HmacSecrets, network: NetworkId, key_id: KeyId) -> Option<SharedEntry> {
         let name = entry_name(network, key_id);
-        let value = self.attempt(self.check_timeout, self.link.get(&name)).await.flatten();
+        let value = self.attempt(self.link.get(&name)).await.flatten();
         let entry = value.and_then(|value| open_entry(secrets, self.breaker.now(), network, key_id, &value));
         let count = if entry.is_some() { &self.counts.hits } else { &self.counts.misses };
         count.fetch_add(1, Ordering::Relaxed);
@@ -110,14 +111,10 @@ impl Shared {
         self.counts.answers.load(Ordering::Relaxed)
     }
 
-    /// Does something with Redis that others wait for, unless the breaker is open.
-    async fn attempt<T>(
-        &self,
-        patience: Duration,
-        work: impl Future<Output = Result<T, redis::RedisError>>,
-    ) -> Option<T> {
+    /// Asks Redis on behalf of a lookup, unless the breaker is open.
+    async fn attempt<T>(&self, work: impl Future<Output = Result<T, redis::RedisError>>) -> Option<T> {
         let attempt = self.breaker.try_begin()?;
-        match tokio::time::timeout(patience, work).await {
+        match tokio::time::timeout(self.check_timeout, work).await {
             Ok(Ok(value)) => {
                 attempt.succeeded();
                 Some(value)
@@ -132,13 +129,13 @@ impl Shared {
     /// Puts a question where others look for it, for `ttl`; `place` is any number, at random.
     pub async fn ask(&self, secrets: &HmacSecrets, question: &Question, place: u8, ttl: Duration) {
         let (name, value) = (relay::question_name(place), relay::seal_question(secrets, question));
-        self.attempt(RELAY, self.link.set(&name, value, ttl)).await;
+        within_relay(self.link.set(&name, value, ttl)).await;
     }
 
     /// The questions of those who can't reach the database.
     pub async fn questions(&self, secrets: &HmacSecrets) -> Vec<Question> {
         let names: Vec<String> = (0..relay::SLOTS).map(relay::question_name).collect();
-        let values = self.attempt(RELAY, self.link.get_all(&names)).await.unwrap_or_default();
+        let values = within_relay(self.link.get_all(&names)).await.unwrap_or_default();
         let now = self.breaker.now();
         values.into_iter().flatten().filter_map(|value| relay::open_question(secrets, now, &value)).collect()
     }
@@ -146,14 +143,14 @@ impl Shared {
     /// Puts an answer where those who asked look for it, for `ttl`.
     pub async fn answer(&self, secrets: &HmacSecrets, answer: &Answer, ttl: Duration) {
         let value = relay::seal_answer(secrets, answer);
-        if self.attempt(RELAY, self.link.set(relay::ANSWER, value, ttl)).await.is_some() {
+        if within_relay(self.link.set(relay::ANSWER, value, ttl)).await.is_some() {
             self.counts.answers.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// The last answer.
     pub async fn find_answer(&self, secrets: &HmacSecrets) -> Option<Answer> {
-        let value = self.attempt(RELAY, self.link.get(relay::ANSWER)).await??;
+        let value = within_relay(self.link.get(relay::ANSWER)).await??;
         relay::open_answer(secrets, self.breaker.now(), &value)
     }
 
@@ -208,4 +205,8 @@ impl Shared {
             });
         }
     }
+}
+
+async fn within_relay<T>(work: impl Future<Output = Result<T, redis::RedisError>>) -> Option<T> {
+    tokio::time::timeout(RELAY, work).await.ok()?.ok()
 }

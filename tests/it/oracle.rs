@@ -8,7 +8,7 @@ mod report;
 mod world;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
@@ -97,12 +97,14 @@ async fn run(mut random: Random, revocations: usize) -> History {
     let of_each = revocations.div_ceil(Phase::ALL.len());
     for (number, phase) in Phase::ALL.into_iter().enumerate() {
         world.enter(number);
-        let (bound, cut_off) = match phase {
-            Phase::CutOff => (LEASE + RELAY, Some(CUT_OFF)),
-            _ => (LEASE, None),
+        let (bound, cut_off, least) = match phase {
+            Phase::CutOff => (LEASE + RELAY, Some(CUT_OFF), LEASE * 6),
+            _ => (LEASE, None, Duration::ZERO),
         };
         let keys_live = async {
-            while world.ended(number) < of_each {
+            // Long enough for what goes wrong to be noticed.
+            let began = Instant::now();
+            while world.ended(number) < of_each || began.elapsed() < least {
                 while lives.len() < LIVES {
                     lives.spawn(life::live(Arc::clone(&world), random.split(), bound, cut_off));
                 }
