@@ -2,9 +2,11 @@
 #![forbid(unsafe_code)]
 
 // Words: no I/O, no framework.
+pub mod caller;
 pub mod clock;
 pub mod duration;
 pub mod error;
+pub mod event;
 pub mod key;
 pub mod rng;
 pub mod secret;
@@ -13,11 +15,15 @@ pub mod secret;
 pub mod config;
 pub mod credential;
 pub mod settings;
+pub mod tls;
 
 // The outside.
 pub mod cache;
 pub mod readiness;
 pub mod store;
+
+// What is told of what it does.
+pub mod audit;
 
 // What the product does.
 pub mod service;

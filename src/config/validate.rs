@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::authz::{ClientAddress, CredentialSource};
+use super::authz::{ClientAddress, CredentialSource, MAX_SOURCES};
 use super::cache::CacheType;
 use super::credentials::Retired;
 use super::error::ConfigError;
@@ -134,6 +134,14 @@ fn secrets(config: &Config, problems: &mut Problems) {
     for (index, retired) in hmac.retired.iter().enumerate() {
         if retired.value.is_empty() {
             add(problems, &format!("secrets.hmac.retired[{index}]"), "must not be empty");
+        }
+    }
+    if config.audit.key.as_ref().is_some_and(|key| key.expose().chars().count() < MIN_SECRET) {
+        add(problems, "audit.key", "must have at least 32 characters");
+    }
+    for (index, retired) in config.audit.key_retired.iter().enumerate() {
+        if retired.value.is_empty() {
+            add(problems, &format!("audit.key_retired[{index}]"), "must not be empty");
         }
     }
     if config.db.dsn.is_empty() {
@@ -275,10 +283,17 @@ fn sizes(config: &Config, problems: &mut Problems) {
     }
 }
 
+/// Headers that a token would break the request with.
+const NOT_FOR_TOKENS: [&str; 6] =
+    ["host", "cookie", "connection", "content-length", "transfer-encoding", "te"];
+
 fn authz(config: &Config, problems: &mut Problems) {
     let authz = &config.authz;
     if authz.sources.is_empty() {
         add(problems, "authz.sources", "must name at least one source");
+    }
+    if authz.sources.len() > MAX_SOURCES {
+        add(problems, "authz.sources", format!("must be {MAX_SOURCES} sources at most"));
     }
     for (index, source) in authz.sources.iter().enumerate() {
         if authz.sources[..index].iter().any(|other| read_the_same(source, other)) {
@@ -289,6 +304,9 @@ fn authz(config: &Config, problems: &mut Problems) {
     // Names are compared as Envoy's underscore handling leaves them.
     if authz.token_header.replace('_', "-").starts_with("x-talos-") {
         add(problems, "authz.token_header", "must not begin with x-talos-, which is ours");
+    }
+    if NOT_FOR_TOKENS.contains(&authz.token_header.as_str()) {
+        add(problems, "authz.token_header", "must not be a header that requests need for something else");
     }
     if authz.client_address == ClientAddress::Xff && authz.trusted_hops == 0 {
         add(problems, "authz.trusted_hops", "must be at least 1 with client_address xff");

@@ -6,6 +6,7 @@
 
 // The harness.
 mod ask;
+mod authority;
 mod database;
 mod envoy;
 mod grpc;
@@ -17,10 +18,12 @@ mod random;
 mod redis;
 mod support;
 mod talos;
+mod tls;
 mod upstream;
 
 // The tests.
 mod admin;
+mod audit;
 mod check;
 mod cli;
 mod clients;
@@ -32,4 +35,5 @@ mod oracle;
 mod outage;
 mod planes;
 mod readme;
+mod secure;
 mod shared;

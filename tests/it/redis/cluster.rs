@@ -2,7 +2,8 @@
 
 use redis::AsyncCommands;
 
-use super::{Authority, Redis};
+use super::Redis;
+use crate::authority::Authority;
 use crate::process::free_port;
 use crate::support::{Must, until};
 use crate::talos::Setup;

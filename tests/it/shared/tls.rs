@@ -4,7 +4,8 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::ask::Ask;
-use crate::redis::{Authority, Redis};
+use crate::authority::Authority;
+use crate::redis::Redis;
 use crate::support::{Must, until};
 use crate::talos::{Setup, Talos};
 
