@@ -72,7 +72,9 @@ impl Redis {
     async fn wait(&self) {
         let port = self.port;
         until("Redis listens", async || {
-            tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok().map(drop)
+            tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+            // It opens that one last.
+            tokio::net::UnixStream::connect(self.dir.path().join(SOCKET)).await.ok().map(drop)
         })
         .await;
     }
