@@ -3,6 +3,7 @@
 mod accept;
 mod background;
 mod bounds;
+mod callers;
 mod certificates;
 mod connections;
 mod deny;

@@ -12,6 +12,7 @@ pub mod rng;
 pub mod secret;
 
 // Pure machinery.
+pub mod admission;
 pub mod config;
 pub mod credential;
 pub mod settings;

@@ -17,6 +17,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("config", &["credential", "duration", "key", "secret"]),
     ("credential", &["clock", "key", "rng", "secret"]),
     ("settings", &["clock", "config", "credential", "key", "secret"]),
+    ("admission", &["caller", "clock", "config", "credential", "rng", "secret"]),
     ("tls", &["caller", "clock", "config"]),
     ("store", &["clock", "credential", "duration", "key", "rng"]),
     ("cache", &["clock", "credential", "key", "rng", "secret", "store"]),
@@ -61,6 +62,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "http",
         &[
+            "admission",
             "audit",
             "caller",
             "clock",
@@ -80,6 +82,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "app",
         &[
+            "admission",
             "audit",
             "authz",
             "cache",

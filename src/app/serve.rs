@@ -18,6 +18,7 @@ use tower::ServiceExt;
 
 use super::accept::Acceptor;
 use super::background;
+use super::callers;
 use super::certificates::Certificates;
 use super::connections::{self, Protocol};
 use super::deny::{self, DenyFileError};
@@ -25,6 +26,7 @@ use super::listeners::{BindError, Listener};
 use super::relay::{self, Relay};
 use super::reload::Reloader;
 use super::signals::stop_signal;
+use crate::admission::Admission;
 use crate::audit::{Audit, AuditError, AuditLog, ChainKeys, Heads, LogSettings};
 use crate::authz::{Plane, SERVICE_NAME};
 use crate::cache::freshness::{Freshness, Terms};
@@ -82,6 +84,9 @@ pub enum ServeError {
     /// L2 can't be used as it is configured.
     #[error(transparent)]
     Shared(#[from] LinkError),
+    /// The keys of who issues tokens to admin callers can't be used.
+    #[error("serve.http.auth.jwt.jwks: {0}")]
+    CallerKeys(String),
     /// A listener can't be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -176,6 +181,9 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
     endless.spawn(ping);
     endless.spawn(reloader.run());
     endless.spawn(certificates.run());
+    if planes.admin && context.admission.bearer().is_some() {
+        endless.spawn(callers::keep_keys(Arc::clone(&context.admission), context.service.rng.clone()));
+    }
     let (service, metrics) = (&context.service, &context.metrics);
     endless.spawn(background::watch_log(Arc::clone(service), Arc::clone(&context.process)));
     endless.spawn({
@@ -254,11 +262,21 @@ async fn build(config: &Config, planes: Planes) -> Result<Built, ServeError> {
     let tiers = Tiers { memory, shared, freshness: Arc::new(freshness) };
     let (uses, noted_uses) = uses(config.last_used.queue_size);
     let process = Arc::new(Process::new(planes.names(), &clock));
+    let own_uid = rustix::process::geteuid().as_raw();
+    let admission = Arc::new(Admission::new(&config.serve.http.auth, own_uid, clock.clone()));
+    if planes.admin {
+        callers::read_keys(&admission).await?;
+    }
     let (log, heads) = open_audit(config, &store, &clock, &rng).await?.unzip();
     let audit = Arc::new(Audit::new(log));
     let service = Service::new(clock, rng, settings, store, tiers, Records { uses, audit }, deny_list);
-    let context =
-        Context { service: Arc::new(service), metrics: Arc::default(), readiness: Arc::default(), process };
+    let context = Context {
+        service: Arc::new(service),
+        metrics: Arc::default(),
+        readiness: Arc::default(),
+        process,
+        admission,
+    };
     Ok(Built { context, documents, noted_uses, heads })
 }
 
@@ -358,6 +376,10 @@ async fn bind(
             None => Listener::tcp("authz", &serve.authz.host, serve.authz.port).await?,
         };
         add("authz", listener, identity);
+    }
+    if let (true, Some(path)) = (planes.admin, &serve.http.socket) {
+        // What the system says of the other end is enough.
+        add("admin", Listener::unix("http", path).await?, None);
     }
     add("metrics", Listener::tcp("metrics", &serve.metrics.host, serve.metrics.port).await?, metrics);
     Ok(acceptors)

@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
 use super::connections::Connections;
+use super::refusals::Refusals;
 use super::status::Status;
 use crate::cache::freshness::Mode;
 use crate::service::Service;
@@ -33,6 +34,8 @@ pub struct Metrics {
     pub log_trimmed: Counter,
     /// Connections and certificates.
     pub connections: Connections,
+    /// Requests refused before anything of them was done.
+    pub refusals: Refusals,
     /// Whether the deny file is gone or was refused.
     deny_file_is_bad: AtomicBool,
 }
@@ -159,8 +162,16 @@ impl Metrics {
     /// Everything there is to know now, in the OpenMetrics text format.
     pub fn render(&self, service: &Service, status: Status) -> String {
         let mut registry = Registry::with_prefix("talos");
-        let Self { checks, lookups, tokens_minted, reloads, log_trimmed, connections, deny_file_is_bad: _ } =
-            self;
+        let Self {
+            checks,
+            lookups,
+            tokens_minted,
+            reloads,
+            log_trimmed,
+            connections,
+            refusals,
+            deny_file_is_bad: _,
+        } = self;
         registry.register("checks", "Decisions of the authz plane", checks.all.clone());
         registry.register("cache_hits", "Checks answered by L1", lookups.hits.clone());
         registry.register("cache_misses", "Checks that L1 could not answer", lookups.misses.clone());
@@ -183,6 +194,7 @@ impl Metrics {
             log_trimmed.clone(),
         );
         connections.register(&mut registry);
+        refusals.register(&mut registry);
         registry.register_collector(Box::new(Now {
             status,
             uses_dropped: service.uses.dropped(),
