@@ -14,4 +14,6 @@ mod serve;
 mod signals;
 mod watch;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use serve::build;
 pub use serve::{Planes, ServeError, serve};

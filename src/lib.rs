@@ -37,3 +37,8 @@ pub mod http;
 pub mod app;
 pub mod cli;
 pub mod telemetry;
+
+// For tests.
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;

@@ -21,6 +21,8 @@ use arc_swap::ArcSwap;
 
 pub use derive::{DeriveRequest, Derived};
 pub use filter::MAX_FILTER;
+#[cfg(any(test, feature = "fuzzing"))]
+pub use filter::parse as parse_filter;
 pub use last_used::{NotedUses, Uses, uses};
 pub use list::{DEFAULT_PAGE, ListRequest, Listed, MAX_PAGE};
 pub use mint::MintError;

@@ -102,6 +102,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "fuzzing",
+        &["app", "audit", "authz", "clock", "config", "credential", "event", "key", "rng", "service"],
+    ),
+    (
         "cli",
         &[
             "app",
@@ -128,7 +132,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("redis", &["cache"]),
     ("axum", &["http", "app"]),
     ("tonic", &["authz", "app"]),
-    ("talos_proto", &["authz"]),
+    ("talos_proto", &["authz", "fuzzing"]),
     ("clap", &["cli"]),
     ("comfy_table", &["cli"]),
     ("serde_json_path", &["cli"]),

@@ -230,14 +230,14 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
 }
 
 /// What is served, and what it is kept up with.
-struct Built {
-    context: Context,
+pub(crate) struct Built {
+    pub(crate) context: Context,
     documents: Documents,
     noted_uses: NotedUses,
     heads: Option<Heads>,
 }
 
-async fn build(config: &Config, planes: Planes) -> Result<Built, ServeError> {
+pub(crate) async fn build(config: &Config, planes: Planes) -> Result<Built, ServeError> {
     let (clock, rng) = (Clock::system(), Rng::system());
     let urls = &config.credentials.derived_tokens.jwt.signing_keys.urls;
     let documents = Documents::default().renew(urls, Reading::All).await.complete(urls)?.documents;

@@ -7,6 +7,7 @@ mod key_sets;
 mod kill;
 mod reload;
 mod restored;
+mod rolling;
 mod start;
 mod status;
 mod stop;
