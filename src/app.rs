@@ -8,6 +8,7 @@ mod certificates;
 mod connections;
 mod deny;
 mod listeners;
+mod relay;
 mod reload;
 mod serve;
 mod signals;

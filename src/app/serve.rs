@@ -26,13 +26,14 @@ use super::certificates::Certificates;
 use super::connections;
 use super::deny::{self, DenyFileError};
 use super::listeners::{BindError, Listener};
+use super::relay::{self, Relay};
 use super::reload::Reloader;
 use super::signals::stop_signal;
 use super::workers::{MakeOthers, Workers};
 use crate::admission::Admission;
 use crate::audit::{Audit, AuditError, AuditLog, ChainKeys, Heads, LogSettings};
 use crate::authz::Plane;
-use crate::cache::freshness::Freshness;
+use crate::cache::freshness::{Freshness, Terms};
 use crate::cache::memory::Memory;
 use crate::cache::shared::{LinkError, RedisSettings, RedisTls, Shared};
 use crate::clock::Clock;
@@ -162,10 +163,12 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
     }
     let (service, readiness) = (Arc::clone(&context.service), Arc::clone(&context.readiness));
     let changed = Arc::new(Notify::new());
+    let relay = Relay::of(&service);
     let poll = background::poll(
         service,
         config.consistency.poll,
         Arc::clone(&changed),
+        relay.clone(),
         health.clone(),
         Arc::clone(&readiness),
     );
@@ -199,6 +202,10 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
         endless.spawn(deny::watch(path.clone(), Arc::clone(service), Arc::clone(metrics)));
     }
     if let Some(shared) = service.shared.clone() {
+        if let Some(relay) = relay {
+            endless.spawn(relay.read(config.consistency.poll));
+            endless.spawn(relay::ask(Arc::clone(service), Arc::clone(&shared), config.consistency.poll));
+        }
         endless.spawn(background::share(Arc::clone(service), shared, changed));
     }
 
@@ -255,8 +262,9 @@ pub(crate) async fn build(config: &Config, planes: Planes) -> Result<Built, Serv
     let memory = Memory::new(config.cache.memory.max_size, config.cache.negative_size, &rng);
     let shared = redis_settings(config)?.map(|redis| Shared::new(redis, clock.clone())).transpose()?;
     let shared = shared.map(Arc::new);
-    let Consistency { lease, grace, .. } = config.consistency;
-    let freshness = Freshness::new(clock.clone(), lease, grace, config.cache.ttl);
+    let Consistency { lease, relay, grace, .. } = config.consistency;
+    let terms = Terms { lease, relay, grace };
+    let freshness = Freshness::new(clock.clone(), terms, config.cache.ttl);
     let settings = Arc::new(ArcSwap::from_pointee(settings));
     let tiers = Tiers { memory, shared, freshness: Arc::new(freshness) };
     let (uses, noted_uses) = uses(config.last_used.queue_size);
