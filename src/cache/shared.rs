@@ -15,16 +15,16 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 
 pub use breaker::BreakerState;
+pub(crate) use breaker::Breaker;
 pub use entry::SharedEntry;
+pub(crate) use link::Link;
 pub use link::{LinkError, RedisSettings, RedisTls};
 
 use crate::clock::Clock;
 use crate::credential::secrets::HmacSecrets;
 use crate::key::{KeyId, NetworkId};
 use crate::store::Mutation;
-use breaker::Breaker;
 use entry::{entry_name, is_announcement, open_entry, seal_announcement, seal_entry};
-use link::Link;
 
 /// How long a change waits for being announced, before it is acknowledged.
 const ANNOUNCE: Duration = Duration::from_millis(50);
