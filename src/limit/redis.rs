@@ -73,7 +73,8 @@ impl RedisLimiter {
 
     async fn ask(&self, name: &str, gcra: Gcra) -> Option<Charge> {
         let attempt = self.breaker.try_begin()?;
-        let answer = self.link.eval(SCRIPT, name, &[gcra.interval, gcra.span()]);
+        let arguments = [gcra.interval, gcra.span()];
+        let answer = self.link.eval(SCRIPT, name, &arguments);
         match tokio::time::timeout(self.check_timeout, answer).await {
             Ok(Ok([allowed, debt])) => {
                 attempt.succeeded();
