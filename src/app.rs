@@ -2,6 +2,7 @@
 
 mod background;
 mod connections;
+mod denied;
 mod deny;
 mod listeners;
 mod reload;
