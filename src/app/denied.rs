@@ -62,7 +62,9 @@ pub async fn watch(path: PathBuf, templates: Arc<ArcSwap<Templates>>) {
                     templates.store(Arc::new(new));
                     tracing::info!("new texts for refusals are in force");
                 }
-                Some(Err(error)) => tracing::error!(%error, "the texts for refusals were refused; the last ones stay"),
+                Some(Err(error)) => {
+                    tracing::error!(%error, "the texts for refusals were refused; the last ones stay")
+                }
                 _ => {}
             }
         }

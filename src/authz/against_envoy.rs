@@ -8,9 +8,9 @@ use envoy_types::pb::envoy::service::auth::v3::attribute_context as context;
 use proptest::prelude::{Just, Strategy, any, prop, prop_assert_eq, prop_oneof, proptest};
 use prost::Message;
 
-use super::request::{Headers, Malformed};
 use super::denied::denied;
 use super::refusal::Refusal;
+use super::request::{Headers, Malformed};
 use super::response::{Extras, anonymous_parts, ok};
 use super::sources::Shown;
 use super::template::Templates;

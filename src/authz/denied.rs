@@ -65,7 +65,10 @@ fn shown<'a>(
     };
     let values = Values {
         status,
-        title: StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Refused"),
+        title: StatusCode::from_u16(status)
+            .ok()
+            .and_then(|status| status.canonical_reason())
+            .unwrap_or("Refused"),
         message: &error.message,
         reason: error.reason.name(),
         scopes: &scopes,
@@ -73,7 +76,11 @@ fn shown<'a>(
     };
     if let Some(template) = templates.find(status, headers) {
         let extra = template.headers().map(|(name, value)| (name, value.to_owned())).collect();
-        return Shown { content_type: template.content_type().to_owned(), body: template.fill(&values), extra };
+        return Shown {
+            content_type: template.content_type().to_owned(),
+            body: template.fill(&values),
+            extra,
+        };
     }
     if headers.prefers("text/html") {
         let body = Template::html(PAGE).fill(&values);

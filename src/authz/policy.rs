@@ -7,8 +7,8 @@ use prost_types::value::Kind;
 use prost_types::{Struct, Value};
 use talos_proto::{AttributeContext, Entry};
 
-use super::request::{Headers, Malformed};
 use super::refusal::Refusal;
+use super::request::{Headers, Malformed};
 use crate::config::{Preflight, RouteMode};
 use crate::settings::Settings;
 use crate::settings::policy::Policy;
@@ -87,13 +87,15 @@ fn set_all(policy: &mut Cow<'_, Policy>, place: &'static str, fields: &Struct) -
 /// Sets what stands in the annotations that Envoy Gateway sends: `gateway.envoyproxy.io/talos.mode` arrives as
 /// `talos.mode`.
 fn set_annotations(policy: &mut Cow<'_, Policy>, metadata: &Struct) -> Result<(), PolicyError> {
-    let Some(Kind::ListValue(resources)) = metadata.fields.get("resources").and_then(|list| list.kind.as_ref())
+    let Some(Kind::ListValue(resources)) =
+        metadata.fields.get("resources").and_then(|list| list.kind.as_ref())
     else {
         return Ok(());
     };
     for resource in &resources.values {
         let Some(Kind::StructValue(resource)) = &resource.kind else { continue };
-        let annotations = resource.fields.get("annotations").and_then(|annotations| annotations.kind.as_ref());
+        let annotations =
+            resource.fields.get("annotations").and_then(|annotations| annotations.kind.as_ref());
         let Some(Kind::StructValue(annotations)) = annotations else { continue };
         for (key, value) in &annotations.fields {
             if let Some(name) = key.as_bytes().strip_prefix(PREFIX) {
@@ -108,7 +110,11 @@ fn text<'a>(place: &'static str, key: &str, value: &'a Value) -> Result<&'a [u8]
     match &value.kind {
         Some(Kind::StringValue(text)) => Ok(text.as_bytes()),
         // YAML reads off as false.
-        _ => Err(PolicyError { place, key: shown(key.as_bytes()), problem: "must be text, in quotes".to_owned() }),
+        _ => Err(PolicyError {
+            place,
+            key: shown(key.as_bytes()),
+            problem: "must be text, in quotes".to_owned(),
+        }),
     }
 }
 
@@ -198,14 +204,22 @@ mod tests {
             assert_eq!(annotated(keys).unwrap().scopes.to_string(), "a");
         }
         assert_eq!(own(serde_json::json!({ "mode": "optional" })).unwrap().mode, RouteMode::Optional);
-        assert_eq!(annotated(serde_json::json!({ "mode": "optional", "x": "y" })).unwrap(), Policy::default());
+        assert_eq!(
+            annotated(serde_json::json!({ "mode": "optional", "x": "y" })).unwrap(),
+            Policy::default()
+        );
         for bad in [serde_json::json!({ "talos.mode": false }), serde_json::json!({ "talos.scope": "a" })] {
             own(bad.clone()).unwrap_err();
             annotated(bad).unwrap_err();
         }
         own(serde_json::json!({ "unknown": "a" })).unwrap_err();
-        assert_eq!(read(&metadata("other", &serde_json::json!({ "mode": "off" }))).unwrap(), Policy::default());
-        for odd in [serde_json::json!({}), serde_json::json!({ "resources": ["a", {}, { "annotations": 1 }] })] {
+        assert_eq!(
+            read(&metadata("other", &serde_json::json!({ "mode": "off" }))).unwrap(),
+            Policy::default()
+        );
+        for odd in
+            [serde_json::json!({}), serde_json::json!({ "resources": ["a", {}, { "annotations": 1 }] })]
+        {
             assert_eq!(read(&metadata("envoy-gateway", &odd)).unwrap(), Policy::default());
         }
     }

@@ -92,7 +92,10 @@ pub fn ok_parts(settings: &Authz, caller: &Caller<'_>, token: Option<&str>) -> O
         Some(token) => answer.headers.push(overwrite(&settings.token_header, &format!("Bearer {token}"))),
         None => answer.headers_to_remove.extend(own_token_header(settings)),
     }
-    OkParts { ok_fields: answer.encode_to_vec().into(), outer_fields: outer_fields(metadata::allowed(Some(caller), "ok")) }
+    OkParts {
+        ok_fields: answer.encode_to_vec().into(),
+        outer_fields: outer_fields(metadata::allowed(Some(caller), "ok")),
+    }
 }
 
 /// The parts of the answer that lets a request through without knowing who sends it, for whatever `reason`.
@@ -102,7 +105,10 @@ pub fn anonymous_parts(settings: &Authz, reason: &'static str) -> OkParts {
         headers_to_remove: identity.chain(own_token_header(settings)).collect(),
         ..OkHttpResponse::default()
     };
-    OkParts { ok_fields: answer.encode_to_vec().into(), outer_fields: outer_fields(metadata::allowed(None, reason)) }
+    OkParts {
+        ok_fields: answer.encode_to_vec().into(),
+        outer_fields: outer_fields(metadata::allowed(None, reason)),
+    }
 }
 
 /// A token header of our own must not be forged either; one that is a credential's source is the client's to send.
@@ -175,4 +181,3 @@ pub fn overwrite(name: &str, value: &str) -> HeaderValueOption {
         append_action: OVERWRITE_IF_EXISTS_OR_ADD,
     }
 }
-

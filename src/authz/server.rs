@@ -13,10 +13,10 @@ use talos_proto::{AttributeContext, CheckRequest};
 use tonic::server::{Grpc, UnaryService};
 
 use super::codec::CheckCodec;
-use super::policy;
-use super::request::Headers;
 use super::denied::denied;
+use super::policy;
 use super::refusal::{Refusal, Refused};
+use super::request::Headers;
 use super::response::{Caller, Extras, OkParts, anonymous_parts, ok, ok_parts};
 use super::sources::Shown;
 use super::template::Templates;

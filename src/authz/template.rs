@@ -139,7 +139,8 @@ impl Template {
         let is_type = |text: &str| {
             text.split_once('/').is_some_and(|(kind, subtype)| {
                 let is_word = |word: &str| {
-                    !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-._".contains(&b))
+                    !word.is_empty()
+                        && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-._".contains(&b))
                 };
                 is_word(kind) && is_word(subtype)
             })
@@ -157,7 +158,8 @@ impl Template {
         let mut lines = BTreeMap::new();
         for (name, value) in headers {
             let lower = name.to_ascii_lowercase();
-            let is_name = !lower.is_empty() && lower.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+            let is_name =
+                !lower.is_empty() && lower.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
             if !is_name || NOT_OURS.contains(&lower.as_str()) || lower.starts_with("x-envoy-") {
                 return Err("headers: must be names of headers that neither Envoy nor Talos sets".to_owned());
             }
@@ -259,7 +261,11 @@ fn pieces(body: &str) -> Result<Vec<Piece>, String> {
             "reason" => Piece::Reason,
             "scopes" => Piece::Scopes,
             "request_id" => Piece::RequestId,
-            _ => return Err("placeholders are status, title, message, reason, scopes and request_id".to_owned()),
+            _ => {
+                return Err(
+                    "placeholders are status, title, message, reason, scopes and request_id".to_owned()
+                );
+            }
         });
         rest = after;
     }
@@ -347,9 +353,15 @@ mod tests {
             ("responses: [{content_type: text/html, body: '{{status'}]", "responses[0].body: {{ without }}"),
             ("responses: [{content_type: text/html, body: a, statuses: [200]}]", "responses[0].statuses"),
             ("responses: [{content_type: text/html, body: a, accept: '*/*'}]", "responses[0].accept"),
-            ("responses: [{content_type: a/b, body: a, headers: {Content-Length: '1'}}]", "responses[0].headers"),
+            (
+                "responses: [{content_type: a/b, body: a, headers: {Content-Length: '1'}}]",
+                "responses[0].headers",
+            ),
             ("responses: [{content_type: a/b, body: a, headers: {'a b': '1'}}]", "responses[0].headers"),
-            ("responses: [{content_type: a/b, body: a, headers: {a: \"b\\r\\nc\"}}]", "responses[0].headers.a"),
+            (
+                "responses: [{content_type: a/b, body: a, headers: {a: \"b\\r\\nc\"}}]",
+                "responses[0].headers.a",
+            ),
         ] {
             let error = Templates::parse(text).unwrap_err().to_string();
             assert!(error.contains(expected), "{text}: {error}");

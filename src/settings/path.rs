@@ -131,12 +131,47 @@ mod tests {
         ];
         for (method, target, expected) in good {
             let path = normal_path(target.as_bytes(), method.as_bytes());
-            assert_eq!(path.as_ref().map(|path| path.as_deref()), Ok(expected.map(str::as_bytes)), "{target}");
+            assert_eq!(
+                path.as_ref().map(|path| path.as_deref()),
+                Ok(expected.map(str::as_bytes)),
+                "{target}"
+            );
         }
         for target in [
-            "", "a", "?a", "//", "//a", "/a//b", "/a//", "/.", "/..", "/./a", "/a/..", "/a/../b", "/%2e", "/a%2Eb",
-            "/a%2fb", "/a%2Fb", "/a%5cb", "/a%5Cb", "/a\\b", "/a;b", "/a%3bb", "/a%00", "/a\0", "/a%", "/a%4",
-            "/a%zz", "/a%4g", "/a%%20", "http:/a", "http:a", "1http://a/b", "http://h//a", "http://h\\a", "://a/b",
+            "",
+            "a",
+            "?a",
+            "//",
+            "//a",
+            "/a//b",
+            "/a//",
+            "/.",
+            "/..",
+            "/./a",
+            "/a/..",
+            "/a/../b",
+            "/%2e",
+            "/a%2Eb",
+            "/a%2fb",
+            "/a%2Fb",
+            "/a%5cb",
+            "/a%5Cb",
+            "/a\\b",
+            "/a;b",
+            "/a%3bb",
+            "/a%00",
+            "/a\0",
+            "/a%",
+            "/a%4",
+            "/a%zz",
+            "/a%4g",
+            "/a%%20",
+            "http:/a",
+            "http:a",
+            "1http://a/b",
+            "http://h//a",
+            "http://h\\a",
+            "://a/b",
         ] {
             assert_eq!(normal_path(target.as_bytes(), b"GET"), Err(AmbiguousPath), "{target}");
         }

@@ -53,7 +53,14 @@ fn naive(route: &Route, host: &str, method: &str, path: &str) -> Option<[usize; 
         }
         Some(PathMatch::Exact(_)) => return None,
     };
-    Some([route.host.iter().len(), of_path, exact, literals, template, usize::from(!route.methods.is_empty())])
+    Some([
+        route.host.iter().len(),
+        of_path,
+        exact,
+        literals,
+        template,
+        usize::from(!route.methods.is_empty()),
+    ])
 }
 
 fn naively_found(routes: &[Route], host: &str, method: &str, path: &str) -> Option<usize> {
@@ -159,7 +166,11 @@ fn the_order_as_documented() {
         let expected = if best == 11 { 11 } else { best };
         assert_eq!(found(&Routes::compile(&listed), "one.example", "GET", "/a/b"), Some(expected));
     }
-    assert_eq!(found(&Routes::compile(&rules), "two.example", "get", "/a/b"), Some(1), "letters in lower case");
+    assert_eq!(
+        found(&Routes::compile(&rules), "two.example", "get", "/a/b"),
+        Some(1),
+        "letters in lower case"
+    );
     assert_eq!(found(&Routes::compile(&[]), "one.example", "GET", "/a/../b"), None);
 }
 
