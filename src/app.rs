@@ -1,6 +1,9 @@
 //! The process: built from a configuration, served on its listeners, drained and ended.
 
+mod accept;
 mod background;
+mod bounds;
+mod certificates;
 mod connections;
 mod denied;
 mod deny;

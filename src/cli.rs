@@ -155,7 +155,8 @@ fn serve(file: Option<PathBuf>, plane: Option<Plane>) -> Result<(), Failure> {
         ServeError::Settings(
             SettingsError::NoHmacSecret | SettingsError::KeySet { .. } | SettingsError::KeySource { .. },
         )
-        | ServeError::DenyFile(_) => Failure::unusable(error),
+        | ServeError::DenyFile(_)
+        | ServeError::Tls { .. } => Failure::unusable(error),
         error => Failure::failed(error),
     })
 }

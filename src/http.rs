@@ -10,7 +10,6 @@ mod public;
 mod routes;
 mod wire;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -43,10 +42,6 @@ pub struct Context {
     /// What is known of the process.
     pub process: Arc<Process>,
 }
-
-/// The address at the other end of the connection; None on a Unix socket.
-#[derive(Debug, Clone, Copy)]
-pub struct Peer(pub Option<IpAddr>);
 
 /// The admin plane. It serves the public routes as well, so that one base URL serves existing clients.
 pub fn admin_router(context: Context) -> Router {

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 // Words: no I/O, no framework.
+pub mod caller;
 pub mod clock;
 pub mod duration;
 pub mod error;
@@ -13,6 +14,7 @@ pub mod secret;
 pub mod config;
 pub mod credential;
 pub mod settings;
+pub mod tls;
 
 // The outside.
 pub mod cache;

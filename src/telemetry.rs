@@ -1,5 +1,6 @@
 //! What the process tells about itself.
 
+pub mod connections;
 pub mod log;
 pub mod metrics;
 pub mod status;

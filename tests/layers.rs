@@ -6,6 +6,7 @@ use std::process::Command;
 
 /// For each module at the top of `src/`: the modules of ours that it may name.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("caller", &["clock"]),
     ("clock", &[]),
     ("rng", &[]),
     ("duration", &[]),
@@ -15,6 +16,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("config", &["credential", "duration", "key", "secret"]),
     ("credential", &["clock", "key", "rng", "secret"]),
     ("settings", &["clock", "config", "credential", "key", "secret"]),
+    ("tls", &["caller", "clock", "config"]),
     ("store", &["clock", "credential", "duration", "key", "rng"]),
     ("cache", &["clock", "credential", "key", "rng", "secret", "store"]),
     ("readiness", &["clock"]),
@@ -27,6 +29,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "http",
         &[
+            "caller",
             "clock",
             "config",
             "credential",
@@ -45,6 +48,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[
             "authz",
             "cache",
+            "caller",
             "clock",
             "config",
             "http",
@@ -56,6 +60,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "settings",
             "store",
             "telemetry",
+            "tls",
         ],
     ),
     (
@@ -90,6 +95,9 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("serde_json_path", &["cli"]),
     ("prometheus_client", &["telemetry"]),
     ("notify", &["app"]),
+    ("rustls", &["tls", "cache"]),
+    ("tokio_rustls", &["app"]),
+    ("x509_parser", &["tls"]),
     ("reqwest", &["settings", "cli"]),
 ];
 

@@ -15,7 +15,9 @@ use tonic::body::Body as TonicBody;
 use tonic_health::pb::health_server::Health;
 use tower::ServiceExt;
 
+use super::accept::Acceptor;
 use super::background;
+use super::certificates::Certificates;
 use super::connections::{self, Protocol};
 use super::denied::{self, TemplateFileError};
 use super::deny::{self, DenyFileError};
@@ -27,7 +29,7 @@ use crate::cache::freshness::Freshness;
 use crate::cache::memory::Memory;
 use crate::cache::shared::{LinkError, RedisSettings, RedisTls, Shared};
 use crate::clock::Clock;
-use crate::config::{CacheType, Config, Consistency, LastUsed, Source};
+use crate::config::{CacheType, Config, Consistency, LastUsed, Source, Tls};
 use crate::http::{Context, admin_router, metrics_router, public_router};
 use crate::key::deny::DenyList;
 use crate::rng::Rng;
@@ -36,6 +38,7 @@ use crate::settings::sources::{Documents, Reading};
 use crate::settings::{Settings, SettingsError};
 use crate::store::{Store, StoreError};
 use crate::telemetry::status::Process;
+use crate::tls::{Alpn, Files, Identity, TlsError};
 
 /// Which planes to serve. The metrics plane is always among them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +80,14 @@ pub enum ServeError {
     /// A listener can't be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// A listener's certificate can't be used.
+    #[error("serve.{section}.tls: {problem}")]
+    Tls {
+        /// The section of its settings.
+        section: &'static str,
+        /// What is wrong.
+        problem: TlsError,
+    },
     /// Signals can't be listened for.
     #[error("signals: {0}")]
     Signals(#[from] std::io::Error),
@@ -101,8 +112,14 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
     let mut tasks: JoinSet<&'static str> = JoinSet::new();
 
     // All listeners first: a process either serves everything or nothing.
-    let listeners = bind(&config, planes).await?;
-    for (name, listener) in listeners {
+    let acceptors = bind(&config, planes, &context).await?;
+    let identities = acceptors.iter().filter_map(|(name, acceptor)| Some((*name, acceptor.identity()?)));
+    let certificates = Certificates::new(
+        identities.collect(),
+        context.service.clock.clone(),
+        context.metrics.connections.clone(),
+    )?;
+    for (name, acceptor) in acceptors {
         let stop = stop.clone();
         let router = match name {
             "admin" => Some(admin_router(context.clone())),
@@ -112,7 +129,7 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
         };
         match router {
             Some(router) => tasks.spawn(async move {
-                connections::serve(listener, Protocol::Http, stop, move |request| {
+                connections::serve(acceptor, Protocol::Http, stop, move |request| {
                     answer(router.clone(), request)
                 })
                 .await;
@@ -124,7 +141,7 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
                 let health = health_server.clone();
                 tasks.spawn(async move {
                     let handle = move |request| answer_grpc(plane.clone(), health.clone(), request);
-                    connections::serve(listener, Protocol::Http2, stop, handle).await;
+                    connections::serve(acceptor, Protocol::Http2, stop, handle).await;
                     name
                 })
             }
@@ -149,6 +166,7 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
     endless.spawn(poll);
     endless.spawn(ping);
     endless.spawn(reloader.run());
+    endless.spawn(certificates.run());
     let (service, metrics) = (&context.service, &context.metrics);
     endless.spawn(background::watch_log(Arc::clone(service), Arc::clone(&context.process)));
     endless.spawn(background::trim_log(Arc::clone(service), Arc::clone(metrics)));
@@ -248,30 +266,49 @@ fn redis_settings(config: &Config) -> Result<Option<RedisSettings>, LinkError> {
     }))
 }
 
-async fn bind(config: &Config, planes: Planes) -> Result<Vec<(&'static str, Listener)>, BindError> {
+/// The listeners of these planes, each with its certificate.
+async fn bind(
+    config: &Config,
+    planes: Planes,
+    context: &Context,
+) -> Result<Vec<(&'static str, Acceptor)>, ServeError> {
     let serve = &config.serve;
-    let mut listeners = vec![];
-    if planes.admin {
-        listeners.push(("admin", Listener::tcp("http", &serve.http.host, serve.http.port).await?));
+    // Their certificates before any of them: a bad one shows before anything is to be seen of us.
+    let identity = |section, tls: &Tls, alpn| {
+        let files = Files::of(tls);
+        let read = files.map(|files| Identity::read(files, alpn, context.service.clock.clone()));
+        let fail = |problem| ServeError::Tls { section, problem };
+        read.transpose().map(|identity| identity.map(Arc::new)).map_err(fail)
+    };
+    let (public_host, public_port, public_tls) = match !planes.admin && !planes.authz {
+        // A file of Ory's for `serve public` knows only serve.http.
+        true => serve.public_alone(),
+        false => (serve.public.host.as_str(), serve.public.port, &serve.public.tls),
+    };
+    let admin = planes.admin.then(|| identity("http", &serve.http.tls, Alpn::Http)).transpose()?;
+    let public = planes.public.then(|| identity("public", public_tls, Alpn::Http)).transpose()?;
+    let authz = planes.authz.then(|| identity("authz", &serve.authz.tls, Alpn::Http2)).transpose()?;
+    let metrics = identity("metrics", &serve.metrics.tls, Alpn::Http)?;
+
+    let mut acceptors = vec![];
+    let mut add = |name, listener, identity| {
+        acceptors.push((name, Acceptor::new(name, listener, identity, context.metrics.connections.clone())));
+    };
+    if let Some(identity) = admin {
+        add("admin", Listener::tcp("http", &serve.http.host, serve.http.port).await?, identity);
     }
-    if planes.public {
-        let alone = !planes.admin && !planes.authz;
-        let (host, port) = match alone {
-            // A file of Ory's for `serve public` knows only serve.http.
-            true => (serve.public_alone().0, serve.public_alone().1),
-            false => (serve.public.host.as_str(), serve.public.port),
-        };
-        listeners.push(("public", Listener::tcp("public", host, port).await?));
+    if let Some(identity) = public {
+        add("public", Listener::tcp("public", public_host, public_port).await?, identity);
     }
-    if planes.authz {
+    if let Some(identity) = authz {
         let listener = match &serve.authz.socket {
             Some(path) => Listener::unix("authz", path).await?,
             None => Listener::tcp("authz", &serve.authz.host, serve.authz.port).await?,
         };
-        listeners.push(("authz", listener));
+        add("authz", listener, identity);
     }
-    listeners.push(("metrics", Listener::tcp("metrics", &serve.metrics.host, serve.metrics.port).await?));
-    Ok(listeners)
+    add("metrics", Listener::tcp("metrics", &serve.metrics.host, serve.metrics.port).await?, metrics);
+    Ok(acceptors)
 }
 
 async fn answer(router: Router, request: Request<Incoming>) -> http::Response<AxumBody> {

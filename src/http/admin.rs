@@ -17,7 +17,8 @@ use super::wire::{
     IssueOut, KeyOut, ListImportedOut, ListIssuedOut, MAX_BATCH_IMPORT, TokenOut, list_request, scopes,
     token_format, ttl,
 };
-use super::{Context, Peer, body, json, no_such_resource};
+use super::{Context, body, json, no_such_resource};
+use crate::caller::Peer;
 use crate::config::ClientIpSource;
 use crate::credential::Presented;
 use crate::error::{ApiError, Reason};
@@ -213,7 +214,7 @@ fn client(source: ClientIpSource, request: &Request) -> Option<IpAddr> {
         value.rsplit(',').next()?.trim().parse().ok()
     };
     match source {
-        ClientIpSource::RemoteAddr => request.extensions().get::<Peer>().and_then(|peer| peer.0),
+        ClientIpSource::RemoteAddr => request.extensions().get::<Peer>().and_then(|peer| peer.address),
         ClientIpSource::CfConnectingIp => header("cf-connecting-ip"),
         ClientIpSource::XForwardedFor => header("x-forwarded-for"),
         ClientIpSource::XRealIp => header("x-real-ip"),

@@ -10,6 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
+use super::connections::Connections;
 use super::status::Status;
 use crate::cache::freshness::Mode;
 use crate::service::Service;
@@ -30,6 +31,8 @@ pub struct Metrics {
     pub reloads: Reloads,
     /// Old entries of the log that were deleted.
     pub log_trimmed: Counter,
+    /// Connections and certificates.
+    pub connections: Connections,
     /// Whether the deny file is gone or was refused.
     deny_file_is_bad: AtomicBool,
 }
@@ -156,7 +159,8 @@ impl Metrics {
     /// Everything there is to know now, in the OpenMetrics text format.
     pub fn render(&self, service: &Service, status: Status) -> String {
         let mut registry = Registry::with_prefix("talos");
-        let Self { checks, lookups, tokens_minted, reloads, log_trimmed, deny_file_is_bad: _ } = self;
+        let Self { checks, lookups, tokens_minted, reloads, log_trimmed, connections, deny_file_is_bad: _ } =
+            self;
         registry.register("checks", "Decisions of the authz plane", checks.all.clone());
         registry.register("cache_hits", "Checks answered by L1", lookups.hits.clone());
         registry.register("cache_misses", "Checks that L1 could not answer", lookups.misses.clone());
@@ -178,6 +182,7 @@ impl Metrics {
             "Old entries of the log of changes deleted here",
             log_trimmed.clone(),
         );
+        connections.register(&mut registry);
         registry.register_collector(Box::new(Now { status, uses_dropped: service.uses.dropped() }));
         let mut text = String::new();
         // Writing to a String can't fail.

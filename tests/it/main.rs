@@ -6,6 +6,7 @@
 
 // The harness.
 mod ask;
+mod authority;
 mod database;
 mod envoy;
 mod grpc;
@@ -17,6 +18,7 @@ mod random;
 mod redis;
 mod support;
 mod talos;
+mod tls;
 mod upstream;
 
 // The tests.
@@ -32,4 +34,5 @@ mod oracle;
 mod outage;
 mod planes;
 mod readme;
+mod secure;
 mod shared;
