@@ -199,10 +199,9 @@ mod tests {
             });
             read(&metadata("envoy-gateway", &serde_json::json!({ "resources": [resource], "policies": [] })))
         };
-        for keys in [serde_json::json!({ "talos.mode": "off", "talos.scopes": "a" })] {
-            assert_eq!(own(keys.clone()).unwrap().mode, RouteMode::Off);
-            assert_eq!(annotated(keys).unwrap().scopes.to_string(), "a");
-        }
+        let keys = serde_json::json!({ "talos.mode": "off", "talos.scopes": "a" });
+        assert_eq!(own(keys.clone()).unwrap().mode, RouteMode::Off);
+        assert_eq!(annotated(keys).unwrap().scopes.to_string(), "a");
         assert_eq!(own(serde_json::json!({ "mode": "optional" })).unwrap().mode, RouteMode::Optional);
         assert_eq!(
             annotated(serde_json::json!({ "mode": "optional", "x": "y" })).unwrap(),

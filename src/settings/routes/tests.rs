@@ -162,7 +162,7 @@ fn the_order_as_documented() {
     for best in 0..rules.len() {
         let mut listed: Vec<Route> = rules[best..].to_vec();
         // Those that are equal stay in order.
-        listed[..].sort_by_key(|rule| specificity(rule));
+        listed.sort_by_key(specificity);
         let expected = if best == 11 { 11 } else { best };
         assert_eq!(found(&Routes::compile(&listed), "one.example", "GET", "/a/b"), Some(expected));
     }
