@@ -5,6 +5,7 @@ mod background;
 mod bounds;
 mod certificates;
 mod connections;
+mod denied;
 mod deny;
 mod listeners;
 mod reload;

@@ -4,11 +4,16 @@
 mod against_envoy;
 mod codec;
 mod cookie;
+mod denied;
+mod metadata;
 mod policy;
 mod query;
+mod refusal;
 mod request;
 mod response;
 mod server;
 mod sources;
+mod template;
 
 pub use server::{Plane, SERVICE_NAME};
+pub use template::{MAX_FILE as MAX_TEMPLATE_FILE, TemplateError, Templates};

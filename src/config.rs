@@ -23,7 +23,7 @@ mod text;
 mod unbuilt;
 mod validate;
 
-pub use authz::{Authz, ClientAddress, CredentialSource, OnUnavailable};
+pub use authz::{Authz, ClientAddress, CredentialSource, OnUnavailable, Preflight};
 pub use cache::{Cache, CacheMemory, CacheRedis, CacheType, RedisTls};
 pub use credentials::{
     ApiKeyPrefixes, ApiKeys, Credentials, DerivedTokens, HmacSecrets, Jwt, Macaroon, MacaroonPrefixes,

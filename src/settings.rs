@@ -1,5 +1,8 @@
 //! Settings: what the configuration says, made ready for use. One request uses one snapshot from beginning to end.
 
+pub mod path;
+pub mod policy;
+pub mod routes;
 pub mod sources;
 
 use std::sync::Arc;
@@ -7,6 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+use self::routes::Routes;
 use self::sources::{Documents, SourceError};
 use crate::clock::Timestamp;
 use crate::config::{Authz, CacheType, ClientIpSource, Config, Retired};
@@ -119,6 +123,8 @@ pub struct Settings {
     pub client_ip_source: ClientIpSource,
     /// The authz plane's own.
     pub authz: Authz,
+    /// `authz.routes`, ready for use.
+    pub routes: Routes,
 }
 
 impl Settings {
@@ -163,6 +169,7 @@ impl Settings {
             api_keys_max: config.quota.api_keys_max,
             client_ip_source: config.serve.http.client_ip_source,
             authz: config.authz.clone(),
+            routes: Routes::compile(&config.authz.routes),
         })
     }
 

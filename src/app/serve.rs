@@ -19,6 +19,7 @@ use super::accept::Acceptor;
 use super::background;
 use super::certificates::Certificates;
 use super::connections::{self, Protocol};
+use super::denied::{self, TemplateFileError};
 use super::deny::{self, DenyFileError};
 use super::listeners::{BindError, Listener};
 use super::reload::Reloader;
@@ -70,6 +71,9 @@ pub enum ServeError {
     /// The deny list can't be used.
     #[error(transparent)]
     DenyFile(#[from] DenyFileError),
+    /// The texts for refusals can't be used.
+    #[error(transparent)]
+    TemplateFile(#[from] TemplateFileError),
     /// L2 can't be used as it is configured.
     #[error(transparent)]
     Shared(#[from] LinkError),
@@ -97,6 +101,8 @@ pub enum ServeError {
 /// # Errors
 /// When it can't begin, or one of its tasks ends before it is told to.
 pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(), ServeError> {
+    let templates = config.authz.denied_template_file.as_deref().map(denied::read).transpose()?;
+    let templates = Arc::new(ArcSwap::from_pointee(templates.unwrap_or_default()));
     let (context, documents, noted_uses) = build(&config, planes).await?;
     let (service, metrics) = (Arc::clone(&context.service), Arc::clone(&context.metrics));
     let reloader = Reloader::new(source, config.clone(), documents, service, metrics)?;
@@ -130,7 +136,8 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
                 name
             }),
             None => {
-                let plane = Plane::new(Arc::clone(&context.service), Arc::clone(&context.metrics));
+                let plane = Plane::new(Arc::clone(&context.service), Arc::clone(&context.metrics))
+                    .with_templates(Arc::clone(&templates));
                 let health = health_server.clone();
                 tasks.spawn(async move {
                     let handle = move |request| answer_grpc(plane.clone(), health.clone(), request);
@@ -163,6 +170,9 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
     let (service, metrics) = (&context.service, &context.metrics);
     endless.spawn(background::watch_log(Arc::clone(service), Arc::clone(&context.process)));
     endless.spawn(background::trim_log(Arc::clone(service), Arc::clone(metrics)));
+    if let Some(path) = &config.authz.denied_template_file {
+        endless.spawn(denied::watch(path.clone(), templates));
+    }
     if let Some(path) = &config.consistency.deny_file {
         endless.spawn(deny::watch(path.clone(), Arc::clone(service), Arc::clone(metrics)));
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::authz::{ClientAddress, CredentialSource, MAX_SOURCES};
+use super::authz::{ClientAddress, CredentialSource, MAX_ROUTES, MAX_SOURCES};
 use super::cache::CacheType;
 use super::credentials::Retired;
 use super::error::ConfigError;
@@ -292,6 +292,9 @@ fn authz(config: &Config, problems: &mut Problems) {
             let key = format!("authz.sources[{index}]");
             add(problems, &key, "reads what an earlier source reads");
         }
+    }
+    if authz.routes.len() > MAX_ROUTES {
+        add(problems, "authz.routes", format!("must be {MAX_ROUTES} routes at most"));
     }
     // Names are compared as Envoy's underscore handling leaves them.
     if authz.token_header.replace('_', "-").starts_with("x-talos-") {

@@ -1,5 +1,8 @@
 //! The authz plane itself, asked over gRPC as Envoy asks it.
 
+mod addresses;
 mod answers;
 mod io;
 mod policy;
+mod refusals;
+mod routes;
