@@ -35,6 +35,19 @@ pub struct Charge {
     pub retry_after: Duration,
 }
 
+impl Charge {
+    /// As the `RateLimit` header says it: `"default";r=42` (draft-ietf-httpapi-ratelimit-headers).
+    pub fn header(&self) -> String {
+        format!("\"default\";r={}", self.remaining)
+    }
+
+    /// As the `Retry-After` header says it, in whole seconds; None while there may be one more.
+    pub fn retry_after_secs(&self) -> Option<u64> {
+        let whole = self.retry_after.as_secs() + u64::from(self.retry_after.subsec_nanos() > 0);
+        (!self.allowed).then_some(whole.max(1))
+    }
+}
+
 /// Where uses are counted.
 pub enum Limiter {
     /// Here: each process counts for itself.

@@ -1,5 +1,6 @@
 //! What the product does, one file an operation. Both planes of HTTP and the authz plane come in through here.
 
+mod charge;
 mod delete;
 mod derive;
 mod filter;
@@ -36,6 +37,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::error::{ApiError, Reason};
 use crate::key::deny::DenyList;
 use crate::key::{Key, KeyId, KeyKind, NetworkId};
+use crate::limit::Limiter;
 use crate::rng::Rng;
 use crate::settings::{Settings, SettingsHandle};
 use crate::store::{Mutation, Store, StoreError};
@@ -78,6 +80,8 @@ pub struct Service {
     pub shared: Option<Arc<Shared>>,
     /// How fresh what is cached is.
     pub freshness: Arc<Freshness>,
+    /// How often keys are used, as far as their policies bound that.
+    pub limiter: Arc<Limiter>,
     /// Where uses of keys are noted.
     pub uses: Uses,
     /// Keys to refuse whatever the database says.
@@ -95,6 +99,14 @@ pub struct Tiers {
     pub freshness: Arc<Freshness>,
 }
 
+/// What is asked beside the tiers.
+pub struct Guards {
+    /// How often keys are used.
+    pub limiter: Arc<Limiter>,
+    /// Keys to refuse whatever the database says.
+    pub deny_list: DenyList,
+}
+
 impl Service {
     /// Puts the parts together.
     pub fn new(
@@ -103,12 +115,13 @@ impl Service {
         settings: SettingsHandle,
         store: Store,
         tiers: Tiers,
+        guards: Guards,
         uses: Uses,
-        deny_list: DenyList,
     ) -> Self {
         let Tiers { memory, shared, freshness } = tiers;
+        let Guards { limiter, deny_list } = guards;
         let (deny_list, lookups) = (ArcSwap::from_pointee(deny_list), Flights::default());
-        Self { clock, rng, settings, store, memory, shared, freshness, uses, deny_list, lookups }
+        Self { clock, rng, settings, store, memory, shared, freshness, limiter, uses, deny_list, lookups }
     }
 
     /// The settings for one request, from its beginning to its end.

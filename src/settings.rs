@@ -119,6 +119,8 @@ pub struct Settings {
     pub negative_ttl: Duration,
     /// Most keys of a network that aren't revoked; None means any number.
     pub api_keys_max: Option<u64>,
+    /// Whether the rate policies that keys carry are enforced.
+    pub rate_limited: bool,
     /// Where the HTTP planes take a client's address from.
     pub client_ip_source: ClientIpSource,
     /// The authz plane's own.
@@ -167,6 +169,7 @@ impl Settings {
             cache_ttl: config.cache.ttl,
             negative_ttl: config.cache.negative_ttl,
             api_keys_max: config.quota.api_keys_max,
+            rate_limited: config.rate_limit.enabled,
             client_ip_source: config.serve.http.client_ip_source,
             authz: config.authz.clone(),
             routes: Routes::compile(&config.authz.routes),

@@ -9,6 +9,7 @@ use tonic_health::server::HealthReporter;
 
 use crate::authz::SERVICE_NAME;
 use crate::cache::shared::Shared;
+use crate::limit::Limiter;
 use crate::readiness::Readiness;
 use crate::service::Service;
 use crate::telemetry::metrics::Metrics;
@@ -63,6 +64,14 @@ pub async fn poll(
 pub async fn share(service: Arc<Service>, shared: Arc<Shared>, changed: Arc<Notify>) {
     let settings = service.settings.clone();
     shared.run(&changed, |is_ours| is_ours(&settings.load().secrets)).await;
+}
+
+/// Keeps in touch with the Redis that counts the uses of keys, for ever.
+pub async fn keep_limiter(limiter: Arc<Limiter>) {
+    match &*limiter {
+        Limiter::Redis(limiter) => limiter.run().await,
+        Limiter::Memory(_) => std::future::pending().await,
+    }
 }
 
 /// Pings the database, for ever.

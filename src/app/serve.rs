@@ -29,11 +29,12 @@ use crate::cache::freshness::Freshness;
 use crate::cache::memory::Memory;
 use crate::cache::shared::{LinkError, RedisSettings, RedisTls, Shared};
 use crate::clock::Clock;
-use crate::config::{CacheType, Config, Consistency, LastUsed, Source, Tls};
+use crate::config::{CacheType, Config, Consistency, LastUsed, RateLimitBackend, Source, Tls};
 use crate::http::{Context, admin_router, metrics_router, public_router};
 use crate::key::deny::DenyList;
+use crate::limit::{Limiter, RedisLimiter};
 use crate::rng::Rng;
-use crate::service::{NotedUses, Service, Tiers, uses};
+use crate::service::{Guards, NotedUses, Service, Tiers, uses};
 use crate::settings::sources::{Documents, Reading};
 use crate::settings::{Settings, SettingsError};
 use crate::store::{Store, StoreError};
@@ -176,6 +177,9 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
     if let Some(path) = &config.consistency.deny_file {
         endless.spawn(deny::watch(path.clone(), Arc::clone(service), Arc::clone(metrics)));
     }
+    if matches!(*service.limiter, Limiter::Redis(_)) {
+        endless.spawn(background::keep_limiter(Arc::clone(&service.limiter)));
+    }
     if let Some(shared) = service.shared.clone() {
         endless.spawn(background::share(Arc::clone(service), shared, changed));
     }
@@ -216,25 +220,36 @@ async fn build(config: &Config, planes: Planes) -> Result<(Context, Documents, N
     };
     let store = Store::open(config.db.dsn.expose(), rng.clone()).await?;
     let memory = Memory::new(config.cache.memory.max_size, config.cache.negative_size, &rng);
-    let shared = redis_settings(config)?.map(|redis| Shared::new(redis, clock.clone())).transpose()?;
-    let shared = shared.map(Arc::new);
+    let shared = match config.cache.kind {
+        CacheType::Redis => Some(Arc::new(Shared::new(redis_settings(config)?, clock.clone())?)),
+        CacheType::Memory | CacheType::Noop => None,
+    };
     let Consistency { lease, grace, .. } = config.consistency;
     let freshness = Freshness::new(clock.clone(), lease, grace, config.cache.ttl);
     let settings = Arc::new(ArcSwap::from_pointee(settings));
     let tiers = Tiers { memory, shared, freshness: Arc::new(freshness) };
     let (uses, noted_uses) = uses(config.last_used.queue_size);
     let process = Arc::new(Process::new(planes.names(), &clock));
-    let service = Service::new(clock, rng, settings, store, tiers, uses, deny_list);
+    let guards = Guards { limiter: Arc::new(limiter(config, &clock)?), deny_list };
+    let service = Service::new(clock, rng, settings, store, tiers, guards, uses);
     let context =
         Context { service: Arc::new(service), metrics: Arc::default(), readiness: Arc::default(), process };
     Ok((context, documents, noted_uses))
 }
 
-/// L2 as the configuration wants it; None when it wants none.
-fn redis_settings(config: &Config) -> Result<Option<RedisSettings>, LinkError> {
-    if config.cache.kind != CacheType::Redis {
-        return Ok(None);
+/// Where uses of keys are counted. Without a Redis there is nothing to be counted until `rate_limit.enabled` says so,
+/// and then there must be one.
+fn limiter(config: &Config, clock: &Clock) -> Result<Limiter, LinkError> {
+    match config.rate_limit.backend {
+        RateLimitBackend::Redis if !config.cache.redis.addrs.is_empty() => {
+            Ok(Limiter::Redis(Box::new(RedisLimiter::new(redis_settings(config)?, clock.clone())?)))
+        }
+        RateLimitBackend::Redis | RateLimitBackend::Memory => Ok(Limiter::memory(clock.clone())),
     }
+}
+
+/// Redis as the configuration wants it.
+fn redis_settings(config: &Config) -> Result<RedisSettings, LinkError> {
     let redis = &config.cache.redis;
     let read = |path: &Path| {
         std::fs::read(path).map_err(|error| LinkError::Tls(format!("{}: {error}", path.display())))
@@ -254,7 +269,7 @@ fn redis_settings(config: &Config) -> Result<Option<RedisSettings>, LinkError> {
         }
         Some(false) | None => None,
     };
-    Ok(Some(RedisSettings {
+    Ok(RedisSettings {
         addrs: redis.addrs.clone(),
         username: redis.username.clone(),
         password: redis.password.clone(),
@@ -263,7 +278,7 @@ fn redis_settings(config: &Config) -> Result<Option<RedisSettings>, LinkError> {
         check_timeout: redis.check_timeout,
         tls,
         plaintext_allowed: redis.tls.enabled == Some(false),
-    }))
+    })
 }
 
 /// The listeners of these planes, each with its certificate.

@@ -26,6 +26,7 @@ pub fn denied(refused: Refused, settings: &Authz, templates: &Templates, headers
     let challenge = refusal.challenge(&settings.realm, settings.reveal_reason);
     let mut lines = vec![overwrite("content-type", &content_type)];
     lines.extend(challenge.map(|challenge| overwrite("www-authenticate", &challenge)));
+    lines.extend(refusal.rate_headers().into_iter().map(|(name, value)| overwrite(name, &value)));
     lines.extend(extra.into_iter().map(|(name, value)| overwrite(name, &value)));
     let answer = CheckResponse {
         status: Some(Status { code: refusal.grpc_code(), message: error.message.to_string() }),

@@ -4,10 +4,11 @@ use prost_types::Struct;
 
 use super::metadata;
 use super::request::Malformed;
-use super::response::Caller;
+use super::response::{Caller, RATE_LIMIT, RATE_LIMIT_POLICY};
 use crate::error::{ApiError, Reason};
-use crate::key::Scopes;
 use crate::key::verdict::Denial;
+use crate::key::{RatePolicy, Scopes};
+use crate::limit::Charge;
 use crate::service::verify;
 
 /// Why a request isn't let through.
@@ -25,6 +26,9 @@ pub enum Refusal {
     /// Its credential doesn't allow this.
     #[error("the credential lacks a scope that this route needs")]
     InsufficientScope(Scopes),
+    /// Its key was used more often than it may be.
+    #[error("the key was used too often; try again later")]
+    RateLimited(RatePolicy, Charge),
     /// A publishable key on a route for secret ones.
     #[error("publishable keys are not accepted here")]
     Publishable,
@@ -46,6 +50,7 @@ impl Refusal {
             Self::Malformed(Malformed::Unreadable) => "malformed",
             Self::Denied(denial) => denial.label(),
             Self::InsufficientScope(_) => "insufficient_scope",
+            Self::RateLimited(..) => "rate_limited",
             Self::Publishable => "publishable",
             Self::Misconfigured => "misconfigured",
             Self::Unavailable => "unavailable",
@@ -66,6 +71,7 @@ impl Refusal {
             },
             Self::Denied(_) => return ApiError::new(Reason::Unauthorized, "the credential is not valid"),
             Self::InsufficientScope(_) | Self::Publishable => Reason::Forbidden,
+            Self::RateLimited(..) => Reason::TooManyRequests,
             Self::Misconfigured => Reason::InternalServerError,
             Self::Unavailable => Reason::ServiceUnavailable,
         };
@@ -89,12 +95,23 @@ impl Refusal {
         }
     }
 
+    /// What the client is told of its rate: when it may come again.
+    pub fn rate_headers(&self) -> Vec<(&'static str, String)> {
+        let Self::RateLimited(policy, charge) = self else {
+            return vec![];
+        };
+        let retry_after = charge.retry_after_secs().map(|seconds| ("retry-after", seconds.to_string()));
+        let rate = [(RATE_LIMIT_POLICY, policy.header()), (RATE_LIMIT, charge.header())];
+        rate.into_iter().chain(retry_after).collect()
+    }
+
     /// The number of the gRPC status beside the HTTP answer.
     pub const fn grpc_code(&self) -> i32 {
         match self {
             Self::Missing => 16,
             Self::Denied(Denial::AddressNotAllowed) | Self::InsufficientScope(_) | Self::Publishable => 7,
             Self::Denied(_) => 16,
+            Self::RateLimited(..) => 8,
             Self::Malformed(_) => 3,
             Self::Misconfigured => 13,
             Self::Unavailable => 14,

@@ -9,7 +9,8 @@ use talos_proto::{BoolValue, CheckResponse, HeaderValue, HeaderValueOption, OkHt
 use super::metadata;
 use crate::config::{Authz, CredentialSource};
 use crate::credential::claims::Authority;
-use crate::key::{Key, Metadata, Scopes};
+use crate::key::{Key, Metadata, RatePolicy, Scopes};
+use crate::limit::Charge;
 use crate::service::upstream::{IDENTITY_HEADERS, header_text};
 
 /// `HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD`
@@ -19,7 +20,12 @@ const OK_RESPONSE: u32 = 3;
 /// Fields of OkHttpResponse.
 const HEADERS: u32 = 2;
 const HEADERS_TO_REMOVE: u32 = 5;
+const RESPONSE_HEADERS_TO_ADD: u32 = 6;
 const QUERY_PARAMETERS_TO_REMOVE: u32 = 8;
+
+/// What the client is told of the key's policy and of what is left of it (draft-ietf-httpapi-ratelimit-headers).
+pub const RATE_LIMIT_POLICY: &str = "ratelimit-policy";
+pub const RATE_LIMIT: &str = "ratelimit";
 
 /// Who is let through, as upstream and Envoy's own filters are told.
 pub struct Caller<'a> {
@@ -35,6 +41,8 @@ pub struct Caller<'a> {
     pub visibility: &'static str,
     /// What the key says beside that.
     pub metadata: Option<&'a Metadata>,
+    /// How often the key may be used.
+    pub rate_policy: Option<RatePolicy>,
 }
 
 impl<'a> Caller<'a> {
@@ -47,6 +55,7 @@ impl<'a> Caller<'a> {
             scopes: &key.scopes,
             visibility: key.visibility.claim(),
             metadata: key.metadata.as_ref(),
+            rate_policy: key.rate_policy,
         }
     }
 
@@ -59,6 +68,8 @@ impl<'a> Caller<'a> {
             scopes: &authority.scopes,
             visibility: authority.visibility.claim(),
             metadata: authority.metadata.as_ref(),
+            // Tokens say nothing of it.
+            rate_policy: None,
         }
     }
 }
@@ -92,6 +103,8 @@ pub fn ok_parts(settings: &Authz, caller: &Caller<'_>, token: Option<&str>) -> O
         Some(token) => answer.headers.push(overwrite(&settings.token_header, &format!("Bearer {token}"))),
         None => answer.headers_to_remove.extend(own_token_header(settings)),
     }
+    let policy = caller.rate_policy.map(|policy| overwrite(RATE_LIMIT_POLICY, &policy.header()));
+    answer.response_headers_to_add.extend(policy);
     OkParts {
         ok_fields: answer.encode_to_vec().into(),
         outer_fields: outer_fields(metadata::allowed(Some(caller), "ok")),
@@ -138,6 +151,11 @@ impl Extras {
     /// A header of the request that goes upstream with another value.
     pub fn set_header(&mut self, name: &str, value: &str) {
         self.text(HEADERS, &overwrite(name, value).encode_to_vec());
+    }
+
+    /// How often the key may still be used, for the client to know.
+    pub fn charged(&mut self, charge: &Charge) {
+        self.text(RESPONSE_HEADERS_TO_ADD, &overwrite(RATE_LIMIT, &charge.header()).encode_to_vec());
     }
 
     fn text(&mut self, field: u32, value: &[u8]) {

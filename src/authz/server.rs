@@ -24,7 +24,8 @@ use crate::cache::memory::{Answer, Entry};
 use crate::config::{OnUnavailable, RouteMode, RouteToken};
 use crate::credential::TokenFormat;
 use crate::credential::claims::Authority;
-use crate::key::{NetworkId, Scopes, Visibility};
+use crate::key::{Key, NetworkId, Scopes, Visibility};
+use crate::limit::Charge;
 use crate::service::verify::{Attempt, CacheUse, Identity, Unavailable, Verification};
 use crate::service::{MintError, Service};
 use crate::settings::Settings;
@@ -118,7 +119,7 @@ impl Plane {
                     let reason = if policy.mode == RouteMode::Off { "off" } else { "anonymous" };
                     let parts = anonymous_parts(&settings.authz, reason);
                     let parts = (&parts.ok_fields[..], &parts.outer_fields[..]);
-                    Ok(finish(settings, parts, &headers, None, None)?)
+                    Ok(finish(settings, parts, &headers, None, None, None)?)
                 }
             };
         };
@@ -136,7 +137,11 @@ impl Plane {
         self.metrics.lookups.count(verification.cache);
         match verification.verdict {
             Ok(Identity::Key(entry)) => {
-                let answer = self.admit_key(settings, &policy, &headers, &shown, &entry)?;
+                let key = &entry.key;
+                let refused = |refusal| Refused::of_caller(refusal, &Caller::of_key(key));
+                satisfies(&policy, &key.scopes, key.visibility).map_err(refused)?;
+                let charge = self.charge(settings, key).await.map_err(refused)?;
+                let answer = self.admit_key(settings, &policy, &headers, &shown, &entry, charge)?;
                 self.service.note_use(&entry);
                 Ok(answer)
             }
@@ -165,6 +170,14 @@ impl Plane {
         }
     }
 
+    /// Counts the use; None when there is no limit to it.
+    async fn charge(&self, settings: &Settings, key: &Key) -> Result<Option<Charge>, Refusal> {
+        match (self.service.charge(settings, key).await, key.rate_policy) {
+            (Some(charge), Some(policy)) if !charge.allowed => Err(Refusal::RateLimited(policy, charge)),
+            (charge, _) => Ok(charge),
+        }
+    }
+
     fn admit_key(
         &self,
         settings: &Settings,
@@ -172,9 +185,8 @@ impl Plane {
         headers: &Headers<'_>,
         shown: &Shown<'_>,
         entry: &Arc<Entry>,
+        charge: Option<Charge>,
     ) -> Result<Bytes, Refused> {
-        satisfies(policy, &entry.key.scopes, entry.key.visibility)
-            .map_err(|refusal| Refused::of_caller(refusal, &Caller::of_key(&entry.key)))?;
         let with_token = sends_token(settings, policy);
         let audience = policy.audience.as_deref();
         let now = self.service.clock.now();
@@ -188,7 +200,8 @@ impl Plane {
         let make = || self.make_answer(settings, entry, with_token, audience);
         let answer = entry.answers.get_or_make(now, fits, make)?;
         let overwritten = with_token.then_some(settings.authz.token_header.as_str());
-        Ok(finish(settings, (&answer.ok_fields, &answer.outer_fields), headers, Some(shown), overwritten)?)
+        let parts = (&answer.ok_fields[..], &answer.outer_fields[..]);
+        Ok(finish(settings, parts, headers, Some(shown), overwritten, charge)?)
     }
 
     fn make_answer(
@@ -251,7 +264,14 @@ impl Plane {
         };
         let parts = ok_parts(&settings.authz, &caller, token.as_deref());
         let overwritten = token.is_some().then_some(settings.authz.token_header.as_str());
-        Ok(finish(settings, (&parts.ok_fields, &parts.outer_fields), headers, Some(shown), overwritten)?)
+        Ok(finish(
+            settings,
+            (&parts.ok_fields, &parts.outer_fields),
+            headers,
+            Some(shown),
+            overwritten,
+            None,
+        )?)
     }
 }
 
@@ -289,8 +309,12 @@ fn finish(
     headers: &Headers<'_>,
     shown: Option<&Shown<'_>>,
     overwritten: Option<&str>,
+    charge: Option<Charge>,
 ) -> Result<Bytes, Refusal> {
     let mut extras = Extras::default();
+    if let Some(charge) = charge {
+        extras.charged(&charge);
+    }
     if let Some(shown) = shown {
         shown.take_out(headers, overwritten, &mut extras)?;
     }

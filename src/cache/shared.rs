@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
 
-pub use breaker::BreakerState;
 pub(crate) use breaker::Breaker;
+pub use breaker::BreakerState;
 pub use entry::SharedEntry;
 pub(crate) use link::Link;
 pub use link::{LinkError, RedisSettings, RedisTls};

@@ -8,7 +8,6 @@ use super::serve::AuthMode;
 type Row = (&'static str, fn(&Config) -> bool);
 
 const ROWS: &[Row] = &[
-    ("rate_limit.enabled", |c| c.rate_limit.enabled),
     ("multitenancy.enabled", |c| c.multitenancy.enabled),
     ("tracing.enabled", |c| c.tracing.enabled),
     ("serve.http.auth.mode", |c| c.serve.http.auth.mode != AuthMode::None),

@@ -8,7 +8,7 @@ use super::authz::{ClientAddress, CredentialSource, MAX_ROUTES, MAX_SOURCES};
 use super::cache::CacheType;
 use super::credentials::Retired;
 use super::error::ConfigError;
-use super::model::Config;
+use super::model::{Config, RateLimitBackend};
 use super::serve::{AuthMode, Tls};
 use crate::credential::api_key::is_prefix;
 
@@ -261,7 +261,8 @@ fn sizes(config: &Config, problems: &mut Problems) {
             add(problems, key, "must be above 0");
         }
     }
-    if config.cache.kind == CacheType::Redis && config.cache.redis.addrs.is_empty() {
+    let counts_there = config.rate_limit.enabled && config.rate_limit.backend == RateLimitBackend::Redis;
+    if (config.cache.kind == CacheType::Redis || counts_there) && config.cache.redis.addrs.is_empty() {
         add(problems, "cache.redis.addrs", "must name at least one server");
     }
     if !(0.0..=1.0).contains(&config.tracing.sample_rate) {

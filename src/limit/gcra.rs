@@ -68,7 +68,10 @@ mod tests {
         let (mut full_at, now) = (0, 1_000_000_000);
         for remaining in [2, 1, 0] {
             let (next, charge) = gcra.use_once(full_at, now);
-            assert_eq!((charge.allowed, charge.remaining, charge.retry_after.is_zero()), (true, remaining, remaining > 0));
+            assert_eq!(
+                (charge.allowed, charge.remaining, charge.retry_after.is_zero()),
+                (true, remaining, remaining > 0)
+            );
             full_at = next;
         }
         let (same, charge) = gcra.use_once(full_at, now);

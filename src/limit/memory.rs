@@ -12,7 +12,7 @@ use crate::clock::Clock;
 /// Parts of the table, each with a lock of its own.
 const PARTS: usize = 64;
 /// Most buckets of a part: a million together, some 100 MiB. Only a key that has just been proven gets one.
-const MAX_BUCKETS: usize = 16 * 1024;
+const PART: usize = 16 * 1024;
 
 /// Counts the uses of keys in this process.
 pub struct MemoryLimiter {
@@ -20,12 +20,19 @@ pub struct MemoryLimiter {
     clock: Clock,
     hasher: RandomState,
     parts: Vec<Mutex<HashMap<Subject, u64>>>,
+    /// Most buckets of a part.
+    most: usize,
 }
 
 impl MemoryLimiter {
     /// With every bucket full.
     pub fn new(clock: Clock) -> Self {
-        Self { clock, hasher: RandomState::new(), parts: (0..PARTS).map(|_| Mutex::default()).collect() }
+        Self::of_size(clock, PART)
+    }
+
+    fn of_size(clock: Clock, most: usize) -> Self {
+        let parts = (0..PARTS).map(|_| Mutex::default()).collect();
+        Self { clock, hasher: RandomState::new(), parts, most }
     }
 
     /// Counts one use.
@@ -33,7 +40,7 @@ impl MemoryLimiter {
         let now = self.clock.boot().as_micros();
         let part = usize::try_from(self.hasher.hash_one(subject) >> 32).unwrap_or(0) % PARTS;
         let mut part = self.parts[part].lock().unwrap_or_else(PoisonError::into_inner);
-        if part.len() >= MAX_BUCKETS && !part.contains_key(&subject) {
+        if part.len() >= self.most && !part.contains_key(&subject) {
             make_room(&mut part, now);
         }
         let full_at = part.entry(subject).or_insert(0);
@@ -85,17 +92,17 @@ mod tests {
     #[test]
     fn the_table_is_bounded_and_forgets_what_is_over_first() {
         let clock = Clock::manual(Timestamp::from_secs(1_000));
-        let limiter = MemoryLimiter::new(clock.clone());
+        let limiter = MemoryLimiter::of_size(clock.clone(), 16);
         let total = || limiter.parts.iter().map(|part| part.lock().unwrap().len()).sum::<usize>();
-        let most = PARTS * MAX_BUCKETS;
-        for number in 0..most as u64 + 100_000 {
+        let most = PARTS * 16;
+        for number in 0..10_000 {
             limiter.charge(subject(number), ONE_A_MINUTE);
-            if number % 50_000 == 0 {
+            if number % 500 == 0 {
                 clock.advance(Duration::from_secs(1));
             }
         }
         assert!(total() <= most, "{}", total());
-        let last = subject(most as u64 + 99_999);
+        let last = subject(9_999);
         assert!(!limiter.charge(last, ONE_A_MINUTE).allowed, "what was just used is remembered");
     }
 }

@@ -183,7 +183,11 @@ impl Metrics {
             log_trimmed.clone(),
         );
         connections.register(&mut registry);
-        registry.register_collector(Box::new(Now { status, uses_dropped: service.uses.dropped() }));
+        registry.register_collector(Box::new(Now {
+            status,
+            uses_dropped: service.uses.dropped(),
+            uses_not_counted: service.limiter.failures(),
+        }));
         let mut text = String::new();
         // Writing to a String can't fail.
         let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
@@ -196,11 +200,12 @@ impl Metrics {
 struct Now {
     status: Status,
     uses_dropped: u64,
+    uses_not_counted: u64,
 }
 
 impl Collector for Now {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let Self { status, uses_dropped } = self;
+        let Self { status, uses_dropped, uses_not_counted } = self;
         let mut counter =
             |name: &str, help: &str, value: u64| ConstCounter::new(value).put(&mut encoder, name, help);
         counter("store_key_reads", "Key rows asked of the database", status.database.key_reads)?;
@@ -208,6 +213,11 @@ impl Collector for Now {
             "last_used_dropped",
             "Uses of keys that found last_used.queue_size of them waiting to be noted",
             *uses_dropped,
+        )?;
+        counter(
+            "rate_limiter_failures",
+            "Uses of keys that weren't counted, as Redis gave no answer",
+            *uses_not_counted,
         )?;
         encode_mode(&mut encoder, status.mode)?;
         let mut gauge =

@@ -160,7 +160,8 @@ impl Link {
 
     /// Runs a script on one key, whose answer is two numbers.
     pub async fn eval(&self, script: &str, name: &str, arguments: &[u64]) -> RedisResult<[u64; 2]> {
-        let (first, second) = self.query(redis::cmd("EVAL").arg(script).arg(1).arg(name).arg(arguments)).await?;
+        let (first, second) =
+            self.query(redis::cmd("EVAL").arg(script).arg(1).arg(name).arg(arguments)).await?;
         Ok([first, second])
     }
 
