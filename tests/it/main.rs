@@ -30,6 +30,7 @@ mod config;
 mod edge;
 mod garbage;
 mod life;
+mod matrix;
 mod oracle;
 mod outage;
 mod planes;
