@@ -4,12 +4,13 @@
 //! For each there is one process with all listeners, and all its cells run at once.
 
 mod cells;
+mod raw_http2;
 mod setup;
 mod websocket;
 
 use std::collections::BTreeMap;
 
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, LocalSet, spawn_local};
 
 use self::cells::CELLS;
 use self::setup::{Stack, Talosses};
@@ -29,18 +30,10 @@ async fn everything_holds_with_every_envoy() {
     let envoys = envoys();
     for (version, binary) in &envoys {
         let stack = Stack::start(binary, upstream.port, &talosses).await;
-        let mut running = JoinSet::new();
-        for (number, (_, cell)) in CELLS.iter().enumerate() {
-            for over in BOTH {
-                let stack = stack.clone();
-                running.spawn(async move { (number, over, tokio::spawn(cell(stack, over)).await) });
-            }
-        }
-        while let Some(cell) = running.join_next().await {
-            let (number, over, ended) = cell.must("a cell");
-            let outcome = ended.map_err(|panicked| panicked.to_string());
-            table.insert((number, version.clone(), over), outcome);
-        }
+        let outcomes = LocalSet::new().run_until(run_cells(stack)).await;
+        table.extend(
+            outcomes.into_iter().map(|((number, over), ended)| ((number, version.clone(), over), ended)),
+        );
     }
     let arrived = upstream.take();
     let forbidden: Vec<_> = arrived.iter().filter(|seen| seen.path.contains(FORBIDDEN)).collect();
@@ -49,10 +42,26 @@ async fn everything_holds_with_every_envoy() {
     let red: Vec<_> = table
         .iter()
         .filter_map(|((number, version, over), outcome)| {
-            outcome.as_ref().err().map(|error| format!("{} with {version} over {over:?}: {error}", CELLS[*number].0))
+            outcome
+                .as_ref()
+                .err()
+                .map(|error| format!("{} with {version} over {over:?}: {error}", CELLS[*number].0))
         })
         .collect();
     assert!(red.is_empty(), "{}", red.join("\n"));
+}
+
+/// Runs all cells at once, over both HTTP versions.
+async fn run_cells(stack: Stack) -> Vec<((usize, Version), Result<(), String>)> {
+    let mut running = JoinSet::new();
+    for (number, (_, cell)) in CELLS.iter().enumerate() {
+        for over in BOTH {
+            let ended = spawn_local(cell(stack.clone(), over));
+            running.spawn_local(async move { ((number, over), ended.await) });
+        }
+    }
+    let ended = running.join_all().await;
+    ended.into_iter().map(|(cell, ended)| (cell, ended.map_err(|panicked| panicked.to_string()))).collect()
 }
 
 /// Versions and programs.

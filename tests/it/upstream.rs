@@ -138,7 +138,8 @@ async fn answer(
 /// Opens a WebSocket, as far as proxies see one, that sends every byte back.
 fn upgrade(mut request: Request<Incoming>, seen: &Mutex<Vec<Seen>>) -> Response<Full<Bytes>> {
     let headers = request.headers().iter();
-    let headers = headers.map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into()));
+    let headers =
+        headers.map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into()));
     let got = Seen {
         method: request.method().to_string(),
         path: request.uri().to_string(),

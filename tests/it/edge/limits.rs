@@ -9,7 +9,12 @@ use crate::talos::Setup;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rbac_knows_the_metadata_of_a_key() {
-    let edge = Edge::of(LIMITS, Setup::new(), &[("max_tokens: 5, tokens_per_fill: 5", "max_tokens: 500, tokens_per_fill: 500")]).await;
+    let edge = Edge::of(
+        LIMITS,
+        Setup::new(),
+        &[("max_tokens: 5, tokens_per_fill: 5", "max_tokens: 500, tokens_per_fill: 500")],
+    )
+    .await;
     let gold = edge.talos.issue(json!({ "metadata": { "plan": "gold" } })).await;
     let other = edge.talos.issue(json!({ "metadata": { "plan": "silver" } })).await;
     let token = edge.talos.derive(&gold, json!({})).await;

@@ -17,7 +17,10 @@ const WATCHED: Duration = Duration::from_secs(4);
 
 fn short_lived(redis: &Redis) -> Setup {
     let setup = redis.used_by(Setup::new().sqlite());
-    setup.set("TALOS_CONSISTENCY_LEASE", "1s").set("TALOS_CONSISTENCY_POLL", "200ms").set("TALOS_CONSISTENCY_GRACE", "1s")
+    setup
+        .set("TALOS_CONSISTENCY_LEASE", "1s")
+        .set("TALOS_CONSISTENCY_POLL", "200ms")
+        .set("TALOS_CONSISTENCY_GRACE", "1s")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -62,7 +65,8 @@ async fn with_error_it_is_envoy_that_decides() {
     // This is what `deny` is the default against.
     until("the failure opens the door", async || {
         let reply = edge.send(Version::Http1, Call::get("/").bearer(&key.secret)).await;
-        (reply.status == 200 && edge.upstream.take().iter().any(|seen| seen.identity().is_empty())).then_some(())
+        (reply.status == 200 && edge.upstream.take().iter().any(|seen| seen.identity().is_empty()))
+            .then_some(())
     })
     .await;
 }

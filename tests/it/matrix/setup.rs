@@ -76,7 +76,8 @@ impl Stack {
     /// None when another process took one of its ports meanwhile.
     async fn try_start(binary: &str, upstream: u16, talosses: &Talosses) -> Option<Stack> {
         let dir = tempfile::tempdir().must("a directory for Envoy");
-        let [edge, lax, two, one_proxy, inner, two_proxies, admin] = [(); 7].map(|()| Base::local(free_port()));
+        let [edge, lax, two, one_proxy, inner, two_proxies, admin] =
+            [(); 7].map(|()| Base::local(free_port()));
         let config = config(&Ports {
             edge,
             lax,

@@ -13,7 +13,12 @@ use crate::http::{Base, Version};
 use crate::support::{Must, within};
 
 /// Opens one; returns the status, and what came back for the bytes that were sent if it was opened.
-pub async fn echo(base: Base, version: Version, path: &str, headers: &[(&str, &str)]) -> (u16, Option<Vec<u8>>) {
+pub async fn echo(
+    base: Base,
+    version: Version,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> (u16, Option<Vec<u8>>) {
     within("a WebSocket", open(base, version, path, headers)).await
 }
 
