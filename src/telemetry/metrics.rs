@@ -183,7 +183,11 @@ impl Metrics {
             log_trimmed.clone(),
         );
         connections.register(&mut registry);
-        registry.register_collector(Box::new(Now { status, uses_dropped: service.uses.dropped() }));
+        registry.register_collector(Box::new(Now {
+            status,
+            uses_dropped: service.uses.dropped(),
+            failures: service.audit.failures(),
+        }));
         let mut text = String::new();
         // Writing to a String can't fail.
         let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
@@ -196,11 +200,13 @@ impl Metrics {
 struct Now {
     status: Status,
     uses_dropped: u64,
+    /// All failures of credentials, and those that were not told of one by one.
+    failures: (u64, u64),
 }
 
 impl Collector for Now {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let Self { status, uses_dropped } = self;
+        let Self { status, uses_dropped, failures } = self;
         let mut counter =
             |name: &str, help: &str, value: u64| ConstCounter::new(value).put(&mut encoder, name, help);
         counter("store_key_reads", "Key rows asked of the database", status.database.key_reads)?;
@@ -209,6 +215,16 @@ impl Collector for Now {
             "Uses of keys that found last_used.queue_size of them waiting to be noted",
             *uses_dropped,
         )?;
+        counter("credential_failures", "Credentials that were refused, on all planes", failures.0)?;
+        counter(
+            "credential_failures_throttled",
+            "Those of them of which the audit log tells only how many there were",
+            failures.1,
+        )?;
+        if let Some(audit) = &status.audit {
+            counter("audit_lines", "Lines written to the audit log", audit.lines)?;
+            counter("audit_write_failures", "Times that the audit log could not be written", audit.failures)?;
+        }
         encode_mode(&mut encoder, status.mode)?;
         let mut gauge =
             |name: &str, help: &str, value: f64| ConstGauge::new(value).put(&mut encoder, name, help);
@@ -245,6 +261,10 @@ impl Collector for Now {
             "Number of the settings in force, counted from the start",
             status.settings.generation as f64,
         )?;
+        if let Some(audit) = &status.audit {
+            let help = "1 while the audit log can be written, 0 while changes are refused for want of it";
+            gauge("audit_writable", help, f64::from(u8::from(audit.writable)))?;
+        }
         gauge("uptime_seconds", "Since the process began to serve", status.uptime_seconds)
     }
 }

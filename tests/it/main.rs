@@ -23,6 +23,7 @@ mod upstream;
 
 // The tests.
 mod admin;
+mod audit;
 mod check;
 mod cli;
 mod clients;
