@@ -35,7 +35,7 @@ impl Edge {
     async fn of(file: &str, setup: Setup, changes: &[(&str, &str)]) -> Edge {
         let upstream = Upstream::start().await;
         let talos = setup.start().await;
-        let envoy = Envoy::start_as(file, upstream.port, talos.authz, changes).await;
+        let envoy = Envoy::start(file, upstream.port, talos.authz, changes).await;
         upstream.take(); // what Envoy's start needed
         Edge { envoy, talos, upstream }
     }

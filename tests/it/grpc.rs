@@ -115,7 +115,7 @@ impl Grpc {
         let mut request = Request::post(self.base.url(path))
             .header("content-type", "application/grpc")
             .header("te", "trailers");
-        for authorization in &self.authorization {
+        if let Some(authorization) = &self.authorization {
             request = request.header("authorization", authorization);
         }
         let request = request.body(body).map_err(|error| error.to_string())?;
