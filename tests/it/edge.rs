@@ -8,7 +8,7 @@ mod sources;
 mod tokens;
 mod unavailable;
 
-use crate::envoy::{CONFIG, Envoy};
+use crate::envoy::Envoy;
 use crate::http::{Call, Reply, Version};
 use crate::support::Must;
 use crate::talos::{Setup, Talos};
@@ -28,14 +28,9 @@ impl Edge {
 
     /// `changes` are replacements in the text of Envoy's configuration.
     async fn with(setup: Setup, changes: &[(&str, &str)]) -> Edge {
-        Edge::of(CONFIG, setup, changes).await
-    }
-
-    /// With one of the configurations that we ship.
-    async fn of(file: &str, setup: Setup, changes: &[(&str, &str)]) -> Edge {
         let upstream = Upstream::start().await;
         let talos = setup.start().await;
-        let envoy = Envoy::start(file, upstream.port, talos.authz, changes).await;
+        let envoy = Envoy::start(upstream.port, talos.authz, changes).await;
         upstream.take(); // what Envoy's start needed
         Edge { envoy, talos, upstream }
     }

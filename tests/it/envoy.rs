@@ -21,9 +21,13 @@ pub struct Envoy {
 }
 
 impl Envoy {
-    /// Starts Envoy with one of our configurations in front of an upstream; `changes` are further replacements in its
-    /// text.
-    pub async fn start(file: &str, upstream: u16, authz: Base, changes: &[(&str, &str)]) -> Envoy {
+    /// Starts Envoy in front of an upstream; `changes` are further replacements in the text of its configuration.
+    pub async fn start(upstream: u16, authz: Base, changes: &[(&str, &str)]) -> Envoy {
+        Envoy::start_as(CONFIG, upstream, authz, changes).await
+    }
+
+    /// With one of our configurations.
+    pub async fn start_as(file: &str, upstream: u16, authz: Base, changes: &[(&str, &str)]) -> Envoy {
         for _ in 0..5 {
             if let Some(envoy) = Envoy::try_start(file, upstream, authz, changes).await {
                 return envoy;

@@ -3,18 +3,21 @@
 use serde_json::json;
 
 use super::Edge;
-use crate::envoy::LIMITS;
+use crate::envoy::{Envoy, LIMITS};
 use crate::http::{BOTH, Call, Version};
-use crate::talos::Setup;
+use crate::talos::Talos;
+use crate::upstream::Upstream;
+
+async fn start(changes: &[(&str, &str)]) -> Edge {
+    let (upstream, talos) = (Upstream::start().await, Talos::start().await);
+    let envoy = Envoy::start_as(LIMITS, upstream.port, talos.authz, changes).await;
+    upstream.take(); // what Envoy's start needed
+    Edge { envoy, talos, upstream }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rbac_knows_the_metadata_of_a_key() {
-    let edge = Edge::of(
-        LIMITS,
-        Setup::new(),
-        &[("max_tokens: 5, tokens_per_fill: 5", "max_tokens: 500, tokens_per_fill: 500")],
-    )
-    .await;
+    let edge = start(&[("max_tokens: 5, tokens_per_fill: 5", "max_tokens: 500, tokens_per_fill: 500")]).await;
     let gold = edge.talos.issue(json!({ "metadata": { "plan": "gold" } })).await;
     let other = edge.talos.issue(json!({ "metadata": { "plan": "silver" } })).await;
     let token = edge.talos.derive(&gold, json!({})).await;
@@ -32,7 +35,7 @@ async fn rbac_knows_the_metadata_of_a_key() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rate_limit_counts_by_actor() {
-    let edge = Edge::of(LIMITS, Setup::new(), &[]).await;
+    let edge = start(&[]).await;
     let issue = async |actor: &str| edge.talos.issue(json!({ "actor_id": actor })).await.secret;
     let (alice, also_alice, bob) = (issue("alice").await, issue("alice").await, issue("bob").await);
     for number in 0..5 {
