@@ -13,4 +13,5 @@ mod serve;
 mod signals;
 mod watch;
 
+pub use denied::{TemplateFileError, read as read_templates};
 pub use serve::{Planes, ServeError, serve};

@@ -7,11 +7,13 @@ mod guard;
 mod health;
 mod openapi;
 mod public;
+mod recorded;
 mod routes;
 mod wire;
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::Router;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -25,6 +27,7 @@ use self::routes::Routes;
 pub use wire::listed_key;
 
 use crate::error::{ApiError, Reason};
+use crate::event::Operation;
 use crate::readiness::Readiness;
 use crate::service::Service;
 use crate::telemetry::metrics::Metrics;
@@ -50,23 +53,23 @@ pub fn admin_router(context: Context) -> Router {
 
 fn admin_routes() -> Routes {
     Routes::default()
-        .at(&operations::ISSUE, admin::issue)
+        .recorded(Operation::Issue, &operations::ISSUE, admin::issue)
         .at(&operations::LIST_ISSUED, admin::list_issued)
         .at(&operations::GET_ISSUED, admin::get_issued)
-        .at(&operations::UPDATE_ISSUED, change::update_issued)
-        .at(&operations::ROTATE_ISSUED, change::rotate_issued)
-        .at(&operations::REVOKE_ISSUED, change::revoke_issued)
-        .at(&operations::IMPORT, admin::import)
-        .at(&operations::IMPORT_BATCH, admin::import_batch)
+        .recorded(Operation::Update, &operations::UPDATE_ISSUED, change::update_issued)
+        .recorded(Operation::Rotate, &operations::ROTATE_ISSUED, change::rotate_issued)
+        .recorded(Operation::Revoke, &operations::REVOKE_ISSUED, change::revoke_issued)
+        .recorded(Operation::Import, &operations::IMPORT, admin::import)
+        .recorded(Operation::ImportBatch, &operations::IMPORT_BATCH, admin::import_batch)
         .at(&operations::LIST_IMPORTED, admin::list_imported)
         .at(&operations::GET_IMPORTED, admin::get_imported)
-        .at(&operations::UPDATE_IMPORTED, change::update_imported)
-        .at(&operations::REVOKE_IMPORTED, change::revoke_imported)
-        .at(&operations::DELETE_IMPORTED, change::delete_imported)
-        .at(&operations::REVOKE_ANY, change::revoke_any)
+        .recorded(Operation::Update, &operations::UPDATE_IMPORTED, change::update_imported)
+        .recorded(Operation::Revoke, &operations::REVOKE_IMPORTED, change::revoke_imported)
+        .recorded(Operation::Delete, &operations::DELETE_IMPORTED, change::delete_imported)
+        .recorded(Operation::Revoke, &operations::REVOKE_ANY, change::revoke_any)
         .at(&operations::VERIFY, verify::verify)
         .at(&operations::VERIFY_BATCH, verify::verify_batch)
-        .at(&operations::DERIVE, admin::derive)
+        .recorded(Operation::Derive, &operations::DERIVE, admin::derive)
         .merge(public_routes())
 }
 
@@ -82,7 +85,9 @@ pub fn metrics_router(context: Context) -> Router {
 }
 
 fn public_routes() -> Routes {
-    health_routes().at(&operations::SELF_REVOKE, public::self_revoke).at(&operations::JWKS, public::jwks)
+    health_routes()
+        .recorded(Operation::SelfRevoke, &operations::SELF_REVOKE, public::self_revoke)
+        .at(&operations::JWKS, public::jwks)
 }
 
 fn health_routes() -> Routes {
@@ -131,7 +136,8 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = axum::http::StatusCode::from_u16(self.reason.http())
             .unwrap_or(axum::http::StatusCode::INTERNAL_SERVER_ERROR);
-        (status, json(self.to_json().to_string())).into_response()
+        // For whoever tells of answers.
+        (status, Extension(self.reason), json(self.to_json().to_string())).into_response()
     }
 }
 

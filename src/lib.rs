@@ -6,6 +6,7 @@ pub mod caller;
 pub mod clock;
 pub mod duration;
 pub mod error;
+pub mod event;
 pub mod key;
 pub mod rng;
 pub mod secret;
@@ -21,6 +22,9 @@ pub mod cache;
 pub mod limit;
 pub mod readiness;
 pub mod store;
+
+// What is told of what it does.
+pub mod audit;
 
 // What the product does.
 pub mod service;

@@ -12,6 +12,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("duration", &[]),
     ("secret", &[]),
     ("error", &[]),
+    ("event", &["clock", "key"]),
     ("key", &["clock"]),
     ("config", &["credential", "duration", "key", "secret"]),
     ("credential", &["clock", "key", "rng", "secret"]),
@@ -22,13 +23,19 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("limit", &["cache", "clock", "key"]),
     ("readiness", &["clock"]),
     (
+        "audit",
+        &["caller", "clock", "config", "credential", "error", "event", "key", "rng", "secret", "store"],
+    ),
+    (
         "service",
         &[
+            "audit",
             "cache",
             "clock",
             "credential",
             "duration",
             "error",
+            "event",
             "key",
             "limit",
             "rng",
@@ -40,17 +47,31 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("telemetry", &["cache", "clock", "config", "readiness", "service"]),
     (
         "authz",
-        &["cache", "config", "credential", "error", "key", "limit", "service", "settings", "telemetry"],
+        &[
+            "audit",
+            "cache",
+            "config",
+            "credential",
+            "error",
+            "event",
+            "key",
+            "limit",
+            "service",
+            "settings",
+            "telemetry",
+        ],
     ),
     (
         "http",
         &[
+            "audit",
             "caller",
             "clock",
             "config",
             "credential",
             "duration",
             "error",
+            "event",
             "key",
             "limit",
             "readiness",
@@ -63,6 +84,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "app",
         &[
+            "audit",
             "authz",
             "cache",
             "caller",
@@ -85,6 +107,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "cli",
         &[
             "app",
+            "audit",
             "clock",
             "config",
             "credential",

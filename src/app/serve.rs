@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
@@ -24,6 +25,7 @@ use super::deny::{self, DenyFileError};
 use super::listeners::{BindError, Listener};
 use super::reload::Reloader;
 use super::signals::stop_signal;
+use crate::audit::{Audit, AuditError, AuditLog, ChainKeys, Heads, LogSettings};
 use crate::authz::{Plane, SERVICE_NAME};
 use crate::cache::freshness::Freshness;
 use crate::cache::memory::Memory;
@@ -34,12 +36,15 @@ use crate::http::{Context, admin_router, metrics_router, public_router};
 use crate::key::deny::DenyList;
 use crate::limit::{Limiter, RedisLimiter};
 use crate::rng::Rng;
-use crate::service::{Guards, NotedUses, Service, Tiers, uses};
+use crate::service::{Guards, NotedUses, Records, Service, Tiers, uses};
 use crate::settings::sources::{Documents, Reading};
 use crate::settings::{Settings, SettingsError};
 use crate::store::{Store, StoreError};
 use crate::telemetry::status::Process;
 use crate::tls::{Alpn, Files, Identity, TlsError};
+
+/// How long the database may take to be told where the audit log ends, once all else has stopped.
+const AUDIT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Which planes to serve. The metrics plane is always among them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +80,9 @@ pub enum ServeError {
     /// The texts for refusals can't be used.
     #[error(transparent)]
     TemplateFile(#[from] TemplateFileError),
+    /// The audit log can't be used.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// L2 can't be used as it is configured.
     #[error(transparent)]
     Shared(#[from] LinkError),
@@ -104,7 +112,7 @@ pub enum ServeError {
 pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(), ServeError> {
     let templates = config.authz.denied_template_file.as_deref().map(denied::read).transpose()?;
     let templates = Arc::new(ArcSwap::from_pointee(templates.unwrap_or_default()));
-    let (context, documents, noted_uses) = build(&config, planes).await?;
+    let Built { context, documents, noted_uses, heads } = build(&config, planes).await?;
     let (service, metrics) = (Arc::clone(&context.service), Arc::clone(&context.metrics));
     let reloader = Reloader::new(source, config.clone(), documents, service, metrics)?;
     let (health, health_server) = tonic_health::server::health_reporter();
@@ -163,6 +171,11 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
     let (store, planes_ended) = (context.service.store.clone(), CancellationToken::new());
     let mut writer = JoinSet::new();
     writer.spawn(noted_uses.write(store, flush_size, flush_interval, planes_ended.clone()));
+    // So does this: what was recorded last is told to the database, too.
+    let mut audit = JoinSet::new();
+    if let Some(heads) = heads {
+        audit.spawn(heads.tell());
+    }
     let mut endless = JoinSet::new();
     endless.spawn(poll);
     endless.spawn(ping);
@@ -170,6 +183,10 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
     endless.spawn(certificates.run());
     let (service, metrics) = (&context.service, &context.metrics);
     endless.spawn(background::watch_log(Arc::clone(service), Arc::clone(&context.process)));
+    endless.spawn({
+        let service = Arc::clone(service);
+        async move { service.audit.look_after(&service.clock).await }
+    });
     endless.spawn(background::trim_log(Arc::clone(service), Arc::clone(metrics)));
     if let Some(path) = &config.authz.denied_template_file {
         endless.spawn(denied::watch(path.clone(), templates));
@@ -199,12 +216,27 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
     endless.shutdown().await;
     planes_ended.cancel();
     while writer.join_next().await.is_some() {}
-    context.service.store.close().await;
+    let store = context.service.store.clone();
+    context.service.audit.tell_of_failures(None);
+    // The log is closed once nobody has it any more.
+    drop(context);
+    if tokio::time::timeout(AUDIT_PATIENCE, audit.join_all()).await.is_err() {
+        tracing::warn!("the database was not told where the audit log ends");
+    }
+    store.close().await;
     tracing::info!("stopped");
     Ok(())
 }
 
-async fn build(config: &Config, planes: Planes) -> Result<(Context, Documents, NotedUses), ServeError> {
+/// What is served, and what it is kept up with.
+struct Built {
+    context: Context,
+    documents: Documents,
+    noted_uses: NotedUses,
+    heads: Option<Heads>,
+}
+
+async fn build(config: &Config, planes: Planes) -> Result<Built, ServeError> {
     let (clock, rng) = (Clock::system(), Rng::system());
     let urls = &config.credentials.derived_tokens.jwt.signing_keys.urls;
     let documents = Documents::default().renew(urls, Reading::All).await.complete(urls)?.documents;
@@ -230,11 +262,33 @@ async fn build(config: &Config, planes: Planes) -> Result<(Context, Documents, N
     let tiers = Tiers { memory, shared, freshness: Arc::new(freshness) };
     let (uses, noted_uses) = uses(config.last_used.queue_size);
     let process = Arc::new(Process::new(planes.names(), &clock));
+    let (log, heads) = open_audit(config, &store, &clock, &rng).await?.unzip();
+    let records = Records { uses, audit: Arc::new(Audit::new(log)) };
     let guards = Guards { limiter: Arc::new(limiter(config, &clock)?), deny_list };
-    let service = Service::new(clock, rng, settings, store, tiers, guards, uses);
+    let service = Service::new(clock, rng, settings, store, tiers, guards, records);
     let context =
         Context { service: Arc::new(service), metrics: Arc::default(), readiness: Arc::default(), process };
-    Ok((context, documents, noted_uses))
+    Ok(Built { context, documents, noted_uses, heads })
+}
+
+/// The audit log as the configuration wants it; None when it wants none.
+async fn open_audit(
+    config: &Config,
+    store: &Store,
+    clock: &Clock,
+    rng: &Rng,
+) -> Result<Option<(AuditLog, Heads)>, AuditError> {
+    let audit = &config.audit;
+    let Some(path) = audit.file.clone() else {
+        return Ok(None);
+    };
+    if audit.key.is_none() {
+        tracing::warn!(
+            "audit.key is unset: whoever can write audit.file can rewrite it, and nobody will know"
+        );
+    }
+    let settings = LogSettings { path, max_size: audit.max_size, keys: ChainKeys::of(audit, clock.now()) };
+    AuditLog::open(settings, store.clone(), clock.clone(), rng).await.map(Some)
 }
 
 /// Where uses of keys are counted. Without a Redis there is nothing to be counted until `rate_limit.enabled` says so,

@@ -41,7 +41,7 @@ pub fn of_request<'a>(
 ) -> Result<Cow<'a, Policy>, Refusal> {
     let rule = settings.routes.find(headers.host(), headers.method(), headers.path());
     let rule = rule.map_err(|_| Malformed::AmbiguousPath)?;
-    let mut policy = rule.map_or(Cow::Owned(Policy::default()), Cow::Borrowed);
+    let mut policy = Cow::Borrowed(rule.unwrap_or(settings.routes.unmatched()));
     override_by(&mut policy, attributes).map_err(|error| {
         tracing::error!(%error, "a route of Envoy's is misconfigured: its requests are refused");
         Refusal::Misconfigured

@@ -20,10 +20,12 @@ use super::request::Headers;
 use super::response::{Caller, Extras, OkParts, anonymous_parts, ok, ok_parts};
 use super::sources::Shown;
 use super::template::Templates;
+use crate::audit::Failure;
 use crate::cache::memory::{Answer, Entry};
 use crate::config::{OnUnavailable, RouteMode, RouteToken};
 use crate::credential::TokenFormat;
 use crate::credential::claims::Authority;
+use crate::event::Operation;
 use crate::key::{Key, NetworkId, Scopes, Visibility};
 use crate::limit::Charge;
 use crate::service::verify::{Attempt, CacheUse, Identity, Unavailable, Verification};
@@ -148,7 +150,18 @@ impl Plane {
             Ok(Identity::Token(authority)) => {
                 self.admit_token(settings, &policy, &headers, &shown, &authority)
             }
-            Err(refused) => Err(refused.into()),
+            Err(refused) => {
+                let failure = Failure {
+                    network: attempt.network,
+                    operation: Operation::Check,
+                    denial: refused.denial,
+                    key_id: refused.key_id,
+                    client: attempt.client,
+                    request_id: None,
+                };
+                self.service.audit.failed(&failure, self.service.clock.boot());
+                Err(refused.into())
+            }
         }
     }
 

@@ -50,6 +50,7 @@ const SECRETS: &[&str] = &[
     "cache.redis.password",
     "cache.redis.addrs",
     "audit.key",
+    "audit.key_retired",
     "credentials.derived_tokens.jwt.signing_keys.urls",
 ];
 
@@ -75,7 +76,9 @@ pub(super) fn entry_fields(path: &str) -> &'static [&'static str] {
     match path {
         "authz.sources" => &["header", "scheme", "query", "cookie"],
         "multitenancy.networks" => &["hostname", "id", "config_path"],
-        "secrets.hmac.retired" | "credentials.issuer_retired" => &["value", "expires_at"],
+        "secrets.hmac.retired" | "credentials.issuer_retired" | "audit.key_retired" => {
+            &["value", "expires_at"]
+        }
         _ if path.ends_with("prefix.retired") || path.ends_with("prefix.public_retired") => {
             &["value", "expires_at"]
         }
@@ -295,7 +298,7 @@ mod tests {
                  denied_template_file preflight routes",
             ),
             ("consistency", "lease poll relay grace deny_file"),
-            ("audit", "file key"),
+            ("audit", "file key key_retired max_size"),
         ];
         let documented: BTreeSet<String> = documented
             .iter()

@@ -9,7 +9,7 @@ use super::{Authz, Cache, ConfigError, Problem, validate};
 
 /// Secret values are shown masked, so these are compared themselves.
 type Differs = fn(&Config, &Config) -> bool;
-const SECRETS: [(&str, Differs); 7] = [
+const SECRETS: [(&str, Differs); 8] = [
     ("db.dsn", |a, b| a.db.dsn != b.db.dsn),
     ("secrets.hmac.current", |a, b| a.secrets.hmac.current != b.secrets.hmac.current),
     ("secrets.hmac.retired", |a, b| a.secrets.hmac.retired != b.secrets.hmac.retired),
@@ -19,6 +19,7 @@ const SECRETS: [(&str, Differs); 7] = [
     ("cache.redis.addrs", |a, b| a.cache.redis.addrs != b.cache.redis.addrs),
     ("cache.redis.password", |a, b| a.cache.redis.password != b.cache.redis.password),
     ("audit.key", |a, b| a.audit.key != b.audit.key),
+    ("audit.key_retired", |a, b| a.audit.key_retired != b.audit.key_retired),
 ];
 
 /// What becomes of a configuration that was read while another is in force.
@@ -148,7 +149,7 @@ mod tests {
             ("authz.routes", _) => "[{mode: optional}]",
             ("multitenancy.networks", _) => "[{hostname: a, id: b}]",
             ("db.dsn", _) => "postgres://talos:secret@db/x",
-            ("secrets.hmac.current", _) => "0123456789abcdef0123456789abcdef",
+            ("secrets.hmac.current" | "audit.key", _) => "0123456789abcdef0123456789abcdef",
             ("credentials.derived_tokens.jwt.signing_keys.urls", _) => "[\"base64://e30=\"]",
             ("credentials.derived_tokens.max_ttl", _) => "48h",
             ("consistency.lease", _) => "7s",
@@ -230,7 +231,7 @@ mod tests {
 
     #[test]
     fn a_change_never_shows_a_secret() {
-        let new = "db: {dsn: 'postgres://talos:hunter2@db/x'}\naudit: {key: hunter2}\n\
+        let new = "db: {dsn: 'postgres://talos:hunter2@db/x'}\naudit: {key: hunter2hunter2hunter2hunter2hunter2}\n\
                    secrets: {hmac: {retired: [hunter2]}}";
         let change = change("", new).unwrap();
         assert_eq!(change.applied, ["secrets.hmac.retired"]);

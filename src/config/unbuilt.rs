@@ -15,8 +15,6 @@ const ROWS: &[Row] = &[
     ("serve.public.cors.enabled", |c| c.serve.public.cors.enabled),
     ("serve.http.allowed_hosts", |c| !c.serve.http.allowed_hosts.is_empty()),
     ("serve.public.allowed_hosts", |c| !c.serve.public.allowed_hosts.is_empty()),
-    ("audit.file", |c| c.audit.file.is_some()),
-    ("audit.key", |c| c.audit.key.is_some()),
 ];
 
 impl Config {
@@ -50,9 +48,9 @@ mod tests {
     fn what_is_not_built_is_named() {
         let mut config = Config::default();
         config.multitenancy.enabled = true;
-        config.audit.file = Some("audit.log".into());
+        config.tracing.enabled = true;
         let texts = config.unsupported();
-        let expected = ["multitenancy.enabled", "audit.file"]
+        let expected = ["multitenancy.enabled", "tracing.enabled"]
             .map(|key| format!("{key}: not supported by this version; remove it"));
         assert_eq!(texts, expected);
     }

@@ -136,6 +136,14 @@ fn secrets(config: &Config, problems: &mut Problems) {
             add(problems, &format!("secrets.hmac.retired[{index}]"), "must not be empty");
         }
     }
+    if config.audit.key.as_ref().is_some_and(|key| key.expose().chars().count() < MIN_SECRET) {
+        add(problems, "audit.key", "must have at least 32 characters");
+    }
+    for (index, retired) in config.audit.key_retired.iter().enumerate() {
+        if retired.value.is_empty() {
+            add(problems, &format!("audit.key_retired[{index}]"), "must not be empty");
+        }
+    }
     if config.db.dsn.is_empty() {
         add(problems, "db.dsn", "must not be empty");
     }

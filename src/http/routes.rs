@@ -11,7 +11,9 @@ use axum::routing::{MethodRouter, any};
 use tower::ServiceExt;
 
 use super::openapi::Operation;
+use super::recorded::record;
 use super::{Context, method_not_allowed, no_such_resource};
+use crate::event;
 
 /// Operations and who does them.
 #[derive(Default)]
@@ -58,6 +60,17 @@ impl Routes {
         };
         *methods = take(methods).on(operation.verb.filter(), handler);
         self
+    }
+
+    /// Adds an operation that is recorded as `recorded`.
+    pub fn recorded<H, T>(self, recorded: event::Operation, operation: &'static Operation, handler: H) -> Self
+    where
+        H: Handler<T, Context>,
+        T: 'static,
+    {
+        self.at(operation, move |State(context): State<Context>, request: Request| {
+            record(recorded, handler, context, request)
+        })
     }
 
     /// Adds the operations of another.

@@ -17,6 +17,7 @@ pub struct Routes {
     by_host: HashMap<Box<[u8]>, Group>,
     of_any_host: Group,
     has_paths: bool,
+    unmatched: Policy,
 }
 
 /// Rules for the same hosts, the most specific first.
@@ -62,7 +63,12 @@ impl Routes {
         let of_any_host = hosts.remove(&None).map(Group::compile).unwrap_or_default();
         let by_host = hosts.into_iter().filter_map(|(host, routes)| Some((host?, Group::compile(routes))));
         let has_paths = routes.iter().any(|route| route.path.is_some());
-        Self { by_host: by_host.collect(), of_any_host, has_paths }
+        Self { by_host: by_host.collect(), of_any_host, has_paths, unmatched: Policy::default() }
+    }
+
+    /// The policy of what no rule matches.
+    pub const fn unmatched(&self) -> &Policy {
+        &self.unmatched
     }
 
     /// The policy for a request; None when no rule matches.

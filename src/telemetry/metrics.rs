@@ -187,6 +187,7 @@ impl Metrics {
             status,
             uses_dropped: service.uses.dropped(),
             uses_not_counted: service.limiter.failures(),
+            failures: service.audit.failures(),
         }));
         let mut text = String::new();
         // Writing to a String can't fail.
@@ -201,11 +202,13 @@ struct Now {
     status: Status,
     uses_dropped: u64,
     uses_not_counted: u64,
+    /// All failures of credentials, and those that were not told of one by one.
+    failures: (u64, u64),
 }
 
 impl Collector for Now {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let Self { status, uses_dropped, uses_not_counted } = self;
+        let Self { status, uses_dropped, uses_not_counted, failures } = self;
         let mut counter =
             |name: &str, help: &str, value: u64| ConstCounter::new(value).put(&mut encoder, name, help);
         counter("store_key_reads", "Key rows asked of the database", status.database.key_reads)?;
@@ -219,6 +222,16 @@ impl Collector for Now {
             "Uses of keys that weren't counted, as Redis gave no answer",
             *uses_not_counted,
         )?;
+        counter("credential_failures", "Credentials that were refused, on all planes", failures.0)?;
+        counter(
+            "credential_failures_throttled",
+            "Those of them of which the audit log tells only how many there were",
+            failures.1,
+        )?;
+        if let Some(audit) = &status.audit {
+            counter("audit_lines", "Lines written to the audit log", audit.lines)?;
+            counter("audit_write_failures", "Times that the audit log could not be written", audit.failures)?;
+        }
         encode_mode(&mut encoder, status.mode)?;
         let mut gauge =
             |name: &str, help: &str, value: f64| ConstGauge::new(value).put(&mut encoder, name, help);
@@ -255,6 +268,10 @@ impl Collector for Now {
             "Number of the settings in force, counted from the start",
             status.settings.generation as f64,
         )?;
+        if let Some(audit) = &status.audit {
+            let help = "1 while the audit log can be written, 0 while changes are refused for want of it";
+            gauge("audit_writable", help, f64::from(u8::from(audit.writable)))?;
+        }
         gauge("uptime_seconds", "Since the process began to serve", status.uptime_seconds)
     }
 }

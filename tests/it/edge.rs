@@ -2,9 +2,11 @@
 
 mod identity;
 mod keys;
+mod limits;
 mod policy;
 mod sources;
 mod tokens;
+mod unavailable;
 
 use crate::envoy::Envoy;
 use crate::http::{Call, Reply, Version};

@@ -45,7 +45,7 @@ async fn the_client_of_envoy_learns_what_is_left_and_when_to_come_again() {
     }
     for version in BOTH {
         let reply = edge.refuses(version, Call::get("/").bearer(&key.secret), 429).await;
-        let reply = reply.expect_error(429, "TOO_MANY_REQUESTS");
+        assert!(reply.text().contains("TOO_MANY_REQUESTS"), "{}", reply.text());
         assert_eq!(reply.header("ratelimit-policy"), Some("\"default\";q=3;w=3600"));
         assert_eq!(reply.header("ratelimit"), Some("\"default\";r=0"));
         let seconds: u64 = reply.header("retry-after").must("Retry-After").parse().must("a number");

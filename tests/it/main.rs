@@ -23,6 +23,7 @@ mod upstream;
 
 // The tests.
 mod admin;
+mod audit;
 mod check;
 mod cli;
 mod clients;
@@ -31,6 +32,7 @@ mod edge;
 mod garbage;
 mod life;
 mod limit;
+mod matrix;
 mod oracle;
 mod outage;
 mod planes;

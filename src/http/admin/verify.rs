@@ -5,10 +5,13 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use futures_util::future::join_all;
 
-use super::{Answer, batch, client, ok, presented};
+use super::{Answer, batch, ok, presented};
+use crate::audit::Origin;
 use crate::clock::Timestamp;
 use crate::error::{ApiError, Reason};
+use crate::event::Operation;
 use crate::http::epoch::min_epoch;
+use crate::http::recorded::origin;
 use crate::http::wire::{BatchVerifyBody, BatchVerifyOut, MAX_BATCH_VERIFY, VerifyBody, VerifyOut};
 use crate::http::{Context, body};
 use crate::key::NetworkId;
@@ -19,7 +22,7 @@ use crate::settings::Settings;
 
 pub async fn verify(State(context): State<Context>, request: Request) -> Answer {
     let settings = context.service.snapshot();
-    let client = client(settings.client_ip_source, &request);
+    let origin = origin(&context, &request);
     let cache = cache_use(request.headers());
     let epoch = min_epoch(request.headers())?;
     let body: VerifyBody = body::read(request, body::ADMIN_LIMIT).await?;
@@ -28,14 +31,14 @@ pub async fn verify(State(context): State<Context>, request: Request) -> Answer 
     let attempt = Attempt {
         network: NetworkId::SINGLE,
         credential: presented(&credential)?,
-        client,
+        client: origin.client,
         audiences: &audiences,
         cache,
     };
     context.service.require_epoch(epoch).await?;
     let verification =
         context.service.verify(&settings, &attempt).await.map_err(|Unavailable| unavailable())?;
-    let verified = charge(&context, &settings, verification).await;
+    let verified = charge(&context, &settings, verification, &origin).await;
     let now = context.service.clock.now();
     let mut response = ok(StatusCode::OK, &verified.out(settings.issuer(), now))?;
     set_cache_header(&mut response, verified.verification.cache);
@@ -46,7 +49,7 @@ pub async fn verify(State(context): State<Context>, request: Request) -> Answer 
 /// Each credential for itself, all at once; the answers in the order of the requests.
 pub async fn verify_batch(State(context): State<Context>, request: Request) -> Answer {
     let settings = context.service.snapshot();
-    let client = client(settings.client_ip_source, &request);
+    let origin = origin(&context, &request);
     let cache = cache_use(request.headers());
     let epoch = min_epoch(request.headers())?;
     let body: BatchVerifyBody = body::read(request, body::ADMIN_LIMIT).await?;
@@ -58,10 +61,10 @@ pub async fn verify_batch(State(context): State<Context>, request: Request) -> A
     let one = async |(credential, audiences): &(SecretString, Vec<String>)| {
         let credential = presented(credential).map_err(NotVerified::Malformed)?;
         let network = NetworkId::SINGLE;
-        let attempt = Attempt { network, credential, client, audiences, cache };
+        let attempt = Attempt { network, credential, client: origin.client, audiences, cache };
         let verification = context.service.verify(&settings, &attempt).await;
         let verification = verification.map_err(|Unavailable| NotVerified::Unavailable)?;
-        Ok(charge(&context, &settings, verification).await)
+        Ok(charge(&context, &settings, verification, &origin).await)
     };
     let results: Vec<_> = join_all(requests.iter().map(one)).await;
     if results.iter().all(|result| matches!(result, Err(NotVerified::Unavailable))) {
@@ -120,13 +123,24 @@ impl Verified {
     }
 }
 
-/// Notes and counts the use of a key that is good.
-async fn charge(context: &Context, settings: &Settings, verification: Verification) -> Verified {
+/// Notes and counts the use of a key that is good, and notes that a credential failed.
+async fn charge(
+    context: &Context,
+    settings: &Settings,
+    verification: Verification,
+    origin: &Origin,
+) -> Verified {
     let mut charge = None;
-    if let Ok(Identity::Key(entry)) = &verification.verdict {
-        charge = context.service.charge(settings, &entry.key).await;
-        if charge.is_none_or(|charge| charge.allowed) {
-            context.service.note_use(entry);
+    match &verification.verdict {
+        Ok(Identity::Key(entry)) => {
+            charge = context.service.charge(settings, &entry.key).await;
+            if charge.is_none_or(|charge| charge.allowed) {
+                context.service.note_use(entry);
+            }
+        }
+        Ok(Identity::Token(_)) => {}
+        Err(refused) => {
+            context.service.note_failure(NetworkId::SINGLE, refused, Operation::Verify, origin);
         }
     }
     Verified { verification, charge }

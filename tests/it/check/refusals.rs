@@ -137,6 +137,9 @@ async fn texts_of_the_operators_own_are_shown_and_watched() {
         std::fs::write(&file, text).must("writing the texts");
     };
     let with_file = setup.clone().set("TALOS_AUTHZ_DENIED_TEMPLATE_FILE", &file.display().to_string());
+    let checked = with_file.run(&["config", "check"]).await;
+    assert!(!checked.status.success());
+    assert!(String::from_utf8_lossy(&checked.stderr).contains("authz.denied_template_file"), "{checked:?}");
     let missing = with_file.refused().await;
     assert!(missing.contains("authz.denied_template_file"), "{missing}");
     write("{{nonsense}}");
