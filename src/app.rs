@@ -13,6 +13,7 @@ mod reload;
 mod serve;
 mod signals;
 mod watch;
+mod workers;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use serve::build;

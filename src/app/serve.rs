@@ -1,14 +1,17 @@
 //! One start for all forms of `serve`: build, bind, serve, drain.
 
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::Body as AxumBody;
+use futures_util::FutureExt;
 use http::Request;
 use hyper::body::Incoming;
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -20,15 +23,16 @@ use super::accept::Acceptor;
 use super::background;
 use super::callers;
 use super::certificates::Certificates;
-use super::connections::{self, Protocol};
+use super::connections;
 use super::deny::{self, DenyFileError};
 use super::listeners::{BindError, Listener};
 use super::relay::{self, Relay};
 use super::reload::Reloader;
 use super::signals::stop_signal;
+use super::workers::{MakeOthers, Workers};
 use crate::admission::Admission;
 use crate::audit::{Audit, AuditError, AuditLog, ChainKeys, Heads, LogSettings};
-use crate::authz::{Plane, SERVICE_NAME};
+use crate::authz::Plane;
 use crate::cache::freshness::{Freshness, Terms};
 use crate::cache::memory::Memory;
 use crate::cache::shared::{LinkError, RedisSettings, RedisTls, Shared};
@@ -98,9 +102,9 @@ pub enum ServeError {
         /// What is wrong.
         problem: TlsError,
     },
-    /// Signals can't be listened for.
-    #[error("signals: {0}")]
-    Signals(#[from] std::io::Error),
+    /// The system lets us have no threads, or no signals.
+    #[error("the operating system: {0}")]
+    System(#[from] std::io::Error),
     /// A task that should go on for ever has ended.
     #[error("the {0} task ended; half a service is none")]
     TaskEnded(&'static str),
@@ -137,18 +141,21 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
         };
         match router {
             Some(router) => tasks.spawn(async move {
-                connections::serve(acceptor, Protocol::Http, stop, move |request| {
-                    answer(router.clone(), request)
-                })
-                .await;
+                connections::serve(acceptor, stop, move |request| answer(router.clone(), request)).await;
                 name
             }),
             None => {
-                let plane = Plane::new(Arc::clone(&context.service), Arc::clone(&context.metrics));
+                let (service, metrics) = (Arc::clone(&context.service), Arc::clone(&context.metrics));
+                let plane = Plane::new(service, metrics, Handle::current());
                 let health = health_server.clone();
+                let others: MakeOthers = Arc::new(move || {
+                    let health = health.clone();
+                    Rc::new(move |request| answer_grpc(health.clone(), request).boxed_local())
+                });
+                let age = Some(config.serve.authz.max_connection_age).filter(|age| !age.is_zero());
+                let workers = Workers::start(&plane, &others, age, context.service.rng.clone(), stop)?;
                 tasks.spawn(async move {
-                    let handle = move |request| answer_grpc(plane.clone(), health.clone(), request);
-                    connections::serve(acceptor, Protocol::Http2, stop, handle).await;
+                    workers.serve(acceptor).await;
                     name
                 })
             }
@@ -392,16 +399,14 @@ async fn answer(router: Router, request: Request<Incoming>) -> http::Response<Ax
     }
 }
 
+/// Answers a call that isn't a Check.
 async fn answer_grpc<H: Health>(
-    plane: Plane,
     health: tonic_health::pb::health_server::HealthServer<H>,
-    request: Request<Incoming>,
+    request: Request<TonicBody>,
 ) -> http::Response<TonicBody> {
-    let path = request.uri().path();
-    let service = path.strip_prefix('/').and_then(|path| path.split_once('/'));
+    let service = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
     match service {
-        Some((SERVICE_NAME, "Check")) => plane.serve(request).await,
-        Some(("grpc.health.v1.Health", _)) => match health.oneshot(request.map(TonicBody::new)).await {
+        Some(("grpc.health.v1.Health", _)) => match health.oneshot(request).await {
             Ok(response) => response,
             Err(never) => match never {},
         },
