@@ -3,4 +3,5 @@
 pub mod connections;
 pub mod log;
 pub mod metrics;
+pub mod refusals;
 pub mod status;

@@ -1,14 +1,17 @@
 //! One start for all forms of `serve`: build, bind, serve, drain.
 
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::Body as AxumBody;
+use futures_util::FutureExt;
 use http::Request;
 use hyper::body::Incoming;
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -18,16 +21,20 @@ use tower::ServiceExt;
 
 use super::accept::Acceptor;
 use super::background;
+use super::callers;
 use super::certificates::Certificates;
-use super::connections::{self, Protocol};
+use super::connections;
 use super::denied::{self, TemplateFileError};
 use super::deny::{self, DenyFileError};
 use super::listeners::{BindError, Listener};
+use super::relay::{self, Relay};
 use super::reload::Reloader;
 use super::signals::stop_signal;
+use super::workers::{MakeOthers, Workers};
+use crate::admission::Admission;
 use crate::audit::{Audit, AuditError, AuditLog, ChainKeys, Heads, LogSettings};
-use crate::authz::{Plane, SERVICE_NAME};
-use crate::cache::freshness::Freshness;
+use crate::authz::Plane;
+use crate::cache::freshness::{Freshness, Terms};
 use crate::cache::memory::Memory;
 use crate::cache::shared::{LinkError, RedisSettings, RedisTls, Shared};
 use crate::clock::Clock;
@@ -86,6 +93,9 @@ pub enum ServeError {
     /// L2 can't be used as it is configured.
     #[error(transparent)]
     Shared(#[from] LinkError),
+    /// The keys of who issues tokens to admin callers can't be used.
+    #[error("serve.http.auth.jwt.jwks: {0}")]
+    CallerKeys(String),
     /// A listener can't be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -97,9 +107,9 @@ pub enum ServeError {
         /// What is wrong.
         problem: TlsError,
     },
-    /// Signals can't be listened for.
-    #[error("signals: {0}")]
-    Signals(#[from] std::io::Error),
+    /// The system lets us have no threads, or no signals.
+    #[error("the operating system: {0}")]
+    System(#[from] std::io::Error),
     /// A task that should go on for ever has ended.
     #[error("the {0} task ended; half a service is none")]
     TaskEnded(&'static str),
@@ -138,19 +148,22 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
         };
         match router {
             Some(router) => tasks.spawn(async move {
-                connections::serve(acceptor, Protocol::Http, stop, move |request| {
-                    answer(router.clone(), request)
-                })
-                .await;
+                connections::serve(acceptor, stop, move |request| answer(router.clone(), request)).await;
                 name
             }),
             None => {
-                let plane = Plane::new(Arc::clone(&context.service), Arc::clone(&context.metrics))
-                    .with_templates(Arc::clone(&templates));
+                let (service, metrics) = (Arc::clone(&context.service), Arc::clone(&context.metrics));
+                let plane =
+                    Plane::new(service, metrics, Handle::current()).with_templates(Arc::clone(&templates));
                 let health = health_server.clone();
+                let others: MakeOthers = Arc::new(move || {
+                    let health = health.clone();
+                    Rc::new(move |request| answer_grpc(health.clone(), request).boxed_local())
+                });
+                let age = Some(config.serve.authz.max_connection_age).filter(|age| !age.is_zero());
+                let workers = Workers::start(&plane, &others, age, context.service.rng.clone(), stop)?;
                 tasks.spawn(async move {
-                    let handle = move |request| answer_grpc(plane.clone(), health.clone(), request);
-                    connections::serve(acceptor, Protocol::Http2, stop, handle).await;
+                    workers.serve(acceptor).await;
                     name
                 })
             }
@@ -158,10 +171,12 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
     }
     let (service, readiness) = (Arc::clone(&context.service), Arc::clone(&context.readiness));
     let changed = Arc::new(Notify::new());
+    let relay = Relay::of(&service);
     let poll = background::poll(
         service,
         config.consistency.poll,
         Arc::clone(&changed),
+        relay.clone(),
         health.clone(),
         Arc::clone(&readiness),
     );
@@ -181,6 +196,9 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
     endless.spawn(ping);
     endless.spawn(reloader.run());
     endless.spawn(certificates.run());
+    if planes.admin && context.admission.bearer().is_some() {
+        endless.spawn(callers::keep_keys(Arc::clone(&context.admission), context.service.rng.clone()));
+    }
     let (service, metrics) = (&context.service, &context.metrics);
     endless.spawn(background::watch_log(Arc::clone(service), Arc::clone(&context.process)));
     endless.spawn({
@@ -198,6 +216,10 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
         endless.spawn(background::keep_limiter(Arc::clone(&service.limiter)));
     }
     if let Some(shared) = service.shared.clone() {
+        if let Some(relay) = relay {
+            endless.spawn(relay.read(config.consistency.poll));
+            endless.spawn(relay::ask(Arc::clone(service), Arc::clone(&shared), config.consistency.poll));
+        }
         endless.spawn(background::share(Arc::clone(service), shared, changed));
     }
 
@@ -229,14 +251,14 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
 }
 
 /// What is served, and what it is kept up with.
-struct Built {
-    context: Context,
+pub(crate) struct Built {
+    pub(crate) context: Context,
     documents: Documents,
     noted_uses: NotedUses,
     heads: Option<Heads>,
 }
 
-async fn build(config: &Config, planes: Planes) -> Result<Built, ServeError> {
+pub(crate) async fn build(config: &Config, planes: Planes) -> Result<Built, ServeError> {
     let (clock, rng) = (Clock::system(), Rng::system());
     let urls = &config.credentials.derived_tokens.jwt.signing_keys.urls;
     let documents = Documents::default().renew(urls, Reading::All).await.complete(urls)?.documents;
@@ -256,18 +278,29 @@ async fn build(config: &Config, planes: Planes) -> Result<Built, ServeError> {
         CacheType::Redis => Some(Arc::new(Shared::new(redis_settings(config)?, clock.clone())?)),
         CacheType::Memory | CacheType::Noop => None,
     };
-    let Consistency { lease, grace, .. } = config.consistency;
-    let freshness = Freshness::new(clock.clone(), lease, grace, config.cache.ttl);
+    let Consistency { lease, relay, grace, .. } = config.consistency;
+    let terms = Terms { lease, relay, grace };
+    let freshness = Freshness::new(clock.clone(), terms, config.cache.ttl);
     let settings = Arc::new(ArcSwap::from_pointee(settings));
     let tiers = Tiers { memory, shared, freshness: Arc::new(freshness) };
     let (uses, noted_uses) = uses(config.last_used.queue_size);
     let process = Arc::new(Process::new(planes.names(), &clock));
+    let own_uid = rustix::process::geteuid().as_raw();
+    let admission = Arc::new(Admission::new(&config.serve.http.auth, own_uid, clock.clone()));
+    if planes.admin {
+        callers::read_keys(&admission).await?;
+    }
     let (log, heads) = open_audit(config, &store, &clock, &rng).await?.unzip();
     let records = Records { uses, audit: Arc::new(Audit::new(log)) };
     let guards = Guards { limiter: Arc::new(limiter(config, &clock)?), deny_list };
     let service = Service::new(clock, rng, settings, store, tiers, guards, records);
-    let context =
-        Context { service: Arc::new(service), metrics: Arc::default(), readiness: Arc::default(), process };
+    let context = Context {
+        service: Arc::new(service),
+        metrics: Arc::default(),
+        readiness: Arc::default(),
+        process,
+        admission,
+    };
     Ok(Built { context, documents, noted_uses, heads })
 }
 
@@ -376,6 +409,10 @@ async fn bind(
         };
         add("authz", listener, identity);
     }
+    if let (true, Some(path)) = (planes.admin, &serve.http.socket) {
+        // What the system says of the other end is enough.
+        add("admin", Listener::unix("http", path).await?, None);
+    }
     add("metrics", Listener::tcp("metrics", &serve.metrics.host, serve.metrics.port).await?, metrics);
     Ok(acceptors)
 }
@@ -387,16 +424,14 @@ async fn answer(router: Router, request: Request<Incoming>) -> http::Response<Ax
     }
 }
 
+/// Answers a call that isn't a Check.
 async fn answer_grpc<H: Health>(
-    plane: Plane,
     health: tonic_health::pb::health_server::HealthServer<H>,
-    request: Request<Incoming>,
+    request: Request<TonicBody>,
 ) -> http::Response<TonicBody> {
-    let path = request.uri().path();
-    let service = path.strip_prefix('/').and_then(|path| path.split_once('/'));
+    let service = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
     match service {
-        Some((SERVICE_NAME, "Check")) => plane.serve(request).await,
-        Some(("grpc.health.v1.Health", _)) => match health.oneshot(request.map(TonicBody::new)).await {
+        Some(("grpc.health.v1.Health", _)) => match health.oneshot(request).await {
             Ok(response) => response,
             Err(never) => match never {},
         },

@@ -2,20 +2,12 @@
 //! effect is worse than one that is missing. A row goes when its feature comes.
 
 use super::model::Config;
-use super::serve::AuthMode;
 
 /// A key, and whether it is set to something that isn't built.
 type Row = (&'static str, fn(&Config) -> bool);
 
-const ROWS: &[Row] = &[
-    ("multitenancy.enabled", |c| c.multitenancy.enabled),
-    ("tracing.enabled", |c| c.tracing.enabled),
-    ("serve.http.auth.mode", |c| c.serve.http.auth.mode != AuthMode::None),
-    ("serve.http.cors.enabled", |c| c.serve.http.cors.enabled),
-    ("serve.public.cors.enabled", |c| c.serve.public.cors.enabled),
-    ("serve.http.allowed_hosts", |c| !c.serve.http.allowed_hosts.is_empty()),
-    ("serve.public.allowed_hosts", |c| !c.serve.public.allowed_hosts.is_empty()),
-];
+const ROWS: &[Row] =
+    &[("multitenancy.enabled", |c| c.multitenancy.enabled), ("tracing.enabled", |c| c.tracing.enabled)];
 
 impl Config {
     /// One full error text for each setting that this version can't honour; empty when it can serve.

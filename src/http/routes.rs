@@ -6,10 +6,12 @@ use axum::Router;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::handler::Handler;
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any};
 use tower::ServiceExt;
 
+use super::guard::callers::permit;
 use super::openapi::Operation;
 use super::recorded::record;
 use super::{Context, method_not_allowed, no_such_resource};
@@ -58,6 +60,8 @@ impl Routes {
                 &mut resource.custom[there].1
             }
         };
+        let access = operation.access;
+        let handler = handler.layer(from_fn(move |request, next| permit(access, request, next)));
         *methods = take(methods).on(operation.verb.filter(), handler);
         self
     }

@@ -11,6 +11,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
 use super::connections::Connections;
+use super::refusals::Refusals;
 use super::status::Status;
 use crate::cache::freshness::Mode;
 use crate::service::Service;
@@ -33,6 +34,8 @@ pub struct Metrics {
     pub log_trimmed: Counter,
     /// Connections and certificates.
     pub connections: Connections,
+    /// Requests refused before anything of them was done.
+    pub refusals: Refusals,
     /// Whether the deny file is gone or was refused.
     deny_file_is_bad: AtomicBool,
 }
@@ -159,8 +162,16 @@ impl Metrics {
     /// Everything there is to know now, in the OpenMetrics text format.
     pub fn render(&self, service: &Service, status: Status) -> String {
         let mut registry = Registry::with_prefix("talos");
-        let Self { checks, lookups, tokens_minted, reloads, log_trimmed, connections, deny_file_is_bad: _ } =
-            self;
+        let Self {
+            checks,
+            lookups,
+            tokens_minted,
+            reloads,
+            log_trimmed,
+            connections,
+            refusals,
+            deny_file_is_bad: _,
+        } = self;
         registry.register("checks", "Decisions of the authz plane", checks.all.clone());
         registry.register("cache_hits", "Checks answered by L1", lookups.hits.clone());
         registry.register("cache_misses", "Checks that L1 could not answer", lookups.misses.clone());
@@ -183,6 +194,7 @@ impl Metrics {
             log_trimmed.clone(),
         );
         connections.register(&mut registry);
+        refusals.register(&mut registry);
         registry.register_collector(Box::new(Now {
             status,
             uses_dropped: service.uses.dropped(),
@@ -222,6 +234,23 @@ impl Collector for Now {
             "Uses of keys that weren't counted, as Redis gave no answer",
             *uses_not_counted,
         )?;
+        counter(
+            "guesses_refused",
+            "Lookups of credentials never seen before that found too many others waiting",
+            status.database.guesses_refused,
+        )?;
+        counter("redis_hits", "Lookups that Redis answered", status.cache.redis_hits)?;
+        counter("redis_misses", "Lookups that Redis could not answer", status.cache.redis_misses)?;
+        counter(
+            "relay_answers",
+            "Answers given through Redis to instances that cannot reach the database",
+            status.relay.answers,
+        )?;
+        counter(
+            "log_rewritten",
+            "Times that the log of changes was found rewritten (a restore, a failover) and all cached was dropped",
+            status.log.rewritten,
+        )?;
         counter("credential_failures", "Credentials that were refused, on all planes", failures.0)?;
         counter(
             "credential_failures_throttled",
@@ -235,7 +264,7 @@ impl Collector for Now {
         encode_mode(&mut encoder, status.mode)?;
         let mut gauge =
             |name: &str, help: &str, value: f64| ConstGauge::new(value).put(&mut encoder, name, help);
-        let Status { database, cache, deny_list, log, lease, .. } = status;
+        let Status { database, cache, deny_list, log, lease, relay, .. } = status;
         gauge("cache_keys", "Keys held by L1", cache.keys as f64)?;
         gauge("cache_unknown_keys", "Unknown ids held by L1", cache.unknown_keys as f64)?;
         gauge(
@@ -247,6 +276,11 @@ impl Collector for Now {
             "consistency_age_seconds",
             "Age of this instance's knowledge of changes",
             lease.age_seconds.unwrap_or(f64::INFINITY),
+        )?;
+        gauge(
+            "relay_age_seconds",
+            "Age of what another instance relayed of the log last",
+            relay.age_seconds.unwrap_or(f64::INFINITY),
         )?;
         gauge("epoch", "Number of the log up to which every change is known here", status.epoch as f64)?;
         gauge(

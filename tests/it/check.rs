@@ -2,6 +2,7 @@
 
 mod addresses;
 mod answers;
+mod cold;
 mod io;
 mod policy;
 mod refusals;
