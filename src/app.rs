@@ -8,10 +8,12 @@ mod certificates;
 mod connections;
 mod deny;
 mod listeners;
+mod relay;
 mod reload;
 mod serve;
 mod signals;
 mod watch;
+mod workers;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use serve::build;

@@ -1,14 +1,17 @@
 //! One start for all forms of `serve`: build, bind, serve, drain.
 
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::Body as AxumBody;
+use futures_util::FutureExt;
 use http::Request;
 use hyper::body::Incoming;
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -20,15 +23,17 @@ use super::accept::Acceptor;
 use super::background;
 use super::callers;
 use super::certificates::Certificates;
-use super::connections::{self, Protocol};
+use super::connections;
 use super::deny::{self, DenyFileError};
 use super::listeners::{BindError, Listener};
+use super::relay::{self, Relay};
 use super::reload::Reloader;
 use super::signals::stop_signal;
+use super::workers::{MakeOthers, Workers};
 use crate::admission::Admission;
 use crate::audit::{Audit, AuditError, AuditLog, ChainKeys, Heads, LogSettings};
-use crate::authz::{Plane, SERVICE_NAME};
-use crate::cache::freshness::Freshness;
+use crate::authz::Plane;
+use crate::cache::freshness::{Freshness, Terms};
 use crate::cache::memory::Memory;
 use crate::cache::shared::{LinkError, RedisSettings, RedisTls, Shared};
 use crate::clock::Clock;
@@ -97,9 +102,9 @@ pub enum ServeError {
         /// What is wrong.
         problem: TlsError,
     },
-    /// Signals can't be listened for.
-    #[error("signals: {0}")]
-    Signals(#[from] std::io::Error),
+    /// The system lets us have no threads, or no signals.
+    #[error("the operating system: {0}")]
+    System(#[from] std::io::Error),
     /// A task that should go on for ever has ended.
     #[error("the {0} task ended; half a service is none")]
     TaskEnded(&'static str),
@@ -136,18 +141,21 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
         };
         match router {
             Some(router) => tasks.spawn(async move {
-                connections::serve(acceptor, Protocol::Http, stop, move |request| {
-                    answer(router.clone(), request)
-                })
-                .await;
+                connections::serve(acceptor, stop, move |request| answer(router.clone(), request)).await;
                 name
             }),
             None => {
-                let plane = Plane::new(Arc::clone(&context.service), Arc::clone(&context.metrics));
+                let (service, metrics) = (Arc::clone(&context.service), Arc::clone(&context.metrics));
+                let plane = Plane::new(service, metrics, Handle::current());
                 let health = health_server.clone();
+                let others: MakeOthers = Arc::new(move || {
+                    let health = health.clone();
+                    Rc::new(move |request| answer_grpc(health.clone(), request).boxed_local())
+                });
+                let age = Some(config.serve.authz.max_connection_age).filter(|age| !age.is_zero());
+                let workers = Workers::start(&plane, &others, age, context.service.rng.clone(), stop)?;
                 tasks.spawn(async move {
-                    let handle = move |request| answer_grpc(plane.clone(), health.clone(), request);
-                    connections::serve(acceptor, Protocol::Http2, stop, handle).await;
+                    workers.serve(acceptor).await;
                     name
                 })
             }
@@ -155,10 +163,12 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
     }
     let (service, readiness) = (Arc::clone(&context.service), Arc::clone(&context.readiness));
     let changed = Arc::new(Notify::new());
+    let relay = Relay::of(&service);
     let poll = background::poll(
         service,
         config.consistency.poll,
         Arc::clone(&changed),
+        relay.clone(),
         health.clone(),
         Arc::clone(&readiness),
     );
@@ -192,6 +202,10 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
         endless.spawn(deny::watch(path.clone(), Arc::clone(service), Arc::clone(metrics)));
     }
     if let Some(shared) = service.shared.clone() {
+        if let Some(relay) = relay {
+            endless.spawn(relay.read(config.consistency.poll));
+            endless.spawn(relay::ask(Arc::clone(service), Arc::clone(&shared), config.consistency.poll));
+        }
         endless.spawn(background::share(Arc::clone(service), shared, changed));
     }
 
@@ -248,8 +262,9 @@ pub(crate) async fn build(config: &Config, planes: Planes) -> Result<Built, Serv
     let memory = Memory::new(config.cache.memory.max_size, config.cache.negative_size, &rng);
     let shared = redis_settings(config)?.map(|redis| Shared::new(redis, clock.clone())).transpose()?;
     let shared = shared.map(Arc::new);
-    let Consistency { lease, grace, .. } = config.consistency;
-    let freshness = Freshness::new(clock.clone(), lease, grace, config.cache.ttl);
+    let Consistency { lease, relay, grace, .. } = config.consistency;
+    let terms = Terms { lease, relay, grace };
+    let freshness = Freshness::new(clock.clone(), terms, config.cache.ttl);
     let settings = Arc::new(ArcSwap::from_pointee(settings));
     let tiers = Tiers { memory, shared, freshness: Arc::new(freshness) };
     let (uses, noted_uses) = uses(config.last_used.queue_size);
@@ -384,16 +399,14 @@ async fn answer(router: Router, request: Request<Incoming>) -> http::Response<Ax
     }
 }
 
+/// Answers a call that isn't a Check.
 async fn answer_grpc<H: Health>(
-    plane: Plane,
     health: tonic_health::pb::health_server::HealthServer<H>,
-    request: Request<Incoming>,
+    request: Request<TonicBody>,
 ) -> http::Response<TonicBody> {
-    let path = request.uri().path();
-    let service = path.strip_prefix('/').and_then(|path| path.split_once('/'));
+    let service = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
     match service {
-        Some((SERVICE_NAME, "Check")) => plane.serve(request).await,
-        Some(("grpc.health.v1.Health", _)) => match health.oneshot(request.map(TonicBody::new)).await {
+        Some(("grpc.health.v1.Health", _)) => match health.oneshot(request).await {
             Ok(response) => response,
             Err(never) => match never {},
         },

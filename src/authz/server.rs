@@ -1,17 +1,19 @@
 //! A Check from beginning to end: policy, credential, verification, answer.
 
 use std::borrow::Cow;
+use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
+use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use prost::Message;
 use talos_proto::{AttributeContext, CheckRequest};
-use tonic::server::{Grpc, UnaryService};
+use tokio::runtime::Handle;
 
-use super::codec::CheckCodec;
 use super::policy::Policy;
 use super::request::Headers;
 use super::response::{Caller, Extras, OkParts, Refusal, anonymous_parts, denied, ok, ok_parts};
@@ -35,46 +37,34 @@ pub const SERVICE_NAME: &str = "envoy.service.auth.v3.Authorization";
 const MISS_BUDGET: Duration = Duration::from_millis(150);
 /// How much of that a key that is known waits for its row to be read again.
 const REFRESH_BUDGET: Duration = Duration::from_millis(30);
-/// Largest CheckRequest, in bytes: Envoy may be told to send bodies along.
-const MAX_REQUEST: usize = 4 * 1024 * 1024;
 
 /// The authz plane.
 #[derive(Clone)]
 pub struct Plane {
     service: Arc<Service>,
     metrics: Arc<Metrics>,
-}
-
-type Answered = Result<tonic::Response<Bytes>, tonic::Status>;
-
-impl UnaryService<CheckRequest> for Plane {
-    type Response = Bytes;
-    type Future = Pin<Box<dyn Future<Output = Answered> + Send>>;
-
-    fn call(&mut self, request: tonic::Request<CheckRequest>) -> Self::Future {
-        let plane = self.clone();
-        Box::pin(async move { plane.check(&request.into_inner()).await.map(tonic::Response::new) })
-    }
+    runtime: Handle,
 }
 
 impl Plane {
     /// A plane that decides by `service`.
-    pub const fn new(service: Arc<Service>, metrics: Arc<Metrics>) -> Self {
-        Self { service, metrics }
+    /// What has to wait for the database waits in `runtime`, whose the database's connections are.
+    pub const fn new(service: Arc<Service>, metrics: Arc<Metrics>, runtime: Handle) -> Self {
+        Self { service, metrics, runtime }
     }
 
-    /// Answers one gRPC call of the service.
-    pub async fn serve<B>(&self, request: http::Request<B>) -> http::Response<tonic::body::Body>
-    where
-        B: http_body::Body + Send + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
-    {
-        let mut grpc = Grpc::new(CheckCodec).apply_max_message_size_config(Some(MAX_REQUEST), None);
-        grpc.unary(self.clone(), request).await
+    /// Answers one Check. Ready at once when memory can tell; what has to wait goes on in the main runtime.
+    ///
+    /// # Errors
+    /// What the call ends with instead of an answer.
+    pub async fn check(self: Rc<Self>, message: Bytes) -> Result<Bytes, tonic::Status> {
+        let request = CheckRequest::decode(message);
+        let request = request.map_err(|_| tonic::Status::invalid_argument("not a CheckRequest"))?;
+        self.answer(&request).await
     }
 
     /// Decides about one request. A panic is an outage of ours, not an allow and not a dropped connection.
-    async fn check(&self, request: &CheckRequest) -> Result<Bytes, tonic::Status> {
+    async fn answer(&self, request: &CheckRequest) -> Result<Bytes, tonic::Status> {
         let settings = self.service.snapshot();
         let nothing = AttributeContext::default();
         let attributes = request.attributes.as_ref().unwrap_or(&nothing);
@@ -124,7 +114,11 @@ impl Plane {
         };
         let verification = match self.service.verify_cached(settings, &attempt) {
             Some(verification) => verification,
-            None => self.look_up(settings, &attempt).await.ok_or(Refusal::Unavailable)?,
+            None => {
+                // Apart, so that Checks which needn't wait don't carry around what this takes.
+                let looking_up = inside(&self.runtime, Box::pin(self.look_up(settings, &attempt)));
+                looking_up.await.ok_or(Refusal::Unavailable)?
+            }
         };
         self.metrics.lookups.count(verification.cache);
         match verification.verdict {
@@ -299,4 +293,14 @@ fn finish(
         extras.remove_header(name);
     }
     Ok(ok(ok_fields, outer_fields, &extras))
+}
+
+/// Polls a future as if in `runtime`: what it opens and starts belongs there, whoever waits for it.
+async fn inside<F: Future>(runtime: &Handle, future: F) -> F::Output {
+    let mut future = pin!(future);
+    let polled = poll_fn(|context| {
+        let _entered = runtime.enter();
+        future.as_mut().poll(context)
+    });
+    polled.await
 }
