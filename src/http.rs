@@ -5,6 +5,7 @@ mod body;
 mod epoch;
 mod guard;
 mod health;
+mod observe;
 mod openapi;
 mod public;
 mod recorded;
@@ -16,11 +17,13 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::Router;
 use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::HeaderMap;
+use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use self::admin::{change, verify};
+use self::observe::Observed;
 use self::openapi::operations;
 use self::routes::Routes;
 
@@ -30,7 +33,7 @@ use crate::error::{ApiError, Reason};
 use crate::event::Operation;
 use crate::readiness::Readiness;
 use crate::service::Service;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Format, Metrics};
 use crate::telemetry::status::{Process, Status};
 
 /// What the handlers work with.
@@ -44,11 +47,13 @@ pub struct Context {
     pub readiness: Arc<Readiness>,
     /// What is known of the process.
     pub process: Arc<Process>,
+    /// Whether questions about health stay out of the request log.
+    pub exclude_health: bool,
 }
 
 /// The admin plane. It serves the public routes as well, so that one base URL serves existing clients.
 pub fn admin_router(context: Context) -> Router {
-    finish(openapi::described(admin_routes()), context)
+    finish("admin", openapi::described(admin_routes()), context)
 }
 
 fn admin_routes() -> Routes {
@@ -75,13 +80,13 @@ fn admin_routes() -> Routes {
 
 /// The public plane: what a key's holder may do, and nothing else.
 pub fn public_router(context: Context) -> Router {
-    finish(public_routes().into_router(), context)
+    finish("public", public_routes().into_router(), context)
 }
 
 /// The metrics plane.
 pub fn metrics_router(context: Context) -> Router {
     let routes = health_routes().into_router().route("/metrics", get(metrics)).route("/status", get(status));
-    finish(routes, context)
+    finish("metrics", routes, context)
 }
 
 fn public_routes() -> Routes {
@@ -95,11 +100,13 @@ fn health_routes() -> Routes {
 }
 
 /// What every plane has: one constant answer to what it doesn't know, and bounds on what it does.
-fn finish(routes: Router<Context>, context: Context) -> Router {
+fn finish(plane: &'static str, routes: Router<Context>, context: Context) -> Router {
+    let observed = Observed { context: context.clone(), plane };
     routes
         .fallback(not_found)
         .method_not_allowed_fallback(async || method_not_allowed())
         .layer(axum::middleware::from_fn(guard::guard))
+        .layer(axum::middleware::from_fn_with_state(observed, observe::observe))
         .with_state(context)
 }
 
@@ -115,9 +122,13 @@ fn no_such_resource() -> ApiError {
     ApiError::new(Reason::NotFound, "there is no such resource")
 }
 
-async fn metrics(State(context): State<Context>) -> Response {
-    let text = context.metrics.render(&context.service, context.status());
-    ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+/// In the format that is asked for; Prometheus's own when nothing is said.
+async fn metrics(State(context): State<Context>, headers: HeaderMap) -> Response {
+    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let format =
+        if accept.contains("application/openmetrics-text") { Format::OpenMetrics } else { Format::Text };
+    let text = context.metrics.render(&context.service, context.status(), format);
+    ([(CONTENT_TYPE, format.media_type())], text).into_response()
 }
 
 async fn status(State(context): State<Context>) -> Result<Response, ApiError> {

@@ -1,6 +1,8 @@
 //! What the process tells about itself.
 
 pub mod connections;
+mod histogram;
 pub mod log;
 pub mod metrics;
 pub mod status;
+pub mod traces;

@@ -11,6 +11,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("rng", &[]),
     ("duration", &[]),
     ("secret", &[]),
+    ("trace", &[]),
     ("error", &[]),
     ("event", &["clock", "key"]),
     ("key", &["clock"]),
@@ -40,9 +41,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "secret",
             "settings",
             "store",
+            "trace",
         ],
     ),
-    ("telemetry", &["cache", "clock", "config", "readiness", "service"]),
+    ("telemetry", &["cache", "clock", "config", "readiness", "service", "trace"]),
     (
         "authz",
         &[
@@ -56,6 +58,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "service",
             "settings",
             "telemetry",
+            "trace",
         ],
     ),
     (
@@ -75,6 +78,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "service",
             "settings",
             "telemetry",
+            "trace",
         ],
     ),
     (
@@ -130,6 +134,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("comfy_table", &["cli"]),
     ("serde_json_path", &["cli"]),
     ("prometheus_client", &["telemetry"]),
+    ("opentelemetry", &["telemetry", "trace"]),
     ("notify", &["app"]),
     ("rustls", &["tls", "cache"]),
     ("tokio_rustls", &["app"]),

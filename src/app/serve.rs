@@ -39,6 +39,7 @@ use crate::settings::sources::{Documents, Reading};
 use crate::settings::{Settings, SettingsError};
 use crate::store::{Store, StoreError};
 use crate::telemetry::status::Process;
+use crate::telemetry::traces::{self, TracesError};
 use crate::tls::{Alpn, Files, Identity, TlsError};
 
 /// How long the database may take to be told where the audit log ends, once all else has stopped.
@@ -78,6 +79,9 @@ pub enum ServeError {
     /// The audit log can't be used.
     #[error(transparent)]
     Audit(#[from] AuditError),
+    /// Traces can't be sent.
+    #[error(transparent)]
+    Traces(#[from] TracesError),
     /// L2 can't be used as it is configured.
     #[error(transparent)]
     Shared(#[from] LinkError),
@@ -105,6 +109,7 @@ pub enum ServeError {
 /// # Errors
 /// When it can't begin, or one of its tasks ends before it is told to.
 pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(), ServeError> {
+    let traces = traces::start(&config.tracing)?;
     let Built { context, documents, noted_uses, heads } = build(&config, planes).await?;
     let (service, metrics) = (Arc::clone(&context.service), Arc::clone(&context.metrics));
     let reloader = Reloader::new(source, config.clone(), documents, service, metrics)?;
@@ -210,6 +215,9 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
         tracing::warn!("the database was not told where the audit log ends");
     }
     store.close().await;
+    if let Some(traces) = traces {
+        traces.stop().await;
+    }
     tracing::info!("stopped");
     Ok(())
 }
@@ -249,8 +257,13 @@ async fn build(config: &Config, planes: Planes) -> Result<Built, ServeError> {
     let (log, heads) = open_audit(config, &store, &clock, &rng).await?.unzip();
     let audit = Arc::new(Audit::new(log));
     let service = Service::new(clock, rng, settings, store, tiers, Records { uses, audit }, deny_list);
-    let context =
-        Context { service: Arc::new(service), metrics: Arc::default(), readiness: Arc::default(), process };
+    let context = Context {
+        service: Arc::new(service),
+        metrics: Arc::default(),
+        readiness: Arc::default(),
+        process,
+        exclude_health: config.serve.http.request_log.exclude_health_endpoints,
+    };
     Ok(Built { context, documents, noted_uses, heads })
 }
 

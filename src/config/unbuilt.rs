@@ -10,7 +10,6 @@ type Row = (&'static str, fn(&Config) -> bool);
 const ROWS: &[Row] = &[
     ("rate_limit.enabled", |c| c.rate_limit.enabled),
     ("multitenancy.enabled", |c| c.multitenancy.enabled),
-    ("tracing.enabled", |c| c.tracing.enabled),
     ("serve.http.auth.mode", |c| c.serve.http.auth.mode != AuthMode::None),
     ("serve.http.cors.enabled", |c| c.serve.http.cors.enabled),
     ("serve.public.cors.enabled", |c| c.serve.public.cors.enabled),

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any};
 use tower::ServiceExt;
 
+use super::observe::Route;
 use super::openapi::Operation;
 use super::recorded::record;
 use super::{Context, method_not_allowed, no_such_resource};
@@ -58,7 +59,13 @@ impl Routes {
                 &mut resource.custom[there].1
             }
         };
-        *methods = take(methods).on(operation.verb.filter(), handler);
+        let route = Route(operation.path);
+        let named = move |State(context): State<Context>, request: Request| async move {
+            let mut response = handler.call(request, context).await;
+            response.extensions_mut().insert(route);
+            response
+        };
+        *methods = take(methods).on(operation.verb.filter(), named);
         self
     }
 

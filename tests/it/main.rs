@@ -37,3 +37,4 @@ mod planes;
 mod readme;
 mod secure;
 mod shared;
+mod telemetry;

@@ -1,0 +1,6 @@
+//! What a process tells of itself to others: metrics, traces and its log.
+
+mod collector;
+mod log;
+mod metrics;
+mod traces;
