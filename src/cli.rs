@@ -166,6 +166,7 @@ fn serve(file: Option<PathBuf>, plane: Option<Plane>) -> Result<(), Failure> {
             SettingsError::NoHmacSecret | SettingsError::KeySet { .. } | SettingsError::KeySource { .. },
         )
         | ServeError::DenyFile(_)
+        | ServeError::CallerKeys(_)
         | ServeError::Tls { .. } => Failure::unusable(error),
         error => Failure::failed(error),
     })

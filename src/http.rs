@@ -19,6 +19,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
@@ -29,6 +30,7 @@ use self::routes::Routes;
 
 pub use wire::listed_key;
 
+use crate::admission::Admission;
 use crate::error::{ApiError, Reason};
 use crate::event::Operation;
 use crate::readiness::Readiness;
@@ -49,11 +51,20 @@ pub struct Context {
     pub process: Arc<Process>,
     /// Whether questions about health stay out of the request log.
     pub exclude_health: bool,
+    /// Who may call the admin plane.
+    pub admission: Arc<Admission>,
 }
 
 /// The admin plane. It serves the public routes as well, so that one base URL serves existing clients.
 pub fn admin_router(context: Context) -> Router {
-    finish("admin", openapi::described(admin_routes()), context)
+    let routes = openapi::described(admin_routes());
+    let with = || context.clone();
+    let routes = answering_for_nothing_else(routes)
+        .layer(from_fn_with_state(with(), guard::callers::identify))
+        .layer(from_fn_with_state(with(), guard::cross_site::refuse))
+        .layer(from_fn_with_state(with(), guard::cors::on_admin))
+        .layer(from_fn_with_state(with(), guard::host::on_admin));
+    finish("admin", routes, context)
 }
 
 fn admin_routes() -> Routes {
@@ -80,13 +91,18 @@ fn admin_routes() -> Routes {
 
 /// The public plane: what a key's holder may do, and nothing else.
 pub fn public_router(context: Context) -> Router {
-    finish("public", public_routes().into_router(), context)
+    let with = || context.clone();
+    let routes = answering_for_nothing_else(public_routes().into_router())
+        .layer(from_fn_with_state(with(), guard::cors::on_public))
+        .layer(from_fn_with_state(with(), guard::host::on_public));
+    finish("public", routes, context)
 }
 
 /// The metrics plane.
 pub fn metrics_router(context: Context) -> Router {
-    let routes = health_routes().into_router().route("/metrics", get(metrics)).route("/status", get(status));
-    finish("metrics", routes, context)
+    let routes = health_routes().into_router();
+    let routes = routes.route("/metrics", get(metrics)).route("/status", get(status));
+    finish("metrics", answering_for_nothing_else(routes), context)
 }
 
 fn public_routes() -> Routes {
@@ -99,15 +115,28 @@ fn health_routes() -> Routes {
     Routes::default().at(&operations::ALIVE, health::alive).at(&operations::READY, health::ready)
 }
 
-/// What every plane has: one constant answer to what it doesn't know, and bounds on what it does.
+/// One constant answer to what a plane doesn't know.
+fn answering_for_nothing_else(routes: Router<Context>) -> Router<Context> {
+    routes.fallback(not_found).method_not_allowed_fallback(async || method_not_allowed())
+}
+
+/// What every plane has: bounds on what it does.
 fn finish(plane: &'static str, routes: Router<Context>, context: Context) -> Router {
     let observed = Observed { context: context.clone(), plane };
     routes
-        .fallback(not_found)
-        .method_not_allowed_fallback(async || method_not_allowed())
         .layer(axum::middleware::from_fn(guard::guard))
-        .layer(axum::middleware::from_fn_with_state(observed, observe::observe))
+        .layer(from_fn_with_state(observed, observe::observe))
         .with_state(context)
+}
+
+/// Whether a path is that of a probe.
+fn is_health(path: &str) -> bool {
+    [operations::ALIVE.path, operations::READY.path].contains(&path)
+}
+
+/// Whether a path is one of those that everybody may use, on whichever plane.
+fn is_for_anyone(path: &str) -> bool {
+    is_health(path) || [operations::SELF_REVOKE.path, operations::JWKS.path].contains(&path)
 }
 
 async fn not_found() -> ApiError {

@@ -13,6 +13,7 @@ pub mod secret;
 pub mod trace;
 
 // Pure machinery.
+pub mod admission;
 pub mod config;
 pub mod credential;
 pub mod settings;
@@ -37,3 +38,8 @@ pub mod http;
 pub mod app;
 pub mod cli;
 pub mod telemetry;
+
+// For tests.
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;

@@ -1,5 +1,6 @@
 //! What the product does, one file an operation. Both planes of HTTP and the authz plane come in through here.
 
+pub mod bulkhead;
 mod delete;
 mod derive;
 mod filter;
@@ -20,6 +21,8 @@ use arc_swap::ArcSwap;
 
 pub use derive::{DeriveRequest, Derived};
 pub use filter::MAX_FILTER;
+#[cfg(any(test, feature = "fuzzing"))]
+pub use filter::parse as parse_filter;
 pub use last_used::{NotedUses, Uses, uses};
 pub use list::{DEFAULT_PAGE, ListRequest, Listed, MAX_PAGE};
 pub use mint::MintError;
@@ -27,6 +30,8 @@ pub use new_key::{ImportRequest, Issued, KeyRequest};
 pub use revoke::MAX_DESCRIPTION;
 pub use rotate::{RotateRequest, Rotated};
 pub use update::{Fixed, Update};
+
+use bulkhead::Bulkhead;
 
 use crate::audit::{Audit, Failure, Origin};
 use crate::cache::flight::Flights;
@@ -86,6 +91,8 @@ pub struct Service {
     pub audit: Arc<Audit>,
     /// Keys to refuse whatever the database says.
     pub deny_list: ArcSwap<DenyList>,
+    /// What guesses must pass on their way to the database.
+    pub bulkhead: Arc<Bulkhead>,
     lookups: Flights<Lookup, Fetched>,
 }
 
@@ -120,8 +127,22 @@ impl Service {
     ) -> Self {
         let Records { uses, audit } = records;
         let Tiers { memory, shared, freshness } = tiers;
+        let bulkhead = Arc::new(Bulkhead::new(store.connections().max));
         let (deny_list, lookups) = (ArcSwap::from_pointee(deny_list), Flights::default());
-        Self { clock, rng, settings, store, memory, shared, freshness, uses, audit, deny_list, lookups }
+        Self {
+            clock,
+            rng,
+            settings,
+            store,
+            memory,
+            shared,
+            freshness,
+            uses,
+            audit,
+            deny_list,
+            bulkhead,
+            lookups,
+        }
     }
 
     /// The settings for one request, from its beginning to its end.

@@ -4,5 +4,6 @@ pub mod connections;
 mod histogram;
 pub mod log;
 pub mod metrics;
+pub mod refusals;
 pub mod status;
 pub mod traces;

@@ -18,6 +18,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("config", &["credential", "duration", "key", "secret"]),
     ("credential", &["clock", "key", "rng", "secret"]),
     ("settings", &["clock", "config", "credential", "key", "secret"]),
+    ("admission", &["caller", "clock", "config", "credential", "rng", "secret"]),
     ("tls", &["caller", "clock", "config"]),
     ("store", &["clock", "credential", "duration", "key", "rng"]),
     ("cache", &["clock", "credential", "key", "rng", "secret", "store"]),
@@ -64,6 +65,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "http",
         &[
+            "admission",
             "audit",
             "caller",
             "clock",
@@ -84,6 +86,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "app",
         &[
+            "admission",
             "audit",
             "authz",
             "cache",
@@ -101,6 +104,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "telemetry",
             "tls",
         ],
+    ),
+    (
+        "fuzzing",
+        &["app", "audit", "authz", "clock", "config", "credential", "event", "key", "rng", "service"],
     ),
     (
         "cli",
@@ -129,7 +136,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("redis", &["cache"]),
     ("axum", &["http", "app"]),
     ("tonic", &["authz", "app"]),
-    ("talos_proto", &["authz"]),
+    ("talos_proto", &["authz", "fuzzing"]),
     ("clap", &["cli"]),
     ("comfy_table", &["cli"]),
     ("serde_json_path", &["cli"]),

@@ -18,15 +18,18 @@ use tower::ServiceExt;
 
 use super::accept::Acceptor;
 use super::background;
+use super::callers;
 use super::certificates::Certificates;
 use super::connections::{self, Protocol};
 use super::deny::{self, DenyFileError};
 use super::listeners::{BindError, Listener};
+use super::relay::{self, Relay};
 use super::reload::Reloader;
 use super::signals::stop_signal;
+use crate::admission::Admission;
 use crate::audit::{Audit, AuditError, AuditLog, ChainKeys, Heads, LogSettings};
 use crate::authz::{Plane, SERVICE_NAME};
-use crate::cache::freshness::Freshness;
+use crate::cache::freshness::{Freshness, Terms};
 use crate::cache::memory::Memory;
 use crate::cache::shared::{LinkError, RedisSettings, RedisTls, Shared};
 use crate::clock::Clock;
@@ -85,6 +88,9 @@ pub enum ServeError {
     /// L2 can't be used as it is configured.
     #[error(transparent)]
     Shared(#[from] LinkError),
+    /// The keys of who issues tokens to admin callers can't be used.
+    #[error("serve.http.auth.jwt.jwks: {0}")]
+    CallerKeys(String),
     /// A listener can't be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -155,10 +161,12 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
     }
     let (service, readiness) = (Arc::clone(&context.service), Arc::clone(&context.readiness));
     let changed = Arc::new(Notify::new());
+    let relay = Relay::of(&service);
     let poll = background::poll(
         service,
         config.consistency.poll,
         Arc::clone(&changed),
+        relay.clone(),
         health.clone(),
         Arc::clone(&readiness),
     );
@@ -178,6 +186,9 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
     endless.spawn(ping);
     endless.spawn(reloader.run());
     endless.spawn(certificates.run());
+    if planes.admin && context.admission.bearer().is_some() {
+        endless.spawn(callers::keep_keys(Arc::clone(&context.admission), context.service.rng.clone()));
+    }
     let (service, metrics) = (&context.service, &context.metrics);
     endless.spawn(background::watch_log(Arc::clone(service), Arc::clone(&context.process)));
     endless.spawn({
@@ -189,6 +200,10 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
         endless.spawn(deny::watch(path.clone(), Arc::clone(service), Arc::clone(metrics)));
     }
     if let Some(shared) = service.shared.clone() {
+        if let Some(relay) = relay {
+            endless.spawn(relay.read(config.consistency.poll));
+            endless.spawn(relay::ask(Arc::clone(service), Arc::clone(&shared), config.consistency.poll));
+        }
         endless.spawn(background::share(Arc::clone(service), shared, changed));
     }
 
@@ -223,14 +238,14 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
 }
 
 /// What is served, and what it is kept up with.
-struct Built {
-    context: Context,
+pub(crate) struct Built {
+    pub(crate) context: Context,
     documents: Documents,
     noted_uses: NotedUses,
     heads: Option<Heads>,
 }
 
-async fn build(config: &Config, planes: Planes) -> Result<Built, ServeError> {
+pub(crate) async fn build(config: &Config, planes: Planes) -> Result<Built, ServeError> {
     let (clock, rng) = (Clock::system(), Rng::system());
     let urls = &config.credentials.derived_tokens.jwt.signing_keys.urls;
     let documents = Documents::default().renew(urls, Reading::All).await.complete(urls)?.documents;
@@ -248,12 +263,18 @@ async fn build(config: &Config, planes: Planes) -> Result<Built, ServeError> {
     let memory = Memory::new(config.cache.memory.max_size, config.cache.negative_size, &rng);
     let shared = redis_settings(config)?.map(|redis| Shared::new(redis, clock.clone())).transpose()?;
     let shared = shared.map(Arc::new);
-    let Consistency { lease, grace, .. } = config.consistency;
-    let freshness = Freshness::new(clock.clone(), lease, grace, config.cache.ttl);
+    let Consistency { lease, relay, grace, .. } = config.consistency;
+    let terms = Terms { lease, relay, grace };
+    let freshness = Freshness::new(clock.clone(), terms, config.cache.ttl);
     let settings = Arc::new(ArcSwap::from_pointee(settings));
     let tiers = Tiers { memory, shared, freshness: Arc::new(freshness) };
     let (uses, noted_uses) = uses(config.last_used.queue_size);
     let process = Arc::new(Process::new(planes.names(), &clock));
+    let own_uid = rustix::process::geteuid().as_raw();
+    let admission = Arc::new(Admission::new(&config.serve.http.auth, own_uid, clock.clone()));
+    if planes.admin {
+        callers::read_keys(&admission).await?;
+    }
     let (log, heads) = open_audit(config, &store, &clock, &rng).await?.unzip();
     let audit = Arc::new(Audit::new(log));
     let service = Service::new(clock, rng, settings, store, tiers, Records { uses, audit }, deny_list);
@@ -263,6 +284,7 @@ async fn build(config: &Config, planes: Planes) -> Result<Built, ServeError> {
         readiness: Arc::default(),
         process,
         exclude_health: config.serve.http.request_log.exclude_health_endpoints,
+        admission,
     };
     Ok(Built { context, documents, noted_uses, heads })
 }
@@ -363,6 +385,10 @@ async fn bind(
             None => Listener::tcp("authz", &serve.authz.host, serve.authz.port).await?,
         };
         add("authz", listener, identity);
+    }
+    if let (true, Some(path)) = (planes.admin, &serve.http.socket) {
+        // What the system says of the other end is enough.
+        add("admin", Listener::unix("http", path).await?, None);
     }
     add("metrics", Listener::tcp("metrics", &serve.metrics.host, serve.metrics.port).await?, metrics);
     Ok(acceptors)

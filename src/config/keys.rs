@@ -252,8 +252,14 @@ mod tests {
     #[test]
     fn the_documented_keys_are_the_keys() {
         let documented = [
-            ("serve.http", "host port client_ip_source trust_forwarded_host trusted_network allowed_hosts"),
-            ("serve.http.auth", "mode"),
+            (
+                "serve.http",
+                "host port socket client_ip_source trust_forwarded_host trusted_network allowed_hosts",
+            ),
+            ("serve.http.auth", "mode unix_uids"),
+            ("serve.http.auth.roles", "viewer issuer admin"),
+            ("serve.http.auth.xfcc", "peers"),
+            ("serve.http.auth.jwt", "issuer audience jwks leeway claim"),
             (
                 "serve.http.cors",
                 "enabled allowed_origins allowed_methods allowed_headers exposed_headers allow_credentials max_age debug",
@@ -261,6 +267,7 @@ mod tests {
             ("serve.http.request_log", "exclude_health_endpoints"),
             ("serve.http.tls", "cert_file key_file client_ca_file"),
             ("serve.public", "host port allowed_hosts"),
+            ("serve.public.self_revoke", "per_address total"),
             (
                 "serve.public.cors",
                 "enabled allowed_origins allowed_methods allowed_headers exposed_headers allow_credentials max_age debug",

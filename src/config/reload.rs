@@ -5,7 +5,7 @@ use super::load::Loaded;
 use super::model::{Config, RateLimit};
 use super::serve::{Serve, ServeHttp, ServePublic};
 use super::show::at;
-use super::{Cache, ConfigError, Problem, validate};
+use super::{Auth, Cache, ConfigError, Problem, validate};
 
 /// Secret values are shown masked, so these are compared themselves.
 type Differs = fn(&Config, &Config) -> bool;
@@ -78,9 +78,16 @@ fn merged(old: &Config, new: &Config) -> Config {
             http: ServeHttp {
                 client_ip_source: new.serve.http.client_ip_source,
                 cors: new.serve.http.cors.clone(),
+                allowed_hosts: new.serve.http.allowed_hosts.clone(),
+                auth: Auth { roles: new.serve.http.auth.roles.clone(), ..old.serve.http.auth.clone() },
                 ..old.serve.http.clone()
             },
-            public: ServePublic { cors: new.serve.public.cors.clone(), ..old.serve.public.clone() },
+            public: ServePublic {
+                cors: new.serve.public.cors.clone(),
+                allowed_hosts: new.serve.public.allowed_hosts.clone(),
+                self_revoke: new.serve.public.self_revoke.clone(),
+                ..old.serve.public.clone()
+            },
             ..old.serve.clone()
         },
         ..old.clone()
@@ -105,13 +112,17 @@ mod tests {
     use crate::config::tests::config;
 
     /// Keys, and sections of keys, that apply without a restart.
-    const LIVE: [&str; 9] = [
+    const LIVE: [&str; 13] = [
         "credentials",
         "secrets",
         "cache.enabled",
         "cache.ttl",
         "serve.http.cors",
         "serve.public.cors",
+        "serve.http.allowed_hosts",
+        "serve.public.allowed_hosts",
+        "serve.public.self_revoke",
+        "serve.http.auth.roles",
         "serve.http.client_ip_source",
         "rate_limit.enabled",
         "quota",
@@ -136,6 +147,9 @@ mod tests {
         let text = match (key.path.as_str(), key.kind) {
             ("serve.http.client_ip_source", _) => "CLIENT_IP_SOURCE_X_REAL_IP",
             ("serve.http.auth.mode", _) => "mtls",
+            ("serve.http.auth.unix_uids", _) => "[77]",
+            ("serve.http.auth.jwt.leeway", _) => "8s",
+            ("serve.http.auth.jwt.jwks", _) => "https://issuer/keys",
             ("log.level", _) => "debug",
             ("log.format", _) => "json",
             ("cache.type" | "rate_limit.backend", _) => "redis",

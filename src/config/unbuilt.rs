@@ -2,7 +2,6 @@
 //! effect is worse than one that is missing. A row goes when its feature comes.
 
 use super::model::Config;
-use super::serve::AuthMode;
 
 /// A key, and whether it is set to something that isn't built.
 type Row = (&'static str, fn(&Config) -> bool);
@@ -10,11 +9,6 @@ type Row = (&'static str, fn(&Config) -> bool);
 const ROWS: &[Row] = &[
     ("rate_limit.enabled", |c| c.rate_limit.enabled),
     ("multitenancy.enabled", |c| c.multitenancy.enabled),
-    ("serve.http.auth.mode", |c| c.serve.http.auth.mode != AuthMode::None),
-    ("serve.http.cors.enabled", |c| c.serve.http.cors.enabled),
-    ("serve.public.cors.enabled", |c| c.serve.public.cors.enabled),
-    ("serve.http.allowed_hosts", |c| !c.serve.http.allowed_hosts.is_empty()),
-    ("serve.public.allowed_hosts", |c| !c.serve.public.allowed_hosts.is_empty()),
     ("authz.routes", |c| !c.authz.routes.is_empty()),
 ];
 

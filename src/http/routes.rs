@@ -6,10 +6,12 @@ use axum::Router;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::handler::Handler;
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any};
 use tower::ServiceExt;
 
+use super::guard::callers::permit;
 use super::observe::Route;
 use super::openapi::Operation;
 use super::recorded::record;
@@ -65,7 +67,9 @@ impl Routes {
             response.extensions_mut().insert(route);
             response
         };
-        *methods = take(methods).on(operation.verb.filter(), named);
+        let access = operation.access;
+        let handler = named.layer(from_fn(move |request, next| permit(access, request, next)));
+        *methods = take(methods).on(operation.verb.filter(), handler);
         self
     }
 

@@ -15,6 +15,7 @@ use prometheus_client::registry::Registry;
 
 use super::connections::Connections;
 use super::histogram::Histogram;
+use super::refusals::Refusals;
 use super::status::Status;
 use crate::cache::freshness::Mode;
 use crate::service::Service;
@@ -39,6 +40,8 @@ pub struct Metrics {
     pub connections: Connections,
     /// Requests of the HTTP planes.
     pub requests: Requests,
+    /// Requests refused before anything of them was done.
+    pub refusals: Refusals,
     /// Whether the deny file is gone or was refused.
     deny_file_is_bad: AtomicBool,
 }
@@ -242,6 +245,7 @@ impl Metrics {
             log_trimmed,
             connections,
             requests,
+            refusals,
             deny_file_is_bad: _,
         } = self;
         registry.register("checks", "Decisions of the authz plane", checks.all.clone());
@@ -273,6 +277,7 @@ impl Metrics {
             log_trimmed.clone(),
         );
         connections.register(&mut registry);
+        refusals.register(&mut registry);
         registry.register_collector(Box::new(Now {
             status,
             uses_dropped: service.uses.dropped(),
@@ -362,6 +367,23 @@ impl Collector for Now {
             "Uses of keys that found last_used.queue_size of them waiting to be noted",
             *uses_dropped,
         )?;
+        counter(
+            "guesses_refused",
+            "Lookups of credentials never seen before that found too many others waiting",
+            status.database.guesses_refused,
+        )?;
+        counter("redis_hits", "Lookups that Redis answered", status.cache.redis_hits)?;
+        counter("redis_misses", "Lookups that Redis could not answer", status.cache.redis_misses)?;
+        counter(
+            "relay_answers",
+            "Answers given through Redis to instances that cannot reach the database",
+            status.relay.answers,
+        )?;
+        counter(
+            "log_rewritten",
+            "Times that the log of changes was found rewritten (a restore, a failover) and all cached was dropped",
+            status.log.rewritten,
+        )?;
         counter("credential_failures", "Credentials that were refused, on all planes", failures.0)?;
         counter(
             "credential_failures_throttled",
@@ -378,7 +400,7 @@ impl Collector for Now {
         }
         let mut gauge =
             |name: &str, help: &str, value: f64| ConstGauge::new(value).put(&mut encoder, name, help);
-        let Status { database, cache, deny_list, log, lease, .. } = status;
+        let Status { database, cache, deny_list, log, lease, relay, .. } = status;
         gauge("cache_keys", "Keys held by L1", cache.keys as f64)?;
         gauge("cache_unknown_keys", "Unknown ids held by L1", cache.unknown_keys as f64)?;
         gauge(
@@ -390,6 +412,11 @@ impl Collector for Now {
             "consistency_age_seconds",
             "Age of this instance's knowledge of changes",
             lease.age_seconds.unwrap_or(f64::INFINITY),
+        )?;
+        gauge(
+            "relay_age_seconds",
+            "Age of what another instance relayed of the log last",
+            relay.age_seconds.unwrap_or(f64::INFINITY),
         )?;
         gauge("epoch", "Number of the log up to which every change is known here", status.epoch as f64)?;
         gauge(

@@ -48,3 +48,7 @@ impl Authority {
 pub fn dns(name: &str) -> SanType {
     SanType::DnsName(name.try_into().must(name))
 }
+
+pub fn uri(name: &str) -> SanType {
+    SanType::URI(name.try_into().must(name))
+}

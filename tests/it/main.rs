@@ -30,6 +30,7 @@ mod clients;
 mod config;
 mod edge;
 mod garbage;
+mod guide;
 mod life;
 mod oracle;
 mod outage;

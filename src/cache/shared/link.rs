@@ -142,6 +142,11 @@ impl Link {
         self.query(redis::cmd("GET").arg(name)).await
     }
 
+    /// The values of names that a cluster keeps on one node.
+    pub async fn get_all(&self, names: &[String]) -> RedisResult<Vec<Option<Vec<u8>>>> {
+        self.query(redis::cmd("MGET").arg(names)).await
+    }
+
     pub async fn set(&self, name: &str, value: Vec<u8>, ttl: Duration) -> RedisResult<()> {
         let millis = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1);
         self.query(redis::cmd("SET").arg(name).arg(value).arg("PX").arg(millis)).await
