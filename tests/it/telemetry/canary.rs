@@ -136,7 +136,9 @@ async fn no_secret_is_anywhere_but_in_the_answers_that_must_hold_it() {
     talos.process.signal(rustix::process::Signal::HUP);
     setup.break_database();
     talos.admin.post(VERIFY, &json!({ "credential": secret })).await;
-    talos.admin.post(ISSUED, &json!({ "name": "n", "actor_id": "a" })).await.expect(503);
+    let another = json!({ "name": "n", "actor_id": "a", "raw_key": format!("{RAW}-2") });
+    let failed = talos.admin.post(IMPORTED, &another).await.expect(503);
+    places.look("the answer while the database is broken", &failed.body);
     talos.self_revoke(&secret).await;
 
     places.look("the status", &talos.metrics.get("/status").await.body);
