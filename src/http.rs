@@ -7,15 +7,17 @@ mod guard;
 mod health;
 mod openapi;
 mod public;
+mod recorded;
 mod routes;
 mod wire;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::Router;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
@@ -25,7 +27,9 @@ use self::routes::Routes;
 
 pub use wire::listed_key;
 
+use crate::admission::Admission;
 use crate::error::{ApiError, Reason};
+use crate::event::Operation;
 use crate::readiness::Readiness;
 use crate::service::Service;
 use crate::telemetry::metrics::Metrics;
@@ -42,65 +46,88 @@ pub struct Context {
     pub readiness: Arc<Readiness>,
     /// What is known of the process.
     pub process: Arc<Process>,
+    /// Who may call the admin plane.
+    pub admission: Arc<Admission>,
 }
-
-/// The address at the other end of the connection; None on a Unix socket.
-#[derive(Debug, Clone, Copy)]
-pub struct Peer(pub Option<IpAddr>);
 
 /// The admin plane. It serves the public routes as well, so that one base URL serves existing clients.
 pub fn admin_router(context: Context) -> Router {
-    finish(openapi::described(admin_routes()), context)
+    let routes = openapi::described(admin_routes());
+    let with = || context.clone();
+    let routes = answering_for_nothing_else(routes)
+        .layer(from_fn_with_state(with(), guard::callers::identify))
+        .layer(from_fn_with_state(with(), guard::cross_site::refuse))
+        .layer(from_fn_with_state(with(), guard::cors::on_admin))
+        .layer(from_fn_with_state(with(), guard::host::on_admin));
+    finish(routes, context)
 }
 
 fn admin_routes() -> Routes {
     Routes::default()
-        .at(&operations::ISSUE, admin::issue)
+        .recorded(Operation::Issue, &operations::ISSUE, admin::issue)
         .at(&operations::LIST_ISSUED, admin::list_issued)
         .at(&operations::GET_ISSUED, admin::get_issued)
-        .at(&operations::UPDATE_ISSUED, change::update_issued)
-        .at(&operations::ROTATE_ISSUED, change::rotate_issued)
-        .at(&operations::REVOKE_ISSUED, change::revoke_issued)
-        .at(&operations::IMPORT, admin::import)
-        .at(&operations::IMPORT_BATCH, admin::import_batch)
+        .recorded(Operation::Update, &operations::UPDATE_ISSUED, change::update_issued)
+        .recorded(Operation::Rotate, &operations::ROTATE_ISSUED, change::rotate_issued)
+        .recorded(Operation::Revoke, &operations::REVOKE_ISSUED, change::revoke_issued)
+        .recorded(Operation::Import, &operations::IMPORT, admin::import)
+        .recorded(Operation::ImportBatch, &operations::IMPORT_BATCH, admin::import_batch)
         .at(&operations::LIST_IMPORTED, admin::list_imported)
         .at(&operations::GET_IMPORTED, admin::get_imported)
-        .at(&operations::UPDATE_IMPORTED, change::update_imported)
-        .at(&operations::REVOKE_IMPORTED, change::revoke_imported)
-        .at(&operations::DELETE_IMPORTED, change::delete_imported)
-        .at(&operations::REVOKE_ANY, change::revoke_any)
+        .recorded(Operation::Update, &operations::UPDATE_IMPORTED, change::update_imported)
+        .recorded(Operation::Revoke, &operations::REVOKE_IMPORTED, change::revoke_imported)
+        .recorded(Operation::Delete, &operations::DELETE_IMPORTED, change::delete_imported)
+        .recorded(Operation::Revoke, &operations::REVOKE_ANY, change::revoke_any)
         .at(&operations::VERIFY, verify::verify)
         .at(&operations::VERIFY_BATCH, verify::verify_batch)
-        .at(&operations::DERIVE, admin::derive)
+        .recorded(Operation::Derive, &operations::DERIVE, admin::derive)
         .merge(public_routes())
 }
 
 /// The public plane: what a key's holder may do, and nothing else.
 pub fn public_router(context: Context) -> Router {
-    finish(public_routes().into_router(), context)
+    let with = || context.clone();
+    let routes = answering_for_nothing_else(public_routes().into_router())
+        .layer(from_fn_with_state(with(), guard::cors::on_public))
+        .layer(from_fn_with_state(with(), guard::host::on_public));
+    finish(routes, context)
 }
 
 /// The metrics plane.
 pub fn metrics_router(context: Context) -> Router {
-    let routes = health_routes().into_router().route("/metrics", get(metrics)).route("/status", get(status));
-    finish(routes, context)
+    let routes = health_routes().into_router();
+    let routes = routes.route("/metrics", get(metrics)).route("/status", get(status));
+    finish(answering_for_nothing_else(routes), context)
 }
 
 fn public_routes() -> Routes {
-    health_routes().at(&operations::SELF_REVOKE, public::self_revoke).at(&operations::JWKS, public::jwks)
+    health_routes()
+        .recorded(Operation::SelfRevoke, &operations::SELF_REVOKE, public::self_revoke)
+        .at(&operations::JWKS, public::jwks)
 }
 
 fn health_routes() -> Routes {
     Routes::default().at(&operations::ALIVE, health::alive).at(&operations::READY, health::ready)
 }
 
-/// What every plane has: one constant answer to what it doesn't know, and bounds on what it does.
+/// One constant answer to what a plane doesn't know.
+fn answering_for_nothing_else(routes: Router<Context>) -> Router<Context> {
+    routes.fallback(not_found).method_not_allowed_fallback(async || method_not_allowed())
+}
+
+/// What every plane has: bounds on what it does.
 fn finish(routes: Router<Context>, context: Context) -> Router {
-    routes
-        .fallback(not_found)
-        .method_not_allowed_fallback(async || method_not_allowed())
-        .layer(axum::middleware::from_fn(guard::guard))
-        .with_state(context)
+    routes.layer(axum::middleware::from_fn(guard::guard)).with_state(context)
+}
+
+/// Whether a path is that of a probe.
+fn is_health(path: &str) -> bool {
+    [operations::ALIVE.path, operations::READY.path].contains(&path)
+}
+
+/// Whether a path is one of those that everybody may use, on whichever plane.
+fn is_for_anyone(path: &str) -> bool {
+    is_health(path) || [operations::SELF_REVOKE.path, operations::JWKS.path].contains(&path)
 }
 
 async fn not_found() -> ApiError {
@@ -136,7 +163,8 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = axum::http::StatusCode::from_u16(self.reason.http())
             .unwrap_or(axum::http::StatusCode::INTERNAL_SERVER_ERROR);
-        (status, json(self.to_json().to_string())).into_response()
+        // For whoever tells of answers.
+        (status, Extension(self.reason), json(self.to_json().to_string())).into_response()
     }
 }
 

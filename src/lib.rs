@@ -2,22 +2,29 @@
 #![forbid(unsafe_code)]
 
 // Words: no I/O, no framework.
+pub mod caller;
 pub mod clock;
 pub mod duration;
 pub mod error;
+pub mod event;
 pub mod key;
 pub mod rng;
 pub mod secret;
 
 // Pure machinery.
+pub mod admission;
 pub mod config;
 pub mod credential;
 pub mod settings;
+pub mod tls;
 
 // The outside.
 pub mod cache;
 pub mod readiness;
 pub mod store;
+
+// What is told of what it does.
+pub mod audit;
 
 // What the product does.
 pub mod service;
@@ -30,3 +37,8 @@ pub mod http;
 pub mod app;
 pub mod cli;
 pub mod telemetry;
+
+// For tests.
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;

@@ -20,6 +20,8 @@ use arc_swap::ArcSwap;
 
 pub use derive::{DeriveRequest, Derived};
 pub use filter::MAX_FILTER;
+#[cfg(any(test, feature = "fuzzing"))]
+pub use filter::parse as parse_filter;
 pub use last_used::{NotedUses, Uses, uses};
 pub use list::{DEFAULT_PAGE, ListRequest, Listed, MAX_PAGE};
 pub use mint::MintError;
@@ -28,12 +30,14 @@ pub use revoke::MAX_DESCRIPTION;
 pub use rotate::{RotateRequest, Rotated};
 pub use update::{Fixed, Update};
 
+use crate::audit::{Audit, Failure, Origin};
 use crate::cache::flight::Flights;
 use crate::cache::freshness::{Freshness, Stamp};
 use crate::cache::memory::Memory;
 use crate::cache::shared::Shared;
 use crate::clock::{Clock, Timestamp};
 use crate::error::{ApiError, Reason};
+use crate::event::Operation;
 use crate::key::deny::DenyList;
 use crate::key::{Key, KeyId, KeyKind, NetworkId};
 use crate::rng::Rng;
@@ -80,6 +84,8 @@ pub struct Service {
     pub freshness: Arc<Freshness>,
     /// Where uses of keys are noted.
     pub uses: Uses,
+    /// Where it is recorded what was done.
+    pub audit: Arc<Audit>,
     /// Keys to refuse whatever the database says.
     pub deny_list: ArcSwap<DenyList>,
     lookups: Flights<Lookup, Fetched>,
@@ -95,6 +101,14 @@ pub struct Tiers {
     pub freshness: Arc<Freshness>,
 }
 
+/// Where it is written down what was done.
+pub struct Records {
+    /// Uses of keys.
+    pub uses: Uses,
+    /// Changes, and what was shown.
+    pub audit: Arc<Audit>,
+}
+
 impl Service {
     /// Puts the parts together.
     pub fn new(
@@ -103,12 +117,13 @@ impl Service {
         settings: SettingsHandle,
         store: Store,
         tiers: Tiers,
-        uses: Uses,
+        records: Records,
         deny_list: DenyList,
     ) -> Self {
+        let Records { uses, audit } = records;
         let Tiers { memory, shared, freshness } = tiers;
         let (deny_list, lookups) = (ArcSwap::from_pointee(deny_list), Flights::default());
-        Self { clock, rng, settings, store, memory, shared, freshness, uses, deny_list, lookups }
+        Self { clock, rng, settings, store, memory, shared, freshness, uses, audit, deny_list, lookups }
     }
 
     /// The settings for one request, from its beginning to its end.
@@ -139,6 +154,25 @@ impl Service {
         {
             shared.announce(&settings.secrets, mutations).await;
         }
+    }
+
+    /// Notes that a credential failed.
+    pub fn note_failure(
+        &self,
+        network: NetworkId,
+        refused: &verify::Refused,
+        operation: Operation,
+        origin: &Origin,
+    ) {
+        let failure = Failure {
+            network,
+            operation,
+            denial: refused.denial,
+            key_id: refused.key_id,
+            client: origin.client,
+            request_id: Some(&origin.request_id).filter(|id| !id.is_empty()).map(String::as_str),
+        };
+        self.audit.failed(&failure, self.clock.boot());
     }
 
     /// One key, as the database has it.

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 
 use self::sources::{Documents, SourceError};
 use crate::clock::Timestamp;
-use crate::config::{Authz, CacheType, ClientIpSource, Config, Retired};
+use crate::config::{AuthRoles, Authz, CacheType, ClientIpSource, Config, Cors, Retired, SelfRevokeLimit};
 use crate::credential::jwk::{JwkError, KeySet, SigningKey};
 use crate::credential::secrets::{HmacSecret, HmacSecrets};
 use crate::credential::{Form, Presented, classify};
@@ -117,6 +117,18 @@ pub struct Settings {
     pub api_keys_max: Option<u64>,
     /// Where the HTTP planes take a client's address from.
     pub client_ip_source: ClientIpSource,
+    /// Who may call the admin plane.
+    pub roles: AuthRoles,
+    /// Under which names the admin plane is asked.
+    pub admin_hosts: Vec<String>,
+    /// Under which names the public plane is asked; any when there are none.
+    pub public_hosts: Vec<String>,
+    /// What pages of other origins may do on the admin plane.
+    pub admin_cors: Cors,
+    /// What pages of other origins may do on the public plane.
+    pub public_cors: Cors,
+    /// How often selfRevoke may be called.
+    pub self_revoke: SelfRevokeLimit,
     /// The authz plane's own.
     pub authz: Authz,
 }
@@ -162,6 +174,12 @@ impl Settings {
             negative_ttl: config.cache.negative_ttl,
             api_keys_max: config.quota.api_keys_max,
             client_ip_source: config.serve.http.client_ip_source,
+            roles: config.serve.http.auth.roles.clone(),
+            admin_hosts: config.serve.http.allowed_hosts.clone(),
+            public_hosts: config.serve.public.allowed_hosts.clone(),
+            admin_cors: config.serve.http.cors.clone(),
+            public_cors: config.serve.public.cors.clone(),
+            self_revoke: config.serve.public.self_revoke.clone(),
             authz: config.authz.clone(),
         })
     }

@@ -4,6 +4,7 @@
 //! connection; who waits may stop waiting.
 
 mod adopt;
+mod audit;
 mod changes;
 mod dialect;
 mod dsn;
@@ -23,6 +24,7 @@ use futures_util::FutureExt;
 use sqlx::any::AnyConnectOptions;
 
 pub use adopt::Adopted;
+pub use audit::AuditHead;
 pub use changes::{Changed, Rewrite, Successor};
 pub use keys::{Inserted, Lookup, NewKey, Request};
 pub use last_used::PRECISION;

@@ -1,10 +1,10 @@
 //! Sockets, bound before anything is served: what can't be bound stops the start.
 
-use std::net::IpAddr;
 use std::path::Path;
 
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
+use crate::caller::Peer;
 use crate::config::listen_address;
 
 /// A bound socket.
@@ -15,10 +15,10 @@ pub enum Listener {
     Unix(UnixListener),
 }
 
-/// An accepted connection.
-pub enum Connection {
-    /// TCP, and who is at the other end.
-    Tcp(TcpStream, IpAddr),
+/// An accepted connection, as the system gives it.
+pub enum Socket {
+    /// TCP.
+    Tcp(TcpStream),
     /// A Unix socket.
     Unix(UnixStream),
 }
@@ -66,18 +66,23 @@ impl Listener {
         Ok(Self::Unix(bound))
     }
 
-    /// The next connection.
+    /// The next connection, and what the system tells of its other end.
     ///
     /// # Errors
     /// When there is none to be had at the moment (descriptors are used up, or it was reset already).
-    pub async fn accept(&self) -> std::io::Result<Connection> {
+    pub async fn accept(&self) -> std::io::Result<(Socket, Peer)> {
         match self {
             Self::Tcp(listener) => {
-                let (stream, peer) = listener.accept().await?;
+                let (stream, address) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Ok(Connection::Tcp(stream, peer.ip()))
+                let address = Some(address.ip().to_canonical());
+                Ok((Socket::Tcp(stream), Peer { address, ..Peer::default() }))
             }
-            Self::Unix(listener) => Ok(Connection::Unix(listener.accept().await?.0)),
+            Self::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                let uid = Some(stream.peer_cred()?.uid());
+                Ok((Socket::Unix(stream), Peer { uid, ..Peer::default() }))
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
@@ -15,26 +16,35 @@ use tonic::body::Body as TonicBody;
 use tonic_health::pb::health_server::Health;
 use tower::ServiceExt;
 
+use super::accept::Acceptor;
 use super::background;
+use super::callers;
+use super::certificates::Certificates;
 use super::connections::{self, Protocol};
 use super::deny::{self, DenyFileError};
 use super::listeners::{BindError, Listener};
 use super::reload::Reloader;
 use super::signals::stop_signal;
+use crate::admission::Admission;
+use crate::audit::{Audit, AuditError, AuditLog, ChainKeys, Heads, LogSettings};
 use crate::authz::{Plane, SERVICE_NAME};
 use crate::cache::freshness::Freshness;
 use crate::cache::memory::Memory;
 use crate::cache::shared::{LinkError, RedisSettings, RedisTls, Shared};
 use crate::clock::Clock;
-use crate::config::{CacheType, Config, Consistency, LastUsed, Source};
+use crate::config::{CacheType, Config, Consistency, LastUsed, Source, Tls};
 use crate::http::{Context, admin_router, metrics_router, public_router};
 use crate::key::deny::DenyList;
 use crate::rng::Rng;
-use crate::service::{NotedUses, Service, Tiers, uses};
+use crate::service::{NotedUses, Records, Service, Tiers, uses};
 use crate::settings::sources::{Documents, Reading};
 use crate::settings::{Settings, SettingsError};
 use crate::store::{Store, StoreError};
 use crate::telemetry::status::Process;
+use crate::tls::{Alpn, Files, Identity, TlsError};
+
+/// How long the database may take to be told where the audit log ends, once all else has stopped.
+const AUDIT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Which planes to serve. The metrics plane is always among them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,12 +77,26 @@ pub enum ServeError {
     /// The deny list can't be used.
     #[error(transparent)]
     DenyFile(#[from] DenyFileError),
+    /// The audit log can't be used.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// L2 can't be used as it is configured.
     #[error(transparent)]
     Shared(#[from] LinkError),
+    /// The keys of who issues tokens to admin callers can't be used.
+    #[error("serve.http.auth.jwt.jwks: {0}")]
+    CallerKeys(String),
     /// A listener can't be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// A listener's certificate can't be used.
+    #[error("serve.{section}.tls: {problem}")]
+    Tls {
+        /// The section of its settings.
+        section: &'static str,
+        /// What is wrong.
+        problem: TlsError,
+    },
     /// Signals can't be listened for.
     #[error("signals: {0}")]
     Signals(#[from] std::io::Error),
@@ -86,7 +110,7 @@ pub enum ServeError {
 /// # Errors
 /// When it can't begin, or one of its tasks ends before it is told to.
 pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(), ServeError> {
-    let (context, documents, noted_uses) = build(&config, planes).await?;
+    let Built { context, documents, noted_uses, heads } = build(&config, planes).await?;
     let (service, metrics) = (Arc::clone(&context.service), Arc::clone(&context.metrics));
     let reloader = Reloader::new(source, config.clone(), documents, service, metrics)?;
     let (health, health_server) = tonic_health::server::health_reporter();
@@ -95,8 +119,14 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
     let mut tasks: JoinSet<&'static str> = JoinSet::new();
 
     // All listeners first: a process either serves everything or nothing.
-    let listeners = bind(&config, planes).await?;
-    for (name, listener) in listeners {
+    let acceptors = bind(&config, planes, &context).await?;
+    let identities = acceptors.iter().filter_map(|(name, acceptor)| Some((*name, acceptor.identity()?)));
+    let certificates = Certificates::new(
+        identities.collect(),
+        context.service.clock.clone(),
+        context.metrics.connections.clone(),
+    )?;
+    for (name, acceptor) in acceptors {
         let stop = stop.clone();
         let router = match name {
             "admin" => Some(admin_router(context.clone())),
@@ -106,7 +136,7 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
         };
         match router {
             Some(router) => tasks.spawn(async move {
-                connections::serve(listener, Protocol::Http, stop, move |request| {
+                connections::serve(acceptor, Protocol::Http, stop, move |request| {
                     answer(router.clone(), request)
                 })
                 .await;
@@ -117,7 +147,7 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
                 let health = health_server.clone();
                 tasks.spawn(async move {
                     let handle = move |request| answer_grpc(plane.clone(), health.clone(), request);
-                    connections::serve(listener, Protocol::Http2, stop, handle).await;
+                    connections::serve(acceptor, Protocol::Http2, stop, handle).await;
                     name
                 })
             }
@@ -138,12 +168,25 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
     let (store, planes_ended) = (context.service.store.clone(), CancellationToken::new());
     let mut writer = JoinSet::new();
     writer.spawn(noted_uses.write(store, flush_size, flush_interval, planes_ended.clone()));
+    // So does this: what was recorded last is told to the database, too.
+    let mut audit = JoinSet::new();
+    if let Some(heads) = heads {
+        audit.spawn(heads.tell());
+    }
     let mut endless = JoinSet::new();
     endless.spawn(poll);
     endless.spawn(ping);
     endless.spawn(reloader.run());
+    endless.spawn(certificates.run());
+    if planes.admin && context.admission.bearer().is_some() {
+        endless.spawn(callers::keep_keys(Arc::clone(&context.admission), context.service.rng.clone()));
+    }
     let (service, metrics) = (&context.service, &context.metrics);
     endless.spawn(background::watch_log(Arc::clone(service), Arc::clone(&context.process)));
+    endless.spawn({
+        let service = Arc::clone(service);
+        async move { service.audit.look_after(&service.clock).await }
+    });
     endless.spawn(background::trim_log(Arc::clone(service), Arc::clone(metrics)));
     if let Some(path) = &config.consistency.deny_file {
         endless.spawn(deny::watch(path.clone(), Arc::clone(service), Arc::clone(metrics)));
@@ -167,12 +210,27 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
     endless.shutdown().await;
     planes_ended.cancel();
     while writer.join_next().await.is_some() {}
-    context.service.store.close().await;
+    let store = context.service.store.clone();
+    context.service.audit.tell_of_failures(None);
+    // The log is closed once nobody has it any more.
+    drop(context);
+    if tokio::time::timeout(AUDIT_PATIENCE, audit.join_all()).await.is_err() {
+        tracing::warn!("the database was not told where the audit log ends");
+    }
+    store.close().await;
     tracing::info!("stopped");
     Ok(())
 }
 
-async fn build(config: &Config, planes: Planes) -> Result<(Context, Documents, NotedUses), ServeError> {
+/// What is served, and what it is kept up with.
+pub(crate) struct Built {
+    pub(crate) context: Context,
+    documents: Documents,
+    noted_uses: NotedUses,
+    heads: Option<Heads>,
+}
+
+pub(crate) async fn build(config: &Config, planes: Planes) -> Result<Built, ServeError> {
     let (clock, rng) = (Clock::system(), Rng::system());
     let urls = &config.credentials.derived_tokens.jwt.signing_keys.urls;
     let documents = Documents::default().renew(urls, Reading::All).await.complete(urls)?.documents;
@@ -196,10 +254,42 @@ async fn build(config: &Config, planes: Planes) -> Result<(Context, Documents, N
     let tiers = Tiers { memory, shared, freshness: Arc::new(freshness) };
     let (uses, noted_uses) = uses(config.last_used.queue_size);
     let process = Arc::new(Process::new(planes.names(), &clock));
-    let service = Service::new(clock, rng, settings, store, tiers, uses, deny_list);
-    let context =
-        Context { service: Arc::new(service), metrics: Arc::default(), readiness: Arc::default(), process };
-    Ok((context, documents, noted_uses))
+    let own_uid = rustix::process::geteuid().as_raw();
+    let admission = Arc::new(Admission::new(&config.serve.http.auth, own_uid, clock.clone()));
+    if planes.admin {
+        callers::read_keys(&admission).await?;
+    }
+    let (log, heads) = open_audit(config, &store, &clock, &rng).await?.unzip();
+    let audit = Arc::new(Audit::new(log));
+    let service = Service::new(clock, rng, settings, store, tiers, Records { uses, audit }, deny_list);
+    let context = Context {
+        service: Arc::new(service),
+        metrics: Arc::default(),
+        readiness: Arc::default(),
+        process,
+        admission,
+    };
+    Ok(Built { context, documents, noted_uses, heads })
+}
+
+/// The audit log as the configuration wants it; None when it wants none.
+async fn open_audit(
+    config: &Config,
+    store: &Store,
+    clock: &Clock,
+    rng: &Rng,
+) -> Result<Option<(AuditLog, Heads)>, AuditError> {
+    let audit = &config.audit;
+    let Some(path) = audit.file.clone() else {
+        return Ok(None);
+    };
+    if audit.key.is_none() {
+        tracing::warn!(
+            "audit.key is unset: whoever can write audit.file can rewrite it, and nobody will know"
+        );
+    }
+    let settings = LogSettings { path, max_size: audit.max_size, keys: ChainKeys::of(audit, clock.now()) };
+    AuditLog::open(settings, store.clone(), clock.clone(), rng).await.map(Some)
 }
 
 /// L2 as the configuration wants it; None when it wants none.
@@ -238,30 +328,53 @@ fn redis_settings(config: &Config) -> Result<Option<RedisSettings>, LinkError> {
     }))
 }
 
-async fn bind(config: &Config, planes: Planes) -> Result<Vec<(&'static str, Listener)>, BindError> {
+/// The listeners of these planes, each with its certificate.
+async fn bind(
+    config: &Config,
+    planes: Planes,
+    context: &Context,
+) -> Result<Vec<(&'static str, Acceptor)>, ServeError> {
     let serve = &config.serve;
-    let mut listeners = vec![];
-    if planes.admin {
-        listeners.push(("admin", Listener::tcp("http", &serve.http.host, serve.http.port).await?));
+    // Their certificates before any of them: a bad one shows before anything is to be seen of us.
+    let identity = |section, tls: &Tls, alpn| {
+        let files = Files::of(tls);
+        let read = files.map(|files| Identity::read(files, alpn, context.service.clock.clone()));
+        let fail = |problem| ServeError::Tls { section, problem };
+        read.transpose().map(|identity| identity.map(Arc::new)).map_err(fail)
+    };
+    let (public_host, public_port, public_tls) = match !planes.admin && !planes.authz {
+        // A file of Ory's for `serve public` knows only serve.http.
+        true => serve.public_alone(),
+        false => (serve.public.host.as_str(), serve.public.port, &serve.public.tls),
+    };
+    let admin = planes.admin.then(|| identity("http", &serve.http.tls, Alpn::Http)).transpose()?;
+    let public = planes.public.then(|| identity("public", public_tls, Alpn::Http)).transpose()?;
+    let authz = planes.authz.then(|| identity("authz", &serve.authz.tls, Alpn::Http2)).transpose()?;
+    let metrics = identity("metrics", &serve.metrics.tls, Alpn::Http)?;
+
+    let mut acceptors = vec![];
+    let mut add = |name, listener, identity| {
+        acceptors.push((name, Acceptor::new(name, listener, identity, context.metrics.connections.clone())));
+    };
+    if let Some(identity) = admin {
+        add("admin", Listener::tcp("http", &serve.http.host, serve.http.port).await?, identity);
     }
-    if planes.public {
-        let alone = !planes.admin && !planes.authz;
-        let (host, port) = match alone {
-            // A file of Ory's for `serve public` knows only serve.http.
-            true => (serve.public_alone().0, serve.public_alone().1),
-            false => (serve.public.host.as_str(), serve.public.port),
-        };
-        listeners.push(("public", Listener::tcp("public", host, port).await?));
+    if let Some(identity) = public {
+        add("public", Listener::tcp("public", public_host, public_port).await?, identity);
     }
-    if planes.authz {
+    if let Some(identity) = authz {
         let listener = match &serve.authz.socket {
             Some(path) => Listener::unix("authz", path).await?,
             None => Listener::tcp("authz", &serve.authz.host, serve.authz.port).await?,
         };
-        listeners.push(("authz", listener));
+        add("authz", listener, identity);
     }
-    listeners.push(("metrics", Listener::tcp("metrics", &serve.metrics.host, serve.metrics.port).await?));
-    Ok(listeners)
+    if let (true, Some(path)) = (planes.admin, &serve.http.socket) {
+        // What the system says of the other end is enough.
+        add("admin", Listener::unix("http", path).await?, None);
+    }
+    add("metrics", Listener::tcp("metrics", &serve.metrics.host, serve.metrics.port).await?, metrics);
+    Ok(acceptors)
 }
 
 async fn answer(router: Router, request: Request<Incoming>) -> http::Response<AxumBody> {

@@ -9,7 +9,8 @@ use proptest::prelude::{Just, Strategy, any, prop, prop_assert_eq, prop_oneof, p
 use prost::Message;
 
 use super::request::{Headers, Malformed};
-use super::response::{Refusal, anonymous_parts, denied, ok};
+use super::response::{Extras, Refusal, anonymous_parts, denied, ok};
+use super::sources::Shown;
 use crate::config::{Authz, CredentialSource};
 
 fn settings() -> Authz {
@@ -79,14 +80,22 @@ proptest! {
         expected.sort();
         prop_assert_eq!(read, expected);
         prop_assert_eq!(headers.client(&ours, &settings()), Some(peer));
+        prop_assert_eq!(headers.path(), b"/a?b");
         prop_assert_eq!(&ours.context_extensions[0].value[..], b"off");
     }
 
     #[test]
-    fn what_we_write_envoy_reads(remove in prop::collection::vec("[a-z_-]{1,300}", 0..5)) {
+    fn what_we_write_envoy_reads(
+        remove in prop::collection::vec("[a-z_-]{1,300}", 0..5), cookie in "\\PC{0,300}", query: String,
+    ) {
         let parts = anonymous_parts(&settings());
-        let names = remove.iter().map(|name| name.as_bytes());
-        let bytes = ok(&parts.ok_fields, &parts.outer_fields, names);
+        let mut extras = Extras::default();
+        for name in &remove {
+            extras.remove_header(name.as_bytes());
+        }
+        extras.set_header("cookie", &cookie);
+        extras.remove_query_parameter(&query);
+        let bytes = ok(&parts.ok_fields, &parts.outer_fields, &extras);
         let answer = full::CheckResponse::decode(bytes).unwrap();
         prop_assert_eq!(answer.status.unwrap().code, 0);
         let Some(full::check_response::HttpResponse::OkResponse(answer)) = answer.http_response else {
@@ -94,13 +103,16 @@ proptest! {
         };
         let known = crate::service::upstream::IDENTITY_HEADERS.iter().map(|name| (*name).to_owned());
         prop_assert_eq!(answer.headers_to_remove, known.chain(remove).collect::<Vec<_>>());
+        prop_assert_eq!(answer.query_parameters_to_remove, [query]);
+        prop_assert_eq!(&answer.headers[0].header.as_ref().unwrap().value, &cookie);
+        prop_assert_eq!(answer.headers[0].append_action, 2);
     }
 
     #[test]
     fn any_bytes_are_a_request_or_an_error(bytes in any::<Vec<u8>>()) {
         if let Ok(request) = talos_proto::CheckRequest::decode(&bytes[..]) {
             let attributes = request.attributes.unwrap_or_default();
-            let _ = Headers::of(&attributes).credential(&settings().sources);
+            let _ = Shown::find(&Headers::of(&attributes), &settings().sources);
         }
     }
 }

@@ -1,26 +1,16 @@
-//! What a CheckRequest says: which credential, from whom, and which headers must not reach upstream.
+//! What a CheckRequest says of the request: its lines, from whom it is, and which headers must not reach upstream.
 
 use std::net::IpAddr;
 
 use bytes::Bytes;
 use talos_proto::{AttributeContext, HttpRequest};
 
-use crate::config::{Authz, ClientAddress, CredentialSource};
-use crate::credential::Presented;
+use crate::config::{Authz, ClientAddress};
 use crate::service::upstream::{HEADER_PREFIX, IDENTITY_HEADERS};
 
 /// The header lines of a request, in whichever of its two forms Envoy sent them.
 pub struct Headers<'a> {
     http: Option<&'a HttpRequest>,
-}
-
-/// The credential of a request.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Shown<'a> {
-    /// Itself.
-    pub credential: Presented<'a>,
-    /// The headers that carry it, as the settings name them.
-    pub carriers: Vec<&'a str>,
 }
 
 /// Why a request's credential can't be told.
@@ -41,13 +31,18 @@ impl<'a> Headers<'a> {
         Self { http: request.and_then(|request| request.http.as_ref()) }
     }
 
+    /// The path as it came, with the query and whatever else stands there.
+    pub fn path(&self) -> &'a [u8] {
+        self.http.map_or(&[], |http| &http.path)
+    }
+
     /// Whether doubles are joined by commas: Envoy's `headers` map, unlike `encode_raw_headers`.
-    fn joined(&self) -> bool {
+    pub fn joined(&self) -> bool {
         self.http.is_some_and(|http| http.header_map.is_none())
     }
 
     /// Every line: name and value.
-    pub fn lines(&self) -> impl Iterator<Item = (&'a Bytes, &'a Bytes)> {
+    pub fn lines(&self) -> impl Iterator<Item = (&'a Bytes, &'a Bytes)> + use<'a> {
         let raw = self.http.and_then(|http| http.header_map.as_ref()).map_or(&[][..], |map| &map.headers);
         let raw = raw.iter().map(|line| {
             let value = if line.raw_value.is_empty() { &line.value } else { &line.raw_value };
@@ -58,7 +53,7 @@ impl<'a> Headers<'a> {
     }
 
     /// The values of a header, whose name compares without case.
-    fn values(&self, name: &str) -> impl Iterator<Item = &'a Bytes> {
+    pub fn values<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a Bytes> + use<'a, 'n> {
         self.lines().filter(move |(key, _)| key.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
     }
 
@@ -67,49 +62,18 @@ impl<'a> Headers<'a> {
         self.values("content-type").any(|value| value.starts_with(b"application/grpc"))
     }
 
-    /// The credential that the sources show; None when none does.
-    ///
-    /// # Errors
-    /// When it can't be told which is meant, or it can't be one.
-    pub fn credential(&self, sources: &'a [CredentialSource]) -> Result<Option<Shown<'a>>, Malformed> {
-        let mut shown: Option<Shown<'a>> = None;
-        for source in sources {
-            // Queries and cookies are refused where the configuration is read.
-            let CredentialSource::Header { name, scheme } = source else {
-                continue;
-            };
-            let mut found = self.values(name).filter_map(|value| match scheme {
-                Some(scheme) => after_scheme(value, scheme),
-                None => Some(value.trim_ascii()),
-            });
-            let Some(value) = found.next() else {
-                continue;
-            };
-            // A comma may be all that is left of a second line: always in the map, and for headers such as
-            // authorization, which Envoy itself joins, among the raw lines as well.
-            let joined = self.joined() || scheme.is_some();
-            if found.next().is_some() || (joined && value.contains(&b',')) {
-                return Err(Malformed::Ambiguous);
-            }
-            let value = std::str::from_utf8(value).map_err(|_| Malformed::Unreadable)?;
-            let credential = Presented::new(value).ok_or(Malformed::Unreadable)?;
-            match &mut shown {
-                None => shown = Some(Shown { credential, carriers: vec![name] }),
-                Some(shown) if shown.credential == credential => shown.carriers.push(name),
-                Some(_) => return Err(Malformed::Ambiguous),
-            }
-        }
-        Ok(shown)
-    }
-
     /// Headers that only we may set and that the client sent under another spelling: they are taken away by the name
-    /// that they came with.
-    pub fn spoofed(&self) -> impl Iterator<Item = &'a Bytes> {
+    /// that they came with. `token_header` is ours, too.
+    pub fn spoofed(&self, token_header: &str) -> impl Iterator<Item = &'a Bytes> {
         // Those of our names that we set or remove anyway aren't named again: a name that is both set and removed is
         // lost.
-        let ours =
+        let is_handled =
             |name: &Bytes| IDENTITY_HEADERS.iter().any(|ours| name.eq_ignore_ascii_case(ours.as_bytes()));
-        self.lines().map(|(name, _)| name).filter(move |name| is_reserved(name) && !ours(name))
+        let is_forged = move |name: &Bytes| {
+            (is_reserved(name) && !is_handled(name))
+                || (reads_as(name, token_header) && !name.eq_ignore_ascii_case(token_header.as_bytes()))
+        };
+        self.lines().map(|(name, _)| name).filter(move |name| is_forged(name))
     }
 
     /// The client's address; None when it can't be known, which no address list lets through.
@@ -142,90 +106,48 @@ fn parse_address(text: &[u8]) -> Option<IpAddr> {
     std::str::from_utf8(text.trim_ascii()).ok()?.parse().ok()
 }
 
-/// What follows `scheme` and white space; None when the header has another scheme.
-fn after_scheme<'a>(value: &'a [u8], scheme: &str) -> Option<&'a [u8]> {
-    let value = value.trim_ascii();
-    let (word, rest) = value.split_at_checked(scheme.len())?;
-    let spaced = rest.first().is_none_or(|byte| matches!(byte, b' ' | b'\t'));
-    (word.eq_ignore_ascii_case(scheme.as_bytes()) && spaced).then(|| rest.trim_ascii())
+/// Whether a name is one of `x-talos-*`.
+fn is_reserved(name: &[u8]) -> bool {
+    name.get(..HEADER_PREFIX.len()).is_some_and(|start| reads_as(start, HEADER_PREFIX))
 }
 
-/// Whether a name is one of `x-talos-*`, without case and with `_` as `-`, as many servers read it.
-fn is_reserved(name: &[u8]) -> bool {
+/// Whether many servers read `name` as `ours`: without case and with `_` as `-`.
+fn reads_as(name: &[u8], ours: &str) -> bool {
     let fold = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
-    let prefix = HEADER_PREFIX.as_bytes();
-    name.len() >= prefix.len() && name.iter().zip(prefix).all(|(byte, expected)| fold(byte) == *expected)
+    name.len() == ours.len() && name.iter().map(fold).eq(ours.as_bytes().iter().map(fold))
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use talos_proto::{Entry, HeaderMap, HeaderValue, Request};
 
-    fn sources() -> Vec<CredentialSource> {
-        let header = |name: &str, scheme: Option<&str>| CredentialSource::Header {
-            name: name.into(),
-            scheme: scheme.map(Into::into),
-        };
-        vec![header("authorization", Some("Bearer")), header("x-api-key", None)]
-    }
-
-    fn both_forms(lines: &[(&'static str, &'static str)]) -> [AttributeContext; 2] {
+    /// A request whose headers are joined, and the same with each line of its own.
+    pub fn both_forms(path: &'static str, lines: &[(&'static str, &'static str)]) -> [AttributeContext; 2] {
         let with = |http| AttributeContext {
             request: Some(Request { http: Some(http) }),
             ..AttributeContext::default()
         };
-        let map = lines.iter().map(|(key, value)| Entry { key: (*key).into(), value: (*value).into() });
+        let mut map: Vec<Entry> = vec![];
+        for (key, value) in lines {
+            match map.iter_mut().find(|entry| entry.key == *key) {
+                Some(entry) => entry.value = [&entry.value[..], b",", value.as_bytes()].concat().into(),
+                None => map.push(Entry { key: (*key).into(), value: (*value).into() }),
+            }
+        }
         let raw = lines.iter().map(|(key, value)| HeaderValue {
             key: (*key).into(),
             raw_value: (*value).into(),
             ..HeaderValue::default()
         });
         [
-            with(HttpRequest { headers: map.collect(), ..HttpRequest::default() }),
+            with(HttpRequest { path: path.into(), headers: map, ..HttpRequest::default() }),
             with(HttpRequest {
+                path: path.into(),
                 header_map: Some(HeaderMap { headers: raw.collect() }),
                 ..HttpRequest::default()
             }),
         ]
-    }
-
-    #[test]
-    fn one_credential_or_none_or_a_refusal() {
-        type Expected = Result<Option<(&'static str, usize)>, Malformed>;
-        let table: [(&[(&str, &str)], Expected); 13] = [
-            (&[], Ok(None)),
-            (&[("authorization", "Basic dTpw")], Ok(None)),
-            (&[("authorization", "Bearer k")], Ok(Some(("k", 1)))),
-            (&[("authorization", "bEaReR   k ")], Ok(Some(("k", 1)))),
-            (&[("authorization", "Bearerk")], Ok(None)),
-            (&[("x-api-key", "k")], Ok(Some(("k", 1)))),
-            (&[("X-API-Key", "k")], Ok(Some(("k", 1)))),
-            (&[("x_api_key", "k")], Ok(None)),
-            (&[("authorization", "Basic dTpw"), ("x-api-key", "k")], Ok(Some(("k", 1)))),
-            (&[("authorization", "Bearer k"), ("x-api-key", "k")], Ok(Some(("k", 2)))),
-            (&[("authorization", "Bearer k"), ("x-api-key", "l")], Err(Malformed::Ambiguous)),
-            (&[("x-api-key", "k"), ("x-api-key", "k")], Err(Malformed::Ambiguous)),
-            (&[("authorization", "Bearer")], Err(Malformed::Unreadable)),
-        ];
-        let sources = sources();
-        for (lines, expected) in table {
-            for attributes in both_forms(lines) {
-                let headers = Headers::of(&attributes);
-                let shown = headers.credential(&sources);
-                let shown =
-                    shown.map(|shown| shown.map(|shown| (shown.credential.expose(), shown.carriers.len())));
-                assert_eq!(shown, expected, "{lines:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_comma_is_a_double_only_where_lines_are_joined() {
-        let sources = sources();
-        let [joined, raw] = both_forms(&[("x-api-key", "a,b")]);
-        assert_eq!(Headers::of(&joined).credential(&sources), Err(Malformed::Ambiguous));
-        assert!(Headers::of(&raw).credential(&sources).unwrap().is_some());
     }
 
     #[test]
@@ -237,12 +159,16 @@ mod tests {
             "x-talos-foo",
             "x-talosfoo",
             "x-talos-scopes",
+            "x-user-token",
+            "x-user_token",
+            "x-user-token-2",
         ];
         let lines: Vec<_> = names.iter().map(|name| (*name, "v")).collect();
-        for attributes in both_forms(&lines) {
+        for attributes in both_forms("/", &lines) {
             let headers = Headers::of(&attributes);
-            let spoofed: Vec<_> = headers.spoofed().map(|name| name.to_vec()).collect();
-            assert_eq!(spoofed, names[1..4].iter().map(|name| name.as_bytes()).collect::<Vec<_>>());
+            let spoofed: Vec<_> = headers.spoofed("x-user-token").map(|name| name.to_vec()).collect();
+            let expected = ["x_talos_actor_id", "x-talos-", "x-talos-foo", "x-user_token"];
+            assert_eq!(spoofed, expected.map(|name| name.as_bytes()));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
-use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
+use prost::encoding::{WireType, encode_key, encode_varint};
 use prost_types::value::Kind;
 use prost_types::{ListValue, Struct, Value};
 use talos_proto::{
@@ -22,8 +22,10 @@ use crate::service::upstream::{IDENTITY_HEADERS, header_text};
 const OVERWRITE_IF_EXISTS_OR_ADD: i32 = 2;
 /// Field of CheckResponse that holds the OkHttpResponse.
 const OK_RESPONSE: u32 = 3;
-/// Field of OkHttpResponse that names headers to remove.
+/// Fields of OkHttpResponse.
+const HEADERS: u32 = 2;
 const HEADERS_TO_REMOVE: u32 = 5;
+const QUERY_PARAMETERS_TO_REMOVE: u32 = 8;
 
 /// Who is let through, as upstream and Envoy's own filters are told.
 pub struct Caller<'a> {
@@ -97,8 +99,8 @@ pub fn ok_parts(settings: &Authz, caller: &Caller<'_>, token: Option<&str>) -> O
 pub fn anonymous_parts(settings: &Authz) -> OkParts {
     let identity = IDENTITY_HEADERS.into_iter().map(|name| Bytes::from_static(name.as_bytes()));
     let answer = OkHttpResponse {
-        headers: vec![],
         headers_to_remove: identity.chain(own_token_header(settings)).collect(),
+        ..OkHttpResponse::default()
     };
     OkParts { ok_fields: answer.encode_to_vec().into(), outer_fields: outer_fields(Struct::default()) }
 }
@@ -112,25 +114,42 @@ fn own_token_header(settings: &Authz) -> Option<Bytes> {
     (!is_source && !standard).then(|| Bytes::copy_from_slice(settings.token_header.as_bytes()))
 }
 
-/// Puts an OK answer together: the ready parts, and the headers of this one request that must not reach upstream.
-pub fn ok<'a>(
-    ok_fields: &[u8],
-    outer_fields: &[u8],
-    remove: impl Iterator<Item = &'a [u8]> + Clone,
-) -> Bytes {
-    let remove_len: usize =
-        remove.clone().map(|name| 1 + encoded_len_varint(name.len() as u64) + name.len()).sum();
-    let inner_len = ok_fields.len() + remove_len;
+/// What one request adds to the parts that are ready: fields of the OkHttpResponse.
+#[derive(Default)]
+pub struct Extras(BytesMut);
+
+impl Extras {
+    /// A header of the request that doesn't go upstream.
+    pub fn remove_header(&mut self, name: &[u8]) {
+        self.text(HEADERS_TO_REMOVE, name);
+    }
+
+    /// A parameter of the query that doesn't go upstream, by its name as it is written there.
+    pub fn remove_query_parameter(&mut self, name: &str) {
+        self.text(QUERY_PARAMETERS_TO_REMOVE, name.as_bytes());
+    }
+
+    /// A header of the request that goes upstream with another value.
+    pub fn set_header(&mut self, name: &str, value: &str) {
+        self.text(HEADERS, &overwrite(name, value).encode_to_vec());
+    }
+
+    fn text(&mut self, field: u32, value: &[u8]) {
+        encode_key(field, WireType::LengthDelimited, &mut self.0);
+        encode_varint(value.len() as u64, &mut self.0);
+        self.0.put_slice(value);
+    }
+}
+
+/// Puts an OK answer together: the ready parts, and what this one request adds to them.
+pub fn ok(ok_fields: &[u8], outer_fields: &[u8], extras: &Extras) -> Bytes {
+    let inner_len = ok_fields.len() + extras.0.len();
     let mut out = BytesMut::with_capacity(outer_fields.len() + inner_len + 8);
     out.put_slice(outer_fields);
     encode_key(OK_RESPONSE, WireType::LengthDelimited, &mut out);
     encode_varint(inner_len as u64, &mut out);
     out.put_slice(ok_fields);
-    for name in remove {
-        encode_key(HEADERS_TO_REMOVE, WireType::LengthDelimited, &mut out);
-        encode_varint(name.len() as u64, &mut out);
-        out.put_slice(name);
-    }
+    out.put_slice(&extras.0);
     out.freeze()
 }
 

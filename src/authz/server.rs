@@ -13,12 +13,15 @@ use tonic::server::{Grpc, UnaryService};
 
 use super::codec::CheckCodec;
 use super::policy::Policy;
-use super::request::{Headers, Shown};
-use super::response::{Caller, OkParts, Refusal, anonymous_parts, denied, ok, ok_parts};
+use super::request::Headers;
+use super::response::{Caller, Extras, OkParts, Refusal, anonymous_parts, denied, ok, ok_parts};
+use super::sources::Shown;
+use crate::audit::Failure;
 use crate::cache::memory::{Answer, Entry};
 use crate::config::{OnUnavailable, RouteMode, RouteToken};
 use crate::credential::TokenFormat;
 use crate::credential::claims::Authority;
+use crate::event::Operation;
 use crate::key::{NetworkId, Scopes, Visibility};
 use crate::service::verify::{Attempt, CacheUse, Identity, Unavailable, Verification};
 use crate::service::{MintError, Service};
@@ -100,21 +103,21 @@ impl Plane {
         let headers = Headers::of(attributes);
         let shown = match policy.mode {
             RouteMode::Off => None,
-            RouteMode::Required | RouteMode::Optional => headers.credential(&settings.authz.sources)?,
+            RouteMode::Required | RouteMode::Optional => Shown::find(&headers, &settings.authz.sources)?,
         };
         let Some(shown) = shown else {
             return match policy.mode {
                 RouteMode::Required => Err(Refusal::Missing),
                 RouteMode::Optional | RouteMode::Off => {
                     let parts = anonymous_parts(&settings.authz);
-                    Ok(finish((&parts.ok_fields, &parts.outer_fields), &headers, &[], None))
+                    finish(settings, (&parts.ok_fields, &parts.outer_fields), &headers, None, None)
                 }
             };
         };
         let audiences: Vec<String> = policy.audience.clone().into_iter().collect();
         let attempt = Attempt {
             network: NetworkId::SINGLE,
-            credential: shown.credential,
+            credential: shown.credential()?,
             client: headers.client(attributes, &settings.authz),
             audiences: &audiences,
             cache: CacheUse::Full,
@@ -133,7 +136,18 @@ impl Plane {
             Ok(Identity::Token(authority)) => {
                 self.admit_token(settings, &policy, &headers, &shown, &authority)
             }
-            Err(refused) => Err(Refusal::Denied(refused.denial)),
+            Err(refused) => {
+                let failure = Failure {
+                    network: attempt.network,
+                    operation: Operation::Check,
+                    denial: refused.denial,
+                    key_id: refused.key_id,
+                    client: attempt.client,
+                    request_id: None,
+                };
+                self.service.audit.failed(&failure, self.service.clock.boot());
+                Err(Refusal::Denied(refused.denial))
+            }
         }
     }
 
@@ -177,7 +191,7 @@ impl Plane {
         let make = || self.make_answer(settings, entry, with_token, audience);
         let answer = entry.answers.get_or_make(now, fits, make)?;
         let overwritten = with_token.then_some(settings.authz.token_header.as_str());
-        Ok(finish((&answer.ok_fields, &answer.outer_fields), headers, &shown.carriers, overwritten))
+        finish(settings, (&answer.ok_fields, &answer.outer_fields), headers, Some(shown), overwritten)
     }
 
     fn make_answer(
@@ -228,7 +242,7 @@ impl Plane {
         let (network, audience) = (NetworkId::SINGLE, policy.audience.as_deref());
         let token = match authority.format {
             _ if !sends_token(settings, policy) => None,
-            TokenFormat::Jwt => Some(Cow::Borrowed(shown.credential.expose())),
+            TokenFormat::Jwt => Some(Cow::Borrowed(shown.credential()?.expose())),
             TokenFormat::Macaroon => {
                 let minted = self.service.exchange_for_upstream(settings, network, authority, audience);
                 let minted = minted.map_err(no_token)?;
@@ -238,7 +252,7 @@ impl Plane {
         };
         let parts = ok_parts(&settings.authz, &Caller::of_token(authority, network), token.as_deref());
         let overwritten = token.is_some().then_some(settings.authz.token_header.as_str());
-        Ok(finish((&parts.ok_fields, &parts.outer_fields), headers, &shown.carriers, overwritten))
+        finish(settings, (&parts.ok_fields, &parts.outer_fields), headers, Some(shown), overwritten)
     }
 }
 
@@ -268,14 +282,21 @@ fn sends_token(settings: &Settings, policy: &Policy) -> bool {
     }
 }
 
-/// Adds what this one request makes necessary: whatever carried the credential goes, unless our token overwrites it.
+/// Adds what this one request makes necessary: whatever carried the credential goes, unless our token overwrites it,
+/// and so does what claims to be ours.
 fn finish(
+    settings: &Settings,
     (ok_fields, outer_fields): (&[u8], &[u8]),
     headers: &Headers<'_>,
-    carriers: &[&str],
+    shown: Option<&Shown<'_>>,
     overwritten: Option<&str>,
-) -> Bytes {
-    let carriers = carriers.iter().filter(|name| Some(**name) != overwritten).map(|name| name.as_bytes());
-    let spoofed: Vec<&[u8]> = headers.spoofed().map(|name| &name[..]).collect();
-    ok(ok_fields, outer_fields, carriers.chain(spoofed))
+) -> Result<Bytes, Refusal> {
+    let mut extras = Extras::default();
+    if let Some(shown) = shown {
+        shown.take_out(headers, overwritten, &mut extras)?;
+    }
+    for name in headers.spoofed(&settings.authz.token_header) {
+        extras.remove_header(name);
+    }
+    Ok(ok(ok_fields, outer_fields, &extras))
 }

@@ -8,7 +8,8 @@ use super::client::ClientError;
 pub const HELP: &str = "\
 EXIT CODES:
   0   done
-  1   the server refused or failed, or the work could not be done; status: the server's knowledge isn't fresh
+  1   the server refused or failed, or the work could not be done; status: the server's
+      knowledge isn't fresh; audit verify: the log isn't whole
   2   verify, batch-verify: a credential is not valid (the answer is on stdout all the same)
   64  the command or the configuration can't be used as it is
   69  the endpoint gave no answer";
@@ -27,6 +28,8 @@ pub enum Outcome {
     PartlyRefused,
     /// The answer is there: the server's knowledge of revocations isn't fresh.
     NotFresh,
+    /// The answer is there: an audit log isn't what was written.
+    NotWhole,
     /// The answer is there: a credential isn't valid.
     Invalid,
 }
@@ -36,7 +39,7 @@ impl Outcome {
     pub fn code(self) -> ExitCode {
         ExitCode::from(match self {
             Self::Done => 0,
-            Self::PartlyRefused | Self::NotFresh => 1,
+            Self::PartlyRefused | Self::NotFresh | Self::NotWhole => 1,
             Self::Invalid => 2,
         })
     }

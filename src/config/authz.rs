@@ -19,7 +19,7 @@ pub struct Authz {
     /// Header, in lower case, that carries the minted JWT upstream. Default `authorization`.
     #[serde(deserialize_with = "header_name")]
     pub token_header: String,
-    /// Where a credential is looked for, in this order. Default: `authorization` with `Bearer`, then `x-api-key`.
+    /// Where a credential is looked for, in this order; 32 at most. Default: `authorization` with `Bearer`, then `x-api-key`.
     pub sources: Vec<CredentialSource>,
     /// Default `deny`.
     pub on_unavailable: OnUnavailable,
@@ -53,6 +53,9 @@ impl Default for Authz {
         }
     }
 }
+
+/// Most sources of a credential.
+pub const MAX_SOURCES: usize = 32;
 
 /// Where a credential is looked for: `{header, scheme?}`, `{query}` or `{cookie}`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]

@@ -218,7 +218,9 @@ fn an_open_admin_plane_is_refused() {
         assert!(text.starts_with("serve.http.host: ") || text.contains("\nserve.http.host: "), "{text}");
         assert!(text.contains("serve.http.trusted_network: true"), "{text}");
         config(&format!("serve: {{http: {{host: '{host}', trusted_network: true}}}}"), &[]);
-        config(&format!("serve: {{http: {{host: '{host}', auth: {{mode: mtls}}}}}}"), &[]);
+        let auth =
+            "auth: {mode: mtls, roles: {admin: [a]}}, tls: {cert_file: a, key_file: b, client_ca_file: c}";
+        config(&format!("serve: {{http: {{host: '{host}', {auth}}}}}"), &[]);
     }
     for host in ["localhost", "127.0.0.2", "::1", "[::1]"] {
         config(&format!("serve: {{http: {{host: '{host}'}}}}"), &[]);

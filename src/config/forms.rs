@@ -62,6 +62,11 @@ forms! {
     OptionalSecret = { "type": ["string", "null"], "writeOnly": true };
     /// A database URL, whose password is secret.
     Dsn = { "type": "string" };
+    /// Numbers of users; texts, where a variable holds them.
+    Uids = {
+        "type": "array",
+        "items": { "anyOf": [{ "type": "integer", "minimum": 0 }, { "type": "string", "pattern": "^[0-9]+$" }] }
+    };
     /// Addresses that may be URLs with a password.
     Addresses = { "type": "array", "items": { "type": "string" } };
     /// Where key sets are; what stands behind `base64://` is secret.
@@ -128,6 +133,27 @@ impl Dsn {
 
     pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<SecretString, D::Error> {
         SecretString::deserialize(d)
+    }
+}
+
+impl Uids {
+    pub fn serialize<S: Serializer>(value: &[u32], s: S) -> Result<S::Ok, S::Error> {
+        s.collect_seq(value)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<u32>, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Uid {
+            Number(u32),
+            Text(String),
+        }
+        let uids: Vec<Uid> = Vec::deserialize(d)?;
+        let number = |uid| match uid {
+            Uid::Number(uid) => Ok(uid),
+            Uid::Text(text) => text.parse().map_err(|_| serde::de::Error::custom("must be numbers of users")),
+        };
+        uids.into_iter().map(number).collect()
     }
 }
 

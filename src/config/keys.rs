@@ -50,6 +50,7 @@ const SECRETS: &[&str] = &[
     "cache.redis.password",
     "cache.redis.addrs",
     "audit.key",
+    "audit.key_retired",
     "credentials.derived_tokens.jwt.signing_keys.urls",
 ];
 
@@ -75,7 +76,9 @@ pub(super) fn entry_fields(path: &str) -> &'static [&'static str] {
     match path {
         "authz.sources" => &["header", "scheme", "query", "cookie"],
         "multitenancy.networks" => &["hostname", "id", "config_path"],
-        "secrets.hmac.retired" | "credentials.issuer_retired" => &["value", "expires_at"],
+        "secrets.hmac.retired" | "credentials.issuer_retired" | "audit.key_retired" => {
+            &["value", "expires_at"]
+        }
         _ if path.ends_with("prefix.retired") || path.ends_with("prefix.public_retired") => {
             &["value", "expires_at"]
         }
@@ -249,8 +252,14 @@ mod tests {
     #[test]
     fn the_documented_keys_are_the_keys() {
         let documented = [
-            ("serve.http", "host port client_ip_source trust_forwarded_host trusted_network allowed_hosts"),
-            ("serve.http.auth", "mode"),
+            (
+                "serve.http",
+                "host port socket client_ip_source trust_forwarded_host trusted_network allowed_hosts",
+            ),
+            ("serve.http.auth", "mode unix_uids"),
+            ("serve.http.auth.roles", "viewer issuer admin"),
+            ("serve.http.auth.xfcc", "peers"),
+            ("serve.http.auth.jwt", "issuer audience jwks leeway claim"),
             (
                 "serve.http.cors",
                 "enabled allowed_origins allowed_methods allowed_headers exposed_headers allow_credentials max_age debug",
@@ -258,6 +267,7 @@ mod tests {
             ("serve.http.request_log", "exclude_health_endpoints"),
             ("serve.http.tls", "cert_file key_file client_ca_file"),
             ("serve.public", "host port allowed_hosts"),
+            ("serve.public.self_revoke", "per_address total"),
             (
                 "serve.public.cors",
                 "enabled allowed_origins allowed_methods allowed_headers exposed_headers allow_credentials max_age debug",
@@ -294,7 +304,7 @@ mod tests {
                 "token_ttl token_header sources on_unavailable client_address trusted_hops realm routes",
             ),
             ("consistency", "lease poll relay grace deny_file"),
-            ("audit", "file key"),
+            ("audit", "file key key_retired max_size"),
         ];
         let documented: BTreeSet<String> = documented
             .iter()

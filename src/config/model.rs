@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::authz::Authz;
 use super::cache::Cache;
-use super::credentials::{Credentials, Secrets};
+use super::credentials::{Credentials, Retired, Secrets};
 use super::forms;
 use super::serve::{Serve, listen_address};
 use crate::secret::SecretString;
@@ -275,13 +275,24 @@ impl Default for Consistency {
 }
 
 /// `audit`: the log of who changed what.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Audit {
     /// File of JSON lines. Unset (or empty) by default.
     #[serde(with = "forms::OptionalPath")]
     pub file: Option<PathBuf>,
-    /// Keys the chain that makes a change of the file evident. Unset (or empty) by default.
+    /// Keys the chain that makes a change of the file evident; at least 32 characters. Unset (or empty) by default.
     #[serde(with = "forms::OptionalSecret")]
     pub key: Option<SecretString>,
+    /// Keyed the chain before `key`, for `talos audit verify`. Default: none.
+    #[serde(with = "forms::RetiredSecrets")]
+    pub key_retired: Vec<Retired<SecretString>>,
+    /// Size from which on the file is moved aside and another begins, in bytes; 0 means never. Default 104857600.
+    pub max_size: u64,
+}
+
+impl Default for Audit {
+    fn default() -> Self {
+        Self { file: None, key: None, key_retired: Vec::new(), max_size: 100 * 1024 * 1024 }
+    }
 }

@@ -5,11 +5,11 @@ use super::load::Loaded;
 use super::model::{Config, RateLimit};
 use super::serve::{Serve, ServeHttp, ServePublic};
 use super::show::at;
-use super::{Cache, ConfigError, Problem, validate};
+use super::{Auth, Cache, ConfigError, Problem, validate};
 
 /// Secret values are shown masked, so these are compared themselves.
 type Differs = fn(&Config, &Config) -> bool;
-const SECRETS: [(&str, Differs); 7] = [
+const SECRETS: [(&str, Differs); 8] = [
     ("db.dsn", |a, b| a.db.dsn != b.db.dsn),
     ("secrets.hmac.current", |a, b| a.secrets.hmac.current != b.secrets.hmac.current),
     ("secrets.hmac.retired", |a, b| a.secrets.hmac.retired != b.secrets.hmac.retired),
@@ -19,6 +19,7 @@ const SECRETS: [(&str, Differs); 7] = [
     ("cache.redis.addrs", |a, b| a.cache.redis.addrs != b.cache.redis.addrs),
     ("cache.redis.password", |a, b| a.cache.redis.password != b.cache.redis.password),
     ("audit.key", |a, b| a.audit.key != b.audit.key),
+    ("audit.key_retired", |a, b| a.audit.key_retired != b.audit.key_retired),
 ];
 
 /// What becomes of a configuration that was read while another is in force.
@@ -77,9 +78,16 @@ fn merged(old: &Config, new: &Config) -> Config {
             http: ServeHttp {
                 client_ip_source: new.serve.http.client_ip_source,
                 cors: new.serve.http.cors.clone(),
+                allowed_hosts: new.serve.http.allowed_hosts.clone(),
+                auth: Auth { roles: new.serve.http.auth.roles.clone(), ..old.serve.http.auth.clone() },
                 ..old.serve.http.clone()
             },
-            public: ServePublic { cors: new.serve.public.cors.clone(), ..old.serve.public.clone() },
+            public: ServePublic {
+                cors: new.serve.public.cors.clone(),
+                allowed_hosts: new.serve.public.allowed_hosts.clone(),
+                self_revoke: new.serve.public.self_revoke.clone(),
+                ..old.serve.public.clone()
+            },
             ..old.serve.clone()
         },
         ..old.clone()
@@ -104,13 +112,17 @@ mod tests {
     use crate::config::tests::config;
 
     /// Keys, and sections of keys, that apply without a restart.
-    const LIVE: [&str; 9] = [
+    const LIVE: [&str; 13] = [
         "credentials",
         "secrets",
         "cache.enabled",
         "cache.ttl",
         "serve.http.cors",
         "serve.public.cors",
+        "serve.http.allowed_hosts",
+        "serve.public.allowed_hosts",
+        "serve.public.self_revoke",
+        "serve.http.auth.roles",
         "serve.http.client_ip_source",
         "rate_limit.enabled",
         "quota",
@@ -135,6 +147,9 @@ mod tests {
         let text = match (key.path.as_str(), key.kind) {
             ("serve.http.client_ip_source", _) => "CLIENT_IP_SOURCE_X_REAL_IP",
             ("serve.http.auth.mode", _) => "mtls",
+            ("serve.http.auth.unix_uids", _) => "[77]",
+            ("serve.http.auth.jwt.leeway", _) => "8s",
+            ("serve.http.auth.jwt.jwks", _) => "https://issuer/keys",
             ("log.level", _) => "debug",
             ("log.format", _) => "json",
             ("cache.type" | "rate_limit.backend", _) => "redis",
@@ -144,7 +159,7 @@ mod tests {
             ("authz.routes", _) => "[{mode: optional}]",
             ("multitenancy.networks", _) => "[{hostname: a, id: b}]",
             ("db.dsn", _) => "postgres://talos:secret@db/x",
-            ("secrets.hmac.current", _) => "0123456789abcdef0123456789abcdef",
+            ("secrets.hmac.current" | "audit.key", _) => "0123456789abcdef0123456789abcdef",
             ("credentials.derived_tokens.jwt.signing_keys.urls", _) => "[\"base64://e30=\"]",
             ("credentials.derived_tokens.max_ttl", _) => "48h",
             ("consistency.lease", _) => "7s",
@@ -226,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_change_never_shows_a_secret() {
-        let new = "db: {dsn: 'postgres://talos:hunter2@db/x'}\naudit: {key: hunter2}\n\
+        let new = "db: {dsn: 'postgres://talos:hunter2@db/x'}\naudit: {key: hunter2hunter2hunter2hunter2hunter2}\n\
                    secrets: {hmac: {retired: [hunter2]}}";
         let change = change("", new).unwrap();
         assert_eq!(change.applied, ["secrets.hmac.retired"]);

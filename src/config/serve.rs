@@ -6,6 +6,7 @@ use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::admin::Auth;
 use super::forms;
 
 /// `serve`: one block a plane.
@@ -44,6 +45,10 @@ pub struct ServeHttp {
     pub host: String,
     /// TCP port; 0 takes any free one. Default 4420.
     pub port: u16,
+    /// Path of a Unix socket to listen on beside `host` and `port`; who may use it says `auth.unix_uids`. Unset (or
+    /// empty) by default.
+    #[serde(with = "forms::OptionalPath")]
+    pub socket: Option<PathBuf>,
     /// Where a caller's address is read. Default: the connection's peer.
     pub client_ip_source: ClientIpSource,
     /// Whether `X-Forwarded-Host` names the tenant. Default false.
@@ -67,6 +72,7 @@ impl Default for ServeHttp {
         Self {
             host: "127.0.0.1".to_owned(),
             port: 4420,
+            socket: None,
             client_ip_source: ClientIpSource::default(),
             trust_forwarded_host: false,
             trusted_network: false,
@@ -110,29 +116,6 @@ fn with_unspecified(schema: &mut Schema) {
             "const": "CLIENT_IP_SOURCE_UNSPECIFIED"
         }));
     }
-}
-
-/// `serve.http.auth`: who may call the admin plane.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Auth {
-    /// Default `none`.
-    pub mode: AuthMode,
-}
-
-/// How admin callers prove who they are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum AuthMode {
-    /// Not at all: something in front of the listener has to.
-    #[default]
-    None,
-    /// Client certificates.
-    Mtls,
-    /// `x-forwarded-client-cert`, set by Envoy.
-    Xfcc,
-    /// A bearer JWT.
-    Jwt,
 }
 
 /// `serve.{http,public}.cors`, with the names and defaults that Ory's services share.
@@ -191,6 +174,8 @@ pub struct ServePublic {
     pub port: u16,
     /// Host names that requests may carry; empty, the default, means any.
     pub allowed_hosts: Vec<String>,
+    /// `serve.public.self_revoke`.
+    pub self_revoke: SelfRevokeLimit,
     /// `serve.public.cors`.
     pub cors: Cors,
     /// `serve.public.tls`.
@@ -203,9 +188,27 @@ impl Default for ServePublic {
             host: "0.0.0.0".to_owned(),
             port: 4421,
             allowed_hosts: Vec::new(),
+            self_revoke: SelfRevokeLimit::default(),
             cors: Cors::default(),
             tls: Tls::default(),
         }
+    }
+}
+
+/// `serve.public.self_revoke`: how often selfRevoke may be called, on whichever plane.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct SelfRevokeLimit {
+    /// Calls a minute from one address (of IPv6: from one /64), all of which may come at once; 0 means any number.
+    /// Default 300.
+    pub per_address: u32,
+    /// Calls a minute from all addresses together; 0 means any number. Default 6000.
+    pub total: u32,
+}
+
+impl Default for SelfRevokeLimit {
+    fn default() -> Self {
+        Self { per_address: 300, total: 6_000 }
     }
 }
 

@@ -1,9 +1,7 @@
 //! Settings that this version reads but doesn't act upon. Serving refuses them: a setting that is silently without
 //! effect is worse than one that is missing. A row goes when its feature comes.
 
-use super::authz::CredentialSource;
 use super::model::Config;
-use super::serve::AuthMode;
 
 /// A key, and whether it is set to something that isn't built.
 type Row = (&'static str, fn(&Config) -> bool);
@@ -12,28 +10,6 @@ const ROWS: &[Row] = &[
     ("rate_limit.enabled", |c| c.rate_limit.enabled),
     ("multitenancy.enabled", |c| c.multitenancy.enabled),
     ("tracing.enabled", |c| c.tracing.enabled),
-    ("serve.http.tls.cert_file", |c| c.serve.http.tls.cert_file.is_some()),
-    ("serve.http.tls.key_file", |c| c.serve.http.tls.key_file.is_some()),
-    ("serve.http.tls.client_ca_file", |c| c.serve.http.tls.client_ca_file.is_some()),
-    ("serve.public.tls.cert_file", |c| c.serve.public.tls.cert_file.is_some()),
-    ("serve.public.tls.key_file", |c| c.serve.public.tls.key_file.is_some()),
-    ("serve.public.tls.client_ca_file", |c| c.serve.public.tls.client_ca_file.is_some()),
-    ("serve.metrics.tls.cert_file", |c| c.serve.metrics.tls.cert_file.is_some()),
-    ("serve.metrics.tls.key_file", |c| c.serve.metrics.tls.key_file.is_some()),
-    ("serve.metrics.tls.client_ca_file", |c| c.serve.metrics.tls.client_ca_file.is_some()),
-    ("serve.authz.tls.cert_file", |c| c.serve.authz.tls.cert_file.is_some()),
-    ("serve.authz.tls.key_file", |c| c.serve.authz.tls.key_file.is_some()),
-    ("serve.authz.tls.client_ca_file", |c| c.serve.authz.tls.client_ca_file.is_some()),
-    ("serve.http.auth.mode", |c| c.serve.http.auth.mode != AuthMode::None),
-    ("serve.http.cors.enabled", |c| c.serve.http.cors.enabled),
-    ("serve.public.cors.enabled", |c| c.serve.public.cors.enabled),
-    ("serve.http.allowed_hosts", |c| !c.serve.http.allowed_hosts.is_empty()),
-    ("serve.public.allowed_hosts", |c| !c.serve.public.allowed_hosts.is_empty()),
-    ("audit.file", |c| c.audit.file.is_some()),
-    ("audit.key", |c| c.audit.key.is_some()),
-    ("authz.sources", |c| {
-        c.authz.sources.iter().any(|source| !matches!(source, CredentialSource::Header { .. }))
-    }),
     ("authz.routes", |c| !c.authz.routes.is_empty()),
 ];
 
@@ -68,9 +44,9 @@ mod tests {
     fn what_is_not_built_is_named() {
         let mut config = Config::default();
         config.multitenancy.enabled = true;
-        config.authz.sources = vec![CredentialSource::Cookie { name: "key".to_owned() }];
+        config.authz.routes = vec![Default::default()];
         let texts = config.unsupported();
-        let expected = ["multitenancy.enabled", "authz.sources"]
+        let expected = ["multitenancy.enabled", "authz.routes"]
             .map(|key| format!("{key}: not supported by this version; remove it"));
         assert_eq!(texts, expected);
     }

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::authz::{ClientAddress, CredentialSource};
+use super::admin::AuthMode;
+use super::authz::{ClientAddress, CredentialSource, MAX_SOURCES};
 use super::cache::CacheType;
 use super::credentials::Retired;
 use super::error::ConfigError;
 use super::model::Config;
-use super::serve::{AuthMode, Tls};
+use super::serve::{Cors, Tls};
 use crate::credential::api_key::is_prefix;
 
 /// A dotted key and what is wrong with it.
@@ -34,7 +35,10 @@ pub(super) fn check(config: &Config, admin: bool) -> Problems {
     listeners(config, &mut problems);
     if admin {
         open_admin(config, &mut problems);
+        admin_callers(config, &mut problems);
     }
+    cors("serve.http.cors", &config.serve.http.cors, &mut problems);
+    cors("serve.public.cors", &config.serve.public.cors, &mut problems);
     secrets(config, &mut problems);
     prefixes(config, &mut problems);
     durations(config, &mut problems);
@@ -120,6 +124,88 @@ fn open_admin(config: &Config, problems: &mut Problems) {
     }
 }
 
+/// What the way in which callers prove who they are needs.
+fn admin_callers(config: &Config, problems: &mut Problems) {
+    let http = &config.serve.http;
+    let (auth, tls) = (&http.auth, &http.tls);
+    let names_nobody =
+        [&auth.roles.viewer, &auth.roles.issuer, &auth.roles.admin].into_iter().all(Vec::is_empty);
+    if auth.mode != AuthMode::None && names_nobody {
+        add(
+            problems,
+            "serve.http.auth.roles",
+            "must give somebody a role, or nobody could call the admin plane",
+        );
+    }
+    match auth.mode {
+        AuthMode::None => {}
+        AuthMode::Mtls => {
+            if tls.client_ca_file.is_none() {
+                add(problems, "serve.http.tls.client_ca_file", "is needed with serve.http.auth.mode mtls");
+            }
+        }
+        AuthMode::Xfcc => {
+            let by_name =
+                |peer: &&String| peer.parse::<IpAddr>().is_err() && peer.parse::<ipnet::IpNet>().is_err();
+            if auth.xfcc.peers.is_empty() {
+                add(problems, "serve.http.auth.xfcc.peers", "must name at least one peer with mode xfcc");
+            } else if tls.client_ca_file.is_none() && auth.xfcc.peers.iter().any(|peer| by_name(&peer)) {
+                let problem = "is needed where serve.http.auth.xfcc.peers has a name that isn't an address";
+                add(problems, "serve.http.tls.client_ca_file", problem);
+            }
+        }
+        AuthMode::Jwt => {
+            for (key, value) in [
+                ("serve.http.auth.jwt.issuer", &auth.jwt.issuer),
+                ("serve.http.auth.jwt.audience", &auth.jwt.audience),
+                ("serve.http.auth.jwt.jwks", &auth.jwt.jwks),
+            ] {
+                if value.is_none() {
+                    add(problems, key, "is needed with serve.http.auth.mode jwt");
+                }
+            }
+            if tls.cert_file.is_none() && !is_loopback(&http.host) && !http.trusted_network {
+                let problem = "is needed with serve.http.auth.mode jwt beyond loopback: tokens would go over the \
+                    network in the clear; if something in front ends TLS, set serve.http.trusted_network: true";
+                add(problems, "serve.http.tls.cert_file", problem);
+            }
+        }
+    }
+    for (key, names) in [
+        ("serve.http.auth.roles.viewer", &auth.roles.viewer),
+        ("serve.http.auth.roles.issuer", &auth.roles.issuer),
+        ("serve.http.auth.roles.admin", &auth.roles.admin),
+        ("serve.http.auth.xfcc.peers", &auth.xfcc.peers),
+    ] {
+        if names.iter().any(|name| name.trim().is_empty()) {
+            add(problems, key, "has an empty item");
+        }
+        if auth.mode != AuthMode::Jwt && names.iter().any(|name| name.contains('*')) {
+            add(problems, key, "must hold exact names: * stands for nothing");
+        }
+    }
+    if auth
+        .jwt
+        .jwks
+        .as_ref()
+        .is_some_and(|url| !["https://", "file://", "base64://"].iter().any(|s| url.starts_with(s)))
+    {
+        add(problems, "serve.http.auth.jwt.jwks", "must begin with https://, file:// or base64://");
+    }
+}
+
+fn cors(key: &str, cors: &Cors, problems: &mut Problems) {
+    let any = cors.allowed_origins.iter().any(|origin| origin == "*");
+    if cors.enabled && cors.allow_credentials && any {
+        let problem =
+            "must not be true while allowed_origins has *: any site could act for whoever visits it";
+        add(problems, &format!("{key}.allow_credentials"), problem);
+    }
+    if cors.allowed_origins.iter().any(|origin| origin.matches('*').count() > 1) {
+        add(problems, &format!("{key}.allowed_origins"), "must have one * in an item at most");
+    }
+}
+
 fn is_loopback(host: &str) -> bool {
     let address = host.trim_matches(['[', ']']);
     host.eq_ignore_ascii_case("localhost")
@@ -134,6 +220,14 @@ fn secrets(config: &Config, problems: &mut Problems) {
     for (index, retired) in hmac.retired.iter().enumerate() {
         if retired.value.is_empty() {
             add(problems, &format!("secrets.hmac.retired[{index}]"), "must not be empty");
+        }
+    }
+    if config.audit.key.as_ref().is_some_and(|key| key.expose().chars().count() < MIN_SECRET) {
+        add(problems, "audit.key", "must have at least 32 characters");
+    }
+    for (index, retired) in config.audit.key_retired.iter().enumerate() {
+        if retired.value.is_empty() {
+            add(problems, &format!("audit.key_retired[{index}]"), "must not be empty");
         }
     }
     if config.db.dsn.is_empty() {
@@ -275,10 +369,17 @@ fn sizes(config: &Config, problems: &mut Problems) {
     }
 }
 
+/// Headers that a token would break the request with.
+const NOT_FOR_TOKENS: [&str; 6] =
+    ["host", "cookie", "connection", "content-length", "transfer-encoding", "te"];
+
 fn authz(config: &Config, problems: &mut Problems) {
     let authz = &config.authz;
     if authz.sources.is_empty() {
         add(problems, "authz.sources", "must name at least one source");
+    }
+    if authz.sources.len() > MAX_SOURCES {
+        add(problems, "authz.sources", format!("must be {MAX_SOURCES} sources at most"));
     }
     for (index, source) in authz.sources.iter().enumerate() {
         if authz.sources[..index].iter().any(|other| read_the_same(source, other)) {
@@ -289,6 +390,9 @@ fn authz(config: &Config, problems: &mut Problems) {
     // Names are compared as Envoy's underscore handling leaves them.
     if authz.token_header.replace('_', "-").starts_with("x-talos-") {
         add(problems, "authz.token_header", "must not begin with x-talos-, which is ours");
+    }
+    if NOT_FOR_TOKENS.contains(&authz.token_header.as_str()) {
+        add(problems, "authz.token_header", "must not be a header that requests need for something else");
     }
     if authz.client_address == ClientAddress::Xff && authz.trusted_hops == 0 {
         add(problems, "authz.trusted_hops", "must be at least 1 with client_address xff");

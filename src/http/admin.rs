@@ -4,7 +4,9 @@ pub mod change;
 pub mod verify;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::{FromRequestParts, Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
@@ -17,7 +19,9 @@ use super::wire::{
     IssueOut, KeyOut, ListImportedOut, ListIssuedOut, MAX_BATCH_IMPORT, TokenOut, list_request, scopes,
     token_format, ttl,
 };
-use super::{Context, Peer, body, json, no_such_resource};
+use super::{Context, body, json, no_such_resource};
+use crate::audit::Call;
+use crate::caller::Peer;
 use crate::config::ClientIpSource;
 use crate::credential::Presented;
 use crate::error::{ApiError, Reason};
@@ -27,9 +31,12 @@ use crate::service::{Acknowledged, DeriveRequest, ImportRequest, KeyRequest, Lis
 
 type Answer = Result<Response, ApiError>;
 
-pub async fn issue(State(context): State<Context>, request: Request) -> Answer {
+/// The call as it is recorded.
+pub type Recorded = Extension<Arc<Call>>;
+
+pub async fn issue(State(context): State<Context>, Extension(call): Recorded, request: Request) -> Answer {
     let body: IssueBody = body::read(request, body::ADMIN_LIMIT).await?;
-    let issued = context.service.issue(NetworkId::SINGLE, KeyRequest::try_from(body)?).await?;
+    let issued = context.service.issue(NetworkId::SINGLE, KeyRequest::try_from(body)?, &call).await?;
     let answer = IssueOut {
         issued_api_key: KeyOut::new(&issued.key, context.service.clock.now()),
         secret: issued.secret.as_ref().map(SecretString::expose),
@@ -37,19 +44,23 @@ pub async fn issue(State(context): State<Context>, request: Request) -> Answer {
     ok(StatusCode::CREATED, &answer)
 }
 
-pub async fn import(State(context): State<Context>, request: Request) -> Answer {
+pub async fn import(State(context): State<Context>, Extension(call): Recorded, request: Request) -> Answer {
     let body: ImportBody = body::read(request, body::ADMIN_LIMIT).await?;
-    let imported = context.service.import(NetworkId::SINGLE, ImportRequest::try_from(body)?).await?;
+    let imported = context.service.import(NetworkId::SINGLE, ImportRequest::try_from(body)?, &call).await?;
     let Acknowledged { value: key, epoch } = imported;
     let response = ok(StatusCode::CREATED, &KeyOut::new(&key, context.service.clock.now()))?;
     Ok(with_epoch(response, epoch))
 }
 
-pub async fn import_batch(State(context): State<Context>, request: Request) -> Answer {
+pub async fn import_batch(
+    State(context): State<Context>,
+    Extension(call): Recorded,
+    request: Request,
+) -> Answer {
     let body: BatchImportBody = body::read(request, body::ADMIN_LIMIT).await?;
     let requests = batch(body.requests, MAX_BATCH_IMPORT)?;
     let requests = requests.into_iter().map(ImportRequest::try_from).collect();
-    let imported = context.service.import_batch(NetworkId::SINGLE, requests).await?;
+    let imported = context.service.import_batch(NetworkId::SINGLE, requests, &call).await?;
     let Acknowledged { value: results, epoch } = imported;
     let failed = results.iter().filter(|result| result.is_err()).count();
     if failed == results.len()
@@ -169,7 +180,7 @@ async fn list(context: &Context, kind: KeyKind, query: Vec<(String, String)>) ->
     context.service.list(NetworkId::SINGLE, kind, request).await
 }
 
-pub async fn derive(State(context): State<Context>, request: Request) -> Answer {
+pub async fn derive(State(context): State<Context>, Extension(call): Recorded, request: Request) -> Answer {
     let settings = context.service.snapshot();
     let client = client(settings.client_ip_source, &request);
     let body: DeriveBody = body::read(request, body::ADMIN_LIMIT).await?;
@@ -183,7 +194,7 @@ pub async fn derive(State(context): State<Context>, request: Request) -> Answer 
         audiences: body.audiences.unwrap_or_default(),
         custom_claims: body.custom_claims.unwrap_or_default(),
     };
-    let derived = context.service.derive(NetworkId::SINGLE, request).await?;
+    let derived = context.service.derive(NetworkId::SINGLE, request, &call).await?;
     let token = TokenOut {
         token: derived.token,
         claims: derived.claims,
@@ -207,13 +218,13 @@ fn presented(credential: &SecretString) -> Result<Presented<'_>, ApiError> {
 
 /// The client's address, from where the settings say. Of X-Forwarded-For the last entry counts, which the nearest
 /// proxy wrote.
-fn client(source: ClientIpSource, request: &Request) -> Option<IpAddr> {
+pub fn client(source: ClientIpSource, request: &Request) -> Option<IpAddr> {
     let header = |name: &str| {
         let value = request.headers().get_all(name).iter().next_back()?.to_str().ok()?;
         value.rsplit(',').next()?.trim().parse().ok()
     };
     match source {
-        ClientIpSource::RemoteAddr => request.extensions().get::<Peer>().and_then(|peer| peer.0),
+        ClientIpSource::RemoteAddr => request.extensions().get::<Peer>().and_then(|peer| peer.address),
         ClientIpSource::CfConnectingIp => header("cf-connecting-ip"),
         ClientIpSource::XForwardedFor => header("x-forwarded-for"),
         ClientIpSource::XRealIp => header("x-real-ip"),

@@ -1,4 +1,9 @@
-//! What every request passes: a bound on its time, and a panic that stays its own.
+//! What every request passes: a bound on its time, and a panic that stays its own. Below it, what only some pass.
+
+pub mod callers;
+pub mod cors;
+pub mod cross_site;
+pub mod host;
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;

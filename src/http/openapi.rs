@@ -20,7 +20,7 @@ use self::operation::{Parameter, Place, Tag, of};
 use super::Context;
 use super::routes::Routes;
 
-pub use self::operation::Operation;
+pub use self::operation::{Access, Operation};
 
 /// A router of these operations and of one more, the description of them all.
 pub fn described(routes: Routes) -> Router<Context> {

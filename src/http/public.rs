@@ -1,20 +1,26 @@
 //! What anyone may do: end a key that they hold, and read the public keys.
 
+use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 
+use super::admin::Recorded;
 use super::epoch::with_epoch;
 use super::wire::{SelfRevokeRequest, reason};
 use super::{Context, body, json};
 use crate::error::ApiError;
 use crate::key::NetworkId;
 
-pub async fn self_revoke(State(context): State<Context>, request: Request) -> Result<Response, ApiError> {
+pub async fn self_revoke(
+    State(context): State<Context>,
+    Extension(call): Recorded,
+    request: Request,
+) -> Result<Response, ApiError> {
     let request: SelfRevokeRequest = body::read(request, body::PUBLIC_LIMIT).await?;
     let credential = request.credential.unwrap_or_default();
     let reason = reason(request.reason.as_deref())?;
-    let revoked = context.service.self_revoke(NetworkId::SINGLE, credential.expose(), reason).await?;
+    let revoked = context.service.self_revoke(NetworkId::SINGLE, credential.expose(), reason, &call).await?;
     Ok(with_epoch(json("{}".to_owned()).into_response(), revoked.epoch))
 }
 

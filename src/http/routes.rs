@@ -6,12 +6,16 @@ use axum::Router;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::handler::Handler;
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any};
 use tower::ServiceExt;
 
+use super::guard::callers::permit;
 use super::openapi::Operation;
+use super::recorded::record;
 use super::{Context, method_not_allowed, no_such_resource};
+use crate::event;
 
 /// Operations and who does them.
 #[derive(Default)]
@@ -56,8 +60,21 @@ impl Routes {
                 &mut resource.custom[there].1
             }
         };
+        let access = operation.access;
+        let handler = handler.layer(from_fn(move |request, next| permit(access, request, next)));
         *methods = take(methods).on(operation.verb.filter(), handler);
         self
+    }
+
+    /// Adds an operation that is recorded as `recorded`.
+    pub fn recorded<H, T>(self, recorded: event::Operation, operation: &'static Operation, handler: H) -> Self
+    where
+        H: Handler<T, Context>,
+        T: 'static,
+    {
+        self.at(operation, move |State(context): State<Context>, request: Request| {
+            record(recorded, handler, context, request)
+        })
     }
 
     /// Adds the operations of another.

@@ -1,7 +1,9 @@
 //! Removing an imported key and all trace of it.
 
 use super::{Acknowledged, Service, no_such_key, unavailable};
+use crate::audit::Call;
 use crate::error::ApiError;
+use crate::event::{Event, Occurrence};
 use crate::key::{KeyId, KeyKind, NetworkId};
 
 impl Service {
@@ -9,11 +11,18 @@ impl Service {
     ///
     /// # Errors
     /// When there is no such key, or the database fails.
-    pub async fn delete_imported(&self, network: NetworkId, id: &str) -> Result<Acknowledged<()>, ApiError> {
+    pub async fn delete_imported(
+        &self,
+        network: NetworkId,
+        id: &str,
+        call: &Call,
+    ) -> Result<Acknowledged<()>, ApiError> {
         let id = KeyId::parse(KeyKind::Imported, id).ok_or_else(no_such_key)?;
+        call.intend(network, vec![id]).await?;
         match self.store.delete_key(network, id, self.clock.now()).await {
             Ok(Some(mutation)) => {
                 self.committed(&self.snapshot(), &[mutation]).await;
+                call.happened(Occurrence::new(Event::ImportedKeyDeleted, network).of_id(id));
                 Ok(Acknowledged { value: (), epoch: Some(mutation.n) })
             }
             Ok(None) => Err(no_such_key()),

@@ -8,10 +8,12 @@ use serde_json::{Map, Value};
 use super::mint::{Terms, mint};
 use super::verify::{Attempt, CacheUse, Identity, Unavailable};
 use super::{MintError, Service};
+use crate::audit::Call;
 use crate::clock::Timestamp;
 use crate::credential::claims::{RESERVED, Subject};
 use crate::credential::{MAX_LEN, Presented, TokenFormat};
 use crate::error::{ApiError, Reason};
+use crate::event::{Event, Occurrence};
 use crate::key::verdict::Denial;
 use crate::key::{NetworkId, Scopes, TEN_YEARS};
 
@@ -55,7 +57,12 @@ impl Service {
     ///
     /// # Errors
     /// When the parent can't be used, more is asked for than it has, or nothing can be signed.
-    pub async fn derive(&self, network: NetworkId, request: DeriveRequest<'_>) -> Result<Derived, ApiError> {
+    pub async fn derive(
+        &self,
+        network: NetworkId,
+        request: DeriveRequest<'_>,
+        call: &Call,
+    ) -> Result<Derived, ApiError> {
         let settings = self.snapshot();
         if settings.form(request.credential).is_derived() {
             let problem = "credential: a derived token can't be derived from";
@@ -86,7 +93,10 @@ impl Service {
         let entry = match verification.verdict {
             Ok(Identity::Key(entry)) => entry,
             Ok(Identity::Token(_)) => return Err(parent_error(Denial::NotFound)),
-            Err(refused) => return Err(parent_error(refused.denial)),
+            Err(refused) => {
+                self.note_failure(network, &refused, call.operation(), call.origin());
+                return Err(parent_error(refused.denial));
+            }
         };
         let key = &entry.key;
         let scopes = if request.scopes.is_empty() { &key.scopes } else { &request.scopes };
@@ -105,6 +115,7 @@ impl Service {
         let terms =
             Terms { ttl, ends: entry.hard_expiry, audiences: &request.audiences, scopes, custom: &custom };
         let subject = Subject::of_key(key);
+        call.intend(network, vec![key.id]).await?;
         let minted = mint(&settings, &self.rng, now, request.format, &subject, &terms).map_err(mint_error)?;
         // Nobody could show it to us.
         if minted.token.len() > MAX_LEN {
@@ -113,9 +124,13 @@ impl Service {
             return Err(ApiError::new(Reason::BadRequest, problem));
         }
         self.note_use(&entry);
+        let claims: Map<String, Value> = serde_json::from_str(&minted.claims_json).unwrap_or_default();
+        let occurrence = Occurrence::of_key(Event::DerivedToken, key);
+        let occurrence = occurrence.with("TokenID", claims.get("jti").cloned());
+        call.happened(occurrence.with("TokenExpiry", Some(minted.expires.to_rfc3339())));
         Ok(Derived {
             token: minted.token,
-            claims: serde_json::from_str(&minted.claims_json).unwrap_or_default(),
+            claims,
             expires: minted.expires,
             scopes: scopes.clone(),
             audiences: request.audiences.clone(),

@@ -6,8 +6,10 @@ use sha2::{Digest, Sha256};
 
 use super::upstream::check_headers_fit;
 use super::{Acknowledged, Service, unavailable};
+use crate::audit::Call;
 use crate::credential::{Form, Presented, api_key, imported};
 use crate::error::{ApiError, Reason};
+use crate::event::{Event, Occurrence};
 use crate::key::{
     ActorId, AddressList, Key, KeyId, KeyName, Metadata, NetworkId, RatePolicy, Scopes, TEN_YEARS, Visibility,
 };
@@ -59,7 +61,12 @@ impl Service {
     ///
     /// # Errors
     /// When a field is out of bounds, the request id was used for something else, or the database fails.
-    pub async fn issue(&self, network: NetworkId, request: KeyRequest) -> Result<Issued, ApiError> {
+    pub async fn issue(
+        &self,
+        network: NetworkId,
+        request: KeyRequest,
+        call: &Call,
+    ) -> Result<Issued, ApiError> {
         let settings = self.snapshot();
         let prefix = match request.visibility {
             Visibility::Secret => &settings.secret_prefix,
@@ -68,10 +75,18 @@ impl Service {
         let uuid = self.rng.uuid();
         let (key, idempotency) = self.new_key(&settings, network, KeyId::Issued(uuid), request, "")?;
         let secret = api_key::make(&settings.secrets, prefix, uuid, key.created);
+        call.intend(network, vec![key.id]).await?;
         let inserted =
             self.insert(&settings, vec![NewKey { key: key.clone(), request: idempotency }]).await?;
         match inserted.into_iter().next() {
-            Some(Ok((key, created))) => Ok(Issued { key, secret: created.then_some(secret) }),
+            Some(Ok((key, created))) => {
+                call.concerns(vec![key.id]);
+                if created {
+                    let occurrence = Occurrence::of_key(Event::IssuedKeyCreated, &key);
+                    call.happened(occurrence.with("APIKeyPrefix", Some(prefix.as_str())));
+                }
+                Ok(Issued { key, secret: created.then_some(secret) })
+            }
             Some(Err(error)) => Err(error),
             None => Err(nothing_inserted()),
         }
@@ -86,8 +101,9 @@ impl Service {
         &self,
         network: NetworkId,
         request: ImportRequest,
+        call: &Call,
     ) -> Result<Acknowledged<Key>, ApiError> {
-        let Acknowledged { value, epoch } = self.import_batch(network, vec![Ok(request)]).await?;
+        let Acknowledged { value, epoch } = self.import_batch(network, vec![Ok(request)], call).await?;
         let key = value.into_iter().next().unwrap_or_else(|| Err(nothing_inserted()))?;
         Ok(Acknowledged { value: key, epoch })
     }
@@ -101,6 +117,7 @@ impl Service {
         &self,
         network: NetworkId,
         requests: Vec<Result<ImportRequest, ApiError>>,
+        call: &Call,
     ) -> Result<Acknowledged<Vec<Result<Key, ApiError>>>, ApiError> {
         let settings = self.snapshot();
         let mut news = vec![];
@@ -116,14 +133,16 @@ impl Service {
         }
         let mut inserted = match news.is_empty() {
             true => vec![],
-            false => self.insert(&settings, news).await?,
+            false => {
+                call.intend(network, news.iter().map(|new| new.key.id).collect()).await?;
+                self.insert(&settings, news).await?
+            }
         }
         .into_iter();
         let place = |result: Option<_>| {
-            result.unwrap_or_else(|| match inserted.next() {
-                Some(inserted) => inserted.map(|(key, _)| key),
-                None => Err(nothing_inserted()),
-            })
+            let result = result.unwrap_or_else(|| inserted.next().unwrap_or_else(|| Err(nothing_inserted())));
+            note_import(call, network, &result);
+            result.map(|(key, _)| key)
         };
         let keys: Vec<Result<Key, ApiError>> = results.into_iter().map(place).collect();
         let epoch = keys.iter().flatten().map(|key| key.mutation).max();
@@ -220,6 +239,19 @@ impl Service {
             Inserted::QuotaExceeded => Err(quota_exceeded()),
         };
         Ok(keys.into_iter().zip(inserted).map(result).collect())
+    }
+}
+
+/// Notes what came of importing a key, and whether that is new.
+fn note_import(call: &Call, network: NetworkId, result: &Result<(Key, bool), ApiError>) {
+    match result {
+        Ok((key, true)) => call.happened(Occurrence::of_key(Event::ImportedKeyCreated, key)),
+        // The answer to a request that was answered before.
+        Ok((_, false)) => {}
+        Err(error) => {
+            let failed = Occurrence::new(Event::ImportFailed, network).with("KeyType", Some("imported"));
+            call.happened(failed.with("Reason", Some(error.reason.name())));
+        }
     }
 }
 

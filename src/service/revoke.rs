@@ -2,8 +2,10 @@
 
 use super::verify::{Attempt, CacheUse, Identity, Unavailable};
 use super::{Acknowledged, Service, no_such_key, unavailable};
+use crate::audit::Call;
 use crate::credential::Presented;
 use crate::error::{ApiError, Reason};
+use crate::event::{Event, Occurrence};
 use crate::key::verdict::Denial;
 use crate::key::{Key, KeyId, KeyKind, NetworkId, Revocation, RevocationReason};
 use crate::store::{Changed, Mutation, Rewrite};
@@ -22,6 +24,7 @@ impl Service {
         kind: Option<KeyKind>,
         id: &str,
         revocation: Revocation,
+        call: &Call,
     ) -> Result<Acknowledged<()>, ApiError> {
         if revocation.description.is_some() && revocation.reason != RevocationReason::PrivilegeWithdrawn {
             let problem = "is allowed only beside REVOCATION_REASON_PRIVILEGE_WITHDRAWN";
@@ -39,7 +42,7 @@ impl Service {
             Some(kind) => KeyId::parse(kind, id),
             None => KeyId::parse_any(id),
         };
-        self.revoke_id(network, id.ok_or_else(no_such_key)?, revocation).await
+        self.revoke_id(network, id.ok_or_else(no_such_key)?, revocation, call).await
     }
 
     /// Revokes the key whose credential is shown.
@@ -52,6 +55,7 @@ impl Service {
         network: NetworkId,
         credential: &str,
         reason: RevocationReason,
+        call: &Call,
     ) -> Result<Acknowledged<()>, ApiError> {
         if reason == RevocationReason::PrivilegeWithdrawn {
             return Err(ApiError::field(
@@ -77,10 +81,14 @@ impl Service {
             Err(refused) if matches!(refused.denial, Denial::AddressNotAllowed | Denial::Revoked) => {
                 refused.key_id.ok_or_else(unknown_credential)?
             }
-            Ok(Identity::Token(_)) | Err(_) => return Err(unknown_credential()),
+            Err(refused) => {
+                self.note_failure(network, &refused, call.operation(), call.origin());
+                return Err(unknown_credential());
+            }
+            Ok(Identity::Token(_)) => return Err(unknown_credential()),
         };
         let revocation = Revocation { reason, description: None };
-        self.revoke_id(network, id, revocation).await.map_err(|error| match error.reason {
+        self.revoke_id(network, id, revocation, call).await.map_err(|error| match error.reason {
             Reason::ApiKeyNotFound => unknown_credential(),
             _ => error,
         })
@@ -91,7 +99,9 @@ impl Service {
         network: NetworkId,
         id: KeyId,
         revocation: Revocation,
+        call: &Call,
     ) -> Result<Acknowledged<()>, ApiError> {
+        call.intend(network, vec![id]).await?;
         let now = self.clock.now();
         let revoked = self
             .store
@@ -105,8 +115,9 @@ impl Service {
             .await;
         let epoch = match revoked {
             // Noted before it is acknowledged: the very next request here is refused.
-            Ok(Changed::Done { mutation, .. }) => {
+            Ok(Changed::Done { rows, mutation }) => {
                 self.committed(&self.snapshot(), &[mutation]).await;
+                call.happened(Occurrence::of_key(Event::revoked(id.kind()), &rows.key));
                 mutation.n
             }
             // One that another instance revoked may not have been heard of here.

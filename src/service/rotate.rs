@@ -6,8 +6,10 @@ use super::new_key::{public_prefix, quota_exceeded};
 use super::update::Update;
 use super::upstream::check_headers_fit;
 use super::{Acknowledged, Service, no_such_key, unavailable};
+use crate::audit::Call;
 use crate::credential::api_key;
 use crate::error::{ApiError, Reason};
+use crate::event::{Event, Occurrence};
 use crate::key::{Key, KeyId, KeyKind, NetworkId, Revocation, RevocationReason, Status, Visibility};
 use crate::secret::SecretString;
 use crate::store::{Changed, Rewrite, Successor};
@@ -44,10 +46,12 @@ impl Service {
         network: NetworkId,
         id: &str,
         request: RotateRequest,
+        call: &Call,
     ) -> Result<Acknowledged<Rotated>, ApiError> {
         let id = KeyId::parse(KeyKind::Issued, id).ok_or_else(no_such_key)?;
         let (settings, rng, now) = (self.snapshot(), self.rng.clone(), self.clock.now());
         let uuid = self.rng.uuid();
+        call.intend(network, vec![id, KeyId::Issued(uuid)]).await?;
         let changed = {
             let settings = settings.clone();
             let rewrite = move |old: &Key| {
@@ -106,6 +110,9 @@ impl Service {
             Visibility::Public => public_prefix(&settings)?,
         };
         let secret = api_key::make(&settings.secrets, prefix, uuid, key.created);
+        let occurrence = Occurrence::of_key(Event::IssuedKeyRotated, &key);
+        let occurrence = occurrence.with("APIKeyPrefix", Some(prefix.as_str()));
+        call.happened(occurrence.with("RotatedFrom", Some(old.id.to_string())));
         Ok(Acknowledged { value: Rotated { key, secret, old }, epoch: Some(epoch) })
     }
 }

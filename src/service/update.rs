@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use super::upstream::check_headers_fit;
 use super::{Acknowledged, Service, no_such_key, unavailable};
+use crate::audit::Call;
 use crate::error::{ApiError, Reason};
+use crate::event::{Event, Occurrence};
 use crate::key::{
     ActorId, AddressList, Key, KeyId, KeyKind, KeyName, Metadata, NetworkId, RatePolicy, Scopes, Visibility,
 };
@@ -96,6 +98,7 @@ impl Service {
         id: &str,
         fixed: Fixed,
         update: Update,
+        call: &Call,
     ) -> Result<Acknowledged<Key>, ApiError> {
         if update.is_empty() {
             let key = self.get(network, kind, id).await?;
@@ -103,6 +106,7 @@ impl Service {
             return Ok(Acknowledged { value: key, epoch: None });
         }
         let id = KeyId::parse(kind, id).ok_or_else(no_such_key)?;
+        call.intend(network, vec![id]).await?;
         let (settings, rng, now) = (self.snapshot(), self.rng.clone(), self.clock.now());
         let rewrite = {
             let settings = Arc::clone(&settings);
@@ -117,6 +121,7 @@ impl Service {
         match changed {
             Ok(Changed::Done { rows, mutation }) => {
                 self.committed(&settings, &[mutation]).await;
+                call.happened(Occurrence::of_key(Event::updated(kind), &rows.key));
                 Ok(Acknowledged { value: rows.key, epoch: Some(mutation.n) })
             }
             Ok(Changed::Refused { reason, .. }) => Err(reason),

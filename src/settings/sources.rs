@@ -167,6 +167,19 @@ impl Renewed {
     }
 }
 
+/// One document, whatever is in it.
+///
+/// # Errors
+/// When it can't be had.
+pub async fn read(url: &SecretString) -> Result<SecretString, SourceError> {
+    if is_https(url) {
+        return fetch(url.expose(), new_client()).await;
+    }
+    let url = url.clone();
+    let read = tokio::task::spawn_blocking(move || local(url.expose())).await;
+    read.unwrap_or(Err(SourceError::NotText))
+}
+
 /// Whether a document comes from another server.
 pub fn is_https(url: &SecretString) -> bool {
     url.expose().starts_with("https://")

@@ -77,6 +77,6 @@ async fn adopt_key(
         });
     }
     let mutation = log_mutation(inner, transaction, key.network, key.id, now).await?.n;
-    insert_row(inner, transaction, &Key { mutation, ..key.clone() }, None).await?;
+    insert_row(inner, transaction, &Key { mutation, ..key.clone() }).await?;
     Ok(Adopted::New)
 }

@@ -120,7 +120,7 @@ where
                     if is_full(inner, transaction, network, *quota, now).await? {
                         return Ok(End::Rollback(Changed::QuotaExceeded));
                     }
-                    insert_row(inner, transaction, key, None).await?;
+                    insert_row(inner, transaction, key).await?;
                 }
                 Ok(End::Commit(Changed::Done { rows: Box::new(rows), mutation }))
             }

@@ -111,6 +111,19 @@ impl Dialect {
     }
 }
 
+/// Most rows of one statement: so many parameters every database takes.
+pub(super) const CHUNK: usize = 100;
+
+/// The values of a statement that puts in `rows` rows of `columns` columns: `($1, $2), ($3, $4)`.
+pub(super) fn placeholders(rows: usize, columns: usize) -> String {
+    let row = |row: usize| {
+        let numbers: Vec<String> =
+            (1..=columns).map(|column| format!("${}", row * columns + column)).collect();
+        format!("({})", numbers.join(", "))
+    };
+    (0..rows).map(row).collect::<Vec<_>>().join(", ")
+}
+
 /// `$1`, `$2` … as `?`, which have no numbers: they must stand in order and each once.
 fn with_question_marks(text: &str) -> String {
     let mut rewritten = String::with_capacity(text.len());
@@ -130,7 +143,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn placeholders() {
+    fn values_of_many_rows() {
+        assert_eq!(placeholders(1, 3), "($1, $2, $3)");
+        assert_eq!(placeholders(2, 2), "($1, $2), ($3, $4)");
+    }
+
+    #[test]
+    fn question_marks() {
         let text = || "SELECT a FROM t WHERE b = $1 AND c IN ($2, $3) LIMIT $4".to_owned();
         assert_eq!(Dialect::Postgres.statement(text()), text());
         assert_eq!(Dialect::MySql.statement(text()), "SELECT a FROM t WHERE b = ? AND c IN (?, ?) LIMIT ?");

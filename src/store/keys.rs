@@ -1,13 +1,16 @@
 //! One key at a time: put in and looked up.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use futures_util::FutureExt;
+use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
 
-use super::mutations::{log_mutation, read_tag};
-use super::row::{COLUMNS, bind_key, read_key};
+use super::dialect::{CHUNK, placeholders};
+use super::mutations::{log_mutations, read_tag};
+use super::row::{COLUMN_COUNT, COLUMNS, bind_key, read_key};
 use super::transaction::End;
 use super::{Inner, Mutation, Store, StoreError};
 use crate::clock::Timestamp;
@@ -58,7 +61,7 @@ pub struct Lookup {
 }
 
 impl Store {
-    /// Puts keys in, in one transaction, and says of each what came of it. An imported one is logged, as it may be
+    /// Puts keys of one network in, in one transaction, and says of each what came of it. An imported one is logged, as it may be
     /// remembered as unknown. A network of `quota` keys that aren't revoked takes no more.
     ///
     /// # Errors
@@ -94,10 +97,29 @@ async fn insert_keys(
                 if looks {
                     inner.lock_order(transaction).await?;
                 }
+                let mut there = There::read(inner, transaction, new, quota).await?;
                 let mut inserted = Vec::with_capacity(new.len());
+                let mut rows = vec![];
                 for new in new {
-                    inserted.push(insert_key(inner, transaction, new.clone(), quota).await?);
+                    let outcome = there.outcome(inner, transaction, new).await?;
+                    if matches!(outcome, Inserted::Created(_)) {
+                        rows.push((inserted.len(), new.clone()));
+                    }
+                    inserted.push(outcome);
                 }
+                let imported = rows.iter().filter(|(_, new)| new.key.id.kind() == KeyKind::Imported);
+                let subjects = imported.map(|(_, new)| (new.key.network, new.key.id, new.key.created));
+                let mut mutations =
+                    log_mutations(inner, transaction, &subjects.collect::<Vec<_>>()).await?.into_iter();
+                for (index, new) in &mut rows {
+                    if new.key.id.kind() == KeyKind::Imported {
+                        let mutation = mutations.next();
+                        new.key.mutation = mutation.map_or(0, |mutation| mutation.n);
+                        inserted[*index] = Inserted::Created(mutation);
+                    }
+                }
+                let rows: Vec<NewKey> = rows.into_iter().map(|(_, new)| new).collect();
+                insert_rows(inner, transaction, &rows).await?;
                 Ok(End::Commit(inserted))
             }
             .boxed()
@@ -105,30 +127,65 @@ async fn insert_keys(
         .await
 }
 
-async fn insert_key(
-    inner: &Inner,
-    transaction: &mut AnyConnection,
-    NewKey { mut key, request }: NewKey,
-    quota: Option<u64>,
-) -> Result<Inserted, StoreError> {
-    if let Some(request) = &request
-        && let Some(answer) = find_request(inner, transaction, key.network, request).await?
-    {
-        return Ok(answer);
+/// What is there already, as far as keys to be put in can meet it; those of the same transaction included.
+struct There {
+    ids: HashSet<KeyId>,
+    requests: HashMap<String, (String, Key)>,
+    /// How many more keys the network takes.
+    room: u64,
+}
+
+impl There {
+    async fn read(
+        inner: &Inner,
+        transaction: &mut AnyConnection,
+        new: &[NewKey],
+        quota: Option<u64>,
+    ) -> Result<Self, StoreError> {
+        let mut ids = HashSet::new();
+        for chunk in new.chunks(CHUNK) {
+            ids.extend(existing(inner, transaction, chunk).await?);
+        }
+        let room = match (quota, new.first()) {
+            (Some(quota), Some(NewKey { key, .. })) => {
+                room(inner, transaction, key.network, quota, key.created).await?
+            }
+            _ => u64::MAX,
+        };
+        Ok(Self { ids, requests: HashMap::new(), room })
     }
-    if exists(inner, transaction, key.network, key.id).await? {
-        return Ok(Inserted::IdTaken);
+
+    /// What becomes of one key, which counts as there from then on; its row isn't written yet.
+    async fn outcome(
+        &mut self,
+        inner: &Inner,
+        transaction: &mut AnyConnection,
+        NewKey { key, request }: &NewKey,
+    ) -> Result<Inserted, StoreError> {
+        if let Some(request) = request {
+            if let Some((fingerprint, key)) = self.requests.get(&request.id) {
+                return Ok(match *fingerprint == request.fingerprint {
+                    true => Inserted::Repeated(Box::new(key.clone())),
+                    false => Inserted::RequestConflict,
+                });
+            }
+            if let Some(answer) = find_request(inner, transaction, key.network, request).await? {
+                return Ok(answer);
+            }
+        }
+        if self.ids.contains(&key.id) {
+            return Ok(Inserted::IdTaken);
+        }
+        let Some(room) = self.room.checked_sub(1) else {
+            return Ok(Inserted::QuotaExceeded);
+        };
+        self.room = room;
+        self.ids.insert(key.id);
+        if let Some(Request { id, fingerprint }) = request {
+            self.requests.insert(id.clone(), (fingerprint.clone(), key.clone()));
+        }
+        Ok(Inserted::Created(None))
     }
-    if is_full(inner, transaction, key.network, quota, key.created).await? {
-        return Ok(Inserted::QuotaExceeded);
-    }
-    let mutation = match key.id.kind() {
-        KeyKind::Issued => None,
-        KeyKind::Imported => Some(log_mutation(inner, transaction, key.network, key.id, key.created).await?),
-    };
-    key.mutation = mutation.as_ref().map_or(0, |mutation| mutation.n);
-    insert_row(inner, transaction, &key, request).await?;
-    Ok(Inserted::Created(mutation))
 }
 
 /// Writes the row of a new key.
@@ -136,14 +193,27 @@ pub(super) async fn insert_row(
     inner: &Inner,
     transaction: &mut AnyConnection,
     key: &Key,
-    request: Option<Request>,
 ) -> Result<(), StoreError> {
-    let insert = format!(
-        "INSERT INTO api_keys ({COLUMNS}, request_id, request_fingerprint) VALUES ($1, $2, $3, $4, $5, $6, $7, \
-         $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)"
-    );
-    let (id, fingerprint) = request.map(|request| (request.id, request.fingerprint)).unzip();
-    bind_key(inner.query(insert), key).bind(id).bind(fingerprint).execute(&mut *transaction).await?;
+    insert_rows(inner, transaction, &[NewKey { key: key.clone(), request: None }]).await
+}
+
+async fn insert_rows(
+    inner: &Inner,
+    transaction: &mut AnyConnection,
+    rows: &[NewKey],
+) -> Result<(), StoreError> {
+    for chunk in rows.chunks(CHUNK) {
+        let values = placeholders(chunk.len(), COLUMN_COUNT + 2);
+        let insert =
+            format!("INSERT INTO api_keys ({COLUMNS}, request_id, request_fingerprint) VALUES {values}");
+        let insert = chunk.iter().fold(inner.query(insert), |insert, NewKey { key, request }| {
+            let request = request.as_ref();
+            bind_key(insert, key)
+                .bind(request.map(|request| request.id.clone()))
+                .bind(request.map(|request| request.fingerprint.clone()))
+        });
+        insert.execute(&mut *transaction).await?;
+    }
     Ok(())
 }
 
@@ -173,19 +243,24 @@ async fn find_request(
     }))
 }
 
-async fn exists(
+/// Which ids of those are taken. All are of one network.
+async fn existing(
     inner: &Inner,
     transaction: &mut AnyConnection,
-    network: NetworkId,
-    id: KeyId,
-) -> Result<bool, StoreError> {
-    let row = inner
-        .query("SELECT 1 FROM api_keys WHERE network_id = $1 AND key_id = $2")
-        .bind(network.to_string())
-        .bind(id.to_string())
-        .fetch_optional(&mut *transaction)
-        .await?;
-    Ok(row.is_some())
+    new: &[NewKey],
+) -> Result<Vec<KeyId>, StoreError> {
+    let Some(NewKey { key: first, .. }) = new.first() else {
+        return Ok(vec![]);
+    };
+    let ids: Vec<String> = (2..new.len() + 2).map(|number| format!("${number}")).collect();
+    let find =
+        format!("SELECT key_id FROM api_keys WHERE network_id = $1 AND key_id IN ({})", ids.join(", "));
+    let find = inner.query(find).bind(first.network.to_string());
+    let find = new.iter().fold(find, |find, new| find.bind(new.key.id.to_string()));
+    let rows = find.fetch_all(&mut *transaction).await?;
+    let read =
+        |row: &AnyRow| KeyId::parse_any(&row.try_get::<String, _>(0)?).ok_or(StoreError::Corrupt("key_id"));
+    rows.iter().map(read).collect()
 }
 
 /// Whether a network has `quota` keys that are neither revoked nor superseded.
@@ -196,10 +271,21 @@ pub(super) async fn is_full(
     quota: Option<u64>,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
-    let Some(quota) = quota else {
-        return Ok(false);
-    };
-    let quota = i64::try_from(quota).unwrap_or(i64::MAX);
+    match quota {
+        Some(quota) => Ok(room(inner, transaction, network, quota, now).await? == 0),
+        None => Ok(false),
+    }
+}
+
+/// How many more keys a network of `quota` keys takes.
+async fn room(
+    inner: &Inner,
+    transaction: &mut AnyConnection,
+    network: NetworkId,
+    quota: u64,
+    now: Timestamp,
+) -> Result<u64, StoreError> {
+    let limit = i64::try_from(quota).unwrap_or(i64::MAX);
     // The limit spares counting on once the answer is known.
     let count = "SELECT count(*) FROM (SELECT 1 FROM api_keys WHERE network_id = $1 AND revocation_reason IS NULL \
                  AND (superseded_at IS NULL OR superseded_at > $2) LIMIT $3) AS counted";
@@ -207,10 +293,11 @@ pub(super) async fn is_full(
         .query(count)
         .bind(network.to_string())
         .bind(now.as_micros())
-        .bind(quota)
+        .bind(limit)
         .fetch_one(&mut *transaction)
         .await?;
-    Ok(row.try_get::<i64, _>(0)? >= quota)
+    let counted = u64::try_from(row.try_get::<i64, _>(0)?).map_err(|_| StoreError::Corrupt("count"))?;
+    Ok(quota.saturating_sub(counted))
 }
 
 async fn find_key(inner: Arc<Inner>, network: NetworkId, id: KeyId) -> Result<Lookup, StoreError> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use sqlx::{AnyConnection, Row};
 
+use super::dialect::{CHUNK, placeholders};
 use super::transaction::End;
 use super::{Inner, Store, StoreError};
 use crate::clock::Timestamp;
@@ -149,21 +150,44 @@ pub(super) async fn log_mutation(
     key_id: KeyId,
     at: Timestamp,
 ) -> Result<Mutation, StoreError> {
-    inner.query("UPDATE mutation_counter SET n = n + 1 WHERE id = 1").execute(&mut *transaction).await?;
+    let mutations = log_mutations(inner, transaction, &[(network, key_id, at)]).await?;
+    mutations.first().copied().ok_or(StoreError::Corrupt("n"))
+}
+
+/// As [`log_mutation`], for many changes, whose numbers follow each other.
+pub(super) async fn log_mutations(
+    inner: &Inner,
+    transaction: &mut AnyConnection,
+    changes: &[(NetworkId, KeyId, Timestamp)],
+) -> Result<Vec<Mutation>, StoreError> {
+    let count = i64::try_from(changes.len()).map_err(|_| StoreError::Corrupt("n"))?;
+    if count == 0 {
+        return Ok(vec![]);
+    }
+    let increment = inner.query("UPDATE mutation_counter SET n = n + $1 WHERE id = 1").bind(count);
+    increment.execute(&mut *transaction).await?;
     let row = inner.query("SELECT n FROM mutation_counter WHERE id = 1").fetch_one(&mut *transaction).await?;
-    let n: i64 = row.try_get(0)?;
-    let tag = u128::from_be_bytes(inner.rng.bytes());
-    inner
-        .query("INSERT INTO mutation_log (n, tag, network_id, key_id, at) VALUES ($1, $2, $3, $4, $5)")
-        .bind(n)
-        .bind(format!("{tag:032x}"))
-        .bind(network.to_string())
-        .bind(key_id.to_string())
-        .bind(at.as_micros())
-        .execute(&mut *transaction)
-        .await?;
-    let n = u64::try_from(n).map_err(|_| StoreError::Corrupt("n"))?;
-    Ok(Mutation { n, network, key_id })
+    let first = row.try_get::<i64, _>(0)? - count + 1;
+    let numbered: Vec<_> = (first..).zip(changes).collect();
+    for chunk in numbered.chunks(CHUNK) {
+        let values = placeholders(chunk.len(), 5);
+        let insert = format!("INSERT INTO mutation_log (n, tag, network_id, key_id, at) VALUES {values}");
+        let insert = chunk.iter().fold(inner.query(insert), |insert, (n, (network, key_id, at))| {
+            let tag = u128::from_be_bytes(inner.rng.bytes());
+            insert
+                .bind(*n)
+                .bind(format!("{tag:032x}"))
+                .bind(network.to_string())
+                .bind(key_id.to_string())
+                .bind(at.as_micros())
+        });
+        insert.execute(&mut *transaction).await?;
+    }
+    let mutation = |(n, (network, key_id, _)): &(i64, &(NetworkId, KeyId, Timestamp))| {
+        let n = u64::try_from(*n).map_err(|_| StoreError::Corrupt("n"))?;
+        Ok(Mutation { n, network: *network, key_id: *key_id })
+    };
+    numbered.iter().map(mutation).collect()
 }
 
 #[cfg(test)]

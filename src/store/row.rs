@@ -12,9 +12,12 @@ pub(super) const COLUMNS: &str = "network_id, key_id, kind, name, actor_id, scop
     allowed_cidrs, rate_quota, rate_window, rate_unit, created_at, updated_at, expires_at, superseded_at, \
     revocation_reason, revocation_description, last_used_at, mutation";
 
+/// How many those are.
+pub(super) const COLUMN_COUNT: usize = 20;
+
 type Query = sqlx::query::Query<'static, sqlx::Any, sqlx::any::AnyArguments>;
 
-/// Binds the twenty columns of [`COLUMNS`].
+/// Binds [`COLUMNS`].
 pub(super) fn bind_key(query: Query, key: &Key) -> Query {
     let record = Record::from(key);
     query

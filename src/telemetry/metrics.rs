@@ -10,6 +10,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
+use super::connections::Connections;
+use super::refusals::Refusals;
 use super::status::Status;
 use crate::cache::freshness::Mode;
 use crate::service::Service;
@@ -30,6 +32,10 @@ pub struct Metrics {
     pub reloads: Reloads,
     /// Old entries of the log that were deleted.
     pub log_trimmed: Counter,
+    /// Connections and certificates.
+    pub connections: Connections,
+    /// Requests refused before anything of them was done.
+    pub refusals: Refusals,
     /// Whether the deny file is gone or was refused.
     deny_file_is_bad: AtomicBool,
 }
@@ -156,7 +162,16 @@ impl Metrics {
     /// Everything there is to know now, in the OpenMetrics text format.
     pub fn render(&self, service: &Service, status: Status) -> String {
         let mut registry = Registry::with_prefix("talos");
-        let Self { checks, lookups, tokens_minted, reloads, log_trimmed, deny_file_is_bad: _ } = self;
+        let Self {
+            checks,
+            lookups,
+            tokens_minted,
+            reloads,
+            log_trimmed,
+            connections,
+            refusals,
+            deny_file_is_bad: _,
+        } = self;
         registry.register("checks", "Decisions of the authz plane", checks.all.clone());
         registry.register("cache_hits", "Checks answered by L1", lookups.hits.clone());
         registry.register("cache_misses", "Checks that L1 could not answer", lookups.misses.clone());
@@ -178,7 +193,13 @@ impl Metrics {
             "Old entries of the log of changes deleted here",
             log_trimmed.clone(),
         );
-        registry.register_collector(Box::new(Now { status, uses_dropped: service.uses.dropped() }));
+        connections.register(&mut registry);
+        refusals.register(&mut registry);
+        registry.register_collector(Box::new(Now {
+            status,
+            uses_dropped: service.uses.dropped(),
+            failures: service.audit.failures(),
+        }));
         let mut text = String::new();
         // Writing to a String can't fail.
         let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
@@ -191,11 +212,13 @@ impl Metrics {
 struct Now {
     status: Status,
     uses_dropped: u64,
+    /// All failures of credentials, and those that were not told of one by one.
+    failures: (u64, u64),
 }
 
 impl Collector for Now {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let Self { status, uses_dropped } = self;
+        let Self { status, uses_dropped, failures } = self;
         let mut counter =
             |name: &str, help: &str, value: u64| ConstCounter::new(value).put(&mut encoder, name, help);
         counter("store_key_reads", "Key rows asked of the database", status.database.key_reads)?;
@@ -204,6 +227,16 @@ impl Collector for Now {
             "Uses of keys that found last_used.queue_size of them waiting to be noted",
             *uses_dropped,
         )?;
+        counter("credential_failures", "Credentials that were refused, on all planes", failures.0)?;
+        counter(
+            "credential_failures_throttled",
+            "Those of them of which the audit log tells only how many there were",
+            failures.1,
+        )?;
+        if let Some(audit) = &status.audit {
+            counter("audit_lines", "Lines written to the audit log", audit.lines)?;
+            counter("audit_write_failures", "Times that the audit log could not be written", audit.failures)?;
+        }
         encode_mode(&mut encoder, status.mode)?;
         let mut gauge =
             |name: &str, help: &str, value: f64| ConstGauge::new(value).put(&mut encoder, name, help);
@@ -240,6 +273,10 @@ impl Collector for Now {
             "Number of the settings in force, counted from the start",
             status.settings.generation as f64,
         )?;
+        if let Some(audit) = &status.audit {
+            let help = "1 while the audit log can be written, 0 while changes are refused for want of it";
+            gauge("audit_writable", help, f64::from(u8::from(audit.writable)))?;
+        }
         gauge("uptime_seconds", "Since the process began to serve", status.uptime_seconds)
     }
 }

@@ -70,6 +70,9 @@ pub struct Status {
     pub breaker: &'static str,
     /// The operator's own list.
     pub deny_list: DenyList,
+    /// The audit log; absent without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit: Option<AuditLog>,
     /// Of the program.
     pub version: &'static str,
     /// Since the process began to serve.
@@ -158,6 +161,17 @@ pub struct DenyList {
     pub current: bool,
 }
 
+/// The audit log.
+#[derive(Debug, Serialize)]
+pub struct AuditLog {
+    /// Whether what was to be written last could be.
+    pub writable: bool,
+    /// Lines written by this process.
+    pub lines: u64,
+    /// Times that nothing could be written.
+    pub failures: u64,
+}
+
 /// The settings in force.
 #[derive(Debug, Serialize)]
 pub struct InForce {
@@ -218,6 +232,11 @@ impl Status {
                 keys: service.deny_list.load().len() as u64,
                 current: metrics.is_deny_file_good(),
             },
+            audit: service.audit.log().map(|log| AuditLog {
+                writable: !log.state().is_failing(),
+                lines: log.state().lines(),
+                failures: log.state().failures(),
+            }),
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: seconds(now.since(process.started)),
             settings: InForce {
@@ -251,6 +270,9 @@ impl Status {
             problems.push("the process is stopping".to_owned());
         } else if !database.answers {
             problems.push("the database gives no answer: readiness is off".to_owned());
+        }
+        if self.audit.as_ref().is_some_and(|audit| !audit.writable) {
+            problems.push("the audit log can't be written: changes get 503".to_owned());
         }
         if !deny_list.current {
             problems.push(format!(

@@ -3,6 +3,7 @@
 mod identity;
 mod keys;
 mod policy;
+mod sources;
 mod tokens;
 
 use crate::envoy::Envoy;

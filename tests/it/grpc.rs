@@ -15,6 +15,7 @@ use hyper::header::HeaderMap;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
@@ -38,6 +39,14 @@ impl Grpc {
     pub async fn connect(base: Base) -> Result<Grpc, String> {
         let stream = TcpStream::connect(base.0).await.map_err(|error| error.to_string())?;
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
+        Grpc::over(base, stream).await
+    }
+
+    /// Over a connection that is there, whatever it goes over.
+    pub async fn over<S>(base: Base, stream: S) -> Result<Grpc, String>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
         let (sender, connection) = handshake.await.map_err(|error| error.to_string())?;
         tokio::spawn(connection);

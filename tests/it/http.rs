@@ -9,7 +9,7 @@ use hyper::header::{HOST, HeaderMap};
 use hyper::{Method, Request};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::{Json, Must, PATIENCE, within};
@@ -101,18 +101,29 @@ impl Base {
     }
 
     async fn exchange(&self, version: Version, call: Call) -> Result<Reply, String> {
+        let stream = TcpStream::connect(self.0).await.map_err(|error| error.to_string())?;
+        stream.set_nodelay(true).map_err(|error| error.to_string())?;
+        self.exchange_over(stream, version, call).await
+    }
+
+    /// One request over a connection that is there, whatever it goes over.
+    pub async fn exchange_over<S>(&self, stream: S, version: Version, call: Call) -> Result<Reply, String>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let mut request = match version {
-            Version::Http1 => Request::builder().uri(&call.path).header(HOST, self.0.to_string()),
+            Version::Http1 => Request::builder().uri(&call.path),
             Version::Http2 => Request::builder().uri(self.url(&call.path)),
         };
+        let names_host = call.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host"));
+        if version == Version::Http1 && !names_host {
+            request = request.header(HOST, self.0.to_string());
+        }
         request = request.method(call.method);
         for (name, value) in &call.headers {
             request = request.header(name, value);
         }
         let request = request.body(Full::new(call.body)).map_err(|error| error.to_string())?;
-
-        let stream = TcpStream::connect(self.0).await.map_err(|error| error.to_string())?;
-        stream.set_nodelay(true).map_err(|error| error.to_string())?;
         let stream = TokioIo::new(stream);
         let response = match version {
             Version::Http1 => {

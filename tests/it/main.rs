@@ -6,6 +6,7 @@
 
 // The harness.
 mod ask;
+mod authority;
 mod database;
 mod envoy;
 mod grpc;
@@ -17,19 +18,23 @@ mod random;
 mod redis;
 mod support;
 mod talos;
+mod tls;
 mod upstream;
 
 // The tests.
 mod admin;
+mod audit;
 mod check;
 mod cli;
 mod clients;
 mod config;
 mod edge;
 mod garbage;
+mod guide;
 mod life;
 mod oracle;
 mod outage;
 mod planes;
 mod readme;
+mod secure;
 mod shared;

@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
+use crate::authority::Authority;
 use crate::database::{self, Server};
 use crate::proxy::Proxy;
 use crate::random::Random;
-use crate::redis::{Authority, Redis};
+use crate::redis::Redis;
 use crate::support::Must;
 use crate::talos::Setup;
 use faults::Phase;

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use rcgen::{CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use redis::AsyncCommands;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use crate::authority::Authority;
 use crate::process::{Process, free_port};
 use crate::python::wanted;
 use crate::support::{Must, until};
@@ -16,33 +16,6 @@ use crate::talos::Setup;
 
 /// Where it listens beside its port, in its own directory.
 const SOCKET: &str = "redis.sock";
-
-/// An authority and what it signs.
-pub struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    pub fn new() -> Authority {
-        let mut params = CertificateParams::new(vec![]).must("parameters of an authority");
-        params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "Talos tests");
-        let key = KeyPair::generate().must("a key");
-        Authority(CertifiedIssuer::self_signed(params, key).must("an authority"))
-    }
-
-    pub fn pem(&self) -> String {
-        self.0.pem()
-    }
-
-    /// Certificate and key for a name, valid until `year`.
-    pub fn issue(&self, name: &str, year: i32) -> (String, String) {
-        let mut params = CertificateParams::new(vec![name.to_owned()]).must("parameters");
-        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
-        params.not_after = rcgen::date_time_ymd(year, 1, 1);
-        let key = KeyPair::generate().must("a key");
-        let certificate = params.signed_by(&key, &self.0).must("a certificate");
-        (certificate.pem(), key.serialize_pem())
-    }
-}
 
 pub struct Redis {
     pub process: Process,

@@ -221,9 +221,14 @@ impl Setup {
 
     /// Starts the process and waits until it is ready.
     pub async fn start(&self) -> Talos {
+        self.start_until(async |talos| talos.is_ready().await).await
+    }
+
+    /// Starts the process and waits until `ready` says so.
+    pub async fn start_until(&self, ready: impl AsyncFn(&Talos) -> bool) -> Talos {
         for _ in 0..5 {
             let mut talos = self.spawn();
-            if talos.is_up().await {
+            if talos.is_up(&ready).await {
                 return talos;
             }
         }
@@ -254,22 +259,24 @@ impl Talos {
         Setup::new().start().await
     }
 
-    /// Waits until it is ready; false when another process took one of its ports meanwhile.
-    async fn is_up(&mut self) -> bool {
-        let (metrics, authz) = (self.metrics, self.authz);
-        let serves_checks = matches!(self.setup.planes, None | Some("authz"));
-        let process = &mut self.process;
+    /// Waits until `ready` says so; false when another process took one of its ports meanwhile.
+    async fn is_up(&mut self, ready: &impl AsyncFn(&Talos) -> bool) -> bool {
         until("talos is ready", async || {
-            if let Some(status) = process.ended() {
-                let log = process.log();
+            if let Some(status) = self.process.ended() {
+                let log = self.process.log();
                 assert!(log.contains("in use"), "talos ended with {status}:\n{log}");
                 return Some(false);
             }
-            let ready = metrics.try_send(Version::Http1, Call::get("/health/ready")).await;
-            let ready = ready.is_ok_and(|reply| reply.status == 200);
-            (ready && (!serves_checks || is_serving(authz).await)).then_some(true)
+            ready(self).await.then_some(true)
         })
         .await
+    }
+
+    async fn is_ready(&self) -> bool {
+        let serves_checks = matches!(self.setup.planes, None | Some("authz"));
+        let ready = self.metrics.try_send(Version::Http1, Call::get("/health/ready")).await;
+        let ready = ready.is_ok_and(|reply| reply.status == 200);
+        ready && (!serves_checks || is_serving(self.authz).await)
     }
 
     pub async fn issue(&self, fields: Value) -> Key {

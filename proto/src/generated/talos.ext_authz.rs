@@ -14,6 +14,23 @@ pub struct AttributeContext {
     pub request: ::core::option::Option<Request>,
     #[prost(message, repeated, tag = "10")]
     pub context_extensions: ::prost::alloc::vec::Vec<Entry>,
+    /// What the route itself says, with `route_metadata_context_namespaces`.
+    #[prost(message, optional, tag = "13")]
+    pub route_metadata_context: ::core::option::Option<Metadata>,
+}
+/// envoy.config.core.v3.Metadata
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Metadata {
+    #[prost(message, repeated, tag = "1")]
+    pub filter_metadata: ::prost::alloc::vec::Vec<MetadataEntry>,
+}
+/// An entry of a map<string, google.protobuf.Struct>; only ours are decoded
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MetadataEntry {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub value: ::prost::bytes::Bytes,
 }
 /// envoy.service.auth.v3.AttributeContext.Peer
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -42,9 +59,16 @@ pub struct Request {
 /// envoy.service.auth.v3.AttributeContext.HttpRequest
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HttpRequest {
+    #[prost(bytes = "bytes", tag = "2")]
+    pub method: ::prost::bytes::Bytes,
     /// One value a name, doubles joined by commas; absent with encode_raw_headers.
     #[prost(message, repeated, tag = "3")]
     pub headers: ::prost::alloc::vec::Vec<Entry>,
+    /// With the query, and whatever else stands there.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub path: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "5")]
+    pub host: ::prost::bytes::Bytes,
     /// Every header line as it came; only with encode_raw_headers.
     #[prost(message, optional, tag = "13")]
     pub header_map: ::core::option::Option<HeaderMap>,
@@ -134,4 +158,8 @@ pub struct OkHttpResponse {
     pub headers: ::prost::alloc::vec::Vec<HeaderValueOption>,
     #[prost(bytes = "bytes", repeated, tag = "5")]
     pub headers_to_remove: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    #[prost(message, repeated, tag = "6")]
+    pub response_headers_to_add: ::prost::alloc::vec::Vec<HeaderValueOption>,
+    #[prost(bytes = "bytes", repeated, tag = "8")]
+    pub query_parameters_to_remove: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }

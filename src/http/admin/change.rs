@@ -1,10 +1,12 @@
 //! Changing a key: update, rotate, revoke, delete.
 
+use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 
-use super::{ActedOn, Answer, KeyPath, Pairs, ok};
+use super::{ActedOn, Answer, KeyPath, Pairs, Recorded, ok};
+use crate::audit::Call;
 use crate::error::ApiError;
 use crate::http::epoch::with_epoch;
 use crate::http::wire::{
@@ -19,18 +21,20 @@ pub async fn update_issued(
     State(context): State<Context>,
     KeyPath(id): KeyPath,
     Pairs(query): Pairs,
+    Extension(call): Recorded,
     request: Request,
 ) -> Answer {
-    update_key(&context, KeyKind::Issued, &id, query, request).await
+    update_key(&context, KeyKind::Issued, &id, query, request, &call).await
 }
 
 pub async fn update_imported(
     State(context): State<Context>,
     KeyPath(id): KeyPath,
     Pairs(query): Pairs,
+    Extension(call): Recorded,
     request: Request,
 ) -> Answer {
-    update_key(&context, KeyKind::Imported, &id, query, request).await
+    update_key(&context, KeyKind::Imported, &id, query, request, &call).await
 }
 
 async fn update_key(
@@ -39,11 +43,12 @@ async fn update_key(
     id: &str,
     query: Vec<(String, String)>,
     request: Request,
+    call: &Call,
 ) -> Answer {
     let mask = update_mask(query)?;
     let text = body::read_text(request, body::ADMIN_LIMIT).await?;
     let (fixed, update) = update(&mask, unwrap(kind, &text)?)?;
-    let updated = context.service.update(NetworkId::SINGLE, kind, id, fixed, update).await?;
+    let updated = context.service.update(NetworkId::SINGLE, kind, id, fixed, update, call).await?;
     let Acknowledged { value: key, epoch } = updated;
     let response = ok(StatusCode::OK, &KeyOut::new(&key, context.service.clock.now()))?;
     Ok(with_epoch(response, epoch))
@@ -64,34 +69,51 @@ fn unwrap(kind: KeyKind, text: &[u8]) -> Result<KeyBody, ApiError> {
     }
 }
 
-pub async fn revoke_issued(State(context): State<Context>, ActedOn(id): ActedOn, request: Request) -> Answer {
-    revoke(&context, Some(KeyKind::Issued), &id, request).await
+pub async fn revoke_issued(
+    State(context): State<Context>,
+    ActedOn(id): ActedOn,
+    Extension(call): Recorded,
+    request: Request,
+) -> Answer {
+    revoke(&context, Some(KeyKind::Issued), &id, request, &call).await
 }
 
 pub async fn revoke_imported(
     State(context): State<Context>,
     ActedOn(id): ActedOn,
+    Extension(call): Recorded,
     request: Request,
 ) -> Answer {
-    revoke(&context, Some(KeyKind::Imported), &id, request).await
+    revoke(&context, Some(KeyKind::Imported), &id, request, &call).await
 }
 
 /// For keys of either kind.
-pub async fn revoke_any(State(context): State<Context>, ActedOn(id): ActedOn, request: Request) -> Answer {
-    revoke(&context, None, &id, request).await
+pub async fn revoke_any(
+    State(context): State<Context>,
+    ActedOn(id): ActedOn,
+    Extension(call): Recorded,
+    request: Request,
+) -> Answer {
+    revoke(&context, None, &id, request, &call).await
 }
 
-async fn revoke(context: &Context, kind: Option<KeyKind>, id: &str, request: Request) -> Answer {
+async fn revoke(context: &Context, kind: Option<KeyKind>, id: &str, request: Request, call: &Call) -> Answer {
     let body: RevokeBody = body::read(request, body::ADMIN_LIMIT).await?;
     let description = body.description.filter(|description| !description.is_empty());
     let revocation = Revocation { reason: reason(body.reason.as_deref())?, description };
-    let revoked = context.service.revoke(NetworkId::SINGLE, kind, id, revocation).await?;
+    let revoked = context.service.revoke(NetworkId::SINGLE, kind, id, revocation, call).await?;
     Ok(with_epoch(StatusCode::NO_CONTENT.into_response(), revoked.epoch))
 }
 
-pub async fn rotate_issued(State(context): State<Context>, ActedOn(id): ActedOn, request: Request) -> Answer {
+pub async fn rotate_issued(
+    State(context): State<Context>,
+    ActedOn(id): ActedOn,
+    Extension(call): Recorded,
+    request: Request,
+) -> Answer {
     let body: RotateBody = body::read(request, body::ADMIN_LIMIT).await?;
-    let rotated = context.service.rotate(NetworkId::SINGLE, &id, RotateRequest::try_from(body)?).await?;
+    let rotated =
+        context.service.rotate(NetworkId::SINGLE, &id, RotateRequest::try_from(body)?, &call).await?;
     let Acknowledged { value: rotated, epoch } = rotated;
     let now = context.service.clock.now();
     let answer = RotateOut {
@@ -102,7 +124,11 @@ pub async fn rotate_issued(State(context): State<Context>, ActedOn(id): ActedOn,
     Ok(with_epoch(ok(StatusCode::CREATED, &answer)?, epoch))
 }
 
-pub async fn delete_imported(State(context): State<Context>, KeyPath(id): KeyPath) -> Answer {
-    let deleted = context.service.delete_imported(NetworkId::SINGLE, &id).await?;
+pub async fn delete_imported(
+    State(context): State<Context>,
+    KeyPath(id): KeyPath,
+    Extension(call): Recorded,
+) -> Answer {
+    let deleted = context.service.delete_imported(NetworkId::SINGLE, &id, &call).await?;
     Ok(with_epoch(StatusCode::NO_CONTENT.into_response(), deleted.epoch))
 }

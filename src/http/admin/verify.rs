@@ -5,10 +5,13 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use futures_util::future::join_all;
 
-use super::{Answer, batch, client, ok, presented};
+use super::{Answer, batch, ok, presented};
+use crate::audit::Origin;
 use crate::clock::Timestamp;
 use crate::error::{ApiError, Reason};
+use crate::event::Operation;
 use crate::http::epoch::min_epoch;
+use crate::http::recorded::origin;
 use crate::http::wire::{BatchVerifyBody, BatchVerifyOut, MAX_BATCH_VERIFY, VerifyBody, VerifyOut};
 use crate::http::{Context, body};
 use crate::key::{NetworkId, RatePolicy, RateUnit};
@@ -17,7 +20,7 @@ use crate::service::verify::{Attempt, CacheResult, CacheUse, Identity, Unavailab
 
 pub async fn verify(State(context): State<Context>, request: Request) -> Answer {
     let settings = context.service.snapshot();
-    let client = client(settings.client_ip_source, &request);
+    let origin = origin(&context, &request);
     let cache = cache_use(request.headers());
     let epoch = min_epoch(request.headers())?;
     let body: VerifyBody = body::read(request, body::ADMIN_LIMIT).await?;
@@ -26,14 +29,14 @@ pub async fn verify(State(context): State<Context>, request: Request) -> Answer 
     let attempt = Attempt {
         network: NetworkId::SINGLE,
         credential: presented(&credential)?,
-        client,
+        client: origin.client,
         audiences: &audiences,
         cache,
     };
     context.service.require_epoch(epoch).await?;
     let verification =
         context.service.verify(&settings, &attempt).await.map_err(|Unavailable| unavailable())?;
-    note_use(&context, &verification);
+    note(&context, &verification, &origin);
     let now = context.service.clock.now();
     let mut response = ok(StatusCode::OK, &VerifyOut::new(&verification, settings.issuer(), now))?;
     set_cache_header(&mut response, verification.cache);
@@ -48,7 +51,7 @@ pub async fn verify(State(context): State<Context>, request: Request) -> Answer 
 /// Each credential for itself, all at once; the answers in the order of the requests.
 pub async fn verify_batch(State(context): State<Context>, request: Request) -> Answer {
     let settings = context.service.snapshot();
-    let client = client(settings.client_ip_source, &request);
+    let origin = origin(&context, &request);
     let cache = cache_use(request.headers());
     let epoch = min_epoch(request.headers())?;
     let body: BatchVerifyBody = body::read(request, body::ADMIN_LIMIT).await?;
@@ -60,7 +63,7 @@ pub async fn verify_batch(State(context): State<Context>, request: Request) -> A
     let one = async |(credential, audiences): &(SecretString, Vec<String>)| {
         let credential = presented(credential).map_err(NotVerified::Malformed)?;
         let network = NetworkId::SINGLE;
-        let attempt = Attempt { network, credential, client, audiences, cache };
+        let attempt = Attempt { network, credential, client: origin.client, audiences, cache };
         let verification = context.service.verify(&settings, &attempt).await;
         verification.map_err(|Unavailable| NotVerified::Unavailable)
     };
@@ -69,7 +72,7 @@ pub async fn verify_batch(State(context): State<Context>, request: Request) -> A
         return Err(unavailable());
     }
     let now = context.service.clock.now();
-    results.iter().flatten().for_each(|verification| note_use(&context, verification));
+    results.iter().flatten().for_each(|verification| note(&context, verification, &origin));
     let results_out = results.iter().map(|result| result_out(result, settings.issuer(), now)).collect();
     let answer = BatchVerifyOut { results: results_out };
     let mut response = ok(StatusCode::OK, &answer)?;
@@ -103,9 +106,14 @@ fn unavailable() -> ApiError {
     ApiError::new(Reason::ServiceUnavailable, "the credential can't be checked at present; try again")
 }
 
-fn note_use(context: &Context, verification: &Verification) {
-    if let Ok(Identity::Key(entry)) = &verification.verdict {
-        context.service.note_use(entry);
+/// Notes that a key was used, or that a credential failed.
+fn note(context: &Context, verification: &Verification, origin: &Origin) {
+    match &verification.verdict {
+        Ok(Identity::Key(entry)) => context.service.note_use(entry),
+        Ok(Identity::Token(_)) => {}
+        Err(refused) => {
+            context.service.note_failure(NetworkId::SINGLE, refused, Operation::Verify, origin);
+        }
     }
 }
 

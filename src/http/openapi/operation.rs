@@ -1,5 +1,6 @@
 //! What one operation of the API is, for the router and for the description alike.
 
+use crate::caller::Role;
 use axum::routing::MethodFilter;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
@@ -51,6 +52,8 @@ pub fn of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
 pub struct Operation {
     /// Its method.
     pub verb: Verb,
+    /// Who may ask for it.
+    pub access: Access,
     /// Its path, parameters in braces.
     pub path: &'static str,
     /// Its name in clients' code.
@@ -67,6 +70,15 @@ pub struct Operation {
     pub body: Option<SchemaOf>,
     /// What comes out when all is well.
     pub answer: Answer,
+}
+
+/// Who may ask for an operation on the admin plane, where callers say who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Whoever reaches the listener.
+    Anyone,
+    /// Who has this role, or one that may do more.
+    From(Role),
 }
 
 /// The groups of operations.

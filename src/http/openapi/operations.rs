@@ -3,7 +3,8 @@
 use schemars::{Schema, SchemaGenerator, json_schema};
 
 use super::components::{GetJwksResponse, Health, Revocation, SelfRevokeApiKeyResponse, Updated, any_object};
-use super::operation::{Answer, Header, Operation, Parameter, Place, Tag, Verb, of};
+use super::operation::{Access, Answer, Header, Operation, Parameter, Place, Tag, Verb, of};
+use crate::caller::Role;
 use crate::http::wire::{
     BatchImportBody, BatchImportOut, BatchVerifyBody, BatchVerifyOut, DeriveBody, DeriveOut, ImportBody,
     ImportedKey, IssueBody, IssueOut, KeyOut, ListImportedOut, ListIssuedOut, MAX_MASK, RotateBody,
@@ -14,6 +15,7 @@ use crate::service::{DEFAULT_PAGE, MAX_FILTER, MAX_PAGE};
 /// Issue a key.
 pub const ISSUE: Operation = Operation {
     verb: Verb::Post,
+    access: Access::From(Role::Issuer),
     path: "/v2alpha1/admin/issuedApiKeys",
     id: "adminIssueApiKey",
     tag: Tag::ApiKeys,
@@ -32,6 +34,7 @@ pub const ISSUE: Operation = Operation {
 /// List issued keys.
 pub const LIST_ISSUED: Operation = Operation {
     verb: Verb::Get,
+    access: Access::From(Role::Viewer),
     path: "/v2alpha1/admin/issuedApiKeys",
     id: "adminListIssuedApiKeys",
     tag: Tag::ApiKeys,
@@ -50,6 +53,7 @@ pub const LIST_ISSUED: Operation = Operation {
 /// Get an issued key.
 pub const GET_ISSUED: Operation = Operation {
     verb: Verb::Get,
+    access: Access::From(Role::Viewer),
     path: "/v2alpha1/admin/issuedApiKeys/{key_id}",
     id: "adminGetIssuedApiKey",
     tag: Tag::ApiKeys,
@@ -68,6 +72,7 @@ pub const GET_ISSUED: Operation = Operation {
 /// Update an issued key.
 pub const UPDATE_ISSUED: Operation = Operation {
     verb: Verb::Patch,
+    access: Access::From(Role::Issuer),
     path: "/v2alpha1/admin/issuedApiKeys/{issued_api_key.key_id}",
     id: "adminUpdateIssuedApiKey",
     tag: Tag::ApiKeys,
@@ -86,6 +91,7 @@ pub const UPDATE_ISSUED: Operation = Operation {
 /// Rotate an issued key.
 pub const ROTATE_ISSUED: Operation = Operation {
     verb: Verb::Post,
+    access: Access::From(Role::Issuer),
     path: "/v2alpha1/admin/issuedApiKeys/{key_id}:rotate",
     id: "adminRotateIssuedApiKey",
     tag: Tag::ApiKeys,
@@ -104,6 +110,7 @@ pub const ROTATE_ISSUED: Operation = Operation {
 /// Revoke an issued key.
 pub const REVOKE_ISSUED: Operation = Operation {
     verb: Verb::Post,
+    access: Access::From(Role::Issuer),
     path: "/v2alpha1/admin/issuedApiKeys/{key_id}:revoke",
     id: "adminRevokeIssuedApiKey",
     tag: Tag::ApiKeys,
@@ -117,6 +124,7 @@ pub const REVOKE_ISSUED: Operation = Operation {
 /// Import a key.
 pub const IMPORT: Operation = Operation {
     verb: Verb::Post,
+    access: Access::From(Role::Issuer),
     path: "/v2alpha1/admin/importedApiKeys",
     id: "adminImportApiKey",
     tag: Tag::ApiKeys,
@@ -135,6 +143,7 @@ pub const IMPORT: Operation = Operation {
 /// Import many keys.
 pub const IMPORT_BATCH: Operation = Operation {
     verb: Verb::Post,
+    access: Access::From(Role::Issuer),
     path: "/v2alpha1/admin/importedApiKeys:batchCreate",
     id: "adminBatchCreateImportedApiKeys",
     tag: Tag::ApiKeys,
@@ -153,6 +162,7 @@ pub const IMPORT_BATCH: Operation = Operation {
 /// List imported keys.
 pub const LIST_IMPORTED: Operation = Operation {
     verb: Verb::Get,
+    access: Access::From(Role::Viewer),
     path: "/v2alpha1/admin/importedApiKeys",
     id: "adminListImportedApiKeys",
     tag: Tag::ApiKeys,
@@ -171,6 +181,7 @@ pub const LIST_IMPORTED: Operation = Operation {
 /// Get an imported key.
 pub const GET_IMPORTED: Operation = Operation {
     verb: Verb::Get,
+    access: Access::From(Role::Viewer),
     path: "/v2alpha1/admin/importedApiKeys/{key_id}",
     id: "adminGetImportedApiKey",
     tag: Tag::ApiKeys,
@@ -184,6 +195,7 @@ pub const GET_IMPORTED: Operation = Operation {
 /// Update an imported key.
 pub const UPDATE_IMPORTED: Operation = Operation {
     verb: Verb::Patch,
+    access: Access::From(Role::Issuer),
     path: "/v2alpha1/admin/importedApiKeys/{imported_api_key.key_id}",
     id: "adminUpdateImportedApiKey",
     tag: Tag::ApiKeys,
@@ -202,6 +214,7 @@ pub const UPDATE_IMPORTED: Operation = Operation {
 /// Revoke an imported key.
 pub const REVOKE_IMPORTED: Operation = Operation {
     verb: Verb::Post,
+    access: Access::From(Role::Issuer),
     path: "/v2alpha1/admin/importedApiKeys/{key_id}:revoke",
     id: "adminRevokeImportedApiKey",
     tag: Tag::ApiKeys,
@@ -215,6 +228,7 @@ pub const REVOKE_IMPORTED: Operation = Operation {
 /// Delete an imported key.
 pub const DELETE_IMPORTED: Operation = Operation {
     verb: Verb::Delete,
+    access: Access::From(Role::Admin),
     path: "/v2alpha1/admin/importedApiKeys/{key_id}",
     id: "adminDeleteImportedApiKey",
     tag: Tag::ApiKeys,
@@ -228,6 +242,7 @@ pub const DELETE_IMPORTED: Operation = Operation {
 /// Revoke a key of either kind.
 pub const REVOKE_ANY: Operation = Operation {
     verb: Verb::Post,
+    access: Access::From(Role::Issuer),
     path: "/v2alpha1/admin/apiKeys/{key_id}:revoke",
     id: "adminRevokeApiKey",
     tag: Tag::ApiKeys,
@@ -241,6 +256,7 @@ pub const REVOKE_ANY: Operation = Operation {
 /// Verify a credential.
 pub const VERIFY: Operation = Operation {
     verb: Verb::Post,
+    access: Access::From(Role::Viewer),
     path: "/v2alpha1/admin/apiKeys:verify",
     id: "adminVerifyApiKey",
     tag: Tag::ApiKeys,
@@ -259,6 +275,7 @@ pub const VERIFY: Operation = Operation {
 /// Verify many credentials.
 pub const VERIFY_BATCH: Operation = Operation {
     verb: Verb::Post,
+    access: Access::From(Role::Viewer),
     path: "/v2alpha1/admin/apiKeys:batchVerify",
     id: "adminBatchVerifyApiKeys",
     tag: Tag::ApiKeys,
@@ -277,6 +294,7 @@ pub const VERIFY_BATCH: Operation = Operation {
 /// Derive a token.
 pub const DERIVE: Operation = Operation {
     verb: Verb::Post,
+    access: Access::From(Role::Issuer),
     path: "/v2alpha1/admin/apiKeys:derive",
     id: "adminDeriveToken",
     tag: Tag::ApiKeys,
@@ -290,6 +308,7 @@ pub const DERIVE: Operation = Operation {
 /// Revoke one's own key.
 pub const SELF_REVOKE: Operation = Operation {
     verb: Verb::Post,
+    access: Access::Anyone,
     path: "/v2alpha1/apiKeys:selfRevoke",
     id: "revokeApiKey",
     tag: Tag::ApiKeys,
@@ -308,6 +327,7 @@ pub const SELF_REVOKE: Operation = Operation {
 /// Get the public keys.
 pub const JWKS: Operation = Operation {
     verb: Verb::Get,
+    access: Access::Anyone,
     path: "/v2alpha1/derivedKeys/jwks.json",
     id: "getJwks",
     tag: Tag::ApiKeys,
@@ -326,6 +346,7 @@ pub const JWKS: Operation = Operation {
 /// Liveness.
 pub const ALIVE: Operation = Operation {
     verb: Verb::Get,
+    access: Access::Anyone,
     path: "/health/alive",
     id: "isAlive",
     tag: Tag::Service,
@@ -339,6 +360,7 @@ pub const ALIVE: Operation = Operation {
 /// Readiness.
 pub const READY: Operation = Operation {
     verb: Verb::Get,
+    access: Access::Anyone,
     path: "/health/ready",
     id: "isReady",
     tag: Tag::Service,
@@ -352,6 +374,7 @@ pub const READY: Operation = Operation {
 /// This description.
 pub const DESCRIPTION: Operation = Operation {
     verb: Verb::Get,
+    access: Access::From(Role::Viewer),
     path: "/openapi.json",
     id: "getOpenApi",
     tag: Tag::Service,

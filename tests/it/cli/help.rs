@@ -73,8 +73,9 @@ async fn run_examples(cli: &Cli, path: &[String]) {
         .replace("http://localhost:4420", &cli.talos.admin.url(""))
         .replace("http://localhost:4421", &cli.talos.public.url(""))
         .replace("http://localhost:4422", &cli.talos.metrics.url(""));
-    // A database that has a schema and no key.
-    let script = format!("talos migrate up --database sqlite://talos.db\n{script}");
+    // A database that has a schema and no key, and an audit log that has no line.
+    let prelude = "talos migrate up --database sqlite://talos.db\n: > audit.jsonl\n";
+    let script = format!("{prelude}{script}");
     let mut shell = shell(&cli.setup);
     shell.current_dir(&dir);
     for (variable, value) in [

@@ -3,7 +3,8 @@
 use serde_json::json;
 
 use crate::ask::Ask;
-use crate::redis::{Authority, Redis};
+use crate::authority::Authority;
+use crate::redis::Redis;
 use crate::support::until;
 use crate::talos::{Setup, Talos};
 

@@ -1,0 +1,76 @@
+{{/* Names, labels, images, and which component serves which plane. */}}
+
+{{- define "talos.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- else -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+{{- end }}
+
+{{/* Of (root, component): component may be empty. */}}
+{{- define "talos.selector" -}}
+app.kubernetes.io/name: {{ default .root.Chart.Name .root.Values.nameOverride | trunc 63 | trimSuffix "-" }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+{{- with .component }}
+app.kubernetes.io/component: {{ . }}
+{{- end }}
+{{- end }}
+
+{{- define "talos.labels" -}}
+{{ include "talos.selector" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+app.kubernetes.io/part-of: talos
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- define "talos.image" -}}
+{{- $image := .image -}}
+{{- if $image.digest -}}
+{{ $image.repository }}@{{ $image.digest }}
+{{- else -}}
+{{ $image.repository }}:{{ $image.tag | default .root.Chart.AppVersion }}
+{{- end -}}
+{{- end }}
+
+{{/* The Deployments of a mode: name and the planes that each serves, as JSON. */}}
+{{- define "talos.components" -}}
+{{- if eq .Values.mode "all" -}}
+{"all": ["admin", "public", "authz"]}
+{{- else if eq .Values.mode "separate" -}}
+{"admin": ["admin"], "public": ["public"], "authz": ["authz"]}
+{{- else -}}
+{"admin": ["admin"], "public": ["public"]}
+{{- end -}}
+{{- end }}
+
+{{/* The settings of a Deployment, as JSON: what all have, and over it what one has. */}}
+{{- define "talos.workload" -}}
+{{- $own := ternary .root.Values.gateway.workload (index .root.Values.workloads .component) (eq .component "gateway") -}}
+{{- $workload := mustMergeOverwrite (deepCopy .root.Values.workload) (deepCopy ($own | default dict)) -}}
+{{- if and .root.Values.sqlite.enabled (eq .component "all") }}{{ $_ := set $workload "replicas" 1 }}{{ end -}}
+{{- toJson $workload -}}
+{{- end }}
+
+{{- define "talos.serviceAccountName" -}}
+{{- $workload := include "talos.workload" . | fromJson -}}
+{{- if $workload.serviceAccount.name -}}
+{{ $workload.serviceAccount.name }}
+{{- else if $workload.serviceAccount.create -}}
+{{ include "talos.fullname" .root }}-{{ .component }}
+{{- else -}}
+default
+{{- end -}}
+{{- end }}
+
+{{/* The ports of the planes in a container. */}}
+{{- define "talos.ports" -}}
+{"admin": 4420, "public": 4421, "metrics": 4422, "authz": 4423}
+{{- end }}
+
+{{/* Whether the authz plane is reached over TCP. */}}
+{{- define "talos.authzService" -}}
+{{ include "talos.fullname" . }}-authz
+{{- end }}

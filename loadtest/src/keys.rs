@@ -1,0 +1,99 @@
+//! The keys that a round is made with: issued by the admin plane, kept in a file.
+
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::Failure;
+use crate::http::Http;
+
+/// Where the admin plane has issued keys.
+pub const ISSUED: &str = "/v2alpha1/admin/issuedApiKeys";
+
+/// Issues keys.
+#[derive(Args)]
+pub struct Options {
+    /// Address of the admin plane.
+    #[arg(long)]
+    admin: String,
+    /// How many.
+    #[arg(long)]
+    count: usize,
+    /// How many of them are revoked right away.
+    #[arg(long, default_value_t = 0)]
+    revoked: usize,
+    /// Connections to issue them over.
+    #[arg(long, default_value_t = 8)]
+    connections: usize,
+    /// File to write them to.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+/// A key, as it stands in the file.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Key {
+    pub id: String,
+    pub secret: String,
+    #[serde(default)]
+    pub revoked: bool,
+}
+
+/// Reads a file of keys.
+pub fn read(path: &Path) -> Result<Vec<Key>, Failure> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(serde_json::from_str(&text)?)
+}
+
+/// Revokes a key.
+pub async fn revoke(admin: &mut Http, id: &str) -> Result<(), Failure> {
+    let reason = json!({ "reason": "REVOCATION_REASON_SUPERSEDED" });
+    admin.ask("POST", &format!("{ISSUED}/{id}:revoke"), Some(&reason), 204).await.map(drop)
+}
+
+/// A request for a key.
+pub fn wish(n: usize) -> Value {
+    json!({
+        "name": format!("load {n}"),
+        "actor_id": format!("user:{n}"),
+        "scopes": ["orders:read", "orders:write"],
+        "metadata": { "team": "load", "n": n },
+    })
+}
+
+/// Issues keys as the options say.
+pub async fn run(options: Options) -> Result<Value, Failure> {
+    let begun = std::time::Instant::now();
+    let next = Rc::new(Cell::new(0));
+    let mut workers = Vec::new();
+    for _ in 0..options.connections.clamp(1, options.count.max(1)) {
+        let (next, count, revoked) = (Rc::clone(&next), options.count, options.revoked);
+        let mut admin = Http::connect(&options.admin).await?;
+        workers.push(tokio::task::spawn_local(async move {
+            let mut keys = Vec::new();
+            while next.get() < count {
+                let n = next.replace(next.get() + 1);
+                let issued = admin.ask("POST", ISSUED, Some(&wish(n)), 201).await?;
+                let text = |at: &str| issued.pointer(at).and_then(Value::as_str).map(str::to_owned);
+                let id = text("/issued_api_key/key_id").ok_or("an issued key without an id")?;
+                let secret = text("/secret").ok_or("an issued key without a secret")?;
+                let revoked = n < revoked;
+                if revoked {
+                    revoke(&mut admin, &id).await?;
+                }
+                keys.push(Key { id, secret, revoked });
+            }
+            Ok::<_, Failure>(keys)
+        }));
+    }
+    let mut keys = Vec::with_capacity(options.count);
+    for worker in workers {
+        keys.extend(worker.await??);
+    }
+    std::fs::write(&options.out, serde_json::to_vec(&keys)?)?;
+    Ok(json!({ "keys": keys.len(), "seconds": begun.elapsed().as_secs_f64() }))
+}

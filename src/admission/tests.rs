@@ -1,0 +1,167 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::caller::{Certificate, UnusableNames};
+use crate::config::{AuthJwt, AuthXfcc};
+use crate::credential::jwk::KeySet;
+use crate::credential::jwt;
+use crate::credential::new_jwk::{NewKey, generate};
+use crate::rng::Rng;
+
+fn now() -> Timestamp {
+    Timestamp::from_rfc3339("2026-01-01T00:00:00Z").unwrap()
+}
+
+fn roles() -> AuthRoles {
+    let list = |name: &str| vec![name.to_owned()];
+    AuthRoles {
+        viewer: list("spiffe://a/viewer"),
+        issuer: list("Issuer.Example"),
+        admin: list("spiffe://a/admin"),
+    }
+}
+
+fn admission(auth: Auth) -> Admission {
+    Admission::new(&auth, 1000, Clock::manual(now()))
+}
+
+fn showing(uris: &[&str], dns: &[&str]) -> Peer {
+    let names = Names::new(uris.iter().copied(), dns.iter().copied());
+    let certificate = Certificate { names, expires: now().plus(Duration::from_secs(1)) };
+    Peer { address: Some([192, 0, 2, 1].into()), certificate: Some(Arc::new(certificate)), uid: None }
+}
+
+#[test]
+fn a_certificate_has_the_role_of_its_exact_name() {
+    let admission = admission(Auth { mode: AuthMode::Mtls, ..Auth::default() });
+    let admit = |peer: &Peer| admission.admit(peer, &Shown::default(), &roles());
+    let role =
+        |uris: &[&str], dns: &[&str]| admit(&showing(uris, dns)).map(|caller| (caller.name, caller.role));
+    assert_eq!(role(&["spiffe://a/admin"], &[]), Ok(("spiffe://a/admin".to_owned(), Role::Admin)));
+    assert_eq!(role(&["spiffe://a/viewer"], &["x"]), Ok(("spiffe://a/viewer".to_owned(), Role::Viewer)));
+    assert_eq!(role(&[], &["x", "issuer.example"]), Ok(("issuer.example".to_owned(), Role::Issuer)));
+    for uri in ["spiffe://a/admin/", "spiffe://A/admin", "spiffe://a/admins", "spiffe://a", "spiffe://a/*"] {
+        assert_eq!(role(&[uri], &[]), Err(NotAdmitted::NoRole(uri.to_owned())));
+    }
+    // What is a host's name to one is no URI to another.
+    assert!(role(&["issuer.example"], &[]).is_ok_and(|(_, role)| role == Role::Issuer));
+    let refused = |peer: &Peer| match admit(peer) {
+        Err(NotAdmitted::Unidentified(why)) => why,
+        other => panic!("{other:?}"),
+    };
+    assert!(refused(&showing(&["spiffe://a/admin", "spiffe://b"], &[])).contains("more than one URI"));
+    assert!(refused(&showing(&["spiffe://a/admin\0"], &[])).contains("character"));
+    assert!(refused(&Peer { certificate: None, ..showing(&[], &[]) }).contains("no certificate"));
+    let mut old = showing(&["spiffe://a/admin"], &[]);
+    let names = Names::new(["spiffe://a/admin"], []);
+    old.certificate = Some(Arc::new(Certificate { names, expires: now() }));
+    assert!(refused(&old).contains("expired"));
+    let unusable =
+        Certificate { names: Err(UnusableNames::Malformed), expires: now().plus(Duration::from_secs(9)) };
+    assert!(refused(&Peer { certificate: Some(Arc::new(unusable)), ..old }).contains("malformed"));
+}
+
+#[test]
+fn a_forwarded_certificate_counts_from_listed_peers_alone() {
+    let peers = ["spiffe://a/gateway", "10.0.0.0/8", "127.0.0.6"].map(str::to_owned).to_vec();
+    let admission = admission(Auth { mode: AuthMode::Xfcc, xfcc: AuthXfcc { peers }, ..Auth::default() });
+    let header = b"By=spiffe://a/gateway;Hash=00;URI=spiffe://a/admin";
+    let shown = Shown { forwarded: vec![header], ..Shown::default() };
+    let at = |address: [u8; 4]| Peer { address: Some(address.into()), ..Peer::default() };
+    for peer in [showing(&["spiffe://a/gateway"], &[]), at([10, 1, 2, 3]), at([127, 0, 0, 6])] {
+        let caller = admission.admit(&peer, &shown, &roles()).unwrap();
+        assert_eq!((caller.role, caller.proof), (Role::Admin, Proof::ForwardedCertificate));
+        assert!(admission.admit(&peer, &Shown::default(), &roles()).is_err(), "no header");
+    }
+    // Not even its own role is left to one that isn't listed.
+    for peer in [showing(&["spiffe://a/admin"], &[]), at([127, 0, 0, 1]), Peer::default()] {
+        let refused = admission.admit(&peer, &shown, &roles());
+        assert!(matches!(refused, Err(NotAdmitted::Unidentified(_))), "{refused:?}");
+    }
+}
+
+#[test]
+fn over_the_socket_the_user_counts_in_every_mode() {
+    for mode in [AuthMode::None, AuthMode::Mtls, AuthMode::Xfcc, AuthMode::Jwt] {
+        for (uids, uid, admitted) in
+            [(vec![], 1000, true), (vec![], 0, false), (vec![0, 7], 7, true), (vec![7], 1000, false)]
+        {
+            let admission = admission(Auth { mode, unix_uids: uids, ..Auth::default() });
+            let peer = Peer { uid: Some(uid), ..Peer::default() };
+            let caller = admission.admit(&peer, &Shown::default(), &roles());
+            assert_eq!(caller.is_ok(), admitted, "{mode:?} {uid}: {caller:?}");
+        }
+    }
+}
+
+#[test]
+fn a_token_must_be_good_in_every_respect() {
+    let new_set = || {
+        let jwk = generate(NewKey::Ed25519, Some("one"), &Rng::system()).unwrap();
+        let mut keys = KeySet::default();
+        keys.read(&json!({ "keys": [jwk] }).to_string()).unwrap();
+        keys
+    };
+    let (ours, theirs) = (new_set(), new_set());
+    let jwt_settings = AuthJwt {
+        issuer: Some("https://issuer".to_owned()),
+        audience: Some("talos".to_owned()),
+        claim: "groups".to_owned(),
+        ..AuthJwt::default()
+    };
+    let admission = admission(Auth { mode: AuthMode::Jwt, jwt: jwt_settings, ..Auth::default() });
+    let bearer = admission.bearer().unwrap();
+    let at = now().as_secs();
+    let claims = json!({ "iss": "https://issuer", "aud": ["x", "talos"], "sub": "alice", "exp": at, "nbf": at,
+        "groups": ["x", "spiffe://a/admin"] });
+    let sign =
+        |keys: &KeySet, claims: &Value| jwt::sign(keys.signing(None).unwrap(), &claims.to_string()).unwrap();
+    let good = sign(&ours, &claims);
+    assert_eq!(bearer.verify(&good, now()), Err(BearerError::UnknownKey));
+    assert!(bearer.has_missed() && !bearer.has_missed());
+    assert!(
+        bearer.take_keys("{}").is_err() && bearer.take_keys(r#"{"keys":[{"kty":"oct","k":"AA"}]}"#).is_err()
+    );
+    assert_eq!(bearer.take_keys(&ours.public_json()), Ok(1));
+
+    let authorization = format!("Bearer {good}");
+    let shown = Shown { authorization: vec![authorization.as_bytes()], ..Shown::default() };
+    let caller = admission.admit(&Peer::default(), &shown, &roles()).unwrap();
+    assert_eq!(caller, Caller { name: "alice".to_owned(), proof: Proof::Token, role: Role::Admin });
+    let twice = Shown { authorization: vec![authorization.as_bytes(); 2], ..Shown::default() };
+    assert!(admission.admit(&Peer::default(), &twice, &roles()).is_err());
+    assert_eq!(
+        admission.admit(&Peer::default(), &shown, &AuthRoles::default()),
+        Err(NotAdmitted::NoRole("alice".to_owned()))
+    );
+
+    assert_eq!(bearer.verify(&sign(&theirs, &claims), now()), Err(BearerError::Signature));
+    let with = |name: &str, value: Value| {
+        let mut claims = claims.clone();
+        claims[name] = value;
+        bearer.verify(&sign(&ours, &claims), now())
+    };
+    for (name, value, error) in [
+        ("iss", json!("https://issuer/"), BearerError::Issuer),
+        ("iss", json!(["https://issuer"]), BearerError::Issuer),
+        ("aud", json!("talos2"), BearerError::Audience),
+        ("aud", json!([]), BearerError::Audience),
+        ("exp", json!(at - 30), BearerError::Time),
+        ("exp", json!("never"), BearerError::Time),
+        ("exp", Value::Null, BearerError::Time),
+        ("nbf", json!(at + 31), BearerError::Time),
+        ("nbf", json!("now"), BearerError::Time),
+        ("sub", json!(""), BearerError::Subject),
+        ("sub", json!(7), BearerError::Subject),
+    ] {
+        assert_eq!(with(name, value.clone()), Err(error), "{name}: {value}");
+    }
+    assert!(with("exp", json!(at - 29)).is_ok() && with("nbf", json!(at + 30)).is_ok());
+    assert!(with("aud", json!("talos")).is_ok());
+    for token in ["", "a.b.c", &good[1..], &"x".repeat(20_000)] {
+        assert!(bearer.verify(token, now()).is_err(), "{token:.20}");
+    }
+}

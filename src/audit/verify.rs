@@ -1,0 +1,313 @@
+//! Whether the lines of a log are those that were written: every one of them, unchanged, in order, to the end.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::chain::{self, ChainKey, Mac};
+use crate::store::AuditHead;
+
+/// Most problems that are named one by one.
+const MAX_PROBLEMS: usize = 100;
+
+/// What was found in the lines of one chain.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// The chain; None when no line could be read that says which it is.
+    pub chain: Option<String>,
+    /// The first number and the last.
+    pub first: Option<u64>,
+    /// As `first`.
+    pub last: Option<u64>,
+    /// Whole lines that were read.
+    pub lines: u64,
+    /// What can't have come about by writing a log.
+    pub problems: Vec<String>,
+    /// Problems beyond those.
+    pub more_problems: u64,
+    /// Calls of which it isn't known whether they were done.
+    pub unknown: Vec<Unknown>,
+    /// What could not be checked, or is worth knowing.
+    pub notes: Vec<String>,
+}
+
+/// A call whose process ended before its outcome was written, or which is under way.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Unknown {
+    /// The number of its intent.
+    pub line: u64,
+    /// When that was written.
+    pub time: String,
+    /// What was asked for.
+    pub operation: String,
+    /// The keys that it is about.
+    pub keys: Vec<String>,
+    /// The request.
+    pub request_id: String,
+}
+
+/// Reads the lines of a chain, one file after the other.
+pub struct Verifier<'a> {
+    keys: &'a [ChainKey],
+    findings: Findings,
+    /// The line before, as far as one was read.
+    before: Option<Before>,
+    head: Option<AuditHead>,
+    head_is_met: bool,
+    open: BTreeMap<u64, Unknown>,
+}
+
+struct Before {
+    number: u64,
+    mac: Mac,
+    /// What keyed it; None when that is none of ours.
+    key: Option<usize>,
+}
+
+impl<'a> Verifier<'a> {
+    /// With the keys that lines may have been written under, and with what the database knows of the chain's end.
+    pub fn new(keys: &'a [ChainKey], head: Option<AuditHead>) -> Self {
+        let mut verifier = Self {
+            keys,
+            findings: Findings::default(),
+            before: None,
+            head: None,
+            head_is_met: false,
+            open: BTreeMap::new(),
+        };
+        if let Some(head) = head {
+            let seal = Mac(head.seal);
+            match keys.iter().any(|key| key.seal(&head.chain, head.lines, &Mac(head.mac)).is(&seal)) {
+                true => verifier.head = Some(head),
+                false => verifier.problem("the database: what it says of the chain's end was not written under audit.key or audit.key_retired".to_owned()),
+            }
+        }
+        verifier
+    }
+
+    /// Reads a file. `name` is what it is called in problems.
+    pub fn read(&mut self, name: &str, text: &[u8]) {
+        let mut lines = text.split(|byte| *byte == b'\n').peekable();
+        let mut number = 0;
+        while let Some(line) = lines.next() {
+            number += 1;
+            let at = format!("{name}:{number}");
+            if lines.peek().is_none() {
+                if !line.is_empty() {
+                    self.findings.notes.push(format!(
+                        "{at}: {} bytes of a line that was begun and not ended; nobody was told that it stands there",
+                        line.len()
+                    ));
+                }
+                break;
+            }
+            self.findings.lines += 1;
+            match std::str::from_utf8(line).ok().and_then(Read::parse) {
+                Some(read) => self.line(&at, &read),
+                None => self.problem(format!("{at}: is no line of an audit log")),
+            }
+        }
+    }
+
+    fn line(&mut self, at: &str, read: &Read<'_>) {
+        let number = read.number;
+        let expected = self.before.as_ref().map(|before| before.number + 1);
+        let in_order = expected.is_none_or(|expected| expected == number);
+        match expected {
+            Some(expected) if number > expected => {
+                self.problem(format!(
+                    "{at}: is line {number}: {} missing before it",
+                    lines(expected, number - 1)
+                ));
+            }
+            Some(expected) if number < expected => {
+                self.problem(format!("{at}: is line {number}, which has its place before line {expected}"));
+            }
+            _ => {}
+        }
+        let is_whole = match read.kind() {
+            "begin" => self.begin(at, read, in_order),
+            _ => self.follows(at, read, in_order),
+        };
+        self.meet_head(at, read);
+        if is_whole {
+            self.note_call(read);
+        }
+        self.findings.first = Some(self.findings.first.map_or(number, |first| first.min(number)));
+        self.findings.last = Some(self.findings.last.map_or(number, |last| last.max(number)));
+        let key = match read.kind() {
+            "begin" => self.key_named(read.text_of("key")),
+            _ => self.before.as_ref().and_then(|before| before.key),
+        };
+        self.before = Some(Before { number, mac: read.mac, key });
+    }
+
+    /// A line that says where the chain comes from.
+    fn begin(&mut self, at: &str, read: &Read<'_>, in_order: bool) -> bool {
+        let chain = read.text_of("chain").to_owned();
+        match &self.findings.chain {
+            None => self.findings.chain = Some(chain.clone()),
+            Some(known) if *known != chain => {
+                self.problem(format!("{at}: begins another chain ({chain} instead of {known})"));
+            }
+            Some(_) => {}
+        }
+        let Some(previous) = Mac::parse(read.text_of("previous")) else {
+            self.problem(format!("{at}: doesn't say what it follows"));
+            return false;
+        };
+        let Some(key) = self.key_named(read.text_of("key")) else {
+            let name = read.text_of("key");
+            self.problem(format!(
+                "{at}: was written under a key ({name}) that is neither audit.key nor in audit.key_retired"
+            ));
+            return false;
+        };
+        let is_whole = self.keys[key].mac(&previous, read.text.as_bytes()).is(&read.mac);
+        if !is_whole {
+            self.problem(format!("{at}: was changed after it was written"));
+        } else if in_order && self.before.as_ref().is_some_and(|before| !before.mac.is(&previous)) {
+            self.problem(format!(
+                "{at}: doesn't follow the line before it: that was changed, or comes from elsewhere"
+            ));
+        } else if self.before.is_none() && read.number == 1 && !previous.is(&Mac::NONE) {
+            self.problem(format!("{at}: is line 1 and follows another"));
+        }
+        is_whole
+    }
+
+    fn follows(&mut self, at: &str, read: &Read<'_>, in_order: bool) -> bool {
+        let Some(before) = &self.before else {
+            self.problem(format!(
+                "{at}: lines are missing before it: a file begins with one of kind \"begin\""
+            ));
+            return false;
+        };
+        let Some(key) = before.key else {
+            // Said once, where that key begins.
+            return false;
+        };
+        let is_whole = self.keys[key].mac(&before.mac, read.text.as_bytes()).is(&read.mac);
+        // What comes out of order was told already.
+        if !is_whole && in_order {
+            self.problem(format!("{at}: was changed after it was written, or comes from elsewhere"));
+        }
+        is_whole
+    }
+
+    fn key_named(&self, name: &str) -> Option<usize> {
+        self.keys.iter().position(|key| key.name() == name)
+    }
+
+    fn meet_head(&mut self, at: &str, read: &Read<'_>) {
+        let Some(head) = &self.head else { return };
+        if head.lines == read.number {
+            self.head_is_met = true;
+            if !read.mac.is(&Mac(head.mac)) {
+                self.problem(format!("{at}: is not line {} as the database knows it", read.number));
+            }
+        }
+    }
+
+    fn note_call(&mut self, read: &Read<'_>) {
+        match read.kind() {
+            "intent" => {
+                let keys = read.value["keys"].as_array().into_iter().flatten();
+                let unknown = Unknown {
+                    line: read.number,
+                    time: read.text_of("time").to_owned(),
+                    operation: read.text_of("operation").to_owned(),
+                    keys: keys.filter_map(|key| key.as_str().map(str::to_owned)).collect(),
+                    request_id: read.text_of("request_id").to_owned(),
+                };
+                self.open.insert(read.number, unknown);
+            }
+            "outcome" => {
+                if let Some(intent) = read.value["intent"].as_u64()
+                    && read.text_of("outcome") != "unknown"
+                {
+                    self.open.remove(&intent);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// What was found. `is_all` says whether the files should go on to the chain's end.
+    pub fn finish(mut self, is_all: bool) -> Findings {
+        match (self.findings.first, self.findings.last) {
+            (Some(first), Some(last)) => {
+                if first > 1 {
+                    let earlier = lines(1, first - 1);
+                    self.findings.notes.push(format!("{earlier} not in these files, and not checked"));
+                }
+                self.check_end(last, is_all);
+            }
+            _ => {
+                if let Some(head) = &self.head {
+                    let missing = lines(1, head.lines);
+                    self.problem(format!("{missing} missing: the database knows of them"));
+                }
+            }
+        }
+        self.findings.unknown = std::mem::take(&mut self.open).into_values().collect();
+        self.findings
+    }
+
+    fn check_end(&mut self, last: u64, is_all: bool) {
+        let Some(head) = self.head.take() else { return };
+        if head.lines > last {
+            let after = lines(last + 1, head.lines);
+            match is_all {
+                true => self.problem(format!("{after} missing at the end: the database knows of them")),
+                false => self.findings.notes.push(format!("{after} not in these files, and not checked")),
+            }
+        } else if !self.head_is_met && head.lines >= self.findings.first.unwrap_or_default() {
+            self.problem(format!("line {} is missing: the database knows of it", head.lines));
+        }
+    }
+
+    fn problem(&mut self, problem: String) {
+        match self.findings.problems.len() < MAX_PROBLEMS {
+            true => self.findings.problems.push(problem),
+            false => self.findings.more_problems += 1,
+        }
+    }
+}
+
+fn lines(first: u64, last: u64) -> String {
+    if first == last { format!("line {first} is") } else { format!("lines {first} to {last} are") }
+}
+
+/// The chain of a file, and the number of its first line: by these files are put in order.
+pub fn place(text: &[u8]) -> (Option<String>, u64) {
+    let first =
+        text.split(|byte| *byte == b'\n').find_map(|line| Read::parse(std::str::from_utf8(line).ok()?));
+    let chain = |read: &Read<'_>| read.value["chain"].as_str().map(str::to_owned);
+    first.map_or((None, 0), |read| (chain(&read), read.number))
+}
+
+/// A line taken apart.
+struct Read<'a> {
+    text: &'a str,
+    mac: Mac,
+    value: Value,
+    number: u64,
+}
+
+impl<'a> Read<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let (text, mac) = chain::open(line)?;
+        let value: Value = serde_json::from_str(line).ok()?;
+        let number = value.get("seq")?.as_u64().filter(|number| *number > 0)?;
+        Some(Self { text, mac, value, number })
+    }
+
+    fn kind(&self) -> &str {
+        self.text_of("kind")
+    }
+
+    fn text_of(&self, member: &str) -> &str {
+        self.value[member].as_str().unwrap_or_default()
+    }
+}

@@ -1,0 +1,117 @@
+//! Cookies of a request: which values one of them has, and the header without it.
+
+/// The cookies of one header line, each with the character before it.
+///
+/// In a line that Envoy may have put together (`joined`), a comma begins another line.
+fn cookies(line: &[u8], joined: bool) -> impl Iterator<Item = (u8, &[u8])> {
+    let mut separator = b';';
+    line.split_inclusive(move |byte| is_separator(*byte, joined)).map(move |cookie| {
+        let before = separator;
+        match cookie.split_last() {
+            Some((last, cookie)) if is_separator(*last, joined) => {
+                separator = *last;
+                (before, cookie)
+            }
+            _ => (before, cookie),
+        }
+    })
+}
+
+const fn is_separator(byte: u8, joined: bool) -> bool {
+    byte == b';' || (joined && byte == b',')
+}
+
+/// The value if this is the cookie `name`, without the quotes that may be around it.
+fn value_if<'a>(cookie: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let at = cookie.iter().position(|byte| *byte == b'=')?;
+    let (written, value) = (cookie[..at].trim_ascii(), cookie[at + 1..].trim_ascii());
+    let quoted = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
+    (written == name.as_bytes()).then(|| quoted.unwrap_or(value))
+}
+
+/// The values of the cookie `name` in a header line.
+pub fn values<'a>(line: &'a [u8], joined: bool, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    cookies(line, joined).filter_map(move |(_, cookie)| value_if(cookie, name))
+}
+
+/// One header line with the cookies of all `lines` but those in `names`; empty when nothing is left.
+pub fn without<'a>(
+    lines: impl Iterator<Item = &'a [u8]>,
+    joined: bool,
+    names: impl Iterator<Item = &'a str> + Clone,
+) -> Vec<u8> {
+    let mut rest = Vec::new();
+    for (separator, cookie) in lines.flat_map(|line| cookies(line, joined)) {
+        if names.clone().any(|name| value_if(cookie, name).is_some()) {
+            continue;
+        }
+        // A comma may as well belong to a value: then it is left as it was.
+        let kept = if separator == b',' { cookie } else { cookie.trim_ascii() };
+        if kept.trim_ascii().is_empty() {
+            continue;
+        }
+        if !rest.is_empty() {
+            rest.extend_from_slice(if separator == b',' { b"," } else { b"; " });
+        }
+        rest.extend_from_slice(kept);
+    }
+    rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::{any, prop_assert, proptest};
+
+    #[test]
+    fn a_cookie_is_found_and_taken_out() {
+        type Row = (&'static [&'static str], bool, &'static [&'static str], &'static str);
+        let table: [Row; 17] = [
+            (&[], false, &[], ""),
+            (&["key=a"], false, &["a"], ""),
+            (&["key=a; x=1"], false, &["a"], "x=1"),
+            (&["x=1; key=a"], false, &["a"], "x=1"),
+            (&["x=1;key=a;y=2"], false, &["a"], "x=1; y=2"),
+            (&["x=1", "key=a; y=2"], false, &["a"], "x=1; y=2"),
+            (&["key=a; key=b"], false, &["a", "b"], ""),
+            (&["key=a", "key=a"], false, &["a", "a"], ""),
+            (&[" key = \"a\" ;x"], false, &["a"], "x"),
+            (&["Key=a; keys=a; xkey=a"], false, &[], "Key=a; keys=a; xkey=a"),
+            (&["key"], false, &[], "key"),
+            (&["key="], false, &[""], ""),
+            (&["x=1,key=a"], false, &[], "x=1,key=a"),
+            (&["x=1,key=a"], true, &["a"], "x=1"),
+            (&["key=a,key=b"], true, &["a", "b"], ""),
+            (&["x=1, 2; key=a;; y=3"], true, &["a"], "x=1, 2; y=3"),
+            (&["x=key=a; y==key"], false, &[], "x=key=a; y==key"),
+        ];
+        for (lines, joined, expected, rest) in table {
+            let found: Vec<_> =
+                lines.iter().flat_map(|line| values(line.as_bytes(), joined, "key")).collect();
+            assert_eq!(found, expected.iter().map(|value| value.as_bytes()).collect::<Vec<_>>(), "{lines:?}");
+            let lines = lines.iter().map(|line| line.as_bytes());
+            let left = without(lines.clone(), joined, ["key"].into_iter());
+            assert_eq!(String::from_utf8_lossy(&left), rest, "{lines:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_taken_out_is_gone(lines: Vec<Vec<u8>>, joined in any::<bool>()) {
+            let left = without(lines.iter().map(Vec::as_slice), joined, ["a", "b"].into_iter());
+            for name in ["a", "b"] {
+                prop_assert!(values(&left, joined, name).next().is_none());
+            }
+        }
+
+        #[test]
+        fn other_cookies_stay(lines in proptest::collection::vec("[ab=;, \"]{0,12}", 0..4), joined in any::<bool>()) {
+            let read = |line: &[u8], name: &str| -> Vec<Vec<u8>> {
+                values(line, joined, name).map(<[u8]>::to_vec).collect()
+            };
+            let before: Vec<_> = lines.iter().flat_map(|line| read(line.as_bytes(), "b")).collect();
+            let left = without(lines.iter().map(|line| line.as_bytes()), joined, ["a"].into_iter());
+            prop_assert!(read(&left, "b") == before);
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Which credential a request shows, in which of the configured places, and how it is taken out of them.
+
+use std::borrow::Cow;
+
+use super::request::{Headers, Malformed};
+use super::response::Extras;
+use super::{cookie, query};
+use crate::config::CredentialSource;
+use crate::credential::Presented;
+
+/// The credential of a request. Its text is never printed.
+pub struct Shown<'a> {
+    text: Cow<'a, str>,
+    sources: &'a [CredentialSource],
+    /// Those of `sources` that show it, a bit each.
+    carriers: u32,
+}
+
+impl<'a> Shown<'a> {
+    /// Finds the credential that `sources` show; None when none does.
+    ///
+    /// # Errors
+    /// When it can't be told which is meant, or it is no text.
+    pub fn find(headers: &Headers<'a>, sources: &'a [CredentialSource]) -> Result<Option<Self>, Malformed> {
+        let mut shown: Option<Self> = None;
+        for (index, source) in sources.iter().enumerate() {
+            let Some(text) = value_of(headers, source)? else {
+                continue;
+            };
+            // The configuration allows no more sources than there are bits.
+            let carrier = 1_u32 << index;
+            match &mut shown {
+                None => shown = Some(Self { text, sources, carriers: carrier }),
+                Some(shown) if shown.text == text => shown.carriers |= carrier,
+                Some(_) => return Err(Malformed::Ambiguous),
+            }
+        }
+        Ok(shown)
+    }
+
+    /// The credential.
+    ///
+    /// # Errors
+    /// When it is empty or too long to be one.
+    pub fn credential(&self) -> Result<Presented<'_>, Malformed> {
+        Presented::new(&self.text).ok_or(Malformed::Unreadable)
+    }
+
+    /// The places that show it.
+    fn carriers(&self) -> impl Iterator<Item = &'a CredentialSource> + Clone {
+        let carriers = self.carriers;
+        let shown = move |(index, source)| (carriers & 1_u32 << index != 0).then_some(source);
+        self.sources.iter().enumerate().filter_map(shown)
+    }
+
+    /// Takes it out of everything that goes upstream. The header `overwritten` gets another value anyway.
+    ///
+    /// # Errors
+    /// When what would be left can't be put into an answer.
+    pub fn take_out(
+        &self,
+        headers: &Headers<'a>,
+        overwritten: Option<&str>,
+        extras: &mut Extras,
+    ) -> Result<(), Malformed> {
+        let mut has_cookie = false;
+        for carrier in self.carriers() {
+            match carrier {
+                CredentialSource::Header { name, .. } => {
+                    if Some(name.as_str()) != overwritten {
+                        extras.remove_header(name.as_bytes());
+                    }
+                }
+                CredentialSource::Query { name } => {
+                    // Envoy compares names as they are written.
+                    for (written, _) in query::parameters(query::of_path(headers.path()), name) {
+                        extras.remove_query_parameter(utf8(written)?);
+                    }
+                }
+                CredentialSource::Cookie { .. } => has_cookie = true,
+            }
+        }
+        if has_cookie && !self.carriers().any(|carrier| is_header(carrier, COOKIE)) {
+            let names = self.carriers().filter_map(|carrier| match carrier {
+                CredentialSource::Cookie { name } => Some(name.as_str()),
+                _ => None,
+            });
+            let rest = cookie::without(cookie_lines(headers), headers.joined(), names);
+            match utf8(&rest)? {
+                "" => extras.remove_header(COOKIE.as_bytes()),
+                rest => extras.set_header(COOKIE, rest),
+            }
+        }
+        Ok(())
+    }
+}
+
+const COOKIE: &str = "cookie";
+
+fn is_header(source: &CredentialSource, wanted: &str) -> bool {
+    matches!(source, CredentialSource::Header { name, .. } if name == wanted)
+}
+
+fn cookie_lines<'a>(headers: &Headers<'a>) -> impl Iterator<Item = &'a [u8]> {
+    headers.values(COOKIE).map(|line| &line[..])
+}
+
+/// What one source says; None when it says nothing.
+fn value_of<'a>(
+    headers: &Headers<'a>,
+    source: &'a CredentialSource,
+) -> Result<Option<Cow<'a, str>>, Malformed> {
+    match source {
+        CredentialSource::Header { name, scheme } => {
+            let found = headers.values(name).filter_map(|value| match scheme {
+                Some(scheme) => after_scheme(value, scheme),
+                None => Some(value.trim_ascii()),
+            });
+            let Some(value) = only(found)? else { return Ok(None) };
+            // A comma may be all that is left of a second line: always in the map, and for headers such as
+            // authorization, which Envoy itself joins, among the raw lines as well.
+            if (headers.joined() || scheme.is_some()) && value.contains(&b',') {
+                return Err(Malformed::Ambiguous);
+            }
+            utf8(value).map(|text| Some(Cow::Borrowed(text)))
+        }
+        CredentialSource::Query { name } => {
+            let found = query::parameters(query::of_path(headers.path()), name).map(|(_, value)| value);
+            only(found)?.map(query::decode).transpose()
+        }
+        CredentialSource::Cookie { name } => {
+            let joined = headers.joined();
+            let found = cookie_lines(headers).flat_map(|line| cookie::values(line, joined, name));
+            only(found)?.map(|value| utf8(value).map(Cow::Borrowed)).transpose()
+        }
+    }
+}
+
+/// The one value; None when there is none.
+fn only<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> Result<Option<&'a [u8]>, Malformed> {
+    let first = values.next();
+    match first.and_then(|_| values.next()) {
+        Some(_) => Err(Malformed::Ambiguous),
+        None => Ok(first),
+    }
+}
+
+fn utf8(bytes: &[u8]) -> Result<&str, Malformed> {
+    std::str::from_utf8(bytes).map_err(|_| Malformed::Unreadable)
+}
+
+/// What follows `scheme` and white space; None when the header has another scheme.
+fn after_scheme<'a>(value: &'a [u8], scheme: &str) -> Option<&'a [u8]> {
+    let value = value.trim_ascii();
+    let (word, rest) = value.split_at_checked(scheme.len())?;
+    let spaced = rest.first().is_none_or(|byte| matches!(byte, b' ' | b'\t'));
+    (word.eq_ignore_ascii_case(scheme.as_bytes()) && spaced).then(|| rest.trim_ascii())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authz::request::tests::both_forms;
+
+    fn sources() -> Vec<CredentialSource> {
+        let header = |name: &str, scheme: Option<&str>| CredentialSource::Header {
+            name: name.into(),
+            scheme: scheme.map(Into::into),
+        };
+        vec![
+            header("authorization", Some("Bearer")),
+            header("x-api-key", None),
+            CredentialSource::Query { name: "api key".into() },
+            CredentialSource::Cookie { name: "key".into() },
+        ]
+    }
+
+    type Lines = &'static [(&'static str, &'static str)];
+
+    #[test]
+    fn one_credential_or_none_or_a_refusal() {
+        type Expected = Result<Option<(&'static str, u32)>, Malformed>;
+        let table: [(&str, Lines, Expected); 25] = [
+            ("/", &[], Ok(None)),
+            ("/", &[("authorization", "Basic dTpw")], Ok(None)),
+            ("/", &[("authorization", "Bearer k")], Ok(Some(("k", 1)))),
+            ("/", &[("authorization", "bEaReR   k ")], Ok(Some(("k", 1)))),
+            ("/", &[("authorization", "Bearerk")], Ok(None)),
+            ("/", &[("x-api-key", "k")], Ok(Some(("k", 2)))),
+            ("/", &[("X-API-Key", "k")], Ok(Some(("k", 2)))),
+            ("/", &[("x_api_key", "k")], Ok(None)),
+            ("/", &[("authorization", "Basic dTpw"), ("x-api-key", "k")], Ok(Some(("k", 2)))),
+            ("/", &[("authorization", "Bearer k"), ("x-api-key", "k")], Ok(Some(("k", 3)))),
+            ("/", &[("authorization", "Bearer k"), ("x-api-key", "l")], Err(Malformed::Ambiguous)),
+            ("/", &[("x-api-key", "k"), ("x-api-key", "k")], Err(Malformed::Ambiguous)),
+            ("/", &[("authorization", "Bearer")], Err(Malformed::Unreadable)),
+            ("/", &[("authorization", "Bearer ö")], Ok(Some(("ö", 1)))),
+            ("/?api+key=k", &[], Ok(Some(("k", 4)))),
+            ("/?api%20key=%6B", &[("cookie", "key=k")], Ok(Some(("k", 12)))),
+            ("/?api+key=k", &[("x-api-key", "K")], Err(Malformed::Ambiguous)),
+            ("/?api+key=k&api%20key=k", &[], Err(Malformed::Ambiguous)),
+            ("/?api+key=", &[], Err(Malformed::Unreadable)),
+            ("/?api+key=%", &[], Err(Malformed::Unreadable)),
+            ("/", &[("cookie", "a=b; key=k")], Ok(Some(("k", 8)))),
+            ("/", &[("cookie", "key=k"), ("cookie", "key=k")], Err(Malformed::Ambiguous)),
+            ("/", &[("cookie", "key=k; key=l")], Err(Malformed::Ambiguous)),
+            ("/", &[("cookie", "key=")], Err(Malformed::Unreadable)),
+            ("/", &[("cookie", "key=k"), ("authorization", "Bearer l")], Err(Malformed::Ambiguous)),
+        ];
+        let sources = sources();
+        for (path, lines, expected) in table {
+            for attributes in both_forms(path, lines) {
+                let shown = Shown::find(&Headers::of(&attributes), &sources);
+                let shown = shown.and_then(|shown| match shown {
+                    Some(shown) => Ok(Some((shown.credential()?.expose().to_owned(), shown.carriers))),
+                    None => Ok(None),
+                });
+                let expected =
+                    expected.map(|shown| shown.map(|(text, carriers)| (text.to_owned(), carriers)));
+                assert_eq!(shown, expected, "{path} {lines:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_comma_is_a_double_only_where_lines_are_joined() {
+        let sources = sources();
+        let [joined, raw] = both_forms("/", &[("x-api-key", "a,b")]);
+        assert!(Shown::find(&Headers::of(&joined), &sources).is_err());
+        assert!(Shown::find(&Headers::of(&raw), &sources).unwrap().is_some());
+    }
+}

@@ -1,0 +1,175 @@
+//! What happens to keys, in the words of the audit log: one closed table (talos.md section 6).
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
+
+use crate::key::{Key, KeyId, KeyKind, NetworkId, Visibility};
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Operation {
+    Issue,
+    Import,
+    ImportBatch,
+    Update,
+    Rotate,
+    Revoke,
+    Delete,
+    SelfRevoke,
+    Derive,
+    /// Changes nothing: only its failures are told.
+    Verify,
+    /// Envoy's question about a request; likewise.
+    Check,
+}
+
+impl Operation {
+    /// Its name in the log.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Issue => "issue",
+            Self::Import => "import",
+            Self::ImportBatch => "import_batch",
+            Self::Update => "update",
+            Self::Rotate => "rotate",
+            Self::Revoke => "revoke",
+            Self::Delete => "delete",
+            Self::SelfRevoke => "self_revoke",
+            Self::Derive => "derive",
+            Self::Verify => "verify",
+            Self::Check => "check",
+        }
+    }
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Event {
+    IssuedKeyCreated,
+    IssuedKeyUpdated,
+    IssuedKeyRevoked,
+    IssuedKeyRotated,
+    ImportedKeyCreated,
+    ImportedKeyUpdated,
+    ImportedKeyRevoked,
+    ImportedKeyDeleted,
+    ImportFailed,
+    DerivedToken,
+    VerificationFailed,
+}
+
+impl Event {
+    /// Its name, which existing tools know.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::IssuedKeyCreated => "IssuedAPIKeyCreated",
+            Self::IssuedKeyUpdated => "IssuedAPIKeyUpdated",
+            Self::IssuedKeyRevoked => "IssuedAPIKeyRevoked",
+            Self::IssuedKeyRotated => "IssuedAPIKeyRotated",
+            Self::ImportedKeyCreated => "ImportedAPIKeyCreated",
+            Self::ImportedKeyUpdated => "ImportedAPIKeyUpdated",
+            Self::ImportedKeyRevoked => "ImportedAPIKeyRevoked",
+            Self::ImportedKeyDeleted => "ImportedAPIKeyDeleted",
+            Self::ImportFailed => "APIKeyImportFailed",
+            Self::DerivedToken => "APIKeyDerivedToken",
+            Self::VerificationFailed => "APIKeyVerificationFailed",
+        }
+    }
+
+    /// That a key was made, changed or revoked.
+    pub const fn created(kind: KeyKind) -> Self {
+        match kind {
+            KeyKind::Issued => Self::IssuedKeyCreated,
+            KeyKind::Imported => Self::ImportedKeyCreated,
+        }
+    }
+
+    /// As [`Event::created`].
+    pub const fn updated(kind: KeyKind) -> Self {
+        match kind {
+            KeyKind::Issued => Self::IssuedKeyUpdated,
+            KeyKind::Imported => Self::ImportedKeyUpdated,
+        }
+    }
+
+    /// As [`Event::created`].
+    pub const fn revoked(kind: KeyKind) -> Self {
+        match kind {
+            KeyKind::Issued => Self::IssuedKeyRevoked,
+            KeyKind::Imported => Self::ImportedKeyRevoked,
+        }
+    }
+}
+
+/// An event and what there is to say of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Occurrence {
+    /// What happened.
+    pub event: Event,
+    attributes: Vec<(Cow<'static, str>, Value)>,
+}
+
+impl Occurrence {
+    /// Something that happened in a network.
+    pub fn new(event: Event, network: NetworkId) -> Self {
+        Self { event, attributes: vec![("ProjectID".into(), network.to_string().into())] }
+    }
+
+    /// Something that happened to a key.
+    pub fn of_key(event: Event, key: &Key) -> Self {
+        let expiry = key.ends().map(crate::clock::Timestamp::to_rfc3339);
+        let reason = key.revocation.as_ref().filter(|_| {
+            matches!(event, Event::IssuedKeyRevoked | Event::ImportedKeyRevoked | Event::IssuedKeyRotated)
+        });
+        let mut occurrence = Self::new(event, key.network)
+            .of_id(key.id)
+            .with("Reason", reason.map(|revocation| revocation.reason.name()))
+            .with("ActorID", Some(key.actor.as_str()))
+            .with("Expiry", expiry)
+            .with("Visibility", Some(visibility(key.visibility)));
+        let metadata = key.metadata.as_ref().map(|metadata| metadata.object()).unwrap_or_default();
+        let named = metadata.into_iter().map(|(name, value)| (format!("metadata.{name}").into(), value));
+        occurrence.attributes.extend(named);
+        occurrence
+    }
+
+    /// Names the key.
+    #[must_use]
+    pub fn of_id(self, id: KeyId) -> Self {
+        let kind = match id.kind() {
+            KeyKind::Issued => "issued",
+            KeyKind::Imported => "imported",
+        };
+        self.with("APIKeyID", Some(id.to_string())).with("KeyType", Some(kind))
+    }
+
+    /// Adds what is known.
+    #[must_use]
+    pub fn with<T: Into<Value>>(mut self, name: &'static str, value: Option<T>) -> Self {
+        self.attributes.extend(value.map(|value| (name.into(), value.into())));
+        self
+    }
+
+    /// All that there is to say of it, by name.
+    pub fn attributes(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.attributes.iter().map(|(name, value)| (&**name, value))
+    }
+
+    /// As a JSON object; `event` comes first.
+    pub fn to_json(&self) -> Value {
+        let mut object = Map::new();
+        object.insert("event".to_owned(), self.event.name().into());
+        object.extend(self.attributes().map(|(name, value)| (name.to_owned(), value.clone())));
+        Value::Object(object)
+    }
+}
+
+const fn visibility(visibility: Visibility) -> &'static str {
+    match visibility {
+        Visibility::Secret => "secret",
+        Visibility::Public => "public",
+    }
+}

@@ -1,0 +1,155 @@
+//! Where each audit log ended when it was last asked: what is cut off a file's end is missed here.
+
+use futures_util::FutureExt;
+use sqlx::Row;
+
+use super::transaction::End;
+use super::{Store, StoreError};
+use crate::clock::Timestamp;
+
+/// The end of an audit log's chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditHead {
+    /// Which chain.
+    pub chain: String,
+    /// Whose it is: a machine and a path.
+    pub instance: String,
+    /// How many lines it has.
+    pub lines: u64,
+    /// The MAC of the last.
+    pub mac: [u8; 32],
+    /// What proves all that.
+    pub seal: [u8; 32],
+}
+
+const COLUMNS: &str = "chain, instance, line_count, mac, seal";
+
+impl Store {
+    /// Notes where a chain ends. An end that is known to be further on stays.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn save_audit_head(&self, head: AuditHead, at: Timestamp) -> Result<(), StoreError> {
+        self.run(async move |inner| {
+            inner
+                .write(head, move |inner, transaction, head| {
+                    async move {
+                        let lines = i64::try_from(head.lines).unwrap_or(i64::MAX);
+                        let known = inner
+                            .query("SELECT line_count FROM audit_heads WHERE chain = $1")
+                            .bind(head.chain.clone())
+                            .fetch_optional(&mut *transaction)
+                            .await?;
+                        let (mac, seal) = (hex(&head.mac), hex(&head.seal));
+                        let statement = match known {
+                            None => {
+                                "INSERT INTO audit_heads (instance, line_count, mac, seal, updated_at, chain) \
+                                 VALUES ($1, $2, $3, $4, $5, $6)"
+                            }
+                            Some(row) if row.try_get::<i64, _>(0)? < lines => {
+                                "UPDATE audit_heads SET instance = $1, line_count = $2, mac = $3, seal = $4, \
+                                 updated_at = $5 WHERE chain = $6"
+                            }
+                            Some(_) => return Ok(End::Rollback(())),
+                        };
+                        inner
+                            .query(statement)
+                            .bind(head.instance.clone())
+                            .bind(lines)
+                            .bind(mac)
+                            .bind(seal)
+                            .bind(at.as_micros())
+                            .bind(head.chain.clone())
+                            .execute(&mut *transaction)
+                            .await?;
+                        Ok(End::Commit(()))
+                    }
+                    .boxed()
+                })
+                .await
+        })
+        .await
+    }
+
+    /// Where the last chain of an instance ended.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn audit_head_of(&self, instance: &str) -> Result<Option<AuditHead>, StoreError> {
+        self.audit_head("instance", instance.to_owned()).await
+    }
+
+    /// Where a chain ended.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn audit_head_of_chain(&self, chain: &str) -> Result<Option<AuditHead>, StoreError> {
+        self.audit_head("chain", chain.to_owned()).await
+    }
+
+    async fn audit_head(&self, by: &'static str, value: String) -> Result<Option<AuditHead>, StoreError> {
+        self.run(async move |inner| {
+            let find = format!(
+                "SELECT {COLUMNS} FROM audit_heads WHERE {by} = $1 ORDER BY updated_at DESC, line_count DESC LIMIT 1"
+            );
+            let find = inner.query(find).bind(value);
+            let row = inner.read(|connection| find.fetch_optional(connection).boxed()).await?;
+            row.map(|row| read(&row)).transpose()
+        })
+        .await
+    }
+}
+
+fn read(row: &sqlx::any::AnyRow) -> Result<AuditHead, StoreError> {
+    let lines = row.try_get::<i64, _>("line_count")?;
+    Ok(AuditHead {
+        chain: row.try_get("chain")?,
+        instance: row.try_get("instance")?,
+        lines: u64::try_from(lines).map_err(|_| StoreError::Corrupt("line_count"))?,
+        mac: unhex(&row.try_get::<String, _>("mac")?).ok_or(StoreError::Corrupt("mac"))?,
+        seal: unhex(&row.try_get::<String, _>("seal")?).ok_or(StoreError::Corrupt("seal"))?,
+    })
+}
+
+fn hex(bytes: &[u8; 32]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[at * 2..at * 2 + 2], 16).ok()?;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Rng;
+
+    #[tokio::test]
+    async fn an_end_goes_forward_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let dsn = format!("sqlite://{}/talos.db", directory.path().display());
+        let store = Store::open(&dsn, Rng::seeded(1)).await.unwrap();
+        let head = |chain: &str, lines| AuditHead {
+            chain: chain.to_owned(),
+            instance: "host:/audit".to_owned(),
+            lines,
+            mac: [7; 32],
+            seal: [0xab; 32],
+        };
+        assert_eq!(store.audit_head_of("host:/audit").await.unwrap(), None);
+        for (at, lines, known) in [(1, 3, 3), (2, 5, 5), (3, 4, 5), (4, 5, 5)] {
+            store.save_audit_head(head("a", lines), Timestamp::from_secs(at)).await.unwrap();
+            assert_eq!(store.audit_head_of_chain("a").await.unwrap(), Some(head("a", known)));
+        }
+        store.save_audit_head(head("b", 1), Timestamp::from_secs(5)).await.unwrap();
+        assert_eq!(store.audit_head_of("host:/audit").await.unwrap(), Some(head("b", 1)), "the last one");
+        assert_eq!(store.audit_head_of_chain("c").await.unwrap(), None);
+    }
+}

@@ -1,0 +1,91 @@
+//! What is counted of connections and certificates.
+
+use std::sync::Arc;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::clock::Timestamp;
+
+type ByPlane = [(&'static str, &'static str); 1];
+type ByOutcome = [(&'static str, &'static str); 2];
+
+/// Connections and certificates of all listeners. A clone counts the same.
+#[derive(Debug, Clone, Default)]
+pub struct Connections(Arc<Families>);
+
+#[derive(Debug, Default)]
+struct Families {
+    open: Family<ByPlane, Gauge>,
+    refused: Family<ByOutcome, Counter>,
+    certificate_expiry: Family<ByPlane, Gauge>,
+    certificate_reloads: Family<ByOutcome, Counter>,
+}
+
+/// Why a connection was closed by us before its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// Its address has as many as it may have.
+    TooMany,
+    /// No handshake came about.
+    Handshake,
+    /// The handshake took too long.
+    SlowHandshake,
+}
+
+impl Refused {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::TooMany => "too_many",
+            Self::Handshake => "handshake",
+            Self::SlowHandshake => "slow_handshake",
+        }
+    }
+}
+
+impl Connections {
+    /// Counts a connection that is there from now on.
+    pub fn opened(&self, plane: &'static str) {
+        self.0.open.get_or_create(&[("plane", plane)]).inc();
+    }
+
+    /// Counts one that isn't any more.
+    pub fn closed(&self, plane: &'static str) {
+        self.0.open.get_or_create(&[("plane", plane)]).dec();
+    }
+
+    /// Counts one that was closed by us.
+    pub fn refused(&self, plane: &'static str, why: Refused) {
+        self.0.refused.get_or_create(&[("plane", plane), ("reason", why.name())]).inc();
+    }
+
+    /// Notes when the certificate that a listener shows expires.
+    pub fn certificate_expires(&self, plane: &'static str, at: Timestamp) {
+        self.0.certificate_expiry.get_or_create(&[("plane", plane)]).set(at.as_secs());
+    }
+
+    /// Counts an attempt to put a new certificate into force.
+    pub fn certificate_read(&self, plane: &'static str, ok: bool) {
+        let outcome = if ok { "applied" } else { "refused" };
+        self.0.certificate_reloads.get_or_create(&[("plane", plane), ("outcome", outcome)]).inc();
+    }
+
+    /// Puts them on the page.
+    pub fn register(&self, registry: &mut Registry) {
+        let Families { open, refused, certificate_expiry, certificate_reloads } = &*self.0;
+        registry.register("connections", "Open connections", open.clone());
+        registry.register("connections_refused", "Connections closed by us, by reason", refused.clone());
+        registry.register(
+            "tls_certificate_expiry_timestamp_seconds",
+            "When the certificate in force expires, in unix time",
+            certificate_expiry.clone(),
+        );
+        registry.register(
+            "tls_certificate_reloads",
+            "Changed certificate files, by what became of them",
+            certificate_reloads.clone(),
+        );
+    }
+}

@@ -1,0 +1,51 @@
+//! PEM files.
+
+use std::io::Read;
+use std::path::Path;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use zeroize::Zeroizing;
+
+use super::TlsError;
+
+/// Largest file, in bytes.
+const MAX_FILE: u64 = 1024 * 1024;
+
+/// The certificates in a file, in their order; at least one.
+///
+/// # Errors
+/// When there is none, or the file can't be read.
+pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let text = read(path)?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    match certificates {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        Ok(_) => Err(content(path, "has no certificate in PEM")),
+        Err(_) => Err(content(path, "is malformed: must be certificates in PEM")),
+    }
+}
+
+/// The private key in a file.
+///
+/// # Errors
+/// When there is none, or the file can't be read.
+pub fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let text = read(path)?;
+    PrivateKeyDer::from_pem_slice(&text).map_err(|_| content(path, "has no unencrypted private key in PEM"))
+}
+
+fn content(path: &Path, problem: &'static str) -> TlsError {
+    TlsError::Content { path: path.display().to_string(), problem }
+}
+
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
+    let fail = |source| TlsError::File { path: path.display().to_string(), source };
+    let mut bytes = Zeroizing::new(vec![]);
+    let file = std::fs::File::open(path).map_err(fail)?;
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(fail)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(content(path, "must be 1 MiB at most"));
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,151 @@
+"""The values that the chart is tried with: every shape and option, and what must be refused."""
+
+TLS = {"secretName": "talos-tls"}
+MTLS = {**TLS, "clientCa": True}
+PEERS = [{"namespaceSelector": {"matchLabels": {"team": "operators"}}}]
+EXPOSED = {"planes": {"admin": {"expose": True}}, "networkPolicy": {"from": {"admin": PEERS}}}
+GATEWAY = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "edge"}
+WORKLOAD = {
+    "replicas": 3,
+    "autoscaling": {"enabled": True, "minReplicas": 3, "maxReplicas": 9},
+    "serviceAccount": {"annotations": {"team": "edge"}},
+    "podAnnotations": {"a": "b"},
+    "podLabels": {"team": "edge"},
+    "nodeSelector": {"disk": "ssd"},
+    "tolerations": [{"key": "edge", "operator": "Exists", "effect": "NoSchedule"}],
+    "affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
+        {"weight": 1, "podAffinityTerm": {"topologyKey": "zone", "labelSelector": {"matchLabels": {"team": "edge"}}}}]}},
+    "priorityClassName": "edge",
+    "preStopSeconds": 10,
+}
+
+
+def merged(*parts):
+    """Mappings laid over each other, the later ones winning."""
+    result = {}
+    for part in parts:
+        for key, value in part.items():
+            both = isinstance(value, dict) and isinstance(result.get(key), dict)
+            result[key] = merged(result[key], value) if both else value
+    return result
+
+
+def good():
+    """Name and values of each rendering."""
+    for mode in ("all", "separate", "sidecar"):
+        yield mode, {"mode": mode}
+        yield f"{mode}-full", merged(EXPOSED, {
+            "mode": mode,
+            "fullnameOverride": "talos-serve",  # its Services would make TALOS_SERVE_AUTHZ_PORT in the pods' environment
+            "image": {"repository": "keys.example.com/talos", "digest": "sha256:" + "0" * 64, "pullSecrets": ["pull"]},
+            "config": {
+                "credentials": {"issuer": "https://keys.example.com", "api_keys": {"max_ttl": "720h"}},
+                "cache": {"type": "redis", "redis": {"addrs": ["redis:6380"], "tls": {
+                    "enabled": True, "ca_file": "/etc/talos/redis/ca.crt"}}},
+                "serve": {"http": {"client_ip_source": "CLIENT_IP_SOURCE_X_FORWARDED_FOR", "allowed_hosts": ["keys.internal"]}},
+                "consistency": {"lease": "3s"},
+            },
+            "secrets": {
+                "existingSecret": "keys",
+                "env": {"TALOS_CACHE_REDIS_PASSWORD": "redis-password"},
+                "signingKeys": "signing-keys.json",
+                "files": ["extra.json"],
+            },
+            "secretMounts": [{"secretName": "redis-ca", "mountPath": "/etc/talos/redis"}],
+            "planes": {"admin": {"trustedNetwork": True}, "authz": {"service": {"headless": True}}},
+            "workload": WORKLOAD,
+            "workloads": {"authz": {"replicas": 5}},
+            "networkPolicy": {"egress": [{"ports": [{"port": 5432, "protocol": "TCP"}]}]},
+            "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+            "prometheusRule": {"enabled": True, "groups": [{"name": "talos", "rules": [
+                {"alert": "TalosGone", "expr": "absent(talos_epoch)", "for": "1m"}]}]},
+        })
+        yield f"{mode}-tls", merged(EXPOSED, {
+            "mode": mode,
+            "config": {"serve": {"http": {"auth": {"mode": "mtls", "roles": {"admin": ["spiffe://cluster.local/ns/a/sa/b"]}}}}},
+            "planes": {"admin": {"tls": MTLS}, "public": {"tls": TLS}, "metrics": {"tls": TLS},
+                       "authz": {"tls": MTLS}},
+            "serviceMonitor": {"enabled": True},
+        })
+        yield f"{mode}-istio", merged(EXPOSED, {
+            "mode": mode,
+            "istio": {
+                "enabled": True,
+                "mtls": {"metricsPermissive": True},
+                "admin": {"serviceAccounts": ["operators/console"]},
+                "authz": {"serviceAccounts": ["istio-ingress/gateway"]},
+                "data": {} if mode == "sidecar" else {"enabled": True, "namespace": "istio-ingress", "targetRefs": [GATEWAY]},
+            },
+        })
+        yield f"{mode}-whole-secret", {"mode": mode, "secrets": {"config": "talos.yaml", "env": {
+            "TALOS_SECRETS_HMAC_CURRENT": None, "TALOS_DB_DSN": None}}}
+        yield f"{mode}-bare", {
+            "mode": mode, "networkPolicy": {"enabled": False}, "migration": {"enabled": False},
+            "workload": {"replicas": 1, "serviceAccount": {"create": False}},
+        }
+    for mode in ("all", "separate"):
+        yield f"{mode}-istio-workload", {"mode": mode, "istio": {"enabled": True, "data": {
+            "enabled": True, "selector": {"app": "orders"},
+            "rules": [{"to": [{"operation": {"notPaths": ["/healthz"]}}]}]}}}
+        yield f"{mode}-envoy-gateway", {"mode": mode, "envoyGateway": {
+            "enabled": True, "namespace": "edge", "targetRefs": [GATEWAY]}}
+    yield "sqlite", {"sqlite": {"enabled": True}}
+    yield "sqlite-claim", {"sqlite": {"enabled": True, "existingClaim": "keys"}}
+    yield "gateway", {"mode": "sidecar", "gateway": {"enabled": True}}
+    yield "gateway-full", {"mode": "sidecar", "secrets": {"signingKeys": "signing-keys.json"}, "gateway": {
+        "enabled": True,
+        "service": {"type": "LoadBalancer", "annotations": {"a": "b"}},
+        "tls": TLS,
+        "upstream": {"host": "orders.shop.svc.cluster.local", "port": 8000},
+        "routes": [
+            {"prefix": "/reports", "policy": {"talos.scopes": "reports:read", "talos.audience": "reports"}},
+            {"prefix": "/open", "policy": {"talos.mode": "off"}},
+        ],
+        "workload": WORKLOAD,
+    }}
+
+
+# Values that are refused, and a part of what is said then.
+BAD = [
+    ({"mode": "both"}, "at '/mode': value must be one of 'all', 'separate', 'sidecar'"),
+    ({"modes": "all"}, "additional properties 'modes' not allowed"),
+    ({"image": {"repository": ""}}, "at '/image/repository': minLength"),
+    ({"image": {"digest": "latest"}}, "at '/image/digest': 'latest' does not match pattern"),
+    ({"workload": {"replicas": -1}}, "at '/workload/replicas': minimum: got -1, want 0"),
+    ({"workload": {"replicas": "two"}}, "at '/workload/replicas': got string, want integer"),
+    ({"workloads": {"admin": {"replica": 2}}}, "at '/workloads/admin': additional properties 'replica' not allowed"),
+    ({"workloads": {"gateway": {}}}, "at '/workloads': additional properties 'gateway' not allowed"),
+    ({"podSecurity": {"runAsUser": 0}}, "at '/podSecurity/runAsUser': minimum: got 0, want 1"),
+    ({"planes": {"admin": {"port": 1}}}, "at '/planes/admin': additional properties 'port' not allowed"),
+    ({"planes": {"metrics": {"tls": {"clientCa": True}}}}, "additional properties 'clientCa' not allowed"),
+    ({"planes": {"authz": {"service": {"type": "ExternalName"}}}}, "at '/planes/authz/service/type': value must be one of"),
+    ({"planes": {"authz": {"service": {"port": 70000}}}}, "at '/planes/authz/service/port': maximum"),
+    ({"secrets": {"existingSecret": ""}}, "at '/secrets/existingSecret'"),
+    ({"secrets": {"env": {"HMAC": "hmac"}}}, "at '/secrets/env': additional properties 'HMAC' not allowed"),
+    ({"config": {"cache": {"ttl": "soon"}}}, "at '/config/cache/ttl': 'soon' does not match pattern"),
+    ({"config": {"cache": {"tll": "5m"}}}, "at '/config/cache': additional properties 'tll' not allowed"),
+    ({"config": {"consistency": {"lease": True}}}, "at '/config/consistency/lease'"),
+    ({"networkPolicy": {"from": {"admin": "some"}}}, "at '/networkPolicy/from/admin': value must be one of 'all', 'cluster'"),
+    ({"istio": {"admin": {"serviceAccounts": ["console"]}}}, "at '/istio/admin/serviceAccounts/0': 'console' does not match"),
+    ({"istio": {"mtls": {"mode": "STRONG"}}}, "at '/istio/mtls/mode': value must be one of"),
+    ({"gateway": {"routes": [{"prefix": "reports"}]}}, "at '/gateway/routes/0/prefix': 'reports' does not match"),
+    ({"gateway": {"routes": [{"prefix": "/a", "policy": {"talos.mode": False}}]}}, "value must be one of 'required', 'optional', 'off'"),
+    ({"gateway": {"port": 80}}, "at '/gateway/port': minimum: got 80, want 1,024"),
+    # What a schema can't say.
+    ({"planes": {"admin": {"expose": True}}}, "planes.admin.expose: nobody would ask who calls"),
+    ({"planes": {"admin": {"expose": True, "trustedNetwork": True}}}, "networkPolicy.from.admin: is empty"),
+    ({"config": {"serve": {"http": {"host": "0.0.0.0"}}}}, "config.serve.http.host: listeners are the chart's"),
+    ({"config": {"db": {"dsn": "postgres://u:p@h/d"}}}, "config.db: a DSN holds a password"),
+    ({"config": {"secrets": {"hmac": {"current": "x" * 40}}}}, "config.secrets: nothing secret in a ConfigMap"),
+    ({"config": {"cache": {"redis": {"password": "p"}}}}, "config.cache.redis.password: nothing secret"),
+    ({"config": {"audit": {"key": "x" * 40}}}, "config.audit.key: nothing secret"),
+    ({"config": {"credentials": {"derived_tokens": {"jwt": {"signing_keys": {"urls": ["base64://e30="]}}}}}}, "a private key"),
+    ({"config": {"cache": {"ttl": "1m"}}, "secrets": {"config": "talos.yaml"}}, "config: is not used with secrets.config"),
+    ({"mode": "separate", "sqlite": {"enabled": True}}, "sqlite.enabled: needs mode all"),
+    ({"sqlite": {"enabled": True}, "workload": {"autoscaling": {"enabled": True}}}, "sqlite.enabled: is for one replica"),
+    ({"gateway": {"enabled": True}}, "gateway.enabled: needs mode sidecar"),
+    ({"workload": {"autoscaling": {"enabled": True, "minReplicas": 20}}}, "minReplicas: is above maxReplicas"),
+    ({"istio": {"data": {"enabled": True}}}, "istio.data.enabled: needs istio.enabled"),
+    ({"mode": "sidecar", "envoyGateway": {"enabled": True, "targetRefs": [GATEWAY]}}, "mode: sidecar has no authz Service"),
+    ({"envoyGateway": {"enabled": True}}, "envoyGateway.targetRefs: name at least one"),
+]

@@ -1,0 +1,166 @@
+#!/usr/bin/env python3
+"""The chart: linted, rendered with every shape and option, and held against what a cluster, Talos and Envoy say of it.
+
+No API server can be had for tests, so nothing is installed; the sidecar's pod is run by hand instead (`run.py`).
+"""
+
+import concurrent.futures
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(REPO / "envoy"))
+
+import tools  # noqa: E402
+
+sys.path.insert(0, str(tools.ensure_kubernetes_validate()))
+
+import cases  # noqa: E402
+import cluster  # noqa: E402
+import kubernetes_validate  # noqa: E402
+import run  # noqa: E402
+import yaml  # noqa: E402
+
+CHART = REPO / "helm" / "talos"
+KUBERNETES = "1.37"
+# Kinds that kubernetes-validate doesn't know, by group; of Envoy Gateway's there is no schema, `cluster` looks at it.
+FOREIGN = ("istio.io", "gateway.networking.k8s.io", "monitoring.coreos.com")
+TALOS = tools.target_dir() / "debug" / "talos"
+
+
+def helm(*arguments, values):
+    """Runs helm with values; returns its exit code and output."""
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        json.dump(values, file)
+        file.flush()
+        command = [tools.ensure_helm(), *arguments, "--values", file.name]
+        home = {"HELM_CACHE_HOME": tempfile.gettempdir(), "HELM_CONFIG_HOME": tempfile.gettempdir()}
+        done = subprocess.run(command, env={**os.environ, **home}, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        return done.returncode, done.stdout, done.stderr
+
+
+def render(values):
+    """Lints and renders; returns the objects, and what is wrong."""
+    code, output, error = helm("lint", "--strict", "--quiet", CHART, values=values)
+    if code != 0:
+        return [], [f"lint: {output}{error}"]
+    code, output, error = helm("template", "edge", CHART, "--namespace", "keys", "--kube-version", KUBERNETES, values=values)
+    if code != 0:
+        return [], [f"template: {error}"]
+    return [one for one in yaml.safe_load_all(output) if one], []
+
+
+def check(name, values):
+    """Renders one case; returns the objects and everything that is wrong with them."""
+    objects, problems = render(values)
+    for one in objects:
+        group = one["apiVersion"].split("/")[0]
+        if not group.endswith((*FOREIGN, "gateway.envoyproxy.io")):
+            try:
+                kubernetes_validate.validate(one, KUBERNETES, strict=True)
+            except Exception as error:  # it has no common base for what it says
+                problems.append(f"{one['kind']} {one['metadata']['name']}: {error}")
+    problems += cluster.problems(objects)
+    problems += configurations(objects)
+    return objects, [f"{name}: {problem}" for problem in problems]
+
+
+def configurations(objects):
+    """What `talos config check` says of each container's environment and file, and what Envoy says of its own."""
+    problems = []
+    for one, template in cluster.pods(objects):
+        for container in cluster.containers(template):
+            with tempfile.TemporaryDirectory(prefix="talos-helm-") as folder:
+                pod = run.Pod(objects, template, Path(folder))
+                if container["name"] == "talos":
+                    plane = [argument for argument in container["args"][1:] if not argument.startswith("--")]
+                    file = [argument for argument in pod.arguments(container) if argument.startswith("--config=")]
+                    command = [TALOS, "config", "check", *file, *(["--plane", *plane] if plane else [])]
+                elif container["name"] == "envoy":
+                    command = [tools.ensure_envoy(), "--mode", "validate", *pod.arguments(container)]
+                else:
+                    continue
+                done = subprocess.run(command, env=pod.environment(container), capture_output=True, text=True)
+                warned = [line for line in done.stderr.splitlines() if line.startswith("warning")]
+                if done.returncode != 0 or (warned and container["name"] == "talos"):
+                    problems.append(f"{one['metadata']['name']}/{container['name']}: {done.stdout}{done.stderr}")
+    return problems
+
+
+def models(objects):
+    """What the schemas of Istio's and other objects say."""
+    foreign = [one for one in objects if one["apiVersion"].split("/")[0].endswith(FOREIGN)]
+    modules = tools.ensure_kubernetes_models() / "node_modules"
+    command = ["node", REPO / "tests" / "helm" / "models.mjs", modules]
+    done = subprocess.run(command, input=json.dumps(foreign), capture_output=True, text=True)
+    if done.returncode != 0:
+        return [done.stderr]
+    kinds = {one["kind"] for one in foreign}
+    wanted = {"AuthorizationPolicy", "PeerAuthentication", "DestinationRule", "ReferenceGrant", "ServiceMonitor", "PrometheusRule"}
+    return json.loads(done.stdout) + [f"no case has a {kind}" for kind in wanted - kinds]
+
+
+def refused():
+    """Bad values: each must be refused, with a text that says what is wrong."""
+
+    def one(case):
+        values, text = case
+        code, output, error = helm("template", "edge", CHART, values=values)
+        if code == 0:
+            return [f"{values}: wasn't refused"]
+        return [] if text in error else [f"{values}: `{text}` isn't in\n{error}"]
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        return [problem for found in pool.map(one, cases.BAD) for problem in found]
+
+
+def the_checks_can_fail(objects):
+    """Each kind of mistake that the checks are for is found."""
+    istio = next(one for one in objects if one["kind"] == "PeerAuthentication")
+    deployment = next(one for one in objects if one["kind"] == "Deployment")
+    unfound = []
+    if not models([{**istio, "spec": {**istio["spec"], "mtsl": {}}}]):
+        unfound.append("an unknown field of Istio's")
+    if not models([{**istio, "spec": {"mtls": {"mode": "STRONG"}}}]):
+        unfound.append("a wrong value of Istio's")
+    root = json.loads(json.dumps(deployment))
+    root["spec"]["template"]["spec"]["containers"][0]["securityContext"]["runAsUser"] = 0
+    if not cluster.problems([root]):
+        unfound.append("a container that runs as root")
+    return [f"the checks don't find {what}" for what in unfound]
+
+
+def values_schema(bless):
+    """The values hold a configuration: its schema, with an id of its own, is part of theirs, as Talos prints it."""
+    file = CHART / "values.schema.json"
+    values = json.loads(file.read_text())
+    done = subprocess.run([TALOS, "config", "schema"], check=True, capture_output=True, text=True)
+    values["$defs"]["config"] = json.loads(done.stdout) | {"$id": "talos-config"}
+    text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    if bless:
+        file.write_text(text)
+    return [] if file.read_text() == text else [f"{file} has an old schema of the configuration: tests/helm/check.py --bless"]
+
+
+def main():
+    problems = values_schema("--bless" in sys.argv[1:])
+    objects = []
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        for rendered, found in pool.map(lambda case: check(*case), cases.good()):
+            objects += rendered
+            problems += found
+    problems += models(objects) + refused() + the_checks_can_fail(objects)
+    if not problems:
+        problems += run.sidecar(render)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    print(f"{len(list(cases.good()))} renderings, {len(objects)} objects, {len(cases.BAD)} refused: {len(problems)} problems")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

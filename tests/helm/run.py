@@ -1,0 +1,172 @@
+"""Runs containers of a rendering on this machine: the same arguments, environment and files, in a folder of its own."""
+
+import contextlib
+import http.client
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import tools
+
+TALOS = tools.target_dir() / "debug" / "talos"
+UPSTREAM = Path(tools.__file__).parent / "upstream.py"
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Pod:
+    """A pod's files in a folder: its ConfigMaps, made-up Secrets, empty directories."""
+
+    def __init__(self, objects, template, folder, secret=None, replaced=()):
+        self.template = template
+        self.folder = folder
+        self.secret = secret or {}
+        self.replaced = list(replaced)
+        maps = {one["metadata"]["name"]: one["data"] for one in objects if one["kind"] == "ConfigMap"}
+        spec = template["spec"]
+        paths = {}
+        for container in spec.get("initContainers", []) + spec["containers"]:
+            for mount in container.get("volumeMounts", []):
+                paths.setdefault(mount["name"], mount["mountPath"])
+        # Longer paths first, so that none is taken for the beginning of another.
+        for path in sorted(set(paths.values()) - {"/tmp"}, key=len, reverse=True):
+            self.replaced.append((path, f"{folder}{path}"))
+        for volume in spec.get("volumes", []):
+            place = Path(f"{folder}{paths[volume['name']]}")
+            place.mkdir(parents=True, exist_ok=True)
+            files = {}
+            if "configMap" in volume:
+                files = maps[volume["configMap"]["name"]]
+            elif "secret" in volume:
+                keys = [item["key"] for item in volume["secret"].get("items", [])] or ["tls.crt", "tls.key", "ca.crt"]
+                files = {key: self.secret.get(key, "{\"keys\":[]}" if key.endswith("json") else "") for key in keys}
+            for name, text in files.items():
+                (place / name).write_text(self.localized(text))
+
+    def localized(self, text):
+        """A text with the paths of this machine."""
+        marks = [(old, f"\0{index}\0", new) for index, (old, new) in enumerate(self.replaced)]
+        for old, mark, _ in marks:
+            text = text.replace(old, mark)
+        for _, mark, new in marks:
+            text = text.replace(mark, new)
+        return text
+
+    def arguments(self, container):
+        return [self.localized(argument) for argument in container["args"]]
+
+    def environment(self, container):
+        """The container's, and nothing else of Talos's."""
+        result = {name: value for name, value in os.environ.items() if not name.startswith("TALOS_")}
+        stand_in = {"TALOS_SECRETS_HMAC_CURRENT": secrets.token_hex(32), "TALOS_DB_DSN": "postgres://u:p@db/talos"}
+        # With the whole file from the Secret there is no secret in the environment.
+        result["TALOS_SECRETS_HMAC_CURRENT"] = stand_in["TALOS_SECRETS_HMAC_CURRENT"]
+        for variable in container.get("env", []):
+            if "value" in variable:
+                result[variable["name"]] = self.localized(variable["value"])
+            else:
+                key = variable["valueFrom"]["secretKeyRef"]["key"]
+                result[variable["name"]] = self.secret.get(key) or stand_in.get(variable["name"], secrets.token_hex(32))
+        return result
+
+
+def sidecar(render):
+    """Runs the pod of Envoy and its sidecar, and the admin plane; returns what is wrong."""
+    values = {"mode": "sidecar", "secrets": {"signingKeys": "signing-keys.json"}, "gateway": {
+        "enabled": True,
+        "upstream": {"host": "127.0.0.1", "port": free_port()},
+        "routes": [{"prefix": "/open", "policy": {"talos.mode": "off"}}],
+    }}
+    objects, problems = render(values)
+    if problems:
+        return problems
+    templates = {one["metadata"]["name"]: one["spec"]["template"] for one in objects if one["kind"] == "Deployment"}
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(__import__("tempfile").TemporaryDirectory(prefix="talos-pod-", dir="/tmp")))
+        keys = subprocess.run([TALOS, "jwk", "generate", "eddsa", "--jwks"], check=True, capture_output=True, text=True)
+        secret = {"hmac-current": secrets.token_hex(32), "db-dsn": f"sqlite://{folder}/talos.db",
+                  "signing-keys.json": keys.stdout}
+
+        def start(name, command, env):
+            log = stack.enter_context((folder / f"{name}.log").open("w+"))
+            process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            stack.callback(end, process)
+
+        ports = {port: free_port() for port in (8080, 9901, 9902)}
+        replaced = [(f"port_value: {old}", f"port_value: {new}") for old, new in ports.items()]
+        own = {}
+        for name, workload in (("admin", "edge-talos-admin"), ("sidecar", "edge-talos-gateway")):
+            template = templates[workload]
+            pod = Pod(objects, template, folder / name, secret, replaced)
+            container = next(one for one in template["spec"].get("initContainers", []) + template["spec"]["containers"]
+                             if one["name"] == "talos")
+            own[name] = {port: free_port() for port in ("HTTP", "METRICS")}
+            env = pod.environment(container) | {f"TALOS_SERVE_{plane}_PORT": str(port) for plane, port in own[name].items()}
+            start(name, [TALOS, *pod.arguments(container)], env)
+            if name == "admin":
+                admin = own[name]["HTTP"]
+                wait(lambda: status(own["admin"]["METRICS"], "/health/ready") == 200, folder)
+        envoy = template["spec"]["containers"][0]
+        start("envoy", [tools.ensure_envoy(), *pod.arguments(envoy), "--concurrency", "1"], pod.environment(envoy))
+        upstream = str(values["gateway"]["upstream"]["port"])
+        start("upstream", ["python3", UPSTREAM, "--port", upstream], dict(os.environ))
+        issue = [TALOS, "keys", "issue", "first", "--actor", "me", "-q", "-e", f"http://127.0.0.1:{admin}"]
+        key = subprocess.run(issue, check=True, capture_output=True, text=True).stdout.strip()
+        edge = ports[8080]
+        wait(lambda: status(ports[9902], "/ready") == 200, folder)
+        wait(lambda: status(edge, "/", key) == 200, folder)
+        for path, credential, wanted in (("/", None, 401), ("/", key, 200), ("/", key + "x", 401), ("/open", None, 200)):
+            got = status(edge, path, credential)
+            if got != wanted:
+                problems.append(f"the sidecar's Envoy answers {path} with {got} instead of {wanted}")
+        if "bearer ey" not in body(edge, "/", key).lower():
+            problems.append("the upstream gets no token")
+        if not (folder / "sidecar/run/talos/authz.sock").is_socket():
+            problems.append("there is no socket where the volume is")
+    return problems
+
+
+def body(port, path, key=None):
+    return request(port, path, key)[1]
+
+
+def status(port, path, key=None):
+    try:
+        return request(port, path, key)[0]
+    except (OSError, http.client.HTTPException):
+        return None
+
+
+def request(port, path, key):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    with contextlib.closing(connection):
+        connection.request("GET", path, headers={"authorization": f"Bearer {key}"} if key else {})
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+
+
+def wait(holds, folder):
+    deadline = time.monotonic() + 60
+    while not holds():
+        if time.monotonic() > deadline:
+            logs = "\n".join(f"{log.name}:\n{log.read_text()[-2000:]}" for log in folder.glob("*.log"))
+            raise SystemExit(f"the sidecar's pod doesn't come up:\n{logs}")
+        time.sleep(0.05)
+
+
+def end(process):
+    process.terminate()
+    try:
+        process.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,54 @@
+//! Certificates made for the occasion.
+
+use rcgen::{CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType};
+
+use crate::support::Must;
+
+/// An authority and what it signs.
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    pub fn new() -> Authority {
+        let mut params = CertificateParams::new(vec![]).must("parameters of an authority");
+        params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "Talos tests");
+        let key = KeyPair::generate().must("a key");
+        Authority(CertifiedIssuer::self_signed(params, key).must("an authority"))
+    }
+
+    pub fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// Certificate and key for a name, valid until `year`.
+    pub fn issue(&self, name: &str, year: i32) -> (String, String) {
+        self.sign(CertificateParams::new(vec![name.to_owned()]).must("parameters"), year)
+    }
+
+    /// Certificate and key of a client with these names, valid until `year`. Its subject is the first of them.
+    pub fn client(&self, names: Vec<SanType>, year: i32) -> (String, String) {
+        let mut params = CertificateParams::new(vec![]).must("parameters");
+        if let Some(SanType::DnsName(name)) = names.first() {
+            params.distinguished_name.push(DnType::CommonName, name.as_str());
+        }
+        params.subject_alt_names = names;
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(params, year)
+    }
+
+    fn sign(&self, mut params: CertificateParams, year: i32) -> (String, String) {
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        let key = KeyPair::generate().must("a key");
+        let certificate = params.signed_by(&key, &self.0).must("a certificate");
+        (certificate.pem(), key.serialize_pem())
+    }
+}
+
+pub fn dns(name: &str) -> SanType {
+    SanType::DnsName(name.try_into().must(name))
+}
+
+pub fn uri(name: &str) -> SanType {
+    SanType::URI(name.try_into().must(name))
+}
