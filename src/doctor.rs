@@ -86,7 +86,9 @@ pub struct Examined {
 
 /// Why a document can't be examined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("is no Envoy configuration dump: it has no `configs` with an Envoy's listeners, clusters or bootstrap")]
+#[error(
+    "is no Envoy configuration dump: it has no `configs` with an Envoy's listeners, clusters or bootstrap"
+)]
 pub struct NotADump;
 
 /// Examines an Envoy's `/config_dump`, also where a tool has wrapped one or several into objects of its own.

@@ -83,7 +83,8 @@ impl Doctor {
             true => fetched(&self.from).await?,
             false => read(Path::new(&self.from))?,
         };
-        let question = Question { clusters: &self.clusters, authz: talos.as_ref().map(|config| &config.authz) };
+        let question =
+            Question { clusters: &self.clusters, authz: talos.as_ref().map(|config| &config.authz) };
         let report = examine(&document, question)
             .map_err(|error| Failure::unusable(format!("{}: {error}", without_controls(&self.from))))?;
         match self.format {
@@ -115,7 +116,8 @@ fn read(path: &Path) -> Result<Value, Failure> {
 }
 
 async fn fetched(from: &str) -> Result<Value, Failure> {
-    let mut url = Url::parse(from).map_err(|_| Failure::unusable("must be a URL such as http://127.0.0.1:9901"))?;
+    let mut url =
+        Url::parse(from).map_err(|_| Failure::unusable("must be a URL such as http://127.0.0.1:9901"))?;
     if url.path() == "/" {
         url.set_path("/config_dump");
     }
@@ -134,11 +136,15 @@ async fn fetched(from: &str) -> Result<Value, Failure> {
         // No need for the machine's certificates, and no failure where it has none.
         builder = builder.tls_certs_only([]);
     }
-    let http = builder.build().map_err(|_| fail("this machine has no certificates to check an https:// with"))?;
+    let http =
+        builder.build().map_err(|_| fail("this machine has no certificates to check an https:// with"))?;
     let no_answer = |error: reqwest::Error| fail(&innermost(&error.without_url()));
     let mut response = http.get(url).send().await.map_err(no_answer)?;
     if !response.status().is_success() {
-        return Err(fail(&format!("answered HTTP {}: is it Envoy's admin interface?", response.status().as_u16())));
+        return Err(fail(&format!(
+            "answered HTTP {}: is it Envoy's admin interface?",
+            response.status().as_u16()
+        )));
     }
     let mut bytes = vec![];
     while let Some(chunk) = response.chunk().await.map_err(no_answer)? {
@@ -180,7 +186,8 @@ fn text(report: &Report) -> String {
     let mut text = String::new();
     let mut rest: Vec<&Finding> = report.findings.iter().collect();
     while let Some(first) = rest.first().copied() {
-        let is_same = |one: &&Finding| (one.id, one.severity, &one.fix) == (first.id, first.severity, &first.fix);
+        let is_same =
+            |one: &&Finding| (one.id, one.severity, &one.fix) == (first.id, first.severity, &first.fix);
         let (same, others): (Vec<&Finding>, Vec<&Finding>) = rest.into_iter().partition(is_same);
         rest = others;
         let severity = match first.severity {

@@ -75,9 +75,9 @@ impl<'a> Manager<'a> {
         let filters: Vec<Filter<'a>> =
             node.items("http_filters").into_iter().map(|filter| Filter::new(dump, filter)).collect();
         let early = node.items("early_header_mutation_extensions");
-        let mut is_stripped = early.iter().any(|extension| {
-            headers::strip_identity(&extension.get("typed_config").items("mutations"))
-        });
+        let mut is_stripped = early
+            .iter()
+            .any(|extension| headers::strip_identity(&extension.get("typed_config").items("mutations")));
         let mut checks = vec![];
         for (index, filter) in filters.iter().enumerate() {
             is_stripped |= headers::strip_identity(&filter.mutations());
@@ -186,7 +186,11 @@ fn leaves<'a>(dump: &Dump<'a>, manager: &Node<'a>) -> Vec<Leaf<'a>> {
     let named = scoped.get("name").text().map(|name| dump.scoped(name)).unwrap_or_default();
     for scope in inline.iter().chain(named) {
         let routes = scope.get("route_configuration");
-        tables.extend(if routes.is_absent() { by_name(scope.get("route_configuration_name")) } else { Some(routes) });
+        tables.extend(if routes.is_absent() {
+            by_name(scope.get("route_configuration_name"))
+        } else {
+            Some(routes)
+        });
     }
     let mut found = vec![];
     for table in tables {

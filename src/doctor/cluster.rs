@@ -75,7 +75,8 @@ fn timeout(service: &Service<'_>, found: &mut Findings) {
     if node.is_absent() {
         found.add("timeout", Severity::Note, &node, "isn't set: Envoy takes 200 ms, the retry included", fix);
     } else if service.timeout == 0.0 || service.timeout >= ENDLESS_TIMEOUT {
-        let how_long = if service.timeout == 0.0 { "for ever".to_owned() } else { format!("for {} s", service.timeout) };
+        let how_long =
+            if service.timeout == 0.0 { "for ever".to_owned() } else { format!("for {} s", service.timeout) };
         found.add(
             "timeout",
             Severity::Error,
@@ -92,7 +93,13 @@ fn timeout(service: &Service<'_>, found: &mut Findings) {
             fix,
         );
     } else if service.timeout < SHORT_TIMEOUT {
-        found.add("timeout", Severity::Warning, &node, "a lookup in the database or a busy moment takes longer", fix);
+        found.add(
+            "timeout",
+            Severity::Warning,
+            &node,
+            "a lookup in the database or a busy moment takes longer",
+            fix,
+        );
     }
 }
 
@@ -285,7 +292,11 @@ fn transport(dump: &Dump<'_>, cluster: &Node<'_>, name: &str, found: &mut Findin
     let service = cluster.find("eds_cluster_config.service_name").text().unwrap_or(name);
     let inline = cluster.get("load_assignment");
     let assignments = [Some(inline), dump.endpoints(service).cloned()];
-    let far = assignments.iter().flatten().flat_map(|list| list.items("endpoints")).flat_map(|group| group.items("lb_endpoints"));
+    let far = assignments
+        .iter()
+        .flatten()
+        .flat_map(|list| list.items("endpoints"))
+        .flat_map(|group| group.items("lb_endpoints"));
     let far = far.map(|one| one.find("endpoint.address.socket_address.address"));
     let far = far.into_iter().find(|address| address.text().is_some_and(|address| !is_loopback(address)));
     if let (false, Some(address)) = (is_encrypted, far) {

@@ -121,7 +121,8 @@ impl<'a> Dump<'a> {
                         for endpoints in config.items(list) {
                             let endpoints = endpoints.get("endpoint_config");
                             if let Some(name) = endpoints.get("cluster_name").text() {
-                                dump.endpoints.insert(name, endpoints.at(place(&format!("endpoints[{name}]"))));
+                                dump.endpoints
+                                    .insert(name, endpoints.at(place(&format!("endpoints[{name}]"))));
                             }
                         }
                     }
@@ -161,9 +162,8 @@ impl<'a> Dump<'a> {
 fn search<'a>(value: &'a Value, prefix: String, depth: usize, found: &mut Vec<Dump<'a>>) {
     let Some(fields) = value.as_object() else { return };
     let configs = fields.get("configs").and_then(Value::as_array);
-    let is_dump = |kind: &str| {
-        ["BootstrapConfigDump", "ListenersConfigDump", "ClustersConfigDump"].contains(&kind)
-    };
+    let is_dump =
+        |kind: &str| ["BootstrapConfigDump", "ListenersConfigDump", "ClustersConfigDump"].contains(&kind);
     match configs {
         Some(configs) if configs.iter().filter_map(kind_of).any(is_dump) => {
             found.push(Dump::read(configs, prefix));
@@ -185,10 +185,7 @@ pub fn from_bootstrap(document: Value) -> Value {
     let list = |list: &str, wrapper: &str| -> Vec<Value> {
         let items = field(&document, "static_resources").and_then(|resources| field(resources, list));
         let items = items.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        items
-            .iter()
-            .map(|item| Value::Object(Map::from_iter([(wrapper.to_owned(), item.clone())])))
-            .collect()
+        items.iter().map(|item| Value::Object(Map::from_iter([(wrapper.to_owned(), item.clone())]))).collect()
     };
     let (listeners, clusters) = (list("listeners", "listener"), list("clusters", "cluster"));
     json!({ "configs": [

@@ -86,7 +86,10 @@ fn switches(check: &ExtAuthz<'_>, found: &mut Findings) {
     if !enabled.is_absent() && !is_all(&percentage) {
         let (severity, why) = match denies {
             true => (Severity::Warning, "the rest of the requests is refused, whatever key they have"),
-            false => (Severity::Error, "the rest of the requests goes upstream unchecked, forged x-talos-* headers included"),
+            false => (
+                Severity::Error,
+                "the rest of the requests goes upstream unchecked, forged x-talos-* headers included",
+            ),
         };
         found.add(
             "filter-enabled",
@@ -117,7 +120,9 @@ fn switches(check: &ExtAuthz<'_>, found: &mut Findings) {
     }
     if !by_metadata.is_absent() {
         let (severity, why) = match (denies, check.is_stripped) {
-            (true, _) => (Severity::Warning, "requests without that metadata are refused, whatever key they have"),
+            (true, _) => {
+                (Severity::Warning, "requests without that metadata are refused, whatever key they have")
+            }
             (false, true) => (
                 Severity::Note,
                 "requests without that metadata aren't checked (with Istio: those that no AuthorizationPolicy CUSTOM \
@@ -133,7 +138,10 @@ fn switches(check: &ExtAuthz<'_>, found: &mut Findings) {
     }
     if check.is_conditional {
         let (severity, why) = match check.is_stripped {
-            true => (Severity::Note, "requests that the matcher lets by aren't checked; identity headers are removed before"),
+            true => (
+                Severity::Note,
+                "requests that the matcher lets by aren't checked; identity headers are removed before",
+            ),
             false => (
                 Severity::Error,
                 "requests that the matcher lets by go upstream with the x-talos-* headers that the client wrote",
@@ -218,7 +226,9 @@ fn what_talos_sees(config: &Node<'_>, question: Question<'_>, found: &mut Findin
             Severity::Error,
             place,
             format!("keeps from Talos what it decides by: {}", needed.join(", ")),
-            needed.iter().fold("allowed_headers:\n  patterns:".to_owned(), |fix, name| format!("{fix}\n    - exact: {name}")),
+            needed.iter().fold("allowed_headers:\n  patterns:".to_owned(), |fix, name| {
+                format!("{fix}\n    - exact: {name}")
+            }),
         );
     }
 }

@@ -62,7 +62,10 @@ pub fn strip_identity(mutations: &[Node<'_>]) -> bool {
 
 /// The mutation among these that sets one of our headers.
 pub fn sets_identity<'a>(mutations: &[Node<'a>]) -> Option<Node<'a>> {
-    mutations.iter().map(|mutation| mutation.find("append.header.key")).find(|key| key.text().is_some_and(is_ours))
+    mutations
+        .iter()
+        .map(|mutation| mutation.find("append.header.key"))
+        .find(|key| key.text().is_some_and(is_ours))
 }
 
 /// Whether a list of names (`request_headers_to_remove`) has all identity headers.
@@ -91,9 +94,12 @@ mod tests {
             { "exact": "Authorization", "ignore_case": true }, { "prefix": "x-ta" }, { "suffix": "-key" },
         ] });
         let list = Node::new(&list, "");
-        for (name, expected) in
-            [("authorization", Match::Yes), ("x-talos-key-id", Match::Yes), ("x-api-key", Match::Yes), ("cookie", Match::No)]
-        {
+        for (name, expected) in [
+            ("authorization", Match::Yes),
+            ("x-talos-key-id", Match::Yes),
+            ("x-api-key", Match::Yes),
+            ("cookie", Match::No),
+        ] {
             assert_eq!(list_matches(&list, name), expected, "{name}");
         }
         let list = json!({ "patterns": [{ "safe_regex": { "regex": ".*" } }] });

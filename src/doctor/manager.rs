@@ -93,10 +93,18 @@ fn addresses(manager: &Manager<'_>, authz: Option<&Authz>, found: &mut Findings)
     if !internal.is_absent() && (ranges.is_empty() || is_all) {
         let why = match is_all {
             true => "every client is \"internal\" and may steer Envoy with x-envoy-* headers",
-            false => "every private address is \"internal\" and may steer Envoy with x-envoy-* headers (without this \
-                      block, since Envoy 1.33, nobody may)",
+            false => {
+                "every private address is \"internal\" and may steer Envoy with x-envoy-* headers (without this \
+                      block, since Envoy 1.33, nobody may)"
+            }
         };
-        found.add("internal-addresses", Severity::Warning, &internal, why, "# without internal_address_config");
+        found.add(
+            "internal-addresses",
+            Severity::Warning,
+            &internal,
+            why,
+            "# without internal_address_config",
+        );
     }
     for filter in manager.listener.items("listener_filters") {
         let (kind, config) = filter.get("typed_config").unwrapped();
@@ -293,7 +301,9 @@ fn upgrades(manager: &Manager<'_>, question: Question<'_>, found: &mut Findings)
                 "unchecked-upgrade",
                 Severity::Error,
                 &upgrade.get("filters"),
-                format!("{kind} requests take these filters instead of the chain's, and none of them asks Talos"),
+                format!(
+                    "{kind} requests take these filters instead of the chain's, and none of them asks Talos"
+                ),
                 "# without filters: the upgrade takes those of the connection manager",
             );
         }

@@ -50,7 +50,9 @@ impl<'a> Node<'a> {
             .iter()
             .enumerate()
             .map(|(index, item)| match item.get("name").and_then(Value::as_str) {
-                Some(named) if !named.is_empty() => Self::new(item, format!("{}[{}]", list.path, short(named))),
+                Some(named) if !named.is_empty() => {
+                    Self::new(item, format!("{}[{}]", list.path, short(named)))
+                }
                 _ => Self::new(item, format!("{}[{index}]", list.path)),
             })
             .collect()
@@ -176,7 +178,8 @@ mod tests {
 
     #[test]
     fn fields_have_two_spellings() {
-        let value = json!({ "failureModeAllow": true, "status_on_error": { "code": "Forbidden" }, "name": "n" });
+        let value =
+            json!({ "failureModeAllow": true, "status_on_error": { "code": "Forbidden" }, "name": "n" });
         let node = Node::new(&value, "filter");
         assert!(node.get("failure_mode_allow").is_true());
         assert_eq!(node.find("status_on_error.code").text(), Some("Forbidden"));
@@ -188,7 +191,8 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (text, seconds) in [("0.250s", Some(0.25)), ("600s", Some(600.0)), ("1", None), ("-1s", None), ("NaNs", None)]
+        for (text, seconds) in
+            [("0.250s", Some(0.25)), ("600s", Some(600.0)), ("1", None), ("-1s", None), ("NaNs", None)]
         {
             assert_eq!(Node::new(&json!(text), "").seconds(), seconds, "{text}");
         }

@@ -58,7 +58,8 @@ fn per_route<'a>(leaf: &Leaf<'a>, filter: &str) -> PerRoute<'a> {
 fn settings<'a>(leaf: &Leaf<'a>, filter: &str) -> Vec<Node<'a>> {
     let at = |level: &Node<'a>| {
         let (kind, config) = level.get("typed_per_filter_config").entry(filter).unwrapped();
-        let (_, config) = if kind == Some("FilterConfig") { config.get("config").unwrapped() } else { (kind, config) };
+        let (_, config) =
+            if kind == Some("FilterConfig") { config.get("config").unwrapped() } else { (kind, config) };
         config.get("check_settings")
     };
     leaf.levels.iter().map(at).filter(|settings| !settings.is_absent()).collect()
@@ -112,7 +113,11 @@ fn unchecked(manager: &Manager<'_>, believing: &HashMap<&str, &str>, found: &mut
     if believing.is_empty() || manager.direction() == Some("OUTBOUND") {
         return;
     }
-    let fix = format!("{}\n# or, if this listener is to stay without keys, on its routes:\n{}", super::filter::WHOLE, headers::removal());
+    let fix = format!(
+        "{}\n# or, if this listener is to stay without keys, on its routes:\n{}",
+        super::filter::WHOLE,
+        headers::removal()
+    );
     for leaf in manager.leaves.iter().filter(|leaf| !leaf.is_answered && !leaf.is_stripped()) {
         let (Some(cluster), Some(route)) = (leaf.cluster, leaf.levels.first()) else { continue };
         if let Some(other) = believing.get(cluster) {
@@ -129,7 +134,8 @@ fn unchecked(manager: &Manager<'_>, believing: &HashMap<&str, &str>, found: &mut
         }
     }
     let leads_on = manager.leaves.iter().any(|leaf| !leaf.is_answered && !leaf.is_stripped());
-    let tells = manager.leaves.iter().any(|leaf| leaf.cluster.is_some_and(|name| believing.contains_key(name)));
+    let tells =
+        manager.leaves.iter().any(|leaf| leaf.cluster.is_some_and(|name| believing.contains_key(name)));
     if leads_on && !tells {
         found.add(
             "unchecked-listener",
@@ -193,7 +199,13 @@ fn turned_off(check: &ExtAuthz<'_>, leaf: &Leaf<'_>, found: &mut Findings) {
         headers::removal()
     );
     if check.is_stripped || leaf.is_stripped() {
-        found.add(id, Severity::Note, &place, "nothing is checked here; forged x-talos-* headers are removed elsewhere", fix);
+        found.add(
+            id,
+            Severity::Note,
+            &place,
+            "nothing is checked here; forged x-talos-* headers are removed elsewhere",
+            fix,
+        );
         return;
     }
     let route = leaf.levels.first().map(|route| route.path.as_str()).unwrap_or_default();
@@ -201,7 +213,9 @@ fn turned_off(check: &ExtAuthz<'_>, leaf: &Leaf<'_>, found: &mut Findings) {
         id,
         Severity::Error,
         &place,
-        format!("requests of {route} go upstream unchecked, with the x-talos-* headers that the client wrote"),
+        format!(
+            "requests of {route} go upstream unchecked, with the x-talos-* headers that the client wrote"
+        ),
         fix,
     );
 }
