@@ -11,6 +11,8 @@ mod headers;
 mod manager;
 mod node;
 mod routes;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashSet;
 

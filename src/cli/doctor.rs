@@ -32,9 +32,9 @@ const MAX_PLACES: usize = 5;
 #[derive(Args)]
 #[command(after_help = "\
 EXAMPLES:
-  talos config check && echo '{\"configs\":[{\"@type\":\"x.BootstrapConfigDump\"}]}' > dump.json
-  talos doctor dump.json --fail-on never
-  talos doctor - --fail-on never --format json < dump.json")]
+  talos doctor http://127.0.0.1:9901 || echo \"exit code $?\"
+  talos doctor envoy.yaml --config talos.yaml --fail-on error || echo \"exit code $?\"
+  talos doctor - --format json < config_dump.json || echo \"exit code $?\"")]
 pub struct Doctor {
     /// URL of Envoy's admin interface (http://127.0.0.1:9901), a file, or `-` for stdin
     from: String,
@@ -106,7 +106,7 @@ fn read(path: &Path) -> Result<Value, Failure> {
     // The dump is JSON, the configuration mostly YAML; both readers bound the depth.
     let value: Value = match serde_json::from_str(&text) {
         Ok(value) => value,
-        Err(json) if text.trim_start().starts_with('{') => {
+        Err(json) if text.trim_start().starts_with(['{', '[']) => {
             return Err(Failure::unusable(format!("{}: {json}", path.display())));
         }
         Err(_) => serde_norway::from_str(&text)
