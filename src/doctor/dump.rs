@@ -214,7 +214,7 @@ pub fn process(dump: &Dump<'_>, found: &mut Findings) {
     }
     let monitors = bootstrap.find("overload_manager").items("resource_monitors");
     let has_limit = monitors.iter().any(|monitor| {
-        monitor.get("name").text().is_some_and(|name| name.contains("downstream_connections"))
+        monitor.get("name").text().is_some_and(|name| name.contains("downstream_max_connections"))
     });
     let limits = bootstrap.get("layered_runtime").any_text(|_| true)
         && bootstrap.get("layered_runtime").objects().iter().any(|layer| {
