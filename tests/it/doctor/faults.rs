@@ -289,7 +289,7 @@ pub const FAULTS: &[(&str, &str, &[Change])] = &[
     ("no-retry", "warning", &[Replace("retry_on: unavailable,reset", "retry_on: cancelled")]),
     ("retry-too-late", "warning", &[Without("retry_back_off:")]),
     ("retry-cuts-off", "warning", &[Replace("max_interval: 0.25s", "max_interval: 0.05s")]),
-    ("no-http2", "error", &[Without("typed_extension_protocol_options:")]),
+    ("no-http2", "error", &[Without("typed_extension_protocol_options:"), Without("- timeout: 0.5s"), Replace("health_checks:", "health_checks: []")]),
     (
         "no-keepalive",
         "warning",
