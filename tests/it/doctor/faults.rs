@@ -77,14 +77,7 @@ pub const FAULTS: &[(&str, &str, &[Change])] = &[
             "check_settings:\n                                with_request_body: { max_request_bytes: 8192 }",
         )],
     ),
-    (
-        "filter-enabled",
-        "error",
-        &[
-            Without("deny_at_disable:"),
-            After(FILTER, "filter_enabled: { default_value: { numerator: 50, denominator: HUNDRED } }"),
-        ],
-    ),
+    ("filter-enabled", "error", &[Without("deny_at_disable:"), Replace("numerator: 100", "numerator: 50")]),
     ("filter-enabled", "warning", &[Replace("numerator: 100", "numerator: 99")]),
     (
         "deny-at-disable",
@@ -289,7 +282,15 @@ pub const FAULTS: &[(&str, &str, &[Change])] = &[
     ("no-retry", "warning", &[Replace("retry_on: unavailable,reset", "retry_on: cancelled")]),
     ("retry-too-late", "warning", &[Without("retry_back_off:")]),
     ("retry-cuts-off", "warning", &[Replace("max_interval: 0.25s", "max_interval: 0.05s")]),
-    ("no-http2", "error", &[Without("typed_extension_protocol_options:"), Without("- timeout: 0.5s"), Replace("health_checks:", "health_checks: []")]),
+    (
+        "no-http2",
+        "error",
+        &[
+            Without("typed_extension_protocol_options:"),
+            Without("- timeout: 0.5s"),
+            Replace("health_checks:", "health_checks: []"),
+        ],
+    ),
     (
         "no-keepalive",
         "warning",
