@@ -6,6 +6,7 @@ mod bounds;
 mod callers;
 mod certificates;
 mod connections;
+mod denied;
 mod deny;
 mod listeners;
 mod relay;
@@ -13,7 +14,9 @@ mod reload;
 mod serve;
 mod signals;
 mod watch;
+mod workers;
 
+pub use denied::{TemplateFileError, read as read_templates};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use serve::build;
 pub use serve::{Planes, ServeError, serve};

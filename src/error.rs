@@ -52,6 +52,8 @@ pub enum Reason {
     PayloadTooLarge,
     /// The body isn't JSON.
     UnsupportedMediaType,
+    /// More often than it may be.
+    TooManyRequests,
     /// We can't tell at present.
     ServiceUnavailable,
     /// It took too long.
@@ -85,6 +87,7 @@ impl Reason {
             Self::FailedPrecondition => ("FAILED_PRECONDITION", 409, "FAILED_PRECONDITION"),
             Self::PayloadTooLarge => ("PAYLOAD_TOO_LARGE", 413, "INVALID_ARGUMENT"),
             Self::UnsupportedMediaType => ("UNSUPPORTED_MEDIA_TYPE", 415, "INVALID_ARGUMENT"),
+            Self::TooManyRequests => ("TOO_MANY_REQUESTS", 429, "RESOURCE_EXHAUSTED"),
             Self::ServiceUnavailable => ("SERVICE_UNAVAILABLE", 503, "UNAVAILABLE"),
             Self::GatewayTimeout => ("GATEWAY_TIMEOUT", 504, "DEADLINE_EXCEEDED"),
             Self::InternalServerError => ("INTERNAL_SERVER_ERROR", 500, "INTERNAL"),

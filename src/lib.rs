@@ -20,6 +20,7 @@ pub mod tls;
 
 // The outside.
 pub mod cache;
+pub mod limit;
 pub mod readiness;
 pub mod store;
 

@@ -1,6 +1,7 @@
 //! What the product does, one file an operation. Both planes of HTTP and the authz plane come in through here.
 
 pub mod bulkhead;
+mod charge;
 mod delete;
 mod derive;
 mod filter;
@@ -43,6 +44,7 @@ use crate::error::{ApiError, Reason};
 use crate::event::Operation;
 use crate::key::deny::DenyList;
 use crate::key::{Key, KeyId, KeyKind, NetworkId};
+use crate::limit::Limiter;
 use crate::rng::Rng;
 use crate::settings::{Settings, SettingsHandle};
 use crate::store::{Mutation, Store, StoreError};
@@ -85,6 +87,8 @@ pub struct Service {
     pub shared: Option<Arc<Shared>>,
     /// How fresh what is cached is.
     pub freshness: Arc<Freshness>,
+    /// How often keys are used, as far as their policies bound that.
+    pub limiter: Arc<Limiter>,
     /// Where uses of keys are noted.
     pub uses: Uses,
     /// Where it is recorded what was done.
@@ -106,6 +110,14 @@ pub struct Tiers {
     pub freshness: Arc<Freshness>,
 }
 
+/// What is asked beside the tiers.
+pub struct Guards {
+    /// How often keys are used.
+    pub limiter: Arc<Limiter>,
+    /// Keys to refuse whatever the database says.
+    pub deny_list: DenyList,
+}
+
 /// Where it is written down what was done.
 pub struct Records {
     /// Uses of keys.
@@ -122,11 +134,12 @@ impl Service {
         settings: SettingsHandle,
         store: Store,
         tiers: Tiers,
+        guards: Guards,
         records: Records,
-        deny_list: DenyList,
     ) -> Self {
         let Records { uses, audit } = records;
         let Tiers { memory, shared, freshness } = tiers;
+        let Guards { limiter, deny_list } = guards;
         let bulkhead = Arc::new(Bulkhead::new(store.connections().max));
         let (deny_list, lookups) = (ArcSwap::from_pointee(deny_list), Flights::default());
         Self {
@@ -137,6 +150,7 @@ impl Service {
             memory,
             shared,
             freshness,
+            limiter,
             uses,
             audit,
             deny_list,

@@ -10,6 +10,7 @@ use tonic_health::server::HealthReporter;
 use super::relay::Relay;
 use crate::authz::SERVICE_NAME;
 use crate::cache::shared::Shared;
+use crate::limit::Limiter;
 use crate::readiness::Readiness;
 use crate::service::Service;
 use crate::telemetry::metrics::Metrics;
@@ -70,6 +71,14 @@ pub async fn share(service: Arc<Service>, shared: Arc<Shared>, changed: Arc<Noti
     let settings = service.settings.clone();
     let is_news = |n| n > service.freshness.polled();
     shared.run(&changed, |open| open(&settings.load().secrets), is_news).await;
+}
+
+/// Keeps in touch with the Redis that counts the uses of keys, for ever.
+pub async fn keep_limiter(limiter: Arc<Limiter>) {
+    match &*limiter {
+        Limiter::Redis(limiter) => limiter.run().await,
+        Limiter::Memory(_) => std::future::pending().await,
+    }
 }
 
 /// Pings the database, for ever.

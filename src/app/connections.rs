@@ -13,19 +13,10 @@ use hyper_util::server::graceful::GracefulShutdown;
 use tokio_util::sync::CancellationToken;
 
 use super::accept::{Acceptor, Connection};
-use super::bounds::{DRAIN, HEADER_TIMEOUT, KEEPALIVE, MAX_CANCELLED, MAX_HEADERS, MAX_STREAMS};
-
-/// Which protocols a listener speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    /// HTTP/1.1, or HTTP/2 by prior knowledge.
-    Http,
-    /// HTTP/2 alone, as gRPC needs it.
-    Http2,
-}
+use super::bounds::{DRAIN, HEADER_TIMEOUT, KEEPALIVE, MAX_HEADERS, MAX_STREAMS};
 
 /// Serves a listener until `stop`, then lets what is under way end.
-pub async fn serve<H, F, B>(acceptor: Acceptor, protocol: Protocol, stop: CancellationToken, handle: H)
+pub async fn serve<H, F, B>(acceptor: Acceptor, stop: CancellationToken, handle: H)
 where
     H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
@@ -33,7 +24,7 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let builder = Arc::new(builder(protocol));
+    let builder = Arc::new(builder());
     let graceful = GracefulShutdown::new();
     loop {
         let incoming = tokio::select! {
@@ -67,7 +58,7 @@ where
     }
 }
 
-fn builder(protocol: Protocol) -> Builder<TokioExecutor> {
+fn builder() -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
     builder
@@ -77,11 +68,5 @@ fn builder(protocol: Protocol) -> Builder<TokioExecutor> {
         .keep_alive_timeout(KEEPALIVE.1)
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEADERS);
-    match protocol {
-        Protocol::Http => builder,
-        Protocol::Http2 => {
-            builder.http2().max_pending_accept_reset_streams(MAX_CANCELLED);
-            builder.http2_only()
-        }
-    }
+    builder
 }

@@ -1,14 +1,17 @@
 //! One start for all forms of `serve`: build, bind, serve, drain.
 
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::Body as AxumBody;
+use futures_util::FutureExt;
 use http::Request;
 use hyper::body::Incoming;
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -20,24 +23,27 @@ use super::accept::Acceptor;
 use super::background;
 use super::callers;
 use super::certificates::Certificates;
-use super::connections::{self, Protocol};
+use super::connections;
+use super::denied::{self, TemplateFileError};
 use super::deny::{self, DenyFileError};
 use super::listeners::{BindError, Listener};
 use super::relay::{self, Relay};
 use super::reload::Reloader;
 use super::signals::stop_signal;
+use super::workers::{MakeOthers, Workers};
 use crate::admission::Admission;
 use crate::audit::{Audit, AuditError, AuditLog, ChainKeys, Heads, LogSettings};
-use crate::authz::{Plane, SERVICE_NAME};
+use crate::authz::Plane;
 use crate::cache::freshness::{Freshness, Terms};
 use crate::cache::memory::Memory;
 use crate::cache::shared::{LinkError, RedisSettings, RedisTls, Shared};
 use crate::clock::Clock;
-use crate::config::{CacheType, Config, Consistency, LastUsed, Source, Tls};
+use crate::config::{CacheType, Config, Consistency, LastUsed, RateLimitBackend, Source, Tls};
 use crate::http::{Context, admin_router, metrics_router, public_router};
 use crate::key::deny::DenyList;
+use crate::limit::{Limiter, RedisLimiter};
 use crate::rng::Rng;
-use crate::service::{NotedUses, Records, Service, Tiers, uses};
+use crate::service::{Guards, NotedUses, Records, Service, Tiers, uses};
 use crate::settings::sources::{Documents, Reading};
 use crate::settings::{Settings, SettingsError};
 use crate::store::{Store, StoreError};
@@ -78,6 +84,9 @@ pub enum ServeError {
     /// The deny list can't be used.
     #[error(transparent)]
     DenyFile(#[from] DenyFileError),
+    /// The texts for refusals can't be used.
+    #[error(transparent)]
+    TemplateFile(#[from] TemplateFileError),
     /// The audit log can't be used.
     #[error(transparent)]
     Audit(#[from] AuditError),
@@ -98,9 +107,9 @@ pub enum ServeError {
         /// What is wrong.
         problem: TlsError,
     },
-    /// Signals can't be listened for.
-    #[error("signals: {0}")]
-    Signals(#[from] std::io::Error),
+    /// The system lets us have no threads, or no signals.
+    #[error("the operating system: {0}")]
+    System(#[from] std::io::Error),
     /// A task that should go on for ever has ended.
     #[error("the {0} task ended; half a service is none")]
     TaskEnded(&'static str),
@@ -111,6 +120,8 @@ pub enum ServeError {
 /// # Errors
 /// When it can't begin, or one of its tasks ends before it is told to.
 pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(), ServeError> {
+    let templates = config.authz.denied_template_file.as_deref().map(denied::read).transpose()?;
+    let templates = Arc::new(ArcSwap::from_pointee(templates.unwrap_or_default()));
     let Built { context, documents, noted_uses, heads } = build(&config, planes).await?;
     let (service, metrics) = (Arc::clone(&context.service), Arc::clone(&context.metrics));
     let reloader = Reloader::new(source, config.clone(), documents, service, metrics)?;
@@ -137,18 +148,22 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
         };
         match router {
             Some(router) => tasks.spawn(async move {
-                connections::serve(acceptor, Protocol::Http, stop, move |request| {
-                    answer(router.clone(), request)
-                })
-                .await;
+                connections::serve(acceptor, stop, move |request| answer(router.clone(), request)).await;
                 name
             }),
             None => {
-                let plane = Plane::new(Arc::clone(&context.service), Arc::clone(&context.metrics));
+                let (service, metrics) = (Arc::clone(&context.service), Arc::clone(&context.metrics));
+                let plane =
+                    Plane::new(service, metrics, Handle::current()).with_templates(Arc::clone(&templates));
                 let health = health_server.clone();
+                let others: MakeOthers = Arc::new(move || {
+                    let health = health.clone();
+                    Rc::new(move |request| answer_grpc(health.clone(), request).boxed_local())
+                });
+                let age = Some(config.serve.authz.max_connection_age).filter(|age| !age.is_zero());
+                let workers = Workers::start(&plane, &others, age, context.service.rng.clone(), stop)?;
                 tasks.spawn(async move {
-                    let handle = move |request| answer_grpc(plane.clone(), health.clone(), request);
-                    connections::serve(acceptor, Protocol::Http2, stop, handle).await;
+                    workers.serve(acceptor).await;
                     name
                 })
             }
@@ -191,8 +206,14 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
         async move { service.audit.look_after(&service.clock).await }
     });
     endless.spawn(background::trim_log(Arc::clone(service), Arc::clone(metrics)));
+    if let Some(path) = &config.authz.denied_template_file {
+        endless.spawn(denied::watch(path.clone(), templates));
+    }
     if let Some(path) = &config.consistency.deny_file {
         endless.spawn(deny::watch(path.clone(), Arc::clone(service), Arc::clone(metrics)));
+    }
+    if matches!(*service.limiter, Limiter::Redis(_)) {
+        endless.spawn(background::keep_limiter(Arc::clone(&service.limiter)));
     }
     if let Some(shared) = service.shared.clone() {
         if let Some(relay) = relay {
@@ -253,8 +274,10 @@ pub(crate) async fn build(config: &Config, planes: Planes) -> Result<Built, Serv
     };
     let store = Store::open(config.db.dsn.expose(), rng.clone()).await?;
     let memory = Memory::new(config.cache.memory.max_size, config.cache.negative_size, &rng);
-    let shared = redis_settings(config)?.map(|redis| Shared::new(redis, clock.clone())).transpose()?;
-    let shared = shared.map(Arc::new);
+    let shared = match config.cache.kind {
+        CacheType::Redis => Some(Arc::new(Shared::new(redis_settings(config)?, clock.clone())?)),
+        CacheType::Memory | CacheType::Noop => None,
+    };
     let Consistency { lease, relay, grace, .. } = config.consistency;
     let terms = Terms { lease, relay, grace };
     let freshness = Freshness::new(clock.clone(), terms, config.cache.ttl);
@@ -268,8 +291,9 @@ pub(crate) async fn build(config: &Config, planes: Planes) -> Result<Built, Serv
         callers::read_keys(&admission).await?;
     }
     let (log, heads) = open_audit(config, &store, &clock, &rng).await?.unzip();
-    let audit = Arc::new(Audit::new(log));
-    let service = Service::new(clock, rng, settings, store, tiers, Records { uses, audit }, deny_list);
+    let records = Records { uses, audit: Arc::new(Audit::new(log)) };
+    let guards = Guards { limiter: Arc::new(limiter(config, &clock)?), deny_list };
+    let service = Service::new(clock, rng, settings, store, tiers, guards, records);
     let context = Context {
         service: Arc::new(service),
         metrics: Arc::default(),
@@ -300,11 +324,19 @@ async fn open_audit(
     AuditLog::open(settings, store.clone(), clock.clone(), rng).await.map(Some)
 }
 
-/// L2 as the configuration wants it; None when it wants none.
-fn redis_settings(config: &Config) -> Result<Option<RedisSettings>, LinkError> {
-    if config.cache.kind != CacheType::Redis {
-        return Ok(None);
+/// Where uses of keys are counted. Without a Redis there is nothing to be counted until `rate_limit.enabled` says so,
+/// and then there must be one.
+fn limiter(config: &Config, clock: &Clock) -> Result<Limiter, LinkError> {
+    match config.rate_limit.backend {
+        RateLimitBackend::Redis if !config.cache.redis.addrs.is_empty() => {
+            Ok(Limiter::Redis(Box::new(RedisLimiter::new(redis_settings(config)?, clock.clone())?)))
+        }
+        RateLimitBackend::Redis | RateLimitBackend::Memory => Ok(Limiter::memory(clock.clone())),
     }
+}
+
+/// Redis as the configuration wants it.
+fn redis_settings(config: &Config) -> Result<RedisSettings, LinkError> {
     let redis = &config.cache.redis;
     let read = |path: &Path| {
         std::fs::read(path).map_err(|error| LinkError::Tls(format!("{}: {error}", path.display())))
@@ -324,7 +356,7 @@ fn redis_settings(config: &Config) -> Result<Option<RedisSettings>, LinkError> {
         }
         Some(false) | None => None,
     };
-    Ok(Some(RedisSettings {
+    Ok(RedisSettings {
         addrs: redis.addrs.clone(),
         username: redis.username.clone(),
         password: redis.password.clone(),
@@ -333,7 +365,7 @@ fn redis_settings(config: &Config) -> Result<Option<RedisSettings>, LinkError> {
         check_timeout: redis.check_timeout,
         tls,
         plaintext_allowed: redis.tls.enabled == Some(false),
-    }))
+    })
 }
 
 /// The listeners of these planes, each with its certificate.
@@ -392,16 +424,14 @@ async fn answer(router: Router, request: Request<Incoming>) -> http::Response<Ax
     }
 }
 
+/// Answers a call that isn't a Check.
 async fn answer_grpc<H: Health>(
-    plane: Plane,
     health: tonic_health::pb::health_server::HealthServer<H>,
-    request: Request<Incoming>,
+    request: Request<TonicBody>,
 ) -> http::Response<TonicBody> {
-    let path = request.uri().path();
-    let service = path.strip_prefix('/').and_then(|path| path.split_once('/'));
+    let service = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
     match service {
-        Some((SERVICE_NAME, "Check")) => plane.serve(request).await,
-        Some(("grpc.health.v1.Health", _)) => match health.oneshot(request.map(TonicBody::new)).await {
+        Some(("grpc.health.v1.Health", _)) => match health.oneshot(request).await {
             Ok(response) => response,
             Err(never) => match never {},
         },

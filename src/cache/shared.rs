@@ -17,8 +17,10 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
 
+pub(crate) use breaker::Breaker;
 pub use breaker::BreakerState;
 pub use entry::SharedEntry;
+pub(crate) use link::Link;
 pub use link::{LinkError, RedisSettings, RedisTls};
 
 use super::freshness::{Answer, Question};
@@ -26,9 +28,7 @@ use crate::clock::Clock;
 use crate::credential::secrets::HmacSecrets;
 use crate::key::{KeyId, NetworkId};
 use crate::store::Mutation;
-use breaker::Breaker;
 use entry::{entry_name, open_announcement, open_entry, seal_announcement, seal_entry};
-use link::Link;
 
 /// How long a change waits for being announced, before it is acknowledged.
 const ANNOUNCE: Duration = Duration::from_millis(50);

@@ -73,8 +73,12 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
     }
 }
 
+/// Names and values.
+type Pairs = &'static [(&'static str, &'static str)];
+
+/// Requests by path, headers and context extensions.
 fn checks() -> Vec<Vec<u8>> {
-    let requests: &[(&str, &[(&str, &str)], &[(&str, &str)])] = &[
+    let requests: &[(&str, Pairs, Pairs)] = &[
         ("/", &[], &[]),
         ("/a?x=1", &[("authorization", "Bearer sk_fuzz_a_good_key"), ("x-talos-actor-id", "root")], &[]),
         (
@@ -103,7 +107,7 @@ fn checks() -> Vec<Vec<u8>> {
         key: Bytes::copy_from_slice(key.as_bytes()),
         value: Bytes::copy_from_slice(value.as_bytes()),
     };
-    let message = |(path, headers, extensions): &(&str, &[(&str, &str)], &[(&str, &str)])| {
+    let message = |(path, headers, extensions): &(&str, Pairs, Pairs)| {
         let http = HttpRequest {
             method: Bytes::from_static(b"GET"),
             path: Bytes::copy_from_slice(path.as_bytes()),

@@ -1,11 +1,11 @@
 //! What the targets work on: settings with the secrets and keys of `tests/vectors`, and an authz plane over a database.
 
+use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD as BASE64, URL_SAFE_NO_PAD as BASE64URL};
-use bytes::{BufMut, Bytes, BytesMut};
-use http_body_util::{BodyExt, Full};
+use bytes::Bytes;
 use serde_json::Value;
 
 use crate::app::{Planes, build};
@@ -110,25 +110,15 @@ impl Fixture {
             page_token::seal(secrets, &Rng::seeded(seed), NetworkId::SINGLE, "issued", &cursor)
         });
         let page_tokens = page_tokens.collect();
-        let plane = Plane::new(Arc::clone(&context.service), Arc::clone(&context.metrics));
+        let plane =
+            Plane::new(Arc::clone(&context.service), Arc::clone(&context.metrics), runtime.handle().clone());
         Self { service: context.service, signed, macaroon, page_tokens, plane, runtime }
     }
 
     /// Asks the authz plane; None when it can't read the request.
     pub fn check(&self, message: &[u8]) -> Option<Bytes> {
-        let mut frame = BytesMut::with_capacity(message.len() + 5);
-        frame.put_u8(0);
-        frame.put_u32(u32::try_from(message.len()).ok()?);
-        frame.put_slice(message);
-        let request = http::Request::post("/envoy.service.auth.v3.Authorization/Check")
-            .header("content-type", "application/grpc")
-            .header("te", "trailers")
-            .body(Full::new(frame.freeze()))
-            .ok()?;
-        let answer = self.runtime.block_on(async {
-            self.plane.serve(request).await.into_body().collect().await.ok().map(|body| body.to_bytes())
-        })?;
-        (answer.len() > 5).then(|| answer.slice(5..))
+        let plane = Rc::new(self.plane.clone());
+        self.runtime.block_on(plane.check(Bytes::copy_from_slice(message))).ok()
     }
 }
 

@@ -198,6 +198,7 @@ impl Metrics {
         registry.register_collector(Box::new(Now {
             status,
             uses_dropped: service.uses.dropped(),
+            uses_not_counted: service.limiter.failures(),
             failures: service.audit.failures(),
         }));
         let mut text = String::new();
@@ -212,13 +213,14 @@ impl Metrics {
 struct Now {
     status: Status,
     uses_dropped: u64,
+    uses_not_counted: u64,
     /// All failures of credentials, and those that were not told of one by one.
     failures: (u64, u64),
 }
 
 impl Collector for Now {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let Self { status, uses_dropped, failures } = self;
+        let Self { status, uses_dropped, uses_not_counted, failures } = self;
         let mut counter =
             |name: &str, help: &str, value: u64| ConstCounter::new(value).put(&mut encoder, name, help);
         counter("store_key_reads", "Key rows asked of the database", status.database.key_reads)?;
@@ -226,6 +228,11 @@ impl Collector for Now {
             "last_used_dropped",
             "Uses of keys that found last_used.queue_size of them waiting to be noted",
             *uses_dropped,
+        )?;
+        counter(
+            "rate_limiter_failures",
+            "Uses of keys that weren't counted, as Redis gave no answer",
+            *uses_not_counted,
         )?;
         counter(
             "guesses_refused",

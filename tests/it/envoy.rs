@@ -9,7 +9,9 @@ use crate::process::{Process, free_port};
 use crate::python::wanted;
 use crate::support::{Must, until};
 
-const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/envoy/envoy.yaml");
+/// The configurations that we ship.
+pub const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/envoy/envoy.yaml");
+pub const LIMITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/envoy/limits.yaml");
 
 pub struct Envoy {
     process: Process,
@@ -21,8 +23,13 @@ pub struct Envoy {
 impl Envoy {
     /// Starts Envoy in front of an upstream; `changes` are further replacements in the text of its configuration.
     pub async fn start(upstream: u16, authz: Base, changes: &[(&str, &str)]) -> Envoy {
+        Envoy::start_as(CONFIG, upstream, authz, changes).await
+    }
+
+    /// With one of our configurations.
+    pub async fn start_as(file: &str, upstream: u16, authz: Base, changes: &[(&str, &str)]) -> Envoy {
         for _ in 0..5 {
-            if let Some(envoy) = Envoy::try_start(upstream, authz, changes).await {
+            if let Some(envoy) = Envoy::try_start(file, upstream, authz, changes).await {
                 return envoy;
             }
         }
@@ -30,10 +37,10 @@ impl Envoy {
     }
 
     /// None when another process took one of its ports meanwhile.
-    async fn try_start(upstream: u16, authz: Base, changes: &[(&str, &str)]) -> Option<Envoy> {
+    async fn try_start(file: &str, upstream: u16, authz: Base, changes: &[(&str, &str)]) -> Option<Envoy> {
         let dir = tempfile::tempdir().must("a directory for Envoy");
         let (edge, admin) = (Base::local(free_port()), Base::local(free_port()));
-        let mut config = std::fs::read_to_string(CONFIG).must(CONFIG);
+        let mut config = std::fs::read_to_string(file).must(file);
         let ports =
             [(10_000, edge.0.port()), (10_001, admin.0.port()), (10_080, upstream), (4_423, authz.0.port())];
         for (shipped, ours) in ports {
@@ -73,7 +80,7 @@ impl Envoy {
 /// Replaces a text that must be there: else the shipped file has changed, and the test would run with something else.
 #[track_caller]
 fn replace(config: &mut String, old: &str, new: &str) {
-    assert!(config.contains(old), "envoy/envoy.yaml has no {old:?} any more");
+    assert!(config.contains(old), "the configuration has no {old:?} any more");
     *config = config.replace(old, new);
 }
 

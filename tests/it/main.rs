@@ -32,6 +32,8 @@ mod edge;
 mod garbage;
 mod guide;
 mod life;
+mod limit;
+mod matrix;
 mod oracle;
 mod outage;
 mod planes;

@@ -86,6 +86,13 @@ impl Redis {
             .set("TALOS_CACHE_REDIS_ADDRS", &format!("127.0.0.1:{}", self.port))
     }
 
+    /// What a process needs to count the uses of keys in it.
+    pub fn counts_for(&self, setup: Setup) -> Setup {
+        setup
+            .set("TALOS_RATE_LIMIT_BACKEND", "redis")
+            .set("TALOS_CACHE_REDIS_ADDRS", &format!("127.0.0.1:{}", self.port))
+    }
+
     /// What a process needs to use it over TLS, trusting `authority` and asking for `name`.
     pub fn used_over_tls(&self, setup: Setup, authority: &Authority, name: &str) -> Setup {
         let ca = setup.path("redis-ca.pem");
@@ -101,6 +108,17 @@ impl Redis {
         let socket = format!("unix://{}", self.dir.path().join(SOCKET).display());
         let client = redis::Client::open(socket).must("a client");
         client.get_multiplexed_async_connection().await.must("connecting to Redis")
+    }
+
+    /// For how many milliseconds each entry of such a name stays; -1 is for ever.
+    pub async fn times_to_live(&self, pattern: &str) -> Vec<i64> {
+        let mut connection = self.connection().await;
+        let names: Vec<String> = connection.keys(pattern).await.must("KEYS");
+        let mut times = vec![];
+        for name in names {
+            times.push(connection.pttl(&name).await.must("PTTL"));
+        }
+        times
     }
 
     /// Listens to what is published.
