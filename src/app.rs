@@ -8,6 +8,7 @@ mod certificates;
 mod connections;
 mod deny;
 mod listeners;
+mod pace;
 mod reload;
 mod serve;
 mod signals;

@@ -6,9 +6,11 @@ mod codec;
 mod cookie;
 mod policy;
 mod query;
+mod reflection;
 mod request;
 mod response;
 mod server;
 mod sources;
 
+pub use reflection::Reflection;
 pub use server::{Plane, SERVICE_NAME};

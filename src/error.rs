@@ -48,10 +48,14 @@ pub enum Reason {
     Conflict,
     /// The system isn't in the state that the request needs.
     FailedPrecondition,
+    /// The request took too long to come.
+    RequestTimeout,
     /// The body is larger than the route takes.
     PayloadTooLarge,
     /// The body isn't JSON.
     UnsupportedMediaType,
+    /// Too many came.
+    TooManyRequests,
     /// We can't tell at present.
     ServiceUnavailable,
     /// It took too long.
@@ -80,11 +84,13 @@ impl Reason {
             Self::ApiKeyNotFound => ("API_KEY_NOT_FOUND", 404, "NOT_FOUND"),
             Self::NotFound => ("NOT_FOUND", 404, "NOT_FOUND"),
             Self::MethodNotAllowed => ("METHOD_NOT_ALLOWED", 405, "UNIMPLEMENTED"),
+            Self::RequestTimeout => ("REQUEST_TIMEOUT", 408, "DEADLINE_EXCEEDED"),
             Self::ApiKeyExists => ("API_KEY_EXISTS", 409, "ALREADY_EXISTS"),
             Self::Conflict => ("CONFLICT", 409, "ALREADY_EXISTS"),
             Self::FailedPrecondition => ("FAILED_PRECONDITION", 409, "FAILED_PRECONDITION"),
             Self::PayloadTooLarge => ("PAYLOAD_TOO_LARGE", 413, "INVALID_ARGUMENT"),
             Self::UnsupportedMediaType => ("UNSUPPORTED_MEDIA_TYPE", 415, "INVALID_ARGUMENT"),
+            Self::TooManyRequests => ("TOO_MANY_REQUESTS", 429, "RESOURCE_EXHAUSTED"),
             Self::ServiceUnavailable => ("SERVICE_UNAVAILABLE", 503, "UNAVAILABLE"),
             Self::GatewayTimeout => ("GATEWAY_TIMEOUT", 504, "DEADLINE_EXCEEDED"),
             Self::InternalServerError => ("INTERNAL_SERVER_ERROR", 500, "INTERNAL"),

@@ -25,6 +25,7 @@ use self::admin::{change, verify};
 use self::openapi::operations;
 use self::routes::Routes;
 
+pub use guard::throttle::Throttle;
 pub use wire::listed_key;
 
 use crate::admission::Admission;
@@ -48,6 +49,8 @@ pub struct Context {
     pub process: Arc<Process>,
     /// Who may call the admin plane.
     pub admission: Arc<Admission>,
+    /// How often selfRevoke is called.
+    pub throttle: Arc<Throttle>,
 }
 
 /// The admin plane. It serves the public routes as well, so that one base URL serves existing clients.
@@ -55,6 +58,7 @@ pub fn admin_router(context: Context) -> Router {
     let routes = openapi::described(admin_routes());
     let with = || context.clone();
     let routes = answering_for_nothing_else(routes)
+        .layer(from_fn_with_state(with(), guard::throttle::limit))
         .layer(from_fn_with_state(with(), guard::callers::identify))
         .layer(from_fn_with_state(with(), guard::cross_site::refuse))
         .layer(from_fn_with_state(with(), guard::cors::on_admin))
@@ -88,6 +92,7 @@ fn admin_routes() -> Routes {
 pub fn public_router(context: Context) -> Router {
     let with = || context.clone();
     let routes = answering_for_nothing_else(public_routes().into_router())
+        .layer(from_fn_with_state(with(), guard::throttle::limit))
         .layer(from_fn_with_state(with(), guard::cors::on_public))
         .layer(from_fn_with_state(with(), guard::host::on_public));
     finish(routes, context)

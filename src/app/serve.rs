@@ -22,12 +22,12 @@ use super::callers;
 use super::certificates::Certificates;
 use super::connections::{self, Protocol};
 use super::deny::{self, DenyFileError};
-use super::listeners::{BindError, Listener};
+use super::listeners::{BindError, Listener, raise_file_limit};
 use super::reload::Reloader;
 use super::signals::stop_signal;
 use crate::admission::Admission;
 use crate::audit::{Audit, AuditError, AuditLog, ChainKeys, Heads, LogSettings};
-use crate::authz::{Plane, SERVICE_NAME};
+use crate::authz::{Plane, Reflection, SERVICE_NAME};
 use crate::cache::freshness::Freshness;
 use crate::cache::memory::Memory;
 use crate::cache::shared::{LinkError, RedisSettings, RedisTls, Shared};
@@ -89,6 +89,9 @@ pub enum ServeError {
     /// A listener can't be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The authz plane can't describe itself.
+    #[error("server reflection: {0}")]
+    Reflection(String),
     /// A listener's certificate can't be used.
     #[error("serve.{section}.tls: {problem}")]
     Tls {
@@ -119,6 +122,7 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
     let mut tasks: JoinSet<&'static str> = JoinSet::new();
 
     // All listeners first: a process either serves everything or nothing.
+    raise_file_limit();
     let acceptors = bind(&config, planes, &context).await?;
     let identities = acceptors.iter().filter_map(|(name, acceptor)| Some((*name, acceptor.identity()?)));
     let certificates = Certificates::new(
@@ -145,8 +149,12 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
             None => {
                 let plane = Plane::new(Arc::clone(&context.service), Arc::clone(&context.metrics));
                 let health = health_server.clone();
+                let reflection =
+                    Reflection::new().map_err(|error| ServeError::Reflection(error.to_string()))?;
                 tasks.spawn(async move {
-                    let handle = move |request| answer_grpc(plane.clone(), health.clone(), request);
+                    let handle = move |request| {
+                        answer_grpc(plane.clone(), health.clone(), reflection.clone(), request)
+                    };
                     connections::serve(acceptor, Protocol::Http2, stop, handle).await;
                     name
                 })
@@ -268,6 +276,7 @@ async fn build(config: &Config, planes: Planes) -> Result<Built, ServeError> {
         readiness: Arc::default(),
         process,
         admission,
+        throttle: Arc::default(),
     };
     Ok(Built { context, documents, noted_uses, heads })
 }
@@ -384,9 +393,14 @@ async fn answer(router: Router, request: Request<Incoming>) -> http::Response<Ax
     }
 }
 
+fn no_such_method() -> http::Response<TonicBody> {
+    tonic::Status::unimplemented("there is no such method").into_http()
+}
+
 async fn answer_grpc<H: Health>(
     plane: Plane,
     health: tonic_health::pb::health_server::HealthServer<H>,
+    reflection: Reflection,
     request: Request<Incoming>,
 ) -> http::Response<TonicBody> {
     let path = request.uri().path();
@@ -397,6 +411,10 @@ async fn answer_grpc<H: Health>(
             Ok(response) => response,
             Err(never) => match never {},
         },
-        _ => tonic::Status::unimplemented("there is no such method").into_http(),
+        Some((name, _)) => match reflection.named(name).cloned() {
+            Some(service) => Reflection::answer(service, request.map(TonicBody::new)).await,
+            None => no_such_method(),
+        },
+        None => no_such_method(),
     }
 }

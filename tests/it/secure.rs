@@ -2,5 +2,9 @@
 
 mod admin;
 mod browser;
+mod floods;
+mod reflection;
 mod rotate;
+mod slow;
+mod timing;
 mod tls;
