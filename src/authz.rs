@@ -1,16 +1,26 @@
-//! The authz plane: Envoy's ext_authz over gRPC (ext-authz.md). From here on down nobody knows gRPC.
+//! The authz plane: Envoy's ext_authz over gRPC (ext-authz.md). Below it nobody knows gRPC.
 
 #[cfg(test)]
 mod against_envoy;
-mod codec;
+mod connection;
 mod cookie;
+mod denied;
+mod forward;
+mod gathered;
+mod grpc;
+mod metadata;
 mod policy;
 mod query;
 mod reflection;
+mod refusal;
 mod request;
 mod response;
 mod server;
 mod sources;
+mod template;
 
+pub use connection::{Bounds, Server, serve as serve_connection};
+pub use forward::Others;
 pub use reflection::Reflection;
 pub use server::{Plane, SERVICE_NAME};
+pub use template::{MAX_FILE as MAX_TEMPLATE_FILE, TemplateError, Templates};

@@ -25,7 +25,7 @@ mod unbuilt;
 mod validate;
 
 pub use admin::{Auth, AuthJwt, AuthMode, AuthRoles, AuthXfcc};
-pub use authz::{Authz, ClientAddress, CredentialSource, OnUnavailable};
+pub use authz::{Authz, ClientAddress, CredentialSource, OnUnavailable, Preflight};
 pub use cache::{Cache, CacheMemory, CacheRedis, CacheType, RedisTls};
 pub use credentials::{
     ApiKeyPrefixes, ApiKeys, Credentials, DerivedTokens, HmacSecrets, Jwt, Macaroon, MacaroonPrefixes,

@@ -54,7 +54,7 @@ pub enum Reason {
     PayloadTooLarge,
     /// The body isn't JSON.
     UnsupportedMediaType,
-    /// Too many came.
+    /// More often than it may be.
     TooManyRequests,
     /// We can't tell at present.
     ServiceUnavailable,

@@ -20,6 +20,7 @@ pub mod tls;
 
 // The outside.
 pub mod cache;
+pub mod limit;
 pub mod readiness;
 pub mod store;
 
@@ -37,3 +38,8 @@ pub mod http;
 pub mod app;
 pub mod cli;
 pub mod telemetry;
+
+// For tests.
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;

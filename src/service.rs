@@ -1,5 +1,7 @@
 //! What the product does, one file an operation. Both planes of HTTP and the authz plane come in through here.
 
+pub mod bulkhead;
+mod charge;
 mod delete;
 mod derive;
 mod filter;
@@ -20,6 +22,8 @@ use arc_swap::ArcSwap;
 
 pub use derive::{DeriveRequest, Derived};
 pub use filter::MAX_FILTER;
+#[cfg(any(test, feature = "fuzzing"))]
+pub use filter::parse as parse_filter;
 pub use last_used::{NotedUses, Uses, uses};
 pub use list::{DEFAULT_PAGE, ListRequest, Listed, MAX_PAGE};
 pub use mint::MintError;
@@ -27,6 +31,8 @@ pub use new_key::{ImportRequest, Issued, KeyRequest};
 pub use revoke::MAX_DESCRIPTION;
 pub use rotate::{RotateRequest, Rotated};
 pub use update::{Fixed, Update};
+
+use bulkhead::Bulkhead;
 
 use crate::audit::{Audit, Failure, Origin};
 use crate::cache::flight::Flights;
@@ -38,6 +44,7 @@ use crate::error::{ApiError, Reason};
 use crate::event::Operation;
 use crate::key::deny::DenyList;
 use crate::key::{Key, KeyId, KeyKind, NetworkId};
+use crate::limit::Limiter;
 use crate::rng::Rng;
 use crate::settings::{Settings, SettingsHandle};
 use crate::store::{Mutation, Store, StoreError};
@@ -80,12 +87,16 @@ pub struct Service {
     pub shared: Option<Arc<Shared>>,
     /// How fresh what is cached is.
     pub freshness: Arc<Freshness>,
+    /// How often keys are used, as far as their policies bound that.
+    pub limiter: Arc<Limiter>,
     /// Where uses of keys are noted.
     pub uses: Uses,
     /// Where it is recorded what was done.
     pub audit: Arc<Audit>,
     /// Keys to refuse whatever the database says.
     pub deny_list: ArcSwap<DenyList>,
+    /// What guesses must pass on their way to the database.
+    pub bulkhead: Arc<Bulkhead>,
     lookups: Flights<Lookup, Fetched>,
 }
 
@@ -97,6 +108,14 @@ pub struct Tiers {
     pub shared: Option<Arc<Shared>>,
     /// How fresh both are.
     pub freshness: Arc<Freshness>,
+}
+
+/// What is asked beside the tiers.
+pub struct Guards {
+    /// How often keys are used.
+    pub limiter: Arc<Limiter>,
+    /// Keys to refuse whatever the database says.
+    pub deny_list: DenyList,
 }
 
 /// Where it is written down what was done.
@@ -115,13 +134,29 @@ impl Service {
         settings: SettingsHandle,
         store: Store,
         tiers: Tiers,
+        guards: Guards,
         records: Records,
-        deny_list: DenyList,
     ) -> Self {
         let Records { uses, audit } = records;
         let Tiers { memory, shared, freshness } = tiers;
+        let Guards { limiter, deny_list } = guards;
+        let bulkhead = Arc::new(Bulkhead::new(store.connections().max));
         let (deny_list, lookups) = (ArcSwap::from_pointee(deny_list), Flights::default());
-        Self { clock, rng, settings, store, memory, shared, freshness, uses, audit, deny_list, lookups }
+        Self {
+            clock,
+            rng,
+            settings,
+            store,
+            memory,
+            shared,
+            freshness,
+            limiter,
+            uses,
+            audit,
+            deny_list,
+            bulkhead,
+            lookups,
+        }
     }
 
     /// The settings for one request, from its beginning to its end.

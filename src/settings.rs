@@ -1,5 +1,8 @@
 //! Settings: what the configuration says, made ready for use. One request uses one snapshot from beginning to end.
 
+pub mod path;
+pub mod policy;
+pub mod routes;
 pub mod sources;
 
 use std::sync::Arc;
@@ -7,6 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+use self::routes::Routes;
 use self::sources::{Documents, SourceError};
 use crate::clock::Timestamp;
 use crate::config::{AuthRoles, Authz, CacheType, ClientIpSource, Config, Cors, Retired, SelfRevokeLimit};
@@ -115,6 +119,8 @@ pub struct Settings {
     pub negative_ttl: Duration,
     /// Most keys of a network that aren't revoked; None means any number.
     pub api_keys_max: Option<u64>,
+    /// Whether the rate policies that keys carry are enforced.
+    pub rate_limited: bool,
     /// Where the HTTP planes take a client's address from.
     pub client_ip_source: ClientIpSource,
     /// Who may call the admin plane.
@@ -131,6 +137,8 @@ pub struct Settings {
     pub self_revoke: SelfRevokeLimit,
     /// The authz plane's own.
     pub authz: Authz,
+    /// `authz.routes`, ready for use.
+    pub routes: Routes,
 }
 
 impl Settings {
@@ -173,6 +181,7 @@ impl Settings {
             cache_ttl: config.cache.ttl,
             negative_ttl: config.cache.negative_ttl,
             api_keys_max: config.quota.api_keys_max,
+            rate_limited: config.rate_limit.enabled,
             client_ip_source: config.serve.http.client_ip_source,
             roles: config.serve.http.auth.roles.clone(),
             admin_hosts: config.serve.http.allowed_hosts.clone(),
@@ -181,6 +190,7 @@ impl Settings {
             public_cors: config.serve.public.cors.clone(),
             self_revoke: config.serve.public.self_revoke.clone(),
             authz: config.authz.clone(),
+            routes: Routes::compile(&config.authz.routes),
         })
     }
 

@@ -21,8 +21,13 @@ const CHANGE: u64 = 2;
 const OLD: Lease = Lease { boot: 1, wall: 1 };
 const NEW: Lease = Lease { boot: 10, wall: 10 };
 
-fn counts(lease: Lease) -> bool {
-    lease == NEW
+fn counts(ledger: &Ledger) -> bool {
+    ledger.lease() == NEW
+}
+
+/// As it is once a poll has failed.
+fn counts_relayed(ledger: &Ledger) -> bool {
+    ledger.lease() == NEW || ledger.relayed() == NEW
 }
 
 /// Whether an entry from before the change is ever allowed, under the lease of the poll that brought the change.
@@ -44,6 +49,10 @@ fn answer(ledger: &Ledger) -> bool {
     ledger.allows(counts, SLOT, STAMP.0, STAMP.1)
 }
 
+fn answer_relayed(ledger: &Ledger) -> bool {
+    ledger.allows(counts_relayed, SLOT, STAMP.0, STAMP.1)
+}
+
 fn poll(ledger: &Ledger) {
     ledger.raise(SLOT, CHANGE);
     ledger.extend(NEW);
@@ -52,6 +61,14 @@ fn poll(ledger: &Ledger) {
 #[test]
 fn whoever_sees_the_lease_sees_the_change() {
     never_allows(answer, poll);
+}
+
+#[test]
+fn whoever_sees_the_lease_of_what_was_relayed_sees_the_change() {
+    never_allows(answer_relayed, |ledger| {
+        ledger.raise(SLOT, CHANGE);
+        ledger.extend_relayed(NEW);
+    });
 }
 
 #[test]
@@ -80,7 +97,7 @@ fn numbers_that_count_anew_are_no_old_ones() {
 #[test]
 #[should_panic(expected = "allowed what the poll had found to be old")]
 fn reading_what_changed_before_the_lease_is_found_out() {
-    never_allows(|ledger| ledger.is_unchanged(SLOT, STAMP.0, STAMP.1) && counts(ledger.lease()), poll);
+    never_allows(|ledger| ledger.is_unchanged(SLOT, STAMP.0, STAMP.1) && counts(ledger), poll);
 }
 
 #[test]
@@ -88,6 +105,15 @@ fn reading_what_changed_before_the_lease_is_found_out() {
 fn writing_the_lease_before_what_changed_is_found_out() {
     never_allows(answer, |ledger| {
         ledger.extend(NEW);
+        ledger.raise(SLOT, CHANGE);
+    });
+}
+
+#[test]
+#[should_panic(expected = "allowed what the poll had found to be old")]
+fn writing_the_lease_of_what_was_relayed_before_the_change_is_found_out() {
+    never_allows(answer_relayed, |ledger| {
+        ledger.extend_relayed(NEW);
         ledger.raise(SLOT, CHANGE);
     });
 }

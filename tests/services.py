@@ -97,15 +97,23 @@ class Services:
         self.stack.close()
 
     def start_postgres(self, paths, folder):
-        """PostgreSQL; speaks TCP only, trusts everybody on loopback."""
+        """PostgreSQL; speaks TCP only, with TLS for whoever asks for it, and trusts everybody on loopback."""
         as_user = unprivileged(folder, "postgres")
         run([*as_user, paths["initdb"], "--username=postgres", "--auth=trust", "--no-sync", "--encoding=UTF8",
              "--locale=C.UTF-8", f"--pgdata={folder}"], folder)
         port = free_port()
+        authority, certificate = folder.with_suffix(".crt"), folder / "server.crt"
+        # Its own authority: it vouches for itself.
+        run([*as_user, "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+             "-days", "2", "-subj", "/CN=PostgreSQL", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
+             "-addext", "basicConstraints=critical,CA:FALSE",
+             "-keyout", str(folder / "server.key"), "-out", str(certificate)], folder)
+        shutil.copyfile(certificate, authority)
         settings = {"port": port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off",
-                    "max_connections": 600, "shared_buffers": "64MB"}
+                    "max_connections": 600, "shared_buffers": "64MB", "ssl": "on"}
         options = [option for name, value in settings.items() for option in ("-c", f"{name}={value}")]
         self.start([*as_user, paths["postgres"], "-D", str(folder), *options], folder, port, signal.SIGINT)
+        self.variables["TALOS_TEST_POSTGRES_CA"] = str(authority)
         self.variables["TALOS_TEST_POSTGRES"] = f"postgres://postgres@127.0.0.1:{port}"
         return port
 

@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::bounds::{ACCEPT_PAUSE, HANDSHAKE_TIMEOUT, MAX_CONNECTIONS, MAX_PER_ADDRESS};
-use super::listeners::{Listener, Socket};
+use super::listeners::{Listener, ParkedSocket, Socket};
 use crate::caller::{Peer, network_of};
 use crate::telemetry::connections::{Connections, Refused};
 use crate::tls::{Identity, client_certificate};
@@ -107,7 +107,35 @@ impl Acceptor {
     }
 }
 
+/// An [`Incoming`] on its way to another runtime.
+pub struct Parked {
+    socket: ParkedSocket,
+    peer: Peer,
+    place: Place,
+    identity: Option<Arc<Identity>>,
+}
+
+impl Parked {
+    /// Puts it onto the runtime that this is called in.
+    ///
+    /// # Errors
+    /// When the system says so.
+    pub fn resume(self) -> std::io::Result<Incoming> {
+        let Self { socket, peer, place, identity } = self;
+        Ok(Incoming { socket: socket.resume()?, peer, place, identity })
+    }
+}
+
 impl Incoming {
+    /// Takes it off the runtime that it was accepted in.
+    ///
+    /// # Errors
+    /// When the system says so.
+    pub fn park(self) -> std::io::Result<Parked> {
+        let Self { socket, peer, place, identity } = self;
+        Ok(Parked { socket: socket.park()?, peer, place, identity })
+    }
+
     /// Shakes hands, where the listener has TLS. None when the client didn't do so in time, or isn't to be trusted.
     pub async fn open(self) -> Option<Connection> {
         let Self { socket, mut peer, place, identity } = self;

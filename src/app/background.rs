@@ -7,8 +7,10 @@ use tokio::sync::Notify;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use super::relay::Relay;
 use crate::authz::SERVICE_NAME;
 use crate::cache::shared::Shared;
+use crate::limit::Limiter;
 use crate::readiness::Readiness;
 use crate::service::Service;
 use crate::telemetry::metrics::Metrics;
@@ -33,6 +35,7 @@ pub async fn poll(
     service: Arc<Service>,
     interval: Duration,
     changed: Arc<Notify>,
+    relay: Option<Arc<Relay>>,
     health: HealthReporter,
     readiness: Arc<Readiness>,
 ) {
@@ -40,6 +43,7 @@ pub async fn poll(
     let mut failing = false;
     loop {
         let began = tokio::time::Instant::now();
+        let questions = relay.as_ref().map_or_else(Vec::new, |relay| relay.questions());
         let result = service.freshness.poll(&service.store).await;
         match (&result, failing) {
             (Err(error), false) => tracing::error!(%error, "changes can't be polled: the lease will run out"),
@@ -47,6 +51,9 @@ pub async fn poll(
             _ => {}
         }
         failing = result.is_err();
+        if let Some(relay) = relay.as_ref().filter(|_| !failing) {
+            relay.answer(&questions);
+        }
         if !serving && service.freshness.has_begun() && !readiness.is_draining() {
             set_serving(&health, true).await;
             serving = true;
@@ -62,7 +69,16 @@ pub async fn poll(
 /// Keeps in touch with L2, for ever.
 pub async fn share(service: Arc<Service>, shared: Arc<Shared>, changed: Arc<Notify>) {
     let settings = service.settings.clone();
-    shared.run(&changed, |is_ours| is_ours(&settings.load().secrets)).await;
+    let is_news = |n| n > service.freshness.polled();
+    shared.run(&changed, |open| open(&settings.load().secrets), is_news).await;
+}
+
+/// Keeps in touch with the Redis that counts the uses of keys, for ever.
+pub async fn keep_limiter(limiter: Arc<Limiter>) {
+    match &*limiter {
+        Limiter::Redis(limiter) => limiter.run().await,
+        Limiter::Memory(_) => std::future::pending().await,
+    }
 }
 
 /// Pings the database, for ever.

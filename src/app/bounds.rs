@@ -10,7 +10,8 @@ pub const MAX_PER_ADDRESS: u32 = 5_000;
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait after accepting failed, as it does when descriptors are used up.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long a client of an HTTP plane may take to send the head of a request, or anything at all at first.
+/// How long a client may take to send the head of a request, or anything at all at first; of the authz plane, to send
+/// the message of a call.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long it may take from the head of a request to the last byte of the answer, which it may be slow to read. The
 /// body has a bound of its own within that (`http/body.rs`), as has what we do (`http/guard.rs`).

@@ -16,23 +16,12 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::accept::{Acceptor, Connection};
-use super::bounds::{
-    DRAIN, GOODBYE, KEEPALIVE, LAST_WORDS, MAX_CANCELLED, MAX_HEADERS, MAX_HTTP_STREAMS, MAX_STREAMS,
-};
+use super::bounds::{DRAIN, GOODBYE, KEEPALIVE, LAST_WORDS, MAX_HEADERS, MAX_HTTP_STREAMS};
 use super::pace::{Pace, Paced};
 use crate::telemetry::connections::Refused;
 
-/// Which protocols a listener speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    /// HTTP/1.1, or HTTP/2 by prior knowledge.
-    Http,
-    /// HTTP/2 alone, as gRPC needs it.
-    Http2,
-}
-
 /// Serves a listener until `stop`, then lets what is under way end.
-pub async fn serve<H, F, B>(acceptor: Acceptor, protocol: Protocol, stop: CancellationToken, handle: H)
+pub async fn serve<H, F, B>(acceptor: Acceptor, stop: CancellationToken, handle: H)
 where
     H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
@@ -40,7 +29,7 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let builder = Arc::new(builder(protocol));
+    let builder = Arc::new(builder());
     // Whoever serves a connection holds one end: the other tells when nobody does any more.
     let (busy, mut all_done) = mpsc::channel::<()>(1);
     loop {
@@ -56,7 +45,7 @@ where
                 opened = incoming.open() => opened,
             };
             if let Some(connection) = opened {
-                serve_one(connection, protocol, &builder, &stop, handle).await;
+                serve_one(connection, &builder, &stop, handle).await;
             }
             drop(busy);
         });
@@ -69,7 +58,6 @@ where
 
 async fn serve_one<H, F, B>(
     connection: Connection,
-    protocol: Protocol,
     builder: &Builder<TokioExecutor>,
     stop: &CancellationToken,
     handle: H,
@@ -93,7 +81,7 @@ async fn serve_one<H, F, B>(
     };
     let stream = TokioIo::new(Paced::new(stream, pace.clone()));
     let mut connection = pin!(builder.serve_connection(stream, service));
-    let (mut told_to_end, mut watched) = (false, protocol == Protocol::Http);
+    let (mut told_to_end, mut watched) = (false, true);
     // Set once the client is to end the connection by itself, for want of requests.
     let mut goodbye = pin!(sleep(Duration::MAX));
     loop {
@@ -116,12 +104,8 @@ async fn serve_one<H, F, B>(
     }
 }
 
-fn builder(protocol: Protocol) -> Builder<TokioExecutor> {
+fn builder() -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
-    let max_streams = match protocol {
-        Protocol::Http => MAX_HTTP_STREAMS,
-        Protocol::Http2 => MAX_STREAMS,
-    };
     // The pace of a connection is watched by ourselves: an idle one isn't a slow one.
     builder.http1().header_read_timeout(None).max_buf_size(MAX_HEADERS as usize);
     builder
@@ -129,13 +113,7 @@ fn builder(protocol: Protocol) -> Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEPALIVE.0)
         .keep_alive_timeout(KEEPALIVE.1)
-        .max_concurrent_streams(max_streams)
+        .max_concurrent_streams(MAX_HTTP_STREAMS)
         .max_header_list_size(MAX_HEADERS);
-    match protocol {
-        Protocol::Http => builder,
-        Protocol::Http2 => {
-            builder.http2().max_pending_accept_reset_streams(MAX_CANCELLED);
-            builder.http2_only()
-        }
-    }
+    builder
 }

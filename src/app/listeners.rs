@@ -33,6 +33,40 @@ pub fn raise_file_limit() {
     }
 }
 
+impl Socket {
+    /// Takes it off the runtime that it was accepted in.
+    ///
+    /// # Errors
+    /// When the system says so.
+    pub fn park(self) -> std::io::Result<ParkedSocket> {
+        match self {
+            Self::Tcp(stream) => stream.into_std().map(ParkedSocket::Tcp),
+            Self::Unix(stream) => stream.into_std().map(ParkedSocket::Unix),
+        }
+    }
+}
+
+/// An accepted connection on its way to another runtime.
+pub enum ParkedSocket {
+    /// TCP.
+    Tcp(std::net::TcpStream),
+    /// A Unix socket.
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl ParkedSocket {
+    /// Puts it onto the runtime that this is called in.
+    ///
+    /// # Errors
+    /// When the system says so.
+    pub fn resume(self) -> std::io::Result<Socket> {
+        match self {
+            Self::Tcp(stream) => TcpStream::from_std(stream).map(Socket::Tcp),
+            Self::Unix(stream) => UnixStream::from_std(stream).map(Socket::Unix),
+        }
+    }
+}
+
 /// A listener that can't be bound.
 #[derive(Debug, thiserror::Error)]
 #[error("serve.{plane}: can't listen on {address}: {source}")]

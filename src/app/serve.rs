@@ -1,14 +1,17 @@
 //! One start for all forms of `serve`: build, bind, serve, drain.
 
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::Body as AxumBody;
+use futures_util::FutureExt;
 use http::Request;
 use hyper::body::Incoming;
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -20,23 +23,27 @@ use super::accept::Acceptor;
 use super::background;
 use super::callers;
 use super::certificates::Certificates;
-use super::connections::{self, Protocol};
+use super::connections;
+use super::denied::{self, TemplateFileError};
 use super::deny::{self, DenyFileError};
 use super::listeners::{BindError, Listener, raise_file_limit};
+use super::relay::{self, Relay};
 use super::reload::Reloader;
 use super::signals::stop_signal;
+use super::workers::{MakeOthers, Workers};
 use crate::admission::Admission;
 use crate::audit::{Audit, AuditError, AuditLog, ChainKeys, Heads, LogSettings};
-use crate::authz::{Plane, Reflection, SERVICE_NAME};
-use crate::cache::freshness::Freshness;
+use crate::authz::{Plane, Reflection};
+use crate::cache::freshness::{Freshness, Terms};
 use crate::cache::memory::Memory;
 use crate::cache::shared::{LinkError, RedisSettings, RedisTls, Shared};
 use crate::clock::Clock;
-use crate::config::{CacheType, Config, Consistency, LastUsed, Source, Tls};
+use crate::config::{CacheType, Config, Consistency, LastUsed, RateLimitBackend, Source, Tls};
 use crate::http::{Context, admin_router, metrics_router, public_router};
 use crate::key::deny::DenyList;
+use crate::limit::{Limiter, RedisLimiter};
 use crate::rng::Rng;
-use crate::service::{NotedUses, Records, Service, Tiers, uses};
+use crate::service::{Guards, NotedUses, Records, Service, Tiers, uses};
 use crate::settings::sources::{Documents, Reading};
 use crate::settings::{Settings, SettingsError};
 use crate::store::{Store, StoreError};
@@ -77,6 +84,9 @@ pub enum ServeError {
     /// The deny list can't be used.
     #[error(transparent)]
     DenyFile(#[from] DenyFileError),
+    /// The texts for refusals can't be used.
+    #[error(transparent)]
+    TemplateFile(#[from] TemplateFileError),
     /// The audit log can't be used.
     #[error(transparent)]
     Audit(#[from] AuditError),
@@ -100,9 +110,9 @@ pub enum ServeError {
         /// What is wrong.
         problem: TlsError,
     },
-    /// Signals can't be listened for.
-    #[error("signals: {0}")]
-    Signals(#[from] std::io::Error),
+    /// The system lets us have no threads, or no signals.
+    #[error("the operating system: {0}")]
+    System(#[from] std::io::Error),
     /// A task that should go on for ever has ended.
     #[error("the {0} task ended; half a service is none")]
     TaskEnded(&'static str),
@@ -113,6 +123,8 @@ pub enum ServeError {
 /// # Errors
 /// When it can't begin, or one of its tasks ends before it is told to.
 pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(), ServeError> {
+    let templates = config.authz.denied_template_file.as_deref().map(denied::read).transpose()?;
+    let templates = Arc::new(ArcSwap::from_pointee(templates.unwrap_or_default()));
     let Built { context, documents, noted_uses, heads } = build(&config, planes).await?;
     let (service, metrics) = (Arc::clone(&context.service), Arc::clone(&context.metrics));
     let reloader = Reloader::new(source, config.clone(), documents, service, metrics)?;
@@ -140,22 +152,26 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
         };
         match router {
             Some(router) => tasks.spawn(async move {
-                connections::serve(acceptor, Protocol::Http, stop, move |request| {
-                    answer(router.clone(), request)
-                })
-                .await;
+                connections::serve(acceptor, stop, move |request| answer(router.clone(), request)).await;
                 name
             }),
             None => {
-                let plane = Plane::new(Arc::clone(&context.service), Arc::clone(&context.metrics));
+                let (service, metrics) = (Arc::clone(&context.service), Arc::clone(&context.metrics));
+                let plane =
+                    Plane::new(service, metrics, Handle::current()).with_templates(Arc::clone(&templates));
                 let health = health_server.clone();
                 let reflection =
                     Reflection::new().map_err(|error| ServeError::Reflection(error.to_string()))?;
+                let others: MakeOthers = Arc::new(move || {
+                    let (health, reflection) = (health.clone(), reflection.clone());
+                    Rc::new(move |request| {
+                        answer_grpc(health.clone(), reflection.clone(), request).boxed_local()
+                    })
+                });
+                let age = Some(config.serve.authz.max_connection_age).filter(|age| !age.is_zero());
+                let workers = Workers::start(&plane, &others, age, context.service.rng.clone(), stop)?;
                 tasks.spawn(async move {
-                    let handle = move |request| {
-                        answer_grpc(plane.clone(), health.clone(), reflection.clone(), request)
-                    };
-                    connections::serve(acceptor, Protocol::Http2, stop, handle).await;
+                    workers.serve(acceptor).await;
                     name
                 })
             }
@@ -163,10 +179,12 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
     }
     let (service, readiness) = (Arc::clone(&context.service), Arc::clone(&context.readiness));
     let changed = Arc::new(Notify::new());
+    let relay = Relay::of(&service);
     let poll = background::poll(
         service,
         config.consistency.poll,
         Arc::clone(&changed),
+        relay.clone(),
         health.clone(),
         Arc::clone(&readiness),
     );
@@ -196,10 +214,20 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
         async move { service.audit.look_after(&service.clock).await }
     });
     endless.spawn(background::trim_log(Arc::clone(service), Arc::clone(metrics)));
+    if let Some(path) = &config.authz.denied_template_file {
+        endless.spawn(denied::watch(path.clone(), templates));
+    }
     if let Some(path) = &config.consistency.deny_file {
         endless.spawn(deny::watch(path.clone(), Arc::clone(service), Arc::clone(metrics)));
     }
+    if matches!(*service.limiter, Limiter::Redis(_)) {
+        endless.spawn(background::keep_limiter(Arc::clone(&service.limiter)));
+    }
     if let Some(shared) = service.shared.clone() {
+        if let Some(relay) = relay {
+            endless.spawn(relay.read(config.consistency.poll));
+            endless.spawn(relay::ask(Arc::clone(service), Arc::clone(&shared), config.consistency.poll));
+        }
         endless.spawn(background::share(Arc::clone(service), shared, changed));
     }
 
@@ -231,14 +259,14 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
 }
 
 /// What is served, and what it is kept up with.
-struct Built {
-    context: Context,
+pub(crate) struct Built {
+    pub(crate) context: Context,
     documents: Documents,
     noted_uses: NotedUses,
     heads: Option<Heads>,
 }
 
-async fn build(config: &Config, planes: Planes) -> Result<Built, ServeError> {
+pub(crate) async fn build(config: &Config, planes: Planes) -> Result<Built, ServeError> {
     let (clock, rng) = (Clock::system(), Rng::system());
     let urls = &config.credentials.derived_tokens.jwt.signing_keys.urls;
     let documents = Documents::default().renew(urls, Reading::All).await.complete(urls)?.documents;
@@ -254,10 +282,13 @@ async fn build(config: &Config, planes: Planes) -> Result<Built, ServeError> {
     };
     let store = Store::open(config.db.dsn.expose(), rng.clone()).await?;
     let memory = Memory::new(config.cache.memory.max_size, config.cache.negative_size, &rng);
-    let shared = redis_settings(config)?.map(|redis| Shared::new(redis, clock.clone())).transpose()?;
-    let shared = shared.map(Arc::new);
-    let Consistency { lease, grace, .. } = config.consistency;
-    let freshness = Freshness::new(clock.clone(), lease, grace, config.cache.ttl);
+    let shared = match config.cache.kind {
+        CacheType::Redis => Some(Arc::new(Shared::new(redis_settings(config)?, clock.clone())?)),
+        CacheType::Memory | CacheType::Noop => None,
+    };
+    let Consistency { lease, relay, grace, .. } = config.consistency;
+    let terms = Terms { lease, relay, grace };
+    let freshness = Freshness::new(clock.clone(), terms, config.cache.ttl);
     let settings = Arc::new(ArcSwap::from_pointee(settings));
     let tiers = Tiers { memory, shared, freshness: Arc::new(freshness) };
     let (uses, noted_uses) = uses(config.last_used.queue_size);
@@ -268,8 +299,9 @@ async fn build(config: &Config, planes: Planes) -> Result<Built, ServeError> {
         callers::read_keys(&admission).await?;
     }
     let (log, heads) = open_audit(config, &store, &clock, &rng).await?.unzip();
-    let audit = Arc::new(Audit::new(log));
-    let service = Service::new(clock, rng, settings, store, tiers, Records { uses, audit }, deny_list);
+    let records = Records { uses, audit: Arc::new(Audit::new(log)) };
+    let guards = Guards { limiter: Arc::new(limiter(config, &clock)?), deny_list };
+    let service = Service::new(clock, rng, settings, store, tiers, guards, records);
     let context = Context {
         service: Arc::new(service),
         metrics: Arc::default(),
@@ -301,11 +333,19 @@ async fn open_audit(
     AuditLog::open(settings, store.clone(), clock.clone(), rng).await.map(Some)
 }
 
-/// L2 as the configuration wants it; None when it wants none.
-fn redis_settings(config: &Config) -> Result<Option<RedisSettings>, LinkError> {
-    if config.cache.kind != CacheType::Redis {
-        return Ok(None);
+/// Where uses of keys are counted. Without a Redis there is nothing to be counted until `rate_limit.enabled` says so,
+/// and then there must be one.
+fn limiter(config: &Config, clock: &Clock) -> Result<Limiter, LinkError> {
+    match config.rate_limit.backend {
+        RateLimitBackend::Redis if !config.cache.redis.addrs.is_empty() => {
+            Ok(Limiter::Redis(Box::new(RedisLimiter::new(redis_settings(config)?, clock.clone())?)))
+        }
+        RateLimitBackend::Redis | RateLimitBackend::Memory => Ok(Limiter::memory(clock.clone())),
     }
+}
+
+/// Redis as the configuration wants it.
+fn redis_settings(config: &Config) -> Result<RedisSettings, LinkError> {
     let redis = &config.cache.redis;
     let read = |path: &Path| {
         std::fs::read(path).map_err(|error| LinkError::Tls(format!("{}: {error}", path.display())))
@@ -325,7 +365,7 @@ fn redis_settings(config: &Config) -> Result<Option<RedisSettings>, LinkError> {
         }
         Some(false) | None => None,
     };
-    Ok(Some(RedisSettings {
+    Ok(RedisSettings {
         addrs: redis.addrs.clone(),
         username: redis.username.clone(),
         password: redis.password.clone(),
@@ -334,7 +374,7 @@ fn redis_settings(config: &Config) -> Result<Option<RedisSettings>, LinkError> {
         check_timeout: redis.check_timeout,
         tls,
         plaintext_allowed: redis.tls.enabled == Some(false),
-    }))
+    })
 }
 
 /// The listeners of these planes, each with its certificate.
@@ -397,22 +437,20 @@ fn no_such_method() -> http::Response<TonicBody> {
     tonic::Status::unimplemented("there is no such method").into_http()
 }
 
+/// Answers a call that isn't a Check.
 async fn answer_grpc<H: Health>(
-    plane: Plane,
     health: tonic_health::pb::health_server::HealthServer<H>,
     reflection: Reflection,
-    request: Request<Incoming>,
+    request: Request<TonicBody>,
 ) -> http::Response<TonicBody> {
-    let path = request.uri().path();
-    let service = path.strip_prefix('/').and_then(|path| path.split_once('/'));
+    let service = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
     match service {
-        Some((SERVICE_NAME, "Check")) => plane.serve(request).await,
-        Some(("grpc.health.v1.Health", _)) => match health.oneshot(request.map(TonicBody::new)).await {
+        Some(("grpc.health.v1.Health", _)) => match health.oneshot(request).await {
             Ok(response) => response,
             Err(never) => match never {},
         },
         Some((name, _)) => match reflection.named(name).cloned() {
-            Some(service) => Reflection::answer(service, request.map(TonicBody::new)).await,
+            Some(service) => Reflection::answer(service, request).await,
             None => no_such_method(),
         },
         None => no_such_method(),

@@ -8,9 +8,12 @@ use envoy_types::pb::envoy::service::auth::v3::attribute_context as context;
 use proptest::prelude::{Just, Strategy, any, prop, prop_assert_eq, prop_oneof, proptest};
 use prost::Message;
 
+use super::denied::denied;
+use super::refusal::Refusal;
 use super::request::{Headers, Malformed};
-use super::response::{Extras, Refusal, anonymous_parts, denied, ok};
+use super::response::{Extras, anonymous_parts, ok};
 use super::sources::Shown;
+use super::template::Templates;
 use crate::config::{Authz, CredentialSource};
 
 fn settings() -> Authz {
@@ -88,7 +91,7 @@ proptest! {
     fn what_we_write_envoy_reads(
         remove in prop::collection::vec("[a-z_-]{1,300}", 0..5), cookie in "\\PC{0,300}", query: String,
     ) {
-        let parts = anonymous_parts(&settings());
+        let parts = anonymous_parts(&settings(), "anonymous");
         let mut extras = Extras::default();
         for name in &remove {
             extras.remove_header(name.as_bytes());
@@ -126,7 +129,9 @@ fn refusals_carry_their_http_status() {
         (Refusal::Misconfigured, 500),
         (Refusal::Unavailable, 503),
     ] {
-        let answer = full::CheckResponse::decode(denied(&refusal, &settings(), false)).unwrap();
+        let nothing = talos_proto::AttributeContext::default();
+        let answer = denied(refusal.into(), &settings(), &Templates::default(), &Headers::of(&nothing));
+        let answer = full::CheckResponse::decode(answer).unwrap();
         assert_ne!(answer.status.unwrap().code, 0);
         let Some(full::check_response::HttpResponse::DeniedResponse(answer)) = answer.http_response else {
             panic!("not a refusal");

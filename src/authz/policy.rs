@@ -1,95 +1,175 @@
-//! What a route asks of a credential: Envoy's context extensions over our own defaults.
+//! What the route of a request asks for: our own rules, over them what Envoy's route says.
 
-use talos_proto::Entry;
+use std::borrow::Cow;
 
-use crate::config::{Audience, RouteMode, RouteToken, RouteVisibility, ScopeList};
-use crate::key::Scopes;
+use prost::Message;
+use prost_types::value::Kind;
+use prost_types::{Struct, Value};
+use talos_proto::{AttributeContext, Entry};
 
-/// The demands of one route.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Policy {
-    /// Whether a credential is needed at all.
-    pub mode: RouteMode,
-    /// Scopes that it must all have.
-    pub scopes: Scopes,
-    /// Scopes of which it must have one, unless empty.
-    pub any_scope: Scopes,
-    /// Whom the minted token is for.
-    pub audience: Option<String>,
-    /// What goes upstream; by default a JWT when one can be signed.
-    pub token: Option<RouteToken>,
-    /// Whether publishable keys are refused.
-    pub secret_only: bool,
-}
+use super::refusal::Refusal;
+use super::request::{Headers, Malformed};
+use crate::config::{Preflight, RouteMode};
+use crate::settings::Settings;
+use crate::settings::policy::Policy;
 
-/// A context extension that can't be meant as it stands: the request is refused, never guessed about.
+/// A demand of Envoy's configuration that can't be meant as it stands: the request is refused, never guessed about.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("context extension {key}: {problem}")]
+#[error("{place} {key}: {problem}")]
 pub struct PolicyError {
+    place: &'static str,
     key: String,
     problem: String,
 }
 
-impl Policy {
-    /// Reads the `talos.*` context extensions; others aren't ours.
-    ///
-    /// # Errors
-    /// When one is unknown or its value is out of range.
-    pub fn from_extensions(extensions: &[Entry]) -> Result<Self, PolicyError> {
-        let mut policy = Self::default();
-        for extension in extensions {
-            let Some(key) = extension.key.strip_prefix(b"talos.") else {
-                continue;
-            };
-            policy.set(key, &extension.value).map_err(|problem| PolicyError {
-                key: String::from_utf8_lossy(&extension.key).chars().take(64).collect(),
-                problem,
-            })?;
-        }
-        Ok(policy)
-    }
+/// Namespaces of a route's metadata that are read: our own, and that of Envoy Gateway, which puts the annotations of
+/// an HTTPRoute there.
+const OWN_METADATA: &[u8] = b"talos";
+const GATEWAY_METADATA: &[u8] = b"envoy-gateway";
 
-    fn set(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {
-        let value = std::str::from_utf8(value).map_err(|_| "must be UTF-8")?;
-        match key {
-            b"mode" => self.mode = parse(value)?,
-            b"scopes" => self.scopes = parse::<ScopeList>(value)?.into_scopes(),
-            b"any_scope" => self.any_scope = parse::<ScopeList>(value)?.into_scopes(),
-            b"audience" => self.audience = Some(parse::<Audience>(value)?.as_str().to_owned()),
-            b"token" => self.token = Some(parse(value)?),
-            b"visibility" => self.secret_only = parse::<RouteVisibility>(value)? == RouteVisibility::Secret,
-            _ => return Err("is not known".to_owned()),
+/// How each of our keys begins. In our own metadata that may be left out.
+const PREFIX: &[u8] = b"talos.";
+
+/// The policy for a request.
+///
+/// # Errors
+/// When its path is ambiguous, or Envoy's configuration can't be understood.
+pub fn of_request<'a>(
+    settings: &'a Settings,
+    headers: &Headers<'_>,
+    attributes: &AttributeContext,
+) -> Result<Cow<'a, Policy>, Refusal> {
+    let rule = settings.routes.find(headers.host(), headers.method(), headers.path());
+    let rule = rule.map_err(|_| Malformed::AmbiguousPath)?;
+    let mut policy = Cow::Borrowed(rule.unwrap_or(settings.routes.unmatched()));
+    override_by(&mut policy, attributes).map_err(|error| {
+        tracing::error!(%error, "a route of Envoy's is misconfigured: its requests are refused");
+        Refusal::Misconfigured
+    })?;
+    if settings.authz.preflight == Preflight::Allow && headers.is_preflight() {
+        policy.to_mut().mode = RouteMode::Off;
+    }
+    Ok(policy)
+}
+
+/// Puts what Envoy says in the place of what our own rules say: its route's metadata, then its context extensions.
+fn override_by(policy: &mut Cow<'_, Policy>, attributes: &AttributeContext) -> Result<(), PolicyError> {
+    let metadata = attributes.route_metadata_context.as_ref();
+    for entry in metadata.into_iter().flat_map(|metadata| &metadata.filter_metadata) {
+        match &entry.key[..] {
+            OWN_METADATA => set_all(policy, "metadata", &decoded("metadata", &entry.value)?)?,
+            GATEWAY_METADATA => set_annotations(policy, &decoded("metadata", &entry.value)?)?,
+            _ => {}
         }
-        Ok(())
+    }
+    for Entry { key, value } in &attributes.context_extensions {
+        if let Some(name) = key.strip_prefix(PREFIX) {
+            set(policy, "context extension", key, name, value)?;
+        }
+    }
+    Ok(())
+}
+
+fn decoded(place: &'static str, value: &[u8]) -> Result<Struct, PolicyError> {
+    let error = |_| PolicyError { place, key: "value".to_owned(), problem: "can't be decoded".to_owned() };
+    Struct::decode(value).map_err(error)
+}
+
+/// Sets everything that stands in our own metadata: a name that isn't known is a mistake there.
+fn set_all(policy: &mut Cow<'_, Policy>, place: &'static str, fields: &Struct) -> Result<(), PolicyError> {
+    for (key, value) in &fields.fields {
+        let name = key.as_bytes();
+        set(policy, place, name, name.strip_prefix(PREFIX).unwrap_or(name), text(place, key, value)?)?;
+    }
+    Ok(())
+}
+
+/// Sets what stands in the annotations that Envoy Gateway sends: `gateway.envoyproxy.io/talos.mode` arrives as
+/// `talos.mode`.
+fn set_annotations(policy: &mut Cow<'_, Policy>, metadata: &Struct) -> Result<(), PolicyError> {
+    let Some(Kind::ListValue(resources)) =
+        metadata.fields.get("resources").and_then(|list| list.kind.as_ref())
+    else {
+        return Ok(());
+    };
+    for resource in &resources.values {
+        let Some(Kind::StructValue(resource)) = &resource.kind else { continue };
+        let annotations =
+            resource.fields.get("annotations").and_then(|annotations| annotations.kind.as_ref());
+        let Some(Kind::StructValue(annotations)) = annotations else { continue };
+        for (key, value) in &annotations.fields {
+            if let Some(name) = key.as_bytes().strip_prefix(PREFIX) {
+                set(policy, "annotation", key.as_bytes(), name, text("annotation", key, value)?)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn text<'a>(place: &'static str, key: &str, value: &'a Value) -> Result<&'a [u8], PolicyError> {
+    match &value.kind {
+        Some(Kind::StringValue(text)) => Ok(text.as_bytes()),
+        // YAML reads off as false.
+        _ => Err(PolicyError {
+            place,
+            key: shown(key.as_bytes()),
+            problem: "must be text, in quotes".to_owned(),
+        }),
     }
 }
 
-fn parse<T: std::str::FromStr<Err: ToString>>(value: &str) -> Result<T, String> {
-    value.parse().map_err(|error: T::Err| error.to_string())
+fn set(
+    policy: &mut Cow<'_, Policy>,
+    place: &'static str,
+    key: &[u8],
+    name: &[u8],
+    value: &[u8],
+) -> Result<(), PolicyError> {
+    policy.to_mut().set(name, value).map_err(|problem| PolicyError { place, key: shown(key), problem })
+}
+
+fn shown(key: &[u8]) -> String {
+    String::from_utf8_lossy(key).chars().take(64).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::RouteToken;
+    use talos_proto::{Metadata, MetadataEntry};
 
-    fn read(pairs: &[(&'static str, &'static str)]) -> Result<Policy, PolicyError> {
+    fn read(attributes: &AttributeContext) -> Result<Policy, PolicyError> {
+        let mut policy = Cow::Owned(Policy::default());
+        override_by(&mut policy, attributes).map(|()| policy.into_owned())
+    }
+
+    fn extensions(pairs: &[(&'static str, &'static str)]) -> AttributeContext {
         let entry = |(key, value): &(&'static str, &'static str)| Entry {
             key: key.as_bytes().into(),
             value: value.as_bytes().into(),
         };
-        Policy::from_extensions(&pairs.iter().map(entry).collect::<Vec<_>>())
+        let context_extensions = pairs.iter().map(entry).collect();
+        AttributeContext { context_extensions, ..AttributeContext::default() }
+    }
+
+    fn metadata(namespace: &'static str, value: &serde_json::Value) -> AttributeContext {
+        let value = crate::authz::metadata::json(value.clone());
+        let Some(Kind::StructValue(fields)) = value.kind else { panic!("not an object") };
+        let entry = MetadataEntry { key: namespace.into(), value: fields.encode_to_vec().into() };
+        let route_metadata_context = Some(Metadata { filter_metadata: vec![entry] });
+        AttributeContext { route_metadata_context, ..AttributeContext::default() }
     }
 
     #[test]
     fn every_key_is_understood_or_refused() {
-        let policy = read(&[
+        let policy = read(&extensions(&[
             ("talos.mode", "optional"),
             ("talos.scopes", "a b"),
             ("talos.audience", "orders"),
             ("talos.token", "none"),
             ("talos.visibility", "secret"),
             ("other", "is not ours"),
-        ])
+        ]))
         .unwrap();
         assert_eq!(policy.mode, RouteMode::Optional);
         assert_eq!(policy.scopes.to_string(), "a b");
@@ -106,7 +186,48 @@ mod tests {
             ("talos.scope", "a"),
             ("talos.", ""),
         ] {
-            assert!(read(&[bad]).unwrap_err().to_string().contains(bad.0), "{bad:?}");
+            assert!(read(&extensions(&[bad])).unwrap_err().to_string().contains(bad.0), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_route_of_envoy_says_it_in_its_metadata() {
+        let own = |value| read(&metadata("talos", &value));
+        let annotated = |annotations| {
+            let resource = serde_json::json!({
+                "kind": "HTTPRoute", "name": "a", "namespace": "b", "annotations": annotations
+            });
+            read(&metadata("envoy-gateway", &serde_json::json!({ "resources": [resource], "policies": [] })))
+        };
+        let keys = serde_json::json!({ "talos.mode": "off", "talos.scopes": "a" });
+        assert_eq!(own(keys.clone()).unwrap().mode, RouteMode::Off);
+        assert_eq!(annotated(keys).unwrap().scopes.to_string(), "a");
+        assert_eq!(own(serde_json::json!({ "mode": "optional" })).unwrap().mode, RouteMode::Optional);
+        assert_eq!(
+            annotated(serde_json::json!({ "mode": "optional", "x": "y" })).unwrap(),
+            Policy::default()
+        );
+        for bad in [serde_json::json!({ "talos.mode": false }), serde_json::json!({ "talos.scope": "a" })] {
+            own(bad.clone()).unwrap_err();
+            annotated(bad).unwrap_err();
+        }
+        own(serde_json::json!({ "unknown": "a" })).unwrap_err();
+        assert_eq!(
+            read(&metadata("other", &serde_json::json!({ "mode": "off" }))).unwrap(),
+            Policy::default()
+        );
+        for odd in
+            [serde_json::json!({}), serde_json::json!({ "resources": ["a", {}, { "annotations": 1 }] })]
+        {
+            assert_eq!(read(&metadata("envoy-gateway", &odd)).unwrap(), Policy::default());
+        }
+    }
+
+    #[test]
+    fn context_extensions_win_key_by_key() {
+        let mut attributes = metadata("talos", &serde_json::json!({ "mode": "off", "scopes": "a" }));
+        attributes.context_extensions = extensions(&[("talos.scopes", "b")]).context_extensions;
+        let policy = read(&attributes).unwrap();
+        assert_eq!((policy.mode, policy.scopes.to_string()), (RouteMode::Off, "b".to_owned()));
     }
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::request::Malformed;
+use crate::settings::path::hex_byte;
 
 /// The query of a request's path: what follows the first `?`, up to a `#`.
 pub fn of_path(path: &[u8]) -> &[u8] {
@@ -64,13 +65,6 @@ impl Iterator for Decode<'_> {
             byte => Some(*byte),
         })
     }
-}
-
-/// The byte that two hexadecimal digits stand for.
-pub fn hex_byte(digits: &[u8]) -> Option<u8> {
-    let &[high, low] = digits else { return None };
-    let digit = |byte: u8| char::from(byte).to_digit(16);
-    u8::try_from(digit(high)? << 4 | digit(low)?).ok()
 }
 
 #[cfg(test)]

@@ -13,12 +13,15 @@ pub struct Headers<'a> {
     http: Option<&'a HttpRequest>,
 }
 
-/// Why a request's credential can't be told.
+/// Why a request can't be taken as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     /// The same source stands there twice, or two sources differ.
     #[error("more than one credential was sent")]
     Ambiguous,
+    /// Servers differ about what the path means.
+    #[error("the path can be read in more than one way")]
+    AmbiguousPath,
     /// It is empty, too long or no text.
     #[error("the credential is malformed")]
     Unreadable,
@@ -34,6 +37,22 @@ impl<'a> Headers<'a> {
     /// The path as it came, with the query and whatever else stands there.
     pub fn path(&self) -> &'a [u8] {
         self.http.map_or(&[], |http| &http.path)
+    }
+
+    /// The method as it came.
+    pub fn method(&self) -> &'a [u8] {
+        self.http.map_or(&[], |http| &http.method)
+    }
+
+    /// The host as it came, port and all.
+    pub fn host(&self) -> &'a [u8] {
+        self.http.map_or(&[], |http| &http.host)
+    }
+
+    /// Whether a browser asks here what it may ask (CORS).
+    pub fn is_preflight(&self) -> bool {
+        let has = |name| self.values(name).next().is_some();
+        self.method() == b"OPTIONS" && has("origin") && has("access-control-request-method")
     }
 
     /// Whether doubles are joined by commas: Envoy's `headers` map, unlike `encode_raw_headers`.
@@ -76,6 +95,23 @@ impl<'a> Headers<'a> {
         self.lines().map(|(name, _)| name).filter(move |name| is_forged(name))
     }
 
+    /// Whether the client names this media type in its Accept header, and doesn't like JSON as much.
+    pub fn prefers(&self, media_type: &str) -> bool {
+        let quality = |wanted: &str| {
+            let ranges = self.values("accept").flat_map(|value| value.split(|byte| *byte == b','));
+            ranges.filter_map(|range| quality_of(range, wanted)).max()
+        };
+        let wanted = quality(media_type).unwrap_or(0);
+        let json = if media_type == JSON { 0 } else { quality(JSON).unwrap_or(0) };
+        wanted > json
+    }
+
+    /// What Envoy calls the request; empty when that can't be shown.
+    pub fn request_id(&self) -> &'a str {
+        let id = self.values("x-request-id").next().and_then(|id| std::str::from_utf8(id).ok());
+        id.filter(|id| id.len() <= MAX_REQUEST_ID).unwrap_or_default()
+    }
+
     /// The client's address; None when it can't be known, which no address list lets through.
     pub fn client(&self, attributes: &AttributeContext, settings: &Authz) -> Option<IpAddr> {
         match settings.client_address {
@@ -100,6 +136,24 @@ impl<'a> Headers<'a> {
             }
         }
     }
+}
+
+const JSON: &str = "application/json";
+
+/// Longest id of a request that is shown, in bytes.
+const MAX_REQUEST_ID: usize = 128;
+
+/// The quality of a media range, in thousandths, if it is this type; one that can't be read is 0.
+fn quality_of(range: &[u8], wanted: &str) -> Option<u16> {
+    let mut parts = range.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+    if !parts.next()?.eq_ignore_ascii_case(wanted.as_bytes()) {
+        return None;
+    }
+    let quality = parts.find_map(|part| part.strip_prefix(b"q=").or_else(|| part.strip_prefix(b"Q=")));
+    let Some(quality) = quality else { return Some(1000) };
+    let quality: Option<f32> = std::str::from_utf8(quality).ok().and_then(|quality| quality.parse().ok());
+    // Floats end at the bounds of the integer.
+    Some(quality.map_or(0, |quality| (quality.clamp(0.0, 1.0) * 1000.0) as u16))
 }
 
 fn parse_address(text: &[u8]) -> Option<IpAddr> {

@@ -1,31 +1,39 @@
 //! A Check from beginning to end: policy, credential, verification, answer.
 
 use std::borrow::Cow;
+use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
+use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::FutureExt;
+use prost::Message;
 use talos_proto::{AttributeContext, CheckRequest};
-use tonic::server::{Grpc, UnaryService};
+use tokio::runtime::Handle;
 
-use super::codec::CheckCodec;
-use super::policy::Policy;
+use super::denied::denied;
+use super::policy;
+use super::refusal::{Refusal, Refused};
 use super::request::Headers;
-use super::response::{Caller, Extras, OkParts, Refusal, anonymous_parts, denied, ok, ok_parts};
+use super::response::{Caller, Extras, OkParts, anonymous_parts, ok, ok_parts};
 use super::sources::Shown;
+use super::template::Templates;
 use crate::audit::Failure;
 use crate::cache::memory::{Answer, Entry};
 use crate::config::{OnUnavailable, RouteMode, RouteToken};
 use crate::credential::TokenFormat;
 use crate::credential::claims::Authority;
 use crate::event::Operation;
-use crate::key::{NetworkId, Scopes, Visibility};
+use crate::key::{Key, NetworkId, Scopes, Visibility};
+use crate::limit::Charge;
 use crate::service::verify::{Attempt, CacheUse, Identity, Unavailable, Verification};
 use crate::service::{MintError, Service};
 use crate::settings::Settings;
+use crate::settings::policy::Policy;
 use crate::telemetry::metrics::Metrics;
 
 /// The gRPC name of the service that Envoy calls.
@@ -35,101 +43,101 @@ pub const SERVICE_NAME: &str = "envoy.service.auth.v3.Authorization";
 const MISS_BUDGET: Duration = Duration::from_millis(150);
 /// How much of that a key that is known waits for its row to be read again.
 const REFRESH_BUDGET: Duration = Duration::from_millis(30);
-/// Largest CheckRequest, in bytes: Envoy may be told to send bodies along.
-const MAX_REQUEST: usize = 4 * 1024 * 1024;
 
 /// The authz plane.
 #[derive(Clone)]
 pub struct Plane {
     service: Arc<Service>,
     metrics: Arc<Metrics>,
-}
-
-type Answered = Result<tonic::Response<Bytes>, tonic::Status>;
-
-impl UnaryService<CheckRequest> for Plane {
-    type Response = Bytes;
-    type Future = Pin<Box<dyn Future<Output = Answered> + Send>>;
-
-    fn call(&mut self, request: tonic::Request<CheckRequest>) -> Self::Future {
-        let plane = self.clone();
-        Box::pin(async move { plane.check(&request.into_inner()).await.map(tonic::Response::new) })
-    }
+    runtime: Handle,
+    templates: Arc<ArcSwap<Templates>>,
 }
 
 impl Plane {
     /// A plane that decides by `service`.
-    pub const fn new(service: Arc<Service>, metrics: Arc<Metrics>) -> Self {
-        Self { service, metrics }
+    /// What has to wait for the database waits in `runtime`, whose the database's connections are.
+    pub fn new(service: Arc<Service>, metrics: Arc<Metrics>, runtime: Handle) -> Self {
+        Self { service, metrics, runtime, templates: Arc::default() }
     }
 
-    /// Answers one gRPC call of the service.
-    pub async fn serve<B>(&self, request: http::Request<B>) -> http::Response<tonic::body::Body>
-    where
-        B: http_body::Body + Send + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
-    {
-        let mut grpc = Grpc::new(CheckCodec).apply_max_message_size_config(Some(MAX_REQUEST), None);
-        grpc.unary(self.clone(), request).await
+    /// The same, showing refused clients what these say.
+    pub fn with_templates(self, templates: Arc<ArcSwap<Templates>>) -> Self {
+        Self { templates, ..self }
+    }
+
+    /// Answers one Check. Ready at once when memory can tell; what has to wait goes on in the main runtime.
+    ///
+    /// # Errors
+    /// What the call ends with instead of an answer.
+    pub async fn check(self: Rc<Self>, message: Bytes) -> Result<Bytes, tonic::Status> {
+        let request = CheckRequest::decode(message);
+        let request = request.map_err(|_| tonic::Status::invalid_argument("not a CheckRequest"))?;
+        self.answer(&request).await
     }
 
     /// Decides about one request. A panic is an outage of ours, not an allow and not a dropped connection.
-    async fn check(&self, request: &CheckRequest) -> Result<Bytes, tonic::Status> {
+    async fn answer(&self, request: &CheckRequest) -> Result<Bytes, tonic::Status> {
         let settings = self.service.snapshot();
         let nothing = AttributeContext::default();
         let attributes = request.attributes.as_ref().unwrap_or(&nothing);
         let decision = AssertUnwindSafe(self.decide(&settings, attributes)).catch_unwind().await;
-        let refusal = match decision.unwrap_or(Err(Refusal::Unavailable)) {
+        let refused = match decision.unwrap_or_else(|_| Err(Refusal::Unavailable.into())) {
             Ok(answer) => {
                 self.metrics.checks.allowed();
                 return Ok(answer);
             }
-            Err(refusal) => refusal,
+            Err(refused) => refused,
         };
+        let refusal = &refused.refusal;
         self.metrics.checks.refused(refusal.label());
         tracing::debug!(reason = refusal.label(), "refused");
-        if refusal == Refusal::Unavailable && settings.authz.on_unavailable == OnUnavailable::Error {
+        if *refusal == Refusal::Unavailable && settings.authz.on_unavailable == OnUnavailable::Error {
             return Err(tonic::Status::unavailable(refusal.to_string()));
         }
-        let to_grpc = Headers::of(attributes).is_grpc();
-        Ok(denied(&refusal, &settings.authz, to_grpc))
+        Ok(denied(refused, &settings.authz, &self.templates.load(), &Headers::of(attributes)))
     }
 
-    async fn decide(&self, settings: &Settings, attributes: &AttributeContext) -> Result<Bytes, Refusal> {
-        let policy = Policy::from_extensions(&attributes.context_extensions).map_err(|error| {
-            tracing::error!(%error, "a route of Envoy's is misconfigured");
-            Refusal::Misconfigured
-        })?;
+    async fn decide(&self, settings: &Settings, attributes: &AttributeContext) -> Result<Bytes, Refused> {
         let headers = Headers::of(attributes);
+        let policy = policy::of_request(settings, &headers, attributes)?;
         let shown = match policy.mode {
             RouteMode::Off => None,
             RouteMode::Required | RouteMode::Optional => Shown::find(&headers, &settings.authz.sources)?,
         };
         let Some(shown) = shown else {
             return match policy.mode {
-                RouteMode::Required => Err(Refusal::Missing),
+                RouteMode::Required => Err(Refusal::Missing.into()),
                 RouteMode::Optional | RouteMode::Off => {
-                    let parts = anonymous_parts(&settings.authz);
-                    finish(settings, (&parts.ok_fields, &parts.outer_fields), &headers, None, None)
+                    let reason = if policy.mode == RouteMode::Off { "off" } else { "anonymous" };
+                    let parts = anonymous_parts(&settings.authz, reason);
+                    let parts = (&parts.ok_fields[..], &parts.outer_fields[..]);
+                    Ok(finish(settings, parts, &headers, None, None, None)?)
                 }
             };
         };
-        let audiences: Vec<String> = policy.audience.clone().into_iter().collect();
         let attempt = Attempt {
             network: NetworkId::SINGLE,
             credential: shown.credential()?,
             client: headers.client(attributes, &settings.authz),
-            audiences: &audiences,
+            audiences: policy.audience.as_slice(),
             cache: CacheUse::Full,
         };
         let verification = match self.service.verify_cached(settings, &attempt) {
             Some(verification) => verification,
-            None => self.look_up(settings, &attempt).await.ok_or(Refusal::Unavailable)?,
+            None => {
+                // Apart, so that Checks which needn't wait don't carry around what this takes.
+                let looking_up = inside(&self.runtime, Box::pin(self.look_up(settings, &attempt)));
+                looking_up.await.ok_or(Refusal::Unavailable)?
+            }
         };
         self.metrics.lookups.count(verification.cache);
         match verification.verdict {
             Ok(Identity::Key(entry)) => {
-                let answer = self.admit_key(settings, &policy, &headers, &shown, &entry)?;
+                let key = &entry.key;
+                let refused = |refusal| Refused::of_caller(refusal, &Caller::of_key(key));
+                satisfies(&policy, &key.scopes, key.visibility).map_err(refused)?;
+                let charge = self.charge(settings, key).await.map_err(refused)?;
+                let answer = self.admit_key(settings, &policy, &headers, &shown, &entry, charge)?;
                 self.service.note_use(&entry);
                 Ok(answer)
             }
@@ -146,7 +154,7 @@ impl Plane {
                     request_id: None,
                 };
                 self.service.audit.failed(&failure, self.service.clock.boot());
-                Err(Refusal::Denied(refused.denial))
+                Err(refused.into())
             }
         }
     }
@@ -169,6 +177,14 @@ impl Plane {
         }
     }
 
+    /// Counts the use; None when there is no limit to it.
+    async fn charge(&self, settings: &Settings, key: &Key) -> Result<Option<Charge>, Refusal> {
+        match (self.service.charge(settings, key).await, key.rate_policy) {
+            (Some(charge), Some(policy)) if !charge.allowed => Err(Refusal::RateLimited(policy, charge)),
+            (charge, _) => Ok(charge),
+        }
+    }
+
     fn admit_key(
         &self,
         settings: &Settings,
@@ -176,8 +192,8 @@ impl Plane {
         headers: &Headers<'_>,
         shown: &Shown<'_>,
         entry: &Arc<Entry>,
-    ) -> Result<Bytes, Refusal> {
-        satisfies(policy, &entry.key.scopes, entry.key.visibility)?;
+        charge: Option<Charge>,
+    ) -> Result<Bytes, Refused> {
         let with_token = sends_token(settings, policy);
         let audience = policy.audience.as_deref();
         let now = self.service.clock.now();
@@ -191,7 +207,8 @@ impl Plane {
         let make = || self.make_answer(settings, entry, with_token, audience);
         let answer = entry.answers.get_or_make(now, fits, make)?;
         let overwritten = with_token.then_some(settings.authz.token_header.as_str());
-        finish(settings, (&answer.ok_fields, &answer.outer_fields), headers, Some(shown), overwritten)
+        let parts = (&answer.ok_fields[..], &answer.outer_fields[..]);
+        Ok(finish(settings, parts, headers, Some(shown), overwritten, charge)?)
     }
 
     fn make_answer(
@@ -237,9 +254,11 @@ impl Plane {
         headers: &Headers<'_>,
         shown: &Shown<'_>,
         authority: &Authority,
-    ) -> Result<Bytes, Refusal> {
-        satisfies(policy, &authority.scopes, authority.visibility)?;
+    ) -> Result<Bytes, Refused> {
         let (network, audience) = (NetworkId::SINGLE, policy.audience.as_deref());
+        let caller = Caller::of_token(authority, network);
+        satisfies(policy, &authority.scopes, authority.visibility)
+            .map_err(|refusal| Refused::of_caller(refusal, &caller))?;
         let token = match authority.format {
             _ if !sends_token(settings, policy) => None,
             TokenFormat::Jwt => Some(Cow::Borrowed(shown.credential()?.expose())),
@@ -250,9 +269,16 @@ impl Plane {
                 Some(Cow::Owned(minted.token))
             }
         };
-        let parts = ok_parts(&settings.authz, &Caller::of_token(authority, network), token.as_deref());
+        let parts = ok_parts(&settings.authz, &caller, token.as_deref());
         let overwritten = token.is_some().then_some(settings.authz.token_header.as_str());
-        finish(settings, (&parts.ok_fields, &parts.outer_fields), headers, Some(shown), overwritten)
+        Ok(finish(
+            settings,
+            (&parts.ok_fields, &parts.outer_fields),
+            headers,
+            Some(shown),
+            overwritten,
+            None,
+        )?)
     }
 }
 
@@ -290,8 +316,12 @@ fn finish(
     headers: &Headers<'_>,
     shown: Option<&Shown<'_>>,
     overwritten: Option<&str>,
+    charge: Option<Charge>,
 ) -> Result<Bytes, Refusal> {
     let mut extras = Extras::default();
+    if let Some(charge) = charge {
+        extras.charged(&charge);
+    }
     if let Some(shown) = shown {
         shown.take_out(headers, overwritten, &mut extras)?;
     }
@@ -299,4 +329,14 @@ fn finish(
         extras.remove_header(name);
     }
     Ok(ok(ok_fields, outer_fields, &extras))
+}
+
+/// Polls a future as if in `runtime`: what it opens and starts belongs there, whoever waits for it.
+async fn inside<F: Future>(runtime: &Handle, future: F) -> F::Output {
+    let mut future = pin!(future);
+    let polled = poll_fn(|context| {
+        let _entered = runtime.enter();
+        future.as_mut().poll(context)
+    });
+    polled.await
 }

@@ -8,26 +8,33 @@
 mod breaker;
 mod entry;
 mod link;
+mod relay;
+mod seal;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
 
+pub(crate) use breaker::Breaker;
 pub use breaker::BreakerState;
 pub use entry::SharedEntry;
+pub(crate) use link::Link;
 pub use link::{LinkError, RedisSettings, RedisTls};
 
+use super::freshness::{Answer, Question};
 use crate::clock::Clock;
 use crate::credential::secrets::HmacSecrets;
 use crate::key::{KeyId, NetworkId};
 use crate::store::Mutation;
-use breaker::Breaker;
-use entry::{entry_name, is_announcement, open_entry, seal_announcement, seal_entry};
-use link::Link;
+use entry::{entry_name, open_announcement, open_entry, seal_announcement, seal_entry};
 
 /// How long a change waits for being announced, before it is acknowledged.
 const ANNOUNCE: Duration = Duration::from_millis(50);
+/// How long a question or an answer of the relay may take, to Redis or from there. Nobody waits for it, so neither the
+/// patience of lookups nor the breaker, which goes by that, has a say.
+const RELAY: Duration = Duration::from_millis(500);
 /// Most entries on their way to Redis at once; further ones aren't written.
 const MAX_WRITES: usize = 256;
 
@@ -37,6 +44,15 @@ pub struct Shared {
     breaker: Breaker,
     check_timeout: Duration,
     writes: Arc<Semaphore>,
+    counts: Counts,
+}
+
+/// What was asked of the tier, ever.
+#[derive(Default)]
+struct Counts {
+    hits: AtomicU64,
+    misses: AtomicU64,
+    answers: AtomicU64,
 }
 
 impl Shared {
@@ -50,15 +66,24 @@ impl Shared {
             link: Link::new(settings)?,
             breaker: Breaker::new(clock),
             writes: Arc::new(Semaphore::new(MAX_WRITES)),
+            counts: Counts::default(),
         })
     }
 
-    /// Keeps connected and listens, for ever. `changed` is notified when a change was announced under the secrets that
-    /// `secrets` gives, and whenever one may have been missed.
-    pub async fn run(&self, changed: &Notify, with_secrets: impl Fn(&dyn Fn(&HmacSecrets) -> bool) -> bool) {
-        let is_ours =
-            |message: &[u8]| with_secrets(&|secrets| is_announcement(secrets, self.breaker.now(), message));
-        self.link.run(changed, is_ours).await;
+    /// Keeps connected and listens, for ever. `changed` is notified when a change was announced that `is_news` by its
+    /// number, under the secrets that `with_secrets` gives, and whenever one may have been missed.
+    pub async fn run(
+        &self,
+        changed: &Notify,
+        with_secrets: impl Fn(&dyn Fn(&HmacSecrets) -> Option<u64>) -> Option<u64>,
+        is_news: impl Fn(u64) -> bool,
+    ) {
+        let counts = |message: &[u8]| {
+            let open = |secrets: &HmacSecrets| open_announcement(secrets, self.breaker.now(), message);
+            // What is known already is a message that was doubled, late, or repeated by somebody who can't make one.
+            with_secrets(&open).is_some_and(&is_news)
+        };
+        self.link.run(changed, counts).await;
     }
 
     /// What the circuit breaker lets through.
@@ -68,19 +93,65 @@ impl Shared {
 
     /// The entry of a key; None when there is none, it isn't ours, or Redis gives no answer in time.
     pub async fn get(&self, secrets: &HmacSecrets, network: NetworkId, key_id: KeyId) -> Option<SharedEntry> {
-        let attempt = self.breaker.try_begin()?;
         let name = entry_name(network, key_id);
-        let get = self.link.get(&name);
-        match tokio::time::timeout(self.check_timeout, get).await {
+        let value = self.attempt(self.link.get(&name)).await.flatten();
+        let entry = value.and_then(|value| open_entry(secrets, self.breaker.now(), network, key_id, &value));
+        let count = if entry.is_some() { &self.counts.hits } else { &self.counts.misses };
+        count.fetch_add(1, Ordering::Relaxed);
+        entry
+    }
+
+    /// How often an entry was found, and how often none.
+    pub fn hits_and_misses(&self) -> (u64, u64) {
+        (self.counts.hits.load(Ordering::Relaxed), self.counts.misses.load(Ordering::Relaxed))
+    }
+
+    /// How many answers to instances without a database were given here.
+    pub fn answers(&self) -> u64 {
+        self.counts.answers.load(Ordering::Relaxed)
+    }
+
+    /// Asks Redis on behalf of a lookup, unless the breaker is open.
+    async fn attempt<T>(&self, work: impl Future<Output = Result<T, redis::RedisError>>) -> Option<T> {
+        let attempt = self.breaker.try_begin()?;
+        match tokio::time::timeout(self.check_timeout, work).await {
             Ok(Ok(value)) => {
                 attempt.succeeded();
-                value.and_then(|value| open_entry(secrets, self.breaker.now(), network, key_id, &value))
+                Some(value)
             }
             Ok(Err(_)) | Err(_) => {
                 attempt.failed();
                 None
             }
         }
+    }
+
+    /// Puts a question where others look for it, for `ttl`; `place` is any number, at random.
+    pub async fn ask(&self, secrets: &HmacSecrets, question: &Question, place: u8, ttl: Duration) {
+        let (name, value) = (relay::question_name(place), relay::seal_question(secrets, question));
+        within_relay(self.link.set(&name, value, ttl)).await;
+    }
+
+    /// The questions of those who can't reach the database.
+    pub async fn questions(&self, secrets: &HmacSecrets) -> Vec<Question> {
+        let names: Vec<String> = (0..relay::SLOTS).map(relay::question_name).collect();
+        let values = within_relay(self.link.get_all(&names)).await.unwrap_or_default();
+        let now = self.breaker.now();
+        values.into_iter().flatten().filter_map(|value| relay::open_question(secrets, now, &value)).collect()
+    }
+
+    /// Puts an answer where those who asked look for it, for `ttl`.
+    pub async fn answer(&self, secrets: &HmacSecrets, answer: &Answer, ttl: Duration) {
+        let value = relay::seal_answer(secrets, answer);
+        if within_relay(self.link.set(relay::ANSWER, value, ttl)).await.is_some() {
+            self.counts.answers.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The last answer.
+    pub async fn find_answer(&self, secrets: &HmacSecrets) -> Option<Answer> {
+        let value = within_relay(self.link.get(relay::ANSWER)).await??;
+        relay::open_answer(secrets, self.breaker.now(), &value)
     }
 
     /// Stores an entry for `ttl`, beside whoever waits for its row. What finds too many others on their way isn't
@@ -134,4 +205,8 @@ impl Shared {
             });
         }
     }
+}
+
+async fn within_relay<T>(work: impl Future<Output = Result<T, redis::RedisError>>) -> Option<T> {
+    tokio::time::timeout(RELAY, work).await.ok()?.ok()
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::exit::Failure;
 use super::output::write_out;
 use super::{Plane, block_on};
+use crate::app::read_templates;
 use crate::config::{Config, Loaded, Shown, Source, schema};
 use crate::secret::SecretString;
 use crate::settings::key_set;
@@ -119,6 +120,8 @@ impl Check {
         }
         let mut problems = config.unsupported();
         problems.extend(block_on(key_set_problems(&config, self.fetch))?);
+        let templates = config.authz.denied_template_file.as_deref().map(read_templates);
+        problems.extend(templates.and_then(Result::err).map(|error| error.to_string()));
         if problems.is_empty() { write_out("ok\n") } else { Err(refused(&problems)) }
     }
 }

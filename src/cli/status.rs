@@ -79,6 +79,20 @@ fn fields(status: &Value) -> Vec<(&'static str, String)> {
                 time("/lease/grace_seconds")
             ),
         ),
+        (
+            "RELAY",
+            match status.pointer("/relay/seconds").and_then(Value::as_f64) {
+                Some(seconds) if seconds > 0.0 => match status.pointer("/relay/age_seconds") {
+                    Some(_) => format!(
+                        "{} old, good for {} more than the lease",
+                        time("/relay/age_seconds"),
+                        span(seconds)
+                    ),
+                    None => "not needed yet".to_owned(),
+                },
+                _ => "off".to_owned(),
+            },
+        ),
         ("EPOCH", format!("{}, {lag}", text("/epoch"))),
         (
             "DATABASE",
@@ -99,7 +113,15 @@ fn fields(status: &Value) -> Vec<(&'static str, String)> {
                 text("/cache/unknown_keys")
             ),
         ),
-        ("REDIS BREAKER", text("/breaker")),
+        (
+            "REDIS",
+            match status.pointer("/cache/redis_hit_ratio").and_then(Value::as_f64) {
+                Some(ratio) => {
+                    format!("breaker {}; answered {:.1} % of lookups", text("/breaker"), ratio * 100.0)
+                }
+                None => format!("breaker {}", text("/breaker")),
+            },
+        ),
         (
             "DENY LIST",
             format!(

@@ -1,6 +1,7 @@
 //! `authz.*`: what the ext_authz plane reads, sends and does when it can't decide.
 
 use std::borrow::Cow;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -29,7 +30,14 @@ pub struct Authz {
     pub trusted_hops: u32,
     /// `realm` of `WWW-Authenticate`: printable ASCII without `"` and `\`. Default `talos`.
     pub realm: String,
-    /// Policies by host, method and path. Default: none.
+    /// Whether a client is told apart expired, revoked and unknown credentials. Default false: a thief learns nothing.
+    pub reveal_reason: bool,
+    /// YAML file with texts of your own for refusals; watched, so that a change applies at once.
+    pub denied_template_file: Option<PathBuf>,
+    /// What a browser's CORS preflight (OPTIONS with Origin and Access-Control-Request-Method) needs, if Envoy's own
+    /// CORS filter doesn't answer it before: it never carries a credential. Default `check`.
+    pub preflight: Preflight,
+    /// Policies by host, method and path; 1000 at most. Default: none.
     pub routes: Vec<Route>,
 }
 
@@ -49,6 +57,9 @@ impl Default for Authz {
             client_address: ClientAddress::default(),
             trusted_hops: 1,
             realm: "talos".to_owned(),
+            reveal_reason: false,
+            denied_template_file: None,
+            preflight: Preflight::default(),
             routes: Vec::new(),
         }
     }
@@ -56,6 +67,9 @@ impl Default for Authz {
 
 /// Most sources of a credential.
 pub const MAX_SOURCES: usize = 32;
+
+/// Most entries of `authz.routes`.
+pub const MAX_ROUTES: usize = 1000;
 
 /// Where a credential is looked for: `{header, scheme?}`, `{query}` or `{cookie}`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
@@ -200,6 +214,17 @@ pub enum ClientAddress {
     External,
     /// `x-forwarded-for`, counted from the right by `trusted_hops`.
     Xff,
+}
+
+/// What a CORS preflight needs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Preflight {
+    /// What its route says, as any other request.
+    #[default]
+    Check,
+    /// Nothing: it goes upstream as anonymous.
+    Allow,
 }
 
 /// A header name, lower-cased.

@@ -35,7 +35,8 @@ pub(super) fn read(file: &Path) -> Result<Mapping, ConfigError> {
     parse(file, &bytes)
 }
 
-fn parse(file: &Path, bytes: &[u8]) -> Result<Mapping, ConfigError> {
+/// The top mapping of a file with this content.
+pub(super) fn parse(file: &Path, bytes: &[u8]) -> Result<Mapping, ConfigError> {
     match serde_norway::from_slice(bytes) {
         Ok(Value::Null) => Ok(Mapping::new()),
         Ok(Value::Mapping(mapping)) => Ok(mapping),

@@ -301,7 +301,8 @@ mod tests {
             ("tracing", "enabled exporter endpoint sample_rate service_name service_version environment"),
             (
                 "authz",
-                "token_ttl token_header sources on_unavailable client_address trusted_hops realm routes",
+                "token_ttl token_header sources on_unavailable client_address trusted_hops realm reveal_reason \
+                 denied_template_file preflight routes",
             ),
             ("consistency", "lease poll relay grace deny_file"),
             ("audit", "file key key_retired max_size"),

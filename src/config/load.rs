@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_norway::Mapping;
+
 use super::error::ConfigError;
 use super::model::Config;
 use super::settings::{Origins, Settings};
@@ -48,9 +50,22 @@ impl Source {
     /// # Errors
     /// A file that can't be read or isn't a YAML mapping, else every wrong setting at once.
     pub fn load(&self) -> Result<Loaded, ConfigError> {
+        self.load_mapping(self.file().map(file::read).transpose()?)
+    }
+
+    /// As [`Source::load`], of a file that has this content.
+    ///
+    /// # Errors
+    /// As [`Source::load`].
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub fn load_text(&self, content: &[u8]) -> Result<Loaded, ConfigError> {
+        self.load_mapping(Some(file::parse(Path::new("talos.yaml"), content)?))
+    }
+
+    fn load_mapping(&self, mapping: Option<Mapping>) -> Result<Loaded, ConfigError> {
         let mut settings = Settings::new(self.file());
-        if let Some(path) = self.file() {
-            file::collect(file::read(path)?, "", &mut settings);
+        if let Some(mapping) = mapping {
+            file::collect(mapping, "", &mut settings);
         }
         let warnings = env::collect(self.variables.iter().cloned(), &mut settings);
         let config = settings.read();

@@ -5,7 +5,7 @@ use super::load::Loaded;
 use super::model::{Config, RateLimit};
 use super::serve::{Serve, ServeHttp, ServePublic};
 use super::show::at;
-use super::{Auth, Cache, ConfigError, Problem, validate};
+use super::{Auth, Authz, Cache, ConfigError, Problem, validate};
 
 /// Secret values are shown masked, so these are compared themselves.
 type Differs = fn(&Config, &Config) -> bool;
@@ -72,6 +72,7 @@ fn merged(old: &Config, new: &Config) -> Config {
         secrets: new.secrets.clone(),
         credentials: new.credentials.clone(),
         quota: new.quota.clone(),
+        authz: Authz { routes: new.authz.routes.clone(), ..old.authz.clone() },
         cache: Cache { enabled: new.cache.enabled, ttl: new.cache.ttl, ..old.cache.clone() },
         rate_limit: RateLimit { enabled: new.rate_limit.enabled, ..old.rate_limit.clone() },
         serve: Serve {
@@ -112,7 +113,7 @@ mod tests {
     use crate::config::tests::config;
 
     /// Keys, and sections of keys, that apply without a restart.
-    const LIVE: [&str; 13] = [
+    const LIVE: [&str; 14] = [
         "credentials",
         "secrets",
         "cache.enabled",
@@ -126,6 +127,7 @@ mod tests {
         "serve.http.client_ip_source",
         "rate_limit.enabled",
         "quota",
+        "authz.routes",
     ];
 
     fn is_live(key: &str) -> bool {
@@ -155,6 +157,8 @@ mod tests {
             ("cache.type" | "rate_limit.backend", _) => "redis",
             ("authz.on_unavailable", _) => "error",
             ("authz.client_address", _) => "xff",
+            ("authz.preflight", _) => "allow",
+            ("authz.denied_template_file", _) => "denied.yaml",
             ("authz.sources", _) => "[{cookie: key}]",
             ("authz.routes", _) => "[{mode: optional}]",
             ("multitenancy.networks", _) => "[{hostname: a, id: b}]",

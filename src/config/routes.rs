@@ -15,7 +15,7 @@ use crate::key::{FieldError, Scopes};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Route {
-    /// Host of the request, in lower case without a port.
+    /// Host of the request, in lower case without a port, brackets and a dot at its end.
     #[serde(deserialize_with = "host")]
     pub host: Option<String>,
     /// Methods of the request, in upper case; empty means any.
@@ -250,11 +250,17 @@ impl JsonSchema for PathMatch {
     }
 }
 
+/// Longest path of a rule, in bytes.
+const MAX_PATH: usize = 2048;
+
 /// Refuses what no accepted request can have, since such a rule would protect nothing: ambiguous paths are refused
 /// before any rule is tried, and the others are decoded.
 fn plain_path(path: String) -> Result<String, &'static str> {
     if !path.starts_with('/') {
         return Err("a path starts with /");
+    }
+    if path.len() > MAX_PATH {
+        return Err("a path is 2048 bytes at most");
     }
     let inside = path.split('/').skip(1).collect::<Vec<_>>();
     let last = inside.len() - 1;

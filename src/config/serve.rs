@@ -1,6 +1,7 @@
 //! `serve.*`: the listeners.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
@@ -241,13 +242,23 @@ pub struct ServeAuthz {
     /// Path of a Unix socket to listen on instead of `host` and `port`. Unset (or empty) by default.
     #[serde(with = "forms::OptionalPath")]
     pub socket: Option<PathBuf>,
+    /// How old a connection becomes before its client is asked to open another, which a load balancer may then send
+    /// elsewhere; a tenth more or less, so that they don't all end together. 0 for no end. Default 30m.
+    #[serde(with = "forms::Duration")]
+    pub max_connection_age: Duration,
     /// `serve.authz.tls`.
     pub tls: Tls,
 }
 
 impl Default for ServeAuthz {
     fn default() -> Self {
-        Self { host: "127.0.0.1".to_owned(), port: 4423, socket: None, tls: Tls::default() }
+        Self {
+            host: "127.0.0.1".to_owned(),
+            port: 4423,
+            socket: None,
+            max_connection_age: Duration::from_secs(1_800),
+            tls: Tls::default(),
+        }
     }
 }
 

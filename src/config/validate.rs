@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::admin::AuthMode;
-use super::authz::{ClientAddress, CredentialSource, MAX_SOURCES};
+use super::authz::{ClientAddress, CredentialSource, MAX_ROUTES, MAX_SOURCES};
 use super::cache::CacheType;
 use super::credentials::Retired;
 use super::error::ConfigError;
-use super::model::Config;
+use super::model::{Config, RateLimitBackend};
 use super::serve::{Cors, Tls};
 use crate::credential::api_key::is_prefix;
 
@@ -355,7 +355,8 @@ fn sizes(config: &Config, problems: &mut Problems) {
             add(problems, key, "must be above 0");
         }
     }
-    if config.cache.kind == CacheType::Redis && config.cache.redis.addrs.is_empty() {
+    let counts_there = config.rate_limit.enabled && config.rate_limit.backend == RateLimitBackend::Redis;
+    if (config.cache.kind == CacheType::Redis || counts_there) && config.cache.redis.addrs.is_empty() {
         add(problems, "cache.redis.addrs", "must name at least one server");
     }
     if !(0.0..=1.0).contains(&config.tracing.sample_rate) {
@@ -386,6 +387,9 @@ fn authz(config: &Config, problems: &mut Problems) {
             let key = format!("authz.sources[{index}]");
             add(problems, &key, "reads what an earlier source reads");
         }
+    }
+    if authz.routes.len() > MAX_ROUTES {
+        add(problems, "authz.routes", format!("must be {MAX_ROUTES} routes at most"));
     }
     // Names are compared as Envoy's underscore handling leaves them.
     if authz.token_header.replace('_', "-").starts_with("x-talos-") {

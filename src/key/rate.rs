@@ -60,4 +60,13 @@ impl RatePolicy {
         }
         Ok(Self { quota, window, unit })
     }
+
+    /// As the `RateLimit-Policy` header says it: `"default";q=100;w=60` (draft-ietf-httpapi-ratelimit-headers).
+    pub fn header(&self) -> String {
+        let unit = match self.unit {
+            RateUnit::Requests => String::new(),
+            unit => format!(";qu=\"{}\"", unit.name()),
+        };
+        format!("\"default\";q={};w={}{unit}", self.quota, self.window.as_secs())
+    }
 }

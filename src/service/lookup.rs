@@ -27,6 +27,8 @@ pub(super) struct CacheAccess {
 pub(super) struct Place {
     pub memory: Memory,
     pub index: Index,
+    /// Whether nothing but the database can say that there is such a key.
+    pub is_guess: bool,
     pub slot: Slot,
     /// Of the settings under which possession was proven.
     pub generation: u64,
@@ -113,6 +115,7 @@ impl Service {
                 let pending = self.freshness.begin(slot);
                 let (store, clock, ttl) = (self.store.clone(), self.clock.clone(), settings.cache_ttl);
                 let (freshness, place) = (Arc::clone(&self.freshness), place.clone());
+                let bulkhead = Arc::clone(&self.bulkhead);
                 async move {
                     // Somebody's lookup may have ended between our look into L1 and this.
                     if let Some(found) =
@@ -131,6 +134,10 @@ impl Service {
                     if !asks_database {
                         return Err(Unavailable);
                     }
+                    let _inside = match place.is_guess {
+                        true => Some(bulkhead.enter().await.ok_or(Unavailable)?),
+                        false => None,
+                    };
                     let read = clock.now();
                     let found = store.find_key(network, key_id).await.map_err(|error| {
                         unavailable(error);
@@ -142,7 +149,8 @@ impl Service {
                         let entry = SharedEntry { key: (**key).clone(), counter, tag, filled: read };
                         sharing.shared.put(&sharing.secrets, &entry, ttl);
                     }
-                    let found = Found { key, stamp: pending.stamp(found.counter), read };
+                    let found =
+                        Found { key, stamp: freshness.stamp(pending, found.counter, found.tag), read };
                     // Before the flight ends: whoever finds it gone finds this.
                     if access.writes {
                         place.remember(&found);

@@ -11,7 +11,7 @@ use crate::clock::Timestamp;
 use crate::credential::claims::{Authority, Expectation};
 use crate::credential::{Form, Presented, api_key, imported, jwt, macaroon};
 use crate::key::verdict::{Denial, judge};
-use crate::key::{Key, KeyId, NetworkId};
+use crate::key::{Key, KeyId, KeyKind, NetworkId};
 use crate::settings::Settings;
 
 /// A credential, and what it is to be judged by.
@@ -225,6 +225,7 @@ impl Service {
         let place = Place {
             memory: self.memory.clone(),
             index,
+            is_guess: proven.key_id.kind() == KeyKind::Imported && self.memory.get(&index).is_none(),
             slot: Slot::of(attempt.network, proven.key_id),
             generation: settings.generation,
             proof_ends: proven.hard_expiry,
@@ -293,7 +294,7 @@ impl Service {
 
     fn usable(&self, entry: &Entry, now: Timestamp) -> bool {
         // While the database can't be asked, what is known stays known.
-        self.still_true(entry, now) && (now < entry.soft_expiry || self.freshness.mode() == Mode::Static)
+        self.still_true(entry, now) && (now < entry.soft_expiry || self.freshness.mode().spares_rereading())
     }
 
     fn still_true(&self, entry: &Entry, now: Timestamp) -> bool {

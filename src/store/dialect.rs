@@ -43,7 +43,13 @@ impl Dialect {
             Self::Sqlite => {
                 Some("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000;")
             }
-            Self::Postgres | Self::Cockroach | Self::MySql => None,
+            // Whoever is cut off or stopped in the midst of a change holds the row that all changes need: not for long,
+            // or nobody could revoke anything until the server's TCP gives up.
+            Self::Postgres | Self::Cockroach => Some("SET idle_in_transaction_session_timeout = 5000"),
+            // Only MariaDB can do so, and only MariaDB reads that comment.
+            Self::MySql => Some(
+                "SET SESSION innodb_lock_wait_timeout = 8 /*M!100300 , idle_write_transaction_timeout = 5 */",
+            ),
         }
     }
 

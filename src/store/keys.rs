@@ -301,7 +301,6 @@ async fn room(
 }
 
 async fn find_key(inner: Arc<Inner>, network: NetworkId, id: KeyId) -> Result<Lookup, StoreError> {
-    inner.key_reads.fetch_add(1, Ordering::Relaxed);
     // One statement, so that the number and the row are of one moment: a number read after the row would vouch for
     // more than the row knows.
     let find = format!(
@@ -309,7 +308,12 @@ async fn find_key(inner: Arc<Inner>, network: NetworkId, id: KeyId) -> Result<Lo
          LEFT JOIN api_keys ON network_id = $1 AND key_id = $2 WHERE counter.id = 1"
     );
     let find = inner.query(find).bind(network.to_string()).bind(id.to_string());
-    let row = inner.read(|connection| find.fetch_one(connection).boxed()).await?;
+    let row = inner
+        .read(|connection| {
+            inner.key_reads.fetch_add(1, Ordering::Relaxed);
+            find.fetch_one(connection).boxed()
+        })
+        .await?;
     let counter = row.try_get::<i64, _>("counter_n")?;
     let found = row.try_get::<Option<String>, _>("key_id")?.is_some();
     Ok(Lookup {

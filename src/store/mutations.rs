@@ -39,8 +39,8 @@ pub struct Logged {
 }
 
 impl Store {
-    /// The log's newest entries, within `patience`: those from `since` on, by the clocks of those who wrote them, and at least the last
-    /// one; in order, 10,000 at most.
+    /// The log's newest entries, within `patience`: those from `since` on, by the clocks of those who wrote them, and
+    /// the one before, from which others may want to go on; in order, 10,000 at most.
     ///
     /// # Errors
     /// When the database fails.
@@ -55,10 +55,10 @@ impl Store {
             let rows = inner.poll(patience, |connection| newest.fetch_all(connection).boxed()).await?;
             let mut log = vec![];
             for row in &rows {
-                if !log.is_empty() && row.try_get::<i64, _>("at")? < since.as_micros() {
+                log.push(read(row)?);
+                if row.try_get::<i64, _>("at")? < since.as_micros() {
                     break;
                 }
-                log.push(read(row)?);
             }
             log.reverse();
             Ok(log)

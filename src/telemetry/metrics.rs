@@ -198,6 +198,7 @@ impl Metrics {
         registry.register_collector(Box::new(Now {
             status,
             uses_dropped: service.uses.dropped(),
+            uses_not_counted: service.limiter.failures(),
             failures: service.audit.failures(),
         }));
         let mut text = String::new();
@@ -212,13 +213,14 @@ impl Metrics {
 struct Now {
     status: Status,
     uses_dropped: u64,
+    uses_not_counted: u64,
     /// All failures of credentials, and those that were not told of one by one.
     failures: (u64, u64),
 }
 
 impl Collector for Now {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let Self { status, uses_dropped, failures } = self;
+        let Self { status, uses_dropped, uses_not_counted, failures } = self;
         let mut counter =
             |name: &str, help: &str, value: u64| ConstCounter::new(value).put(&mut encoder, name, help);
         counter("store_key_reads", "Key rows asked of the database", status.database.key_reads)?;
@@ -226,6 +228,28 @@ impl Collector for Now {
             "last_used_dropped",
             "Uses of keys that found last_used.queue_size of them waiting to be noted",
             *uses_dropped,
+        )?;
+        counter(
+            "rate_limiter_failures",
+            "Uses of keys that weren't counted, as Redis gave no answer",
+            *uses_not_counted,
+        )?;
+        counter(
+            "guesses_refused",
+            "Lookups of credentials never seen before that found too many others waiting",
+            status.database.guesses_refused,
+        )?;
+        counter("redis_hits", "Lookups that Redis answered", status.cache.redis_hits)?;
+        counter("redis_misses", "Lookups that Redis could not answer", status.cache.redis_misses)?;
+        counter(
+            "relay_answers",
+            "Answers given through Redis to instances that cannot reach the database",
+            status.relay.answers,
+        )?;
+        counter(
+            "log_rewritten",
+            "Times that the log of changes was found rewritten (a restore, a failover) and all cached was dropped",
+            status.log.rewritten,
         )?;
         counter("credential_failures", "Credentials that were refused, on all planes", failures.0)?;
         counter(
@@ -240,7 +264,7 @@ impl Collector for Now {
         encode_mode(&mut encoder, status.mode)?;
         let mut gauge =
             |name: &str, help: &str, value: f64| ConstGauge::new(value).put(&mut encoder, name, help);
-        let Status { database, cache, deny_list, log, lease, .. } = status;
+        let Status { database, cache, deny_list, log, lease, relay, .. } = status;
         gauge("cache_keys", "Keys held by L1", cache.keys as f64)?;
         gauge("cache_unknown_keys", "Unknown ids held by L1", cache.unknown_keys as f64)?;
         gauge(
@@ -252,6 +276,11 @@ impl Collector for Now {
             "consistency_age_seconds",
             "Age of this instance's knowledge of changes",
             lease.age_seconds.unwrap_or(f64::INFINITY),
+        )?;
+        gauge(
+            "relay_age_seconds",
+            "Age of what another instance relayed of the log last",
+            relay.age_seconds.unwrap_or(f64::INFINITY),
         )?;
         gauge("epoch", "Number of the log up to which every change is known here", status.epoch as f64)?;
         gauge(

@@ -58,6 +58,8 @@ pub struct Status {
     pub exposure: Exposure,
     /// How fresh our knowledge is.
     pub lease: Lease,
+    /// What another instance tells of the database.
+    pub relay: Relay,
     /// The number of the log up to which every change is known here.
     pub epoch: u64,
     /// The log itself.
@@ -106,6 +108,18 @@ pub struct Lease {
     pub age_seconds: Option<f64>,
 }
 
+/// `consistency.relay`: the log of changes, through Redis.
+#[derive(Debug, Serialize)]
+pub struct Relay {
+    /// How much longer than the lease what is relayed counts; 0 when nothing is relayed.
+    pub seconds: f64,
+    /// How old what was relayed last is; absent when nothing was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age_seconds: Option<f64>,
+    /// Answers given to instances that can't reach the database.
+    pub answers: u64,
+}
+
 /// The log of changes, as the database has it.
 #[derive(Debug, Serialize)]
 pub struct Log {
@@ -117,6 +131,8 @@ pub struct Log {
     pub lag: Option<u64>,
     /// How many old entries were deleted by this process.
     pub trimmed: u64,
+    /// How often it was found rewritten (a restore, a failover), and all that was cached dropped.
+    pub rewritten: u64,
 }
 
 /// The database.
@@ -126,6 +142,8 @@ pub struct Database {
     pub answers: bool,
     /// Key rows asked of it, ever.
     pub key_reads: u64,
+    /// Lookups of credentials that nobody here had seen before, sent away as there were too many at once.
+    pub guesses_refused: u64,
     /// Open connections.
     pub connections: u32,
     /// Those of them that nobody uses.
@@ -134,7 +152,7 @@ pub struct Database {
     pub max_connections: u32,
 }
 
-/// L1.
+/// L1, and L2 behind it.
 #[derive(Debug, Serialize)]
 pub struct Cache {
     /// Whether it is used.
@@ -150,6 +168,13 @@ pub struct Cache {
     /// The share of the former; absent while there are neither.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hit_ratio: Option<f64>,
+    /// Lookups that Redis answered.
+    pub redis_hits: u64,
+    /// Lookups that it couldn't answer.
+    pub redis_misses: u64,
+    /// The share of the former; absent while there are neither.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub redis_hit_ratio: Option<f64>,
 }
 
 /// `consistency.deny_file`.
@@ -191,6 +216,9 @@ impl Status {
         let newest = process.log_newest(now);
         let connections = service.store.connections();
         let (hits, misses) = metrics.lookups.hits_and_misses();
+        let shared = service.shared.as_ref();
+        let (redis_hits, redis_misses) = shared.map_or((0, 0), |shared| shared.hits_and_misses());
+        let terms = freshness.terms();
         let mut status = Self {
             mode: mode.name(),
             problems: vec![],
@@ -201,9 +229,14 @@ impl Status {
                 derived_token_seconds: seconds(bound + settings.max_token_ttl),
             },
             lease: Lease {
-                seconds: seconds(freshness.lease()),
-                grace_seconds: seconds(freshness.grace()),
+                seconds: seconds(terms.lease),
+                grace_seconds: seconds(terms.grace),
                 age_seconds: freshness.age().map(seconds),
+            },
+            relay: Relay {
+                seconds: seconds(shared.map_or(Duration::ZERO, |_| terms.relay)),
+                age_seconds: freshness.relayed_age().map(seconds),
+                answers: shared.map_or(0, |shared| shared.answers()),
             },
             epoch,
             log: Log {
@@ -211,10 +244,12 @@ impl Status {
                 // What was polled since is known all the same.
                 lag: newest.map(|newest| newest.saturating_sub(epoch)),
                 trimmed: metrics.log_trimmed.get(),
+                rewritten: freshness.rewritten(),
             },
             database: Database {
                 answers: readiness.database_answers(&service.clock),
                 key_reads: service.store.key_reads(),
+                guesses_refused: service.bulkhead.refused(),
                 connections: connections.open,
                 idle_connections: connections.idle,
                 max_connections: connections.max,
@@ -225,7 +260,10 @@ impl Status {
                 unknown_keys: service.memory.unknown_len(),
                 hits,
                 misses,
-                hit_ratio: (hits + misses > 0).then(|| hits as f64 / (hits + misses) as f64),
+                hit_ratio: share(hits, misses),
+                redis_hits,
+                redis_misses,
+                redis_hit_ratio: share(redis_hits, redis_misses),
             },
             breaker: breaker(service).unwrap_or("none"),
             deny_list: DenyList {
@@ -250,11 +288,17 @@ impl Status {
     }
 
     fn problems(&self, mode: Mode, is_draining: bool) -> Vec<String> {
-        let Self { lease, database, deny_list, .. } = self;
-        let left = (lease.seconds + lease.grace_seconds - lease.age_seconds.unwrap_or_default()).max(0.0);
+        let Self { lease, relay, database, deny_list, .. } = self;
+        let age = lease.age_seconds.into_iter().chain(relay.age_seconds).fold(f64::INFINITY, f64::min);
+        let left = (lease.seconds + lease.grace_seconds - age).max(0.0);
         let mut problems = vec![];
         match (mode, lease.age_seconds) {
             (Mode::Fresh, _) => {}
+            (Mode::Relayed, _) => problems.push(format!(
+                "the log of changes can't be polled from here: another instance relays it, {:.1} s ago the last time; \
+                 unknown keys get 503",
+                relay.age_seconds.unwrap_or_default()
+            )),
             (Mode::Static, _) => problems.push(format!(
                 "the log of changes can't be polled: known keys stay valid for {left:.0} s more, even those that \
                  are revoked elsewhere, and unknown ones get 503"
@@ -293,6 +337,11 @@ impl Status {
         }
         problems
     }
+}
+
+/// The share of the first among both; None when there is nothing to share.
+fn share(hits: u64, misses: u64) -> Option<f64> {
+    (hits + misses > 0).then(|| hits as f64 / (hits + misses) as f64)
 }
 
 /// The state of Redis's circuit breaker; None without Redis.

@@ -42,7 +42,7 @@ def good():
                 "credentials": {"issuer": "https://keys.example.com", "api_keys": {"max_ttl": "720h"}},
                 "cache": {"type": "redis", "redis": {"addrs": ["redis:6380"], "tls": {
                     "enabled": True, "ca_file": "/etc/talos/redis/ca.crt"}}},
-                "serve": {"http": {"client_ip_source": "CLIENT_IP_SOURCE_X_FORWARDED_FOR"}},
+                "serve": {"http": {"client_ip_source": "CLIENT_IP_SOURCE_X_FORWARDED_FOR", "allowed_hosts": ["keys.internal"]}},
                 "consistency": {"lease": "3s"},
             },
             "secrets": {
@@ -60,10 +60,10 @@ def good():
             "prometheusRule": {"enabled": True, "groups": [{"name": "talos", "rules": [
                 {"alert": "TalosGone", "expr": "absent(talos_epoch)", "for": "1m"}]}]},
         })
-        # TLS on the listeners, once this version has it: `served` says so.
         yield f"{mode}-tls", merged(EXPOSED, {
             "mode": mode,
-            "planes": {"admin": {"tls": MTLS, "trustedNetwork": True}, "public": {"tls": TLS}, "metrics": {"tls": TLS},
+            "config": {"serve": {"http": {"auth": {"mode": "mtls", "roles": {"admin": ["spiffe://cluster.local/ns/a/sa/b"]}}}}},
+            "planes": {"admin": {"tls": MTLS}, "public": {"tls": TLS}, "metrics": {"tls": TLS},
                        "authz": {"tls": MTLS}},
             "serviceMonitor": {"enabled": True},
         })

@@ -4,14 +4,14 @@ use std::collections::HashMap;
 
 use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
 use envoy_types::pb::envoy::config::core::v3::{
-    Address, HeaderMap, HeaderValue, HeaderValueOption, SocketAddress, address,
+    Address, HeaderMap, HeaderValue, HeaderValueOption, Metadata, SocketAddress, address,
 };
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Peer, Request};
 use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
 use envoy_types::pb::envoy::service::auth::v3::{
     AttributeContext, CheckRequest, CheckResponse, OkHttpResponse,
 };
-use envoy_types::pb::google::protobuf::{Struct, value::Kind};
+use envoy_types::pb::google::protobuf::{ListValue, Struct, Value as ProtobufValue, value::Kind};
 use serde_json::Value;
 
 use crate::support::Must;
@@ -22,6 +22,10 @@ pub struct Ask {
     extensions: HashMap<String, String>,
     source: Option<String>,
     raw: bool,
+    method: Option<String>,
+    path: Option<String>,
+    host: Option<String>,
+    metadata: HashMap<String, Struct>,
 }
 
 impl Ask {
@@ -49,6 +53,28 @@ impl Ask {
         self
     }
 
+    pub fn method(mut self, method: &str) -> Ask {
+        self.method = Some(method.to_owned());
+        self
+    }
+
+    pub fn path(mut self, path: &str) -> Ask {
+        self.path = Some(path.to_owned());
+        self
+    }
+
+    pub fn host(mut self, host: &str) -> Ask {
+        self.host = Some(host.to_owned());
+        self
+    }
+
+    /// What the metadata of Envoy's route holds in a namespace.
+    pub fn metadata(mut self, namespace: &str, value: &Value) -> Ask {
+        let Some(Kind::StructValue(fields)) = protobuf(value).kind else { panic!("{value} is no object") };
+        self.metadata.insert(namespace.to_owned(), fields);
+        self
+    }
+
     /// Headers in the form that `encode_raw_headers` gives them.
     pub fn raw(mut self) -> Ask {
         self.raw = true;
@@ -56,17 +82,17 @@ impl Ask {
     }
 
     pub fn build(&self) -> CheckRequest {
-        let mut headers = vec![
-            (":method".to_owned(), b"GET".to_vec()),
-            (":path".to_owned(), b"/orders?page=2".to_vec()),
-            (":authority".to_owned(), b"shop.test".to_vec()),
-        ];
+        let method = self.method.as_deref().unwrap_or("GET");
+        let path = self.path.as_deref().unwrap_or("/orders?page=2");
+        let host = self.host.as_deref().unwrap_or("shop.test");
+        let pseudo = [(":method", method), (":path", path), (":authority", host)];
+        let mut headers = pseudo.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())).to_vec();
         headers.extend(self.headers.iter().cloned());
         let mut http = HttpRequest {
             id: "1".to_owned(),
-            method: "GET".to_owned(),
-            path: "/orders?page=2".to_owned(),
-            host: "shop.test".to_owned(),
+            method: method.to_owned(),
+            path: path.to_owned(),
+            host: host.to_owned(),
             scheme: "http".to_owned(),
             protocol: "HTTP/1.1".to_owned(),
             ..HttpRequest::default()
@@ -90,10 +116,26 @@ impl Ask {
             source: Some(Peer { address: Some(socket(source)), ..Peer::default() }),
             request: Some(Request { time: None, http: Some(http) }),
             context_extensions: self.extensions.clone(),
+            route_metadata_context: (!self.metadata.is_empty())
+                .then(|| Metadata { filter_metadata: self.metadata.clone(), ..Metadata::default() }),
             ..AttributeContext::default()
         };
         CheckRequest { attributes: Some(attributes) }
     }
+}
+
+fn protobuf(value: &Value) -> ProtobufValue {
+    let kind = match value {
+        Value::Null => Kind::NullValue(0),
+        Value::Bool(truth) => Kind::BoolValue(*truth),
+        Value::Number(number) => Kind::NumberValue(number.as_f64().must("a number")),
+        Value::String(text) => Kind::StringValue(text.clone()),
+        Value::Array(items) => Kind::ListValue(ListValue { values: items.iter().map(protobuf).collect() }),
+        Value::Object(fields) => Kind::StructValue(Struct {
+            fields: fields.iter().map(|(name, value)| (name.clone(), protobuf(value))).collect(),
+        }),
+    };
+    ProtobufValue { kind: Some(kind) }
 }
 
 fn socket(ip: &str) -> Address {
@@ -142,7 +184,11 @@ impl Verdict {
             Some(HttpResponse::DeniedResponse(denied)) => {
                 let code = denied.status.as_ref().must("a refusal's HTTP status").code;
                 assert_eq!(code, status, "{denied:?}");
-                Denied { headers: pairs(&denied.headers), body: denied.body }
+                Denied {
+                    headers: pairs(&denied.headers),
+                    body: denied.body,
+                    metadata: self.0.dynamic_metadata,
+                }
             }
             other => panic!("refused without a DeniedHttpResponse: {other:?}"),
         }
@@ -173,10 +219,12 @@ impl Allowed {
     /// A text, or a list of texts, of the dynamic metadata.
     #[track_caller]
     pub fn fact(&self, name: &str) -> Value {
-        let facts = self.metadata.as_ref().must("dynamic metadata");
-        let value = facts.fields.get(name).must(name);
-        json(value.kind.as_ref().must(name))
+        fact(self.metadata.as_ref(), name).must(name)
     }
+}
+
+fn fact(facts: Option<&Struct>, name: &str) -> Option<Value> {
+    facts?.fields.get(name).map(|value| json(value.kind.as_ref().must(name)))
 }
 
 #[track_caller]
@@ -193,12 +241,18 @@ fn json(kind: &Kind) -> Value {
 pub struct Denied {
     pub headers: Vec<(String, String)>,
     pub body: String,
+    pub metadata: Option<Struct>,
 }
 
 impl Denied {
     pub fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
+    }
+
+    /// What the dynamic metadata says.
+    pub fn fact(&self, name: &str) -> Option<Value> {
+        fact(self.metadata.as_ref(), name)
     }
 }
 

@@ -63,6 +63,13 @@ impl Server {
     }
 }
 
+/// The DSN of a new, empty database of PostgreSQL that is reached over TLS.
+pub fn new_postgres_over_tls() -> String {
+    let (postgres, ca, name) = (wanted("TALOS_TEST_POSTGRES"), wanted("TALOS_TEST_POSTGRES_CA"), new_name());
+    execute(&format!("{postgres}/postgres"), format!("CREATE DATABASE {name}"));
+    format!("{postgres}/{name}?sslmode=verify-full&sslrootcert={ca}")
+}
+
 /// A proxy before the server of a DSN, and the DSN that goes through it.
 pub async fn behind_proxy(dsn: &str) -> (Proxy, String) {
     const HOST: &str = "127.0.0.1:";

@@ -2,9 +2,11 @@
 
 mod identity;
 mod keys;
+mod limits;
 mod policy;
 mod sources;
 mod tokens;
+mod unavailable;
 
 use crate::envoy::Envoy;
 use crate::http::{Call, Reply, Version};
@@ -13,19 +15,19 @@ use crate::talos::{Setup, Talos};
 use crate::upstream::{Seen, Upstream};
 
 /// Client, Envoy, Talos and upstream. The fields are in the order in which they stop.
-struct Edge {
+pub struct Edge {
     envoy: Envoy,
-    talos: Talos,
+    pub talos: Talos,
     upstream: Upstream,
 }
 
 impl Edge {
-    async fn start() -> Edge {
+    pub async fn start() -> Edge {
         Edge::with(Setup::new(), &[]).await
     }
 
     /// `changes` are replacements in the text of Envoy's configuration.
-    async fn with(setup: Setup, changes: &[(&str, &str)]) -> Edge {
+    pub async fn with(setup: Setup, changes: &[(&str, &str)]) -> Edge {
         let upstream = Upstream::start().await;
         let talos = setup.start().await;
         let envoy = Envoy::start(upstream.port, talos.authz, changes).await;
@@ -33,7 +35,7 @@ impl Edge {
         Edge { envoy, talos, upstream }
     }
 
-    async fn send(&self, version: Version, call: Call) -> Reply {
+    pub async fn send(&self, version: Version, call: Call) -> Reply {
         self.envoy.edge.send(version, call).await
     }
 
@@ -44,14 +46,14 @@ impl Edge {
     }
 
     /// Sends a request that must be refused with this status, and must not reach the upstream.
-    async fn refuses(&self, version: Version, call: Call, status: u16) -> Reply {
+    pub async fn refuses(&self, version: Version, call: Call, status: u16) -> Reply {
         let reply = self.send(version, call).await.expect(status);
         assert_eq!(self.upstream.take().len(), 0, "a refused request reached the upstream");
         reply
     }
 
     /// The one request that the upstream got since the last look.
-    fn seen(&self) -> Seen {
+    pub fn seen(&self) -> Seen {
         let mut seen = self.upstream.take();
         assert_eq!(seen.len(), 1, "the upstream got {seen:?}");
         seen.pop().must("a request")

@@ -9,7 +9,9 @@ use crate::process::{Process, free_port};
 use crate::python::wanted;
 use crate::support::{Must, until};
 
-const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/envoy/envoy.yaml");
+/// The configurations that we ship.
+pub const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/envoy/envoy.yaml");
+pub const LIMITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/envoy/limits.yaml");
 
 pub struct Envoy {
     process: Process,
@@ -21,8 +23,13 @@ pub struct Envoy {
 impl Envoy {
     /// Starts Envoy in front of an upstream; `changes` are further replacements in the text of its configuration.
     pub async fn start(upstream: u16, authz: Base, changes: &[(&str, &str)]) -> Envoy {
+        Envoy::start_as(CONFIG, upstream, authz, changes).await
+    }
+
+    /// With one of our configurations.
+    pub async fn start_as(file: &str, upstream: u16, authz: Base, changes: &[(&str, &str)]) -> Envoy {
         for _ in 0..5 {
-            if let Some(envoy) = Envoy::try_start(upstream, authz, changes).await {
+            if let Some(envoy) = Envoy::try_start(file, upstream, authz, changes).await {
                 return envoy;
             }
         }
@@ -30,10 +37,10 @@ impl Envoy {
     }
 
     /// None when another process took one of its ports meanwhile.
-    async fn try_start(upstream: u16, authz: Base, changes: &[(&str, &str)]) -> Option<Envoy> {
+    async fn try_start(file: &str, upstream: u16, authz: Base, changes: &[(&str, &str)]) -> Option<Envoy> {
         let dir = tempfile::tempdir().must("a directory for Envoy");
         let (edge, admin) = (Base::local(free_port()), Base::local(free_port()));
-        let mut config = std::fs::read_to_string(CONFIG).must(CONFIG);
+        let mut config = std::fs::read_to_string(file).must(file);
         let ports =
             [(10_000, edge.0.port()), (10_001, admin.0.port()), (10_080, upstream), (4_423, authz.0.port())];
         for (shipped, ours) in ports {
@@ -63,7 +70,7 @@ impl Envoy {
                 assert!(log.contains("Address already in use"), "Envoy ended with {status}:\n{log}");
                 return Some(None);
             }
-            is_ready(edge, admin, authz).await.then_some(Some(()))
+            is_ready(edge, admin).await.then_some(Some(()))
         })
         .await?;
         Some(envoy)
@@ -73,16 +80,17 @@ impl Envoy {
 /// Replaces a text that must be there: else the shipped file has changed, and the test would run with something else.
 #[track_caller]
 fn replace(config: &mut String, old: &str, new: &str) {
-    assert!(config.contains(old), "envoy/envoy.yaml has no {old:?} any more");
+    assert!(config.contains(old), "the configuration has no {old:?} any more");
     *config = config.replace(old, new);
 }
 
 /// Whether the listener answers and the health check of Talos has passed.
-async fn is_ready(edge: Base, admin: Base, authz: Base) -> bool {
+async fn is_ready(edge: Base, admin: Base) -> bool {
     let Ok(clusters) = admin.try_send(Version::Http1, Call::get("/clusters")).await else {
         return false;
     };
-    let host = format!("::{}::health_flags::healthy", authz.0);
     let answers = edge.try_send(Version::Http1, Call::get("/anonymous")).await;
-    clusters.text().contains(&host) && answers.is_ok_and(|reply| reply.status != 503)
+    let is_healthy =
+        |line: &str| line.starts_with("talos_authz::") && line.ends_with("::health_flags::healthy");
+    clusters.text().lines().any(is_healthy) && answers.is_ok_and(|reply| reply.status != 503)
 }

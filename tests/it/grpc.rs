@@ -33,6 +33,7 @@ type AnyBody = BoxBody<Bytes, Infallible>;
 pub struct Grpc {
     base: Base,
     sender: http2::SendRequest<AnyBody>,
+    authorization: Option<String>,
 }
 
 impl Grpc {
@@ -50,7 +51,12 @@ impl Grpc {
         let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
         let (sender, connection) = handshake.await.map_err(|error| error.to_string())?;
         tokio::spawn(connection);
-        Ok(Grpc { base, sender })
+        Ok(Grpc { base, sender, authorization: None })
+    }
+
+    /// The same, showing a credential with each call.
+    pub fn with_bearer(&self, credential: &str) -> Grpc {
+        Grpc { authorization: Some(format!("Bearer {credential}")), ..self.clone() }
     }
 
     /// A Check that must be decided.
@@ -114,11 +120,13 @@ impl Grpc {
     }
 
     async fn send(&self, path: &str, body: AnyBody) -> Result<Response<Incoming>, String> {
-        let request = Request::post(self.base.url(path))
+        let mut request = Request::post(self.base.url(path))
             .header("content-type", "application/grpc")
-            .header("te", "trailers")
-            .body(body)
-            .map_err(|error| error.to_string())?;
+            .header("te", "trailers");
+        if let Some(authorization) = &self.authorization {
+            request = request.header("authorization", authorization);
+        }
+        let request = request.body(body).map_err(|error| error.to_string())?;
         let mut sender = self.sender.clone();
         sender.send_request(request).await.map_err(|error| format!("{error:?}"))
     }

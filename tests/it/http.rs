@@ -1,6 +1,6 @@
 //! A small HTTP client: one connection a request, HTTP/1.1 or HTTP/2 with prior knowledge, and raw bytes for odd cases.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -10,11 +10,11 @@ use hyper::{Method, Request};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::support::{Json, Must, PATIENCE, within};
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
     Http1,
     Http2,
@@ -29,12 +29,14 @@ pub struct Call {
     path: String,
     headers: Vec<(String, String)>,
     body: Bytes,
+    /// Where it comes from, when that matters.
+    source: Option<IpAddr>,
 }
 
 impl Call {
     pub fn new(method: &str, path: &str) -> Call {
         let method = method.parse().must("an HTTP method");
-        Call { method, path: path.to_owned(), headers: Vec::new(), body: Bytes::new() }
+        Call { method, path: path.to_owned(), headers: Vec::new(), body: Bytes::new(), source: None }
     }
 
     pub fn get(path: &str) -> Call {
@@ -56,6 +58,12 @@ impl Call {
 
     pub fn api_key(self, credential: &str) -> Call {
         self.header("x-api-key", credential)
+    }
+
+    /// Sends it from another address of loopback.
+    pub fn from(mut self, address: &str) -> Call {
+        self.source = Some(address.parse().must("an address"));
+        self
     }
 
     pub fn body(mut self, content_type: &str, body: impl Into<Bytes>) -> Call {
@@ -101,7 +109,11 @@ impl Base {
     }
 
     async fn exchange(&self, version: Version, call: Call) -> Result<Reply, String> {
-        let stream = TcpStream::connect(self.0).await.map_err(|error| error.to_string())?;
+        let socket = TcpSocket::new_v4().map_err(|error| error.to_string())?;
+        if let Some(source) = call.source {
+            socket.bind((source, 0).into()).map_err(|error| error.to_string())?;
+        }
+        let stream = socket.connect(self.0).await.map_err(|error| error.to_string())?;
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
         self.exchange_over(stream, version, call).await
     }

@@ -6,6 +6,8 @@ mod fleet;
 mod key_sets;
 mod kill;
 mod reload;
+mod restored;
+mod rolling;
 mod start;
 mod status;
 mod stop;

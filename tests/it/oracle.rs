@@ -8,7 +8,7 @@ mod report;
 mod world;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
@@ -19,7 +19,7 @@ use crate::random::Random;
 use crate::redis::Redis;
 use crate::support::Must;
 use crate::talos::Setup;
-use faults::Phase;
+use faults::{Phase, Scene};
 use history::{Answer, History, Micros};
 use world::World;
 
@@ -29,18 +29,22 @@ const REVOCATIONS: usize = 350;
 const LIVES: usize = 64;
 /// `consistency.lease`, the bound, scaled down.
 const LEASE: Duration = Duration::from_secs(1);
+/// `consistency.relay`, scaled down: what comes on top of the bound for whoever can't reach the database.
+const RELAY: Duration = Duration::from_secs(1);
+/// Who can't, for a while.
+const CUT_OFF: usize = 2;
 /// Name in the certificate of Redis.
 const NAME: &str = "redis.talos.test";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_revoked_key_is_allowed_after_the_bound_whatever_redis_does() {
+async fn no_revoked_key_is_allowed_after_the_bound_whatever_goes_wrong() {
     let random = Random::announced("revocations raced");
     let revocations = std::env::var("TALOS_TEST_REVOCATIONS")
         .map_or(REVOCATIONS, |text| text.parse().must("TALOS_TEST_REVOCATIONS"));
     let history = run(random, revocations).await;
 
     let lease = LEASE.as_micros() as Micros;
-    println!("{}", report::report(&history, lease, 3));
+    println!("{}", report::report(&history, lease, 3, CUT_OFF));
     let found = judge::judge(&history, lease);
     for (fault, verdict) in found.iter().take(20) {
         let credential = &history.credentials[verdict.credential];
@@ -55,26 +59,34 @@ async fn no_revoked_key_is_allowed_after_the_bound_whatever_redis_does() {
     assert!(ended >= revocations && allowed >= 2 * ended, "{ended} keys, {allowed} times allowed");
     let wide = report::decided_beyond(&history, lease);
     assert!(wide * 2 < history.verdicts.len(), "{wide} verdicts without the bound in force");
+    let relayed = history.verdicts.iter().filter(|verdict| verdict.instance == CUT_OFF);
+    let bounds = judge::Bounds::new(&history.readings, lease);
+    let relayed =
+        relayed.filter(|verdict| bounds.during(verdict.instance, verdict.span) == lease * 2).count();
+    assert!(relayed > 100, "only {relayed} verdicts in relayed mode");
 }
 
-/// Three processes on one database and one Redis, keys that come and go, and Redis in trouble.
+/// Three processes on one database and one Redis, keys that come and go, and both in trouble.
 async fn run(mut random: Random, revocations: usize) -> History {
     let authority = Authority::new();
     let redis = Redis::start_tls(authority.issue(NAME, 2100), &authority).await;
     let proxy = Proxy::start(redis.port).await;
     let dsn = database::server().unwrap_or(Server::Postgres).new_database();
+    let (to_database, proxied) = database::behind_proxy(&dsn).await;
     let setup = redis
         .used_over_tls(Setup::new(), &authority, NAME)
         .set("TALOS_CACHE_REDIS_ADDRS", &format!("127.0.0.1:{}", proxy.port))
         .set("TALOS_CACHE_REDIS_TIMEOUT", "500ms")
-        .set("TALOS_DB_DSN", &dsn)
         .set("TALOS_CONSISTENCY_LEASE", "1s")
+        .set("TALOS_CONSISTENCY_RELAY", "1s")
         .set("TALOS_CONSISTENCY_POLL", "200ms")
         .set("TALOS_CACHE_TTL", "5s");
     let mut instances = Vec::new();
-    for _ in 0..3 {
-        instances.push(setup.start().await);
+    for instance in 0..3 {
+        let dsn = if instance == CUT_OFF { &proxied } else { &dsn };
+        instances.push(setup.clone().set("TALOS_DB_DSN", dsn).start().await);
     }
+    let scene = Scene { redis: &redis, to_redis: &proxy, to_database: &to_database };
     let world = Arc::new(World::new(instances, Phase::ALL.len()).await);
     let mut readers = JoinSet::new();
     for instance in 0..3 {
@@ -86,19 +98,25 @@ async fn run(mut random: Random, revocations: usize) -> History {
     let of_each = revocations.div_ceil(Phase::ALL.len());
     for (number, phase) in Phase::ALL.into_iter().enumerate() {
         world.enter(number);
+        let (bound, cut_off, least) = match phase {
+            Phase::CutOff => (LEASE + RELAY, Some(CUT_OFF), LEASE * 6),
+            _ => (LEASE, None, Duration::ZERO),
+        };
         let keys_live = async {
-            while world.ended(number) < of_each {
+            // Long enough for what goes wrong to be noticed.
+            let began = Instant::now();
+            while world.ended(number) < of_each || began.elapsed() < least {
                 while lives.len() < LIVES {
-                    lives.spawn(life::live(Arc::clone(&world), random.split(), LEASE));
+                    lives.spawn(life::live(Arc::clone(&world), random.split(), bound, cut_off));
                 }
                 lives.join_next().await.must("a life").must("a life");
             }
         };
         tokio::select! {
             () = keys_live => {}
-            () = phase.go_wrong(&redis, &proxy) => {}
+            () = phase.go_wrong(&scene) => {}
         }
-        phase.mend(&redis, &proxy).await;
+        phase.mend(&scene).await;
     }
     while let Some(life) = lives.join_next().await {
         life.must("a life");

@@ -2,10 +2,11 @@
 
 mod cancelled;
 mod disk;
-
 mod failover;
+mod flood;
 mod frozen;
 mod gone;
+mod relay;
 mod slow;
 
 use std::time::Duration;

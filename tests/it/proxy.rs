@@ -2,11 +2,12 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -48,8 +49,8 @@ impl Proxy {
     pub async fn start(server: u16) -> Proxy {
         let port = free_port();
         let links = Arc::new(Links { for_new: watch::Sender::new(Fault::Pass), open: Mutex::default() });
-        let listener = bind(port).await;
-        let accepting = tokio::spawn(accept(listener, server, Arc::clone(&links))).abort_handle();
+        let listener = runtime().spawn(bind(port)).await.must("binding the proxy's port");
+        let accepting = runtime().spawn(accept(server, listener, Arc::clone(&links))).abort_handle();
         Proxy { port, links, accepting }
     }
 
@@ -104,7 +105,16 @@ async fn bind(port: u16) -> TcpListener {
     }
 }
 
-async fn accept(listener: TcpListener, server: u16, links: Arc<Links>) {
+/// A runtime of their own: however busy a test keeps its, the network isn't slower for that.
+fn runtime() -> &'static Runtime {
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(1).enable_all().build().must("a runtime for proxies")
+    })
+}
+
+async fn accept(server: u16, listener: TcpListener, links: Arc<Links>) {
     let port = listener.local_addr().must("the proxy's address").port();
     let mut listener = Some(listener);
     let mut for_new = links.for_new.subscribe();

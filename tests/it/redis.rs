@@ -1,9 +1,12 @@
 //! A real Redis on a free port, over plaintext or TLS, with certificates made for the occasion.
 
+mod cluster;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
+pub use cluster::Cluster;
 use redis::AsyncCommands;
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -32,7 +35,16 @@ impl Redis {
     }
 
     /// Over TLS alone (but for the tests' own [`Redis::connection`]), with this certificate and key.
-    pub async fn start_tls((certificate, key): (String, String), authority: &Authority) -> Redis {
+    pub async fn start_tls(certificate: (String, String), authority: &Authority) -> Redis {
+        Redis::start_tls_with(certificate, authority, &[]).await
+    }
+
+    /// The same with further options, which count more than ours.
+    pub async fn start_tls_with(
+        (certificate, key): (String, String),
+        authority: &Authority,
+        options: &[String],
+    ) -> Redis {
         let dir = Arc::new(tempfile::tempdir().must("a directory"));
         let put = |name: &str, text: &str| {
             let path = dir.path().join(name);
@@ -46,6 +58,7 @@ impl Redis {
         arguments.extend(["--tls-cert-file".to_owned(), put("certificate.pem", &certificate)]);
         arguments.extend(["--tls-key-file".to_owned(), put("key.pem", &key)]);
         arguments.extend(["--tls-ca-cert-file".to_owned(), put("ca.pem", &authority.pem())]);
+        arguments.extend_from_slice(options);
         Redis::run(dir, port, arguments).await
     }
 
@@ -59,7 +72,9 @@ impl Redis {
     async fn wait(&self) {
         let port = self.port;
         until("Redis listens", async || {
-            tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok().map(drop)
+            tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+            // It opens that one last.
+            tokio::net::UnixStream::connect(self.dir.path().join(SOCKET)).await.ok().map(drop)
         })
         .await;
     }
@@ -68,6 +83,13 @@ impl Redis {
     pub fn used_by(&self, setup: Setup) -> Setup {
         setup
             .set("TALOS_CACHE_TYPE", "redis")
+            .set("TALOS_CACHE_REDIS_ADDRS", &format!("127.0.0.1:{}", self.port))
+    }
+
+    /// What a process needs to count the uses of keys in it.
+    pub fn counts_for(&self, setup: Setup) -> Setup {
+        setup
+            .set("TALOS_RATE_LIMIT_BACKEND", "redis")
             .set("TALOS_CACHE_REDIS_ADDRS", &format!("127.0.0.1:{}", self.port))
     }
 
@@ -86,6 +108,31 @@ impl Redis {
         let socket = format!("unix://{}", self.dir.path().join(SOCKET).display());
         let client = redis::Client::open(socket).must("a client");
         client.get_multiplexed_async_connection().await.must("connecting to Redis")
+    }
+
+    /// For how many milliseconds each entry of such a name stays; -1 is for ever.
+    pub async fn times_to_live(&self, pattern: &str) -> Vec<i64> {
+        let mut connection = self.connection().await;
+        let names: Vec<String> = connection.keys(pattern).await.must("KEYS");
+        let mut times = vec![];
+        for name in names {
+            times.push(connection.pttl(&name).await.must("PTTL"));
+        }
+        times
+    }
+
+    /// Listens to what is published.
+    pub async fn pubsub(&self) -> redis::aio::PubSub {
+        let socket = format!("unix://{}", self.dir.path().join(SOCKET).display());
+        let client = redis::Client::open(socket).must("a client");
+        client.get_async_pubsub().await.must("connecting to Redis")
+    }
+
+    /// What it answers to a command, as text.
+    pub async fn command(&self, words: &[&str]) -> String {
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        command.query_async(&mut self.connection().await).await.must(&words.join(" "))
     }
 
     /// Names and values of all entries.

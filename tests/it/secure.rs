@@ -2,6 +2,7 @@
 
 mod admin;
 mod browser;
+mod envoy;
 mod floods;
 mod reflection;
 mod rotate;

@@ -33,6 +33,11 @@ impl<T> Must<T> for Option<T> {
     }
 }
 
+/// A number that a variable of the environment may change: the long runs do.
+pub fn number_from(variable: &str, default: usize) -> usize {
+    std::env::var(variable).map_or(default, |text| text.parse().must(variable))
+}
+
 /// Asks `probe` again and again until it answers `Some`; gives up with `what` after [`PATIENCE`].
 pub async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;

@@ -7,14 +7,15 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use crate::support::Must;
+use crate::http::Reply;
+use crate::support::{Json, Must};
 
 /// A request as it arrived.
 #[derive(Clone, Debug)]
@@ -26,6 +27,24 @@ pub struct Seen {
 }
 
 impl Seen {
+    /// What the upstream said in its answer.
+    #[track_caller]
+    pub fn told(reply: &Reply) -> Seen {
+        Seen::of(&reply.json())
+    }
+
+    #[track_caller]
+    pub fn of(told: &Value) -> Seen {
+        let headers = told.at("/headers").as_array().must("a list of headers");
+        let header = |pair: &Value| (pair.text("/0").to_owned(), pair.text("/1").to_owned());
+        Seen {
+            method: told.text("/method").to_owned(),
+            path: told.text("/path").to_owned(),
+            headers: headers.iter().map(header).collect(),
+            body: told.text("/body").to_owned(),
+        }
+    }
+
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
@@ -87,7 +106,7 @@ async fn serve(listener: TcpListener, seen: Arc<Mutex<Vec<Seen>>>) {
             let service = service_fn(move |request| answer(request, Arc::clone(&seen)));
             let server = auto::Builder::new(TokioExecutor::new());
             // An error here is a connection that Envoy gave up: no request of a test hangs on it.
-            let _ = server.serve_connection(TokioIo::new(stream), service).await;
+            let _ = server.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
         });
     }
 }
@@ -96,6 +115,9 @@ async fn answer(
     request: Request<Incoming>,
     seen: Arc<Mutex<Vec<Seen>>>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
+    if request.headers().get("upgrade").is_some_and(|upgrade| upgrade == "websocket") {
+        return Ok(upgrade(request, &seen));
+    }
     let (head, body) = request.into_parts();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
@@ -111,4 +133,31 @@ async fn answer(
     let mut response = Response::new(Full::from(told.to_string()));
     response.headers_mut().insert("content-type", "application/json".parse().must("a header value"));
     Ok(response)
+}
+
+/// Opens a WebSocket, as far as proxies see one, that sends every byte back.
+fn upgrade(mut request: Request<Incoming>, seen: &Mutex<Vec<Seen>>) -> Response<Full<Bytes>> {
+    let headers = request.headers().iter();
+    let headers =
+        headers.map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into()));
+    let got = Seen {
+        method: request.method().to_string(),
+        path: request.uri().to_string(),
+        headers: headers.collect(),
+        body: String::new(),
+    };
+    seen.lock().must("the upstream's record").push(got);
+    let opened = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        // An error here is a socket that the other side gave up.
+        let Ok(socket) = opened.await else { return };
+        let (mut from, mut to) = tokio::io::split(TokioIo::new(socket));
+        let _ = tokio::io::copy(&mut from, &mut to).await;
+    });
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    for (name, value) in [("connection", "upgrade"), ("upgrade", "websocket")] {
+        response.headers_mut().insert(name, value.parse().must("a header value"));
+    }
+    response
 }

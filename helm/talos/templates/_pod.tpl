@@ -21,11 +21,13 @@ seccompProfile:
   type: RuntimeDefault
 {{- end }}
 
-{{/* The names by which a plane's Service is called: what its Host allowlist has to know. */}}
-{{- define "talos.serviceNames" -}}
-{{- $name := printf "%s-%s" (include "talos.fullname" .root) .plane -}}
-{{- $ns := .root.Release.Namespace -}}
-{{ $name }},{{ $name }}.{{ $ns }},{{ $name }}.{{ $ns }}.svc,{{ $name }}.{{ $ns }}.svc.{{ .root.Values.clusterDomain }}
+{{/* The names by which the admin plane may be called: those of its Service, and the configuration's. */}}
+{{- define "talos.adminHosts" -}}
+{{- $name := printf "%s-admin" (include "talos.fullname" .) -}}
+{{- $ns := .Release.Namespace -}}
+{{- $own := list $name (printf "%s.%s" $name $ns) (printf "%s.%s.svc" $name $ns) (printf "%s.%s.svc.%s" $name $ns .Values.clusterDomain) -}}
+{{- $more := ((.Values.config.serve | default dict).http | default dict).allowed_hosts | default list -}}
+{{- join "," (uniq (concat $own $more)) -}}
 {{- end }}
 
 {{/* Variables that come from the Secret. */}}
@@ -78,6 +80,10 @@ seccompProfile:
   value: {{ ternary $planes.bindAddress "127.0.0.1" $planes.admin.expose | quote }}
 - name: TALOS_SERVE_HTTP_PORT
   value: "4420"
+{{- if $planes.admin.expose }}
+- name: TALOS_SERVE_HTTP_ALLOWED_HOSTS
+  value: {{ include "talos.adminHosts" $root | quote }}
+{{- end }}
 {{- if and $planes.admin.expose (or $planes.admin.trustedNetwork (include "talos.meshGuardsAdmin" $root)) }}
 - name: TALOS_SERVE_HTTP_TRUSTED_NETWORK
   value: "true"

@@ -9,7 +9,7 @@ use super::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
 /// Since when the lease counts, by two clocks, in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Lease {
-    /// Boot time; 0 before the first poll.
+    /// Boot time; 0 before there was anything to count.
     pub boot: u64,
     /// Wall time, against a clock that is set.
     pub wall: i64,
@@ -23,9 +23,32 @@ pub(super) struct Ledger {
     /// For each slot what an answer must have been stamped with at least.
     slots: Box<[AtomicU64]>,
     lineage: AtomicU64,
-    lease_boot: AtomicU64,
-    lease_wall: AtomicI64,
+    polled: AtomicLease,
+    relayed: AtomicLease,
     lapse: AtomicU8,
+}
+
+/// A lease that is replaced now and then.
+struct AtomicLease {
+    boot: AtomicU64,
+    wall: AtomicI64,
+}
+
+impl AtomicLease {
+    fn none() -> Self {
+        Self { boot: AtomicU64::new(0), wall: AtomicI64::new(0) }
+    }
+
+    fn load(&self) -> Lease {
+        let boot = self.boot.load(Ordering::Acquire);
+        Lease { boot, wall: self.wall.load(Ordering::Relaxed) }
+    }
+
+    /// Whoever finds the new boot time finds what was taken in before, and the new wall time.
+    fn store(&self, lease: Lease) {
+        self.wall.store(lease.wall, Ordering::Relaxed);
+        self.boot.store(lease.boot, Ordering::Release);
+    }
 }
 
 impl Ledger {
@@ -33,21 +56,25 @@ impl Ledger {
         Self {
             slots: (0..slots).map(|_| AtomicU64::new(0)).collect(),
             lineage: AtomicU64::new(0),
-            lease_boot: AtomicU64::new(0),
-            lease_wall: AtomicI64::new(0),
+            polled: AtomicLease::none(),
+            relayed: AtomicLease::none(),
             lapse: AtomicU8::new(NOT_TRIED),
         }
     }
 
-    /// Whether an answer of that stamp may be given while the lease is such that `counts` is true of it.
-    pub fn allows(&self, counts: impl FnOnce(Lease) -> bool, slot: usize, at: u64, lineage: u64) -> bool {
-        counts(self.lease()) && self.is_unchanged(slot, at, lineage)
+    /// Whether an answer of that stamp may be given, if what `counts` reads of the leases says that they count.
+    pub fn allows(&self, counts: impl FnOnce(&Self) -> bool, slot: usize, at: u64, lineage: u64) -> bool {
+        counts(self) && self.is_unchanged(slot, at, lineage)
     }
 
-    /// The lease in force.
+    /// The lease of the last poll.
     pub fn lease(&self) -> Lease {
-        let boot = self.lease_boot.load(Ordering::Acquire);
-        Lease { boot, wall: self.lease_wall.load(Ordering::Relaxed) }
+        self.polled.load()
+    }
+
+    /// The lease of what another instance relayed last.
+    pub fn relayed(&self) -> Lease {
+        self.relayed.load()
     }
 
     /// Whether nothing has changed since that stamp.
@@ -85,9 +112,13 @@ impl Ledger {
 
     /// The lease counts from there, once all that the poll brought is taken in.
     pub fn extend(&self, lease: Lease) {
-        self.lease_wall.store(lease.wall, Ordering::Relaxed);
-        self.lease_boot.store(lease.boot, Ordering::Release);
+        self.polled.store(lease);
         self.lapse.store(NOT_TRIED, Ordering::Release);
+    }
+
+    /// The other lease counts from there, once all that was relayed is taken in.
+    pub fn extend_relayed(&self, lease: Lease) {
+        self.relayed.store(lease);
     }
 
     /// Notes that a poll begun after the lease's end has failed.

@@ -23,7 +23,7 @@ pub enum BreakerState {
     Open,
 }
 
-pub(super) struct Breaker {
+pub(crate) struct Breaker {
     clock: Clock,
     state: Mutex<State>,
 }
@@ -37,7 +37,7 @@ struct State {
 }
 
 /// Something that was let through. Dropped without a word, it counts as neither success nor failure.
-pub(super) struct Attempt<'a> {
+pub(crate) struct Attempt<'a> {
     breaker: &'a Breaker,
     trial: bool,
     settled: bool,

@@ -1,21 +1,13 @@
-//! What stands in Redis: entries and announcements, each with a MAC over what it says and what it says it of.
+//! Rows as they stand in Redis, and the word that one has changed.
 
-use hmac::Mac;
 use serde::{Deserialize, Serialize};
 
+use super::seal::{Kind, open, seal};
 use crate::clock::Timestamp;
-use crate::credential::secrets::{HmacSecret, HmacSecrets};
+use crate::credential::secrets::HmacSecrets;
 use crate::key::record::Record;
 use crate::key::{Key, KeyId, NetworkId};
 use crate::store::Mutation;
-
-/// The first bytes of what is signed, so that no kind can pass for another.
-const ENTRY: &[u8] = b"entry";
-const ANNOUNCEMENT: &[u8] = b"announcement";
-
-const MAC_LEN: usize = 32;
-/// Largest value that is looked at, in bytes: a row with every field at its bound is far smaller.
-const MAX_LEN: usize = 256 * 1024;
 
 /// A row, and up to which change of which history it is known to be true.
 #[derive(Debug, Clone)]
@@ -58,7 +50,7 @@ pub(super) fn seal_entry(secrets: &HmacSecrets, entry: &SharedEntry) -> Vec<u8> 
         key: Record::from(&entry.key),
     };
     let subject = entry_name(entry.key.network, entry.key.id);
-    seal(secrets, ENTRY, &subject, serde_json::to_vec(&stored).unwrap_or_default())
+    seal(secrets, Kind::Entry, &subject, serde_json::to_vec(&stored).unwrap_or_default())
 }
 
 /// Reads an entry back; None when it is damaged, of another key, or signed by nobody that counts at `now`.
@@ -69,7 +61,7 @@ pub(super) fn open_entry(
     key_id: KeyId,
     value: &[u8],
 ) -> Option<SharedEntry> {
-    let content = open(secrets, now, ENTRY, &entry_name(network, key_id), value)?;
+    let content = open(secrets, now, Kind::Entry, &entry_name(network, key_id), value)?;
     let stored: Stored = serde_json::from_slice(content).ok()?;
     let key = Key::try_from(stored.key).ok()?;
     let is_it = key.network == network && key.id == key_id;
@@ -85,53 +77,19 @@ pub(super) fn open_entry(
 /// The word that there is a change, signed.
 pub(super) fn seal_announcement(secrets: &HmacSecrets, mutation: &Mutation) -> Vec<u8> {
     let content = serde_json::to_vec(&Announcement { n: mutation.n }).unwrap_or_default();
-    seal(secrets, ANNOUNCEMENT, "", content)
+    seal(secrets, Kind::Announcement, "", content)
 }
 
-/// Whether an announcement is signed by somebody that counts at `now`.
-pub(super) fn is_announcement(secrets: &HmacSecrets, now: Timestamp, value: &[u8]) -> bool {
-    open(secrets, now, ANNOUNCEMENT, "", value).is_some()
-}
-
-fn seal(secrets: &HmacSecrets, kind: &[u8], subject: &str, mut content: Vec<u8>) -> Vec<u8> {
-    let mac = mac(secrets.current(), kind, subject, &content);
-    content.extend_from_slice(&mac.finalize().into_bytes());
-    content
-}
-
-fn open<'a>(
-    secrets: &HmacSecrets,
-    now: Timestamp,
-    kind: &[u8],
-    subject: &str,
-    value: &'a [u8],
-) -> Option<&'a [u8]> {
-    let at = value.len().checked_sub(MAC_LEN).filter(|_| value.len() <= MAX_LEN)?;
-    let (content, signature) = value.split_at(at);
-    // The library compares in constant time.
-    let is_ours = |secret: &HmacSecret| mac(secret, kind, subject, content).verify_slice(signature).is_ok();
-    secrets.verifying(now).any(is_ours).then_some(content)
-}
-
-fn mac(
-    secret: &HmacSecret,
-    kind: &[u8],
-    subject: &str,
-    content: &[u8],
-) -> crate::credential::secrets::HmacSha256 {
-    // Kind and subject hold no NUL: where one part ends is never in doubt.
-    secret
-        .cache_mac()
-        .chain_update(kind)
-        .chain_update([0])
-        .chain_update(subject)
-        .chain_update([0])
-        .chain_update(content)
+/// The number of an announced change; None unless it is signed by somebody that counts at `now`.
+pub(super) fn open_announcement(secrets: &HmacSecrets, now: Timestamp, value: &[u8]) -> Option<u64> {
+    let content = open(secrets, now, Kind::Announcement, "", value)?;
+    serde_json::from_slice(content).ok().map(|Announcement { n }| n)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::credential::secrets::HmacSecret;
     use crate::key::{ActorId, AddressList, KeyName, Scopes, Visibility};
     use proptest::prelude::{prop, prop_assert, proptest};
     use uuid::Uuid;

@@ -94,7 +94,8 @@ enum Connection {
     Cluster(ClusterConnection),
 }
 
-pub(super) struct Link {
+/// A connection to Redis that is kept up.
+pub(crate) struct Link {
     target: Target,
     settings: RedisSettings,
     connection: ArcSwapOption<Connection>,
@@ -142,6 +143,11 @@ impl Link {
         self.query(redis::cmd("GET").arg(name)).await
     }
 
+    /// The values of names that a cluster keeps on one node.
+    pub async fn get_all(&self, names: &[String]) -> RedisResult<Vec<Option<Vec<u8>>>> {
+        self.query(redis::cmd("MGET").arg(names)).await
+    }
+
     pub async fn set(&self, name: &str, value: Vec<u8>, ttl: Duration) -> RedisResult<()> {
         let millis = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1);
         self.query(redis::cmd("SET").arg(name).arg(value).arg("PX").arg(millis)).await
@@ -155,6 +161,13 @@ impl Link {
         let commands: Vec<redis::Cmd> = messages.chain(deletions).collect();
         let all = commands.iter().map(|command| self.query::<()>(command));
         futures_util::future::try_join_all(all).await.map(drop)
+    }
+
+    /// Runs a script on one key, whose answer is two numbers.
+    pub async fn eval(&self, script: &str, name: &str, arguments: &[u64]) -> RedisResult<[u64; 2]> {
+        let (first, second) =
+            self.query(redis::cmd("EVAL").arg(script).arg(1).arg(name).arg(arguments)).await?;
+        Ok([first, second])
     }
 
     async fn query<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> RedisResult<T> {

@@ -14,9 +14,11 @@ use crate::http::epoch::min_epoch;
 use crate::http::recorded::origin;
 use crate::http::wire::{BatchVerifyBody, BatchVerifyOut, MAX_BATCH_VERIFY, VerifyBody, VerifyOut};
 use crate::http::{Context, body};
-use crate::key::{NetworkId, RatePolicy, RateUnit};
+use crate::key::NetworkId;
+use crate::limit::Charge;
 use crate::secret::SecretString;
 use crate::service::verify::{Attempt, CacheResult, CacheUse, Identity, Unavailable, Verification};
+use crate::settings::Settings;
 
 pub async fn verify(State(context): State<Context>, request: Request) -> Answer {
     let settings = context.service.snapshot();
@@ -36,15 +38,11 @@ pub async fn verify(State(context): State<Context>, request: Request) -> Answer 
     context.service.require_epoch(epoch).await?;
     let verification =
         context.service.verify(&settings, &attempt).await.map_err(|Unavailable| unavailable())?;
-    note(&context, &verification, &origin);
+    let verified = charge(&context, &settings, verification, &origin).await;
     let now = context.service.clock.now();
-    let mut response = ok(StatusCode::OK, &VerifyOut::new(&verification, settings.issuer(), now))?;
-    set_cache_header(&mut response, verification.cache);
-    if let Some(policy) = verification.key().and_then(|key| key.rate_policy)
-        && let Ok(value) = HeaderValue::from_str(&policy_header(policy))
-    {
-        response.headers_mut().insert("ratelimit-policy", value);
-    }
+    let mut response = ok(StatusCode::OK, &verified.out(settings.issuer(), now))?;
+    set_cache_header(&mut response, verified.verification.cache);
+    set_rate_headers(&mut response, &verified);
     Ok(response)
 }
 
@@ -65,28 +63,31 @@ pub async fn verify_batch(State(context): State<Context>, request: Request) -> A
         let network = NetworkId::SINGLE;
         let attempt = Attempt { network, credential, client: origin.client, audiences, cache };
         let verification = context.service.verify(&settings, &attempt).await;
-        verification.map_err(|Unavailable| NotVerified::Unavailable)
+        let verification = verification.map_err(|Unavailable| NotVerified::Unavailable)?;
+        Ok(charge(&context, &settings, verification, &origin).await)
     };
     let results: Vec<_> = join_all(requests.iter().map(one)).await;
     if results.iter().all(|result| matches!(result, Err(NotVerified::Unavailable))) {
         return Err(unavailable());
     }
     let now = context.service.clock.now();
-    results.iter().flatten().for_each(|verification| note(&context, verification, &origin));
     let results_out = results.iter().map(|result| result_out(result, settings.issuer(), now)).collect();
     let answer = BatchVerifyOut { results: results_out };
     let mut response = ok(StatusCode::OK, &answer)?;
-    set_cache_header(&mut response, overall(results.iter().flatten().map(|verification| verification.cache)));
+    set_cache_header(
+        &mut response,
+        overall(results.iter().flatten().map(|verified| verified.verification.cache)),
+    );
     Ok(response)
 }
 
 fn result_out<'a>(
-    result: &'a Result<Verification, NotVerified>,
+    result: &'a Result<Verified, NotVerified>,
     issuer: &'a str,
     now: Timestamp,
 ) -> VerifyOut<'a> {
     match result {
-        Ok(verification) => VerifyOut::new(verification, issuer, now),
+        Ok(verified) => verified.out(issuer, now),
         Err(NotVerified::Malformed(error)) => {
             VerifyOut::failed("VERIFICATION_ERROR_INVALID_FORMAT", error.message.to_string())
         }
@@ -106,13 +107,59 @@ fn unavailable() -> ApiError {
     ApiError::new(Reason::ServiceUnavailable, "the credential can't be checked at present; try again")
 }
 
-/// Notes that a key was used, or that a credential failed.
-fn note(context: &Context, verification: &Verification, origin: &Origin) {
+/// A judgement, and what came of counting the use that it is.
+struct Verified {
+    verification: Verification,
+    charge: Option<Charge>,
+}
+
+impl Verified {
+    fn out<'a>(&'a self, issuer: &'a str, now: Timestamp) -> VerifyOut<'a> {
+        let out = VerifyOut::new(&self.verification, issuer, now);
+        match &self.charge {
+            Some(charge) => out.charged(charge, now),
+            None => out,
+        }
+    }
+}
+
+/// Notes and counts the use of a key that is good, and notes that a credential failed.
+async fn charge(
+    context: &Context,
+    settings: &Settings,
+    verification: Verification,
+    origin: &Origin,
+) -> Verified {
+    let mut charge = None;
     match &verification.verdict {
-        Ok(Identity::Key(entry)) => context.service.note_use(entry),
+        Ok(Identity::Key(entry)) => {
+            charge = context.service.charge(settings, &entry.key).await;
+            if charge.is_none_or(|charge| charge.allowed) {
+                context.service.note_use(entry);
+            }
+        }
         Ok(Identity::Token(_)) => {}
         Err(refused) => {
             context.service.note_failure(NetworkId::SINGLE, refused, Operation::Verify, origin);
+        }
+    }
+    Verified { verification, charge }
+}
+
+/// What the key's policy is, and where uses are counted what is left of it.
+fn set_rate_headers(response: &mut Response, Verified { verification, charge }: &Verified) {
+    let policy = verification.key().and_then(|key| key.rate_policy);
+    let values = [
+        ("ratelimit-policy", policy.map(|policy| policy.header())),
+        ("ratelimit", charge.map(|charge| charge.header())),
+        (
+            "retry-after",
+            charge.and_then(|charge| charge.retry_after_secs()).map(|seconds| seconds.to_string()),
+        ),
+    ];
+    for (name, value) in values {
+        if let Some(value) = value.and_then(|value| HeaderValue::try_from(value).ok()) {
+            response.headers_mut().insert(name, value);
         }
     }
 }
@@ -133,15 +180,6 @@ fn set_cache_header(response: &mut Response, result: CacheResult) {
         CacheResult::Skip => "SKIP",
     };
     response.headers_mut().insert("ory-talos-cache", HeaderValue::from_static(value));
-}
-
-/// `"default";q=100;w=60` (draft-ietf-httpapi-ratelimit-headers).
-fn policy_header(policy: RatePolicy) -> String {
-    let unit = match policy.unit {
-        RateUnit::Requests => String::new(),
-        unit => format!(";qu=\"{}\"", unit.name()),
-    };
-    format!("\"default\";q={};w={}{unit}", policy.quota, policy.window.as_secs())
 }
 
 /// `no-store` spares the cache altogether, `no-cache` (and its HTTP/1.0 form) only the reading.

@@ -13,6 +13,7 @@ use crate::clock::Timestamp;
 use crate::duration;
 use crate::error::{ApiError, Reason};
 use crate::key::{ActorId, Key, Metadata, RatePolicy, RevocationReason, Scope, Status};
+use crate::limit::Charge;
 use crate::service::verify::{Identity, Verification};
 
 #[derive(Serialize)]
@@ -338,6 +339,25 @@ impl<'a> VerifyOut<'a> {
                 error_code: Some(refused.denial.error_code()),
                 error_message: Some(refused.denial.to_string()),
                 ..refused.key.as_ref().map(|key| Self::of_key(key, now)).unwrap_or_default()
+            },
+        }
+    }
+
+    /// The same of a key whose use was counted: one that is used too often isn't valid for the time being.
+    pub fn charged(self, charge: &Charge, now: Timestamp) -> Self {
+        let counted = Self {
+            rate_limit_remaining: Some(charge.remaining.to_string()),
+            rate_limit_reset_time: Some(now.plus(charge.reset).to_rfc3339()),
+            ..self
+        };
+        match charge.allowed {
+            true => counted,
+            false => Self {
+                is_valid: false,
+                issuer: None,
+                error_code: Some("VERIFICATION_ERROR_RATE_LIMITED"),
+                error_message: Some("the key was used too often; try again later".to_owned()),
+                ..counted
             },
         }
     }

@@ -120,6 +120,12 @@ async fn the_metadata_tells_envoy_who_it_was() {
     assert_eq!(allowed.fact("actor_id"), json!("alice"));
     assert_eq!(allowed.fact("network_id"), json!(NETWORK));
     assert_eq!(allowed.fact("scopes"), json!(["a", "b"]));
+    assert_eq!(allowed.fact("visibility"), json!("secret"));
+    assert_eq!((allowed.fact("decision"), allowed.fact("reason")), (json!("allow"), json!("ok")));
+    for (mode, reason) in [("optional", "anonymous"), ("off", "off")] {
+        let allowed = talos.check(Ask::default().route("talos.mode", mode)).await.allowed();
+        assert_eq!((allowed.fact("decision"), allowed.fact("reason")), (json!("allow"), json!(reason)));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

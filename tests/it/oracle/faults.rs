@@ -1,4 +1,4 @@
-//! What goes wrong with Redis during the run, one thing after the other.
+//! What goes wrong during the run, one thing after the other: with Redis, and with one instance's way to the database.
 
 use std::time::Duration;
 
@@ -21,11 +21,23 @@ pub enum Phase {
     Partitioned,
     /// All connections are reset, again and again.
     ResetStorm,
+    /// One instance can't reach the database, for seconds; Redis is well, so that the others relay.
+    CutOff,
+}
+
+/// Where things go wrong.
+pub struct Scene<'a> {
+    pub redis: &'a Redis,
+    /// Everybody's way to Redis.
+    pub to_redis: &'a Proxy,
+    /// One instance's way to the database.
+    pub to_database: &'a Proxy,
 }
 
 impl Phase {
-    pub const ALL: [Phase; 7] = [
+    pub const ALL: [Phase; 8] = [
         Phase::Healthy,
+        Phase::CutOff,
         Phase::Frozen,
         Phase::Flushed,
         Phase::LosingPublishes,
@@ -35,7 +47,7 @@ impl Phase {
     ];
 
     /// Makes it go wrong, for ever: to be dropped when the phase is over, and then mended.
-    pub async fn go_wrong(self, redis: &Redis, proxy: &Proxy) {
+    pub async fn go_wrong(self, Scene { redis, to_redis: proxy, to_database }: &Scene<'_>) {
         match self {
             Phase::Healthy => {}
             Phase::Frozen => loop {
@@ -64,14 +76,21 @@ impl Phase {
                 proxy.for_open(Fault::Reset);
                 tokio::time::sleep(Duration::from_millis(100)).await;
             },
+            Phase::CutOff => loop {
+                to_database.set(Fault::BlackHole);
+                tokio::time::sleep(Duration::from_millis(8_000)).await;
+                to_database.set(Fault::Pass);
+                tokio::time::sleep(Duration::from_millis(2_000)).await;
+            },
         }
         std::future::pending().await
     }
 
     /// Makes it right again.
-    pub async fn mend(self, redis: &Redis, proxy: &Proxy) {
+    pub async fn mend(self, Scene { redis, to_redis, to_database }: &Scene<'_>) {
         redis.thaw();
-        proxy.set(Fault::Pass);
+        to_redis.set(Fault::Pass);
+        to_database.set(Fault::Pass);
         match self {
             Phase::LosingPublishes => allow(redis, "+publish").await,
             Phase::RefusingDeletes => allow(redis, "+del").await,

@@ -13,13 +13,17 @@ use crate::random::Random;
 const AFTERWARDS: Duration = Duration::from_millis(400);
 const ALPHANUMERIC: &str = "abcdefghijklmnopqrstuvwxyz0123456789";
 
-/// Lives a key's life. `lease` is the bound.
-pub async fn live(world: Arc<World>, mut random: Random, lease: Duration) {
+/// Lives a key's life. `lease` is the bound; who is cut off from the database is seldom asked to change anything.
+pub async fn live(world: Arc<World>, mut random: Random, lease: Duration, cut_off: Option<usize>) {
     // Not all at once, when the run begins.
     pause(&mut random, 400).await;
     let count = world.instances.len();
     let imported = random.below(6) == 0;
-    let made_by = random.below(count);
+    let writer = |random: &mut Random| match random.below(count) {
+        chosen if Some(chosen) == cut_off && random.below(20) > 0 => (chosen + 1) % count,
+        chosen => chosen,
+    };
+    let made_by = writer(&mut random);
     let subject = if imported {
         let raw_key = format!("legacy_{}", random.text(ALPHANUMERIC, 24));
         if random.below(2) == 0 {
@@ -54,7 +58,7 @@ pub async fn live(world: Arc<World>, mut random: Random, lease: Duration) {
         (false, _) => How::Rotated,
         (true, _) => How::Deleted,
     };
-    let ended_by = random.below(count);
+    let ended_by = writer(&mut random);
     let (ended, watching) = watch::channel(None);
     let mut watchers: Vec<_> = (0..count)
         .map(|instance| {

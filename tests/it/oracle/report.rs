@@ -18,7 +18,7 @@ struct Aftermath {
     refused: Option<Micros>,
 }
 
-pub fn report(history: &History, lease: Micros, instances: usize) -> String {
+pub fn report(history: &History, lease: Micros, instances: usize, cut_off: usize) -> String {
     let mut text = String::new();
     let aftermaths = aftermaths(history, instances);
     for (phase, name) in Phase::ALL.iter().enumerate() {
@@ -36,16 +36,28 @@ pub fn report(history: &History, lease: Micros, instances: usize) -> String {
             how(How::Rotated),
             how(How::Deleted),
         );
-        let elsewhere: Vec<Aftermath> = keys
+        let elsewhere: Vec<(usize, Aftermath)> = keys
             .iter()
             .filter_map(|key| Some((*key, history.credentials[*key].end.filter(|end| end.acknowledged)?)))
             .flat_map(|(key, end)| {
                 let others = (0..instances).filter(move |instance| *instance != end.instance);
                 others.map(move |instance| (key, instance))
             })
-            .map(|(key, instance)| aftermaths[key * instances + instance])
+            .map(|(key, instance)| (instance, aftermaths[key * instances + instance]))
             .collect();
-        write_lags(&mut text, &elsewhere);
+        let of = |which: fn(usize, usize) -> bool| -> Vec<Aftermath> {
+            let those = elsewhere.iter().filter(|(instance, _)| which(*instance, cut_off));
+            those.map(|(_, aftermath)| *aftermath).collect()
+        };
+        match name {
+            Phase::CutOff => {
+                let _ = writeln!(text, "  where the database can be reached:");
+                write_lags(&mut text, &of(|instance, cut_off| instance != cut_off));
+                let _ = writeln!(text, "  where it can't, most of the time:");
+                write_lags(&mut text, &of(|instance, cut_off| instance == cut_off));
+            }
+            _ => write_lags(&mut text, &of(|_, _| true)),
+        }
     }
     let count = |asked, answer| {
         let asked = history.verdicts.iter().filter(|verdict| verdict.asked == asked);

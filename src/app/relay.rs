@@ -1,0 +1,115 @@
+//! Relaying what the database says, through Redis, to instances that can't reach it (`cache::freshness`).
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use crate::cache::freshness::{Answer, Asker, Question};
+use crate::cache::shared::Shared;
+use crate::clock::BootTime;
+use crate::service::Service;
+
+/// The side that reaches the database: reads questions beside the polls, and answers after a poll those that were there
+/// before it began.
+pub struct Relay {
+    service: Arc<Service>,
+    shared: Arc<Shared>,
+    questions: Mutex<Vec<Question>>,
+    /// What was answered last, and when: nobody needs it twice.
+    last: Mutex<Option<(Answer, BootTime)>>,
+    /// One answer at a time on its way.
+    way: Arc<Semaphore>,
+}
+
+impl Relay {
+    /// None when nothing is to be relayed.
+    pub fn of(service: &Arc<Service>) -> Option<Arc<Self>> {
+        let shared = service.shared.clone().filter(|_| !service.freshness.terms().relay.is_zero())?;
+        let (questions, last, way) = (Mutex::default(), Mutex::default(), Arc::new(Semaphore::new(1)));
+        Some(Arc::new(Self { service: Arc::clone(service), shared, questions, last, way }))
+    }
+
+    /// Reads questions, twice in each `interval` between two polls, for ever.
+    pub async fn read(self: Arc<Self>, interval: Duration) {
+        loop {
+            let questions = self.shared.questions(&self.service.settings.load().secrets).await;
+            *lock(&self.questions) = questions;
+            tokio::time::sleep(interval / 2).await;
+        }
+    }
+
+    /// To be called before a poll: only what was asked before it began may be answered with what it finds.
+    pub fn questions(&self) -> Vec<Question> {
+        lock(&self.questions).clone()
+    }
+
+    /// To be called after a poll that succeeded, with the questions from before it.
+    pub fn answer(self: &Arc<Self>, questions: &[Question]) {
+        if questions.is_empty() {
+            return;
+        }
+        let (Some(answer), Ok(way)) =
+            (self.service.freshness.answer(questions), Arc::clone(&self.way).try_acquire_owned())
+        else {
+            return;
+        };
+        let (ttl, now) = (life(&self.service), self.service.clock.boot());
+        {
+            let mut last = lock(&self.last);
+            if last.as_ref().is_some_and(|(last, at)| *last == answer && now.since(*at) < ttl / 4) {
+                return;
+            }
+            *last = Some((answer.clone(), now));
+        }
+        let relay = Arc::clone(self);
+        tokio::spawn(async move {
+            let _way = way;
+            relay.shared.answer(&relay.service.settings.load().secrets, &answer, ttl).await;
+        });
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The side that is cut off: asks as long as polls are overdue, and listens for answers; for ever. Polls are meant to
+/// be made every `interval`.
+pub async fn ask(service: Arc<Service>, shared: Arc<Shared>, interval: Duration) {
+    let freshness = &service.freshness;
+    let mut asker = Asker::default();
+    let mut asked: Option<BootTime> = None;
+    loop {
+        // Often enough that an answer doesn't lie there for long.
+        tokio::time::sleep(interval / 4).await;
+        if !freshness.wants_relay(interval) {
+            asker.rest();
+            asked = None;
+            continue;
+        }
+        let (settings, now) = (service.settings.load_full(), service.clock.boot());
+        if asked.is_none_or(|asked| now.since(asked) >= interval)
+            && let Some(question) = asker.ask(freshness, &service.rng)
+        {
+            let [place] = service.rng.bytes();
+            shared.ask(&settings.secrets, &question, place, life(&service)).await;
+            asked = Some(now);
+        }
+        let before = freshness.relayed_age();
+        if let Some(answer) = shared.find_answer(&settings.secrets).await
+            && asker.hear(freshness, &answer)
+            && before.is_none()
+        {
+            tracing::warn!(
+                "the database can't be reached from here: another instance relays its log of changes"
+            );
+        }
+    }
+}
+
+/// How long a question or an answer is of use.
+fn life(service: &Service) -> Duration {
+    let terms = service.freshness.terms();
+    terms.lease + terms.relay
+}

@@ -1,0 +1,167 @@
+//! The authz plane's threads: one a core, each with a runtime of its own, connections spread over them.
+//!
+//! A Check that memory can answer never leaves the thread that read it: no task is stolen, no other core woken. What
+//! has to wait for the database goes on in the process's main runtime (see [`Plane::check`]).
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinSet, LocalSet};
+use tokio_util::sync::CancellationToken;
+
+use super::accept::{Acceptor, Connection, Parked};
+use super::bounds::{ACCEPT_PAUSE, DRAIN, HEAD_TIMEOUT, KEEPALIVE, MAX_CANCELLED, MAX_HEADERS, MAX_STREAMS};
+use crate::authz::{Bounds, Others, Plane, Server, serve_connection};
+use crate::rng::Rng;
+
+/// What each thread answers with, made in it.
+pub type MakeOthers = Arc<dyn Fn() -> Others + Send + Sync>;
+
+/// The threads.
+pub struct Workers {
+    workers: Vec<Worker>,
+    age: Option<Duration>,
+    rng: Rng,
+    stop: CancellationToken,
+}
+
+struct Worker {
+    queue: mpsc::UnboundedSender<(Parked, Load, Option<Duration>)>,
+    load: Arc<AtomicUsize>,
+    ended: oneshot::Receiver<()>,
+}
+
+/// One connection of a thread, for as long as it is there.
+struct Load(Arc<AtomicUsize>);
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Workers {
+    /// Starts a thread a core. Connections end after about `age`, if there is one, and on `stop`.
+    ///
+    /// # Errors
+    /// When the system gives us no thread.
+    pub fn start(
+        plane: &Plane,
+        others: &MakeOthers,
+        age: Option<Duration>,
+        rng: Rng,
+        stop: CancellationToken,
+    ) -> std::io::Result<Self> {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let start = |n| {
+            let (queue, queued) = mpsc::unbounded_channel();
+            let (running, ended) = oneshot::channel();
+            let (plane, others, stop) = (plane.clone(), Arc::clone(others), stop.clone());
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            thread::Builder::new().name(format!("authz-{n}")).spawn(move || {
+                let bounds = Bounds {
+                    patience: HEAD_TIMEOUT,
+                    silence: KEEPALIVE.0,
+                    pong: KEEPALIVE.1,
+                    streams: MAX_STREAMS,
+                    cancelled: MAX_CANCELLED,
+                    head: MAX_HEADERS,
+                    drain: DRAIN,
+                };
+                let server = Rc::new(Server { plane: Rc::new(plane), others: others(), bounds, stop });
+                LocalSet::new().block_on(&runtime, work(queued, server));
+                drop(running);
+            })?;
+            Ok(Worker { queue, load: Arc::default(), ended })
+        };
+        let workers = (0..cores).map(start).collect::<std::io::Result<_>>()?;
+        Ok(Self { workers, age, rng, stop })
+    }
+
+    /// Serves a listener until it is time to stop, then lets what is under way end. Ends before that if a thread does.
+    pub async fn serve(self, acceptor: Acceptor) {
+        let Self { mut workers, age, rng, stop } = self;
+        loop {
+            let any_ended =
+                futures_util::future::select_all(workers.iter_mut().map(|worker| &mut worker.ended));
+            let incoming = tokio::select! {
+                () = stop.cancelled() => break,
+                _ = any_ended => return,
+                incoming = acceptor.accept() => incoming,
+            };
+            let parked = match incoming.park() {
+                Ok(parked) => parked,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be handed on");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            // Envoy opens few and keeps them: what counts is that each thread has as many as the others.
+            let Some(worker) = workers.iter().min_by_key(|worker| worker.load.load(Ordering::Relaxed)) else {
+                return;
+            };
+            worker.load.fetch_add(1, Ordering::Relaxed);
+            let load = Load(Arc::clone(&worker.load));
+            let age = age.map(|age| about(age, rng.bytes()));
+            // A thread that has ended is noticed above.
+            let _ = worker.queue.send((parked, load, age));
+        }
+        drop(acceptor);
+        for worker in workers {
+            let Worker { queue, ended, .. } = worker;
+            drop(queue);
+            let _ = ended.await;
+        }
+    }
+}
+
+/// Within a tenth of `age`, so that connections which began together don't end together.
+fn about(age: Duration, chance: [u8; 2]) -> Duration {
+    age.mul_f64(0.9 + 0.2 * f64::from(u16::from_be_bytes(chance)) / f64::from(u16::MAX))
+}
+
+async fn work(mut queued: mpsc::UnboundedReceiver<(Parked, Load, Option<Duration>)>, server: Rc<Server>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let next = tokio::select! {
+            next = queued.recv() => next,
+            Some(_) = connections.join_next() => continue,
+        };
+        let Some((parked, load, age)) = next else {
+            break;
+        };
+        let server = Rc::clone(&server);
+        connections.spawn_local(async move {
+            let Ok(incoming) = parked.resume() else {
+                return;
+            };
+            let opened = tokio::select! {
+                () = server.stop.cancelled() => None,
+                opened = incoming.open() => opened,
+            };
+            if let Some(Connection { stream, peer: _, place }) = opened {
+                serve_connection(server, stream, age).await;
+                drop(place);
+            }
+            drop(load);
+        });
+    }
+    while connections.join_next().await.is_some() {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_lie_within_a_tenth() {
+        let age = Duration::from_secs(1_000);
+        assert_eq!(about(age, [0, 0]), Duration::from_secs(900));
+        assert_eq!(about(age, [255, 255]), Duration::from_secs(1_100));
+    }
+}

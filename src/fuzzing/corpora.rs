@@ -1,0 +1,196 @@
+//! The short run: the corpora of `tests/fuzz`, and changes made to them by chance, under a seed that is printed.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use prost::Message;
+use talos_proto::{AttributeContext, CheckRequest, Entry, HttpRequest, Request};
+
+use super::TARGETS;
+use super::fixture::{GOOD_KEY, decoded, fixture};
+use crate::rng::Rng;
+
+/// How long the changes of one target go on.
+const TIME: Duration = Duration::from_millis(1500);
+/// Longest text that changes make.
+const MAX_LEN: usize = 8 * 1024;
+
+fn folder(target: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(target)
+}
+
+fn corpus(target: &str) -> Vec<Vec<u8>> {
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(folder(target)).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files.iter().map(|file| std::fs::read(file).unwrap()).collect()
+}
+
+/// What a corpus begins with.
+fn seeds(target: &str) -> Vec<Vec<u8>> {
+    let vectors: serde_json::Value =
+        serde_json::from_str(include_str!("../../tests/vectors/credentials.json")).unwrap();
+    let texts = |list: &str, name: &str| -> Vec<Vec<u8>> {
+        vectors[list].as_array().unwrap().iter().map(|one| one[name].as_str().unwrap().into()).collect()
+    };
+    match target {
+        "credential" => [texts("api_keys", "credential"), texts("tampered_api_keys", "credential"), texts("imported_keys", "raw_key")]
+            .concat(),
+        "jwt" => texts("jwts", "token"),
+        "macaroon" => {
+            let caveats = [
+                r#"+{"iss":"https://keys.example.test","scp":["orders:read"],"exp":1790000100}"#,
+                r#"+{"iss":"https://keys.example.test","nbf":1,"acl":["10.0.0.0/8"]}"#,
+                r#"+{"iss":"x","more":1}"#,
+            ];
+            let caveats = caveats.iter().map(|caveat| caveat.as_bytes().to_vec());
+            let tokens = texts("macaroons", "token");
+            tokens.iter().map(|token| decoded(std::str::from_utf8(token).unwrap())).chain(caveats).collect()
+        }
+        "page_token" => fixture().page_tokens.iter().map(|token| token.clone().into_bytes()).collect(),
+        "filter" => [
+            "",
+            r#"actor_id = "a \"b\" \\ c" AND status = KEY_STATUS_ACTIVE"#,
+            "status=KEY_STATUS_REVOKED",
+            "actor_id='x' AND",
+            "actor_id = user:42@x/y-z.w",
+        ]
+        .map(Into::into)
+        .into(),
+        "config" => ["envoy/talos.yaml"]
+            .iter()
+            .map(|file| std::fs::read(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap())
+            .chain([
+                br#"{secrets: {hmac: {current: "0123456789abcdef0123456789abcdef", retired: [{value: old, expires_at: 2026-12-31T00:00:00Z}]}}}"#.to_vec(),
+                b"authz: {routes: [{host: a, methods: [GET], path: {template: '/a/{b}'}, scopes: a b, mode: optional}], sources: [{query: k}]}".to_vec(),
+                b"cache: {ttl: 1h30m, type: redis, redis: {addrs: ['a:1', 'b:2']}}\nconsistency: &x {lease: 5s}\n".to_vec(),
+            ])
+            .collect(),
+        "check" => checks(),
+        _ => vec![],
+    }
+}
+
+/// Names and values.
+type Pairs = &'static [(&'static str, &'static str)];
+
+/// Requests by path, headers and context extensions.
+fn checks() -> Vec<Vec<u8>> {
+    let requests: &[(&str, Pairs, Pairs)] = &[
+        ("/", &[], &[]),
+        ("/a?x=1", &[("authorization", "Bearer sk_fuzz_a_good_key"), ("x-talos-actor-id", "root")], &[]),
+        (
+            "/a",
+            &[("x-api-key", GOOD_KEY), ("x_talos_scopes", "a")],
+            &[("talos.scopes", "orders:read"), ("talos.audience", "a")],
+        ),
+        ("/a?key=sk_fuzz_a_good_key&b=c", &[], &[("talos.token", "none")]),
+        ("/a", &[("cookie", "a=b; key=sk_fuzz_a_good_key; c=d")], &[("talos.mode", "optional")]),
+        (
+            "/a",
+            &[("authorization", "Bearer a"), ("x-api-key", "b"), ("content-type", "application/grpc")],
+            &[],
+        ),
+        ("/a/../b;c%2f%00", &[("authorization", "Basic eA==")], &[("talos.mode", "off")]),
+        (
+            "/",
+            &[(
+                "authorization",
+                "Bearer ory_ak_v1_QixnByGCBjgtgmeemzLZCC1ub13BfZEMqLxZRdhyG7QrWJ1dEpXua6mofykVe3GT_7riK15piuHVKCG2m9uopkfmwoo78uGm1TKQ",
+            )],
+            &[("talos.wrong", "1")],
+        ),
+    ];
+    let entry = |&(key, value): &(&str, &str)| Entry {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        value: Bytes::copy_from_slice(value.as_bytes()),
+    };
+    let message = |(path, headers, extensions): &(&str, Pairs, Pairs)| {
+        let http = HttpRequest {
+            method: Bytes::from_static(b"GET"),
+            path: Bytes::copy_from_slice(path.as_bytes()),
+            host: Bytes::from_static(b"api.example.com"),
+            headers: headers.iter().map(entry).collect(),
+            ..HttpRequest::default()
+        };
+        let attributes = AttributeContext {
+            request: Some(Request { http: Some(http) }),
+            context_extensions: extensions.iter().map(entry).collect(),
+            ..AttributeContext::default()
+        };
+        CheckRequest { attributes: Some(attributes) }.encode_to_vec()
+    };
+    requests.iter().map(message).collect()
+}
+
+/// The seeds are the beginning of what is committed: `TALOS_BLESS=1` writes them.
+#[test]
+fn the_corpora_have_their_seeds() {
+    for (target, _) in TARGETS {
+        let seeds = seeds(target);
+        assert!(!seeds.is_empty(), "{target}");
+        for (number, seed) in seeds.iter().enumerate() {
+            let file = folder(target).join(format!("seed-{number:02}"));
+            if std::env::var_os("TALOS_BLESS").is_some() {
+                std::fs::create_dir_all(folder(target)).unwrap();
+                std::fs::write(&file, seed).unwrap();
+            }
+            assert!(
+                std::fs::read(&file).ok().as_ref() == Some(seed),
+                "{}: TALOS_BLESS=1 writes it",
+                file.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn nothing_in_the_corpora_or_near_them_breaks_a_rule() {
+    let seed = u64::from_le_bytes(Rng::system().bytes());
+    println!("seed {seed}");
+    let rng = Arc::new(Rng::seeded(seed));
+    for (name, target) in TARGETS {
+        let corpus = corpus(name);
+        assert!(!corpus.is_empty(), "{name}");
+        corpus.iter().for_each(|data| target(data));
+        #[expect(clippy::disallowed_methods, reason = "a test's own stopwatch")]
+        let began = Instant::now();
+        let mut count = 0;
+        while began.elapsed() < TIME {
+            target(&changed(&corpus, &rng));
+            count += 1;
+        }
+        println!("{name}: {} of the corpus, {count} changed", corpus.len());
+        assert!(count >= 100, "{name}: {count}");
+    }
+}
+
+/// One of the corpus, with a few bytes changed, taken out, doubled, or put in from another.
+fn changed(corpus: &[Vec<u8>], rng: &Rng) -> Vec<u8> {
+    let below = |bound: usize| u32::from_le_bytes(rng.bytes()) as usize % bound.max(1);
+    let mut data = corpus[below(corpus.len())].clone();
+    for _ in 0..=below(4) {
+        let at = below(data.len() + 1);
+        let end = (at + below(16)).min(data.len());
+        match below(6) {
+            0 if at < data.len() => data[at] = rng.bytes::<1>()[0],
+            1 if at < data.len() => data[at] ^= 1 << below(8),
+            2 => drop(data.drain(at..end)),
+            3 => {
+                let part = data[at..end].to_vec();
+                drop(data.splice(at..at, part));
+            }
+            4 => {
+                let other = &corpus[below(corpus.len())];
+                let from = below(other.len() + 1);
+                let to = (from + below(64)).min(other.len());
+                drop(data.splice(at..at, other[from..to].iter().copied()));
+            }
+            _ => data.insert(at, rng.bytes::<1>()[0]),
+        }
+    }
+    data.truncate(MAX_LEN);
+    data
+}

@@ -1,0 +1,134 @@
+//! What the targets work on: settings with the secrets and keys of `tests/vectors`, and an authz plane over a database.
+
+use std::rc::Rc;
+use std::sync::{Arc, OnceLock};
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD as BASE64, URL_SAFE_NO_PAD as BASE64URL};
+use bytes::Bytes;
+use serde_json::Value;
+
+use crate::app::{Planes, build};
+use crate::audit::{Call, Origin};
+use crate::authz::Plane;
+use crate::clock::Timestamp;
+use crate::config::Source;
+use crate::credential::page_token::{self, Cursor};
+use crate::event::Operation;
+use crate::key::{ActorId, AddressList, KeyName, NetworkId, Scopes, Visibility};
+use crate::rng::Rng;
+use crate::service::{ImportRequest, KeyRequest, Service};
+
+/// When it is: the vectors' tokens are valid.
+pub const NOW: Timestamp = Timestamp::from_secs(1_790_000_000);
+/// Who issued them.
+pub const ISSUER: &str = "https://keys.example.test";
+/// A key that the database knows.
+pub const GOOD_KEY: &str = "sk_fuzz_a_good_key";
+
+/// Made once a process.
+pub struct Fixture {
+    /// The use cases.
+    pub service: Arc<Service>,
+    /// The signed parts of all JWTs that there are.
+    pub signed: Vec<String>,
+    /// A good macaroon.
+    pub macaroon: String,
+    /// All page tokens that there are.
+    pub page_tokens: Vec<String>,
+    plane: Plane,
+    runtime: tokio::runtime::Runtime,
+}
+
+/// The one of this process.
+pub fn fixture() -> &'static Fixture {
+    static FIXTURE: OnceLock<Fixture> = OnceLock::new();
+    FIXTURE.get_or_init(Fixture::new)
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let vectors: Value =
+            serde_json::from_str(include_str!("../../tests/vectors/credentials.json")).expect("JSON");
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.expect("a runtime");
+        let folder = format!("{}/target/tmp", env!("CARGO_MANIFEST_DIR"));
+        std::fs::create_dir_all(&folder).expect("a folder for the database");
+        let database = format!("{folder}/fuzz-{}.db", std::process::id());
+        let yaml = serde_json::json!({
+            "db": { "dsn": format!("sqlite://{database}") },
+            "secrets": { "hmac": vectors["secrets"] },
+            "credentials": { "issuer": ISSUER, "derived_tokens": { "jwt": { "signing_key_id": "ed-1", "signing_keys": {
+                "urls": [format!("base64://{}", BASE64.encode(vectors["jwks"].to_string()))],
+            } } } },
+            // Nobody polls in the background here.
+            "consistency": { "lease": "8760h" },
+            "authz": { "sources": [
+                { "header": "authorization", "scheme": "Bearer" }, { "header": "x-api-key" }, { "query": "key" }, { "cookie": "key" },
+            ] },
+        });
+        let loaded =
+            Source::new(None, []).load_text(yaml.to_string().as_bytes()).expect("a good configuration");
+        let planes = Planes { admin: false, public: false, authz: true };
+        let context = runtime.block_on(async {
+            let context = build(&loaded.config, planes).await.expect("a service").context;
+            context.service.freshness.poll(&context.service.store).await.expect("a poll");
+            let key = KeyRequest {
+                name: KeyName::parse("good").expect("a name"),
+                actor: ActorId::parse("me").expect("an actor"),
+                scopes: Scopes::parse(&["orders:read"]).expect("scopes"),
+                ttl: None,
+                metadata: None,
+                visibility: Visibility::Secret,
+                addresses: AddressList::default(),
+                rate_policy: None,
+                request_id: None,
+            };
+            let request = ImportRequest { raw_key: GOOD_KEY.to_owned().into(), key };
+            // Another process of the same number may have left its database.
+            let call = Call::new(Arc::clone(&context.service.audit), Operation::Import, Origin::default());
+            drop(context.service.import(NetworkId::SINGLE, request, &call).await);
+            context
+        });
+        let texts = |list: &str, name: &str| -> Vec<String> {
+            let list = vectors[list].as_array().expect("a list").iter();
+            list.filter_map(|entry| entry[name].as_str()).map(str::to_owned).collect()
+        };
+        let tokens = texts("jwts", "token");
+        let signed =
+            tokens.iter().filter_map(|token| token.rsplit_once('.')).map(|(signed, _)| signed.to_owned());
+        let signed = signed.collect();
+        let valid = |entry: &&Value| {
+            entry["valid"] == true && entry["extra_caveats"].as_array().is_some_and(Vec::is_empty)
+        };
+        let macaroon =
+            vectors["macaroons"].as_array().expect("a list").iter().find(valid).expect("a valid one");
+        let macaroon = macaroon["token"].as_str().expect("a token").to_owned();
+        let secrets = &context.service.snapshot().secrets;
+        let page_tokens = (1..4).map(|seed| {
+            let cursor = Cursor { created: NOW, key_id: format!("key-{seed}") };
+            page_token::seal(secrets, &Rng::seeded(seed), NetworkId::SINGLE, "issued", &cursor)
+        });
+        let page_tokens = page_tokens.collect();
+        let plane =
+            Plane::new(Arc::clone(&context.service), Arc::clone(&context.metrics), runtime.handle().clone());
+        Self { service: context.service, signed, macaroon, page_tokens, plane, runtime }
+    }
+
+    /// Asks the authz plane; None when it can't read the request.
+    pub fn check(&self, message: &[u8]) -> Option<Bytes> {
+        let plane = Rc::new(self.plane.clone());
+        self.runtime.block_on(plane.check(Bytes::copy_from_slice(message))).ok()
+    }
+}
+
+/// A macaroon's bytes as a credential.
+pub fn encoded(bytes: &[u8]) -> String {
+    format!("mc_v1_{}", BASE64URL.encode(bytes))
+}
+
+/// The bytes of a credential that is a macaroon.
+pub fn decoded(token: &str) -> Vec<u8> {
+    let encoded = token.strip_prefix("mc_v1_").expect("a macaroon");
+    BASE64URL.decode(encoded).expect("base64")
+}

@@ -1,0 +1,200 @@
+//! The path and the host of a request as route policies compare them: one spelling each, or a refusal.
+
+use std::borrow::Cow;
+use std::net::Ipv6Addr;
+
+/// A path that two servers may take for different ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the path can be read in more than one way")]
+pub struct AmbiguousPath;
+
+/// The path of a request target, decoded, without query and fragment; None for a request that has none.
+///
+/// # Errors
+/// When servers differ about what it means: an empty or a dot segment, `;`, `\` or NUL, an encoded `/`, `\` or `.`, a
+/// `%` that isn't one, or no path at all where there must be one.
+pub fn normal_path<'a>(target: &'a [u8], method: &[u8]) -> Result<Option<Cow<'a, [u8]>>, AmbiguousPath> {
+    let end = target.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(target.len());
+    let path = match &target[..end] {
+        b"*" => return Ok(None),
+        b"" if method == b"CONNECT" => return Ok(None),
+        path if path.starts_with(b"/") => path,
+        path => after_authority(path).ok_or(AmbiguousPath)?,
+    };
+    let path = decoded(path)?;
+    let mut segments = path[1..].split(|byte| *byte == b'/').peekable();
+    while let Some(segment) = segments.next() {
+        let is_last = segments.peek().is_none();
+        if (segment.is_empty() && !is_last) || matches!(segment, b"." | b"..") {
+            return Err(AmbiguousPath);
+        }
+    }
+    Ok(Some(path))
+}
+
+/// The path of a target in absolute form, `scheme://authority/path`.
+fn after_authority(target: &[u8]) -> Option<&[u8]> {
+    let colon = target.iter().position(|byte| *byte == b':')?;
+    let (scheme, rest) = target.split_at(colon);
+    let is_scheme = scheme.first().is_some_and(u8::is_ascii_alphabetic)
+        && scheme.iter().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(byte));
+    let rest = rest.strip_prefix(b"://").filter(|_| is_scheme)?;
+    let authority = rest.iter().position(|byte| matches!(byte, b'/' | b'\\')).unwrap_or(rest.len());
+    match &rest[authority..] {
+        b"" => Some(b"/"),
+        path => path.starts_with(b"/").then_some(path),
+    }
+}
+
+fn decoded(path: &[u8]) -> Result<Cow<'_, [u8]>, AmbiguousPath> {
+    if path.iter().any(|byte| is_odd(*byte)) {
+        return Err(AmbiguousPath);
+    }
+    if !path.contains(&b'%') {
+        return Ok(Cow::Borrowed(path));
+    }
+    let mut decoded = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((first, after)) = rest.split_first() {
+        rest = after;
+        if *first != b'%' {
+            decoded.push(*first);
+            continue;
+        }
+        let (digits, after) = after.split_at_checked(2).ok_or(AmbiguousPath)?;
+        let byte = hex_byte(digits).filter(|byte| !is_odd(*byte) && !matches!(byte, b'/' | b'.'));
+        decoded.push(byte.ok_or(AmbiguousPath)?);
+        rest = after;
+    }
+    Ok(Cow::Owned(decoded))
+}
+
+const fn is_odd(byte: u8) -> bool {
+    matches!(byte, b';' | b'\\' | 0)
+}
+
+/// The byte that two hexadecimal digits stand for.
+pub fn hex_byte(digits: &[u8]) -> Option<u8> {
+    let &[high, low] = digits else { return None };
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    u8::try_from(digit(high)? << 4 | digit(low)?).ok()
+}
+
+/// A host as policies compare it: in lower case, without port, brackets and the dot at its end.
+pub fn normal_host(host: &[u8]) -> Cow<'_, [u8]> {
+    let host = match host.strip_prefix(b"[") {
+        Some(rest) => rest.split(|byte| *byte == b']').next().unwrap_or_default(),
+        None => without_port(host),
+    };
+    if host.contains(&b':') {
+        let address = std::str::from_utf8(host).ok().and_then(|host| host.parse::<Ipv6Addr>().ok());
+        return address.map_or(Cow::Borrowed(host), |address| Cow::Owned(address.to_string().into_bytes()));
+    }
+    let host = host.strip_suffix(b".").unwrap_or(host);
+    match host.iter().any(u8::is_ascii_uppercase) {
+        true => Cow::Owned(host.to_ascii_lowercase()),
+        false => Cow::Borrowed(host),
+    }
+}
+
+/// Cuts a port off, unless there are more colons: then it is an IPv6 address without brackets.
+fn without_port(host: &[u8]) -> &[u8] {
+    match host.iter().position(|byte| *byte == b':') {
+        Some(at) if host[at + 1..].iter().all(u8::is_ascii_digit) => &host[..at],
+        _ => host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_has_one_spelling_or_is_refused() {
+        let good: [(&str, &str, Option<&str>); 16] = [
+            ("GET", "/", Some("/")),
+            ("GET", "/a/b", Some("/a/b")),
+            ("GET", "/a/", Some("/a/")),
+            ("GET", "/a?b=/../c", Some("/a")),
+            ("GET", "/a#/../c?d", Some("/a")),
+            ("GET", "/a%20b", Some("/a b")),
+            ("GET", "/%61%C3%A4", Some("/aä")),
+            ("GET", "/a%252fb", Some("/a%2fb")),
+            ("GET", "/a%3fb%23", Some("/a?b#")),
+            ("GET", "/.../a..b/.c", Some("/.../a..b/.c")),
+            ("GET", "/A:b@c,d=e&f", Some("/A:b@c,d=e&f")),
+            ("GET", "http://host/a?b", Some("/a")),
+            ("GET", "HTTPS://u@host:1", Some("/")),
+            ("GET", "http://host?a", Some("/")),
+            ("OPTIONS", "*", None),
+            ("CONNECT", "", None),
+        ];
+        for (method, target, expected) in good {
+            let path = normal_path(target.as_bytes(), method.as_bytes());
+            assert_eq!(
+                path.as_ref().map(|path| path.as_deref()),
+                Ok(expected.map(str::as_bytes)),
+                "{target}"
+            );
+        }
+        for target in [
+            "",
+            "a",
+            "?a",
+            "//",
+            "//a",
+            "/a//b",
+            "/a//",
+            "/.",
+            "/..",
+            "/./a",
+            "/a/..",
+            "/a/../b",
+            "/%2e",
+            "/a%2Eb",
+            "/a%2fb",
+            "/a%2Fb",
+            "/a%5cb",
+            "/a%5Cb",
+            "/a\\b",
+            "/a;b",
+            "/a%3bb",
+            "/a%00",
+            "/a\0",
+            "/a%",
+            "/a%4",
+            "/a%zz",
+            "/a%4g",
+            "/a%%20",
+            "http:/a",
+            "http:a",
+            "1http://a/b",
+            "http://h//a",
+            "http://h\\a",
+            "://a/b",
+        ] {
+            assert_eq!(normal_path(target.as_bytes(), b"GET"), Err(AmbiguousPath), "{target}");
+        }
+    }
+
+    #[test]
+    fn a_host_has_one_spelling() {
+        for (host, expected) in [
+            ("api.example", "api.example"),
+            ("API.Example", "api.example"),
+            ("api.example:443", "api.example"),
+            ("api.example.:443", "api.example"),
+            ("api.example.", "api.example"),
+            ("api.example:", "api.example"),
+            ("api.example:80x", "api.example:80x"),
+            ("[::1]:80", "::1"),
+            ("[0:0:0:0:0:0:0:1]", "::1"),
+            ("[2001:DB8::A]", "2001:db8::a"),
+            ("127.0.0.1:80", "127.0.0.1"),
+            ("", ""),
+            (".", ""),
+        ] {
+            assert_eq!(normal_host(host.as_bytes()), expected.as_bytes(), "{host}");
+        }
+    }
+}

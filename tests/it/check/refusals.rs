@@ -1,0 +1,199 @@
+//! What a refused client is shown, and what Envoy's log may know of it.
+
+use serde_json::json;
+
+use crate::ask::Ask;
+use crate::http::assert_envelope;
+use crate::support::{Json, Must, until};
+use crate::talos::{NETWORK, Setup, Talos};
+
+const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_gets_a_page_and_everybody_else_json() {
+    let talos = Talos::start().await;
+    for (accept, html) in [
+        (None, false),
+        (Some("*/*"), false),
+        (Some("application/json, text/plain, */*"), false),
+        (Some("application/json, text/html"), false),
+        (Some("text/html;q=0"), false),
+        (Some(BROWSER), true),
+        (Some("text/html"), true),
+    ] {
+        let ask = accept.into_iter().fold(Ask::default(), |ask, accept| ask.header("accept", accept));
+        let denied = talos.check(ask).await.denied(401);
+        let content_type = denied.header("content-type").must("a content type");
+        match html {
+            true => {
+                assert_eq!(content_type, "text/html; charset=utf-8", "{accept:?}");
+                assert!(denied.body.contains("<h1>401 Unauthorized</h1>"), "{}", denied.body);
+            }
+            false => {
+                assert_eq!(content_type, "application/json", "{accept:?}");
+                assert_envelope(&serde_json::from_str(&denied.body).must("a JSON body"), 401);
+            }
+        }
+        assert!(denied.header("www-authenticate").is_some());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grpc_client_gets_the_status_that_is_meant() {
+    let talos = Talos::start().await;
+    let key = talos.issue(json!({})).await;
+    let grpc = |ask: Ask| ask.header("content-type", "application/grpc").header("accept", BROWSER);
+    let cases = [
+        (Ask::default(), 401, "16"),
+        (Ask::bearer("garbage"), 401, "16"),
+        (Ask::bearer(&key.secret).route("talos.scopes", "x"), 403, "7"),
+        (Ask::bearer(&key.secret).header("x-api-key", "y"), 400, "3"),
+        (Ask::default().route("talos.mode", "x"), 500, "13"),
+    ];
+    for (ask, status, code) in cases {
+        let denied = talos.check(grpc(ask)).await.denied(status);
+        assert_eq!(denied.header("grpc-status"), Some(code));
+        assert_eq!(denied.header("content-type"), Some("text/plain"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn expired_revoked_and_unknown_look_alike_unless_they_may_be_told_apart() {
+    let quiet = Talos::start().await;
+    let open = quiet.setup.clone().set("TALOS_AUTHZ_REVEAL_REASON", "true").start().await;
+    let expired = quiet.issue(json!({ "ttl": "1s" })).await;
+    let revoked = quiet.issue(json!({})).await;
+    quiet.revoke(&revoked).await;
+    let cases = [
+        (
+            expired.secret.as_str(),
+            Some(&expired.id),
+            "expired",
+            "API_KEY_EXPIRED",
+            "the credential has expired",
+        ),
+        (&revoked.secret, Some(&revoked.id), "revoked", "API_KEY_REVOKED", "the credential has been revoked"),
+        ("unknown", None, "not_found", "UNAUTHORIZED", "the credential is not known"),
+    ];
+    for (secret, id, reason, revealed, text) in cases {
+        until(reason, async || {
+            let verdict = quiet.check(Ask::bearer(secret)).await;
+            verdict
+                .is(401)
+                .then(|| verdict.denied(401))
+                .filter(|denied| denied.fact("reason") == Some(json!(reason)))
+        })
+        .await;
+        let denied = quiet.check(Ask::bearer(secret)).await.denied(401);
+        let body: serde_json::Value = serde_json::from_str(&denied.body).must("a JSON body");
+        assert_eq!(body.text("/error/message"), "the credential is not valid");
+        assert_eq!(body.text("/error/details/0/reason"), "UNAUTHORIZED");
+        assert_eq!(
+            denied.header("www-authenticate"),
+            Some("Bearer realm=\"talos\", error=\"invalid_token\"")
+        );
+        // Whose key it is, only for whoever showed the whole of it.
+        assert_eq!(denied.fact("key_id"), id.map(|id| json!(id)), "{reason}");
+        assert_eq!(denied.fact("decision"), Some(json!("deny")));
+
+        until(reason, async || open.check(Ask::bearer(secret)).await.is(401).then_some(())).await;
+        let denied = open.check(Ask::bearer(secret)).await.denied(401);
+        let body: serde_json::Value = serde_json::from_str(&denied.body).must("a JSON body");
+        assert_eq!((body.text("/error/message"), body.text("/error/details/0/reason")), (text, revealed));
+        let challenge =
+            format!("Bearer realm=\"talos\", error=\"invalid_token\", error_description=\"{text}\"");
+        assert_eq!(denied.header("www-authenticate"), Some(challenge.as_str()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_says_whose_key_it_was_when_that_was_proven() {
+    let talos = Talos::start().await;
+    let key = talos.issue(json!({ "scopes": ["a"], "metadata": { "plan": "gold" } })).await;
+    let token = talos.derive(&key, json!({})).await;
+    for credential in [&key.secret, &token] {
+        let denied = talos.check(Ask::bearer(credential).route("talos.scopes", "x")).await.denied(403);
+        assert_eq!(denied.fact("key_id"), Some(json!(key.id)));
+        assert_eq!(denied.fact("actor_id"), Some(json!("alice")));
+        assert_eq!(denied.fact("network_id"), Some(json!(NETWORK)));
+        assert_eq!(denied.fact("scopes"), Some(json!(["a"])));
+        assert_eq!(denied.fact("reason"), Some(json!("insufficient_scope")));
+    }
+    let (all_but_four, _) = key.secret.split_at(key.secret.len() - 4);
+    let forged = talos.check(Ask::bearer(&format!("{all_but_four}2222"))).await.denied(401);
+    assert_eq!(forged.fact("key_id"), None, "the holder of half a key isn't its holder");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn texts_of_the_operators_own_are_shown_and_watched() {
+    let setup = Setup::new();
+    let file = setup.path("denied.yaml");
+    let write = |page: &str| {
+        let text = format!(
+            "responses:\n- {{statuses: [401], accept: text/html, content_type: text/html, headers: {{X-Page: '1'}}, \
+             body: '{page} {{{{message}}}} {{{{request_id}}}}'}}\n- {{statuses: [403], content_type: \
+             application/problem+json, body: '{{\"title\":\"{{{{title}}}}\",\"scopes\":\"{{{{scopes}}}}\"}}'}}\n"
+        );
+        std::fs::write(&file, text).must("writing the texts");
+    };
+    let with_file = setup.clone().set("TALOS_AUTHZ_DENIED_TEMPLATE_FILE", &file.display().to_string());
+    let checked = with_file.run(&["config", "check"]).await;
+    assert!(!checked.status.success());
+    assert!(String::from_utf8_lossy(&checked.stderr).contains("authz.denied_template_file"), "{checked:?}");
+    let missing = with_file.refused().await;
+    assert!(missing.contains("authz.denied_template_file"), "{missing}");
+    write("{{nonsense}}");
+    let refused = with_file.refused().await;
+    assert!(refused.contains("responses[0].body: placeholders are"), "{refused}");
+
+    write("one");
+    let talos = with_file.start().await;
+    let key = talos.issue(json!({})).await;
+    let page = async || {
+        let ask = Ask::default().header("accept", BROWSER).header("x-request-id", "<script>");
+        talos.check(ask).await.denied(401)
+    };
+    let denied = page().await;
+    assert_eq!(denied.body, "one an API key is required &lt;script&gt;");
+    assert_eq!((denied.header("content-type"), denied.header("x-page")), (Some("text/html"), Some("1")));
+    assert!(denied.header("www-authenticate").is_some());
+    assert_envelope(
+        &serde_json::from_str(&talos.check(Ask::default()).await.denied(401).body).must("a JSON body"),
+        401,
+    );
+    let denied = talos.check(Ask::bearer(&key.secret).route("talos.scopes", "a b")).await.denied(403);
+    assert_eq!(denied.body, r#"{"title":"Forbidden","scopes":"a b"}"#);
+    let grpc = Ask::default().header("accept", BROWSER).header("content-type", "application/grpc");
+    assert_eq!(talos.check(grpc).await.denied(401).body, "an API key is required");
+
+    write("{{nonsense}}");
+    until("the bad texts are refused", async || {
+        talos.process.log().contains("the texts for refusals were refused").then_some(())
+    })
+    .await;
+    assert!(page().await.body.starts_with("one "));
+    write("two");
+    until("the new texts are shown", async || page().await.body.starts_with("two ").then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_preflight_is_checked_or_passes_as_configured() {
+    let checking = Talos::start().await;
+    let allowing = Setup::new().set("TALOS_AUTHZ_PREFLIGHT", "allow").start().await;
+    let ask = |method: &str, headers: &[&str]| {
+        headers.iter().fold(Ask::default().method(method), |ask, name| ask.header(name, "x"))
+    };
+    let preflight = ["origin", "access-control-request-method"];
+    checking.check(ask("OPTIONS", &preflight)).await.denied(401);
+    let allowed =
+        allowing.check(ask("OPTIONS", &preflight).header("x-talos-actor-id", "mallory")).await.allowed();
+    assert!(allowed.removes("x-talos-actor-id"));
+    for no_preflight in [
+        ask("GET", &preflight),
+        ask("OPTIONS", &preflight[..1]),
+        ask("OPTIONS", &preflight[1..]),
+        ask("options", &preflight),
+    ] {
+        allowing.check(no_preflight).await.denied(401);
+    }
+}

@@ -1,0 +1,54 @@
+//! Envoy's own RBAC and rate limits, fed with what Talos says of a caller (envoy/limits.yaml).
+
+use serde_json::json;
+
+use super::Edge;
+use crate::envoy::{Envoy, LIMITS};
+use crate::http::{BOTH, Call, Version};
+use crate::talos::Talos;
+use crate::upstream::Upstream;
+
+async fn start(changes: &[(&str, &str)]) -> Edge {
+    let (upstream, talos) = (Upstream::start().await, Talos::start().await);
+    let envoy = Envoy::start_as(LIMITS, upstream.port, talos.authz, changes).await;
+    upstream.take(); // what Envoy's start needed
+    Edge { envoy, talos, upstream }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rbac_knows_the_metadata_of_a_key() {
+    let edge = start(&[("max_tokens: 5, tokens_per_fill: 5", "max_tokens: 500, tokens_per_fill: 500")]).await;
+    let gold = edge.talos.issue(json!({ "metadata": { "plan": "gold" } })).await;
+    let other = edge.talos.issue(json!({ "metadata": { "plan": "silver" } })).await;
+    let token = edge.talos.derive(&gold, json!({})).await;
+    for version in BOTH {
+        for credential in [&gold.secret, &token] {
+            edge.passes(version, Call::get("/beta/x").bearer(credential)).await;
+        }
+        edge.passes(version, Call::get("/x").bearer(&other.secret)).await;
+        let claims = Call::get("/beta/x").bearer(&other.secret).header("x-talos-metadata", "gold");
+        edge.refuses(version, claims, 403).await;
+        edge.refuses(version, Call::get("/beta"), 401).await;
+        edge.refuses(version, Call::get("/beta").bearer("garbage"), 401).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rate_limit_counts_by_actor() {
+    let edge = start(&[]).await;
+    let issue = async |actor: &str| edge.talos.issue(json!({ "actor_id": actor })).await.secret;
+    let (alice, also_alice, bob) = (issue("alice").await, issue("alice").await, issue("bob").await);
+    for number in 0..5 {
+        let key = if number % 2 == 0 { &alice } else { &also_alice };
+        edge.passes(Version::Http1, Call::get("/x").bearer(key)).await;
+    }
+    for key in [&alice, &also_alice] {
+        edge.refuses(Version::Http2, Call::get("/x").bearer(key), 429).await;
+    }
+    edge.passes(Version::Http1, Call::get("/x").bearer(&bob)).await;
+    // Nobody's bucket is charged for whoever isn't let in, and anonymous requests have none.
+    for _ in 0..8 {
+        edge.refuses(Version::Http1, Call::get("/x").bearer("garbage"), 401).await;
+        edge.passes(Version::Http1, Call::get("/anonymous")).await;
+    }
+}

@@ -1,0 +1,160 @@
+//! docs/: each page's commands work, in their order, in one shell on an empty directory; each configuration that a page
+//! shows is a good one; and each metric that a page names is there.
+
+use std::path::PathBuf;
+
+use crate::authority::Authority;
+use crate::cli::{feed, shell};
+use crate::database;
+use crate::process::free_port;
+use crate::redis::Redis;
+use crate::support::Must;
+use crate::talos::{Setup, Talos};
+
+const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs");
+
+fn pages() -> Vec<(String, String)> {
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(DOCS).must(DOCS).map(|entry| entry.must("an entry").path()).collect();
+    files.sort();
+    let name = |path: &PathBuf| path.file_name().must("a name").to_string_lossy().into_owned();
+    let pages = files.iter().filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    pages.map(|path| (name(path), std::fs::read_to_string(path).must("a page"))).collect()
+}
+
+fn page(name: &str) -> String {
+    let found = pages().into_iter().find(|(page, _)| page == name);
+    found.must(name).1
+}
+
+/// The blocks of a kind, in order.
+fn blocks(page: &str, kind: &str) -> Vec<String> {
+    let mut found = vec![];
+    let mut inside: Option<(&str, String)> = None;
+    for line in page.lines() {
+        match (line.strip_prefix("```"), &mut inside) {
+            (Some(kind), None) => inside = Some((kind, String::new())),
+            (Some(_), Some(_)) => found.extend(inside.take()),
+            (None, Some((_, text))) => text.extend([line, "\n"]),
+            (None, None) => {}
+        }
+    }
+    assert!(inside.is_none(), "a block has no end");
+    found.into_iter().filter(|(found, _)| *found == kind).map(|(_, text)| text).collect()
+}
+
+/// Runs a page's commands. Where they say the usual ports, they get ports of their own: other tests run beside them.
+async fn follow(setup: Setup, name: &str) -> String {
+    let mut setup = setup;
+    let mut script = String::from("trap 'kill $! 2> /dev/null || true' EXIT; trap 'exit 1' TERM\n");
+    for block in blocks(&page(name), "sh") {
+        script.push_str(&block);
+    }
+    for (plane, usual) in [("HTTP", "4420"), ("PUBLIC", "4421"), ("METRICS", "4422"), ("AUTHZ", "4423")] {
+        let port = free_port().to_string();
+        script = script.replace(usual, &port);
+        setup = setup.set(&format!("TALOS_SERVE_{plane}_PORT"), &port);
+        match plane {
+            "HTTP" => setup = setup.set("TALOS_ENDPOINT", &format!("http://localhost:{port}")),
+            "METRICS" => {
+                script = script.replace("talos status", &format!("talos status -e http://localhost:{port}"));
+            }
+            _ => {}
+        }
+    }
+    let inner = shell(&setup);
+    // Ends what the page has started, too, when it takes too long.
+    let mut command = std::process::Command::new("timeout");
+    command.arg("28").arg(inner.get_program()).args(inner.get_args());
+    if let Some(directory) = inner.get_current_dir() {
+        command.current_dir(directory);
+    }
+    for (name, value) in inner.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    let ran = feed(command, &script).await;
+    assert_eq!(ran.code, 0, "{name}\n{script}\n{ran:#?}");
+    ran.stdout
+}
+
+/// What the page takes for granted, a database and a Redis that speak TLS, are the tests' own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_of_its_own_comes_up_as_the_page_says() {
+    let authority = Authority::new();
+    let redis = Redis::start_tls(authority.issue("localhost", 2040), &authority).await;
+    let setup = Setup::bare();
+    let redis_ca = setup.path("redis-ca.crt");
+    std::fs::write(&redis_ca, authority.pem()).must("writing the authority");
+    let setup = setup
+        .set("DB_DSN", &database::new_postgres_over_tls())
+        .set("REDIS", &format!("localhost:{}", redis.port))
+        .set("REDIS_CA", &redis_ca.display().to_string());
+    let said = follow(setup, "deploy.md").await;
+    for told in [
+        "fresh",
+        r#""secret":"ory_ak_v1_"#,
+        "refused without a certificate",
+        r#""kid":"one""#,
+        "REDIS BREAKER     closed",
+    ] {
+        assert!(said.contains(told), "no {told} in {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_rotate_as_the_page_says() {
+    let said = follow(Setup::bare(), "secrets.md").await;
+    assert!(said.contains(r#""kid":"two""#), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn revocation_and_the_deny_list_do_as_the_page_says() {
+    let said = follow(Setup::bare(), "consistency.md").await;
+    let shown = page("consistency.md");
+    let shown = blocks(&shown, "")[0].lines().next().must("a line").to_owned();
+    assert!(said.contains(&shown) && said.contains("refused"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_and_a_rollback_go_as_the_page_says() {
+    follow(Setup::bare(), "upgrade.md").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_configuration_of_the_pages_is_good() {
+    let mut count = 0;
+    for (name, page) in pages() {
+        for yaml in blocks(&page, "yaml").into_iter().filter(|yaml| !yaml.contains("apiVersion:")) {
+            let setup = Setup::bare();
+            std::fs::write(setup.path("talos.yaml"), &yaml).must("a configuration");
+            let checked = setup.run(&["config", "check", "talos.yaml"]).await;
+            let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+            assert!(checked.status.success(), "{name}: {said}\n{yaml}");
+            count += 1;
+        }
+    }
+    assert!(count >= 4, "{count}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_metric_of_the_pages_is_there() {
+    let talos = Talos::start().await;
+    let page = talos.metrics.get("/metrics").await.expect(200).text();
+    let is_part = |c: char| c.is_ascii_lowercase() || c == '_';
+    let mut names = vec![];
+    for (name, text) in pages() {
+        for word in text.split("talos_").skip(1).filter(|word| word.starts_with(is_part)) {
+            let end = word.find(|c| !is_part(c)).unwrap_or(word.len());
+            names.push((name.clone(), format!("talos_{}", &word[..end])));
+        }
+    }
+    assert!(names.len() >= 10, "{names:?}");
+    for (name, metric) in names {
+        let there =
+            page.lines().any(|line| line.starts_with(&metric) && !line[metric.len()..].starts_with(is_part));
+        assert!(there, "{name}: there is no {metric}");
+    }
+}

@@ -1,0 +1,88 @@
+//! The word that something changed: lost, doubled, out of order or made up, it costs nothing but time.
+
+use futures_util::StreamExt;
+use redis::AsyncCommands;
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use crate::ask::Ask;
+use crate::redis::Redis;
+use crate::support::{Must, until, within};
+use crate::talos::{Setup, Talos};
+
+const CHANNEL: &str = "talos:v1:changes";
+
+/// Two processes of which only an announcement tells the other of a change, and whatever is announced.
+async fn overheard(redis: &Redis) -> (Talos, Talos, mpsc::UnboundedReceiver<Vec<u8>>) {
+    let setup =
+        redis.used_by(Setup::new()).set("TALOS_CONSISTENCY_LEASE", "10m").set("TALOS_CONSISTENCY_POLL", "9m");
+    let first = setup.start().await;
+    let second = first.setup.start().await;
+    let mut listener = redis.pubsub().await;
+    listener.subscribe(CHANNEL).await.must("SUBSCRIBE");
+    let (heard, hears) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let mut messages = listener.into_on_message();
+        while let Some(message) = messages.next().await {
+            if heard.send(message.get_payload_bytes().to_vec()).is_err() {
+                return;
+            }
+        }
+    });
+    (first, second, hears)
+}
+
+async fn refuses(talos: &Talos, key: &crate::talos::Key) {
+    until("the other process refuses the key", async || {
+        (!talos.check(Ask::bearer(&key.secret)).await.passes()).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_lost_comes_with_the_next_one_and_what_is_repeated_changes_nothing() {
+    let redis = Redis::start().await;
+    let (first, second, mut hears) = overheard(&redis).await;
+    let mut keys = vec![];
+    for _ in 0..4 {
+        let key = first.issue(json!({})).await;
+        second.check(Ask::bearer(&key.secret)).await.allowed();
+        keys.push(key);
+    }
+    // Nobody hears of the first two.
+    let mut connection = redis.connection().await;
+    redis.command(&["ACL", "SETUSER", "default", "-publish"]).await;
+    first.revoke(&keys[0]).await;
+    first.revoke(&keys[1]).await;
+    redis.command(&["ACL", "SETUSER", "default", "+publish"]).await;
+    second.check(Ask::bearer(&keys[0].secret)).await.allowed();
+    first.revoke(&keys[2]).await;
+    for key in &keys[..3] {
+        refuses(&second, key).await;
+    }
+    second.check(Ask::bearer(&keys[3].secret)).await.allowed();
+    assert_eq!(second.metric("talos_epoch").await, 3.0);
+
+    // The one that was heard, once more and again, by somebody who can write to Redis.
+    let message = within("an announcement", hears.recv()).await.must("an announcement");
+    for _ in 0..200 {
+        let _: () = connection.publish(CHANNEL, &message).await.must("PUBLISH");
+    }
+    let forged = [&message[..message.len() - 1], &[message[message.len() - 1] ^ 1]].concat();
+    let _: () = connection.publish(CHANNEL, &forged).await.must("PUBLISH");
+    // It is no reason to ask the database: a change of which nobody tells isn't found.
+    redis.command(&["ACL", "SETUSER", "default", "-publish"]).await;
+    first.revoke(&keys[3]).await;
+    redis.command(&["ACL", "SETUSER", "default", "+publish"]).await;
+    for _ in 0..200 {
+        let _: () = connection.publish(CHANNEL, &message).await.must("PUBLISH");
+    }
+    for _ in 0..20 {
+        second.check(Ask::bearer(&keys[3].secret)).await.allowed();
+    }
+    assert_eq!(second.metric("talos_epoch").await, 3.0);
+    let last = first.issue(json!({})).await;
+    first.revoke(&last).await;
+    refuses(&second, &keys[3]).await;
+    assert_eq!(second.metric("talos_epoch").await, 5.0);
+}
