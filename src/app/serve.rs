@@ -48,6 +48,7 @@ use crate::settings::sources::{Documents, Reading};
 use crate::settings::{Settings, SettingsError};
 use crate::store::{Store, StoreError};
 use crate::telemetry::status::Process;
+use crate::telemetry::traces::{self, TracesError};
 use crate::tls::{Alpn, Files, Identity, TlsError};
 
 /// How long the database may take to be told where the audit log ends, once all else has stopped.
@@ -90,6 +91,9 @@ pub enum ServeError {
     /// The audit log can't be used.
     #[error(transparent)]
     Audit(#[from] AuditError),
+    /// Traces can't be sent.
+    #[error(transparent)]
+    Traces(#[from] TracesError),
     /// L2 can't be used as it is configured.
     #[error(transparent)]
     Shared(#[from] LinkError),
@@ -123,6 +127,7 @@ pub enum ServeError {
 /// # Errors
 /// When it can't begin, or one of its tasks ends before it is told to.
 pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(), ServeError> {
+    let traces = traces::start(&config.tracing)?;
     let templates = config.authz.denied_template_file.as_deref().map(denied::read).transpose()?;
     let templates = Arc::new(ArcSwap::from_pointee(templates.unwrap_or_default()));
     let Built { context, documents, noted_uses, heads } = build(&config, planes).await?;
@@ -254,6 +259,9 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
         tracing::warn!("the database was not told where the audit log ends");
     }
     store.close().await;
+    if let Some(traces) = traces {
+        traces.stop().await;
+    }
     tracing::info!("stopped");
     Ok(())
 }
@@ -307,6 +315,7 @@ pub(crate) async fn build(config: &Config, planes: Planes) -> Result<Built, Serv
         metrics: Arc::default(),
         readiness: Arc::default(),
         process,
+        exclude_health: config.serve.http.request_log.exclude_health_endpoints,
         admission,
         throttle: Arc::default(),
     };
