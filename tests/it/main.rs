@@ -40,3 +40,4 @@ mod planes;
 mod readme;
 mod secure;
 mod shared;
+mod telemetry;
