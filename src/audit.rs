@@ -93,7 +93,11 @@ impl Audit {
 
 /// Puts an event into the span that it happened in.
 fn trace(occurrence: &Occurrence) {
-    let _ = occurrence;
+    let attributes = occurrence.attributes().map(|(name, value)| {
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        (name, text)
+    });
+    crate::trace::event(occurrence.event.name(), attributes);
 }
 
 fn object<const N: usize>(members: [(&str, Value); N]) -> Map<String, Value> {

@@ -5,6 +5,7 @@ mod body;
 mod epoch;
 mod guard;
 mod health;
+mod observe;
 mod openapi;
 mod public;
 mod recorded;
@@ -16,15 +17,18 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::Router;
 use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::HeaderMap;
+use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use self::admin::{change, verify};
+use self::observe::Observed;
 use self::openapi::operations;
 use self::routes::Routes;
 
+pub use guard::throttle::Throttle;
 pub use wire::listed_key;
 
 use crate::admission::Admission;
@@ -32,7 +36,7 @@ use crate::error::{ApiError, Reason};
 use crate::event::Operation;
 use crate::readiness::Readiness;
 use crate::service::Service;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Format, Metrics};
 use crate::telemetry::status::{Process, Status};
 
 /// What the handlers work with.
@@ -46,8 +50,12 @@ pub struct Context {
     pub readiness: Arc<Readiness>,
     /// What is known of the process.
     pub process: Arc<Process>,
+    /// Whether questions about health stay out of the request log.
+    pub exclude_health: bool,
     /// Who may call the admin plane.
     pub admission: Arc<Admission>,
+    /// How often selfRevoke is called.
+    pub throttle: Arc<Throttle>,
 }
 
 /// The admin plane. It serves the public routes as well, so that one base URL serves existing clients.
@@ -55,11 +63,12 @@ pub fn admin_router(context: Context) -> Router {
     let routes = openapi::described(admin_routes());
     let with = || context.clone();
     let routes = answering_for_nothing_else(routes)
+        .layer(from_fn_with_state(with(), guard::throttle::limit))
         .layer(from_fn_with_state(with(), guard::callers::identify))
         .layer(from_fn_with_state(with(), guard::cross_site::refuse))
         .layer(from_fn_with_state(with(), guard::cors::on_admin))
         .layer(from_fn_with_state(with(), guard::host::on_admin));
-    finish(routes, context)
+    finish("admin", routes, context)
 }
 
 fn admin_routes() -> Routes {
@@ -88,16 +97,17 @@ fn admin_routes() -> Routes {
 pub fn public_router(context: Context) -> Router {
     let with = || context.clone();
     let routes = answering_for_nothing_else(public_routes().into_router())
+        .layer(from_fn_with_state(with(), guard::throttle::limit))
         .layer(from_fn_with_state(with(), guard::cors::on_public))
         .layer(from_fn_with_state(with(), guard::host::on_public));
-    finish(routes, context)
+    finish("public", routes, context)
 }
 
 /// The metrics plane.
 pub fn metrics_router(context: Context) -> Router {
     let routes = health_routes().into_router();
     let routes = routes.route("/metrics", get(metrics)).route("/status", get(status));
-    finish(answering_for_nothing_else(routes), context)
+    finish("metrics", answering_for_nothing_else(routes), context)
 }
 
 fn public_routes() -> Routes {
@@ -116,8 +126,12 @@ fn answering_for_nothing_else(routes: Router<Context>) -> Router<Context> {
 }
 
 /// What every plane has: bounds on what it does.
-fn finish(routes: Router<Context>, context: Context) -> Router {
-    routes.layer(axum::middleware::from_fn(guard::guard)).with_state(context)
+fn finish(plane: &'static str, routes: Router<Context>, context: Context) -> Router {
+    let observed = Observed { context: context.clone(), plane };
+    routes
+        .layer(axum::middleware::from_fn(guard::guard))
+        .layer(from_fn_with_state(observed, observe::observe))
+        .with_state(context)
 }
 
 /// Whether a path is that of a probe.
@@ -142,9 +156,13 @@ fn no_such_resource() -> ApiError {
     ApiError::new(Reason::NotFound, "there is no such resource")
 }
 
-async fn metrics(State(context): State<Context>) -> Response {
-    let text = context.metrics.render(&context.service, context.status());
-    ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+/// In the format that is asked for; Prometheus's own when nothing is said.
+async fn metrics(State(context): State<Context>, headers: HeaderMap) -> Response {
+    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let format =
+        if accept.contains("application/openmetrics-text") { Format::OpenMetrics } else { Format::Text };
+    let text = context.metrics.render(&context.service, context.status(), format);
+    ([(CONTENT_TYPE, format.media_type())], text).into_response()
 }
 
 async fn status(State(context): State<Context>) -> Result<Response, ApiError> {

@@ -10,6 +10,7 @@ pub mod event;
 pub mod key;
 pub mod rng;
 pub mod secret;
+pub mod trace;
 
 // Pure machinery.
 pub mod admission;

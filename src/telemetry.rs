@@ -1,7 +1,9 @@
 //! What the process tells about itself.
 
 pub mod connections;
+mod histogram;
 pub mod log;
 pub mod metrics;
 pub mod refusals;
 pub mod status;
+pub mod traces;

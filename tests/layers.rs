@@ -11,6 +11,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("rng", &[]),
     ("duration", &[]),
     ("secret", &[]),
+    ("trace", &[]),
     ("error", &[]),
     ("event", &["clock", "key"]),
     ("key", &["clock"]),
@@ -43,9 +44,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "secret",
             "settings",
             "store",
+            "trace",
         ],
     ),
-    ("telemetry", &["cache", "clock", "config", "readiness", "service"]),
+    ("telemetry", &["cache", "clock", "config", "readiness", "service", "trace"]),
     (
         "authz",
         &[
@@ -60,6 +62,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "service",
             "settings",
             "telemetry",
+            "trace",
         ],
     ),
     (
@@ -81,6 +84,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "service",
             "settings",
             "telemetry",
+            "trace",
         ],
     ),
     (
@@ -144,6 +148,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("comfy_table", &["cli"]),
     ("serde_json_path", &["cli"]),
     ("prometheus_client", &["telemetry"]),
+    ("opentelemetry", &["telemetry", "trace"]),
     ("notify", &["app"]),
     ("rustls", &["tls", "cache"]),
     ("tokio_rustls", &["app"]),

@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-PACKAGES = ["postgresql", "pgbouncer", "mariadb-server", "redis-server"]
+PACKAGES = ["postgresql", "pgbouncer", "mariadb-server", "redis-server", "prometheus"]
 # Seconds that a server may take to answer its first connection.
 PATIENCE = 60
 
@@ -42,7 +42,8 @@ def programs():
     """The paths of the programs; installs Debian's packages on first use where that is possible."""
     postgres = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     wanted = {"initdb": postgres, "postgres": postgres, "pgbouncer": ["/usr/sbin"],
-              "mariadb-install-db": [], "mariadbd": ["/usr/sbin"], "redis-server": []}
+              "mariadb-install-db": [], "mariadbd": ["/usr/sbin"], "redis-server": [],
+              "promtool": []}
     found = {name: find(name, *map(str, folders)) for name, folders in wanted.items()}
     missing = [name for name, path in found.items() if path is None]
     if not missing:
@@ -81,6 +82,8 @@ class Services:
             paths = programs()
             # The tests start their own: they kill it, freeze it and give it certificates.
             self.variables["TALOS_TEST_REDIS"] = paths["redis-server"]
+            # Not a server: it judges our metrics and alert rules.
+            self.variables["TALOS_TEST_PROMTOOL"] = paths["promtool"]
             base = Path(tempfile.mkdtemp(prefix="talos-services-"))
             self.stack.callback(shutil.rmtree, base, ignore_errors=True)
             base.chmod(0o755)

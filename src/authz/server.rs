@@ -34,7 +34,8 @@ use crate::service::verify::{Attempt, CacheUse, Identity, Unavailable, Verificat
 use crate::service::{MintError, Service};
 use crate::settings::Settings;
 use crate::settings::policy::Policy;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Metrics, Tier};
+use crate::trace;
 
 /// The gRPC name of the service that Envoy calls.
 pub const SERVICE_NAME: &str = "envoy.service.auth.v3.Authorization";
@@ -75,21 +76,53 @@ impl Plane {
         self.answer(&request).await
     }
 
-    /// Decides about one request. A panic is an outage of ours, not an allow and not a dropped connection.
+    /// Decides about one request, and counts how long that took.
     async fn answer(&self, request: &CheckRequest) -> Result<Bytes, tonic::Status> {
-        let settings = self.service.snapshot();
         let nothing = AttributeContext::default();
         let attributes = request.attributes.as_ref().unwrap_or(&nothing);
-        let decision = AssertUnwindSafe(self.decide(&settings, attributes)).catch_unwind().await;
+        let clock = &self.service.clock;
+        let (began, mut tier) = (clock.boot(), Tier::default());
+        let answer = match trace::is_on() {
+            false => self.judge(attributes, &mut tier).await,
+            true => self.judge_traced(attributes, &mut tier).await,
+        };
+        self.metrics.checks.took(tier, clock.boot().since(began));
+        answer
+    }
+
+    /// As [`Plane::judge`], in a span that goes on from Envoy's.
+    async fn judge_traced(
+        &self,
+        attributes: &AttributeContext,
+        tier: &mut Tier,
+    ) -> Result<Bytes, tonic::Status> {
+        let parent = Headers::of(attributes).values("traceparent").next();
+        let Some(span) = trace::server("Check", parent.map(|parent| &parent[..])) else {
+            return self.judge(attributes, tier).await;
+        };
+        span.run(async {
+            let answer = self.judge(attributes, tier).await;
+            trace::note("talos.tier", tier.name());
+            answer
+        })
+        .await
+    }
+
+    /// Decides about one request. A panic is an outage of ours, not an allow and not a dropped connection.
+    async fn judge(&self, attributes: &AttributeContext, tier: &mut Tier) -> Result<Bytes, tonic::Status> {
+        let settings = self.service.snapshot();
+        let decision = AssertUnwindSafe(self.decide(&settings, attributes, tier)).catch_unwind().await;
         let refused = match decision.unwrap_or_else(|_| Err(Refusal::Unavailable.into())) {
             Ok(answer) => {
                 self.metrics.checks.allowed();
+                trace::note("talos.decision", "allow");
                 return Ok(answer);
             }
             Err(refused) => refused,
         };
         let refusal = &refused.refusal;
         self.metrics.checks.refused(refusal.label());
+        trace::note("talos.decision", refusal.label());
         tracing::debug!(reason = refusal.label(), "refused");
         if *refusal == Refusal::Unavailable && settings.authz.on_unavailable == OnUnavailable::Error {
             return Err(tonic::Status::unavailable(refusal.to_string()));
@@ -97,7 +130,12 @@ impl Plane {
         Ok(denied(refused, &settings.authz, &self.templates.load(), &Headers::of(attributes)))
     }
 
-    async fn decide(&self, settings: &Settings, attributes: &AttributeContext) -> Result<Bytes, Refused> {
+    async fn decide(
+        &self,
+        settings: &Settings,
+        attributes: &AttributeContext,
+        tier: &mut Tier,
+    ) -> Result<Bytes, Refused> {
         let headers = Headers::of(attributes);
         let policy = policy::of_request(settings, &headers, attributes)?;
         let shown = match policy.mode {
@@ -131,6 +169,7 @@ impl Plane {
             }
         };
         self.metrics.lookups.count(verification.cache);
+        *tier = verification.cache.into();
         match verification.verdict {
             Ok(Identity::Key(entry)) => {
                 let key = &entry.key;

@@ -6,8 +6,7 @@ use super::model::Config;
 /// A key, and whether it is set to something that isn't built.
 type Row = (&'static str, fn(&Config) -> bool);
 
-const ROWS: &[Row] =
-    &[("multitenancy.enabled", |c| c.multitenancy.enabled), ("tracing.enabled", |c| c.tracing.enabled)];
+const ROWS: &[Row] = &[("multitenancy.enabled", |c| c.multitenancy.enabled)];
 
 impl Config {
     /// One full error text for each setting that this version can't honour; empty when it can serve.
@@ -40,10 +39,9 @@ mod tests {
     fn what_is_not_built_is_named() {
         let mut config = Config::default();
         config.multitenancy.enabled = true;
-        config.tracing.enabled = true;
         let texts = config.unsupported();
-        let expected = ["multitenancy.enabled", "tracing.enabled"]
-            .map(|key| format!("{key}: not supported by this version; remove it"));
+        let expected =
+            ["multitenancy.enabled"].map(|key| format!("{key}: not supported by this version; remove it"));
         assert_eq!(texts, expected);
     }
 }

@@ -5,19 +5,19 @@ use std::sync::Arc;
 
 use axum::extract::Request;
 use axum::handler::Handler;
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 
+use super::observe::RequestId;
 use super::{Context, admin};
 use crate::audit::{Call, Ended, Origin};
 use crate::caller::{Caller, Peer};
 use crate::error::{ApiError, Reason};
 use crate::event::Operation;
+use crate::trace;
 
 /// The number that a request has on its way through many systems.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Longest such number, in bytes.
-const MAX_REQUEST_ID: usize = 128;
 
 /// Does a request as `handler` does it, and records it.
 pub async fn record<H, T>(
@@ -35,8 +35,8 @@ where
     let call = Arc::new(Call::new(Arc::clone(&context.service.audit), operation, origin));
     request.extensions_mut().insert(Arc::clone(&call));
     // A task of its own: who stops waiting doesn't stop what was begun, nor that it is written down.
-    let work = tokio::spawn(async move {
-        let inner = tokio::spawn(handler.call(request, context));
+    let work = tokio::spawn(trace::carry(async move {
+        let inner = tokio::spawn(trace::carry(handler.call(request, context)));
         let response = inner.await.unwrap_or_else(|_| panicked().into_response());
         let reason = response.extensions().get::<Reason>().copied();
         let ended = Ended { status: response.status().as_u16(), reason };
@@ -44,7 +44,7 @@ where
             Ok(()) => response,
             Err(error) => error.into_response(),
         }
-    });
+    }));
     let mut response = work.await.unwrap_or_else(|_| panicked().into_response());
     if operation != Operation::SelfRevoke
         && let Some(request_id) = request_id
@@ -65,33 +65,6 @@ pub fn origin(context: &Context, request: &Request) -> Origin {
         caller: request.extensions().get::<Caller>().cloned(),
         client: admin::client(source, request),
         peer: request.extensions().get::<Peer>().and_then(|peer| peer.address),
-        request_id: request_id(request.headers())
-            .unwrap_or_else(|| context.service.rng.uuid().hyphenated().to_string()),
-    }
-}
-
-/// The caller's own number for the request, if it is one that can be written down.
-fn request_id(headers: &HeaderMap) -> Option<String> {
-    let text = headers.get(&REQUEST_ID)?.to_str().ok()?;
-    let good = (1..=MAX_REQUEST_ID).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
-    good.then(|| text.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_request_id_is_short_and_visible() {
-        let read = |value: &[u8]| {
-            let mut headers = HeaderMap::new();
-            headers.insert(REQUEST_ID, HeaderValue::from_bytes(value).unwrap());
-            request_id(&headers)
-        };
-        assert_eq!(read(b"5f0c-1"), Some("5f0c-1".to_owned()));
-        for bad in [&b""[..], b"a b", b"\xff", &[b'a'; 129]] {
-            assert_eq!(read(bad), None, "{bad:?}");
-        }
-        assert_eq!(request_id(&HeaderMap::new()), None);
+        request_id: request.extensions().get::<RequestId>().map_or_else(String::new, |id| id.0.clone()),
     }
 }

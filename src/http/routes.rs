@@ -12,6 +12,7 @@ use axum::routing::{MethodRouter, any};
 use tower::ServiceExt;
 
 use super::guard::callers::permit;
+use super::observe::Route;
 use super::openapi::Operation;
 use super::recorded::record;
 use super::{Context, method_not_allowed, no_such_resource};
@@ -60,8 +61,14 @@ impl Routes {
                 &mut resource.custom[there].1
             }
         };
+        let route = Route(operation.path);
+        let named = move |State(context): State<Context>, request: Request| async move {
+            let mut response = handler.call(request, context).await;
+            response.extensions_mut().insert(route);
+            response
+        };
         let access = operation.access;
-        let handler = handler.layer(from_fn(move |request, next| permit(access, request, next)));
+        let handler = named.layer(from_fn(move |request, next| permit(access, request, next)));
         *methods = take(methods).on(operation.verb.filter(), handler);
         self
     }

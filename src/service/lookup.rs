@@ -12,6 +12,7 @@ use crate::clock::Timestamp;
 use crate::credential::secrets::HmacSecrets;
 use crate::key::{Key, KeyId, NetworkId};
 use crate::settings::Settings;
+use crate::trace;
 
 /// What the caches have to do with a lookup.
 #[derive(Clone, Copy)]
@@ -116,7 +117,7 @@ impl Service {
                 let (store, clock, ttl) = (self.store.clone(), self.clock.clone(), settings.cache_ttl);
                 let (freshness, place) = (Arc::clone(&self.freshness), place.clone());
                 let bulkhead = Arc::clone(&self.bulkhead);
-                async move {
+                trace::carry(async move {
                     // Somebody's lookup may have ended between our look into L1 and this.
                     if let Some(found) =
                         Some(&place).filter(|_| reads).and_then(|place| place.recall(&freshness, clock.now()))
@@ -124,7 +125,8 @@ impl Service {
                         return Ok(found);
                     }
                     if let Some(sharing) = sharing.as_ref().filter(|_| reads_shared)
-                        && let Some(found) = sharing.find(network, key_id, slot, clock.now(), ttl).await
+                        && let Some(found) =
+                            trace::part("redis", sharing.find(network, key_id, slot, clock.now(), ttl)).await
                     {
                         if access.writes {
                             place.remember(&found);
@@ -139,10 +141,11 @@ impl Service {
                         false => None,
                     };
                     let read = clock.now();
-                    let found = store.find_key(network, key_id).await.map_err(|error| {
-                        unavailable(error);
-                        Unavailable
-                    })?;
+                    let found =
+                        trace::part("database", store.find_key(network, key_id)).await.map_err(|error| {
+                            unavailable(error);
+                            Unavailable
+                        })?;
                     let key = found.key.map(Arc::new);
                     if let (Some(key), Some(sharing), true) = (&key, &sharing, access.writes) {
                         let (counter, tag) = (found.counter, found.tag);
@@ -156,7 +159,7 @@ impl Service {
                         place.remember(&found);
                     }
                     Ok(found)
-                }
+                })
             };
             let fetched = match access.reads {
                 true => self.lookups.join((network, key_id, reads), look_up).await,

@@ -1,6 +1,9 @@
 //! Prometheus metrics. No key, actor or tenant is ever a label.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -11,6 +14,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
 use super::connections::Connections;
+use super::histogram::Histogram;
 use super::refusals::Refusals;
 use super::status::Status;
 use crate::cache::freshness::Mode;
@@ -34,28 +38,72 @@ pub struct Metrics {
     pub log_trimmed: Counter,
     /// Connections and certificates.
     pub connections: Connections,
+    /// Requests of the HTTP planes.
+    pub requests: Requests,
     /// Requests refused before anything of them was done.
     pub refusals: Refusals,
     /// Whether the deny file is gone or was refused.
     deny_file_is_bad: AtomicBool,
 }
 
-/// Decisions by outcome and reason.
+/// Decisions by outcome and reason, and how long they took.
 pub struct Checks {
     all: Family<Labels, Counter>,
     /// Looked up once: allowing must not take the family's lock.
     allowed: Counter,
+    /// By tier, in the order of [`Tier`].
+    durations: [Histogram; 3],
+}
+
+/// Where the answer to a Check came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Tier {
+    /// No key was looked for: none was shown, or a token, or what can't be a key.
+    #[default]
+    None,
+    /// L1.
+    Memory,
+    /// L2 or the database.
+    Lookup,
+}
+
+impl Tier {
+    const ALL: [Self; 3] = [Self::None, Self::Memory, Self::Lookup];
+
+    /// Its name in labels.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Memory => "memory",
+            Self::Lookup => "lookup",
+        }
+    }
+}
+
+impl From<CacheResult> for Tier {
+    fn from(result: CacheResult) -> Self {
+        match result {
+            CacheResult::Hit => Self::Memory,
+            CacheResult::Miss => Self::Lookup,
+            CacheResult::Skip => Self::None,
+        }
+    }
 }
 
 impl Default for Checks {
     fn default() -> Self {
         let all = Family::<Labels, Counter>::default();
         let allowed = all.get_or_create(&[("decision", "allow"), ("reason", "ok")]).clone();
-        Self { all, allowed }
+        Self { all, allowed, durations: Default::default() }
     }
 }
 
 impl Checks {
+    /// Counts how long a decision took.
+    pub fn took(&self, tier: Tier, duration: Duration) {
+        self.durations[tier as usize].observe(duration);
+    }
+
     /// Counts a request that was let through.
     pub fn allowed(&self) {
         self.allowed.inc();
@@ -64,6 +112,33 @@ impl Checks {
     /// Counts one that wasn't.
     pub fn refused(&self, reason: &'static str) {
         self.all.get_or_create(&[("decision", "deny"), ("reason", reason)]).inc();
+    }
+}
+
+type Request = [(&'static str, Cow<'static, str>); 4];
+type Timed = [(&'static str, Cow<'static, str>); 3];
+
+/// Requests of the HTTP planes, by the routes as they are described.
+#[derive(Default)]
+pub struct Requests {
+    all: Family<Request, Counter>,
+    durations: Family<Timed, Histogram>,
+}
+
+impl Requests {
+    /// Counts one.
+    pub fn count(
+        &self,
+        plane: &'static str,
+        route: Cow<'static, str>,
+        method: &'static str,
+        status: u16,
+        took: Duration,
+    ) {
+        let timed = [("plane", plane.into()), ("route", route), ("method", method.into())];
+        let [plane, route, method] = timed.clone();
+        self.all.get_or_create(&[plane, route, method, ("status", status.to_string().into())]).inc();
+        self.durations.get_or_create(&timed).observe(took);
     }
 }
 
@@ -159,8 +234,8 @@ impl Metrics {
         !self.deny_file_is_bad.load(Ordering::Relaxed)
     }
 
-    /// Everything there is to know now, in the OpenMetrics text format.
-    pub fn render(&self, service: &Service, status: Status) -> String {
+    /// Everything there is to know now.
+    pub fn render(&self, service: &Service, status: Status, format: Format) -> String {
         let mut registry = Registry::with_prefix("talos");
         let Self {
             checks,
@@ -169,10 +244,18 @@ impl Metrics {
             reloads,
             log_trimmed,
             connections,
+            requests,
             refusals,
             deny_file_is_bad: _,
         } = self;
         registry.register("checks", "Decisions of the authz plane", checks.all.clone());
+        registry.register_collector(Box::new(Durations(checks.durations.clone())));
+        registry.register("http_requests", "Requests of the HTTP planes", requests.all.clone());
+        registry.register(
+            "http_request_duration_seconds",
+            "How long requests of the HTTP planes took",
+            requests.durations.clone(),
+        );
         registry.register("cache_hits", "Checks answered by L1", lookups.hits.clone());
         registry.register("cache_misses", "Checks that L1 could not answer", lookups.misses.clone());
         registry.register("cache_skips", "Checks that concern no cached key", lookups.skipped.clone());
@@ -204,7 +287,64 @@ impl Metrics {
         let mut text = String::new();
         // Writing to a String can't fail.
         let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
-        text
+        match format {
+            Format::OpenMetrics => text,
+            Format::Text => classic(&text),
+        }
+    }
+}
+
+/// How metrics are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Prometheus's text format.
+    Text,
+    /// OpenMetrics.
+    OpenMetrics,
+}
+
+impl Format {
+    /// Its name on the wire.
+    pub const fn media_type(self) -> &'static str {
+        match self {
+            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+/// OpenMetrics as Prometheus's text format: there the family of a counter has the name of its samples.
+fn classic(open_metrics: &str) -> String {
+    let counters: HashSet<&str> = open_metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
+        .collect();
+    let mut text = String::with_capacity(open_metrics.len() + 1_024);
+    for line in open_metrics.lines().filter(|line| *line != "# EOF" && !line.starts_with("# UNIT ")) {
+        let about = line.strip_prefix("# HELP ").or_else(|| line.strip_prefix("# TYPE "));
+        match about.and_then(|about| about.split_once(' ')) {
+            Some((name, rest)) if counters.contains(name) => {
+                text.extend([&line[..7], name, "_total ", rest]);
+            }
+            _ => text.push_str(line),
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// How long Checks took.
+#[derive(Debug)]
+struct Durations([Histogram; 3]);
+
+impl Collector for Durations {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let help = "How long Checks took, by where their answer came from";
+        let mut family =
+            encoder.encode_descriptor("check_duration_seconds", help, None, MetricType::Histogram)?;
+        Tier::ALL.iter().zip(&self.0).try_for_each(|(tier, durations)| {
+            durations.encode(family.encode_family(&[("tier", tier.name())])?)
+        })
     }
 }
 
@@ -242,6 +382,11 @@ impl Collector for Now {
         counter("redis_hits", "Lookups that Redis answered", status.cache.redis_hits)?;
         counter("redis_misses", "Lookups that Redis could not answer", status.cache.redis_misses)?;
         counter(
+            "lease_lapses",
+            "Times that the lease had run out and the log of changes could not be polled",
+            status.lease.lapses,
+        )?;
+        counter(
             "relay_answers",
             "Answers given through Redis to instances that cannot reach the database",
             status.relay.answers,
@@ -262,6 +407,9 @@ impl Collector for Now {
             counter("audit_write_failures", "Times that the audit log could not be written", audit.failures)?;
         }
         encode_mode(&mut encoder, status.mode)?;
+        if status.breaker != "none" {
+            encode_breaker(&mut encoder, status.breaker)?;
+        }
         let mut gauge =
             |name: &str, help: &str, value: f64| ConstGauge::new(value).put(&mut encoder, name, help);
         let Status { database, cache, deny_list, log, lease, relay, .. } = status;
@@ -321,6 +469,17 @@ fn encode_mode(encoder: &mut DescriptorEncoder<'_>, in_force: &str) -> Result<()
     Ok(())
 }
 
+/// One sample a state: 1 for the one in force.
+fn encode_breaker(encoder: &mut DescriptorEncoder<'_>, in_force: &str) -> Result<(), std::fmt::Error> {
+    let help = "Whether Redis is asked: 1 for the state of its breaker in force";
+    let mut family = encoder.encode_descriptor("redis_breaker", help, None, MetricType::Gauge)?;
+    for state in ["closed", "half-open", "open"] {
+        let value = i64::from(state == in_force);
+        family.encode_family(&[("state", state)])?.encode_gauge(&value)?;
+    }
+    Ok(())
+}
+
 trait EncodeReading {
     fn put(&self, encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str)
     -> Result<(), std::fmt::Error>;
@@ -334,5 +493,17 @@ impl<M: EncodeMetric> EncodeReading for M {
         help: &str,
     ) -> Result<(), std::fmt::Error> {
         self.encode(encoder.encode_descriptor(name, help, None, self.metric_type())?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_have_the_name_of_their_samples() {
+        let open = "# HELP a A.\n# TYPE a counter\na_total 1\n# HELP b B.\n# TYPE b gauge\nb 2\n# EOF\n";
+        let text = "# HELP a_total A.\n# TYPE a_total counter\na_total 1\n# HELP b B.\n# TYPE b gauge\nb 2\n";
+        assert_eq!(classic(open), text);
     }
 }

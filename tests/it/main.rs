@@ -41,3 +41,4 @@ mod planes;
 mod readme;
 mod secure;
 mod shared;
+mod telemetry;

@@ -35,7 +35,7 @@ const BAD: [(&str, &[&str]); 12] = [
         "authz: {token_ttl: 1m}\ncredentials: {derived_tokens: {max_ttl: 1m, default_ttl: 1m}}",
         &["authz.token_ttl", "only a restart changes"],
     ),
-    ("tracing: {enabled: true}", &["tracing.enabled", "not supported"]),
+    ("multitenancy: {enabled: true}", &["multitenancy.enabled", "not supported"]),
     ("{", &["talos.yaml", "not YAML"]),
     ("just a text", &["talos.yaml", "mapping"]),
 ];

@@ -1,0 +1,114 @@
+//! What is told of each request: a line of the log, two metrics and a span, each with the route as it is described and
+//! never with what was in the path, the query or the body.
+
+use std::borrow::Cow;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, Method};
+use axum::middleware::Next;
+use axum::response::Response;
+
+use super::Context;
+use crate::trace;
+
+/// Longest number of a request, in bytes.
+const MAX_REQUEST_ID: usize = 128;
+/// What is said of a path that no route has.
+const UNMATCHED: &str = "unmatched";
+
+/// Whose requests are told of.
+#[derive(Clone)]
+pub struct Observed {
+    /// Where to.
+    pub context: Context,
+    /// The plane.
+    pub plane: &'static str,
+}
+
+/// The number of a request: its caller's own, or one that we made.
+#[derive(Clone)]
+pub struct RequestId(pub String);
+
+/// The path of the operation that answered.
+#[derive(Clone, Copy)]
+pub struct Route(pub &'static str);
+
+/// Does a request, and tells of it.
+pub async fn observe(State(observed): State<Observed>, mut request: Request, next: Next) -> Response {
+    let Observed { context, plane } = observed;
+    let clock = &context.service.clock;
+    let began = clock.boot();
+    let method = method_name(request.method());
+    let matched = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let request_id =
+        request_id(request.headers()).unwrap_or_else(|| context.service.rng.uuid().hyphenated().to_string());
+    request.extensions_mut().insert(RequestId(request_id.clone()));
+    let parent = request.headers().get("traceparent").map(|value| value.as_bytes().to_vec());
+    let work = async {
+        let response = next.run(request).await;
+        let route = match (response.extensions().get::<Route>(), matched) {
+            (Some(Route(path)), _) => Cow::Borrowed(*path),
+            (None, Some(path)) => Cow::Owned(path),
+            (None, None) => Cow::Borrowed(UNMATCHED),
+        };
+        let status = response.status().as_u16();
+        trace::note("http.request.method", method);
+        trace::note("http.route", route.clone().into_owned());
+        trace::note("http.response.status_code", i64::from(status));
+        trace::note("talos.plane", plane);
+        trace::note("talos.request_id", request_id.clone());
+        (response, route, status)
+    };
+    let (response, route, status) = match trace::server(method, parent.as_deref()) {
+        Some(span) => span.run(work).await,
+        None => work.await,
+    };
+    let took = clock.boot().since(began);
+    if !(context.exclude_health && route.starts_with("/health/")) {
+        let duration_ms = took.as_secs_f64() * 1e3;
+        tracing::info!(plane, method, route = &*route, status, duration_ms, request_id, "request");
+    }
+    context.metrics.requests.count(plane, route, method, status, took);
+    response
+}
+
+/// The methods that routes have; of others there is no end.
+fn method_name(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PATCH => "PATCH",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
+
+/// The caller's own number for the request, if it is one that can be written down.
+fn request_id(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get("x-request-id")?.to_str().ok()?;
+    let good = (1..=MAX_REQUEST_ID).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+    good.then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+
+    #[test]
+    fn a_request_id_is_short_and_visible() {
+        let read = |value: &[u8]| {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-request-id", HeaderValue::from_bytes(value).unwrap());
+            request_id(&headers)
+        };
+        assert_eq!(read(b"5f0c-1"), Some("5f0c-1".to_owned()));
+        for bad in [&b""[..], b"a b", b"\xff", &[b'a'; 129]] {
+            assert_eq!(read(bad), None, "{bad:?}");
+        }
+        assert_eq!(request_id(&HeaderMap::new()), None);
+    }
+}

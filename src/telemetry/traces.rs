@@ -1,0 +1,77 @@
+//! Traces on their way to a collector, by OTLP over gRPC.
+
+use std::time::Duration;
+
+use opentelemetry::KeyValue;
+use opentelemetry::global::BoxedTracer;
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+
+use crate::config::Tracing;
+use crate::trace;
+
+/// How long the collector may take for the last spans, once the process stops.
+const LAST_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Why no traces can be sent.
+#[derive(Debug, thiserror::Error)]
+#[error("tracing.endpoint: {0}")]
+pub struct TracesError(#[from] ExporterBuildError);
+
+/// Keeps spans going out.
+pub struct Traces(SdkTracerProvider);
+
+/// Begins to trace; None when the configuration wants no traces. Within the runtime, which does the sending.
+///
+/// # Errors
+/// When the endpoint is no URL.
+pub fn start(config: &Tracing) -> Result<Option<Traces>, TracesError> {
+    if !config.enabled {
+        return Ok(None);
+    }
+    let mut exporter = SpanExporter::builder().with_tonic();
+    if let Some(endpoint) = &config.endpoint {
+        let endpoint = match endpoint.contains("://") {
+            true => endpoint.clone(),
+            // As other programs take it: a host and a port.
+            false => format!("http://{endpoint}"),
+        };
+        exporter = exporter.with_endpoint(endpoint);
+    }
+    let version = config.service_version.clone();
+    let mut attributes = vec![KeyValue::new(
+        "service.version",
+        version.unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned()),
+    )];
+    attributes.extend(
+        config
+            .environment
+            .clone()
+            .map(|environment| KeyValue::new("deployment.environment.name", environment)),
+    );
+    let resource = Resource::builder()
+        .with_service_name(config.service_name.clone())
+        .with_attributes(attributes)
+        .build();
+    // Who calls us decides for its own traces.
+    let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(config.sample_rate)));
+    let provider = SdkTracerProvider::builder()
+        .with_resource(resource)
+        .with_sampler(sampler)
+        .with_batch_exporter(exporter.build()?)
+        .build();
+    trace::start(BoxedTracer::new(Box::new(provider.tracer("talos"))));
+    Ok(Some(Traces(provider)))
+}
+
+impl Traces {
+    /// Sends the last spans.
+    pub async fn stop(self) {
+        let sent = tokio::task::spawn_blocking(move || self.0.shutdown_with_timeout(LAST_PATIENCE)).await;
+        if !matches!(sent, Ok(Ok(()))) {
+            tracing::warn!("the last spans were not sent");
+        }
+    }
+}
