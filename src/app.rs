@@ -9,6 +9,7 @@ mod connections;
 mod denied;
 mod deny;
 mod listeners;
+mod pace;
 mod relay;
 mod reload;
 mod serve;

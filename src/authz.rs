@@ -11,6 +11,7 @@ mod grpc;
 mod metadata;
 mod policy;
 mod query;
+mod reflection;
 mod refusal;
 mod request;
 mod response;
@@ -20,5 +21,6 @@ mod template;
 
 pub use connection::{Bounds, Server, serve as serve_connection};
 pub use forward::Others;
+pub use reflection::Reflection;
 pub use server::{Plane, SERVICE_NAME};
 pub use template::{MAX_FILE as MAX_TEMPLATE_FILE, TemplateError, Templates};

@@ -17,6 +17,14 @@ pub struct Peer {
     pub uid: Option<u32>,
 }
 
+/// Who has one address of IPv6 has all of its /64.
+pub fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
+        address => address,
+    }
+}
+
 /// What a client's certificate says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
@@ -185,6 +193,14 @@ mod tests {
         ] {
             assert_eq!(names(uris, dns), Err(why), "{uris:?} {dns:?}");
         }
+    }
+
+    #[test]
+    fn all_of_a_slash_64_are_one() {
+        let network = |text: &str| network_of(text.parse().unwrap()).to_string();
+        assert_eq!(network("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+        assert_eq!(network("192.0.2.1"), "192.0.2.1");
+        assert_eq!(network("::ffff:192.0.2.1"), "192.0.2.1");
     }
 
     #[test]

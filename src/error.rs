@@ -48,6 +48,8 @@ pub enum Reason {
     Conflict,
     /// The system isn't in the state that the request needs.
     FailedPrecondition,
+    /// The request took too long to come.
+    RequestTimeout,
     /// The body is larger than the route takes.
     PayloadTooLarge,
     /// The body isn't JSON.
@@ -82,6 +84,7 @@ impl Reason {
             Self::ApiKeyNotFound => ("API_KEY_NOT_FOUND", 404, "NOT_FOUND"),
             Self::NotFound => ("NOT_FOUND", 404, "NOT_FOUND"),
             Self::MethodNotAllowed => ("METHOD_NOT_ALLOWED", 405, "UNIMPLEMENTED"),
+            Self::RequestTimeout => ("REQUEST_TIMEOUT", 408, "DEADLINE_EXCEEDED"),
             Self::ApiKeyExists => ("API_KEY_EXISTS", 409, "ALREADY_EXISTS"),
             Self::Conflict => ("CONFLICT", 409, "ALREADY_EXISTS"),
             Self::FailedPrecondition => ("FAILED_PRECONDITION", 409, "FAILED_PRECONDITION"),

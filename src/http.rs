@@ -28,6 +28,7 @@ use self::observe::Observed;
 use self::openapi::operations;
 use self::routes::Routes;
 
+pub use guard::throttle::Throttle;
 pub use wire::listed_key;
 
 use crate::admission::Admission;
@@ -53,6 +54,8 @@ pub struct Context {
     pub exclude_health: bool,
     /// Who may call the admin plane.
     pub admission: Arc<Admission>,
+    /// How often selfRevoke is called.
+    pub throttle: Arc<Throttle>,
 }
 
 /// The admin plane. It serves the public routes as well, so that one base URL serves existing clients.
@@ -60,6 +63,7 @@ pub fn admin_router(context: Context) -> Router {
     let routes = openapi::described(admin_routes());
     let with = || context.clone();
     let routes = answering_for_nothing_else(routes)
+        .layer(from_fn_with_state(with(), guard::throttle::limit))
         .layer(from_fn_with_state(with(), guard::callers::identify))
         .layer(from_fn_with_state(with(), guard::cross_site::refuse))
         .layer(from_fn_with_state(with(), guard::cors::on_admin))
@@ -93,6 +97,7 @@ fn admin_routes() -> Routes {
 pub fn public_router(context: Context) -> Router {
     let with = || context.clone();
     let routes = answering_for_nothing_else(public_routes().into_router())
+        .layer(from_fn_with_state(with(), guard::throttle::limit))
         .layer(from_fn_with_state(with(), guard::cors::on_public))
         .layer(from_fn_with_state(with(), guard::host::on_public));
     finish("public", routes, context)

@@ -10,3 +10,7 @@ mod generated {
 }
 
 pub use generated::*;
+
+/// Envoy's own description of `envoy.service.auth.v3.Authorization` and all that it needs: an encoded
+/// `google.protobuf.FileDescriptorSet`.
+pub const DESCRIPTORS: &[u8] = include_bytes!("generated/descriptors.bin");

@@ -13,7 +13,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::bounds::{ACCEPT_PAUSE, HANDSHAKE_TIMEOUT, MAX_CONNECTIONS, MAX_PER_ADDRESS};
 use super::listeners::{Listener, ParkedSocket, Socket};
-use crate::caller::Peer;
+use crate::caller::{Peer, network_of};
 use crate::telemetry::connections::{Connections, Refused};
 use crate::tls::{Identity, client_certificate};
 
@@ -176,6 +176,11 @@ impl Place {
         Some(Box::new(stream))
     }
 
+    /// Counts that the connection is closed before its time.
+    pub fn refused(&self, why: Refused) {
+        self.counted.refused(self.plane, why);
+    }
+
     /// Anybody can make a handshake fail: it's the metric that tells how many do.
     fn tell(&self, peer: &Peer, problem: &dyn std::fmt::Display) {
         let address = peer.address.map(tracing::field::display);
@@ -218,14 +223,6 @@ impl Addresses {
     }
 }
 
-/// Who has one address of IPv6 has all of its /64.
-pub fn network_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
-        address => address,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -247,13 +244,5 @@ mod tests {
         addresses.leave(other);
         addresses.leave(None);
         assert!(addresses.0.lock().unwrap().is_empty());
-    }
-
-    #[test]
-    fn all_of_a_slash_64_are_one() {
-        let network = |text: &str| network_of(text.parse().unwrap()).to_string();
-        assert_eq!(network("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
-        assert_eq!(network("192.0.2.1"), "192.0.2.1");
-        assert_eq!(network("::ffff:192.0.2.1"), "192.0.2.1");
     }
 }

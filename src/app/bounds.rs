@@ -10,8 +10,22 @@ pub const MAX_PER_ADDRESS: u32 = 5_000;
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait after accepting failed, as it does when descriptors are used up.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long a client may take to send the head of a request, or leave a connection idle.
-pub const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a client may take to send the head of a request, or anything at all at first; of the authz plane, to send
+/// the message of a call.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long it may take from the head of a request to the last byte of the answer, which it may be slow to read. The
+/// body has a bound of its own within that (`http/body.rs`), as has what we do (`http/guard.rs`).
+pub const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long it may leave a connection without a request. Load balancers keep theirs for a minute.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// How long it may take to end a connection itself once we have told it to.
+pub const GOODBYE: Duration = Duration::from_secs(5);
+/// How long it may take to hear that, when it was slow.
+pub const LAST_WORDS: Duration = Duration::from_millis(500);
+/// Requests that a client of an HTTP plane may give up on one connection, if these are more than half of all.
+pub const MAX_GIVEN_UP: u64 = 200;
+/// Most streams of one HTTP/2 connection to an HTTP plane at once.
+pub const MAX_HTTP_STREAMS: u32 = 128;
 /// How often a silent HTTP/2 connection is asked whether it is still there, and how long it may take to say so.
 pub const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 /// Most streams of one HTTP/2 connection at once: Envoy sends all Checks of a worker over one.

@@ -26,14 +26,14 @@ use super::certificates::Certificates;
 use super::connections;
 use super::denied::{self, TemplateFileError};
 use super::deny::{self, DenyFileError};
-use super::listeners::{BindError, Listener};
+use super::listeners::{BindError, Listener, raise_file_limit};
 use super::relay::{self, Relay};
 use super::reload::Reloader;
 use super::signals::stop_signal;
 use super::workers::{MakeOthers, Workers};
 use crate::admission::Admission;
 use crate::audit::{Audit, AuditError, AuditLog, ChainKeys, Heads, LogSettings};
-use crate::authz::Plane;
+use crate::authz::{Plane, Reflection};
 use crate::cache::freshness::{Freshness, Terms};
 use crate::cache::memory::Memory;
 use crate::cache::shared::{LinkError, RedisSettings, RedisTls, Shared};
@@ -103,6 +103,9 @@ pub enum ServeError {
     /// A listener can't be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The authz plane can't describe itself.
+    #[error("server reflection: {0}")]
+    Reflection(String),
     /// A listener's certificate can't be used.
     #[error("serve.{section}.tls: {problem}")]
     Tls {
@@ -136,6 +139,7 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
     let mut tasks: JoinSet<&'static str> = JoinSet::new();
 
     // All listeners first: a process either serves everything or nothing.
+    raise_file_limit();
     let acceptors = bind(&config, planes, &context).await?;
     let identities = acceptors.iter().filter_map(|(name, acceptor)| Some((*name, acceptor.identity()?)));
     let certificates = Certificates::new(
@@ -161,9 +165,13 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
                 let plane =
                     Plane::new(service, metrics, Handle::current()).with_templates(Arc::clone(&templates));
                 let health = health_server.clone();
+                let reflection =
+                    Reflection::new().map_err(|error| ServeError::Reflection(error.to_string()))?;
                 let others: MakeOthers = Arc::new(move || {
-                    let health = health.clone();
-                    Rc::new(move |request| answer_grpc(health.clone(), request).boxed_local())
+                    let (health, reflection) = (health.clone(), reflection.clone());
+                    Rc::new(move |request| {
+                        answer_grpc(health.clone(), reflection.clone(), request).boxed_local()
+                    })
                 });
                 let age = Some(config.serve.authz.max_connection_age).filter(|age| !age.is_zero());
                 let workers = Workers::start(&plane, &others, age, context.service.rng.clone(), stop)?;
@@ -309,6 +317,7 @@ pub(crate) async fn build(config: &Config, planes: Planes) -> Result<Built, Serv
         process,
         exclude_health: config.serve.http.request_log.exclude_health_endpoints,
         admission,
+        throttle: Arc::default(),
     };
     Ok(Built { context, documents, noted_uses, heads })
 }
@@ -433,9 +442,14 @@ async fn answer(router: Router, request: Request<Incoming>) -> http::Response<Ax
     }
 }
 
+fn no_such_method() -> http::Response<TonicBody> {
+    tonic::Status::unimplemented("there is no such method").into_http()
+}
+
 /// Answers a call that isn't a Check.
 async fn answer_grpc<H: Health>(
     health: tonic_health::pb::health_server::HealthServer<H>,
+    reflection: Reflection,
     request: Request<TonicBody>,
 ) -> http::Response<TonicBody> {
     let service = request.uri().path().strip_prefix('/').and_then(|path| path.split_once('/'));
@@ -444,6 +458,10 @@ async fn answer_grpc<H: Health>(
             Ok(response) => response,
             Err(never) => match never {},
         },
-        _ => tonic::Status::unimplemented("there is no such method").into_http(),
+        Some((name, _)) => match reflection.named(name).cloned() {
+            Some(service) => Reflection::answer(service, request).await,
+            None => no_such_method(),
+        },
+        None => no_such_method(),
     }
 }

@@ -14,9 +14,7 @@ use tokio::task::{JoinSet, LocalSet};
 use tokio_util::sync::CancellationToken;
 
 use super::accept::{Acceptor, Connection, Parked};
-use super::bounds::{
-    ACCEPT_PAUSE, DRAIN, HEADER_TIMEOUT, KEEPALIVE, MAX_CANCELLED, MAX_HEADERS, MAX_STREAMS,
-};
+use super::bounds::{ACCEPT_PAUSE, DRAIN, HEAD_TIMEOUT, KEEPALIVE, MAX_CANCELLED, MAX_HEADERS, MAX_STREAMS};
 use crate::authz::{Bounds, Others, Plane, Server, serve_connection};
 use crate::rng::Rng;
 
@@ -66,7 +64,7 @@ impl Workers {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             thread::Builder::new().name(format!("authz-{n}")).spawn(move || {
                 let bounds = Bounds {
-                    patience: HEADER_TIMEOUT,
+                    patience: HEAD_TIMEOUT,
                     silence: KEEPALIVE.0,
                     pong: KEEPALIVE.1,
                     streams: MAX_STREAMS,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -10,6 +11,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, MapAccess, Visitor};
+use tokio::time::timeout;
 
 use crate::error::{ApiError, Reason};
 
@@ -17,6 +19,9 @@ use crate::error::{ApiError, Reason};
 pub const ADMIN_LIMIT: usize = 4 * 1024 * 1024;
 /// Largest body that the public plane takes, in bytes: one credential, however it is escaped.
 pub const PUBLIC_LIMIT: usize = 128 * 1024;
+
+/// How long a client may take to send a body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Reads a body of JSON. An empty one is an empty object.
 ///
@@ -32,7 +37,13 @@ pub async fn read<T: DeserializeOwned>(request: Request<Body>, limit: usize) -> 
 /// When it is too large or says it is something else.
 pub async fn read_text(request: Request<Body>, limit: usize) -> Result<Bytes, ApiError> {
     let media_type = request.headers().get(CONTENT_TYPE).cloned();
-    let body = Limited::new(request.into_body(), limit).collect().await;
+    let body = timeout(BODY_TIMEOUT, Limited::new(request.into_body(), limit).collect()).await;
+    let body = body.map_err(|_| {
+        ApiError::new(
+            Reason::RequestTimeout,
+            format!("body: must be sent within {} s", BODY_TIMEOUT.as_secs()),
+        )
+    })?;
     let body = body.map_err(|error| match error.is::<LengthLimitError>() {
         true => ApiError::new(Reason::PayloadTooLarge, format!("body: must be {limit} bytes at most")),
         false => ApiError::new(Reason::BadRequest, "body: could not be read"),

@@ -4,6 +4,7 @@ pub mod callers;
 pub mod cors;
 pub mod cross_site;
 pub mod host;
+pub mod throttle;
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;

@@ -33,6 +33,14 @@ pub enum Refused {
     Handshake,
     /// The handshake took too long.
     SlowHandshake,
+    /// The head of a request took too long.
+    SlowHead,
+    /// A request and its answer took too long.
+    SlowExchange,
+    /// It had no request for too long.
+    Idle,
+    /// Its client gave up most of its requests.
+    GivenUp,
 }
 
 impl Refused {
@@ -41,6 +49,10 @@ impl Refused {
             Self::TooMany => "too_many",
             Self::Handshake => "handshake",
             Self::SlowHandshake => "slow_handshake",
+            Self::SlowHead => "slow_head",
+            Self::SlowExchange => "slow_exchange",
+            Self::Idle => "idle",
+            Self::GivenUp => "given_up",
         }
     }
 }

@@ -83,6 +83,9 @@ def running(talos=None, **settings):
             "TALOS_CREDENTIALS_ISSUER": ISSUER,
             "TALOS_CREDENTIALS_DERIVED_TOKENS_JWT_SIGNING_KEYS_URLS": f"file://{signing}",
             "TALOS_DB_DSN": f"sqlite://{directory / 'talos.db'}",
+            # The fuzzer is many callers at one address.
+            "TALOS_SERVE_PUBLIC_SELF_REVOKE_PER_ADDRESS": "0",
+            "TALOS_SERVE_PUBLIC_SELF_REVOKE_TOTAL": "0",
             **settings,
         }
         for plane, port in ports.items():

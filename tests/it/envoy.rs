@@ -70,7 +70,7 @@ impl Envoy {
                 assert!(log.contains("Address already in use"), "Envoy ended with {status}:\n{log}");
                 return Some(None);
             }
-            is_ready(edge, admin, authz).await.then_some(Some(()))
+            is_ready(edge, admin).await.then_some(Some(()))
         })
         .await?;
         Some(envoy)
@@ -85,11 +85,12 @@ fn replace(config: &mut String, old: &str, new: &str) {
 }
 
 /// Whether the listener answers and the health check of Talos has passed.
-async fn is_ready(edge: Base, admin: Base, authz: Base) -> bool {
+async fn is_ready(edge: Base, admin: Base) -> bool {
     let Ok(clusters) = admin.try_send(Version::Http1, Call::get("/clusters")).await else {
         return false;
     };
-    let host = format!("::{}::health_flags::healthy", authz.0);
     let answers = edge.try_send(Version::Http1, Call::get("/anonymous")).await;
-    clusters.text().contains(&host) && answers.is_ok_and(|reply| reply.status != 503)
+    let is_healthy =
+        |line: &str| line.starts_with("talos_authz::") && line.ends_with("::health_flags::healthy");
+    clusters.text().lines().any(is_healthy) && answers.is_ok_and(|reply| reply.status != 503)
 }

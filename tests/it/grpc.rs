@@ -96,6 +96,14 @@ impl Grpc {
         Watch { body: response.into_body(), held: BytesMut::new() }
     }
 
+    /// What server reflection of a version says to a request that has one field.
+    pub async fn reflect(&self, version: &str, field: u8, value: &str) -> Result<Answer, String> {
+        let length = u8::try_from(value.len()).must("a short value");
+        let message = [&[field << 3 | 2, length], value.as_bytes()].concat();
+        let path = format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
+        self.call(&path, Full::new(framed(&message)).boxed()).await
+    }
+
     async fn call(&self, path: &str, body: AnyBody) -> Result<Answer, String> {
         let exchange = async {
             let (head, body) = self.send(path, body).await?.into_parts();

@@ -53,6 +53,14 @@ impl Process {
         let _ = self.child.wait();
     }
 
+    /// Memory that it holds now, in bytes.
+    pub fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).must("its status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).must("VmRSS");
+        let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().must(line);
+        kilobytes * 1024
+    }
+
     pub fn log(&self) -> String {
         // /dev/full has no end.
         let bytes = match self.log.is_file() {

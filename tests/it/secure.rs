@@ -2,5 +2,10 @@
 
 mod admin;
 mod browser;
+mod envoy;
+mod floods;
+mod reflection;
 mod rotate;
+mod slow;
+mod timing;
 mod tls;

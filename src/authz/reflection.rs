@@ -1,0 +1,62 @@
+//! Server reflection: what this plane has, for whoever looks at it with a tool. Nothing on the way of a Check.
+
+use std::convert::Infallible;
+
+use http::{Request, Response};
+use tonic::body::Body;
+use tonic_reflection::server::{Builder, Error};
+use tower::ServiceExt;
+use tower::util::BoxCloneSyncService;
+
+type Service = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
+
+/// Both versions of the service: tools that are around speak the older one.
+#[derive(Clone)]
+pub struct Reflection {
+    newer: Service,
+    older: Service,
+}
+
+impl Reflection {
+    /// Of ext_authz, as Envoy describes it, and health.
+    ///
+    /// # Errors
+    /// When the descriptions don't go together, which a test rules out.
+    pub fn new() -> Result<Self, Error> {
+        let builder = || {
+            Builder::configure()
+                .register_encoded_file_descriptor_set(talos_proto::DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let newer = BoxCloneSyncService::new(builder().build_v1()?);
+        let older = BoxCloneSyncService::new(builder().build_v1alpha()?);
+        Ok(Self { newer, older })
+    }
+
+    /// The service of this name.
+    pub fn named(&self, service: &str) -> Option<&Service> {
+        match service {
+            "grpc.reflection.v1.ServerReflection" => Some(&self.newer),
+            "grpc.reflection.v1alpha.ServerReflection" => Some(&self.older),
+            _ => None,
+        }
+    }
+
+    /// Answers a request of a service that [`Reflection::named`] has.
+    pub async fn answer(service: Service, request: Request<Body>) -> Response<Body> {
+        match service.oneshot(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_descriptions_go_together() {
+        assert!(Reflection::new().is_ok());
+    }
+}

@@ -1,0 +1,205 @@
+//! Clients that leave things unfinished, many at once: each is sent away in its time, and the others don't notice.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use crate::authority::Authority;
+use crate::http::{Base, Call, Version};
+use crate::support::{Must, until};
+use crate::talos::{ISSUED, JWKS, Setup, Talos};
+use crate::tls::{Client, NAME};
+
+/// How many slow connections a plane has to bear. From this many on, those that take longest are waited for, too.
+fn count() -> usize {
+    std::env::var("TALOS_TEST_SLOW").map_or(40, |count| count.parse().must("TALOS_TEST_SLOW"))
+}
+
+const MANY: usize = 1_000;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    Head,
+    Body,
+    Idle,
+    Handshake,
+    Http2,
+}
+
+const KINDS: [Kind; 5] = [Kind::Head, Kind::Body, Kind::Idle, Kind::Handshake, Kind::Http2];
+
+impl Kind {
+    /// What it says before it says nothing more.
+    fn first(self) -> Vec<u8> {
+        match self {
+            Kind::Head => b"GET /health/alive HTTP/1.1\r\nhost: local".to_vec(),
+            Kind::Body => b"POST /v2alpha1/apiKeys:selfRevoke HTTP/1.1\r\nhost: localhost\r\n\
+                content-type: application/json\r\ncontent-length: 100\r\n\r\n{"
+                .to_vec(),
+            Kind::Idle => b"GET /health/alive HTTP/1.1\r\nhost: localhost\r\n\r\n".to_vec(),
+            // The beginning of a ClientHello.
+            Kind::Handshake => vec![0x16, 0x03, 0x01, 0x02, 0x00, 0x01],
+            // The preface and empty settings; no request ever.
+            Kind::Http2 => [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &[0, 0, 0, 4, 0, 0, 0, 0, 0]].concat(),
+        }
+    }
+
+    /// Within how long it is sent away: `app/bounds.rs` and `http/body.rs`.
+    fn bound(self) -> Duration {
+        Duration::from_secs(match self {
+            Kind::Head => 10,
+            Kind::Body => 15,
+            Kind::Idle => 75,
+            Kind::Handshake => 5,
+            // Closed politely: the client has a moment to do it itself.
+            Kind::Http2 => 75 + 5,
+        })
+    }
+}
+
+/// Time that a busy machine may take on top.
+const SLACK: Duration = Duration::from_secs(6);
+
+/// Opens a connection, says too little, and waits until it is closed.
+async fn slow(base: Base, kind: Kind) -> (Kind, Duration) {
+    let mut stream = TcpStream::connect(base.0).await.must("connecting");
+    stream.write_all(&kind.first()).await.must("writing");
+    let began = Instant::now();
+    let mut rest = vec![];
+    let patience = kind.bound() + SLACK;
+    let ended = tokio::time::timeout(patience, stream.read_to_end(&mut rest)).await;
+    assert!(ended.is_ok(), "{kind:?} at {} was still open after {patience:?}", base.0);
+    let told = String::from_utf8_lossy(&rest);
+    assert!(kind != Kind::Body || told.starts_with("HTTP/1.1 408 "), "{told}");
+    (kind, began.elapsed())
+}
+
+/// The 99th percentile of so many good requests, one after the other on connections of their own.
+async fn p99(count: usize, ask: impl AsyncFn()) -> Duration {
+    let mut times = vec![];
+    for _ in 0..count {
+        let began = Instant::now();
+        ask().await;
+        times.push(began.elapsed());
+    }
+    times.sort();
+    times[times.len() * 99 / 100]
+}
+
+async fn bears(talos: &Talos, name: &str, base: Base, kinds: &[Kind], good: impl AsyncFn()) {
+    let requests = count().clamp(100, 1_000);
+    let quiet = p99(requests, &good).await;
+    let before = talos.process.memory();
+    let mut slow_ones = JoinSet::new();
+    for number in 0..count() {
+        let kind = kinds[number % kinds.len()];
+        if count() >= MANY || kind.bound() < Duration::from_secs(20) {
+            slow_ones.spawn(slow(base, kind));
+        } else {
+            // Not waited for, but there.
+            slow_ones.spawn(async move {
+                let waited = tokio::time::timeout(Duration::from_secs(15), slow(base, kind)).await;
+                assert!(waited.is_err(), "{kind:?} was closed before its time: {waited:?}");
+                (kind, Duration::ZERO)
+            });
+        }
+    }
+    let open = format!("talos_connections{{plane=\"{name}\"}} ");
+    until("all of them are there", async || {
+        let page = talos.metrics.get("/metrics").await.text();
+        let line = page.lines().find_map(|line| line.strip_prefix(open.as_str()));
+        // Good requests come and go; so do half-open handshakes, which are soonest sent away.
+        (line.and_then(|number| number.parse::<usize>().ok())? >= count() * 3 / 4).then_some(())
+    })
+    .await;
+    let busy = p99(requests, &good).await;
+    let memory = talos.process.memory().saturating_sub(before) / 1024 / count() as u64;
+    println!(
+        "{name}: {} slow connections of {kinds:?}; p99 of {requests} good requests {quiet:?} before, {busy:?} beside \
+         them, ratio {:.2}; {memory} KiB a connection",
+        count(),
+        busy.as_secs_f64() / quiet.as_secs_f64()
+    );
+    let mut longest = [Duration::ZERO; 5];
+    while let Some(done) = slow_ones.join_next().await {
+        let (kind, took) = done.must("a slow connection");
+        let longest = &mut longest[KINDS.iter().position(|known| *known == kind).must("a kind")];
+        *longest = took.max(*longest);
+    }
+    println!("{name}: closed after at most {longest:?} of {KINDS:?}");
+}
+
+const WITHOUT_TLS: [Kind; 4] = [Kind::Head, Kind::Body, Kind::Idle, Kind::Http2];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_clients_of_the_public_plane_are_sent_away_and_others_are_served() {
+    let talos = Talos::start().await;
+    bears(&talos, "public", talos.public, &WITHOUT_TLS, async || {
+        talos.public.send(Version::Http1, Call::get(JWKS)).await.expect(200);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_clients_of_the_admin_plane_are_sent_away_and_others_are_served() {
+    let talos = Talos::start().await;
+    bears(&talos, "admin", talos.admin, &WITHOUT_TLS, async || {
+        talos.admin.send(Version::Http1, Call::get(ISSUED)).await.expect(200);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_clients_of_the_metrics_plane_are_sent_away_and_others_are_served() {
+    let talos = Talos::start().await;
+    // It has no body to wait for.
+    bears(&talos, "metrics", talos.metrics, &[Kind::Head, Kind::Idle, Kind::Http2], async || {
+        talos.metrics.send(Version::Http1, Call::get("/health/alive")).await.expect(200);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_open_handshakes_are_sent_away_and_others_are_served() {
+    let authority = Authority::new();
+    let client = Client::trusting(&authority);
+    let pair = authority.issue(NAME, 2100);
+    let setup = Setup::new().tls("PUBLIC", &pair).tls("AUTHZ", &pair);
+    let talos = setup.start_until(async |talos| client.grpc(talos.authz).await.is_ok()).await;
+    bears(&talos, "public", talos.public, &[Kind::Handshake], async || {
+        client.send(talos.public, Version::Http2, Call::get(JWKS)).await.expect(200);
+    })
+    .await;
+    bears(&talos, "authz", talos.authz, &[Kind::Handshake], async || {
+        client.grpc(talos.authz).await.must("connecting").health("").await.must("an answer");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn self_revocation_has_limits() {
+    let talos = Setup::new()
+        .set("TALOS_SERVE_PUBLIC_SELF_REVOKE_PER_ADDRESS", "5")
+        .set("TALOS_SERVE_PUBLIC_SELF_REVOKE_TOTAL", "100")
+        .start()
+        .await;
+    let body = json!({ "credential": "unknown" });
+    let send = async |base: Base| base.post(crate::talos::SELF_REVOKE, &body).await;
+    for number in 0..5 {
+        let began = Instant::now();
+        // Both planes count together.
+        let base = if number % 2 == 0 { talos.public } else { talos.admin };
+        send(base).await.expect_error(400, "UNKNOWN_CREDENTIAL");
+        assert!(began.elapsed() >= Duration::from_millis(25), "refusals take no less than one step");
+    }
+    for base in [talos.public, talos.admin] {
+        let refused = send(base).await.expect(429);
+        let wait: u64 = refused.header("retry-after").must("Retry-After").parse().must("seconds");
+        assert!((1..=13).contains(&wait), "{wait}");
+        refused.expect_error(429, "TOO_MANY_REQUESTS");
+    }
+    talos.public.get(JWKS).await.expect(200);
+}
