@@ -8,12 +8,12 @@
 
 mod gcra;
 mod memory;
-mod redis;
+mod shared;
 
 use std::time::Duration;
 
 pub use memory::MemoryLimiter;
-pub use redis::RedisLimiter;
+pub use shared::RedisLimiter;
 
 use crate::clock::Clock;
 use crate::key::{KeyId, NetworkId, RatePolicy, RateUnit};

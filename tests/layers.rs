@@ -26,7 +26,19 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("readiness", &["clock"]),
     (
         "audit",
-        &["caller", "clock", "config", "credential", "error", "event", "key", "rng", "secret", "store"],
+        &[
+            "caller",
+            "clock",
+            "config",
+            "credential",
+            "error",
+            "event",
+            "key",
+            "rng",
+            "secret",
+            "store",
+            "trace",
+        ],
     ),
     (
         "service",
