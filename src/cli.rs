@@ -4,6 +4,7 @@ mod audit;
 mod client;
 mod completions;
 mod config;
+mod doctor;
 mod exit;
 mod input;
 mod jsonpath;
@@ -61,6 +62,7 @@ EXAMPLES:
         plane: Option<Plane>,
     },
     Status(status::Status),
+    Doctor(doctor::Doctor),
     /// The configuration: check it, show it, describe it
     #[command(after_help = config::EXAMPLES)]
     Config {
@@ -121,6 +123,7 @@ impl Cli {
             Command::Serve { plane } => serve(self.config, plane)?,
             Command::Keys(keys) => return block_on(keys.run(endpoint))?,
             Command::Status(status) => return block_on(status.run(endpoint))?,
+            Command::Doctor(doctor) => return block_on(doctor.run(self.config))?,
             Command::Jwk { command } => return block_on(command.run(endpoint))?,
             Command::Migrate(migrate) => return block_on(migrate.run(self.config.as_deref()))?,
             Command::Audit { command: audit::Command::Verify(verify) } => {

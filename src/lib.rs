@@ -33,6 +33,7 @@ pub mod service;
 
 // How it is asked to.
 pub mod authz;
+pub mod doctor;
 pub mod http;
 
 // The process.

@@ -114,6 +114,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         "fuzzing",
         &["app", "audit", "authz", "clock", "config", "credential", "event", "key", "rng", "service"],
     ),
+    ("doctor", &["config", "service"]),
     (
         "cli",
         &[
@@ -122,6 +123,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "clock",
             "config",
             "credential",
+            "doctor",
             "duration",
             "http",
             "key",

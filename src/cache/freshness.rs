@@ -144,6 +144,8 @@ pub struct Freshness {
     polls_ended: AtomicU64,
     /// Boot time at which the last poll began, whatever came of it.
     poll_began: AtomicU64,
+    /// How often the lease had run out and a poll failed.
+    lapses: AtomicU64,
     /// How often the log was found not to go on from where it was left.
     rewritten: AtomicU64,
     /// Held across a poll, so that polls are one after the other.
@@ -167,6 +169,7 @@ impl Freshness {
             polls_begun: AtomicU64::new(0),
             polls_ended: AtomicU64::new(0),
             poll_began: AtomicU64::new(0),
+            lapses: AtomicU64::new(0),
             rewritten: AtomicU64::new(0),
             turn: Mutex::new(()),
             tail: std::sync::Mutex::default(),
@@ -295,6 +298,11 @@ impl Freshness {
     /// The number up to which every change is known here, none left out.
     pub fn polled(&self) -> u64 {
         self.polled.load(Ordering::Acquire)
+    }
+
+    /// How often anything but [`Mode::Fresh`] began, the start apart: whoever looks now and then would miss a short one.
+    pub fn lapses(&self) -> u64 {
+        self.lapses.load(Ordering::Acquire)
     }
 
     /// How often everything was dropped because the log didn't go on from where it was left.

@@ -9,7 +9,7 @@ pub const HELP: &str = "\
 EXIT CODES:
   0   done
   1   the server refused or failed, or the work could not be done; status: the server's
-      knowledge isn't fresh; audit verify: the log isn't whole
+      knowledge isn't fresh; audit verify: the log isn't whole; doctor: findings
   2   verify, batch-verify: a credential is not valid (the answer is on stdout all the same)
   64  the command or the configuration can't be used as it is
   69  the endpoint gave no answer";
@@ -30,6 +30,8 @@ pub enum Outcome {
     NotFresh,
     /// The answer is there: an audit log isn't what was written.
     NotWhole,
+    /// The answer is there: an Envoy's configuration has faults.
+    Findings,
     /// The answer is there: a credential isn't valid.
     Invalid,
 }
@@ -39,7 +41,7 @@ impl Outcome {
     pub fn code(self) -> ExitCode {
         ExitCode::from(match self {
             Self::Done => 0,
-            Self::PartlyRefused | Self::NotFresh | Self::NotWhole => 1,
+            Self::PartlyRefused | Self::NotFresh | Self::NotWhole | Self::Findings => 1,
             Self::Invalid => 2,
         })
     }
@@ -61,6 +63,11 @@ impl Failure {
     /// It can't even be tried like this.
     pub fn unusable(error: impl ToString) -> Self {
         Self { code: UNUSABLE, message: error.to_string() }
+    }
+
+    /// Whoever was asked gave nothing of use.
+    pub fn unavailable(error: impl ToString) -> Self {
+        Self { code: UNAVAILABLE, message: error.to_string() }
     }
 
     /// Says so on stderr; gives the exit code.

@@ -275,7 +275,7 @@ mod tests {
             ("serve.public.tls", "cert_file key_file client_ca_file"),
             ("serve.metrics", "host port"),
             ("serve.metrics.tls", "cert_file key_file client_ca_file"),
-            ("serve.authz", "host port socket"),
+            ("serve.authz", "host port socket max_connection_age"),
             ("serve.authz.tls", "cert_file key_file client_ca_file"),
             ("db", "dsn"),
             ("log", "level format"),

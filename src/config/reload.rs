@@ -172,7 +172,13 @@ mod tests {
             (path, _) if path.ends_with("_ttl") || path.ends_with(".ttl") => "3m",
             (path, _) if path.ends_with("_interval") || path.ends_with("timeout") => "4s",
             (path, _) if path.ends_with("_time") || path.ends_with("_lifetime") => "4s",
-            ("credentials.clock_skew" | "consistency.relay" | "consistency.grace", _) => "8s",
+            (
+                "serve.authz.max_connection_age"
+                | "credentials.clock_skew"
+                | "consistency.relay"
+                | "consistency.grace",
+                _,
+            ) => "8s",
             (_, Kind::Integer) => "77",
             (_, Kind::Bool) => return (default != true).to_string(),
             (_, Kind::List) => "[one]",

@@ -382,6 +382,11 @@ impl Collector for Now {
         counter("redis_hits", "Lookups that Redis answered", status.cache.redis_hits)?;
         counter("redis_misses", "Lookups that Redis could not answer", status.cache.redis_misses)?;
         counter(
+            "lease_lapses",
+            "Times that the lease had run out and the log of changes could not be polled",
+            status.lease.lapses,
+        )?;
+        counter(
             "relay_answers",
             "Answers given through Redis to instances that cannot reach the database",
             status.relay.answers,

@@ -103,6 +103,8 @@ pub struct Lease {
     pub seconds: f64,
     /// How long known keys stay valid after that, while the database can't be asked.
     pub grace_seconds: f64,
+    /// How often it has run out and could not be renewed at once.
+    pub lapses: u64,
     /// How old the knowledge in force is; absent before the first poll.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub age_seconds: Option<f64>,
@@ -231,6 +233,7 @@ impl Status {
             lease: Lease {
                 seconds: seconds(terms.lease),
                 grace_seconds: seconds(terms.grace),
+                lapses: freshness.lapses(),
                 age_seconds: freshness.age().map(seconds),
             },
             relay: Relay {

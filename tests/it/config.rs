@@ -171,6 +171,12 @@ async fn the_examples_are_good() {
         let output = with_file(&example).run(&["config", "check", "talos.yaml"]).await;
         assert!(output.status.success(), "{example}\n{}", err(&output));
     }
+    let (_, rest) = readme.split_once("```yml\n").must("a file of texts for refusals");
+    let (texts, _) = rest.split_once("```").must("its end");
+    let setup = with_file("authz: { denied_template_file: denied.yaml }\n");
+    std::fs::write(setup.path("denied.yaml"), texts).must("writing it");
+    let output = setup.run(&["config", "check", "talos.yaml"]).await;
+    assert!(output.status.success(), "{texts}\n{}", err(&output));
 }
 
 #[tokio::test]

@@ -98,7 +98,7 @@ async fn a_deployment_of_its_own_comes_up_as_the_page_says() {
         r#""secret":"ory_ak_v1_"#,
         "refused without a certificate",
         r#""kid":"one""#,
-        "REDIS BREAKER     closed",
+        "breaker closed",
     ] {
         assert!(said.contains(told), "no {told} in {said}");
     }
@@ -148,7 +148,10 @@ async fn every_metric_of_the_pages_is_there() {
     for (name, text) in pages() {
         for word in text.split("talos_").skip(1).filter(|word| word.starts_with(is_part)) {
             let end = word.find(|c| !is_part(c)).unwrap_or(word.len());
-            names.push((name.clone(), format!("talos_{}", &word[..end])));
+            // What Envoy calls us in its configuration is no metric.
+            if &word[..end] != "authz" {
+                names.push((name.clone(), format!("talos_{}", &word[..end])));
+            }
         }
     }
     assert!(names.len() >= 10, "{names:?}");

@@ -28,6 +28,7 @@ mod check;
 mod cli;
 mod clients;
 mod config;
+mod doctor;
 mod edge;
 mod garbage;
 mod guide;

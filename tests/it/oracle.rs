@@ -31,6 +31,8 @@ const LIVES: usize = 64;
 const LEASE: Duration = Duration::from_secs(1);
 /// `consistency.relay`, scaled down: what comes on top of the bound for whoever can't reach the database.
 const RELAY: Duration = Duration::from_secs(1);
+/// `consistency.grace`, scaled down.
+const GRACE: Duration = Duration::from_secs(3);
 /// Who can't, for a while.
 const CUT_OFF: usize = 2;
 /// Name in the certificate of Redis.
@@ -44,8 +46,9 @@ async fn no_revoked_key_is_allowed_after_the_bound_whatever_goes_wrong() {
     let history = run(random, revocations).await;
 
     let lease = LEASE.as_micros() as Micros;
-    println!("{}", report::report(&history, lease, 3, CUT_OFF));
-    let found = judge::judge(&history, lease);
+    let widest = (LEASE + GRACE).as_micros() as Micros;
+    println!("{}", report::report(&history, (lease, widest), 3, CUT_OFF));
+    let found = judge::judge(&history, lease, widest);
     for (fault, verdict) in found.iter().take(20) {
         let credential = &history.credentials[verdict.credential];
         println!("{fault:?}\n  {verdict:?}\n  {credential:?}");
@@ -57,10 +60,10 @@ async fn no_revoked_key_is_allowed_after_the_bound_whatever_goes_wrong() {
     let ended = history.credentials.iter().filter(|credential| credential.end.is_some()).count();
     let allowed = history.verdicts.iter().filter(|verdict| verdict.answer == Answer::Allowed).count();
     assert!(ended >= revocations && allowed >= 2 * ended, "{ended} keys, {allowed} times allowed");
-    let wide = report::decided_beyond(&history, lease);
+    let wide = report::decided_beyond(&history, lease, widest);
     assert!(wide * 2 < history.verdicts.len(), "{wide} verdicts without the bound in force");
     let relayed = history.verdicts.iter().filter(|verdict| verdict.instance == CUT_OFF);
-    let bounds = judge::Bounds::new(&history.readings, lease);
+    let bounds = judge::Bounds::new(&history.readings, lease, widest);
     let relayed =
         relayed.filter(|verdict| bounds.during(verdict.instance, verdict.span) == lease * 2).count();
     assert!(relayed > 100, "only {relayed} verdicts in relayed mode");
@@ -79,6 +82,7 @@ async fn run(mut random: Random, revocations: usize) -> History {
         .set("TALOS_CACHE_REDIS_TIMEOUT", "500ms")
         .set("TALOS_CONSISTENCY_LEASE", "1s")
         .set("TALOS_CONSISTENCY_RELAY", "1s")
+        .set("TALOS_CONSISTENCY_GRACE", "3s")
         .set("TALOS_CONSISTENCY_POLL", "200ms")
         .set("TALOS_CACHE_TTL", "5s");
     let mut instances = Vec::new();

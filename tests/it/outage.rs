@@ -65,6 +65,14 @@ impl Pair {
         self.grpc.check(&Ask::bearer(&key.secret).build()).await.passes()
     }
 
+    /// Waits until it has read that a key was revoked: before that, a slow look may end in a 503.
+    async fn knows_of_the_end_of(&self, key: &Key) {
+        until("it knows of the revocation", async || {
+            self.grpc.check(&Ask::bearer(&key.secret).build()).await.is(401).then_some(())
+        })
+        .await;
+    }
+
     /// Waits until a key that was never asked for is found in the database.
     async fn is_back(&self) {
         let key = self.direct.issue(json!({})).await;

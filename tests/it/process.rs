@@ -62,7 +62,11 @@ impl Process {
     }
 
     pub fn log(&self) -> String {
-        let bytes = std::fs::read(&self.log).unwrap_or_default();
+        // /dev/full has no end.
+        let bytes = match self.log.is_file() {
+            true => std::fs::read(&self.log).unwrap_or_default(),
+            false => vec![],
+        };
         String::from_utf8_lossy(&bytes).into_owned()
     }
 }

@@ -84,7 +84,12 @@ impl Freshness {
         let result = self.catch_up(store, patience).await;
         match &result {
             Ok(()) => self.ledger.extend(lease_from(boot, wall)),
-            Err(_) if lapsed => self.ledger.note_failure(),
+            Err(_) if lapsed => {
+                if !self.ledger.has_failed() {
+                    self.lapses.fetch_add(1, Ordering::AcqRel);
+                }
+                self.ledger.note_failure();
+            }
             Err(_) => {}
         }
         self.polls_ended.store(poll, Ordering::Release);

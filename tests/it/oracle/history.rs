@@ -82,6 +82,8 @@ pub struct Reading {
     pub instance: usize,
     pub span: Span,
     pub bound: Micros,
+    /// How often the lease had run out by then and couldn't be renewed.
+    pub lapses: u64,
 }
 
 #[derive(Debug, Default)]

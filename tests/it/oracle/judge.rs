@@ -14,8 +14,8 @@ pub enum Fault {
 }
 
 /// Everything that must not have happened, with the question that shows it.
-pub fn judge(history: &History, lease: Micros) -> Vec<(Fault, Verdict)> {
-    let bounds = Bounds::new(&history.readings, lease);
+pub fn judge(history: &History, lease: Micros, widest: Micros) -> Vec<(Fault, Verdict)> {
+    let bounds = Bounds::new(&history.readings, lease, widest);
     let fault = |verdict: &Verdict| {
         let credential = &history.credentials[verdict.credential];
         match verdict.answer {
@@ -73,11 +73,13 @@ fn allowance(verdict: &Verdict, instance: usize, bounds: &Bounds) -> Micros {
 /// The bounds in force, as the instances said.
 pub struct Bounds {
     lease: Micros,
+    /// That of the mode with the widest.
+    widest: Micros,
     of: Vec<Vec<Reading>>,
 }
 
 impl Bounds {
-    pub fn new(readings: &[Reading], lease: Micros) -> Bounds {
+    pub fn new(readings: &[Reading], lease: Micros, widest: Micros) -> Bounds {
         let mut of: Vec<Vec<Reading>> = Vec::new();
         for reading in readings {
             if of.len() <= reading.instance {
@@ -85,7 +87,7 @@ impl Bounds {
             }
             of[reading.instance].push(*reading);
         }
-        Bounds { lease, of }
+        Bounds { lease, widest, of }
     }
 
     /// The largest bound that may have been in force in a span: the readings that overlap it, and the ones before
@@ -95,7 +97,13 @@ impl Bounds {
         let first = readings.partition_point(|reading| reading.span.ended < span.began).saturating_sub(1);
         let last = readings.partition_point(|reading| reading.span.began <= span.ended);
         let readings = &readings[first..readings.len().min(last + 1)];
-        readings.iter().map(|reading| reading.bound).fold(self.lease, Micros::max)
+        // Another mode may have come and gone between two readings: that shows only by its count. What is closed by
+        // one reading may have been open again before the next.
+        let unseen = |pair: &[Reading]| {
+            pair[0].lapses != pair[1].lapses || pair.iter().any(|reading| reading.bound == 0)
+        };
+        let least = if readings.windows(2).any(unseen) { self.widest } else { self.lease };
+        readings.iter().map(|reading| reading.bound).fold(least, Micros::max)
     }
 }
 
@@ -126,7 +134,7 @@ mod tests {
     #[track_caller]
     fn finds(mut history: History, verdict: Verdict, expected: Option<Fault>) {
         history.verdicts.push(verdict);
-        let found = judge(&history, LEASE);
+        let found = judge(&history, LEASE, 20_000);
         assert_eq!(found.first().map(|(fault, _)| *fault), expected, "{verdict:?}");
     }
 
@@ -152,7 +160,7 @@ mod tests {
         use Answer::Allowed;
         let with_static = |instance, began| {
             let mut history = history(false, Some(true));
-            let fresh = |began| Reading { instance, span: span(began, began + 10), bound: LEASE };
+            let fresh = |began| Reading { instance, span: span(began, began + 10), bound: LEASE, lapses: 0 };
             let wide = Reading { bound: 20_000, ..fresh(began) };
             history.readings = vec![fresh(3_000), wide, fresh(4_500), fresh(5_000), fresh(6_000)];
             history
@@ -162,6 +170,24 @@ mod tests {
         finds(with_static(1, 4_000), said(4_400, 1, Allowed), None);
         finds(with_static(1, 4_000), said(5_500, 1, Allowed), Some(Fault::Stale { late_by: 2_490 }));
         finds(with_static(2, 4_000), said(4_005, 1, Allowed), Some(Fault::Stale { late_by: 995 }));
+    }
+
+    #[test]
+    fn a_wider_bound_between_two_readings_shows_by_its_count() {
+        let between = |lapses, bound| {
+            let mut history = history(false, Some(true));
+            let fresh =
+                |began, lapses| Reading { instance: 1, span: span(began, began + 10), bound: LEASE, lapses };
+            history.readings =
+                vec![fresh(1_000, 0), fresh(3_900, 0), fresh(4_100, lapses), fresh(9_000, lapses)];
+            history.readings[1].bound = bound;
+            history
+        };
+        let stale = Some(Fault::Stale { late_by: 990 });
+        finds(between(0, LEASE), said(4_000, 1, Answer::Allowed), stale);
+        finds(between(1, LEASE), said(4_000, 1, Answer::Allowed), None);
+        finds(between(0, 0), said(4_000, 1, Answer::Allowed), None);
+        finds(between(1, LEASE), said(5_000, 1, Answer::Allowed), Some(Fault::Stale { late_by: 1_990 }));
     }
 
     #[test]

@@ -18,7 +18,12 @@ struct Aftermath {
     refused: Option<Micros>,
 }
 
-pub fn report(history: &History, lease: Micros, instances: usize, cut_off: usize) -> String {
+pub fn report(
+    history: &History,
+    (lease, widest): (Micros, Micros),
+    instances: usize,
+    cut_off: usize,
+) -> String {
     let mut text = String::new();
     let aftermaths = aftermaths(history, instances);
     for (phase, name) in Phase::ALL.iter().enumerate() {
@@ -72,15 +77,15 @@ pub fn report(history: &History, lease: Micros, instances: usize, cut_off: usize
             count(asked, Answer::Unavailable),
         );
     }
-    let wide = decided_beyond(history, lease);
+    let wide = decided_beyond(history, lease, widest);
     let _ =
         writeln!(text, "{wide} of {} decided while the bound may have been wider", history.verdicts.len());
     text
 }
 
 /// How many questions were decided while an instance said that its bound was more than the lease.
-pub fn decided_beyond(history: &History, lease: Micros) -> usize {
-    let bounds = Bounds::new(&history.readings, lease);
+pub fn decided_beyond(history: &History, lease: Micros, widest: Micros) -> usize {
+    let bounds = Bounds::new(&history.readings, lease, widest);
     let during = |verdict: &super::history::Verdict| bounds.during(verdict.instance, verdict.span);
     history.verdicts.iter().filter(|verdict| during(verdict) > lease).count()
 }

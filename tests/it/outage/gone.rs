@@ -16,7 +16,7 @@ async fn is_survived(for_open: Fault, for_new: Fault) {
     let pair = Pair::start("", &[("TALOS_CACHE_TTL", "300ms")]).await;
     let (known, revoked) = (pair.known_key().await, pair.known_key().await);
     pair.direct.revoke(&revoked).await;
-    until("it knows of the revocation", async || (!pair.passes(&revoked).await).then_some(())).await;
+    pair.knows_of_the_end_of(&revoked).await;
     let unknown = pair.direct.issue(json!({})).await;
     // And again, with connections that were made after the first time.
     for round in 0..2 {

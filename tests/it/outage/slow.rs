@@ -10,7 +10,7 @@ use crate::proxy::Fault;
 use crate::support::{Must, until};
 
 /// What each statement takes.
-const DELAY: Duration = Duration::from_secs(1);
+const DELAY: Duration = Duration::from_millis(600);
 /// A lease in which a poll of that kind can succeed.
 const PATIENT: [(&str, &str); 2] = [("TALOS_CONSISTENCY_LEASE", "6s"), ("TALOS_CONSISTENCY_POLL", "500ms")];
 

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::ask::Ask;
 use crate::redis::Redis;
-use crate::support::{Must, until};
+use crate::support::{Json, Must, until};
 use crate::talos::{Setup, Talos};
 
 async fn all_answer(talos: &Talos) {
@@ -14,6 +14,17 @@ async fn all_answer(talos: &Talos) {
     talos.revoke(&revoked).await;
     talos.check(Ask::bearer(&revoked.secret)).await.denied(401);
     talos.check(Ask::bearer("legacy-unknown")).await.denied(401);
+}
+
+/// Waits, asking about keys that aren't known yet, until the breaker is in one of these states.
+async fn until_breaker(talos: &Talos, states: &[&str]) {
+    until("the breaker changes", async || {
+        let key = talos.issue(json!({})).await;
+        talos.check(Ask::bearer(&key.secret)).await.allowed();
+        let status = talos.metrics.get("/status").await.expect(200).json();
+        states.contains(&status.text("/breaker")).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,7 +64,10 @@ async fn a_frozen_redis_holds_nobody_up() {
     for _ in 0..20 {
         all_answer(&talos).await;
     }
+    until_breaker(&talos, &["open", "half-open"]).await;
     redis.thaw();
+    // It closes by a trial, and what is there then is not wrong.
+    until_breaker(&talos, &["closed"]).await;
     all_answer(&talos).await;
 }
 

@@ -1,0 +1,220 @@
+//! Where the parts of a dump may lie: what comes from elsewhere (RDS, ECDS, scoped routes, EDS), and what tools make of it.
+//! Real dumps are in `tests/it/doctor.rs`.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::{Question, Report, Severity, examine, from_bootstrap};
+
+fn ext_authz(more: &Value) -> Value {
+    let mut filter = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
+        "grpc_service": { "envoy_grpc": { "cluster_name": "talos" }, "timeout": "0.250s" },
+    });
+    for (name, value) in more.as_object().into_iter().flatten() {
+        filter[name] = value.clone();
+    }
+    filter
+}
+
+fn manager(routes: Value, filters: Value) -> Value {
+    let mut manager = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "http_filters": filters,
+    });
+    for (name, value) in routes.as_object().into_iter().flatten() {
+        manager[name] = value.clone();
+    }
+    manager
+}
+
+fn dump(manager: Value, more: Vec<Value>) -> Value {
+    let listener =
+        json!({ "name": "in", "default_filter_chain": { "filters": [{ "typed_config": manager }] } });
+    let mut configs = vec![json!({
+        "@type": "type.googleapis.com/envoy.admin.v3.ListenersConfigDump",
+        "dynamic_listeners": [{ "name": "in", "active_state": { "listener": listener } }],
+    })];
+    configs.extend(more);
+    json!({ "configs": configs })
+}
+
+fn report(document: &Value) -> Report {
+    examine(document, Question::default()).unwrap()
+}
+
+fn path(report: &Report, id: &str) -> String {
+    let found = report.findings.iter().find(|finding| finding.id == id);
+    found.map(|finding| finding.path.clone()).unwrap_or_else(|| panic!("no {id} in {report:#?}"))
+}
+
+fn disabled_route() -> Value {
+    json!({ "name": "r", "virtual_hosts": [{ "name": "all", "routes": [{
+        "route": { "weighted_clusters": { "clusters": [{ "name": "blue" }, {
+            "name": "green",
+            "typed_per_filter_config": { "envoy.filters.http.ext_authz": { "disabled": true } },
+        }] } },
+    }] }] })
+}
+
+#[test]
+fn routes_that_come_from_elsewhere() {
+    let filters = json!([{ "name": "envoy.filters.http.ext_authz", "typed_config": ext_authz(&json!({})) }]);
+    let routes = json!({
+        "@type": "type.googleapis.com/envoy.admin.v3.RoutesConfigDump",
+        "dynamic_route_configs": [{ "route_config": disabled_route() }],
+    });
+    let by_rds =
+        dump(manager(json!({ "rds": { "route_config_name": "r" } }), filters.clone()), vec![routes.clone()]);
+    let expected = "virtual_hosts[all].routes[0].route.weighted_clusters.clusters[green]\
+                    .typed_per_filter_config[ext_authz].disabled";
+    assert_eq!(path(&report(&by_rds), "route-disabled"), format!("routes[r].{expected}"));
+
+    let scopes = json!({
+        "@type": "type.googleapis.com/envoy.admin.v3.ScopedRoutesConfigDump",
+        "dynamic_scoped_route_configs": [{
+            "name": "s", "scoped_route_configs": [{ "name": "one", "route_configuration_name": "r" }],
+        }],
+    });
+    let by_scope = dump(manager(json!({ "scoped_routes": { "name": "s" } }), filters), vec![routes, scopes]);
+    assert_eq!(report(&by_scope).examined.routes, 2);
+    assert_eq!(path(&report(&by_scope), "route-disabled"), format!("routes[r].{expected}"));
+}
+
+#[test]
+fn filters_that_come_from_elsewhere() {
+    let filters = json!([{ "name": "authz", "config_discovery": { "config_source": {} } }]);
+    let filter =
+        json!({ "name": "authz", "typed_config": ext_authz(&json!({ "failure_mode_allow": true })) });
+    let discovered = json!({
+        "@type": "type.googleapis.com/envoy.admin.v3.EcdsConfigDump",
+        "ecds_filters": [{ "ecds_filter": filter }],
+    });
+    let report = report(&dump(manager(json!({}), filters), vec![discovered]));
+    assert_eq!(path(&report, "fail-open"), "ecds[authz].failure_mode_allow");
+    assert_eq!(report.examined.clusters, ["talos"]);
+}
+
+#[test]
+fn a_filter_within_a_matcher_is_for_some_requests_only() {
+    let composite = json!([{ "name": "some", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.common.matching.v3.ExtensionWithMatcher",
+        "extension_config": { "name": "inner", "typed_config": ext_authz(&json!({ "clear_route_cache": true })) },
+    } }]);
+    let report = report(&dump(manager(json!({}), composite), vec![]));
+    let of = "listeners[in].default_filter_chain.http_filters[some].extension_config";
+    assert_eq!(path(&report, "conditional-check"), of);
+    assert_eq!(path(&report, "clear-route-cache"), format!("{of}.clear_route_cache"));
+    assert_eq!(report.findings.first().map(|worst| worst.severity), Some(Severity::Error));
+}
+
+#[test]
+fn endpoints_tell_where_keys_go() {
+    let filters = json!([{ "name": "envoy.filters.http.ext_authz", "typed_config": ext_authz(&json!({})) }]);
+    let parts = |address: &str| {
+        vec![
+            json!({ "@type": "x/envoy.admin.v3.ClustersConfigDump", "dynamic_active_clusters": [{ "cluster": {
+                "name": "talos", "type": "EDS", "eds_cluster_config": { "service_name": "authz" },
+            } }] }),
+            json!({ "@type": "x/envoy.admin.v3.EndpointsConfigDump", "dynamic_endpoint_configs": [{ "endpoint_config": {
+                "cluster_name": "authz",
+                "endpoints": [{ "lb_endpoints": [{ "endpoint": {
+                    "address": { "socket_address": { "address": address } },
+                } }] }],
+            } }] }),
+        ]
+    };
+    let of = |address| report(&dump(manager(json!({}), filters.clone()), parts(address)));
+    assert_eq!(path(&of("10.1.2.3"), "plaintext"), "clusters[talos].transport_socket");
+    assert!(of("127.0.0.1").findings.iter().all(|finding| finding.id != "plaintext"));
+    assert!(of("::1").findings.iter().all(|finding| finding.id != "plaintext"));
+}
+
+#[test]
+fn dumps_in_other_wrappings() {
+    let filters = json!([{ "name": "envoy.filters.http.ext_authz", "typed_config": ext_authz(&json!({})) }]);
+    let plain = dump(manager(json!({}), filters), vec![]);
+    let wrapped = json!({ "envoy-gateway-system": { "pod-1": plain, "pod-2": plain } });
+    let report = report(&wrapped);
+    assert_eq!(report.examined.connection_managers, 2);
+    assert!(path(&report, "normalize-path").starts_with("envoy-gateway-system.pod-1.listeners[in]."));
+    for nothing in
+        [json!(null), json!([]), json!({}), json!({ "configs": [] }), json!({ "configs": [1, "a"] })]
+    {
+        assert!(examine(&nothing, Question::default()).is_err(), "{nothing}");
+    }
+}
+
+#[test]
+fn a_cluster_that_is_not_there() {
+    let filters = json!([{ "name": "envoy.filters.http.ext_authz", "typed_config": ext_authz(&json!({})) }]);
+    let report = report(&dump(manager(json!({}), filters), vec![]));
+    assert!(
+        path(&report, "cluster-missing")
+            .ends_with("http_filters[ext_authz].grpc_service.envoy_grpc.cluster_name")
+    );
+}
+
+/// JSON of any form, with names that mean something among its keys.
+fn documents() -> impl Strategy<Value = Value> {
+    let names = prop::sample::select(vec![
+        "configs",
+        "@type",
+        "name",
+        "bootstrap",
+        "static_listeners",
+        "listener",
+        "filter_chains",
+        "filters",
+        "typed_config",
+        "http_filters",
+        "route_config",
+        "virtual_hosts",
+        "routes",
+        "route",
+        "cluster",
+        "static_clusters",
+        "grpc_service",
+        "envoy_grpc",
+        "cluster_name",
+        "timeout",
+        "typed_per_filter_config",
+        "envoy.filters.http.ext_authz",
+        "disabled",
+    ]);
+    let texts = prop::sample::select(vec![
+        "x.ListenersConfigDump",
+        "x.ClustersConfigDump",
+        "x.BootstrapConfigDump",
+        "x.HttpConnectionManager",
+        "x.ExtAuthz",
+        "x.TypedStruct",
+        "a",
+        "1s",
+        "-1s",
+        "",
+    ]);
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        texts.prop_map(Value::from),
+    ];
+    leaf.prop_recursive(8, 256, 6, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+            prop::collection::hash_map(names.clone().prop_map(str::to_owned), inner, 0..6)
+                .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn no_document_is_too_odd(configs in prop::collection::vec(documents(), 0..6), listener in documents()) {
+        let mut dump = dump(listener, configs.clone());
+        let _ = examine(&dump, Question::default());
+        dump["configs"] = Value::from(configs);
+        let _ = examine(&from_bootstrap(dump), Question::default());
+    }
+}

@@ -1,0 +1,209 @@
+//! `talos doctor` on dumps of real Envoys: nothing to say about the configuration that we ship, and each fault found that
+//! is planted in it.
+
+mod faults;
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::cli::Ran;
+use crate::http::{Base, Call, Version};
+use crate::process::{Process, free_port};
+use crate::python::wanted;
+use crate::support::{Json, Must, until};
+use crate::talos::Setup;
+use faults::{Change, FAULTS};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// The configuration that we ship, with changes.
+fn config(changes: &[Change]) -> String {
+    let path = format!("{ROOT}/envoy/envoy.yaml");
+    let shipped = std::fs::read_to_string(&path).must(&path);
+    changes.iter().fold(shipped, |config, change| change.made_to(&config))
+}
+
+/// The oldest and the newest Envoy that we know, so far as they are there.
+fn envoys() -> Vec<String> {
+    let newest = wanted("TALOS_TEST_ENVOY");
+    std::env::var("TALOS_TEST_OLDEST_ENVOY").into_iter().chain([newest]).collect()
+}
+
+/// Runs an Envoy with a configuration, on ports of its own, and hands its admin interface to the doctor.
+async fn examined(envoy: &str, config: &str, setup: &Setup, options: &[&str]) -> Ran {
+    for _ in 0..5 {
+        let (edge, admin) = (free_port(), free_port());
+        let config = config
+            .replace("port_value: 10000 }", &format!("port_value: {edge} }}"))
+            .replace("port_value: 10001 }", &format!("port_value: {admin} }}"));
+        let file = setup.path(&format!("envoy-{admin}.yaml"));
+        std::fs::write(&file, config).must("writing Envoy's configuration");
+        let Some(_envoy) = started(envoy, &file, admin).await else { continue };
+        let url = format!("http://127.0.0.1:{admin}");
+        let arguments = ["doctor", &url, "--format", "json"];
+        return Ran::from(setup.run(&[&arguments, options].concat()).await);
+    }
+    panic!("Envoy found no free ports");
+}
+
+/// None when another process took one of its ports meanwhile.
+async fn started(envoy: &str, file: &Path, admin: u16) -> Option<Process> {
+    let mut command = Command::new(envoy);
+    command.arg("-c").arg(file);
+    command.args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]);
+    let mut process = Process::spawn("Envoy", command, &file.with_extension("log"));
+    let base = Base::local(admin);
+    until("Envoy shows its configuration", async || {
+        if let Some(status) = process.ended() {
+            let log = process.log();
+            assert!(log.contains("Address already in use"), "Envoy ended with {status}:\n{log}");
+            return Some(None);
+        }
+        let dump = base.try_send(Version::Http1, Call::get("/config_dump")).await.ok()?;
+        dump.text().contains("static_listeners").then_some(Some(()))
+    })
+    .await?;
+    Some(process)
+}
+
+/// The report of a run that had one.
+#[track_caller]
+fn report(ran: &Ran) -> Value {
+    assert!(ran.code == 0 || ran.code == 1, "{ran:#?}");
+    serde_json::from_str(&ran.stdout).must("a report")
+}
+
+fn found(report: &Value) -> Vec<(&str, &str)> {
+    let findings = report.at("/findings").as_array().must("findings");
+    findings.iter().map(|finding| (finding.text("/id"), finding.text("/severity"))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn there_is_nothing_to_say_about_what_we_ship() {
+    let setup = Setup::bare();
+    for envoy in envoys() {
+        let ran = examined(&envoy, &config(&[]), &setup, &[]).await;
+        let report = report(&ran);
+        assert_eq!((found(&report), ran.code), (vec![], 0), "{envoy}: {report:#}");
+        assert_eq!(report.texts("/examined/clusters"), ["talos_authz"]);
+        assert_eq!(report.at("/examined/routes"), 3);
+    }
+    // All others as well, as they stand.
+    for entry in std::fs::read_dir(format!("{ROOT}/envoy")).must("envoy/") {
+        let path = entry.must("an entry of envoy/").path();
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        if path.extension().is_some_and(|extension| extension == "yaml") && text.contains("static_resources:")
+        {
+            let ran = Ran::from(setup.run(&["doctor", &path.display().to_string()]).await).expect(0);
+            assert!(
+                ran.stdout.starts_with("0 errors, 0 warnings, 0 notes"),
+                "{}: {}",
+                path.display(),
+                ran.stdout
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_planted_fault_is_found() {
+    let setup = Setup::bare();
+    let mut missed = vec![];
+    for (id, severity, changes) in FAULTS {
+        let config = config(changes);
+        let file = setup.path("planted.yaml");
+        std::fs::write(&file, &config).must("writing a configuration");
+        let read = Ran::from(setup.run(&["doctor", "planted.yaml", "--format", "json"]).await);
+        let mut reports = vec![("the file".to_owned(), read)];
+        for envoy in envoys() {
+            let ran = examined(&envoy, &config, &setup, &[]).await;
+            reports.push((envoy, ran));
+        }
+        for (of, ran) in reports {
+            let report = report(&ran);
+            let found = found(&report);
+            let code = i32::from(found.iter().any(|(_, severity)| *severity != "note"));
+            if !found.contains(&(id, severity)) || ran.code != code {
+                missed.push(format!("{id} ({severity}) in {of}: exit code {}, {found:?}", ran.code));
+            }
+        }
+    }
+    assert!(missed.is_empty(), "{missed:#?}");
+}
+
+/// Which address Talos takes for the client's is held against what Envoy does.
+#[tokio::test(flavor = "multi_thread")]
+async fn hops_are_counted_alike_on_both_sides() {
+    let setup = Setup::bare();
+    let behind_one = Change::After("use_remote_address: true", "xff_num_trusted_hops: 1");
+    for (changes, talos, fits) in [
+        (&[][..], "client_address: peer", true),
+        (&[], "{client_address: xff, trusted_hops: 1}", true),
+        (&[], "{client_address: xff, trusted_hops: 2}", false),
+        (&[], "client_address: external", true),
+        (&[behind_one], "client_address: peer", false),
+        (&[behind_one], "{client_address: xff, trusted_hops: 1}", false),
+        (&[behind_one], "{client_address: xff, trusted_hops: 2}", true),
+    ] {
+        std::fs::write(setup.path("envoy.yaml"), config(changes)).must("writing a configuration");
+        let talos = match talos.starts_with('{') {
+            true => format!("authz: {talos}\n"),
+            false => format!("authz: {{{talos}}}\n"),
+        };
+        std::fs::write(setup.path("talos.yaml"), &talos).must("writing a configuration");
+        let ran = Ran::from(
+            setup.run(&["doctor", "envoy.yaml", "--config", "talos.yaml", "--format", "json"]).await,
+        );
+        let report = report(&ran);
+        let expected = if fits { vec![] } else { vec![("client-address", "error")] };
+        assert_eq!(found(&report), expected, "{talos}: {report:#}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_dump_is_told_so() {
+    let setup = Setup::bare();
+    std::fs::write(
+        setup.path("open.yaml"),
+        config(&[Change::Replace("failure_mode_allow: false", "failure_mode_allow: true")]),
+    )
+    .must("writing a configuration");
+    for (name, text) in [
+        ("empty", "".to_owned()),
+        ("garbage", "{\"configs\": [".to_owned()),
+        ("other", "{\"configs\": [{\"@type\": \"x.y.OtherDump\"}]}".to_owned()),
+        ("list", "[1, 2]".to_owned()),
+        ("deep", "[".repeat(100_000)),
+        ("deep-object", "{\"a\":".repeat(100_000)),
+    ] {
+        std::fs::write(setup.path(name), text).must("writing a file");
+        let ran = Ran::from(setup.run(&["doctor", name]).await).expect(64);
+        assert!(ran.stdout.is_empty() && ran.stderr.lines().count() == 1, "{name}: {ran:?}");
+    }
+    Ran::from(setup.run(&["doctor", "nonesuch.json"]).await).expect(64);
+    let nobody = format!("http://127.0.0.1:{}", free_port());
+    Ran::from(setup.run(&["doctor", &nobody]).await).expect(69);
+
+    for (options, code) in [
+        (&[][..], 1),
+        (&["--fail-on", "error"], 1),
+        (&["--fail-on", "never"], 0),
+        (&["--cluster", "talos_authz"], 1),
+        (&["--fail-on", "sometimes"], 64),
+    ] {
+        let ran = Ran::from(setup.run(&[&["doctor", "open.yaml"], options].concat()).await).expect(code);
+        if code != 64 {
+            assert!(
+                ran.stdout.starts_with("ERROR  fail-open\n  at   listeners[edge].filter_chains[0]."),
+                "{}",
+                ran.stdout
+            );
+            assert!(ran.stdout.contains(".http_filters[ext_authz].failure_mode_allow\n"), "{}", ran.stdout);
+        }
+    }
+    // Nobody asks that one.
+    let ran = Ran::from(setup.run(&["doctor", "open.yaml", "--cluster", "other"]).await).expect(1);
+    assert!(ran.stdout.starts_with("ERROR  no-ext-authz\n"), "{}", ran.stdout);
+}
