@@ -132,11 +132,17 @@ async fn bears(talos: &Talos, name: &str, base: Base, kinds: &[Kind], good: impl
     println!("{name}: closed after at most {longest:?} of {KINDS:?}");
 }
 
+/// Where selfRevoke may be called as often as one likes: else it would be that which sends slow bodies away.
+async fn patient() -> Talos {
+    let setup = Setup::new().set("TALOS_SERVE_PUBLIC_SELF_REVOKE_PER_ADDRESS", "0");
+    setup.set("TALOS_SERVE_PUBLIC_SELF_REVOKE_TOTAL", "0").start().await
+}
+
 const WITHOUT_TLS: [Kind; 4] = [Kind::Head, Kind::Body, Kind::Idle, Kind::Http2];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_clients_of_the_public_plane_are_sent_away_and_others_are_served() {
-    let talos = Talos::start().await;
+    let talos = patient().await;
     bears(&talos, "public", talos.public, &WITHOUT_TLS, async || {
         talos.public.send(Version::Http1, Call::get(JWKS)).await.expect(200);
     })
@@ -145,7 +151,7 @@ async fn slow_clients_of_the_public_plane_are_sent_away_and_others_are_served() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_clients_of_the_admin_plane_are_sent_away_and_others_are_served() {
-    let talos = Talos::start().await;
+    let talos = patient().await;
     bears(&talos, "admin", talos.admin, &WITHOUT_TLS, async || {
         talos.admin.send(Version::Http1, Call::get(ISSUED)).await.expect(200);
     })
@@ -154,7 +160,7 @@ async fn slow_clients_of_the_admin_plane_are_sent_away_and_others_are_served() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_clients_of_the_metrics_plane_are_sent_away_and_others_are_served() {
-    let talos = Talos::start().await;
+    let talos = patient().await;
     // It has no body to wait for.
     bears(&talos, "metrics", talos.metrics, &[Kind::Head, Kind::Idle, Kind::Http2], async || {
         talos.metrics.send(Version::Http1, Call::get("/health/alive")).await.expect(200);
