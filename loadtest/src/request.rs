@@ -33,6 +33,9 @@ const HEADERS: [(&str, &str); 19] = [
     ("x-request-id", "6f1d0c8e-57a2-4c0e-9a3e-0d5f8a1b2c3d"),
 ];
 
+/// What stands before the credential, and nowhere else.
+const SCHEME: &str = "Bearer ";
+
 /// Makes one message a credential, most of it by copying.
 #[derive(Default)]
 pub struct Requests {
@@ -43,11 +46,9 @@ impl Requests {
     /// The gRPC message, its prefix of five bytes included.
     pub fn with(&mut self, credential: &str) -> Bytes {
         let (template, at) = self.templates.entry(credential.len()).or_insert_with(|| {
-            let placeholder = "?".repeat(credential.len());
-            let message = check_request(&placeholder).encode_to_vec();
-            let found =
-                message.windows(placeholder.len().max(1)).position(|part| part == placeholder.as_bytes());
-            (message, found.unwrap_or(0))
+            let message = check_request(credential).encode_to_vec();
+            let scheme = message.windows(SCHEME.len()).position(|part| part == SCHEME.as_bytes());
+            (message, scheme.map_or(0, |at| at + SCHEME.len()))
         });
         let mut framed = BytesMut::with_capacity(template.len() + 5);
         framed.put_u8(0);
@@ -59,7 +60,7 @@ impl Requests {
 }
 
 fn check_request(credential: &str) -> CheckRequest {
-    let bearer = format!("Bearer {credential}");
+    let bearer = format!("{SCHEME}{credential}");
     let lines = HEADERS.iter().copied().chain([("authorization", bearer.as_str())]);
     let headers = lines.map(|(key, value)| HeaderValue {
         key: key.to_owned(),
