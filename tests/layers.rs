@@ -126,7 +126,20 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     (
         "fuzzing",
-        &["app", "audit", "authz", "clock", "config", "credential", "event", "key", "rng", "service"],
+        &[
+            "app",
+            "audit",
+            "authz",
+            "clock",
+            "config",
+            "credential",
+            "doctor",
+            "event",
+            "key",
+            "rng",
+            "service",
+            "settings",
+        ],
     ),
     ("doctor", &["config", "service"]),
     (
