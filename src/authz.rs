@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod against_envoy;
+mod attributes;
 mod connection;
 mod cookie;
 mod denied;

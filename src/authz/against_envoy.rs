@@ -8,6 +8,7 @@ use envoy_types::pb::envoy::service::auth::v3::attribute_context as context;
 use proptest::prelude::{Just, Strategy, any, prop, prop_assert_eq, prop_oneof, proptest};
 use prost::Message;
 
+use super::attributes::Attributes;
 use super::denied::denied;
 use super::refusal::Refusal;
 use super::request::{Headers, Malformed};
@@ -72,7 +73,7 @@ proptest! {
             lines.into_iter().collect::<HashMap<_, _>>().into_iter().collect()
         };
         let bytes = request(&lines, raw, &peer.to_string()).encode_to_vec();
-        let ours = talos_proto::CheckRequest::decode(&bytes[..]).unwrap().attributes.unwrap();
+        let ours = Attributes::decode(&bytes).unwrap();
         let headers = Headers::of(&ours);
         let mut read: Vec<(String, String)> = headers
             .lines()
@@ -82,9 +83,9 @@ proptest! {
         read.sort();
         expected.sort();
         prop_assert_eq!(read, expected);
-        prop_assert_eq!(headers.client(&ours, &settings()), Some(peer));
+        prop_assert_eq!(headers.client(&settings()), Some(peer));
         prop_assert_eq!(headers.path(), b"/a?b");
-        prop_assert_eq!(&ours.context_extensions[0].value[..], b"off");
+        prop_assert_eq!(&ours.context_extensions, &[(&b"talos.mode"[..], &b"off"[..])]);
     }
 
     #[test]
@@ -113,8 +114,7 @@ proptest! {
 
     #[test]
     fn any_bytes_are_a_request_or_an_error(bytes in any::<Vec<u8>>()) {
-        if let Ok(request) = talos_proto::CheckRequest::decode(&bytes[..]) {
-            let attributes = request.attributes.unwrap_or_default();
+        if let Ok(attributes) = Attributes::decode(&bytes) {
             let _ = Shown::find(&Headers::of(&attributes), &settings().sources);
         }
     }
@@ -129,7 +129,7 @@ fn refusals_carry_their_http_status() {
         (Refusal::Misconfigured, 500),
         (Refusal::Unavailable, 503),
     ] {
-        let nothing = talos_proto::AttributeContext::default();
+        let nothing = Attributes::default();
         let answer = denied(refusal.into(), &settings(), &Templates::default(), &Headers::of(&nothing));
         let answer = full::CheckResponse::decode(answer).unwrap();
         assert_ne!(answer.status.unwrap().code, 0);

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use prost::Message;
 use prost_types::value::Kind;
 use prost_types::{Struct, Value};
-use talos_proto::{AttributeContext, Entry};
 
+use super::attributes::Attributes;
 use super::refusal::Refusal;
 use super::request::{Headers, Malformed};
 use crate::config::{Preflight, RouteMode};
@@ -37,7 +37,7 @@ const PREFIX: &[u8] = b"talos.";
 pub fn of_request<'a>(
     settings: &'a Settings,
     headers: &Headers<'_>,
-    attributes: &AttributeContext,
+    attributes: &Attributes<'_>,
 ) -> Result<Cow<'a, Policy>, Refusal> {
     let rule = settings.routes.find(headers.host(), headers.method(), headers.path());
     let rule = rule.map_err(|_| Malformed::AmbiguousPath)?;
@@ -53,16 +53,15 @@ pub fn of_request<'a>(
 }
 
 /// Puts what Envoy says in the place of what our own rules say: its route's metadata, then its context extensions.
-fn override_by(policy: &mut Cow<'_, Policy>, attributes: &AttributeContext) -> Result<(), PolicyError> {
-    let metadata = attributes.route_metadata_context.as_ref();
-    for entry in metadata.into_iter().flat_map(|metadata| &metadata.filter_metadata) {
-        match &entry.key[..] {
-            OWN_METADATA => set_all(policy, "metadata", &decoded("metadata", &entry.value)?)?,
-            GATEWAY_METADATA => set_annotations(policy, &decoded("metadata", &entry.value)?)?,
+fn override_by(policy: &mut Cow<'_, Policy>, attributes: &Attributes<'_>) -> Result<(), PolicyError> {
+    for (namespace, value) in &attributes.route_metadata {
+        match *namespace {
+            OWN_METADATA => set_all(policy, "metadata", &decoded("metadata", value)?)?,
+            GATEWAY_METADATA => set_annotations(policy, &decoded("metadata", value)?)?,
             _ => {}
         }
     }
-    for Entry { key, value } in &attributes.context_extensions {
+    for (key, value) in &attributes.context_extensions {
         if let Some(name) = key.strip_prefix(PREFIX) {
             set(policy, "context extension", key, name, value)?;
         }
@@ -136,28 +135,23 @@ fn shown(key: &[u8]) -> String {
 mod tests {
     use super::*;
     use crate::config::RouteToken;
-    use talos_proto::{Metadata, MetadataEntry};
 
-    fn read(attributes: &AttributeContext) -> Result<Policy, PolicyError> {
+    fn read(attributes: &Attributes<'_>) -> Result<Policy, PolicyError> {
         let mut policy = Cow::Owned(Policy::default());
         override_by(&mut policy, attributes).map(|()| policy.into_owned())
     }
 
-    fn extensions(pairs: &[(&'static str, &'static str)]) -> AttributeContext {
-        let entry = |(key, value): &(&'static str, &'static str)| Entry {
-            key: key.as_bytes().into(),
-            value: value.as_bytes().into(),
-        };
-        let context_extensions = pairs.iter().map(entry).collect();
-        AttributeContext { context_extensions, ..AttributeContext::default() }
+    fn extensions(pairs: &[(&'static str, &'static str)]) -> Attributes<'static> {
+        let context_extensions =
+            pairs.iter().map(|(key, value)| (key.as_bytes(), value.as_bytes())).collect();
+        Attributes { context_extensions, ..Attributes::default() }
     }
 
-    fn metadata(namespace: &'static str, value: &serde_json::Value) -> AttributeContext {
+    fn metadata(namespace: &'static str, value: &serde_json::Value) -> Attributes<'static> {
         let value = crate::authz::metadata::json(value.clone());
         let Some(Kind::StructValue(fields)) = value.kind else { panic!("not an object") };
-        let entry = MetadataEntry { key: namespace.into(), value: fields.encode_to_vec().into() };
-        let route_metadata_context = Some(Metadata { filter_metadata: vec![entry] });
-        AttributeContext { route_metadata_context, ..AttributeContext::default() }
+        let value: &[u8] = fields.encode_to_vec().leak();
+        Attributes { route_metadata: vec![(namespace.as_bytes(), value)], ..Attributes::default() }
     }
 
     #[test]

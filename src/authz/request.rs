@@ -2,16 +2,12 @@
 
 use std::net::IpAddr;
 
-use bytes::Bytes;
-use talos_proto::{AttributeContext, HttpRequest};
-
+use super::attributes::{Attributes, Pair};
 use crate::config::{Authz, ClientAddress};
 use crate::service::upstream::{HEADER_PREFIX, IDENTITY_HEADERS};
 
 /// The header lines of a request, in whichever of its two forms Envoy sent them.
-pub struct Headers<'a> {
-    http: Option<&'a HttpRequest>,
-}
+pub struct Headers<'a>(&'a Attributes<'a>);
 
 /// Why a request can't be taken as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -29,24 +25,23 @@ pub enum Malformed {
 
 impl<'a> Headers<'a> {
     /// The headers of a request.
-    pub fn of(attributes: &'a AttributeContext) -> Self {
-        let request = attributes.request.as_ref();
-        Self { http: request.and_then(|request| request.http.as_ref()) }
+    pub fn of(attributes: &'a Attributes<'a>) -> Self {
+        Self(attributes)
     }
 
     /// The path as it came, with the query and whatever else stands there.
     pub fn path(&self) -> &'a [u8] {
-        self.http.map_or(&[], |http| &http.path)
+        self.0.path
     }
 
     /// The method as it came.
     pub fn method(&self) -> &'a [u8] {
-        self.http.map_or(&[], |http| &http.method)
+        self.0.method
     }
 
     /// The host as it came, port and all.
     pub fn host(&self) -> &'a [u8] {
-        self.http.map_or(&[], |http| &http.host)
+        self.0.host
     }
 
     /// Whether a browser asks here what it may ask (CORS).
@@ -57,22 +52,16 @@ impl<'a> Headers<'a> {
 
     /// Whether doubles are joined by commas: Envoy's `headers` map, unlike `encode_raw_headers`.
     pub fn joined(&self) -> bool {
-        self.http.is_some_and(|http| http.header_map.is_none())
+        self.0.raw_headers.is_none()
     }
 
     /// Every line: name and value.
-    pub fn lines(&self) -> impl Iterator<Item = (&'a Bytes, &'a Bytes)> + use<'a> {
-        let raw = self.http.and_then(|http| http.header_map.as_ref()).map_or(&[][..], |map| &map.headers);
-        let raw = raw.iter().map(|line| {
-            let value = if line.raw_value.is_empty() { &line.value } else { &line.raw_value };
-            (&line.key, value)
-        });
-        let map = self.http.filter(|http| http.header_map.is_none()).map_or(&[][..], |http| &http.headers);
-        raw.chain(map.iter().map(|entry| (&entry.key, &entry.value)))
+    pub fn lines(&self) -> impl Iterator<Item = Pair<'a>> + use<'a> {
+        self.0.raw_headers.as_ref().unwrap_or(&self.0.joined_headers).iter().copied()
     }
 
     /// The values of a header, whose name compares without case.
-    pub fn values<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a Bytes> + use<'a, 'n> {
+    pub fn values<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
         self.lines().filter(move |(key, _)| key.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
     }
 
@@ -83,12 +72,12 @@ impl<'a> Headers<'a> {
 
     /// Headers that only we may set and that the client sent under another spelling: they are taken away by the name
     /// that they came with. `token_header` is ours, too.
-    pub fn spoofed(&self, token_header: &str) -> impl Iterator<Item = &'a Bytes> {
+    pub fn spoofed(&self, token_header: &str) -> impl Iterator<Item = &'a [u8]> {
         // Those of our names that we set or remove anyway aren't named again: a name that is both set and removed is
         // lost.
         let is_handled =
-            |name: &Bytes| IDENTITY_HEADERS.iter().any(|ours| name.eq_ignore_ascii_case(ours.as_bytes()));
-        let is_forged = move |name: &Bytes| {
+            |name: &[u8]| IDENTITY_HEADERS.iter().any(|ours| name.eq_ignore_ascii_case(ours.as_bytes()));
+        let is_forged = move |name: &[u8]| {
             (is_reserved(name) && !is_handled(name))
                 || (reads_as(name, token_header) && !name.eq_ignore_ascii_case(token_header.as_bytes()))
         };
@@ -113,12 +102,9 @@ impl<'a> Headers<'a> {
     }
 
     /// The client's address; None when it can't be known, which no address list lets through.
-    pub fn client(&self, attributes: &AttributeContext, settings: &Authz) -> Option<IpAddr> {
+    pub fn client(&self, settings: &Authz) -> Option<IpAddr> {
         match settings.client_address {
-            ClientAddress::Peer => {
-                let address = attributes.source.as_ref()?.address.as_ref()?.socket_address.as_ref()?;
-                parse_address(&address.address)
-            }
+            ClientAddress::Peer => parse_address(self.0.peer?),
             ClientAddress::External => {
                 let mut values = self.values("x-envoy-external-address");
                 let value = values.next().filter(|_| values.next().is_none())?;
@@ -174,33 +160,24 @@ fn reads_as(name: &[u8], ours: &str) -> bool {
 #[cfg(test)]
 pub mod tests {
     use super::*;
-    use talos_proto::{Entry, HeaderMap, HeaderValue, Request};
 
     /// A request whose headers are joined, and the same with each line of its own.
-    pub fn both_forms(path: &'static str, lines: &[(&'static str, &'static str)]) -> [AttributeContext; 2] {
-        let with = |http| AttributeContext {
-            request: Some(Request { http: Some(http) }),
-            ..AttributeContext::default()
-        };
-        let mut map: Vec<Entry> = vec![];
-        for (key, value) in lines {
-            match map.iter_mut().find(|entry| entry.key == *key) {
-                Some(entry) => entry.value = [&entry.value[..], b",", value.as_bytes()].concat().into(),
-                None => map.push(Entry { key: (*key).into(), value: (*value).into() }),
+    pub fn both_forms(
+        path: &'static str,
+        lines: &[(&'static str, &'static str)],
+    ) -> [Attributes<'static>; 2] {
+        let mut joined: Vec<Pair<'static>> = vec![];
+        for (name, value) in lines.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())) {
+            match joined.iter_mut().find(|(other, _)| *other == name) {
+                Some((_, all)) => *all = [all, &b","[..], value].concat().leak(),
+                None => joined.push((name, value)),
             }
         }
-        let raw = lines.iter().map(|(key, value)| HeaderValue {
-            key: (*key).into(),
-            raw_value: (*value).into(),
-            ..HeaderValue::default()
-        });
+        let raw = lines.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
+        let path = path.as_bytes();
         [
-            with(HttpRequest { path: path.into(), headers: map, ..HttpRequest::default() }),
-            with(HttpRequest {
-                path: path.into(),
-                header_map: Some(HeaderMap { headers: raw.collect() }),
-                ..HttpRequest::default()
-            }),
+            Attributes { path, joined_headers: joined, ..Attributes::default() },
+            Attributes { path, raw_headers: Some(raw), ..Attributes::default() },
         ]
     }
 

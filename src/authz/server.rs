@@ -11,10 +11,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::FutureExt;
-use prost::Message;
-use talos_proto::{AttributeContext, CheckRequest};
 use tokio::runtime::Handle;
 
+use super::attributes::Attributes;
 use super::denied::denied;
 use super::policy;
 use super::refusal::{Refusal, Refused};
@@ -71,15 +70,13 @@ impl Plane {
     /// # Errors
     /// What the call ends with instead of an answer.
     pub async fn check(self: Rc<Self>, message: Bytes) -> Result<Bytes, tonic::Status> {
-        let request = CheckRequest::decode(message);
-        let request = request.map_err(|_| tonic::Status::invalid_argument("not a CheckRequest"))?;
-        self.answer(&request).await
+        let attributes = Attributes::decode(&message);
+        let attributes = attributes.map_err(|error| tonic::Status::invalid_argument(error.to_string()))?;
+        self.answer(&attributes).await
     }
 
     /// Decides about one request, and counts how long that took.
-    async fn answer(&self, request: &CheckRequest) -> Result<Bytes, tonic::Status> {
-        let nothing = AttributeContext::default();
-        let attributes = request.attributes.as_ref().unwrap_or(&nothing);
+    async fn answer(&self, attributes: &Attributes<'_>) -> Result<Bytes, tonic::Status> {
         let clock = &self.service.clock;
         let (began, mut tier) = (clock.boot(), Tier::default());
         let answer = match trace::is_on() {
@@ -93,11 +90,11 @@ impl Plane {
     /// As [`Plane::judge`], in a span that goes on from Envoy's.
     async fn judge_traced(
         &self,
-        attributes: &AttributeContext,
+        attributes: &Attributes<'_>,
         tier: &mut Tier,
     ) -> Result<Bytes, tonic::Status> {
         let parent = Headers::of(attributes).values("traceparent").next();
-        let Some(span) = trace::server("Check", parent.map(|parent| &parent[..])) else {
+        let Some(span) = trace::server("Check", parent) else {
             return self.judge(attributes, tier).await;
         };
         span.run(async {
@@ -109,7 +106,7 @@ impl Plane {
     }
 
     /// Decides about one request. A panic is an outage of ours, not an allow and not a dropped connection.
-    async fn judge(&self, attributes: &AttributeContext, tier: &mut Tier) -> Result<Bytes, tonic::Status> {
+    async fn judge(&self, attributes: &Attributes<'_>, tier: &mut Tier) -> Result<Bytes, tonic::Status> {
         let settings = self.service.snapshot();
         let decision = AssertUnwindSafe(self.decide(&settings, attributes, tier)).catch_unwind().await;
         let refused = match decision.unwrap_or_else(|_| Err(Refusal::Unavailable.into())) {
@@ -133,7 +130,7 @@ impl Plane {
     async fn decide(
         &self,
         settings: &Arc<Settings>,
-        attributes: &AttributeContext,
+        attributes: &Attributes<'_>,
         tier: &mut Tier,
     ) -> Result<Bytes, Refused> {
         let headers = Headers::of(attributes);
@@ -157,7 +154,7 @@ impl Plane {
         };
         let attempt = Attempt {
             credential: shown.credential()?,
-            client: headers.client(attributes, &settings.authz),
+            client: headers.client(&settings.authz),
             audiences: policy.audience.as_slice(),
             cache: CacheUse::Full,
         };

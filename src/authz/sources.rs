@@ -102,7 +102,7 @@ fn is_header(source: &CredentialSource, wanted: &str) -> bool {
 }
 
 fn cookie_lines<'a>(headers: &Headers<'a>) -> impl Iterator<Item = &'a [u8]> {
-    headers.values(COOKIE).map(|line| &line[..])
+    headers.values(COOKIE)
 }
 
 /// What one source says; None when it says nothing.

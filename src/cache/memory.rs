@@ -162,7 +162,8 @@ pub struct Unknown {
 /// garbage can't push good keys out.
 #[derive(Clone)]
 pub struct Memory {
-    seed: [u8; 16],
+    /// Has taken in a block's worth of chance.
+    seeded: Sha256,
     keys: Cache<Index, Arc<Entry>, BuildHasherDefault<First8>>,
     unknown: Cache<Index, Unknown, BuildHasherDefault<First8>>,
 }
@@ -171,7 +172,7 @@ impl Memory {
     /// A tier of at most `bytes` bytes of keys and `unknown` unknown ids.
     pub fn new(bytes: u64, unknown: u64, rng: &Rng) -> Self {
         Self {
-            seed: rng.bytes(),
+            seeded: Sha256::new().chain_update(rng.bytes::<64>()),
             keys: Cache::builder()
                 .max_capacity(bytes)
                 .weigher(|_, entry: &Arc<Entry>| weigh(&entry.key))
@@ -182,12 +183,7 @@ impl Memory {
 
     /// Where a credential's entry is. The raw credential is kept nowhere.
     pub fn index(&self, network: NetworkId, credential: &str) -> Index {
-        Sha256::new()
-            .chain_update(self.seed)
-            .chain_update(network.as_bytes())
-            .chain_update(credential)
-            .finalize()
-            .into()
+        self.seeded.clone().chain_update(network.as_bytes()).chain_update(credential).finalize().into()
     }
 
     /// The entry there.

@@ -1,0 +1,289 @@
+//! What of a CheckRequest is used, found where it stands in the message.
+//!
+//! Envoy sends some forty texts along with a request. To own each of them, or to count who refers to it, takes longer
+//! than to decide about the request, so nothing is copied here: all that is found points into the message. Field
+//! numbers are those of `proto/ext_authz.proto`, whose generated decoder says in the tests below what is right.
+
+use prost::bytes::Buf;
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+
+/// A name and its value.
+pub type Pair<'a> = (&'a [u8], &'a [u8]);
+
+/// Header lines that there is room for from the beginning.
+const USUAL_LINES: usize = 32;
+
+/// The attributes of one request.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attributes<'a> {
+    /// Address of the connection's peer, as text; None when it has none (a pipe).
+    pub peer: Option<&'a [u8]>,
+    /// The method as it came.
+    pub method: &'a [u8],
+    /// The path as it came, with the query and whatever else stands there.
+    pub path: &'a [u8],
+    /// The host as it came, port and all.
+    pub host: &'a [u8],
+    /// One value a name, doubles joined by commas; empty with `encode_raw_headers`.
+    pub joined_headers: Vec<Pair<'a>>,
+    /// Every header line as it came; None without `encode_raw_headers`.
+    pub raw_headers: Option<Vec<Pair<'a>>>,
+    /// What Envoy's route says.
+    pub context_extensions: Vec<Pair<'a>>,
+    /// What the route itself says: namespaces, and encoded `google.protobuf.Struct`s.
+    pub route_metadata: Vec<Pair<'a>>,
+}
+
+/// The message is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a CheckRequest")]
+pub struct NotACheckRequest;
+
+type Found = Result<(), NotACheckRequest>;
+
+impl<'a> Attributes<'a> {
+    /// Reads a message. What stands there twice is merged as protobuf has it.
+    ///
+    /// # Errors
+    /// When it isn't protobuf, or a field that is used has another type.
+    pub fn decode(message: &'a [u8]) -> Result<Self, NotACheckRequest> {
+        let mut found = Self::default();
+        each(message, &[1], |_, attributes| found.read(attributes))?;
+        Ok(found)
+    }
+
+    fn read(&mut self, attributes: &'a [u8]) -> Found {
+        each(attributes, &[1, 4, 10, 13], |number, value| match number {
+            1 => self.read_source(value),
+            4 => each(value, &[2], |_, http| self.read_http(http)),
+            10 => add_pair(&mut self.context_extensions, value),
+            _ => each(value, &[1], |_, entry| add_pair(&mut self.route_metadata, entry)),
+        })
+    }
+
+    fn read_source(&mut self, source: &'a [u8]) -> Found {
+        each(source, &[1], |_, address| {
+            each(address, &[1], |_, socket_address| {
+                let peer = self.peer.get_or_insert_default();
+                each(socket_address, &[2], |_, text| {
+                    *peer = text;
+                    Ok(())
+                })
+            })
+        })
+    }
+
+    fn read_http(&mut self, http: &'a [u8]) -> Found {
+        each(http, &[2, 3, 4, 5, 13], |number, value| {
+            match number {
+                2 => self.method = value,
+                3 => return add_pair(&mut self.joined_headers, value),
+                4 => self.path = value,
+                5 => self.host = value,
+                _ => {
+                    let lines = self.raw_headers.get_or_insert_with(|| Vec::with_capacity(USUAL_LINES));
+                    return each(value, &[1], |_, line| add_line(lines, line));
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Adds an entry of a map.
+fn add_pair<'a>(pairs: &mut Vec<Pair<'a>>, entry: &'a [u8]) -> Found {
+    let mut pair = Pair::default();
+    each(entry, &[1, 2], |number, text| {
+        match number {
+            1 => pair.0 = text,
+            _ => pair.1 = text,
+        }
+        Ok(())
+    })?;
+    pairs.push(pair);
+    Ok(())
+}
+
+/// Adds a header line, whose value is text or, as newer Envoys send it, bytes.
+fn add_line<'a>(lines: &mut Vec<Pair<'a>>, line: &'a [u8]) -> Found {
+    let (mut name, mut text, mut raw) = Default::default();
+    each(line, &[1, 2, 3], |number, value| {
+        match number {
+            1 => name = value,
+            2 => text = value,
+            _ => raw = value,
+        }
+        Ok(())
+    })?;
+    lines.push((name, if raw.is_empty() { text } else { raw }));
+    Ok(())
+}
+
+/// Hands over the contents of those fields of a message that are `used`; each is a text or a message itself.
+#[inline]
+fn each<'a>(mut message: &'a [u8], used: &[u32], mut take: impl FnMut(u32, &'a [u8]) -> Found) -> Found {
+    while let Some(first) = message.first() {
+        let (number, wire_type) = match first {
+            // A small number, as all of ours are.
+            8..0x80 => {
+                message.advance(1);
+                (u32::from(first >> 3), WireType::try_from(u64::from(first & 7)))
+            }
+            _ => {
+                let (number, wire_type) = decode_key(&mut message).map_err(|_| NotACheckRequest)?;
+                (number, Ok(wire_type))
+            }
+        };
+        let is_used = used.contains(&number);
+        match wire_type.map_err(|_| NotACheckRequest)? {
+            WireType::LengthDelimited => {
+                let length = length(&mut message)?;
+                let value;
+                (value, message) = message.split_at_checked(length).ok_or(NotACheckRequest)?;
+                if is_used {
+                    take(number, value)?;
+                }
+            }
+            other if !is_used => {
+                skip_field(other, number, &mut message, DecodeContext::default())
+                    .map_err(|_| NotACheckRequest)?;
+            }
+            _ => return Err(NotACheckRequest),
+        }
+    }
+    Ok(())
+}
+
+#[inline]
+fn length(message: &mut &[u8]) -> Result<usize, NotACheckRequest> {
+    if let Some(&short @ 0..0x80) = message.first() {
+        message.advance(1);
+        return Ok(usize::from(short));
+    }
+    let length = decode_varint(message).map_err(|_| NotACheckRequest)?;
+    usize::try_from(length).map_err(|_| NotACheckRequest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::option::of;
+    use proptest::prelude::{Strategy, any, prop, prop_assert_eq, proptest};
+    use prost::Message;
+    use prost::bytes::Bytes;
+    use talos_proto::{
+        Address, AttributeContext, CheckRequest, Entry, HeaderMap, HeaderValue, HttpRequest, Metadata,
+        MetadataEntry, Peer, Request, SocketAddress,
+    };
+
+    /// The same, as the generated decoder has read it.
+    fn as_generated(request: &CheckRequest) -> Attributes<'_> {
+        let Some(attributes) = &request.attributes else {
+            return Attributes::default();
+        };
+        let address = attributes.source.as_ref().and_then(|peer| peer.address.as_ref());
+        let socket = address.and_then(|address| address.socket_address.as_ref());
+        let http = attributes.request.as_ref().and_then(|request| request.http.as_ref());
+        let raw = http.and_then(|http| http.header_map.as_ref());
+        let metadata = attributes.route_metadata_context.as_ref();
+        Attributes {
+            peer: socket.map(|socket| &socket.address[..]),
+            method: http.map_or(&[], |http| &http.method),
+            path: http.map_or(&[], |http| &http.path),
+            host: http.map_or(&[], |http| &http.host),
+            joined_headers: http.map_or(vec![], |http| http.headers.iter().map(entry).collect()),
+            raw_headers: raw.map(|map| map.headers.iter().map(line).collect()),
+            context_extensions: attributes.context_extensions.iter().map(entry).collect(),
+            route_metadata: metadata.map_or(vec![], |all| {
+                all.filter_metadata.iter().map(|of| (&of.key[..], &of.value[..])).collect()
+            }),
+        }
+    }
+
+    fn entry(entry: &Entry) -> Pair<'_> {
+        (&entry.key, &entry.value)
+    }
+
+    fn line(line: &HeaderValue) -> Pair<'_> {
+        (&line.key, if line.raw_value.is_empty() { &line.value } else { &line.raw_value })
+    }
+
+    fn text() -> impl Strategy<Value = Bytes> {
+        // Across the length that needs a second byte.
+        vec(any::<u8>(), 0..140).prop_map(Bytes::from)
+    }
+
+    fn entries() -> impl Strategy<Value = Vec<Entry>> {
+        vec((text(), text()).prop_map(|(key, value)| Entry { key, value }), 0..4)
+    }
+
+    fn http() -> impl Strategy<Value = HttpRequest> {
+        let line = (text(), text(), text()).prop_map(|(key, value, raw_value)| HeaderValue {
+            key,
+            value,
+            raw_value,
+        });
+        let map = of(vec(line, 0..4).prop_map(|headers| HeaderMap { headers }));
+        (text(), text(), text(), entries(), map).prop_map(|(method, path, host, headers, header_map)| {
+            HttpRequest { method, path, host, headers, header_map }
+        })
+    }
+
+    fn requests() -> impl Strategy<Value = CheckRequest> {
+        let socket = of(text().prop_map(|address| SocketAddress { address }));
+        let peer = of(of(socket.prop_map(|socket_address| Address { socket_address })));
+        let namespace = (text(), text()).prop_map(|(key, value)| MetadataEntry { key, value });
+        let metadata = of(vec(namespace, 0..3).prop_map(|filter_metadata| Metadata { filter_metadata }));
+        let request = of(of(http()).prop_map(|http| Request { http }));
+        let attributes = (peer, request, entries(), metadata).prop_map(
+            |(peer, request, context_extensions, route_metadata_context)| AttributeContext {
+                source: peer.map(|address| Peer { address }),
+                request,
+                context_extensions,
+                route_metadata_context,
+            },
+        );
+        of(attributes).prop_map(|attributes| CheckRequest { attributes })
+    }
+
+    fn agree(bytes: &[u8]) -> Result<(), proptest::test_runner::TestCaseError> {
+        let generated = CheckRequest::decode(bytes);
+        let generated = generated.as_ref().map(as_generated).map_err(|_| NotACheckRequest);
+        prop_assert_eq!(Attributes::decode(bytes), generated);
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn whole_messages_are_read_as_the_generated_decoder_reads_them(
+            request in requests(), again in requests(),
+        ) {
+            agree(&request.encode_to_vec())?;
+            // Two after each other are one that is merged.
+            agree(&[request.encode_to_vec(), again.encode_to_vec()].concat())?;
+        }
+
+        #[test]
+        fn broken_messages_are_refused_where_the_generated_decoder_refuses_them(
+            request in requests(), changes in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4), cut: prop::sample::Index,
+        ) {
+            let mut bytes = request.encode_to_vec();
+            bytes.truncate(cut.index(bytes.len() + 1));
+            agree(&bytes)?;
+            let mut bytes = request.encode_to_vec();
+            for (at, to) in changes {
+                if !bytes.is_empty() {
+                    let at = at.index(bytes.len());
+                    bytes[at] = to;
+                }
+            }
+            agree(&bytes)?;
+        }
+
+        #[test]
+        fn any_bytes_are_read_alike(bytes in vec(any::<u8>(), 0..64)) {
+            agree(&bytes)?;
+        }
+    }
+}
