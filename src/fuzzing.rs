@@ -13,14 +13,17 @@ use prost::Message;
 use talos_proto::{CheckRequest, CheckResponse};
 
 use crate::clock::Timestamp;
-use crate::config::Source;
+use crate::config::{Authz, Route, Source};
 use crate::credential::claims::{Authority, Expectation};
 use crate::credential::page_token::{self, Cursor};
 use crate::credential::secrets::{HmacSecrets, hmac_sha256};
 use crate::credential::{Form, Presented, api_key, imported, jwt, macaroon};
+use crate::doctor::{NotADump, Question, examine, from_bootstrap};
 use crate::key::NetworkId;
 use crate::rng::Rng;
 use crate::service::parse_filter;
+use crate::settings::path::{AmbiguousPath, normal_path};
+use crate::settings::routes::{Routes, reference};
 use fixture::{GOOD_KEY, ISSUER, NOW, fixture};
 
 /// A name, and what it feeds.
@@ -35,6 +38,8 @@ pub const TARGETS: &[Target] = &[
     ("page_token", page_token_text),
     ("filter", filter),
     ("config", config),
+    ("routes", routes),
+    ("doctor", doctor_json),
 ];
 
 /// A credential: told apart, and proven if it says that we issued it.
@@ -212,10 +217,70 @@ fn config(data: &[u8]) {
             if let Some(secret) = secret.filter(once) {
                 assert!(!shown.contains(&secret), "a secret is shown");
             }
-            drop(loaded.config.unsupported());
             drop(loaded.origins());
         }
         Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// A request, `method host target`, and below it rules, `host methods kind path` each with `-` for what isn't said: decided
+/// as the documentation has it.
+fn routes(data: &[u8]) {
+    let (request, rules) = data.split_at(data.iter().position(|byte| *byte == b'\n').unwrap_or(data.len()));
+    let mut request = request.splitn(3, |byte| *byte == b' ');
+    let mut next = || request.next().unwrap_or_default();
+    let (method, host, target) = (next(), next(), next());
+    let rules: Vec<Route> = String::from_utf8_lossy(rules).lines().filter_map(rule).collect();
+    // Each is known by its audience.
+    let numbered = rules.into_iter().enumerate();
+    let rules: Vec<Route> =
+        numbered.map(|(number, rule)| Route { audience: number.to_string().parse().ok(), ..rule }).collect();
+
+    let path = reference::path(target, method);
+    let normal = normal_path(target, method).map(|path| path.map(std::borrow::Cow::into_owned));
+    assert_eq!(normal, path.clone().ok_or(AmbiguousPath));
+    let expected = match path {
+        None if rules.iter().any(|rule| rule.path.is_some()) => Err(AmbiguousPath),
+        path => Ok(reference::find(&rules, host, method, path.flatten().as_deref())),
+    };
+    let routes = Routes::compile(&rules);
+    let found = routes.find(host, method, target);
+    let number = |audience: Option<&String>| audience.and_then(|audience| audience.parse().ok());
+    let found = found.map(|policy| policy.and_then(|policy| number(policy.audience.as_ref())));
+    assert_eq!(found, expected, "{rules:?}");
+}
+
+/// A rule as a line, if the configuration may have it.
+fn rule(line: &str) -> Option<Route> {
+    let mut words = line.splitn(4, ' ').map(|word| Some(word).filter(|word| *word != "-"));
+    let mut next = || words.next().flatten();
+    let (host, methods, kind, path) = (next(), next(), next(), next());
+    let methods: Vec<&str> = methods.into_iter().flat_map(|methods| methods.split(',')).collect();
+    let path = kind.map(|kind| serde_json::json!({ kind: path }));
+    serde_json::from_value(serde_json::json!({ "host": host, "methods": methods, "path": path })).ok()
+}
+
+/// What may be an Envoy's dump, for `talos doctor`: each finding says where and why, and its fix is YAML.
+fn doctor_json(data: &[u8]) {
+    let Ok(document) = serde_json::from_slice(data) else {
+        return;
+    };
+    let document = from_bootstrap(document);
+    let authz = Authz::default();
+    let clusters = ["talos".to_owned()];
+    let compared = Question { clusters: &clusters, authz: Some(&authz) };
+    for question in [Question::default(), compared] {
+        let report = match examine(&document, question) {
+            Ok(report) => report,
+            Err(NotADump) => return,
+        };
+        for finding in &report.findings {
+            assert!(!finding.path.is_empty() && !finding.why.is_empty(), "{finding:?}");
+            let fix: Result<serde_json::Value, _> = serde_norway::from_str(&finding.fix);
+            assert!(fix.is_ok(), "{finding:?}");
+        }
+        assert!(report.findings.is_sorted_by_key(|finding| finding.severity));
+        assert_eq!(examine(&document, question), Ok(report), "it says the same again");
     }
 }
 

@@ -69,6 +69,20 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             ])
             .collect(),
         "check" => checks(),
+        "routes" => [
+            "GET API.example.:443 /users/7/keys?x=/../a#y\napi.example - prefix /users\n- POST,GET template /users/{id}/keys\n- - exact /users/7/keys\n- - - -",
+            "POST [0::1]:8080 http://h/a%20b/\n::1 - prefix /a b/\n::1 - template /{x}/\n- post exact /a b/",
+            "GET one.example /a/../b;c%2f\none.example - - -",
+            "OPTIONS one.example *\none.example - prefix /\n- OPTIONS - -",
+            "CONNECT one.example:443 \n- CONNECT - -\n- - prefix /",
+        ]
+        .map(Into::into)
+        .into(),
+        "doctor" => {
+            let dumps: serde_json::Value =
+                serde_json::from_str(include_str!("../../tests/vectors/config_dumps.json")).unwrap();
+            dumps.as_object().unwrap().values().map(|dump| dump.to_string().into_bytes()).collect()
+        }
         _ => vec![],
     }
 }

@@ -199,5 +199,7 @@ fn pattern(path: &str) -> impl Iterator<Item = Option<&str>> {
     path.split('/').skip(1).map(|segment| (!segment.starts_with('{')).then_some(segment))
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod reference;
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! The rules against a naive reading of the same order.
+//! The rules against the naive reading of them.
 
 use proptest::prelude::{Just, Strategy, any, prop, prop_assert_eq, prop_oneof, proptest};
 use proptest::sample::select;
@@ -15,64 +15,6 @@ fn rule(number: usize, host: Option<&str>, methods: &[&str], path: Option<(&str,
         rule["path"] = serde_json::json!({ kind: path });
     }
     serde_json::from_value(rule).unwrap()
-}
-
-fn segments(path: &str) -> Vec<&str> {
-    path.split('/').skip(1).collect()
-}
-
-/// Whether a rule matches, and how specifically, in the words of the documentation.
-fn naive(route: &Route, host: &str, method: &str, path: &str) -> Option<[usize; 6]> {
-    if route.host.as_ref().is_some_and(|wanted| wanted != host) {
-        return None;
-    }
-    if !route.methods.is_empty() && !route.methods.iter().any(|wanted| wanted == method) {
-        return None;
-    }
-    let (of_path, exact, literals, template) = match &route.path {
-        None => (0, 0, 0, 0),
-        Some(PathMatch::Exact(wanted)) if wanted == path => (1, 1, 0, 0),
-        Some(PathMatch::Prefix(wanted)) => {
-            let wanted = wanted.trim_end_matches('/');
-            if path != wanted && !path.starts_with(&format!("{wanted}/")) {
-                return None;
-            }
-            (1, 0, segments(wanted).len(), 0)
-        }
-        Some(PathMatch::Template(wanted)) => {
-            let (wanted, given) = (segments(wanted), segments(path));
-            let fits = |(wanted, given): (&&str, &&str)| match wanted.starts_with('{') {
-                true => !given.is_empty(),
-                false => wanted == given,
-            };
-            if wanted.len() != given.len() || !wanted.iter().zip(&given).all(fits) {
-                return None;
-            }
-            let literal = |segment: &&&str| !segment.is_empty() && !segment.starts_with('{');
-            (1, 0, wanted.iter().filter(literal).count(), 1)
-        }
-        Some(PathMatch::Exact(_)) => return None,
-    };
-    Some([
-        route.host.iter().len(),
-        of_path,
-        exact,
-        literals,
-        template,
-        usize::from(!route.methods.is_empty()),
-    ])
-}
-
-fn naively_found(routes: &[Route], host: &str, method: &str, path: &str) -> Option<usize> {
-    let mut best: Option<(usize, [usize; 6])> = None;
-    for (number, route) in routes.iter().enumerate() {
-        if let Some(rank) = naive(route, host, method, path)
-            && best.is_none_or(|(_, other)| rank > other)
-        {
-            best = Some((number, rank));
-        }
-    }
-    best.map(|(number, _)| number)
 }
 
 fn found(routes: &Routes, host: &str, method: &str, path: &str) -> Option<usize> {
@@ -129,7 +71,7 @@ proptest! {
             };
             prop_assert_eq!(
                 found(&routes, &spelled, method, &format!("{path}?x=/../a#y")),
-                naively_found(&rules, host, method, &path),
+                reference::find(&rules, host.as_bytes(), method.as_bytes(), Some(path.as_bytes())),
                 "{} {} {}", method, host, path
             );
         }
