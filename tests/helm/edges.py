@@ -161,11 +161,11 @@ def own(folder, found):
     return problems
 
 
-def envoy_says(config, folder):
-    """What Envoy says of a configuration, if it refuses it."""
+def envoy_says(config, folder, envoy=None):
+    """What an Envoy, by default the newest, says of a configuration, if it refuses it."""
     file = Path(folder) / "envoy.json"
     file.write_text(json.dumps(config))
-    command = [tools.ensure_envoy(), "--mode", "validate", "--log-level", "warning", "--config-path", file]
+    command = [envoy or tools.ensure_envoy(), "--mode", "validate", "--log-level", "warning", "--config-path", file]
     done = subprocess.run(command, capture_output=True, text=True)
     return [] if done.returncode == 0 else [done.stdout + done.stderr]
 
@@ -192,7 +192,8 @@ def examine(folder):
     problems = [] if names == FILES[folder] else [f"its files are {names}"]
     problems += own(folder, found)
     with tempfile.TemporaryDirectory(prefix="talos-edge-") as work:
-        problems += envoy_says(bootstrap(folder, found, PORTS), work)
+        for version, envoy in tools.ensure_envoys().items():
+            problems += [f"Envoy {version}: {said}" for said in envoy_says(bootstrap(folder, found, PORTS), work, envoy)]
         noted = doctor(Path(work) / "envoy.json")
         if noted != NOTED[folder]:
             problems.append(f"the doctor finds {noted} instead of {NOTED[folder]}")
