@@ -26,6 +26,7 @@ import run  # noqa: E402
 import yaml  # noqa: E402
 
 CHART = REPO / "helm" / "talos"
+ALERTS = yaml.safe_load((CHART / "alerts.yaml").read_text())["groups"]
 KUBERNETES = "1.37"
 # Kinds that kubernetes-validate doesn't know, by group; of Envoy Gateway's there is no schema, `cluster` looks at it.
 FOREIGN = ("istio.io", "gateway.networking.k8s.io", "monitoring.coreos.com")
@@ -64,6 +65,8 @@ def check(name, values):
                 kubernetes_validate.validate(one, KUBERNETES, strict=True)
             except Exception as error:  # it has no common base for what it says
                 problems.append(f"{one['kind']} {one['metadata']['name']}: {error}")
+        if one["kind"] == "PrometheusRule" and one["spec"]["groups"][:len(ALERTS)] != ALERTS:
+            problems.append("PrometheusRule: lacks the alerts of alerts.yaml")
     problems += cluster.problems(objects)
     problems += configurations(objects)
     return objects, [f"{name}: {problem}" for problem in problems]
