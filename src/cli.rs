@@ -150,10 +150,6 @@ fn serve(file: Option<PathBuf>, plane: Option<Plane>) -> Result<(), Failure> {
     };
     let Loaded { config, warnings, .. } = source.load().map_err(Failure::unusable)?;
     config.require_serving_secret().map_err(Failure::unusable)?;
-    let unsupported = config.unsupported();
-    if !unsupported.is_empty() {
-        return Err(Failure::unusable(unsupported.join("\n")));
-    }
     telemetry::log::start(&config.log);
     for warning in warnings {
         tracing::warn!("{warning}");

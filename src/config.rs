@@ -20,8 +20,8 @@ mod schema;
 mod serve;
 mod settings;
 mod show;
+mod tenants;
 mod text;
-mod unbuilt;
 mod validate;
 
 pub use admin::{Auth, AuthJwt, AuthMode, AuthRoles, AuthXfcc};
@@ -47,6 +47,7 @@ pub use serve::{
     ServePublic, Tls, listen_address,
 };
 pub use show::Shown;
+pub use tenants::KeySetUrl;
 
 #[cfg(test)]
 mod error_tests;

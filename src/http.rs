@@ -36,8 +36,12 @@ use crate::error::{ApiError, Reason};
 use crate::event::Operation;
 use crate::readiness::Readiness;
 use crate::service::Service;
+use crate::settings::Settings;
 use crate::telemetry::metrics::{Format, Metrics};
 use crate::telemetry::status::{Process, Status};
+
+/// The settings for the host that a request is for: its network's own, from its beginning to its end.
+type InForce = Extension<Arc<Settings>>;
 
 /// What the handlers work with.
 #[derive(Clone)]

@@ -34,6 +34,7 @@ pub mod service;
 // How it is asked to.
 pub mod authz;
 pub mod doctor;
+pub mod host;
 pub mod http;
 
 // The process.

@@ -159,7 +159,7 @@ impl Service {
         }
     }
 
-    /// The settings for one request, from its beginning to its end.
+    /// The settings in force. A request goes on with those of its network ([`Settings::of_host`]) to its end.
     pub fn snapshot(&self) -> Arc<Settings> {
         self.settings.load_full()
     }
@@ -178,27 +178,28 @@ impl Service {
 
     /// Takes in what has just been committed, before it is acknowledged: the very next request here knows, and the
     /// others hear of it.
-    async fn committed(&self, settings: &Settings, mutations: &[Mutation]) {
+    async fn committed(&self, mutations: &[Mutation]) {
         for mutation in mutations {
             self.freshness.apply(mutation);
         }
         if let Some(shared) = &self.shared
             && !mutations.is_empty()
         {
-            shared.announce(&settings.secrets, mutations).await;
+            // Instances speak to each other under the main secrets, whichever network it is about.
+            shared.announce(&self.snapshot().secrets, mutations).await;
         }
     }
 
     /// Notes that a credential failed.
     pub fn note_failure(
         &self,
-        network: NetworkId,
+        settings: &Settings,
         refused: &verify::Refused,
         operation: Operation,
         origin: &Origin,
     ) {
         let failure = Failure {
-            network,
+            network: settings.network,
             operation,
             denial: refused.denial,
             key_id: refused.key_id,

@@ -5,6 +5,7 @@ pub mod policy;
 pub mod routes;
 pub mod sources;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ use crate::config::{AuthRoles, Authz, CacheType, ClientIpSource, Config, Cors, R
 use crate::credential::jwk::{JwkError, KeySet, SigningKey};
 use crate::credential::secrets::{HmacSecret, HmacSecrets};
 use crate::credential::{Form, Presented, classify};
+use crate::host::name_of;
+use crate::key::NetworkId;
 
 /// The settings in force, replaced whole by a reload.
 pub type SettingsHandle = Arc<ArcSwap<Settings>>;
@@ -28,26 +31,40 @@ pub enum SettingsError {
     #[error("project has no HMAC key configured")]
     NoHmacSecret,
     /// A key set can't be had from where it should be.
-    #[error("credentials.derived_tokens.jwt.signing_keys.urls[{index}]: {problem}")]
+    #[error("{key}: {problem}")]
     KeySource {
-        /// Place in the list, from 0.
-        index: usize,
+        /// The setting.
+        key: String,
         /// What is wrong; no content.
         problem: SourceError,
     },
     /// A key set wasn't read before settings were made of it.
-    #[error("credentials.derived_tokens.jwt.signing_keys.urls[{index}]: was not read")]
+    #[error("{key}: was not read")]
     NotRead {
-        /// Place in the list, from 0.
-        index: usize,
+        /// The setting.
+        key: String,
     },
     /// A key set was read and is no good.
-    #[error("credentials.derived_tokens.jwt.signing_keys.urls[{index}]: {problem}")]
+    #[error("{key}: {problem}")]
     KeySet {
-        /// Place in the list, from 0.
-        index: usize,
+        /// The setting.
+        key: String,
         /// What is wrong with it.
         problem: JwkError,
+    },
+    /// A network's host or id can't be read, which a checked configuration doesn't have.
+    #[error("multitenancy.networks: {hostname}: has no name or no id")]
+    NoNetwork {
+        /// Its host.
+        hostname: String,
+    },
+    /// A network's own settings are no good.
+    #[error("{hostname}: {problem}")]
+    OfNetwork {
+        /// Its host.
+        hostname: String,
+        /// What is wrong with them.
+        problem: Box<Self>,
     },
 }
 
@@ -83,6 +100,10 @@ impl<T> Until<T> {
 pub struct Settings {
     /// Counts up with every change: what was proven or minted under another generation is proven or minted anew.
     pub generation: u64,
+    /// Whose keys they are about.
+    pub network: NetworkId,
+    /// What is in force for each network, by its host; None when there is but one network.
+    tenants: Option<HashMap<String, Arc<Self>>>,
     /// Keys checksums and page tokens.
     pub secrets: HmacSecrets,
     /// Issuers of derived tokens: the current one, then the retired.
@@ -121,6 +142,8 @@ pub struct Settings {
     pub api_keys_max: Option<u64>,
     /// Whether the rate policies that keys carry are enforced.
     pub rate_limited: bool,
+    /// Whether the HTTP planes believe `X-Forwarded-Host`.
+    pub trust_forwarded_host: bool,
     /// Where the HTTP planes take a client's address from.
     pub client_ip_source: ClientIpSource,
     /// Who may call the admin plane.
@@ -138,7 +161,7 @@ pub struct Settings {
     /// The authz plane's own.
     pub authz: Authz,
     /// `authz.routes`, ready for use.
-    pub routes: Routes,
+    pub routes: Arc<Routes>,
 }
 
 impl Settings {
@@ -147,6 +170,32 @@ impl Settings {
     /// # Errors
     /// When there is no HMAC secret, or the key sets don't go together.
     pub fn build(config: &Config, documents: &Documents, generation: u64) -> Result<Self, SettingsError> {
+        let routes = Arc::new(Routes::compile(&config.authz.routes));
+        let main = Self::of_network(NetworkId::SINGLE, config, documents, generation, &routes)?;
+        if !config.multitenancy.enabled {
+            return Ok(main);
+        }
+        let mut tenants = HashMap::new();
+        for (network, config) in config.tenants() {
+            let hostname = network.hostname.clone();
+            let (Some(name), Some(id)) = (name_of(&hostname), NetworkId::parse(&network.id)) else {
+                return Err(SettingsError::NoNetwork { hostname });
+            };
+            let settings = Self::of_network(id, config, documents, generation, &routes)
+                .map_err(|problem| SettingsError::OfNetwork { hostname, problem: Box::new(problem) })?;
+            tenants.insert(name, Arc::new(settings));
+        }
+        Ok(Self { tenants: Some(tenants), ..main })
+    }
+
+    /// The settings of one network.
+    fn of_network(
+        network: NetworkId,
+        config: &Config,
+        documents: &Documents,
+        generation: u64,
+        routes: &Arc<Routes>,
+    ) -> Result<Self, SettingsError> {
         let credentials = &config.credentials;
         let prefix = &credentials.api_keys.prefix;
         let tokens = &credentials.derived_tokens;
@@ -154,6 +203,8 @@ impl Settings {
         let macaroon = &tokens.macaroon.prefix;
         Ok(Self {
             generation,
+            network,
+            tenants: None,
             secrets: hmac_secrets(config)?,
             issuers: std::iter::once(Until::always(config.issuer()))
                 .chain(credentials.issuer_retired.iter().map(Until::retired))
@@ -182,6 +233,7 @@ impl Settings {
             negative_ttl: config.cache.negative_ttl,
             api_keys_max: config.quota.api_keys_max,
             rate_limited: config.rate_limit.enabled,
+            trust_forwarded_host: config.serve.http.trust_forwarded_host,
             client_ip_source: config.serve.http.client_ip_source,
             roles: config.serve.http.auth.roles.clone(),
             admin_hosts: config.serve.http.allowed_hosts.clone(),
@@ -190,8 +242,36 @@ impl Settings {
             public_cors: config.serve.public.cors.clone(),
             self_revoke: config.serve.public.self_revoke.clone(),
             authz: config.authz.clone(),
-            routes: Routes::compile(&config.authz.routes),
+            routes: Arc::clone(routes),
         })
+    }
+
+    /// What is in force for a request to `host`, whichever port and case it was written with. None when that is no
+    /// network's.
+    pub fn of_host<'a, 'h>(
+        self: &'a Arc<Self>,
+        host: impl FnOnce() -> Option<&'h str>,
+    ) -> Option<&'a Arc<Self>> {
+        match &self.tenants {
+            None => Some(self),
+            Some(tenants) => tenants.get(&name_of(host()?)?),
+        }
+    }
+
+    /// Whether there are networks, found by the host of a request.
+    pub fn has_tenants(&self) -> bool {
+        self.tenants.is_some()
+    }
+
+    /// The settings of each network, by host; these alone, without a host, when there is but one.
+    pub fn all(&self) -> impl Iterator<Item = (Option<&str>, &Self)> {
+        let tenants = self.tenants.iter().flatten().map(|(host, tenant)| (Some(host.as_str()), &**tenant));
+        std::iter::once((None, self)).chain(tenants)
+    }
+
+    /// The longest time that anything cached is used before its row is read again.
+    pub fn longest_cache_ttl(&self) -> Duration {
+        self.all().map(|(_, settings)| settings.cache_ttl).max().unwrap_or(self.cache_ttl)
     }
 
     /// The current issuer.
@@ -243,8 +323,9 @@ fn hmac_secrets(config: &Config) -> Result<HmacSecrets, SettingsError> {
 pub fn key_set(config: &Config, documents: &Documents) -> Result<KeySet, SettingsError> {
     let mut keys = KeySet::default();
     for (index, url) in config.credentials.derived_tokens.jwt.signing_keys.urls.iter().enumerate() {
-        let document = documents.get(url).ok_or(SettingsError::NotRead { index })?;
-        keys.read(document.expose()).map_err(|problem| SettingsError::KeySet { index, problem })?;
+        let key = || format!("credentials.derived_tokens.jwt.signing_keys.urls[{index}]");
+        let document = documents.get(url).ok_or_else(|| SettingsError::NotRead { key: key() })?;
+        keys.read(document.expose()).map_err(|problem| SettingsError::KeySet { key: key(), problem })?;
     }
     Ok(keys)
 }

@@ -107,7 +107,7 @@ pub async fn watch_log(service: Arc<Service>, process: Arc<Process>) {
 pub async fn trim_log(service: Arc<Service>, metrics: Arc<Metrics>) {
     loop {
         // As long as anything cached may be used, twice over and again.
-        let retention = MIN_RETENTION.max(service.settings.load().cache_ttl * 4);
+        let retention = MIN_RETENTION.max(service.settings.load().longest_cache_ttl() * 4);
         let before = service.clock.now().minus(retention);
         loop {
             match service.store.trim_mutations(before).await {

@@ -13,8 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::watch::{Fingerprint, Watch, fingerprint};
-use crate::config::{Change, Config, ConfigError, Source};
-use crate::secret::SecretString;
+use crate::config::{Change, Config, ConfigError, KeySetUrl, Source};
 use crate::service::Service;
 use crate::settings::sources::{Documents, Reading, Renewed, SourceError, is_https};
 use crate::settings::{Settings, SettingsError};
@@ -32,14 +31,13 @@ const FETCH: Duration = Duration::from_secs(300);
 enum Refusal {
     #[error(transparent)]
     Config(#[from] ConfigError),
-    #[error("{0}")]
-    Unsupported(String),
     #[error(transparent)]
     Settings(#[from] SettingsError),
     #[error(
-        "credentials.derived_tokens.jwt.signing_key_id: names no key that can sign, and the one in force can"
+        "{}credentials.derived_tokens.jwt.signing_key_id: names no key that can sign, and the one in force can",
+        .hostname.as_ref().map(|hostname| format!("{hostname}: ")).unwrap_or_default()
     )]
-    NoSigner,
+    NoSigner { hostname: Option<String> },
 }
 
 impl Refusal {
@@ -118,16 +116,16 @@ impl Reloader {
             if fetch_now {
                 next_fetch = Box::pin(sleep(self.until_fetch()));
                 // One round at a time; the one under way is as good as another.
-                if fetches.is_empty() && self.urls().iter().any(is_https) {
-                    let (documents, urls) = (self.documents.clone(), self.urls().to_vec());
+                let (documents, urls) = (self.documents.clone(), self.urls());
+                if fetches.is_empty() && urls.iter().any(|set| is_https(&set.url)) {
                     fetches.spawn(async move { documents.renew(&urls, Reading::Servers).await });
                 }
             }
         }
     }
 
-    fn urls(&self) -> &[SecretString] {
-        &self.config.credentials.derived_tokens.jwt.signing_keys.urls
+    fn urls(&self) -> Vec<KeySetUrl> {
+        self.config.key_set_urls()
     }
 
     fn files(&self) -> Vec<PathBuf> {
@@ -170,9 +168,8 @@ impl Reloader {
     async fn take_up(&mut self) -> Result<(Reload, bool), Refusal> {
         self.again = false;
         // Looked at before they are read: what changes in between is noticed the next time.
-        if let Some(file) = self.source.file() {
-            self.seen.insert(file.to_owned(), Fingerprint::default());
-        }
+        let files = self.source.files();
+        self.seen.extend(files.iter().map(|file| (file.clone(), Fingerprint::default())));
         for (file, seen) in &mut self.seen {
             *seen = fingerprint(file);
         }
@@ -181,13 +178,9 @@ impl Reloader {
             tracing::debug!("{warning}");
         }
         loaded.config.require_serving_secret()?;
-        let unsupported = loaded.config.unsupported();
-        if !unsupported.is_empty() {
-            return Err(Refusal::Unsupported(unsupported.join("\n")));
-        }
         let Change { config, applied, needs_restart } = self.config.change_to(loaded)?;
-        let urls = &config.credentials.derived_tokens.jwt.signing_keys.urls;
-        self.look_at_key_files(urls);
+        let urls = &config.key_set_urls();
+        self.look_at_key_files(&files, urls);
         let Renewed { documents, failures } =
             self.documents.renew(urls, Reading::Local).await.complete(urls)?;
         let changed = !applied.is_empty() || documents != self.documents;
@@ -217,10 +210,9 @@ impl Reloader {
     }
 
     /// Notes how the files of key sets are before they are read, and forgets those that aren't read any more.
-    fn look_at_key_files(&mut self, urls: &[SecretString]) {
-        let file = self.source.file();
-        self.seen.retain(|path, _| Some(path.as_path()) == file);
-        for path in urls.iter().filter_map(|url| url.expose().strip_prefix("file://")) {
+    fn look_at_key_files(&mut self, files: &[PathBuf], urls: &[KeySetUrl]) {
+        self.seen.retain(|path, _| files.contains(path));
+        for path in urls.iter().filter_map(|set| set.url.expose().strip_prefix("file://")) {
             self.seen.insert(path.into(), fingerprint(path.as_ref()));
         }
     }
@@ -229,8 +221,12 @@ impl Reloader {
     fn put_into_force(&self, config: &Config, documents: &Documents) -> Result<(), Refusal> {
         let old = self.service.snapshot();
         let new = Settings::build(config, documents, old.generation + 1)?;
-        if new.signing_key_id.is_some() && new.signing_key().is_none() && old.signing_key().is_some() {
-            return Err(Refusal::NoSigner);
+        for (host, settings) in new.all() {
+            let has_signer = |settings: &Settings| settings.signing_key().is_some();
+            let had_one = old.all().any(|(other, settings)| other == host && has_signer(settings));
+            if settings.signing_key_id.is_some() && !has_signer(settings) && had_one {
+                return Err(Refusal::NoSigner { hostname: host.map(str::to_owned) });
+            }
         }
         self.service.settings.store(Arc::new(new));
         Ok(())

@@ -276,10 +276,10 @@ pub(crate) struct Built {
 
 pub(crate) async fn build(config: &Config, planes: Planes) -> Result<Built, ServeError> {
     let (clock, rng) = (Clock::system(), Rng::system());
-    let urls = &config.credentials.derived_tokens.jwt.signing_keys.urls;
+    let urls = &config.key_set_urls();
     let documents = Documents::default().renew(urls, Reading::All).await.complete(urls)?.documents;
     let settings = Settings::build(config, &documents, 1)?;
-    if settings.signing_key().is_none() {
+    if settings.all().any(|(_, settings)| settings.signing_key().is_none()) {
         tracing::warn!(
             "no key signs tokens (credentials.derived_tokens.jwt): upstream gets identity headers alone"
         );

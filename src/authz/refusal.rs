@@ -32,6 +32,9 @@ pub enum Refusal {
     /// A publishable key on a route for secret ones.
     #[error("publishable keys are not accepted here")]
     Publishable,
+    /// It is for a host of no network.
+    #[error("this host is not served here")]
+    UnknownHost,
     /// The route's policy can't be meant as it stands.
     #[error("the route's policy is misconfigured")]
     Misconfigured,
@@ -52,6 +55,7 @@ impl Refusal {
             Self::InsufficientScope(_) => "insufficient_scope",
             Self::RateLimited(..) => "rate_limited",
             Self::Publishable => "publishable",
+            Self::UnknownHost => "unknown_host",
             Self::Misconfigured => "misconfigured",
             Self::Unavailable => "unavailable",
         }
@@ -72,6 +76,7 @@ impl Refusal {
             Self::Denied(_) => return ApiError::new(Reason::Unauthorized, "the credential is not valid"),
             Self::InsufficientScope(_) | Self::Publishable => Reason::Forbidden,
             Self::RateLimited(..) => Reason::TooManyRequests,
+            Self::UnknownHost => Reason::NotFound,
             Self::Misconfigured => Reason::InternalServerError,
             Self::Unavailable => Reason::ServiceUnavailable,
         };
@@ -113,6 +118,7 @@ impl Refusal {
             Self::Denied(_) => 16,
             Self::RateLimited(..) => 8,
             Self::Malformed(_) => 3,
+            Self::UnknownHost => 5,
             Self::Misconfigured => 13,
             Self::Unavailable => 14,
         }

@@ -28,7 +28,7 @@ use crate::config::{OnUnavailable, RouteMode, RouteToken};
 use crate::credential::TokenFormat;
 use crate::credential::claims::Authority;
 use crate::event::Operation;
-use crate::key::{Key, NetworkId, Scopes, Visibility};
+use crate::key::{Key, Scopes, Visibility};
 use crate::limit::Charge;
 use crate::service::verify::{Attempt, CacheUse, Identity, Unavailable, Verification};
 use crate::service::{MintError, Service};
@@ -132,11 +132,13 @@ impl Plane {
 
     async fn decide(
         &self,
-        settings: &Settings,
+        settings: &Arc<Settings>,
         attributes: &AttributeContext,
         tier: &mut Tier,
     ) -> Result<Bytes, Refused> {
         let headers = Headers::of(attributes);
+        let settings =
+            settings.of_host(|| str::from_utf8(headers.host()).ok()).ok_or(Refusal::UnknownHost)?;
         let policy = policy::of_request(settings, &headers, attributes)?;
         let shown = match policy.mode {
             RouteMode::Off => None,
@@ -154,7 +156,6 @@ impl Plane {
             };
         };
         let attempt = Attempt {
-            network: NetworkId::SINGLE,
             credential: shown.credential()?,
             client: headers.client(attributes, &settings.authz),
             audiences: policy.audience.as_slice(),
@@ -185,7 +186,7 @@ impl Plane {
             }
             Err(refused) => {
                 let failure = Failure {
-                    network: attempt.network,
+                    network: settings.network,
                     operation: Operation::Check,
                     denial: refused.denial,
                     key_id: refused.key_id,
@@ -294,7 +295,7 @@ impl Plane {
         shown: &Shown<'_>,
         authority: &Authority,
     ) -> Result<Bytes, Refused> {
-        let (network, audience) = (NetworkId::SINGLE, policy.audience.as_deref());
+        let (network, audience) = (settings.network, policy.audience.as_deref());
         let caller = Caller::of_token(authority, network);
         satisfies(policy, &authority.scopes, authority.visibility)
             .map_err(|refusal| Refused::of_caller(refusal, &caller))?;

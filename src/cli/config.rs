@@ -9,8 +9,7 @@ use super::exit::Failure;
 use super::output::write_out;
 use super::{Plane, block_on};
 use crate::app::read_templates;
-use crate::config::{Config, Loaded, Shown, Source, schema};
-use crate::secret::SecretString;
+use crate::config::{Config, KeySetUrl, Loaded, Shown, Source, schema};
 use crate::settings::key_set;
 use crate::settings::sources::{Documents, Reading, Renewed};
 
@@ -118,8 +117,7 @@ impl Check {
                 "warning: secrets.hmac.current: is unset; serving needs it (TALOS_SECRETS_HMAC_CURRENT)"
             );
         }
-        let mut problems = config.unsupported();
-        problems.extend(block_on(key_set_problems(&config, self.fetch))?);
+        let mut problems = block_on(key_set_problems(&config, self.fetch))?;
         let templates = config.authz.denied_template_file.as_deref().map(read_templates);
         problems.extend(templates.and_then(Result::err).map(|error| error.to_string()));
         if problems.is_empty() { write_out("ok\n") } else { Err(refused(&problems)) }
@@ -128,28 +126,35 @@ impl Check {
 
 /// Reads the key sets, those of other servers only if asked to; says what is wrong with them.
 async fn key_set_problems(config: &Config, fetch: bool) -> Vec<String> {
-    let jwt = &config.credentials.derived_tokens.jwt;
-    let urls = &jwt.signing_keys.urls;
+    let urls = config.key_set_urls();
     let what = if fetch { Reading::All } else { Reading::Offline };
-    let Renewed { documents, failures } = Documents::default().renew(urls, what).await;
+    let Renewed { documents, failures } = Documents::default().renew(&urls, what).await;
     if !failures.is_empty() {
         return failures.values().map(ToString::to_string).collect();
     }
-    let skipped = |(_, url): &(usize, &SecretString)| documents.get(url).is_none();
-    let skipped: Vec<usize> = urls.iter().enumerate().filter(skipped).map(|(index, _)| index).collect();
-    for index in &skipped {
-        let key = "credentials.derived_tokens.jwt.signing_keys.urls";
-        eprintln!("warning: {key}[{index}]: was not fetched; --fetch does that");
+    let skipped: Vec<&KeySetUrl> = urls.iter().filter(|set| documents.get(&set.url).is_none()).collect();
+    for KeySetUrl { key, .. } in &skipped {
+        eprintln!("warning: {key}: was not fetched; --fetch does that");
     }
-    match key_set(config, &documents.or_empty(urls)) {
-        Err(error) => vec![error.to_string()],
-        Ok(keys) => match &jwt.signing_key_id {
-            Some(named) if skipped.is_empty() && keys.signing(Some(named)).is_none() => {
-                let key = "credentials.derived_tokens.jwt.signing_key_id";
-                vec![format!("{key}: names no key of the key sets that can sign")]
-            }
-            _ => vec![],
-        },
+    let (all_there, documents) = (skipped.is_empty(), documents.or_empty(&urls));
+    let networks = config.tenants().map(|(network, config)| (format!("{}: ", network.hostname), config));
+    let all = std::iter::once((String::new(), config)).chain(networks);
+    all.filter_map(|(place, config)| {
+        let problem = key_set_problem(config, &documents, all_there)?;
+        Some(format!("{place}{problem}"))
+    })
+    .collect()
+}
+
+/// What is wrong with the keys of one network together.
+fn key_set_problem(config: &Config, documents: &Documents, all_there: bool) -> Option<String> {
+    match (key_set(config, documents), &config.credentials.derived_tokens.jwt.signing_key_id) {
+        (Err(error), _) => Some(error.to_string()),
+        (Ok(keys), Some(named)) if all_there && keys.signing(Some(named)).is_none() => {
+            let key = "credentials.derived_tokens.jwt.signing_key_id";
+            Some(format!("{key}: names no key of the key sets that can sign"))
+        }
+        _ => None,
     }
 }
 

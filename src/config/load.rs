@@ -7,7 +7,7 @@ use serde_norway::Mapping;
 use super::error::ConfigError;
 use super::model::Config;
 use super::settings::{Origins, Settings};
-use super::{env, file, validate};
+use super::{env, file, tenants, validate};
 
 /// A configuration that was read and checked.
 #[derive(Debug)]
@@ -68,16 +68,26 @@ impl Source {
             file::collect(mapping, "", &mut settings);
         }
         let warnings = env::collect(self.variables.iter().cloned(), &mut settings);
-        let config = settings.read();
+        let mut config = settings.read();
         for (key, message) in validate::check(&config, self.admin) {
             let origin = settings.origins.of(&key);
             settings.problem_of(&key, &message, origin);
         }
-        if settings.problems.is_empty() {
-            Ok(Loaded { config, warnings, origins: settings.origins })
-        } else {
-            Err(ConfigError::Invalid(settings.problems))
+        if !settings.problems.is_empty() {
+            return Err(ConfigError::Invalid(settings.problems));
         }
+        tenants::read_files(&mut config, &settings)?;
+        Ok(Loaded { config, warnings, origins: settings.origins })
+    }
+
+    /// All files that the configuration is read from, as far as it can be told what they are.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let mut settings = Settings::new(self.file());
+        if let Some(Ok(mapping)) = self.file().map(file::read) {
+            file::collect(mapping, "", &mut settings);
+        }
+        env::collect(self.variables.iter().cloned(), &mut settings);
+        self.file.iter().cloned().chain(tenants::files(&settings.read())).collect()
     }
 }
 

@@ -193,6 +193,9 @@ pub struct Network {
     /// YAML file laid over `credentials`, `secrets`, `rate_limit.enabled` and `cache.ttl`.
     #[serde(default, with = "forms::OptionalPath")]
     pub config_path: Option<PathBuf>,
+    /// What is in force for this network when it has a file of its own; that is read where the whole is.
+    #[serde(skip)]
+    pub config: Option<Box<Config>>,
 }
 
 /// `tracing`: OpenTelemetry traces.

@@ -2,14 +2,14 @@
 
 use super::keys::KEYS;
 use super::load::Loaded;
-use super::model::{Config, RateLimit};
+use super::model::{Config, Multitenancy, Network, RateLimit};
 use super::serve::{Serve, ServeHttp, ServePublic};
 use super::show::at;
 use super::{Auth, Authz, Cache, ConfigError, Problem, validate};
 
-/// Secret values are shown masked, so these are compared themselves.
+/// What is shown masked, or not whole, is compared itself.
 type Differs = fn(&Config, &Config) -> bool;
-const SECRETS: [(&str, Differs); 8] = [
+const HIDDEN: [(&str, Differs); 9] = [
     ("db.dsn", |a, b| a.db.dsn != b.db.dsn),
     ("secrets.hmac.current", |a, b| a.secrets.hmac.current != b.secrets.hmac.current),
     ("secrets.hmac.retired", |a, b| a.secrets.hmac.retired != b.secrets.hmac.retired),
@@ -20,6 +20,8 @@ const SECRETS: [(&str, Differs); 8] = [
     ("cache.redis.password", |a, b| a.cache.redis.password != b.cache.redis.password),
     ("audit.key", |a, b| a.audit.key != b.audit.key),
     ("audit.key_retired", |a, b| a.audit.key_retired != b.audit.key_retired),
+    // With what their own files say, of which nothing is shown.
+    ("multitenancy.networks", |a, b| a.multitenancy.networks != b.multitenancy.networks),
 ];
 
 /// What becomes of a configuration that was read while another is in force.
@@ -74,6 +76,7 @@ fn merged(old: &Config, new: &Config) -> Config {
         quota: new.quota.clone(),
         authz: Authz { routes: new.authz.routes.clone(), ..old.authz.clone() },
         cache: Cache { enabled: new.cache.enabled, ttl: new.cache.ttl, ..old.cache.clone() },
+        multitenancy: Multitenancy { networks: networks(old, new), ..new.multitenancy },
         rate_limit: RateLimit { enabled: new.rate_limit.enabled, ..old.rate_limit.clone() },
         serve: Serve {
             http: ServeHttp {
@@ -95,10 +98,25 @@ fn merged(old: &Config, new: &Config) -> Config {
     }
 }
 
+/// The networks of `new`, each with what applies to it without a restart.
+fn networks(old: &Config, new: &Config) -> Vec<Network> {
+    let Multitenancy { networks, .. } = &new.multitenancy;
+    if networks.is_empty() {
+        return vec![];
+    }
+    // A network's own configuration has no networks in it.
+    let old = Config { multitenancy: Multitenancy::default(), ..old.clone() };
+    let merge = |network: &Network| Network {
+        config: network.config.as_ref().map(|own| Box::new(merged(&old, own))),
+        ..network.clone()
+    };
+    networks.iter().map(merge).collect()
+}
+
 /// The keys whose values differ.
 fn differing(a: &Config, b: &Config) -> Vec<&'static str> {
     let (shown_a, shown_b) = (a.shown(), b.shown());
-    let differs = |key: &str| match SECRETS.iter().find(|(secret, _)| *secret == key) {
+    let differs = |key: &str| match HIDDEN.iter().find(|(secret, _)| *secret == key) {
         Some((_, differs)) => differs(a, b),
         None => at(&shown_a, key) != at(&shown_b, key),
     };
@@ -107,13 +125,15 @@ fn differing(a: &Config, b: &Config) -> Vec<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::config::keys::{self, Kind};
     use crate::config::load_without_admin;
     use crate::config::tests::config;
 
     /// Keys, and sections of keys, that apply without a restart.
-    const LIVE: [&str; 14] = [
+    const LIVE: [&str; 15] = [
         "credentials",
         "secrets",
         "cache.enabled",
@@ -128,6 +148,7 @@ mod tests {
         "rate_limit.enabled",
         "quota",
         "authz.routes",
+        "multitenancy",
     ];
 
     fn is_live(key: &str) -> bool {
@@ -161,7 +182,7 @@ mod tests {
             ("authz.denied_template_file", _) => "denied.yaml",
             ("authz.sources", _) => "[{cookie: key}]",
             ("authz.routes", _) => "[{mode: optional}]",
-            ("multitenancy.networks", _) => "[{hostname: a, id: b}]",
+            ("multitenancy.networks", _) => "[{hostname: a, id: 6ba7b810-9dad-41d1-80b4-00c04fd430c8}]",
             ("db.dsn", _) => "postgres://talos:secret@db/x",
             ("secrets.hmac.current" | "audit.key", _) => "0123456789abcdef0123456789abcdef",
             ("credentials.derived_tokens.jwt.signing_keys.urls", _) => "[\"base64://e30=\"]",
@@ -212,15 +233,13 @@ mod tests {
     }
 
     #[test]
-    fn live_keys_and_secret_keys_are_keys() {
+    fn live_keys_are_keys_and_hidden_ones_are_all_there() {
         for live in LIVE {
             assert!(keys::find(live).is_some() || keys::is_section(live), "{live}");
         }
-        let secret: Vec<&str> =
-            KEYS.iter().map(|key| key.path.as_str()).filter(|path| keys::is_secret(path)).collect();
-        let mut compared = SECRETS.map(|(key, _)| key);
-        compared.sort_by_key(|key| secret.iter().position(|secret| secret == key));
-        assert_eq!(compared.to_vec(), secret);
+        let secret = KEYS.iter().map(|key| key.path.as_str()).filter(|path| keys::is_secret(path));
+        let hidden: BTreeSet<&str> = secret.chain(["multitenancy.networks"]).collect();
+        assert_eq!(HIDDEN.map(|(key, _)| key).into_iter().collect::<BTreeSet<_>>(), hidden);
     }
 
     #[test]

@@ -24,9 +24,10 @@ pub(super) struct Origins {
 }
 
 /// Where a value was found.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Origin {
-    File,
+    /// A file of this name.
+    File(String),
     /// A variable of this name.
     Variable(String),
     /// Variables that begin with this name and go on with an index.
@@ -39,7 +40,7 @@ impl Origins {
         let (path, inside) = key.split_once('[').unwrap_or((key, ""));
         match self.found.get(path) {
             None => "default".to_owned(),
-            Some(Origin::File) => self.file.clone(),
+            Some(Origin::File(name)) => name.clone(),
             Some(Origin::Variable(name)) => name.clone(),
             Some(Origin::Indexed(name)) => {
                 let index = inside.split_once(']').map_or("0", |(index, _)| index);
@@ -57,7 +58,8 @@ impl Settings {
     }
 
     pub fn set_from_file(&mut self, path: &str, value: Value) {
-        self.set(path, value, Origin::File);
+        let file = self.origins.file.clone();
+        self.set(path, value, Origin::File(file));
     }
 
     pub fn set_from_variable(&mut self, path: &str, value: Value, variable: &str) {
@@ -71,6 +73,24 @@ impl Settings {
     fn set(&mut self, path: &str, value: Value, origin: Origin) {
         self.values.insert(path.to_owned(), value);
         self.origins.found.insert(path.to_owned(), origin);
+    }
+
+    /// The keys that have a value.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.values.keys().map(String::as_str)
+    }
+
+    /// The same values, with those of another in the place of theirs, and what was wrong with these.
+    pub fn overlaid_by(&self, other: Self) -> Self {
+        let (mut values, mut found) = (self.values.clone(), self.origins.found.clone());
+        values.extend(other.values);
+        found.extend(other.origins.found);
+        Self { values, origins: Origins { found, ..other.origins }, problems: other.problems }
+    }
+
+    /// Takes away what is set in a section.
+    pub fn remove_section(&mut self, section: &str) {
+        self.values.retain(|key, _| !key.strip_prefix(section).is_some_and(|rest| rest.starts_with('.')));
     }
 
     /// Notes a problem of the file.

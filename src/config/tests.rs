@@ -164,7 +164,10 @@ fn lists_in_the_environment() {
             ("TALOS_AUTHZ_SOURCES_0_HEADER", "X-Key"),
             ("TALOS_AUTHZ_SOURCES_1", "{query: key}"),
             ("TALOS_AUTHZ_ROUTES", r#"[{"path":{"exact":"/"},"mode":"off"}]"#),
-            ("TALOS_MULTITENANCY_NETWORKS", "[{hostname: a.example, id: one}]"),
+            (
+                "TALOS_MULTITENANCY_NETWORKS",
+                "[{hostname: a.example, id: 6ba7b810-9dad-41d1-80b4-00c04fd430c8}]",
+            ),
         ],
     );
     assert_eq!(c.authz.sources.len(), 2);

@@ -11,6 +11,7 @@ use super::credentials::Retired;
 use super::error::ConfigError;
 use super::model::{Config, RateLimitBackend};
 use super::serve::{Cors, Tls};
+use super::tenants;
 use crate::credential::api_key::is_prefix;
 
 /// A dotted key and what is wrong with it.
@@ -44,6 +45,7 @@ pub(super) fn check(config: &Config, admin: bool) -> Problems {
     durations(config, &mut problems);
     sizes(config, &mut problems);
     authz(config, &mut problems);
+    problems.extend(tenants::check(config));
     problems
 }
 
@@ -361,12 +363,6 @@ fn sizes(config: &Config, problems: &mut Problems) {
     }
     if !(0.0..=1.0).contains(&config.tracing.sample_rate) {
         add(problems, "tracing.sample_rate", "must be from 0 to 1");
-    }
-    for (index, network) in config.multitenancy.networks.iter().enumerate() {
-        if network.hostname.is_empty() || network.id.is_empty() {
-            let key = format!("multitenancy.networks[{index}]");
-            add(problems, &key, "needs a hostname and an id");
-        }
     }
 }
 

@@ -87,7 +87,8 @@ impl Fixture {
             let request = ImportRequest { raw_key: GOOD_KEY.to_owned().into(), key };
             // Another process of the same number may have left its database.
             let call = Call::new(Arc::clone(&context.service.audit), Operation::Import, Origin::default());
-            drop(context.service.import(NetworkId::SINGLE, request, &call).await);
+            let settings = context.service.snapshot();
+            drop(context.service.import(&settings, request, &call).await);
             context
         });
         let texts = |list: &str, name: &str| -> Vec<String> {

@@ -19,24 +19,30 @@ use super::wire::{
     IssueOut, KeyOut, ListImportedOut, ListIssuedOut, MAX_BATCH_IMPORT, TokenOut, list_request, scopes,
     token_format, ttl,
 };
-use super::{Context, body, json, no_such_resource};
+use super::{Context, InForce, body, json, no_such_resource};
 use crate::audit::Call;
 use crate::caller::Peer;
 use crate::config::ClientIpSource;
 use crate::credential::Presented;
 use crate::error::{ApiError, Reason};
-use crate::key::{KeyKind, NetworkId};
+use crate::key::KeyKind;
 use crate::secret::SecretString;
 use crate::service::{Acknowledged, DeriveRequest, ImportRequest, KeyRequest, Listed};
+use crate::settings::Settings;
 
 type Answer = Result<Response, ApiError>;
 
 /// The call as it is recorded.
 pub type Recorded = Extension<Arc<Call>>;
 
-pub async fn issue(State(context): State<Context>, Extension(call): Recorded, request: Request) -> Answer {
+pub async fn issue(
+    State(context): State<Context>,
+    Extension(settings): InForce,
+    Extension(call): Recorded,
+    request: Request,
+) -> Answer {
     let body: IssueBody = body::read(request, body::ADMIN_LIMIT).await?;
-    let issued = context.service.issue(NetworkId::SINGLE, KeyRequest::try_from(body)?, &call).await?;
+    let issued = context.service.issue(&settings, KeyRequest::try_from(body)?, &call).await?;
     let answer = IssueOut {
         issued_api_key: KeyOut::new(&issued.key, context.service.clock.now()),
         secret: issued.secret.as_ref().map(SecretString::expose),
@@ -44,9 +50,14 @@ pub async fn issue(State(context): State<Context>, Extension(call): Recorded, re
     ok(StatusCode::CREATED, &answer)
 }
 
-pub async fn import(State(context): State<Context>, Extension(call): Recorded, request: Request) -> Answer {
+pub async fn import(
+    State(context): State<Context>,
+    Extension(settings): InForce,
+    Extension(call): Recorded,
+    request: Request,
+) -> Answer {
     let body: ImportBody = body::read(request, body::ADMIN_LIMIT).await?;
-    let imported = context.service.import(NetworkId::SINGLE, ImportRequest::try_from(body)?, &call).await?;
+    let imported = context.service.import(&settings, ImportRequest::try_from(body)?, &call).await?;
     let Acknowledged { value: key, epoch } = imported;
     let response = ok(StatusCode::CREATED, &KeyOut::new(&key, context.service.clock.now()))?;
     Ok(with_epoch(response, epoch))
@@ -54,13 +65,14 @@ pub async fn import(State(context): State<Context>, Extension(call): Recorded, r
 
 pub async fn import_batch(
     State(context): State<Context>,
+    Extension(settings): InForce,
     Extension(call): Recorded,
     request: Request,
 ) -> Answer {
     let body: BatchImportBody = body::read(request, body::ADMIN_LIMIT).await?;
     let requests = batch(body.requests, MAX_BATCH_IMPORT)?;
     let requests = requests.into_iter().map(ImportRequest::try_from).collect();
-    let imported = context.service.import_batch(NetworkId::SINGLE, requests, &call).await?;
+    let imported = context.service.import_batch(&settings, requests, &call).await?;
     let Acknowledged { value: results, epoch } = imported;
     let failed = results.iter().filter(|result| result.is_err()).count();
     if failed == results.len()
@@ -89,12 +101,20 @@ fn batch<T>(items: Option<Vec<T>>, most: usize) -> Result<Vec<T>, ApiError> {
     }
 }
 
-pub async fn get_issued(State(context): State<Context>, KeyPath(id): KeyPath) -> Answer {
-    get(&context, KeyKind::Issued, &id).await
+pub async fn get_issued(
+    State(context): State<Context>,
+    Extension(settings): InForce,
+    KeyPath(id): KeyPath,
+) -> Answer {
+    get(&context, &settings, KeyKind::Issued, &id).await
 }
 
-pub async fn get_imported(State(context): State<Context>, KeyPath(id): KeyPath) -> Answer {
-    get(&context, KeyKind::Imported, &id).await
+pub async fn get_imported(
+    State(context): State<Context>,
+    Extension(settings): InForce,
+    KeyPath(id): KeyPath,
+) -> Answer {
+    get(&context, &settings, KeyKind::Imported, &id).await
 }
 
 /// The last segment of the path. One that isn't text names no key.
@@ -122,8 +142,8 @@ impl<S: Send + Sync> FromRequestParts<S> for ActedOn {
     }
 }
 
-async fn get(context: &Context, kind: KeyKind, id: &str) -> Answer {
-    let key = context.service.get(NetworkId::SINGLE, kind, id).await?;
+async fn get(context: &Context, settings: &Settings, kind: KeyKind, id: &str) -> Answer {
+    let key = context.service.get(settings.network, kind, id).await?;
     ok(StatusCode::OK, &KeyOut::new(&key, context.service.clock.now()))
 }
 
@@ -161,27 +181,44 @@ fn is_utf8(encoded: &str) -> bool {
     std::str::from_utf8(&bytes).is_ok()
 }
 
-pub async fn list_issued(State(context): State<Context>, Pairs(query): Pairs) -> Answer {
-    let Listed { keys, next_page_token } = list(&context, KeyKind::Issued, query).await?;
+pub async fn list_issued(
+    State(context): State<Context>,
+    Extension(settings): InForce,
+    Pairs(query): Pairs,
+) -> Answer {
+    let Listed { keys, next_page_token } = list(&context, &settings, KeyKind::Issued, query).await?;
     let now = context.service.clock.now();
     let issued_api_keys = keys.iter().map(|key| KeyOut::new(key, now)).collect();
     ok(StatusCode::OK, &ListIssuedOut { issued_api_keys, next_page_token })
 }
 
-pub async fn list_imported(State(context): State<Context>, Pairs(query): Pairs) -> Answer {
-    let Listed { keys, next_page_token } = list(&context, KeyKind::Imported, query).await?;
+pub async fn list_imported(
+    State(context): State<Context>,
+    Extension(settings): InForce,
+    Pairs(query): Pairs,
+) -> Answer {
+    let Listed { keys, next_page_token } = list(&context, &settings, KeyKind::Imported, query).await?;
     let now = context.service.clock.now();
     let imported_api_keys = keys.iter().map(|key| KeyOut::new(key, now)).collect();
     ok(StatusCode::OK, &ListImportedOut { imported_api_keys, next_page_token })
 }
 
-async fn list(context: &Context, kind: KeyKind, query: Vec<(String, String)>) -> Result<Listed, ApiError> {
+async fn list(
+    context: &Context,
+    settings: &Settings,
+    kind: KeyKind,
+    query: Vec<(String, String)>,
+) -> Result<Listed, ApiError> {
     let request = list_request(query)?;
-    context.service.list(NetworkId::SINGLE, kind, request).await
+    context.service.list(settings, kind, request).await
 }
 
-pub async fn derive(State(context): State<Context>, Extension(call): Recorded, request: Request) -> Answer {
-    let settings = context.service.snapshot();
+pub async fn derive(
+    State(context): State<Context>,
+    Extension(settings): InForce,
+    Extension(call): Recorded,
+    request: Request,
+) -> Answer {
     let client = client(settings.client_ip_source, &request);
     let body: DeriveBody = body::read(request, body::ADMIN_LIMIT).await?;
     let credential = body.credential.unwrap_or_default();
@@ -194,7 +231,7 @@ pub async fn derive(State(context): State<Context>, Extension(call): Recorded, r
         audiences: body.audiences.unwrap_or_default(),
         custom_claims: body.custom_claims.unwrap_or_default(),
     };
-    let derived = context.service.derive(NetworkId::SINGLE, request, &call).await?;
+    let derived = context.service.derive(&settings, request, &call).await?;
     let token = TokenOut {
         token: derived.token,
         claims: derived.claims,

@@ -8,24 +8,23 @@ use axum::response::{IntoResponse, Response};
 use super::admin::Recorded;
 use super::epoch::with_epoch;
 use super::wire::{SelfRevokeRequest, reason};
-use super::{Context, body, json};
+use super::{Context, InForce, body, json};
 use crate::error::ApiError;
-use crate::key::NetworkId;
 
 pub async fn self_revoke(
     State(context): State<Context>,
+    Extension(settings): InForce,
     Extension(call): Recorded,
     request: Request,
 ) -> Result<Response, ApiError> {
     let request: SelfRevokeRequest = body::read(request, body::PUBLIC_LIMIT).await?;
     let credential = request.credential.unwrap_or_default();
     let reason = reason(request.reason.as_deref())?;
-    let revoked = context.service.self_revoke(NetworkId::SINGLE, credential.expose(), reason, &call).await?;
+    let revoked = context.service.self_revoke(&settings, credential.expose(), reason, &call).await?;
     Ok(with_epoch(json("{}".to_owned()).into_response(), revoked.epoch))
 }
 
-pub async fn jwks(State(context): State<Context>) -> Response {
-    let settings = context.service.snapshot();
+pub async fn jwks(Extension(settings): InForce) -> Response {
     // Verifiers may keep it for a while: a key is published long before it signs.
     let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "public, max-age=60")];
     (headers, settings.jwks_json.clone()).into_response()

@@ -21,7 +21,7 @@ impl Service {
         call.intend(network, vec![id]).await?;
         match self.store.delete_key(network, id, self.clock.now()).await {
             Ok(Some(mutation)) => {
-                self.committed(&self.snapshot(), &[mutation]).await;
+                self.committed(&[mutation]).await;
                 call.happened(Occurrence::new(Event::ImportedKeyDeleted, network).of_id(id));
                 Ok(Acknowledged { value: (), epoch: Some(mutation.n) })
             }

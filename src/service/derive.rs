@@ -15,7 +15,8 @@ use crate::credential::{MAX_LEN, Presented, TokenFormat};
 use crate::error::{ApiError, Reason};
 use crate::event::{Event, Occurrence};
 use crate::key::verdict::Denial;
-use crate::key::{NetworkId, Scopes, TEN_YEARS};
+use crate::key::{Scopes, TEN_YEARS};
+use crate::settings::Settings;
 
 /// Most bytes of custom claims, serialised.
 const MAX_CUSTOM: usize = 4_096;
@@ -59,11 +60,10 @@ impl Service {
     /// When the parent can't be used, more is asked for than it has, or nothing can be signed.
     pub async fn derive(
         &self,
-        network: NetworkId,
+        settings: &Settings,
         request: DeriveRequest<'_>,
         call: &Call,
     ) -> Result<Derived, ApiError> {
-        let settings = self.snapshot();
         if settings.form(request.credential).is_derived() {
             let problem = "credential: a derived token can't be derived from";
             return Err(ApiError::new(Reason::InvalidTokenType, problem));
@@ -81,20 +81,19 @@ impl Service {
         }
 
         let attempt = Attempt {
-            network,
             credential: request.credential,
             client: request.client,
             audiences: &[],
             cache: CacheUse::Full,
         };
-        let verification = self.verify(&settings, &attempt).await.map_err(|Unavailable| {
+        let verification = self.verify(settings, &attempt).await.map_err(|Unavailable| {
             ApiError::new(Reason::ServiceUnavailable, "the database gives no answer; try again")
         })?;
         let entry = match verification.verdict {
             Ok(Identity::Key(entry)) => entry,
             Ok(Identity::Token(_)) => return Err(parent_error(Denial::NotFound)),
             Err(refused) => {
-                self.note_failure(network, &refused, call.operation(), call.origin());
+                self.note_failure(settings, &refused, call.operation(), call.origin());
                 return Err(parent_error(refused.denial));
             }
         };
@@ -115,8 +114,8 @@ impl Service {
         let terms =
             Terms { ttl, ends: entry.hard_expiry, audiences: &request.audiences, scopes, custom: &custom };
         let subject = Subject::of_key(key);
-        call.intend(network, vec![key.id]).await?;
-        let minted = mint(&settings, &self.rng, now, request.format, &subject, &terms).map_err(mint_error)?;
+        call.intend(settings.network, vec![key.id]).await?;
+        let minted = mint(settings, &self.rng, now, request.format, &subject, &terms).map_err(mint_error)?;
         // Nobody could show it to us.
         if minted.token.len() > MAX_LEN {
             let problem =

@@ -3,7 +3,8 @@
 use super::{Service, filter, unavailable};
 use crate::credential::page_token::{self, Cursor};
 use crate::error::ApiError;
-use crate::key::{Key, KeyKind, NetworkId};
+use crate::key::{Key, KeyKind};
+use crate::settings::Settings;
 
 /// Keys on a page when the request doesn't say.
 pub const DEFAULT_PAGE: u32 = 50;
@@ -37,12 +38,11 @@ impl Service {
     /// When filter or page token can't be used, or the database fails.
     pub async fn list(
         &self,
-        network: NetworkId,
+        settings: &Settings,
         kind: KeyKind,
         request: ListRequest,
     ) -> Result<Listed, ApiError> {
-        let settings = self.snapshot();
-        let now = self.clock.now();
+        let (network, now) = (settings.network, self.clock.now());
         let filter = filter::parse(&request.filter).map_err(|problem| ApiError::field("filter", problem))?;
         let listing = format!("{kind:?} {filter:?}");
         let after = match request.page_token.as_str() {

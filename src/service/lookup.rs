@@ -98,12 +98,11 @@ impl Service {
     pub(super) async fn fetch(
         &self,
         settings: &Settings,
-        network: NetworkId,
         key_id: KeyId,
         place: &Place,
         access: CacheAccess,
     ) -> Fetched {
-        let slot = place.slot;
+        let (network, slot) = (settings.network, place.slot);
         // A lookup that was under way when the key changed may have missed it: it is repeated once, by the database.
         for reads in [access.reads, false] {
             let reads_shared = reads && self.shared.is_some();

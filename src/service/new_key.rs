@@ -63,21 +63,19 @@ impl Service {
     /// When a field is out of bounds, the request id was used for something else, or the database fails.
     pub async fn issue(
         &self,
-        network: NetworkId,
+        settings: &Settings,
         request: KeyRequest,
         call: &Call,
     ) -> Result<Issued, ApiError> {
-        let settings = self.snapshot();
         let prefix = match request.visibility {
             Visibility::Secret => &settings.secret_prefix,
-            Visibility::Public => public_prefix(&settings)?,
+            Visibility::Public => public_prefix(settings)?,
         };
         let uuid = self.rng.uuid();
-        let (key, idempotency) = self.new_key(&settings, network, KeyId::Issued(uuid), request, "")?;
+        let (key, idempotency) = self.new_key(settings, KeyId::Issued(uuid), request, "")?;
         let secret = api_key::make(&settings.secrets, prefix, uuid, key.created);
-        call.intend(network, vec![key.id]).await?;
-        let inserted =
-            self.insert(&settings, vec![NewKey { key: key.clone(), request: idempotency }]).await?;
+        call.intend(settings.network, vec![key.id]).await?;
+        let inserted = self.insert(settings, vec![NewKey { key: key.clone(), request: idempotency }]).await?;
         match inserted.into_iter().next() {
             Some(Ok((key, created))) => {
                 call.concerns(vec![key.id]);
@@ -99,11 +97,11 @@ impl Service {
     /// database fails.
     pub async fn import(
         &self,
-        network: NetworkId,
+        settings: &Settings,
         request: ImportRequest,
         call: &Call,
     ) -> Result<Acknowledged<Key>, ApiError> {
-        let Acknowledged { value, epoch } = self.import_batch(network, vec![Ok(request)], call).await?;
+        let Acknowledged { value, epoch } = self.import_batch(settings, vec![Ok(request)], call).await?;
         let key = value.into_iter().next().unwrap_or_else(|| Err(nothing_inserted()))?;
         Ok(Acknowledged { value: key, epoch })
     }
@@ -115,15 +113,15 @@ impl Service {
     /// When the database fails.
     pub async fn import_batch(
         &self,
-        network: NetworkId,
+        settings: &Settings,
         requests: Vec<Result<ImportRequest, ApiError>>,
         call: &Call,
     ) -> Result<Acknowledged<Vec<Result<Key, ApiError>>>, ApiError> {
-        let settings = self.snapshot();
+        let network = settings.network;
         let mut news = vec![];
         let mut results = vec![];
         for request in requests {
-            match request.and_then(|request| self.imported_key(&settings, network, request)) {
+            match request.and_then(|request| self.imported_key(settings, request)) {
                 Ok(new) => {
                     news.push(new);
                     results.push(None);
@@ -135,7 +133,7 @@ impl Service {
             true => vec![],
             false => {
                 call.intend(network, news.iter().map(|new| new.key.id).collect()).await?;
-                self.insert(&settings, news).await?
+                self.insert(settings, news).await?
             }
         }
         .into_iter();
@@ -149,27 +147,21 @@ impl Service {
         Ok(Acknowledged { value: keys, epoch })
     }
 
-    fn imported_key(
-        &self,
-        settings: &Settings,
-        network: NetworkId,
-        request: ImportRequest,
-    ) -> Result<NewKey, ApiError> {
+    fn imported_key(&self, settings: &Settings, request: ImportRequest) -> Result<NewKey, ApiError> {
         let raw_key = Presented::new(request.raw_key.expose())
             .ok_or_else(|| ApiError::field("raw_key", "must be 1 to 16384 bytes long"))?;
         if settings.form(raw_key) != Form::Imported {
             let problem = "has the form of a credential that Talos makes itself, and could never verify";
             return Err(ApiError::field("raw_key", problem));
         }
-        let id = imported::key_id(network, raw_key.expose());
-        let (key, request) = self.new_key(settings, network, id, request.key, &id.to_string())?;
+        let id = imported::key_id(settings.network, raw_key.expose());
+        let (key, request) = self.new_key(settings, id, request.key, &id.to_string())?;
         Ok(NewKey { key, request })
     }
 
     fn new_key(
         &self,
         settings: &Settings,
-        network: NetworkId,
         id: KeyId,
         request: KeyRequest,
         subject: &str,
@@ -184,7 +176,7 @@ impl Service {
             .clone()
             .map(|request_id| Request { id: request_id, fingerprint: fingerprint(&request, subject) });
         let key = Key {
-            network,
+            network: settings.network,
             id,
             name: request.name,
             actor: request.actor,
@@ -222,7 +214,7 @@ impl Service {
             Inserted::Created(mutation) => *mutation,
             _ => None,
         });
-        self.committed(settings, &logged.collect::<Vec<_>>()).await;
+        self.committed(&logged.collect::<Vec<_>>()).await;
         let result = |(mut key, inserted): (Key, Inserted)| match inserted {
             Inserted::Created(mutation) => {
                 key.mutation = mutation.map_or(0, |mutation| mutation.n);

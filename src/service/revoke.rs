@@ -8,6 +8,7 @@ use crate::error::{ApiError, Reason};
 use crate::event::{Event, Occurrence};
 use crate::key::verdict::Denial;
 use crate::key::{Key, KeyId, KeyKind, NetworkId, Revocation, RevocationReason};
+use crate::settings::Settings;
 use crate::store::{Changed, Mutation, Rewrite};
 
 /// Longest description of a revocation, in characters.
@@ -52,7 +53,7 @@ impl Service {
     /// isn't the credential of an active or revoked key.
     pub async fn self_revoke(
         &self,
-        network: NetworkId,
+        settings: &Settings,
         credential: &str,
         reason: RevocationReason,
         call: &Call,
@@ -63,7 +64,6 @@ impl Service {
                 "REVOCATION_REASON_PRIVILEGE_WITHDRAWN is for admins only",
             ));
         }
-        let settings = self.snapshot();
         let credential = Presented::new(credential).ok_or_else(unknown_credential)?;
         if settings.form(credential).is_derived() {
             return Err(ApiError::new(
@@ -71,8 +71,8 @@ impl Service {
                 "credential: a derived token can't be revoked; revoke the key that it was derived from",
             ));
         }
-        let attempt = Attempt { network, credential, client: None, audiences: &[], cache: CacheUse::None };
-        let verification = self.verify(&settings, &attempt).await.map_err(|Unavailable| {
+        let attempt = Attempt { credential, client: None, audiences: &[], cache: CacheUse::None };
+        let verification = self.verify(settings, &attempt).await.map_err(|Unavailable| {
             ApiError::new(Reason::ServiceUnavailable, "the database gives no answer; try again")
         })?;
         let id = match verification.verdict {
@@ -82,13 +82,13 @@ impl Service {
                 refused.key_id.ok_or_else(unknown_credential)?
             }
             Err(refused) => {
-                self.note_failure(network, &refused, call.operation(), call.origin());
+                self.note_failure(settings, &refused, call.operation(), call.origin());
                 return Err(unknown_credential());
             }
             Ok(Identity::Token(_)) => return Err(unknown_credential()),
         };
         let revocation = Revocation { reason, description: None };
-        self.revoke_id(network, id, revocation, call).await.map_err(|error| match error.reason {
+        self.revoke_id(settings.network, id, revocation, call).await.map_err(|error| match error.reason {
             Reason::ApiKeyNotFound => unknown_credential(),
             _ => error,
         })
@@ -116,7 +116,7 @@ impl Service {
         let epoch = match revoked {
             // Noted before it is acknowledged: the very next request here is refused.
             Ok(Changed::Done { rows, mutation }) => {
-                self.committed(&self.snapshot(), &[mutation]).await;
+                self.committed(&[mutation]).await;
                 call.happened(Occurrence::of_key(Event::revoked(id.kind()), &rows.key));
                 mutation.n
             }

@@ -1,5 +1,6 @@
 //! Giving a key a successor with a new id and a new secret.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::new_key::{public_prefix, quota_exceeded};
@@ -10,8 +11,9 @@ use crate::audit::Call;
 use crate::credential::api_key;
 use crate::error::{ApiError, Reason};
 use crate::event::{Event, Occurrence};
-use crate::key::{Key, KeyId, KeyKind, NetworkId, Revocation, RevocationReason, Status, Visibility};
+use crate::key::{Key, KeyId, KeyKind, Revocation, RevocationReason, Status, Visibility};
 use crate::secret::SecretString;
+use crate::settings::Settings;
 use crate::store::{Changed, Rewrite, Successor};
 
 /// How the successor differs, and how long the old key goes on beside it.
@@ -43,17 +45,17 @@ impl Service {
     /// side, the successor's headers would become too large, or the database fails.
     pub async fn rotate(
         &self,
-        network: NetworkId,
+        settings: &Arc<Settings>,
         id: &str,
         request: RotateRequest,
         call: &Call,
     ) -> Result<Acknowledged<Rotated>, ApiError> {
         let id = KeyId::parse(KeyKind::Issued, id).ok_or_else(no_such_key)?;
-        let (settings, rng, now) = (self.snapshot(), self.rng.clone(), self.clock.now());
+        let (network, rng, now) = (settings.network, self.rng.clone(), self.clock.now());
         let uuid = self.rng.uuid();
         call.intend(network, vec![id, KeyId::Issued(uuid)]).await?;
         let changed = {
-            let settings = settings.clone();
+            let settings = Arc::clone(settings);
             let rewrite = move |old: &Key| {
                 check_rotatable(old, now)?;
                 let mut key = Key {
@@ -91,7 +93,7 @@ impl Service {
         };
         let (rows, epoch) = match changed {
             Ok(Changed::Done { rows, mutation }) => {
-                self.committed(&settings, &[mutation]).await;
+                self.committed(&[mutation]).await;
                 (*rows, mutation.n)
             }
             Ok(Changed::Refused { reason, .. }) => return Err(reason),
@@ -107,7 +109,7 @@ impl Service {
         };
         let prefix = match key.visibility {
             Visibility::Secret => &settings.secret_prefix,
-            Visibility::Public => public_prefix(&settings)?,
+            Visibility::Public => public_prefix(settings)?,
         };
         let secret = api_key::make(&settings.secrets, prefix, uuid, key.created);
         let occurrence = Occurrence::of_key(Event::IssuedKeyRotated, &key);

@@ -8,8 +8,9 @@ use crate::audit::Call;
 use crate::error::{ApiError, Reason};
 use crate::event::{Event, Occurrence};
 use crate::key::{
-    ActorId, AddressList, Key, KeyId, KeyKind, KeyName, Metadata, NetworkId, RatePolicy, Scopes, Visibility,
+    ActorId, AddressList, Key, KeyId, KeyKind, KeyName, Metadata, RatePolicy, Scopes, Visibility,
 };
+use crate::settings::Settings;
 use crate::store::{Changed, Rewrite};
 
 /// What to change: None leaves a field as it is.
@@ -93,13 +94,14 @@ impl Service {
     /// When there is no such key, `fixed` isn't what it has, its headers would become too large, or the database fails.
     pub async fn update(
         &self,
-        network: NetworkId,
+        settings: &Arc<Settings>,
         kind: KeyKind,
         id: &str,
         fixed: Fixed,
         update: Update,
         call: &Call,
     ) -> Result<Acknowledged<Key>, ApiError> {
+        let network = settings.network;
         if update.is_empty() {
             let key = self.get(network, kind, id).await?;
             fixed.check(&key)?;
@@ -107,9 +109,9 @@ impl Service {
         }
         let id = KeyId::parse(kind, id).ok_or_else(no_such_key)?;
         call.intend(network, vec![id]).await?;
-        let (settings, rng, now) = (self.snapshot(), self.rng.clone(), self.clock.now());
+        let (rng, now) = (self.rng.clone(), self.clock.now());
         let rewrite = {
-            let settings = Arc::clone(&settings);
+            let settings = Arc::clone(settings);
             move |key: &Key| {
                 fixed.check(key)?;
                 let key = Key { updated: now, ..update.apply(key) };
@@ -120,7 +122,7 @@ impl Service {
         let changed = self.store.change_key(network, id, now, rewrite).await;
         match changed {
             Ok(Changed::Done { rows, mutation }) => {
-                self.committed(&settings, &[mutation]).await;
+                self.committed(&[mutation]).await;
                 call.happened(Occurrence::of_key(Event::updated(kind), &rows.key));
                 Ok(Acknowledged { value: rows.key, epoch: Some(mutation.n) })
             }

@@ -11,14 +11,12 @@ use crate::clock::Timestamp;
 use crate::credential::claims::{Authority, Expectation};
 use crate::credential::{Form, Presented, api_key, imported, jwt, macaroon};
 use crate::key::verdict::{Denial, judge};
-use crate::key::{Key, KeyId, KeyKind, NetworkId};
+use crate::key::{Key, KeyId, KeyKind};
 use crate::settings::Settings;
 
 /// A credential, and what it is to be judged by.
 #[derive(Debug, Clone, Copy)]
 pub struct Attempt<'a> {
-    /// The request's network.
-    pub network: NetworkId,
     /// What was shown.
     pub credential: Presented<'a>,
     /// From where; None when that can't be known.
@@ -128,7 +126,7 @@ impl Service {
         if !settings.cache_enabled || attempt.cache != CacheUse::Full {
             return None;
         }
-        let index = self.memory.index(attempt.network, attempt.credential.expose());
+        let index = self.memory.index(settings.network, attempt.credential.expose());
         let now = self.clock.now();
         let verdict = match self.memory.get(&index).filter(|entry| will_do(entry, now)) {
             Some(entry) if entry.generation == settings.generation => self.judged(entry, now, attempt.client),
@@ -165,7 +163,7 @@ impl Service {
                 None => skip(Err(Denial::NotFound.into())),
             },
             Form::Imported => {
-                let key_id = imported::key_id(attempt.network, attempt.credential.expose());
+                let key_id = imported::key_id(settings.network, attempt.credential.expose());
                 let proven = Proven { key_id, hard_expiry: None };
                 self.look_up(settings, attempt, proven).await
             }
@@ -187,7 +185,7 @@ impl Service {
             .map(|issuer| issuer.value.as_str())
             .collect();
         let authority = verify(&Expectation {
-            network: attempt.network,
+            network: settings.network,
             now,
             clock_skew: settings.clock_skew,
             issuers: &issuers,
@@ -217,7 +215,7 @@ impl Service {
             // The lease has lapsed: one poll, shared by all who wait here, before anything is said.
             let _ = self.freshness.renew(&self.store).await;
         }
-        let index = self.memory.index(attempt.network, attempt.credential.expose());
+        let index = self.memory.index(settings.network, attempt.credential.expose());
         let reads = settings.cache_enabled && attempt.cache == CacheUse::Full;
         let writes = settings.cache_enabled && attempt.cache != CacheUse::None;
         let now = self.clock.now();
@@ -229,14 +227,14 @@ impl Service {
             index,
             key_id: proven.key_id,
             is_guess: proven.key_id.kind() == KeyKind::Imported && self.memory.get(&index).is_none(),
-            slot: Slot::of(attempt.network, proven.key_id),
+            slot: Slot::of(settings.network, proven.key_id),
             generation: settings.generation,
             proof_ends: proven.hard_expiry,
             cache_ttl: settings.cache_ttl,
             negative_ttl: settings.negative_ttl,
         };
         let access = CacheAccess { reads, writes };
-        let found = self.fetch(settings, attempt.network, proven.key_id, &place, access).await?;
+        let found = self.fetch(settings, proven.key_id, &place, access).await?;
         let now = self.clock.now();
         let verdict = match found.key {
             Some(key) => {

@@ -12,6 +12,7 @@ use reqwest::{Client, Response, StatusCode, Url, redirect};
 use tokio::task::JoinSet;
 
 use super::SettingsError;
+use crate::config::KeySetUrl;
 use crate::credential::jwk::KeySet;
 use crate::secret::SecretString;
 
@@ -89,10 +90,10 @@ pub struct Renewed {
 
 impl Documents {
     /// Reads those of `urls`. Where that fails, or isn't asked for, the document that is known stays.
-    pub async fn renew(&self, urls: &[SecretString], what: Reading) -> Renewed {
+    pub async fn renew(&self, urls: &[KeySetUrl], what: Reading) -> Renewed {
         let mut reading = JoinSet::new();
         let mut client = None;
-        for (index, url) in urls.iter().enumerate() {
+        for (index, KeySetUrl { url, .. }) in urls.iter().enumerate() {
             let of_server = is_https(url);
             let is_asked_for = match what {
                 Reading::All => true,
@@ -113,14 +114,15 @@ impl Documents {
         while let Some(done) = reading.join_next().await {
             // A task that panicked leaves its place empty, as one that wasn't asked for.
             let Ok((index, text)) = done else { continue };
-            let fail = |problem| SettingsError::KeySource { index, problem };
-            match text.map_err(fail).and_then(|text| key_set_alone(index, text)) {
+            let key = || urls[index].key.clone();
+            let fail = |problem| SettingsError::KeySource { key: key(), problem };
+            match text.map_err(fail).and_then(|text| key_set_alone(key(), text)) {
                 Ok(text) => drop(read.insert(index, text)),
                 Err(error) => drop(failures.insert(index, error)),
             }
         }
         let mut documents = vec![];
-        for (index, url) in urls.iter().enumerate() {
+        for (index, KeySetUrl { url, .. }) in urls.iter().enumerate() {
             if let Some(text) = read.remove(&index).or_else(|| self.get(url).cloned()) {
                 documents.push(Document { url: url.clone(), text });
             }
@@ -139,8 +141,8 @@ impl Documents {
     }
 
     /// These, with an empty key set for each of `urls` that has none.
-    pub fn or_empty(mut self, urls: &[SecretString]) -> Self {
-        for url in urls {
+    pub fn or_empty(mut self, urls: &[KeySetUrl]) -> Self {
+        for KeySetUrl { url, .. } in urls {
             if self.get(url).is_none() {
                 self.0.push(Document { url: url.clone(), text: r#"{"keys":[]}"#.into() });
             }
@@ -159,9 +161,12 @@ impl Renewed {
     ///
     /// # Errors
     /// Why the first that is missing couldn't be read.
-    pub fn complete(mut self, urls: &[SecretString]) -> Result<Self, SettingsError> {
-        match urls.iter().position(|url| self.documents.get(url).is_none()) {
-            Some(index) => Err(self.failures.remove(&index).unwrap_or(SettingsError::NotRead { index })),
+    pub fn complete(mut self, urls: &[KeySetUrl]) -> Result<Self, SettingsError> {
+        match urls.iter().position(|KeySetUrl { url, .. }| self.documents.get(url).is_none()) {
+            Some(index) => {
+                let not_read = || SettingsError::NotRead { key: urls[index].key.clone() };
+                Err(self.failures.remove(&index).unwrap_or_else(not_read))
+            }
             None => Ok(self),
         }
     }
@@ -186,9 +191,9 @@ pub fn is_https(url: &SecretString) -> bool {
 }
 
 /// A document that is a key set by itself.
-fn key_set_alone(index: usize, text: SecretString) -> Result<SecretString, SettingsError> {
+fn key_set_alone(key: String, text: SecretString) -> Result<SecretString, SettingsError> {
     let read = KeySet::default().read(text.expose());
-    read.map(|()| text).map_err(|problem| SettingsError::KeySet { index, problem })
+    read.map(|()| text).map_err(|problem| SettingsError::KeySet { key, problem })
 }
 
 /// What needs no server.
@@ -276,8 +281,10 @@ mod tests {
 
     const SET: &str = r#"{"keys":[]}"#;
 
-    fn urls(texts: &[&str]) -> Vec<SecretString> {
-        texts.iter().map(|text| SecretString::from(*text)).collect()
+    fn urls(texts: &[&str]) -> Vec<KeySetUrl> {
+        let set =
+            |(index, text): (usize, &&str)| KeySetUrl { key: format!("urls[{index}]"), url: (**text).into() };
+        texts.iter().enumerate().map(set).collect()
     }
 
     #[test]
@@ -314,7 +321,7 @@ mod tests {
             let urls = urls(&[&good, url]);
             let renewed = Documents::default().renew(&urls, Reading::All).await;
             let error = renewed.complete(&urls).err().unwrap().to_string();
-            let place = "credentials.derived_tokens.jwt.signing_keys.urls[1]: ";
+            let place = "urls[1]: ";
             assert!(error.starts_with(place) && error.contains(told), "{url}: {error}");
             assert!(!error.contains("hunter2"), "{error}");
         }
@@ -331,7 +338,7 @@ mod tests {
             let renewed = first.renew(&urls, Reading::Local).await;
             assert_eq!(renewed.failures.len(), failures, "{content}");
             let expected = if failures == 0 { content } else { SET };
-            assert_eq!(renewed.documents.get(&urls[0]).unwrap().expose(), expected);
+            assert_eq!(renewed.documents.get(&urls[0].url).unwrap().expose(), expected);
         }
         drop(file);
         assert!(first.renew(&urls, Reading::All).await.complete(&urls).is_ok());

@@ -88,7 +88,7 @@ def good():
             "enabled": True, "selector": {"app": "orders"},
             "rules": [{"to": [{"operation": {"notPaths": ["/healthz"]}}]}]}}}
         yield f"{mode}-envoy-gateway", {"mode": mode, "envoyGateway": {
-            "enabled": True, "namespace": "edge", "targetRefs": [GATEWAY]}}
+            "enabled": True, "namespace": "edge", "targetRefs": [GATEWAY], "routeMetadata": True}}
     yield "sqlite", {"sqlite": {"enabled": True}}
     yield "sqlite-claim", {"sqlite": {"enabled": True, "existingClaim": "keys"}}
     yield "gateway", {"mode": "sidecar", "gateway": {"enabled": True}}

@@ -23,13 +23,12 @@ import cases  # noqa: E402
 import cluster  # noqa: E402
 import kubernetes_validate  # noqa: E402
 import run  # noqa: E402
+import schemas  # noqa: E402
 import yaml  # noqa: E402
 
 CHART = REPO / "helm" / "talos"
 ALERTS = yaml.safe_load((CHART / "alerts.yaml").read_text())["groups"]
 KUBERNETES = "1.37"
-# Kinds that kubernetes-validate doesn't know, by group; of Envoy Gateway's there is no schema, `cluster` looks at it.
-FOREIGN = ("istio.io", "gateway.networking.k8s.io", "monitoring.coreos.com")
 TALOS = tools.target_dir() / "debug" / "talos"
 
 
@@ -60,7 +59,8 @@ def check(name, values):
     objects, problems = render(values)
     for one in objects:
         group = one["apiVersion"].split("/")[0]
-        if not group.endswith((*FOREIGN, "gateway.envoyproxy.io")):
+        # Of Envoy Gateway's objects there is no schema; `cluster` looks at them.
+        if not group.endswith((*schemas.FOREIGN, "gateway.envoyproxy.io")):
             try:
                 kubernetes_validate.validate(one, KUBERNETES, strict=True)
             except Exception as error:  # it has no common base for what it says
@@ -96,15 +96,9 @@ def configurations(objects):
 
 def models(objects):
     """What the schemas of Istio's and other objects say."""
-    foreign = [one for one in objects if one["apiVersion"].split("/")[0].endswith(FOREIGN)]
-    modules = tools.ensure_kubernetes_models() / "node_modules"
-    command = ["node", REPO / "tests" / "helm" / "models.mjs", modules]
-    done = subprocess.run(command, input=json.dumps(foreign), capture_output=True, text=True)
-    if done.returncode != 0:
-        return [done.stderr]
-    kinds = {one["kind"] for one in foreign}
+    kinds = {one["kind"] for one in objects}
     wanted = {"AuthorizationPolicy", "PeerAuthentication", "DestinationRule", "ReferenceGrant", "ServiceMonitor", "PrometheusRule"}
-    return json.loads(done.stdout) + [f"no case has a {kind}" for kind in wanted - kinds]
+    return schemas.foreign(objects) + [f"no case has a {kind}" for kind in wanted - kinds]
 
 
 def refused():
@@ -126,10 +120,14 @@ def the_checks_can_fail(objects):
     istio = next(one for one in objects if one["kind"] == "PeerAuthentication")
     deployment = next(one for one in objects if one["kind"] == "Deployment")
     unfound = []
-    if not models([{**istio, "spec": {**istio["spec"], "mtsl": {}}}]):
+    if not schemas.foreign([{**istio, "spec": {**istio["spec"], "mtsl": {}}}]):
         unfound.append("an unknown field of Istio's")
-    if not models([{**istio, "spec": {"mtls": {"mode": "STRONG"}}}]):
+    if not schemas.foreign([{**istio, "spec": {"mtls": {"mode": "STRONG"}}}]):
         unfound.append("a wrong value of Istio's")
+    security = json.loads(json.dumps(next(one for one in objects if one["kind"] == "SecurityPolicy")))
+    security["spec"]["extAuth"]["timeout"] = "0.25s"
+    if not cluster.security_policy(objects, security):
+        unfound.append("a wrong value of Envoy Gateway's")
     root = json.loads(json.dumps(deployment))
     root["spec"]["template"]["spec"]["containers"][0]["securityContext"]["runAsUser"] = 0
     if not cluster.problems([root]):

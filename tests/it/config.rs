@@ -64,14 +64,6 @@ async fn every_problem_has_a_line() {
     }
     assert!(!told.contains("hunter2"), "{told}");
 
-    let output = with_file("multitenancy: {enabled: true}\n").run(&["config", "check", "talos.yaml"]).await;
-    assert_eq!(output.status.code(), Some(64));
-    assert!(
-        err(&output).contains("\nmultitenancy.enabled: not supported by this version"),
-        "{}",
-        err(&output)
-    );
-
     // The admin plane's rules are none of the others'.
     let setup = with_file("serve: {http: {host: 0.0.0.0}}\n");
     for (plane, code) in [("admin", 64), ("public", 0), ("authz", 0)] {

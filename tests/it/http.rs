@@ -26,7 +26,7 @@ pub const BOTH: [Version; 2] = [Version::Http1, Version::Http2];
 #[derive(Clone, Debug)]
 pub struct Call {
     method: Method,
-    path: String,
+    pub path: String,
     headers: Vec<(String, String)>,
     body: Bytes,
     /// Where it comes from, when that matters.

@@ -42,3 +42,4 @@ mod readme;
 mod secure;
 mod shared;
 mod telemetry;
+mod tenants;

@@ -1,5 +1,7 @@
 //! Changing a key: update, rotate, revoke, delete.
 
+use std::sync::Arc;
+
 use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
@@ -13,32 +15,36 @@ use crate::http::wire::{
     KeyBody, KeyOut, RevokeBody, RotateBody, RotateOut, WrappedImported, WrappedIssued, Wrapper, reason,
     update, update_mask,
 };
-use crate::http::{Context, body};
-use crate::key::{KeyKind, NetworkId, Revocation};
+use crate::http::{Context, InForce, body};
+use crate::key::{KeyKind, Revocation};
 use crate::service::{Acknowledged, RotateRequest};
+use crate::settings::Settings;
 
 pub async fn update_issued(
     State(context): State<Context>,
+    Extension(settings): InForce,
     KeyPath(id): KeyPath,
     Pairs(query): Pairs,
     Extension(call): Recorded,
     request: Request,
 ) -> Answer {
-    update_key(&context, KeyKind::Issued, &id, query, request, &call).await
+    update_key(&context, &settings, KeyKind::Issued, &id, query, request, &call).await
 }
 
 pub async fn update_imported(
     State(context): State<Context>,
+    Extension(settings): InForce,
     KeyPath(id): KeyPath,
     Pairs(query): Pairs,
     Extension(call): Recorded,
     request: Request,
 ) -> Answer {
-    update_key(&context, KeyKind::Imported, &id, query, request, &call).await
+    update_key(&context, &settings, KeyKind::Imported, &id, query, request, &call).await
 }
 
 async fn update_key(
     context: &Context,
+    settings: &Arc<Settings>,
     kind: KeyKind,
     id: &str,
     query: Vec<(String, String)>,
@@ -48,7 +54,7 @@ async fn update_key(
     let mask = update_mask(query)?;
     let text = body::read_text(request, body::ADMIN_LIMIT).await?;
     let (fixed, update) = update(&mask, unwrap(kind, &text)?)?;
-    let updated = context.service.update(NetworkId::SINGLE, kind, id, fixed, update, call).await?;
+    let updated = context.service.update(settings, kind, id, fixed, update, call).await?;
     let Acknowledged { value: key, epoch } = updated;
     let response = ok(StatusCode::OK, &KeyOut::new(&key, context.service.clock.now()))?;
     Ok(with_epoch(response, epoch))
@@ -71,49 +77,59 @@ fn unwrap(kind: KeyKind, text: &[u8]) -> Result<KeyBody, ApiError> {
 
 pub async fn revoke_issued(
     State(context): State<Context>,
+    Extension(settings): InForce,
     ActedOn(id): ActedOn,
     Extension(call): Recorded,
     request: Request,
 ) -> Answer {
-    revoke(&context, Some(KeyKind::Issued), &id, request, &call).await
+    revoke(&context, &settings, Some(KeyKind::Issued), &id, request, &call).await
 }
 
 pub async fn revoke_imported(
     State(context): State<Context>,
+    Extension(settings): InForce,
     ActedOn(id): ActedOn,
     Extension(call): Recorded,
     request: Request,
 ) -> Answer {
-    revoke(&context, Some(KeyKind::Imported), &id, request, &call).await
+    revoke(&context, &settings, Some(KeyKind::Imported), &id, request, &call).await
 }
 
 /// For keys of either kind.
 pub async fn revoke_any(
     State(context): State<Context>,
+    Extension(settings): InForce,
     ActedOn(id): ActedOn,
     Extension(call): Recorded,
     request: Request,
 ) -> Answer {
-    revoke(&context, None, &id, request, &call).await
+    revoke(&context, &settings, None, &id, request, &call).await
 }
 
-async fn revoke(context: &Context, kind: Option<KeyKind>, id: &str, request: Request, call: &Call) -> Answer {
+async fn revoke(
+    context: &Context,
+    settings: &Settings,
+    kind: Option<KeyKind>,
+    id: &str,
+    request: Request,
+    call: &Call,
+) -> Answer {
     let body: RevokeBody = body::read(request, body::ADMIN_LIMIT).await?;
     let description = body.description.filter(|description| !description.is_empty());
     let revocation = Revocation { reason: reason(body.reason.as_deref())?, description };
-    let revoked = context.service.revoke(NetworkId::SINGLE, kind, id, revocation, call).await?;
+    let revoked = context.service.revoke(settings.network, kind, id, revocation, call).await?;
     Ok(with_epoch(StatusCode::NO_CONTENT.into_response(), revoked.epoch))
 }
 
 pub async fn rotate_issued(
     State(context): State<Context>,
+    Extension(settings): InForce,
     ActedOn(id): ActedOn,
     Extension(call): Recorded,
     request: Request,
 ) -> Answer {
     let body: RotateBody = body::read(request, body::ADMIN_LIMIT).await?;
-    let rotated =
-        context.service.rotate(NetworkId::SINGLE, &id, RotateRequest::try_from(body)?, &call).await?;
+    let rotated = context.service.rotate(&settings, &id, RotateRequest::try_from(body)?, &call).await?;
     let Acknowledged { value: rotated, epoch } = rotated;
     let now = context.service.clock.now();
     let answer = RotateOut {
@@ -126,9 +142,10 @@ pub async fn rotate_issued(
 
 pub async fn delete_imported(
     State(context): State<Context>,
+    Extension(settings): InForce,
     KeyPath(id): KeyPath,
     Extension(call): Recorded,
 ) -> Answer {
-    let deleted = context.service.delete_imported(NetworkId::SINGLE, &id, &call).await?;
+    let deleted = context.service.delete_imported(settings.network, &id, &call).await?;
     Ok(with_epoch(StatusCode::NO_CONTENT.into_response(), deleted.epoch))
 }

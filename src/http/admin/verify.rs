@@ -1,5 +1,6 @@
 //! Verifying credentials: one, or many at once.
 
+use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
@@ -13,28 +14,25 @@ use crate::event::Operation;
 use crate::http::epoch::min_epoch;
 use crate::http::recorded::origin;
 use crate::http::wire::{BatchVerifyBody, BatchVerifyOut, MAX_BATCH_VERIFY, VerifyBody, VerifyOut};
-use crate::http::{Context, body};
-use crate::key::NetworkId;
+use crate::http::{Context, InForce, body};
 use crate::limit::Charge;
 use crate::secret::SecretString;
 use crate::service::verify::{Attempt, CacheResult, CacheUse, Identity, Unavailable, Verification};
 use crate::settings::Settings;
 
-pub async fn verify(State(context): State<Context>, request: Request) -> Answer {
-    let settings = context.service.snapshot();
+pub async fn verify(
+    State(context): State<Context>,
+    Extension(settings): InForce,
+    request: Request,
+) -> Answer {
     let origin = origin(&context, &request);
     let cache = cache_use(request.headers());
     let epoch = min_epoch(request.headers())?;
     let body: VerifyBody = body::read(request, body::ADMIN_LIMIT).await?;
     let credential = body.credential.unwrap_or_default();
     let audiences = body.expected_audiences.unwrap_or_default();
-    let attempt = Attempt {
-        network: NetworkId::SINGLE,
-        credential: presented(&credential)?,
-        client: origin.client,
-        audiences: &audiences,
-        cache,
-    };
+    let attempt =
+        Attempt { credential: presented(&credential)?, client: origin.client, audiences: &audiences, cache };
     context.service.require_epoch(epoch).await?;
     let verification =
         context.service.verify(&settings, &attempt).await.map_err(|Unavailable| unavailable())?;
@@ -47,8 +45,11 @@ pub async fn verify(State(context): State<Context>, request: Request) -> Answer 
 }
 
 /// Each credential for itself, all at once; the answers in the order of the requests.
-pub async fn verify_batch(State(context): State<Context>, request: Request) -> Answer {
-    let settings = context.service.snapshot();
+pub async fn verify_batch(
+    State(context): State<Context>,
+    Extension(settings): InForce,
+    request: Request,
+) -> Answer {
     let origin = origin(&context, &request);
     let cache = cache_use(request.headers());
     let epoch = min_epoch(request.headers())?;
@@ -60,8 +61,7 @@ pub async fn verify_batch(State(context): State<Context>, request: Request) -> A
     context.service.require_epoch(epoch).await?;
     let one = async |(credential, audiences): &(SecretString, Vec<String>)| {
         let credential = presented(credential).map_err(NotVerified::Malformed)?;
-        let network = NetworkId::SINGLE;
-        let attempt = Attempt { network, credential, client: origin.client, audiences, cache };
+        let attempt = Attempt { credential, client: origin.client, audiences, cache };
         let verification = context.service.verify(&settings, &attempt).await;
         let verification = verification.map_err(|Unavailable| NotVerified::Unavailable)?;
         Ok(charge(&context, &settings, verification, &origin).await)
@@ -140,7 +140,7 @@ async fn charge(
         }
         Ok(Identity::Token(_)) => {}
         Err(refused) => {
-            context.service.note_failure(NetworkId::SINGLE, refused, Operation::Verify, origin);
+            context.service.note_failure(settings, refused, Operation::Verify, origin);
         }
     }
     Verified { verification, charge }

@@ -1,25 +1,29 @@
 //! For which host a request is. A page that has its own name point at loopback comes with that name, and gets nothing.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use axum::extract::{Request, State};
+use axum::http::HeaderName;
 use axum::http::header::HOST;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use crate::caller::Peer;
 use crate::error::{ApiError, Reason};
+use crate::host::name_of;
 use crate::http::{Context, is_health};
+use crate::settings::Settings;
 use crate::telemetry::refusals::Why;
 
-/// Longest name, in characters.
-const MAX_NAME: usize = 253;
+/// Who asked, as a proxy in front says it.
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// The host that a request is for: in lower case, without a port, brackets or a final dot.
+/// The host that a request is for, as it is written there.
 ///
 /// # Errors
-/// When it names none, several, or what can't be one.
-pub fn host_of(request: &Request) -> Result<String, ApiError> {
+/// When it names none, or several.
+fn host_of(request: &Request) -> Result<&str, ApiError> {
     let malformed = |problem| ApiError::new(Reason::BadRequest, format!("Host: {problem}"));
     let mut headers = request.headers().get_all(HOST).iter();
     let header = headers.next().map(|value| value.to_str().unwrap_or_default());
@@ -27,36 +31,13 @@ pub fn host_of(request: &Request) -> Result<String, ApiError> {
         return Err(malformed("must be there once"));
     }
     let of_uri = request.uri().authority().map(|authority| authority.as_str());
-    let host = match (of_uri, header) {
+    match (of_uri, header) {
         (Some(one), Some(other)) if !one.eq_ignore_ascii_case(other) => {
-            return Err(malformed("must be the one that the request's target names"));
+            Err(malformed("must be the one that the request's target names"))
         }
-        (Some(host), _) | (None, Some(host)) => host,
-        (None, None) => return Err(malformed("is missing")),
-    };
-    name_of(host).ok_or_else(|| malformed("must be a host's name or address, with or without a port"))
-}
-
-/// The name in `name:port`, to be compared with others; None when it is none.
-pub fn name_of(host: &str) -> Option<String> {
-    let is_port = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    let name = match host.strip_prefix('[') {
-        Some(rest) => {
-            let (address, rest) = rest.split_once(']')?;
-            let port = rest.strip_prefix(':').unwrap_or(rest);
-            let address: Ipv6Addr = address.parse().ok()?;
-            return (is_port(port) && (rest.is_empty() || rest.starts_with(':')))
-                .then(|| address.to_string());
-        }
-        None => match host.split_once(':') {
-            Some((name, port)) => Some(name).filter(|_| is_port(port))?,
-            None => host,
-        },
-    };
-    let name = name.strip_suffix('.').unwrap_or(name);
-    let is_of_a_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-    let good = !name.is_empty() && name.len() <= MAX_NAME && name.bytes().all(is_of_a_name);
-    good.then(|| name.to_ascii_lowercase())
+        (Some(host), _) | (None, Some(host)) => Ok(host),
+        (None, None) => Err(malformed("is missing")),
+    }
 }
 
 /// Whether `host` is one of these names, which may be written with a port.
@@ -71,77 +52,113 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
-/// Lets through what is for us by a loopback name, a listed one, or a tenant's.
+/// Lets through what is for us by a loopback name, a listed one, or a network's.
 pub async fn on_admin(State(context): State<Context>, request: Request, next: Next) -> Response {
-    // No browser speaks to a Unix socket, and a probe asks by whatever address it has.
+    let settings = context.service.snapshot();
+    // No browser speaks to a Unix socket.
     let over_socket = request.extensions().get::<Peer>().is_some_and(|peer| peer.uid.is_some());
-    if over_socket || is_health(request.uri().path()) {
-        return next.run(request).await;
-    }
-    let allowed = |host: &str| is_loopback(host) || is_listed(host, &context.service.snapshot().admin_hosts);
-    let key = "serve.http.allowed_hosts";
-    match host_of(&request).and_then(|host| judge(&host, allowed, key)) {
-        Ok(()) => next.run(request).await,
-        Err(error) => refuse(&context, "admin", error),
-    }
+    let names = Names { key: "serve.http.allowed_hosts", listed: &settings.admin_hosts, and_loopback: true };
+    let names = Some(names).filter(|_| !over_socket);
+    admit("admin", &context, &settings, names, request, next).await
 }
 
-/// Lets through what is for us by a listed name; everything, when none is listed.
+/// Lets through what is for us by a listed name or a network's; everything, when there is neither.
 pub async fn on_public(State(context): State<Context>, request: Request, next: Next) -> Response {
     let settings = context.service.snapshot();
-    if settings.public_hosts.is_empty() || is_health(request.uri().path()) {
+    let listed = &settings.public_hosts;
+    let names = Names { key: "serve.public.allowed_hosts", listed, and_loopback: false };
+    let names = Some(names).filter(|_| !listed.is_empty());
+    admit("public", &context, &settings, names, request, next).await
+}
+
+/// The names by which a plane may be asked.
+struct Names<'a> {
+    /// The setting that lists them.
+    key: &'static str,
+    listed: &'a [String],
+    and_loopback: bool,
+}
+
+impl Names<'_> {
+    /// Whether `host` is one of them.
+    fn check(&self, host: &str) -> Result<(), ApiError> {
+        let malformed = "Host: must be a host's name or address, with or without a port";
+        let host = name_of(host).ok_or_else(|| ApiError::new(Reason::BadRequest, malformed))?;
+        match (self.and_loopback && is_loopback(&host)) || is_listed(&host, self.listed) {
+            true => Ok(()),
+            false => Err(ApiError::new(Reason::Forbidden, format!("Host: is none of {}", self.key))),
+        }
+    }
+}
+
+async fn admit(
+    plane: &'static str,
+    context: &Context,
+    settings: &Arc<Settings>,
+    names: Option<Names<'_>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    // A probe asks by whatever address it has, and about no network.
+    if is_health(request.uri().path()) {
         return next.run(request).await;
     }
-    let allowed = |host: &str| is_listed(host, &settings.public_hosts);
-    match host_of(&request).and_then(|host| judge(&host, allowed, "serve.public.allowed_hosts")) {
-        Ok(()) => next.run(request).await,
-        Err(error) => refuse(&context, "public", error),
+    match settings_for(settings, names, &request) {
+        Ok(settings) => {
+            let settings = Arc::clone(settings);
+            request.extensions_mut().insert(settings);
+            next.run(request).await
+        }
+        Err(error) => {
+            context.metrics.refusals.count(plane, Why::Host);
+            error.into_response()
+        }
     }
 }
 
-fn judge(host: &str, allowed: impl Fn(&str) -> bool, key: &str) -> Result<(), ApiError> {
-    match allowed(host) {
-        true => Ok(()),
-        false => Err(ApiError::new(Reason::Forbidden, format!("Host: is none of {key}"))),
+/// The settings of the network that a request is for. `names` is None when it may come by any name.
+fn settings_for<'a>(
+    settings: &'a Arc<Settings>,
+    names: Option<Names<'_>>,
+    request: &Request,
+) -> Result<&'a Arc<Settings>, ApiError> {
+    if !settings.has_tenants() {
+        if let Some(names) = names {
+            names.check(host_of(request)?)?;
+        }
+        return Ok(settings);
     }
+    let unknown = |header| ApiError::new(Reason::NotFound, format!("{header}: is no network's"));
+    let host = host_of(request)?;
+    let by_host = settings.of_host(|| Some(host));
+    let forwarded = match settings.trust_forwarded_host {
+        true => forwarded_host(request)?,
+        false => None,
+    };
+    let Some(forwarded) = forwarded else {
+        return by_host.ok_or_else(|| unknown("Host"));
+    };
+    // A page that has its own name point at us could say so, too, but not under a name of ours.
+    if let (None, Some(names)) = (by_host, names) {
+        names.check(host)?;
+    }
+    settings.of_host(|| Some(forwarded)).ok_or_else(|| unknown("X-Forwarded-Host"))
 }
 
-fn refuse(context: &Context, plane: &'static str, error: ApiError) -> Response {
-    context.metrics.refusals.count(plane, Why::Host);
-    error.into_response()
+/// What `X-Forwarded-Host` says.
+fn forwarded_host(request: &Request) -> Result<Option<&str>, ApiError> {
+    let mut values = request.headers().get_all(FORWARDED_HOST).iter();
+    match (values.next().map(|value| value.to_str().unwrap_or_default()), values.next()) {
+        (None, _) => Ok(None),
+        (Some(host), None) if !host.contains(',') => Ok(Some(host)),
+        // Nobody could say which of them the proxy in front has written.
+        _ => Err(ApiError::new(Reason::BadRequest, "X-Forwarded-Host: must name one host")),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_are_found_in_every_dress() {
-        for (host, name) in [
-            ("Keys.Example", Some("keys.example")),
-            ("keys.example.:443", Some("keys.example")),
-            ("localhost:4420", Some("localhost")),
-            ("127.0.0.1:1", Some("127.0.0.1")),
-            ("[::1]", Some("::1")),
-            ("[0:0:0:0:0:0:0:1]:4420", Some("::1")),
-            ("", None),
-            (":80", None),
-            (".", None),
-            ("a:b", None),
-            ("a:1:2", None),
-            ("::1", None),
-            ("[::1", None),
-            ("[::1]x", None),
-            ("[a]", None),
-            ("user@localhost", None),
-            ("localhost/", None),
-            ("localhost\0", None),
-            ("a b", None),
-            (&"a".repeat(254), None),
-        ] {
-            assert_eq!(name_of(host).as_deref(), name, "{host}");
-        }
-    }
 
     #[test]
     fn loopback_is_what_cannot_be_another() {

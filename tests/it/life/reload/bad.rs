@@ -35,7 +35,10 @@ const BAD: [(&str, &[&str]); 12] = [
         "authz: {token_ttl: 1m}\ncredentials: {derived_tokens: {max_ttl: 1m, default_ttl: 1m}}",
         &["authz.token_ttl", "only a restart changes"],
     ),
-    ("multitenancy: {enabled: true}", &["multitenancy.enabled", "not supported"]),
+    (
+        "multitenancy: {enabled: true, networks: [{hostname: a, id: one}]}",
+        &["multitenancy.networks[0].id", "UUID"],
+    ),
     ("{", &["talos.yaml", "not YAML"]),
     ("just a text", &["talos.yaml", "mapping"]),
 ];
