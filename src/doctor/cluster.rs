@@ -3,7 +3,7 @@
 use http::uri::Authority;
 
 use super::dump::{Dump, is_loopback};
-use super::node::Node;
+use super::node::{Node, yaml};
 use super::{Findings, Severity};
 
 /// What Envoy takes when no timeout is set, in seconds.
@@ -62,7 +62,7 @@ pub fn examine(dump: &Dump<'_>, service: &Service<'_>, found: &mut Findings) {
             Severity::Error,
             &service.node.find("envoy_grpc.cluster_name"),
             format!("the dump has no cluster {name}: no check gets to Talos"),
-            format!("clusters:\n  - name: {name}"),
+            format!("clusters:\n  - name: {}", yaml(name)),
         );
         return;
     };

@@ -57,7 +57,7 @@ def good():
             "workloads": {"authz": {"replicas": 5}},
             "networkPolicy": {"egress": [{"ports": [{"port": 5432, "protocol": "TCP"}]}]},
             "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
-            "prometheusRule": {"enabled": True, "groups": [{"name": "talos", "rules": [
+            "prometheusRule": {"enabled": True, "groups": [{"name": "ours", "rules": [
                 {"alert": "TalosGone", "expr": "absent(talos_epoch)", "for": "1m"}]}]},
         })
         yield f"{mode}-tls", merged(EXPOSED, {

@@ -27,6 +27,7 @@ import schemas  # noqa: E402
 import yaml  # noqa: E402
 
 CHART = REPO / "helm" / "talos"
+ALERTS = yaml.safe_load((CHART / "alerts.yaml").read_text())["groups"]
 KUBERNETES = "1.37"
 TALOS = tools.target_dir() / "debug" / "talos"
 
@@ -64,6 +65,8 @@ def check(name, values):
                 kubernetes_validate.validate(one, KUBERNETES, strict=True)
             except Exception as error:  # it has no common base for what it says
                 problems.append(f"{one['kind']} {one['metadata']['name']}: {error}")
+        if one["kind"] == "PrometheusRule" and one["spec"]["groups"][:len(ALERTS)] != ALERTS:
+            problems.append("PrometheusRule: lacks the alerts of alerts.yaml")
     problems += cluster.problems(objects)
     problems += configurations(objects)
     return objects, [f"{name}: {problem}" for problem in problems]
