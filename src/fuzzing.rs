@@ -13,7 +13,7 @@ use prost::Message;
 use talos_proto::{CheckRequest, CheckResponse};
 
 use crate::clock::Timestamp;
-use crate::config::{Authz, Route, Source};
+use crate::config::{Authz, ClientAddress, Route, Source};
 use crate::credential::claims::{Authority, Expectation};
 use crate::credential::page_token::{self, Cursor};
 use crate::credential::secrets::{HmacSecrets, hmac_sha256};
@@ -266,10 +266,10 @@ fn doctor_json(data: &[u8]) {
         return;
     };
     let document = from_bootstrap(document);
-    let authz = Authz::default();
+    let (peer, xff) = (Authz::default(), Authz { client_address: ClientAddress::Xff, ..Authz::default() });
     let clusters = ["talos".to_owned()];
-    let compared = Question { clusters: &clusters, authz: Some(&authz) };
-    for question in [Question::default(), compared] {
+    let compared = [&peer, &xff].map(|authz| Question { clusters: &clusters, authz: Some(authz) });
+    for question in [Question::default()].into_iter().chain(compared) {
         let report = match examine(&document, question) {
             Ok(report) => report,
             Err(NotADump) => return,

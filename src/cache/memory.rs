@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::freshness::{Slot, Stamp};
 use crate::clock::Timestamp;
-use crate::key::{Key, NetworkId};
+use crate::key::{Key, KeyId, NetworkId};
 use crate::rng::Rng;
 
 /// Where an entry is found: SHA-256 over a seed of this process, the network and the credential, whole.
@@ -148,6 +148,8 @@ impl Answer {
 /// That an id was unknown.
 #[derive(Debug, Clone, Copy)]
 pub struct Unknown {
+    /// The id.
+    pub key_id: KeyId,
     /// Up to which change.
     pub stamp: Stamp,
     /// Where a change that makes it known is noted.

@@ -1,7 +1,9 @@
 //! How a check gets to Talos: the gRPC call, and the cluster that it goes to.
 
+use http::uri::Authority;
+
 use super::dump::{Dump, is_loopback};
-use super::node::Node;
+use super::node::{Node, yaml};
 use super::{Findings, Severity};
 
 /// What Envoy takes when no timeout is set, in seconds.
@@ -53,13 +55,14 @@ pub fn examine(dump: &Dump<'_>, service: &Service<'_>, found: &mut Findings) {
     }
     retry(service, found);
     let Some(name) = service.cluster else { return };
+    authority(name, &service.node.find("envoy_grpc.authority"), "no check gets an answer", found);
     let Some(cluster) = dump.cluster(name) else {
         found.add(
             "cluster-missing",
             Severity::Error,
             &service.node.find("envoy_grpc.cluster_name"),
             format!("the dump has no cluster {name}: no check gets to Talos"),
-            format!("clusters:\n  - name: {name}"),
+            format!("clusters:\n  - name: {}", yaml(name)),
         );
         return;
     };
@@ -148,6 +151,21 @@ fn retry(service: &Service<'_>, found: &mut Findings) {
     }
 }
 
+/// What Envoy sends as `:authority`, which is the cluster's name where nothing else is said. Istio's and Envoy Gateway's
+/// have characters that HTTP/2 has no place for there.
+fn authority(cluster: &str, node: &Node<'_>, so: &str, found: &mut Findings) {
+    let sent = node.text().filter(|text| !text.is_empty()).unwrap_or(cluster);
+    if sent.parse::<Authority>().is_err() {
+        found.add(
+            "bad-authority",
+            Severity::Error,
+            node,
+            format!("Envoy sends {sent} as :authority, which is none, so that Talos refuses it: {so}"),
+            "authority: talos",
+        );
+    }
+}
+
 const OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
 /// The HTTP/2 options of a cluster, if it speaks HTTP/2 at all.
@@ -205,8 +223,13 @@ fn health(cluster: &Node<'_>, found: &mut Findings) {
             fix,
         );
     }
+    let name = cluster.get("name").text().unwrap_or_default();
     for check in &checks {
-        if check.get("grpc_health_check").is_absent() && check.get("http_health_check").is_absent() {
+        let by_grpc = check.get("grpc_health_check");
+        if !by_grpc.is_absent() && !names_endpoints(cluster) {
+            authority(name, &by_grpc.get("authority"), "every instance counts as dead", found);
+        }
+        if by_grpc.is_absent() && check.get("http_health_check").is_absent() {
             found.add(
                 "weak-health-check",
                 Severity::Note,
@@ -238,6 +261,11 @@ fn health(cluster: &Node<'_>, found: &mut Findings) {
             "common_lb_config:\n  healthy_panic_threshold: { value: 0 }",
         );
     }
+}
+
+/// Whether endpoints have names of their own for health checks.
+fn names_endpoints(cluster: &Node<'_>) -> bool {
+    cluster.objects().iter().any(|object| !object.find("health_check_config.hostname").is_absent())
 }
 
 fn limits(cluster: &Node<'_>, service: &Service<'_>, found: &mut Findings) {

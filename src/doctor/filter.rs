@@ -120,9 +120,11 @@ fn switches(check: &ExtAuthz<'_>, found: &mut Findings) {
     }
     if !by_metadata.is_absent() {
         let (severity, why) = match (denies, check.is_stripped) {
-            (true, _) => {
-                (Severity::Warning, "requests without that metadata are refused, whatever key they have")
-            }
+            (true, _) => (
+                Severity::Note,
+                "requests without that metadata (with Istio: those that no AuthorizationPolicy CUSTOM matches) are refused, \
+                 whatever key they have",
+            ),
             (false, true) => (
                 Severity::Note,
                 "requests without that metadata aren't checked (with Istio: those that no AuthorizationPolicy CUSTOM \

@@ -135,7 +135,7 @@ fn addresses(manager: &Manager<'_>, authz: Option<&Authz>, found: &mut Findings)
                 "{hops} trusted proxies stand before this Envoy, but Talos takes the connection's peer for the client: \
                  address lists are held against the nearest proxy's address (authz.client_address: peer)"
             ),
-            format!("# talos.yaml\nauthz: {{ client_address: xff, trusted_hops: {} }}", hops + 1),
+            format!("# talos.yaml\nauthz: {{ client_address: xff, trusted_hops: {} }}", hops.saturating_add(1)),
         ),
         ClientAddress::External if !remote.is_true() => found.add(
             "client-address",
@@ -148,7 +148,7 @@ fn addresses(manager: &Manager<'_>, authz: Option<&Authz>, found: &mut Findings)
         ClientAddress::Xff => {
             // Envoy has put the peer at the end by the time of the check, unless told not to.
             let is_appended = !node.get("skip_xff_append").is_true() || !remote.is_true();
-            let expected = if is_appended { hops + 1 } else { hops };
+            let expected = if is_appended { hops.saturating_add(1) } else { hops };
             if u64::from(authz.trusted_hops) != expected {
                 found.add(
                     "client-address",

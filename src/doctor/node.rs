@@ -163,6 +163,18 @@ fn camel(name: &str) -> Option<String> {
     (result.len() != name.len()).then_some(result)
 }
 
+/// A text as YAML has it: plain where that is read as the same, else in quotes.
+pub fn yaml(text: &str) -> String {
+    if serde_norway::from_str::<Value>(text).is_ok_and(|read| read == text) {
+        return text.to_owned();
+    }
+    let json = Value::from(text).to_string();
+    // JSON leaves more as it is than YAML can print.
+    let is_odd = |c: char| c.is_control() || matches!(c, '\u{feff}' | '\u{fffe}' | '\u{ffff}');
+    let escaped = |c: char| if is_odd(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
+    json.chars().map(escaped).collect()
+}
+
 /// A name without what all names of its kind begin with.
 fn short(name: &str) -> &str {
     ["envoy.filters.http.", "envoy.filters.network."]
@@ -187,6 +199,33 @@ mod tests {
         let absent = node.find("grpc_service.timeout");
         assert!(absent.is_absent());
         assert_eq!(absent.path, "filter.grpc_service.timeout");
+    }
+
+    #[test]
+    fn texts_are_yaml() {
+        for text in [
+            "talos_authz",
+            "outbound|4423||talos.prod.svc.cluster.local",
+            "",
+            "1",
+            "null",
+            "a: b",
+            "a #b",
+            ",a",
+            "- a",
+            "{",
+            "a\n- b",
+            "\"",
+            "\\",
+            "\u{7f}\u{85}\u{9f}\u{feff}",
+            "{{a}}",
+            "ä",
+        ] {
+            let list = format!("- name: {}", yaml(text));
+            let read: Value = serde_norway::from_str(&list).unwrap();
+            assert_eq!(read, json!([{ "name": text }]), "{list}");
+        }
+        assert_eq!(yaml("talos_authz"), "talos_authz");
     }
 
     #[test]

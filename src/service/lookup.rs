@@ -28,6 +28,7 @@ pub(super) struct CacheAccess {
 pub(super) struct Place {
     pub memory: Memory,
     pub index: Index,
+    pub key_id: KeyId,
     /// Whether nothing but the database can say that there is such a key.
     pub is_guess: bool,
     pub slot: Slot,
@@ -62,8 +63,8 @@ impl Place {
             }
             None => {
                 let expires = found.read.plus(self.negative_ttl);
-                let Self { slot, generation, .. } = *self;
-                let unknown = Unknown { stamp: found.stamp, slot, generation, expires };
+                let Self { key_id, slot, generation, .. } = *self;
+                let unknown = Unknown { key_id, stamp: found.stamp, slot, generation, expires };
                 self.memory.insert_unknown(self.index, unknown);
             }
         }

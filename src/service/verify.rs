@@ -128,11 +128,13 @@ impl Service {
         }
         let index = self.memory.index(settings.network, attempt.credential.expose());
         let now = self.clock.now();
-        let entry = self.memory.get(&index)?;
-        if entry.generation != settings.generation || !will_do(&entry, now) {
-            return None;
-        }
-        Some(Verification { verdict: self.judged(entry, now, attempt.client), cache: CacheResult::Hit })
+        let verdict = match self.memory.get(&index).filter(|entry| will_do(entry, now)) {
+            Some(entry) if entry.generation == settings.generation => self.judged(entry, now, attempt.client),
+            Some(_) => return None,
+            // As quickly as a key that was revoked: how long a refusal takes doesn't tell the two apart.
+            None => Err(self.recall_unknown(settings, &index, now)?),
+        };
+        Some(Verification { verdict, cache: CacheResult::Hit })
     }
 
     /// Judges a credential.
@@ -223,6 +225,7 @@ impl Service {
         let place = Place {
             memory: self.memory.clone(),
             index,
+            key_id: proven.key_id,
             is_guess: proven.key_id.kind() == KeyKind::Imported && self.memory.get(&index).is_none(),
             slot: Slot::of(settings.network, proven.key_id),
             generation: settings.generation,
@@ -283,11 +286,19 @@ impl Service {
             };
             return Some(self.judged(entry, now, client));
         }
+        self.recall_unknown(settings, index, now).map(Err)
+    }
+
+    /// That there is no such key, if memory knows.
+    fn recall_unknown(&self, settings: &Settings, index: &Index, now: Timestamp) -> Option<Refused> {
         let unknown = self.memory.unknown(index)?;
         let counts = unknown.generation == settings.generation
             && now < unknown.expires
             && self.freshness.allows(unknown.slot, unknown.stamp);
-        counts.then(|| Err(Denial::NotFound.into()))
+        counts.then(|| match self.denies(&unknown.key_id) {
+            true => Refused { key_id: Some(unknown.key_id), ..Denial::Revoked.into() },
+            false => Denial::NotFound.into(),
+        })
     }
 
     fn usable(&self, entry: &Entry, now: Timestamp) -> bool {

@@ -57,7 +57,7 @@ def good():
             "workloads": {"authz": {"replicas": 5}},
             "networkPolicy": {"egress": [{"ports": [{"port": 5432, "protocol": "TCP"}]}]},
             "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
-            "prometheusRule": {"enabled": True, "groups": [{"name": "talos", "rules": [
+            "prometheusRule": {"enabled": True, "groups": [{"name": "ours", "rules": [
                 {"alert": "TalosGone", "expr": "absent(talos_epoch)", "for": "1m"}]}]},
         })
         yield f"{mode}-tls", merged(EXPOSED, {
@@ -88,7 +88,7 @@ def good():
             "enabled": True, "selector": {"app": "orders"},
             "rules": [{"to": [{"operation": {"notPaths": ["/healthz"]}}]}]}}}
         yield f"{mode}-envoy-gateway", {"mode": mode, "envoyGateway": {
-            "enabled": True, "namespace": "edge", "targetRefs": [GATEWAY]}}
+            "enabled": True, "namespace": "edge", "targetRefs": [GATEWAY], "routeMetadata": True}}
     yield "sqlite", {"sqlite": {"enabled": True}}
     yield "sqlite-claim", {"sqlite": {"enabled": True, "existingClaim": "keys"}}
     yield "gateway", {"mode": "sidecar", "gateway": {"enabled": True}}

@@ -23,12 +23,12 @@ import cases  # noqa: E402
 import cluster  # noqa: E402
 import kubernetes_validate  # noqa: E402
 import run  # noqa: E402
+import schemas  # noqa: E402
 import yaml  # noqa: E402
 
 CHART = REPO / "helm" / "talos"
+ALERTS = yaml.safe_load((CHART / "alerts.yaml").read_text())["groups"]
 KUBERNETES = "1.37"
-# Kinds that kubernetes-validate doesn't know, by group; of Envoy Gateway's there is no schema, `cluster` looks at it.
-FOREIGN = ("istio.io", "gateway.networking.k8s.io", "monitoring.coreos.com")
 TALOS = tools.target_dir() / "debug" / "talos"
 
 
@@ -59,11 +59,14 @@ def check(name, values):
     objects, problems = render(values)
     for one in objects:
         group = one["apiVersion"].split("/")[0]
-        if not group.endswith((*FOREIGN, "gateway.envoyproxy.io")):
+        # Of Envoy Gateway's objects there is no schema; `cluster` looks at them.
+        if not group.endswith((*schemas.FOREIGN, "gateway.envoyproxy.io")):
             try:
                 kubernetes_validate.validate(one, KUBERNETES, strict=True)
             except Exception as error:  # it has no common base for what it says
                 problems.append(f"{one['kind']} {one['metadata']['name']}: {error}")
+        if one["kind"] == "PrometheusRule" and one["spec"]["groups"][:len(ALERTS)] != ALERTS:
+            problems.append("PrometheusRule: lacks the alerts of alerts.yaml")
     problems += cluster.problems(objects)
     problems += configurations(objects)
     return objects, [f"{name}: {problem}" for problem in problems]
@@ -93,15 +96,27 @@ def configurations(objects):
 
 def models(objects):
     """What the schemas of Istio's and other objects say."""
-    foreign = [one for one in objects if one["apiVersion"].split("/")[0].endswith(FOREIGN)]
-    modules = tools.ensure_kubernetes_models() / "node_modules"
-    command = ["node", REPO / "tests" / "helm" / "models.mjs", modules]
-    done = subprocess.run(command, input=json.dumps(foreign), capture_output=True, text=True)
-    if done.returncode != 0:
-        return [done.stderr]
-    kinds = {one["kind"] for one in foreign}
-    wanted = {"AuthorizationPolicy", "PeerAuthentication", "DestinationRule", "ReferenceGrant", "ServiceMonitor", "PrometheusRule"}
-    return json.loads(done.stdout) + [f"no case has a {kind}" for kind in wanted - kinds]
+    kinds = {one["kind"] for one in objects}
+    wanted = {"AuthorizationPolicy", "PeerAuthentication", "DestinationRule", "EnvoyFilter", "ReferenceGrant", "ServiceMonitor", "PrometheusRule"}
+    return schemas.foreign(objects) + [f"no case has a {kind}" for kind in wanted - kinds]
+
+
+def patches(objects):
+    """The chart's EnvoyFilters are the example's, which `edges.py` tries."""
+    documents = yaml.safe_load_all((REPO / "envoy" / "istio" / "gateway.yaml").read_text())
+    (example,) = [one["spec"]["configPatches"] for one in documents if one["kind"] == "EnvoyFilter"]
+    unchecked = json.loads(json.dumps(example))
+    for patch in unchecked:
+        patch["patch"].get("value", {}).get("typed_config", {}).pop("deny_at_disable", None)
+    problems = []
+    found = {}
+    for one in (one for one in objects if one["kind"] == "EnvoyFilter"):
+        text = json.dumps(one["spec"]["configPatches"]).replace("edge-talos-authz.keys.", "talos-authz.talos.")
+        text = text.replace("talos-serve-authz.keys.", "talos-authz.talos.")
+        found[text] = one
+    if {json.dumps(example), json.dumps(unchecked)} != set(found):
+        problems.append("the chart's EnvoyFilter isn't that of envoy/istio/gateway.yaml, with all requests or with some")
+    return problems
 
 
 def refused():
@@ -123,10 +138,16 @@ def the_checks_can_fail(objects):
     istio = next(one for one in objects if one["kind"] == "PeerAuthentication")
     deployment = next(one for one in objects if one["kind"] == "Deployment")
     unfound = []
-    if not models([{**istio, "spec": {**istio["spec"], "mtsl": {}}}]):
+    if not schemas.foreign([{**istio, "spec": {**istio["spec"], "mtsl": {}}}]):
         unfound.append("an unknown field of Istio's")
-    if not models([{**istio, "spec": {"mtls": {"mode": "STRONG"}}}]):
+    if not schemas.foreign([{**istio, "spec": {"mtls": {"mode": "STRONG"}}}]):
         unfound.append("a wrong value of Istio's")
+    if not patches([one for one in objects if one["kind"] != "EnvoyFilter"]):
+        unfound.append("that there is no EnvoyFilter")
+    security = json.loads(json.dumps(next(one for one in objects if one["kind"] == "SecurityPolicy")))
+    security["spec"]["extAuth"]["timeout"] = "0.25s"
+    if not cluster.security_policy(objects, security):
+        unfound.append("a wrong value of Envoy Gateway's")
     root = json.loads(json.dumps(deployment))
     root["spec"]["template"]["spec"]["containers"][0]["securityContext"]["runAsUser"] = 0
     if not cluster.problems([root]):
@@ -153,7 +174,7 @@ def main():
         for rendered, found in pool.map(lambda case: check(*case), cases.good()):
             objects += rendered
             problems += found
-    problems += models(objects) + refused() + the_checks_can_fail(objects)
+    problems += models(objects) + patches(objects) + refused() + the_checks_can_fail(objects)
     if not problems:
         problems += run.sidecar(render)
     for problem in problems:

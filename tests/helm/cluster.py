@@ -1,6 +1,8 @@
 """What a cluster would do with the objects of a rendering, and what the schemas don't say: whether they fit together,
 and whether every pod keeps to the restricted Pod Security Standard."""
 
+import envoy_gateway
+
 PODS = ("Deployment", "Job")
 # What the operator brings.
 EXTERNAL_SECRETS = {"talos", "keys", "talos-tls", "redis-ca"}
@@ -160,16 +162,11 @@ def fits(objects, one):
 
 def security_policy(objects, one):
     """Envoy Gateway's own schema can't be had; this is what it says of the fields that we use."""
-    found = []
-    if one["apiVersion"] != "gateway.envoyproxy.io/v1alpha1" or set(one["spec"]) != {"targetRefs", "extAuth"}:
-        found.append("unknown fields")
-    external = one["spec"]["extAuth"]
-    if set(external) != {"failOpen", "recomputeRoute", "grpc"} or external["failOpen"] or external["recomputeRoute"]:
-        found.append("extAuth")
-    for target in one["spec"]["targetRefs"]:
-        if set(target) - {"group", "kind", "name", "sectionName"}:
-            found.append("targetRefs")
-    for backend in external["grpc"]["backendRefs"]:
+    config, _, _, backends, found = envoy_gateway.security_policy(one)
+    filter_ = config["typed_config"]
+    if filter_["failure_mode_allow"] or filter_["clear_route_cache"] or filter_.get("status_on_error") != {"code": 503}:
+        found.append("extAuth isn't safe")
+    for backend in backends:
         services = [two for two in objects if two["kind"] == "Service" and two["metadata"]["name"] == backend["name"]]
         if len(services) != 1 or backend["port"] not in [port["port"] for port in services[0]["spec"]["ports"]]:
             found.append(f"no Service {backend['name']} with port {backend['port']}")

@@ -147,11 +147,17 @@ def status(port, path, key=None):
 
 
 def request(port, path, key):
+    status, _, text = send(port, "GET", path, {"authorization": f"Bearer {key}"} if key else {})
+    return status, text
+
+
+def send(port, method, path, headers):
+    """The status, headers and body that are answered."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     with contextlib.closing(connection):
-        connection.request("GET", path, headers={"authorization": f"Bearer {key}"} if key else {})
+        connection.request(method, path, headers=headers)
         answer = connection.getresponse()
-        return answer.status, answer.read().decode()
+        return answer.status, answer.headers, answer.read().decode()
 
 
 def wait(holds, folder):
@@ -159,7 +165,7 @@ def wait(holds, folder):
     while not holds():
         if time.monotonic() > deadline:
             logs = "\n".join(f"{log.name}:\n{log.read_text()[-2000:]}" for log in folder.glob("*.log"))
-            raise SystemExit(f"the sidecar's pod doesn't come up:\n{logs}")
+            raise SystemExit(f"it doesn't come up:\n{logs}")
         time.sleep(0.05)
 
 

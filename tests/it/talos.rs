@@ -37,6 +37,8 @@ pub struct Setup {
     log: PathBuf,
     /// Whether files that can't grow are an error to it, not its end.
     bears_file_limits: bool,
+    /// Whether permissions bind it even if it is root.
+    heeds_permissions: bool,
 }
 
 impl Setup {
@@ -44,7 +46,15 @@ impl Setup {
     pub fn bare() -> Setup {
         let dir = Arc::new(tempfile::tempdir().must("a directory for Talos"));
         let log = dir.path().join("talos.log");
-        Setup { dir, planes: None, config: None, variables: Vec::new(), log, bears_file_limits: false }
+        Setup {
+            dir,
+            planes: None,
+            config: None,
+            variables: Vec::new(),
+            log,
+            bears_file_limits: false,
+            heeds_permissions: false,
+        }
     }
 
     /// With secrets, signing keys, a new database and listeners on loopback.
@@ -103,6 +113,12 @@ impl Setup {
         self
     }
 
+    /// Without root's power to write what nobody may write.
+    pub fn heeds_permissions(mut self) -> Setup {
+        self.heeds_permissions = true;
+        self
+    }
+
     pub fn path(&self, file: &str) -> PathBuf {
         self.dir.path().join(file)
     }
@@ -122,13 +138,16 @@ impl Setup {
 
     fn command(&self, arguments: &[&str]) -> Command {
         const TALOS: &str = env!("CARGO_BIN_EXE_talos");
-        let mut command = match self.bears_file_limits {
-            false => self.program(TALOS),
-            true => {
-                let mut shell = self.program("sh");
-                shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", TALOS]);
-                shell
-            }
+        let mut command = if self.bears_file_limits {
+            let mut shell = self.program("sh");
+            shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", TALOS]);
+            shell
+        } else if self.heeds_permissions && rustix::process::geteuid().is_root() {
+            let mut setpriv = self.program("setpriv");
+            setpriv.args(["--bounding-set=-dac_override", TALOS]);
+            setpriv
+        } else {
+            self.program(TALOS)
         };
         command.args(arguments);
         command

@@ -93,6 +93,14 @@ pub const FAULTS: &[(&str, &str, &[Change])] = &[
     ("deny-at-disable-idle", "note", &[Without("filter_enabled:")]),
     (
         "conditional-check",
+        "note",
+        &[After(
+            FILTER,
+            "filter_enabled_metadata: { filter: a, path: [{ key: b }], value: { present_match: true } }",
+        )],
+    ),
+    (
+        "conditional-check",
         "error",
         &[
             Without("deny_at_disable:"),
@@ -295,6 +303,23 @@ pub const FAULTS: &[(&str, &str, &[Change])] = &[
         "no-keepalive",
         "warning",
         &[Replace("connection_keepalive: { interval: 5s, timeout: 1s }", "max_concurrent_streams: 100")],
+    ),
+    (
+        "bad-authority",
+        "error",
+        &[
+            Replace("{ cluster_name: talos_authz }", "{ cluster_name: talos/authz, authority: talos }"),
+            Replace("- name: talos_authz", "- name: talos/authz"),
+        ],
+    ),
+    (
+        "bad-authority",
+        "error",
+        &[
+            Replace("{ cluster_name: talos_authz }", "{ cluster_name: talos|authz }"),
+            Replace("- name: talos_authz", "- name: talos|authz"),
+            Replace("{ service_name:", "{ authority: talos, service_name:"),
+        ],
     ),
     (
         "no-health-check",

@@ -36,6 +36,7 @@ cells![
     ("addresses, clients at the edge", addresses_at_the_edge),
     ("addresses behind one proxy", addresses_behind_one),
     ("addresses behind two proxies", addresses_behind_two),
+    ("rate limit headers", rate_limit),
     ("metadata in the access log", access_log),
     ("anonymous routes", anonymous),
     ("CORS, answered by Envoy", cors_by_envoy),
@@ -263,6 +264,26 @@ async fn scopes(stack: Stack, over: Version) {
     assert_envelope(&reply.json(), 403);
     let challenge = reply.header("www-authenticate").must("a challenge");
     assert!(challenge.ends_with("error=\"insufficient_scope\", scope=\"reports:read\""), "{challenge}");
+}
+
+async fn rate_limit(stack: Stack, over: Version) {
+    let policy = json!({ "quota": "2", "window": "3600s" });
+    let limited = stack.talos.issue(json!({ "rate_limit_policy": policy })).await;
+    for remaining in ["1", "0"] {
+        let call = Call::get("/limited").bearer(&limited.secret);
+        let reply = stack.edge.send(over, call).await.expect(200);
+        assert_eq!(reply.header("ratelimit-policy"), Some("\"default\";q=2;w=3600"));
+        assert_eq!(reply.header("ratelimit").must("RateLimit"), format!("\"default\";r={remaining}"));
+        assert_eq!(reply.header("retry-after"), None);
+        assert_eq!(Seen::told(&reply).header("ratelimit"), None, "it is the client's to know");
+    }
+    let call = Call::get(&format!("/limited/{FORBIDDEN}")).bearer(&limited.secret);
+    let reply = stack.edge.send(over, call).await.expect(429);
+    assert_envelope(&reply.json(), 429);
+    assert_eq!(reply.header("ratelimit-policy"), Some("\"default\";q=2;w=3600"));
+    assert_eq!(reply.header("ratelimit"), Some("\"default\";r=0"));
+    let seconds: u64 = reply.header("retry-after").must("Retry-After").parse().must("a number");
+    assert!((1..=1_800).contains(&seconds), "{seconds}");
 }
 
 /// A key and a JWT for 127.0.0.5 pass from there alone, whatever the client claims.

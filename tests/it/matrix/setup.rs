@@ -15,7 +15,7 @@ use crate::talos::{Setup, Talos};
 
 /// Three processes on one database, as different operators would set them up.
 pub struct Talosses {
-    /// Sees clients as peers, takes keys from everywhere.
+    /// Sees clients as peers, takes keys from everywhere, enforces rate limits.
     pub plain: Arc<Talos>,
     /// Behind one proxy, has a token header of its own and lets preflights through.
     behind_one: Arc<Talos>,
@@ -29,7 +29,7 @@ impl Talosses {
     pub async fn start() -> Talosses {
         let sources = r#"[{"header": "authorization", "scheme": "Bearer"}, {"header": "x-api-key"},
             {"query": "api_key"}, {"cookie": "key"}]"#;
-        let plain = Setup::new().set("TALOS_AUTHZ_SOURCES", sources);
+        let plain = Setup::new().set("TALOS_AUTHZ_SOURCES", sources).set("TALOS_RATE_LIMIT_ENABLED", "true");
         let first = plain.start().await;
         let proxied = plain.set("TALOS_AUTHZ_CLIENT_ADDRESS", "xff");
         let one = proxied

@@ -1,4 +1,7 @@
-//! A disk that takes nothing more: what is there can still be read, and is whole afterwards.
+//! A disk that takes nothing more, or nothing at all: what is there can still be read, and is whole afterwards.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 
 use serde_json::json;
 use sqlx::{Connection, Row, SqliteConnection};
@@ -55,6 +58,11 @@ async fn writes_are_503_and_reads_go_on() {
     talos.check(Ask::bearer(&unknown.secret)).await.allowed();
     talos.stop().await;
 
+    is_whole(&setup).await;
+}
+
+/// What a check of the whole file says of it.
+async fn is_whole(setup: &Setup) {
     let file = format!("sqlite://{}", setup.path("talos.db").display());
     let mut database = SqliteConnection::connect(&file).await.must("opening the database");
     let row = sqlx::query("PRAGMA integrity_check").fetch_one(&mut database).await.must("an integrity check");
@@ -67,6 +75,51 @@ async fn reads_go_on(talos: &Talos, keys: &[crate::talos::Key]) {
         talos.admin.get(&format!("{ISSUED}/{}", key.id)).await.expect(200);
     }
     talos.check(Ask::api_key("legacy-unknown")).await.denied(401);
+}
+
+/// Lets files of the database be written, or not.
+fn writable(setup: &Setup, may: bool) {
+    for file in ["talos.db", "talos.db-wal", "talos.db-shm"] {
+        let mode = Permissions::from_mode(if may { 0o600 } else { 0o400 });
+        std::fs::set_permissions(setup.path(file), mode).must(file);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_may_only_be_read_is_read() {
+    let setup = Setup::new().sqlite().heeds_permissions();
+    // New connections all the time: those that are open keep what they could do.
+    let dsn = format!("sqlite://{}?max_conn_lifetime=100ms", setup.path("talos.db").display());
+    let setup = setup.set("TALOS_DB_DSN", &dsn);
+    let talos = setup.start().await;
+    let (known, unknown) = (talos.issue(json!({})).await, talos.issue(json!({})).await);
+    talos.check(Ask::bearer(&known.secret)).await.allowed();
+    let body = json!({ "name": "one more", "actor_id": "alice" });
+
+    writable(&setup, false);
+    until("a write fails", async || {
+        let reply = talos.admin.post(ISSUED, &body).await;
+        (reply.status != 201).then(|| drop(reply.expect_error(503, "SERVICE_UNAVAILABLE")))
+    })
+    .await;
+    for _ in 0..3 {
+        talos.admin.post(ISSUED, &body).await.expect_error(503, "SERVICE_UNAVAILABLE");
+        let revoke = format!("{ISSUED}/{}:revoke", known.id);
+        let reason = json!({ "reason": "REVOCATION_REASON_KEY_COMPROMISE" });
+        talos.admin.post(&revoke, &reason).await.expect_error(503, "SERVICE_UNAVAILABLE");
+        reads_go_on(&talos, &[known.clone(), unknown.clone()]).await;
+    }
+
+    writable(&setup, true);
+    until("writes succeed again", async || {
+        (talos.admin.post(ISSUED, &body).await.status == 201).then_some(())
+    })
+    .await;
+    talos.revoke(&known).await;
+    talos.check(Ask::bearer(&known.secret)).await.denied(401);
+    talos.check(Ask::bearer(&unknown.secret)).await.allowed();
+    talos.stop().await;
+    is_whole(&setup).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -98,7 +98,11 @@ async fn a_certificate_decides_by_its_exact_name() {
         let forwarded = Call::get(ISSUED).header("x-forwarded-client-cert", "Hash=0;URI=spiffe://test/admin");
         client.send(talos.admin, Version::Http1, forwarded).await.expect_error(status, reason);
     }
-    assert!(talos.metric("talos_http_refused_total").await > 0.0);
+    // Each is counted: three calls of each, and what the roles above may not.
+    for (reason, count) in [("unidentified", 3.0 * 5.0), ("role", 3.0 * 2.0 + 3.0)] {
+        let metric = format!("talos_http_refused_total{{plane=\"admin\",reason=\"{reason}\"}}");
+        assert_eq!(talos.metric(&metric).await, count, "{reason}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

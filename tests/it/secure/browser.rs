@@ -40,6 +40,8 @@ async fn a_name_that_was_made_to_point_here_gets_nothing() {
     ] {
         assert_eq!(talos.admin.raw(request(&head).as_bytes()).await.status(), status, "{head}");
     }
+    let refused = talos.metric(r#"talos_http_refused_total{plane="admin",reason="host"}"#).await;
+    assert_eq!(refused, 5.0 + 3.0 + 3.0, "each is counted");
     // The public plane has any name.
     let public = Call::get(JWKS).header("host", "anything.example");
     talos.public.send(Version::Http1, public.clone()).await.expect(200);
@@ -71,6 +73,8 @@ async fn another_sites_page_does_nothing_here() {
             talos.admin.send(version, call).await.expect(201);
         }
     }
+    let refused = talos.metric(r#"talos_http_refused_total{plane="admin",reason="cross_site"}"#).await;
+    assert_eq!(refused, 10.0, "each is counted");
     // What a form can send isn't JSON.
     for kind in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"] {
         talos.admin.send(Version::Http1, Call::post(ISSUED).body(kind, body.to_string())).await.expect(415);

@@ -59,7 +59,7 @@ async fn promtool_has_nothing_to_say() {
 
 #[test]
 fn the_alerts_fire_when_they_should() {
-    promtool(&["check", "rules", "alerts.yaml"], "");
+    promtool(&["check", "rules", "../talos/alerts.yaml"], "");
     promtool(&["test", "rules", "alerts_test.yaml"], "");
 }
 
@@ -81,7 +81,7 @@ async fn each_metric_of_dashboard_and_alerts_exists() {
     let elsewhere = ["talos_redis_breaker", "talos_tls_certificate_expiry_timestamp_seconds"];
     for text in [
         include_str!("../../../helm/monitoring/dashboard.json"),
-        include_str!("../../../helm/monitoring/alerts.yaml"),
+        include_str!("../../../helm/talos/alerts.yaml"),
         include_str!("../../../helm/monitoring/alerts_test.yaml"),
     ] {
         let wanted = names(text);
