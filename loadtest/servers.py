@@ -137,6 +137,9 @@ class Talos:
             "TALOS_SERVE_PUBLIC_PORT": str(self.public),
             "TALOS_SERVE_METRICS_PORT": str(self.metrics),
             "TALOS_SERVE_AUTHZ_PORT": str(port),
+            # One address does here what many do elsewhere.
+            "TALOS_SERVE_PUBLIC_SELF_REVOKE_PER_ADDRESS": "1000000",
+            "TALOS_SERVE_PUBLIC_SELF_REVOKE_TOTAL": "1000000",
             **(env or {}),
         }
         self.target, self.port = f"127.0.0.1:{port}", port

@@ -1,6 +1,6 @@
 //! L1: keys that have proven themselves, in process.
 
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,8 +15,19 @@ use crate::clock::Timestamp;
 use crate::key::{Key, KeyId, NetworkId};
 use crate::rng::Rng;
 
-/// Where an entry is found: SHA-256 over a seed of this process, the network and the credential, whole.
-pub type Index = [u8; 32];
+/// Where an entry is found: the network, and SHA-256 over a seed of this process and the credential, whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Index {
+    network: NetworkId,
+    credential: [u8; 32],
+}
+
+impl Hash for Index {
+    /// The hash of the credential is a seeded one already: its first eight bytes will do, for all networks.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(&self.credential[..8]);
+    }
+}
 
 /// A key whose credential was shown and proven.
 pub struct Entry {
@@ -185,7 +196,8 @@ impl Memory {
 
     /// Where a credential's entry is. The raw credential is kept nowhere.
     pub fn index(&self, network: NetworkId, credential: &str) -> Index {
-        self.seeded.clone().chain_update(network.as_bytes()).chain_update(credential).finalize().into()
+        let credential = self.seeded.clone().chain_update(credential).finalize().into();
+        Index { network, credential }
     }
 
     /// The entry there.
@@ -242,7 +254,7 @@ fn weigh(key: &Key) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
-/// The index is a hash already, and a seeded one: its first eight bytes will do.
+/// For what is a hash already.
 #[derive(Default)]
 struct First8(u64);
 
@@ -252,9 +264,6 @@ impl Hasher for First8 {
             self.0 = u64::from_le_bytes(*first);
         }
     }
-
-    // The length prefix of the array's own Hash says nothing.
-    fn write_usize(&mut self, _: usize) {}
 
     fn finish(&self) -> u64 {
         self.0
