@@ -97,8 +97,26 @@ def configurations(objects):
 def models(objects):
     """What the schemas of Istio's and other objects say."""
     kinds = {one["kind"] for one in objects}
-    wanted = {"AuthorizationPolicy", "PeerAuthentication", "DestinationRule", "ReferenceGrant", "ServiceMonitor", "PrometheusRule"}
+    wanted = {"AuthorizationPolicy", "PeerAuthentication", "DestinationRule", "EnvoyFilter", "ReferenceGrant", "ServiceMonitor", "PrometheusRule"}
     return schemas.foreign(objects) + [f"no case has a {kind}" for kind in wanted - kinds]
+
+
+def patches(objects):
+    """The chart's EnvoyFilters are the example's, which `edges.py` tries."""
+    documents = yaml.safe_load_all((REPO / "envoy" / "istio" / "gateway.yaml").read_text())
+    (example,) = [one["spec"]["configPatches"] for one in documents if one["kind"] == "EnvoyFilter"]
+    unchecked = json.loads(json.dumps(example))
+    for patch in unchecked:
+        patch["patch"].get("value", {}).get("typed_config", {}).pop("deny_at_disable", None)
+    problems = []
+    found = {}
+    for one in (one for one in objects if one["kind"] == "EnvoyFilter"):
+        text = json.dumps(one["spec"]["configPatches"]).replace("edge-talos-authz.keys.", "talos-authz.talos.")
+        text = text.replace("talos-serve-authz.keys.", "talos-authz.talos.")
+        found[text] = one
+    if {json.dumps(example), json.dumps(unchecked)} != set(found):
+        problems.append("the chart's EnvoyFilter isn't that of envoy/istio/gateway.yaml, with all requests or with some")
+    return problems
 
 
 def refused():
@@ -124,6 +142,8 @@ def the_checks_can_fail(objects):
         unfound.append("an unknown field of Istio's")
     if not schemas.foreign([{**istio, "spec": {"mtls": {"mode": "STRONG"}}}]):
         unfound.append("a wrong value of Istio's")
+    if not patches([one for one in objects if one["kind"] != "EnvoyFilter"]):
+        unfound.append("that there is no EnvoyFilter")
     security = json.loads(json.dumps(next(one for one in objects if one["kind"] == "SecurityPolicy")))
     security["spec"]["extAuth"]["timeout"] = "0.25s"
     if not cluster.security_policy(objects, security):
@@ -154,7 +174,7 @@ def main():
         for rendered, found in pool.map(lambda case: check(*case), cases.good()):
             objects += rendered
             problems += found
-    problems += models(objects) + refused() + the_checks_can_fail(objects)
+    problems += models(objects) + patches(objects) + refused() + the_checks_can_fail(objects)
     if not problems:
         problems += run.sidecar(render)
     for problem in problems:
