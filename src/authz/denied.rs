@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::StatusCode;
 use prost::Message;
+use prost::encoding::{WireType, encode_key, encode_varint};
 use talos_proto::{CheckResponse, DeniedHttpResponse, HttpStatus, Status};
 
 use super::metadata;
@@ -12,6 +13,9 @@ use super::response::overwrite;
 use super::template::{Template, Templates, Values};
 use crate::config::Authz;
 use crate::error::ApiError;
+
+/// Field of CheckResponse that holds the dynamic metadata.
+const DYNAMIC_METADATA: u32 = 4;
 
 /// What a refusal shows when no template of the operator's says otherwise.
 const PAGE: &str = "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>{{status}} {{title}}</title>\n\
@@ -36,9 +40,16 @@ pub fn denied(refused: Refused, settings: &Authz, templates: &Templates, headers
             body,
         }),
         ok_response: None,
-        dynamic_metadata: Some(metadata::denied(known, refusal.label())),
+        dynamic_metadata: None,
     };
-    answer.encode_to_vec().into()
+    let mut answer = answer.encode_to_vec();
+    // Encoded messages one after the other are one that has the fields of both.
+    let decided = metadata::denied(refusal.label()).encode_to_vec();
+    encode_key(DYNAMIC_METADATA, WireType::LengthDelimited, &mut answer);
+    encode_varint((decided.len() + known.len()) as u64, &mut answer);
+    answer.extend_from_slice(&decided);
+    answer.extend_from_slice(&known);
+    answer.into()
 }
 
 struct Shown<'a> {

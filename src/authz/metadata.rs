@@ -11,9 +11,9 @@ pub fn allowed(caller: Option<&Caller<'_>>, reason: &'static str) -> Struct {
     decided("allow", reason, caller.map(of_caller).unwrap_or_default())
 }
 
-/// Of a refusal: `known` is what was proven about the caller before.
-pub fn denied(known: Struct, reason: &'static str) -> Struct {
-    decided("deny", reason, known)
+/// Of a refusal, without what was proven about the caller before.
+pub fn denied(reason: &'static str) -> Struct {
+    decided("deny", reason, Struct::default())
 }
 
 fn decided(decision: &'static str, reason: &'static str, mut known: Struct) -> Struct {

@@ -1,10 +1,12 @@
 //! Why a request isn't let through, and what whoever sent it may know of that.
 
-use prost_types::Struct;
+use bytes::Bytes;
+use prost::Message;
 
 use super::metadata;
 use super::request::Malformed;
 use super::response::{Caller, RATE_LIMIT, RATE_LIMIT_POLICY};
+use crate::cache::memory::Entry;
 use crate::error::{ApiError, Reason};
 use crate::key::verdict::Denial;
 use crate::key::{RatePolicy, Scopes};
@@ -129,30 +131,38 @@ impl Refusal {
 pub struct Refused {
     /// Why.
     pub refusal: Refusal,
-    /// For the dynamic metadata.
-    pub known: Struct,
+    /// For the dynamic metadata: encoded fields of a Struct.
+    pub known: Bytes,
 }
 
 impl Refused {
     /// A refusal of a caller who is known.
     pub fn of_caller(refusal: Refusal, caller: &Caller<'_>) -> Self {
-        Self { refusal, known: metadata::of_caller(caller) }
+        Self { refusal, known: metadata::of_caller(caller).encode_to_vec().into() }
+    }
+
+    /// A refusal of a key's holder. It takes no longer than that of somebody unknown.
+    pub fn of_holder(refusal: Refusal, entry: &Entry) -> Self {
+        let known = || metadata::of_caller(&Caller::of_key(&entry.key)).encode_to_vec().into();
+        Self { refusal, known: entry.holder.get_or_init(known).clone() }
     }
 }
 
 impl<T: Into<Refusal>> From<T> for Refused {
     fn from(refusal: T) -> Self {
-        Self { refusal: refusal.into(), known: Struct::default() }
+        Self { refusal: refusal.into(), known: Bytes::new() }
     }
 }
 
 impl From<verify::Refused> for Refused {
     fn from(refused: verify::Refused) -> Self {
-        let known = match (&refused.key, &refused.key_id) {
-            (Some(key), _) => metadata::of_caller(&Caller::of_key(key)),
-            (None, Some(key_id)) => metadata::of_key_id(key_id),
-            (None, None) => Struct::default(),
-        };
-        Self { refusal: Refusal::Denied(refused.denial), known }
+        let refusal = Refusal::Denied(refused.denial);
+        match (&refused.entry, &refused.key_id) {
+            (Some(entry), _) => Self::of_holder(refusal, entry),
+            (None, Some(key_id)) => {
+                Self { refusal, known: metadata::of_key_id(key_id).encode_to_vec().into() }
+            }
+            (None, None) => refusal.into(),
+        }
     }
 }

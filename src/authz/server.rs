@@ -171,7 +171,7 @@ impl Plane {
         match verification.verdict {
             Ok(Identity::Key(entry)) => {
                 let key = &entry.key;
-                let refused = |refusal| Refused::of_caller(refusal, &Caller::of_key(key));
+                let refused = |refusal| Refused::of_holder(refusal, &entry);
                 satisfies(&policy, &key.scopes, key.visibility).map_err(refused)?;
                 let charge = self.charge(settings, key).await.map_err(refused)?;
                 let answer = self.admit_key(settings, &policy, &headers, &shown, &entry, charge)?;

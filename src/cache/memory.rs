@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -47,6 +47,8 @@ pub struct Entry {
     pub last_use: LastUse,
     /// Answers made for it.
     pub answers: Answers,
+    /// What Envoy is told of its holder, encoded when the first request is refused.
+    pub holder: OnceLock<Bytes>,
 }
 
 /// When a key's use was last noted, as far as this process knows.

@@ -1,6 +1,6 @@
 //! Looking a key up where L1 doesn't know it: in L2, then in the database; one lookup a key at a time.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::verify::Unavailable;
@@ -51,6 +51,7 @@ impl Place {
             hard_expiry: self.proof_ends.into_iter().chain(key.ends()).min(),
             last_use: LastUse::new(key.last_used),
             answers: Answers::default(),
+            holder: OnceLock::new(),
             key,
         })
     }

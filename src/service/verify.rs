@@ -64,13 +64,13 @@ pub struct Refused {
     pub denial: Denial,
     /// The key's id.
     pub key_id: Option<KeyId>,
-    /// The key, if it was looked at.
-    pub key: Option<Arc<Key>>,
+    /// Its entry, if it was looked at.
+    pub entry: Option<Arc<Entry>>,
 }
 
 impl From<Denial> for Refused {
     fn from(denial: Denial) -> Self {
-        Self { denial, key_id: None, key: None }
+        Self { denial, key_id: None, entry: None }
     }
 }
 
@@ -88,7 +88,7 @@ impl Verification {
         match &self.verdict {
             Ok(Identity::Key(entry)) => Some(&entry.key),
             Ok(Identity::Token(_)) => None,
-            Err(refused) => refused.key.as_deref(),
+            Err(refused) => refused.entry.as_ref().map(|entry| &*entry.key),
         }
     }
 }
@@ -279,6 +279,7 @@ impl Service {
                     hard_expiry: proven.hard_expiry.into_iter().chain(entry.key.ends()).min(),
                     last_use: entry.last_use.clone(),
                     answers: Answers::default(),
+                    holder: entry.holder.clone(),
                     ..*entry
                 });
                 self.memory.insert(*index, Arc::clone(&renewed));
@@ -317,9 +318,7 @@ impl Service {
         };
         match verdict {
             Ok(()) => Ok(Identity::Key(entry)),
-            Err(denial) => {
-                Err(Refused { denial, key_id: Some(entry.key.id), key: Some(Arc::clone(&entry.key)) })
-            }
+            Err(denial) => Err(Refused { denial, key_id: Some(entry.key.id), entry: Some(entry) }),
         }
     }
 

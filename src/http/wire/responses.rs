@@ -338,7 +338,7 @@ impl<'a> VerifyOut<'a> {
             Err(refused) => Self {
                 error_code: Some(refused.denial.error_code()),
                 error_message: Some(refused.denial.to_string()),
-                ..refused.key.as_ref().map(|key| Self::of_key(key, now)).unwrap_or_default()
+                ..refused.entry.as_ref().map(|entry| Self::of_key(&entry.key, now)).unwrap_or_default()
             },
         }
     }
