@@ -157,10 +157,13 @@ async fn the_examples_are_good() {
     let shipped = std::fs::read_to_string(format!("{ROOT}/envoy/talos.yaml")).must("envoy/talos.yaml");
     let readme = std::fs::read_to_string(format!("{ROOT}/README.md")).must("README.md");
     let blocks = readme.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let corp = blocks.clone().find(|block| block.starts_with("# corp.yaml")).must("a network's own file");
     for example in std::iter::once(shipped.as_str()).chain(blocks) {
         // The demo's key set comes from its environment.
         let example = example.replace("signing_key_id: demo-1", "");
-        let output = with_file(&example).run(&["config", "check", "talos.yaml"]).await;
+        let setup = with_file(&example);
+        std::fs::write(setup.path("corp.yaml"), corp).must("writing it");
+        let output = setup.run(&["config", "check", "talos.yaml"]).await;
         assert!(output.status.success(), "{example}\n{}", err(&output));
     }
     let (_, rest) = readme.split_once("```yml\n").must("a file of texts for refusals");
