@@ -8,7 +8,7 @@ use sqlx::{Connection, Row, SqliteConnection};
 
 use crate::ask::Ask;
 use crate::support::{Json, Must, until};
-use crate::talos::{ISSUED, SELF_REVOKE, Setup, Talos};
+use crate::talos::{ISSUED, Key, SELF_REVOKE, Setup, Talos};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn writes_are_503_and_reads_go_on() {
@@ -29,7 +29,7 @@ async fn writes_are_503_and_reads_go_on() {
             return Some(());
         }
         let document = reply.expect(201).json();
-        acknowledged.push(crate::talos::Key {
+        acknowledged.push(Key {
             id: document.text("/issued_api_key/key_id").to_owned(),
             secret: document.text("/secret").to_owned(),
             resource: document.at("/issued_api_key").clone(),
@@ -49,16 +49,7 @@ async fn writes_are_503_and_reads_go_on() {
     }
 
     talos.process.limit_files(None);
-    until("writes succeed again", async || {
-        (talos.admin.post(ISSUED, &body).await.status == 201).then_some(())
-    })
-    .await;
-    talos.revoke(&known).await;
-    talos.check(Ask::bearer(&known.secret)).await.denied(401);
-    talos.check(Ask::bearer(&unknown.secret)).await.allowed();
-    talos.stop().await;
-
-    is_whole(&setup).await;
+    recovers(talos, &setup, &known, &unknown).await;
 }
 
 /// What a check of the whole file says of it.
@@ -69,12 +60,26 @@ async fn is_whole(setup: &Setup) {
     assert_eq!(row.get::<String, _>(0), "ok");
 }
 
-async fn reads_go_on(talos: &Talos, keys: &[crate::talos::Key]) {
+async fn reads_go_on(talos: &Talos, keys: &[Key]) {
     for key in keys {
         talos.check(Ask::bearer(&key.secret)).await.allowed();
         talos.admin.get(&format!("{ISSUED}/{}", key.id)).await.expect(200);
     }
     talos.check(Ask::api_key("legacy-unknown")).await.denied(401);
+}
+
+/// Writes succeed again, and nothing was lost or half done.
+async fn recovers(talos: Talos, setup: &Setup, revoked: &Key, kept: &Key) {
+    let body = json!({ "name": "one more", "actor_id": "alice" });
+    until("writes succeed again", async || {
+        (talos.admin.post(ISSUED, &body).await.status == 201).then_some(())
+    })
+    .await;
+    talos.revoke(revoked).await;
+    talos.check(Ask::bearer(&revoked.secret)).await.denied(401);
+    talos.check(Ask::bearer(&kept.secret)).await.allowed();
+    talos.stop().await;
+    is_whole(setup).await;
 }
 
 /// Lets files of the database be written, or not.
@@ -111,15 +116,7 @@ async fn a_file_that_may_only_be_read_is_read() {
     }
 
     writable(&setup, true);
-    until("writes succeed again", async || {
-        (talos.admin.post(ISSUED, &body).await.status == 201).then_some(())
-    })
-    .await;
-    talos.revoke(&known).await;
-    talos.check(Ask::bearer(&known.secret)).await.denied(401);
-    talos.check(Ask::bearer(&unknown.secret)).await.allowed();
-    talos.stop().await;
-    is_whole(&setup).await;
+    recovers(talos, &setup, &known, &unknown).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
