@@ -20,6 +20,7 @@ mod server;
 mod sources;
 mod template;
 
+pub use attributes::Attributes;
 pub use connection::{Bounds, Server, serve as serve_connection};
 pub use forward::Others;
 pub use reflection::Reflection;
