@@ -5,6 +5,7 @@
 
 mod chain;
 mod cluster;
+mod condition;
 mod dump;
 mod filter;
 mod headers;

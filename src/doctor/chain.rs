@@ -1,6 +1,7 @@
 //! HTTP connection managers: their filters in order, the checks among these, and where their routes lead.
 
 use super::Question;
+use super::condition;
 use super::dump::Dump;
 use super::headers;
 use super::node::Node;
@@ -22,7 +23,7 @@ pub struct Filter<'a> {
     /// The last part of its type.
     pub kind: Option<&'a str>,
     pub config: Node<'a>,
-    disabled: bool,
+    pub disabled: bool,
 }
 
 /// An ext_authz filter that asks Talos.
@@ -37,6 +38,8 @@ pub struct ExtAuthz<'a> {
     pub is_disabled: bool,
     /// Identity headers of the client's are gone before it.
     pub is_stripped: bool,
+    /// Every request has the metadata on which it depends.
+    pub is_always_met: bool,
 }
 
 /// One way that a request can take: a route, or one of its weighted clusters.
@@ -78,12 +81,15 @@ impl<'a> Manager<'a> {
         let mut is_stripped = early
             .iter()
             .any(|extension| headers::strip_identity(&extension.get("typed_config").items("mutations")));
-        let mut checks = vec![];
+        let mut checks: Vec<ExtAuthz<'a>> = vec![];
         for (index, filter) in filters.iter().enumerate() {
             is_stripped |= headers::strip_identity(&filter.mutations());
             checks.extend(filter.checks(index, is_stripped, question));
         }
         let leaves = leaves(dump, &node);
+        for check in &mut checks {
+            check.is_always_met = condition::is_always_met(check, &filters, &leaves);
+        }
         Self { node, listener: listener.clone(), filters, checks, leaves }
     }
 
@@ -143,6 +149,7 @@ impl<'a> Filter<'a> {
             is_conditional,
             is_disabled: self.disabled,
             is_stripped,
+            is_always_met: false,
         };
         if self.kind == Some("ExtAuthz") {
             return match asks_talos(&self.config, question) {

@@ -105,7 +105,7 @@ fn switches(check: &ExtAuthz<'_>, found: &mut Findings) {
             Severity::Warning,
             &config.get("deny_at_disable"),
             "whoever lowers the runtime key of filter_enabled opens the rest of the requests",
-            "deny_at_disable: { default_value: true, runtime_key: ext_authz.deny_at_disable }",
+            DENY,
         );
     }
     let by_metadata = config.get("filter_enabled_metadata");
@@ -119,24 +119,7 @@ fn switches(check: &ExtAuthz<'_>, found: &mut Findings) {
         );
     }
     if !by_metadata.is_absent() {
-        let (severity, why) = match (denies, check.is_stripped) {
-            (true, _) => (
-                Severity::Note,
-                "requests without that metadata (with Istio: those that no AuthorizationPolicy CUSTOM matches) are refused, \
-                 whatever key they have",
-            ),
-            (false, true) => (
-                Severity::Note,
-                "requests without that metadata aren't checked (with Istio: those that no AuthorizationPolicy CUSTOM \
-                 matches); identity headers are removed before",
-            ),
-            (false, false) => (
-                Severity::Error,
-                "requests without that metadata (with Istio: those that no AuthorizationPolicy CUSTOM matches) go \
-                 upstream with the x-talos-* headers that the client wrote",
-            ),
-        };
-        found.add("conditional-check", severity, &by_metadata, why, strip_before());
+        by_policies(check, denies, &by_metadata, found);
     }
     if check.is_conditional {
         let (severity, why) = match check.is_stripped {
@@ -152,6 +135,34 @@ fn switches(check: &ExtAuthz<'_>, found: &mut Findings) {
         found.add("conditional-check", severity, config, why, strip_before());
     }
 }
+
+/// What a check is worth that is made of requests with certain metadata only: with Istio, those which an
+/// AuthorizationPolicy CUSTOM matches. Nothing is to be said when all have it and the others would be refused.
+fn by_policies(check: &ExtAuthz<'_>, denies: bool, at: &Node<'_>, found: &mut Findings) {
+    const OTHERS: &str =
+        "requests without that metadata (with Istio: those that no AuthorizationPolicy CUSTOM matches)";
+    const FORGED: &str = "go upstream with the x-talos-* headers that the client wrote";
+    const STRIPPED: &str = "aren't checked; identity headers are removed before";
+    let all = "the rules match all requests now: once they don't,";
+    let (severity, why) = match (denies, check.is_always_met, check.is_stripped) {
+        (true, true, _) => return,
+        (true, false, _) => (Severity::Note, format!("{OTHERS} are refused, whatever key they have")),
+        (false, true, true) => (Severity::Note, format!("{all} {OTHERS} {STRIPPED}")),
+        (false, true, false) => (Severity::Warning, format!("{all} {OTHERS} {FORGED}")),
+        (false, false, true) => (Severity::Note, format!("{OTHERS} {STRIPPED}")),
+        (false, false, false) => (Severity::Error, format!("{OTHERS} {FORGED}")),
+    };
+    let fix = match denies {
+        true => "# the rules of the AuthorizationPolicy: all requests\nrules: [{}]".to_owned(),
+        false => {
+            format!("{DENY}\n# or, if such requests are to go upstream:\n{}", strip_before())
+        }
+    };
+    found.add("conditional-check", severity, at, why, fix);
+}
+
+/// What refuses a request that isn't checked.
+const DENY: &str = "deny_at_disable: { default_value: true, runtime_key: ext_authz.deny_at_disable }";
 
 /// The filter that makes an unchecked request harmless.
 fn strip_before() -> &'static str {

@@ -31,7 +31,7 @@ pub fn list_matches(list: &Node<'_>, name: &str) -> Match {
 }
 
 /// Whether `envoy.type.matcher.v3.StringMatcher` matches a name.
-fn string_matches(matcher: &Node<'_>, name: &str) -> Match {
+pub fn string_matches(matcher: &Node<'_>, name: &str) -> Match {
     let ignores_case = matcher.get("ignore_case").is_true();
     let fold = |text: &str| if ignores_case { text.to_ascii_lowercase() } else { text.to_owned() };
     let name = fold(name);

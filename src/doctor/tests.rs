@@ -108,6 +108,96 @@ fn a_filter_within_a_matcher_is_for_some_requests_only() {
     assert_eq!(report.findings.first().map(|worst| worst.severity), Some(Severity::Error));
 }
 
+/// A gateway of Istio's with an AuthorizationPolicy CUSTOM that matches all requests, and all others refused.
+fn checked_by_policy() -> Value {
+    let shadow = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC",
+        "shadow_rules_stat_prefix": "istio_ext_authz_",
+        "shadow_rules": { "action": "DENY", "policies": { "istio-ext-authz-talos-ns[a]-policy[b]-rule[0]": {
+            "permissions": [{ "and_rules": { "rules": [{ "any": true }] } }],
+            "principals": [{ "and_ids": { "ids": [{ "any": true }] } }],
+        } } },
+    });
+    let authz = ext_authz(&json!({
+        "deny_at_disable": { "default_value": true },
+        "filter_enabled_metadata": {
+            "filter": "envoy.filters.http.rbac",
+            "path": [{ "key": "istio_ext_authz_shadow_effective_policy_id" }],
+            "value": { "string_match": { "prefix": "istio-ext-authz-talos" } },
+        },
+    }));
+    json!({
+        "filters": [{ "name": "rbac", "typed_config": shadow }, { "name": "authz", "typed_config": authz }],
+        "routes": [{ "route": { "cluster": "upstream" } }],
+    })
+}
+
+/// What is said of the condition.
+fn of_the_condition(shape: &Value) -> Option<Severity> {
+    let routes =
+        json!({ "route_config": { "virtual_hosts": [{ "name": "all", "routes": shape["routes"] }] } });
+    let report = report(&dump(manager(routes, shape["filters"].clone()), vec![]));
+    let found = report.findings.iter().find(|finding| finding.id == "conditional-check");
+    found.map(|finding| finding.severity)
+}
+
+#[test]
+fn a_condition_that_all_meet_or_are_refused_is_none() {
+    assert_eq!(of_the_condition(&checked_by_policy()), None);
+    const RBAC: &str = "/filters/0/typed_config";
+    const AUTHZ: &str = "/filters/1/typed_config";
+    let rules = format!("{RBAC}/shadow_rules/policies");
+    let policy = format!("{rules}/istio-ext-authz-talos-ns[a]-policy[b]-rule[0]");
+    let path_only = json!([{ "and_rules": { "rules": [{ "any": true }, { "url_path": { "path": { "exact": "/a" } } }] } }]);
+    let either = json!([{ "or_rules": { "rules": [{ "url_path": {} }, { "any": true }] } }]);
+    let replaced = json!([{
+        "route": { "cluster": "upstream" },
+        "typed_per_filter_config": { "rbac": { "rbac": { "rules": {} } } },
+    }]);
+    let mut others = checked_by_policy().pointer(&rules).unwrap().clone();
+    others["istio-ext-authz-other"] = others.as_object().unwrap().values().next().unwrap().clone();
+    let mut swapped = checked_by_policy()["filters"].clone();
+    swapped.as_array_mut().unwrap().reverse();
+    let mut twice = checked_by_policy()["filters"].clone();
+    let mut second = twice[0].clone();
+    second["typed_config"]["shadow_rules"]["policies"] = json!({});
+    twice.as_array_mut().unwrap().insert(1, second);
+    let note = Some(Severity::Note);
+    for (place, value, expected) in [
+        (format!("{policy}/permissions"), either, None),
+        (format!("{policy}/permissions"), path_only, note),
+        (format!("{policy}/permissions"), json!([{ "and_rules": { "rules": [] } }]), note),
+        (format!("{policy}/permissions"), json!([{ "not_rule": { "any": true } }]), note),
+        (format!("{policy}/principals"), json!([{ "direct_remote_ip": {} }]), note),
+        (format!("{policy}/principals"), json!([]), note),
+        (format!("{policy}/condition"), json!({ "const_expr": {} }), note),
+        (rules.clone(), json!({}), note),
+        (rules, others, note),
+        (format!("{RBAC}/shadow_matcher"), json!({}), note),
+        (format!("{RBAC}/shadow_rules_stat_prefix"), json!("other_"), note),
+        (format!("{RBAC}/@type"), json!("x.RBACPerRoute"), note),
+        ("/filters/0/disabled".to_owned(), json!(true), note),
+        ("/filters".to_owned(), swapped, note),
+        ("/filters".to_owned(), twice, note),
+        ("/routes".to_owned(), replaced, note),
+        ("/routes".to_owned(), json!([]), note),
+        (format!("{AUTHZ}/filter_enabled_metadata/filter"), json!("other"), note),
+        (format!("{AUTHZ}/filter_enabled_metadata/invert"), json!(true), note),
+        (format!("{AUTHZ}/filter_enabled_metadata/value"), json!({ "present_match": true }), note),
+        (format!("{AUTHZ}/deny_at_disable"), json!({ "default_value": false }), Some(Severity::Warning)),
+        (format!("{AUTHZ}/deny_at_disable"), json!(null), Some(Severity::Warning)),
+    ] {
+        let mut shape = checked_by_policy();
+        let (parent, name) = place.rsplit_once('/').unwrap();
+        shape.pointer_mut(parent).unwrap_or_else(|| panic!("no {parent}"))[name] = value.clone();
+        assert_eq!(of_the_condition(&shape), expected, "{place}: {value}");
+    }
+    let mut open = checked_by_policy();
+    open["filters"][1]["typed_config"]["deny_at_disable"] = json!(null);
+    open["filters"][0] = json!({ "name": "other" });
+    assert_eq!(of_the_condition(&open), Some(Severity::Error));
+}
+
 #[test]
 fn endpoints_tell_where_keys_go() {
     let filters = json!([{ "name": "envoy.filters.http.ext_authz", "typed_config": ext_authz(&json!({})) }]);

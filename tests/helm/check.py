@@ -87,11 +87,20 @@ def configurations(objects):
                     command = [tools.ensure_envoy(), "--mode", "validate", *pod.arguments(container)]
                 else:
                     continue
+                if container["name"] == "envoy":
+                    problems += doctor(one, Path(pod.arguments(container)[1]))
                 done = subprocess.run(command, env=pod.environment(container), capture_output=True, text=True)
                 warned = [line for line in done.stderr.splitlines() if line.startswith("warning")]
                 if done.returncode != 0 or (warned and container["name"] == "talos"):
                     problems.append(f"{one['metadata']['name']}/{container['name']}: {done.stdout}{done.stderr}")
     return problems
+
+
+def doctor(one, file):
+    """What `talos doctor` says of an Envoy's configuration: nothing, it should be."""
+    done = subprocess.run([TALOS, "doctor", file], capture_output=True, text=True)
+    is_well = done.returncode == 0 and done.stdout.startswith("0 errors, 0 warnings, 0 notes; ") and ", 1 ext_authz filters" in done.stdout
+    return [] if is_well else [f"{one['metadata']['name']}: the doctor says {done.stdout}{done.stderr}"]
 
 
 def models(objects):

@@ -19,6 +19,10 @@ UNDERSCORES = {"Allow": "ALLOW", "RejectRequest": "REJECT_REQUEST", "DropHeader"
 TRIGGERS = ("5xx", "gateway-error", "reset", "reset-before-request", "connect-failure", "retriable-4xx", "refused-stream",
             "retriable-status-codes", "cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable")
 
+LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
+# What is patched, and with what.
+PATCHED = {LISTENER: bool, "type.googleapis.com/envoy.config.cluster.v3.Cluster": list}
+
 
 def seconds(duration):
     """A duration as protobuf writes it."""
@@ -242,14 +246,30 @@ def patch_policy(one):
     fields.take("spec.targetRef.name", str)
     for patch in fields.take("spec.jsonPatches", list):
         found = Fields(f"{fields.name}: jsonPatches", patch)
-        found.take("type", ("type.googleapis.com/envoy.config.listener.v3.Listener",))
+        kind = found.take("type", tuple(PATCHED))
         found.take("name", str)
         found.take("operation.op", ("add",))
-        found.take("operation.jsonPath", r"\.\.http_filters\[\?\(@\.name=='[^']+'\)\]\.typed_config")
+        if kind == LISTENER:
+            found.take("operation.jsonPath", r"\.\.http_filters\[\?\(@\.name=='[^']+'\)\]\.typed_config")
         found.take("operation.path", r"/\w+")
-        found.take("operation.value", bool)
+        found.take("operation.value", PATCHED.get(kind, object))
         fields.found += found.problems()
     return fields.problems()
+
+
+def apply(patch, documents, manager, cluster):
+    """Applies one patch of an EnvoyPatchPolicy to what it is for; one that finds nothing is a mistake."""
+    operation = patch["operation"]
+    if patch["type"] == LISTENER:
+        gateway = the(documents["gateway.yaml"], "Gateway")
+        name = "/".join([gateway["metadata"]["namespace"], gateway["metadata"]["name"], gateway["spec"]["listeners"][0]["name"]])
+        (wanted,) = re.findall(r"'([^']+)'", operation["jsonPath"])
+        at = [one["typed_config"] for one in manager["http_filters"] if one["name"] == wanted]
+    else:
+        name, at = cluster["name"], [cluster]
+    if patch["name"] != name or not at:
+        raise ValueError(f"{patch}: finds nothing")
+    at[0][operation["path"].lstrip("/")] = operation["value"]
 
 
 def effective(documents, patched=True):
@@ -276,14 +296,7 @@ def effective(documents, patched=True):
     }
     for one in documents["patch.yaml"] if patched else []:
         for patch in one["spec"]["jsonPatches"]:
-            gateway = the(documents["gateway.yaml"], "Gateway")
-            wanted = "/".join([gateway["metadata"]["namespace"], gateway["metadata"]["name"], gateway["spec"]["listeners"][0]["name"]])
-            operation = patch["operation"]
-            (name,) = re.findall(r"'([^']+)'", operation["jsonPath"])
-            at = [one for one in manager["http_filters"] if one["name"] == name]
-            if patch["name"] != wanted or not at:
-                raise ValueError(f"{patch}: finds nothing")
-            at[0]["typed_config"][operation["path"].lstrip("/")] = operation["value"]
+            apply(patch, documents, manager, cluster)
     connections = [] if limit is None else [{"name": "envoy.filters.network.connection_limit", "typed_config": {
         "@type": f"{TYPES}.network.connection_limit.v3.ConnectionLimit",
         "stat_prefix": "connection_limit", "max_connections": limit}}]

@@ -89,9 +89,10 @@ def shadow_rules(name, policy):
         paths = [path for to in fields.take("to", list, []) for path in to["operation"]["paths"]]
         if fields.problems():
             raise ValueError(f"{rule}: not known here")
-        permission = {"or_rules": {"rules": [{"url_path": {"path": {"exact": path}}} for path in paths]}} if paths else {"any": True}
+        wanted = [{"url_path": {"path": {"exact": path}}} for path in paths]
+        permission = {"and_rules": {"rules": [{"or_rules": {"rules": wanted}} if wanted else {"any": True}]}}
         key = f"istio-ext-authz-{name}-ns[{policy['metadata']['namespace']}]-policy[{policy['metadata']['name']}]-rule[{index}]"
-        rules[key] = {"permissions": [permission], "principals": [{"any": True}]}
+        rules[key] = {"permissions": [permission], "principals": [{"and_ids": {"ids": [{"any": True}]}}]}
     return {"@type": f"{TYPES}.http.rbac.v3.RBAC", "shadow_rules": {"action": "DENY", "policies": rules},
             "shadow_rules_stat_prefix": "istio_ext_authz_"}
 

@@ -17,6 +17,8 @@ typed_config:
   encode_raw_headers: true
   validate_mutations: true
   clear_route_cache: false
+  filter_enabled:
+    default_value: { numerator: 100, denominator: HUNDRED }
   deny_at_disable:
     default_value: true
     runtime_key: ext_authz.deny_at_disable
@@ -159,6 +161,7 @@ static_resources:
                     typed_config:
                       "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
                 route_config:
+                  request_headers_to_remove: [x-talos-key-id, x-talos-actor-id, x-talos-scopes, x-talos-network-id]
                   virtual_hosts:
                     - name: telemetry
                       domains: ["*"]
