@@ -31,6 +31,11 @@ def cores():
     return {mine[0]}, set(mine[1:]) or set(mine)
 
 
+def environment(more):
+    """What a process is told: nothing of Talos but this."""
+    return {**{key: value for key, value in os.environ.items() if not key.startswith("TALOS_")}, **(more or {})}
+
+
 class Processes:
     """Starts processes and ends them all with itself."""
 
@@ -42,12 +47,11 @@ class Processes:
     def start(self, name, command, env=None, cpus=None):
         """Starts a server; what it writes goes to a file of that name."""
         log = self.folder / f"{name}.log"
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("TALOS_")}
         pin = (lambda: os.sched_setaffinity(0, cpus)) if cpus else None
         with log.open("wb") as out:
             process = subprocess.Popen(
                 [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
-                cwd=self.folder, env={**environment, **(env or {})}, preexec_fn=pin,
+                cwd=self.folder, env=environment(env), preexec_fn=pin,
             )
         self.running.append((name, process, log))
         return process
@@ -80,11 +84,12 @@ class Processes:
                     process.kill()
                     process.wait()
 
-    def generate(self, *arguments, cpus=None):
+    def generate(self, *arguments, cpus=None, env=None):
         """One round of the generator: its JSON."""
         pin = (lambda: os.sched_setaffinity(0, cpus)) if cpus else None
         command = [str(self.binaries / "loadtest"), *map(str, arguments)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=pin)
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=pin,
+                              cwd=self.folder, env=environment(env))
         if done.returncode != 0:
             raise LoadError(f"`{' '.join(command)}`: {done.stderr.strip()}")
         return json.loads(done.stdout)
@@ -126,7 +131,8 @@ class Talos:
         self.admin, self.public, self.metrics, port = (free_port() for _ in range(4))
         key_set = processes.folder / f"{name}-keys.json"
         generate = [str(binary), "jwk", "generate", "eddsa", "--kid", "load-1", "--jwks", "-o", str(key_set)]
-        subprocess.run(generate, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        if not key_set.exists():
+            subprocess.run(generate, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         environment = {
             "TALOS_SECRETS_HMAC_CURRENT": "an-hmac-secret-for-the-load-test-only-0123456789",
             "TALOS_CREDENTIALS_ISSUER": "https://keys.example.com",

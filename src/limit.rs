@@ -78,6 +78,11 @@ impl Limiter {
         }
     }
 
+    /// Whether counting has to wait for somebody else's answer.
+    pub fn waits(&self) -> bool {
+        matches!(self, Self::Redis(_))
+    }
+
     /// How many uses weren't counted because the limiter was out of order.
     pub fn failures(&self) -> u64 {
         match self {

@@ -49,6 +49,9 @@ pub struct Options {
     /// How many Checks it has, instead.
     #[arg(long)]
     count: Option<u64>,
+    /// Each good key once, in their order, is the whole round.
+    #[arg(long, conflicts_with_all = ["count", "rate", "touch"])]
+    once: bool,
     /// How long it goes on before anything is counted.
     #[arg(long, default_value_t = 0.5)]
     warm: f64,
@@ -78,6 +81,8 @@ struct Round {
     counting: Cell<bool>,
     /// How many more may begin.
     left: Cell<u64>,
+    /// The next key, where each is asked for once.
+    in_order: Option<Cell<usize>>,
 }
 
 /// Runs the round.
@@ -89,7 +94,9 @@ pub async fn run(options: Options) -> Result<Value, Failure> {
         always_ok: options.always_ok,
         counting: Cell::new(false),
         left: Cell::new(u64::MAX),
+        in_order: options.once.then(Cell::default),
     });
+    let count = if options.once { Some(round.mix.good().len() as u64) } else { options.count };
     let mut senders = Vec::new();
     for _ in 0..options.connections {
         senders.push(connect(&options.target).await?);
@@ -102,7 +109,7 @@ pub async fn run(options: Options) -> Result<Value, Failure> {
         *look.borrow_mut() = Look::now(&options.pid);
         round.counting.set(true);
     };
-    match options.count {
+    match count {
         Some(count) => {
             round.left.set(count);
             begin();
@@ -157,7 +164,8 @@ fn spawn_workers(
     }
 }
 
-async fn connect(target: &Target) -> Result<SendRequest<Bytes>, Failure> {
+/// Opens a connection.
+pub async fn connect(target: &Target) -> Result<SendRequest<Bytes>, Failure> {
     let stream = target.connect().await?;
     let mut builder = h2::client::Builder::new();
     builder.initial_window_size(1 << 20).initial_connection_window_size(1 << 24);
@@ -189,7 +197,10 @@ async fn touch(round: &Rc<Round>, sender: &SendRequest<Bytes>) -> Result<(), Fai
 
 async fn closed_loop(round: Rc<Round>, sender: SendRequest<Bytes>) {
     while round.begins() {
-        let shown = round.mix.draw();
+        let shown = match &round.in_order {
+            Some(next) => round.mix.key(next.replace(next.get() + 1)),
+            None => round.mix.draw(),
+        };
         round.ask(&sender, shown, Instant::now()).await;
     }
 }
@@ -279,7 +290,7 @@ impl Round {
 }
 
 /// Sends one Check; returns the message that came back.
-async fn call(sender: &SendRequest<Bytes>, framed: Bytes) -> Result<Bytes, Failure> {
+pub async fn call(sender: &SendRequest<Bytes>, framed: Bytes) -> Result<Bytes, Failure> {
     let mut sender = sender.clone().ready().await?;
     let request = http::Request::post(format!("http://talos{CHECK}"))
         .header("te", "trailers")

@@ -7,15 +7,18 @@
 
 mod admin;
 mod answer;
+mod bare;
 mod check;
 mod edge;
 mod http;
+mod import;
 mod keys;
 mod mix;
 mod outcome;
 mod pace;
 mod process;
 mod request;
+mod start;
 mod target;
 
 use std::process::ExitCode;
@@ -39,6 +42,12 @@ enum Command {
     Admin(admin::Options),
     /// Issues keys and writes them to a file.
     Keys(keys::Options),
+    /// Imports many keys, and writes some of them to a file.
+    Import(import::Options),
+    /// Reads from a tier without Talos.
+    Bare(bare::Options),
+    /// Starts a server, and tells how long it took to its first answer.
+    Start(start::Options),
 }
 
 /// Why a round could not be made.
@@ -53,6 +62,9 @@ async fn main() -> ExitCode {
             Command::Edge(options) => edge::run(options).await,
             Command::Admin(options) => admin::run(options).await,
             Command::Keys(options) => keys::run(options).await,
+            Command::Import(options) => import::run(options).await,
+            Command::Bare(options) => bare::run(options).await,
+            Command::Start(options) => start::run(options).await,
         }
     });
     match done.await {

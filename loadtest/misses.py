@@ -1,0 +1,90 @@
+"""What a Check costs whose key memory doesn't know, by the tier that answers it, beside that tier's own round trip."""
+
+from servers import LoadError, Talos
+from stores import Stores
+
+# Keys that make a new process open its connections before anything is counted: a first burst waits for those.
+WARMING = 256
+# Checks under way at once: connections × streams.
+LOADS = {"one after the other": (1, 1), "64 at once": (4, 16)}
+# When a key was used is written beside the Checks, once a day a key: here not meanwhile, as every key is new.
+LATER = {"TALOS_LAST_USED_FLUSH_INTERVAL": "1h", "TALOS_LAST_USED_FLUSH_SIZE": "1000000", "TALOS_CACHE_TTL": "1h"}
+WITHOUT_TOKEN = {"TALOS_CREDENTIALS_DERIVED_TOKENS_JWT_SIGNING_KEYS_URLS": ""}
+
+
+def compare(comparison, tiers):
+    """Rounds on each tier: each key once, then once more, then without Talos."""
+    for tier in tiers:
+        stores = Stores(comparison.processes)
+        try:
+            answered_by(comparison, stores, tier)
+        finally:
+            comparison.processes.end()
+            stores.close()
+
+
+def answered_by(comparison, stores, tier):
+    processes, profile = comparison.processes, comparison.profile
+    count, environment, bare = profile["keys"], dict(LATER), []
+    dsn = stores.new("postgres" if tier == "postgres" else "sqlite", f"misses-{tier}")
+    if tier == "redis":
+        port = stores.redis()
+        environment |= {"TALOS_CACHE_TYPE": "redis", "TALOS_CACHE_REDIS_ADDRS": f"127.0.0.1:{port}"}
+        bare = ["--redis", f"redis://127.0.0.1:{port}"]
+    author = Talos(processes, f"author-{tier}", dsn=dsn, env=environment)
+    keys, warming = author.issue(count), author.issue(WARMING)
+    bare = bare or ["--database", dsn, "--keys", keys]
+    # Its own lookups fill Redis, where there is one.
+    outcome = processes.generate("check", "--target", author.target, "--keys", keys, "--once", "--streams", 2)
+    comparison.must_be_right(tier, outcome)
+    processes.end(author.process)
+    for load, (connections, streams) in LOADS.items():
+        kinds = {"": environment}
+        if tier == "sqlite":
+            kinds[", no token minted"] = environment | WITHOUT_TOKEN
+        for suffix, settings in kinds.items():
+            scenario = f"miss, {tier}, {load}{suffix}"
+            rounds = [one_round(comparison, tier, dsn, settings, (keys, warming), (connections, streams), bare)
+                      for _ in range(profile["rounds"])]
+            told(comparison, scenario, rounds)
+
+
+def one_round(comparison, tier, dsn, settings, keys, load, bare):
+    """A new process that knows nothing; each key once, each once more; then the bare client."""
+    processes, count = comparison.processes, comparison.profile["keys"]
+    talos = Talos(processes, f"reader-{tier}", cpus=comparison.server_cpus, dsn=dsn, env=settings)
+    check = ["--connections", load[0], "--streams", load[1], "--once"]
+    keys, warming = keys
+    processes.generate("check", "--target", talos.target, "--keys", warming, *check)
+    before = answers(talos)
+    missed = comparison.check_round(talos, keys, *check)
+    reads, hits = (now - then for now, then in zip(answers(talos), before))
+    by_tier = hits if tier == "redis" else reads
+    if by_tier < 0.99 * count or (tier == "redis" and reads > 0.01 * count):
+        raise LoadError(f"{tier}: of {count} misses {hits:.0f} were answered by Redis, {reads:.0f} by the database")
+    cached = comparison.check_round(talos, keys, *check)
+    processes.end(talos.process)
+    alone = processes.generate("bare", *bare, "--streams", load[0] * load[1], cpus=comparison.server_cpus)
+    comparison.must_be_right(f"bare {tier}", alone)
+    return missed, cached, alone
+
+
+def answers(talos):
+    """How often the database was asked for a row, and how often Redis had it."""
+    return talos.metric("talos_store_key_reads_total"), talos.metric("talos_redis_hits_total") or 0
+
+
+def told(comparison, scenario, rounds):
+    """Medians of all three, and what is left of the miss when the other two are taken off."""
+    table, figure = comparison.table, "p50 µs"
+    p50 = [[outcome["latency_us"]["p50"] for outcome in outcomes] for outcomes in rounds]
+    for n, server in enumerate(["talos, miss", "talos, cached", "bare client"]):
+        table.add(scenario, server, figure, [row[n] for row in p50])
+    above = [missed - cached - alone for missed, cached, alone in p50]
+    table.add(scenario, "miss above cached and bare", figure, above)
+    cost = [missed["cpu_us"][0] - cached["cpu_us"][0] for missed, cached, _ in rounds]
+    table.add(scenario, "talos, miss above cached", "CPU µs a Check", cost)
+    table.add(scenario, "bare client", "CPU µs a read, the client's own", [alone["generator_cpu_us"] for _, _, alone in rounds])
+    last = [sorted(row)[len(row) // 2] for row in (*zip(*p50), above, cost)]
+    print("  {}: p50 of a miss {:.0f} µs, cached {:.0f}, bare client {:.0f}: {:.0f} above; CPU {:.1f} µs more"
+          .format(scenario, *last), flush=True)
