@@ -4,6 +4,9 @@
 //! `window / quota`. So a key that was idle may be used `quota` times at once, and over any window at most `quota`
 //! times more than that burst. Only requests are counted: a policy in another unit is reported, not enforced.
 //!
+//! Time here is the machine's running time, which nobody sets; Redis has none in scripts but its wall clock. Each time that
+//! is set ahead, a key gets at most one more burst; set back, its bucket is empty at the worst, and fills as ever.
+//!
 //! The limiter's own outage refuses nobody.
 
 mod gcra;
@@ -73,6 +76,11 @@ impl Limiter {
             Self::Memory(limiter) => Some(limiter.charge(subject, gcra)),
             Self::Redis(limiter) => limiter.charge(subject, gcra).await,
         }
+    }
+
+    /// Whether counting has to wait for somebody else's answer.
+    pub fn waits(&self) -> bool {
+        matches!(self, Self::Redis(_))
     }
 
     /// How many uses weren't counted because the limiter was out of order.

@@ -6,6 +6,9 @@ use std::time::Duration;
 pub const MAX_CONNECTIONS: usize = 10_000;
 /// Most of them from one address, or from one /64 of IPv6; further ones are closed at once.
 pub const MAX_PER_ADDRESS: u32 = 5_000;
+/// Most connections that wait in the kernel's queue to be accepted, if `net.core.somaxconn` lets as many wait: all of a
+/// mesh may come at once after a restart, and who finds the queue full tries again a second later, or three, or seven.
+pub const BACKLOG: u32 = 4_096;
 /// How long a client may take for the TLS handshake.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait after accepting failed, as it does when descriptors are used up.

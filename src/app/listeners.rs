@@ -1,10 +1,12 @@
 //! Sockets, bound before anything is served: what can't be bound stops the start.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream, lookup_host};
 
+use super::bounds::BACKLOG;
 use crate::caller::Peer;
 use crate::config::listen_address;
 
@@ -67,6 +69,26 @@ impl ParkedSocket {
     }
 }
 
+/// Listens on the first of the name's addresses that can be had.
+async fn bind(address: &str) -> std::io::Result<TcpListener> {
+    let mut problem = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
+    for address in lookup_host(address).await? {
+        match listen(address) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => problem = error,
+        }
+    }
+    Err(problem)
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Those who follow a process needn't wait until its last connections are forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 /// A listener that can't be bound.
 #[derive(Debug, thiserror::Error)]
 #[error("serve.{plane}: can't listen on {address}: {source}")]
@@ -83,8 +105,7 @@ impl Listener {
     /// When it is taken, not ours or not to be resolved.
     pub async fn tcp(plane: &'static str, host: &str, port: u16) -> Result<Self, BindError> {
         let address = listen_address(host, port);
-        let bound = TcpListener::bind(&address).await;
-        let bound = bound.map_err(|source| BindError { plane, address, source })?;
+        let bound = bind(&address).await.map_err(|source| BindError { plane, address, source })?;
         if let Ok(address) = bound.local_addr() {
             tracing::info!(plane, %address, "listening");
         }

@@ -12,7 +12,7 @@ use super::attributes::Attributes;
 use super::denied::denied;
 use super::refusal::Refusal;
 use super::request::{Headers, Malformed};
-use super::response::{Extras, anonymous_parts, ok};
+use super::response::{Extras, anonymous, with};
 use super::sources::Shown;
 use super::template::Templates;
 use crate::config::{Authz, CredentialSource};
@@ -92,14 +92,13 @@ proptest! {
     fn what_we_write_envoy_reads(
         remove in prop::collection::vec("[a-z_-]{1,300}", 0..5), cookie in "\\PC{0,300}", query: String,
     ) {
-        let parts = anonymous_parts(&settings(), "anonymous");
         let mut extras = Extras::default();
         for name in &remove {
             extras.remove_header(name.as_bytes());
         }
         extras.set_header("cookie", &cookie);
         extras.remove_query_parameter(&query);
-        let bytes = ok(&parts.ok_fields, &parts.outer_fields, &extras);
+        let bytes = with(anonymous(&settings(), "anonymous"), &extras);
         let answer = full::CheckResponse::decode(bytes).unwrap();
         prop_assert_eq!(answer.status.unwrap().code, 0);
         let Some(full::check_response::HttpResponse::OkResponse(answer)) = answer.http_response else {

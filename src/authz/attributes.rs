@@ -106,6 +106,10 @@ fn add_pair<'a>(pairs: &mut Vec<Pair<'a>>, entry: &'a [u8]) -> Found {
 
 /// Adds a header line, whose value is text or, as newer Envoys send it, bytes.
 fn add_line<'a>(lines: &mut Vec<Pair<'a>>, line: &'a [u8]) -> Found {
+    if let Some(pair) = usual_line(line) {
+        lines.push(pair);
+        return Ok(());
+    }
     let (mut name, mut text, mut raw) = Default::default();
     each(line, &[1, 2, 3], |number, value| {
         match number {
@@ -117,6 +121,14 @@ fn add_line<'a>(lines: &mut Vec<Pair<'a>>, line: &'a [u8]) -> Found {
     })?;
     lines.push((name, if raw.is_empty() { text } else { raw }));
     Ok(())
+}
+
+/// A line as Envoy writes it: a short name, then a short value, as text or as bytes, and nothing else.
+fn usual_line(line: &[u8]) -> Option<Pair<'_>> {
+    let (&[0x0a, length @ 1..0x80], rest) = line.split_first_chunk()? else { return None };
+    let (name, rest) = rest.split_at_checked(usize::from(length))?;
+    let (&[0x12 | 0x1a, length @ 0..0x80], value) = rest.split_first_chunk()? else { return None };
+    (value.len() == usize::from(length)).then_some((name, value))
 }
 
 /// Hands over the contents of those fields of a message that are `used`; each is a text or a message itself.

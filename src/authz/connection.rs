@@ -171,11 +171,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Open<S> {
             Ok(message) => message,
             Err(status) => return answer(&mut respond, Err(status)),
         };
-        let mut checking: Checking = Box::pin(Rc::clone(&self.server.plane).check(message));
-        match checking.as_mut().poll(context) {
-            Poll::Ready(decided) => answer(&mut respond, decided),
-            Poll::Pending => drop(tokio::task::spawn_local(unless_reset(checking, respond))),
+        let plane = &self.server.plane;
+        if let Some(decided) = plane.check_at_once(&message) {
+            return answer(&mut respond, decided);
         }
+        tokio::task::spawn_local(unless_reset(Box::pin(Rc::clone(plane).check(message)), respond));
     }
 }
 

@@ -13,8 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// So much may wait to be written before the connection has to wait itself, in bytes.
 const MOST: usize = 64 * 1024;
-/// So much memory is kept for what comes next, in bytes.
-const KEPT: usize = 16 * 1024;
+/// So much memory is kept for what comes next, in bytes: more than sixteen answers take.
+const KEPT: usize = 32 * 1024;
 
 /// The stream as the connection sees it: whatever it writes is taken, and said to be flushed.
 pub struct Gathered<S>(Rc<RefCell<Inner<S>>>);
@@ -31,7 +31,7 @@ struct Inner<S> {
 
 /// Both ends of a gathered stream.
 pub fn gather<S>(stream: S) -> (Gathered<S>, Outlet<S>) {
-    let inner = Rc::new(RefCell::new(Inner { stream, waiting: Vec::with_capacity(KEPT), written: 0 }));
+    let inner = Rc::new(RefCell::new(Inner { stream, waiting: vec![], written: 0 }));
     (Gathered(Rc::clone(&inner)), Outlet(inner))
 }
 

@@ -2,11 +2,12 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
-use prost::encoding::{WireType, encode_key, encode_varint};
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 use prost_types::Struct;
 use talos_proto::{BoolValue, CheckResponse, HeaderValue, HeaderValueOption, OkHttpResponse, Status};
 
 use super::metadata;
+use crate::cache::memory::Ready;
 use crate::config::{Authz, CredentialSource};
 use crate::credential::claims::Authority;
 use crate::key::{Key, Metadata, RatePolicy, Scopes};
@@ -74,16 +75,8 @@ impl<'a> Caller<'a> {
     }
 }
 
-/// The encoded parts of an OK answer that are the same for every request of a caller on a route.
-pub struct OkParts {
-    /// Fields of the OkHttpResponse.
-    pub ok_fields: Bytes,
-    /// Fields of the CheckResponse beside it.
-    pub outer_fields: Bytes,
-}
-
-/// Encodes what upstream is told of a caller. `token` is the JWT that goes upstream.
-pub fn ok_parts(settings: &Authz, caller: &Caller<'_>, token: Option<&str>) -> OkParts {
+/// The answer that is the same for every request of a caller on a route. `token` is the JWT that goes upstream.
+pub fn ok(settings: &Authz, caller: &Caller<'_>, token: Option<&str>) -> Ready {
     let scopes = caller.scopes.to_string();
     let values = [
         Some(caller.key_id.as_str()),
@@ -105,23 +98,17 @@ pub fn ok_parts(settings: &Authz, caller: &Caller<'_>, token: Option<&str>) -> O
     }
     let policy = caller.rate_policy.map(|policy| overwrite(RATE_LIMIT_POLICY, &policy.header()));
     answer.response_headers_to_add.extend(policy);
-    OkParts {
-        ok_fields: answer.encode_to_vec().into(),
-        outer_fields: outer_fields(metadata::allowed(Some(caller), "ok")),
-    }
+    encode(&outer_fields(metadata::allowed(Some(caller), "ok")), &answer.encode_to_vec(), &[])
 }
 
-/// The parts of the answer that lets a request through without knowing who sends it, for whatever `reason`.
-pub fn anonymous_parts(settings: &Authz, reason: &'static str) -> OkParts {
+/// The answer that lets a request through without knowing who sends it, for whatever `reason`.
+pub fn anonymous(settings: &Authz, reason: &'static str) -> Ready {
     let identity = IDENTITY_HEADERS.into_iter().map(|name| Bytes::from_static(name.as_bytes()));
     let answer = OkHttpResponse {
         headers_to_remove: identity.chain(own_token_header(settings)).collect(),
         ..OkHttpResponse::default()
     };
-    OkParts {
-        ok_fields: answer.encode_to_vec().into(),
-        outer_fields: outer_fields(metadata::allowed(None, reason)),
-    }
+    encode(&outer_fields(metadata::allowed(None, reason)), &answer.encode_to_vec(), &[])
 }
 
 /// A token header of our own must not be forged either; one that is a credential's source is the client's to send.
@@ -133,7 +120,7 @@ fn own_token_header(settings: &Authz) -> Option<Bytes> {
     (!is_source && !standard).then(|| Bytes::copy_from_slice(settings.token_header.as_bytes()))
 }
 
-/// What one request adds to the parts that are ready: fields of the OkHttpResponse.
+/// What one request adds to an answer that is ready: fields of the OkHttpResponse.
 #[derive(Default)]
 pub struct Extras(BytesMut);
 
@@ -165,25 +152,35 @@ impl Extras {
     }
 }
 
-/// Puts an OK answer together: the ready parts, and what this one request adds to them.
-pub fn ok(ok_fields: &[u8], outer_fields: &[u8], extras: &Extras) -> Bytes {
-    let inner_len = ok_fields.len() + extras.0.len();
-    let mut out = BytesMut::with_capacity(outer_fields.len() + inner_len + 8);
-    out.put_slice(outer_fields);
-    encode_key(OK_RESPONSE, WireType::LengthDelimited, &mut out);
-    encode_varint(inner_len as u64, &mut out);
-    out.put_slice(ok_fields);
-    out.put_slice(&extras.0);
-    out.freeze()
+/// What one request is answered: what is ready, shared and not copied unless there is something to add.
+pub fn with(ready: Ready, extras: &Extras) -> Bytes {
+    if extras.0.is_empty() {
+        return ready.message;
+    }
+    encode(&ready.message[..ready.outer_end], &ready.message[ready.ok_start..], &extras.0).message
 }
 
-fn outer_fields(metadata: Struct) -> Bytes {
+fn encode(outer_fields: &[u8], ok_fields: &[u8], extras: &[u8]) -> Ready {
+    let inner = ok_fields.len() + extras.len();
+    let head = key_len(OK_RESPONSE) + encoded_len_varint(inner as u64);
+    // Exactly as long as needed: then it becomes shareable as it is.
+    let mut out = Vec::with_capacity(outer_fields.len() + head + inner);
+    out.put_slice(outer_fields);
+    encode_key(OK_RESPONSE, WireType::LengthDelimited, &mut out);
+    encode_varint(inner as u64, &mut out);
+    let ok_start = out.len();
+    out.put_slice(ok_fields);
+    out.put_slice(extras);
+    Ready { message: out.into(), outer_end: outer_fields.len(), ok_start }
+}
+
+fn outer_fields(metadata: Struct) -> Vec<u8> {
     let answer = CheckResponse {
         status: Some(Status::default()),
         dynamic_metadata: Some(metadata),
         ..CheckResponse::default()
     };
-    answer.encode_to_vec().into()
+    answer.encode_to_vec()
 }
 
 /// Sets a header for every Envoy: newer ones read the action, those up to 1.36 only `append`, and 1.37 would append

@@ -18,11 +18,12 @@ use super::denied::denied;
 use super::policy;
 use super::refusal::{Refusal, Refused};
 use super::request::Headers;
-use super::response::{Caller, Extras, OkParts, anonymous_parts, ok, ok_parts};
+use super::response::{Caller, Extras, anonymous, ok, with};
 use super::sources::Shown;
 use super::template::Templates;
 use crate::audit::Failure;
-use crate::cache::memory::{Answer, Entry};
+use crate::cache::memory::{Answer, Entry, Ready};
+use crate::clock::{BootTime, Timestamp};
 use crate::config::{OnUnavailable, RouteMode, RouteToken};
 use crate::credential::TokenFormat;
 use crate::credential::claims::Authority;
@@ -43,6 +44,35 @@ pub const SERVICE_NAME: &str = "envoy.service.auth.v3.Authorization";
 const MISS_BUDGET: Duration = Duration::from_millis(150);
 /// How much of that a key that is known waits for its row to be read again.
 const REFRESH_BUDGET: Duration = Duration::from_millis(30);
+
+/// Whether a Check may wait for what isn't in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    /// It is decided at once or not at all.
+    None,
+    /// As long as the budgets allow.
+    Budgeted,
+}
+
+/// Why there is no answer that lets a request through.
+enum Stop {
+    /// It is refused.
+    Refused(Refused),
+    /// It would have to wait. Nothing has been done about it so far, and nothing counted.
+    MustWait,
+}
+
+impl<T: Into<Refusal>> From<T> for Stop {
+    fn from(refusal: T) -> Self {
+        Self::Refused(refusal.into().into())
+    }
+}
+
+impl From<Refused> for Stop {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
 
 /// The authz plane.
 #[derive(Clone)]
@@ -65,26 +95,43 @@ impl Plane {
         Self { templates, ..self }
     }
 
-    /// Answers one Check. Ready at once when memory can tell; what has to wait goes on in the main runtime.
+    /// Answers one Check if memory can tell, which needs neither a task nor a place on the heap; None when it can't.
+    ///
+    /// # Errors
+    /// What the call ends with instead of an answer.
+    pub fn check_at_once(&self, message: &[u8]) -> Option<Result<Bytes, tonic::Status>> {
+        if trace::is_on() {
+            return None;
+        }
+        let attributes = match decode(message) {
+            Ok(attributes) => attributes,
+            Err(status) => return Some(Err(status)),
+        };
+        let (began, mut tier) = (self.service.clock.boot(), Tier::default());
+        // Without patience it is ready when it is polled first.
+        let answer = self.judge(&attributes, &mut tier, Patience::None).now_or_never()??;
+        self.took(began, tier);
+        Some(answer)
+    }
+
+    /// Answers one Check; what has to wait goes on in the main runtime.
     ///
     /// # Errors
     /// What the call ends with instead of an answer.
     pub async fn check(self: Rc<Self>, message: Bytes) -> Result<Bytes, tonic::Status> {
-        let attributes = Attributes::decode(&message);
-        let attributes = attributes.map_err(|error| tonic::Status::invalid_argument(error.to_string()))?;
-        self.answer(&attributes).await
+        let attributes = decode(&message)?;
+        let (began, mut tier) = (self.service.clock.boot(), Tier::default());
+        let answer = match trace::is_on() {
+            false => self.judge(&attributes, &mut tier, Patience::Budgeted).await,
+            true => self.judge_traced(&attributes, &mut tier).await,
+        };
+        self.took(began, tier);
+        answer.unwrap_or_else(|| Err(tonic::Status::internal("it had no patience")))
     }
 
-    /// Decides about one request, and counts how long that took.
-    async fn answer(&self, attributes: &Attributes<'_>) -> Result<Bytes, tonic::Status> {
-        let clock = &self.service.clock;
-        let (began, mut tier) = (clock.boot(), Tier::default());
-        let answer = match trace::is_on() {
-            false => self.judge(attributes, &mut tier).await,
-            true => self.judge_traced(attributes, &mut tier).await,
-        };
-        self.metrics.checks.took(tier, clock.boot().since(began));
-        answer
+    /// Counts how long a Check took.
+    fn took(&self, began: BootTime, tier: Tier) {
+        self.metrics.checks.took(tier, self.service.clock.boot().since(began));
     }
 
     /// As [`Plane::judge`], in a span that goes on from Envoy's.
@@ -92,39 +139,47 @@ impl Plane {
         &self,
         attributes: &Attributes<'_>,
         tier: &mut Tier,
-    ) -> Result<Bytes, tonic::Status> {
+    ) -> Option<Result<Bytes, tonic::Status>> {
         let parent = Headers::of(attributes).values("traceparent").next();
         let Some(span) = trace::server("Check", parent) else {
-            return self.judge(attributes, tier).await;
+            return self.judge(attributes, tier, Patience::Budgeted).await;
         };
         span.run(async {
-            let answer = self.judge(attributes, tier).await;
+            let answer = self.judge(attributes, tier, Patience::Budgeted).await;
             trace::note("talos.tier", tier.name());
             answer
         })
         .await
     }
 
-    /// Decides about one request. A panic is an outage of ours, not an allow and not a dropped connection.
-    async fn judge(&self, attributes: &Attributes<'_>, tier: &mut Tier) -> Result<Bytes, tonic::Status> {
+    /// Decides about one request; None when that has to wait and there is no patience. A panic is an outage of ours,
+    /// not an allow and not a dropped connection.
+    async fn judge(
+        &self,
+        attributes: &Attributes<'_>,
+        tier: &mut Tier,
+        patience: Patience,
+    ) -> Option<Result<Bytes, tonic::Status>> {
         let settings = self.service.snapshot();
-        let decision = AssertUnwindSafe(self.decide(&settings, attributes, tier)).catch_unwind().await;
+        let deciding = AssertUnwindSafe(self.decide(&settings, attributes, tier, patience));
+        let decision = deciding.catch_unwind().await;
         let refused = match decision.unwrap_or_else(|_| Err(Refusal::Unavailable.into())) {
             Ok(answer) => {
                 self.metrics.checks.allowed();
                 trace::note("talos.decision", "allow");
-                return Ok(answer);
+                return Some(Ok(answer));
             }
-            Err(refused) => refused,
+            Err(Stop::MustWait) => return None,
+            Err(Stop::Refused(refused)) => refused,
         };
         let refusal = &refused.refusal;
         self.metrics.checks.refused(refusal.label());
         trace::note("talos.decision", refusal.label());
         tracing::debug!(reason = refusal.label(), "refused");
         if *refusal == Refusal::Unavailable && settings.authz.on_unavailable == OnUnavailable::Error {
-            return Err(tonic::Status::unavailable(refusal.to_string()));
+            return Some(Err(tonic::Status::unavailable(refusal.to_string())));
         }
-        Ok(denied(refused, &settings.authz, &self.templates.load(), &Headers::of(attributes)))
+        Some(Ok(denied(refused, &settings.authz, &self.templates.load(), &Headers::of(attributes))))
     }
 
     async fn decide(
@@ -132,7 +187,8 @@ impl Plane {
         settings: &Arc<Settings>,
         attributes: &Attributes<'_>,
         tier: &mut Tier,
-    ) -> Result<Bytes, Refused> {
+        patience: Patience,
+    ) -> Result<Bytes, Stop> {
         let headers = Headers::of(attributes);
         let settings =
             settings.of_host(|| str::from_utf8(headers.host()).ok()).ok_or(Refusal::UnknownHost)?;
@@ -146,9 +202,8 @@ impl Plane {
                 RouteMode::Required => Err(Refusal::Missing.into()),
                 RouteMode::Optional | RouteMode::Off => {
                     let reason = if policy.mode == RouteMode::Off { "off" } else { "anonymous" };
-                    let parts = anonymous_parts(&settings.authz, reason);
-                    let parts = (&parts.ok_fields[..], &parts.outer_fields[..]);
-                    Ok(finish(settings, parts, &headers, None, None, None)?)
+                    let ready = anonymous(&settings.authz, reason);
+                    Ok(finish(settings, ready, &headers, None, None, None)?)
                 }
             };
         };
@@ -160,6 +215,7 @@ impl Plane {
         };
         let verification = match self.service.verify_cached(settings, &attempt) {
             Some(verification) => verification,
+            None if patience == Patience::None => return Err(Stop::MustWait),
             None => {
                 // Apart, so that Checks which needn't wait don't carry around what this takes.
                 let looking_up = inside(&self.runtime, Box::pin(self.look_up(settings, &attempt)));
@@ -173,13 +229,17 @@ impl Plane {
                 let key = &entry.key;
                 let refused = |refusal| Refused::of_holder(refusal, &entry);
                 satisfies(&policy, &key.scopes, key.visibility).map_err(refused)?;
+                if patience == Patience::None && self.service.charging_waits(settings, key) {
+                    return Err(Stop::MustWait);
+                }
                 let charge = self.charge(settings, key).await.map_err(refused)?;
-                let answer = self.admit_key(settings, &policy, &headers, &shown, &entry, charge)?;
-                self.service.note_use(&entry);
+                let now = self.service.clock.now();
+                let answer = self.admit_key(settings, &policy, &headers, &shown, (&entry, now), charge)?;
+                self.service.note_use(&entry, now);
                 Ok(answer)
             }
             Ok(Identity::Token(authority)) => {
-                self.admit_token(settings, &policy, &headers, &shown, &authority)
+                Ok(self.admit_token(settings, &policy, &headers, &shown, &authority)?)
             }
             Err(refused) => {
                 let failure = Failure {
@@ -191,7 +251,7 @@ impl Plane {
                     request_id: None,
                 };
                 self.service.audit.failed(&failure, self.service.clock.boot());
-                Err(refused.into())
+                Err(Refused::from(refused).into())
             }
         }
     }
@@ -228,12 +288,11 @@ impl Plane {
         policy: &Policy,
         headers: &Headers<'_>,
         shown: &Shown<'_>,
-        entry: &Arc<Entry>,
+        (entry, now): (&Arc<Entry>, Timestamp),
         charge: Option<Charge>,
     ) -> Result<Bytes, Refused> {
         let with_token = sends_token(settings, policy);
         let audience = policy.audience.as_deref();
-        let now = self.service.clock.now();
         let fits = |answer: &Answer| {
             answer.generation == settings.generation
                 && match &answer.token {
@@ -242,10 +301,9 @@ impl Plane {
                 }
         };
         let make = || self.make_answer(settings, entry, with_token, audience);
-        let answer = entry.answers.get_or_make(now, fits, make)?;
+        let ready = entry.answers.get_or_make(now, fits, make)?;
         let overwritten = with_token.then_some(settings.authz.token_header.as_str());
-        let parts = (&answer.ok_fields[..], &answer.outer_fields[..]);
-        Ok(finish(settings, parts, headers, Some(shown), overwritten, charge)?)
+        Ok(finish(settings, ready, headers, Some(shown), overwritten, charge)?)
     }
 
     fn make_answer(
@@ -257,20 +315,17 @@ impl Plane {
     ) -> Result<Answer, Refusal> {
         let caller = Caller::of_key(&entry.key);
         if !with_token {
-            let OkParts { ok_fields, outer_fields } = ok_parts(&settings.authz, &caller, None);
             return Ok(Answer {
                 generation: settings.generation,
                 token: None,
                 refresh_at: None,
                 expires: None,
-                ok_fields,
-                outer_fields,
+                ready: ok(&settings.authz, &caller, None),
             });
         }
         let now = self.service.clock.now();
         let minted = self.service.mint_for_upstream(settings, entry, audience, now).map_err(no_token)?;
         self.metrics.tokens_minted.inc();
-        let OkParts { ok_fields, outer_fields } = ok_parts(&settings.authz, &caller, Some(&minted.token));
         let half_life = (minted.expires.as_micros() - minted.issued_at.as_micros()) / 2;
         let half_life = Duration::from_micros(half_life.try_into().unwrap_or(0));
         Ok(Answer {
@@ -278,8 +333,7 @@ impl Plane {
             token: Some(audience.map(Into::into)),
             refresh_at: Some(minted.issued_at.plus(half_life)),
             expires: Some(minted.expires),
-            ok_fields,
-            outer_fields,
+            ready: ok(&settings.authz, &caller, Some(&minted.token)),
         })
     }
 
@@ -306,17 +360,14 @@ impl Plane {
                 Some(Cow::Owned(minted.token))
             }
         };
-        let parts = ok_parts(&settings.authz, &caller, token.as_deref());
+        let ready = ok(&settings.authz, &caller, token.as_deref());
         let overwritten = token.is_some().then_some(settings.authz.token_header.as_str());
-        Ok(finish(
-            settings,
-            (&parts.ok_fields, &parts.outer_fields),
-            headers,
-            Some(shown),
-            overwritten,
-            None,
-        )?)
+        Ok(finish(settings, ready, headers, Some(shown), overwritten, None)?)
     }
+}
+
+fn decode(message: &[u8]) -> Result<Attributes<'_>, tonic::Status> {
+    Attributes::decode(message).map_err(|error| tonic::Status::invalid_argument(error.to_string()))
 }
 
 fn no_token(error: MintError) -> Refusal {
@@ -349,7 +400,7 @@ fn sends_token(settings: &Settings, policy: &Policy) -> bool {
 /// and so does what claims to be ours.
 fn finish(
     settings: &Settings,
-    (ok_fields, outer_fields): (&[u8], &[u8]),
+    ready: Ready,
     headers: &Headers<'_>,
     shown: Option<&Shown<'_>>,
     overwritten: Option<&str>,
@@ -365,7 +416,7 @@ fn finish(
     for name in headers.spoofed(&settings.authz.token_header) {
         extras.remove_header(name);
     }
-    Ok(ok(ok_fields, outer_fields, &extras))
+    Ok(with(ready, &extras))
 }
 
 /// Polls a future as if in `runtime`: what it opens and starts belongs there, whoever waits for it.

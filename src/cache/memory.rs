@@ -1,5 +1,7 @@
 //! L1: keys that have proven themselves, in process.
 
+mod recent;
+
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -82,6 +84,7 @@ impl Clone for LastUse {
 }
 
 /// A ready answer of the authz plane to a request with this key.
+#[derive(Clone)]
 pub struct Answer {
     /// Settings under which it was made.
     pub generation: u64,
@@ -91,10 +94,19 @@ pub struct Answer {
     pub refresh_at: Option<Timestamp>,
     /// When it must not be used any more.
     pub expires: Option<Timestamp>,
-    /// Encoded fields of the OkHttpResponse.
-    pub ok_fields: Bytes,
-    /// Encoded fields of the CheckResponse beside it.
-    pub outer_fields: Bytes,
+    /// What is answered.
+    pub ready: Ready,
+}
+
+/// An encoded CheckResponse that lets a request through: its other fields, then the OkHttpResponse.
+#[derive(Clone, Default)]
+pub struct Ready {
+    /// All of it.
+    pub message: Bytes,
+    /// Where the other fields end.
+    pub outer_end: usize,
+    /// Where the OkHttpResponse's own fields begin.
+    pub ok_start: usize,
 }
 
 /// Most different answers kept for one key: routes rarely name more audiences.
@@ -103,7 +115,7 @@ const MAX_ANSWERS: usize = 8;
 /// The answers of one entry. Reading takes no lock; making one does.
 #[derive(Default)]
 pub struct Answers {
-    ready: ArcSwap<Vec<Arc<Answer>>>,
+    ready: ArcSwap<Vec<Answer>>,
     making: Mutex<()>,
 }
 
@@ -118,28 +130,32 @@ impl Answers {
         now: Timestamp,
         fits: impl Fn(&Answer) -> bool,
         make: impl FnOnce() -> Result<Answer, E>,
-    ) -> Result<Arc<Answer>, E> {
-        let find = || self.ready.load().iter().find(|answer| fits(answer) && answer.counts(now)).cloned();
+    ) -> Result<Ready, E> {
+        let find = || {
+            let answers = self.ready.load();
+            let found = answers.iter().find(|answer| fits(answer) && answer.counts(now));
+            found.map(|answer| (answer.ready.clone(), answer.is_due(now)))
+        };
         let making = match find() {
-            Some(answer) if !answer.is_due(now) => return Ok(answer),
-            Some(answer) => match self.making.try_lock() {
+            Some((ready, false)) => return Ok(ready),
+            Some((ready, true)) => match self.making.try_lock() {
                 Ok(making) => making,
-                Err(_) => return Ok(answer),
+                Err(_) => return Ok(ready),
             },
             None => self.making.lock().unwrap_or_else(PoisonError::into_inner),
         };
         // Somebody may have been quicker.
-        if let Some(answer) = find().filter(|answer| !answer.is_due(now)) {
-            return Ok(answer);
+        if let Some((ready, false)) = find() {
+            return Ok(ready);
         }
-        let made = Arc::new(make()?);
+        let made = make()?;
+        let ready = made.ready.clone();
         let others = self.ready.load();
         let others = others.iter().filter(|answer| !fits(answer) && answer.counts(now));
-        let mut answers = vec![Arc::clone(&made)];
-        answers.extend(others.take(MAX_ANSWERS - 1).cloned());
-        self.ready.store(Arc::new(answers));
+        let answers = std::iter::once(made).chain(others.take(MAX_ANSWERS - 1).cloned());
+        self.ready.store(Arc::new(answers.collect()));
         drop(making);
-        Ok(made)
+        Ok(ready)
     }
 
     /// Takes over the answers of an older entry for the same state of the same key.
@@ -207,6 +223,18 @@ impl Memory {
         self.keys.get(index)
     }
 
+    /// The entry there, if this thread has used it lately.
+    pub fn recent(&self, index: &Index) -> Option<Arc<Entry>> {
+        recent::get(index)
+    }
+
+    /// Has it at hand for this thread's next request with the same credential.
+    pub fn keep_recent(&self, index: Index, entry: &Arc<Entry>) {
+        if weigh(&entry.key) <= MOST_RECENT {
+            recent::put(index, Arc::clone(entry));
+        }
+    }
+
     /// Puts an entry there, with the answers of the one before if that showed the same state of the key.
     pub fn insert(&self, index: Index, entry: Arc<Entry>) {
         if let Some(older) = self.keys.get(&index)
@@ -244,6 +272,9 @@ impl Memory {
         self.len() == 0
     }
 }
+
+/// What a larger entry takes, in bytes, isn't kept for each thread, beyond the cache's own bound.
+const MOST_RECENT: u32 = 4 * 1024;
 
 /// About how many bytes an entry takes, the answer that it will have included.
 fn weigh(key: &Key) -> u32 {
@@ -283,8 +314,7 @@ mod tests {
             token: None,
             refresh_at: Some(Timestamp::from_secs(refresh)),
             expires: Some(Timestamp::from_secs(expires)),
-            ok_fields: Bytes::new(),
-            outer_fields: Bytes::new(),
+            ready: Ready { message: format!("{refresh} {expires}").into(), ..Ready::default() },
         }
     }
 
@@ -300,7 +330,9 @@ mod tests {
             answers.get_or_make(Timestamp::from_secs(now), |_| true, make).unwrap()
         };
         for (now, expected) in [(0, 1), (4, 1), (5, 2), (9, 2), (30, 3)] {
-            assert!(get(now).expires.unwrap() > Timestamp::from_secs(now));
+            let ready = get(now);
+            let (_, expires) = str::from_utf8(&ready.message).unwrap().split_once(' ').unwrap();
+            assert!(expires.parse::<i64>().unwrap() > now);
             assert_eq!(made.get(), expected, "at {now}");
         }
     }
@@ -314,6 +346,6 @@ mod tests {
         let _making = answers.making.lock().unwrap();
         let later = Timestamp::from_secs(5);
         let old = answers.get_or_make(later, |_| true, make(100, 200)).unwrap();
-        assert_eq!(old.refresh_at, Some(Timestamp::from_secs(1)));
+        assert_eq!(old.message, "1 10");
     }
 }

@@ -6,6 +6,11 @@ use crate::limit::Charge;
 use crate::settings::Settings;
 
 impl Service {
+    /// Whether [`Service::charge`] has to wait for anything.
+    pub fn charging_waits(&self, settings: &Settings, key: &Key) -> bool {
+        settings.rate_limited && key.rate_policy.is_some() && self.limiter.waits()
+    }
+
     /// Counts one use of `key`, whose credential was good and may do what it is used for: nobody else spends what the
     /// key has. None when its uses aren't counted.
     pub async fn charge(&self, settings: &Settings, key: &Key) -> Option<Charge> {

@@ -122,7 +122,7 @@ impl Service {
                 "with these scopes, audiences and custom_claims the token would be longer than 16384 bytes";
             return Err(ApiError::new(Reason::BadRequest, problem));
         }
-        self.note_use(&entry);
+        self.note_use(&entry, now);
         let claims: Map<String, Value> = serde_json::from_str(&minted.claims_json).unwrap_or_default();
         let occurrence = Occurrence::of_key(Event::DerivedToken, key);
         let occurrence = occurrence.with("TokenID", claims.get("jti").cloned());

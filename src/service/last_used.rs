@@ -38,9 +38,8 @@ impl Uses {
 }
 
 impl Service {
-    /// Notes that a key was used, at most once a day; never waits.
-    pub fn note_use(&self, entry: &Entry) {
-        let now = self.clock.now();
+    /// Notes that a key was used `now`, at most once a day; never waits.
+    pub fn note_use(&self, entry: &Entry, now: Timestamp) {
         if !entry.last_use.is_due(now, PRECISION) {
             return;
         }

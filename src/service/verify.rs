@@ -121,15 +121,27 @@ impl Service {
         &self,
         settings: &Settings,
         attempt: &Attempt<'_>,
-        will_do: impl FnOnce(&Entry, Timestamp) -> bool,
+        will_do: impl Fn(&Entry, Timestamp) -> bool,
     ) -> Option<Verification> {
         if !settings.cache_enabled || attempt.cache != CacheUse::Full {
             return None;
         }
         let index = self.memory.index(settings.network, attempt.credential.expose());
         let now = self.clock.now();
+        let recent = self.memory.recent(&index).filter(|entry| entry.generation == settings.generation);
+        if let Some(entry) = recent.filter(|entry| will_do(entry, now)) {
+            let verdict = self.judged(entry, now, attempt.client);
+            return Some(Verification { verdict, cache: CacheResult::Hit });
+        }
         let verdict = match self.memory.get(&index).filter(|entry| will_do(entry, now)) {
-            Some(entry) if entry.generation == settings.generation => self.judged(entry, now, attempt.client),
+            Some(entry) if entry.generation == settings.generation => {
+                let verdict = self.judged(entry, now, attempt.client);
+                // Only good ones: a bad one takes the way of one that is unknown, and as long.
+                if let Ok(Identity::Key(entry)) = &verdict {
+                    self.memory.keep_recent(index, entry);
+                }
+                verdict
+            }
             Some(_) => return None,
             // As quickly as a key that was revoked: how long a refusal takes doesn't tell the two apart.
             None => Err(self.recall_unknown(settings, &index, now)?),

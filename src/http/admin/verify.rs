@@ -135,7 +135,7 @@ async fn charge(
         Ok(Identity::Key(entry)) => {
             charge = context.service.charge(settings, &entry.key).await;
             if charge.is_none_or(|charge| charge.allowed) {
-                context.service.note_use(entry);
+                context.service.note_use(entry, context.service.clock.now());
             }
         }
         Ok(Identity::Token(_)) => {}

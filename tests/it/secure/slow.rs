@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -183,6 +184,26 @@ async fn half_open_handshakes_are_sent_away_and_others_are_served() {
         client.grpc(talos.authz).await.must("connecting").health("").await.must("an answer");
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_of_a_mesh_may_connect_at_once() {
+    let talos = Setup::new().start().await;
+    let allowed = std::fs::read_to_string("/proc/sys/net/core/somaxconn").must("the kernel's bound");
+    let count = allowed.trim().parse::<usize>().must("a number").min(1_000);
+    for base in [talos.authz, talos.admin, talos.public] {
+        // While it stands still nothing is accepted: all of them have to wait in the kernel's queue.
+        talos.process.signal(Signal::STOP);
+        let mut waiting = vec![];
+        let connecting = async {
+            while waiting.len() < count {
+                waiting.push(TcpStream::connect(base.0).await.must("connecting"));
+            }
+        };
+        let all = tokio::time::timeout(Duration::from_secs(10), connecting).await;
+        talos.process.signal(Signal::CONT);
+        assert!(all.is_ok(), "only {} found a place at {}", waiting.len(), base.0);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
