@@ -11,10 +11,10 @@ use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
 use futures_util::FutureExt;
 use prost::Message;
 use serde_json::{Map, json};
-use talos::authz::Attributes;
+use talos::authz::{Attributes, Caller, Extras, answer_with, ready_answer};
 use talos::cache::memory::Memory;
 use talos::clock::{Clock, Timestamp};
-use talos::config::Route;
+use talos::config::{Authz, Route};
 use talos::credential::claims::{Expectation, Grant, Subject, claims_json};
 use talos::credential::jwk::KeySet;
 use talos::credential::new_jwk::{NewKey, RsaAlgorithm, generate};
@@ -150,5 +150,28 @@ fn requests(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, keys, tokens, requests);
+fn answers(criterion: &mut Criterion) {
+    let scopes = Scopes::parse_spaced("orders:read orders:write").unwrap();
+    let (settings, token) = (Authz::default(), "t".repeat(500));
+    let caller = Caller {
+        key_id: uuid::Uuid::from_u128(7).to_string(),
+        network_id: NetworkId::SINGLE.to_string(),
+        actor: Some("user:4711"),
+        scopes: &scopes,
+        visibility: "secret",
+        metadata: None,
+        rate_policy: None,
+    };
+    criterion.bench_function("encode the answer of a key, once for all requests", |bench| {
+        bench.iter(|| ready_answer(&settings, black_box(&caller), Some(&token)));
+    });
+    let mut extras = Extras::default();
+    extras.remove_header(b"x-api-key");
+    criterion.bench_function("encode an answer that takes a header away", |bench| {
+        let ready = ready_answer(&settings, &caller, Some(&token));
+        bench.iter(|| answer_with(black_box(&ready).clone(), &extras));
+    });
+}
+
+criterion_group!(benches, keys, tokens, requests, answers);
 criterion_main!(benches);
