@@ -201,4 +201,45 @@ mod tests {
         assert!(suspicion.is_against(secs(11), at + secs(10)));
         assert!(!suspicion.is_against(secs(9), at + secs(10)));
     }
+
+    /// A pool of two connections to a new database.
+    async fn pool(directory: &tempfile::TempDir) -> Pool {
+        sqlx::any::install_default_drivers();
+        let dsn = Dsn::parse(&format!("sqlite://{}/talos.db", directory.path().display())).unwrap();
+        Pool::open(&dsn, &dsn.url.parse().unwrap(), 2).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn who_answered_a_moment_ago_is_lent_again_unless_suspected() {
+        let directory = tempfile::tempdir().unwrap();
+        let pool = pool(&directory).await;
+        let patience = Duration::from_secs(5);
+        let first = pool.lend(patience).await.unwrap();
+        let away = first.away;
+        pool.take_back(first, Ok(Ok(()))).unwrap();
+        assert_eq!(pool.numbers(), (1, 1, 2));
+        let again = pool.lend(patience).await.unwrap();
+        assert_eq!(again.away, away, "it never went back");
+        pool.take_back(again, Ok(Ok(()))).unwrap();
+        pool.suspicion.raise(Instant::now());
+        let other = pool.lend(patience).await.unwrap();
+        assert!(other.away > away);
+        assert!(pool.take_back(other, Ok(Err::<(), _>(StoreError::TimedOut))).is_err());
+        assert_eq!(pool.warm.len(), 0, "what failed is asked first");
+    }
+
+    #[tokio::test]
+    async fn there_are_no_more_than_there_may_be_and_closing_waits_for_none_that_rests() {
+        let directory = tempfile::tempdir().unwrap();
+        let pool = pool(&directory).await;
+        let patience = Duration::from_millis(100);
+        let (one, two) = (pool.lend(patience * 50).await.unwrap(), pool.lend(patience * 50).await.unwrap());
+        assert!(pool.lend(patience).await.is_err());
+        pool.take_back(one, Ok(Ok(()))).unwrap();
+        let one = pool.lend(patience).await.unwrap();
+        pool.take_back(one, Ok(Ok(()))).unwrap();
+        pool.take_back(two, Ok(Ok(()))).unwrap();
+        timeout(Duration::from_secs(5), pool.close()).await.unwrap();
+        assert!(pool.lend(patience).await.is_err());
+    }
 }
