@@ -4,6 +4,9 @@
 //! `window / quota`. So a key that was idle may be used `quota` times at once, and over any window at most `quota`
 //! times more than that burst. Only requests are counted: a policy in another unit is reported, not enforced.
 //!
+//! Time here is the machine's running time, which nobody sets; Redis has none in scripts but its wall clock. Each time that
+//! is set ahead, a key gets at most one more burst; set back, its bucket is empty at the worst, and fills as ever.
+//!
 //! The limiter's own outage refuses nobody.
 
 mod gcra;

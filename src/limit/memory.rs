@@ -37,9 +37,10 @@ impl MemoryLimiter {
 
     /// Counts one use.
     pub(super) fn charge(&self, subject: Subject, gcra: Gcra) -> Charge {
-        let now = self.clock.boot().as_micros();
         let part = usize::try_from(self.hasher.hash_one(subject) >> 32).unwrap_or(0) % PARTS;
         let mut part = self.parts[part].lock().unwrap_or_else(PoisonError::into_inner);
+        // Not before: whoever had to wait for the lock would come with a time that is over.
+        let now = self.clock.boot().as_micros();
         if part.len() >= self.most && !part.contains_key(&subject) {
             make_room(&mut part, now);
         }

@@ -11,7 +11,9 @@ use crate::cache::shared::{Breaker, Link, LinkError, RedisSettings};
 use crate::clock::Clock;
 
 /// [`Gcra::use_once`] as a script. KEYS: the bucket. ARGV: interval and span in microseconds. Answers whether it may
-/// be, and the debt after it in microseconds. What is stored ends by itself as soon as it says nothing any more.
+/// be, and the debt after it in microseconds. What is stored ends by itself as soon as it says nothing any more. A refusal
+/// writes only if the debt was cut to the span, by a clock that was set back or a policy that is another now: else the
+/// next one would be refused as well, until the clock has caught up.
 const SCRIPT: &str = "\
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -20,6 +22,9 @@ local full_at = tonumber(redis.call('GET', KEYS[1]) or 0) or 0
 local debt = math.min(math.max(full_at - now, 0), span)
 local taken = debt + interval
 if taken > span then
+  if full_at - now > span then
+    redis.call('SET', KEYS[1], string.format('%.0f', now + span), 'PX', math.ceil(span / 1000))
+  end
   return {0, debt}
 end
 redis.call('SET', KEYS[1], string.format('%.0f', now + taken), 'PX', math.ceil(taken / 1000))

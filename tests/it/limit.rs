@@ -1,5 +1,7 @@
 //! Rate limits: one process and several, through the real Envoy and a real Redis.
 
+mod jumps;
+
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -10,7 +12,7 @@ use crate::edge::Edge;
 use crate::http::{BOTH, Call, Version};
 use crate::redis::Redis;
 use crate::support::{Json, Must, until};
-use crate::talos::{Key, Setup, Talos, VERIFY};
+use crate::talos::{ISSUED, Key, Setup, Talos, VERIFY};
 
 fn limited() -> Setup {
     Setup::new().set("TALOS_RATE_LIMIT_ENABLED", "true")
@@ -150,7 +152,7 @@ async fn several_processes_on_one_redis_admit_together_what_the_policy_says() {
     assert!(bucket.iter().all(|millis| (1..=3_600_000).contains(millis)), "{bucket:?}");
 }
 
-async fn failures(processes: &[Talos; 3]) -> usize {
+async fn failures(processes: &[Talos]) -> usize {
     let all = processes.iter().map(|talos| talos.metric("talos_rate_limiter_failures_total"));
     join_all(all).await.into_iter().map(|count| count as usize).sum()
 }
@@ -182,4 +184,22 @@ async fn a_place_becomes_free_in_time() {
     until("one more may be", async || talos.check(Ask::bearer(&key.secret)).await.passes().then_some(()))
         .await;
     assert!(began.elapsed() < Duration::from_secs(20));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shorter_window_counts_from_the_first_use_on() {
+    let redis = Redis::start().await;
+    let processes = three(&redis).await;
+    let key = key(&processes[0], 1).await;
+    let [first, ..] = &processes;
+    until("the hour's use is counted", async || {
+        (!first.check(Ask::bearer(&key.secret)).await.passes()).then_some(())
+    })
+    .await;
+    let shorter = json!({ "rate_limit_policy": { "quota": "1", "window": "1s" } });
+    first.patch(&format!("{ISSUED}/{}", key.id), &shorter).await.expect(200);
+    until("the next second's use", async || {
+        first.check(Ask::bearer(&key.secret)).await.passes().then_some(())
+    })
+    .await;
 }

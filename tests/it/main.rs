@@ -20,6 +20,7 @@ mod support;
 mod talos;
 mod tls;
 mod upstream;
+mod wall_clock;
 
 // The tests.
 mod admin;

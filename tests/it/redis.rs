@@ -16,6 +16,7 @@ use crate::process::{Process, free_port};
 use crate::python::wanted;
 use crate::support::{Must, until};
 use crate::talos::Setup;
+use crate::wall_clock::WallClock;
 
 /// Where it listens beside its port, in its own directory.
 const SOCKET: &str = "redis.sock";
@@ -24,6 +25,8 @@ pub struct Redis {
     pub process: Process,
     pub port: u16,
     arguments: Vec<String>,
+    /// By which it goes, if not by the machine's.
+    clock: Option<WallClock>,
     dir: Arc<TempDir>,
 }
 
@@ -31,7 +34,14 @@ impl Redis {
     /// Over plaintext.
     pub async fn start() -> Redis {
         let port = free_port();
-        Redis::run(Arc::new(tempfile::tempdir().must("a directory")), port, plain(port)).await
+        Redis::run(Arc::new(tempfile::tempdir().must("a directory")), port, plain(port), None).await
+    }
+
+    /// Over plaintext, with a clock that can be set.
+    pub async fn start_by(clock: &WallClock) -> Redis {
+        let port = free_port();
+        let dir = Arc::new(tempfile::tempdir().must("a directory"));
+        Redis::run(dir, port, plain(port), Some(clock.clone())).await
     }
 
     /// Over TLS alone (but for the tests' own [`Redis::connection`]), with this certificate and key.
@@ -59,12 +69,12 @@ impl Redis {
         arguments.extend(["--tls-key-file".to_owned(), put("key.pem", &key)]);
         arguments.extend(["--tls-ca-cert-file".to_owned(), put("ca.pem", &authority.pem())]);
         arguments.extend_from_slice(options);
-        Redis::run(dir, port, arguments).await
+        Redis::run(dir, port, arguments, None).await
     }
 
-    async fn run(dir: Arc<TempDir>, port: u16, arguments: Vec<String>) -> Redis {
-        let process = spawn(dir.path(), &arguments);
-        let redis = Redis { process, port, arguments, dir };
+    async fn run(dir: Arc<TempDir>, port: u16, arguments: Vec<String>, clock: Option<WallClock>) -> Redis {
+        let process = spawn(dir.path(), &arguments, clock.as_ref());
+        let redis = Redis { process, port, arguments, clock, dir };
         redis.wait().await;
         redis
     }
@@ -128,6 +138,13 @@ impl Redis {
         client.get_async_pubsub().await.must("connecting to Redis")
     }
 
+    /// The time by its clock, in seconds.
+    pub async fn now(&self) -> u64 {
+        let (seconds, _): (u64, u64) =
+            redis::cmd("TIME").query_async(&mut self.connection().await).await.must("TIME");
+        seconds
+    }
+
     /// What it answers to a command, as text.
     pub async fn command(&self, words: &[&str]) -> String {
         let mut command = redis::cmd(words[0]);
@@ -162,7 +179,7 @@ impl Redis {
 
     /// Starts it again, empty, on the same port.
     pub async fn start_again(&mut self) {
-        self.process = spawn(self.dir.path(), &self.arguments);
+        self.process = spawn(self.dir.path(), &self.arguments, self.clock.as_ref());
         self.wait().await;
     }
 
@@ -182,8 +199,9 @@ fn plain(port: u16) -> Vec<String> {
     arguments.into_iter().map(str::to_owned).collect()
 }
 
-fn spawn(dir: &Path, arguments: &[String]) -> Process {
+fn spawn(dir: &Path, arguments: &[String], clock: Option<&WallClock>) -> Process {
     let mut command = Command::new(PathBuf::from(wanted("TALOS_TEST_REDIS")));
     command.args(arguments).current_dir(dir);
+    command.envs(clock.iter().flat_map(|clock| clock.variables()));
     Process::spawn("redis", command, &dir.join("redis.log"))
 }
