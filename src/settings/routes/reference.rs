@@ -69,7 +69,8 @@ fn is_host(wanted: &str, given: &[u8]) -> bool {
         false => given.find(':'),
     };
     let (name, port) = given.split_at(end.unwrap_or(given.len()));
-    if !port.is_empty() && !(port.starts_with(':') && port.chars().skip(1).all(|c| c.is_ascii_digit())) {
+    let digits = if port.is_empty() { Some(port) } else { port.strip_prefix(':') };
+    if !digits.is_some_and(|digits| digits.chars().all(|c| c.is_ascii_digit())) {
         return false;
     }
     let whole = |name: &str| name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
