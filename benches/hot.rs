@@ -5,16 +5,25 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use envoy_types::pb::envoy::config::core::v3::{HeaderMap, HeaderValue};
+use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Request};
+use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
+use futures_util::FutureExt;
+use prost::Message;
 use serde_json::{Map, json};
+use talos::authz::{Attributes, Caller, Extras, answer_with, ready_answer};
 use talos::cache::memory::Memory;
-use talos::clock::Timestamp;
+use talos::clock::{Clock, Timestamp};
+use talos::config::{Authz, Route};
 use talos::credential::claims::{Expectation, Grant, Subject, claims_json};
 use talos::credential::jwk::KeySet;
-use talos::credential::new_jwk::{NewKey, generate};
+use talos::credential::new_jwk::{NewKey, RsaAlgorithm, generate};
 use talos::credential::secrets::{HmacSecret, HmacSecrets};
 use talos::credential::{Presented, api_key, classify, jwt, macaroon};
-use talos::key::{AddressList, NetworkId, Scopes, Visibility};
+use talos::key::{AddressList, KeyId, NetworkId, RatePolicy, RateUnit, Scopes, Visibility};
+use talos::limit::Limiter;
 use talos::rng::Rng;
+use talos::settings::routes::Routes;
 
 const ISSUER: &str = "https://keys.example.com";
 const NOW: Timestamp = Timestamp::from_secs(1_790_000_000);
@@ -63,15 +72,8 @@ fn keys(criterion: &mut Criterion) {
 
 fn tokens(criterion: &mut Criterion) {
     let (secrets, rng) = (secrets(), Rng::seeded(2));
-    let jwk = generate(NewKey::Ed25519, Some("bench"), &rng).unwrap();
-    let mut keys = KeySet::default();
-    keys.read(&json!({ "keys": [jwk] }).to_string()).unwrap();
-    let signer = keys.signing(None).unwrap();
     let scopes = Scopes::parse_spaced("orders:read orders:write").unwrap();
     let addresses = AddressList::default();
-    criterion.bench_function("mint a JWT, EdDSA", |bench| {
-        bench.iter(|| jwt::sign(signer, &claims(&scopes, &addresses, rng.uuid())).unwrap());
-    });
     let expected = Expectation {
         network: NetworkId::SINGLE,
         now: NOW,
@@ -80,10 +82,20 @@ fn tokens(criterion: &mut Criterion) {
         audiences: &[],
         client: None,
     };
-    let token = jwt::sign(signer, &claims(&scopes, &addresses, rng.uuid())).unwrap();
-    criterion.bench_function("verify a JWT, EdDSA", |bench| {
-        bench.iter(|| jwt::verify(&keys, black_box(&token), &expected).unwrap());
-    });
+    let rsa = NewKey::Rsa { bits: 2_048, algorithm: RsaAlgorithm::Rs256 };
+    for (name, kind) in [("EdDSA", NewKey::Ed25519), ("RS256", rsa)] {
+        let jwk = generate(kind, Some("bench"), &rng).unwrap();
+        let mut keys = KeySet::default();
+        keys.read(&json!({ "keys": [jwk] }).to_string()).unwrap();
+        let signer = keys.signing(None).unwrap();
+        criterion.bench_function(&format!("mint a JWT, {name}"), |bench| {
+            bench.iter(|| jwt::sign(signer, &claims(&scopes, &addresses, rng.uuid())).unwrap());
+        });
+        let token = jwt::sign(signer, &claims(&scopes, &addresses, rng.uuid())).unwrap();
+        criterion.bench_function(&format!("verify a JWT, {name}"), |bench| {
+            bench.iter(|| jwt::verify(&keys, black_box(&token), &expected).unwrap());
+        });
+    }
     let id = rng.uuid();
     let token = macaroon::make(&secrets, "mc", ISSUER, id, &claims(&scopes, &addresses, id));
     let parts = macaroon::Parts::split(&token, "mc").unwrap();
@@ -92,5 +104,74 @@ fn tokens(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, keys, tokens);
+/// A CheckRequest of twenty headers, as Envoy sends it.
+fn check_request() -> Vec<u8> {
+    let line = |n: usize| HeaderValue {
+        key: format!("x-header-number-{n}"),
+        raw_value: b"a value of usual length, as headers have".to_vec(),
+        ..HeaderValue::default()
+    };
+    let http = HttpRequest {
+        method: "GET".to_owned(),
+        path: "/v1/orders/4711/items?page=2&limit=50".to_owned(),
+        host: "api.example.com".to_owned(),
+        header_map: Some(HeaderMap { headers: (0..20).map(line).collect() }),
+        ..HttpRequest::default()
+    };
+    let request = Some(Request { http: Some(http), ..Request::default() });
+    CheckRequest { attributes: Some(AttributeContext { request, ..AttributeContext::default() }) }
+        .encode_to_vec()
+}
+
+fn requests(criterion: &mut Criterion) {
+    let message = check_request();
+    criterion.bench_function("decode a CheckRequest of 20 headers", |bench| {
+        bench.iter(|| Attributes::decode(black_box(&message)).unwrap().raw_headers.map(|lines| lines.len()));
+    });
+    let routes: Vec<Route> = serde_json::from_value(json!([
+        { "path": { "prefix": "/public" }, "mode": "optional" },
+        { "path": { "template": "/v1/orders/{id}/items" }, "methods": ["GET"], "scopes": "orders:read" },
+        { "path": { "template": "/users/{id}/keys" }, "methods": ["POST", "DELETE"], "scopes": "keys:write" },
+        { "host": "internal.example", "path": { "exact": "/admin" }, "scopes": "admin" },
+    ]))
+    .unwrap();
+    let routes = Routes::compile(&routes);
+    let path = b"/v1/orders/4711/items?page=2&limit=50";
+    criterion.bench_function("find the rule of a path", |bench| {
+        bench.iter(|| {
+            routes.find(b"api.example.com", b"GET", black_box(path)).is_ok_and(|rule| rule.is_some())
+        });
+    });
+    let limiter = Limiter::memory(Clock::system());
+    let subject = (NetworkId::SINGLE, KeyId::Issued(uuid::Uuid::from_u128(7)));
+    let policy = RatePolicy { quota: 1 << 40, window: Duration::from_secs(60), unit: RateUnit::Requests };
+    criterion.bench_function("charge a key (GCRA)", |bench| {
+        bench.iter(|| limiter.charge(black_box(subject), policy).now_or_never().flatten().is_some());
+    });
+}
+
+fn answers(criterion: &mut Criterion) {
+    let scopes = Scopes::parse_spaced("orders:read orders:write").unwrap();
+    let (settings, token) = (Authz::default(), "t".repeat(500));
+    let caller = Caller {
+        key_id: uuid::Uuid::from_u128(7).to_string(),
+        network_id: NetworkId::SINGLE.to_string(),
+        actor: Some("user:4711"),
+        scopes: &scopes,
+        visibility: "secret",
+        metadata: None,
+        rate_policy: None,
+    };
+    criterion.bench_function("encode the answer of a key, once for all requests", |bench| {
+        bench.iter(|| ready_answer(&settings, black_box(&caller), Some(&token)));
+    });
+    let mut extras = Extras::default();
+    extras.remove_header(b"x-api-key");
+    criterion.bench_function("encode an answer that takes a header away", |bench| {
+        let ready = ready_answer(&settings, &caller, Some(&token));
+        bench.iter(|| answer_with(black_box(&ready).clone(), &extras));
+    });
+}
+
+criterion_group!(benches, keys, tokens, requests, answers);
 criterion_main!(benches);

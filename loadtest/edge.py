@@ -7,6 +7,8 @@ from servers import Floor, Talos, free_port, status
 
 # So much of the throughput at saturation is asked for when latencies are measured.
 SHARE = 0.7
+# Least rounds of each: the noise is a third.
+ROUNDS = 15
 
 
 def configuration(listen, admin, filters, clusters=()):
@@ -123,7 +125,7 @@ def compare(comparison):
             "Envoy's CPU µs a request": lambda o: o["cpu_us"][0],
             "server's CPU µs a request": lambda o: o["cpu_us"][1] if len(o["cpu_us"]) > 1 else None,
         }
-        before, profile["rounds"] = profile["rounds"], max(profile["rounds"], 15)
+        before, profile["rounds"] = profile["rounds"], comparison.options.rounds or max(profile["rounds"], ROUNDS)
         comparison.compare(scenario, edges, measure, figures)
         of_floor = [row for name, server, what, row in comparison.table.rows
                     if (name, server, what) == (scenario, "floor", "requests a second")][0]

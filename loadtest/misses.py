@@ -60,7 +60,9 @@ def one_round(comparison, tier, dsn, settings, keys, load, bare):
     missed = comparison.check_round(talos, keys, *check)
     reads, hits = (now - then for now, then in zip(answers(talos), before))
     by_tier = hits if tier == "redis" else reads
-    if by_tier < 0.99 * count or (tier == "redis" and reads > 0.01 * count):
+    # With many at once Redis may take longer than `cache.redis.check_timeout`: then the database is asked.
+    most = (0.01 if load == (1, 1) else 0.2) * count
+    if by_tier < count - most or (tier == "redis" and reads > most):
         raise LoadError(f"{tier}: of {count} misses {hits:.0f} were answered by Redis, {reads:.0f} by the database")
     cached = comparison.check_round(talos, keys, *check)
     processes.end(talos.process)

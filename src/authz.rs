@@ -20,8 +20,10 @@ mod server;
 mod sources;
 mod template;
 
+pub use attributes::Attributes;
 pub use connection::{Bounds, Server, serve as serve_connection};
 pub use forward::Others;
 pub use reflection::Reflection;
+pub use response::{Caller, Extras, ok as ready_answer, with as answer_with};
 pub use server::{Plane, SERVICE_NAME};
 pub use template::{MAX_FILE as MAX_TEMPLATE_FILE, TemplateError, Templates};

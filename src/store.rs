@@ -226,12 +226,8 @@ pub struct Connections {
 
 impl Connections {
     fn of(pool: &Pool) -> Self {
-        let pool = pool.raw();
-        Self {
-            open: pool.size(),
-            idle: u32::try_from(pool.num_idle()).unwrap_or(u32::MAX),
-            max: pool.options().get_max_connections(),
-        }
+        let (open, idle, max) = pool.numbers();
+        Self { open, idle, max }
     }
 
     const fn and(self, other: Self) -> Self {

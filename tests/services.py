@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-PACKAGES = ["postgresql", "pgbouncer", "mariadb-server", "redis-server", "prometheus"]
+PACKAGES = ["postgresql", "pgbouncer", "mariadb-server", "redis-server", "prometheus", "valgrind"]
 # Seconds that a server may take to answer its first connection.
 PATIENCE = 60
 
@@ -43,7 +43,7 @@ def programs():
     postgres = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     wanted = {"initdb": postgres, "postgres": postgres, "pgbouncer": ["/usr/sbin"],
               "mariadb-install-db": [], "mariadbd": ["/usr/sbin"], "redis-server": [],
-              "promtool": []}
+              "promtool": [], "valgrind": []}
     found = {name: find(name, *map(str, folders)) for name, folders in wanted.items()}
     missing = [name for name, path in found.items() if path is None]
     if not missing:

@@ -222,6 +222,12 @@ impl Plane {
                 looking_up.await.ok_or(Refusal::Unavailable)?
             }
         };
+        if patience == Patience::None
+            && let Ok(Identity::Key(entry)) = &verification.verdict
+            && self.service.charging_waits(settings, &entry.key)
+        {
+            return Err(Stop::MustWait);
+        }
         self.metrics.lookups.count(verification.cache);
         *tier = verification.cache.into();
         match verification.verdict {
@@ -229,9 +235,6 @@ impl Plane {
                 let key = &entry.key;
                 let refused = |refusal| Refused::of_holder(refusal, &entry);
                 satisfies(&policy, &key.scopes, key.visibility).map_err(refused)?;
-                if patience == Patience::None && self.service.charging_waits(settings, key) {
-                    return Err(Stop::MustWait);
-                }
                 let charge = self.charge(settings, key).await.map_err(refused)?;
                 let now = self.service.clock.now();
                 let answer = self.admit_key(settings, &policy, &headers, &shown, (&entry, now), charge)?;

@@ -235,6 +235,11 @@ impl Memory {
         }
     }
 
+    /// Doesn't have it at hand any more; it stays where all threads find it.
+    pub fn forget_recent(&self, index: &Index) {
+        recent::forget(index);
+    }
+
     /// Puts an entry there, with the answers of the one before if that showed the same state of the key.
     pub fn insert(&self, index: Index, entry: Arc<Entry>) {
         if let Some(older) = self.keys.get(&index)

@@ -128,15 +128,12 @@ impl Service {
         }
         let index = self.memory.index(settings.network, attempt.credential.expose());
         let now = self.clock.now();
-        let recent = self.memory.recent(&index).filter(|entry| entry.generation == settings.generation);
-        if let Some(entry) = recent.filter(|entry| will_do(entry, now)) {
-            let verdict = self.judged(entry, now, attempt.client);
-            return Some(Verification { verdict, cache: CacheResult::Hit });
+        if let Some(good) = self.recent(settings, &index, now, attempt.client, &will_do) {
+            return Some(Verification { verdict: Ok(good), cache: CacheResult::Hit });
         }
         let verdict = match self.memory.get(&index).filter(|entry| will_do(entry, now)) {
             Some(entry) if entry.generation == settings.generation => {
                 let verdict = self.judged(entry, now, attempt.client);
-                // Only good ones: a bad one takes the way of one that is unknown, and as long.
                 if let Ok(Identity::Key(entry)) = &verdict {
                     self.memory.keep_recent(index, entry);
                 }
@@ -147,6 +144,27 @@ impl Service {
             None => Err(self.recall_unknown(settings, &index, now)?),
         };
         Some(Verification { verdict, cache: CacheResult::Hit })
+    }
+
+    /// Who a credential stands for that this thread has used lately, if it is still good: a bad one takes the way of
+    /// one that is unknown, and as long.
+    fn recent(
+        &self,
+        settings: &Settings,
+        index: &Index,
+        now: Timestamp,
+        client: Option<IpAddr>,
+        will_do: impl Fn(&Entry, Timestamp) -> bool,
+    ) -> Option<Identity> {
+        let entry = self.memory.recent(index)?;
+        if entry.generation == settings.generation
+            && will_do(&entry, now)
+            && let Ok(good) = self.judged(entry, now, client)
+        {
+            return Some(good);
+        }
+        self.memory.forget_recent(index);
+        None
     }
 
     /// Judges a credential.

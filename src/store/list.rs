@@ -67,9 +67,12 @@ impl Store {
             sql += &format!(" AND {}${}", dialect.actor_is(), next());
         }
         if after.is_some() {
-            // Each value has a place of its own: not every driver can bind one twice.
-            let (later, same, beyond) = (next(), next(), next());
-            sql += &format!(" AND (created_at > ${later} OR (created_at = ${same} AND key_id > ${beyond}))");
+            // Each value has a place of its own: not every driver can bind one twice. The first condition follows from the
+            // second, and is what the index is entered by.
+            let (from, later, same, beyond) = (next(), next(), next(), next());
+            sql += &format!(
+                " AND created_at >= ${from} AND (created_at > ${later} OR (created_at = ${same} AND key_id > ${beyond}))"
+            );
         }
         sql += &format!(" ORDER BY created_at, key_id LIMIT ${}", next());
 
@@ -80,7 +83,7 @@ impl Store {
             }
             if let Some(after) = after {
                 let created = after.created.as_micros();
-                query = query.bind(created).bind(created).bind(after.key_id);
+                query = query.bind(created).bind(created).bind(created).bind(after.key_id);
             }
             // One more than asked for tells whether more follow.
             let query = query.bind(i64::from(size) + 1);

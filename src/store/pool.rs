@@ -4,17 +4,21 @@
 //! of an hour. So every wait here has an end, and a connection that let one end in vain is closed; those that are as
 //! old as that one are not trusted either.
 
+mod warm;
+
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyPool, Connection, Executor};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::StoreError;
 use super::dsn::Dsn;
+use warm::{Warm, WarmOnes, give_back};
 
 /// How long a connection may be waited for.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -26,6 +30,7 @@ const SILENCE: Duration = Duration::from_secs(2);
 pub(super) struct Pool {
     pool: AnyPool,
     suspicion: Suspicion,
+    warm: WarmOnes,
 }
 
 /// When a connection was last found to lead nowhere.
@@ -38,7 +43,11 @@ pub(super) struct Lent {
     pub until: Instant,
     /// Set by whoever finds that it is of no use any more.
     pub broken: bool,
+    /// Since when it is out of the library's pool.
+    away: Instant,
     since: Instant,
+    /// Given up last: who gets it next finds the connection.
+    permit: OwnedSemaphorePermit,
 }
 
 impl Pool {
@@ -89,21 +98,38 @@ impl Pool {
                 .await?
         };
         let _ = made.set(pool.clone());
-        Ok(Self { pool, suspicion })
+        Ok(Self { pool, suspicion, warm: WarmOnes::new(connections) })
     }
 
     /// The library's pool, for what it does by itself.
-    pub const fn raw(&self) -> &AnyPool {
+    pub fn raw(&self) -> &AnyPool {
+        self.warm.clear();
         &self.pool
+    }
+
+    /// How many connections there are, how many of them nobody uses, and how many there may be.
+    pub fn numbers(&self) -> (u32, u32, u32) {
+        let idle = u32::try_from(self.pool.num_idle() + self.warm.len()).unwrap_or(u32::MAX);
+        (self.pool.size(), idle, self.pool.options().get_max_connections())
     }
 
     /// Lends a connection, for as long as `patience` from now; to be given back by [`Pool::take_back`].
     pub async fn lend(&self, patience: Duration) -> Result<Lent, StoreError> {
-        let until = Instant::now() + patience;
+        let began = Instant::now();
+        let until = began + patience;
+        let permit = match timeout_at(until.min(began + ACQUIRE_TIMEOUT), self.warm.permit()).await {
+            Ok(permit) => permit.ok_or(sqlx::Error::PoolClosed)?,
+            Err(_) => return Err(sqlx::Error::PoolTimedOut.into()),
+        };
+        let now = Instant::now();
+        let is_suspect = |since| self.suspicion.is_against(now - since, now);
+        let lent =
+            |connection, away| Lent { connection, until, broken: false, away, since: Instant::now(), permit };
+        if let Some(Warm { connection, since, .. }) = self.warm.take(is_suspect, now) {
+            return Ok(lent(connection, since));
+        }
         match timeout_at(until, self.pool.acquire()).await {
-            Ok(connection) => {
-                Ok(Lent { connection: connection?, until, broken: false, since: Instant::now() })
-            }
+            Ok(connection) => Ok(lent(connection?, Instant::now())),
             Err(_) => Err(StoreError::TimedOut),
         }
     }
@@ -111,21 +137,22 @@ impl Pool {
     /// Takes a connection back after what was done with it, which was cut off if it took too long.
     pub fn take_back<T>(
         &self,
-        Lent { mut connection, broken, since, .. }: Lent,
+        Lent { mut connection, broken, away, since, permit, .. }: Lent,
         done: Result<Result<T, StoreError>, Elapsed>,
     ) -> Result<T, StoreError> {
-        match done {
+        let result = match done {
             Ok(result) if broken => {
                 connection.close_on_drop();
                 result
             }
-            Ok(result) => {
-                // As dropping it does, which asks the server whether it is still there, but not for ever.
-                let returned = connection.return_to_pool();
-                tokio::spawn(async move {
-                    let _ = timeout(SILENCE, returned).await;
-                });
-                result
+            Ok(Ok(value)) => {
+                self.warm.put(connection, away, || self.pool.is_closed(), Instant::now());
+                Ok(value)
+            }
+            Ok(failed) => {
+                // It may be the connection that failed.
+                give_back(connection);
+                failed
             }
             Err(_) => {
                 // In the middle of something: nobody can use it any more.
@@ -135,12 +162,16 @@ impl Pool {
                 }
                 Err(StoreError::TimedOut)
             }
-        }
+        };
+        drop(permit);
+        result
     }
 
     /// Closes the connections, once their queries are through.
     pub async fn close(&self) {
-        self.pool.close().await;
+        let closing = self.pool.close();
+        self.warm.clear();
+        closing.await;
     }
 }
 
@@ -169,5 +200,46 @@ mod tests {
         suspicion.raise(at);
         assert!(suspicion.is_against(secs(11), at + secs(10)));
         assert!(!suspicion.is_against(secs(9), at + secs(10)));
+    }
+
+    /// A pool of two connections to a new database.
+    async fn pool(directory: &tempfile::TempDir) -> Pool {
+        sqlx::any::install_default_drivers();
+        let dsn = Dsn::parse(&format!("sqlite://{}/talos.db", directory.path().display())).unwrap();
+        Pool::open(&dsn, &dsn.url.parse().unwrap(), 2).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn who_answered_a_moment_ago_is_lent_again_unless_suspected() {
+        let directory = tempfile::tempdir().unwrap();
+        let pool = pool(&directory).await;
+        let patience = Duration::from_secs(5);
+        let first = pool.lend(patience).await.unwrap();
+        let away = first.away;
+        pool.take_back(first, Ok(Ok(()))).unwrap();
+        assert_eq!(pool.numbers(), (1, 1, 2));
+        let again = pool.lend(patience).await.unwrap();
+        assert_eq!(again.away, away, "it never went back");
+        pool.take_back(again, Ok(Ok(()))).unwrap();
+        pool.suspicion.raise(Instant::now());
+        let other = pool.lend(patience).await.unwrap();
+        assert!(other.away > away);
+        assert!(pool.take_back(other, Ok(Err::<(), _>(StoreError::TimedOut))).is_err());
+        assert_eq!(pool.warm.len(), 0, "what failed is asked first");
+    }
+
+    #[tokio::test]
+    async fn there_are_no_more_than_there_may_be_and_closing_waits_for_none_that_rests() {
+        let directory = tempfile::tempdir().unwrap();
+        let pool = pool(&directory).await;
+        let patience = Duration::from_millis(100);
+        let (one, two) = (pool.lend(patience * 50).await.unwrap(), pool.lend(patience * 50).await.unwrap());
+        assert!(pool.lend(patience).await.is_err());
+        pool.take_back(one, Ok(Ok(()))).unwrap();
+        let one = pool.lend(patience).await.unwrap();
+        pool.take_back(one, Ok(Ok(()))).unwrap();
+        pool.take_back(two, Ok(Ok(()))).unwrap();
+        timeout(Duration::from_secs(5), pool.close()).await.unwrap();
+        assert!(pool.lend(patience).await.is_err());
     }
 }
