@@ -1,31 +1,36 @@
 //! Names of hosts, as requests say them and as they are compared.
 
+use std::borrow::Cow;
 use std::net::Ipv6Addr;
 
 /// Longest name, in characters.
 const MAX_NAME: usize = 253;
 
-/// The name in `name:port`, to be compared with others: in lower case, without a port, brackets or a final dot. None
-/// when it is none.
-pub fn name_of(host: &str) -> Option<String> {
-    let is_port = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    let name = match host.strip_prefix('[') {
-        Some(rest) => {
-            let (address, rest) = rest.split_once(']')?;
-            let port = rest.strip_prefix(':').unwrap_or(rest);
-            let address: Ipv6Addr = address.parse().ok()?;
-            return (is_port(port) && (rest.is_empty() || rest.starts_with(':')))
-                .then(|| address.to_string());
-        }
-        None => match host.split_once(':') {
-            Some((name, port)) => Some(name).filter(|_| is_port(port))?,
-            None => host,
-        },
-    };
-    let name = name.strip_suffix('.').unwrap_or(name);
-    let is_of_a_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-    let good = !name.is_empty() && name.len() <= MAX_NAME && name.bytes().all(is_of_a_name);
-    good.then(|| name.to_ascii_lowercase())
+/// The name in an authority without a user, `name:port`, to be compared with others: in lower case, without a port,
+/// brackets or a final dot. None when it is none.
+pub fn name_of(authority: &(impl AsRef<[u8]> + ?Sized)) -> Option<Cow<'_, str>> {
+    let authority = authority.as_ref();
+    if let Some(rest) = authority.strip_prefix(b"[") {
+        let end = rest.iter().position(|byte| *byte == b']')?;
+        let address: Ipv6Addr = std::str::from_utf8(&rest[..end]).ok()?.parse().ok()?;
+        return is_port(&rest[end + 1..]).then(|| Cow::Owned(address.to_string()));
+    }
+    let end = authority.iter().position(|byte| *byte == b':').unwrap_or(authority.len());
+    let (name, port) = authority.split_at(end);
+    let name = name.strip_suffix(b".").unwrap_or(name);
+    let is_of_a_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._".contains(byte);
+    let good = (1..=MAX_NAME).contains(&name.len()) && name.iter().all(is_of_a_name) && is_port(port);
+    let name = std::str::from_utf8(name).ok().filter(|_| good)?;
+    Some(match name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        true => Cow::Owned(name.to_ascii_lowercase()),
+        false => Cow::Borrowed(name),
+    })
+}
+
+/// Whether this is what may follow a name: nothing, or a colon and digits, which may be missing.
+fn is_port(text: &[u8]) -> bool {
+    text.strip_prefix(b":").unwrap_or(text).iter().all(u8::is_ascii_digit)
+        && (text.is_empty() || text.starts_with(b":"))
 }
 
 #[cfg(test)]
@@ -41,6 +46,9 @@ mod tests {
             ("127.0.0.1:1", Some("127.0.0.1")),
             ("[::1]", Some("::1")),
             ("[0:0:0:0:0:0:0:1]:4420", Some("::1")),
+            ("[2001:DB8::A]:", Some("2001:db8::a")),
+            ("[::ffff:127.0.0.1]", Some("::ffff:127.0.0.1")),
+            ("api_1.example:", Some("api_1.example")),
             ("", None),
             (":80", None),
             (".", None),
@@ -49,6 +57,21 @@ mod tests {
             ("::1", None),
             ("[::1", None),
             ("[::1]x", None),
+            ("[::1]80", None),
+            ("[::1]:80x", None),
+            ("[::1]]", None),
+            ("[[::1]]", None),
+            ("[::1].", None),
+            ("[::1%25eth0]", None),
+            ("[127.0.0.1]", None),
+            ("[]", None),
+            ("api.example:80x", None),
+            ("api.example:-1", None),
+            ("api.example]", None),
+            ("api.example..:1", Some("api.example.")),
+            ("http://api.example", None),
+            ("api.example,api.example", None),
+            ("äpi.example", None),
             ("[a]", None),
             ("user@localhost", None),
             ("localhost/", None),

@@ -5,6 +5,7 @@ pub mod policy;
 pub mod routes;
 pub mod sources;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -178,7 +179,8 @@ impl Settings {
         let mut tenants = HashMap::new();
         for (network, config) in config.tenants() {
             let hostname = network.hostname.clone();
-            let (Some(name), Some(id)) = (name_of(&hostname), NetworkId::parse(&network.id)) else {
+            let name = name_of(&hostname).map(Cow::into_owned);
+            let (Some(name), Some(id)) = (name, NetworkId::parse(&network.id)) else {
                 return Err(SettingsError::NoNetwork { hostname });
             };
             let settings = Self::of_network(id, config, documents, generation, &routes)
@@ -254,7 +256,7 @@ impl Settings {
     ) -> Option<&'a Arc<Self>> {
         match &self.tenants {
             None => Some(self),
-            Some(tenants) => tenants.get(&name_of(host()?)?),
+            Some(tenants) => tenants.get(&*name_of(host()?)?),
         }
     }
 

@@ -66,6 +66,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         &[
             "audit",
             "cache",
+            "clock",
             "config",
             "credential",
             "error",

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::text;
+use crate::host::name_of;
 use crate::key::{FieldError, Scopes};
 
 /// One entry of `authz.routes`: what must match, then the policy. Unset parts match everything, or leave the setting
@@ -291,11 +292,10 @@ fn template(path: String) -> Result<String, &'static str> {
 
 fn host<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let host = Option::<String>::deserialize(deserializer)?.map(|host| host.to_ascii_lowercase());
-    let allowed = |host: &String| {
-        (1..=253).contains(&host.len())
-            && host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_:".contains(&b))
-            // A colon is an IPv6 address's; one alone would be a port, and requests lose theirs before they match.
-            && (!host.contains(':') || host.parse::<std::net::Ipv6Addr>().is_ok())
+    // A colon is an IPv6 address's; one alone would be a port, and requests lose theirs before they match.
+    let allowed = |host: &String| match host.parse::<std::net::Ipv6Addr>() {
+        Ok(_) => true,
+        Err(_) => !host.contains(':') && name_of(host).is_some(),
     };
     if host.as_ref().is_some_and(|host| !allowed(host)) {
         return Err(serde::de::Error::custom("must be a host name without port and brackets"));

@@ -1,7 +1,6 @@
-//! The path and the host of a request as route policies compare them: one spelling each, or a refusal.
+//! The path of a request as route policies compare it: one spelling, or a refusal.
 
 use std::borrow::Cow;
-use std::net::Ipv6Addr;
 
 /// A path that two servers may take for different ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -80,31 +79,6 @@ pub fn hex_byte(digits: &[u8]) -> Option<u8> {
     u8::try_from(digit(high)? << 4 | digit(low)?).ok()
 }
 
-/// A host as policies compare it: in lower case, without port, brackets and the dot at its end.
-pub fn normal_host(host: &[u8]) -> Cow<'_, [u8]> {
-    let host = match host.strip_prefix(b"[") {
-        Some(rest) => rest.split(|byte| *byte == b']').next().unwrap_or_default(),
-        None => without_port(host),
-    };
-    if host.contains(&b':') {
-        let address = std::str::from_utf8(host).ok().and_then(|host| host.parse::<Ipv6Addr>().ok());
-        return address.map_or(Cow::Borrowed(host), |address| Cow::Owned(address.to_string().into_bytes()));
-    }
-    let host = host.strip_suffix(b".").unwrap_or(host);
-    match host.iter().any(u8::is_ascii_uppercase) {
-        true => Cow::Owned(host.to_ascii_lowercase()),
-        false => Cow::Borrowed(host),
-    }
-}
-
-/// Cuts a port off, unless there are more colons: then it is an IPv6 address without brackets.
-fn without_port(host: &[u8]) -> &[u8] {
-    match host.iter().position(|byte| *byte == b':') {
-        Some(at) if host[at + 1..].iter().all(u8::is_ascii_digit) => &host[..at],
-        _ => host,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,27 +148,6 @@ mod tests {
             "://a/b",
         ] {
             assert_eq!(normal_path(target.as_bytes(), b"GET"), Err(AmbiguousPath), "{target}");
-        }
-    }
-
-    #[test]
-    fn a_host_has_one_spelling() {
-        for (host, expected) in [
-            ("api.example", "api.example"),
-            ("API.Example", "api.example"),
-            ("api.example:443", "api.example"),
-            ("api.example.:443", "api.example"),
-            ("api.example.", "api.example"),
-            ("api.example:", "api.example"),
-            ("api.example:80x", "api.example:80x"),
-            ("[::1]:80", "::1"),
-            ("[0:0:0:0:0:0:0:1]", "::1"),
-            ("[2001:DB8::A]", "2001:db8::a"),
-            ("127.0.0.1:80", "127.0.0.1"),
-            ("", ""),
-            (".", ""),
-        ] {
-            assert_eq!(normal_host(host.as_bytes()), expected.as_bytes(), "{host}");
         }
     }
 }

@@ -4,17 +4,19 @@
 //! more literal segments, a template before a prefix, and any path before none; then a rule with methods wins over one
 //! without, and at last the first in the list.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
-use super::path::{AmbiguousPath, normal_host, normal_path};
+use super::path::{AmbiguousPath, normal_path};
 use super::policy::Policy;
 use crate::config::{PathMatch, Route};
+use crate::host::name_of;
 
 /// The rules of one settings snapshot.
 #[derive(Debug, Default)]
 pub struct Routes {
-    by_host: HashMap<Box<[u8]>, Group>,
+    by_host: HashMap<Box<str>, Group>,
     of_any_host: Group,
     has_paths: bool,
     unmatched: Policy,
@@ -55,9 +57,9 @@ struct Node {
 impl Routes {
     /// Makes rules ready.
     pub fn compile(routes: &[Route]) -> Self {
-        let mut hosts: HashMap<Option<Box<[u8]>>, Vec<&Route>> = HashMap::new();
+        let mut hosts: HashMap<Option<Box<str>>, Vec<&Route>> = HashMap::new();
         for route in routes {
-            let host = route.host.as_ref().map(|host| normal_host_of_rule(host));
+            let host = route.host.as_ref().map(|host| name_of_rule(host));
             hosts.entry(host).or_default().push(route);
         }
         let of_any_host = hosts.remove(&None).map(Group::compile).unwrap_or_default();
@@ -79,19 +81,22 @@ impl Routes {
         let path = if self.has_paths { normal_path(target, method)? } else { None };
         let of_host = match self.by_host.is_empty() {
             true => None,
-            false => self.by_host.get(&normal_host(host)[..]),
+            // What is no host's name is that of no rule.
+            false => name_of(host).and_then(|name| self.by_host.get(&*name)),
         };
         let mut groups = of_host.into_iter().chain([&self.of_any_host]);
         Ok(groups.find_map(|group| group.find(method, path.as_deref())))
     }
 }
 
-/// The rule's host as requests are compared: it has no port, and an IPv6 address stands without brackets.
-fn normal_host_of_rule(host: &str) -> Box<[u8]> {
-    match host.contains(':') {
-        true => normal_host(format!("[{host}]").as_bytes()).into(),
-        false => normal_host(host.as_bytes()).into(),
-    }
+/// The rule's host as those of requests are compared: it has no port, and an IPv6 address stands without brackets.
+fn name_of_rule(host: &str) -> Box<str> {
+    let name = match host.contains(':') {
+        true => name_of(&format!("[{host}]")).map(Cow::into_owned),
+        false => name_of(host).map(Cow::into_owned),
+    };
+    // The configuration has none that is no name; a request would have none, either.
+    name.unwrap_or_default().into()
 }
 
 impl Group {

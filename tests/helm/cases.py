@@ -5,6 +5,9 @@ MTLS = {**TLS, "clientCa": True}
 PEERS = [{"namespaceSelector": {"matchLabels": {"team": "operators"}}}]
 EXPOSED = {"planes": {"admin": {"expose": True}}, "networkPolicy": {"from": {"admin": PEERS}}}
 GATEWAY = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "edge"}
+CORP = {"credentials": {"issuer": "https://keys.corp.example"}, "rate_limit": {"enabled": True}}
+CORPS = {"config": {"multitenancy": {"enabled": True, "networks": [
+    {"hostname": "keys.corp.example", "id": "6ba7b811-9dad-41d1-80b4-00c04fd430c8", "config_path": "/etc/talos/config/corp.yaml"}]}}}
 WORKLOAD = {
     "replicas": 3,
     "autoscaling": {"enabled": True, "minReplicas": 3, "maxReplicas": 9},
@@ -83,6 +86,17 @@ def good():
             "mode": mode, "networkPolicy": {"enabled": False}, "migration": {"enabled": False},
             "workload": {"replicas": 1, "serviceAccount": {"create": False}},
         }
+        yield f"{mode}-networks", {
+            "mode": mode,
+            "config": {"multitenancy": {"enabled": True, "networks": [
+                {"hostname": "keys.acme.example", "id": "6ba7b810-9dad-41d1-80b4-00c04fd430c8"},
+                {"hostname": "keys.corp.example", "id": "6ba7b811-9dad-41d1-80b4-00c04fd430c8", "config_path": "/etc/talos/config/corp.yaml"},
+                {"hostname": "keys.bank.example", "id": "6ba7b812-9dad-41d1-80b4-00c04fd430c8",
+                 "config_path": "/etc/talos/secrets/bank.yaml"},
+            ]}},
+            "networks": {"corp.yaml": CORP},
+            "secrets": {"files": ["bank.yaml"]},
+        }
     for mode in ("all", "separate"):
         yield f"{mode}-istio-workload", {"mode": mode, "istio": {"enabled": True, "data": {
             "enabled": True, "selector": {"app": "orders"},
@@ -141,6 +155,13 @@ BAD = [
     ({"config": {"audit": {"key": "x" * 40}}}, "config.audit.key: nothing secret"),
     ({"config": {"credentials": {"derived_tokens": {"jwt": {"signing_keys": {"urls": ["base64://e30="]}}}}}}, "a private key"),
     ({"config": {"cache": {"ttl": "1m"}}, "secrets": {"config": "talos.yaml"}}, "config: is not used with secrets.config"),
+    ({"networks": {"corp": CORP}}, "'corp' does not match pattern"),
+    ({"networks": {"talos.yaml": CORP}}, "invalid propertyName 'talos.yaml'"),
+    ({"networks": {"corp.yaml": {"db": {}}}}, "at '/networks/corp.yaml': additional properties 'db' not allowed"),
+    ({"networks": {"corp.yaml": CORP}}, "networks.corp.yaml: no config_path of config.multitenancy.networks is /etc/talos/config/corp.yaml"),
+    ({**CORPS, "networks": {"corp.yaml": {"credentials": {"issuers": []}}}}, "additional properties 'issuers' not allowed"),
+    ({**CORPS, "networks": {"corp.yaml": {"secrets": {"hmac": {"current": "x" * 40}}}}}, "networks.corp.yaml.secrets: nothing secret"),
+    ({"networks": {"corp.yaml": CORP}, "secrets": {"config": "talos.yaml"}}, "networks: is not used with secrets.config"),
     ({"mode": "separate", "sqlite": {"enabled": True}}, "sqlite.enabled: needs mode all"),
     ({"sqlite": {"enabled": True}, "workload": {"autoscaling": {"enabled": True}}}, "sqlite.enabled: is for one replica"),
     ({"gateway": {"enabled": True}}, "gateway.enabled: needs mode sidecar"),

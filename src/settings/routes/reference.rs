@@ -63,22 +63,21 @@ fn segments(path: &[u8]) -> Vec<&[u8]> {
 
 /// Whether a rule's host is that of a request: addresses by what they are, names by their letters.
 fn is_host(wanted: &str, given: &[u8]) -> bool {
-    // Names are ASCII: what isn't UTF-8 is none of them.
-    let given = String::from_utf8_lossy(given);
-    let (inside, is_bracketed) = match given.strip_prefix('[') {
-        Some(rest) => (rest.split(']').next().unwrap_or_default(), true),
-        None => (&*given, false),
+    let Ok(given) = std::str::from_utf8(given) else { return false };
+    let end = match given.starts_with('[') {
+        true => given.find(']').map(|end| end + 1),
+        false => given.find(':'),
     };
-    let name = match inside.split_once(':') {
-        Some((name, port)) if !is_bracketed && port.chars().all(|c| c.is_ascii_digit()) => name,
-        _ => inside,
-    };
-    match (wanted.parse::<Ipv6Addr>(), name.parse::<Ipv6Addr>()) {
-        (Ok(wanted), Ok(given)) => wanted == given,
-        (Err(_), Err(_)) => {
-            let whole = |name: &str| name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
-            whole(wanted) == whole(name)
-        }
+    let (name, port) = given.split_at(end.unwrap_or(given.len()));
+    let digits = if port.is_empty() { Some(port) } else { port.strip_prefix(':') };
+    if !digits.is_some_and(|digits| digits.chars().all(|c| c.is_ascii_digit())) {
+        return false;
+    }
+    let whole = |name: &str| name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    let in_brackets = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+    match (wanted.parse::<Ipv6Addr>(), in_brackets) {
+        (Ok(wanted), Some(given)) => given.parse() == Ok(wanted),
+        (Err(_), None) => whole(wanted) == whole(name),
         _ => false,
     }
 }

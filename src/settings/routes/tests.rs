@@ -53,7 +53,7 @@ proptest! {
         rules in prop::collection::vec(any_rule(), 0..12),
         requests in prop::collection::vec(
             (
-                select(vec!["one.example", "two.example", "three.example", "::1", ""]),
+                select(vec!["one.example", "two.example", "three.example", "[0::1]", "[::1]x", "one.example:1x", ""]),
                 select(vec!["GET", "POST", "HEAD", "", "ODD"]),
                 path(&["a", "b", "ab", "c"]),
             ),
@@ -65,14 +65,14 @@ proptest! {
             numbered.map(|(number, (host, methods, path))| rule(number, host, &methods, path)).collect();
         let routes = Routes::compile(&rules);
         for (host, method, path) in requests {
-            let spelled = match host {
-                "::1" => "[0::1]:8080".to_owned(),
-                host => format!("{}.:443", host.to_ascii_uppercase()),
+            let spelled = match host.starts_with('[') {
+                true => format!("{host}:8080"),
+                false => format!("{}.:443", host.to_ascii_uppercase()),
             };
             prop_assert_eq!(
                 found(&routes, &spelled, method, &format!("{path}?x=/../a#y")),
-                reference::find(&rules, host.as_bytes(), method.as_bytes(), Some(path.as_bytes())),
-                "{} {} {}", method, host, path
+                reference::find(&rules, spelled.as_bytes(), method.as_bytes(), Some(path.as_bytes())),
+                "{} {} {}", method, spelled, path
             );
         }
     }
@@ -114,6 +114,31 @@ fn the_order_as_documented() {
         "letters in lower case"
     );
     assert_eq!(found(&Routes::compile(&[]), "one.example", "GET", "/a/../b"), None);
+}
+
+#[test]
+fn what_is_no_host_is_that_of_no_rule() {
+    let rules =
+        [rule(0, Some("::1"), &[], None), rule(1, Some("one.example"), &[], None), rule(2, None, &[], None)];
+    let routes = Routes::compile(&rules);
+    for (host, expected) in [
+        ("[::1]", 0),
+        ("[0:0::1]:80", 0),
+        ("[::1]junk", 2),
+        ("[::1]80", 2),
+        ("::1", 2),
+        ("one.example", 1),
+        ("ONE.example.:80", 1),
+        ("one.example:80x", 2),
+        ("one.example/", 2),
+        ("one.example, one.example", 2),
+        ("", 2),
+        (".", 2),
+    ] {
+        assert_eq!(found(&routes, host, "GET", "/"), Some(expected), "{host}");
+        let naive = reference::find(&rules, host.as_bytes(), b"GET", Some(b"/"));
+        assert_eq!(naive, Some(expected), "{host}");
+    }
 }
 
 #[test]
