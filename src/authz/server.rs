@@ -126,7 +126,8 @@ impl Plane {
             true => self.judge_traced(&attributes, &mut tier).await,
         };
         self.took(began, tier);
-        answer.unwrap_or_else(|| Err(tonic::Status::internal("it had no patience")))
+        // With patience there is always one.
+        answer.unwrap_or_else(|| Err(tonic::Status::internal("the request wasn't decided")))
     }
 
     /// Counts how long a Check took.
