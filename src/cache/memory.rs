@@ -278,7 +278,7 @@ impl Memory {
     }
 }
 
-/// What a larger entry takes, in bytes, isn't kept for each thread, beyond the cache's own bound.
+/// Largest entry, in bytes, of which threads keep a reference of their own: that is beside the cache's bound.
 const MOST_RECENT: u32 = 4 * 1024;
 
 /// About how many bytes an entry takes, the answer that it will have included.
