@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::{Entry, Index};
 
-/// Places of a thread: 300 KB, and 16 MiB with the largest entries. Each credential has one, which the last of those
+/// Places of a thread: 300 KB, and 16 MiB of entries at most, as the shared tier counts them. Each credential has one, which the last of those
 /// that share it is in.
 const PLACES: usize = 4_096;
 
