@@ -7,7 +7,6 @@ mod connection;
 mod cookie;
 mod denied;
 mod forward;
-mod gathered;
 mod grpc;
 mod metadata;
 mod policy;

@@ -33,10 +33,11 @@ pub const MAX_HTTP_STREAMS: u32 = 128;
 pub const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 /// Most streams of one HTTP/2 connection at once: Envoy sends all Checks of a worker over one.
 pub const MAX_STREAMS: u32 = 1_024;
-/// Most Checks that Envoy has given up before we read them. More, and the connection is closed, with all that is in
-/// flight on it: after a moment in which the machine gave us no time, that would make it worse. Browsers and other
-/// strangers reach the other planes only.
-pub const MAX_CANCELLED: usize = 10_240;
+/// Most frames of an authz connection that make nothing but work, for each half minute and beside calls that are
+/// answered: calls that are given up, pings, settings. More, and the connection is closed, with all that is in flight
+/// on it: after a moment in which the machine gave us no time, that would make it worse. Browsers and other strangers
+/// reach the other planes only.
+pub const MAX_UNREST: u32 = 10_240;
 /// Largest head of a request, in bytes.
 pub const MAX_HEADERS: u32 = 64 * 1024;
 /// How long what is under way may take once we are told to stop.

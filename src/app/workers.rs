@@ -14,7 +14,9 @@ use tokio::task::{JoinSet, LocalSet};
 use tokio_util::sync::CancellationToken;
 
 use super::accept::{Acceptor, Connection, Parked};
-use super::bounds::{ACCEPT_PAUSE, DRAIN, HEAD_TIMEOUT, KEEPALIVE, MAX_CANCELLED, MAX_HEADERS, MAX_STREAMS};
+use super::bounds::{
+    ACCEPT_PAUSE, DRAIN, HEAD_TIMEOUT, KEEPALIVE, LAST_WORDS, MAX_HEADERS, MAX_STREAMS, MAX_UNREST,
+};
 use crate::authz::{Bounds, Others, Plane, Server, serve_connection};
 use crate::rng::Rng;
 
@@ -68,9 +70,10 @@ impl Workers {
                     silence: KEEPALIVE.0,
                     pong: KEEPALIVE.1,
                     streams: MAX_STREAMS,
-                    cancelled: MAX_CANCELLED,
+                    unrest: MAX_UNREST,
                     head: MAX_HEADERS,
                     drain: DRAIN,
+                    last_words: LAST_WORDS,
                 };
                 let server = Rc::new(Server { plane: Rc::new(plane), others: others(), bounds, stop });
                 LocalSet::new().block_on(&runtime, work(queued, server));

@@ -1,30 +1,28 @@
 //! One HTTP/2 connection of the authz plane, from Envoy's first byte to its end.
 //!
 //! Envoy sends all Checks of a worker over one connection. Those that memory can answer are answered where they are
-//! read, in the connection's own task: no other task, no queue, and one write for all that came in together. What has
-//! to wait, for the rest of a message or for the database, gets a task of its own and holds nobody up.
+//! read, in the connection's own task: no other task, no queue, no copy, and one write for all that came in together.
+//! What has to wait, for the rest of a message or for the database, gets a task of its own and holds nobody up.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::LocalBoxFuture;
-use h2::server::{Builder, Connection, SendResponse};
-use h2::{Ping, PingPong, RecvStream};
-use http::Request;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
-use super::forward::{self, Others};
-use super::gathered::{Gathered, Outlet, gather};
-use super::grpc::{Framed, Message, answer_head, is_call, ok_trailers, status_alone};
-use super::server::{Plane, SERVICE_NAME};
+use super::forward::{self, Body, Others};
+use super::grpc::{self, Message};
+use super::server::Plane;
+use crate::http2::{Closed, Event, Limits, Opened, Session, StreamId};
 
 /// What a client may take of us.
 #[derive(Debug, Clone, Copy)]
@@ -37,20 +35,28 @@ pub struct Bounds {
     pub pong: Duration,
     /// Most calls at once.
     pub streams: u32,
-    /// Most calls that were given up before we read them.
-    pub cancelled: usize,
+    /// Most frames that make nothing but work, beside calls that are answered: calls that are given up among them.
+    pub unrest: u32,
     /// Largest head of a call, in bytes.
     pub head: u32,
     /// How long calls under way may take once the connection is to end.
     pub drain: Duration,
+    /// How long the client may take to hear why it ends, if it has broken the rules.
+    pub last_words: Duration,
 }
 
-/// Most streams that may end in an error of the client's own making.
-const MAX_FAULTS: usize = 1_024;
-/// Bytes of messages that the connection may have on their way to us.
-const WINDOW: u32 = 1 << 20;
-/// Bytes of messages that are held for a connection because they aren't complete.
+/// Bytes of messages that are held for a connection because they aren't complete or aren't read.
 const MOST_HELD: usize = 64 << 20;
+/// So much may wait to be written before no more is read, in bytes.
+const MOST_WAITING: usize = 64 * 1024;
+/// So much memory is kept for what is written next, in bytes: more than sixteen answers take.
+const KEPT: usize = 32 * 1024;
+/// So much is read at once, in bytes: at first, and at most, which is more than a frame.
+const READ: (usize, usize) = (4 * 1024, 64 * 1024);
+/// How often it is looked for messages that take too long.
+const TICK: Duration = Duration::from_secs(1);
+/// As good as never.
+const FAR: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// What all connections of a thread have in common.
 pub struct Server {
@@ -64,8 +70,57 @@ pub struct Server {
     pub stop: CancellationToken,
 }
 
-type Respond = SendResponse<Framed>;
-type Checking = LocalBoxFuture<'static, Result<Bytes, Status>>;
+/// What is kept of a call.
+pub enum Call {
+    /// A Check of which the message isn't complete.
+    Check {
+        /// What there is of it.
+        message: Message,
+        /// Its share of what is held.
+        held: Held,
+        /// How often it was looked at.
+        ticks: u32,
+    },
+    /// It is being answered.
+    Answering(#[expect(dead_code, reason = "the task ends with it")] AbortOnDropHandle<()>),
+    /// One that isn't a Check, with what it still reads.
+    Other {
+        /// None when it has all.
+        body: Option<Body>,
+        /// Ends with the call.
+        _task: AbortOnDropHandle<()>,
+    },
+}
+
+/// A connection, as the tasks of its calls see it.
+pub struct Shared {
+    session: RefCell<Session<Call>>,
+    /// Of the task that writes.
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Shared {
+    /// Does something about a call, and sees to it that what comes of it is written.
+    pub fn with<R>(&self, act: impl FnOnce(&mut Session<Call>) -> R) -> R {
+        let done = act(&mut self.session.borrow_mut());
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+        done
+    }
+
+    /// Waits until the client has taken what it was sent of an answer.
+    pub async fn sent(&self, id: StreamId) {
+        poll_fn(|context| self.session.borrow_mut().poll_sent(id, context)).await;
+    }
+
+    fn is_woken_by(&self, context: &Context<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            *waker = Some(context.waker().clone());
+        }
+    }
+}
 
 /// Serves a connection to its end, which is its client's business: there is nothing to be told about it. After `age`
 /// the client is asked to open another one.
@@ -73,149 +128,267 @@ pub async fn serve<S>(server: Rc<Server>, stream: S, age: Option<Duration>)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let (gathered, outlet) = gather(stream);
     let bounds = server.bounds;
-    let mut builder = Builder::new();
-    builder
-        .max_concurrent_streams(bounds.streams)
-        .max_header_list_size(bounds.head)
-        .max_pending_accept_reset_streams(bounds.cancelled)
-        .max_local_error_reset_streams(Some(MAX_FAULTS))
-        .initial_connection_window_size(WINDOW);
-    let mut shaking_hands = pin!(builder.handshake(gathered));
-    // Our own settings have to go out before the client's come in.
-    let shaken = timeout(
-        bounds.patience,
-        poll_fn(|context| {
-            let shaken = shaking_hands.as_mut().poll(context);
-            match outlet.poll_write_out(context) {
-                Poll::Ready(Err(_)) => Poll::Ready(None),
-                _ => shaken.map(Result::ok),
-            }
-        }),
-    );
-    let Ok(Some(mut connection)) = shaken.await else {
-        return;
-    };
-    let pings = connection.ping_pong();
-    let silence = Silence::new(pings, bounds);
+    let limits = Limits { streams: bounds.streams, head: bounds.head, unrest: bounds.unrest };
+    let session = RefCell::new(Session::new(limits));
     let stop = server.stop.clone();
-    let held = Rc::new(Cell::new(0));
-    let mut open = Open { server, connection, outlet, silence, held };
+    let mut open = Open {
+        shared: Rc::new(Shared { session, waker: RefCell::default() }),
+        stream,
+        input: vec![0; READ.0],
+        filled: 0,
+        silence: Silence::new(bounds),
+        tick: None,
+        held: Rc::default(),
+        server,
+    };
     let mut stopped = pin!(stop.cancelled());
     let mut aged = pin!(sleep(age.unwrap_or(FAR)));
     let over = poll_fn(|context| {
         let stopped = stopped.as_mut().poll(context).is_ready();
         match stopped || aged.as_mut().poll(context).is_ready() {
-            true => Poll::Ready(true),
-            false => open.poll(context).map(|()| false),
+            true => Poll::Ready(None),
+            false => open.poll(context).map(Some),
         }
     });
-    let is_to_end = over.await;
-    if is_to_end {
+    let mut over = over.await;
+    if over.is_none() && open.shared.session.borrow().is_greeted() {
         // Calls that are on their way still come; then the client opens another connection, or none.
-        open.connection.graceful_shutdown();
-        let _ = timeout(bounds.drain, poll_fn(|context| open.poll(context))).await;
+        open.shared.session.borrow_mut().leave();
+        over = timeout(bounds.drain, poll_fn(|context| open.poll(context))).await.ok();
+    }
+    open.shared.session.borrow_mut().abandon();
+    if over == Some(Over::Broken) {
+        let _ = timeout(bounds.last_words, open.say_why()).await;
     }
 }
 
-/// As good as never.
-const FAR: Duration = Duration::from_secs(100 * 365 * 86_400);
+/// How a connection has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Over {
+    /// As it should, or because the other end is gone.
+    Ended,
+    /// The client has broken the rules and is to be told.
+    Broken,
+}
 
 struct Open<S> {
     server: Rc<Server>,
-    connection: Connection<Gathered<S>, Framed>,
-    outlet: Outlet<S>,
+    shared: Rc<Shared>,
+    stream: S,
+    /// What was read, of which so much is filled.
+    input: Vec<u8>,
+    filled: usize,
     silence: Silence,
-    /// Bytes held of messages that aren't complete.
+    /// While there are calls of which the client hasn't said all.
+    tick: Option<Pin<Box<Sleep>>>,
+    /// Bytes held of messages.
     held: Rc<Cell<usize>>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Open<S> {
     /// Takes and answers what there is; ready when the connection has ended.
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        while let Poll::Ready(accepted) = self.connection.poll_accept(context) {
-            let Some(Ok((request, respond))) = accepted else {
-                let _ = self.outlet.poll_write_out(context);
-                return Poll::Ready(());
-            };
-            self.silence.is_broken();
-            self.take(request, respond, context);
-        }
-        if let Poll::Ready(Err(_)) = self.outlet.poll_write_out(context) {
-            return Poll::Ready(());
-        }
-        self.silence.poll(context)
-    }
-
-    fn take(&self, request: Request<RecvStream>, mut respond: Respond, context: &mut Context<'_>) {
-        let (head, mut body) = request.into_parts();
-        if let Err(answer) = is_call(&head) {
-            let _ = respond.send_response(answer, true);
-            return;
-        }
-        let service = head.uri.path().strip_prefix('/').and_then(|path| path.split_once('/'));
-        if service != Some((SERVICE_NAME, "Check")) {
-            let request = Request::from_parts(head, body);
-            tokio::task::spawn_local(forward::forward(self.server.others.clone(), request, respond));
-            return;
-        }
-        let mut message = Message::default();
-        let Poll::Ready(read) = poll_message(&mut message, &mut body, &self.held, context) else {
-            let held = Held { of: Rc::clone(&self.held), bytes: message.len() };
-            held.of.set(held.of.get() + held.bytes);
-            tokio::task::spawn_local(finish(Rc::clone(&self.server), message, body, held, respond));
-            return;
-        };
-        let message = match read.and_then(|()| message.finish()) {
-            Ok(message) => message,
-            Err(status) => return answer(&mut respond, Err(status)),
-        };
-        let plane = &self.server.plane;
-        if let Some(decided) = plane.check_at_once(&message) {
-            return answer(&mut respond, decided);
-        }
-        tokio::task::spawn_local(unless_reset(Box::pin(Rc::clone(plane).check(message)), respond));
-    }
-}
-
-/// Reads what there is of a call's message; ready when that is all.
-fn poll_message(
-    message: &mut Message,
-    body: &mut RecvStream,
-    held: &Cell<usize>,
-    context: &mut Context<'_>,
-) -> Poll<Result<(), Status>> {
-    loop {
-        if body.is_end_stream() {
-            return Poll::Ready(Ok(()));
-        }
-        match body.poll_data(context) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(None) => return Poll::Ready(Ok(())),
-            Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(Status::cancelled("the call was given up"))),
-            Poll::Ready(Some(Ok(part))) => {
-                let _ = body.flow_control().release_capacity(part.len());
-                if held.get() + message.len() + part.len() > MOST_HELD {
-                    let problem = "too many messages of this connection are incomplete";
-                    return Poll::Ready(Err(Status::resource_exhausted(problem)));
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Over> {
+        self.shared.is_woken_by(context);
+        loop {
+            let waiting = self.shared.session.borrow().output().len();
+            if waiting >= MOST_WAITING {
+                match self.poll_write_out(context) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(_)) => return Poll::Ready(Over::Ended),
+                    // Who doesn't take its answers isn't asked for more.
+                    Poll::Pending => break,
                 }
-                message.push(part)?;
+            }
+            match self.poll_read(context) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(Ok(0) | Err(_)) => {
+                    let _ = self.poll_write_out(context);
+                    return Poll::Ready(Over::Ended);
+                }
+                Poll::Pending => break,
+            }
+            self.silence.is_broken();
+            if self.take().is_err() {
+                return Poll::Ready(Over::Broken);
             }
         }
+        self.poll_tick(context);
+        let silence = self.silence.poll(&self.shared.session, context);
+        match self.poll_write_out(context) {
+            Poll::Ready(Err(_)) => return Poll::Ready(Over::Ended),
+            Poll::Ready(Ok(())) if self.shared.session.borrow().is_over() => return Poll::Ready(Over::Ended),
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+        }
+        silence.map(|()| Over::Ended)
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.filled == self.input.len() {
+            let larger = (self.input.len() * 2).min(READ.1);
+            self.input.resize(larger, 0);
+        }
+        let mut into = ReadBuf::new(&mut self.input[self.filled..]);
+        let read = Pin::new(&mut self.stream).poll_read(context, &mut into);
+        let count = into.filled().len();
+        self.filled += count;
+        read.map_ok(|()| count)
+    }
+
+    fn poll_write_out(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut session = self.shared.session.borrow_mut();
+        if session.output().is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        while !session.output().is_empty() {
+            match Pin::new(&mut self.stream).poll_write(context, session.output())? {
+                Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(count) => session.wrote(count, KEPT),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    /// Takes all frames that have come.
+    fn take(&mut self) -> Result<(), Closed> {
+        let mut session = self.shared.session.borrow_mut();
+        let mut taken = 0;
+        while let Some((count, event)) = session.receive(&self.input[taken..self.filled])? {
+            match event {
+                None => {}
+                Some(Event::Opened(opened)) => self.open(&mut session, opened),
+                Some(Event::Data { id, data, ended }) => self.read(&mut session, id, data, ended),
+            }
+            taken += count;
+        }
+        self.input.copy_within(taken..self.filled, 0);
+        self.filled -= taken;
+        Ok(())
+    }
+
+    fn open(&self, session: &mut Session<Call>, opened: Opened) {
+        let head = session.head();
+        if let Err(answer) = grpc::is_call(head) {
+            return session.turn_down(&opened, &answer);
+        }
+        if head.path() == grpc::CHECK {
+            let held = Held { of: Rc::clone(&self.held), bytes: 0 };
+            let ended = opened.ended();
+            let id = session.accept(opened, Call::Check { message: Message::default(), held, ticks: 0 });
+            if ended {
+                self.read(session, id, &[], true);
+            }
+            return;
+        }
+        let Some(request) = head.request() else {
+            let problem = Status::internal("the call's head can't be read");
+            return session.turn_down(&opened, &grpc::status_alone(&problem));
+        };
+        let (body, incoming) = forward::body();
+        let request = request.map(|()| incoming);
+        let (id, ended) = (opened.id(), opened.ended());
+        let answering = forward::forward(self.server.others.clone(), request, id, Rc::clone(&self.shared));
+        let task = AbortOnDropHandle::new(tokio::task::spawn_local(answering));
+        session.accept(opened, Call::Other { body: (!ended).then_some(body), _task: task });
+    }
+
+    /// Takes a part of a call's message.
+    fn read(&self, session: &mut Session<Call>, id: StreamId, data: &[u8], ended: bool) {
+        match session.call(id) {
+            Some(Call::Check { message, .. }) if ended && message.is_empty() => match grpc::whole(data) {
+                Ok(message) => self.decide(session, id, message),
+                Err(status) => respond(session, id, Err(status)),
+            },
+            Some(Call::Check { message, held, .. }) => {
+                if let Err(status) = held.more(data.len()).and_then(|()| message.push(data)) {
+                    return respond(session, id, Err(status));
+                }
+                if ended {
+                    let whole = std::mem::take(message).finish();
+                    match grpc::whole(&whole) {
+                        Ok(message) => self.decide(session, id, message),
+                        Err(status) => respond(session, id, Err(status)),
+                    }
+                }
+            }
+            Some(Call::Other { body, .. }) => {
+                let is_taken = body.as_ref().is_none_or(|body| body.take(data, MOST_HELD));
+                if ended {
+                    *body = None;
+                }
+                if !is_taken {
+                    session.reset(id, crate::http2::Code::EnhanceYourCalm);
+                }
+            }
+            // It has said all that it may.
+            Some(Call::Answering(_)) | None => {}
+        }
+    }
+
+    fn decide(&self, session: &mut Session<Call>, id: StreamId, message: &[u8]) {
+        if let Some(decided) = self.server.plane.check_at_once(message) {
+            return respond(session, id, decided);
+        }
+        let checking = Rc::clone(&self.server.plane).check(Bytes::copy_from_slice(message));
+        let shared = Rc::clone(&self.shared);
+        let task = tokio::task::spawn_local(async move {
+            let decided = Box::pin(checking).await;
+            shared.with(|session| respond(session, id, decided));
+        });
+        if let Some(call) = session.call(id) {
+            *call = Call::Answering(AbortOnDropHandle::new(task));
+        }
+    }
+
+    /// Ends calls whose messages take too long.
+    fn poll_tick(&mut self, context: &mut Context<'_>) {
+        let mut session = self.shared.session.borrow_mut();
+        if !session.has_incomplete() {
+            self.tick = None;
+            return;
+        }
+        let tick = self.tick.get_or_insert_with(|| Box::pin(sleep(TICK)));
+        while tick.as_mut().poll(context).is_ready() {
+            tick.as_mut().reset(Instant::now() + TICK);
+            let mut late = vec![];
+            for (id, call) in session.calls() {
+                if let Call::Check { ticks, .. } = call {
+                    *ticks += 1;
+                    if TICK * *ticks > self.server.bounds.patience {
+                        late.push(id);
+                    }
+                }
+            }
+            for id in late {
+                respond(&mut session, id, Err(Status::deadline_exceeded("the message took too long")));
+            }
+        }
+    }
+
+    /// Lets a client that has broken the rules hear it: it wouldn't if the connection were closed while it still sends.
+    async fn say_why(&mut self) -> io::Result<()> {
+        poll_fn(|context| self.poll_write_out(context)).await?;
+        self.stream.shutdown().await?;
+        while self.stream.read(&mut self.input).await? > 0 {}
+        Ok(())
     }
 }
 
 /// One call's share of what is held for its connection.
-struct Held {
+pub struct Held {
     of: Rc<Cell<usize>>,
     bytes: usize,
 }
 
 impl Held {
-    fn now(&mut self, bytes: usize) {
-        self.of.set(self.of.get() + bytes - self.bytes);
-        self.bytes = bytes;
+    fn more(&mut self, bytes: usize) -> Result<(), Status> {
+        if self.of.get() + bytes > MOST_HELD {
+            return Err(Status::resource_exhausted("too many messages of this connection are incomplete"));
+        }
+        self.of.set(self.of.get() + bytes);
+        self.bytes += bytes;
+        Ok(())
     }
 }
 
@@ -225,59 +398,16 @@ impl Drop for Held {
     }
 }
 
-/// Answers a call whose message wasn't all there when it was accepted.
-async fn finish(
-    server: Rc<Server>,
-    mut message: Message,
-    mut body: RecvStream,
-    mut held: Held,
-    mut respond: Respond,
-) {
-    let reading = poll_fn(|context| {
-        let before = message.len();
-        // Its own share counts once.
-        held.now(0);
-        let read = poll_message(&mut message, &mut body, &held.of, context);
-        held.now(message.len().max(before));
-        read
-    });
-    let late = || Err(Status::deadline_exceeded("the message took too long"));
-    let read = timeout(server.bounds.patience, reading).await.unwrap_or_else(|_| late());
-    drop(held);
-    match read.and_then(|()| message.finish()) {
-        Ok(message) => unless_reset(Box::pin(Rc::clone(&server.plane).check(message)), respond).await,
-        Err(status) => answer(&mut respond, Err(status)),
-    }
-}
-
-/// Answers when it is decided; gives up when the client does.
-async fn unless_reset(mut checking: Checking, mut respond: Respond) {
-    let decided = poll_fn(|context| {
-        if respond.poll_reset(context).is_ready() {
-            return Poll::Ready(None);
-        }
-        checking.as_mut().poll(context).map(Some)
-    });
-    if let Some(decided) = decided.await {
-        answer(&mut respond, decided);
-    }
-}
-
 /// Sends an answer. Whether the client still wants it is its business.
-fn answer(respond: &mut Respond, decided: Result<Bytes, Status>) {
-    let framed = decided.and_then(Framed::message);
-    let _ = match framed {
-        Ok(framed) => respond.send_response(answer_head(), false).and_then(|mut body| {
-            body.send_data(framed, false)?;
-            body.send_trailers(ok_trailers())
-        }),
-        Err(status) => respond.send_response(status_alone(&status), true).map(drop),
-    };
+fn respond(session: &mut Session<Call>, id: StreamId, decided: Result<Bytes, Status>) {
+    match decided.and_then(|message| Ok((grpc::prefix(&message)?, message))) {
+        Ok((prefix, message)) => session.answer(id, grpc::ANSWER_HEAD, &prefix, message, grpc::OK_TRAILERS),
+        Err(status) => session.answer_alone(id, &grpc::status_alone(&status)),
+    }
 }
 
 /// Finds out whether a silent client is still there.
 struct Silence {
-    pings: Option<PingPong>,
     bounds: Bounds,
     /// When there is something to do next.
     timer: Pin<Box<Sleep>>,
@@ -286,6 +416,8 @@ struct Silence {
 
 #[derive(PartialEq, Eq)]
 enum State {
+    /// It hasn't said anything yet.
+    New,
     /// Something came since the timer was set.
     Broken,
     Silent,
@@ -294,41 +426,37 @@ enum State {
 }
 
 impl Silence {
-    fn new(pings: Option<PingPong>, bounds: Bounds) -> Self {
-        Self { pings, bounds, timer: Box::pin(sleep(bounds.silence)), state: State::Silent }
+    fn new(bounds: Bounds) -> Self {
+        Self { bounds, timer: Box::pin(sleep(bounds.patience)), state: State::New }
     }
 
     /// Notes that it isn't silent.
     fn is_broken(&mut self) {
-        self.state = State::Broken;
+        if self.state != State::New {
+            self.state = State::Broken;
+        }
     }
 
     /// Ready when the client is gone.
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let Some(pings) = &mut self.pings else {
-            return Poll::Pending;
-        };
-        loop {
-            if self.state == State::Asked && pings.poll_pong(context).is_ready() {
-                self.state = State::Broken;
-            }
-            if self.timer.as_mut().poll(context).is_pending() {
-                return Poll::Pending;
-            }
+    fn poll(&mut self, session: &RefCell<Session<Call>>, context: &mut Context<'_>) -> Poll<()> {
+        while self.timer.as_mut().poll(context).is_ready() {
+            let mut session = session.borrow_mut();
             let next = match self.state {
+                State::New if !session.is_greeted() => return Poll::Ready(()),
                 State::Asked => return Poll::Ready(()),
-                State::Broken => {
+                State::New | State::Broken => {
                     self.state = State::Silent;
+                    session.forgive();
                     self.bounds.silence
                 }
                 State::Silent => {
-                    // An error says that the connection ends by itself.
-                    let _ = pings.send_ping(Ping::opaque());
+                    session.inquire();
                     self.state = State::Asked;
                     self.bounds.pong
                 }
             };
             self.timer.as_mut().reset(Instant::now() + next);
         }
+        Poll::Pending
     }
 }

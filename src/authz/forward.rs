@@ -1,108 +1,98 @@
 //! Calls that aren't a Check: health and reflection, answered by their tonic services over the same connection.
 
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 use futures_util::future::LocalBoxFuture;
-use h2::server::SendResponse;
-use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use http_body::{Body as _, Frame};
-use tonic::body::Body;
+use tokio::sync::mpsc;
+use tonic::body::Body as TonicBody;
 
-use super::grpc::Framed;
+use super::connection::Shared;
+use crate::http2::{Code, End, StreamId, block};
 
 /// Answers calls that aren't a Check.
-pub type Others = Rc<dyn Fn(Request<Body>) -> LocalBoxFuture<'static, Response<Body>>>;
+pub type Others = Rc<dyn Fn(Request<TonicBody>) -> LocalBoxFuture<'static, Response<TonicBody>>>;
 
-/// Answers one call; ends early when the client gives it up.
-pub async fn forward(others: Others, request: Request<RecvStream>, mut respond: SendResponse<Framed>) {
-    let answering = others(request.map(|body| Body::new(Incoming(body))));
-    let mut answering = answering;
-    let answered = poll_fn(|context| {
-        if respond.poll_reset(context).is_ready() {
-            return Poll::Ready(None);
-        }
-        answering.as_mut().poll(context).map(Some)
-    });
-    let Some(answer) = answered.await else {
-        return;
-    };
-    let (head, body) = answer.into_parts();
-    let ended = body.is_end_stream();
-    if let Ok(stream) = respond.send_response(Response::from_parts(head, ()), ended)
-        && !ended
-    {
-        send(body, stream).await;
+/// Answers one call. Whoever ends the call before that drops this.
+pub async fn forward(others: Others, request: Request<Incoming>, id: StreamId, shared: Rc<Shared>) {
+    let answer = others(request.map(TonicBody::new)).await;
+    let (head, mut body) = answer.into_parts();
+    let head = block(Some(head.status), &head.headers);
+    if body.is_end_stream() {
+        return shared.with(|session| session.answer_alone(id, &head));
     }
-}
-
-async fn send(mut body: Body, mut stream: SendStream<Framed>) {
+    shared.with(|session| session.begin(id, &head));
     loop {
-        let next = poll_fn(|context| {
-            if stream.poll_reset(context).is_ready() {
-                return Poll::Ready(None);
-            }
-            Pin::new(&mut body).poll_frame(context).map(Some)
-        });
-        let sent = match next.await {
-            // The client has given up.
-            None => return,
-            Some(None) => return drop(stream.send_data(Framed::ready(Bytes::new()), true)),
-            Some(Some(Err(_))) => return stream.send_reset(Reason::INTERNAL_ERROR),
-            Some(Some(Ok(frame))) => match frame.into_data() {
-                Ok(mut data) => send_data(data.copy_to_bytes(data.remaining()), &mut stream).await,
-                Err(frame) => return drop(stream.send_trailers(frame.into_trailers().unwrap_or_default())),
+        match poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+            None => return shared.with(|session| session.end(id, End::Bare)),
+            Some(Err(_)) => return shared.with(|session| session.reset(id, Code::Internal)),
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(mut data) => {
+                    shared.with(|session| session.send(id, data.copy_to_bytes(data.remaining())));
+                    shared.sent(id).await;
+                }
+                Err(frame) => {
+                    let trailers = block(None, &frame.into_trailers().unwrap_or_default());
+                    return shared.with(|session| session.end(id, End::Trailers(trailers.into())));
+                }
             },
-        };
-        if sent.is_none() {
-            return;
         }
     }
 }
 
-/// Sends data as fast as the client takes it; None when it takes no more.
-async fn send_data(mut data: Bytes, stream: &mut SendStream<Framed>) -> Option<()> {
-    while !data.is_empty() {
-        stream.reserve_capacity(data.len());
-        let room = poll_fn(|context| stream.poll_capacity(context)).await?.ok()?;
-        let part = data.split_to(room.min(data.len()));
-        stream.send_data(Framed::ready(part), false).ok()?;
-    }
-    Some(())
+/// Both ends of a call's body.
+pub fn body() -> (Body, Incoming) {
+    let (sender, parts) = mpsc::unbounded_channel();
+    let unread = Arc::new(AtomicUsize::new(0));
+    (Body { sender, unread: Arc::clone(&unread) }, Incoming { parts, unread })
 }
 
-/// The body of a call.
-struct Incoming(RecvStream);
+/// The end that the client writes to.
+pub struct Body {
+    sender: mpsc::UnboundedSender<Bytes>,
+    unread: Arc<AtomicUsize>,
+}
+
+impl Body {
+    /// Takes a part; false when more than `most` bytes aren't read.
+    pub fn take(&self, part: &[u8], most: usize) -> bool {
+        if part.is_empty() {
+            return true;
+        }
+        let unread = self.unread.fetch_add(part.len(), Ordering::Relaxed) + part.len();
+        // Whoever doesn't want to read more has its answer already.
+        let _ = self.sender.send(Bytes::copy_from_slice(part));
+        unread <= most
+    }
+}
+
+/// The end that the service reads.
+pub struct Incoming {
+    parts: mpsc::UnboundedReceiver<Bytes>,
+    unread: Arc<AtomicUsize>,
+}
 
 impl http_body::Body for Incoming {
     type Data = Bytes;
-    type Error = h2::Error;
+    type Error = Infallible;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
-        let body = &mut self.0;
-        if !body.is_end_stream() {
-            match body.poll_data(context) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Some(Ok(data))) => {
-                    let _ = body.flow_control().release_capacity(data.len());
-                    return Poll::Ready(Some(Ok(Frame::data(data))));
-                }
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
-                Poll::Ready(None) => {}
-            }
-        }
-        let trailers = |trailers: Option<HeaderMap>| trailers.map(Frame::trailers);
-        body.poll_trailers(context).map(|read| read.map(trailers).transpose())
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.parts.poll_recv(context).map(|part| {
+            part.map(|part| {
+                self.unread.fetch_sub(part.len(), Ordering::Relaxed);
+                Ok(Frame::data(part))
+            })
+        })
     }
 }
