@@ -3,6 +3,7 @@
 //!
 //! No part of the product: built for tests and with the feature `fuzzing` alone.
 
+mod connection;
 #[cfg(test)]
 mod corpora;
 mod fixture;
@@ -32,6 +33,7 @@ pub type Target = (&'static str, fn(&[u8]));
 /// All of them.
 pub const TARGETS: &[Target] = &[
     ("credential", credential),
+    ("http2", connection::http2),
     ("check", check),
     ("jwt", jwt_token),
     ("macaroon", macaroon_token),

@@ -12,9 +12,10 @@ mod hpack;
 mod receiving;
 mod sending;
 mod session;
+#[cfg(test)]
+mod tests;
 
 pub use code::Code;
-pub use field::Field;
 pub use head::Head;
 pub use hpack::{Decoder, block, write_field};
 pub use receiving::{Closed, Event, Opened};

@@ -138,6 +138,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "credential",
             "doctor",
             "event",
+            "http2",
             "key",
             "rng",
             "service",

@@ -41,7 +41,7 @@ pub struct Bounds {
     pub head: u32,
     /// How long calls under way may take once the connection is to end.
     pub drain: Duration,
-    /// How long the client may take to hear why it ends, if it has broken the rules.
+    /// How long the client may take to hear what is said last.
     pub last_words: Duration,
 }
 
@@ -52,7 +52,7 @@ const MOST_WAITING: usize = 64 * 1024;
 /// So much memory is kept for what is written next, in bytes: more than sixteen answers take.
 const KEPT: usize = 32 * 1024;
 /// So much is read at once, in bytes: at first, and at most, which is more than a frame.
-const READ: (usize, usize) = (4 * 1024, 64 * 1024);
+const READ: (usize, usize) = (4 * 1024, 32 * 1024);
 /// How often it is looked for messages that take too long.
 const TICK: Duration = Duration::from_secs(1);
 /// As good as never.
@@ -137,6 +137,7 @@ where
         stream,
         input: vec![0; READ.0],
         filled: 0,
+        was_full: false,
         silence: Silence::new(bounds),
         tick: None,
         held: Rc::default(),
@@ -158,18 +159,18 @@ where
         over = timeout(bounds.drain, poll_fn(|context| open.poll(context))).await.ok();
     }
     open.shared.session.borrow_mut().abandon();
-    if over == Some(Over::Broken) {
-        let _ = timeout(bounds.last_words, open.say_why()).await;
+    if over == Some(Over::Said) {
+        let _ = timeout(bounds.last_words, open.close()).await;
     }
 }
 
 /// How a connection has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Over {
-    /// As it should, or because the other end is gone.
-    Ended,
-    /// The client has broken the rules and is to be told.
-    Broken,
+    /// The other end is gone.
+    Gone,
+    /// All is said: the client has broken the rules, or one of both wanted to go.
+    Said,
 }
 
 struct Open<S> {
@@ -179,6 +180,8 @@ struct Open<S> {
     /// What was read, of which so much is filled.
     input: Vec<u8>,
     filled: usize,
+    /// Whether there was more to be read than there was room for.
+    was_full: bool,
     silence: Silence,
     /// While there are calls of which the client hasn't said all.
     tick: Option<Pin<Box<Sleep>>>,
@@ -195,7 +198,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Open<S> {
             if waiting >= MOST_WAITING {
                 match self.poll_write_out(context) {
                     Poll::Ready(Ok(())) => {}
-                    Poll::Ready(Err(_)) => return Poll::Ready(Over::Ended),
+                    Poll::Ready(Err(_)) => return Poll::Ready(Over::Gone),
                     // Who doesn't take its answers isn't asked for more.
                     Poll::Pending => break,
                 }
@@ -204,27 +207,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Open<S> {
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(Ok(0) | Err(_)) => {
                     let _ = self.poll_write_out(context);
-                    return Poll::Ready(Over::Ended);
+                    return Poll::Ready(Over::Gone);
                 }
                 Poll::Pending => break,
             }
             self.silence.is_broken();
             if self.take().is_err() {
-                return Poll::Ready(Over::Broken);
+                return Poll::Ready(Over::Said);
             }
         }
         self.poll_tick(context);
         let silence = self.silence.poll(&self.shared.session, context);
         match self.poll_write_out(context) {
-            Poll::Ready(Err(_)) => return Poll::Ready(Over::Ended),
-            Poll::Ready(Ok(())) if self.shared.session.borrow().is_over() => return Poll::Ready(Over::Ended),
+            Poll::Ready(Err(_)) => return Poll::Ready(Over::Gone),
+            Poll::Ready(Ok(())) if self.shared.session.borrow().is_over() => return Poll::Ready(Over::Said),
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
-        silence.map(|()| Over::Ended)
+        silence.map(|()| Over::Gone)
     }
 
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if self.filled == self.input.len() {
+        if self.was_full {
             let larger = (self.input.len() * 2).min(READ.1);
             self.input.resize(larger, 0);
         }
@@ -232,6 +235,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Open<S> {
         let read = Pin::new(&mut self.stream).poll_read(context, &mut into);
         let count = into.filled().len();
         self.filled += count;
+        self.was_full = self.filled == self.input.len();
         read.map_ok(|()| count)
     }
 
@@ -366,8 +370,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Open<S> {
         }
     }
 
-    /// Lets a client that has broken the rules hear it: it wouldn't if the connection were closed while it still sends.
-    async fn say_why(&mut self) -> io::Result<()> {
+    /// Lets the client hear what was said last: it wouldn't if the connection were closed while it still sends.
+    async fn close(&mut self) -> io::Result<()> {
         poll_fn(|context| self.poll_write_out(context)).await?;
         self.stream.shutdown().await?;
         while self.stream.read(&mut self.input).await? > 0 {}

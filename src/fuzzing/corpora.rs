@@ -8,8 +8,8 @@ use bytes::Bytes;
 use prost::Message;
 use talos_proto::{AttributeContext, CheckRequest, Entry, HttpRequest, Request};
 
-use super::TARGETS;
 use super::fixture::{GOOD_KEY, decoded, fixture};
+use super::{TARGETS, connection};
 use crate::rng::Rng;
 
 /// How long the changes of one target go on.
@@ -68,6 +68,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
                 b"cache: {ttl: 1h30m, type: redis, redis: {addrs: ['a:1', 'b:2']}}\nconsistency: &x {lease: 5s}\n".to_vec(),
             ])
             .collect(),
+        "http2" => connection::seeds(),
         "check" => checks(),
         "routes" => [
             "GET API.example.:443 /users/7/keys?x=/../a#y\napi.example - prefix /users\n- POST,GET template /users/{id}/keys\n- - exact /users/7/keys\n- - - -",

@@ -1,0 +1,179 @@
+//! A session held against another's client, and against bytes that nobody would send.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use proptest::prelude::{ProptestConfig, any, prop, prop_assert, prop_assert_eq, proptest};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+use super::*;
+
+const LIMITS: Limits = Limits { streams: 100, head: 64 * 1024, unrest: 1_000 };
+
+/// Answers every call with the body that it has sent, over a stream that gives and takes `step` bytes at a time.
+async fn echo(mut stream: DuplexStream, step: usize) {
+    let mut session: Session<Vec<u8>> = Session::new(LIMITS);
+    let (mut input, mut part) = (vec![], vec![0; step]);
+    while !session.is_over() {
+        while !session.output().is_empty() {
+            let count = session.output().len().min(step);
+            if stream.write_all(&session.output()[..count]).await.is_err() {
+                return;
+            }
+            session.wrote(count, 0);
+        }
+        let Ok(count @ 1..) = stream.read(&mut part).await else {
+            return;
+        };
+        input.extend_from_slice(&part[..count]);
+        let mut taken = 0;
+        while let Some((count, event)) = session.receive(&input[taken..]).expect("h2 keeps the rules") {
+            taken += count;
+            let ended = match event {
+                None => None,
+                Some(Event::Opened(opened)) => {
+                    let ended = opened.ended();
+                    let id = session.accept(opened, vec![]);
+                    ended.then_some(id)
+                }
+                Some(Event::Data { id, data, ended }) => {
+                    session.call(id).expect("a call").extend_from_slice(data);
+                    ended.then_some(id)
+                }
+            };
+            if let Some(id) = ended {
+                let message = std::mem::take(session.call(id).expect("a call"));
+                let head = block(Some(http::StatusCode::OK), &http::HeaderMap::new());
+                session.answer(id, &head, b"", message.into(), b"\x00\x04last\x04word");
+            }
+        }
+        input.drain(..taken);
+    }
+}
+
+/// Sends a body and reads the answer, as slowly as the windows make it.
+async fn call(mut client: SendRequest<Bytes>, body: Bytes, number: usize) -> Bytes {
+    let request = http::Request::post("http://localhost/a")
+        // Some are new each time, some are the same.
+        .header("x-number", number.to_string())
+        .header("x-kind", "a kind that is repeated")
+        .body(())
+        .expect("a request");
+    std::future::poll_fn(|context| client.poll_ready(context)).await.expect("ready");
+    let (response, mut sending) = client.send_request(request, false).expect("sending");
+    let sent = async {
+        let mut rest = body;
+        while !rest.is_empty() {
+            sending.reserve_capacity(rest.len());
+            let room = std::future::poll_fn(|context| sending.poll_capacity(context)).await;
+            let part = rest.split_to(room.expect("open").expect("room").min(rest.len()));
+            sending.send_data(part, false).expect("sending");
+        }
+        sending.send_data(Bytes::new(), true).expect("sending");
+    };
+    let read = async {
+        let mut body = response.await.expect("an answer").into_body();
+        let mut all = vec![];
+        while let Some(part) = body.data().await {
+            let part = part.expect("data");
+            let _ = body.flow_control().release_capacity(part.len());
+            all.extend_from_slice(&part);
+        }
+        let trailers = body.trailers().await.expect("trailers").expect("some");
+        assert_eq!(trailers["last"], "word");
+        Bytes::from(all)
+    };
+    tokio::join!(sent, read).1
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_the_windows_every_answer_is_whole(
+        sizes in prop::collection::vec(0_usize..200_000, 1..20),
+        window in 1_u32..100_000, connection_window in 65_535_u32..200_000, step in 1_usize..40_000,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let (ours, theirs) = duplex(10_000);
+            let serving = tokio::task::spawn_local(echo(ours, step.max(50)));
+            let mut builder = h2::client::Builder::new();
+            // Below some hundred bytes it is h2 that makes of one window a thousand frames.
+            builder.initial_window_size(window.max(500)).initial_connection_window_size(connection_window);
+            let (client, connection) = builder.handshake(theirs).await.unwrap();
+            let driving = tokio::task::spawn_local(connection);
+            let calls = sizes.iter().enumerate().map(|(number, &size)| {
+                let body = Bytes::from(vec![number as u8; size]);
+                let client = client.clone();
+                async move { assert_eq!(call(client, body.clone(), number).await, body) }
+            });
+            let all = futures_util::future::join_all(calls);
+            tokio::time::timeout(Duration::from_secs(60), all).await.expect("in time");
+            drop(client);
+            driving.await.unwrap().unwrap();
+            serving.abort();
+        });
+    }
+}
+
+/// A frame with a head that says what it is.
+fn framed(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut out = vec![];
+    frame::write(kind, flags, stream, payload, &mut out);
+    out
+}
+
+/// What a session says of input that comes in pieces.
+fn heard(input: &[u8], pieces: &[usize]) -> (Vec<String>, Vec<u8>) {
+    let mut session: Session<()> = Session::new(LIMITS);
+    let (mut events, mut held, mut rest) = (vec![], vec![], input);
+    let mut pieces = pieces.iter().cycle();
+    'all: while !rest.is_empty() {
+        let (piece, after) = rest.split_at(rest.len().min(*pieces.next().unwrap_or(&1)));
+        held.extend_from_slice(piece);
+        rest = after;
+        let mut taken = 0;
+        loop {
+            match session.receive(&held[taken..]) {
+                Err(Closed) => break 'all,
+                Ok(None) => break,
+                Ok(Some((count, event))) => {
+                    taken += count;
+                    events.extend(event.as_ref().map(|event| format!("{event:?}")));
+                    if let Some(Event::Opened(opened)) = event {
+                        session.accept(opened, ());
+                    }
+                }
+            }
+        }
+        held.drain(..taken);
+    }
+    (events, session.output().to_vec())
+}
+
+proptest! {
+    #[test]
+    fn frames_may_come_in_any_pieces_and_say_anything(
+        frames in prop::collection::vec(
+            (0_u8..11, any::<u8>(), 0_u32..12, prop::collection::vec(any::<u8>(), 0..40)), 0..40,
+        ),
+        pieces in prop::collection::vec(1_usize..60, 1..10),
+    ) {
+        let mut input = [frame::PREFACE, &framed(frame::kind::SETTINGS, 0, 0, &[])].concat();
+        for (kind, flags, stream, payload) in &frames {
+            input.extend(framed(*kind, *flags, *stream, payload));
+        }
+        let (events, output) = heard(&input, &pieces);
+        prop_assert_eq!((events, &output), (heard(&input, &[usize::MAX]).0, &heard(&input, &[usize::MAX]).1));
+        // Nothing makes a session say much more than it hears.
+        prop_assert!(output.len() < 200 + 40 * input.len());
+    }
+
+    #[test]
+    fn any_bytes_are_frames_or_the_end(input in prop::collection::vec(any::<u8>(), 0..300)) {
+        heard(&[frame::PREFACE, &framed(frame::kind::SETTINGS, 0, 0, &[]), &input].concat(), &[7]);
+        heard(&input, &[3]);
+    }
+}
