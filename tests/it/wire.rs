@@ -10,10 +10,12 @@ mod hpack;
 mod huffman;
 
 mod blocks;
+mod bounds;
 mod chance;
 mod compression;
 mod downward;
 mod ending;
+mod floods;
 mod framing;
 mod opening;
 mod requests;

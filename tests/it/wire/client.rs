@@ -1,9 +1,10 @@
 //! A client that says whatever it is told, and holds the server to every rule for what comes back.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::call::Good;
 use super::frames::{
@@ -56,6 +57,9 @@ pub struct Goaway {
     pub code: u32,
 }
 
+/// How long a server that reads at all may take to do so.
+const MOMENT: Duration = Duration::from_millis(500);
+
 pub struct Wire {
     stream: TcpStream,
     /// Read, but not yet a whole frame.
@@ -81,13 +85,28 @@ pub struct Wire {
     pub replenishes: bool,
     /// Whether the server's pings are answered.
     pub answers_pings: bool,
+    /// Pings of the server's that weren't answered.
+    owed: Vec<[u8; 8]>,
     pings: u64,
 }
 
 impl Wire {
     /// Connects and says nothing.
     pub async fn connect(base: Base) -> Wire {
-        let stream = TcpStream::connect(base.0).await.must("connecting");
+        Self::over(TcpStream::connect(base.0).await.must("connecting"))
+    }
+
+    /// Connects, leaving the server little room for what isn't read.
+    pub async fn narrow(base: Base) -> Wire {
+        let socket = TcpSocket::new_v4().must("a socket");
+        socket.set_recv_buffer_size(4_096).must("a small buffer");
+        let mut wire = Self::over(socket.connect(base.0).await.must("connecting"));
+        wire.send(PREFACE).await;
+        wire.settings(&[]).await;
+        wire
+    }
+
+    fn over(stream: TcpStream) -> Wire {
         stream.set_nodelay(true).must("sending at once");
         Wire {
             stream,
@@ -105,6 +124,7 @@ impl Wire {
             upward: Windows::new(),
             replenishes: true,
             answers_pings: true,
+            owed: vec![],
             pings: 0,
         }
     }
@@ -174,6 +194,19 @@ impl Wire {
     pub async fn call(&mut self, stream: u32, good: &Good) {
         self.send(&headers(stream, &good.head())).await;
         self.upload(stream, &good.message, DEFAULT_FRAME, true).await;
+    }
+
+    /// Answers the server's pings.
+    pub async fn pong(&mut self) {
+        for payload in std::mem::take(&mut self.owed) {
+            self.send(&frame(PING, ACK, 0, &payload)).await;
+        }
+    }
+
+    /// Waits until the server closes the connection, saying nothing more.
+    pub async fn end_of_silence(&mut self) {
+        let mut said = vec![];
+        let _ = within("the connection is closed", self.stream.read_to_end(&mut said)).await;
     }
 
     /// Sends data on a stream as the server's windows let it, in frames of at most `most` bytes.
@@ -259,8 +292,11 @@ impl Wire {
                 let payload: [u8; 8] = frame.payload[..].try_into().must("eight bytes");
                 if frame.has(ACK) {
                     self.pongs.push_back(payload);
-                } else if self.answers_pings {
-                    self.send(&self::frame(PING, ACK, 0, &payload)).await;
+                } else {
+                    self.owed.push(payload);
+                    if self.answers_pings {
+                        self.pong().await;
+                    }
                 }
             }
             GOAWAY => {
@@ -340,6 +376,11 @@ impl Wire {
     fn hear(&mut self, stream: u32) -> &mut Heard {
         assert!(stream % 2 == 1, "something is said on stream {stream}");
         self.heard.entry(stream).or_default()
+    }
+
+    /// Whether it takes all of these bytes within a moment, nothing being read meanwhile.
+    pub async fn takes(&mut self, bytes: &[u8]) -> bool {
+        matches!(tokio::time::timeout(MOMENT, self.stream.write_all(bytes)).await, Ok(Ok(())))
     }
 
     /// A frame, whatever it is; none when the connection has ended.

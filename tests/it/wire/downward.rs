@@ -184,6 +184,27 @@ async fn a_blocked_stream_holds_up_no_other_and_leaves_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_reads_late_gets_everything_in_its_order() {
+    let talos = Talos::start().await;
+    let good = Good::new(&talos, "waiter").await;
+    let long = good.answered_by(20_000);
+    let mut wire = Wire::narrow(talos.authz).await;
+    let mut stream = 1;
+    for _ in 0..3 {
+        let first = stream;
+        wire.grant(0, 1 << 22).await;
+        // Far more answers than fit between the two, none of them read.
+        for call in 0..700 {
+            wire.call(stream, if call % 100 == 0 { &long } else { &good }).await;
+            stream += 2;
+        }
+        for answered in (first..stream).step_by(2) {
+            wire.answer(answered).await.allows(&good);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn long_answers_come_in_frames_that_the_client_takes() {
     let talos = Talos::start().await;
     let good = Good::new(&talos, "waiter").await;

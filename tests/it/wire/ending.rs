@@ -52,7 +52,7 @@ async fn on_sigterm_what_was_taken_is_answered_and_then_the_connection_ends() {
     let mut busy = Wire::open(talos.authz).await;
     busy.send(&[good.on(1), headers(3, &good.head()), data(3, first)].concat()).await;
     busy.answer(1).await.allows(&good);
-    // One that doesn't confirm that it has read the GOAWAY: what it sends meanwhile is still taken.
+    // One that confirms late that it has read the GOAWAY: what it sends meanwhile is still taken.
     let mut late = Wire::open(talos.authz).await;
     late.answers_pings = false;
     late.send(&[headers(1, &good.head()), data(1, first)].concat()).await;
@@ -68,6 +68,8 @@ async fn on_sigterm_what_was_taken_is_answered_and_then_the_connection_ends() {
         if is_taken {
             wire.send(&good.on(next)).await;
         }
+        wire.pong().await;
+        wire.answers_pings = true;
         wire.send(&last_data(open, rest)).await;
         wire.answer(open).await.allows(&good);
         let last = wire.end().await;
