@@ -62,19 +62,19 @@ async fn the_silent_are_asked_whether_they_are_there() {
     let talos = Talos::start().await;
     let good = Good::new(&talos, "opener").await;
     let (mut there, mut gone) = (Wire::open(talos.authz).await, Wire::open(talos.authz).await);
-    gone.answers_pings = false;
     let began = Instant::now();
+    tokio::time::sleep(Duration::from_secs(20)).await;
     for wire in [&mut there, &mut gone] {
-        wire.call(1, &good).await;
-        wire.answer(1).await.allows(&good);
+        wire.answers_pings = false;
+        wire.until("a ping", |wire| !wire.owed.is_empty()).await;
     }
-    let asked = async |mut wire: Wire| {
-        tokio::time::timeout(Duration::from_secs(75), wire.end()).await.is_ok().then(|| began.elapsed())
-    };
-    let (there, gone) = tokio::join!(asked(there), asked(gone));
-    println!("who answers: {there:?}; who doesn't: {gone:?}");
-    assert!(there.is_none(), "{there:?}");
-    assert!(gone.is_some_and(|after| after > Duration::from_secs(35)), "{gone:?}");
+    there.pong().await;
+    let asked = began.elapsed();
+    gone.end().await;
+    println!("asked after {asked:?}, who doesn't answer is sent away after {:?}", began.elapsed());
+    assert!(began.elapsed() > Duration::from_secs(35), "{:?}", began.elapsed());
+    there.call(1, &good).await;
+    there.answer(1).await.allows(&good);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -86,7 +86,7 @@ pub struct Wire {
     /// Whether the server's pings are answered.
     pub answers_pings: bool,
     /// Pings of the server's that weren't answered.
-    owed: Vec<[u8; 8]>,
+    pub owed: Vec<[u8; 8]>,
     pings: u64,
 }
 
