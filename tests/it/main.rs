@@ -44,3 +44,4 @@ mod secure;
 mod shared;
 mod telemetry;
 mod tenants;
+mod wire;

@@ -1,0 +1,80 @@
+//! More than anybody needs: a connection ends for it or bears it, memory stays where it was, and others are served.
+
+use super::call::{Good, call_with};
+use super::client::Wire;
+use super::frames::{
+    CANCEL, CONTINUATION, DATA, END_STREAM, HEADERS, INITIAL_WINDOW_SIZE, PRIORITY, UNKNOWN, WHOLE, data,
+    frame, headers, ping, reset, settings, window_update,
+};
+use super::hpack::{AS_IT_IS, Encoder};
+use crate::talos::Talos;
+
+/// Most that a flood may make the process grow by, in bytes.
+const GROWTH: u64 = 64 * 1024 * 1024;
+/// Frames of a flood, and how many of them are sent at once.
+const FRAMES: u32 = 20_000;
+const AT_ONCE: u32 = 500;
+
+/// What a flood sends as its frame of this number.
+type Flood<'a> = &'a dyn Fn(&Good, u32) -> Vec<u8>;
+
+/// A field of 15,000 bytes, in a block of its own.
+fn large_field() -> Vec<u8> {
+    let mut block = vec![];
+    Encoder::new().field(b"x-large", &[b'a'; 15_000], AS_IT_IS, &mut block);
+    block
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn floods_end_the_connection_or_cost_nothing() {
+    let talos = Talos::start().await;
+    let good = Good::new(&talos, "flooder").await;
+    let large = large_field();
+    let begin = |good: &Good, n: u32| if n == 0 { headers(1, &good.head()) } else { vec![] };
+    let endless = |good: &Good, n: u32, rest: &[u8]| match n {
+        0 => frame(HEADERS, END_STREAM, 1, &good.head()),
+        _ => frame(CONTINUATION, 0, 1, rest),
+    };
+    // Whether the connection has to end: what it asks for has no bound else.
+    let floods: &[(&str, bool, Flood)] = &[
+        ("heads without end", true, &|good, n| endless(good, n, &[])),
+        ("a head that grows", true, &|good, n| endless(good, n, &large)),
+        ("calls given up at once", false, &|good, n| [good.on(n * 2 + 1), reset(n * 2 + 1, CANCEL)].concat()),
+        ("heads given up at once", false, &|good, n| {
+            [headers(n * 2 + 1, &good.head()), reset(n * 2 + 1, CANCEL)].concat()
+        }),
+        ("calls that are refused", false, &|_, n| {
+            frame(HEADERS, WHOLE | END_STREAM, n * 2 + 1, &call_with("te", "gzip"))
+        }),
+        ("more calls than may be open", false, &|good, n| headers(n * 2 + 1, &good.head())),
+        ("windows that overflow", false, &|good, n| {
+            [headers(n * 2 + 1, &good.head()), window_update(n * 2 + 1, (1 << 31) - 1)].concat()
+        }),
+        ("pings", false, &|_, n| ping(u64::from(n).to_be_bytes())),
+        ("settings", false, &|_, n| settings(&[(INITIAL_WINDOW_SIZE, n)])),
+        ("priorities", false, &|_, n| frame(PRIORITY, 0, n * 2 + 1, &[0, 0, 0, 0, 1])),
+        ("windows that grow", false, &|_, _| window_update(0, 1)),
+        ("frames that mean nothing", false, &|_, _| frame(UNKNOWN, 0, 0, &[0; 100])),
+        ("data of nothing", false, &|good, n| [begin(good, n), frame(DATA, 0, 1, &[])].concat()),
+        ("data of a byte", false, &|good, n| {
+            [begin(good, n), data(1, &[if n == 2 { 0x40 } else { 0 }])].concat()
+        }),
+    ];
+    for (name, must_end, next) in floods {
+        let before = talos.process.memory();
+        let mut wire = Wire::open(talos.authz).await;
+        let mut frames = 0;
+        let mut taken = true;
+        // Nobody reads what is answered.
+        while taken && frames < FRAMES {
+            let many: Vec<u8> = (frames..frames + AT_ONCE).flat_map(|n| next(&good, n)).collect();
+            taken = wire.takes(&many).await;
+            frames += AT_ONCE;
+        }
+        let growth = talos.process.memory().saturating_sub(before);
+        println!("{name}: {frames} frames, taken {taken}, {} KiB more", growth / 1024);
+        assert!(growth < GROWTH, "{name}: {growth} bytes");
+        assert!(!(*must_end && taken), "{name}: all of it was taken");
+        super::cases::answers(&talos, &good).await;
+    }
+}

@@ -1,0 +1,177 @@
+//! Flow control of requests: what keeps to our windows is read without end, and what doesn't is refused.
+
+use super::call::{Good, NOWHERE, REFLECTION, call_of, call_with, reflect};
+use super::client::Wire;
+use super::frames::{
+    CANCEL, DATA, DEFAULT_FRAME, FLOW_CONTROL_ERROR, INITIAL_WINDOW_SIZE, NO_ERROR, PADDED, data, frame,
+    headers, last_data, padded, reset,
+};
+use super::heard::Heard;
+use crate::support::Must;
+use crate::talos::Talos;
+
+const MIB: usize = 1 << 20;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_messages_come_through_as_their_windows_are_renewed() {
+    let talos = Talos::start().await;
+    let good = Good::new(&talos, "sender").await;
+    let mut wire = Wire::open(talos.authz).await;
+    let long = good.grown_by(3 * MIB);
+    wire.call(1, &long).await;
+    wire.answer(1).await.allows(&good);
+    // Several at once, in turns, in frames of all sizes.
+    let long = good.grown_by(MIB / 2);
+    let streams: Vec<u32> = (1..9).map(|call| call * 2 + 1).collect();
+    for stream in &streams {
+        wire.send(&headers(*stream, &good.head())).await;
+    }
+    let parts: Vec<&[u8]> = long.message.chunks(10_007).collect();
+    for (round, part) in parts.iter().enumerate() {
+        let most = [16_384, 1_000, 9_999, 3_000][round % 4];
+        for stream in &streams {
+            wire.upload(*stream, part, most, round + 1 == parts.len()).await;
+        }
+    }
+    for stream in streams {
+        wire.answer(stream).await.allows(&good);
+    }
+}
+
+/// How a call wastes what it sends.
+#[derive(Clone, Copy, Debug)]
+enum Waste {
+    /// It is refused by its head.
+    Refused,
+    NoMethod,
+    /// Its message is refused by how it begins.
+    Compressed,
+    TooLong,
+    GivenUp,
+    Padding,
+}
+
+const EACH: usize = 60_000;
+
+impl Waste {
+    async fn send(self, wire: &mut Wire, stream: u32, good: &Good) {
+        let head = match self {
+            Waste::Refused => call_with("content-type", "text/html"),
+            Waste::NoMethod => call_of(NOWHERE),
+            _ => good.head(),
+        };
+        wire.send(&headers(stream, &head)).await;
+        let first: &[u8] = match self {
+            Waste::Compressed => &[1, 0, 0, 0xea, 0x5b],
+            Waste::TooLong => &[0, 0, 0x50, 0, 0],
+            _ => &[0, 0, 1, 0, 0],
+        };
+        let junk = [first, &vec![0; EACH - 5]].concat();
+        match self {
+            Waste::GivenUp => {
+                wire.upload(stream, &junk, DEFAULT_FRAME, false).await;
+                wire.send(&reset(stream, CANCEL)).await;
+            }
+            Waste::Padding => {
+                // Frames that bring a little each: h2 ends connections with many that bring nothing.
+                let long = good.grown_by(EACH / 2);
+                for part in long.message.chunks(300) {
+                    let payload = padded(part, 255);
+                    wire.until("there is room", |wire| wire.upward.left(stream) > 1_000).await;
+                    wire.upward.spend(stream, payload.len());
+                    wire.send(&frame(DATA, PADDED, stream, &payload)).await;
+                }
+                wire.send(&last_data(stream, &[])).await;
+                wire.answer(stream).await.allows(good);
+            }
+            _ => {
+                wire.upload(stream, &junk, DEFAULT_FRAME, true).await;
+                let heard = wire.answer(stream).await;
+                assert!(heard.status() != 200 || heard.grpc_status() != Some(0), "{heard:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_wants_leaves_the_connection_its_window() {
+    let talos = Talos::start().await;
+    let good = Good::new(&talos, "sender").await;
+    for waste in
+        [Waste::Refused, Waste::NoMethod, Waste::Compressed, Waste::TooLong, Waste::GivenUp, Waste::Padding]
+    {
+        let mut wire = Wire::open(talos.authz).await;
+        // In all some times the window that there is.
+        for call in 0..60 {
+            waste.send(&mut wire, call * 2 + 1, &good).await;
+        }
+        wire.call(1_001, &good).await;
+        wire.answer(1_001).await.allows(&good);
+    }
+}
+
+/// Reads until nothing more comes for what was sent; whether the server said that it was too much.
+async fn was_refused(wire: &mut Wire, streams: &[u32]) -> bool {
+    // Twice, one after the other: a pong may go out before what else is to be said.
+    let mut asked = 0;
+    while wire.pongs.len() < 2 {
+        if wire.pongs.len() == asked {
+            asked += 1;
+            wire.send(&super::frames::ping(*b"too much")).await;
+        }
+        if !wire.step().await {
+            let code = wire.goaways.last().must("a GOAWAY").code;
+            assert_eq!(code, FLOW_CONTROL_ERROR);
+            return true;
+        }
+    }
+    streams.iter().any(|stream| {
+        let reset = wire.heard.get(stream).and_then(|heard| heard.reset);
+        assert!(matches!(reset, None | Some(FLOW_CONTROL_ERROR | NO_ERROR | CANCEL)), "{reset:?}");
+        reset == Some(FLOW_CONTROL_ERROR)
+    })
+}
+
+/// A server may make room while more comes in. So either it refuses, or all that came was granted by now, or the
+/// stream is over.
+async fn holds_us_to_its_windows(wire: &mut Wire, streams: &[u32], name: &str) {
+    let refused = was_refused(wire, streams).await;
+    let over = |wire: &Wire, stream| wire.heard.get(&stream).is_some_and(Heard::is_over);
+    let overrun =
+        streams.iter().filter(|stream| wire.upward.left(**stream) < 0 && !over(wire, **stream)).count();
+    println!("{name}: refused {refused}, {overrun} of {} streams overrun", streams.len());
+    assert!(refused || overrun == 0, "{name}: {overrun} streams overran a window, and nothing was said");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sends_more_than_was_granted_is_refused() {
+    let talos = Talos::start().await;
+    let good = Good::new(&talos, "sender").await;
+
+    // A byte beyond the window of a stream, in one go; and much more.
+    for (name, frames, rest) in [("a byte", 4, 0), ("a frame", 5, 0), ("a MiB", 64, 1)] {
+        let mut wire = Wire::open(talos.authz).await;
+        let begin = [&[0, 0, 0x20, 0, 0][..], &vec![0; DEFAULT_FRAME - 5]].concat();
+        let more = data(1, &[0; DEFAULT_FRAME]).repeat(frames - 1);
+        wire.upward.spend(1, DEFAULT_FRAME * frames + rest);
+        wire.send(&[headers(1, &good.head()), data(1, &begin), more, data(1, &vec![0; rest])].concat()).await;
+        holds_us_to_its_windows(&mut wire, &[1], name).await;
+    }
+
+    // A call that reads nothing more, as nobody takes its answers: first one, then all that the connection's window
+    // has room for, and more.
+    let question = reflect(7, "*").repeat(3_000);
+    for (name, calls, bytes) in [("a call that waits", 1, 200_000), ("calls that wait", 60, 60_000)] {
+        let mut wire = Wire::open_with(talos.authz, &[(INITIAL_WINDOW_SIZE, 0)]).await;
+        let streams: Vec<u32> = (0..calls).map(|call| call * 2 + 1).collect();
+        for stream in &streams {
+            wire.send(&headers(*stream, &call_of(REFLECTION))).await;
+            for part in question.repeat(10)[..bytes].chunks(DEFAULT_FRAME) {
+                wire.upward.spend(*stream, part.len());
+                wire.send(&data(*stream, part)).await;
+            }
+        }
+        holds_us_to_its_windows(&mut wire, &streams, name).await;
+        super::cases::answers(&talos, &good).await;
+    }
+}
