@@ -53,6 +53,8 @@ const MOST_WAITING: usize = 64 * 1024;
 const KEPT: usize = 32 * 1024;
 /// So much is read at once, in bytes: at first, and at most, which is more than a frame.
 const READ: (usize, usize) = (4 * 1024, 32 * 1024);
+/// So much is taken of a client that doesn't know yet that it is over, in bytes.
+const MOST_UNHEARD: usize = 64 * 1024;
 /// How often it is looked for messages that take too long.
 const TICK: Duration = Duration::from_secs(1);
 /// As good as never.
@@ -374,7 +376,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Open<S> {
     async fn close(&mut self) -> io::Result<()> {
         poll_fn(|context| self.poll_write_out(context)).await?;
         self.stream.shutdown().await?;
-        while self.stream.read(&mut self.input).await? > 0 {}
+        let mut unheard = 0;
+        while unheard < MOST_UNHEARD {
+            match self.stream.read(&mut self.input).await? {
+                0 => break,
+                count => unheard += count,
+            }
+        }
         Ok(())
     }
 }

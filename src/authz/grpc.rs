@@ -115,6 +115,12 @@ impl Message {
     /// # Errors
     /// When it can't become one message within bounds.
     pub fn push(&mut self, part: &[u8]) -> Result<(), Status> {
+        let needed = self.0.len() + part.len();
+        if needed > self.0.capacity() {
+            // What isn't announced isn't needed, and what is may never come.
+            let room = announced(&self.0).map_or(needed, |announced| announced.min(2 * needed));
+            self.0.reserve_exact(room.max(needed) - self.0.len());
+        }
         self.0.extend_from_slice(part);
         may_be_message(&self.0)
     }

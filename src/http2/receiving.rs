@@ -7,6 +7,8 @@ use super::session::{FAREWELL, Leaving, Progress, Session, Stream, StreamId, Unf
 
 /// Largest window (RFC 9113, 6.9.1).
 const MAX_WINDOW: i64 = 0x7fff_ffff;
+/// Of a table of header fields, before anybody has said something else, in bytes.
+const FIRST_TABLE_SIZE: u32 = 4_096;
 /// Most frames that a head may be cut into.
 const MAX_CUTS: u32 = 64;
 /// Too many or too large fields in the head of a request (RFC 6585, 5).
@@ -153,8 +155,12 @@ impl<C> Session<C> {
             kind::RST_STREAM if !is_of_connection => self.on_reset(head, payload)?,
             kind::SETTINGS if is_of_connection => self.on_settings(head, payload)?,
             kind::PING if is_of_connection => self.on_ping(head, payload)?,
-            kind::GOAWAY if is_of_connection => self.peer_leaves = true,
-            kind::WINDOW_UPDATE => self.on_window_update(head, payload)?,
+            kind::GOAWAY if is_of_connection => self.on_goaway(payload)?,
+            kind::WINDOW_UPDATE => {
+                self.on_window_update(head, payload)?;
+                // It lets us go on, however little.
+                return Ok(None);
+            }
             kind::DATA
             | kind::HEADERS
             | kind::CONTINUATION
@@ -181,7 +187,7 @@ impl<C> Session<C> {
         let data = unpadded(head, payload)?;
         self.receive_window += refill(0, self.receive_window, &mut self.out);
         let Some(stream) = self.streams.get_mut(&id) else {
-            return Err(self.no_such_call(id));
+            return self.on_no_call(id);
         };
         if stream.ended {
             return Err(Fault::Stream(id, Code::StreamClosed));
@@ -287,7 +293,7 @@ impl<C> Session<C> {
         trailers: &Head,
     ) -> Result<Option<Event<'i>>, Fault> {
         let Some(stream) = self.streams.get_mut(&id) else {
-            return Err(self.no_such_call(id));
+            return self.on_no_call(id);
         };
         if stream.ended {
             return Err(Fault::Stream(id, Code::StreamClosed));
@@ -303,13 +309,15 @@ impl<C> Session<C> {
     }
 
     /// What a frame is met with that belongs to a call which is no longer there, or never was.
-    fn no_such_call(&self, id: StreamId) -> Fault {
+    fn on_no_call<'i>(&mut self, id: StreamId) -> Result<Option<Event<'i>>, Fault> {
         if id > self.last || id % 2 == 0 {
-            return Fault::Connection(Code::Protocol);
+            return Err(Fault::Connection(Code::Protocol));
         }
-        match self.cut_short.contains(&id) {
-            true => Fault::Stream(id, Code::StreamClosed),
-            false => Fault::Connection(Code::StreamClosed),
+        match self.cut_short.iter().find(|known| known.0 == id) {
+            // It hadn't heard yet.
+            Some((_, true)) => self.disturbed().map(|()| None),
+            Some((_, false)) => Err(Fault::Stream(id, Code::StreamClosed)),
+            None => Err(Fault::Connection(Code::StreamClosed)),
         }
     }
 
@@ -342,6 +350,7 @@ impl<C> Session<C> {
         for &[a, b, c, d, e, f] in settings {
             let value = u32::from_be_bytes([c, d, e, f]);
             match u16::from_be_bytes([a, b]) {
+                setting::HEADER_TABLE_SIZE => self.owes_table_size |= value < FIRST_TABLE_SIZE,
                 setting::ENABLE_PUSH if value > 1 => return Err(Fault::Connection(Code::Protocol)),
                 setting::INITIAL_WINDOW_SIZE => self.set_first_window(value.into())?,
                 // More than what we send.
@@ -384,6 +393,15 @@ impl<C> Session<C> {
             self.leaving = Leaving::Final;
             self.write_goaway(self.last, Code::None);
         }
+        Ok(())
+    }
+
+    const fn on_goaway(&mut self, payload: &[u8]) -> Result<(), Fault> {
+        // The last stream, and why.
+        if payload.len() < 8 {
+            return Err(Fault::Connection(Code::FrameSize));
+        }
+        self.peer_leaves = true;
         Ok(())
     }
 

@@ -44,7 +44,8 @@ impl<C> Session<C> {
         };
         let length = prefix.len() + message.len();
         let room = self.send_window.min(stream.send_window);
-        if length > MAX_PAYLOAD || length as i64 > room || stream.pending.is_some() {
+        let fits = length <= MAX_PAYLOAD && length as i64 <= room;
+        if !fits || stream.pending.is_some() || self.owes_table_size {
             self.write_headers(id, head, false);
             for part in [Bytes::copy_from_slice(prefix), message] {
                 self.enqueue(id, part);

@@ -21,6 +21,8 @@ const REMEMBERED: usize = 1_024;
 pub(super) const FAREWELL: [u8; 8] = *b"farewell";
 /// What it is to answer when it has been silent.
 pub(super) const INQUIRY: [u8; 8] = *b"anybody?";
+/// A table size update, to 0 (RFC 7541, 6.3).
+const TABLE_OF_NOTHING: [u8; 1] = [0x20];
 /// Largest number of a stream.
 const LAST: StreamId = 0x7fff_ffff;
 /// What a call that is answered makes up for.
@@ -50,8 +52,8 @@ pub struct Session<C> {
     pub(super) streams: HashMap<StreamId, Stream<C>>,
     /// Highest number that the client has used.
     pub(super) last: StreamId,
-    /// Calls that ended before their client had said all.
-    pub(super) cut_short: VecDeque<StreamId>,
+    /// Calls that ended before their client had said all, and whether it was we who ended them.
+    pub(super) cut_short: VecDeque<(StreamId, bool)>,
     /// Calls of which the client hasn't said all.
     pub(super) incomplete: usize,
     /// What the client may still send.
@@ -62,6 +64,8 @@ pub struct Session<C> {
     pub(super) first_window: i64,
     /// Calls that the connection's window holds up.
     pub(super) waiting: VecDeque<StreamId>,
+    /// Whether the client is to be told that our table is as small as it wants (RFC 7541, 4.2). It is empty.
+    pub(super) owes_table_size: bool,
     pub(super) unrest: u32,
     pub(super) leaving: Leaving,
     pub(super) peer_leaves: bool,
@@ -143,6 +147,7 @@ impl<C> Session<C> {
             send_window: FIRST_WINDOW,
             first_window: FIRST_WINDOW,
             waiting: VecDeque::new(),
+            owes_table_size: false,
             unrest: 0,
             leaving: Leaving::No,
             peer_leaves: false,
@@ -228,59 +233,46 @@ impl<C> Session<C> {
     /// Ends a call before its time.
     pub fn reset(&mut self, id: StreamId, code: Code) {
         frame::write(kind::RST_STREAM, 0, id, &(code as u32).to_be_bytes(), &mut self.out);
-        match self.remove(id) {
-            Some(stream) => self.forget(id, stream.ended),
-            None => self.remember(id),
-        }
+        self.remove(id);
+        self.cut_short(id, true);
     }
 
     /// The client has ended a call.
     pub(super) fn given_up(&mut self, id: StreamId) {
-        if let Some(stream) = self.remove(id) {
-            self.incomplete -= usize::from(!stream.ended);
-            // A client that says more after that breaks the rules, but no other call of it.
-            self.remember(id);
+        if self.remove(id).is_some() {
+            self.cut_short(id, false);
         }
     }
 
     /// All of an answer is on its way.
     pub(super) fn answered(&mut self, id: StreamId) {
-        if let Some(stream) = self.streams.remove(&id) {
-            self.unrest = self.unrest.saturating_sub(MADE_UP);
-            if !stream.ended {
-                // The client needn't say the rest.
-                let code = Code::None as u32;
-                frame::write(kind::RST_STREAM, 0, id, &code.to_be_bytes(), &mut self.out);
-            }
-            self.forget(id, stream.ended);
+        self.unrest = self.unrest.saturating_sub(MADE_UP);
+        match self.streams.get(&id) {
+            // The client needn't say the rest.
+            Some(stream) if !stream.ended => self.reset(id, Code::None),
+            _ => drop(self.remove(id)),
         }
     }
 
     fn remove(&mut self, id: StreamId) -> Option<Stream<C>> {
         let stream = self.streams.remove(&id)?;
+        self.incomplete -= usize::from(!stream.ended);
         if stream.pending.is_some() {
             self.waiting.retain(|waiting| *waiting != id);
         }
         Some(stream)
     }
 
-    /// A call is no longer there.
-    fn forget(&mut self, id: StreamId, ended: bool) {
-        if !ended {
-            self.incomplete -= 1;
-            self.remember(id);
-        }
-    }
-
-    /// Something may still come of a call that is no longer there.
-    pub(super) fn remember(&mut self, id: StreamId) {
-        if self.cut_short.contains(&id) {
+    /// Notes that something may still come of a call that has ended.
+    fn cut_short(&mut self, id: StreamId, by_us: bool) {
+        if let Some(known) = self.cut_short.iter_mut().find(|known| known.0 == id) {
+            known.1 |= by_us;
             return;
         }
         if self.cut_short.len() == REMEMBERED {
             self.cut_short.pop_front();
         }
-        self.cut_short.push_back(id);
+        self.cut_short.push_back((id, by_us));
     }
 
     /// Notes a frame that makes nothing but work.
@@ -294,6 +286,9 @@ impl<C> Session<C> {
 
     /// Writes the head of an answer, or what follows one.
     pub(super) fn write_headers(&mut self, id: StreamId, block: &[u8], ends: bool) {
+        if std::mem::take(&mut self.owes_table_size) {
+            return self.write_headers(id, &[&TABLE_OF_NOTHING, block].concat(), ends);
+        }
         let ending = if ends { flag::END_STREAM } else { 0 };
         let (first, mut rest) = block.split_at(block.len().min(frame::MAX_PAYLOAD));
         let complete = |rest: &[u8]| if rest.is_empty() { flag::END_HEADERS } else { 0 };
