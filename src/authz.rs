@@ -16,6 +16,7 @@ mod refusal;
 mod request;
 mod response;
 mod server;
+mod silence;
 mod sources;
 mod template;
 

@@ -5,6 +5,7 @@
 //! an answer that fits into the client's windows is three frames written at once.
 
 mod code;
+mod control;
 mod field;
 mod frame;
 mod head;

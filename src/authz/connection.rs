@@ -22,6 +22,7 @@ use tonic::Status;
 use super::forward::{self, Body, Others};
 use super::grpc::{self, Message};
 use super::server::Plane;
+use super::silence::Silence;
 use crate::http2::{Closed, Event, Limits, Opened, Session, StreamId};
 
 /// What a client may take of us.
@@ -415,60 +416,5 @@ fn respond(session: &mut Session<Call>, id: StreamId, decided: Result<Bytes, Sta
     match decided.and_then(|message| Ok((grpc::prefix(&message)?, message))) {
         Ok((prefix, message)) => session.answer(id, grpc::ANSWER_HEAD, &prefix, message, grpc::OK_TRAILERS),
         Err(status) => session.answer_alone(id, &grpc::status_alone(&status)),
-    }
-}
-
-/// Finds out whether a silent client is still there.
-struct Silence {
-    bounds: Bounds,
-    /// When there is something to do next.
-    timer: Pin<Box<Sleep>>,
-    state: State,
-}
-
-#[derive(PartialEq, Eq)]
-enum State {
-    /// It hasn't said anything yet.
-    New,
-    /// Something came since the timer was set.
-    Broken,
-    Silent,
-    /// It was asked.
-    Asked,
-}
-
-impl Silence {
-    fn new(bounds: Bounds) -> Self {
-        Self { bounds, timer: Box::pin(sleep(bounds.patience)), state: State::New }
-    }
-
-    /// Notes that it isn't silent.
-    fn is_broken(&mut self) {
-        if self.state != State::New {
-            self.state = State::Broken;
-        }
-    }
-
-    /// Ready when the client is gone.
-    fn poll(&mut self, session: &RefCell<Session<Call>>, context: &mut Context<'_>) -> Poll<()> {
-        while self.timer.as_mut().poll(context).is_ready() {
-            let mut session = session.borrow_mut();
-            let next = match self.state {
-                State::New if !session.is_greeted() => return Poll::Ready(()),
-                State::Asked => return Poll::Ready(()),
-                State::New | State::Broken => {
-                    self.state = State::Silent;
-                    session.forgive();
-                    self.bounds.silence
-                }
-                State::Silent => {
-                    session.inquire();
-                    self.state = State::Asked;
-                    self.bounds.pong
-                }
-            };
-            self.timer.as_mut().reset(Instant::now() + next);
-        }
-        Poll::Pending
     }
 }
