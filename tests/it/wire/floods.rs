@@ -12,7 +12,7 @@ use crate::talos::Talos;
 /// Most that a flood may make the process grow by, in bytes.
 const GROWTH: u64 = 64 * 1024 * 1024;
 /// Frames of a flood, and how many of them are sent at once.
-const FRAMES: u32 = 20_000;
+const FRAMES: u32 = 8_000;
 const AT_ONCE: u32 = 500;
 
 /// What a flood sends as its frame of this number.
