@@ -8,6 +8,7 @@ mod frames;
 mod heard;
 mod hpack;
 mod huffman;
+mod windows;
 
 mod blocks;
 mod bounds;

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::frames::{headers, last_data};
 use super::hpack::{AS_IT_IS, Encoder, Field};
 use crate::ask::Ask;
-use crate::support::Must;
+use crate::support::{Must, until};
 use crate::talos::Talos;
 
 pub const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
@@ -77,7 +77,10 @@ pub struct Good {
 impl Good {
     pub async fn new(talos: &Talos, actor: &str) -> Good {
         let key = talos.issue(json!({ "actor_id": actor })).await;
-        let message = framed(&Ask::bearer(&key.secret).build().encode_to_vec());
+        let ask = Ask::bearer(&key.secret);
+        // From here on memory answers: a busy machine may refuse what has to be looked up.
+        until("the key is known", async || talos.check(ask.clone()).await.passes().then_some(())).await;
+        let message = framed(&ask.build().encode_to_vec());
         Good { actor: actor.to_owned(), secret: key.secret, message }
     }
 

@@ -8,47 +8,15 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use super::call::Good;
 use super::frames::{
-    ACK, CONTINUATION, DATA, DEFAULT_FRAME, DEFAULT_WINDOW, END_HEADERS, END_STREAM, Frame, GOAWAY,
-    HEADER_TABLE_SIZE, HEADERS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, PADDED, PING, PREFACE, PUSH_PROMISE,
-    RST_STREAM, SETTINGS, WINDOW_UPDATE, WITH_PRIORITY, data, frame, headers, last_data, ping, settings,
-    window_update,
+    ACK, CONTINUATION, DATA, DEFAULT_FRAME, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADER_TABLE_SIZE,
+    HEADERS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, PADDED, PING, PREFACE, PUSH_PROMISE, RST_STREAM, SETTINGS,
+    WINDOW_UPDATE, WITH_PRIORITY, data, frame, headers, last_data, ping, settings, window_update,
 };
 use super::heard::Heard;
 use super::hpack::{Decoder, Encoder, TABLE};
+use super::windows::Windows;
 use crate::http::Base;
 use crate::support::{Must, within};
-
-/// How much may still be sent, in one direction.
-pub struct Windows {
-    /// What each stream begins with.
-    initial: i64,
-    connection: i64,
-    /// What each stream was given beyond that, without what was sent.
-    streams: HashMap<u32, i64>,
-}
-
-impl Windows {
-    fn new() -> Self {
-        Self { initial: DEFAULT_WINDOW, connection: DEFAULT_WINDOW, streams: HashMap::new() }
-    }
-
-    pub fn left(&self, stream: u32) -> i64 {
-        self.connection.min(self.initial + self.streams.get(&stream).unwrap_or(&0))
-    }
-
-    fn grant(&mut self, stream: u32, more: i64) {
-        match stream {
-            0 => self.connection += more,
-            _ => *self.streams.entry(stream).or_default() += more,
-        }
-    }
-
-    pub fn spend(&mut self, stream: u32, bytes: usize) {
-        let bytes = i64::try_from(bytes).must("a frame's length");
-        self.grant(0, -bytes);
-        self.grant(stream, -bytes);
-    }
-}
 
 /// A GOAWAY of the server's.
 #[derive(Clone, Debug)]

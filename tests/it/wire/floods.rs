@@ -12,7 +12,7 @@ use crate::talos::Talos;
 /// Most that a flood may make the process grow by, in bytes.
 const GROWTH: u64 = 64 * 1024 * 1024;
 /// Frames of a flood, and how many of them are sent at once.
-const FRAMES: u32 = 20_000;
+const FRAMES: u32 = 8_000;
 const AT_ONCE: u32 = 500;
 
 /// What a flood sends as its frame of this number.
@@ -74,7 +74,9 @@ async fn floods_end_the_connection_or_cost_nothing() {
         let growth = talos.process.memory().saturating_sub(before);
         println!("{name}: {frames} frames, taken {taken}, {} KiB more", growth / 1024);
         assert!(growth < GROWTH, "{name}: {growth} bytes");
-        assert!(!(*must_end && taken), "{name}: all of it was taken");
+        if *must_end {
+            wire.end_of_silence().await;
+        }
         super::cases::answers(&talos, &good).await;
     }
 }
