@@ -22,7 +22,7 @@ impl<C> Session<C> {
         if payload.len() != 4 {
             return Err(Fault::Connection(Code::FrameSize));
         }
-        if head.stream > self.last || head.stream % 2 == 0 {
+        if head.stream > self.last || head.stream.is_multiple_of(2) {
             return Err(Fault::Connection(Code::Protocol));
         }
         self.given_up(head.stream);
@@ -111,7 +111,7 @@ impl<C> Session<C> {
         }
         let Some(stream) = self.streams.get_mut(&id) else {
             // It may have been sent before the answer came.
-            let was_there = id <= self.last && id % 2 == 1;
+            let was_there = id <= self.last && !id.is_multiple_of(2);
             return if was_there { Ok(()) } else { Err(Fault::Connection(Code::Protocol)) };
         };
         if more == 0 {

@@ -52,8 +52,11 @@ pub struct Decoder {
     size: usize,
     capacity: usize,
     /// For each static name the literal that was sent last, where the client doesn't want it in the table.
-    remembered: Vec<Option<(Box<[u8]>, Rc<Field>)>>,
+    remembered: Vec<Option<Remembered>>,
 }
+
+/// A literal as it was written, and what it was read as.
+type Remembered = (Box<[u8]>, Rc<Field>);
 
 impl Default for Decoder {
     fn default() -> Self {

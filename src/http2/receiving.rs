@@ -256,7 +256,7 @@ impl<C> Session<C> {
         let read = self.read_block(block, &mut head, limit);
         self.head = head;
         read?;
-        if id % 2 == 0 {
+        if id.is_multiple_of(2) {
             return Err(Fault::Connection(Code::Protocol));
         }
         self.last = id;
@@ -306,7 +306,7 @@ impl<C> Session<C> {
 
     /// What a frame is met with that belongs to a call which is no longer there, or never was.
     fn on_no_call<'i>(&mut self, id: StreamId) -> Result<Option<Event<'i>>, Fault> {
-        if id > self.last || id % 2 == 0 {
+        if id > self.last || id.is_multiple_of(2) {
             return Err(Fault::Connection(Code::Protocol));
         }
         match self.cut_short.iter().find(|known| known.0 == id) {
