@@ -196,6 +196,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Open<S> {
     /// Takes and answers what there is; ready when the connection has ended.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Over> {
         self.shared.is_woken_by(context);
+        // What calls that had to wait were answered: before it is read that somebody doesn't want it any more.
+        if let Poll::Ready(Err(_)) = self.poll_write_out(context) {
+            return Poll::Ready(Over::Gone);
+        }
         loop {
             let waiting = self.shared.session.borrow().output().len();
             if waiting >= MOST_WAITING {

@@ -27,6 +27,9 @@ const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
 const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
 
+/// Most calls given up that a client remembers.
+const MOST_GIVEN_UP: usize = 20_000;
+
 type AnyBody = BoxBody<Bytes, Infallible>;
 
 #[derive(Clone)]
@@ -48,7 +51,10 @@ impl Grpc {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+        // Answers to calls that were given up may still come, however many there were.
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder.max_concurrent_reset_streams(MOST_GIVEN_UP);
+        let handshake = builder.handshake(TokioIo::new(stream));
         let (sender, connection) = handshake.await.map_err(|error| error.to_string())?;
         tokio::spawn(connection);
         Ok(Grpc { base, sender, authorization: None })

@@ -38,7 +38,8 @@ async fn checks_cancelled_in_mid_lookup_leak_no_connection() {
     while let Some(check) = checks.join_next().await {
         cancelled += usize::from(check.must("a Check"));
     }
-    assert!(cancelled > CHECKS * 9 / 10, "only {cancelled} were cancelled");
+    // Those that find too many before them are refused at once.
+    assert!(cancelled > CHECKS / 4, "only {cancelled} were cancelled");
     pair.proxy.set(Fault::Pass);
     pair.is_back().await;
     pair.is(&known, 200).await;
