@@ -170,7 +170,10 @@ impl<C> Session<C> {
     /// The windows of all calls have changed.
     pub(super) fn pump_all(&mut self) {
         let pending = self.streams.iter().filter(|(_, stream)| stream.pending.is_some());
-        for id in pending.map(|(&id, _)| id).collect::<Vec<_>>() {
+        let mut pending = pending.map(|(&id, _)| id).collect::<Vec<_>>();
+        // The connection's window may not be enough for all of them: the oldest is first.
+        pending.sort_unstable();
+        for id in pending {
             self.pump(id);
         }
     }
