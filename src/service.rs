@@ -16,6 +16,7 @@ mod update;
 pub mod upstream;
 pub mod verify;
 
+use std::borrow::Borrow;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -216,7 +217,7 @@ impl Service {
     pub async fn get(&self, network: NetworkId, kind: KeyKind, id: &str) -> Result<Key, ApiError> {
         let id = KeyId::parse(kind, id).ok_or_else(no_such_key)?;
         let found = self.store.find_key(network, id).await.map_err(unavailable)?;
-        found.key.ok_or_else(no_such_key)
+        found.key.map(Arc::unwrap_or_clone).ok_or_else(no_such_key)
     }
 }
 
@@ -225,7 +226,8 @@ fn no_such_key() -> ApiError {
 }
 
 /// What a caller learns of a failing database: nothing but that it failed.
-fn unavailable(error: StoreError) -> ApiError {
+fn unavailable(error: impl Borrow<StoreError>) -> ApiError {
+    let error = error.borrow();
     tracing::error!(%error, "the database failed");
     match error {
         StoreError::Corrupt(_) => ApiError::new(Reason::InternalServerError, "the key's row can't be read"),

@@ -11,6 +11,7 @@ mod dsn;
 mod keys;
 mod last_used;
 mod list;
+mod lookups;
 mod migrate;
 mod mutations;
 mod pool;
@@ -26,15 +27,17 @@ use sqlx::any::AnyConnectOptions;
 pub use adopt::Adopted;
 pub use audit::AuditHead;
 pub use changes::{Changed, Rewrite, Successor};
-pub use keys::{Inserted, Lookup, NewKey, Request};
+pub use keys::{Inserted, NewKey, Request};
 pub use last_used::PRECISION;
 pub use list::{Filter, Page};
+pub use lookups::Lookup;
 pub use migrate::{Step, StepState, Undone};
 pub use mutations::{Logged, Mutation, TRIM_BATCH};
 
 use crate::rng::Rng;
 use dialect::Dialect;
 use dsn::Dsn;
+use lookups::Lookups;
 use pool::Pool;
 
 /// Why the database gave no answer. Never holds a DSN.
@@ -107,6 +110,7 @@ struct Inner {
     /// One connection of its own for the polls: whoever makes all others busy doesn't keep us from hearing of changes.
     pollers: Pool,
     rng: Rng,
+    lookups: Lookups,
     key_reads: AtomicU64,
 }
 
@@ -163,6 +167,7 @@ impl Store {
             readers,
             pollers,
             rng,
+            lookups: Lookups::default(),
             key_reads: AtomicU64::new(0),
         })))
     }

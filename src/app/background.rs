@@ -29,6 +29,23 @@ const TRIM_INTERVAL: Duration = Duration::from_secs(60);
 /// Between two statements that trim it: others want to write, too.
 const TRIM_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long a start waits for that before it goes on all the same.
+const PREPARATION: Duration = Duration::from_secs(1);
+
+/// Takes in the log and makes lookups ready: whoever finds the listeners open finds a process that can decide, even if
+/// the machine is busy with many that start.
+pub async fn prepare(service: &Service) {
+    let preparing = async {
+        service.freshness.poll(&service.store).await?;
+        service.store.prepare_lookups().await
+    };
+    match tokio::time::timeout(PREPARATION, preparing).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "the database can't be asked yet"),
+        Err(_) => tracing::warn!("the database gives no answer yet"),
+    }
+}
+
 /// Polls the log every `interval`, and at once when `changed` says so, for ever. The authz plane serves from the first
 /// poll that succeeds.
 pub async fn poll(

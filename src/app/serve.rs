@@ -138,6 +138,7 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
     let stop = CancellationToken::new();
     let mut tasks: JoinSet<&'static str> = JoinSet::new();
 
+    background::prepare(&context.service).await;
     // All listeners first: a process either serves everything or nothing.
     raise_file_limit();
     let acceptors = bind(&config, planes, &context).await?;

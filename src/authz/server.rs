@@ -219,8 +219,7 @@ impl Plane {
             None if patience == Patience::None => return Err(Stop::MustWait),
             None => {
                 // Apart, so that Checks which needn't wait don't carry around what this takes.
-                let looking_up = inside(&self.runtime, Box::pin(self.look_up(settings, &attempt)));
-                looking_up.await.ok_or(Refusal::Unavailable)?
+                Box::pin(self.look_up(settings, &attempt)).await.ok_or(Refusal::Unavailable)?
             }
         };
         if patience == Patience::None
@@ -263,8 +262,9 @@ impl Plane {
     /// Judges what memory can't; None when nobody can in time.
     async fn look_up(&self, settings: &Settings, attempt: &Attempt<'_>) -> Option<Verification> {
         let within = async |budget| {
-            let verification = tokio::time::timeout(budget, self.service.verify(settings, attempt));
-            verification.await.unwrap_or(Err(Unavailable)).ok()
+            let verification = inside(&self.runtime, self.service.verify(settings, attempt));
+            // The timer is this thread's own: setting one of the other runtime wakes a thread of that.
+            tokio::time::timeout(budget, verification).await.unwrap_or(Err(Unavailable)).ok()
         };
         let overdue = || self.service.verify_overdue(settings, attempt);
         if overdue().is_none() {

@@ -147,7 +147,7 @@ impl Service {
                             unavailable(error);
                             Unavailable
                         })?;
-                    let key = found.key.map(Arc::new);
+                    let key = found.key;
                     if let (Some(key), Some(sharing), true) = (&key, &sharing, access.writes) {
                         let (counter, tag) = (found.counter, found.tag);
                         let entry = SharedEntry { key: (**key).clone(), counter, tag, filled: read };

@@ -2,14 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use futures_util::FutureExt;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
 
 use super::dialect::{CHUNK, placeholders};
-use super::mutations::{log_mutations, read_tag};
+use super::mutations::log_mutations;
 use super::row::{COLUMN_COUNT, COLUMNS, bind_key, read_key};
 use super::transaction::End;
 use super::{Inner, Mutation, Store, StoreError};
@@ -49,17 +48,6 @@ pub enum Inserted {
     QuotaExceeded,
 }
 
-/// A row as of some number of the log, both read at one moment.
-#[derive(Debug)]
-pub struct Lookup {
-    /// The log's newest number at that moment.
-    pub counter: u64,
-    /// The tag of that entry of the log.
-    pub tag: u128,
-    /// The key, if there is one.
-    pub key: Option<Key>,
-}
-
 impl Store {
     /// Puts keys of one network in, in one transaction, and says of each what came of it. An imported one is logged, as it may be
     /// remembered as unknown. A network of `quota` keys that aren't revoked takes no more.
@@ -72,14 +60,6 @@ impl Store {
         quota: Option<u64>,
     ) -> Result<Vec<Inserted>, StoreError> {
         self.run(|inner| insert_keys(inner, new, quota)).await
-    }
-
-    /// Looks a key up together with the log's newest number, in one statement.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn find_key(&self, network: NetworkId, id: KeyId) -> Result<Lookup, StoreError> {
-        self.run(move |inner| find_key(inner, network, id)).await
     }
 }
 
@@ -298,27 +278,4 @@ async fn room(
         .await?;
     let counted = u64::try_from(row.try_get::<i64, _>(0)?).map_err(|_| StoreError::Corrupt("count"))?;
     Ok(quota.saturating_sub(counted))
-}
-
-async fn find_key(inner: Arc<Inner>, network: NetworkId, id: KeyId) -> Result<Lookup, StoreError> {
-    // One statement, so that the number and the row are of one moment: a number read after the row would vouch for
-    // more than the row knows.
-    let find = format!(
-        "SELECT counter.n AS counter_n, (SELECT tag FROM mutation_log WHERE n = counter.n) AS counter_tag, {COLUMNS} FROM mutation_counter counter \
-         LEFT JOIN api_keys ON network_id = $1 AND key_id = $2 WHERE counter.id = 1"
-    );
-    let find = inner.query(find).bind(network.to_string()).bind(id.to_string());
-    let row = inner
-        .read(|connection| {
-            inner.key_reads.fetch_add(1, Ordering::Relaxed);
-            find.fetch_one(connection).boxed()
-        })
-        .await?;
-    let counter = row.try_get::<i64, _>("counter_n")?;
-    let found = row.try_get::<Option<String>, _>("key_id")?.is_some();
-    Ok(Lookup {
-        counter: u64::try_from(counter).map_err(|_| StoreError::Corrupt("counter_n"))?,
-        tag: read_tag(&row.try_get::<String, _>("counter_tag")?)?,
-        key: found.then(|| read_key(&row)).transpose()?,
-    })
 }

@@ -1,0 +1,362 @@
+//! Rows of keys that are wanted at the same time are read by one statement.
+//!
+//! A lookup that comes while few are under way is read at once, by itself. What comes meanwhile waits for one of those to
+//! end, and then all of it is read together. So a lone lookup waits for nobody, and a process that has just started and
+//! meets a thousand keys at once needs a few statements on a few connections, not a thousand on all.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::try_join_all;
+use sqlx::Row;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use super::mutations::read_tag;
+use super::row::{COLUMNS, read_key};
+use super::{Inner, Store, StoreError};
+use crate::key::{Key, KeyId, NetworkId};
+
+/// So many reads go on at once, as long as none of them is slow.
+const READS: usize = 2;
+/// A lookup that has waited so long for reads that were under way is read beside them: their connections may lead nowhere.
+const PATIENCE: Duration = Duration::from_millis(5);
+/// How many keys a statement may ask for. Few different statements, so that each connection has them prepared; what is
+/// left over of one asks for its last key again.
+const SIZES: [usize; 3] = [1, 8, 64];
+const MOST: usize = SIZES[SIZES.len() - 1];
+
+/// A row as of some number of the log, both read at one moment.
+#[derive(Debug, Clone)]
+pub struct Lookup {
+    /// The log's newest number at that moment.
+    pub counter: u64,
+    /// The tag of that entry of the log.
+    pub tag: u128,
+    /// The key, if there is one.
+    pub key: Option<Arc<Key>>,
+}
+
+/// What came of a lookup. Those that were read together fail together.
+type Answer = Result<Lookup, Arc<StoreError>>;
+
+/// A key whose row is wanted, and by whom.
+struct Wanted {
+    network: NetworkId,
+    id: KeyId,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// The lookups of one database.
+#[derive(Default)]
+pub(super) struct Lookups(Mutex<Queue>);
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Wanted>,
+    /// Reads under way.
+    reads: usize,
+}
+
+impl Store {
+    /// Opens the connections that lookups will use first, and prepares their statement there.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn prepare_lookups(&self) -> Result<(), StoreError> {
+        self.run(async |inner| {
+            let nobody = [KeyId::Issued(Uuid::nil())];
+            let reads = (0..READS).map(|_| read(&inner, NetworkId::SINGLE, &nobody));
+            try_join_all(reads).await.map(drop)
+        })
+        .await
+    }
+
+    /// Looks a key up together with the log's newest number, in one statement that begins after this call.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn find_key(&self, network: NetworkId, id: KeyId) -> Result<Lookup, Arc<StoreError>> {
+        let inner = &self.0;
+        let (sender, mut answer) = oneshot::channel();
+        let begin = |reading: Option<Reading>| reading.map(|reading| tokio::spawn(reading.run()));
+        let answer = match begin(Lookups::add(inner, Wanted { network, id, answer: sender })) {
+            Some(_) => answer.await,
+            None => match timeout(PATIENCE, &mut answer).await {
+                Ok(answer) => answer,
+                Err(_) => {
+                    begin(Lookups::one_more(inner));
+                    answer.await
+                }
+            },
+        };
+        answer.unwrap_or_else(|_| Err(Arc::new(StoreError::Interrupted)))
+    }
+}
+
+impl Lookups {
+    /// Has a lookup wait; the read that is to be begun for it, unless enough are under way.
+    fn add(inner: &Arc<Inner>, wanted: Wanted) -> Option<Reading> {
+        let mut queue = inner.lookups.lock();
+        queue.waiting.push_back(wanted);
+        (queue.reads < READS).then(|| Reading::of(inner, &mut queue))
+    }
+
+    /// One read more than should be, for lookups that have waited too long; None when none waits any more.
+    fn one_more(inner: &Arc<Inner>) -> Option<Reading> {
+        let mut queue = inner.lookups.lock();
+        (!queue.waiting.is_empty()).then(|| Reading::of(inner, &mut queue))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    /// The lookups that the next read is for: of one network, those that came first.
+    fn next(&mut self) -> Option<Vec<Wanted>> {
+        let network = self.waiting.front()?.network;
+        let (mut batch, mut place) = (vec![], 0);
+        while batch.len() < MOST && place < self.waiting.len() {
+            if self.waiting[place].network == network {
+                batch.extend(self.waiting.remove(place));
+            } else {
+                place += 1;
+            }
+        }
+        Some(batch)
+    }
+}
+
+/// Reads what waits, until nothing does.
+struct Reading {
+    inner: Arc<Inner>,
+    /// Whether it is among those under way.
+    counts: bool,
+}
+
+impl Reading {
+    fn of(inner: &Arc<Inner>, queue: &mut Queue) -> Self {
+        queue.reads += 1;
+        Self { inner: Arc::clone(inner), counts: true }
+    }
+
+    async fn run(mut self) {
+        while let Some(batch) = self.next() {
+            let ids: Vec<KeyId> = batch.iter().map(|wanted| wanted.id).collect();
+            self.inner.key_reads.fetch_add(ids.len() as u64, Ordering::Relaxed);
+            let network = batch.first().map_or(NetworkId::SINGLE, |first| first.network);
+            let read = read(&self.inner, network, &ids).await.map_err(Arc::new);
+            for wanted in batch {
+                let answer = match &read {
+                    Ok(rows) => rows.lookup(wanted.id),
+                    Err(error) => Err(Arc::clone(error)),
+                };
+                // Whoever has stopped waiting misses nothing.
+                let _ = wanted.answer.send(answer);
+            }
+        }
+    }
+
+    /// What is to be read next. When that is nothing, this is no longer under way: found out and noted under one lock, so
+    /// that no lookup counts on it in vain.
+    fn next(&mut self) -> Option<Vec<Wanted>> {
+        let mut queue = self.inner.lookups.lock();
+        let batch = queue.next();
+        if batch.is_none() {
+            queue.reads -= 1;
+            self.counts = false;
+        }
+        batch
+    }
+}
+
+impl Drop for Reading {
+    /// Also when it panics.
+    fn drop(&mut self) {
+        if self.counts {
+            self.inner.lookups.lock().reads -= 1;
+        }
+    }
+}
+
+/// What one statement found.
+struct Rows {
+    counter: u64,
+    tag: u128,
+    keys: HashMap<String, Result<Arc<Key>, Arc<StoreError>>>,
+}
+
+impl Rows {
+    /// What it found of one of the keys that it asked for.
+    fn lookup(&self, id: KeyId) -> Answer {
+        let key = self.keys.get(&id.to_string()).cloned().transpose()?;
+        Ok(Lookup { counter: self.counter, tag: self.tag, key })
+    }
+}
+
+/// Reads the rows of at most [`MOST`] keys and the log's newest number. One statement, so that these are of one moment: a
+/// number read after the rows would vouch for more than they know.
+async fn read(inner: &Inner, network: NetworkId, ids: &[KeyId]) -> Result<Rows, StoreError> {
+    let size = SIZES.into_iter().find(|size| ids.len() <= *size).unwrap_or(MOST);
+    let numbers: Vec<String> = (2..size + 2).map(|number| format!("${number}")).collect();
+    let find = format!(
+        "SELECT counter.n AS counter_n, (SELECT tag FROM mutation_log WHERE n = counter.n) AS counter_tag, {COLUMNS} \
+         FROM mutation_counter counter LEFT JOIN api_keys ON network_id = $1 AND key_id IN ({}) WHERE counter.id = 1",
+        numbers.join(", ")
+    );
+    let find = inner.query(find).bind(network.to_string());
+    let padded = ids.iter().chain(ids.last().into_iter().cycle()).take(size);
+    let find = padded.fold(find, |find, id| find.bind(id.to_string()));
+    let rows = inner.read(|connection| find.fetch_all(connection).boxed()).await?;
+    let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+    let counter = first.try_get::<i64, _>("counter_n")?;
+    let mut keys = HashMap::new();
+    for row in &rows {
+        // No row of a key: none of them is there.
+        if let Some(id) = row.try_get::<Option<String>, _>("key_id")? {
+            // One that can't be read is nobody else's failure.
+            keys.insert(id, read_key(row).map(Arc::new).map_err(Arc::new));
+        }
+    }
+    Ok(Rows {
+        counter: u64::try_from(counter).map_err(|_| StoreError::Corrupt("counter_n"))?,
+        tag: read_tag(&first.try_get::<String, _>("counter_tag")?)?,
+        keys,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::key::{ActorId, AddressList, KeyName, Scopes, Visibility};
+    use crate::rng::Rng;
+    use crate::store::NewKey;
+    use futures_util::future::join_all;
+
+    fn networks() -> [NetworkId; 2] {
+        [NetworkId::SINGLE, NetworkId::parse("6ba7b810-9dad-41d1-80b4-00c04fd430c8").unwrap()]
+    }
+
+    fn id(number: u128) -> KeyId {
+        KeyId::Issued(Uuid::from_u128(number))
+    }
+
+    fn key(network: NetworkId, number: u128) -> Key {
+        let now = Timestamp::from_secs(1_790_000_000);
+        Key {
+            network,
+            id: id(number),
+            name: KeyName::parse(&format!("{network} {number}")).unwrap(),
+            actor: ActorId::parse("user:42").unwrap(),
+            scopes: Scopes::default(),
+            metadata: None,
+            visibility: Visibility::Secret,
+            addresses: AddressList::default(),
+            rate_policy: None,
+            created: now,
+            updated: now,
+            expires: None,
+            superseded: None,
+            revocation: None,
+            last_used: None,
+            mutation: 0,
+        }
+    }
+
+    /// A store with the keys of even numbers below `count`, in both networks.
+    async fn store(count: u128) -> (Store, tempfile::TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let dsn = format!("sqlite://{}/talos.db", directory.path().display());
+        let store = Store::open(&dsn, Rng::seeded(1)).await.unwrap();
+        for network in networks() {
+            let keys =
+                (0..count).step_by(2).map(|number| NewKey { key: key(network, number), request: None });
+            store.insert_keys(keys.collect(), None).await.unwrap();
+        }
+        (store, directory)
+    }
+
+    /// The name of the key that was found.
+    fn found(answer: Answer) -> Option<String> {
+        answer.unwrap().key.map(|key| key.name.as_str().to_owned())
+    }
+
+    #[tokio::test]
+    async fn each_lookup_gets_its_own_key_whatever_is_read_with_it() {
+        let (store, _directory) = store(200).await;
+        for at_once in [1, 2, 8, 9, 64, 65, 200] {
+            let wanted: Vec<_> =
+                (0..at_once).flat_map(|number| networks().map(|network| (network, number))).collect();
+            let (before, lookups) = (store.key_reads(), wanted.iter().chain(&wanted[..1]));
+            let lookups = lookups.map(|(network, number)| store.find_key(*network, id(*number)));
+            let answers: Vec<_> = join_all(lookups).await.into_iter().map(found).collect();
+            assert_eq!(store.key_reads() - before, answers.len() as u64);
+            assert_eq!(answers[0], answers[answers.len() - 1]);
+            for ((network, number), answer) in wanted.into_iter().zip(answers) {
+                let expected = (number % 2 == 0).then(|| format!("{network} {number}"));
+                assert_eq!(answer, expected, "{number} of {network}, {at_once} at once");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_waits_is_read_together_and_by_network() {
+        let (store, _directory) = store(0).await;
+        let add = |network, number| {
+            Lookups::add(&store.0, Wanted { network, id: id(number), answer: oneshot::channel().0 })
+        };
+        let mut readings: Vec<_> =
+            (0..READS as u128).map(|number| add(networks()[0], number).unwrap()).collect();
+        for number in 2..100_u128 {
+            assert!(
+                add(networks()[usize::from(number.is_multiple_of(3))], number).is_none(),
+                "enough are under way"
+            );
+        }
+        let mut next = || {
+            let batch = readings[0].next()?;
+            assert!(batch.iter().all(|wanted| wanted.network == batch[0].network));
+            Some(batch.iter().map(|wanted| wanted.id).collect::<Vec<_>>())
+        };
+        let ids = |numbers: &mut dyn Iterator<Item = u128>| Some(numbers.map(id).collect());
+        let of_first = |number: &u128| *number < 2 || !number.is_multiple_of(3);
+        assert_eq!(next(), ids(&mut (0..100).filter(of_first).take(MOST)));
+        let mut others = (2..100_u128).filter(|number| number.is_multiple_of(3));
+        assert_eq!(next(), ids(&mut others), "the first of them has waited longest");
+        assert_eq!(next(), ids(&mut (0..100).filter(of_first).skip(MOST)));
+        assert_eq!(next(), None);
+        drop(readings);
+        assert_eq!(store.0.lookups.lock().reads, 0);
+    }
+
+    #[tokio::test]
+    async fn reads_that_do_not_end_hold_nobody_up() {
+        let (store, _directory) = store(10).await;
+        let stuck: Vec<_> = (0..READS).map(|_| Reading::of(&store.0, &mut store.0.lookups.lock())).collect();
+        assert!(found(store.find_key(networks()[0], id(4)).await).is_some());
+        assert_eq!(store.0.lookups.lock().reads, READS, "the one beside them has ended");
+        drop(stuck);
+    }
+
+    #[tokio::test]
+    async fn a_row_that_cannot_be_read_and_a_database_that_is_gone() {
+        let (store, _directory) = store(10).await;
+        let spoil =
+            store.0.query("UPDATE api_keys SET visibility = 9 WHERE key_id = $1").bind(id(4).to_string());
+        spoil.execute(store.0.writers.raw()).await.unwrap();
+        let lookups = [2, 4, 6].map(|number| store.find_key(networks()[0], id(number)));
+        let [two, four, six] = <[_; 3]>::try_from(join_all(lookups).await).unwrap();
+        assert!(found(two).is_some() && found(six).is_some());
+        assert!(matches!(*four.unwrap_err(), StoreError::Corrupt("visibility")));
+        store.close().await;
+        let lookups = (0..10).map(|number| store.find_key(networks()[0], id(number)));
+        assert!(join_all(lookups).await.iter().all(Result::is_err));
+    }
+}
