@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::pool::PoolConnection;
-use sqlx::{Any, AnyPool, Connection, Executor};
+use sqlx::{Any, AnyConnection, AnyPool, Connection, Executor};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -77,16 +77,8 @@ impl Pool {
                 .before_acquire(move |connection, meta| {
                     let suspicion = suspicion.clone();
                     Box::pin(async move {
-                        if suspicion.is_against(meta.age, Instant::now()) {
-                            return Ok(false);
-                        }
-                        match timeout(SILENCE, connection.ping()).await {
-                            Ok(answer) => answer.map(|()| true),
-                            Err(_) => {
-                                suspicion.raise(Instant::now());
-                                Ok(false)
-                            }
-                        }
+                        let is_suspect = suspicion.is_against(meta.age, Instant::now());
+                        Ok(!is_suspect && suspicion.answers(connection).await)
                     })
                 })
                 .after_release(move |_, _| {
@@ -125,8 +117,17 @@ impl Pool {
         let is_suspect = |since| self.suspicion.is_against(now - since, now);
         let lent =
             |connection, away| Lent { connection, until, broken: false, away, since: Instant::now(), permit };
-        if let Some(Warm { connection, since, .. }) = self.warm.take(is_suspect, now) {
-            return Ok(lent(connection, since));
+        while let Some((Warm { mut connection, since, .. }, is_trusted)) = self.warm.take(is_suspect, now) {
+            // Asked here: while the library asks one that was given back, it would open another.
+            let answers = async { is_trusted || self.suspicion.answers(&mut connection).await };
+            match timeout_at(until, answers).await {
+                Ok(true) => return Ok(lent(connection, since)),
+                Ok(false) => drop(connection.detach()),
+                Err(_) => {
+                    drop(connection.detach());
+                    return Err(StoreError::TimedOut);
+                }
+            }
         }
         match timeout_at(until, self.pool.acquire()).await {
             Ok(connection) => Ok(lent(connection?, Instant::now())),
@@ -176,6 +177,17 @@ impl Pool {
 }
 
 impl Suspicion {
+    /// Whether a connection leads anywhere; raised by one that doesn't say.
+    async fn answers(&self, connection: &mut AnyConnection) -> bool {
+        match timeout(SILENCE, connection.ping()).await {
+            Ok(answer) => answer.is_ok(),
+            Err(_) => {
+                self.raise(Instant::now());
+                false
+            }
+        }
+    }
+
     fn raise(&self, now: Instant) {
         tracing::warn!("a connection to the database leads nowhere: those as old as it are made anew");
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
@@ -210,7 +222,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_answered_a_moment_ago_is_lent_again_unless_suspected() {
+    async fn who_was_of_use_is_lent_again_unless_suspected() {
         let directory = tempfile::tempdir().unwrap();
         let pool = pool(&directory).await;
         let patience = Duration::from_secs(5);
@@ -220,6 +232,14 @@ mod tests {
         assert_eq!(pool.numbers(), (1, 1, 2));
         let again = pool.lend(patience).await.unwrap();
         assert_eq!(again.away, away, "it never went back");
+        pool.take_back(again, Ok(Ok(()))).unwrap();
+        tokio::time::sleep(warm::TRUST).await;
+        let again = pool.lend(patience).await.unwrap();
+        assert_eq!(
+            (again.away, pool.numbers()),
+            (away, (1, 0, 2)),
+            "it is asked, and no other opened meanwhile"
+        );
         pool.take_back(again, Ok(Ok(()))).unwrap();
         pool.suspicion.raise(Instant::now());
         let other = pool.lend(patience).await.unwrap();

@@ -1,4 +1,5 @@
-//! Connections that were of use a moment ago: lent again as they are.
+//! Connections that were of use lately: lent again as they are, after a while once they have shown that they still are of
+//! use.
 //!
 //! The library's pool asks the server whether it is still there when it lends a connection, and once more when it takes
 //! it back: two round trips beside the one that a read needs. Who answered a moment ago need not be asked.
@@ -15,7 +16,7 @@ use super::SILENCE;
 
 /// How long a connection is trusted after it was of use. Shorter than the time between two pings, so that these always
 /// test one.
-const TRUST: Duration = Duration::from_millis(250);
+pub(super) const TRUST: Duration = Duration::from_millis(250);
 /// How long it may stay out of the library's pool, which ends those that are too old.
 const AWAY: Duration = Duration::from_secs(10);
 
@@ -46,14 +47,17 @@ impl WarmOnes {
         Arc::clone(&self.permits).acquire_owned().await.ok()
     }
 
-    /// The one that was used last, if it can still be trusted; the others go back where not even that one can.
-    pub fn take(&self, is_suspect: impl Fn(Instant) -> bool, now: Instant) -> Option<Warm> {
-        let newest = self.lock().pop()?;
-        if now - newest.used < TRUST && !is_suspect(newest.since) {
-            return Some(newest);
+    /// The one that was used last, and whether that was so short a while ago that it needn't be asked; those that are
+    /// suspect go back.
+    pub fn take(&self, is_suspect: impl Fn(Instant) -> bool, now: Instant) -> Option<(Warm, bool)> {
+        let mut connections = self.lock();
+        while let Some(newest) = connections.pop() {
+            if !is_suspect(newest.since) {
+                let is_trusted = now - newest.used < TRUST;
+                return Some((newest, is_trusted));
+            }
+            give_back(newest.connection);
         }
-        give_back(newest.connection);
-        self.clear();
         None
     }
 
