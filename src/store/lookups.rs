@@ -23,6 +23,8 @@ use crate::key::{Key, KeyId, NetworkId};
 
 /// So many reads go on at once, as long as none of them is slow.
 const READS: usize = 2;
+/// So many connections are opened before anybody asks: for those, and for what goes on beside them.
+const FIRST_CONNECTIONS: usize = READS + 2;
 /// A lookup that has waited so long for reads that were under way is read beside them: their connections may lead nowhere.
 const PATIENCE: Duration = Duration::from_millis(5);
 /// How many keys a statement may ask for. Few different statements, so that each connection has them prepared; what is
@@ -63,14 +65,14 @@ struct Queue {
 }
 
 impl Store {
-    /// Opens the connections that lookups will use first, and prepares their statement there.
+    /// Opens the connections that will be used first, and prepares a lookup's statement there.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn prepare_lookups(&self) -> Result<(), StoreError> {
         self.run(async |inner| {
             let nobody = [KeyId::Issued(Uuid::nil())];
-            let reads = (0..READS).map(|_| read(&inner, NetworkId::SINGLE, &nobody));
+            let reads = (0..FIRST_CONNECTIONS).map(|_| read(&inner, NetworkId::SINGLE, &nobody));
             try_join_all(reads).await.map(drop)
         })
         .await
