@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use super::mutations::read_tag;
 use super::row::{COLUMNS, read_key};
+use super::transaction::READ_PATIENCE;
 use super::{Inner, Store, StoreError};
 use crate::key::{Key, KeyId, NetworkId};
 
@@ -71,6 +72,7 @@ impl Store {
     /// When the database fails.
     pub async fn prepare_lookups(&self) -> Result<(), StoreError> {
         self.run(async |inner| {
+            inner.readers.fill(FIRST_CONNECTIONS, READ_PATIENCE).await?;
             let nobody = [KeyId::Issued(Uuid::nil())];
             let reads = (0..FIRST_CONNECTIONS).map(|_| read(&inner, NetworkId::SINGLE, &nobody));
             try_join_all(reads).await.map(drop)
@@ -306,6 +308,15 @@ mod tests {
                 assert_eq!(answer, expected, "{number} of {network}, {at_once} at once");
             }
         }
+    }
+
+    #[tokio::test]
+    async fn the_first_lookups_find_connections_open() {
+        let (store, _directory) = store(0).await;
+        store.prepare_lookups().await.unwrap();
+        let (open, ..) = store.0.readers.numbers();
+        assert_eq!(open as usize, FIRST_CONNECTIONS);
+        assert_eq!(store.key_reads(), 0, "nobody has asked for a key");
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@ mod warm;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyConnection, AnyPool, Connection, Executor};
@@ -103,6 +104,17 @@ impl Pool {
     pub fn numbers(&self) -> (u32, u32, u32) {
         let idle = u32::try_from(self.pool.num_idle() + self.warm.len()).unwrap_or(u32::MAX);
         (self.pool.size(), idle, self.pool.options().get_max_connections())
+    }
+
+    /// Opens so many connections, or as many as there may be.
+    pub async fn fill(&self, connections: usize, patience: Duration) -> Result<(), StoreError> {
+        let (.., most) = self.numbers();
+        let connections = connections.min(usize::try_from(most).unwrap_or(usize::MAX));
+        // All at once: one that is given back is lent again.
+        for lent in try_join_all((0..connections).map(|_| self.lend(patience))).await? {
+            self.take_back(lent, Ok(Ok(())))?;
+        }
+        Ok(())
     }
 
     /// Lends a connection, for as long as `patience` from now; to be given back by [`Pool::take_back`].

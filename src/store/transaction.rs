@@ -13,7 +13,7 @@ use super::pool::{Lent, Pool};
 use super::{Inner, StoreError};
 
 /// How long what is read may take, the wait for a connection included.
-const READ_PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const READ_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a transaction may take. Longer, as it may have to wait for others.
 const WRITE_PATIENCE: Duration = Duration::from_secs(10);
 
