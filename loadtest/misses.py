@@ -3,7 +3,7 @@
 from servers import LoadError, Talos
 from stores import Stores
 
-# Keys that make a new process open its connections before anything is counted: a first burst waits for those.
+# Keys that make a new process open its connections and prepare its statements before anything is counted.
 WARMING = 256
 # Checks under way at once: connections × streams.
 LOADS = {"one after the other": (1, 1), "64 at once": (4, 16)}
