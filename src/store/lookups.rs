@@ -5,6 +5,7 @@
 //! meets a thousand keys at once needs a few statements on a few connections, not a thousand on all.
 
 use std::collections::{HashMap, VecDeque};
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -26,11 +27,11 @@ use crate::key::{Key, KeyId, NetworkId};
 const READS: usize = 2;
 /// So many connections are opened before anybody asks: for those, and for what goes on beside them.
 const FIRST_CONNECTIONS: usize = READS + 2;
-/// A lookup that has waited so long for reads that were under way is read beside them: their connections may lead nowhere.
+/// A read that takes longer is slow: others begin beside it, as its connection may lead nowhere.
 const PATIENCE: Duration = Duration::from_millis(5);
 /// How many keys a statement may ask for. Few different statements, so that each connection has them prepared; what is
-/// left over of one asks for its last key again.
-const SIZES: [usize; 3] = [1, 8, 64];
+/// left over of one asks for its last key again. The largest fits into one TLS record (see [`super::dialect::CHUNK`]).
+const SIZES: [usize; 3] = [1, 8, 32];
 const MOST: usize = SIZES[SIZES.len() - 1];
 
 /// A row as of some number of the log, both read at one moment.
@@ -73,8 +74,8 @@ impl Store {
     pub async fn prepare_lookups(&self) -> Result<(), StoreError> {
         self.run(async |inner| {
             inner.readers.fill(FIRST_CONNECTIONS, READ_PATIENCE).await?;
-            let nobody = [KeyId::Issued(Uuid::nil())];
-            let reads = (0..FIRST_CONNECTIONS).map(|_| read(&inner, NetworkId::SINGLE, &nobody));
+            let nobody = [(NetworkId::SINGLE, KeyId::Issued(Uuid::nil()))];
+            let reads = (0..FIRST_CONNECTIONS).map(|_| read(&inner, &nobody));
             try_join_all(reads).await.map(drop)
         })
         .await
@@ -85,19 +86,11 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn find_key(&self, network: NetworkId, id: KeyId) -> Result<Lookup, Arc<StoreError>> {
-        let inner = &self.0;
-        let (sender, mut answer) = oneshot::channel();
-        let begin = |reading: Option<Reading>| reading.map(|reading| tokio::spawn(reading.run()));
-        let answer = match begin(Lookups::add(inner, Wanted { network, id, answer: sender })) {
-            Some(_) => answer.await,
-            None => match timeout(PATIENCE, &mut answer).await {
-                Ok(answer) => answer,
-                Err(_) => {
-                    begin(Lookups::one_more(inner));
-                    answer.await
-                }
-            },
-        };
+        let (sender, answer) = oneshot::channel();
+        if let Some(reading) = Lookups::add(&self.0, Wanted { network, id, answer: sender }) {
+            spawn(reading);
+        }
+        let answer = answer.await;
         answer.unwrap_or_else(|_| Err(Arc::new(StoreError::Interrupted)))
     }
 }
@@ -110,30 +103,16 @@ impl Lookups {
         (queue.reads < READS).then(|| Reading::of(inner, &mut queue))
     }
 
-    /// One read more than should be, for lookups that have waited too long; None when none waits any more.
-    fn one_more(inner: &Arc<Inner>) -> Option<Reading> {
-        let mut queue = inner.lookups.lock();
-        (!queue.waiting.is_empty()).then(|| Reading::of(inner, &mut queue))
-    }
-
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Queue {
-    /// The lookups that the next read is for: of one network, those that came first.
+    /// The lookups that the next read is for: those that came first.
     fn next(&mut self) -> Option<Vec<Wanted>> {
-        let network = self.waiting.front()?.network;
-        let (mut batch, mut place) = (vec![], 0);
-        while batch.len() < MOST && place < self.waiting.len() {
-            if self.waiting[place].network == network {
-                batch.extend(self.waiting.remove(place));
-            } else {
-                place += 1;
-            }
-        }
-        Some(batch)
+        let most = self.waiting.len().min(MOST);
+        (most > 0).then(|| self.waiting.drain(..most).collect())
     }
 }
 
@@ -152,18 +131,41 @@ impl Reading {
 
     async fn run(mut self) {
         while let Some(batch) = self.next() {
-            let ids: Vec<KeyId> = batch.iter().map(|wanted| wanted.id).collect();
+            let ids: Vec<_> = batch.iter().map(|wanted| (wanted.network, wanted.id)).collect();
             self.inner.key_reads.fetch_add(ids.len() as u64, Ordering::Relaxed);
-            let network = batch.first().map_or(NetworkId::SINGLE, |first| first.network);
-            let read = read(&self.inner, network, &ids).await.map_err(Arc::new);
+            let inner = Arc::clone(&self.inner);
+            let mut reading = pin!(read(&inner, &ids));
+            let read = match timeout(PATIENCE, &mut reading).await {
+                Ok(read) => read,
+                Err(_) => {
+                    self.step_aside();
+                    reading.await
+                }
+            };
+            let read = read.map_err(Arc::new);
             for wanted in batch {
                 let answer = match &read {
-                    Ok(rows) => rows.lookup(wanted.id),
+                    Ok(rows) => rows.lookup(wanted.network, wanted.id),
                     Err(error) => Err(Arc::clone(error)),
                 };
                 // Whoever has stopped waiting misses nothing.
                 let _ = wanted.answer.send(answer);
             }
+            if !self.counts {
+                // Others go on in its place.
+                break;
+            }
+        }
+    }
+
+    /// Lets another begin in its place: at once if anything waits, else with the next lookup.
+    fn step_aside(&mut self) {
+        let mut queue = self.inner.lookups.lock();
+        queue.reads -= 1;
+        self.counts = false;
+        if !queue.waiting.is_empty() {
+            let next = Self::of(&self.inner, &mut queue);
+            spawn(next);
         }
     }
 
@@ -180,6 +182,11 @@ impl Reading {
     }
 }
 
+/// Not in [`Reading::run`] itself, which would contain itself then.
+fn spawn(reading: Reading) {
+    tokio::spawn(reading.run());
+}
+
 impl Drop for Reading {
     /// Also when it panics.
     fn drop(&mut self) {
@@ -193,30 +200,38 @@ impl Drop for Reading {
 struct Rows {
     counter: u64,
     tag: u128,
-    keys: HashMap<String, Result<Arc<Key>, Arc<StoreError>>>,
+    /// By the columns `network_id` and `key_id`.
+    keys: HashMap<(String, String), Result<Arc<Key>, Arc<StoreError>>>,
 }
 
 impl Rows {
     /// What it found of one of the keys that it asked for.
-    fn lookup(&self, id: KeyId) -> Answer {
-        let key = self.keys.get(&id.to_string()).cloned().transpose()?;
+    fn lookup(&self, network: NetworkId, id: KeyId) -> Answer {
+        let key = self.keys.get(&(network.to_string(), id.to_string())).cloned().transpose()?;
         Ok(Lookup { counter: self.counter, tag: self.tag, key })
     }
 }
 
 /// Reads the rows of at most [`MOST`] keys and the log's newest number. One statement, so that these are of one moment: a
 /// number read after the rows would vouch for more than they know.
-async fn read(inner: &Inner, network: NetworkId, ids: &[KeyId]) -> Result<Rows, StoreError> {
+async fn read(inner: &Inner, ids: &[(NetworkId, KeyId)]) -> Result<Rows, StoreError> {
     let size = SIZES.into_iter().find(|size| ids.len() <= *size).unwrap_or(MOST);
-    let numbers: Vec<String> = (2..size + 2).map(|number| format!("${number}")).collect();
+    // Not `key_id IN (…)`: PostgreSQL without statistics of a new table would compare all of a network's keys with those.
+    let one = |n| {
+        format!(
+            "SELECT {COLUMNS} FROM api_keys WHERE network_id = ${} AND key_id = ${}",
+            2 * n + 1,
+            2 * n + 2
+        )
+    };
     let find = format!(
-        "SELECT counter.n AS counter_n, (SELECT tag FROM mutation_log WHERE n = counter.n) AS counter_tag, {COLUMNS} \
-         FROM mutation_counter counter LEFT JOIN api_keys ON network_id = $1 AND key_id IN ({}) WHERE counter.id = 1",
-        numbers.join(", ")
+        "SELECT counter.n AS counter_n, (SELECT tag FROM mutation_log WHERE n = counter.n) AS counter_tag, found.* \
+         FROM mutation_counter counter LEFT JOIN ({}) AS found ON 1 = 1 WHERE counter.id = 1",
+        (0..size).map(one).collect::<Vec<_>>().join(" UNION ALL ")
     );
-    let find = inner.query(find).bind(network.to_string());
     let padded = ids.iter().chain(ids.last().into_iter().cycle()).take(size);
-    let find = padded.fold(find, |find, id| find.bind(id.to_string()));
+    let find = padded
+        .fold(inner.query(find), |find, (network, id)| find.bind(network.to_string()).bind(id.to_string()));
     let rows = inner.read(|connection| find.fetch_all(connection).boxed()).await?;
     let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
     let counter = first.try_get::<i64, _>("counter_n")?;
@@ -225,7 +240,8 @@ async fn read(inner: &Inner, network: NetworkId, ids: &[KeyId]) -> Result<Rows, 
         // No row of a key: none of them is there.
         if let Some(id) = row.try_get::<Option<String>, _>("key_id")? {
             // One that can't be read is nobody else's failure.
-            keys.insert(id, read_key(row).map(Arc::new).map_err(Arc::new));
+            let network = row.try_get::<String, _>("network_id")?;
+            keys.insert((network, id), read_key(row).map(Arc::new).map_err(Arc::new));
         }
     }
     Ok(Rows {
@@ -320,31 +336,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_waits_is_read_together_and_by_network() {
+    async fn what_waits_is_read_together() {
         let (store, _directory) = store(0).await;
-        let add = |network, number| {
-            Lookups::add(&store.0, Wanted { network, id: id(number), answer: oneshot::channel().0 })
+        let add = |number| {
+            let wanted = Wanted { network: networks()[0], id: id(number), answer: oneshot::channel().0 };
+            Lookups::add(&store.0, wanted)
         };
-        let mut readings: Vec<_> =
-            (0..READS as u128).map(|number| add(networks()[0], number).unwrap()).collect();
-        for number in 2..100_u128 {
-            assert!(
-                add(networks()[usize::from(number.is_multiple_of(3))], number).is_none(),
-                "enough are under way"
-            );
+        let mut readings: Vec<_> = (0..READS as u128).map(|number| add(number).unwrap()).collect();
+        for number in READS as u128..100 {
+            assert!(add(number).is_none(), "enough are under way");
         }
-        let mut next = || {
-            let batch = readings[0].next()?;
-            assert!(batch.iter().all(|wanted| wanted.network == batch[0].network));
-            Some(batch.iter().map(|wanted| wanted.id).collect::<Vec<_>>())
-        };
-        let ids = |numbers: &mut dyn Iterator<Item = u128>| Some(numbers.map(id).collect());
-        let of_first = |number: &u128| *number < 2 || !number.is_multiple_of(3);
-        assert_eq!(next(), ids(&mut (0..100).filter(of_first).take(MOST)));
-        let mut others = (2..100_u128).filter(|number| number.is_multiple_of(3));
-        assert_eq!(next(), ids(&mut others), "the first of them has waited longest");
-        assert_eq!(next(), ids(&mut (0..100).filter(of_first).skip(MOST)));
-        assert_eq!(next(), None);
+        let mut read = vec![];
+        while let Some(batch) = readings[0].next() {
+            assert!(batch.len() == MOST || read.len() + batch.len() == 100);
+            read.extend(batch.into_iter().map(|wanted| wanted.id));
+        }
+        assert_eq!(read, (0..100).map(id).collect::<Vec<_>>());
         drop(readings);
         assert_eq!(store.0.lookups.lock().reads, 0);
     }
@@ -352,9 +359,19 @@ mod tests {
     #[tokio::test]
     async fn reads_that_do_not_end_hold_nobody_up() {
         let (store, _directory) = store(10).await;
-        let stuck: Vec<_> = (0..READS).map(|_| Reading::of(&store.0, &mut store.0.lookups.lock())).collect();
-        assert!(found(store.find_key(networks()[0], id(4)).await).is_some());
-        assert_eq!(store.0.lookups.lock().reads, READS, "the one beside them has ended");
+        let mut stuck: Vec<_> =
+            (0..READS).map(|_| Reading::of(&store.0, &mut store.0.lookups.lock())).collect();
+        let lookup = tokio::spawn({
+            let store = store.clone();
+            async move { found(store.find_key(networks()[0], id(4)).await) }
+        });
+        while store.0.lookups.lock().waiting.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        stuck[0].step_aside();
+        assert!(lookup.await.unwrap().is_some(), "read in the place of the slow one");
+        stuck[1].step_aside();
+        assert!(found(store.find_key(networks()[0], id(6)).await).is_some(), "and so is what comes later");
         drop(stuck);
     }
 
