@@ -29,7 +29,7 @@ const TRIM_INTERVAL: Duration = Duration::from_secs(60);
 /// Between two statements that trim it: others want to write, too.
 const TRIM_PAUSE: Duration = Duration::from_millis(50);
 
-/// How long a start waits for that before it goes on all the same.
+/// How long a start may take to prepare; then it listens all the same.
 const PREPARATION: Duration = Duration::from_secs(1);
 
 /// Takes in the log and makes lookups ready: whoever finds the listeners open finds a process that can decide, even if

@@ -261,6 +261,15 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn as_many_are_opened_as_are_wanted_and_may_be() {
+        let directory = tempfile::tempdir().unwrap();
+        let pool = pool(&directory).await;
+        assert_eq!(pool.numbers().0, 1);
+        pool.fill(3, Duration::from_secs(5)).await.unwrap();
+        assert_eq!(pool.numbers(), (2, 2, 2));
+    }
+
+    #[tokio::test]
     async fn there_are_no_more_than_there_may_be_and_closing_waits_for_none_that_rests() {
         let directory = tempfile::tempdir().unwrap();
         let pool = pool(&directory).await;
