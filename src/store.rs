@@ -4,6 +4,7 @@
 //! connection; who waits may stop waiting.
 
 mod adopt;
+mod anchor;
 mod audit;
 mod changes;
 mod dialect;
@@ -35,6 +36,7 @@ pub use migrate::{Step, StepState, Undone};
 pub use mutations::{Logged, Mutation, TRIM_BATCH};
 
 use crate::rng::Rng;
+use anchor::Anchor;
 use dialect::Dialect;
 use dsn::Dsn;
 use lookups::Lookups;
@@ -109,6 +111,7 @@ struct Inner {
     writers: Pool,
     /// One connection of its own for the polls: whoever makes all others busy doesn't keep us from hearing of changes.
     pollers: Pool,
+    anchor: Anchor,
     rng: Rng,
     lookups: Lookups,
     key_reads: AtomicU64,
@@ -160,12 +163,17 @@ impl Store {
             }
         };
         let pollers = Pool::open(&dsn, &options, 1).await?;
+        let anchor = match dsn.dialect {
+            Dialect::Sqlite => Anchor::cast(&options).await,
+            Dialect::Postgres | Dialect::Cockroach | Dialect::MySql => Anchor::none(),
+        };
         Ok(Self(Arc::new(Inner {
             dialect: dsn.dialect,
             prepares: dsn.prepares,
             writers,
             readers,
             pollers,
+            anchor,
             rng,
             lookups: Lookups::default(),
             key_reads: AtomicU64::new(0),
@@ -205,6 +213,7 @@ impl Store {
         self.0.readers.close().await;
         self.0.writers.close().await;
         self.0.pollers.close().await;
+        self.0.anchor.weigh().await;
     }
 
     async fn run<T, F, Fut>(&self, query: F) -> Result<T, StoreError>

@@ -91,7 +91,7 @@ impl Pool {
                 .await?
         };
         let _ = made.set(pool.clone());
-        Ok(Self { pool, suspicion, warm: WarmOnes::new(connections) })
+        Ok(Self { pool, suspicion, warm: WarmOnes::new(connections, dsn.max_lifetime) })
     }
 
     /// The library's pool, for what it does by itself.

@@ -17,7 +17,7 @@ use super::SILENCE;
 /// How long a connection is trusted after it was of use. Shorter than the time between two pings, so that these always
 /// test one.
 pub(super) const TRUST: Duration = Duration::from_millis(250);
-/// How long it may stay out of the library's pool, which ends those that are too old.
+/// How long it may stay out of the library's pool, which ends those that are too old: at most as long as they may live.
 const AWAY: Duration = Duration::from_secs(10);
 
 /// A connection, and how long it has been out of the library's pool.
@@ -33,13 +33,15 @@ pub(super) struct WarmOnes {
     connections: Arc<Mutex<Vec<Warm>>>,
     /// As many as there may be connections: whoever has one finds a connection here or in the library's pool.
     permits: Arc<Semaphore>,
+    away: Duration,
 }
 
 impl WarmOnes {
-    /// Of a pool of so many.
-    pub fn new(connections: u32) -> Self {
+    /// Of a pool of so many, each of which may live so long.
+    pub fn new(connections: u32, lifetime: Option<Duration>) -> Self {
         let permits = Arc::new(Semaphore::new(usize::try_from(connections).unwrap_or(1)));
-        Self { connections: Arc::default(), permits }
+        let away = lifetime.map_or(AWAY, |lifetime| lifetime.min(AWAY));
+        Self { connections: Arc::default(), permits, away }
     }
 
     /// Waits until there is a connection to be had; in the order of asking.
@@ -72,7 +74,7 @@ impl WarmOnes {
     ) {
         let mut connections = self.lock();
         // Asked under the lock: whoever closes the pool looks in here afterwards.
-        if is_closed() || now - since >= AWAY {
+        if is_closed() || now - since >= self.away {
             drop(connections);
             return give_back(connection);
         }
