@@ -28,7 +28,7 @@ use crate::http2::{Closed, Event, Limits, Opened, Session, StreamId};
 /// What a client may take of us.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// For the connection's first bytes, and for the message of a call.
+    /// For the connection's first bytes, for all of a frame and of a head, and for the message of a call.
     pub patience: Duration,
     /// How long it may be silent before it is asked whether it is still there.
     pub silence: Duration,
@@ -56,7 +56,7 @@ const KEPT: usize = 32 * 1024;
 const READ: (usize, usize) = (4 * 1024, 32 * 1024);
 /// So much is taken of a client that doesn't know yet that it is over, in bytes.
 const MOST_UNHEARD: usize = 64 * 1024;
-/// How often it is looked for messages that take too long.
+/// How often it is looked for what takes too long to come.
 const TICK: Duration = Duration::from_secs(1);
 /// As good as never.
 const FAR: Duration = Duration::from_secs(100 * 365 * 86_400);
@@ -143,6 +143,7 @@ where
         was_full: false,
         silence: Silence::new(bounds),
         tick: None,
+        stuck: 0,
         held: Rc::default(),
         server,
     };
@@ -186,8 +187,10 @@ struct Open<S> {
     /// Whether there was more to be read than there was room for.
     was_full: bool,
     silence: Silence,
-    /// While there are calls of which the client hasn't said all.
+    /// While something hasn't come whole, and a moment longer.
     tick: Option<Pin<Box<Sleep>>>,
+    /// How often in a row the same frame or head was found unfinished.
+    stuck: u32,
     /// Bytes held of messages.
     held: Rc<Cell<usize>>,
 }
@@ -223,7 +226,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Open<S> {
                 return Poll::Ready(Over::Said);
             }
         }
-        self.poll_tick(context);
+        if self.poll_tick(context).is_ready() {
+            return Poll::Ready(Over::Said);
+        }
         let silence = self.silence.poll(&self.shared.session, context);
         match self.poll_write_out(context) {
             Poll::Ready(Err(_)) => return Poll::Ready(Over::Gone),
@@ -272,6 +277,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Open<S> {
                 Some(Event::Data { id, data, ended }) => self.read(&mut session, id, data, ended),
             }
             taken += count;
+            if !session.has_unfinished_head() {
+                self.stuck = 0;
+            }
         }
         self.input.copy_within(taken..self.filled, 0);
         self.filled -= taken;
@@ -352,21 +360,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Open<S> {
         }
     }
 
-    /// Ends calls whose messages take too long.
-    fn poll_tick(&mut self, context: &mut Context<'_>) {
+    /// Ends calls whose messages take too long; ready when the connection is to end, as a frame or a head does.
+    fn poll_tick(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let mut session = self.shared.session.borrow_mut();
-        if !session.has_incomplete() {
-            self.tick = None;
-            return;
+        // Who isn't asked for more isn't slow.
+        let is_read = session.output().len() < MOST_WAITING;
+        let is_stuck = is_read && (self.filled > 0 || session.has_unfinished_head());
+        let is_waiting = is_stuck || session.has_incomplete();
+        if self.tick.is_none() && !is_waiting {
+            return Poll::Pending;
         }
         let tick = self.tick.get_or_insert_with(|| Box::pin(sleep(TICK)));
         while tick.as_mut().poll(context).is_ready() {
+            if !is_waiting {
+                self.tick = None;
+                return Poll::Pending;
+            }
             tick.as_mut().reset(Instant::now() + TICK);
+            let patience = self.server.bounds.patience;
+            self.stuck = if is_stuck { self.stuck + 1 } else { 0 };
+            if TICK * self.stuck > patience {
+                session.dismiss();
+                return Poll::Ready(());
+            }
             let mut late = vec![];
             for (id, call) in session.calls() {
                 if let Call::Check { ticks, .. } = call {
                     *ticks += 1;
-                    if TICK * *ticks > self.server.bounds.patience {
+                    if TICK * *ticks > patience {
                         late.push(id);
                     }
                 }
@@ -375,6 +396,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Open<S> {
                 respond(&mut session, id, Err(Status::deadline_exceeded("the message took too long")));
             }
         }
+        Poll::Pending
     }
 
     /// Lets the client hear what was said last: it wouldn't if the connection were closed while it still sends.

@@ -176,6 +176,11 @@ impl<C> Session<C> {
         self.incomplete > 0
     }
 
+    /// Whether there is a head of which not all has come.
+    pub const fn has_unfinished_head(&self) -> bool {
+        self.unfinished.is_some()
+    }
+
     /// Whether the client has said what it is.
     pub fn is_greeted(&self) -> bool {
         self.progress == Progress::Open
@@ -218,6 +223,11 @@ impl<C> Session<C> {
             self.write_goaway(LAST, Code::None);
             frame::write(kind::PING, 0, 0, &FAREWELL, &mut self.out);
         }
+    }
+
+    /// Tells the client that it asks too much of us; the connection is to be closed then.
+    pub fn dismiss(&mut self) {
+        self.write_goaway(self.last, Code::EnhanceYourCalm);
     }
 
     /// Ends all calls.

@@ -1,10 +1,10 @@
 //! HTTP/2 on the authz plane, byte for byte: RFC 9113 and RFC 7541, and what gRPC's clients do with them. Nothing here
 //! knows how the server is made. Where the RFCs leave a choice, the tables list every reaction that is right.
 
-mod call;
+pub mod call;
 mod cases;
 mod client;
-mod frames;
+pub mod frames;
 mod heard;
 mod hpack;
 mod huffman;

@@ -8,11 +8,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
+use crate::ask::Ask;
 use crate::authority::Authority;
 use crate::http::{Base, Call, Version};
 use crate::support::{Must, until};
 use crate::talos::{ISSUED, JWKS, Setup, Talos};
 use crate::tls::{Client, NAME};
+use crate::wire::call::Good;
+use crate::wire::frames::{HEADERS, PREFACE, data, frame, headers, settings};
 
 /// How many slow connections a plane has to bear. From this many on, those that take longest are waited for, too.
 fn count() -> usize {
@@ -32,49 +35,72 @@ enum Kind {
 
 const KINDS: [Kind; 5] = [Kind::Head, Kind::Body, Kind::Idle, Kind::Handshake, Kind::Http2];
 
-impl Kind {
+/// A client that says too little.
+struct Slow {
+    kind: Kind,
     /// What it says before it says nothing more.
-    fn first(self) -> Vec<u8> {
-        match self {
-            Kind::Head => b"GET /health/alive HTTP/1.1\r\nhost: local".to_vec(),
-            Kind::Body => b"POST /v2alpha1/apiKeys:selfRevoke HTTP/1.1\r\nhost: localhost\r\n\
-                content-type: application/json\r\ncontent-length: 100\r\n\r\n{"
-                .to_vec(),
-            Kind::Idle => b"GET /health/alive HTTP/1.1\r\nhost: localhost\r\n\r\n".to_vec(),
+    first: Vec<u8>,
+    /// Within how long it is sent away: `app/bounds.rs` and `http/body.rs`.
+    bound: Duration,
+}
+
+impl Slow {
+    /// Of an HTTP plane, or of TLS on any.
+    fn http(kind: Kind) -> Slow {
+        let (first, secs) = match kind {
+            Kind::Head => (b"GET /health/alive HTTP/1.1\r\nhost: local".to_vec(), 10),
+            Kind::Body => (
+                b"POST /v2alpha1/apiKeys:selfRevoke HTTP/1.1\r\nhost: localhost\r\n\
+                  content-type: application/json\r\ncontent-length: 100\r\n\r\n{"
+                    .to_vec(),
+                15,
+            ),
+            Kind::Idle => (b"GET /health/alive HTTP/1.1\r\nhost: localhost\r\n\r\n".to_vec(), 75),
             // The beginning of a ClientHello.
-            Kind::Handshake => vec![0x16, 0x03, 0x01, 0x02, 0x00, 0x01],
-            // The preface and empty settings; no request ever.
-            Kind::Http2 => [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &[0, 0, 0, 4, 0, 0, 0, 0, 0]].concat(),
-        }
+            Kind::Handshake => (vec![0x16, 0x03, 0x01, 0x02, 0x00, 0x01], 5),
+            // No request ever. Closed politely: the client has a moment to do it itself.
+            Kind::Http2 => ([PREFACE, &settings(&[])].concat(), 75 + 5),
+        };
+        Slow { kind, first, bound: Duration::from_secs(secs) }
     }
 
-    /// Within how long it is sent away: `app/bounds.rs` and `http/body.rs`.
-    fn bound(self) -> Duration {
-        Duration::from_secs(match self {
-            Kind::Head => 10,
-            Kind::Body => 15,
-            Kind::Idle => 75,
-            Kind::Handshake => 5,
-            // Closed politely: the client has a moment to do it itself.
-            Kind::Http2 => 75 + 5,
-        })
+    /// Of the authz plane: who is silent is asked whether it is still there, after which these say nothing either.
+    fn grpc(kind: Kind, good: &Good) -> Slow {
+        let ((head, half), (message, _)) = (half(good), good.halves());
+        let (first, secs) = match kind {
+            Kind::Head => (half, 10),
+            Kind::Body => ([headers(1, &head), data(1, message)].concat(), 30 + 10),
+            Kind::Idle => (good.on(1), 30 + 10),
+            Kind::Http2 => (vec![], 30 + 10),
+            Kind::Handshake => return Slow::http(kind),
+        };
+        let first = [PREFACE, &settings(&[]), &first].concat();
+        Slow { kind, first, bound: Duration::from_secs(secs) }
     }
+}
+
+/// The head of a call, and a frame that holds half of it.
+fn half(good: &Good) -> (Vec<u8>, Vec<u8>) {
+    let head = good.head();
+    let half = frame(HEADERS, 0, 1, &head[..head.len() / 2]);
+    (head, half)
 }
 
 /// Time that a busy machine may take on top.
 const SLACK: Duration = Duration::from_secs(6);
 
 /// Opens a connection, says too little, and waits until it is closed.
-async fn slow(base: Base, kind: Kind) -> (Kind, Duration) {
+async fn slow(base: Base, Slow { kind, first, bound }: Slow) -> (Kind, Duration) {
     let mut stream = TcpStream::connect(base.0).await.must("connecting");
-    stream.write_all(&kind.first()).await.must("writing");
+    stream.write_all(&first).await.must("writing");
     let began = Instant::now();
     let mut rest = vec![];
-    let patience = kind.bound() + SLACK;
+    let patience = bound + SLACK;
     let ended = tokio::time::timeout(patience, stream.read_to_end(&mut rest)).await;
     assert!(ended.is_ok(), "{kind:?} at {} was still open after {patience:?}", base.0);
     let told = String::from_utf8_lossy(&rest);
-    assert!(kind != Kind::Body || told.starts_with("HTTP/1.1 408 "), "{told}");
+    let is_told = !first.starts_with(b"POST ") || told.starts_with("HTTP/1.1 408 ");
+    assert!(is_told, "{told}");
     (kind, began.elapsed())
 }
 
@@ -90,19 +116,26 @@ async fn p99(count: usize, ask: impl AsyncFn()) -> Duration {
     times[times.len() * 99 / 100]
 }
 
-async fn bears(talos: &Talos, name: &str, base: Base, kinds: &[Kind], good: impl AsyncFn()) {
+async fn bears(
+    talos: &Talos,
+    name: &str,
+    base: Base,
+    (kinds, client): (&[Kind], impl Fn(Kind) -> Slow),
+    good: impl AsyncFn(),
+) {
     let requests = count().clamp(100, 1_000);
     let quiet = p99(requests, &good).await;
     let before = talos.process.memory();
     let mut slow_ones = JoinSet::new();
     for number in 0..count() {
         let kind = kinds[number % kinds.len()];
-        if count() >= MANY || kind.bound() < Duration::from_secs(20) {
-            slow_ones.spawn(slow(base, kind));
+        let client = client(kind);
+        if count() >= MANY || client.bound < Duration::from_secs(20) {
+            slow_ones.spawn(slow(base, client));
         } else {
             // Not waited for, but there.
             slow_ones.spawn(async move {
-                let waited = tokio::time::timeout(Duration::from_secs(15), slow(base, kind)).await;
+                let waited = tokio::time::timeout(Duration::from_secs(15), slow(base, client)).await;
                 assert!(waited.is_err(), "{kind:?} was closed before its time: {waited:?}");
                 (kind, Duration::ZERO)
             });
@@ -144,7 +177,7 @@ const WITHOUT_TLS: [Kind; 4] = [Kind::Head, Kind::Body, Kind::Idle, Kind::Http2]
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_clients_of_the_public_plane_are_sent_away_and_others_are_served() {
     let talos = patient().await;
-    bears(&talos, "public", talos.public, &WITHOUT_TLS, async || {
+    bears(&talos, "public", talos.public, (&WITHOUT_TLS, Slow::http), async || {
         talos.public.send(Version::Http1, Call::get(JWKS)).await.expect(200);
     })
     .await;
@@ -153,7 +186,7 @@ async fn slow_clients_of_the_public_plane_are_sent_away_and_others_are_served() 
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_clients_of_the_admin_plane_are_sent_away_and_others_are_served() {
     let talos = patient().await;
-    bears(&talos, "admin", talos.admin, &WITHOUT_TLS, async || {
+    bears(&talos, "admin", talos.admin, (&WITHOUT_TLS, Slow::http), async || {
         talos.admin.send(Version::Http1, Call::get(ISSUED)).await.expect(200);
     })
     .await;
@@ -163,8 +196,20 @@ async fn slow_clients_of_the_admin_plane_are_sent_away_and_others_are_served() {
 async fn slow_clients_of_the_metrics_plane_are_sent_away_and_others_are_served() {
     let talos = patient().await;
     // It has no body to wait for.
-    bears(&talos, "metrics", talos.metrics, &[Kind::Head, Kind::Idle, Kind::Http2], async || {
+    let kinds = [Kind::Head, Kind::Idle, Kind::Http2];
+    bears(&talos, "metrics", talos.metrics, (&kinds, Slow::http), async || {
         talos.metrics.send(Version::Http1, Call::get("/health/alive")).await.expect(200);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_clients_of_the_authz_plane_are_sent_away_and_others_are_served() {
+    let talos = Talos::start().await;
+    let good = Good::new(&talos, "patient").await;
+    let key = talos.issue(json!({})).await;
+    bears(&talos, "authz", talos.authz, (&WITHOUT_TLS, |kind| Slow::grpc(kind, &good)), async || {
+        talos.check(Ask::bearer(&key.secret)).await.allowed();
     })
     .await;
 }
@@ -176,11 +221,11 @@ async fn half_open_handshakes_are_sent_away_and_others_are_served() {
     let pair = authority.issue(NAME, 2100);
     let setup = Setup::new().tls("PUBLIC", &pair).tls("AUTHZ", &pair);
     let talos = setup.start_until(async |talos| client.grpc(talos.authz).await.is_ok()).await;
-    bears(&talos, "public", talos.public, &[Kind::Handshake], async || {
+    bears(&talos, "public", talos.public, (&[Kind::Handshake], Slow::http), async || {
         client.send(talos.public, Version::Http2, Call::get(JWKS)).await.expect(200);
     })
     .await;
-    bears(&talos, "authz", talos.authz, &[Kind::Handshake], async || {
+    bears(&talos, "authz", talos.authz, (&[Kind::Handshake], Slow::http), async || {
         client.grpc(talos.authz).await.must("connecting").health("").await.must("an answer");
     })
     .await;

@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 use super::call::Good;
 use super::cases::answers;
 use super::client::Wire;
-use super::frames::{PREFACE, data, headers, last_data};
+use super::frames::{
+    CONTINUATION, DATA, DEFAULT_FRAME, END_STREAM, ENHANCE_YOUR_CALM, HEADERS, PREFACE, data, frame, headers,
+    last_data,
+};
 use crate::support::{number_from, within};
 use crate::talos::Talos;
 
@@ -17,7 +20,12 @@ async fn who_does_not_begin_and_who_does_not_finish_is_not_waited_for() {
     let talos = Talos::start().await;
     let good = Good::new(&talos, "opener").await;
     let began = Instant::now();
-    tokio::join!(who_does_not_begin(&talos), who_does_not_finish(&talos, &good));
+    tokio::join!(
+        who_does_not_begin(&talos),
+        who_does_not_finish(&talos, &good),
+        who_is_slow(&talos, slow_head(&good)),
+        who_is_slow(&talos, slow_frame(&good)),
+    );
     assert!(began.elapsed() > Duration::from_secs(9) && began.elapsed() < PATIENCE, "{:?}", began.elapsed());
     answers(&talos, &good).await;
 }
@@ -51,6 +59,32 @@ async fn who_does_not_finish(talos: &Talos, good: &Good) {
     // What comes too late for one is no error of the connection's.
     wire.send(&[last_data(3, rest), good.on(7)].concat()).await;
     wire.answer(7).await.allows(good);
+}
+
+/// A head that comes by the byte, each in a frame of its own.
+fn slow_head(good: &Good) -> Vec<Vec<u8>> {
+    let part = |(index, byte): (usize, &u8)| {
+        let kind = if index == 0 { HEADERS } else { CONTINUATION };
+        frame(kind, 0, 1, &[*byte])
+    };
+    good.head().iter().enumerate().map(part).collect()
+}
+
+/// A frame that comes by the byte, after a head.
+fn slow_frame(good: &Good) -> Vec<Vec<u8>> {
+    let data = frame(DATA, END_STREAM, 1, &[0; DEFAULT_FRAME]);
+    let parts = data.chunks(1).map(<[u8]>::to_vec);
+    std::iter::once(headers(1, &good.head())).chain(parts).collect()
+}
+
+/// Sends a part each second, and is told to go all the same.
+async fn who_is_slow(talos: &Talos, parts: Vec<Vec<u8>>) {
+    let mut wire = Wire::open(talos.authz).await;
+    for part in &parts[..8] {
+        wire.send(part).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(wire.end().await.map(|goaway| goaway.code), Some(ENHANCE_YOUR_CALM));
 }
 
 /// Half a minute and more: for the long run alone.
