@@ -14,7 +14,7 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long to wait after accepting failed, as it does when descriptors are used up.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a client may take to send the head of a request, or anything at all at first; of the authz plane, to send
-/// the message of a call.
+/// all of a frame, of a head and of a call's message.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long it may take from the head of a request to the last byte of the answer, which it may be slow to read. The
 /// body has a bound of its own within that (`http/body.rs`), as has what we do (`http/guard.rs`).
@@ -29,7 +29,8 @@ pub const LAST_WORDS: Duration = Duration::from_millis(500);
 pub const MAX_GIVEN_UP: u64 = 200;
 /// Most streams of one HTTP/2 connection to an HTTP plane at once.
 pub const MAX_HTTP_STREAMS: u32 = 128;
-/// How often a silent HTTP/2 connection is asked whether it is still there, and how long it may take to say so.
+/// How long an HTTP/2 connection may be silent before it is asked whether it is still there, and how long it may take to
+/// say so.
 pub const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 /// Most streams of one HTTP/2 connection at once: Envoy sends all Checks of a worker over one.
 pub const MAX_STREAMS: u32 = 1_024;

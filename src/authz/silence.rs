@@ -10,21 +10,25 @@ use tokio::time::{Instant, Sleep, sleep};
 use super::connection::Bounds;
 use crate::http2::Session;
 
+/// How many times it is looked whether something came, before a client is asked: looking each time that something comes
+/// would cost every Check a look at the clock.
+const LOOKS: u32 = 6;
+
 /// Finds out whether a silent client is still there.
 pub struct Silence {
     bounds: Bounds,
     /// When there is something to do next.
     timer: Pin<Box<Sleep>>,
     state: State,
+    /// How many times it was looked since the client's unrest was forgiven.
+    unforgiven: u32,
 }
 
-#[derive(PartialEq, Eq)]
 enum State {
-    /// It hasn't said anything yet.
-    New,
-    /// Something came since the timer was set.
-    Broken,
-    Silent,
+    /// So many times it hadn't said anything yet.
+    New(u32),
+    /// So many times nothing had come.
+    Silent(u32),
     /// It was asked.
     Asked,
 }
@@ -32,13 +36,14 @@ enum State {
 impl Silence {
     /// Of a client that hasn't said anything yet.
     pub fn new(bounds: Bounds) -> Self {
-        Self { bounds, timer: Box::pin(sleep(bounds.patience)), state: State::New }
+        let timer = Box::pin(sleep(bounds.silence / LOOKS));
+        Self { bounds, timer, state: State::New(0), unforgiven: 0 }
     }
 
     /// Notes that it isn't silent.
     pub fn is_broken(&mut self) {
-        if self.state != State::New {
-            self.state = State::Broken;
+        if !matches!(self.state, State::New(_)) {
+            self.state = State::Silent(0);
         }
     }
 
@@ -46,20 +51,30 @@ impl Silence {
     pub fn poll<C>(&mut self, session: &RefCell<Session<C>>, context: &mut Context<'_>) -> Poll<()> {
         while self.timer.as_mut().poll(context).is_ready() {
             let mut session = session.borrow_mut();
-            let next = match self.state {
-                State::New if !session.is_greeted() => return Poll::Ready(()),
+            let step = self.bounds.silence / LOOKS;
+            self.unforgiven += 1;
+            if self.unforgiven == LOOKS {
+                self.unforgiven = 0;
+                session.forgive();
+            }
+            let (state, next) = match self.state {
                 State::Asked => return Poll::Ready(()),
-                State::New | State::Broken => {
-                    self.state = State::Silent;
-                    session.forgive();
-                    self.bounds.silence
+                State::New(looks) if !session.is_greeted() => {
+                    let looks = looks + 1;
+                    if step * looks >= self.bounds.patience {
+                        return Poll::Ready(());
+                    }
+                    (State::New(looks), step)
                 }
-                State::Silent => {
+                State::New(looks) | State::Silent(looks) if looks + 1 < LOOKS => {
+                    (State::Silent(looks + 1), step)
+                }
+                State::New(_) | State::Silent(_) => {
                     session.inquire();
-                    self.state = State::Asked;
-                    self.bounds.pong
+                    (State::Asked, self.bounds.pong)
                 }
             };
+            self.state = state;
             self.timer.as_mut().reset(Instant::now() + next);
         }
         Poll::Pending

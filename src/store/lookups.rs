@@ -359,20 +359,32 @@ mod tests {
     #[tokio::test]
     async fn reads_that_do_not_end_hold_nobody_up() {
         let (store, _directory) = store(10).await;
-        let mut stuck: Vec<_> =
-            (0..READS).map(|_| Reading::of(&store.0, &mut store.0.lookups.lock())).collect();
-        let lookup = tokio::spawn({
-            let store = store.clone();
-            async move { found(store.find_key(networks()[0], id(4)).await) }
-        });
-        while store.0.lookups.lock().waiting.is_empty() {
-            tokio::task::yield_now().await;
+        let (.., most) = store.0.readers.numbers();
+        let held = try_join_all((0..most).map(|_| store.0.readers.lend(READ_PATIENCE))).await.unwrap();
+        let begun: Vec<_> = (1..READS).map(|_| Reading::of(&store.0, &mut store.0.lookups.lock())).collect();
+        let mut lookups = vec![];
+        // The second waits until the first has stepped aside.
+        for number in 0..2 {
+            let lookup = {
+                let store = store.clone();
+                async move { found(store.find_key(networks()[0], id(number)).await) }
+            };
+            lookups.push(tokio::spawn(lookup));
+            let has_begun = async {
+                while store.key_reads() < lookups.len() as u64 {
+                    tokio::task::yield_now().await;
+                }
+            };
+            timeout(READ_PATIENCE, has_begun).await.expect("it begins, whatever becomes of the others");
         }
-        stuck[0].step_aside();
-        assert!(lookup.await.unwrap().is_some(), "read in the place of the slow one");
-        stuck[1].step_aside();
-        assert!(found(store.find_key(networks()[0], id(6)).await).is_some(), "and so is what comes later");
-        drop(stuck);
+        drop(begun);
+        for lent in held {
+            store.0.readers.take_back(lent, Ok(Ok(()))).unwrap();
+        }
+        for (number, lookup) in lookups.into_iter().enumerate() {
+            assert_eq!(lookup.await.unwrap().is_some(), number % 2 == 0);
+        }
+        assert_eq!(store.0.lookups.lock().reads, 0);
     }
 
     #[tokio::test]
