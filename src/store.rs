@@ -164,7 +164,7 @@ impl Store {
         };
         let pollers = Pool::open(&dsn, &options, 1).await?;
         let anchor = match dsn.dialect {
-            Dialect::Sqlite => Anchor::cast(&options).await,
+            Dialect::Sqlite => Anchor::open(&options).await,
             Dialect::Postgres | Dialect::Cockroach | Dialect::MySql => Anchor::none(),
         };
         Ok(Self(Arc::new(Inner {
@@ -213,7 +213,7 @@ impl Store {
         self.0.readers.close().await;
         self.0.writers.close().await;
         self.0.pollers.close().await;
-        self.0.anchor.weigh().await;
+        self.0.anchor.close().await;
     }
 
     async fn run<T, F, Fut>(&self, query: F) -> Result<T, StoreError>

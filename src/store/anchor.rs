@@ -20,7 +20,7 @@ impl Anchor {
     }
 
     /// Connects. It must be able to write: otherwise it would itself be what keeps the others from it, and there is none.
-    pub async fn cast(options: &AnyConnectOptions) -> Self {
+    pub async fn open(options: &AnyConnectOptions) -> Self {
         let connected = async {
             let mut connection = AnyConnection::connect_with(options).await?;
             connection.execute("PRAGMA busy_timeout = 5000; BEGIN IMMEDIATE; ROLLBACK;").await?;
@@ -36,7 +36,7 @@ impl Anchor {
     }
 
     /// Closes the connection.
-    pub async fn weigh(&self) {
+    pub async fn close(&self) {
         let connection = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(connection) = connection {
             // It has nothing to lose.
