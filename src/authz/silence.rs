@@ -80,3 +80,64 @@ impl Silence {
         Poll::Pending
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::http2::Limits;
+
+    fn silence() -> Silence {
+        let moment = Duration::from_millis(6);
+        Silence::new(Bounds {
+            patience: moment / 3,
+            silence: moment,
+            pong: moment / 3,
+            streams: 1,
+            unrest: 1,
+            head: 1,
+            drain: moment,
+            last_words: moment,
+        })
+    }
+
+    fn session() -> RefCell<Session<()>> {
+        RefCell::new(Session::new(Limits { streams: 1, head: 1, unrest: 1 }))
+    }
+
+    /// Waits until the client is asked (true) or gone.
+    async fn is_asked(silence: &mut Silence, session: &RefCell<Session<()>>) -> bool {
+        let written = session.borrow().output().len();
+        poll_fn(|context| match silence.poll(session, context) {
+            Poll::Ready(()) => Poll::Ready(false),
+            Poll::Pending if session.borrow().output().len() > written => Poll::Ready(true),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn who_is_silent_is_asked_and_who_does_not_answer_is_gone() {
+        let (mut silence, session) = (silence(), session());
+        let mut input = &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"[..];
+        while let Ok(Some((taken, _))) = session.borrow_mut().receive(input) {
+            input = &input[taken..];
+        }
+        assert!(session.borrow().is_greeted());
+        for _ in 0..3 {
+            assert!(is_asked(&mut silence, &session).await);
+            silence.is_broken();
+        }
+        assert!(is_asked(&mut silence, &session).await);
+        assert!(!is_asked(&mut silence, &session).await, "it didn't answer");
+    }
+
+    #[tokio::test]
+    async fn who_says_nothing_at_first_is_not_asked() {
+        let (mut silence, session) = (silence(), session());
+        silence.is_broken();
+        assert!(!is_asked(&mut silence, &session).await);
+    }
+}

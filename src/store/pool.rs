@@ -228,8 +228,14 @@ mod tests {
 
     /// A pool of two connections to a new database.
     async fn pool(directory: &tempfile::TempDir) -> Pool {
+        pool_with(directory, "").await
+    }
+
+    /// The same, with parameters in its DSN.
+    async fn pool_with(directory: &tempfile::TempDir, parameters: &str) -> Pool {
         sqlx::any::install_default_drivers();
-        let dsn = Dsn::parse(&format!("sqlite://{}/talos.db", directory.path().display())).unwrap();
+        let dsn = format!("sqlite://{}/talos.db{parameters}", directory.path().display());
+        let dsn = Dsn::parse(&dsn).unwrap();
         Pool::open(&dsn, &dsn.url.parse().unwrap(), 2).await.unwrap()
     }
 
@@ -258,6 +264,16 @@ mod tests {
         assert!(other.away > away);
         assert!(pool.take_back(other, Ok(Err::<(), _>(StoreError::TimedOut))).is_err());
         assert_eq!(pool.warm.len(), 0, "what failed is asked first");
+    }
+
+    #[tokio::test]
+    async fn who_is_lent_again_lives_no_longer_than_it_may() {
+        let directory = tempfile::tempdir().unwrap();
+        let pool = pool_with(&directory, "?max_conn_lifetime=20ms").await;
+        let lent = pool.lend(Duration::from_secs(5)).await.unwrap();
+        tokio::time::sleep_until(lent.away + Duration::from_millis(20)).await;
+        pool.take_back(lent, Ok(Ok(()))).unwrap();
+        assert_eq!(pool.warm.len(), 0);
     }
 
     #[tokio::test]

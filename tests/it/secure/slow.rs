@@ -66,10 +66,10 @@ impl Slow {
 
     /// Of the authz plane: who is silent is asked whether it is still there, after which these say nothing either.
     fn grpc(kind: Kind, good: &Good) -> Slow {
-        let ((head, half), (message, _)) = (half(good), good.halves());
+        let head = good.head();
         let (first, secs) = match kind {
-            Kind::Head => (half, 10),
-            Kind::Body => ([headers(1, &head), data(1, message)].concat(), 30 + 10),
+            Kind::Head => (frame(HEADERS, 0, 1, &head[..head.len() / 2]), 10),
+            Kind::Body => ([headers(1, &head), data(1, good.halves().0)].concat(), 30 + 10),
             Kind::Idle => (good.on(1), 30 + 10),
             Kind::Http2 => (vec![], 30 + 10),
             Kind::Handshake => return Slow::http(kind),
@@ -77,13 +77,6 @@ impl Slow {
         let first = [PREFACE, &settings(&[]), &first].concat();
         Slow { kind, first, bound: Duration::from_secs(secs) }
     }
-}
-
-/// The head of a call, and a frame that holds half of it.
-fn half(good: &Good) -> (Vec<u8>, Vec<u8>) {
-    let head = good.head();
-    let half = frame(HEADERS, 0, 1, &head[..head.len() / 2]);
-    (head, half)
 }
 
 /// Time that a busy machine may take on top.
