@@ -86,6 +86,40 @@ impl BootTime {
     }
 }
 
+/// One moment by both clocks, for what must not count longer than either of them says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// Goes on through a suspend, and stands still for a container that is frozen and moved.
+    pub boot: BootTime,
+    /// May be set.
+    pub wall: Timestamp,
+}
+
+impl Moment {
+    /// How long after `earlier` this is, by whichever clock says more: one may have stood still, the other may have
+    /// been set back.
+    pub fn since(self, earlier: Self) -> Duration {
+        let wall = self.wall.as_micros().saturating_sub(earlier.wall.as_micros());
+        let wall = Duration::from_micros(u64::try_from(wall).unwrap_or(0));
+        self.boot.since(earlier.boot).max(wall)
+    }
+
+    /// Whether this is the earlier of both.
+    pub fn is_before(self, other: Self) -> bool {
+        self.boot < other.boot
+    }
+
+    /// The earlier of both, by each clock.
+    pub fn earlier(self, other: Self) -> Self {
+        Self { boot: self.boot.min(other.boot), wall: self.wall.min(other.wall) }
+    }
+
+    /// The later of both.
+    pub fn later(self, other: Self) -> Self {
+        if self.is_before(other) { other } else { self }
+    }
+}
+
 /// Where time comes from: the machine, or a test's hand.
 #[derive(Clone)]
 pub struct Clock(Source);
@@ -130,6 +164,11 @@ impl Clock {
                 Err(before) => Timestamp(-micros(before.duration())),
             },
         }
+    }
+
+    /// This moment by both clocks.
+    pub fn moment(&self) -> Moment {
+        Moment { boot: self.boot(), wall: self.now() }
     }
 
     /// Boot time now.

@@ -7,6 +7,7 @@ mod adopt;
 mod anchor;
 mod audit;
 mod changes;
+mod database_file;
 mod dialect;
 mod dsn;
 mod keys;
@@ -15,8 +16,11 @@ mod list;
 mod lookups;
 mod migrate;
 mod mutations;
+mod poller;
 mod pool;
 mod row;
+mod server;
+mod suspicion;
 mod transaction;
 
 use std::sync::Arc;
@@ -24,23 +28,29 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::FutureExt;
 use sqlx::any::AnyConnectOptions;
+use sqlx::{AnyConnection, Connection};
+use tokio::sync::Notify;
 
 pub use adopt::Adopted;
 pub use audit::AuditHead;
 pub use changes::{Changed, Rewrite, Successor};
-pub use keys::{Inserted, NewKey, Request};
+pub use keys::{Inserted, InsertedKeys, NewKey, Request};
 pub use last_used::PRECISION;
 pub use list::{Filter, Page};
 pub use lookups::Lookup;
 pub use migrate::{Step, StepState, Undone};
-pub use mutations::{Logged, Mutation, TRIM_BATCH};
+pub use mutations::{LogPart, LogStart, Logged, Mutation, TRIM_BATCH};
+pub use poller::{Evidence, PollError, PollTiming, Proof, Server};
+pub use server::{NotAuthoritative, ServerId};
 
 use crate::rng::Rng;
 use anchor::Anchor;
 use dialect::Dialect;
 use dsn::Dsn;
 use lookups::Lookups;
-use pool::Pool;
+use poller::Poller;
+use pool::{Pool, WatchedFile};
+use suspicion::Suspicion;
 
 /// Why the database gave no answer. Never holds a DSN.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +99,9 @@ pub enum StoreError {
     /// The database refused, failed or can't be reached.
     #[error("the database: {0}")]
     Sql(#[from] sqlx::Error),
+    /// It answers, and its answer can't be relied on.
+    #[error("the database: {0}")]
+    NotAuthoritative(#[from] NotAuthoritative),
     /// It says nothing; whether what was asked for was done is unknown.
     #[error("the database gives no answer in time")]
     TimedOut,
@@ -109,9 +122,12 @@ struct Inner {
     /// The same connections, but for SQLite, which has one writer at a time: waiting for this pool's one connection is
     /// fair, its busy handler isn't.
     writers: Pool,
-    /// One connection of its own for the polls: whoever makes all others busy doesn't keep us from hearing of changes.
-    pollers: Pool,
+    poller: Poller,
     anchor: Anchor,
+    /// Against connections of all of them.
+    suspicion: Suspicion,
+    /// Wakes whoever polls: something was found out that a poll has to settle.
+    poll_wanted: Arc<Notify>,
     rng: Rng,
     lookups: Lookups,
     key_reads: AtomicU64,
@@ -151,33 +167,65 @@ impl Store {
     async fn connect_as(dsn: Dsn, rng: Rng) -> Result<Self, StoreError> {
         sqlx::any::install_default_drivers();
         let options: AnyConnectOptions = dsn.url.parse()?;
-        let (writers, readers) = match dsn.dialect {
-            Dialect::Sqlite => {
-                // The writer first: it makes the file.
-                let writers = Pool::open(&dsn, &options, 1).await?;
-                (writers, Pool::open(&dsn, &options, dsn.max_connections).await?)
+        let suspicion = Suspicion::default();
+        let (file, options) = match &dsn.file {
+            Some(path) => {
+                // Makes the file, if it may. No later connection does: one that finds none would begin an empty one.
+                AnyConnection::connect_with(&options).await?.close().await?;
+                (Some(Arc::new(WatchedFile::new(path)?)), dsn.clone().of_old().url.parse()?)
             }
+            None => (None, options),
+        };
+        let pool = |connections| Pool::open(&dsn, &options, connections, suspicion.clone(), file.clone());
+        let (writers, readers) = match dsn.dialect {
+            Dialect::Sqlite => (pool(1).await?, pool(dsn.max_connections).await?),
             Dialect::Postgres | Dialect::Cockroach | Dialect::MySql => {
-                let pool = Pool::open(&dsn, &options, dsn.max_connections).await?;
+                let pool = pool(dsn.max_connections).await?;
                 (pool.clone(), pool)
             }
         };
-        let pollers = Pool::open(&dsn, &options, 1).await?;
-        let anchor = match dsn.dialect {
-            Dialect::Sqlite => Anchor::open(&options).await,
-            Dialect::Postgres | Dialect::Cockroach | Dialect::MySql => Anchor::none(),
+        let anchor = match &file {
+            Some(file) => Anchor::open(Arc::clone(file), &options).await,
+            None => Anchor::none(),
         };
+        let poll_wanted = Arc::new(Notify::new());
+        let poller = Poller::new(
+            options,
+            dsn.dialect,
+            dsn.prepares,
+            file,
+            suspicion.clone(),
+            Arc::clone(&poll_wanted),
+        );
         Ok(Self(Arc::new(Inner {
             dialect: dsn.dialect,
             prepares: dsn.prepares,
             writers,
             readers,
-            pollers,
+            poller,
             anchor,
+            poll_wanted,
+            suspicion,
             rng,
             lookups: Lookups::default(),
             key_reads: AtomicU64::new(0),
         })))
+    }
+
+    /// The server that polls come from; None before the first poll.
+    pub fn server(&self) -> Option<Arc<Server>> {
+        self.0.poller.server()
+    }
+
+    /// Why the polls' connection could not be replaced the last time; None when it could.
+    pub fn renewal_error(&self) -> Option<String> {
+        self.0.poller.renewal_error()
+    }
+
+    /// Ends when something was found out that a poll has to settle: a refused write, a server that isn't the one of
+    /// the last poll.
+    pub async fn poll_wanted(&self) {
+        self.0.poll_wanted.notified().await;
     }
 
     /// How many key rows were asked for, ever: what the caches are there to save.
@@ -212,7 +260,7 @@ impl Store {
     pub async fn close(&self) {
         self.0.readers.close().await;
         self.0.writers.close().await;
-        self.0.pollers.close().await;
+        self.0.poller.close();
         self.0.anchor.close().await;
     }
 

@@ -2,7 +2,7 @@
 //! loom tries every one that the memory model allows.
 
 mod atomic {
-    pub use loom::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
+    pub use loom::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 }
 #[path = "../src/cache/freshness/ledger.rs"]
 #[expect(dead_code, reason = "the parts that aren't about order")]
@@ -54,7 +54,7 @@ fn answer_relayed(ledger: &Ledger) -> bool {
 }
 
 fn poll(ledger: &Ledger) {
-    ledger.raise(SLOT, CHANGE);
+    ledger.raise(SLOT, STAMP.1, CHANGE);
     ledger.extend(NEW);
 }
 
@@ -66,7 +66,7 @@ fn whoever_sees_the_lease_sees_the_change() {
 #[test]
 fn whoever_sees_the_lease_of_what_was_relayed_sees_the_change() {
     never_allows(answer_relayed, |ledger| {
-        ledger.raise(SLOT, CHANGE);
+        ledger.raise(SLOT, STAMP.1, CHANGE);
         ledger.extend_relayed(NEW);
     });
 }
@@ -74,7 +74,6 @@ fn whoever_sees_the_lease_of_what_was_relayed_sees_the_change() {
 #[test]
 fn whoever_sees_the_lease_sees_the_other_history() {
     never_allows(answer, |ledger| {
-        ledger.begin_anew();
         ledger.next_lineage();
         ledger.extend(NEW);
     });
@@ -84,13 +83,32 @@ fn whoever_sees_the_lease_sees_the_other_history() {
 fn numbers_that_count_anew_are_no_old_ones() {
     loom::model(|| {
         let ledger = Arc::new(Ledger::new(1));
-        ledger.raise(SLOT, CHANGE);
+        ledger.raise(SLOT, STAMP.1, CHANGE);
         let polling = {
             let ledger = Arc::clone(&ledger);
-            thread::spawn(move || ledger.begin_anew())
+            thread::spawn(move || ledger.next_lineage())
         };
         assert!(!ledger.allows(|_| true, SLOT, STAMP.0, STAMP.1), "the slot forgot, the stamp passed");
         polling.join().unwrap();
+    });
+}
+
+/// Somebody noted a doubt about the old history, with its large numbers, while the new one began.
+#[test]
+fn what_is_noted_of_an_old_history_demands_nothing_of_the_new_one() {
+    loom::model(|| {
+        let ledger = Arc::new(Ledger::new(1));
+        let doubting = {
+            let ledger = Arc::clone(&ledger);
+            let lineage = ledger.lineage();
+            thread::spawn(move || ledger.raise(SLOT, lineage, 1_000_001))
+        };
+        ledger.next_lineage();
+        let lineage = ledger.lineage();
+        assert!(ledger.is_unchanged(SLOT, 0, lineage));
+        doubting.join().unwrap();
+        assert!(ledger.is_unchanged(SLOT, 0, lineage), "the slot would refuse the key for ever");
+        assert_eq!(ledger.needed(SLOT), 0);
     });
 }
 
@@ -105,7 +123,7 @@ fn reading_what_changed_before_the_lease_is_found_out() {
 fn writing_the_lease_before_what_changed_is_found_out() {
     never_allows(answer, |ledger| {
         ledger.extend(NEW);
-        ledger.raise(SLOT, CHANGE);
+        ledger.raise(SLOT, STAMP.1, CHANGE);
     });
 }
 
@@ -114,6 +132,6 @@ fn writing_the_lease_before_what_changed_is_found_out() {
 fn writing_the_lease_of_what_was_relayed_before_the_change_is_found_out() {
     never_allows(answer_relayed, |ledger| {
         ledger.extend_relayed(NEW);
-        ledger.raise(SLOT, CHANGE);
+        ledger.raise(SLOT, STAMP.1, CHANGE);
     });
 }

@@ -19,6 +19,11 @@ use crate::telemetry::status::Process;
 /// How often the database is asked whether it is there.
 const PING_INTERVAL: Duration = Duration::from_millis(400);
 
+/// A poll that takes more than this share of the lease is worth a warning: there is little left for the next.
+const SLOW_POLL: f64 = 0.4;
+/// Most polls in an interval that are made because something was found out.
+const WANTED_POLLS: u32 = 20;
+
 /// How often the end of the log is asked for.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -57,7 +62,8 @@ pub async fn poll(
     readiness: Arc<Readiness>,
 ) {
     let mut serving = false;
-    let mut failing = false;
+    let (mut failing, mut slow) = (false, false);
+    let lease = service.freshness.terms().lease;
     loop {
         let began = tokio::time::Instant::now();
         let questions = relay.as_ref().map_or_else(Vec::new, |relay| relay.questions());
@@ -68,6 +74,17 @@ pub async fn poll(
             _ => {}
         }
         failing = result.is_err();
+        let took = began.elapsed();
+        match (took > lease.mul_f64(SLOW_POLL), slow) {
+            (true, false) => tracing::warn!(
+                seconds = took.as_secs_f64(),
+                lease_seconds = lease.as_secs_f64(),
+                "polls of the log are slow: the database is far away or busy, or changes come faster than they are read"
+            ),
+            (false, true) => tracing::info!("polls of the log are quick again"),
+            _ => {}
+        }
+        slow = took > lease.mul_f64(SLOW_POLL);
         if let Some(relay) = relay.as_ref().filter(|_| !failing) {
             relay.answer(&questions);
         }
@@ -79,6 +96,7 @@ pub async fn poll(
             // From beginning to beginning: the lease counts from there, too.
             () = tokio::time::sleep_until(began + interval) => {}
             () = changed.notified() => {}
+            () = service.store.poll_wanted() => tokio::time::sleep_until(began + interval / WANTED_POLLS).await,
         }
     }
 }

@@ -295,8 +295,8 @@ pub(crate) async fn build(config: &Config, planes: Planes) -> Result<Built, Serv
         CacheType::Redis => Some(Arc::new(Shared::new(redis_settings(config)?, clock.clone())?)),
         CacheType::Memory | CacheType::Noop => None,
     };
-    let Consistency { lease, relay, grace, .. } = config.consistency;
-    let terms = Terms { lease, relay, grace };
+    let Consistency { lease, poll, relay, grace, .. } = config.consistency;
+    let terms = Terms { lease, poll, relay, grace };
     let freshness = Freshness::new(clock.clone(), terms, config.cache.ttl);
     let settings = Arc::new(ArcSwap::from_pointee(settings));
     let tiers = Tiers { memory, shared, freshness: Arc::new(freshness) };

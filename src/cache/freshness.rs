@@ -8,6 +8,8 @@
 //! number of any key in it. Two keys in one slot cost an unneeded look at the database now and then; they never make
 //! a stale answer look fresh, and the table needs no lock, no trimming and no more than half a MiB.
 
+#[cfg(test)]
+mod assumptions;
 mod ledger;
 #[cfg(test)]
 mod model;
@@ -19,16 +21,16 @@ mod tail;
 mod witnesses;
 
 use std::sync::PoisonError;
-use std::sync::atomic::{self, AtomicU64, Ordering};
+use std::sync::atomic::{self, AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
 
 pub use relay::{Answer, Asker, MAX_PART, Question};
 
-use crate::clock::Clock;
+use crate::clock::{BootTime, Clock, Moment, Timestamp};
 use crate::key::{KeyId, NetworkId};
-use crate::store::Mutation;
+use crate::store::{Mutation, PollTiming};
 use ledger::{Lease, Ledger};
 use tail::Tail;
 use witnesses::Witnesses;
@@ -106,6 +108,8 @@ impl Mode {
 pub struct Terms {
     /// How long the knowledge of one poll counts.
     pub lease: Duration,
+    /// From the beginning of a poll to that of the next.
+    pub poll: Duration,
     /// How much longer what another instance relays counts; zero when nothing is to be relayed.
     pub relay: Duration,
     /// How long known keys stay valid after the lease, while nobody can be asked.
@@ -142,12 +146,27 @@ pub struct Freshness {
     /// How many polls have begun, and which of them was the last to end.
     polls_begun: AtomicU64,
     polls_ended: AtomicU64,
-    /// Boot time at which the last poll began, whatever came of it.
-    poll_began: AtomicU64,
-    /// How often the lease had run out and a poll failed.
+    /// Boot time at which the last poll ended, whatever came of it.
+    poll_ended: AtomicU64,
+    /// How long the last poll that succeeded took, in microseconds.
+    poll_took: AtomicU64,
+    /// Boot time at which a poll last showed that the database can't be reached; 0 when none has since the last one
+    /// that succeeded, or since the process stood still.
+    shown_outage: AtomicU64,
+    /// How often it was found, after the lease's end, that the database can't be reached.
+    outages: AtomicU64,
+    /// Whether the process has stood still since the last poll that succeeded: its connections may be dead.
+    stood_still: AtomicBool,
+    /// How often the lease ran out.
     lapses: AtomicU64,
+    /// Whether it has, and that is counted.
+    has_lapsed: AtomicBool,
     /// How often the log was found not to go on from where it was left.
     rewritten: AtomicU64,
+    /// How many polls failed.
+    failures: AtomicU64,
+    /// The last poll that failed, and why.
+    last_failure: std::sync::Mutex<Option<PollFailure>>,
     /// Held across a poll, so that polls are one after the other.
     turn: Mutex<()>,
     /// The log's tail, all of it taken in: where the next poll goes on, and what others know is compared with.
@@ -168,9 +187,16 @@ impl Freshness {
             polled: AtomicU64::new(0),
             polls_begun: AtomicU64::new(0),
             polls_ended: AtomicU64::new(0),
-            poll_began: AtomicU64::new(0),
+            poll_ended: AtomicU64::new(0),
+            poll_took: AtomicU64::new(0),
+            shown_outage: AtomicU64::new(0),
+            outages: AtomicU64::new(0),
+            stood_still: AtomicBool::new(false),
             lapses: AtomicU64::new(0),
+            has_lapsed: AtomicBool::new(false),
             rewritten: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            last_failure: std::sync::Mutex::default(),
             turn: Mutex::new(()),
             tail: std::sync::Mutex::default(),
             witnesses: std::sync::Mutex::default(),
@@ -198,11 +224,25 @@ impl Freshness {
     }
 
     fn age_of(&self, lease: Lease) -> Option<Duration> {
-        let boot = self.clock.boot().as_micros();
-        let wall = self.clock.now().as_micros() - lease.wall;
-        // Whichever clock says more: one may have stood still, the other been set back.
-        let micros = boot.saturating_sub(lease.boot).max(u64::try_from(wall).unwrap_or(0));
-        (lease.boot != 0).then_some(Duration::from_micros(micros))
+        let began =
+            Moment { boot: BootTime::from_micros(lease.boot), wall: Timestamp::from_micros(lease.wall) };
+        (lease.boot != 0).then(|| self.clock.moment().since(began))
+    }
+
+    fn timing(&self) -> PollTiming {
+        PollTiming { lease: self.terms.lease, interval: self.terms.poll }
+    }
+
+    /// How long it is known that nobody can be asked, once that was found: as long as it takes to find it again.
+    fn outage_validity(&self) -> Duration {
+        (self.terms.lease + self.terms.poll) * 2
+    }
+
+    /// Whether nobody can be asked, as was found a moment ago. What was found before the process stood still says
+    /// nothing of now.
+    fn is_cut_off(&self, ledger: &Ledger) -> bool {
+        let found = ledger.outage().map(BootTime::from_micros);
+        found.is_some_and(|found| self.clock.boot().since(found) <= self.outage_validity())
     }
 
     /// What may be answered now.
@@ -215,7 +255,7 @@ impl Freshness {
         if polled.is_some_and(|age| age <= self.terms.lease) {
             return Mode::Fresh;
         }
-        if !ledger.has_failed() {
+        if !self.is_cut_off(ledger) {
             return Mode::Closed;
         }
         let relayed = self.age_of(ledger.relayed());
@@ -280,14 +320,28 @@ impl Freshness {
 
     /// Takes in a change: nothing older may be said about its key from here on.
     pub fn apply(&self, mutation: &Mutation) {
-        self.raise(mutation.network, mutation.key_id, mutation.n * 2);
-        self.newest.fetch_max(mutation.n, Ordering::AcqRel);
+        let slot = Slot::of(mutation.network, mutation.key_id);
+        self.ledger.raise(usize::from(slot.0), self.ledger.lineage(), mutation.n * 2);
+        self.note_newest(mutation.n);
+    }
+
+    /// Takes in that this process has written number `n` of the log: a log without it is another one.
+    pub fn note_newest(&self, n: u64) {
+        self.newest.fetch_max(n, Ordering::AcqRel);
     }
 
     /// Takes in that a change may have been made, as the database failed before it said: what was read before now
     /// doesn't count any more, what is read from now on does. (If the change comes through later, a poll brings it.)
     pub fn doubt(&self, network: NetworkId, key_id: KeyId) {
-        self.raise(network, key_id, self.newest() * 2 + 1);
+        let slot = Slot::of(network, key_id);
+        loop {
+            // The lineage first: its numbers are never larger than those that are read after it.
+            let lineage = self.ledger.lineage();
+            self.ledger.raise(usize::from(slot.0), lineage, self.newest() * 2 + 1);
+            if self.ledger.lineage() == lineage {
+                return;
+            }
+        }
     }
 
     /// The newest number of the log that is known here.
@@ -300,9 +354,15 @@ impl Freshness {
         self.polled.load(Ordering::Acquire)
     }
 
-    /// How often anything but [`Mode::Fresh`] began, the start apart: whoever looks now and then would miss a short one.
+    /// How often the lease ran out, the start apart: whoever looks now and then would miss a short lapse.
     pub fn lapses(&self) -> u64 {
         self.lapses.load(Ordering::Acquire)
+    }
+
+    /// How often it was found, after the lease's end, that the database can't be reached: each time relayed or static mode
+    /// may have begun.
+    pub fn outages(&self) -> u64 {
+        self.outages.load(Ordering::Acquire)
     }
 
     /// How often everything was dropped because the log didn't go on from where it was left.
@@ -310,10 +370,29 @@ impl Freshness {
         self.rewritten.load(Ordering::Relaxed)
     }
 
-    fn raise(&self, network: NetworkId, key_id: KeyId, at: u64) {
-        let slot = Slot::of(network, key_id);
-        self.ledger.raise(usize::from(slot.0), at);
+    /// How long the last poll that succeeded took.
+    pub fn poll_took(&self) -> Duration {
+        Duration::from_micros(self.poll_took.load(Ordering::Relaxed))
     }
+
+    /// How many polls failed, each of them once.
+    pub fn poll_failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    /// The last poll that failed; None when none ever did.
+    pub fn last_failure(&self) -> Option<PollFailure> {
+        self.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// A poll that failed.
+#[derive(Debug, Clone)]
+pub struct PollFailure {
+    /// When it ended.
+    pub at: BootTime,
+    /// Why, for people.
+    pub reason: String,
 }
 
 #[cfg(test)]

@@ -49,6 +49,10 @@ fn fields(status: &Value) -> Vec<(&'static str, String)> {
         if value.is_empty() { "-".to_owned() } else { value }
     };
     let time = |pointer: &str| status.pointer(pointer).and_then(Value::as_f64).map_or("-".to_owned(), span);
+    let millis = |pointer: &str| {
+        let seconds = status.pointer(pointer).and_then(Value::as_f64);
+        seconds.map_or("-".to_owned(), |seconds| format!("{:.0} ms", seconds * 1e3))
+    };
     let is_true = |pointer: &str| status.pointer(pointer) == Some(&Value::Bool(true));
     let mode = match text("/mode") {
         mode if mode == "fresh" => mode,
@@ -94,6 +98,28 @@ fn fields(status: &Value) -> Vec<(&'static str, String)> {
             },
         ),
         ("EPOCH", format!("{}, {lag}", text("/epoch"))),
+        (
+            "POLLED SERVER",
+            format!(
+                "{} ({}), since {}; the last poll took {}",
+                text("/poll/server"),
+                text("/poll/role"),
+                time("/poll/server_age_seconds"),
+                millis("/poll/seconds")
+            ),
+        ),
+        (
+            "FAILED POLLS",
+            match status.pointer("/poll/last_failure") {
+                Some(_) => format!(
+                    "{}, the last {} ago: {}",
+                    text("/poll/failures"),
+                    time("/poll/last_failure_age_seconds"),
+                    text("/poll/last_failure")
+                ),
+                None => text("/poll/failures"),
+            },
+        ),
         (
             "DATABASE",
             format!(

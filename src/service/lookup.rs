@@ -12,6 +12,7 @@ use crate::clock::Timestamp;
 use crate::credential::secrets::HmacSecrets;
 use crate::key::{Key, KeyId, NetworkId};
 use crate::settings::Settings;
+use crate::store::Store;
 use crate::trace;
 
 /// What the caches have to do with a lookup.
@@ -90,6 +91,7 @@ impl Place {
 /// L2 and what is needed to believe it.
 struct Sharing {
     shared: Arc<Shared>,
+    store: Store,
     secrets: HmacSecrets,
     freshness: Arc<Freshness>,
 }
@@ -177,7 +179,12 @@ impl Service {
 
     fn sharing(&self, settings: &Settings) -> Option<Sharing> {
         let shared = Arc::clone(self.shared.as_ref()?);
-        Some(Sharing { shared, secrets: settings.secrets.clone(), freshness: Arc::clone(&self.freshness) })
+        Some(Sharing {
+            shared,
+            store: self.store.clone(),
+            secrets: settings.secrets.clone(),
+            freshness: Arc::clone(&self.freshness),
+        })
     }
 }
 
@@ -192,6 +199,10 @@ impl Sharing {
         ttl: Duration,
     ) -> Option<Found> {
         let entry = self.shared.get(&self.secrets, network, key_id).await?;
+        if entry.counter > self.freshness.polled() && self.freshness.mode() == Mode::Fresh {
+            // Read by somebody who knew more. One poll, shared by all who wait here, is less than their reads.
+            let _ = self.freshness.knows(entry.counter, &self.store).await;
+        }
         let stamp = self.freshness.shared_stamp(entry.counter, entry.tag)?;
         // Read no later than now, whatever the clock of whoever read it says.
         let read = entry.filled.min(now);

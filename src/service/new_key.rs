@@ -210,6 +210,10 @@ impl Service {
             }
             unavailable(error)
         })?;
+        if let Some(n) = inserted.logged {
+            self.freshness.note_newest(n);
+        }
+        let inserted = inserted.each;
         let logged = inserted.iter().filter_map(|inserted| match inserted {
             Inserted::Created(mutation) => *mutation,
             _ => None,

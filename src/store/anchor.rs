@@ -5,43 +5,72 @@
 //! it while the disk or the file took no writes would keep all of them from writing after that is over, until the
 //! process ends.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sqlx::any::AnyConnectOptions;
 use sqlx::{AnyConnection, Connection, Executor};
 
-/// The connection, if there is one.
-pub(super) struct Anchor(Mutex<Option<AnyConnection>>);
+use super::StoreError;
+use super::database_file::FileId;
+use super::pool::WatchedFile;
+
+/// The connection, if there is one, and the file that it holds open.
+pub(super) struct Anchor {
+    file: Option<Arc<WatchedFile>>,
+    held: Mutex<Option<(FileId, AnyConnection)>>,
+}
 
 impl Anchor {
     /// For a database that needs none.
     pub const fn none() -> Self {
-        Self(Mutex::new(None))
+        Self { file: None, held: Mutex::new(None) }
     }
 
-    /// Connects. It must be able to write: otherwise it would itself be what keeps the others from it, and there is none.
-    pub async fn open(options: &AnyConnectOptions) -> Self {
+    /// Connects.
+    pub async fn open(file: Arc<WatchedFile>, options: &AnyConnectOptions) -> Self {
+        let anchor = Self { file: Some(file), held: Mutex::new(None) };
+        anchor.hold(options).await;
+        anchor
+    }
+
+    /// Lets go of a file that isn't the database any more, and holds the one that is.
+    pub async fn follow(&self, current: FileId, options: &AnyConnectOptions) {
+        let is_held = self.lock().as_ref().is_none_or(|(held, _)| held.is_followed_by(current));
+        if !is_held {
+            self.close().await;
+            self.hold(options).await;
+        }
+    }
+
+    /// It must be able to write: otherwise it would itself be what keeps the others from it, and there is none.
+    async fn hold(&self, options: &AnyConnectOptions) {
+        let Some(file) = &self.file else {
+            return;
+        };
         let connected = async {
             let mut connection = AnyConnection::connect_with(options).await?;
             connection.execute("PRAGMA busy_timeout = 5000; BEGIN IMMEDIATE; ROLLBACK;").await?;
-            Ok::<_, sqlx::Error>(connection)
+            Ok::<_, StoreError>((file.file().current()?, connection))
         };
         match connected.await {
-            Ok(connection) => Self(Mutex::new(Some(connection))),
+            Ok(held) => *self.lock() = Some(held),
             Err(error) => {
                 tracing::warn!(%error, "the database can't be written: once it can, this process may need a restart");
-                Self::none()
             }
         }
     }
 
     /// Closes the connection.
     pub async fn close(&self) {
-        let connection = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(connection) = connection {
+        let held = self.lock().take();
+        if let Some((_, connection)) = held {
             // It has nothing to lose.
             let _ = connection.close().await;
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<(FileId, AnyConnection)>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -55,7 +84,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let dsn = format!("sqlite://{}/talos.db", directory.path().display());
         let store = Store::open(&dsn, Rng::system()).await.unwrap();
-        for pool in [&store.0.readers, &store.0.writers, &store.0.pollers] {
+        for pool in [&store.0.readers, &store.0.writers] {
             pool.close().await;
         }
         // Whoever closes the last connection deletes these.

@@ -27,12 +27,31 @@ impl Dialect {
         }
     }
 
-    /// What begins a transaction that is going to write.
+    /// What begins a transaction that is going to write, and what holds in it alone: a pooler may give the next one
+    /// another session, so nothing may be left behind in this one.
     pub const fn begin(self) -> &'static str {
         match self {
             // A deferred transaction that finds the file changed under it can't become a writer any more.
             Self::Sqlite => "BEGIN IMMEDIATE",
-            Self::Postgres | Self::Cockroach | Self::MySql => "BEGIN",
+            // Whatever the server's default is: each statement sees what is committed when it begins. Not READ WRITE,
+            // as a server that is read-only by default is so because it is not to be written.
+            //
+            // Whoever is cut off or stopped in the midst of a change holds the row that all changes need: not for
+            // long, or nobody could revoke anything until the server's TCP gives up.
+            Self::Postgres => {
+                "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = 5000"
+            }
+            // Serializable, which it retries by itself or asks to be retried.
+            Self::Cockroach => "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 5000",
+            Self::MySql => "BEGIN",
+        }
+    }
+
+    /// What begins a transaction that only reads.
+    pub const fn begin_reading(self) -> &'static str {
+        match self {
+            Self::Postgres => "BEGIN ISOLATION LEVEL READ COMMITTED",
+            Self::Sqlite | Self::Cockroach | Self::MySql => "BEGIN",
         }
     }
 
@@ -43,12 +62,19 @@ impl Dialect {
             Self::Sqlite => {
                 Some("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000;")
             }
-            // Whoever is cut off or stopped in the midst of a change holds the row that all changes need: not for long,
-            // or nobody could revoke anything until the server's TCP gives up.
-            Self::Postgres | Self::Cockroach => Some("SET idle_in_transaction_session_timeout = 5000"),
-            // Only MariaDB can do so, and only MariaDB reads that comment.
+            Self::Postgres | Self::Cockroach => None,
+            // A server's defaults, its `init_connect` included, must not change what a statement sees or returns:
+            // autocommit, or the first snapshot never ends; no chained transactions, for the same reason; READ
+            // COMMITTED, except where a binary log of statements refuses it, and there a statement outside of a
+            // transaction sees the same; all rows; no text cut off silently. As above, nobody holds the row that all
+            // changes need for long; only MariaDB can do so, and only MariaDB reads that comment, MySQL the other.
             Self::MySql => Some(
-                "SET SESSION innodb_lock_wait_timeout = 8 /*M!100300 , idle_write_transaction_timeout = 5 */",
+                "SET SESSION autocommit = 1, completion_type = 'NO_CHAIN', \
+                 /*!50720 transaction_isolation */ /*M! tx_isolation */ = \
+                 IF(@@session.binlog_format = 'STATEMENT', 'REPEATABLE-READ', 'READ-COMMITTED'), \
+                 sql_select_limit = 18446744073709551615, \
+                 sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', \
+                 innodb_lock_wait_timeout = 8 /*M!100300 , idle_write_transaction_timeout = 5 */",
             ),
         }
     }
@@ -95,6 +121,23 @@ impl Dialect {
             Self::Postgres => &POSTGRES,
             Self::Cockroach => &COCKROACH,
             Self::MySql => &MYSQL,
+        }
+    }
+
+    /// Whether an error says that the connection is gone, or the server behind it is about to be.
+    pub fn has_lost_connection(self, error: &sqlx::Error) -> bool {
+        match error {
+            sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) => self != Self::Sqlite,
+            sqlx::Error::Database(error) => match (self, error.code().as_deref()) {
+                // connection_exception; admin_shutdown, crash_shutdown, cannot_connect_now and kin.
+                (Self::Postgres | Self::Cockroach, Some(code)) => {
+                    code.starts_with("08") || code.starts_with("57P")
+                }
+                // ER_SERVER_SHUTDOWN, ER_CONNECTION_KILLED.
+                (Self::MySql, Some(code)) => matches!(code, "08S01" | "70100"),
+                _ => false,
+            },
+            _ => false,
         }
     }
 

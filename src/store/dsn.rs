@@ -1,6 +1,9 @@
 //! Database URLs in the forms that Ory's configuration knows.
 
+use std::path::PathBuf;
 use std::time::Duration;
+
+use sqlx::sqlite::SqliteConnectOptions;
 
 use super::StoreError;
 use super::dialect::Dialect;
@@ -12,6 +15,8 @@ pub(super) struct Dsn {
     pub dialect: Dialect,
     /// As the driver takes it.
     pub url: String,
+    /// The file of SQLite.
+    pub file: Option<PathBuf>,
     pub max_connections: u32,
     pub max_idle: Option<u32>,
     pub max_lifetime: Option<Duration>,
@@ -50,6 +55,7 @@ impl Dsn {
         let mut parsed = Self {
             dialect,
             url: String::new(),
+            file: None,
             max_connections: 25,
             max_idle: None,
             max_lifetime: Some(Duration::from_secs(30 * 60)),
@@ -67,6 +73,11 @@ impl Dsn {
             Dialect::Postgres | Dialect::Cockroach => url("postgres", path, &passed_on),
             Dialect::MySql => url("mysql", &without_go_address(path)?, &passed_on),
         };
+        if dialect == Dialect::Sqlite {
+            let options: SqliteConnectOptions =
+                parsed.url.parse().map_err(|_| StoreError::Dsn("must be a path, percent-encoded"))?;
+            parsed.file = Some(options.get_filename().into());
+        }
         Ok(parsed)
     }
 
@@ -111,7 +122,19 @@ fn driver_parameter(dialect: Dialect, name: &str, value: &str) -> Result<Option<
         // The mode is ours, and pragmas of Go's driver begin with an underscore.
         (Dialect::Sqlite, "mode") => Ok(None),
         (Dialect::Sqlite, name) if name.starts_with('_') => Ok(None),
-        (Dialect::Sqlite, "cache" | "immutable" | "vfs") => Ok(Some(format!("{name}={value}"))),
+        (Dialect::Sqlite, "cache") => Ok(Some(format!("{name}={value}"))),
+        // Neither of them sees what other processes change.
+        (Dialect::Sqlite, "immutable") if matches!(value, "false" | "0") => Ok(None),
+        (Dialect::Sqlite, "immutable") => {
+            Err(StoreError::Dsn("immutable must be false: what other processes revoke would never be seen"))
+        }
+        (Dialect::Sqlite, "vfs") if value == "unix" => Ok(None),
+        (Dialect::Sqlite, "vfs") => Err(StoreError::Dsn(
+            "vfs must be unix: the others don't lock the file as SQLite's processes expect",
+        )),
+        (Dialect::Postgres | Dialect::Cockroach, "options") if value.contains("follower_reads") => {
+            Err(StoreError::Dsn("options must not ask for follower reads: followers lag behind revocations"))
+        }
         (Dialect::Postgres | Dialect::Cockroach, name) if POSTGRES.contains(&name) => {
             Ok(Some(format!("{name}={value}")))
         }

@@ -8,7 +8,7 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
 
 use super::dialect::{CHUNK, placeholders};
-use super::mutations::log_mutations;
+use super::mutations::{log_issue, log_mutations};
 use super::row::{COLUMN_COUNT, COLUMNS, bind_key, read_key};
 use super::transaction::End;
 use super::{Inner, Mutation, Store, StoreError};
@@ -33,10 +33,19 @@ pub struct Request {
     pub fingerprint: String,
 }
 
+/// What came of putting keys in.
+#[derive(Debug)]
+pub struct InsertedKeys {
+    /// For each of them.
+    pub each: Vec<Inserted>,
+    /// The newest number that the log has of it, if any key was put in.
+    pub logged: Option<u64>,
+}
+
 /// What came of putting a key in.
 #[derive(Debug)]
 pub enum Inserted {
-    /// It is in, under this number of the log (an issued key has none).
+    /// It is in. An imported key is a change of its own, with this number of the log.
     Created(Option<Mutation>),
     /// The same request put this one in before.
     Repeated(Box<Key>),
@@ -49,8 +58,8 @@ pub enum Inserted {
 }
 
 impl Store {
-    /// Puts keys of one network in, in one transaction, and says of each what came of it. An imported one is logged, as it may be
-    /// remembered as unknown. A network of `quota` keys that aren't revoked takes no more.
+    /// Puts keys of one network in, in one transaction, and says of each what came of it. An imported one is logged as a
+    /// change, as it may be remembered as unknown; issued ones so that a restore which loses them is noticed. A network of `quota` keys that aren't revoked takes no more.
     ///
     /// # Errors
     /// When the database fails; whether the keys are in is then unknown.
@@ -58,7 +67,7 @@ impl Store {
         &self,
         new: Vec<NewKey>,
         quota: Option<u64>,
-    ) -> Result<Vec<Inserted>, StoreError> {
+    ) -> Result<InsertedKeys, StoreError> {
         self.run(|inner| insert_keys(inner, new, quota)).await
     }
 }
@@ -67,7 +76,7 @@ async fn insert_keys(
     inner: Arc<Inner>,
     new: Vec<NewKey>,
     quota: Option<u64>,
-) -> Result<Vec<Inserted>, StoreError> {
+) -> Result<InsertedKeys, StoreError> {
     // Whoever looks before it writes must not be overtaken in between. A key with a random id needn't look.
     let looks = |new: &NewKey| new.request.is_some() || new.key.id.kind() == KeyKind::Imported;
     let looks = quota.is_some() || new.iter().any(looks);
@@ -98,9 +107,13 @@ async fn insert_keys(
                         inserted[*index] = Inserted::Created(mutation);
                     }
                 }
+                let mut logged = rows.iter().map(|(_, new)| new.key.mutation).max();
                 let rows: Vec<NewKey> = rows.into_iter().map(|(_, new)| new).collect();
                 insert_rows(inner, transaction, &rows).await?;
-                Ok(End::Commit(inserted))
+                if let (Some(0), Some(first)) = (logged, rows.first()) {
+                    logged = Some(log_issue(inner, transaction, first.key.created).await?);
+                }
+                Ok(End::Commit(InsertedKeys { each: inserted, logged }))
             }
             .boxed()
         })
@@ -123,7 +136,10 @@ impl There {
         quota: Option<u64>,
     ) -> Result<Self, StoreError> {
         let mut ids = HashSet::new();
-        for chunk in new.chunks(CHUNK) {
+        // A random id needn't be looked for: should it be there, the database refuses it.
+        let imported: Vec<_> =
+            new.iter().filter(|new| new.key.id.kind() == KeyKind::Imported).cloned().collect();
+        for chunk in imported.chunks(CHUNK) {
             ids.extend(existing(inner, transaction, chunk).await?);
         }
         let room = match (quota, new.first()) {

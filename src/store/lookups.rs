@@ -13,12 +13,14 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::try_join_all;
 use sqlx::Row;
+use sqlx::any::AnyRow;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::mutations::read_tag;
 use super::row::{COLUMNS, read_key};
+use super::server::authoritative;
 use super::transaction::READ_PATIENCE;
 use super::{Inner, Store, StoreError};
 use crate::key::{Key, KeyId, NetworkId};
@@ -212,9 +214,26 @@ impl Rows {
     }
 }
 
+/// As [`read_once`], and once more when the server that answered isn't the one that counts, or its connection was lost:
+/// the others like it are closed by then, and the next one is new.
+async fn read(inner: &Inner, ids: &[(NetworkId, KeyId)]) -> Result<Rows, StoreError> {
+    match read_once(inner, ids).await {
+        Err(StoreError::NotAuthoritative(_)) => {
+            inner.poller.reset();
+            inner.poll_wanted.notify_one();
+            read_once(inner, ids).await
+        }
+        Err(StoreError::Sql(error)) if inner.dialect.has_lost_connection(&error) => {
+            inner.suspicion.raise("one of them was closed by the server, or on the way to it");
+            read_once(inner, ids).await
+        }
+        result => result,
+    }
+}
+
 /// Reads the rows of at most [`MOST`] keys and the log's newest number. One statement, so that these are of one moment: a
 /// number read after the rows would vouch for more than they know.
-async fn read(inner: &Inner, ids: &[(NetworkId, KeyId)]) -> Result<Rows, StoreError> {
+async fn read_once(inner: &Inner, ids: &[(NetworkId, KeyId)]) -> Result<Rows, StoreError> {
     let size = SIZES.into_iter().find(|size| ids.len() <= *size).unwrap_or(MOST);
     // Not `key_id IN (…)`: PostgreSQL without statistics of a new table would compare all of a network's keys with those.
     let one = |n| {
@@ -225,14 +244,22 @@ async fn read(inner: &Inner, ids: &[(NetworkId, KeyId)]) -> Result<Rows, StoreEr
         )
     };
     let find = format!(
-        "SELECT counter.n AS counter_n, (SELECT tag FROM mutation_log WHERE n = counter.n) AS counter_tag, found.* \
-         FROM mutation_counter counter LEFT JOIN ({}) AS found ON 1 = 1 WHERE counter.id = 1",
-        (0..size).map(one).collect::<Vec<_>>().join(" UNION ALL ")
+        "SELECT counter.n AS counter_n, (SELECT tag FROM mutation_log WHERE n = counter.n) AS counter_tag, \
+         {id} AS server_id, {state} AS server_state, found.* \
+         FROM mutation_counter counter LEFT JOIN ({keys}) AS found ON 1 = 1 WHERE counter.id = 1",
+        id = inner.dialect.server_id(),
+        state = inner.dialect.server_state(),
+        keys = (0..size).map(one).collect::<Vec<_>>().join(" UNION ALL ")
     );
     let padded = ids.iter().chain(ids.last().into_iter().cycle()).take(size);
     let find = padded
         .fold(inner.query(find), |find, (network, id)| find.bind(network.to_string()).bind(id.to_string()));
-    let rows = inner.read(|connection| find.fetch_all(connection).boxed()).await?;
+    let check = |rows: Vec<AnyRow>| {
+        let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        inner.poller.check(&authoritative(first, "server_id", "server_state")?)?;
+        Ok(rows)
+    };
+    let rows = inner.read_and(|connection| find.fetch_all(connection).boxed(), check).await?;
     let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
     let counter = first.try_get::<i64, _>("counter_n")?;
     let mut keys = HashMap::new();

@@ -1,14 +1,18 @@
 //! The log of changes, by which every instance learns that what it knows is old (see `cache::freshness`).
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use futures_util::FutureExt;
+use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
+use tokio::time::Instant;
 
 use super::dialect::{CHUNK, placeholders};
+use super::poller::{Evidence, PollError, PollTiming, Proof, Statement};
+use super::server::authoritative;
 use super::transaction::End;
 use super::{Inner, Store, StoreError};
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::key::{KeyId, NetworkId};
 
 /// Most entries of the log read at once.
@@ -38,47 +42,81 @@ pub struct Logged {
     pub subject: Option<(NetworkId, KeyId)>,
 }
 
-impl Store {
-    /// The log's newest entries, within `patience`: those from `since` on, by the clocks of those who wrote them, and
-    /// the one before, from which others may want to go on; in order, 10,000 at most.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn newest_mutations(
-        &self,
-        since: Timestamp,
-        patience: Duration,
-    ) -> Result<Vec<Logged>, StoreError> {
-        let newest = "SELECT n, tag, network_id, key_id, at FROM mutation_log ORDER BY n DESC LIMIT $1";
-        self.run(async move |inner| {
-            let newest = inner.query(newest).bind(BATCH);
-            let rows = inner.poll(patience, |connection| newest.fetch_all(connection).boxed()).await?;
-            let mut log = vec![];
-            for row in &rows {
-                log.push(read(row)?);
-                if row.try_get::<i64, _>("at")? < since.as_micros() {
-                    break;
-                }
-            }
-            log.reverse();
-            Ok(log)
-        })
-        .await
-    }
+/// Where to begin reading the log.
+#[derive(Debug, Clone, Copy)]
+pub enum LogStart {
+    /// At this number, that entry included.
+    At(u64),
+    /// At the newest entry made before this time, by the clocks of those who wrote it, or a later one: where another
+    /// instance may have left off.
+    Since(Timestamp),
+}
 
-    /// The entries from number `from` on, that one included, in order, within `patience`; 10,000 at most.
+/// A part of the log, and who says so.
+#[derive(Debug)]
+pub struct LogPart {
+    /// The log's newest number when the reading began: whoever knows all entries up to there knows all that was
+    /// committed by then.
+    pub end: u64,
+    /// In order, 10,000 at most.
+    pub entries: Vec<Logged>,
+    /// From when it counts.
+    pub proof: Proof,
+}
+
+impl Store {
+    /// Reads a part of the log, by `deadline`, on the connection that nobody else uses. One statement: the end and the
+    /// entries are of one moment, and the server says of that moment who it is.
     ///
     /// # Errors
-    /// When the database fails.
-    pub async fn mutations_from(&self, from: u64, patience: Duration) -> Result<Vec<Logged>, StoreError> {
-        let tail = "SELECT n, tag, network_id, key_id FROM mutation_log WHERE n >= $1 ORDER BY n LIMIT $2";
-        self.run(async move |inner| {
-            let from = i64::try_from(from).unwrap_or(i64::MAX);
-            let tail = inner.query(tail).bind(from).bind(BATCH);
-            let rows = inner.poll(patience, |connection| tail.fetch_all(connection).boxed()).await?;
-            rows.iter().map(read).collect()
-        })
-        .await
+    /// When the database fails, or what answers isn't the server that counts.
+    pub async fn read_log(
+        &self,
+        start: LogStart,
+        clock: &Clock,
+        timing: PollTiming,
+        deadline: Instant,
+    ) -> Result<LogPart, PollError> {
+        let (clock, inner) = (clock.clone(), Arc::clone(&self.0));
+        let task = async move {
+            let entries = match start {
+                LogStart::At(_) => "WHERE n >= $1 ORDER BY n LIMIT $2",
+                LogStart::Since(_) => "ORDER BY n DESC LIMIT $1",
+            };
+            let text = format!(
+                "SELECT n AS n, 0 AS at, {id} AS server_id, {state} AS server_state, '' AS tag, '' AS network_id, \
+                 '' AS key_id FROM mutation_counter WHERE id = 1 UNION ALL \
+                 SELECT n, at, '', '', tag, network_id, key_id FROM (SELECT n, at, tag, network_id, key_id \
+                 FROM mutation_log {entries}) AS entries",
+                id = inner.dialect.server_id(),
+                state = inner.dialect.server_state(),
+            );
+            let query = {
+                let inner = Arc::clone(&inner);
+                move || {
+                    let query = inner.query(text.clone());
+                    match start {
+                        LogStart::At(n) => query.bind(i64::try_from(n).unwrap_or(i64::MAX)).bind(BATCH),
+                        LogStart::Since(_) => query.bind(BATCH),
+                    }
+                }
+            };
+            let statement: Statement = Arc::new(move |connection| query().fetch_all(connection).boxed());
+            let (rows, proof) = inner.poller.fetch(statement, &clock, timing, deadline).await?;
+            if let Some(file) = inner.poller.file() {
+                inner.anchor.follow(file, inner.poller.options()).await;
+            }
+            let (end, mut entries) =
+                read_part(&rows).map_err(|error| PollError { error, evidence: Evidence::Outage })?;
+            if let LogStart::Since(since) = start {
+                let before = entries.iter().rposition(|(_, at)| *at < since.as_micros());
+                entries.drain(..before.unwrap_or(0));
+            }
+            let entries = entries.into_iter().map(|(entry, _)| entry).collect();
+            Ok(LogPart { end, entries, proof })
+        };
+        let task = tokio::spawn(task);
+        task.await.unwrap_or(Err(PollError { error: StoreError::Interrupted, evidence: Evidence::None }))
     }
 
     /// The newest number of the log.
@@ -125,7 +163,22 @@ impl Store {
     }
 }
 
-fn read(row: &sqlx::any::AnyRow) -> Result<Logged, StoreError> {
+/// The end of the log, and its entries with their times, in order.
+fn read_part(rows: &[AnyRow]) -> Result<(u64, Vec<(Logged, i64)>), StoreError> {
+    let (mut end, mut entries) = (None, vec![]);
+    for row in rows {
+        if row.try_get::<String, _>("server_state")?.is_empty() {
+            entries.push((read(row)?, row.try_get::<i64, _>("at")?));
+        } else {
+            end = u64::try_from(row.try_get::<i64, _>("n")?).ok();
+        }
+    }
+    // Databases promise no order between the parts of a UNION ALL.
+    entries.sort_unstable_by_key(|(entry, _)| entry.n);
+    Ok((end.ok_or(StoreError::Corrupt("n"))?, entries))
+}
+
+fn read(row: &AnyRow) -> Result<Logged, StoreError> {
     let n = row.try_get::<i64, _>("n")?;
     let network = NetworkId::parse(&row.try_get::<String, _>("network_id")?);
     let key_id = KeyId::parse_any(&row.try_get::<String, _>("key_id")?);
@@ -154,6 +207,32 @@ pub(super) async fn log_mutation(
     mutations.first().copied().ok_or(StoreError::Corrupt("n"))
 }
 
+/// Logs that keys were issued, under one number, which it returns. Their ids can't have been asked for before, so
+/// nothing that is cached is outdated; but a restore that loses them must be noticed like one that loses a change.
+///
+/// To be called last: the row that orders all changes stays locked until the commit.
+pub(super) async fn log_issue(
+    inner: &Inner,
+    transaction: &mut AnyConnection,
+    at: Timestamp,
+) -> Result<u64, StoreError> {
+    let n = take_numbers(inner, transaction, 1).await?;
+    insert_entries(inner, transaction, [(n, String::new(), String::new(), at)]).await?;
+    u64::try_from(n).map_err(|_| StoreError::Corrupt("n"))
+}
+
+/// Takes so many numbers for a change; returns the last. Fails where changes aren't to be made any more.
+async fn take_numbers(inner: &Inner, transaction: &mut AnyConnection, count: i64) -> Result<i64, StoreError> {
+    let increment = inner.query("UPDATE mutation_counter SET n = n + $1 WHERE id = 1").bind(count);
+    increment.execute(&mut *transaction).await?;
+    let (id, state) = (inner.dialect.server_id(), inner.dialect.server_state());
+    let read =
+        format!("SELECT n, {id} AS server_id, {state} AS server_state FROM mutation_counter WHERE id = 1");
+    let row = inner.query(read).fetch_one(&mut *transaction).await?;
+    inner.poller.check(&authoritative(&row, "server_id", "server_state")?)?;
+    Ok(row.try_get::<i64, _>("n")?)
+}
+
 /// As [`log_mutation`], for many changes, whose numbers follow each other.
 pub(super) async fn log_mutations(
     inner: &Inner,
@@ -164,25 +243,11 @@ pub(super) async fn log_mutations(
     if count == 0 {
         return Ok(vec![]);
     }
-    let increment = inner.query("UPDATE mutation_counter SET n = n + $1 WHERE id = 1").bind(count);
-    increment.execute(&mut *transaction).await?;
-    let row = inner.query("SELECT n FROM mutation_counter WHERE id = 1").fetch_one(&mut *transaction).await?;
-    let first = row.try_get::<i64, _>(0)? - count + 1;
+    let first = take_numbers(inner, transaction, count).await? - count + 1;
     let numbered: Vec<_> = (first..).zip(changes).collect();
-    for chunk in numbered.chunks(CHUNK) {
-        let values = placeholders(chunk.len(), 5);
-        let insert = format!("INSERT INTO mutation_log (n, tag, network_id, key_id, at) VALUES {values}");
-        let insert = chunk.iter().fold(inner.query(insert), |insert, (n, (network, key_id, at))| {
-            let tag = u128::from_be_bytes(inner.rng.bytes());
-            insert
-                .bind(*n)
-                .bind(format!("{tag:032x}"))
-                .bind(network.to_string())
-                .bind(key_id.to_string())
-                .bind(at.as_micros())
-        });
-        insert.execute(&mut *transaction).await?;
-    }
+    let entries =
+        numbered.iter().map(|(n, (network, key_id, at))| (*n, network.to_string(), key_id.to_string(), *at));
+    insert_entries(inner, transaction, entries).await?;
     let mutation = |(n, (network, key_id, _)): &(i64, &(NetworkId, KeyId, Timestamp))| {
         let n = u64::try_from(*n).map_err(|_| StoreError::Corrupt("n"))?;
         Ok(Mutation { n, network: *network, key_id: *key_id })
@@ -190,8 +255,34 @@ pub(super) async fn log_mutations(
     numbered.iter().map(mutation).collect()
 }
 
+/// Inserts entries of the log (number, network, key, time), each with a tag of its own.
+async fn insert_entries(
+    inner: &Inner,
+    transaction: &mut AnyConnection,
+    entries: impl IntoIterator<Item = (i64, String, String, Timestamp)>,
+) -> Result<(), StoreError> {
+    let entries: Vec<_> = entries.into_iter().collect();
+    for chunk in entries.chunks(CHUNK) {
+        let values = placeholders(chunk.len(), 5);
+        let insert = format!("INSERT INTO mutation_log (n, tag, network_id, key_id, at) VALUES {values}");
+        let insert = chunk.iter().fold(inner.query(insert), |insert, (n, network, key_id, at)| {
+            let tag = u128::from_be_bytes(inner.rng.bytes());
+            insert
+                .bind(*n)
+                .bind(format!("{tag:032x}"))
+                .bind(network.clone())
+                .bind(key_id.clone())
+                .bind(at.as_micros())
+        });
+        insert.execute(&mut *transaction).await?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::rng::Rng;
 
@@ -223,7 +314,11 @@ mod tests {
     }
 
     async fn numbers(store: &Store) -> Vec<u64> {
-        store.mutations_from(0, Duration::from_secs(5)).await.unwrap().iter().map(|entry| entry.n).collect()
+        let second = Duration::from_secs(1);
+        let timing = PollTiming { lease: second * 5, interval: second };
+        let deadline = Instant::now() + second * 5;
+        let part = store.read_log(LogStart::At(0), &Clock::system(), timing, deadline).await.unwrap();
+        part.entries.iter().map(|entry| entry.n).collect()
     }
 
     #[tokio::test]

@@ -2,10 +2,11 @@
 //!
 //! A network that fails need not say so: a server's machine goes off, and a connection to it stays silent for a quarter
 //! of an hour. So every wait here has an end, and a connection that let one end in vain is closed; those that are as
-//! old as that one are not trusted either.
+//! old as that one are not trusted either, and neither are those that led to a server, or a file, that was replaced.
 
 mod warm;
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -18,13 +19,19 @@ use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::StoreError;
+use super::database_file::{DatabaseFile, FileId};
 use super::dsn::Dsn;
+use super::server::NotAuthoritative;
+use super::suspicion::Suspicion;
 use warm::{Warm, WarmOnes, give_back};
 
 /// How long a connection may be waited for.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// A connection that says nothing for so long leads nowhere.
 const SILENCE: Duration = Duration::from_secs(2);
+/// A connection that is asked whether it is still there has so long for its answer: whoever wants it would rather open
+/// another.
+const PING_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Connections that are used by one at a time.
 #[derive(Clone)]
@@ -32,11 +39,14 @@ pub(super) struct Pool {
     pool: AnyPool,
     suspicion: Suspicion,
     warm: WarmOnes,
+    file: Option<Arc<WatchedFile>>,
 }
 
-/// When a connection was last found to lead nowhere.
-#[derive(Clone, Default)]
-struct Suspicion(Arc<Mutex<Option<Instant>>>);
+/// The file of an SQLite database, and what its path named when it was last looked at.
+pub(super) struct WatchedFile {
+    file: DatabaseFile,
+    seen: Mutex<FileId>,
+}
 
 /// A connection, and until when it may be used.
 pub(super) struct Lent {
@@ -44,6 +54,8 @@ pub(super) struct Lent {
     pub until: Instant,
     /// Set by whoever finds that it is of no use any more.
     pub broken: bool,
+    /// The file that its path named when it was lent, of SQLite.
+    file: Option<FileId>,
     /// Since when it is out of the library's pool.
     away: Instant,
     since: Instant,
@@ -53,9 +65,14 @@ pub(super) struct Lent {
 
 impl Pool {
     /// Connects, once at first.
-    pub async fn open(dsn: &Dsn, options: &AnyConnectOptions, connections: u32) -> Result<Self, sqlx::Error> {
+    pub async fn open(
+        dsn: &Dsn,
+        options: &AnyConnectOptions,
+        connections: u32,
+        suspicion: Suspicion,
+        file: Option<Arc<WatchedFile>>,
+    ) -> Result<Self, sqlx::Error> {
         let (dialect, max_idle) = (dsn.dialect, dsn.max_idle);
-        let suspicion = Suspicion::default();
         // Known once the pool is made, which must know this before.
         let made: Arc<OnceLock<AnyPool>> = Arc::default();
         let pool = {
@@ -79,7 +96,7 @@ impl Pool {
                     let suspicion = suspicion.clone();
                     Box::pin(async move {
                         let is_suspect = suspicion.is_against(meta.age, Instant::now());
-                        Ok(!is_suspect && suspicion.answers(connection).await)
+                        Ok(!is_suspect && answers(&suspicion, connection).await)
                     })
                 })
                 .after_release(move |_, _| {
@@ -91,7 +108,7 @@ impl Pool {
                 .await?
         };
         let _ = made.set(pool.clone());
-        Ok(Self { pool, suspicion, warm: WarmOnes::new(connections, dsn.max_lifetime) })
+        Ok(Self { pool, suspicion, warm: WarmOnes::new(connections, dsn.max_lifetime), file })
     }
 
     /// The library's pool, for what it does by itself.
@@ -125,13 +142,16 @@ impl Pool {
             Ok(permit) => permit.ok_or(sqlx::Error::PoolClosed)?,
             Err(_) => return Err(sqlx::Error::PoolTimedOut.into()),
         };
+        let file = self.file.as_ref().map(|file| file.look(&self.suspicion)).transpose()?;
         let now = Instant::now();
         let is_suspect = |since| self.suspicion.is_against(now - since, now);
-        let lent =
-            |connection, away| Lent { connection, until, broken: false, away, since: Instant::now(), permit };
+        let lent = |connection, away| {
+            let since = Instant::now();
+            Lent { connection, until, broken: false, file, away, since, permit }
+        };
         while let Some((Warm { mut connection, since, .. }, is_trusted)) = self.warm.take(is_suspect, now) {
             // Asked here: while the library asks one that was given back, it would open another.
-            let answers = async { is_trusted || self.suspicion.answers(&mut connection).await };
+            let answers = async { is_trusted || answers(&self.suspicion, &mut connection).await };
             match timeout_at(until, answers).await {
                 Ok(true) => return Ok(lent(connection, since)),
                 Ok(false) => drop(connection.detach()),
@@ -150,9 +170,14 @@ impl Pool {
     /// Takes a connection back after what was done with it, which was cut off if it took too long.
     pub fn take_back<T>(
         &self,
-        Lent { mut connection, broken, away, since, permit, .. }: Lent,
+        Lent { mut connection, broken, file, away, since, permit, .. }: Lent,
         done: Result<Result<T, StoreError>, Elapsed>,
     ) -> Result<T, StoreError> {
+        // What was read from, or written to, a file that has lost its name meanwhile doesn't count.
+        let done = match (done, &self.file, file) {
+            (Ok(Ok(value)), Some(watched), Some(file)) => Ok(watched.file.check(file).map(|()| value)),
+            (done, ..) => done,
+        };
         let result = match done {
             Ok(result) if broken => {
                 connection.close_on_drop();
@@ -161,6 +186,12 @@ impl Pool {
             Ok(Ok(value)) => {
                 self.warm.put(connection, away, || self.pool.is_closed(), Instant::now());
                 Ok(value)
+            }
+            Ok(Err(StoreError::NotAuthoritative(reason))) => {
+                // All that were made before now may lead to the same server.
+                connection.close_on_drop();
+                self.suspicion.raise(reason);
+                Err(reason.into())
             }
             Ok(failed) => {
                 // It may be the connection that failed.
@@ -171,7 +202,7 @@ impl Pool {
                 // In the middle of something: nobody can use it any more.
                 drop(connection.detach());
                 if since.elapsed() >= SILENCE {
-                    self.suspicion.raise(Instant::now());
+                    self.suspicion.raise(LEADS_NOWHERE);
                 }
                 Err(StoreError::TimedOut)
             }
@@ -188,43 +219,51 @@ impl Pool {
     }
 }
 
-impl Suspicion {
-    /// Whether a connection leads anywhere; raised by one that doesn't say.
-    async fn answers(&self, connection: &mut AnyConnection) -> bool {
-        match timeout(SILENCE, connection.ping()).await {
-            Ok(answer) => answer.is_ok(),
-            Err(_) => {
-                self.raise(Instant::now());
-                false
-            }
+/// Why connections are made anew when one gives no answer.
+const LEADS_NOWHERE: &str = "one of them gives no answer";
+
+/// Whether a connection leads anywhere; raises the suspicion when it doesn't say.
+async fn answers(suspicion: &Suspicion, connection: &mut AnyConnection) -> bool {
+    match timeout(PING_TIMEOUT, connection.ping()).await {
+        Ok(answer) => answer.is_ok(),
+        Err(_) => {
+            suspicion.raise(LEADS_NOWHERE);
+            false
         }
     }
+}
 
-    fn raise(&self, now: Instant) {
-        tracing::warn!("a connection to the database leads nowhere: those as old as it are made anew");
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+impl WatchedFile {
+    /// Of the database at that path, which is there.
+    ///
+    /// # Errors
+    /// When it isn't.
+    pub fn new(path: &Path) -> Result<Self, StoreError> {
+        let file = DatabaseFile::new(path);
+        let seen = Mutex::new(file.current()?);
+        Ok(Self { file, seen })
     }
 
-    /// Whether a connection of that age was made before there was a reason.
-    fn is_against(&self, age: Duration, now: Instant) -> bool {
-        let raised = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        raised.is_some_and(|raised| now - raised < age)
+    /// The file.
+    pub fn file(&self) -> &DatabaseFile {
+        &self.file
+    }
+
+    /// What the path names now. When that is another file than before, connections made before now lead to an orphan.
+    fn look(&self, suspicion: &Suspicion) -> Result<FileId, StoreError> {
+        let current = self.file.current()?;
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if !seen.is_followed_by(current) {
+            suspicion.raise(NotAuthoritative::FileReplaced);
+        }
+        *seen = current;
+        Ok(current)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn suspicion_is_against_what_is_older_than_it() {
-        let (suspicion, at) = (Suspicion::default(), Instant::now());
-        let secs = Duration::from_secs;
-        assert!(!suspicion.is_against(secs(1_000), at));
-        suspicion.raise(at);
-        assert!(suspicion.is_against(secs(11), at + secs(10)));
-        assert!(!suspicion.is_against(secs(9), at + secs(10)));
-    }
 
     /// A pool of two connections to a new database.
     async fn pool(directory: &tempfile::TempDir) -> Pool {
@@ -236,7 +275,7 @@ mod tests {
         sqlx::any::install_default_drivers();
         let dsn = format!("sqlite://{}/talos.db{parameters}", directory.path().display());
         let dsn = Dsn::parse(&dsn).unwrap();
-        Pool::open(&dsn, &dsn.url.parse().unwrap(), 2).await.unwrap()
+        Pool::open(&dsn, &dsn.url.parse().unwrap(), 2, Suspicion::default(), None).await.unwrap()
     }
 
     #[tokio::test]
@@ -259,7 +298,7 @@ mod tests {
             "it is asked, and no other opened meanwhile"
         );
         pool.take_back(again, Ok(Ok(()))).unwrap();
-        pool.suspicion.raise(Instant::now());
+        pool.suspicion.raise("a test");
         let other = pool.lend(patience).await.unwrap();
         assert!(other.away > away);
         assert!(pool.take_back(other, Ok(Err::<(), _>(StoreError::TimedOut))).is_err());

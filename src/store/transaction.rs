@@ -9,7 +9,8 @@ use sqlx::{Any, AnyConnection, AssertSqlSafe, Connection, Executor};
 use tokio::time::timeout_at;
 
 use super::dialect::Dialect;
-use super::pool::{Lent, Pool};
+use super::pool::Lent;
+use super::server::NotAuthoritative;
 use super::{Inner, StoreError};
 
 /// How long what is read may take, the wait for a connection included.
@@ -33,6 +34,22 @@ pub(super) enum End<T> {
     Rollback(T),
 }
 
+/// Runs statements that only read, in a transaction: a pooler may give each statement another server; within a
+/// transaction it doesn't, not even between the two messages of one statement.
+pub(super) async fn read_in_transaction<T, F>(
+    dialect: Dialect,
+    connection: &mut AnyConnection,
+    work: F,
+) -> Result<T, StoreError>
+where
+    F: for<'c> FnOnce(&'c mut AnyConnection) -> BoxFuture<'c, Result<T, sqlx::Error>>,
+{
+    let mut transaction = connection.begin_with(dialect.begin_reading()).await?;
+    let result = work(&mut transaction).await?;
+    transaction.commit().await?;
+    Ok(result)
+}
+
 impl Inner {
     /// A statement of ours.
     pub(super) fn query(&self, text: impl Into<String>) -> Query<'static, Any, AnyArguments> {
@@ -47,8 +64,15 @@ impl Inner {
         F: for<'t> Fn(&'t Self, &'t mut AnyConnection, &'t C) -> Work<'t, End<T>>,
     {
         let mut pause = FIRST_PAUSE;
+        let mut is_first_server = true;
         for _ in 1..ATTEMPTS {
             match self.try_write(&context, &work).await {
+                // Nothing was done there, and its connections are closed: a new one may lead to the primary.
+                Err(StoreError::NotAuthoritative(_)) if is_first_server => {
+                    is_first_server = false;
+                    self.poller.reset();
+                    self.poll_wanted.notify_one();
+                }
                 Err(StoreError::Sql(error)) if self.dialect.asks_to_retry(&error) => {
                     // Whoever collided waits a different while.
                     let share = f64::from(self.rng.bytes::<1>()[0]) / 256.0;
@@ -81,6 +105,12 @@ impl Inner {
             }
         })
         .await;
+        let done = match done {
+            Ok(Err(StoreError::Sql(error))) if self.dialect.is_refused_as_replica(&error) => {
+                Ok(Err(NotAuthoritative::RefusedWrite.into()))
+            }
+            done => done,
+        };
         if self.dialect == Dialect::Sqlite && matches!(done, Ok(Err(StoreError::Sql(_)))) {
             // SQLite may have taken back the transaction by itself, as when the disk is full. The driver doesn't notice,
             // and would begin none on that connection ever again.
@@ -94,36 +124,27 @@ impl Inner {
     where
         F: for<'c> FnOnce(&'c mut AnyConnection) -> BoxFuture<'c, Result<T, sqlx::Error>>,
     {
-        self.read_by(&self.readers, READ_PATIENCE, work).await
+        self.read_and(work, Ok).await
     }
 
-    /// As [`Inner::read`], within `patience`, on the connection that nobody else uses.
-    pub(super) async fn poll<T, F>(&self, patience: Duration, work: F) -> Result<T, StoreError>
+    /// As [`Inner::read`]; then `check` makes of what was read what is wanted, and may refuse the server that it came
+    /// from.
+    pub(super) async fn read_and<T, R, F, G>(&self, work: F, check: G) -> Result<R, StoreError>
     where
         F: for<'c> FnOnce(&'c mut AnyConnection) -> BoxFuture<'c, Result<T, sqlx::Error>>,
+        G: FnOnce(T) -> Result<R, StoreError>,
     {
-        self.read_by(&self.pollers, patience, work).await
-    }
-
-    async fn read_by<T, F>(&self, pool: &Pool, patience: Duration, work: F) -> Result<T, StoreError>
-    where
-        F: for<'c> FnOnce(&'c mut AnyConnection) -> BoxFuture<'c, Result<T, sqlx::Error>>,
-    {
-        let mut lent = pool.lend(patience).await?;
+        let mut lent = self.readers.lend(READ_PATIENCE).await?;
         let Lent { connection, until, .. } = &mut lent;
         let done = timeout_at(*until, async {
-            if self.prepares {
-                return Ok(work(connection).await?);
-            }
-            // A pooler may give each statement another server; within a transaction it doesn't, not even between the
-            // two messages of one statement.
-            let mut transaction = connection.begin().await?;
-            let result = work(&mut transaction).await?;
-            transaction.commit().await?;
-            Ok(result)
+            let read = match self.prepares {
+                true => work(connection).await?,
+                false => read_in_transaction(self.dialect, connection, work).await?,
+            };
+            check(read)
         })
         .await;
-        pool.take_back(lent, done)
+        self.readers.take_back(lent, done)
     }
 
     /// Locks the row that orders all changes, until the transaction ends: for those that decide by what they count.

@@ -64,6 +64,8 @@ pub struct Status {
     pub epoch: u64,
     /// The log itself.
     pub log: Log,
+    /// The polls of the log, and the server that they come from.
+    pub poll: Poll,
     /// The database.
     pub database: Database,
     /// L1.
@@ -103,8 +105,10 @@ pub struct Lease {
     pub seconds: f64,
     /// How long known keys stay valid after that, while the database can't be asked.
     pub grace_seconds: f64,
-    /// How often it has run out and could not be renewed at once.
+    /// How often it has run out.
     pub lapses: u64,
+    /// How often it was found after that that the database can't be reached.
+    pub outages: u64,
     /// How old the knowledge in force is; absent before the first poll.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub age_seconds: Option<f64>,
@@ -135,6 +139,36 @@ pub struct Log {
     pub trimmed: u64,
     /// How often it was found rewritten (a restore, a failover), and all that was cached dropped.
     pub rewritten: u64,
+}
+
+/// The polls of the log, and the server that they come from.
+#[derive(Debug, Serialize)]
+pub struct Poll {
+    /// Address and version of the server that the last poll came from; absent before the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
+    /// What it is: `primary`, the only role that polls are taken from; for SQLite `file`. Absent before the first poll.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<&'static str>,
+    /// What tells the server from every other; absent for a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
+    /// For how long polls have come from it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_age_seconds: Option<f64>,
+    /// How long the last one that succeeded took.
+    pub seconds: f64,
+    /// How many failed: no answer, an error, or an answer that proves nothing.
+    pub failures: u64,
+    /// Why the last one that failed did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<String>,
+    /// How long ago that was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_failure_age_seconds: Option<f64>,
+    /// Why no new connection can be made beside the one that polls use; absent while one can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reconnect_error: Option<String>,
 }
 
 /// The database.
@@ -234,6 +268,7 @@ impl Status {
                 seconds: seconds(terms.lease),
                 grace_seconds: seconds(terms.grace),
                 lapses: freshness.lapses(),
+                outages: freshness.outages(),
                 age_seconds: freshness.age().map(seconds),
             },
             relay: Relay {
@@ -249,6 +284,7 @@ impl Status {
                 trimmed: metrics.log_trimmed.get(),
                 rewritten: freshness.rewritten(),
             },
+            poll: Poll::read(service, now),
             database: Database {
                 answers: readiness.database_answers(&service.clock),
                 key_reads: service.store.key_reads(),
@@ -313,6 +349,16 @@ impl Status {
                 "the log of changes was last polled {age:.0} s ago, which is too long: every key gets 503"
             )),
         }
+        match (mode, &self.poll) {
+            (Mode::Fresh, Poll { reconnect_error: Some(error), .. }) => problems.push(format!(
+                "no new connection to the database can be made, and the lease runs out unless one is: {error}"
+            )),
+            (Mode::Fresh, _) => {}
+            (_, Poll { last_failure: Some(reason), .. }) => {
+                problems.push(format!("the last poll that failed: {reason}"));
+            }
+            _ => {}
+        }
         if is_draining {
             problems.push("the process is stopping".to_owned());
         } else if !database.answers {
@@ -339,6 +385,25 @@ impl Status {
             problems.push(format!("all {} connections to the database are in use", database.connections));
         }
         problems
+    }
+}
+
+impl Poll {
+    fn read(service: &Service, now: BootTime) -> Self {
+        let (freshness, server) = (&service.freshness, service.store.server());
+        let failure = freshness.last_failure();
+        let is_file = server.as_ref().is_some_and(|server| server.is_file());
+        Self {
+            server: server.as_ref().map(|server| server.name.clone()),
+            role: server.as_ref().map(|_| if is_file { "file" } else { "primary" }),
+            identity: server.as_ref().filter(|_| !is_file).map(|server| server.id.to_string()),
+            server_age_seconds: server.as_ref().map(|server| now.since(server.since.boot).as_secs_f64()),
+            seconds: freshness.poll_took().as_secs_f64(),
+            failures: freshness.poll_failures(),
+            last_failure_age_seconds: failure.as_ref().map(|failure| now.since(failure.at).as_secs_f64()),
+            last_failure: failure.map(|failure| failure.reason),
+            reconnect_error: service.store.renewal_error(),
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! finds the lease of a poll finds all that this poll brought. Slots are numbers here and nothing else of ours is known:
 //! `tests/orders.rs` takes this file as it is, and tries all orders in which threads can see each other's steps.
 
-use super::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
+use super::atomic::{AtomicI64, AtomicU64, Ordering};
 
 /// Since when the lease counts, by two clocks, in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,17 +15,18 @@ pub(super) struct Lease {
     pub wall: i64,
 }
 
-/// Whether a poll begun after the lease's end has failed.
-const NOT_TRIED: u8 = 0;
-const POLL_FAILED: u8 = 1;
+/// Bits of a slot that hold a number of the log, twice; those above hold the lineage that it belongs to.
+const AT_BITS: u32 = 44;
 
 pub(super) struct Ledger {
-    /// For each slot what an answer must have been stamped with at least.
+    /// For each slot what an answer must have been stamped with at least, and in which lineage. What belongs to an
+    /// older lineage than the one in force demands nothing any more, however late it was written.
     slots: Box<[AtomicU64]>,
     lineage: AtomicU64,
     polled: AtomicLease,
     relayed: AtomicLease,
-    lapse: AtomicU8,
+    /// Boot time at which it was last found, after the lease's end, that nobody can be asked; 0 when somebody can.
+    outage: AtomicU64,
 }
 
 /// A lease that is replaced now and then.
@@ -58,7 +59,7 @@ impl Ledger {
             lineage: AtomicU64::new(0),
             polled: AtomicLease::none(),
             relayed: AtomicLease::none(),
-            lapse: AtomicU8::new(NOT_TRIED),
+            outage: AtomicU64::new(0),
         }
     }
 
@@ -79,12 +80,13 @@ impl Ledger {
 
     /// Whether nothing has changed since that stamp.
     pub fn is_unchanged(&self, slot: usize, at: u64, lineage: u64) -> bool {
-        self.needed(slot) <= at && self.lineage() == lineage
+        self.slots[slot].load(Ordering::Acquire) <= packed(lineage, at) && self.lineage() == lineage
     }
 
-    /// What an answer of that slot must be stamped with at least.
+    /// What an answer of that slot must be stamped with at least, in the lineage in force.
     pub fn needed(&self, slot: usize) -> u64 {
-        self.slots[slot].load(Ordering::Acquire)
+        let needed = self.slots[slot].load(Ordering::Acquire);
+        if needed >> AT_BITS == self.lineage() { needed & ((1 << AT_BITS) - 1) } else { 0 }
     }
 
     /// The history of the database that is known here.
@@ -92,20 +94,12 @@ impl Ledger {
         self.lineage.load(Ordering::Acquire)
     }
 
-    /// From here on, nothing older will do in that slot.
-    pub fn raise(&self, slot: usize, at: u64) {
-        self.slots[slot].fetch_max(at, Ordering::AcqRel);
+    /// From here on, nothing older will do in that slot, as long as the lineage is that one.
+    pub fn raise(&self, slot: usize, lineage: u64, at: u64) {
+        self.slots[slot].fetch_max(packed(lineage, at), Ordering::AcqRel);
     }
 
-    /// Another history: what was read before doesn't count any more, and numbers are small again.
-    pub fn begin_anew(&self) {
-        self.next_lineage();
-        for slot in &self.slots {
-            slot.store(0, Ordering::Release);
-        }
-    }
-
-    /// What was read up to now doesn't count any more.
+    /// Another history: what was read up to now doesn't count any more, and numbers may be small again.
     pub fn next_lineage(&self) {
         self.lineage.fetch_add(1, Ordering::AcqRel);
     }
@@ -113,7 +107,7 @@ impl Ledger {
     /// The lease counts from there, once all that the poll brought is taken in.
     pub fn extend(&self, lease: Lease) {
         self.polled.store(lease);
-        self.lapse.store(NOT_TRIED, Ordering::Release);
+        self.outage.store(0, Ordering::Release);
     }
 
     /// The other lease counts from there, once all that was relayed is taken in.
@@ -121,13 +115,19 @@ impl Ledger {
         self.relayed.store(lease);
     }
 
-    /// Notes that a poll begun after the lease's end has failed.
-    pub fn note_failure(&self) {
-        self.lapse.store(POLL_FAILED, Ordering::Release);
+    /// Notes that nobody can be asked, at that boot time.
+    pub fn note_outage(&self, boot: u64) {
+        self.outage.store(boot.max(1), Ordering::Release);
     }
 
-    /// Whether one has.
-    pub fn has_failed(&self) -> bool {
-        self.lapse.load(Ordering::Acquire) == POLL_FAILED
+    /// When that was found last; None when somebody can be asked, as far as is known.
+    pub fn outage(&self) -> Option<u64> {
+        Some(self.outage.load(Ordering::Acquire)).filter(|boot| *boot != 0)
     }
+}
+
+/// A stamp as slots hold it: a later lineage is more than any number of an earlier one.
+const fn packed(lineage: u64, at: u64) -> u64 {
+    let most = (1 << AT_BITS) - 1;
+    lineage << AT_BITS | if at < most { at } else { most }
 }

@@ -198,7 +198,7 @@ impl Model {
                 if newest > self.polled {
                     match self.variant {
                         Variant::DeleteOnly => self.memory = None,
-                        _ => self.ledger.raise(SLOT, newest * 2),
+                        _ => self.ledger.raise(SLOT, self.ledger.lineage(), newest * 2),
                     }
                 }
                 self.polled = newest;

@@ -73,7 +73,7 @@ impl Asker {
     /// A new question; None before anything is known from where to go on.
     pub fn ask(&mut self, freshness: &Freshness, rng: &Rng) -> Option<Question> {
         // The clocks before everything else: nothing that happens later is claimed to be known.
-        let made = lease_from(freshness.clock.boot(), freshness.clock.now());
+        let made = lease_from(freshness.clock.moment());
         let (n, tag) = freshness.tail().newest().map(|entry| (entry.n, entry.tag))?;
         let nonce = u128::from_be_bytes(rng.bytes());
         if self.open.len() == MAX_OPEN {

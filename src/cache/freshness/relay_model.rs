@@ -29,7 +29,9 @@ enum Variant {
 
 const TICK: Duration = Duration::from_secs(1);
 const TERMS: Terms =
-    Terms { lease: Duration::from_secs(3), relay: Duration::from_secs(2), grace: Duration::ZERO };
+    Terms { lease: Duration::from_secs(3), poll: RUN, relay: Duration::from_secs(2), grace: Duration::ZERO };
+/// Longer than a run: that the database can't be reached stays known for all of it.
+const RUN: Duration = Duration::from_secs(1_000);
 const STEPS: usize = 80;
 const RUNS: u64 = 40_000;
 /// A second key's changes only make the log longer.
@@ -73,7 +75,7 @@ impl<'a> Model<'a> {
         cut_off: &'a Freshness,
         other: &'a Freshness,
     ) -> Self {
-        clock.advance(Duration::from_secs(1_000));
+        clock.advance(RUN);
         let first =
             Logged { n: cut_off.polled() + 1_000, tag: u128::from_be_bytes(rng.bytes()), subject: None };
         for freshness in [cut_off, other] {
@@ -84,7 +86,7 @@ impl<'a> Model<'a> {
             freshness.ledger.extend(now(clock));
         }
         let entry = cut_off.begin(slot()).stamp(first.n);
-        cut_off.ledger.note_failure();
+        cut_off.ledger.note_outage(clock.boot().as_micros());
         Self {
             variant,
             clock,
@@ -206,7 +208,7 @@ fn slot() -> Slot {
 }
 
 fn now(clock: &Clock) -> Lease {
-    lease_from(clock.boot(), clock.now())
+    lease_from(clock.moment())
 }
 
 /// The first runs in which the invariant is broken, no more of them than `enough`, and how often the relay was in force

@@ -8,7 +8,8 @@ use uuid::Uuid;
 
 const LEASE: Duration = Duration::from_secs(5);
 const GRACE: Duration = Duration::from_secs(60);
-const TERMS: Terms = Terms { lease: LEASE, relay: Duration::from_secs(10), grace: GRACE };
+const TERMS: Terms =
+    Terms { lease: LEASE, poll: Duration::from_secs(1), relay: Duration::from_secs(10), grace: GRACE };
 const SECOND: Duration = Duration::from_secs(1);
 
 async fn store() -> (Store, tempfile::TempDir) {
@@ -158,6 +159,8 @@ struct CutOff {
     other: Freshness,
     asker: Asker,
     store: Store,
+    /// Which can't be reached.
+    gone: Store,
     _directory: tempfile::TempDir,
 }
 
@@ -172,7 +175,13 @@ impl CutOff {
         let (gone, _nowhere) = self::store().await;
         gone.close().await;
         assert!(freshness.renew(&gone).await.is_err());
-        Self { clock, freshness, other, asker: Asker::default(), store, _directory: directory }
+        Self { clock, freshness, other, asker: Asker::default(), store, gone, _directory: directory }
+    }
+
+    /// Time passes, in which it polls in vain as it does.
+    async fn advance(&self, by: Duration) {
+        self.clock.advance(by);
+        assert!(self.freshness.poll(&self.gone).await.is_err());
     }
 
     fn ask(&mut self) -> Question {
@@ -210,15 +219,15 @@ async fn what_is_relayed_counts_from_the_question() {
     assert_eq!(cut_off.freshness.mode(), Mode::Relayed);
     assert_eq!(cut_off.freshness.bound(), LEASE + TERMS.relay);
     // Heard again, it says no more than it did.
-    cut_off.clock.advance(SECOND * 13);
+    cut_off.advance(SECOND * 13).await;
     assert!(cut_off.hears(&answer));
     assert_eq!(cut_off.freshness.mode(), Mode::Relayed);
-    cut_off.clock.advance(SECOND);
+    cut_off.advance(SECOND).await;
     assert!(cut_off.hears(&answer));
     assert_eq!(cut_off.freshness.mode(), Mode::Static, "its time is over");
-    cut_off.clock.advance(GRACE - TERMS.relay - SECOND);
+    cut_off.advance(GRACE - TERMS.relay - SECOND).await;
     assert_eq!(cut_off.freshness.mode(), Mode::Static, "the grace counts from what was relayed");
-    cut_off.clock.advance(SECOND);
+    cut_off.advance(SECOND).await;
     assert_eq!(cut_off.freshness.mode(), Mode::Closed);
 }
 
@@ -285,4 +294,49 @@ async fn without_a_relay_nobody_asks() {
         cut_off.clock.advance(SECOND * age);
         assert_eq!(cut_off.other.wants_relay(SECOND), wants, "{age} s after the last poll");
     }
+}
+
+#[tokio::test]
+async fn an_outage_that_was_found_long_ago_says_nothing_of_now() {
+    let cut_off = CutOff::new(TERMS).await;
+    assert_eq!(cut_off.freshness.mode(), Mode::Static);
+    // Nobody polled meanwhile: the process stood still.
+    cut_off.clock.advance(GRACE / 2);
+    assert_eq!(cut_off.freshness.mode(), Mode::Closed);
+    assert!(cut_off.freshness.renew(&cut_off.gone).await.is_err());
+    assert_eq!(cut_off.freshness.mode(), Mode::Static, "found again, and the grace isn't used up");
+}
+
+#[tokio::test]
+async fn a_lapse_is_counted_once_whatever_caused_it() {
+    let mut cut_off = CutOff::new(TERMS).await;
+    assert_eq!(cut_off.freshness.lapses(), 1);
+    cut_off.advance(SECOND).await;
+    cut_off.advance(SECOND).await;
+    assert_eq!(cut_off.freshness.lapses(), 1, "the same one");
+    cut_off.freshness.poll(&cut_off.store).await.unwrap();
+    assert_eq!((cut_off.freshness.mode(), cut_off.freshness.lapses()), (Mode::Fresh, 1));
+    // No poll failed: there was none.
+    cut_off.clock.advance(LEASE + SECOND);
+    cut_off.freshness.poll(&cut_off.store).await.unwrap();
+    assert_eq!((cut_off.freshness.mode(), cut_off.freshness.lapses()), (Mode::Fresh, 2));
+    let failure = cut_off.freshness.last_failure().unwrap();
+    assert!(failure.reason.starts_with("the database"), "{}", failure.reason);
+    cut_off.asker.rest();
+}
+
+/// A change whose outcome is not known, while the history that its number belongs to ends.
+#[tokio::test]
+async fn a_doubt_about_an_old_history_refuses_nothing_of_the_new_one() {
+    let (store, _directory) = store().await;
+    let freshness = Freshness::new(Clock::manual(Timestamp::from_secs(1_000)), TERMS, LEASE);
+    freshness.poll(&store).await.unwrap();
+    freshness.note_newest(1_000_000);
+    freshness.doubt(NetworkId::SINGLE, KEY);
+    freshness.poll(&store).await.unwrap();
+    assert_eq!((freshness.rewritten(), freshness.newest()), (1, 0));
+    let slot = Slot::of(NetworkId::SINGLE, KEY);
+    assert!(freshness.allows(slot, freshness.begin(slot).stamp(0)), "small numbers count");
+    freshness.doubt(NetworkId::SINGLE, KEY);
+    assert!(freshness.allows(slot, freshness.begin(slot).stamp(0)), "a lookup after the doubt answers it");
 }

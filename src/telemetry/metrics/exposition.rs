@@ -165,8 +165,18 @@ impl Collector for Now {
         counter("redis_misses", "Lookups that Redis could not answer", status.cache.redis_misses)?;
         counter(
             "lease_lapses",
-            "Times that the lease had run out and the log of changes could not be polled",
+            "Times that the lease ran out: the log of changes was not polled in time",
             status.lease.lapses,
+        )?;
+        counter(
+            "outages",
+            "Times that the lease had run out and the database could not be reached by a new connection",
+            status.lease.outages,
+        )?;
+        counter(
+            "poll_failures",
+            "Polls of the log of changes that brought no answer, or none that can be relied on",
+            status.poll.failures,
         )?;
         counter(
             "relay_answers",
@@ -194,7 +204,18 @@ impl Collector for Now {
         }
         let mut gauge =
             |name: &str, help: &str, value: f64| ConstGauge::new(value).put(&mut encoder, name, help);
-        let Status { database, cache, deny_list, log, lease, relay, .. } = status;
+        let Status { database, cache, deny_list, log, lease, poll, relay, .. } = status;
+        gauge("poll_seconds", "How long the last poll of the log of changes took", poll.seconds)?;
+        gauge(
+            "poll_server_age_seconds",
+            "How long polls have come from the same database server",
+            poll.server_age_seconds.unwrap_or(f64::NAN),
+        )?;
+        gauge(
+            "database_reconnects",
+            "1 while new connections to the database can be made for polls, 0 while they can't",
+            f64::from(u8::from(poll.reconnect_error.is_none())),
+        )?;
         gauge("cache_keys", "Keys held by L1", cache.keys as f64)?;
         gauge("cache_unknown_keys", "Unknown ids held by L1", cache.unknown_keys as f64)?;
         gauge(

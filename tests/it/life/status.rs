@@ -38,7 +38,7 @@ async fn all_is_well() {
     }
     let status = until("the change was polled", async || {
         let status = status(&talos).await;
-        (number(&status, "/epoch") == 1.0 && status.pointer("/log/newest") == Some(&json!(1)))
+        (number(&status, "/epoch") == 2.0 && status.pointer("/log/newest") == Some(&json!(2)))
             .then_some(status)
     })
     .await;
@@ -52,6 +52,9 @@ async fn all_is_well() {
     assert_eq!(number(&status, "/lease/grace_seconds"), 300.0);
     assert_eq!(number(&status, "/log/lag"), 0.0);
     assert_eq!(status.at("/database/answers"), true);
+    assert!(["primary", "file"].contains(&status.text("/poll/role")), "{status:#}");
+    assert!(number(&status, "/poll/server_age_seconds") > 0.0, "{status:#}");
+    assert_eq!(number(&status, "/poll/failures"), 0.0, "{status:#}");
     assert!(number(&status, "/database/connections") >= 1.0, "{status:#}");
     assert!(number(&status, "/database/max_connections") >= 25.0, "{status:#}");
     assert_eq!((number(&status, "/cache/hits"), number(&status, "/cache/misses")), (3.0, 1.0));
@@ -68,7 +71,7 @@ async fn all_is_well() {
 
     for (metric, value) in [
         ("talos_mode", 1.0),
-        ("talos_epoch", 1.0),
+        ("talos_epoch", 2.0),
         ("talos_log_lag", 0.0),
         ("talos_deny_list_entries", 0.0),
         ("talos_consistency_bound_seconds", 5.0),
@@ -83,7 +86,7 @@ async fn all_is_well() {
     let table = ask(&talos, &[]).await.expect(0);
     assert!(table.stdout.starts_with("MODE  ") && !table.stdout.contains("PROBLEM"), "{table:#?}");
     assert_eq!(table.field("MODE"), "fresh");
-    assert!(table.field("EPOCH").starts_with("1, 0 behind"), "{table:#?}");
+    assert!(table.field("EPOCH").starts_with("2, 0 behind"), "{table:#?}");
     assert_eq!(ask(&talos, &["--format", "json"]).await.json()["planes"], status["planes"]);
     assert_eq!(ask(&talos, &["-q"]).await.captured(), "fresh");
 }

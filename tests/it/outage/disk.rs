@@ -7,6 +7,7 @@ use serde_json::json;
 use sqlx::{Connection, Row, SqliteConnection};
 
 use crate::ask::Ask;
+use crate::http::{Call, Version};
 use crate::support::{Json, Must, until};
 use crate::talos::{ISSUED, Key, SELF_REVOKE, Setup, Talos};
 
@@ -35,6 +36,12 @@ async fn writes_are_503_and_reads_go_on() {
             resource: document.at("/issued_api_key").clone(),
         });
         None
+    })
+    .await;
+    until("not even a smaller write succeeds", async || {
+        let path = format!("{ISSUED}/{}?update_mask=name", acknowledged[0].id);
+        let update = Call::new("PATCH", &path).json(&json!({ "name": "another name" }));
+        (talos.admin.send(Version::Http1, update).await.status == 503).then_some(())
     })
     .await;
 

@@ -1,0 +1,76 @@
+//! The file of an SQLite database: whether its path still names the one that is open.
+//!
+//! A connection goes on reading and writing the file that it opened, whatever becomes of its name. After a restore by
+//! rename that file is an orphan: what is written there is lost, and what others change is never seen.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::StoreError;
+use super::server::NotAuthoritative;
+
+/// Device and inode of a file.
+type Inode = (u64, u64);
+
+/// What the path of a database names at some moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FileId {
+    database: Inode,
+    /// The write-ahead log beside it, which holds what isn't in the database yet; None before it is made.
+    wal: Option<Inode>,
+}
+
+impl FileId {
+    /// Whether `later` is still the same database. Its log may have been made meanwhile, but not replaced or removed:
+    /// while a connection is open, SQLite does neither.
+    pub fn is_followed_by(self, later: Self) -> bool {
+        self.database == later.database && (self.wal.is_none() || self.wal == later.wal)
+    }
+}
+
+/// The path of a database.
+pub(super) struct DatabaseFile {
+    path: PathBuf,
+    wal: PathBuf,
+}
+
+impl DatabaseFile {
+    /// Of the database at that path.
+    pub fn new(path: &Path) -> Self {
+        let mut wal = path.as_os_str().to_owned();
+        wal.push("-wal");
+        Self { path: path.to_owned(), wal: wal.into() }
+    }
+
+    /// The path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What the path names now.
+    ///
+    /// # Errors
+    /// When it names nothing.
+    pub fn current(&self) -> Result<FileId, StoreError> {
+        let database = inode(&self.path)?.ok_or(NotAuthoritative::FileReplaced)?;
+        Ok(FileId { database, wal: inode(&self.wal)? })
+    }
+
+    /// Fails unless the path still names what was opened.
+    pub fn check(&self, opened: FileId) -> Result<(), StoreError> {
+        match opened.is_followed_by(self.current()?) {
+            true => Ok(()),
+            false => Err(NotAuthoritative::FileReplaced.into()),
+        }
+    }
+}
+
+fn inode(path: &Path) -> Result<Option<Inode>, StoreError> {
+    match fs::metadata(path) {
+        Ok(file) => Ok(Some((file.dev(), file.ino()))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(sqlx::Error::Io(error).into()),
+    }
+}
