@@ -82,6 +82,10 @@ class Services:
             paths = programs()
             # The tests start their own: they kill it, freeze it and give it certificates.
             self.variables["TALOS_TEST_REDIS"] = paths["redis-server"]
+            # Tests that take servers apart start their own.
+            self.variables["TALOS_TEST_POSTGRES_BIN"] = str(Path(paths["initdb"]).parent)
+            self.variables["TALOS_TEST_MARIADBD"] = paths["mariadbd"]
+            self.variables["TALOS_TEST_MARIADB_INSTALL"] = paths["mariadb-install-db"]
             # Not a server: it judges our metrics and alert rules.
             self.variables["TALOS_TEST_PROMTOOL"] = paths["promtool"]
             base = Path(tempfile.mkdtemp(prefix="talos-services-"))

@@ -84,7 +84,8 @@ fn new_name() -> String {
     format!("t_{}", uuid::Uuid::new_v4().simple())
 }
 
-fn migrate(dsn: &str) {
+/// Gives a database the current schema.
+pub fn migrate(dsn: &str) {
     let mut talos = Command::new(env!("CARGO_BIN_EXE_talos"));
     let output = talos.args(["migrate", "up", "--database", dsn]).output().must("running talos migrate up");
     assert!(output.status.success(), "talos migrate up: {}", String::from_utf8_lossy(&output.stderr));

@@ -11,6 +11,7 @@ mod database;
 mod envoy;
 mod grpc;
 mod http;
+mod pairs;
 mod process;
 mod proxy;
 mod python;

@@ -2,12 +2,15 @@
 
 mod cancelled;
 mod disk;
+mod distance;
 mod failover;
 mod flood;
 mod frozen;
 mod gone;
 mod relay;
+mod settings;
 mod slow;
+mod switchover;
 
 use std::time::Duration;
 

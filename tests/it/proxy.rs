@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -40,6 +41,8 @@ pub struct Proxy {
 
 /// The connections, and what happens to them.
 struct Links {
+    /// The port that new connections are carried to.
+    server: AtomicU16,
     for_new: watch::Sender<Fault>,
     open: Mutex<Vec<watch::Sender<Fault>>>,
 }
@@ -48,10 +51,16 @@ impl Proxy {
     /// A proxy in front of a server on loopback.
     pub async fn start(server: u16) -> Proxy {
         let port = free_port();
-        let links = Arc::new(Links { for_new: watch::Sender::new(Fault::Pass), open: Mutex::default() });
+        let for_new = watch::Sender::new(Fault::Pass);
+        let links = Arc::new(Links { server: AtomicU16::new(server), for_new, open: Mutex::default() });
         let listener = runtime().spawn(bind(port)).await.must("binding the proxy's port");
-        let accepting = runtime().spawn(accept(server, listener, Arc::clone(&links))).abort_handle();
+        let accepting = runtime().spawn(accept(listener, Arc::clone(&links))).abort_handle();
         Proxy { port, links, accepting }
+    }
+
+    /// From now on, new connections lead to another server; those that are open stay where they are.
+    pub fn lead_to(&self, server: u16) {
+        self.links.server.store(server, Ordering::SeqCst);
     }
 
     /// From now on, for all connections, open and new ones.
@@ -114,7 +123,7 @@ fn runtime() -> &'static Runtime {
     })
 }
 
-async fn accept(server: u16, listener: TcpListener, links: Arc<Links>) {
+async fn accept(listener: TcpListener, links: Arc<Links>) {
     let port = listener.local_addr().must("the proxy's address").port();
     let mut listener = Some(listener);
     let mut for_new = links.for_new.subscribe();
@@ -136,6 +145,7 @@ async fn accept(server: u16, listener: TcpListener, links: Arc<Links>) {
                 let (client, _) = accepted.must("accepting a connection");
                 let (switch, fault) = watch::channel(*for_new.borrow());
                 links.live().push(switch);
+                let server = links.server.load(Ordering::SeqCst);
                 connections.spawn(carry(client, server, fault));
             }
             _ = for_new.changed() => {}

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::json;
 use sqlx::{Connection, Executor, SqliteConnection};
 
@@ -44,7 +45,7 @@ async fn a_backup_that_is_played_back_is_noticed_and_its_numbers_count_anew() {
         assert!(passes(&other, key).await);
     }
     until("all is known everywhere", async || {
-        (other.metric("talos_epoch").await == 2.0 && !passes(&other, &revoked).await).then_some(())
+        (other.metric("talos_epoch").await == 4.0 && !passes(&other, &revoked).await).then_some(())
     })
     .await;
 
@@ -61,15 +62,102 @@ async fn a_backup_that_is_played_back_is_noticed_and_its_numbers_count_anew() {
         assert!(talos.process.log().contains("a restore, a failover"), "{}", talos.process.log());
         assert!(passes(talos, &kept).await);
         assert!(passes(talos, &revoked).await, "its revocation is lost with the database's memory of it");
-        assert_eq!(talos.metric("talos_epoch").await, 0.0);
+        assert_eq!(talos.metric("talos_epoch").await, 2.0);
     }
-    // Number 1 once more, for another change.
+    // Number 3 once more, for another change.
     one.revoke(&kept).await;
     is_refused_within_the_lease(&other, &kept, Instant::now()).await;
     one.revoke(&revoked).await;
     is_refused_within_the_lease(&other, &revoked, Instant::now()).await;
-    until("both are known", async || (other.metric("talos_epoch").await == 2.0).then_some(())).await;
+    until("both are known", async || (other.metric("talos_epoch").await == 4.0).then_some(())).await;
     assert_eq!(other.metric("talos_log_rewritten_total").await, 1.0);
+}
+
+/// Nothing but issuing since the backup: no key has changed, and yet the database is another one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_is_noticed_that_only_lacks_keys_which_were_issued() {
+    let setup = Setup::new().set("TALOS_CONSISTENCY_LEASE", "1s").set("TALOS_CONSISTENCY_POLL", "200ms");
+    let (one, other) = (setup.start().await, setup.start().await);
+    let kept = one.issue(json!({})).await;
+    for table in ["api_keys", "mutation_log", "mutation_counter"] {
+        setup.sql(&format!("CREATE TABLE backup_of_{table} AS SELECT * FROM {table}"));
+    }
+    let lost = one.issue(json!({})).await;
+    for talos in [&one, &other] {
+        for key in [&kept, &lost] {
+            assert!(passes(talos, key).await);
+        }
+    }
+    let play_back = ["api_keys", "mutation_log", "mutation_counter"]
+        .map(|table| format!("DELETE FROM {table}; INSERT INTO {table} SELECT * FROM backup_of_{table};"));
+    // And another key at once, so that the numbers are what they were.
+    for talos in [&one, &other] {
+        talos.process.signal(Signal::STOP);
+    }
+    setup.sql(&format!("BEGIN; {} COMMIT;", play_back.concat()));
+    let third = setup.start().await;
+    third.issue(json!({})).await;
+    for talos in [&one, &other] {
+        talos.process.signal(Signal::CONT);
+    }
+    let restored = Instant::now();
+    for talos in [&one, &other] {
+        is_refused_within_the_lease(talos, &lost, restored).await;
+        until("it has noticed", async || {
+            (talos.metric("talos_log_rewritten_total").await == 1.0).then_some(())
+        })
+        .await;
+        assert!(passes(talos, &kept).await);
+    }
+}
+
+/// A file that takes the place of the database under running processes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_put_in_the_place_of_the_database_is_the_database() {
+    let setup =
+        Setup::new().sqlite().set("TALOS_CONSISTENCY_LEASE", "1s").set("TALOS_CONSISTENCY_POLL", "200ms");
+    let (one, other) = (setup.start().await, setup.start().await);
+    let (kept, revoked) = (one.issue(json!({})).await, one.issue(json!({})).await);
+    let file = setup.path("talos.db");
+    setup.sql(&format!("VACUUM INTO '{}'", setup.path("backup.db").display()));
+    let lost = one.issue(json!({})).await;
+    for talos in [&one, &other] {
+        for key in [&kept, &revoked, &lost] {
+            assert!(passes(talos, key).await);
+        }
+    }
+    for left in ["talos.db-wal", "talos.db-shm"] {
+        let _ = std::fs::remove_file(setup.path(left));
+    }
+    std::fs::rename(setup.path("backup.db"), &file).must("the restore");
+    let restored = Instant::now();
+
+    // Whatever is acknowledged from here on is in the file that has the name.
+    let issued = one.issue(json!({})).await;
+    let third = setup.start().await;
+    assert!(passes(&third, &issued).await, "issued into a file that nobody opens any more");
+    third.revoke(&revoked).await;
+    let acknowledged = Instant::now();
+    for talos in [&one, &other] {
+        is_refused_within_the_lease(talos, &lost, restored).await;
+        is_refused_within_the_lease(talos, &revoked, acknowledged).await;
+        for key in [&kept, &issued] {
+            assert!(passes(talos, key).await);
+        }
+        assert!(talos.process.log().contains("was replaced or removed"), "{}", talos.process.log());
+    }
+
+    // Gone altogether: nobody makes an empty one in its place.
+    std::fs::rename(&file, setup.path("away.db")).must("moving the file away");
+    let reply = one.admin.post(crate::talos::ISSUED, &json!({ "name": "n", "actor_id": "a" })).await;
+    assert_eq!(reply.status, 503);
+    assert!(!file.exists());
+    std::fs::rename(setup.path("away.db"), &file).must("moving it back");
+    until("it is the database again", async || {
+        let reply = one.admin.post(crate::talos::ISSUED, &json!({ "name": "n", "actor_id": "a" })).await;
+        (reply.status == 201).then_some(())
+    })
+    .await;
 }
 
 /// A file that is put back while nobody runs, beside a Redis that remembers what came after it.

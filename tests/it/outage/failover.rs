@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Pair;
 use crate::proxy::Fault;
+use crate::support::until;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_are_reset_are_made_again() {
@@ -32,4 +33,24 @@ async fn connections_that_lead_nowhere_are_given_up() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
+}
+
+/// The connections of old pass, and nobody knows any more where they lead.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_takes_no_new_connection_is_not_known_to_be_the_one_that_counts() {
+    let pair = Pair::start("", &[]).await;
+    let known = pair.known_key().await;
+    pair.proxy.for_new(Fault::Refuse);
+    let status = async || pair.cut_off.metrics.get("/status").await.json();
+    until("the lease has run out", async || (status().await["mode"] == "static").then_some(())).await;
+    pair.is(&known, 200).await;
+    assert_eq!(pair.cut_off.metric("talos_database_reconnects").await, 0.0);
+    assert!(status().await["poll"]["reconnect_error"].is_string());
+    pair.proxy.set(Fault::Pass);
+    pair.is_back().await;
+    until("it is fresh again", async || (status().await["mode"] == "fresh").then_some(())).await;
+    until("a new connection was made", async || {
+        (pair.cut_off.metric("talos_database_reconnects").await == 1.0).then_some(())
+    })
+    .await;
 }

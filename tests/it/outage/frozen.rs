@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 
 use super::{LEASE, Pair};
 use crate::ask::Ask;
+use crate::proxy::Fault;
 use crate::support::{Must, number_from, until};
 
 /// For how long it stands still, in seconds; `TALOS_TEST_STANDSTILL` says otherwise, and then the lease is the default's.
@@ -53,5 +54,36 @@ async fn what_was_revoked_while_it_stood_still_is_not_allowed_when_it_goes_on() 
         })
         .await;
         until("it allows the other", async || pair.passes(&good).await.then_some(())).await;
+    }
+}
+
+/// A machine that was suspended: whoever forwarded its connections has forgotten them, and nobody says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_revoked_meanwhile_is_not_allowed_though_all_connections_are_dead() {
+    // The grace is the default's: an outage that isn't one would allow the key for minutes.
+    let pair = Pair::start("max_conns=8", &[]).await;
+    for dead in [Fault::BlackHole, Fault::Reset] {
+        let (revoked, good) = (pair.known_key().await, pair.known_key().await);
+        let unknown = pair.direct.issue(json!({})).await;
+        pair.cut_off.process.signal(Signal::STOP);
+        pair.proxy.for_open(dead);
+        pair.direct.revoke(&revoked).await;
+        pair.direct.revoke(&unknown).await;
+        tokio::time::sleep(LEASE * 3).await;
+        pair.cut_off.process.signal(Signal::CONT);
+        let woken = Instant::now();
+        // All the while that it takes to find out what is dead.
+        while woken.elapsed() < LEASE * 4 {
+            for key in [&revoked, &unknown] {
+                let verdict = pair.grpc.check(&Ask::bearer(&key.secret).build()).await;
+                assert!(!verdict.passes(), "{dead:?}: {:?} after waking: {verdict:?}", woken.elapsed());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        pair.is(&revoked, 401).await;
+        pair.is(&good, 200).await;
+        pair.is_back().await;
+        let log = pair.cut_off.process.log();
+        assert!(log.contains("stood still"), "the lapse has a cause: {log}");
     }
 }

@@ -1,0 +1,91 @@
+//! Another server takes over, and the old one goes on answering those who were connected.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::ask::Ask;
+use crate::pairs::{Kind, Old, SWITCHOVER, ServerPair};
+use crate::support::{Json, until};
+use crate::talos::{ISSUED, Setup};
+
+const LEASE: Duration = Duration::from_secs(2);
+
+async fn holds(kind: Kind, old: Old) {
+    let mut pair = ServerPair::start(kind).await;
+    let setup = Setup::new()
+        .set("TALOS_DB_DSN", &pair.dsn())
+        .set("TALOS_CONSISTENCY_LEASE", "2s")
+        .set("TALOS_CONSISTENCY_POLL", "400ms");
+    let talos = setup.start().await;
+    let (revoked, kept) = (talos.issue(json!({})).await, talos.issue(json!({})).await);
+    for key in [&revoked, &kept] {
+        talos.check(Ask::bearer(&key.secret)).await.allowed();
+    }
+    let before = talos.metrics.get("/status").await.json();
+
+    pair.switch_over(old).await;
+    let switched = Instant::now();
+    // By new connections alone, as every process that is started from now on.
+    let other = setup.clone().start().await;
+    other.revoke(&revoked).await;
+    let acknowledged = Instant::now();
+    until("the key is refused", async || {
+        let asked = Instant::now();
+        let verdict = talos.check(Ask::bearer(&revoked.secret)).await;
+        assert!(
+            !verdict.passes() || asked < acknowledged + LEASE,
+            "{kind:?}, {old:?}: allowed {:?} after its revocation",
+            asked - acknowledged
+        );
+        verdict.is(401).then_some(())
+    })
+    .await;
+    talos.check(Ask::bearer(&kept.secret)).await.allowed();
+
+    // Whatever was acknowledged from here on is where everybody looks.
+    tokio::time::sleep_until((switched + LEASE + SWITCHOVER).into()).await;
+    let reply = talos.admin.post(ISSUED, &json!({ "name": "after", "actor_id": "a" })).await.expect(201);
+    let issued = reply.json();
+    assert!(
+        pair.has_key(issued.text("/issued_api_key/key_id")).await,
+        "{kind:?}, {old:?}: issued into the orphan"
+    );
+    other.check(Ask::bearer(issued.text("/secret"))).await.allowed();
+
+    let status = talos.metrics.get("/status").await.json();
+    assert_eq!(status.text("/mode"), "fresh");
+    assert_ne!(status.text("/poll/identity"), before.text("/poll/identity"));
+    assert!(status.text("/poll/server").contains(&format!(":{}", pair.new_port())), "{status:#}");
+    assert!(talos.process.log().contains("polls come from another server now"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_of_postgres_that_turns_read_only() {
+    holds(Kind::Postgres, Old::ReadOnly).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_of_postgres_that_comes_back_as_a_standby() {
+    holds(Kind::Postgres, Old::InRecovery).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_of_postgres_that_nobody_told() {
+    holds(Kind::Postgres, Old::CutOff).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_of_mariadb_that_turns_read_only() {
+    holds(Kind::MariaDb, Old::ReadOnly).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_of_mariadb_that_follows_the_new_one() {
+    holds(Kind::MariaDb, Old::Following).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_of_mariadb_that_nobody_told() {
+    holds(Kind::MariaDb, Old::CutOff).await;
+}
