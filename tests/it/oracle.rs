@@ -10,16 +10,18 @@ mod world;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 use crate::authority::Authority;
 use crate::database::{self, Server};
+use crate::pairs::{Kind, ServerPair};
 use crate::proxy::Proxy;
 use crate::random::Random;
 use crate::redis::Redis;
 use crate::support::Must;
 use crate::talos::Setup;
-use faults::{Phase, Scene};
+use faults::{Database, Phase, Scene};
 use history::{Answer, History, Micros};
 use world::World;
 
@@ -33,6 +35,8 @@ const LEASE: Duration = Duration::from_secs(1);
 const RELAY: Duration = Duration::from_secs(1);
 /// `consistency.grace`, scaled down.
 const GRACE: Duration = Duration::from_secs(3);
+/// Processes on one database and one Redis.
+const INSTANCES: usize = 3;
 /// Who can't, for a while.
 const CUT_OFF: usize = 2;
 /// Name in the certificate of Redis.
@@ -47,7 +51,7 @@ async fn no_revoked_key_is_allowed_after_the_bound_whatever_goes_wrong() {
 
     let lease = LEASE.as_micros() as Micros;
     let widest = (LEASE + GRACE).as_micros() as Micros;
-    println!("{}", report::report(&history, (lease, widest), 3, CUT_OFF));
+    println!("{}", report::report(&history, (lease, widest), INSTANCES, CUT_OFF));
     let found = judge::judge(&history, lease, widest);
     for (fault, verdict) in found.iter().take(20) {
         let credential = &history.credentials[verdict.credential];
@@ -59,14 +63,15 @@ async fn no_revoked_key_is_allowed_after_the_bound_whatever_goes_wrong() {
     // What was never allowed, or was decided without the bound in force, shows nothing.
     let ended = history.credentials.iter().filter(|credential| credential.end.is_some()).count();
     let allowed = history.verdicts.iter().filter(|verdict| verdict.answer == Answer::Allowed).count();
-    assert!(ended >= revocations && allowed >= 2 * ended, "{ended} keys, {allowed} times allowed");
+    let least = revocations / Phase::ALL.len() * Phase::ALL.len().min(9);
+    assert!(ended >= least && allowed >= 2 * ended, "{ended} keys, {allowed} times allowed");
     let wide = report::decided_beyond(&history, lease, widest);
     assert!(wide * 2 < history.verdicts.len(), "{wide} verdicts without the bound in force");
     let relayed = history.verdicts.iter().filter(|verdict| verdict.instance == CUT_OFF);
     let bounds = judge::Bounds::new(&history.readings, lease, widest);
     let relayed =
         relayed.filter(|verdict| bounds.during(verdict.instance, verdict.span) == lease * 2).count();
-    assert!(relayed > 100, "only {relayed} verdicts in relayed mode");
+    assert!(!has_ways() || relayed > 100, "only {relayed} verdicts in relayed mode");
 }
 
 /// Three processes on one database and one Redis, keys that come and go, and both in trouble.
@@ -74,8 +79,8 @@ async fn run(mut random: Random, revocations: usize) -> History {
     let authority = Authority::new();
     let redis = Redis::start_tls(authority.issue(NAME, 2100), &authority).await;
     let proxy = Proxy::start(redis.port).await;
-    let dsn = database::server().unwrap_or(Server::Postgres).new_database();
-    let (to_database, proxied) = database::behind_proxy(&dsn).await;
+    let (database, dsn) = Database::start().await;
+    let mut to_database = vec![];
     let setup = redis
         .used_over_tls(Setup::new(), &authority, NAME)
         .set("TALOS_CACHE_REDIS_ADDRS", &format!("127.0.0.1:{}", proxy.port))
@@ -85,15 +90,37 @@ async fn run(mut random: Random, revocations: usize) -> History {
         .set("TALOS_CONSISTENCY_GRACE", "3s")
         .set("TALOS_CONSISTENCY_POLL", "200ms")
         .set("TALOS_CACHE_TTL", "5s");
+    let (setup, dsn) = match (&database, dsn) {
+        (Database::Pair(..), Some(dsn)) => (setup, dsn),
+        (Database::File | Database::Pair(..), _) => {
+            let setup = setup.sqlite();
+            let dsn = format!("sqlite://{}", setup.path("talos.db").display());
+            (setup, dsn)
+        }
+    };
     let mut instances = Vec::new();
-    for instance in 0..3 {
-        let dsn = if instance == CUT_OFF { &proxied } else { &dsn };
-        instances.push(setup.clone().set("TALOS_DB_DSN", dsn).start().await);
+    for _ in 0..INSTANCES {
+        let setup = match &database {
+            Database::File => setup.clone(),
+            Database::Pair(..) => {
+                let (way, proxied) = database::behind_proxy(&dsn).await;
+                to_database.push(way);
+                setup.clone().set("TALOS_DB_DSN", &proxied)
+            }
+        };
+        instances.push(setup.start().await);
     }
-    let scene = Scene { redis: &redis, to_redis: &proxy, to_database: &to_database };
+    let scene = Scene {
+        redis: &redis,
+        to_redis: &proxy,
+        database: &database,
+        dsn: &dsn,
+        to_database: &to_database,
+        far: CUT_OFF,
+    };
     let world = Arc::new(World::new(instances, Phase::ALL.len()).await);
     let mut readers = JoinSet::new();
-    for instance in 0..3 {
+    for instance in 0..INSTANCES {
         let world = Arc::clone(&world);
         readers.spawn(async move { world.read_bounds(instance).await });
     }
@@ -101,9 +128,15 @@ async fn run(mut random: Random, revocations: usize) -> History {
     let mut lives = JoinSet::new();
     let of_each = revocations.div_ceil(Phase::ALL.len());
     for (number, phase) in Phase::ALL.into_iter().enumerate() {
+        if !phase.applies(&database) {
+            continue;
+        }
         world.enter(number);
         let (bound, cut_off, least) = match phase {
             Phase::CutOff => (LEASE + RELAY, Some(CUT_OFF), LEASE * 6),
+            // Each of them once, or until it is over.
+            Phase::StoodStill | Phase::Distant => (LEASE, None, LEASE * 9),
+            Phase::SwitchedOver => (LEASE, None, LEASE * 5),
             _ => (LEASE, None, Duration::ZERO),
         };
         let keys_live = async {
@@ -118,7 +151,7 @@ async fn run(mut random: Random, revocations: usize) -> History {
         };
         tokio::select! {
             () = keys_live => {}
-            () = phase.go_wrong(&scene) => {}
+            () = phase.go_wrong(&scene, |instance| &world.instances[instance].talos) => {}
         }
         phase.mend(&scene).await;
     }
@@ -127,4 +160,25 @@ async fn run(mut random: Random, revocations: usize) -> History {
     }
     readers.shutdown().await;
     Arc::into_inner(world).must("the world, alone").history()
+}
+
+impl Database {
+    /// That of the tests, as a pair; `TALOS_TEST_ORACLE=sqlite` is a file. The DSN follows a switchover.
+    async fn start() -> (Database, Option<String>) {
+        if !has_ways() {
+            return (Database::File, None);
+        }
+        let kind = match database::server() {
+            Some(Server::MariaDb) => Kind::MariaDb,
+            Some(Server::Postgres | Server::PgBouncer) | None => Kind::Postgres,
+        };
+        let pair = ServerPair::start(kind).await;
+        let dsn = pair.dsn();
+        (Database::Pair(kind, Mutex::new(pair)), Some(dsn))
+    }
+}
+
+/// Whether there are ways to the database that can be broken.
+fn has_ways() -> bool {
+    std::env::var("TALOS_TEST_ORACLE").as_deref() != Ok("sqlite")
 }

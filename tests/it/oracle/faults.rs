@@ -1,28 +1,53 @@
-//! What goes wrong during the run, one thing after the other: with Redis, and with one instance's way to the database.
+//! What goes wrong during the run, one thing after the other: with Redis, with the processes, with the database and the
+//! ways to it.
 
 use std::time::Duration;
 
+use rustix::process::Signal;
+use tokio::sync::Mutex;
+
+use crate::database::execute;
+use crate::pairs::{Kind, Old, ServerPair};
 use crate::proxy::{Fault, Proxy};
 use crate::redis::Redis;
 use crate::support::Must;
+use crate::talos::Talos;
+
+/// Entries that others write into the log at once, ten times a second.
+const FAR_CHANGES: usize = 200;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Phase {
     Healthy,
-    /// Stopped, and let go on for moments, in which what was underway arrives late.
+    /// The processes are stopped in turn, and go on; their connections live, are dead, or half dead.
+    StoodStill,
+    /// One instance is as far from the database as its lease bears, now more and now less.
+    Distant,
+    /// Somebody else writes into the log all the time.
+    FarWriters,
+    /// The replica takes over, and only new connections lead there.
+    SwitchedOver,
+    /// Redis is stopped, and let go on for moments, in which what was underway arrives late.
     Frozen,
-    /// Emptied every 50 ms.
+    /// Redis is emptied every 50 ms.
     Flushed,
-    /// It refuses to pass announcements on.
+    /// Redis refuses to pass announcements on.
     LosingPublishes,
-    /// It refuses to delete.
+    /// Redis refuses to delete.
     RefusingDeletes,
-    /// What is sent to it gets lost, for moments and for good.
+    /// What is sent to Redis gets lost, for moments and for good.
     Partitioned,
-    /// All connections are reset, again and again.
+    /// All connections to Redis are reset, again and again.
     ResetStorm,
     /// One instance can't reach the database, for seconds; Redis is well, so that the others relay.
     CutOff,
+}
+
+/// The database that the keys are in.
+pub enum Database {
+    /// An SQLite file.
+    File,
+    Pair(Kind, Mutex<ServerPair>),
 }
 
 /// Where things go wrong.
@@ -30,26 +55,73 @@ pub struct Scene<'a> {
     pub redis: &'a Redis,
     /// Everybody's way to Redis.
     pub to_redis: &'a Proxy,
-    /// One instance's way to the database.
-    pub to_database: &'a Proxy,
+    pub database: &'a Database,
+    /// The DSN that follows a switchover.
+    pub dsn: &'a str,
+    /// Each instance's way to the database; none to a file.
+    pub to_database: &'a [Proxy],
+    /// Who is far away, or cut off.
+    pub far: usize,
 }
 
 impl Phase {
-    pub const ALL: [Phase; 8] = [
+    /// Those with an outage of the database at the end: before, nothing is ever allowed later than the lease says.
+    pub const ALL: [Phase; 12] = [
         Phase::Healthy,
-        Phase::CutOff,
+        Phase::StoodStill,
+        Phase::Distant,
+        Phase::FarWriters,
         Phase::Frozen,
         Phase::Flushed,
         Phase::LosingPublishes,
         Phase::RefusingDeletes,
         Phase::Partitioned,
         Phase::ResetStorm,
+        Phase::SwitchedOver,
+        Phase::CutOff,
     ];
 
+    /// Whether it can go wrong with that database.
+    pub fn applies(self, database: &Database) -> bool {
+        let has_ways = matches!(database, Database::Pair(..));
+        has_ways || !matches!(self, Phase::Distant | Phase::SwitchedOver | Phase::CutOff)
+    }
+
     /// Makes it go wrong, for ever: to be dropped when the phase is over, and then mended.
-    pub async fn go_wrong(self, Scene { redis, to_redis: proxy, to_database }: &Scene<'_>) {
+    pub async fn go_wrong<'a>(self, scene: &Scene<'_>, processes: impl Fn(usize) -> &'a Talos) {
+        let Scene { redis, to_redis: proxy, .. } = scene;
         match self {
             Phase::Healthy => {}
+            Phase::StoodStill => loop {
+                for (turn, connections) in
+                    [Fault::Pass, Fault::BlackHole, Fault::HalfClose, Fault::Reset].into_iter().enumerate()
+                {
+                    let stopped = Stopped::new(processes(turn % 3));
+                    if let Some(way) = scene.to_database.get(turn % 3)
+                        && connections != Fault::Pass
+                    {
+                        way.for_open(connections);
+                    }
+                    let seconds = [0.3, 2.5, 1.2, 1.8][turn];
+                    tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
+                    drop(stopped);
+                    tokio::time::sleep(Duration::from_millis(700)).await;
+                }
+            },
+            Phase::Distant => loop {
+                for millis in [1, 4, 16, 60] {
+                    scene.to_database[scene.far].set(Fault::Delay(Duration::from_millis(millis)));
+                    tokio::time::sleep(Duration::from_millis(1_500)).await;
+                }
+            },
+            Phase::FarWriters => scene.write_all_the_time().await,
+            Phase::SwitchedOver => {
+                if let Database::Pair(kind, pair) = scene.database {
+                    // None of them loses what it has acknowledged.
+                    let old = if *kind == Kind::MariaDb { Old::Following } else { Old::ReadOnly };
+                    pair.lock().await.switch_over(old).await;
+                }
+            }
             Phase::Frozen => loop {
                 redis.freeze();
                 tokio::time::sleep(Duration::from_millis(700)).await;
@@ -77,9 +149,9 @@ impl Phase {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             },
             Phase::CutOff => loop {
-                to_database.set(Fault::BlackHole);
+                scene.to_database[scene.far].set(Fault::BlackHole);
                 tokio::time::sleep(Duration::from_millis(8_000)).await;
-                to_database.set(Fault::Pass);
+                scene.to_database[scene.far].set(Fault::Pass);
                 tokio::time::sleep(Duration::from_millis(2_000)).await;
             },
         }
@@ -87,14 +159,60 @@ impl Phase {
     }
 
     /// Makes it right again.
-    pub async fn mend(self, Scene { redis, to_redis, to_database }: &Scene<'_>) {
+    pub async fn mend(self, Scene { redis, to_redis, to_database, .. }: &Scene<'_>) {
         redis.thaw();
         to_redis.set(Fault::Pass);
-        to_database.set(Fault::Pass);
+        for way in *to_database {
+            way.for_new(Fault::Pass);
+            // What leads nowhere stays so; what is far comes near.
+            if matches!(self, Phase::Distant | Phase::CutOff) {
+                way.for_open(Fault::Pass);
+            }
+        }
         match self {
             Phase::LosingPublishes => allow(redis, "+publish").await,
             Phase::RefusingDeletes => allow(redis, "+del").await,
             _ => {}
+        }
+    }
+}
+
+/// A process that stands still as long as this is there.
+struct Stopped<'a>(&'a Talos);
+
+impl<'a> Stopped<'a> {
+    fn new(talos: &'a Talos) -> Self {
+        talos.process.signal(Signal::STOP);
+        Self(talos)
+    }
+}
+
+impl Drop for Stopped<'_> {
+    fn drop(&mut self) {
+        self.0.process.signal(Signal::CONT);
+    }
+}
+
+impl Scene<'_> {
+    /// Writes into the log, as somebody who changes keys that nobody here knows.
+    async fn write_all_the_time(&self) {
+        let (tag, transaction) = match self.database {
+            Database::File => ("lower(hex(randomblob(16)))", "BEGIN IMMEDIATE"),
+            Database::Pair(Kind::Postgres, _) => ("md5(random()::text)", "BEGIN"),
+            Database::Pair(Kind::MariaDb, _) => ("md5(rand())", "BEGIN"),
+        };
+        let statement = format!(
+            "{transaction}; UPDATE mutation_counter SET n = n + {FAR_CHANGES} WHERE id = 1; \
+             INSERT INTO mutation_log (n, tag, network_id, key_id, at) WITH RECURSIVE step (i) AS \
+             (SELECT 1 UNION ALL SELECT i + 1 FROM step WHERE i < {FAR_CHANGES}) \
+             SELECT counter.n - {FAR_CHANGES} + step.i, {tag}, '', '', 0 \
+             FROM mutation_counter counter, step WHERE counter.id = 1; COMMIT"
+        );
+        let dsn = self.dsn.to_owned();
+        loop {
+            let (dsn, statement) = (dsn.clone(), statement.clone());
+            tokio::task::spawn_blocking(move || execute(&dsn, statement)).await.must("writing");
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 }

@@ -82,8 +82,8 @@ pub struct Reading {
     pub instance: usize,
     pub span: Span,
     pub bound: Micros,
-    /// How often the lease had run out by then and couldn't be renewed.
-    pub lapses: u64,
+    /// How often it was found by then that the database can't be reached.
+    pub outages: u64,
 }
 
 #[derive(Debug, Default)]

@@ -98,9 +98,11 @@ impl Bounds {
         let last = readings.partition_point(|reading| reading.span.began <= span.ended);
         let readings = &readings[first..readings.len().min(last + 1)];
         // Another mode may have come and gone between two readings: that shows only by its count. What is closed by
-        // one reading may have been open again before the next.
+        // one reading of an outage may have been open again before the next; without an outage, nothing is ever
+        // allowed later than the lease says.
         let unseen = |pair: &[Reading]| {
-            pair[0].lapses != pair[1].lapses || pair.iter().any(|reading| reading.bound == 0)
+            let is_outage = pair[0].outages > 0 && pair.iter().any(|reading| reading.bound == 0);
+            pair[0].outages != pair[1].outages || is_outage
         };
         let least = if readings.windows(2).any(unseen) { self.widest } else { self.lease };
         readings.iter().map(|reading| reading.bound).fold(least, Micros::max)
@@ -160,7 +162,7 @@ mod tests {
         use Answer::Allowed;
         let with_static = |instance, began| {
             let mut history = history(false, Some(true));
-            let fresh = |began| Reading { instance, span: span(began, began + 10), bound: LEASE, lapses: 0 };
+            let fresh = |began| Reading { instance, span: span(began, began + 10), bound: LEASE, outages: 0 };
             let wide = Reading { bound: 20_000, ..fresh(began) };
             history.readings = vec![fresh(3_000), wide, fresh(4_500), fresh(5_000), fresh(6_000)];
             history
@@ -174,19 +176,24 @@ mod tests {
 
     #[test]
     fn a_wider_bound_between_two_readings_shows_by_its_count() {
-        let between = |lapses, bound| {
+        let between = |outages, bound| {
             let mut history = history(false, Some(true));
-            let fresh =
-                |began, lapses| Reading { instance: 1, span: span(began, began + 10), bound: LEASE, lapses };
+            let fresh = |began, outages| Reading {
+                instance: 1,
+                span: span(began, began + 10),
+                bound: LEASE,
+                outages,
+            };
             history.readings =
-                vec![fresh(1_000, 0), fresh(3_900, 0), fresh(4_100, lapses), fresh(9_000, lapses)];
+                vec![fresh(1_000, 0), fresh(3_900, 0), fresh(4_100, outages), fresh(9_000, outages)];
             history.readings[1].bound = bound;
             history
         };
         let stale = Some(Fault::Stale { late_by: 990 });
         finds(between(0, LEASE), said(4_000, 1, Answer::Allowed), stale);
         finds(between(1, LEASE), said(4_000, 1, Answer::Allowed), None);
-        finds(between(0, 0), said(4_000, 1, Answer::Allowed), None);
+        // Closed without an outage: nothing is ever allowed later for that.
+        finds(between(0, 0), said(4_000, 1, Answer::Allowed), stale);
         finds(between(1, LEASE), said(5_000, 1, Answer::Allowed), Some(Fault::Stale { late_by: 1_990 }));
     }
 

@@ -197,9 +197,9 @@ impl World {
                     page.lines().find_map(|line| line.strip_prefix("talos_consistency_bound_seconds "));
                 let seconds: f64 = bound.must("the bound among the metrics").parse().must("a number");
                 let bound = (seconds * 1e6) as Micros;
-                let lapses = page.lines().find_map(|line| line.strip_prefix("talos_lease_lapses_total "));
-                let lapses = lapses.must("the lapses among the metrics").parse().must("a number");
-                self.with(|history| history.readings.push(Reading { instance, span, bound, lapses }));
+                let outages = page.lines().find_map(|line| line.strip_prefix("talos_outages_total "));
+                let outages = outages.must("the outages among the metrics").parse().must("a number");
+                self.with(|history| history.readings.push(Reading { instance, span, bound, outages }));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
