@@ -254,7 +254,7 @@ impl Shown {
         Ok(Authority {
             format,
             key_id: self.sub,
-            actor: self.act.map(|act| ActorId::parse(&act)).transpose().map_err(unreadable)?,
+            actor: self.act.map(|act| ActorId::from_stored(&act)).transpose().map_err(unreadable)?,
             scopes: narrowed_scopes(scopes, caveats).ok_or(Denial::SignatureInvalid)?,
             metadata: self.meta.map(Metadata::new).transpose().map_err(unreadable)?,
             visibility: match self.vis.as_deref() {

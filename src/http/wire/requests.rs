@@ -29,6 +29,9 @@ const MAX_REQUEST_ID: usize = 36;
 pub(super) const SCOPE: &str = r#"^[!#-\[\]-~]*$"#;
 /// No control characters, as a pattern.
 pub(super) const NO_CONTROL: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
+/// [`ActorId::parse`] as a pattern.
+const ACTOR: &str =
+    r"^[^\s\u0000-\u001f\u007f-\u009f]([^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f])?$";
 
 /// How often a key may be used.
 #[derive(Deserialize, JsonSchema)]
@@ -62,8 +65,8 @@ pub struct IssueBody {
     /// For people to read; needed.
     #[schemars(required, length(min = 1, max = MAX_LABEL), pattern(NO_CONTROL))]
     name: Option<String>,
-    /// On whose behalf the key acts; needed.
-    #[schemars(required, length(min = 1, max = MAX_LABEL), pattern(NO_CONTROL))]
+    /// On whose behalf the key acts; needed. No white space at its ends.
+    #[schemars(required, length(min = 1, max = MAX_LABEL), pattern(ACTOR))]
     actor_id: Option<String>,
     /// What the key may do: RFC 6749 scope-tokens, no two alike.
     #[schemars(length(max = Scopes::MAX), inner(length(min = 1, max = Scope::MAX_LEN), pattern(SCOPE)))]
@@ -95,8 +98,8 @@ pub struct ImportBody {
     /// For people to read; needed.
     #[schemars(required, length(min = 1, max = MAX_LABEL), pattern(NO_CONTROL))]
     name: Option<String>,
-    /// On whose behalf the key acts; needed.
-    #[schemars(required, length(min = 1, max = MAX_LABEL), pattern(NO_CONTROL))]
+    /// On whose behalf the key acts; needed. No white space at its ends.
+    #[schemars(required, length(min = 1, max = MAX_LABEL), pattern(ACTOR))]
     actor_id: Option<String>,
     /// What the key may do: RFC 6749 scope-tokens, no two alike.
     #[schemars(length(max = Scopes::MAX), inner(length(min = 1, max = Scope::MAX_LEN), pattern(SCOPE)))]

@@ -193,7 +193,7 @@ pub fn update(mask: &UpdateMask, body: KeyBody) -> Result<(Fixed, Update), ApiEr
     if *mask == UpdateMask::Populated {
         // Whoever sends back what they got sends these as well.
         let actor = body.actor_id.filter(|actor| !actor.is_empty());
-        fixed.actor = actor.map(|actor| field("actor_id", ActorId::parse(&actor))).transpose()?;
+        fixed.actor = actor.map(|actor| field("actor_id", ActorId::from_stored(&actor))).transpose()?;
         let given = body.visibility.filter(|name| name != "KEY_VISIBILITY_UNSPECIFIED");
         fixed.visibility = given.map(|name| visibility(Some(&name))).transpose()?;
     }
