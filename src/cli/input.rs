@@ -14,7 +14,7 @@ use crate::secret::SecretString;
 
 /// Why a credential is better read from stdin, for `--help`.
 pub const STDIN_HELP: &str = "\
-A credential given as `-` is read from stdin (one newline at its end is not part of it). That is better than an
+A credential given as `-` is read from stdin (one line ending at its end is not part of it). That is better than an
 argument, which every user of the machine sees in the list of processes and the shell keeps in its history.";
 
 /// Most bytes of one credential: more than the server takes.
@@ -126,16 +126,34 @@ impl Visibility {
 /// # Errors
 /// When stdin can't be read or has none.
 pub fn credential(argument: SecretString) -> Result<SecretString, Failure> {
-    if argument.expose() != "-" {
-        return Ok(argument);
+    Given::read(argument).map(|given| given.credential)
+}
+
+/// A credential that was given on the command line.
+pub struct Given {
+    /// The credential.
+    pub credential: SecretString,
+    /// Whether a line ending at its end was taken away.
+    pub was_trimmed: bool,
+}
+
+impl Given {
+    /// Takes the credential that an argument gives, itself or from stdin.
+    ///
+    /// # Errors
+    /// When stdin can't be read or has none.
+    pub fn read(argument: SecretString) -> Result<Self, Failure> {
+        if argument.expose() != "-" {
+            return Ok(Self { credential: argument, was_trimmed: false });
+        }
+        let text = read("stdin", std::io::stdin().lock(), MAX_CREDENTIAL)?;
+        let trimmed = text.strip_suffix('\n').unwrap_or(&text);
+        let trimmed = trimmed.strip_suffix('\r').unwrap_or(trimmed);
+        if trimmed.is_empty() {
+            return Err(Failure::unusable("stdin: has no credential"));
+        }
+        Ok(Self { credential: trimmed.into(), was_trimmed: trimmed.len() < text.len() })
     }
-    let text = read("stdin", std::io::stdin().lock(), MAX_CREDENTIAL)?;
-    let text = text.strip_suffix('\n').unwrap_or(&text);
-    let text = text.strip_suffix('\r').unwrap_or(text);
-    if text.is_empty() {
-        return Err(Failure::unusable("stdin: has no credential"));
-    }
-    Ok(text.into())
 }
 
 /// The text of a file of at most `limit` bytes, or of stdin when its name is `-`.
