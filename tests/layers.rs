@@ -20,7 +20,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("config", &["credential", "duration", "host", "key", "secret"]),
     ("credential", &["clock", "key", "rng", "secret"]),
     ("settings", &["clock", "config", "credential", "host", "key", "secret"]),
-    ("admission", &["caller", "clock", "config", "credential", "rng", "secret"]),
+    ("admission", &["caller", "clock", "config", "credential", "rng", "secret", "tls"]),
     ("tls", &["caller", "clock", "config"]),
     ("store", &["clock", "credential", "duration", "key", "rng"]),
     ("cache", &["clock", "credential", "key", "rng", "secret", "store"]),

@@ -6,7 +6,7 @@ use rcgen::SanType;
 use serde_json::json;
 use tokio::net::UnixStream;
 
-use crate::authority::{Authority, dns, uri};
+use crate::authority::{Authority, dns, forwarded, uri};
 use crate::http::{Base, Call, Reply, Version};
 use crate::support::{Must, unix_now, until};
 use crate::talos::{ISSUED, JWKS, SELF_REVOKE, Setup, Talos, VERIFY, generate_as};
@@ -107,8 +107,13 @@ async fn a_certificate_decides_by_its_exact_name() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forwarded_certificate_is_read_from_listed_peers_alone() {
-    let header = "By=spiffe://test/gateway;Hash=00;URI=spiffe://test/admin";
-    let with = |call: Call| call.header("x-forwarded-client-cert", header);
+    let authority = Authority::new();
+    let of = |name: &str| {
+        let (certificate, _) = authority.client(vec![uri(&format!("spiffe://test/{name}"))], 2100);
+        forwarded(&certificate, &format!("URI=spiffe://test/{name}"))
+    };
+    let (admin, nobody) = (of("admin"), of("nobody"));
+    let with = |call: Call| call.header("x-forwarded-client-cert", &admin);
     for (peers, listed) in [("127.0.0.1", true), ("127.0.0.0/8", true), ("127.0.0.2,10.0.0.0/8", false)] {
         let setup = roles(Setup::new())
             .set("TALOS_SERVE_HTTP_AUTH_MODE", "xfcc")
@@ -121,14 +126,15 @@ async fn a_forwarded_certificate_is_read_from_listed_peers_alone() {
         }
         send(Call::get(ISSUED)).await.expect_error(401, "UNAUTHORIZED");
         // What a client wrote stands before what its proxy did.
-        let forged = Call::get(ISSUED).header(
-            "x-forwarded-client-cert",
-            "URI=spiffe://test/admin,By=x;Hash=00;URI=spiffe://test/nobody",
-        );
+        let forged = Call::get(ISSUED).header("x-forwarded-client-cert", &format!("{admin},{nobody}"));
         let status = if listed { (403, "FORBIDDEN") } else { (401, "UNAUTHORIZED") };
         send(forged).await.expect_error(status.0, status.1);
-        for malformed in ["URI=spiffe://test/admin;URI=spiffe://test/admin", "URI=\"spiffe://test/admin", "x"]
-        {
+        for malformed in [
+            "By=spiffe://test/gateway;Hash=00;URI=spiffe://test/admin",
+            "URI=spiffe://test/admin;URI=spiffe://test/admin",
+            "URI=\"spiffe://test/admin",
+            "x",
+        ] {
             let call = Call::get(ISSUED).header("x-forwarded-client-cert", malformed);
             send(call).await.expect_error(401, "UNAUTHORIZED");
         }
@@ -231,6 +237,7 @@ async fn over_the_unix_socket_the_user_decides() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn roles_change_while_it_runs() {
+    let authority = Authority::new();
     let dir = Setup::bare();
     let file = dir.path("talos.yaml");
     let write = |admins: &str| {
@@ -244,8 +251,8 @@ async fn roles_change_while_it_runs() {
     write("'spiffe://test/one'");
     let talos = Setup::from_file(file.clone()).start().await;
     let status = async |name: &str| {
-        let call =
-            Call::get(ISSUED).header("x-forwarded-client-cert", &format!("Hash=0;URI=spiffe://test/{name}"));
+        let (certificate, _) = authority.client(vec![uri(&format!("spiffe://test/{name}"))], 2100);
+        let call = Call::get(ISSUED).header("x-forwarded-client-cert", &forwarded(&certificate, "URI=x"));
         talos.admin.send(Version::Http1, call).await.status
     };
     assert_eq!((status("one").await, status("two").await), (200, 403));
