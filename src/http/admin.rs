@@ -16,8 +16,8 @@ use serde::Serialize;
 use super::epoch::with_epoch;
 use super::wire::{
     BatchImportBody, BatchImportOut, BatchImportResult, DeriveBody, DeriveOut, ImportBody, IssueBody,
-    IssueOut, KeyOut, ListImportedOut, ListIssuedOut, MAX_BATCH_IMPORT, TokenOut, list_request, scopes,
-    token_format, ttl,
+    IssueOut, KeyOut, ListImportedOut, ListIssuedOut, MAX_BATCH_IMPORT, TokenOut, custom_claims,
+    list_request, scopes, token_format, ttl,
 };
 use super::{Context, InForce, body, json, no_such_resource};
 use crate::audit::Call;
@@ -229,7 +229,7 @@ pub async fn derive(
         ttl: ttl(body.ttl.as_deref())?,
         scopes: scopes(body.scopes)?,
         audiences: body.audiences.unwrap_or_default(),
-        custom_claims: body.custom_claims.unwrap_or_default(),
+        custom_claims: custom_claims(body.custom_claims.as_deref())?,
     };
     let derived = context.service.derive(&settings, request, &call).await?;
     let token = TokenOut {

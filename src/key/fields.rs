@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::FieldError;
+use super::strict::{self, Numbers};
 
 /// The longest span of time that a field may give.
 pub const TEN_YEARS: Duration = Duration::from_secs(315_360_000);
@@ -81,17 +82,22 @@ pub struct Metadata(Arc<RawValue>);
 impl Metadata {
     /// Most bytes of the serialised object.
     pub const MAX_LEN: usize = 4096;
-    /// Deepest nesting: what becomes dynamic metadata nests three protobuf messages a level, and Envoy
-    /// stops reading at 100.
-    pub const MAX_DEPTH: usize = 16;
 
-    /// Takes an object.
+    /// Reads the attributes of a new key.
+    ///
+    /// # Errors
+    /// When it isn't an object, is too large or nested too deeply, or has what readers don't agree about.
+    pub fn parse(json: &RawValue) -> Result<Self, FieldError> {
+        Self::new(strict::object(json, Numbers::Doubles)?)
+    }
+
+    /// Takes the attributes of a key or token that exists: releases before this one took numbers of any size.
     ///
     /// # Errors
     /// When it is too large or nested too deeply.
     pub fn new(object: Map<String, Value>) -> Result<Self, FieldError> {
         let object = Value::Object(object);
-        if depth(&object) > Self::MAX_DEPTH {
+        if depth(&object) > strict::MAX_DEPTH {
             return Err(FieldError::new("must not be nested more than 16 levels deep"));
         }
         let json = object.to_string();
