@@ -15,6 +15,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("secret", &[]),
     ("trace", &[]),
     ("error", &[]),
+    ("escape", &[]),
     ("event", &["clock", "key"]),
     ("key", &["clock"]),
     ("config", &["credential", "duration", "host", "key", "secret"]),
@@ -34,6 +35,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "config",
             "credential",
             "error",
+            "escape",
             "event",
             "key",
             "rng",
@@ -61,7 +63,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "trace",
         ],
     ),
-    ("telemetry", &["cache", "clock", "config", "readiness", "service", "trace"]),
+    ("telemetry", &["cache", "clock", "config", "escape", "readiness", "service", "trace"]),
     (
         "authz",
         &[
@@ -156,6 +158,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "credential",
             "doctor",
             "duration",
+            "escape",
             "http",
             "key",
             "rng",

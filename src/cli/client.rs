@@ -6,7 +6,7 @@ use reqwest::header::{CACHE_CONTROL, CONTENT_TYPE};
 use reqwest::{Method, Url, redirect};
 use serde_json::Value;
 
-use super::output::without_controls;
+use crate::escape::visible;
 
 /// Where the admin plane is when nobody says anything else.
 pub const DEFAULT_ENDPOINT: &str = "http://localhost:4420";
@@ -226,7 +226,7 @@ fn parse(endpoint: &str) -> Result<Url, &'static str> {
 
 fn refused(document: &Value, status: u16) -> ClientError {
     let error = &document["error"];
-    let text = |value: &Value| without_controls(value.as_str().unwrap_or_default());
+    let text = |value: &Value| visible(value.as_str().unwrap_or_default()).into_owned();
     let reason = text(&error["details"][0]["reason"]);
     let reason = if reason.is_empty() { text(&error["status"]) } else { reason };
     ClientError::Refused { message: text(&error["message"]), reason, status }
