@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::header::{CACHE_CONTROL, CONTENT_TYPE};
+use reqwest::header::{CACHE_CONTROL, CONTENT_TYPE, WARNING};
 use reqwest::{Method, Url, redirect};
 use serde_json::Value;
 
@@ -169,6 +169,9 @@ impl Client {
             call = call.header(CONTENT_TYPE, "application/json").body(body.to_string());
         }
         let mut response = call.send().await.map_err(|error| self.no_answer(error))?;
+        for warning in response.headers().get_all(WARNING) {
+            eprintln!("talos: the server warns: {}", visible(&String::from_utf8_lossy(warning.as_bytes())));
+        }
         let status = response.status();
         let mut bytes = vec![];
         while let Some(chunk) = response.chunk().await.map_err(|error| self.no_answer(error))? {

@@ -45,7 +45,8 @@ pub struct RateLimitPolicy {
     quota: Option<i64>,
     /// The window, such as `60s`: between a second and ten years.
     window: Option<String>,
-    /// What is counted: `requests` (the default), `content-bytes` or `concurrent-requests`.
+    /// What is counted: `requests` (the default), `content-bytes` or `concurrent-requests`. The latter two are stored and
+    /// reported, for a gateway to enforce; the answer's `Warning` header says that Talos doesn't.
     unit: Option<String>,
 }
 
