@@ -189,6 +189,7 @@ fn unquoted(value: &str) -> Option<String> {
 
 #[cfg(test)]
 pub mod tests {
+    use proptest::prelude::*;
     use rcgen::{CertificateParams, KeyPair, SanType};
 
     use super::*;
@@ -290,6 +291,24 @@ pub mod tests {
                 assert!(read.is_err(), "{uris:?} {dns:?}: {read:?}\n{header}");
             }
         }
+    }
+
+    proptest! {
+        /// Whatever stands after a whole element, it can't make another caller of it.
+        #[test]
+        fn what_follows_the_certificate_names_nobody_else(rest in "[;,=\"\\\\ a-zA-Z:/.%]{0,60}") {
+            let one = one();
+            if let Ok(found) = names(&[&format!("{}{rest}", one.element())]) {
+                prop_assert_eq!(found, ["spiffe://a/x"]);
+            }
+            let _ = names(&[&rest]);
+        }
+    }
+
+    /// A certificate that is made once: that takes its time.
+    fn one() -> &'static Forged {
+        static ONE: std::sync::OnceLock<Forged> = std::sync::OnceLock::new();
+        ONE.get_or_init(|| Forged::new(&["spiffe://a/x"], &[]))
     }
 
     #[test]

@@ -243,3 +243,21 @@ impl Heads {
 fn text_of(object: Map<String, Value>) -> String {
     escape::json(&Value::Object(object).to_string()).into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Whoever did something is told apart from everybody else, and nothing of a line is hidden.
+        #[test]
+        fn different_actors_are_different_lines(a in any::<String>(), b in any::<String>()) {
+            let line = |actor: &str| text_of(Map::from_iter([("ActorID".to_owned(), Value::from(actor))]));
+            prop_assert_eq!(a == b, line(&a) == line(&b));
+            prop_assert!(!line(&a).contains(escape::is_hidden));
+            let read: Value = serde_json::from_str(&line(&a)).unwrap();
+            prop_assert_eq!(&read["ActorID"], &a);
+        }
+    }
+}
