@@ -87,8 +87,9 @@ impl Names {
         Ok(Self { uri: uri.map(str::to_owned), dns })
     }
 
-    /// The name that one of `entries` means. With a colon an entry is a URI, as `spiffe://a/b`, else the name of a host:
-    /// neither ever stands for the other, and all that can be written differently is the case of a host's name.
+    /// The name that one of `entries` means. With a colon an entry is a URI, as `spiffe://a/b`,
+    /// else the name of a host: neither ever stands for the other, and all that can be written
+    /// differently is the case of a host's name.
     pub fn find<'a>(&self, entries: impl Iterator<Item = &'a str> + Clone) -> Option<&str> {
         let uri =
             self.uri.as_deref().filter(|uri| entries.clone().any(|entry| is_uri(entry) && entry == *uri));

@@ -1,11 +1,12 @@
-//! Texts of strangers, written so that nobody can take them for something else: on a terminal, in a table, in a log.
+//! Texts of strangers, written so that nobody can take them for something else: on a terminal, in a
+//! table, in a log.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// Characters that nobody sees: they steer a terminal, turn the direction of writing, have no width, or look like a
-/// blank without being one. First and last of each range (Unicode: Cc, Cf that aren't drawn, default ignorables, Zl, Zp
-/// and Zs but the blank).
+/// Characters that nobody sees: they steer a terminal, turn the direction of writing, have no
+/// width, or look like a blank without being one. First and last of each range (Unicode: Cc, Cf
+/// that aren't drawn, default ignorables, Zl, Zp and Zs but the blank).
 const HIDDEN: [(char, char); 31] = [
     ('\u{0}', '\u{1f}'),
     ('\u{7f}', '\u{a0}'),
@@ -59,8 +60,8 @@ pub fn visible_lines(text: &str) -> String {
     text.split('\n').map(visible).collect::<Vec<_>>().join("\n")
 }
 
-/// Spells out what nobody sees, blanks at the ends, and the backslash, so that different texts stay different. For
-/// values: the cells of a table.
+/// Spells out what nobody sees, blanks at the ends, and the backslash, so that different texts stay
+/// different. For values: the cells of a table.
 pub fn distinct(text: &str) -> Cow<'_, str> {
     let is_blank_at_an_end = text.starts_with(' ') || text.ends_with(' ');
     if !is_blank_at_an_end && !text.contains(|character| character == '\\' || is_hidden(character)) {
@@ -73,7 +74,8 @@ pub fn distinct(text: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{}{}{}", blank.repeat(before), spelled(trimmed, true), blank.repeat(after)))
 }
 
-/// Writes a value of a log's line: bare where nothing in it could be taken for something else, else in quotes.
+/// Writes a value of a log's line: bare where nothing in it could be taken for something else, else
+/// in quotes.
 pub fn value(text: &str) -> Cow<'_, str> {
     let is_bare = !text.is_empty()
         && !text.starts_with(['"', ' '])
@@ -90,7 +92,8 @@ pub fn quoted(text: &str) -> String {
     format!("\"{}\"", spelled(text, true).replace('"', "\\\""))
 }
 
-/// Spells out what nobody sees in a JSON text, whose meaning stays the same. The line's own end stays, too.
+/// Spells out what nobody sees in a JSON text, whose meaning stays the same. The line's own end
+/// stays, too.
 pub fn json(text: &str) -> Cow<'_, str> {
     // Between values JSON has blanks and line endings; what else is hidden stands in a text.
     let is_spelled = |character: char| is_hidden(character) && !matches!(character, '\n' | '\r' | '\t');

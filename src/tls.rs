@@ -176,7 +176,8 @@ pub fn client_certificate(shown: Option<&[CertificateDer<'_>]>) -> Option<Certif
     shown?.first().map(|certificate| names::read(certificate))
 }
 
-/// Reads the one certificate that stands in a text: what it says, and its DER. None when that isn't one.
+/// Reads the one certificate that stands in a text: what it says, and its DER. None when that isn't
+/// one.
 pub fn certificate_in(pem: &[u8]) -> Option<(Certificate, CertificateDer<'static>)> {
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let [der] = <[_; 1]>::try_from(certificates.ok()?).ok()?;

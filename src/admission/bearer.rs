@@ -92,7 +92,8 @@ impl Bearer {
     /// known are left out.
     ///
     /// # Errors
-    /// When it is no key set, has no key of use, or one that anybody could forge with: then those that there are stay.
+    /// When it is no key set, has no key of use, or one that anybody could forge with: then those
+    /// that there are stay.
     pub fn take_keys(&self, document: &str) -> Result<usize, &'static str> {
         let document: Value =
             serde_json::from_str(document).map_err(|_| "must be a JSON object with a list `keys`")?;

@@ -1,8 +1,8 @@
 //! `x-forwarded-client-cert`: elements between commas, pairs between semicolons, values in quotes where they need it.
 //!
-//! Envoy writes the names of a certificate into it as they are, separators and all: a certificate named
-//! `x,URI=spiffe://admin` looks like two elements. So a caller's names are read from the certificate itself, which
-//! stands before them, percent-encoded, beside its hash.
+//! Envoy writes the names of a certificate into it as they are, separators and all: a certificate
+//! named `x,URI=spiffe://admin` looks like two elements. So a caller's names are read from the
+//! certificate itself, which stands before them, percent-encoded, beside its hash.
 
 use sha2::{Digest, Sha256};
 
@@ -44,8 +44,9 @@ pub enum XfccError {
     Names(UnusableNames),
 }
 
-/// Reads the certificate of whoever spoke to the nearest proxy, which is what that proxy wrote: the last element. Those
-/// before it may come from anybody, but must be whole: else the last one could be a part of another's name.
+/// Reads the certificate of whoever spoke to the nearest proxy, which is what that proxy wrote: the
+/// last element. Those before it may come from anybody, but must be whole: else the last one could
+/// be a part of another's name.
 ///
 /// # Errors
 /// When any of it isn't what Envoy writes, or an element could be made up.
@@ -194,7 +195,8 @@ pub mod tests {
 
     use super::*;
 
-    /// Forges what a certificate's owner can choose, as an authority that signs whatever it is given.
+    /// Forges what a certificate's owner can choose, as an authority that signs whatever it is
+    /// given.
     pub struct Forged {
         uris: Vec<&'static str>,
         dns: Vec<&'static str>,

@@ -250,7 +250,8 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// Whoever did something is told apart from everybody else, and nothing of a line is hidden.
+        /// Whoever did something is told apart from everybody else, and nothing of a line is
+        /// hidden.
         #[test]
         fn different_actors_are_different_lines(a in any::<String>(), b in any::<String>()) {
             let line = |actor: &str| text_of(Map::from_iter([("ActorID".to_owned(), Value::from(actor))]));

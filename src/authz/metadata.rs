@@ -51,7 +51,8 @@ fn text(text: &str) -> Value {
     value(Kind::StringValue(text.to_owned()))
 }
 
-/// Makes a protobuf value of JSON. A number that a double can't hold goes as a text: rounded, it would be another's.
+/// Makes a protobuf value of JSON. A number that a double can't hold goes as a text: rounded, it
+/// would be another's.
 pub fn json(json: serde_json::Value) -> Value {
     use serde_json::Value as Json;
     value(match json {
@@ -71,8 +72,8 @@ pub fn json(json: serde_json::Value) -> Value {
     })
 }
 
-/// The double that a number is. None beyond 2^53, where doubles have gaps: keys of earlier releases and tokens may have
-/// such numbers.
+/// The double that a number is. None beyond 2^53, where doubles have gaps: keys of earlier releases
+/// and tokens may have such numbers.
 fn exact(number: &serde_json::Number) -> Option<f64> {
     number.as_f64().filter(|double| double.abs() <= MAX_SAFE as f64)
 }

@@ -30,7 +30,8 @@ fn means(written: &[u8], name: &[u8]) -> bool {
     written == name || (is_encoded(written) && Decode(written).eq(name.iter().copied().map(Some)))
 }
 
-/// A URL without the parameters that have one of these names; the rest stays byte for byte. None when it has none.
+/// A URL without the parameters that have one of these names; the rest stays byte for byte. None
+/// when it has none.
 pub fn without<'n>(url: &[u8], names: impl Iterator<Item = &'n str> + Clone) -> Option<Vec<u8>> {
     let query = of_path(url);
     let is_named = |parameter: &&[u8]| {
@@ -50,7 +51,8 @@ pub fn without<'n>(url: &[u8], names: impl Iterator<Item = &'n str> + Clone) -> 
     Some([&url[..before], mark, &rest, &url[after..]].concat())
 }
 
-/// Whether a text has a parameter of this name anywhere in it, also in a URL that is encoded within another.
+/// Whether a text has a parameter of this name anywhere in it, also in a URL that is encoded within
+/// another.
 pub fn mentions(text: &[u8], name: &str) -> bool {
     let mut text = Cow::Borrowed(text);
     // Each layer of encoding makes one more URL within a URL; more of them than this nobody writes.

@@ -97,7 +97,8 @@ impl<'a> Shown<'a> {
 
 const COOKIE: &str = "cookie";
 
-/// Headers in which browsers and proxies repeat a request's URL, or that of the request before it, query and all.
+/// Headers in which browsers and proxies repeat a request's URL, or that of the request before it,
+/// query and all.
 const URL_HEADERS: [&str; 7] = [
     "referer",
     "x-original-url",
@@ -108,7 +109,8 @@ const URL_HEADERS: [&str; 7] = [
     "hx-current-url",
 ];
 
-/// Takes what a query source may have shown, in this request or an earlier one, out of headers that repeat a URL.
+/// Takes what a query source may have shown, in this request or an earlier one, out of headers that
+/// repeat a URL.
 ///
 /// One that Envoy doesn't show us (`allowed_headers`) is removed, since it can't be looked at.
 pub fn strip_repeated_urls(headers: &Headers<'_>, sources: &[CredentialSource], extras: &mut Extras) {

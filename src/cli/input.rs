@@ -195,7 +195,8 @@ fn read(name: &str, from: impl Read, limit: u64) -> Result<Zeroizing<String>, Fa
 /// The keys of a batch: a JSON list, `{"requests":[…]}`, or JSON objects one after the other.
 ///
 /// # Errors
-/// When it is none of these, or reading would change it. The place is told, never the text: it holds keys.
+/// When it is none of these, or reading would change it. The place is told, never the text: it
+/// holds keys.
 pub fn batch(text: &str) -> Result<Vec<Value>, String> {
     let no_json =
         |error: serde_json::Error| format!("no JSON at line {}, column {}", error.line(), error.column());

@@ -200,8 +200,9 @@ fn spelled(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// A text for one cell: lists with commas, objects as JSON, nothing for what isn't there. Different values are different
-/// texts: a dash alone stands for nothing, and a comma within an item for itself.
+/// A text for one cell: lists with commas, objects as JSON, nothing for what isn't there. Different
+/// values are different texts: a dash alone stands for nothing, and a comma within an item for
+/// itself.
 pub fn cell(value: &Value) -> String {
     match value {
         Value::Null => String::new(),

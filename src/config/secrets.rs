@@ -1,4 +1,5 @@
-//! The strength of every secret that the configuration holds, current or retired, judged in this one place.
+//! The strength of every secret that the configuration holds, current or retired, judged in this
+//! one place.
 //!
 //! A retired secret verifies as the current one does: whoever guesses it forges macaroons and keys.
 
@@ -9,7 +10,8 @@ use crate::secret::SecretString;
 /// Shortest secret, in characters.
 pub(super) const MIN_CHARACTERS: usize = 32;
 
-/// Fewest different characters of a secret that nobody is warned of. 32 random hexadecimal digits have 10 or more.
+/// Fewest different characters of a secret that nobody is warned of. 32 random hexadecimal digits
+/// have 10 or more.
 const MIN_DIFFERENT: usize = 6;
 
 /// What examples write where a secret belongs, in lower case.
@@ -70,7 +72,8 @@ mod tests {
 
     const GOOD: &str = "0123456789abcdef0123456789abcdef";
 
-    /// Secrets that are somebody else's to judge: servers' passwords, and key sets, which have rules of their own.
+    /// Secrets that are somebody else's to judge: servers' passwords, and key sets, which have
+    /// rules of their own.
     const OTHERS: [&str; 4] = [
         "db.dsn",
         "cache.redis.addrs",

@@ -49,7 +49,8 @@ impl Origins {
         }
     }
 
-    /// Words a problem of what stands at `key`: its origin is named, and of a variable that was split, the piece.
+    /// Words a problem of what stands at `key`: its origin is named, and of a variable that was
+    /// split, the piece.
     pub fn problem(&self, key: String, mut message: String) -> Problem {
         if let Some((variable, index)) = self.piece(&key) {
             let piece = index + 1;

@@ -16,8 +16,8 @@ pub fn key_id(network: NetworkId, raw_key: &str) -> KeyId {
 
 /// Says why no request could carry a raw key; None when one can.
 ///
-/// A header's value has no control characters, and every hop takes away white space at its ends: the key would verify
-/// here and be unknown to every request.
+/// A header's value has no control characters, and every hop takes away white space at its ends:
+/// the key would verify here and be unknown to every request.
 pub fn unpresentable(raw_key: &str) -> Option<&'static str> {
     if raw_key.ends_with(['\n', '\r']) {
         return Some("ends with a line ending, which no request can carry; leave it out");

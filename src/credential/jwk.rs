@@ -133,10 +133,12 @@ impl std::fmt::Debug for SigningKey {
     }
 }
 
-/// Says why anybody could sign in the name of a key, whatever verifies the signature; None when that can't be seen.
+/// Says why anybody could sign in the name of a key, whatever verifies the signature; None when
+/// that can't be seen.
 ///
-/// An Ed25519 point of small order is the public half of no secret: one signature fits every eighth message or all of
-/// them. An RSA key whose exponent is 1 takes every message for its own signature.
+/// An Ed25519 point of small order is the public half of no secret: one signature fits every eighth
+/// message or all of them. An RSA key whose exponent is 1 takes every message for its own
+/// signature.
 pub fn forgeable(jwk: &Value) -> Option<&'static str> {
     let bytes = |name| jwk.get(name).and_then(Value::as_str).and_then(|text| BASE64URL.decode(text).ok());
     match jwk.get("kty").and_then(Value::as_str)? {

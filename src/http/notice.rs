@@ -1,4 +1,5 @@
-//! What an answer says beside its content: that something in it is stored and reported, but not enforced.
+//! What an answer says beside its content: that something in it is stored and reported, but not
+//! enforced.
 
 use axum::http::HeaderValue;
 use axum::http::header::WARNING;
@@ -14,7 +15,8 @@ pub fn not_enforced(policy: RatePolicy) -> Option<String> {
     })
 }
 
-/// The answer to a change, which says in the `Warning` header if it isn't enforced in full. So does the log.
+/// The answer to a change, which says in the `Warning` header if it isn't enforced in full. So does
+/// the log.
 pub fn with_notice<'a>(mut response: Response, keys: impl Iterator<Item = &'a Key>) -> Response {
     let policy = keys.filter_map(|key| key.rate_policy).find(|policy| !policy.unit.is_enforced());
     if let Some(policy) = policy {

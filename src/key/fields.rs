@@ -34,8 +34,8 @@ fn label(text: &str) -> Result<Arc<str>, FieldError> {
 }
 
 impl ActorId {
-    /// Reads the actor id of a new key. White space at an end is refused: it would be lost on the way through headers
-    /// and forms, and two actors would be taken for one.
+    /// Reads the actor id of a new key. White space at an end is refused: it would be lost on the
+    /// way through headers and forms, and two actors would be taken for one.
     ///
     /// # Errors
     /// When it is empty, too long, has a control character, or white space at an end.
@@ -46,7 +46,8 @@ impl ActorId {
         }
     }
 
-    /// Reads the actor id of a key or token that exists: releases before this one took white space at the ends.
+    /// Reads the actor id of a key or token that exists: releases before this one took white space
+    /// at the ends.
     ///
     /// # Errors
     /// When it is empty, too long or has a control character.
@@ -86,12 +87,14 @@ impl Metadata {
     /// Reads the attributes of a new key.
     ///
     /// # Errors
-    /// When it isn't an object, is too large or nested too deeply, or has what readers don't agree about.
+    /// When it isn't an object, is too large or nested too deeply, or has what readers don't agree
+    /// about.
     pub fn parse(json: &RawValue) -> Result<Self, FieldError> {
         Self::new(strict::object(json, Numbers::Doubles)?)
     }
 
-    /// Takes the attributes of a key or token that exists: releases before this one took numbers of any size.
+    /// Takes the attributes of a key or token that exists: releases before this one took numbers of
+    /// any size.
     ///
     /// # Errors
     /// When it is too large or nested too deeply.

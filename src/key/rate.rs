@@ -29,8 +29,8 @@ impl RateUnit {
         }
     }
 
-    /// Whether uses are counted against a quota in this unit. In the others a policy is stored and reported, for a
-    /// gateway to enforce.
+    /// Whether uses are counted against a quota in this unit. In the others a policy is stored and
+    /// reported, for a gateway to enforce.
     pub const fn is_enforced(self) -> bool {
         matches!(self, Self::Requests)
     }

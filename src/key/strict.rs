@@ -1,8 +1,8 @@
-//! JSON that means the same to everybody who reads it (RFC 7493): no name twice in one object, no number that a reader
-//! would round.
+//! JSON that means the same to everybody who reads it (RFC 7493): no name twice in one object, no
+//! number that a reader would round.
 //!
-//! Attributes travel as JSON, as claims, and as protobuf numbers in Envoy's dynamic metadata, which are doubles: there
-//! the tenants 9007199254740992 and 9007199254740993 would be one.
+//! Attributes travel as JSON, as claims, and as protobuf numbers in Envoy's dynamic metadata, which
+//! are doubles: there the tenants 9007199254740992 and 9007199254740993 would be one.
 
 use std::collections::HashSet;
 
@@ -15,8 +15,8 @@ use super::FieldError;
 /// Largest whole number that a double holds together with its neighbours: 2^53 - 1.
 pub const MAX_SAFE: u64 = 9_007_199_254_740_991;
 
-/// Deepest nesting of what becomes dynamic metadata: it nests three protobuf messages a level, and Envoy stops reading
-/// at 100.
+/// Deepest nesting of what becomes dynamic metadata: it nests three protobuf messages a level, and
+/// Envoy stops reading at 100.
 pub const MAX_DEPTH: usize = 16;
 
 /// Deepest nesting of what stays JSON, whose readers mostly stop at 128.
@@ -37,7 +37,8 @@ pub enum Numbers {
 /// Reads a JSON object.
 ///
 /// # Errors
-/// When it is none, is nested too deeply, or could be read in two ways. The place in it comes first.
+/// When it is none, is nested too deeply, or could be read in two ways. The place in it comes
+/// first.
 pub fn object(json: &RawValue, numbers: Numbers) -> Result<Map<String, Value>, FieldError> {
     if json.get().len() > MAX_TEXT {
         return Err(FieldError::new("must be 4096 bytes of JSON at most"));
@@ -137,14 +138,14 @@ impl Reader {
         let Some(written) = text.parse().ok().and_then(Number::from_f64) else { return false };
         let double = written.as_f64().unwrap_or_default();
         let is_minus_zero = double == 0.0 && double.is_sign_negative();
-        // Beyond 2^53 doubles are whole numbers with gaps between them. What stands in a row is what is written here: where
-        // two short decimals are one double, only that one is taken.
+        // Beyond 2^53 doubles are whole numbers with gaps between them. What stands in a row is
+        // what is written here: where two short decimals are one double, only that one is taken.
         double.abs() <= MAX_SAFE as f64 && !is_minus_zero && decimal(text) == decimal(&written.to_string())
     }
 }
 
-/// A number's digits, without zeros at the ends, and the power of ten that they count. None when that is beyond all
-/// doubles.
+/// A number's digits, without zeros at the ends, and the power of ten that they count. None when
+/// that is beyond all doubles.
 fn decimal(text: &str) -> Option<(bool, String, i64)> {
     let negative = text.starts_with('-');
     let text = text.trim_start_matches('-');

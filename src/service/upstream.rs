@@ -26,10 +26,11 @@ pub const HEADER_PREFIX: &str = "x-talos-";
 /// Most bytes that our headers may take together.
 pub const MAX_HEADERS_LEN: usize = 8 * 1024;
 
-/// Writes an identity as it may stand in a header, percent-encoded wherever it has to be: different identities are
-/// different texts, and decoding gives each back.
+/// Writes an identity as it may stand in a header, percent-encoded wherever it has to be: different
+/// identities are different texts, and decoding gives each back.
 ///
-/// Encoded are what is no ASCII, control characters, white space at the ends, which servers take away, and `%` itself.
+/// Encoded are what is no ASCII, control characters, white space at the ends, which servers take
+/// away, and `%` itself.
 pub fn header_text(value: &str) -> Cow<'_, str> {
     let last = value.len().saturating_sub(1);
     let is_plain = |at: usize, byte: u8| match byte {
@@ -172,7 +173,8 @@ mod tests {
         String::from_utf8(bytes).unwrap()
     }
 
-    /// Texts that are close to each other: parts of encodings, white space, and what servers fold together.
+    /// Texts that are close to each other: parts of encodings, white space, and what servers fold
+    /// together.
     fn identity() -> impl Strategy<Value = String> {
         let part = prop::sample::select(vec![
             "%", "%25", "%C3%BC", "ü", "u\u{308}", " ", "\t", "\u{a0}", "20", "a", "A",

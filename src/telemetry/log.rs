@@ -1,7 +1,7 @@
 //! The process's own log: to stderr, as text or JSON lines.
 //!
-//! Some of what is logged strangers wrote: a token's subject, the id of a request. None of it ends a line, begins a field,
-//! steers a terminal or hides.
+//! Some of what is logged strangers wrote: a token's subject, the id of a request. None of it ends
+//! a line, begins a field, steers a terminal or hides.
 
 use std::fmt;
 
@@ -40,7 +40,8 @@ pub fn start(log: &Log) {
     };
 }
 
-/// JSON lines in which everything is visible. The library escapes what JSON demands, which isn't all that hides.
+/// JSON lines in which everything is visible. The library escapes what JSON demands, which isn't
+/// all that hides.
 struct EscapedJson(Format<Json>);
 
 impl<S, N> FormatEvent<S, N> for EscapedJson

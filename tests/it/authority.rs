@@ -57,7 +57,8 @@ pub fn uri(name: &str) -> SanType {
     SanType::URI(name.try_into().must(name))
 }
 
-/// What Envoy writes into `x-forwarded-client-cert` of a client's certificate, with `names` as it would write them.
+/// What Envoy writes into `x-forwarded-client-cert` of a client's certificate, with `names` as it
+/// would write them.
 pub fn forwarded(pem: &str, names: &str) -> String {
     let der = CertificateDer::from_pem_slice(pem.as_bytes()).must("a certificate");
     let hash: String = Sha256::digest(&der).iter().map(|byte| format!("{byte:02x}")).collect();

@@ -74,8 +74,8 @@ EXAMPLES:
 
 /// Take over a key that was made elsewhere
 ///
-/// Only a hash of it is kept. A key that no request can carry, with a control character or white space at an end, is
-/// refused.
+/// Only a hash of it is kept. A key that no request can carry, with a control character or white
+/// space at an end, is refused.
 #[derive(Args)]
 #[command(after_help = IMPORT_EXAMPLES, after_long_help = format!("{STDIN_HELP}\n\n{IMPORT_EXAMPLES}"))]
 pub struct Import {

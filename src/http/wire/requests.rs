@@ -45,8 +45,9 @@ pub struct RateLimitPolicy {
     quota: Option<i64>,
     /// The window, such as `60s`: between a second and ten years.
     window: Option<String>,
-    /// What is counted: `requests` (the default), `content-bytes` or `concurrent-requests`. The latter two are stored and
-    /// reported, for a gateway to enforce; the answer's `Warning` header says that Talos doesn't.
+    /// What is counted: `requests` (the default), `content-bytes` or `concurrent-requests`. The
+    /// latter two are stored and reported, for a gateway to enforce; the answer's `Warning` header
+    /// says that Talos doesn't.
     unit: Option<String>,
 }
 
@@ -77,8 +78,8 @@ pub struct IssueBody {
     /// How long the key lives, such as `3600s`, `1h30m` or `1y`: between a second and ten years, and not beyond
     /// `credentials.api_keys.max_ttl`. Unset or zero means the default.
     ttl: Option<String>,
-    /// The caller's own attributes: at most 4096 bytes of JSON, nested 16 levels at most, no name twice in an object,
-    /// numbers that a double holds (whole ones within 2^53 - 1).
+    /// The caller's own attributes: at most 4096 bytes of JSON, nested 16 levels at most, no name
+    /// twice in an object, numbers that a double holds (whole ones within 2^53 - 1).
     #[schemars(with = "Option<Map<String, Value>>")]
     metadata: Option<Box<RawValue>>,
     #[schemars(with = "Option<names::KeyVisibility>")]
@@ -112,8 +113,8 @@ pub struct ImportBody {
     /// How long the key lives, such as `3600s`, `1h30m` or `1y`: between a second and ten years, and not beyond
     /// `credentials.api_keys.max_ttl`. Unset or zero means the default.
     ttl: Option<String>,
-    /// The caller's own attributes: at most 4096 bytes of JSON, nested 16 levels at most, no name twice in an object,
-    /// numbers that a double holds (whole ones within 2^53 - 1).
+    /// The caller's own attributes: at most 4096 bytes of JSON, nested 16 levels at most, no name
+    /// twice in an object, numbers that a double holds (whole ones within 2^53 - 1).
     #[schemars(with = "Option<Map<String, Value>>")]
     metadata: Option<Box<RawValue>>,
     #[schemars(with = "Option<names::KeyVisibility>")]
@@ -196,8 +197,8 @@ pub struct RotateBody {
     /// What the key may do: RFC 6749 scope-tokens, no two alike.
     #[schemars(length(max = Scopes::MAX), inner(length(min = 1, max = Scope::MAX_LEN), pattern(SCOPE)))]
     scopes: Option<Vec<String>>,
-    /// The caller's own attributes: at most 4096 bytes of JSON, nested 16 levels at most, no name twice in an object,
-    /// numbers that a double holds (whole ones within 2^53 - 1).
+    /// The caller's own attributes: at most 4096 bytes of JSON, nested 16 levels at most, no name
+    /// twice in an object, numbers that a double holds (whole ones within 2^53 - 1).
     #[schemars(with = "Option<Map<String, Value>>")]
     metadata: Option<Box<RawValue>>,
     #[schemars(with = "Option<names::KeyVisibility>")]

@@ -52,8 +52,8 @@ pub struct KeyBody {
     /// What the key may do: RFC 6749 scope-tokens, no two alike.
     #[schemars(length(max = Scopes::MAX), inner(length(min = 1, max = Scope::MAX_LEN), pattern(SCOPE)))]
     scopes: Option<Vec<String>>,
-    /// The caller's own attributes: at most 4096 bytes of JSON, nested 16 levels at most, no name twice in an object,
-    /// numbers that a double holds (whole ones within 2^53 - 1).
+    /// The caller's own attributes: at most 4096 bytes of JSON, nested 16 levels at most, no name
+    /// twice in an object, numbers that a double holds (whole ones within 2^53 - 1).
     #[schemars(with = "Option<Map<String, Value>>")]
     metadata: Option<Box<RawValue>>,
     /// Left alone.

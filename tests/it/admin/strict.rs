@@ -231,7 +231,8 @@ fn with_metadata(body: &Value, metadata: &str) -> String {
     format!("{},\"metadata\":{metadata}}}", text.strip_suffix('}').unwrap())
 }
 
-/// In Envoy's dynamic metadata numbers are doubles: two tenants must not become one there, nor on the way.
+/// In Envoy's dynamic metadata numbers are doubles: two tenants must not become one there, nor on
+/// the way.
 #[tokio::test(flavor = "multi_thread")]
 async fn attributes_that_readers_would_not_agree_about_are_refused() {
     let talos = Talos::start().await;

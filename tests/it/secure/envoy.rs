@@ -1,4 +1,5 @@
-//! A real Envoy asks over TLS, with a certificate of its own, and over a Unix socket; and stands before the admin plane.
+//! A real Envoy asks over TLS, with a certificate of its own, and over a Unix socket; and stands
+//! before the admin plane.
 
 use std::process::Command;
 
@@ -153,7 +154,8 @@ impl Front {
     }
 }
 
-/// Whoever gets a certificate signed chooses its names, separators and all, and Envoy writes them as they are.
+/// Whoever gets a certificate signed chooses its names, separators and all, and Envoy writes them
+/// as they are.
 #[tokio::test(flavor = "multi_thread")]
 async fn names_of_a_forwarded_certificate_are_not_made_up_by_its_owner() {
     let (authority, clients) = (Authority::new(), Authority::new());
@@ -175,7 +177,8 @@ async fn names_of_a_forwarded_certificate_are_not_made_up_by_its_owner() {
             .await
             .status
         };
-        // The certificate itself has to be there: what else a proxy writes can't be told from what it doesn't.
+        // The certificate itself has to be there: what else a proxy writes can't be told from what
+        // it doesn't.
         let honest = if details.starts_with("cert") { 200 } else { 401 };
         assert_eq!(ask(vec![uri("spiffe://test/admin")]).await, honest, "{details}");
         assert_eq!(ask(vec![uri("spiffe://test/x"), dns("Admin.test")]).await, honest, "{details}");
