@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 pub use bearer::{Bearer, BearerError};
 
-use crate::caller::{Caller, Names, Peer, Proof, Role};
+use crate::caller::{Caller, Certificate, Names, Peer, Proof, Role};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Auth, AuthMode, AuthRoles};
 
@@ -60,14 +60,9 @@ impl TrustedPeer {
         let address = text.parse::<IpAddr>().map(IpNet::from).or_else(|_| text.parse::<IpNet>());
         match address {
             Ok(block) => Self::At(block),
-            Err(_) => Self::Named(normal(text)),
+            Err(_) => Self::Named(text.to_owned()),
         }
     }
-}
-
-/// Host names compare in lower case, everything else as it is.
-fn normal(name: &str) -> String {
-    if name.contains("://") { name.to_owned() } else { name.to_ascii_lowercase() }
 }
 
 impl Admission {
@@ -116,7 +111,9 @@ impl Admission {
                 if !trusted.iter().any(|trusted| trusted.is(peer, now)) {
                     return Err(unidentified("the peer is none of serve.http.auth.xfcc.peers"));
                 }
-                let names = xfcc::read(&shown.forwarded).map_err(|error| unidentified(error.to_string()))?;
+                let certificate =
+                    xfcc::read(&shown.forwarded).map_err(|error| unidentified(error.to_string()))?;
+                let names = usable_names(&certificate, now)?;
                 by_names(&names, Proof::ForwardedCertificate, roles)
             }
             Mode::Token(bearer) => {
@@ -141,6 +138,10 @@ fn unidentified(why: impl Into<String>) -> NotAdmitted {
 
 fn names_of(peer: &Peer, now: Timestamp) -> Result<Names, NotAdmitted> {
     let certificate = peer.certificate.as_ref().ok_or_else(|| unidentified("no certificate was shown"))?;
+    usable_names(certificate, now)
+}
+
+fn usable_names(certificate: &Certificate, now: Timestamp) -> Result<Names, NotAdmitted> {
     // The handshake has looked at that, but may be long ago.
     if certificate.expires <= now {
         return Err(unidentified("the certificate has expired since the connection was made"));
@@ -153,8 +154,7 @@ fn names_of(peer: &Peer, now: Timestamp) -> Result<Names, NotAdmitted> {
 
 fn by_names(names: &Names, proof: Proof, roles: &AuthRoles) -> Result<Caller, NotAdmitted> {
     for role in Role::ALL {
-        let listed = listed(roles, role);
-        if let Some(name) = names.iter().find(|name| listed.iter().any(|listed| normal(listed) == **name)) {
+        if let Some(name) = names.find(listed(roles, role).iter().map(String::as_str)) {
             return Ok(Caller { name: name.to_owned(), proof, role });
         }
     }
@@ -173,7 +173,9 @@ impl TrustedPeer {
     fn is(&self, peer: &Peer, now: Timestamp) -> bool {
         match self {
             Self::At(block) => peer.address.is_some_and(|address| block.contains(&address)),
-            Self::Named(name) => names_of(peer, now).is_ok_and(|names| names.iter().any(|has| has == name)),
+            Self::Named(name) => {
+                names_of(peer, now).is_ok_and(|names| names.find(std::iter::once(name.as_str())).is_some())
+            }
         }
     }
 }

@@ -87,10 +87,26 @@ impl Names {
         Ok(Self { uri: uri.map(str::to_owned), dns })
     }
 
+    /// The name that one of `entries` means. With a colon an entry is a URI, as `spiffe://a/b`,
+    /// else the name of a host: neither ever stands for the other, and all that can be written
+    /// differently is the case of a host's name.
+    pub fn find<'a>(&self, entries: impl Iterator<Item = &'a str> + Clone) -> Option<&str> {
+        let uri =
+            self.uri.as_deref().filter(|uri| entries.clone().any(|entry| is_uri(entry) && entry == *uri));
+        let is_listed =
+            |name: &&String| entries.clone().any(|entry| !is_uri(entry) && entry.eq_ignore_ascii_case(name));
+        uri.or_else(|| self.dns.iter().find(is_listed).map(String::as_str))
+    }
+
     /// All of them, the URI first.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.uri.iter().chain(&self.dns).map(String::as_str)
     }
+}
+
+/// Whether a name in the configuration is a URI. No host's name has a colon.
+fn is_uri(entry: &str) -> bool {
+    entry.contains(':')
 }
 
 /// Who asks something of the admin plane, once that is known.
@@ -192,6 +208,25 @@ mod tests {
             (&[""], &[], UnusableNames::BadCharacter),
         ] {
             assert_eq!(names(uris, dns), Err(why), "{uris:?} {dns:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_found_by_its_own_kind_alone() {
+        let find = |uris: &[&'static str], dns: &[&'static str], entries: &[&str]| {
+            let names = Names::new(uris.iter().copied(), dns.iter().copied()).unwrap();
+            names.find(entries.iter().copied()).map(str::to_owned)
+        };
+        for (uris, dns, entries, found) in [
+            (&["spiffe://a/b"][..], &["host.a"][..], &["host.a", "spiffe://a/b"][..], Some("spiffe://a/b")),
+            (&["spiffe://a/b"], &["Host.A"], &["HOST.a"], Some("host.a")),
+            (&["urn:a:b"], &[], &["urn:a:b"], Some("urn:a:b")),
+            (&["spiffe://a/B"], &[], &["spiffe://a/b"], None),
+            (&["host.a"], &[], &["host.a"], None),
+            (&[], &["spiffe://a/b"], &["spiffe://a/b"], None),
+            (&[], &["host.a"], &["host.a.", "host", "a"], None),
+        ] {
+            assert_eq!(find(uris, dns, entries).as_deref(), found, "{uris:?} {dns:?} {entries:?}");
         }
     }
 

@@ -17,6 +17,7 @@ mod model;
 mod reload;
 mod routes;
 mod schema;
+mod secrets;
 mod serve;
 mod settings;
 mod show;

@@ -5,6 +5,7 @@ mod body;
 mod epoch;
 mod guard;
 mod health;
+mod notice;
 mod observe;
 mod openapi;
 mod public;

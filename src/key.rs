@@ -9,6 +9,7 @@ mod rate;
 pub mod record;
 mod scope;
 mod status;
+pub mod strict;
 pub mod verdict;
 
 pub use address::AddressList;

@@ -6,6 +6,7 @@ pub mod caller;
 pub mod clock;
 pub mod duration;
 pub mod error;
+pub mod escape;
 pub mod event;
 pub mod key;
 pub mod rng;

@@ -19,7 +19,7 @@ pub use memory::MemoryLimiter;
 pub use shared::RedisLimiter;
 
 use crate::clock::Clock;
-use crate::key::{KeyId, NetworkId, RatePolicy, RateUnit};
+use crate::key::{KeyId, NetworkId, RatePolicy};
 use gcra::Gcra;
 
 /// Whose uses are counted together.
@@ -68,7 +68,7 @@ impl Limiter {
     /// Counts one use by `subject`. None when it isn't counted: by this policy nothing is, or the limiter is out of
     /// order, which is nobody's fault who asks.
     pub async fn charge(&self, subject: Subject, policy: RatePolicy) -> Option<Charge> {
-        if policy.unit != RateUnit::Requests {
+        if !policy.unit.is_enforced() {
             return None;
         }
         let gcra = Gcra::of(policy);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::{NoServerSessionStorage, ServerConfig, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::time_provider::TimeProvider;
@@ -173,6 +174,14 @@ impl fmt::Debug for Identity {
 /// What the certificate that a client showed says of it; None without one.
 pub fn client_certificate(shown: Option<&[CertificateDer<'_>]>) -> Option<Certificate> {
     shown?.first().map(|certificate| names::read(certificate))
+}
+
+/// Reads the one certificate that stands in a text: what it says, and its DER. None when that isn't
+/// one.
+pub fn certificate_in(pem: &[u8]) -> Option<(Certificate, CertificateDer<'static>)> {
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let [der] = <[_; 1]>::try_from(certificates.ok()?).ok()?;
+    Some((names::read(&der), der))
 }
 
 fn build(files: &Files, alpn: Alpn, clock: &Clock) -> Result<InForce, TlsError> {

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::clock::Timestamp;
 use crate::config::AuthJwt;
+use crate::credential::jwk;
 use crate::secret::SecretString;
 
 /// Longest token that is looked at, in bytes.
@@ -91,12 +92,16 @@ impl Bearer {
     /// known are left out.
     ///
     /// # Errors
-    /// When it is no key set, or has no key of use: then those that there are stay.
+    /// When it is no key set, has no key of use, or one that anybody could forge with: then those
+    /// that there are stay.
     pub fn take_keys(&self, document: &str) -> Result<usize, &'static str> {
         let document: Value =
             serde_json::from_str(document).map_err(|_| "must be a JSON object with a list `keys`")?;
         let all = document.get("keys").and_then(Value::as_array);
         let all = all.ok_or("must be a JSON object with a list `keys`")?;
+        if all.iter().any(|key| jwk::forgeable(key).is_some()) {
+            return Err("has a key in whose name anybody can sign");
+        }
         let keys: Vec<IssuerKey> = all.iter().filter_map(IssuerKey::read).collect();
         if keys.is_empty() {
             return Err("has no key that could verify a token");

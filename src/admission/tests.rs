@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::xfcc::tests::Forged;
 use super::*;
 use crate::caller::{Certificate, UnusableNames};
 use crate::config::{AuthJwt, AuthXfcc};
@@ -46,8 +47,9 @@ fn a_certificate_has_the_role_of_its_exact_name() {
     for uri in ["spiffe://a/admin/", "spiffe://A/admin", "spiffe://a/admins", "spiffe://a", "spiffe://a/*"] {
         assert_eq!(role(&[uri], &[]), Err(NotAdmitted::NoRole(uri.to_owned())));
     }
-    // What is a host's name to one is no URI to another.
-    assert!(role(&["issuer.example"], &[]).is_ok_and(|(_, role)| role == Role::Issuer));
+    // A URI is no host's name, nor the other way round.
+    assert_eq!(role(&["issuer.example"], &[]), Err(NotAdmitted::NoRole("issuer.example".to_owned())));
+    assert_eq!(role(&[], &["spiffe://a/admin"]), Err(NotAdmitted::NoRole("spiffe://a/admin".to_owned())));
     let refused = |peer: &Peer| match admit(peer) {
         Err(NotAdmitted::Unidentified(why)) => why,
         other => panic!("{other:?}"),
@@ -68,13 +70,20 @@ fn a_certificate_has_the_role_of_its_exact_name() {
 fn a_forwarded_certificate_counts_from_listed_peers_alone() {
     let peers = ["spiffe://a/gateway", "10.0.0.0/8", "127.0.0.6"].map(str::to_owned).to_vec();
     let admission = admission(Auth { mode: AuthMode::Xfcc, xfcc: AuthXfcc { peers }, ..Auth::default() });
-    let header = b"By=spiffe://a/gateway;Hash=00;URI=spiffe://a/admin";
-    let shown = Shown { forwarded: vec![header], ..Shown::default() };
+    let header = Forged::new(&["spiffe://a/admin"], &[]).element();
+    let shown = Shown { forwarded: vec![header.as_bytes()], ..Shown::default() };
+    // Not even from these do names count without the certificate that they stand in.
+    let names =
+        Shown { forwarded: vec![b"By=spiffe://a/gateway;Hash=00;URI=spiffe://a/admin"], ..Shown::default() };
     let at = |address: [u8; 4]| Peer { address: Some(address.into()), ..Peer::default() };
     for peer in [showing(&["spiffe://a/gateway"], &[]), at([10, 1, 2, 3]), at([127, 0, 0, 6])] {
         let caller = admission.admit(&peer, &shown, &roles()).unwrap();
         assert_eq!((caller.role, caller.proof), (Role::Admin, Proof::ForwardedCertificate));
         assert!(admission.admit(&peer, &Shown::default(), &roles()).is_err(), "no header");
+        let Err(NotAdmitted::Unidentified(why)) = admission.admit(&peer, &names, &roles()) else {
+            panic!("names alone")
+        };
+        assert!(why.contains("cert: true"), "{why}");
     }
     // Not even its own role is left to one that isn't listed.
     for peer in [showing(&["spiffe://a/admin"], &[]), at([127, 0, 0, 1]), Peer::default()] {
@@ -125,6 +134,8 @@ fn a_token_must_be_good_in_every_respect() {
     assert!(
         bearer.take_keys("{}").is_err() && bearer.take_keys(r#"{"keys":[{"kty":"oct","k":"AA"}]}"#).is_err()
     );
+    let weak = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"one","x":"AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}]}"#;
+    assert_eq!(bearer.take_keys(weak), Err("has a key in whose name anybody can sign"));
     assert_eq!(bearer.take_keys(&ours.public_json()), Ok(1));
 
     let authorization = format!("Bearer {good}");

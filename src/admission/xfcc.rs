@@ -1,9 +1,22 @@
 //! `x-forwarded-client-cert`: elements between commas, pairs between semicolons, values in quotes where they need it.
+//!
+//! Envoy writes the names of a certificate into it as they are, separators and all: a certificate
+//! named `x,URI=spiffe://admin` looks like two elements. So a caller's names are read from the
+//! certificate itself, which stands before them, percent-encoded, beside its hash.
 
-use crate::caller::{Names, UnusableNames};
+use sha2::{Digest, Sha256};
+
+use crate::caller::{Certificate, UnusableNames};
+use crate::tls;
 
 /// Longest header that is read, in bytes: it may hold a whole chain.
 const MAX: usize = 32 * 1024;
+
+/// Most elements, one for each proxy on the way.
+const MAX_ELEMENTS: usize = 16;
+
+/// What no name of a forwarded certificate has.
+const SEPARATORS: [char; 5] = [',', ';', '=', '"', '\\'];
 
 /// Why nobody is named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -14,60 +27,126 @@ pub enum XfccError {
     /// Not what Envoy writes.
     #[error("x-forwarded-client-cert is malformed")]
     Malformed,
-    /// It names nobody for certain.
+    /// Names without what they were read from.
+    #[error(
+        "x-forwarded-client-cert has no certificate, and the names in it can be forged by whoever gets one signed: set \
+         `cert: true` in set_current_client_cert_details of each proxy that writes it"
+    )]
+    NoCertificate,
+    /// The hash isn't that of the certificate.
+    #[error("x-forwarded-client-cert has a certificate that its hash isn't of")]
+    WrongHash,
+    /// A certificate's names can't be told apart from what stands around them.
+    #[error("a certificate in x-forwarded-client-cert has a name with a separator in it")]
+    Separator,
+    /// A certificate names nobody for certain.
     #[error("the forwarded certificate names nobody: {0}")]
-    Names(#[from] UnusableNames),
+    Names(UnusableNames),
 }
 
-/// The names of whoever spoke to the nearest proxy, which is what that proxy wrote: the last element. Those before it
-/// may come from anybody.
+/// Reads the certificate of whoever spoke to the nearest proxy, which is what that proxy wrote: the
+/// last element. Those before it may come from anybody, but must be whole: else the last one could
+/// be a part of another's name.
 ///
 /// # Errors
-/// When any of it isn't what Envoy writes, or nobody is named for certain.
-pub fn read(headers: &[&[u8]]) -> Result<Names, XfccError> {
-    let last = headers.last().ok_or(XfccError::Absent)?;
-    if headers.iter().any(|header| header.len() > MAX) {
+/// When any of it isn't what Envoy writes, or an element could be made up.
+pub fn read(headers: &[&[u8]]) -> Result<Certificate, XfccError> {
+    if headers.is_empty() {
+        return Err(XfccError::Absent);
+    }
+    if headers.iter().map(|header| header.len()).sum::<usize>() > MAX {
         return Err(XfccError::Malformed);
     }
-    let mut element = None;
+    let mut last = None;
+    let mut count = 0;
     for header in headers {
         let text = std::str::from_utf8(header).map_err(|_| XfccError::Malformed)?;
-        let elements = parse(text).ok_or(XfccError::Malformed)?;
-        if std::ptr::eq(*header, *last) {
-            element = elements.into_iter().next_back();
+        for element in split(text, ',').ok_or(XfccError::Malformed)? {
+            count += 1;
+            if count > MAX_ELEMENTS {
+                return Err(XfccError::Malformed);
+            }
+            last = Some(certificate_of(element)?);
         }
     }
-    let element = element.ok_or(XfccError::Malformed)?;
-    let of = |key: &str| -> Vec<&str> {
-        let pairs = element.iter().filter(|(name, _)| name.eq_ignore_ascii_case(key));
-        pairs.map(|(_, value)| value.as_str()).collect()
-    };
-    for key in ["Hash", "Cert", "Chain", "Subject"] {
-        if of(key).len() > 1 {
-            return Err(XfccError::Malformed);
-        }
-    }
-    // Envoy writes an empty URI for a certificate that has none.
-    let uris = of("URI");
-    let uris = if uris == [""] { vec![] } else { uris };
-    Ok(Names::new(uris, of("DNS"))?)
+    last.ok_or(XfccError::Malformed)
 }
 
-type Element = Vec<(String, String)>;
+/// Reads the certificate in one element: `By=…;Hash=…;Cert="…"`, and whatever comes after.
+fn certificate_of(element: &str) -> Result<Certificate, XfccError> {
+    let mut pairs = vec![];
+    for pair in split(element, ';').ok_or(XfccError::Malformed)? {
+        pairs.push(read_pair(pair).ok_or(XfccError::Malformed)?);
+    }
+    // Envoy writes these in this order, and all that a certificate's owner chose after them.
+    let mut own = pairs.iter().skip_while(|(key, _)| *key == Key::By);
+    let (Some((Key::Hash, hash)), Some((Key::Cert, encoded))) = (own.next(), own.next()) else {
+        return Err(XfccError::NoCertificate);
+    };
+    if own.any(|(key, _)| matches!(key, Key::By | Key::Hash | Key::Cert)) {
+        return Err(XfccError::Malformed);
+    }
+    let pem = percent_decoded(encoded).ok_or(XfccError::Malformed)?;
+    let (certificate, der) = tls::certificate_in(&pem).ok_or(XfccError::Malformed)?;
+    let is_of_it = Sha256::digest(&der).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    if !hash.eq_ignore_ascii_case(&is_of_it) {
+        return Err(XfccError::WrongHash);
+    }
+    match &certificate.names {
+        Err(problem) => Err(XfccError::Names(*problem)),
+        Ok(names) if names.iter().any(|name| name.contains(SEPARATORS)) => Err(XfccError::Separator),
+        Ok(_) => Ok(certificate),
+    }
+}
+
+/// What a pair of an element is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Key {
+    By,
+    Hash,
+    Cert,
+    Chain,
+    Subject,
+    Uri,
+    Dns,
+}
+
+impl Key {
+    const ALL: [(&'static str, Self); 7] = [
+        ("By", Self::By),
+        ("Hash", Self::Hash),
+        ("Cert", Self::Cert),
+        ("Chain", Self::Chain),
+        ("Subject", Self::Subject),
+        ("URI", Self::Uri),
+        ("DNS", Self::Dns),
+    ];
+}
 
 /// None when it isn't what Envoy writes.
-fn parse(text: &str) -> Option<Vec<Element>> {
-    let mut elements = vec![];
-    for element in split(text, ',')? {
-        let pairs = split(element, ';')?.into_iter().map(|pair| {
-            let (name, value) = pair.split_once('=')?;
-            let known = ["By", "Hash", "Cert", "Chain", "Subject", "URI", "DNS"];
-            known.iter().any(|known| known.eq_ignore_ascii_case(name)).then_some(())?;
-            Some((name.to_owned(), unquoted(value)?))
-        });
-        elements.push(pairs.collect::<Option<Element>>()?);
+fn read_pair(pair: &str) -> Option<(Key, String)> {
+    let (name, value) = pair.split_once('=')?;
+    let (_, key) = Key::ALL.into_iter().find(|(known, _)| known.eq_ignore_ascii_case(name))?;
+    Some((key, unquoted(value)?))
+}
+
+/// The bytes that a value with `%XX` in it stands for. None when a `%` isn't one.
+fn percent_decoded(text: &str) -> Option<Vec<u8>> {
+    let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
+    while let Some((first, after)) = rest.split_first() {
+        (rest, bytes) = match first {
+            b'%' => {
+                let (digits, after) = after.split_at_checked(2)?;
+                bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+                (after, bytes)
+            }
+            byte => {
+                bytes.push(*byte);
+                (after, bytes)
+            }
+        };
     }
-    Some(elements)
+    Some(bytes)
 }
 
 /// The parts between separators that don't stand in quotes. None when quotes don't close.
@@ -110,61 +189,166 @@ fn unquoted(value: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
+    use proptest::prelude::*;
+    use rcgen::{CertificateParams, KeyPair, SanType};
+
     use super::*;
+
+    /// Forges what a certificate's owner can choose, as an authority that signs whatever it is
+    /// given.
+    pub struct Forged {
+        uris: Vec<&'static str>,
+        dns: Vec<&'static str>,
+        pem: String,
+        hash: String,
+    }
+
+    impl Forged {
+        pub fn new(uris: &[&'static str], dns: &[&'static str]) -> Self {
+            let mut params = CertificateParams::new(vec![]).unwrap();
+            let names = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap()));
+            let names = names.chain(dns.iter().map(|name| SanType::DnsName((*name).try_into().unwrap())));
+            params.subject_alt_names = names.collect();
+            let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+            let hash = Sha256::digest(certificate.der()).iter().map(|byte| format!("{byte:02x}")).collect();
+            Self { uris: uris.to_vec(), dns: dns.to_vec(), pem: certificate.pem(), hash }
+        }
+
+        /// As Envoy writes it with all details but the chain: the names as they are.
+        pub fn element(&self) -> String {
+            let cert = self.cert();
+            format!("By=spiffe://a/proxy;Hash={};{cert};Subject=\"CN=a\\,b\\\"c\"{}", self.hash, self.names())
+        }
+
+        fn cert(&self) -> String {
+            let encoded: String = self
+                .pem
+                .bytes()
+                .map(|byte| match byte {
+                    b'\n' | b' ' | b'+' | b'/' | b'=' => format!("%{byte:02X}"),
+                    byte => char::from(byte).to_string(),
+                })
+                .collect();
+            format!("Cert=\"{encoded}\"")
+        }
+
+        fn names(&self) -> String {
+            let uris = self.uris.iter().map(|uri| format!(";URI={uri}"));
+            uris.chain(self.dns.iter().map(|name| format!(";DNS={name}"))).collect()
+        }
+    }
 
     fn names(headers: &[&str]) -> Result<Vec<String>, XfccError> {
         let headers: Vec<&[u8]> = headers.iter().map(|header| header.as_bytes()).collect();
-        read(&headers).map(|names| names.iter().map(str::to_owned).collect())
+        let certificate = read(&headers)?;
+        Ok(certificate.names.unwrap().iter().map(str::to_owned).collect())
     }
 
     #[test]
-    fn what_the_nearest_proxy_wrote_counts() {
-        let good = [
-            (&["By=spiffe://a/proxy;Hash=00;URI=spiffe://a/x"][..], &["spiffe://a/x"][..]),
-            (&["Hash=00;Subject=\"CN=a,O=\\\"b;URI=spiffe://evil\\\"\";URI=spiffe://a/x"], &["spiffe://a/x"]),
-            (&["By=spiffe://a;URI=spiffe://evil,By=spiffe://a;URI=spiffe://a/x"], &["spiffe://a/x"]),
-            (&["URI=spiffe://evil", "By=spiffe://a;URI=spiffe://a/x"], &["spiffe://a/x"]),
-            (&["hash=00;uri=spiffe://a/x;dns=One;DNS=two"], &["spiffe://a/x", "one", "two"]),
-            (&["Hash=00;URI=;DNS=one"], &["one"]),
-            (&["By=a;By=b;Hash=00;URI=\"spiffe://a/x\""], &["spiffe://a/x"]),
-        ];
-        for (headers, expected) in good {
-            assert_eq!(names(headers).unwrap(), expected, "{headers:?}");
+    fn the_certificate_that_the_nearest_proxy_saw_counts() {
+        let (one, other) =
+            (Forged::new(&["spiffe://a/x"], &["One", "two"]), Forged::new(&["spiffe://b"], &[]));
+        let both = format!("{},{}", other.element(), one.element());
+        for headers in [vec![one.element()], vec![both], vec![other.element(), one.element()]] {
+            let headers: Vec<&str> = headers.iter().map(String::as_str).collect();
+            assert_eq!(names(&headers).unwrap(), ["spiffe://a/x", "one", "two"]);
         }
+        // What stands beside the certificate doesn't count, and needn't be there.
+        let bare = format!("hash={};cert={}", one.hash.to_uppercase(), &one.cert()["Cert=".len()..]);
+        assert_eq!(names(&[&bare]).unwrap(), ["spiffe://a/x", "one", "two"]);
+        let lie = format!("Hash={};{};URI=spiffe://b", one.hash, one.cert());
+        assert_eq!(names(&[&lie]).unwrap(), ["spiffe://a/x", "one", "two"]);
+    }
+
+    /// Whoever gets a certificate signed writes what they like into its names.
+    #[test]
+    fn separators_in_names_make_nobody() {
+        let admin = Forged::new(&["spiffe://a/admin"], &[]);
+        let whole: &'static str = Box::leak(format!("spiffe://a/x,{}", admin.element()).into_boxed_str());
+        let pairs: &'static str = Box::leak(
+            format!("x;Hash={};{};URI=spiffe://a/admin", admin.hash, admin.cert()).into_boxed_str(),
+        );
+        for (uris, dns) in [
+            (&["spiffe://a/x,URI=spiffe://a/admin"][..], &[][..]),
+            (&["spiffe://a/x;URI=spiffe://a/admin"], &[]),
+            (&["spiffe://a/x;DNS=admin.a"], &[]),
+            (&["spiffe://a/x"], &["x,By=y;Hash=00;URI=spiffe://a/admin"]),
+            (&[";URI=spiffe://a/admin"], &[]),
+            (&["spiffe://a/admin "], &[]),
+            (&[" spiffe://a/admin"], &[]),
+            (&["\"", "spiffe://a/admin"], &[]),
+            (&[whole], &[]),
+            (&[pairs], &[]),
+            (&[], &[whole]),
+        ] {
+            let forged = Forged::new(uris, dns);
+            for header in [
+                forged.element(),
+                // With a proxy that writes no certificates.
+                format!("By=spiffe://a/proxy;Hash={};Subject=\"\"{}", forged.hash, forged.names()),
+                format!("{},{}", admin.element(), forged.element()),
+            ] {
+                let read = names(&[&header]);
+                assert!(read.is_err(), "{uris:?} {dns:?}: {read:?}\n{header}");
+            }
+        }
+    }
+
+    proptest! {
+        /// Whatever stands after a whole element, it can't make another caller of it.
+        #[test]
+        fn what_follows_the_certificate_names_nobody_else(rest in "[;,=\"\\\\ a-zA-Z:/.%]{0,60}") {
+            let one = one();
+            if let Ok(found) = names(&[&format!("{}{rest}", one.element())]) {
+                prop_assert_eq!(found, ["spiffe://a/x"]);
+            }
+            let _ = names(&[&rest]);
+        }
+    }
+
+    /// A certificate that is made once: that takes its time.
+    fn one() -> &'static Forged {
+        static ONE: std::sync::OnceLock<Forged> = std::sync::OnceLock::new();
+        ONE.get_or_init(|| Forged::new(&["spiffe://a/x"], &[]))
     }
 
     #[test]
     fn whatever_else_names_nobody() {
-        let bad = [
-            "",
-            "URI",
-            "URI=a;",
-            "URI=a;;DNS=b",
-            ",URI=a",
-            "URI=a,",
-            "URI=\"a",
-            "URI=\"a\"b",
-            "URI=a\"b\"",
-            "URI=\"a\\\"",
-            "Uri2=a",
-            "URI=spiffe://a=b",
-            "Hash=1;Hash=2;URI=a",
-            "URI=a;URI=b",
-            "URI=a;URI=a",
-            "URI=a\0b",
-            "URI=a b",
-            "Hash=00",
-            "Hash=00;URI=",
-            "Hash=00;Subject=\"CN=a\"",
-            "DNS=",
-            "URI=é",
-        ];
-        for header in bad {
-            assert!(names(&[header]).is_err(), "{header:?}: {:?}", names(&[header]));
+        let one = Forged::new(&["spiffe://a/x"], &[]);
+        let two = Forged::new(&["spiffe://a/y"], &[]);
+        let (element, hash, cert) = (one.element(), &one.hash, one.cert());
+        assert_eq!(names(&[]), Err(XfccError::Absent));
+        for names_only in ["By=spiffe://a/proxy;Hash=00;URI=spiffe://a/x", "URI=spiffe://a/x", "DNS=one"] {
+            assert_eq!(names(&[names_only]), Err(XfccError::NoCertificate), "{names_only}");
+            assert_eq!(names(&[names_only, &element]), Err(XfccError::NoCertificate), "{names_only}");
         }
-        assert!(names(&[]).is_err());
-        assert!(names(&["nonsense", "URI=spiffe://a/x"]).is_err(), "any malformed part");
-        assert!(names(&[&format!("URI={}", "a".repeat(MAX))]).is_err());
+        assert_eq!(names(&[&format!("Hash={};{cert}", two.hash)]), Err(XfccError::WrongHash));
+        for bad in [
+            String::new(),
+            "Cert".to_owned(),
+            format!("{element},"),
+            format!(",{element}"),
+            format!("{element};"),
+            format!("{element};Serial=1"),
+            format!("{element};Hash={hash}"),
+            format!("{element};{cert}"),
+            format!("URI=spiffe://a/x;Hash={hash};{cert}"),
+            format!("{cert};Hash={hash}"),
+            format!("Hash={hash};Subject=\"\";{cert}"),
+            format!("Hash={hash};Cert=\"%2\""),
+            format!("Hash={hash};Cert=\"%zz\""),
+            format!("Hash={hash};Cert=\"no%20certificate\""),
+            format!("Hash={hash};{}", cert.trim_end_matches('"')),
+            format!("Hash={hash};{cert}x"),
+            [element.as_str(); 17].join(","),
+            format!("Hash={hash};{cert};URI={}", "a".repeat(MAX)),
+        ] {
+            assert!(names(&[&bad]).is_err(), "{bad:.300}");
+        }
+        let twice = Forged::new(&["spiffe://a/x", "spiffe://a/y"], &[]);
+        assert_eq!(names(&[&twice.element()]), Err(XfccError::Names(UnusableNames::ManyUris)));
+        let nobody = Forged::new(&[], &[]);
+        assert_eq!(names(&[&nobody.element()]), Err(XfccError::Names(UnusableNames::None)));
     }
 }

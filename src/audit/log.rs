@@ -11,6 +11,7 @@ use super::chain::Mac;
 use super::file::{Link, LogFile};
 use super::writer::{Line, LogSettings, Request, State, Writer};
 use crate::clock::Clock;
+use crate::escape;
 use crate::rng::Rng;
 use crate::store::{AuditHead, Store, StoreError};
 
@@ -134,7 +135,7 @@ impl AuditLog {
     /// When it isn't in time.
     pub(super) async fn write(&self, object: Map<String, Value>, keep: bool) -> Result<u64, Unrecorded> {
         let (written, number) = oneshot::channel();
-        let line = Line { object: Value::Object(object).to_string(), keep, written: Some(written) };
+        let line = Line { object: text_of(object), keep, written: Some(written) };
         let write = async {
             self.requests.send(Request::Line(line)).await.map_err(|_| Unrecorded)?;
             number.await.map_err(|_| Unrecorded)
@@ -144,7 +145,7 @@ impl AuditLog {
 
     /// Has a line written without waiting for it; false when too many wait already.
     pub(super) fn write_later(&self, object: Map<String, Value>) -> bool {
-        let line = Line { object: Value::Object(object).to_string(), keep: true, written: None };
+        let line = Line { object: text_of(object), keep: true, written: None };
         self.requests.try_send(Request::Line(line)).is_ok()
     }
 
@@ -235,5 +236,29 @@ impl Heads {
             tracing::warn!(%error, "the database doesn't know the audit log's end: lines cut off there would not be missed");
         }
         saved.is_ok()
+    }
+}
+
+/// An object as it stands in a line, with nothing in it that a terminal obeys or that nobody sees.
+fn text_of(object: Map<String, Value>) -> String {
+    escape::json(&Value::Object(object).to_string()).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Whoever did something is told apart from everybody else, and nothing of a line is
+        /// hidden.
+        #[test]
+        fn different_actors_are_different_lines(a in any::<String>(), b in any::<String>()) {
+            let line = |actor: &str| text_of(Map::from_iter([("ActorID".to_owned(), Value::from(actor))]));
+            prop_assert_eq!(a == b, line(&a) == line(&b));
+            prop_assert!(!line(&a).contains(escape::is_hidden));
+            let read: Value = serde_json::from_str(&line(&a)).unwrap();
+            prop_assert_eq!(&read["ActorID"], &a);
+        }
     }
 }

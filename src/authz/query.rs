@@ -30,6 +30,51 @@ fn means(written: &[u8], name: &[u8]) -> bool {
     written == name || (is_encoded(written) && Decode(written).eq(name.iter().copied().map(Some)))
 }
 
+/// A URL without the parameters that have one of these names; the rest stays byte for byte. None
+/// when it has none.
+pub fn without<'n>(url: &[u8], names: impl Iterator<Item = &'n str> + Clone) -> Option<Vec<u8>> {
+    let query = of_path(url);
+    let is_named = |parameter: &&[u8]| {
+        let written = parameter.split(|byte| *byte == b'=').next().unwrap_or_default();
+        names.clone().any(|name| means(written, name.as_bytes()))
+    };
+    let kept: Vec<&[u8]> =
+        query.split(|byte| *byte == b'&').filter(|parameter| !is_named(parameter)).collect();
+    let rest = kept.join(&b'&');
+    if rest.len() == query.len() {
+        return None;
+    }
+    // What comes before the query, its question mark left out, and what comes after it.
+    let before = url.iter().position(|byte| *byte == b'?').unwrap_or(url.len());
+    let after = (before + 1 + query.len()).min(url.len());
+    let mark: &[u8] = if kept.is_empty() { b"" } else { b"?" };
+    Some([&url[..before], mark, &rest, &url[after..]].concat())
+}
+
+/// Whether a text has a parameter of this name anywhere in it, also in a URL that is encoded within
+/// another.
+pub fn mentions(text: &[u8], name: &str) -> bool {
+    let mut text = Cow::Borrowed(text);
+    // Each layer of encoding makes one more URL within a URL; more of them than this nobody writes.
+    for _ in 0..4 {
+        let is_there =
+            text.split(|byte| matches!(byte, b'?' | b'&' | b';' | b'#')).skip(1).any(|parameter| {
+                let end = parameter.iter().position(|byte| *byte == b'=');
+                end.is_some_and(|end| means(&parameter[..end], name.as_bytes()))
+            });
+        if is_there || !is_encoded(&text) {
+            return is_there;
+        }
+        let decoded: Option<Vec<u8>> = Decode(&text).collect();
+        match decoded {
+            Some(decoded) => text = Cow::Owned(decoded),
+            // What some server may decode all the same.
+            None => return text.windows(name.len().max(1)).any(|part| part == name.as_bytes()),
+        }
+    }
+    false
+}
+
 /// The text that a value stands for.
 ///
 /// # Errors
@@ -109,7 +154,50 @@ mod tests {
         }
     }
 
+    #[test]
+    fn parameters_are_taken_out_and_the_rest_stays() {
+        for (url, rest) in [
+            ("https://a/p", None),
+            ("https://a/p?x=1&y", None),
+            ("https://a/p?keys=1&x=key#key=2", None),
+            ("https://a/p?key=s", Some("https://a/p")),
+            ("https://a/p?key", Some("https://a/p")),
+            ("https://a/p?x=%7e&key=s&&y+z", Some("https://a/p?x=%7e&&y+z")),
+            ("https://a/p?%6bey=s&x=1#f?key=s", Some("https://a/p?x=1#f?key=s")),
+            ("/p?key=s&key=t&x", Some("/p?x")),
+            ("/p?api+key=s&x", Some("/p?x")),
+            ("?key=s#f", Some("#f")),
+        ] {
+            let left = without(url.as_bytes(), ["key", "api key"].into_iter());
+            assert_eq!(left.as_deref(), rest.map(str::as_bytes), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_url_within_a_url_is_seen() {
+        for (url, seen) in [
+            ("https://a/p?next=/q?key=s", true),
+            ("https://a/p?next=%2Fq%3Fkey%3Ds", true),
+            ("https://a/p?next=%252Fq%253Fx%253D1%2526key%253Ds", true),
+            ("https://a/p#key=s", true),
+            ("https://a/p?x=1;key=s", true),
+            ("https://a/p?x=%&next=%3Fkey%3Ds", true),
+            ("https://a/key=s", false),
+            ("https://a/p?x=key", false),
+            ("https://a/p?x=keys%3D1", false),
+        ] {
+            assert_eq!(mentions(url.as_bytes(), "key"), seen, "{url}");
+        }
+    }
+
     proptest! {
+        /// Whatever the URL, what is left of it has no such parameter.
+        #[test]
+        fn what_is_taken_out_is_gone(url in "[a-c/?&=#%k6bey1]{0,40}") {
+            let left = without(url.as_bytes(), ["key"].into_iter()).unwrap_or_else(|| url.clone().into_bytes());
+            prop_assert_eq!(parameters(of_path(&left), "key").count(), 0);
+        }
+
         #[test]
         fn what_is_encoded_is_decoded(text: String, upper: bool) {
             let encoded: String = text.bytes().map(|byte| match byte {

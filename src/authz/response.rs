@@ -1,5 +1,7 @@
 //! What Envoy is answered when a request may pass. Every answer removes or overwrites each header that upstream believes.
 
+use std::borrow::Cow;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
@@ -77,17 +79,18 @@ impl<'a> Caller<'a> {
 
 /// The answer that is the same for every request of a caller on a route. `token` is the JWT that goes upstream.
 pub fn ok(settings: &Authz, caller: &Caller<'_>, token: Option<&str>) -> Ready {
+    // Scopes are ASCII without spaces: what is between spaces is one of them, as it is written.
     let scopes = caller.scopes.to_string();
     let values = [
-        Some(caller.key_id.as_str()),
-        caller.actor,
-        Some(scopes.as_str()).filter(|scopes| !scopes.is_empty()),
-        Some(caller.network_id.as_str()),
+        Some(header_text(&caller.key_id)),
+        caller.actor.map(header_text),
+        Some(scopes.as_str().into()).filter(|scopes: &Cow<'_, str>| !scopes.is_empty()),
+        Some(header_text(&caller.network_id)),
     ];
     let mut answer = OkHttpResponse::default();
     for (name, value) in IDENTITY_HEADERS.into_iter().zip(values) {
         match value {
-            Some(value) => answer.headers.push(overwrite(name, &header_text(value))),
+            Some(value) => answer.headers.push(overwrite(name, &value)),
             // Not set empty: a header that we have no value for doesn't exist.
             None => answer.headers_to_remove.push(Bytes::from_static(name.as_bytes())),
         }

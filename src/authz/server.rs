@@ -19,7 +19,7 @@ use super::policy;
 use super::refusal::{Refusal, Refused};
 use super::request::Headers;
 use super::response::{Caller, Extras, anonymous, ok, with};
-use super::sources::Shown;
+use super::sources::{Shown, strip_repeated_urls};
 use super::template::Templates;
 use crate::audit::Failure;
 use crate::cache::memory::{Answer, Entry, Ready};
@@ -417,6 +417,7 @@ fn finish(
     if let Some(shown) = shown {
         shown.take_out(headers, overwritten, &mut extras)?;
     }
+    strip_repeated_urls(headers, &settings.authz.sources, &mut extras);
     for name in headers.spoofed(&settings.authz.token_header) {
         extras.remove_header(name);
     }

@@ -97,6 +97,48 @@ impl<'a> Shown<'a> {
 
 const COOKIE: &str = "cookie";
 
+/// Headers in which browsers and proxies repeat a request's URL, or that of the request before it,
+/// query and all.
+const URL_HEADERS: [&str; 7] = [
+    "referer",
+    "x-original-url",
+    "x-original-uri",
+    "x-rewrite-url",
+    "x-forwarded-uri",
+    "x-envoy-original-path",
+    "hx-current-url",
+];
+
+/// Takes what a query source may have shown, in this request or an earlier one, out of headers that
+/// repeat a URL.
+///
+/// One that Envoy doesn't show us (`allowed_headers`) is removed, since it can't be looked at.
+pub fn strip_repeated_urls(headers: &Headers<'_>, sources: &[CredentialSource], extras: &mut Extras) {
+    let names = sources.iter().filter_map(|source| match source {
+        CredentialSource::Query { name } => Some(name.as_str()),
+        _ => None,
+    });
+    if names.clone().next().is_none() {
+        return;
+    }
+    let is_source = |name: &&str| sources.iter().any(|source| is_header(source, name));
+    for header in URL_HEADERS.into_iter().filter(|name| !is_source(name)) {
+        let mut values = headers.values(header);
+        let (Some(value), None) = (values.next(), values.next()) else {
+            extras.remove_header(header.as_bytes());
+            continue;
+        };
+        let stripped = query::without(value, names.clone());
+        let rest = stripped.as_deref().unwrap_or(value);
+        let has_more = names.clone().any(|name| query::mentions(rest, name));
+        match (stripped.is_some(), std::str::from_utf8(rest)) {
+            (false, _) if !has_more => {}
+            (true, Ok(rest)) if !has_more => extras.set_header(header, rest),
+            _ => extras.remove_header(header.as_bytes()),
+        }
+    }
+}
+
 fn is_header(source: &CredentialSource, wanted: &str) -> bool {
     matches!(source, CredentialSource::Header { name, .. } if name == wanted)
 }

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use reqwest::header::{CACHE_CONTROL, CONTENT_TYPE};
+use reqwest::header::{CACHE_CONTROL, CONTENT_TYPE, WARNING};
 use reqwest::{Method, Url, redirect};
 use serde_json::Value;
 
-use super::output::without_controls;
+use crate::escape::visible;
 
 /// Where the admin plane is when nobody says anything else.
 pub const DEFAULT_ENDPOINT: &str = "http://localhost:4420";
@@ -169,6 +169,9 @@ impl Client {
             call = call.header(CONTENT_TYPE, "application/json").body(body.to_string());
         }
         let mut response = call.send().await.map_err(|error| self.no_answer(error))?;
+        for warning in response.headers().get_all(WARNING) {
+            eprintln!("talos: the server warns: {}", visible(&String::from_utf8_lossy(warning.as_bytes())));
+        }
         let status = response.status();
         let mut bytes = vec![];
         while let Some(chunk) = response.chunk().await.map_err(|error| self.no_answer(error))? {
@@ -226,7 +229,7 @@ fn parse(endpoint: &str) -> Result<Url, &'static str> {
 
 fn refused(document: &Value, status: u16) -> ClientError {
     let error = &document["error"];
-    let text = |value: &Value| without_controls(value.as_str().unwrap_or_default());
+    let text = |value: &Value| visible(value.as_str().unwrap_or_default()).into_owned();
     let reason = text(&error["details"][0]["reason"]);
     let reason = if reason.is_empty() { text(&error["status"]) } else { reason };
     ClientError::Refused { message: text(&error["message"]), reason, status }

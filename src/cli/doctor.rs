@@ -8,10 +8,11 @@ use reqwest::{Url, redirect};
 use serde_json::{Value, json};
 
 use super::exit::{Failure, Outcome};
-use super::output::{without_controls, write_out};
+use super::output::write_out;
 use super::{config, input};
 use crate::config::Loaded;
 use crate::doctor::{Finding, Question, Report, Severity, examine, from_bootstrap};
+use crate::escape::visible;
 
 /// Largest dump that is read, in bytes.
 const MAX_DUMP: usize = 256 * 1024 * 1024;
@@ -86,7 +87,7 @@ impl Doctor {
         let question =
             Question { clusters: &self.clusters, authz: talos.as_ref().map(|config| &config.authz) };
         let report = examine(&document, question)
-            .map_err(|error| Failure::unusable(format!("{}: {error}", without_controls(&self.from))))?;
+            .map_err(|error| Failure::unusable(format!("{}: {error}", visible(&self.from))))?;
         match self.format {
             Format::Json => write_out(&format!("{:#}\n", json(&report)))?,
             Format::Text => write_out(&text(&report))?,
@@ -126,7 +127,7 @@ async fn fetched(from: &str) -> Result<Value, Failure> {
         url.set_query(Some("include_eds"));
     }
     let name = format!("{}{}", url.origin().ascii_serialization(), url.path());
-    let fail = |problem: &str| Failure::unavailable(format!("{name}: {}", without_controls(problem)));
+    let fail = |problem: &str| Failure::unavailable(format!("{name}: {}", visible(problem)));
     let mut builder = reqwest::Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(TIMEOUT)
@@ -197,15 +198,15 @@ fn text(report: &Report) -> String {
         };
         text.push_str(&format!("{severity}  {}\n", first.id));
         for finding in same.iter().take(MAX_PLACES) {
-            text.push_str(&format!("  at   {}\n", without_controls(&finding.path)));
+            text.push_str(&format!("  at   {}\n", visible(&finding.path)));
         }
         if same.len() > MAX_PLACES {
             text.push_str(&format!("       and {} more\n", same.len() - MAX_PLACES));
         }
-        text.push_str(&format!("  why  {}\n", without_controls(&first.why)));
+        text.push_str(&format!("  why  {}\n", visible(&first.why)));
         let mut lead = "  fix  ";
         for line in first.fix.lines() {
-            text.push_str(&format!("{lead}{}\n", without_controls(line)));
+            text.push_str(&format!("{lead}{}\n", visible(line)));
             lead = "       ";
         }
         text.push('\n');
@@ -213,7 +214,7 @@ fn text(report: &Report) -> String {
     let examined = &report.examined;
     let clusters = match examined.clusters.is_empty() {
         true => "no cluster".to_owned(),
-        false => without_controls(&examined.clusters.join(", ")),
+        false => visible(&examined.clusters.join(", ")).into_owned(),
     };
     text.push_str(&format!(
         "{} errors, {} warnings, {} notes; looked at {} listeners, {} connection managers, {} ext_authz filters that ask {clusters}, \

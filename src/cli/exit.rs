@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use super::client::ClientError;
+use crate::escape::visible_lines;
 
 /// What `--help` says about them.
 pub const HELP: &str = "\
@@ -72,7 +73,7 @@ impl Failure {
 
     /// Says so on stderr; gives the exit code.
     pub fn report(&self) -> ExitCode {
-        eprintln!("talos: {}", self.message);
+        eprintln!("talos: {}", visible_lines(&self.message));
         ExitCode::from(self.code)
     }
 }

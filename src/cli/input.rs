@@ -1,20 +1,24 @@
 //! What comes in from the command line and from stdin, checked before anything is sent.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use clap::ValueEnum;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use super::exit::Failure;
 use crate::duration::{self, DurationError};
+use crate::key::FieldError;
+use crate::key::strict::{self, Numbers};
 use crate::secret::SecretString;
 
 /// Why a credential is better read from stdin, for `--help`.
 pub const STDIN_HELP: &str = "\
-A credential given as `-` is read from stdin (one newline at its end is not part of it). That is better than an
+A credential given as `-` is read from stdin (one line ending at its end is not part of it). That is better than an
 argument, which every user of the machine sees in the list of processes and the shell keeps in its history.";
 
 /// Most bytes of one credential: more than the server takes.
@@ -44,12 +48,15 @@ pub fn span(text: &str) -> Result<String, DurationError> {
     duration::parse(text).map(duration::to_proto)
 }
 
-/// A JSON object.
+/// A JSON object. What reading would change is refused: the server would be sent something else.
 ///
 /// # Errors
-/// When it is none.
-pub fn object(text: &str) -> Result<Map<String, Value>, &'static str> {
-    serde_json::from_str(text).map_err(|_| "must be a JSON object such as {\"team\":\"blue\"}")
+/// When it is none, has a name twice, or a number that isn't kept.
+pub fn object(text: &str) -> Result<Map<String, Value>, String> {
+    let json: Option<Box<RawValue>> = serde_json::from_str(text).ok();
+    let json = json.filter(|json| json.get().starts_with('{'));
+    let json = json.ok_or("must be a JSON object such as {\"team\":\"blue\"}")?;
+    strict::object(&json, Numbers::Integers64).map_err(|FieldError(problem)| problem.into_owned())
 }
 
 /// The items of a list without empty ones: `--scopes ""` is the empty list.
@@ -126,16 +133,34 @@ impl Visibility {
 /// # Errors
 /// When stdin can't be read or has none.
 pub fn credential(argument: SecretString) -> Result<SecretString, Failure> {
-    if argument.expose() != "-" {
-        return Ok(argument);
+    Given::read(argument).map(|given| given.credential)
+}
+
+/// A credential that was given on the command line.
+pub struct Given {
+    /// The credential.
+    pub credential: SecretString,
+    /// Whether a line ending at its end was taken away.
+    pub was_trimmed: bool,
+}
+
+impl Given {
+    /// Takes the credential that an argument gives, itself or from stdin.
+    ///
+    /// # Errors
+    /// When stdin can't be read or has none.
+    pub fn read(argument: SecretString) -> Result<Self, Failure> {
+        if argument.expose() != "-" {
+            return Ok(Self { credential: argument, was_trimmed: false });
+        }
+        let text = read("stdin", std::io::stdin().lock(), MAX_CREDENTIAL)?;
+        let trimmed = text.strip_suffix('\n').unwrap_or(&text);
+        let trimmed = trimmed.strip_suffix('\r').unwrap_or(trimmed);
+        if trimmed.is_empty() {
+            return Err(Failure::unusable("stdin: has no credential"));
+        }
+        Ok(Self { credential: trimmed.into(), was_trimmed: trimmed.len() < text.len() })
     }
-    let text = read("stdin", std::io::stdin().lock(), MAX_CREDENTIAL)?;
-    let text = text.strip_suffix('\n').unwrap_or(&text);
-    let text = text.strip_suffix('\r').unwrap_or(text);
-    if text.is_empty() {
-        return Err(Failure::unusable("stdin: has no credential"));
-    }
-    Ok(text.into())
 }
 
 /// The text of a file of at most `limit` bytes, or of stdin when its name is `-`.
@@ -170,26 +195,45 @@ fn read(name: &str, from: impl Read, limit: u64) -> Result<Zeroizing<String>, Fa
 /// The keys of a batch: a JSON list, `{"requests":[…]}`, or JSON objects one after the other.
 ///
 /// # Errors
-/// When it is none of these. The place is told, never the text: it holds keys.
+/// When it is none of these, or reading would change it. The place is told, never the text: it
+/// holds keys.
 pub fn batch(text: &str) -> Result<Vec<Value>, String> {
-    let values: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(text).into_iter().collect();
-    let values =
-        values.map_err(|error| format!("no JSON at line {}, column {}", error.line(), error.column()))?;
-    let all_objects = |list: Vec<Value>| match list.iter().position(|item| !item.is_object()) {
-        None if list.is_empty() => Err("holds no key".to_owned()),
-        None => Ok(list),
-        Some(at) => Err(format!("[{at}]: must be a JSON object")),
-    };
-    match <[Value; 1]>::try_from(values) {
-        Ok([Value::Array(list)]) => all_objects(list),
-        Ok([Value::Object(mut object)]) => match object.remove("requests") {
-            None => Ok(vec![Value::Object(object)]),
-            Some(Value::Array(list)) => all_objects(list),
-            Some(_) => Err("requests: must be a list".to_owned()),
-        },
-        Ok([_]) => Err("must be a JSON list, {\"requests\":[…]}, or JSON objects".to_owned()),
-        Err(lines) => all_objects(lines),
+    let no_json =
+        |error: serde_json::Error| format!("no JSON at line {}, column {}", error.line(), error.column());
+    let values: Result<Vec<Box<RawValue>>, _> =
+        serde_json::Deserializer::from_str(text).into_iter().collect();
+    let values = values.map_err(no_json)?;
+    match &values[..] {
+        [one] if one.get().starts_with('[') => all_objects(&list(one)?),
+        [one] if one.get().starts_with('{') => {
+            let mut members: HashMap<String, Box<RawValue>> =
+                serde_json::from_str(one.get()).map_err(no_json)?;
+            match members.remove("requests") {
+                None => all_objects(&values),
+                Some(requests) if requests.get().starts_with('[') => all_objects(&list(&requests)?),
+                Some(_) => Err("requests: must be a list".to_owned()),
+            }
+        }
+        [_] => Err("must be a JSON list, {\"requests\":[…]}, or JSON objects".to_owned()),
+        lines => all_objects(lines),
     }
+}
+
+fn list(json: &RawValue) -> Result<Vec<Box<RawValue>>, String> {
+    serde_json::from_str(json.get()).map_err(|_| "must be a JSON list".to_owned())
+}
+
+fn all_objects(items: &[Box<RawValue>]) -> Result<Vec<Value>, String> {
+    if items.is_empty() {
+        return Err("holds no key".to_owned());
+    }
+    let read = |(at, item): (usize, &RawValue)| match item.get().starts_with('{') {
+        false => Err(format!("[{at}]: must be a JSON object")),
+        true => strict::object(item, Numbers::Integers64)
+            .map(Value::Object)
+            .map_err(|FieldError(problem)| format!("[{at}]{problem}")),
+    };
+    items.iter().map(AsRef::as_ref).enumerate().map(read).collect()
 }
 
 #[cfg(test)]
@@ -205,6 +249,21 @@ mod tests {
             ["", ".", "..", "a/b", "a:revoke", "a%2f", "a b", "ü", "a?b", "ory_ak_v1_a_b", &"a".repeat(129)]
         {
             assert!(key_id(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn objects_are_sent_as_they_are_written() {
+        let text = r#"{"b":9007199254740993,"a":[1.5,-7]}"#;
+        assert_eq!(Value::Object(object(text).unwrap()).to_string(), text);
+        for (text, problem) in [
+            ("[]", "must be a JSON object such as"),
+            ("{", "must be a JSON object such as"),
+            (r#"{"a":1,"a":2}"#, ".a stands there twice"),
+            (r#"{"a":18446744073709551616}"#, ".a must be a number"),
+        ] {
+            let told = object(text).unwrap_err();
+            assert!(told.starts_with(problem), "{text}: {told}");
         }
     }
 
@@ -234,6 +293,15 @@ mod tests {
             assert_eq!(batch(text).as_ref(), Ok(&two), "{text}");
         }
         assert_eq!(batch("{\"raw_key\":\"a\"}"), Ok(vec![one]));
+        for (text, place) in [
+            (
+                r#"[{"raw_key":"a"},{"metadata":{"n":18446744073709551616}}]"#,
+                "[1].metadata.n must be a number",
+            ),
+            (r#"{"requests":[{"raw_key":"s3cret","raw_key":"a"}]}"#, "[0].raw_key stands there twice"),
+        ] {
+            assert!(batch(text).unwrap_err().starts_with(place), "{text}: {:?}", batch(text));
+        }
         for bad in
             ["", "[]", "s3cret", "[\"s3cret\"]", "{\"requests\":\"s3cret\"}", "{\"raw_key\":\"s3cret\""]
         {

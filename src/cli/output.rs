@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::client::Answer;
 use super::exit::Failure;
 use super::jsonpath::Query;
+use crate::escape;
 
 /// How the result is printed.
 #[derive(Args, Clone)]
@@ -117,7 +118,7 @@ impl Output {
     /// Tells people that something without an answer was done; machines have the exit code.
     pub fn tell(&self, what: &str) {
         if !self.quiet {
-            eprintln!("{}", without_controls(what));
+            eprintln!("{}", escape::visible_lines(what));
         }
     }
 
@@ -139,13 +140,13 @@ impl Table {
         match self {
             Self::Fields(fields) => {
                 for (name, value) in fields {
-                    table.add_row([(*name).to_owned(), without_controls(value)]);
+                    table.add_row([(*name).to_owned(), escape::visible(value).into_owned()]);
                 }
             }
             Self::Rows(headings, rows) => {
                 table.set_header(headings);
                 for row in rows {
-                    table.add_row(row.iter().map(|value| or_dash(without_controls(value))));
+                    table.add_row(row.iter().map(|value| or_dash(escape::visible(value).into_owned())));
                 }
             }
         }
@@ -160,24 +161,6 @@ impl Table {
 /// No empty cell: `awk` counts columns.
 fn or_dash(text: String) -> String {
     if text.is_empty() { "-".to_owned() } else { text }
-}
-
-/// The text with everything spelled out that would steer a terminal: control characters, and what turns or breaks
-/// the direction of the writing.
-pub fn without_controls(text: &str) -> String {
-    let steers = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    text.chars()
-        .flat_map(|c| {
-            let (plain, spelled) = match steers(c) {
-                true => (None, Some(c.escape_unicode())),
-                false => (Some(c), None),
-            };
-            plain.into_iter().chain(spelled.into_iter().flatten())
-        })
-        .collect()
 }
 
 fn write_lines(lines: &[String]) -> Result<(), Failure> {
@@ -199,28 +182,47 @@ pub fn write_out(text: &str) -> Result<(), Failure> {
 }
 
 fn spelled(text: &str) -> Cow<'_, str> {
-    let steers = |c: char| c.is_control() && c != '\n';
-    if !text.contains(steers) {
+    let is_spelled = |character: char| escape::is_hidden(character) && character != '\n';
+    if !text.contains(is_spelled) {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len() + 16);
     for character in text.chars() {
-        match steers(character) {
-            true => out.push_str(&format!("\\u{:04x}", u32::from(character))),
+        match is_spelled(character) {
+            true => {
+                let mut units = [0; 2];
+                let units = character.encode_utf16(&mut units).iter();
+                out.extend(units.map(|unit| format!("\\u{unit:04x}")));
+            }
             false => out.push(character),
         }
     }
     Cow::Owned(out)
 }
 
-/// A text for one cell: lists with commas, objects as JSON, nothing for what isn't there.
+/// A text for one cell: lists with commas, objects as JSON, nothing for what isn't there. Different
+/// values are different texts: a dash alone stands for nothing, and a comma within an item for
+/// itself.
 pub fn cell(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(","),
+        Value::String(text) if text == "-" => "\\-".to_owned(),
+        Value::String(text) => escape::distinct(text).into_owned(),
+        Value::Array(items) => items.iter().map(item).collect::<Vec<_>>().join(","),
         other => other.to_string(),
     }
+}
+
+fn item(value: &Value) -> String {
+    match value {
+        Value::String(text) => escape::distinct(text).replace(',', "\\,"),
+        other => cell(other),
+    }
+}
+
+/// A text as a script captures it.
+pub fn bare(value: &Value) -> String {
+    value.as_str().map_or_else(|| cell(value), str::to_owned)
 }
 
 #[cfg(test)]
@@ -249,9 +251,44 @@ mod tests {
 
     #[test]
     fn nothing_that_steers_a_terminal_gets_through() {
-        let hostile = "\u{1b}[2J\r\n\t\u{9b}\u{7f}\u{202e}\u{2066}ok ü 鍵";
-        let shown = without_controls(hostile);
-        assert_eq!(shown, r"\u{1b}[2J\u{d}\u{a}\u{9}\u{9b}\u{7f}\u{202e}\u{2066}ok ü 鍵");
-        assert_eq!(spelled("{\"a\":\"\u{9b}\u{7f}\"}\n"), "{\"a\":\"\\u009b\\u007f\"}\n");
+        let hostile = "\u{1b}[2J\r\n\t\u{9b}\u{7f}\u{202e}\u{200b}\u{e0041}ok ü 鍵";
+        let shown = r"\u{1b}[2J\u{d}\u{a}\u{9}\u{9b}\u{7f}\u{202e}\u{200b}\u{e0041}ok ü 鍵";
+        assert_eq!(cell(&hostile.into()), shown);
+        let json = serde_json::json!({ "a": hostile });
+        let table = Table::Fields(vec![("NAME", cell(&hostile.into())), ("METADATA", cell(&json))]).render();
+        assert!(!table.replace('\n', "").contains(escape::is_hidden), "{table}");
+        assert_eq!(table.lines().count(), 2);
+        assert_eq!(
+            spelled("{\"a\":\"\u{9b}\u{7f}\u{200b}\u{e0041}\"}\n"),
+            "{\"a\":\"\\u009b\\u007f\\u200b\\udb40\\udc41\"}\n"
+        );
+    }
+
+    #[test]
+    fn different_values_are_different_cells() {
+        let values = serde_json::json!([
+            null,
+            "-",
+            "\\-",
+            "a",
+            "a ",
+            "\u{a0}a",
+            "\\u{a0}a",
+            "a\u{200b}",
+            "a\\u{200b}",
+            "a\\",
+            "a\\\\",
+            ["a,b"],
+            ["a", "b"],
+            ["a\\", "b"]
+        ]);
+        let values = values.as_array().unwrap();
+        let rows = values.iter().map(|value| vec!["k".to_owned(), cell(value), "z".to_owned()]).collect();
+        let table = Table::Rows(vec!["KEY ID", "ACTOR", "STATUS"], rows).render();
+        let mut lines: Vec<String> =
+            table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        lines.sort();
+        lines.dedup();
+        assert_eq!(lines.len(), values.len() + 1, "{table}");
     }
 }

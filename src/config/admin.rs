@@ -34,14 +34,14 @@ pub enum AuthMode {
     None,
     /// Client certificates.
     Mtls,
-    /// `x-forwarded-client-cert`, set by Envoy.
+    /// `x-forwarded-client-cert`, which Envoy sets with `cert: true`: the certificate in it counts.
     Xfcc,
     /// A bearer JWT.
     Jwt,
 }
 
-/// `serve.http.auth.roles`: exact names, of certificates (a URI, or the name of a host) or in a claim of tokens. Who
-/// has none of them is refused.
+/// `serve.http.auth.roles`: exact names, of certificates (with a colon a URI, else the name of a
+/// host) or in a claim of tokens. Who has none of them is refused.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthRoles {

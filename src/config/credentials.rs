@@ -30,7 +30,7 @@ pub struct HmacSecrets {
     /// Signs and verifies; at least 32 characters. The empty text counts as unset. No default.
     #[serde(with = "forms::OptionalSecret")]
     pub current: Option<SecretString>,
-    /// Only verify, in this order after `current`. Default: none.
+    /// Only verify, in this order after `current`; at least 32 characters each. Default: none.
     #[serde(with = "forms::RetiredSecrets")]
     pub retired: Vec<Retired<SecretString>>,
 }

@@ -112,6 +112,12 @@ fn environment_errors_name_the_variable() {
             "authz.sources[0]: exactly one of header, query and cookie is needed (TALOS_AUTHZ_SOURCES_0)",
         ),
         (
+            &[("TALOS_CREDENTIALS_API_KEYS_PREFIX_RETIRED", "ak,a-b")],
+            "credentials.api_keys.prefix.retired[1]: must be 1 to 16 letters, digits and underscores; it is piece 2 \
+             of the variable, which is split at commas: if a comma belongs to the value, set \
+             TALOS_CREDENTIALS_API_KEYS_PREFIX_RETIRED_0 instead (TALOS_CREDENTIALS_API_KEYS_PREFIX_RETIRED)",
+        ),
+        (
             &[("TALOS_SECRETS_HMAC_CURRENT", "short")],
             "secrets.hmac.current: must have at least 32 characters (TALOS_SECRETS_HMAC_CURRENT)",
         ),
@@ -125,7 +131,11 @@ fn environment_errors_name_the_variable() {
 fn rules_beyond_types() {
     let table = [
         ("secrets: {hmac: {current: short}}", "secrets.hmac.current: must have at least 32 characters"),
-        ("secrets: {hmac: {retired: ['']}}", "secrets.hmac.retired[0]: must not be empty"),
+        ("secrets: {hmac: {retired: ['']}}", "secrets.hmac.retired[0]: must have at least 32 characters ("),
+        (
+            "audit: {key_retired: [{value: short}]}",
+            "audit.key_retired[0]: must have at least 32 characters (",
+        ),
         ("credentials: {issuer: ''}", "credentials.issuer: must not be empty"),
         (
             "credentials: {api_keys: {prefix: {current: 'a-b'}}}",

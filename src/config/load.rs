@@ -7,7 +7,7 @@ use serde_norway::Mapping;
 use super::error::ConfigError;
 use super::model::Config;
 use super::settings::{Origins, Settings};
-use super::{env, file, tenants, validate};
+use super::{env, file, secrets, tenants, validate};
 
 /// A configuration that was read and checked.
 #[derive(Debug)]
@@ -67,16 +67,15 @@ impl Source {
         if let Some(mapping) = mapping {
             file::collect(mapping, "", &mut settings);
         }
-        let warnings = env::collect(self.variables.iter().cloned(), &mut settings);
+        let mut warnings = env::collect(self.variables.iter().cloned(), &mut settings);
         let mut config = settings.read();
-        for (key, message) in validate::check(&config, self.admin) {
-            let origin = settings.origins.of(&key);
-            settings.problem_of(&key, &message, origin);
-        }
+        settings.refuse(validate::check(&config, self.admin));
         if !settings.problems.is_empty() {
             return Err(ConfigError::Invalid(settings.problems));
         }
-        tenants::read_files(&mut config, &settings)?;
+        tenants::read_files(&mut config, &settings, &mut warnings)?;
+        let weak = secrets::warnings(&config).into_iter();
+        warnings.extend(weak.map(|(key, message)| settings.origins.problem(key, message).to_string()));
         Ok(Loaded { config, warnings, origins: settings.origins })
     }
 

@@ -47,11 +47,13 @@ impl Config {
             .into_iter()
             .map(|(key, message)| {
                 let kept = self.shown();
-                let origin = match at(&kept, path(&key)) == at(&new.config.shown(), path(&key)) {
-                    true => new.origins.of(&key),
-                    false => "the value in force, which only a restart changes".to_owned(),
-                };
-                Problem { key, message, origin }
+                match at(&kept, path(&key)) == at(&new.config.shown(), path(&key)) {
+                    true => new.origins.problem(key, message),
+                    false => {
+                        let origin = "the value in force, which only a restart changes".to_owned();
+                        Problem { key, message, origin }
+                    }
+                }
             })
             .collect();
         if !problems.is_empty() {
@@ -185,6 +187,7 @@ mod tests {
             ("multitenancy.networks", _) => "[{hostname: a, id: 6ba7b810-9dad-41d1-80b4-00c04fd430c8}]",
             ("db.dsn", _) => "postgres://talos:secret@db/x",
             ("secrets.hmac.current" | "audit.key", _) => "0123456789abcdef0123456789abcdef",
+            ("secrets.hmac.retired" | "audit.key_retired", _) => "[0123456789abcdef0123456789abcdef]",
             ("credentials.derived_tokens.jwt.signing_keys.urls", _) => "[\"base64://e30=\"]",
             ("credentials.derived_tokens.max_ttl", _) => "48h",
             ("consistency.lease", _) => "7s",
@@ -271,7 +274,7 @@ mod tests {
     #[test]
     fn a_change_never_shows_a_secret() {
         let new = "db: {dsn: 'postgres://talos:hunter2@db/x'}\naudit: {key: hunter2hunter2hunter2hunter2hunter2}\n\
-                   secrets: {hmac: {retired: [hunter2]}}";
+                   secrets: {hmac: {retired: [hunter2hunter2hunter2hunter2hunter2]}}";
         let change = change("", new).unwrap();
         assert_eq!(change.applied, ["secrets.hmac.retired"]);
         assert_eq!(change.needs_restart, ["db.dsn", "audit.key"]);

@@ -48,6 +48,31 @@ impl Origins {
             }
         }
     }
+
+    /// Words a problem of what stands at `key`: its origin is named, and of a variable that was
+    /// split, the piece.
+    pub fn problem(&self, key: String, mut message: String) -> Problem {
+        if let Some((variable, index)) = self.piece(&key) {
+            let piece = index + 1;
+            message.push_str(&format!(
+                "; it is piece {piece} of the variable, which is split at commas: if a comma belongs to the {}, set \
+                 {variable}_0 instead",
+                if keys::is_secret(&key) { "secret" } else { "value" },
+            ));
+        }
+        let origin = self.of(&key);
+        Problem { key, message, origin }
+    }
+
+    /// The variable that was split at commas, and which of its pieces stands at `key`.
+    fn piece(&self, key: &str) -> Option<(&str, usize)> {
+        let (path, inside) = key.split_once('[')?;
+        let index = inside.split_once(']')?.0.parse().ok()?;
+        match self.found.get(path)? {
+            Origin::Variable(name) if !keys::OBJECT_LISTS.contains(&path) => Some((name, index)),
+            _ => None,
+        }
+    }
 }
 
 impl Settings {
@@ -104,6 +129,14 @@ impl Settings {
         self.problems.push(Problem { key: key.to_owned(), message: message.to_owned(), origin });
     }
 
+    /// Notes problems, each with the origin of what stands at its key.
+    pub fn refuse(&mut self, problems: impl IntoIterator<Item = (String, String)>) {
+        for (key, message) in problems {
+            let problem = self.origins.problem(key, message);
+            self.problems.push(problem);
+        }
+    }
+
     /// Reads the values. One that has the wrong type becomes a problem and leaves its default: each is tried alone,
     /// since a deserialiser stops at its first error.
     pub fn read(&mut self) -> Config {
@@ -117,10 +150,7 @@ impl Settings {
                 Err(error) => found.push(describe(path, &error)),
             }
         }
-        for (key, message) in found {
-            let origin = self.origins.of(&key);
-            self.problem_of(&key, &message, origin);
-        }
+        self.refuse(found);
         serde_norway::from_value(Value::Mapping(good)).unwrap_or_else(|_| {
             // Each of the values was accepted alone, so this means that the types above disagree with each other.
             self.problem("top level", "cannot be read as a whole");

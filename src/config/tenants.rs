@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::error::{ConfigError, Problem};
 use super::model::{Config, Network};
 use super::settings::Settings;
-use super::{file, validate};
+use super::{file, secrets, validate};
 use crate::host::name_of;
 use crate::key::NetworkId;
 use crate::secret::SecretString;
@@ -58,12 +58,19 @@ pub(super) fn files(config: &Config) -> Vec<PathBuf> {
 }
 
 /// Reads the files of the networks, and gives each network the configuration that comes of it.
-pub(super) fn read_files(config: &mut Config, settings: &Settings) -> Result<(), ConfigError> {
+pub(super) fn read_files(
+    config: &mut Config,
+    settings: &Settings,
+    warnings: &mut Vec<String>,
+) -> Result<(), ConfigError> {
     let mut problems = vec![];
     for network in &mut config.multitenancy.networks {
         if let Some(path) = &network.config_path {
             match overlaid(settings, path)? {
-                Ok(own) => network.config = Some(Box::new(own)),
+                Ok(Overlaid { config, weak }) => {
+                    network.config = Some(Box::new(config));
+                    warnings.extend(weak.iter().map(|weak| format!("{}: {weak}", network.hostname)));
+                }
                 Err(found) => problems.extend(found),
             }
         }
@@ -71,8 +78,15 @@ pub(super) fn read_files(config: &mut Config, settings: &Settings) -> Result<(),
     if problems.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(problems)) }
 }
 
+/// What is in force for a network.
+struct Overlaid {
+    config: Config,
+    /// Warnings of the secrets that its own file has.
+    weak: Vec<Problem>,
+}
+
 /// The configuration of a network whose own file is `path`.
-fn overlaid(settings: &Settings, path: &Path) -> Result<Result<Config, Vec<Problem>>, ConfigError> {
+fn overlaid(settings: &Settings, path: &Path) -> Result<Result<Overlaid, Vec<Problem>>, ConfigError> {
     let mut own = Settings::new(Some(path));
     file::collect(file::read(path)?, "", &mut own);
     let is_own = |key: &str| {
@@ -83,14 +97,24 @@ fn overlaid(settings: &Settings, path: &Path) -> Result<Result<Config, Vec<Probl
     for key in own.keys().filter(|key| !is_own(key)).map(str::to_owned).collect::<Vec<_>>() {
         own.problem(&key, &format!("cannot be set for one network; {} can", OWN.join(", ")));
     }
+    let own_keys: Vec<String> = own.keys().map(str::to_owned).collect();
     let mut whole = settings.overlaid_by(own);
     whole.remove_section("multitenancy");
     let config = whole.read();
-    for (key, message) in validate::check(&config, false) {
-        let origin = whole.origins.of(&key);
-        whole.problem_of(&key, &message, origin);
+    whole.refuse(validate::check(&config, false));
+    if !whole.problems.is_empty() {
+        return Ok(Err(whole.problems));
     }
-    Ok(if whole.problems.is_empty() { Ok(config) } else { Err(whole.problems) })
+    // Those of the main file are told once, with the main file.
+    let own =
+        secrets::warnings(&config).into_iter().filter(|(key, _)| own_keys.iter().any(|own| is_at(key, own)));
+    let weak = own.map(|(key, message)| whole.origins.problem(key, message)).collect();
+    Ok(Ok(Overlaid { config, weak }))
+}
+
+/// Whether `key`, which may go into a list, is the setting `path`.
+fn is_at(key: &str, path: &str) -> bool {
+    key.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('['))
 }
 
 /// What is wrong with the list of networks.

@@ -65,9 +65,9 @@ secrets:
   hmac:
     current: 0123456789abcdef0123456789abcdef
     retired:
-      - old-one
-      - {value: old-two, expires_at: 2026-01-31T00:00:00Z}
-      - {value: old-three, expires_at: 1790000000}
+      - old-one-0123456789abcdef0123456789
+      - {value: old-two-0123456789abcdef0123456789, expires_at: 2026-01-31T00:00:00Z}
+      - {value: old-three-0123456789abcdef0123456789, expires_at: 1790000000}
 credentials:
   issuer: https://talos.example
   issuer_retired: [https://old.example]
@@ -92,7 +92,7 @@ authz:
     assert_eq!(c.serve.authz.socket.as_deref(), Some(Path::new("/run/talos.sock")));
     assert_eq!(c.log.level, LogLevel::Debug);
     let retired = &c.secrets.hmac.retired;
-    assert_eq!(retired[0], Retired::new("old-one".into()));
+    assert_eq!(retired[0], Retired::new("old-one-0123456789abcdef0123456789".into()));
     assert_eq!(retired[1].expires_at, Some(1_769_817_600));
     assert_eq!(retired[2].expires_at, Some(1_790_000_000));
     assert!(retired[1].is_live(1_769_817_599) && !retired[1].is_live(1_769_817_600));
@@ -144,18 +144,20 @@ fn lists_in_the_environment() {
         retired.map(|entry| entry.value.expose().to_owned()).collect::<Vec<_>>()
     };
     let name = "TALOS_SECRETS_HMAC_RETIRED";
-    assert_eq!(values(&config("", &[(name, "a, b,")])), ["a", "b"]);
-    let file = "secrets: {hmac: {retired: [x, y]}}";
+    let [a, b] = ["a", "b"].map(|letter| format!("{letter}-{SECRET}"));
+    assert_eq!(values(&config("", &[(name, &format!("{a}, {b},"))])), [a.as_str(), &b]);
+    let file = &format!("secrets: {{hmac: {{retired: [{a}, {b}]}}}}");
+    let comma = format!("{a},b");
     assert_eq!(values(&config(file, &[(name, "")])), Vec::<String>::new());
     let c = config(
         file,
         &[
-            ("TALOS_SECRETS_HMAC_RETIRED_0", "a,b"),
-            ("TALOS_SECRETS_HMAC_RETIRED_1_VALUE", "c"),
+            ("TALOS_SECRETS_HMAC_RETIRED_0", &comma),
+            ("TALOS_SECRETS_HMAC_RETIRED_1_VALUE", &b),
             ("TALOS_SECRETS_HMAC_RETIRED_1_EXPIRES_AT", "1790000000"),
         ],
     );
-    assert_eq!(values(&c), ["a,b", "c"]);
+    assert_eq!(values(&c), [comma, b]);
     assert_eq!(c.secrets.hmac.retired[1].expires_at, Some(1_790_000_000));
 
     let c = config(

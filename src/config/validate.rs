@@ -11,14 +11,11 @@ use super::credentials::Retired;
 use super::error::ConfigError;
 use super::model::{Config, RateLimitBackend};
 use super::serve::{Cors, Tls};
-use super::tenants;
+use super::{secrets, tenants};
 use crate::credential::api_key::is_prefix;
 
 /// A dotted key and what is wrong with it.
-type Problems = Vec<(String, String)>;
-
-/// Shortest HMAC secret, in characters.
-const MIN_SECRET: usize = 32;
+pub(super) type Problems = Vec<(String, String)>;
 
 impl Config {
     /// For whoever verifies or issues keys; the other commands do without a secret.
@@ -40,7 +37,8 @@ pub(super) fn check(config: &Config, admin: bool) -> Problems {
     }
     cors("serve.http.cors", &config.serve.http.cors, &mut problems);
     cors("serve.public.cors", &config.serve.public.cors, &mut problems);
-    secrets(config, &mut problems);
+    problems.extend(secrets::check(config));
+    sources_of_trust(config, &mut problems);
     prefixes(config, &mut problems);
     durations(config, &mut problems);
     sizes(config, &mut problems);
@@ -214,24 +212,7 @@ fn is_loopback(host: &str) -> bool {
         || address.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
-fn secrets(config: &Config, problems: &mut Problems) {
-    let hmac = &config.secrets.hmac;
-    if hmac.current.as_ref().is_some_and(|secret| secret.expose().chars().count() < MIN_SECRET) {
-        add(problems, "secrets.hmac.current", "must have at least 32 characters");
-    }
-    for (index, retired) in hmac.retired.iter().enumerate() {
-        if retired.value.is_empty() {
-            add(problems, &format!("secrets.hmac.retired[{index}]"), "must not be empty");
-        }
-    }
-    if config.audit.key.as_ref().is_some_and(|key| key.expose().chars().count() < MIN_SECRET) {
-        add(problems, "audit.key", "must have at least 32 characters");
-    }
-    for (index, retired) in config.audit.key_retired.iter().enumerate() {
-        if retired.value.is_empty() {
-            add(problems, &format!("audit.key_retired[{index}]"), "must not be empty");
-        }
-    }
+fn sources_of_trust(config: &Config, problems: &mut Problems) {
     if config.db.dsn.is_empty() {
         add(problems, "db.dsn", "must not be empty");
     }

@@ -254,7 +254,7 @@ impl Shown {
         Ok(Authority {
             format,
             key_id: self.sub,
-            actor: self.act.map(|act| ActorId::parse(&act)).transpose().map_err(unreadable)?,
+            actor: self.act.map(|act| ActorId::from_stored(&act)).transpose().map_err(unreadable)?,
             scopes: narrowed_scopes(scopes, caveats).ok_or(Denial::SignatureInvalid)?,
             metadata: self.meta.map(Metadata::new).transpose().map_err(unreadable)?,
             visibility: match self.vis.as_deref() {
@@ -282,4 +282,45 @@ fn narrowed_addresses(granted: AddressList, caveats: &[Caveat]) -> Option<Addres
 fn narrowed_scopes(granted: Scopes, caveats: &[Caveat]) -> Option<Scopes> {
     let mut narrower = caveats.iter().filter_map(|caveat| caveat.scopes.as_ref());
     narrower.try_fold(granted, |left, narrower| left.intersection(narrower))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn claims_of(actor: &ActorId) -> String {
+        let (addresses, scopes) = (AddressList::default(), Scopes::parse(&["a"]).unwrap());
+        let subject = Subject {
+            key_id: "k".to_owned(),
+            network: NetworkId::SINGLE,
+            actor: Some(actor),
+            metadata: None,
+            visibility: Visibility::Secret,
+            addresses: &addresses,
+        };
+        let now = Timestamp::from_secs(0);
+        let grant = Grant {
+            issuer: "i",
+            id: Uuid::nil(),
+            issued_at: now,
+            expires: now,
+            audiences: &[],
+            scopes: &scopes,
+            custom: &Map::new(),
+        };
+        claims_json(&subject, &grant)
+    }
+
+    proptest! {
+        /// Backends that read the token tell actors apart, and read who it was.
+        #[test]
+        fn different_actors_are_different_claims(a in any::<String>(), b in any::<String>()) {
+            if let (Ok(a), Ok(b)) = (ActorId::from_stored(&a), ActorId::from_stored(&b)) {
+                prop_assert_eq!(a == b, claims_of(&a) == claims_of(&b));
+                let shown: Shown = serde_json::from_str(&claims_of(&a)).unwrap();
+                prop_assert_eq!(shown.act.as_deref(), Some(a.as_str()));
+            }
+        }
+    }
 }

@@ -13,3 +13,48 @@ pub fn key_id(network: NetworkId, raw_key: &str) -> KeyId {
         .finalize();
     KeyId::Imported(hash.into())
 }
+
+/// Says why no request could carry a raw key; None when one can.
+///
+/// A header's value has no control characters, and every hop takes away white space at its ends:
+/// the key would verify here and be unknown to every request.
+pub fn unpresentable(raw_key: &str) -> Option<&'static str> {
+    if raw_key.ends_with(['\n', '\r']) {
+        return Some("ends with a line ending, which no request can carry; leave it out");
+    }
+    if raw_key.bytes().any(|byte| byte.is_ascii_control() && byte != b'\t') {
+        return Some("has a control character, which no request can carry");
+    }
+    if raw_key.starts_with([' ', '\t']) || raw_key.ends_with([' ', '\t']) {
+        return Some("begins or ends with white space, which no request can carry; leave it out");
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_no_header_carries_is_told_why() {
+        for (raw_key, reason) in [
+            ("key\n", "line ending"),
+            ("key\r\n", "line ending"),
+            ("key\r", "line ending"),
+            ("\nkey", "control character"),
+            ("k\0ey", "control character"),
+            ("k\u{1b}ey", "control character"),
+            ("key\u{7f}", "control character"),
+            (" key", "white space"),
+            ("key ", "white space"),
+            ("\tkey", "white space"),
+            ("key\t", "white space"),
+            (" ", "white space"),
+        ] {
+            assert!(unpresentable(raw_key).is_some_and(|why| why.contains(reason)), "{raw_key:?}");
+        }
+        for good in ["key", "a key", "a\tkey", "k\"e,y;=%", "schlüssel", "\u{a0}key\u{3000}"] {
+            assert_eq!(unpresentable(good), None, "{good:?}");
+        }
+    }
+}

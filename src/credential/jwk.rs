@@ -4,6 +4,7 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{Ed25519KeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
+use ed25519_dalek::VerifyingKey;
 use jsonwebtoken::jwk::{Jwk, ThumbprintHash};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use pkcs1::UintRef;
@@ -84,6 +85,9 @@ impl SigningKey {
         if text("use") == Some("enc") {
             return Ok(None);
         }
+        if let Some(problem) = forgeable(jwk) {
+            return Err(fail(problem));
+        }
         let (algorithm, signer, public) = match text("kty") {
             Some("OKP") if text("crv") == Some("Ed25519") => {
                 let x = text("x").ok_or(fail("x is missing"))?;
@@ -93,6 +97,9 @@ impl SigningKey {
             Some("RSA") => {
                 let n = text("n").ok_or(fail("n is missing"))?;
                 let e = text("e").ok_or(fail("e is missing"))?;
+                if modulus_bits(n).is_none_or(|bits| !(2_048..=8_192).contains(&bits)) {
+                    return Err(fail("n must be base64url without padding, of 2048 to 8192 bits"));
+                }
                 let signer = rsa(jwk).map_err(fail)?;
                 (Algorithm::RS256, signer, json!({ "kty": "RSA", "n": n, "e": e }))
             }
@@ -124,6 +131,43 @@ impl std::fmt::Debug for SigningKey {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(out, "SigningKey({}, {:?})", self.kid, self.algorithm)
     }
+}
+
+/// Says why anybody could sign in the name of a key, whatever verifies the signature; None when
+/// that can't be seen.
+///
+/// An Ed25519 point of small order is the public half of no secret: one signature fits every eighth
+/// message or all of them. An RSA key whose exponent is 1 takes every message for its own
+/// signature.
+pub fn forgeable(jwk: &Value) -> Option<&'static str> {
+    let bytes = |name| jwk.get(name).and_then(Value::as_str).and_then(|text| BASE64URL.decode(text).ok());
+    match jwk.get("kty").and_then(Value::as_str)? {
+        "OKP" if jwk.get("crv").and_then(Value::as_str) == Some("Ed25519") => {
+            // What can't be decoded, its reader says.
+            let point = <[u8; 32]>::try_from(bytes("x")?).ok();
+            match point.and_then(|point| VerifyingKey::from_bytes(&point).ok()) {
+                None => Some("x is no point of Ed25519"),
+                Some(key) => {
+                    key.is_weak().then_some("x is a point of small order: anybody can sign in its name")
+                }
+            }
+        }
+        "RSA" => {
+            let exponent = bytes("e")?;
+            let digits = exponent.iter().skip_while(|byte| **byte == 0).count();
+            let last = exponent.last().copied().unwrap_or_default();
+            let is_sound = last % 2 == 1 && (digits > 1 || last > 1);
+            (!is_sound).then_some("e must be odd and at least 3: anybody can sign in the name of another")
+        }
+        _ => None,
+    }
+}
+
+/// Length of an RSA modulus. None when it isn't base64url.
+fn modulus_bits(n: &str) -> Option<usize> {
+    let bytes = BASE64URL.decode(n).ok()?;
+    let first = bytes.iter().position(|byte| *byte != 0)?;
+    Some((bytes.len() - first) * 8 - bytes[first].leading_zeros() as usize)
 }
 
 /// The keys with which derived tokens are signed and verified.
@@ -281,6 +325,60 @@ mod tests {
         assert!(dalek.verifying_key().verify_strict(b"message", &signature).is_ok());
     }
 
+    /// The eight points of small order, and the other ways to write those that have one.
+    pub const SMALL_ORDER: [&str; 14] = [
+        "0000000000000000000000000000000000000000000000000000000000000000",
+        "0000000000000000000000000000000000000000000000000000000000000080",
+        "0100000000000000000000000000000000000000000000000000000000000000",
+        "0100000000000000000000000000000000000000000000000000000000000080",
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+        "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+    ];
+
+    fn from_hex(text: &str) -> Vec<u8> {
+        (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+    }
+
+    #[test]
+    fn keys_in_whose_name_anybody_signs_are_refused() {
+        let rsa = generate(RSA, Some("r"), &Rng::system()).unwrap();
+        let read = |jwk: Value| KeySet::default().read(&json!({ "keys": [jwk] }).to_string());
+        for point in SMALL_ORDER {
+            let x = BASE64URL.encode(from_hex(point));
+            let jwk = json!({ "kty": "OKP", "crv": "Ed25519", "x": x, "kid": "a" });
+            let problem = read(jwk).unwrap_err().to_string();
+            assert!(problem.starts_with("keys[0]: x is "), "{point}: {problem}");
+        }
+        // 2 isn't the y of any point.
+        let x = BASE64URL.encode(from_hex(&format!("02{}", "00".repeat(31))));
+        let problem = read(json!({ "kty": "OKP", "crv": "Ed25519", "x": x })).unwrap_err().to_string();
+        assert_eq!(problem, "keys[0]: x is no point of Ed25519");
+        for (e, good) in [
+            ("AQAB", true),
+            ("Aw", true),
+            ("AAM", true),
+            ("AQ", false),
+            ("AAE", false),
+            ("Ag", false),
+            ("", false),
+            ("AQAA", false),
+        ] {
+            let jwk = json!({ "kty": "RSA", "n": rsa["n"], "e": e, "kid": "r" });
+            assert_eq!(read(jwk).is_ok(), good, "{e}");
+        }
+        let short = BASE64URL.encode([&[0x7f], &[0xff_u8; 255][..]].concat());
+        let problem = read(json!({ "kty": "RSA", "n": short, "e": "AQAB" })).unwrap_err().to_string();
+        assert!(problem.contains("2048 to 8192 bits"), "{problem}");
+    }
+
     #[test]
     fn the_signing_key_is_chosen_as_written() {
         let made = |kid, signs: bool| {
@@ -313,6 +411,7 @@ mod tests {
             (with("kty", json!("EC")), "kty"),
             (with("x", other["x"].clone()), "halves"),
             (with("x", json!("???")), "base64url"),
+            (with("x", json!("AAAA")), "no point"),
             (with("alg", json!("RS256")), "alg"),
             (json!({ "keys": [good.clone(), good.clone()] }), "keys[1]: another"),
         ] {

@@ -63,7 +63,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             .iter()
             .map(|file| std::fs::read(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap())
             .chain([
-                br#"{secrets: {hmac: {current: "0123456789abcdef0123456789abcdef", retired: [{value: old, expires_at: 2026-12-31T00:00:00Z}]}}}"#.to_vec(),
+                br#"{secrets: {hmac: {current: "0123456789abcdef0123456789abcdef", retired: [{value: fedcba9876543210fedcba9876543210, expires_at: 2026-12-31T00:00:00Z}]}}}"#.to_vec(),
                 b"authz: {routes: [{host: a, methods: [GET], path: {template: '/a/{b}'}, scopes: a b, mode: optional}], sources: [{query: k}]}".to_vec(),
                 b"cache: {ttl: 1h30m, type: redis, redis: {addrs: ['a:1', 'b:2']}}\nconsistency: &x {lease: 5s}\n".to_vec(),
             ])

@@ -14,10 +14,11 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::epoch::with_epoch;
+use super::notice::with_notice;
 use super::wire::{
     BatchImportBody, BatchImportOut, BatchImportResult, DeriveBody, DeriveOut, ImportBody, IssueBody,
-    IssueOut, KeyOut, ListImportedOut, ListIssuedOut, MAX_BATCH_IMPORT, TokenOut, list_request, scopes,
-    token_format, ttl,
+    IssueOut, KeyOut, ListImportedOut, ListIssuedOut, MAX_BATCH_IMPORT, TokenOut, custom_claims,
+    list_request, scopes, token_format, ttl,
 };
 use super::{Context, InForce, body, json, no_such_resource};
 use crate::audit::Call;
@@ -47,7 +48,7 @@ pub async fn issue(
         issued_api_key: KeyOut::new(&issued.key, context.service.clock.now()),
         secret: issued.secret.as_ref().map(SecretString::expose),
     };
-    ok(StatusCode::CREATED, &answer)
+    Ok(with_notice(ok(StatusCode::CREATED, &answer)?, std::iter::once(&issued.key)))
 }
 
 pub async fn import(
@@ -60,7 +61,7 @@ pub async fn import(
     let imported = context.service.import(&settings, ImportRequest::try_from(body)?, &call).await?;
     let Acknowledged { value: key, epoch } = imported;
     let response = ok(StatusCode::CREATED, &KeyOut::new(&key, context.service.clock.now()))?;
-    Ok(with_epoch(response, epoch))
+    Ok(with_epoch(with_notice(response, std::iter::once(&key)), epoch))
 }
 
 pub async fn import_batch(
@@ -89,7 +90,8 @@ pub async fn import_batch(
         failure_count: failed,
         results: (0..).zip(&results).map(|(at, result)| BatchImportResult::new(at, result, now)).collect(),
     };
-    Ok(with_epoch(ok(StatusCode::OK, &answer)?, epoch))
+    let response = with_notice(ok(StatusCode::OK, &answer)?, results.iter().flatten());
+    Ok(with_epoch(response, epoch))
 }
 
 /// The items of a batch: one at least, `most` at most.
@@ -229,7 +231,7 @@ pub async fn derive(
         ttl: ttl(body.ttl.as_deref())?,
         scopes: scopes(body.scopes)?,
         audiences: body.audiences.unwrap_or_default(),
-        custom_claims: body.custom_claims.unwrap_or_default(),
+        custom_claims: custom_claims(body.custom_claims.as_deref())?,
     };
     let derived = context.service.derive(&settings, request, &call).await?;
     let token = TokenOut {

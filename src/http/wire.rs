@@ -12,7 +12,8 @@ mod update;
 pub use listed::listed_key;
 pub use requests::{
     BatchImportBody, BatchVerifyBody, DeriveBody, ImportBody, IssueBody, MAX_BATCH_IMPORT, MAX_BATCH_VERIFY,
-    RevokeBody, RotateBody, SelfRevokeRequest, VerifyBody, list_request, reason, scopes, token_format, ttl,
+    RevokeBody, RotateBody, SelfRevokeRequest, VerifyBody, custom_claims, list_request, reason, scopes,
+    token_format, ttl,
 };
 pub use responses::{
     BatchImportOut, BatchImportResult, BatchVerifyOut, DeriveOut, ImportedKey, IssueOut, KeyOut,

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::FieldError;
+use super::strict::{self, Numbers};
 
 /// The longest span of time that a field may give.
 pub const TEN_YEARS: Duration = Duration::from_secs(315_360_000);
@@ -33,11 +34,24 @@ fn label(text: &str) -> Result<Arc<str>, FieldError> {
 }
 
 impl ActorId {
-    /// Reads an actor id.
+    /// Reads the actor id of a new key. White space at an end is refused: it would be lost on the
+    /// way through headers and forms, and two actors would be taken for one.
+    ///
+    /// # Errors
+    /// When it is empty, too long, has a control character, or white space at an end.
+    pub fn parse(text: &str) -> Result<Self, FieldError> {
+        match text.starts_with(char::is_whitespace) || text.ends_with(char::is_whitespace) {
+            true => Err(FieldError::new("must not begin or end with white space")),
+            false => Self::from_stored(text),
+        }
+    }
+
+    /// Reads the actor id of a key or token that exists: releases before this one took white space
+    /// at the ends.
     ///
     /// # Errors
     /// When it is empty, too long or has a control character.
-    pub fn parse(text: &str) -> Result<Self, FieldError> {
+    pub fn from_stored(text: &str) -> Result<Self, FieldError> {
         label(text).map(Self)
     }
 
@@ -69,17 +83,24 @@ pub struct Metadata(Arc<RawValue>);
 impl Metadata {
     /// Most bytes of the serialised object.
     pub const MAX_LEN: usize = 4096;
-    /// Deepest nesting: what becomes dynamic metadata nests three protobuf messages a level, and Envoy
-    /// stops reading at 100.
-    pub const MAX_DEPTH: usize = 16;
 
-    /// Takes an object.
+    /// Reads the attributes of a new key.
+    ///
+    /// # Errors
+    /// When it isn't an object, is too large or nested too deeply, or has what readers don't agree
+    /// about.
+    pub fn parse(json: &RawValue) -> Result<Self, FieldError> {
+        Self::new(strict::object(json, Numbers::Doubles)?)
+    }
+
+    /// Takes the attributes of a key or token that exists: releases before this one took numbers of
+    /// any size.
     ///
     /// # Errors
     /// When it is too large or nested too deeply.
     pub fn new(object: Map<String, Value>) -> Result<Self, FieldError> {
         let object = Value::Object(object);
-        if depth(&object) > Self::MAX_DEPTH {
+        if depth(&object) > strict::MAX_DEPTH {
             return Err(FieldError::new("must not be nested more than 16 levels deep"));
         }
         let json = object.to_string();
@@ -145,6 +166,18 @@ mod tests {
         for bad in ["", "a\r\nb", "\u{7f}", "\u{85}", &"x".repeat(256)] {
             assert!(KeyName::parse(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn actors_have_no_white_space_at_their_ends() {
+        for bad in [" ", " a", "a ", "\u{a0}a", "a\u{3000}", "\u{2003}", " a b "] {
+            let problem = ActorId::parse(bad).unwrap_err().to_string();
+            assert_eq!(problem, "must not begin or end with white space", "{bad:?}");
+            // One that was stored by an earlier release is still that one.
+            assert_eq!(ActorId::from_stored(bad).unwrap().as_str(), bad);
+        }
+        assert!(ActorId::parse("a b").is_ok());
+        assert!(ActorId::from_stored("").is_err() && ActorId::from_stored("a\nb").is_err());
     }
 
     #[test]

@@ -29,6 +29,12 @@ impl RateUnit {
         }
     }
 
+    /// Whether uses are counted against a quota in this unit. In the others a policy is stored and
+    /// reported, for a gateway to enforce.
+    pub const fn is_enforced(self) -> bool {
+        matches!(self, Self::Requests)
+    }
+
     /// From the name in the API.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|unit| unit.name() == name)

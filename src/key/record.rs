@@ -98,7 +98,7 @@ impl TryFrom<Record> for Key {
             network: NetworkId::parse(&record.network_id).ok_or(Unreadable("network_id"))?,
             id: KeyId::parse(kind, &record.key_id).ok_or(Unreadable("key_id"))?,
             name: KeyName::parse(&record.name).map_err(|_| Unreadable("name"))?,
-            actor: ActorId::parse(&record.actor_id).map_err(|_| Unreadable("actor_id"))?,
+            actor: ActorId::from_stored(&record.actor_id).map_err(|_| Unreadable("actor_id"))?,
             scopes: Scopes::parse(&texts(&record.scopes, "scopes")?).map_err(|_| Unreadable("scopes"))?,
             metadata: match record.metadata {
                 Some(json) => Some(Metadata::from_json(json).ok_or(Unreadable("metadata"))?),

@@ -154,6 +154,9 @@ impl Service {
             let problem = "has the form of a credential that Talos makes itself, and could never verify";
             return Err(ApiError::field("raw_key", problem));
         }
+        if let Some(problem) = imported::unpresentable(raw_key.expose()) {
+            return Err(ApiError::field("raw_key", problem));
+        }
         let id = imported::key_id(settings.network, raw_key.expose());
         let (key, request) = self.new_key(settings, id, request.key, &id.to_string())?;
         Ok(NewKey { key, request })

@@ -26,15 +26,24 @@ pub const HEADER_PREFIX: &str = "x-talos-";
 /// Most bytes that our headers may take together.
 pub const MAX_HEADERS_LEN: usize = 8 * 1024;
 
-/// A value as it may stand in a header: ASCII as it is, other text as percent-encoded UTF-8.
+/// Writes an identity as it may stand in a header, percent-encoded wherever it has to be: different
+/// identities are different texts, and decoding gives each back.
+///
+/// Encoded are what is no ASCII, control characters, white space at the ends, which servers take
+/// away, and `%` itself.
 pub fn header_text(value: &str) -> Cow<'_, str> {
-    if value.is_ascii() {
+    let last = value.len().saturating_sub(1);
+    let is_plain = |at: usize, byte: u8| match byte {
+        b'%' => false,
+        b' ' => at != 0 && at != last,
+        byte => byte.is_ascii_graphic(),
+    };
+    if value.bytes().enumerate().all(|(at, byte)| is_plain(at, byte)) {
         return Cow::Borrowed(value);
     }
     let mut encoded = String::with_capacity(value.len() * 3);
-    for byte in value.bytes() {
-        // In a text that is encoded, a percent sign must be too.
-        if byte.is_ascii() && byte != b'%' {
+    for (at, byte) in value.bytes().enumerate() {
+        if is_plain(at, byte) {
             encoded.push(char::from(byte));
         } else {
             encoded.push_str(&format!("%{byte:02X}"));
@@ -126,11 +135,61 @@ fn scopes_len(scopes: &Scopes) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
     fn header_texts_are_ascii_and_read_back() {
-        assert_eq!(header_text("user_1 50%"), "user_1 50%");
-        assert_eq!(header_text("jürgen 50%"), "j%C3%BCrgen 50%25");
+        for (value, text) in [
+            ("user_1 a/b:c@d", "user_1 a/b:c@d"),
+            ("user_1 50%", "user_1 50%25"),
+            ("jürgen 50%", "j%C3%BCrgen 50%25"),
+            ("j%C3%BCrgen", "j%25C3%25BCrgen"),
+            (" a  b ", "%20a  b%20"),
+            (" ", "%20"),
+            ("a\tb\u{7f}", "a%09b%7F"),
+        ] {
+            assert_eq!(header_text(value), text);
+        }
+    }
+
+    /// Decodes as any server does that follows RFC 3986.
+    fn decoded(text: &str) -> String {
+        let (mut bytes, mut rest) = (vec![], text.as_bytes());
+        while let Some((first, after)) = rest.split_first() {
+            match first {
+                b'%' => {
+                    let digits = std::str::from_utf8(&after[..2]).unwrap();
+                    bytes.push(u8::from_str_radix(digits, 16).unwrap());
+                    rest = &after[2..];
+                }
+                byte => {
+                    bytes.push(*byte);
+                    rest = after;
+                }
+            }
+        }
+        String::from_utf8(bytes).unwrap()
+    }
+
+    /// Texts that are close to each other: parts of encodings, white space, and what servers fold
+    /// together.
+    fn identity() -> impl Strategy<Value = String> {
+        let part = prop::sample::select(vec![
+            "%", "%25", "%C3%BC", "ü", "u\u{308}", " ", "\t", "\u{a0}", "20", "a", "A",
+        ]);
+        prop_oneof![prop::collection::vec(part, 1..6).prop_map(|parts| parts.concat()), any::<String>()]
+    }
+
+    proptest! {
+        #[test]
+        fn different_identities_are_different_headers(a in identity(), b in identity()) {
+            let (header_a, header_b) = (header_text(&a), header_text(&b));
+            // As a server that trims and compares them.
+            prop_assert_eq!(a == b, header_a.trim() == header_b.trim());
+            prop_assert!(header_a.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()));
+            prop_assert_eq!(decoded(header_a.trim()), a);
+        }
     }
 }

@@ -2,6 +2,10 @@
 
 use rcgen::{CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType};
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use sha2::{Digest, Sha256};
+
 use crate::support::Must;
 
 /// An authority and what it signs.
@@ -51,4 +55,16 @@ pub fn dns(name: &str) -> SanType {
 
 pub fn uri(name: &str) -> SanType {
     SanType::URI(name.try_into().must(name))
+}
+
+/// What Envoy writes into `x-forwarded-client-cert` of a client's certificate, with `names` as it
+/// would write them.
+pub fn forwarded(pem: &str, names: &str) -> String {
+    let der = CertificateDer::from_pem_slice(pem.as_bytes()).must("a certificate");
+    let hash: String = Sha256::digest(&der).iter().map(|byte| format!("{byte:02x}")).collect();
+    let encoded = pem.bytes().map(|byte| match byte {
+        b'\n' | b' ' | b'+' | b'/' | b'=' => format!("%{byte:02X}"),
+        byte => char::from(byte).to_string(),
+    });
+    format!("By=spiffe://test/gateway;Hash={hash};Cert=\"{}\";{names}", encoded.collect::<String>())
 }

@@ -12,7 +12,7 @@ use crate::edge::Edge;
 use crate::http::{BOTH, Call, Version};
 use crate::redis::Redis;
 use crate::support::{Json, Must, until};
-use crate::talos::{ISSUED, Key, Setup, Talos, VERIFY};
+use crate::talos::{IMPORTED, ISSUED, Key, Setup, Talos, VERIFY};
 
 fn limited() -> Setup {
     Setup::new().set("TALOS_RATE_LIMIT_ENABLED", "true")
@@ -27,6 +27,50 @@ async fn key(talos: &Talos, quota: u32) -> Key {
 
 fn policy(quota: u32) -> Value {
     json!({ "rate_limit_policy": { "quota": quota.to_string(), "window": "3600s" } })
+}
+
+/// A policy in another unit is for a gateway to enforce: whoever sets one is told so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unit_that_is_not_enforced_is_told_by_the_answer_and_the_log() {
+    let edge = Edge::with(limited(), &[]).await;
+    let talos = &edge.talos;
+    for unit in ["content-bytes", "concurrent-requests"] {
+        let policy = json!({ "quota": "1", "window": "3600s", "unit": unit });
+        let told =
+            format!("299 talos \"rate_limit_policy.unit: {unit} is stored and reported, not enforced\"");
+        let body = json!({ "name": "n", "actor_id": "a", "rate_limit_policy": policy });
+        let issued = talos.admin.post(ISSUED, &body).await.expect(201);
+        assert_eq!(issued.header("warning"), Some(told.as_str()));
+        let issued = issued.json();
+        assert_eq!(issued.at("/issued_api_key/rate_limit_policy"), &policy);
+        let path = format!("{ISSUED}/{}", issued.text("/issued_api_key/key_id"));
+        let change = Call::new("PATCH", &path).json(&json!({ "rate_limit_policy": policy }));
+        let changed = talos.admin.send(Version::Http1, change).await.expect(200);
+        assert_eq!(changed.header("warning"), Some(told.as_str()));
+        let mut import = body.clone();
+        import["raw_key"] = json!(format!("legacy-{unit}"));
+        let batch = json!({ "requests": [import] });
+        let imported = talos.admin.post(&format!("{IMPORTED}:batchCreate"), &batch).await.expect(200);
+        assert_eq!(imported.header("warning"), Some(told.as_str()));
+        let secret = issued.text("/secret");
+        let verified = talos.admin.post(VERIFY, &json!({ "credential": secret })).await.expect(200);
+        assert_eq!(verified.header("warning"), Some(told.as_str()));
+        // It refuses nobody.
+        for version in [Version::Http1, Version::Http2, Version::Http1] {
+            let reply = edge.send(version, Call::get("/").bearer(secret)).await.expect(200);
+            let announced = format!("\"default\";q=1;w=3600;qu=\"{unit}\"");
+            assert_eq!(reply.header("ratelimit-policy"), Some(announced.as_str()));
+            edge.seen();
+        }
+        let rotated = talos.admin.post(&format!("{path}:rotate"), &json!({})).await.expect(201);
+        assert_eq!(rotated.header("warning"), Some(told.as_str()));
+        let log = talos.process.log();
+        let line = format!("a rate limit in this unit is stored and reported, not enforced unit=\"{unit}\"");
+        assert_eq!(log.matches(&line).count(), 4, "{log}");
+    }
+    let enforced =
+        json!({ "name": "n", "actor_id": "a", "rate_limit_policy": { "quota": "1", "window": "60s" } });
+    assert_eq!(talos.admin.post(ISSUED, &enforced).await.expect(201).header("warning"), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -74,7 +74,8 @@ EXAMPLES:
 
 /// Take over a key that was made elsewhere
 ///
-/// Only a hash of it is kept.
+/// Only a hash of it is kept. A key that no request can carry, with a control character or white
+/// space at an end, is refused.
 #[derive(Args)]
 #[command(after_help = IMPORT_EXAMPLES, after_long_help = format!("{STDIN_HELP}\n\n{IMPORT_EXAMPLES}"))]
 pub struct Import {
@@ -117,8 +118,11 @@ impl Command {
         match self {
             Self::Import(import) => {
                 let mut body = import.key.body(import.ttl.as_deref())?;
-                let raw_key = input::credential(import.raw_key)?;
-                body.insert("raw_key".into(), raw_key.expose().into());
+                let raw_key = input::Given::read(import.raw_key)?;
+                if raw_key.was_trimmed {
+                    output.tell("stdin: the line ending at the end is not part of the key");
+                }
+                body.insert("raw_key".into(), raw_key.credential.expose().into());
                 let answer = client.send(Request::post(PATH, Value::Object(body))).await?;
                 output.print(&view::key(answer))?;
             }

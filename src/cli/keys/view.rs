@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::cli::client::Answer;
-use crate::cli::output::{Shown, Table, cell};
+use crate::cli::output::{Shown, Table, bare, cell};
 
 /// The fields of a key, and where they are.
 const KEY: [(&str, &str); 16] = [
@@ -44,7 +44,7 @@ const VERIFICATION: [(&str, &str); 13] = [
 /// One key.
 pub fn key(answer: Answer) -> Shown {
     let table = Table::Fields(fields(&answer.value, &KEY));
-    Shown { table, quiet: vec![cell(&answer.value["key_id"])], answer }
+    Shown { table, quiet: vec![bare(&answer.value["key_id"])], answer }
 }
 
 /// A new key and its secret; after a rotation also what became of the old one.
@@ -68,7 +68,7 @@ pub fn keys(answer: Answer, field: &str) -> Shown {
     let columns = [0, 1, 2, 3, 5, 9, 11].map(|at| KEY[at]);
     let keys = answer.value[field].as_array().map(Vec::as_slice).unwrap_or_default();
     let table = rows(keys, &columns);
-    let quiet = keys.iter().map(|key| cell(&key["key_id"])).collect();
+    let quiet = keys.iter().map(|key| bare(&key["key_id"])).collect();
     Shown { table, quiet, answer }
 }
 
@@ -83,7 +83,7 @@ pub fn imports(answer: Answer) -> Shown {
     ];
     let results = answer.value["results"].as_array().map(Vec::as_slice).unwrap_or_default();
     let table = rows(results, &columns);
-    let quiet = results.iter().map(|result| cell(&result["imported_api_key"]["key_id"])).collect();
+    let quiet = results.iter().map(|result| bare(&result["imported_api_key"]["key_id"])).collect();
     Shown { table, quiet, answer }
 }
 
@@ -119,7 +119,7 @@ pub fn token(answer: Answer) -> Shown {
         ("CLAIMS", "/claims"),
     ];
     let token = &answer.value["token"];
-    Shown { table: Table::Fields(fields(token, &columns)), quiet: vec![cell(&token["token"])], answer }
+    Shown { table: Table::Fields(fields(token, &columns)), quiet: vec![bare(&token["token"])], answer }
 }
 
 /// The public keys.
@@ -127,7 +127,7 @@ pub fn key_set(answer: Answer) -> Shown {
     let columns = [("KID", "/kid"), ("TYPE", "/kty"), ("CURVE", "/crv"), ("ALG", "/alg"), ("USE", "/use")];
     let keys = answer.value["keys"].as_array().map(Vec::as_slice).unwrap_or_default();
     let table = rows(keys, &columns);
-    let quiet = keys.iter().map(|key| cell(&key["kid"])).collect();
+    let quiet = keys.iter().map(|key| bare(&key["kid"])).collect();
     Shown { table, quiet, answer }
 }
 

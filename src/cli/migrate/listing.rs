@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use crate::cli::output::without_controls;
 use crate::clock::Timestamp;
+use crate::escape::visible;
 use crate::http::listed_key;
 use crate::key::{Key, KeyId, KeyKind, NetworkId};
 
@@ -180,7 +180,7 @@ impl Reader {
     fn mistake(&mut self, place: &Place, problem: impl fmt::Display) {
         match self.mistakes.len() < MAX_TOLD {
             // The names of fields are the file's own.
-            true => self.mistakes.push(without_controls(&format!("{place}: {problem}"))),
+            true => self.mistakes.push(visible(&format!("{place}: {problem}")).into_owned()),
             false => self.more_mistakes += 1,
         }
     }

@@ -11,6 +11,7 @@ use super::{ActedOn, Answer, KeyPath, Pairs, Recorded, ok};
 use crate::audit::Call;
 use crate::error::ApiError;
 use crate::http::epoch::with_epoch;
+use crate::http::notice::with_notice;
 use crate::http::wire::{
     KeyBody, KeyOut, RevokeBody, RotateBody, RotateOut, WrappedImported, WrappedIssued, Wrapper, reason,
     update, update_mask,
@@ -57,7 +58,7 @@ async fn update_key(
     let updated = context.service.update(settings, kind, id, fixed, update, call).await?;
     let Acknowledged { value: key, epoch } = updated;
     let response = ok(StatusCode::OK, &KeyOut::new(&key, context.service.clock.now()))?;
-    Ok(with_epoch(response, epoch))
+    Ok(with_epoch(with_notice(response, std::iter::once(&key)), epoch))
 }
 
 /// The resource, whether it stands there by itself or in the member that has its name.
@@ -137,7 +138,8 @@ pub async fn rotate_issued(
         old_issued_api_key: KeyOut::new(&rotated.old, now),
         secret: rotated.secret.expose(),
     };
-    Ok(with_epoch(ok(StatusCode::CREATED, &answer)?, epoch))
+    let response = with_notice(ok(StatusCode::CREATED, &answer)?, std::iter::once(&rotated.key));
+    Ok(with_epoch(response, epoch))
 }
 
 pub async fn delete_imported(

@@ -12,6 +12,7 @@ use crate::clock::Timestamp;
 use crate::error::{ApiError, Reason};
 use crate::event::Operation;
 use crate::http::epoch::min_epoch;
+use crate::http::notice::not_enforced;
 use crate::http::recorded::origin;
 use crate::http::wire::{BatchVerifyBody, BatchVerifyOut, MAX_BATCH_VERIFY, VerifyBody, VerifyOut};
 use crate::http::{Context, InForce, body};
@@ -151,6 +152,7 @@ fn set_rate_headers(response: &mut Response, Verified { verification, charge }: 
     let policy = verification.key().and_then(|key| key.rate_policy);
     let values = [
         ("ratelimit-policy", policy.map(|policy| policy.header())),
+        ("warning", policy.and_then(not_enforced)),
         ("ratelimit", charge.map(|charge| charge.header())),
         (
             "retry-after",

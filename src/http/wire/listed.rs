@@ -78,7 +78,7 @@ pub fn listed_key(
         network,
         id,
         name: field("name", KeyName::parse(&listed.name.unwrap_or_default()))?,
-        actor: field("actor_id", ActorId::parse(&listed.actor_id.unwrap_or_default()))?,
+        actor: field("actor_id", ActorId::from_stored(&listed.actor_id.unwrap_or_default()))?,
         scopes: scopes(listed.scopes)?,
         metadata: field("metadata", listed.metadata.map(Metadata::new).transpose())?,
         visibility: visibility(listed.visibility.as_deref())?,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::names;
@@ -11,6 +12,7 @@ use crate::credential::{MAX_LEN as MAX_CREDENTIAL, TokenFormat};
 use crate::duration;
 use crate::error::ApiError;
 use crate::http::body::{object, objects};
+use crate::key::strict::{self, Numbers};
 use crate::key::{
     ActorId, AddressList, FieldError, KeyName, MAX_LABEL, Metadata, RatePolicy, RateUnit, RevocationReason,
     Scope, Scopes, TEN_YEARS, Visibility,
@@ -29,6 +31,9 @@ const MAX_REQUEST_ID: usize = 36;
 pub(super) const SCOPE: &str = r#"^[!#-\[\]-~]*$"#;
 /// No control characters, as a pattern.
 pub(super) const NO_CONTROL: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
+/// [`ActorId::parse`] as a pattern.
+const ACTOR: &str =
+    r"^[^\s\u0000-\u001f\u007f-\u009f]([^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f])?$";
 
 /// How often a key may be used.
 #[derive(Deserialize, JsonSchema)]
@@ -40,7 +45,9 @@ pub struct RateLimitPolicy {
     quota: Option<i64>,
     /// The window, such as `60s`: between a second and ten years.
     window: Option<String>,
-    /// What is counted: `requests` (the default), `content-bytes` or `concurrent-requests`.
+    /// What is counted: `requests` (the default), `content-bytes` or `concurrent-requests`. The
+    /// latter two are stored and reported, for a gateway to enforce; the answer's `Warning` header
+    /// says that Talos doesn't.
     unit: Option<String>,
 }
 
@@ -62,8 +69,8 @@ pub struct IssueBody {
     /// For people to read; needed.
     #[schemars(required, length(min = 1, max = MAX_LABEL), pattern(NO_CONTROL))]
     name: Option<String>,
-    /// On whose behalf the key acts; needed.
-    #[schemars(required, length(min = 1, max = MAX_LABEL), pattern(NO_CONTROL))]
+    /// On whose behalf the key acts; needed. No white space at its ends.
+    #[schemars(required, length(min = 1, max = MAX_LABEL), pattern(ACTOR))]
     actor_id: Option<String>,
     /// What the key may do: RFC 6749 scope-tokens, no two alike.
     #[schemars(length(max = Scopes::MAX), inner(length(min = 1, max = Scope::MAX_LEN), pattern(SCOPE)))]
@@ -71,8 +78,10 @@ pub struct IssueBody {
     /// How long the key lives, such as `3600s`, `1h30m` or `1y`: between a second and ten years, and not beyond
     /// `credentials.api_keys.max_ttl`. Unset or zero means the default.
     ttl: Option<String>,
-    /// The caller's own attributes: at most 4096 bytes of JSON, nested 16 levels at most.
-    metadata: Option<Map<String, Value>>,
+    /// The caller's own attributes: at most 4096 bytes of JSON, nested 16 levels at most, no name
+    /// twice in an object, numbers that a double holds (whole ones within 2^53 - 1).
+    #[schemars(with = "Option<Map<String, Value>>")]
+    metadata: Option<Box<RawValue>>,
     #[schemars(with = "Option<names::KeyVisibility>")]
     visibility: Option<String>,
     #[serde(default, deserialize_with = "object")]
@@ -95,8 +104,8 @@ pub struct ImportBody {
     /// For people to read; needed.
     #[schemars(required, length(min = 1, max = MAX_LABEL), pattern(NO_CONTROL))]
     name: Option<String>,
-    /// On whose behalf the key acts; needed.
-    #[schemars(required, length(min = 1, max = MAX_LABEL), pattern(NO_CONTROL))]
+    /// On whose behalf the key acts; needed. No white space at its ends.
+    #[schemars(required, length(min = 1, max = MAX_LABEL), pattern(ACTOR))]
     actor_id: Option<String>,
     /// What the key may do: RFC 6749 scope-tokens, no two alike.
     #[schemars(length(max = Scopes::MAX), inner(length(min = 1, max = Scope::MAX_LEN), pattern(SCOPE)))]
@@ -104,8 +113,10 @@ pub struct ImportBody {
     /// How long the key lives, such as `3600s`, `1h30m` or `1y`: between a second and ten years, and not beyond
     /// `credentials.api_keys.max_ttl`. Unset or zero means the default.
     ttl: Option<String>,
-    /// The caller's own attributes: at most 4096 bytes of JSON, nested 16 levels at most.
-    metadata: Option<Map<String, Value>>,
+    /// The caller's own attributes: at most 4096 bytes of JSON, nested 16 levels at most, no name
+    /// twice in an object, numbers that a double holds (whole ones within 2^53 - 1).
+    #[schemars(with = "Option<Map<String, Value>>")]
+    metadata: Option<Box<RawValue>>,
     #[schemars(with = "Option<names::KeyVisibility>")]
     visibility: Option<String>,
     #[serde(default, deserialize_with = "object")]
@@ -171,7 +182,8 @@ pub struct DeriveBody {
     /// For whom the token is (`aud`).
     pub audiences: Option<Vec<String>>,
     /// More claims: at most 4096 bytes of JSON. Those that Talos sets itself are left out.
-    pub custom_claims: Option<Map<String, Value>>,
+    #[schemars(with = "Option<Map<String, Value>>")]
+    pub custom_claims: Option<Box<RawValue>>,
 }
 
 /// What is to be otherwise with the new key. What is absent stays as it is.
@@ -185,8 +197,10 @@ pub struct RotateBody {
     /// What the key may do: RFC 6749 scope-tokens, no two alike.
     #[schemars(length(max = Scopes::MAX), inner(length(min = 1, max = Scope::MAX_LEN), pattern(SCOPE)))]
     scopes: Option<Vec<String>>,
-    /// The caller's own attributes: at most 4096 bytes of JSON, nested 16 levels at most.
-    metadata: Option<Map<String, Value>>,
+    /// The caller's own attributes: at most 4096 bytes of JSON, nested 16 levels at most, no name
+    /// twice in an object, numbers that a double holds (whole ones within 2^53 - 1).
+    #[schemars(with = "Option<Map<String, Value>>")]
+    metadata: Option<Box<RawValue>>,
     #[schemars(with = "Option<names::KeyVisibility>")]
     visibility: Option<String>,
     #[serde(default, deserialize_with = "object")]
@@ -255,7 +269,7 @@ impl TryFrom<IssueBody> for KeyRequest {
             actor: field("actor_id", ActorId::parse(&body.actor_id.unwrap_or_default()))?,
             scopes: field("scopes", Scopes::parse(&body.scopes.unwrap_or_default()))?,
             ttl: ttl(body.ttl.as_deref())?,
-            metadata: field("metadata", body.metadata.map(Metadata::new).transpose())?,
+            metadata: metadata(body.metadata.as_deref())?,
             visibility: visibility(body.visibility.as_deref())?,
             addresses: addresses(body.ip_restriction)?,
             rate_policy,
@@ -292,10 +306,7 @@ impl TryFrom<RotateBody> for RotateRequest {
         let changes = Update {
             name: body.name.map(|name| field("name", KeyName::parse(&name))).transpose()?,
             scopes: body.scopes.map(|texts| scopes(Some(texts))).transpose()?,
-            metadata: body
-                .metadata
-                .map(|object| field("metadata", Metadata::new(object).map(Some)))
-                .transpose()?,
+            metadata: metadata(body.metadata.as_deref())?.map(Some),
             addresses: body.ip_restriction.map(|restriction| addresses(Some(restriction))).transpose()?,
             rate_policy: body.rate_limit_policy.map(rate_policy).transpose()?,
         };
@@ -313,14 +324,25 @@ impl TryFrom<RotateBody> for RotateRequest {
 }
 
 pub(super) fn field<T>(name: &'static str, value: Result<T, FieldError>) -> Result<T, ApiError> {
-    value.map_err(|FieldError(problem)| match problem.starts_with('[') {
-        // `[3] must be …` is about one item of the list.
+    value.map_err(|FieldError(problem)| match problem.starts_with(['[', '.']) {
+        // `[3] must be …` is about one item of the list, `.a must be …` about a member.
         true => {
             let (item, problem) = problem.split_once(' ').unwrap_or((&problem, ""));
             ApiError::field(format!("{name}{item}"), problem)
         }
         false => ApiError::field(name, problem),
     })
+}
+
+/// Attributes of a request.
+pub(super) fn metadata(json: Option<&RawValue>) -> Result<Option<Metadata>, ApiError> {
+    field("metadata", json.map(Metadata::parse).transpose())
+}
+
+/// Claims that are the caller's own.
+pub fn custom_claims(json: Option<&RawValue>) -> Result<Map<String, Value>, ApiError> {
+    let claims = json.map(|json| strict::object(json, Numbers::Integers64)).transpose();
+    field("custom_claims", claims).map(Option::unwrap_or_default)
 }
 
 /// Scopes of a request.

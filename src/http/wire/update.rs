@@ -3,15 +3,17 @@
 use schemars::JsonSchema;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::names;
 use super::requests::{
-    IpRestriction, NO_CONTROL, RateLimitPolicy, SCOPE, addresses, field, rate_policy, scopes, visibility,
+    IpRestriction, NO_CONTROL, RateLimitPolicy, SCOPE, addresses, field, metadata, rate_policy, scopes,
+    visibility,
 };
 use crate::error::ApiError;
 use crate::http::body::object;
-use crate::key::{ActorId, KeyName, MAX_LABEL, Metadata, Scope, Scopes};
+use crate::key::{ActorId, KeyName, MAX_LABEL, Scope, Scopes};
 use crate::service::{Fixed, Update};
 
 /// Longest update mask, in bytes.
@@ -50,8 +52,10 @@ pub struct KeyBody {
     /// What the key may do: RFC 6749 scope-tokens, no two alike.
     #[schemars(length(max = Scopes::MAX), inner(length(min = 1, max = Scope::MAX_LEN), pattern(SCOPE)))]
     scopes: Option<Vec<String>>,
-    /// The caller's own attributes: at most 4096 bytes of JSON, nested 16 levels at most.
-    metadata: Option<Map<String, Value>>,
+    /// The caller's own attributes: at most 4096 bytes of JSON, nested 16 levels at most, no name
+    /// twice in an object, numbers that a double holds (whole ones within 2^53 - 1).
+    #[schemars(with = "Option<Map<String, Value>>")]
+    metadata: Option<Box<RawValue>>,
     /// Left alone.
     #[schemars(with = "Option<names::KeyStatus>")]
     status: Option<String>,
@@ -193,7 +197,7 @@ pub fn update(mask: &UpdateMask, body: KeyBody) -> Result<(Fixed, Update), ApiEr
     if *mask == UpdateMask::Populated {
         // Whoever sends back what they got sends these as well.
         let actor = body.actor_id.filter(|actor| !actor.is_empty());
-        fixed.actor = actor.map(|actor| field("actor_id", ActorId::parse(&actor))).transpose()?;
+        fixed.actor = actor.map(|actor| field("actor_id", ActorId::from_stored(&actor))).transpose()?;
         let given = body.visibility.filter(|name| name != "KEY_VISIBILITY_UNSPECIFIED");
         fixed.visibility = given.map(|name| visibility(Some(&name))).transpose()?;
     }
@@ -205,7 +209,7 @@ pub fn update(mask: &UpdateMask, body: KeyBody) -> Result<(Fixed, Update), ApiEr
         update.scopes = Some(scopes(body.scopes)?);
     }
     if named("metadata", body.metadata.is_some()) {
-        update.metadata = Some(field("metadata", body.metadata.map(Metadata::new).transpose())?);
+        update.metadata = Some(metadata(body.metadata.as_deref())?);
     }
     if named("ip_restriction", body.ip_restriction.is_some()) {
         update.addresses = Some(addresses(body.ip_restriction)?);

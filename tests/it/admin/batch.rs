@@ -49,6 +49,25 @@ async fn each_key_of_a_batch_succeeds_or_fails_by_itself() {
     assert_eq!(talos.verify("b").await["is_valid"], false);
 }
 
+/// Such a key would verify here, and every request that carries it would be refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_no_request_can_carry_is_refused_with_its_row() {
+    let talos = Talos::start().await;
+    let bad = ["crlf-0123\r\n", "lf-0123\n", " blank-0123", "blank-0123\t", "nul\0-0123"];
+    let items = bad.iter().map(|raw_key| item(raw_key)).chain([item("a good-0123")]).collect();
+    let reply = import(&talos, items).await;
+    assert_eq!((reply.at("/success_count"), reply.at("/failure_count")), (&json!(1), &json!(5)));
+    for (index, raw_key) in bad.iter().enumerate() {
+        let message = reply.text(&format!("/results/{index}/error_message"));
+        assert!(message.starts_with("raw_key: ") && message.contains("no request can carry"), "{message}");
+        assert!(!message.contains("0123"), "{message}");
+        let alone = talos.admin.post(IMPORTED, &item(raw_key)).await.expect_bad_request();
+        assert_eq!(alone, message);
+        assert_eq!(talos.verify(raw_key).await["is_valid"], false);
+    }
+    assert_eq!(count(&talos).await, 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_of_failures_is_an_error() {
     let talos = Talos::start().await;

@@ -224,3 +224,64 @@ async fn no_error_repeats_a_secret() {
     assert!(!reply.text().contains(secret), "{}", reply.text());
     assert!(!talos.process.log().contains(secret), "a secret is in the log");
 }
+
+/// As it is written: `serde_json` would make something else of it.
+fn with_metadata(body: &Value, metadata: &str) -> String {
+    let text = body.to_string();
+    format!("{},\"metadata\":{metadata}}}", text.strip_suffix('}').unwrap())
+}
+
+/// In Envoy's dynamic metadata numbers are doubles: two tenants must not become one there, nor on
+/// the way.
+#[tokio::test(flavor = "multi_thread")]
+async fn attributes_that_readers_would_not_agree_about_are_refused() {
+    let talos = Talos::start().await;
+    let key = talos.issue(json!({})).await;
+    let (one, rotate) = (format!("{ISSUED}/{}", key.id), format!("{ISSUED}/{}:rotate", key.id));
+    let new = json!({ "name": "n", "actor_id": "a" });
+    let import = json!({ "name": "n", "actor_id": "a", "raw_key": "legacy-0123456789" });
+    let send = async |method: &str, path: &str, body: String| {
+        let call = Call::new(method, path).body("application/json", body);
+        talos.admin.send(Version::Http1, call).await
+    };
+    let cases = [
+        (r#"{"tenant":9007199254740992}"#, "metadata.tenant: must be a number"),
+        (r#"{"tenant":-9007199254740993}"#, "metadata.tenant: must be a number"),
+        (r#"{"tenant":18446744073709551616}"#, "metadata.tenant: must be a number"),
+        (r#"{"tenant":9007199254740993.0}"#, "metadata.tenant: must be a number"),
+        (r#"{"a":[{"tenant":-0}]}"#, "metadata.a[0].tenant: must be a number"),
+        (r#"{"tenant":-0.0}"#, "metadata.tenant: must be a number"),
+        (r#"{"tenant":"a","tenant":"b"}"#, "metadata.tenant: stands there twice"),
+        (r#"{"tenant":"a","\u0074enant":"b"}"#, "metadata.tenant: stands there twice"),
+        (r#"[]"#, "metadata: must be a JSON object"),
+    ];
+    for (number, (metadata, field)) in cases.into_iter().enumerate() {
+        for (method, path, body) in [
+            ("POST", ISSUED, &new),
+            ("POST", IMPORTED, &import),
+            ("PATCH", &one, &json!({ "name": "m" })),
+            ("POST", &rotate, &json!({ "name": "m" })),
+        ] {
+            let message = send(method, path, with_metadata(body, metadata)).await.expect_bad_request();
+            assert!(message.starts_with(field), "{method} {path} {metadata}: {message}");
+        }
+        // In a batch for each row.
+        let good = json!({ "name": "n", "actor_id": "a", "raw_key": format!("good-{number}") });
+        let rows = format!("{{\"requests\":[{},{good}]}}", with_metadata(&import, metadata));
+        let reply = send("POST", &format!("{IMPORTED}:batchCreate"), rows).await.expect(200).json();
+        assert!(reply.text("/results/0/error_message").starts_with(field), "{reply}");
+        let claims = with_metadata(&json!({ "credential": key.secret }), metadata);
+        let reply = send("POST", DERIVE, claims.replace("\"metadata\"", "\"custom_claims\"")).await;
+        // A JWT stays JSON, where whole numbers of 64 bits are themselves.
+        match metadata.contains("900719925474099") && !metadata.contains('.') {
+            true => assert!(reply.expect(200).text().contains("tenant")),
+            false => {
+                assert!(reply.expect_bad_request().starts_with(&field.replace("metadata", "custom_claims")))
+            }
+        }
+    }
+    let metadata = r#"{"tenant":9007199254740991,"big":"9007199254740993","a":[0.1,1e2,-1,null]}"#;
+    let issued = send("POST", ISSUED, with_metadata(&new, metadata)).await.expect(201).json();
+    let expected: Value = serde_json::from_str(metadata).unwrap();
+    assert_eq!(issued.at("/issued_api_key/metadata"), &expected);
+}

@@ -42,15 +42,30 @@ async fn yaml_is_the_same_document() {
 async fn a_table_holds_no_control_characters() {
     let cli = Cli::start().await;
     // Names can't have them, metadata can.
-    let hostile = "\u{1b}]0;owned\u{7}\u{9b}2J\u{202e}";
+    let hostile = "\u{1b}]0;owned\u{7}\u{9b}2J\u{202e}\u{200b}\u{e0041}";
     let key = cli.talos.issue(json!({ "metadata": { "m": hostile } })).await;
     let ran = cli.run(&["keys", "issued", "get", &key.id]).await.expect(0);
     assert!(ran.stdout.contains("owned"), "{}", ran.stdout);
     assert!(!ran.stdout.contains(|c: char| c.is_control() && c != '\n'), "{:?}", ran.stdout);
-    assert!(!ran.stdout.contains('\u{202e}'), "{:?}", ran.stdout);
+    assert!(!ran.stdout.contains(['\u{202e}', '\u{200b}', '\u{e0041}']), "{:?}", ran.stdout);
     // A script gets what is there.
     let ran = cli.run(&["keys", "issued", "get", &key.id, "--format", "jsonpath=metadata.m"]).await;
     assert_eq!(ran.ok(), format!("{hostile}\n"));
+}
+
+/// Actors that look alike are told apart.
+#[tokio::test(flavor = "multi_thread")]
+async fn different_actors_are_different_lines_of_a_table() {
+    let cli = Cli::start().await;
+    let actors = ["alice", "ali\u{200b}ce", "ali\\u{200b}ce", "alice\u{e0020}", "\u{202e}ecila", "-", "\\-"];
+    for actor in actors {
+        cli.talos.issue(json!({ "actor_id": actor, "name": "n" })).await;
+    }
+    let table = cli.line("keys issued list").await.ok();
+    assert!(table.is_ascii(), "{table:?}");
+    let shown: std::collections::BTreeSet<&str> =
+        table.lines().skip(1).filter_map(|line| line.split_whitespace().nth(2)).collect();
+    assert_eq!(shown.len(), actors.len(), "{table}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

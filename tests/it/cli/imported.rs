@@ -10,21 +10,30 @@ use crate::talos::IMPORTED;
 async fn a_key_is_imported_from_stdin_or_an_argument() {
     let cli = Cli::start().await;
     let import = ["keys", "imported", "import", "legacy", "--actor", "a", "--scopes", "x", "--raw-key"];
-    // One newline at the end is not part of a key; a second one is.
-    for (raw_key, stdin) in
-        [("legacy-0001-abcdef", "legacy-0001-abcdef\n"), ("legacy-0002-abcdef", "legacy-0002-abcdef")]
-    {
+    // One line ending at the end is not part of a key; a second one is.
+    for (raw_key, stdin) in [
+        ("legacy-0001-abcdef", "legacy-0001-abcdef\n"),
+        ("legacy-0002-abcdef", "legacy-0002-abcdef"),
+        ("legacy-0004-abcdef", "legacy-0004-abcdef\r\n"),
+    ] {
         let arguments: Vec<&str> = import.into_iter().chain(["-", "-q"]).collect();
         let id = cli.feed(stdin, &arguments).await.captured();
         let verified = cli.talos.verify(raw_key).await;
         assert_eq!((&verified["is_valid"], verified.text("/key_id")), (&json!(true), id.as_str()));
     }
+    let twice: Vec<&str> = import.into_iter().chain(["-"]).collect();
+    let ran = cli.feed("legacy-0005-abcdef\n\n", &twice).await.expect(1);
+    assert!(ran.stderr.contains("raw_key: ends with a line ending"), "{}", ran.stderr);
+    let told = "stdin: the line ending at the end is not part of the key";
+    assert!(ran.stderr.contains(told), "{}", ran.stderr);
+    let ran = cli.feed("legacy-0006-abcdef", &twice).await;
+    assert!(!ran.stderr.contains(told), "{}", ran.stderr);
     let arguments: Vec<&str> = import.into_iter().chain(["legacy-0003-abcdef", "--format", "json"]).collect();
     let key = cli.run(&arguments).await.json();
     assert_eq!(key.get("expire_time"), None, "an imported key has the life that the server gives it");
     let got = cli.run(&["keys", "imported", "get", key.text("/key_id"), "--format", "json"]).await.json();
     assert_eq!(got, key);
-    assert_eq!(cli.line("keys imported list -q").await.ok().lines().count(), 3);
+    assert_eq!(cli.line("keys imported list -q").await.ok().lines().count(), 5);
     assert_eq!(cli.line("keys issued list -q").await.ok(), "");
 }
 

@@ -149,3 +149,18 @@ async fn an_imported_key_works() {
         assert_eq!(claims.text("/sub"), key.id);
     }
 }
+
+/// What the admin plane takes for a key can be shown in a request.
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_imported_can_be_presented() {
+    let edge = Edge::start().await;
+    for raw_key in
+        ["a key-0123", "a\tkey-0123", "k\"e;y=%20&+-0123", "a, key-0123", "schlüssel-0123", "鍵-0123"]
+    {
+        let key = edge.talos.import(raw_key, json!({})).await;
+        for version in BOTH {
+            let seen = edge.passes(version, Call::get("/").api_key(raw_key)).await;
+            assert_eq!(seen.header("x-talos-key-id"), Some(key.id.as_str()), "{raw_key}");
+        }
+    }
+}

@@ -35,6 +35,42 @@ async fn a_key_in_the_query_is_taken_out_of_it() {
     }
 }
 
+/// A page that was opened with a key in its URL names that URL in every request that it makes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_in_the_referer_does_not_go_upstream() {
+    let edge = everywhere().await;
+    let key = edge.talos.issue(json!({})).await;
+    let secret = key.secret.as_str();
+    for version in BOTH {
+        for (referer, upstream) in [
+            (format!("https://edge/p?api_key={secret}"), Some("https://edge/p")),
+            (format!("https://edge/p?z=%7E&%61pi_key={secret}&a=1+2"), Some("https://edge/p?z=%7E&a=1+2")),
+            (format!("https://edge/login?next=%2Fp%3Fapi_key%3D{secret}"), None),
+            ("https://edge/p?a=1".to_owned(), Some("https://edge/p?a=1")),
+        ] {
+            let with = |call: Call| call.header("referer", &referer);
+            for call in [
+                with(Call::get(&format!("/p?api_key={secret}"))),
+                with(Call::get("/p").bearer(secret)),
+                with(Call::get("/anonymous")),
+            ] {
+                let seen = edge.passes(version, call).await;
+                seen.assert_without(secret);
+                assert_eq!(seen.header("referer"), upstream, "{referer}");
+            }
+        }
+        let url = format!("/p?api_key={secret}&b=1");
+        let names =
+            ["x-original-url", "x-forwarded-uri", "x-rewrite-url", "x-original-uri", "hx-current-url"];
+        let call = names.iter().fold(Call::get("/p").bearer(secret), |call, name| call.header(name, &url));
+        let seen = edge.passes(version, call).await;
+        seen.assert_without(secret);
+        assert_eq!(names.map(|name| seen.header(name)), [Some("/p?b=1"); 5]);
+        let twice = Call::get("/p").bearer(secret).header("referer", &url).header("referer", "https://edge/");
+        assert!(!edge.passes(version, twice).await.header("referer").unwrap_or_default().contains(secret));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_in_a_cookie_is_taken_out_of_it() {
     let edge = everywhere().await;

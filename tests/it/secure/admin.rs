@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
+use ed25519_dalek::{Signer, SigningKey};
 use rcgen::SanType;
 use serde_json::json;
 use tokio::net::UnixStream;
 
-use crate::authority::{Authority, dns, uri};
+use crate::authority::{Authority, dns, forwarded, uri};
 use crate::http::{Base, Call, Reply, Version};
 use crate::support::{Must, unix_now, until};
 use crate::talos::{ISSUED, JWKS, SELF_REVOKE, Setup, Talos, VERIFY, generate_as};
@@ -107,8 +110,13 @@ async fn a_certificate_decides_by_its_exact_name() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forwarded_certificate_is_read_from_listed_peers_alone() {
-    let header = "By=spiffe://test/gateway;Hash=00;URI=spiffe://test/admin";
-    let with = |call: Call| call.header("x-forwarded-client-cert", header);
+    let authority = Authority::new();
+    let of = |name: &str| {
+        let (certificate, _) = authority.client(vec![uri(&format!("spiffe://test/{name}"))], 2100);
+        forwarded(&certificate, &format!("URI=spiffe://test/{name}"))
+    };
+    let (admin, nobody) = (of("admin"), of("nobody"));
+    let with = |call: Call| call.header("x-forwarded-client-cert", &admin);
     for (peers, listed) in [("127.0.0.1", true), ("127.0.0.0/8", true), ("127.0.0.2,10.0.0.0/8", false)] {
         let setup = roles(Setup::new())
             .set("TALOS_SERVE_HTTP_AUTH_MODE", "xfcc")
@@ -121,17 +129,65 @@ async fn a_forwarded_certificate_is_read_from_listed_peers_alone() {
         }
         send(Call::get(ISSUED)).await.expect_error(401, "UNAUTHORIZED");
         // What a client wrote stands before what its proxy did.
-        let forged = Call::get(ISSUED).header(
-            "x-forwarded-client-cert",
-            "URI=spiffe://test/admin,By=x;Hash=00;URI=spiffe://test/nobody",
-        );
+        let forged = Call::get(ISSUED).header("x-forwarded-client-cert", &format!("{admin},{nobody}"));
         let status = if listed { (403, "FORBIDDEN") } else { (401, "UNAUTHORIZED") };
         send(forged).await.expect_error(status.0, status.1);
-        for malformed in ["URI=spiffe://test/admin;URI=spiffe://test/admin", "URI=\"spiffe://test/admin", "x"]
-        {
+        for malformed in [
+            "By=spiffe://test/gateway;Hash=00;URI=spiffe://test/admin",
+            "URI=spiffe://test/admin;URI=spiffe://test/admin",
+            "URI=\"spiffe://test/admin",
+            "x",
+        ] {
             let call = Call::get(ISSUED).header("x-forwarded-client-cert", malformed);
             send(call).await.expect_error(401, "UNAUTHORIZED");
         }
+    }
+}
+
+/// A JWT of a process's key with whatever claims.
+fn signed(issuer: &Setup, claims: &serde_json::Value) -> String {
+    let text = std::fs::read_to_string(issuer.path("signing-keys.json")).must("the issuer's keys");
+    let keys: serde_json::Value = serde_json::from_str(&text).must("a key set");
+    let seed = BASE64URL.decode(keys["keys"][0]["d"].as_str().must("a private key")).must("its seed");
+    let key = SigningKey::from_bytes(&<[u8; 32]>::try_from(&seed[..]).must("32 bytes"));
+    let part = |value: &serde_json::Value| BASE64URL.encode(value.to_string());
+    let content = format!("{}.{}", part(&json!({ "alg": "EdDSA", "kid": "it-1" })), part(claims));
+    let signature = key.sign(content.as_bytes()).to_bytes();
+    format!("{content}.{}", BASE64URL.encode(signature))
+}
+
+/// Whoever has a token chooses its subject, as far as the issuer lets them, and the log tells it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subject_forges_no_line_of_the_log() {
+    let provider = Setup::new().set("TALOS_CREDENTIALS_ISSUER", "https://provider.test").start().await;
+    let hostile =
+        "x\n2026-01-01T00:00:00.000000Z  INFO talos: forged caller=root\u{1b}[2J\u{202e}\u{200b}\u{e0041}";
+    for format in ["text", "json"] {
+        let setup = Setup::new();
+        let published = setup.path("provider.json");
+        let keys = provider.public.get(JWKS).await.expect(200).text();
+        std::fs::write(&published, keys).must("writing a key set");
+        let talos = setup
+            .set("TALOS_LOG_FORMAT", format)
+            .set("TALOS_LOG_LEVEL", "debug")
+            .set("TALOS_SERVE_HTTP_AUTH_MODE", "jwt")
+            .set("TALOS_SERVE_HTTP_AUTH_JWT_ISSUER", "https://provider.test")
+            .set("TALOS_SERVE_HTTP_AUTH_JWT_AUDIENCE", "talos-admin")
+            .set("TALOS_SERVE_HTTP_AUTH_JWT_JWKS", &format!("file://{}", published.display()))
+            .set("TALOS_SERVE_HTTP_AUTH_ROLES_ADMIN", "operators")
+            .start()
+            .await;
+        let claims = json!({ "iss": "https://provider.test", "aud": "talos-admin", "sub": hostile,
+            "exp": unix_now() as i64 + 60 });
+        let token = signed(&provider.setup, &claims);
+        let call = Call::get(ISSUED).bearer(&token).header("x-request-id", "req caller=root");
+        talos.admin.send(Version::Http1, call).await.expect_error(403, "FORBIDDEN");
+        let log = talos.process.log();
+        assert!(log.contains("forged caller=root"), "nothing was told: {log}");
+        assert!(!log.lines().any(|line| line.starts_with("2026-01-01")), "{log}");
+        let hidden =
+            |c: char| c.is_control() && c != '\n' || ['\u{202e}', '\u{200b}', '\u{e0041}'].contains(&c);
+        assert!(!log.contains(hidden), "{log:?}");
     }
 }
 
@@ -231,6 +287,7 @@ async fn over_the_unix_socket_the_user_decides() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn roles_change_while_it_runs() {
+    let authority = Authority::new();
     let dir = Setup::bare();
     let file = dir.path("talos.yaml");
     let write = |admins: &str| {
@@ -244,8 +301,8 @@ async fn roles_change_while_it_runs() {
     write("'spiffe://test/one'");
     let talos = Setup::from_file(file.clone()).start().await;
     let status = async |name: &str| {
-        let call =
-            Call::get(ISSUED).header("x-forwarded-client-cert", &format!("Hash=0;URI=spiffe://test/{name}"));
+        let (certificate, _) = authority.client(vec![uri(&format!("spiffe://test/{name}"))], 2100);
+        let call = Call::get(ISSUED).header("x-forwarded-client-cert", &forwarded(&certificate, "URI=x"));
         talos.admin.send(Version::Http1, call).await.status
     };
     assert_eq!((status("one").await, status("two").await), (200, 403));

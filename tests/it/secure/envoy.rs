@@ -1,12 +1,17 @@
-//! A real Envoy asks over TLS, with a certificate of its own, and over a Unix socket.
+//! A real Envoy asks over TLS, with a certificate of its own, and over a Unix socket; and stands
+//! before the admin plane.
+
+use std::process::Command;
 
 use serde_json::json;
 
-use crate::authority::{Authority, dns};
+use crate::authority::{Authority, dns, uri};
 use crate::envoy::Envoy;
-use crate::http::{BOTH, Call, Version};
-use crate::support::Must;
-use crate::talos::{Setup, Talos};
+use crate::http::{BOTH, Base, Call, Version};
+use crate::process::{Process, free_port};
+use crate::python::wanted;
+use crate::support::{Must, until};
+use crate::talos::{ISSUED, Setup, Talos};
 use crate::tls::{Client, NAME};
 use crate::upstream::Upstream;
 
@@ -85,4 +90,114 @@ async fn over_a_unix_socket() {
     let pipe = format!("pipe: {{ path: \"{}\" }}", socket.display());
     let envoy = Envoy::start(upstream.port, talos.authz, &[(&address, &pipe)]).await;
     decides(&envoy, &talos).await;
+}
+
+/// An Envoy that asks its clients for certificates, and tells the admin plane of them.
+struct Front {
+    _process: Process,
+    edge: Base,
+}
+
+impl Front {
+    async fn start(
+        setup: &Setup,
+        admin: Base,
+        own: &(String, String),
+        clients: &Authority,
+        details: &str,
+    ) -> Front {
+        let edge = Base::local(free_port());
+        let put = |name: &str, text: &str| {
+            let path = setup.path(name);
+            std::fs::write(&path, text).must("writing a file");
+            path.display().to_string()
+        };
+        let (chain, key) = (put("front.crt", &own.0), put("front.key", &own.1));
+        let ca = put("front-clients.crt", &clients.pem());
+        let address =
+            |base: Base| json!({ "socket_address": { "address": "127.0.0.1", "port_value": base.0.port() } });
+        let details: serde_json::Map<String, serde_json::Value> =
+            details.split(' ').map(|detail| (detail.to_owned(), json!(true))).collect();
+        let kind = |name: &str| format!("type.googleapis.com/envoy.extensions.{name}");
+        let config = json!({ "static_resources": {
+            "listeners": [{ "address": address(edge), "filter_chains": [{
+                "transport_socket": { "name": "envoy.transport_sockets.tls", "typed_config": {
+                    "@type": kind("transport_sockets.tls.v3.DownstreamTlsContext"),
+                    "require_client_certificate": true,
+                    "common_tls_context": {
+                        "alpn_protocols": ["h2", "http/1.1"],
+                        "tls_certificates": [{ "certificate_chain": { "filename": chain }, "private_key": { "filename": key } }],
+                        "validation_context": { "trusted_ca": { "filename": ca } },
+                    },
+                } },
+                "filters": [{ "name": "envoy.filters.network.http_connection_manager", "typed_config": {
+                    "@type": kind("filters.network.http_connection_manager.v3.HttpConnectionManager"),
+                    "stat_prefix": "admin",
+                    "forward_client_cert_details": "SANITIZE_SET",
+                    "set_current_client_cert_details": details,
+                    "route_config": { "virtual_hosts": [{ "name": "admin", "domains": ["*"], "routes": [{
+                        "match": { "prefix": "/" },
+                        "route": { "cluster": "admin", "host_rewrite_literal": "localhost" },
+                    }] }] },
+                    "http_filters": [{ "name": "envoy.filters.http.router", "typed_config": {
+                        "@type": kind("filters.http.router.v3.Router"),
+                    } }],
+                } }],
+            }] }],
+            "clusters": [{ "name": "admin", "type": "STATIC", "load_assignment": { "cluster_name": "admin",
+                "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": address(admin) } }] }] } }],
+        } });
+        let file = put("front.json", &config.to_string());
+        let mut command = Command::new(wanted("TALOS_TEST_ENVOY"));
+        command.args(["-c", &file, "--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]);
+        Front { _process: Process::spawn("Envoy", command, &setup.path("front.log")), edge }
+    }
+}
+
+/// Whoever gets a certificate signed chooses its names, separators and all, and Envoy writes them
+/// as they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_a_forwarded_certificate_are_not_made_up_by_its_owner() {
+    let (authority, clients) = (Authority::new(), Authority::new());
+    let setup = Setup::new()
+        .set("TALOS_SERVE_HTTP_AUTH_MODE", "xfcc")
+        .set("TALOS_SERVE_HTTP_AUTH_XFCC_PEERS", "127.0.0.1")
+        .set("TALOS_SERVE_HTTP_AUTH_ROLES_ADMIN", "spiffe://test/admin,admin.test");
+    let talos = setup.start().await;
+    let admin = clients.client(vec![uri("spiffe://test/admin")], 2100);
+    let pasted = crate::authority::forwarded(&admin.0, "URI=spiffe://test/admin");
+    for details in ["cert chain subject uri dns", "cert", "subject uri dns", "uri", "dns"] {
+        let own = authority.issue(NAME, 2100);
+        let front = Front::start(&talos.setup, talos.admin, &own, &clients, details).await;
+        let ask = async |names| {
+            let client = Client::showing(&authority, &clients.client(names, 2100));
+            until("Envoy answers", async || {
+                client.try_send(front.edge, Version::Http1, Call::get(ISSUED)).await.ok()
+            })
+            .await
+            .status
+        };
+        // The certificate itself has to be there: what else a proxy writes can't be told from what
+        // it doesn't.
+        let honest = if details.starts_with("cert") { 200 } else { 401 };
+        assert_eq!(ask(vec![uri("spiffe://test/admin")]).await, honest, "{details}");
+        assert_eq!(ask(vec![uri("spiffe://test/x"), dns("Admin.test")]).await, honest, "{details}");
+        for names in [
+            vec![uri("spiffe://test/x,URI=spiffe://test/admin")],
+            vec![uri("spiffe://test/x;DNS=admin.test")],
+            vec![uri("spiffe://test/admin;DNS=x")],
+            vec![uri("spiffe://test/admin ")],
+            vec![uri("admin.test")],
+            vec![uri(&format!("spiffe://test/x,{pasted}"))],
+            vec![uri(&format!("x;{pasted}"))],
+            vec![dns("x;DNS=admin.test")],
+            vec![dns("x;URI=spiffe://test/admin")],
+            vec![dns("spiffe://test/admin")],
+            vec![dns(&format!("x,{pasted}"))],
+        ] {
+            let told = format!("{details}: {names:?}");
+            let status = ask(names).await;
+            assert!(matches!(status, 401 | 403), "{told}: {status}");
+        }
+    }
 }

@@ -1,0 +1,152 @@
+//! The strength of every secret that the configuration holds, current or retired, judged in this
+//! one place.
+//!
+//! A retired secret verifies as the current one does: whoever guesses it forges macaroons and keys.
+
+use super::model::Config;
+use super::validate::Problems;
+use crate::secret::SecretString;
+
+/// Shortest secret, in characters.
+pub(super) const MIN_CHARACTERS: usize = 32;
+
+/// Fewest different characters of a secret that nobody is warned of. 32 random hexadecimal digits
+/// have 10 or more.
+const MIN_DIFFERENT: usize = 6;
+
+/// What examples write where a secret belongs, in lower case.
+const PLACEHOLDERS: [&str; 7] =
+    ["changeme", "change-me", "change_me", "replaceme", "replace-me", "replace_me", "placeholder"];
+
+/// Names every secret by its dotted key, with its place in a list.
+fn all(config: &Config) -> Vec<(String, &SecretString)> {
+    let (hmac, audit) = (&config.secrets.hmac, &config.audit);
+    let mut all = vec![];
+    for (key, current, retired_key, retired) in [
+        ("secrets.hmac.current", &hmac.current, "secrets.hmac.retired", &hmac.retired),
+        ("audit.key", &audit.key, "audit.key_retired", &audit.key_retired),
+    ] {
+        all.extend(current.iter().map(|secret| (key.to_owned(), secret)));
+        let entries = retired.iter().enumerate();
+        all.extend(entries.map(|(index, entry)| (format!("{retired_key}[{index}]"), &entry.value)));
+    }
+    all
+}
+
+/// Finds the secrets that are too short to be used at all.
+pub(super) fn check(config: &Config) -> Problems {
+    let short = |secret: &SecretString| secret.expose().chars().count() < MIN_CHARACTERS;
+    let message = format!("must have at least {MIN_CHARACTERS} characters");
+    all(config)
+        .into_iter()
+        .filter(|(_, secret)| short(secret))
+        .map(|(key, _)| (key, message.clone()))
+        .collect()
+}
+
+/// Finds the secrets that are used, but hardly are what their owner wants.
+pub(super) fn warnings(config: &Config) -> Problems {
+    let mut warnings = Problems::new();
+    for (key, secret) in all(config) {
+        let mut warn = |message: &str| warnings.push((key.clone(), message.to_owned()));
+        let text = secret.expose();
+        if text.trim() != text {
+            warn("begins or ends with white space (a line ending, perhaps), which is a part of the secret");
+        }
+        let mut different: Vec<char> = text.chars().collect();
+        different.sort_unstable();
+        different.dedup();
+        let lower = text.to_ascii_lowercase();
+        if different.len() < MIN_DIFFERENT || PLACEHOLDERS.iter().any(|words| lower.contains(words)) {
+            warn("can be guessed: make one with `openssl rand -base64 48 | tr -d '\\n+/=' | cut -c1-64`");
+        }
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::keys::{self, KEYS, Kind};
+    use crate::config::load;
+    use crate::config::tests::{load_with, variables};
+
+    const GOOD: &str = "0123456789abcdef0123456789abcdef";
+
+    /// Secrets that are somebody else's to judge: servers' passwords, and key sets, which have
+    /// rules of their own.
+    const OTHERS: [&str; 4] = [
+        "db.dsn",
+        "cache.redis.addrs",
+        "cache.redis.password",
+        "credentials.derived_tokens.jwt.signing_keys.urls",
+    ];
+
+    #[test]
+    fn every_secret_is_long_enough_current_or_retired() {
+        let mut judged = 0;
+        for key in KEYS.iter().filter(|key| keys::is_secret(&key.path)) {
+            let (path, is_list) = (key.path.as_str(), key.kind == Kind::List);
+            if OTHERS.contains(&path) {
+                continue;
+            }
+            let with = |secret: &str| {
+                let text = if is_list { format!("{GOOD},{secret}") } else { secret.to_owned() };
+                load(None, variables(&[(&key.variable, &text)]))
+            };
+            for short in ["a", &GOOD[1..], &"ä".repeat(31)] {
+                let text = with(short).expect_err(path).to_string();
+                let place = if is_list { "[1]" } else { "" };
+                let expected = format!("{path}{place}: must have at least 32 characters");
+                assert!(text.starts_with(&expected), "{text}");
+                assert!(!text.contains(&GOOD[1..]), "{text}");
+            }
+            for good in [GOOD, &"äöüßéñ".repeat(6)] {
+                assert!(with(good).is_ok(), "{path}");
+            }
+            judged += 1;
+        }
+        assert_eq!(judged, 4);
+    }
+
+    #[test]
+    fn a_piece_of_a_split_variable_is_named() {
+        let name = "TALOS_SECRETS_HMAC_RETIRED";
+        let split = format!("{GOOD},x");
+        let text = load(None, variables(&[(name, &split)])).unwrap_err().to_string();
+        assert_eq!(
+            text,
+            "secrets.hmac.retired[1]: must have at least 32 characters; it is piece 2 of the variable, which is \
+             split at commas: if a comma belongs to the secret, set TALOS_SECRETS_HMAC_RETIRED_0 instead \
+             (TALOS_SECRETS_HMAC_RETIRED)"
+        );
+        // With an index nothing is split.
+        let loaded = load(None, variables(&[("TALOS_SECRETS_HMAC_RETIRED_0", &split)])).unwrap();
+        assert_eq!(loaded.config.secrets.hmac.retired[0].value.expose(), split);
+        // Nor in a file, and a short one with an index is named by its own variable.
+        let yaml = "secrets: {hmac: {retired: ['a,b']}}";
+        let text = load_with(yaml, &[]).unwrap_err().to_string();
+        assert!(text.starts_with("secrets.hmac.retired[0]: must have at least 32 characters ("), "{text}");
+        let text = load_with("", &[("TALOS_AUDIT_KEY_RETIRED_0_VALUE", "a")]).unwrap_err().to_string();
+        assert_eq!(
+            text,
+            "audit.key_retired[0]: must have at least 32 characters (TALOS_AUDIT_KEY_RETIRED_0)"
+        );
+    }
+
+    #[test]
+    fn who_uses_a_weak_secret_is_warned() {
+        let line = format!("{GOOD}\n");
+        for (secret, warning) in [
+            (line.as_str(), "secrets.hmac.current: begins or ends with white space"),
+            (&"a".repeat(40), "secrets.hmac.current: can be guessed"),
+            ("ChangeMe-0123456789-0123456789-0123456789", "secrets.hmac.current: can be guessed"),
+        ] {
+            let loaded = load(None, variables(&[("TALOS_SECRETS_HMAC_CURRENT", secret)])).unwrap();
+            let [told] = &loaded.warnings[..] else { panic!("{:?}", loaded.warnings) };
+            assert!(told.starts_with(warning) && told.ends_with("(TALOS_SECRETS_HMAC_CURRENT)"), "{told}");
+            assert!(!told.contains("0123") && !told.contains("aaaa"), "{told}");
+        }
+        let loaded = load(None, variables(&[("TALOS_SECRETS_HMAC_RETIRED_0", GOOD)])).unwrap();
+        assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    }
+}
