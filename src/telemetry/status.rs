@@ -15,6 +15,9 @@ use crate::service::Service;
 /// Oldest reading of the log's end that still says something.
 const MAX_LOG_AGE: Duration = Duration::from_secs(5);
 
+/// For how long it is a problem that the deny list shrank: long enough to be seen by who looks after a change.
+const MAX_SHRUNK_AGE: Duration = Duration::from_secs(600);
+
 /// What is known of the process beside its work.
 pub struct Process {
     started: BootTime,
@@ -186,6 +189,23 @@ pub struct DenyList {
     pub keys: u64,
     /// Whether the file is there and what it says is in force.
     pub current: bool,
+    /// Keys that are still refused although the file no longer names them; absent when there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held: Option<u64>,
+    /// The last time that the list lost so many keys that it needed a second look; absent before the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shrunk: Option<Shrunk>,
+}
+
+/// A deny list that lost many keys.
+#[derive(Debug, Serialize)]
+pub struct Shrunk {
+    /// Keys refused before.
+    pub from: u64,
+    /// Keys refused since.
+    pub to: u64,
+    /// How long ago.
+    pub age_seconds: f64,
 }
 
 /// The audit log.
@@ -271,7 +291,13 @@ impl Status {
             breaker: breaker(service).unwrap_or("none"),
             deny_list: DenyList {
                 keys: service.deny_list.load().len() as u64,
-                current: metrics.is_deny_file_good(),
+                current: metrics.deny_file.is_current(),
+                held: Some(metrics.deny_file.held()).filter(|held| *held > 0),
+                shrunk: metrics.deny_file.shrunk().map(|shrunk| Shrunk {
+                    from: shrunk.from,
+                    to: shrunk.to,
+                    age_seconds: seconds(now.since(shrunk.at)),
+                }),
             },
             audit: service.audit.log().map(|log| AuditLog {
                 writable: !log.state().is_failing(),
@@ -321,10 +347,24 @@ impl Status {
         if self.audit.as_ref().is_some_and(|audit| !audit.writable) {
             problems.push("the audit log can't be written: changes get 503".to_owned());
         }
-        if !deny_list.current {
+        if let Some(held) = deny_list.held {
+            problems.push(format!(
+                "consistency.deny_file no longer names {held} of the {} keys that it refuses (was it truncated?): they \
+                 stay refused until it has stood unchanged for ten seconds",
+                deny_list.keys
+            ));
+        } else if !deny_list.current {
             problems.push(format!(
                 "consistency.deny_file is gone or was refused (the log says why): the last list, of {} keys, is in force",
                 deny_list.keys
+            ));
+        }
+        if let Some(shrunk) = &deny_list.shrunk
+            && shrunk.age_seconds < MAX_SHRUNK_AGE.as_secs_f64()
+        {
+            problems.push(format!(
+                "consistency.deny_file shrank from {} keys to {}, {:.0} s ago: what it no longer names is allowed again",
+                shrunk.from, shrunk.to, shrunk.age_seconds
             ));
         }
         if matches!(self.breaker, "open" | "half-open") {
