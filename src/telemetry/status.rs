@@ -95,7 +95,8 @@ pub struct Exposure {
     pub key_seconds: f64,
     /// A token that went upstream (`authz.token_ttl`); a backend's own leeway comes on top.
     pub upstream_token_seconds: f64,
-    /// A token derived through the API (`credentials.derived_tokens.max_ttl`).
+    /// A token derived through the API, where it is verified without us: `credentials.derived_tokens.max_ttl`, or what
+    /// is left of the life of tokens that were derived under a longer one since the process began.
     pub derived_token_seconds: f64,
 }
 
@@ -248,7 +249,9 @@ impl Status {
             exposure: Exposure {
                 key_seconds: seconds(bound),
                 upstream_token_seconds: seconds(bound + settings.authz.token_ttl),
-                derived_token_seconds: seconds(bound + settings.max_token_ttl),
+                derived_token_seconds: seconds(
+                    bound + settings.longest_token_ttl().max(service.outstanding.left(now)),
+                ),
             },
             lease: Lease {
                 seconds: seconds(terms.lease),

@@ -208,6 +208,16 @@ impl Collector for Now {
             status.bound_seconds,
         )?;
         gauge(
+            "exposure_upstream_token_seconds",
+            "How long after its key's revocation a token that went upstream may still be believed there",
+            status.exposure.upstream_token_seconds,
+        )?;
+        gauge(
+            "exposure_derived_token_seconds",
+            "How long after its key's revocation a token that was derived may still be believed by who verifies it alone",
+            status.exposure.derived_token_seconds,
+        )?;
+        gauge(
             "consistency_age_seconds",
             "Age of this instance's knowledge of changes",
             lease.age_seconds.unwrap_or(f64::INFINITY),
