@@ -129,8 +129,8 @@ pub struct Settings {
     pub default_token_ttl: Duration,
     /// Longest life of a derived token.
     pub max_token_ttl: Duration,
-    /// Longest time that a derived token counts after it was issued, when that was set: as long as nobody did, tokens
-    /// with longer lives that were made elsewhere count until their `exp`.
+    /// Longest time that a derived token counts after it was issued, when that was set: as long as
+    /// nobody did, tokens with longer lives that were made elsewhere count until their `exp`.
     pub max_token_age: Option<Duration>,
     /// Keys that sign and verify derived tokens.
     pub keys: KeySet,
@@ -195,8 +195,8 @@ impl Settings {
         Ok(Self { tenants: Some(tenants), ..main })
     }
 
-    /// Sees to it that tokens which were derived under a longer `max_ttl` of `replaced` don't outlive the one of these
-    /// settings. To be called before they are shared.
+    /// Sees to it that tokens which were derived under a longer `max_ttl` of `replaced` don't
+    /// outlive the one of these settings. To be called before they are shared.
     pub fn limit_tokens_of(&mut self, replaced: &Self) {
         if self.max_token_ttl < replaced.max_token_ttl || replaced.max_token_age.is_some() {
             self.max_token_age = Some(self.max_token_ttl);

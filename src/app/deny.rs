@@ -1,7 +1,8 @@
 //! The operator's deny list (`consistency.deny_file`), read at the start and again whenever it changes.
 //!
-//! Refusing more is done at once. Refusing less is believed at once as long as it is little: a list that was truncated
-//! (`grep -v ID list > list`) looks like one that was emptied on purpose, so [`Guard`] looks at it a second time.
+//! Refusing more is done at once. Refusing less is believed at once as long as it is little: a list
+//! that was truncated (`grep -v ID list > list`) looks like one that was emptied on purpose, so
+//! [`Guard`] looks at it a second time.
 
 use std::fs::{self, File, Metadata};
 use std::io::Read;
@@ -24,7 +25,8 @@ const INTERVAL: Duration = Duration::from_millis(250);
 const MAX_CHANGING: u32 = 3;
 /// One in so many keys of the list in force may be lifted without a second look: a tenth.
 const LIFTED_SHARE: usize = 10;
-/// How long a file that lifts more has to stand unchanged. Also how long keys that were lifted count together.
+/// How long a file that lifts more has to stand unchanged. Also how long keys that were lifted
+/// count together.
 pub const SECOND_LOOK: Duration = Duration::from_secs(10);
 /// The same, in looks: a process that stood still meanwhile has not looked.
 const SECOND_LOOK_AFTER: u128 = SECOND_LOOK.as_millis() / INTERVAL.as_millis();
@@ -55,8 +57,8 @@ enum Problem {
     TooManyTogether,
 }
 
-/// Reads the file for the start: nothing is known of it yet that it could be compared with, so a file that is being
-/// written is waited for, two seconds at most.
+/// Reads the file for the start: nothing is known of it yet that it could be compared with, so a
+/// file that is being written is waited for, two seconds at most.
 ///
 /// # Errors
 /// As [`read`].
@@ -192,11 +194,12 @@ fn act(verdict: Verdict, service: &Service, metrics: &Metrics) {
     }
 }
 
-/// Decides whether what the file no longer names is lifted: at once when that is little, else once the file has stood
-/// unchanged for [`SECOND_LOOK`].
+/// Decides whether what the file no longer names is lifted: at once when that is little, else once
+/// the file has stood unchanged for [`SECOND_LOOK`].
 #[derive(Default)]
 struct Guard {
-    /// The list of before keys were lifted lately, and the looks since: many small steps are a large one.
+    /// The list from before keys were lifted lately, and the looks since: many small steps are a
+    /// large one.
     base: Option<(Arc<DenyList>, u128)>,
     held: Option<Held>,
 }
@@ -213,7 +216,8 @@ struct Held {
 enum Verdict {
     /// It is to be in force; so many keys are refused no more.
     TakeUp { list: DenyList, lifted: usize, was_held: bool },
-    /// What it names is to be refused together with what is in force, `held` keys of which it doesn't name.
+    /// What it names is to be refused together with what is in force, `held` keys of which it
+    /// doesn't name.
     Hold { together: DenyList, held: usize, is_new: bool },
 }
 

@@ -76,7 +76,8 @@ impl DenyList {
         self.ids.iter().filter(is_missing).count()
     }
 
-    /// Makes a list that refuses what either refuses; None when that is more than twice what a file may name.
+    /// Makes a list that refuses what either refuses; None when that is more than twice what a file
+    /// may name.
     pub fn union(&self, other: &Self) -> Option<Self> {
         let mut ids: Vec<KeyId> = self.ids.iter().chain(&other.ids).copied().collect();
         ids.sort_unstable();

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use crate::clock::BootTime;
 
-/// When the last token expires that was derived under a longer `credentials.derived_tokens.max_ttl` than the one in
-/// force.
+/// When the last token expires that was derived under a longer `credentials.derived_tokens.max_ttl`
+/// than the one in force.
 ///
-/// We refuse such a token once it is older than the setting allows; a backend that verifies it against the published
-/// keys doesn't know the setting and believes it until its `exp`.
+/// We refuse such a token once it is older than the setting allows; a backend that verifies it
+/// against the published keys doesn't know the setting and believes it until its `exp`.
 #[derive(Debug, Default)]
 pub struct Outstanding(AtomicU64);
 

@@ -15,7 +15,8 @@ use crate::service::Service;
 /// Oldest reading of the log's end that still says something.
 const MAX_LOG_AGE: Duration = Duration::from_secs(5);
 
-/// For how long it is a problem that the deny list shrank: long enough to be seen by who looks after a change.
+/// For how long it is a problem that the deny list shrank: long enough to be seen by who looks
+/// after a change.
 const MAX_SHRUNK_AGE: Duration = Duration::from_secs(600);
 
 /// What is known of the process beside its work.
@@ -95,8 +96,9 @@ pub struct Exposure {
     pub key_seconds: f64,
     /// A token that went upstream (`authz.token_ttl`); a backend's own leeway comes on top.
     pub upstream_token_seconds: f64,
-    /// A token derived through the API, where it is verified without us: `credentials.derived_tokens.max_ttl`, or what
-    /// is left of the life of tokens that were derived under a longer one since the process began.
+    /// A token derived through the API, where it is verified without us:
+    /// `credentials.derived_tokens.max_ttl`, or what is left of the life of tokens that were
+    /// derived under a longer one since the process began.
     pub derived_token_seconds: f64,
 }
 
@@ -190,10 +192,12 @@ pub struct DenyList {
     pub keys: u64,
     /// Whether the file is there and what it says is in force.
     pub current: bool,
-    /// Keys that are still refused although the file no longer names them; absent when there are none.
+    /// Keys that are still refused although the file no longer names them; absent when there are
+    /// none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held: Option<u64>,
-    /// The last time that the list lost so many keys that it needed a second look; absent before the first.
+    /// The last time that the list lost so many keys that it needed a second look; absent before
+    /// the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shrunk: Option<Shrunk>,
 }

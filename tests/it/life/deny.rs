@@ -181,7 +181,8 @@ async fn a_list_that_loses_many_keys_is_believed_after_a_second_look_only() {
         assert!(talos.metric("talos_deny_list_held").await >= 5.0, "{accident}");
         until_log_says(&talos, "far fewer keys than are refused").await;
 
-        // What is written there meanwhile is refused at once, and it stands unchanged only from then on.
+        // What is written there meanwhile is refused at once, and it stands unchanged only from
+        // then on.
         let more = fs::read_to_string(&path).must("reading the deny file") + "\n" + &late.id;
         fs::write(&path, more).must("adding to the deny file");
         until_checked_as(&talos, &late.secret, 401).await;
