@@ -81,6 +81,7 @@ fn tokens(criterion: &mut Criterion) {
         issuers: &[ISSUER],
         audiences: &[],
         client: None,
+        max_age: None,
     };
     let rsa = NewKey::Rsa { bits: 2_048, algorithm: RsaAlgorithm::Rs256 };
     for (name, kind) in [("EdDSA", NewKey::Ed25519), ("RS256", rsa)] {

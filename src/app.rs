@@ -10,6 +10,7 @@ mod denied;
 mod deny;
 mod listeners;
 mod pace;
+mod recheck;
 mod relay;
 mod reload;
 mod serve;

@@ -148,7 +148,7 @@ fn one(dump: &Dump<'_>, question: Question<'_>, found: &mut Findings, examined: 
         if manager.checks.is_empty() {
             continue;
         }
-        manager::examine(manager, question, found);
+        manager::examine(dump, manager, question, found);
         for check in manager.every_check() {
             filter::examine(check, question, found);
         }

@@ -295,6 +295,7 @@ fn expectation() -> Expectation<'static> {
         issuers: &[ISSUER],
         audiences: &[],
         client: None,
+        max_age: None,
     }
 }
 

@@ -10,6 +10,7 @@ mod list;
 mod lookup;
 mod mint;
 mod new_key;
+pub mod outstanding;
 mod revoke;
 mod rotate;
 mod update;
@@ -34,6 +35,7 @@ pub use rotate::{RotateRequest, Rotated};
 pub use update::{Fixed, Update};
 
 use bulkhead::Bulkhead;
+use outstanding::Outstanding;
 
 use crate::audit::{Audit, Failure, Origin};
 use crate::cache::flight::Flights;
@@ -96,6 +98,8 @@ pub struct Service {
     pub audit: Arc<Audit>,
     /// Keys to refuse whatever the database says.
     pub deny_list: ArcSwap<DenyList>,
+    /// Tokens that were derived under settings which have been replaced.
+    pub outstanding: Outstanding,
     /// What guesses must pass on their way to the database.
     pub bulkhead: Arc<Bulkhead>,
     lookups: Flights<Lookup, Fetched>,
@@ -155,6 +159,7 @@ impl Service {
             uses,
             audit,
             deny_list,
+            outstanding: Outstanding::default(),
             bulkhead,
             lookups,
         }

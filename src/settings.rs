@@ -15,7 +15,9 @@ use arc_swap::ArcSwap;
 use self::routes::Routes;
 use self::sources::{Documents, SourceError};
 use crate::clock::Timestamp;
-use crate::config::{AuthRoles, Authz, CacheType, ClientIpSource, Config, Cors, Retired, SelfRevokeLimit};
+use crate::config::{
+    AuthRoles, Authz, CacheType, ClientIpSource, Config, Cors, DerivedTokens, Retired, SelfRevokeLimit,
+};
 use crate::credential::jwk::{JwkError, KeySet, SigningKey};
 use crate::credential::secrets::{HmacSecret, HmacSecrets};
 use crate::credential::{Form, Presented, classify};
@@ -127,6 +129,9 @@ pub struct Settings {
     pub default_token_ttl: Duration,
     /// Longest life of a derived token.
     pub max_token_ttl: Duration,
+    /// Longest time that a derived token counts after it was issued, when that was set: as long as
+    /// nobody did, tokens with longer lives that were made elsewhere count until their `exp`.
+    pub max_token_age: Option<Duration>,
     /// Keys that sign and verify derived tokens.
     pub keys: KeySet,
     /// `kid` of the key that signs, when one is named.
@@ -190,6 +195,20 @@ impl Settings {
         Ok(Self { tenants: Some(tenants), ..main })
     }
 
+    /// Sees to it that tokens which were derived under a longer `max_ttl` of `replaced` don't
+    /// outlive the one of these settings. To be called before they are shared.
+    pub fn limit_tokens_of(&mut self, replaced: &Self) {
+        if self.max_token_ttl < replaced.max_token_ttl || replaced.max_token_age.is_some() {
+            self.max_token_age = Some(self.max_token_ttl);
+        }
+        for (host, tenant) in self.tenants.iter_mut().flatten() {
+            let before = replaced.tenants.as_ref().and_then(|tenants| tenants.get(host));
+            if let (Some(tenant), Some(before)) = (Arc::get_mut(tenant), before) {
+                tenant.limit_tokens_of(before);
+            }
+        }
+    }
+
     /// The settings of one network.
     fn of_network(
         network: NetworkId,
@@ -227,6 +246,7 @@ impl Settings {
                 .collect(),
             default_token_ttl: tokens.default_ttl,
             max_token_ttl: tokens.max_ttl,
+            max_token_age: (tokens.max_ttl != DerivedTokens::default().max_ttl).then_some(tokens.max_ttl),
             jwks_json: keys.public_json(),
             keys,
             signing_key_id: tokens.jwt.signing_key_id.clone(),
@@ -274,6 +294,12 @@ impl Settings {
     /// The longest time that anything cached is used before its row is read again.
     pub fn longest_cache_ttl(&self) -> Duration {
         self.all().map(|(_, settings)| settings.cache_ttl).max().unwrap_or(self.cache_ttl)
+    }
+
+    /// The longest life of a token that can be derived now, in whichever network.
+    pub fn longest_token_ttl(&self) -> Duration {
+        let served = self.all().filter(|(host, _)| host.is_some() == self.has_tenants());
+        served.map(|(_, settings)| settings.max_token_ttl).max().unwrap_or(self.max_token_ttl)
     }
 
     /// The current issuer.

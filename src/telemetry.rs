@@ -1,6 +1,7 @@
 //! What the process tells about itself.
 
 pub mod connections;
+pub mod deny_file;
 mod histogram;
 pub mod log;
 pub mod metrics;

@@ -2,6 +2,7 @@
 
 mod names;
 mod pem;
+mod trust;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,10 +12,14 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, ServerConfig, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::time_provider::TimeProvider;
 use rustls::{RootCertStore, crypto, version};
 use sha2::{Digest, Sha256};
+use tokio::sync::watch;
+
+pub use trust::ClientTrust;
 
 use crate::caller::Certificate;
 use crate::clock::{Clock, Timestamp};
@@ -112,6 +117,8 @@ pub struct Identity {
     alpn: Alpn,
     clock: Clock,
     in_force: ArcSwap<InForce>,
+    /// How often the client CAs have been replaced.
+    client_cas: watch::Sender<u64>,
 }
 
 struct InForce {
@@ -119,6 +126,15 @@ struct InForce {
     expires: Timestamp,
     /// Hash of all that it was made of.
     content: [u8; 32],
+    /// None when no certificates of clients are asked for.
+    verifier: Option<ClientVerifier>,
+}
+
+/// What clients' certificates are verified by.
+struct ClientVerifier {
+    verifier: Arc<dyn ClientCertVerifier>,
+    /// Hash of the CAs, in order.
+    cas: [u8; 32],
 }
 
 impl Identity {
@@ -128,11 +144,12 @@ impl Identity {
     /// When one can't be read or used, or they don't go together.
     pub fn read(files: Files, alpn: Alpn, clock: Clock) -> Result<Self, TlsError> {
         let in_force = ArcSwap::from_pointee(build(&files, alpn, &clock)?);
-        Ok(Self { files, alpn, clock, in_force })
+        Ok(Self { files, alpn, clock, in_force, client_cas: watch::Sender::new(0) })
     }
 
-    /// Reads the files again; says whether they are others than those in force. Connections that there are go on with
-    /// what they began with.
+    /// Reads the files again; says whether they are others than those in force. Connections that
+    /// there are go on with what they began with, but for those of clients whose certificates the
+    /// new client CAs don't vouch for: see [`ClientTrust`].
     ///
     /// # Errors
     /// As [`Identity::read`], and when the certificate has expired: then what is in force stays.
@@ -145,8 +162,29 @@ impl Identity {
             let path = self.files.cert.display().to_string();
             return Err(TlsError::Expired { path, expired: new.expires });
         }
+        let cas = |in_force: &InForce| in_force.verifier.as_ref().map(|verifier| verifier.cas);
+        let are_other_cas = cas(&new) != cas(&self.in_force.load());
         self.in_force.store(Arc::new(new));
+        if are_other_cas {
+            self.client_cas.send_modify(|number| *number += 1);
+        }
         Ok(true)
+    }
+
+    /// The number of the client CAs in force, and of those to come. To be taken before a handshake
+    /// begins.
+    pub fn client_cas(&self) -> watch::Receiver<u64> {
+        self.client_cas.subscribe()
+    }
+
+    /// Whether a client that shows this chain now is let in.
+    fn trusts(&self, chain: &[CertificateDer<'_>]) -> bool {
+        let in_force = self.in_force.load();
+        let (Some(client), Some((leaf, intermediates))) = (&in_force.verifier, chain.split_first()) else {
+            return true;
+        };
+        let now = Time(self.clock.clone()).current_time();
+        now.is_some_and(|now| client.verifier.verify_client_cert(leaf, intermediates, now).is_ok())
     }
 
     /// For the next handshake.
@@ -196,14 +234,20 @@ fn build(files: &Files, alpn: Alpn, clock: &Clock) -> Result<InForce, TlsError> 
     let builder = ServerConfig::builder_with_details(Arc::clone(&provider), Arc::new(Time(clock.clone())))
         .with_protocol_versions(&[&version::TLS13, &version::TLS12])
         .map_err(|error| pair_error(files, &error))?;
+    let mut client = None;
     let builder = match &files.client_ca {
         Some(path) => {
             let roots = pem::certificates(path)?;
-            roots.iter().for_each(|root| content.update(Sha256::digest(root)));
+            let mut cas = Sha256::new();
+            roots.iter().for_each(|root| cas.update(Sha256::digest(root)));
+            let cas: [u8; 32] = cas.finalize().into();
+            content.update(cas);
             let roots = Arc::new(issuers(path, roots)?);
             let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
             let fail = |problem| TlsError::Issuers { path: path.display().to_string(), problem };
-            builder.with_client_cert_verifier(verifier.map_err(fail)?)
+            let verifier = verifier.map_err(fail)?;
+            client = Some(ClientVerifier { verifier: Arc::clone(&verifier), cas });
+            builder.with_client_cert_verifier(verifier)
         }
         None => builder.with_no_client_auth(),
     };
@@ -215,7 +259,7 @@ fn build(files: &Files, alpn: Alpn, clock: &Clock) -> Result<InForce, TlsError> 
         config.send_tls13_tickets = 0;
     }
     let expires = leaf.unwrap_or(Timestamp::from_secs(0));
-    Ok(InForce { config: Arc::new(config), expires, content: content.finalize().into() })
+    Ok(InForce { config: Arc::new(config), expires, content: content.finalize().into(), verifier: client })
 }
 
 fn pair_error(files: &Files, error: &rustls::Error) -> TlsError {

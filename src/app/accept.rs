@@ -13,9 +13,10 @@ use tokio_rustls::TlsAcceptor;
 
 use super::bounds::{ACCEPT_PAUSE, HANDSHAKE_TIMEOUT, MAX_CONNECTIONS, MAX_PER_ADDRESS};
 use super::listeners::{Listener, ParkedSocket, Socket};
+use super::recheck::Rechecked;
 use crate::caller::{Peer, network_of};
 use crate::telemetry::connections::{Connections, Refused};
-use crate::tls::{Identity, client_certificate};
+use crate::tls::{ClientTrust, Identity, client_certificate};
 
 /// Both directions of a connection, over whatever it goes.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -152,10 +153,11 @@ impl Incoming {
 impl Place {
     async fn secure<S: Stream + 'static>(
         &self,
-        identity: &Identity,
+        identity: &Arc<Identity>,
         stream: S,
         peer: &mut Peer,
     ) -> Option<Box<dyn Stream>> {
+        let verified_by = identity.client_cas();
         let shaking_hands = TlsAcceptor::from(identity.config()).accept(stream);
         let shaken = timeout(HANDSHAKE_TIMEOUT, shaking_hands).await;
         let stream = match shaken {
@@ -171,9 +173,23 @@ impl Place {
                 return None;
             }
         };
-        let certificate = client_certificate(stream.get_ref().1.peer_certificates());
-        peer.certificate = certificate.map(Arc::new);
-        Some(Box::new(stream))
+        let shown = stream.get_ref().1.peer_certificates();
+        peer.certificate = client_certificate(shown).map(Arc::new);
+        let Some(trust) = ClientTrust::of(identity, shown, verified_by) else {
+            return Some(Box::new(stream));
+        };
+        let (counted, plane, address) = (self.counted.clone(), self.plane, peer.address);
+        let lost = async move {
+            trust.lost().await;
+            counted.refused(plane, Refused::Untrusted);
+            let address = address.map(tracing::field::display);
+            tracing::info!(
+                plane,
+                address,
+                "a connection is closed: the client CAs were replaced, and its certificate is no longer trusted"
+            );
+        };
+        Some(Box::new(Rechecked::new(stream, lost)))
     }
 
     /// Counts that the connection is closed before its time.

@@ -10,9 +10,10 @@ use crate::admission::{Admission, Bearer};
 use crate::rng::Rng;
 use crate::settings::sources::{self, is_https};
 
-/// How often they are read anew, give or take a tenth.
+/// How often they are read anew, give or take a tenth, where that means to ask the issuer.
 const INTERVAL: Duration = Duration::from_secs(300);
-/// How soon at the earliest they are read anew: when a token names one that isn't known, or they couldn't be had.
+/// How often they are read anew from a file; elsewhere, how soon at the earliest: when a token
+/// names one that isn't known, or they couldn't be had.
 const SOON: Duration = Duration::from_secs(10);
 
 /// Reads them for the start. An issuer that gives no answer is no reason not to serve: until it does, no token is good.
@@ -38,6 +39,7 @@ pub async fn keep_keys(admission: Arc<Admission>, rng: Rng) {
     let Some(bearer) = admission.bearer() else {
         return std::future::pending().await;
     };
+    let is_remote = bearer.url().is_some_and(is_https);
     let mut failing = false;
     loop {
         let [chance] = rng.bytes::<1>();
@@ -46,7 +48,7 @@ pub async fn keep_keys(admission: Arc<Admission>, rng: Rng) {
         loop {
             sleep(SOON).await;
             waited += SOON;
-            if waited >= until || failing || bearer.has_missed() {
+            if waited >= until || failing || !is_remote || bearer.has_missed() {
                 break;
             }
         }

@@ -220,7 +220,8 @@ impl Reloader {
     /// Makes settings of it, whole, and then puts them in the place of those in force.
     fn put_into_force(&self, config: &Config, documents: &Documents) -> Result<(), Refusal> {
         let old = self.service.snapshot();
-        let new = Settings::build(config, documents, old.generation + 1)?;
+        let mut new = Settings::build(config, documents, old.generation + 1)?;
+        new.limit_tokens_of(&old);
         for (host, settings) in new.all() {
             let has_signer = |settings: &Settings| settings.signing_key().is_some();
             let had_one = old.all().any(|(other, settings)| other == host && has_signer(settings));
@@ -229,6 +230,8 @@ impl Reloader {
             }
         }
         self.service.settings.store(Arc::new(new));
+        // Other instances have derived until now, too.
+        self.service.outstanding.note(self.service.clock.boot(), old.longest_token_ttl());
         Ok(())
     }
 

@@ -286,7 +286,7 @@ pub(crate) async fn build(config: &Config, planes: Planes) -> Result<Built, Serv
         );
     }
     let deny_list = match &config.consistency.deny_file {
-        Some(path) => deny::read(path).await?,
+        Some(path) => deny::read_for_start(path, &clock).await?,
         None => DenyList::default(),
     };
     let store = Store::open(config.db.dsn.expose(), rng.clone()).await?;

@@ -153,7 +153,11 @@ fn fields(status: &Value) -> Vec<(&'static str, String)> {
             format!(
                 "{} keys{}",
                 text("/deny_list/keys"),
-                if is_true("/deny_list/current") { "" } else { ", NOT WHAT THE FILE SAYS" }
+                match status.pointer("/deny_list/held") {
+                    Some(held) => format!(", {} OF WHICH THE FILE NO LONGER NAMES", cell(held)),
+                    None if is_true("/deny_list/current") => String::new(),
+                    None => ", NOT WHAT THE FILE SAYS".to_owned(),
+                }
             ),
         ),
         (

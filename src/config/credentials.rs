@@ -121,7 +121,8 @@ pub struct DerivedTokens {
     /// Life of a token for which no `ttl` was asked. At least 1s. Default 1h.
     #[serde(with = "forms::Duration")]
     pub default_ttl: Duration,
-    /// Longest life of a derived token. At least 1s. Default 24h.
+    /// Longest life of a derived token. At least 1s. Default 24h. Any other value, and one that is
+    /// lowered in a reload, also ends tokens that are older, whatever their `exp`.
     #[serde(with = "forms::Duration")]
     pub max_ttl: Duration,
     /// `credentials.derived_tokens.jwt`.

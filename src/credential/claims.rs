@@ -141,6 +141,8 @@ pub struct Expectation<'a> {
     pub audiences: &'a [String],
     /// From where it is used.
     pub client: Option<IpAddr>,
+    /// Longest time that it counts after it was issued, whatever its own `exp`; any when None.
+    pub max_age: Option<Duration>,
 }
 
 /// The authority of a verified token.
@@ -176,6 +178,7 @@ pub(super) struct Shown {
     sub: String,
     iss: Option<String>,
     exp: i64,
+    iat: Option<i64>,
     nbf: Option<i64>,
     #[serde(default)]
     aud: Audience,
@@ -206,6 +209,18 @@ impl Shown {
         self.iss.as_deref()
     }
 
+    /// When the token is as old as one may be at most; None when it may be of any age.
+    fn oldest_end(&self, expected: &Expectation<'_>) -> Option<Timestamp> {
+        let max_age = expected.max_age?;
+        // Times of a token are whole seconds: a part of one more counts whole.
+        let whole = Duration::from_secs(max_age.as_secs() + u64::from(max_age.subsec_nanos() > 0));
+        match self.iat.or(self.nbf) {
+            Some(issued) => Some(Timestamp::from_secs(issued).plus(whole)),
+            // Nobody knows its age: it counts while it ends as soon as one that is made now.
+            None => (Timestamp::from_secs(self.exp) > expected.now.plus(whole)).then_some(expected.now),
+        }
+    }
+
     /// Judges claims and the caveats beside them: issuer, network, times, audience, address. What all of them allow is
     /// the authority.
     ///
@@ -217,6 +232,7 @@ impl Shown {
         caveats: &[Caveat],
         expected: &Expectation<'_>,
     ) -> Result<Authority, Denial> {
+        let oldest_end = self.oldest_end(expected);
         let issuer = self.iss.ok_or(Denial::SignatureInvalid)?;
         let accepted = |issuer: &String| expected.issuers.contains(&issuer.as_str());
         if !accepted(&issuer) || !caveats.iter().all(|caveat| accepted(&caveat.issuer)) {
@@ -228,7 +244,7 @@ impl Shown {
         let starts = caveats.iter().filter_map(|caveat| caveat.starts);
         let starts = starts.chain(self.nbf.map(Timestamp::from_secs)).max();
         let expires = caveats.iter().filter_map(|caveat| caveat.expires);
-        let expires = expires.fold(Timestamp::from_secs(self.exp), Timestamp::min);
+        let expires = expires.chain(oldest_end).fold(Timestamp::from_secs(self.exp), Timestamp::min);
         let early = starts.is_some_and(|at| expected.now.plus(expected.clock_skew) < at);
         if early || expires <= expected.now {
             return Err(Denial::Expired);

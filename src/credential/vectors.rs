@@ -108,6 +108,7 @@ fn assert_judged(
             issuers: &[vectors["issuer"].as_str().unwrap()],
             audiences: &[],
             client: client.parse().ok(),
+            max_age: None,
         })
     };
     match from("10.1.2.3") {
@@ -147,6 +148,7 @@ fn minted_with_the_vectors_keys() {
             issuers: &["i"],
             audiences: &[],
             client: None,
+            max_age: None,
         };
         assert_eq!(jwt::verify(&keys, &token, &expected).unwrap().key_id, "k");
     }

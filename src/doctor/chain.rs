@@ -104,6 +104,15 @@ impl<'a> Manager<'a> {
     }
 }
 
+impl Leaf<'_> {
+    /// Whether a route, or what is around it, turns a filter off.
+    pub fn turns_off(&self, filter: &str) -> bool {
+        self.levels
+            .iter()
+            .any(|level| level.get("typed_per_filter_config").entry(filter).get("disabled").is_true())
+    }
+}
+
 impl<'a> Filter<'a> {
     fn new(dump: &Dump<'a>, node: Node<'a>) -> Self {
         let name = node.get("name").text().unwrap_or_default();
@@ -136,6 +145,14 @@ impl<'a> Filter<'a> {
     pub fn mutations(&self) -> Vec<Node<'a>> {
         match self.kind {
             Some("HeaderMutation") => self.config.get("mutations").items("request_mutations"),
+            _ => vec![],
+        }
+    }
+
+    /// What a header_mutation filter does to the trailers of requests.
+    pub fn trailer_mutations(&self) -> Vec<Node<'a>> {
+        match self.kind {
+            Some("HeaderMutation") => self.config.get("mutations").items("request_trailers_mutations"),
             _ => vec![],
         }
     }

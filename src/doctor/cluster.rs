@@ -181,6 +181,22 @@ fn http2<'a>(cluster: &Node<'a>) -> Option<Node<'a>> {
         .or_else(|| (options.is_absent() && !old.is_absent()).then_some(old))
 }
 
+/// Whether a cluster may be spoken to in a way that carries trailers of requests: HTTP/2, HTTP/3,
+/// or HTTP/1.1 that was told to.
+pub fn takes_trailers(cluster: &Node<'_>) -> bool {
+    let options = cluster.get("typed_extension_protocol_options").entry(OPTIONS);
+    let explicit = options.get("explicit_http_config");
+    let (http1, http3) = (explicit.get("http_protocol_options"), explicit.get("http3_protocol_options"));
+    let as_downstream = options.get("use_downstream_protocol_config");
+    let old = cluster.find("http_protocol_options.enable_trailers").is_true()
+        || cluster.get("protocol_selection").text() == Some("USE_DOWNSTREAM_PROTOCOL");
+    http2(cluster).is_some()
+        || !http3.is_absent()
+        || !as_downstream.is_absent()
+        || http1.get("enable_trailers").is_true()
+        || (options.is_absent() && old)
+}
+
 fn protocol(cluster: &Node<'_>, found: &mut Findings) {
     const FIX: &str = "typed_extension_protocol_options:\n  envoy.extensions.upstreams.http.v3.HttpProtocolOptions:\n    \
         \"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions\n    explicit_http_config:\n      \

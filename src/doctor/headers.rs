@@ -30,6 +30,10 @@ pub fn list_matches(list: &Node<'_>, name: &str) -> Match {
     best
 }
 
+/// The regular expression by which what we ship matches our names, however they are spelled. No
+/// other one is read here.
+pub const OUR_NAMES: &str = "x[-_]talos[-_].*";
+
 /// Whether `envoy.type.matcher.v3.StringMatcher` matches a name.
 pub fn string_matches(matcher: &Node<'_>, name: &str) -> Match {
     let ignores_case = matcher.get("ignore_case").is_true();
@@ -45,19 +49,32 @@ pub fn string_matches(matcher: &Node<'_>, name: &str) -> Match {
             return if matches(&name, &fold(text)) { Match::Yes } else { Match::No };
         }
     }
-    Match::Unknown
+    match matcher.find("safe_regex.regex").value.as_str() {
+        Some(OUR_NAMES) if is_ours(&name) => Match::Yes,
+        Some(OUR_NAMES) => Match::No,
+        _ => Match::Unknown,
+    }
+}
+
+/// Whether a list of header mutations takes away one header.
+fn strips(mutations: &[Node<'_>], header: &str) -> bool {
+    mutations.iter().any(|mutation| {
+        let removed = mutation.get("remove").text().is_some_and(|name| name.eq_ignore_ascii_case(header));
+        let matcher = mutation.find("remove_on_match.key_matcher");
+        removed || (!matcher.is_absent() && string_matches(&matcher, header) == Match::Yes)
+    })
+}
+
+/// Whether a list of header mutations takes away all that upstream believes: identity headers and
+/// the token's.
+pub fn strip_all(mutations: &[Node<'_>], token_header: &str) -> bool {
+    strip_identity(mutations) && strips(mutations, token_header)
 }
 
 /// Whether a list of header mutations (`envoy.config.common.mutation_rules.v3.HeaderMutation`) takes away every identity
 /// header that a client may have sent.
 pub fn strip_identity(mutations: &[Node<'_>]) -> bool {
-    IDENTITY_HEADERS.iter().all(|header| {
-        mutations.iter().any(|mutation| {
-            let removed = mutation.get("remove").text().is_some_and(|name| name.eq_ignore_ascii_case(header));
-            let matcher = mutation.find("remove_on_match.key_matcher");
-            removed || (!matcher.is_absent() && string_matches(&matcher, header) == Match::Yes)
-        })
-    })
+    IDENTITY_HEADERS.iter().all(|header| strips(mutations, header))
 }
 
 /// The mutation among these that sets one of our headers.
@@ -109,8 +126,11 @@ mod tests {
     #[test]
     fn all_identity_headers_or_none() {
         let all = json!([{ "remove_on_match": { "key_matcher": { "prefix": "x-talos-" } } }]);
+        let however_spelled =
+            json!([{ "remove_on_match": { "key_matcher": { "safe_regex": { "regex": OUR_NAMES } } } }]);
+        let unread = json!([{ "remove_on_match": { "key_matcher": { "safe_regex": { "regex": ".*" } } } }]);
         let some = json!([{ "remove": "x-talos-key-id" }]);
-        for (mutations, expected) in [(all, true), (some, false)] {
+        for (mutations, expected) in [(all, true), (however_spelled, true), (unread, false), (some, false)] {
             let wrapped = json!({ "list": mutations });
             assert_eq!(strip_identity(&Node::new(&wrapped, "").items("list")), expected);
         }

@@ -1,17 +1,20 @@
 //! The connection manager around the check: paths, addresses, header names, and what stands before and after it.
 
 use super::chain::{Filter, Manager};
+use super::cluster::takes_trailers;
+use super::dump::Dump;
 use super::headers;
-use super::node::Node;
+use super::node::{Node, yaml};
 use super::{Findings, Question, Severity};
 use crate::config::{Authz, ClientAddress};
 
 /// Looks at one connection manager that asks Talos.
-pub fn examine(manager: &Manager<'_>, question: Question<'_>, found: &mut Findings) {
+pub fn examine(dump: &Dump<'_>, manager: &Manager<'_>, question: Question<'_>, found: &mut Findings) {
     paths(&manager.node, found);
     requests(&manager.node, found);
     addresses(manager, question.authz, found);
     order(manager, found);
+    trailers(dump, manager, question.authz, found);
     upgrades(manager, question, found);
 }
 
@@ -289,6 +292,66 @@ fn after(filter: &Filter<'_>, found: &mut Findings) {
             "# read them, but write headers of other names",
         );
     }
+}
+
+/// Trailers come after the check: what the client sent there goes upstream unless a filter takes it
+/// out.
+fn trailers(dump: &Dump<'_>, manager: &Manager<'_>, authz: Option<&Authz>, found: &mut Findings) {
+    let token_header = authz.map_or("authorization", |authz| authz.token_header.as_str());
+    let strips = |filter: &&Filter<'_>| {
+        headers::strip_all(&filter.trailer_mutations(), token_header) && !filter.disabled
+    };
+    let stripping: Vec<&Filter<'_>> = manager.filters.iter().filter(strips).collect();
+    let open = manager
+        .leaves
+        .iter()
+        .filter(|leaf| !leaf.is_answered && stripping.iter().all(|filter| leaf.turns_off(filter.name)));
+    let mut worst: Option<(Severity, String)> = None;
+    for leaf in open {
+        let (severity, whither) = match leaf.cluster.map(|name| (name, dump.cluster(name))) {
+            Some((name, Some(cluster))) if takes_trailers(cluster) => {
+                (Severity::Error, format!("the cluster {name} is spoken to in a way that carries them"))
+            }
+            Some((_, Some(_))) => (
+                Severity::Note,
+                "HTTP/1.1, which its clusters speak now, doesn't carry them, HTTP/2 does".to_owned(),
+            ),
+            Some((name, None)) => (
+                Severity::Warning,
+                format!("the dump doesn't say what the cluster {name} speaks; HTTP/2 carries them"),
+            ),
+            None => (
+                Severity::Warning,
+                "the dump doesn't say where each route leads; HTTP/2 carries them".to_owned(),
+            ),
+        };
+        if worst.as_ref().is_none_or(|(worst, _)| severity < *worst) {
+            worst = Some((severity, whither));
+        }
+    }
+    if let Some((severity, whither)) = worst {
+        found.add(
+            "forged-trailers",
+            severity,
+            &manager.node.get("http_filters"),
+            format!(
+                "trailers of a request go upstream as the client wrote them, x-talos-* and {token_header} among them, and \
+                 many servers add them to the headers; {whither}"
+            ),
+            trailers_fix(token_header),
+        );
+    }
+}
+
+fn trailers_fix(token_header: &str) -> String {
+    format!(
+        "http_filters: # before the router\n  - name: talos.trailers\n    typed_config:\n      \
+         \"@type\": type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation\n      \
+         mutations:\n        request_trailers_mutations:\n          \
+         - remove_on_match: {{ key_matcher: {{ safe_regex: {{ regex: \"{}\" }} }} }}\n          - remove: {}",
+        headers::OUR_NAMES,
+        yaml(token_header)
+    )
 }
 
 /// A protocol upgrade may bring filters of its own, in place of the chain's.

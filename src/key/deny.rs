@@ -66,6 +66,25 @@ impl DenyList {
         !self.ids.is_empty() && self.ids.binary_search(id).is_ok()
     }
 
+    /// Counts the keys that this list refuses and `other` doesn't.
+    pub fn count_not_in(&self, other: &Self) -> usize {
+        let mut others = other.ids.iter().peekable();
+        let is_missing = |id: &&KeyId| {
+            while others.next_if(|other| other < id).is_some() {}
+            others.peek() != Some(id)
+        };
+        self.ids.iter().filter(is_missing).count()
+    }
+
+    /// Makes a list that refuses what either refuses; None when that is more than twice what a file
+    /// may name.
+    pub fn union(&self, other: &Self) -> Option<Self> {
+        let mut ids: Vec<KeyId> = self.ids.iter().chain(&other.ids).copied().collect();
+        ids.sort_unstable();
+        ids.dedup();
+        (ids.len() <= 2 * MAX_IDS).then(|| Self { ids: ids.into() })
+    }
+
     /// How many keys are to be refused.
     pub fn len(&self) -> usize {
         self.ids.len()
@@ -121,6 +140,15 @@ mod tests {
         let line = format!("{ISSUED}\n");
         assert_eq!(parse(&line.repeat(MAX_IDS)).unwrap().len(), 1);
         assert_eq!(parse(&line.repeat(MAX_IDS + 1)).unwrap_err(), "more than 1000000 key ids");
+    }
+
+    #[test]
+    fn a_union_refuses_what_either_does_and_the_difference_is_counted() {
+        let (one, both) = (parse(ISSUED).unwrap(), parse(&format!("{ISSUED}\n{IMPORTED}")).unwrap());
+        let other = parse(IMPORTED).unwrap();
+        assert_eq!((both.count_not_in(&one), one.count_not_in(&both), one.count_not_in(&other)), (1, 0, 1));
+        assert_eq!(one.union(&other), Some(both));
+        assert_eq!(one.union(&DenyList::default()), Some(one));
     }
 
     proptest! {

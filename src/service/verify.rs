@@ -221,6 +221,7 @@ impl Service {
             issuers: &issuers,
             audiences: attempt.audiences,
             client: attempt.client,
+            max_age: settings.max_token_age,
         })?;
         // A parent's revocation doesn't end its tokens; the operator's list does.
         let parent = KeyId::parse_any(&authority.key_id);

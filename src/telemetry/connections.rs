@@ -33,6 +33,8 @@ pub enum Refused {
     Handshake,
     /// The handshake took too long.
     SlowHandshake,
+    /// Its client's certificate isn't trusted any more.
+    Untrusted,
     /// The head of a request took too long.
     SlowHead,
     /// A request and its answer took too long.
@@ -49,6 +51,7 @@ impl Refused {
             Self::TooMany => "too_many",
             Self::Handshake => "handshake",
             Self::SlowHandshake => "slow_handshake",
+            Self::Untrusted => "untrusted",
             Self::SlowHead => "slow_head",
             Self::SlowExchange => "slow_exchange",
             Self::Idle => "idle",

@@ -3,7 +3,6 @@
 mod exposition;
 
 use std::borrow::Cow;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
@@ -13,6 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 pub use exposition::Format;
 
 use super::connections::Connections;
+use super::deny_file::DenyFile;
 use super::histogram::Histogram;
 use super::refusals::Refusals;
 use crate::service::verify::CacheResult;
@@ -38,8 +38,8 @@ pub struct Metrics {
     pub requests: Requests,
     /// Requests refused before anything of them was done.
     pub refusals: Refusals,
-    /// Whether the deny file is gone or was refused.
-    deny_file_is_bad: AtomicBool,
+    /// The deny list's file.
+    pub deny_file: DenyFile,
 }
 
 /// Decisions by outcome and reason, and how long they took.
@@ -216,17 +216,5 @@ impl Reloads {
     pub fn fetched(&self, ok: bool) {
         let outcome = if ok { "ok" } else { "failed" };
         self.fetches.get_or_create(&[("outcome", outcome)]).inc();
-    }
-}
-
-impl Metrics {
-    /// Notes whether the deny file is there and what it says is in force.
-    pub fn deny_file_is_good(&self, is_good: bool) {
-        self.deny_file_is_bad.store(!is_good, Ordering::Relaxed);
-    }
-
-    /// What was noted of the deny file; true without one.
-    pub fn is_deny_file_good(&self) -> bool {
-        !self.deny_file_is_bad.load(Ordering::Relaxed)
     }
 }

@@ -15,6 +15,10 @@ use crate::service::Service;
 /// Oldest reading of the log's end that still says something.
 const MAX_LOG_AGE: Duration = Duration::from_secs(5);
 
+/// For how long it is a problem that the deny list shrank: long enough to be seen by who looks
+/// after a change.
+const MAX_SHRUNK_AGE: Duration = Duration::from_secs(600);
+
 /// What is known of the process beside its work.
 pub struct Process {
     started: BootTime,
@@ -94,7 +98,9 @@ pub struct Exposure {
     pub key_seconds: f64,
     /// A token that went upstream (`authz.token_ttl`); a backend's own leeway comes on top.
     pub upstream_token_seconds: f64,
-    /// A token derived through the API (`credentials.derived_tokens.max_ttl`).
+    /// A token derived through the API, where it is verified without us:
+    /// `credentials.derived_tokens.max_ttl`, or what is left of the life of tokens that were
+    /// derived under a longer one since the process began.
     pub derived_token_seconds: f64,
 }
 
@@ -220,6 +226,25 @@ pub struct DenyList {
     pub keys: u64,
     /// Whether the file is there and what it says is in force.
     pub current: bool,
+    /// Keys that are still refused although the file no longer names them; absent when there are
+    /// none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held: Option<u64>,
+    /// The last time that the list lost so many keys that it needed a second look; absent before
+    /// the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shrunk: Option<Shrunk>,
+}
+
+/// A deny list that lost many keys.
+#[derive(Debug, Serialize)]
+pub struct Shrunk {
+    /// Keys refused before.
+    pub from: u64,
+    /// Keys refused since.
+    pub to: u64,
+    /// How long ago.
+    pub age_seconds: f64,
 }
 
 /// The audit log.
@@ -262,7 +287,9 @@ impl Status {
             exposure: Exposure {
                 key_seconds: seconds(bound),
                 upstream_token_seconds: seconds(bound + settings.authz.token_ttl),
-                derived_token_seconds: seconds(bound + settings.max_token_ttl),
+                derived_token_seconds: seconds(
+                    bound + settings.longest_token_ttl().max(service.outstanding.left(now)),
+                ),
             },
             lease: Lease {
                 seconds: seconds(terms.lease),
@@ -307,7 +334,13 @@ impl Status {
             breaker: breaker(service).unwrap_or("none"),
             deny_list: DenyList {
                 keys: service.deny_list.load().len() as u64,
-                current: metrics.is_deny_file_good(),
+                current: metrics.deny_file.is_current(),
+                held: Some(metrics.deny_file.held()).filter(|held| *held > 0),
+                shrunk: metrics.deny_file.shrunk().map(|shrunk| Shrunk {
+                    from: shrunk.from,
+                    to: shrunk.to,
+                    age_seconds: seconds(now.since(shrunk.at)),
+                }),
             },
             audit: service.audit.log().map(|log| AuditLog {
                 writable: !log.state().is_failing(),
@@ -367,10 +400,24 @@ impl Status {
         if self.audit.as_ref().is_some_and(|audit| !audit.writable) {
             problems.push("the audit log can't be written: changes get 503".to_owned());
         }
-        if !deny_list.current {
+        if let Some(held) = deny_list.held {
+            problems.push(format!(
+                "consistency.deny_file no longer names {held} of the {} keys that it refuses (was it truncated?): they \
+                 stay refused until it has stood unchanged for ten seconds",
+                deny_list.keys
+            ));
+        } else if !deny_list.current {
             problems.push(format!(
                 "consistency.deny_file is gone or was refused (the log says why): the last list, of {} keys, is in force",
                 deny_list.keys
+            ));
+        }
+        if let Some(shrunk) = &deny_list.shrunk
+            && shrunk.age_seconds < MAX_SHRUNK_AGE.as_secs_f64()
+        {
+            problems.push(format!(
+                "consistency.deny_file shrank from {} keys to {}, {:.0} s ago: what it no longer names is allowed again",
+                shrunk.from, shrunk.to, shrunk.age_seconds
             ));
         }
         if matches!(self.breaker, "open" | "half-open") {

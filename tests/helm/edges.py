@@ -30,7 +30,7 @@ import yaml  # noqa: E402
 FILES = {"istio": ["gateway.yaml", "mesh-config.yaml", "talos.yaml"],
          "envoy-gateway": ["gateway.yaml", "patch.yaml", "talos.yaml"]}
 # What the doctor says of the example for Envoy Gateway without its patches.
-UNPATCHED = {"warning raw-headers", "warning validate-mutations", "note no-health-check"}
+UNPATCHED = {"warning raw-headers", "warning validate-mutations", "note no-health-check", "note forged-trailers"}
 FORGED = {"x-talos-actor-id": "mallory", "x-talos-foo": "mallory"}
 TALOS = """
 serve:
@@ -64,6 +64,8 @@ BROKEN = [
     ("istio", "gateway.yaml", "default_value: true", "default_value: false", "doctor", "note conditional-check"),
     ("istio", "gateway.yaml", "authority: talos-authz.", "authority: talos|authz.", "doctor", "bad-authority"),
     ("istio", "gateway.yaml", "subFilter: { name: envoy.filters.http.cors }", "subFilter: { name: envoy.filters.http.fault }", "doctor", "cors-after-check"),
+    ("istio", "gateway.yaml", "- remove: authorization", "# not the token", "doctor", "note forged-trailers"),
+    ("istio", "gateway.yaml", "request_trailers_mutations:", "request_trailer_mutations:", "envoy", "request_trailer_mutations"),
     ("istio", "talos.yaml", "mode: STRICT", "mode: STRONG", "schema", "mode"),
     ("istio", "talos.yaml", "mode: STRICT", "mode: PERMISSIVE", "own", "isn't STRICT"),
     ("istio", "talos.yaml", "principals: [cluster.local/ns/operators/sa/console]", "namespaces: [operators]", "own", "4420"),
@@ -86,6 +88,7 @@ BROKEN = [
     ("envoy-gateway", "patch.yaml", "path: /encode_raw_headers", "path: /encode_raw_header", "envoy", "encode_raw_header"),
     ("envoy-gateway", "patch.yaml", "name: edge/edge/https", "name: edge/edge/http", "own", "finds nothing"),
     ("envoy-gateway", "patch.yaml", "name: securitypolicy/edge/talos/", "name: securitypolicy/talos/", "own", "finds nothing"),
+    ("envoy-gateway", "patch.yaml", "x[-_]talos[-_].*", "x-talos", "doctor", "note forged-trailers"),
     ("envoy-gateway", "patch.yaml", "cluster.v3.Cluster", "cluster.v3.Clusters", "own", "Clusters"),
     ("envoy-gateway", "patch.yaml", "grpc_health_check:", "grpc_check:", "envoy", "grpc_check"),
     ("envoy-gateway", "patch.yaml", "authority: talos-authz.talos.svc.cluster.local", "# none", "doctor", "error bad-authority"),

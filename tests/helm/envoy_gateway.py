@@ -249,10 +249,13 @@ def patch_policy(one):
         kind = found.take("type", tuple(PATCHED))
         found.take("name", str)
         found.take("operation.op", ("add",))
+        wanted = PATCHED.get(kind, object)
         if kind == LISTENER:
-            found.take("operation.jsonPath", r"\.\.http_filters\[\?\(@\.name=='[^']+'\)\]\.typed_config")
+            place = found.take("operation.jsonPath", r"\.\.http_filters(\[\?\(@\.name=='[^']+'\)\]\.typed_config)?")
+            # Into the list of filters goes a filter.
+            wanted = dict if place == "..http_filters" else wanted
         found.take("operation.path", r"/\w+")
-        found.take("operation.value", PATCHED.get(kind, object))
+        found.take("operation.value", wanted)
         fields.found += found.problems()
     return fields.problems()
 
@@ -263,6 +266,11 @@ def apply(patch, documents, manager, cluster):
     if patch["type"] == LISTENER:
         gateway = the(documents["gateway.yaml"], "Gateway")
         name = "/".join([gateway["metadata"]["namespace"], gateway["metadata"]["name"], gateway["spec"]["listeners"][0]["name"]])
+        if operation["jsonPath"] == "..http_filters":
+            if patch["name"] != name:
+                raise ValueError(f"{patch}: finds nothing")
+            manager["http_filters"].insert(int(operation["path"].lstrip("/")), operation["value"])
+            return
         (wanted,) = re.findall(r"'([^']+)'", operation["jsonPath"])
         at = [one["typed_config"] for one in manager["http_filters"] if one["name"] == wanted]
     else:

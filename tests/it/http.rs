@@ -1,11 +1,12 @@
 //! A small HTTP client: one connection a request, HTTP/1.1 or HTTP/2 with prior knowledge, and raw bytes for odd cases.
 
+use std::future::ready;
 use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Either, Full};
 use hyper::client::conn::{http1, http2};
-use hyper::header::{HOST, HeaderMap};
+use hyper::header::{HOST, HeaderMap, HeaderName, TRAILER, TRANSFER_ENCODING};
 use hyper::{Method, Request};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
@@ -29,6 +30,8 @@ pub struct Call {
     pub path: String,
     headers: Vec<(String, String)>,
     body: Bytes,
+    /// What is sent after the body.
+    trailers: HeaderMap,
     /// Where it comes from, when that matters.
     source: Option<IpAddr>,
 }
@@ -36,7 +39,14 @@ pub struct Call {
 impl Call {
     pub fn new(method: &str, path: &str) -> Call {
         let method = method.parse().must("an HTTP method");
-        Call { method, path: path.to_owned(), headers: Vec::new(), body: Bytes::new(), source: None }
+        Call {
+            method,
+            path: path.to_owned(),
+            headers: Vec::new(),
+            body: Bytes::new(),
+            trailers: HeaderMap::new(),
+            source: None,
+        }
     }
 
     pub fn get(path: &str) -> Call {
@@ -49,6 +59,13 @@ impl Call {
 
     pub fn header(mut self, name: &str, value: &str) -> Call {
         self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Adds a trailer. Over HTTP/1.1 a request with trailers needs a body.
+    pub fn trailer(mut self, name: &str, value: &str) -> Call {
+        let name: HeaderName = name.parse().must("the name of a trailer");
+        self.trailers.append(name, value.parse().must("the value of a trailer"));
         self
     }
 
@@ -135,7 +152,15 @@ impl Base {
         for (name, value) in &call.headers {
             request = request.header(name, value);
         }
-        let request = request.body(Full::new(call.body)).map_err(|error| error.to_string())?;
+        if version == Version::Http1 && !call.trailers.is_empty() {
+            let names: Vec<&str> = call.trailers.keys().map(HeaderName::as_str).collect();
+            request = request.header(TRAILER, names.join(", ")).header(TRANSFER_ENCODING, "chunked");
+        }
+        let body = match call.trailers.is_empty() {
+            true => Either::Left(Full::new(call.body)),
+            false => Either::Right(Full::new(call.body).with_trailers(ready(Some(Ok(call.trailers))))),
+        };
+        let request = request.body(body).map_err(|error| error.to_string())?;
         let stream = TokioIo::new(stream);
         let response = match version {
             Version::Http1 => {

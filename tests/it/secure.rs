@@ -9,3 +9,4 @@ mod rotate;
 mod slow;
 mod timing;
 mod tls;
+mod trust;

@@ -397,3 +397,17 @@ async fn a_networks_file_applies_while_the_process_runs() {
     .await;
     assert!(issue(&talos, B, json!({})).await.secret.starts_with("fresh_v1_"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_longest_life_of_a_token_in_any_network_is_what_status_says() {
+    let exposure = async |own: &str| {
+        let talos = two(Setup::new(), Some(own)).start().await;
+        let status = talos.metrics.get("/status").await.expect(200).json();
+        status.at("/exposure/derived_token_seconds").as_f64().must("seconds")
+    };
+    let (longer, shorter) = tokio::join!(
+        exposure("credentials: {derived_tokens: {max_ttl: 48h}}"),
+        exposure("credentials: {derived_tokens: {max_ttl: 2h}}"),
+    );
+    assert_eq!((longer, shorter), (172_805.0, 86_405.0));
+}

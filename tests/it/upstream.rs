@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{HeaderMap, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use serde_json::{Value, json};
@@ -24,6 +24,7 @@ pub struct Seen {
     pub path: String,
     pub headers: Vec<(String, String)>,
     pub body: String,
+    pub trailers: Vec<(String, String)>,
 }
 
 impl Seen {
@@ -35,13 +36,16 @@ impl Seen {
 
     #[track_caller]
     pub fn of(told: &Value) -> Seen {
-        let headers = told.at("/headers").as_array().must("a list of headers");
         let header = |pair: &Value| (pair.text("/0").to_owned(), pair.text("/1").to_owned());
+        let headers = |pointer: &str| -> Vec<(String, String)> {
+            told.at(pointer).as_array().must("a list of headers").iter().map(header).collect()
+        };
         Seen {
             method: told.text("/method").to_owned(),
             path: told.text("/path").to_owned(),
-            headers: headers.iter().map(header).collect(),
+            headers: headers("/headers"),
             body: told.text("/body").to_owned(),
+            trailers: headers("/trailers"),
         }
     }
 
@@ -49,9 +53,10 @@ impl Seen {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// All headers that a careless server would take for one of ours, in order.
+    /// All headers and trailers that a careless server would take for one of ours, in order.
     pub fn identity(&self) -> Vec<(&str, &str)> {
-        let ours = self.headers.iter().filter(|(name, _)| name.replace('_', "-").starts_with("x-talos-"));
+        let all = self.headers.iter().chain(&self.trailers);
+        let ours = all.filter(|(name, _)| name.replace('_', "-").starts_with("x-talos-"));
         let mut ours: Vec<(&str, &str)> = ours.map(|(name, value)| (name.as_str(), value.as_str())).collect();
         ours.sort_unstable();
         ours
@@ -60,7 +65,8 @@ impl Seen {
     /// Fails if a secret stands anywhere in the request.
     #[track_caller]
     pub fn assert_without(&self, secret: &str) {
-        let all = format!("{} {} {:?} {}", self.method, self.path, self.headers, self.body);
+        let all =
+            format!("{} {} {:?} {} {:?}", self.method, self.path, self.headers, self.body, self.trailers);
         assert!(!all.contains(secret), "the credential reached the upstream: {all}");
     }
 
@@ -120,15 +126,22 @@ async fn answer(
     }
     let (head, body) = request.into_parts();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    let headers = head.headers.iter().map(|(name, value)| (name.to_string(), text(value.as_bytes())));
+    let body = body.collect().await.ok();
+    let trailers = body.as_ref().and_then(|body| body.trailers()).cloned().unwrap_or_default();
+    let body = body.map(|body| body.to_bytes()).unwrap_or_default();
+    let all = |headers: &HeaderMap| {
+        headers.iter().map(|(name, value)| (name.to_string(), text(value.as_bytes()))).collect()
+    };
     let got = Seen {
         method: head.method.to_string(),
         path: head.uri.to_string(),
-        headers: headers.collect(),
+        headers: all(&head.headers),
         body: text(&body),
+        trailers: all(&trailers),
     };
-    let told = json!({ "method": got.method, "path": got.path, "headers": got.headers, "body": got.body });
+    let told = json!({
+        "method": got.method, "path": got.path, "headers": got.headers, "body": got.body, "trailers": got.trailers,
+    });
     seen.lock().must("the upstream's record").push(got);
     let mut response = Response::new(Full::from(told.to_string()));
     response.headers_mut().insert("content-type", "application/json".parse().must("a header value"));
@@ -145,6 +158,7 @@ fn upgrade(mut request: Request<Incoming>, seen: &Mutex<Vec<Seen>>) -> Response<
         path: request.uri().to_string(),
         headers: headers.collect(),
         body: String::new(),
+        trailers: vec![],
     };
     seen.lock().must("the upstream's record").push(got);
     let opened = hyper::upgrade::on(&mut request);

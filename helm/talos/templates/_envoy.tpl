@@ -24,6 +24,17 @@ typed_config:
     runtime_key: ext_authz.deny_at_disable
 {{- end }}
 
+{{/* What a client sends after its body: an upstream that speaks HTTP/2 would take it for an identity. */}}
+{{- define "talos.envoy.trailers" -}}
+name: talos.trailers
+typed_config:
+  "@type": type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
+  mutations:
+    request_trailers_mutations:
+      - remove_on_match: { key_matcher: { safe_regex: { regex: "x[-_]talos[-_].*" } } }
+      - remove: {{ dig "authz" "token_header" "authorization" (.Values.config | default dict) }}
+{{- end }}
+
 {{- define "talos.envoy.cluster" -}}
 name: talos_authz
 type: STATIC
@@ -107,6 +118,7 @@ static_resources:
                           actor_id: "%DYNAMIC_METADATA(envoy.filters.http.ext_authz:actor_id)%"
                 http_filters:
                   - {{- include "talos.envoy.filter" . | nindent 20 }}
+                  - {{- include "talos.envoy.trailers" . | nindent 20 }}
                   - name: envoy.filters.http.router
                     typed_config:
                       "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router

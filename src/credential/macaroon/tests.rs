@@ -54,6 +54,15 @@ fn encoded(bytes: &[u8]) -> String {
 }
 
 fn verify_from(client: Option<IpAddr>, secrets: &HmacSecrets, token: &str) -> Result<Authority, Denial> {
+    verify_as(client, secrets, token, None)
+}
+
+fn verify_as(
+    client: Option<IpAddr>,
+    secrets: &HmacSecrets,
+    token: &str,
+    max_age: Option<Duration>,
+) -> Result<Authority, Denial> {
     let parts = Parts::split(token, "mc").unwrap();
     let expected = Expectation {
         network: NetworkId::SINGLE,
@@ -62,6 +71,7 @@ fn verify_from(client: Option<IpAddr>, secrets: &HmacSecrets, token: &str) -> Re
         issuers: &ISSUERS,
         audiences: &[],
         client,
+        max_age,
     };
     verify(secrets, &parts, &expected)
 }
@@ -104,6 +114,31 @@ fn claims_are_judged_like_those_of_a_jwt() {
     }
     let elsewhere = make(&secrets(), "mc", "https://evil", Uuid::nil(), &claims(json!({})).to_string());
     assert_eq!(verified(&elsewhere).unwrap_err(), Denial::SignatureInvalid, "another location");
+}
+
+/// How old a token may be, by the setting in force, whatever its own `exp`.
+#[test]
+fn an_old_token_has_expired() {
+    let hour = Some(Duration::from_secs(3_600));
+    let (nearly, whole) = (Some(Duration::from_millis(3_599_500)), NOW - 3_600);
+    let ends = |changes: Value, max_age| {
+        let verified = verify_as(None, &secrets(), &minted(&claims(changes)), max_age);
+        verified.map(|authority| authority.expires.as_secs() - NOW)
+    };
+    for (changes, max_age, expected) in [
+        (json!({ "iat": whole, "exp": NOW + 9_999 }), None, Ok(9_999)),
+        (json!({ "iat": whole + 1, "exp": NOW + 9_999 }), hour, Ok(1)),
+        (json!({ "iat": whole, "exp": NOW + 9_999 }), hour, Err(Denial::Expired)),
+        (json!({ "iat": whole + 1, "exp": NOW + 9_999 }), nearly, Ok(1)),
+        (json!({ "iat": i64::MIN, "exp": i64::MAX }), hour, Err(Denial::Expired)),
+        (json!({ "iat": NOW, "exp": NOW + 60 }), hour, Ok(60)),
+        // Without `iat`, `nbf` tells; without both, only what ends soon enough can be young enough.
+        (json!({ "exp": NOW + 9_999 }), hour, Ok(3_500)),
+        (json!({ "nbf": null, "exp": NOW + 3_600 }), hour, Ok(3_600)),
+        (json!({ "nbf": null, "exp": NOW + 3_601 }), hour, Err(Denial::Expired)),
+    ] {
+        assert_eq!(ends(changes.clone(), max_age), expected, "{changes} {max_age:?}");
+    }
 }
 
 #[test]

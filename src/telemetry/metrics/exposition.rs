@@ -28,7 +28,7 @@ impl Metrics {
             connections,
             requests,
             refusals,
-            deny_file_is_bad: _,
+            deny_file,
         } = self;
         registry.register("checks", "Decisions of the authz plane", checks.all.clone());
         registry.register_collector(Box::new(Durations(checks.durations.clone())));
@@ -57,6 +57,11 @@ impl Metrics {
             "log_trimmed",
             "Old entries of the log of changes deleted here",
             log_trimmed.clone(),
+        );
+        registry.register(
+            "deny_list_lifted",
+            "Keys that consistency.deny_file named and no longer does, and that it no longer refuses",
+            deny_file.lifted.clone(),
         );
         connections.register(&mut registry);
         refusals.register(&mut registry);
@@ -224,6 +229,16 @@ impl Collector for Now {
             status.bound_seconds,
         )?;
         gauge(
+            "exposure_upstream_token_seconds",
+            "How long after its key's revocation a token that went upstream may still be believed there",
+            status.exposure.upstream_token_seconds,
+        )?;
+        gauge(
+            "exposure_derived_token_seconds",
+            "How long after its key's revocation a token that was derived may still be believed by who verifies it alone",
+            status.exposure.derived_token_seconds,
+        )?;
+        gauge(
             "consistency_age_seconds",
             "Age of this instance's knowledge of changes",
             lease.age_seconds.unwrap_or(f64::INFINITY),
@@ -242,8 +257,13 @@ impl Collector for Now {
         gauge("deny_list_entries", "Keys refused by consistency.deny_file", deny_list.keys as f64)?;
         gauge(
             "deny_list_current",
-            "1 while what consistency.deny_file says is in force, 0 while it is gone or was refused",
+            "1 while what consistency.deny_file says is in force, 0 while it is gone, was refused or needs a second look",
             f64::from(u8::from(deny_list.current)),
+        )?;
+        gauge(
+            "deny_list_held",
+            "Keys still refused although consistency.deny_file no longer names them, until a second look",
+            deny_list.held.unwrap_or(0) as f64,
         )?;
         gauge("database_connections", "Open connections to the database", database.connections.into())?;
         gauge("database_connections_idle", "Those that nobody uses", database.idle_connections.into())?;

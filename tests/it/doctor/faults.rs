@@ -49,6 +49,11 @@ const EXT_AUTHZ: &str = "- name: envoy.filters.http.ext_authz";
 const ROUTER: &str = "- name: envoy.filters.http.router";
 const FILTER: &str = "transport_api_version: V3";
 const LAST_ROUTE: &str = "- match: { prefix: / }";
+const TRAILERS: &str = "- name: talos.trailers";
+const HTTP2_UPSTREAM: Change = After(
+    "- name: upstream",
+    "  typed_extension_protocol_options:\n    envoy.extensions.upstreams.http.v3.HttpProtocolOptions:\n      \"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions\n      explicit_http_config: { http2_protocol_options: {} }",
+);
 
 /// What it is called, how bad it is, and how it comes about.
 pub const FAULTS: &[(&str, &str, &[Change])] = &[
@@ -248,6 +253,31 @@ pub const FAULTS: &[(&str, &str, &[Change])] = &[
             "use_remote_address:",
             "upgrade_configs:\n  - upgrade_type: websocket\n    filters:\n      - name: envoy.filters.http.router\n        typed_config:\n          \"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
         )],
+    ),
+    ("forged-trailers", "note", &[Without(TRAILERS)]),
+    ("forged-trailers", "note", &[Replace("- remove: authorization", "- remove: te")]),
+    ("forged-trailers", "error", &[Without(TRAILERS), HTTP2_UPSTREAM]),
+    (
+        "forged-trailers",
+        "error",
+        &[
+            Without(TRAILERS),
+            After(
+                "- name: upstream",
+                "  typed_extension_protocol_options:\n    envoy.extensions.upstreams.http.v3.HttpProtocolOptions:\n      \"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions\n      use_downstream_protocol_config: {}",
+            ),
+        ],
+    ),
+    (
+        "forged-trailers",
+        "error",
+        &[
+            HTTP2_UPSTREAM,
+            Before(
+                LAST_ROUTE,
+                "- match: { prefix: /x }\n  route: { cluster: upstream }\n  typed_per_filter_config:\n    talos.trailers:\n      \"@type\": type.googleapis.com/envoy.config.route.v3.FilterConfig\n      disabled: true\n      config: {}",
+            ),
+        ],
     ),
     ("no-ext-authz", "error", &[Without(EXT_AUTHZ)]),
     ("unprotected-route", "error", &[Before("- name: edge", OTHER_LISTENER)]),

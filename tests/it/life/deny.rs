@@ -1,8 +1,10 @@
 //! The deny list: keys and their tokens refused by a file, whatever the database says and whether it says anything.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use serde_json::json;
 
 use crate::ask::Ask;
@@ -119,6 +121,105 @@ async fn a_list_that_is_no_good_or_gone_leaves_the_last_one_in_force() {
     until_checked_as(&talos, &key.secret, 200).await;
     current(1.0).await;
     assert!(!talos.process.log().contains("nonsense"), "what stands there is not repeated");
+}
+
+/// Writes an empty file, however the list was before.
+fn empty(path: &Path) {
+    fs::write(path, "").must("emptying the deny file");
+}
+
+/// Does something to a list. Gets its path and the ids that it names.
+type Accident = fn(&Path, &[&str]);
+
+/// Ways in which a list loses keys by accident.
+const ACCIDENTS: [(&str, Accident); 5] = [
+    ("truncated in place, as by `grep -v ID list > list`", |path, _| empty(path)),
+    ("half of it written over it", |path, ids| {
+        fs::write(path, ids[..ids.len() / 2].join("\n")).must("writing half of the deny file");
+    }),
+    ("an empty file renamed over it", |path, _| {
+        let other = path.with_extension("other");
+        empty(&other);
+        fs::rename(&other, path).must("renaming an empty file");
+    }),
+    ("removed and made anew", |path, _| {
+        fs::remove_file(path).must("removing the deny file");
+        empty(path);
+    }),
+    ("another list of the same length in its place", |path, ids| {
+        let others = ids.iter().map(|_| uuid::Uuid::new_v4().to_string());
+        fs::write(path, others.collect::<Vec<_>>().join("\n")).must("writing another deny file");
+    }),
+];
+
+/// How long a list that lost many keys has to stand unchanged.
+const SECOND_LOOK: Duration = Duration::from_secs(10);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_loses_many_keys_is_believed_after_a_second_look_only() {
+    join_all(ACCIDENTS.map(|(accident, happen)| async move {
+        let (setup, path) = with_deny_file("");
+        let talos = setup.start().await;
+        let (key, late) = (talos.issue(json!({})).await, talos.issue(json!({})).await);
+        // The key is the last: what is written of the list first doesn't name it.
+        let others: Vec<String> = (0..9).map(|_| uuid::Uuid::new_v4().to_string()).collect();
+        let ids: Vec<&str> = others.iter().chain([&key.id]).map(String::as_str).collect();
+        fs::write(&path, ids.join("\n")).must("writing the deny file");
+        until_checked_as(&talos, &key.secret, 401).await;
+
+        let began = Instant::now();
+        happen(&path, &ids);
+        let status = until(&format!("{accident}: it is noticed"), async || {
+            let status = talos.metrics.get("/status").await.expect(200).json();
+            status.pointer("/deny_list/held").is_some().then_some(status)
+        })
+        .await;
+        assert!(status.at("/deny_list/held").as_u64().must("held") >= 5, "{accident}: {status:#}");
+        assert_eq!(status.at("/deny_list/current"), false, "{accident}");
+        let problems = status.texts("/problems");
+        assert!(problems.iter().any(|problem| problem.contains("no longer names")), "{accident}: {status:#}");
+        assert!(talos.metric("talos_deny_list_held").await >= 5.0, "{accident}");
+        until_log_says(&talos, "far fewer keys than are refused").await;
+
+        // What is written there meanwhile is refused at once, and it stands unchanged only from
+        // then on.
+        let more = fs::read_to_string(&path).must("reading the deny file") + "\n" + &late.id;
+        fs::write(&path, more).must("adding to the deny file");
+        until_checked_as(&talos, &late.secret, 401).await;
+        assert!(check(&talos, &key.secret).await == 401 || began.elapsed() > SECOND_LOOK, "{accident}");
+
+        until_checked_as(&talos, &key.secret, 200).await;
+        let elapsed = began.elapsed();
+        assert!(elapsed > SECOND_LOOK, "{accident}: lifted after {elapsed:?}");
+        assert_eq!(check(&talos, &late.secret).await, 401, "{accident}: it is named");
+        let status = talos.metrics.get("/status").await.expect(200).json();
+        assert_eq!(status.at("/deny_list/current"), true, "{accident}: {status:#}");
+        let problems = status.texts("/problems");
+        assert!(problems.iter().any(|problem| problem.contains("shrank from")), "{accident}: {status:#}");
+        assert!(talos.metric("talos_deny_list_lifted_total").await >= 5.0, "{accident}");
+        until_log_says(&talos, "a far shorter deny list is in force").await;
+    }))
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_is_made_whole_again_has_lifted_nothing() {
+    let (setup, path) = with_deny_file("");
+    let talos = setup.start().await;
+    let key = talos.issue(json!({})).await;
+    fs::write(&path, &key.id).must("writing the deny file");
+    until_checked_as(&talos, &key.secret, 401).await;
+    empty(&path);
+    let held = async |keys: f64| {
+        until("the keys held", async || (talos.metric("talos_deny_list_held").await == keys).then_some(()))
+            .await;
+    };
+    held(1.0).await;
+    fs::write(&path, &key.id).must("writing the deny file");
+    held(0.0).await;
+    assert_eq!(talos.metric("talos_deny_list_current").await, 1.0);
+    assert_eq!(talos.metric("talos_deny_list_lifted_total").await, 0.0);
+    assert_eq!(check(&talos, &key.secret).await, 401);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -27,6 +27,8 @@ cells![
     ("forged twice, and with commas", forged_twice),
     ("forged and named by Connection", forged_and_named),
     ("a token header of one's own, forged", forged_token),
+    ("forged in trailers", forged_in_trailers),
+    ("forged in trailers with underscores", forged_in_trailers_with_underscores),
     ("a key in a header is taken out", key_in_header),
     ("a key in the query is taken out", key_in_query),
     ("a key in a cookie is taken out", key_in_cookie),
@@ -172,6 +174,42 @@ async fn forged_token(stack: Stack, over: Version) {
     let [token] = &tokens(&seen)[..] else { panic!("{seen:?}") };
     assert!(token.starts_with("Bearer eyJ"), "{token}");
     assert!(tokens(&passes(stack.lax, over, forged("/anonymous")).await).is_empty());
+}
+
+/// What comes after the body goes by the check. Other trailers do reach an upstream that speaks
+/// HTTP/2.
+async fn forged_in_trailers(stack: Stack, over: Version) {
+    let names = IDENTITY.iter().chain(&["x-talos-foo", "authorization"]);
+    let forge = |call: Call| names.clone().fold(call, |call, name| call.trailer(name, "mallory"));
+    for base in [stack.edge, stack.to_http2, stack.lax_to_http2] {
+        assert_trailers_are_ours(&stack, base, over, &forge).await;
+    }
+}
+
+async fn forged_in_trailers_with_underscores(stack: Stack, over: Version) {
+    let names = ["x_talos_actor_id", "x-talos_key-id", "x_talos-scopes", "x_talos_foo"];
+    assert_trailers_are_ours(&stack, stack.lax_to_http2, over, &|call| {
+        names.iter().fold(call, |call, name| call.trailer(name, "mallory"))
+    })
+    .await;
+}
+
+async fn assert_trailers_are_ours(stack: &Stack, base: Base, over: Version, forge: &dyn Fn(Call) -> Call) {
+    let key = key(stack).await;
+    let call = |path| Call::post(path).body("text/plain", "a body").trailer("x-checksum", "1");
+    for (call, expected) in [
+        (call("/trailers").api_key(&key.secret), identity_of(&key).to_vec()),
+        (call("/anonymous/trailers"), vec![]),
+    ] {
+        let seen = passes(base, over, forge(call)).await;
+        assert_eq!(seen.body, "a body");
+        assert_eq!(seen.identity(), expected, "{seen:?}");
+        let carried = over == Version::Http2 && base.0 != stack.edge.0;
+        let others: &[(&str, &str)] = if carried { &[("x-checksum", "1")] } else { &[] };
+        let left: Vec<(&str, &str)> =
+            seen.trailers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        assert_eq!(left, others, "{seen:?}");
+    }
 }
 
 async fn key_in_header(stack: Stack, over: Version) {

@@ -53,6 +53,10 @@ pub struct Stack {
     pub edge: Base,
     /// One that lets underscores in, joins headers for Talos and has no CORS filter.
     pub lax: Base,
+    /// The listener of envoy.yaml, before an upstream that speaks HTTP/2.
+    pub to_http2: Base,
+    /// The one that lets underscores in, before the same.
+    pub lax_to_http2: Base,
     /// A proxy before `lax`.
     pub one_proxy: Base,
     /// A proxy before a proxy before one more listener of envoy.yaml.
@@ -76,11 +80,13 @@ impl Stack {
     /// None when another process took one of its ports meanwhile.
     async fn try_start(binary: &str, upstream: u16, talosses: &Talosses) -> Option<Stack> {
         let dir = tempfile::tempdir().must("a directory for Envoy");
-        let [edge, lax, two, one_proxy, inner, two_proxies, admin] =
-            [(); 7].map(|()| Base::local(free_port()));
+        let [edge, lax, to_http2, lax_to_http2, two, one_proxy, inner, two_proxies, admin] =
+            [(); 9].map(|()| Base::local(free_port()));
         let config = config(&Ports {
             edge,
             lax,
+            to_http2,
+            lax_to_http2,
             two,
             one_proxy,
             inner,
@@ -109,7 +115,7 @@ impl Stack {
             if healthy.filter(|line| line.starts_with("talos_")).count() < 3 {
                 return None;
             }
-            for listener in [edge, lax, one_proxy, two_proxies] {
+            for listener in [edge, lax, to_http2, lax_to_http2, one_proxy, two_proxies] {
                 let answer = listener.try_send(Version::Http1, Call::get("/anonymous")).await.ok()?;
                 if answer.status != 200 {
                     return None;
@@ -119,7 +125,17 @@ impl Stack {
         })
         .await?;
         let talos = Arc::clone(&talosses.plain);
-        Some(Stack { edge, lax, one_proxy, two_proxies, talos, log, _process: Arc::new((process, dir)) })
+        Some(Stack {
+            edge,
+            lax,
+            to_http2,
+            lax_to_http2,
+            one_proxy,
+            two_proxies,
+            talos,
+            log,
+            _process: Arc::new((process, dir)),
+        })
     }
 
     /// The line of Envoy's access log for the one request with this path.
@@ -136,6 +152,8 @@ impl Stack {
 struct Ports {
     edge: Base,
     lax: Base,
+    to_http2: Base,
+    lax_to_http2: Base,
     two: Base,
     one_proxy: Base,
     inner: Base,
@@ -163,9 +181,13 @@ fn config(ports: &Ports) -> String {
     let route = at(&mut lax, &inside("route_config/virtual_hosts/0")).as_mapping_mut().must("a virtual host");
     route.remove("typed_per_filter_config");
     let two = listener(&shipped, "two", ports.two, "talos_behind_two");
+    let to_http2 = leading_to_http2(&edge, "to_http2", ports.to_http2);
+    let lax_to_http2 = leading_to_http2(&lax, "lax_to_http2", ports.lax_to_http2);
     let listeners = vec![
         edge,
         lax,
+        to_http2,
+        lax_to_http2,
         two,
         proxy("one_proxy", ports.one_proxy, "to_lax"),
         proxy("inner", ports.inner, "to_two"),
@@ -184,6 +206,14 @@ fn config(ports: &Ports) -> String {
     for (name, listener) in [("to_lax", ports.lax), ("to_two", ports.two), ("to_inner", ports.inner)] {
         all.push(cluster(&upstream, name, listener.0.port()));
     }
+    let mut http2 = cluster(&upstream, HTTP2_UPSTREAM, ports.upstream);
+    let options = yaml(
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+  '@type': type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+  explicit_http_config: {http2_protocol_options: {}}",
+    );
+    http2.as_mapping_mut().must("a cluster").insert("typed_extension_protocol_options".into(), options);
+    all.push(http2);
     all.push(upstream);
     *clusters = Value::Sequence(all);
     serde_norway::to_string(&root).must("a configuration as YAML")
@@ -204,6 +234,24 @@ fn listener(shipped: &Value, name: &str, base: Base, talos: &str) -> Value {
     let fields = manager.as_mapping_mut().must("a connection manager");
     fields.insert("upgrade_configs".into(), yaml("[{upgrade_type: websocket}]"));
     fields.insert("http2_protocol_options".into(), yaml("{allow_connect: true}"));
+    listener
+}
+
+/// The cluster of the upstream, over HTTP/2.
+const HTTP2_UPSTREAM: &str = "upstream_http2";
+
+/// A listener under another name, whose routes lead to the upstream over HTTP/2.
+fn leading_to_http2(like: &Value, name: &str, base: Base) -> Value {
+    let mut listener = like.clone();
+    *at(&mut listener, "name") = name.into();
+    *at(&mut listener, "address/socket_address/port_value") = base.0.port().into();
+    let routes = "filter_chains/0/filters/0/typed_config/route_config/virtual_hosts/0/routes";
+    for route in at(&mut listener, routes).as_sequence_mut().must("routes") {
+        let cluster = at(route, "route/cluster");
+        if cluster == "upstream" {
+            *cluster = HTTP2_UPSTREAM.into();
+        }
+    }
     listener
 }
 

@@ -3,8 +3,9 @@
 use serde_json::json;
 
 use super::{FIRST, Live};
+use crate::ask::Ask;
 use crate::http::{Call, Version};
-use crate::support::{Json, until};
+use crate::support::{Json, Must, until};
 use crate::talos::{ISSUED, VERIFY};
 
 fn config(more: &str) -> String {
@@ -58,4 +59,67 @@ async fn the_source_of_addresses_the_lives_of_keys_and_the_quota_can_be_changed(
     live.talos.admin.post(ISSUED, &issue).await.expect_error(402, "API_KEY_QUOTA_EXCEEDED");
     live.change(&config("quota: {api_keys_max: 100}")).await;
     live.talos.admin.post(ISSUED, &issue).await.expect(201);
+}
+
+/// What `talos status` says of tokens that were derived, in seconds.
+async fn derived_exposure(live: &Live) -> f64 {
+    let status = live.talos.metrics.get("/status").await.expect(200).json();
+    let seconds = status.at("/exposure/derived_token_seconds").as_f64().must("seconds");
+    let metric = live.talos.metric("talos_exposure_derived_token_seconds").await;
+    assert!((seconds - 30.0..=seconds).contains(&metric), "{metric} {status:#}");
+    seconds
+}
+
+/// Whoever verifies a token without us believes it until its `exp`: that is counted down, and we
+/// don't believe it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shorter_life_of_tokens_holds_for_those_that_are_out() {
+    let dir = tempfile::tempdir().must("a directory");
+    let keys = dir.path().join("keys.json");
+    std::fs::write(&keys, super::key_set("a").to_string()).must("writing a key set");
+    let with = |lives: &str| {
+        config(&format!(
+            "authz: {{token_ttl: 1s}}\ncredentials: {{derived_tokens: {{jwt: {{signing_keys: {{urls: ['file://{}']}}}}, \
+             {lives}}}}}",
+            keys.display()
+        ))
+    };
+    let live = Live::start(&with("max_ttl: 2h")).await;
+    let key = live.talos.issue(json!({})).await;
+    let derive = async |algorithm: &str, ttl: &str| {
+        live.talos.derive(&key, json!({ "algorithm": algorithm, "ttl": ttl })).await
+    };
+    let old = [derive("TOKEN_ALGORITHM_JWT", "1h").await, derive("TOKEN_ALGORITHM_MACAROON", "1h").await];
+    for token in &old {
+        assert!(live.is_valid(token).await);
+        live.talos.check(Ask::bearer(token)).await.allowed();
+    }
+    assert_eq!(derived_exposure(&live).await, 7_205.0);
+
+    live.change(&with("default_ttl: 1s, max_ttl: 2s")).await;
+    for token in &old {
+        until("it is too old", async || (!live.is_valid(token).await).then_some(())).await;
+        let verified = live.talos.verify(token).await;
+        assert_eq!(verified.text("/error_code"), "VERIFICATION_ERROR_EXPIRED", "{verified:#}");
+        let verdict = live.talos.check(Ask::bearer(token)).await;
+        assert!(verdict.is(401), "{verdict:?}");
+    }
+    let left = derived_exposure(&live).await;
+    assert!(
+        (3_600.0..7_205.0).contains(&left),
+        "{left}: tokens of two hours may be out, from another instance, too"
+    );
+    until("it is counted down", async || (derived_exposure(&live).await < left - 1.0).then_some(())).await;
+
+    for algorithm in ["TOKEN_ALGORITHM_JWT", "TOKEN_ALGORITHM_MACAROON"] {
+        let token = derive(algorithm, "2s").await;
+        let answer = live.talos.verify(&token).await;
+        assert!(answer["is_valid"] == true || answer.text("/error_code") == "VERIFICATION_ERROR_EXPIRED");
+    }
+    // By the setting in force, whatever others were.
+    live.change(&with("max_ttl: 3h")).await;
+    for token in &old {
+        assert!(live.is_valid(token).await, "it is younger than three hours");
+    }
+    assert_eq!(derived_exposure(&live).await, 10_805.0);
 }
