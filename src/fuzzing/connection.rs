@@ -7,7 +7,9 @@ use crate::http2::{Closed, Event, Limits, Session};
 /// What every client sends first: the preface and empty settings.
 const FIRST: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 /// Small enough to be reached.
-const LIMITS: Limits = Limits { streams: 4, head: 1_024, unrest: 64 };
+const LIMITS: Limits = Limits { streams: 4, head: 1_024, unrest: 64, output: 50_000, queued: 100_000 };
+/// More than a connection may take of memory, whatever it sends.
+const MAX_MEMORY: usize = 400_000;
 /// What each call is answered with, beside what it has sent.
 const ANSWER: Bytes = Bytes::from_static(&[b'a'; 30_000]);
 
@@ -31,22 +33,38 @@ pub fn http2(data: &[u8]) {
 /// What a session says of input that comes in pieces of so many bytes, each call being answered when it is complete.
 fn talk(input: &[u8], piece: usize) -> Vec<u8> {
     let mut session: Session<usize> = Session::new(LIMITS);
+    let mut output = vec![];
     let mut end = 0;
     let mut taken = 0;
     while end < input.len() {
         end = end.saturating_add(piece).min(input.len());
         loop {
             match session.receive(&input[taken..end]) {
-                Err(Closed) => return session.output().to_vec(),
+                Err(Closed) => {
+                    write_out(&mut session, &mut output);
+                    return output;
+                }
+                Ok(None) if session.is_output_full() => write_out(&mut session, &mut output),
                 Ok(None) => break,
                 Ok(Some((count, event))) => {
                     taken += count;
                     answer(&mut session, event);
                 }
             }
+            assert!(session.output().len() < LIMITS.output + 40_000, "more is to be written than may be");
+            assert!(session.memory() < MAX_MEMORY, "{} bytes are held", session.memory());
         }
     }
-    session.output().to_vec()
+    write_out(&mut session, &mut output);
+    output
+}
+
+/// Takes all output away, and what follows it.
+fn write_out(session: &mut Session<usize>, output: &mut Vec<u8>) {
+    while !session.output().is_empty() {
+        output.extend_from_slice(session.output());
+        session.wrote(session.output().len(), 0);
+    }
 }
 
 fn answer(session: &mut Session<usize>, event: Option<Event<'_>>) {

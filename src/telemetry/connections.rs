@@ -41,6 +41,10 @@ pub enum Refused {
     Idle,
     /// Its client gave up most of its requests.
     GivenUp,
+    /// Its client didn't take its answers.
+    UntakenAnswers,
+    /// It held more memory than it may.
+    Memory,
 }
 
 impl Refused {
@@ -53,6 +57,8 @@ impl Refused {
             Self::SlowExchange => "slow_exchange",
             Self::Idle => "idle",
             Self::GivenUp => "given_up",
+            Self::UntakenAnswers => "untaken_answers",
+            Self::Memory => "memory",
         }
     }
 }
