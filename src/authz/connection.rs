@@ -276,7 +276,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Open<S> {
             }
             if !self.has_frames {
                 if turn >= MAX_TURN {
-                    context.waker().wake_by_ref();
+                    // Once it has been looked what there is to be read of the others.
+                    let _ = pin!(tokio::task::yield_now()).poll(context);
                     break;
                 }
                 match self.poll_read(context) {

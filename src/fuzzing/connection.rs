@@ -157,3 +157,107 @@ pub fn seeds() -> Vec<Vec<u8>> {
     .map(|frames| [&[5][..], &frames.concat()].concat())
     .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::io;
+    use std::pin::Pin;
+    use std::rc::Rc;
+    use std::sync::Arc;
+    use std::task::{Context, Poll};
+    use std::time::Duration;
+
+    use futures_util::FutureExt;
+    use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+    use tokio_util::sync::CancellationToken;
+
+    use super::super::fixture::fixture;
+    use super::*;
+    use crate::authz::{Bounds, MemoryLimits, MemoryPool, Server, serve_connection};
+
+    /// A client that has always something more to send, and takes whatever it is sent.
+    struct Endless {
+        read: Rc<Cell<usize>>,
+    }
+
+    impl AsyncRead for Endless {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            let ping = b"\0\0\x08\x06\0\0\0\0\0whatever";
+            let read = self.read.get();
+            let bytes = FIRST.iter().chain(ping.iter().cycle()).copied();
+            let at = if read < FIRST.len() { read } else { FIRST.len() + (read - FIRST.len()) % ping.len() };
+            let part: Vec<u8> = bytes.skip(at).take(buffer.remaining()).collect();
+            self.read.set(read + part.len());
+            buffer.put_slice(&part);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Endless {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn a_client_that_sends_without_end_leaves_the_others_their_turn() {
+        let minute = Duration::from_secs(60);
+        let bounds = Bounds {
+            patience: minute,
+            silence: minute,
+            pong: minute,
+            streams: 10,
+            unrest: u32::MAX - 1,
+            head: 1_000,
+            drain: minute,
+            last_words: minute,
+            untaken: minute,
+            call: minute,
+            watch: minute,
+            others: 1,
+            queued: 1_000,
+        };
+        let limits = MemoryLimits { connection: 1 << 20, guaranteed: 1 << 20, process: 1 << 20 };
+        let server = Rc::new(Server {
+            plane: Rc::new(fixture().plane()),
+            others: Rc::new(|_| std::future::pending().boxed_local()),
+            bounds,
+            memory: Arc::new(MemoryPool::new(limits)),
+            stop: CancellationToken::new(),
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let read = Rc::new(Cell::new(0));
+            let client = Endless { read: Rc::clone(&read) };
+            let serving = tokio::task::spawn_local(serve_connection(server, client, None));
+            // Another task of the same thread, as another connection is.
+            let others = tokio::task::spawn_local(async move {
+                let mut before = 0;
+                for _ in 0..100 {
+                    tokio::task::yield_now().await;
+                    let turn = read.get() - before;
+                    // Whoever yields is woken in any order: two turns may follow each other.
+                    assert!(turn < 2 * 100_000, "{turn} bytes in two turns");
+                    before = read.get();
+                }
+                before
+            });
+            let read = others.await.expect("nobody takes all of the thread");
+            assert!(read > 1_000_000, "{read} bytes in all");
+            serving.abort();
+        });
+    }
+}

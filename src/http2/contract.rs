@@ -205,9 +205,13 @@ const CLASSES: &[Class] = &[
         1..1_000 => call(n * 2 + 1),
         _ => windows(1 + (n - 1_000) % 1_000..2 + (n - 1_000) % 1_000),
     }),
+    ("all windows at once while calls wait", |n| match n {
+        0 => windows([0].into_iter()),
+        1..600 => call(n * 2 + 1),
+        _ => [windows([1 << 20].into_iter()), window(0, 1 << 20)].concat(),
+    }),
     ("windows that open and close while the connection's is shut", |n| match n {
-        0 => call(1).repeat(0),
-        1..1_000 => call(n * 2 + 1),
+        0..1_000 => call(n * 2 + 1),
         _ => [windows([1 << 20].into_iter()), windows([0].into_iter())].concat(),
     }),
     ("reset flood (2019), rapid reset (2023)", |n| [open(n * 2 + 1), reset(n * 2 + 1)].concat()),
@@ -287,7 +291,7 @@ fn no_known_flood_costs_more_than_what_it_sends() {
         for reads in [true, false] {
             println!("{name}, reads {reads}");
             let mut client = Client::new(LIMITS, reads);
-            for n in 0..3_000 {
+            for n in 0..20_000 {
                 if !client.send(&next(n)) || client.received > 4 << 20 {
                     break;
                 }
