@@ -93,6 +93,10 @@ impl Connections {
     /// Puts them on the page.
     pub fn register(&self, registry: &mut Registry) {
         let Families { open, refused, certificate_expiry, certificate_reloads } = &*self.0;
+        // From the start there is something to compare later values with.
+        for why in [Refused::UntakenAnswers, Refused::Memory] {
+            let _: &Counter = &refused.get_or_create(&[("plane", "authz"), ("reason", why.name())]);
+        }
         registry.register("connections", "Open connections", open.clone());
         registry.register("connections_refused", "Connections closed by us, by reason", refused.clone());
         registry.register(
