@@ -8,6 +8,7 @@ mod cookie;
 mod denied;
 mod forward;
 mod grpc;
+mod memory;
 mod metadata;
 mod policy;
 mod query;
@@ -22,7 +23,8 @@ mod template;
 
 pub use attributes::Attributes;
 pub use connection::{Bounds, Server, serve as serve_connection};
-pub use forward::Others;
+pub use forward::{MAX_OTHER_MESSAGE, Others};
+pub use memory::{MemoryLimits, MemoryPool};
 pub use reflection::Reflection;
 pub use response::{Caller, Extras, ok as ready_answer, with as answer_with};
 pub use server::{Plane, SERVICE_NAME};

@@ -5,6 +5,8 @@
 //! an answer that fits into the client's windows is three frames written at once.
 
 mod code;
+#[cfg(test)]
+mod contract;
 mod control;
 mod field;
 mod frame;
@@ -15,6 +17,7 @@ mod sending;
 mod session;
 #[cfg(test)]
 mod tests;
+mod work;
 
 pub use code::Code;
 pub use head::Head;

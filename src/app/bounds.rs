@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::authz::MemoryLimits;
+
 /// Most connections of one listener; further ones wait in the kernel's queue.
 pub const MAX_CONNECTIONS: usize = 10_000;
 /// Most of them from one address, or from one /64 of IPv6; further ones are closed at once.
@@ -43,3 +45,22 @@ pub const MAX_UNREST: u32 = 10_240;
 pub const MAX_HEADERS: u32 = 64 * 1024;
 /// How long what is under way may take once we are told to stop.
 pub const DRAIN: Duration = Duration::from_secs(10);
+/// How long a client of the authz plane may leave an answer, or a part of it, without taking it:
+/// whether it answers pings meanwhile or not.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a call of the authz plane that isn't a Check may take, from its head to the end of its
+/// answer.
+pub const CALL_TIMEOUT: Duration = EXCHANGE_TIMEOUT;
+/// How long a health check may be watched by one call.
+pub const WATCH_TIMEOUT: Duration = Duration::from_secs(3_600);
+/// Most calls of an authz connection at once that aren't Checks.
+pub const MAX_OTHER_CALLS: u32 = 128;
+/// Most answers of an authz connection that wait for its client's windows, in bytes, overhead
+/// counted.
+pub const MAX_QUEUED: usize = 4 * 1024 * 1024;
+/// Memory that connections of the authz plane may hold, in bytes: buffers and tables of HTTP/2,
+/// messages that aren't complete, calls that wait, answers that aren't taken. Four messages of the
+/// largest size fit into one connection's, so many connections into the process'. What each has for
+/// certain is enough for Checks that are answered at once, and for a health check.
+pub const MEMORY: MemoryLimits =
+    MemoryLimits { connection: 16 * 1024 * 1024, guaranteed: 32 * 1024, process: 64 * 1024 * 1024 };

@@ -33,7 +33,7 @@ use super::signals::stop_signal;
 use super::workers::{MakeOthers, Workers};
 use crate::admission::Admission;
 use crate::audit::{Audit, AuditError, AuditLog, ChainKeys, Heads, LogSettings};
-use crate::authz::{Plane, Reflection};
+use crate::authz::{MAX_OTHER_MESSAGE, Plane, Reflection};
 use crate::cache::freshness::{Freshness, Terms};
 use crate::cache::memory::Memory;
 use crate::cache::shared::{LinkError, RedisSettings, RedisTls, Shared};
@@ -134,6 +134,7 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
     let (service, metrics) = (Arc::clone(&context.service), Arc::clone(&context.metrics));
     let reloader = Reloader::new(source, config.clone(), documents, service, metrics)?;
     let (health, health_server) = tonic_health::server::health_reporter();
+    let health_server = health_server.max_decoding_message_size(MAX_OTHER_MESSAGE);
     background::set_serving(&health, false).await;
     let stop = CancellationToken::new();
     let mut tasks: JoinSet<&'static str> = JoinSet::new();

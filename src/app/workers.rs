@@ -15,9 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::accept::{Acceptor, Connection, Parked};
 use super::bounds::{
-    ACCEPT_PAUSE, DRAIN, HEAD_TIMEOUT, KEEPALIVE, LAST_WORDS, MAX_HEADERS, MAX_STREAMS, MAX_UNREST,
+    ACCEPT_PAUSE, ANSWER_TIMEOUT, CALL_TIMEOUT, DRAIN, HEAD_TIMEOUT, KEEPALIVE, LAST_WORDS, MAX_HEADERS,
+    MAX_OTHER_CALLS, MAX_QUEUED, MAX_STREAMS, MAX_UNREST, MEMORY, WATCH_TIMEOUT,
 };
-use crate::authz::{Bounds, Others, Plane, Server, serve_connection};
+use crate::authz::{Bounds, MemoryPool, Others, Plane, Server, serve_connection};
 use crate::rng::Rng;
 
 /// What each thread answers with, made in it.
@@ -59,10 +60,12 @@ impl Workers {
         stop: CancellationToken,
     ) -> std::io::Result<Self> {
         let cores = thread::available_parallelism().map_or(1, usize::from);
+        let memory = Arc::new(MemoryPool::new(MEMORY));
         let start = |n| {
             let (queue, queued) = mpsc::unbounded_channel();
             let (running, ended) = oneshot::channel();
             let (plane, others, stop) = (plane.clone(), Arc::clone(others), stop.clone());
+            let memory = Arc::clone(&memory);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             thread::Builder::new().name(format!("authz-{n}")).spawn(move || {
                 let bounds = Bounds {
@@ -72,10 +75,16 @@ impl Workers {
                     streams: MAX_STREAMS,
                     unrest: MAX_UNREST,
                     head: MAX_HEADERS,
+                    untaken: ANSWER_TIMEOUT,
+                    call: CALL_TIMEOUT,
+                    watch: WATCH_TIMEOUT,
+                    others: MAX_OTHER_CALLS,
+                    queued: MAX_QUEUED,
                     drain: DRAIN,
                     last_words: LAST_WORDS,
                 };
-                let server = Rc::new(Server { plane: Rc::new(plane), others: others(), bounds, stop });
+                let plane = Rc::new(plane);
+                let server = Rc::new(Server { plane, others: others(), bounds, memory, stop });
                 LocalSet::new().block_on(&runtime, work(queued, server));
                 drop(running);
             })?;
@@ -148,7 +157,9 @@ async fn work(mut queued: mpsc::UnboundedReceiver<(Parked, Load, Option<Duration
                 opened = incoming.open() => opened,
             };
             if let Some(Connection { stream, peer: _, place }) = opened {
-                serve_connection(server, stream, age).await;
+                if let Some(why) = serve_connection(server, stream, age).await {
+                    place.refused(why);
+                }
                 drop(place);
             }
             drop(load);

@@ -4,11 +4,12 @@
 //! read, in the connection's own task: no other task, no queue, no copy, and one write for all that came in together.
 //! What has to wait, for the rest of a message or for the database, gets a task of its own and holds nobody up.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -19,14 +20,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
-use super::forward::{self, Body, Others};
+use super::forward::{self, Body, HEADERS, Kind, OTHER_COST, Others};
 use super::grpc::{self, Message};
+use super::memory::{Account, MemoryPool, Share};
 use super::server::Plane;
 use super::silence::Silence;
-use crate::http2::{Closed, Event, Limits, Opened, Session, StreamId};
+use crate::http2::{Closed, Code, Event, Head, Limits, Opened, Session, StreamId};
+use crate::telemetry::connections::Refused;
 
 /// What a client may take of us.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(test, derive(Default))]
 pub struct Bounds {
     /// For the connection's first bytes, for all of a frame and of a head, and for the message of a call.
     pub patience: Duration,
@@ -44,12 +48,26 @@ pub struct Bounds {
     pub drain: Duration,
     /// How long the client may take to hear what is said last.
     pub last_words: Duration,
+    /// How long an answer, or a part of it, may wait for the client to take it.
+    pub untaken: Duration,
+    /// How long a call that isn't a Check may take.
+    pub call: Duration,
+    /// How long a call that watches may take.
+    pub watch: Duration,
+    /// Most calls at once that aren't Checks.
+    pub others: u32,
+    /// Most answers that wait for the client's windows, in bytes.
+    pub queued: usize,
 }
 
-/// Bytes of messages that are held for a connection because they aren't complete or aren't read.
-const MOST_HELD: usize = 64 << 20;
 /// So much may wait to be written before no more is read, in bytes.
-const MOST_WAITING: usize = 64 * 1024;
+const MAX_OUTPUT: usize = 64 * 1024;
+/// Memory that a Check takes while it waits for what isn't in memory, in bytes, beside its message.
+const WAITING_COST: usize = 8 * 1024;
+/// Memory that a connection takes beside what is counted exactly, in bytes.
+const CONNECTION_COST: usize = 1_024;
+/// So much is read and answered before other connections of the thread have their turn, in bytes.
+const MAX_TURN: usize = 64 * 1024;
 /// So much memory is kept for what is written next, in bytes: more than sixteen answers take.
 const KEPT: usize = 32 * 1024;
 /// So much is read at once, in bytes: at first, and at most, which is more than a frame.
@@ -69,6 +87,8 @@ pub struct Server {
     pub others: Others,
     /// For every connection.
     pub bounds: Bounds,
+    /// What all connections of the process share.
+    pub memory: Arc<MemoryPool>,
     /// When all of them are to end.
     pub stop: CancellationToken,
 }
@@ -80,16 +100,29 @@ pub enum Call {
         /// What there is of it.
         message: Message,
         /// Its share of what is held.
-        held: Held,
+        share: Share,
         /// How often it was looked at.
         ticks: u32,
     },
     /// It is being answered.
-    Answering(#[expect(dead_code, reason = "the task ends with it")] AbortOnDropHandle<()>),
+    Answering {
+        /// Its share of what is held.
+        _share: Share,
+        /// Ends with the call.
+        _task: AbortOnDropHandle<()>,
+    },
     /// One that isn't a Check, with what it still reads.
     Other {
         /// None when it has all.
         body: Option<Body>,
+        /// Whether it has more than one message.
+        is_streaming: bool,
+        /// How often it was looked at while not all of it had come.
+        ticks: u32,
+        /// Its share of what is held.
+        _share: Share,
+        /// By how many there are of these, such calls are counted.
+        _counted: Rc<()>,
         /// Ends with the call.
         _task: AbortOnDropHandle<()>,
     },
@@ -103,6 +136,11 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// A connection that nobody writes for yet.
+    pub fn new(session: Session<Call>) -> Self {
+        Self { session: RefCell::new(session), waker: RefCell::default() }
+    }
+
     /// Does something about a call, and sees to it that what comes of it is written.
     pub fn with<R>(&self, act: impl FnOnce(&mut Session<Call>) -> R) -> R {
         let done = act(&mut self.session.borrow_mut());
@@ -125,26 +163,35 @@ impl Shared {
     }
 }
 
-/// Serves a connection to its end, which is its client's business: there is nothing to be told about it. After `age`
-/// the client is asked to open another one.
-pub async fn serve<S>(server: Rc<Server>, stream: S, age: Option<Duration>)
+/// Serves a connection to its end; why we closed it before its time, if we did. After `age` the
+/// client is asked to open another one.
+pub async fn serve<S>(server: Rc<Server>, stream: S, age: Option<Duration>) -> Option<Refused>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let bounds = server.bounds;
-    let limits = Limits { streams: bounds.streams, head: bounds.head, unrest: bounds.unrest };
-    let session = RefCell::new(Session::new(limits));
+    let limits = Limits {
+        streams: bounds.streams,
+        head: bounds.head,
+        unrest: bounds.unrest,
+        output: MAX_OUTPUT,
+        queued: bounds.queued,
+    };
     let stop = server.stop.clone();
     let mut open = Open {
-        shared: Rc::new(Shared { session, waker: RefCell::default() }),
+        shared: Rc::new(Shared::new(Session::new(limits))),
         stream,
         input: vec![0; READ.0],
         filled: 0,
         was_full: false,
+        has_frames: false,
         silence: Silence::new(bounds),
         tick: None,
         stuck: 0,
-        held: Rc::default(),
+        written: 0,
+        goal: None,
+        account: Rc::new(Account::new(Arc::clone(&server.memory))),
+        others: Rc::default(),
         server,
     };
     let mut stopped = pin!(stop.cancelled());
@@ -163,8 +210,12 @@ where
         over = timeout(bounds.drain, poll_fn(|context| open.poll(context))).await.ok();
     }
     open.shared.session.borrow_mut().abandon();
-    if over == Some(Over::Said) {
+    if matches!(over, Some(Over::Said | Over::Dismissed(_))) {
         let _ = timeout(bounds.last_words, open.close()).await;
+    }
+    match over {
+        Some(Over::Dismissed(why)) => Some(why),
+        Some(Over::Gone | Over::Said) | None => None,
     }
 }
 
@@ -175,6 +226,8 @@ enum Over {
     Gone,
     /// All is said: the client has broken the rules, or one of both wanted to go.
     Said,
+    /// The client asks too much of us, and was told so.
+    Dismissed(Refused),
 }
 
 struct Open<S> {
@@ -186,13 +239,21 @@ struct Open<S> {
     filled: usize,
     /// Whether there was more to be read than there was room for.
     was_full: bool,
+    /// Whether frames may be in it that weren't taken, as answers were to be written first.
+    has_frames: bool,
     silence: Silence,
     /// While something hasn't come whole, and a moment longer.
     tick: Option<Pin<Box<Sleep>>>,
     /// How often in a row the same frame or head was found unfinished.
     stuck: u32,
-    /// Bytes held of messages.
-    held: Rc<Cell<usize>>,
+    /// Bytes written so far.
+    written: u64,
+    /// How many of them there are once all is written that was to be written at a tick, and how
+    /// many ticks ago that was.
+    goal: Option<(u64, u32)>,
+    account: Rc<Account>,
+    /// One more of these than calls that aren't Checks.
+    others: Rc<()>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Open<S> {
@@ -203,9 +264,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Open<S> {
         if let Poll::Ready(Err(_)) = self.poll_write_out(context) {
             return Poll::Ready(Over::Gone);
         }
+        let mut turn = 0;
         loop {
-            let waiting = self.shared.session.borrow().output().len();
-            if waiting >= MOST_WAITING {
+            if self.shared.session.borrow().is_output_full() {
                 match self.poll_write_out(context) {
                     Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(_)) => return Poll::Ready(Over::Gone),
@@ -213,29 +274,74 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Open<S> {
                     Poll::Pending => break,
                 }
             }
-            match self.poll_read(context) {
-                Poll::Ready(Ok(1..)) => {}
-                Poll::Ready(Ok(0) | Err(_)) => {
-                    let _ = self.poll_write_out(context);
-                    return Poll::Ready(Over::Gone);
+            if !self.has_frames {
+                if turn >= MAX_TURN {
+                    // Once it has been looked what there is to be read of the others.
+                    let _ = pin!(tokio::task::yield_now()).poll(context);
+                    break;
                 }
-                Poll::Pending => break,
+                match self.poll_read(context) {
+                    Poll::Ready(Ok(count @ 1..)) => turn += count,
+                    Poll::Ready(Ok(0) | Err(_)) => {
+                        let _ = self.poll_write_out(context);
+                        return Poll::Ready(Over::Gone);
+                    }
+                    Poll::Pending => break,
+                }
+                self.silence.is_broken();
             }
-            self.silence.is_broken();
             if self.take().is_err() {
                 return Poll::Ready(Over::Said);
             }
         }
-        if self.poll_tick(context).is_ready() {
-            return Poll::Ready(Over::Said);
+        if let Poll::Ready(Err(_)) = self.poll_write_out(context) {
+            return Poll::Ready(Over::Gone);
+        }
+        if let Poll::Ready(why) = self.poll_tick(context) {
+            return Poll::Ready(self.dismiss(why));
         }
         let silence = self.silence.poll(&self.shared.session, context);
+        if self.silence.take_quiet() {
+            self.shrink();
+        }
         match self.poll_write_out(context) {
             Poll::Ready(Err(_)) => return Poll::Ready(Over::Gone),
             Poll::Ready(Ok(())) if self.shared.session.borrow().is_over() => return Poll::Ready(Over::Said),
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
+        if !self.keeps_to_its_memory() {
+            return Poll::Ready(self.dismiss(Refused::Memory));
+        }
         silence.map(|()| Over::Gone)
+    }
+
+    /// Tells the client that it asks too much of us.
+    fn dismiss(&self, why: Refused) -> Over {
+        self.shared.session.borrow_mut().dismiss();
+        Over::Dismissed(why)
+    }
+
+    /// Counts what the connection holds; false when that is more than it may, whatever is given
+    /// back.
+    fn keeps_to_its_memory(&mut self) -> bool {
+        let count = |open: &Self| {
+            let session = open.shared.session.borrow().memory();
+            open.account.set_own(CONNECTION_COST + open.input.capacity() + session)
+        };
+        if count(self) {
+            return true;
+        }
+        self.shrink();
+        count(self)
+    }
+
+    /// Gives back the memory that nothing is in.
+    fn shrink(&mut self) {
+        if self.filled == 0 && self.input.len() > READ.0 {
+            self.input = vec![0; READ.0];
+            self.was_full = false;
+        }
+        self.shared.session.borrow_mut().shrink();
     }
 
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -259,14 +365,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Open<S> {
         while !session.output().is_empty() {
             match Pin::new(&mut self.stream).poll_write(context, session.output())? {
                 Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(count) => session.wrote(count, KEPT),
+                Poll::Ready(count) => {
+                    self.written += count as u64;
+                    session.wrote(count, KEPT);
+                }
                 Poll::Pending => return Poll::Pending,
             }
         }
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
-    /// Takes all frames that have come.
+    /// Takes all frames that have come, as long as their answers find room.
     fn take(&mut self) -> Result<(), Closed> {
         let mut session = self.shared.session.borrow_mut();
         let mut taken = 0;
@@ -283,6 +392,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Open<S> {
         }
         self.input.copy_within(taken..self.filled, 0);
         self.filled -= taken;
+        self.has_frames = self.filled > 0 && session.is_output_full();
         Ok(())
     }
 
@@ -292,24 +402,45 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Open<S> {
             return session.turn_down(&opened, &answer);
         }
         if head.path() == grpc::CHECK {
-            let held = Held { of: Rc::clone(&self.held), bytes: 0 };
+            let share = Share::new(Rc::clone(&self.account));
             let ended = opened.ended();
-            let id = session.accept(opened, Call::Check { message: Message::default(), held, ticks: 0 });
+            let id = session.accept(opened, Call::Check { message: Message::default(), share, ticks: 0 });
             if ended {
                 self.read(session, id, &[], true);
             }
             return;
         }
-        let Some(request) = head.request() else {
-            let problem = Status::internal("the call's head can't be read");
-            return session.turn_down(&opened, &grpc::status_alone(&problem));
-        };
+        match self.other(head, &opened) {
+            Ok(call) => {
+                session.accept(opened, call);
+            }
+            Err(status) => session.turn_down(&opened, &grpc::status_alone(&status)),
+        }
+    }
+
+    /// Begins a call that isn't a Check.
+    fn other(&self, head: &Head, opened: &Opened) -> Result<Call, Status> {
+        let kind = Kind::of(head.path()).ok_or_else(|| Status::unimplemented("there is no such method"))?;
+        let mut share = Share::new(Rc::clone(&self.account));
+        let bounds = self.server.bounds;
+        if Rc::strong_count(&self.others) > bounds.others as usize || !share.grow(OTHER_COST) {
+            return Err(Status::resource_exhausted("too many calls of this connection are open"));
+        }
+        let request =
+            head.request(&HEADERS).ok_or_else(|| Status::internal("the call's head can't be read"))?;
+        let deadline = if kind == Kind::Watch { bounds.watch } else { bounds.call };
         let (body, incoming) = forward::body();
         let request = request.map(|()| incoming);
-        let (id, ended) = (opened.id(), opened.ended());
-        let answering = forward::forward(self.server.others.clone(), request, id, Rc::clone(&self.shared));
-        let task = AbortOnDropHandle::new(tokio::task::spawn_local(answering));
-        session.accept(opened, Call::Other { body: (!ended).then_some(body), _task: task });
+        let (others, shared) = (Rc::clone(&self.server.others), Rc::clone(&self.shared));
+        let answering = forward::forward(others, request, opened.id(), shared, deadline);
+        Ok(Call::Other {
+            body: (!opened.ended()).then_some(body),
+            is_streaming: kind == Kind::Streaming,
+            ticks: 0,
+            _share: share,
+            _counted: Rc::clone(&self.others),
+            _task: AbortOnDropHandle::new(tokio::task::spawn_local(answering)),
+        })
     }
 
     /// Takes a part of a call's message.
@@ -319,8 +450,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Open<S> {
                 Ok(message) => self.decide(session, id, message),
                 Err(status) => respond(session, id, Err(status)),
             },
-            Some(Call::Check { message, held, .. }) => {
-                if let Err(status) = held.more(data.len()).and_then(|()| message.push(data)) {
+            Some(Call::Check { message, share, .. }) => {
+                let pushed = match share.grow(message.growth(data.len())) {
+                    true => message.push(data),
+                    false => Err(Status::resource_exhausted("too many messages are incomplete")),
+                };
+                if let Err(status) = pushed {
                     return respond(session, id, Err(status));
                 }
                 if ended {
@@ -332,22 +467,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Open<S> {
                 }
             }
             Some(Call::Other { body, .. }) => {
-                let is_taken = body.as_ref().is_none_or(|body| body.take(data, MOST_HELD));
+                let is_taken = body.as_ref().is_none_or(|body| body.take(data));
                 if ended {
                     *body = None;
                 }
                 if !is_taken {
-                    session.reset(id, crate::http2::Code::EnhanceYourCalm);
+                    session.reset(id, Code::EnhanceYourCalm);
                 }
             }
             // It has said all that it may.
-            Some(Call::Answering(_)) | None => {}
+            Some(Call::Answering { .. }) | None => {}
         }
     }
 
     fn decide(&self, session: &mut Session<Call>, id: StreamId, message: &[u8]) {
         if let Some(decided) = self.server.plane.check_at_once(message) {
             return respond(session, id, decided);
+        }
+        let mut share = Share::new(Rc::clone(&self.account));
+        if !share.grow(WAITING_COST + message.len()) {
+            let status = Status::resource_exhausted("too many calls of this connection wait");
+            return respond(session, id, Err(status));
         }
         let checking = Rc::clone(&self.server.plane).check(Bytes::copy_from_slice(message));
         let shared = Rc::clone(&self.shared);
@@ -356,17 +496,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Open<S> {
             shared.with(|session| respond(session, id, decided));
         });
         if let Some(call) = session.call(id) {
-            *call = Call::Answering(AbortOnDropHandle::new(task));
+            *call = Call::Answering { _share: share, _task: AbortOnDropHandle::new(task) };
         }
     }
 
-    /// Ends calls whose messages take too long; ready when the connection is to end, as a frame or a head does.
-    fn poll_tick(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    /// Ends calls whose messages take too long; ready when the connection is to end, as a frame or
+    /// a head does, or as answers aren't taken.
+    fn poll_tick(&mut self, context: &mut Context<'_>) -> Poll<Refused> {
         let mut session = self.shared.session.borrow_mut();
         // Who isn't asked for more isn't slow.
-        let is_read = session.output().len() < MOST_WAITING;
+        let is_read = !session.is_output_full();
         let is_stuck = is_read && (self.filled > 0 || session.has_unfinished_head());
-        let is_waiting = is_stuck || session.has_incomplete();
+        let is_untaken = !session.output().is_empty() || session.has_queued();
+        let is_waiting = is_stuck || is_untaken || session.has_incomplete();
         if self.tick.is_none() && !is_waiting {
             return Poll::Pending;
         }
@@ -374,18 +516,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Open<S> {
         while tick.as_mut().poll(context).is_ready() {
             if !is_waiting {
                 self.tick = None;
+                self.goal = None;
                 return Poll::Pending;
             }
             tick.as_mut().reset(Instant::now() + TICK);
-            let patience = self.server.bounds.patience;
+            let Bounds { patience, untaken, .. } = self.server.bounds;
             self.stuck = if is_stuck { self.stuck + 1 } else { 0 };
             if TICK * self.stuck > patience {
-                session.dismiss();
-                return Poll::Ready(());
+                return Poll::Ready(Refused::SlowHead);
+            }
+            let output = session.output().len();
+            self.goal = match self.goal {
+                _ if output == 0 => None,
+                Some((goal, ticks)) if self.written < goal => Some((goal, ticks + 1)),
+                Some(_) | None => Some((self.written + output as u64, 0)),
+            };
+            let unwritten = self.goal.map_or(0, |(_, ticks)| ticks);
+            if TICK * session.tick_queued().max(unwritten) > untaken {
+                return Poll::Ready(Refused::UntakenAnswers);
             }
             let mut late = vec![];
-            for (id, call) in session.calls() {
-                if let Call::Check { ticks, .. } = call {
+            for (id, call) in session.incomplete_calls() {
+                if let Call::Check { ticks, .. } | Call::Other { is_streaming: false, ticks, .. } = call {
                     *ticks += 1;
                     if TICK * *ticks > patience {
                         late.push(id);
@@ -411,29 +563,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Open<S> {
             }
         }
         Ok(())
-    }
-}
-
-/// One call's share of what is held for its connection.
-pub struct Held {
-    of: Rc<Cell<usize>>,
-    bytes: usize,
-}
-
-impl Held {
-    fn more(&mut self, bytes: usize) -> Result<(), Status> {
-        if self.of.get() + bytes > MOST_HELD {
-            return Err(Status::resource_exhausted("too many messages of this connection are incomplete"));
-        }
-        self.of.set(self.of.get() + bytes);
-        self.bytes += bytes;
-        Ok(())
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.of.set(self.of.get() - self.bytes);
     }
 }
 

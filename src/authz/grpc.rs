@@ -52,6 +52,13 @@ pub fn status_alone(status: &Status) -> Vec<u8> {
     block(Some(StatusCode::OK), &status_headers(status))
 }
 
+/// What follows an answer that has begun, as HTTP/2 writes it.
+pub fn trailers(status: &Status) -> Vec<u8> {
+    let mut headers = status_headers(status);
+    headers.remove(CONTENT_TYPE);
+    block(None, &headers)
+}
+
 fn status_headers(status: &Status) -> HeaderMap {
     let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, GRPC)]);
     if status.add_header(&mut headers).is_err() {
@@ -115,14 +122,25 @@ impl Message {
     /// # Errors
     /// When it can't become one message within bounds.
     pub fn push(&mut self, part: &[u8]) -> Result<(), Status> {
-        let needed = self.0.len() + part.len();
-        if needed > self.0.capacity() {
-            // What isn't announced isn't needed, and what is may never come.
-            let room = announced(&self.0).map_or(needed, |announced| announced.min(2 * needed));
-            self.0.reserve_exact(room.max(needed) - self.0.len());
-        }
+        let room = self.room_with(part.len());
+        self.0.reserve_exact(room - self.0.len());
         self.0.extend_from_slice(part);
         may_be_message(&self.0)
+    }
+
+    /// Bytes of memory that it takes beyond what it has, once so many bytes are added.
+    pub fn growth(&self, bytes: usize) -> usize {
+        self.room_with(bytes) - self.0.capacity()
+    }
+
+    /// How much it has room for once so many bytes are added: twice as much, so that they aren't
+    /// copied over and over, but what isn't announced isn't needed, and what is may never come.
+    fn room_with(&self, bytes: usize) -> usize {
+        let needed = self.0.len() + bytes;
+        if needed <= self.0.capacity() {
+            return self.0.capacity();
+        }
+        announced(&self.0).map_or(needed, |announced| announced.min(2 * needed)).max(needed)
     }
 
     /// Whether nothing has come.

@@ -8,6 +8,8 @@ use tonic_reflection::server::{Builder, Error};
 use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
 
+use super::forward::MAX_OTHER_MESSAGE;
+
 type Service = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
 /// Both versions of the service: tools that are around speak the older one.
@@ -28,8 +30,10 @@ impl Reflection {
                 .register_encoded_file_descriptor_set(talos_proto::DESCRIPTORS)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
-        let newer = BoxCloneSyncService::new(builder().build_v1()?);
-        let older = BoxCloneSyncService::new(builder().build_v1alpha()?);
+        let newer =
+            BoxCloneSyncService::new(builder().build_v1()?.max_decoding_message_size(MAX_OTHER_MESSAGE));
+        let older =
+            BoxCloneSyncService::new(builder().build_v1alpha()?.max_decoding_message_size(MAX_OTHER_MESSAGE));
         Ok(Self { newer, older })
     }
 

@@ -22,6 +22,8 @@ pub struct Silence {
     state: State,
     /// How many times it was looked since the client's unrest was forgiven.
     unforgiven: u32,
+    /// Whether nothing had come when it was looked last.
+    is_quiet: bool,
 }
 
 enum State {
@@ -37,7 +39,7 @@ impl Silence {
     /// Of a client that hasn't said anything yet.
     pub fn new(bounds: Bounds) -> Self {
         let timer = Box::pin(sleep(bounds.silence / LOOKS));
-        Self { bounds, timer, state: State::New(0), unforgiven: 0 }
+        Self { bounds, timer, state: State::New(0), unforgiven: 0, is_quiet: false }
     }
 
     /// Notes that it isn't silent.
@@ -45,6 +47,11 @@ impl Silence {
         if !matches!(self.state, State::New(_)) {
             self.state = State::Silent(0);
         }
+    }
+
+    /// Returns whether nothing came between the last two looks, once for each look.
+    pub const fn take_quiet(&mut self) -> bool {
+        std::mem::replace(&mut self.is_quiet, false)
     }
 
     /// Ready when the client is gone.
@@ -57,6 +64,7 @@ impl Silence {
                 self.unforgiven = 0;
                 session.forgive();
             }
+            self.is_quiet = !matches!(self.state, State::Silent(0));
             let (state, next) = match self.state {
                 State::Asked => return Poll::Ready(()),
                 State::New(looks) if !session.is_greeted() => {
@@ -91,20 +99,11 @@ mod tests {
 
     fn silence() -> Silence {
         let moment = Duration::from_millis(6);
-        Silence::new(Bounds {
-            patience: moment / 3,
-            silence: moment,
-            pong: moment / 3,
-            streams: 1,
-            unrest: 1,
-            head: 1,
-            drain: moment,
-            last_words: moment,
-        })
+        Silence::new(Bounds { patience: moment / 3, silence: moment, pong: moment / 3, ..Bounds::default() })
     }
 
     fn session() -> RefCell<Session<()>> {
-        RefCell::new(Session::new(Limits { streams: 1, head: 1, unrest: 1 }))
+        RefCell::new(Session::new(Limits { streams: 1, head: 1, unrest: 1, output: 1_000, queued: 0 }))
     }
 
     /// Waits until the client is asked (true) or gone.

@@ -7,7 +7,9 @@ use crate::http2::{Closed, Event, Limits, Session};
 /// What every client sends first: the preface and empty settings.
 const FIRST: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 /// Small enough to be reached.
-const LIMITS: Limits = Limits { streams: 4, head: 1_024, unrest: 64 };
+const LIMITS: Limits = Limits { streams: 4, head: 1_024, unrest: 64, output: 50_000, queued: 100_000 };
+/// More than a connection may take of memory, whatever it sends.
+const MAX_MEMORY: usize = 400_000;
 /// What each call is answered with, beside what it has sent.
 const ANSWER: Bytes = Bytes::from_static(&[b'a'; 30_000]);
 
@@ -31,22 +33,38 @@ pub fn http2(data: &[u8]) {
 /// What a session says of input that comes in pieces of so many bytes, each call being answered when it is complete.
 fn talk(input: &[u8], piece: usize) -> Vec<u8> {
     let mut session: Session<usize> = Session::new(LIMITS);
+    let mut output = vec![];
     let mut end = 0;
     let mut taken = 0;
     while end < input.len() {
         end = end.saturating_add(piece).min(input.len());
         loop {
             match session.receive(&input[taken..end]) {
-                Err(Closed) => return session.output().to_vec(),
+                Err(Closed) => {
+                    write_out(&mut session, &mut output);
+                    return output;
+                }
+                Ok(None) if session.is_output_full() => write_out(&mut session, &mut output),
                 Ok(None) => break,
                 Ok(Some((count, event))) => {
                     taken += count;
                     answer(&mut session, event);
                 }
             }
+            assert!(session.output().len() < LIMITS.output + 40_000, "more is to be written than may be");
+            assert!(session.memory() < MAX_MEMORY, "{} bytes are held", session.memory());
         }
     }
-    session.output().to_vec()
+    write_out(&mut session, &mut output);
+    output
+}
+
+/// Takes all output away, and what follows it.
+fn write_out(session: &mut Session<usize>, output: &mut Vec<u8>) {
+    while !session.output().is_empty() {
+        output.extend_from_slice(session.output());
+        session.wrote(session.output().len(), 0);
+    }
 }
 
 fn answer(session: &mut Session<usize>, event: Option<Event<'_>>) {
@@ -138,4 +156,108 @@ pub fn seeds() -> Vec<Vec<u8>> {
     .iter()
     .map(|frames| [&[5][..], &frames.concat()].concat())
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::io;
+    use std::pin::Pin;
+    use std::rc::Rc;
+    use std::sync::Arc;
+    use std::task::{Context, Poll};
+    use std::time::Duration;
+
+    use futures_util::FutureExt;
+    use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+    use tokio_util::sync::CancellationToken;
+
+    use super::super::fixture::fixture;
+    use super::*;
+    use crate::authz::{Bounds, MemoryLimits, MemoryPool, Server, serve_connection};
+
+    /// A client that has always something more to send, and takes whatever it is sent.
+    struct Endless {
+        read: Rc<Cell<usize>>,
+    }
+
+    impl AsyncRead for Endless {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            let ping = b"\0\0\x08\x06\0\0\0\0\0whatever";
+            let read = self.read.get();
+            let bytes = FIRST.iter().chain(ping.iter().cycle()).copied();
+            let at = if read < FIRST.len() { read } else { FIRST.len() + (read - FIRST.len()) % ping.len() };
+            let part: Vec<u8> = bytes.skip(at).take(buffer.remaining()).collect();
+            self.read.set(read + part.len());
+            buffer.put_slice(&part);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Endless {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn a_client_that_sends_without_end_leaves_the_others_their_turn() {
+        let minute = Duration::from_secs(60);
+        let bounds = Bounds {
+            patience: minute,
+            silence: minute,
+            pong: minute,
+            streams: 10,
+            unrest: u32::MAX - 1,
+            head: 1_000,
+            drain: minute,
+            last_words: minute,
+            untaken: minute,
+            call: minute,
+            watch: minute,
+            others: 1,
+            queued: 1_000,
+        };
+        let limits = MemoryLimits { connection: 1 << 20, guaranteed: 1 << 20, process: 1 << 20 };
+        let server = Rc::new(Server {
+            plane: Rc::new(fixture().plane()),
+            others: Rc::new(|_| std::future::pending().boxed_local()),
+            bounds,
+            memory: Arc::new(MemoryPool::new(limits)),
+            stop: CancellationToken::new(),
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let read = Rc::new(Cell::new(0));
+            let client = Endless { read: Rc::clone(&read) };
+            let serving = tokio::task::spawn_local(serve_connection(server, client, None));
+            // Another task of the same thread, as another connection is.
+            let others = tokio::task::spawn_local(async move {
+                let mut before = 0;
+                for _ in 0..100 {
+                    tokio::task::yield_now().await;
+                    let turn = read.get() - before;
+                    // Whoever yields is woken in any order: two turns may follow each other.
+                    assert!(turn < 2 * 100_000, "{turn} bytes in two turns");
+                    before = read.get();
+                }
+                before
+            });
+            let read = others.await.expect("nobody takes all of the thread");
+            assert!(read > 1_000_000, "{read} bytes in all");
+            serving.abort();
+        });
+    }
 }

@@ -47,6 +47,12 @@ pub fn fixture() -> &'static Fixture {
 }
 
 impl Fixture {
+    /// Decides over its database.
+    #[cfg(test)]
+    pub fn plane(&self) -> Plane {
+        self.plane.clone()
+    }
+
     fn new() -> Self {
         let vectors: Value =
             serde_json::from_str(include_str!("../../tests/vectors/credentials.json")).expect("JSON");

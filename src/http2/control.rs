@@ -1,8 +1,11 @@
 //! What a client says of the connection and of calls that are there (RFC 9113, 6.3 to 6.9).
 
+use std::cmp::Reverse;
+
 use super::code::{Code, Fault};
 use super::frame::{self, FrameHead, MAX_PAYLOAD, flag, kind, number, setting};
-use super::session::{FAREWELL, Leaving, Session};
+use super::session::{FAREWELL, Leaving, Session, StreamId};
+use super::work;
 
 /// Largest window (RFC 9113, 6.9.1).
 const MAX_WINDOW: i64 = 0x7fff_ffff;
@@ -36,12 +39,18 @@ impl<C> Session<C> {
         let (settings, []) = payload.as_chunks::<6>() else {
             return Err(Fault::Connection(Code::FrameSize));
         };
+        work::bytes(payload.len());
+        // Of many initial windows the last is what counts, and the largest what must fit.
+        let (mut initial_window, mut largest) = (None, 0);
         for &[a, b, c, d, e, f] in settings {
             let value = u32::from_be_bytes([c, d, e, f]);
             match u16::from_be_bytes([a, b]) {
                 setting::HEADER_TABLE_SIZE => self.owes_table_size |= value < FIRST_TABLE_SIZE,
                 setting::ENABLE_PUSH if value > 1 => return Err(Fault::Connection(Code::Protocol)),
-                setting::INITIAL_WINDOW_SIZE => self.set_first_window(value.into())?,
+                setting::INITIAL_WINDOW_SIZE => {
+                    initial_window = Some(value.into());
+                    largest = value.max(largest);
+                }
                 // More than what we send.
                 setting::MAX_FRAME_SIZE if !(MAX_PAYLOAD as u32..1 << 24).contains(&value) => {
                     return Err(Fault::Connection(Code::Protocol));
@@ -50,25 +59,32 @@ impl<C> Session<C> {
                 _ => {}
             }
         }
+        if let Some(window) = initial_window {
+            self.set_initial_window(window, largest.into())?;
+        }
         frame::write(kind::SETTINGS, flag::ACK, 0, &[], &mut self.out);
+        self.pump();
         Ok(())
     }
 
-    /// It counts for calls that have begun, too, whose windows may become negative by it (RFC 9113, 6.9.2).
-    fn set_first_window(&mut self, window: i64) -> Result<(), Fault> {
-        let change = window - self.first_window;
-        self.first_window = window;
-        let largest = self.streams.values().map(|stream| stream.send_window).max();
-        if window > MAX_WINDOW || largest.is_some_and(|largest| largest + change > MAX_WINDOW) {
+    /// It counts for calls that have begun, too, whose windows may become negative by it (RFC 9113,
+    /// 6.9.2). No call is touched, however many there are: what they may send goes by it from here
+    /// on.
+    fn set_initial_window(&mut self, window: i64, largest: i64) -> Result<(), Fault> {
+        if largest + self.largest_credit() > MAX_WINDOW {
             return Err(Fault::Connection(Code::FlowControl));
         }
-        for stream in self.streams.values_mut() {
-            stream.send_window += change;
-        }
-        if change > 0 {
-            self.pump_all();
-        }
+        self.initial_window = window;
         Ok(())
+    }
+
+    /// The most that a call may send beyond the initial window; 0 when none may send more.
+    fn largest_credit(&self) -> i64 {
+        work::streams(2);
+        let with_data = self.ranks.last();
+        let without = self.ranks.range(..(true, i64::MIN, Reverse(StreamId::MAX))).next_back();
+        let credits = [with_data, without].into_iter().flatten().map(|(_, credit, _)| *credit);
+        credits.max().unwrap_or(0).max(0)
     }
 
     pub(super) fn on_ping(&mut self, head: &FrameHead, payload: &[u8]) -> Result<(), Fault> {
@@ -106,22 +122,27 @@ impl<C> Session<C> {
             if self.send_window > MAX_WINDOW {
                 return Err(Fault::Connection(Code::FlowControl));
             }
-            self.pump_waiting();
+            self.pump();
             return Ok(());
         }
-        let Some(stream) = self.streams.get_mut(&id) else {
+        if !self.streams.contains_key(&id) {
             // It may have been sent before the answer came.
             let was_there = id <= self.last && !id.is_multiple_of(2);
             return if was_there { Ok(()) } else { Err(Fault::Connection(Code::Protocol)) };
-        };
+        }
         if more == 0 {
             return Err(Fault::Stream(id, Code::Protocol));
         }
-        stream.send_window += more;
-        if stream.send_window > MAX_WINDOW {
+        let initial_window = self.initial_window;
+        let fits = self.change(id, |stream| {
+            let fits = initial_window + stream.credit + more <= MAX_WINDOW;
+            stream.credit += if fits { more } else { 0 };
+            fits
+        });
+        if fits == Some(false) {
             return Err(Fault::Stream(id, Code::FlowControl));
         }
-        self.pump(id);
+        self.pump();
         Ok(())
     }
 }

@@ -3,13 +3,50 @@
 use std::borrow::Cow;
 use std::ops::Deref;
 use std::rc::Rc;
+use std::sync::Arc;
+
+use super::work;
 
 /// A name and its value, as they were sent.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Field {
-    name: Cow<'static, [u8]>,
+    name: Name,
     value: Cow<'static, [u8]>,
     kind: Kind,
+}
+
+/// A field's name, judged once and shared by all fields that refer to it: a client may refer to a
+/// long one by two bytes, over and over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Name {
+    text: NameText,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum NameText {
+    Static(&'static [u8]),
+    Shared(Arc<[u8]>),
+}
+
+impl Name {
+    /// A name that was sent.
+    pub(super) fn new(text: Vec<u8>) -> Self {
+        work::bytes(text.len());
+        Self { kind: Kind::of(&text), text: NameText::Shared(text.into()) }
+    }
+
+    /// A name of the table that all connections have.
+    pub(super) fn fixed(text: &'static [u8]) -> Self {
+        Self { kind: Kind::of(text), text: NameText::Static(text) }
+    }
+
+    fn text(&self) -> &[u8] {
+        match &self.text {
+            NameText::Static(text) => text,
+            NameText::Shared(text) => text,
+        }
+    }
 }
 
 /// What a request's field means to HTTP/2 itself.
@@ -20,6 +57,8 @@ pub(super) enum Kind {
     Authority,
     Path,
     ContentLength,
+    /// `te`, whose value decides: of a name alone.
+    Te,
     /// No request may have it (RFC 9113, 8.2 and 8.3).
     Malformed,
     /// It means something to others.
@@ -27,23 +66,34 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    fn of(name: &[u8], value: &[u8]) -> Self {
-        // What would be another line in HTTP/1.1 must not get so far.
-        if value.iter().any(|byte| matches!(byte, b'\0' | b'\r' | b'\n')) {
-            return Self::Malformed;
-        }
+    /// What a name means before its value is known.
+    fn of(name: &[u8]) -> Self {
         match name {
             b":method" => Self::Method,
             b":scheme" => Self::Scheme,
             b":authority" => Self::Authority,
             b":path" => Self::Path,
             b"content-length" => Self::ContentLength,
+            b"te" => Self::Te,
             b"connection" | b"keep-alive" | b"proxy-connection" | b"transfer-encoding" | b"upgrade" => {
                 Self::Malformed
             }
-            b"te" if value != b"trailers" => Self::Malformed,
             _ if name.is_empty() || !name.iter().all(|&byte| is_name_byte(byte)) => Self::Malformed,
             _ => Self::Plain,
+        }
+    }
+
+    /// What it means with this value.
+    fn with(self, value: &[u8]) -> Self {
+        work::bytes(value.len());
+        // What would be another line in HTTP/1.1 must not get so far.
+        if value.iter().any(|byte| matches!(byte, b'\0' | b'\r' | b'\n')) {
+            return Self::Malformed;
+        }
+        match self {
+            Self::Te if value == b"trailers" => Self::Plain,
+            Self::Te => Self::Malformed,
+            kind => kind,
         }
     }
 }
@@ -73,15 +123,16 @@ const fn is_name_byte(byte: u8) -> bool {
 
 impl Field {
     /// A field.
-    pub fn new(name: impl Into<Cow<'static, [u8]>>, value: impl Into<Cow<'static, [u8]>>) -> Self {
-        let (name, value) = (name.into(), value.into());
-        let kind = Kind::of(&name, &value);
+    pub(super) fn new(name: Name, value: impl Into<Cow<'static, [u8]>>) -> Self {
+        let value = value.into();
+        work::fields(1);
+        let kind = name.kind.with(&value);
         Self { name, value, kind }
     }
 
     /// Its name.
     pub fn name(&self) -> &[u8] {
-        &self.name
+        self.name.text()
     }
 
     /// Its value.
@@ -94,13 +145,13 @@ impl Field {
     }
 
     /// What another field of the same name needs.
-    pub(super) fn name_again(&self) -> Cow<'static, [u8]> {
+    pub(super) fn name_again(&self) -> Name {
         self.name.clone()
     }
 
     /// What it counts as in a table or a list, in bytes (RFC 7541, 4.1).
     pub fn size(&self) -> usize {
-        self.name.len() + self.value.len() + 32
+        self.name().len() + self.value.len() + 32
     }
 }
 

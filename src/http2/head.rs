@@ -3,6 +3,11 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 
 use super::field::{Entry, Kind};
+use super::hpack::FIELD_FACTOR;
+use super::work;
+
+/// Longest value that is copied into a request of the `http` crate's, in bytes.
+const MAX_COPIED: usize = 256;
 
 /// The fields of a request, or of what follows one.
 #[derive(Debug, Default)]
@@ -34,6 +39,16 @@ impl Head {
         *self = Self { fields, ..Self::default() };
     }
 
+    /// Bytes of memory that its fields may take.
+    pub(super) fn memory(&self, limit: usize) -> usize {
+        FIELD_FACTOR * self.size.min(limit) + self.fields.capacity() * size_of::<Entry>()
+    }
+
+    /// Drops its fields, and the room for them.
+    pub(super) fn forget(&mut self) {
+        *self = Self::default();
+    }
+
     /// Adds a field; one that doesn't fit within `limit` bytes is only counted.
     pub(super) fn add(&mut self, entry: Entry, limit: usize) {
         self.size = self.size.saturating_add(entry.size());
@@ -44,7 +59,7 @@ impl Head {
         // Pseudo-headers come first, and once.
         let fits = match entry.kind() {
             Kind::Plain => true,
-            Kind::Malformed => false,
+            Kind::Malformed | Kind::Te => false,
             Kind::Method => self.is_beginning() && self.method.replace(at).is_none(),
             Kind::Scheme => self.is_beginning() && self.scheme.replace(at).is_none(),
             Kind::Authority => self.is_beginning() && self.authority.replace(at).is_none(),
@@ -99,7 +114,8 @@ impl Head {
 
     /// The first value of this name, in lower case; None when there is none.
     pub fn value(&self, name: &str) -> Option<&[u8]> {
-        let named = self.fields.iter().find(|field| field.name() == name.as_bytes());
+        let named =
+            self.fields.iter().inspect(|_| work::fields(1)).find(|field| field.name() == name.as_bytes());
         named.map(|field| field.value())
     }
 
@@ -107,12 +123,16 @@ impl Head {
         position.and_then(|position| self.fields.get(position)).map_or(&[], |field| field.value())
     }
 
-    /// The same for those who know the `http` crate's words only; None when that can't hold it.
-    pub fn request(&self) -> Option<Request<()>> {
-        let mut headers = HeaderMap::with_capacity(self.fields.len());
-        for field in self.fields.iter().filter(|field| field.kind() == Kind::Plain) {
-            let name = HeaderName::from_bytes(field.name()).ok()?;
-            headers.append(name, HeaderValue::from_bytes(field.value()).ok()?);
+    /// The same for those who know the `http` crate's words only, with the first field of each of
+    /// these names; None when that can't hold it. Values of more than [`MAX_COPIED`] bytes are left
+    /// out: a client may refer to a long one by a byte.
+    pub fn request(&self, names: &[&str]) -> Option<Request<()>> {
+        let mut headers = HeaderMap::with_capacity(names.len());
+        for name in names {
+            if let Some(value) = self.value(name).filter(|value| value.len() <= MAX_COPIED) {
+                let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+                headers.append(name, HeaderValue::from_bytes(value).ok()?);
+            }
         }
         let mut request = Request::new(());
         *request.method_mut() = Method::from_bytes(self.method()).ok()?;
@@ -129,14 +149,14 @@ fn number(digits: &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::field::Field;
+    use super::super::field::{Field, Name};
     use super::*;
     use std::rc::Rc;
 
     fn head(fields: &[(&'static str, &'static str)]) -> Head {
         let mut head = Head::default();
         for (name, value) in fields {
-            head.add(Entry::Shared(Rc::new(Field::new(name.as_bytes(), value.as_bytes()))), 1_000);
+            head.add(Entry::Shared(Rc::new(Field::new(Name::new((*name).into()), value.as_bytes()))), 1_000);
         }
         head
     }
@@ -195,7 +215,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_counted_only() {
         let mut head = head(&POST);
-        let more = Entry::Shared(Rc::new(Field::new(&b"x"[..], vec![b'a'; 900])));
+        let more = Entry::Shared(Rc::new(Field::new(Name::new(vec![b'x']), vec![b'a'; 900])));
         head.add(more.clone(), 1_000);
         assert!(head.exceeds(1_000) && head.value("x").is_none());
         head.clear();

@@ -10,7 +10,8 @@ use std::sync::LazyLock;
 use http::HeaderMap;
 use thiserror::Error;
 
-use super::field::{Entry, Field};
+use super::field::{Entry, Field, Name};
+use super::work;
 
 mod huffman;
 #[cfg(test)]
@@ -20,6 +21,11 @@ mod tests;
 const TABLE: usize = 4_096;
 /// Longest literal that is remembered for when it is sent again, in bytes.
 const REMEMBERED: usize = 256;
+/// Most that all of them may count as, in bytes: `:path` and `:authority` are what repeats.
+const MAX_REMEMBERED: usize = 4_096;
+/// What a field may take in memory for each byte that it counts as (RFC 7541, 4.1): the least
+/// counts as 32 bytes, and takes its pointers, its counters and two allocations.
+pub(super) const FIELD_FACTOR: usize = 4;
 /// A number that a header needs is smaller.
 const MOST: usize = 1 << 24;
 
@@ -53,6 +59,8 @@ pub struct Decoder {
     capacity: usize,
     /// For each static name the literal that was sent last, where the client doesn't want it in the table.
     remembered: Vec<Option<Remembered>>,
+    /// What these count as, in bytes.
+    remembered_size: usize,
 }
 
 /// A literal as it was written, and what it was read as.
@@ -60,7 +68,7 @@ type Remembered = (Box<[u8]>, Rc<Field>);
 
 impl Default for Decoder {
     fn default() -> Self {
-        Self { table: VecDeque::new(), size: 0, capacity: TABLE, remembered: vec![] }
+        Self { table: VecDeque::new(), size: 0, capacity: TABLE, remembered: vec![], remembered_size: 0 }
     }
 }
 
@@ -92,6 +100,7 @@ impl Decoder {
                 _ => Entry::Shared(self.unindexed(&mut rest)?),
             };
             is_beginning = false;
+            work::fields(1);
             each(entry);
         }
         Ok(())
@@ -111,7 +120,7 @@ impl Decoder {
     /// A field of which at least the value stands here.
     fn literal(&self, rest: &mut &[u8], bits: u32) -> Result<Field, Invalid> {
         let name = match number(rest, bits)? {
-            0 => Text::read(rest)?.decode()?.into(),
+            0 => Name::new(Text::read(rest)?.decode()?),
             index => self.indexed(index)?.name_again(),
         };
         Ok(Field::new(name, Text::read(rest)?.decode()?))
@@ -135,11 +144,29 @@ impl Decoder {
             return Ok(Rc::clone(field));
         }
         let field = Rc::new(Field::new(field.name_again(), value.decode()?));
-        if coded.len() <= REMEMBERED {
-            self.remembered.resize(STATIC.len() + 1, None);
-            self.remembered[index] = Some((coded.into(), Rc::clone(&field)));
-        }
+        self.remember(index, coded, &field);
         Ok(field)
+    }
+
+    fn remember(&mut self, index: usize, coded: &[u8], field: &Rc<Field>) {
+        if coded.len() > REMEMBERED {
+            return;
+        }
+        self.remembered.resize(STATIC.len() + 1, None);
+        let size = |(coded, field): &Remembered| coded.len() + field.size();
+        let slot = &mut self.remembered[index];
+        let before = slot.as_ref().map_or(0, size);
+        let after = coded.len() + field.size();
+        if self.remembered_size - before + after <= MAX_REMEMBERED {
+            work::bytes(coded.len());
+            self.remembered_size = self.remembered_size - before + after;
+            *slot = Some((coded.into(), Rc::clone(field)));
+        }
+    }
+
+    /// Bytes of memory that its tables may take.
+    pub(super) const fn memory(&self) -> usize {
+        FIELD_FACTOR * (self.size + self.remembered_size)
     }
 
     fn insert(&mut self, field: Rc<Field>) {
@@ -156,6 +183,7 @@ impl Decoder {
         while self.size + size > self.capacity
             && let Some(oldest) = self.table.pop_back()
         {
+            work::fields(1);
             self.size -= oldest.size();
         }
     }
@@ -177,6 +205,7 @@ impl<'b> Text<'b> {
     }
 
     fn decode(&self) -> Result<Vec<u8>, Invalid> {
+        work::bytes(self.coded.len());
         if self.is_huffman { huffman::decode(self.coded) } else { Ok(self.coded.to_vec()) }
     }
 }
@@ -246,7 +275,7 @@ pub fn block(status: Option<http::StatusCode>, headers: &HeaderMap) -> Vec<u8> {
 /// The fields that every connection's table begins with (RFC 7541, Appendix A).
 static STATIC: LazyLock<Vec<Field>> = LazyLock::new(|| {
     let fields = STATIC_FIELDS.iter();
-    fields.map(|(name, value)| Field::new(name.as_bytes(), value.as_bytes())).collect()
+    fields.map(|(name, value)| Field::new(Name::fixed(name.as_bytes()), value.as_bytes())).collect()
 });
 
 const STATIC_FIELDS: [(&str, &str); 61] = [

@@ -4,6 +4,7 @@ use super::code::{Code, Fault};
 use super::frame::{self, FrameHead, MAX_PAYLOAD, PREFACE, flag, kind, unpadded};
 use super::head::Head;
 use super::session::{Leaving, Progress, Session, Stream, StreamId, Unfinished, WINDOW};
+use super::work;
 
 /// Most frames that a head may be cut into.
 const MAX_CUTS: u32 = 64;
@@ -53,11 +54,14 @@ pub struct Closed;
 
 impl<C> Session<C> {
     /// Takes the next frame of `input`: how many bytes of it that was, and what is to be done about it. None when it
-    /// isn't all there.
+    /// isn't all there, or when output is to be written first ([`Session::is_output_full`]).
     ///
     /// # Errors
     /// When it was the last one that is taken.
     pub fn receive<'i>(&mut self, input: &'i [u8]) -> Result<Option<(usize, Option<Event<'i>>)>, Closed> {
+        if self.is_output_full() {
+            return Ok(None);
+        }
         let taken = match self.progress {
             Progress::Preface => self.on_preface(input).map(|taken| taken.map(|taken| (taken, None))),
             Progress::Settings | Progress::Open => self.on_input(input),
@@ -75,21 +79,23 @@ impl<C> Session<C> {
         let stream = Stream {
             call,
             ended,
+            has_begun: false,
             announced,
             received: 0,
             receive_window: WINDOW.into(),
-            send_window: self.first_window,
+            credit: 0,
             pending: None,
         };
         self.streams.insert(id, stream);
         id
     }
 
-    /// Answers a call with a head alone, without having taken it on.
+    /// Answers a call with a head alone, without having taken it on: work for nothing.
     pub fn turn_down(&mut self, opened: &Opened, head: &[u8]) {
         self.write_headers(opened.id, head, true);
-        if !opened.ended {
-            self.reset(opened.id, Code::None);
+        match opened.ended {
+            true => self.charge(),
+            false => self.reset(opened.id, Code::None),
         }
     }
 
@@ -121,12 +127,12 @@ impl<C> Session<C> {
             Err(Fault::Connection(code)) => return Err(code),
             Err(Fault::Stream(id, code)) => {
                 self.reset(id, code);
-                match self.disturbed() {
-                    Err(Fault::Connection(code)) => return Err(code),
-                    Err(Fault::Stream(..)) | Ok(()) => None,
-                }
+                None
             }
         };
+        if self.unrest > self.limits.unrest {
+            return Err(Code::EnhanceYourCalm);
+        }
         Ok(Some((end, event)))
     }
 
@@ -169,7 +175,7 @@ impl<C> Session<C> {
             // What we don't know is nothing to us (RFC 9113, 5.5).
             _ => {}
         }
-        self.disturbed()?;
+        self.charge();
         Ok(None)
     }
 
@@ -182,6 +188,7 @@ impl<C> Session<C> {
         }
         let data = unpadded(head, payload)?;
         self.receive_window += refill(0, self.receive_window, &mut self.out);
+        work::streams(1);
         let Some(stream) = self.streams.get_mut(&id) else {
             return self.on_no_call(id);
         };
@@ -206,7 +213,7 @@ impl<C> Session<C> {
         } else {
             stream.receive_window += refill(id, stream.receive_window, &mut self.out);
             if data.is_empty() {
-                self.disturbed()?;
+                self.charge();
             }
         }
         Ok(Some(Event::Data { id, data, ended }))
@@ -222,6 +229,7 @@ impl<C> Session<C> {
         if head.has(flag::END_HEADERS) {
             return self.on_block(head.stream, ended, block);
         }
+        work::bytes(block.len());
         self.unfinished = Some(Unfinished { stream: head.stream, ended, block: block.to_vec(), frames: 1 });
         Ok(None)
     }
@@ -230,6 +238,7 @@ impl<C> Session<C> {
         let Some(mut unfinished) = self.unfinished.take() else {
             return Err(Fault::Connection(Code::Protocol));
         };
+        work::bytes(payload.len());
         unfinished.block.extend_from_slice(payload);
         unfinished.frames += 1;
         if unfinished.block.len() > self.limits.head as usize || unfinished.frames > MAX_CUTS {
@@ -263,7 +272,6 @@ impl<C> Session<C> {
         let opened = Opened { id, ended, announced: self.head.content_length() };
         if self.head.exceeds(limit) {
             self.turn_down(&opened, &super::block(Some(HEAD_TOO_LARGE), &http::HeaderMap::new()));
-            self.disturbed()?;
             return Ok(None);
         }
         let is_short = ended && opened.announced.is_some_and(|announced| announced > 0);
@@ -309,10 +317,13 @@ impl<C> Session<C> {
         if id > self.last || id.is_multiple_of(2) {
             return Err(Fault::Connection(Code::Protocol));
         }
-        match self.cut_short.iter().find(|known| known.0 == id) {
+        match self.recently_reset.is_by_us(id) {
             // It hadn't heard yet.
-            Some((_, true)) => self.disturbed().map(|()| None),
-            Some((_, false)) => Err(Fault::Stream(id, Code::StreamClosed)),
+            Some(true) => {
+                self.charge();
+                Ok(None)
+            }
+            Some(false) => Err(Fault::Stream(id, Code::StreamClosed)),
             None => Err(Fault::Connection(Code::StreamClosed)),
         }
     }

@@ -5,19 +5,72 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 
+use super::code::Code;
 use super::frame::{self, MAX_PAYLOAD, flag, kind};
 use super::session::{Session, StreamId};
+use super::work;
+
+/// Memory that an answer takes in a queue beside its parts, in bytes.
+const PENDING_COST: usize = 256;
+/// Memory that a part takes beside its bytes, in bytes.
+const PART_COST: usize = 64;
 
 /// What waits for a window.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     parts: VecDeque<Bytes>,
+    /// What the parts take in memory, in bytes.
+    size: usize,
     /// What comes when all parts are sent.
     end: Option<End>,
-    /// Whether it is in [`Session::waiting`].
-    is_in_line: bool,
     /// Who wants to know when nothing is left.
     waker: Option<Waker>,
+    /// How many ticks it has waited.
+    ticks: u32,
+}
+
+impl Pending {
+    pub(super) fn has_data(&self) -> bool {
+        !self.parts.is_empty()
+    }
+
+    /// What it takes in memory, in bytes.
+    pub(super) const fn cost(&self) -> usize {
+        PENDING_COST + self.size
+    }
+
+    /// Counts a tick; how many there were.
+    pub(super) const fn tick(&mut self) -> u32 {
+        self.ticks = self.ticks.saturating_add(1);
+        self.ticks
+    }
+
+    fn push(&mut self, part: Bytes) {
+        self.size += PART_COST + part.len();
+        self.parts.push_back(part);
+    }
+
+    /// Bytes of data that it has.
+    fn length(&self) -> usize {
+        self.size - PART_COST * self.parts.len()
+    }
+
+    /// Moves so many bytes, which it has, to `out`.
+    fn write(&mut self, mut count: usize, out: &mut Vec<u8>) {
+        while count > 0
+            && let Some(part) = self.parts.front_mut()
+        {
+            let taken = part.split_to(count.min(part.len()));
+            work::bytes(taken.len());
+            out.extend_from_slice(&taken);
+            count -= taken.len();
+            self.size -= taken.len();
+            if part.is_empty() {
+                self.size -= PART_COST;
+                self.parts.pop_front();
+            }
+        }
+    }
 }
 
 /// How an answer ends.
@@ -30,7 +83,8 @@ pub enum End {
 }
 
 impl<C> Session<C> {
-    /// Answers a call with a head, one message in two parts, and what follows it.
+    /// Answers a call with a head, one message in two parts, and what follows it. A call whose
+    /// answer finds no room where others wait is reset.
     pub fn answer(
         &mut self,
         id: StreamId,
@@ -43,15 +97,18 @@ impl<C> Session<C> {
             return;
         };
         let length = prefix.len() + message.len();
-        let room = self.send_window.min(stream.send_window);
+        let room = self.send_window.min(self.initial_window + stream.credit);
         let fits = length <= MAX_PAYLOAD && length as i64 <= room;
-        if !fits || stream.pending.is_some() || self.owes_table_size {
-            self.write_headers(id, head, false);
-            for part in [Bytes::copy_from_slice(prefix), message] {
-                self.enqueue(id, part);
+        if !fits || stream.has_begun || self.owes_table_size || self.is_output_full() {
+            if self.has_room(id, length) {
+                self.begin(id, head);
+                // A copy, as what the message lies in may be larger than it is.
+                self.send(id, [prefix, &message].concat().into());
+                self.end(id, End::Trailers(Bytes::from_static(trailers)));
             }
-            return self.end(id, End::Trailers(Bytes::from_static(trailers)));
+            return;
         }
+        work::bytes(length);
         self.send_window -= length as i64;
         self.out.reserve(3 * frame::HEAD + head.len() + length + trailers.len());
         frame::write(kind::HEADERS, flag::END_HEADERS, id, head, &mut self.out);
@@ -64,7 +121,7 @@ impl<C> Session<C> {
 
     /// Answers a call with a head alone.
     pub fn answer_alone(&mut self, id: StreamId, head: &[u8]) {
-        if self.streams.contains_key(&id) {
+        if self.may_begin(id) {
             self.write_headers(id, head, true);
             self.answered(id);
         }
@@ -72,22 +129,43 @@ impl<C> Session<C> {
 
     /// Begins an answer.
     pub fn begin(&mut self, id: StreamId, head: &[u8]) {
-        if self.streams.contains_key(&id) {
+        if self.may_begin(id) {
             self.write_headers(id, head, false);
         }
     }
 
-    /// Goes on with an answer that has begun.
+    /// Whether an answer may begin, which it does then. One that has begun before is cut off: it
+    /// can't be made good.
+    fn may_begin(&mut self, id: StreamId) -> bool {
+        let begins = self.change(id, |stream| !std::mem::replace(&mut stream.has_begun, true));
+        if begins == Some(false) {
+            self.reset(id, Code::Internal);
+        }
+        begins == Some(true)
+    }
+
+    /// Goes on with an answer that has begun. A call whose answer finds no room where others wait
+    /// is reset.
     pub fn send(&mut self, id: StreamId, part: Bytes) {
-        self.enqueue(id, part);
-        self.pump(id);
+        if part.is_empty() || !self.has_room(id, part.len()) {
+            return;
+        }
+        work::bytes(part.len());
+        self.change(id, |stream| stream.pending.get_or_insert_default().push(part));
+        self.pump();
     }
 
     /// Ends an answer that has begun, once all of it is sent.
     pub fn end(&mut self, id: StreamId, end: End) {
-        if let Some(stream) = self.streams.get_mut(&id) {
-            stream.pending.get_or_insert_default().end = Some(end);
-            self.pump(id);
+        let has_data = self.change(id, |stream| {
+            let pending = stream.pending.get_or_insert_default();
+            pending.end = Some(end);
+            pending.has_data()
+        });
+        match has_data {
+            Some(true) => self.pump(),
+            Some(false) => self.finish(id),
+            None => {}
         }
     }
 
@@ -102,41 +180,51 @@ impl<C> Session<C> {
         }
     }
 
-    fn enqueue(&mut self, id: StreamId, part: Bytes) {
-        if let Some(stream) = self.streams.get_mut(&id)
-            && !part.is_empty()
+    /// Whether there is room for a part of so many bytes among what waits. Where there is none the
+    /// call is reset.
+    fn has_room(&mut self, id: StreamId, length: usize) -> bool {
+        let has_room = self.queued + PENDING_COST + PART_COST + length <= self.limits.queued;
+        if !has_room && self.streams.contains_key(&id) {
+            self.reset(id, Code::EnhanceYourCalm);
+        }
+        has_room
+    }
+
+    /// Sends what the windows and the output have room for, a frame at a time: of the stream whose
+    /// window has the most room, which is the one that has got the least if all may send as much.
+    pub(super) fn pump(&mut self) {
+        while self.send_window > 0
+            && !self.is_output_full()
+            && let Some(&(true, credit, id)) = self.ranks.last()
         {
-            stream.pending.get_or_insert_default().parts.push_back(part);
+            let id = id.0;
+            let room = self.send_window.min(self.initial_window + credit).min(MAX_PAYLOAD as i64);
+            let Some(room) = usize::try_from(room).ok().filter(|room| *room > 0) else {
+                return;
+            };
+            let mut out = std::mem::take(&mut self.out);
+            let sent = self.change(id, |stream| {
+                let pending = stream.pending.as_mut()?;
+                let length = room.min(pending.length());
+                frame::write_head(kind::DATA, 0, id, length, &mut out);
+                pending.write(length, &mut out);
+                stream.credit -= length as i64;
+                Some((length, pending.has_data()))
+            });
+            self.out = out;
+            let Some(Some((length, has_more))) = sent else {
+                return;
+            };
+            self.send_window -= length as i64;
+            if !has_more {
+                self.finish(id);
+            }
         }
     }
 
-    /// Sends what the windows have room for.
-    pub(super) fn pump(&mut self, id: StreamId) {
-        let Some(stream) = self.streams.get_mut(&id) else {
-            return;
-        };
-        let Some(pending) = &mut stream.pending else {
-            return;
-        };
-        while let Some(part) = pending.parts.front_mut() {
-            let room = self.send_window.min(stream.send_window).min(MAX_PAYLOAD as i64);
-            let room = usize::try_from(room).unwrap_or(0).min(part.len());
-            if room == 0 {
-                // Its own window tells by itself when there is room again.
-                if stream.send_window > 0 && !pending.is_in_line {
-                    pending.is_in_line = true;
-                    self.waiting.push_back(id);
-                }
-                return;
-            }
-            stream.send_window -= room as i64;
-            self.send_window -= room as i64;
-            frame::write(kind::DATA, 0, id, &part.split_to(room), &mut self.out);
-            if part.is_empty() {
-                pending.parts.pop_front();
-            }
-        }
-        let Some(pending) = stream.pending.take() else {
+    /// All data of an answer that was there is sent.
+    fn finish(&mut self, id: StreamId) {
+        let Some(Some(pending)) = self.change(id, |stream| stream.pending.take()) else {
             return;
         };
         if let Some(waker) = pending.waker {
@@ -152,29 +240,6 @@ impl<C> Session<C> {
                 self.write_headers(id, &block, true);
                 self.answered(id);
             }
-        }
-    }
-
-    /// The connection's window has room: whoever waited longest is first.
-    pub(super) fn pump_waiting(&mut self) {
-        while self.send_window > 0
-            && let Some(id) = self.waiting.pop_front()
-        {
-            if let Some(pending) = self.streams.get_mut(&id).and_then(|stream| stream.pending.as_mut()) {
-                pending.is_in_line = false;
-            }
-            self.pump(id);
-        }
-    }
-
-    /// The windows of all calls have changed.
-    pub(super) fn pump_all(&mut self) {
-        let pending = self.streams.iter().filter(|(_, stream)| stream.pending.is_some());
-        let mut pending = pending.map(|(&id, _)| id).collect::<Vec<_>>();
-        // The connection's window may not be enough for all of them: the oldest is first.
-        pending.sort_unstable();
-        for id in pending {
-            self.pump(id);
         }
     }
 }

@@ -9,7 +9,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 use super::*;
 
-const LIMITS: Limits = Limits { streams: 100, head: 64 * 1024, unrest: 1_000 };
+const LIMITS: Limits =
+    Limits { streams: 100, head: 64 * 1024, unrest: 1_000, output: 64 * 1024, queued: 32 << 20 };
 
 /// Answers every call with the body that it has sent, over a stream that gives and takes `step` bytes at a time.
 async fn echo(mut stream: DuplexStream, step: usize) {
@@ -17,18 +18,24 @@ async fn echo(mut stream: DuplexStream, step: usize) {
     let (mut input, mut part) = (vec![], vec![0; step]);
     while !session.is_over() {
         while !session.output().is_empty() {
-            let count = session.output().len().min(step);
-            if stream.write_all(&session.output()[..count]).await.is_err() {
+            if !write_some(&mut session, &mut stream, step).await {
                 return;
             }
-            session.wrote(count, 0);
         }
         let Ok(count @ 1..) = stream.read(&mut part).await else {
             return;
         };
         input.extend_from_slice(&part[..count]);
         let mut taken = 0;
-        while let Some((count, event)) = session.receive(&input[taken..]).expect("h2 keeps the rules") {
+        loop {
+            let received = session.receive(&input[taken..]).expect("h2 keeps the rules");
+            let Some((count, event)) = received else {
+                if !session.is_output_full() {
+                    break;
+                }
+                write_some(&mut session, &mut stream, step).await;
+                continue;
+            };
             taken += count;
             let ended = match event {
                 None => None,
@@ -50,6 +57,14 @@ async fn echo(mut stream: DuplexStream, step: usize) {
         }
         input.drain(..taken);
     }
+}
+
+/// Writes up to so many bytes; false when the client is gone.
+async fn write_some(session: &mut Session<Vec<u8>>, stream: &mut DuplexStream, most: usize) -> bool {
+    let count = session.output().len().min(most);
+    let written = stream.write_all(&session.output()[..count]).await.is_ok();
+    session.wrote(count, 0);
+    written
 }
 
 /// Sends a body and reads the answer, as slowly as the windows make it.
@@ -128,7 +143,7 @@ fn framed(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 /// What a session says of input that comes in pieces.
 fn heard(input: &[u8], pieces: &[usize]) -> (Vec<String>, Vec<u8>) {
     let mut session: Session<()> = Session::new(LIMITS);
-    let (mut events, mut held, mut rest) = (vec![], vec![], input);
+    let (mut events, mut output, mut held, mut rest) = (vec![], vec![], vec![], input);
     let mut pieces = pieces.iter().cycle();
     'all: while !rest.is_empty() {
         let (piece, after) = rest.split_at(rest.len().min(*pieces.next().unwrap_or(&1)));
@@ -138,6 +153,10 @@ fn heard(input: &[u8], pieces: &[usize]) -> (Vec<String>, Vec<u8>) {
         loop {
             match session.receive(&held[taken..]) {
                 Err(Closed) => break 'all,
+                Ok(None) if session.is_output_full() => {
+                    output.extend_from_slice(session.output());
+                    session.wrote(session.output().len(), 0);
+                }
                 Ok(None) => break,
                 Ok(Some((count, event))) => {
                     taken += count;
@@ -150,7 +169,8 @@ fn heard(input: &[u8], pieces: &[usize]) -> (Vec<String>, Vec<u8>) {
         }
         held.drain(..taken);
     }
-    (events, session.output().to_vec())
+    output.extend_from_slice(session.output());
+    (events, output)
 }
 
 proptest! {

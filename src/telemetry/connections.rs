@@ -43,6 +43,10 @@ pub enum Refused {
     Idle,
     /// Its client gave up most of its requests.
     GivenUp,
+    /// Its client didn't take its answers.
+    UntakenAnswers,
+    /// It held more memory than it may.
+    Memory,
 }
 
 impl Refused {
@@ -56,6 +60,8 @@ impl Refused {
             Self::SlowExchange => "slow_exchange",
             Self::Idle => "idle",
             Self::GivenUp => "given_up",
+            Self::UntakenAnswers => "untaken_answers",
+            Self::Memory => "memory",
         }
     }
 }
@@ -90,6 +96,10 @@ impl Connections {
     /// Puts them on the page.
     pub fn register(&self, registry: &mut Registry) {
         let Families { open, refused, certificate_expiry, certificate_reloads } = &*self.0;
+        // From the start there is something to compare later values with.
+        for why in [Refused::UntakenAnswers, Refused::Memory] {
+            let _: &Counter = &refused.get_or_create(&[("plane", "authz"), ("reason", why.name())]);
+        }
         registry.register("connections", "Open connections", open.clone());
         registry.register("connections_refused", "Connections closed by us, by reason", refused.clone());
         registry.register(

@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
@@ -59,6 +60,16 @@ impl Process {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).must("VmRSS");
         let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().must(line);
         kilobytes * 1024
+    }
+
+    /// CPU time that it has taken so far.
+    pub fn cpu(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).must("its statistics");
+        let (_, fields) = stat.rsplit_once(')').must("its name");
+        // User and system time, in ticks of 10 ms.
+        let ticks =
+            fields.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().must("ticks"));
+        Duration::from_millis(10 * ticks.sum::<u64>())
     }
 
     pub fn log(&self) -> String {

@@ -56,6 +56,8 @@ pub struct Wire {
     /// Pings of the server's that weren't answered.
     pub owed: Vec<[u8; 8]>,
     pings: u64,
+    /// Bytes that the server sent.
+    pub bytes_read: usize,
 }
 
 impl Wire {
@@ -94,6 +96,7 @@ impl Wire {
             answers_pings: true,
             owed: vec![],
             pings: 0,
+            bytes_read: 0,
         }
     }
 
@@ -162,6 +165,26 @@ impl Wire {
     pub async fn call(&mut self, stream: u32, good: &Good) {
         self.send(&headers(stream, &good.head())).await;
         self.upload(stream, &good.message, DEFAULT_FRAME, true).await;
+    }
+
+    /// Whether the server still reads what is sent, and answers.
+    pub async fn reads_on(&mut self) -> bool {
+        self.pings += 1;
+        let payload = self.pings.to_be_bytes();
+        self.send(&ping(payload)).await;
+        while !self.pongs.contains(&payload) {
+            if !self.step().await {
+                return false;
+            }
+        }
+        self.pongs.clear();
+        true
+    }
+
+    /// Reads up to so many bytes, whatever they are.
+    pub async fn read_some(&mut self, most: usize) {
+        let mut bytes = vec![0; most];
+        let _ = tokio::time::timeout(MOMENT, self.stream.read(&mut bytes)).await;
     }
 
     /// Answers the server's pings.
@@ -348,7 +371,12 @@ impl Wire {
 
     /// Whether it takes all of these bytes within a moment, nothing being read meanwhile.
     pub async fn takes(&mut self, bytes: &[u8]) -> bool {
-        matches!(tokio::time::timeout(MOMENT, self.stream.write_all(bytes)).await, Ok(Ok(())))
+        self.takes_within(MOMENT, bytes).await
+    }
+
+    /// The same within so long a time.
+    pub async fn takes_within(&mut self, time: Duration, bytes: &[u8]) -> bool {
+        matches!(tokio::time::timeout(time, self.stream.write_all(bytes)).await, Ok(Ok(())))
     }
 
     /// A frame, whatever it is; none when the connection has ended.
@@ -365,9 +393,10 @@ impl Wire {
                 }
             }
             let read = within("the next frame", self.stream.read_buf(&mut self.held)).await;
-            if !matches!(read, Ok(1..)) {
+            let Ok(count @ 1..) = read else {
                 return None;
-            }
+            };
+            self.bytes_read += count;
         }
     }
 }

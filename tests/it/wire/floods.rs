@@ -37,25 +37,38 @@ async fn floods_end_the_connection_or_cost_nothing() {
     };
     // Whether the connection has to end: what it asks for has no bound else.
     let floods: &[(&str, bool, Flood)] = &[
-        ("heads without end", true, &|good, n| endless(good, n, &[])),
-        ("a head that grows", true, &|good, n| endless(good, n, &large)),
-        ("calls given up at once", false, &|good, n| [good.on(n * 2 + 1), reset(n * 2 + 1, CANCEL)].concat()),
-        ("heads given up at once", false, &|good, n| {
+        ("CONTINUATION flood (2024)", true, &|good, n| endless(good, n, &[])),
+        ("a CONTINUATION flood that grows", true, &|good, n| endless(good, n, &large)),
+        ("rapid reset (2023)", false, &|good, n| [good.on(n * 2 + 1), reset(n * 2 + 1, CANCEL)].concat()),
+        ("reset flood (2019)", false, &|good, n| {
             [headers(n * 2 + 1, &good.head()), reset(n * 2 + 1, CANCEL)].concat()
         }),
         ("calls that are refused", false, &|_, n| {
             frame(HEADERS, WHOLE | END_STREAM, n * 2 + 1, &call_with("te", "gzip"))
         }),
         ("more calls than may be open", false, &|good, n| headers(n * 2 + 1, &good.head())),
-        ("windows that overflow", false, &|good, n| {
+        ("made to reset (2025): windows that overflow", false, &|good, n| {
             [headers(n * 2 + 1, &good.head()), window_update(n * 2 + 1, (1 << 31) - 1)].concat()
         }),
-        ("pings", false, &|_, n| ping(u64::from(n).to_be_bytes())),
-        ("settings", false, &|_, n| settings(&[(INITIAL_WINDOW_SIZE, n)])),
-        ("priorities", false, &|_, n| frame(PRIORITY, 0, n * 2 + 1, &[0, 0, 0, 0, 1])),
+        ("ping flood (2019)", false, &|_, n| ping(u64::from(n).to_be_bytes())),
+        ("settings flood (2019)", false, &|_, n| settings(&[(INITIAL_WINDOW_SIZE, n)])),
+        ("priority flood, resource loop (2019)", false, &|_, n| {
+            frame(PRIORITY, 0, n * 2 + 1, &[0, 0, 0, 0, 1])
+        }),
         ("windows that grow", false, &|_, _| window_update(0, 1)),
         ("frames that mean nothing", false, &|_, _| frame(UNKNOWN, 0, 0, &[0; 100])),
-        ("data of nothing", false, &|good, n| [begin(good, n), frame(DATA, 0, 1, &[])].concat()),
+        ("empty frames flood (2019)", false, &|good, n| [begin(good, n), frame(DATA, 0, 1, &[])].concat()),
+        ("0-length headers (2019)", false, &|_, n| {
+            frame(HEADERS, WHOLE, n * 2 + 1, &[call_with("te", "trailers"), [0, 0, 0].repeat(100)].concat())
+        }),
+        ("data dribble (2019)", false, &|good, n| match n {
+            0 => [settings(&[(INITIAL_WINDOW_SIZE, 0)]), good.on(1)].concat(),
+            _ => window_update(1, 1),
+        }),
+        ("internal data buffering (2019)", false, &|good, n| match n {
+            0 => [settings(&[(INITIAL_WINDOW_SIZE, 1 << 30)]), window_update(0, 1 << 30)].concat(),
+            _ => good.on(n * 2 + 1),
+        }),
         ("data of a byte", false, &|good, n| {
             [begin(good, n), data(1, &[if n == 2 { 0x40 } else { 0 }])].concat()
         }),

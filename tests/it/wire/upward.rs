@@ -3,8 +3,8 @@
 use super::call::{Good, NOWHERE, REFLECTION, call_of, call_with, reflect};
 use super::client::Wire;
 use super::frames::{
-    CANCEL, DATA, DEFAULT_FRAME, FLOW_CONTROL_ERROR, INITIAL_WINDOW_SIZE, NO_ERROR, PADDED, data, frame,
-    headers, last_data, padded, reset,
+    CANCEL, DATA, DEFAULT_FRAME, ENHANCE_YOUR_CALM, FLOW_CONTROL_ERROR, INITIAL_WINDOW_SIZE, NO_ERROR,
+    PADDED, data, frame, headers, last_data, padded, reset,
 };
 use super::heard::Heard;
 use crate::support::Must;
@@ -144,7 +144,10 @@ async fn was_refused(wire: &mut Wire, streams: &[u32]) -> bool {
     }
     streams.iter().any(|stream| {
         let reset = wire.heard.get(stream).and_then(|heard| heard.reset);
-        assert!(matches!(reset, None | Some(FLOW_CONTROL_ERROR | NO_ERROR | CANCEL)), "{reset:?}");
+        assert!(
+            matches!(reset, None | Some(FLOW_CONTROL_ERROR | NO_ERROR | CANCEL | ENHANCE_YOUR_CALM)),
+            "{reset:?}"
+        );
         reset == Some(FLOW_CONTROL_ERROR)
     })
 }
