@@ -174,7 +174,7 @@ impl Database {
         };
         let pair = ServerPair::start(kind).await;
         let dsn = pair.dsn();
-        (Database::Pair(kind, Mutex::new(pair)), Some(dsn))
+        (Database::Pair(kind, Box::new(Mutex::new(pair))), Some(dsn))
     }
 }
 

@@ -47,7 +47,7 @@ pub enum Phase {
 pub enum Database {
     /// An SQLite file.
     File,
-    Pair(Kind, Mutex<ServerPair>),
+    Pair(Kind, Box<Mutex<ServerPair>>),
 }
 
 /// Where things go wrong.
