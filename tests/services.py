@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 PACKAGES = ["postgresql", "pgbouncer", "mariadb-server", "redis-server", "prometheus", "valgrind"]
+POSTGRES_PROGRAMS = ["initdb", "postgres", "pg_basebackup"]
 # Seconds that a server may take to answer its first connection.
 PATIENCE = 60
 
@@ -41,10 +42,14 @@ def find(program, *folders):
 def programs():
     """The paths of the programs; installs Debian's packages on first use where that is possible."""
     postgres = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    wanted = {"initdb": postgres, "postgres": postgres, "pgbouncer": ["/usr/sbin"],
+    wanted = {"initdb": postgres, "postgres": postgres, "pg_basebackup": postgres, "pgbouncer": ["/usr/sbin"],
               "mariadb-install-db": [], "mariadbd": ["/usr/sbin"], "redis-server": [],
               "promtool": [], "valgrind": []}
     found = {name: find(name, *map(str, folders)) for name, folders in wanted.items()}
+    # All of one installation: what stands on PATH may be a part of it, or a wrapper.
+    whole = [folder for folder in postgres if all((folder / name).exists() for name in POSTGRES_PROGRAMS)]
+    if whole:
+        found.update({name: str(whole[0] / name) for name in POSTGRES_PROGRAMS})
     missing = [name for name, path in found.items() if path is None]
     if not missing:
         return found

@@ -74,3 +74,34 @@ fn inode(path: &Path) -> Result<Option<Inode>, StoreError> {
         Err(error) => Err(sqlx::Error::Io(error).into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_another_once_it_or_its_log_is_replaced_or_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let file = DatabaseFile::new(&path("talos.db"));
+        assert!(file.current().is_err(), "there is none");
+        fs::write(path("talos.db"), "one").unwrap();
+        let opened = file.current().unwrap();
+        fs::write(path("talos.db-wal"), "its log").unwrap();
+        assert!(file.check(opened).is_ok(), "the log was made meanwhile");
+
+        let with_log = file.current().unwrap();
+        fs::write(path("talos.db"), "changed where it stands").unwrap();
+        assert!(file.check(with_log).is_ok());
+        // Kept by another name, or the next one may get its number.
+        fs::rename(path("talos.db-wal"), path("old-wal")).unwrap();
+        assert!(file.check(with_log).is_err(), "no log");
+        fs::write(path("talos.db-wal"), "another log").unwrap();
+        assert!(file.check(with_log).is_err(), "another log");
+
+        fs::rename(path("talos.db"), path("old.db")).unwrap();
+        assert!(file.check(opened).is_err(), "no file");
+        fs::write(path("talos.db"), "two").unwrap();
+        assert!(file.check(opened).is_err(), "another file");
+    }
+}

@@ -2,8 +2,8 @@
 //!
 //! A connection that was opened before a switchover goes on reaching the old server, which goes on answering: as a
 //! standby, as a replica, or as a primary that nobody else writes to any more. Only a new connection shows where the
-//! address leads. So this one is replaced a few times in a lease, in the background, and what is read on it counts
-//! from no later than the moment at which it began to connect.
+//! address leads. So this one is replaced a few times in a lease, in the background, and what is read on it counts as
+//! of the moment at which it began to connect.
 //!
 //! A connection may also be dead without anybody saying so, after a suspend or behind a NAT that forgot it. So none
 //! is waited for alone: another is opened beside one that says nothing for a while, and whichever answers first is

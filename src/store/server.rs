@@ -197,3 +197,26 @@ pub(super) fn authoritative(row: &AnyRow, id: &str, state: &str) -> Result<Serve
     }
     Ok(ServerId::new(&row.try_get::<String, _>(id)?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_state_that_a_database_reports_has_its_reason() {
+        let dialects = [Dialect::Sqlite, Dialect::Postgres, Dialect::Cockroach, Dialect::MySql];
+        let states = dialects.into_iter().flat_map(|dialect| {
+            // What stands in quotes after THEN or ELSE, or alone.
+            let text = dialect.server_state();
+            let parts = text.split("THEN ").skip(1).chain(text.split("ELSE ").skip(1));
+            let parts = parts.chain(text.starts_with('\'').then_some(text));
+            parts.filter_map(|part| part.split('\'').nth(1)).collect::<Vec<_>>()
+        });
+        for state in states {
+            let reason = NotAuthoritative::from_state(state).unwrap();
+            assert_eq!(reason.map_or("ok", NotAuthoritative::name), state);
+        }
+        assert!(NotAuthoritative::from_state("").is_err());
+        assert!(NotAuthoritative::from_state("something else").is_err());
+    }
+}
