@@ -66,7 +66,6 @@ pub async fn poll(
     let lease = service.freshness.terms().lease;
     loop {
         let began = tokio::time::Instant::now();
-        let questions = relay.as_ref().map_or_else(Vec::new, |relay| relay.questions());
         let result = service.freshness.poll(&service.store).await;
         match (&result, failing) {
             (Err(error), false) => tracing::error!(%error, "changes can't be polled: the lease will run out"),
@@ -86,7 +85,7 @@ pub async fn poll(
         }
         slow = took > lease.mul_f64(SLOW_POLL);
         if let Some(relay) = relay.as_ref().filter(|_| !failing) {
-            relay.answer(&questions);
+            relay.answer();
         }
         if !serving && service.freshness.has_begun() && !readiness.is_draining() {
             set_serving(&health, true).await;

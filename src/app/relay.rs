@@ -15,7 +15,8 @@ use crate::service::Service;
 pub struct Relay {
     service: Arc<Service>,
     shared: Arc<Shared>,
-    questions: Mutex<Vec<Question>>,
+    /// Each with the moment at which it had been read first.
+    questions: Mutex<Vec<(Question, BootTime)>>,
     /// What was answered last, and when: nobody needs it twice.
     last: Mutex<Option<(Answer, BootTime)>>,
     /// One answer at a time on its way.
@@ -34,23 +35,39 @@ impl Relay {
     pub async fn read(self: Arc<Self>, interval: Duration) {
         loop {
             let questions = self.shared.questions(&self.service.settings.load().secrets).await;
-            *lock(&self.questions) = questions;
+            self.note(questions);
             tokio::time::sleep(interval / 2).await;
         }
     }
 
-    /// To be called before a poll: only what was asked before it began may be answered with what it finds.
-    pub fn questions(&self) -> Vec<Question> {
-        lock(&self.questions).clone()
+    fn note(&self, questions: Vec<Question>) {
+        let now = self.service.clock.boot();
+        let mut known = lock(&self.questions);
+        let first_read = |question: &Question| {
+            let before = known.iter().find(|(other, _)| other == question);
+            before.map_or(now, |(_, read)| *read)
+        };
+        *known = questions.into_iter().map(|question| (question, first_read(&question))).collect();
     }
 
-    /// To be called after a poll that succeeded, with the questions from before it.
-    pub fn answer(self: &Arc<Self>, questions: &[Question]) {
+    /// To be called after a poll that succeeded. What it found counts as of some moment (see
+    /// [`Freshness::known_since`]): only what had been asked by then may be answered with it.
+    ///
+    /// [`Freshness::known_since`]: crate::cache::freshness::Freshness::known_since
+    pub fn answer(self: &Arc<Self>) {
+        let Some(known_since) = self.service.freshness.known_since() else {
+            return;
+        };
+        let questions: Vec<Question> = {
+            let questions = lock(&self.questions);
+            let in_time = questions.iter().filter(|(_, read)| *read <= known_since);
+            in_time.map(|(question, _)| *question).collect()
+        };
         if questions.is_empty() {
             return;
         }
         let (Some(answer), Ok(way)) =
-            (self.service.freshness.answer(questions), Arc::clone(&self.way).try_acquire_owned())
+            (self.service.freshness.answer(&questions), Arc::clone(&self.way).try_acquire_owned())
         else {
             return;
         };

@@ -218,6 +218,11 @@ impl Freshness {
         self.age_of(self.ledger.lease())
     }
 
+    /// The moment as of which the last successful poll counts; None before the first.
+    pub fn known_since(&self) -> Option<BootTime> {
+        Some(self.ledger.lease().boot).filter(|boot| *boot != 0).map(BootTime::from_micros)
+    }
+
     /// How long ago was asked what another instance relayed last; None when nothing was ever relayed.
     pub fn relayed_age(&self) -> Option<Duration> {
         self.age_of(self.ledger.relayed())

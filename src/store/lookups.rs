@@ -31,6 +31,8 @@ const READS: usize = 2;
 const FIRST_CONNECTIONS: usize = READS + 2;
 /// A read that takes longer is slow: others begin beside it, as its connection may lead nowhere.
 const PATIENCE: Duration = Duration::from_millis(5);
+/// How long a read waits for a poll that settles which server is the primary: within what a Check may take.
+const SETTLING: Duration = Duration::from_millis(100);
 /// How many keys a statement may ask for. Few different statements, so that each connection has them prepared; what is
 /// left over of one asks for its last key again. The largest fits into one TLS record (see [`super::dialect::CHUNK`]).
 const SIZES: [usize; 3] = [1, 8, 32];
@@ -219,8 +221,7 @@ impl Rows {
 async fn read(inner: &Inner, ids: &[(NetworkId, KeyId)]) -> Result<Rows, StoreError> {
     match read_once(inner, ids).await {
         Err(StoreError::NotAuthoritative(_)) => {
-            inner.poller.reset();
-            inner.poll_wanted.notify_one();
+            inner.poller.settle(SETTLING).await;
             read_once(inner, ids).await
         }
         Err(StoreError::Sql(error)) if inner.dialect.has_lost_connection(&error) => {

@@ -104,7 +104,8 @@ impl Store {
             let statement: Statement = Arc::new(move |connection| query().fetch_all(connection).boxed());
             let (rows, proof) = inner.poller.fetch(statement, &clock, timing, deadline).await?;
             if let Some(file) = inner.poller.file() {
-                inner.anchor.follow(file, inner.poller.options()).await;
+                let inner = Arc::clone(&inner);
+                tokio::spawn(async move { inner.anchor.follow(file, inner.poller.options()).await });
             }
             let (end, mut entries) =
                 read_part(&rows).map_err(|error| PollError { error, evidence: Evidence::Outage })?;

@@ -29,7 +29,7 @@ use super::suspicion::Suspicion;
 use super::{StoreError, transaction};
 use crate::clock::{Clock, Moment};
 
-/// The identity of every file: which one it is, the file system tells.
+/// The identity of every SQLite file: files are told apart by device and inode.
 const FILE: &str = "file";
 /// Longest time that closing a replaced connection may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -150,8 +150,12 @@ struct Shared {
     poll_wanted: Arc<Notify>,
     connections: Mutex<Connections>,
     server: ArcSwapOption<Server>,
-    /// Who must answer, as long as the last poll's connection is trusted.
+    /// The server whose answers are accepted: the last poll's.
     expected: ArcSwapOption<ServerId>,
+    /// Counts up when the connections so far are given up.
+    generation: AtomicU64,
+    /// Wakes those who wait for a poll to succeed.
+    polled: Notify,
     /// How long the last new connection took, in microseconds.
     connect_time: AtomicU64,
     is_closed: AtomicBool,
@@ -203,6 +207,8 @@ impl Poller {
             connections: Mutex::default(),
             server: ArcSwapOption::empty(),
             expected: ArcSwapOption::empty(),
+            generation: AtomicU64::new(0),
+            polled: Notify::new(),
             connect_time: AtomicU64::new(0),
             is_closed: AtomicBool::new(false),
         }))
@@ -236,13 +242,24 @@ impl Poller {
         }
     }
 
-    /// Gives up the connection: the next poll opens another, and until then no server is expected.
+    /// Gives up the connection, also one that is in use: the next poll opens another.
     pub fn reset(&self) {
-        self.0.expected.store(None);
+        self.0.generation.fetch_add(1, Ordering::AcqRel);
         let mut connections = self.0.lock();
         let dropped = [connections.current.take(), connections.next.take()];
         drop(connections);
         dropped.into_iter().flatten().for_each(PollConnection::close);
+    }
+
+    /// Has somebody poll on a new connection, and waits for that: which server is the primary is settled then, if it
+    /// can be.
+    pub async fn settle(&self, patience: Duration) {
+        let polled = self.0.polled.notified();
+        tokio::pin!(polled);
+        polled.as_mut().enable();
+        self.reset();
+        self.0.poll_wanted.notify_one();
+        let _ = timeout(patience, polled).await;
     }
 
     /// Closes the connection for good.
@@ -263,16 +280,17 @@ impl Poller {
         deadline: Instant,
     ) -> Result<(Vec<AnyRow>, Proof), PollError> {
         let now = clock.moment();
+        let generation = self.0.generation.load(Ordering::Acquire);
         let mut old = self.take(now, timing).map(|connection| self.attempt(connection, &statement));
         let mut new: Option<Attempt> = None;
         let mut new_began = Instant::now();
         let (began, hedge) = (Instant::now(), sleep(timing.hedge()));
         tokio::pin!(hedge);
-        let mut hedged = false;
+        let (mut hedged, mut new_failed) = (false, false);
         let mut error = None;
         loop {
             if old.is_none() && new.is_none() {
-                if hedged && let Some(error) = error.take() {
+                if new_failed && let Some(error) = error.take() {
                     return Err(PollError { error, evidence: Evidence::Outage });
                 }
                 hedged = true;
@@ -285,16 +303,16 @@ impl Poller {
                     match answer {
                         Ok((connection, rows)) => {
                             if let Some(new) = new {
-                                // What has been begun is the next one.
+                                // The attempt under way becomes the next connection.
                                 self.0.lock().renewals += 1;
-                                let shared = Arc::clone(&self.0);
+                                let (shared, clock) = (Arc::clone(&self.0), clock.clone());
                                 tokio::spawn(async move {
                                     let opened = timeout(CONNECT_TIMEOUT, new).await;
                                     let opened = opened.unwrap_or(Err(StoreError::TimedOut));
-                                    shared.end_renewal(opened.map(|(connection, _)| connection), now, timing);
+                                    shared.end_renewal(opened.map(|(connection, _)| connection), &clock, timing);
                                 });
                             }
-                            return Ok(self.keep(connection, rows, clock, timing));
+                            return Ok(self.keep(connection, rows, clock, timing, generation));
                         }
                         Err(failed) => error = Some(failed),
                     }
@@ -310,9 +328,17 @@ impl Poller {
                             if error.is_some() || old.is_some() && began.elapsed() > timing.hedge() * 2 {
                                 self.0.suspicion.raise("one of them failed or gave no answer, while a new one did");
                             }
-                            return Ok(self.keep(connection, rows, clock, timing));
+                            return Ok(self.keep(connection, rows, clock, timing, generation));
                         }
-                        Err(failed) => error = Some(failed),
+                        Err(failed) => {
+                            error = Some(failed);
+                            new_failed = true;
+                            if old.is_some() {
+                                // The old one may be dead: again, while there is time.
+                                hedged = false;
+                                hedge.as_mut().reset(Instant::now() + timing.hedge() / 2);
+                            }
+                        }
                     }
                 }
                 () = &mut hedge, if !hedged => {
@@ -322,12 +348,13 @@ impl Poller {
                 }
                 () = sleep_until(deadline) => {
                     let connect_time = Duration::from_micros(self.0.connect_time.load(Ordering::Relaxed));
-                    let fair = timing.fair().max(connect_time * FAIR_FACTOR);
-                    // Beside an error of a new connection, an old one that says nothing is no hope.
-                    let evidence = match hedged {
-                        true if new.is_none() || new_began.elapsed() >= fair => Evidence::Outage,
-                        true => Evidence::Silence,
-                        false => Evidence::None,
+                    let fair = timing.fair().max(connect_time * FAIR_FACTOR).min(timing.lease.mul_f64(0.9));
+                    // A new connection failed, or had its time, and the old one is silent.
+                    let evidence = match new {
+                        _ if new_failed => Evidence::Outage,
+                        Some(_) if new_began.elapsed() >= fair => Evidence::Outage,
+                        Some(_) => Evidence::Silence,
+                        None => Evidence::None,
                     };
                     return Err(PollError { error: error.unwrap_or(StoreError::TimedOut), evidence });
                 }
@@ -341,9 +368,12 @@ impl Poller {
         let next = connections.next.take();
         let current = connections.current.take();
         drop(connections);
-        let (newest, replaced) = match next {
-            Some(next) => (Some(next), current),
-            None => (current, None),
+        let (newest, replaced) = match (next, current) {
+            (Some(next), Some(current)) if next.opened.is_before(current.opened) => {
+                (Some(current), Some(next))
+            }
+            (Some(next), current) => (Some(next), current),
+            (None, current) => (current, None),
         };
         replaced.into_iter().for_each(PollConnection::close);
         let newest = newest?;
@@ -392,6 +422,7 @@ impl Poller {
         rows: Vec<AnyRow>,
         clock: &Clock,
         timing: PollTiming,
+        generation: u64,
     ) -> (Vec<AnyRow>, Proof) {
         let now = clock.moment();
         connection.used = now;
@@ -399,8 +430,10 @@ impl Poller {
         // What the file system is asked after each reading needs no new connection.
         let connected = if connection.file.is_some() { now } else { connection.opened };
         let begins = connection.file.is_none().then_some(connection.opened);
+        self.0.polled.notify_waiters();
         let mut connections = self.0.lock();
-        if self.0.is_closed.load(Ordering::Acquire) {
+        if self.0.is_closed.load(Ordering::Acquire) || self.0.generation.load(Ordering::Acquire) != generation
+        {
             drop(connections);
             connection.close();
             return (rows, Proof { connected });
@@ -488,7 +521,8 @@ impl Shared {
                 (ServerId::new(FILE), name.unwrap_or_default())
             }
         };
-        let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let took = began.elapsed().min(CONNECT_TIMEOUT);
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.connect_time.store(took, Ordering::Relaxed);
         // It was made while it was opened, unless it was there.
         let file = self.file.as_ref().map(|file| file.file().current()).transpose()?;
@@ -513,14 +547,19 @@ impl Shared {
     async fn renew(self: Arc<Self>, clock: Clock, due: Duration, timing: PollTiming) {
         sleep(due).await;
         let opened = timeout(CONNECT_TIMEOUT, self.open(&clock)).await;
-        self.end_renewal(opened.unwrap_or(Err(StoreError::TimedOut)), clock.moment(), timing);
+        self.end_renewal(opened.unwrap_or(Err(StoreError::TimedOut)), &clock, timing);
     }
 
     /// Takes in the next connection, or why there is none.
-    fn end_renewal(&self, opened: Result<PollConnection, StoreError>, now: Moment, timing: PollTiming) {
+    fn end_renewal(&self, opened: Result<PollConnection, StoreError>, clock: &Clock, timing: PollTiming) {
+        let now = clock.moment();
         let mut connections = self.lock();
         connections.renewals -= 1;
         match opened {
+            Ok(next) if self.is_closed.load(Ordering::Acquire) => {
+                drop(connections);
+                next.close();
+            }
             Ok(next) => {
                 connections.renewal_error = None;
                 let is_newer =
@@ -533,7 +572,17 @@ impl Shared {
                     self.poll_wanted.notify_one();
                 }
             }
-            Err(error) => connections.renewal_error = Some(error),
+            Err(error) => {
+                if connections.renewal_error.is_none() {
+                    tracing::warn!(
+                        %error,
+                        "no new connection to the database can be made; without one, the lease runs out"
+                    );
+                }
+                connections.renewal_error = Some(error);
+                // Polls try again at once.
+                connections.renewal_began = None;
+            }
         }
     }
 }

@@ -117,7 +117,7 @@ impl Dialect {
                 "extract(epoch from pg_postmaster_start_time())::text || ':' || current_setting('port')"
             }
             // Any node of it may answer: they agree.
-            Self::Cockroach => "crdb_internal.cluster_id()::text",
+            Self::Cockroach => "'cluster'",
             // Only MySQL reads the first comment, only MariaDB the second; it has no server_uuid.
             Self::MySql => "CONCAT_WS(':', @@hostname, @@port, @@server_id /*!50700 , @@server_uuid */)",
         }
@@ -138,10 +138,10 @@ impl Dialect {
             }
             // Whoever may write all the same (SUPER, READ ONLY ADMIN) would write where nobody reads.
             Self::MySql => {
-                "CASE WHEN @@session.autocommit NOT IN ('1', 'ON') THEN 'autocommit_off' \
+                "CASE WHEN @@session.autocommit = 0 THEN 'autocommit_off' \
                  WHEN /*!50720 @@session.transaction_isolation */ /*M! @@session.tx_isolation */ \
                  = 'READ-UNCOMMITTED' THEN 'dirty_reads' \
-                 WHEN @@global.read_only NOT IN ('0', 'OFF') THEN 'read_only' \
+                 WHEN @@global.read_only NOT IN ('0', 'OFF') OR @@global.innodb_read_only <> 0 THEN 'read_only' \
                  WHEN /*!50720 @@session.transaction_read_only */ /*M! @@session.tx_read_only */ \
                  NOT IN ('0', 'OFF') THEN 'read_only' ELSE 'ok' END"
             }

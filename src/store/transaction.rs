@@ -18,6 +18,9 @@ pub(super) const READ_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a transaction may take. Longer, as it may have to wait for others.
 const WRITE_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a write waits for a poll that settles which server is the primary.
+const SETTLING: Duration = Duration::from_secs(1);
+
 /// How often a transaction is tried that the database asks to repeat.
 const ATTEMPTS: u32 = 8;
 /// The first pause between two attempts; each further one is twice as long.
@@ -70,8 +73,7 @@ impl Inner {
                 // Nothing was done there, and its connections are closed: a new one may lead to the primary.
                 Err(StoreError::NotAuthoritative(_)) if is_first_server => {
                     is_first_server = false;
-                    self.poller.reset();
-                    self.poll_wanted.notify_one();
+                    self.poller.settle(SETTLING).await;
                 }
                 Err(StoreError::Sql(error)) if self.dialect.asks_to_retry(&error) => {
                     // Whoever collided waits a different while.

@@ -8,6 +8,7 @@ mod report;
 mod world;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
@@ -117,6 +118,7 @@ async fn run(mut random: Random, revocations: usize) -> History {
         dsn: &dsn,
         to_database: &to_database,
         far: CUT_OFF,
+        switched: AtomicBool::new(false),
     };
     let world = Arc::new(World::new(instances, Phase::ALL.len()).await);
     let mut readers = JoinSet::new();
@@ -142,7 +144,8 @@ async fn run(mut random: Random, revocations: usize) -> History {
         let keys_live = async {
             // Long enough for what goes wrong to be noticed.
             let began = Instant::now();
-            while world.ended(number) < of_each || began.elapsed() < least {
+            let is_over = || phase != Phase::SwitchedOver || scene.switched.load(Ordering::SeqCst);
+            while world.ended(number) < of_each || began.elapsed() < least || !is_over() {
                 while lives.len() < LIVES {
                     lives.spawn(life::live(Arc::clone(&world), random.split(), bound, cut_off));
                 }

@@ -49,7 +49,7 @@ impl Freshness {
         !self.terms.relay.is_zero() && self.age().is_some_and(|age| age > overdue)
     }
 
-    /// An answer to questions that were read before the last successful poll began; None when none of those who asked
+    /// An answer to questions that were read before the moment as of which the last successful poll counts; None when none of those who asked
     /// can go on from what is known here.
     pub fn answer(&self, questions: &[Question]) -> Option<Answer> {
         let tail = self.tail();

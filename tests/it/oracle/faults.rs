@@ -1,6 +1,7 @@
 //! What goes wrong during the run, one thing after the other: with Redis, with the processes, with the database and the
 //! ways to it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -62,6 +63,8 @@ pub struct Scene<'a> {
     pub to_database: &'a [Proxy],
     /// Who is far away, or cut off.
     pub far: usize,
+    /// Whether the switchover is over: half of one leaves nobody to write to.
+    pub switched: AtomicBool,
 }
 
 impl Phase {
@@ -121,6 +124,7 @@ impl Phase {
                     let old = if *kind == Kind::MariaDb { Old::Following } else { Old::ReadOnly };
                     pair.lock().await.switch_over(old).await;
                 }
+                scene.switched.store(true, Ordering::SeqCst);
             }
             Phase::Frozen => loop {
                 redis.freeze();
