@@ -119,10 +119,9 @@ impl Phase {
             },
             Phase::FarWriters => scene.write_all_the_time().await,
             Phase::SwitchedOver => {
-                if let Database::Pair(kind, pair) = scene.database {
-                    // None of them loses what it has acknowledged.
-                    let old = if *kind == Kind::MariaDb { Old::Following } else { Old::ReadOnly };
-                    pair.lock().await.switch_over(old).await;
+                if let Database::Pair(_, pair) = scene.database {
+                    // A primary that goes on taking writes would lose what it acknowledges.
+                    pair.lock().await.switch_over(Old::ReadOnly).await;
                 }
                 scene.switched.store(true, Ordering::SeqCst);
             }
