@@ -349,7 +349,7 @@ impl Poller {
                 () = sleep_until(deadline) => {
                     let connect_time = Duration::from_micros(self.0.connect_time.load(Ordering::Relaxed));
                     let fair = timing.fair().max(connect_time * FAIR_FACTOR).min(timing.lease.mul_f64(0.9));
-                    // A new connection failed, or had its time, and the old one is silent.
+                    // The old connection is silent; a new one failed, or had the time that it needs.
                     let evidence = match new {
                         _ if new_failed => Evidence::Outage,
                         Some(_) if new_began.elapsed() >= fair => Evidence::Outage,
