@@ -21,6 +21,8 @@ enum Variant {
     LeaseFromTheHearing,
     /// The other one reads the questions after the log.
     QuestionsAfterTheLog,
+    /// It reads them after its connection was opened, whose server may be the primary no longer.
+    QuestionsAfterTheConnection,
     /// Any answer is one to us.
     AnyNonce,
     /// What is missing before the answer's part is not asked after.
@@ -40,7 +42,10 @@ const KEYS: [KeyId; 2] = [KeyId::Imported([1; 32]), KeyId::Imported([2; 32])];
 /// A poll of the other one, between its steps.
 enum Poll {
     Idle,
-    Asked(Vec<Question>),
+    /// Connected, with the questions and the log of that moment.
+    Connected(Vec<Question>, Vec<Logged>),
+    /// The same, with the questions that had been asked when the statement was sent.
+    Asked(Vec<Question>, Vec<Logged>),
     Read(Vec<Question>, Vec<Logged>),
 }
 
@@ -110,7 +115,7 @@ impl<'a> Model<'a> {
             0..=2 => self.clock.advance(TICK),
             3 => self.change(usize::from(chance / 16) % 2),
             4..=6 => self.ask(),
-            7..=10 => self.poll_on(),
+            7..=10 => self.poll_on(chance / 16 < 4),
             11..=13 => self.hear(usize::from(chance / 16)),
             _ => return self.check(),
         }
@@ -133,14 +138,22 @@ impl<'a> Model<'a> {
         }
     }
 
-    fn poll_on(&mut self) {
+    /// Takes the next step of the other one's poll. A demoted server shows the log as it was when the connection was
+    /// opened: that is the oldest it can show, as the connection reached the primary then.
+    fn poll_on(&mut self, is_demoted: bool) {
+        let asked = self.question.into_iter().collect();
         self.poll = match std::mem::replace(&mut self.poll, Poll::Idle) {
-            Poll::Idle => Poll::Asked(self.question.into_iter().collect()),
-            Poll::Asked(questions) => Poll::Read(questions, self.log.clone()),
+            Poll::Idle => Poll::Connected(asked, self.log.clone()),
+            Poll::Connected(known, log) => match self.variant {
+                Variant::QuestionsAfterTheConnection => Poll::Asked(asked, log),
+                _ => Poll::Asked(known, log),
+            },
+            Poll::Asked(questions, log) if is_demoted => Poll::Read(questions, log),
+            Poll::Asked(questions, _) => Poll::Read(questions, self.log.clone()),
             Poll::Read(questions, read) => {
                 assert!(self.other.follow(&read));
                 let questions = match self.variant {
-                    Variant::QuestionsAfterTheLog => self.question.into_iter().collect(),
+                    Variant::QuestionsAfterTheLog => asked,
                     _ => questions,
                 };
                 self.answers.extend(self.other.answer(&questions));
@@ -181,7 +194,7 @@ impl<'a> Model<'a> {
                 }
                 answer.newest = answer.part.last().map_or(0, |last| last.n);
             }
-            Variant::Real | Variant::QuestionsAfterTheLog => {
+            Variant::Real | Variant::QuestionsAfterTheLog | Variant::QuestionsAfterTheConnection => {
                 if which == 15 && answer.part.len() > 1 {
                     answer.part.remove(0);
                 }
@@ -231,9 +244,13 @@ fn broken_runs(variant: Variant, enough: usize) -> (Vec<u64>, u64) {
 
 #[test]
 fn each_part_of_the_relay_is_needed() {
-    for variant in
-        [Variant::LeaseFromTheHearing, Variant::QuestionsAfterTheLog, Variant::AnyNonce, Variant::GapsAllowed]
-    {
+    for variant in [
+        Variant::LeaseFromTheHearing,
+        Variant::QuestionsAfterTheLog,
+        Variant::QuestionsAfterTheConnection,
+        Variant::AnyNonce,
+        Variant::GapsAllowed,
+    ] {
         let (broken, _) = broken_runs(variant, 5);
         assert_eq!(broken.len(), 5, "{variant:?} looks as good as ours, but for {broken:?}");
     }
