@@ -9,8 +9,8 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::support::{Json, Must};
-use crate::talos::Setup;
+use crate::rig::support::{Json, Must};
+use crate::rig::talos::Setup;
 
 pub const KEY: &str = "an-audit-key-for-the-tests-only-0123456789";
 

@@ -18,8 +18,8 @@ use tokio::io::AsyncWriteExt;
 
 pub use help::shell;
 
-use crate::support::{Must, within};
-use crate::talos::{Setup, Talos};
+use crate::rig::support::{Must, within};
+use crate::rig::talos::{Setup, Talos};
 
 /// A server, and commands that are sent to it.
 pub struct Cli {

@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use crate::http::{Call, Version};
-use crate::python;
-use crate::support::{Json, Must};
-use crate::talos::{ISSUER, Talos};
+use crate::rig::http::{Call, Version};
+use crate::rig::python;
+use crate::rig::support::{Json, Must};
+use crate::rig::talos::{ISSUER, Talos};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_published_sdk_goes_through_all_its_operations() {

@@ -5,8 +5,8 @@ use std::process::Output;
 
 use serde_json::Value;
 
-use crate::support::{Json, Must};
-use crate::talos::{HMAC_SECRET, Setup};
+use crate::rig::support::{Json, Must};
+use crate::rig::talos::{HMAC_SECRET, Setup};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 

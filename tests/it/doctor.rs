@@ -9,11 +9,11 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::cli::Ran;
-use crate::http::{Base, Call, Version};
-use crate::process::{Process, free_port};
-use crate::python::wanted;
-use crate::support::{Json, Must, until};
-use crate::talos::Setup;
+use crate::rig::http::{Base, Call, Version};
+use crate::rig::process::{Process, free_port};
+use crate::rig::python::wanted;
+use crate::rig::support::{Json, Must, until};
+use crate::rig::talos::Setup;
 use faults::{Change, FAULTS};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");

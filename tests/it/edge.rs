@@ -8,11 +8,11 @@ mod sources;
 mod tokens;
 mod unavailable;
 
-use crate::envoy::Envoy;
-use crate::http::{Call, Reply, Version};
-use crate::support::Must;
-use crate::talos::{Setup, Talos};
-use crate::upstream::{Seen, Upstream};
+use crate::rig::envoy::Envoy;
+use crate::rig::http::{Call, Reply, Version};
+use crate::rig::support::Must;
+use crate::rig::talos::{Setup, Talos};
+use crate::rig::upstream::{Seen, Upstream};
 
 /// Client, Envoy, Talos and upstream. The fields are in the order in which they stop.
 pub struct Edge {

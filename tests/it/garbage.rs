@@ -3,11 +3,11 @@
 use prost::Message;
 use serde_json::json;
 
-use crate::ask::Ask;
-use crate::grpc::{Answer, Grpc};
-use crate::random::Random;
-use crate::support::Must;
-use crate::talos::{Setup, Talos};
+use crate::rig::ask::Ask;
+use crate::rig::grpc::{Answer, Grpc};
+use crate::rig::random::Random;
+use crate::rig::support::Must;
+use crate::rig::talos::{Setup, Talos};
 
 const BASE58: &str = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
 const BASE64: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";

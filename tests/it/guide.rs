@@ -3,13 +3,13 @@
 
 use std::path::PathBuf;
 
-use crate::authority::Authority;
 use crate::cli::{feed, shell};
-use crate::database;
-use crate::process::free_port;
-use crate::redis::Redis;
-use crate::support::Must;
-use crate::talos::{Setup, Talos};
+use crate::rig::authority::Authority;
+use crate::rig::database;
+use crate::rig::process::free_port;
+use crate::rig::redis::Redis;
+use crate::rig::support::Must;
+use crate::rig::talos::{Setup, Talos};
 
 const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs");
 

@@ -7,12 +7,12 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::ask::Ask;
 use crate::edge::Edge;
-use crate::http::{BOTH, Call, Version};
-use crate::redis::Redis;
-use crate::support::{Json, Must, until};
-use crate::talos::{IMPORTED, ISSUED, Key, Setup, Talos, VERIFY};
+use crate::rig::ask::Ask;
+use crate::rig::http::{BOTH, Call, Version};
+use crate::rig::redis::Redis;
+use crate::rig::support::{Json, Must, until};
+use crate::rig::talos::{IMPORTED, ISSUED, Key, Setup, Talos, VERIFY};
 
 fn limited() -> Setup {
     Setup::new().set("TALOS_RATE_LIMIT_ENABLED", "true")

@@ -4,26 +4,8 @@
     reason = "these tests stand outside of the process and wait on the real clock"
 )]
 
-// The harness.
-mod ask;
-mod authority;
-mod database;
-mod envoy;
-mod grpc;
-mod http;
-mod pairs;
-mod process;
-mod proxy;
-mod python;
-mod random;
-mod redis;
-mod support;
-mod talos;
-mod tls;
-mod upstream;
-mod wall_clock;
+mod rig;
 
-// The tests.
 mod admin;
 mod audit;
 mod check;

@@ -14,10 +14,10 @@ use tokio::task::{JoinSet, LocalSet, spawn_local};
 
 use self::cells::CELLS;
 use self::setup::{Stack, Talosses};
-use crate::http::{BOTH, Version};
-use crate::python::wanted;
-use crate::support::Must;
-use crate::upstream::Upstream;
+use crate::rig::http::{BOTH, Version};
+use crate::rig::python::wanted;
+use crate::rig::support::Must;
+use crate::rig::upstream::Upstream;
 
 /// What requests that must be refused have in their path.
 const FORBIDDEN: &str = "must-not-arrive";

@@ -16,12 +16,12 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::ask::Ask;
-use crate::database::{self, Server};
-use crate::grpc::Grpc;
-use crate::proxy::Proxy;
-use crate::support::until;
-use crate::talos::{Key, Setup, Talos};
+use crate::rig::ask::Ask;
+use crate::rig::database::{self, Server};
+use crate::rig::grpc::Grpc;
+use crate::rig::proxy::Proxy;
+use crate::rig::support::until;
+use crate::rig::talos::{Key, Setup, Talos};
 
 /// `consistency.lease`, scaled down.
 const LEASE: Duration = Duration::from_secs(1);

@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use crate::http::{Base, Call, Raw, Version};
-use crate::support::Json;
-use crate::talos::{JWKS, SELF_REVOKE, Setup, Talos};
+use crate::rig::http::{Base, Call, Raw, Version};
+use crate::rig::support::Json;
+use crate::rig::talos::{JWKS, SELF_REVOKE, Setup, Talos};
 
 /// All admin routes of the published description, and the one that the guides use beside it.
 const ADMIN_ROUTES: [&str; 14] = [

@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use crate::cli::{Cli, feed, shell};
-use crate::support::Must;
-use crate::talos::{Setup, Talos};
+use crate::rig::support::Must;
+use crate::rig::talos::{Setup, Talos};
 
 const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
 

@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::ask::Ask;
 use crate::edge::Edge;
-use crate::http::{Base, Call, Reply, Version};
-use crate::redis::Redis;
-use crate::support::{Json, Must, until};
-use crate::talos::{
+use crate::rig::ask::Ask;
+use crate::rig::http::{Base, Call, Reply, Version};
+use crate::rig::redis::Redis;
+use crate::rig::support::{Json, Must, until};
+use crate::rig::talos::{
     DERIVE, IMPORTED, ISSUED, ISSUER, JWKS, Key, SELF_REVOKE, Setup, Talos, VERIFY, generate_as,
 };
 

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::http::{Call, Reply, Version, assert_envelope};
-use crate::support::Json;
-use crate::talos::{DERIVE, IMPORTED, ISSUED, Key, SELF_REVOKE, Talos, VERIFY};
+use crate::rig::http::{Call, Reply, Version, assert_envelope};
+use crate::rig::support::Json;
+use crate::rig::talos::{DERIVE, IMPORTED, ISSUED, Key, SELF_REVOKE, Talos, VERIFY};
 
 /// A route that takes a body, a body that it would take, and the members that it refuses instead of one of those.
 struct Route {

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::http::{Call, Version};
-use crate::support::{Json, assert_no_null};
-use crate::talos::{IMPORTED, Setup, Talos};
+use crate::rig::http::{Call, Version};
+use crate::rig::support::{Json, assert_no_null};
+use crate::rig::talos::{IMPORTED, Setup, Talos};
 
 const BATCH_IMPORT: &str = "/v2alpha1/admin/importedApiKeys:batchCreate";
 const BATCH_VERIFY: &str = "/v2alpha1/admin/apiKeys:batchVerify";

@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use crate::ask::Ask;
-use crate::http::{Call, Reply, Version};
-use crate::talos::{IMPORTED, ISSUED, Talos};
+use crate::rig::ask::Ask;
+use crate::rig::http::{Call, Reply, Version};
+use crate::rig::talos::{IMPORTED, ISSUED, Talos};
 
 async fn delete(talos: &Talos, path: &str) -> Reply {
     talos.admin.send(Version::Http1, Call::new("DELETE", path)).await

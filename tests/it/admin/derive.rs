@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use crate::python::verify_jwt;
-use crate::support::{Json, assert_no_null, unix_seconds};
-use crate::talos::{DERIVE, ISSUER, JWKS, Talos};
+use crate::rig::python::verify_jwt;
+use crate::rig::support::{Json, assert_no_null, unix_seconds};
+use crate::rig::talos::{DERIVE, ISSUER, JWKS, Talos};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_carries_what_was_asked_for_and_what_its_parent_has() {
@@ -28,7 +28,7 @@ async fn a_token_carries_what_was_asked_for_and_what_its_parent_has() {
     assert_eq!(answer.texts("/token/scopes"), ["b:read"]);
     assert_eq!(answer.texts("/token/audiences"), ["billing"]);
 
-    let claims = crate::support::claims(answer.text("/token/token"));
+    let claims = crate::rig::support::claims(answer.text("/token/token"));
     assert_eq!(answer.at("/token/claims/sub"), claims.at("/sub"));
     assert_eq!(claims.text("/sub"), key.id);
     assert_eq!(claims.text("/iss"), ISSUER);
@@ -81,7 +81,7 @@ async fn more_than_the_parent_has_is_refused() {
     ];
     for (body, status) in cases {
         let reply = talos.admin.post(DERIVE, &body).await.expect(status);
-        crate::http::assert_envelope(&reply.json(), status);
+        crate::rig::http::assert_envelope(&reply.json(), status);
     }
     let reply = talos.admin.post(DERIVE, &json!({ "credential": token })).await;
     reply.expect_error(400, "INVALID_TOKEN_TYPE");

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::http::{Call, Reply, Version};
-use crate::support::{Json, Must};
-use crate::talos::{DERIVE, IMPORTED, ISSUED, Talos, VERIFY};
+use crate::rig::http::{Call, Reply, Version};
+use crate::rig::support::{Json, Must};
+use crate::rig::talos::{DERIVE, IMPORTED, ISSUED, Talos, VERIFY};
 
 const BATCH_VERIFY: &str = "/v2alpha1/admin/apiKeys:batchVerify";
 

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::support::{Json, assert_no_null};
-use crate::talos::{IMPORTED, Talos};
+use crate::rig::support::{Json, assert_no_null};
+use crate::rig::talos::{IMPORTED, Talos};
 
 fn body(raw_key: &str) -> serde_json::Value {
     json!({ "raw_key": raw_key, "name": "legacy", "actor_id": "bob" })

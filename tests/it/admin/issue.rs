@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Json, assert_no_null, unix_now, unix_seconds};
-use crate::talos::{ISSUED, Setup, Talos};
+use crate::rig::support::{Json, assert_no_null, unix_now, unix_seconds};
+use crate::rig::talos::{ISSUED, Setup, Talos};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_with_everything_comes_back_with_everything() {
@@ -108,7 +108,7 @@ async fn a_request_id_gives_the_same_key_back_without_its_secret() {
     let mut other = body.clone();
     other["scopes"] = json!(["y"]);
     let message = talos.admin.post(ISSUED, &other).await.expect(409).json();
-    crate::http::assert_envelope(&message, 409);
+    crate::rig::http::assert_envelope(&message, 409);
 
     let keys = talos.admin.get(ISSUED).await.expect(200).json();
     assert_eq!(keys.at("/issued_api_keys").as_array().map(Vec::len), Some(1));

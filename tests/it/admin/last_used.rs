@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::ask::Ask;
-use crate::support::{Json, unix_now, unix_seconds, until};
-use crate::talos::{DERIVE, IMPORTED, ISSUED, Key, Setup, Talos};
+use crate::rig::ask::Ask;
+use crate::rig::support::{Json, unix_now, unix_seconds, until};
+use crate::rig::talos::{DERIVE, IMPORTED, ISSUED, Key, Setup, Talos};
 
 async fn read(talos: &Talos, kind: &str, key: &Key) -> Value {
     talos.admin.get(&format!("{kind}/{}", key.id)).await.expect(200).json()

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::support::{Json, Must, assert_no_null};
-use crate::talos::{ISSUED, Key, Setup, Talos};
+use crate::rig::support::{Json, Must, assert_no_null};
+use crate::rig::talos::{ISSUED, Key, Setup, Talos};
 
 /// The key ids of an answer.
 #[track_caller]

@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::ask::Ask;
-use crate::python::{mint_macaroon, narrow_macaroon, open_macaroon};
-use crate::support::{Json, Must, assert_no_null, unix_now, unix_seconds};
-use crate::talos::{DERIVE, HMAC_SECRET, IMPORTED, ISSUER, Key, NETWORK, Setup, Talos, VERIFY};
+use crate::rig::ask::Ask;
+use crate::rig::python::{mint_macaroon, narrow_macaroon, open_macaroon};
+use crate::rig::support::{Json, Must, assert_no_null, unix_now, unix_seconds};
+use crate::rig::talos::{DERIVE, HMAC_SECRET, IMPORTED, ISSUER, Key, NETWORK, Setup, Talos, VERIFY};
 
 const OLD_SECRET: &str = "a-secret-that-was-replaced-by-another-012345";
 const PREFIX: &str = "TALOS_CREDENTIALS_DERIVED_TOKENS_MACAROON_PREFIX_CURRENT";

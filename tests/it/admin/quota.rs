@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::http::{Call, Version};
-use crate::talos::{IMPORTED, ISSUED, Setup, Talos};
+use crate::rig::http::{Call, Version};
+use crate::rig::talos::{IMPORTED, ISSUED, Setup, Talos};
 
 async fn try_issue(talos: &Talos) -> u16 {
     let reply = talos.admin.post(ISSUED, &json!({ "name": "n", "actor_id": "a" })).await;

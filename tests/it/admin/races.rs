@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::http::Reply;
-use crate::support::Json;
-use crate::talos::{ISSUED, Setup, Talos};
+use crate::rig::http::Reply;
+use crate::rig::support::Json;
+use crate::rig::talos::{ISSUED, Setup, Talos};
 
 const ROUNDS: usize = 10;
 

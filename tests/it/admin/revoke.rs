@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::support::Json;
-use crate::talos::{ISSUED, Talos};
+use crate::rig::support::Json;
+use crate::rig::talos::{ISSUED, Talos};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_reason_is_kept_and_revoking_twice_changes_nothing() {

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::ask::Ask;
-use crate::support::{Json, unix_now, unix_seconds, until};
-use crate::talos::{IMPORTED, ISSUED, Key, Setup, Talos};
+use crate::rig::ask::Ask;
+use crate::rig::support::{Json, unix_now, unix_seconds, until};
+use crate::rig::talos::{IMPORTED, ISSUED, Key, Setup, Talos};
 
 async fn rotate(talos: &Talos, key: &Key, body: Value) -> Value {
     talos.admin.post(&format!("{ISSUED}/{}:rotate", key.id), &body).await.expect(201).json()

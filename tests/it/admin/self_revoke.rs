@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::support::{Json, unix_now, unix_seconds, until};
-use crate::talos::{ISSUED, SELF_REVOKE, Talos};
+use crate::rig::support::{Json, unix_now, unix_seconds, until};
+use crate::rig::talos::{ISSUED, SELF_REVOKE, Talos};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_holder_revokes_its_key_and_may_say_so_twice() {

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::http::{Base, Call, Reply, Version, assert_envelope};
-use crate::support::Json;
-use crate::talos::{DERIVE, IMPORTED, ISSUED, SELF_REVOKE, Talos, VERIFY};
+use crate::rig::http::{Base, Call, Reply, Version, assert_envelope};
+use crate::rig::support::Json;
+use crate::rig::talos::{DERIVE, IMPORTED, ISSUED, SELF_REVOKE, Talos, VERIFY};
 
 /// Posts each body, a good one with one field changed, and asserts a 400 that names the field.
 async fn assert_refused(base: Base, path: &str, good: &Value, changes: Vec<(&str, Value)>) {

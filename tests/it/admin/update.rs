@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::ask::Ask;
-use crate::http::{Call, Reply, Version};
-use crate::support::Json;
-use crate::talos::{IMPORTED, ISSUED, Key, Setup, Talos};
+use crate::rig::ask::Ask;
+use crate::rig::http::{Call, Reply, Version};
+use crate::rig::support::Json;
+use crate::rig::talos::{IMPORTED, ISSUED, Key, Setup, Talos};
 
 impl Talos {
     pub async fn patch(&self, path: &str, body: &Value) -> Reply {

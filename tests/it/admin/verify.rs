@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::http::{Call, Version};
-use crate::support::{Json, assert_no_null, unix_now, unix_seconds, until};
-use crate::talos::{ISSUER, NETWORK, Talos, VERIFY};
+use crate::rig::http::{Call, Version};
+use crate::rig::support::{Json, assert_no_null, unix_now, unix_seconds, until};
+use crate::rig::talos::{ISSUER, NETWORK, Talos, VERIFY};
 
 #[track_caller]
 fn assert_refused(answer: &Value, code: &str) {
@@ -49,7 +49,7 @@ async fn a_derived_token_is_described() {
     assert_eq!(answer.text("/key_id"), key.id);
     assert_eq!(answer.text("/issuer"), ISSUER);
     assert_eq!(answer.texts("/scopes"), ["a"]);
-    assert_eq!(crate::support::claims(&token).text("/nid"), NETWORK);
+    assert_eq!(crate::rig::support::claims(&token).text("/nid"), NETWORK);
 }
 
 #[tokio::test(flavor = "multi_thread")]

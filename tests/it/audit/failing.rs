@@ -3,14 +3,14 @@
 use serde_json::json;
 
 use super::{audited, calls, file, whole};
-use crate::ask::Ask;
-use crate::support::{Must, until};
-use crate::talos::{DERIVE, IMPORTED, ISSUED, SELF_REVOKE, Setup, Talos};
+use crate::rig::ask::Ask;
+use crate::rig::support::{Must, until};
+use crate::rig::talos::{DERIVE, IMPORTED, ISSUED, SELF_REVOKE, Setup, Talos};
 
 const NOTHING: &str = "nothing was done: the audit log can't be written";
 
 /// All that changes something or shows a secret is refused, and not done.
-async fn all_is_refused(talos: &Talos, key: &crate::talos::Key) {
+async fn all_is_refused(talos: &Talos, key: &crate::rig::talos::Key) {
     let body = json!({ "name": "n", "actor_id": "a", "raw_key": "never-imported-0123" });
     let path = format!("{ISSUED}/{}", key.id);
     for (path, body) in [

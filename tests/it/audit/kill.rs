@@ -4,9 +4,9 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::{audited, calls, whole};
-use crate::http::{Base, Call, Version};
-use crate::support::{Json, Must, until};
-use crate::talos::ISSUED;
+use crate::rig::http::{Base, Call, Version};
+use crate::rig::support::{Json, Must, until};
+use crate::rig::talos::ISSUED;
 
 const ROUNDS: usize = 3;
 const WRITERS: usize = 8;

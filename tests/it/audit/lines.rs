@@ -4,10 +4,10 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::{audited, calls, file, read, verify, whole};
-use crate::ask::Ask;
-use crate::http::{Call, Reply, Version};
-use crate::support::{Json, Must, until};
-use crate::talos::{DERIVE, IMPORTED, ISSUED, SELF_REVOKE, Setup, Talos, VERIFY};
+use crate::rig::ask::Ask;
+use crate::rig::http::{Call, Reply, Version};
+use crate::rig::support::{Json, Must, until};
+use crate::rig::talos::{DERIVE, IMPORTED, ISSUED, SELF_REVOKE, Setup, Talos, VERIFY};
 
 async fn send(talos: &Talos, call: Call) -> Reply {
     talos.admin.send(Version::Http1, call.header("x-request-id", "req-1")).await

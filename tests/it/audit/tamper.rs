@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{audited, file, verify};
-use crate::support::{Json, Must};
-use crate::talos::Setup;
+use crate::rig::support::{Json, Must};
+use crate::rig::talos::Setup;
 
 /// A log of a few calls, and an older copy of it.
 async fn written(setup: &Setup) -> (String, String) {

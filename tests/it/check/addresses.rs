@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use crate::ask::Ask;
-use crate::python::narrow_macaroon;
-use crate::talos::{HMAC_SECRET, ISSUER, Setup, Talos};
+use crate::rig::ask::Ask;
+use crate::rig::python::narrow_macaroon;
+use crate::rig::talos::{HMAC_SECRET, ISSUER, Setup, Talos};
 
 /// Every kind of credential, good for 10.1.0.0/16, 2001:db8::/32 and loopback, where the test derives from.
 async fn credentials(talos: &Talos) -> Vec<(&'static str, String)> {

@@ -3,10 +3,10 @@
 use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use serde_json::json;
 
-use crate::ask::Ask;
-use crate::http::assert_envelope;
-use crate::support::{Json, Must};
-use crate::talos::{NETWORK, Talos};
+use crate::rig::ask::Ask;
+use crate::rig::http::assert_envelope;
+use crate::rig::support::{Json, Must};
+use crate::rig::talos::{NETWORK, Talos};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn both_forms_of_headers_give_the_same_answer() {
@@ -172,12 +172,13 @@ async fn an_over_long_credential_is_400() {
 async fn the_minted_token_ends_no_later_than_its_key() {
     let talos = Talos::start().await;
     let short = talos.issue(json!({ "ttl": "60s" })).await;
-    let end = crate::support::unix_seconds(short.resource.text("/expire_time"));
-    let claims = crate::support::claims(&talos.check(Ask::bearer(&short.secret)).await.allowed().token());
+    let end = crate::rig::support::unix_seconds(short.resource.text("/expire_time"));
+    let claims =
+        crate::rig::support::claims(&talos.check(Ask::bearer(&short.secret)).await.allowed().token());
     assert!(claims.at("/exp").as_f64().must("exp") <= end.ceil(), "{claims:#}");
 
     let long = talos.issue(json!({})).await;
-    let claims = crate::support::claims(&talos.check(Ask::bearer(&long.secret)).await.allowed().token());
+    let claims = crate::rig::support::claims(&talos.check(Ask::bearer(&long.secret)).await.allowed().token());
     let life = claims.at("/exp").as_f64().must("exp") - claims.at("/iat").as_f64().must("iat");
     assert_eq!(life, 300.0, "authz.token_ttl");
 }

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::ask::Ask;
-use crate::random::Random;
-use crate::support::{Must, number_from, until};
-use crate::talos::{ISSUED, Setup, Talos};
+use crate::rig::ask::Ask;
+use crate::rig::random::Random;
+use crate::rig::support::{Must, number_from, until};
+use crate::rig::talos::{ISSUED, Setup, Talos};
 
 /// Keys in the database, keys that are asked about, and Checks; `TALOS_TEST_COLD_KEYS` and so on say otherwise.
 const KEYS: usize = 5_000;
@@ -124,8 +124,8 @@ async fn fill_up(setup: &Setup, keys: usize) {
         };
         let from = if step == 0 { "kind = 1" } else { "actor_id = 'filler'" };
         // An id of another key that none has yet: another version, and the step in front.
-        let id = match crate::database::server() {
-            Some(crate::database::Server::MariaDb) => {
+        let id = match crate::rig::database::server() {
+            Some(crate::rig::database::Server::MariaDb) => {
                 format!("CONCAT('{step:02x}', SUBSTR(SHA2(CONCAT(key_id, '{step}'), 256), 3, 62))")
             }
             Some(_) => {

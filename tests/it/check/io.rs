@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use crate::ask::Ask;
-use crate::grpc::Grpc;
-use crate::support::Must;
-use crate::talos::Talos;
+use crate::rig::ask::Ask;
+use crate::rig::grpc::Grpc;
+use crate::rig::support::Must;
+use crate::rig::talos::Talos;
 
 const CHECKS: usize = 10_000;
 const CONNECTIONS: usize = 2;

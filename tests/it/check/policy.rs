@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use crate::ask::Ask;
-use crate::support::{Json, Must, claims};
-use crate::talos::{Setup, Talos};
+use crate::rig::ask::Ask;
+use crate::rig::support::{Json, Must, claims};
+use crate::rig::talos::{Setup, Talos};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_policy_that_is_not_understood_is_never_guessed() {
@@ -168,7 +168,7 @@ async fn a_macaroon_is_exchanged_for_what_the_route_asks_for() {
     let bound = derive(&key, json!(["billing", "mail"])).await;
     let unbound = derive(&key, json!([])).await;
 
-    let exchanged = |allowed: crate::ask::Allowed| claims(&allowed.token());
+    let exchanged = |allowed: crate::rig::ask::Allowed| claims(&allowed.token());
     let free = exchanged(talos.check(Ask::bearer(&bound)).await.allowed());
     assert_eq!(free.texts("/aud"), ["billing", "mail"]);
     let life = free.at("/exp").as_u64().must("exp") - free.at("/iat").as_u64().must("iat");

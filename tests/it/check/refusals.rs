@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use crate::ask::Ask;
-use crate::http::assert_envelope;
-use crate::support::{Json, Must, until};
-use crate::talos::{NETWORK, Setup, Talos};
+use crate::rig::ask::Ask;
+use crate::rig::http::assert_envelope;
+use crate::rig::support::{Json, Must, until};
+use crate::rig::talos::{NETWORK, Setup, Talos};
 
 const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
 

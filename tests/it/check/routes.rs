@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::ask::{Ask, Verdict};
-use crate::support::until;
-use crate::talos::{Setup, Talos};
+use crate::rig::ask::{Ask, Verdict};
+use crate::rig::support::until;
+use crate::rig::talos::{Setup, Talos};
 
 /// Each rule asks for a scope that nobody has, so that the refusal tells which rule was taken.
 const RULES: &str = r#"[
@@ -221,7 +221,7 @@ async fn new_rules_apply_without_a_restart() {
         let text = format!(
             "secrets: {{hmac: {{current: {}}}}}\ncredentials: {{issuer: https://talos.test, derived_tokens: {{jwt: \
              {{signing_keys: {{urls: ['file://{}']}}}}}}}}\nauthz: {{routes: {rules}}}\n",
-            crate::talos::HMAC_SECRET,
+            crate::rig::talos::HMAC_SECRET,
             keys.display()
         );
         std::fs::write(&file, text)

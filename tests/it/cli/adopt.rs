@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::Ran;
-use crate::ask::Ask;
-use crate::support::{Json, Must, until};
-use crate::talos::{IMPORTED, ISSUED, Key, NETWORK, Setup, Talos, VERIFY};
+use crate::rig::ask::Ask;
+use crate::rig::support::{Json, Must, until};
+use crate::rig::talos::{IMPORTED, ISSUED, Key, NETWORK, Setup, Talos, VERIFY};
 
 /// Servers of this setup have everything in common but the database.
 fn setup() -> Setup {

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::Cli;
-use crate::support::Json;
-use crate::talos::{IMPORTED, ISSUED};
+use crate::rig::support::Json;
+use crate::rig::talos::{IMPORTED, ISSUED};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn update_changes_what_is_given_and_nothing_else() {

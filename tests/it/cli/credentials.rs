@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::Cli;
-use crate::support::Json;
-use crate::talos::JWKS;
+use crate::rig::support::Json;
+use crate::rig::talos::JWKS;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_exit_code_of_verify_is_its_answer() {

@@ -6,9 +6,9 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{Cli, Ran};
-use crate::process::free_port;
-use crate::support::Must;
-use crate::talos::Setup;
+use crate::rig::process::free_port;
+use crate::rig::support::Must;
+use crate::rig::talos::Setup;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_server_refuses_is_one_line() {

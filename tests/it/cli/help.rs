@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::{Cli, Ran, feed};
-use crate::support::Must;
-use crate::talos::Setup;
+use crate::rig::support::Must;
+use crate::rig::talos::Setup;
 
 /// Commands whose examples would serve for ever, or say what to do instead.
 const NOT_RUN: [&str; 3] = ["", "serve", "proxy"];

@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::Cli;
-use crate::support::Json;
-use crate::talos::IMPORTED;
+use crate::rig::support::Json;
+use crate::rig::talos::IMPORTED;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_is_imported_from_stdin_or_an_argument() {

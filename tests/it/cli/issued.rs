@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::Cli;
-use crate::support::{Json, unix_seconds};
-use crate::talos::{ISSUED, Setup};
+use crate::rig::support::{Json, unix_seconds};
+use crate::rig::talos::{ISSUED, Setup};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_option_of_issue_gets_to_the_server() {

@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use serde_json::Value;
 
 use super::Ran;
-use crate::support::{Json, Must};
-use crate::talos::Setup;
+use crate::rig::support::{Json, Must};
+use crate::rig::talos::Setup;
 
 async fn generate(setup: &Setup, line: &str) -> Ran {
     let words: Vec<&str> = ["jwk", "generate"].into_iter().chain(line.split_whitespace()).collect();

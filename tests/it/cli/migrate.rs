@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::Ran;
-use crate::database::{self, Server};
-use crate::talos::Setup;
+use crate::rig::database::{self, Server};
+use crate::rig::talos::Setup;
 
 const DATABASE: &str = "sqlite://talos.db";
 
@@ -91,7 +91,7 @@ async fn force_says_where_a_dirty_schema_is() {
     let database = setup.path("talos.db");
     let script = "import sqlite3, sys; d = sqlite3.connect(sys.argv[1]); \
                   d.execute('UPDATE _sqlx_migrations SET success = 0, checksum = x\\'00\\''); d.commit()";
-    crate::python::run(&["-c", script, &database.to_string_lossy()]).await;
+    crate::rig::python::run(&["-c", script, &database.to_string_lossy()]).await;
 
     assert_eq!(status(&setup).await, at(0, "dirty", true));
     for line in ["up", "down --yes"] {
@@ -115,8 +115,8 @@ async fn force_says_where_a_dirty_schema_is() {
 async fn a_newer_step_is_shown_and_left_alone() {
     let setup = Setup::bare().set("DSN", DATABASE);
     migrate(&setup, "up").await.ok();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/newer_schema.py");
-    crate::python::run(&[script, &setup.path("talos.db").to_string_lossy()]).await;
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/rig/newer_schema.py");
+    crate::rig::python::run(&[script, &setup.path("talos.db").to_string_lossy()]).await;
     let status = status(&setup).await;
     assert_eq!(
         (&status["version"], &status["migrations"][2]["state"]),

@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::Edge;
-use crate::http::{BOTH, Call};
-use crate::talos::{Key, NETWORK, Setup};
+use crate::rig::http::{BOTH, Call};
+use crate::rig::talos::{Key, NETWORK, Setup};
 
 /// Spellings that some server somewhere reads as `x-talos-actor-id`, and names that may become ours one day.
 const FORGED: [&str; 5] =

@@ -3,10 +3,10 @@
 use serde_json::json;
 
 use super::{Edge, challenge};
-use crate::http::{BOTH, Call, assert_envelope};
-use crate::python::verify_jwt;
-use crate::support::{Json, unix_now, unix_seconds, until};
-use crate::talos::{ISSUER, JWKS, NETWORK};
+use crate::rig::http::{BOTH, Call, assert_envelope};
+use crate::rig::python::verify_jwt;
+use crate::rig::support::{Json, unix_now, unix_seconds, until};
+use crate::rig::talos::{ISSUER, JWKS, NETWORK};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_key_it_is_401_with_a_challenge() {

@@ -3,10 +3,10 @@
 use serde_json::json;
 
 use super::Edge;
-use crate::envoy::{Envoy, LIMITS};
-use crate::http::{BOTH, Call, Version};
-use crate::talos::Talos;
-use crate::upstream::Upstream;
+use crate::rig::envoy::{Envoy, LIMITS};
+use crate::rig::http::{BOTH, Call, Version};
+use crate::rig::talos::Talos;
+use crate::rig::upstream::Upstream;
 
 async fn start(changes: &[(&str, &str)]) -> Edge {
     let (upstream, talos) = (Upstream::start().await, Talos::start().await);

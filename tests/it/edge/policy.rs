@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::{Edge, challenge};
-use crate::http::{BOTH, Call, Raw, Version, assert_envelope};
-use crate::talos::Setup;
+use crate::rig::http::{BOTH, Call, Raw, Version, assert_envelope};
+use crate::rig::talos::Setup;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_route_is_for_keys_that_have_its_scope() {

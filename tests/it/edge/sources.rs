@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::Edge;
-use crate::http::{BOTH, Call, Version};
-use crate::talos::Setup;
+use crate::rig::http::{BOTH, Call, Version};
+use crate::rig::talos::Setup;
 
 const EVERYWHERE: &str = r#"[{"header": "authorization", "scheme": "Bearer"}, {"header": "x-api-key"},
     {"query": "api_key"}, {"cookie": "key"}]"#;
@@ -195,7 +195,7 @@ async fn a_token_header_of_our_own_is_ours_alone() {
                 .header(TOKEN_HEADER, "Bearer forged")
         };
         let seen = edge.passes(version, forged("/").api_key(&key.secret)).await;
-        let tokens = |seen: &crate::upstream::Seen| -> Vec<String> {
+        let tokens = |seen: &crate::rig::upstream::Seen| -> Vec<String> {
             let ours = seen.headers.iter().filter(|(name, _)| name.replace('_', "-") == TOKEN_HEADER);
             ours.map(|(_, value)| value.clone()).collect()
         };

@@ -3,10 +3,10 @@
 use serde_json::json;
 
 use super::{Edge, challenge};
-use crate::http::{BOTH, Call};
-use crate::python::{narrow_macaroon, verify_jwt};
-use crate::support::{Json, claims, unix_now, until};
-use crate::talos::{HMAC_SECRET, ISSUER, JWKS, Setup, generate};
+use crate::rig::http::{BOTH, Call};
+use crate::rig::python::{narrow_macaroon, verify_jwt};
+use crate::rig::support::{Json, claims, unix_now, until};
+use crate::rig::talos::{HMAC_SECRET, ISSUER, JWKS, Setup, generate};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_derived_jwt_goes_upstream_as_it_is() {
@@ -115,7 +115,7 @@ async fn an_rsa_key_signs_rs256_that_a_backend_verifies() {
 
 impl Edge {
     /// A Talos with the same issuer and key name but a signing key of its own.
-    async fn with_other_keys() -> crate::talos::Talos {
+    async fn with_other_keys() -> crate::rig::talos::Talos {
         let setup = Setup::new();
         let file = setup.path("other.json");
         generate("eddsa", &file);

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::Edge;
-use crate::http::{BOTH, Call, Version};
-use crate::redis::Redis;
-use crate::support::until;
-use crate::talos::Setup;
+use crate::rig::http::{BOTH, Call, Version};
+use crate::rig::redis::Redis;
+use crate::rig::support::until;
+use crate::rig::talos::Setup;
 
 const ALLOW_ON_FAILURE: [(&str, &str); 1] = [("failure_mode_allow: false", "failure_mode_allow: true")];
 

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::ask::Ask;
-use crate::support::{Json, Must, until};
-use crate::talos::{Key, Setup, Talos};
+use crate::rig::ask::Ask;
+use crate::rig::support::{Json, Must, until};
+use crate::rig::talos::{Key, Setup, Talos};
 
 const DENY_FILE: &str = "TALOS_CONSISTENCY_DENY_FILE";
 
@@ -76,7 +76,7 @@ async fn a_key_and_all_that_was_derived_from_it_are_refused_as_long_as_it_is_nam
     assert_eq!(check(&talos, &other.secret).await, 200, "nobody else");
     assert_eq!(talos.metric("talos_deny_list_entries").await, 2.0);
     let body = json!({ "credential": key.secret });
-    talos.admin.post(crate::talos::DERIVE, &body).await.expect_error(401, "API_KEY_REVOKED");
+    talos.admin.post(crate::rig::talos::DERIVE, &body).await.expect_error(401, "API_KEY_REVOKED");
 
     // As editors and deployments do it: another file under the same name.
     let new = setup.path("deny.new");

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::ask::Ask;
-use crate::http::{Call, Version};
-use crate::support::{Must, until};
-use crate::talos::{IMPORTED, ISSUED, Setup, Talos, VERIFY};
+use crate::rig::ask::Ask;
+use crate::rig::http::{Call, Version};
+use crate::rig::support::{Must, until};
+use crate::rig::talos::{IMPORTED, ISSUED, Setup, Talos, VERIFY};
 
 /// `consistency.lease`, the bound that we promise, by default.
 const LEASE: Duration = Duration::from_secs(5);

@@ -14,8 +14,8 @@ use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::rustls::version::TLS13;
 
-use crate::support::{Json, Must, until};
-use crate::talos::{DERIVE, JWKS, Setup, generate_as};
+use crate::rig::support::{Json, Must, until};
+use crate::rig::talos::{DERIVE, JWKS, Setup, generate_as};
 
 const URLS: &str = "TALOS_CREDENTIALS_DERIVED_TOKENS_JWT_SIGNING_KEYS_URLS";
 const KEY_ID: &str = "TALOS_CREDENTIALS_DERIVED_TOKENS_JWT_SIGNING_KEY_ID";

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::http::{Base, Call, Reply, Version};
-use crate::random::Random;
-use crate::support::{Json, Must, until};
-use crate::talos::{ISSUED, Setup, Talos};
+use crate::rig::http::{Base, Call, Reply, Version};
+use crate::rig::random::Random;
+use crate::rig::support::{Json, Must, until};
+use crate::rig::talos::{ISSUED, Setup, Talos};
 
 /// How often the process is killed; `TALOS_TEST_KILLS` says otherwise.
 const ROUNDS: usize = 3;

@@ -10,8 +10,8 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 
-use crate::support::{Must, until};
-use crate::talos::{Setup, Talos, generate_as};
+use crate::rig::support::{Must, until};
+use crate::rig::talos::{Setup, Talos, generate_as};
 
 pub const FIRST: &str = "the-first-hmac-secret-of-the-tests-0123456789";
 pub const SECOND: &str = "the-second-hmac-secret-of-the-tests-987654321";

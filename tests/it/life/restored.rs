@@ -6,12 +6,12 @@ use rustix::process::Signal;
 use serde_json::json;
 use sqlx::{Connection, Executor, SqliteConnection};
 
-use crate::ask::Ask;
-use crate::database::{self, Server};
-use crate::proxy::Fault;
-use crate::redis::Redis;
-use crate::support::{Must, until};
-use crate::talos::{Key, Setup, Talos};
+use crate::rig::ask::Ask;
+use crate::rig::database::{self, Server};
+use crate::rig::proxy::Fault;
+use crate::rig::redis::Redis;
+use crate::rig::support::{Must, until};
+use crate::rig::talos::{Key, Setup, Talos};
 
 /// `consistency.lease`, scaled down: the bound in the new history, as in the old one.
 const LEASE: Duration = Duration::from_secs(1);
@@ -149,12 +149,12 @@ async fn a_file_that_is_put_in_the_place_of_the_database_is_the_database() {
 
     // Gone altogether: nobody makes an empty one in its place.
     std::fs::rename(&file, setup.path("away.db")).must("moving the file away");
-    let reply = one.admin.post(crate::talos::ISSUED, &json!({ "name": "n", "actor_id": "a" })).await;
+    let reply = one.admin.post(crate::rig::talos::ISSUED, &json!({ "name": "n", "actor_id": "a" })).await;
     assert_eq!(reply.status, 503);
     assert!(!file.exists());
     std::fs::rename(setup.path("away.db"), &file).must("moving it back");
     until("it is the database again", async || {
-        let reply = one.admin.post(crate::talos::ISSUED, &json!({ "name": "n", "actor_id": "a" })).await;
+        let reply = one.admin.post(crate::rig::talos::ISSUED, &json!({ "name": "n", "actor_id": "a" })).await;
         (reply.status == 201).then_some(())
     })
     .await;
@@ -220,7 +220,7 @@ async fn a_standby_that_missed_the_last_changes_is_noticed() {
     proxy.set(Fault::Pass);
     let lost = until("the database is back", async || {
         let body = json!({ "raw_key": "imported_before_the_failover", "name": "n", "actor_id": "a" });
-        let reply = one.admin.post(crate::talos::IMPORTED, &body).await;
+        let reply = one.admin.post(crate::rig::talos::IMPORTED, &body).await;
         matches!(reply.status, 201 | 409).then_some(())
     });
     lost.await;
@@ -242,7 +242,7 @@ async fn a_standby_that_missed_the_last_changes_is_noticed() {
     .await;
     until("the key of both is known", async || passes(&other, &kept).await.then_some(())).await;
     until("the first is back, too", async || {
-        let path = format!("{}/{}:revoke", crate::talos::ISSUED, kept.id);
+        let path = format!("{}/{}:revoke", crate::rig::talos::ISSUED, kept.id);
         (one.admin.post(&path, &json!({})).await.status == 204).then_some(())
     })
     .await;

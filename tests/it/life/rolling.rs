@@ -7,12 +7,12 @@ use rustix::process::Signal;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::envoy::Envoy;
-use crate::http::{Base, Call, Version};
-use crate::process::free_port;
-use crate::support::{Must, until};
-use crate::talos::{Setup, Talos};
-use crate::upstream::Upstream;
+use crate::rig::envoy::Envoy;
+use crate::rig::http::{Base, Call, Version};
+use crate::rig::process::free_port;
+use crate::rig::support::{Must, until};
+use crate::rig::talos::{Setup, Talos};
+use crate::rig::upstream::Upstream;
 
 /// How often all three are restarted; `TALOS_TEST_ROLLS` says otherwise.
 const ROLLS: usize = 3;

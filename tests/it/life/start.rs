@@ -4,9 +4,9 @@ use std::net::TcpListener;
 
 use serde_json::json;
 
-use crate::grpc::{Grpc, Health};
-use crate::support::{Must, until};
-use crate::talos::{JWKS, Setup};
+use crate::rig::grpc::{Grpc, Health};
+use crate::rig::support::{Must, until};
+use crate::rig::talos::{JWKS, Setup};
 
 const AUTHORIZATION: &str = "envoy.service.auth.v3.Authorization";
 
@@ -128,8 +128,8 @@ async fn a_database_of_a_newer_release_is_left_alone() {
     let setup = Setup::new().sqlite();
     let output = setup.run(&["migrate", "up"]).await;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/newer_schema.py");
-    crate::python::run(&[script, &setup.path("talos.db").to_string_lossy()]).await;
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/rig/newer_schema.py");
+    crate::rig::python::run(&[script, &setup.path("talos.db").to_string_lossy()]).await;
     let told = setup.refused().await;
     assert!(told.to_lowercase().contains("schema"), "{told}");
     let output = setup.run(&["migrate", "up"]).await;

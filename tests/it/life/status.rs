@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::ask::Ask;
 use crate::cli::Ran;
-use crate::process::free_port;
-use crate::support::{Json, Must, assert_no_null, until};
-use crate::talos::{Setup, Talos};
+use crate::rig::ask::Ask;
+use crate::rig::process::free_port;
+use crate::rig::support::{Json, Must, assert_no_null, until};
+use crate::rig::talos::{Setup, Talos};
 
 async fn status(talos: &Talos) -> Value {
     let status = talos.metrics.get("/status").await.expect(200).json();

@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::ask::Ask;
-use crate::grpc::Health;
-use crate::http::{Base, Call, Version};
-use crate::support::{Json, Must, until, within};
-use crate::talos::{ISSUED, Talos};
+use crate::rig::ask::Ask;
+use crate::rig::grpc::Health;
+use crate::rig::http::{Base, Call, Version};
+use crate::rig::support::{Json, Must, until, within};
+use crate::rig::talos::{ISSUED, Talos};
 
 /// An issue request that the server has begun to read and that lacks its end.
 struct SlowIssue {

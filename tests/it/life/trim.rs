@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use crate::ask::Ask;
-use crate::support::{Json, until};
-use crate::talos::{Setup, Talos};
+use crate::rig::ask::Ask;
+use crate::rig::support::{Json, until};
+use crate::rig::talos::{Setup, Talos};
 
 /// Changes that are old when the processes start: more than one statement deletes.
 const OLD: usize = 2_500;

@@ -9,12 +9,12 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 
 use super::{failures, limited};
-use crate::ask::Ask;
-use crate::random::Random;
-use crate::redis::Redis;
-use crate::support::{Json, until};
-use crate::talos::{Key, Setup, Talos};
-use crate::wall_clock::WallClock;
+use crate::rig::ask::Ask;
+use crate::rig::random::Random;
+use crate::rig::redis::Redis;
+use crate::rig::support::{Json, until};
+use crate::rig::talos::{Key, Setup, Talos};
+use crate::rig::wall_clock::WallClock;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 /// The policy of all keys here: a burst, and the time in which one more use becomes free.

@@ -6,11 +6,11 @@ use serde_json::json;
 
 use super::setup::{Stack, TOKEN_HEADER};
 use super::{FORBIDDEN, raw_http2, websocket};
-use crate::grpc::{Grpc, Health};
-use crate::http::{Base, Call, Reply, Version, assert_envelope};
-use crate::support::{Json, Must};
-use crate::talos::{Key, NETWORK};
-use crate::upstream::Seen;
+use crate::rig::grpc::{Grpc, Health};
+use crate::rig::http::{Base, Call, Reply, Version, assert_envelope};
+use crate::rig::support::{Json, Must};
+use crate::rig::talos::{Key, NETWORK};
+use crate::rig::upstream::Seen;
 
 pub type Cell = fn(Stack, Version) -> Pin<Box<dyn Future<Output = ()>>>;
 

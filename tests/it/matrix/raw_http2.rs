@@ -3,8 +3,8 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::http::Base;
-use crate::support::{Must, within};
+use crate::rig::http::Base;
+use crate::rig::support::{Must, within};
 
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;

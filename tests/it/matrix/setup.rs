@@ -7,11 +7,11 @@ use std::sync::Arc;
 use serde_norway::{Mapping, Value};
 use tempfile::TempDir;
 
-use crate::envoy::CONFIG;
-use crate::http::{Base, Call, Version};
-use crate::process::{Process, free_port};
-use crate::support::{Must, until};
-use crate::talos::{Setup, Talos};
+use crate::rig::envoy::CONFIG;
+use crate::rig::http::{Base, Call, Version};
+use crate::rig::process::{Process, free_port};
+use crate::rig::support::{Must, until};
+use crate::rig::talos::{Setup, Talos};
 
 /// Three processes on one database, as different operators would set them up.
 pub struct Talosses {

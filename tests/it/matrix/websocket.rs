@@ -9,8 +9,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::http::{Base, Version};
-use crate::support::{Must, within};
+use crate::rig::http::{Base, Version};
+use crate::rig::support::{Must, within};
 
 /// Opens one; returns the status, and what came back for the bytes that were sent if it was opened.
 pub async fn echo(

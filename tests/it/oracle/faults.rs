@@ -7,12 +7,12 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tokio::sync::Mutex;
 
-use crate::database::execute;
-use crate::pairs::{Kind, Old, ServerPair};
-use crate::proxy::{Fault, Proxy};
-use crate::redis::Redis;
-use crate::support::Must;
-use crate::talos::Talos;
+use crate::rig::database::execute;
+use crate::rig::pairs::{Kind, Old, ServerPair};
+use crate::rig::proxy::{Fault, Proxy};
+use crate::rig::redis::Redis;
+use crate::rig::support::Must;
+use crate::rig::talos::Talos;
 
 /// Entries that others write into the log at once, ten times a second.
 const FAR_CHANGES: usize = 200;

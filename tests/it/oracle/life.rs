@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::history::{Answer, How, Micros};
 use super::world::{Subject, World};
-use crate::random::Random;
+use crate::rig::random::Random;
 
 /// How long after the bound the key is still asked about.
 const AFTERWARDS: Duration = Duration::from_millis(400);

@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 use super::history::{
     Answer, Asked, Credential, End, History, How, Index, Micros, Origin, Reading, Span, Verdict,
 };
-use crate::ask::Ask;
-use crate::grpc::Grpc;
-use crate::http::{Call, Reply, Version};
-use crate::support::{Json, Must};
-use crate::talos::{IMPORTED, ISSUED, SELF_REVOKE, Talos, VERIFY};
+use crate::rig::ask::Ask;
+use crate::rig::grpc::Grpc;
+use crate::rig::http::{Call, Reply, Version};
+use crate::rig::support::{Json, Must};
+use crate::rig::talos::{IMPORTED, ISSUED, SELF_REVOKE, Talos, VERIFY};
 
 /// Connections for Checks to each instance.
 const CONNECTIONS: usize = 4;

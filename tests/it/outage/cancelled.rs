@@ -5,10 +5,10 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use super::Pair;
-use crate::ask::Ask;
-use crate::proxy::Fault;
-use crate::random::Random;
-use crate::support::{Must, until};
+use crate::rig::ask::Ask;
+use crate::rig::proxy::Fault;
+use crate::rig::random::Random;
+use crate::rig::support::{Must, until};
 
 const CHECKS: usize = 10_000;
 const AT_ONCE: usize = 100;

@@ -6,10 +6,10 @@ use std::os::unix::fs::PermissionsExt;
 use serde_json::json;
 use sqlx::{Connection, Row, SqliteConnection};
 
-use crate::ask::Ask;
-use crate::http::{Call, Version};
-use crate::support::{Json, Must, until};
-use crate::talos::{ISSUED, Key, SELF_REVOKE, Setup, Talos};
+use crate::rig::ask::Ask;
+use crate::rig::http::{Call, Version};
+use crate::rig::support::{Json, Must, until};
+use crate::rig::talos::{ISSUED, Key, SELF_REVOKE, Setup, Talos};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn writes_are_503_and_reads_go_on() {

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::ask::Ask;
-use crate::database::{self, Server};
-use crate::proxy::Fault;
-use crate::support::{number_from, until};
-use crate::talos::Setup;
+use crate::rig::ask::Ask;
+use crate::rig::database::{self, Server};
+use crate::rig::proxy::Fault;
+use crate::rig::support::{number_from, until};
+use crate::rig::talos::Setup;
 
 /// Changes a second that others make; `TALOS_TEST_CHANGES` says otherwise.
 const CHANGES: usize = 2_000;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::Pair;
-use crate::proxy::Fault;
-use crate::support::until;
+use crate::rig::proxy::Fault;
+use crate::rig::support::until;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_are_reset_are_made_again() {

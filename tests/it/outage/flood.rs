@@ -8,11 +8,11 @@ use prost::Message;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::ask::Ask;
-use crate::grpc::Grpc;
-use crate::random::Random;
-use crate::support::{Must, number_from, until};
-use crate::talos::{Key, Setup, Talos};
+use crate::rig::ask::Ask;
+use crate::rig::grpc::Grpc;
+use crate::rig::random::Random;
+use crate::rig::support::{Must, number_from, until};
+use crate::rig::talos::{Key, Setup, Talos};
 
 /// How many credentials look imported; `TALOS_TEST_FLOOD` says otherwise.
 const FLOOD: usize = 8_000;

@@ -7,9 +7,9 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::{LEASE, Pair};
-use crate::ask::Ask;
-use crate::proxy::Fault;
-use crate::support::{Must, number_from, until};
+use crate::rig::ask::Ask;
+use crate::rig::proxy::Fault;
+use crate::rig::support::{Must, number_from, until};
 
 /// For how long it stands still, in seconds; `TALOS_TEST_STANDSTILL` says otherwise, and then the lease is the default's.
 const STANDSTILL: usize = 0;

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::{LEASE, Pair};
-use crate::ask::Ask;
-use crate::proxy::Fault;
-use crate::support::until;
-use crate::talos::{SELF_REVOKE, VERIFY};
+use crate::rig::ask::Ask;
+use crate::rig::proxy::Fault;
+use crate::rig::support::until;
+use crate::rig::talos::{SELF_REVOKE, VERIFY};
 
 /// Known keys are right at every moment, unknown ones are 503 well before anybody loses patience.
 async fn is_survived(for_open: Fault, for_new: Fault) {

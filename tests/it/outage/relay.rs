@@ -6,13 +6,13 @@ use redis::AsyncCommands;
 use serde_json::json;
 
 use super::LEASE;
-use crate::ask::Ask;
-use crate::database::{self, Server};
-use crate::grpc::Grpc;
-use crate::proxy::{Fault, Proxy};
-use crate::redis::{Cluster, Redis};
-use crate::support::{Json, Must, until};
-use crate::talos::{Key, Setup, Talos, VERIFY};
+use crate::rig::ask::Ask;
+use crate::rig::database::{self, Server};
+use crate::rig::grpc::Grpc;
+use crate::rig::proxy::{Fault, Proxy};
+use crate::rig::redis::{Cluster, Redis};
+use crate::rig::support::{Json, Must, until};
+use crate::rig::talos::{Key, Setup, Talos, VERIFY};
 
 /// `consistency.relay`, scaled down.
 const RELAY: Duration = Duration::from_secs(2);
@@ -187,9 +187,9 @@ async fn a_key_that_is_known_to_redis_is_known() {
         (fleet.cut_off.metric("talos_epoch").await >= epoch.max(1.0)).then_some(())
     })
     .await;
-    let call = crate::http::Call::post(VERIFY).json(&json!({ "credential": key.secret }));
+    let call = crate::rig::http::Call::post(VERIFY).json(&json!({ "credential": key.secret }));
     let reply =
-        fleet.cut_off.admin.send(crate::http::Version::Http1, call.header("talos-min-epoch", "1")).await;
+        fleet.cut_off.admin.send(crate::rig::http::Version::Http1, call.header("talos-min-epoch", "1")).await;
     assert_eq!(reply.expect(200).json()["is_valid"], true);
     assert_eq!(fleet.check(&other).await, 503);
 }
@@ -302,7 +302,7 @@ async fn a_gap_is_not_relayed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn secrets_are_rotated_one_instance_after_the_other() {
     let new = "another-hmac-secret-for-the-tests-0123456789";
-    let old = crate::talos::HMAC_SECRET;
+    let old = crate::rig::talos::HMAC_SECRET;
     let redis = Redis::start().await;
     let fleet = Fleet::start(redis.used_by(Setup::new()), &[("TALOS_SECRETS_HMAC_RETIRED", new)]).await;
     let key = fleet.known_key().await;

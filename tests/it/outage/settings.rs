@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use sqlx::{Connection, Executor, MySqlConnection, Row};
 
-use crate::ask::Ask;
-use crate::pairs::{Kind, Server};
-use crate::support::{Must, until};
-use crate::talos::{NETWORK, Setup, Talos};
+use crate::rig::ask::Ask;
+use crate::rig::pairs::{Kind, Server};
+use crate::rig::support::{Must, until};
+use crate::rig::talos::{NETWORK, Setup, Talos};
 
 const LEASE: Duration = Duration::from_secs(1);
 
@@ -137,7 +137,7 @@ async fn a_read_only_server_is_refused_by_name() {
         let reason = status["poll"]["last_failure"].as_str().must("a reason").to_owned();
         assert!(reason.contains("the server is read-only"), "{reason}");
         talos.check(Ask::bearer(&key.secret)).await.allowed();
-        let path = format!("{}/{}:revoke", crate::talos::ISSUED, key.id);
+        let path = format!("{}/{}:revoke", crate::rig::talos::ISSUED, key.id);
         assert_eq!(
             talos.admin.post(&path, &json!({})).await.status,
             503,

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::Pair;
-use crate::ask::Ask;
-use crate::proxy::Fault;
-use crate::support::{Must, until};
+use crate::rig::ask::Ask;
+use crate::rig::proxy::Fault;
+use crate::rig::support::{Must, until};
 
 /// What each statement takes.
 const DELAY: Duration = Duration::from_millis(600);

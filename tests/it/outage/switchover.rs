@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::ask::Ask;
-use crate::pairs::{Kind, Old, SWITCHOVER, ServerPair};
-use crate::support::{Json, until};
-use crate::talos::{ISSUED, Setup};
+use crate::rig::ask::Ask;
+use crate::rig::pairs::{Kind, Old, SWITCHOVER, ServerPair};
+use crate::rig::support::{Json, until};
+use crate::rig::talos::{ISSUED, Setup};
 
 const LEASE: Duration = Duration::from_secs(2);
 

@@ -9,11 +9,11 @@ use rcgen::SanType;
 use serde_json::json;
 use tokio::net::UnixStream;
 
-use crate::authority::{Authority, dns, forwarded, uri};
-use crate::http::{Base, Call, Reply, Version};
-use crate::support::{Must, unix_now, until};
-use crate::talos::{ISSUED, JWKS, SELF_REVOKE, Setup, Talos, VERIFY, generate_as};
-use crate::tls::{Client, NAME};
+use crate::rig::authority::{Authority, dns, forwarded, uri};
+use crate::rig::http::{Base, Call, Reply, Version};
+use crate::rig::support::{Must, unix_now, until};
+use crate::rig::talos::{ISSUED, JWKS, SELF_REVOKE, Setup, Talos, VERIFY, generate_as};
+use crate::rig::tls::{Client, NAME};
 
 const IMPORTED: &str = "/v2alpha1/admin/importedApiKeys";
 
@@ -294,7 +294,7 @@ async fn roles_change_while_it_runs() {
         let text = format!(
             "secrets: {{hmac: {{current: {}}}}}\nserve: {{http: {{auth: {{mode: xfcc, roles: {{admin: [{admins}]}}, \
              xfcc: {{peers: [127.0.0.1]}}}}}}}}\n",
-            crate::talos::HMAC_SECRET
+            crate::rig::talos::HMAC_SECRET
         );
         std::fs::write(&file, text).must("writing a configuration");
     };

@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use crate::http::{BOTH, Call, Version};
-use crate::support::{Must, until};
-use crate::talos::{ISSUED, JWKS, SELF_REVOKE, Setup, Talos};
+use crate::rig::http::{BOTH, Call, Version};
+use crate::rig::support::{Must, until};
+use crate::rig::talos::{ISSUED, JWKS, SELF_REVOKE, Setup, Talos};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_was_made_to_point_here_gets_nothing() {
@@ -99,7 +99,7 @@ async fn cors_lets_listed_origins_in_and_changes_while_it_runs() {
     let write = |origin: &str| {
         let cors =
             format!("{{enabled: true, allowed_origins: ['{origin}'], allow_credentials: true, max_age: 60}}");
-        let secret = crate::talos::HMAC_SECRET;
+        let secret = crate::rig::talos::HMAC_SECRET;
         let text = format!(
             "secrets: {{hmac: {{current: {secret}}}}}\nserve: {{http: {{cors: {cors}}}, public: {{cors: {cors}}}}}\n"
         );

@@ -5,15 +5,15 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::authority::{Authority, dns, uri};
-use crate::envoy::Envoy;
-use crate::http::{BOTH, Base, Call, Version};
-use crate::process::{Process, free_port};
-use crate::python::wanted;
-use crate::support::{Must, until};
-use crate::talos::{ISSUED, Setup, Talos};
-use crate::tls::{Client, NAME};
-use crate::upstream::Upstream;
+use crate::rig::authority::{Authority, dns, uri};
+use crate::rig::envoy::Envoy;
+use crate::rig::http::{BOTH, Base, Call, Version};
+use crate::rig::process::{Process, free_port};
+use crate::rig::python::wanted;
+use crate::rig::support::{Must, until};
+use crate::rig::talos::{ISSUED, Setup, Talos};
+use crate::rig::tls::{Client, NAME};
+use crate::rig::upstream::Upstream;
 
 const CLUSTER: &str = "    - name: talos_authz\n      type: STATIC\n";
 const ADDRESS: &str = "address: 127.0.0.1, port_value: ";
@@ -165,7 +165,7 @@ async fn names_of_a_forwarded_certificate_are_not_made_up_by_its_owner() {
         .set("TALOS_SERVE_HTTP_AUTH_ROLES_ADMIN", "spiffe://test/admin,admin.test");
     let talos = setup.start().await;
     let admin = clients.client(vec![uri("spiffe://test/admin")], 2100);
-    let pasted = crate::authority::forwarded(&admin.0, "URI=spiffe://test/admin");
+    let pasted = crate::rig::authority::forwarded(&admin.0, "URI=spiffe://test/admin");
     for details in ["cert chain subject uri dns", "cert", "subject uri dns", "uri", "dns"] {
         let own = authority.issue(NAME, 2100);
         let front = Front::start(&talos.setup, talos.admin, &own, &clients, details).await;

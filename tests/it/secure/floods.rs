@@ -5,9 +5,9 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::http::{Base, Call, Version};
-use crate::support::Must;
-use crate::talos::{JWKS, Setup};
+use crate::rig::http::{Base, Call, Version};
+use crate::rig::support::Must;
+use crate::rig::talos::{JWKS, Setup};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 

@@ -1,7 +1,7 @@
 //! What tools see of the authz plane.
 
-use crate::support::Must;
-use crate::talos::Talos;
+use crate::rig::support::Must;
+use crate::rig::talos::Talos;
 
 const LIST_SERVICES: u8 = 7;
 const FILE_CONTAINING_SYMBOL: u8 = 4;

@@ -7,13 +7,13 @@ use rustix::process::Signal;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::ask::Ask;
-use crate::authority::Authority;
-use crate::grpc::{Grpc, Health};
-use crate::http::{Base, Call, Version};
-use crate::support::{Must, until};
-use crate::talos::{Key, Setup, Talos, VERIFY};
-use crate::tls::{Client, NAME};
+use crate::rig::ask::Ask;
+use crate::rig::authority::Authority;
+use crate::rig::grpc::{Grpc, Health};
+use crate::rig::http::{Base, Call, Version};
+use crate::rig::support::{Must, until};
+use crate::rig::talos::{Key, Setup, Talos, VERIFY};
+use crate::rig::tls::{Client, NAME};
 
 /// How many times the certificates are replaced.
 fn rounds() -> usize {
@@ -75,7 +75,7 @@ async fn certificates_are_replaced_under_load_and_no_request_fails() {
         .send(
             talos.admin,
             Version::Http1,
-            Call::post(crate::talos::ISSUED).json(&json!({ "name": "a", "actor_id": "b" })),
+            Call::post(crate::rig::talos::ISSUED).json(&json!({ "name": "a", "actor_id": "b" })),
         )
         .await
         .expect(201)

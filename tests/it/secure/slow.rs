@@ -8,12 +8,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::ask::Ask;
-use crate::authority::Authority;
-use crate::http::{Base, Call, Version};
-use crate::support::{Must, until};
-use crate::talos::{ISSUED, JWKS, Setup, Talos};
-use crate::tls::{Client, NAME};
+use crate::rig::ask::Ask;
+use crate::rig::authority::Authority;
+use crate::rig::http::{Base, Call, Version};
+use crate::rig::support::{Must, until};
+use crate::rig::talos::{ISSUED, JWKS, Setup, Talos};
+use crate::rig::tls::{Client, NAME};
 use crate::wire::call::Good;
 use crate::wire::frames::{HEADERS, PREFACE, data, frame, headers, settings};
 
@@ -260,7 +260,7 @@ async fn self_revocation_has_limits() {
         .start()
         .await;
     let body = json!({ "credential": "unknown" });
-    let send = async |base: Base| base.post(crate::talos::SELF_REVOKE, &body).await;
+    let send = async |base: Base| base.post(crate::rig::talos::SELF_REVOKE, &body).await;
     for number in 0..5 {
         let began = Instant::now();
         // Both planes count together.

@@ -5,11 +5,11 @@ use std::time::Instant;
 use prost::Message;
 use serde_json::json;
 
-use crate::ask::Ask;
-use crate::grpc::Grpc;
-use crate::random::Random;
-use crate::support::Must;
-use crate::talos::{HMAC_SECRET, Setup};
+use crate::rig::ask::Ask;
+use crate::rig::grpc::Grpc;
+use crate::rig::random::Random;
+use crate::rig::support::Must;
+use crate::rig::talos::{HMAC_SECRET, Setup};
 
 /// How many samples of each class.
 fn count() -> usize {

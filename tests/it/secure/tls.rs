@@ -5,13 +5,13 @@ use tokio::net::TcpStream;
 
 use serde_json::json;
 
-use crate::ask::Ask;
-use crate::authority::{Authority, dns};
-use crate::grpc::Health;
-use crate::http::{BOTH, Base, Call, Version};
-use crate::support::{Must, within};
-use crate::talos::{ISSUED, JWKS, Setup, Talos};
-use crate::tls::{Client, NAME};
+use crate::rig::ask::Ask;
+use crate::rig::authority::{Authority, dns};
+use crate::rig::grpc::Health;
+use crate::rig::http::{BOTH, Base, Call, Version};
+use crate::rig::support::{Must, within};
+use crate::rig::talos::{ISSUED, JWKS, Setup, Talos};
+use crate::rig::tls::{Client, NAME};
 
 const PLANES: [&str; 4] = ["HTTP", "PUBLIC", "METRICS", "AUTHZ"];
 

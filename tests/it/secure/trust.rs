@@ -10,13 +10,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use crate::ask::Ask;
-use crate::authority::{Authority, dns};
-use crate::grpc::{Grpc, Health};
-use crate::http::{Call, Version};
-use crate::support::{Must, until, within};
-use crate::talos::{ISSUED, JWKS, Setup, Talos, generate_as};
-use crate::tls::{Client, NAME};
+use crate::rig::ask::Ask;
+use crate::rig::authority::{Authority, dns};
+use crate::rig::grpc::{Grpc, Health};
+use crate::rig::http::{Call, Version};
+use crate::rig::support::{Must, until, within};
+use crate::rig::talos::{ISSUED, JWKS, Setup, Talos, generate_as};
+use crate::rig::tls::{Client, NAME};
 
 /// Planes with HTTP, and what a request asks of each.
 const HTTP_PLANES: [(&str, &str); 2] = [("HTTP", ISSUED), ("PUBLIC", JWKS)];

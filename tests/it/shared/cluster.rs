@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use crate::ask::Ask;
-use crate::redis::Cluster;
-use crate::support::until;
-use crate::talos::{Setup, Talos};
+use crate::rig::ask::Ask;
+use crate::rig::redis::Cluster;
+use crate::rig::support::until;
+use crate::rig::talos::{Setup, Talos};
 
 const KEYS: usize = 30;
 

@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use crate::ask::Ask;
-use crate::redis::Redis;
-use crate::support::{Json, Must, until};
-use crate::talos::{Setup, Talos};
+use crate::rig::ask::Ask;
+use crate::rig::redis::Redis;
+use crate::rig::support::{Json, Must, until};
+use crate::rig::talos::{Setup, Talos};
 
 async fn all_answer(talos: &Talos) {
     let (good, revoked) = (talos.issue(json!({})).await, talos.issue(json!({})).await);

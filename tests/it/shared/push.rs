@@ -5,10 +5,10 @@ use redis::AsyncCommands;
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use crate::ask::Ask;
-use crate::redis::Redis;
-use crate::support::{Must, until, within};
-use crate::talos::{Setup, Talos};
+use crate::rig::ask::Ask;
+use crate::rig::redis::Redis;
+use crate::rig::support::{Must, until, within};
+use crate::rig::talos::{Setup, Talos};
 
 const CHANNEL: &str = "talos:v1:changes";
 
@@ -32,7 +32,7 @@ async fn overheard(redis: &Redis) -> (Talos, Talos, mpsc::UnboundedReceiver<Vec<
     (first, second, hears)
 }
 
-async fn refuses(talos: &Talos, key: &crate::talos::Key) {
+async fn refuses(talos: &Talos, key: &crate::rig::talos::Key) {
     until("the other process refuses the key", async || {
         (!talos.check(Ask::bearer(&key.secret)).await.passes()).then_some(())
     })

@@ -3,10 +3,10 @@
 use redis::AsyncCommands;
 use serde_json::json;
 
-use crate::ask::Ask;
-use crate::redis::Redis;
-use crate::support::{Must, until};
-use crate::talos::{ISSUED, Setup, Talos};
+use crate::rig::ask::Ask;
+use crate::rig::redis::Redis;
+use crate::rig::support::{Must, until};
+use crate::rig::talos::{ISSUED, Setup, Talos};
 
 /// Two processes on one database and one Redis, which poll so seldom that only an announcement tells them of a change.
 async fn two(redis: &Redis) -> (Talos, Talos) {
@@ -132,7 +132,7 @@ async fn a_new_secret_leaves_entries_readable_or_unread_but_never_wrong() {
         .setup
         .clone()
         .set("TALOS_SECRETS_HMAC_CURRENT", new_secret)
-        .set("TALOS_SECRETS_HMAC_RETIRED", crate::talos::HMAC_SECRET);
+        .set("TALOS_SECRETS_HMAC_RETIRED", crate::rig::talos::HMAC_SECRET);
     let second = rotated.start().await;
     let before = reads(&second).await;
     second.check(Ask::bearer(&key.secret)).await.allowed();

@@ -3,11 +3,11 @@
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::ask::Ask;
-use crate::authority::Authority;
-use crate::redis::Redis;
-use crate::support::{Must, until};
-use crate::talos::{Setup, Talos};
+use crate::rig::ask::Ask;
+use crate::rig::authority::Authority;
+use crate::rig::redis::Redis;
+use crate::rig::support::{Must, until};
+use crate::rig::talos::{Setup, Talos};
 
 const NAME: &str = "redis.talos.test";
 

@@ -4,11 +4,11 @@ use serde_json::{Value, json};
 
 use super::collector::Collector;
 use super::traces::traced;
-use crate::ask::Ask;
-use crate::http::{Base, Call, Version};
-use crate::redis::Redis;
-use crate::support::{Json, Must};
-use crate::talos::{DERIVE, IMPORTED, ISSUED, JWKS, SELF_REVOKE, Setup, VERIFY};
+use crate::rig::ask::Ask;
+use crate::rig::http::{Base, Call, Version};
+use crate::rig::redis::Redis;
+use crate::rig::support::{Json, Must};
+use crate::rig::talos::{DERIVE, IMPORTED, ISSUED, JWKS, SELF_REVOKE, Setup, VERIFY};
 
 const HMAC: &str = "canary-hmac-secret-0123456789-0123456789";
 const HMAC_OLD: &str = "canary-retired-secret-0123456789-012345";

@@ -17,7 +17,7 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 use tokio::net::TcpListener;
 
-use crate::support::{Must, until};
+use crate::rig::support::{Must, until};
 
 #[derive(Clone)]
 pub struct Collector {

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::http::{Call, Version};
-use crate::support::{Json, Must, until};
-use crate::talos::{ISSUED, Setup, Talos};
+use crate::rig::http::{Call, Version};
+use crate::rig::support::{Json, Must, until};
+use crate::rig::talos::{ISSUED, Setup, Talos};
 
 fn requests(talos: &Talos) -> Vec<Value> {
     let log = talos.process.log();

@@ -6,11 +6,11 @@ use std::process::{Command, Stdio};
 
 use serde_json::json;
 
-use crate::ask::Ask;
-use crate::http::{Call, Version};
-use crate::python::wanted;
-use crate::support::{Must, until};
-use crate::talos::{ISSUED, Setup, Talos};
+use crate::rig::ask::Ask;
+use crate::rig::http::{Call, Version};
+use crate::rig::python::wanted;
+use crate::rig::support::{Must, until};
+use crate::rig::talos::{ISSUED, Setup, Talos};
 
 /// A process in which everything happened at least once.
 async fn busy() -> Talos {

@@ -4,10 +4,10 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use serde_json::json;
 
 use super::collector::{Collector, text};
-use crate::ask::Ask;
-use crate::http::{Call, Version};
-use crate::support::Must;
-use crate::talos::{ISSUED, Setup};
+use crate::rig::ask::Ask;
+use crate::rig::http::{Call, Version};
+use crate::rig::support::Must;
+use crate::rig::talos::{ISSUED, Setup};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00f067aa0ba902b7";
@@ -96,7 +96,7 @@ async fn an_operation_has_its_route_and_its_events() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_that_is_not_there_stops_nothing() {
-    let nowhere = format!("http://127.0.0.1:{}", crate::process::free_port());
+    let nowhere = format!("http://127.0.0.1:{}", crate::rig::process::free_port());
     let setup = traced(&Collector::start().await).set("TALOS_TRACING_ENDPOINT", &nowhere);
     let talos = setup.start().await;
     let key = talos.issue(json!({})).await;

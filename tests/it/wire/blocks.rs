@@ -10,7 +10,7 @@ use super::frames::{
     window_update, with_priority,
 };
 use super::hpack::INDEXED;
-use crate::talos::Talos;
+use crate::rig::talos::Talos;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn padding_is_taken_off_and_never_longer_than_its_frame() {

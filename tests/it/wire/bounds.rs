@@ -9,8 +9,8 @@ use super::frames::{
     CONTINUATION, DATA, DEFAULT_FRAME, END_STREAM, ENHANCE_YOUR_CALM, HEADERS, PREFACE, data, frame, headers,
     last_data,
 };
-use crate::support::{number_from, within};
-use crate::talos::Talos;
+use crate::rig::support::{number_from, within};
+use crate::rig::talos::Talos;
 
 /// As long as a client may be silent at first, and what a busy machine may take on top.
 const PATIENCE: Duration = Duration::from_secs(10 + 6);

@@ -5,9 +5,9 @@ use serde_json::json;
 
 use super::frames::{headers, last_data};
 use super::hpack::{AS_IT_IS, Encoder, Field};
-use crate::ask::Ask;
-use crate::support::{Must, until};
-use crate::talos::Talos;
+use crate::rig::ask::Ask;
+use crate::rig::support::{Must, until};
+use crate::rig::talos::Talos;
 
 pub const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 pub const HEALTH: &str = "/grpc.health.v1.Health/Check";

@@ -6,7 +6,7 @@ use super::call::Good;
 use super::client::Wire;
 use super::frames::NO_ERROR;
 use super::heard::Heard;
-use crate::talos::Talos;
+use crate::rig::talos::Talos;
 
 /// How a server reacted to what was sent, stream 1 being the one that counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,9 +10,9 @@ use super::frames::{
     reset, with_priority,
 };
 use super::hpack::{Field, Form, Style, TABLE};
-use crate::random::Random;
-use crate::support::number_from;
-use crate::talos::Talos;
+use crate::rig::random::Random;
+use crate::rig::support::number_from;
+use crate::rig::talos::Talos;
 
 /// Calls of one connection.
 const CALLS: usize = 60;

@@ -15,8 +15,8 @@ use super::frames::{
 use super::heard::Heard;
 use super::hpack::{Decoder, Encoder, TABLE};
 use super::windows::Windows;
-use crate::http::Base;
-use crate::support::{Must, within};
+use crate::rig::http::Base;
+use crate::rig::support::{Must, within};
 
 /// A GOAWAY of the server's.
 #[derive(Clone, Debug)]

@@ -10,7 +10,7 @@ use super::frames::{
 };
 use super::hpack::{AS_IT_IS, Encoder, Form, INDEXED, Style, TABLE, integer};
 use super::huffman;
-use crate::talos::Talos;
+use crate::rig::talos::Talos;
 
 /// A good call whose head has this at its end.
 fn call_and(more: Vec<u8>) -> impl Fn(&Good) -> Vec<u8> {

@@ -3,7 +3,7 @@
 use super::call::{Good, NOWHERE, call_of, framed};
 use super::client::Wire;
 use super::frames::{CANCEL, DEFAULT_FRAME, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, headers, last_data, reset};
-use crate::talos::Talos;
+use crate::rig::talos::Talos;
 
 /// Answers with a head alone show that the server had time to say whatever it wanted.
 async fn pause(wire: &mut Wire, stream: u32) {

@@ -5,7 +5,7 @@ use rustix::process::Signal;
 use super::call::Good;
 use super::client::Wire;
 use super::frames::{NO_ERROR, data, goaway, headers, last_data};
-use crate::talos::{Setup, Talos};
+use crate::rig::talos::{Setup, Talos};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_says_goodbye_still_gets_answers() {

@@ -7,7 +7,7 @@ use super::frames::{
     frame, headers, ping, reset, settings, window_update,
 };
 use super::hpack::{AS_IT_IS, Encoder};
-use crate::talos::Talos;
+use crate::rig::talos::Talos;
 
 /// Most that a flood may make the process grow by, in bytes.
 const GROWTH: u64 = 64 * 1024 * 1024;

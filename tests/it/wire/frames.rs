@@ -1,6 +1,6 @@
 //! Frames of HTTP/2 (RFC 9113) as bytes, whatever sense they make.
 
-use crate::support::Must;
+use crate::rig::support::Must;
 
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 

@@ -8,7 +8,7 @@ use super::frames::{
     ACK, CONTINUATION, DATA, DEFAULT_FRAME, END_STREAM, FRAME_SIZE_ERROR, GOAWAY, HEADERS, PING, PRIORITY,
     PROTOCOL_ERROR, PUSH_PROMISE, RST_STREAM, UNKNOWN, WHOLE, WINDOW_UPDATE, frame, headers, last_data, ping,
 };
-use crate::talos::Talos;
+use crate::rig::talos::Talos;
 
 /// A call of which a part was sent.
 fn begun(good: &Good) -> Vec<u8> {

@@ -6,8 +6,8 @@ use prost::Message;
 use super::call::Good;
 use super::frames::NO_ERROR;
 use super::hpack::Field;
-use crate::ask::Verdict;
-use crate::support::Must;
+use crate::rig::ask::Verdict;
+use crate::rig::support::Must;
 
 #[derive(Debug, Default)]
 pub struct Heard {

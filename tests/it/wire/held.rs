@@ -12,7 +12,7 @@ use super::frames::{
 };
 use super::heard::Heard;
 use super::hpack::{Encoder, Form, Style};
-use crate::talos::Talos;
+use crate::rig::talos::Talos;
 
 const MIB: u64 = 1 << 20;
 /// What all connections may hold, and what a debug build and an allocator make of that.

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use super::huffman;
-use crate::support::Must;
+use crate::rig::support::Must;
 
 /// A name and its value.
 pub type Field = (Vec<u8>, Vec<u8>);

@@ -9,7 +9,7 @@ use super::frames::{
     MAX_CONCURRENT_STREAMS, MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE, PREFACE, PROTOCOL_ERROR, SETTINGS, frame,
     headers, settings, window_update,
 };
-use crate::talos::Talos;
+use crate::rig::talos::Talos;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_begin_with_the_preface_and_settings() {

@@ -8,8 +8,8 @@ use super::frames::{
     DATA, END_STREAM, HEADERS, PADDED, PROTOCOL_ERROR, WHOLE, data, frame, headers, last_data, padded,
 };
 use super::hpack::{AS_IT_IS, Encoder, Field};
-use crate::support::Must;
-use crate::talos::Talos;
+use crate::rig::support::Must;
+use crate::rig::talos::Talos;
 
 /// A malformed request is an error of its stream, and may be answered before.
 const MALFORMED: &[Reaction] = &[Reset(PROTOCOL_ERROR), Status(400)];

@@ -6,8 +6,8 @@ use rustix::process::Signal;
 use super::call::{Good, HEALTH, NOT_SERVING, REFLECTION, SERVING, WATCH, call_of, framed, reflect};
 use super::client::Wire;
 use super::frames::{CANCEL, INITIAL_WINDOW_SIZE, NO_ERROR, data, headers, last_data, reset};
-use crate::ask::Ask;
-use crate::talos::Talos;
+use crate::rig::ask::Ask;
+use crate::rig::talos::Talos;
 
 const LIST_SERVICES: u8 = 7;
 const FILE_CONTAINING_SYMBOL: u8 = 4;

@@ -9,8 +9,8 @@ use super::frames::{
     PRIORITY, PROTOCOL_ERROR, REFUSED_STREAM, STREAM_CLOSED, WHOLE, data, frame, headers, last_data, reset,
     settings, window_update,
 };
-use crate::support::Must;
-use crate::talos::Talos;
+use crate::rig::support::Must;
+use crate::rig::talos::Talos;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_are_opened_by_odd_and_rising_numbers() {

@@ -7,8 +7,8 @@ use super::frames::{
     PADDED, data, frame, headers, last_data, padded, reset,
 };
 use super::heard::Heard;
-use crate::support::Must;
-use crate::talos::Talos;
+use crate::rig::support::Must;
+use crate::rig::talos::Talos;
 
 const MIB: usize = 1 << 20;
 

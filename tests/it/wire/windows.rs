@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::frames::DEFAULT_WINDOW;
-use crate::support::Must;
+use crate::rig::support::Must;
 
 /// How much may still be sent, in one direction.
 pub struct Windows {

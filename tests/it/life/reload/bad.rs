@@ -4,9 +4,9 @@ use serde_json::json;
 
 use super::load::Load;
 use super::{FIRST, Live, SECOND};
-use crate::ask::Ask;
-use crate::support::{Json, Must, claims, until};
-use crate::talos::ISSUER;
+use crate::rig::ask::Ask;
+use crate::rig::support::{Json, Must, claims, until};
+use crate::rig::talos::ISSUER;
 
 /// How many bad configurations are tried; `TALOS_TEST_RELOADS` says otherwise.
 const RELOADS: usize = 30;

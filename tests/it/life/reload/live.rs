@@ -3,10 +3,10 @@
 use serde_json::json;
 
 use super::{FIRST, Live};
-use crate::ask::Ask;
-use crate::http::{Call, Version};
-use crate::support::{Json, Must, until};
-use crate::talos::{ISSUED, VERIFY};
+use crate::rig::ask::Ask;
+use crate::rig::http::{Call, Version};
+use crate::rig::support::{Json, Must, until};
+use crate::rig::talos::{ISSUED, VERIFY};
 
 fn config(more: &str) -> String {
     format!("secrets: {{hmac: {{current: {FIRST}}}}}\n{more}\n")

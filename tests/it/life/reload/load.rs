@@ -7,11 +7,11 @@ use serde_json::json;
 use tokio::sync::RwLock;
 use tokio::task::JoinSet;
 
-use crate::ask::Ask;
-use crate::grpc::Grpc;
-use crate::http::Base;
-use crate::support::{Must, until};
-use crate::talos::{DERIVE, Talos, VERIFY};
+use crate::rig::ask::Ask;
+use crate::rig::grpc::Grpc;
+use crate::rig::http::Base;
+use crate::rig::support::{Must, until};
+use crate::rig::talos::{DERIVE, Talos, VERIFY};
 
 /// What is shown again and again. Keys can be derived from, tokens can't.
 #[derive(Default)]

@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 
 use super::load::Load;
 use super::{FIRST, Live, SECOND, key_set};
-use crate::ask::Ask;
-use crate::support::{Json, claims, unix_now, until};
-use crate::talos::JWKS;
+use crate::rig::ask::Ask;
+use crate::rig::support::{Json, claims, unix_now, until};
+use crate::rig::talos::JWKS;
 
 /// A configuration as the steps of a rotation change it.
 #[derive(Clone)]

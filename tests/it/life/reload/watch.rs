@@ -6,8 +6,8 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use super::{FIRST, Live, SECOND, key_set};
-use crate::support::{Must, until};
-use crate::talos::{JWKS, Setup, Talos};
+use crate::rig::support::{Must, until};
+use crate::rig::talos::{JWKS, Setup, Talos};
 
 fn config(secrets: &str) -> String {
     format!("secrets: {{hmac: {secrets}}}\n")

@@ -12,8 +12,8 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
-use crate::process::free_port;
-use crate::support::{Must, PATIENCE};
+use crate::rig::process::free_port;
+use crate::rig::support::{Must, PATIENCE};
 
 /// What happens to a connection.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -241,7 +241,7 @@ async fn reset(mut fault: watch::Receiver<Fault>) {
 
 mod tests {
     use super::*;
-    use crate::support::{until, within};
+    use crate::rig::support::{until, within};
     use std::io::ErrorKind;
 
     /// A server that says everything twice.

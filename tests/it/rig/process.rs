@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
-use crate::support::{Must, until};
+use crate::rig::support::{Must, until};
 
 pub struct Process {
     name: &'static str,

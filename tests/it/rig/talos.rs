@@ -8,12 +8,12 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::ask::{Ask, Verdict};
-use crate::database;
-use crate::grpc::{Grpc, Health};
-use crate::http::{Base, Call, Reply, Version};
-use crate::process::{Process, free_port};
-use crate::support::{Json, Must, until, within};
+use crate::rig::ask::{Ask, Verdict};
+use crate::rig::database;
+use crate::rig::grpc::{Grpc, Health};
+use crate::rig::http::{Base, Call, Reply, Version};
+use crate::rig::process::{Process, free_port};
+use crate::rig::support::{Json, Must, until, within};
 
 pub const ISSUER: &str = "https://talos.test";
 pub const HMAC_SECRET: &str = "an-hmac-secret-for-the-tests-only-0123456789";

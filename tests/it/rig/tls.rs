@@ -9,11 +9,11 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::authority::Authority;
-use crate::grpc::Grpc;
-use crate::http::{Base, Call, Reply, Version};
-use crate::support::{Must, PATIENCE};
-use crate::talos::Setup;
+use crate::rig::authority::Authority;
+use crate::rig::grpc::Grpc;
+use crate::rig::http::{Base, Call, Reply, Version};
+use crate::rig::support::{Must, PATIENCE};
+use crate::rig::talos::Setup;
 
 /// What the listeners are called.
 pub const NAME: &str = "talos.test";

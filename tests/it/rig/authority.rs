@@ -6,7 +6,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use sha2::{Digest, Sha256};
 
-use crate::support::Must;
+use crate::rig::support::Must;
 
 /// An authority and what it signs.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);

@@ -19,9 +19,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-use crate::ask::Verdict;
-use crate::http::Base;
-use crate::support::{Must, PATIENCE, within};
+use crate::rig::ask::Verdict;
+use crate::rig::http::Base;
+use crate::rig::support::{Must, PATIENCE, within};
 
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";

@@ -14,7 +14,7 @@ use envoy_types::pb::envoy::service::auth::v3::{
 use envoy_types::pb::google::protobuf::{ListValue, Struct, Value as ProtobufValue, value::Kind};
 use serde_json::Value;
 
-use crate::support::Must;
+use crate::rig::support::Must;
 
 #[derive(Clone, Default)]
 pub struct Ask {

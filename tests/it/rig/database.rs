@@ -5,9 +5,9 @@ use std::sync::OnceLock;
 
 use sqlx::{AnyConnection, AssertSqlSafe, Connection, Executor};
 
-use crate::proxy::Proxy;
-use crate::python::wanted;
-use crate::support::Must;
+use crate::rig::proxy::Proxy;
+use crate::rig::python::wanted;
+use crate::rig::support::Must;
 
 /// A server to run the tests against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

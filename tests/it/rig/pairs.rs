@@ -10,11 +10,11 @@ use rustix::process::Signal;
 use sqlx::{AnyConnection, AssertSqlSafe, Connection, Row};
 use tempfile::TempDir;
 
-use crate::database::{execute, migrate};
-use crate::process::{Process, free_port};
-use crate::proxy::Proxy;
-use crate::python::wanted;
-use crate::support::{Must, until};
+use crate::rig::database::{execute, migrate};
+use crate::rig::process::{Process, free_port};
+use crate::rig::proxy::Proxy;
+use crate::rig::python::wanted;
+use crate::rig::support::{Must, until};
 
 /// The database of the keys.
 const NAME: &str = "talos";

@@ -6,16 +6,16 @@ use std::process::Stdio;
 use serde_json::Value;
 use tokio::process::Command;
 
-use crate::support::{Json, Must, within};
+use crate::rig::support::{Json, Must, within};
 
 /// What a backend does with a token: PyJWT verifies it against the JWKS at `url`. Returns the claims.
 pub async fn verify_jwt(url: &str, issuer: &str, token: &str) -> Value {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/verify_jwt.py");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/rig/verify_jwt.py");
     let output = run(&[script, url, issuer, token]).await;
     serde_json::from_str(&output).must("the claims that PyJWT printed")
 }
 
-const MACAROON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/macaroon.py");
+const MACAROON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/rig/macaroon.py");
 
 /// pymacaroons verifies a macaroon that `secret` signed and adds caveats. Returns what it found, and the `narrowed` one.
 pub async fn open_macaroon(secret: &str, token: &str, caveats: &[&Value]) -> Value {

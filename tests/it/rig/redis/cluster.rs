@@ -3,10 +3,10 @@
 use redis::AsyncCommands;
 
 use super::Redis;
-use crate::authority::Authority;
-use crate::process::free_port;
-use crate::support::{Must, until};
-use crate::talos::Setup;
+use crate::rig::authority::Authority;
+use crate::rig::process::free_port;
+use crate::rig::support::{Must, until};
+use crate::rig::talos::Setup;
 
 /// The address that all nodes announce, and that their certificates carry.
 const ADDRESS: &str = "127.0.0.1";

@@ -1,6 +1,6 @@
 //! Chance that can be repeated: a seeded generator (SplitMix64), its seed printed, `TALOS_TEST_SEED` overrides it.
 
-use crate::support::{Must, unix_now};
+use crate::rig::support::{Must, unix_now};
 
 pub struct Random(u64);
 

@@ -4,10 +4,10 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::http::{Base, Call, Version};
-use crate::process::{Process, free_port};
-use crate::python::wanted;
-use crate::support::{Must, until};
+use crate::rig::http::{Base, Call, Version};
+use crate::rig::process::{Process, free_port};
+use crate::rig::python::wanted;
+use crate::rig::support::{Must, until};
 
 /// The configurations that we ship.
 pub const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/envoy/envoy.yaml");

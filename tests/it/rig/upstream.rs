@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use crate::http::Reply;
-use crate::support::{Json, Must};
+use crate::rig::http::Reply;
+use crate::rig::support::{Json, Must};
 
 /// A request as it arrived.
 #[derive(Clone, Debug)]

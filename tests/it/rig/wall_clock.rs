@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::support::Must;
+use crate::rig::support::Must;
 
 /// A clock for processes that are started with its [`WallClock::variables`].
 #[derive(Clone)]
@@ -61,7 +61,8 @@ fn library() -> &'static Path {
         let unfinished = folder.join(format!("wall_clock-{}.so", std::process::id()));
         let mut command = Command::new("cc");
         command.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"]).arg(&unfinished);
-        let output = command.arg("tests/it/wall_clock.c").current_dir(env!("CARGO_MANIFEST_DIR")).output();
+        let output =
+            command.arg("tests/it/rig/wall_clock.c").current_dir(env!("CARGO_MANIFEST_DIR")).output();
         let output = output.must("running cc");
         assert!(output.status.success(), "cc failed: {}", String::from_utf8_lossy(&output.stderr));
         // Another run of the tests may be making it, too.

@@ -11,12 +11,12 @@ use redis::AsyncCommands;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::authority::Authority;
-use crate::process::{Process, free_port};
-use crate::python::wanted;
-use crate::support::{Must, until};
-use crate::talos::Setup;
-use crate::wall_clock::WallClock;
+use crate::rig::authority::Authority;
+use crate::rig::process::{Process, free_port};
+use crate::rig::python::wanted;
+use crate::rig::support::{Must, until};
+use crate::rig::talos::Setup;
+use crate::rig::wall_clock::WallClock;
 
 /// Where it listens beside its port, in its own directory.
 const SOCKET: &str = "redis.sock";

@@ -1,0 +1,23 @@
+//! The rig: starts the real `talos` and the servers around it, and speaks to them as clients do.
+//!
+//! Nothing here is a test. A test module asks the rig for a process (`talos::Setup`), a server
+//! (`envoy`, `redis`, `database`, `pairs`), a network that fails (`proxy`) or a clock that jumps
+//! (`wall_clock`), and sends requests with `http`, `grpc` and `ask`.
+
+pub mod ask;
+pub mod authority;
+pub mod database;
+pub mod envoy;
+pub mod grpc;
+pub mod http;
+pub mod pairs;
+pub mod process;
+pub mod proxy;
+pub mod python;
+pub mod random;
+pub mod redis;
+pub mod support;
+pub mod talos;
+pub mod tls;
+pub mod upstream;
+pub mod wall_clock;
