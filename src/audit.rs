@@ -83,7 +83,7 @@ impl Audit {
     pub async fn look_after(&self, clock: &crate::clock::Clock) {
         loop {
             tokio::time::sleep(LOOK).await;
-            self.tell_of_failures(Some(clock.boot()));
+            self.tell_of_failures(Some(clock.boot_now()));
             if let Some(log) = &self.log {
                 log.look();
             }
@@ -97,7 +97,7 @@ fn trace(occurrence: &Occurrence) {
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         (name, text)
     });
-    crate::trace::event(occurrence.event.name(), attributes);
+    crate::trace::add_event(occurrence.event.name(), attributes);
 }
 
 fn object<const N: usize>(members: [(&str, Value); N]) -> Map<String, Value> {

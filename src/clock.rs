@@ -1,7 +1,7 @@
-//! Time as an argument: the one place that reads the machine's clocks.
+//! Clocks that are passed as arguments: only this module reads the machine's.
 //!
-//! Two readings, never mixed: [`Timestamp`] is wall time, for what is written down (rows, tokens);
-//! [`BootTime`] counts on through a suspend (CLOCK_BOOTTIME), for how long ago something happened.
+//! There are two readings that are never mixed. [`Timestamp`] is wall time, for rows and tokens.
+//! [`BootTime`] measures durations and goes on while the machine is suspended (CLOCK_BOOTTIME).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -15,48 +15,49 @@ use time::format_description::well_known::Rfc3339;
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// From microseconds since the epoch.
+    /// Converts from microseconds since the epoch.
     pub const fn from_micros(micros: i64) -> Self {
         Self(micros)
     }
 
-    /// From seconds since the epoch; saturates far outside of any real date.
+    /// Converts from seconds since the epoch; saturates far outside of any real date.
     pub const fn from_secs(secs: i64) -> Self {
         Self(secs.saturating_mul(1_000_000))
     }
 
-    /// Microseconds since the epoch.
+    /// Returns microseconds since the epoch.
     pub const fn as_micros(self) -> i64 {
         self.0
     }
 
-    /// Whole seconds since the epoch, rounded down.
+    /// Returns whole seconds since the epoch, rounded down.
     pub const fn as_secs(self) -> i64 {
         self.0.div_euclid(1_000_000)
     }
 
-    /// This time and `after` later; saturates.
+    /// Adds a duration; saturates.
     pub fn plus(self, after: Duration) -> Self {
         Self(self.0.saturating_add(micros(after)))
     }
 
-    /// This time less `before`; saturates.
+    /// Subtracts a duration; saturates.
     pub fn minus(self, before: Duration) -> Self {
         Self(self.0.saturating_sub(micros(before)))
     }
 
-    /// From RFC 3339, in any time zone; what is finer than a microsecond is cut off.
+    /// Parses RFC 3339 in any time zone; truncates to microseconds.
     pub fn from_rfc3339(text: &str) -> Option<Self> {
         let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
         i64::try_from(time.unix_timestamp_nanos().div_euclid(1_000)).ok().map(Self)
     }
 
-    /// RFC 3339 in UTC, with as many digits of the fraction as the value needs.
+    /// Formats as RFC 3339 in UTC, with as many fractional digits as the value needs.
     pub fn to_rfc3339(self) -> String {
         OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000)
             .ok()
             .and_then(|time| time.format(&Rfc3339).ok())
-            // Only years beyond 9999 have no such text; no field can hold one (a ttl is 10 years at most).
+            // Only years beyond 9999 have no such text, and no field can hold one: a TTL is 10
+            // years at most.
             .unwrap_or_else(|| "9999-12-31T23:59:59Z".to_owned())
     }
 }
@@ -70,95 +71,96 @@ fn micros(duration: Duration) -> i64 {
 pub struct BootTime(u64);
 
 impl BootTime {
-    /// From microseconds since boot.
+    /// Converts from microseconds since boot.
     pub const fn from_micros(micros: u64) -> Self {
         Self(micros)
     }
 
-    /// Microseconds since boot.
+    /// Returns microseconds since boot.
     pub const fn as_micros(self) -> u64 {
         self.0
     }
 
-    /// How long after `earlier` this is; zero if it isn't after.
+    /// Returns the time since `earlier`; zero if that is later.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
 }
 
-/// One moment by both clocks, for what must not count longer than either of them says.
+/// Reads both clocks at one moment, for validity that must end as soon as either clock says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
-    /// Goes on through a suspend, and stands still for a container that is frozen and moved.
+    /// Boot time: goes on while suspended, but not while a container is frozen and moved.
     pub boot: BootTime,
-    /// May be set.
+    /// Wall time: may be set.
     pub wall: Timestamp,
 }
 
 impl Moment {
-    /// How long after `earlier` this is, by whichever clock says more: one may have stood still, the other may have
-    /// been set back.
+    /// Returns the time since `earlier` by the clock that says more: one may have stood still, the
+    /// other may have been set back.
     pub fn since(self, earlier: Self) -> Duration {
         let wall = self.wall.as_micros().saturating_sub(earlier.wall.as_micros());
         let wall = Duration::from_micros(u64::try_from(wall).unwrap_or(0));
         self.boot.since(earlier.boot).max(wall)
     }
 
-    /// Whether this is the earlier of both.
+    /// Returns true if this is earlier, by boot time.
     pub fn is_before(self, other: Self) -> bool {
         self.boot < other.boot
     }
 
-    /// The earlier of both, by each clock.
+    /// Returns the earlier reading of each clock.
     pub fn earlier(self, other: Self) -> Self {
         Self { boot: self.boot.min(other.boot), wall: self.wall.min(other.wall) }
     }
 
-    /// The later of both.
+    /// Returns the later moment, by boot time.
     pub fn later(self, other: Self) -> Self {
         if self.is_before(other) { other } else { self }
     }
 }
 
-/// Where time comes from: the machine, or a test's hand.
+/// Source of time: the machine's clocks, or one that tests move.
 #[derive(Clone)]
 pub struct Clock(Source);
 
 #[derive(Clone)]
 enum Source {
     System,
-    Manual(Arc<Hands>),
+    Manual(Arc<ManualClock>),
 }
 
-struct Hands {
+struct ManualClock {
     wall: AtomicI64,
     boot: AtomicU64,
 }
 
 impl Clock {
-    /// The machine's clocks.
+    /// Uses the machine's clocks.
     pub const fn system() -> Self {
         Self(Source::System)
     }
 
-    /// A clock that stands at `now` until it is moved: for tests.
+    /// Creates a clock for tests that stands at `now` until [`Clock::advance`] moves it.
     pub fn manual(now: Timestamp) -> Self {
-        Self(Source::Manual(Arc::new(Hands { wall: AtomicI64::new(now.0), boot: AtomicU64::new(1_000_000) })))
+        let (wall, boot) = (AtomicI64::new(now.0), AtomicU64::new(1_000_000));
+        Self(Source::Manual(Arc::new(ManualClock { wall, boot })))
     }
 
-    /// Moves both readings of a manual clock forward; does nothing to the machine's.
+    /// Moves both readings of a manual clock forward; does nothing for the machine's clocks.
     pub fn advance(&self, by: Duration) {
-        if let Source::Manual(hands) = &self.0 {
-            hands.wall.fetch_add(micros(by), Ordering::SeqCst);
-            hands.boot.fetch_add(micros(by).unsigned_abs(), Ordering::SeqCst);
+        if let Source::Manual(manual) = &self.0 {
+            manual.wall.fetch_add(micros(by), Ordering::SeqCst);
+            manual.boot.fetch_add(micros(by).unsigned_abs(), Ordering::SeqCst);
         }
     }
 
-    /// Wall time now.
+    /// Reads wall time.
     #[expect(clippy::disallowed_methods, reason = "the one place that reads it")]
     pub fn now(&self) -> Timestamp {
         match &self.0 {
-            Source::Manual(hands) => Timestamp(hands.wall.load(Ordering::SeqCst)),
+            Source::Manual(manual) => Timestamp(manual.wall.load(Ordering::SeqCst)),
             Source::System => match std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH) {
                 Ok(since) => Timestamp(micros(since)),
                 Err(before) => Timestamp(-micros(before.duration())),
@@ -166,15 +168,15 @@ impl Clock {
         }
     }
 
-    /// This moment by both clocks.
+    /// Reads both clocks.
     pub fn moment(&self) -> Moment {
-        Moment { boot: self.boot(), wall: self.now() }
+        Moment { boot: self.boot_now(), wall: self.now() }
     }
 
-    /// Boot time now.
-    pub fn boot(&self) -> BootTime {
+    /// Reads boot time.
+    pub fn boot_now(&self) -> BootTime {
         match &self.0 {
-            Source::Manual(hands) => BootTime(hands.boot.load(Ordering::SeqCst)),
+            Source::Manual(manual) => BootTime(manual.boot.load(Ordering::SeqCst)),
             Source::System => {
                 let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
                 let secs = u64::try_from(time.tv_sec).unwrap_or(0);
@@ -190,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rfc3339_keeps_what_the_value_holds() {
+    fn rfc3339_round_trips_to_the_microsecond() {
         assert_eq!(Timestamp::from_secs(0).to_rfc3339(), "1970-01-01T00:00:00Z");
         assert_eq!(Timestamp::from_micros(1_776_404_737_120_000).to_rfc3339(), "2026-04-17T05:45:37.12Z");
         for (text, micros) in [
@@ -208,11 +210,11 @@ mod tests {
     }
 
     #[test]
-    fn a_manual_clock_moves_only_by_hand() {
+    fn a_manual_clock_moves_only_when_advanced() {
         let clock = Clock::manual(Timestamp::from_secs(10));
-        let boot = clock.boot();
+        let boot = clock.boot_now();
         clock.advance(Duration::from_secs(3));
         assert_eq!(clock.now(), Timestamp::from_secs(13));
-        assert_eq!(clock.boot().since(boot), Duration::from_secs(3));
+        assert_eq!(clock.boot_now().since(boot), Duration::from_secs(3));
     }
 }

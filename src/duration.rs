@@ -1,16 +1,16 @@
-//! Durations as people write them: Go's `1h30m`, our `1d 1w 1mo 1y`, protobuf's `3600s`.
+//! Durations in text: Go's `1h30m`, with `d`, `w`, `mo` and `y` as well, and protobuf's `3600s`.
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::de::{self, Deserializer, Visitor};
 
-/// Protobuf's own limit (10,000 years). Any accepted duration can be added to a present time without overflow.
+/// Largest duration, as in protobuf (10,000 years): added to a present time it doesn't overflow.
 pub const MAX: Duration = Duration::from_secs(315_576_000_000);
 
 const NANOS_PER_SECOND: u128 = 1_000_000_000;
 
-/// Nanoseconds per unit. The whole run of letters after a number is compared, so `m` never hides `mo` or `ms`.
+/// Nanoseconds per unit. All letters after a number are compared, so `m` never hides `mo` or `ms`.
 const UNITS: &[(&str, u128)] = &[
     ("ns", 1),
     ("us", 1_000),
@@ -26,31 +26,31 @@ const UNITS: &[(&str, u128)] = &[
     ("y", 365 * 86_400 * NANOS_PER_SECOND),
 ];
 
-/// Why a text is no duration. The texts name what was expected and never repeat the input.
+/// Reason why a text is not a duration. Messages name what was expected and never the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DurationError {
-    /// Nothing, or only spaces.
+    /// The text is empty or blank.
     #[error("a duration is empty; write one such as 1h30m")]
     Empty,
-    /// A leading `+` or `-`.
+    /// The text has a leading `+` or `-`.
     #[error("a duration has no sign; write one such as 1h30m")]
     Signed,
-    /// Where a number should begin there is none.
+    /// A unit has no number before it.
     #[error("a duration needs a number before its unit, such as 1h30m")]
     NoNumber,
-    /// A number without a unit, other than a lone `0`.
+    /// A number other than a lone `0` has no unit.
     #[error("a duration needs a unit after its number: ns, us, ms, s, m, h, d, w, mo or y")]
     NoUnit,
-    /// A unit that isn't known.
+    /// A unit is unknown.
     #[error("unknown unit in a duration; known are ns, us, ms, s, m, h, d, w, mo and y")]
     UnknownUnit,
-    /// More than [`MAX`].
+    /// The duration is longer than [`MAX`].
     #[error("a duration is at most 315576000000s")]
     TooLong,
 }
 
-/// Reads a duration: one or more of number and unit, with or without spaces between them, or a lone `0`.
-/// Fractions are taken (`1.5h`); what is finer than a nanosecond is cut off.
+/// Parses a duration: pairs of number and unit, with or without spaces between them, or a lone `0`.
+/// Accepts fractions (`1.5h`); truncates to nanoseconds.
 ///
 /// # Errors
 /// [`DurationError`] for signs, exponents, unknown units, a missing number or unit, and anything above [`MAX`].
@@ -69,7 +69,7 @@ pub fn parse(text: &str) -> Result<Duration, DurationError> {
     while !rest.is_empty() {
         let (part, after) = parse_part(rest)?;
         nanos = nanos.checked_add(part).ok_or(DurationError::TooLong)?;
-        // Checked at each step, so that the sum stays far from the end of u128 however long the text is.
+        // Checked for each part, so that no text is long enough to overflow the sum.
         if nanos > MAX.as_nanos() {
             return Err(DurationError::TooLong);
         }
@@ -80,7 +80,7 @@ pub fn parse(text: &str) -> Result<Duration, DurationError> {
     Ok(Duration::new(seconds, fraction))
 }
 
-/// One number and its unit from the start of `text`, in nanoseconds, and the text after it.
+/// Parses one number with its unit; returns nanoseconds and the rest of the text.
 fn parse_part(text: &str) -> Result<(u128, &str), DurationError> {
     let (whole, rest) = split_digits(text);
     let (fraction, rest) = match rest.strip_prefix('.') {
@@ -97,7 +97,7 @@ fn parse_part(text: &str) -> Result<(u128, &str), DurationError> {
     }
     let (_, scale) = UNITS.iter().find(|(name, _)| *name == unit).ok_or(DurationError::UnknownUnit)?;
     let whole = digits_value(whole)?.checked_mul(*scale).ok_or(DurationError::TooLong)?;
-    // 18 digits split even a year below a nanosecond, and their product with its scale fits.
+    // 18 digits are precise to a nanosecond even for years, and their product fits.
     let fraction = &fraction[..fraction.len().min(18)];
     let below = digits_value(fraction)? * scale / 10_u128.pow(fraction.len() as u32);
     let nanos = whole.checked_add(below).ok_or(DurationError::TooLong)?;
@@ -109,12 +109,12 @@ fn split_digits(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
 }
 
-/// The value of a run of ASCII digits; no digit is zero.
+/// Returns the value of ASCII digits; of the empty text, zero.
 fn digits_value(digits: &str) -> Result<u128, DurationError> {
     if digits.is_empty() { Ok(0) } else { digits.parse().map_err(|_| DurationError::TooLong) }
 }
 
-/// Protobuf's JSON form: seconds, with 3, 6 or 9 digits of fraction when there is one.
+/// Formats as in protobuf's JSON: seconds, with 3, 6 or 9 fractional digits if any.
 pub fn to_proto(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match duration.subsec_nanos() {
@@ -125,7 +125,7 @@ pub fn to_proto(duration: Duration) -> String {
     }
 }
 
-/// The shortest of Go's forms: `5m`, `1h30m`, `10ms`, `0s`.
+/// Formats in Go's shortest form: `5m`, `1h30m`, `10ms`, `0s`.
 pub fn to_text(duration: Duration) -> String {
     let mut rest = duration.as_nanos();
     let mut text = String::new();
@@ -139,7 +139,7 @@ pub fn to_text(duration: Duration) -> String {
     if text.is_empty() { "0s".to_owned() } else { text }
 }
 
-/// For a setting: a text that [`parse`] takes, or the number 0.
+/// Deserializes a setting: a text that [`parse`] accepts, or the number 0.
 ///
 /// # Errors
 /// The texts of [`DurationError`]; any number other than 0, since it has no unit.
@@ -147,7 +147,7 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duratio
     deserializer.deserialize_any(DurationVisitor)
 }
 
-/// Like [`deserialize`], for a setting that may be unset. The empty text means unset.
+/// Deserializes a setting that may be unset.
 ///
 /// # Errors
 /// As [`deserialize`].

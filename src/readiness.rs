@@ -1,41 +1,41 @@
-//! Whether this process is ready: what the background ping notes and the probes read.
+//! Readiness state: written by the background ping, read by the probes.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::clock::{BootTime, Clock};
 
-/// Oldest answer of the database that still counts as ready.
+/// Age up to which the database's last answer counts as ready.
 const MAX_PING_AGE: Duration = Duration::from_secs(1);
 
-/// What readiness probes are told: never more than the last background ping says.
+/// State that readiness probes report. It never claims more than the last background ping showed.
 #[derive(Default)]
 pub struct Readiness {
     draining: AtomicBool,
-    /// Boot time, in microseconds, at which the last ping that was answered began; 0 before the first.
-    pinged: AtomicU64,
+    /// Start of the last ping that was answered, in microseconds of boot time; 0 before the first.
+    last_ping: AtomicU64,
 }
 
 impl Readiness {
-    /// Notes that the database answered a ping that began at `at`.
-    pub fn database_answered(&self, at: BootTime) {
-        self.pinged.store(at.as_micros().max(1), Ordering::Release);
+    /// Records that the database answered a ping that was sent at `sent`.
+    pub fn record_ping(&self, sent: BootTime) {
+        self.last_ping.store(sent.as_micros().max(1), Ordering::Release);
     }
 
-    /// From now on we are never ready again.
-    pub fn drain(&self) {
+    /// Makes the process unready for good.
+    pub fn start_draining(&self) {
         self.draining.store(true, Ordering::Release);
     }
 
-    /// Whether we are on our way out.
+    /// Returns true once the process is shutting down.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
     }
 
-    /// Whether the database has answered lately.
-    pub fn database_answers(&self, clock: &Clock) -> bool {
-        let pinged = self.pinged.load(Ordering::Acquire);
-        let age = clock.boot().since(BootTime::from_micros(pinged));
-        pinged != 0 && age <= MAX_PING_AGE && !self.is_draining()
+    /// Returns true if the database answered a recent ping and the process isn't shutting down.
+    pub fn is_database_up(&self, clock: &Clock) -> bool {
+        let last_ping = self.last_ping.load(Ordering::Acquire);
+        let age = clock.boot_now().since(BootTime::from_micros(last_ping));
+        last_ping != 0 && age <= MAX_PING_AGE && !self.is_draining()
     }
 }

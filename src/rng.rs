@@ -1,33 +1,42 @@
-//! Chance as an argument: the machine's generator, or a seeded one in a test.
+//! Source of entropy that is passed as an argument: the machine's generator, or a seeded one in
+//! tests.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-/// Where random bytes come from.
+/// Generates random bytes.
 #[derive(Clone)]
 pub struct Rng(Source);
 
 #[derive(Clone)]
 enum Source {
     System(SystemRandom),
-    Seeded(Arc<Mutex<(u64, u64)>>),
+    Seeded(Arc<Mutex<Seeded>>),
+}
+
+/// Hashes a seed and a counter, one block of 32 bytes after the other.
+struct Seeded {
+    seed: u64,
+    blocks: u64,
 }
 
 impl Rng {
-    /// The machine's cryptographic generator.
+    /// Uses the machine's cryptographic generator.
     pub fn system() -> Self {
         Self(Source::System(SystemRandom::new()))
     }
 
-    /// Repeatable bytes from a seed: for tests only.
+    /// Uses repeatable bytes from a seed, for tests only.
     pub fn seeded(seed: u64) -> Self {
-        Self(Source::Seeded(Arc::new(Mutex::new((seed, 0)))))
+        Self(Source::Seeded(Arc::new(Mutex::new(Seeded { seed, blocks: 0 }))))
     }
 
-    /// `N` random bytes.
+    /// Generates `N` random bytes.
     ///
     /// # Panics
     /// When the machine's generator fails, as no secret may be made without it.
@@ -35,23 +44,48 @@ impl Rng {
         let mut out = [0; N];
         match &self.0 {
             Source::System(random) => random.fill(&mut out).expect("the operating system gives random bytes"),
-            Source::Seeded(state) => {
-                let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-                for chunk in out.chunks_mut(32) {
-                    state.1 += 1;
-                    let block = Sha256::new()
-                        .chain_update(state.0.to_be_bytes())
-                        .chain_update(state.1.to_be_bytes())
-                        .finalize();
-                    chunk.copy_from_slice(&block[..chunk.len()]);
-                }
-            }
+            Source::Seeded(seeded) => seeded.lock().fill(&mut out),
         }
         out
     }
 
-    /// A random (version 4) UUID.
+    /// Generates a random (version 4) UUID.
     pub fn uuid(&self) -> Uuid {
         uuid::Builder::from_random_bytes(self.bytes()).into_uuid()
+    }
+
+    /// Varies a duration by up to `spread` of it in both directions, evenly distributed, so that
+    /// processes and tasks which start together don't act together.
+    pub fn jittered(&self, duration: Duration, spread: f64) -> Duration {
+        let share = f64::from(u16::from_be_bytes(self.bytes())) / f64::from(u16::MAX);
+        duration.mul_f64(1.0 - spread + 2.0 * spread * share)
+    }
+}
+
+impl Seeded {
+    fn fill(&mut self, out: &mut [u8]) {
+        for chunk in out.chunks_mut(32) {
+            self.blocks += 1;
+            let block = Sha256::new()
+                .chain_update(self.seed.to_be_bytes())
+                .chain_update(self.blocks.to_be_bytes())
+                .finalize();
+            chunk.copy_from_slice(&block[..chunk.len()]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jitter_stays_within_its_spread_and_varies() {
+        let (rng, duration) = (Rng::seeded(1), Duration::from_secs(100));
+        let jittered: Vec<_> = (0..100).map(|_| rng.jittered(duration, 0.1)).collect();
+        let (low, high) = (Duration::from_secs(90), Duration::from_secs(110));
+        assert!(jittered.iter().all(|jittered| (low..=high).contains(jittered)));
+        assert!(jittered.iter().any(|jittered| *jittered < duration));
+        assert!(jittered.iter().any(|jittered| *jittered > duration));
     }
 }

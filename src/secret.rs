@@ -1,26 +1,27 @@
-//! Text that must not be seen: wiped when dropped, no `Display`, no `Serialize`, no content in `Debug`.
+//! Secret text: wiped when dropped, without `Display` or `Serialize`, hidden in `Debug`.
 
 use std::fmt;
 
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use zeroize::Zeroize;
 
-/// A secret text. [`expose`](Self::expose) is the only way to its content, so that every use can be searched for.
+/// Secret text. Only [`expose`](Self::expose) gives its content, so that every use can be searched
+/// for.
 #[derive(Clone, Default)]
 pub struct SecretString(String);
 
 impl SecretString {
-    /// Takes over `text`, whose memory is wiped when this value is dropped.
+    /// Takes ownership of `text`, whose memory is wiped on drop.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The content. Whoever calls this must not print, log or store it.
+    /// Returns the content, which must not be printed, logged or stored.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// True for the empty text.
+    /// Returns true for the empty text.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -38,7 +39,7 @@ impl fmt::Debug for SecretString {
     }
 }
 
-/// Compares without stopping at the first difference; the length is not hidden.
+/// Compares in constant time for texts of one length; the length itself is not hidden.
 impl PartialEq for SecretString {
     fn eq(&self, other: &Self) -> bool {
         let (a, b) = (self.0.as_bytes(), other.0.as_bytes());
@@ -62,14 +63,14 @@ impl From<&str> for SecretString {
 
 impl<'de> Deserialize<'de> for SecretString {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Not `deserialize_string`: asked for a text, a format may word (and so quote) a mismatch itself.
+        // Not `deserialize_string`: for that a format may report a mismatch itself, and quote it.
         deserializer.deserialize_any(SecretVisitor)
     }
 }
 
 struct SecretVisitor;
 
-/// serde's own messages for a wrong type quote the value; every scalar is caught here so that none can.
+/// Rejects every other scalar itself, as serde's own messages for a wrong type quote the value.
 impl Visitor<'_> for SecretVisitor {
     type Value = SecretString;
 
@@ -86,27 +87,27 @@ impl Visitor<'_> for SecretVisitor {
     }
 
     fn visit_bool<E: de::Error>(self, _: bool) -> Result<SecretString, E> {
-        Err(not_a_text())
+        Err(not_a_string())
     }
 
     fn visit_i64<E: de::Error>(self, _: i64) -> Result<SecretString, E> {
-        Err(not_a_text())
+        Err(not_a_string())
     }
 
     fn visit_i128<E: de::Error>(self, _: i128) -> Result<SecretString, E> {
-        Err(not_a_text())
+        Err(not_a_string())
     }
 
     fn visit_u64<E: de::Error>(self, _: u64) -> Result<SecretString, E> {
-        Err(not_a_text())
+        Err(not_a_string())
     }
 
     fn visit_u128<E: de::Error>(self, _: u128) -> Result<SecretString, E> {
-        Err(not_a_text())
+        Err(not_a_string())
     }
 
     fn visit_f64<E: de::Error>(self, _: f64) -> Result<SecretString, E> {
-        Err(not_a_text())
+        Err(not_a_string())
     }
 
     fn visit_char<E: de::Error>(self, c: char) -> Result<SecretString, E> {
@@ -114,11 +115,11 @@ impl Visitor<'_> for SecretVisitor {
     }
 
     fn visit_bytes<E: de::Error>(self, _: &[u8]) -> Result<SecretString, E> {
-        Err(not_a_text())
+        Err(not_a_string())
     }
 }
 
-fn not_a_text<E: de::Error>() -> E {
+fn not_a_string<E: de::Error>() -> E {
     E::custom("must be a text; put it in quotes")
 }
 
@@ -127,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn debug_shows_nothing() {
+    fn debug_hides_the_content() {
         let secret = SecretString::new("correct horse");
         assert_eq!(format!("{secret:?}"), "SecretString(…)");
         assert_eq!(format!("{:#?}", Some(&secret)), "Some(\n    SecretString(…),\n)");

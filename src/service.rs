@@ -212,7 +212,7 @@ impl Service {
             client: origin.client,
             request_id: Some(&origin.request_id).filter(|id| !id.is_empty()).map(String::as_str),
         };
-        self.audit.failed(&failure, self.clock.boot());
+        self.audit.failed(&failure, self.clock.boot_now());
     }
 
     /// One key, as the database has it.

@@ -1,5 +1,5 @@
-//! Spans of OpenTelemetry: what there is to say of a request goes into the one that is under way, if there is one.
-//! Where nobody asked for traces, none of this does anything.
+//! Spans of OpenTelemetry. Attributes and events go to the current span, if there is one. Without
+//! a tracer, every function here does nothing.
 
 use std::borrow::Cow;
 use std::sync::OnceLock;
@@ -13,22 +13,22 @@ use opentelemetry::{Context, KeyValue};
 
 static TRACER: OnceLock<BoxedTracer> = OnceLock::new();
 
-/// Traces from now on.
-pub fn start(tracer: BoxedTracer) {
-    // Once is enough: who comes second traces with the first.
+/// Sets the tracer; spans are recorded from then on. A second call has no effect.
+pub fn set_tracer(tracer: BoxedTracer) {
     let _ = TRACER.set(tracer);
 }
 
-/// Whether anybody wants traces.
-pub fn is_on() -> bool {
+/// Returns true once a tracer is set.
+pub fn is_enabled() -> bool {
     TRACER.get().is_some()
 }
 
-/// A span that has begun.
+/// Started span, together with its context.
 pub struct Span(Context);
 
-/// Begins the span of a request; `parent` is the caller's `traceparent`. None when nobody wants traces.
-pub fn server(name: impl Into<Cow<'static, str>>, parent: Option<&[u8]>) -> Option<Span> {
+/// Starts the span of a request; `parent` is the caller's `traceparent`. Returns `None` without a
+/// tracer.
+pub fn start_server_span(name: impl Into<Cow<'static, str>>, parent: Option<&[u8]>) -> Option<Span> {
     let tracer = TRACER.get()?;
     let parent = match parent.and_then(read_parent) {
         Some(parent) => Context::new().with_remote_span_context(parent),
@@ -39,7 +39,7 @@ pub fn server(name: impl Into<Cow<'static, str>>, parent: Option<&[u8]>) -> Opti
 }
 
 impl Span {
-    /// Does something within the span, and ends it.
+    /// Runs a future within the span, then ends the span.
     pub async fn run<T>(self, work: impl Future<Output = T>) -> T {
         let result = work.with_context(self.0.clone()).await;
         self.0.span().end();
@@ -47,34 +47,34 @@ impl Span {
     }
 }
 
-/// Does a part of what is under way in a span of its own.
-pub async fn part<T>(name: &'static str, work: impl Future<Output = T>) -> T {
+/// Runs a future in a child of the current span.
+pub async fn in_child_span<T>(name: &'static str, work: impl Future<Output = T>) -> T {
     let Some(tracer) = TRACER.get() else {
         return work.await;
     };
-    let around = Context::current();
-    if !around.span().is_recording() {
+    let parent = Context::current();
+    if !parent.span().is_recording() {
         return work.await;
     }
-    let span = tracer.span_builder(name).start_with_context(tracer, &around);
-    Span(around.with_span(span)).run(work).await
+    let span = tracer.span_builder(name).start_with_context(tracer, &parent);
+    Span(parent.with_span(span)).run(work).await
 }
 
-/// Takes the span that is under way along into another task.
-pub fn carry<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
+/// Makes the current span that of a future which another task will run.
+pub fn with_current_span<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
     work.with_current_context()
 }
 
-/// Says something of what is under way.
-pub fn note(name: &'static str, value: impl Into<opentelemetry::Value>) {
-    if is_on() {
+/// Sets an attribute of the current span.
+pub fn set_attribute(name: &'static str, value: impl Into<opentelemetry::Value>) {
+    if is_enabled() {
         get_active_span(|span| span.set_attribute(KeyValue::new(name, value)));
     }
 }
 
-/// Tells of an event in what is under way.
-pub fn event<'a>(name: &'static str, attributes: impl Iterator<Item = (&'a str, String)>) {
-    if !is_on() {
+/// Adds an event to the current span.
+pub fn add_event<'a>(name: &'static str, attributes: impl Iterator<Item = (&'a str, String)>) {
+    if !is_enabled() {
         return;
     }
     get_active_span(|span| {
@@ -85,17 +85,18 @@ pub fn event<'a>(name: &'static str, attributes: impl Iterator<Item = (&'a str, 
     });
 }
 
-/// Reads a `traceparent` (W3C Trace Context, version 00 and what begins like it).
+/// Parses a `traceparent` of W3C Trace Context: version 00, or a later one with the same prefix.
 fn read_parent(text: &[u8]) -> Option<SpanContext> {
     let text = std::str::from_utf8(text).ok()?;
     let mut parts = text.split('-');
     let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let hex = |text: &str, length| {
+    let is_hex = |text: &str, length| {
         text.len() == length
             && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
     };
-    let good = hex(version, 2) && hex(trace, 32) && hex(span, 16) && hex(flags, 2) && version != "ff";
-    if !good || (version == "00" && parts.next().is_some()) {
+    let is_valid =
+        is_hex(version, 2) && is_hex(trace, 32) && is_hex(span, 16) && is_hex(flags, 2) && version != "ff";
+    if !is_valid || (version == "00" && parts.next().is_some()) {
         return None;
     }
     let flags = u8::from_str_radix(flags, 16).ok()?;
@@ -114,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parents_are_read_or_left_out() {
+    fn invalid_parents_are_ignored() {
         let good = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let parent = read_parent(good).unwrap();
         assert_eq!(parent.trace_id().to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
@@ -135,10 +136,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_traces_nothing_happens() {
-        assert!(server("x", None).is_none());
-        assert_eq!(part("y", carry(async { 7 })).await, 7);
-        note("a", 1);
-        event("b", std::iter::empty());
+    async fn without_a_tracer_nothing_happens() {
+        assert!(start_server_span("x", None).is_none());
+        assert_eq!(in_child_span("y", with_current_span(async { 7 })).await, 7);
+        set_attribute("a", 1);
+        add_event("b", std::iter::empty());
     }
 }

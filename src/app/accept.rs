@@ -4,8 +4,9 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
@@ -221,7 +222,7 @@ impl Addresses {
         let Some(address) = address else {
             return true;
         };
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.0.lock();
         let count = counts.entry(address).or_default();
         let fits = *count < MAX_PER_ADDRESS;
         *count += u32::from(fits);
@@ -229,7 +230,7 @@ impl Addresses {
     }
 
     fn leave(&self, address: Option<IpAddr>) {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.0.lock();
         if let Some(Entry::Occupied(mut entry)) = address.map(|address| counts.entry(address)) {
             *entry.get_mut() -= 1;
             if *entry.get() == 0 {
@@ -259,6 +260,6 @@ mod tests {
         }
         addresses.leave(other);
         addresses.leave(None);
-        assert!(addresses.0.lock().unwrap().is_empty());
+        assert!(addresses.0.lock().is_empty());
     }
 }

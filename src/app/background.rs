@@ -118,9 +118,9 @@ pub async fn keep_limiter(limiter: Arc<Limiter>) {
 /// Pings the database, for ever.
 pub async fn ping(service: Arc<Service>, readiness: Arc<Readiness>) {
     loop {
-        let began = service.clock.boot();
+        let began = service.clock.boot_now();
         if service.store.ping().await.is_ok() {
-            readiness.database_answered(began);
+            readiness.record_ping(began);
         }
         tokio::time::sleep(PING_INTERVAL).await;
     }
@@ -129,7 +129,7 @@ pub async fn ping(service: Arc<Service>, readiness: Arc<Readiness>) {
 /// Notes where the log ends, for ever: how far behind a process is shows only by asking beside the polls.
 pub async fn watch_log(service: Arc<Service>, process: Arc<Process>) {
     loop {
-        let at = service.clock.boot();
+        let at = service.clock.boot_now();
         if let Ok(newest) = service.store.newest_number().await {
             process.note_log(newest, at);
         }
@@ -156,8 +156,7 @@ pub async fn trim_log(service: Arc<Service>, metrics: Arc<Metrics>) {
             }
             tokio::time::sleep(TRIM_PAUSE).await;
         }
-        let [chance] = service.rng.bytes::<1>();
-        tokio::time::sleep(TRIM_INTERVAL.mul_f64(0.5 + f64::from(chance) / 256.0)).await;
+        tokio::time::sleep(service.rng.jittered(TRIM_INTERVAL, 0.5)).await;
     }
 }
 

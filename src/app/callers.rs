@@ -42,8 +42,7 @@ pub async fn keep_keys(admission: Arc<Admission>, rng: Rng) {
     let is_remote = bearer.url().is_some_and(is_https);
     let mut failing = false;
     loop {
-        let [chance] = rng.bytes::<1>();
-        let until = INTERVAL.mul_f64(0.9 + 0.2 * f64::from(chance) / 255.0);
+        let until = rng.jittered(INTERVAL, 0.1);
         let mut waited = Duration::ZERO;
         loop {
             sleep(SOON).await;

@@ -181,7 +181,7 @@ fn act(verdict: Verdict, service: &Service, metrics: &Metrics) {
             file.lifted.inc_by(lifted as u64);
             if was_held {
                 let (from, to) = (before.len() as u64, keys as u64);
-                file.set_shrunk(Shrunk { from, to, at: service.clock.boot() });
+                file.set_shrunk(Shrunk { from, to, at: service.clock.boot_now() });
                 tracing::warn!(
                     keys,
                     lifted,

@@ -1,8 +1,9 @@
 //! Relaying what the database says, through Redis, to instances that can't reach it (`cache::freshness`).
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::cache::freshness::{Answer, Asker, Question};
@@ -41,8 +42,8 @@ impl Relay {
     }
 
     fn note(&self, questions: Vec<Question>) {
-        let now = self.service.clock.boot();
-        let mut known = lock(&self.questions);
+        let now = self.service.clock.boot_now();
+        let mut known = self.questions.lock();
         let first_read = |question: &Question| {
             let before = known.iter().find(|(other, _)| other == question);
             before.map_or(now, |(_, read)| *read)
@@ -59,7 +60,7 @@ impl Relay {
             return;
         };
         let questions: Vec<Question> = {
-            let questions = lock(&self.questions);
+            let questions = self.questions.lock();
             let in_time = questions.iter().filter(|(_, read)| *read <= known_since);
             in_time.map(|(question, _)| *question).collect()
         };
@@ -71,9 +72,9 @@ impl Relay {
         else {
             return;
         };
-        let (ttl, now) = (life(&self.service), self.service.clock.boot());
+        let (ttl, now) = (life(&self.service), self.service.clock.boot_now());
         {
-            let mut last = lock(&self.last);
+            let mut last = self.last.lock();
             if last.as_ref().is_some_and(|(last, at)| *last == answer && now.since(*at) < ttl / 4) {
                 return;
             }
@@ -85,10 +86,6 @@ impl Relay {
             relay.shared.answer(&relay.service.settings.load().secrets, &answer, ttl).await;
         });
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The side that is cut off: asks as long as polls are overdue, and listens for answers; for ever. Polls are meant to
@@ -105,7 +102,7 @@ pub async fn ask(service: Arc<Service>, shared: Arc<Shared>, interval: Duration)
             asked = None;
             continue;
         }
-        let (settings, now) = (service.settings.load_full(), service.clock.boot());
+        let (settings, now) = (service.settings.load_full(), service.clock.boot_now());
         if asked.is_none_or(|asked| now.since(asked) >= interval)
             && let Some(question) = asker.ask(freshness, &service.rng)
         {

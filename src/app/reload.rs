@@ -133,8 +133,7 @@ impl Reloader {
     }
 
     fn until_fetch(&self) -> Duration {
-        let [chance] = self.service.rng.bytes::<1>();
-        FETCH.mul_f64(0.9 + 0.2 * f64::from(chance) / 255.0)
+        self.service.rng.jittered(FETCH, 0.1)
     }
 
     /// Reloads when a file has other content than it had; says whether it did.
@@ -231,7 +230,7 @@ impl Reloader {
         }
         self.service.settings.store(Arc::new(new));
         // Other instances have derived until now, too.
-        self.service.outstanding.note(self.service.clock.boot(), old.longest_token_ttl());
+        self.service.outstanding.note(self.service.clock.boot_now(), old.longest_token_ttl());
         Ok(())
     }
 

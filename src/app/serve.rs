@@ -246,7 +246,7 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
         _ = writer.join_next() => return Err(ServeError::TaskEnded("last use")),
         _ = endless.join_next() => return Err(ServeError::TaskEnded("background")),
     }
-    readiness.drain();
+    readiness.start_draining();
     background::set_serving(&health, false).await;
     stop.cancel();
     while tasks.join_next().await.is_some() {}

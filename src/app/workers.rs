@@ -119,7 +119,8 @@ impl Workers {
             };
             worker.load.fetch_add(1, Ordering::Relaxed);
             let load = Load(Arc::clone(&worker.load));
-            let age = age.map(|age| about(age, rng.bytes()));
+            // Connections that were opened together must not all close together.
+            let age = age.map(|age| rng.jittered(age, 0.1));
             // A thread that has ended is noticed above.
             let _ = worker.queue.send((parked, load, age));
         }
@@ -130,11 +131,6 @@ impl Workers {
             let _ = ended.await;
         }
     }
-}
-
-/// Within a tenth of `age`, so that connections which began together don't end together.
-fn about(age: Duration, chance: [u8; 2]) -> Duration {
-    age.mul_f64(0.9 + 0.2 * f64::from(u16::from_be_bytes(chance)) / f64::from(u16::MAX))
 }
 
 async fn work(mut queued: mpsc::UnboundedReceiver<(Parked, Load, Option<Duration>)>, server: Rc<Server>) {
@@ -166,16 +162,4 @@ async fn work(mut queued: mpsc::UnboundedReceiver<(Parked, Load, Option<Duration
         });
     }
     while connections.join_next().await.is_some() {}
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ages_lie_within_a_tenth() {
-        let age = Duration::from_secs(1_000);
-        assert_eq!(about(age, [0, 0]), Duration::from_secs(900));
-        assert_eq!(about(age, [255, 255]), Duration::from_secs(1_100));
-    }
 }

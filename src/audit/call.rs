@@ -1,8 +1,9 @@
 //! One call that changes something or shows a secret, from its intent to its outcome.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Map, Value, json};
 
 use super::{Audit, Unrecorded, network as network_json, object, trace};
@@ -180,8 +181,8 @@ impl Call {
         line
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock()
     }
 }
 

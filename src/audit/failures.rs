@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
 use super::{network as network_json, object};
@@ -91,7 +91,7 @@ impl Failures {
     /// Counts a failure. Some if it may be told of, with how many were held back before it.
     pub fn admit(&self, network: NetworkId, now: BootTime) -> Option<u64> {
         self.all.fetch_add(1, Ordering::Relaxed);
-        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut windows = self.windows.lock();
         let window = windows.entry(network).or_insert(Window { began: now, told: 0, held_back: 0 });
         if now.since(window.began) >= WINDOW {
             (window.began, window.told) = (now, 0);
@@ -107,7 +107,7 @@ impl Failures {
 
     /// Takes back that some were told of.
     pub fn hold_back(&self, network: NetworkId, count: u64) {
-        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut windows = self.windows.lock();
         if let Some(window) = windows.get_mut(&network) {
             window.held_back += count;
         }
@@ -115,7 +115,7 @@ impl Failures {
 
     /// How many were held back in minutes that are over; all that were when `now` is None.
     pub fn over(&self, now: Option<BootTime>) -> Vec<(NetworkId, u64)> {
-        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut windows = self.windows.lock();
         let mut over = vec![];
         windows.retain(|network, window| {
             let is_over = now.is_none_or(|now| now.since(window.began) >= WINDOW);

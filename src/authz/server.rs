@@ -100,14 +100,14 @@ impl Plane {
     /// # Errors
     /// What the call ends with instead of an answer.
     pub fn check_at_once(&self, message: &[u8]) -> Option<Result<Bytes, tonic::Status>> {
-        if trace::is_on() {
+        if trace::is_enabled() {
             return None;
         }
         let attributes = match decode(message) {
             Ok(attributes) => attributes,
             Err(status) => return Some(Err(status)),
         };
-        let (began, mut tier) = (self.service.clock.boot(), Tier::default());
+        let (began, mut tier) = (self.service.clock.boot_now(), Tier::default());
         // Without patience it is ready when it is polled first.
         let answer = self.judge(&attributes, &mut tier, Patience::None).now_or_never()??;
         self.took(began, tier);
@@ -120,8 +120,8 @@ impl Plane {
     /// What the call ends with instead of an answer.
     pub async fn check(self: Rc<Self>, message: Bytes) -> Result<Bytes, tonic::Status> {
         let attributes = decode(&message)?;
-        let (began, mut tier) = (self.service.clock.boot(), Tier::default());
-        let answer = match trace::is_on() {
+        let (began, mut tier) = (self.service.clock.boot_now(), Tier::default());
+        let answer = match trace::is_enabled() {
             false => self.judge(&attributes, &mut tier, Patience::Budgeted).await,
             true => self.judge_traced(&attributes, &mut tier).await,
         };
@@ -132,7 +132,7 @@ impl Plane {
 
     /// Counts how long a Check took.
     fn took(&self, began: BootTime, tier: Tier) {
-        self.metrics.checks.took(tier, self.service.clock.boot().since(began));
+        self.metrics.checks.took(tier, self.service.clock.boot_now().since(began));
     }
 
     /// As [`Plane::judge`], in a span that goes on from Envoy's.
@@ -142,12 +142,12 @@ impl Plane {
         tier: &mut Tier,
     ) -> Option<Result<Bytes, tonic::Status>> {
         let parent = Headers::of(attributes).values("traceparent").next();
-        let Some(span) = trace::server("Check", parent) else {
+        let Some(span) = trace::start_server_span("Check", parent) else {
             return self.judge(attributes, tier, Patience::Budgeted).await;
         };
         span.run(async {
             let answer = self.judge(attributes, tier, Patience::Budgeted).await;
-            trace::note("talos.tier", tier.name());
+            trace::set_attribute("talos.tier", tier.name());
             answer
         })
         .await
@@ -167,7 +167,7 @@ impl Plane {
         let refused = match decision.unwrap_or_else(|_| Err(Refusal::Unavailable.into())) {
             Ok(answer) => {
                 self.metrics.checks.allowed();
-                trace::note("talos.decision", "allow");
+                trace::set_attribute("talos.decision", "allow");
                 return Some(Ok(answer));
             }
             Err(Stop::MustWait) => return None,
@@ -175,7 +175,7 @@ impl Plane {
         };
         let refusal = &refused.refusal;
         self.metrics.checks.refused(refusal.label());
-        trace::note("talos.decision", refusal.label());
+        trace::set_attribute("talos.decision", refusal.label());
         tracing::debug!(reason = refusal.label(), "refused");
         if *refusal == Refusal::Unavailable && settings.authz.on_unavailable == OnUnavailable::Error {
             return Some(Err(tonic::Status::unavailable(refusal.to_string())));
@@ -253,7 +253,7 @@ impl Plane {
                     client: attempt.client,
                     request_id: None,
                 };
-                self.service.audit.failed(&failure, self.service.clock.boot());
+                self.service.audit.failed(&failure, self.service.clock.boot_now());
                 Err(Refused::from(refused).into())
             }
         }

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 type Waiting<K, V> = HashMap<K, watch::Receiver<Option<V>>>;
@@ -37,7 +38,7 @@ where
     where
         F: Future<Output = V> + Send + 'static,
     {
-        let mut waiting = lock(&self.0);
+        let mut waiting = self.0.lock();
         if let Some(answer) = waiting.get(&key) {
             return answer.clone();
         }
@@ -64,12 +65,8 @@ struct Landing<K: Eq + Hash, V> {
 
 impl<K: Eq + Hash, V> Drop for Landing<K, V> {
     fn drop(&mut self) {
-        lock(&self.waiting).remove(&self.key);
+        self.waiting.lock().remove(&self.key);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

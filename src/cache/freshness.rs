@@ -20,11 +20,10 @@ mod relay_model;
 mod tail;
 mod witnesses;
 
-use std::sync::PoisonError;
 use std::sync::atomic::{self, AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 pub use relay::{Answer, Asker, MAX_PART, Question};
 
@@ -166,13 +165,13 @@ pub struct Freshness {
     /// How many polls failed.
     failures: AtomicU64,
     /// The last poll that failed, and why.
-    last_failure: std::sync::Mutex<Option<PollFailure>>,
+    last_failure: Mutex<Option<PollFailure>>,
     /// Held across a poll, so that polls are one after the other.
-    turn: Mutex<()>,
+    turn: tokio::sync::Mutex<()>,
     /// The log's tail, all of it taken in: where the next poll goes on, and what others know is compared with.
-    tail: std::sync::Mutex<Tail>,
+    tail: Mutex<Tail>,
     /// What lookups have seen beyond the tail. Locked after the tail, by whoever locks both.
-    witnesses: std::sync::Mutex<Witnesses>,
+    witnesses: Mutex<Witnesses>,
 }
 
 impl Freshness {
@@ -196,10 +195,10 @@ impl Freshness {
             has_lapsed: AtomicBool::new(false),
             rewritten: AtomicU64::new(0),
             failures: AtomicU64::new(0),
-            last_failure: std::sync::Mutex::default(),
-            turn: Mutex::new(()),
-            tail: std::sync::Mutex::default(),
-            witnesses: std::sync::Mutex::default(),
+            last_failure: Mutex::default(),
+            turn: tokio::sync::Mutex::new(()),
+            tail: Mutex::default(),
+            witnesses: Mutex::default(),
         }
     }
 
@@ -247,7 +246,7 @@ impl Freshness {
     /// nothing of now.
     fn is_cut_off(&self, ledger: &Ledger) -> bool {
         let found = ledger.outage().map(BootTime::from_micros);
-        found.is_some_and(|found| self.clock.boot().since(found) <= self.outage_validity())
+        found.is_some_and(|found| self.clock.boot_now().since(found) <= self.outage_validity())
     }
 
     /// What may be answered now.
@@ -306,8 +305,8 @@ impl Freshness {
         pending.stamp(n)
     }
 
-    fn witnesses(&self) -> std::sync::MutexGuard<'_, Witnesses> {
-        self.witnesses.lock().unwrap_or_else(PoisonError::into_inner)
+    fn witnesses(&self) -> MutexGuard<'_, Witnesses> {
+        self.witnesses.lock()
     }
 
     /// The stamp of a row that another instance read when the log's newest entry was `n`; None unless that is an entry
@@ -319,8 +318,8 @@ impl Freshness {
     }
 
     /// Never held across an await.
-    fn tail(&self) -> std::sync::MutexGuard<'_, Tail> {
-        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    fn tail(&self) -> MutexGuard<'_, Tail> {
+        self.tail.lock()
     }
 
     /// Takes in a change: nothing older may be said about its key from here on.
@@ -387,7 +386,7 @@ impl Freshness {
 
     /// The last poll that failed; None when none ever did.
     pub fn last_failure(&self) -> Option<PollFailure> {
-        self.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.last_failure.lock().clone()
     }
 }
 

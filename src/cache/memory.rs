@@ -4,12 +4,13 @@ mod recent;
 
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use moka::sync::Cache;
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use super::freshness::{Slot, Stamp};
@@ -139,10 +140,10 @@ impl Answers {
         let making = match find() {
             Some((ready, false)) => return Ok(ready),
             Some((ready, true)) => match self.making.try_lock() {
-                Ok(making) => making,
-                Err(_) => return Ok(ready),
+                Some(making) => making,
+                None => return Ok(ready),
             },
-            None => self.making.lock().unwrap_or_else(PoisonError::into_inner),
+            None => self.making.lock(),
         };
         // Somebody may have been quicker.
         if let Some((ready, false)) = find() {
@@ -348,7 +349,7 @@ mod tests {
         let make = |refresh, expires| move || Ok::<_, ()>(answer(refresh, expires));
         let now = Timestamp::from_secs(0);
         answers.get_or_make(now, |_| true, make(1, 10)).unwrap();
-        let _making = answers.making.lock().unwrap();
+        let _making = answers.making.lock();
         let later = Timestamp::from_secs(5);
         let old = answers.get_or_make(later, |_| true, make(100, 200)).unwrap();
         assert_eq!(old.message, "1 10");

@@ -13,7 +13,7 @@ pub async fn alive() -> impl IntoResponse {
 
 /// The database answers.
 pub async fn ready(State(context): State<Context>) -> impl IntoResponse {
-    match context.readiness.database_answers(&context.service.clock) {
+    match context.readiness.is_database_up(&context.service.clock) {
         true => (StatusCode::OK, json(r#"{"status":"ok"}"#.to_owned())),
         false => (StatusCode::SERVICE_UNAVAILABLE, json(r#"{"status":"unavailable"}"#.to_owned())),
     }

@@ -37,7 +37,7 @@ pub struct Route(pub &'static str);
 pub async fn observe(State(observed): State<Observed>, mut request: Request, next: Next) -> Response {
     let Observed { context, plane } = observed;
     let clock = &context.service.clock;
-    let began = clock.boot();
+    let began = clock.boot_now();
     let method = method_name(request.method());
     let matched = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let request_id =
@@ -52,18 +52,18 @@ pub async fn observe(State(observed): State<Observed>, mut request: Request, nex
             (None, None) => Cow::Borrowed(UNMATCHED),
         };
         let status = response.status().as_u16();
-        trace::note("http.request.method", method);
-        trace::note("http.route", route.clone().into_owned());
-        trace::note("http.response.status_code", i64::from(status));
-        trace::note("talos.plane", plane);
-        trace::note("talos.request_id", request_id.clone());
+        trace::set_attribute("http.request.method", method);
+        trace::set_attribute("http.route", route.clone().into_owned());
+        trace::set_attribute("http.response.status_code", i64::from(status));
+        trace::set_attribute("talos.plane", plane);
+        trace::set_attribute("talos.request_id", request_id.clone());
         (response, route, status)
     };
-    let (response, route, status) = match trace::server(method, parent.as_deref()) {
+    let (response, route, status) = match trace::start_server_span(method, parent.as_deref()) {
         Some(span) => span.run(work).await,
         None => work.await,
     };
-    let took = clock.boot().since(began);
+    let took = clock.boot_now().since(began);
     if !(context.exclude_health && route.starts_with("/health/")) {
         let duration_ms = took.as_secs_f64() * 1e3;
         tracing::info!(plane, method, route = &*route, status, duration_ms, request_id, "request");

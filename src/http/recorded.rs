@@ -35,8 +35,8 @@ where
     let call = Arc::new(Call::new(Arc::clone(&context.service.audit), operation, origin));
     request.extensions_mut().insert(Arc::clone(&call));
     // A task of its own: who stops waiting doesn't stop what was begun, nor that it is written down.
-    let work = tokio::spawn(trace::carry(async move {
-        let inner = tokio::spawn(trace::carry(handler.call(request, context)));
+    let work = tokio::spawn(trace::with_current_span(async move {
+        let inner = tokio::spawn(trace::with_current_span(handler.call(request, context)));
         let response = inner.await.unwrap_or_else(|_| panicked().into_response());
         let reason = response.extensions().get::<Reason>().copied();
         let ended = Ended { status: response.status().as_u16(), reason };

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use super::gcra::Gcra;
 use super::{Charge, Subject};
@@ -38,9 +39,9 @@ impl MemoryLimiter {
     /// Counts one use.
     pub(super) fn charge(&self, subject: Subject, gcra: Gcra) -> Charge {
         let part = usize::try_from(self.hasher.hash_one(subject) >> 32).unwrap_or(0) % PARTS;
-        let mut part = self.parts[part].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut part = self.parts[part].lock();
         // Not before: whoever had to wait for the lock would come with a time that is over.
-        let now = self.clock.boot().as_micros();
+        let now = self.clock.boot_now().as_micros();
         if part.len() >= self.most && !part.contains_key(&subject) {
             make_room(&mut part, now);
         }
@@ -94,7 +95,7 @@ mod tests {
     fn the_table_is_bounded_and_forgets_what_is_over_first() {
         let clock = Clock::manual(Timestamp::from_secs(1_000));
         let limiter = MemoryLimiter::of_size(clock.clone(), 16);
-        let total = || limiter.parts.iter().map(|part| part.lock().unwrap().len()).sum::<usize>();
+        let total = || limiter.parts.iter().map(|part| part.lock().len()).sum::<usize>();
         let most = PARTS * 16;
         for number in 0..10_000 {
             limiter.charge(subject(number), ONE_A_MINUTE);

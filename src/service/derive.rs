@@ -117,7 +117,7 @@ impl Service {
         call.intend(settings.network, vec![key.id]).await?;
         let minted = mint(settings, &self.rng, now, request.format, &subject, &terms).map_err(mint_error)?;
         // Under a snapshot that may have been replaced since by one that allows less.
-        self.outstanding.note(self.clock.boot(), ttl);
+        self.outstanding.note(self.clock.boot_now(), ttl);
         // Nobody could show it to us.
         if minted.token.len() > MAX_LEN {
             let problem =

@@ -120,7 +120,7 @@ impl Service {
                 let (store, clock, ttl) = (self.store.clone(), self.clock.clone(), settings.cache_ttl);
                 let (freshness, place) = (Arc::clone(&self.freshness), place.clone());
                 let bulkhead = Arc::clone(&self.bulkhead);
-                trace::carry(async move {
+                trace::with_current_span(async move {
                     // Somebody's lookup may have ended between our look into L1 and this.
                     if let Some(found) =
                         Some(&place).filter(|_| reads).and_then(|place| place.recall(&freshness, clock.now()))
@@ -128,8 +128,11 @@ impl Service {
                         return Ok(found);
                     }
                     if let Some(sharing) = sharing.as_ref().filter(|_| reads_shared)
-                        && let Some(found) =
-                            trace::part("redis", sharing.find(network, key_id, slot, clock.now(), ttl)).await
+                        && let Some(found) = trace::in_child_span(
+                            "redis",
+                            sharing.find(network, key_id, slot, clock.now(), ttl),
+                        )
+                        .await
                     {
                         if access.writes {
                             place.remember(&found);
@@ -144,8 +147,9 @@ impl Service {
                         false => None,
                     };
                     let read = clock.now();
-                    let found =
-                        trace::part("database", store.find_key(network, key_id)).await.map_err(|error| {
+                    let found = trace::in_child_span("database", store.find_key(network, key_id))
+                        .await
+                        .map_err(|error| {
                             unavailable(error);
                             Unavailable
                         })?;

@@ -5,8 +5,9 @@
 //! it while the disk or the file took no writes would keep all of them from writing after that is over, until the
 //! process ends.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use sqlx::any::AnyConnectOptions;
 use sqlx::{AnyConnection, Connection, Executor};
 
@@ -35,7 +36,7 @@ impl Anchor {
 
     /// Lets go of a file that isn't the database any more, and holds the one that is.
     pub async fn follow(&self, current: FileId, options: &AnyConnectOptions) {
-        let is_held = self.lock().as_ref().is_none_or(|(held, _)| held.is_followed_by(current));
+        let is_held = self.held.lock().as_ref().is_none_or(|(held, _)| held.is_followed_by(current));
         if !is_held {
             self.close().await;
             self.hold(options).await;
@@ -53,7 +54,7 @@ impl Anchor {
             Ok::<_, StoreError>((file.file().current()?, connection))
         };
         match connected.await {
-            Ok(held) => *self.lock() = Some(held),
+            Ok(held) => *self.held.lock() = Some(held),
             Err(error) => {
                 tracing::warn!(%error, "the database can't be written: once it can, this process may need a restart");
             }
@@ -62,15 +63,11 @@ impl Anchor {
 
     /// Closes the connection.
     pub async fn close(&self) {
-        let held = self.lock().take();
+        let held = self.held.lock().take();
         if let Some((_, connection)) = held {
             // It has nothing to lose.
             let _ = connection.close().await;
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<(FileId, AnyConnection)>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use futures_util::FutureExt;
 use sqlx::Row;
+use sqlx::any::AnyRow;
 
 use super::transaction::End;
 use super::{Store, StoreError};
@@ -40,7 +41,7 @@ impl Store {
                             .bind(head.chain.clone())
                             .fetch_optional(&mut *transaction)
                             .await?;
-                        let (mac, seal) = (hex(&head.mac), hex(&head.seal));
+                        let (mac, seal) = (hex::encode(head.mac), hex::encode(head.seal));
                         let statement = match known {
                             None => {
                                 "INSERT INTO audit_heads (instance, line_count, mac, seal, updated_at, chain) \
@@ -100,30 +101,23 @@ impl Store {
     }
 }
 
-fn read(row: &sqlx::any::AnyRow) -> Result<AuditHead, StoreError> {
+fn read(row: &AnyRow) -> Result<AuditHead, StoreError> {
     let lines = row.try_get::<i64, _>("line_count")?;
     Ok(AuditHead {
         chain: row.try_get("chain")?,
         instance: row.try_get("instance")?,
         lines: u64::try_from(lines).map_err(|_| StoreError::Corrupt("line_count"))?,
-        mac: unhex(&row.try_get::<String, _>("mac")?).ok_or(StoreError::Corrupt("mac"))?,
-        seal: unhex(&row.try_get::<String, _>("seal")?).ok_or(StoreError::Corrupt("seal"))?,
+        mac: read_digest(row, "mac")?,
+        seal: read_digest(row, "seal")?,
     })
 }
 
-fn hex(bytes: &[u8; 32]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unhex(text: &str) -> Option<[u8; 32]> {
+/// Reads a column of 64 hex digits.
+fn read_digest(row: &AnyRow, column: &'static str) -> Result<[u8; 32], StoreError> {
     let mut bytes = [0; 32];
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    for (at, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&text[at * 2..at * 2 + 2], 16).ok()?;
-    }
-    Some(bytes)
+    let digits = row.try_get::<String, _>(column)?;
+    hex::decode_to_slice(digits, &mut bytes).map_err(|_| StoreError::Corrupt(column))?;
+    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -6,12 +6,13 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::try_join_all;
+use parking_lot::{Mutex, MutexGuard};
 use sqlx::Row;
 use sqlx::any::AnyRow;
 use tokio::sync::oneshot;
@@ -108,7 +109,7 @@ impl Lookups {
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

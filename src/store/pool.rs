@@ -7,10 +7,11 @@
 mod warm;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
+use parking_lot::Mutex;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyConnection, AnyPool, Connection, Executor};
@@ -252,7 +253,7 @@ impl WatchedFile {
     /// What the path names now. When that is another file than before, connections made before now lead to an orphan.
     fn look(&self, suspicion: &Suspicion) -> Result<FileId, StoreError> {
         let current = self.file.current()?;
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock();
         if !seen.is_followed_by(current) {
             suspicion.raise(NotAuthoritative::FileReplaced);
         }

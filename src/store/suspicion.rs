@@ -1,9 +1,10 @@
 //! Connections that were made before a certain moment are not trusted any more, in any of the pools.
 
 use std::fmt::Display;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// What is found out again within this time isn't logged again.
@@ -17,7 +18,7 @@ impl Suspicion {
     /// Distrusts every connection that was made before now.
     pub fn raise(&self, reason: impl Display) {
         let now = Instant::now();
-        let before = self.0.lock().unwrap_or_else(PoisonError::into_inner).replace(now);
+        let before = self.0.lock().replace(now);
         if before.is_none_or(|before| now - before > QUIET) {
             tracing::warn!(%reason, "connections to the database are closed and made anew");
         }
@@ -25,7 +26,7 @@ impl Suspicion {
 
     /// Whether a connection of that age was made before there was a reason to distrust it.
     pub fn is_against(&self, age: Duration, now: Instant) -> bool {
-        let raised = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let raised = *self.0.lock();
         raised.is_some_and(|raised| now.saturating_duration_since(raised) < age)
     }
 }

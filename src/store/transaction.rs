@@ -76,9 +76,8 @@ impl Inner {
                     self.poller.settle(SETTLING).await;
                 }
                 Err(StoreError::Sql(error)) if self.dialect.asks_to_retry(&error) => {
-                    // Whoever collided waits a different while.
-                    let share = f64::from(self.rng.bytes::<1>()[0]) / 256.0;
-                    tokio::time::sleep(pause.mul_f64(0.5 + share)).await;
+                    // Transactions that collided must not meet again.
+                    tokio::time::sleep(self.rng.jittered(pause, 0.5)).await;
                     pause *= 2;
                 }
                 result => return result,

@@ -32,7 +32,7 @@ impl Process {
     /// A process that serves these planes from now on.
     pub fn new(planes: Vec<&'static str>, clock: &Clock) -> Self {
         let (log_newest, log_read) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { started: clock.boot(), planes, log_newest, log_read }
+        Self { started: clock.boot_now(), planes, log_newest, log_read }
     }
 
     /// Notes where the log ended at `at`.
@@ -271,7 +271,7 @@ impl Status {
     /// Reads everything, and asks nobody.
     pub fn read(service: &Service, metrics: &Metrics, readiness: &Readiness, process: &Process) -> Self {
         let (settings, freshness) = (service.snapshot(), &service.freshness);
-        let (mode, now, epoch) = (freshness.mode(), service.clock.boot(), freshness.polled());
+        let (mode, now, epoch) = (freshness.mode(), service.clock.boot_now(), freshness.polled());
         let seconds = |duration: Duration| duration.as_secs_f64();
         let bound = freshness.bound();
         let newest = process.log_newest(now);
@@ -313,7 +313,7 @@ impl Status {
             },
             poll: Poll::read(service, now),
             database: Database {
-                answers: readiness.database_answers(&service.clock),
+                answers: readiness.is_database_up(&service.clock),
                 key_reads: service.store.key_reads(),
                 guesses_refused: service.bulkhead.refused(),
                 connections: connections.open,

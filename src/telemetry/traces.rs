@@ -62,7 +62,7 @@ pub fn start(config: &Tracing) -> Result<Option<Traces>, TracesError> {
         .with_sampler(sampler)
         .with_batch_exporter(exporter.build()?)
         .build();
-    trace::start(BoxedTracer::new(Box::new(provider.tracer("talos"))));
+    trace::set_tracer(BoxedTracer::new(Box::new(provider.tracer("talos"))));
     Ok(Some(Traces(provider)))
 }
 

@@ -1,6 +1,5 @@
 //! Polling the log: the one way in which the lease is extended.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -79,7 +78,8 @@ impl Freshness {
     /// When a poll last showed that the database can't be reached, unless that is long ago.
     fn shown_outage(&self) -> Option<BootTime> {
         let shown = BootTime::from_micros(self.shown_outage.load(Ordering::Acquire));
-        (self.clock.boot().since(shown) <= self.outage_validity() && shown.as_micros() != 0).then_some(shown)
+        (self.clock.boot_now().since(shown) <= self.outage_validity() && shown.as_micros() != 0)
+            .then_some(shown)
     }
 
     /// Whether every change up to number `n` is known here, after one poll if it takes one: of all who wait, those who
@@ -116,7 +116,7 @@ impl Freshness {
             loop {
                 tokio::select! {
                     result = &mut catch_up => break result,
-                    () = sleep(standstill.interval()) => standstill.observe(self.clock.boot()),
+                    () = sleep(standstill.interval()) => standstill.observe(self.clock.boot_now()),
                 }
             }
         };
@@ -170,8 +170,7 @@ impl Freshness {
                 if self.has_begun() && self.is_lapsed() {
                     self.note_lapse(&reason);
                 }
-                *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) =
-                    Some(PollFailure { at: ended.boot, reason });
+                *self.last_failure.lock() = Some(PollFailure { at: ended.boot, reason });
             }
         }
         self.poll_ended.store(ended.boot.as_micros(), Ordering::Release);

@@ -91,7 +91,7 @@ impl<'a> Model<'a> {
             freshness.ledger.extend(now(clock));
         }
         let entry = cut_off.begin(slot()).stamp(first.n);
-        cut_off.ledger.note_outage(clock.boot().as_micros());
+        cut_off.ledger.note_outage(clock.boot_now().as_micros());
         Self {
             variant,
             clock,

@@ -1,7 +1,8 @@
 //! A circuit breaker: after some failures in a row nobody waits for Redis any more, until one trial succeeds.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::clock::{BootTime, Clock, Timestamp};
 
@@ -56,21 +57,21 @@ impl Breaker {
 
     /// What it lets through now.
     pub fn state(&self) -> BreakerState {
-        let state = self.lock();
+        let state = self.state.lock();
         match state.opened {
             None => BreakerState::Closed,
-            Some(opened) if self.clock.boot().since(opened) >= state.pause => BreakerState::HalfOpen,
+            Some(opened) if self.clock.boot_now().since(opened) >= state.pause => BreakerState::HalfOpen,
             Some(_) => BreakerState::Open,
         }
     }
 
     /// Lets an attempt through, or not.
     pub fn try_begin(&self) -> Option<Attempt<'_>> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let Some(opened) = state.opened else {
             return Some(Attempt { breaker: self, trial: false, settled: false });
         };
-        let now = self.clock.boot();
+        let now = self.clock.boot_now();
         if now.since(opened) < state.pause || state.trial_since.is_some() {
             return None;
         }
@@ -80,26 +81,21 @@ impl Breaker {
 
     /// Counts a failure that no attempt stands for.
     pub fn count_failure(&self) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.opened.is_none() {
             state.failures += 1;
             if state.failures >= THRESHOLD {
-                state.opened = Some(self.clock.boot());
+                state.opened = Some(self.clock.boot_now());
                 tracing::warn!("the shared cache gives no answer: going on without it");
             }
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // No invariant spans two of its fields in a way that a panic could break.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Attempt<'_> {
     pub fn succeeded(mut self) {
         self.settled = true;
-        let mut state = self.breaker.lock();
+        let mut state = self.breaker.state.lock();
         if self.trial {
             tracing::info!("the shared cache answers again");
             *state = State { failures: 0, opened: None, pause: FIRST_PAUSE, trial_since: None };
@@ -111,8 +107,8 @@ impl Attempt<'_> {
     pub fn failed(mut self) {
         self.settled = true;
         if self.trial {
-            let mut state = self.breaker.lock();
-            state.opened = Some(self.breaker.clock.boot());
+            let mut state = self.breaker.state.lock();
+            state.opened = Some(self.breaker.clock.boot_now());
             state.pause = (state.pause * 2).min(LONGEST_PAUSE);
             state.trial_since = None;
         } else {
@@ -124,7 +120,7 @@ impl Attempt<'_> {
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         if self.trial && !self.settled {
-            self.breaker.lock().trial_since = None;
+            self.breaker.state.lock().trial_since = None;
         }
     }
 }

@@ -3,13 +3,13 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::http::header::RETRY_AFTER;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 
 use crate::caller::network_of;
@@ -37,7 +37,7 @@ pub async fn limit(State(context): State<Context>, request: Request, next: Next)
     }
     let settings = context.service.snapshot();
     let client = admin::client(settings.client_ip_source, &request);
-    let now = context.service.clock.boot();
+    let now = context.service.clock.boot_now();
     if let Err(wait) = context.throttle.take(client, &settings.self_revoke, now) {
         context.metrics.refusals.count("public", Why::TooMany);
         let error =
@@ -77,7 +77,7 @@ impl Throttle {
         now: BootTime,
     ) -> Result<(), Duration> {
         let now = now.as_micros();
-        let mut whole = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut whole = self.0.lock();
         let mut address = address.map_or(OTHERS, network_of);
         if whole.addresses.len() >= MAX_ADDRESSES && !whole.addresses.contains_key(&address) {
             whole.addresses.retain(|_, whole_again| *whole_again > now);
@@ -162,9 +162,9 @@ mod tests {
             tried += 1;
             taken += u32::from(throttle.take(Some(address), &limit, at(0)).is_ok());
         }
-        assert!(throttle.0.lock().unwrap().addresses.len() <= MAX_ADDRESSES + 1);
+        assert!(throttle.0.lock().addresses.len() <= MAX_ADDRESSES + 1);
         assert_eq!(tried - taken, 999, "those beyond the table share one allowance");
         assert!(throttle.take(address(1), &limit, at(61)).is_ok(), "and the table is emptied in time");
-        assert!(throttle.0.lock().unwrap().addresses.len() <= 2);
+        assert!(throttle.0.lock().addresses.len() <= 2);
     }
 }

@@ -4,9 +4,10 @@
 //! The library's pool asks the server whether it is still there when it lends a connection, and once more when it takes
 //! it back: two round trips beside the one that a read needs. Who answered a moment ago need not be asked.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use sqlx::Any;
 use sqlx::pool::PoolConnection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -52,7 +53,7 @@ impl WarmOnes {
     /// The one that was used last, and whether that was so short a while ago that it needn't be asked; those that are
     /// suspect go back.
     pub fn take(&self, is_suspect: impl Fn(Instant) -> bool, now: Instant) -> Option<(Warm, bool)> {
-        let mut connections = self.lock();
+        let mut connections = self.connections.lock();
         while let Some(newest) = connections.pop() {
             if !is_suspect(newest.since) {
                 let is_trusted = now - newest.used < TRUST;
@@ -72,7 +73,7 @@ impl WarmOnes {
         is_closed: impl Fn() -> bool,
         now: Instant,
     ) {
-        let mut connections = self.lock();
+        let mut connections = self.connections.lock();
         // Asked under the lock: whoever closes the pool looks in here afterwards.
         if is_closed() || now - since >= self.away {
             drop(connections);
@@ -85,16 +86,12 @@ impl WarmOnes {
 
     /// Gives all back.
     pub fn clear(&self) {
-        self.lock().drain(..).for_each(|warm| give_back(warm.connection));
+        self.connections.lock().drain(..).for_each(|warm| give_back(warm.connection));
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.lock().len()
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Warm>> {
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+        self.connections.lock().len()
     }
 }
 
