@@ -1,4 +1,4 @@
-//! README.md: what its sections on the command line and on moving show works, in their order.
+//! docs/cli.md and docs/migrate-from-ory.md: the commands that they show work, in their order.
 
 use serde_json::json;
 
@@ -6,23 +6,20 @@ use crate::cli::{Cli, feed, shell};
 use crate::rig::support::Must;
 use crate::rig::talos::{Setup, Talos};
 
-const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
-
-/// The commands that a section shows.
-fn script(heading: &str) -> String {
-    let readme = std::fs::read_to_string(README).must("the README");
-    let section = readme.split("\n## ").find(|section| section.starts_with(&format!("{heading}\n")));
-    let section = section.must(&format!("a section `{heading}` in the README"));
+/// The commands of a page in docs/.
+fn script(page: &str) -> String {
+    let path = format!("{}/docs/{page}", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(&path).must(&path);
     let blocks =
-        section.split("```sh\n").skip(1).map(|rest| rest.split("```").next().must("the end of a block"));
+        text.split("```sh\n").skip(1).map(|rest| rest.split("```").next().must("the end of a block"));
     let script: String = blocks.collect();
     assert!(script.lines().count() >= 5, "{script}");
     script
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_commands_of_the_readme_work() {
-    let script = script("Command line");
+async fn the_commands_of_the_command_line_page_work() {
+    let script = script("cli.md");
     let cli = Cli::start().await;
     let ran = feed(shell(&cli.setup), &script).await;
     assert_eq!(ran.code, 0, "{script}\n{ran:#?}");
@@ -32,11 +29,12 @@ async fn the_commands_of_the_readme_work() {
     }
 }
 
-/// A second server of ours stands for Ory Talos, which can't be had here: what it lists has the fields and the forms of
-/// Ory's published API, and other tests hold the two against each other. It has the same secrets, as the section says.
+/// A second server of ours stands in for Ory Talos, which isn't available here. Its lists have the
+/// fields and forms of Ory's published API (other tests compare the two), and it has the same
+/// secrets, as the page requires.
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_move_as_the_readme_says() {
-    let script = script("Moving from Ory Talos");
+async fn keys_move_as_the_page_says() {
+    let script = script("migrate-from-ory.md");
     let (ory, setup) = (Talos::start().await, Setup::new().sqlite());
     let key = ory.issue(json!({ "name": "moved" })).await;
     let imported = ory.import("legacy-0123456789", json!({})).await;
