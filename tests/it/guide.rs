@@ -3,13 +3,16 @@
 
 use std::path::PathBuf;
 
+use serde_json::json;
+
 use crate::cli::{feed, shell};
 use crate::rig::authority::Authority;
 use crate::rig::database;
 use crate::rig::process::free_port;
+use crate::rig::python::wanted;
 use crate::rig::redis::Redis;
 use crate::rig::support::Must;
-use crate::rig::talos::{Setup, Talos};
+use crate::rig::talos::{ISSUER, JWKS, Setup, Talos};
 
 const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs");
 
@@ -133,6 +136,26 @@ async fn a_first_process_starts_as_the_page_says() {
 async fn the_audit_log_verifies_as_the_page_says() {
     let stdout = follow(Setup::bare(), "audit.md").await;
     assert!(stdout.contains("RESULT  ok") && stdout.contains("the change was found"), "{stdout}");
+}
+
+/// The script for a backend in Python that the page shows accepts a token for its audience, and no
+/// other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_verifies_tokens_as_the_page_says() {
+    let script = blocks(&page("backends.md"), "python").concat();
+    let talos = Talos::start().await;
+    let key = talos.issue(json!({ "actor_id": "user:42", "scopes": ["orders:read"] })).await;
+    let token = talos.derive(&key, json!({ "audiences": ["orders"] })).await;
+    let jwks = talos.public.url(JWKS);
+    for (issuer, audience, code) in
+        [(ISSUER, "orders", 0), (ISSUER, "billing", 1), ("https://else.test", "orders", 1)]
+    {
+        let mut python = std::process::Command::new(wanted("TALOS_TEST_PYTHON"));
+        python.args(["-c", &script, issuer, &jwks, audience]);
+        python.env("PYTHONPATH", wanted("TALOS_TEST_PYTHONPATH"));
+        let ran = feed(python, &token).await.expect(code);
+        assert_eq!(ran.stdout == "user:42 orders:read\n", code == 0, "{ran:#?}");
+    }
 }
 
 /// A page whose commands no test runs would rot.
