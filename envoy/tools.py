@@ -44,6 +44,8 @@ SDK = [
     "typing-inspection==0.4.2",
     "urllib3==2.6.3",
 ]
+# The gRPC client that most programs in C++, Python, Ruby and PHP share, in a version that still runs on Python 3.9.
+GRPCIO = ["grpcio==1.76.0", "typing-extensions==4.15.0"]
 # Requests made from an API's description; it wants Python 3.11.
 SCHEMATHESIS = [
     "schemathesis==4.32.5",
@@ -142,6 +144,11 @@ def ensure_python_packages(run=run_quietly):
 def ensure_sdk(run=run_quietly):
     """Returns the directory to put on PYTHONPATH for `ory_client`, installing it on first use."""
     return install_packages("sdk", SDK, run)
+
+
+def ensure_grpcio(run=run_quietly):
+    """Returns the directory to put on PYTHONPATH for `grpc`, installing it on first use."""
+    return install_packages("grpcio", GRPCIO, run)
 
 
 def ensure_schemathesis(run=run_quietly):

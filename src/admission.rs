@@ -1,7 +1,7 @@
 //! Who may use the admin plane: found out once a request, before anything of it is looked at.
 
 mod bearer;
-mod xfcc;
+pub(crate) mod xfcc;
 
 use std::net::IpAddr;
 

@@ -13,6 +13,8 @@ use std::time::Duration;
 use prost::Message;
 use talos_proto::{CheckRequest, CheckResponse};
 
+use crate::admission::xfcc;
+use crate::caller::Names;
 use crate::clock::Timestamp;
 use crate::config::{Authz, ClientAddress, Route, Source};
 use crate::credential::claims::{Authority, Expectation};
@@ -25,6 +27,7 @@ use crate::rng::Rng;
 use crate::service::parse_filter;
 use crate::settings::path::{AmbiguousPath, normal_path};
 use crate::settings::routes::{Routes, reference};
+use crate::tls;
 use fixture::{GOOD_KEY, ISSUER, NOW, fixture};
 
 /// A name, and what it feeds.
@@ -42,6 +45,8 @@ pub const TARGETS: &[Target] = &[
     ("config", config),
     ("routes", routes),
     ("doctor", doctor_json),
+    ("xfcc", forwarded_certificate),
+    ("certificate", client_certificate),
 ];
 
 /// A credential: told apart, and proven if it says that we issued it.
@@ -283,6 +288,39 @@ fn doctor_json(data: &[u8]) {
         }
         assert!(report.findings.is_sorted_by_key(|finding| finding.severity));
         assert_eq!(examine(&document, question), Ok(report), "it says the same again");
+    }
+}
+
+/// Elements of `x-forwarded-client-cert` as Envoy writes them, made by OpenSSL.
+const FORWARDED: &str = include_str!("../tests/vectors/forwarded_certificates.txt");
+
+/// Feeds `x-forwarded-client-cert`, a header a line: only certificates that are known name anybody,
+/// and what stands before an element doesn't change who it names.
+fn forwarded_certificate(data: &[u8]) {
+    let headers: Vec<&[u8]> = data.split(|byte| *byte == b'\n').collect();
+    let known = FORWARDED.lines().next().unwrap_or_default().as_bytes();
+    let alone = xfcc::read(&headers).map(|certificate| certificate.names);
+    if let Ok(names) = &alone {
+        let names: Vec<&str> = names.iter().flat_map(Names::iter).collect();
+        assert!([&["spiffe://a/x", "one", "two"][..], &["spiffe://b"]].contains(&&names[..]), "{names:?}");
+    }
+    let after = xfcc::read(&[&[known][..], &headers].concat()).map(|certificate| certificate.names);
+    assert!(after.is_err() || after == alone, "{after:?}, alone {alone:?}");
+    let before = xfcc::read(&[&headers[..], &[known]].concat());
+    if let Ok(certificate) = before {
+        let of_known = xfcc::read(&[known]).map(|certificate| certificate.names);
+        assert_eq!(Ok(certificate.names), of_known, "the last element isn't the one that counts");
+    }
+}
+
+/// Feeds a client's certificate in DER: names that are read are of one kind each.
+fn client_certificate(data: &[u8]) {
+    let shown = [rustls::pki_types::CertificateDer::from(data)];
+    let Some(certificate) = tls::client_certificate(Some(&shown)) else {
+        return;
+    };
+    if let Ok(names) = &certificate.names {
+        assert!(names.iter().all(|name| !name.is_empty()), "{names:?}");
     }
 }
 

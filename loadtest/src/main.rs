@@ -13,6 +13,7 @@ mod edge;
 mod http;
 mod import;
 mod keys;
+mod message;
 mod mix;
 mod outcome;
 mod pace;
@@ -44,6 +45,8 @@ enum Command {
     Keys(keys::Options),
     /// Imports many keys, and writes some of them to a file.
     Import(import::Options),
+    /// Writes the message of a Check to a file.
+    Message(message::Options),
     /// Reads from a tier without Talos.
     Bare(bare::Options),
     /// Starts a server, and tells how long it took to its first answer.
@@ -63,6 +66,7 @@ async fn main() -> ExitCode {
             Command::Admin(options) => admin::run(options).await,
             Command::Keys(options) => keys::run(options).await,
             Command::Import(options) => import::run(options).await,
+            Command::Message(options) => message::run(&options),
             Command::Bare(options) => bare::run(options).await,
             Command::Start(options) => start::run(options).await,
         }

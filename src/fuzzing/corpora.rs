@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use prost::Message;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use talos_proto::{AttributeContext, CheckRequest, Entry, HttpRequest, Request};
 
 use super::fixture::{GOOD_KEY, decoded, fixture};
@@ -84,8 +86,27 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
                 serde_json::from_str(include_str!("../../tests/vectors/config_dumps.json")).unwrap();
             dumps.as_object().unwrap().values().map(|dump| dump.to_string().into_bytes()).collect()
         }
+        "xfcc" => {
+            let elements: Vec<&str> = super::FORWARDED.lines().collect();
+            let names = "By=spiffe://a/proxy;Hash=00;Subject=\"CN=x\\,y\";URI=spiffe://a/x;DNS=one";
+            let both = elements.join(",");
+            let lines = elements[..2].join("\n");
+            elements.iter().copied().chain([names, &both, &lines]).map(Into::into).collect()
+        }
+        "certificate" => super::FORWARDED.lines().map(certificate).collect(),
         _ => vec![],
     }
+}
+
+/// The certificate in an element of `x-forwarded-client-cert`, in DER.
+fn certificate(element: &str) -> Vec<u8> {
+    let encoded = element.split('"').nth(1).unwrap();
+    let pem = encoded.split('%').enumerate().map(|(at, part)| match at {
+        0 => part.to_owned(),
+        _ => format!("{}{}", char::from(u8::from_str_radix(&part[..2], 16).unwrap()), &part[2..]),
+    });
+    let pem: String = pem.collect();
+    CertificateDer::from_pem_slice(pem.as_bytes()).unwrap().to_vec()
 }
 
 /// Names and values.

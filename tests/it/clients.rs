@@ -1,7 +1,11 @@
 //! Existing clients drive us: what is published for Ory Talos works here as it is.
 
+use std::time::Duration;
+
+use prost::Message;
 use serde_json::json;
 
+use crate::rig::ask::Ask;
 use crate::rig::http::{Call, Version};
 use crate::rig::python;
 use crate::rig::support::{Json, Must};
@@ -13,6 +17,26 @@ async fn the_published_sdk_goes_through_all_its_operations() {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/sdk.py");
     let (admin, public) = (talos.admin.url(""), talos.public.url(""));
     python::run_beside("TALOS_TEST_SDK_PYTHONPATH", &[script, &admin, &public, ISSUER]).await;
+}
+
+/// Time that all cases of grpcio may take on a busy machine: some wait for keepalive pings.
+const GRPCIO_TIMEOUT: Duration = Duration::from_secs(300);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn grpcio_calls_in_every_way_that_its_settings_allow() {
+    let talos = Talos::start().await;
+    let key = talos.issue(json!({ "actor_id": "grpcio" })).await;
+    let request = |credential: &str| -> String {
+        let message = Ask::bearer(credential).build().encode_to_vec();
+        message.iter().map(|byte| format!("{byte:02x}")).collect()
+    };
+    let (good, bad) = (request(&key.secret), request(&format!("{}x", key.secret)));
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/grpc_client.py");
+    let address = talos.authz.0.to_string();
+    let told =
+        python::run_for(GRPCIO_TIMEOUT, "TALOS_TEST_GRPC_PYTHONPATH", &[script, &address, &good, &bad]).await;
+    println!("{told}");
+    talos.check(Ask::bearer(&key.secret)).await.allowed();
 }
 
 #[tokio::test(flavor = "multi_thread")]

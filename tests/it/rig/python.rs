@@ -2,11 +2,13 @@
 //! clients.
 
 use std::process::Stdio;
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::process::Command;
+use tokio::time::timeout;
 
-use crate::rig::support::{Json, Must, within};
+use crate::rig::support::{Json, Must, PATIENCE};
 
 /// What a backend does with a token: PyJWT verifies it against the JWKS at `url`. Returns the claims.
 pub async fn verify_jwt(url: &str, issuer: &str, token: &str) -> Value {
@@ -42,10 +44,15 @@ pub async fn run(arguments: &[&str]) -> String {
 
 /// Runs a script beside the packages in the directory that a variable names, and returns what it printed.
 pub async fn run_beside(packages: &str, arguments: &[&str]) -> String {
+    run_for(PATIENCE, packages, arguments).await
+}
+
+/// The same for a script that may take so long.
+pub async fn run_for(time: Duration, packages: &str, arguments: &[&str]) -> String {
     let mut command = Command::new(wanted("TALOS_TEST_PYTHON"));
     command.args(arguments).env("PYTHONPATH", wanted(packages));
     let child = command.stdin(Stdio::null()).kill_on_drop(true).output();
-    let output = within("a Python script", child).await.must("running Python");
+    let output = timeout(time, child).await.must("a Python script").must("running Python");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "Python failed for {arguments:?}:\n{errors}");
     String::from_utf8(output.stdout).must("Python's output is UTF-8")
