@@ -200,6 +200,8 @@ pub(super) fn authoritative(row: &AnyRow, id: &str, state: &str) -> Result<Serve
 
 #[cfg(test)]
 mod tests {
+    use sqlx::{AnyConnection, AssertSqlSafe, Connection, Executor};
+
     use super::*;
 
     #[test]
@@ -218,5 +220,43 @@ mod tests {
         }
         assert!(NotAuthoritative::from_state("").is_err());
         assert!(NotAuthoritative::from_state("something else").is_err());
+    }
+
+    /// Sets something on a new session of a real server, and returns the state that the session reports then.
+    async fn state_after(dialect: Dialect, dsn: &str, setting: &str) -> String {
+        sqlx::any::install_default_drivers();
+        let mut connection = AnyConnection::connect(dsn).await.unwrap();
+        if let Some(settings) = dialect.session() {
+            connection.execute(settings).await.unwrap();
+        }
+        sqlx::raw_sql(AssertSqlSafe(setting.to_owned())).execute(&mut connection).await.unwrap();
+        let query = format!("SELECT {} AS server_state", dialect.server_state());
+        let row = sqlx::raw_sql(AssertSqlSafe(query)).fetch_one(&mut connection).await.unwrap();
+        row.get("server_state")
+    }
+
+    #[tokio::test]
+    async fn a_session_that_somebody_changed_back_is_told() {
+        let (mariadb, postgres) = (Dialect::MySql, Dialect::Postgres);
+        for (dialect, variable, setting, state) in [
+            (mariadb, "TALOS_TEST_MARIADB", "SET @unused = 1", "ok"),
+            (mariadb, "TALOS_TEST_MARIADB", "SET autocommit = 0", "autocommit_off"),
+            (
+                mariadb,
+                "TALOS_TEST_MARIADB",
+                "SET SESSION TRANSACTION ISOLATION LEVEL READ UNCOMMITTED",
+                "dirty_reads",
+            ),
+            (mariadb, "TALOS_TEST_MARIADB", "SET SESSION TRANSACTION READ ONLY", "read_only"),
+            (postgres, "TALOS_TEST_POSTGRES", "SET application_name = 'test'", "ok"),
+            (postgres, "TALOS_TEST_POSTGRES", "SET default_transaction_read_only = on", "read_only"),
+            (postgres, "TALOS_TEST_POSTGRES", "BEGIN READ ONLY", "read_only"),
+        ] {
+            let Ok(dsn) = std::env::var(variable) else {
+                eprintln!("skipped, {variable} isn't set: {setting}");
+                continue;
+            };
+            assert_eq!(state_after(dialect, &dsn, setting).await, state, "after {setting}");
+        }
     }
 }

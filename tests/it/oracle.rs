@@ -28,7 +28,7 @@ use world::World;
 
 /// How many keys are ended; `TALOS_TEST_REVOCATIONS` says otherwise.
 const REVOCATIONS: usize = 350;
-/// How many keys live at once.
+/// How many keys live at once; `TALOS_TEST_LIVES` says otherwise.
 const LIVES: usize = 64;
 /// `consistency.lease`, the bound, scaled down.
 const LEASE: Duration = Duration::from_secs(1);
@@ -128,7 +128,10 @@ async fn run(mut random: Random, revocations: usize) -> History {
     }
 
     let mut lives = JoinSet::new();
-    let of_each = revocations.div_ceil(Phase::ALL.len());
+    let phases = Phase::ALL.iter().filter(|phase| phase.applies(&database)).count();
+    let of_each = revocations.div_ceil(phases);
+    let at_once =
+        std::env::var("TALOS_TEST_LIVES").map_or(LIVES, |text| text.parse().must("TALOS_TEST_LIVES"));
     for (number, phase) in Phase::ALL.into_iter().enumerate() {
         if !phase.applies(&database) {
             continue;
@@ -146,7 +149,7 @@ async fn run(mut random: Random, revocations: usize) -> History {
             let began = Instant::now();
             let is_over = || phase != Phase::SwitchedOver || scene.switched.load(Ordering::SeqCst);
             while world.ended(number) < of_each || began.elapsed() < least || !is_over() {
-                while lives.len() < LIVES {
+                while lives.len() < at_once {
                     lives.spawn(life::live(Arc::clone(&world), random.split(), bound, cut_off));
                 }
                 lives.join_next().await.must("a life").must("a life");

@@ -5,6 +5,7 @@ mod cluster;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use cluster::Cluster;
 use redis::AsyncCommands;
@@ -117,7 +118,9 @@ impl Redis {
         // Not by its port: that may want TLS, or be cut off on purpose.
         let socket = format!("unix://{}", self.dir.path().join(SOCKET).display());
         let client = redis::Client::open(socket).must("a client");
-        client.get_multiplexed_async_connection().await.must("connecting to Redis")
+        // Longer than the default: a loaded machine is no reason to fail.
+        let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(30)));
+        client.get_multiplexed_async_connection_with_config(&config).await.must("connecting to Redis")
     }
 
     /// For how many milliseconds each entry of such a name stays; -1 is for ever.
