@@ -33,15 +33,12 @@ impl FileId {
 /// The path of a database.
 pub(super) struct DatabaseFile {
     path: PathBuf,
-    wal: PathBuf,
 }
 
 impl DatabaseFile {
     /// Of the database at that path.
     pub fn new(path: &Path) -> Self {
-        let mut wal = path.as_os_str().to_owned();
-        wal.push("-wal");
-        Self { path: path.to_owned(), wal: wal.into() }
+        Self { path: path.to_owned() }
     }
 
     /// The path.
@@ -54,8 +51,18 @@ impl DatabaseFile {
     /// # Errors
     /// When it names nothing.
     pub fn current(&self) -> Result<FileId, StoreError> {
-        let database = inode(&self.path)?.ok_or(NotAuthoritative::FileReplaced)?;
-        Ok(FileId { database, wal: inode(&self.wal)? })
+        // SQLite follows symbolic links, and keeps its log beside the file that they lead to.
+        let path = match fs::canonicalize(&self.path) {
+            Ok(path) => path,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(NotAuthoritative::FileReplaced.into());
+            }
+            Err(error) => return Err(sqlx::Error::Io(error).into()),
+        };
+        let database = inode(&path)?.ok_or(NotAuthoritative::FileReplaced)?;
+        let mut wal = path.into_os_string();
+        wal.push("-wal");
+        Ok(FileId { database, wal: inode(Path::new(&wal))? })
     }
 
     /// Fails unless the path still names what was opened.
@@ -77,6 +84,8 @@ fn inode(path: &Path) -> Result<Option<Inode>, StoreError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
     #[test]
@@ -103,5 +112,26 @@ mod tests {
         assert!(file.check(opened).is_err(), "no file");
         fs::write(path("talos.db"), "two").unwrap();
         assert!(file.check(opened).is_err(), "another file");
+    }
+
+    #[test]
+    fn a_symbolic_link_stands_for_the_file_that_it_leads_to() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        for name in ["one", "two"] {
+            fs::write(path(name), name).unwrap();
+            fs::write(path(&format!("{name}-wal")), "its log").unwrap();
+        }
+        symlink(path("one"), path("link")).unwrap();
+        let file = DatabaseFile::new(&path("link"));
+        let opened = file.current().unwrap();
+        assert_eq!(opened, DatabaseFile::new(&path("one")).current().unwrap());
+        fs::rename(path("one-wal"), path("old-wal")).unwrap();
+        assert!(file.check(opened).is_err(), "no log");
+        fs::rename(path("old-wal"), path("one-wal")).unwrap();
+        assert!(file.check(opened).is_ok());
+        fs::remove_file(path("link")).unwrap();
+        symlink(path("two"), path("link")).unwrap();
+        assert!(file.check(opened).is_err(), "the link leads elsewhere");
     }
 }
