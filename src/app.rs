@@ -1,24 +1,33 @@
-//! The process: built from a configuration, served on its listeners, drained and ended.
+//! The process: built from a configuration, served on its listeners, drained when it stops.
 
 mod accept;
 mod background;
-mod bounds;
-mod callers;
+mod bind;
+mod build;
 mod certificates;
 mod connections;
-mod denied;
-mod deny;
+mod denied_templates;
+mod deny_file;
+mod end_when;
+mod error;
+mod fallback;
+mod jwks_refresh;
+mod limits;
 mod listeners;
-mod pace;
-mod recheck;
+mod polling;
+mod progress;
 mod relay;
 mod reload;
 mod serve;
+mod shrink_guard;
 mod signals;
-mod watch;
+mod stream;
+mod tasks;
+mod watched;
 mod workers;
 
-pub use denied::{TemplateFileError, read as read_templates};
 #[cfg(any(test, feature = "fuzzing"))]
-pub(crate) use serve::build;
-pub use serve::{Planes, ServeError, serve};
+pub(crate) use build::build;
+pub use denied_templates::{TemplateFileError, read as read_templates};
+pub use error::ServeError;
+pub use serve::serve;

@@ -19,8 +19,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::app::{self, Planes, ServeError};
+use crate::app::{self, ServeError};
 use crate::config::Loaded;
+use crate::plane::{self, Planes};
 use crate::settings::SettingsError;
 use crate::telemetry;
 use exit::{Failure, Outcome};
@@ -154,11 +155,11 @@ fn serve(file: Option<PathBuf>, plane: Option<Plane>) -> Result<(), Failure> {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    let only = |wanted: fn(&Plane) -> bool| plane.as_ref().is_none_or(wanted);
-    let planes = Planes {
-        admin: only(|plane| matches!(plane, Plane::Admin)),
-        public: only(|plane| matches!(plane, Plane::Public)),
-        authz: only(|plane| matches!(plane, Plane::Authz)),
+    let planes = match plane {
+        None => Planes::All,
+        Some(Plane::Admin) => Planes::Only(plane::Plane::Admin),
+        Some(Plane::Public) => Planes::Only(plane::Plane::Public),
+        Some(Plane::Authz) => Planes::Only(plane::Plane::Authz),
     };
     block_on(app::serve(source, config, planes))?.map_err(|error| match error {
         ServeError::Settings(
@@ -173,5 +174,9 @@ fn serve(file: Option<PathBuf>, plane: Option<Plane>) -> Result<(), Failure> {
 
 fn block_on<F: Future>(future: F) -> Result<F::Output, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    Ok(runtime.map_err(Failure::failed)?.block_on(future))
+    let runtime = runtime.map_err(Failure::failed)?;
+    let output = runtime.block_on(future);
+    // A second signal ends the process at once, without waiting for blocking calls.
+    runtime.shutdown_background();
+    Ok(output)
 }

@@ -35,6 +35,7 @@ pub use wire::listed_key;
 use crate::admission::Admission;
 use crate::error::{ApiError, Reason};
 use crate::event::Operation;
+use crate::plane::Plane;
 use crate::readiness::Readiness;
 use crate::service::Service;
 use crate::settings::Settings;
@@ -73,7 +74,7 @@ pub fn admin_router(context: Context) -> Router {
         .layer(from_fn_with_state(with(), guard::cross_site::refuse))
         .layer(from_fn_with_state(with(), guard::cors::on_admin))
         .layer(from_fn_with_state(with(), guard::host::on_admin));
-    finish("admin", routes, context)
+    finish(Plane::Admin, routes, context)
 }
 
 fn admin_routes() -> Routes {
@@ -105,14 +106,14 @@ pub fn public_router(context: Context) -> Router {
         .layer(from_fn_with_state(with(), guard::throttle::limit))
         .layer(from_fn_with_state(with(), guard::cors::on_public))
         .layer(from_fn_with_state(with(), guard::host::on_public));
-    finish("public", routes, context)
+    finish(Plane::Public, routes, context)
 }
 
 /// The metrics plane.
 pub fn metrics_router(context: Context) -> Router {
     let routes = health_routes().into_router();
     let routes = routes.route("/metrics", get(metrics)).route("/status", get(status));
-    finish("metrics", answering_for_nothing_else(routes), context)
+    finish(Plane::Metrics, answering_for_nothing_else(routes), context)
 }
 
 fn public_routes() -> Routes {
@@ -131,7 +132,7 @@ fn answering_for_nothing_else(routes: Router<Context>) -> Router<Context> {
 }
 
 /// What every plane has: bounds on what it does.
-fn finish(plane: &'static str, routes: Router<Context>, context: Context) -> Router {
+fn finish(plane: Plane, routes: Router<Context>, context: Context) -> Router {
     let observed = Observed { context: context.clone(), plane };
     routes
         .layer(axum::middleware::from_fn(guard::guard))

@@ -9,6 +9,7 @@ pub mod error;
 pub mod escape;
 pub mod event;
 pub mod key;
+pub mod plane;
 pub mod rng;
 pub mod secret;
 pub mod trace;

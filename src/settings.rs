@@ -1,5 +1,6 @@
 //! Settings: what the configuration says, made ready for use. One request uses one snapshot from beginning to end.
 
+mod error;
 pub mod path;
 pub mod policy;
 pub mod routes;
@@ -12,13 +13,15 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+pub use error::{SettingsError, SourceError};
+
 use self::routes::Routes;
-use self::sources::{Documents, SourceError};
+use self::sources::Documents;
 use crate::clock::Timestamp;
 use crate::config::{
     AuthRoles, Authz, CacheType, ClientIpSource, Config, Cors, DerivedTokens, Retired, SelfRevokeLimit,
 };
-use crate::credential::jwk::{JwkError, KeySet, SigningKey};
+use crate::credential::jwk::{KeySet, SigningKey};
 use crate::credential::secrets::{HmacSecret, HmacSecrets};
 use crate::credential::{Form, Presented, classify};
 use crate::host::name_of;
@@ -26,50 +29,6 @@ use crate::key::NetworkId;
 
 /// The settings in force, replaced whole by a reload.
 pub type SettingsHandle = Arc<ArcSwap<Settings>>;
-
-/// Why settings can't be made of a configuration.
-#[derive(Debug, thiserror::Error)]
-pub enum SettingsError {
-    /// The one secret that nothing works without.
-    #[error("project has no HMAC key configured")]
-    NoHmacSecret,
-    /// A key set can't be had from where it should be.
-    #[error("{key}: {problem}")]
-    KeySource {
-        /// The setting.
-        key: String,
-        /// What is wrong; no content.
-        problem: SourceError,
-    },
-    /// A key set wasn't read before settings were made of it.
-    #[error("{key}: was not read")]
-    NotRead {
-        /// The setting.
-        key: String,
-    },
-    /// A key set was read and is no good.
-    #[error("{key}: {problem}")]
-    KeySet {
-        /// The setting.
-        key: String,
-        /// What is wrong with it.
-        problem: JwkError,
-    },
-    /// A network's host or id can't be read, which a checked configuration doesn't have.
-    #[error("multitenancy.networks: {hostname}: has no name or no id")]
-    NoNetwork {
-        /// Its host.
-        hostname: String,
-    },
-    /// A network's own settings are no good.
-    #[error("{hostname}: {problem}")]
-    OfNetwork {
-        /// Its host.
-        hostname: String,
-        /// What is wrong with them.
-        problem: Box<Self>,
-    },
-}
 
 /// A value that stops counting at some moment.
 #[derive(Debug, Clone)]

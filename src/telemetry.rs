@@ -1,10 +1,10 @@
-//! What the process tells about itself.
+//! Metrics, status, logs and traces of the process.
 
 pub mod connections;
 pub mod deny_file;
 mod histogram;
 pub mod log;
 pub mod metrics;
-pub mod refusals;
+pub mod refused_requests;
 pub mod status;
 pub mod traces;

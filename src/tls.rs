@@ -153,7 +153,7 @@ impl Identity {
     ///
     /// # Errors
     /// As [`Identity::read`], and when the certificate has expired: then what is in force stays.
-    pub fn read_again(&self) -> Result<bool, TlsError> {
+    pub fn reload(&self) -> Result<bool, TlsError> {
         let new = build(&self.files, self.alpn, &self.clock)?;
         if new.content == self.in_force.load().content {
             return Ok(false);

@@ -8,6 +8,7 @@ use std::process::Command;
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("caller", &["clock"]),
     ("clock", &[]),
+    ("plane", &[]),
     ("rng", &[]),
     ("duration", &[]),
     ("host", &[]),
@@ -63,7 +64,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "trace",
         ],
     ),
-    ("telemetry", &["cache", "clock", "config", "escape", "readiness", "service", "trace"]),
+    ("telemetry", &["cache", "clock", "config", "escape", "plane", "readiness", "service", "trace"]),
     (
         "authz",
         &[
@@ -98,6 +99,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "host",
             "key",
             "limit",
+            "plane",
             "readiness",
             "secret",
             "service",
@@ -119,6 +121,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "http",
             "key",
             "limit",
+            "plane",
             "readiness",
             "rng",
             "secret",
@@ -142,6 +145,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "event",
             "http2",
             "key",
+            "plane",
             "rng",
             "service",
             "settings",
@@ -161,6 +165,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "escape",
             "http",
             "key",
+            "plane",
             "rng",
             "secret",
             "settings",

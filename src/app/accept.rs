@@ -1,5 +1,4 @@
-//! Connections of one listener, accepted within bounds and made secure: what serves them sees a stream and who is at
-//! its other end.
+//! Accepts the connections of one listener within its limits, and completes their TLS handshake.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -7,229 +6,233 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::bounds::{ACCEPT_PAUSE, HANDSHAKE_TIMEOUT, MAX_CONNECTIONS, MAX_PER_ADDRESS};
-use super::listeners::{Listener, ParkedSocket, Socket};
-use super::recheck::Rechecked;
+use super::end_when::EndWhen;
+use super::limits::{
+    ACCEPT_RETRY_DELAY, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS, TLS_HANDSHAKE_TIMEOUT,
+};
+use super::listeners::{DetachedSocket, Listener, Socket};
+use super::stream::{HookedStream, Stream};
 use crate::caller::{Peer, network_of};
-use crate::telemetry::connections::{Connections, Refused};
+use crate::plane::Plane;
+use crate::telemetry::connections::{ConnectionRefusal, Connections};
 use crate::tls::{ClientTrust, Identity, client_certificate};
 
-/// Both directions of a connection, over whatever it goes.
-pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
-
-/// A listener, what it shows its clients, and what they take of it.
+/// A listener with its certificate and its limits.
 pub struct Acceptor {
-    plane: &'static str,
+    plane: Plane,
     listener: Listener,
     identity: Option<Arc<Identity>>,
-    places: Arc<Semaphore>,
-    addresses: Arc<Addresses>,
-    counted: Connections,
+    permits: Arc<Semaphore>,
+    addresses: Arc<AddressCounts>,
+    metrics: Connections,
 }
 
-/// A connection that isn't secure yet, if it is to be. [`Incoming::open`] belongs into a task of its own, as it takes
-/// as long as the client likes, within a bound.
-pub struct Incoming {
+/// An accepted connection before its TLS handshake.
+pub struct Accepted {
     socket: Socket,
     peer: Peer,
-    place: Place,
+    guard: ConnectionGuard,
     identity: Option<Arc<Identity>>,
 }
 
-/// A connection to be served. Its place is given up when [`Place`] is dropped.
+/// A connection that is ready to be served.
 pub struct Connection {
-    /// What comes and goes.
+    /// Decrypted bytes of both directions.
     pub stream: Box<dyn Stream>,
-    /// Who is there.
+    /// The other end.
     pub peer: Peer,
-    /// What it takes of the listener's bounds.
-    pub place: Place,
+    /// Counts the connection as open until it is dropped.
+    pub guard: ConnectionGuard,
 }
 
-/// One connection's share of what a listener bears.
-pub struct Place {
-    plane: &'static str,
-    counted: Connections,
-    addresses: Arc<Addresses>,
+/// Counts one open connection against the limits of its listener. Dropping it ends that.
+pub struct ConnectionGuard {
+    plane: Plane,
+    metrics: Connections,
+    addresses: Arc<AddressCounts>,
     address: Option<IpAddr>,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Acceptor {
-    /// A listener of this plane; with TLS if there is an identity.
+    /// Accepts for a plane; with TLS if there is an identity.
     pub fn new(
-        plane: &'static str,
+        plane: Plane,
         listener: Listener,
         identity: Option<Arc<Identity>>,
-        counted: Connections,
+        metrics: Connections,
     ) -> Self {
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        Self { plane, listener, identity, places, addresses: Arc::default(), counted }
+        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        Self { plane, listener, identity, permits, addresses: Arc::default(), metrics }
     }
 
-    /// What it shows its clients; None without TLS.
+    /// The plane whose connections it accepts.
+    pub fn plane(&self) -> Plane {
+        self.plane
+    }
+
+    /// Certificate and client CAs; None without TLS.
     pub fn identity(&self) -> Option<Arc<Identity>> {
         self.identity.clone()
     }
 
-    /// The next connection. Nothing is lost when it isn't waited for to the end.
-    pub async fn accept(&self) -> Incoming {
+    /// Accepts the next connection. Cancel-safe: no connection is lost.
+    pub async fn accept(&self) -> Accepted {
         loop {
-            // The semaphore is never closed; were it, nothing would be bounded any more, but served.
-            let permit = Arc::clone(&self.places).acquire_owned().await.ok();
+            // The semaphore is never closed. If it were, connections would be served without limit.
+            let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
             let (socket, peer) = match self.listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    tracing::warn!(plane = self.plane, %error, "a connection could not be accepted");
-                    sleep(ACCEPT_PAUSE).await;
+                    let plane = self.plane.name();
+                    tracing::warn!(plane, %error, "accepting a connection failed; trying again");
+                    sleep(ACCEPT_RETRY_DELAY).await;
                     continue;
                 }
             };
             let address = peer.address.map(network_of);
-            if !self.addresses.enter(address) {
-                self.counted.refused(self.plane, Refused::TooMany);
+            if !self.addresses.acquire(address) {
+                self.metrics.refused(self.plane, ConnectionRefusal::TooManyConnections);
                 continue;
             }
-            self.counted.opened(self.plane);
-            let place = Place {
+            self.metrics.opened(self.plane);
+            let guard = ConnectionGuard {
                 plane: self.plane,
-                counted: self.counted.clone(),
+                metrics: self.metrics.clone(),
                 addresses: Arc::clone(&self.addresses),
                 address,
                 _permit: permit,
             };
-            return Incoming { socket, peer, place, identity: self.identity.clone() };
+            return Accepted { socket, peer, guard, identity: self.identity.clone() };
         }
     }
 }
 
-/// An [`Incoming`] on its way to another runtime.
-pub struct Parked {
-    socket: ParkedSocket,
+/// An accepted connection that belongs to no runtime, to be sent to another one.
+pub struct Detached {
+    socket: DetachedSocket,
     peer: Peer,
-    place: Place,
+    guard: ConnectionGuard,
     identity: Option<Arc<Identity>>,
 }
 
-impl Parked {
-    /// Puts it onto the runtime that this is called in.
+impl Detached {
+    /// Registers the connection with the current runtime.
     ///
     /// # Errors
-    /// When the system says so.
-    pub fn resume(self) -> std::io::Result<Incoming> {
-        let Self { socket, peer, place, identity } = self;
-        Ok(Incoming { socket: socket.resume()?, peer, place, identity })
+    /// When the operating system refuses.
+    pub fn attach(self) -> std::io::Result<Accepted> {
+        let Self { socket, peer, guard, identity } = self;
+        Ok(Accepted { socket: socket.attach()?, peer, guard, identity })
     }
 }
 
-impl Incoming {
-    /// Takes it off the runtime that it was accepted in.
+impl Accepted {
+    /// Takes the connection off the runtime that accepted it.
     ///
     /// # Errors
-    /// When the system says so.
-    pub fn park(self) -> std::io::Result<Parked> {
-        let Self { socket, peer, place, identity } = self;
-        Ok(Parked { socket: socket.park()?, peer, place, identity })
+    /// When the operating system refuses.
+    pub fn detach(self) -> std::io::Result<Detached> {
+        let Self { socket, peer, guard, identity } = self;
+        Ok(Detached { socket: socket.detach()?, peer, guard, identity })
     }
 
-    /// Shakes hands, where the listener has TLS. None when the client didn't do so in time, or isn't to be trusted.
-    pub async fn open(self) -> Option<Connection> {
-        let Self { socket, mut peer, place, identity } = self;
+    /// Completes the TLS handshake, where the listener has TLS; None when that fails or takes too
+    /// long. Belongs in a task of its own, as the client sets the pace.
+    pub async fn handshake(self) -> Option<Connection> {
+        let Self { socket, mut peer, guard, identity } = self;
         let stream: Box<dyn Stream> = match (identity, socket) {
             (None, Socket::Tcp(stream)) => Box::new(stream),
             (None, Socket::Unix(stream)) => Box::new(stream),
-            (Some(identity), Socket::Tcp(stream)) => place.secure(&identity, stream, &mut peer).await?,
-            (Some(identity), Socket::Unix(stream)) => place.secure(&identity, stream, &mut peer).await?,
+            (Some(identity), Socket::Tcp(stream)) => guard.secure(&identity, stream, &mut peer).await?,
+            (Some(identity), Socket::Unix(stream)) => guard.secure(&identity, stream, &mut peer).await?,
         };
-        Some(Connection { stream, peer, place })
+        Some(Connection { stream, peer, guard })
     }
 }
 
-impl Place {
+impl ConnectionGuard {
     async fn secure<S: Stream + 'static>(
         &self,
         identity: &Arc<Identity>,
         stream: S,
         peer: &mut Peer,
     ) -> Option<Box<dyn Stream>> {
-        let verified_by = identity.client_cas();
-        let shaking_hands = TlsAcceptor::from(identity.config()).accept(stream);
-        let shaken = timeout(HANDSHAKE_TIMEOUT, shaking_hands).await;
-        let stream = match shaken {
+        let client_cas = identity.client_cas();
+        let handshake = TlsAcceptor::from(identity.config()).accept(stream);
+        let stream = match timeout(TLS_HANDSHAKE_TIMEOUT, handshake).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
-                self.counted.refused(self.plane, Refused::Handshake);
-                self.tell(peer, &error);
+                self.count_refused(ConnectionRefusal::HandshakeFailed);
+                self.log_failed_handshake(peer, &error);
                 return None;
             }
             Err(_) => {
-                self.counted.refused(self.plane, Refused::SlowHandshake);
-                self.tell(peer, &"it took too long");
+                self.count_refused(ConnectionRefusal::SlowHandshake);
+                self.log_failed_handshake(peer, &"timed out");
                 return None;
             }
         };
-        let shown = stream.get_ref().1.peer_certificates();
-        peer.certificate = client_certificate(shown).map(Arc::new);
-        let Some(trust) = ClientTrust::of(identity, shown, verified_by) else {
+        let chain = stream.get_ref().1.peer_certificates();
+        peer.certificate = client_certificate(chain).map(Arc::new);
+        let Some(trust) = ClientTrust::new(identity, chain, client_cas) else {
             return Some(Box::new(stream));
         };
-        let (counted, plane, address) = (self.counted.clone(), self.plane, peer.address);
-        let lost = async move {
-            trust.lost().await;
-            counted.refused(plane, Refused::Untrusted);
+        let (metrics, plane, address) = (self.metrics.clone(), self.plane, peer.address);
+        let revoked = async move {
+            trust.revoked().await;
+            metrics.refused(plane, ConnectionRefusal::Untrusted);
             let address = address.map(tracing::field::display);
             tracing::info!(
-                plane,
+                plane = plane.name(),
                 address,
-                "a connection is closed: the client CAs were replaced, and its certificate is no longer trusted"
+                "connection closed: the client CAs were replaced, and the new ones don't trust its certificate"
             );
         };
-        Some(Box::new(Rechecked::new(stream, lost)))
+        Some(Box::new(HookedStream::new(stream, EndWhen::new(revoked))))
     }
 
-    /// Counts that the connection is closed before its time.
-    pub fn refused(&self, why: Refused) {
-        self.counted.refused(self.plane, why);
+    /// Counts that the server closes the connection early.
+    pub fn count_refused(&self, reason: ConnectionRefusal) {
+        self.metrics.refused(self.plane, reason);
     }
 
-    /// Anybody can make a handshake fail: it's the metric that tells how many do.
-    fn tell(&self, peer: &Peer, problem: &dyn std::fmt::Display) {
+    /// Logs at debug level only: anybody can make handshakes fail, and a metric counts them.
+    fn log_failed_handshake(&self, peer: &Peer, problem: &dyn std::fmt::Display) {
         let address = peer.address.map(tracing::field::display);
-        tracing::debug!(plane = self.plane, address, %problem, "a TLS handshake failed");
+        tracing::debug!(plane = self.plane.name(), address, %problem, "TLS handshake failed");
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
-        self.addresses.leave(self.address);
-        self.counted.closed(self.plane);
+        self.addresses.release(self.address);
+        self.metrics.closed(self.plane);
     }
 }
 
-/// How many connections each address has.
+/// Number of open connections of each address.
 #[derive(Default)]
-struct Addresses(Mutex<HashMap<IpAddr, u32>>);
+struct AddressCounts(Mutex<HashMap<IpAddr, u32>>);
 
-impl Addresses {
-    /// Counts one more; false when it has as many as it may have.
-    fn enter(&self, address: Option<IpAddr>) -> bool {
+impl AddressCounts {
+    /// Counts one more; false when the address has reached its limit.
+    fn acquire(&self, address: Option<IpAddr>) -> bool {
         let Some(address) = address else {
             return true;
         };
         let mut counts = self.0.lock();
         let count = counts.entry(address).or_default();
-        let fits = *count < MAX_PER_ADDRESS;
+        let fits = *count < MAX_CONNECTIONS_PER_ADDRESS;
         *count += u32::from(fits);
         fits
     }
 
-    fn leave(&self, address: Option<IpAddr>) {
+    fn release(&self, address: Option<IpAddr>) {
         let mut counts = self.0.lock();
         if let Some(Entry::Occupied(mut entry)) = address.map(|address| counts.entry(address)) {
             *entry.get_mut() -= 1;
@@ -245,21 +248,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_has_its_share_and_gives_it_back() {
-        let addresses = Addresses::default();
+    fn connections_of_an_address_are_limited() {
+        let addresses = AddressCounts::default();
         let [one, other] = ["192.0.2.1", "192.0.2.2"].map(|text| Some(text.parse().unwrap()));
-        for _ in 0..MAX_PER_ADDRESS {
-            assert!(addresses.enter(one));
+        for _ in 0..MAX_CONNECTIONS_PER_ADDRESS {
+            assert!(addresses.acquire(one));
         }
-        assert!(!addresses.enter(one));
-        assert!(addresses.enter(other) && addresses.enter(None));
-        addresses.leave(one);
-        assert!(addresses.enter(one));
-        for _ in 0..MAX_PER_ADDRESS {
-            addresses.leave(one);
+        assert!(!addresses.acquire(one));
+        assert!(addresses.acquire(other) && addresses.acquire(None));
+        addresses.release(one);
+        assert!(addresses.acquire(one));
+        for _ in 0..MAX_CONNECTIONS_PER_ADDRESS {
+            addresses.release(one);
         }
-        addresses.leave(other);
-        addresses.leave(None);
+        addresses.release(other);
+        addresses.release(None);
         assert!(addresses.0.lock().is_empty());
     }
 }

@@ -1,146 +1,148 @@
-//! What goes on beside the requests: polling the log of changes, and asking whether the database is there.
+//! Background tasks of the process, beside the planes.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::sync::Notify;
-use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use super::relay::Relay;
-use crate::authz::SERVICE_NAME;
+use super::certificates::Certificates;
+use super::polling::Poller;
+use super::relay::{self, Relay};
+use super::reload::Reloader;
+use super::tasks::Tasks;
+use super::{denied_templates, deny_file, jwks_refresh};
+use crate::authz::Templates;
 use crate::cache::shared::Shared;
+use crate::config::Config;
+use crate::http::Context;
 use crate::limit::Limiter;
+use crate::plane::{Plane, Planes};
 use crate::readiness::Readiness;
 use crate::service::Service;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::status::Process;
 
-/// How often the database is asked whether it is there.
+/// Time between two pings of the database.
 const PING_INTERVAL: Duration = Duration::from_millis(400);
+/// Time between two readings of the mutation log's newest number.
+const LOG_HEAD_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A poll that takes more than this share of the lease is worth a warning: there is little left for the next.
-const SLOW_POLL: f64 = 0.4;
-/// Most polls in an interval that are made because something was found out.
-const WANTED_POLLS: u32 = 20;
-
-/// How often the end of the log is asked for.
-const WATCH_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How long entries of the log are kept at least. Who was away for longer begins anew.
+/// Shortest time for which entries of the mutation log are kept. An instance that was away for
+/// longer drops its cache.
 const MIN_RETENTION: Duration = Duration::from_secs(60 * 60);
-/// How often the log is trimmed, give or take a half.
+/// Mean time between two rounds of trimming the mutation log; each wait is 50 to 150 % of it.
 const TRIM_INTERVAL: Duration = Duration::from_secs(60);
-/// Between two statements that trim it: others want to write, too.
+/// Pause between two statements of a round, in which others can write.
 const TRIM_PAUSE: Duration = Duration::from_millis(50);
 
-/// How long a start may take to prepare; then it listens all the same.
-const PREPARATION: Duration = Duration::from_secs(1);
-
-/// Takes in the log and makes lookups ready: whoever finds the listeners open finds a process that can decide, even if
-/// the machine is busy with many that start.
-pub async fn prepare(service: &Service) {
-    let preparing = async {
-        service.freshness.poll(&service.store).await?;
-        service.store.prepare_lookups().await
-    };
-    match tokio::time::timeout(PREPARATION, preparing).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(%error, "the database can't be asked yet"),
-        Err(_) => tracing::warn!("the database gives no answer yet"),
-    }
-}
-
-/// Polls the log every `interval`, and at once when `changed` says so, for ever. The authz plane serves from the first
-/// poll that succeeds.
-pub async fn poll(
-    service: Arc<Service>,
-    interval: Duration,
-    changed: Arc<Notify>,
-    relay: Option<Arc<Relay>>,
+/// Starts all tasks that run until the planes have drained.
+pub fn spawn(
+    config: &Config,
+    planes: Planes,
+    context: &Context,
+    reloader: Reloader,
+    certificates: Certificates,
+    templates: Arc<ArcSwap<Templates>>,
     health: HealthReporter,
-    readiness: Arc<Readiness>,
-) {
-    let mut serving = false;
-    let (mut failing, mut slow) = (false, false);
-    let lease = service.freshness.terms().lease;
-    loop {
-        let began = tokio::time::Instant::now();
-        let result = service.freshness.poll(&service.store).await;
-        match (&result, failing) {
-            (Err(error), false) => tracing::error!(%error, "changes can't be polled: the lease will run out"),
-            (Ok(()), true) => tracing::info!("changes are polled again"),
-            _ => {}
-        }
-        failing = result.is_err();
-        let took = began.elapsed();
-        match (took > lease.mul_f64(SLOW_POLL), slow) {
-            (true, false) => tracing::warn!(
-                seconds = took.as_secs_f64(),
-                lease_seconds = lease.as_secs_f64(),
-                "polls of the log are slow: the database is far away or busy, or changes come faster than they are read"
-            ),
-            (false, true) => tracing::info!("polls of the log are quick again"),
-            _ => {}
-        }
-        slow = took > lease.mul_f64(SLOW_POLL);
-        if let Some(relay) = relay.as_ref().filter(|_| !failing) {
-            relay.answer();
-        }
-        if !serving && service.freshness.has_begun() && !readiness.is_draining() {
-            set_serving(&health, true).await;
-            serving = true;
-        }
-        tokio::select! {
-            // From beginning to beginning: the lease counts from there, too.
-            () = tokio::time::sleep_until(began + interval) => {}
-            () = changed.notified() => {}
-            () = service.store.poll_wanted() => tokio::time::sleep_until(began + interval / WANTED_POLLS).await,
-        }
+) -> Tasks {
+    let service = || Arc::clone(&context.service);
+    let (changed, relay) = (Arc::new(Notify::new()), Relay::new(&context.service));
+    let interval = config.consistency.poll;
+    let poller = Poller {
+        service: service(),
+        interval,
+        changed: Arc::clone(&changed),
+        relay: relay.clone(),
+        health,
+        readiness: Arc::clone(&context.readiness),
+    };
+    let mut tasks = Tasks::default();
+    tasks.spawn("poll the log of changes", poller.run());
+    tasks.spawn("ping the database", ping(service(), Arc::clone(&context.readiness)));
+    tasks.spawn("reload the configuration", reloader.run());
+    tasks.spawn("reload certificates", certificates.run());
+    tasks.spawn(
+        "watch the head of the log of changes",
+        watch_log_head(service(), Arc::clone(&context.process)),
+    );
+    tasks.spawn("trim the log of changes", trim_log(service(), Arc::clone(&context.metrics)));
+    tasks.spawn("look after the audit log", look_after_audit(service()));
+    if planes.contains(Plane::Admin) && context.admission.bearer().is_some() {
+        let refresh = jwks_refresh::run(Arc::clone(&context.admission), context.service.rng.clone());
+        tasks.spawn("refresh the keys of admin tokens", refresh);
     }
+    if let Some(path) = &config.authz.denied_template_file {
+        tasks.spawn("reload denied templates", denied_templates::watch(path.clone(), templates));
+    }
+    if let Some(path) = &config.consistency.deny_file {
+        let watch = deny_file::watch(path.clone(), service(), Arc::clone(&context.metrics));
+        tasks.spawn("reload the deny file", watch);
+    }
+    if matches!(*context.service.limiter, Limiter::Redis(_)) {
+        tasks.spawn(
+            "connect the rate limiter to Redis",
+            connect_limiter(Arc::clone(&context.service.limiter)),
+        );
+    }
+    if let Some(shared) = context.service.shared.clone() {
+        if let Some(relay) = relay {
+            tasks.spawn("read questions of other instances", relay.read(interval));
+            tasks.spawn("ask other instances", relay::ask(service(), Arc::clone(&shared), interval));
+        }
+        tasks.spawn("connect the cache to Redis", connect_cache(service(), shared, changed));
+    }
+    tasks
 }
 
-/// Keeps in touch with L2, for ever.
-pub async fn share(service: Arc<Service>, shared: Arc<Shared>, changed: Arc<Notify>) {
+/// Keeps the connection of the shared cache, forever.
+async fn connect_cache(service: Arc<Service>, shared: Arc<Shared>, changed: Arc<Notify>) {
     let settings = service.settings.clone();
     let is_news = |n| n > service.freshness.polled();
     shared.run(&changed, |open| open(&settings.load().secrets), is_news).await;
 }
 
-/// Keeps in touch with the Redis that counts the uses of keys, for ever.
-pub async fn keep_limiter(limiter: Arc<Limiter>) {
+/// Keeps the connection of the rate limiter, forever.
+async fn connect_limiter(limiter: Arc<Limiter>) {
     match &*limiter {
         Limiter::Redis(limiter) => limiter.run().await,
         Limiter::Memory(_) => std::future::pending().await,
     }
 }
 
-/// Pings the database, for ever.
-pub async fn ping(service: Arc<Service>, readiness: Arc<Readiness>) {
+async fn look_after_audit(service: Arc<Service>) {
+    service.audit.look_after(&service.clock).await;
+}
+
+/// Pings the database, forever. Readiness depends on the answers.
+async fn ping(service: Arc<Service>, readiness: Arc<Readiness>) {
     loop {
-        let began = service.clock.boot_now();
+        let start = service.clock.boot_now();
         if service.store.ping().await.is_ok() {
-            readiness.record_ping(began);
+            readiness.record_ping(start);
         }
         tokio::time::sleep(PING_INTERVAL).await;
     }
 }
 
-/// Notes where the log ends, for ever: how far behind a process is shows only by asking beside the polls.
-pub async fn watch_log(service: Arc<Service>, process: Arc<Process>) {
+/// Records the newest number of the mutation log, forever. Only a query beside the polls shows how
+/// far these are behind.
+async fn watch_log_head(service: Arc<Service>, process: Arc<Process>) {
     loop {
         let at = service.clock.boot_now();
         if let Ok(newest) = service.store.newest_number().await {
-            process.note_log(newest, at);
+            process.record_log_head(newest, at);
         }
-        tokio::time::sleep(WATCH_INTERVAL).await;
+        tokio::time::sleep(LOG_HEAD_INTERVAL).await;
     }
 }
 
-/// Deletes what nobody reads of the log any more, for ever. All processes do so, each at moments of its own.
-pub async fn trim_log(service: Arc<Service>, metrics: Arc<Metrics>) {
+/// Deletes entries of the mutation log that no instance needs any more, forever. Every instance does
+/// so, at random moments.
+async fn trim_log(service: Arc<Service>, metrics: Arc<Metrics>) {
     loop {
-        // As long as anything cached may be used, twice over and again.
+        // A wide margin over the longest time for which a cached row may be used.
         let retention = MIN_RETENTION.max(service.settings.load().longest_cache_ttl() * 4);
         let before = service.clock.now().minus(retention);
         loop {
@@ -150,7 +152,7 @@ pub async fn trim_log(service: Arc<Service>, metrics: Arc<Metrics>) {
                     metrics.log_trimmed.inc_by(trimmed);
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the log of changes can't be trimmed at present");
+                    tracing::warn!(%error, "old entries of the log of changes can't be deleted; trying again later");
                     break;
                 }
             }
@@ -158,11 +160,4 @@ pub async fn trim_log(service: Arc<Service>, metrics: Arc<Metrics>) {
         }
         tokio::time::sleep(service.rng.jittered(TRIM_INTERVAL, 0.5)).await;
     }
-}
-
-/// What gRPC health says of the process and of its one service.
-pub async fn set_serving(health: &HealthReporter, serving: bool) {
-    let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
-    health.set_service_status("", status).await;
-    health.set_service_status(SERVICE_NAME, status).await;
 }

@@ -1,4 +1,4 @@
-//! Connections of one listener: accepted within bounds, served, drained.
+//! Serves the connections of an HTTP plane, and drains them when the process stops.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -11,16 +11,20 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::accept::{Acceptor, Connection};
-use super::bounds::{DRAIN, GOODBYE, KEEPALIVE, LAST_WORDS, MAX_HEADERS, MAX_HTTP_STREAMS};
-use super::pace::{Pace, Paced};
-use crate::telemetry::connections::Refused;
+use super::limits::{
+    CLOSE_TIMEOUT, DRAIN_TIMEOUT, IDLE_CLOSE_TIMEOUT, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT,
+    MAX_CONCURRENT_STREAMS, MAX_HEADER_LIST_SIZE,
+};
+use super::progress::Progress;
+use super::stream::HookedStream;
+use crate::telemetry::connections::ConnectionRefusal;
 
-/// Serves a listener until `stop`, then lets what is under way end.
+/// Serves a listener until `stop`, then waits for requests in flight.
 pub async fn serve<H, F, B>(acceptor: Acceptor, stop: CancellationToken, handle: H)
 where
     H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
@@ -30,33 +34,33 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let builder = Arc::new(builder());
-    // Whoever serves a connection holds one end: the other tells when nobody does any more.
-    let (busy, mut all_done) = mpsc::channel::<()>(1);
+    let connections = TaskTracker::new();
     loop {
-        let incoming = tokio::select! {
+        let accepted = tokio::select! {
             () = stop.cancelled() => break,
-            incoming = acceptor.accept() => incoming,
+            accepted = acceptor.accept() => accepted,
         };
-        let (handle, builder, stop, busy) =
-            (handle.clone(), Arc::clone(&builder), stop.clone(), busy.clone());
-        tokio::spawn(async move {
-            let opened = tokio::select! {
+        let (handle, builder, stop) = (handle.clone(), Arc::clone(&builder), stop.clone());
+        connections.spawn(async move {
+            let connection = tokio::select! {
                 () = stop.cancelled() => None,
-                opened = incoming.open() => opened,
+                connection = accepted.handshake() => connection,
             };
-            if let Some(connection) = opened {
-                serve_one(connection, &builder, &stop, handle).await;
+            if let Some(connection) = connection {
+                serve_connection(connection, &builder, &stop, handle).await;
             }
-            drop(busy);
         });
     }
-    drop((acceptor, busy));
-    if tokio::time::timeout(DRAIN, all_done.recv()).await.is_err() {
-        tracing::warn!("connections were still busy when the time to drain was over");
+    let plane = acceptor.plane().name();
+    drop(acceptor);
+    connections.close();
+    if timeout(DRAIN_TIMEOUT, connections.wait()).await.is_err() {
+        let open = connections.len();
+        tracing::warn!(plane, open, "connections were still open at the end of the drain; closing them");
     }
 }
 
-async fn serve_one<H, F, B>(
+async fn serve_connection<H, F, B>(
     connection: Connection,
     builder: &Builder<TokioExecutor>,
     stop: &CancellationToken,
@@ -68,52 +72,56 @@ async fn serve_one<H, F, B>(
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let Connection { stream, peer, place } = connection;
-    let pace = Pace::new();
+    let Connection { stream, peer, guard } = connection;
+    let progress = Progress::new();
     let service = {
-        let pace = pace.clone();
+        let progress = progress.clone();
         service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer.clone());
-            let exchange = pace.begin();
-            let answer = handle(request);
-            async move { Ok::<_, Infallible>(answer.await.map(|body| exchange.answered(body))) }
+            let exchange = progress.begin();
+            let response = handle(request);
+            async move { Ok::<_, Infallible>(response.await.map(|body| exchange.answered(body))) }
         })
     };
-    let stream = TokioIo::new(Paced::new(stream, pace.clone()));
+    let stream = TokioIo::new(HookedStream::new(stream, progress.clone()));
     let mut connection = pin!(builder.serve_connection(stream, service));
-    let (mut told_to_end, mut watched) = (false, true);
-    // Set once the client is to end the connection by itself, for want of requests.
-    let mut goodbye = pin!(sleep(Duration::MAX));
+    let (mut is_shutting_down, mut has_timed_out) = (false, false);
+    // Set once the client has to close the connection.
+    let mut close_deadline = pin!(sleep(Duration::MAX));
     loop {
         tokio::select! {
-            // How a connection ends is its client's business.
+            // An error is the client's: the connection is over in either case.
             _ = connection.as_mut() => return,
-            () = stop.cancelled(), if !told_to_end => {
-                told_to_end = true;
+            () = stop.cancelled(), if !is_shutting_down => {
+                is_shutting_down = true;
                 connection.as_mut().graceful_shutdown();
             }
-            why = pace.overdue(), if watched => {
-                place.refused(why);
-                watched = false;
-                told_to_end = true;
+            reason = progress.timed_out(), if !has_timed_out => {
+                guard.count_refused(reason);
+                has_timed_out = true;
+                is_shutting_down = true;
                 connection.as_mut().graceful_shutdown();
-                goodbye.as_mut().reset(Instant::now() + if why == Refused::Idle { GOODBYE } else { LAST_WORDS });
+                let timeout = match reason {
+                    ConnectionRefusal::Idle => IDLE_CLOSE_TIMEOUT,
+                    _ => CLOSE_TIMEOUT,
+                };
+                close_deadline.as_mut().reset(Instant::now() + timeout);
             }
-            () = goodbye.as_mut() => return,
+            () = close_deadline.as_mut() => return,
         }
     }
 }
 
 fn builder() -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
-    // The pace of a connection is watched by ourselves: an idle one isn't a slow one.
-    builder.http1().header_read_timeout(None).max_buf_size(MAX_HEADERS as usize);
+    // `Progress` has the read timeout: hyper's would also end idle connections.
+    builder.http1().header_read_timeout(None).max_buf_size(MAX_HEADER_LIST_SIZE as usize);
     builder
         .http2()
         .timer(TokioTimer::new())
-        .keep_alive_interval(KEEPALIVE.0)
-        .keep_alive_timeout(KEEPALIVE.1)
-        .max_concurrent_streams(MAX_HTTP_STREAMS)
-        .max_header_list_size(MAX_HEADERS);
+        .keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
+        .max_header_list_size(MAX_HEADER_LIST_SIZE);
     builder
 }

@@ -1,4 +1,4 @@
-//! Sockets, bound before anything is served: what can't be bound stops the start.
+//! Listening sockets. All are bound before any plane is served, so a bad address stops the start.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -6,11 +6,12 @@ use std::path::Path;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream, lookup_host};
 
-use super::bounds::BACKLOG;
+use super::limits::LISTEN_BACKLOG;
 use crate::caller::Peer;
 use crate::config::listen_address;
+use crate::plane::Plane;
 
-/// A bound socket.
+/// A listening socket.
 pub enum Listener {
     /// TCP.
     Tcp(TcpListener),
@@ -18,7 +19,7 @@ pub enum Listener {
     Unix(UnixListener),
 }
 
-/// An accepted connection, as the system gives it.
+/// The socket of an accepted connection.
 pub enum Socket {
     /// TCP.
     Tcp(TcpStream),
@@ -26,42 +27,42 @@ pub enum Socket {
     Unix(UnixStream),
 }
 
-/// As many files, so connections, as the system lets us have: shells and services are often given fewer at first.
+/// Raises the soft limit of open files, and so of connections, to the hard limit.
 pub fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
-        // Whatever doesn't let us leaves us with what we have.
+        // A refusal leaves the soft limit, which is enough to serve.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     }
 }
 
 impl Socket {
-    /// Takes it off the runtime that it was accepted in.
+    /// Takes the socket off the runtime that accepted it.
     ///
     /// # Errors
-    /// When the system says so.
-    pub fn park(self) -> std::io::Result<ParkedSocket> {
+    /// When the operating system refuses.
+    pub fn detach(self) -> std::io::Result<DetachedSocket> {
         match self {
-            Self::Tcp(stream) => stream.into_std().map(ParkedSocket::Tcp),
-            Self::Unix(stream) => stream.into_std().map(ParkedSocket::Unix),
+            Self::Tcp(stream) => stream.into_std().map(DetachedSocket::Tcp),
+            Self::Unix(stream) => stream.into_std().map(DetachedSocket::Unix),
         }
     }
 }
 
-/// An accepted connection on its way to another runtime.
-pub enum ParkedSocket {
+/// A socket that belongs to no runtime.
+pub enum DetachedSocket {
     /// TCP.
     Tcp(std::net::TcpStream),
     /// A Unix socket.
     Unix(std::os::unix::net::UnixStream),
 }
 
-impl ParkedSocket {
-    /// Puts it onto the runtime that this is called in.
+impl DetachedSocket {
+    /// Registers the socket with the current runtime.
     ///
     /// # Errors
-    /// When the system says so.
-    pub fn resume(self) -> std::io::Result<Socket> {
+    /// When the operating system refuses.
+    pub fn attach(self) -> std::io::Result<Socket> {
         match self {
             Self::Tcp(stream) => TcpStream::from_std(stream).map(Socket::Tcp),
             Self::Unix(stream) => UnixStream::from_std(stream).map(Socket::Unix),
@@ -69,7 +70,7 @@ impl ParkedSocket {
     }
 }
 
-/// Listens on the first of the name's addresses that can be had.
+/// Listens on the first of the name's addresses that can be bound.
 async fn bind(address: &str) -> std::io::Result<TcpListener> {
     let mut problem = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
     for address in lookup_host(address).await? {
@@ -83,17 +84,17 @@ async fn bind(address: &str) -> std::io::Result<TcpListener> {
 
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // Those who follow a process needn't wait until its last connections are forgotten.
+    // A restarted process can bind while connections of the last one are in TIME_WAIT.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    socket.listen(BACKLOG)
+    socket.listen(LISTEN_BACKLOG)
 }
 
 /// A listener that can't be bound.
 #[derive(Debug, thiserror::Error)]
-#[error("serve.{plane}: can't listen on {address}: {source}")]
+#[error("serve.{}: can't listen on {address}: {source}", plane.section())]
 pub struct BindError {
-    plane: &'static str,
+    plane: Plane,
     address: String,
     source: std::io::Error,
 }
@@ -102,21 +103,21 @@ impl Listener {
     /// Binds a TCP address.
     ///
     /// # Errors
-    /// When it is taken, not ours or not to be resolved.
-    pub async fn tcp(plane: &'static str, host: &str, port: u16) -> Result<Self, BindError> {
+    /// When the address is in use, doesn't belong to this machine, or can't be resolved.
+    pub async fn tcp(plane: Plane, host: &str, port: u16) -> Result<Self, BindError> {
         let address = listen_address(host, port);
         let bound = bind(&address).await.map_err(|source| BindError { plane, address, source })?;
         if let Ok(address) = bound.local_addr() {
-            tracing::info!(plane, %address, "listening");
+            tracing::info!(plane = plane.section(), %address, "listening");
         }
         Ok(Self::Tcp(bound))
     }
 
-    /// Binds a Unix socket; takes the place of one that nobody listens on any more.
+    /// Binds a Unix socket, and replaces a socket file on which no process listens any more.
     ///
     /// # Errors
-    /// When it is in use or can't be made there.
-    pub async fn unix(plane: &'static str, path: &Path) -> Result<Self, BindError> {
+    /// When the socket is in use, or the file can't be made.
+    pub async fn unix(plane: Plane, path: &Path) -> Result<Self, BindError> {
         let fail = |source| BindError { plane, address: path.display().to_string(), source };
         if UnixStream::connect(path).await.is_ok() {
             return Err(fail(std::io::ErrorKind::AddrInUse.into()));
@@ -127,14 +128,14 @@ impl Listener {
             std::fs::remove_file(path).map_err(fail)?;
         }
         let bound = UnixListener::bind(path).map_err(fail)?;
-        tracing::info!(plane, path = %path.display(), "listening");
+        tracing::info!(plane = plane.section(), path = %path.display(), "listening");
         Ok(Self::Unix(bound))
     }
 
-    /// The next connection, and what the system tells of its other end.
+    /// Accepts the next connection, with what the operating system knows of the other end.
     ///
     /// # Errors
-    /// When there is none to be had at the moment (descriptors are used up, or it was reset already).
+    /// When file descriptors are used up, or the client has already reset the connection.
     pub async fn accept(&self) -> std::io::Result<(Socket, Peer)> {
         match self {
             Self::Tcp(listener) => {

@@ -1,4 +1,4 @@
-//! Relaying what the database says, through Redis, to instances that can't reach it (`cache::freshness`).
+//! Relays the mutation log through Redis to instances that can't reach the database.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,37 +11,37 @@ use crate::cache::shared::Shared;
 use crate::clock::BootTime;
 use crate::service::Service;
 
-/// The side that reaches the database: reads questions beside the polls, and answers after a poll those that were there
-/// before it began.
+/// Answering side, on an instance that reaches the database. It reads questions between polls, and
+/// after a poll answers those that it had read before the poll began.
 pub struct Relay {
     service: Arc<Service>,
     shared: Arc<Shared>,
-    /// Each with the moment at which it had been read first.
+    /// Each with the time at which it was first read.
     questions: Mutex<Vec<(Question, BootTime)>>,
-    /// What was answered last, and when: nobody needs it twice.
+    /// The last answer and its time, so that it isn't sent twice.
     last: Mutex<Option<(Answer, BootTime)>>,
-    /// One answer at a time on its way.
-    way: Arc<Semaphore>,
+    /// Allows one answer at a time to be sent.
+    sending: Arc<Semaphore>,
 }
 
 impl Relay {
-    /// None when nothing is to be relayed.
-    pub fn of(service: &Arc<Service>) -> Option<Arc<Self>> {
+    /// An answering side; None when relaying is turned off.
+    pub fn new(service: &Arc<Service>) -> Option<Arc<Self>> {
         let shared = service.shared.clone().filter(|_| !service.freshness.terms().relay.is_zero())?;
-        let (questions, last, way) = (Mutex::default(), Mutex::default(), Arc::new(Semaphore::new(1)));
-        Some(Arc::new(Self { service: Arc::clone(service), shared, questions, last, way }))
+        let (questions, last, sending) = (Mutex::default(), Mutex::default(), Arc::new(Semaphore::new(1)));
+        Some(Arc::new(Self { service: Arc::clone(service), shared, questions, last, sending }))
     }
 
-    /// Reads questions, twice in each `interval` between two polls, for ever.
+    /// Reads questions forever, twice in each `interval` between two polls.
     pub async fn read(self: Arc<Self>, interval: Duration) {
         loop {
             let questions = self.shared.questions(&self.service.settings.load().secrets).await;
-            self.note(questions);
+            self.record(questions);
             tokio::time::sleep(interval / 2).await;
         }
     }
 
-    fn note(&self, questions: Vec<Question>) {
+    fn record(&self, questions: Vec<Question>) {
         let now = self.service.clock.boot_now();
         let mut known = self.questions.lock();
         let first_read = |question: &Question| {
@@ -51,8 +51,8 @@ impl Relay {
         *known = questions.into_iter().map(|question| (question, first_read(&question))).collect();
     }
 
-    /// To be called after a poll that succeeded. What it found counts as of some moment (see
-    /// [`Freshness::known_since`]): only what had been asked by then may be answered with it.
+    /// Answers questions, after a poll that succeeded. The poll proves what was true at some moment
+    /// (see [`Freshness::known_since`]): only questions that had been read by then are answered.
     ///
     /// [`Freshness::known_since`]: crate::cache::freshness::Freshness::known_since
     pub fn answer(self: &Arc<Self>) {
@@ -67,12 +67,12 @@ impl Relay {
         if questions.is_empty() {
             return;
         }
-        let (Some(answer), Ok(way)) =
-            (self.service.freshness.answer(&questions), Arc::clone(&self.way).try_acquire_owned())
+        let (Some(answer), Ok(permit)) =
+            (self.service.freshness.answer(&questions), Arc::clone(&self.sending).try_acquire_owned())
         else {
             return;
         };
-        let (ttl, now) = (life(&self.service), self.service.clock.boot_now());
+        let (ttl, now) = (lifetime(&self.service), self.service.clock.boot_now());
         {
             let mut last = self.last.lock();
             if last.as_ref().is_some_and(|(last, at)| *last == answer && now.since(*at) < ttl / 4) {
@@ -82,20 +82,20 @@ impl Relay {
         }
         let relay = Arc::clone(self);
         tokio::spawn(async move {
-            let _way = way;
+            let _permit = permit;
             relay.shared.answer(&relay.service.settings.load().secrets, &answer, ttl).await;
         });
     }
 }
 
-/// The side that is cut off: asks as long as polls are overdue, and listens for answers; for ever. Polls are meant to
-/// be made every `interval`.
+/// Asking side, on an instance that is cut off from the database: asks and reads answers while polls
+/// are overdue, forever. Polls are due every `interval`.
 pub async fn ask(service: Arc<Service>, shared: Arc<Shared>, interval: Duration) {
     let freshness = &service.freshness;
     let mut asker = Asker::default();
     let mut asked: Option<BootTime> = None;
     loop {
-        // Often enough that an answer doesn't lie there for long.
+        // Often enough that answers are read soon after they were sent.
         tokio::time::sleep(interval / 4).await;
         if !freshness.wants_relay(interval) {
             asker.rest();
@@ -106,8 +106,8 @@ pub async fn ask(service: Arc<Service>, shared: Arc<Shared>, interval: Duration)
         if asked.is_none_or(|asked| now.since(asked) >= interval)
             && let Some(question) = asker.ask(freshness, &service.rng)
         {
-            let [place] = service.rng.bytes();
-            shared.ask(&settings.secrets, &question, place, life(&service)).await;
+            let [slot] = service.rng.bytes();
+            shared.ask(&settings.secrets, &question, slot, lifetime(&service)).await;
             asked = Some(now);
         }
         let before = freshness.relayed_age();
@@ -115,15 +115,13 @@ pub async fn ask(service: Arc<Service>, shared: Arc<Shared>, interval: Duration)
             && asker.hear(freshness, &answer)
             && before.is_none()
         {
-            tracing::warn!(
-                "the database can't be reached from here: another instance relays its log of changes"
-            );
+            tracing::warn!("the database can't be reached: another instance relays the log of changes");
         }
     }
 }
 
-/// How long a question or an answer is of use.
-fn life(service: &Service) -> Duration {
+/// Time for which a question or an answer is of use.
+fn lifetime(service: &Service) -> Duration {
     let terms = service.freshness.terms();
     terms.lease + terms.relay
 }

@@ -1,48 +1,46 @@
-//! Changes of the configuration and of key sets, put into force while the process runs.
+//! Reloads the configuration and its key sets while the process runs.
 //!
-//! Whoever serves a request goes on with the settings that it began with: new ones are made whole and put in their
-//! place at once, or not at all.
+//! A request keeps the settings that it began with. New settings are built as a whole, and replace
+//! the old ones at once or not at all.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::sleep;
 
-use super::watch::{Fingerprint, Watch, fingerprint};
+use super::watched::{Fingerprint, Watched, fingerprint};
 use crate::config::{Change, Config, ConfigError, KeySetUrl, Source};
+use crate::http::Context;
 use crate::service::Service;
-use crate::settings::sources::{Documents, Reading, Renewed, SourceError, is_https};
-use crate::settings::{Settings, SettingsError};
+use crate::settings::sources::{Documents, Reading, Renewed, is_https};
+use crate::settings::{Settings, SettingsError, SourceError};
 use crate::telemetry::metrics::{Metrics, Reload};
 
-/// How long to wait once a file changes: it may be one of several, or be written in parts.
-const SETTLE: Duration = Duration::from_millis(200);
-/// How often files are looked at although nothing was noticed, as network file systems notice nothing.
-const POLL: Duration = Duration::from_secs(10);
-/// How often key sets are fetched from other servers, give or take a tenth.
-const FETCH: Duration = Duration::from_secs(300);
+/// Time between two looks at the files, beside notifications.
+const POLL_INTERVAL: Duration = Duration::from_secs(10);
+/// Mean time between two fetches of key sets from servers; each wait is within 10 % of it.
+const FETCH_INTERVAL: Duration = Duration::from_secs(300);
 
-/// Why what was read isn't put into force.
+/// A reason for which what was read isn't put into force.
 #[derive(Debug, thiserror::Error)]
-enum Refusal {
+enum ReloadError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
     Settings(#[from] SettingsError),
     #[error(
-        "{}credentials.derived_tokens.jwt.signing_key_id: names no key that can sign, and the one in force can",
+        "{}credentials.derived_tokens.jwt.signing_key_id: names no key that can sign, while the one in force can",
         .hostname.as_ref().map(|hostname| format!("{hostname}: ")).unwrap_or_default()
     )]
     NoSigner { hostname: Option<String> },
 }
 
-impl Refusal {
-    /// Whether the same may be good the next time.
-    fn passes(&self) -> bool {
+impl ReloadError {
+    /// Whether another try may succeed without a change of any file.
+    fn is_transient(&self) -> bool {
         let problem = match self {
             Self::Settings(SettingsError::KeySource { problem, .. }) => problem,
             _ => return false,
@@ -51,72 +49,70 @@ impl Refusal {
     }
 }
 
-/// Keeps the settings in step with what they are made of.
+/// The outcome of a reload that wasn't refused.
+struct Applied {
+    outcome: Reload,
+    /// Whether everything that was read is in force.
+    is_complete: bool,
+}
+
+/// Keeps the settings in force equal to the configuration.
 pub struct Reloader {
     source: Source,
     service: Arc<Service>,
     metrics: Arc<Metrics>,
     hangup: Signal,
-    /// In force.
+    /// The configuration in force.
     config: Config,
-    /// In force.
+    /// The key sets in force.
     documents: Documents,
-    /// All files that settings are made of, as they were when they were last read.
-    seen: BTreeMap<PathBuf, Fingerprint>,
-    /// Whether what was refused is worth another try.
-    again: bool,
+    /// All files that settings are made of.
+    files: Watched<Fingerprint>,
+    /// Whether a refused reload is tried again without a change.
+    retry: bool,
 }
 
 impl Reloader {
-    /// Begins with what is in force. From now on SIGHUP doesn't end the process.
+    /// Starts from what is in force. From now on SIGHUP doesn't end the process.
     ///
     /// # Errors
-    /// When SIGHUP can't be listened for.
+    /// When the operating system refuses a signal handler.
     pub fn new(
         source: Source,
         config: Config,
         documents: Documents,
-        service: Arc<Service>,
-        metrics: Arc<Metrics>,
+        context: &Context,
     ) -> std::io::Result<Self> {
+        let (service, metrics) = (Arc::clone(&context.service), Arc::clone(&context.metrics));
+        let files = Watched::by_notification(POLL_INTERVAL, fingerprint);
         let hangup = signal(SignalKind::hangup())?;
-        let seen = BTreeMap::new();
-        Ok(Self { source, service, metrics, hangup, config, documents, seen, again: false })
+        Ok(Self { source, service, metrics, hangup, config, documents, files, retry: false })
     }
 
-    /// Goes on for ever.
+    /// Reloads forever.
     pub async fn run(mut self) {
-        let mut watch = Watch::new();
-        let mut poll = interval(POLL);
-        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut fetches: JoinSet<Renewed> = JoinSet::new();
-        let mut next_fetch = Box::pin(sleep(self.until_fetch()));
-        // A file may have changed since it was read for the start.
-        if let Err(refusal) = self.take_up().await {
-            self.refuse(&refusal);
+        let mut next_fetch = Box::pin(sleep(self.fetch_interval()));
+        // A file may have changed since the start read it.
+        if let Err(error) = self.apply().await {
+            self.report(&error);
         }
-        watch.set(&self.files());
         loop {
             let mut fetch_now = false;
             tokio::select! {
-                () = watch.changed() => {
-                    sleep(SETTLE).await;
-                    fetch_now = self.reload_if_changed().await;
-                }
-                _ = poll.tick() => fetch_now = self.reload_if_changed().await,
+                () = self.files.wait() => fetch_now = self.reload_if_changed().await,
                 _ = self.hangup.recv() => {
-                    tracing::info!("asked to reload by SIGHUP");
+                    tracing::info!("SIGHUP: reloading");
                     self.reload().await;
                     fetch_now = true;
                 }
                 () = &mut next_fetch => fetch_now = true,
-                Some(fetched) = fetches.join_next() => self.take_fetched(fetched.ok()),
+                Some(fetched) = fetches.join_next() => self.apply_fetched(fetched.ok()),
             }
-            watch.set(&self.files());
             if fetch_now {
-                next_fetch = Box::pin(sleep(self.until_fetch()));
-                // One round at a time; the one under way is as good as another.
-                let (documents, urls) = (self.documents.clone(), self.urls());
+                next_fetch = Box::pin(sleep(self.fetch_interval()));
+                // One round at a time.
+                let (documents, urls) = (self.documents.clone(), self.config.key_set_urls());
                 if fetches.is_empty() && urls.iter().any(|set| is_https(&set.url)) {
                     fetches.spawn(async move { documents.renew(&urls, Reading::Servers).await });
                 }
@@ -124,54 +120,43 @@ impl Reloader {
         }
     }
 
-    fn urls(&self) -> Vec<KeySetUrl> {
-        self.config.key_set_urls()
+    fn fetch_interval(&self) -> Duration {
+        self.service.rng.jittered(FETCH_INTERVAL, 0.1)
     }
 
-    fn files(&self) -> Vec<PathBuf> {
-        self.seen.keys().cloned().collect()
-    }
-
-    fn until_fetch(&self) -> Duration {
-        self.service.rng.jittered(FETCH, 0.1)
-    }
-
-    /// Reloads when a file has other content than it had; says whether it did.
+    /// Reloads when the content of a file has changed. Returns whether it has.
     async fn reload_if_changed(&mut self) -> bool {
-        let changed = self.again || self.seen.iter().any(|(file, seen)| fingerprint(file) != *seen);
-        if changed {
+        let has_changed = !self.files.look().await.is_empty() || self.retry;
+        if has_changed {
             self.reload().await;
         }
-        changed
+        has_changed
     }
 
     async fn reload(&mut self) {
-        match self.take_up().await {
-            Ok((reload, all_in_force)) => self.metrics.reloads.count(reload, all_in_force),
-            Err(refusal) => {
-                self.refuse(&refusal);
+        match self.apply().await {
+            Ok(Applied { outcome, is_complete }) => self.metrics.reloads.count(outcome, is_complete),
+            Err(error) => {
+                self.report(&error);
                 self.metrics.reloads.count(Reload::Refused, false);
             }
         }
     }
 
-    fn refuse(&mut self, refusal: &Refusal) {
-        for problem in refusal.to_string().lines() {
+    fn report(&mut self, error: &ReloadError) {
+        for problem in error.to_string().lines() {
             tracing::error!(problem, "the configuration was refused; the one in force stays");
         }
-        self.again = refusal.passes();
+        self.retry = error.is_transient();
     }
 
-    /// Reads everything anew and puts it into force if it is good; says what came of it, and whether all of it is
-    /// in force.
-    async fn take_up(&mut self) -> Result<(Reload, bool), Refusal> {
-        self.again = false;
-        // Looked at before they are read: what changes in between is noticed the next time.
-        let files = self.source.files();
-        self.seen.extend(files.iter().map(|file| (file.clone(), Fingerprint::default())));
-        for (file, seen) in &mut self.seen {
-            *seen = fingerprint(file);
-        }
+    /// Reads everything anew, and puts it into force if it is good.
+    async fn apply(&mut self) -> Result<Applied, ReloadError> {
+        self.retry = false;
+        let config_files = self.source.files();
+        let files: Vec<PathBuf> = config_files.iter().chain(self.files.files()).cloned().collect();
+        self.files.set_files(files);
+        self.files.look().await;
         let loaded = self.source.load()?;
         for warning in &loaded.warnings {
             tracing::debug!("{warning}");
@@ -179,67 +164,67 @@ impl Reloader {
         loaded.config.require_serving_secret()?;
         let Change { config, applied, needs_restart } = self.config.change_to(loaded)?;
         let urls = &config.key_set_urls();
-        self.look_at_key_files(&files, urls);
+        self.watch_key_sets(config_files, urls).await;
         let Renewed { documents, failures } =
             self.documents.renew(urls, Reading::Local).await.complete(urls)?;
-        let changed = !applied.is_empty() || documents != self.documents;
-        if changed {
+        let has_changed = !applied.is_empty() || documents != self.documents;
+        if has_changed {
             self.put_into_force(&config, &documents)?;
             self.config = config;
             self.documents = documents;
         }
 
         for failure in failures.values() {
-            tracing::error!(problem = %failure, "a key set can't be read again; the one that was read stays");
+            tracing::error!(problem = %failure, "a key set can't be read; the last one stays in force");
         }
         if !needs_restart.is_empty() {
             let keys = needs_restart.join(", ");
             tracing::warn!(keys, "these settings have changed and need a restart");
         }
-        if changed {
+        if has_changed {
             let (keys, generation) = (applied.join(", "), self.service.settings.load().generation);
             tracing::info!(keys, generation, "a new configuration is in force");
         }
-        let reload = match (changed, failures.is_empty()) {
+        let outcome = match (has_changed, failures.is_empty()) {
             (true, _) => Reload::Applied,
             (false, true) => Reload::Unchanged,
             (false, false) => Reload::Refused,
         };
-        Ok((reload, failures.is_empty()))
+        Ok(Applied { outcome, is_complete: failures.is_empty() })
     }
 
-    /// Notes how the files of key sets are before they are read, and forgets those that aren't read any more.
-    fn look_at_key_files(&mut self, files: &[PathBuf], urls: &[KeySetUrl]) {
-        self.seen.retain(|path, _| files.contains(path));
-        for path in urls.iter().filter_map(|set| set.url.expose().strip_prefix("file://")) {
-            self.seen.insert(path.into(), fingerprint(path.as_ref()));
-        }
+    /// Watches the files of these key sets and no others, and looks at new ones before they are
+    /// read.
+    async fn watch_key_sets(&mut self, config_files: Vec<PathBuf>, urls: &[KeySetUrl]) {
+        let key_sets = urls.iter().filter_map(|set| set.url.expose().strip_prefix("file://"));
+        self.files.set_files(config_files.into_iter().chain(key_sets.map(PathBuf::from)));
+        self.files.look_at_new().await;
     }
 
-    /// Makes settings of it, whole, and then puts them in the place of those in force.
-    fn put_into_force(&self, config: &Config, documents: &Documents) -> Result<(), Refusal> {
+    /// Builds settings, and then replaces those in force.
+    fn put_into_force(&self, config: &Config, documents: &Documents) -> Result<(), ReloadError> {
         let old = self.service.snapshot();
         let mut new = Settings::build(config, documents, old.generation + 1)?;
         new.limit_tokens_of(&old);
         for (host, settings) in new.all() {
             let has_signer = |settings: &Settings| settings.signing_key().is_some();
-            let had_one = old.all().any(|(other, settings)| other == host && has_signer(settings));
-            if settings.signing_key_id.is_some() && !has_signer(settings) && had_one {
-                return Err(Refusal::NoSigner { hostname: host.map(str::to_owned) });
+            let had_signer = old.all().any(|(other, settings)| other == host && has_signer(settings));
+            if settings.signing_key_id.is_some() && !has_signer(settings) && had_signer {
+                return Err(ReloadError::NoSigner { hostname: host.map(str::to_owned) });
             }
         }
         self.service.settings.store(Arc::new(new));
-        // Other instances have derived until now, too.
+        // Other instances have derived tokens under the old settings until now, too.
         self.service.outstanding.note(self.service.clock.boot_now(), old.longest_token_ttl());
         Ok(())
     }
 
-    /// Takes what a round of fetches brought; None when it ended early.
-    fn take_fetched(&mut self, fetched: Option<Renewed>) {
+    /// Puts fetched key sets into force. None stands for a round that ended early.
+    fn apply_fetched(&mut self, fetched: Option<Renewed>) {
         let Some(Renewed { documents, failures }) = fetched else {
             return;
         };
-        let mut failures: Vec<Refusal> = failures.into_values().map(Refusal::from).collect();
+        let mut failures: Vec<ReloadError> = failures.into_values().map(ReloadError::from).collect();
         let documents = self.documents.with_servers_of(&documents);
         if documents != self.documents {
             match self.put_into_force(&self.config, &documents) {
@@ -248,11 +233,11 @@ impl Reloader {
                     let generation = self.service.settings.load().generation;
                     tracing::info!(generation, "new key sets are in force");
                 }
-                Err(refusal) => failures.push(refusal),
+                Err(error) => failures.push(error),
             }
         }
         for failure in &failures {
-            tracing::error!(problem = %failure, "key sets can't be fetched; those that were fetched stay");
+            tracing::error!(problem = %failure, "key sets can't be fetched; the last ones stay in force");
         }
         self.metrics.reloads.fetched(failures.is_empty());
     }

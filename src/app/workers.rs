@@ -1,165 +1,184 @@
-//! The authz plane's threads: one a core, each with a runtime of its own, connections spread over them.
+//! Worker threads of the authz plane: one per core, each with its own runtime and connections.
 //!
-//! A Check that memory can answer never leaves the thread that read it: no task is stolen, no other core woken. What
-//! has to wait for the database goes on in the process's main runtime (see [`Plane::check`]).
+//! A Check that the cache can answer never leaves the thread that read it: no task is stolen, and no
+//! other core is woken. What has to wait for the database continues on the process's main runtime.
 
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, LocalSet};
 use tokio_util::sync::CancellationToken;
 
-use super::accept::{Acceptor, Connection, Parked};
-use super::bounds::{
-    ACCEPT_PAUSE, ANSWER_TIMEOUT, CALL_TIMEOUT, DRAIN, HEAD_TIMEOUT, KEEPALIVE, LAST_WORDS, MAX_HEADERS,
-    MAX_OTHER_CALLS, MAX_QUEUED, MAX_STREAMS, MAX_UNREST, MEMORY, WATCH_TIMEOUT,
-};
-use crate::authz::{Bounds, MemoryPool, Others, Plane, Server, serve_connection};
+use super::accept::{Acceptor, Connection, Detached};
+use super::limits::{ACCEPT_RETRY_DELAY, AUTHZ, AUTHZ_MEMORY};
+use super::tasks::panic_message;
+use crate::authz::{self, MemoryPool, Others, Server, serve_connection};
 use crate::rng::Rng;
 
-/// What each thread answers with, made in it.
-pub type MakeOthers = Arc<dyn Fn() -> Others + Send + Sync>;
+/// Makes the fallback service of one thread: what answers calls that aren't Checks.
+pub type FallbackFactory = Arc<dyn Fn() -> Others + Send + Sync>;
 
-/// The threads.
+/// The worker threads.
 pub struct Workers {
     workers: Vec<Worker>,
-    age: Option<Duration>,
+    max_age: Option<Duration>,
     rng: Rng,
     stop: CancellationToken,
 }
 
 struct Worker {
-    queue: mpsc::UnboundedSender<(Parked, Load, Option<Duration>)>,
+    queue: mpsc::UnboundedSender<Assigned>,
     load: Arc<AtomicUsize>,
     ended: oneshot::Receiver<()>,
+    thread: JoinHandle<()>,
 }
 
-/// One connection of a thread, for as long as it is there.
-struct Load(Arc<AtomicUsize>);
+/// A connection that was assigned to a worker.
+struct Assigned {
+    connection: Detached,
+    max_age: Option<Duration>,
+    load: LoadGuard,
+}
 
-impl Drop for Load {
+/// Counts one connection of a worker until it is dropped.
+struct LoadGuard(Arc<AtomicUsize>);
+
+impl Drop for LoadGuard {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
+/// A worker thread that ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+#[error("worker thread {thread}: {problem}")]
+pub struct WorkerEnded {
+    thread: String,
+    problem: String,
+}
+
 impl Workers {
-    /// Starts a thread a core. Connections end after about `age`, if there is one, and on `stop`.
+    /// Starts one thread per core. Connections are closed at about `max_age`, if given, and on
+    /// `stop`.
     ///
     /// # Errors
-    /// When the system gives us no thread.
+    /// When the operating system refuses a thread.
     pub fn start(
-        plane: &Plane,
-        others: &MakeOthers,
-        age: Option<Duration>,
+        service: &authz::Plane,
+        fallback: &FallbackFactory,
+        max_age: Option<Duration>,
         rng: Rng,
         stop: CancellationToken,
     ) -> std::io::Result<Self> {
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        let memory = Arc::new(MemoryPool::new(MEMORY));
+        let memory = Arc::new(MemoryPool::new(AUTHZ_MEMORY));
         let start = |n| {
             let (queue, queued) = mpsc::unbounded_channel();
             let (running, ended) = oneshot::channel();
-            let (plane, others, stop) = (plane.clone(), Arc::clone(others), stop.clone());
+            let (service, fallback, stop) = (service.clone(), Arc::clone(fallback), stop.clone());
             let memory = Arc::clone(&memory);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            thread::Builder::new().name(format!("authz-{n}")).spawn(move || {
-                let bounds = Bounds {
-                    patience: HEAD_TIMEOUT,
-                    silence: KEEPALIVE.0,
-                    pong: KEEPALIVE.1,
-                    streams: MAX_STREAMS,
-                    unrest: MAX_UNREST,
-                    head: MAX_HEADERS,
-                    untaken: ANSWER_TIMEOUT,
-                    call: CALL_TIMEOUT,
-                    watch: WATCH_TIMEOUT,
-                    others: MAX_OTHER_CALLS,
-                    queued: MAX_QUEUED,
-                    drain: DRAIN,
-                    last_words: LAST_WORDS,
-                };
-                let plane = Rc::new(plane);
-                let server = Rc::new(Server { plane, others: others(), bounds, memory, stop });
+            let thread = thread::Builder::new().name(format!("authz-{n}")).spawn(move || {
+                // Dropped when the thread ends, by a panic, too.
+                let _running: oneshot::Sender<()> = running;
+                let plane = Rc::new(service);
+                let server = Rc::new(Server { plane, others: fallback(), bounds: AUTHZ, memory, stop });
                 LocalSet::new().block_on(&runtime, work(queued, server));
-                drop(running);
             })?;
-            Ok(Worker { queue, load: Arc::default(), ended })
+            Ok(Worker { queue, load: Arc::default(), ended, thread })
         };
         let workers = (0..cores).map(start).collect::<std::io::Result<_>>()?;
-        Ok(Self { workers, age, rng, stop })
+        Ok(Self { workers, max_age, rng, stop })
     }
 
-    /// Serves a listener until it is time to stop, then lets what is under way end. Ends before that if a thread does.
-    pub async fn serve(self, acceptor: Acceptor) {
-        let Self { mut workers, age, rng, stop } = self;
+    /// Spreads the connections of a listener over the threads until the process stops, then waits
+    /// for them to drain.
+    ///
+    /// # Errors
+    /// When a thread ends before that.
+    pub async fn serve(self, acceptor: Acceptor) -> Result<(), WorkerEnded> {
+        let Self { mut workers, max_age, rng, stop } = self;
         loop {
             let any_ended =
                 futures_util::future::select_all(workers.iter_mut().map(|worker| &mut worker.ended));
-            let incoming = tokio::select! {
+            let accepted = tokio::select! {
                 () = stop.cancelled() => break,
-                _ = any_ended => return,
-                incoming = acceptor.accept() => incoming,
+                (_, index, _) = any_ended => return Err(workers.swap_remove(index).why_it_ended()),
+                accepted = acceptor.accept() => accepted,
             };
-            let parked = match incoming.park() {
-                Ok(parked) => parked,
+            let connection = match accepted.detach() {
+                Ok(connection) => connection,
                 Err(error) => {
-                    tracing::warn!(%error, "a connection could not be handed on");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    tracing::warn!(%error, "a connection could not be given to a worker thread; closing it");
+                    tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                     continue;
                 }
             };
-            // Envoy opens few and keeps them: what counts is that each thread has as many as the others.
+            // Envoy opens few connections and keeps them: each thread gets the same number.
             let Some(worker) = workers.iter().min_by_key(|worker| worker.load.load(Ordering::Relaxed)) else {
-                return;
+                return Ok(());
             };
             worker.load.fetch_add(1, Ordering::Relaxed);
-            let load = Load(Arc::clone(&worker.load));
+            let load = LoadGuard(Arc::clone(&worker.load));
             // Connections that were opened together must not all close together.
-            let age = age.map(|age| rng.jittered(age, 0.1));
-            // A thread that has ended is noticed above.
-            let _ = worker.queue.send((parked, load, age));
+            let max_age = max_age.map(|age| rng.jittered(age, 0.1));
+            // Sending fails when the thread has ended, which the next round notices.
+            let _ = worker.queue.send(Assigned { connection, max_age, load });
         }
         drop(acceptor);
-        for worker in workers {
-            let Worker { queue, ended, .. } = worker;
+        for Worker { queue, ended, .. } in workers {
             drop(queue);
             let _ = ended.await;
         }
+        Ok(())
     }
 }
 
-async fn work(mut queued: mpsc::UnboundedReceiver<(Parked, Load, Option<Duration>)>, server: Rc<Server>) {
+impl Worker {
+    /// Joins the thread, which has ended.
+    fn why_it_ended(self) -> WorkerEnded {
+        let thread = self.thread.thread().name().unwrap_or_default().to_owned();
+        let problem = match self.thread.join() {
+            Ok(()) => "ended".to_owned(),
+            Err(panic) => format!("panicked: {}", panic_message(&*panic)),
+        };
+        WorkerEnded { thread, problem }
+    }
+}
+
+async fn work(mut queued: mpsc::UnboundedReceiver<Assigned>, server: Rc<Server>) {
     let mut connections = JoinSet::new();
     loop {
         let next = tokio::select! {
             next = queued.recv() => next,
             Some(_) = connections.join_next() => continue,
         };
-        let Some((parked, load, age)) = next else {
+        let Some(assigned) = next else {
             break;
         };
-        let server = Rc::clone(&server);
-        connections.spawn_local(async move {
-            let Ok(incoming) = parked.resume() else {
-                return;
-            };
-            let opened = tokio::select! {
-                () = server.stop.cancelled() => None,
-                opened = incoming.open() => opened,
-            };
-            if let Some(Connection { stream, peer: _, place }) = opened {
-                if let Some(why) = serve_connection(server, stream, age).await {
-                    place.refused(why);
-                }
-                drop(place);
-            }
-            drop(load);
-        });
+        connections.spawn_local(serve_assigned(assigned, Rc::clone(&server)));
     }
     while connections.join_next().await.is_some() {}
+}
+
+async fn serve_assigned(assigned: Assigned, server: Rc<Server>) {
+    let Assigned { connection, max_age, load } = assigned;
+    let Ok(accepted) = connection.attach() else {
+        return;
+    };
+    let connection = tokio::select! {
+        () = server.stop.cancelled() => None,
+        connection = accepted.handshake() => connection,
+    };
+    if let Some(Connection { stream, peer: _, guard }) = connection {
+        if let Some(reason) = serve_connection(server, stream, max_age).await {
+            guard.count_refused(reason);
+        }
+        drop(guard);
+    }
+    drop(load);
 }

@@ -26,7 +26,7 @@ use super::memory::{Account, MemoryPool, Share};
 use super::server::Plane;
 use super::silence::Silence;
 use crate::http2::{Closed, Code, Event, Head, Limits, Opened, Session, StreamId};
-use crate::telemetry::connections::Refused;
+use crate::telemetry::connections::ConnectionRefusal;
 
 /// What a client may take of us.
 #[derive(Debug, Clone, Copy)]
@@ -165,7 +165,7 @@ impl Shared {
 
 /// Serves a connection to its end; why we closed it before its time, if we did. After `age` the
 /// client is asked to open another one.
-pub async fn serve<S>(server: Rc<Server>, stream: S, age: Option<Duration>) -> Option<Refused>
+pub async fn serve<S>(server: Rc<Server>, stream: S, age: Option<Duration>) -> Option<ConnectionRefusal>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
@@ -227,7 +227,7 @@ enum Over {
     /// All is said: the client has broken the rules, or one of both wanted to go.
     Said,
     /// The client asks too much of us, and was told so.
-    Dismissed(Refused),
+    Dismissed(ConnectionRefusal),
 }
 
 struct Open<S> {
@@ -310,13 +310,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Open<S> {
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
         if !self.keeps_to_its_memory() {
-            return Poll::Ready(self.dismiss(Refused::Memory));
+            return Poll::Ready(self.dismiss(ConnectionRefusal::Memory));
         }
         silence.map(|()| Over::Gone)
     }
 
     /// Tells the client that it asks too much of us.
-    fn dismiss(&self, why: Refused) -> Over {
+    fn dismiss(&self, why: ConnectionRefusal) -> Over {
         self.shared.session.borrow_mut().dismiss();
         Over::Dismissed(why)
     }
@@ -502,7 +502,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Open<S> {
 
     /// Ends calls whose messages take too long; ready when the connection is to end, as a frame or
     /// a head does, or as answers aren't taken.
-    fn poll_tick(&mut self, context: &mut Context<'_>) -> Poll<Refused> {
+    fn poll_tick(&mut self, context: &mut Context<'_>) -> Poll<ConnectionRefusal> {
         let mut session = self.shared.session.borrow_mut();
         // Who isn't asked for more isn't slow.
         let is_read = !session.is_output_full();
@@ -523,7 +523,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Open<S> {
             let Bounds { patience, untaken, .. } = self.server.bounds;
             self.stuck = if is_stuck { self.stuck + 1 } else { 0 };
             if TICK * self.stuck > patience {
-                return Poll::Ready(Refused::SlowHead);
+                return Poll::Ready(ConnectionRefusal::SlowHeader);
             }
             let output = session.output().len();
             self.goal = match self.goal {
@@ -533,7 +533,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Open<S> {
             };
             let unwritten = self.goal.map_or(0, |(_, ticks)| ticks);
             if TICK * session.tick_queued().max(unwritten) > untaken {
-                return Poll::Ready(Refused::UntakenAnswers);
+                return Poll::Ready(ConnectionRefusal::UnreadResponses);
             }
             let mut late = vec![];
             for (id, call) in session.incomplete_calls() {

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::{STANDARD as BASE64, URL_SAFE_NO_PAD as BAS
 use bytes::Bytes;
 use serde_json::Value;
 
-use crate::app::{Planes, build};
+use crate::app::build;
 use crate::audit::{Call, Origin};
 use crate::authz::Plane;
 use crate::clock::Timestamp;
@@ -16,6 +16,7 @@ use crate::config::Source;
 use crate::credential::page_token::{self, Cursor};
 use crate::event::Operation;
 use crate::key::{ActorId, AddressList, KeyName, NetworkId, Scopes, Visibility};
+use crate::plane::{self, Planes};
 use crate::rng::Rng;
 use crate::service::{ImportRequest, KeyRequest, Service};
 
@@ -75,7 +76,7 @@ impl Fixture {
         });
         let loaded =
             Source::new(None, []).load_text(yaml.to_string().as_bytes()).expect("a good configuration");
-        let planes = Planes { admin: false, public: false, authz: true };
+        let planes = Planes::Only(plane::Plane::Authz);
         let context = runtime.block_on(async {
             let context = build(&loaded.config, planes).await.expect("a service").context;
             context.service.freshness.poll(&context.service.store).await.expect("a poll");

@@ -9,6 +9,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 
 use super::Context;
+use crate::plane::Plane;
 use crate::trace;
 
 /// Longest number of a request, in bytes.
@@ -22,7 +23,7 @@ pub struct Observed {
     /// Where to.
     pub context: Context,
     /// The plane.
-    pub plane: &'static str,
+    pub plane: Plane,
 }
 
 /// The number of a request: its caller's own, or one that we made.
@@ -55,7 +56,7 @@ pub async fn observe(State(observed): State<Observed>, mut request: Request, nex
         trace::set_attribute("http.request.method", method);
         trace::set_attribute("http.route", route.clone().into_owned());
         trace::set_attribute("http.response.status_code", i64::from(status));
-        trace::set_attribute("talos.plane", plane);
+        trace::set_attribute("talos.plane", plane.name());
         trace::set_attribute("talos.request_id", request_id.clone());
         (response, route, status)
     };
@@ -66,6 +67,7 @@ pub async fn observe(State(observed): State<Observed>, mut request: Request, nex
     let took = clock.boot_now().since(began);
     if !(context.exclude_health && route.starts_with("/health/")) {
         let duration_ms = took.as_secs_f64() * 1e3;
+        let plane = plane.name();
         tracing::info!(plane, method, route = &*route, status, duration_ms, request_id, "request");
     }
     context.metrics.requests.count(plane, route, method, status, took);

@@ -11,51 +11,13 @@ use reqwest::header::ACCEPT;
 use reqwest::{Client, Response, StatusCode, Url, redirect};
 use tokio::task::JoinSet;
 
-use super::SettingsError;
+use super::error::{MAX_DOCUMENT, SettingsError, SourceError};
 use crate::config::KeySetUrl;
 use crate::credential::jwk::KeySet;
 use crate::secret::SecretString;
 
-/// Largest document, in bytes.
-const MAX_DOCUMENT: usize = 1024 * 1024;
 /// How long a server may take, from the connection to the last byte.
 const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Why a document can't be had. Tells nothing of it, nor of a password in its URL.
-#[derive(Debug, thiserror::Error)]
-pub enum SourceError {
-    /// Not base64.
-    #[error("must be base64 after base64://")]
-    NotBase64,
-    /// Not a text.
-    #[error("must be UTF-8 text")]
-    NotText,
-    /// Too long.
-    #[error("must be {MAX_DOCUMENT} bytes at most")]
-    TooLarge,
-    /// The file can't be read.
-    #[error("{path}: {source}")]
-    File {
-        /// Its path.
-        path: String,
-        /// The system's reason.
-        source: std::io::Error,
-    },
-    /// Not a URL of a server.
-    #[error("must be a URL such as https://keys.example/jwks.json")]
-    NotAUrl,
-    /// The server gave no document; it may the next time.
-    #[error("{host}: {problem}")]
-    Server {
-        /// Its name.
-        host: String,
-        /// What was wrong.
-        problem: String,
-    },
-    /// Of no known form.
-    #[error("must begin with base64://, file:// or https://")]
-    UnknownScheme,
-}
 
 /// The documents of the key sets, each by its URL. Every one of them is a key set by itself.
 #[derive(Clone, Default, PartialEq)]

@@ -1,4 +1,4 @@
-//! What is counted of connections and certificates.
+//! Metrics of connections and certificates.
 
 use std::sync::Arc;
 
@@ -8,108 +8,115 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::clock::Timestamp;
+use crate::plane::Plane;
 
 type ByPlane = [(&'static str, &'static str); 1];
-type ByOutcome = [(&'static str, &'static str); 2];
+type ByPlaneAndOutcome = [(&'static str, &'static str); 2];
 
-/// Connections and certificates of all listeners. A clone counts the same.
+/// Metrics of the connections and certificates of all listeners. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Connections(Arc<Families>);
 
 #[derive(Debug, Default)]
 struct Families {
     open: Family<ByPlane, Gauge>,
-    refused: Family<ByOutcome, Counter>,
+    refused: Family<ByPlaneAndOutcome, Counter>,
     certificate_expiry: Family<ByPlane, Gauge>,
-    certificate_reloads: Family<ByOutcome, Counter>,
+    certificate_reloads: Family<ByPlaneAndOutcome, Counter>,
 }
 
-/// Why a connection was closed by us before its time.
+/// A reason for which the server closes a connection early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
-    /// Its address has as many as it may have.
-    TooMany,
-    /// No handshake came about.
-    Handshake,
-    /// The handshake took too long.
+pub enum ConnectionRefusal {
+    /// The address has as many connections as it may have.
+    TooManyConnections,
+    /// The TLS handshake failed.
+    HandshakeFailed,
+    /// The TLS handshake took too long.
     SlowHandshake,
-    /// Its client's certificate isn't trusted any more.
+    /// The client's certificate is no longer trusted.
     Untrusted,
-    /// The head of a request took too long.
-    SlowHead,
-    /// A request and its answer took too long.
+    /// The header of a request took too long.
+    SlowHeader,
+    /// A request and its response took too long.
     SlowExchange,
-    /// It had no request for too long.
+    /// No request came for too long.
     Idle,
-    /// Its client gave up most of its requests.
-    GivenUp,
-    /// Its client didn't take its answers.
-    UntakenAnswers,
-    /// It held more memory than it may.
+    /// The client cancelled most of its requests.
+    CancelledRequests,
+    /// The client didn't read its responses.
+    UnreadResponses,
+    /// The connection held more memory than it may.
     Memory,
 }
 
-impl Refused {
+impl ConnectionRefusal {
+    /// Value of the metric's label `reason`.
     const fn name(self) -> &'static str {
         match self {
-            Self::TooMany => "too_many",
-            Self::Handshake => "handshake",
+            Self::TooManyConnections => "too_many",
+            Self::HandshakeFailed => "handshake",
             Self::SlowHandshake => "slow_handshake",
             Self::Untrusted => "untrusted",
-            Self::SlowHead => "slow_head",
+            Self::SlowHeader => "slow_head",
             Self::SlowExchange => "slow_exchange",
             Self::Idle => "idle",
-            Self::GivenUp => "given_up",
-            Self::UntakenAnswers => "untaken_answers",
+            Self::CancelledRequests => "given_up",
+            Self::UnreadResponses => "untaken_answers",
             Self::Memory => "memory",
         }
     }
 }
 
 impl Connections {
-    /// Counts a connection that is there from now on.
-    pub fn opened(&self, plane: &'static str) {
-        self.0.open.get_or_create(&[("plane", plane)]).inc();
+    /// Counts a connection as open.
+    pub fn opened(&self, plane: Plane) {
+        self.0.open.get_or_create(&[("plane", plane.name())]).inc();
     }
 
-    /// Counts one that isn't any more.
-    pub fn closed(&self, plane: &'static str) {
-        self.0.open.get_or_create(&[("plane", plane)]).dec();
+    /// Counts a connection as no longer open.
+    pub fn closed(&self, plane: Plane) {
+        self.0.open.get_or_create(&[("plane", plane.name())]).dec();
     }
 
-    /// Counts one that was closed by us.
-    pub fn refused(&self, plane: &'static str, why: Refused) {
-        self.0.refused.get_or_create(&[("plane", plane), ("reason", why.name())]).inc();
+    /// Counts a connection that the server closes early.
+    pub fn refused(&self, plane: Plane, reason: ConnectionRefusal) {
+        self.0.refused.get_or_create(&[("plane", plane.name()), ("reason", reason.name())]).inc();
     }
 
-    /// Notes when the certificate that a listener shows expires.
-    pub fn certificate_expires(&self, plane: &'static str, at: Timestamp) {
-        self.0.certificate_expiry.get_or_create(&[("plane", plane)]).set(at.as_secs());
+    /// Sets the expiry of a plane's certificate.
+    pub fn certificate_expires(&self, plane: Plane, at: Timestamp) {
+        self.0.certificate_expiry.get_or_create(&[("plane", plane.name())]).set(at.as_secs());
     }
 
-    /// Counts an attempt to put a new certificate into force.
-    pub fn certificate_read(&self, plane: &'static str, ok: bool) {
+    /// Counts an attempt to put a changed certificate into force.
+    pub fn certificate_reloaded(&self, plane: Plane, ok: bool) {
         let outcome = if ok { "applied" } else { "refused" };
-        self.0.certificate_reloads.get_or_create(&[("plane", plane), ("outcome", outcome)]).inc();
+        self.0.certificate_reloads.get_or_create(&[("plane", plane.name()), ("outcome", outcome)]).inc();
     }
 
-    /// Puts them on the page.
+    /// Adds the metrics to a registry.
     pub fn register(&self, registry: &mut Registry) {
         let Families { open, refused, certificate_expiry, certificate_reloads } = &*self.0;
-        // From the start there is something to compare later values with.
-        for why in [Refused::UntakenAnswers, Refused::Memory] {
-            let _: &Counter = &refused.get_or_create(&[("plane", "authz"), ("reason", why.name())]);
+        // Exported from the start, so that the first increase is visible.
+        for reason in [ConnectionRefusal::UnreadResponses, ConnectionRefusal::Memory] {
+            let labels = [("plane", Plane::Authz.name()), ("reason", reason.name())];
+            let _: &Counter = &refused.get_or_create(&labels);
         }
         registry.register("connections", "Open connections", open.clone());
-        registry.register("connections_refused", "Connections closed by us, by reason", refused.clone());
+        registry.register(
+            "connections_refused",
+            "Connections that the server closed early, by reason",
+            refused.clone(),
+        );
         registry.register(
             "tls_certificate_expiry_timestamp_seconds",
-            "When the certificate in force expires, in unix time",
+            "Expiry of the listener's certificate, as Unix time",
             certificate_expiry.clone(),
         );
         registry.register(
             "tls_certificate_reloads",
-            "Changed certificate files, by what became of them",
+            "Reloads of changed certificate files, by outcome",
             certificate_reloads.clone(),
         );
     }

@@ -14,7 +14,8 @@ pub use exposition::Format;
 use super::connections::Connections;
 use super::deny_file::DenyFile;
 use super::histogram::Histogram;
-use super::refusals::Refusals;
+use super::refused_requests::RefusedRequests;
+use crate::plane::Plane;
 use crate::service::verify::CacheResult;
 
 type Labels = [(&'static str, &'static str); 2];
@@ -37,7 +38,7 @@ pub struct Metrics {
     /// Requests of the HTTP planes.
     pub requests: Requests,
     /// Requests refused before anything of them was done.
-    pub refusals: Refusals,
+    pub refused_requests: RefusedRequests,
     /// The deny list's file.
     pub deny_file: DenyFile,
 }
@@ -125,13 +126,13 @@ impl Requests {
     /// Counts one.
     pub fn count(
         &self,
-        plane: &'static str,
+        plane: Plane,
         route: Cow<'static, str>,
         method: &'static str,
         status: u16,
         took: Duration,
     ) {
-        let timed = [("plane", plane.into()), ("route", route), ("method", method.into())];
+        let timed = [("plane", plane.name().into()), ("route", route), ("method", method.into())];
         let [plane, route, method] = timed.clone();
         self.all.get_or_create(&[plane, route, method, ("status", status.to_string().into())]).inc();
         self.durations.get_or_create(&timed).observe(took);

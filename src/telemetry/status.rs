@@ -9,6 +9,7 @@ use super::metrics::Metrics;
 use crate::cache::freshness::Mode;
 use crate::cache::shared::BreakerState;
 use crate::clock::{BootTime, Clock};
+use crate::plane::{Plane, Planes};
 use crate::readiness::Readiness;
 use crate::service::Service;
 
@@ -30,13 +31,14 @@ pub struct Process {
 
 impl Process {
     /// A process that serves these planes from now on.
-    pub fn new(planes: Vec<&'static str>, clock: &Clock) -> Self {
+    pub fn new(planes: Planes, clock: &Clock) -> Self {
         let (log_newest, log_read) = (AtomicU64::new(0), AtomicU64::new(0));
+        let planes = planes.iter().map(Plane::name).collect();
         Self { started: clock.boot_now(), planes, log_newest, log_read }
     }
 
     /// Notes where the log ended at `at`.
-    pub fn note_log(&self, newest: u64, at: BootTime) {
+    pub fn record_log_head(&self, newest: u64, at: BootTime) {
         self.log_newest.store(newest, Ordering::Relaxed);
         self.log_read.store(at.as_micros().max(1), Ordering::Release);
     }

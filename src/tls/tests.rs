@@ -112,15 +112,15 @@ fn a_bad_pair_changes_nothing_and_a_good_one_takes_its_place() {
     assert_eq!(identity.expires().to_rfc3339(), "2027-01-01T00:00:00Z");
 
     place.put("key", "nonsense");
-    assert!(identity.read_again().is_err());
+    assert!(identity.reload().is_err());
     put(pair(vec![dns("one")], 2025));
-    let told = identity.read_again().unwrap_err().to_string();
+    let told = identity.reload().unwrap_err().to_string();
     assert!(told.contains("expired at 2025-01-01T00:00:00Z"), "{told}");
     assert!(Arc::ptr_eq(&identity.config(), &first));
 
     put(pair(vec![dns("one")], 2030));
-    assert!(identity.read_again().unwrap());
-    assert!(!identity.read_again().unwrap(), "the same again");
+    assert!(identity.reload().unwrap());
+    assert!(!identity.reload().unwrap(), "the same again");
     assert!(!Arc::ptr_eq(&identity.config(), &first));
     assert_eq!(identity.expires().to_rfc3339(), "2030-01-01T00:00:00Z");
 }

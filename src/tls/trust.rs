@@ -20,7 +20,7 @@ pub struct ClientTrust {
 impl ClientTrust {
     /// What a client has shown in a handshake that began when `verified_by` was taken; None when it
     /// wasn't asked for a certificate.
-    pub fn of(
+    pub fn new(
         identity: &Arc<Identity>,
         shown: Option<&[CertificateDer<'_>]>,
         verified_by: watch::Receiver<u64>,
@@ -30,7 +30,7 @@ impl ClientTrust {
     }
 
     /// Resolves once the certificate isn't trusted any more.
-    pub async fn lost(mut self) {
+    pub async fn revoked(mut self) {
         // The sender ends with the identity, which this holds.
         while self.verified_by.changed().await.is_ok() {
             if !self.identity.trusts(&self.chain) {

@@ -11,7 +11,8 @@ use crate::caller::{Caller, Peer};
 use crate::error::{ApiError, Reason};
 use crate::http::openapi::Access;
 use crate::http::{Context, is_for_anyone};
-use crate::telemetry::refusals::Why;
+use crate::plane::Plane;
+use crate::telemetry::refused_requests::RequestRefusal;
 
 /// Puts the [`Caller`] into the request's extensions. Nobody else gets further than to what is for anyone.
 pub async fn identify(State(context): State<Context>, mut request: Request, next: Next) -> Response {
@@ -22,8 +23,8 @@ pub async fn identify(State(context): State<Context>, mut request: Request, next
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             let response = next.run(request).await;
-            if let Some(why) = response.extensions().get::<Why>() {
-                context.metrics.refusals.count("admin", *why);
+            if let Some(reason) = response.extensions().get::<RequestRefusal>() {
+                context.metrics.refused_requests.count(Plane::Admin, *reason);
             }
             response
         }
@@ -46,7 +47,7 @@ fn refuse(context: &Context, peer: &Peer, refused: &NotAdmitted) -> Response {
     tracing::info!(address, problem = %refused, "a call of the admin plane was refused");
     match refused {
         NotAdmitted::Unidentified(_) => {
-            context.metrics.refusals.count("admin", Why::Unidentified);
+            context.metrics.refused_requests.count(Plane::Admin, RequestRefusal::Unidentified);
             let error = ApiError::new(Reason::Unauthorized, "it isn't known who asks");
             let mut response = error.into_response();
             if context.admission.bearer().is_some() {
@@ -56,7 +57,7 @@ fn refuse(context: &Context, peer: &Peer, refused: &NotAdmitted) -> Response {
             response
         }
         NotAdmitted::NoRole(_) => {
-            context.metrics.refusals.count("admin", Why::Role);
+            context.metrics.refused_requests.count(Plane::Admin, RequestRefusal::Role);
             ApiError::new(Reason::Forbidden, "whoever asks has no role here").into_response()
         }
     }
@@ -75,7 +76,7 @@ pub async fn permit(access: Access, request: Request, next: Next) -> Response {
             tracing::info!(name, role, needs = least.name(), "a call of the admin plane was refused");
             let error = ApiError::new(Reason::Forbidden, format!("that needs the role {least}"));
             let mut response = error.into_response();
-            response.extensions_mut().insert(Why::Role);
+            response.extensions_mut().insert(RequestRefusal::Role);
             response
         }
     }

@@ -9,7 +9,8 @@ use axum::response::{IntoResponse, Response};
 use super::cors;
 use crate::error::{ApiError, Reason};
 use crate::http::Context;
-use crate::telemetry::refusals::Why;
+use crate::plane::Plane;
+use crate::telemetry::refused_requests::RequestRefusal;
 
 /// Refuses what a browser says that another site sent, unless CORS lets that site.
 pub async fn refuse(State(context): State<Context>, request: Request, next: Next) -> Response {
@@ -21,7 +22,7 @@ pub async fn refuse(State(context): State<Context>, request: Request, next: Next
     match is_cross_site(headers, own, let_in) {
         false => next.run(request).await,
         true => {
-            context.metrics.refusals.count("admin", Why::CrossSite);
+            context.metrics.refused_requests.count(Plane::Admin, RequestRefusal::CrossSite);
             let problem = "requests of other sites' pages aren't answered (serve.http.cors)";
             ApiError::new(Reason::Forbidden, problem).into_response()
         }

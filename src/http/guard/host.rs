@@ -13,8 +13,9 @@ use crate::caller::Peer;
 use crate::error::{ApiError, Reason};
 use crate::host::name_of;
 use crate::http::{Context, is_health};
+use crate::plane::Plane;
 use crate::settings::Settings;
-use crate::telemetry::refusals::Why;
+use crate::telemetry::refused_requests::RequestRefusal;
 
 /// Who asked, as a proxy in front says it.
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -59,7 +60,7 @@ pub async fn on_admin(State(context): State<Context>, request: Request, next: Ne
     let over_socket = request.extensions().get::<Peer>().is_some_and(|peer| peer.uid.is_some());
     let names = Names { key: "serve.http.allowed_hosts", listed: &settings.admin_hosts, and_loopback: true };
     let names = Some(names).filter(|_| !over_socket);
-    admit("admin", &context, &settings, names, request, next).await
+    admit(Plane::Admin, &context, &settings, names, request, next).await
 }
 
 /// Lets through what is for us by a listed name or a network's; everything, when there is neither.
@@ -68,7 +69,7 @@ pub async fn on_public(State(context): State<Context>, request: Request, next: N
     let listed = &settings.public_hosts;
     let names = Names { key: "serve.public.allowed_hosts", listed, and_loopback: false };
     let names = Some(names).filter(|_| !listed.is_empty());
-    admit("public", &context, &settings, names, request, next).await
+    admit(Plane::Public, &context, &settings, names, request, next).await
 }
 
 /// The names by which a plane may be asked.
@@ -92,7 +93,7 @@ impl Names<'_> {
 }
 
 async fn admit(
-    plane: &'static str,
+    plane: Plane,
     context: &Context,
     settings: &Arc<Settings>,
     names: Option<Names<'_>>,
@@ -110,7 +111,7 @@ async fn admit(
             next.run(request).await
         }
         Err(error) => {
-            context.metrics.refusals.count(plane, Why::Host);
+            context.metrics.refused_requests.count(plane, RequestRefusal::Host);
             error.into_response()
         }
     }

@@ -18,7 +18,8 @@ use crate::config::SelfRevokeLimit;
 use crate::error::{ApiError, Reason};
 use crate::http::openapi::operations;
 use crate::http::{Context, admin};
-use crate::telemetry::refusals::Why;
+use crate::plane::Plane;
+use crate::telemetry::refused_requests::RequestRefusal;
 
 /// The one refusal of selfRevoke takes a multiple of this: how long finding out took isn't told.
 const REFUSAL_STEP: Duration = Duration::from_millis(25);
@@ -39,7 +40,7 @@ pub async fn limit(State(context): State<Context>, request: Request, next: Next)
     let client = admin::client(settings.client_ip_source, &request);
     let now = context.service.clock.boot_now();
     if let Err(wait) = context.throttle.take(client, &settings.self_revoke, now) {
-        context.metrics.refusals.count("public", Why::TooMany);
+        context.metrics.refused_requests.count(Plane::Public, RequestRefusal::TooMany);
         let error =
             ApiError::new(Reason::TooManyRequests, "too many keys are being revoked; try again later");
         let mut response = error.into_response();

@@ -27,7 +27,7 @@ impl Metrics {
             log_trimmed,
             connections,
             requests,
-            refusals,
+            refused_requests,
             deny_file,
         } = self;
         registry.register("checks", "Decisions of the authz plane", checks.all.clone());
@@ -64,7 +64,7 @@ impl Metrics {
             deny_file.lifted.clone(),
         );
         connections.register(&mut registry);
-        refusals.register(&mut registry);
+        refused_requests.register(&mut registry);
         registry.register_collector(Box::new(Now {
             status,
             uses_dropped: service.uses.dropped(),

@@ -1,4 +1,6 @@
-//! Stopping: nobody who has been taken in is sent away without an answer.
+//! Stopping: requests in flight are completed, unless a second signal comes.
+
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -101,5 +103,29 @@ async fn an_idle_process_stops_at_once_for_either_signal() {
         talos.process.signal(signal);
         let status = talos.process.end().await;
         assert_eq!(status.code(), Some(0), "{status}:\n{}", talos.process.log());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_it_at_once() {
+    for second in [Signal::TERM, Signal::INT] {
+        let mut talos = Talos::start().await;
+        let mut watch = talos.grpc().await.watch("").await;
+        assert_eq!(watch.next().await, Some(Health::Serving));
+        let in_flight = SlowIssue::begin(talos.admin).await;
+        talos.process.signal(Signal::TERM);
+        assert_eq!(watch.next().await, Some(Health::NotServing));
+        assert!(talos.process.ended().is_none(), "it ended with work in flight");
+
+        let start = Instant::now();
+        talos.process.signal(second);
+        let status = talos.process.end().await;
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+        let log = talos.process.log();
+        assert_eq!(status.code(), Some(1), "{status}:\n{log}");
+        let name = if second == Signal::TERM { "SIGTERM" } else { "SIGINT" };
+        let last = log.lines().last().must("a line");
+        assert!(last.contains(name) && last.contains("stopped at once"), "{last}");
+        drop(in_flight);
     }
 }

@@ -40,7 +40,7 @@ struct Slow {
     kind: Kind,
     /// What it says before it says nothing more.
     first: Vec<u8>,
-    /// Within how long it is sent away: `app/bounds.rs` and `http/body.rs`.
+    /// Within how long it is sent away: `app/limits.rs` and `http/body.rs`.
     bound: Duration,
 }
 

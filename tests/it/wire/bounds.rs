@@ -1,4 +1,4 @@
-//! How long a client is waited for, and how much is held for it: `app/bounds.rs`.
+//! How long a client is waited for, and how much is held for it: `app/limits.rs`.
 
 use std::time::{Duration, Instant};
 

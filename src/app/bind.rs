@@ -1,0 +1,79 @@
+//! Binds the listeners of all planes, and reads their certificates.
+
+use std::sync::Arc;
+
+use super::accept::Acceptor;
+use super::error::ServeError;
+use super::listeners::{Listener, raise_file_limit};
+use crate::clock::Clock;
+use crate::config::{Config, Tls};
+use crate::plane::{Plane, Planes};
+use crate::telemetry::connections::Connections;
+use crate::tls::{Alpn, Files, Identity};
+
+/// Binds every listener of `planes`. A process serves all of its planes or none.
+///
+/// # Errors
+/// When an address can't be bound or a certificate can't be used.
+pub async fn bind(
+    config: &Config,
+    planes: Planes,
+    clock: &Clock,
+    metrics: &Connections,
+) -> Result<Vec<Acceptor>, ServeError> {
+    raise_file_limit();
+    // Certificates come first: a bad one is reported before any port is open.
+    let mut identities = vec![];
+    for plane in planes.iter() {
+        identities.push((plane, identity(config, planes, plane, clock)?));
+    }
+    let serve = &config.serve;
+    let mut acceptors = vec![];
+    let mut add = |plane, listener, identity| {
+        acceptors.push(Acceptor::new(plane, listener, identity, metrics.clone()));
+    };
+    for (plane, identity) in identities {
+        let listener = match (plane, &serve.authz.socket) {
+            (Plane::Authz, Some(path)) => Listener::unix(plane, path).await?,
+            _ => {
+                let (host, port, _) = address(config, planes, plane);
+                Listener::tcp(plane, host, port).await?
+            }
+        };
+        add(plane, listener, identity);
+    }
+    if let Some(path) = serve.http.socket.as_ref().filter(|_| planes.contains(Plane::Admin)) {
+        // The user at the other end is known from the socket: no TLS is needed.
+        add(Plane::Admin, Listener::unix(Plane::Admin, path).await?, None);
+    }
+    Ok(acceptors)
+}
+
+/// Host, port and TLS files of a plane's TCP listener.
+fn address(config: &Config, planes: Planes, plane: Plane) -> (&str, u16, &Tls) {
+    let serve = &config.serve;
+    match plane {
+        Plane::Admin => (&serve.http.host, serve.http.port, &serve.http.tls),
+        // Ory's configuration files for `serve public` have only serve.http.
+        Plane::Public if planes == Planes::Only(Plane::Public) => serve.public_alone(),
+        Plane::Public => (&serve.public.host, serve.public.port, &serve.public.tls),
+        Plane::Authz => (&serve.authz.host, serve.authz.port, &serve.authz.tls),
+        Plane::Metrics => (&serve.metrics.host, serve.metrics.port, &serve.metrics.tls),
+    }
+}
+
+/// Certificate and client CAs of a plane; None without TLS.
+fn identity(
+    config: &Config,
+    planes: Planes,
+    plane: Plane,
+    clock: &Clock,
+) -> Result<Option<Arc<Identity>>, ServeError> {
+    let (_, _, tls) = address(config, planes, plane);
+    let alpn = match plane {
+        Plane::Authz => Alpn::Http2,
+        Plane::Admin | Plane::Public | Plane::Metrics => Alpn::Http,
+    };
+    let identity = Files::of(tls).map(|files| Identity::read(files, alpn, clock.clone())).transpose();
+    Ok(identity.map_err(|problem| ServeError::Tls { plane, problem })?.map(Arc::new))
+}

@@ -1,0 +1,154 @@
+//! Builds everything that is served from a configuration.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::error::ServeError;
+use super::{deny_file, jwks_refresh};
+use crate::admission::Admission;
+use crate::audit::{Audit, AuditError, AuditLog, ChainKeys, Heads, LogSettings};
+use crate::cache::freshness::{Freshness, Terms};
+use crate::cache::memory::Memory;
+use crate::cache::shared::{LinkError, RedisSettings, RedisTls, Shared};
+use crate::clock::Clock;
+use crate::config::{CacheType, Config, Consistency, RateLimitBackend};
+use crate::http::Context;
+use crate::key::deny::DenyList;
+use crate::limit::{Limiter, RedisLimiter};
+use crate::plane::{Plane, Planes};
+use crate::rng::Rng;
+use crate::service::{Guards, NotedUses, Records, Service, Tiers, uses};
+use crate::settings::Settings;
+use crate::settings::sources::{Documents, Reading};
+use crate::store::Store;
+use crate::telemetry::status::Process;
+
+/// State of the process before its first task runs.
+pub(crate) struct Built {
+    /// State that all planes share.
+    pub(crate) context: Context,
+    /// Key sets that the settings were made of.
+    pub(super) documents: Documents,
+    /// Uses of keys, to be written to the database.
+    pub(super) uses: NotedUses,
+    /// Ends of the audit log, to be written to the database; None without an audit log.
+    pub(super) audit_heads: Option<Heads>,
+}
+
+/// Reads everything that the configuration names, and opens the database.
+///
+/// # Errors
+/// When something that the configuration names can't be used.
+pub(crate) async fn build(config: &Config, planes: Planes) -> Result<Built, ServeError> {
+    let (clock, rng) = (Clock::system(), Rng::system());
+    let urls = &config.key_set_urls();
+    let documents = Documents::default().renew(urls, Reading::All).await.complete(urls)?.documents;
+    let settings = Settings::build(config, &documents, 1)?;
+    if settings.all().any(|(_, settings)| settings.signing_key().is_none()) {
+        tracing::warn!(
+            "credentials.derived_tokens.jwt has no signing key: upstream gets identity headers, but no JWT"
+        );
+    }
+    let deny_list = match &config.consistency.deny_file {
+        Some(path) => deny_file::read_at_start(path, &clock).await?,
+        None => DenyList::default(),
+    };
+    let store = Store::open(config.db.dsn.expose(), rng.clone()).await?;
+    let memory = Memory::new(config.cache.memory.max_size, config.cache.negative_size, &rng);
+    let shared = match config.cache.kind {
+        CacheType::Redis => Some(Arc::new(Shared::new(redis_settings(config)?, clock.clone())?)),
+        CacheType::Memory | CacheType::Noop => None,
+    };
+    let Consistency { lease, poll, relay, grace, .. } = config.consistency;
+    let terms = Terms { lease, poll, relay, grace };
+    let freshness = Freshness::new(clock.clone(), terms, config.cache.ttl);
+    let settings = Arc::new(ArcSwap::from_pointee(settings));
+    let tiers = Tiers { memory, shared, freshness: Arc::new(freshness) };
+    let (uses, noted_uses) = uses(config.last_used.queue_size);
+    let process = Arc::new(Process::new(planes, &clock));
+    let own_uid = rustix::process::geteuid().as_raw();
+    let admission = Arc::new(Admission::new(&config.serve.http.auth, own_uid, clock.clone()));
+    if planes.contains(Plane::Admin) {
+        jwks_refresh::read_at_start(&admission).await?;
+    }
+    let (log, audit_heads) = open_audit(config, &store, &clock, &rng).await?.unzip();
+    let records = Records { uses, audit: Arc::new(Audit::new(log)) };
+    let guards = Guards { limiter: Arc::new(limiter(config, &clock)?), deny_list };
+    let service = Service::new(clock, rng, settings, store, tiers, guards, records);
+    let context = Context {
+        service: Arc::new(service),
+        metrics: Arc::default(),
+        readiness: Arc::default(),
+        process,
+        exclude_health: config.serve.http.request_log.exclude_health_endpoints,
+        admission,
+        throttle: Arc::default(),
+    };
+    Ok(Built { context, documents, uses: noted_uses, audit_heads })
+}
+
+/// Opens the audit log; None when the configuration has none.
+async fn open_audit(
+    config: &Config,
+    store: &Store,
+    clock: &Clock,
+    rng: &Rng,
+) -> Result<Option<(AuditLog, Heads)>, AuditError> {
+    let audit = &config.audit;
+    let Some(path) = audit.file.clone() else {
+        return Ok(None);
+    };
+    if audit.key.is_none() {
+        tracing::warn!(
+            "audit.key is unset: whoever can write to audit.file can rewrite it without a trace; set a key"
+        );
+    }
+    let settings = LogSettings { path, max_size: audit.max_size, keys: ChainKeys::of(audit, clock.now()) };
+    AuditLog::open(settings, store.clone(), clock.clone(), rng).await.map(Some)
+}
+
+/// The rate limiter. Without a Redis address there is nothing to limit, as the configuration demands
+/// one where `rate_limit.enabled` is set.
+fn limiter(config: &Config, clock: &Clock) -> Result<Limiter, LinkError> {
+    match config.rate_limit.backend {
+        RateLimitBackend::Redis if !config.cache.redis.addrs.is_empty() => {
+            Ok(Limiter::Redis(Box::new(RedisLimiter::new(redis_settings(config)?, clock.clone())?)))
+        }
+        RateLimitBackend::Redis | RateLimitBackend::Memory => Ok(Limiter::memory(clock.clone())),
+    }
+}
+
+/// Settings of the Redis connection, with the contents of its TLS files.
+fn redis_settings(config: &Config) -> Result<RedisSettings, LinkError> {
+    let redis = &config.cache.redis;
+    let read = |path: &Path| {
+        std::fs::read(path).map_err(|error| LinkError::Tls(format!("{}: {error}", path.display())))
+    };
+    let tls = match redis.tls.enabled {
+        Some(true) => {
+            let client = match (&redis.tls.cert_file, &redis.tls.key_file) {
+                (Some(certificate), Some(key)) => {
+                    let key = String::from_utf8(read(key)?)
+                        .map_err(|_| LinkError::Tls("key_file: must be PEM".to_owned()))?;
+                    Some((read(certificate)?, key.into()))
+                }
+                _ => None,
+            };
+            let ca = redis.tls.ca_file.as_deref().map(read).transpose()?;
+            Some(RedisTls { ca, client, server_name: redis.tls.server_name.clone() })
+        }
+        Some(false) | None => None,
+    };
+    Ok(RedisSettings {
+        addrs: redis.addrs.clone(),
+        username: redis.username.clone(),
+        password: redis.password.clone(),
+        db: redis.db,
+        timeout: redis.timeout,
+        check_timeout: redis.check_timeout,
+        tls,
+        plaintext_allowed: redis.tls.enabled == Some(false),
+    })
+}

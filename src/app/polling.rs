@@ -1,0 +1,112 @@
+//! Polls the mutation log, which keeps the lease of cached rows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use super::relay::Relay;
+use crate::authz::SERVICE_NAME;
+use crate::readiness::Readiness;
+use crate::service::Service;
+
+/// Share of the lease above which the duration of a poll is worth a warning: there is little time
+/// left for the next one.
+const SLOW_POLL: f64 = 0.4;
+/// Polls per interval at most when the store asks for extra ones.
+const MAX_EXTRA_POLLS: u32 = 20;
+/// Time for the preparation of a start. A process whose database is slow listens all the same.
+const PREPARATION_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Reads the mutation log and prepares lookups, so that a process which accepts connections can
+/// decide, even on a machine that is busy with many starts.
+pub async fn prepare(service: &Service) {
+    let preparation = async {
+        service.freshness.poll(&service.store).await?;
+        service.store.prepare_lookups().await
+    };
+    match tokio::time::timeout(PREPARATION_TIMEOUT, preparation).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "the database can't be read yet; starting all the same"),
+        Err(_) => tracing::warn!("the database doesn't answer yet; starting all the same"),
+    }
+}
+
+/// The task that polls the mutation log.
+pub struct Poller {
+    /// Use cases and their state.
+    pub service: Arc<Service>,
+    /// Time from the start of one poll to the start of the next.
+    pub interval: Duration,
+    /// Asks for a poll at once.
+    pub changed: Arc<Notify>,
+    /// Relays what was read to instances that can't reach the database.
+    pub relay: Option<Arc<Relay>>,
+    /// gRPC health, which reports serving after the first poll that succeeds.
+    pub health: HealthReporter,
+    /// Readiness of the process.
+    pub readiness: Arc<Readiness>,
+}
+
+impl Poller {
+    /// Polls forever.
+    pub async fn run(self) {
+        let (mut is_serving, mut is_failing, mut is_slow) = (false, false, false);
+        let service = &self.service;
+        loop {
+            let start = Instant::now();
+            let result = service.freshness.poll(&service.store).await;
+            match (&result, is_failing) {
+                (Err(error), false) => {
+                    tracing::error!(%error, "the log of changes can't be polled: the lease will run out");
+                }
+                (Ok(()), true) => tracing::info!("the log of changes is polled again"),
+                _ => {}
+            }
+            is_failing = result.is_err();
+            is_slow = self.report_slowness(start.elapsed(), is_slow);
+            if let Some(relay) = self.relay.as_ref().filter(|_| !is_failing) {
+                relay.answer();
+            }
+            if !is_serving && service.freshness.has_begun() && !self.readiness.is_draining() {
+                set_serving(&self.health, true).await;
+                is_serving = true;
+            }
+            tokio::select! {
+                // From start to start, as the lease counts from the start of a poll, too.
+                () = tokio::time::sleep_until(start + self.interval) => {}
+                () = self.changed.notified() => {}
+                () = service.store.poll_wanted() => {
+                    tokio::time::sleep_until(start + self.interval / MAX_EXTRA_POLLS).await;
+                }
+            }
+        }
+    }
+
+    /// Logs when polls become slow or quick again. Returns whether this one was slow.
+    fn report_slowness(&self, duration: Duration, was_slow: bool) -> bool {
+        let lease = self.service.freshness.terms().lease;
+        let is_slow = duration > lease.mul_f64(SLOW_POLL);
+        match (is_slow, was_slow) {
+            (true, false) => tracing::warn!(
+                seconds = duration.as_secs_f64(),
+                lease_seconds = lease.as_secs_f64(),
+                "polls of the log of changes are slow: the database is far away or busy, or there are more changes than \
+                 can be read"
+            ),
+            (false, true) => tracing::info!("polls of the log of changes are quick again"),
+            _ => {}
+        }
+        is_slow
+    }
+}
+
+/// Sets the gRPC health of the process and of the ext_authz service.
+pub async fn set_serving(health: &HealthReporter, is_serving: bool) {
+    let status = if is_serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+    health.set_service_status("", status).await;
+    health.set_service_status(SERVICE_NAME, status).await;
+}
