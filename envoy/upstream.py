@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
-"""The service behind Envoy: answers every request with a JSON description of what arrived.
+"""Demo upstream: answers every request with a JSON description of the request.
 
-For demos and tests. Header names are in lower case, in the order of arrival, and a header that came twice is listed
-twice, so that nothing that Envoy sent on stays hidden.
+For demos and tests. Header names are in lower case and in their order of arrival; a repeated header is listed twice.
 """
 
 import argparse
@@ -12,13 +11,13 @@ from http.server import BaseHTTPRequestHandler
 
 
 class Echo(BaseHTTPRequestHandler):
-    """One connection; HTTP/1.1 keeps it open for the next request."""
+    """Handles the requests of one connection."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
     def __getattr__(self, name):
-        """The base class looks for `do_GET`, `do_POST` and so on: every method gets the same answer."""
+        """Handles all methods: the base class looks for `do_GET`, `do_POST` and so on."""
         if name.startswith("do_"):
             return self.answer
         raise AttributeError(name)
@@ -35,7 +34,7 @@ class Echo(BaseHTTPRequestHandler):
             self.wfile.write(body.encode())
 
     def skip_body(self):
-        """Reads the body away: what stays unread would be taken for the next request."""
+        """Reads the body: unread bytes would be taken for the next request."""
         if self.headers.get("transfer-encoding", "").lower() == "chunked":
             while True:
                 size = int(self.rfile.readline().split(b";")[0], 16)
@@ -48,18 +47,18 @@ class Echo(BaseHTTPRequestHandler):
             self.rfile.read(int(self.headers.get("content-length", 0)))
 
     def log_message(self, format, *args):
-        """Silent: Envoy writes the access log."""
+        """Logs nothing, as Envoy writes the access log."""
 
 
 class Server(socketserver.ThreadingTCPServer):
-    # Not http.server's ThreadingHTTPServer: that one asks the DNS for its own name at the start.
+    # http.server's ThreadingHTTPServer looks up its own name by DNS at the start; this one does not.
     allow_reuse_address = True
     daemon_threads = True
     request_queue_size = 128
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Answers every request with what arrived, as JSON.")
+    parser = argparse.ArgumentParser(description="Answers every request with a JSON description of it.")
     parser.add_argument("--port", type=int, default=10080, help="port on 127.0.0.1 (default: %(default)s)")
     with Server(("127.0.0.1", parser.parse_args().port), Echo) as server:
         server.serve_forever()

@@ -1,4 +1,4 @@
-"""Servers under callgrind: instructions that they take, and calls of the allocator with who makes them."""
+"""Runs servers under callgrind: counts their instructions, and their allocations by caller."""
 
 import collections
 import os
@@ -8,15 +8,15 @@ import subprocess
 
 from servers import LoadError, Processes
 
-# Where code asks for memory: mimalloc's doors as its crate uses them, and the C library's.
-DOORS = ["mi_malloc_aligned", "mi_zalloc_aligned", "mi_realloc_aligned",
+# Allocation functions: mimalloc's as its crate uses them, and the C library's.
+ALLOCATORS = ["mi_malloc_aligned", "mi_zalloc_aligned", "mi_realloc_aligned",
          "malloc", "calloc", "realloc", "posix_memalign", "aligned_alloc"]
-# What stands between a door and whoever wants the memory.
-PLUMBING = re.compile(
+# Functions between an allocation function and its real caller.
+INTERMEDIATE = re.compile(
     r"^(<?alloc::|<?core::|<?hashbrown::|<?std::|<mimalloc|__r(ust|dl|g)_|_?mi_|\(below main\)|malloc|calloc|realloc"
     r"|posix_memalign|aligned_alloc|<?alloc\[)")
-# How many callers a call of the allocator is told apart by.
-DEPTH = 12
+# Number of callers by which allocations are distinguished.
+CALLER_DEPTH = 12
 
 
 class Counted(Processes):
@@ -25,32 +25,32 @@ class Counted(Processes):
     def start(self, name, command, env=None, cpus=None):
         if shutil.which("valgrind") is None:
             raise LoadError("valgrind: not found. Debian, Ubuntu: apt-get install valgrind")
-        # What a call costs doesn't depend on who makes it, so callers are told apart only where memory is asked for.
-        callers = [f"--separate-callers{DEPTH}={door}" for door in DOORS]
-        callgrind = ["valgrind", "--quiet", "--tool=callgrind", f"--callgrind-out-file={self.folder / name}.callgrind",
+        # Only allocations are distinguished by caller.
+        callers = [f"--separate-callers{CALLER_DEPTH}={function}" for function in ALLOCATORS]
+        callgrind = ["valgrind", "--quiet", "--tool=callgrind", f"--callgrind-out-file={self.directory / name}.callgrind",
                      "--separate-threads=no", "--trace-children=no", *callers]
         return super().start(name, [*callgrind, *command], env, cpus)
 
     def dump(self, name, server):
-        """What was counted since the last dump: the file that it stands in."""
+        """Dumps the counts since the last dump and returns the file."""
         done = subprocess.run(["callgrind_control", "--dump", str(server.pid)], stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, text=True)
         if done.returncode != 0:
             raise LoadError(f"callgrind_control --dump: {done.stdout.strip()}")
-        return max(self.folder.glob(f"{name}.callgrind.*"), key=os.path.getmtime)
+        return max(self.directory.glob(f"{name}.callgrind.*"), key=os.path.getmtime)
 
 
 def instructions(dump):
-    """All that were counted."""
+    """Returns the total number of instructions in a dump."""
     with dump.open() as lines:
         found = next((line for line in lines if re.match(r"(totals|summary): ", line)), None)
         if found is None:
-            raise LoadError(f"{dump}: no total")
+            raise LoadError(f"{dump}: has no line `totals` or `summary`")
         return int(found.split()[1])
 
 
 def allocations(dump):
-    """How often memory was asked for, by (door, callers from the nearest on)."""
+    """Returns the number of allocations by (allocation function, callers from the nearest on)."""
     names, caller, callee, counts = {}, "", "", collections.Counter()
 
     def name(text):
@@ -66,8 +66,8 @@ def allocations(dump):
             elif line.startswith("cfn="):
                 callee = name(line[4:])
             elif line.startswith("calls="):
-                door, *callers = callee.split("'")
-                # A door that another door goes through is one asking.
-                if door in DOORS and caller.split("'")[0] not in DOORS:
-                    counts[door, tuple(callers)] += int(line[6:].split()[0])
+                function, *callers = callee.split("'")
+                # An allocation function called by another is one allocation.
+                if function in ALLOCATORS and caller.split("'")[0] not in ALLOCATORS:
+                    counts[function, tuple(callers)] += int(line[6:].split()[0])
     return counts

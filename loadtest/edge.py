@@ -1,18 +1,18 @@
-"""The comparison through Envoy: alone, with its own api_key_auth, with the floor behind it, with Talos behind it."""
+"""Comparison through Envoy: alone, with its own api_key_auth, with the floor, and with Talos."""
 
 import json
 
 import tools
 from servers import Floor, Talos, free_port, status
 
-# So much of the throughput at saturation is asked for when latencies are measured.
-SHARE = 0.7
-# Least rounds of each: the noise is a third.
-ROUNDS = 15
+# Share of the saturation throughput at which latencies are measured.
+LATENCY_LOAD = 0.7
+# Minimum number of rounds: the noise is about a third.
+MIN_ROUNDS = 15
 
 
 def configuration(listen, admin, filters, clusters=()):
-    """A plain Envoy that answers by itself once its filters let a request through."""
+    """Returns the configuration of an Envoy that answers requests itself after its filters."""
     manager = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
     address = {"socket_address": {"address": "127.0.0.1", "port_value": listen}}
     route = {"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": "ok"}}}
@@ -33,7 +33,7 @@ def configuration(listen, admin, filters, clusters=()):
 
 
 def ext_authz(port):
-    """The filter and its cluster, set as in envoy/envoy.yaml."""
+    """Returns the ext_authz filter and its cluster, with the settings of envoy/envoy.yaml."""
     filter_type = "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz"
     options = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
     authz = {
@@ -58,7 +58,7 @@ def ext_authz(port):
 
 
 def api_key_auth(secrets):
-    """Envoy's own filter, with these keys in its configuration."""
+    """Returns Envoy's own filter with these keys in its configuration."""
     filter_type = "type.googleapis.com/envoy.extensions.filters.http.api_key_auth.v3.ApiKeyAuth"
     credentials = [{"key": secret, "client": f"client-{n}"} for n, secret in enumerate(secrets)]
     config = {"@type": filter_type, "credentials": credentials, "key_sources": [{"header": "authorization"}]}
@@ -66,11 +66,11 @@ def api_key_auth(secrets):
 
 
 class Envoy:
-    """A real Envoy in front of one server, or of none."""
+    """An Envoy in front of one server, or of none."""
 
     def __init__(self, processes, envoy, name, concurrency, filters=(), clusters=(), server=None, keys=None):
         self.port, admin, self.server, self.keys = free_port(), free_port(), server, keys
-        path = processes.folder / f"{name}.json"
+        path = processes.directory / f"{name}.json"
         path.write_text(json.dumps(configuration(self.port, admin, filters, clusters)))
         command = [envoy, "--config-path", path, "--concurrency", concurrency, "--log-level", "warning",
                    "--base-id", 1 + self.port, "--disable-hot-restart"]
@@ -83,15 +83,15 @@ class Envoy:
 
 
 def compare(comparison):
-    """Throughput and cost of Envoy with each of them, then latencies at a share of what the slower one bears."""
+    """Measures throughput and cost of Envoy with each, then latencies at a share of the floor's throughput."""
     processes, profile = comparison.processes, comparison.profile
     envoy = tools.ensure_envoy()
     for concurrency in (1, 2):
         talos, floor = Talos(processes, f"talos-edge-{concurrency}"), Floor(processes, f"floor-edge-{concurrency}")
         keys = talos.issue(profile["keys"])
-        # All of them known: what a first Check of a key takes is another profile's.
+        # Fills the cache: first Checks of keys are measured by the profile `misses`.
         processes.generate("check", "--target", talos.target, "--keys", keys, "--touch", "--seconds", 1)
-        few = processes.folder / f"few-{concurrency}.json"
+        few = processes.directory / f"few-{concurrency}.json"
         few.write_text(json.dumps(json.loads(keys.read_text())[:10]))
         secrets = [key["secret"] for key in json.loads(keys.read_text())]
 
@@ -118,7 +118,7 @@ def compare(comparison):
             for pid in edge.pids:
                 arguments += ["--pid", pid]
             outcome = processes.generate(*arguments)
-            comparison.must_be_right("through Envoy", outcome)
+            comparison.require_correct("through Envoy", outcome)
             return outcome
 
         scenario = f"through Envoy, --concurrency {concurrency}"
@@ -127,14 +127,14 @@ def compare(comparison):
             "Envoy's CPU µs a request": lambda o: o["cpu_us"][0],
             "server's CPU µs a request": lambda o: o["cpu_us"][1] if len(o["cpu_us"]) > 1 else None,
         }
-        before, profile["rounds"] = profile["rounds"], comparison.options.rounds or max(profile["rounds"], ROUNDS)
+        before, profile["rounds"] = profile["rounds"], comparison.options.rounds or max(profile["rounds"], MIN_ROUNDS)
         comparison.compare(scenario, edges, measure, figures)
         of_floor = [row for name, server, what, row in comparison.table.rows
                     if (name, server, what) == (scenario, "floor", "requests a second")][0]
-        rate = round(sorted(of_floor)[len(of_floor) // 2] * SHARE)
+        rate = round(sorted(of_floor)[len(of_floor) // 2] * LATENCY_LOAD)
         two = {name: edges[name] for name in ("floor", "talos")}
         figures = {"p50 µs": lambda o: o["latency_us"]["p50"], "p99 µs": lambda o: o["latency_us"]["p99"]}
-        comparison.compare(f"{scenario}, {SHARE:.0%} of the floor's saturation", two,
+        comparison.compare(f"{scenario}, {LATENCY_LOAD:.0%} of the floor's saturation", two,
                            lambda edge, n: measure(edge, n, rate), figures)
         profile["rounds"] = before
         processes.end()

@@ -1,31 +1,31 @@
-"""What a comparison leaves behind: a table in Markdown and CSV, and a plot in SVG."""
+"""Report of a comparison: a table in Markdown and CSV, and a plot in SVG."""
 
 import csv
 import html
 import statistics
 
 
-def middle(values):
-    """Median, least and most; None without any."""
+def summary(values):
+    """Returns median, minimum and maximum, None without values."""
     values = [value for value in values if value is not None]
     return (statistics.median(values), min(values), max(values)) if values else None
 
 
 def number(value):
-    """With as many digits as mean something."""
+    """Formats a number with its significant digits."""
     if value is None:
         return ""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
 
 
 def spread(values):
-    """`median (least to most)`."""
-    found = middle(values)
+    """Formats values as `median (minimum to maximum)`."""
+    found = summary(values)
     return f"{number(found[0])} ({number(found[1])} to {number(found[2])})" if found else ""
 
 
 class Table:
-    """Rows of measurements: each a scenario, a server, a figure with its unit, and its value in every round."""
+    """Rows of measurements: scenario, server, figure with its unit, and a value per round."""
 
     def __init__(self):
         self.rows = []
@@ -34,7 +34,7 @@ class Table:
         self.rows.append((scenario, server, figure, list(values)))
 
     def ratio(self, scenario, figure, one, other):
-        """The ratios of two servers, round by round."""
+        """Adds the ratios of two servers, round by round."""
         values = {server: row for name, server, what, row in self.rows if (name, what) == (scenario, figure)}
         if one in values and other in values:
             pairs = zip(values[one], values[other])
@@ -51,13 +51,13 @@ class Table:
             out = csv.writer(file)
             out.writerow(["scenario", "server", "figure", "median", "least", "most", "rounds"])
             for scenario, server, figure, values in self.rows:
-                found = middle(values) or ("", "", "")
+                found = summary(values) or ("", "", "")
                 out.writerow([scenario, server, figure, *found, " ".join(f"{value:.6g}" for value in values if value is not None)])
 
     def svg(self, figure, title, subtitle):
-        """Bars of one figure, a group a scenario, with a line from the least to the most."""
-        rows = [(scenario, server, middle(values)) for scenario, server, what, values in self.rows
-                if what == figure and "/" not in server and middle(values)]
+        """Returns a bar chart of one figure, grouped by scenario, with a line from minimum to maximum."""
+        rows = [(scenario, server, summary(values)) for scenario, server, what, values in self.rows
+                if what == figure and "/" not in server and summary(values)]
         width, row, left, right = 900, 26, 330, 90
         top = max((most for _, _, (_, _, most) in rows), default=1)
         scale = (width - left - right) / top

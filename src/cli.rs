@@ -1,4 +1,4 @@
-//! The command line.
+//! The command line: its commands, and which module runs each.
 
 mod audit;
 mod client;
@@ -40,11 +40,11 @@ struct Cli {
     /// The configuration file (YAML); every key can also be set as TALOS_<PATH>
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// For keys and jwk get: base URL of the server [default: $TALOS_ENDPOINT, then http://localhost:4420]; for status:
-    /// that of its metrics listener [default: http://localhost:4422]
+    /// Base URL of the server, for keys and jwk get [default: $TALOS_ENDPOINT, then
+    /// http://localhost:4420]; for status: of its metrics listener [default: http://localhost:4422]
     ///
-    /// $HTTP_PROXY is not used and redirects are not followed. The certificates that an https:// is checked against are
-    /// the machine's, or those of $SSL_CERT_FILE.
+    /// $HTTP_PROXY is not used and redirects are not followed. An https:// server is verified with
+    /// the system's CA certificates, or with those in $SSL_CERT_FILE.
     #[arg(short, long, global = true, value_name = "URL")]
     endpoint: Option<String>,
     #[command(subcommand)]
@@ -53,39 +53,39 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve all planes, or one of them beside metrics
+    /// Run the server: all planes, or only one of them (metrics are always served)
     #[command(after_help = "\
 EXAMPLES:
   talos serve --config talos.yaml
   talos serve authz --config talos.yaml")]
     Serve {
-        /// The plane to serve alone
+        /// Serve only this plane
         plane: Option<Plane>,
     },
     Status(status::Status),
     Doctor(doctor::Doctor),
-    /// The configuration: check it, show it, describe it
+    /// Check or show the configuration, or print its schema
     #[command(after_help = config::EXAMPLES)]
     Config {
         #[command(subcommand)]
         command: config::Command,
     },
     Keys(Box<keys::Keys>),
-    /// JSON Web Keys: make some, or fetch those of a server
+    /// Generate JSON Web Keys, or fetch the public keys of a server
     #[command(after_help = jwk::EXAMPLES)]
     Jwk {
         #[command(subcommand)]
         command: jwk::Command,
     },
     Migrate(migrate::Migrate),
-    /// The audit log: see that it is whole
+    /// Verify the audit log
     #[command(after_help = audit::EXAMPLES)]
     Audit {
         #[command(subcommand)]
         command: audit::Command,
     },
     Completions(completions::Completions),
-    /// Has no place here: the authz plane took it
+    /// Removed: the authz plane (talos serve authz) replaces the proxy
     #[command(after_help = "\
 EXAMPLES:
   talos serve authz --config talos.yaml")]
@@ -97,19 +97,19 @@ EXAMPLES:
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Plane {
-    /// Issues, imports, lists, verifies, derives, revokes
+    /// Key management: issue, import, list, verify, derive, revoke
     Admin,
-    /// selfRevoke and the public keys
+    /// selfRevoke and the public keys (JWKS)
     Public,
-    /// Envoy's ext_authz
+    /// Envoy's ext_authz over gRPC
     Authz,
 }
 
-/// Runs the command that the process was called with.
+/// Runs the command named by the process's arguments and returns its exit code.
 pub fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return exit::by_clap(&error),
+        Err(error) => return exit::report_clap_error(&error),
     };
     match cli.run() {
         Ok(outcome) => outcome.code(),
@@ -132,25 +132,25 @@ impl Cli {
             }
             Command::Config { command } => command.run(self.config)?,
             Command::Completions(completions) => completions.run()?,
-            Command::Proxy { arguments: _ } => return Err(Failure::unusable(NO_PROXY)),
+            Command::Proxy { arguments: _ } => return Err(Failure::usage(PROXY_REMOVED)),
         }
         Ok(Outcome::Done)
     }
 }
 
-/// What who comes with `talos proxy` should do.
-const NO_PROXY: &str = "there is no proxy: the authz plane took its place. Run `talos serve authz` beside each Envoy \
-    and point the ext_authz filter at it (README.md, \"Put it behind your Envoy\"): it keeps verified keys in memory and \
-    learns of revocations. A client that verifies over HTTP asks the admin plane, which has a cache of its own.";
+/// Error message of `talos proxy`, which Ory Talos has and this server replaces.
+const PROXY_REMOVED: &str = "`talos proxy` does not exist here: run `talos serve authz` beside each Envoy and point its \
+    ext_authz filter at it (docs/envoy.md). It caches verified keys in memory and receives \
+    revocations. A client that verifies keys over HTTP calls the admin plane, which has its own cache.";
 
 fn serve(file: Option<PathBuf>, plane: Option<Plane>) -> Result<(), Failure> {
     let source = match plane {
-        // Without an admin plane its rules don't matter.
+        // The admin plane's settings are not required when it isn't served.
         Some(Plane::Public | Plane::Authz) => config::source(file)?.without_admin(),
         Some(Plane::Admin) | None => config::source(file)?,
     };
-    let Loaded { config, warnings, .. } = source.load().map_err(Failure::unusable)?;
-    config.require_serving_secret().map_err(Failure::unusable)?;
+    let Loaded { config, warnings, .. } = source.load().map_err(Failure::usage)?;
+    config.require_serving_secret().map_err(Failure::usage)?;
     telemetry::log::start(&config.log);
     for warning in warnings {
         tracing::warn!("{warning}");
@@ -167,7 +167,7 @@ fn serve(file: Option<PathBuf>, plane: Option<Plane>) -> Result<(), Failure> {
         )
         | ServeError::DenyFile(_)
         | ServeError::CallerKeys(_)
-        | ServeError::Tls { .. } => Failure::unusable(error),
+        | ServeError::Tls { .. } => Failure::usage(error),
         error => Failure::failed(error),
     })
 }

@@ -1,132 +1,97 @@
-//! `talos doctor`'s knowledge: what in an Envoy's configuration makes the check of keys unsafe or slow.
+//! `talos doctor`'s rules: finds what in an Envoy's configuration makes key checks unsafe or slow.
 //!
-//! Pure: [`examine`] takes an Envoy's `/config_dump` as JSON and gives findings. It believes nothing about the
-//! document: what isn't there or has another form counts as absent.
+//! [`examine`] takes an Envoy's `/config_dump` as JSON and returns findings; it does no I/O. The
+//! document is untrusted: a part that is missing or has another form counts as absent.
+//!
+//! The rules are in `rules/`. The other modules find their way through a dump.
 
-mod chain;
-mod cluster;
-mod condition;
+mod connection_manager;
 mod dump;
-mod filter;
+mod findings;
 mod headers;
-mod manager;
+mod http_filter;
+mod metadata_condition;
 mod node;
-mod routes;
+mod options;
+mod route_target;
+mod rules;
 #[cfg(test)]
 mod tests;
-
-use std::collections::HashSet;
 
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::config::Authz;
-use chain::Manager;
+use connection_manager::ConnectionManager;
 use dump::Dump;
-use node::Node;
+use findings::Findings;
+use http_filter::ExtAuthz;
+use rules::cluster::GrpcService;
 
 pub use dump::from_bootstrap;
+pub use findings::{Finding, Severity};
+pub use options::Options;
 
-/// What is asked about a dump.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Question<'a> {
-    /// The clusters behind which Talos is; empty means that every ext_authz filter that speaks gRPC asks Talos.
-    pub clusters: &'a [String],
-    /// Talos' own settings, if they are to be compared.
-    pub authz: Option<&'a Authz>,
-}
-
-/// How bad it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// Somebody gets in who shouldn't, becomes somebody else, or nobody gets in.
-    Error,
-    /// A door that one more mistake or an outage opens, or requests that fail or wait without need.
-    Warning,
-    /// Worth knowing.
-    Note,
-}
-
-/// One thing that should be otherwise.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// What it is, for scripts: it stays the same over versions.
-    pub id: &'static str,
-    /// How bad it is.
-    pub severity: Severity,
-    /// Where in the dump.
-    pub path: String,
-    /// What goes wrong.
-    pub why: String,
-    /// A piece of Envoy's configuration, in YAML, as it should be.
-    pub fix: String,
-}
-
-/// What was found, the worst first, and what was looked at.
+/// Result of an examination.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// The findings.
+    /// The findings, the most severe first.
     pub findings: Vec<Finding>,
-    /// What the dump has.
+    /// Counts of what was examined.
     pub examined: Examined,
 }
 
-/// What a dump has.
+/// Counts of what was examined.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Examined {
-    /// Listeners.
+    /// Number of listeners.
     pub listeners: usize,
-    /// HTTP connection managers in their filter chains.
+    /// Number of HTTP connection managers in their filter chains.
     pub connection_managers: usize,
-    /// ext_authz filters in these that ask Talos.
+    /// Number of ext_authz filters among these that call Talos.
     pub filters: usize,
-    /// Routes of these connection managers.
+    /// Number of routes of these connection managers.
     pub routes: usize,
-    /// The clusters behind which Talos is.
+    /// Clusters of the Talos servers.
     pub clusters: Vec<String>,
 }
 
-/// Why a document can't be examined.
+/// Error: the document holds no Envoy configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "is no Envoy configuration dump: it has no `configs` with an Envoy's listeners, clusters or bootstrap"
-)]
+#[error("not an Envoy configuration dump: it has no `configs` list with listeners, clusters or a bootstrap")]
 pub struct NotADump;
 
-/// Examines an Envoy's `/config_dump`, also where a tool has wrapped one or several into objects of its own.
+/// Examines one or several `/config_dump` documents, also when a tool has wrapped them in objects.
 ///
 /// # Errors
-/// When the document holds no dump.
-pub fn examine(document: &Value, question: Question<'_>) -> Result<Report, NotADump> {
+/// Fails when the document holds no dump.
+pub fn examine(document: &Value, options: Options<'_>) -> Result<Report, NotADump> {
     let dumps = Dump::all(document);
     if dumps.is_empty() {
         return Err(NotADump);
     }
-    let mut found = Findings::default();
+    let mut findings = Findings::default();
     let mut examined =
         Examined { listeners: 0, connection_managers: 0, filters: 0, routes: 0, clusters: vec![] };
     for dump in &dumps {
-        one(dump, question, &mut found, &mut examined);
+        examine_dump(dump, options, &mut findings, &mut examined);
     }
-    Ok(Report { findings: found.sorted(), examined })
+    Ok(Report { findings: findings.sorted(), examined })
 }
 
-fn one(dump: &Dump<'_>, question: Question<'_>, found: &mut Findings, examined: &mut Examined) {
-    let managers = Manager::all(dump, question);
-    let asking: Vec<&chain::ExtAuthz<'_>> =
-        managers.iter().flat_map(|manager| manager.every_check()).collect();
+fn examine_dump(dump: &Dump<'_>, options: Options<'_>, findings: &mut Findings, examined: &mut Examined) {
+    let managers = ConnectionManager::all(dump, options);
+    let checks: Vec<&ExtAuthz<'_>> = managers.iter().flat_map(|manager| &manager.checks).collect();
 
     examined.listeners += dump.listeners.len();
     examined.connection_managers += managers.len();
-    examined.filters += asking.len();
-    examined.routes += managers.iter().map(|manager| manager.leaves.len()).sum::<usize>();
-    let mut services: Vec<cluster::Service<'_>> = vec![];
-    for check in &asking {
-        services.push(cluster::Service::of(&check.config.get("grpc_service")));
+    examined.filters += checks.len();
+    examined.routes += managers.iter().map(|manager| manager.targets.len()).sum::<usize>();
+    let mut services: Vec<GrpcService<'_>> = vec![];
+    for check in &checks {
+        services.push(GrpcService::parse(&check.config.get("grpc_service")));
     }
     for manager in &managers {
-        services.extend(routes::other_services(manager));
+        services.extend(rules::routes::other_services(manager));
     }
     for service in &services {
         if let Some(name) = service.cluster
@@ -136,53 +101,31 @@ fn one(dump: &Dump<'_>, question: Question<'_>, found: &mut Findings, examined: 
         }
     }
 
-    dump::process(dump, found);
-    if asking.is_empty() {
-        let what = match managers.is_empty() {
-            true => "the dump has no HTTP connection manager, so no request is checked here",
-            false => "no ext_authz filter asks Talos, so every request goes upstream as the client sent it",
+    rules::process::examine(dump, findings);
+    if checks.is_empty() {
+        let why = match managers.is_empty() {
+            true => "the dump has no HTTP connection manager: no request is checked here",
+            false => "no ext_authz filter calls Talos: every request goes upstream as the client sent it",
         };
-        found.add("no-ext-authz", Severity::Error, &dump.root("listeners"), what, filter::WHOLE);
+        findings.add(
+            "no-ext-authz",
+            Severity::Error,
+            &dump.root("listeners"),
+            why,
+            rules::filter::RECOMMENDED,
+        );
     }
     for manager in &managers {
         if manager.checks.is_empty() {
             continue;
         }
-        manager::examine(dump, manager, question, found);
-        for check in manager.every_check() {
-            filter::examine(check, question, found);
+        rules::manager::examine(dump, manager, options, findings);
+        for check in &manager.checks {
+            rules::filter::examine(check, options, findings);
         }
     }
-    routes::examine(&managers, found);
+    rules::routes::examine(&managers, findings);
     for service in &services {
-        cluster::examine(dump, service, found);
-    }
-}
-
-/// Findings in the making; the same one at the same place counts once.
-#[derive(Default)]
-struct Findings {
-    list: Vec<Finding>,
-    seen: HashSet<(&'static str, String)>,
-}
-
-impl Findings {
-    fn add(
-        &mut self,
-        id: &'static str,
-        severity: Severity,
-        at: &Node<'_>,
-        why: impl Into<String>,
-        fix: impl Into<String>,
-    ) {
-        let path = at.path.clone();
-        if self.seen.insert((id, path.clone())) {
-            self.list.push(Finding { id, severity, path, why: why.into(), fix: fix.into() });
-        }
-    }
-
-    fn sorted(mut self) -> Vec<Finding> {
-        self.list.sort_by(|a, b| (a.severity, a.id, &a.path).cmp(&(b.severity, b.id, &b.path)));
-        self.list
+        rules::cluster::examine(dump, service, findings);
     }
 }

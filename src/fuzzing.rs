@@ -1,7 +1,8 @@
-//! Where strangers' bytes come in, one function each, with what must hold of whatever is taken in. `tests/fuzz` feeds them for
-//! long and by coverage, the tests below with the corpora that it found and with changes made to these.
+//! Fuzz targets: one function for each parser of untrusted input, with the properties that must
+//! hold of what it accepts.
 //!
-//! No part of the product: built for tests and with the feature `fuzzing` alone.
+//! `tests/fuzz` runs them under a coverage-guided fuzzer; the tests below run them on its corpora
+//! and on random mutations of these. Only built for tests and with the feature `fuzzing`.
 
 mod connection;
 #[cfg(test)]
@@ -21,7 +22,7 @@ use crate::credential::claims::{Authority, Expectation};
 use crate::credential::page_token::{self, Cursor};
 use crate::credential::secrets::{HmacSecrets, hmac_sha256};
 use crate::credential::{Form, Presented, api_key, imported, jwt, macaroon};
-use crate::doctor::{NotADump, Question, examine, from_bootstrap};
+use crate::doctor::{NotADump, Options, examine, from_bootstrap};
 use crate::key::NetworkId;
 use crate::rng::Rng;
 use crate::service::parse_filter;
@@ -30,10 +31,10 @@ use crate::settings::routes::{Routes, reference};
 use crate::tls;
 use fixture::{GOOD_KEY, ISSUER, NOW, fixture};
 
-/// A name, and what it feeds.
+/// Name of a fuzz target, and its function.
 pub type Target = (&'static str, fn(&[u8]));
 
-/// All of them.
+/// All fuzz targets.
 pub const TARGETS: &[Target] = &[
     ("credential", credential),
     ("http2", connection::http2),
@@ -49,120 +50,120 @@ pub const TARGETS: &[Target] = &[
     ("certificate", client_certificate),
 ];
 
-/// A credential: told apart, and proven if it says that we issued it.
+/// Classifies a credential and, if it has the form of an issued key, proves it.
 fn credential(data: &[u8]) {
-    let Some(shown) = std::str::from_utf8(data).ok().and_then(Presented::new) else {
+    let Some(presented) = std::str::from_utf8(data).ok().and_then(Presented::new) else {
         return;
     };
     let settings = fixture().service.snapshot();
-    match settings.form(shown) {
+    match settings.form(presented) {
         Form::Issued(parts) => {
             let Some(proof) = parts.prove(&settings.secrets, NOW) else {
                 return;
             };
-            // Nobody but us can make one: it is, letter for letter, the credential that its id and time have.
+            // Only this server can issue a key, so the text must equal the key of that id and time.
             let uuid = proof.key_id.to_string().parse().unwrap_or_default();
-            let is_ours = settings.secrets.verifying(NOW).any(|secret| {
-                let alone = HmacSecrets::new(secret.clone(), vec![]);
-                api_key::make(&alone, parts.prefix(), uuid, proof.issued_at).expose() == shown.expose()
+            let is_canonical = settings.secrets.verifying(NOW).any(|secret| {
+                let secrets = HmacSecrets::new(secret.clone(), vec![]);
+                api_key::make(&secrets, parts.prefix(), uuid, proof.issued_at).expose() == presented.expose()
             });
-            assert!(is_ours, "a second spelling of an issued key");
+            assert!(is_canonical, "two spellings of one issued key");
         }
         Form::Macaroon(parts) => drop(macaroon::verify(&settings.secrets, &parts, &expectation())),
-        Form::Jwt => drop(jwt::verify(&settings.keys, shown.expose(), &expectation())),
+        Form::Jwt => drop(jwt::verify(&settings.keys, presented.expose(), &expectation())),
         Form::Imported => {
-            let id = imported::key_id(NetworkId::SINGLE, shown.expose()).to_string();
+            let id = imported::key_id(NetworkId::SINGLE, presented.expose()).to_string();
             assert_eq!(id.len(), 64);
         }
     }
 }
 
-/// A CheckRequest: decoded, decided, answered.
+/// Sends a CheckRequest to the authz plane and checks the headers of its response.
 fn check(data: &[u8]) {
-    let Some(answer) = fixture().check(data) else {
+    let Some(response) = fixture().check(data) else {
         return;
     };
-    let answer = CheckResponse::decode(answer).expect("an answer that Envoy can read");
-    let request = CheckRequest::decode(data).expect("what was answered could be read");
+    let response = CheckResponse::decode(response).expect("a response that Envoy can decode");
+    let request = CheckRequest::decode(data).expect("a request that was answered can be decoded");
     let http = request.attributes.and_then(|attributes| attributes.request).and_then(|request| request.http);
     let http = http.unwrap_or_default();
-    let Some(passed) = answer.ok_response else {
-        let denied = answer.denied_response.expect("allowed or denied");
+    let Some(allowed) = response.ok_response else {
+        let denied = response.denied_response.expect("allowed or denied");
         let code = denied.status.expect("a status, else Envoy says 403").code;
         assert!(matches!(code, 400 | 401 | 403 | 404 | 429 | 500 | 503), "{code}");
         return;
     };
-    assert!(answer.denied_response.is_none(), "allowed and denied");
+    assert!(response.denied_response.is_none(), "allowed and denied");
     let name_of = |bytes: &[u8]| String::from_utf8_lossy(bytes).to_ascii_lowercase();
-    // Many servers read x_talos_actor_id as x-talos-actor-id.
-    let claims_to_be_ours = |name: &String| name.replace('_', "-").starts_with("x-talos-");
+    // Many servers treat x_talos_actor_id as x-talos-actor-id.
+    let is_identity_header = |name: &String| name.replace('_', "-").starts_with("x-talos-");
     let given = http.headers.iter().map(|entry| &entry.key);
     let given = given.chain(http.header_map.iter().flat_map(|map| &map.headers).map(|header| &header.key));
-    let removed: Vec<String> = passed.headers_to_remove.iter().map(|name| name_of(name)).collect();
-    let set: Vec<String> = passed
+    let removed: Vec<String> = allowed.headers_to_remove.iter().map(|name| name_of(name)).collect();
+    let set: Vec<String> = allowed
         .headers
         .iter()
         .filter_map(|option| option.header.as_ref())
         .map(|header| name_of(&header.key))
         .collect();
-    for name in given.map(|name| name_of(name)).filter(claims_to_be_ours) {
+    for name in given.map(|name| name_of(name)).filter(is_identity_header) {
         assert!(removed.contains(&name) || set.contains(&name), "{name} goes upstream as the client sent it");
     }
     for name in &set {
         assert!(!removed.contains(name), "{name} is set and removed: Envoy removes last");
     }
-    // With an identity goes a credential: the key that we know, or a token (whose target is another).
+    // An identity needs a credential: the known key, or a token (tokens have their own targets).
     if set.iter().any(|name| name == "x-talos-key-id") {
         let holds = |wanted: &[u8]| data.windows(wanted.len()).any(|window| window == wanted);
         assert!(holds(GOOD_KEY.as_bytes()) || data.contains(&b'%') || holds(b"eyJ") || holds(b"mc_v1_"));
     }
 }
 
-/// A JWT.
+/// Verifies a JWT; only the signed ones of the fixture may be accepted.
 fn jwt_token(data: &[u8]) {
     let Ok(token) = std::str::from_utf8(data) else {
         return;
     };
     let settings = fixture().service.snapshot();
     if let Ok(authority) = jwt::verify(&settings.keys, token, &expectation()) {
-        believable(&authority);
+        assert_valid(&authority);
         let signed = token.rsplit_once('.').map(|(signed, _)| signed);
         assert!(fixture().signed.iter().any(|known| Some(known.as_str()) == signed), "a forged JWT");
     }
 }
 
-/// A macaroon: the bytes of one, or a caveat that its holder adds to a good one.
+/// Verifies a macaroon: raw bytes, or after a `+` a caveat that a holder adds to a valid one.
 fn macaroon_token(data: &[u8]) {
     let settings = fixture().service.snapshot();
-    let judged = |token: &str| {
+    let verify = |token: &str| {
         let parts = macaroon::Parts::split(token, settings.macaroon_prefix());
         parts.and_then(|parts| macaroon::verify(&settings.secrets, &parts, &expectation()).ok())
     };
     match data.split_first() {
         Some((b'+', caveat)) => {
-            let whole = judged(&fixture().macaroon).expect("a good macaroon");
-            let Some(narrowed) = judged(&with_caveat(&fixture().macaroon, caveat)) else {
+            let whole = verify(&fixture().macaroon).expect("a good macaroon");
+            let Some(narrowed) = verify(&with_caveat(&fixture().macaroon, caveat)) else {
                 return;
             };
-            believable(&narrowed);
+            assert_valid(&narrowed);
             assert!(
                 whole.scopes.grant_all(&narrowed.scopes) && narrowed.expires <= whole.expires,
-                "it got wider"
+                "a caveat extended the token"
             );
             assert_eq!((&narrowed.key_id, narrowed.visibility), (&whole.key_id, whole.visibility));
         }
         _ => {
-            if let Some(authority) = judged(&fixture::encoded(data)) {
-                believable(&authority);
+            if let Some(authority) = verify(&fixture::encode_macaroon(data)) {
+                assert_valid(&authority);
             }
         }
     }
 }
 
-/// A macaroon with one more caveat, as its holder adds it: no secret is needed.
+/// Adds a caveat to a macaroon as its holder does, without the secret.
 fn with_caveat(token: &str, caveat: &[u8]) -> String {
-    const TAIL: usize = 1 + 2 + 32; // the end of the caveats, then the signature
-    let mut bytes = fixture::decoded(token);
+    const TAIL: usize = 1 + 2 + 32; // end of caveats, header of the signature, signature
+    let mut bytes = fixture::decode_macaroon(token);
     let tail = bytes.split_off(bytes.len() - TAIL);
     bytes.push(2);
     let mut length = caveat.len();
@@ -175,10 +176,10 @@ fn with_caveat(token: &str, caveat: &[u8]) -> String {
     bytes.push(0);
     bytes.extend_from_slice(&tail[..3]);
     bytes.extend_from_slice(&hmac_sha256(&tail[3..], caveat));
-    fixture::encoded(&bytes)
+    fixture::encode_macaroon(&bytes)
 }
 
-/// A page token; and whatever cursor, sealed and opened.
+/// Opens a page token, which must be one of the fixture's, and opens a sealed arbitrary cursor.
 fn page_token_text(data: &[u8]) {
     let settings = fixture().service.snapshot();
     let text = String::from_utf8_lossy(data);
@@ -197,7 +198,7 @@ fn page_token_text(data: &[u8]) {
     }
 }
 
-/// A list filter: it means the same when it is written down again.
+/// Parses a list filter, formats it and parses it again: both must be equal.
 fn filter(data: &[u8]) {
     let Some(filter) = std::str::from_utf8(data).ok().and_then(|text| parse_filter(text).ok()) else {
         return;
@@ -207,19 +208,19 @@ fn filter(data: &[u8]) {
     let status = filter.status.map(|status| format!("status = {}", status.name()));
     let again: Vec<String> = actor.into_iter().chain(status).collect();
     let again = again.join(" AND ");
-    // Quotes and backslashes take more room than what was read.
+    // Quotes and backslashes may make the formatted filter longer than the limit.
     if again.len() <= crate::service::MAX_FILTER {
         assert_eq!(parse_filter(&again), Ok(filter), "{again}");
     }
 }
 
-/// A configuration: read, checked, shown.
+/// Loads and shows a configuration; secrets must not be shown.
 fn config(data: &[u8]) {
     match Source::new(None, []).load_text(data) {
         Ok(loaded) => {
             let shown = loaded.config.shown().to_string();
             let secret = loaded.config.secrets.hmac.current.as_ref().map(|secret| secret.expose().to_owned());
-            // What a file has twice, once in the clear, isn't given away by us.
+            // A secret that the file also has elsewhere may be shown from there.
             let once = |secret: &String| String::from_utf8_lossy(data).matches(secret.as_str()).count() == 1;
             if let Some(secret) = secret.filter(once) {
                 assert!(!shown.contains(&secret), "a secret is shown");
@@ -230,15 +231,17 @@ fn config(data: &[u8]) {
     }
 }
 
-/// A request, `method host target`, and below it rules, `host methods kind path` each with `-` for what isn't said: decided
-/// as the documentation has it.
+/// Matches a request against routes, and compares the result with the reference implementation.
+///
+/// The first line is the request, `method host target`; each further line is a rule, `host methods
+/// kind path`, with `-` for what isn't set.
 fn routes(data: &[u8]) {
     let (request, rules) = data.split_at(data.iter().position(|byte| *byte == b'\n').unwrap_or(data.len()));
     let mut request = request.splitn(3, |byte| *byte == b' ');
     let mut next = || request.next().unwrap_or_default();
     let (method, host, target) = (next(), next(), next());
     let rules: Vec<Route> = String::from_utf8_lossy(rules).lines().filter_map(rule).collect();
-    // Each is known by its audience.
+    // The audience identifies a rule.
     let numbered = rules.into_iter().enumerate();
     let rules: Vec<Route> =
         numbered.map(|(number, rule)| Route { audience: number.to_string().parse().ok(), ..rule }).collect();
@@ -257,7 +260,7 @@ fn routes(data: &[u8]) {
     assert_eq!(found, expected, "{rules:?}");
 }
 
-/// A rule as a line, if the configuration may have it.
+/// Parses a line as a rule; returns none if the configuration doesn't accept it.
 fn rule(line: &str) -> Option<Route> {
     let mut words = line.splitn(4, ' ').map(|word| Some(word).filter(|word| *word != "-"));
     let mut next = || words.next().flatten();
@@ -267,7 +270,7 @@ fn rule(line: &str) -> Option<Route> {
     serde_json::from_value(serde_json::json!({ "host": host, "methods": methods, "path": path })).ok()
 }
 
-/// What may be an Envoy's dump, for `talos doctor`: each finding says where and why, and its fix is YAML.
+/// Examines an Envoy configuration dump: each finding has a path and a reason, and its fix is YAML.
 fn doctor_json(data: &[u8]) {
     let Ok(document) = serde_json::from_slice(data) else {
         return;
@@ -275,9 +278,9 @@ fn doctor_json(data: &[u8]) {
     let document = from_bootstrap(document);
     let (peer, xff) = (Authz::default(), Authz { client_address: ClientAddress::Xff, ..Authz::default() });
     let clusters = ["talos".to_owned()];
-    let compared = [&peer, &xff].map(|authz| Question { clusters: &clusters, authz: Some(authz) });
-    for question in [Question::default()].into_iter().chain(compared) {
-        let report = match examine(&document, question) {
+    let compared = [&peer, &xff].map(|authz| Options { clusters: &clusters, authz: Some(authz) });
+    for options in [Options::default()].into_iter().chain(compared) {
+        let report = match examine(&document, options) {
             Ok(report) => report,
             Err(NotADump) => return,
         };
@@ -287,15 +290,15 @@ fn doctor_json(data: &[u8]) {
             assert!(fix.is_ok(), "{finding:?}");
         }
         assert!(report.findings.is_sorted_by_key(|finding| finding.severity));
-        assert_eq!(examine(&document, question), Ok(report), "it says the same again");
+        assert_eq!(examine(&document, options), Ok(report), "the result is deterministic");
     }
 }
 
-/// Elements of `x-forwarded-client-cert` as Envoy writes them, made by OpenSSL.
+/// Elements of `x-forwarded-client-cert` in Envoy's form, with certificates made by OpenSSL.
 const FORWARDED: &str = include_str!("../tests/vectors/forwarded_certificates.txt");
 
-/// Feeds `x-forwarded-client-cert`, a header a line: only certificates that are known name anybody,
-/// and what stands before an element doesn't change who it names.
+/// Reads `x-forwarded-client-cert`, one header per line: only known certificates name a caller, and
+/// elements before the last one don't change who is named.
 fn forwarded_certificate(data: &[u8]) {
     let headers: Vec<&[u8]> = data.split(|byte| *byte == b'\n').collect();
     let known = FORWARDED.lines().next().unwrap_or_default().as_bytes();
@@ -313,7 +316,7 @@ fn forwarded_certificate(data: &[u8]) {
     }
 }
 
-/// Feeds a client's certificate in DER: names that are read are of one kind each.
+/// Reads a client certificate in DER: the names in it aren't empty.
 fn client_certificate(data: &[u8]) {
     let shown = [rustls::pki_types::CertificateDer::from(data)];
     let Some(certificate) = tls::client_certificate(Some(&shown)) else {
@@ -324,7 +327,7 @@ fn client_certificate(data: &[u8]) {
     }
 }
 
-/// What is asked of each token.
+/// Returns what the targets expect of a token.
 fn expectation() -> Expectation<'static> {
     Expectation {
         network: NetworkId::SINGLE,
@@ -337,7 +340,7 @@ fn expectation() -> Expectation<'static> {
     }
 }
 
-/// What holds of every authority that we believe in.
-fn believable(authority: &Authority) {
+/// Asserts what holds of every accepted token.
+fn assert_valid(authority: &Authority) {
     assert!(authority.expires > NOW && authority.issuer == ISSUER);
 }

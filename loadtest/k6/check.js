@@ -1,9 +1,9 @@
-// Checks and admin operations for those who prefer k6:
+// Checks and admin operations by k6:
 //
 //   k6 run -e ADMIN=http://127.0.0.1:4420 -e AUTHZ=127.0.0.1:4423 -e RATE=2000 loadtest/k6/check.js
 //
-// It needs a version of Envoy's .proto files, whose folder PROTOS names (github.com/envoyproxy/envoy/api and what that
-// imports). Thresholds are on right answers alone: what is quick enough, you know.
+// It needs Envoy's .proto files (github.com/envoyproxy/envoy/api and its imports) in the directory that PROTOS names.
+// The thresholds only require correct responses; add your own for latency.
 
 import { check } from "k6";
 import exec from "k6/execution";
@@ -22,7 +22,7 @@ const rate = Number(__ENV.RATE || 1000);
 const duration = __ENV.DURATION || "30s";
 export const options = {
   scenarios: {
-    // Open loops: a slow answer doesn't put off the next request.
+    // Open loops: a slow response doesn't delay the next request.
     checks: { exec: "checks", executor: "constant-arrival-rate", rate, duration, preAllocatedVUs: 50, maxVUs: 500 },
     admin: { exec: "admin", executor: "constant-arrival-rate", rate: Math.ceil(rate / 50), duration, preAllocatedVUs: 10 },
   },
@@ -49,17 +49,17 @@ export function checks(secrets) {
     connected = true;
   }
   const n = exec.scenario.iterationInTest;
-  const good = n % 50 !== 0;
-  // Low numbers more often than high ones.
+  const isValid = n % 50 !== 0;
+  // Low numbers are more frequent than high ones.
   let secret = secrets[Math.floor(secrets.length * Math.random() ** 3)];
-  if (!good) secret = `${secret.slice(0, -4)}2222`;
+  if (!isValid) secret = `${secret.slice(0, -4)}2222`;
   const headers = { ":method": "GET", ":path": "/orders", ":authority": "api.example.com", authorization: `Bearer ${secret}` };
   const source = { address: { socketAddress: { address: "203.0.113.7", portValue: 50000 } } };
-  const answer = client.invoke(METHOD, {
+  const response = client.invoke(METHOD, {
     attributes: { source, request: { http: { method: "GET", path: "/orders", host: "api.example.com", headers } } },
   });
-  check(answer, {
-    "good keys pass, others don't": ({ message }) => (message?.status?.code ?? 0) === (good ? 0 : 16),
+  check(response, {
+    "valid keys pass, others don't": ({ message }) => (message?.status?.code ?? 0) === (isValid ? 0 : 16),
   });
 }
 
@@ -72,7 +72,7 @@ export function admin() {
   const revoked = post("apiKeys:selfRevoke", { credential: rotated.json().secret });
   const after = post("admin/apiKeys:verify", { credential: rotated.json().secret });
   check(null, {
-    "admin operations do what they should": () =>
+    "admin operations succeed": () =>
       verified.json().is_valid && derived.status === 200 && listed.status === 200 && rotated.status === 201 &&
       revoked.status === 200 && after.json().is_valid === false,
   });

@@ -10,85 +10,86 @@ use clap::Args;
 use h2::client::SendRequest;
 use serde_json::Value;
 
-use crate::Failure;
-use crate::answer::Answer;
+use crate::LoadError;
+use crate::check_response::CheckResponse;
 use crate::http::Http;
-use crate::keys;
-use crate::mix::{Expected, Mix, MixOptions, Owner, Shown, State};
-use crate::outcome::{Look, Outcome};
-use crate::pace;
+use crate::key_file;
+use crate::open_loop;
 use crate::request::Requests;
+use crate::stats::{Outcome, Snapshot};
 use crate::target::Target;
+use crate::workload::{Expected, Owner, Request, State, Workload, WorkloadOptions};
 
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
-/// Longest time without an answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Timeout of a response.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Args)]
 pub struct Options {
-    /// Address of the server, or `unix:` and its socket.
+    /// Address of the server, or `unix:` and the path of its socket.
     #[arg(long)]
     target: Target,
-    /// Keys, as `loadtest keys` wrote them.
+    /// File of keys, written by `loadtest keys`.
     #[arg(long)]
     keys: PathBuf,
     #[command(flatten)]
-    mix: MixOptions,
+    workload: WorkloadOptions,
     /// HTTP/2 connections.
     #[arg(long, default_value_t = 4)]
     connections: usize,
-    /// Checks of a connection that are under way at once; with --rate the most that may be.
+    /// Concurrent Checks per connection; with --rate their maximum.
     #[arg(long, default_value_t = 16)]
     streams: usize,
-    /// Checks a second over all connections, each begun when it is due; without, each begins when one has ended.
+    /// Checks per second over all connections (open loop); without it each Check starts when
+    /// another ends.
     #[arg(long)]
     rate: Option<f64>,
-    /// How long the round goes on.
+    /// Duration of the round, in seconds.
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
-    /// How many Checks it has, instead.
+    /// Number of Checks, instead of a duration.
     #[arg(long)]
     count: Option<u64>,
-    /// Each good key once, in their order, is the whole round.
+    /// Send each active key once, in order.
     #[arg(long, conflicts_with_all = ["count", "rate", "touch"])]
     once: bool,
-    /// How long it goes on before anything is counted.
+    /// Warm-up before the measurement, in seconds.
     #[arg(long, default_value_t = 0.5)]
     warm: f64,
-    /// Asks for each good key once, before all else.
+    /// Send each active key once before the round, to fill the cache.
     #[arg(long)]
     touch: bool,
-    /// Processes whose CPU time is told, beginning with the server's.
+    /// Processes whose CPU time is reported, the server first.
     #[arg(long)]
     pid: Vec<u32>,
-    /// The server says OK to everything: the floor.
+    /// Expect every Check to be allowed, as by the floor server.
     #[arg(long)]
     always_ok: bool,
     /// Admin plane of the server.
     #[arg(long)]
     admin: Option<String>,
-    /// How many of the most wanted keys to revoke in the middle of the round.
+    /// Number of the most requested keys to revoke in the middle of the round.
     #[arg(long, default_value_t = 0, requires = "admin")]
     revoke: usize,
 }
 
 struct Round {
-    mix: Mix,
+    workload: Workload,
     requests: RefCell<Requests>,
     outcome: RefCell<Outcome>,
     always_ok: bool,
-    /// Whether answers count.
+    /// True while responses are counted.
     counting: Cell<bool>,
-    /// How many more may begin.
+    /// Number of Checks that may still start.
     left: Cell<u64>,
-    /// The next key, where each is asked for once.
+    /// The next key, with --once.
     in_order: Option<Cell<usize>>,
 }
 
 /// Runs the round.
-pub async fn run(options: Options) -> Result<Value, Failure> {
+pub async fn run(options: Options) -> Result<Value, LoadError> {
     let round = Rc::new(Round {
-        mix: Mix::new(options.mix, keys::read(&options.keys)?)?,
+        workload: Workload::new(options.workload, key_file::read(&options.keys)?)?,
         requests: RefCell::default(),
         outcome: RefCell::new(Outcome::new()),
         always_ok: options.always_ok,
@@ -96,7 +97,7 @@ pub async fn run(options: Options) -> Result<Value, Failure> {
         left: Cell::new(u64::MAX),
         in_order: options.once.then(Cell::default),
     });
-    let count = if options.once { Some(round.mix.good().len() as u64) } else { options.count };
+    let count = if options.once { Some(round.workload.active().len() as u64) } else { options.count };
     let mut senders = Vec::new();
     for _ in 0..options.connections {
         senders.push(connect(&options.target).await?);
@@ -104,15 +105,15 @@ pub async fn run(options: Options) -> Result<Value, Failure> {
     if options.touch {
         touch(&round, &senders[0]).await?;
     }
-    let look = Rc::new(RefCell::new(Look::now(&options.pid)));
-    let begin = || {
-        *look.borrow_mut() = Look::now(&options.pid);
+    let snapshot = Rc::new(RefCell::new(Snapshot::take(&options.pid)));
+    let start_measurement = || {
+        *snapshot.borrow_mut() = Snapshot::take(&options.pid);
         round.counting.set(true);
     };
     match count {
         Some(count) => {
             round.left.set(count);
-            begin();
+            start_measurement();
             let workers = spawn_workers(&round, &senders, &options);
             for worker in workers {
                 worker.await?;
@@ -121,26 +122,28 @@ pub async fn run(options: Options) -> Result<Value, Failure> {
         None => {
             let workers = spawn_workers(&round, &senders, &options);
             tokio::time::sleep(Duration::from_secs_f64(options.warm)).await;
-            begin();
+            start_measurement();
             let half = Duration::from_secs_f64(options.seconds / 2.0);
             tokio::time::sleep(half).await;
             if let Some(admin) = options.admin.as_ref().filter(|_| options.revoke > 0) {
                 revoke(&round, admin, options.revoke).await?;
             }
             tokio::time::sleep(half).await;
-            // What is under way is checked, but no longer counted.
+            // Checks in flight are still verified, but not counted.
             round.left.set(0);
-            let window = look.borrow().until_now();
-            let told = round.outcome.borrow().tell(&window);
+            let window = snapshot.borrow().window();
+            let report = round.outcome.borrow().report(&window);
             for worker in workers {
-                tokio::time::timeout(PATIENCE, worker).await.map_err(|_| "a Check without an answer")??;
+                tokio::time::timeout(RESPONSE_TIMEOUT, worker)
+                    .await
+                    .map_err(|_| "a Check without a response")??;
             }
-            return Ok(told);
+            return Ok(report);
         }
     }
-    let window = look.borrow().until_now();
-    let told = round.outcome.borrow().tell(&window);
-    Ok(told)
+    let window = snapshot.borrow().window();
+    let report = round.outcome.borrow().report(&window);
+    Ok(report)
 }
 
 fn spawn_workers(
@@ -165,7 +168,7 @@ fn spawn_workers(
 }
 
 /// Opens a connection.
-pub async fn connect(target: &Target) -> Result<SendRequest<Bytes>, Failure> {
+pub async fn connect(target: &Target) -> Result<SendRequest<Bytes>, LoadError> {
     let stream = target.connect().await?;
     let mut builder = h2::client::Builder::new();
     builder.initial_window_size(1 << 20).initial_connection_window_size(1 << 24);
@@ -176,15 +179,15 @@ pub async fn connect(target: &Target) -> Result<SendRequest<Bytes>, Failure> {
     Ok(sender)
 }
 
-async fn touch(round: &Rc<Round>, sender: &SendRequest<Bytes>) -> Result<(), Failure> {
+async fn touch(round: &Rc<Round>, sender: &SendRequest<Bytes>) -> Result<(), LoadError> {
     let next = Rc::new(Cell::new(0));
     let workers: Vec<_> = (0..8)
         .map(|_| {
             let (round, sender, next) = (Rc::clone(round), sender.clone(), Rc::clone(&next));
             tokio::task::spawn_local(async move {
-                while next.get() < round.mix.good().len() {
+                while next.get() < round.workload.active().len() {
                     let n = next.replace(next.get() + 1);
-                    round.ask(&sender, round.mix.key(n), Instant::now()).await;
+                    round.check(&sender, round.workload.key(n), Instant::now()).await;
                 }
             })
         })
@@ -196,92 +199,93 @@ async fn touch(round: &Rc<Round>, sender: &SendRequest<Bytes>) -> Result<(), Fai
 }
 
 async fn closed_loop(round: Rc<Round>, sender: SendRequest<Bytes>) {
-    while round.begins() {
-        let shown = match &round.in_order {
-            Some(next) => round.mix.key(next.replace(next.get() + 1)),
-            None => round.mix.draw(),
+    while round.begin() {
+        let request = match &round.in_order {
+            Some(next) => round.workload.key(next.replace(next.get() + 1)),
+            None => round.workload.draw(),
         };
-        round.ask(&sender, shown, Instant::now()).await;
+        round.check(&sender, request, Instant::now()).await;
     }
 }
 
 async fn open_loop(round: Rc<Round>, senders: Vec<SendRequest<Bytes>>, rate: f64, streams: usize) {
-    let mut starts = pace::starts(rate);
-    let places = std::sync::Arc::new(tokio::sync::Semaphore::new(streams * senders.len()));
+    let mut starts = open_loop::intended_starts(rate);
+    let permits = std::sync::Arc::new(tokio::sync::Semaphore::new(streams * senders.len()));
     let mut turn = senders.iter().cycle();
     while let Some(intended) = starts.recv().await {
-        if !round.begins() {
+        if !round.begin() {
             break;
         }
-        let (Some(sender), Ok(place)) =
-            (turn.next().cloned(), std::sync::Arc::clone(&places).acquire_owned().await)
+        let (Some(sender), Ok(permit)) =
+            (turn.next().cloned(), std::sync::Arc::clone(&permits).acquire_owned().await)
         else {
             break;
         };
         let round = Rc::clone(&round);
         tokio::task::spawn_local(async move {
-            let shown = round.mix.draw();
-            round.ask(&sender, shown, intended).await;
-            drop(place);
+            let request = round.workload.draw();
+            round.check(&sender, request, intended).await;
+            drop(permit);
         });
     }
-    // All places back: nothing is under way.
+    // All permits returned: no Check is in flight.
     let all = u32::try_from(streams * senders.len()).unwrap_or(u32::MAX);
-    let _ = places.acquire_many(all).await;
+    let _ = permits.acquire_many(all).await;
 }
 
-async fn revoke(round: &Round, admin: &str, count: usize) -> Result<(), Failure> {
+async fn revoke(round: &Round, admin: &str, count: usize) -> Result<(), LoadError> {
     let mut admin = Http::connect(admin).await?;
-    for n in 0..count.min(round.mix.good().len()) {
-        round.mix.note(n, State::BeingRevoked);
-        keys::revoke(&mut admin, &round.mix.good()[n].id).await?;
-        round.mix.note(n, State::Revoked);
+    for n in 0..count.min(round.workload.active().len()) {
+        round.workload.set_state(n, State::Revoking);
+        key_file::revoke(&mut admin, &round.workload.active()[n].id).await?;
+        round.workload.set_state(n, State::Revoked);
     }
     Ok(())
 }
 
 impl Round {
-    fn begins(&self) -> bool {
+    fn begin(&self) -> bool {
         let left = self.left.get();
         self.left.set(left.saturating_sub(1));
         left > 0
     }
 
-    async fn ask(&self, sender: &SendRequest<Bytes>, shown: Shown, intended: Instant) {
-        let message = self.requests.borrow_mut().with(&shown.credential);
-        let answer = tokio::time::timeout(PATIENCE, call(sender, message)).await;
+    async fn check(&self, sender: &SendRequest<Bytes>, request: Request, intended: Instant) {
+        let message = self.requests.borrow_mut().encode(&request.credential);
+        let response = tokio::time::timeout(RESPONSE_TIMEOUT, call(sender, message)).await;
         let latency = intended.elapsed();
         let mut outcome = self.outcome.borrow_mut();
-        let message = match answer {
+        let message = match response {
             Ok(Ok(message)) => message,
             Ok(Err(error)) => return outcome.failed(|| error.to_string()),
-            Err(_) => return outcome.failed(|| "no answer in time".to_owned()),
+            Err(_) => return outcome.failed(|| "no response in time".to_owned()),
         };
-        let Some(answer) = Answer::read(&message) else {
+        let Some(response) = CheckResponse::decode(&message) else {
             return outcome.wrong(|| "not a CheckResponse".to_owned());
         };
-        let passes = answer.passes();
-        if !self.is_right(&answer, shown.owner) {
-            return outcome.wrong(|| format!("{:?}: {:?}, passes: {passes}", shown.owner, answer.denied));
+        let is_allowed = response.is_allowed();
+        if !self.is_expected(&response, request.owner) {
+            return outcome
+                .wrong(|| format!("{:?}: {:?}, is_allowed: {is_allowed}", request.owner, response.denied));
         }
         if self.counting.get() {
-            outcome.right(passes, latency);
-            if matches!(shown.owner, Owner::Key(..)) && !passes {
+            outcome.succeeded(is_allowed, latency);
+            if matches!(request.owner, Owner::Key(..)) && !is_allowed {
                 outcome.refused_after_revocation();
             }
         }
     }
 
-    fn is_right(&self, answer: &Answer<'_>, owner: Owner) -> bool {
+    fn is_expected(&self, response: &CheckResponse<'_>, owner: Owner) -> bool {
         if self.always_ok {
-            return answer.passes();
+            return response.is_allowed();
         }
         let as_allowed = || match owner {
-            Owner::Key(n, _) => answer.passes() && answer.names(&self.mix.good()[n].id),
-            Owner::Revoked | Owner::Nobody => false,
+            Owner::Key(n, _) => response.is_allowed() && response.has_key_id(&self.workload.active()[n].id),
+            Owner::Revoked | Owner::Unknown => false,
         };
-        let as_refused = || answer.denied == Some(401) && answer.code == 16 && answer.ok.is_none();
-        match self.mix.expected(owner) {
+        let as_refused = || response.denied == Some(401) && response.code == 16 && response.ok.is_none();
+        match self.workload.expected(owner) {
             Expected::Allowed => as_allowed(),
             Expected::Refused => as_refused(),
             Expected::Either => as_allowed() || as_refused(),
@@ -289,17 +293,17 @@ impl Round {
     }
 }
 
-/// Sends one Check; returns the message that came back.
-pub async fn call(sender: &SendRequest<Bytes>, framed: Bytes) -> Result<Bytes, Failure> {
+/// Sends one Check and returns the message of the response.
+pub async fn call(sender: &SendRequest<Bytes>, framed: Bytes) -> Result<Bytes, LoadError> {
     let mut sender = sender.clone().ready().await?;
     let request = http::Request::post(format!("http://talos{CHECK}"))
         .header("te", "trailers")
         .header("content-type", "application/grpc")
         .header("grpc-timeout", "200m")
         .body(())?;
-    let (answer, mut body) = sender.send_request(request, false)?;
+    let (response, mut body) = sender.send_request(request, false)?;
     body.send_data(framed, true)?;
-    let (head, mut body) = answer.await?.into_parts();
+    let (head, mut body) = response.await?.into_parts();
     let mut data = BytesMut::new();
     while let Some(part) = body.data().await {
         let part = part?;

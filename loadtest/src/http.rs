@@ -7,17 +7,17 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use crate::Failure;
+use crate::LoadError;
 
-/// A connection that asks one thing at a time.
+/// A connection with one request at a time.
 pub struct Http {
     host: String,
     sender: http1::SendRequest<Full<Bytes>>,
 }
 
 impl Http {
-    /// Connects.
-    pub async fn connect(address: &str) -> Result<Self, Failure> {
+    /// Opens a connection.
+    pub async fn connect(address: &str) -> Result<Self, LoadError> {
         let stream = TcpStream::connect(address).await.map_err(|error| format!("{address}: {error}"))?;
         stream.set_nodelay(true)?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
@@ -25,14 +25,14 @@ impl Http {
         Ok(Self { host: address.to_owned(), sender })
     }
 
-    /// Sends a request and reads its answer to the end.
+    /// Sends a request and reads the whole response.
     pub async fn send(
         &mut self,
         method: &str,
         path: &str,
         headers: &[(&str, &str)],
         body: Option<&Value>,
-    ) -> Result<(u16, Bytes), Failure> {
+    ) -> Result<(u16, Bytes), LoadError> {
         let mut request = http::Request::builder().method(method).uri(path).header("host", &self.host);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -45,24 +45,27 @@ impl Http {
             None => Full::default(),
         };
         self.sender.ready().await?;
-        let answer = self.sender.send_request(request.body(body)?).await?;
-        let status = answer.status().as_u16();
-        Ok((status, answer.into_body().collect().await?.to_bytes()))
+        let response = self.sender.send_request(request.body(body)?).await?;
+        let status = response.status().as_u16();
+        Ok((status, response.into_body().collect().await?.to_bytes()))
     }
 
-    /// Asks the admin plane; the answer must have this status.
-    pub async fn ask(
+    /// Calls the admin plane.
+    ///
+    /// # Errors
+    /// Fails when the response doesn't have the expected status.
+    pub async fn call(
         &mut self,
         method: &str,
         path: &str,
         body: Option<&Value>,
         expected: u16,
-    ) -> Result<Value, Failure> {
-        let (status, answer) = self.send(method, path, &[], body).await?;
+    ) -> Result<Value, LoadError> {
+        let (status, response) = self.send(method, path, &[], body).await?;
         if status != expected {
-            let text = String::from_utf8_lossy(&answer);
+            let text = String::from_utf8_lossy(&response);
             return Err(format!("{method} {path}: {status} instead of {expected}: {text}").into());
         }
-        Ok(serde_json::from_slice(&answer).unwrap_or(Value::Null))
+        Ok(serde_json::from_slice(&response).unwrap_or(Value::Null))
     }
 }

@@ -1,4 +1,4 @@
-//! Fills a database: keys that were made elsewhere, imported through the admin plane a thousand at a time.
+//! Fills a database: imports keys through the admin plane, a thousand per request.
 
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
@@ -7,13 +7,13 @@ use std::rc::Rc;
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::Failure;
+use crate::LoadError;
 use crate::http::Http;
-use crate::keys::{Key, wish};
+use crate::key_file::{Key, new_key_request};
 
 const BATCH_CREATE: &str = "/v2alpha1/admin/importedApiKeys:batchCreate";
-/// As many as the admin plane takes at once.
-const BATCH: usize = 1_000;
+/// Largest batch that the admin plane accepts.
+const MAX_BATCH: usize = 1_000;
 
 /// Imports keys.
 #[derive(Args)]
@@ -21,23 +21,23 @@ pub struct Options {
     /// Address of the admin plane.
     #[arg(long)]
     admin: String,
-    /// How many.
+    /// Number of keys.
     #[arg(long)]
     count: usize,
-    /// How many of them, evenly spread, are written to the file.
+    /// Number of keys, evenly spread, that are written to the file.
     #[arg(long)]
     keep: usize,
-    /// Batches under way at once.
+    /// Number of concurrent batches.
     #[arg(long, default_value_t = 2)]
     connections: usize,
-    /// File to write them to.
+    /// The file to write.
     #[arg(long)]
     out: PathBuf,
 }
 
-/// Imports keys as the options say.
-pub async fn run(options: Options) -> Result<Value, Failure> {
-    let begun = std::time::Instant::now();
+/// Runs the import.
+pub async fn run(options: Options) -> Result<Value, LoadError> {
+    let started = std::time::Instant::now();
     let every = (options.count / options.keep.max(1)).max(1);
     let (next, kept) = (Rc::new(Cell::new(0)), Rc::new(RefCell::new(Vec::with_capacity(options.keep))));
     let mut workers = Vec::new();
@@ -47,14 +47,14 @@ pub async fn run(options: Options) -> Result<Value, Failure> {
         workers.push(tokio::task::spawn_local(async move {
             while next.get() < count {
                 let from = next.get();
-                let to = count.min(from + BATCH);
+                let to = count.min(from + MAX_BATCH);
                 next.set(to);
                 let ids = import(&mut admin, from, to).await?;
                 let keys = (from..to).zip(ids).filter(|(n, _)| n % every == 0);
                 let keys = keys.map(|(n, id)| Key { id, secret: raw_key(n), revoked: false });
                 kept.borrow_mut().extend(keys);
             }
-            Ok::<_, Failure>(())
+            Ok::<_, LoadError>(())
         }));
     }
     for worker in workers {
@@ -63,22 +63,22 @@ pub async fn run(options: Options) -> Result<Value, Failure> {
     let mut kept = kept.take();
     kept.truncate(options.keep);
     std::fs::write(&options.out, serde_json::to_vec(&kept)?)?;
-    Ok(json!({ "keys": options.count, "kept": kept.len(), "seconds": begun.elapsed().as_secs_f64() }))
+    Ok(json!({ "keys": options.count, "kept": kept.len(), "seconds": started.elapsed().as_secs_f64() }))
 }
 
 fn raw_key(n: usize) -> String {
     format!("legacy-key-of-another-system-{n:012}")
 }
 
-/// Imports the keys of those numbers; gives their ids.
-async fn import(admin: &mut Http, from: usize, to: usize) -> Result<Vec<String>, Failure> {
+/// Imports the keys of a range of numbers and returns their ids.
+async fn import(admin: &mut Http, from: usize, to: usize) -> Result<Vec<String>, LoadError> {
     let requests = (from..to).map(|n| {
-        let mut request = wish(n);
+        let mut request = new_key_request(n);
         request["raw_key"] = raw_key(n).into();
         request
     });
     let body = json!({ "requests": requests.collect::<Vec<_>>() });
-    let imported = admin.ask("POST", BATCH_CREATE, Some(&body), 200).await?;
+    let imported = admin.call("POST", BATCH_CREATE, Some(&body), 200).await?;
     let results = imported["results"].as_array().ok_or("a batch without results")?;
     let id = |result: &Value| result.pointer("/imported_api_key/key_id")?.as_str().map(str::to_owned);
     results

@@ -1,30 +1,30 @@
-//! A CheckRequest in a file, for load generators that know nothing of gRPC.
+//! Writes a CheckRequest to a file, for load generators without gRPC.
 
 use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::Failure;
-use crate::keys;
+use crate::LoadError;
+use crate::key_file;
 use crate::request::Requests;
 
-/// Writes the gRPC message of a Check, its prefix included.
+/// Writes the gRPC message of a Check, including its prefix.
 #[derive(Args)]
 pub struct Options {
-    /// Keys, the first of which the message has.
+    /// File of keys; the message has the first one.
     #[arg(long)]
     keys: PathBuf,
-    /// File to write it to.
+    /// The file to write.
     #[arg(long)]
     out: PathBuf,
 }
 
-/// Writes it as the options say.
-pub fn run(options: &Options) -> Result<Value, Failure> {
-    let keys = keys::read(&options.keys)?;
-    let key = keys.first().ok_or("a file without a key")?;
-    let message = Requests::default().with(&key.secret);
+/// Writes the message.
+pub fn run(options: &Options) -> Result<Value, LoadError> {
+    let keys = key_file::read(&options.keys)?;
+    let key = keys.first().ok_or("the file has no keys")?;
+    let message = Requests::default().encode(&key.secret);
     std::fs::write(&options.out, &message)?;
     Ok(json!({ "bytes": message.len() }))
 }

@@ -1,17 +1,18 @@
-//! What the process under test has cost so far.
+//! Reads CPU time and memory of a process from /proc.
 
 use std::time::Duration;
 
-/// Ticks of /proc/PID/stat in a second: the same on every Linux that we run on.
-const TICKS: u64 = 100;
+/// Clock ticks per second in /proc/PID/stat, the same on all supported Linux systems.
+const TICKS_PER_SECOND: u64 = 100;
 
-/// CPU time of a process, user and system, all its threads.
+/// Returns the CPU time of a process: user and system, all threads.
 pub fn cpu(pid: u32) -> Option<Duration> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    ticks(&stat).map(|ticks| Duration::from_micros(ticks * 1_000_000 / TICKS))
+    ticks(&stat).map(|ticks| Duration::from_micros(ticks * 1_000_000 / TICKS_PER_SECOND))
 }
 
-/// Fields 14 and 15, counted after the name, which may hold blanks and parentheses.
+/// Returns the sum of fields 14 and 15, counted after the name, which may have blanks and
+/// parentheses.
 fn ticks(stat: &str) -> Option<u64> {
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_ascii_whitespace().skip(11);
@@ -19,7 +20,7 @@ fn ticks(stat: &str) -> Option<u64> {
     Some(user + system)
 }
 
-/// Bytes of a process's memory that are resident.
+/// Returns the resident memory of a process, in bytes.
 pub fn resident(pid: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;

@@ -1,4 +1,4 @@
-//! CheckRequests as Envoy sends them: twenty headers, raw, with all that stands around them.
+//! Encodes CheckRequests as Envoy sends them, with twenty raw headers.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
 use envoy_types::pb::google::protobuf::Timestamp;
 use prost::Message;
 
-/// What a browser and the proxies on its way send. The credential comes as `authorization`.
+/// Headers of a browser and of proxies. The credential is sent as `authorization`.
 const HEADERS: [(&str, &str); 19] = [
     (":authority", "api.example.com"),
     (":path", "/v1/orders/4711/items?page=2&limit=50"),
@@ -33,18 +33,18 @@ const HEADERS: [(&str, &str); 19] = [
     ("x-request-id", "6f1d0c8e-57a2-4c0e-9a3e-0d5f8a1b2c3d"),
 ];
 
-/// What stands before the credential, and nowhere else.
+/// Scheme before the credential; it occurs nowhere else in the message.
 const SCHEME: &str = "Bearer ";
 
-/// Makes one message a credential, most of it by copying.
+/// Encodes one message per credential, mostly by copying a template.
 #[derive(Default)]
 pub struct Requests {
     templates: HashMap<usize, (Vec<u8>, usize)>,
 }
 
 impl Requests {
-    /// The gRPC message, its prefix of five bytes included.
-    pub fn with(&mut self, credential: &str) -> Bytes {
+    /// Returns the gRPC message of a credential, including the five-byte prefix.
+    pub fn encode(&mut self, credential: &str) -> Bytes {
         let (template, at) = self.templates.entry(credential.len()).or_insert_with(|| {
             let message = check_request(credential).encode_to_vec();
             let scheme = message.windows(SCHEME.len()).position(|part| part == SCHEME.as_bytes());
@@ -99,10 +99,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_copy_is_the_real_thing() {
+    fn copied_messages_equal_encoded_ones() {
         let mut requests = Requests::default();
         for credential in ["k", "ory_ak_v1_abc_def", "other_v1_abc_def1"] {
-            let framed = requests.with(credential);
+            let framed = requests.encode(credential);
             let decoded = CheckRequest::decode(&framed[5..]).unwrap();
             assert_eq!(decoded, check_request(credential));
         }

@@ -1,4 +1,4 @@
-//! Where the server is.
+//! Address of the server under test.
 
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -7,7 +7,7 @@ use std::str::FromStr;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::Failure;
+use crate::LoadError;
 
 /// A TCP address, or `unix:` and the path of a socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,8 +32,8 @@ pub trait Stream: AsyncRead + AsyncWrite + Send {}
 impl<S: AsyncRead + AsyncWrite + Send> Stream for S {}
 
 impl Target {
-    /// Connects.
-    pub async fn connect(&self) -> Result<Pin<Box<dyn Stream>>, Failure> {
+    /// Opens a connection.
+    pub async fn connect(&self) -> Result<Pin<Box<dyn Stream>>, LoadError> {
         match self {
             Self::Tcp(address) => {
                 let stream =

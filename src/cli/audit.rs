@@ -1,4 +1,4 @@
-//! `talos audit`: whether an audit log is whole.
+//! `talos audit`: verifies the hash chain of an audit log.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,17 +6,17 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::client::Answer;
+use super::client::JsonBody;
 use super::config;
 use super::exit::{Failure, Outcome};
-use super::output::{Output, Shown, Table};
+use super::output::{Output, Table, View};
 use crate::audit::verify::{Findings, Unknown, Verifier, place};
 use crate::audit::{ChainKey, ChainKeys, instance};
 use crate::clock::Clock;
 use crate::secret::SecretString;
 use crate::store::{AuditHead, Store};
 
-/// Of `talos audit`.
+/// Examples in the help of `talos audit`.
 pub const EXAMPLES: &str = "\
 EXAMPLES:
   talos audit verify audit.jsonl
@@ -27,13 +27,16 @@ pub enum Command {
     Verify(Verify),
 }
 
-/// Tell whether the lines of an audit log are those that were written: all of them, unchanged and in order
+/// Verify that an audit log is complete: no line changed, removed, added or reordered
 ///
-/// audit.key and audit.key_retired come from the configuration or the environment; no HMAC secret is needed. The
-/// database, where each log's end is known, is --database, else db.dsn of the configuration: without it, lines that were
-/// cut off the end can't be missed, and the answer says so. Name the files that were moved aside as well, in any order,
-/// to have the whole log checked; what ends with .lock is left out. The exit code is 0 when nothing is wrong and 1 when
-/// something is. Calls whose process ended in the midst are listed: nobody knows whether they were done.
+/// audit.key and audit.key_retired are read from the configuration or the environment; no HMAC
+/// secret is needed. The database, which records where each log ends, is --database, else db.dsn of
+/// the configuration. Without it, lines missing at the end can't be detected, and the result says
+/// so. To check the whole log, also name its rotated files, in any order; files that end with .lock
+/// are skipped.
+///
+/// The exit code is 0 when the log is complete and 1 when it isn't. Operations whose process ended
+/// before it wrote their outcome are listed as unknown.
 #[derive(Args)]
 #[command(after_help = "\
 EXAMPLES:
@@ -41,39 +44,40 @@ EXAMPLES:
   talos audit verify audit.jsonl* --format json
   talos audit verify audit.jsonl --part")]
 pub struct Verify {
-    /// The files
+    /// The audit log and its rotated files
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// The database that knows where the log ends [default: the configuration's db.dsn]
+    /// The database that records where the log ends [default: the configuration's db.dsn]
     #[arg(long, value_name = "DSN")]
     database: Option<SecretString>,
-    /// The files are a part of the log: don't ask for the lines after them
+    /// The files are only a part of the log: don't expect the lines that follow them
     #[arg(long)]
     part: bool,
     #[command(flatten)]
     output: Output,
 }
 
-/// What one file holds.
-struct File {
+/// One file of an audit log.
+struct LogFile {
     name: String,
     text: Vec<u8>,
     first: u64,
 }
 
 impl Verify {
-    /// Runs it; `file` is what `--config` names.
+    /// Runs the command. `file` is the configuration that `--config` names.
     ///
     /// # Errors
-    /// When a file can't be read, or the configuration can't be used.
+    /// Fails when a file can't be read or the configuration is invalid.
     pub async fn run(self, file: Option<&Path>) -> Result<Outcome, Failure> {
         let loaded = config::source(file.map(Path::to_owned))?.without_admin().load();
-        let config = loaded.map_err(Failure::unusable)?.config;
+        let config = loaded.map_err(Failure::usage)?.config;
         let keys = ChainKeys::of(&config.audit, Clock::system().now()).all();
         let dsn = self.database.as_ref().unwrap_or(&config.db.dsn);
         let heads = Heads::open(dsn.expose()).await;
         let mut findings = vec![];
-        // The database is asked before a file is read: what is written meanwhile is more than it knows of, not less.
+        // The database is read before the files: lines written meanwhile are then extra, not
+        // missing.
         let chains = chains(&self.files)?;
         let known = heads.of(&chains).await;
         for (chain, files) in read(&self.files)? {
@@ -81,32 +85,32 @@ impl Verify {
             let mut found = verify(&keys, head.and_then(Option::as_ref), &files, !self.part);
             note_database(&mut found, &heads, head);
             if config.audit.key.is_none() && config.audit.key_retired.is_empty() {
-                found
-                    .notes
-                    .push("audit.key is unset: whoever could write the file could rewrite it".to_owned());
+                found.notes.push(
+                    "audit.key is unset: whoever can write the file could have rewritten it".to_owned(),
+                );
             }
             findings.push(found);
         }
         heads.close().await;
         let is_whole = findings.iter().all(|found| found.problems.is_empty());
-        self.output.print(&shown(&findings, is_whole))?;
-        Ok(if is_whole { Outcome::Done } else { Outcome::NotWhole })
+        self.output.print(&view(&findings, is_whole))?;
+        Ok(if is_whole { Outcome::Done } else { Outcome::AuditBroken })
     }
 }
 
-fn verify(keys: &[ChainKey], head: Option<&AuditHead>, files: &[File], is_all: bool) -> Findings {
+fn verify(keys: &[ChainKey], head: Option<&AuditHead>, files: &[LogFile], is_all: bool) -> Findings {
     let mut verifier = Verifier::new(keys, head.cloned());
     files.iter().for_each(|file| verifier.read(&file.name, &file.text));
     verifier.finish(is_all)
 }
 
 fn note_database(found: &mut Findings, heads: &Heads, head: Option<&Option<AuditHead>>) {
-    let unchecked = "whether lines are missing at the end was not checked";
+    let unchecked = "lines missing at the end were not checked for";
     match (heads, head) {
         (Heads::Unknown(problem), _) => found.notes.push(format!("{unchecked}: {problem}")),
         (Heads::Known(_), Some(Some(_))) => {}
         (Heads::Known(_), _) => {
-            found.notes.push(format!("{unchecked}: the database knows nothing of this chain"));
+            found.notes.push(format!("{unchecked}: the database has no record of this chain"));
         }
     }
 }
@@ -119,29 +123,30 @@ fn text_of(file: &Path) -> Result<Vec<u8>, Failure> {
     std::fs::read(file).map_err(|error| Failure::failed(format!("{}: {error}", file.display())))
 }
 
-/// The files and their chains.
+/// Returns each file with the id of its chain.
 fn chains(files: &[PathBuf]) -> Result<Vec<(&Path, Option<String>)>, Failure> {
     let logs = files.iter().filter(|file| !is_lock(file));
     logs.map(|file| Ok((file.as_path(), place(&text_of(file)?).0))).collect()
 }
 
 /// Reads the files, those of a chain together and in order.
-fn read(files: &[PathBuf]) -> Result<BTreeMap<Option<String>, Vec<File>>, Failure> {
-    let mut chains: BTreeMap<Option<String>, Vec<File>> = BTreeMap::new();
+fn read(files: &[PathBuf]) -> Result<BTreeMap<Option<String>, Vec<LogFile>>, Failure> {
+    let mut chains: BTreeMap<Option<String>, Vec<LogFile>> = BTreeMap::new();
     for file in files.iter().filter(|file| !is_lock(file)) {
         let text = text_of(file)?;
         let (chain, first) = place(&text);
         let name = file.display().to_string();
-        chains.entry(chain).or_default().push(File { name, text, first });
+        chains.entry(chain).or_default().push(LogFile { name, text, first });
     }
     chains.values_mut().for_each(|files| files.sort_by_key(|file| file.first));
     Ok(chains)
 }
 
-/// What the database knows of the ends of logs.
+/// The database's record of where each chain ends.
 enum Heads {
+    /// The open database.
     Known(Store),
-    /// Nothing, for this reason.
+    /// The database can't be opened, for this reason.
     Unknown(String),
 }
 
@@ -159,7 +164,7 @@ impl Heads {
             for (file, chain) in chains {
                 let head = match chain {
                     Some(chain) => store.audit_head_of_chain(chain).await,
-                    // Nothing is left in it that says which chain it held.
+                    // The file no longer has a line that names its chain.
                     None => store.audit_head_of(&instance(file)).await,
                 };
                 match head {
@@ -178,7 +183,7 @@ impl Heads {
     }
 }
 
-fn shown(findings: &[Findings], is_whole: bool) -> Shown {
+fn view(findings: &[Findings], is_whole: bool) -> View {
     let unknown = |unknown: &Unknown| {
         json!({
             "line": unknown.line,
@@ -200,7 +205,7 @@ fn shown(findings: &[Findings], is_whole: bool) -> Shown {
             "not_checked": found.notes,
         })
     };
-    let answer = json!({ "ok": is_whole, "chains": findings.iter().map(chain).collect::<Vec<_>>() });
+    let body = json!({ "ok": is_whole, "chains": findings.iter().map(chain).collect::<Vec<_>>() });
     let mut fields = vec![("RESULT", if is_whole { "ok".to_owned() } else { "NOT WHOLE".to_owned() })];
     for found in findings {
         fields.extend(found.problems.iter().map(|problem| ("PROBLEM", problem.clone())));
@@ -211,7 +216,8 @@ fn shown(findings: &[Findings], is_whole: bool) -> Shown {
         for Unknown { line, time, operation, keys, request_id } in &found.unknown {
             let keys = keys.join(" ");
             let text = format!(
-                "line {line}, {time}: {operation} of {keys} (request {request_id}): nobody knows whether it was done"
+                "line {line}, {time}: {operation} of {keys} (request {request_id}): the process ended before it \
+                 recorded the outcome"
             );
             fields.push(("OUTCOME UNKNOWN", text));
         }
@@ -219,5 +225,5 @@ fn shown(findings: &[Findings], is_whole: bool) -> Shown {
         fields.push(("CHAIN", format!("{chain}, {} lines", found.lines)));
     }
     let quiet = findings.iter().flat_map(|found| found.problems.iter().cloned()).collect();
-    Shown { answer: Answer::from(answer), table: Table::Fields(fields), quiet }
+    View { body: JsonBody::from(body), table: Table::Fields(fields), quiet }
 }

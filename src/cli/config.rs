@@ -1,4 +1,4 @@
-//! `talos config`: what a configuration says, and whether it is any good, without serving it.
+//! `talos config`: checks and shows a configuration without serving it.
 
 use std::path::PathBuf;
 
@@ -6,14 +6,14 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use super::exit::Failure;
-use super::output::write_out;
+use super::output::write_stdout;
 use super::{Plane, block_on};
 use crate::app::read_templates;
 use crate::config::{Config, KeySetUrl, Loaded, Shown, Source, schema};
 use crate::settings::key_set;
 use crate::settings::sources::{Documents, Reading, Renewed};
 
-/// Of `talos config`.
+/// Examples in the help of `talos config`.
 pub const EXAMPLES: &str = "\
 EXAMPLES:
   talos config check
@@ -24,22 +24,22 @@ EXAMPLES:
 pub enum Command {
     /// Check a configuration as `talos serve` would read it, the environment included
     ///
-    /// Prints "ok", or names every problem on a line of its own and exits with 64. What is good but worth a look goes
-    /// to stderr. No HMAC secret is needed.
+    /// Prints "ok", or lists every problem on its own line and exits with 64. Warnings go to
+    /// stderr. No HMAC secret is needed.
     #[command(after_help = "\
 EXAMPLES:
   echo 'cache: {ttl: 1m}' > talos.yaml
   talos config check talos.yaml
   talos config check talos.yaml --plane authz")]
     Check(Check),
-    /// Show all settings: defaults, the file and the environment merged, secrets as ***
+    /// Show all settings, merged from defaults, file and environment; secrets are shown as ***
     #[command(after_help = "\
 EXAMPLES:
   echo 'cache: {ttl: 1m}' > talos.yaml
   talos config show talos.yaml
   talos config show talos.yaml --origin --format json")]
     Show(Show),
-    /// Print the JSON Schema of the file, for editors and pipelines
+    /// Print the JSON Schema of the configuration file, for editors and CI
     #[command(after_help = "\
 EXAMPLES:
   talos config schema > talos.schema.json")]
@@ -48,24 +48,25 @@ EXAMPLES:
 
 #[derive(Args)]
 pub struct Check {
-    /// The file [default: --config; without either, the environment alone is checked]
+    /// The configuration file [default: --config; without either, only the environment is checked]
     file: Option<PathBuf>,
-    /// Check it for serving this plane alone
+    /// Check it for a server of only this plane
     #[arg(long)]
     plane: Option<Plane>,
-    /// Fetch key sets from other servers as well
+    /// Also fetch key sets from other servers
     #[arg(long)]
     fetch: bool,
 }
 
 #[derive(Args)]
 pub struct Show {
-    /// The file [default: --config; without either, defaults and environment are shown]
+    /// The configuration file [default: --config; without either, defaults and environment are
+    /// shown]
     file: Option<PathBuf>,
-    /// How to write it
+    /// Output format
     #[arg(long, default_value = "yaml")]
     format: Format,
-    /// List the settings by key, each with where its value comes from
+    /// List the settings by key, each with the source of its value
     #[arg(long)]
     origin: bool,
 }
@@ -77,17 +78,17 @@ enum Format {
 }
 
 impl Command {
-    /// Runs it; `config` is what `--config` names.
+    /// Runs the command. `config` is the file that `--config` names.
     pub fn run(self, config: Option<PathBuf>) -> Result<(), Failure> {
         match self {
             Self::Check(options) => options.run(config),
             Self::Show(options) => options.run(config),
-            Self::Schema => write_out(&format!("{:#}\n", schema())),
+            Self::Schema => write_stdout(&format!("{:#}\n", schema())),
         }
     }
 }
 
-/// A file, if given, and the environment of this process over it.
+/// Returns the configuration source: the file, if given, overridden by this process's environment.
 pub fn source(file: Option<PathBuf>) -> Result<Source, Failure> {
     let mut variables = vec![];
     for (name, value) in std::env::vars_os() {
@@ -95,7 +96,7 @@ pub fn source(file: Option<PathBuf>) -> Result<Source, Failure> {
         match value.into_string() {
             Ok(value) => variables.push((name, value)),
             Err(_) if name.starts_with("TALOS_") => {
-                return Err(Failure::unusable(format!("{name}: must be UTF-8 text")));
+                return Err(Failure::usage(format!("{name}: must be UTF-8 text")));
             }
             Err(_) => {}
         }
@@ -110,21 +111,22 @@ impl Check {
             Some(Plane::Public | Plane::Authz) => source.without_admin(),
             Some(Plane::Admin) | None => source,
         };
-        let Loaded { config, warnings, .. } = source.load().map_err(|error| refused(&[error.to_string()]))?;
+        let Loaded { config, warnings, .. } =
+            source.load().map_err(|error| report_problems(&[error.to_string()]))?;
         warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
         if config.require_serving_secret().is_err() {
             eprintln!(
-                "warning: secrets.hmac.current: is unset; serving needs it (TALOS_SECRETS_HMAC_CURRENT)"
+                "warning: secrets.hmac.current: is unset; `talos serve` needs it (TALOS_SECRETS_HMAC_CURRENT)"
             );
         }
         let mut problems = block_on(key_set_problems(&config, self.fetch))?;
         let templates = config.authz.denied_template_file.as_deref().map(read_templates);
         problems.extend(templates.and_then(Result::err).map(|error| error.to_string()));
-        if problems.is_empty() { write_out("ok\n") } else { Err(refused(&problems)) }
+        if problems.is_empty() { write_stdout("ok\n") } else { Err(report_problems(&problems)) }
     }
 }
 
-/// Reads the key sets, those of other servers only if asked to; says what is wrong with them.
+/// Reads the key sets and returns their problems. Remote ones are read only if `fetch` is set.
 async fn key_set_problems(config: &Config, fetch: bool) -> Vec<String> {
     let urls = config.key_set_urls();
     let what = if fetch { Reading::All } else { Reading::Offline };
@@ -134,7 +136,7 @@ async fn key_set_problems(config: &Config, fetch: bool) -> Vec<String> {
     }
     let skipped: Vec<&KeySetUrl> = urls.iter().filter(|set| documents.get(&set.url).is_none()).collect();
     for KeySetUrl { key, .. } in &skipped {
-        eprintln!("warning: {key}: was not fetched; --fetch does that");
+        eprintln!("warning: {key}: was not checked; use --fetch to fetch it");
     }
     let (all_there, documents) = (skipped.is_empty(), documents.or_empty(&urls));
     let networks = config.tenants().map(|(network, config)| (format!("{}: ", network.hostname), config));
@@ -146,35 +148,35 @@ async fn key_set_problems(config: &Config, fetch: bool) -> Vec<String> {
     .collect()
 }
 
-/// What is wrong with the keys of one network together.
+/// Returns the problem with the combined key sets of one network, if any.
 fn key_set_problem(config: &Config, documents: &Documents, all_there: bool) -> Option<String> {
     match (key_set(config, documents), &config.credentials.derived_tokens.jwt.signing_key_id) {
         (Err(error), _) => Some(error.to_string()),
         (Ok(keys), Some(named)) if all_there && keys.signing(Some(named)).is_none() => {
             let key = "credentials.derived_tokens.jwt.signing_key_id";
-            Some(format!("{key}: names no key of the key sets that can sign"))
+            Some(format!("{key}: no signing key with this id is in the key sets"))
         }
         _ => None,
     }
 }
 
-/// Names the problems, one a line.
-fn refused(problems: &[String]) -> Failure {
+/// Prints the problems on stderr, one per line, and returns the error that ends the command.
+fn report_problems(problems: &[String]) -> Failure {
     problems.iter().flat_map(|problem| problem.lines()).for_each(|line| eprintln!("{line}"));
-    Failure::unusable("the configuration can't be used")
+    Failure::usage("the configuration is invalid")
 }
 
 impl Show {
     fn run(self, config: Option<PathBuf>) -> Result<(), Failure> {
         let source = source(self.file.or(config))?.without_admin();
-        let loaded = source.load().map_err(|error| refused(&[error.to_string()]))?;
+        let loaded = source.load().map_err(|error| report_problems(&[error.to_string()]))?;
         loaded.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
         let shown = if self.origin { by_key(loaded.origins()) } else { loaded.config.shown() };
         let text = match self.format {
             Format::Json => format!("{shown:#}\n"),
             Format::Yaml => serde_norway::to_string(&shown).map_err(Failure::failed)?,
         };
-        write_out(&text)
+        write_stdout(&text)
     }
 }
 

@@ -1,4 +1,4 @@
-//! `talos doctor`: what in an Envoy's configuration makes the check of keys unsafe or slow.
+//! `talos doctor`: finds what in an Envoy's configuration makes key checks unsafe or slow.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,28 +8,29 @@ use reqwest::{Url, redirect};
 use serde_json::{Value, json};
 
 use super::exit::{Failure, Outcome};
-use super::output::write_out;
+use super::output::write_stdout;
 use super::{config, input};
 use crate::config::Loaded;
-use crate::doctor::{Finding, Question, Report, Severity, examine, from_bootstrap};
+use crate::doctor::{Finding, Options, Report, Severity, examine, from_bootstrap};
 use crate::escape::visible;
 
-/// Largest dump that is read, in bytes.
-const MAX_DUMP: usize = 256 * 1024 * 1024;
+/// Largest configuration dump that is read, in bytes.
+const MAX_DUMP_BYTES: usize = 256 * 1024 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// Most places that are listed for one finding; scripts get all of them.
-const MAX_PLACES: usize = 5;
+/// Number of paths listed for one finding in text form; JSON has all of them.
+const MAX_LISTED_PATHS: usize = 5;
 
-/// Say what in an Envoy's configuration makes the check of keys unsafe or slow
+/// Find what in an Envoy's configuration makes key checks unsafe or slow
 ///
-/// Reads the configuration of a running Envoy from its admin interface, or a file with its /config_dump (also as
-/// istioctl and egctl print it) or with the bootstrap configuration that `envoy -c` reads. Each finding has its place,
-/// what goes wrong, and the configuration as it should be. With --config, Envoy's idea of a client's address is held
-/// against Talos' own.
+/// Reads the configuration of a running Envoy from its admin interface, or from a file: its
+/// /config_dump (also as istioctl and egctl print it), or the bootstrap configuration that
+/// `envoy -c` reads. Each finding has its path, its consequence, and the corrected configuration.
+/// With --config, Envoy's settings for the client address are compared with those of Talos.
 ///
-/// The exit code is 0 when nothing of the severity of --fail-on was found, 1 otherwise, 64 when there is no such file
-/// or it is no configuration, 69 when Envoy gives none.
+/// The exit code is 0 when there is no finding of the severity of --fail-on or above, 1 when there
+/// is one, 64 when the file can't be read or isn't an Envoy configuration, and 69 when Envoy's
+/// admin interface can't be reached.
 #[derive(Args)]
 #[command(after_help = "\
 EXAMPLES:
@@ -39,13 +40,14 @@ EXAMPLES:
 pub struct Doctor {
     /// URL of Envoy's admin interface (http://127.0.0.1:9901), a file, or `-` for stdin
     from: String,
-    /// A cluster behind which Talos is [default: those that ext_authz filters ask by gRPC]
+    /// Cluster of the Talos servers; may be repeated [default: all gRPC clusters of ext_authz
+    /// filters]
     #[arg(long = "cluster", value_name = "NAME")]
     clusters: Vec<String>,
-    /// From which severity on the exit code is 1
+    /// Lowest severity that makes the exit code 1
     #[arg(long, value_name = "SEVERITY", default_value = "warning")]
     fail_on: FailOn,
-    /// How to write it
+    /// Output format
     #[arg(long, default_value = "text")]
     format: Format,
 }
@@ -56,7 +58,7 @@ enum FailOn {
     Error,
     /// Errors and warnings
     Warning,
-    /// Nothing
+    /// No finding
     Never,
 }
 
@@ -67,30 +69,29 @@ enum Format {
 }
 
 impl Doctor {
-    /// Runs it; `config` is what `--config` names.
+    /// Runs the command. `config` is the file that `--config` names.
     ///
     /// # Errors
-    /// When there is no configuration of Envoy's to look at.
+    /// Fails when the Envoy configuration can't be read.
     pub async fn run(self, config: Option<PathBuf>) -> Result<Outcome, Failure> {
         let talos = match config {
             None => None,
             Some(file) => {
                 let source = config::source(Some(file))?.without_admin();
-                let Loaded { config, .. } = source.load().map_err(Failure::unusable)?;
+                let Loaded { config, .. } = source.load().map_err(Failure::usage)?;
                 Some(config)
             }
         };
         let document = match self.from.starts_with("http://") || self.from.starts_with("https://") {
-            true => fetched(&self.from).await?,
-            false => read(Path::new(&self.from))?,
+            true => fetch_dump(&self.from).await?,
+            false => read_dump(Path::new(&self.from))?,
         };
-        let question =
-            Question { clusters: &self.clusters, authz: talos.as_ref().map(|config| &config.authz) };
-        let report = examine(&document, question)
-            .map_err(|error| Failure::unusable(format!("{}: {error}", visible(&self.from))))?;
+        let options = Options { clusters: &self.clusters, authz: talos.as_ref().map(|config| &config.authz) };
+        let report = examine(&document, options)
+            .map_err(|error| Failure::usage(format!("{}: {error}", visible(&self.from))))?;
         match self.format {
-            Format::Json => write_out(&format!("{:#}\n", json(&report)))?,
-            Format::Text => write_out(&text(&report))?,
+            Format::Json => write_stdout(&format!("{:#}\n", json(&report)))?,
+            Format::Text => write_stdout(&text(&report))?,
         }
         let worst = report.findings.first().map(|finding| finding.severity);
         let fails = match self.fail_on {
@@ -102,28 +103,30 @@ impl Doctor {
     }
 }
 
-fn read(path: &Path) -> Result<Value, Failure> {
-    let text = input::file(path, MAX_DUMP as u64)?;
-    // The dump is JSON, the configuration mostly YAML; both readers bound the depth.
+/// Reads a dump or a bootstrap configuration from a file.
+fn read_dump(path: &Path) -> Result<Value, Failure> {
+    let text = input::read_file(path, MAX_DUMP_BYTES as u64)?;
+    // A dump is JSON, a bootstrap configuration mostly YAML; both parsers bound the nesting.
     let value: Value = match serde_json::from_str(&text) {
         Ok(value) => value,
         Err(json) if text.trim_start().starts_with(['{', '[']) => {
-            return Err(Failure::unusable(format!("{}: {json}", path.display())));
+            return Err(Failure::usage(format!("{}: {json}", path.display())));
         }
         Err(_) => serde_norway::from_str(&text)
-            .map_err(|error| Failure::unusable(format!("{}: {error}", path.display())))?,
+            .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?,
     };
     Ok(from_bootstrap(value))
 }
 
-async fn fetched(from: &str) -> Result<Value, Failure> {
+/// Fetches the dump from Envoy's admin interface.
+async fn fetch_dump(from: &str) -> Result<Value, Failure> {
     let mut url =
-        Url::parse(from).map_err(|_| Failure::unusable("must be a URL such as http://127.0.0.1:9901"))?;
+        Url::parse(from).map_err(|_| Failure::usage("must be a URL such as http://127.0.0.1:9901"))?;
     if url.path() == "/" {
         url.set_path("/config_dump");
     }
     if url.query().is_none() {
-        // Where Talos is: clusters without endpoints of their own have them there.
+        // Endpoints of EDS clusters are only in the dump when asked for.
         url.set_query(Some("include_eds"));
     }
     let name = format!("{}{}", url.origin().ascii_serialization(), url.path());
@@ -134,13 +137,14 @@ async fn fetched(from: &str) -> Result<Value, Failure> {
         .redirect(redirect::Policy::none())
         .no_proxy();
     if url.scheme() == "http" {
-        // No need for the machine's certificates, and no failure where it has none.
+        // Plain HTTP needs no CA certificates, and must work where none are installed.
         builder = builder.tls_certs_only([]);
     }
-    let http =
-        builder.build().map_err(|_| fail("this machine has no certificates to check an https:// with"))?;
-    let no_answer = |error: reqwest::Error| fail(&innermost(&error.without_url()));
-    let mut response = http.get(url).send().await.map_err(no_answer)?;
+    let http = builder
+        .build()
+        .map_err(|_| fail("no CA certificates found to verify https:// with; set SSL_CERT_FILE"))?;
+    let unreachable = |error: reqwest::Error| fail(&innermost(&error.without_url()));
+    let mut response = http.get(url).send().await.map_err(unreachable)?;
     if !response.status().is_success() {
         return Err(fail(&format!(
             "answered HTTP {}: is it Envoy's admin interface?",
@@ -148,16 +152,16 @@ async fn fetched(from: &str) -> Result<Value, Failure> {
         )));
     }
     let mut bytes = vec![];
-    while let Some(chunk) = response.chunk().await.map_err(no_answer)? {
-        if bytes.len() + chunk.len() > MAX_DUMP {
-            return Err(fail(&format!("the dump is larger than {} MiB", MAX_DUMP / (1024 * 1024))));
+    while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+        if bytes.len() + chunk.len() > MAX_DUMP_BYTES {
+            return Err(fail(&format!("the dump is larger than {} MiB", MAX_DUMP_BYTES / (1024 * 1024))));
         }
         bytes.extend_from_slice(&chunk);
     }
     serde_json::from_slice(&bytes).map_err(|error| fail(&format!("{error}: is it Envoy's admin interface?")))
 }
 
-/// The error that says something, such as `Connection refused`.
+/// Returns the innermost error, which names the cause, such as `Connection refused`.
 fn innermost(error: &dyn std::error::Error) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
@@ -182,13 +186,14 @@ fn json(report: &Report) -> Value {
     })
 }
 
-/// For people: what differs in its place only stands together.
+/// Formats the report for people; findings that differ only in their path are grouped.
 fn text(report: &Report) -> String {
     let mut text = String::new();
     let mut rest: Vec<&Finding> = report.findings.iter().collect();
     while let Some(first) = rest.first().copied() {
-        let is_same =
-            |one: &&Finding| (one.id, one.severity, &one.fix) == (first.id, first.severity, &first.fix);
+        let is_same = |other: &&Finding| {
+            (other.id, other.severity, &other.fix) == (first.id, first.severity, &first.fix)
+        };
         let (same, others): (Vec<&Finding>, Vec<&Finding>) = rest.into_iter().partition(is_same);
         rest = others;
         let severity = match first.severity {
@@ -197,11 +202,11 @@ fn text(report: &Report) -> String {
             Severity::Note => "NOTE",
         };
         text.push_str(&format!("{severity}  {}\n", first.id));
-        for finding in same.iter().take(MAX_PLACES) {
+        for finding in same.iter().take(MAX_LISTED_PATHS) {
             text.push_str(&format!("  at   {}\n", visible(&finding.path)));
         }
-        if same.len() > MAX_PLACES {
-            text.push_str(&format!("       and {} more\n", same.len() - MAX_PLACES));
+        if same.len() > MAX_LISTED_PATHS {
+            text.push_str(&format!("       and {} more\n", same.len() - MAX_LISTED_PATHS));
         }
         text.push_str(&format!("  why  {}\n", visible(&first.why)));
         let mut lead = "  fix  ";
@@ -217,8 +222,8 @@ fn text(report: &Report) -> String {
         false => visible(&examined.clusters.join(", ")).into_owned(),
     };
     text.push_str(&format!(
-        "{} errors, {} warnings, {} notes; looked at {} listeners, {} connection managers, {} ext_authz filters that ask {clusters}, \
-         {} routes\n",
+        "{} errors, {} warnings, {} notes; examined {} listeners, {} connection managers, {} ext_authz filters that \
+         call {clusters}, {} routes\n",
         count(report, Severity::Error),
         count(report, Severity::Warning),
         count(report, Severity::Note),

@@ -1,54 +1,54 @@
-//! How a command ends: the exit codes, and what goes to stderr with them.
+//! Exit codes of the commands, and the error line on stderr that goes with them.
 
 use std::process::ExitCode;
 
 use super::client::ClientError;
 use crate::escape::visible_lines;
 
-/// What `--help` says about them.
+/// Section of `--help` that lists the exit codes.
 pub const HELP: &str = "\
 EXIT CODES:
-  0   done
-  1   the server refused or failed, or the work could not be done; status: the server's
-      knowledge isn't fresh; audit verify: the log isn't whole; doctor: findings
-  2   verify, batch-verify: a credential is not valid (the answer is on stdout all the same)
-  64  the command or the configuration can't be used as it is
-  69  the endpoint gave no answer";
+  0   success
+  1   the server answered with an error, or the command failed; status: the server's view of
+      revocations is stale; audit verify: the log was changed; doctor: findings
+  2   verify, batch-verify: a credential is not valid (the result is still on stdout)
+  64  wrong usage: the arguments or the configuration are invalid
+  69  the server could not be reached";
 
-/// EX_USAGE of sysexits.h.
-const UNUSABLE: u8 = 64;
-/// EX_UNAVAILABLE of sysexits.h.
-const UNAVAILABLE: u8 = 69;
+/// Wrong usage, as EX_USAGE of sysexits.h.
+const EX_USAGE: u8 = 64;
+/// The server is unreachable, as EX_UNAVAILABLE of sysexits.h.
+const EX_UNAVAILABLE: u8 = 69;
 
-/// How a command ended that did what it was asked to.
+/// Result of a command that ran and printed its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// All of it.
+    /// Everything succeeded.
     Done,
-    /// The answer is there, and part of the request was refused in it.
-    PartlyRefused,
-    /// The answer is there: the server's knowledge of revocations isn't fresh.
-    NotFresh,
-    /// The answer is there: an audit log isn't what was written.
-    NotWhole,
-    /// The answer is there: an Envoy's configuration has faults.
+    /// Some items of the request were refused.
+    PartialFailure,
+    /// The server's view of revocations is stale.
+    Stale,
+    /// An audit log was changed, cut or reordered.
+    AuditBroken,
+    /// An Envoy configuration has findings.
     Findings,
-    /// The answer is there: a credential isn't valid.
+    /// A credential isn't valid.
     Invalid,
 }
 
 impl Outcome {
-    /// Its exit code.
+    /// Returns the exit code.
     pub fn code(self) -> ExitCode {
         ExitCode::from(match self {
             Self::Done => 0,
-            Self::PartlyRefused | Self::NotFresh | Self::NotWhole | Self::Findings => 1,
+            Self::PartialFailure | Self::Stale | Self::AuditBroken | Self::Findings => 1,
             Self::Invalid => 2,
         })
     }
 }
 
-/// Why a command ended without doing it, in one line.
+/// Error of a command that could not run: an exit code and a message for stderr.
 #[derive(Debug)]
 pub struct Failure {
     code: u8,
@@ -56,22 +56,22 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// It was tried and didn't work.
+    /// Creates the error of a command that was tried and failed (exit code 1).
     pub fn failed(error: impl ToString) -> Self {
         Self { code: 1, message: error.to_string() }
     }
 
-    /// It can't even be tried like this.
-    pub fn unusable(error: impl ToString) -> Self {
-        Self { code: UNUSABLE, message: error.to_string() }
+    /// Creates the error of wrong arguments or configuration (exit code 64).
+    pub fn usage(error: impl ToString) -> Self {
+        Self { code: EX_USAGE, message: error.to_string() }
     }
 
-    /// Whoever was asked gave nothing of use.
+    /// Creates the error of a server that can't be reached (exit code 69).
     pub fn unavailable(error: impl ToString) -> Self {
-        Self { code: UNAVAILABLE, message: error.to_string() }
+        Self { code: EX_UNAVAILABLE, message: error.to_string() }
     }
 
-    /// Says so on stderr; gives the exit code.
+    /// Prints the message on stderr and returns the exit code.
     pub fn report(&self) -> ExitCode {
         eprintln!("talos: {}", visible_lines(&self.message));
         ExitCode::from(self.code)
@@ -81,17 +81,17 @@ impl Failure {
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let code = match &error {
-            ClientError::Endpoint(_) => UNUSABLE,
-            ClientError::NoAnswer { .. } => UNAVAILABLE,
-            ClientError::Refused { .. } | ClientError::NotTalos { .. } | ClientError::TooLarge => 1,
+            ClientError::Endpoint(_) => EX_USAGE,
+            ClientError::Unreachable { .. } => EX_UNAVAILABLE,
+            ClientError::Api { .. } | ClientError::NotTalos { .. } | ClientError::TooLarge => 1,
         };
         Self { code, message: error.to_string() }
     }
 }
 
-/// Gives clap's own answer (help, version or a usage error) and its exit code.
-pub fn by_clap(error: &clap::Error) -> ExitCode {
-    // Help and version come this way as well, on stdout and as a success.
+/// Prints clap's output (help, version or a usage error) and returns its exit code.
+pub fn report_clap_error(error: &clap::Error) -> ExitCode {
+    // clap also reports `--help` and `--version` as errors; these go to stdout and succeed.
     let _ = error.print();
-    ExitCode::from(if error.use_stderr() { UNUSABLE } else { 0 })
+    ExitCode::from(if error.use_stderr() { EX_USAGE } else { 0 })
 }

@@ -1,4 +1,4 @@
-//! `talos jwk`: making keys, and fetching the public ones of a server.
+//! `talos jwk`: generates keys, and fetches the public keys of a server.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -10,19 +10,19 @@ use zeroize::Zeroizing;
 use super::client::{Client, Request};
 use super::exit::{Failure, Outcome};
 use super::keys::view;
-use super::output::{Format, Output, write_out};
+use super::output::{Format, Output, write_stdout};
 use crate::credential::new_jwk::{Curve, NewKey, RsaAlgorithm, generate, without_private};
 use crate::rng::Rng;
 
-/// Of `talos jwk`.
+/// Examples in the help of `talos jwk`.
 pub const EXAMPLES: &str = "\
 EXAMPLES:
   talos jwk generate eddsa --kid prod-1 --jwks -o signing-key.jwks.json
   talos jwk get -q";
 
 const GENERATE_HELP: &str = "\
-Talos itself signs with EdDSA (eddsa) and RS256 (rsa). The other types are for other programs of yours: a key set
-with one of them can't be a signing key of this server.
+This server signs with EdDSA (eddsa) or RS256 (rsa). The other types are for other programs: this server can't use
+them as signing keys.
 
 EXAMPLES:
   talos jwk generate eddsa --kid prod-2 --jwks -o next-key.jwks.json
@@ -30,7 +30,7 @@ EXAMPLES:
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Make a key
+    /// Generate a key
     #[command(after_help = GENERATE_HELP)]
     Generate {
         #[command(subcommand)]
@@ -41,7 +41,7 @@ pub enum Command {
 
 #[derive(Subcommand)]
 pub enum Generate {
-    /// Ed25519, for EdDSA: what to sign derived tokens with
+    /// Ed25519 key for EdDSA: recommended for signing derived tokens
     #[command(after_help = "\
 EXAMPLES:
   talos jwk generate eddsa --jwks -o keys.jwks.json
@@ -52,7 +52,7 @@ EXAMPLES:
         #[command(flatten)]
         half: Half,
     },
-    /// RSA, for RS256: where the verifiers know no EdDSA
+    /// RSA key for RS256: for verifiers that don't support EdDSA
     #[command(after_help = "\
 EXAMPLES:
   talos jwk generate rsa --jwks -o rsa.jwks.json
@@ -62,14 +62,14 @@ EXAMPLES:
         document: Document,
         #[command(flatten)]
         half: Half,
-        /// Its size: 2048, 3072, 4096 or 8192
+        /// Key size: 2048, 3072, 4096 or 8192
         #[arg(long, default_value_t = 2048)]
         bits: u16,
-        /// What it signs with; this server loads RS256 only
+        /// Signature algorithm; this server only loads RS256
         #[arg(long, value_enum, default_value = "RS256")]
         alg: Alg,
     },
-    /// Elliptic curve, for ECDSA; not for this server
+    /// Elliptic curve key for ECDSA; not for this server
     #[command(after_help = "\
 EXAMPLES:
   talos jwk generate ecdsa -o ec-key.json
@@ -79,13 +79,13 @@ EXAMPLES:
         document: Document,
         #[command(flatten)]
         half: Half,
-        /// The curve; it decides the algorithm: ES256, ES384 or ES512
+        /// The curve, which determines the algorithm: ES256, ES384 or ES512
         #[arg(long, value_enum, default_value = "P-256")]
         curve: NamedCurve,
     },
-    /// A symmetric key, for HS256, HS384 or HS512 by its size; not for this server
+    /// Symmetric key for HS256, HS384 or HS512, depending on its size; not for this server
     ///
-    /// It is no value for secrets.hmac.current either: that is a plain text.
+    /// It is not a value for secrets.hmac.current, which is plain text.
     #[command(after_help = "\
 EXAMPLES:
   talos jwk generate hmac -o hmac-key.json
@@ -93,35 +93,35 @@ EXAMPLES:
     Hmac {
         #[command(flatten)]
         document: Document,
-        /// Its size: 256 to 4096 in steps of 8
+        /// Key size in bits: 256 to 4096, a multiple of 8
         #[arg(long, default_value_t = 512)]
         bits: u16,
     },
 }
 
-/// What is written, and where.
+/// Options for the generated document.
 #[derive(Args)]
 pub struct Document {
-    /// Its id [default: its RFC 7638 thumbprint]
+    /// Key id [default: the RFC 7638 thumbprint]
     #[arg(long)]
     kid: Option<String>,
-    /// What it is for
+    /// Intended use of the key
     #[arg(long = "use", value_enum, value_name = "USE", default_value = "sig")]
     usage: Usage,
-    /// Write a key set with this key instead of the bare key
+    /// Write a key set that holds the key, instead of the key itself
     #[arg(long)]
     jwks: bool,
-    /// Write to a new file that only its owner can read [default: stdout]
+    /// Write to a new file with permissions 0600 [default: stdout]
     ///
-    /// A file that is there already is never overwritten: it may be the only copy of a key.
+    /// An existing file is never overwritten, as it may hold the only copy of a key.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
 
-/// Which half of a key pair.
+/// Option to omit the private half of a key pair.
 #[derive(Args)]
 pub struct Half {
-    /// Leave the private half out; nobody has it then
+    /// Write only the public half; the private half is discarded
     #[arg(long)]
     public_only: bool,
 }
@@ -130,7 +130,7 @@ pub struct Half {
 pub enum Usage {
     /// Signatures
     Sig,
-    /// Encryption; this server passes such keys over
+    /// Encryption; this server ignores such keys
     Enc,
 }
 
@@ -162,7 +162,7 @@ pub enum Alg {
 
 /// Fetch the public keys that verify derived tokens
 ///
-/// Keep them for 5 to 15 minutes, and fetch them anew when a token has an unknown kid.
+/// Cache them for 5 to 15 minutes, and fetch them again when a token has an unknown kid.
 #[derive(Args)]
 #[command(after_help = "\
 EXAMPLES:
@@ -173,23 +173,23 @@ pub struct Get {
     /// table, json, json-pretty, yaml, jsonpath=PATH or jsonpointer=POINTER
     #[arg(long, value_name = "FORMAT", default_value = "json-pretty", value_parser = Format::parse)]
     format: Format,
-    /// Print only the kids, one a line
+    /// Print only the kids, one per line
     #[arg(short, long)]
     quiet: bool,
 }
 
 impl Command {
-    /// Runs it.
+    /// Runs the command.
     ///
     /// # Errors
-    /// When no key can be made or fetched.
+    /// Fails when no key can be generated or fetched.
     pub async fn run(self, endpoint: Option<&str>) -> Result<Outcome, Failure> {
         match self {
             Self::Generate { key } => key.run()?,
             Self::Get(get) => {
-                let answer =
+                let response =
                     Client::new(endpoint)?.send(Request::get("/v2alpha1/derivedKeys/jwks.json")).await?;
-                Output::new(get.format, get.quiet).print(&view::key_set(answer))?;
+                Output::new(get.format, get.quiet).print(&view::key_set(response))?;
             }
         }
         Ok(Outcome::Done)
@@ -206,9 +206,9 @@ impl Generate {
             Self::Ecdsa { document, half, curve } => (NewKey::Ec(curve.into()), document, half.public_only),
             Self::Hmac { document, bits } => (NewKey::Symmetric { bits }, document, false),
         };
-        let mut jwk = generate(new, document.kid.as_deref(), &Rng::system()).map_err(Failure::unusable)?;
+        let mut jwk = generate(new, document.kid.as_deref(), &Rng::system()).map_err(Failure::usage)?;
         if matches!(document.usage, Usage::Enc) {
-            // Its `alg` says how it signs.
+            // `alg` names a signature algorithm.
             jwk.shift_remove("alg");
             jwk.insert("use".to_owned(), "enc".into());
         }
@@ -226,12 +226,14 @@ impl Document {
         match &self.output {
             Some(path) => write_private(path, &text)
                 .map_err(|error| Failure::failed(format!("{}: {error}", path.display()))),
-            None => write_out(&text),
+            None => write_stdout(&text),
         }
     }
 }
 
-/// Makes a file for its owner alone; one that is there already isn't overwritten, as it may be the only copy of a key.
+/// Creates a file with permissions 0600.
+///
+/// An existing file isn't overwritten, as it may hold the only copy of a key.
 fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;

@@ -1,10 +1,11 @@
-//! `talos keys`: the API's operations as commands. Each builds one request, sends it and prints the answer.
+//! `talos keys`: the API's operations as commands. Each sends one request and prints the response.
 
 mod credentials;
 mod fields;
 mod imported;
 mod issued;
 mod list;
+mod paths;
 mod revoke;
 pub(super) mod view;
 
@@ -21,7 +22,7 @@ EXAMPLES:
   printf %s \"$SECRET\" | talos keys verify -
   talos keys revoke \"$KEY_ID\" --reason superseded
 
-A script takes the secret with -q, or the whole answer as JSON:
+In scripts, capture the secret with -q, or the whole response as JSON:
   SECRET=$(talos keys issue ci --actor ci -q)
   talos keys issue ci --actor ci --format json";
 
@@ -41,13 +42,13 @@ pub struct Keys {
 #[derive(Subcommand)]
 enum Command {
     Issue(issued::Issue),
-    /// Look after issued keys
+    /// Manage issued keys
     #[command(after_help = issued::EXAMPLES)]
     Issued {
         #[command(subcommand)]
         command: issued::Command,
     },
-    /// Look after imported keys
+    /// Manage imported keys
     #[command(after_help = imported::EXAMPLES)]
     Imported {
         #[command(subcommand)]
@@ -61,10 +62,10 @@ enum Command {
 }
 
 impl Keys {
-    /// Runs it.
+    /// Runs the command against the server at `endpoint`, or the default one.
     ///
     /// # Errors
-    /// When the server refuses, isn't there, or the command makes no request.
+    /// Fails when the arguments are invalid, or the server is unreachable or answers with an error.
     pub async fn run(self, endpoint: Option<&str>) -> Result<Outcome, Failure> {
         let Self { output, command } = self;
         let client = Client::new(endpoint)?;
@@ -72,7 +73,7 @@ impl Keys {
             Command::Issue(issue) => issue.run(&client, &output).await,
             Command::Issued { command } => command.run(&client, &output).await,
             Command::Imported { command } => command.run(&client, &output).await,
-            Command::Revoke(revoke) => revoke.run(&client, &output, revoke::ANY).await,
+            Command::Revoke(revoke) => revoke.run(&client, &output, paths::API_KEYS).await,
             Command::Verify(verify) => verify.run(&client, &output).await,
             Command::BatchVerify(verify) => verify.run(&client, &output).await,
             Command::DeriveToken(derive) => derive.run(&client, &output).await,

@@ -1,4 +1,4 @@
-//! `talos migrate`: the database's schema, and the keys of another one.
+//! `talos migrate`: migrates the database's schema, and adopts the keys of another Talos.
 
 mod adopt;
 mod listing;
@@ -8,18 +8,18 @@ use std::path::Path;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::client::Answer;
+use super::client::JsonBody;
 use super::config;
 use super::exit::{Failure, Outcome};
-use super::output::{Format, Output, Shown, Table};
+use super::output::{Format, Output, Table, View};
 use crate::secret::SecretString;
 use crate::store::{Step, StepState, Store, StoreError};
 
-/// Look after the database's schema, and take over the keys of another one
+/// Migrate the database's schema, or adopt the keys of another Talos
 ///
-/// The database is --database, else $DB_DSN, else $DSN, else db.dsn of the configuration. A new SQLite file is made and
-/// migrated by `talos serve` itself; run `migrate up` after an upgrade. Name the database itself, not a PgBouncer before
-/// it.
+/// The database is --database, else $DB_DSN, else $DSN, else db.dsn of the configuration. `talos
+/// serve` creates and migrates a new SQLite file by itself; run `migrate up` after an upgrade.
+/// Connect to the database directly, not through PgBouncer.
 #[derive(Args)]
 #[command(after_help = "\
 EXAMPLES:
@@ -36,28 +36,29 @@ pub struct Migrate {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Bring the schema up to this version's
+    /// Migrate the schema to this version
     #[command(after_help = "\
 EXAMPLES:
   talos migrate up --database sqlite://talos.db")]
     Up,
-    /// Take the last steps back; stderr tells what they dropped
+    /// Revert the last migrations; what they drop is printed on stderr
     ///
-    /// Each step is a transaction of its own (but not with MySQL, which has none for tables). Data goes with the tables and columns that are dropped, so this needs --yes as soon as the database holds a key.
-    /// Make a backup first, and stop every process that serves from the database.
+    /// Each migration is one transaction, except with MySQL, which has no transactional DDL. Data
+    /// in dropped tables and columns is lost, so --yes is needed when the database holds a key.
+    /// Make a backup first, and stop every process that uses the database.
     #[command(after_help = "\
 EXAMPLES:
   talos migrate down --database sqlite://talos.db
   talos migrate down --steps 2 --yes --database sqlite://talos.db")]
     Down {
-        /// How many steps
+        /// Number of migrations to revert
         #[arg(long, value_name = "N", default_value_t = 1)]
         steps: usize,
-        /// Even when keys are lost
+        /// Revert even when keys are lost
         #[arg(long)]
         yes: bool,
     },
-    /// Tell which steps are applied, pending or dirty
+    /// List the migrations: applied, pending or dirty
     #[command(after_help = "\
 EXAMPLES:
   talos migrate status --database sqlite://talos.db
@@ -67,10 +68,11 @@ EXAMPLES:
         #[arg(long, value_name = "FORMAT", default_value = "table", value_parser = Format::parse)]
         format: Format,
     },
-    /// Set the version without running anything
+    /// Set the recorded version without running a migration
     ///
-    /// For a schema that a failed migration left dirty: bring the tables into the state of a version by hand, then
-    /// say here which one it is. Nothing is looked at: a version that the tables don't have breaks the next migration.
+    /// For a schema that a failed migration left dirty: repair the tables by hand, then record here
+    /// the version that they have. The tables aren't checked: a wrong version breaks the next
+    /// migration.
     #[command(after_help = "\
 EXAMPLES:
   talos migrate force 1 --database sqlite://talos.db")]
@@ -83,10 +85,10 @@ EXAMPLES:
 }
 
 impl Migrate {
-    /// Runs it.
+    /// Runs the command. `file` is the configuration that `--config` names.
     ///
     /// # Errors
-    /// When the database can't be found, reached or migrated.
+    /// Fails when the database can't be found, reached or migrated.
     pub async fn run(self, file: Option<&Path>) -> Result<Outcome, Failure> {
         let dsn = dsn(self.database, file)?;
         match self.command {
@@ -101,10 +103,10 @@ impl Migrate {
             }
             Command::Force { version } => {
                 Store::migrate_force(dsn.expose(), version).await.map_err(|error| match error {
-                    StoreError::NoSuchVersion { .. } => Failure::unusable(error),
+                    StoreError::NoSuchVersion { .. } => Failure::usage(error),
                     error => Failure::failed(error),
                 })?;
-                println!("the schema is said to be at version {version}");
+                println!("the schema's version is now recorded as {version}");
             }
             Command::Adopt(adopt) => return adopt.run(dsn.expose()).await,
         }
@@ -119,18 +121,18 @@ fn dsn(argument: Option<SecretString>, file: Option<&Path>) -> Result<SecretStri
         Some(dsn) => Ok(dsn),
         None => {
             let loaded = config::source(file.map(Path::to_owned))?.without_admin().load();
-            Ok(loaded.map_err(Failure::unusable)?.config.db.dsn)
+            Ok(loaded.map_err(Failure::usage)?.config.db.dsn)
         }
     }
 }
 
 async fn down(dsn: &str, steps: usize, yes: bool) -> Result<(), Failure> {
-    let undone = Store::migrate_down(dsn, steps, yes).await.map_err(|error| match error {
-        StoreError::WouldLoseKeys { .. } => Failure::unusable(format!("{error}: say so with --yes")),
+    let reverted = Store::migrate_down(dsn, steps, yes).await.map_err(|error| match error {
+        StoreError::WouldLoseKeys { .. } => Failure::usage(format!("{error}: use --yes to revert anyway")),
         error => Failure::failed(error),
     })?;
-    for step in &undone {
-        eprintln!("took back {} ({})", step.version, step.name);
+    for step in &reverted {
+        eprintln!("reverted {} ({})", step.version, step.name);
         for statement in &step.drops {
             eprintln!("  {statement}");
         }
@@ -140,14 +142,14 @@ async fn down(dsn: &str, steps: usize, yes: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The newest step that the database has in full.
+/// Returns the newest version that is fully applied.
 fn version(steps: &[Step]) -> i64 {
-    let has = |step: &&Step| matches!(step.state, StepState::Applied | StepState::Unknown);
-    steps.iter().filter(has).map(|step| step.version).max().unwrap_or(0)
+    let is_applied = |step: &&Step| matches!(step.state, StepState::Applied | StepState::Unknown);
+    steps.iter().filter(is_applied).map(|step| step.version).max().unwrap_or(0)
 }
 
-fn status(steps: &[Step]) -> Shown {
-    let answer = json!({
+fn status(steps: &[Step]) -> View {
+    let body = json!({
         "version": version(steps),
         "dirty": steps.iter().any(|step| step.state == StepState::Dirty),
         "migrations": steps
@@ -157,5 +159,5 @@ fn status(steps: &[Step]) -> Shown {
     });
     let line = |step: &Step| vec![step.version.to_string(), step.name.clone(), step.state.name().to_owned()];
     let table = Table::Rows(vec!["VERSION", "NAME", "STATE"], steps.iter().map(line).collect());
-    Shown { answer: Answer::from(answer), table, quiet: vec![] }
+    View { body: JsonBody::from(body), table, quiet: vec![] }
 }

@@ -1,5 +1,5 @@
-//! What a client command prints on stdout: the answer as a table, as JSON or YAML, a part of it, or just what a script
-//! wants to have.
+//! Output of the commands on stdout: a table, JSON, YAML, a part of the JSON, or only the value
+//! that a script captures.
 
 use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
@@ -8,49 +8,51 @@ use clap::Args;
 use comfy_table::presets::NOTHING;
 use serde_json::Value;
 
-use super::client::Answer;
+use super::client::JsonBody;
 use super::exit::Failure;
 use super::jsonpath::Query;
 use crate::escape;
 
-/// How the result is printed.
+/// Output options of a command.
 #[derive(Args, Clone)]
 pub struct Output {
     /// table, json, json-pretty, yaml, jsonpath=PATH or jsonpointer=POINTER
     ///
-    /// PATH is RFC 9535 ($.items[0].name), or as kubectl ({.items[0].name}) or gjson (items.0.name, items.#.name) has
-    /// it. A text is printed bare, anything else as JSON, one a line.
+    /// PATH is RFC 9535 ($.items[0].name), or the form of kubectl ({.items[0].name}) or of gjson
+    /// (items.0.name, items.#.name). Strings are printed without quotes, other values as JSON, one
+    /// per line.
     #[arg(long, global = true, value_name = "FORMAT", default_value = "table", value_parser = Format::parse)]
     format: Format,
-    /// Print only what a script captures, whatever the format
+    /// Print only the value that a script captures, whatever the format
     ///
-    /// issue, rotate: the secret. derive-token: the token. get, update, import: the key's id. list, batch-import: the
-    /// ids, one a line. verify, batch-verify: the id of each valid credential's key, `-` for each invalid one. revoke,
-    /// delete, self-revoke: nothing, and no word on stderr. jwk get: the kids. status: the mode.
+    /// issue, rotate: the secret. derive-token: the token. get, update, import: the key's id. list,
+    /// batch-import: the ids, one per line. verify, batch-verify: the key id of each valid
+    /// credential, `-` for each invalid one. revoke, delete, self-revoke: nothing, also on stderr.
+    /// jwk get: the kids. status: the mode.
     #[arg(short, long, global = true)]
     quiet: bool,
 }
 
-/// The form of a result.
+/// Value of `--format`.
 #[derive(Debug, Clone)]
 pub enum Format {
-    /// For people.
+    /// Columns for people.
     Table,
-    /// As the server sent it.
+    /// JSON, as the server sent it.
     Json,
-    /// Indented.
+    /// Indented JSON.
     JsonPretty,
     /// YAML.
     Yaml,
-    /// A part of it.
+    /// The parts of the JSON that a path selects.
     Query(Query),
 }
 
 impl Format {
-    /// Reads the value of `--format`.
+    /// Parses the value of `--format`.
     ///
     /// # Errors
-    /// In words.
+    /// Returns a message when the format or its path isn't known.
     pub fn parse(text: &str) -> Result<Self, String> {
         match text.split_once('=') {
             None => match text {
@@ -60,8 +62,8 @@ impl Format {
                 "yaml" => Ok(Self::Yaml),
                 _ => Err("must be table, json, json-pretty, yaml, jsonpath=… or jsonpointer=…".to_owned()),
             },
-            Some(("jsonpath", path)) => Query::path(path).map(Self::Query),
-            Some(("jsonpointer", pointer)) => Query::pointer(pointer).map(Self::Query),
+            Some(("jsonpath", path)) => Query::parse_path(path).map(Self::Query),
+            Some(("jsonpointer", pointer)) => Query::parse_pointer(pointer).map(Self::Query),
             Some(_) => Err("must be jsonpath=… or jsonpointer=…".to_owned()),
         }
     }
@@ -69,65 +71,65 @@ impl Format {
 
 /// A table for people.
 pub enum Table {
-    /// Two columns: names and values.
+    /// One field per line: name and value.
     Fields(Vec<(&'static str, String)>),
-    /// A heading and a line each.
+    /// Headings, and one row per item.
     Rows(Vec<&'static str>, Vec<Vec<String>>),
 }
 
-/// An answer and how it is shown.
-pub struct Shown {
-    /// The answer.
-    pub answer: Answer,
-    /// Under `--format table`.
+/// A result in each of its printable forms.
+pub struct View {
+    /// The JSON document.
+    pub body: JsonBody,
+    /// Printed with `--format table`.
     pub table: Table,
-    /// Under `--quiet`, a line each.
+    /// Lines printed with `--quiet`.
     pub quiet: Vec<String>,
 }
 
 impl Output {
-    /// For a command with a form of its own.
+    /// Creates the options of a command that declares its own `--format`.
     pub fn new(format: Format, quiet: bool) -> Self {
         Self { format, quiet }
     }
 
-    /// Prints a result.
+    /// Prints a result in the requested format.
     ///
     /// # Errors
-    /// When stdout can't be written to.
-    pub fn print(&self, shown: &Shown) -> Result<(), Failure> {
-        let Shown { answer, table, quiet } = shown;
+    /// Fails when stdout can't be written to.
+    pub fn print(&self, view: &View) -> Result<(), Failure> {
+        let View { body, table, quiet } = view;
         if self.quiet {
             return write_lines(quiet);
         }
         match &self.format {
-            Format::Table => write_out(&table.render()),
-            Format::Json => write_lines(std::slice::from_ref(&answer.text)),
-            Format::JsonPretty => write_out(&format!("{:#}\n", answer.value)),
-            Format::Yaml => write_out(&serde_norway::to_string(&answer.value).map_err(Failure::failed)?),
+            Format::Table => write_stdout(&table.render()),
+            Format::Json => write_lines(std::slice::from_ref(&body.text)),
+            Format::JsonPretty => write_stdout(&format!("{:#}\n", body.value)),
+            Format::Yaml => write_stdout(&serde_norway::to_string(&body.value).map_err(Failure::failed)?),
             Format::Query(query) => {
-                let found = query.find(&answer.value);
+                let found = query.find(&body.value);
                 if found.is_empty() {
-                    eprintln!("talos: the answer has nothing at that place");
+                    eprintln!("talos: the path of --format matches nothing in the response");
                 }
                 write_lines(&found)
             }
         }
     }
 
-    /// Tells people that something without an answer was done; machines have the exit code.
-    pub fn tell(&self, what: &str) {
+    /// Prints a message for people on stderr, unless `--quiet` is set.
+    pub fn note(&self, message: &str) {
         if !self.quiet {
-            eprintln!("{}", escape::visible_lines(what));
+            eprintln!("{}", escape::visible_lines(message));
         }
     }
 
-    /// Whether only what a script captures is wanted.
+    /// Returns true with `--quiet`.
     pub const fn is_quiet(&self) -> bool {
         self.quiet
     }
 
-    /// Whether people read it.
+    /// Returns true when the output is a table for people.
     pub const fn is_table(&self) -> bool {
         !self.quiet && matches!(self.format, Format::Table)
     }
@@ -153,26 +155,27 @@ impl Table {
         for column in table.column_iter_mut() {
             column.set_padding((0, 2));
         }
-        // Of a column's padding nothing is left at the end of a line.
+        // The padding of the last column is cut off.
         table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
     }
 }
 
-/// No empty cell: `awk` counts columns.
+/// Replaces an empty cell by a dash, so that tools such as `awk` can count columns.
 fn or_dash(text: String) -> String {
     if text.is_empty() { "-".to_owned() } else { text }
 }
 
 fn write_lines(lines: &[String]) -> Result<(), Failure> {
     let text: String = lines.iter().filter(|line| !line.is_empty()).map(|line| format!("{line}\n")).collect();
-    write_out(&text)
+    write_stdout(&text)
 }
 
-/// Writes to stdout, in JSON's own spelling of control characters when that is a terminal. A reader that went away
-/// (`| head -1`) has what it wanted.
-pub fn write_out(text: &str) -> Result<(), Failure> {
+/// Writes to stdout. On a terminal, control characters are written as JSON escapes.
+///
+/// A closed pipe (`| head -1`) is not an error.
+pub fn write_stdout(text: &str) -> Result<(), Failure> {
     let mut stdout = std::io::stdout().lock();
-    let text = if stdout.is_terminal() { spelled(text) } else { Cow::Borrowed(text) };
+    let text = if stdout.is_terminal() { escape_controls(text) } else { Cow::Borrowed(text) };
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(Failure::failed(format!("stdout: {error}")))
@@ -181,14 +184,15 @@ pub fn write_out(text: &str) -> Result<(), Failure> {
     }
 }
 
-fn spelled(text: &str) -> Cow<'_, str> {
-    let is_spelled = |character: char| escape::is_hidden(character) && character != '\n';
-    if !text.contains(is_spelled) {
+/// Replaces control and invisible characters, except line feeds, by JSON escapes.
+fn escape_controls(text: &str) -> Cow<'_, str> {
+    let needs_escape = |character: char| escape::is_hidden(character) && character != '\n';
+    if !text.contains(needs_escape) {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len() + 16);
     for character in text.chars() {
-        match is_spelled(character) {
+        match needs_escape(character) {
             true => {
                 let mut units = [0; 2];
                 let units = character.encode_utf16(&mut units).iter();
@@ -200,9 +204,9 @@ fn spelled(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// A text for one cell: lists with commas, objects as JSON, nothing for what isn't there. Different
-/// values are different texts: a dash alone stands for nothing, and a comma within an item for
-/// itself.
+/// Formats a value for one cell: lists separated by commas, objects as JSON, empty for null.
+///
+/// Different values give different texts, so a lone dash and commas within items are escaped.
 pub fn cell(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
@@ -220,8 +224,8 @@ fn item(value: &Value) -> String {
     }
 }
 
-/// A text as a script captures it.
-pub fn bare(value: &Value) -> String {
+/// Formats a value for scripts: strings without quotes or escapes.
+pub fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| cell(value), str::to_owned)
 }
 
@@ -259,7 +263,7 @@ mod tests {
         assert!(!table.replace('\n', "").contains(escape::is_hidden), "{table}");
         assert_eq!(table.lines().count(), 2);
         assert_eq!(
-            spelled("{\"a\":\"\u{9b}\u{7f}\u{200b}\u{e0041}\"}\n"),
+            escape_controls("{\"a\":\"\u{9b}\u{7f}\u{200b}\u{e0041}\"}\n"),
             "{\"a\":\"\\u009b\\u007f\\u200b\\udb40\\udc41\"}\n"
         );
     }

@@ -1,20 +1,20 @@
-//! `talos status`: how a process is doing, for somebody who was woken up to ask.
+//! `talos status`: shows the state of a running server, for the operator on call.
 
 use clap::Args;
 use serde_json::Value;
 
 use super::client::{Client, Request};
 use super::exit::{Failure, Outcome};
-use super::output::{Output, Shown, Table, cell};
+use super::output::{Output, Table, View, cell};
 
-/// Where the metrics plane is when nobody says anything else. $TALOS_ENDPOINT is the admin plane.
+/// URL of the metrics listener when `--endpoint` isn't given. $TALOS_ENDPOINT is the admin plane's.
 const DEFAULT_ENDPOINT: &str = "http://localhost:4422";
 
-/// Ask a server how it is doing: problems first, then how long a revoked key may still be of use
+/// Show a server's state: problems first, then how long revoked keys may still be accepted
 ///
-/// It is the metrics listener that is asked: -e is its base URL, http://localhost:4422 by default, and $TALOS_ENDPOINT
-/// is not looked at. The exit code is 0 while the server's knowledge of revocations is fresh, 1 when it isn't, and 69
-/// when nobody answers.
+/// Asks the metrics listener: -e is its base URL, http://localhost:4422 by default; $TALOS_ENDPOINT
+/// is not used. The exit code is 0 while the server's view of revocations is fresh, 1 when it is
+/// stale, and 69 when the server can't be reached.
 #[derive(Args)]
 #[command(after_help = "\
 EXAMPLES:
@@ -26,157 +26,187 @@ pub struct Status {
 }
 
 impl Status {
-    /// Runs it.
+    /// Runs the command.
     ///
     /// # Errors
-    /// When nobody answers, or what answers isn't the metrics listener of a Talos server.
+    /// Fails when the endpoint can't be reached or isn't the metrics listener of a Talos server.
     pub async fn run(&self, endpoint: Option<&str>) -> Result<Outcome, Failure> {
         let client = Client::new(Some(endpoint.unwrap_or(DEFAULT_ENDPOINT)))?;
-        let answer = client.send(Request::get("/status")).await?;
-        let Some(mode) = answer.value["mode"].as_str().map(str::to_owned) else {
-            return Err(Failure::failed("the answer is no status: is this the metrics listener?"));
+        let body = client.send(Request::get("/status")).await?;
+        let Some(mode) = body.value["mode"].as_str().map(str::to_owned) else {
+            return Err(Failure::failed(
+                "the response is not a status: is the endpoint the metrics listener?",
+            ));
         };
-        let table = Table::Fields(fields(&answer.value));
-        self.output.print(&Shown { answer, table, quiet: vec![mode.clone()] })?;
-        Ok(if mode == "fresh" { Outcome::Done } else { Outcome::NotFresh })
+        let table = Table::Fields(fields(&body.value));
+        self.output.print(&View { body, table, quiet: vec![mode.clone()] })?;
+        Ok(if mode == "fresh" { Outcome::Done } else { Outcome::Stale })
     }
 }
 
-/// The status in words, the worst first. What an older or newer server doesn't say is a dash.
+/// Formats the status for people, problems first. A field that the server doesn't send is a dash.
 fn fields(status: &Value) -> Vec<(&'static str, String)> {
-    let text = |pointer: &str| {
-        let value = status.pointer(pointer).map(cell).unwrap_or_default();
-        if value.is_empty() { "-".to_owned() } else { value }
-    };
-    let time = |pointer: &str| status.pointer(pointer).and_then(Value::as_f64).map_or("-".to_owned(), span);
-    let millis = |pointer: &str| {
-        let seconds = status.pointer(pointer).and_then(Value::as_f64);
-        seconds.map_or("-".to_owned(), |seconds| format!("{:.0} ms", seconds * 1e3))
-    };
-    let is_true = |pointer: &str| status.pointer(pointer) == Some(&Value::Bool(true));
-    let mode = match text("/mode") {
+    let status = StatusDocument(status);
+    let mode = match status.text("/mode") {
         mode if mode == "fresh" => mode,
         mode => mode.to_uppercase(),
     };
     let mut fields = vec![("MODE", mode)];
-    for problem in status["problems"].as_array().into_iter().flatten() {
+    for problem in status.0["problems"].as_array().into_iter().flatten() {
         fields.push(("PROBLEM", cell(problem)));
     }
-    let lag = match status.pointer("/log/lag") {
-        Some(lag) => format!("{} behind the log", cell(lag)),
-        None => "how far behind the log is not known".to_owned(),
-    };
-    let hits = match status.pointer("/cache/hit_ratio").and_then(Value::as_f64) {
-        Some(ratio) => format!("answered {:.1} % of Checks", ratio * 100.0),
-        None => "not asked yet".to_owned(),
-    };
-    fields.extend([
-        ("REVOKED KEY", format!("allowed here for {} at most", time("/exposure/key_seconds"))),
-        ("  UPSTREAM TOKEN", format!("counts for {} at most", time("/exposure/upstream_token_seconds"))),
-        ("  DERIVED TOKEN", format!("counts for {} at most", time("/exposure/derived_token_seconds"))),
-        (
-            "LEASE",
-            format!(
-                "knowledge is {} old, good for {}, then {} of grace",
-                time("/lease/age_seconds"),
-                time("/lease/seconds"),
-                time("/lease/grace_seconds")
-            ),
-        ),
-        (
-            "RELAY",
-            match status.pointer("/relay/seconds").and_then(Value::as_f64) {
-                Some(seconds) if seconds > 0.0 => match status.pointer("/relay/age_seconds") {
-                    Some(_) => format!(
-                        "{} old, good for {} more than the lease",
-                        time("/relay/age_seconds"),
-                        span(seconds)
-                    ),
-                    None => "not needed yet".to_owned(),
-                },
-                _ => "off".to_owned(),
-            },
-        ),
-        ("EPOCH", format!("{}, {lag}", text("/epoch"))),
-        (
-            "POLLED SERVER",
-            format!(
-                "{} ({}), since {}; the last poll took {}",
-                text("/poll/server"),
-                text("/poll/role"),
-                time("/poll/server_age_seconds"),
-                millis("/poll/seconds")
-            ),
-        ),
-        (
-            "FAILED POLLS",
-            match status.pointer("/poll/last_failure") {
-                Some(_) => format!(
-                    "{}, the last {} ago: {}",
-                    text("/poll/failures"),
-                    time("/poll/last_failure_age_seconds"),
-                    text("/poll/last_failure")
-                ),
-                None => text("/poll/failures"),
-            },
-        ),
-        (
-            "DATABASE",
-            format!(
-                "{}; {} connections, {} idle, {} at most",
-                if is_true("/database/answers") { "answers" } else { "GIVES NO ANSWER" },
-                text("/database/connections"),
-                text("/database/idle_connections"),
-                text("/database/max_connections")
-            ),
-        ),
-        (
-            "CACHE",
-            format!(
-                "{}; {} keys, {} unknown ids; {hits}",
-                if is_true("/cache/enabled") { "on" } else { "off" },
-                text("/cache/keys"),
-                text("/cache/unknown_keys")
-            ),
-        ),
-        (
-            "REDIS",
-            match status.pointer("/cache/redis_hit_ratio").and_then(Value::as_f64) {
-                Some(ratio) => {
-                    format!("breaker {}; answered {:.1} % of lookups", text("/breaker"), ratio * 100.0)
-                }
-                None => format!("breaker {}", text("/breaker")),
-            },
-        ),
-        (
-            "DENY LIST",
-            format!(
-                "{} keys{}",
-                text("/deny_list/keys"),
-                match status.pointer("/deny_list/held") {
-                    Some(held) => format!(", {} OF WHICH THE FILE NO LONGER NAMES", cell(held)),
-                    None if is_true("/deny_list/current") => String::new(),
-                    None => ", NOT WHAT THE FILE SAYS".to_owned(),
-                }
-            ),
-        ),
-        (
-            "SETTINGS",
-            format!(
-                "generation {}{}",
-                text("/settings/generation"),
-                if is_true("/settings/current") { "" } else { ", NOT WHAT WAS READ LAST" }
-            ),
-        ),
-        ("PLANES", text("/planes")),
-        ("VERSION", format!("{}, up {}", text("/version"), time("/uptime_seconds"))),
-    ]);
+    fields.extend(revocation_fields(&status));
+    fields.extend(poll_fields(&status));
+    fields.extend(storage_fields(&status));
+    fields.extend(process_fields(&status));
     fields
 }
 
-/// A time for people: `0.4s`, `5s`, `5m5s`, `24h0m`, `3d4h`.
-fn span(seconds: f64) -> String {
-    // Saturates; a status never holds a negative time.
+/// A `/status` document, with accessors that return a dash for missing fields.
+struct StatusDocument<'a>(&'a Value);
+
+impl StatusDocument<'_> {
+    fn get(&self, pointer: &str) -> Option<&Value> {
+        self.0.pointer(pointer)
+    }
+
+    fn number(&self, pointer: &str) -> Option<f64> {
+        self.get(pointer).and_then(Value::as_f64)
+    }
+
+    fn is_true(&self, pointer: &str) -> bool {
+        self.get(pointer) == Some(&Value::Bool(true))
+    }
+
+    fn text(&self, pointer: &str) -> String {
+        let text = self.get(pointer).map(cell).unwrap_or_default();
+        if text.is_empty() { "-".to_owned() } else { text }
+    }
+
+    fn duration(&self, pointer: &str) -> String {
+        self.number(pointer).map_or("-".to_owned(), format_seconds)
+    }
+
+    fn millis(&self, pointer: &str) -> String {
+        self.number(pointer).map_or("-".to_owned(), |seconds| format!("{:.0} ms", seconds * 1e3))
+    }
+}
+
+/// How long revoked credentials may still be accepted, and the lease and relay that bound it.
+fn revocation_fields(status: &StatusDocument<'_>) -> Vec<(&'static str, String)> {
+    let lease = format!(
+        "knowledge is {} old, valid for {}, then {} of grace",
+        status.duration("/lease/age_seconds"),
+        status.duration("/lease/seconds"),
+        status.duration("/lease/grace_seconds")
+    );
+    let relay = match status.number("/relay/seconds") {
+        Some(seconds) if seconds > 0.0 => match status.get("/relay/age_seconds") {
+            Some(_) => format!(
+                "{} old, valid for {} beyond the lease",
+                status.duration("/relay/age_seconds"),
+                format_seconds(seconds)
+            ),
+            None => "not needed yet".to_owned(),
+        },
+        _ => "off".to_owned(),
+    };
+    vec![
+        ("REVOKED KEY", format!("accepted here for at most {}", status.duration("/exposure/key_seconds"))),
+        (
+            "  UPSTREAM TOKEN",
+            format!("accepted for at most {}", status.duration("/exposure/upstream_token_seconds")),
+        ),
+        (
+            "  DERIVED TOKEN",
+            format!("accepted for at most {}", status.duration("/exposure/derived_token_seconds")),
+        ),
+        ("LEASE", lease),
+        ("RELAY", relay),
+    ]
+}
+
+/// The position in the mutation log, and the polls that read it.
+fn poll_fields(status: &StatusDocument<'_>) -> Vec<(&'static str, String)> {
+    let lag = match status.get("/log/lag") {
+        Some(lag) => format!("{} behind the log", cell(lag)),
+        None => "lag behind the log unknown".to_owned(),
+    };
+    let server = format!(
+        "{} ({}), for {}; the last poll took {}",
+        status.text("/poll/server"),
+        status.text("/poll/role"),
+        status.duration("/poll/server_age_seconds"),
+        status.millis("/poll/seconds")
+    );
+    let failures = match status.get("/poll/last_failure") {
+        Some(_) => format!(
+            "{}, the last {} ago: {}",
+            status.text("/poll/failures"),
+            status.duration("/poll/last_failure_age_seconds"),
+            status.text("/poll/last_failure")
+        ),
+        None => status.text("/poll/failures"),
+    };
+    vec![
+        ("EPOCH", format!("{}, {lag}", status.text("/epoch"))),
+        ("POLLED SERVER", server),
+        ("FAILED POLLS", failures),
+    ]
+}
+
+/// Database, cache, Redis and deny list.
+fn storage_fields(status: &StatusDocument<'_>) -> Vec<(&'static str, String)> {
+    let database = format!(
+        "{}; {} connections, {} idle, at most {}",
+        if status.is_true("/database/answers") { "answers" } else { "DOES NOT ANSWER" },
+        status.text("/database/connections"),
+        status.text("/database/idle_connections"),
+        status.text("/database/max_connections")
+    );
+    let hits = match status.number("/cache/hit_ratio") {
+        Some(ratio) => format!("answered {:.1} % of Checks", ratio * 100.0),
+        None => "not used yet".to_owned(),
+    };
+    let cache = format!(
+        "{}; {} keys, {} unknown ids; {hits}",
+        if status.is_true("/cache/enabled") { "on" } else { "off" },
+        status.text("/cache/keys"),
+        status.text("/cache/unknown_keys")
+    );
+    let redis = match status.number("/cache/redis_hit_ratio") {
+        Some(ratio) => {
+            format!("breaker {}; answered {:.1} % of lookups", status.text("/breaker"), ratio * 100.0)
+        }
+        None => format!("breaker {}", status.text("/breaker")),
+    };
+    let unlisted = match status.get("/deny_list/held") {
+        Some(held) => format!(", {} NO LONGER IN THE FILE BUT STILL DENIED", cell(held)),
+        None if status.is_true("/deny_list/current") => String::new(),
+        None => ", DIFFERS FROM THE FILE".to_owned(),
+    };
+    vec![
+        ("DATABASE", database),
+        ("CACHE", cache),
+        ("REDIS", redis),
+        ("DENY LIST", format!("{} keys{unlisted}", status.text("/deny_list/keys"))),
+    ]
+}
+
+/// Settings in force, planes and version.
+fn process_fields(status: &StatusDocument<'_>) -> Vec<(&'static str, String)> {
+    let stale =
+        if status.is_true("/settings/current") { "" } else { ", DIFFERS FROM THE CONFIGURATION LAST READ" };
+    vec![
+        ("SETTINGS", format!("generation {}{stale}", status.text("/settings/generation"))),
+        ("PLANES", status.text("/planes")),
+        ("VERSION", format!("{}, up {}", status.text("/version"), status.duration("/uptime_seconds"))),
+    ]
+}
+
+/// Formats a duration for people: `0.4s`, `5s`, `5m5s`, `24h0m`, `3d4h`.
+fn format_seconds(seconds: f64) -> String {
+    // The cast saturates; a status has no negative durations.
     let whole = seconds.round() as u64;
     match whole {
         0..10 if seconds.fract() != 0.0 => format!("{seconds:.1}s"),
@@ -203,7 +233,7 @@ mod tests {
             (86_405.0, "24h0m"),
             (273_600.0, "3d4h"),
         ] {
-            assert_eq!(span(seconds), expected);
+            assert_eq!(format_seconds(seconds), expected);
         }
     }
 
@@ -217,6 +247,6 @@ mod tests {
             assert_eq!((field.0, field.1.as_str()), expected);
         }
         let lease = fields.iter().find(|(name, _)| *name == "LEASE").unwrap();
-        assert_eq!(lease.1, "knowledge is - old, good for 5s, then - of grace");
+        assert_eq!(lease.1, "knowledge is - old, valid for 5s, then - of grace");
     }
 }

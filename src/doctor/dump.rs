@@ -1,61 +1,67 @@
-//! The parts of a dump that are looked at, wherever they lie in it, and what concerns the process as a whole.
+//! The parts of a configuration dump that the rules examine, indexed by name.
 
 use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
-use super::node::{Node, field, kind_of};
-use super::{Findings, Severity};
+use super::node::{Node, field, type_name};
 
-/// How deep a tool may have wrapped a dump into objects of its own.
+/// Depth of objects that a tool may have wrapped around a dump.
 const MAX_WRAPPING: usize = 4;
 
-/// One Envoy's configuration.
+/// The configuration of one Envoy.
 pub struct Dump<'a> {
-    /// What paths begin with, when there are several dumps in a document.
+    /// Prefix of all paths, which tells several dumps of a document apart.
     prefix: String,
+    /// All listeners.
     pub listeners: Vec<Node<'a>>,
+    /// The bootstrap configuration, if the dump has it.
     pub bootstrap: Node<'a>,
     clusters: HashMap<&'a str, Node<'a>>,
-    /// Route configurations by their names.
+    /// Route configurations, by name.
     routes: HashMap<&'a str, Node<'a>>,
-    /// Lists of scoped routes, by the name that the connection manager has for them.
+    /// Lists of scoped routes, by the name that connection managers refer to.
     scopes: HashMap<&'a str, Vec<Node<'a>>>,
+    /// Endpoints (EDS), by the name of their cluster.
     endpoints: HashMap<&'a str, Node<'a>>,
-    /// Filters that come by themselves (ECDS), by their names.
+    /// HTTP filters delivered separately (ECDS), by name.
     filters: HashMap<&'a str, Node<'a>>,
 }
 
 impl<'a> Dump<'a> {
-    /// Every dump in a document.
+    /// Returns all dumps in a document.
     pub fn all(document: &'a Value) -> Vec<Self> {
-        let mut found = vec![];
-        search(document, String::new(), 0, &mut found);
-        found
+        let mut dumps = vec![];
+        collect_dumps(document, String::new(), 0, &mut dumps);
+        dumps
     }
 
-    /// Nothing, at the place where a part of the dump would be.
+    /// Returns an absent node with the path of a part of the dump.
     pub fn root(&self, name: &str) -> Node<'a> {
         Node::absent(format!("{}{name}", self.prefix))
     }
 
+    /// Returns a cluster by name.
     pub fn cluster(&self, name: &str) -> Option<&Node<'a>> {
         self.clusters.get(name)
     }
 
+    /// Returns a route configuration by name.
     pub fn route_config(&self, name: &str) -> Option<&Node<'a>> {
         self.routes.get(name)
     }
 
+    /// Returns a list of scoped routes by name.
     pub fn scoped(&self, name: &str) -> &[Node<'a>] {
         self.scopes.get(name).map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// The endpoints of a cluster, as they came apart from it.
+    /// Returns the endpoints of a cluster that were delivered separately (EDS).
     pub fn endpoints(&self, cluster: &str) -> Option<&Node<'a>> {
         self.endpoints.get(cluster)
     }
 
+    /// Returns an HTTP filter that was delivered separately (ECDS), by name.
     pub fn filter(&self, name: &str) -> Option<&Node<'a>> {
         self.filters.get(name)
     }
@@ -74,13 +80,13 @@ impl<'a> Dump<'a> {
         };
         for config in configs {
             let config = Node::new(config, prefix.clone());
-            match kind_of(config.value) {
+            match type_name(config.value) {
                 Some("BootstrapConfigDump") => {
-                    dump.bootstrap = config.get("bootstrap").at(place("bootstrap"));
+                    dump.bootstrap = config.get("bootstrap").with_path(place("bootstrap"));
                 }
                 Some("ListenersConfigDump") => {
                     let dynamic = config.items("dynamic_listeners");
-                    // What is being warmed is what comes next.
+                    // A warming listener will become active.
                     let states = ["active_state", "warming_state"].map(|state| {
                         dynamic.iter().map(|one| one.get(state).get("listener")).collect::<Vec<_>>()
                     });
@@ -101,7 +107,7 @@ impl<'a> Dump<'a> {
                         for routes in config.items(list) {
                             let routes = routes.get("route_config");
                             if let Some(name) = routes.get("name").text() {
-                                dump.routes.insert(name, routes.at(place(&format!("routes[{name}]"))));
+                                dump.routes.insert(name, routes.with_path(place(&format!("routes[{name}]"))));
                             }
                         }
                     }
@@ -110,7 +116,7 @@ impl<'a> Dump<'a> {
                     for list in ["inline_scoped_route_configs", "dynamic_scoped_route_configs"] {
                         for set in config.items(list) {
                             if let Some(name) = set.get("name").text() {
-                                let scopes = set.at(place(&format!("scoped_routes[{name}]")));
+                                let scopes = set.with_path(place(&format!("scoped_routes[{name}]")));
                                 dump.scopes.insert(name, scopes.items("scoped_route_configs"));
                             }
                         }
@@ -122,7 +128,7 @@ impl<'a> Dump<'a> {
                             let endpoints = endpoints.get("endpoint_config");
                             if let Some(name) = endpoints.get("cluster_name").text() {
                                 dump.endpoints
-                                    .insert(name, endpoints.at(place(&format!("endpoints[{name}]"))));
+                                    .insert(name, endpoints.with_path(place(&format!("endpoints[{name}]"))));
                             }
                         }
                     }
@@ -131,7 +137,7 @@ impl<'a> Dump<'a> {
                     for filter in config.items("ecds_filters") {
                         let filter = filter.get("ecds_filter");
                         if let Some(name) = filter.get("name").text() {
-                            dump.filters.insert(name, filter.at(place(&format!("ecds[{name}]"))));
+                            dump.filters.insert(name, filter.with_path(place(&format!("ecds[{name}]"))));
                         }
                     }
                 }
@@ -148,36 +154,38 @@ impl<'a> Dump<'a> {
         let name = listener.get("name").text().unwrap_or("-");
         let path = format!("{}listeners[{name}]", self.prefix);
         if !self.listeners.iter().any(|known| known.path == path && known.value == listener.value) {
-            self.listeners.push(listener.at(path));
+            self.listeners.push(listener.with_path(path));
         }
     }
 
     fn add_cluster(&mut self, cluster: Node<'a>) {
         if let Some(name) = cluster.get("name").text() {
-            self.clusters.insert(name, cluster.at(format!("{}clusters[{name}]", self.prefix)));
+            self.clusters.insert(name, cluster.with_path(format!("{}clusters[{name}]", self.prefix)));
         }
     }
 }
 
-fn search<'a>(value: &'a Value, prefix: String, depth: usize, found: &mut Vec<Dump<'a>>) {
+/// Collects the dumps in a value, down to [`MAX_WRAPPING`] levels of objects.
+fn collect_dumps<'a>(value: &'a Value, prefix: String, depth: usize, dumps: &mut Vec<Dump<'a>>) {
     let Some(fields) = value.as_object() else { return };
     let configs = fields.get("configs").and_then(Value::as_array);
     let is_dump =
         |kind: &str| ["BootstrapConfigDump", "ListenersConfigDump", "ClustersConfigDump"].contains(&kind);
     match configs {
-        Some(configs) if configs.iter().filter_map(kind_of).any(is_dump) => {
-            found.push(Dump::read(configs, prefix));
+        Some(configs) if configs.iter().filter_map(type_name).any(is_dump) => {
+            dumps.push(Dump::read(configs, prefix));
         }
         _ if depth < MAX_WRAPPING => {
             for (name, value) in fields {
-                search(value, format!("{prefix}{name}."), depth + 1, found);
+                collect_dumps(value, format!("{prefix}{name}."), depth + 1, dumps);
             }
         }
         _ => {}
     }
 }
 
-/// A bootstrap configuration (what `envoy -c` reads) as the dump that an Envoy would give of it; anything else as it is.
+/// Converts a bootstrap configuration (the input of `envoy -c`) to a dump; returns other documents
+/// unchanged.
 pub fn from_bootstrap(document: Value) -> Value {
     if field(&document, "static_resources").is_none() && field(&document, "dynamic_resources").is_none() {
         return document;
@@ -195,46 +203,7 @@ pub fn from_bootstrap(document: Value) -> Value {
     ] })
 }
 
-/// What concerns the whole process.
-pub fn process(dump: &Dump<'_>, found: &mut Findings) {
-    let bootstrap = &dump.bootstrap;
-    if bootstrap.is_absent() {
-        return;
-    }
-    let address = bootstrap.find("admin.address.socket_address.address");
-    if address.text().is_some_and(|address| !is_loopback(address)) {
-        found.add(
-            "admin-exposed",
-            Severity::Error,
-            &address,
-            "whoever reaches Envoy's admin interface stops it, turns filters off by runtime keys and reads its \
-             configuration",
-            "admin:\n  address: { socket_address: { address: 127.0.0.1, port_value: 9901 } }",
-        );
-    }
-    let monitors = bootstrap.find("overload_manager").items("resource_monitors");
-    let has_limit = monitors.iter().any(|monitor| {
-        monitor.get("name").text().is_some_and(|name| name.contains("downstream_max_connections"))
-    });
-    let limits = bootstrap.get("layered_runtime").any_text(|_| true)
-        && bootstrap.get("layered_runtime").objects().iter().any(|layer| {
-            let layer = layer.value.as_object();
-            layer.is_some_and(|layer| layer.contains_key("overload.global_downstream_max_connections"))
-        });
-    if !has_limit && !limits {
-        found.add(
-            "no-connection-limit",
-            Severity::Note,
-            &bootstrap.get("overload_manager"),
-            "clients can open connections until the process has no file descriptors left, those to Talos included",
-            "overload_manager:\n  resource_monitors:\n    - name: envoy.resource_monitors.global_downstream_max_connections\n      \
-             typed_config:\n        \"@type\": type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig\n        \
-             max_active_downstream_connections: 10000",
-        );
-    }
-}
-
-/// Whether an address of a socket is this machine's own.
+/// Returns true for loopback addresses and `localhost`.
 pub fn is_loopback(address: &str) -> bool {
     address.parse::<std::net::IpAddr>().map_or(address == "localhost", |address| address.is_loopback())
 }

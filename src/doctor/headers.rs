@@ -1,23 +1,25 @@
-//! The headers that upstream believes, and what in an Envoy's configuration sets or removes headers.
+//! Identity headers that upstreams trust, and Envoy's matchers and mutations of header names.
 
 use super::node::Node;
 use crate::service::upstream::{HEADER_PREFIX, IDENTITY_HEADERS};
 
-/// How many of a dump's regular expressions could match can't be told without running them.
+/// Result of matching a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Match {
+    /// The matcher matches.
     Yes,
+    /// The matcher doesn't match.
     No,
-    /// A regular expression, which isn't run here.
+    /// Not known: the matcher is a regular expression, which isn't evaluated here.
     Unknown,
 }
 
-/// Whether a name is one of ours.
-pub fn is_ours(name: &str) -> bool {
+/// Returns true for `x-talos-` names, with hyphens or underscores, in any case.
+pub fn is_talos_header(name: &str) -> bool {
     name.to_ascii_lowercase().replace('_', "-").starts_with(HEADER_PREFIX)
 }
 
-/// Whether `envoy.type.matcher.v3.ListStringMatcher` lets a name through.
+/// Matches a name against an `envoy.type.matcher.v3.ListStringMatcher`.
 pub fn list_matches(list: &Node<'_>, name: &str) -> Match {
     let mut best = Match::No;
     for pattern in list.items("patterns") {
@@ -30,11 +32,12 @@ pub fn list_matches(list: &Node<'_>, name: &str) -> Match {
     best
 }
 
-/// The regular expression by which what we ship matches our names, however they are spelled. No
-/// other one is read here.
-pub const OUR_NAMES: &str = "x[-_]talos[-_].*";
+/// The regular expression for `x-talos-` names in the configurations that this project ships.
+///
+/// It is the only regular expression that the matchers here evaluate.
+pub const TALOS_HEADER_REGEX: &str = "x[-_]talos[-_].*";
 
-/// Whether `envoy.type.matcher.v3.StringMatcher` matches a name.
+/// Matches a name against an `envoy.type.matcher.v3.StringMatcher`.
 pub fn string_matches(matcher: &Node<'_>, name: &str) -> Match {
     let ignores_case = matcher.get("ignore_case").is_true();
     let fold = |text: &str| if ignores_case { text.to_ascii_lowercase() } else { text.to_owned() };
@@ -49,44 +52,44 @@ pub fn string_matches(matcher: &Node<'_>, name: &str) -> Match {
             return if matches(&name, &fold(text)) { Match::Yes } else { Match::No };
         }
     }
-    match matcher.find("safe_regex.regex").value.as_str() {
-        Some(OUR_NAMES) if is_ours(&name) => Match::Yes,
-        Some(OUR_NAMES) => Match::No,
+    match matcher.get_path("safe_regex.regex").value.as_str() {
+        Some(TALOS_HEADER_REGEX) if is_talos_header(&name) => Match::Yes,
+        Some(TALOS_HEADER_REGEX) => Match::No,
         _ => Match::Unknown,
     }
 }
 
-/// Whether a list of header mutations takes away one header.
-fn strips(mutations: &[Node<'_>], header: &str) -> bool {
+/// Returns true if a list of header mutations removes a header.
+fn removes(mutations: &[Node<'_>], header: &str) -> bool {
     mutations.iter().any(|mutation| {
         let removed = mutation.get("remove").text().is_some_and(|name| name.eq_ignore_ascii_case(header));
-        let matcher = mutation.find("remove_on_match.key_matcher");
+        let matcher = mutation.get_path("remove_on_match.key_matcher");
         removed || (!matcher.is_absent() && string_matches(&matcher, header) == Match::Yes)
     })
 }
 
-/// Whether a list of header mutations takes away all that upstream believes: identity headers and
-/// the token's.
-pub fn strip_all(mutations: &[Node<'_>], token_header: &str) -> bool {
-    strip_identity(mutations) && strips(mutations, token_header)
+/// Returns true if a list of header mutations removes all headers that upstreams trust: the
+/// identity headers and the token header.
+pub fn removes_all_trusted(mutations: &[Node<'_>], token_header: &str) -> bool {
+    removes_all_identity(mutations) && removes(mutations, token_header)
 }
 
-/// Whether a list of header mutations (`envoy.config.common.mutation_rules.v3.HeaderMutation`) takes away every identity
-/// header that a client may have sent.
-pub fn strip_identity(mutations: &[Node<'_>]) -> bool {
-    IDENTITY_HEADERS.iter().all(|header| strips(mutations, header))
+/// Returns true if a list of header mutations
+/// (`envoy.config.common.mutation_rules.v3.HeaderMutation`) removes all identity headers.
+pub fn removes_all_identity(mutations: &[Node<'_>]) -> bool {
+    IDENTITY_HEADERS.iter().all(|header| removes(mutations, header))
 }
 
-/// The mutation among these that sets one of our headers.
-pub fn sets_identity<'a>(mutations: &[Node<'a>]) -> Option<Node<'a>> {
+/// Returns the name in the first mutation that sets an `x-talos-` header.
+pub fn find_identity_override<'a>(mutations: &[Node<'a>]) -> Option<Node<'a>> {
     mutations
         .iter()
-        .map(|mutation| mutation.find("append.header.key"))
-        .find(|key| key.text().is_some_and(is_ours))
+        .map(|mutation| mutation.get_path("append.header.key"))
+        .find(|key| key.text().is_some_and(is_talos_header))
 }
 
-/// Whether a list of names (`request_headers_to_remove`) has all identity headers.
-pub fn removes_identity(node: &Node<'_>) -> bool {
+/// Returns true if `request_headers_to_remove` lists all identity headers.
+pub fn lists_all_identity(node: &Node<'_>) -> bool {
     let list = node.get("request_headers_to_remove");
     let names = list.value.as_array().map(Vec::as_slice).unwrap_or_default();
     IDENTITY_HEADERS.iter().all(|header| {
@@ -94,8 +97,8 @@ pub fn removes_identity(node: &Node<'_>) -> bool {
     })
 }
 
-/// The YAML that takes identity headers away from a request that nobody checked.
-pub fn removal() -> String {
+/// Returns the YAML that removes identity headers from unchecked requests.
+pub fn removal_yaml() -> String {
     let names: String = IDENTITY_HEADERS.iter().map(|name| format!("\n  - {name}")).collect();
     format!("request_headers_to_remove:{names}")
 }
@@ -126,13 +129,12 @@ mod tests {
     #[test]
     fn all_identity_headers_or_none() {
         let all = json!([{ "remove_on_match": { "key_matcher": { "prefix": "x-talos-" } } }]);
-        let however_spelled =
-            json!([{ "remove_on_match": { "key_matcher": { "safe_regex": { "regex": OUR_NAMES } } } }]);
+        let however_spelled = json!([{ "remove_on_match": { "key_matcher": { "safe_regex": { "regex": TALOS_HEADER_REGEX } } } }]);
         let unread = json!([{ "remove_on_match": { "key_matcher": { "safe_regex": { "regex": ".*" } } } }]);
         let some = json!([{ "remove": "x-talos-key-id" }]);
         for (mutations, expected) in [(all, true), (however_spelled, true), (unread, false), (some, false)] {
             let wrapped = json!({ "list": mutations });
-            assert_eq!(strip_identity(&Node::new(&wrapped, "").items("list")), expected);
+            assert_eq!(removes_all_identity(&Node::new(&wrapped, "").items("list")), expected);
         }
     }
 }

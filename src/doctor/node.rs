@@ -1,48 +1,50 @@
-//! A place in a dump: a value and the way there, for reading what may or may not be there.
+//! A JSON value in a dump together with its path, for reading fields that may be missing.
 
 use serde_json::Value;
 
 static NULL: Value = Value::Null;
 
-/// A value, absent ones being `null`, and its path as people are told it.
+/// A value and its path. An absent value is `null`.
 #[derive(Debug, Clone)]
 pub struct Node<'a> {
+    /// The value.
     pub value: &'a Value,
+    /// Its path, as findings show it.
     pub path: String,
 }
 
 impl<'a> Node<'a> {
-    /// A value at a path.
+    /// Creates a node of a value at a path.
     pub fn new(value: &'a Value, path: impl Into<String>) -> Self {
         Self { value, path: path.into() }
     }
 
-    /// Nothing, at a path.
+    /// Creates a node of an absent value.
     pub fn absent(path: impl Into<String>) -> Self {
         Self::new(&NULL, path)
     }
 
-    /// The same value under another path.
-    pub fn at(&self, path: impl Into<String>) -> Self {
+    /// Returns the same value with another path.
+    pub fn with_path(&self, path: impl Into<String>) -> Self {
         Self::new(self.value, path)
     }
 
-    /// A field, in protobuf's spelling; JSON's (lowerCamelCase) is read, too.
+    /// Returns a field by its protobuf name; the lowerCamelCase name of JSON is accepted, too.
     pub fn get(&self, name: &str) -> Self {
         Self::new(field(self.value, name).unwrap_or(&NULL), format!("{}.{name}", self.path))
     }
 
-    /// A field of fields: `a.b`.
-    pub fn find(&self, names: &str) -> Self {
+    /// Returns a nested field by its path, such as `a.b`.
+    pub fn get_path(&self, names: &str) -> Self {
         names.split('.').fold(self.clone(), |node, name| node.get(name))
     }
 
-    /// An entry of a map, whose keys are no field names.
+    /// Returns an entry of a map, whose keys aren't field names.
     pub fn entry(&self, key: &str) -> Self {
-        Self::new(self.value.get(key).unwrap_or(&NULL), format!("{}[{}]", self.path, short(key)))
+        Self::new(self.value.get(key).unwrap_or(&NULL), format!("{}[{}]", self.path, short_name(key)))
     }
 
-    /// The entries of a list field, each under its `name` where it has one, else its index.
+    /// Returns the items of a list field; their paths have the item's `name`, else its index.
     pub fn items(&self, name: &str) -> Vec<Self> {
         let list = self.get(name);
         let items = list.value.as_array().map(Vec::as_slice).unwrap_or_default();
@@ -51,44 +53,47 @@ impl<'a> Node<'a> {
             .enumerate()
             .map(|(index, item)| match item.get("name").and_then(Value::as_str) {
                 Some(named) if !named.is_empty() => {
-                    Self::new(item, format!("{}[{}]", list.path, short(named)))
+                    Self::new(item, format!("{}[{}]", list.path, short_name(named)))
                 }
                 _ => Self::new(item, format!("{}[{index}]", list.path)),
             })
             .collect()
     }
 
+    /// Returns true if the value is absent or null.
     pub fn is_absent(&self) -> bool {
         self.value.is_null()
     }
 
+    /// Returns true if the value is `true`.
     pub fn is_true(&self) -> bool {
         self.value == &Value::Bool(true)
     }
 
+    /// Returns the value as a string, if it is one and not empty.
     pub fn text(&self) -> Option<&'a str> {
         self.value.as_str().filter(|text| !text.is_empty())
     }
 
-    /// A number; protobuf's JSON writes large ones as text.
+    /// Returns the value as a number; protobuf's JSON writes large numbers as strings.
     pub fn number(&self) -> Option<u64> {
         self.value.as_u64().or_else(|| self.value.as_str()?.parse().ok())
     }
 
-    /// A duration (`0.250s`), in seconds.
+    /// Returns a duration (`0.250s`) in seconds.
     pub fn seconds(&self) -> Option<f64> {
         let seconds: f64 = self.value.as_str()?.strip_suffix('s')?.parse().ok()?;
         (seconds.is_finite() && seconds >= 0.0).then_some(seconds)
     }
 
-    /// Whether the message is of this type: the last part of its `@type`.
-    pub fn is_a(&self, kind: &str) -> bool {
-        kind_of(self.value) == Some(kind)
+    /// Returns true if the last part of the message's `@type` is `kind`.
+    pub fn has_type(&self, kind: &str) -> bool {
+        type_name(self.value) == Some(kind)
     }
 
-    /// The message within a `typed_config` that says its type beside it.
-    pub fn unwrapped(self) -> (Option<&'a str>, Self) {
-        match kind_of(self.value) {
+    /// Returns the type and the message of a `typed_config`, also if wrapped in a `TypedStruct`.
+    pub fn unwrap_typed(self) -> (Option<&'a str>, Self) {
+        match type_name(self.value) {
             Some("TypedStruct") => {
                 let kind = field(self.value, "type_url").and_then(Value::as_str).and_then(last_part);
                 (kind, Self::new(field(self.value, "value").unwrap_or(&NULL), self.path))
@@ -97,8 +102,8 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// Every object in this one and below, with its way there.
-    pub fn objects(&self) -> Vec<Self> {
+    /// Returns this object and all objects within it.
+    pub fn descendants(&self) -> Vec<Self> {
         let mut found = vec![];
         let mut open = vec![self.clone()];
         while let Some(node) = open.pop() {
@@ -120,12 +125,13 @@ impl<'a> Node<'a> {
         found
     }
 
-    /// Whether some text in here, field names left out, satisfies.
-    pub fn any_text(&self, satisfies: impl Fn(&str) -> bool) -> bool {
+    /// Returns true if the predicate holds for some string within the value; field names don't
+    /// count.
+    pub fn any_text(&self, predicate: impl Fn(&str) -> bool) -> bool {
         let mut open = vec![self.value];
         while let Some(value) = open.pop() {
             match value {
-                Value::String(text) if satisfies(text) => return true,
+                Value::String(text) if predicate(text) => return true,
                 Value::Object(fields) => open.extend(fields.values()),
                 Value::Array(items) => open.extend(items),
                 _ => {}
@@ -135,14 +141,14 @@ impl<'a> Node<'a> {
     }
 }
 
-/// A field under either of its two spellings.
+/// Returns a field by its protobuf or its JSON name.
 pub fn field<'a>(value: &'a Value, name: &str) -> Option<&'a Value> {
     let fields = value.as_object()?;
-    fields.get(name).or_else(|| fields.get(camel(name)?.as_str()))
+    fields.get(name).or_else(|| fields.get(lower_camel_case(name)?.as_str()))
 }
 
-/// The last part of a message's `@type`.
-pub fn kind_of(value: &Value) -> Option<&str> {
+/// Returns the last part of a message's `@type`.
+pub fn type_name(value: &Value) -> Option<&str> {
     value.get("@type").and_then(Value::as_str).and_then(last_part)
 }
 
@@ -150,8 +156,8 @@ fn last_part(url: &str) -> Option<&str> {
     url.rsplit(['.', '/']).next()
 }
 
-/// `failureModeAllow` for `failure_mode_allow`; None where the two are the same.
-fn camel(name: &str) -> Option<String> {
+/// Returns `failureModeAllow` for `failure_mode_allow`; none when both are the same.
+fn lower_camel_case(name: &str) -> Option<String> {
     let mut words = name.split('_');
     let first = words.next()?;
     let mut result = first.to_owned();
@@ -163,20 +169,20 @@ fn camel(name: &str) -> Option<String> {
     (result.len() != name.len()).then_some(result)
 }
 
-/// A text as YAML has it: plain where that is read as the same, else in quotes.
-pub fn yaml(text: &str) -> String {
+/// Formats a string as a YAML scalar, with quotes only if needed.
+pub fn to_yaml(text: &str) -> String {
     if serde_norway::from_str::<Value>(text).is_ok_and(|read| read == text) {
         return text.to_owned();
     }
     let json = Value::from(text).to_string();
-    // JSON leaves more as it is than YAML can print.
+    // JSON targets more as it is than YAML can print.
     let is_odd = |c: char| c.is_control() || matches!(c, '\u{feff}' | '\u{fffe}' | '\u{ffff}');
     let escaped = |c: char| if is_odd(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
     json.chars().map(escaped).collect()
 }
 
-/// A name without what all names of its kind begin with.
-fn short(name: &str) -> &str {
+/// Returns a filter's name without Envoy's common prefix.
+fn short_name(name: &str) -> &str {
     ["envoy.filters.http.", "envoy.filters.network."]
         .iter()
         .find_map(|prefix| name.strip_prefix(prefix))
@@ -194,9 +200,9 @@ mod tests {
             json!({ "failureModeAllow": true, "status_on_error": { "code": "Forbidden" }, "name": "n" });
         let node = Node::new(&value, "filter");
         assert!(node.get("failure_mode_allow").is_true());
-        assert_eq!(node.find("status_on_error.code").text(), Some("Forbidden"));
+        assert_eq!(node.get_path("status_on_error.code").text(), Some("Forbidden"));
         assert_eq!(node.get("name").text(), Some("n"));
-        let absent = node.find("grpc_service.timeout");
+        let absent = node.get_path("grpc_service.timeout");
         assert!(absent.is_absent());
         assert_eq!(absent.path, "filter.grpc_service.timeout");
     }
@@ -221,11 +227,11 @@ mod tests {
             "{{a}}",
             "ä",
         ] {
-            let list = format!("- name: {}", yaml(text));
+            let list = format!("- name: {}", to_yaml(text));
             let read: Value = serde_norway::from_str(&list).unwrap();
             assert_eq!(read, json!([{ "name": text }]), "{list}");
         }
-        assert_eq!(yaml("talos_authz"), "talos_authz");
+        assert_eq!(to_yaml("talos_authz"), "talos_authz");
     }
 
     #[test]

@@ -1,10 +1,10 @@
-//! Where the parts of a dump may lie: what comes from elsewhere (RDS, ECDS, scoped routes, EDS), and what tools make of it.
-//! Real dumps are in `tests/it/doctor.rs`.
+//! Tests of the forms of a dump: parts from RDS, ECDS, scoped routes and EDS, and dumps wrapped by
+//! tools. Dumps of real Envoys are tested in `tests/it/doctor.rs`.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Question, Report, Severity, examine, from_bootstrap};
+use super::{Options, Report, Severity, examine, from_bootstrap};
 
 fn ext_authz(more: &Value) -> Value {
     let mut filter = json!({
@@ -40,7 +40,7 @@ fn dump(manager: Value, more: Vec<Value>) -> Value {
 }
 
 fn report(document: &Value) -> Report {
-    examine(document, Question::default()).unwrap()
+    examine(document, Options::default()).unwrap()
 }
 
 fn path(report: &Report, id: &str) -> String {
@@ -108,12 +108,12 @@ fn a_filter_within_a_matcher_is_for_some_requests_only() {
     assert_eq!(report.findings.first().map(|worst| worst.severity), Some(Severity::Error));
 }
 
-/// A gateway of Istio's with an AuthorizationPolicy CUSTOM that matches all requests, and all others refused.
+/// Returns an Istio gateway whose AuthorizationPolicy CUSTOM matches all requests.
 fn checked_by_policy() -> Value {
     let shadow = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC",
         "shadow_rules_stat_prefix": "istio_ext_authz_",
-        "shadow_rules": { "action": "DENY", "policies": { "istio-ext-authz-talos-ns[a]-policy[b]-rule[0]": {
+        "shadow_rules": { "action": "DENY_AT_DISABLE", "policies": { "istio-ext-authz-talos-ns[a]-policy[b]-rule[0]": {
             "permissions": [{ "and_rules": { "rules": [{ "any": true }] } }],
             "principals": [{ "and_ids": { "ids": [{ "any": true }] } }],
         } } },
@@ -132,8 +132,8 @@ fn checked_by_policy() -> Value {
     })
 }
 
-/// What is said of the condition.
-fn of_the_condition(shape: &Value) -> Option<Severity> {
+/// Returns the severity of the finding about the condition.
+fn condition_severity(shape: &Value) -> Option<Severity> {
     let routes =
         json!({ "route_config": { "virtual_hosts": [{ "name": "all", "routes": shape["routes"] }] } });
     let report = report(&dump(manager(routes, shape["filters"].clone()), vec![]));
@@ -142,8 +142,8 @@ fn of_the_condition(shape: &Value) -> Option<Severity> {
 }
 
 #[test]
-fn a_condition_that_all_meet_or_are_refused_is_none() {
-    assert_eq!(of_the_condition(&checked_by_policy()), None);
+fn a_condition_that_all_requests_meet_is_no_finding() {
+    assert_eq!(condition_severity(&checked_by_policy()), None);
     const RBAC: &str = "/filters/0/typed_config";
     const AUTHZ: &str = "/filters/1/typed_config";
     let rules = format!("{RBAC}/shadow_rules/policies");
@@ -190,12 +190,12 @@ fn a_condition_that_all_meet_or_are_refused_is_none() {
         let mut shape = checked_by_policy();
         let (parent, name) = place.rsplit_once('/').unwrap();
         shape.pointer_mut(parent).unwrap_or_else(|| panic!("no {parent}"))[name] = value.clone();
-        assert_eq!(of_the_condition(&shape), expected, "{place}: {value}");
+        assert_eq!(condition_severity(&shape), expected, "{place}: {value}");
     }
     let mut open = checked_by_policy();
     open["filters"][1]["typed_config"]["deny_at_disable"] = json!(null);
     open["filters"][0] = json!({ "name": "other" });
-    assert_eq!(of_the_condition(&open), Some(Severity::Error));
+    assert_eq!(condition_severity(&open), Some(Severity::Error));
 }
 
 #[test]
@@ -231,7 +231,7 @@ fn dumps_in_other_wrappings() {
     for nothing in
         [json!(null), json!([]), json!({}), json!({ "configs": [] }), json!({ "configs": [1, "a"] })]
     {
-        assert!(examine(&nothing, Question::default()).is_err(), "{nothing}");
+        assert!(examine(&nothing, Options::default()).is_err(), "{nothing}");
     }
 }
 
@@ -245,7 +245,7 @@ fn a_cluster_that_is_not_there() {
     );
 }
 
-/// JSON of any form, with names that mean something among its keys.
+/// Generates arbitrary JSON whose keys include names of Envoy's fields.
 fn documents() -> impl Strategy<Value = Value> {
     let names = prop::sample::select(vec![
         "configs",
@@ -284,13 +284,13 @@ fn documents() -> impl Strategy<Value = Value> {
         "-1s",
         "",
     ]);
-    let leaf = prop_oneof![
+    let target = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
         any::<i64>().prop_map(Value::from),
         texts.prop_map(Value::from),
     ];
-    leaf.prop_recursive(8, 256, 6, move |inner| {
+    target.prop_recursive(8, 256, 6, move |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
             prop::collection::hash_map(names.clone().prop_map(str::to_owned), inner, 0..6)
@@ -303,8 +303,8 @@ proptest! {
     #[test]
     fn no_document_is_too_odd(configs in prop::collection::vec(documents(), 0..6), listener in documents()) {
         let mut dump = dump(listener, configs.clone());
-        let _ = examine(&dump, Question::default());
+        let _ = examine(&dump, Options::default());
         dump["configs"] = Value::from(configs);
-        let _ = examine(&from_bootstrap(dump), Question::default());
+        let _ = examine(&from_bootstrap(dump), Options::default());
     }
 }

@@ -13,7 +13,8 @@ const MAX_MEMORY: usize = 400_000;
 /// What each call is answered with, beside what it has sent.
 const ANSWER: Bytes = Bytes::from_static(&[b'a'; 30_000]);
 
-/// Frames: the same is made of them however they are cut, and no window is overrun by what they are answered with.
+/// Frames: the same is made of them however they are cut, and no window is overrun by what they are
+/// answered with.
 pub fn http2(data: &[u8]) {
     let Some((cut, frames)) = data.split_first() else {
         return;
@@ -30,7 +31,8 @@ pub fn http2(data: &[u8]) {
     assert!(answered.len() < 1_000 + 40_000 * input.len(), "{} bytes for {}", answered.len(), input.len());
 }
 
-/// What a session says of input that comes in pieces of so many bytes, each call being answered when it is complete.
+/// What a session says of input that comes in pieces of so many bytes, each call being answered
+/// when it is complete.
 fn talk(input: &[u8], piece: usize) -> Vec<u8> {
     let mut session: Session<usize> = Session::new(LIMITS);
     let mut output = vec![];

@@ -1,4 +1,5 @@
-//! The short run: the corpora of `tests/fuzz`, and changes made to them by chance, under a seed that is printed.
+//! Runs the fuzz targets on the corpora of `tests/fuzz` and on random mutations of them; the seed
+//! is printed.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,37 +11,37 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use talos_proto::{AttributeContext, CheckRequest, Entry, HttpRequest, Request};
 
-use super::fixture::{GOOD_KEY, decoded, fixture};
+use super::fixture::{GOOD_KEY, decode_macaroon, fixture};
 use super::{TARGETS, connection};
 use crate::rng::Rng;
 
-/// How long the changes of one target go on.
-const TIME: Duration = Duration::from_millis(1500);
-/// Longest text that changes make.
-const MAX_LEN: usize = 8 * 1024;
+/// Time that mutations of one target's corpus are tried.
+const MUTATION_TIME: Duration = Duration::from_millis(1500);
+/// Longest input that mutations make, in bytes.
+const MAX_INPUT_BYTES: usize = 8 * 1024;
 
-fn folder(target: &str) -> PathBuf {
+fn corpus_directory(target: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(target)
 }
 
 fn corpus(target: &str) -> Vec<Vec<u8>> {
     let mut files: Vec<PathBuf> =
-        std::fs::read_dir(folder(target)).unwrap().map(|entry| entry.unwrap().path()).collect();
+        std::fs::read_dir(corpus_directory(target)).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     files.iter().map(|file| std::fs::read(file).unwrap()).collect()
 }
 
-/// What a corpus begins with.
+/// Returns the seeds of a target's corpus.
 fn seeds(target: &str) -> Vec<Vec<u8>> {
     let vectors: serde_json::Value =
         serde_json::from_str(include_str!("../../tests/vectors/credentials.json")).unwrap();
-    let texts = |list: &str, name: &str| -> Vec<Vec<u8>> {
+    let strings = |list: &str, name: &str| -> Vec<Vec<u8>> {
         vectors[list].as_array().unwrap().iter().map(|one| one[name].as_str().unwrap().into()).collect()
     };
     match target {
-        "credential" => [texts("api_keys", "credential"), texts("tampered_api_keys", "credential"), texts("imported_keys", "raw_key")]
+        "credential" => [strings("api_keys", "credential"), strings("tampered_api_keys", "credential"), strings("imported_keys", "raw_key")]
             .concat(),
-        "jwt" => texts("jwts", "token"),
+        "jwt" => strings("jwts", "token"),
         "macaroon" => {
             let caveats = [
                 r#"+{"iss":"https://keys.example.test","scp":["orders:read"],"exp":1790000100}"#,
@@ -48,8 +49,8 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
                 r#"+{"iss":"x","more":1}"#,
             ];
             let caveats = caveats.iter().map(|caveat| caveat.as_bytes().to_vec());
-            let tokens = texts("macaroons", "token");
-            tokens.iter().map(|token| decoded(std::str::from_utf8(token).unwrap())).chain(caveats).collect()
+            let tokens = strings("macaroons", "token");
+            tokens.iter().map(|token| decode_macaroon(std::str::from_utf8(token).unwrap())).chain(caveats).collect()
         }
         "page_token" => fixture().page_tokens.iter().map(|token| token.clone().into_bytes()).collect(),
         "filter" => [
@@ -98,7 +99,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
     }
 }
 
-/// The certificate in an element of `x-forwarded-client-cert`, in DER.
+/// Returns the certificate of an element of `x-forwarded-client-cert`, in DER.
 fn certificate(element: &str) -> Vec<u8> {
     let encoded = element.split('"').nth(1).unwrap();
     let pem = encoded.split('%').enumerate().map(|(at, part)| match at {
@@ -109,10 +110,10 @@ fn certificate(element: &str) -> Vec<u8> {
     CertificateDer::from_pem_slice(pem.as_bytes()).unwrap().to_vec()
 }
 
-/// Names and values.
+/// Pairs of names and values.
 type Pairs = &'static [(&'static str, &'static str)];
 
-/// Requests by path, headers and context extensions.
+/// Returns CheckRequests made of paths, headers and context extensions.
 fn checks() -> Vec<Vec<u8>> {
     let requests: &[(&str, Pairs, Pairs)] = &[
         ("/", &[], &[]),
@@ -161,16 +162,16 @@ fn checks() -> Vec<Vec<u8>> {
     requests.iter().map(message).collect()
 }
 
-/// The seeds are the beginning of what is committed: `TALOS_BLESS=1` writes them.
+/// The committed corpora include the seeds; `TALOS_BLESS=1` writes them.
 #[test]
 fn the_corpora_have_their_seeds() {
     for (target, _) in TARGETS {
         let seeds = seeds(target);
         assert!(!seeds.is_empty(), "{target}");
         for (number, seed) in seeds.iter().enumerate() {
-            let file = folder(target).join(format!("seed-{number:02}"));
+            let file = corpus_directory(target).join(format!("seed-{number:02}"));
             if std::env::var_os("TALOS_BLESS").is_some() {
-                std::fs::create_dir_all(folder(target)).unwrap();
+                std::fs::create_dir_all(corpus_directory(target)).unwrap();
                 std::fs::write(&file, seed).unwrap();
             }
             assert!(
@@ -183,7 +184,7 @@ fn the_corpora_have_their_seeds() {
 }
 
 #[test]
-fn nothing_in_the_corpora_or_near_them_breaks_a_rule() {
+fn the_corpora_and_their_mutations_keep_all_properties() {
     let seed = u64::from_le_bytes(Rng::system().bytes());
     println!("seed {seed}");
     let rng = Arc::new(Rng::seeded(seed));
@@ -192,19 +193,19 @@ fn nothing_in_the_corpora_or_near_them_breaks_a_rule() {
         assert!(!corpus.is_empty(), "{name}");
         corpus.iter().for_each(|data| target(data));
         #[expect(clippy::disallowed_methods, reason = "a test's own stopwatch")]
-        let began = Instant::now();
+        let started = Instant::now();
         let mut count = 0;
-        while began.elapsed() < TIME {
-            target(&changed(&corpus, &rng));
+        while started.elapsed() < MUTATION_TIME {
+            target(&mutate(&corpus, &rng));
             count += 1;
         }
-        println!("{name}: {} of the corpus, {count} changed", corpus.len());
+        println!("{name}: {} inputs of the corpus, {count} mutations", corpus.len());
         assert!(count >= 100, "{name}: {count}");
     }
 }
 
-/// One of the corpus, with a few bytes changed, taken out, doubled, or put in from another.
-fn changed(corpus: &[Vec<u8>], rng: &Rng) -> Vec<u8> {
+/// Returns an input of the corpus with a few bytes changed, removed, repeated or inserted.
+fn mutate(corpus: &[Vec<u8>], rng: &Rng) -> Vec<u8> {
     let below = |bound: usize| u32::from_le_bytes(rng.bytes()) as usize % bound.max(1);
     let mut data = corpus[below(corpus.len())].clone();
     for _ in 0..=below(4) {
@@ -227,6 +228,6 @@ fn changed(corpus: &[Vec<u8>], rng: &Rng) -> Vec<u8> {
             _ => data.insert(at, rng.bytes::<1>()[0]),
         }
     }
-    data.truncate(MAX_LEN);
+    data.truncate(MAX_INPUT_BYTES);
     data
 }

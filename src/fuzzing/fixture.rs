@@ -1,4 +1,5 @@
-//! What the targets work on: settings with the secrets and keys of `tests/vectors`, and an authz plane over a database.
+//! Fixture of the fuzz targets: settings with the secrets and keys of `tests/vectors`, and an authz
+//! plane with a database.
 
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
@@ -20,35 +21,35 @@ use crate::plane::{self, Planes};
 use crate::rng::Rng;
 use crate::service::{ImportRequest, KeyRequest, Service};
 
-/// When it is: the vectors' tokens are valid.
+/// The current time of the targets, at which the tokens of the vectors are valid.
 pub const NOW: Timestamp = Timestamp::from_secs(1_790_000_000);
-/// Who issued them.
+/// Issuer of the vectors' tokens.
 pub const ISSUER: &str = "https://keys.example.test";
-/// A key that the database knows.
+/// An imported key that is in the database.
 pub const GOOD_KEY: &str = "sk_fuzz_a_good_key";
 
-/// Made once a process.
+/// State shared by all targets of a process.
 pub struct Fixture {
-    /// The use cases.
+    /// The service of the authz plane.
     pub service: Arc<Service>,
-    /// The signed parts of all JWTs that there are.
+    /// The signed parts of all valid JWTs.
     pub signed: Vec<String>,
-    /// A good macaroon.
+    /// A valid macaroon.
     pub macaroon: String,
-    /// All page tokens that there are.
+    /// All valid page tokens.
     pub page_tokens: Vec<String>,
     plane: Plane,
     runtime: tokio::runtime::Runtime,
 }
 
-/// The one of this process.
+/// Returns the fixture of this process.
 pub fn fixture() -> &'static Fixture {
     static FIXTURE: OnceLock<Fixture> = OnceLock::new();
     FIXTURE.get_or_init(Fixture::new)
 }
 
 impl Fixture {
-    /// Decides over its database.
+    /// Returns the authz plane.
     #[cfg(test)]
     pub fn plane(&self) -> Plane {
         self.plane.clone()
@@ -68,7 +69,7 @@ impl Fixture {
             "credentials": { "issuer": ISSUER, "derived_tokens": { "jwt": { "signing_key_id": "ed-1", "signing_keys": {
                 "urls": [format!("base64://{}", BASE64.encode(vectors["jwks"].to_string()))],
             } } } },
-            // Nobody polls in the background here.
+            // There is no poll in the background, so the lease must not lapse.
             "consistency": { "lease": "8760h" },
             "authz": { "sources": [
                 { "header": "authorization", "scheme": "Bearer" }, { "header": "x-api-key" }, { "query": "key" }, { "cookie": "key" },
@@ -92,7 +93,8 @@ impl Fixture {
                 request_id: None,
             };
             let request = ImportRequest { raw_key: GOOD_KEY.to_owned().into(), key };
-            // Another process of the same number may have left its database.
+            // Ignores the error that the key exists, when a process with the same id left its
+            // database.
             let call = Call::new(Arc::clone(&context.service.audit), Operation::Import, Origin::default());
             let settings = context.service.snapshot();
             drop(context.service.import(&settings, request, &call).await);
@@ -123,20 +125,20 @@ impl Fixture {
         Self { service: context.service, signed, macaroon, page_tokens, plane, runtime }
     }
 
-    /// Asks the authz plane; None when it can't read the request.
+    /// Sends a request to the authz plane; returns none when it can't be decoded.
     pub fn check(&self, message: &[u8]) -> Option<Bytes> {
         let plane = Rc::new(self.plane.clone());
         self.runtime.block_on(plane.check(Bytes::copy_from_slice(message))).ok()
     }
 }
 
-/// A macaroon's bytes as a credential.
-pub fn encoded(bytes: &[u8]) -> String {
+/// Encodes a macaroon's bytes as a credential.
+pub fn encode_macaroon(bytes: &[u8]) -> String {
     format!("mc_v1_{}", BASE64URL.encode(bytes))
 }
 
-/// The bytes of a credential that is a macaroon.
-pub fn decoded(token: &str) -> Vec<u8> {
+/// Decodes a macaroon credential to its bytes.
+pub fn decode_macaroon(token: &str) -> Vec<u8> {
     let encoded = token.strip_prefix("mc_v1_").expect("a macaroon");
     BASE64URL.decode(encoded).expect("base64")
 }

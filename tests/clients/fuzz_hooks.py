@@ -1,4 +1,4 @@
-"""What the fuzzing runs add to schemathesis: real keys to meet, and the few findings that are none.
+"""Hooks of schemathesis: use existing keys in requests, and ignore a few false findings.
 
 Loaded by schemathesis itself (SCHEMATHESIS_HOOKS). TALOS_FUZZ_POOL names a file of keys and credentials that are there.
 """
@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 import schemathesis
 
 POOL = json.loads(Path(os.environ["TALOS_FUZZ_POOL"]).read_text())
-# Operations after which a key isn't what it was get keys of their own, or soon there would be no others.
+# Operations that change a key use separate keys, so that keys remain for the others.
 ENDS_KEYS = (":revoke", ":rotate", ":selfRevoke", "DELETE ")
 NOT_READ = ("create_time", "update_time", "expire_time", "last_used_time", "status", "revocation_")
 UPDATED = ("issued_api_key.key_id", "imported_api_key.key_id")
@@ -20,16 +20,16 @@ UPDATED = ("issued_api_key.key_id", "imported_api_key.key_id")
 
 @schemathesis.hook
 def before_load_schema(context, raw_schema):
-    """Says in another way what schemathesis would misread."""
+    """Rewrites parts of the description that schemathesis misreads."""
     paths = raw_schema["paths"]
-    # A path parameter with a dot in its name looks to it like an attribute. On the wire the parameter has no name, so
-    # the requests stay the same.
+    # schemathesis takes a dot in the name of a path parameter for an attribute. The name isn't sent, so the requests
+    # stay the same.
     for path, name in [(path, name) for path in paths for name in UPDATED if name in path]:
         item = paths.pop(path)
         for parameter in item["patch"]["parameters"]:
             parameter["name"] = "key_id" if parameter["name"] == name else parameter["name"]
         paths.setdefault(path.replace(name, "key_id"), {}).update(item)
-    # Ory's description gives a media type to answers that have no content at all.
+    # Ory's description has a media type for responses without content.
     for item in paths.values():
         for operation in item.values():
             operation["responses"].get("204", {}).pop("content", None)
@@ -37,7 +37,7 @@ def before_load_schema(context, raw_schema):
 
 @schemathesis.hook
 def before_call(context, case, kwargs):
-    """Puts a key that is there into most requests: else nearly all would end with 404.
+    """Uses an existing key in most requests, as nearly all would end with 404 otherwise.
 
     Which one is told by what it replaces, so that the same request is made again when schemathesis repeats it. The
     stateful phase follows the ids of its own answers. What becomes valid by this is then taken for valid.
@@ -59,13 +59,13 @@ def before_call(context, case, kwargs):
 
 
 def chosen(generated, there):
-    """One of what is there, or in one case of four what was generated."""
+    """Returns an existing value, or in one of four cases the generated one."""
     number = zlib.crc32(repr(generated).encode(errors="replace"))
     return generated if number % 4 == 0 else there[number // 4 % len(there)]
 
 
 def in_its_words(body):
-    """The same request, in words that the description knows, too: then it isn't taken for a wrong one.
+    """Rewrites a request with words of the description, so that it isn't taken for an invalid one.
 
     64-bit integers may be numbers beside strings; and null means absent, of which only our own description knows.
     """
@@ -75,7 +75,7 @@ def in_its_words(body):
         return body
     told = {}
     for name, value in body.items():
-        if name in ("metadata", "custom_claims"):  # the caller's own, where every value stands for itself
+        if name in ("metadata", "custom_claims"):  # custom values, which are kept unchanged
             told[name] = value
         elif name == "quota" and isinstance(value, int) and not isinstance(value, bool):
             told[name] = str(value)
@@ -86,18 +86,18 @@ def in_its_words(body):
 
 @schemathesis.hook
 def filter_failure(context, failure, case, response):
-    """Drops the findings that are no faults: both descriptions are stricter here than the service means to be."""
+    """Drops false findings, where the descriptions are stricter than the service."""
     if failure.code == "ST201" and response.status_code < 300:
-        # No body at all is an empty object.
+        # A missing body counts as an empty object.
         if "Missing request body" in failure.message:
             return False
-        # An update leaves alone, unread, what only the service sets and what its mask doesn't name.
+        # An update ignores fields that only the service sets, and those that its mask doesn't name.
         if case.method == "PATCH":
             return not ((case.query or {}).get("update_mask") or any(name in failure.message for name in NOT_READ))
-        # A batch answers for each item by itself.
+        # A batch has a result per item.
         if ":batch" in case.path and any("error_code" in result for result in response.json()["results"]):
             return False
-        # An empty page size is none, and one beyond int32 is cut to the largest page, like every large one.
+        # An empty page size counts as unset; a value beyond int32 is reduced to the largest page, like any large one.
         query = dict(parse_qsl(urlsplit(response.request.url).query, keep_blank_values=True))
         page_size = query.get("page_size", "none")
         return not (page_size == "" or page_size.isdigit() and int(page_size) > 0x7FFF_FFFF)

@@ -1,4 +1,4 @@
-"""Ory's own Python SDK, as it is published, drives a running Talos through every operation that it has.
+"""Calls every operation of a running Talos with Ory's published Python SDK.
 
     sdk.py ADMIN_URL PUBLIC_URL ISSUER
 
@@ -39,7 +39,7 @@ METADATA = {"team": "payments", "tags": ["a", "b"], "limits": {"depth": 2, "rati
 
 
 class Api:
-    """The SDK's operations as they are, with a note of which have been called."""
+    """Wraps the SDK's operations and records which were called."""
 
     called = set()
 
@@ -236,10 +236,10 @@ def update_both(api):
         equal((changed.metadata, changed.actor_id, changed.expire_time), ({"old": 1}, "sdk", key.expire_time))
         assert changed.update_time >= key.update_time
         equal(get(key.key_id), changed)
-        # Without a mask, what is set is what changes.
+        # Without a mask, the set fields change.
         changed = update(key.key_id, request(metadata={"new": [2]}))
         equal((changed.name, changed.scopes, changed.metadata), ("renamed", ["a", "b"], {"new": [2]}))
-        # The mask says what changes, whatever else is sent.
+        # With a mask, only its fields change, whatever else is sent.
         changed = update(key.key_id, request(name="ignored", metadata={}), update_mask="metadata")
         assert changed.name == "renamed" and not changed.metadata, changed
         message = refused(400, "BAD_REQUEST", update, key.key_id, request(name="x"), update_mask="colour")
@@ -262,7 +262,7 @@ def rotate(api):
     answer_new = verify(api, answer.secret)
     equal((answer_new.is_valid, answer_new.key_id, answer_new.scopes), (True, new.key_id, ["b"]))
 
-    # Our addition: the old key goes on for a while.
+    # An extension of Ory's API: the old key stays valid for a grace period.
     body = AdminRotateIssuedApiKeyBody()
     body.additional_properties = {"grace_period": "600s"}
     newer = api.admin_rotate_issued_api_key(new.key_id, body)
@@ -287,7 +287,7 @@ def derive(api, issuer):
     answer = verify(api, token.token)
     equal((answer.is_valid, answer.key_id, answer.scopes, answer.issuer), (True, key.key_id, ["a"], issuer))
 
-    # The algorithm's UNSPECIFIED, which the SDK always sends, means a JWT; no scopes mean all.
+    # The algorithm UNSPECIFIED, which the SDK always sends, means JWT; no scopes means all.
     bound = api.admin_derive_token(DeriveTokenRequest(credential=secret, audiences=["shop", "till"])).token
     equal((bound.audiences, bound.scopes), (["shop", "till"], ["a", "b"]))
     equal(verify(api, bound.token, expected_audiences=["till"]).is_valid, True)
@@ -358,7 +358,7 @@ def import_many(api):
     equal(answer.results[1].imported_api_key, None)
     assert "actor_id" in answer.results[2].error_message, answer.results[2]
     equal(verify(api, "batch-3").key_id, answer.results[3].imported_api_key.key_id)
-    # When none succeeds, the whole fails.
+    # If no item succeeds, the request fails.
     refused(409, "API_KEY_EXISTS", create, BatchCreateImportedApiKeysRequest(requests=requests[1:2]))
     refused(400, "BAD_REQUEST", create, BatchCreateImportedApiKeysRequest(requests=[]))
 
@@ -375,7 +375,7 @@ def revoke_and_delete(api):
     equal(gone.revocation_description, "left the company")
     answer = verify(api, secret)
     equal((answer.is_valid, answer.error_code), (False, VerificationErrorCode.VERIFICATION_ERROR_REVOKED))
-    # Once more changes nothing; with the SDK's defaults there is no reason at all.
+    # Revoking again changes nothing; the SDK's defaults send no reason.
     api.admin_revoke_issued_api_key(key.key_id, AdminRevokeIssuedApiKeyBody())
     equal(api.admin_get_issued_api_key(key.key_id), gone)
     body = AdminRevokeIssuedApiKeyBody(reason=reasons.REVOCATION_REASON_SUPERSEDED, description="why")
@@ -423,7 +423,7 @@ def self_revoke(api, public):
 
 def jwks(api, public):
     for base in (api, public):
-        # The answer is the bare key set, which the SDK's type keeps beside its own member `jwks`.
+        # The response is the key set itself, which the SDK's type keeps beside its member `jwks`.
         keys = base.get_jwks().additional_properties["keys"]
         equal([(key["kty"], key["kid"], key["use"]) for key in keys], [("OKP", "it-1", "sig")])
         assert "d" not in keys[0], "the private half is published"

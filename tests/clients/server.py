@@ -1,4 +1,4 @@
-"""A Talos of its own for a test: free ports on loopback, new secrets, a new database, gone at the end."""
+"""Starts a Talos for a test: with free ports on loopback, new secrets and a temporary database."""
 
 import contextlib
 import http.client
@@ -15,14 +15,14 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(REPO / "envoy"))
 
-import tools  # noqa: E402 (it lies beside the demo)
+import tools  # noqa: E402 (in envoy/)
 
 PLANES = ("HTTP", "PUBLIC", "METRICS", "AUTHZ")
 ISSUER = "https://talos.test"
 
 
 class ServerFailed(Exception):
-    """Talos can't be started or didn't survive; the text has the end of its log."""
+    """Talos can't be started or has ended; the text has the end of its log."""
 
 
 class Server:
@@ -35,7 +35,7 @@ class Server:
         return f"http://127.0.0.1:{self.ports[plane]}"
 
     def call(self, method, path, body=None, plane="HTTP"):
-        """One request with a JSON body; returns the status and the answer, decoded when there is one."""
+        """Sends a request with a JSON body; returns the status and the decoded response, if any."""
         connection = http.client.HTTPConnection("127.0.0.1", self.ports[plane], timeout=10)
         try:
             headers = {} if body is None else {"content-type": "application/json"}
@@ -50,7 +50,7 @@ class Server:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
     def check(self):
-        """Complains when the process has ended, or a request made it panic."""
+        """Fails if the process has ended or a request made it panic."""
         if self.process.poll() is not None:
             raise ServerFailed(f"talos ended with exit code {self.process.returncode}:\n{self.log_end()}")
         if "panicked" in self.log.read_text(errors="replace"):
@@ -58,7 +58,7 @@ class Server:
 
 
 def free_ports():
-    """As many ports as there are planes, all different, that nobody listens on just now."""
+    """Returns a free port for each plane, all different."""
     with contextlib.ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in PLANES]
         for one in sockets:
@@ -68,7 +68,7 @@ def free_ports():
 
 @contextlib.contextmanager
 def running(talos=None, **settings):
-    """Starts `talos serve` and gives a [`Server`] that is ready; ends the process afterwards."""
+    """Starts `talos serve` and yields a ready [`Server`]; ends the process afterwards."""
     talos = talos or tools.target_dir() / "debug" / "talos"
     with tempfile.TemporaryDirectory(prefix="talos-") as directory:
         directory = Path(directory)
@@ -76,14 +76,14 @@ def running(talos=None, **settings):
         command = [talos, "jwk", "generate", "eddsa", "--kid", "it-1", "--jwks", "-o", signing]
         subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
         ports = free_ports()
-        # Without what the caller's shell may hold for another Talos, above all another database.
+        # The caller's environment may have settings of another Talos, such as its database.
         env = {name: value for name, value in os.environ.items() if not name.startswith("TALOS_")}
         env |= {
             "TALOS_SECRETS_HMAC_CURRENT": secrets.token_hex(32),
             "TALOS_CREDENTIALS_ISSUER": ISSUER,
             "TALOS_CREDENTIALS_DERIVED_TOKENS_JWT_SIGNING_KEYS_URLS": f"file://{signing}",
             "TALOS_DB_DSN": f"sqlite://{directory / 'talos.db'}",
-            # The fuzzer is many callers at one address.
+            # The fuzzer sends all requests from one address, so its limits are raised.
             "TALOS_SERVE_PUBLIC_SELF_REVOKE_PER_ADDRESS": "0",
             "TALOS_SERVE_PUBLIC_SELF_REVOKE_TOTAL": "0",
             **settings,

@@ -1,4 +1,4 @@
-"""The values that the chart is tried with: every shape and option, and what must be refused."""
+"""Values to test the chart with: every mode and option, and values that must be refused."""
 
 TLS = {"secretName": "talos-tls"}
 MTLS = {**TLS, "clientCa": True}
@@ -24,7 +24,7 @@ WORKLOAD = {
 
 
 def merged(*parts):
-    """Mappings laid over each other, the later ones winning."""
+    """Merges mappings; later ones take precedence."""
     result = {}
     for part in parts:
         for key, value in part.items():
@@ -33,13 +33,13 @@ def merged(*parts):
     return result
 
 
-def good():
-    """Name and values of each rendering."""
+def valid():
+    """Yields the name and values of each rendering."""
     for mode in ("all", "separate", "sidecar"):
         yield mode, {"mode": mode}
         yield f"{mode}-full", merged(EXPOSED, {
             "mode": mode,
-            "fullnameOverride": "talos-serve",  # its Services would make TALOS_SERVE_AUTHZ_PORT in the pods' environment
+            "fullnameOverride": "talos-serve",  # its Services would set TALOS_SERVE_AUTHZ_PORT in the pods' environment
             "image": {"repository": "keys.example.com/talos", "digest": "sha256:" + "0" * 64, "pullSecrets": ["pull"]},
             "config": {
                 "credentials": {"issuer": "https://keys.example.com", "api_keys": {"max_ttl": "720h"}},
@@ -119,8 +119,8 @@ def good():
     }}
 
 
-# Values that are refused, and a part of what is said then.
-BAD = [
+# Values that must be refused, and a part of the error message.
+INVALID = [
     ({"mode": "both"}, "at '/mode': value must be one of 'all', 'separate', 'sidecar'"),
     ({"modes": "all"}, "additional properties 'modes' not allowed"),
     ({"image": {"repository": ""}}, "at '/image/repository': minLength"),
@@ -145,27 +145,27 @@ BAD = [
     ({"gateway": {"routes": [{"prefix": "reports"}]}}, "at '/gateway/routes/0/prefix': 'reports' does not match"),
     ({"gateway": {"routes": [{"prefix": "/a", "policy": {"talos.mode": False}}]}}, "value must be one of 'required', 'optional', 'off'"),
     ({"gateway": {"port": 80}}, "at '/gateway/port': minimum: got 80, want 1,024"),
-    # What a schema can't say.
-    ({"planes": {"admin": {"expose": True}}}, "planes.admin.expose: nobody would ask who calls"),
+    # Combinations that the schema can't express.
+    ({"planes": {"admin": {"expose": True}}}, "planes.admin.expose: callers would not be authenticated"),
     ({"planes": {"admin": {"expose": True, "trustedNetwork": True}}}, "networkPolicy.from.admin: is empty"),
-    ({"config": {"serve": {"http": {"host": "0.0.0.0"}}}}, "config.serve.http.host: listeners are the chart's"),
-    ({"config": {"db": {"dsn": "postgres://u:p@h/d"}}}, "config.db: a DSN holds a password"),
-    ({"config": {"secrets": {"hmac": {"current": "x" * 40}}}}, "config.secrets: nothing secret in a ConfigMap"),
-    ({"config": {"cache": {"redis": {"password": "p"}}}}, "config.cache.redis.password: nothing secret"),
-    ({"config": {"audit": {"key": "x" * 40}}}, "config.audit.key: nothing secret"),
+    ({"config": {"serve": {"http": {"host": "0.0.0.0"}}}}, "config.serve.http.host: the chart sets the listeners"),
+    ({"config": {"db": {"dsn": "postgres://u:p@h/d"}}}, "config.db: the DSN has a password"),
+    ({"config": {"secrets": {"hmac": {"current": "x" * 40}}}}, "config.secrets: secrets must not be in a ConfigMap"),
+    ({"config": {"cache": {"redis": {"password": "p"}}}}, "config.cache.redis.password: secrets must not"),
+    ({"config": {"audit": {"key": "x" * 40}}}, "config.audit.key: secrets must not"),
     ({"config": {"credentials": {"derived_tokens": {"jwt": {"signing_keys": {"urls": ["base64://e30="]}}}}}}, "a private key"),
     ({"config": {"cache": {"ttl": "1m"}}, "secrets": {"config": "talos.yaml"}}, "config: is not used with secrets.config"),
     ({"networks": {"corp": CORP}}, "'corp' does not match pattern"),
     ({"networks": {"talos.yaml": CORP}}, "invalid propertyName 'talos.yaml'"),
     ({"networks": {"corp.yaml": {"db": {}}}}, "at '/networks/corp.yaml': additional properties 'db' not allowed"),
-    ({"networks": {"corp.yaml": CORP}}, "networks.corp.yaml: no config_path of config.multitenancy.networks is /etc/talos/config/corp.yaml"),
+    ({"networks": {"corp.yaml": CORP}}, "networks.corp.yaml: is not used; set config_path of a network in config.multitenancy.networks to /etc/talos/config/corp.yaml"),
     ({**CORPS, "networks": {"corp.yaml": {"credentials": {"issuers": []}}}}, "additional properties 'issuers' not allowed"),
-    ({**CORPS, "networks": {"corp.yaml": {"secrets": {"hmac": {"current": "x" * 40}}}}}, "networks.corp.yaml.secrets: nothing secret"),
+    ({**CORPS, "networks": {"corp.yaml": {"secrets": {"hmac": {"current": "x" * 40}}}}}, "networks.corp.yaml.secrets: secrets must not"),
     ({"networks": {"corp.yaml": CORP}, "secrets": {"config": "talos.yaml"}}, "networks: is not used with secrets.config"),
     ({"mode": "separate", "sqlite": {"enabled": True}}, "sqlite.enabled: needs mode all"),
-    ({"sqlite": {"enabled": True}, "workload": {"autoscaling": {"enabled": True}}}, "sqlite.enabled: is for one replica"),
+    ({"sqlite": {"enabled": True}, "workload": {"autoscaling": {"enabled": True}}}, "sqlite.enabled: allows only one replica"),
     ({"gateway": {"enabled": True}}, "gateway.enabled: needs mode sidecar"),
-    ({"workload": {"autoscaling": {"enabled": True, "minReplicas": 20}}}, "minReplicas: is above maxReplicas"),
+    ({"workload": {"autoscaling": {"enabled": True, "minReplicas": 20}}}, "minReplicas: must not be above maxReplicas"),
     ({"istio": {"data": {"enabled": True}}}, "istio.data.enabled: needs istio.enabled"),
     ({"mode": "sidecar", "envoyGateway": {"enabled": True, "targetRefs": [GATEWAY]}}, "mode: sidecar has no authz Service"),
     ({"envoyGateway": {"enabled": True}}, "envoyGateway.targetRefs: name at least one"),

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""The chart: linted, rendered with every shape and option, and held against what a cluster, Talos and Envoy say of it.
+"""Tests the chart: lints it, renders every mode and option, and validates the results with schemas, Talos and Envoy.
 
-No API server can be had for tests, so nothing is installed; the sidecar's pod is run by hand instead (`run.py`).
+Tests have no Kubernetes API server, so nothing is installed; the sidecar's pod is run on this machine (`run.py`).
 """
 
 import concurrent.futures
@@ -44,7 +44,7 @@ def helm(*arguments, values):
 
 
 def render(values):
-    """Lints and renders; returns the objects, and what is wrong."""
+    """Lints and renders; returns the objects and the problems."""
     code, output, error = helm("lint", "--strict", "--quiet", CHART, values=values)
     if code != 0:
         return [], [f"lint: {output}{error}"]
@@ -55,25 +55,25 @@ def render(values):
 
 
 def check(name, values):
-    """Renders one case; returns the objects and everything that is wrong with them."""
+    """Renders one case; returns the objects and all problems with them."""
     objects, problems = render(values)
     for one in objects:
         group = one["apiVersion"].split("/")[0]
-        # Of Envoy Gateway's objects there is no schema; `cluster` looks at them.
+        # There is no schema of Envoy Gateway's objects; `cluster` checks them.
         if not group.endswith((*schemas.FOREIGN, "gateway.envoyproxy.io")):
             try:
                 kubernetes_validate.validate(one, KUBERNETES, strict=True)
-            except Exception as error:  # it has no common base for what it says
+            except Exception as error:  # its errors have no common base class
                 problems.append(f"{one['kind']} {one['metadata']['name']}: {error}")
         if one["kind"] == "PrometheusRule" and one["spec"]["groups"][:len(ALERTS)] != ALERTS:
-            problems.append("PrometheusRule: lacks the alerts of alerts.yaml")
+            problems.append("PrometheusRule: the alerts of alerts.yaml are missing")
     problems += cluster.problems(objects)
     problems += configurations(objects)
     return objects, [f"{name}: {problem}" for problem in problems]
 
 
 def configurations(objects):
-    """What `talos config check` says of each container's environment and file, and what Envoy says of its own."""
+    """Checks each container's configuration by `talos config check`, or by Envoy."""
     problems = []
     for one, template in cluster.pods(objects):
         for container in cluster.containers(template):
@@ -97,21 +97,21 @@ def configurations(objects):
 
 
 def doctor(one, file):
-    """What `talos doctor` says of an Envoy's configuration: nothing, it should be."""
+    """Checks that `talos doctor` has no findings in an Envoy's configuration."""
     done = subprocess.run([TALOS, "doctor", file], capture_output=True, text=True)
-    is_well = done.returncode == 0 and done.stdout.startswith("0 errors, 0 warnings, 0 notes; ") and ", 1 ext_authz filters" in done.stdout
-    return [] if is_well else [f"{one['metadata']['name']}: the doctor says {done.stdout}{done.stderr}"]
+    is_healthy = done.returncode == 0 and done.stdout.startswith("0 errors, 0 warnings, 0 notes; ") and ", 1 ext_authz filters" in done.stdout
+    return [] if is_healthy else [f"{one['metadata']['name']}: talos doctor: {done.stdout}{done.stderr}"]
 
 
 def models(objects):
-    """What the schemas of Istio's and other objects say."""
+    """Validates objects of Istio and others by their schemas."""
     kinds = {one["kind"] for one in objects}
     wanted = {"AuthorizationPolicy", "PeerAuthentication", "DestinationRule", "EnvoyFilter", "ReferenceGrant", "ServiceMonitor", "PrometheusRule"}
     return schemas.foreign(objects) + [f"no case has a {kind}" for kind in wanted - kinds]
 
 
 def patches(objects):
-    """The chart's EnvoyFilters are the example's, which `edges.py` tries."""
+    """Checks that the chart's EnvoyFilters are those of the example, which `edges.py` tests."""
     documents = yaml.safe_load_all((REPO / "envoy" / "istio" / "gateway.yaml").read_text())
     (example,) = [one["spec"]["configPatches"] for one in documents if one["kind"] == "EnvoyFilter"]
     unchecked = json.loads(json.dumps(example))
@@ -124,48 +124,48 @@ def patches(objects):
         text = text.replace("talos-serve-authz.keys.", "talos-authz.talos.")
         found[text] = one
     if {json.dumps(example), json.dumps(unchecked)} != set(found):
-        problems.append("the chart's EnvoyFilter isn't that of envoy/istio/gateway.yaml, with all requests or with some")
+        problems.append("the chart's EnvoyFilters differ from that of envoy/istio/gateway.yaml, with and without deny_at_disable")
     return problems
 
 
 def refused():
-    """Bad values: each must be refused, with a text that says what is wrong."""
+    """Checks that invalid values are refused with the expected message."""
 
     def one(case):
         values, text = case
         code, output, error = helm("template", "edge", CHART, values=values)
         if code == 0:
-            return [f"{values}: wasn't refused"]
+            return [f"{values}: was accepted"]
         return [] if text in error else [f"{values}: `{text}` isn't in\n{error}"]
 
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        return [problem for found in pool.map(one, cases.BAD) for problem in found]
+        return [problem for found in pool.map(one, cases.INVALID) for problem in found]
 
 
 def the_checks_can_fail(objects):
-    """Each kind of mistake that the checks are for is found."""
+    """Checks that each kind of mistake is found."""
     istio = next(one for one in objects if one["kind"] == "PeerAuthentication")
     deployment = next(one for one in objects if one["kind"] == "Deployment")
-    unfound = []
+    missed = []
     if not schemas.foreign([{**istio, "spec": {**istio["spec"], "mtsl": {}}}]):
-        unfound.append("an unknown field of Istio's")
+        missed.append("an unknown field of Istio's")
     if not schemas.foreign([{**istio, "spec": {"mtls": {"mode": "STRONG"}}}]):
-        unfound.append("a wrong value of Istio's")
+        missed.append("a wrong value of Istio's")
     if not patches([one for one in objects if one["kind"] != "EnvoyFilter"]):
-        unfound.append("that there is no EnvoyFilter")
+        missed.append("a missing EnvoyFilter")
     security = json.loads(json.dumps(next(one for one in objects if one["kind"] == "SecurityPolicy")))
     security["spec"]["extAuth"]["timeout"] = "0.25s"
     if not cluster.security_policy(objects, security):
-        unfound.append("a wrong value of Envoy Gateway's")
+        missed.append("a wrong value of Envoy Gateway's")
     root = json.loads(json.dumps(deployment))
     root["spec"]["template"]["spec"]["containers"][0]["securityContext"]["runAsUser"] = 0
     if not cluster.problems([root]):
-        unfound.append("a container that runs as root")
-    return [f"the checks don't find {what}" for what in unfound]
+        missed.append("a container that runs as root")
+    return [f"the checks don't find {what}" for what in missed]
 
 
 def values_schema(bless):
-    """The values hold a configuration: its schema, with an id of its own, is part of theirs, as Talos prints it."""
+    """Checks that the schema of the values has the current schema of the configuration, or writes it with --bless."""
     file = CHART / "values.schema.json"
     values = json.loads(file.read_text())
     done = subprocess.run([TALOS, "config", "schema"], check=True, capture_output=True, text=True)
@@ -173,14 +173,14 @@ def values_schema(bless):
     text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
     if bless:
         file.write_text(text)
-    return [] if file.read_text() == text else [f"{file} has an old schema of the configuration: tests/helm/check.py --bless"]
+    return [] if file.read_text() == text else [f"{file} has an outdated schema of the configuration: run tests/helm/check.py --bless"]
 
 
 def main():
     problems = values_schema("--bless" in sys.argv[1:])
     objects = []
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        for rendered, found in pool.map(lambda case: check(*case), cases.good()):
+        for rendered, found in pool.map(lambda case: check(*case), cases.valid()):
             objects += rendered
             problems += found
     problems += models(objects) + patches(objects) + refused() + the_checks_can_fail(objects)
@@ -188,7 +188,7 @@ def main():
         problems += run.sidecar(render)
     for problem in problems:
         print(problem, file=sys.stderr)
-    print(f"{len(list(cases.good()))} renderings, {len(objects)} objects, {len(cases.BAD)} refused: {len(problems)} problems")
+    print(f"{len(list(cases.valid()))} renderings, {len(objects)} objects, {len(cases.INVALID)} refused: {len(problems)} problems")
     return 1 if problems else 0
 
 

@@ -1,46 +1,45 @@
-"""What a cluster would do with the objects of a rendering, and what the schemas don't say: whether they fit together,
-and whether every pod keeps to the restricted Pod Security Standard."""
+"""Checks rendered objects beyond their schemas: references between them, and the restricted Pod Security Standard."""
 
 import envoy_gateway
 
 PODS = ("Deployment", "Job")
-# What the operator brings.
+# Objects that the operator creates.
 EXTERNAL_SECRETS = {"talos", "keys", "talos-tls", "redis-ca"}
 EXTERNAL_CLAIMS = {"keys"}
 
 
 def pods(objects):
-    """The object and the pod template of each that makes pods."""
+    """Returns each object that creates pods, and its pod template."""
     return [(one, one["spec"]["template"]) for one in objects if one["kind"] in PODS]
 
 
 def containers(template):
-    """All containers of a pod."""
+    """Returns all containers of a pod template."""
     return template["spec"].get("initContainers", []) + template["spec"]["containers"]
 
 
 def problems(objects):
-    """Everything that is wrong, a line each."""
+    """Returns all problems, one per line."""
     found = []
     names = [(one["kind"], one["metadata"].get("namespace"), one["metadata"]["name"]) for one in objects]
-    found += [f"{name} is there twice" for name in set(names) if names.count(name) > 1]
+    found += [f"{name} is defined twice" for name in set(names) if names.count(name) > 1]
     for one, template in pods(objects):
         name = f"{one['kind']} {one['metadata']['name']}"
-        found += [f"{name}: {problem}" for problem in restricted(template["spec"]) + complete(objects, template)]
+        found += [f"{name}: {problem}" for problem in pod_security(template["spec"]) + pod_references(objects, template)]
     for one in objects:
         name = f"{one['kind']} {one['metadata']['name']}"
         if not one["metadata"].get("namespace"):
             found.append(f"{name}: has no namespace")
-        found += [f"{name}: {problem}" for problem in fits(objects, one)]
+        found += [f"{name}: {problem}" for problem in references(objects, one)]
     return found
 
 
-def restricted(pod):
-    """The restricted standard, and a little more."""
+def pod_security(pod):
+    """Checks the restricted Pod Security Standard and some further settings."""
     found = []
 
-    def must(holds, problem):
-        if not holds:
+    def must(condition, problem):
+        if not condition:
             found.append(problem)
 
     security = pod.get("securityContext", {})
@@ -52,22 +51,22 @@ def restricted(pod):
     allowed = {"configMap", "emptyDir", "secret", "persistentVolumeClaim", "name"}
     must(all(set(volume) <= allowed for volume in pod.get("volumes", [])), "volumes")
     must(all(volume["emptyDir"].get("sizeLimit") for volume in pod.get("volumes", []) if "emptyDir" in volume),
-         "an emptyDir has no bound")
+         "an emptyDir has no size limit")
     for one in pod.get("initContainers", []) + pod["containers"]:
         own = one.get("securityContext", {})
         must(own.get("allowPrivilegeEscalation") is False, f"{one['name']}: privilege escalation")
         must(own.get("privileged") is False, f"{one['name']}: privileged")
-        must(own.get("readOnlyRootFilesystem") is True, f"{one['name']}: a root filesystem to write to")
+        must(own.get("readOnlyRootFilesystem") is True, f"{one['name']}: the root filesystem is writable")
         must(own.get("capabilities") == {"drop": ["ALL"]}, f"{one['name']}: capabilities")
         must(own.get("runAsNonRoot") is True and own.get("runAsUser", 1) > 0, f"{one['name']}: may run as root")
         must(own.get("seccompProfile") == {"type": "RuntimeDefault"}, f"{one['name']}: seccomp")
         must("memory" in one["resources"]["limits"] and "cpu" in one["resources"]["requests"], f"{one['name']}: resources")
-        must(all("hostPort" not in port for port in one.get("ports", [])), f"{one['name']}: a port of the host")
+        must(all("hostPort" not in port for port in one.get("ports", [])), f"{one['name']}: uses a host port")
     return found
 
 
-def complete(objects, template):
-    """Whatever a pod names must be there."""
+def pod_references(objects, template):
+    """Checks that everything that a pod refers to exists."""
     found = []
     pod = template["spec"]
     maps = {one["metadata"]["name"]: one["data"] for one in objects if one["kind"] == "ConfigMap"}
@@ -76,7 +75,7 @@ def complete(objects, template):
         found.append(f"no ServiceAccount {pod['serviceAccountName']}")
     volumes = [volume["name"] for volume in pod.get("volumes", [])]
     if len(set(volumes)) != len(volumes):
-        found.append("a volume is there twice")
+        found.append("a volume is defined twice")
     mounted = set()
     for one in pod.get("initContainers", []) + pod["containers"]:
         paths = [mount["mountPath"] for mount in one.get("volumeMounts", [])]
@@ -87,41 +86,41 @@ def complete(objects, template):
             if mount["name"] not in volumes:
                 found.append(f"{one['name']}: no volume {mount['name']}")
             if "subPath" in mount:
-                found.append(f"{one['name']}: a subPath is never renewed")
+                found.append(f"{one['name']}: a subPath mount is never updated")
         ports = {port["name"] for port in one.get("ports", [])}
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
             http = one.get(probe, {}).get("httpGet")
             if http and http["port"] not in ports:
-                found.append(f"{one['name']}: {probe} asks port {http['port']}")
+                found.append(f"{one['name']}: {probe} uses the unknown port {http['port']}")
         for variable in one.get("env", []):
             secret = variable.get("valueFrom", {}).get("secretKeyRef")
             if secret and secret["name"] not in EXTERNAL_SECRETS:
-                found.append(f"{one['name']}: {variable['name']} is of Secret {secret['name']}")
+                found.append(f"{one['name']}: {variable['name']} refers to the unknown Secret {secret['name']}")
         variables = [variable["name"] for variable in one.get("env", [])]
         if len(set(variables)) != len(variables):
-            found.append(f"{one['name']}: a variable is there twice")
-    found += [f"nobody mounts {name}" for name in set(volumes) - mounted]
+            found.append(f"{one['name']}: a variable is defined twice")
+    found += [f"volume {name} is not mounted" for name in set(volumes) - mounted]
     for volume in pod.get("volumes", []):
         if "configMap" in volume and volume["configMap"]["name"] not in maps:
             found.append(f"no ConfigMap {volume['configMap']['name']}")
         if "secret" in volume and volume["secret"]["secretName"] not in EXTERNAL_SECRETS:
             found.append(f"no Secret {volume['secret']['secretName']}")
         if "persistentVolumeClaim" in volume and volume["persistentVolumeClaim"]["claimName"] not in EXTERNAL_CLAIMS:
-            found.append("no such claim")
+            found.append("unknown claim")
     stop = [one["lifecycle"]["preStop"]["sleep"]["seconds"] for one in pod["containers"] if "lifecycle" in one]
     # Talos drains for 10 s.
     if stop and pod["terminationGracePeriodSeconds"] < max(stop) + 15:
-        found.append("is killed before it has drained")
+        found.append("is killed before its connections have drained")
     return found
 
 
 def matches(selector, labels):
-    """Whether labels have all that a selector wants."""
+    """Returns True if labels match a selector."""
     return all(labels.get(key) == value for key, value in selector.items())
 
 
-def fits(objects, one):
-    """References from one object to others."""
+def references(objects, one):
+    """Checks the references from one object to others."""
     selected = lambda selector: [  # noqa: E731
         template for _, template in pods(objects) if matches(selector, template["metadata"]["labels"])
     ]
@@ -140,7 +139,7 @@ def fits(objects, one):
             return [f"selects {len(templates)} workloads"]
         open_ports = {port["containerPort"] for container in containers(templates[0]) for port in container.get("ports", [])}
         rules = spec.get("ingress", [])
-        return [f"opens port {port['port']}, where nobody listens"
+        return [f"opens port {port['port']}, which no container has"
                 for rule in rules for port in rule["ports"] if port["port"] not in open_ports]
     if kind == "AuthorizationPolicy" and spec["action"] == "ALLOW":
         return [] if len(selected(spec["selector"]["matchLabels"])) == 1 else ["selects no workload"]
@@ -149,7 +148,7 @@ def fits(objects, one):
     if kind == "HorizontalPodAutoscaler":
         target = [two for two in objects if two["kind"] == "Deployment"
                   and two["metadata"]["name"] == spec["scaleTargetRef"]["name"]]
-        return [] if target and "replicas" not in target[0]["spec"] else ["and its Deployment disagree"]
+        return [] if target and "replicas" not in target[0]["spec"] else ["conflicts with the replicas of its Deployment"]
     if kind == "ServiceMonitor":
         services = [two for two in objects if two["kind"] == "Service"
                     and matches(spec["selector"]["matchLabels"], two["metadata"]["labels"])]
@@ -161,7 +160,7 @@ def fits(objects, one):
 
 
 def security_policy(objects, one):
-    """Envoy Gateway's own schema can't be had; this is what it says of the fields that we use."""
+    """Checks the fields that the chart uses; Envoy Gateway's own schema isn't available as a package."""
     config, _, _, backends, found = envoy_gateway.security_policy(one)
     filter_ = config["typed_config"]
     if filter_["failure_mode_allow"] or filter_["clear_route_cache"] or filter_.get("status_on_error") != {"code": 503}:

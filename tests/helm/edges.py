@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""The examples for Istio and Envoy Gateway: held against the schemas, made into what Envoy would get of them, and run.
+"""Tests the examples for Istio and Envoy Gateway: validates them, converts them to Envoy configurations, and runs these.
 
-Neither of the two can be had for tests: `istio` and `envoy_gateway` make of the examples what they would. Envoy validates
-it, `talos doctor` has nothing to say about it, and requests through a running Envoy and Talos end as the examples promise.
+Neither product is available for tests, so `istio` and `envoy_gateway` do the conversion. Envoy validates the result,
+`talos doctor` has no findings, and requests through a running Envoy and Talos have the documented results.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ import yaml  # noqa: E402
 
 FILES = {"istio": ["gateway.yaml", "mesh-config.yaml", "talos.yaml"],
          "envoy-gateway": ["gateway.yaml", "patch.yaml", "talos.yaml"]}
-# What the doctor says of the example for Envoy Gateway without its patches.
+# Findings of `talos doctor` in the example for Envoy Gateway without its patches.
 UNPATCHED = {"warning raw-headers", "warning validate-mutations", "note no-health-check", "note forged-trailers"}
 FORGED = {"x-talos-actor-id": "mallory", "x-talos-foo": "mallory"}
 TALOS = """
@@ -42,7 +42,7 @@ ISTIO_ROUTES = """
     - { path: { prefix: /open }, mode: "off" }
     - { path: { prefix: /reports }, scopes: reports:read }
 """
-# What is broken (folder, file, a text and what takes its place), who sees it, and a part of what it says.
+# Broken examples: directory, file, a text and its replacement, the check that must find it, and a part of its message.
 BROKEN = [
     ("istio", "mesh-config.yaml", "timeout: 0.25s", "timeot: 0.25s", "own", "timeot is unknown"),
     ("istio", "mesh-config.yaml", 'statusOnError: "503"', "statusOnError: 503", "own", "statusOnError is 503"),
@@ -52,7 +52,7 @@ BROKEN = [
     ("istio", "mesh-config.yaml", 'statusOnError: "503"', "# none", "doctor", "status-on-error"),
     ("istio", "gateway.yaml", "action: CUSTOM", "action: CUSTOMS", "schema", "action"),
     ("istio", "gateway.yaml", "targetRefs:", "targetRef:", "schema", "targetRef"),
-    ("istio", "gateway.yaml", "name: talos # of", "name: tallos # of", "own", "no such provider"),
+    ("istio", "gateway.yaml", "name: talos # from", "name: tallos # from", "own", "no such provider"),
     ("istio", "gateway.yaml", "rules: [{}]", "rules: [{ to: [{ operation: { paths: [/a] } }] }]", "own", "all requests"),
     ("istio", "gateway.yaml", "applyTo: CLUSTER", "applyTo: CLUSTERS", "schema", "applyTo"),
     ("istio", "gateway.yaml", "workloadSelector:", "workloadSelectors:", "schema", "workloadSelectors"),
@@ -97,7 +97,7 @@ BROKEN = [
 
 
 def documents(folder, broken=None):
-    """All documents of an example's files, one of them with a text replaced."""
+    """Returns all documents of an example's files, with a text of one file replaced."""
     found = {}
     for file in FILES[folder]:
         text = (REPO / "envoy" / folder / file).read_text()
@@ -110,12 +110,12 @@ def documents(folder, broken=None):
 
 
 def objects(found):
-    """Those documents that are objects of a cluster."""
+    """Returns the documents that are Kubernetes objects."""
     return [one for file in found.values() for one in file if "kind" in one]
 
 
 def bootstrap(folder, found, ports, patched=True):
-    """The whole configuration of an Envoy on this machine, as the product would give it."""
+    """Returns the configuration of an Envoy on this machine, as the product would make it."""
     if folder == "istio":
         manager, talos = istio.effective(found)
         before, names = [], ["upstream"]
@@ -130,7 +130,7 @@ def bootstrap(folder, found, ports, patched=True):
     clusters = [located({"name": name, "connect_timeout": "1s"}, ports["upstream"]) for name in names]
     return {
         "admin": {"address": address(ports["admin"])},
-        # Both have a limit there.
+        # Both products set a limit here.
         "overload_manager": {"resource_monitors": [{
             "name": "envoy.resource_monitors.global_downstream_max_connections",
             "typed_config": {
@@ -150,13 +150,13 @@ def address(port):
 
 
 def located(cluster, port):
-    """A cluster with one endpoint on this machine, in place of what discovery would bring."""
+    """Gives a cluster one endpoint on this machine instead of discovered ones."""
     endpoint = {"lb_endpoints": [{"endpoint": {"address": address(port)}}]}
     return {**cluster, "type": "STATIC", "load_assignment": {"cluster_name": cluster["name"], "endpoints": [endpoint]}}
 
 
 def own(folder, found):
-    """What `istio` and `envoy_gateway` themselves find."""
+    """Returns the problems that `istio` and `envoy_gateway` find."""
     module = istio if folder == "istio" else envoy_gateway
     problems = []
     try:
@@ -168,7 +168,7 @@ def own(folder, found):
 
 
 def envoy_says(config, folder, envoy=None):
-    """What an Envoy, by default the newest, says of a configuration, if it refuses it."""
+    """Returns the error if an Envoy, by default the newest, rejects a configuration."""
     file = Path(folder) / "envoy.json"
     file.write_text(json.dumps(config))
     command = [envoy or tools.ensure_envoy(), "--mode", "validate", "--log-level", "warning", "--config-path", file]
@@ -177,7 +177,7 @@ def envoy_says(config, folder, envoy=None):
 
 
 def doctor(source):
-    """The doctor's findings, each with its severity."""
+    """Returns the findings of `talos doctor`, each with its severity."""
     command = [run.TALOS, "doctor", source, "--format", "json", "--fail-on", "never"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
@@ -192,7 +192,7 @@ PORTS = {"admin": 9901, "edge": 8080, "upstream": 8000, "authz": 4423}
 
 
 def examine(folder):
-    """One example as it is."""
+    """Checks one unchanged example."""
     found = documents(folder)
     names = sorted(file.name for file in (REPO / "envoy" / folder).iterdir())
     problems = [] if names == FILES[folder] else [f"its files are {names}"]
@@ -212,19 +212,19 @@ def examine(folder):
 
 
 def narrowed(found):
-    """Has Istio's policy match some requests only."""
+    """Makes Istio's policy match only some requests."""
     istio.the(found["gateway.yaml"], "AuthorizationPolicy")["spec"]["rules"] = [{"to": [{"operation": {"paths": ["/reports"]}}]}]
 
 
 def conditions():
-    """Istio's filter asks about requests that a policy matches: what the doctor must say when these aren't all."""
+    """Checks the findings of `talos doctor` when Istio's policy doesn't match all requests."""
     unfound = []
     for forged, deny, wanted in ((False, True, "note"), (False, False, "note"), (True, False, "error"), (True, True, "note")):
         change = () if deny else ("gateway.yaml", "default_value: true", "default_value: false")
         found = documents("istio", change)
         narrowed(found)
         config = bootstrap("istio", found, PORTS)
-        if forged:  # headers that nobody takes away
+        if forged:  # identity headers aren't removed
             filters = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"]
             filters[:] = [one for one in filters if one["name"] != "talos.strip"]
         with tempfile.TemporaryDirectory(prefix="talos-edge-") as work:
@@ -235,7 +235,7 @@ def conditions():
 
 
 def broken():
-    """Each broken copy must be refused by whom it concerns; returns those that aren't."""
+    """Checks that each broken example is found by the expected check; returns those that aren't."""
     unfound = []
     wrong = []
     for index, (folder, file, old, new, who, text) in enumerate(BROKEN):
@@ -265,7 +265,7 @@ def broken():
 
 
 class Stack:
-    """Talos, an upstream and an Envoy with an example's configuration."""
+    """Runs Talos, an upstream and an Envoy with an example's configuration."""
 
     def __init__(self, stack, folder, talos_routes):
         self.stack, self.folder = stack, folder
@@ -286,12 +286,12 @@ class Stack:
         return process
 
     def envoy(self, name, found):
-        """An Envoy of its own; returns its ports."""
+        """Starts an Envoy; returns its ports."""
         ports = {**self.ports, "edge": run.free_port(), "admin": run.free_port()}
         file = self.work / f"{name}.json"
         file.write_text(json.dumps(bootstrap(self.folder, found, ports)))
         self.start(name, [tools.ensure_envoy(), "--config-path", file, "--concurrency", "1", "--disable-hot-restart"], None)
-        # Talos' health check, where there is one, has to have gone well.
+        # Waits until the health check of Talos, if there is one, has passed.
         healthy = "health_flags::healthy"
         cluster = bootstrap(self.folder, found, ports)["static_resources"]["clusters"][0]["name"]
         run.wait(lambda: run.status(ports["admin"], "/ready") == 200 and any(
@@ -305,7 +305,7 @@ class Stack:
 
 
 def requests(folder):
-    """Sends requests through an example's Envoy; returns what doesn't end as it should."""
+    """Sends requests through an example's Envoy; returns the unexpected results."""
     problems = []
 
     def expect(port, path, key, wanted, headers=FORGED, method="GET"):
@@ -338,7 +338,7 @@ def requests(folder):
             preflight = {"origin": "https://app.example.com", "access-control-request-method": "GET"}
             if "access-control-allow-origin" not in expect(edge, "/", None, 200, preflight, "OPTIONS")[0]:
                 problems.append(f"envoy/{folder}: preflights aren't answered")
-            # A narrower rule lets nothing by, and would let no identity by if it did.
+            # With a narrower rule, no request passes unchecked, and identity headers are removed in any case.
             for name, deny, wanted in (("narrow", "true", 503), ("open", "false", 200)):
                 found = documents(folder, ("gateway.yaml", "default_value: true", f"default_value: {deny}"))
                 narrowed(found)

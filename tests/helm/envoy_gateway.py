@@ -1,4 +1,4 @@
-"""What Envoy Gateway makes of its example: the Envoy configuration of the Gateway, as far as the example has a say in it.
+"""Converts the example for Envoy Gateway to the Envoy configuration of the Gateway, as far as the example affects it.
 
 Envoy Gateway can't be had for tests, and neither can the schema of its objects: what isn't known here is refused. TLS is
 left out; that Talos is on this machine stands for it.
@@ -10,7 +10,7 @@ from fields import Fields
 from istio import TYPES, the
 
 GROUP = "gateway.envoyproxy.io/v1alpha1"
-# As the Gateway API writes it: `0.25s` is none.
+# A duration of the Gateway API; `0.25s` is invalid there.
 DURATION = r"([0-9]{1,5}(h|m|s|ms)){1,4}"
 ANNOTATION = "gateway.envoyproxy.io/"
 ESCAPED_SLASHES = {"KeepUnchanged": "KEEP_UNCHANGED", "RejectRequest": "REJECT_REQUEST",
@@ -20,19 +20,19 @@ TRIGGERS = ("5xx", "gateway-error", "reset", "reset-before-request", "connect-fa
             "retriable-status-codes", "cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable")
 
 LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
-# What is patched, and with what.
+# Types that a patch may have.
 PATCHED = {LISTENER: bool, "type.googleapis.com/envoy.config.cluster.v3.Cluster": list}
 
 
 def seconds(duration):
-    """A duration as protobuf writes it."""
+    """Converts a duration to protobuf's JSON form."""
     units = {"h": 3600_000, "m": 60_000, "s": 1000, "ms": 1}
     total = sum(int(number) * units[unit] for number, unit in re.findall(r"(\d+)(ms|h|m|s)", duration))
     return f"{total / 1000:g}s"
 
 
 def strict(one, kind):
-    """The fields of an object of Envoy Gateway's own, without what all objects have."""
+    """Returns the fields of an object of Envoy Gateway, without those that all objects have."""
     fields = Fields(f"{kind} {one['metadata']['name']}", one)
     fields.take("apiVersion", (GROUP,))
     fields.take("kind", (kind,))
@@ -41,7 +41,7 @@ def strict(one, kind):
 
 
 def targets(fields, kinds):
-    """What a policy is for: objects in its own namespace."""
+    """Returns the targets of a policy, which must be in its namespace."""
     for target in fields.take("spec.targetRefs", list):
         found = Fields(f"{fields.name}: targetRefs", target)
         found.take("group", ("gateway.networking.k8s.io",))
@@ -52,7 +52,7 @@ def targets(fields, kinds):
 
 
 def security_policy(one):
-    """The filter, what a route says of it, Talos' cluster, the Services that are asked; and what is wrong."""
+    """Returns the filter, its per-route configuration, Talos' cluster, the Services that it calls, and the problems."""
     fields = strict(one, "SecurityPolicy")
     targets(fields, ("Gateway", "HTTPRoute", "GRPCRoute"))
     at = "spec.extAuth"
@@ -96,13 +96,13 @@ def security_policy(one):
 
 
 def authority(services):
-    """How checks name whom they go to."""
+    """Returns the cluster's name in checks."""
     first = services[0]
     return f"{first.get('name')}.{first.get('namespace', 'default')}:{first.get('port')}"
 
 
 def backend(fields, at):
-    """A cluster and the policy of retries, of `backendSettings`."""
+    """Converts `backendSettings` to a cluster and a retry policy."""
     retry = None
     triggers = fields.take(f"{at}.retry.retryOn.triggers", list, None)
     if triggers:
@@ -159,7 +159,7 @@ def backend(fields, at):
 
 
 def client_traffic_policy(one):
-    """What of the connection manager, how many connections there may be; and what is wrong."""
+    """Returns settings of the connection manager, the connection limit, and the problems."""
     fields = strict(one, "ClientTrafficPolicy")
     targets(fields, ("Gateway",))
     escaped = fields.take("spec.path.escapedSlashesAction", tuple(ESCAPED_SLASHES), "UnescapeAndRedirect")
@@ -186,7 +186,7 @@ def client_traffic_policy(one):
 
 
 def routes(documents, policy, clusters):
-    """The routes of all HTTPRoutes, the longest prefix first, as they are asked in turn."""
+    """Returns the routes of all HTTPRoutes, the longest prefix first."""
     filter_, route = policy
     found = []
     for one in (one for one in documents["gateway.yaml"] if one["kind"] == "HTTPRoute"):
@@ -209,7 +209,7 @@ def routes(documents, policy, clusters):
 
 
 def problems(documents):
-    """What Envoy Gateway would say of its own objects, and whether the files fit together."""
+    """Validates the objects of Envoy Gateway and the references between the files."""
     policies = documents["talos.yaml"]
     security = the(policies, "SecurityPolicy")
     *_, services, found = security_policy(security)
@@ -238,7 +238,7 @@ def problems(documents):
 
 
 def patch_policy(one):
-    """What is wrong with an EnvoyPatchPolicy, beside what Envoy says of the result."""
+    """Returns the problems of an EnvoyPatchPolicy; Envoy validates its result."""
     fields = strict(one, "EnvoyPatchPolicy")
     fields.take("spec.type", ("JSONPatch",))
     fields.take("spec.targetRef.group", ("gateway.networking.k8s.io",))
@@ -252,7 +252,7 @@ def patch_policy(one):
         wanted = PATCHED.get(kind, object)
         if kind == LISTENER:
             place = found.take("operation.jsonPath", r"\.\.http_filters(\[\?\(@\.name=='[^']+'\)\]\.typed_config)?")
-            # Into the list of filters goes a filter.
+            # A patch of the list of filters must add a filter.
             wanted = dict if place == "..http_filters" else wanted
         found.take("operation.path", r"/\w+")
         found.take("operation.value", wanted)
@@ -261,7 +261,7 @@ def patch_policy(one):
 
 
 def apply(patch, documents, manager, cluster):
-    """Applies one patch of an EnvoyPatchPolicy to what it is for; one that finds nothing is a mistake."""
+    """Applies one patch of an EnvoyPatchPolicy; fails if it doesn't match anything."""
     operation = patch["operation"]
     if patch["type"] == LISTENER:
         gateway = the(documents["gateway.yaml"], "Gateway")
@@ -281,7 +281,7 @@ def apply(patch, documents, manager, cluster):
 
 
 def effective(documents, patched=True):
-    """A connection manager with routes, the filters before it, Talos' cluster, and the names of all others."""
+    """Returns the connection manager with routes, the filters before it, Talos' cluster, and the names of the others."""
     filter_, route, cluster, _, found = security_policy(the(documents["talos.yaml"], "SecurityPolicy"))
     client, limit, more = client_traffic_policy(the(documents["talos.yaml"], "ClientTrafficPolicy"))
     if found + more:

@@ -1,4 +1,4 @@
-"""A strict look at objects for which there is no schema: fields are taken one by one, and what is left over is unknown."""
+"""Validates objects without a schema: fields are taken one by one, and remaining fields are unknown."""
 
 import copy
 import re
@@ -7,7 +7,7 @@ MISSING = object()
 
 
 class Fields:
-    """The fields of an object. It is not changed."""
+    """The fields of an object, which isn't changed."""
 
     def __init__(self, name, value):
         self.name = name
@@ -15,7 +15,7 @@ class Fields:
         self.found = []
 
     def take(self, path, kind, default=MISSING):
-        """Returns a field, by names with dots between them. `kind` is a type, a pattern, a range, or the values there are."""
+        """Takes a field by its dotted path and returns its value. `kind` is a type, a pattern, a range, or a list of values."""
         *parents, last = path.split(".")
         place = self.rest
         for parent in parents:
@@ -31,20 +31,20 @@ class Fields:
         return value
 
     def problems(self):
-        """What is wrong, the fields that nobody has taken included."""
+        """Returns the problems, including fields that weren't taken."""
         return self.found + [f"{self.name}: {path} is unknown" for path in leaves(self.rest)]
 
 
 def is_a(value, kind):
     if isinstance(kind, type):
-        return type(value) is kind  # True is no number
+        return type(value) is kind  # not isinstance: True is not a number
     if isinstance(kind, str):
         return isinstance(value, str) and re.fullmatch(kind, value) is not None
     return type(value) is type(kind[0]) and value in kind
 
 
 def leaves(tree, path=""):
-    """What stands in a tree of objects. Objects that have become empty don't count."""
+    """Returns the paths of all values in a tree of objects; empty objects don't count."""
     if isinstance(tree, dict):
         return [leaf for key, value in tree.items() for leaf in leaves(value, f"{path}.{key}" if path else key)]
     return [path]

@@ -1,7 +1,7 @@
-"""What Istio makes of its example: the Envoy configuration of a gateway, as far as the example has a say in it.
+"""Converts the example for Istio to the Envoy configuration of a gateway, as far as the example affects it.
 
-Istio itself can't be had for tests. Its own filters, which an Envoy of Envoy's own doesn't know, and TLS between
-workloads are left out; that Talos is on this machine stands for the latter.
+Istio isn't available for tests. Its own filters, which Envoy's builds don't have, and TLS between workloads are left
+out; Talos runs on this machine instead.
 """
 
 import copy
@@ -10,12 +10,12 @@ from fields import Fields
 
 HTTP = "envoy.filters.network.http_connection_manager"
 TYPES = "type.googleapis.com/envoy.extensions.filters"
-# Key of the shadow rules' verdict in the metadata, and how those of a provider's policies begin.
+# Metadata key of the matching shadow policy, and the prefix of a provider's policies.
 VERDICT = "istio_ext_authz_shadow_effective_policy_id"
 
 
 def problems(documents):
-    """What the schemas don't say: the mesh's configuration, and whether the files fit together."""
+    """Validates the mesh configuration and the references between the files."""
     found = []
     mesh = Fields("mesh-config.yaml", documents["mesh-config.yaml"][0])
     provider(mesh, found)
@@ -42,13 +42,13 @@ def problems(documents):
 
 
 def the(objects, kind, holds=lambda one: True):
-    """The one object of a kind."""
+    """Returns the only object of a kind."""
     (one,) = [one for one in objects if one["kind"] == kind and holds(one)]
     return one
 
 
 def provider(mesh, found):
-    """The ext_authz filter that an extension provider becomes."""
+    """Converts an extension provider to an ext_authz filter."""
     (one,) = mesh.take("meshConfig.extensionProviders", list)
     fields = Fields("extensionProviders", one)
     name = fields.take("name", str)
@@ -82,7 +82,7 @@ def cluster_name(documents):
 
 
 def shadow_rules(name, policy):
-    """The RBAC filter that says, and enforces nothing, whether an AuthorizationPolicy matches a request."""
+    """Converts an AuthorizationPolicy to an RBAC filter with shadow rules, which enforces nothing."""
     rules = {}
     for index, rule in enumerate(policy["spec"]["rules"]):
         fields = Fields("rules", rule)
@@ -98,7 +98,7 @@ def shadow_rules(name, policy):
 
 
 def talos_cluster(documents):
-    """The cluster of Talos' Service, with what the DestinationRule says."""
+    """Returns the cluster of Talos' Service with the settings of the DestinationRule."""
     found = []
     rule = the(documents["talos.yaml"], "DestinationRule")
     fields = Fields("DestinationRule", rule["spec"]["trafficPolicy"])
@@ -143,7 +143,7 @@ def talos_cluster(documents):
 
 
 def effective(documents):
-    """A connection manager (without routes) and Talos' cluster, with all that the example says of them."""
+    """Returns the connection manager (without routes) and Talos' cluster, with all settings of the example."""
     name, authz = provider(Fields("", documents["mesh-config.yaml"][0]), [])
     policy = the(documents["gateway.yaml"], "AuthorizationPolicy")
     manager = {
@@ -168,7 +168,7 @@ def effective(documents):
     patches = the(documents["gateway.yaml"], "EnvoyFilter")["spec"]["configPatches"]
     for patch in patches:
         apply(patch, manager, cluster)
-    # Istio merges when everything else is done.
+    # Istio applies merges last.
     for patch in patches:
         if patch["applyTo"] == "HTTP_FILTER" and patch["patch"]["operation"] == "MERGE":
             apply_to_filter(patch, manager)
@@ -176,7 +176,7 @@ def effective(documents):
 
 
 def apply(patch, manager, cluster):
-    """Applies one patch of an EnvoyFilter to what it is for; one that changes nothing is a mistake."""
+    """Applies one patch of an EnvoyFilter; fails if it changes nothing."""
     what, operation, match = patch["applyTo"], patch["patch"]["operation"], patch["match"]
     value = copy.deepcopy(patch["patch"].get("value"))
     if match["context"] != "GATEWAY":
@@ -214,7 +214,7 @@ def merge_typed(target, value):
 
 
 def merge(target, value):
-    """As messages of protobuf are merged: lists grow, entries of maps are replaced."""
+    """Merges like protobuf: appends lists, replaces entries of maps."""
     for key, new in value.items():
         old = target.get(key)
         if isinstance(new, dict) and isinstance(old, dict):

@@ -1,8 +1,8 @@
-// Holds Istio's, the Gateway API's and the Prometheus Operator's objects against their schemas.
+// Validates objects of Istio, the Gateway API and the Prometheus Operator with their schemas.
 //
 //   node models.mjs NODE_MODULES < objects.json > problems.json
 //
-// The schemas let unknown fields pass; TypeScript, given the same object as a literal, does not.
+// The schemas allow unknown fields. TypeScript, which checks each object as a literal, rejects them.
 
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";

@@ -1,4 +1,4 @@
-"""Runs containers of a rendering on this machine: the same arguments, environment and files, in a folder of its own."""
+"""Runs containers of a rendering on this machine, with the same arguments, environment and files, in a directory."""
 
 import contextlib
 import http.client
@@ -24,7 +24,7 @@ def free_port():
 
 
 class Pod:
-    """A pod's files in a folder: its ConfigMaps, made-up Secrets, empty directories."""
+    """A pod's files in a directory: its ConfigMaps, generated Secrets and empty directories."""
 
     def __init__(self, objects, template, folder, secret=None, replaced=()):
         self.template = template
@@ -37,7 +37,7 @@ class Pod:
         for container in spec.get("initContainers", []) + spec["containers"]:
             for mount in container.get("volumeMounts", []):
                 paths.setdefault(mount["name"], mount["mountPath"])
-        # Longer paths first, so that none is taken for the beginning of another.
+        # Longer paths first, as one path may be a prefix of another.
         for path in sorted(set(paths.values()) - {"/tmp"}, key=len, reverse=True):
             self.replaced.append((path, f"{folder}{path}"))
         for volume in spec.get("volumes", []):
@@ -53,7 +53,7 @@ class Pod:
                 (place / name).write_text(self.localized(text))
 
     def localized(self, text):
-        """A text with the paths of this machine."""
+        """Returns a text with the paths on this machine."""
         marks = [(old, f"\0{index}\0", new) for index, (old, new) in enumerate(self.replaced)]
         for old, mark, _ in marks:
             text = text.replace(old, mark)
@@ -65,10 +65,10 @@ class Pod:
         return [self.localized(argument) for argument in container["args"]]
 
     def environment(self, container):
-        """The container's, and nothing else of Talos's."""
+        """Returns the container's environment, without other TALOS_ variables."""
         result = {name: value for name, value in os.environ.items() if not name.startswith("TALOS_")}
         stand_in = {"TALOS_SECRETS_HMAC_CURRENT": secrets.token_hex(32), "TALOS_DB_DSN": "postgres://u:p@db/talos"}
-        # With the whole file from the Secret there is no secret in the environment.
+        # If the whole file comes from the Secret, the environment has no secret.
         result["TALOS_SECRETS_HMAC_CURRENT"] = stand_in["TALOS_SECRETS_HMAC_CURRENT"]
         for variable in container.get("env", []):
             if "value" in variable:
@@ -80,7 +80,7 @@ class Pod:
 
 
 def sidecar(render):
-    """Runs the pod of Envoy and its sidecar, and the admin plane; returns what is wrong."""
+    """Runs the admin plane, and the pod of Envoy and its sidecar; returns the problems."""
     values = {"mode": "sidecar", "secrets": {"signingKeys": "signing-keys.json"}, "gateway": {
         "enabled": True,
         "upstream": {"host": "127.0.0.1", "port": free_port()},
@@ -127,11 +127,11 @@ def sidecar(render):
         for path, credential, wanted in (("/", None, 401), ("/", key, 200), ("/", key + "x", 401), ("/open", None, 200)):
             got = status(edge, path, credential)
             if got != wanted:
-                problems.append(f"the sidecar's Envoy answers {path} with {got} instead of {wanted}")
+                problems.append(f"the sidecar's Envoy answered {path} with {got} instead of {wanted}")
         if "bearer ey" not in body(edge, "/", key).lower():
-            problems.append("the upstream gets no token")
+            problems.append("the upstream received no token")
         if not (folder / "sidecar/run/talos/authz.sock").is_socket():
-            problems.append("there is no socket where the volume is")
+            problems.append("there is no socket in the volume")
     return problems
 
 
@@ -152,20 +152,20 @@ def request(port, path, key):
 
 
 def send(port, method, path, headers):
-    """The status, headers and body that are answered."""
+    """Sends a request; returns the status, headers and body of the response."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     with contextlib.closing(connection):
         connection.request(method, path, headers=headers)
-        answer = connection.getresponse()
-        return answer.status, answer.headers, answer.read().decode()
+        response = connection.getresponse()
+        return response.status, response.headers, response.read().decode()
 
 
-def wait(holds, folder):
+def wait(condition, directory):
     deadline = time.monotonic() + 60
-    while not holds():
+    while not condition():
         if time.monotonic() > deadline:
             logs = "\n".join(f"{log.name}:\n{log.read_text()[-2000:]}" for log in folder.glob("*.log"))
-            raise SystemExit(f"it doesn't come up:\n{logs}")
+            raise SystemExit(f"the servers didn't become ready in 60 s:\n{logs}")
         time.sleep(0.05)
 
 

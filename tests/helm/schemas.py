@@ -1,4 +1,4 @@
-"""The schemas of objects that Istio, the Gateway API and the Prometheus Operator bring."""
+"""Validates objects of Istio, the Gateway API and the Prometheus Operator."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ FOREIGN = ("istio.io", "gateway.networking.k8s.io", "monitoring.coreos.com")
 
 
 def foreign(objects):
-    """What the schemas say of those among these objects."""
+    """Returns the problems that the schemas find in such objects."""
     known = [one for one in objects if one["apiVersion"].split("/")[0].endswith(FOREIGN)]
     modules = tools.ensure_kubernetes_models() / "node_modules"
     command = ["node", Path(__file__).parent / "models.mjs", modules]

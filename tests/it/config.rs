@@ -85,7 +85,7 @@ async fn key_sets_are_read_and_fetched_only_if_asked() {
     let https = "'https://127.0.0.1:9/keys'";
     let cases = [
         (urls(&good, "it-1"), vec![], 0, ""),
-        (urls(&good, "it-2"), vec![], 64, "signing_key_id: names no key of the key sets that can sign"),
+        (urls(&good, "it-2"), vec![], 64, "signing_key_id: no signing key with this id is in the key sets"),
         (
             urls(&format!("{good}, {good}"), "it-1"),
             vec![],
@@ -94,7 +94,7 @@ async fn key_sets_are_read_and_fetched_only_if_asked() {
         ),
         (urls("'file:///nonesuch.json'", "it-1"), vec![], 64, "urls[0]: /nonesuch.json: No such file"),
         (urls("'base64://hunter2='", "it-1"), vec![], 64, "urls[0]: must be"),
-        (urls(&format!("{good}, {https}"), "other"), vec![], 0, "urls[1]: was not fetched"),
+        (urls(&format!("{good}, {https}"), "other"), vec![], 0, "urls[1]: was not checked"),
         (urls(&format!("{good}, {https}"), "other"), vec!["--fetch"], 64, "urls[1]: 127.0.0.1: "),
     ];
     let setup =

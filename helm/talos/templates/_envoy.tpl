@@ -1,4 +1,4 @@
-{{/* Envoy's configuration with Talos beside it. What each setting is for, envoy/envoy.yaml of the project tells. */}}
+{{/* Envoy's configuration with Talos as a sidecar. The project's envoy/envoy.yaml explains each setting. */}}
 
 {{- define "talos.envoy.filter" -}}
 name: envoy.filters.http.ext_authz
@@ -24,7 +24,7 @@ typed_config:
     runtime_key: ext_authz.deny_at_disable
 {{- end }}
 
-{{/* What a client sends after its body: an upstream that speaks HTTP/2 would take it for an identity. */}}
+{{/* Removes forged identities from request trailers, which an HTTP/2 upstream would trust. */}}
 {{- define "talos.envoy.trailers" -}}
 name: talos.trailers
 typed_config:
@@ -158,7 +158,7 @@ static_resources:
                       path_config_source: { path: /etc/envoy/tls.yaml }
                       resource_api_version: V3
           {{- end }}
-    # What the kubelet and Prometheus may ask; the admin listener can stop Envoy and stays on loopback.
+    # For the kubelet and Prometheus. The admin listener, which can stop Envoy, stays on loopback.
     - name: telemetry
       address:
         socket_address: { address: {{ .Values.planes.bindAddress | quote }}, port_value: 9902 }

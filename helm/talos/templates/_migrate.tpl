@@ -1,4 +1,4 @@
-{{/* The container that migrates the database. Takes (root, mounts). It needs the DSN alone, or the Secret's whole file. */}}
+{{/* Container that migrates the database. Takes (root, mounts). It needs only the DSN, or the whole configuration file. */}}
 {{- define "talos.migrate" -}}
 {{- $root := .root -}}
 name: migrate

@@ -1,4 +1,4 @@
-{{/* Names, labels, images, and which component serves which plane. */}}
+{{/* Names, labels, images, and the planes of each component. */}}
 
 {{- define "talos.fullname" -}}
 {{- if .Values.fullnameOverride -}}
@@ -9,7 +9,7 @@
 {{- end -}}
 {{- end }}
 
-{{/* Of (root, component): component may be empty. */}}
+{{/* Selector labels. Takes (root, component); component may be empty. */}}
 {{- define "talos.selector" -}}
 app.kubernetes.io/name: {{ default .root.Chart.Name .root.Values.nameOverride | trunc 63 | trimSuffix "-" }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
@@ -35,7 +35,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end -}}
 {{- end }}
 
-{{/* The Deployments of a mode: name and the planes that each serves, as JSON. */}}
+{{/* Deployments of the mode and the planes that each serves, as JSON. */}}
 {{- define "talos.components" -}}
 {{- if eq .Values.mode "all" -}}
 {"all": ["admin", "public", "authz"]}
@@ -46,7 +46,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end -}}
 {{- end }}
 
-{{/* The settings of a Deployment, as JSON: what all have, and over it what one has. */}}
+{{/* Settings of a Deployment, as JSON: the common ones, overridden by its own. */}}
 {{- define "talos.workload" -}}
 {{- $own := ternary .root.Values.gateway.workload (index .root.Values.workloads .component) (eq .component "gateway") -}}
 {{- $workload := mustMergeOverwrite (deepCopy .root.Values.workload) (deepCopy ($own | default dict)) -}}
@@ -65,12 +65,12 @@ default
 {{- end -}}
 {{- end }}
 
-{{/* The ports of the planes in a container. */}}
+{{/* Container ports of the planes, as JSON. */}}
 {{- define "talos.ports" -}}
 {"admin": 4420, "public": 4421, "metrics": 4422, "authz": 4423}
 {{- end }}
 
-{{/* Whether the authz plane is reached over TCP. */}}
+{{/* Name of the authz plane's Service. */}}
 {{- define "talos.authzService" -}}
 {{ include "talos.fullname" . }}-authz
 {{- end }}

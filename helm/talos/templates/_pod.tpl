@@ -1,4 +1,4 @@
-{{/* The parts of a pod that runs Talos. Each takes (root, component, planes). */}}
+{{/* Parts of a pod that runs Talos. Each takes (root, component, planes). */}}
 
 {{- define "talos.containerSecurity" -}}
 allowPrivilegeEscalation: false
@@ -21,7 +21,7 @@ seccompProfile:
   type: RuntimeDefault
 {{- end }}
 
-{{/* The names by which the admin plane may be called: those of its Service, and the configuration's. */}}
+{{/* Host names of the admin plane: those of its Service, and those in the configuration. */}}
 {{- define "talos.adminHosts" -}}
 {{- $name := printf "%s-admin" (include "talos.fullname" .) -}}
 {{- $ns := .Release.Namespace -}}
@@ -30,7 +30,7 @@ seccompProfile:
 {{- join "," (uniq (concat $own $more)) -}}
 {{- end }}
 
-{{/* Variables that come from the Secret. */}}
+{{/* Environment variables from the Secret. */}}
 {{- define "talos.secretEnv" -}}
 {{- $root := . -}}
 {{- range $variable, $key := .Values.secrets.env }}
@@ -61,7 +61,7 @@ seccompProfile:
 {{- end }}
 {{- end }}
 
-{{/* Takes (root, planes, socket) as well: everything that depends on where it runs, so that the file needs none of it. */}}
+{{/* Environment variables. Also takes socket. Settings that depend on the pod are here, not in the configuration file. */}}
 {{- define "talos.env" -}}
 {{- $root := .root -}}
 {{- $planes := $root.Values.planes -}}
@@ -111,12 +111,12 @@ seccompProfile:
 {{- end }}
 {{- end }}
 
-{{/* Whether Istio lets only named service accounts to the admin plane. */}}
+{{/* "true" if Istio restricts the admin plane to named service accounts. */}}
 {{- define "talos.meshGuardsAdmin" -}}
 {{- if and .Values.istio.enabled .Values.istio.admin.serviceAccounts }}true{{ end -}}
 {{- end }}
 
-{{/* Keys of the Secret that are files. */}}
+{{/* Keys of the Secret that are mounted as files, as JSON. */}}
 {{- define "talos.secretFiles" -}}
 {{- $keys := .Values.secrets.files -}}
 {{- with .Values.secrets.signingKeys }}{{ $keys = append $keys . }}{{ end -}}
@@ -220,9 +220,9 @@ seccompProfile:
 
 {{/* Probes of (root, planes, socket).
 
-Ready for Checks is what gRPC health says, and not whether the database answers: an outage of the database must not
-take all instances out of service that know the keys. The kubelet can't speak gRPC over TLS or to a Unix socket: there
-the start waits for the database, and Envoy's own health check does the rest. */}}
+Readiness of the authz plane is its gRPC health, not that of the database: an outage of the database must not take all
+instances out of service, as they have keys in their caches. The kubelet can't use gRPC over TLS or a Unix socket: there
+the startup probe waits for the database, and Envoy's own health check does the rest. */}}
 {{- define "talos.probes" -}}
 {{- $metrics := dict "port" "metrics" "scheme" (ternary "HTTPS" "HTTP" (ne .root.Values.planes.metrics.tls.secretName "")) -}}
 {{- $grpc := and (has "authz" .planes) (not .socket) (not .root.Values.planes.authz.tls.secretName) -}}
@@ -250,7 +250,7 @@ readinessProbe:
   failureThreshold: 2
 {{- end }}
 
-{{/* The container of Talos. */}}
+{{/* The Talos container. Also takes socket, resources, runAsUser and preStopSeconds. */}}
 {{- define "talos.container" -}}
 {{- $root := .root -}}
 {{- $ports := include "talos.ports" $root | fromJson -}}
@@ -289,7 +289,7 @@ volumeMounts:
   {{- include "talos.mounts" . | nindent 2 }}
 {{- end }}
 
-{{/* Where the pods of a Deployment go, and what else is said of them. Takes (root, component, workload). */}}
+{{/* Scheduling of a Deployment's pods. Takes (root, component, workload). */}}
 {{- define "talos.scheduling" -}}
 {{- with .workload.priorityClassName }}
 priorityClassName: {{ . }}

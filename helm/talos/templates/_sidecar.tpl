@@ -1,12 +1,12 @@
-{{/* Talos beside an Envoy, for the pods of other charts, too: a chart that has this one as a dependency writes
+{{/* Talos as a sidecar of Envoy, also for other charts. A chart that depends on this one writes
 
   initContainers:
     - {{- include "talos.sidecar.container" .Subcharts.talos | nindent 6 }}
   volumes:
     {{- include "talos.sidecar.volumes" .Subcharts.talos | nindent 4 }}
 
-and `enableServiceLinks: false`, in the namespace where this chart's ConfigMap and the Secret are. As an init container
-with `restartPolicy: Always` it starts before Envoy and ends after it. */}}
+and `enableServiceLinks: false`, in the namespace of this chart's ConfigMap and Secret. An init container with
+`restartPolicy: Always` starts before Envoy and ends after it. */}}
 
 {{- define "talos.sidecar.socket" -}}
 /run/talos/authz.sock
@@ -19,7 +19,7 @@ with `restartPolicy: Always` it starts before Envoy and ends after it. */}}
 {{- define "talos.sidecar.container" -}}
 {{- $arguments := include "talos.sidecar.arguments" . | fromJson -}}
 {{- $container := include "talos.container" (set $arguments "root" .) | fromYaml -}}
-{{- /* Envoy asks its health itself: what it says must not take the whole pod out of service. */ -}}
+{{- /* Envoy itself checks the sidecar's health: its readiness must not take the whole pod out of service. */ -}}
 {{- $container = omit $container "readinessProbe" "lifecycle" -}}
 {{- toYaml (set $container "restartPolicy" "Always") -}}
 {{- end }}

@@ -1,7 +1,8 @@
-//! The floor: the plainest ext_authz server that there can be, which says OK to everything.
+//! The floor: the simplest possible ext_authz server, which allows everything.
 //!
-//! tonic and Envoy's own messages on one thread, nothing looked at and nothing said. What a server costs beyond this is
-//! its own; what it costs less than this it owes to a leaner way between socket and answer.
+//! It uses tonic and Envoy's messages on one thread and reads nothing of a request. A server that
+//! costs more spends the difference on its own work; one that costs less has a leaner path between
+//! socket and response.
 #![forbid(unsafe_code)]
 
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ use envoy_types::pb::google::rpc::Status;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 
-/// Says OK to every Check.
+/// Allows every Check.
 #[derive(Parser)]
 struct Options {
     /// TCP address to listen on.

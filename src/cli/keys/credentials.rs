@@ -1,18 +1,17 @@
-//! `verify`, `batch-verify` and `derive-token`: what is asked with a credential in hand.
+//! `keys verify`, `keys batch-verify` and `keys derive-token`: commands that send a credential.
 
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value, json};
 
+use super::paths::API_KEYS;
 use super::view;
 use crate::cli::client::{Client, Request};
 use crate::cli::exit::{Failure, Outcome};
-use crate::cli::input::{self, STDIN_HELP, items, object, span};
+use crate::cli::input::{self, STDIN_HELP, duration, json_object, non_empty};
 use crate::cli::output::Output;
 use crate::secret::SecretString;
-
-const ANY: &str = "/v2alpha1/admin/apiKeys";
 
 const VERIFY_EXAMPLES: &str = "\
 EXAMPLES:
@@ -33,9 +32,9 @@ EXAMPLES:
   talos keys derive-token \"$SECRET\" --scopes orders:read --audience shop --claims '{\"order\":7}'
   talos keys derive-token \"$SECRET\" --algorithm macaroon --format json";
 
-/// Ask whether a credential is valid: a key or a derived token
+/// Verify a credential: a key or a derived token
 ///
-/// The exit code is 0 when it is, and 2 when it isn't.
+/// The exit code is 0 when it is valid, and 2 when it isn't.
 #[derive(Args)]
 #[command(after_help = VERIFY_EXAMPLES, after_long_help = format!("{STDIN_HELP}\n\n{VERIFY_EXAMPLES}"))]
 pub struct Verify {
@@ -43,34 +42,34 @@ pub struct Verify {
     #[arg(value_name = "CREDENTIAL|-")]
     credential: SecretString,
     #[command(flatten)]
-    how: How,
+    options: VerifyOptions,
 }
 
-/// How credentials are checked.
+/// Options of both verify commands.
 #[derive(Args)]
-pub struct How {
-    /// Have the server look it up anew
+pub struct VerifyOptions {
+    /// Make the server read the key from its database, not from its cache
     #[arg(long)]
     no_cache: bool,
-    /// Accept a derived token only for one of these audiences, with commas between them
+    /// Accept a derived token only for one of these audiences (comma-separated)
     #[arg(long, value_name = "AUDIENCES", value_delimiter = ',')]
     audience: Vec<String>,
 }
 
-/// Ask about up to 100 credentials in one request
+/// Verify up to 100 credentials in one request
 ///
 /// The exit code is 0 when all are valid, and 2 when one isn't.
 #[derive(Args)]
 #[command(after_help = BATCH_EXAMPLES, after_long_help = format!("{STDIN_HELP}\n\n{BATCH_EXAMPLES}"))]
 pub struct BatchVerify {
-    /// The credentials, or `-` to read them from stdin, one a line
+    /// The credentials, or `-` to read them from stdin, one per line
     #[arg(value_name = "CREDENTIAL|-", required_unless_present = "file", conflicts_with = "file")]
     credentials: Vec<SecretString>,
-    /// A file to read them from, one a line
+    /// Read the credentials from a file, one per line
     #[arg(long, value_name = "FILE|-")]
     file: Option<PathBuf>,
     #[command(flatten)]
-    how: How,
+    options: VerifyOptions,
 }
 
 /// Derive a short-lived token from a key
@@ -80,35 +79,35 @@ pub struct DeriveToken {
     /// The key's secret, or `-` to read it from stdin
     #[arg(value_name = "SECRET|-")]
     credential: SecretString,
-    /// What kind of token
+    /// Kind of token
     #[arg(long, value_enum, default_value = "jwt")]
     algorithm: Algorithm,
-    /// How long it lives, such as 5m [default: the server's own, 1h unless it was changed]
-    #[arg(long, value_name = "DURATION", value_parser = span)]
+    /// Lifetime, such as 5m [default: the server's setting, 1h unless changed]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
     ttl: Option<String>,
-    /// Claims of your own; those that the server sets itself can't be set
-    #[arg(long, value_name = "JSON", value_parser = object)]
+    /// Custom claims; claims that the server sets itself are refused
+    #[arg(long, value_name = "JSON", value_parser = json_object)]
     claims: Option<Map<String, Value>>,
-    /// What it may do: some of the key's scopes, with commas between them [default: all of them]
+    /// A subset of the key's scopes (comma-separated) [default: all of them]
     #[arg(long, value_name = "SCOPES", value_delimiter = ',')]
     scopes: Vec<String>,
-    /// For whom it is: audiences, with commas between them
+    /// Audiences that the token is for (comma-separated)
     #[arg(long, value_name = "AUDIENCES", value_delimiter = ',')]
     audience: Vec<String>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Algorithm {
-    /// A signed token that anybody can check with the public keys
+    /// A signed token that anybody can verify with the public keys
     Jwt,
-    /// A token that its holder can narrow
+    /// A token whose holder can restrict it further
     Macaroon,
 }
 
-impl How {
+impl VerifyOptions {
     fn request(&self, credential: &SecretString) -> Value {
         let mut body = json!({ "credential": credential.expose() });
-        let audiences = items(&self.audience);
+        let audiences = non_empty(&self.audience);
         if !audiences.is_empty() {
             body["expected_audiences"] = json!(audiences);
         }
@@ -122,11 +121,11 @@ impl Verify {
     /// # Errors
     /// As any command's.
     pub async fn run(self, client: &Client, output: &Output) -> Result<Outcome, Failure> {
-        let credential = input::credential(self.credential)?;
-        let request = Request::post(format!("{ANY}:verify"), self.how.request(&credential));
-        let answer = client.send(request.no_cache(self.how.no_cache)).await?;
-        let outcome = outcome(std::slice::from_ref(&answer.value));
-        output.print(&view::verification(answer))?;
+        let credential = input::read_credential(self.credential)?;
+        let request = Request::post(format!("{API_KEYS}:verify"), self.options.request(&credential));
+        let response = client.send(request.no_cache(self.options.no_cache)).await?;
+        let outcome = outcome(std::slice::from_ref(&response.value));
+        output.print(&view::verification(response))?;
         Ok(outcome)
     }
 }
@@ -141,32 +140,32 @@ impl BatchVerify {
         let file = match self.credentials.as_slice() {
             [one] if one.expose() == "-" => Some(from_stdin()),
             many if many.iter().any(|credential| credential.expose() == "-") => {
-                return Err(Failure::unusable("`-` stands for all credentials: give it alone"));
+                return Err(Failure::usage("`-` reads all credentials from stdin: give no others beside it"));
             }
             _ => self.file,
         };
         let credentials = match file {
             None => self.credentials,
             Some(file) => {
-                let text = input::file(&file, input::MAX_BATCH)?;
+                let text = input::read_file(&file, input::MAX_BATCH_BYTES)?;
                 let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
                 lines.map(SecretString::from).collect()
             }
         };
         if credentials.is_empty() {
-            return Err(Failure::unusable("no credential to verify: one a line is expected"));
+            return Err(Failure::usage("no credentials to verify: expected one per line"));
         }
         let requests: Vec<Value> =
-            credentials.iter().map(|credential| self.how.request(credential)).collect();
-        let request = Request::post(format!("{ANY}:batchVerify"), json!({ "requests": requests }));
-        let answer = client.send(request.no_cache(self.how.no_cache)).await?;
-        let outcome = outcome(answer.value["results"].as_array().map(Vec::as_slice).unwrap_or_default());
-        output.print(&view::verifications(answer))?;
+            credentials.iter().map(|credential| self.options.request(credential)).collect();
+        let request = Request::post(format!("{API_KEYS}:batchVerify"), json!({ "requests": requests }));
+        let response = client.send(request.no_cache(self.options.no_cache)).await?;
+        let outcome = outcome(response.value["results"].as_array().map(Vec::as_slice).unwrap_or_default());
+        output.print(&view::verifications(response))?;
         Ok(outcome)
     }
 }
 
-/// An answer that doesn't say that a credential is valid says that it isn't.
+/// Returns `Done` only when every verification says that its credential is valid.
 fn outcome(verifications: &[Value]) -> Outcome {
     let all_valid = verifications.iter().all(|verification| verification["is_valid"] == true);
     if all_valid && !verifications.is_empty() { Outcome::Done } else { Outcome::Invalid }
@@ -178,7 +177,7 @@ impl DeriveToken {
     /// # Errors
     /// As any command's.
     pub async fn run(self, client: &Client, output: &Output) -> Result<Outcome, Failure> {
-        let credential = input::credential(self.credential)?;
+        let credential = input::read_credential(self.credential)?;
         let algorithm = match self.algorithm {
             Algorithm::Jwt => "TOKEN_ALGORITHM_JWT",
             Algorithm::Macaroon => "TOKEN_ALGORITHM_MACAROON",
@@ -190,13 +189,13 @@ impl DeriveToken {
         if let Some(claims) = self.claims {
             body["custom_claims"] = Value::Object(claims);
         }
-        for (name, list) in [("scopes", items(&self.scopes)), ("audiences", items(&self.audience))] {
+        for (name, list) in [("scopes", non_empty(&self.scopes)), ("audiences", non_empty(&self.audience))] {
             if !list.is_empty() {
                 body[name] = json!(list);
             }
         }
-        let answer = client.send(Request::post(format!("{ANY}:derive"), body)).await?;
-        output.print(&view::token(answer))?;
+        let response = client.send(Request::post(format!("{API_KEYS}:derive"), body)).await?;
+        output.print(&view::token(response))?;
         Ok(Outcome::Done)
     }
 }

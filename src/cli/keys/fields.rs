@@ -1,37 +1,37 @@
-//! The fields of a key as options: what issue, import, update and rotate set in the same way.
+//! Options for the fields of a key, shared by issue, import, update and rotate.
 
 use clap::Args;
 use serde_json::{Map, Value, json};
 
 use crate::cli::exit::Failure;
-use crate::cli::input::{Visibility, items, object, span};
+use crate::cli::input::{Visibility, duration, json_object, non_empty};
 
-/// What can be set on any key at any time.
+/// Fields that can be set on new and existing keys.
 #[derive(Args)]
-pub struct Fields {
-    /// What it may do: scopes with commas between them; empty for none
+pub struct KeyFields {
+    /// Scopes (comma-separated); empty for none
     #[arg(long, value_name = "SCOPES", value_delimiter = ',')]
     scopes: Option<Vec<String>>,
-    /// Attributes of your own
-    #[arg(long, value_name = "JSON", value_parser = object)]
+    /// Custom attributes
+    #[arg(long, value_name = "JSON", value_parser = json_object)]
     metadata: Option<Map<String, Value>>,
-    /// From where it may be used: blocks such as 10.0.0.0/8 with commas between them; empty for anywhere
+    /// Addresses it may be used from, such as 10.0.0.0/8 (comma-separated); empty for any
     #[arg(long, value_name = "CIDRS", value_delimiter = ',')]
     allowed_cidrs: Option<Vec<String>>,
-    /// Requests a window; 0 for no limit
+    /// Requests per window; 0 for no limit
     #[arg(long, value_name = "N")]
     rate_limit_quota: Option<u64>,
     /// Length of the window, such as 60s
-    #[arg(long, value_name = "DURATION", value_parser = span)]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
     rate_limit_window: Option<String>,
 }
 
-impl Fields {
-    /// Puts what was given into a body; tells which fields these are.
+impl KeyFields {
+    /// Inserts the given fields into a request body and returns their names.
     ///
     /// # Errors
-    /// When a rate limit has only one of its two halves.
-    pub fn put(&self, body: &mut Map<String, Value>) -> Result<Vec<&'static str>, Failure> {
+    /// Fails when only one of the two rate limit options is given.
+    pub fn insert_into(&self, body: &mut Map<String, Value>) -> Result<Vec<&'static str>, Failure> {
         let mut put = vec![];
         let mut set = |name: &'static str, value: Option<Value>| {
             put.push(name);
@@ -40,56 +40,56 @@ impl Fields {
             }
         };
         if let Some(scopes) = &self.scopes {
-            set("scopes", Some(json!(items(scopes))));
+            set("scopes", Some(json!(non_empty(scopes))));
         }
         if let Some(metadata) = &self.metadata {
             set("metadata", Some(Value::Object(metadata.clone())));
         }
         if let Some(blocks) = &self.allowed_cidrs {
-            set("ip_restriction", Some(json!({ "allowed_cidrs": items(blocks) })));
+            set("ip_restriction", Some(json!({ "allowed_cidrs": non_empty(blocks) })));
         }
         match (self.rate_limit_quota, &self.rate_limit_window) {
             (None, None) => {}
-            // Unset: with an update_mask that is how a field is cleared.
+            // A field that is in update_mask but not in the body is cleared.
             (Some(0), _) => set("rate_limit_policy", None),
             (Some(quota), Some(window)) => {
                 set("rate_limit_policy", Some(json!({ "quota": quota.to_string(), "window": window })));
             }
-            (Some(_), None) => return Err(Failure::unusable("--rate-limit-quota needs --rate-limit-window")),
-            (None, Some(_)) => return Err(Failure::unusable("--rate-limit-window needs --rate-limit-quota")),
+            (Some(_), None) => return Err(Failure::usage("--rate-limit-quota needs --rate-limit-window")),
+            (None, Some(_)) => return Err(Failure::usage("--rate-limit-window needs --rate-limit-quota")),
         }
         Ok(put)
     }
 }
 
-/// What can be set on a new key only.
+/// Fields of a new key.
 #[derive(Args)]
 pub struct NewKey {
-    /// Its name, for people
+    /// Display name of the key
     name: String,
-    /// On whose behalf it acts
+    /// The actor on whose behalf the key acts
     #[arg(long, value_name = "ID")]
     actor: String,
     #[command(flatten)]
-    fields: Fields,
-    /// Who may see it
+    fields: KeyFields,
+    /// Visibility of the key
     #[arg(long, value_enum)]
     visibility: Option<Visibility>,
-    /// An id of this request: sent again, it gives the same key and not a second one (36 characters at most)
+    /// Idempotency id: repeating the request with it returns the same key (at most 36 characters)
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
 }
 
 impl NewKey {
-    /// The body of the request.
+    /// Returns the body of the request.
     ///
     /// # Errors
-    /// As [`Fields::put`].
+    /// Fails as [`KeyFields::insert_into`] does.
     pub fn body(&self, ttl: Option<&str>) -> Result<Map<String, Value>, Failure> {
         let mut body = Map::new();
         body.insert("name".into(), self.name.as_str().into());
         body.insert("actor_id".into(), self.actor.as_str().into());
-        self.fields.put(&mut body)?;
+        self.fields.insert_into(&mut body)?;
         let optional = [
             ("ttl", ttl),
             ("visibility", self.visibility.map(Visibility::name)),
@@ -104,32 +104,33 @@ impl NewKey {
     }
 }
 
-/// `update` of either kind.
+/// Options of both `update` commands.
 #[derive(Args)]
 pub struct Update {
     /// The key's id
     #[arg(value_name = "KEY_ID")]
     pub id: String,
-    /// Its new name
+    /// New name
     #[arg(long)]
     name: Option<String>,
     #[command(flatten)]
-    fields: Fields,
-    /// The fields to write, with commas between them [default: those given]; one that isn't given is cleared
+    fields: KeyFields,
+    /// The fields to update (comma-separated) [default: those given]; a listed field without an
+    /// option is cleared
     ///
-    /// They are name, scopes, metadata, ip_restriction and rate_limit_policy.
+    /// The fields are name, scopes, metadata, ip_restriction and rate_limit_policy.
     #[arg(long, value_name = "FIELDS", value_delimiter = ',')]
     update_mask: Option<Vec<String>>,
 }
 
 impl Update {
-    /// The body, and the update mask that goes with it.
+    /// Returns the request body and its update mask.
     ///
     /// # Errors
-    /// When nothing is to be changed, or an option is given that the mask leaves out.
+    /// Fails when nothing is to be changed, or an option is given that isn't in the mask.
     pub fn body_and_mask(&self) -> Result<(Value, String), Failure> {
         let mut body = Map::new();
-        let mut given = self.fields.put(&mut body)?;
+        let mut given = self.fields.insert_into(&mut body)?;
         if let Some(name) = &self.name {
             body.insert("name".into(), name.as_str().into());
             given.insert(0, "name");
@@ -137,17 +138,17 @@ impl Update {
         let mask = match &self.update_mask {
             None => given,
             Some(mask) => {
-                let mask = items(mask);
+                let mask = non_empty(mask);
                 if let Some(left_out) = given.iter().find(|field| !mask.contains(field)) {
-                    return Err(Failure::unusable(format!(
-                        "{left_out} is given, but is not in --update-mask"
+                    return Err(Failure::usage(format!(
+                        "{left_out} is given but not listed in --update-mask: add it there"
                     )));
                 }
                 mask
             }
         };
         if mask.is_empty() {
-            return Err(Failure::unusable("nothing to change; give --name, --scopes or another option"));
+            return Err(Failure::usage("nothing to change: give --name, --scopes or another option"));
         }
         Ok((Value::Object(body), mask.join(",")))
     }

@@ -1,21 +1,19 @@
-//! `talos keys issue` and `talos keys issued`.
+//! `talos keys issue` and `talos keys issued`: issues and manages keys.
 
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value};
 
-use super::fields::{Fields, NewKey, Update};
+use super::fields::{KeyFields, NewKey, Update};
 use super::list::List;
-use super::revoke::{self, Revoke};
+use super::paths::ISSUED_API_KEYS;
+use super::revoke::Revoke;
 use super::view;
-use crate::cli::client::{Answer, Client, Request};
+use crate::cli::client::{Client, JsonBody, Request};
 use crate::cli::exit::{Failure, Outcome};
-use crate::cli::input::{Visibility, key_id, span};
+use crate::cli::input::{Visibility, check_key_id, duration};
 use crate::cli::output::Output;
 
-/// Where issued keys are.
-pub const PATH: &str = "/v2alpha1/admin/issuedApiKeys";
-
-/// Of `talos keys issued`.
+/// Examples in the help of `talos keys issued`.
 pub const EXAMPLES: &str = "\
 EXAMPLES:
   talos keys issued list --status active
@@ -25,7 +23,7 @@ EXAMPLES:
 
 /// Issue a new key
 ///
-/// The secret is in this answer and never again: the server keeps nothing of it.
+/// The secret is shown only this once: the server doesn't store it.
 #[derive(Args)]
 #[command(after_help = "\
 EXAMPLES:
@@ -36,8 +34,8 @@ EXAMPLES:
 pub struct Issue {
     #[command(flatten)]
     key: NewKey,
-    /// How long it lives: 24h, 30d, 1y6mo; 0 for the server's own default
-    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = span)]
+    /// Lifetime: 24h, 30d, 1y6mo; 0 for the server's default
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration)]
     ttl: String,
 }
 
@@ -63,7 +61,7 @@ EXAMPLES:
   talos keys issued list --filter 'status = KEY_STATUS_REVOKED' --format json
   talos keys issued list --format 'jsonpath=$.issued_api_keys[*].name'")]
     List(List),
-    /// Change a key; only what is given changes
+    /// Update a key; only the given fields change
     #[command(after_help = "\
 EXAMPLES:
   talos keys issued update \"$KEY_ID\" --name backend-2 --scopes orders:read
@@ -71,14 +69,14 @@ EXAMPLES:
   talos keys issued update \"$KEY_ID\" --update-mask metadata")]
     Update(Update),
     Rotate(Rotate),
-    /// Revoke a key, for good
+    /// Revoke a key permanently
     #[command(after_help = "\
 EXAMPLES:
   talos keys issued revoke \"$KEY_ID\" --reason key_compromise")]
     Revoke(Revoke),
 }
 
-/// Put a new key in the place of one: a new id and a new secret; what isn't given stays as it was
+/// Replace a key by a new one with a new id and secret; fields that aren't given are copied
 #[derive(Args)]
 #[command(after_help = "\
 EXAMPLES:
@@ -88,52 +86,53 @@ pub struct Rotate {
     /// The id of the key to replace
     #[arg(value_name = "KEY_ID")]
     id: String,
-    /// The new key's name
+    /// Name of the new key
     #[arg(long)]
     name: Option<String>,
     #[command(flatten)]
-    fields: Fields,
-    /// Who may see the new key
+    fields: KeyFields,
+    /// Visibility of the new key
     #[arg(long, value_enum)]
     visibility: Option<Visibility>,
-    /// How long the old key stays valid beside the new one, such as 24h [default: it ends at once]
-    #[arg(long, value_name = "DURATION", value_parser = span)]
+    /// Time that the old key stays valid, such as 24h [default: it is revoked at once]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
     grace_period: Option<String>,
 }
 
 impl Issue {
-    /// Runs it.
+    /// Runs the command.
     ///
     /// # Errors
-    /// As any command's.
+    /// Fails when the arguments are invalid or the request fails.
     pub async fn run(&self, client: &Client, output: &Output) -> Result<Outcome, Failure> {
         let body = self.key.body(Some(&self.ttl))?;
-        let answer = client.send(Request::post(PATH, Value::Object(body))).await?;
-        show_secret(answer, output)
+        let response = client.send(Request::post(ISSUED_API_KEYS, Value::Object(body))).await?;
+        print_secret(response, output)
     }
 }
 
 impl Command {
-    /// Runs it.
+    /// Runs the command.
     ///
     /// # Errors
-    /// As any command's.
+    /// Fails when the arguments are invalid or the request fails.
     pub async fn run(self, client: &Client, output: &Output) -> Result<Outcome, Failure> {
         match self {
             Self::Issue(issue) => return issue.run(client, output).await,
             Self::Get { id } => {
-                let answer = client.send(Request::get(format!("{PATH}/{}", key_id(&id)?))).await?;
-                output.print(&view::key(answer))?;
+                let response =
+                    client.send(Request::get(format!("{ISSUED_API_KEYS}/{}", check_key_id(&id)?))).await?;
+                output.print(&view::key(response))?;
             }
-            Self::List(list) => list.run(client, output, PATH, "issued_api_keys").await?,
+            Self::List(list) => list.run(client, output, ISSUED_API_KEYS, "issued_api_keys").await?,
             Self::Update(update) => {
                 let (body, mask) = update.body_and_mask()?;
-                let path = format!("{PATH}/{}", key_id(&update.id)?);
-                let answer = client.send(Request::patch(path, body).query("update_mask", mask)).await?;
-                output.print(&view::key(answer))?;
+                let path = format!("{ISSUED_API_KEYS}/{}", check_key_id(&update.id)?);
+                let response = client.send(Request::patch(path, body).query("update_mask", mask)).await?;
+                output.print(&view::key(response))?;
             }
             Self::Rotate(rotate) => return rotate.run(client, output).await,
-            Self::Revoke(revoke) => return revoke.run(client, output, revoke::ISSUED).await,
+            Self::Revoke(revoke) => return revoke.run(client, output, ISSUED_API_KEYS).await,
         }
         Ok(Outcome::Done)
     }
@@ -142,7 +141,7 @@ impl Command {
 impl Rotate {
     async fn run(&self, client: &Client, output: &Output) -> Result<Outcome, Failure> {
         let mut body = Map::new();
-        self.fields.put(&mut body)?;
+        self.fields.insert_into(&mut body)?;
         let optional = [
             ("name", self.name.as_deref()),
             ("visibility", self.visibility.map(Visibility::name)),
@@ -153,22 +152,23 @@ impl Rotate {
                 body.insert(name.into(), value.into());
             }
         }
-        let path = format!("{PATH}/{}:rotate", key_id(&self.id)?);
-        let answer = client.send(Request::post(path, Value::Object(body))).await?;
-        show_secret(answer, output)
+        let path = format!("{ISSUED_API_KEYS}/{}:rotate", check_key_id(&self.id)?);
+        let response = client.send(Request::post(path, Value::Object(body))).await?;
+        print_secret(response, output)
     }
 }
 
-/// Prints an answer with a secret in it. Without one (the request was a repetition) a script that wants it gets an
-/// error, not an empty text.
-fn show_secret(answer: Answer, output: &Output) -> Result<Outcome, Failure> {
-    let is_shown = answer.value["secret"].is_string();
+/// Prints a response that has a secret.
+///
+/// A repeated request has none: with `--quiet` that is an error, not empty output.
+fn print_secret(response: JsonBody, output: &Output) -> Result<Outcome, Failure> {
+    let is_shown = response.value["secret"].is_string();
     if !is_shown && output.is_quiet() {
-        return Err(Failure::failed("this request was answered before: the secret is shown only once"));
+        return Err(Failure::failed("the server answered this request before: a secret is shown only once"));
     }
-    output.print(&view::secret(answer))?;
+    output.print(&view::secret(response))?;
     if is_shown && output.is_table() {
-        output.tell("Keep the secret now: it is shown only once.");
+        output.note("Store the secret now: it is shown only once.");
     }
     Ok(Outcome::Done)
 }

@@ -1,16 +1,16 @@
-//! `list` of either kind: one page, or all of them as one list.
+//! `list` of issued and imported keys: one page, or all pages as one list.
 
 use clap::Args;
 use serde_json::Value;
 
 use super::view;
-use crate::cli::client::{Answer, Client, Request};
+use crate::cli::client::{Client, JsonBody, Request};
 use crate::cli::exit::Failure;
-use crate::cli::input::status;
+use crate::cli::input::parse_status;
 use crate::cli::output::Output;
 
-/// The largest page that the API gives.
-const LARGEST_PAGE: u32 = 1000;
+/// Largest page size of the API.
+const MAX_PAGE_SIZE: u32 = 1000;
 
 #[derive(Args)]
 pub struct List {
@@ -18,15 +18,15 @@ pub struct List {
     #[arg(long, value_name = "ID", conflicts_with = "filter")]
     actor: Option<String>,
     /// Only keys that are active, revoked or expired
-    #[arg(long, value_parser = status, conflicts_with = "filter")]
+    #[arg(long, value_parser = parse_status, conflicts_with = "filter")]
     status: Option<&'static str>,
-    /// Only keys of which this is true, such as 'actor_id = "a" AND status = KEY_STATUS_ACTIVE'
+    /// Only keys that match a filter, such as 'actor_id = "a" AND status = KEY_STATUS_ACTIVE'
     #[arg(long, value_name = "AIP-160")]
     filter: Option<String>,
-    /// Keys a page [default: 50, with --all 1000; at most 1000]
+    /// Keys per page, at most 1000 [default: 50, with --all 1000]
     #[arg(long, value_name = "N")]
     page_size: Option<u32>,
-    /// Go on where another page ended, with the next_page_token of that page
+    /// Continue after the page that returned this next_page_token
     #[arg(long, value_name = "TOKEN")]
     page_token: Option<String>,
     /// All pages, as one list
@@ -35,10 +35,10 @@ pub struct List {
 }
 
 impl List {
-    /// Runs it. `field` is the name of the list in the answer.
+    /// Runs the command on the collection at `path`; `field` names the list in its responses.
     ///
     /// # Errors
-    /// As any command's.
+    /// Fails when the arguments are invalid or a request fails.
     pub async fn run(
         self,
         client: &Client,
@@ -46,31 +46,31 @@ impl List {
         path: &str,
         field: &'static str,
     ) -> Result<(), Failure> {
-        let mut answer = self.page(client, path, self.page_token.as_deref()).await?;
-        let mut token = next(&answer.value).to_owned();
+        let mut body = self.page(client, path, self.page_token.as_deref()).await?;
+        let mut token = next_page_token(&body.value).to_owned();
         if self.all {
-            let mut keys = take(&mut answer.value, field);
+            let mut keys = take_list(&mut body.value, field);
             while !token.is_empty() {
                 let mut page = self.page(client, path, Some(&token)).await?;
-                let following = next(&page.value).to_owned();
+                let following = next_page_token(&page.value).to_owned();
                 if following == token {
-                    return Err(Failure::failed("the server's pages have no end: a token leads to itself"));
+                    return Err(Failure::failed("the server returned the same next_page_token twice"));
                 }
-                keys.append(&mut take(&mut page.value, field));
+                keys.append(&mut take_list(&mut page.value, field));
                 token = following;
             }
-            answer = Answer::from(serde_json::json!({ (field): keys, "next_page_token": "" }));
+            body = JsonBody::from(serde_json::json!({ (field): keys, "next_page_token": "" }));
         }
-        output.print(&view::keys(answer, field))?;
+        output.print(&view::keys(body, field))?;
         if !token.is_empty() && output.is_table() {
-            output.tell(&format!("There are more: --all, or --page-token {token}"));
+            output.note(&format!("There are more keys: use --all, or --page-token {token}"));
         }
         Ok(())
     }
 
-    async fn page(&self, client: &Client, path: &str, token: Option<&str>) -> Result<Answer, Failure> {
+    async fn page(&self, client: &Client, path: &str, token: Option<&str>) -> Result<JsonBody, Failure> {
         let mut request = Request::get(path);
-        if let Some(size) = self.page_size.or(self.all.then_some(LARGEST_PAGE)) {
+        if let Some(size) = self.page_size.or(self.all.then_some(MAX_PAGE_SIZE)) {
             request = request.query("page_size", size.to_string());
         }
         if let Some(token) = token {
@@ -93,11 +93,11 @@ impl List {
     }
 }
 
-fn next(page: &Value) -> &str {
+fn next_page_token(page: &Value) -> &str {
     page["next_page_token"].as_str().unwrap_or_default()
 }
 
-fn take(page: &mut Value, field: &str) -> Vec<Value> {
+fn take_list(page: &mut Value, field: &str) -> Vec<Value> {
     match page.get_mut(field).map(Value::take) {
         Some(Value::Array(keys)) => keys,
         _ => vec![],

@@ -1,11 +1,11 @@
-//! The API's answers as people see them: which fields, under which names.
+//! Tables of the API's responses: which fields are shown, under which names.
 
 use serde_json::Value;
 
-use crate::cli::client::Answer;
-use crate::cli::output::{Shown, Table, bare, cell};
+use crate::cli::client::JsonBody;
+use crate::cli::output::{Table, View, cell, plain};
 
-/// The fields of a key, and where they are.
+/// Columns of a key, and the JSON pointers of their fields.
 const KEY: [(&str, &str); 16] = [
     ("KEY ID", "/key_id"),
     ("NAME", "/name"),
@@ -41,39 +41,39 @@ const VERIFICATION: [(&str, &str); 13] = [
     ("ISSUER", "/issuer"),
 ];
 
-/// One key.
-pub fn key(answer: Answer) -> Shown {
-    let table = Table::Fields(fields(&answer.value, &KEY));
-    Shown { table, quiet: vec![bare(&answer.value["key_id"])], answer }
+/// Shows one key.
+pub fn key(body: JsonBody) -> View {
+    let table = Table::Fields(fields(&body.value, &KEY));
+    View { table, quiet: vec![plain(&body.value["key_id"])], body }
 }
 
-/// A new key and its secret; after a rotation also what became of the old one.
-pub fn secret(answer: Answer) -> Shown {
-    let value = &answer.value;
+/// Shows a new key and its secret; after a rotation also the state of the old key.
+pub fn secret(body: JsonBody) -> View {
+    let value = &body.value;
     let mut rows = fields(&value["issued_api_key"], &KEY);
     if let Some(old) = value.get("old_issued_api_key") {
         rows.push(("REPLACES", cell(&old["key_id"])));
-        rows.push(("WHICH IS", at(old, "/status")));
+        rows.push(("WHICH IS", field_text(old, "/status")));
     }
     let secret = value["secret"].as_str().map(str::to_owned);
     rows.push((
         "SECRET",
-        secret.clone().unwrap_or_else(|| "(shown only once, with the first answer)".into()),
+        secret.clone().unwrap_or_else(|| "(shown only once, in the first response)".into()),
     ));
-    Shown { table: Table::Fields(rows), quiet: secret.into_iter().collect(), answer }
+    View { table: Table::Fields(rows), quiet: secret.into_iter().collect(), body }
 }
 
-/// Many keys.
-pub fn keys(answer: Answer, field: &str) -> Shown {
+/// Shows a list of keys.
+pub fn keys(body: JsonBody, field: &str) -> View {
     let columns = [0, 1, 2, 3, 5, 9, 11].map(|at| KEY[at]);
-    let keys = answer.value[field].as_array().map(Vec::as_slice).unwrap_or_default();
+    let keys = body.value[field].as_array().map(Vec::as_slice).unwrap_or_default();
     let table = rows(keys, &columns);
-    let quiet = keys.iter().map(|key| bare(&key["key_id"])).collect();
-    Shown { table, quiet, answer }
+    let quiet = keys.iter().map(|key| plain(&key["key_id"])).collect();
+    View { table, quiet, body }
 }
 
-/// What became of each key of a batch.
-pub fn imports(answer: Answer) -> Shown {
+/// Shows the result of each key of a batch import.
+pub fn imports(body: JsonBody) -> View {
     let columns = [
         ("INDEX", "/index"),
         ("KEY ID", "/imported_api_key/key_id"),
@@ -81,25 +81,25 @@ pub fn imports(answer: Answer) -> Shown {
         ("ERROR", "/error_code"),
         ("MESSAGE", "/error_message"),
     ];
-    let results = answer.value["results"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let results = body.value["results"].as_array().map(Vec::as_slice).unwrap_or_default();
     let table = rows(results, &columns);
-    let quiet = results.iter().map(|result| bare(&result["imported_api_key"]["key_id"])).collect();
-    Shown { table, quiet, answer }
+    let quiet = results.iter().map(|result| plain(&result["imported_api_key"]["key_id"])).collect();
+    View { table, quiet, body }
 }
 
-/// One credential.
-pub fn verification(answer: Answer) -> Shown {
-    let table = Table::Fields(fields(&answer.value, &VERIFICATION));
-    Shown { table, quiet: vec![id_if_valid(&answer.value)], answer }
+/// Shows the verification of one credential.
+pub fn verification(body: JsonBody) -> View {
+    let table = Table::Fields(fields(&body.value, &VERIFICATION));
+    View { table, quiet: vec![id_if_valid(&body.value)], body }
 }
 
-/// Many credentials, in the order in which they were given.
-pub fn verifications(answer: Answer) -> Shown {
+/// Shows the verifications of several credentials, in the order of the request.
+pub fn verifications(body: JsonBody) -> View {
     let columns = [0, 3, 4, 7, 11, 1].map(|at| VERIFICATION[at]);
-    let results = answer.value["results"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let results = body.value["results"].as_array().map(Vec::as_slice).unwrap_or_default();
     let table = rows(results, &columns);
     let quiet = results.iter().map(id_if_valid).collect();
-    Shown { table, quiet, answer }
+    View { table, quiet, body }
 }
 
 fn id_if_valid(verification: &Value) -> String {
@@ -109,8 +109,8 @@ fn id_if_valid(verification: &Value) -> String {
     }
 }
 
-/// A derived token.
-pub fn token(answer: Answer) -> Shown {
+/// Shows a derived token.
+pub fn token(body: JsonBody) -> View {
     let columns = [
         ("TOKEN", "/token"),
         ("EXPIRES", "/expire_time"),
@@ -118,33 +118,34 @@ pub fn token(answer: Answer) -> Shown {
         ("AUDIENCES", "/audiences"),
         ("CLAIMS", "/claims"),
     ];
-    let token = &answer.value["token"];
-    Shown { table: Table::Fields(fields(token, &columns)), quiet: vec![bare(&token["token"])], answer }
+    let token = &body.value["token"];
+    View { table: Table::Fields(fields(token, &columns)), quiet: vec![plain(&token["token"])], body }
 }
 
-/// The public keys.
-pub fn key_set(answer: Answer) -> Shown {
+/// Shows the public keys.
+pub fn key_set(body: JsonBody) -> View {
     let columns = [("KID", "/kid"), ("TYPE", "/kty"), ("CURVE", "/crv"), ("ALG", "/alg"), ("USE", "/use")];
-    let keys = answer.value["keys"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let keys = body.value["keys"].as_array().map(Vec::as_slice).unwrap_or_default();
     let table = rows(keys, &columns);
-    let quiet = keys.iter().map(|key| bare(&key["kid"])).collect();
-    Shown { table, quiet, answer }
+    let quiet = keys.iter().map(|key| plain(&key["kid"])).collect();
+    View { table, quiet, body }
 }
 
-/// The fields that are there.
-fn fields(document: &Value, wanted: &[(&'static str, &str)]) -> Vec<(&'static str, String)> {
-    let all = wanted.iter().map(|(name, pointer)| (*name, at(document, pointer)));
+/// Returns the fields that have a value.
+fn fields(document: &Value, columns: &[(&'static str, &str)]) -> Vec<(&'static str, String)> {
+    let all = columns.iter().map(|(name, pointer)| (*name, field_text(document, pointer)));
     all.filter(|(_, text)| !text.is_empty()).collect()
 }
 
 fn rows(documents: &[Value], columns: &[(&'static str, &str)]) -> Table {
     let headings = columns.iter().map(|(name, _)| *name).collect();
-    let line = |document: &Value| columns.iter().map(|(_, pointer)| at(document, pointer)).collect();
+    let line = |document: &Value| columns.iter().map(|(_, pointer)| field_text(document, pointer)).collect();
     Table::Rows(headings, documents.iter().map(line).collect())
 }
 
-/// What stands there: the API's long names without what their column says anyway, a rate limit as people write it.
-fn at(document: &Value, pointer: &str) -> String {
+/// Formats a field: enum names without the prefix that repeats the column's name, and rate limits
+/// in words.
+fn field_text(document: &Value, pointer: &str) -> String {
     let value = document.pointer(pointer).unwrap_or(&Value::Null);
     let text = cell(value);
     let short = |prefix| text.strip_prefix(prefix).map(str::to_owned);
@@ -154,7 +155,7 @@ fn at(document: &Value, pointer: &str) -> String {
         "/revocation_reason" => short("REVOCATION_REASON_"),
         "/rate_limit_policy" if value.is_object() => {
             let [quota, unit, window] = ["quota", "unit", "window"].map(|name| cell(&value[name]));
-            Some(format!("{quota} {unit} in {window}"))
+            Some(format!("{quota} {unit} per {window}"))
         }
         _ => None,
     };

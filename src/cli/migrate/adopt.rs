@@ -1,26 +1,26 @@
-//! `migrate adopt`: keys of another Talos come in with their ids, their times and their state.
+//! `migrate adopt`: imports the keys of another Talos with their ids, times and states.
 
 use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::json;
 
-use super::listing::{Listing, Place, Reader};
-use crate::cli::client::Answer;
+use super::listing::{Listing, Location, Reader};
+use crate::cli::client::JsonBody;
 use crate::cli::exit::{Failure, Outcome};
 use crate::cli::input;
-use crate::cli::output::{Format, Output, Shown, Table};
+use crate::cli::output::{Format, Output, Table, View};
 use crate::clock::Clock;
 use crate::key::{Key, NetworkId};
 use crate::rng::Rng;
 use crate::store::{Adopted, Store};
 
-/// Most bytes of a file: about a million keys.
-const MAX_FILE: u64 = 1024 * 1024 * 1024;
-/// Keys a transaction: changes to other keys wait for it.
-const BATCH: usize = 1000;
-/// Most keys of which stderr tells how they differ; the result has all.
-const MAX_TOLD: usize = 20;
+/// Largest file in bytes: about a million keys.
+const MAX_FILE_BYTES: u64 = 1024 * 1024 * 1024;
+/// Keys per transaction. Changes to other keys wait for a transaction to end.
+const BATCH_SIZE: usize = 1000;
+/// Number of differing keys that stderr lists; the JSON result has all.
+const MAX_REPORTED: usize = 20;
 
 const EXAMPLES: &str = "\
 EXAMPLES:
@@ -30,25 +30,26 @@ EXAMPLES:
   talos migrate adopt issued.json imported.json --database sqlite://talos.db
   talos keys issued list --all --format json -e http://localhost:4420 | talos migrate adopt - --database sqlite://talos.db";
 
-/// Take over the keys of another Talos, with their ids, times and states
+/// Adopt the keys of another Talos, with their ids, times and states
 ///
-/// The files hold what `talos keys issued list --all --format json` and `talos keys imported list …` print, pages of the
-/// API, JSON lists of keys, or keys one after the other. They have no secrets: that of a key verifies here when
-/// secrets.hmac, the prefixes and (for an imported key) the network are those of where it comes from.
+/// The files hold the output of `talos keys issued list --all --format json` and `talos keys
+/// imported list …`, pages of the API, JSON lists of keys, or a sequence of keys. They contain no
+/// secrets. A key's secret verifies here when secrets.hmac, the prefixes and (for an imported key)
+/// the network are the same as in the other Talos.
 ///
-/// Nothing is written unless everything in the files is good. A key that is there already is left as it is: told as
-/// unchanged, or as different (exit code 1; revoke here what was revoked there meanwhile). So it can be run again, and
-/// beside running servers.
+/// Nothing is written unless all files are valid. An existing key is never changed: it is counted
+/// as unchanged, or reported as different (exit code 1; revoke here what has been revoked there
+/// since). So the command can be repeated, also while servers are running.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Adopt {
-    /// The files, or `-` for stdin
+    /// The files to read, or `-` for stdin
     #[arg(value_name = "FILE|-", required = true)]
     files: Vec<PathBuf>,
-    /// Only check the files, and compare them with the database
+    /// Only validate the files and compare them with the database
     #[arg(long)]
     dry_run: bool,
-    /// The network of the keys [default: the one of a deployment without tenants]
+    /// The network of the keys [default: that of a deployment without tenants]
     #[arg(long, value_name = "UUID", value_parser = network)]
     network: Option<NetworkId>,
     /// table, json, json-pretty, yaml, jsonpath=PATH or jsonpointer=POINTER
@@ -56,30 +57,32 @@ pub struct Adopt {
     format: Format,
 }
 
-/// What came of all keys.
+/// Result of an adoption.
 #[derive(Default)]
 struct Report {
     adopted: usize,
     unchanged: usize,
-    different: Vec<(Key, Place, Vec<&'static str>)>,
+    different: Vec<(Key, Location, Vec<&'static str>)>,
 }
 
 impl Adopt {
-    /// Runs it on the database at `dsn`.
+    /// Runs the command on the database at `dsn`.
     ///
     /// # Errors
-    /// When a file can't be read or something in it is wrong, or the database fails.
+    /// Fails when a file can't be read or is invalid, or the database fails.
     pub async fn run(self, dsn: &str) -> Result<Outcome, Failure> {
         let clock = Clock::system();
         let mut reader = Reader::new(self.network.unwrap_or(NetworkId::SINGLE), clock.now());
         for path in &self.files {
-            let text = input::file(path, MAX_FILE)?;
+            let text = input::read_file(path, MAX_FILE_BYTES)?;
             let name = if path.as_os_str() == "-" { "stdin".into() } else { path.display().to_string() };
             reader.read(&name, &text);
         }
-        let listing = reader.finish().map_err(Failure::unusable)?;
-        for place in &listing.unfinished {
-            eprintln!("{place}: there are more keys than these (next_page_token): list with --all");
+        let listing = reader.finish().map_err(Failure::usage)?;
+        for location in &listing.unfinished {
+            eprintln!(
+                "{location}: the list is incomplete (it has a next_page_token): list the keys with --all"
+            );
         }
         let store = match self.dry_run {
             true => Store::open_existing(dsn).await,
@@ -89,25 +92,27 @@ impl Adopt {
         let report = adopt(&store, listing, &clock, self.dry_run).await;
         store.close().await;
         let report = report?;
-        report.tell();
-        Output::new(self.format, false).print(&report.shown(self.dry_run))?;
-        Ok(if report.different.is_empty() { Outcome::Done } else { Outcome::PartlyRefused })
+        report.print_differences();
+        Output::new(self.format, false).print(&report.view(self.dry_run))?;
+        Ok(if report.different.is_empty() { Outcome::Done } else { Outcome::PartialFailure })
     }
 }
 
 async fn adopt(store: &Store, listing: Listing, clock: &Clock, dry_run: bool) -> Result<Report, Failure> {
     let mut report = Report { unchanged: listing.repeated, ..Report::default() };
-    for batch in listing.keys.chunks(BATCH) {
+    for batch in listing.keys.chunks(BATCH_SIZE) {
         let keys = batch.iter().map(|(key, _)| key.clone()).collect();
         let adopted = store.adopt_keys(keys, clock.now(), dry_run).await.map_err(|error| {
             let before = report.adopted;
-            Failure::failed(format!("{error} ({before} keys were adopted before; run it again for the rest)"))
+            Failure::failed(format!(
+                "{error} ({before} keys were adopted before this failure; run the command again for the rest)"
+            ))
         })?;
-        for ((key, place), adopted) in batch.iter().zip(adopted) {
+        for ((key, location), adopted) in batch.iter().zip(adopted) {
             match adopted {
                 Adopted::New => report.adopted += 1,
                 Adopted::Unchanged => report.unchanged += 1,
-                Adopted::Different(fields) => report.different.push((key.clone(), place.clone(), fields)),
+                Adopted::Different(fields) => report.different.push((key.clone(), location.clone(), fields)),
             }
         }
     }
@@ -115,23 +120,23 @@ async fn adopt(store: &Store, listing: Listing, clock: &Clock, dry_run: bool) ->
 }
 
 impl Report {
-    fn tell(&self) {
-        for (key, place, fields) in self.different.iter().take(MAX_TOLD) {
-            eprintln!("{place}: {} is there with another {}; left as it is", key.id, fields.join(", "));
+    fn print_differences(&self) {
+        for (key, location, fields) in self.different.iter().take(MAX_REPORTED) {
+            eprintln!("{location}: {} exists with another {}; not changed", key.id, fields.join(", "));
         }
-        let more = self.different.len().saturating_sub(MAX_TOLD);
+        let more = self.different.len().saturating_sub(MAX_REPORTED);
         if more > 0 {
-            eprintln!("and {more} more: --format json has all");
+            eprintln!("and {more} more; use --format json to list all");
         }
     }
 
-    fn shown(&self, dry_run: bool) -> Shown {
+    fn view(&self, dry_run: bool) -> View {
         let different = self.different.len();
         let differences = self
             .different
             .iter()
             .map(|(key, _, fields)| json!({ "key_id": key.id.to_string(), "fields": fields }));
-        let answer = json!({
+        let body = json!({
             "dry_run": dry_run,
             "adopted": self.adopted,
             "unchanged": self.unchanged,
@@ -143,7 +148,7 @@ impl Report {
             ("UNCHANGED", self.unchanged.to_string()),
             ("DIFFERENT", different.to_string()),
         ]);
-        Shown { answer: Answer::from(answer), table, quiet: vec![] }
+        View { body: JsonBody::from(body), table, quiet: vec![] }
     }
 }
 

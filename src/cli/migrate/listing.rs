@@ -1,4 +1,5 @@
-//! What the list commands print and the pages of the API, read back into keys: nothing of it counts unless all does.
+//! Reads the output of the list commands and pages of the API back into keys. All of it must be
+//! valid, or none of it is used.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -13,18 +14,18 @@ use crate::escape::visible;
 use crate::http::listed_key;
 use crate::key::{Key, KeyId, KeyKind, NetworkId};
 
-/// What pages call the lists, and what leads to the next page.
+// Field names of the API's pages.
 const ISSUED: &str = "issued_api_keys";
 const IMPORTED: &str = "imported_api_keys";
 const NEXT: &str = "next_page_token";
-/// Most mistakes that are told.
-const MAX_TOLD: usize = 20;
+/// Number of problems that are listed.
+const MAX_REPORTED: usize = 20;
 
-/// Where a key stands.
+/// Position of a key in the files.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct Location {
     file: Arc<str>,
-    /// The document's number from 1, when it isn't the only one.
+    /// Number of the document in its file, from 1; none when it is the only one.
     document: Option<usize>,
     list: Option<List>,
     index: Option<usize>,
@@ -34,11 +35,11 @@ pub struct Place {
 enum List {
     Issued,
     Imported,
-    /// By itself, its items of either kind.
+    /// A JSON list outside of a page, with keys of either kind.
     Bare,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(&self.file)?;
         if let Some(document) = self.document {
@@ -57,143 +58,143 @@ impl fmt::Display for Place {
     }
 }
 
-/// All keys of some files.
+/// The keys of all files.
 #[derive(Debug)]
 pub struct Listing {
-    /// Each key once, and where it first stands.
-    pub keys: Vec<(Key, Place)>,
-    /// How many stand there again, just the same.
+    /// Each key once, with its first location.
+    pub keys: Vec<(Key, Location)>,
+    /// Number of exact repetitions of keys.
     pub repeated: usize,
-    /// The places of the pages that name a following one which isn't there.
+    /// Locations of last pages that name a next page.
     pub unfinished: Vec<String>,
 }
 
-/// Reads files, one after the other.
+/// Reads keys from files, and collects the problems found in them.
 pub struct Reader {
     network: NetworkId,
     now: Timestamp,
     listing: Listing,
     seen: HashMap<KeyId, usize>,
-    mistakes: Vec<String>,
-    more_mistakes: usize,
+    problems: Vec<String>,
+    more_problems: usize,
 }
 
 impl Reader {
-    /// For keys of that network, at that moment.
+    /// Creates a reader of keys of one network; `now` decides which keys have expired.
     pub fn new(network: NetworkId, now: Timestamp) -> Self {
         Self {
             network,
             now,
             listing: Listing { keys: vec![], repeated: 0, unfinished: vec![] },
             seen: HashMap::new(),
-            mistakes: vec![],
-            more_mistakes: 0,
+            problems: vec![],
+            more_problems: 0,
         }
     }
 
-    /// Reads a file: JSON lists of keys, by themselves or as the API wraps them, or keys, one after the other.
+    /// Reads a file: JSON lists of keys, pages of the API, or a sequence of keys.
     pub fn read(&mut self, file: &str, text: &str) {
-        let at = |document| Place { file: file.into(), document, list: None, index: None };
+        let at = |document| Location { file: file.into(), document, list: None, index: None };
         let documents: Result<Vec<&RawValue>, _> =
             serde_json::Deserializer::from_str(text).into_iter().collect();
         let documents = match documents {
-            Ok(documents) if documents.is_empty() => return self.mistake(&at(None), "is empty"),
+            Ok(documents) if documents.is_empty() => return self.report(&at(None), "is empty"),
             Ok(documents) => documents,
             Err(error) => {
-                let problem = format!("no JSON at line {}, column {}", error.line(), error.column());
-                return self.mistake(&at(None), problem);
+                let problem = format!("invalid JSON at line {}, column {}", error.line(), error.column());
+                return self.report(&at(None), problem);
             }
         };
-        let several = documents.len() > 1;
-        // The last page of each kind tells whether there is another.
+        let is_numbered = documents.len() > 1;
+        // The last page of each kind decides whether its list is complete.
         let mut unfinished = [None, None];
         for (number, document) in (1..).zip(documents) {
-            let place = at(several.then_some(number));
+            let location = at(is_numbered.then_some(number));
             match Document::parse(document) {
-                Ok(Document::Key(key)) => self.key(None, key, place),
-                Ok(Document::List(keys)) => self.keys(List::Bare, keys, &place),
+                Ok(Document::Key(key)) => self.key(None, key, location),
+                Ok(Document::List(keys)) => self.keys(List::Bare, keys, &location),
                 Ok(Document::Page(page)) => {
                     let is_unfinished = page.next_page_token.is_some_and(|token| !token.is_empty());
                     let lists =
                         [(List::Issued, page.issued_api_keys), (List::Imported, page.imported_api_keys)];
                     for ((list, keys), unfinished) in lists.into_iter().zip(&mut unfinished) {
                         if let Some(keys) = keys {
-                            *unfinished = is_unfinished.then(|| place.to_string());
-                            self.keys(list, keys, &place);
+                            *unfinished = is_unfinished.then(|| location.to_string());
+                            self.keys(list, keys, &location);
                         }
                     }
                 }
-                Err(problem) => self.mistake(&place, problem),
+                Err(problem) => self.report(&location, problem),
             }
         }
         self.listing.unfinished.extend(unfinished.into_iter().flatten());
     }
 
-    /// All that was read.
+    /// Returns the keys that were read.
     ///
     /// # Errors
-    /// With what is wrong, a line each, when anything is.
+    /// Returns the problems, one per line, if there are any.
     pub fn finish(self) -> Result<Listing, String> {
-        if self.mistakes.is_empty() {
+        if self.problems.is_empty() {
             return Ok(self.listing);
         }
-        let mut text = self.mistakes.join("\n");
-        if self.more_mistakes > 0 {
-            text.push_str(&format!("\nand {} more", self.more_mistakes));
+        let mut text = self.problems.join("\n");
+        if self.more_problems > 0 {
+            text.push_str(&format!("\nand {} more", self.more_problems));
         }
         Err(text)
     }
 
-    fn keys(&mut self, list: List, keys: Vec<&RawValue>, place: &Place) {
+    fn keys(&mut self, list: List, keys: Vec<&RawValue>, location: &Location) {
         let kind = match list {
             List::Issued => Some(KeyKind::Issued),
             List::Imported => Some(KeyKind::Imported),
             List::Bare => None,
         };
         for (index, key) in keys.into_iter().enumerate() {
-            self.key(kind, key, Place { list: Some(list), index: Some(index), ..place.clone() });
+            self.key(kind, key, Location { list: Some(list), index: Some(index), ..location.clone() });
         }
     }
 
-    fn key(&mut self, kind: Option<KeyKind>, json: &RawValue, place: Place) {
+    fn key(&mut self, kind: Option<KeyKind>, json: &RawValue, location: Location) {
         if !json.get().starts_with('{') {
-            return self.mistake(&place, "must be a JSON object");
+            return self.report(&location, "must be a JSON object");
         }
         let key = match listed_key(self.network, kind, json.get(), self.now) {
             Ok(key) => key,
-            Err(error) => return self.mistake(&place, error),
+            Err(error) => return self.report(&location, error),
         };
         let Some(earlier) = self.seen.get(&key.id).and_then(|at| self.listing.keys.get(*at)) else {
             self.seen.insert(key.id, self.listing.keys.len());
-            return self.listing.keys.push((key, place));
+            return self.listing.keys.push((key, location));
         };
         match earlier.0.differences(&key).as_slice() {
             [] => self.listing.repeated += 1,
             fields => {
                 let (fields, earlier) = (fields.join(", "), &earlier.1);
-                let problem = format!("key_id: is that of {earlier} as well, with another {fields}");
-                self.mistake(&place, problem);
+                let problem = format!("key_id: also in {earlier}, with a different {fields}");
+                self.report(&location, problem);
             }
         }
     }
 
-    fn mistake(&mut self, place: &Place, problem: impl fmt::Display) {
-        match self.mistakes.len() < MAX_TOLD {
-            // The names of fields are the file's own.
-            true => self.mistakes.push(visible(&format!("{place}: {problem}")).into_owned()),
-            false => self.more_mistakes += 1,
+    fn report(&mut self, location: &Location, problem: impl fmt::Display) {
+        match self.problems.len() < MAX_REPORTED {
+            // Field names come from the file and may hold control characters.
+            true => self.problems.push(visible(&format!("{location}: {problem}")).into_owned()),
+            false => self.more_problems += 1,
         }
     }
 }
 
-/// What a document is.
+/// One JSON document of a file.
 enum Document<'t> {
     Key(&'t RawValue),
     List(Vec<&'t RawValue>),
     Page(Page<'t>),
 }
 
-/// An answer of the API, or of `list --all`.
+/// A page of the API, or the output of `list --all`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Page<'t> {
@@ -220,15 +221,15 @@ impl<'t> Document<'t> {
                 ));
             }
         };
-        let is_of_page = |name: &String| [ISSUED, IMPORTED, NEXT].contains(&name.as_str());
-        if !names.iter().any(is_of_page) {
+        let is_page_field = |name: &String| [ISSUED, IMPORTED, NEXT].contains(&name.as_str());
+        if !names.iter().any(is_page_field) {
             return Ok(Self::Key(json));
         }
         serde_json::from_str(text).map(Self::Page).map_err(|_| {
-            match names.iter().find(|name| !is_of_page(name)) {
+            match names.iter().find(|name| !is_page_field(name)) {
                 Some(name) => format!("{}: is not a known field", name.chars().take(128).collect::<String>()),
                 None => {
-                    format!("{ISSUED} and {IMPORTED} must be lists, {NEXT} a text, and each there but once")
+                    format!("{ISSUED} and {IMPORTED} must be lists, {NEXT} a string, each at most once")
                 }
             }
         })

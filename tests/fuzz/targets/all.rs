@@ -1,4 +1,6 @@
-//! One binary for all targets: the environment's `TALOS_FUZZ` names the one to run. They share nearly all that is linked, and linking ten times is slow.
+//! One binary for all fuzz targets; `TALOS_FUZZ` names the one to run.
+//!
+//! The targets share nearly all code, and linking ten binaries would be slow.
 #![no_main]
 
 use std::sync::OnceLock;
@@ -10,7 +12,7 @@ fn target() -> fn(&[u8]) {
     *TARGET.get_or_init(|| {
         let name = std::env::var("TALOS_FUZZ").unwrap_or_default();
         let found = talos::fuzzing::TARGETS.iter().find(|(target, _)| *target == name);
-        found.unwrap_or_else(|| panic!("TALOS_FUZZ names no target: {name}")).1
+        found.unwrap_or_else(|| panic!("TALOS_FUZZ: there is no target {name:?}")).1
     })
 }
 

@@ -109,7 +109,7 @@ async fn without_the_database_it_says_what_it_could_not_check() {
     let (ok, findings) = verify(&setup, &elsewhere).await;
     assert!(ok, "{findings:#}");
     assert!(
-        findings.text("/chains/0/not_checked/0").contains("missing at the end was not checked"),
+        findings.text("/chains/0/not_checked/0").contains("missing at the end were not checked for"),
         "{findings:#}"
     );
     // It needs no HMAC secret.

@@ -210,7 +210,7 @@ async fn again_changes_nothing_and_what_differs_is_left_alone() {
             ],
         });
         assert_eq!(told, expected);
-        let line = format!("issued.json: issued_api_keys[0]: {} is there with another status, ", one.id);
+        let line = format!("issued.json: issued_api_keys[0]: {} exists with another status, ", one.id);
         assert!(ran.stderr.contains(&line), "{}", ran.stderr);
         assert!(ran.stderr.contains("imported.json: imported_api_keys[0]: "), "{}", ran.stderr);
     }
@@ -265,7 +265,7 @@ async fn one_bad_key_keeps_all_out() {
         (json!({ "scopes": ["s3 cret"] }), "issued_api_keys[1]: scopes[0]: "),
         (
             json!({ "key_id": item(2, json!({}))["key_id"], "name": "s3cret" }),
-            "key_id: is that of bad.json: issued_api_keys[0] as well, with another name",
+            "key_id: also in bad.json: issued_api_keys[0], with a different name",
         ),
     ] {
         let bad = json!({ "issued_api_keys": [item(2, json!({})), item(3, changes)], "next_page_token": "" });
@@ -304,7 +304,7 @@ async fn no_secret_and_no_database_is_needed_to_check() {
     adopt(&setup, &[("f.json", &page)], &["--dry-run"]).await.expect(1);
     assert!(!setup.path("talos.db").exists(), "asking made a database");
     let ran = adopt(&setup, &[("f.json", &page)], &[]).await.expect(0);
-    assert!(ran.stderr.contains("f.json: there are more keys"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("f.json: the list is incomplete"), "{}", ran.stderr);
     let ran = adopt(&setup, &[("f.json", &page)], &["--dry-run"]).await.expect(0);
     assert_eq!((ran.field("WOULD ADOPT"), ran.field("UNCHANGED")), ("0", "1"));
     // Of another network it is another key.

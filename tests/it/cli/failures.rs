@@ -87,7 +87,7 @@ async fn an_empty_stdin_is_no_credential() {
         assert!(ran.stderr.contains("stdin"), "{}", ran.stderr);
     }
     let ran = cli.feed("\n\n", &["keys", "batch-verify", "-"]).await.expect(64);
-    assert!(ran.stderr.contains("one a line"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("one per line"), "{}", ran.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread")]

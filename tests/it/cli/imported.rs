@@ -24,7 +24,7 @@ async fn a_key_is_imported_from_stdin_or_an_argument() {
     let twice: Vec<&str> = import.into_iter().chain(["-"]).collect();
     let ran = cli.feed("legacy-0005-abcdef\n\n", &twice).await.expect(1);
     assert!(ran.stderr.contains("raw_key: ends with a line ending"), "{}", ran.stderr);
-    let told = "stdin: the line ending at the end is not part of the key";
+    let told = "stdin: the final line ending was removed from the key";
     assert!(ran.stderr.contains(told), "{}", ran.stderr);
     let ran = cli.feed("legacy-0006-abcdef", &twice).await;
     assert!(!ran.stderr.contains(told), "{}", ran.stderr);

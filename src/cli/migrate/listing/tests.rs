@@ -1,4 +1,4 @@
-//! What is read as a listing, and what is refused with which words.
+//! Tests of the accepted forms of listings, and of the messages about invalid ones.
 
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ fn now() -> Timestamp {
     Timestamp::from_rfc3339("2026-06-01T00:00:00Z").unwrap()
 }
 
-/// A key with these fields changed, or taken away where null stands.
+/// Returns a key with these fields changed, or removed where the value is null.
 fn key(id: &str, changes: Value) -> Value {
     let mut key = json!({
         "key_id": id, "name": "n", "actor_id": "a", "scopes": [], "status": "KEY_STATUS_ACTIVE",
@@ -35,11 +35,11 @@ fn one(changes: Value) -> Result<Key, String> {
 }
 
 #[test]
-fn keys_in_every_wrapping() {
+fn keys_in_every_form() {
     let (issued, imported) = (key(UUID, json!({})), key(HASH, json!({})));
     let page = |list: &str, key: &Value| json!({ list: [key], "next_page_token": "" });
     let (first, second) = (page("issued_api_keys", &issued), page("imported_api_keys", &imported));
-    for (text, places) in [
+    for (text, locations) in [
         (
             format!("{first}{second}"),
             ["f.json: document 1: issued_api_keys[0]", "f.json: document 2: imported_api_keys[0]"],
@@ -53,8 +53,8 @@ fn keys_in_every_wrapping() {
         (format!("{issued}\n{imported}\n"), ["f.json: document 1", "f.json: document 2"]),
     ] {
         let listing = read(&text).unwrap();
-        let found: Vec<String> = listing.keys.iter().map(|(_, place)| place.to_string()).collect();
-        assert_eq!(found, places, "{text}");
+        let found: Vec<String> = listing.keys.iter().map(|(_, location)| location.to_string()).collect();
+        assert_eq!(found, locations, "{text}");
         let ids: Vec<String> = listing.keys.iter().map(|(key, _)| key.id.to_string()).collect();
         assert_eq!(ids, [UUID, HASH], "{text}");
     }
@@ -100,19 +100,19 @@ fn states() {
             Status::Active,
             None,
         ),
-        // It expired since it was listed.
+        // Expired since it was listed.
         (json!({ "status": active, "expire_time": past }), Status::Expired, None),
         (json!({ "status": expired, "expire_time": past }), Status::Expired, None),
         (json!({ "status": revoked }), Status::Revoked, Some("REVOCATION_REASON_UNSPECIFIED")),
         (json!({ "status": revoked, "revocation_reason": superseded }), Status::Revoked, Some(superseded)),
-        // Its grace period is over, by the listing or since.
+        // The grace period is over, in the listing or since.
         (
             json!({ "status": revoked, "revocation_reason": superseded, "supersede_time": past }),
             Status::Revoked,
             None,
         ),
         (json!({ "status": active, "supersede_time": past }), Status::Revoked, None),
-        // Revoked within it.
+        // Revoked within the grace period.
         (
             json!({ "status": revoked, "revocation_reason": superseded, "supersede_time": future }),
             Status::Revoked,
@@ -177,11 +177,11 @@ fn a_bad_field_is_named() {
 }
 
 #[test]
-fn a_bad_document_is_told_by_its_place() {
+fn a_bad_document_is_reported_with_its_location() {
     let (issued, imported) = (key(UUID, json!({})), key(HASH, json!({})));
     for (text, problem) in [
         (String::new(), "f.json: is empty"),
-        ("{\"s3cret\"".to_owned(), "f.json: no JSON at line 1, column 9"),
+        ("{\"s3cret\"".to_owned(), "f.json: invalid JSON at line 1, column 9"),
         (format!("{issued}\n\"s3cret\""), "f.json: document 2: must be a list of keys"),
         ("null".to_owned(), "f.json: must be a list of keys"),
         ("{}".to_owned(), "f.json: key_id: must be"),
@@ -200,14 +200,14 @@ fn a_bad_document_is_told_by_its_place() {
         (r#"{"issued_api_keys":[],"issued_api_keys":[]}"#.to_owned(), "f.json: issued_api_keys and"),
         (r#"{"key_id":"a","key_id":"b"}"#.to_owned(), "f.json: key_id: stands there twice"),
     ] {
-        let told = read(&text).unwrap_err();
-        assert!(told.starts_with(problem) && !told.contains('\n'), "{text}: {told}");
-        assert!(!told.contains("s3cret"), "{told}");
+        let message = read(&text).unwrap_err();
+        assert!(message.starts_with(problem) && !message.contains('\n'), "{text}: {message}");
+        assert!(!message.contains("s3cret"), "{message}");
     }
 }
 
 #[test]
-fn a_key_that_stands_there_twice_must_be_the_same() {
+fn a_repeated_key_must_be_identical() {
     let key = |changes: Value| key(UUID, changes);
     let with = |second: Value| {
         let first = key(json!({ "metadata": { "a": 1, "b": 2 }, "last_used_time": null }));
@@ -221,27 +221,27 @@ fn a_key_that_stands_there_twice_must_be_the_same() {
     let other = with(key(json!({ "metadata": { "a": 1 }, "status": "KEY_STATUS_REVOKED" })));
     assert_eq!(
         other.unwrap_err(),
-        "f.json: [1]: key_id: is that of f.json: [0] as well, with another metadata, status"
+        "f.json: [1]: key_id: also in f.json: [0], with a different metadata, status"
     );
 
-    // In another file just as well.
+    // The same key in several files.
     let mut reader = Reader::new(NetworkId::SINGLE, now());
     reader.read("one", &key(json!({})).to_string());
     reader.read("two", &key(json!({})).to_string());
     reader.read("three", &key(json!({ "name": "other" })).to_string());
-    let told = reader.finish().unwrap_err();
-    assert_eq!(told, "three: key_id: is that of one as well, with another name");
+    let message = reader.finish().unwrap_err();
+    assert_eq!(message, "three: key_id: also in one, with a different name");
 }
 
 #[test]
-fn what_is_told_has_a_bound() {
-    let told = read(&json!(vec![1; 50]).to_string()).unwrap_err();
-    assert_eq!(told.lines().count(), MAX_TOLD + 1);
-    assert!(told.ends_with("\nand 30 more"), "{told}");
+fn the_number_of_listed_problems_is_bounded() {
+    let message = read(&json!(vec![1; 50]).to_string()).unwrap_err();
+    assert_eq!(message.lines().count(), MAX_REPORTED + 1);
+    assert!(message.ends_with("\nand 30 more"), "{message}");
 }
 
 #[test]
-fn a_listing_that_goes_on_is_seen() {
+fn an_incomplete_listing_is_reported() {
     let page = |list: &str, token: &str| json!({ list: [], "next_page_token": token }).to_string();
     for (pages, unfinished) in [
         (vec![page("issued_api_keys", "more"), page("issued_api_keys", "")], vec![]),

@@ -1,4 +1,4 @@
-//! What came of a round.
+//! Results of a round: counts, latencies, CPU time and memory.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 
 use crate::process;
 
-/// Longest latency that is told apart.
-const LONGEST: Duration = Duration::from_secs(60);
-/// Most wrong answers that are described.
-const MOST_TOLD: usize = 10;
+/// Largest latency that the histogram records.
+const MAX_LATENCY: Duration = Duration::from_secs(60);
+/// Number of wrong responses that are described.
+const MAX_DESCRIBED: usize = 10;
 
-/// Counted while a round goes on.
+/// Counters of a round.
 pub struct Outcome {
     latencies: Histogram<u64>,
     allowed: u64,
@@ -20,14 +20,14 @@ pub struct Outcome {
     refused_after_revocation: u64,
     failed: u64,
     wrong: u64,
-    told: Vec<String>,
+    errors: Vec<String>,
 }
 
 impl Outcome {
-    /// Nothing yet.
+    /// Creates empty counters.
     pub fn new() -> Self {
-        // The bounds are in range, so there always is one.
-        let latencies = Histogram::new_with_bounds(1, LONGEST.as_micros() as u64, 3);
+        // The bounds are valid, so this never fails.
+        let latencies = Histogram::new_with_bounds(1, MAX_LATENCY.as_micros() as u64, 3);
         Self {
             latencies: latencies.unwrap_or_else(|_| unreachable!("fixed bounds")),
             allowed: 0,
@@ -35,12 +35,12 @@ impl Outcome {
             refused_after_revocation: 0,
             failed: 0,
             wrong: 0,
-            told: Vec::new(),
+            errors: Vec::new(),
         }
     }
 
-    /// A right answer, so long after it was meant to be asked for.
-    pub fn right(&mut self, allowed: bool, latency: Duration) {
+    /// Counts a correct response; `latency` is measured from the request's intended start.
+    pub fn succeeded(&mut self, allowed: bool, latency: Duration) {
         match allowed {
             true => self.allowed += 1,
             false => self.refused += 1,
@@ -48,34 +48,36 @@ impl Outcome {
         self.latencies.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
     }
 
-    /// The refusal of a key that was good when the round began.
+    /// Counts the refusal of a key that was revoked during the round.
     pub fn refused_after_revocation(&mut self) {
         self.refused_after_revocation += 1;
     }
 
-    /// An answer that must not be.
-    pub fn wrong(&mut self, what: impl FnOnce() -> String) {
+    /// Counts an incorrect response.
+    pub fn wrong(&mut self, description: impl FnOnce() -> String) {
         self.wrong += 1;
-        if self.told.len() < MOST_TOLD {
-            self.told.push(what());
-        }
+        self.describe(description);
     }
 
-    /// No answer.
-    pub fn failed(&mut self, why: impl FnOnce() -> String) {
+    /// Counts a request without a response.
+    pub fn failed(&mut self, description: impl FnOnce() -> String) {
         self.failed += 1;
-        if self.told.len() < MOST_TOLD {
-            self.told.push(why());
+        self.describe(description);
+    }
+
+    fn describe(&mut self, description: impl FnOnce() -> String) {
+        if self.errors.len() < MAX_DESCRIBED {
+            self.errors.push(description());
         }
     }
 
-    /// How many were answered rightly.
+    /// Returns the number of correct responses.
     pub const fn done(&self) -> u64 {
         self.allowed + self.refused
     }
 
-    /// As JSON, for the time between two looks.
-    pub fn tell(&self, window: &Window) -> Value {
+    /// Returns the results as JSON, for the time between two snapshots.
+    pub fn report(&self, window: &Window) -> Value {
         let done = self.done().max(1);
         let cost = |cpu: Option<Duration>| cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / done as f64);
         let at = |quantile| self.latencies.value_at_quantile(quantile);
@@ -89,7 +91,7 @@ impl Outcome {
             "refused_after_revocation": self.refused_after_revocation,
             "failed": self.failed,
             "wrong": self.wrong,
-            "told": self.told,
+            "errors": self.errors,
             "seconds": window.seconds,
             "per_second": self.done() as f64 / window.seconds,
             "cpu_us": window.cpu.iter().map(|cpu| cost(*cpu)).collect::<Vec<_>>(),
@@ -101,14 +103,14 @@ impl Outcome {
     }
 }
 
-/// A look at the clock and at what the processes have cost up to now.
-pub struct Look {
+/// The time and the resources used by processes at one moment.
+pub struct Snapshot {
     at: std::time::Instant,
     cpu: Vec<(u32, Option<Duration>)>,
     own: Option<Duration>,
 }
 
-/// What lies between two looks.
+/// The time and the resources used between two snapshots.
 pub struct Window {
     seconds: f64,
     cpu: Vec<Option<Duration>>,
@@ -116,9 +118,9 @@ pub struct Window {
     resident: Vec<Option<u64>>,
 }
 
-impl Look {
-    /// Looks.
-    pub fn now(pids: &[u32]) -> Self {
+impl Snapshot {
+    /// Takes a snapshot.
+    pub fn take(pids: &[u32]) -> Self {
         Self {
             at: std::time::Instant::now(),
             cpu: pids.iter().map(|pid| (*pid, process::cpu(*pid))).collect(),
@@ -126,8 +128,8 @@ impl Look {
         }
     }
 
-    /// What has been since.
-    pub fn until_now(&self) -> Window {
+    /// Returns the difference between this snapshot and now.
+    pub fn window(&self) -> Window {
         let spent = |pid, before: Option<Duration>| Some(process::cpu(pid)?.saturating_sub(before?));
         Window {
             seconds: self.at.elapsed().as_secs_f64(),

@@ -1,17 +1,18 @@
-//! An open loop: requests begin when they are meant to, however long others take.
+//! Open-loop load: requests start at their intended time, however long others take.
 
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-/// Sends the intended start of each request in time, from a thread of its own: a runtime's timer is too coarse. Ends
-/// when nobody listens any more.
-pub fn starts(rate: f64) -> mpsc::UnboundedReceiver<Instant> {
+/// Sends the intended start of each request on time, until the receiver is dropped.
+///
+/// It uses its own thread because the runtime's timer is too coarse.
+pub fn intended_starts(rate: f64) -> mpsc::UnboundedReceiver<Instant> {
     let (sender, receiver) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
-        let begun = Instant::now();
+        let started = Instant::now();
         for n in 0_u64.. {
-            let intended = begun + Duration::from_secs_f64(n as f64 / rate);
+            let intended = started + Duration::from_secs_f64(n as f64 / rate);
             if let Some(early) = intended.checked_duration_since(Instant::now()) {
                 std::thread::sleep(early);
             }

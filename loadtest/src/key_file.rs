@@ -1,4 +1,4 @@
-//! The keys that a round is made with: issued by the admin plane, kept in a file.
+//! Keys of a round: issued by the admin plane and stored in a file.
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -8,10 +8,10 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::Failure;
+use crate::LoadError;
 use crate::http::Http;
 
-/// Where the admin plane has issued keys.
+/// Path of issued keys on the admin plane.
 pub const ISSUED: &str = "/v2alpha1/admin/issuedApiKeys";
 
 /// Issues keys.
@@ -20,21 +20,21 @@ pub struct Options {
     /// Address of the admin plane.
     #[arg(long)]
     admin: String,
-    /// How many.
+    /// Number of keys.
     #[arg(long)]
     count: usize,
-    /// How many of them are revoked right away.
+    /// Number of keys to revoke at once.
     #[arg(long, default_value_t = 0)]
     revoked: usize,
-    /// Connections to issue them over.
+    /// Number of connections.
     #[arg(long, default_value_t = 8)]
     connections: usize,
-    /// File to write them to.
+    /// The file to write.
     #[arg(long)]
     out: PathBuf,
 }
 
-/// A key, as it stands in the file.
+/// A key in the file.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Key {
     pub id: String,
@@ -44,19 +44,19 @@ pub struct Key {
 }
 
 /// Reads a file of keys.
-pub fn read(path: &Path) -> Result<Vec<Key>, Failure> {
+pub fn read(path: &Path) -> Result<Vec<Key>, LoadError> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
     Ok(serde_json::from_str(&text)?)
 }
 
 /// Revokes a key.
-pub async fn revoke(admin: &mut Http, id: &str) -> Result<(), Failure> {
+pub async fn revoke(admin: &mut Http, id: &str) -> Result<(), LoadError> {
     let reason = json!({ "reason": "REVOCATION_REASON_SUPERSEDED" });
-    admin.ask("POST", &format!("{ISSUED}/{id}:revoke"), Some(&reason), 204).await.map(drop)
+    admin.call("POST", &format!("{ISSUED}/{id}:revoke"), Some(&reason), 204).await.map(drop)
 }
 
-/// A request for a key.
-pub fn wish(n: usize) -> Value {
+/// Returns the body of a request for a new key.
+pub fn new_key_request(n: usize) -> Value {
     json!({
         "name": format!("load {n}"),
         "actor_id": format!("user:{n}"),
@@ -65,9 +65,9 @@ pub fn wish(n: usize) -> Value {
     })
 }
 
-/// Issues keys as the options say.
-pub async fn run(options: Options) -> Result<Value, Failure> {
-    let begun = std::time::Instant::now();
+/// Issues the keys.
+pub async fn run(options: Options) -> Result<Value, LoadError> {
+    let started = std::time::Instant::now();
     let next = Rc::new(Cell::new(0));
     let mut workers = Vec::new();
     for _ in 0..options.connections.clamp(1, options.count.max(1)) {
@@ -77,7 +77,7 @@ pub async fn run(options: Options) -> Result<Value, Failure> {
             let mut keys = Vec::new();
             while next.get() < count {
                 let n = next.replace(next.get() + 1);
-                let issued = admin.ask("POST", ISSUED, Some(&wish(n)), 201).await?;
+                let issued = admin.call("POST", ISSUED, Some(&new_key_request(n)), 201).await?;
                 let text = |at: &str| issued.pointer(at).and_then(Value::as_str).map(str::to_owned);
                 let id = text("/issued_api_key/key_id").ok_or("an issued key without an id")?;
                 let secret = text("/secret").ok_or("an issued key without a secret")?;
@@ -87,7 +87,7 @@ pub async fn run(options: Options) -> Result<Value, Failure> {
                 }
                 keys.push(Key { id, secret, revoked });
             }
-            Ok::<_, Failure>(keys)
+            Ok::<_, LoadError>(keys)
         }));
     }
     let mut keys = Vec::with_capacity(options.count);
@@ -95,5 +95,5 @@ pub async fn run(options: Options) -> Result<Value, Failure> {
         keys.extend(worker.await??);
     }
     std::fs::write(&options.out, serde_json::to_vec(&keys)?)?;
-    Ok(json!({ "keys": keys.len(), "seconds": begun.elapsed().as_secs_f64() }))
+    Ok(json!({ "keys": keys.len(), "seconds": started.elapsed().as_secs_f64() }))
 }

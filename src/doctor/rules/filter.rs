@@ -1,13 +1,14 @@
-//! The settings of an ext_authz filter that asks Talos.
+//! Findings about the settings of an ext_authz filter that calls Talos.
 
-use super::chain::ExtAuthz;
-use super::headers::{self, Match};
-use super::node::{Node, field};
-use super::{Findings, Question, Severity};
 use crate::config::{ClientAddress, CredentialSource};
+use crate::doctor::findings::{Findings, Severity};
+use crate::doctor::headers::{self, Match};
+use crate::doctor::http_filter::ExtAuthz;
+use crate::doctor::node::{Node, field};
+use crate::doctor::options::Options;
 
-/// The whole filter, as it should be.
-pub const WHOLE: &str = "\
+/// The recommended ext_authz filter.
+pub const RECOMMENDED: &str = "\
 http_filters:
   - name: envoy.filters.http.ext_authz
     typed_config:
@@ -21,49 +22,49 @@ http_filters:
       encode_raw_headers: true
       validate_mutations: true";
 
-/// Looks at one filter.
-pub fn examine(check: &ExtAuthz<'_>, question: Question<'_>, found: &mut Findings) {
+/// Examines one ext_authz filter.
+pub fn examine(check: &ExtAuthz<'_>, options: Options<'_>, findings: &mut Findings) {
     let config = &check.config;
-    failure(config, found);
-    switches(check, found);
-    what_talos_sees(config, question, found);
-    what_talos_may_do(config, found);
+    check_failure_mode(config, findings);
+    check_enablement(check, findings);
+    check_visibility(config, options, findings);
+    check_mutations(config, findings);
 }
 
-fn failure(config: &Node<'_>, found: &mut Findings) {
+fn check_failure_mode(config: &Node<'_>, findings: &mut Findings) {
     let allow = config.get("failure_mode_allow");
     let header = config.get("failure_mode_allow_header_add");
     if allow.is_true() {
-        found.add(
+        findings.add(
             "fail-open",
             Severity::Error,
             &allow,
-            "whoever makes Talos unreachable or slow gets in without a key, with forged x-talos-* headers",
+            "while Talos is unreachable or slow, anybody gets in without a key and with forged x-talos-* headers",
             "failure_mode_allow: false",
         );
     }
     if header.is_true() {
         let severity = if allow.is_true() { Severity::Warning } else { Severity::Note };
-        found.add(
+        findings.add(
             "fail-open-header",
             severity,
             &header,
-            "tells upstream that a request wasn't checked; a client can write that header as well, and it is of no use \
+            "the header tells upstream that a request wasn't checked, but clients can send it, too; it has no effect \
              without failure_mode_allow",
             "failure_mode_allow_header_add: false",
         );
     }
-    let status = config.find("status_on_error.code");
-    // 503, and what else is no word about the key.
+    let status = config.get_path("status_on_error.code");
+    // A server error doesn't say that the key is bad.
     let is_server_error = status.number().is_some_and(|code| (500..600).contains(&code))
         || status.text().is_some_and(|code| SERVER_ERRORS.contains(&code));
     if !is_server_error {
-        found.add(
+        findings.add(
             "status-on-error",
             Severity::Warning,
             &status,
-            "while Talos can't be asked, clients get 403 (or what is set here) and take it for a bad key: they don't try \
-             again, or throw the key away",
+            "while Talos is unreachable, clients get 403 (or the status set here) and take their key for bad: they \
+             don't retry, or discard the key",
             "status_on_error: { code: ServiceUnavailable }",
         );
     }
@@ -78,20 +79,19 @@ const SERVER_ERRORS: [&str; 6] = [
     "InsufficientStorage",
 ];
 
-fn switches(check: &ExtAuthz<'_>, found: &mut Findings) {
+fn check_enablement(check: &ExtAuthz<'_>, findings: &mut Findings) {
     let config = &check.config;
-    let denies = config.find("deny_at_disable.default_value").is_true();
+    let denies = config.get_path("deny_at_disable.default_value").is_true();
     let enabled = config.get("filter_enabled");
     let percentage = enabled.get("default_value");
     if !enabled.is_absent() && !is_all(&percentage) {
         let (severity, why) = match denies {
-            true => (Severity::Warning, "the rest of the requests is refused, whatever key they have"),
-            false => (
-                Severity::Error,
-                "the rest of the requests goes upstream unchecked, forged x-talos-* headers included",
-            ),
+            true => (Severity::Warning, "the other requests are refused, whatever key they have"),
+            false => {
+                (Severity::Error, "the other requests go upstream unchecked, with forged x-talos-* headers")
+            }
         };
-        found.add(
+        findings.add(
             "filter-enabled",
             severity,
             &percentage,
@@ -100,51 +100,54 @@ fn switches(check: &ExtAuthz<'_>, found: &mut Findings) {
              deny_at_disable: { default_value: true, runtime_key: ext_authz.deny_at_disable }",
         );
     } else if enabled.get("runtime_key").text().is_some() && !denies {
-        found.add(
+        findings.add(
             "deny-at-disable",
             Severity::Warning,
             &config.get("deny_at_disable"),
-            "whoever lowers the runtime key of filter_enabled opens the rest of the requests",
-            DENY,
+            "anybody who lowers the runtime key of filter_enabled lets the other requests pass unchecked",
+            DENY_AT_DISABLE,
         );
     }
     let by_metadata = config.get("filter_enabled_metadata");
     if denies && enabled.is_absent() && by_metadata.is_absent() {
-        found.add(
+        findings.add(
             "deny-at-disable-idle",
             Severity::Note,
             &config.get("deny_at_disable"),
-            "does nothing without filter_enabled: it refuses what a percentage there lets by, not what a route disables",
+            "deny_at_disable has no effect without filter_enabled: it refuses the requests that filter_enabled \
+             excludes, not those of routes that disable the filter",
             "filter_enabled: { default_value: { numerator: 100, denominator: HUNDRED } }",
         );
     }
     if !by_metadata.is_absent() {
-        by_policies(check, denies, &by_metadata, found);
+        check_metadata_condition(check, denies, &by_metadata, findings);
     }
     if check.is_conditional {
-        let (severity, why) = match check.is_stripped {
+        let (severity, why) = match check.is_identity_stripped {
             true => (
                 Severity::Note,
-                "requests that the matcher lets by aren't checked; identity headers are removed before",
+                "requests that don't match the matcher aren't checked; their identity headers are removed before",
             ),
             false => (
                 Severity::Error,
-                "requests that the matcher lets by go upstream with the x-talos-* headers that the client wrote",
+                "requests that don't match the matcher go upstream with the client's own x-talos-* headers",
             ),
         };
-        found.add("conditional-check", severity, config, why, strip_before());
+        findings.add("conditional-check", severity, config, why, strip_before());
     }
 }
 
-/// What a check is worth that is made of requests with certain metadata only: with Istio, those which an
-/// AuthorizationPolicy CUSTOM matches. Nothing is to be said when all have it and the others would be refused.
-fn by_policies(check: &ExtAuthz<'_>, denies: bool, at: &Node<'_>, found: &mut Findings) {
+/// Checks a filter that is only enabled for requests with certain metadata: with Istio, for those
+/// that an AuthorizationPolicy with action CUSTOM matches.
+///
+/// There is no finding when all requests have the metadata and others would be refused.
+fn check_metadata_condition(check: &ExtAuthz<'_>, denies: bool, at: &Node<'_>, findings: &mut Findings) {
     const OTHERS: &str =
         "requests without that metadata (with Istio: those that no AuthorizationPolicy CUSTOM matches)";
-    const FORGED: &str = "go upstream with the x-talos-* headers that the client wrote";
-    const STRIPPED: &str = "aren't checked; identity headers are removed before";
-    let all = "the rules match all requests now: once they don't,";
-    let (severity, why) = match (denies, check.is_always_met, check.is_stripped) {
+    const FORGED: &str = "go upstream with the client's own x-talos-* headers";
+    const STRIPPED: &str = "aren't checked; their identity headers are removed before";
+    let all = "the rules match all requests now; if that changes,";
+    let (severity, why) = match (denies, check.is_always_met, check.is_identity_stripped) {
         (true, true, _) => return,
         (true, false, _) => (Severity::Note, format!("{OTHERS} are refused, whatever key they have")),
         (false, true, true) => (Severity::Note, format!("{all} {OTHERS} {STRIPPED}")),
@@ -153,25 +156,26 @@ fn by_policies(check: &ExtAuthz<'_>, denies: bool, at: &Node<'_>, found: &mut Fi
         (false, false, false) => (Severity::Error, format!("{OTHERS} {FORGED}")),
     };
     let fix = match denies {
-        true => "# the rules of the AuthorizationPolicy: all requests\nrules: [{}]".to_owned(),
+        true => "# in the AuthorizationPolicy: match all requests\nrules: [{}]".to_owned(),
         false => {
-            format!("{DENY}\n# or, if such requests are to go upstream:\n{}", strip_before())
+            format!("{DENY_AT_DISABLE}\n# or, if such requests should go upstream:\n{}", strip_before())
         }
     };
-    found.add("conditional-check", severity, at, why, fix);
+    findings.add("conditional-check", severity, at, why, fix);
 }
 
-/// What refuses a request that isn't checked.
-const DENY: &str = "deny_at_disable: { default_value: true, runtime_key: ext_authz.deny_at_disable }";
+/// Setting that refuses requests that aren't checked.
+const DENY_AT_DISABLE: &str =
+    "deny_at_disable: { default_value: true, runtime_key: ext_authz.deny_at_disable }";
 
-/// The filter that makes an unchecked request harmless.
+/// Filter that removes forged identity headers from unchecked requests.
 fn strip_before() -> &'static str {
     "http_filters: # before ext_authz\n  - name: envoy.filters.http.header_mutation\n    typed_config:\n      \
      \"@type\": type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation\n      mutations:\n        \
      request_mutations:\n          - remove_on_match: { key_matcher: { prefix: x-talos- } }"
 }
 
-/// Whether `envoy.type.v3.FractionalPercent` is all of them.
+/// Returns true if an `envoy.type.v3.FractionalPercent` is 100 %.
 fn is_all(percentage: &Node<'_>) -> bool {
     let numerator = percentage.get("numerator").number().unwrap_or(0);
     let denominator = match percentage.get("denominator").text() {
@@ -182,19 +186,19 @@ fn is_all(percentage: &Node<'_>) -> bool {
     numerator >= denominator
 }
 
-fn what_talos_sees(config: &Node<'_>, question: Question<'_>, found: &mut Findings) {
+fn check_visibility(config: &Node<'_>, options: Options<'_>, findings: &mut Findings) {
     let raw = config.get("encode_raw_headers");
     if !raw.is_true() {
-        found.add(
+        findings.add(
             "raw-headers",
             Severity::Warning,
             &raw,
-            "two headers of a name arrive at Talos joined by a comma: two keys look like one, and bytes that aren't UTF-8 \
-             are changed",
+            "Envoy joins repeated headers with a comma, so two keys look like one to Talos, and changes bytes that \
+             aren't UTF-8",
             "encode_raw_headers: true",
         );
     }
-    request_body(&config.get("with_request_body"), found);
+    check_request_body(&config.get("with_request_body"), findings);
 
     let allowed = config.get("allowed_headers");
     let disallowed = config.get("disallowed_headers");
@@ -203,19 +207,19 @@ fn what_talos_sees(config: &Node<'_>, question: Question<'_>, found: &mut Findin
             || (!disallowed.is_absent() && headers::list_matches(&disallowed, name) == Match::Yes)
     };
     let place = if allowed.is_absent() { &disallowed } else { &allowed };
-    // Any name of ours that isn't known by itself.
+    // Any x-talos-* name that Talos doesn't know by name.
     if is_hidden("x-talos-doctor") || is_hidden("x_talos_doctor") {
-        found.add(
+        findings.add(
             "identity-unseen",
             Severity::Warning,
             place,
-            "Talos doesn't see which x-talos-* headers (x_talos_* included) a client sent, so it can't remove those that \
-             it doesn't know by name",
+            "Talos doesn't see all x-talos-* and x_talos_* headers that a client sent, so it can't remove those that it \
+             doesn't know by name",
             "allowed_headers:\n  patterns:\n    - { prefix: x-talos-, ignore_case: true }\n    - { prefix: x_talos_, ignore_case: true }",
         );
     }
     let mut needed = vec![];
-    match question.authz {
+    match options.authz {
         None => needed.push("authorization"),
         Some(authz) => {
             for source in &authz.sources {
@@ -234,11 +238,11 @@ fn what_talos_sees(config: &Node<'_>, question: Question<'_>, found: &mut Findin
     }
     needed.retain(|name| is_hidden(name));
     if !needed.is_empty() {
-        found.add(
+        findings.add(
             "credential-unseen",
             Severity::Error,
             place,
-            format!("keeps from Talos what it decides by: {}", needed.join(", ")),
+            format!("Envoy doesn't send Talos the headers that it needs to decide: {}", needed.join(", ")),
             needed.iter().fold("allowed_headers:\n  patterns:".to_owned(), |fix, name| {
                 format!("{fix}\n    - exact: {name}")
             }),
@@ -246,59 +250,59 @@ fn what_talos_sees(config: &Node<'_>, question: Question<'_>, found: &mut Findin
     }
 }
 
-/// `with_request_body`, of a filter or of a route.
-pub fn request_body(body: &Node<'_>, found: &mut Findings) {
+/// Checks the `with_request_body` of a filter or a route.
+pub fn check_request_body(body: &Node<'_>, findings: &mut Findings) {
     if body.get("max_request_bytes").number().is_some_and(|bytes| bytes > 0) {
-        found.add(
+        findings.add(
             "request-body",
             Severity::Warning,
             body,
-            "Talos never reads bodies: each request waits until its body has been buffered (a larger one is a 413, an \
-             upload is no stream any more), and strangers fill Envoy's memory",
-            "# without with_request_body",
+            "Talos never reads bodies, but each request waits until Envoy has buffered its body: larger bodies get 413, \
+             uploads don't stream, and unauthenticated clients can fill Envoy's memory",
+            "# remove with_request_body",
         );
     }
 }
 
-fn what_talos_may_do(config: &Node<'_>, found: &mut Findings) {
+fn check_mutations(config: &Node<'_>, findings: &mut Findings) {
     let validate = config.get("validate_mutations");
     if !validate.is_true() {
-        found.add(
+        findings.add(
             "validate-mutations",
             Severity::Warning,
             &validate,
-            "an invalid header value in Talos' answer goes upstream unchecked",
+            "Envoy doesn't validate the headers in Talos' response before it sends them upstream",
             "validate_mutations: true",
         );
     }
     let clear = config.get("clear_route_cache");
     if clear.is_true() {
-        found.add(
+        findings.add(
             "clear-route-cache",
             Severity::Error,
             &clear,
-            "after the check the route is chosen anew, by headers that the check changed: the request takes a route whose \
-             policy nobody asked for",
+            "after the check Envoy selects the route again, by headers that the check changed: the request may take a \
+             route whose policy wasn't checked",
             "clear_route_cache: false",
         );
     }
     let rules = config.get("decoder_header_mutation_rules");
     if rules.get("disallow_all").is_true() {
-        found.add(
+        findings.add(
             "mutations-ignored",
             Severity::Error,
             &rules.get("disallow_all"),
-            "Envoy ignores what Talos does to headers: keys go upstream, forged x-talos-* headers stay",
-            "# without decoder_header_mutation_rules",
+            "Envoy ignores Talos' changes of headers: keys go upstream, and forged x-talos-* headers stay",
+            "# remove decoder_header_mutation_rules",
         );
     } else if field(rules.value, "disallow_expression").is_some() {
-        found.add(
+        findings.add(
             "mutations-ignored",
             Severity::Warning,
             &rules.get("disallow_expression"),
-            "Envoy ignores what Talos does to headers that match: it must match neither x-talos-* nor a header that keys \
-             come in",
-            "# without decoder_header_mutation_rules",
+            "Envoy ignores Talos' changes of headers that match this expression; it must match neither x-talos-* nor a \
+             header that carries keys",
+            "# remove decoder_header_mutation_rules",
         );
     }
 }

@@ -1,23 +1,23 @@
-//! What a server said to a Check, read as far as it takes to judge it.
+//! Decodes the fields of a CheckResponse that decide whether it is correct.
 
-/// A CheckResponse.
+/// The decoded part of a CheckResponse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Answer<'a> {
+pub struct CheckResponse<'a> {
     /// `status.code`.
     pub code: u64,
-    /// Whether there is an OkHttpResponse, and its bytes.
+    /// The encoded OkHttpResponse, if there is one.
     pub ok: Option<&'a [u8]>,
     /// The HTTP status of a DeniedHttpResponse.
     pub denied: Option<u64>,
 }
 
-impl<'a> Answer<'a> {
-    /// Reads one; None when it is none.
-    pub fn read(message: &'a [u8]) -> Option<Self> {
-        let mut answer = Answer { code: 0, ok: None, denied: None };
+impl<'a> CheckResponse<'a> {
+    /// Decodes a message; returns none if it is invalid.
+    pub fn decode(message: &'a [u8]) -> Option<Self> {
+        let mut response = CheckResponse { code: 0, ok: None, denied: None };
         for field in fields(message) {
             match field? {
-                (1, Value::Bytes(status)) => answer.code = number(status, 1)?,
+                (1, Value::Bytes(status)) => response.code = number(status, 1)?,
                 (2, Value::Bytes(denied)) => {
                     let mut status = 0;
                     for field in fields(denied) {
@@ -25,22 +25,22 @@ impl<'a> Answer<'a> {
                             status = number(http, 1)?;
                         }
                     }
-                    answer.denied = Some(status);
+                    response.denied = Some(status);
                 }
-                (3, Value::Bytes(ok)) => answer.ok = Some(ok),
+                (3, Value::Bytes(ok)) => response.ok = Some(ok),
                 _ => {}
             }
         }
-        Some(answer)
+        Some(response)
     }
 
-    /// Whether Envoy would let the request pass.
-    pub const fn passes(&self) -> bool {
+    /// Returns true if Envoy would let the request pass.
+    pub const fn is_allowed(&self) -> bool {
         self.code == 0 && self.denied.is_none()
     }
 
-    /// Whether the answer names this key.
-    pub fn names(&self, key_id: &str) -> bool {
+    /// Returns true if the response has the id of this key.
+    pub fn has_key_id(&self, key_id: &str) -> bool {
         let id = key_id.as_bytes();
         self.ok.is_some_and(|ok| !id.is_empty() && ok.windows(id.len()).any(|part| part == id))
     }
@@ -52,7 +52,7 @@ enum Value<'a> {
     Other,
 }
 
-/// The number in a field of a message, 0 when it isn't there.
+/// Returns the number in a field of a message, 0 if it is absent.
 fn number(message: &[u8], field: u64) -> Option<u64> {
     let mut found = 0;
     for read in fields(message) {
@@ -117,33 +117,33 @@ fn varint(rest: &mut &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
     use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
-    use envoy_types::pb::envoy::service::auth::v3::{CheckResponse, DeniedHttpResponse, OkHttpResponse};
+    use envoy_types::pb::envoy::service::auth::v3::{self as pb, DeniedHttpResponse, OkHttpResponse};
     use envoy_types::pb::envoy::r#type::v3::HttpStatus;
     use envoy_types::pb::google::rpc::Status;
     use prost::Message;
 
     #[test]
-    fn both_kinds_are_read() {
+    fn both_kinds_are_decoded() {
         let ok = OkHttpResponse { headers_to_remove: vec!["x-key-17".into()], ..OkHttpResponse::default() };
-        let bytes = CheckResponse {
+        let bytes = pb::CheckResponse {
             status: Some(Status::default()),
             http_response: Some(HttpResponse::OkResponse(ok)),
-            ..CheckResponse::default()
+            ..pb::CheckResponse::default()
         }
         .encode_to_vec();
-        let answer = Answer::read(&bytes).unwrap();
-        assert!(answer.passes() && answer.names("key-17") && !answer.names("key-18"));
+        let response = CheckResponse::decode(&bytes).unwrap();
+        assert!(response.is_allowed() && response.has_key_id("key-17") && !response.has_key_id("key-18"));
 
         let denied =
             DeniedHttpResponse { status: Some(HttpStatus { code: 401 }), ..DeniedHttpResponse::default() };
-        let bytes = CheckResponse {
+        let bytes = pb::CheckResponse {
             status: Some(Status { code: 16, ..Status::default() }),
             http_response: Some(HttpResponse::DeniedResponse(denied)),
-            ..CheckResponse::default()
+            ..pb::CheckResponse::default()
         }
         .encode_to_vec();
-        let answer = Answer::read(&bytes).unwrap();
-        assert_eq!((answer.code, answer.denied, answer.passes()), (16, Some(401), false));
-        assert_eq!(Answer::read(&[0xff]), None);
+        let response = CheckResponse::decode(&bytes).unwrap();
+        assert_eq!((response.code, response.denied, response.is_allowed()), (16, Some(401), false));
+        assert_eq!(CheckResponse::decode(&[0xff]), None);
     }
 }

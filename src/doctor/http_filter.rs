@@ -1,0 +1,124 @@
+//! HTTP filters of a connection manager, and the ext_authz filters that call Talos.
+
+use super::dump::Dump;
+use super::node::Node;
+use super::options::Options;
+
+/// An HTTP filter.
+pub struct HttpFilter<'a> {
+    /// Name in the chain, which per-route configurations refer to.
+    pub name: &'a str,
+    /// Last part of the type of its configuration.
+    pub kind: Option<&'a str>,
+    /// Its configuration.
+    pub config: Node<'a>,
+    /// True if disabled unless a route enables it.
+    pub disabled: bool,
+}
+
+/// An ext_authz filter that calls Talos.
+pub struct ExtAuthz<'a> {
+    /// Name of the filter in the chain.
+    pub name: &'a str,
+    /// The ext_authz configuration.
+    pub config: Node<'a>,
+    /// Index of the filter in the chain.
+    pub index: usize,
+    /// True if it is nested in a filter that applies it to some requests only.
+    pub is_conditional: bool,
+    /// True if disabled unless a route enables it.
+    pub is_disabled: bool,
+    /// True if a filter before it removes the client's identity headers.
+    pub is_identity_stripped: bool,
+    /// True if every request has the metadata that enables the filter.
+    pub is_always_met: bool,
+}
+
+impl<'a> HttpFilter<'a> {
+    /// Reads a filter of a chain.
+    pub fn new(dump: &Dump<'a>, node: Node<'a>) -> Self {
+        let name = node.get("name").text().unwrap_or_default();
+        let discovered = match node.get("config_discovery").is_absent() {
+            true => None,
+            false => dump.filter(name).cloned().or_else(|| {
+                let default = node.get_path("config_discovery.default_config");
+                (!default.is_absent()).then(|| Node::new(default.value, default.path))
+            }),
+        };
+        let (kind, config) = match discovered {
+            // ECDS wraps the message once more, together with its name.
+            Some(typed) if !typed.get("typed_config").is_absent() => {
+                let path = typed.path.clone();
+                typed.get("typed_config").with_path(path).unwrap_typed()
+            }
+            Some(typed) => typed.unwrap_typed(),
+            None => node.get("typed_config").with_path(&node.path).unwrap_typed(),
+        };
+        Self { name, kind, config, disabled: node.get("disabled").is_true() }
+    }
+
+    /// Returns true if a filter that isn't part of a chain is an ext_authz filter that calls Talos.
+    pub fn calls_talos(node: &Node<'_>, options: Options<'_>) -> bool {
+        let (kind, config) = node.get("typed_config").unwrap_typed();
+        kind == Some("ExtAuthz") && calls_talos(&config, options)
+    }
+
+    /// Returns the request header mutations of a header_mutation filter.
+    pub fn mutations(&self) -> Vec<Node<'a>> {
+        match self.kind {
+            Some("HeaderMutation") => self.config.get("mutations").items("request_mutations"),
+            _ => vec![],
+        }
+    }
+
+    /// Returns the request trailer mutations of a header_mutation filter.
+    pub fn trailer_mutations(&self) -> Vec<Node<'a>> {
+        match self.kind {
+            Some("HeaderMutation") => self.config.get("mutations").items("request_trailers_mutations"),
+            _ => vec![],
+        }
+    }
+
+    /// Returns the ext_authz filters that call Talos: the filter itself, or those nested in it.
+    pub fn checks(
+        &self,
+        index: usize,
+        is_identity_stripped: bool,
+        options: Options<'_>,
+    ) -> Vec<ExtAuthz<'a>> {
+        let check = |config: Node<'a>, is_conditional| ExtAuthz {
+            name: self.name,
+            config,
+            index,
+            is_conditional,
+            is_disabled: self.disabled,
+            is_identity_stripped,
+            is_always_met: false,
+        };
+        if self.kind == Some("ExtAuthz") {
+            return match calls_talos(&self.config, options) {
+                true => vec![check(self.config.clone(), false)],
+                false => vec![],
+            };
+        }
+        let parts = self.config.descendants().into_iter().map(|object| object.unwrap_typed());
+        parts
+            .filter(|(kind, config)| *kind == Some("ExtAuthz") && calls_talos(config, options))
+            .map(|(_, config)| {
+                let path = config.path.replace(".typed_config", "");
+                check(config.with_path(path), true)
+            })
+            .collect()
+    }
+}
+
+/// Returns true if an ext_authz configuration calls Talos.
+fn calls_talos(config: &Node<'_>, options: Options<'_>) -> bool {
+    let service = config.get("grpc_service");
+    let cluster = service.get_path("envoy_grpc.cluster_name").text();
+    // Istio's cluster names are `outbound|4423||host`; the host alone is accepted.
+    let is_named = |wanted: &String| {
+        cluster.is_some_and(|name| name == wanted || name.rsplit('|').next() == Some(wanted))
+    };
+    !service.is_absent() && (options.clusters.is_empty() || options.clusters.iter().any(is_named))
+}

@@ -1,0 +1,76 @@
+//! The targets that the routes of a connection manager lead to.
+
+use super::dump::Dump;
+use super::node::Node;
+
+/// A target of a route: its cluster, or one of its weighted clusters.
+pub struct RouteTarget<'a> {
+    /// The weighted cluster (if any), the route, the virtual host and the route configuration.
+    pub levels: Vec<Node<'a>>,
+    /// The upstream cluster, if the dump names it.
+    pub cluster: Option<&'a str>,
+    /// True if Envoy answers itself, with a redirect or direct response.
+    pub is_answered_locally: bool,
+}
+
+impl RouteTarget<'_> {
+    /// Returns true if some level of the route disables a filter.
+    pub fn disables(&self, filter: &str) -> bool {
+        self.levels
+            .iter()
+            .any(|level| level.get("typed_per_filter_config").entry(filter).get("disabled").is_true())
+    }
+}
+
+/// Returns the targets of all routes of a connection manager, inline or from RDS.
+pub fn targets<'a>(dump: &Dump<'a>, manager: &Node<'a>) -> Vec<RouteTarget<'a>> {
+    let mut tables = vec![];
+    let inline = manager.get("route_config");
+    if !inline.is_absent() {
+        tables.push(inline);
+    }
+    let by_name = |name: Node<'a>| dump.route_config(name.text()?).cloned();
+    tables.extend(by_name(manager.get_path("rds.route_config_name")));
+    let scoped = manager.get("scoped_routes");
+    let inline = scoped.get("scoped_route_configurations_list").items("scoped_route_configurations");
+    let named = scoped.get("name").text().map(|name| dump.scoped(name)).unwrap_or_default();
+    for scope in inline.iter().chain(named) {
+        let routes = scope.get("route_configuration");
+        tables.extend(if routes.is_absent() {
+            by_name(scope.get("route_configuration_name"))
+        } else {
+            Some(routes)
+        });
+    }
+    let mut found = vec![];
+    for table in tables {
+        for host in table.items("virtual_hosts") {
+            let matched =
+                host.get("matcher").descendants().into_iter().filter(|object| object.has_type("Route"));
+            for route in host.items("routes").into_iter().chain(matched) {
+                push_targets(&table, &host, route, &mut found);
+            }
+        }
+    }
+    found
+}
+
+fn push_targets<'a>(table: &Node<'a>, host: &Node<'a>, route: Node<'a>, found: &mut Vec<RouteTarget<'a>>) {
+    let action = route.get("route");
+    let is_answered_locally = action.is_absent();
+    let weighted = action.get("weighted_clusters").items("clusters");
+    if weighted.is_empty() {
+        let cluster = action.get("cluster").text();
+        found.push(RouteTarget {
+            levels: vec![route, host.clone(), table.clone()],
+            cluster,
+            is_answered_locally,
+        });
+        return;
+    }
+    for one in weighted {
+        let cluster = one.get("name").text();
+        let levels = vec![one, route.clone(), host.clone(), table.clone()];
+        found.push(RouteTarget { levels, cluster, is_answered_locally });
+    }
+}

@@ -1,0 +1,7 @@
+//! The rules, by the part of Envoy's configuration that they examine.
+
+pub mod cluster;
+pub mod filter;
+pub mod manager;
+pub mod process;
+pub mod routes;

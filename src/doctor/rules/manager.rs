@@ -1,0 +1,406 @@
+//! Findings about a connection manager that has a check: paths, client addresses, header names, and
+//! the filters before and after the check.
+
+use super::cluster::takes_trailers;
+use crate::config::{Authz, ClientAddress};
+use crate::doctor::connection_manager::ConnectionManager;
+use crate::doctor::dump::Dump;
+use crate::doctor::findings::{Findings, Severity};
+use crate::doctor::headers;
+use crate::doctor::http_filter::HttpFilter;
+use crate::doctor::node::{Node, to_yaml};
+use crate::doctor::options::Options;
+
+/// Examines one connection manager that calls Talos.
+pub fn examine(
+    dump: &Dump<'_>,
+    manager: &ConnectionManager<'_>,
+    options: Options<'_>,
+    findings: &mut Findings,
+) {
+    check_paths(&manager.node, findings);
+    check_requests(&manager.node, findings);
+    check_addresses(manager, options.authz, findings);
+    check_order(manager, findings);
+    check_trailers(dump, manager, options.authz, findings);
+    check_upgrades(manager, options, findings);
+}
+
+fn check_paths(node: &Node<'_>, findings: &mut Findings) {
+    let normalize = node.get("normalize_path");
+    if !normalize.is_true() {
+        findings.add(
+            "normalize-path",
+            Severity::Error,
+            &normalize,
+            "/open/../reports matches the route of /open, but the upstream serves /reports",
+            "normalize_path: true",
+        );
+    }
+    let merge = node.get("merge_slashes");
+    if !merge.is_true() {
+        findings.add(
+            "merge-slashes",
+            Severity::Warning,
+            &merge,
+            "//reports doesn't match the route of /reports, but many upstreams serve /reports for it",
+            "merge_slashes: true",
+        );
+    }
+    let escaped = node.get("path_with_escaped_slashes_action");
+    let is_safe = ["REJECT_REQUEST", "UNESCAPE_AND_REDIRECT", "UNESCAPE_AND_FORWARD"];
+    if !escaped.text().is_some_and(|action| is_safe.contains(&action)) {
+        findings.add(
+            "escaped-slashes",
+            Severity::Warning,
+            &escaped,
+            "/open%2F..%2Freports matches the route of /open, but many upstreams serve /reports",
+            "path_with_escaped_slashes_action: REJECT_REQUEST",
+        );
+    }
+}
+
+fn check_requests(node: &Node<'_>, findings: &mut Findings) {
+    let underscores = node.get_path("common_http_protocol_options.headers_with_underscores_action");
+    if !matches!(underscores.text(), Some("REJECT_REQUEST" | "DROP_HEADER")) {
+        findings.add(
+            "underscores",
+            Severity::Warning,
+            &underscores,
+            "many servers treat x_talos_actor_id as x-talos-actor-id, so clients can forge identity headers",
+            "common_http_protocol_options:\n  headers_with_underscores_action: REJECT_REQUEST",
+        );
+    }
+    let timeout = node.get("request_headers_timeout");
+    if !timeout.seconds().is_some_and(|seconds| seconds > 0.0) {
+        findings.add(
+            "slow-headers",
+            Severity::Note,
+            &timeout,
+            "a client that sends its headers very slowly holds a stream for minutes",
+            "request_headers_timeout: 10s",
+        );
+    }
+}
+
+/// Checks where Envoy takes the client's address from, and compares it with Talos' settings.
+fn check_addresses(manager: &ConnectionManager<'_>, authz: Option<&Authz>, findings: &mut Findings) {
+    let node = &manager.node;
+    let remote = node.get("use_remote_address");
+    let detection = node.items("original_ip_detection_extensions");
+    let is_inbound = manager.traffic_direction() == Some("INBOUND");
+    if !remote.is_true() && detection.is_empty() && !is_inbound {
+        findings.add(
+            "use-remote-address",
+            Severity::Warning,
+            &remote,
+            "Envoy takes the client's address from X-Forwarded-For, which the client sets, and trusts its x-envoy-* \
+             headers",
+            "use_remote_address: true",
+        );
+    }
+    check_internal_addresses(node, findings);
+    check_proxy_protocol(manager, findings);
+    if let Some(authz) = authz {
+        check_client_address(node, &detection, authz, findings);
+    }
+}
+
+fn check_internal_addresses(node: &Node<'_>, findings: &mut Findings) {
+    let internal = node.get("internal_address_config");
+    let ranges = internal.items("cidr_ranges");
+    let is_all = ranges.iter().any(|range| range.get("prefix_len").number().unwrap_or(0) == 0);
+    if !internal.is_absent() && (ranges.is_empty() || is_all) {
+        let why = match is_all {
+            true => "every client is \"internal\" and may control Envoy with x-envoy-* headers",
+            false => {
+                "clients with private addresses are \"internal\" and may control Envoy with x-envoy-* headers (without \
+                 this block, since Envoy 1.33, no client may)"
+            }
+        };
+        findings.add(
+            "internal-addresses",
+            Severity::Warning,
+            &internal,
+            why,
+            "# remove internal_address_config",
+        );
+    }
+}
+
+fn check_proxy_protocol(manager: &ConnectionManager<'_>, findings: &mut Findings) {
+    for filter in manager.listener.items("listener_filters") {
+        let (kind, config) = filter.get("typed_config").unwrap_typed();
+        let optional = config.get("allow_requests_without_proxy_protocol");
+        if kind == Some("ProxyProtocol") && optional.is_true() {
+            findings.add(
+                "optional-proxy-protocol",
+                Severity::Warning,
+                &optional,
+                "a client that connects directly can send a PROXY line and so choose its own address",
+                "allow_requests_without_proxy_protocol: false",
+            );
+        }
+    }
+}
+
+/// Compares Envoy's settings for the client's address with those of Talos.
+fn check_client_address(node: &Node<'_>, detection: &[Node<'_>], authz: &Authz, findings: &mut Findings) {
+    let remote = node.get("use_remote_address");
+    let hops_at = detection
+        .iter()
+        .map(|extension| extension.get("typed_config").get("xff_num_trusted_hops"))
+        .find(|hops| !hops.is_absent())
+        .unwrap_or_else(|| node.get("xff_num_trusted_hops"));
+    let hops = hops_at.number().unwrap_or(0);
+    match authz.client_address {
+        ClientAddress::Peer if hops > 0 => findings.add(
+            "client-address",
+            Severity::Error,
+            &hops_at,
+            format!(
+                "this Envoy is behind {hops} trusted proxies, but Talos uses the address of the connection's peer: \
+                 address lists are compared with the nearest proxy's address (authz.client_address: peer)"
+            ),
+            format!("# talos.yaml\nauthz: {{ client_address: xff, trusted_hops: {} }}", hops.saturating_add(1)),
+        ),
+        ClientAddress::External if !remote.is_true() => findings.add(
+            "client-address",
+            Severity::Error,
+            &remote,
+            "Talos reads x-envoy-external-address (authz.client_address: external), but without use_remote_address the \
+             client can set this header",
+            "use_remote_address: true",
+        ),
+        ClientAddress::Xff => {
+            // Before the check, Envoy appends the peer's address, unless configured not to.
+            let is_appended = !node.get("skip_xff_append").is_true() || !remote.is_true();
+            let expected = if is_appended { hops.saturating_add(1) } else { hops };
+            if u64::from(authz.trusted_hops) != expected {
+                findings.add(
+                    "client-address",
+                    Severity::Error,
+                    &hops_at,
+                    format!(
+                        "Envoy trusts {hops} proxies in front of it, so the client is entry {expected} of X-Forwarded-For \
+                         from the right; Talos takes entry {} (authz.trusted_hops), which is a proxy's address or set by \
+                         the client",
+                        authz.trusted_hops
+                    ),
+                    format!("# talos.yaml\nauthz: {{ client_address: xff, trusted_hops: {} }}", expected.max(1)),
+                );
+            }
+        }
+        ClientAddress::Peer | ClientAddress::External => {}
+    }
+}
+
+/// Filters that run custom code or call a service that may change a request.
+const PROGRAMMABLE_FILTERS: [&str; 5] =
+    ["Lua", "LuaPerRoute", "Wasm", "ExternalProcessor", "DynamicModuleFilter"];
+/// Name of ext_authz's dynamic metadata.
+const EXT_AUTHZ_METADATA: &str = "envoy.filters.http.ext_authz";
+
+fn check_order(manager: &ConnectionManager<'_>, findings: &mut Findings) {
+    let Some(first) = manager.checks.iter().map(|check| check.index).min() else { return };
+    for filter in manager.filters.iter().take(first) {
+        check_filter_before(manager, filter, findings);
+    }
+    for filter in manager.filters.iter().skip(first + 1) {
+        check_filter_after(filter, findings);
+    }
+}
+
+fn check_filter_before(manager: &ConnectionManager<'_>, filter: &HttpFilter<'_>, findings: &mut Findings) {
+    let needs_check = |text: &str| text == EXT_AUTHZ_METADATA || headers::is_talos_header(text);
+    let is_rate_limit = matches!(filter.kind, Some("RateLimit" | "LocalRateLimit"));
+    let reads_identity = match filter.kind {
+        Some("RBAC") => filter.config.any_text(needs_check),
+        _ if is_rate_limit => {
+            filter.config.any_text(needs_check)
+                || manager.targets.iter().flat_map(|target| &target.levels).any(|level| {
+                    level.get("rate_limits").any_text(needs_check)
+                        || level.get("route").get("rate_limits").any_text(needs_check)
+                })
+        }
+        _ => false,
+    };
+    let enforces = ["rules", "matcher"].iter().any(|field| !filter.config.get(field).is_absent());
+    let fix = "http_filters: # in this order\n  - name: envoy.filters.http.ext_authz\n  - name: …\n  - name: envoy.filters.http.router";
+    match filter.kind {
+        _ if reads_identity => findings.add(
+            "identity-too-early",
+            Severity::Error,
+            &filter.config,
+            "the filter decides by identity headers or metadata of Talos, but runs before the check: it sees values that \
+             the client sent, or none",
+            fix,
+        ),
+        Some("RBAC") if enforces => findings.add(
+            "acts-before-check",
+            Severity::Note,
+            &filter.config,
+            "the filter runs before the check: it can decide by addresses, but not by the caller's identity",
+            fix,
+        ),
+        Some("CacheConfig") => findings.add(
+            "acts-before-check",
+            Severity::Error,
+            &filter.config,
+            "the filter answers from its cache before the key is checked",
+            fix,
+        ),
+        Some("Buffer" | "FileSystemBufferFilterConfig") => findings.add(
+            "acts-before-check",
+            Severity::Warning,
+            &filter.config,
+            "the filter buffers whole bodies in memory before the key is checked",
+            fix,
+        ),
+        Some("GrpcJsonTranscoder") => findings.add(
+            "acts-before-check",
+            Severity::Warning,
+            &filter.config,
+            "the filter changes the path and method before Talos selects a policy by them",
+            fix,
+        ),
+        Some(kind) if PROGRAMMABLE_FILTERS.contains(&kind) => findings.add(
+            "acts-before-check",
+            Severity::Note,
+            &filter.config,
+            "the filter's code runs for unchecked requests and may change what Talos sees",
+            fix,
+        ),
+        _ => {}
+    }
+}
+
+fn check_filter_after(filter: &HttpFilter<'_>, findings: &mut Findings) {
+    if filter.kind == Some("Cors") {
+        findings.add(
+            "cors-after-check",
+            Severity::Warning,
+            &filter.config,
+            "CORS preflight requests carry no key, so the check refuses them before this filter can answer",
+            "http_filters: # in this order\n  - name: envoy.filters.http.cors\n  - name: envoy.filters.http.ext_authz",
+        );
+    }
+    let mutations = filter.mutations();
+    if let Some(key) = headers::find_identity_override(&mutations) {
+        findings.add(
+            "identity-overwritten",
+            Severity::Error,
+            &key,
+            "the header is set after the check: upstream trusts this value, alone or beside that of Talos",
+            "# use a header name that doesn't begin with x-talos-",
+        );
+    }
+    if headers::removes_all_identity(&mutations) {
+        findings.add(
+            "identity-removed",
+            Severity::Warning,
+            &filter.config,
+            "the filter removes the identity headers that Talos has set",
+            "http_filters: # in this order\n  - name: envoy.filters.http.header_mutation\n  - name: envoy.filters.http.ext_authz",
+        );
+    }
+    let is_code = filter.kind.is_some_and(|kind| PROGRAMMABLE_FILTERS.contains(&kind));
+    let mentions = |text: &str| {
+        let text = text.to_ascii_lowercase().replace('_', "-");
+        text.contains(crate::service::upstream::HEADER_PREFIX)
+    };
+    let claims = matches!(filter.kind, Some("JwtAuthentication")) && filter.config.any_text(mentions);
+    if claims || (is_code && filter.config.any_text(mentions)) {
+        findings.add(
+            "identity-overwritten",
+            Severity::Warning,
+            &filter.config,
+            "the filter uses x-talos-* headers and runs after the check: upstream trusts what it writes there",
+            "# read x-talos-* headers, but write only headers with other names",
+        );
+    }
+}
+
+/// Checks that forged identity headers are removed from request trailers.
+///
+/// Trailers arrive after the check, so they go upstream unless a filter removes them.
+fn check_trailers(
+    dump: &Dump<'_>,
+    manager: &ConnectionManager<'_>,
+    authz: Option<&Authz>,
+    findings: &mut Findings,
+) {
+    let token_header = authz.map_or("authorization", |authz| authz.token_header.as_str());
+    let strips = |filter: &&HttpFilter<'_>| {
+        headers::removes_all_trusted(&filter.trailer_mutations(), token_header) && !filter.disabled
+    };
+    let stripping: Vec<&HttpFilter<'_>> = manager.filters.iter().filter(strips).collect();
+    let open = manager.targets.iter().filter(|target| {
+        !target.is_answered_locally && stripping.iter().all(|filter| target.disables(filter.name))
+    });
+    let mut worst: Option<(Severity, String)> = None;
+    for target in open {
+        let (severity, reach) = match target.cluster.map(|name| (name, dump.cluster(name))) {
+            Some((name, Some(cluster))) if takes_trailers(cluster) => {
+                (Severity::Error, format!("the protocol of the cluster {name} carries them"))
+            }
+            Some((_, Some(_))) => (
+                Severity::Note,
+                "its clusters use HTTP/1.1 now, which doesn't carry them, but HTTP/2 would".to_owned(),
+            ),
+            Some((name, None)) => (
+                Severity::Warning,
+                format!("the dump doesn't have the protocol of the cluster {name}; HTTP/2 carries them"),
+            ),
+            None => (
+                Severity::Warning,
+                "the dump doesn't have the cluster of each route; HTTP/2 carries them".to_owned(),
+            ),
+        };
+        if worst.as_ref().is_none_or(|(worst, _)| severity < *worst) {
+            worst = Some((severity, reach));
+        }
+    }
+    if let Some((severity, reach)) = worst {
+        findings.add(
+            "forged-trailers",
+            severity,
+            &manager.node.get("http_filters"),
+            format!(
+                "request trailers go upstream as the client sent them, including x-talos-* and {token_header}, and many \
+                 servers merge them into the headers; {reach}"
+            ),
+            trailers_fix(token_header),
+        );
+    }
+}
+
+fn trailers_fix(token_header: &str) -> String {
+    format!(
+        "http_filters: # before the router\n  - name: talos.trailers\n    typed_config:\n      \
+         \"@type\": type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation\n      \
+         mutations:\n        request_trailers_mutations:\n          \
+         - remove_on_match: {{ key_matcher: {{ safe_regex: {{ regex: \"{}\" }} }} }}\n          - remove: {}",
+        headers::TALOS_HEADER_REGEX,
+        to_yaml(token_header)
+    )
+}
+
+/// Checks protocol upgrades, whose own filters replace those of the chain.
+fn check_upgrades(manager: &ConnectionManager<'_>, options: Options<'_>, findings: &mut Findings) {
+    for upgrade in manager.node.items("upgrade_configs") {
+        let filters = upgrade.items("filters");
+        if !filters.is_empty() && !filters.iter().any(|filter| HttpFilter::calls_talos(filter, options)) {
+            let kind = upgrade.get("upgrade_type").text().unwrap_or("upgraded");
+            findings.add(
+                "unchecked-upgrade",
+                Severity::Error,
+                &upgrade.get("filters"),
+                format!(
+                    "{kind} requests use these filters instead of the chain's, and none of them calls Talos"
+                ),
+                "# remove filters: the upgrade then uses those of the connection manager",
+            );
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Findings about routes: where the check is disabled, what changes identity headers, and ways
+//! around the check.
+
+use std::collections::HashMap;
+
+use super::cluster::GrpcService;
+use crate::doctor::connection_manager::ConnectionManager;
+use crate::doctor::findings::{Findings, Severity};
+use crate::doctor::headers;
+use crate::doctor::http_filter::ExtAuthz;
+use crate::doctor::node::Node;
+use crate::doctor::route_target::RouteTarget;
+
+/// The context extensions that Talos knows.
+const EXTENSIONS: [&str; 6] =
+    ["talos.mode", "talos.scopes", "talos.any_scope", "talos.audience", "talos.token", "talos.visibility"];
+
+/// A route's configuration of a filter.
+enum PerRoute<'a> {
+    /// The route has none: the chain's setting applies.
+    Inherited,
+    /// Enabled, with or without settings.
+    Enabled,
+    /// Disabled by the setting at this node.
+    Disabled(Node<'a>),
+}
+
+impl RouteTarget<'_> {
+    /// Returns true if some level removes all identity headers before the request goes upstream.
+    fn is_identity_stripped(&self) -> bool {
+        self.levels.iter().any(headers::lists_all_identity)
+    }
+}
+
+/// Returns the most specific configuration of a filter on a route.
+fn per_route<'a>(target: &RouteTarget<'a>, filter: &str) -> PerRoute<'a> {
+    for level in &target.levels {
+        let entry = level.get("typed_per_filter_config").entry(filter);
+        if entry.is_absent() {
+            continue;
+        }
+        let (kind, config) = entry.unwrap_typed();
+        let disabled = config.get("disabled");
+        if disabled.is_true() {
+            return PerRoute::Disabled(disabled);
+        }
+        // FilterConfig wraps a configuration and can disable it.
+        let (_, inner) = match kind {
+            Some("FilterConfig") => config.get("config").unwrap_typed(),
+            _ => (kind, config),
+        };
+        return match inner.get("disabled") {
+            disabled if disabled.is_true() => PerRoute::Disabled(disabled),
+            _ => PerRoute::Enabled,
+        };
+    }
+    PerRoute::Inherited
+}
+
+/// Returns the `check_settings` for a filter at all levels of a route.
+fn per_route_settings<'a>(target: &RouteTarget<'a>, filter: &str) -> Vec<Node<'a>> {
+    let of_level = |level: &Node<'a>| {
+        let (kind, config) = level.get("typed_per_filter_config").entry(filter).unwrap_typed();
+        let (_, config) =
+            if kind == Some("FilterConfig") { config.get("config").unwrap_typed() } else { (kind, config) };
+        config.get("check_settings")
+    };
+    target.levels.iter().map(of_level).filter(|settings| !settings.is_absent()).collect()
+}
+
+/// Returns the gRPC services that routes use instead of the filter's own.
+pub fn other_services<'a>(manager: &ConnectionManager<'a>) -> Vec<GrpcService<'a>> {
+    let mut services = vec![];
+    for check in &manager.checks {
+        for settings in manager.targets.iter().flat_map(|target| per_route_settings(target, check.name)) {
+            let service = settings.get("grpc_service");
+            if !service.is_absent() {
+                services.push(GrpcService::parse(&service));
+            }
+        }
+    }
+    services
+}
+
+/// Examines the routes of all connection managers.
+pub fn examine(managers: &[ConnectionManager<'_>], findings: &mut Findings) {
+    // Clusters that trust identity headers, each with a checked route that leads there.
+    let mut trusting: HashMap<&str, &str> = HashMap::new();
+    for manager in managers {
+        for target in &manager.targets {
+            let is_checked = manager.checks.iter().any(|check| is_enabled(target, check));
+            if let (true, Some(cluster), Some(route)) = (is_checked, target.cluster, target.levels.first()) {
+                trusting.entry(cluster).or_insert(&route.path);
+            }
+        }
+    }
+    for manager in managers {
+        match manager.checks.is_empty() {
+            true => check_unprotected(manager, &trusting, findings),
+            false => manager.targets.iter().for_each(|target| check_protected(manager, target, findings)),
+        }
+    }
+}
+
+fn is_enabled(target: &RouteTarget<'_>, check: &ExtAuthz<'_>) -> bool {
+    match per_route(target, check.name) {
+        PerRoute::Enabled => true,
+        PerRoute::Disabled(_) => false,
+        PerRoute::Inherited => !check.is_disabled,
+    }
+}
+
+/// Checks a connection manager without a check.
+fn check_unprotected(
+    manager: &ConnectionManager<'_>,
+    trusting: &HashMap<&str, &str>,
+    findings: &mut Findings,
+) {
+    // The outbound listeners of an Istio sidecar don't receive requests from clients.
+    if trusting.is_empty() || manager.traffic_direction() == Some("OUTBOUND") {
+        return;
+    }
+    let fix = format!(
+        "{}\n# or, if this listener should work without keys, on its routes:\n{}",
+        super::filter::RECOMMENDED,
+        headers::removal_yaml()
+    );
+    for target in
+        manager.targets.iter().filter(|target| !target.is_answered_locally && !target.is_identity_stripped())
+    {
+        let (Some(cluster), Some(route)) = (target.cluster, target.levels.first()) else { continue };
+        if let Some(other) = trusting.get(cluster) {
+            findings.add(
+                "unprotected-route",
+                Severity::Error,
+                route,
+                format!(
+                    "the route leads unchecked to {cluster}, which trusts x-talos-* headers because the checked route \
+                     {other} leads there, too: a client can send any identity"
+                ),
+                fix.as_str(),
+            );
+        }
+    }
+    let leads_upstream =
+        manager.targets.iter().any(|target| !target.is_answered_locally && !target.is_identity_stripped());
+    let is_reported =
+        manager.targets.iter().any(|target| target.cluster.is_some_and(|name| trusting.contains_key(name)));
+    if leads_upstream && !is_reported {
+        findings.add(
+            "unchecked-listener",
+            Severity::Note,
+            &manager.node.get("http_filters"),
+            "no filter calls Talos here; its upstreams are not among those that Talos protects",
+            fix,
+        );
+    }
+}
+
+/// Checks a route of a connection manager that calls Talos.
+fn check_protected(manager: &ConnectionManager<'_>, target: &RouteTarget<'_>, findings: &mut Findings) {
+    if target.is_answered_locally {
+        return;
+    }
+    let is_checked = manager.checks.iter().any(|check| is_enabled(target, check));
+    for check in &manager.checks {
+        for settings in per_route_settings(target, check.name) {
+            check_context_extensions(&settings, findings);
+        }
+        if !is_checked {
+            check_disabled(check, target, findings);
+        }
+    }
+    for level in &target.levels {
+        for option in level.items("request_headers_to_add") {
+            let key = option.get_path("header.key");
+            if key.text().is_some_and(headers::is_talos_header) {
+                findings.add(
+                    "identity-overwritten",
+                    Severity::Error,
+                    &key,
+                    "the header is set after the check: upstream trusts this value, alone or beside that of Talos",
+                    "request_headers_to_add: [] # use a header name that doesn't begin with x-talos-",
+                );
+            }
+        }
+        let removed = level.get("request_headers_to_remove");
+        let removes_identity = removed.any_text(headers::is_talos_header);
+        if removes_identity && is_checked {
+            findings.add(
+                "identity-removed",
+                Severity::Warning,
+                &removed,
+                "the route removes the identity headers that Talos has set: a route's removals happen after the check",
+                "request_headers_to_remove: [] # Talos itself removes or overwrites those of the client",
+            );
+        }
+    }
+}
+
+fn check_disabled(check: &ExtAuthz<'_>, target: &RouteTarget<'_>, findings: &mut Findings) {
+    let (id, place) = match per_route(target, check.name) {
+        PerRoute::Disabled(disabled) => ("route-disabled", disabled),
+        _ => ("filter-disabled", check.config.get("disabled")),
+    };
+    let fix = format!(
+        "check_settings:\n  context_extensions:\n    talos.mode: \"off\" # no check; Talos removes forged headers\n\
+         # or, to not call Talos at all, on that route:\n{}",
+        headers::removal_yaml()
+    );
+    if check.is_identity_stripped || target.is_identity_stripped() {
+        findings.add(
+            id,
+            Severity::Note,
+            &place,
+            "requests are not checked here; forged x-talos-* headers are removed elsewhere",
+            fix,
+        );
+        return;
+    }
+    let route = target.levels.first().map(|route| route.path.as_str()).unwrap_or_default();
+    findings.add(
+        id,
+        Severity::Error,
+        &place,
+        format!("requests of {route} go upstream unchecked, with the client's own x-talos-* headers"),
+        fix,
+    );
+}
+
+fn check_context_extensions(settings: &Node<'_>, findings: &mut Findings) {
+    let extensions = settings.get("context_extensions");
+    for key in extensions.value.as_object().into_iter().flat_map(|extensions| extensions.keys()) {
+        if key.starts_with("talos.") && !EXTENSIONS.contains(&key.as_str()) {
+            findings.add(
+                "unknown-extension",
+                Severity::Error,
+                &extensions.entry(key),
+                "Talos doesn't know this key and answers every request of the route with 500",
+                format!("context_extensions: {{}} # the known keys are {}", EXTENSIONS.join(", ")),
+            );
+        }
+    }
+    super::filter::check_request_body(&settings.get("with_request_body"), findings);
+}
