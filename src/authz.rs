@@ -1,4 +1,4 @@
-//! The authz plane: Envoy's ext_authz over gRPC (ext-authz.md). Below it nobody knows gRPC.
+//! The authz plane: ext_authz over gRPC, as Envoy calls it. No layer below it knows gRPC.
 
 #[cfg(test)]
 mod against_envoy;
@@ -6,9 +6,12 @@ mod attributes;
 mod connection;
 mod cookie;
 mod denied;
-mod forward;
+mod dispatch;
+mod fallback;
+mod fallback_body;
 mod grpc;
-mod memory;
+mod keepalive;
+mod limits;
 mod metadata;
 mod policy;
 mod query;
@@ -17,15 +20,16 @@ mod refusal;
 mod request;
 mod response;
 mod server;
-mod silence;
+mod session;
 mod sources;
 mod template;
 
 pub use attributes::Attributes;
-pub use connection::{Bounds, Server, serve as serve_connection};
-pub use forward::{MAX_OTHER_MESSAGE, Others};
-pub use memory::{MemoryLimits, MemoryPool};
+pub use connection::serve as serve_connection;
+pub use dispatch::Server;
+pub use fallback::{FallbackService, MAX_FALLBACK_MESSAGE};
+pub use limits::ConnectionLimits;
 pub use reflection::Reflection;
 pub use response::{Caller, Extras, ok as ready_answer, with as answer_with};
-pub use server::{Plane, SERVICE_NAME};
+pub use server::{AuthorizationService, SERVICE_NAME};
 pub use template::{MAX_FILE as MAX_TEMPLATE_FILE, TemplateError, Templates};

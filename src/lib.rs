@@ -18,7 +18,6 @@ pub mod trace;
 pub mod admission;
 pub mod config;
 pub mod credential;
-pub mod http2;
 pub mod settings;
 pub mod tls;
 

@@ -12,7 +12,6 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("rng", &[]),
     ("duration", &[]),
     ("host", &[]),
-    ("http2", &[]),
     ("secret", &[]),
     ("trace", &[]),
     ("error", &[]),
@@ -75,7 +74,6 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "credential",
             "error",
             "event",
-            "http2",
             "key",
             "limit",
             "service",
@@ -143,7 +141,6 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "credential",
             "doctor",
             "event",
-            "http2",
             "key",
             "plane",
             "rng",
@@ -193,6 +190,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("tokio_rustls", &["app"]),
     ("x509_parser", &["tls"]),
     ("reqwest", &["settings", "cli"]),
+    ("http2_server", &["authz", "app", "fuzzing"]),
 ];
 
 fn sources(directory: &Path, found: &mut Vec<PathBuf>) {

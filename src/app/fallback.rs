@@ -11,14 +11,14 @@ use tower::ServiceExt;
 
 use super::error::ServeError;
 use super::workers::FallbackFactory;
-use crate::authz::{MAX_OTHER_MESSAGE, Reflection};
+use crate::authz::{MAX_FALLBACK_MESSAGE, Reflection};
 
 /// Makes the fallback service of each worker thread.
 ///
 /// # Errors
 /// When the reflection service can't be built.
 pub fn factory<H: Health>(health: HealthServer<H>) -> Result<FallbackFactory, ServeError> {
-    let health = health.max_decoding_message_size(MAX_OTHER_MESSAGE);
+    let health = health.max_decoding_message_size(MAX_FALLBACK_MESSAGE);
     let reflection = Reflection::new().map_err(|error| ServeError::Reflection(error.to_string()))?;
     Ok(Arc::new(move || {
         let (health, reflection) = (health.clone(), reflection.clone());

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::authz::{Bounds, MemoryLimits};
+use http2_server::MemoryLimits;
+
+use crate::authz::ConnectionLimits;
 
 /// Open connections of one listener; further ones wait in the kernel's queue.
 pub const MAX_CONNECTIONS: usize = 10_000;
@@ -47,26 +49,26 @@ pub const MAX_CONCURRENT_STREAMS: u32 = 128;
 pub const MAX_CANCELLED_REQUESTS: u64 = 200;
 
 /// Limits of a connection to the authz plane.
-pub const AUTHZ: Bounds = Bounds {
-    patience: HEADER_READ_TIMEOUT,
-    silence: KEEPALIVE_INTERVAL,
-    pong: KEEPALIVE_TIMEOUT,
+pub const AUTHZ: ConnectionLimits = ConnectionLimits {
+    read_timeout: HEADER_READ_TIMEOUT,
+    keepalive_interval: KEEPALIVE_INTERVAL,
+    keepalive_timeout: KEEPALIVE_TIMEOUT,
     // Envoy sends all Checks of a worker thread over one connection.
-    streams: 1_024,
+    max_concurrent_streams: 1_024,
     // Per half minute, beside completed streams: resets, pings, settings. The limit is high, as
     // closing the connection fails everything in flight on it, and a machine that was starved of
     // CPU time for a moment sees many Checks cancelled. Strangers reach the HTTP planes only.
-    unrest: 10_240,
-    head: MAX_HEADER_LIST_SIZE,
+    abuse_budget: 10_240,
+    max_header_list_size: MAX_HEADER_LIST_SIZE,
     // Counts whether the client answers pings meanwhile or not.
-    untaken: Duration::from_secs(20),
-    call: EXCHANGE_TIMEOUT,
-    watch: Duration::from_secs(3_600),
-    others: 128,
+    write_timeout: Duration::from_secs(20),
+    fallback_timeout: EXCHANGE_TIMEOUT,
+    watch_timeout: Duration::from_secs(3_600),
+    max_fallback_streams: 128,
     // Bytes, overhead included.
-    queued: 4 * 1024 * 1024,
-    drain: DRAIN_TIMEOUT,
-    last_words: CLOSE_TIMEOUT,
+    max_pending: 4 * 1024 * 1024,
+    drain_timeout: DRAIN_TIMEOUT,
+    close_timeout: CLOSE_TIMEOUT,
 };
 
 /// Memory of connections to the authz plane, in bytes: HTTP/2 buffers and tables, incomplete

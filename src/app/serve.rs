@@ -25,7 +25,7 @@ use super::tasks::{TaskFailure, Tasks};
 use super::workers::{FallbackFactory, Workers};
 use super::{background, connections, denied_templates, fallback};
 use crate::audit::Heads;
-use crate::authz::{self, Templates};
+use crate::authz::{AuthorizationService, Templates};
 use crate::config::{Config, LastUsed, Source};
 use crate::http::{Context, admin_router, metrics_router, public_router};
 use crate::plane::{Plane, Planes};
@@ -173,7 +173,7 @@ fn serve_planes(
             Plane::Metrics => ("serve the metrics plane", metrics_router(context.clone())),
             Plane::Authz => {
                 let (service, metrics) = (Arc::clone(&context.service), Arc::clone(&context.metrics));
-                let service = authz::Plane::new(service, metrics, Handle::current())
+                let service = AuthorizationService::new(service, metrics, Handle::current())
                     .with_templates(Arc::clone(templates));
                 let max_age = Some(config.serve.authz.max_connection_age).filter(|age| !age.is_zero());
                 let rng = context.service.rng.clone();

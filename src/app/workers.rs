@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use http2_server::MemoryPool;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, LocalSet};
 use tokio_util::sync::CancellationToken;
@@ -16,11 +17,11 @@ use tokio_util::sync::CancellationToken;
 use super::accept::{Acceptor, Connection, Detached};
 use super::limits::{ACCEPT_RETRY_DELAY, AUTHZ, AUTHZ_MEMORY};
 use super::tasks::panic_message;
-use crate::authz::{self, MemoryPool, Others, Server, serve_connection};
+use crate::authz::{AuthorizationService, FallbackService, Server, serve_connection};
 use crate::rng::Rng;
 
 /// Makes the fallback service of one thread: what answers calls that aren't Checks.
-pub type FallbackFactory = Arc<dyn Fn() -> Others + Send + Sync>;
+pub type FallbackFactory = Arc<dyn Fn() -> FallbackService + Send + Sync>;
 
 /// The worker threads.
 pub struct Workers {
@@ -68,7 +69,7 @@ impl Workers {
     /// # Errors
     /// When the operating system refuses a thread.
     pub fn start(
-        service: &authz::Plane,
+        service: &AuthorizationService,
         fallback: &FallbackFactory,
         max_age: Option<Duration>,
         rng: Rng,
@@ -85,8 +86,8 @@ impl Workers {
             let thread = thread::Builder::new().name(format!("authz-{n}")).spawn(move || {
                 // Dropped when the thread ends, by a panic, too.
                 let _running: oneshot::Sender<()> = running;
-                let plane = Rc::new(service);
-                let server = Rc::new(Server { plane, others: fallback(), bounds: AUTHZ, memory, stop });
+                let (authorization, fallback) = (Rc::new(service), fallback());
+                let server = Rc::new(Server { authorization, fallback, limits: AUTHZ, memory, stop });
                 LocalSet::new().block_on(&runtime, work(queued, server));
             })?;
             Ok(Worker { queue, load: Arc::default(), ended, thread })

@@ -1,104 +1,108 @@
-//! gRPC as far as a unary call needs it: which call it is, its one message, its one answer.
+//! gRPC for unary calls: the check of the request, its message, and the response.
+
+use std::sync::LazyLock;
 
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http2_server::{HeaderBlock, RequestHead};
 use tonic::Status;
 
-use crate::http2::{Head, block};
-
-/// Bytes before a message: whether it is compressed, and its length.
-pub const PREFIX: usize = 5;
-/// Largest message, in bytes: Envoy may be told to send bodies along.
+/// Length of a message's prefix, in bytes: the compressed flag, and the length of the message.
+pub const PREFIX_LEN: usize = 5;
+/// Largest message, in bytes; Envoy may be configured to send request bodies along.
 pub const MAX_MESSAGE: usize = 4 * 1024 * 1024;
 
-/// The call that all of this is about.
+/// Path of the Check call.
 pub const CHECK: &[u8] = b"/envoy.service.auth.v3.Authorization/Check";
-/// `:status: 200` and `content-type: application/grpc`: the head of an answer that has a message. Neither is to be
-/// kept in a table: the first stands in everybody's, the name of the second, too.
-pub const ANSWER_HEAD: &[u8] = b"\x88\x0f\x10\x10application/grpc";
-/// `grpc-status: 0`, which follows the message.
-pub const OK_TRAILERS: &[u8] = b"\x00\x0bgrpc-status\x010";
+/// The head of a response that has a message.
+pub static RESPONSE_HEAD: LazyLock<HeaderBlock> =
+    LazyLock::new(|| HeaderBlock::response(StatusCode::OK, &HeaderMap::from_iter([(CONTENT_TYPE, GRPC)])));
+/// The trailers of a response that has a message.
+pub static OK_TRAILERS: LazyLock<HeaderBlock> =
+    LazyLock::new(|| HeaderBlock::trailers(&HeaderMap::from_iter([(GRPC_STATUS, GRPC_OK)])));
 
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+const GRPC_OK: HeaderValue = HeaderValue::from_static("0");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 
-/// Refuses what isn't a gRPC call that we can read: with a status of HTTP's own, as such a client knows no other.
+/// Checks that a request is a gRPC call whose messages can be read.
 ///
 /// # Errors
-/// The head of the answer to it, as HTTP/2 writes it.
-pub fn is_call(head: &Head) -> Result<(), Vec<u8>> {
+/// The response to it: an HTTP status where the client may not know gRPC's.
+pub fn check_request(head: &RequestHead) -> Result<(), HeaderBlock> {
     if head.method() != b"POST" {
         let allow = HeaderMap::from_iter([(ALLOW, HeaderValue::from_static("POST"))]);
-        return Err(block(Some(StatusCode::METHOD_NOT_ALLOWED), &allow));
+        return Err(HeaderBlock::response(StatusCode::METHOD_NOT_ALLOWED, &allow));
     }
     let content_type = head.value("content-type").and_then(|value| value.strip_prefix(b"application/grpc"));
-    // With a suffix it says how messages are written: as protobuf is all that we know.
+    // A suffix names the encoding of messages, of which only protobuf is known.
     if !content_type.is_some_and(|rest| matches!(rest, [] | [b';' | b' ', ..]) || rest.starts_with(b"+proto"))
     {
-        return Err(block(Some(StatusCode::UNSUPPORTED_MEDIA_TYPE), &HeaderMap::new()));
+        return Err(HeaderBlock::response(StatusCode::UNSUPPORTED_MEDIA_TYPE, &HeaderMap::new()));
     }
     if head.value("grpc-encoding").is_some_and(|encoding| encoding != IDENTITY.as_bytes()) {
         let mut headers = status_headers(&Status::unimplemented("messages must not be compressed"));
         headers.insert(GRPC_ACCEPT_ENCODING, IDENTITY);
-        return Err(block(Some(StatusCode::OK), &headers));
+        return Err(HeaderBlock::response(StatusCode::OK, &headers));
     }
     Ok(())
 }
 
-/// The head of an answer without a message, as HTTP/2 writes it.
-pub fn status_alone(status: &Status) -> Vec<u8> {
-    block(Some(StatusCode::OK), &status_headers(status))
+/// Returns a response without a message: gRPC's "Trailers-Only".
+pub fn error_response(status: &Status) -> HeaderBlock {
+    HeaderBlock::response(StatusCode::OK, &status_headers(status))
 }
 
-/// What follows an answer that has begun, as HTTP/2 writes it.
-pub fn trailers(status: &Status) -> Vec<u8> {
+/// Returns the trailers of a response that has begun.
+pub fn trailers(status: &Status) -> HeaderBlock {
     let mut headers = status_headers(status);
     headers.remove(CONTENT_TYPE);
-    block(None, &headers)
+    HeaderBlock::trailers(&headers)
 }
 
 fn status_headers(status: &Status) -> HeaderMap {
     let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, GRPC)]);
     if status.add_header(&mut headers).is_err() {
-        // A text that no header can hold: the number is what counts.
+        // No header can hold the message: the code is sent alone.
         headers.insert(GRPC_STATUS, HeaderValue::from(status.code() as i32));
     }
     headers
 }
 
-/// What stands before a message.
+/// Returns the prefix of a message.
 ///
 /// # Errors
-/// When it is too long for any client.
-pub fn prefix(message: &[u8]) -> Result<[u8; PREFIX], Status> {
-    let length = u32::try_from(message.len()).map_err(|_| Status::internal("the answer is too long"))?;
+/// The message is longer than a prefix can tell.
+pub fn prefix(message: &[u8]) -> Result<[u8; PREFIX_LEN], Status> {
+    let length =
+        u32::try_from(message.len()).map_err(|_| Status::internal("the response is longer than 4 GiB"))?;
     let [a, b, c, d] = length.to_be_bytes();
     Ok([0, a, b, c, d])
 }
 
-/// The one message of a body.
+/// Returns the only message of a complete body.
 ///
 /// # Errors
-/// When it isn't one message within bounds.
-pub fn whole(body: &[u8]) -> Result<&[u8], Status> {
-    may_be_message(body)?;
-    match announced(body) {
-        Some(length) if length == body.len() => Ok(&body[PREFIX..]),
+/// The body isn't one message of at most [`MAX_MESSAGE`].
+pub fn message(body: &[u8]) -> Result<&[u8], Status> {
+    check_prefix(body)?;
+    match body_length(body) {
+        Some(length) if length == body.len() => Ok(&body[PREFIX_LEN..]),
         _ => Err(Status::internal("the message isn't complete")),
     }
 }
 
-/// Refuses what can't become one message within bounds, whatever follows.
-fn may_be_message(body: &[u8]) -> Result<(), Status> {
+/// Checks that a body can become one message of at most [`MAX_MESSAGE`].
+fn check_prefix(body: &[u8]) -> Result<(), Status> {
     match body.first() {
         None | Some(0) => {}
         Some(1) => return Err(Status::unimplemented("messages must not be compressed")),
         Some(_) => return Err(Status::internal("not the beginning of a gRPC message")),
     }
-    match announced(body) {
-        Some(length) if length > PREFIX + MAX_MESSAGE => {
+    match body_length(body) {
+        Some(length) if length > PREFIX_LEN + MAX_MESSAGE => {
             Err(Status::resource_exhausted("the message is larger than 4 MiB"))
         }
         Some(length) if body.len() > length => Err(Status::internal("more than one message was sent")),
@@ -106,49 +110,49 @@ fn may_be_message(body: &[u8]) -> Result<(), Status> {
     }
 }
 
-/// The length of all of a message, prefix included, once that is known.
-fn announced(body: &[u8]) -> Option<usize> {
-    let length = body.get(1..PREFIX)?.try_into().ok()?;
-    usize::try_from(u32::from_be_bytes(length)).ok()?.checked_add(PREFIX)
+/// Returns the length of a body that holds one message, once its prefix is there.
+fn body_length(body: &[u8]) -> Option<usize> {
+    let length = body.get(1..PREFIX_LEN)?.try_into().ok()?;
+    usize::try_from(u32::from_be_bytes(length)).ok()?.checked_add(PREFIX_LEN)
 }
 
-/// The body of a call, as its parts come in.
+/// The body of a call while it arrives.
 #[derive(Default)]
 pub struct Message(Vec<u8>);
 
 impl Message {
-    /// Adds a part.
+    /// Appends a chunk.
     ///
     /// # Errors
-    /// When it can't become one message within bounds.
+    /// The body can't become one message of at most [`MAX_MESSAGE`].
     pub fn push(&mut self, part: &[u8]) -> Result<(), Status> {
-        let room = self.room_with(part.len());
-        self.0.reserve_exact(room - self.0.len());
+        let capacity = self.capacity_with(part.len());
+        self.0.reserve_exact(capacity - self.0.len());
         self.0.extend_from_slice(part);
-        may_be_message(&self.0)
+        check_prefix(&self.0)
     }
 
-    /// Bytes of memory that it takes beyond what it has, once so many bytes are added.
+    /// Returns the memory that another `bytes` bytes take, in bytes.
     pub fn growth(&self, bytes: usize) -> usize {
-        self.room_with(bytes) - self.0.capacity()
+        self.capacity_with(bytes) - self.0.capacity()
     }
 
-    /// How much it has room for once so many bytes are added: twice as much, so that they aren't
-    /// copied over and over, but what isn't announced isn't needed, and what is may never come.
-    fn room_with(&self, bytes: usize) -> usize {
+    /// Returns the capacity with another `bytes` bytes: twice their number, so that they aren't
+    /// copied over and over, and never more than is announced, which may never arrive.
+    fn capacity_with(&self, bytes: usize) -> usize {
         let needed = self.0.len() + bytes;
         if needed <= self.0.capacity() {
             return self.0.capacity();
         }
-        announced(&self.0).map_or(needed, |announced| announced.min(2 * needed)).max(needed)
+        body_length(&self.0).map_or(needed, |length| length.min(2 * needed)).max(needed)
     }
 
-    /// Whether nothing has come.
+    /// Returns whether nothing has arrived.
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// All that has come.
+    /// Returns the bytes that have arrived.
     pub fn finish(self) -> Vec<u8> {
         self.0
     }
@@ -157,7 +161,6 @@ impl Message {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http2::{Decoder, write_field};
     use tonic::Code;
 
     fn collect(parts: &[&[u8]]) -> Result<Vec<u8>, Code> {
@@ -165,7 +168,7 @@ mod tests {
         for part in parts {
             message.push(part).map_err(|status| status.code())?;
         }
-        whole(&message.finish()).map(<[u8]>::to_vec).map_err(|status| status.code())
+        super::message(&message.finish()).map(<[u8]>::to_vec).map_err(|status| status.code())
     }
 
     #[test]
@@ -187,34 +190,21 @@ mod tests {
         }
     }
 
-    /// The fields of a block, as text.
-    fn fields(block: &[u8]) -> Vec<(String, String)> {
-        let mut fields = vec![];
-        let text = |bytes: &[u8]| str::from_utf8(bytes).unwrap().to_owned();
-        Decoder::default()
-            .decode(block, |field| fields.push((text(field.name()), text(field.value()))))
-            .unwrap();
-        fields
-    }
-
     #[test]
     fn what_every_answer_has_is_written_right() {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let head = [pair(":status", "200"), pair("content-type", "application/grpc")];
-        assert_eq!(fields(ANSWER_HEAD), head);
-        assert_eq!(fields(OK_TRAILERS), [pair("grpc-status", "0")]);
+        assert_eq!(RESPONSE_HEAD.fields().as_deref(), Ok(&head[..]));
+        assert_eq!(OK_TRAILERS.fields().as_deref(), Ok(&[pair("grpc-status", "0")][..]));
         assert_eq!(CHECK, format!("/{}/Check", crate::authz::SERVICE_NAME).as_bytes());
     }
 
     #[test]
     fn only_calls_are_taken_for_calls() {
         let ask = |method: &str, headers: &[(&str, &str)]| {
-            let mut block = vec![];
-            for (name, value) in [(":method", method)].iter().chain(headers) {
-                write_field(name.as_bytes(), value.as_bytes(), &mut block);
-            }
-            is_call(&Head::read(&block)).map_err(|answer| {
-                let answer = fields(&answer);
+            let fields = [&[(":method", method)][..], headers].concat();
+            check_request(&RequestHead::of_fields(&fields)).map_err(|answer| {
+                let answer = answer.fields().unwrap();
                 let value = |name| answer.iter().find(|field| field.0 == name).map(|field| field.1.clone());
                 (value(":status").unwrap(), value("grpc-status"))
             })

@@ -8,7 +8,7 @@ use tonic_reflection::server::{Builder, Error};
 use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
 
-use super::forward::MAX_OTHER_MESSAGE;
+use super::fallback::MAX_FALLBACK_MESSAGE;
 
 type Service = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
@@ -31,9 +31,10 @@ impl Reflection {
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
         let newer =
-            BoxCloneSyncService::new(builder().build_v1()?.max_decoding_message_size(MAX_OTHER_MESSAGE));
-        let older =
-            BoxCloneSyncService::new(builder().build_v1alpha()?.max_decoding_message_size(MAX_OTHER_MESSAGE));
+            BoxCloneSyncService::new(builder().build_v1()?.max_decoding_message_size(MAX_FALLBACK_MESSAGE));
+        let older = BoxCloneSyncService::new(
+            builder().build_v1alpha()?.max_decoding_message_size(MAX_FALLBACK_MESSAGE),
+        );
         Ok(Self { newer, older })
     }
 

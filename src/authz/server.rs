@@ -1,4 +1,4 @@
-//! A Check from beginning to end: policy, credential, verification, answer.
+//! The authorization service: policy, credential, verification and response of a Check.
 
 use std::borrow::Cow;
 use std::future::{Future, poll_fn};
@@ -34,32 +34,33 @@ use crate::service::verify::{Attempt, CacheUse, Identity, Unavailable, Verificat
 use crate::service::{MintError, Service};
 use crate::settings::Settings;
 use crate::settings::policy::Policy;
+use crate::telemetry::connections::StreamRefusal;
 use crate::telemetry::metrics::{Metrics, Tier};
 use crate::trace;
 
-/// The gRPC name of the service that Envoy calls.
+/// Name of the gRPC service that Envoy calls.
 pub const SERVICE_NAME: &str = "envoy.service.auth.v3.Authorization";
 
-/// How long a Check may wait for what isn't in memory: Envoy itself gives up at 200 ms.
+/// Longest time for what isn't cached; Envoy gives up at 200 ms.
 const MISS_BUDGET: Duration = Duration::from_millis(150);
-/// How much of that a key that is known waits for its row to be read again.
+/// Part of that budget in which a known key waits for its row to be read again.
 const REFRESH_BUDGET: Duration = Duration::from_millis(30);
 
-/// Whether a Check may wait for what isn't in memory.
+/// Permission of a Check to wait for what isn't cached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Patience {
-    /// It is decided at once or not at all.
-    None,
+enum Wait {
+    /// Not at all.
+    Never,
     /// As long as the budgets allow.
-    Budgeted,
+    Budget,
 }
 
-/// Why there is no answer that lets a request through.
+/// Reason why a Check has no OK response.
 enum Stop {
-    /// It is refused.
+    /// The request is refused.
     Refused(Refused),
-    /// It would have to wait. Nothing has been done about it so far, and nothing counted.
-    MustWait,
+    /// It would have to wait; nothing is done or counted so far.
+    WouldBlock,
 }
 
 impl<T: Into<Refusal>> From<T> for Stop {
@@ -74,32 +75,33 @@ impl From<Refused> for Stop {
     }
 }
 
-/// The authz plane.
+/// Answers Checks.
 #[derive(Clone)]
-pub struct Plane {
+pub struct AuthorizationService {
     service: Arc<Service>,
     metrics: Arc<Metrics>,
     runtime: Handle,
     templates: Arc<ArcSwap<Templates>>,
 }
 
-impl Plane {
-    /// A plane that decides by `service`.
-    /// What has to wait for the database waits in `runtime`, whose the database's connections are.
+impl AuthorizationService {
+    /// Makes a service that decides by `service`.
+    ///
+    /// Cache misses run on `runtime`, which owns the database pool.
     pub fn new(service: Arc<Service>, metrics: Arc<Metrics>, runtime: Handle) -> Self {
         Self { service, metrics, runtime, templates: Arc::default() }
     }
 
-    /// The same, showing refused clients what these say.
+    /// Uses these templates for the responses to refused requests.
     pub fn with_templates(self, templates: Arc<ArcSwap<Templates>>) -> Self {
         Self { templates, ..self }
     }
 
-    /// Answers one Check if memory can tell, which needs neither a task nor a place on the heap; None when it can't.
+    /// Answers a Check from the cache, without a task or an allocation; None on a miss.
     ///
     /// # Errors
-    /// What the call ends with instead of an answer.
-    pub fn check_at_once(&self, message: &[u8]) -> Option<Result<Bytes, tonic::Status>> {
+    /// The status that ends the call without a response.
+    pub fn check_cached(&self, message: &[u8]) -> Option<Result<Bytes, tonic::Status>> {
         if trace::is_enabled() {
             return None;
         }
@@ -108,34 +110,39 @@ impl Plane {
             Err(status) => return Some(Err(status)),
         };
         let (began, mut tier) = (self.service.clock.boot_now(), Tier::default());
-        // Without patience it is ready when it is polled first.
-        let answer = self.judge(&attributes, &mut tier, Patience::None).now_or_never()??;
+        // It never waits, so it is ready when it is polled first.
+        let answer = self.judge(&attributes, &mut tier, Wait::Never).now_or_never()??;
         self.took(began, tier);
         Some(answer)
     }
 
-    /// Answers one Check; what has to wait goes on in the main runtime.
+    /// Answers a Check; cache misses run on the main runtime.
     ///
     /// # Errors
-    /// What the call ends with instead of an answer.
+    /// The status that ends the call without a response.
     pub async fn check(self: Rc<Self>, message: Bytes) -> Result<Bytes, tonic::Status> {
         let attributes = decode(&message)?;
         let (began, mut tier) = (self.service.clock.boot_now(), Tier::default());
         let answer = match trace::is_enabled() {
-            false => self.judge(&attributes, &mut tier, Patience::Budgeted).await,
+            false => self.judge(&attributes, &mut tier, Wait::Budget).await,
             true => self.judge_traced(&attributes, &mut tier).await,
         };
         self.took(began, tier);
-        // With patience there is always one.
+        // Only a Check that may not wait has no answer.
         answer.unwrap_or_else(|| Err(tonic::Status::internal("the request wasn't decided")))
     }
 
-    /// Counts how long a Check took.
+    /// Counts streams that were refused on a connection that goes on.
+    pub fn stream_refused(&self, reason: StreamRefusal, count: u32) {
+        self.metrics.connections.streams_refused(reason, count);
+    }
+
+    /// Counts the time that a Check took.
     fn took(&self, began: BootTime, tier: Tier) {
         self.metrics.checks.took(tier, self.service.clock.boot_now().since(began));
     }
 
-    /// As [`Plane::judge`], in a span that goes on from Envoy's.
+    /// Decides about a request as [`Self::judge`] does, in a child span of Envoy's.
     async fn judge_traced(
         &self,
         attributes: &Attributes<'_>,
@@ -143,26 +150,27 @@ impl Plane {
     ) -> Option<Result<Bytes, tonic::Status>> {
         let parent = Headers::of(attributes).values("traceparent").next();
         let Some(span) = trace::start_server_span("Check", parent) else {
-            return self.judge(attributes, tier, Patience::Budgeted).await;
+            return self.judge(attributes, tier, Wait::Budget).await;
         };
         span.run(async {
-            let answer = self.judge(attributes, tier, Patience::Budgeted).await;
+            let answer = self.judge(attributes, tier, Wait::Budget).await;
             trace::set_attribute("talos.tier", tier.name());
             answer
         })
         .await
     }
 
-    /// Decides about one request; None when that has to wait and there is no patience. A panic is an outage of ours,
-    /// not an allow and not a dropped connection.
+    /// Decides about a request; None when that would wait and may not.
+    ///
+    /// A panic counts as an outage: it neither allows the request nor closes the connection.
     async fn judge(
         &self,
         attributes: &Attributes<'_>,
         tier: &mut Tier,
-        patience: Patience,
+        wait: Wait,
     ) -> Option<Result<Bytes, tonic::Status>> {
         let settings = self.service.snapshot();
-        let deciding = AssertUnwindSafe(self.decide(&settings, attributes, tier, patience));
+        let deciding = AssertUnwindSafe(self.decide(&settings, attributes, tier, wait));
         let decision = deciding.catch_unwind().await;
         let refused = match decision.unwrap_or_else(|_| Err(Refusal::Unavailable.into())) {
             Ok(answer) => {
@@ -170,7 +178,7 @@ impl Plane {
                 trace::set_attribute("talos.decision", "allow");
                 return Some(Ok(answer));
             }
-            Err(Stop::MustWait) => return None,
+            Err(Stop::WouldBlock) => return None,
             Err(Stop::Refused(refused)) => refused,
         };
         let refusal = &refused.refusal;
@@ -188,7 +196,7 @@ impl Plane {
         settings: &Arc<Settings>,
         attributes: &Attributes<'_>,
         tier: &mut Tier,
-        patience: Patience,
+        wait: Wait,
     ) -> Result<Bytes, Stop> {
         let headers = Headers::of(attributes);
         let settings =
@@ -216,17 +224,17 @@ impl Plane {
         };
         let verification = match self.service.verify_cached(settings, &attempt) {
             Some(verification) => verification,
-            None if patience == Patience::None => return Err(Stop::MustWait),
+            None if wait == Wait::Never => return Err(Stop::WouldBlock),
             None => {
                 // Apart, so that Checks which needn't wait don't carry around what this takes.
                 Box::pin(self.look_up(settings, &attempt)).await.ok_or(Refusal::Unavailable)?
             }
         };
-        if patience == Patience::None
+        if wait == Wait::Never
             && let Ok(Identity::Key(entry)) = &verification.verdict
             && self.service.charging_waits(settings, &entry.key)
         {
-            return Err(Stop::MustWait);
+            return Err(Stop::WouldBlock);
         }
         self.metrics.lookups.count(verification.cache);
         *tier = verification.cache.into();
@@ -263,7 +271,7 @@ impl Plane {
     async fn look_up(&self, settings: &Settings, attempt: &Attempt<'_>) -> Option<Verification> {
         let within = async |budget| {
             let verification = inside(&self.runtime, self.service.verify(settings, attempt));
-            // The timer is this thread's own: setting one of the other runtime wakes a thread of that.
+            // This thread's own timer: one of the other runtime would wake a thread there.
             tokio::time::timeout(budget, verification).await.unwrap_or(Err(Unavailable)).ok()
         };
         let overdue = || self.service.verify_overdue(settings, attempt);
@@ -273,7 +281,7 @@ impl Plane {
         // It would be good to read the row again, but nothing is known to have changed.
         match within(REFRESH_BUDGET).await.or_else(overdue) {
             Some(verification) => Some(verification),
-            // The lease has run out meanwhile: that is told by the poll which the rest of the budget is for.
+            // The lease has run out meanwhile: the rest of the budget is for the poll.
             None => within(MISS_BUDGET - REFRESH_BUDGET).await,
         }
     }
@@ -341,7 +349,9 @@ impl Plane {
         })
     }
 
-    /// A derived JWT goes upstream as it is, a macaroon as a JWT: no backend can verify what is keyed with our secret.
+    /// Lets a derived token pass: a JWT goes upstream as it is, a macaroon as a JWT.
+    ///
+    /// No backend can verify a macaroon, as it would need our secret.
     fn admit_token(
         &self,
         settings: &Settings,
@@ -400,8 +410,10 @@ fn sends_token(settings: &Settings, policy: &Policy) -> bool {
     }
 }
 
-/// Adds what this one request makes necessary: whatever carried the credential goes, unless our token overwrites it,
-/// and so does what claims to be ours.
+/// Adds the parts of a response that this request makes necessary.
+///
+/// What carried the credential is removed, unless our token overwrites it, and so is what claims to
+/// be ours.
 fn finish(
     settings: &Settings,
     ready: Ready,

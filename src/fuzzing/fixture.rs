@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::app::build;
 use crate::audit::{Call, Origin};
-use crate::authz::Plane;
+use crate::authz::AuthorizationService;
 use crate::clock::Timestamp;
 use crate::config::Source;
 use crate::credential::page_token::{self, Cursor};
@@ -38,7 +38,7 @@ pub struct Fixture {
     pub macaroon: String,
     /// All valid page tokens.
     pub page_tokens: Vec<String>,
-    plane: Plane,
+    authorization: AuthorizationService,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -51,8 +51,8 @@ pub fn fixture() -> &'static Fixture {
 impl Fixture {
     /// Returns the authz plane.
     #[cfg(test)]
-    pub fn plane(&self) -> Plane {
-        self.plane.clone()
+    pub fn authorization(&self) -> AuthorizationService {
+        self.authorization.clone()
     }
 
     fn new() -> Self {
@@ -120,15 +120,18 @@ impl Fixture {
             page_token::seal(secrets, &Rng::seeded(seed), NetworkId::SINGLE, "issued", &cursor)
         });
         let page_tokens = page_tokens.collect();
-        let plane =
-            Plane::new(Arc::clone(&context.service), Arc::clone(&context.metrics), runtime.handle().clone());
-        Self { service: context.service, signed, macaroon, page_tokens, plane, runtime }
+        let authorization = AuthorizationService::new(
+            Arc::clone(&context.service),
+            Arc::clone(&context.metrics),
+            runtime.handle().clone(),
+        );
+        Self { service: context.service, signed, macaroon, page_tokens, authorization, runtime }
     }
 
     /// Sends a request to the authz plane; returns none when it can't be decoded.
     pub fn check(&self, message: &[u8]) -> Option<Bytes> {
-        let plane = Rc::new(self.plane.clone());
-        self.runtime.block_on(plane.check(Bytes::copy_from_slice(message))).ok()
+        let authorization = Rc::new(self.authorization.clone());
+        self.runtime.block_on(authorization.check(Bytes::copy_from_slice(message))).ok()
     }
 }
 

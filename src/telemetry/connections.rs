@@ -21,6 +21,7 @@ pub struct Connections(Arc<Families>);
 struct Families {
     open: Family<ByPlane, Gauge>,
     refused: Family<ByPlaneAndOutcome, Counter>,
+    streams_refused: Family<ByPlaneAndOutcome, Counter>,
     certificate_expiry: Family<ByPlane, Gauge>,
     certificate_reloads: Family<ByPlaneAndOutcome, Counter>,
 }
@@ -48,6 +49,35 @@ pub enum ConnectionRefusal {
     UnreadResponses,
     /// The connection held more memory than it may.
     Memory,
+    /// The client sent too many frames that bring no request forward.
+    Abuse,
+}
+
+/// A reason for which a stream is refused on a connection that goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamRefusal {
+    /// The connection, or the process, holds too much memory.
+    Memory,
+    /// Too many responses of its connection wait for the client's windows.
+    PendingResponses,
+    /// Too much of its body is unread.
+    UnreadBody,
+    /// Too many streams of its connection are open that aren't Checks.
+    FallbackStreams,
+}
+
+impl StreamRefusal {
+    const ALL: [Self; 4] = [Self::Memory, Self::PendingResponses, Self::UnreadBody, Self::FallbackStreams];
+
+    /// Value of the metric's label `reason`.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::PendingResponses => "pending_responses",
+            Self::UnreadBody => "unread_body",
+            Self::FallbackStreams => "fallback_streams",
+        }
+    }
 }
 
 impl ConnectionRefusal {
@@ -64,6 +94,7 @@ impl ConnectionRefusal {
             Self::CancelledRequests => "given_up",
             Self::UnreadResponses => "untaken_answers",
             Self::Memory => "memory",
+            Self::Abuse => "abuse",
         }
     }
 }
@@ -84,6 +115,12 @@ impl Connections {
         self.0.refused.get_or_create(&[("plane", plane.name()), ("reason", reason.name())]).inc();
     }
 
+    /// Counts streams of the authz plane that were refused on a connection that goes on.
+    pub fn streams_refused(&self, reason: StreamRefusal, count: u32) {
+        let labels = [("plane", Plane::Authz.name()), ("reason", reason.name())];
+        self.0.streams_refused.get_or_create(&labels).inc_by(count.into());
+    }
+
     /// Sets the expiry of a plane's certificate.
     pub fn certificate_expires(&self, plane: Plane, at: Timestamp) {
         self.0.certificate_expiry.get_or_create(&[("plane", plane.name())]).set(at.as_secs());
@@ -97,17 +134,28 @@ impl Connections {
 
     /// Adds the metrics to a registry.
     pub fn register(&self, registry: &mut Registry) {
-        let Families { open, refused, certificate_expiry, certificate_reloads } = &*self.0;
+        let Families { open, refused, streams_refused, certificate_expiry, certificate_reloads } = &*self.0;
         // Exported from the start, so that the first increase is visible.
-        for reason in [ConnectionRefusal::UnreadResponses, ConnectionRefusal::Memory] {
+        for reason in
+            [ConnectionRefusal::UnreadResponses, ConnectionRefusal::Memory, ConnectionRefusal::Abuse]
+        {
             let labels = [("plane", Plane::Authz.name()), ("reason", reason.name())];
             let _: &Counter = &refused.get_or_create(&labels);
+        }
+        for reason in StreamRefusal::ALL {
+            let labels = [("plane", Plane::Authz.name()), ("reason", reason.name())];
+            let _: &Counter = &streams_refused.get_or_create(&labels);
         }
         registry.register("connections", "Open connections", open.clone());
         registry.register(
             "connections_refused",
             "Connections that the server closed early, by reason",
             refused.clone(),
+        );
+        registry.register(
+            "streams_refused",
+            "Streams of the authz plane refused for memory or their number, by reason",
+            streams_refused.clone(),
         );
         registry.register(
             "tls_certificate_expiry_timestamp_seconds",

@@ -18,6 +18,7 @@ mod downward;
 mod ending;
 mod floods;
 mod framing;
+mod h2spec;
 mod held;
 mod opening;
 mod requests;

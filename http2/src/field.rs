@@ -1,26 +1,27 @@
-//! A header field, and what is to be known of it once however often it is sent.
+//! Header fields, each checked once however often it is referred to.
 
 use std::borrow::Cow;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::work;
+use crate::work;
 
-/// A name and its value, as they were sent.
+/// A field name and its value, as they were sent.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Field {
-    name: Name,
+pub struct HeaderField {
+    name: FieldName,
     value: Cow<'static, [u8]>,
-    kind: Kind,
+    kind: FieldKind,
 }
 
-/// A field's name, judged once and shared by all fields that refer to it: a client may refer to a
-/// long one by two bytes, over and over.
+/// A field name, checked once and shared by all fields that refer to it.
+///
+/// A peer may refer to a long name by two bytes, over and over.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Name {
+pub(crate) struct FieldName {
     text: NameText,
-    kind: Kind,
+    kind: FieldKind,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,18 +30,19 @@ enum NameText {
     Shared(Arc<[u8]>),
 }
 
-impl Name {
-    /// A name that was sent.
-    pub(super) fn new(text: Vec<u8>) -> Self {
+impl FieldName {
+    /// A name that was sent as a literal.
+    pub(crate) fn new(text: Vec<u8>) -> Self {
         work::bytes(text.len());
-        Self { kind: Kind::of(&text), text: NameText::Shared(text.into()) }
+        Self { kind: FieldKind::of(&text), text: NameText::Shared(text.into()) }
     }
 
-    /// A name of the table that all connections have.
-    pub(super) fn fixed(text: &'static [u8]) -> Self {
-        Self { kind: Kind::of(text), text: NameText::Static(text) }
+    /// A name of the static table.
+    pub(crate) fn from_static(text: &'static [u8]) -> Self {
+        Self { kind: FieldKind::of(text), text: NameText::Static(text) }
     }
 
+    #[inline]
     fn text(&self) -> &[u8] {
         match &self.text {
             NameText::Static(text) => text,
@@ -49,24 +51,24 @@ impl Name {
     }
 }
 
-/// What a request's field means to HTTP/2 itself.
+/// The meaning of a request's field to HTTP/2 itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum FieldKind {
     Method,
     Scheme,
     Authority,
     Path,
     ContentLength,
-    /// `te`, whose value decides: of a name alone.
+    /// `te`, of a name alone: its value decides.
     Te,
     /// No request may have it (RFC 9113, 8.2 and 8.3).
     Malformed,
-    /// It means something to others.
-    Plain,
+    /// It has no meaning to HTTP/2.
+    Regular,
 }
 
-impl Kind {
-    /// What a name means before its value is known.
+impl FieldKind {
+    /// The kind of a name, before its value is known.
     fn of(name: &[u8]) -> Self {
         match name {
             b":method" => Self::Method,
@@ -79,26 +81,26 @@ impl Kind {
                 Self::Malformed
             }
             _ if name.is_empty() || !name.iter().all(|&byte| is_name_byte(byte)) => Self::Malformed,
-            _ => Self::Plain,
+            _ => Self::Regular,
         }
     }
 
-    /// What it means with this value.
-    fn with(self, value: &[u8]) -> Self {
+    /// The kind of a field with this name's kind and this value.
+    fn with_value(self, value: &[u8]) -> Self {
         work::bytes(value.len());
-        // What would be another line in HTTP/1.1 must not get so far.
+        // These would begin another line in HTTP/1.1.
         if value.iter().any(|byte| matches!(byte, b'\0' | b'\r' | b'\n')) {
             return Self::Malformed;
         }
         match self {
-            Self::Te if value == b"trailers" => Self::Plain,
+            Self::Te if value == b"trailers" => Self::Regular,
             Self::Te => Self::Malformed,
             kind => kind,
         }
     }
 }
 
-/// Bytes of a token (RFC 9110, 5.6.2), capitals left out.
+/// Returns whether a byte may be in a field name: a token's (RFC 9110, 5.6.2), no capital.
 const fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_lowercase()
         || byte.is_ascii_digit()
@@ -121,53 +123,59 @@ const fn is_name_byte(byte: u8) -> bool {
         )
 }
 
-impl Field {
-    /// A field.
-    pub(super) fn new(name: Name, value: impl Into<Cow<'static, [u8]>>) -> Self {
+impl HeaderField {
+    /// Makes a field and checks its value.
+    pub(crate) fn new(name: FieldName, value: impl Into<Cow<'static, [u8]>>) -> Self {
         let value = value.into();
         work::fields(1);
-        let kind = name.kind.with(&value);
+        let kind = name.kind.with_value(&value);
         Self { name, value, kind }
     }
 
-    /// Its name.
+    /// Returns the name.
+    #[inline]
     pub fn name(&self) -> &[u8] {
         self.name.text()
     }
 
-    /// Its value.
+    /// Returns the value.
+    #[inline]
     pub fn value(&self) -> &[u8] {
         &self.value
     }
 
-    pub(super) const fn kind(&self) -> Kind {
+    #[inline]
+    pub(crate) const fn kind(&self) -> FieldKind {
         self.kind
     }
 
-    /// What another field of the same name needs.
-    pub(super) fn name_again(&self) -> Name {
+    /// Returns the name for another field that has the same.
+    #[inline]
+    pub(crate) fn shared_name(&self) -> FieldName {
         self.name.clone()
     }
 
-    /// What it counts as in a table or a list, in bytes (RFC 7541, 4.1).
+    /// Returns the size that the field counts as in a table or a list, in bytes (RFC 7541, 4.1).
+    #[inline]
     pub fn size(&self) -> usize {
         self.name().len() + self.value.len() + 32
     }
 }
 
-/// A field of a request, wherever it lies.
+/// A reference to a field, wherever it lies.
 #[derive(Debug, Clone)]
-pub enum Entry {
-    /// In the table that all connections have.
-    Static(&'static Field),
-    /// In the connection's own, or nowhere else.
-    Shared(Rc<Field>),
+pub enum FieldRef {
+    /// A field of the static table.
+    Static(&'static HeaderField),
+    /// A field of the connection's dynamic table, or of one header block alone.
+    Shared(Rc<HeaderField>),
 }
 
-impl Deref for Entry {
-    type Target = Field;
+impl Deref for FieldRef {
+    type Target = HeaderField;
 
-    fn deref(&self) -> &Field {
+    #[inline]
+    fn deref(&self) -> &HeaderField {
         match self {
             Self::Static(field) => field,
             Self::Shared(field) => field,

@@ -1,30 +1,30 @@
-//! Memory that connections hold: what one may, and what all of them together may.
+//! Accounting of the memory that connections hold, with a limit for one and a limit for all.
 //!
-//! Everything that grows with what a client does is counted here: buffers and tables of HTTP/2,
-//! messages that aren't complete, calls that wait, answers that aren't taken. A connection may hold
-//! at most as much as is left for all others, so one alone gets no more than half, and the more
-//! hold much, the less each may. A little is everybody's, however much is used.
+//! Everything that grows with what a peer does is counted: buffers and tables, incomplete messages,
+//! streams that wait, responses that aren't taken. A connection may hold at most as much as is left
+//! for all others, so one alone gets no more than half, and the more hold much, the less each may.
+//! A guaranteed amount is every connection's own, however much is used.
 
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// How much is taken from a pool at once, in bytes, so that most Checks don't touch it.
+/// Bytes that are taken from a pool at once, so that most streams don't touch it.
 const STEP: usize = 4 * 1024;
 
-/// How much connections may hold, in bytes.
+/// Limits on the memory of connections, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct MemoryLimits {
-    /// One of them.
+    /// Most for one connection.
     pub connection: usize,
-    /// Each of them, however much the others hold.
+    /// Guaranteed to each connection, however much the others hold.
     pub guaranteed: usize,
-    /// All of them together, beside what is guaranteed.
+    /// Most for all connections together, beside what is guaranteed.
     pub process: usize,
 }
 
-/// What all connections of a process share.
+/// The memory that all connections of a process share.
 #[derive(Debug)]
 pub struct MemoryPool {
     limits: MemoryLimits,
@@ -32,18 +32,17 @@ pub struct MemoryPool {
 }
 
 impl MemoryPool {
-    /// A pool of which nothing is used.
+    /// Makes a pool of which nothing is used.
     pub const fn new(limits: MemoryLimits) -> Self {
         Self { limits, used: AtomicUsize::new(0) }
     }
 
-    /// Bytes that are used.
+    /// Returns the bytes that are used.
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Takes what a connection needs that has `current` bytes and wants `wanted`; false when it may
-    /// not have so much.
+    /// Grows a connection's part from `current` bytes to `wanted`; false when it may not grow.
     fn grow(&self, current: usize, wanted: usize) -> bool {
         let MemoryLimits { connection, guaranteed, process } = self.limits;
         let grow = |used: usize| {
@@ -55,36 +54,37 @@ impl MemoryPool {
     }
 }
 
-/// What one connection holds. Dropped, it gives everything back.
+/// The memory of one connection; dropping it returns everything to the pool.
 #[derive(Debug)]
-pub struct Account {
+pub struct MemoryAccount {
     pool: Arc<MemoryPool>,
     /// Bytes of the connection itself.
     own: Cell<usize>,
-    /// Bytes of its calls.
-    shares: Cell<usize>,
-    /// What it has of the pool, which is as much rounded up.
+    /// Bytes of its permits.
+    permits: Cell<usize>,
+    /// Bytes that it has of the pool: the sum, rounded up.
     reserved: Cell<usize>,
 }
 
-impl Account {
-    /// The account of a connection that holds nothing yet.
+impl MemoryAccount {
+    /// Makes the account of a connection that holds nothing yet.
     pub const fn new(pool: Arc<MemoryPool>) -> Self {
-        Self { pool, own: Cell::new(0), shares: Cell::new(0), reserved: Cell::new(0) }
+        Self { pool, own: Cell::new(0), permits: Cell::new(0), reserved: Cell::new(0) }
     }
 
-    /// Notes what the connection itself holds now; false when that is more than it may: then it
-    /// must give some of it back, or end.
+    /// Sets the bytes that the connection itself holds; false when they exceed a limit.
+    ///
+    /// Then the connection must release some, or end.
     #[must_use]
     pub fn set_own(&self, bytes: usize) -> bool {
-        let may = self.reserve((bytes + self.shares.get()).next_multiple_of(STEP));
+        let may = self.reserve((bytes + self.permits.get()).next_multiple_of(STEP));
         if may {
             self.own.set(bytes);
         }
         may
     }
 
-    /// Brings what it has of the pool to `wanted`; false when that is more than it may have.
+    /// Changes its part of the pool to `wanted` bytes; false when that exceeds a limit.
     fn reserve(&self, wanted: usize) -> bool {
         let reserved = self.reserved.get();
         if wanted > reserved {
@@ -99,43 +99,43 @@ impl Account {
     }
 }
 
-impl Drop for Account {
+impl Drop for MemoryAccount {
     fn drop(&mut self) {
         self.pool.used.fetch_sub(self.reserved.get(), Ordering::Relaxed);
     }
 }
 
-/// What one call holds of its connection's memory. Dropped, it gives that back.
+/// Bytes that one stream holds of its connection's memory; dropping it returns them.
 #[derive(Debug)]
-pub struct Share {
-    account: Rc<Account>,
+pub struct MemoryPermit {
+    account: Rc<MemoryAccount>,
     bytes: usize,
 }
 
-impl Share {
-    /// The share of a call that holds nothing yet.
-    pub const fn new(account: Rc<Account>) -> Self {
+impl MemoryPermit {
+    /// Makes the permit of a stream that holds nothing yet.
+    pub const fn new(account: Rc<MemoryAccount>) -> Self {
         Self { account, bytes: 0 }
     }
 
-    /// Takes more; false when there isn't so much, and nothing is taken.
+    /// Takes more bytes; false when that exceeds a limit, and nothing is taken.
     #[must_use]
     pub fn grow(&mut self, bytes: usize) -> bool {
         let account = &self.account;
-        let shares = account.shares.get() + bytes;
-        let may = account.reserve((account.own.get() + shares).next_multiple_of(STEP));
+        let permits = account.permits.get() + bytes;
+        let may = account.reserve((account.own.get() + permits).next_multiple_of(STEP));
         if may {
-            account.shares.set(shares);
+            account.permits.set(permits);
             self.bytes += bytes;
         }
         may
     }
 }
 
-impl Drop for Share {
+impl Drop for MemoryPermit {
     fn drop(&mut self) {
-        // What the account has of the pool follows when the connection is looked at next.
-        self.account.shares.set(self.account.shares.get() - self.bytes);
+        // The account's part of the pool follows with the next `set_own`.
+        self.account.permits.set(self.account.permits.get() - self.bytes);
     }
 }
 
@@ -147,20 +147,20 @@ mod tests {
     const LIMITS: MemoryLimits =
         MemoryLimits { connection: 16 * STEP, guaranteed: 2 * STEP, process: 40 * STEP };
 
-    fn accounts(count: usize) -> (Arc<MemoryPool>, Vec<Rc<Account>>) {
+    fn accounts(count: usize) -> (Arc<MemoryPool>, Vec<Rc<MemoryAccount>>) {
         let pool = Arc::new(MemoryPool::new(LIMITS));
-        let accounts = (0..count).map(|_| Rc::new(Account::new(Arc::clone(&pool)))).collect();
+        let accounts = (0..count).map(|_| Rc::new(MemoryAccount::new(Arc::clone(&pool)))).collect();
         (pool, accounts)
     }
 
     #[test]
     fn a_connection_gets_what_is_bounded_and_gives_it_back() {
         let (pool, accounts) = accounts(1);
-        let mut share = Share::new(Rc::clone(&accounts[0]));
+        let mut permit = MemoryPermit::new(Rc::clone(&accounts[0]));
         assert!(accounts[0].set_own(STEP));
-        assert!(share.grow(15 * STEP) && !share.grow(1), "a connection's own bound");
+        assert!(permit.grow(15 * STEP) && !permit.grow(1), "a connection's own bound");
         assert_eq!(pool.used(), 16 * STEP);
-        drop(share);
+        drop(permit);
         assert!(accounts[0].set_own(1));
         assert_eq!(pool.used(), STEP);
         assert!(!accounts[0].set_own(17 * STEP) && !accounts[0].set_own(17 * STEP), "it is told so");
@@ -172,22 +172,23 @@ mod tests {
     #[test]
     fn many_leave_something_for_one_more() {
         let (pool, accounts) = accounts(100);
-        let mut shares: Vec<Share> = accounts.iter().map(|account| Share::new(Rc::clone(account))).collect();
-        let (newcomer, greedy) = shares.split_first_mut().unwrap();
+        let mut permits: Vec<MemoryPermit> =
+            accounts.iter().map(|account| MemoryPermit::new(Rc::clone(account))).collect();
+        let (newcomer, greedy) = permits.split_first_mut().unwrap();
         // Each takes whatever it gets, over and over.
         for _ in 0..100 {
-            for share in greedy.iter_mut() {
-                let _ = share.grow(STEP);
+            for permit in greedy.iter_mut() {
+                let _ = permit.grow(STEP);
             }
         }
         assert!(newcomer.grow(LIMITS.guaranteed), "what is guaranteed");
         assert!(pool.used() <= LIMITS.process + 100 * LIMITS.guaranteed, "{}", pool.used());
         // Few leave more than that.
-        shares.truncate(4);
+        permits.truncate(4);
         for account in &accounts {
             assert!(account.set_own(0));
         }
-        assert!(shares[0].grow(4 * STEP));
+        assert!(permits[0].grow(4 * STEP));
     }
 
     proptest! {
@@ -196,18 +197,18 @@ mod tests {
             steps in prop::collection::vec((0_usize..5, any::<bool>(), 0_usize..20 * STEP), 0..200),
         ) {
             let (pool, accounts) = accounts(5);
-            let mut shares: Vec<Share> = vec![];
+            let mut permits: Vec<MemoryPermit> = vec![];
             for (of, own, bytes) in steps {
                 if own {
                     // Whoever holds too much is sent away.
                     prop_assert!(accounts[of].set_own(bytes / 10) || accounts[of].set_own(0));
                 } else if bytes % 3 == 0 {
-                    shares.pop();
+                    permits.pop();
                     prop_assert!(accounts[of].set_own(0));
                 } else {
-                    let mut share = Share::new(Rc::clone(&accounts[of]));
-                    if share.grow(bytes) {
-                        shares.push(share);
+                    let mut permit = MemoryPermit::new(Rc::clone(&accounts[of]));
+                    if permit.grow(bytes) {
+                        permits.push(permit);
                     }
                 }
                 let reserved: usize = accounts.iter().map(|account| account.reserved.get()).sum();
@@ -217,7 +218,7 @@ mod tests {
                     prop_assert!(account.reserved.get() <= LIMITS.connection);
                 }
             }
-            drop((shares, accounts));
+            drop((permits, accounts));
             prop_assert_eq!(pool.used(), 0);
         }
     }

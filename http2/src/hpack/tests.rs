@@ -1,14 +1,15 @@
-//! The RFC's own examples, and whatever a client may write.
+//! The examples of RFC 7541, and properties over anything that a client may write.
 
+use super::static_table::STATIC_FIELDS;
 use super::*;
 use proptest::prelude::{Just, any, prop, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::strategy::Strategy;
 
 type Pair = (Vec<u8>, Vec<u8>);
 
-fn read(decoder: &mut Decoder, block: &[u8]) -> Result<Vec<Pair>, Invalid> {
+fn read(decoder: &mut Decoder, block: &[u8]) -> Result<Vec<Pair>, DecodeError> {
     let mut fields = vec![];
-    decoder.decode(block, |entry| fields.push((entry.name().to_vec(), entry.value().to_vec())))?;
+    decoder.decode(block, |field| fields.push((field.name().to_vec(), field.value().to_vec())))?;
     Ok(fields)
 }
 
@@ -58,20 +59,20 @@ fn the_requests_of_the_rfc() {
 #[test]
 fn what_is_wrong_is_refused() {
     for (block, expected) in [
-        ("80", Invalid::Index),
-        ("be", Invalid::Index),
-        ("7f 00", Invalid::Index),
-        ("ff ff ff ff ff 7f", Invalid::Number),
-        ("ff", Invalid::Short),
-        ("40", Invalid::Short),
-        ("40 01", Invalid::Short),
-        ("40 01 61", Invalid::Short),
-        ("44 02 61", Invalid::Short),
-        ("04 02 61", Invalid::Short),
-        ("00 7f ff ff ff 0f", Invalid::Short),
-        ("3f e2 1f", Invalid::TableSize),
-        ("82 20", Invalid::TableSize),
-        ("44 81 00", Invalid::Huffman),
+        ("80", DecodeError::InvalidIndex),
+        ("be", DecodeError::InvalidIndex),
+        ("7f 00", DecodeError::InvalidIndex),
+        ("ff ff ff ff ff 7f", DecodeError::IntegerTooLarge),
+        ("ff", DecodeError::Truncated),
+        ("40", DecodeError::Truncated),
+        ("40 01", DecodeError::Truncated),
+        ("40 01 61", DecodeError::Truncated),
+        ("44 02 61", DecodeError::Truncated),
+        ("04 02 61", DecodeError::Truncated),
+        ("00 7f ff ff ff 0f", DecodeError::Truncated),
+        ("3f e2 1f", DecodeError::InvalidTableSize),
+        ("82 20", DecodeError::InvalidTableSize),
+        ("44 81 00", DecodeError::InvalidHuffman),
     ] {
         assert_eq!(read(&mut Decoder::default(), &bytes(block)), Err(expected), "{block}");
     }
@@ -91,7 +92,7 @@ fn what_was_read_last_is_not_taken_for_another() {
     }
 }
 
-/// How a client may write a field: as it is or in Huffman's code, kept or not, by an index where there is one.
+/// A field as a client may write it: plain or in Huffman's code, indexed or not, by reference.
 #[derive(Debug, Clone)]
 enum Written {
     Field { pair: Pair, kept: bool, huffman: bool, by_index: bool },
@@ -104,11 +105,11 @@ fn written() -> impl Strategy<Value = Vec<Written>> {
     let flags = any::<(bool, bool, bool)>();
     let field = ((name, prop_oneof![text(3), text(2_000)]), flags)
         .prop_map(|(pair, (kept, huffman, by_index))| Written::Field { pair, kept, huffman, by_index });
-    let resize = (0..=TABLE).prop_map(Written::Resize);
+    let resize = (0..=MAX_TABLE_SIZE).prop_map(Written::Resize);
     prop::collection::vec(prop_oneof![9 => field, 1 => resize], 0..60)
 }
 
-/// A client's end of the table, as plain as can be.
+/// A client's encoder, as plain as can be.
 struct Model {
     table: Vec<Pair>,
     capacity: usize,
@@ -128,14 +129,14 @@ impl Model {
     fn write(&mut self, (name, value): &Pair, kept: bool, huffman: bool, by_index: bool, out: &mut Vec<u8>) {
         let all = pairs(&STATIC_FIELDS).into_iter().chain(self.table.iter().cloned()).collect::<Vec<_>>();
         if by_index && let Some(at) = all.iter().position(|pair| pair.0 == *name && pair.1 == *value) {
-            return write_number(at + 1, 7, 0x80, out);
+            return write_integer(at + 1, 7, 0x80, out);
         }
         let named = all.iter().position(|pair| by_index && pair.0 == *name);
         let (bits, flags) = if kept { (6, 0x40) } else { (4, 0) };
-        write_number(named.map_or(0, |at| at + 1), bits, flags, out);
+        write_integer(named.map_or(0, |at| at + 1), bits, flags, out);
         for text in named.is_none().then_some(name).into_iter().chain([value]) {
             let coded = if huffman { huffman::encode(text) } else { text.clone() };
-            write_number(coded.len(), 7, if huffman { 0x80 } else { 0 }, out);
+            write_integer(coded.len(), 7, if huffman { 0x80 } else { 0 }, out);
             out.extend(coded);
         }
         if kept {
@@ -148,12 +149,12 @@ impl Model {
 proptest! {
     #[test]
     fn however_a_client_writes_its_fields_they_are_read(steps in written()) {
-        let (mut decoder, mut model) = (Decoder::default(), Model { table: vec![], capacity: TABLE });
+        let (mut decoder, mut model) = (Decoder::default(), Model { table: vec![], capacity: MAX_TABLE_SIZE });
         for step in steps {
             let mut block = vec![];
             match step {
                 Written::Resize(size) => {
-                    write_number(size, 5, 0x20, &mut block);
+                    write_integer(size, 5, 0x20, &mut block);
                     model.capacity = size;
                     model.trim();
                     prop_assert_eq!(read(&mut decoder, &block), Ok(vec![]));
@@ -175,7 +176,7 @@ proptest! {
             if read(&mut decoder, &block).is_err() {
                 break;
             }
-            prop_assert!(decoder.size <= decoder.capacity && decoder.capacity <= TABLE);
+            prop_assert!(decoder.size <= decoder.capacity && decoder.capacity <= MAX_TABLE_SIZE);
         }
     }
 }

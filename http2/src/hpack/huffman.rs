@@ -1,9 +1,11 @@
-//! Strings in Huffman's code (RFC 7541, 5.2).
+//! The Huffman code of strings (RFC 7541, 5.2).
 
-use super::Invalid;
+use super::DecodeError;
 
-/// Which symbols have a code of how many bits (RFC 7541, Appendix B). The code is canonical: codes of one length are
-/// consecutive, in the order of their symbols, and go on from those of the length before.
+/// The symbols by the length of their code in bits (RFC 7541, Appendix B).
+///
+/// The code is canonical: codes of one length are consecutive, in the order of their symbols, and
+/// go on from those of the length before.
 const SYMBOLS: [(u32, &[u8]); 21] = [
     (5, b"012aceiost"),
     (6, b" %-./3456789=A_bdfghlmnpru"),
@@ -33,19 +35,19 @@ const SYMBOLS: [(u32, &[u8]); 21] = [
         b"\x02\x03\x04\x05\x06\x07\x08\x0b\x0c\x0e\x0f\x10\x11\x12\x13\x14\x15\x17\x18\x19\x1a\x1b\x1c\x1d\x1e\x1f\x7f\
           \xdc\xf9",
     ),
-    // The fourth code of this length is the end of a string, which no string may hold.
+    // The fourth code of this length is EOS, which no string may hold.
     (30, b"\x0a\x0d\x16"),
 ];
 
-/// Bits that one look decides about: almost all symbols of a header have shorter codes or one as long.
-const LOOK: u32 = 8;
+/// Bits that one lookup decodes; almost all symbols of headers have codes that are no longer.
+const LOOKUP_BITS: u32 = 8;
 /// Longest code, in bits.
-const LONGEST: u32 = 30;
+const MAX_CODE_BITS: u32 = 30;
 
 /// The first code of each length.
-const FIRST: [u32; SYMBOLS.len()] = first_codes();
-/// By the next [`LOOK`] bits: the symbol, and how many of the bits are its code; 0 when it has more.
-const SHORT: [(u8, u8); 1 << LOOK] = short_codes();
+const FIRST_CODES: [u32; SYMBOLS.len()] = first_codes();
+/// The symbol by the next [`LOOKUP_BITS`], and the length of its code; 0 when that is longer.
+const SHORT_CODES: [(u8, u8); 1 << LOOKUP_BITS] = short_code_table();
 
 const fn first_codes() -> [u32; SYMBOLS.len()] {
     let mut first = [0; SYMBOLS.len()];
@@ -58,16 +60,16 @@ const fn first_codes() -> [u32; SYMBOLS.len()] {
     first
 }
 
-const fn short_codes() -> [(u8, u8); 1 << LOOK] {
-    let mut short = [(0, 0); 1 << LOOK];
+const fn short_code_table() -> [(u8, u8); 1 << LOOKUP_BITS] {
+    let mut short = [(0, 0); 1 << LOOKUP_BITS];
     let mut row = 0;
-    while SYMBOLS[row].0 <= LOOK {
+    while SYMBOLS[row].0 <= LOOKUP_BITS {
         let (length, symbols) = SYMBOLS[row];
         let mut at = 0;
         while at < symbols.len() {
-            let begin = (FIRST[row] as usize + at) << (LOOK - length);
+            let begin = (FIRST_CODES[row] as usize + at) << (LOOKUP_BITS - length);
             let mut rest = 0;
-            while rest < 1 << (LOOK - length) {
+            while rest < 1 << (LOOKUP_BITS - length) {
                 short[begin + rest] = (symbols[at], length as u8);
                 rest += 1;
             }
@@ -78,11 +80,11 @@ const fn short_codes() -> [(u8, u8); 1 << LOOK] {
     short
 }
 
-/// Reads a string.
+/// Decodes a string.
 ///
 /// # Errors
-/// When it isn't one in this code.
-pub fn decode(coded: &[u8]) -> Result<Vec<u8>, Invalid> {
+/// The string isn't in this code.
+pub fn decode(coded: &[u8]) -> Result<Vec<u8>, DecodeError> {
     // No code is shorter than five bits.
     let mut out = Vec::with_capacity(coded.len() * 8 / 5);
     let mut rest = coded.iter();
@@ -96,8 +98,8 @@ pub fn decode(coded: &[u8]) -> Result<Vec<u8>, Invalid> {
             bits |= u64::from(byte) << (56 - count);
             count += 8;
         }
-        let (symbol, length) = match SHORT[(bits >> (64 - LOOK)) as usize] {
-            (_, 0) => long(bits)?,
+        let (symbol, length) = match SHORT_CODES[(bits >> (64 - LOOKUP_BITS)) as usize] {
+            (_, 0) => decode_long(bits)?,
             (symbol, length) => (symbol, length.into()),
         };
         if length > count {
@@ -107,22 +109,22 @@ pub fn decode(coded: &[u8]) -> Result<Vec<u8>, Invalid> {
         bits <<= length;
         count -= length;
     }
-    // What is left of the last byte is the beginning of the end of a string, which is all ones.
+    // The last byte is padded with the beginning of EOS, which is all ones.
     let is_padding = count < 8 && bits == !(u64::MAX >> count);
-    if is_padding { Ok(out) } else { Err(Invalid::Huffman) }
+    if is_padding { Ok(out) } else { Err(DecodeError::InvalidHuffman) }
 }
 
-/// A symbol that has more than [`LOOK`] bits, and how many.
-fn long(bits: u64) -> Result<(u8, u32), Invalid> {
-    for ((length, symbols), first) in SYMBOLS.into_iter().zip(FIRST) {
+/// Returns a symbol whose code is longer than [`LOOKUP_BITS`], and the length of its code.
+fn decode_long(bits: u64) -> Result<(u8, u32), DecodeError> {
+    for ((length, symbols), first) in SYMBOLS.into_iter().zip(FIRST_CODES) {
         let code = (bits >> (64 - length)) as u32;
-        // Codes of a shorter length were looked for before: this one isn't below the first.
+        // Shorter codes were tried before, so this one isn't below the first of its length.
         if let Some(&symbol) = code.checked_sub(first).and_then(|at| symbols.get(at as usize)) {
             return Ok((symbol, length));
         }
     }
-    // The end of a string, or what is padded so that it looks like one: longer than all that is left.
-    Ok((0, LONGEST + 64))
+    // EOS, or padding that looks like it: longer than all that is left.
+    Ok((0, MAX_CODE_BITS + 64))
 }
 
 #[cfg(test)]
@@ -133,7 +135,7 @@ pub fn encode(text: &[u8]) -> Vec<u8> {
         let row = SYMBOLS.iter().position(|(_, symbols)| symbols.contains(byte)).unwrap();
         let (length, symbols) = SYMBOLS[row];
         let at = symbols.iter().position(|symbol| symbol == byte).unwrap();
-        bits = bits << length | u64::from(FIRST[row] + at as u32);
+        bits = bits << length | u64::from(FIRST_CODES[row] + at as u32);
         count += length;
         while count >= 8 {
             count -= 8;
@@ -156,8 +158,8 @@ mod tests {
         let mut all: Vec<u8> = SYMBOLS.iter().flat_map(|(_, symbols)| symbols.iter().copied()).collect();
         all.sort_unstable();
         assert_eq!(all, (0..=255).collect::<Vec<u8>>());
-        let last = FIRST.len() - 1;
-        assert_eq!(FIRST[last] + SYMBOLS[last].1.len() as u32, (1 << LONGEST) - 1);
+        let last = FIRST_CODES.len() - 1;
+        assert_eq!(FIRST_CODES[last] + SYMBOLS[last].1.len() as u32, (1 << MAX_CODE_BITS) - 1);
     }
 
     /// RFC 7541, C.4 and C.6.
@@ -192,7 +194,7 @@ mod tests {
         assert_eq!(decode(&[0b0000_0111]), Ok(b"0".to_vec()));
         for bad in [&[0b0000_0110][..], &[0b0000_0000], &[0b0000_0111, 0xff], &[0xff], &[0xff; 4], &[0xff; 5]]
         {
-            assert_eq!(decode(bad), Err(Invalid::Huffman), "{bad:x?}");
+            assert_eq!(decode(bad), Err(DecodeError::InvalidHuffman), "{bad:x?}");
         }
     }
 

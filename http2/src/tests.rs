@@ -1,4 +1,4 @@
-//! A session held against another's client, and against bytes that nobody would send.
+//! Sessions against the client of the `h2` crate, and against any bytes.
 
 use std::time::Duration;
 
@@ -7,16 +7,23 @@ use h2::client::SendRequest;
 use proptest::prelude::{ProptestConfig, any, prop, prop_assert, prop_assert_eq, proptest};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
-use super::*;
+use crate::*;
 
-const LIMITS: Limits =
-    Limits { streams: 100, head: 64 * 1024, unrest: 1_000, output: 64 * 1024, queued: 32 << 20 };
+const LIMITS: Limits = Limits {
+    max_concurrent_streams: 100,
+    max_header_list_size: 64 * 1024,
+    abuse_budget: 1_000,
+    max_output: 64 * 1024,
+    max_pending: 32 << 20,
+    read_ticks: 10,
+    write_ticks: 20,
+};
 
-/// Answers every call with the body that it has sent, over a stream that gives and takes `step` bytes at a time.
+/// Answers every request with its own body, over a stream that passes `step` bytes at a time.
 async fn echo(mut stream: DuplexStream, step: usize) {
     let mut session: Session<Vec<u8>> = Session::new(LIMITS);
     let (mut input, mut part) = (vec![], vec![0; step]);
-    while !session.is_over() {
+    while !session.is_finished() {
         while !session.output().is_empty() {
             if !write_some(&mut session, &mut stream, step).await {
                 return;
@@ -39,20 +46,22 @@ async fn echo(mut stream: DuplexStream, step: usize) {
             taken += count;
             let ended = match event {
                 None => None,
-                Some(Event::Opened(opened)) => {
-                    let ended = opened.ended();
-                    let id = session.accept(opened, vec![]);
+                Some(Event::Request(incoming)) => {
+                    let ended = incoming.end_stream();
+                    let id = session.accept(incoming, vec![]);
                     ended.then_some(id)
                 }
-                Some(Event::Data { id, data, ended }) => {
-                    session.call(id).expect("a call").extend_from_slice(data);
-                    ended.then_some(id)
+                Some(Event::Data { id, data, end_stream }) => {
+                    session.stream_mut(id).expect("a call").extend_from_slice(data);
+                    end_stream.then_some(id)
                 }
             };
             if let Some(id) = ended {
-                let message = std::mem::take(session.call(id).expect("a call"));
-                let head = block(Some(http::StatusCode::OK), &http::HeaderMap::new());
-                session.answer(id, &head, b"", message.into(), b"\x00\x04last\x04word");
+                let message = std::mem::take(session.stream_mut(id).expect("a call"));
+                let head = HeaderBlock::response(http::StatusCode::OK, &http::HeaderMap::new());
+                let last = (http::HeaderName::from_static("last"), http::HeaderValue::from_static("word"));
+                let trailers = HeaderBlock::trailers(&http::HeaderMap::from_iter([last]));
+                session.respond(id, &head, b"", &message.into(), &trailers);
             }
         }
         input.drain(..taken);
@@ -63,14 +72,14 @@ async fn echo(mut stream: DuplexStream, step: usize) {
 async fn write_some(session: &mut Session<Vec<u8>>, stream: &mut DuplexStream, most: usize) -> bool {
     let count = session.output().len().min(most);
     let written = stream.write_all(&session.output()[..count]).await.is_ok();
-    session.wrote(count, 0);
+    session.consume_output(count, 0);
     written
 }
 
-/// Sends a body and reads the answer, as slowly as the windows make it.
+/// Sends a request with a body, and reads the response within the windows.
 async fn call(mut client: SendRequest<Bytes>, body: Bytes, number: usize) -> Bytes {
     let request = http::Request::post("http://localhost/a")
-        // Some are new each time, some are the same.
+        // One header is new each time, one is repeated.
         .header("x-number", number.to_string())
         .header("x-kind", "a kind that is repeated")
         .body(())
@@ -133,15 +142,15 @@ proptest! {
     }
 }
 
-/// A frame with a head that says what it is.
+/// A frame.
 fn framed(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut out = vec![];
     frame::write(kind, flags, stream, payload, &mut out);
     out
 }
 
-/// What a session says of input that comes in pieces.
-fn heard(input: &[u8], pieces: &[usize]) -> (Vec<String>, Vec<u8>) {
+/// Returns the events and the output of a session whose input arrives in pieces.
+fn converse(input: &[u8], pieces: &[usize]) -> (Vec<String>, Vec<u8>) {
     let mut session: Session<()> = Session::new(LIMITS);
     let (mut events, mut output, mut held, mut rest) = (vec![], vec![], vec![], input);
     let mut pieces = pieces.iter().cycle();
@@ -152,17 +161,17 @@ fn heard(input: &[u8], pieces: &[usize]) -> (Vec<String>, Vec<u8>) {
         let mut taken = 0;
         loop {
             match session.receive(&held[taken..]) {
-                Err(Closed) => break 'all,
+                Err(ConnectionClosed(_)) => break 'all,
                 Ok(None) if session.is_output_full() => {
                     output.extend_from_slice(session.output());
-                    session.wrote(session.output().len(), 0);
+                    session.consume_output(session.output().len(), 0);
                 }
                 Ok(None) => break,
                 Ok(Some((count, event))) => {
                     taken += count;
                     events.extend(event.as_ref().map(|event| format!("{event:?}")));
-                    if let Some(Event::Opened(opened)) = event {
-                        session.accept(opened, ());
+                    if let Some(Event::Request(incoming)) = event {
+                        session.accept(incoming, ());
                     }
                 }
             }
@@ -181,19 +190,18 @@ proptest! {
         ),
         pieces in prop::collection::vec(1_usize..60, 1..10),
     ) {
-        let mut input = [frame::PREFACE, &framed(frame::kind::SETTINGS, 0, 0, &[])].concat();
+        let mut input = [frame::PREFACE, &framed(frame::frame_type::SETTINGS, 0, 0, &[])].concat();
         for (kind, flags, stream, payload) in &frames {
             input.extend(framed(*kind, *flags, *stream, payload));
         }
-        let (events, output) = heard(&input, &pieces);
-        prop_assert_eq!((events, &output), (heard(&input, &[usize::MAX]).0, &heard(&input, &[usize::MAX]).1));
-        // Nothing makes a session say much more than it hears.
+        let (events, output) = converse(&input, &pieces);
+        prop_assert_eq!((events, &output), (converse(&input, &[usize::MAX]).0, &converse(&input, &[usize::MAX]).1));
         prop_assert!(output.len() < 200 + 40 * input.len());
     }
 
     #[test]
     fn any_bytes_are_frames_or_the_end(input in prop::collection::vec(any::<u8>(), 0..300)) {
-        heard(&[frame::PREFACE, &framed(frame::kind::SETTINGS, 0, 0, &[]), &input].concat(), &[7]);
-        heard(&input, &[3]);
+        converse(&[frame::PREFACE, &framed(frame::frame_type::SETTINGS, 0, 0, &[]), &input].concat(), &[7]);
+        converse(&input, &[3]);
     }
 }
