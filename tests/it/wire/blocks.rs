@@ -1,4 +1,4 @@
-//! How heads and data are cut and padded (RFC 9113, 4.3, 6.1, 6.2 and 6.10).
+//! Splitting and padding of header blocks and data (RFC 9113, 4.3, 6.1, 6.2 and 6.10).
 
 use super::call::{CALL, Good, block, fields};
 use super::cases::Reaction::{Allowed, Goaway};

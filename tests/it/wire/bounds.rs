@@ -1,4 +1,4 @@
-//! How long a client is waited for, and how much is held for it: `app/limits.rs`.
+//! Timeouts and the memory of messages.
 
 use std::time::{Duration, Instant};
 

@@ -15,7 +15,7 @@ pub const WATCH: &str = "/grpc.health.v1.Health/Watch";
 pub const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
 pub const NOWHERE: &str = "/talos.Nowhere/Nothing";
 
-/// What health says: SERVING, and the opposite.
+/// Messages of the health service: SERVING, and NOT_SERVING.
 pub const SERVING: &[u8] = &[8, 1];
 pub const NOT_SERVING: &[u8] = &[8, 2];
 
@@ -70,7 +70,7 @@ pub fn reflect(field: u8, value: &str) -> Vec<u8> {
 pub struct Good {
     pub actor: String,
     secret: String,
-    /// Its message, with the prefix.
+    /// The message of the Check, with its prefix.
     pub message: Vec<u8>,
 }
 
@@ -90,7 +90,9 @@ impl Good {
         Good { message: framed(&ask.build().encode_to_vec()), ..self.clone() }
     }
 
-    /// The same with an answer that is longer by about so many bytes: each of our own names is taken out by name.
+    /// Returns the same Check with a response that is longer by about so many bytes.
+    ///
+    /// Each header of a reserved name is removed by its name, which the response lists.
     pub fn answered_by(&self, bytes: usize) -> Good {
         let names = (0..bytes / 100).map(|n| format!("x-talos-{}-{n:05}", "a".repeat(84)));
         let ask = names.fold(Ask::bearer(&self.secret), |ask, name| ask.header(&name, "1"));
@@ -106,7 +108,7 @@ impl Good {
         [headers(stream, &self.head()), last_data(stream, &self.message)].concat()
     }
 
-    /// Its message in two halves.
+    /// Returns the message in two halves.
     pub fn halves(&self) -> (&[u8], &[u8]) {
         self.message.split_at(self.message.len() / 2)
     }

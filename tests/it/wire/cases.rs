@@ -8,7 +8,7 @@ use super::frames::NO_ERROR;
 use super::heard::Heard;
 use crate::rig::talos::Talos;
 
-/// How a server reacted to what was sent, stream 1 being the one that counts.
+/// The reaction of a server to frames; stream 1 is the one that counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reaction {
     /// Nothing was said on the stream.
@@ -35,17 +35,19 @@ impl Reaction {
     }
 }
 
-/// What is sent, what it is called, and every reaction to it that is right.
+/// A case: its name, its frames, and every reaction that is right.
 pub type Case<'a> = (&'a str, &'a dyn Fn(&Good) -> Vec<u8>, &'a [Reaction]);
 
-/// How long a reaction that has to come may take.
+/// Longest time for a reaction.
 const MOMENT: Duration = Duration::from_secs(5);
 
 /// The stream of the good Check that follows each case.
 const NEXT: u32 = 1_001;
 
-/// Holds the server to a table: each case on a connection of its own, whose settings are exchanged. As long as the
-/// connection may live, it has to: the good Check that follows must be answered on it, else on a new one.
+/// Holds the server to a table, each case on a connection of its own after the handshake.
+///
+/// A connection that may live must live: the good Check that follows is answered on it, else on a
+/// new one.
 pub async fn hold(talos: &Talos, good: &Good, cases: &[Case<'_>]) {
     let mut problems = vec![];
     for (name, make, due) in cases {
@@ -70,7 +72,7 @@ pub async fn answers(talos: &Talos, good: &Good) {
     wire.answer(1).await.allows(good);
 }
 
-/// How a server reacts to what was just sent on a connection.
+/// Returns the server's reaction to the frames just sent on a connection.
 pub async fn react(wire: &mut Wire, good: &Good, due: &[Reaction]) -> Reaction {
     wire.send(&good.on(NEXT)).await;
     let is_over = |wire: &Wire, stream| wire.heard.get(&stream).is_some_and(Heard::is_over);

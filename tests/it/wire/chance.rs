@@ -1,4 +1,4 @@
-//! Good Checks in every form that chance gives them; each must be answered, and with its own caller's identity.
+//! Good Checks in random forms; each must be answered with its own caller's identity.
 
 use std::collections::VecDeque;
 
@@ -41,7 +41,7 @@ async fn good_checks_are_answered_whatever_form_they_have() {
 struct Open {
     stream: u32,
     good: Good,
-    /// What of it is still to be sent.
+    /// The parts that are still to be sent.
     parts: VecDeque<Part>,
 }
 
@@ -227,7 +227,7 @@ impl Client {
         }
     }
 
-    /// What belongs to no call.
+    /// Sends frames that belong to no call.
     async fn noise(&mut self) {
         let stream = self.random.below(100) as u32;
         match self.random.below(6) {

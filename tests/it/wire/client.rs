@@ -25,7 +25,7 @@ pub struct Goaway {
     pub code: u32,
 }
 
-/// How long a server that reads at all may take to do so.
+/// Longest time for a server that reads to do so.
 const MOMENT: Duration = Duration::from_millis(500);
 
 pub struct Wire {
@@ -34,9 +34,9 @@ pub struct Wire {
     held: Vec<u8>,
     pub encoder: Encoder,
     decoder: Decoder,
-    /// A head that lacks its end: its stream, the flags that it began with, and what there is of it.
+    /// A header block that is incomplete: its stream, its first flags, and its octets so far.
     unfinished: Option<(u32, u8, Vec<u8>)>,
-    /// What was said on each stream.
+    /// The frames received on each stream.
     pub heard: HashMap<u32, Heard>,
     pub goaways: Vec<Goaway>,
     pub pongs: VecDeque<[u8; 8]>,
@@ -49,9 +49,9 @@ pub struct Wire {
     pub downward: Windows,
     /// For what we send.
     pub upward: Windows,
-    /// Whether what comes in makes room for more.
+    /// True when the client replenishes its windows.
     pub replenishes: bool,
-    /// Whether the server's pings are answered.
+    /// True when the client answers pings.
     pub answers_pings: bool,
     /// Pings of the server's that weren't answered.
     pub owed: Vec<[u8; 8]>,
@@ -167,7 +167,7 @@ impl Wire {
         self.upload(stream, &good.message, DEFAULT_FRAME, true).await;
     }
 
-    /// Whether the server still reads what is sent, and answers.
+    /// Returns whether the server still reads, and answers a ping.
     pub async fn reads_on(&mut self) -> bool {
         self.pings += 1;
         let payload = self.pings.to_be_bytes();
@@ -239,7 +239,7 @@ impl Wire {
         self.heard.remove(&stream).must("what was said")
     }
 
-    /// So many bytes of data came on a stream.
+    /// Returns the bytes of data received on a stream.
     pub fn received(&self, stream: u32) -> usize {
         self.heard.get(&stream).map_or(0, |heard| heard.data.len())
     }
@@ -369,7 +369,7 @@ impl Wire {
         self.heard.entry(stream).or_default()
     }
 
-    /// Whether it takes all of these bytes within a moment, nothing being read meanwhile.
+    /// Returns whether the server reads all of these bytes within a moment, while nothing is read.
     pub async fn takes(&mut self, bytes: &[u8]) -> bool {
         self.takes_within(MOMENT, bytes).await
     }

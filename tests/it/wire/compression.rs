@@ -117,7 +117,7 @@ fn call_and_then_shrunk() -> impl Fn(&Good) -> Vec<u8> {
     }
 }
 
-/// What a call may ask, and what the answer shows of it.
+/// The request of a call, and the part of the response that shows it.
 #[derive(Clone, Copy, Debug)]
 enum Asked {
     Check,
@@ -142,7 +142,7 @@ impl Asked {
         head
     }
 
-    /// Asks it with a head that is written in this way, more fields between its own, and holds the answer to it.
+    /// Asks with a head in this style, with more fields between its own, and checks the response.
     async fn ask(
         self,
         wire: &mut Wire,
@@ -222,7 +222,7 @@ async fn answers_keep_to_the_table_that_the_client_allows() {
     for first in [0, 64, TABLE as u32, 1 << 20] {
         let mut wire = Wire::open_with(talos.authz, &[(HEADER_TABLE_SIZE, first)]).await;
         let mut stream = 1;
-        // The client's decoder fails where the server's table is larger, or where a size wasn't told.
+        // The client's decoder fails where the server's table is larger, or an update is missing.
         for sizes in [&[first][..], &[0], &[4_096], &[0, 4_096], &[100, 0, 60], &[u32::MAX], &[0]] {
             for size in sizes {
                 wire.announce(&[(HEADER_TABLE_SIZE, *size)]).await;
@@ -236,7 +236,7 @@ async fn answers_keep_to_the_table_that_the_client_allows() {
     }
 }
 
-/// What may become of a head that is too large.
+/// Reactions to a header list that is too large.
 const TOO_LARGE: &[Reaction] = &[
     Status(431),
     Reset(PROTOCOL_ERROR),

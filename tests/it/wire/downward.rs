@@ -1,4 +1,6 @@
-//! Flow control of answers (RFC 9113, 5.2 and 6.9). That nothing is sent beyond a window, the client itself sees to.
+//! Flow control of responses (RFC 9113, 5.2 and 6.9).
+//!
+//! The client itself checks that nothing is sent beyond a window.
 
 use super::call::{Good, NOWHERE, call_of, framed};
 use super::client::Wire;

@@ -1,4 +1,6 @@
-//! How connections end: by either side, and never with a call that was taken and isn't answered (RFC 9113, 6.8).
+//! Graceful shutdown by either side, without a request that was accepted and isn't answered.
+//!
+//! See RFC 9113, 6.8.
 
 use rustix::process::Signal;
 

@@ -1,4 +1,4 @@
-//! More than anybody needs: a connection ends for it or bears it, memory stays where it was, and others are served.
+//! Floods: the connection bears them or ends, memory stays bounded, and others are served.
 
 use super::call::{Good, call_with};
 use super::client::Wire;
@@ -15,7 +15,7 @@ const GROWTH: u64 = 64 * 1024 * 1024;
 const FRAMES: u32 = 8_000;
 const AT_ONCE: u32 = 500;
 
-/// What a flood sends as its frame of this number.
+/// The frames of a flood, by their number.
 type Flood<'a> = &'a dyn Fn(&Good, u32) -> Vec<u8>;
 
 /// A field of 15,000 bytes, in a block of its own.

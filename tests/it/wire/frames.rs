@@ -96,7 +96,7 @@ pub fn padded(payload: &[u8], padding: u8) -> Vec<u8> {
     [&[padding][..], payload, &vec![0; padding.into()]].concat()
 }
 
-/// What comes before a block under the flag [`WITH_PRIORITY`], which nobody heeds any more.
+/// A header block behind a priority, for a frame with the flag [`WITH_PRIORITY`].
 pub fn with_priority(depends_on: u32, block: &[u8]) -> Vec<u8> {
     [&depends_on.to_be_bytes()[..], &[15], block].concat()
 }

@@ -1,4 +1,4 @@
-//! Frames as such: their sizes, their streams, what is ignored, pings (RFC 9113, 4.1, 4.2, 5.5 and 6).
+//! Frames: their sizes and streams, ignored ones, pings (RFC 9113, 4.1, 4.2, 5.5 and 6).
 
 use super::call::Good;
 use super::cases::Reaction::{Allowed, Goaway, Reset, Silence};

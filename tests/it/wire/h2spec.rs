@@ -1,8 +1,8 @@
 //! The cases of h2spec 2.6, by section and number, with the reaction of this server to each.
 //!
-//! Many are in other tables, too, by the rule that they are about. Here they are complete: whoever runs
-//! h2spec against the authz plane finds each of its lines. Where the reaction isn't the one that h2spec
-//! asks for, a comment says why.
+//! Many are in other tables, too, by the rule that they are about. Here they are complete, so each
+//! line of a run of h2spec against the authz plane is found. A comment says why a reaction isn't
+//! the one that h2spec asks for.
 
 use std::collections::BTreeMap;
 
@@ -407,7 +407,7 @@ const STREAMS: &[Case] = &[
         PROTOCOL,
     ),
     ("http2/5.1.1/1 even number", &|good| good.on(2), PROTOCOL),
-    // h2spec asks for PROTOCOL_ERROR. Stream 3 was closed when stream 5 was opened (RFC 9113, 5.1.1).
+    // h2spec asks for PROTOCOL_ERROR. Opening stream 5 closed stream 3 (RFC 9113, 5.1.1).
     ("http2/5.1.1/2 falling numbers", &|good| [good.on(5), good.on(3)].concat(), &[Goaway(STREAM_CLOSED)]),
     // h2spec asks for PROTOCOL_ERROR, as RFC 7540 did; RFC 9113 ignores priorities.
     ("http2/5.3.1/1 HEADERS depends on itself", &|good| with_dependency(good, 1), ANSWERED),

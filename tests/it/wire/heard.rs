@@ -1,4 +1,4 @@
-//! What a server says on one stream.
+//! The frames that a server sends on one stream.
 
 use envoy_types::pb::envoy::service::auth::v3::CheckResponse;
 use prost::Message;
@@ -52,7 +52,7 @@ impl Heard {
         self.reset.get_or_insert(code);
     }
 
-    /// Whether nothing more may come.
+    /// Returns whether the stream has ended.
     pub const fn is_over(&self) -> bool {
         self.ended || self.reset.is_some()
     }
@@ -88,7 +88,7 @@ impl Heard {
         messages
     }
 
-    /// Whether it is all of a good answer to a call: head, one message, trailers.
+    /// Returns the message of a complete response: head, one message, trailers.
     #[track_caller]
     pub fn message(&self) -> &[u8] {
         assert!(self.ended && matches!(self.reset, None | Some(NO_ERROR)), "{self:?}");
@@ -99,7 +99,7 @@ impl Heard {
         messages[0]
     }
 
-    /// It must let this Check's caller in, as who it is.
+    /// Checks that the response allows this Check, and names its actor.
     #[track_caller]
     pub fn allows(&self, good: &Good) {
         let verdict = Verdict(CheckResponse::decode(self.message()).must("a CheckResponse"));

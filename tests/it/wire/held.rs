@@ -1,5 +1,4 @@
-//! What a client makes the process hold and do without being one that asks much: memory, and time,
-//! are bounded by what is sent, for one connection and for all.
+//! Memory and CPU time: bounded by the bytes that a client sends, for one connection and for all.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,7 @@ use super::hpack::{Encoder, Form, Style};
 use crate::rig::talos::Talos;
 
 const MIB: u64 = 1 << 20;
-/// What all connections may hold, and what a debug build and an allocator make of that.
+/// Most memory of all connections, with a margin for a debug build and the allocator.
 const PROCESS: u64 = 64 * MIB * 3 / 2 + 16 * MIB;
 
 fn growth(talos: &Talos, before: u64) -> u64 {
@@ -28,7 +27,7 @@ fn odd(calls: u32) -> impl Iterator<Item = u32> {
     (0..calls).map(|call| call * 2 + 1)
 }
 
-/// Whether a call was refused, by a status of gRPC's or by a reset.
+/// Returns whether a call was refused, by a gRPC status or by a reset.
 fn is_refused(heard: &Heard) -> bool {
     match heard.reset {
         Some(_) if !heard.ended => true,
@@ -207,7 +206,7 @@ async fn no_window(talos: &Talos, good: &Good, dribbles: bool) {
     assert!(UNTAKEN.contains(&began.elapsed()), "{:?}", began.elapsed());
 }
 
-/// Its windows are open, but it reads nothing, or a byte each second.
+/// Leaves the windows open, and reads nothing, or a byte each second.
 async fn no_room(talos: &Talos, good: &Good, dribbles: bool) {
     let mut wire = Wire::narrow(talos.authz).await;
     wire.grant(0, 1 << 30).await;
@@ -242,7 +241,7 @@ async fn time_a_byte(talos: &Talos, wire: &mut Wire, name: &str, sent: &[Vec<u8>
 /// Most time that a byte of anybody's may take, against one of an honest Check.
 const RATIO: f64 = 10.0;
 
-/// What a byte of honest Checks takes.
+/// Returns the time that a byte of honest Checks takes.
 async fn honest(talos: &Talos, good: &Good) -> f64 {
     let mut wire = Wire::open(talos.authz).await;
     let checks: Vec<Vec<u8>> = odd(2_000).map(|call| good.on(call)).collect();

@@ -1,5 +1,4 @@
-//! HPACK (RFC 7541): an encoder that writes each field as it is told, right or wrong, and a decoder that bears nothing
-//! wrong.
+//! HPACK (RFC 7541): an encoder that writes fields as it is told, right or wrong, and a strict decoder.
 
 use std::collections::VecDeque;
 
@@ -130,7 +129,7 @@ impl Table {
     }
 }
 
-/// How a field is written.
+/// The encoding of a field.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Style {
     pub form: Form,
@@ -154,7 +153,7 @@ pub enum Form {
 /// As [`Form::NotIndexed`], and the rest as it is.
 pub const AS_IT_IS: Style =
     Style { form: Form::NotIndexed, name_by_index: false, huffman_name: false, huffman_value: false };
-/// What real clients do with what they send again and again.
+/// The encoding that clients choose for fields that they repeat.
 pub const INDEXED: Style =
     Style { form: Form::Indexed, name_by_index: true, huffman_name: true, huffman_value: true };
 
@@ -234,7 +233,7 @@ pub struct Decoder {
     table: Table,
     /// The largest size that it was allowed.
     most: usize,
-    /// What it has to go down to at the beginning of the next block, having been allowed less.
+    /// The size that the next block must begin by updating to.
     due: Option<usize>,
 }
 

@@ -1,4 +1,4 @@
-//! The Huffman code of HPACK (RFC 7541, appendix B), made from the lengths of its codes: it is a canonical one.
+//! The Huffman code of HPACK (RFC 7541, appendix B), made from the lengths of its codes.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;

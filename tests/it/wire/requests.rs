@@ -1,4 +1,4 @@
-//! Requests (RFC 9113, 8) and calls (gRPC over HTTP/2): which are malformed, and what the others get.
+//! Requests (RFC 9113, 8) and calls (gRPC over HTTP/2), malformed and well-formed.
 
 use super::call::{CALL, CHECK, Good, HEALTH, NOWHERE, block, call_and, call_of, call_with, fields, framed};
 use super::cases::Reaction::{Allowed, Goaway, Grpc, Reset, Status};

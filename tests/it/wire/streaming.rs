@@ -86,7 +86,8 @@ async fn health_answers_for_what_it_knows() {
             assert_eq!(heard.message(), SERVING);
         }
     }
-    // A service that isn't there may come to be: SERVICE_UNKNOWN, and the call stays open. tonic says NOT_FOUND.
+    // gRPC asks for SERVICE_UNKNOWN and an open call, as the service may appear; tonic says
+    // NOT_FOUND.
     wire.send(&watch(7, "else")).await;
     wire.until("what becomes of it", |wire| {
         wire.heard.get(&7).is_some_and(|heard| heard.is_over() || !heard.messages().is_empty())
@@ -173,7 +174,7 @@ async fn calls_that_are_given_up_disturb_nobody() {
         let give_up = |calls: &[u32]| {
             calls.iter().flat_map(|call| reset(stream + call * 2, CANCEL)).collect::<Vec<_>>()
         };
-        // Given up while it is looked up, while its answer waits for its window, and before its message is there.
+        // Reset during the lookup, while the response waits for a window, and before the message.
         let calls = [looked_up, good.on(stream + 2), headers(stream + 4, &good.head())];
         match round % 3 {
             0 => wire.send(&[calls.concat(), give_up(&[0, 1, 2])].concat()).await,

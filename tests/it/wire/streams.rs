@@ -44,7 +44,7 @@ async fn what_comes_on_a_stream_that_has_ended_is_refused_or_ignored() {
     let talos = Talos::start().await;
     let good = Good::new(&talos, "streamer").await;
     // Whether the answer is already out when the next frame comes is a matter of time.
-    // h2 calls it a PROTOCOL_ERROR: of the connection, but of the stream for a head while that isn't answered.
+    // h2 says PROTOCOL_ERROR: of the stream for HEADERS on an open one, else of the connection.
     let ended = &[Reset(STREAM_CLOSED), Goaway(STREAM_CLOSED), Goaway(PROTOCOL_ERROR)];
     let head: &[Reaction] = &[ended as &[_], &[Reset(PROTOCOL_ERROR)]].concat();
     // The client gave it up: what was on its way may be ignored, and need not be.

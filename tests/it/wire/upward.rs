@@ -1,4 +1,4 @@
-//! Flow control of requests: what keeps to our windows is read without end, and what doesn't is refused.
+//! Flow control of requests: data within the windows is read, data beyond them is refused.
 
 use super::call::{Good, NOWHERE, REFLECTION, call_of, call_with, reflect};
 use super::client::Wire;
@@ -38,13 +38,13 @@ async fn long_messages_come_through_as_their_windows_are_renewed() {
     }
 }
 
-/// How a call wastes what it sends.
+/// The way in which a call wastes its data.
 #[derive(Clone, Copy, Debug)]
 enum Waste {
     /// It is refused by its head.
     Refused,
     NoMethod,
-    /// Its message is refused by how it begins.
+    /// The message is refused by its first byte.
     Compressed,
     TooLong,
     GivenUp,
@@ -152,8 +152,9 @@ async fn was_refused(wire: &mut Wire, streams: &[u32]) -> bool {
     })
 }
 
-/// A server may make room while more comes in. So either it refuses, or all that came was granted by now, or the
-/// stream is over.
+/// Checks that data beyond a window was refused.
+///
+/// The server may replenish a window meanwhile: then all data was granted, or the stream is over.
 async fn holds_us_to_its_windows(wire: &mut Wire, streams: &[u32], name: &str) {
     let refused = was_refused(wire, streams).await;
     let over = |wire: &Wire, stream| wire.heard.get(&stream).is_some_and(Heard::is_over);
@@ -178,8 +179,8 @@ async fn who_sends_more_than_was_granted_is_refused() {
         holds_us_to_its_windows(&mut wire, &[1], name).await;
     }
 
-    // A call that reads nothing more, as nobody takes its answers: first one, then all that the connection's window
-    // has room for, and more.
+    // Calls that read nothing more, as their responses aren't read: one, then more than the
+    // connection's window has room for.
     let question = reflect(7, "*").repeat(3_000);
     for (name, calls, bytes) in [("a call that waits", 1, 200_000), ("calls that wait", 60, 60_000)] {
         let mut wire = Wire::open_with(talos.authz, &[(INITIAL_WINDOW_SIZE, 0)]).await;

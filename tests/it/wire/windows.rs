@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use super::frames::DEFAULT_WINDOW;
 use crate::rig::support::Must;
 
-/// How much may still be sent, in one direction.
+/// Flow-control windows of one direction.
 pub struct Windows {
-    /// What each stream begins with.
+    /// The initial window of each stream.
     pub initial: i64,
     connection: i64,
-    /// What each stream was given beyond that, without what was sent.
+    /// The window of each stream, less the initial one.
     streams: HashMap<u32, i64>,
 }
 
