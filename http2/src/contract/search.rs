@@ -18,7 +18,7 @@ const LIMITS: Limits = Limits {
     write_ticks: 20,
 };
 /// Steps of each climb in the suite.
-const STEPS: u32 = 150;
+const STEPS: u32 = 50;
 /// Most genes of a sequence, and how often the sequence is sent.
 const MAX_GENES: usize = 24;
 const ROUNDS: u32 = 12;
