@@ -133,9 +133,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "fuzzing",
         &[
+            "admission",
             "app",
             "audit",
             "authz",
+            "caller",
             "clock",
             "config",
             "credential",
@@ -146,6 +148,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "rng",
             "service",
             "settings",
+            "tls",
         ],
     ),
     ("doctor", &["config", "service"]),
@@ -186,7 +189,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("prometheus_client", &["telemetry"]),
     ("opentelemetry", &["telemetry", "trace"]),
     ("notify", &["app"]),
-    ("rustls", &["tls", "cache"]),
+    ("rustls", &["tls", "cache", "fuzzing"]),
     ("tokio_rustls", &["app"]),
     ("x509_parser", &["tls"]),
     ("reqwest", &["settings", "cli"]),
