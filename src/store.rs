@@ -15,6 +15,7 @@ mod last_used;
 mod list;
 mod lookups;
 mod migrate;
+mod migrations;
 mod mutations;
 mod poller;
 mod pool;

@@ -2,6 +2,8 @@
 
 use sqlx::migrate::Migrator;
 
+use super::migrations::{COCKROACH, MYSQL, POSTGRES, SQLITE};
+
 /// A kind of database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
@@ -12,11 +14,6 @@ pub(super) enum Dialect {
     /// MariaDB as well.
     MySql,
 }
-
-static SQLITE: Migrator = sqlx::migrate!("src/store/migrations/sqlite");
-static POSTGRES: Migrator = sqlx::migrate!("src/store/migrations/postgres");
-static COCKROACH: Migrator = Migrator { locking: false, ..sqlx::migrate!("src/store/migrations/postgres") };
-static MYSQL: Migrator = sqlx::migrate!("src/store/migrations/mysql");
 
 impl Dialect {
     /// A statement as this database wants it.
