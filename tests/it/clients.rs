@@ -13,6 +13,7 @@ use crate::rig::talos::{ISSUER, Talos};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_published_sdk_goes_through_all_its_operations() {
+    needs!(Sdk);
     let talos = Talos::start().await;
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/sdk.py");
     let (admin, public) = (talos.admin.url(""), talos.public.url(""));

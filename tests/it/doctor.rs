@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use crate::cli::Ran;
 use crate::rig::http::{Base, Call, Version};
+use crate::rig::needs::variable;
 use crate::rig::process::{Process, free_port};
-use crate::rig::python::wanted;
 use crate::rig::support::{Json, Must, until};
 use crate::rig::talos::Setup;
 use faults::{Change, FAULTS};
@@ -27,7 +27,7 @@ fn config(changes: &[Change]) -> String {
 
 /// The oldest and the newest Envoy that we know, so far as they are there.
 fn envoys() -> Vec<String> {
-    let newest = wanted("TALOS_TEST_ENVOY");
+    let newest = variable("TALOS_TEST_ENVOY");
     std::env::var("TALOS_TEST_OLDEST_ENVOY").into_iter().chain([newest]).collect()
 }
 
@@ -82,6 +82,7 @@ fn found(report: &Value) -> Vec<(&str, &str)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn there_is_nothing_to_say_about_what_we_ship() {
+    needs!(Envoy);
     let setup = Setup::bare();
     for envoy in envoys() {
         let ran = examined(&envoy, &config(&[]), &setup, &[]).await;
@@ -109,6 +110,7 @@ async fn there_is_nothing_to_say_about_what_we_ship() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_planted_fault_is_found() {
+    needs!(Envoy);
     let setup = Setup::bare();
     let mut missed = vec![];
     for (id, severity, changes) in FAULTS {

@@ -86,6 +86,7 @@ async fn follow(setup: Setup, name: &str) -> String {
 /// What the page takes for granted, a database and a Redis that speak TLS, are the tests' own.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deployment_of_its_own_comes_up_as_the_page_says() {
+    needs!(Redis, Postgres);
     let authority = Authority::new();
     let redis = Redis::start_tls(authority.issue("localhost", 2040), &authority).await;
     let setup = Setup::bare();

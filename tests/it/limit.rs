@@ -32,6 +32,7 @@ fn policy(quota: u32) -> Value {
 /// A policy in another unit is for a gateway to enforce: whoever sets one is told so.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_unit_that_is_not_enforced_is_told_by_the_answer_and_the_log() {
+    needs!(Envoy);
     let edge = Edge::with(limited(), &[]).await;
     let talos = &edge.talos;
     for unit in ["content-bytes", "concurrent-requests"] {
@@ -75,6 +76,7 @@ async fn a_unit_that_is_not_enforced_is_told_by_the_answer_and_the_log() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_client_of_envoy_learns_what_is_left_and_when_to_come_again() {
+    needs!(Envoy);
     let edge = Edge::with(limited(), &[]).await;
     let key = key(&edge.talos, 3).await;
     for version in BOTH {
@@ -172,6 +174,7 @@ async fn burst(processes: &[Talos; 3], key: &Key, count: usize) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn several_processes_on_one_redis_admit_together_what_the_policy_says() {
+    needs!(Redis);
     let redis = Redis::start().await;
     let processes = three(&redis).await;
     // What is not counted while connections are made is let through: the limiter's outage refuses nobody.
@@ -203,6 +206,7 @@ async fn failures(processes: &[Talos]) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_limiters_outage_refuses_nobody() {
+    needs!(Redis);
     let mut redis = Redis::start().await;
     let processes = three(&redis).await;
     let key = key(&processes[0], 1).await;
@@ -232,6 +236,7 @@ async fn a_place_becomes_free_in_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shorter_window_counts_from_the_first_use_on() {
+    needs!(Redis);
     let redis = Redis::start().await;
     let processes = three(&redis).await;
     let key = key(&processes[0], 1).await;

@@ -4,6 +4,7 @@
     reason = "these tests stand outside of the process and wait on the real clock"
 )]
 
+#[macro_use]
 mod rig;
 
 mod admin;

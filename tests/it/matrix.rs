@@ -15,7 +15,7 @@ use tokio::task::{JoinSet, LocalSet, spawn_local};
 use self::cells::CELLS;
 use self::setup::{Stack, Talosses};
 use crate::rig::http::{BOTH, Version};
-use crate::rig::python::wanted;
+use crate::rig::needs::variable;
 use crate::rig::support::Must;
 use crate::rig::upstream::Upstream;
 
@@ -24,6 +24,7 @@ const FORBIDDEN: &str = "must-not-arrive";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_holds_with_every_envoy() {
+    needs!(Envoy);
     let upstream = Upstream::start().await;
     let talosses = Talosses::start().await;
     let mut table: BTreeMap<(usize, String, Version), Result<(), String>> = BTreeMap::new();
@@ -67,7 +68,7 @@ async fn run_cells(stack: Stack) -> Vec<((usize, Version), Result<(), String>)> 
 /// Versions and programs.
 fn envoys() -> Vec<(String, String)> {
     let Ok(named) = std::env::var("TALOS_TEST_ENVOYS") else {
-        return vec![("this".to_owned(), wanted("TALOS_TEST_ENVOY"))];
+        return vec![("this".to_owned(), variable("TALOS_TEST_ENVOY"))];
     };
     let pair = |one: &str| one.split_once('=').map(|(version, path)| (version.to_owned(), path.to_owned()));
     named.split(',').map(|one| pair(one).must("TALOS_TEST_ENVOYS: version=path, …")).collect()

@@ -45,6 +45,10 @@ const NAME: &str = "redis.talos.test";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_revoked_key_is_allowed_after_the_bound_whatever_goes_wrong() {
+    needs!(Redis);
+    if has_ways() {
+        needs!(PostgresPrograms, MariaDbPrograms);
+    }
     let random = Random::announced("revocations raced");
     let revocations = std::env::var("TALOS_TEST_REVOCATIONS")
         .map_or(REVOCATIONS, |text| text.parse().must("TALOS_TEST_REVOCATIONS"));

@@ -174,6 +174,7 @@ async fn tokens_and_page_tokens_stay_in_their_network() {
 /// memory, and in Redis, from where the second process has them.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_key_in_two_networks_is_two_keys() {
+    needs!(Redis);
     let redis = Redis::start().await;
     let talos = redis.used_by(two(Setup::new(), None)).start().await;
     let second = talos.setup.start().await;
@@ -292,6 +293,7 @@ async fn a_proxy_that_is_trusted_may_name_the_host() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn through_envoy_the_host_decides() {
+    needs!(Envoy);
     let edge = Edge::with(two(Setup::new(), None), &[]).await;
     let key = issue(&edge.talos, A, json!({})).await;
     let with = |host: &str| Call::get("/").bearer(&key.secret).header("host", host);

@@ -19,6 +19,7 @@ async fn derive(talos: &Talos, key: &Key, mut fields: Value) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_macaroon_is_derived_and_verified_like_a_jwt() {
+    needs!(Python);
     let talos = Talos::start().await;
     let fields = json!({
         "scopes": ["a", "b:*"],
@@ -121,6 +122,7 @@ async fn a_token_too_long_to_be_presented_is_not_derived() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_holder_narrowed_elsewhere_is_narrower_here() {
+    needs!(Python);
     let talos = Talos::start().await;
     let key = talos.issue(json!({ "scopes": ["a:*", "b"] })).await;
     let token = derive(&talos, &key, json!({})).await;
@@ -153,6 +155,7 @@ async fn what_a_holder_narrowed_elsewhere_is_narrower_here() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_macaroon_that_pymacaroons_minted_is_as_good_as_ours() {
+    needs!(Python);
     let talos = Setup::new().set("TALOS_SECRETS_HMAC_RETIRED", OLD_SECRET).start().await;
     let now = unix_now() as u64;
     let claims = |changes: Value| {

@@ -41,6 +41,7 @@ async fn assert_all(talos: &Talos, cases: &[(Ask, bool)]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_peer_of_the_connection() {
+    needs!(Python);
     let talos = Talos::start().await;
     let cases = [
         ("10.1.2.3", true),
@@ -68,6 +69,7 @@ async fn the_peer_of_the_connection() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_address_that_envoy_calls_external() {
+    needs!(Python);
     let talos = Setup::new().set("TALOS_AUTHZ_CLIENT_ADDRESS", "external").start().await;
     let from = |address: &str| {
         Ask::default()
@@ -90,6 +92,7 @@ async fn the_address_that_envoy_calls_external() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_entry_of_x_forwarded_for_that_our_own_proxies_wrote() {
+    needs!(Python);
     let xff = Setup::new().set("TALOS_AUTHZ_CLIENT_ADDRESS", "xff");
     let from = |lines: &[&str]| {
         lines.iter().fold(Ask::default().from("10.1.2.3"), |ask, line| ask.header("x-forwarded-for", *line))

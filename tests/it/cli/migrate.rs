@@ -86,6 +86,7 @@ async fn every_database_has_all_of_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn force_says_where_a_dirty_schema_is() {
+    needs!(Python);
     let setup = Setup::bare().set("DSN", DATABASE);
     migrate(&setup, "up").await.ok();
     let database = setup.path("talos.db");
@@ -113,6 +114,7 @@ async fn force_says_where_a_dirty_schema_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newer_step_is_shown_and_left_alone() {
+    needs!(Python);
     let setup = Setup::bare().set("DSN", DATABASE);
     migrate(&setup, "up").await.ok();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/rig/newer_schema.py");

@@ -33,6 +33,7 @@ fn identity_of(key: &Key) -> [(&str, &str); 4] {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn headers_that_a_client_forged_never_reach_the_upstream() {
+    needs!(Envoy);
     let edge = Edge::start().await;
     let key = edge.talos.issue(json!({ "scopes": ["a"] })).await;
     for version in BOTH {
@@ -50,6 +51,7 @@ async fn headers_that_a_client_forged_never_reach_the_upstream() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_case_of_a_forged_name_does_not_matter() {
+    needs!(Envoy);
     let edge = Edge::start().await;
     let key = edge.talos.issue(json!({ "scopes": ["a"] })).await;
     // HTTP/2 has lower case only.
@@ -76,6 +78,7 @@ async fn the_case_of_a_forged_name_does_not_matter() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn forged_names_with_underscores_are_removed_where_envoy_lets_them_in() {
+    needs!(Envoy);
     let edge = Edge::with(Setup::new(), &ALLOW_UNDERSCORES).await;
     let key = edge.talos.issue(json!({ "scopes": ["a"] })).await;
     for version in BOTH {
@@ -92,6 +95,7 @@ async fn forged_names_with_underscores_are_removed_where_envoy_lets_them_in() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn envoy_as_we_ship_it_lets_no_underscores_in() {
+    needs!(Envoy);
     let edge = Edge::start().await;
     for version in BOTH {
         for name in FORGED_WITH_UNDERSCORES {
@@ -107,6 +111,7 @@ async fn envoy_as_we_ship_it_lets_no_underscores_in() {
 /// The header is percent-encoded so that no two actors are one, and none is lost on the way.
 #[tokio::test(flavor = "multi_thread")]
 async fn different_actors_are_different_headers() {
+    needs!(Envoy);
     let edge = Edge::start().await;
     let actors = [
         ("zoë@例", "zo%C3%AB@%E4%BE%8B"),
@@ -126,6 +131,7 @@ async fn different_actors_are_different_headers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_without_scopes_sends_no_empty_header() {
+    needs!(Envoy);
     let edge = Edge::start().await;
     let key = edge.talos.issue(json!({})).await;
     for version in BOTH {

@@ -10,6 +10,7 @@ use crate::rig::talos::{ISSUER, JWKS, NETWORK};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_key_it_is_401_with_a_challenge() {
+    needs!(Envoy);
     let edge = Edge::start().await;
     for version in BOTH {
         let reply = edge.refuses(version, Call::get("/orders"), 401).await;
@@ -22,6 +23,7 @@ async fn without_a_key_it_is_401_with_a_challenge() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_becomes_a_jwt_that_a_backend_verifies_and_goes_no_further() {
+    needs!(Envoy, Python);
     let edge = Edge::start().await;
     for version in BOTH {
         let fields = json!({ "scopes": ["orders:read", "orders:write"], "metadata": { "team": "blue" } });
@@ -57,6 +59,7 @@ async fn a_key_becomes_a_jwt_that_a_backend_verifies_and_goes_no_further() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_jwt_is_minted_once_and_used_again() {
+    needs!(Envoy);
     let edge = Edge::start().await;
     let key = edge.talos.issue(json!({})).await;
     let first = edge.passes(BOTH[0], Call::get("/").bearer(&key.secret)).await;
@@ -68,6 +71,7 @@ async fn the_jwt_is_minted_once_and_used_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_the_admin_revoked_is_refused_on_the_very_next_request() {
+    needs!(Envoy);
     let edge = Edge::start().await;
     for version in BOTH {
         let key = edge.talos.issue(json!({})).await;
@@ -80,6 +84,7 @@ async fn a_key_that_the_admin_revoked_is_refused_on_the_very_next_request() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_its_holder_revoked_is_refused_on_the_very_next_request() {
+    needs!(Envoy);
     let edge = Edge::start().await;
     for version in BOTH {
         let key = edge.talos.issue(json!({})).await;
@@ -91,6 +96,7 @@ async fn a_key_that_its_holder_revoked_is_refused_on_the_very_next_request() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_is_never_accepted_after_its_time() {
+    needs!(Envoy);
     let edge = Edge::start().await;
     for version in BOTH {
         let key = edge.talos.issue(json!({ "ttl": "1s" })).await;
@@ -115,6 +121,7 @@ async fn a_key_is_never_accepted_after_its_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_cannot_tell_an_expired_a_revoked_and_an_unknown_key_apart() {
+    needs!(Envoy);
     let edge = Edge::start().await;
     let expired = edge.talos.issue(json!({ "ttl": "1s" })).await;
     let revoked = edge.talos.issue(json!({})).await;
@@ -137,6 +144,7 @@ async fn a_client_cannot_tell_an_expired_a_revoked_and_an_unknown_key_apart() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_imported_key_works() {
+    needs!(Envoy, Python);
     let edge = Edge::start().await;
     for version in BOTH {
         let raw_key = format!("legacy-{version:?}-0123456789");
@@ -153,6 +161,7 @@ async fn an_imported_key_works() {
 /// What the admin plane takes for a key can be shown in a request.
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_is_imported_can_be_presented() {
+    needs!(Envoy);
     let edge = Edge::start().await;
     for raw_key in
         ["a key-0123", "a\tkey-0123", "k\"e;y=%20&+-0123", "a, key-0123", "schlüssel-0123", "鍵-0123"]

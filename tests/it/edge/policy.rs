@@ -8,6 +8,7 @@ use crate::rig::talos::Setup;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_route_is_for_keys_that_have_its_scope() {
+    needs!(Envoy);
     let edge = Edge::start().await;
     let cases: [(&[&str], bool); 6] = [
         (&["reports:read"], true),
@@ -37,6 +38,7 @@ async fn a_route_is_for_keys_that_have_its_scope() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_different_credentials_are_400() {
+    needs!(Envoy);
     let edge = Edge::start().await;
     let (one, other) = (edge.talos.issue(json!({})).await, edge.talos.issue(json!({})).await);
     for version in BOTH {
@@ -49,6 +51,7 @@ async fn two_different_credentials_are_400() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_credential_in_both_places_passes_and_is_gone_from_both() {
+    needs!(Envoy);
     let edge = Edge::start().await;
     let key = edge.talos.issue(json!({})).await;
     for version in BOTH {
@@ -61,6 +64,7 @@ async fn one_credential_in_both_places_passes_and_is_gone_from_both() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_header_twice_is_400() {
+    needs!(Envoy);
     let edge = Edge::start().await;
     let (one, other) = (edge.talos.issue(json!({})).await, edge.talos.issue(json!({})).await);
     for version in BOTH {
@@ -78,6 +82,7 @@ async fn the_same_header_twice_is_400() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_optional_route_takes_no_key_or_a_good_one() {
+    needs!(Envoy);
     let edge = Edge::start().await;
     let key = edge.talos.issue(json!({})).await;
     let revoked = edge.talos.issue(json!({})).await;
@@ -100,6 +105,7 @@ async fn an_optional_route_takes_no_key_or_a_good_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_authentication_scheme_is_no_credential_of_ours() {
+    needs!(Envoy);
     let edge = Edge::start().await;
     let key = edge.talos.issue(json!({})).await;
     let basic = "Basic YWxpY2U6c2VjcmV0";
@@ -117,6 +123,7 @@ async fn another_authentication_scheme_is_no_credential_of_ours() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn scheme_names_compare_without_case_and_apikey_can_be_one() {
+    needs!(Envoy);
     let sources = r#"[{header: authorization, scheme: Bearer}, {header: authorization, scheme: ApiKey}]"#;
     let edge = Edge::with(Setup::new().set("TALOS_AUTHZ_SOURCES", sources), &[]).await;
     let key = edge.talos.issue(json!({})).await;
@@ -131,6 +138,7 @@ async fn scheme_names_compare_without_case_and_apikey_can_be_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_path_in_disguise_does_not_get_the_policy_of_another_route() {
+    needs!(Envoy);
     let edge = Edge::start().await;
     let plain = edge.talos.issue(json!({})).await;
     let paths =

@@ -15,6 +15,7 @@ async fn everywhere() -> Edge {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_in_the_query_is_taken_out_of_it() {
+    needs!(Envoy);
     let edge = everywhere().await;
     let key = edge.talos.issue(json!({})).await;
     let imported = edge.talos.import("plus+sign & space", json!({})).await;
@@ -38,6 +39,7 @@ async fn a_key_in_the_query_is_taken_out_of_it() {
 /// A page that was opened with a key in its URL names that URL in every request that it makes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_in_the_referer_does_not_go_upstream() {
+    needs!(Envoy);
     let edge = everywhere().await;
     let key = edge.talos.issue(json!({})).await;
     let secret = key.secret.as_str();
@@ -73,6 +75,7 @@ async fn a_key_in_the_referer_does_not_go_upstream() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_in_a_cookie_is_taken_out_of_it() {
+    needs!(Envoy);
     let edge = everywhere().await;
     let key = edge.talos.issue(json!({})).await;
     let secret = key.secret.as_str();
@@ -104,6 +107,7 @@ async fn a_key_in_a_cookie_is_taken_out_of_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_sources_agree_or_it_is_400() {
+    needs!(Envoy);
     let edge = everywhere().await;
     let key = edge.talos.issue(json!({})).await;
     let other = edge.talos.issue(json!({})).await;
@@ -141,6 +145,7 @@ async fn two_sources_agree_or_it_is_400() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_place_that_is_not_configured_is_none_of_our_business() {
+    needs!(Envoy);
     let edge = Edge::start().await;
     let key = edge.talos.issue(json!({})).await;
     for version in BOTH {
@@ -154,6 +159,7 @@ async fn a_place_that_is_not_configured_is_none_of_our_business() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn envoy_that_joins_headers_gives_the_same() {
+    needs!(Envoy);
     let edge = Edge::with(
         Setup::new().set("TALOS_AUTHZ_SOURCES", EVERYWHERE),
         &[("encode_raw_headers: true", "encode_raw_headers: false")],
@@ -179,6 +185,7 @@ const TOKEN_HEADER: &str = "x-user-token";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_header_of_our_own_is_ours_alone() {
+    needs!(Envoy);
     let setup = Setup::new().set("TALOS_AUTHZ_TOKEN_HEADER", TOKEN_HEADER);
     let edge = Edge::with(
         setup,
@@ -210,6 +217,7 @@ async fn a_token_header_of_our_own_is_ours_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_header_of_ours_that_connection_names_arrives_all_the_same() {
+    needs!(Envoy);
     let edge = Edge::start().await;
     let key = edge.talos.issue(json!({ "scopes": ["a"] })).await;
     let names =

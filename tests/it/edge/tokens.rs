@@ -10,6 +10,7 @@ use crate::rig::talos::{HMAC_SECRET, ISSUER, JWKS, Setup, generate};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_derived_jwt_goes_upstream_as_it_is() {
+    needs!(Envoy, Python);
     let edge = Edge::start().await;
     let key = edge.talos.issue(json!({ "scopes": ["reports:read", "a"] })).await;
     let token = edge.talos.derive(&key, json!({ "scopes": ["reports:read"], "ttl": "60s" })).await;
@@ -30,6 +31,7 @@ async fn a_derived_jwt_goes_upstream_as_it_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_derived_jwt_must_have_the_scope_of_the_route() {
+    needs!(Envoy);
     let edge = Edge::start().await;
     let key = edge.talos.issue(json!({ "scopes": ["reports:read", "a"] })).await;
     let token = edge.talos.derive(&key, json!({ "scopes": ["a"] })).await;
@@ -41,6 +43,7 @@ async fn a_derived_jwt_must_have_the_scope_of_the_route() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_derived_jwt_is_never_accepted_after_its_time() {
+    needs!(Envoy);
     let edge = Edge::start().await;
     let key = edge.talos.issue(json!({})).await;
     for version in BOTH {
@@ -62,6 +65,7 @@ async fn a_derived_jwt_is_never_accepted_after_its_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_jwt_that_is_not_ours_or_was_changed_is_refused() {
+    needs!(Envoy);
     let edge = Edge::start().await;
     let key = edge.talos.issue(json!({})).await;
     let good = edge.talos.derive(&key, json!({})).await;
@@ -96,6 +100,7 @@ async fn a_jwt_that_is_not_ours_or_was_changed_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_rsa_key_signs_rs256_that_a_backend_verifies() {
+    needs!(Envoy, Python);
     let setup = Setup::new();
     let file = setup.path("rsa.json");
     generate("rsa", &file);
@@ -126,6 +131,7 @@ impl Edge {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_macaroon_goes_upstream_as_a_jwt_with_what_is_left_of_it() {
+    needs!(Envoy, Python);
     let edge = Edge::start().await;
     let metadata = json!({ "team": "blue" });
     let key = edge.talos.issue(json!({ "scopes": ["reports:*", "a"], "metadata": metadata })).await;
@@ -162,6 +168,7 @@ async fn a_macaroon_goes_upstream_as_a_jwt_with_what_is_left_of_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_macaroon_must_satisfy_the_route() {
+    needs!(Envoy, Python);
     let edge = Edge::start().await;
     let key = edge.talos.issue(json!({ "scopes": ["reports:read", "a"] })).await;
     let good = edge.talos.derive(&key, json!({ "algorithm": "TOKEN_ALGORITHM_MACAROON" })).await;

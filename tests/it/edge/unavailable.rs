@@ -25,6 +25,7 @@ fn short_lived(redis: &Redis) -> Setup {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_gets_in_while_nothing_can_be_asked() {
+    needs!(Envoy, Redis);
     let mut redis = Redis::start().await;
     let edge = Edge::with(short_lived(&redis), &ALLOW_ON_FAILURE).await;
     let (known, never_seen) = (edge.talos.issue(json!({})).await, edge.talos.issue(json!({})).await);
@@ -56,6 +57,7 @@ async fn nobody_gets_in_while_nothing_can_be_asked() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_error_it_is_envoy_that_decides() {
+    needs!(Envoy, Redis);
     let mut redis = Redis::start().await;
     let setup = short_lived(&redis).set("TALOS_AUTHZ_ON_UNAVAILABLE", "error");
     let edge = Edge::with(setup, &ALLOW_ON_FAILURE).await;

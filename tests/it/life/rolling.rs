@@ -71,6 +71,7 @@ async fn is_asked(talos: &Talos) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_restart_fails_no_request() {
+    needs!(Envoy);
     let rolls = std::env::var("TALOS_TEST_ROLLS").map_or(ROLLS, |text| text.parse().must("TALOS_TEST_ROLLS"));
     let setup = Setup::new();
     let setups: Vec<Setup> = (0..INSTANCES)

@@ -125,6 +125,7 @@ async fn a_database_can_be_migrated_first() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_of_a_newer_release_is_left_alone() {
+    needs!(Python);
     let setup = Setup::new().sqlite();
     let output = setup.run(&["migrate", "up"]).await;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -140,6 +140,7 @@ impl Drop for Jumping {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clocks_of_processes_that_jump_change_nothing() {
+    needs!(Redis);
     let redis = Redis::start().await;
     let clocks = [WallClock::new(), WallClock::new()];
     let first = going_by(&clocks[0], patient(&redis)).start().await;
@@ -169,6 +170,7 @@ async fn clocks_of_processes_that_jump_change_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_of_redis_that_jumps_costs_one_burst_and_locks_nobody_out() {
+    needs!(Redis);
     let clock = WallClock::new();
     let redis = Redis::start_by(&clock).await;
     let setup = patient(&redis);

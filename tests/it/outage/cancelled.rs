@@ -17,6 +17,7 @@ const DELAY: Duration = Duration::from_millis(20);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn checks_cancelled_in_mid_lookup_leak_no_connection() {
+    needs!(Postgres);
     let mut random = Random::announced("cancelled Checks");
     let pair = Pair::start("max_conns=2", &[("TALOS_CONSISTENCY_LEASE", "6s")]).await;
     let known = pair.known_key().await;

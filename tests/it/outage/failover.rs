@@ -8,6 +8,7 @@ use crate::rig::support::until;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_are_reset_are_made_again() {
+    needs!(Postgres);
     let pair = Pair::start("", &[]).await;
     let known = pair.known_key().await;
     for _ in 0..5 {
@@ -20,6 +21,7 @@ async fn connections_that_are_reset_are_made_again() {
 /// The old server's machine is off: nobody says so.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_lead_nowhere_are_given_up() {
+    needs!(Postgres);
     let pair = Pair::start("max_conns=4", &[]).await;
     let known = pair.known_key().await;
     for _ in 0..2 {
@@ -38,6 +40,7 @@ async fn connections_that_lead_nowhere_are_given_up() {
 /// The connections of old pass, and nobody knows any more where they lead.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_takes_no_new_connection_is_not_known_to_be_the_one_that_counts() {
+    needs!(Postgres);
     let pair = Pair::start("", &[]).await;
     let known = pair.known_key().await;
     pair.proxy.for_new(Fault::Refuse);

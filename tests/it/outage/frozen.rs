@@ -19,6 +19,7 @@ const DEFAULT_LEASE: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_revoked_while_it_stood_still_is_not_allowed_when_it_goes_on() {
+    needs!(Postgres);
     let seconds = number_from("TALOS_TEST_STANDSTILL", STANDSTILL) as u64;
     let (standstills, lease, set): (_, _, &[(&str, &str)]) = match seconds {
         0 => ([LEASE + Duration::from_millis(100); 3], LEASE, &[]),
@@ -67,6 +68,7 @@ async fn what_was_revoked_while_it_stood_still_is_not_allowed_when_it_goes_on() 
 /// A machine that was suspended: whoever forwarded its connections has forgotten them, and nobody says so.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_revoked_meanwhile_is_not_allowed_though_all_connections_are_dead() {
+    needs!(Postgres);
     // The grace is the default's: an outage that isn't one would allow the key for minutes.
     let pair = Pair::start("max_conns=8", &[]).await;
     let seconds = number_from("TALOS_TEST_STANDSTILL", STANDSTILL) as u64;

@@ -60,16 +60,19 @@ async fn is_survived(for_open: Fault, for_new: Fault) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_is_there() {
+    needs!(Postgres);
     is_survived(Fault::Reset, Fault::Refuse).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_answers() {
+    needs!(Postgres);
     is_survived(Fault::BlackHole, Fault::BlackHole).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_hangs_up() {
+    needs!(Postgres);
     is_survived(Fault::HalfClose, Fault::HalfClose).await;
     is_survived(Fault::Reset, Fault::Reset).await;
 }
@@ -77,6 +80,7 @@ async fn it_hangs_up() {
 /// The one case in which the bound is wider: it was committed, but nobody could be told.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_revoked_just_before_ends_with_the_grace() {
+    needs!(Postgres);
     for (grace, bound) in [("2s", LEASE * 3), ("0s", LEASE)] {
         let pair = Pair::start("", &[("TALOS_CONSISTENCY_GRACE", grace)]).await;
         let key = pair.known_key().await;

@@ -114,6 +114,7 @@ async fn revocations_get_through(fleet: &Fleet) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_cut_off_hears_of_revocations_from_those_who_are_not() {
+    needs!(Redis, Postgres);
     let redis = Redis::start().await;
     let fleet = Fleet::start(redis.used_by(Setup::new()), &[("TALOS_CACHE_TTL", "1s")]).await;
     let ttl = Instant::now();
@@ -164,6 +165,7 @@ async fn who_is_cut_off_hears_of_revocations_from_those_who_are_not() {
 /// Its names have one hash tag, so that they lie on one node.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_relays_as_well() {
+    needs!(Redis, Postgres);
     let cluster = Cluster::start_tls().await;
     let fleet = Fleet::start(cluster.used_by(Setup::new()), &[]).await;
     revocations_get_through(&fleet).await;
@@ -173,6 +175,7 @@ async fn a_cluster_relays_as_well() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_is_known_to_redis_is_known() {
+    needs!(Redis, Postgres);
     let redis = Redis::start().await;
     let fleet = Fleet::start(redis.used_by(Setup::new()), &[]).await;
     let key = fleet.others[0].issue(json!({})).await;
@@ -196,6 +199,7 @@ async fn a_key_that_is_known_to_redis_is_known() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_relay_or_without_redis_it_is_static() {
+    needs!(Redis, Postgres);
     let grace = ("TALOS_CONSISTENCY_GRACE", "60s");
     let redis = Redis::start().await;
     let fleet = Fleet::start(redis.used_by(Setup::new()), &[("TALOS_CONSISTENCY_RELAY", "0s"), grace]).await;
@@ -222,6 +226,7 @@ async fn without_a_relay_or_without_redis_it_is_static() {
 /// Nothing that stands in Redis is believed for standing there.
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_that_are_forged_or_repeated_extend_nothing() {
+    needs!(Redis, Postgres);
     let redis = Redis::start().await;
     let fleet = Fleet::start(redis.used_by(Setup::new()), &[]).await;
     let key = fleet.known_key().await;
@@ -269,6 +274,7 @@ async fn answers_that_are_forged_or_repeated_extend_nothing() {
 /// The log was trimmed, or rewritten: nobody can go on from where the one who is cut off left off.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gap_is_not_relayed() {
+    needs!(Redis, Postgres);
     let redis = Redis::start().await;
     let fleet = Fleet::start(redis.used_by(Setup::new()), &[]).await;
     let key = fleet.known_key().await;
@@ -301,6 +307,7 @@ async fn a_gap_is_not_relayed() {
 /// Old secrets vouch for what is relayed as long as they are retired.
 #[tokio::test(flavor = "multi_thread")]
 async fn secrets_are_rotated_one_instance_after_the_other() {
+    needs!(Redis, Postgres);
     let new = "another-hmac-secret-for-the-tests-0123456789";
     let old = crate::rig::talos::HMAC_SECRET;
     let redis = Redis::start().await;

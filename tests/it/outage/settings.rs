@@ -32,6 +32,7 @@ async fn is_refused_within_the_lease(talos: &Talos, secret: &str, since: Instant
 /// Every default that could freeze a snapshot, show what isn't committed, or hide rows.
 #[tokio::test(flavor = "multi_thread")]
 async fn mariadb_with_hostile_defaults() {
+    needs!(MariaDbPrograms);
     let server = Server::start(
         Kind::MariaDb,
         &[
@@ -82,6 +83,7 @@ async fn mariadb_with_hostile_defaults() {
 /// A binary log of statements refuses READ COMMITTED.
 #[tokio::test(flavor = "multi_thread")]
 async fn mariadb_that_logs_statements() {
+    needs!(MariaDbPrograms);
     let server =
         Server::start(Kind::MariaDb, &["--log-bin=log", "--server-id=1", "--binlog-format=STATEMENT"]).await;
     let dsn = server.create();
@@ -94,6 +96,7 @@ async fn mariadb_that_logs_statements() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_with_hostile_defaults() {
+    needs!(PostgresPrograms);
     let server = Server::start(
         Kind::Postgres,
         &["-c", "default_transaction_isolation=serializable", "-c", "default_transaction_deferrable=on"],
@@ -116,6 +119,7 @@ async fn postgres_with_hostile_defaults() {
 /// A server that takes no writes never counts, whoever may write there all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_only_server_is_refused_by_name() {
+    needs!(PostgresPrograms, MariaDbPrograms);
     for kind in [Kind::MariaDb, Kind::Postgres] {
         let server = Server::start(kind, &[]).await;
         let dsn = server.create();

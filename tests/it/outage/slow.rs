@@ -16,6 +16,7 @@ const PATIENT: [(&str, &str); 2] = [("TALOS_CONSISTENCY_LEASE", "6s"), ("TALOS_C
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hits_are_unaffected_and_misses_give_up_before_envoy_does() {
+    needs!(Postgres);
     let pair = Pair::start("", &PATIENT).await;
     let (known, revoked) = (pair.known_key().await, pair.known_key().await);
     pair.proxy.set(Fault::Delay(DELAY));
@@ -36,6 +37,7 @@ async fn hits_are_unaffected_and_misses_give_up_before_envoy_does() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pool_that_is_exhausted_concerns_misses_alone() {
+    needs!(Postgres);
     let pair = Pair::start("max_conns=2", &PATIENT).await;
     let (known, revoked) = (pair.known_key().await, pair.known_key().await);
     pair.proxy.set(Fault::Delay(DELAY));

@@ -62,30 +62,36 @@ async fn holds(kind: Kind, old: Old) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_of_postgres_that_turns_read_only() {
+    needs!(PostgresPrograms);
     holds(Kind::Postgres, Old::ReadOnly).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_of_postgres_that_comes_back_as_a_standby() {
+    needs!(PostgresPrograms);
     holds(Kind::Postgres, Old::InRecovery).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_of_postgres_that_nobody_told() {
+    needs!(PostgresPrograms);
     holds(Kind::Postgres, Old::CutOff).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_of_mariadb_that_turns_read_only() {
+    needs!(MariaDbPrograms);
     holds(Kind::MariaDb, Old::ReadOnly).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_of_mariadb_that_follows_the_new_one() {
+    needs!(MariaDbPrograms);
     holds(Kind::MariaDb, Old::Following).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_of_mariadb_that_nobody_told() {
+    needs!(MariaDbPrograms);
     holds(Kind::MariaDb, Old::CutOff).await;
 }

@@ -5,8 +5,8 @@ use std::sync::OnceLock;
 
 use sqlx::{AnyConnection, AssertSqlSafe, Connection, Executor};
 
+use crate::rig::needs::variable;
 use crate::rig::proxy::Proxy;
-use crate::rig::python::wanted;
 use crate::rig::support::Must;
 
 /// A server to run the tests against.
@@ -35,7 +35,7 @@ impl Server {
         match self {
             Self::Postgres | Self::PgBouncer => {
                 static TEMPLATE: OnceLock<String> = OnceLock::new();
-                let postgres = wanted("TALOS_TEST_POSTGRES");
+                let postgres = variable("TALOS_TEST_POSTGRES");
                 let template = TEMPLATE.get_or_init(|| {
                     let name = new_name();
                     execute(&format!("{postgres}/postgres"), format!("CREATE DATABASE {name}"));
@@ -47,13 +47,13 @@ impl Server {
                 execute(&format!("{postgres}/postgres"), create);
                 match self {
                     Self::PgBouncer => {
-                        format!("{}/{name}?statement_cache_capacity=0", wanted("TALOS_TEST_PGBOUNCER"))
+                        format!("{}/{name}?statement_cache_capacity=0", variable("TALOS_TEST_PGBOUNCER"))
                     }
                     _ => format!("{postgres}/{name}"),
                 }
             }
             Self::MariaDb => {
-                let (mariadb, name) = (wanted("TALOS_TEST_MARIADB"), new_name());
+                let (mariadb, name) = (variable("TALOS_TEST_MARIADB"), new_name());
                 execute(&mariadb, format!("CREATE DATABASE {name}"));
                 let dsn = format!("{mariadb}/{name}");
                 migrate(&dsn);
@@ -65,7 +65,8 @@ impl Server {
 
 /// The DSN of a new, empty database of PostgreSQL that is reached over TLS.
 pub fn new_postgres_over_tls() -> String {
-    let (postgres, ca, name) = (wanted("TALOS_TEST_POSTGRES"), wanted("TALOS_TEST_POSTGRES_CA"), new_name());
+    let (postgres, ca, name) =
+        (variable("TALOS_TEST_POSTGRES"), variable("TALOS_TEST_POSTGRES_CA"), new_name());
     execute(&format!("{postgres}/postgres"), format!("CREATE DATABASE {name}"));
     format!("{postgres}/{name}?sslmode=verify-full&sslrootcert={ca}")
 }

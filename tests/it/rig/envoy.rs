@@ -5,8 +5,8 @@ use std::process::Command;
 use tempfile::TempDir;
 
 use crate::rig::http::{Base, Call, Version};
+use crate::rig::needs::variable;
 use crate::rig::process::{Process, free_port};
-use crate::rig::python::wanted;
 use crate::rig::support::{Must, until};
 
 /// The configurations that we ship.
@@ -54,7 +54,7 @@ impl Envoy {
         let file = dir.path().join("envoy.yaml");
         std::fs::write(&file, config).must("writing Envoy's configuration");
 
-        let mut command = Command::new(wanted("TALOS_TEST_ENVOY"));
+        let mut command = Command::new(variable("TALOS_TEST_ENVOY"));
         command.arg("-c").arg(&file).args([
             "--concurrency",
             "1",

@@ -4,6 +4,9 @@
 //! (`envoy`, `redis`, `database`, `pairs`), a network that fails (`proxy`) or a clock that jumps
 //! (`wall_clock`), and sends requests with `http`, `grpc` and `ask`.
 
+#[macro_use]
+pub mod needs;
+
 pub mod ask;
 pub mod authority;
 pub mod database;

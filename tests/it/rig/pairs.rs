@@ -11,9 +11,9 @@ use sqlx::{AnyConnection, AssertSqlSafe, Connection, Row};
 use tempfile::TempDir;
 
 use crate::rig::database::{execute, migrate};
+use crate::rig::needs::variable;
 use crate::rig::process::{Process, free_port};
 use crate::rig::proxy::Proxy;
-use crate::rig::python::wanted;
 use crate::rig::support::{Must, until};
 
 /// The database of the keys.
@@ -59,7 +59,7 @@ impl Server {
                 run(initdb.arg(format!("--pgdata={}", data.display())));
             }
             Kind::MariaDb => {
-                let mut install = as_user("mysql", &wanted("TALOS_TEST_MARIADB_INSTALL"), &dir);
+                let mut install = as_user("mysql", &variable("TALOS_TEST_MARIADB_INSTALL"), &dir);
                 install.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
                 run(install.arg(format!("--datadir={}", data.display())));
             }
@@ -273,7 +273,7 @@ fn spawn(kind: Kind, port: u16, dir: &TempDir, data: &Path, options: &[String]) 
             command
         }
         Kind::MariaDb => {
-            let mut command = as_user("mysql", &wanted("TALOS_TEST_MARIADBD"), dir);
+            let mut command = as_user("mysql", &variable("TALOS_TEST_MARIADBD"), dir);
             command.args(["--no-defaults", "--bind-address=127.0.0.1", "--skip-name-resolve"]);
             command.args([
                 "--max-connections=400",
@@ -318,7 +318,7 @@ fn as_user(user: &str, program: &str, dir: &TempDir) -> Command {
 }
 
 fn postgres(program: &str) -> String {
-    format!("{}/{program}", wanted("TALOS_TEST_POSTGRES_BIN"))
+    format!("{}/{program}", variable("TALOS_TEST_POSTGRES_BIN"))
 }
 
 fn run(command: &mut Command) {

@@ -8,6 +8,7 @@ use serde_json::Value;
 use tokio::process::Command;
 use tokio::time::timeout;
 
+use crate::rig::needs::variable;
 use crate::rig::support::{Json, Must, PATIENCE};
 
 /// What a backend does with a token: PyJWT verifies it against the JWKS at `url`. Returns the claims.
@@ -49,17 +50,11 @@ pub async fn run_beside(packages: &str, arguments: &[&str]) -> String {
 
 /// The same for a script that may take so long.
 pub async fn run_for(time: Duration, packages: &str, arguments: &[&str]) -> String {
-    let mut command = Command::new(wanted("TALOS_TEST_PYTHON"));
-    command.args(arguments).env("PYTHONPATH", wanted(packages));
+    let mut command = Command::new(variable("TALOS_TEST_PYTHON"));
+    command.args(arguments).env("PYTHONPATH", variable(packages));
     let child = command.stdin(Stdio::null()).kill_on_drop(true).output();
     let output = timeout(time, child).await.must("a Python script").must("running Python");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "Python failed for {arguments:?}:\n{errors}");
     String::from_utf8(output.stdout).must("Python's output is UTF-8")
-}
-
-/// A tool that `tests/run` installs and names in the environment.
-pub fn wanted(variable: &str) -> String {
-    std::env::var(variable)
-        .unwrap_or_else(|_| panic!("{variable} is not set: start the tests with tests/run"))
 }

@@ -13,8 +13,8 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::rig::authority::Authority;
+use crate::rig::needs::variable;
 use crate::rig::process::{Process, free_port};
-use crate::rig::python::wanted;
 use crate::rig::support::{Must, until};
 use crate::rig::talos::Setup;
 use crate::rig::wall_clock::WallClock;
@@ -203,7 +203,7 @@ fn plain(port: u16) -> Vec<String> {
 }
 
 fn spawn(dir: &Path, arguments: &[String], clock: Option<&WallClock>) -> Process {
-    let mut command = Command::new(PathBuf::from(wanted("TALOS_TEST_REDIS")));
+    let mut command = Command::new(PathBuf::from(variable("TALOS_TEST_REDIS")));
     command.args(arguments).current_dir(dir);
     command.envs(clock.iter().flat_map(|clock| clock.variables()));
     Process::spawn("redis", command, &dir.join("redis.log"))

@@ -8,8 +8,8 @@ use serde_json::json;
 use crate::rig::authority::{Authority, dns, uri};
 use crate::rig::envoy::Envoy;
 use crate::rig::http::{BOTH, Base, Call, Version};
+use crate::rig::needs::variable;
 use crate::rig::process::{Process, free_port};
-use crate::rig::python::wanted;
 use crate::rig::support::{Must, until};
 use crate::rig::talos::{ISSUED, Setup, Talos};
 use crate::rig::tls::{Client, NAME};
@@ -54,6 +54,7 @@ fn over_tls(setup: &Setup, authority: &Authority, own: Option<&(String, String)>
 
 #[tokio::test(flavor = "multi_thread")]
 async fn over_tls_with_and_without_a_certificate_of_its_own() {
+    needs!(Envoy);
     let (authority, clients) = (Authority::new(), Authority::new());
     let own = clients.client(vec![dns("envoy.test")], 2100);
     for mutual in [false, true] {
@@ -76,6 +77,7 @@ async fn over_tls_with_and_without_a_certificate_of_its_own() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn over_a_unix_socket() {
+    needs!(Envoy);
     let upstream = Upstream::start().await;
     let setup = Setup::new();
     let socket = setup.path("authz.sock");
@@ -148,7 +150,7 @@ impl Front {
                 "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": address(admin) } }] }] } }],
         } });
         let file = put("front.json", &config.to_string());
-        let mut command = Command::new(wanted("TALOS_TEST_ENVOY"));
+        let mut command = Command::new(variable("TALOS_TEST_ENVOY"));
         command.args(["-c", &file, "--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]);
         Front { _process: Process::spawn("Envoy", command, &setup.path("front.log")), edge }
     }
@@ -158,6 +160,7 @@ impl Front {
 /// as they are.
 #[tokio::test(flavor = "multi_thread")]
 async fn names_of_a_forwarded_certificate_are_not_made_up_by_its_owner() {
+    needs!(Envoy);
     let (authority, clients) = (Authority::new(), Authority::new());
     let setup = Setup::new()
         .set("TALOS_SERVE_HTTP_AUTH_MODE", "xfcc")

@@ -20,6 +20,7 @@ async fn connected(talos: &Talos) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn entries_and_announcements_get_through_a_cluster_and_its_loss_costs_time_only() {
+    needs!(Redis);
     let mut cluster = Cluster::start_tls().await;
     // They poll so seldom that only an announcement tells them of a change.
     let setup = cluster.used_by(Setup::new());

@@ -29,6 +29,7 @@ async fn until_breaker(talos: &Talos, states: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_comes_and_goes() {
+    needs!(Redis);
     let mut redis = Redis::start().await;
     let talos = redis.used_by(Setup::new()).start().await;
     all_answer(&talos).await;
@@ -48,6 +49,7 @@ async fn redis_comes_and_goes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_needs_no_redis() {
+    needs!(Redis);
     let mut redis = Redis::start().await;
     redis.kill();
     let talos = redis.used_by(Setup::new()).start().await;
@@ -56,6 +58,7 @@ async fn a_start_needs_no_redis() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_redis_holds_nobody_up() {
+    needs!(Redis);
     let redis = Redis::start().await;
     let talos = redis.used_by(Setup::new()).start().await;
     all_answer(&talos).await;
@@ -73,6 +76,7 @@ async fn a_frozen_redis_holds_nobody_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flushed_redis_is_filled_again() {
+    needs!(Redis);
     let redis = Redis::start().await;
     let first = redis.used_by(Setup::new()).start().await;
     let second = first.setup.start().await;

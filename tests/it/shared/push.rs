@@ -41,6 +41,7 @@ async fn refuses(talos: &Talos, key: &crate::rig::talos::Key) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_lost_comes_with_the_next_one_and_what_is_repeated_changes_nothing() {
+    needs!(Redis);
     let redis = Redis::start().await;
     let (first, second, mut hears) = overheard(&redis).await;
     let mut keys = vec![];

@@ -23,6 +23,7 @@ async fn reads(talos: &Talos) -> f64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_one_process_read_the_other_need_not() {
+    needs!(Redis);
     let redis = Redis::start().await;
     let (first, second) = two(&redis).await;
     let key = first.issue(json!({ "scopes": ["read"], "metadata": { "a": [1, "ü"] } })).await;
@@ -37,6 +38,7 @@ async fn what_one_process_read_the_other_need_not() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_is_announced_and_its_entry_gone() {
+    needs!(Redis);
     let redis = Redis::start().await;
     let (first, second) = two(&redis).await;
     let (revoked, updated) = (first.issue(json!({})).await, first.issue(json!({})).await);
@@ -60,6 +62,7 @@ async fn a_change_is_announced_and_its_entry_gone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_entry_from_before_a_change_is_not_believed() {
+    needs!(Redis);
     let redis = Redis::start().await;
     let (first, second) = two(&redis).await;
     let key = first.issue(json!({})).await;
@@ -88,6 +91,7 @@ async fn an_entry_from_before_a_change_is_not_believed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_can_write_to_redis_can_make_no_key() {
+    needs!(Redis);
     let redis = Redis::start().await;
     let (first, second) = two(&redis).await;
     let (mine, other) = (first.issue(json!({})).await, first.issue(json!({ "scopes": ["admin"] })).await);
@@ -122,6 +126,7 @@ async fn whoever_can_write_to_redis_can_make_no_key() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_secret_leaves_entries_readable_or_unread_but_never_wrong() {
+    needs!(Redis);
     let redis = Redis::start().await;
     let first = redis.used_by(Setup::new()).start().await;
     let key = first.issue(json!({})).await;
@@ -144,6 +149,7 @@ async fn a_new_secret_leaves_entries_readable_or_unread_but_never_wrong() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_keys_leave_nothing_in_redis() {
+    needs!(Redis);
     let redis = Redis::start().await;
     let talos = redis.used_by(Setup::new()).start().await;
     for n in 0..50 {

@@ -24,6 +24,7 @@ async fn goes_on(talos: &Talos) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_right_certificate_is_trusted() {
+    needs!(Redis);
     let authority = Authority::new();
     let redis = Redis::start_tls(authority.issue(NAME, 2100), &authority).await;
     let first = redis.used_over_tls(Setup::new(), &authority, NAME).start().await;
@@ -45,6 +46,7 @@ async fn the_right_certificate_is_trusted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_wrong_ones_are_told_nothing() {
+    needs!(Redis);
     let (authority, other) = (Authority::new(), Authority::new());
     let wrong_name = Redis::start_tls(authority.issue("other.talos.test", 2100), &authority).await;
     let wrong_authority = Redis::start_tls(other.issue(NAME, 2100), &other).await;
@@ -146,6 +148,7 @@ fn only_handshake(mut said: &[u8]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_wants_to_know_who_asks_is_shown_a_certificate() {
+    needs!(Redis);
     let authority = Authority::new();
     let options = ["--tls-auth-clients", "yes"].map(str::to_owned);
     let redis = Redis::start_tls_with(authority.issue(NAME, 2100), &authority, &options).await;

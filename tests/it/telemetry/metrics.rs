@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::rig::ask::Ask;
 use crate::rig::http::{Call, Version};
-use crate::rig::python::wanted;
+use crate::rig::needs::variable;
 use crate::rig::support::{Must, until};
 use crate::rig::talos::{ISSUED, Setup, Talos};
 
@@ -31,7 +31,7 @@ async fn busy() -> Talos {
 
 fn promtool(arguments: &[&str], input: &str) {
     let monitoring = concat!(env!("CARGO_MANIFEST_DIR"), "/helm/monitoring");
-    let mut command = Command::new(wanted("TALOS_TEST_PROMTOOL"));
+    let mut command = Command::new(variable("TALOS_TEST_PROMTOOL"));
     command.args(arguments).current_dir(monitoring);
     let mut child = command
         .stdin(Stdio::piped())
@@ -47,6 +47,7 @@ fn promtool(arguments: &[&str], input: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn promtool_has_nothing_to_say() {
+    needs!(Promtool);
     let talos = busy().await;
     let reply = talos.metrics.get("/metrics").await.expect(200);
     assert_eq!(reply.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
@@ -59,6 +60,7 @@ async fn promtool_has_nothing_to_say() {
 
 #[test]
 fn the_alerts_fire_when_they_should() {
+    needs!(Promtool);
     promtool(&["check", "rules", "../talos/alerts.yaml"], "");
     promtool(&["test", "rules", "alerts_test.yaml"], "");
 }
