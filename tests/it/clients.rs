@@ -25,6 +25,7 @@ const GRPCIO_TIMEOUT: Duration = Duration::from_secs(300);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn grpcio_calls_in_every_way_that_its_settings_allow() {
+    needs!(GrpcClient);
     let talos = Talos::start().await;
     let key = talos.issue(json!({ "actor_id": "grpcio" })).await;
     let request = |credential: &str| -> String {

@@ -33,6 +33,8 @@ pub enum Need {
     Python,
     /// Python with the published SDK.
     Sdk,
+    /// Python with grpcio.
+    GrpcClient,
     /// Prometheus' `promtool`.
     Promtool,
 }
@@ -48,6 +50,7 @@ impl Need {
             Self::MariaDbPrograms => &["TALOS_TEST_MARIADBD", "TALOS_TEST_MARIADB_INSTALL"],
             Self::Python => &["TALOS_TEST_PYTHON", "TALOS_TEST_PYTHONPATH"],
             Self::Sdk => &["TALOS_TEST_PYTHON", "TALOS_TEST_SDK_PYTHONPATH"],
+            Self::GrpcClient => &["TALOS_TEST_PYTHON", "TALOS_TEST_GRPC_PYTHONPATH"],
             Self::Promtool => &["TALOS_TEST_PROMTOOL"],
         }
     }
