@@ -8,8 +8,8 @@ use serde_json::json;
 use crate::cli::{feed, shell};
 use crate::rig::authority::Authority;
 use crate::rig::database;
+use crate::rig::needs::variable;
 use crate::rig::process::free_port;
-use crate::rig::python::wanted;
 use crate::rig::redis::Redis;
 use crate::rig::support::Must;
 use crate::rig::talos::{ISSUER, JWKS, Setup, Talos};
@@ -143,6 +143,7 @@ async fn the_audit_log_verifies_as_the_page_says() {
 /// other.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backend_verifies_tokens_as_the_page_says() {
+    needs!(Python);
     let script = blocks(&page("backends.md"), "python").concat();
     let talos = Talos::start().await;
     let key = talos.issue(json!({ "actor_id": "user:42", "scopes": ["orders:read"] })).await;
@@ -151,9 +152,9 @@ async fn a_backend_verifies_tokens_as_the_page_says() {
     for (issuer, audience, code) in
         [(ISSUER, "orders", 0), (ISSUER, "billing", 1), ("https://else.test", "orders", 1)]
     {
-        let mut python = std::process::Command::new(wanted("TALOS_TEST_PYTHON"));
+        let mut python = std::process::Command::new(variable("TALOS_TEST_PYTHON"));
         python.args(["-c", &script, issuer, &jwks, audience]);
-        python.env("PYTHONPATH", wanted("TALOS_TEST_PYTHONPATH"));
+        python.env("PYTHONPATH", variable("TALOS_TEST_PYTHONPATH"));
         let ran = feed(python, &token).await.expect(code);
         assert_eq!(ran.stdout == "user:42 orders:read\n", code == 0, "{ran:#?}");
     }
