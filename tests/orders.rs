@@ -1,5 +1,4 @@
-//! All orders in which the one who answers may see the steps of the one who polls, with the file that both really use:
-//! loom tries every one that the memory model allows.
+//! All orders in which an answering thread may see the steps of the polling one, tried by loom.
 
 mod atomic {
     pub use loom::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -30,7 +29,8 @@ fn counts_relayed(ledger: &Ledger) -> bool {
     ledger.lease() == NEW || ledger.relayed() == NEW
 }
 
-/// Whether an entry from before the change is ever allowed, under the lease of the poll that brought the change.
+/// Asserts that an entry from before the change is never allowed under the lease of the poll that
+/// brought the change.
 fn never_allows(answer: fn(&Ledger) -> bool, poll: fn(&Ledger)) {
     loom::model(move || {
         let ledger = Arc::new(Ledger::new(1));

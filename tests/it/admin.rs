@@ -1,4 +1,5 @@
-//! The admin plane and self-revocation: status codes, JSON shapes, and what is refused with which words.
+//! The admin plane and self-revocation: status codes, JSON shapes, and what is refused with which
+//! words.
 
 mod bad_input;
 mod batch;

@@ -1,4 +1,5 @@
-//! The audit log of a real process: what is in it, that it can't be changed unnoticed, and what happens without it.
+//! The audit log of a real process: what is in it, that it can't be changed unnoticed, and what
+//! happens without it.
 
 mod failing;
 mod kill;

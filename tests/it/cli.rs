@@ -27,7 +27,7 @@ pub struct Cli {
     pub setup: Setup,
 }
 
-/// What a command did.
+/// The outcome of a command.
 #[derive(Debug)]
 pub struct Ran {
     pub code: i32,
@@ -100,7 +100,7 @@ impl Ran {
         self.expect(0).stdout
     }
 
-    /// What a script captures with `$(…)`.
+    /// Returns the output that a script captures with `$(…)`.
     #[track_caller]
     pub fn captured(self) -> String {
         self.ok().trim_end_matches('\n').to_owned()

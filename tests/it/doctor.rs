@@ -1,5 +1,5 @@
-//! `talos doctor` on dumps of real Envoys: nothing to say about the configuration that we ship, and each fault found that
-//! is planted in it.
+//! `talos doctor` on dumps of real Envoys: nothing to say about the configuration that we ship, and
+//! each fault found that is planted in it.
 
 mod faults;
 
@@ -31,7 +31,8 @@ fn envoys() -> Vec<String> {
     std::env::var("TALOS_TEST_OLDEST_ENVOY").into_iter().chain([newest]).collect()
 }
 
-/// Runs an Envoy with a configuration, on ports of its own, and hands its admin interface to the doctor.
+/// Runs an Envoy with a configuration, on ports of its own, and hands its admin interface to the
+/// doctor.
 async fn examined(envoy: &str, config: &str, setup: &Setup, options: &[&str]) -> Ran {
     for _ in 0..5 {
         let (edge, admin) = (free_port(), free_port());

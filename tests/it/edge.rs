@@ -1,4 +1,5 @@
-//! The main job, through a real Envoy with the configuration that we ship, each over HTTP/1.1 and HTTP/2.
+//! The main job, through a real Envoy with the configuration that we ship, each over HTTP/1.1 and
+//! HTTP/2.
 
 mod identity;
 mod keys;

@@ -1,4 +1,5 @@
-//! Garbage: whatever comes as a credential or as a CheckRequest, the process lives and nobody gets in.
+//! Garbage: whatever comes as a credential or as a CheckRequest, the process lives and nobody gets
+//! in.
 
 use prost::Message;
 use serde_json::json;
@@ -17,7 +18,7 @@ const UNICODE: &str = "aé例\u{202e}🗝\u{0}\u{feff}߷я";
 const CONNECTIONS: usize = 4;
 const AT_ONCE: usize = 8;
 
-/// How many of each kind; `TALOS_TEST_GARBAGE` says otherwise.
+/// Returns the number of inputs of each kind; `TALOS_TEST_GARBAGE` overrides it.
 fn count() -> usize {
     match std::env::var("TALOS_TEST_GARBAGE") {
         Ok(text) => text.parse().must("TALOS_TEST_GARBAGE is a number"),
@@ -139,7 +140,8 @@ fn with_credential(
     ask.build()
 }
 
-/// Of the form of an issued key, and never valid: form and checksum must say no without any reading.
+/// Makes a credential in the form of an issued key that is never valid: form and checksum alone
+/// must refuse it.
 fn looks_issued(random: &mut Random, real: &str) -> String {
     let prefix = *random.pick(&["ory_ak", "prod", "x", "a_b_c_d_e_f_g_h1", "ory_ak_v1"]);
     let (head, checksum) = real.rsplit_once('_').must("a checksum");
@@ -218,7 +220,8 @@ fn any_garbage(random: &mut Random, real: &str, token: &str) -> Vec<u8> {
     }
 }
 
-/// With one bit turned over. The last letter of a token is left alone: some of its bits stand for nothing.
+/// With one bit turned over. The last letter of a token is left alone: some of its bits stand for
+/// nothing.
 fn flipped(random: &mut Random, text: &str) -> Vec<u8> {
     let mut bytes = text.as_bytes().to_vec();
     let at = random.below(bytes.len() - 1);

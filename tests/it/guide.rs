@@ -1,5 +1,5 @@
-//! docs/: each page's commands work, in their order, in one shell on an empty directory; each configuration that a page
-//! shows is a good one; and each metric that a page names is there.
+//! docs/: each page's commands work, in their order, in one shell on an empty directory; each
+//! configuration that a page shows is a good one; and each metric that a page names is there.
 
 use std::path::PathBuf;
 
@@ -46,7 +46,8 @@ fn blocks(page: &str, kind: &str) -> Vec<String> {
     found.into_iter().filter(|(found, _)| *found == kind).map(|(_, text)| text).collect()
 }
 
-/// Runs a page's commands. Where they say the usual ports, they get ports of their own: other tests run beside them.
+/// Runs a page's commands. Where they say the usual ports, they get ports of their own: other tests
+/// run beside them.
 async fn follow(setup: Setup, name: &str) -> String {
     let mut setup = setup;
     let mut script = String::from("trap 'kill $! 2> /dev/null || true' EXIT; trap 'exit 1' TERM\n");
@@ -163,7 +164,8 @@ async fn a_backend_verifies_tokens_as_the_page_says() {
 /// A page whose commands no test runs would rot.
 #[test]
 fn every_page_with_commands_is_run_by_a_test() {
-    // cli.md and migrate-from-ory.md by `readme.rs`, configuration.md by `config.rs`, the others here.
+    // cli.md and migrate-from-ory.md by `readme.rs`, configuration.md by `config.rs`, the others
+    // here.
     let run = [
         "audit.md",
         "cli.md",

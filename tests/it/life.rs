@@ -1,5 +1,4 @@
-//! The life of the process: how it starts or refuses to, what it takes up and tells while it runs, how it stops, and what
-//! survives when it is killed.
+//! The life of a process: start, reload, status, stop, and survival of kill -9.
 
 mod deny;
 mod fleet;

@@ -166,7 +166,7 @@ async fn three(redis: &Redis) -> [Talos; 3] {
     [first, second, third]
 }
 
-/// How many of `count` Checks that are sent to all at once pass.
+/// Sends `count` Checks to all at once; returns the number that pass.
 async fn burst(processes: &[Talos; 3], key: &Key, count: usize) -> usize {
     let checks = (0..count).map(|n| processes[n % 3].check(Ask::bearer(&key.secret)));
     join_all(checks).await.into_iter().filter(|verdict| verdict.passes()).count()
@@ -177,7 +177,8 @@ async fn several_processes_on_one_redis_admit_together_what_the_policy_says() {
     needs!(Redis);
     let redis = Redis::start().await;
     let processes = three(&redis).await;
-    // What is not counted while connections are made is let through: the limiter's outage refuses nobody.
+    // What is not counted while connections are made is let through: the limiter's outage refuses
+    // nobody.
     for talos in &processes {
         until("uses are counted", async || {
             let probe = key(&processes[0], 1).await;
@@ -188,7 +189,8 @@ async fn several_processes_on_one_redis_admit_together_what_the_policy_says() {
     }
     for quota in [1, 10, 60] {
         let key = key(&processes[0], quota).await;
-        // What Redis wasn't asked in time on this busy machine isn't counted: it is told, and not against the limit.
+        // What Redis wasn't asked in time on this busy machine isn't counted: it is told, and not
+        // against the limit.
         let before = failures(&processes).await;
         let admitted = burst(&processes, &key, 120).await;
         let uncounted = failures(&processes).await - before;

@@ -1,4 +1,5 @@
-//! Black-box tests: the real `talos` process, a real Envoy, HTTP and gRPC on loopback. Nothing of the library is called.
+//! Black-box tests: the real `talos` process, a real Envoy, HTTP and gRPC on loopback. Nothing of
+//! the library is called.
 #![allow(
     clippy::disallowed_methods,
     reason = "these tests stand outside of the process and wait on the real clock"

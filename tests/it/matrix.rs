@@ -1,7 +1,8 @@
-//! The edge as operators run it, in front of every Envoy that we support, over HTTP/1.1 and HTTP/2: a table of what holds.
+//! The edge as operators run it, with every supported Envoy, over HTTP/1.1 and HTTP/2: a table.
 //!
-//! `TALOS_TEST_ENVOYS` names the Envoys, as `version=path` with commas between; by default it is the one of all tests.
-//! For each there is one process with all listeners, and all its cells run at once.
+//! `TALOS_TEST_ENVOYS` names the Envoys, as `version=path` with commas between; by default it is
+//! the one of all tests. For each there is one process with all listeners, and all its cells run at
+//! once.
 
 mod cells;
 mod raw_http2;
@@ -19,7 +20,7 @@ use crate::rig::needs::variable;
 use crate::rig::support::Must;
 use crate::rig::upstream::Upstream;
 
-/// What requests that must be refused have in their path.
+/// Part of the path of every request that must be refused.
 const FORBIDDEN: &str = "must-not-arrive";
 
 #[tokio::test(flavor = "multi_thread")]

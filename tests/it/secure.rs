@@ -1,4 +1,4 @@
-//! Who may reach which plane, over what, and how much of it a stranger may take.
+//! Access to the planes: over which transport, by whom, and how much of it a stranger may use.
 
 mod admin;
 mod browser;

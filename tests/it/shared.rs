@@ -1,4 +1,4 @@
-//! L2: what processes share through Redis, and what happens when it is slow, gone, taken over or lying.
+//! Redis as the shared cache: slow, gone, taken over or lying.
 
 mod cluster;
 mod outage;

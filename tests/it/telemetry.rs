@@ -1,4 +1,4 @@
-//! What a process tells of itself to others: metrics, traces and its log.
+//! Metrics, traces and the log of a process.
 
 mod canary;
 mod collector;

@@ -65,7 +65,7 @@ async fn derive(talos: &Talos, host: &str, key: &Key, algorithm: &str) -> String
     post(talos.admin, host, DERIVE, &body).await.expect(200).json().text("/token/token").to_owned()
 }
 
-/// What an answer says, but for what no two answers share.
+/// Returns the status and body of an answer, without what differs between any two answers.
 fn said(reply: &Reply) -> (u16, Value) {
     let mut body = if reply.body.is_empty() { Value::Null } else { reply.json() };
     if let Some(body) = body.as_object_mut() {
@@ -74,7 +74,8 @@ fn said(reply: &Reply) -> (u16, Value) {
     (reply.status, body)
 }
 
-/// Each operation on a key of another network answers what it answers to a key that doesn't exist, and does nothing.
+/// Each operation on a key of another network answers what it answers to a key that doesn't exist,
+/// and does nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_keys_of_another_network_are_unknown() {
     let talos = two(Setup::new(), None).start().await;
@@ -170,8 +171,8 @@ async fn tokens_and_page_tokens_stay_in_their_network() {
     assert!(refused.contains("page_token"), "{refused}");
 }
 
-/// The same raw key, and even the same id under the same HMAC secret, are two keys in two networks: in the database, in
-/// memory, and in Redis, from where the second process has them.
+/// The same raw key, and even the same id under the same HMAC secret, are two keys in two networks:
+/// in the database, in memory, and in Redis, from where the second process has them.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_key_in_two_networks_is_two_keys() {
     needs!(Redis);
@@ -376,7 +377,8 @@ async fn what_a_file_may_not_say_is_told_with_its_name() {
     }
 }
 
-/// A network's file is watched as the configuration's is: a good change applies, a bad one changes nothing.
+/// A network's file is watched as the configuration's is: a good change applies, a bad one changes
+/// nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_networks_file_applies_while_the_process_runs() {
     let talos = two(Setup::new(), Some("")).start().await;

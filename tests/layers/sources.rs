@@ -158,7 +158,7 @@ impl Tree {
         None
     }
 
-    /// Whether a path leads into this tree.
+    /// Returns whether a path leads into this tree.
     fn knows(&self, path: &[String]) -> bool {
         path.first().is_some_and(|first| self.modules.contains_key(first))
     }
@@ -353,7 +353,7 @@ impl Reader {
     }
 }
 
-/// Where the item ends that begins at a token, its own attributes included.
+/// Returns where the item ends that begins at a token, its own attributes included.
 fn end_of_item(tokens: &[TokenTree], start: usize) -> usize {
     let mut at = start;
     while is_punct(tokens, at, '#') {
@@ -389,7 +389,7 @@ fn is_group(tokens: &[TokenTree], at: usize) -> bool {
     matches!(tokens.get(at), Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Parenthesis)
 }
 
-/// Whether the visibility `pub` or `pub(…)` ends at a token.
+/// Returns whether the visibility `pub` or `pub(…)` ends at a token.
 fn is_visibility(tokens: &[TokenTree], at: usize) -> bool {
     let is_pub = |at: usize| tokens.get(at).is_some_and(|token| token.to_string() == "pub");
     is_pub(at) || (is_group(tokens, at) && at > 0 && is_pub(at - 1))

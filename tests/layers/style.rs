@@ -1,4 +1,5 @@
-//! Bounds of what a reader has to take in at once: widths of comments, lengths of functions and files.
+//! Bounds of what a reader has to take in at once: widths of comments, lengths of functions and
+//! files.
 
 use std::path::Path;
 
@@ -10,7 +11,8 @@ const MAX_COLUMNS: usize = 100;
 const MAX_FUNCTION_LINES: usize = 80;
 /// Lines that a file may have.
 const MAX_FILE_LINES: usize = 500;
-/// Begins the comment that gives the reason for more lines, in the function or in the file's first lines.
+/// Begins the comment that gives the reason for more lines, in the function or in the file's first
+/// lines.
 const REASON: &str = "// long: ";
 /// Lines at a file's top, or before a function and in it, in which the reason may stand.
 const REASON_LINES: usize = 12;

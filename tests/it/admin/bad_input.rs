@@ -6,7 +6,8 @@ use crate::rig::http::{Call, Reply, Version, assert_envelope};
 use crate::rig::support::Json;
 use crate::rig::talos::{DERIVE, IMPORTED, ISSUED, Key, SELF_REVOKE, Talos, VERIFY};
 
-/// A route that takes a body, a body that it would take, and the members that it refuses instead of one of those.
+/// A route that takes a body, a body that it would take, and the members that it refuses instead of
+/// one of those.
 struct Route {
     method: &'static str,
     path: String,

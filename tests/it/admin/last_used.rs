@@ -38,7 +38,8 @@ async fn a_check_a_verification_and_a_derivation_are_uses() {
         let used = is_used(&talos, kind, key).await;
         assert!((began..=unix_now()).contains(&used), "{used}");
     }
-    // Noted once: nothing else of the row has changed, and a later use on the same day isn't written.
+    // Noted once: nothing else of the row has changed, and a later use on the same day isn't
+    // written.
     let before = read(&talos, ISSUED, &checked).await;
     assert_eq!(before.text("/update_time"), checked.resource.text("/update_time"));
     let marker = talos.issue(json!({})).await;

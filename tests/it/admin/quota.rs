@@ -1,4 +1,4 @@
-//! How many keys a project may have.
+//! Quotas: the number of keys that a project may have.
 
 use serde_json::json;
 

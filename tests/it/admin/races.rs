@@ -1,4 +1,4 @@
-//! Clients that change one key at the same time: what comes out is what some order of theirs would make.
+//! Concurrent changes of one key: the result is that of some order of them.
 
 use std::collections::HashSet;
 

@@ -1,4 +1,4 @@
-//! What stands in the log.
+//! The lines of the audit log.
 
 use rustix::process::Signal;
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! Where the client's address is read, and that no credential works from elsewhere.
+//! Sources of the client's address, and keys that are bound to addresses.
 
 use serde_json::json;
 
@@ -6,7 +6,8 @@ use crate::rig::ask::Ask;
 use crate::rig::python::narrow_macaroon;
 use crate::rig::talos::{HMAC_SECRET, ISSUER, Setup, Talos};
 
-/// Every kind of credential, good for 10.1.0.0/16, 2001:db8::/32 and loopback, where the test derives from.
+/// Every kind of credential, good for 10.1.0.0/16, 2001:db8::/32 and loopback, where the test
+/// derives from.
 async fn credentials(talos: &Talos) -> Vec<(&'static str, String)> {
     let cidrs = ["10.1.0.0/16", "2001:db8::/32", "127.0.0.0/8"];
     let fields = json!({ "ip_restriction": { "allowed_cidrs": cidrs } });

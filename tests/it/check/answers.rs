@@ -1,4 +1,4 @@
-//! What an answer to a Check holds.
+//! The contents of answers to a Check.
 
 use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use serde_json::json;

@@ -12,7 +12,8 @@ use crate::rig::random::Random;
 use crate::rig::support::{Must, number_from, until};
 use crate::rig::talos::{ISSUED, Setup, Talos};
 
-/// Keys in the database, keys that are asked about, and Checks; `TALOS_TEST_COLD_KEYS` and so on say otherwise.
+/// Keys in the database, keys that are asked about, and Checks; `TALOS_TEST_COLD_KEYS` and so on
+/// say otherwise.
 const KEYS: usize = 5_000;
 const ASKED: usize = 400;
 const CHECKS: usize = 2_000;

@@ -1,4 +1,4 @@
-//! What a refused client is shown, and what Envoy's log may know of it.
+//! Denied responses, and the dynamic metadata that Envoy's log may have of them.
 
 use serde_json::json;
 

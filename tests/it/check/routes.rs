@@ -1,4 +1,5 @@
-//! `authz.routes`: policies by host, method and path, for those who can't write them into Envoy's routes.
+//! `authz.routes`: policies by host, method and path, for those who can't write them into Envoy's
+//! routes.
 
 use serde_json::{Value, json};
 
@@ -28,7 +29,8 @@ async fn with_rules(rules: &str) -> Talos {
     Setup::new().set("TALOS_AUTHZ_ROUTES", rules).start().await
 }
 
-/// What became of a request: `400`, the scope that a rule asked for, `off`, or `default` when no rule was taken.
+/// Returns the outcome of a request: `400`, the scope that a rule asked for, `off`, or `default`
+/// when no rule applied.
 fn decided(verdict: Verdict) -> String {
     if verdict.is(400) {
         let denied = verdict.denied(400);
@@ -130,7 +132,8 @@ async fn every_way_past_a_path_is_decided_as_written() {
             assert_eq!(decided(grpc.check(&ask.build()).await), expected, "{path}");
         }
         if expected == "400" {
-            // Whoever has no key gets the same, and so does one whom Envoy's route would let through.
+            // Whoever has no key gets the same, and so does one whom Envoy's route would let
+            // through.
             let open = Ask::default().path(path).route("talos.mode", "off");
             assert_eq!(decided(grpc.check(&open.build()).await), "400", "{path}");
         }

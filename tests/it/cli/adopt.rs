@@ -1,4 +1,5 @@
-//! `migrate adopt`: keys move from one server to another with the same secrets, by what the first one lists.
+//! `migrate adopt`: keys move from one server to another with the same secrets, by what the first
+//! one lists.
 
 use serde_json::{Value, json};
 
@@ -46,7 +47,8 @@ async fn revoke(talos: &Talos, path: &str, key: &Key, body: Value) {
     talos.admin.post(&format!("{path}/{}:revoke", key.id), &body).await.expect(204);
 }
 
-/// Keys of every kind and state, and what else has a secret: everything that B must judge as A does.
+/// Keys of every kind and state, and what else has a secret: everything that B must judge as A
+/// does.
 async fn keys_of_all_sorts(talos: &Talos) -> Vec<(&'static str, Key)> {
     let full = json!({
         "name": "schlüssel 鍵", "actor_id": "user:42", "scopes": ["b", "a:*"], "ttl": "1h",

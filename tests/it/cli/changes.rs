@@ -1,4 +1,4 @@
-//! What changes keys, and what is done with many at once.
+//! Commands that change keys, one or many at once.
 
 use serde_json::{Value, json};
 

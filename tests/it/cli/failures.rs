@@ -1,4 +1,4 @@
-//! What goes wrong, and the exit codes that scripts see.
+//! Failures of commands, and the exit codes that scripts see.
 
 use std::net::TcpListener;
 

@@ -1,4 +1,5 @@
-//! What can be wrong with an Envoy's configuration, as changes to the one that we ship, and what the doctor calls it.
+//! Faults of an Envoy's configuration, as changes of the shipped one, with the doctor's names for
+//! them.
 
 /// A change to the text of `envoy/envoy.yaml`. What it names must be there once at least.
 #[derive(Clone, Copy)]
@@ -55,7 +56,7 @@ const HTTP2_UPSTREAM: Change = After(
     "  typed_extension_protocol_options:\n    envoy.extensions.upstreams.http.v3.HttpProtocolOptions:\n      \"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions\n      explicit_http_config: { http2_protocol_options: {} }",
 );
 
-/// What it is called, how bad it is, and how it comes about.
+/// Each fault's name and severity, and the changes that cause it.
 pub const FAULTS: &[(&str, &str, &[Change])] = &[
     // The filter.
     ("fail-open", "error", &[Replace("failure_mode_allow: false", "failure_mode_allow: true")]),

@@ -6,7 +6,8 @@ use super::Edge;
 use crate::rig::http::{BOTH, Call};
 use crate::rig::talos::{Key, NETWORK, Setup};
 
-/// Spellings that some server somewhere reads as `x-talos-actor-id`, and names that may become ours one day.
+/// Spellings that some server somewhere reads as `x-talos-actor-id`, and names that may become ours
+/// one day.
 const FORGED: [&str; 5] =
     ["x-talos-actor-id", "x-talos-key-id", "x-talos-scopes", "x-talos-network-id", "x-talos-foo"];
 const FORGED_WITH_UNDERSCORES: [&str; 5] =

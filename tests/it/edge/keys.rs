@@ -158,7 +158,7 @@ async fn an_imported_key_works() {
     }
 }
 
-/// What the admin plane takes for a key can be shown in a request.
+/// Every raw key that the admin plane imports can be presented in a request.
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_is_imported_can_be_presented() {
     needs!(Envoy);

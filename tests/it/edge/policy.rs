@@ -1,4 +1,4 @@
-//! What a route asks for, and credentials that can't be taken as they came.
+//! Route policies, and credentials that are ambiguous.
 
 use serde_json::json;
 

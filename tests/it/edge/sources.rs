@@ -1,4 +1,4 @@
-//! Where a client may put its key, and that it is taken out of there.
+//! Credential sources: a key is found there and removed from the request.
 
 use serde_json::json;
 
@@ -209,7 +209,8 @@ async fn a_token_header_of_our_own_is_ours_alone() {
         let [token] = &tokens(&seen)[..] else { panic!("{seen:?}") };
         assert!(token.starts_with("Bearer eyJ"), "{token}");
         assert_eq!(tokens(&edge.passes(version, forged("/anonymous")).await), Vec::<String>::new());
-        // With a key as bearer the client's authorization goes, too: it is no place for our token then.
+        // With a key as bearer the client's authorization goes, too: it is no place for our token
+        // then.
         let seen = edge.passes(version, forged("/").bearer(&key.secret)).await;
         assert_eq!(seen.header("authorization"), None);
     }

@@ -1,4 +1,5 @@
-//! The deny list: keys and their tokens refused by a file, whatever the database says and whether it says anything.
+//! The deny list: keys and their tokens refused by a file, whatever the database says and whether
+//! it says anything.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -152,7 +153,7 @@ const ACCIDENTS: [(&str, Accident); 5] = [
     }),
 ];
 
-/// How long a list that lost many keys has to stand unchanged.
+/// Time for which a list that lost many keys must stay unchanged.
 const SECOND_LOOK: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread")]

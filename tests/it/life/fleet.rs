@@ -46,7 +46,7 @@ async fn a_key_that_was_remembered_as_unknown_works_once_another_process_importe
     .await;
 }
 
-/// Whether a process that has to know of change `epoch` accepts a credential.
+/// Returns whether a process that must know change `epoch` accepts a credential.
 async fn accepts_as_of(talos: &Talos, credential: &str, epoch: &str) -> bool {
     let call = Call::post(VERIFY).json(&json!({ "credential": credential }));
     let call = call.header("talos-min-epoch", epoch);

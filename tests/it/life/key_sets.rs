@@ -23,7 +23,7 @@ const KEY_ID: &str = "TALOS_CREDENTIALS_DERIVED_TOKENS_JWT_SIGNING_KEY_ID";
 /// An https server that gives one answer to everything, until it is told another.
 struct KeyServer {
     port: u16,
-    /// Its certificate, which is its own issuer.
+    /// The server's certificate, which is its own issuer.
     certificate: String,
     answer: Arc<Mutex<String>>,
     _tasks: JoinSet<()>,

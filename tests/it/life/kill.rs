@@ -1,5 +1,5 @@
-//! kill -9 amid changes: afterwards nothing that was acknowledged is lost, nothing is there twice, and no key is rotated
-//! by half.
+//! kill -9 amid changes: afterwards nothing that was acknowledged is lost, nothing is there twice,
+//! and no key is rotated by half.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,7 +11,7 @@ use crate::rig::random::Random;
 use crate::rig::support::{Json, Must, until};
 use crate::rig::talos::{ISSUED, Setup, Talos};
 
-/// How often the process is killed; `TALOS_TEST_KILLS` says otherwise.
+/// Number of kills; `TALOS_TEST_KILLS` overrides it.
 const ROUNDS: usize = 3;
 const WRITERS: usize = 8;
 
@@ -22,7 +22,7 @@ struct Line {
     /// Id and secret of each.
     told: Vec<(String, String)>,
     revoked: bool,
-    /// What was asked for last, if no answer came.
+    /// The last change, if no answer to it came.
     open: Option<Change>,
 }
 
@@ -134,7 +134,8 @@ fn told(document: &Value) -> (String, String) {
     (document.text("/issued_api_key/key_id").to_owned(), document.text("/secret").to_owned())
 }
 
-/// Compares a line with what is in the database; returns the secret that must stay valid, if there is one.
+/// Compares a line with what is in the database; returns the secret that must stay valid, if there
+/// is one.
 async fn check(talos: &Talos, line: &Line) -> Option<String> {
     let before = rows(talos, line).await;
     let count = |status: &str| before.iter().filter(|(_, found)| found == status).count();

@@ -1,4 +1,5 @@
-//! Changes of the configuration while it is served: what may change does at once, and no valid request is refused.
+//! Changes of the configuration while it is served: what may change does at once, and no valid
+//! request is refused.
 
 mod bad;
 mod live;

@@ -1,4 +1,5 @@
-//! A rolling restart: three instances behind Envoy go and come back one after the other, under load that never stops.
+//! A rolling restart: three instances behind Envoy go and come back one after the other, under load
+//! that never stops.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,7 +15,7 @@ use crate::rig::support::{Must, until};
 use crate::rig::talos::{Setup, Talos};
 use crate::rig::upstream::Upstream;
 
-/// How often all three are restarted; `TALOS_TEST_ROLLS` says otherwise.
+/// Number of restarts of all three; `TALOS_TEST_ROLLS` overrides it.
 const ROLLS: usize = 3;
 const INSTANCES: usize = 3;
 const CLIENTS: usize = 4;

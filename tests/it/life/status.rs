@@ -1,4 +1,4 @@
-//! What a process tells about itself, when all is well and when it isn't.
+//! The status that a process reports, with and without trouble.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,5 @@
-//! Limits while clocks jump: what is let through is held against what the policy says for the time that really went by.
+//! Limits while clocks jump: what is let through is held against what the policy says for the time
+//! that really went by.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,7 +33,8 @@ fn going_by(clock: &WallClock, setup: Setup) -> Setup {
     clock.variables().iter().fold(setup, |setup, (name, value)| setup.set(name, &value.display().to_string()))
 }
 
-/// Counts in Redis, which on a busy machine may take its time: what isn't counted passes, and says nothing here.
+/// Counts in Redis, which on a busy machine may take its time: what isn't counted passes, and says
+/// nothing here.
 fn patient(redis: &Redis) -> Setup {
     redis.counts_for(limited()).set("TALOS_CACHE_REDIS_CHECK_TIMEOUT", "10s")
 }
@@ -48,7 +50,7 @@ async fn until_counted(processes: &[Talos]) {
     }
 }
 
-/// What came of many Checks without a pause.
+/// The outcomes of many Checks without a pause.
 #[derive(Debug)]
 struct Tally {
     passed: u64,
@@ -58,7 +60,8 @@ struct Tally {
     least_freed: u64,
 }
 
-/// Sends Checks to all processes at once for a while, and until each of them has refused one after that.
+/// Sends Checks to all processes at once for a while, and until each of them has refused one after
+/// that.
 async fn hammered(processes: &[Talos], key: &Key) -> Tally {
     let began = Instant::now();
     let senders = processes.iter().flat_map(|talos| [talos, talos]).map(async |talos| {
@@ -68,7 +71,8 @@ async fn hammered(processes: &[Talos], key: &Key) -> Tally {
             let asked = Instant::now();
             let verdict = grpc.check(&ask).await;
             assert!(began.elapsed() < A_WHILE * 10, "no use is refused");
-            // A clock that is set ends the lease on what is known of keys: until the next poll nothing can be said of one.
+            // A clock that is set ends the lease on what is known of keys: until the next poll
+            // nothing can be said of one.
             if verdict.is(503) {
                 continue;
             }
@@ -93,7 +97,7 @@ async fn hammered(processes: &[Talos], key: &Key) -> Tally {
     }
 }
 
-/// That what passed is this burst and what became free, neither more nor less.
+/// Asserts that exactly this burst and the tokens refilled meanwhile passed.
 #[track_caller]
 fn assert_exact(tally: &Tally, burst: u64, what: &str) {
     let (least, most) = (burst + tally.least_freed, burst + tally.most_freed);
@@ -126,7 +130,7 @@ impl Jumping {
         Jumping { jumps, setter }
     }
 
-    /// How often a clock was set.
+    /// Returns the number of times that a clock was set.
     fn jumps(&self) -> u64 {
         self.jumps.load(Ordering::Relaxed)
     }

@@ -1,4 +1,5 @@
-//! What must hold, a function each. A cell fails by panicking; its paths are its own, as all run at once.
+//! The cells of the matrix, a function each. A cell fails by panicking, and uses paths of its own,
+//! as all run at once.
 
 use std::pin::Pin;
 
@@ -69,7 +70,8 @@ async fn key(stack: &Stack) -> Key {
     stack.talos.issue(json!({ "scopes": ["a"] })).await
 }
 
-/// With a key and without one, on every listener that a client may reach: the upstream believes us alone.
+/// With a key and without one, on every listener that a client may reach: the upstream believes us
+/// alone.
 async fn assert_ours(stack: &Stack, over: Version, listeners: &[Base], forge: impl Fn(Call) -> Call) {
     let key = key(stack).await;
     for base in listeners {
@@ -117,7 +119,8 @@ async fn forged_with_underscores(stack: Stack, over: Version) {
     })
     .await;
     for name in names {
-        // The configuration that we ship lets none in; over HTTP/2 the stream may be reset instead of answered.
+        // The configuration that we ship lets none in; over HTTP/2 the stream may be reset instead
+        // of answered.
         let call = Call::get(&format!("/anonymous/{FORBIDDEN}")).header(name, "mallory");
         let answer = stack.edge.try_send(over, call).await;
         assert!(answer.as_ref().map_or(true, |reply| reply.status == 400), "{name}: {answer:?}");
@@ -139,7 +142,8 @@ async fn forged_twice(stack: Stack, over: Version) {
 async fn forged_and_named(stack: Stack, over: Version) {
     let key = key(&stack).await;
     if over == Version::Http2 {
-        // HTTP/2 has no such header, and no client library sends it: a request with one gets no further than Envoy.
+        // HTTP/2 has no such header, and no client library sends it: a request with one gets no
+        // further than Envoy.
         let path = format!("/{FORBIDDEN}");
         let headers = [("x-api-key", key.secret.as_str()), ("connection", "x-talos-key-id")];
         return raw_http2::assert_refused(stack.edge, &path, &headers).await;

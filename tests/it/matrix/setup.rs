@@ -61,7 +61,7 @@ pub struct Stack {
     pub one_proxy: Base,
     /// A proxy before a proxy before one more listener of envoy.yaml.
     pub two_proxies: Base,
-    /// Where keys are made.
+    /// The process that issues the keys.
     pub talos: Arc<Talos>,
     log: PathBuf,
     _process: Arc<(Process, TempDir)>,
@@ -219,7 +219,8 @@ fn config(ports: &Ports) -> String {
     serde_norway::to_string(&root).must("a configuration as YAML")
 }
 
-/// The listener of envoy.yaml under another name, asking another Talos; with WebSocket and a gRPC service besides.
+/// The listener of envoy.yaml under another name, asking another Talos; with WebSocket and a gRPC
+/// service besides.
 fn listener(shipped: &Value, name: &str, base: Base, talos: &str) -> Value {
     let mut listener = shipped.clone();
     *at(&mut listener, "name") = name.into();

@@ -1,4 +1,5 @@
-//! A WebSocket, as far as proxies see one: the handshake of each HTTP version, then bytes in both directions.
+//! A WebSocket, as far as proxies see one: the handshake of each HTTP version, then bytes in both
+//! directions.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};

@@ -1,5 +1,5 @@
-//! What goes wrong during the run, one thing after the other: with Redis, with the processes, with the database and the
-//! ways to it.
+//! The faults of the run, one after the other: of Redis, of the processes, of the database and the
+//! connections to it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -20,7 +20,8 @@ const FAR_CHANGES: usize = 200;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Phase {
     Healthy,
-    /// The processes are stopped in turn, and go on; their connections live, are dead, or half dead.
+    /// The processes are stopped in turn, and go on; their connections live, are dead, or half
+    /// dead.
     StoodStill,
     /// One instance is as far from the database as its lease bears, now more and now less.
     Distant,
@@ -36,7 +37,7 @@ pub enum Phase {
     LosingPublishes,
     /// Redis refuses to delete.
     RefusingDeletes,
-    /// What is sent to Redis gets lost, for moments and for good.
+    /// Writes to Redis get lost, for moments and for good.
     Partitioned,
     /// All connections to Redis are reset, again and again.
     ResetStorm,
@@ -51,7 +52,7 @@ pub enum Database {
     Pair(Kind, Box<Mutex<ServerPair>>),
 }
 
-/// Where things go wrong.
+/// The servers and proxies that faults are injected into.
 pub struct Scene<'a> {
     pub redis: &'a Redis,
     /// Everybody's way to Redis.
@@ -61,14 +62,15 @@ pub struct Scene<'a> {
     pub dsn: &'a str,
     /// Each instance's way to the database; none to a file.
     pub to_database: &'a [Proxy],
-    /// Who is far away, or cut off.
+    /// The instance that is far away, or cut off.
     pub far: usize,
-    /// Whether the switchover is over: half of one leaves nobody to write to.
+    /// True once the switchover is over: in the midst of it nobody takes writes.
     pub switched: AtomicBool,
 }
 
 impl Phase {
-    /// Those with an outage of the database at the end: before, nothing is ever allowed later than the lease says.
+    /// All phases. Those with an outage of the database come last: before, nothing is ever allowed
+    /// later than the lease says.
     pub const ALL: [Phase; 12] = [
         Phase::Healthy,
         Phase::StoodStill,
@@ -84,7 +86,7 @@ impl Phase {
         Phase::CutOff,
     ];
 
-    /// Whether it can go wrong with that database.
+    /// Returns whether the fault can happen to that database.
     pub fn applies(self, database: &Database) -> bool {
         let has_ways = matches!(database, Database::Pair(..));
         has_ways || !matches!(self, Phase::Distant | Phase::SwitchedOver | Phase::CutOff)

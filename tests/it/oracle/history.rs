@@ -1,4 +1,4 @@
-//! What happened: who was asked when, what was answered, what was changed. All times are one clock's, the tests' own.
+//! The history of a run: questions, answers and changes, all by the tests' own clock.
 
 /// Microseconds since the run began, by a clock that nobody sets.
 pub type Micros = u64;
@@ -26,11 +26,11 @@ pub struct Credential {
 pub struct Origin {
     pub instance: usize,
     pub span: Span,
-    /// Whether it may have been asked for, and remembered as unknown, before.
+    /// True if it may have been asked about, and cached as unknown, before.
     pub imported: bool,
 }
 
-/// What ended a key, or may have.
+/// The change that ended a key, or may have.
 #[derive(Clone, Copy, Debug)]
 pub struct End {
     pub how: How,
@@ -38,7 +38,7 @@ pub struct End {
     pub span: Span,
     /// False when the answer was that we failed, or none: then it may have happened, or may still.
     pub acknowledged: bool,
-    /// What was wrong with the world when it was over.
+    /// The phase in which the change ended.
     pub phase: usize,
 }
 
@@ -82,7 +82,7 @@ pub struct Reading {
     pub instance: usize,
     pub span: Span,
     pub bound: Micros,
-    /// How often it was found by then that the database can't be reached.
+    /// Number of outages of the database found by then.
     pub outages: u64,
 }
 
@@ -90,6 +90,6 @@ pub struct Reading {
 pub struct History {
     pub credentials: Vec<Credential>,
     pub verdicts: Vec<Verdict>,
-    /// Of each instance in the order of time.
+    /// Readings of each instance in the order of time.
     pub readings: Vec<Reading>,
 }

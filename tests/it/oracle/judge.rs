@@ -2,12 +2,12 @@
 
 use super::history::{Answer, Asked, End, History, Micros, Origin, Reading, Span, Verdict};
 
-/// What must not have happened.
+/// A verdict that breaks the promise.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fault {
-    /// What never was a key was allowed, or what was one only later.
+    /// Something was allowed that never was a key, or became one only later.
     Conjured,
-    /// A key was allowed by a question that was asked later than its acknowledged end and the bound.
+    /// A key was allowed by a question later than its acknowledged end and the bound.
     Stale { late_by: Micros },
     /// A key was refused that nobody had ended.
     WronglyRefused,
@@ -62,7 +62,8 @@ fn wrongly_refused(
     (verdict.span.began > origin.span.ended + allowance).then_some(Fault::WronglyRefused)
 }
 
-/// How long after a change on `instance` the one that was asked may not know of it.
+/// Returns for how long after a change on `instance` the instance that was asked may not know of
+/// it.
 fn allowance(verdict: &Verdict, instance: usize, bounds: &Bounds) -> Micros {
     match verdict.asked {
         Asked::Check if verdict.instance != instance => bounds.during(verdict.instance, verdict.span),
@@ -73,7 +74,7 @@ fn allowance(verdict: &Verdict, instance: usize, bounds: &Bounds) -> Micros {
 /// The bounds in force, as the instances said.
 pub struct Bounds {
     lease: Micros,
-    /// That of the mode with the widest.
+    /// The bound of the mode with the widest one.
     widest: Micros,
     of: Vec<Vec<Reading>>,
 }
@@ -90,16 +91,16 @@ impl Bounds {
         Bounds { lease, widest, of }
     }
 
-    /// The largest bound that may have been in force in a span: the readings that overlap it, and the ones before
-    /// and after them.
+    /// The largest bound that may have been in force in a span: the readings that overlap it, and
+    /// the ones before and after them.
     pub fn during(&self, instance: usize, span: Span) -> Micros {
         let readings = self.of.get(instance).map_or(&[][..], Vec::as_slice);
         let first = readings.partition_point(|reading| reading.span.ended < span.began).saturating_sub(1);
         let last = readings.partition_point(|reading| reading.span.began <= span.ended);
         let readings = &readings[first..readings.len().min(last + 1)];
-        // Another mode may have come and gone between two readings: that shows only by its count. What is closed by
-        // one reading of an outage may have been open again before the next; without an outage, nothing is ever
-        // allowed later than the lease says.
+        // Another mode may have come and gone between two readings: that shows only by its count.
+        // What is closed by one reading of an outage may have been open again before the next;
+        // without an outage, nothing is ever allowed later than the lease says.
         let unseen = |pair: &[Reading]| {
             let is_outage = pair[0].outages > 0 && pair.iter().any(|reading| reading.bound == 0);
             pair[0].outages != pair[1].outages || is_outage

@@ -1,4 +1,5 @@
-//! One key's life: made, asked about here and there, ended while it is asked about, and asked about ever after.
+//! One key's life: made, asked about here and there, ended while it is asked about, and asked about
+//! ever after.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +10,12 @@ use super::history::{Answer, How, Micros};
 use super::world::{Subject, World};
 use crate::rig::random::Random;
 
-/// How long after the bound the key is still asked about.
+/// Time after the bound for which the key is still asked about.
 const AFTERWARDS: Duration = Duration::from_millis(400);
 const ALPHANUMERIC: &str = "abcdefghijklmnopqrstuvwxyz0123456789";
 
-/// Lives a key's life. `lease` is the bound; who is cut off from the database is seldom asked to change anything.
+/// Lives a key's life. `lease` is the bound; who is cut off from the database is seldom asked to
+/// change anything.
 pub async fn live(world: Arc<World>, mut random: Random, lease: Duration, cut_off: Option<usize>) {
     // Not all at once, when the run begins.
     pause(&mut random, 400).await;
@@ -44,7 +46,8 @@ pub async fn live(world: Arc<World>, mut random: Random, lease: Duration, cut_of
             world.check(instance, &garbage).await;
         }
     }
-    // Some instances know the key beforehand, others meet it in the race: in Redis, or in the database.
+    // Some instances know the key beforehand, others meet it in the race: in Redis, or in the
+    // database.
     for instance in 0..count {
         if random.below(2) == 0 {
             world.check(instance, &subject).await;
@@ -92,8 +95,8 @@ pub async fn live(world: Arc<World>, mut random: Random, lease: Duration, cut_of
     world.verify((database_says + 1) % count, &subject).await;
 }
 
-/// Asks one instance about a key: closely while it is being ended and until it is refused, now and then until the
-/// bound has passed, and once more after that.
+/// Asks one instance about a key: closely while it is being ended and until it is refused, now and
+/// then until the bound has passed, and once more after that.
 async fn observe(
     world: Arc<World>,
     subject: Subject,
@@ -136,7 +139,7 @@ async fn press(world: Arc<World>, subject: Subject, instance: usize, ended: watc
     }
 }
 
-/// What looks like the key's credential, and isn't.
+/// Returns a credential that looks like the key's and isn't.
 fn forged(subject: &Subject, random: &mut Random) -> String {
     let mut credential = subject.secret.clone().into_bytes();
     let last = credential.len() - 1;

@@ -1,4 +1,5 @@
-//! What a run says about itself: counts, how long revoked keys were still allowed, how long the push took.
+//! The report of a run: counts, times for which revoked keys were still allowed, latency of
+//! announcements.
 
 use std::fmt::Write;
 
@@ -9,7 +10,7 @@ use super::judge::Bounds;
 /// Upper ends of the histogram, in milliseconds.
 const ENDS: [u64; 12] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, u64::MAX];
 
-/// What became of one key on one instance that didn't end it.
+/// The outcome for one key on one instance that didn't end it.
 #[derive(Clone, Copy, Default)]
 struct Aftermath {
     /// When the last question that was answered by an allow was asked, after the acknowledgement.
@@ -83,7 +84,7 @@ pub fn report(
     text
 }
 
-/// How many questions were decided while an instance said that its bound was more than the lease.
+/// Returns the number of questions decided while an instance reported a bound wider than the lease.
 pub fn decided_beyond(history: &History, lease: Micros, widest: Micros) -> usize {
     let bounds = Bounds::new(&history.readings, lease, widest);
     let during = |verdict: &super::history::Verdict| bounds.during(verdict.instance, verdict.span);

@@ -23,9 +23,9 @@ pub struct World {
     began: Instant,
     pub instances: Vec<Instance>,
     history: Mutex<History>,
-    /// What is wrong with Redis at present, by its place in the schedule.
+    /// The current fault, as its place in the schedule.
     phase: AtomicUsize,
-    /// How many keys were ended in each phase.
+    /// Number of keys that ended in each phase.
     ended: Vec<AtomicUsize>,
 }
 
@@ -75,7 +75,7 @@ impl World {
         self.phase.store(phase, Ordering::SeqCst);
     }
 
-    /// How many keys were ended in a phase.
+    /// Returns the number of keys that ended in a phase.
     pub fn ended(&self, phase: usize) -> usize {
         self.ended[phase].load(Ordering::SeqCst)
     }

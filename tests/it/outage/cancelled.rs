@@ -12,7 +12,7 @@ use crate::rig::support::{Must, until};
 
 const CHECKS: usize = 10_000;
 const AT_ONCE: usize = 100;
-/// What makes sure that lookups are under way when their Checks are cancelled.
+/// Delay that keeps lookups under way while their Checks are cancelled.
 const DELAY: Duration = Duration::from_millis(20);
 
 #[tokio::test(flavor = "multi_thread")]

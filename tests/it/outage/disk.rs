@@ -1,4 +1,5 @@
-//! A disk that takes nothing more, or nothing at all: what is there can still be read, and is whole afterwards.
+//! A disk that takes nothing more, or nothing at all: what is there can still be read, and is whole
+//! afterwards.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -59,7 +60,7 @@ async fn writes_are_503_and_reads_go_on() {
     recovers(talos, &setup, &known, &unknown).await;
 }
 
-/// What a check of the whole file says of it.
+/// Asserts that a check of the whole file finds no fault.
 async fn is_whole(setup: &Setup) {
     let file = format!("sqlite://{}", setup.path("talos.db").display());
     let mut database = SqliteConnection::connect(&file).await.must("opening the database");

@@ -15,7 +15,7 @@ use crate::rig::talos::Setup;
 const CHANGES: usize = 2_000;
 /// For how many seconds; `TALOS_TEST_WRITING` says otherwise.
 const WRITING: usize = 6;
-/// How far away the database is, in milliseconds a round trip.
+/// Distances of the database, in milliseconds a round trip.
 const DISTANCES: [u64; 4] = [1, 20, 80, 300];
 /// `consistency.lease`, the default.
 const LEASE: Duration = Duration::from_secs(5);

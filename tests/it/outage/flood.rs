@@ -1,4 +1,5 @@
-//! Credentials that anybody can make up, in numbers: they are refused, and whoever has a key doesn't notice.
+//! Credentials that anybody can make up, in numbers: they are refused, and whoever has a key
+//! doesn't notice.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,11 +15,12 @@ use crate::rig::random::Random;
 use crate::rig::support::{Must, number_from, until};
 use crate::rig::talos::{Key, Setup, Talos};
 
-/// How many credentials look imported; `TALOS_TEST_FLOOD` says otherwise.
+/// Number of credentials that look imported; `TALOS_TEST_FLOOD` overrides it.
 const FLOOD: usize = 8_000;
 const FLOOD_CONNECTIONS: usize = 4;
 const FLOOD_AT_ONCE: usize = 8;
-/// Of each sender, so that it is the lookups that are measured, not whose turn it is on a machine with nothing left.
+/// Pause of each sender, so that lookups are measured and not the scheduling of an exhausted
+/// machine.
 const FLOOD_PAUSE: Duration = Duration::from_millis(5);
 /// Keys that are known, and how often they are asked about.
 const GOOD: usize = 50;
@@ -112,7 +114,7 @@ async fn ask_about(talos: &Talos, good: Arc<Vec<Key>>, over: Option<Arc<AtomicBo
     ask(talos.grpc().await, good, over).await
 }
 
-/// How long the answers take: of so many, or of all until it is over.
+/// Measures answers: this many, or all until the flood is over.
 async fn ask(grpc: Grpc, good: Arc<Vec<Key>>, over: Option<Arc<AtomicBool>>) -> Vec<Duration> {
     let mut took = vec![];
     for (n, key) in good.iter().cycle().enumerate() {

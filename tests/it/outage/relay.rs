@@ -1,4 +1,5 @@
-//! One of three can't reach the database, and Redis lives: the others relay to it what the database says.
+//! One of three can't reach the database, and Redis lives: the others relay to it what the database
+//! says.
 
 use std::time::{Duration, Instant};
 
@@ -80,7 +81,8 @@ async fn names(redis: &Redis, pattern: &str) -> Vec<String> {
     redis.connection().await.keys(pattern).await.must("KEYS")
 }
 
-/// A key that somebody else revoked is refused within the bound, and one that nobody did is never refused.
+/// A key that somebody else revoked is refused within the bound, and one that nobody did is never
+/// refused.
 async fn revocations_get_through(fleet: &Fleet) {
     let good = fleet.known_key().await;
     let mut keys = Vec::new();
@@ -120,7 +122,8 @@ async fn who_is_cut_off_hears_of_revocations_from_those_who_are_not() {
     let ttl = Instant::now();
     revocations_get_through(&fleet).await;
 
-    // What is known is known, also long after it was to be read again; what isn't is an outage of ours.
+    // What is known is known, also long after it was to be read again; what isn't is an outage of
+    // ours.
     let known = fleet.others[0].issue(json!({})).await;
     assert_eq!(fleet.check(&known).await, 503);
     let imported = Ask::api_key("legacy-unknown").build();
@@ -162,7 +165,7 @@ async fn who_is_cut_off_hears_of_revocations_from_those_who_are_not() {
     .await;
 }
 
-/// Its names have one hash tag, so that they lie on one node.
+/// The relay's names share one hash tag, so that they lie on one node.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_relays_as_well() {
     needs!(Redis, Postgres);

@@ -60,7 +60,8 @@ async fn mariadb_with_hostile_defaults() {
     }
     assert_eq!(other.metric("talos_lease_lapses_total").await, 0.0, "{}", other.process.log());
 
-    // A revocation that has taken its number and isn't committed: whoever looks now must not take that number for known.
+    // A revocation that has taken its number and isn't committed: whoever looks now must not take
+    // that number for known.
     let key = one.issue(json!({})).await;
     let mut writer = MySqlConnection::connect(&server.url(server.port, "talos")).await.must("connecting");
     writer.execute("SET autocommit = 1").await.must("autocommit");
@@ -150,7 +151,7 @@ async fn a_read_only_server_is_refused_by_name() {
     }
 }
 
-/// What can't keep the promise is refused before anything is served.
+/// A server that can't keep the promise is refused before anything is served.
 #[tokio::test(flavor = "multi_thread")]
 async fn parameters_that_lag_are_refused_by_name() {
     for (dsn, reason) in [

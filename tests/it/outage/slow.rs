@@ -9,7 +9,7 @@ use crate::rig::ask::Ask;
 use crate::rig::proxy::Fault;
 use crate::rig::support::{Must, until};
 
-/// What each statement takes.
+/// Time that each statement takes.
 const DELAY: Duration = Duration::from_millis(600);
 /// A lease in which a poll of that kind can succeed.
 const PATIENT: [(&str, &str); 2] = [("TALOS_CONSISTENCY_LEASE", "6s"), ("TALOS_CONSISTENCY_POLL", "500ms")];

@@ -68,7 +68,7 @@ impl Ask {
         self
     }
 
-    /// What the metadata of Envoy's route holds in a namespace.
+    /// Sets a namespace of the metadata of Envoy's route.
     pub fn metadata(mut self, namespace: &str, value: &Value) -> Ask {
         let Some(Kind::StructValue(fields)) = protobuf(value).kind else { panic!("{value} is no object") };
         self.metadata.insert(namespace.to_owned(), fields);
@@ -152,13 +152,14 @@ impl Verdict {
         self.0.status.as_ref().map(|status| status.code)
     }
 
-    /// Whether Envoy would let the request pass.
+    /// Returns whether Envoy would let the request pass.
     pub fn passes(&self) -> bool {
         // A response without any status is OK to Envoy.
         matches!(self.code(), None | Some(0))
     }
 
-    /// Whether Envoy would answer with this HTTP status; 200 when it would let the request pass.
+    /// Returns whether Envoy would answer with this HTTP status; 200 when it would let the request
+    /// pass.
     pub fn is(&self, status: i32) -> bool {
         match &self.0.http_response {
             Some(HttpResponse::DeniedResponse(denied)) => {
@@ -250,7 +251,7 @@ impl Denied {
         found.map(|(_, value)| value.as_str())
     }
 
-    /// What the dynamic metadata says.
+    /// Returns a field of the dynamic metadata.
     pub fn fact(&self, name: &str) -> Option<Value> {
         fact(self.metadata.as_ref(), name)
     }

@@ -29,7 +29,8 @@ impl Authority {
         self.sign(CertificateParams::new(vec![name.to_owned()]).must("parameters"), year)
     }
 
-    /// Certificate and key of a client with these names, valid until `year`. Its subject is the first of them.
+    /// Certificate and key of a client with these names, valid until `year`. Its subject is the
+    /// first of them.
     pub fn client(&self, names: Vec<SanType>, year: i32) -> (String, String) {
         let mut params = CertificateParams::new(vec![]).must("parameters");
         if let Some(SanType::DnsName(name)) = names.first() {
@@ -57,8 +58,8 @@ pub fn uri(name: &str) -> SanType {
     SanType::URI(name.try_into().must(name))
 }
 
-/// What Envoy writes into `x-forwarded-client-cert` of a client's certificate, with `names` as it
-/// would write them.
+/// Returns the `x-forwarded-client-cert` that Envoy writes for a client's certificate, with `names`
+/// as it would write them.
 pub fn forwarded(pem: &str, names: &str) -> String {
     let der = CertificateDer::from_pem_slice(pem.as_bytes()).must("a certificate");
     let hash: String = Sha256::digest(&der).iter().map(|byte| format!("{byte:02x}")).collect();

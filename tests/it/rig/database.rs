@@ -1,4 +1,5 @@
-//! The database under test: SQLite, or what `$TALOS_TEST_DATABASE` names. `tests/services.py` starts the servers.
+//! The database under test: SQLite, or what `$TALOS_TEST_DATABASE` names. `tests/services.py`
+//! starts the servers.
 
 use std::process::Command;
 use std::sync::OnceLock;

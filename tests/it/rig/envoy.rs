@@ -16,12 +16,13 @@ pub const LIMITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/envoy/limits.yaml
 pub struct Envoy {
     process: Process,
     _dir: TempDir,
-    /// Its listener.
+    /// The listener.
     pub edge: Base,
 }
 
 impl Envoy {
-    /// Starts Envoy in front of an upstream; `changes` are further replacements in the text of its configuration.
+    /// Starts Envoy in front of an upstream; `changes` are further replacements in the text of its
+    /// configuration.
     pub async fn start(upstream: u16, authz: Base, changes: &[(&str, &str)]) -> Envoy {
         Envoy::start_as(CONFIG, upstream, authz, changes).await
     }
@@ -77,14 +78,15 @@ impl Envoy {
     }
 }
 
-/// Replaces a text that must be there: else the shipped file has changed, and the test would run with something else.
+/// Replaces a text that must be there: else the shipped file has changed, and the test would run
+/// with something else.
 #[track_caller]
 fn replace(config: &mut String, old: &str, new: &str) {
     assert!(config.contains(old), "the configuration has no {old:?} any more");
     *config = config.replace(old, new);
 }
 
-/// Whether the listener answers and the health check of Talos has passed.
+/// Returns whether the listener answers and the health check of Talos has passed.
 async fn is_ready(edge: Base, admin: Base) -> bool {
     let Ok(clusters) = admin.try_send(Version::Http1, Call::get("/clusters")).await else {
         return false;

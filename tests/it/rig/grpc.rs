@@ -102,7 +102,7 @@ impl Grpc {
         Watch { body: response.into_body(), held: BytesMut::new() }
     }
 
-    /// What server reflection of a version says to a request that has one field.
+    /// Sends server reflection of a version a request with one field; returns the response.
     pub async fn reflect(&self, version: &str, field: u8, value: &str) -> Result<Answer, String> {
         let length = u8::try_from(value.len()).must("a short value");
         let message = [&[field << 3 | 2, length], value.as_bytes()].concat();
@@ -151,7 +151,7 @@ fn framed(message: &[u8]) -> Bytes {
     frame.freeze()
 }
 
-/// What came back for a call.
+/// The response to a call.
 pub struct Answer {
     pub code: u32,
     pub text: String,

@@ -1,4 +1,5 @@
-//! A small HTTP client: one connection a request, HTTP/1.1 or HTTP/2 with prior knowledge, and raw bytes for odd cases.
+//! A small HTTP client: one connection a request, HTTP/1.1 or HTTP/2 with prior knowledge, and raw
+//! bytes for odd cases.
 
 use std::future::ready;
 use std::net::{IpAddr, SocketAddr};
@@ -30,9 +31,9 @@ pub struct Call {
     pub path: String,
     headers: Vec<(String, String)>,
     body: Bytes,
-    /// What is sent after the body.
+    /// Trailers, sent after the body.
     trailers: HeaderMap,
-    /// Where it comes from, when that matters.
+    /// The address to connect from, if a test needs one.
     source: Option<IpAddr>,
 }
 
@@ -182,13 +183,14 @@ impl Base {
         Ok(Reply { status: head.status.as_u16(), headers: head.headers, body })
     }
 
-    /// Sends bytes over HTTP/1.1 and reads until the other side closes: the request should say `connection: close`.
+    /// Sends bytes over HTTP/1.1 and reads until the other side closes: the request should say
+    /// `connection: close`.
     pub async fn raw(&self, request: &[u8]) -> Raw {
         let mut stream = TcpStream::connect(self.0).await.must("connecting");
         let (mut reader, mut writer) = stream.split();
         let mut answer = Vec::new();
-        // A server may answer and close before it has read everything: then the write fails, and what it
-        // said is still to be read.
+        // A server may answer and close before it has read everything: then the write fails, and
+        // what it said is still to be read.
         let both = async { tokio::join!(writer.write_all(request), reader.read_to_end(&mut answer)) };
         let (written, read) = within("a raw request", both).await;
         let end = answer.windows(4).position(|window| window == b"\r\n\r\n");

@@ -1,4 +1,4 @@
-//! What a test needs beside `talos`: servers and tools that `tests/run` installs, starts and names in variables.
+//! The servers and tools that a test needs beside `talos`.
 //!
 //! A test begins with `needs!(Envoy, Redis)`. Without their variables it is skipped, and the end of
 //! the run says so. With `TALOS_TEST_REQUIRE_ALL=1`, which `tests/run` sets, it fails instead.
@@ -88,7 +88,7 @@ pub fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: start the tests with tests/run"))
 }
 
-/// Has the skipped tests listed when the process ends, after the summary of the test harness.
+/// Registers the list of skipped tests to be printed when the process ends, after the summary.
 fn report_at_exit() {
     unsafe extern "C" {
         fn atexit(callback: extern "C" fn()) -> std::ffi::c_int;

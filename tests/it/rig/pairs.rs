@@ -1,5 +1,4 @@
-//! Real pairs of database servers: a primary, a replica that follows it, and a proxy before both that carries new
-//! connections to one of them. What managed databases do at a switchover, and what servers with settings of their own do.
+//! Pairs of real database servers: a primary, a replica that follows it, and a proxy before both.
 
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -25,7 +24,7 @@ pub enum Kind {
     MariaDb,
 }
 
-/// What has become of the old primary, whose connections go on.
+/// The state of the old primary after a switchover; its connections go on.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Old {
     /// It takes no more writes.
@@ -162,7 +161,8 @@ impl ServerPair {
         self.old.url(self.proxy.port, NAME)
     }
 
-    /// The replica takes over, and new connections are led to it. What the old primary acknowledged is there.
+    /// The replica takes over, and new connections are led to it. What the old primary acknowledged
+    /// is there.
     pub async fn switch_over(&mut self, old: Old) {
         match (self.old.kind, old) {
             (Kind::Postgres, Old::ReadOnly) => {
@@ -228,7 +228,7 @@ impl ServerPair {
         self.new.port
     }
 
-    /// How many keys of that id the server that counts has.
+    /// Returns whether the new primary has the key of that id.
     pub async fn has_key(&self, id: &str) -> bool {
         let query = match self.new.kind {
             Kind::Postgres => format!("SELECT count(*)::text FROM api_keys WHERE key_id = '{id}'"),
@@ -327,5 +327,5 @@ fn run(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&text));
 }
 
-/// How long anything that only replication delays may take beside other tests.
+/// Time that anything which waits for replication alone may take beside other tests.
 pub const SWITCHOVER: Duration = Duration::from_secs(2);

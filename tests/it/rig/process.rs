@@ -1,4 +1,5 @@
-//! Child processes that never outlive their test, with their output in a file that a failing test prints.
+//! Child processes that never outlive their test, with their output in a file that a failing test
+//! prints.
 
 use std::collections::HashSet;
 use std::fs::File;

@@ -1,4 +1,5 @@
-//! A TCP proxy that does to connections what networks do. It looks at no byte, so TLS passes like anything else.
+//! A TCP proxy that does to connections what networks do. It looks at no byte, so TLS passes like
+//! anything else.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -15,7 +16,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use crate::rig::process::free_port;
 use crate::rig::support::{Must, PATIENCE};
 
-/// What happens to a connection.
+/// A fault of a connection.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fault {
     /// Nothing.
@@ -24,7 +25,8 @@ pub enum Fault {
     Delay(Duration),
     /// An RST in both directions.
     Reset,
-    /// It stays open, and what either side sends gets lost; so it is of no use any more, whatever comes after.
+    /// It stays open, and what either side sends gets lost; so it is of no use any more, whatever
+    /// comes after.
     BlackHole,
     /// The client is told that the server has finished; what it sends still arrives.
     HalfClose,
@@ -58,7 +60,8 @@ impl Proxy {
         Proxy { port, links, accepting }
     }
 
-    /// From now on, new connections lead to another server; those that are open stay where they are.
+    /// From now on, new connections lead to another server; those that are open stay where they
+    /// are.
     pub fn lead_to(&self, server: u16) {
         self.links.server.store(server, Ordering::SeqCst);
     }
@@ -81,7 +84,7 @@ impl Proxy {
         }
     }
 
-    /// How many connections are open.
+    /// Returns the number of open connections.
     pub fn open(&self) -> usize {
         self.links.live().len()
     }

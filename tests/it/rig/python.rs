@@ -1,5 +1,5 @@
-//! The other side's tools: PyJWT as a backend would use it, pymacaroons as a holder would, Python's SQLite, and existing
-//! clients.
+//! Python libraries and clients: PyJWT as a backend uses it, pymacaroons as a holder does, SQLite,
+//! the SDK.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use crate::rig::needs::variable;
 use crate::rig::support::{Json, Must, PATIENCE};
 
-/// What a backend does with a token: PyJWT verifies it against the JWKS at `url`. Returns the claims.
+/// Has PyJWT verify a token against the JWKS at `url`, as a backend would. Returns the claims.
 pub async fn verify_jwt(url: &str, issuer: &str, token: &str) -> Value {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/rig/verify_jwt.py");
     let output = run(&[script, url, issuer, token]).await;
@@ -20,7 +20,8 @@ pub async fn verify_jwt(url: &str, issuer: &str, token: &str) -> Value {
 
 const MACAROON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/rig/macaroon.py");
 
-/// pymacaroons verifies a macaroon that `secret` signed and adds caveats. Returns what it found, and the `narrowed` one.
+/// pymacaroons verifies a macaroon that `secret` signed and adds caveats. Returns what it found,
+/// and the `narrowed` one.
 pub async fn open_macaroon(secret: &str, token: &str, caveats: &[&Value]) -> Value {
     let caveats: Vec<String> = caveats.iter().map(ToString::to_string).collect();
     let arguments = [MACAROON, "verify", secret, token].into_iter().chain(caveats.iter().map(String::as_str));
@@ -28,7 +29,7 @@ pub async fn open_macaroon(secret: &str, token: &str, caveats: &[&Value]) -> Val
     serde_json::from_str(&output).must("what pymacaroons found")
 }
 
-/// What a holder makes of a macaroon.
+/// Adds a caveat to a macaroon, as a holder would.
 pub async fn narrow_macaroon(secret: &str, token: &str, caveat: &Value) -> String {
     open_macaroon(secret, token, &[caveat]).await.text("/narrowed").to_owned()
 }
@@ -43,7 +44,8 @@ pub async fn run(arguments: &[&str]) -> String {
     run_beside("TALOS_TEST_PYTHONPATH", arguments).await
 }
 
-/// Runs a script beside the packages in the directory that a variable names, and returns what it printed.
+/// Runs a script beside the packages in the directory that a variable names, and returns what it
+/// printed.
 pub async fn run_beside(packages: &str, arguments: &[&str]) -> String {
     run_for(PATIENCE, packages, arguments).await
 }

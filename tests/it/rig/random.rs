@@ -1,4 +1,4 @@
-//! Chance that can be repeated: a seeded generator (SplitMix64), its seed printed, `TALOS_TEST_SEED` overrides it.
+//! Repeatable random numbers (SplitMix64). The seed is printed; `TALOS_TEST_SEED` overrides it.
 
 use crate::rig::support::{Must, unix_now};
 

@@ -19,7 +19,7 @@ use crate::rig::support::{Must, until};
 use crate::rig::talos::Setup;
 use crate::rig::wall_clock::WallClock;
 
-/// Where it listens beside its port, in its own directory.
+/// The Unix socket that it listens on beside its port, in its own directory.
 const SOCKET: &str = "redis.sock";
 
 pub struct Redis {
@@ -45,7 +45,8 @@ impl Redis {
         Redis::run(dir, port, plain(port), Some(clock.clone())).await
     }
 
-    /// Over TLS alone (but for the tests' own [`Redis::connection`]), with this certificate and key.
+    /// Over TLS alone (but for the tests' own [`Redis::connection`]), with this certificate and
+    /// key.
     pub async fn start_tls(certificate: (String, String), authority: &Authority) -> Redis {
         Redis::start_tls_with(certificate, authority, &[]).await
     }
@@ -90,21 +91,22 @@ impl Redis {
         .await;
     }
 
-    /// What a process needs to use it, over plaintext.
+    /// Sets the variables of a process that uses it over plaintext.
     pub fn used_by(&self, setup: Setup) -> Setup {
         setup
             .set("TALOS_CACHE_TYPE", "redis")
             .set("TALOS_CACHE_REDIS_ADDRS", &format!("127.0.0.1:{}", self.port))
     }
 
-    /// What a process needs to count the uses of keys in it.
+    /// Sets the variables of a process that counts the uses of keys in it.
     pub fn counts_for(&self, setup: Setup) -> Setup {
         setup
             .set("TALOS_RATE_LIMIT_BACKEND", "redis")
             .set("TALOS_CACHE_REDIS_ADDRS", &format!("127.0.0.1:{}", self.port))
     }
 
-    /// What a process needs to use it over TLS, trusting `authority` and asking for `name`.
+    /// Sets the variables of a process that uses it over TLS, trusting `authority` and asking for
+    /// `name`.
     pub fn used_over_tls(&self, setup: Setup, authority: &Authority, name: &str) -> Setup {
         let ca = setup.path("redis-ca.pem");
         std::fs::write(&ca, authority.pem()).must("writing the authority");
@@ -148,7 +150,7 @@ impl Redis {
         seconds
     }
 
-    /// What it answers to a command, as text.
+    /// Sends a command; returns the reply as text.
     pub async fn command(&self, words: &[&str]) -> String {
         let mut command = redis::cmd(words[0]);
         command.arg(&words[1..]);

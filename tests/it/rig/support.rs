@@ -1,11 +1,13 @@
-//! What every module needs: failing with a sentence, waiting with a deadline, reading JSON, times and tokens.
+//! Tools of all modules: failing with a sentence, waiting with a deadline, reading JSON, times and
+//! tokens.
 
 use std::fmt::Display;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 
-/// How long anything may take before a test gives up. Generous: the machine may be building something beside us.
+/// Time after which a test gives up waiting. Generous: the machine may be building something beside
+/// us.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// `unwrap` that says what was being done.

@@ -1,4 +1,5 @@
-//! A real `talos` process on free ports, its database in a temporary directory, and the calls that most tests make.
+//! A real `talos` process on free ports, its database in a temporary directory, and the calls that
+//! most tests make.
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -27,7 +28,7 @@ pub const DERIVE: &str = "/v2alpha1/admin/apiKeys:derive";
 pub const SELF_REVOKE: &str = "/v2alpha1/apiKeys:selfRevoke";
 pub const JWKS: &str = "/v2alpha1/derivedKeys/jwks.json";
 
-/// How a process is to be started.
+/// The settings of a process.
 #[derive(Clone)]
 pub struct Setup {
     dir: Arc<TempDir>,
@@ -35,9 +36,9 @@ pub struct Setup {
     config: Option<PathBuf>,
     variables: Vec<(String, Option<String>)>,
     log: PathBuf,
-    /// Whether files that can't grow are an error to it, not its end.
+    /// True if files that can't grow are an error to the process, not its end.
     bears_file_limits: bool,
-    /// Whether permissions bind it even if it is root.
+    /// True if permissions bind the process even if it is root.
     heeds_permissions: bool,
 }
 
@@ -101,7 +102,7 @@ impl Setup {
         self
     }
 
-    /// Where its log goes.
+    /// Sends the log to a file.
     pub fn log_to(mut self, path: &str) -> Setup {
         self.log = PathBuf::from(path);
         self
@@ -207,7 +208,8 @@ impl Setup {
         database::execute(dsn, statement.to_owned());
     }
 
-    /// Takes the log away from the database: from here on it answers neither polls nor lookups of keys.
+    /// Takes the log away from the database: from here on it answers neither polls nor lookups of
+    /// keys.
     pub fn break_database(&self) {
         for table in ["mutation_log", "mutation_counter"] {
             self.sql(&format!("ALTER TABLE {table} RENAME TO {table}_away"));
@@ -360,7 +362,7 @@ impl Talos {
     }
 }
 
-/// Whether the authz plane says SERVING; false when it can't be reached.
+/// Returns whether the authz plane says SERVING; false when it can't be reached.
 async fn is_serving(authz: Base) -> bool {
     let Ok(grpc) = Grpc::connect(authz).await else {
         return false;

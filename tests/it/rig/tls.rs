@@ -15,7 +15,7 @@ use crate::rig::http::{Base, Call, Reply, Version};
 use crate::rig::support::{Must, PATIENCE};
 use crate::rig::talos::Setup;
 
-/// What the listeners are called.
+/// Name in the certificates of the listeners.
 pub const NAME: &str = "talos.test";
 
 /// A client that trusts an authority, with a certificate of its own or without.
@@ -81,7 +81,8 @@ impl Client {
 }
 
 impl Setup {
-    /// With TLS on a plane (`HTTP`, `PUBLIC`, `METRICS` or `AUTHZ`), its files in the directory of the process.
+    /// With TLS on a plane (`HTTP`, `PUBLIC`, `METRICS` or `AUTHZ`), its files in the directory of
+    /// the process.
     pub fn tls(self, plane: &str, pair: &(String, String)) -> Setup {
         self.put_pair(plane, pair);
         let path = |kind: &str| self.path(&format!("{plane}-{kind}.pem")).display().to_string();

@@ -1,4 +1,4 @@
-//! What stands behind Envoy: a server that records each request and answers with what it got.
+//! The upstream behind Envoy: a server that records each request and answers with its contents.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -28,7 +28,7 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// What the upstream said in its answer.
+    /// Reads the request that the upstream describes in its answer.
     #[track_caller]
     pub fn told(reply: &Reply) -> Seen {
         Seen::of(&reply.json())
@@ -93,7 +93,7 @@ impl Upstream {
         Upstream { port, seen, server }
     }
 
-    /// What arrived since the last call.
+    /// Returns the requests that arrived since the last call.
     pub fn take(&self) -> Vec<Seen> {
         std::mem::take(&mut *self.seen.lock().must("the upstream's record"))
     }

@@ -1,5 +1,4 @@
-//! A wall clock that a test sets while a real process goes by it. What it takes is `wall_clock.c`, made by the compiler that
-//! Rust links with, and preloaded.
+//! A wall clock of one process, which a test sets. `wall_clock.c` is compiled and preloaded.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -29,7 +28,7 @@ impl WallClock {
         clock
     }
 
-    /// What the process needs in its environment.
+    /// Returns the variables of a process that reads this clock.
     pub fn variables(&self) -> [(&'static str, PathBuf); 2] {
         [("LD_PRELOAD", library().to_owned()), ("WALL_CLOCK_AHEAD", self.dir.path().join("ahead"))]
     }

@@ -1,4 +1,4 @@
-//! Who may do what on the admin plane, in each of the ways to prove who one is.
+//! Authorization on the admin plane, for each way to authenticate.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ fn calls() -> [(Call, u16, usize); 4] {
     ]
 }
 
-/// What a caller of the role (0 for viewer, 2 for admin) is answered to each of the calls.
+/// Asserts the answers to each call by a caller of the role (0 for viewer, 2 for admin).
 async fn may_do_what_the_role_may(role: usize, send: impl AsyncFn(Call) -> Reply) {
     for (call, status, least) in calls() {
         let reply = send(call.clone()).await;

@@ -1,4 +1,4 @@
-//! What pages in a browser can make it do: nothing, unless the settings say so.
+//! Requests of web pages: refused unless the settings allow them.
 
 use serde_json::json;
 

@@ -1,4 +1,5 @@
-//! HTTP/2 used against its server: each flood ends with the connection, and memory stays where it was.
+//! HTTP/2 used against its server: each flood ends with the connection, and memory stays where it
+//! was.
 
 use std::time::Duration;
 
@@ -42,7 +43,7 @@ fn large_header(size: usize) -> Vec<u8> {
     header
 }
 
-/// What each round of a flood sends.
+/// Makes the bytes that each round of a flood sends.
 type Flood = fn(u32) -> Vec<u8>;
 
 const FLOODS: [(&str, Flood); 5] = [
@@ -66,7 +67,7 @@ const FLOODS: [(&str, Flood); 5] = [
     ("pings that nobody reads the answers to", |_| frame(6, 0, 0, &[0; 8])),
 ];
 
-/// Sends a flood until the server has had enough; whether it said so before it closed the connection.
+/// Sends a flood until the connection ends; returns the rounds, and whether a GOAWAY came first.
 async fn flood(base: Base, name: &str, next: Flood) -> (u32, bool) {
     let mut stream = TcpStream::connect(base.0).await.must("connecting");
     let (mut reader, mut writer) = stream.split();
@@ -98,7 +99,8 @@ async fn flood(base: Base, name: &str, next: Flood) -> (u32, bool) {
                 all = &mut answers, if seen.is_none() => seen = Some(all),
                 rounds = &mut send, if sent.is_none() => sent = Some(rounds),
             }
-            // A client that was sent away by GOAWAY and still writes is met by a closed connection in the end.
+            // A client that was sent away by GOAWAY and still writes is met by a closed connection
+            // in the end.
             if seen.is_some() && sent.is_none() {
                 sent = Some(u32::MAX);
             }

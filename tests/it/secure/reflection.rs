@@ -1,4 +1,4 @@
-//! What tools see of the authz plane.
+//! Server reflection of the authz plane, as tools use it.
 
 use crate::rig::support::Must;
 use crate::rig::talos::Talos;

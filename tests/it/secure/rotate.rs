@@ -15,7 +15,7 @@ use crate::rig::support::{Must, until};
 use crate::rig::talos::{Key, Setup, Talos, VERIFY};
 use crate::rig::tls::{Client, NAME};
 
-/// How many times the certificates are replaced.
+/// Returns the number of replacements of the certificates.
 fn rounds() -> usize {
     std::env::var("TALOS_TEST_ROTATIONS").map_or(4, |count| count.parse().must("TALOS_TEST_ROTATIONS"))
 }
@@ -33,7 +33,8 @@ struct Load {
     answered: AtomicUsize,
 }
 
-/// Checks over one connection, Checks over a new one each time, and verifications over a new one each time.
+/// Checks over one connection, Checks over a new one each time, and verifications over a new one
+/// each time.
 fn load(talos: &Talos, client: &Client, key: &Key, kept: &Grpc) -> (Arc<Load>, JoinSet<()>) {
     let load = Arc::new(Load::default());
     let mut tasks = JoinSet::new();

@@ -1,4 +1,5 @@
-//! Clients that leave things unfinished, many at once: each is sent away in its time, and the others don't notice.
+//! Clients that leave things unfinished, many at once: each is sent away in its time, and the
+//! others don't notice.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,8 @@ use crate::rig::tls::{Client, NAME};
 use crate::wire::call::Good;
 use crate::wire::frames::{HEADERS, PREFACE, data, frame, headers, settings};
 
-/// How many slow connections a plane has to bear. From this many on, those that take longest are waited for, too.
+/// Returns the number of slow connections on a plane. From 1,000 on, the slowest ones are waited
+/// for, too.
 fn count() -> usize {
     std::env::var("TALOS_TEST_SLOW").map_or(40, |count| count.parse().must("TALOS_TEST_SLOW"))
 }
@@ -38,14 +40,14 @@ const KINDS: [Kind; 5] = [Kind::Head, Kind::Body, Kind::Idle, Kind::Handshake, K
 /// A client that says too little.
 struct Slow {
     kind: Kind,
-    /// What it says before it says nothing more.
+    /// The bytes that the client sends before it falls silent.
     first: Vec<u8>,
     /// Within how long it is sent away: `app/limits.rs` and `http/body.rs`.
     bound: Duration,
 }
 
 impl Slow {
-    /// Of an HTTP plane, or of TLS on any.
+    /// A slow client of an HTTP plane, or of TLS on any plane.
     fn http(kind: Kind) -> Slow {
         let (first, secs) = match kind {
             Kind::Head => (b"GET /health/alive HTTP/1.1\r\nhost: local".to_vec(), 10),
@@ -64,7 +66,7 @@ impl Slow {
         Slow { kind, first, bound: Duration::from_secs(secs) }
     }
 
-    /// Of the authz plane: who is silent is asked whether it is still there, after which these say nothing either.
+    /// A slow client of the authz plane. It doesn't answer the keepalive's PING either.
     fn grpc(kind: Kind, good: &Good) -> Slow {
         let head = good.head();
         let (first, secs) = match kind {
@@ -97,10 +99,12 @@ async fn slow(base: Base, Slow { kind, first, bound }: Slow) -> (Kind, Duration)
     (kind, began.elapsed())
 }
 
-/// How often the 99th percentile is measured: one pause of the machine would decide a single one.
+/// Number of measurements of the 99th percentile: one pause of the machine would decide a single
+/// one.
 const TIMES: usize = 5;
 
-/// The median 99th percentile of so many good requests, one after the other on connections of their own.
+/// The median 99th percentile of so many good requests, one after the other on connections of their
+/// own.
 async fn p99(count: usize, ask: impl AsyncFn()) -> Duration {
     let mut percentiles = [Duration::ZERO; TIMES];
     for percentile in &mut percentiles {
@@ -167,7 +171,8 @@ async fn bears(
     println!("{name}: closed after at most {longest:?} of {KINDS:?}");
 }
 
-/// Where selfRevoke may be called as often as one likes: else it would be that which sends slow bodies away.
+/// Starts a process without limits of selfRevoke, which would end slow bodies before the timeouts
+/// do.
 async fn patient() -> Talos {
     let setup = Setup::new().set("TALOS_SERVE_PUBLIC_SELF_REVOKE_PER_ADDRESS", "0");
     setup.set("TALOS_SERVE_PUBLIC_SELF_REVOKE_TOTAL", "0").start().await
@@ -238,7 +243,8 @@ async fn all_of_a_mesh_may_connect_at_once() {
     let allowed = std::fs::read_to_string("/proc/sys/net/core/somaxconn").must("the kernel's bound");
     let count = allowed.trim().parse::<usize>().must("a number").min(1_000);
     for base in [talos.authz, talos.admin, talos.public] {
-        // While it stands still nothing is accepted: all of them have to wait in the kernel's queue.
+        // While it stands still nothing is accepted: all of them have to wait in the kernel's
+        // queue.
         talos.process.signal(Signal::STOP);
         let mut waiting = vec![];
         let connecting = async {

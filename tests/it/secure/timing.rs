@@ -1,4 +1,4 @@
-//! What the time of a refusal tells: nothing that helps whoever guesses.
+//! Timing of refusals: it tells nothing that helps who guesses.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use crate::rig::random::Random;
 use crate::rig::support::Must;
 use crate::rig::talos::{HMAC_SECRET, Setup};
 
-/// How many samples of each class.
+/// Returns the number of samples of each class.
 fn count() -> usize {
     std::env::var("TALOS_TEST_TIMINGS").map_or(300, |count| count.parse().must("TALOS_TEST_TIMINGS"))
 }
@@ -51,9 +51,10 @@ async fn compare(what: &str, grpc: &Grpc, credentials: [&str; 2], allowed: bool)
         a.mean,
         b.mean
     );
-    // One guess would have to be repeated some 2 (2.8 / d)^2 times to be told apart from another: at 0.1 that is 1,600 times
-    // from the same machine, and far more often through a network. What is left between unknown and revoked (a second look
-    // into memory, against a longer answer) tells something only to whoever has the whole of a key that was revoked.
+    // One guess would have to be repeated some 2 (2.8 / d)^2 times to be told apart from another:
+    // at 0.1 that is 1,600 times from the same machine, and far more often through a network. What
+    // is left between unknown and revoked (a second look into memory, against a longer answer)
+    // tells something only to whoever has the whole of a key that was revoked.
     let bound = if count() >= 10_000 { 0.1 } else { 1.0 };
     assert!(effect.abs() < bound, "{what}: {effect}");
 }

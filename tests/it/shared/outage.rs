@@ -63,7 +63,8 @@ async fn a_frozen_redis_holds_nobody_up() {
     let talos = redis.used_by(Setup::new()).start().await;
     all_answer(&talos).await;
     redis.freeze();
-    // Each first Check of a key would ask Redis: within the miss budget all are answered, and rightly.
+    // Each first Check of a key would ask Redis: within the miss budget all are answered, and
+    // rightly.
     for _ in 0..20 {
         all_answer(&talos).await;
     }

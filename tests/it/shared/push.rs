@@ -1,4 +1,5 @@
-//! The word that something changed: lost, doubled, out of order or made up, it costs nothing but time.
+//! The word that something changed: lost, doubled, out of order or made up, it costs nothing but
+//! time.
 
 use futures_util::StreamExt;
 use redis::AsyncCommands;
@@ -12,7 +13,8 @@ use crate::rig::talos::{Setup, Talos};
 
 const CHANNEL: &str = "talos:v1:changes";
 
-/// Two processes of which only an announcement tells the other of a change, and whatever is announced.
+/// Two processes of which only an announcement tells the other of a change, and whatever is
+/// announced.
 async fn overheard(redis: &Redis) -> (Talos, Talos, mpsc::UnboundedReceiver<Vec<u8>>) {
     let setup =
         redis.used_by(Setup::new()).set("TALOS_CONSISTENCY_LEASE", "10m").set("TALOS_CONSISTENCY_POLL", "9m");

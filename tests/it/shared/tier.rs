@@ -1,4 +1,4 @@
-//! What the shared tier saves, and that nothing in it is believed for being there.
+//! The shared cache: what it saves, and that none of its entries is trusted for being there.
 
 use redis::AsyncCommands;
 use serde_json::json;
@@ -8,7 +8,8 @@ use crate::rig::redis::Redis;
 use crate::rig::support::{Must, until};
 use crate::rig::talos::{ISSUED, Setup, Talos};
 
-/// Two processes on one database and one Redis, which poll so seldom that only an announcement tells them of a change.
+/// Two processes on one database and one Redis, which poll so seldom that only an announcement
+/// tells them of a change.
 async fn two(redis: &Redis) -> (Talos, Talos) {
     let setup =
         redis.used_by(Setup::new()).set("TALOS_CONSISTENCY_LEASE", "10m").set("TALOS_CONSISTENCY_POLL", "9m");

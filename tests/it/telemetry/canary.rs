@@ -17,7 +17,7 @@ const AUDIT_OLD: &str = "canary-old-audit-key-0123456789-0123456";
 const DATABASE: &str = "canary-database-password";
 const RAW: &str = "canary-raw-key-0123456789";
 
-/// Where secrets must not be.
+/// Places that no secret may be in.
 struct Places {
     secrets: Vec<String>,
     read: usize,
@@ -208,7 +208,7 @@ async fn ask_everything(base: Base, credential: &str, ids: &[String], places: &m
     }
 }
 
-/// What commands print with all secrets around them.
+/// Collects the output of commands with all secrets in their environment.
 async fn commands(setup: &Setup, places: &mut Places) {
     let dsn = format!("postgres://talos:{DATABASE}@127.0.0.1:1/x?password={DATABASE}");
     let redis = "TALOS_CACHE_REDIS_PASSWORD";

@@ -88,7 +88,7 @@ impl Collector {
         .await
     }
 
-    /// Whose spans they are.
+    /// Returns an attribute of the spans' resource.
     pub fn resource(&self, name: &str) -> Option<String> {
         text(&self.seen.lock().must("what was seen").resource, name)
     }

@@ -1,4 +1,5 @@
-//! The metrics page, as Prometheus and its tools read it; and what dashboards and alerts make of it.
+//! The metrics page, as Prometheus and its tools read it; and what dashboards and alerts make of
+//! it.
 
 use std::collections::BTreeSet;
 use std::io::Write;

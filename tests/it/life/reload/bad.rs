@@ -8,14 +8,14 @@ use crate::rig::ask::Ask;
 use crate::rig::support::{Json, Must, claims, until};
 use crate::rig::talos::ISSUER;
 
-/// How many bad configurations are tried; `TALOS_TEST_RELOADS` says otherwise.
+/// Number of bad configurations; `TALOS_TEST_RELOADS` overrides it.
 const RELOADS: usize = 30;
 
 fn good() -> String {
     format!("secrets: {{hmac: {{current: {FIRST}}}}}\ncredentials: {{issuer: '{ISSUER}'}}\n")
 }
 
-/// What a bad file holds beside another secret, and the words that its refusal is told with.
+/// The contents of each bad file beside another secret, and the words of its refusal.
 const BAD: [(&str, &[&str]); 12] = [
     ("cache: {ttl: banana}", &["cache.ttl"]),
     ("cache: {tll: 5m}", &["cache.tll", "unknown key"]),

@@ -12,7 +12,7 @@ fn config(more: &str) -> String {
     format!("secrets: {{hmac: {{current: {FIRST}}}}}\n{more}\n")
 }
 
-/// Where the answer to a verification came from.
+/// Returns the cache that answered a verification.
 async fn cache(live: &Live, credential: &str) -> String {
     let answer = live.talos.admin.post(VERIFY, &json!({ "credential": credential })).await.expect(200);
     assert_eq!(answer.json()["is_valid"], true);
@@ -61,7 +61,7 @@ async fn the_source_of_addresses_the_lives_of_keys_and_the_quota_can_be_changed(
     live.talos.admin.post(ISSUED, &issue).await.expect(201);
 }
 
-/// What `talos status` says of tokens that were derived, in seconds.
+/// Returns how long derived tokens stay valid according to `talos status`, in seconds.
 async fn derived_exposure(live: &Live) -> f64 {
     let status = live.talos.metrics.get("/status").await.expect(200).json();
     let seconds = status.at("/exposure/derived_token_seconds").as_f64().must("seconds");

@@ -13,7 +13,7 @@ use crate::rig::http::Base;
 use crate::rig::support::{Must, until};
 use crate::rig::talos::{DERIVE, Talos, VERIFY};
 
-/// What is shown again and again. Keys can be derived from, tokens can't.
+/// Credentials that are presented again and again. Keys can be derived from, tokens can't.
 #[derive(Default)]
 struct Credentials {
     keys: Vec<String>,

@@ -187,7 +187,8 @@ async fn a_retired_value_ends_at_its_time_without_a_reload() {
     config.prefix = json!({ "current": "two", "retired": retired("one") });
     live.change(&config.yaml()).await;
     let generation = live.generation().await;
-    // The first ends with its secret and its prefix, the second with its prefix, the token with its issuer.
+    // The first ends with its secret and its prefix, the second with its prefix, the token with its
+    // issuer.
     for credential in [&first.secret, &second.secret, &token] {
         let mut accepted = 0;
         until("the retired value ends", async || {

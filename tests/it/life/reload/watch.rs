@@ -1,4 +1,4 @@
-//! How a change is noticed, and that nothing is made of what is none.
+//! Watching the configuration's file: each change is noticed, and nothing else causes a reload.
 
 use std::os::unix::fs::symlink;
 
@@ -43,7 +43,8 @@ async fn a_swap_of_the_symlinks_on_the_way_is_noticed() {
     }
 }
 
-/// As on file systems that tell nothing: the change is in a directory which is neither the file's nor its target's.
+/// As on file systems that tell nothing: the change is in a directory which is neither the file's
+/// nor its target's.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_noticed_is_found() {
     let dir = tempfile::tempdir().must("a directory");

@@ -51,7 +51,7 @@ impl Cluster {
         cluster
     }
 
-    /// What a process needs to use it.
+    /// Sets the variables of a process that uses the cluster.
     pub fn used_by(&self, setup: Setup) -> Setup {
         let ca = setup.path("redis-ca.pem");
         std::fs::write(&ca, self.authority.pem()).must("writing the authority");
@@ -63,7 +63,7 @@ impl Cluster {
             .set("TALOS_CACHE_REDIS_TLS_CA_FILE", &ca.display().to_string())
     }
 
-    /// How many names that fit the pattern each node holds.
+    /// Returns for each node the number of names that fit the pattern.
     pub async fn names(&self, pattern: &str) -> Vec<usize> {
         let mut counts = vec![];
         for node in &self.nodes {
