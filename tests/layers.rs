@@ -128,7 +128,7 @@ const OWNED_CRATES: &[(&str, &[&str])] = &[
     ("prometheus_client", &["telemetry"]),
     ("opentelemetry", &["telemetry", "trace"]),
     ("notify", &["app"]),
-    ("rustls", &["tls", "cache"]),
+    ("rustls", &["tls", "cache", "fuzzing"]),
     ("tokio_rustls", &["app"]),
     ("x509_parser", &["tls"]),
     ("reqwest", &["settings", "cli"]),
