@@ -28,6 +28,7 @@ const LAYERS: &[Layer] = &[
     (
         "words: values and small tools, no I/O",
         &[
+            ("plane", ""),
             ("clock", ""),
             ("rng", ""),
             ("duration", ""),
@@ -70,10 +71,10 @@ const LAYERS: &[Layer] = &[
         &[
             (
                 "service",
-                "audit cache clock credential duration error event key limit rng secret settings \
-                 store trace",
+                "audit cache clock credential duration error event key limit rng secret \
+                 settings store trace",
             ),
-            ("telemetry", "cache clock config escape readiness service trace"),
+            ("telemetry", "cache clock config escape plane readiness service trace"),
         ],
     ),
     (
@@ -81,13 +82,13 @@ const LAYERS: &[Layer] = &[
         &[
             (
                 "authz",
-                "audit cache clock config credential error event http2 key limit service settings \
-                 telemetry trace",
+                "audit cache clock config credential error event http2 key limit service \
+                 settings telemetry trace",
             ),
             (
                 "http",
                 "admission audit caller clock config credential duration error event host key \
-                 limit readiness secret service settings telemetry trace",
+                 limit plane readiness secret service settings telemetry trace",
             ),
         ],
     ),
@@ -97,18 +98,18 @@ const LAYERS: &[Layer] = &[
             ("doctor", "config service"),
             (
                 "app",
-                "admission audit authz cache caller clock config http key limit readiness rng \
-                 service settings store telemetry tls",
+                "admission audit authz cache caller clock config http key limit plane readiness \
+                 rng service settings store telemetry tls",
             ),
             (
                 "cli",
-                "app audit clock config credential doctor duration escape http key rng secret \
-                 settings store telemetry",
+                "app audit clock config credential doctor duration escape http key plane rng \
+                 secret settings store telemetry",
             ),
             (
                 "fuzzing",
-                "app audit authz clock config credential doctor event http2 key rng service \
-                 settings",
+                "admission app audit authz caller clock config credential doctor event http2 \
+                 key plane rng service settings tls",
             ),
         ],
     ),
