@@ -40,6 +40,7 @@ impl Rng {
     ///
     /// # Panics
     /// When the machine's generator fails, as no secret may be made without it.
+    #[expect(clippy::expect_used, reason = "without random bytes no secret may be made")]
     pub fn bytes<const N: usize>(&self) -> [u8; N] {
         let mut out = [0; N];
         match &self.0 {

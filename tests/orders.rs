@@ -1,4 +1,10 @@
 //! All orders in which an answering thread may see the steps of the polling one, tried by loom.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    unreachable_pub,
+    reason = "a test that can't go on panics"
+)]
 
 mod atomic {
     pub use loom::sync::atomic::{AtomicI64, AtomicU64, Ordering};

@@ -20,7 +20,7 @@ from pathlib import Path
 PACKAGES = ["postgresql", "pgbouncer", "mariadb-server", "redis-server", "prometheus", "valgrind"]
 POSTGRES_PROGRAMS = ["initdb", "postgres", "pg_basebackup"]
 # Seconds that a server may take to answer its first connection.
-PATIENCE = 60
+TIMEOUT = 60
 
 
 class ServiceError(Exception):
@@ -163,7 +163,7 @@ class Services:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                                    start_new_session=True)
         self.stack.callback(end, process, stop)
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while not accepts(port):
             if process.poll() is not None or time.monotonic() > deadline:
                 text = Path(log.name).read_text(errors="replace")

@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 #[rustfmt::skip]
-#[allow(clippy::all, missing_docs)]
+#[allow(clippy::all, missing_docs, unreachable_pub, reason = "generated")]
 mod generated {
     include!("generated/talos.ext_authz.rs");
 }

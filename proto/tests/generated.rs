@@ -1,4 +1,5 @@
 //! The committed messages are the ones that `ext_authz.proto` describes.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on panics")]
 
 use std::{fs, path::Path, process::Command};
 

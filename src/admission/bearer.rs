@@ -211,7 +211,7 @@ impl IssuerKey {
             .filter(|algorithm| named.is_none_or(|named| named == *algorithm))
             .collect();
         let key = DecodingKey::from_jwk(&jwk).ok()?;
-        (!algorithms.is_empty()).then_some(Self { kid: jwk.common.key_id.clone(), algorithms, key })
+        (!algorithms.is_empty()).then_some(Self { kid: jwk.common.key_id, algorithms, key })
     }
 }
 

@@ -71,6 +71,7 @@ impl ChainKey {
     ///
     /// # Panics
     /// Never: HMAC takes a key of any length.
+    #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
     pub fn new(secret: &[u8]) -> Self {
         let keyed = |purpose: &[u8]| {
             Hmac::new_from_slice(&hmac_sha256(secret, purpose)).expect("HMAC takes a key of any length")

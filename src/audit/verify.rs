@@ -146,7 +146,7 @@ impl<'a> Verifier<'a> {
     fn begin(&mut self, at: &str, read: &Read<'_>, in_order: bool) -> bool {
         let chain = read.text_of("chain").to_owned();
         match &self.findings.chain {
-            None => self.findings.chain = Some(chain.clone()),
+            None => self.findings.chain = Some(chain),
             Some(known) if *known != chain => {
                 self.problem(format!("{at}: begins another chain ({chain} instead of {known})"));
             }

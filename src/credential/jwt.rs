@@ -32,6 +32,7 @@ pub fn signed_len(signer: &SigningKey, claims_json: &str) -> usize {
     unsigned(signer, claims_json).len() + 1 + (signature * 4).div_ceil(3)
 }
 
+#[expect(clippy::expect_used, reason = "three texts always serialise")]
 fn unsigned(signer: &SigningKey, claims_json: &str) -> String {
     let header = Header { alg: &format!("{:?}", signer.algorithm()), typ: "JWT", kid: signer.kid() };
     let header = serde_json::to_vec(&header).expect("three texts serialise");

@@ -37,6 +37,7 @@ struct Sealed<'a> {
 }
 
 /// Seals a cursor for `network` and `listing` (which names the list and its filter).
+#[expect(clippy::expect_used, reason = "texts and a number always serialise, and fit the cipher")]
 pub fn seal(secrets: &HmacSecrets, rng: &Rng, network: NetworkId, listing: &str, cursor: &Cursor) -> String {
     let content = Sealed {
         n: network.to_string(),

@@ -150,12 +150,12 @@ mod tests {
     #[derive(serde::Deserialize, Debug)]
     #[serde(deny_unknown_fields)]
     struct Sample {
-        #[allow(dead_code)]
+        #[allow(dead_code, reason = "read by the deserializer alone")]
         name: Option<String>,
-        #[allow(dead_code)]
+        #[allow(dead_code, reason = "read by the deserializer alone")]
         #[serde(default, deserialize_with = "objects")]
         inner: Option<Vec<Sample>>,
-        #[allow(dead_code)]
+        #[allow(dead_code, reason = "read by the deserializer alone")]
         #[serde(default, deserialize_with = "object")]
         one: Option<Box<Sample>>,
     }

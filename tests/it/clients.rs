@@ -5,7 +5,7 @@ use std::time::Duration;
 use prost::Message;
 use serde_json::json;
 
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::http::{Call, Version};
 use crate::rig::python;
 use crate::rig::support::{Json, Must};
@@ -29,7 +29,7 @@ async fn grpcio_calls_in_every_way_that_its_settings_allow() {
     let talos = Talos::start().await;
     let key = talos.issue(json!({ "actor_id": "grpcio" })).await;
     let request = |credential: &str| -> String {
-        let message = Ask::bearer(credential).build().encode_to_vec();
+        let message = Check::bearer(credential).build().encode_to_vec();
         message.iter().map(|byte| format!("{byte:02x}")).collect()
     };
     let (good, bad) = (request(&key.secret), request(&format!("{}x", key.secret)));
@@ -38,7 +38,7 @@ async fn grpcio_calls_in_every_way_that_its_settings_allow() {
     let told =
         python::run_for(GRPCIO_TIMEOUT, "TALOS_TEST_GRPC_PYTHONPATH", &[script, &address, &good, &bad]).await;
     println!("{told}");
-    talos.check(Ask::bearer(&key.secret)).await.allowed();
+    talos.check(Check::bearer(&key.secret)).await.allowed();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,7 +13,7 @@ use crate::rig::envoy::Envoy;
 use crate::rig::http::{Call, Reply, Version};
 use crate::rig::support::Must;
 use crate::rig::talos::{Setup, Talos};
-use crate::rig::upstream::{Seen, Upstream};
+use crate::rig::upstream::{Received, Upstream};
 
 /// Client, Envoy, Talos and upstream. The fields are in the order in which they stop.
 pub struct Edge {
@@ -41,7 +41,7 @@ impl Edge {
     }
 
     /// Sends a request that must pass; returns what the upstream got.
-    async fn passes(&self, version: Version, call: Call) -> Seen {
+    async fn passes(&self, version: Version, call: Call) -> Received {
         self.send(version, call).await.expect(200);
         self.seen()
     }
@@ -54,7 +54,7 @@ impl Edge {
     }
 
     /// The one request that the upstream got since the last look.
-    pub fn seen(&self) -> Seen {
+    pub fn seen(&self) -> Received {
         let mut seen = self.upstream.take();
         assert_eq!(seen.len(), 1, "the upstream got {seen:?}");
         seen.pop().must("a request")

@@ -4,7 +4,7 @@
 use prost::Message;
 use serde_json::json;
 
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::grpc::{Answer, Grpc};
 use crate::rig::random::Random;
 use crate::rig::support::Must;
@@ -28,7 +28,7 @@ fn count() -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn credentials_that_look_issued_never_reach_the_store() {
-    let mut random = Random::announced("credentials that look issued");
+    let mut random = Random::seeded("credentials that look issued");
     let talos = Talos::start().await;
     let real = talos.issue(json!({})).await.secret;
     let before = talos.metric("talos_store_key_reads_total").await;
@@ -45,7 +45,7 @@ async fn credentials_that_look_issued_never_reach_the_store() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn credentials_of_every_other_form_never_get_in() {
-    let mut random = Random::announced("credentials of every other form");
+    let mut random = Random::seeded("credentials of every other form");
     let talos = Talos::start().await;
     let key = talos.issue(json!({})).await;
     let macaroon = json!({ "algorithm": "TOKEN_ALGORITHM_MACAROON" });
@@ -62,7 +62,7 @@ async fn credentials_of_every_other_form_never_get_in() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mutated_requests_never_get_in() {
-    let mut random = Random::announced("mutated requests");
+    let mut random = Random::seeded("mutated requests");
     let talos = Setup::new().start().await;
     let key = talos.issue(json!({})).await;
     let real = key.secret.clone();
@@ -113,7 +113,7 @@ fn passes(answer: &Answer) -> bool {
 
 /// The process is the same one and lets a good key in.
 async fn still_works(mut talos: Talos, secret: &str) {
-    talos.check(Ask::bearer(secret)).await.allowed();
+    talos.check(Check::bearer(secret)).await.allowed();
     assert!(talos.process.ended().is_none(), "the process has ended");
     assert!(!talos.process.log().contains("panicked"), "something panicked:\n{}", talos.process.log());
 }
@@ -126,10 +126,10 @@ fn with_credential(
     let bearer = [b"Bearer ", &credential[..]].concat();
     let is_text = std::str::from_utf8(&credential).is_ok();
     let mut ask = match random.below(4) {
-        0 => Ask::default().header("x-api-key", credential),
-        1 => Ask::default().header("Authorization", bearer),
-        2 => Ask::default().header("authorization", bearer).header("x-api-key", credential),
-        _ => Ask::default().header("authorization", bearer),
+        0 => Check::default().header("x-api-key", credential),
+        1 => Check::default().header("Authorization", bearer),
+        2 => Check::default().header("authorization", bearer).header("x-api-key", credential),
+        _ => Check::default().header("authorization", bearer),
     };
     if random.below(4) == 0 {
         ask = ask.from("2001:db8::1").header("x-talos-actor-id", "mallory").header("cookie", "a=b");

@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::edge::Edge;
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::http::{BOTH, Call, Version};
 use crate::rig::redis::Redis;
 use crate::rig::support::{Json, Must, until};
@@ -109,12 +109,12 @@ async fn what_is_refused_for_another_reason_spends_nothing() {
     let talos = limited().start().await;
     let key = key(&talos, 2).await;
     for _ in 0..5 {
-        talos.check(Ask::bearer(&key.secret).route("talos.scopes", "nonesuch")).await.denied(403);
+        talos.check(Check::bearer(&key.secret).route("talos.scopes", "nonesuch")).await.denied(403);
     }
     for _ in 0..2 {
-        talos.check(Ask::bearer(&key.secret)).await.allowed();
+        talos.check(Check::bearer(&key.secret)).await.allowed();
     }
-    talos.check(Ask::bearer(&key.secret)).await.denied(429);
+    talos.check(Check::bearer(&key.secret)).await.denied(429);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -142,7 +142,7 @@ async fn verify_says_it_as_well() {
     let answer = talos.admin.post(BATCH_VERIFY, &json!({ "requests": [one, two] })).await.expect(200).json();
     assert_eq!(answer.text("/results/0/error_code"), "VERIFICATION_ERROR_RATE_LIMITED");
     assert_eq!(answer.at("/results/1/is_valid"), true);
-    talos.check(Ask::bearer(&fresh.secret)).await.denied(429);
+    talos.check(Check::bearer(&fresh.secret)).await.denied(429);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -150,7 +150,7 @@ async fn without_enforcement_the_policy_is_only_told() {
     let talos = Setup::new().start().await;
     let key = key(&talos, 1).await;
     for _ in 0..3 {
-        talos.check(Ask::bearer(&key.secret)).await.allowed();
+        talos.check(Check::bearer(&key.secret)).await.allowed();
         let reply = talos.admin.post(VERIFY, &json!({ "credential": key.secret })).await.expect(200);
         assert_eq!(reply.header("ratelimit-policy"), Some("\"default\";q=1;w=3600"));
         assert_eq!(reply.header("ratelimit"), None);
@@ -168,7 +168,7 @@ async fn three(redis: &Redis) -> [Talos; 3] {
 
 /// Sends `count` Checks to all at once; returns the number that pass.
 async fn burst(processes: &[Talos; 3], key: &Key, count: usize) -> usize {
-    let checks = (0..count).map(|n| processes[n % 3].check(Ask::bearer(&key.secret)));
+    let checks = (0..count).map(|n| processes[n % 3].check(Check::bearer(&key.secret)));
     join_all(checks).await.into_iter().filter(|verdict| verdict.passes()).count()
 }
 
@@ -182,8 +182,8 @@ async fn several_processes_on_one_redis_admit_together_what_the_policy_says() {
     for talos in &processes {
         until("uses are counted", async || {
             let probe = key(&processes[0], 1).await;
-            talos.check(Ask::bearer(&probe.secret)).await;
-            (!talos.check(Ask::bearer(&probe.secret)).await.passes()).then_some(())
+            talos.check(Check::bearer(&probe.secret)).await;
+            (!talos.check(Check::bearer(&probe.secret)).await.passes()).then_some(())
         })
         .await;
     }
@@ -227,11 +227,11 @@ async fn a_place_becomes_free_in_time() {
     let window = json!({ "rate_limit_policy": { "quota": "2", "window": "2s" } });
     let key = talos.issue(window).await;
     until("the burst is used up", async || {
-        (!talos.check(Ask::bearer(&key.secret)).await.passes()).then_some(())
+        (!talos.check(Check::bearer(&key.secret)).await.passes()).then_some(())
     })
     .await;
     let began = tokio::time::Instant::now();
-    until("one more may be", async || talos.check(Ask::bearer(&key.secret)).await.passes().then_some(()))
+    until("one more may be", async || talos.check(Check::bearer(&key.secret)).await.passes().then_some(()))
         .await;
     assert!(began.elapsed() < Duration::from_secs(20));
 }
@@ -244,13 +244,13 @@ async fn a_shorter_window_counts_from_the_first_use_on() {
     let key = key(&processes[0], 1).await;
     let [first, ..] = &processes;
     until("the hour's use is counted", async || {
-        (!first.check(Ask::bearer(&key.secret)).await.passes()).then_some(())
+        (!first.check(Check::bearer(&key.secret)).await.passes()).then_some(())
     })
     .await;
     let shorter = json!({ "rate_limit_policy": { "quota": "1", "window": "1s" } });
     first.patch(&format!("{ISSUED}/{}", key.id), &shorter).await.expect(200);
     until("the next second's use", async || {
-        first.check(Ask::bearer(&key.secret)).await.passes().then_some(())
+        first.check(Check::bearer(&key.secret)).await.passes().then_some(())
     })
     .await;
 }

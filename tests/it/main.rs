@@ -1,6 +1,13 @@
 //! Black-box tests: the real `talos` process, a real Envoy, HTTP and gRPC on loopback. Nothing of
 //! the library is called.
 #![allow(
+    clippy::expect_used,
+    clippy::large_futures,
+    clippy::unwrap_used,
+    unreachable_pub,
+    reason = "a failing test panics, takes the memory that it likes, and exports nothing"
+)]
+#![allow(
     clippy::disallowed_methods,
     reason = "these tests stand outside of the process and wait on the real clock"
 )]

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use tokio::task::{JoinSet, LocalSet, spawn_local};
 
 use self::cells::CELLS;
-use self::setup::{Stack, Talosses};
+use self::setup::{Stack, TalosProcesses};
 use crate::rig::http::{BOTH, Version};
 use crate::rig::needs::variable;
 use crate::rig::support::Must;
@@ -27,11 +27,11 @@ const FORBIDDEN: &str = "must-not-arrive";
 async fn everything_holds_with_every_envoy() {
     needs!(Envoy);
     let upstream = Upstream::start().await;
-    let talosses = Talosses::start().await;
+    let processes = TalosProcesses::start().await;
     let mut table: BTreeMap<(usize, String, Version), Result<(), String>> = BTreeMap::new();
     let envoys = envoys();
     for (version, binary) in &envoys {
-        let stack = Stack::start(binary, upstream.port, &talosses).await;
+        let stack = Stack::start(binary, upstream.port, &processes).await;
         let outcomes = LocalSet::new().run_until(run_cells(stack)).await;
         table.extend(
             outcomes.into_iter().map(|((number, over), ended)| ((number, version.clone(), over), ended)),

@@ -46,10 +46,10 @@ const NAME: &str = "redis.talos.test";
 #[tokio::test(flavor = "multi_thread")]
 async fn no_revoked_key_is_allowed_after_the_bound_whatever_goes_wrong() {
     needs!(Redis);
-    if has_ways() {
+    if has_proxies() {
         needs!(PostgresPrograms, MariaDbPrograms);
     }
-    let random = Random::announced("revocations raced");
+    let random = Random::seeded("revocations raced");
     let revocations = std::env::var("TALOS_TEST_REVOCATIONS")
         .map_or(REVOCATIONS, |text| text.parse().must("TALOS_TEST_REVOCATIONS"));
     let history = run(random, revocations).await;
@@ -76,7 +76,7 @@ async fn no_revoked_key_is_allowed_after_the_bound_whatever_goes_wrong() {
     let bounds = judge::Bounds::new(&history.readings, lease, widest);
     let relayed =
         relayed.filter(|verdict| bounds.during(verdict.instance, verdict.span) == lease * 2).count();
-    assert!(!has_ways() || relayed > 100, "only {relayed} verdicts in relayed mode");
+    assert!(!has_proxies() || relayed > 100, "only {relayed} verdicts in relayed mode");
 }
 
 /// Three processes on one database and one Redis, keys that come and go, and both in trouble.
@@ -175,7 +175,7 @@ async fn run(mut random: Random, revocations: usize) -> History {
 impl Database {
     /// That of the tests, as a pair; `TALOS_TEST_ORACLE=sqlite` is a file. The DSN follows a switchover.
     async fn start() -> (Database, Option<String>) {
-        if !has_ways() {
+        if !has_proxies() {
             return (Database::File, None);
         }
         let kind = match database::server() {
@@ -189,6 +189,6 @@ impl Database {
 }
 
 /// Whether there are ways to the database that can be broken.
-fn has_ways() -> bool {
+fn has_proxies() -> bool {
     std::env::var("TALOS_TEST_ORACLE").as_deref() != Ok("sqlite")
 }

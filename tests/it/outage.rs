@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::database::{self, Server};
 use crate::rig::grpc::Grpc;
 use crate::rig::proxy::Proxy;
@@ -62,18 +62,18 @@ impl Pair {
     }
 
     async fn is(&self, key: &Key, status: i32) {
-        let verdict = self.grpc.check(&Ask::bearer(&key.secret).build()).await;
+        let verdict = self.grpc.check(&Check::bearer(&key.secret).build()).await;
         assert!(verdict.is(status), "not {status}: {verdict:?}");
     }
 
     async fn passes(&self, key: &Key) -> bool {
-        self.grpc.check(&Ask::bearer(&key.secret).build()).await.passes()
+        self.grpc.check(&Check::bearer(&key.secret).build()).await.passes()
     }
 
     /// Waits until it has read that a key was revoked: before that, a slow look may end in a 503.
     async fn knows_of_the_end_of(&self, key: &Key) {
         until("it knows of the revocation", async || {
-            self.grpc.check(&Ask::bearer(&key.secret).build()).await.is(401).then_some(())
+            self.grpc.check(&Check::bearer(&key.secret).build()).await.is(401).then_some(())
         })
         .await;
     }

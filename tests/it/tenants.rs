@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::edge::Edge;
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::http::{Base, Call, Reply, Version};
 use crate::rig::redis::Redis;
 use crate::rig::support::{Json, Must, until};
@@ -123,11 +123,11 @@ async fn the_keys_of_another_network_are_unknown() {
         let answer = post(talos.admin, A, BATCH_VERIFY, &batch).await.expect(200).json();
         assert_eq!(answer.at("/results/0"), answer.at("/results/1"));
         for credential in [&theirs.secret, &nothing.secret] {
-            talos.check(Ask::bearer(credential).host(A)).await.denied(401);
+            talos.check(Check::bearer(credential).host(A)).await.denied(401);
         }
 
         // All of that did nothing to it.
-        let allowed = talos.check(Ask::bearer(&theirs.secret).host(B)).await.allowed();
+        let allowed = talos.check(Check::bearer(&theirs.secret).host(B)).await.allowed();
         assert_eq!(allowed.header("x-talos-network-id").must("a network"), B_ID);
         let now = get(talos.admin, B, &format!("{collection}/{}", theirs.id)).await.expect(200).json();
         assert_eq!(now.text("/name"), "a key");
@@ -155,9 +155,9 @@ async fn tokens_and_page_tokens_stay_in_their_network() {
         let elsewhere = verify(B).await;
         assert_eq!(elsewhere["is_valid"], false);
         assert_eq!(elsewhere.text("/error_code"), "VERIFICATION_ERROR_NOT_FOUND", "{algorithm}");
-        let allowed = talos.check(Ask::bearer(&token).host(A)).await.allowed();
+        let allowed = talos.check(Check::bearer(&token).host(A)).await.allowed();
         assert_eq!(allowed.header("x-talos-network-id").must("a network"), A_ID);
-        talos.check(Ask::bearer(&token).host(B)).await.denied(401);
+        talos.check(Check::bearer(&token).host(B)).await.denied(401);
     }
 
     for host in [A, B] {
@@ -194,19 +194,19 @@ async fn the_same_key_in_two_networks_is_two_keys() {
         // As it is read, as it is remembered, and as others remember it.
         for talos in [&talos, &talos, &second, &second] {
             for (host, network, actor) in [(A, A_ID, "alice"), (B, B_ID, "bob")] {
-                let allowed = talos.check(Ask::bearer(credential).host(host)).await.allowed();
+                let allowed = talos.check(Check::bearer(credential).host(host)).await.allowed();
                 assert_eq!(allowed.header("x-talos-network-id").must("a network"), network);
                 assert_eq!(allowed.header("x-talos-actor-id").must("an actor"), actor);
             }
         }
         post(talos.public, A, SELF_REVOKE, &json!({ "credential": credential })).await.expect(200);
-        talos.check(Ask::bearer(credential).host(A)).await.denied(401);
+        talos.check(Check::bearer(credential).host(A)).await.denied(401);
         until("the other process hears of it", async || {
-            (!second.check(Ask::bearer(credential).host(A)).await.passes()).then_some(())
+            (!second.check(Check::bearer(credential).host(A)).await.passes()).then_some(())
         })
         .await;
         for talos in [&talos, &second] {
-            talos.check(Ask::bearer(credential).host(B)).await.allowed();
+            talos.check(Check::bearer(credential).host(B)).await.allowed();
         }
     }
 }
@@ -220,8 +220,8 @@ async fn quotas_and_rates_are_counted_by_network() {
         let key = issue(&talos, host, policy.clone()).await;
         let body = json!({ "name": "one too many", "actor_id": "alice" });
         post(talos.admin, host, ISSUED, &body).await.expect_error(402, "API_KEY_QUOTA_EXCEEDED");
-        talos.check(Ask::bearer(&key.secret).host(host)).await.allowed();
-        talos.check(Ask::bearer(&key.secret).host(host)).await.denied(429);
+        talos.check(Check::bearer(&key.secret).host(host)).await.allowed();
+        talos.check(Check::bearer(&key.secret).host(host)).await.denied(429);
     }
 }
 
@@ -232,7 +232,7 @@ async fn a_network_is_found_by_the_host_and_nothing_else() {
     for host in ["A.Example", "a.example:4420", "a.example.", "A.EXAMPLE.:80"] {
         get(talos.admin, host, ISSUED).await.expect(200);
         get(talos.public, host, JWKS).await.expect(200);
-        talos.check(Ask::bearer(&key.secret).host(host)).await.allowed();
+        talos.check(Check::bearer(&key.secret).host(host)).await.allowed();
     }
     let long = format!("a.example{}", ".x".repeat(200));
     for host in [
@@ -249,7 +249,7 @@ async fn a_network_is_found_by_the_host_and_nothing_else() {
         get(talos.public, host, JWKS).await.expect_error(404, "NOT_FOUND");
         let body = json!({ "credential": key.secret });
         post(talos.public, host, SELF_REVOKE, &body).await.expect_error(404, "NOT_FOUND");
-        talos.check(Ask::bearer(&key.secret).host(host)).await.denied(404);
+        talos.check(Check::bearer(&key.secret).host(host)).await.denied(404);
         // What decides about nobody's keys answers everybody.
         for plane in [talos.admin, talos.public] {
             get(plane, host, "/health/ready").await.expect(200);
@@ -327,15 +327,15 @@ async fn a_network_has_what_its_file_says() {
     assert_eq!(kids(A).await.text("/keys/0/kid"), "it-1");
     assert_eq!(kids(B).await.text("/keys/0/kid"), "of-b");
     let claims = async |host: &str, key: &Key| {
-        let allowed = talos.check(Ask::bearer(&key.secret).host(host)).await.allowed();
+        let allowed = talos.check(Check::bearer(&key.secret).host(host)).await.allowed();
         post(talos.admin, host, VERIFY, &json!({ "credential": allowed.token() })).await.expect(200).json()
     };
     let (in_a, in_b) = (claims(A, &of_a).await, claims(B, &of_b).await);
     assert_eq!((in_a.text("/issuer"), in_b.text("/issuer")), (ISSUER, "https://b.issuer"), "{in_a} {in_b}");
-    talos.check(Ask::bearer(&of_b.secret).host(B)).await.allowed();
-    talos.check(Ask::bearer(&of_b.secret).host(B)).await.denied(429);
+    talos.check(Check::bearer(&of_b.secret).host(B)).await.allowed();
+    talos.check(Check::bearer(&of_b.secret).host(B)).await.denied(429);
     for _ in 0..4 {
-        talos.check(Ask::bearer(&of_a.secret).host(A)).await.allowed();
+        talos.check(Check::bearer(&of_a.secret).host(A)).await.allowed();
     }
 }
 
@@ -391,7 +391,7 @@ async fn a_networks_file_applies_while_the_process_runs() {
     })
     .await;
     assert!(issue(&talos, A, json!({})).await.secret.starts_with("ory_ak_v1_"), "the others keep theirs");
-    talos.check(Ask::bearer(&old.secret).host(B)).await.allowed();
+    talos.check(Check::bearer(&old.secret).host(B)).await.allowed();
 
     std::fs::write(&file, "credentials: {api_keys: {prefix: {current: 'a b'}}}").must("writing it badly");
     until("the log tells", async || {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::support::{Json, unix_now, unix_seconds, until};
 use crate::rig::talos::{DERIVE, IMPORTED, ISSUED, Key, Setup, Talos};
 
@@ -31,7 +31,7 @@ async fn a_check_a_verification_and_a_derivation_are_uses() {
         talos.issue(json!({})).await,
     );
     let began = unix_now().floor();
-    talos.check(Ask::bearer(&checked.secret)).await.allowed();
+    talos.check(Check::bearer(&checked.secret)).await.allowed();
     talos.verify(&verified.secret).await;
     talos.admin.post(DERIVE, &json!({ "credential": derived.secret })).await.expect(200);
     for (kind, key) in [(ISSUED, &checked), (IMPORTED, &verified), (ISSUED, &derived)] {
@@ -43,8 +43,8 @@ async fn a_check_a_verification_and_a_derivation_are_uses() {
     let before = read(&talos, ISSUED, &checked).await;
     assert_eq!(before.text("/update_time"), checked.resource.text("/update_time"));
     let marker = talos.issue(json!({})).await;
-    talos.check(Ask::bearer(&checked.secret)).await.allowed();
-    talos.check(Ask::bearer(&marker.secret)).await.allowed();
+    talos.check(Check::bearer(&checked.secret)).await.allowed();
+    talos.check(Check::bearer(&marker.secret)).await.allowed();
     is_used(&talos, ISSUED, &marker).await;
     assert_eq!(read(&talos, ISSUED, &checked).await, before);
 }
@@ -54,8 +54,8 @@ async fn a_refused_request_is_no_use() {
     let talos = setup().start().await;
     let key = talos.issue(json!({ "scopes": ["read"] })).await;
     let marker = talos.issue(json!({})).await;
-    talos.check(Ask::bearer(&key.secret).route("talos.scopes", "write")).await.denied(403);
-    talos.check(Ask::bearer(&marker.secret)).await.allowed();
+    talos.check(Check::bearer(&key.secret).route("talos.scopes", "write")).await.denied(403);
+    talos.check(Check::bearer(&marker.secret)).await.allowed();
     is_used(&talos, ISSUED, &marker).await;
     assert_eq!(read(&talos, ISSUED, &key).await.get("last_used_time"), None);
 }
@@ -65,7 +65,7 @@ async fn what_waits_is_written_before_the_end() {
     let talos = Setup::new().set("TALOS_LAST_USED_FLUSH_INTERVAL", "1h").start().await;
     let setup = talos.setup.clone();
     let key = talos.issue(json!({})).await;
-    talos.check(Ask::bearer(&key.secret)).await.allowed();
+    talos.check(Check::bearer(&key.secret)).await.allowed();
     talos.stop().await;
     let talos = setup.start().await;
     is_used(&talos, ISSUED, &key).await;

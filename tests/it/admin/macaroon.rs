@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::python::{mint_macaroon, narrow_macaroon, open_macaroon};
 use crate::rig::support::{Json, Must, assert_no_null, unix_now, unix_seconds};
 use crate::rig::talos::{DERIVE, HMAC_SECRET, IMPORTED, ISSUER, Key, NETWORK, Setup, Talos, VERIFY};
@@ -78,7 +78,7 @@ async fn a_macaroon_needs_no_signing_key() {
     let token = derive(&talos, &key, json!({})).await;
     let token = token.text("/token/token");
     assert_eq!(talos.verify(token).await.texts("/scopes"), ["a"]);
-    let allowed = talos.check(Ask::bearer(token)).await.allowed();
+    let allowed = talos.check(Check::bearer(token)).await.allowed();
     assert!(allowed.removes("authorization"), "a macaroon never goes upstream");
     assert_eq!(allowed.header("authorization"), None);
     assert_eq!(allowed.header("x-talos-key-id"), Some(key.id));

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::support::{Json, unix_now, unix_seconds, until};
 use crate::rig::talos::{IMPORTED, ISSUED, Key, Setup, Talos};
 
@@ -20,7 +20,7 @@ async fn the_successor_inherits_and_the_old_key_ends_at_once() {
             "rate_limit_policy": { "quota": "10", "window": "60s" },
         }))
         .await;
-    talos.check(Ask::bearer(&key.secret)).await.allowed();
+    talos.check(Check::bearer(&key.secret)).await.allowed();
     let rotated = rotate(&talos, &key, json!({})).await;
     assert_ne!(rotated.text("/issued_api_key/key_id"), key.id);
     assert_ne!(rotated.text("/secret"), key.secret);
@@ -42,8 +42,8 @@ async fn the_successor_inherits_and_the_old_key_ends_at_once() {
     assert_eq!(old.text("/status"), "KEY_STATUS_REVOKED");
     assert_eq!(old.text("/revocation_reason"), "REVOCATION_REASON_SUPERSEDED");
     assert_eq!(talos.admin.get(&format!("{ISSUED}/{}", key.id)).await.json(), *old);
-    talos.check(Ask::bearer(&key.secret)).await.denied(401);
-    talos.check(Ask::bearer(rotated.text("/secret"))).await.allowed();
+    talos.check(Check::bearer(&key.secret)).await.denied(401);
+    talos.check(Check::bearer(rotated.text("/secret"))).await.allowed();
     assert_eq!(talos.verify(&key.secret).await.text("/error_code"), "VERIFICATION_ERROR_REVOKED");
 }
 
@@ -78,10 +78,10 @@ async fn in_a_grace_period_both_keys_work() {
     let old = rotated.at("/old_issued_api_key");
     assert_eq!(old.text("/status"), "KEY_STATUS_ACTIVE");
     assert_eq!(old.get("revocation_reason"), None);
-    talos.check(Ask::bearer(&key.secret)).await.allowed();
-    talos.check(Ask::bearer(rotated.text("/secret"))).await.allowed();
+    talos.check(Check::bearer(&key.secret)).await.allowed();
+    talos.check(Check::bearer(rotated.text("/secret"))).await.allowed();
     until("the old key is refused", async || {
-        (!talos.check(Ask::bearer(&key.secret)).await.passes()).then_some(())
+        (!talos.check(Check::bearer(&key.secret)).await.passes()).then_some(())
     })
     .await;
     assert!(unix_now() - began >= 1.5, "refused before the grace period was over");

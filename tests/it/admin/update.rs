@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::http::{Call, Reply, Version};
 use crate::rig::support::Json;
 use crate::rig::talos::{IMPORTED, ISSUED, Key, Setup, Talos};
@@ -140,7 +140,7 @@ async fn the_next_request_sees_the_change_here_and_within_the_lease_elsewhere() 
     let setup = Setup::new().set("TALOS_CONSISTENCY_POLL", "100ms");
     let talos = setup.start().await;
     let key = talos.issue(json!({ "scopes": ["read"] })).await;
-    let ask = || Ask::bearer(&key.secret).route("talos.scopes", "write");
+    let ask = || Check::bearer(&key.secret).route("talos.scopes", "write");
     talos.check(ask()).await.denied(403);
     let path = format!("{ISSUED}/{}", key.id);
     talos.patch(&path, &json!({ "scopes": ["write"] })).await.expect(200);

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{audited, calls, file, whole};
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::support::{Must, until};
 use crate::rig::talos::{DERIVE, IMPORTED, ISSUED, SELF_REVOKE, Setup, Talos};
 
@@ -26,7 +26,7 @@ async fn all_is_refused(talos: &Talos, key: &crate::rig::talos::Key) {
     }
     assert_eq!(talos.verify(&key.secret).await["is_valid"], true);
     assert_eq!(talos.verify("never-imported-0123").await["is_valid"], false);
-    talos.check(Ask::bearer(&key.secret)).await.allowed();
+    talos.check(Check::bearer(&key.secret)).await.allowed();
     let keys = talos.admin.get(ISSUED).await.expect(200).json();
     assert_eq!(keys["issued_api_keys"].as_array().must("keys").len(), 1);
 }
@@ -56,7 +56,7 @@ async fn a_directory_that_is_gone_stops_changes_until_it_is_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_stops_changes_until_there_is_room() {
     // The log has to be the largest file, so that it is the one that can't grow.
-    let setup = audited().bears_file_limits();
+    let setup = audited().survives_file_limits();
     let talos = setup.start().await;
     let key = talos.issue(json!({})).await;
     let batch = json!({ "requests": vec![json!({}); 1_000] });
@@ -80,7 +80,7 @@ async fn a_full_disk_stops_changes_until_there_is_room() {
     talos.process.limit_files(None);
     talos.revoke(&key).await;
     assert_eq!(calls(&setup).last().must("a line")["status"], 204);
-    talos.check(Ask::bearer(&key.secret)).await.denied(401);
+    talos.check(Check::bearer(&key.secret)).await.denied(401);
     talos.stop().await;
     whole(&setup).await;
 }

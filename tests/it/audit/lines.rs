@@ -4,7 +4,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::{audited, calls, file, read, verify, whole};
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::http::{Call, Reply, Version};
 use crate::rig::support::{Json, Must, until};
 use crate::rig::talos::{DERIVE, IMPORTED, ISSUED, SELF_REVOKE, Setup, Talos, VERIFY};
@@ -151,7 +151,7 @@ async fn refusals_are_recorded_but_strangers_fill_no_disk() {
         talos.self_revoke("nobody-knows-this").await.expect(400);
         talos.public.post(SELF_REVOKE, &json!({ "bad": 1 })).await.expect(400);
         talos.admin.post(VERIFY, &json!({ "credential": "nor-this" })).await.expect(200);
-        talos.check(Ask::bearer("nor-that")).await.denied(401);
+        talos.check(Check::bearer("nor-that")).await.denied(401);
     }
     talos.stop().await;
     let events: Vec<Value> = calls(&setup).into_iter().filter(|line| line["kind"] == "event").collect();

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::python::narrow_macaroon;
 use crate::rig::talos::{HMAC_SECRET, ISSUER, Setup, Talos};
 
@@ -26,7 +26,7 @@ async fn credentials(talos: &Talos) -> Vec<(&'static str, String)> {
     ]
 }
 
-async fn assert_all(talos: &Talos, cases: &[(Ask, bool)]) {
+async fn assert_all(talos: &Talos, cases: &[(Check, bool)]) {
     let grpc = talos.grpc().await;
     for (kind, credential) in credentials(talos).await {
         for (number, (ask, allowed)) in cases.iter().enumerate() {
@@ -60,7 +60,7 @@ async fn the_peer_of_the_connection() {
         ("", false),
     ];
     let forged = |address| {
-        Ask::default()
+        Check::default()
             .from(address)
             .header("x-forwarded-for", "10.1.2.3")
             .header("x-envoy-external-address", "10.1.2.3")
@@ -73,7 +73,7 @@ async fn the_address_that_envoy_calls_external() {
     needs!(Python);
     let talos = Setup::new().set("TALOS_AUTHZ_CLIENT_ADDRESS", "external").start().await;
     let from = |address: &str| {
-        Ask::default()
+        Check::default()
             .from("10.1.2.3")
             .header("x-forwarded-for", "10.1.2.3")
             .header("x-envoy-external-address", address)
@@ -86,7 +86,7 @@ async fn the_address_that_envoy_calls_external() {
         (from("10.1.2.3, 10.2.0.1"), false),
         (from(""), false),
         (from("10.1.2.3").header("x-envoy-external-address", "10.1.2.3"), false),
-        (Ask::default().from("10.1.2.3").header("x-forwarded-for", "10.1.2.3"), false),
+        (Check::default().from("10.1.2.3").header("x-forwarded-for", "10.1.2.3"), false),
     ];
     assert_all(&talos, &cases).await;
 }
@@ -96,7 +96,7 @@ async fn the_entry_of_x_forwarded_for_that_our_own_proxies_wrote() {
     needs!(Python);
     let xff = Setup::new().set("TALOS_AUTHZ_CLIENT_ADDRESS", "xff");
     let from = |lines: &[&str]| {
-        lines.iter().fold(Ask::default().from("10.1.2.3"), |ask, line| ask.header("x-forwarded-for", *line))
+        lines.iter().fold(Check::default().from("10.1.2.3"), |ask, line| ask.header("x-forwarded-for", *line))
     };
     let one = [
         (from(&["10.1.2.3"]), true),

@@ -3,7 +3,7 @@
 use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use serde_json::json;
 
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::http::assert_envelope;
 use crate::rig::support::{Json, Must};
 use crate::rig::talos::{NETWORK, Talos};
@@ -13,12 +13,12 @@ async fn both_forms_of_headers_give_the_same_answer() {
     let talos = Talos::start().await;
     let key = talos.issue(json!({ "scopes": ["a"] })).await;
     let asks = [
-        Ask::bearer(&key.secret).header("x-talos-foo", "mallory"),
-        Ask::api_key(&key.secret),
-        Ask::bearer(&key.secret).api_key_too(&key.secret),
-        Ask::bearer("garbage"),
-        Ask::default(),
-        Ask::bearer(&key.secret).api_key_too("other"),
+        Check::bearer(&key.secret).header("x-talos-foo", "mallory"),
+        Check::api_key(&key.secret),
+        Check::bearer(&key.secret).api_key_too(&key.secret),
+        Check::bearer("garbage"),
+        Check::default(),
+        Check::bearer(&key.secret).api_key_too("other"),
     ];
     for (number, ask) in asks.into_iter().enumerate() {
         let text = talos.check(ask.clone()).await;
@@ -27,8 +27,8 @@ async fn both_forms_of_headers_give_the_same_answer() {
     }
 }
 
-impl Ask {
-    fn api_key_too(self, credential: &str) -> Ask {
+impl Check {
+    fn api_key_too(self, credential: &str) -> Check {
         self.header("x-api-key", credential)
     }
 }
@@ -38,9 +38,9 @@ async fn headers_that_envoy_joined_are_two_credentials() {
     let talos = Talos::start().await;
     let key = talos.issue(json!({})).await;
     let asks = [
-        Ask::bearer(&key.secret).header("authorization", format!("Bearer {}", key.secret)),
-        Ask::api_key(&key.secret).api_key_too(&key.secret),
-        Ask::api_key(&key.secret).api_key_too("other"),
+        Check::bearer(&key.secret).header("authorization", format!("Bearer {}", key.secret)),
+        Check::api_key(&key.secret).api_key_too(&key.secret),
+        Check::api_key(&key.secret).api_key_too("other"),
     ];
     for ask in asks {
         talos.check(ask.clone()).await.denied(400);
@@ -52,7 +52,7 @@ async fn headers_that_envoy_joined_are_two_credentials() {
 async fn each_header_overwrites_in_the_words_of_every_envoy_version() {
     let talos = Talos::start().await;
     let key = talos.issue(json!({ "scopes": ["a", "b"] })).await;
-    for ask in [Ask::bearer(&key.secret), Ask::api_key(&key.secret)] {
+    for ask in [Check::bearer(&key.secret), Check::api_key(&key.secret)] {
         let allowed = talos.check(ask).await.allowed();
         for option in &allowed.ok.headers {
             #[allow(deprecated, reason = "Envoy up to 1.36 reads only this")]
@@ -74,9 +74,9 @@ async fn each_header_overwrites_in_the_words_of_every_envoy_version() {
 async fn the_header_that_carried_the_key_is_removed_unless_overwritten() {
     let talos = Talos::start().await;
     let key = talos.issue(json!({})).await;
-    let by_api_key = talos.check(Ask::api_key(&key.secret)).await.allowed();
+    let by_api_key = talos.check(Check::api_key(&key.secret)).await.allowed();
     assert!(by_api_key.removes("x-api-key"));
-    let by_bearer = talos.check(Ask::bearer(&key.secret)).await.allowed();
+    let by_bearer = talos.check(Check::bearer(&key.secret)).await.allowed();
     assert!(by_bearer.header("authorization").is_some());
     // No scopes: the header that a client may have forged goes, seen or not.
     assert!(by_bearer.removes("x-talos-scopes"));
@@ -88,10 +88,10 @@ async fn forged_headers_are_removed_in_every_mode() {
     let talos = Talos::start().await;
     let key = talos.issue(json!({})).await;
     let asks = [
-        Ask::bearer(&key.secret),
-        Ask::default().route("talos.mode", "optional"),
-        Ask::default().route("talos.mode", "off"),
-        Ask::bearer(&key.secret).route("talos.mode", "off"),
+        Check::bearer(&key.secret),
+        Check::default().route("talos.mode", "optional"),
+        Check::default().route("talos.mode", "off"),
+        Check::bearer(&key.secret).route("talos.mode", "off"),
     ];
     for (number, ask) in asks.into_iter().enumerate() {
         let forged = ["x-talos-foo", "x-talos-actor-id", "x_talos_bar", "x-talos_actor_id"];
@@ -115,7 +115,7 @@ async fn forged_headers_are_removed_in_every_mode() {
 async fn the_metadata_tells_envoy_who_it_was() {
     let talos = Talos::start().await;
     let key = talos.issue(json!({ "scopes": ["a", "b"] })).await;
-    let allowed = talos.check(Ask::bearer(&key.secret)).await.allowed();
+    let allowed = talos.check(Check::bearer(&key.secret)).await.allowed();
     assert_eq!(allowed.fact("key_id"), json!(key.id));
     assert_eq!(allowed.fact("actor_id"), json!("alice"));
     assert_eq!(allowed.fact("network_id"), json!(NETWORK));
@@ -123,7 +123,7 @@ async fn the_metadata_tells_envoy_who_it_was() {
     assert_eq!(allowed.fact("visibility"), json!("secret"));
     assert_eq!((allowed.fact("decision"), allowed.fact("reason")), (json!("allow"), json!("ok")));
     for (mode, reason) in [("optional", "anonymous"), ("off", "off")] {
-        let allowed = talos.check(Ask::default().route("talos.mode", mode)).await.allowed();
+        let allowed = talos.check(Check::default().route("talos.mode", mode)).await.allowed();
         assert_eq!((allowed.fact("decision"), allowed.fact("reason")), (json!("allow"), json!(reason)));
     }
 }
@@ -131,7 +131,8 @@ async fn the_metadata_tells_envoy_who_it_was() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_has_a_challenge_and_the_error_envelope() {
     let talos = Talos::start().await;
-    let cases = [(Ask::default(), false), (Ask::bearer("garbage"), true), (Ask::api_key("garbage"), true)];
+    let cases =
+        [(Check::default(), false), (Check::bearer("garbage"), true), (Check::api_key("garbage"), true)];
     for (ask, shown) in cases {
         let denied = talos.check(ask).await.denied(401);
         let challenge = denied.header("www-authenticate").must("a challenge");
@@ -147,9 +148,9 @@ async fn a_grpc_client_gets_a_short_plain_message() {
     let talos = Talos::start().await;
     let key = talos.issue(json!({})).await;
     let cases = [
-        (Ask::default(), 401),
-        (Ask::bearer("garbage"), 401),
-        (Ask::bearer(&key.secret).route("talos.scopes", "x"), 403),
+        (Check::default(), 401),
+        (Check::bearer("garbage"), 401),
+        (Check::bearer(&key.secret).route("talos.scopes", "x"), 403),
     ];
     for (ask, status) in cases {
         for kind in ["application/grpc", "application/grpc+proto"] {
@@ -164,8 +165,8 @@ async fn a_grpc_client_gets_a_short_plain_message() {
 async fn an_over_long_credential_is_400() {
     let talos = Talos::start().await;
     let long = "x".repeat(17 * 1024);
-    talos.check(Ask::bearer(&long)).await.denied(400);
-    talos.check(Ask::api_key(&long).raw()).await.denied(400);
+    talos.check(Check::bearer(&long)).await.denied(400);
+    talos.check(Check::api_key(&long).raw()).await.denied(400);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -174,11 +175,12 @@ async fn the_minted_token_ends_no_later_than_its_key() {
     let short = talos.issue(json!({ "ttl": "60s" })).await;
     let end = crate::rig::support::unix_seconds(short.resource.text("/expire_time"));
     let claims =
-        crate::rig::support::claims(&talos.check(Ask::bearer(&short.secret)).await.allowed().token());
+        crate::rig::support::claims(&talos.check(Check::bearer(&short.secret)).await.allowed().token());
     assert!(claims.at("/exp").as_f64().must("exp") <= end.ceil(), "{claims:#}");
 
     let long = talos.issue(json!({})).await;
-    let claims = crate::rig::support::claims(&talos.check(Ask::bearer(&long.secret)).await.allowed().token());
+    let claims =
+        crate::rig::support::claims(&talos.check(Check::bearer(&long.secret)).await.allowed().token());
     let life = claims.at("/exp").as_f64().must("exp") - claims.at("/iat").as_f64().must("iat");
     assert_eq!(life, 300.0, "authz.token_ttl");
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::random::Random;
 use crate::rig::support::{Must, number_from, until};
 use crate::rig::talos::{ISSUED, Setup, Talos};
@@ -22,7 +22,7 @@ const AT_ONCE: usize = 32;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_row_is_read_once_at_most() {
-    let mut random = Random::announced("a cold start");
+    let mut random = Random::seeded("a cold start");
     let keys = number_from("TALOS_TEST_COLD_KEYS", KEYS);
     let asked = number_from("TALOS_TEST_COLD_ASKED", ASKED);
     let checks = number_from("TALOS_TEST_COLD_CHECKS", CHECKS);
@@ -52,7 +52,7 @@ async fn each_row_is_read_once_at_most() {
                 askers.spawn(async move {
                     let (mut allowed, mut unavailable) = (0, 0);
                     while let Some(key) = order.get(next.fetch_add(1, Ordering::SeqCst)) {
-                        let verdict = grpc.check(&Ask::bearer(&secrets[*key]).build()).await;
+                        let verdict = grpc.check(&Check::bearer(&secrets[*key]).build()).await;
                         assert!(verdict.is(200) || verdict.is(503), "{verdict:?}");
                         match verdict.passes() {
                             true => allowed += 1,
@@ -75,11 +75,11 @@ async fn each_row_is_read_once_at_most() {
         let reads = reads(talos).await - before;
         println!("{reads} rows read");
         assert!(reads <= secrets.len() as f64, "{reads} reads of {} rows", secrets.len());
-        // Whoever lost patience, on a busy machine, finds an answer now: the lookup went on.
+        // Whoever timed out, on a busy machine, finds an answer now: the lookup went on.
         let grpc = talos.grpc().await;
         for secret in secrets.iter() {
             until("the key is allowed", async || {
-                grpc.check(&Ask::bearer(secret).build()).await.passes().then_some(())
+                grpc.check(&Check::bearer(secret).build()).await.passes().then_some(())
             })
             .await;
         }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::grpc::Grpc;
 use crate::rig::support::Must;
 use crate::rig::talos::Talos;
@@ -15,7 +15,7 @@ const AT_ONCE: usize = 8;
 async fn ten_thousand_checks_of_one_key_read_its_row_once_at_most() {
     let talos = Talos::start().await;
     let key = talos.issue(json!({})).await;
-    let request = Ask::bearer(&key.secret).build();
+    let request = Check::bearer(&key.secret).build();
     let before = talos.metric("talos_store_key_reads_total").await;
 
     let mut workers = tokio::task::JoinSet::new();
@@ -44,9 +44,9 @@ async fn a_key_that_looks_issued_but_was_not_reads_nothing() {
     let key = talos.issue(json!({})).await;
     let before = talos.metric("talos_store_key_reads_total").await;
     let (all_but_four, _) = key.secret.split_at(key.secret.len() - 4);
-    talos.check(Ask::bearer(&format!("{all_but_four}2222"))).await.denied(401);
+    talos.check(Check::bearer(&format!("{all_but_four}2222"))).await.denied(401);
     assert_eq!(talos.metric("talos_store_key_reads_total").await, before);
-    talos.check(Ask::bearer(&key.secret)).await.allowed();
+    talos.check(Check::bearer(&key.secret)).await.allowed();
     // The counter counts: the test above would pass with one that stands still.
     assert!(talos.metric("talos_store_key_reads_total").await > before);
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::support::{Json, Must, claims};
 use crate::rig::talos::{Setup, Talos};
 
@@ -21,12 +21,12 @@ async fn a_policy_that_is_not_understood_is_never_guessed() {
         ("talos.scopes", "quo\"te"),
     ];
     for (name, value) in bad {
-        for ask in [Ask::bearer(&key.secret), Ask::default()] {
+        for ask in [Check::bearer(&key.secret), Check::default()] {
             talos.check(ask.route(name, value)).await.denied(500);
         }
     }
     // What isn't addressed to us is none of our business.
-    talos.check(Ask::bearer(&key.secret).route("other.setting", "x")).await.allowed();
+    talos.check(Check::bearer(&key.secret).route("other.setting", "x")).await.allowed();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -37,7 +37,7 @@ async fn modes_say_who_may_pass() {
     for (mode, wanted) in
         [("required", [401, 401, 200]), ("optional", [200, 401, 200]), ("off", [200, 200, 200])]
     {
-        let asks = [Ask::default(), Ask::bearer("garbage"), Ask::bearer(&key.secret)];
+        let asks = [Check::default(), Check::bearer("garbage"), Check::bearer(&key.secret)];
         for (ask, status) in asks.into_iter().zip(wanted) {
             let verdict = talos.check(ask.route("talos.mode", mode)).await;
             match status {
@@ -66,7 +66,7 @@ async fn scopes_need_all_and_any_scope_one() {
         ("talos.any_scope", "c d", false),
     ];
     for (name, value, enough) in cases {
-        let verdict = talos.check(Ask::bearer(&key.secret).route(name, value)).await;
+        let verdict = talos.check(Check::bearer(&key.secret).route(name, value)).await;
         if enough {
             verdict.allowed();
             continue;
@@ -83,19 +83,20 @@ async fn an_audience_goes_into_the_minted_token_and_is_asked_of_a_presented_one(
     let talos = Talos::start().await;
     let key = talos.issue(json!({})).await;
     for audience in ["billing", "mail"] {
-        let allowed = talos.check(Ask::bearer(&key.secret).route("talos.audience", audience)).await.allowed();
+        let allowed =
+            talos.check(Check::bearer(&key.secret).route("talos.audience", audience)).await.allowed();
         let claims = claims(&allowed.token());
         let aud = claims.at("/aud");
         assert!(*aud == json!(audience) || *aud == json!([audience]), "{claims:#}");
     }
-    let plain = talos.check(Ask::bearer(&key.secret)).await.allowed();
+    let plain = talos.check(Check::bearer(&key.secret)).await.allowed();
     assert_eq!(claims(&plain.token()).get("aud"), None);
 
     let bound = talos.derive(&key, json!({ "audiences": ["billing"] })).await;
     let unbound = talos.derive(&key, json!({})).await;
-    let ask = |token: &str| Ask::bearer(token).route("talos.audience", "billing");
+    let ask = |token: &str| Check::bearer(token).route("talos.audience", "billing");
     assert_eq!(talos.check(ask(&bound)).await.allowed().token(), bound);
-    let other = talos.check(Ask::bearer(&bound).route("talos.audience", "mail")).await;
+    let other = talos.check(Check::bearer(&bound).route("talos.audience", "mail")).await;
     for verdict in [other, talos.check(ask(&unbound)).await] {
         verdict.denied(401);
     }
@@ -106,7 +107,7 @@ async fn a_route_can_go_without_a_token() {
     let talos = Talos::start().await;
     let key = talos.issue(json!({})).await;
     for (header, ask) in
-        [("authorization", Ask::bearer(&key.secret)), ("x-api-key", Ask::api_key(&key.secret))]
+        [("authorization", Check::bearer(&key.secret)), ("x-api-key", Check::api_key(&key.secret))]
     {
         let allowed = talos.check(ask.route("talos.token", "none")).await.allowed();
         assert_eq!(allowed.header("authorization"), None);
@@ -122,10 +123,10 @@ async fn a_route_can_refuse_publishable_keys() {
     let secret = talos.issue(json!({})).await;
     let token = talos.derive(&public, json!({})).await;
     for credential in [&public.secret, &token] {
-        talos.check(Ask::bearer(credential)).await.allowed();
-        talos.check(Ask::bearer(credential).route("talos.visibility", "secret")).await.denied(403);
+        talos.check(Check::bearer(credential)).await.allowed();
+        talos.check(Check::bearer(credential).route("talos.visibility", "secret")).await.denied(403);
     }
-    talos.check(Ask::bearer(&secret.secret).route("talos.visibility", "secret")).await.allowed();
+    talos.check(Check::bearer(&secret.secret).route("talos.visibility", "secret")).await.allowed();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -146,7 +147,7 @@ async fn a_key_works_from_its_addresses_only() {
     for credential in [&key.secret, &token] {
         for (address, allowed) in cases {
             // The client's own word about its address counts for nothing.
-            let ask = Ask::bearer(credential).from(address).header("x-forwarded-for", "10.1.2.3");
+            let ask = Check::bearer(credential).from(address).header("x-forwarded-for", "10.1.2.3");
             let verdict = talos.check(ask).await;
             assert_eq!(verdict.passes(), allowed, "{address}: {verdict:?}");
             if !allowed {
@@ -168,28 +169,28 @@ async fn a_macaroon_is_exchanged_for_what_the_route_asks_for() {
     let bound = derive(&key, json!(["billing", "mail"])).await;
     let unbound = derive(&key, json!([])).await;
 
-    let exchanged = |allowed: crate::rig::ask::Allowed| claims(&allowed.token());
-    let free = exchanged(talos.check(Ask::bearer(&bound)).await.allowed());
+    let exchanged = |allowed: crate::rig::check::Allowed| claims(&allowed.token());
+    let free = exchanged(talos.check(Check::bearer(&bound)).await.allowed());
     assert_eq!(free.texts("/aud"), ["billing", "mail"]);
     let life = free.at("/exp").as_u64().must("exp") - free.at("/iat").as_u64().must("iat");
     assert_eq!(life, 30, "authz.token_ttl comes before the macaroon's end");
-    let on_route = talos.check(Ask::bearer(&bound).route("talos.audience", "mail")).await.allowed();
+    let on_route = talos.check(Check::bearer(&bound).route("talos.audience", "mail")).await.allowed();
     assert_eq!(exchanged(on_route).texts("/aud"), ["mail"]);
-    assert_eq!(exchanged(talos.check(Ask::bearer(&unbound)).await.allowed()).get("aud"), None);
-    talos.check(Ask::bearer(&bound).route("talos.audience", "bill")).await.denied(401);
-    talos.check(Ask::bearer(&unbound).route("talos.audience", "mail")).await.denied(401);
+    assert_eq!(exchanged(talos.check(Check::bearer(&unbound)).await.allowed()).get("aud"), None);
+    talos.check(Check::bearer(&bound).route("talos.audience", "bill")).await.denied(401);
+    talos.check(Check::bearer(&unbound).route("talos.audience", "mail")).await.denied(401);
 
-    let none = talos.check(Ask::bearer(&bound).route("talos.token", "none")).await.allowed();
+    let none = talos.check(Check::bearer(&bound).route("talos.token", "none")).await.allowed();
     assert!(none.removes("authorization"));
     assert_eq!(none.header("authorization"), None);
 
     let public = talos.issue(json!({ "visibility": "KEY_VISIBILITY_PUBLIC" })).await;
     let public = derive(&public, json!([])).await;
-    talos.check(Ask::bearer(&public)).await.allowed();
-    talos.check(Ask::bearer(&public).route("talos.visibility", "secret")).await.denied(403);
+    talos.check(Check::bearer(&public)).await.allowed();
+    talos.check(Check::bearer(&public).route("talos.visibility", "secret")).await.denied(403);
 
     // Each is a token of its own, and as good as any when it is shown to us again.
-    let again = talos.check(Ask::bearer(&bound)).await.allowed().token();
+    let again = talos.check(Check::bearer(&bound)).await.allowed().token();
     assert_ne!(claims(&again).text("/jti"), free.text("/jti"));
-    assert_eq!(talos.check(Ask::bearer(&again)).await.allowed().token(), again);
+    assert_eq!(talos.check(Check::bearer(&again)).await.allowed().token(), again);
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::http::assert_envelope;
 use crate::rig::support::{Json, Must, until};
 use crate::rig::talos::{NETWORK, Setup, Talos};
@@ -21,7 +21,7 @@ async fn a_browser_gets_a_page_and_everybody_else_json() {
         (Some(BROWSER), true),
         (Some("text/html"), true),
     ] {
-        let ask = accept.into_iter().fold(Ask::default(), |ask, accept| ask.header("accept", accept));
+        let ask = accept.into_iter().fold(Check::default(), |ask, accept| ask.header("accept", accept));
         let denied = talos.check(ask).await.denied(401);
         let content_type = denied.header("content-type").must("a content type");
         match html {
@@ -42,13 +42,13 @@ async fn a_browser_gets_a_page_and_everybody_else_json() {
 async fn a_grpc_client_gets_the_status_that_is_meant() {
     let talos = Talos::start().await;
     let key = talos.issue(json!({})).await;
-    let grpc = |ask: Ask| ask.header("content-type", "application/grpc").header("accept", BROWSER);
+    let grpc = |ask: Check| ask.header("content-type", "application/grpc").header("accept", BROWSER);
     let cases = [
-        (Ask::default(), 401, "16"),
-        (Ask::bearer("garbage"), 401, "16"),
-        (Ask::bearer(&key.secret).route("talos.scopes", "x"), 403, "7"),
-        (Ask::bearer(&key.secret).header("x-api-key", "y"), 400, "3"),
-        (Ask::default().route("talos.mode", "x"), 500, "13"),
+        (Check::default(), 401, "16"),
+        (Check::bearer("garbage"), 401, "16"),
+        (Check::bearer(&key.secret).route("talos.scopes", "x"), 403, "7"),
+        (Check::bearer(&key.secret).header("x-api-key", "y"), 400, "3"),
+        (Check::default().route("talos.mode", "x"), 500, "13"),
     ];
     for (ask, status, code) in cases {
         let denied = talos.check(grpc(ask)).await.denied(status);
@@ -77,14 +77,14 @@ async fn expired_revoked_and_unknown_look_alike_unless_they_may_be_told_apart() 
     ];
     for (secret, id, reason, revealed, text) in cases {
         until(reason, async || {
-            let verdict = quiet.check(Ask::bearer(secret)).await;
+            let verdict = quiet.check(Check::bearer(secret)).await;
             verdict
                 .is(401)
                 .then(|| verdict.denied(401))
                 .filter(|denied| denied.fact("reason") == Some(json!(reason)))
         })
         .await;
-        let denied = quiet.check(Ask::bearer(secret)).await.denied(401);
+        let denied = quiet.check(Check::bearer(secret)).await.denied(401);
         let body: serde_json::Value = serde_json::from_str(&denied.body).must("a JSON body");
         assert_eq!(body.text("/error/message"), "the credential is not valid");
         assert_eq!(body.text("/error/details/0/reason"), "UNAUTHORIZED");
@@ -96,8 +96,8 @@ async fn expired_revoked_and_unknown_look_alike_unless_they_may_be_told_apart() 
         assert_eq!(denied.fact("key_id"), id.map(|id| json!(id)), "{reason}");
         assert_eq!(denied.fact("decision"), Some(json!("deny")));
 
-        until(reason, async || open.check(Ask::bearer(secret)).await.is(401).then_some(())).await;
-        let denied = open.check(Ask::bearer(secret)).await.denied(401);
+        until(reason, async || open.check(Check::bearer(secret)).await.is(401).then_some(())).await;
+        let denied = open.check(Check::bearer(secret)).await.denied(401);
         let body: serde_json::Value = serde_json::from_str(&denied.body).must("a JSON body");
         assert_eq!((body.text("/error/message"), body.text("/error/details/0/reason")), (text, revealed));
         let challenge =
@@ -112,7 +112,7 @@ async fn a_refusal_says_whose_key_it_was_when_that_was_proven() {
     let key = talos.issue(json!({ "scopes": ["a"], "metadata": { "plan": "gold" } })).await;
     let token = talos.derive(&key, json!({})).await;
     for credential in [&key.secret, &token] {
-        let denied = talos.check(Ask::bearer(credential).route("talos.scopes", "x")).await.denied(403);
+        let denied = talos.check(Check::bearer(credential).route("talos.scopes", "x")).await.denied(403);
         assert_eq!(denied.fact("key_id"), Some(json!(key.id)));
         assert_eq!(denied.fact("actor_id"), Some(json!("alice")));
         assert_eq!(denied.fact("network_id"), Some(json!(NETWORK)));
@@ -120,7 +120,7 @@ async fn a_refusal_says_whose_key_it_was_when_that_was_proven() {
         assert_eq!(denied.fact("reason"), Some(json!("insufficient_scope")));
     }
     let (all_but_four, _) = key.secret.split_at(key.secret.len() - 4);
-    let forged = talos.check(Ask::bearer(&format!("{all_but_four}2222"))).await.denied(401);
+    let forged = talos.check(Check::bearer(&format!("{all_but_four}2222"))).await.denied(401);
     assert_eq!(forged.fact("key_id"), None, "the holder of half a key isn't its holder");
 }
 
@@ -150,7 +150,7 @@ async fn texts_of_the_operators_own_are_shown_and_watched() {
     let talos = with_file.start().await;
     let key = talos.issue(json!({})).await;
     let page = async || {
-        let ask = Ask::default().header("accept", BROWSER).header("x-request-id", "<script>");
+        let ask = Check::default().header("accept", BROWSER).header("x-request-id", "<script>");
         talos.check(ask).await.denied(401)
     };
     let denied = page().await;
@@ -158,12 +158,12 @@ async fn texts_of_the_operators_own_are_shown_and_watched() {
     assert_eq!((denied.header("content-type"), denied.header("x-page")), (Some("text/html"), Some("1")));
     assert!(denied.header("www-authenticate").is_some());
     assert_envelope(
-        &serde_json::from_str(&talos.check(Ask::default()).await.denied(401).body).must("a JSON body"),
+        &serde_json::from_str(&talos.check(Check::default()).await.denied(401).body).must("a JSON body"),
         401,
     );
-    let denied = talos.check(Ask::bearer(&key.secret).route("talos.scopes", "a b")).await.denied(403);
+    let denied = talos.check(Check::bearer(&key.secret).route("talos.scopes", "a b")).await.denied(403);
     assert_eq!(denied.body, r#"{"title":"Forbidden","scopes":"a b"}"#);
-    let grpc = Ask::default().header("accept", BROWSER).header("content-type", "application/grpc");
+    let grpc = Check::default().header("accept", BROWSER).header("content-type", "application/grpc");
     assert_eq!(talos.check(grpc).await.denied(401).body, "an API key is required");
 
     write("{{nonsense}}");
@@ -181,7 +181,7 @@ async fn a_preflight_is_checked_or_passes_as_configured() {
     let checking = Talos::start().await;
     let allowing = Setup::new().set("TALOS_AUTHZ_PREFLIGHT", "allow").start().await;
     let ask = |method: &str, headers: &[&str]| {
-        headers.iter().fold(Ask::default().method(method), |ask, name| ask.header(name, "x"))
+        headers.iter().fold(Check::default().method(method), |ask, name| ask.header(name, "x"))
     };
     let preflight = ["origin", "access-control-request-method"];
     checking.check(ask("OPTIONS", &preflight)).await.denied(401);

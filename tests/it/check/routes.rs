@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::rig::ask::{Ask, Verdict};
+use crate::rig::check::{Check, Verdict};
 use crate::rig::support::until;
 use crate::rig::talos::{Setup, Talos};
 
@@ -128,13 +128,13 @@ async fn every_way_past_a_path_is_decided_as_written() {
     let key = talos.issue(json!({ "scopes": ["none"] })).await;
     let grpc = talos.grpc().await;
     for (path, expected) in PATHS {
-        for ask in [Ask::bearer(&key.secret).path(path), Ask::bearer(&key.secret).path(path).raw()] {
+        for ask in [Check::bearer(&key.secret).path(path), Check::bearer(&key.secret).path(path).raw()] {
             assert_eq!(decided(grpc.check(&ask.build()).await), expected, "{path}");
         }
         if expected == "400" {
             // Whoever has no key gets the same, and so does one whom Envoy's route would let
             // through.
-            let open = Ask::default().path(path).route("talos.mode", "off");
+            let open = Check::default().path(path).route("talos.mode", "off");
             assert_eq!(decided(grpc.check(&open.build()).await), "400", "{path}");
         }
     }
@@ -174,7 +174,7 @@ async fn the_most_specific_rule_is_taken() {
         ("CONNECT", "internal.example:443", "", "internal"),
     ];
     for (method, host, path, expected) in cases {
-        let ask = Ask::bearer(&key.secret).method(method).host(host).path(path);
+        let ask = Check::bearer(&key.secret).method(method).host(host).path(path);
         assert_eq!(decided(talos.check(ask).await), expected, "{method} {host} {path}");
     }
 }
@@ -183,7 +183,7 @@ async fn the_most_specific_rule_is_taken() {
 async fn what_envoys_route_says_wins_key_by_key() {
     let talos = with_rules(RULES).await;
     let key = talos.issue(json!({ "scopes": ["b"] })).await;
-    let ask = || Ask::bearer(&key.secret).path("/admin");
+    let ask = || Check::bearer(&key.secret).path("/admin");
     assert_eq!(decided(talos.check(ask()).await), "admin");
     assert_eq!(decided(talos.check(ask().route("talos.scopes", "b")).await), "default");
     assert_eq!(decided(talos.check(ask().route("talos.any_scope", "b")).await), "admin");
@@ -231,7 +231,7 @@ async fn new_rules_apply_without_a_restart() {
     };
     write("[{path: {prefix: /a}, mode: off}]").expect("writing the configuration");
     let talos = Setup::from_file(file.clone()).start().await;
-    let ask = || Ask::default().path("/a/b");
+    let ask = || Check::default().path("/a/b");
     assert_eq!(decided(talos.check(ask()).await), "off");
     write("[{path: {prefix: /a/b}, scopes: x}]").expect("writing the configuration");
     until("the new rules are in force", async || talos.check(ask()).await.is(401).then_some(())).await;

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::Ran;
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::support::{Json, Must, until};
 use crate::rig::talos::{IMPORTED, ISSUED, Key, NETWORK, Setup, Talos, VERIFY};
 
@@ -142,9 +142,9 @@ async fn another_server_judges_every_key_as_the_first_does() {
     for token in &tokens {
         let (of_a, of_b) = (a.verify(token).await, b.verify(token).await);
         assert_eq!((&of_a["is_valid"], &of_b), (&json!(true), &of_a));
-        b.check(Ask::bearer(token)).await.allowed();
+        b.check(Check::bearer(token)).await.allowed();
     }
-    b.check(Ask::bearer(&find(&keys, "rotated with grace").secret)).await.allowed();
+    b.check(Check::bearer(&find(&keys, "rotated with grace").secret)).await.allowed();
     // Whole in every other way: it can be derived from, rotated and revoked.
     b.derive(find(&keys, "imported"), json!({})).await;
     let full = find(&keys, "full");
@@ -229,13 +229,13 @@ async fn a_server_that_remembers_a_key_as_unknown_learns_of_it() {
     let b = setup().set("TALOS_CACHE_NEGATIVE_TTL", "1h").start().await;
     let keys = [a.issue(json!({})).await, a.import("legacy-0123456789", json!({})).await];
     for key in &keys {
-        b.check(Ask::api_key(&key.secret)).await.denied(401);
+        b.check(Check::api_key(&key.secret)).await.denied(401);
         assert_eq!(judgement(&b, key).await, "VERIFICATION_ERROR_NOT_FOUND");
     }
     let files = [("i", list(&a, "issued").await), ("j", list(&a, "imported").await)];
     adopt(&b.setup, &files.each_ref().map(|(name, text)| (*name, text.as_str())), &[]).await.expect(0);
     for key in &keys {
-        until("the key is known", async || b.check(Ask::api_key(&key.secret)).await.passes().then_some(()))
+        until("the key is known", async || b.check(Check::api_key(&key.secret)).await.passes().then_some(()))
             .await;
         assert_eq!(judgement(&b, key).await, "");
     }

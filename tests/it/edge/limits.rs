@@ -17,6 +17,7 @@ async fn start(changes: &[(&str, &str)]) -> Edge {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rbac_knows_the_metadata_of_a_key() {
+    needs!(Envoy);
     let edge = start(&[("max_tokens: 5, tokens_per_fill: 5", "max_tokens: 500, tokens_per_fill: 500")]).await;
     let gold = edge.talos.issue(json!({ "metadata": { "plan": "gold" } })).await;
     let other = edge.talos.issue(json!({ "metadata": { "plan": "silver" } })).await;
@@ -35,6 +36,7 @@ async fn rbac_knows_the_metadata_of_a_key() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rate_limit_counts_by_actor() {
+    needs!(Envoy);
     let edge = start(&[]).await;
     let issue = async |actor: &str| edge.talos.issue(json!({ "actor_id": actor })).await.secret;
     let (alice, also_alice, bob) = (issue("alice").await, issue("alice").await, issue("bob").await);

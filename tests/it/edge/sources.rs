@@ -202,7 +202,7 @@ async fn a_token_header_of_our_own_is_ours_alone() {
                 .header(TOKEN_HEADER, "Bearer forged")
         };
         let seen = edge.passes(version, forged("/").api_key(&key.secret)).await;
-        let tokens = |seen: &crate::rig::upstream::Seen| -> Vec<String> {
+        let tokens = |seen: &crate::rig::upstream::Received| -> Vec<String> {
             let ours = seen.headers.iter().filter(|(name, _)| name.replace('_', "-") == TOKEN_HEADER);
             ours.map(|(_, value)| value.clone()).collect()
         };

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::support::{Json, Must, until};
 use crate::rig::talos::{Key, Setup, Talos};
 
@@ -31,7 +31,7 @@ async fn credentials(talos: &Talos, key: &Key) -> [String; 3] {
 
 /// The HTTP status that Envoy would answer with; 200 when it lets the request pass.
 async fn check(talos: &Talos, credential: &str) -> i32 {
-    let verdict = talos.check(Ask::bearer(credential)).await;
+    let verdict = talos.check(Check::bearer(credential)).await;
     [200, 401, 503].into_iter().find(|status| verdict.is(*status)).must(&format!("{verdict:?}"))
 }
 

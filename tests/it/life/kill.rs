@@ -37,7 +37,7 @@ type Lines = Arc<Mutex<Vec<Line>>>;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_or_there_twice_or_rotated_by_half() {
-    let mut random = Random::announced("kill -9 under load");
+    let mut random = Random::seeded("kill -9 under load");
     let setup = Setup::new();
     let rounds =
         std::env::var("TALOS_TEST_KILLS").map_or(ROUNDS, |text| text.parse().must("TALOS_TEST_KILLS"));

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use serde_json::json;
 use sqlx::{Connection, Executor, SqliteConnection};
 
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::database::{self, Server};
 use crate::rig::proxy::Fault;
 use crate::rig::redis::Redis;
@@ -17,7 +17,7 @@ use crate::rig::talos::{Key, Setup, Talos};
 const LEASE: Duration = Duration::from_secs(1);
 
 async fn passes(talos: &Talos, key: &Key) -> bool {
-    talos.check(Ask::bearer(&key.secret)).await.passes()
+    talos.check(Check::bearer(&key.secret)).await.passes()
 }
 
 async fn is_refused_within_the_lease(talos: &Talos, key: &Key, since: Instant) {
@@ -169,7 +169,7 @@ async fn what_redis_remembers_of_a_lost_history_is_not_believed() {
     let file = setup.path("talos.db");
     let talos = setup.start().await;
     let kept = talos.issue(json!({})).await;
-    talos.check(Ask::bearer(&kept.secret)).await.allowed();
+    talos.check(Check::bearer(&kept.secret)).await.allowed();
     let backup = setup.path("backup.db");
     let mut database =
         SqliteConnection::connect(&format!("sqlite://{}", file.display())).await.must("opening the database");
@@ -177,7 +177,7 @@ async fn what_redis_remembers_of_a_lost_history_is_not_believed() {
     database.execute(sqlx::AssertSqlSafe(copy)).await.must("a backup");
     database.close().await.must("closing the database");
     let lost = talos.import("imported_after_the_backup", json!({})).await;
-    talos.check(Ask::bearer(&lost.secret)).await.allowed();
+    talos.check(Check::bearer(&lost.secret)).await.allowed();
     redis.until_entries(2).await;
     talos.stop().await;
     for left in ["talos.db-wal", "talos.db-shm"] {
@@ -188,16 +188,17 @@ async fn what_redis_remembers_of_a_lost_history_is_not_believed() {
     let talos = setup.start().await;
     // The log gets as far as it was.
     talos.import("another_one", json!({})).await;
-    talos.check(Ask::bearer(&lost.secret)).await.denied(401);
-    talos.check(Ask::bearer(&kept.secret)).await.allowed();
+    talos.check(Check::bearer(&lost.secret)).await.denied(401);
+    talos.check(Check::bearer(&kept.secret)).await.allowed();
     let next = setup.start().await;
-    next.check(Ask::bearer(&lost.secret)).await.denied(401);
-    next.check(Ask::bearer(&kept.secret)).await.allowed();
+    next.check(Check::bearer(&lost.secret)).await.denied(401);
+    next.check(Check::bearer(&kept.secret)).await.allowed();
 }
 
 /// The standby that takes over has missed the last changes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_standby_that_missed_the_last_changes_is_noticed() {
+    needs!(Postgres);
     let dsn = Server::Postgres.new_database();
     let (server, name) = dsn.rsplit_once('/').must("a DSN with a database");
     let admin = format!("{server}/postgres");
@@ -211,8 +212,8 @@ async fn a_standby_that_missed_the_last_changes_is_noticed() {
     assert!(passes(&other, &kept).await);
     // Its state is copied while nobody is connected, and that is where replication stops.
     let nobody_is_connected = || {
-        proxy.for_new(Fault::Refuse);
-        proxy.for_open(Fault::Reset);
+        proxy.set_new(Fault::Refuse);
+        proxy.set_open(Fault::Reset);
         let end = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
         database::execute(&admin, end);
     };
@@ -225,7 +226,7 @@ async fn a_standby_that_missed_the_last_changes_is_noticed() {
         matches!(reply.status, 201 | 409).then_some(())
     });
     lost.await;
-    let lost = Ask::bearer("imported_before_the_failover");
+    let lost = Check::bearer("imported_before_the_failover");
     until("the other knows it", async || other.check(lost.clone()).await.passes().then_some(())).await;
 
     nobody_is_connected();

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::cli::Ran;
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::process::free_port;
 use crate::rig::support::{Json, Must, assert_no_null, until};
 use crate::rig::talos::{Setup, Talos};
@@ -34,7 +34,7 @@ async fn all_is_well() {
     let key = talos.issue(json!({})).await;
     talos.import("legacy-0123456789", json!({})).await;
     for _ in 0..4 {
-        talos.check(Ask::bearer(&key.secret)).await.allowed();
+        talos.check(Check::bearer(&key.secret)).await.allowed();
     }
     let status = until("the change was polled", async || {
         let status = status(&talos).await;
@@ -120,7 +120,7 @@ async fn the_worst_news_come_first() {
     let setup = Setup::new().set("TALOS_CONSISTENCY_LEASE", "2s").set("TALOS_CONSISTENCY_GRACE", "4s");
     let talos = setup.start().await;
     let key = talos.issue(json!({})).await;
-    talos.check(Ask::bearer(&key.secret)).await.allowed();
+    talos.check(Check::bearer(&key.secret)).await.allowed();
     setup.break_database();
     let stale = until("the lease runs out", async || {
         let status = status(&talos).await;

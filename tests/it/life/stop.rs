@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::grpc::Health;
 use crate::rig::http::{Base, Call, Version};
 use crate::rig::support::{Json, Must, until, within};
@@ -53,7 +53,7 @@ impl SlowIssue {
 async fn sigterm_ends_it_after_all_that_is_in_flight() {
     let mut talos = Talos::start().await;
     let key = talos.issue(json!({})).await;
-    let request = Ask::bearer(&key.secret).build();
+    let request = Check::bearer(&key.secret).build();
 
     let mut watch = talos.grpc().await.watch("").await;
     assert_eq!(watch.next().await, Some(Health::Serving));

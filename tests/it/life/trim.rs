@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::support::{Json, until};
 use crate::rig::talos::{Setup, Talos};
 
@@ -33,11 +33,11 @@ async fn old_entries_go_whoever_deletes_them_and_revocations_go_on_getting_every
     })
     .await;
     let key = one.issue(json!({})).await;
-    assert!(other.check(Ask::bearer(&key.secret)).await.passes());
-    assert!(other.check(Ask::bearer("old-7")).await.passes());
+    assert!(other.check(Check::bearer(&key.secret)).await.passes());
+    assert!(other.check(Check::bearer("old-7")).await.passes());
     one.revoke(&key).await;
     until("the other one knows", async || {
-        (!other.check(Ask::bearer(&key.secret)).await.passes()).then_some(())
+        (!other.check(Check::bearer(&key.secret)).await.passes()).then_some(())
     })
     .await;
     for talos in [&one, &other] {
@@ -53,7 +53,7 @@ async fn who_was_away_while_the_log_was_trimmed_begins_anew() {
     let talos = setup.start().await;
     let keys = [talos.issue(json!({})).await, talos.issue(json!({})).await];
     for key in &keys {
-        assert!(talos.check(Ask::bearer(&key.secret)).await.passes());
+        assert!(talos.check(Check::bearer(&key.secret)).await.passes());
     }
     // As if another process had revoked a key long ago and the log had been trimmed since.
     let key_id = &keys[0].id;
@@ -64,10 +64,10 @@ async fn who_was_away_while_the_log_was_trimmed_begins_anew() {
     setup.sql("DELETE FROM mutation_log WHERE n > 0");
     setup.sql("UPDATE mutation_log SET n = 9");
     until("the revoked key is refused", async || {
-        (!talos.check(Ask::bearer(&keys[0].secret)).await.passes()).then_some(())
+        (!talos.check(Check::bearer(&keys[0].secret)).await.passes()).then_some(())
     })
     .await;
-    assert!(talos.check(Ask::bearer(&keys[1].secret)).await.passes());
+    assert!(talos.check(Check::bearer(&keys[1].secret)).await.passes());
     assert_eq!(log_breaks(&talos), 1, "{}", talos.process.log());
 }
 

@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 
 use super::{failures, limited};
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::random::Random;
 use crate::rig::redis::Redis;
 use crate::rig::support::{Json, until};
@@ -43,8 +43,8 @@ async fn until_counted(processes: &[Talos]) {
     for talos in processes {
         until("uses are counted", async || {
             let probe = super::key(&processes[0], 1).await;
-            talos.check(Ask::bearer(&probe.secret)).await;
-            (!talos.check(Ask::bearer(&probe.secret)).await.passes()).then_some(())
+            talos.check(Check::bearer(&probe.secret)).await;
+            (!talos.check(Check::bearer(&probe.secret)).await.passes()).then_some(())
         })
         .await;
     }
@@ -65,7 +65,7 @@ struct Tally {
 async fn hammered(processes: &[Talos], key: &Key) -> Tally {
     let began = Instant::now();
     let senders = processes.iter().flat_map(|talos| [talos, talos]).map(async |talos| {
-        let (grpc, ask) = (talos.grpc().await, Ask::bearer(&key.secret).build());
+        let (grpc, ask) = (talos.grpc().await, Check::bearer(&key.secret).build());
         let (mut passed, mut first_answer) = (0, None);
         loop {
             let asked = Instant::now();
@@ -166,7 +166,7 @@ async fn clocks_of_processes_that_jump_change_nothing() {
     );
 
     let before = failures(&processes).await;
-    let _jumping = Jumping::start(&clocks, INTERVAL * 2, Random::announced("clocks"));
+    let _jumping = Jumping::start(&clocks, INTERVAL * 2, Random::seeded("clocks"));
     assert_exact(&hammered(&processes, &shared).await, BURST, "three processes on one Redis");
     assert_eq!(failures(&processes).await, before, "all uses were counted");
     assert_exact(&hammered(&[alone], &own).await, BURST, "a process for itself");
@@ -193,7 +193,7 @@ async fn a_clock_of_redis_that_jumps_costs_one_burst_and_locks_nobody_out() {
     assert_exact(&hammered(&processes, &key).await, 0, "back: as if nothing had become free");
 
     // Whatever it does: each time at most another burst, and at most one interval without a use.
-    let jumping = Jumping::start(&[clock], INTERVAL * 2, Random::announced("Redis' clock"));
+    let jumping = Jumping::start(&[clock], INTERVAL * 2, Random::seeded("Redis' clock"));
     let tally = hammered(&processes, &key).await;
     let (jumps, passed) = (jumping.jumps(), tally.passed);
     assert!(jumps > 2 && passed <= tally.most_freed + jumps * BURST, "{tally:?} and {jumps} jumps");

@@ -11,7 +11,7 @@ use crate::rig::grpc::{Grpc, Health};
 use crate::rig::http::{Base, Call, Reply, Version, assert_envelope};
 use crate::rig::support::{Json, Must};
 use crate::rig::talos::{Key, NETWORK};
-use crate::rig::upstream::Seen;
+use crate::rig::upstream::Received;
 
 pub type Cell = fn(Stack, Version) -> Pin<Box<dyn Future<Output = ()>>>;
 
@@ -53,8 +53,8 @@ cells![
 const IDENTITY: [&str; 4] = ["x-talos-actor-id", "x-talos-key-id", "x-talos-scopes", "x-talos-network-id"];
 
 /// Sends a request that must pass; returns what the upstream got.
-async fn passes(base: Base, over: Version, call: Call) -> Seen {
-    Seen::told(&base.send(over, call).await.expect(200))
+async fn passes(base: Base, over: Version, call: Call) -> Received {
+    Received::from_reply(&base.send(over, call).await.expect(200))
 }
 
 fn identity_of(key: &Key) -> [(&str, &str); 4] {
@@ -156,7 +156,7 @@ async fn forged_and_named(stack: Stack, over: Version) {
         );
         let answer = stack.edge.raw(request.as_bytes()).await;
         assert_eq!(answer.status(), 200, "{name}");
-        let seen = Seen::of(&answer.json());
+        let seen = Received::from_json(&answer.json());
         assert_eq!(seen.identity(), identity_of(&key), "{name}");
         assert!(seen.token().starts_with("eyJ"), "{name}");
         assert_eq!(seen.header("connection"), None, "{name}");
@@ -170,7 +170,7 @@ async fn forged_token(stack: Stack, over: Version) {
             Call::get(path).header(TOKEN_HEADER, "Bearer forged").header(TOKEN_HEADER, "Bearer forged");
         call.header("x_user_token", "Bearer forged").header("x-user_token", "Bearer forged")
     };
-    let tokens = |seen: &Seen| -> Vec<String> {
+    let tokens = |seen: &Received| -> Vec<String> {
         let all = seen.headers.iter().filter(|(name, _)| name.replace('_', "-") == TOKEN_HEADER);
         all.map(|(_, value)| value.clone()).collect()
     };
@@ -317,7 +317,7 @@ async fn rate_limit(stack: Stack, over: Version) {
         assert_eq!(reply.header("ratelimit-policy"), Some("\"default\";q=2;w=3600"));
         assert_eq!(reply.header("ratelimit").must("RateLimit"), format!("\"default\";r={remaining}"));
         assert_eq!(reply.header("retry-after"), None);
-        assert_eq!(Seen::told(&reply).header("ratelimit"), None, "it is the client's to know");
+        assert_eq!(Received::from_reply(&reply).header("ratelimit"), None, "it is the client's to know");
     }
     let call = Call::get(&format!("/limited/{FORBIDDEN}")).bearer(&limited.secret);
     let reply = stack.edge.send(over, call).await.expect(429);

@@ -14,7 +14,7 @@ use crate::rig::support::{Must, until};
 use crate::rig::talos::{Setup, Talos};
 
 /// Three processes on one database, as different operators would set them up.
-pub struct Talosses {
+pub struct TalosProcesses {
     /// Sees clients as peers, takes keys from everywhere, enforces rate limits.
     pub plain: Arc<Talos>,
     /// Behind one proxy, has a token header of its own and lets preflights through.
@@ -25,8 +25,8 @@ pub struct Talosses {
 
 pub const TOKEN_HEADER: &str = "x-user-token";
 
-impl Talosses {
-    pub async fn start() -> Talosses {
+impl TalosProcesses {
+    pub async fn start() -> TalosProcesses {
         let sources = r#"[{"header": "authorization", "scheme": "Bearer"}, {"header": "x-api-key"},
             {"query": "api_key"}, {"cookie": "key"}]"#;
         let plain = Setup::new().set("TALOS_AUTHZ_SOURCES", sources).set("TALOS_RATE_LIMIT_ENABLED", "true");
@@ -38,7 +38,7 @@ impl Talosses {
             .set("TALOS_AUTHZ_TOKEN_HEADER", TOKEN_HEADER)
             .set("TALOS_AUTHZ_PREFLIGHT", "allow");
         let two = proxied.set("TALOS_AUTHZ_TRUSTED_HOPS", "3");
-        Talosses {
+        TalosProcesses {
             plain: Arc::new(first),
             behind_one: Arc::new(one.start().await),
             behind_two: Arc::new(two.start().await),
@@ -68,9 +68,9 @@ pub struct Stack {
 }
 
 impl Stack {
-    pub async fn start(binary: &str, upstream: u16, talosses: &Talosses) -> Stack {
+    pub async fn start(binary: &str, upstream: u16, processes: &TalosProcesses) -> Stack {
         for _ in 0..5 {
-            if let Some(stack) = Stack::try_start(binary, upstream, talosses).await {
+            if let Some(stack) = Stack::try_start(binary, upstream, processes).await {
                 return stack;
             }
         }
@@ -78,7 +78,7 @@ impl Stack {
     }
 
     /// None when another process took one of its ports meanwhile.
-    async fn try_start(binary: &str, upstream: u16, talosses: &Talosses) -> Option<Stack> {
+    async fn try_start(binary: &str, upstream: u16, processes: &TalosProcesses) -> Option<Stack> {
         let dir = tempfile::tempdir().must("a directory for Envoy");
         let [edge, lax, to_http2, lax_to_http2, two, one_proxy, inner, two_proxies, admin] =
             [(); 9].map(|()| Base::local(free_port()));
@@ -93,7 +93,7 @@ impl Stack {
             two_proxies,
             admin,
             upstream,
-            authz: [&talosses.plain, &talosses.behind_one, &talosses.behind_two].map(|talos| talos.authz),
+            authz: [&processes.plain, &processes.behind_one, &processes.behind_two].map(|talos| talos.authz),
         });
         let file = dir.path().join("envoy.yaml");
         std::fs::write(&file, config).must("writing Envoy's configuration");
@@ -124,7 +124,7 @@ impl Stack {
             Some(Some(()))
         })
         .await?;
-        let talos = Arc::clone(&talosses.plain);
+        let talos = Arc::clone(&processes.plain);
         Some(Stack {
             edge,
             lax,

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use tokio::sync::Mutex;
 
 use crate::rig::database::execute;
-use crate::rig::pairs::{Kind, Old, ServerPair};
+use crate::rig::pairs::{Kind, OldPrimary, ServerPair};
 use crate::rig::proxy::{Fault, Proxy};
 use crate::rig::redis::Redis;
 use crate::rig::support::Must;
@@ -88,8 +88,8 @@ impl Phase {
 
     /// Returns whether the fault can happen to that database.
     pub fn applies(self, database: &Database) -> bool {
-        let has_ways = matches!(database, Database::Pair(..));
-        has_ways || !matches!(self, Phase::Distant | Phase::SwitchedOver | Phase::CutOff)
+        let has_proxies = matches!(database, Database::Pair(..));
+        has_proxies || !matches!(self, Phase::Distant | Phase::SwitchedOver | Phase::CutOff)
     }
 
     /// Makes it go wrong, for ever: to be dropped when the phase is over, and then mended.
@@ -105,7 +105,7 @@ impl Phase {
                     if let Some(way) = scene.to_database.get(turn % 3)
                         && connections != Fault::Pass
                     {
-                        way.for_open(connections);
+                        way.set_open(connections);
                     }
                     let seconds = [0.3, 2.5, 1.2, 1.8][turn];
                     tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
@@ -123,7 +123,7 @@ impl Phase {
             Phase::SwitchedOver => {
                 if let Database::Pair(_, pair) = scene.database {
                     // A primary that goes on taking writes would lose what it acknowledges.
-                    pair.lock().await.switch_over(Old::ReadOnly).await;
+                    pair.lock().await.switch_over(OldPrimary::ReadOnly).await;
                 }
                 scene.switched.store(true, Ordering::SeqCst);
             }
@@ -150,7 +150,7 @@ impl Phase {
                 tokio::time::sleep(Duration::from_millis(600)).await;
             },
             Phase::ResetStorm => loop {
-                proxy.for_open(Fault::Reset);
+                proxy.set_open(Fault::Reset);
                 tokio::time::sleep(Duration::from_millis(100)).await;
             },
             Phase::CutOff => loop {
@@ -168,10 +168,10 @@ impl Phase {
         redis.thaw();
         to_redis.set(Fault::Pass);
         for way in *to_database {
-            way.for_new(Fault::Pass);
+            way.set_new(Fault::Pass);
             // What leads nowhere stays so; what is far comes near.
             if matches!(self, Phase::Distant | Phase::CutOff) {
-                way.for_open(Fault::Pass);
+                way.set_open(Fault::Pass);
             }
         }
         match self {

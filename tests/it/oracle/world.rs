@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::history::{
     Answer, Asked, Credential, End, History, How, Index, Micros, Origin, Reading, Span, Verdict,
 };
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::grpc::Grpc;
 use crate::rig::http::{Call, Reply, Version};
 use crate::rig::support::{Json, Must};
@@ -148,7 +148,7 @@ impl World {
 
     /// A Check.
     pub async fn check(&self, instance: usize, subject: &Subject) -> Answer {
-        let message = Ask::bearer(&subject.secret).build().encode_to_vec();
+        let message = Check::bearer(&subject.secret).build().encode_to_vec();
         let Instance { grpc, next, .. } = &self.instances[instance];
         let grpc = &grpc[next.fetch_add(1, Ordering::Relaxed) % CONNECTIONS];
         let began = self.now();

@@ -1,11 +1,11 @@
-//! Callers who lose patience: Envoy resets the stream of a Check that takes too long.
+//! Callers that time out: Envoy resets the stream of a Check that takes too long.
 
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 
 use super::Pair;
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::proxy::Fault;
 use crate::rig::random::Random;
 use crate::rig::support::{Must, until};
@@ -18,7 +18,7 @@ const DELAY: Duration = Duration::from_millis(20);
 #[tokio::test(flavor = "multi_thread")]
 async fn checks_cancelled_in_mid_lookup_leak_no_connection() {
     needs!(Postgres);
-    let mut random = Random::announced("cancelled Checks");
+    let mut random = Random::seeded("cancelled Checks");
     let pair = Pair::start("max_conns=2", &[("TALOS_CONSISTENCY_LEASE", "6s")]).await;
     let known = pair.known_key().await;
     pair.proxy.set(Fault::Delay(DELAY));
@@ -28,12 +28,12 @@ async fn checks_cancelled_in_mid_lookup_leak_no_connection() {
         while checks.len() >= AT_ONCE {
             cancelled += usize::from(checks.join_next().await.must("a Check").must("a Check"));
         }
-        let (grpc, patience) =
+        let (grpc, timeout) =
             (pair.grpc.clone(), Duration::from_micros(random.between(1_000, 20_000) as u64));
         checks.spawn(async move {
-            let request = Ask::api_key(&format!("legacy-{n}")).build();
+            let request = Check::api_key(&format!("legacy-{n}")).build();
             // Dropping the call resets its stream.
-            tokio::time::timeout(patience, grpc.check(&request)).await.is_err()
+            tokio::time::timeout(timeout, grpc.check(&request)).await.is_err()
         });
     }
     while let Some(check) = checks.join_next().await {

@@ -7,17 +7,17 @@ use std::os::unix::fs::PermissionsExt;
 use serde_json::json;
 use sqlx::{Connection, Row, SqliteConnection};
 
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::http::{Call, Version};
 use crate::rig::support::{Json, Must, until};
 use crate::rig::talos::{ISSUED, Key, SELF_REVOKE, Setup, Talos};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn writes_are_503_and_reads_go_on() {
-    let setup = Setup::new().sqlite().bears_file_limits();
+    let setup = Setup::new().sqlite().survives_file_limits();
     let talos = setup.start().await;
     let (known, unknown) = (talos.issue(json!({})).await, talos.issue(json!({})).await);
-    talos.check(Ask::bearer(&known.secret)).await.allowed();
+    talos.check(Check::bearer(&known.secret)).await.allowed();
 
     // A little more than the largest of its files has now.
     let size = |file: &str| std::fs::metadata(setup.path(file)).map_or(0, |file| file.len());
@@ -70,10 +70,10 @@ async fn is_whole(setup: &Setup) {
 
 async fn reads_go_on(talos: &Talos, keys: &[Key]) {
     for key in keys {
-        talos.check(Ask::bearer(&key.secret)).await.allowed();
+        talos.check(Check::bearer(&key.secret)).await.allowed();
         talos.admin.get(&format!("{ISSUED}/{}", key.id)).await.expect(200);
     }
-    talos.check(Ask::api_key("legacy-unknown")).await.denied(401);
+    talos.check(Check::api_key("legacy-unknown")).await.denied(401);
 }
 
 /// Writes succeed again, and nothing was lost or half done.
@@ -84,8 +84,8 @@ async fn recovers(talos: Talos, setup: &Setup, revoked: &Key, kept: &Key) {
     })
     .await;
     talos.revoke(revoked).await;
-    talos.check(Ask::bearer(&revoked.secret)).await.denied(401);
-    talos.check(Ask::bearer(&kept.secret)).await.allowed();
+    talos.check(Check::bearer(&revoked.secret)).await.denied(401);
+    talos.check(Check::bearer(&kept.secret)).await.allowed();
     talos.stop().await;
     is_whole(setup).await;
 }
@@ -100,13 +100,13 @@ fn writable(setup: &Setup, may: bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_may_only_be_read_is_read() {
-    let setup = Setup::new().sqlite().heeds_permissions();
+    let setup = Setup::new().sqlite().respects_permissions();
     // New connections all the time: those that are open keep what they could do.
     let dsn = format!("sqlite://{}?max_conn_lifetime=100ms", setup.path("talos.db").display());
     let setup = setup.set("TALOS_DB_DSN", &dsn);
     let talos = setup.start().await;
     let (known, unknown) = (talos.issue(json!({})).await, talos.issue(json!({})).await);
-    talos.check(Ask::bearer(&known.secret)).await.allowed();
+    talos.check(Check::bearer(&known.secret)).await.allowed();
     let body = json!({ "name": "one more", "actor_id": "alice" });
 
     writable(&setup, false);
@@ -131,9 +131,9 @@ async fn a_file_that_may_only_be_read_is_read() {
 async fn a_log_that_nobody_can_write_stops_nothing() {
     let talos = Setup::new().sqlite().log_to("/dev/full").start().await;
     let key = talos.issue(json!({})).await;
-    talos.check(Ask::bearer(&key.secret)).await.allowed();
+    talos.check(Check::bearer(&key.secret)).await.allowed();
     // A reason to log something in the midst of a request.
-    talos.check(Ask::bearer(&key.secret).route("talos.mode", "nonsense")).await.denied(500);
+    talos.check(Check::bearer(&key.secret).route("talos.mode", "nonsense")).await.denied(500);
     talos.revoke(&key).await;
-    talos.check(Ask::bearer(&key.secret)).await.denied(401);
+    talos.check(Check::bearer(&key.secret)).await.denied(401);
 }

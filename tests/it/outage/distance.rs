@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::database::{self, Server};
 use crate::rig::proxy::Fault;
 use crate::rig::support::{number_from, until};
@@ -22,6 +22,7 @@ const LEASE: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_that_come_faster_than_a_round_trip_close_nobody() {
+    needs!(Postgres);
     let (changes, seconds) =
         (number_from("TALOS_TEST_CHANGES", CHANGES), number_from("TALOS_TEST_WRITING", WRITING));
     let dsn = Server::Postgres.new_database();
@@ -35,7 +36,7 @@ async fn changes_that_come_faster_than_a_round_trip_close_nobody() {
     let key = near.issue(json!({})).await;
     for (distance, talos, _) in &far {
         until(&format!("it knows the key, at {distance} ms"), async || {
-            talos.check(Ask::bearer(&key.secret)).await.passes().then_some(())
+            talos.check(Check::bearer(&key.secret)).await.passes().then_some(())
         })
         .await;
     }
@@ -65,7 +66,7 @@ async fn changes_that_come_faster_than_a_round_trip_close_nobody() {
     // They are asked all the time.
     while !writing.is_empty() {
         for (distance, talos, _) in &far {
-            let verdict = talos.check(Ask::bearer(&key.secret)).await;
+            let verdict = talos.check(Check::bearer(&key.secret)).await;
             assert!(verdict.passes(), "at {distance} ms: {verdict:?}\n{}", talos.process.log());
         }
         tokio::select! {
@@ -78,7 +79,7 @@ async fn changes_that_come_faster_than_a_round_trip_close_nobody() {
     for (distance, talos, _) in &far {
         until(&format!("the key is refused, at {distance} ms"), async || {
             let asked = Instant::now();
-            let verdict = talos.check(Ask::bearer(&key.secret)).await;
+            let verdict = talos.check(Check::bearer(&key.secret)).await;
             assert!(!verdict.passes() || asked < acknowledged + LEASE, "at {distance} ms, {verdict:?}");
             verdict.is(401).then_some(())
         })

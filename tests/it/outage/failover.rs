@@ -12,7 +12,7 @@ async fn connections_that_are_reset_are_made_again() {
     let pair = Pair::start("", &[]).await;
     let known = pair.known_key().await;
     for _ in 0..5 {
-        pair.proxy.for_open(Fault::Reset);
+        pair.proxy.set_open(Fault::Reset);
         pair.is_back().await;
         pair.is(&known, 200).await;
     }
@@ -25,7 +25,7 @@ async fn connections_that_lead_nowhere_are_given_up() {
     let pair = Pair::start("max_conns=4", &[]).await;
     let known = pair.known_key().await;
     for _ in 0..2 {
-        pair.proxy.for_open(Fault::BlackHole);
+        pair.proxy.set_open(Fault::BlackHole);
         pair.is(&known, 200).await;
         pair.is_back().await;
         pair.is(&known, 200).await;
@@ -43,7 +43,7 @@ async fn a_database_that_takes_no_new_connection_is_not_known_to_be_the_one_that
     needs!(Postgres);
     let pair = Pair::start("", &[]).await;
     let known = pair.known_key().await;
-    pair.proxy.for_new(Fault::Refuse);
+    pair.proxy.set_new(Fault::Refuse);
     let status = async || pair.cut_off.metrics.get("/status").await.json();
     until("the lease has run out", async || (status().await["mode"] == "static").then_some(())).await;
     pair.is(&known, 200).await;

@@ -9,7 +9,7 @@ use prost::Message;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::grpc::Grpc;
 use crate::rig::random::Random;
 use crate::rig::support::{Must, number_from, until};
@@ -30,7 +30,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn good_keys_are_allowed_beside_a_flood_of_what_looks_imported() {
-    let mut random = Random::announced("a flood of what looks imported");
+    let mut random = Random::seeded("a flood of what looks imported");
     let flood = number_from("TALOS_TEST_FLOOD", FLOOD);
     let talos = Setup::new().start().await;
     let mut good = vec![];
@@ -60,7 +60,7 @@ async fn good_keys_are_allowed_beside_a_flood_of_what_looks_imported() {
                 while sent.fetch_add(1, Ordering::SeqCst) < flood {
                     let garbage =
                         format!("sk_live_{}", random.text("abcdefghijklmnopqrstuvwxyz0123456789", 24));
-                    let verdict = grpc.check(&Ask::api_key(&garbage).build()).await;
+                    let verdict = grpc.check(&Check::api_key(&garbage).build()).await;
                     let count = if verdict.is(401) { &refused } else { &unavailable };
                     assert!(verdict.is(401) || verdict.is(503), "{verdict:?}");
                     count.fetch_add(1, Ordering::SeqCst);
@@ -75,7 +75,7 @@ async fn good_keys_are_allowed_beside_a_flood_of_what_looks_imported() {
         let key = talos.issue(json!({})).await;
         let mut tries = 0;
         until("the new key is allowed", async || {
-            let verdict = talos.check(Ask::bearer(&key.secret)).await;
+            let verdict = talos.check(Check::bearer(&key.secret)).await;
             tries += 1;
             assert!(verdict.is(200) || verdict.is(503), "{verdict:?}");
             verdict.passes().then_some(())
@@ -105,7 +105,7 @@ async fn good_keys_are_allowed_beside_a_flood_of_what_looks_imported() {
     assert!(unknown <= 10_000.0, "{unknown} unknown ids are remembered");
     let reads = talos.metric("talos_store_key_reads_total").await;
     for key in good.iter() {
-        talos.check(Ask::bearer(&key.secret)).await.allowed();
+        talos.check(Check::bearer(&key.secret)).await.allowed();
     }
     assert_eq!(talos.metric("talos_store_key_reads_total").await, reads, "some of them were pushed out");
 }
@@ -122,7 +122,7 @@ async fn ask(grpc: Grpc, good: Arc<Vec<Key>>, over: Option<Arc<AtomicBool>>) -> 
         if is_over {
             break;
         }
-        let message = Ask::bearer(&key.secret).build().encode_to_vec();
+        let message = Check::bearer(&key.secret).build().encode_to_vec();
         let began = Instant::now();
         let answer = grpc.check_bytes(message).await.must("a Check");
         took.push(began.elapsed());

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::{LEASE, Pair};
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::proxy::Fault;
 use crate::rig::support::{Must, number_from, until};
 
@@ -45,7 +45,7 @@ async fn what_was_revoked_while_it_stood_still_is_not_allowed_when_it_goes_on() 
             let grpc = pair.grpc.clone();
             let key = if n % 2 == 0 { revoked.clone() } else { unknown.clone() };
             let asked = Instant::now();
-            checks.spawn(async move { (asked, grpc.check(&Ask::bearer(&key.secret).build()).await) });
+            checks.spawn(async move { (asked, grpc.check(&Check::bearer(&key.secret).build()).await) });
         }
         tokio::task::yield_now().await;
         pair.cut_off.process.signal(Signal::CONT);
@@ -56,7 +56,7 @@ async fn what_was_revoked_while_it_stood_still_is_not_allowed_when_it_goes_on() 
         }
         until("it refuses the key", async || {
             let asked = Instant::now();
-            let verdict = pair.grpc.check(&Ask::bearer(&revoked.secret).build()).await;
+            let verdict = pair.grpc.check(&Check::bearer(&revoked.secret).build()).await;
             assert!(!verdict.passes() || asked < acknowledged + lease, "{verdict:?}");
             verdict.is(401).then_some(())
         })
@@ -77,7 +77,7 @@ async fn what_was_revoked_meanwhile_is_not_allowed_though_all_connections_are_de
         let (revoked, good) = (pair.known_key().await, pair.known_key().await);
         let unknown = pair.direct.issue(json!({})).await;
         pair.cut_off.process.signal(Signal::STOP);
-        pair.proxy.for_open(dead);
+        pair.proxy.set_open(dead);
         pair.direct.revoke(&revoked).await;
         pair.direct.revoke(&unknown).await;
         tokio::time::sleep(standstill).await;
@@ -86,7 +86,7 @@ async fn what_was_revoked_meanwhile_is_not_allowed_though_all_connections_are_de
         // All the while that it takes to find out what is dead.
         while woken.elapsed() < LEASE * 4 {
             for key in [&revoked, &unknown] {
-                let verdict = pair.grpc.check(&Ask::bearer(&key.secret).build()).await;
+                let verdict = pair.grpc.check(&Check::bearer(&key.secret).build()).await;
                 assert!(!verdict.passes(), "{dead:?}: {:?} after waking: {verdict:?}", woken.elapsed());
             }
             tokio::time::sleep(Duration::from_millis(5)).await;

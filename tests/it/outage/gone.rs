@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::{LEASE, Pair};
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::proxy::Fault;
 use crate::rig::support::until;
 use crate::rig::talos::{SELF_REVOKE, VERIFY};
 
-/// Known keys are right at every moment, unknown ones are 503 well before anybody loses patience.
+/// Known keys are right at every moment, unknown ones are 503 well before callers time out.
 async fn is_survived(for_open: Fault, for_new: Fault) {
     // They are due to be read again long before the lease runs out.
     let pair = Pair::start("", &[("TALOS_CACHE_TTL", "300ms")]).await;
@@ -20,13 +20,13 @@ async fn is_survived(for_open: Fault, for_new: Fault) {
     let unknown = pair.direct.issue(json!({})).await;
     // And again, with connections that were made after the first time.
     for round in 0..2 {
-        pair.proxy.for_new(for_new);
-        pair.proxy.for_open(for_open);
+        pair.proxy.set_new(for_new);
+        pair.proxy.set_open(for_open);
         let mut probes = 0;
         until("the database is gone", async || {
             pair.is(&known, 200).await;
             probes += 1;
-            let probe = Ask::api_key(&format!("probe-{round}-{probes}")).build();
+            let probe = Check::api_key(&format!("probe-{round}-{probes}")).build();
             pair.grpc.check(&probe).await.is(503).then_some(())
         })
         .await;
@@ -40,7 +40,7 @@ async fn is_survived(for_open: Fault, for_new: Fault) {
                 let asked_at = Instant::now();
                 pair.is(&unknown, 503).await;
                 let imported = format!("legacy-{round}-{asked}");
-                let verdict = pair.grpc.check(&Ask::api_key(&imported).build()).await;
+                let verdict = pair.grpc.check(&Check::api_key(&imported).build()).await;
                 assert!(verdict.is(503), "never remembered as bad: {verdict:?}");
                 assert!(asked_at.elapsed() < Duration::from_secs(2), "waited {:?}", asked_at.elapsed());
             }

@@ -7,7 +7,7 @@ use redis::AsyncCommands;
 use serde_json::json;
 
 use super::LEASE;
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::database::{self, Server};
 use crate::rig::grpc::Grpc;
 use crate::rig::proxy::{Fault, Proxy};
@@ -59,7 +59,7 @@ impl Fleet {
 
     /// 200, 401 or 503.
     async fn check(&self, key: &Key) -> i32 {
-        let verdict = self.grpc.check(&Ask::bearer(&key.secret).build()).await;
+        let verdict = self.grpc.check(&Check::bearer(&key.secret).build()).await;
         [200, 401, 503].into_iter().find(|status| verdict.is(*status)).must(&format!("{verdict:?}"))
     }
 
@@ -126,7 +126,7 @@ async fn who_is_cut_off_hears_of_revocations_from_those_who_are_not() {
     // ours.
     let known = fleet.others[0].issue(json!({})).await;
     assert_eq!(fleet.check(&known).await, 503);
-    let imported = Ask::api_key("legacy-unknown").build();
+    let imported = Check::api_key("legacy-unknown").build();
     assert!(fleet.grpc.check(&imported).await.is(503), "never remembered as bad");
     assert!(ttl.elapsed() > Duration::from_secs(1));
 
@@ -182,7 +182,7 @@ async fn a_key_that_is_known_to_redis_is_known() {
     let redis = Redis::start().await;
     let fleet = Fleet::start(redis.used_by(Setup::new()), &[]).await;
     let key = fleet.others[0].issue(json!({})).await;
-    fleet.others[0].check(Ask::bearer(&key.secret)).await.allowed();
+    fleet.others[0].check(Check::bearer(&key.secret)).await.allowed();
     redis.until_entries(1).await;
     fleet.is_cut_off().await;
     assert_eq!(fleet.check(&key).await, 200);
@@ -301,7 +301,7 @@ async fn a_gap_is_not_relayed() {
     .await;
     fleet.until_mode("closed").await;
     assert_eq!(fleet.check(&key).await, 503);
-    fleet.others[0].check(Ask::bearer(&key.secret)).await.allowed();
+    fleet.others[0].check(Check::bearer(&key.secret)).await.allowed();
     fleet.proxy.set(Fault::Pass);
     until("it has begun anew, too", async || (fleet.check(&key).await == 200).then_some(())).await;
     assert!(fleet.cut_off.metric("talos_log_rewritten_total").await > 0.0);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use sqlx::{Connection, Executor, MySqlConnection, Row};
 
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::pairs::{Kind, Server};
 use crate::rig::support::{Must, until};
 use crate::rig::talos::{NETWORK, Setup, Talos};
@@ -22,7 +22,7 @@ fn setup(dsn: &str) -> Setup {
 async fn is_refused_within_the_lease(talos: &Talos, secret: &str, since: Instant) {
     until("the key is refused", async || {
         let asked = Instant::now();
-        let verdict = talos.check(Ask::bearer(secret)).await;
+        let verdict = talos.check(Check::bearer(secret)).await;
         assert!(!verdict.passes() || asked < since + LEASE, "allowed {:?} after", asked - since);
         verdict.is(401).then_some(())
     })
@@ -52,11 +52,11 @@ async fn mariadb_with_hostile_defaults() {
     for _ in 0..5 {
         let (key, kept) = (one.issue(json!({})).await, one.issue(json!({})).await);
         for key in [&key, &kept] {
-            other.check(Ask::bearer(&key.secret)).await.allowed();
+            other.check(Check::bearer(&key.secret)).await.allowed();
         }
         one.revoke(&key).await;
         is_refused_within_the_lease(&other, &key.secret, Instant::now()).await;
-        other.check(Ask::bearer(&kept.secret)).await.allowed();
+        other.check(Check::bearer(&kept.secret)).await.allowed();
     }
     assert_eq!(other.metric("talos_lease_lapses_total").await, 0.0, "{}", other.process.log());
 
@@ -72,7 +72,7 @@ async fn mariadb_with_hostile_defaults() {
     let log = "INSERT INTO mutation_log (n, tag, network_id, key_id, at) VALUES (?, ?, ?, ?, 0)";
     let log = sqlx::query(log).bind(n).bind(format!("{n:032x}")).bind(NETWORK).bind(&key.id);
     log.execute(&mut *transaction).await.must("an entry of the log");
-    other.check(Ask::bearer(&key.secret)).await.allowed();
+    other.check(Check::bearer(&key.secret)).await.allowed();
     let revoke = "UPDATE api_keys SET revocation_reason = 'REVOCATION_REASON_KEY_COMPROMISE', mutation = ? \
                   WHERE network_id = ? AND key_id = ?";
     let revoke = sqlx::query(revoke).bind(n).bind(NETWORK).bind(&key.id);
@@ -90,7 +90,7 @@ async fn mariadb_that_logs_statements() {
     let dsn = server.create();
     let (one, other) = (setup(&dsn).start().await, setup(&dsn).start().await);
     let key = one.issue(json!({})).await;
-    other.check(Ask::bearer(&key.secret)).await.allowed();
+    other.check(Check::bearer(&key.secret)).await.allowed();
     one.revoke(&key).await;
     is_refused_within_the_lease(&other, &key.secret, Instant::now()).await;
 }
@@ -107,7 +107,7 @@ async fn postgres_with_hostile_defaults() {
     let (one, other) = (setup(&dsn).start().await, setup(&dsn).start().await);
     for _ in 0..5 {
         let key = one.issue(json!({})).await;
-        other.check(Ask::bearer(&key.secret)).await.allowed();
+        other.check(Check::bearer(&key.secret)).await.allowed();
         one.revoke(&key).await;
         is_refused_within_the_lease(&other, &key.secret, Instant::now()).await;
     }
@@ -126,7 +126,7 @@ async fn a_read_only_server_is_refused_by_name() {
         let dsn = server.create();
         let talos = setup(&dsn).start().await;
         let key = talos.issue(json!({})).await;
-        talos.check(Ask::bearer(&key.secret)).await.allowed();
+        talos.check(Check::bearer(&key.secret)).await.allowed();
         match kind {
             Kind::MariaDb => server.execute("SET GLOBAL read_only = 1"),
             Kind::Postgres => {
@@ -141,7 +141,7 @@ async fn a_read_only_server_is_refused_by_name() {
         let status = talos.metrics.get("/status").await.json();
         let reason = status["poll"]["last_failure"].as_str().must("a reason").to_owned();
         assert!(reason.contains("the server is read-only"), "{reason}");
-        talos.check(Ask::bearer(&key.secret)).await.allowed();
+        talos.check(Check::bearer(&key.secret)).await.allowed();
         let path = format!("{}/{}:revoke", crate::rig::talos::ISSUED, key.id);
         assert_eq!(
             talos.admin.post(&path, &json!({})).await.status,

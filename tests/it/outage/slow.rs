@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::Pair;
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::proxy::Fault;
 use crate::rig::support::{Must, until};
 
@@ -44,7 +44,7 @@ async fn a_pool_that_is_exhausted_concerns_misses_alone() {
     let mut misses = tokio::task::JoinSet::new();
     for n in 0..200 {
         let grpc = pair.grpc.clone();
-        misses.spawn(async move { grpc.check(&Ask::api_key(&format!("legacy-{n}")).build()).await });
+        misses.spawn(async move { grpc.check(&Check::api_key(&format!("legacy-{n}")).build()).await });
     }
     while let Some(verdict) = misses.join_next().await {
         let verdict = verdict.must("a Check");
@@ -58,7 +58,7 @@ async fn a_pool_that_is_exhausted_concerns_misses_alone() {
         for _ in 0..10 {
             n += 1;
             let grpc = pair.grpc.clone();
-            tokio::spawn(async move { grpc.check(&Ask::api_key(&format!("legacy-{n}")).build()).await });
+            tokio::spawn(async move { grpc.check(&Check::api_key(&format!("legacy-{n}")).build()).await });
         }
         (!pair.passes(&revoked).await).then_some(())
     })

@@ -4,14 +4,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::rig::ask::Ask;
-use crate::rig::pairs::{Kind, Old, SWITCHOVER, ServerPair};
+use crate::rig::check::Check;
+use crate::rig::pairs::{Kind, OldPrimary, SWITCHOVER, ServerPair};
 use crate::rig::support::{Json, until};
 use crate::rig::talos::{ISSUED, Setup};
 
 const LEASE: Duration = Duration::from_secs(2);
 
-async fn holds(kind: Kind, old: Old) {
+async fn holds(kind: Kind, old: OldPrimary) {
     let mut pair = ServerPair::start(kind).await;
     let setup = Setup::new()
         .set("TALOS_DB_DSN", &pair.dsn())
@@ -20,7 +20,7 @@ async fn holds(kind: Kind, old: Old) {
     let talos = setup.start().await;
     let (revoked, kept) = (talos.issue(json!({})).await, talos.issue(json!({})).await);
     for key in [&revoked, &kept] {
-        talos.check(Ask::bearer(&key.secret)).await.allowed();
+        talos.check(Check::bearer(&key.secret)).await.allowed();
     }
     let before = talos.metrics.get("/status").await.json();
 
@@ -32,7 +32,7 @@ async fn holds(kind: Kind, old: Old) {
     let acknowledged = Instant::now();
     until("the key is refused", async || {
         let asked = Instant::now();
-        let verdict = talos.check(Ask::bearer(&revoked.secret)).await;
+        let verdict = talos.check(Check::bearer(&revoked.secret)).await;
         assert!(
             !verdict.passes() || asked < acknowledged + LEASE,
             "{kind:?}, {old:?}: allowed {:?} after its revocation",
@@ -41,7 +41,7 @@ async fn holds(kind: Kind, old: Old) {
         verdict.is(401).then_some(())
     })
     .await;
-    talos.check(Ask::bearer(&kept.secret)).await.allowed();
+    talos.check(Check::bearer(&kept.secret)).await.allowed();
 
     // Whatever was acknowledged from here on is where everybody looks.
     tokio::time::sleep_until((switched + LEASE + SWITCHOVER).into()).await;
@@ -51,7 +51,7 @@ async fn holds(kind: Kind, old: Old) {
         pair.has_key(issued.text("/issued_api_key/key_id")).await,
         "{kind:?}, {old:?}: issued into the orphan"
     );
-    other.check(Ask::bearer(issued.text("/secret"))).await.allowed();
+    other.check(Check::bearer(issued.text("/secret"))).await.allowed();
 
     let status = talos.metrics.get("/status").await.json();
     assert_eq!(status.text("/mode"), "fresh");
@@ -63,35 +63,35 @@ async fn holds(kind: Kind, old: Old) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_of_postgres_that_turns_read_only() {
     needs!(PostgresPrograms);
-    holds(Kind::Postgres, Old::ReadOnly).await;
+    holds(Kind::Postgres, OldPrimary::ReadOnly).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_of_postgres_that_comes_back_as_a_standby() {
     needs!(PostgresPrograms);
-    holds(Kind::Postgres, Old::InRecovery).await;
+    holds(Kind::Postgres, OldPrimary::InRecovery).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_of_postgres_that_nobody_told() {
     needs!(PostgresPrograms);
-    holds(Kind::Postgres, Old::CutOff).await;
+    holds(Kind::Postgres, OldPrimary::CutOff).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_of_mariadb_that_turns_read_only() {
     needs!(MariaDbPrograms);
-    holds(Kind::MariaDb, Old::ReadOnly).await;
+    holds(Kind::MariaDb, OldPrimary::ReadOnly).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_of_mariadb_that_follows_the_new_one() {
     needs!(MariaDbPrograms);
-    holds(Kind::MariaDb, Old::Following).await;
+    holds(Kind::MariaDb, OldPrimary::Following).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_primary_of_mariadb_that_nobody_told() {
     needs!(MariaDbPrograms);
-    holds(Kind::MariaDb, Old::CutOff).await;
+    holds(Kind::MariaDb, OldPrimary::CutOff).await;
 }

@@ -19,9 +19,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-use crate::rig::ask::Verdict;
+use crate::rig::check::Verdict;
 use crate::rig::http::Base;
-use crate::rig::support::{Must, PATIENCE, within};
+use crate::rig::support::{Must, TIMEOUT, within};
 
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
@@ -122,7 +122,7 @@ impl Grpc {
             let mut message = body.to_bytes();
             Ok(Answer { code, text, message: message.split_off(message.len().min(5)) })
         };
-        tokio::time::timeout(PATIENCE, exchange).await.map_err(|_| "no answer in time".to_owned())?
+        tokio::time::timeout(TIMEOUT, exchange).await.map_err(|_| "no answer in time".to_owned())?
     }
 
     async fn send(&self, path: &str, body: AnyBody) -> Result<Response<Incoming>, String> {

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::rig::support::{Json, Must, PATIENCE, within};
+use crate::rig::support::{Json, Must, TIMEOUT, within};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
@@ -123,7 +123,7 @@ impl Base {
     /// Sends a request; an error when no whole answer came back.
     pub async fn try_send(&self, version: Version, call: Call) -> Result<Reply, String> {
         let exchange = self.exchange(version, call);
-        tokio::time::timeout(PATIENCE, exchange).await.map_err(|_| "no answer in time".to_owned())?
+        tokio::time::timeout(TIMEOUT, exchange).await.map_err(|_| "no answer in time".to_owned())?
     }
 
     async fn exchange(&self, version: Version, call: Call) -> Result<Reply, String> {

@@ -2,13 +2,13 @@
 //!
 //! Nothing here is a test. A test module asks the rig for a process (`talos::Setup`), a server
 //! (`envoy`, `redis`, `database`, `pairs`), a network that fails (`proxy`) or a clock that jumps
-//! (`wall_clock`), and sends requests with `http`, `grpc` and `ask`.
+//! (`wall_clock`), and sends requests with `http`, `grpc` and `check`.
 
 #[macro_use]
 pub mod needs;
 
-pub mod ask;
 pub mod authority;
+pub mod check;
 pub mod database;
 pub mod envoy;
 pub mod grpc;

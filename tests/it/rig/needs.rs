@@ -89,6 +89,7 @@ pub fn variable(name: &str) -> String {
 }
 
 /// Registers the list of skipped tests to be printed when the process ends, after the summary.
+#[allow(unsafe_code, reason = "std can't register a function at exit")]
 fn report_at_exit() {
     unsafe extern "C" {
         fn atexit(callback: extern "C" fn()) -> std::ffi::c_int;

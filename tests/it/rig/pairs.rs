@@ -26,7 +26,7 @@ pub enum Kind {
 
 /// The state of the old primary after a switchover; its connections go on.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Old {
+pub enum OldPrimary {
     /// It takes no more writes.
     ReadOnly,
     /// It was started again as a standby; PostgreSQL alone, where it closes connections.
@@ -163,9 +163,9 @@ impl ServerPair {
 
     /// The replica takes over, and new connections are led to it. What the old primary acknowledged
     /// is there.
-    pub async fn switch_over(&mut self, old: Old) {
+    pub async fn switch_over(&mut self, old: OldPrimary) {
         match (self.old.kind, old) {
-            (Kind::Postgres, Old::ReadOnly) => {
+            (Kind::Postgres, OldPrimary::ReadOnly) => {
                 self.old.execute("ALTER SYSTEM SET default_transaction_read_only = on");
                 self.old.execute("SELECT pg_reload_conf()");
                 // What has begun may still write; MariaDB waits for it by itself.
@@ -175,7 +175,9 @@ impl ServerPair {
                 })
                 .await;
             }
-            (Kind::MariaDb, Old::ReadOnly | Old::Following) => self.old.execute("SET GLOBAL read_only = 1"),
+            (Kind::MariaDb, OldPrimary::ReadOnly | OldPrimary::Following) => {
+                self.old.execute("SET GLOBAL read_only = 1")
+            }
             _ => {}
         }
         self.has_caught_up().await;
@@ -189,17 +191,17 @@ impl ServerPair {
                 self.new.execute("SET GLOBAL read_only = 0");
             }
         }
-        self.proxy.lead_to(self.new.port);
+        self.proxy.redirect_to(self.new.port);
         match old {
-            Old::InRecovery => {
+            OldPrimary::InRecovery => {
                 std::fs::write(self.old.data.join("standby.signal"), "").must("the file for a standby");
                 self.old.restart().await;
             }
-            Old::Following => {
+            OldPrimary::Following => {
                 self.old.follow(&self.new, "current_pos");
                 self.old.execute("SET GLOBAL read_only = 0");
             }
-            Old::ReadOnly | Old::CutOff => {}
+            OldPrimary::ReadOnly | OldPrimary::CutOff => {}
         }
     }
 

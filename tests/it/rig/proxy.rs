@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::rig::process::free_port;
-use crate::rig::support::{Must, PATIENCE};
+use crate::rig::support::{Must, TIMEOUT};
 
 /// A fault of a connection.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -62,23 +62,23 @@ impl Proxy {
 
     /// From now on, new connections lead to another server; those that are open stay where they
     /// are.
-    pub fn lead_to(&self, server: u16) {
+    pub fn redirect_to(&self, server: u16) {
         self.links.server.store(server, Ordering::SeqCst);
     }
 
     /// From now on, for all connections, open and new ones.
     pub fn set(&self, fault: Fault) {
-        self.for_new(fault);
-        self.for_open(fault);
+        self.set_new(fault);
+        self.set_open(fault);
     }
 
     /// From now on, for new connections.
-    pub fn for_new(&self, fault: Fault) {
+    pub fn set_new(&self, fault: Fault) {
         self.links.for_new.send_replace(fault);
     }
 
     /// From now on, for those that are open.
-    pub fn for_open(&self, fault: Fault) {
+    pub fn set_open(&self, fault: Fault) {
         for connection in self.links.live().iter() {
             connection.send_replace(fault);
         }
@@ -106,7 +106,7 @@ impl Links {
 }
 
 async fn bind(port: u16) -> TcpListener {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         match TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port))).await {
             Ok(listener) => return listener,
@@ -281,11 +281,11 @@ mod tests {
         let began = Instant::now();
         assert_eq!(ask(&mut stream).await.must("an echo"), 4);
         assert!(began.elapsed() >= Duration::from_millis(200));
-        proxy.for_open(Fault::Reset);
+        proxy.set_open(Fault::Reset);
         until("the connection is gone", async || (proxy.open() == 0).then_some(())).await;
         let error = ask(&mut stream).await.expect_err("a reset connection");
         assert!(matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{error}");
-        proxy.for_new(Fault::Pass);
+        proxy.set_new(Fault::Pass);
         connect(&proxy).await;
     }
 
@@ -305,7 +305,7 @@ mod tests {
     async fn closes_one_half() {
         let proxy = Proxy::start(echo().await).await;
         let mut stream = connect(&proxy).await;
-        proxy.for_open(Fault::HalfClose);
+        proxy.set_open(Fault::HalfClose);
         assert_eq!(within("the end", stream.read(&mut [0; 4])).await.must("the end"), 0);
         stream.write_all(b"talk").await.must("the other half");
     }

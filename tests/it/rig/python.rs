@@ -9,7 +9,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::rig::needs::variable;
-use crate::rig::support::{Json, Must, PATIENCE};
+use crate::rig::support::{Json, Must, TIMEOUT};
 
 /// Has PyJWT verify a token against the JWKS at `url`, as a backend would. Returns the claims.
 pub async fn verify_jwt(url: &str, issuer: &str, token: &str) -> Value {
@@ -47,7 +47,7 @@ pub async fn run(arguments: &[&str]) -> String {
 /// Runs a script beside the packages in the directory that a variable names, and returns what it
 /// printed.
 pub async fn run_beside(packages: &str, arguments: &[&str]) -> String {
-    run_for(PATIENCE, packages, arguments).await
+    run_for(TIMEOUT, packages, arguments).await
 }
 
 /// The same for a script that may take so long.

@@ -6,7 +6,7 @@ pub struct Random(u64);
 
 impl Random {
     /// A generator for a test, with the seed in the test's output.
-    pub fn announced(test: &str) -> Random {
+    pub fn seeded(test: &str) -> Random {
         let seed = match std::env::var("TALOS_TEST_SEED") {
             Ok(text) => text.parse().must("TALOS_TEST_SEED is a number"),
             Err(_) => (unix_now() * 1e6) as u64,

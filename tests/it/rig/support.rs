@@ -8,7 +8,7 @@ use serde_json::Value;
 
 /// Time after which a test gives up waiting. Generous: the machine may be building something beside
 /// us.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// `unwrap` that says what was being done.
 pub trait Must<T> {
@@ -40,9 +40,9 @@ pub fn number_from(variable: &str, default: usize) -> usize {
     std::env::var(variable).map_or(default, |text| text.parse().must(variable))
 }
 
-/// Asks `probe` again and again until it answers `Some`; gives up with `what` after [`PATIENCE`].
+/// Asks `probe` again and again until it answers `Some`; gives up with `what` after [`TIMEOUT`].
 pub async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         if let Some(value) = probe().await {
             return value;
@@ -54,7 +54,7 @@ pub async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> 
 
 /// Runs a future with a deadline.
 pub async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, work).await.must(what)
+    tokio::time::timeout(TIMEOUT, work).await.must(what)
 }
 
 /// Reading a JSON document by pointer, failing with the whole of it.

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::rig::ask::{Ask, Verdict};
+use crate::rig::check::{Check, Verdict};
 use crate::rig::database;
 use crate::rig::grpc::{Grpc, Health};
 use crate::rig::http::{Base, Call, Reply, Version};
@@ -37,9 +37,9 @@ pub struct Setup {
     variables: Vec<(String, Option<String>)>,
     log: PathBuf,
     /// True if files that can't grow are an error to the process, not its end.
-    bears_file_limits: bool,
+    survives_file_limits: bool,
     /// True if permissions bind the process even if it is root.
-    heeds_permissions: bool,
+    respects_permissions: bool,
 }
 
 impl Setup {
@@ -53,8 +53,8 @@ impl Setup {
             config: None,
             variables: Vec::new(),
             log,
-            bears_file_limits: false,
-            heeds_permissions: false,
+            survives_file_limits: false,
+            respects_permissions: false,
         }
     }
 
@@ -109,14 +109,14 @@ impl Setup {
     }
 
     /// Without the signal that would kill it when a file reaches the limit of its size.
-    pub fn bears_file_limits(mut self) -> Setup {
-        self.bears_file_limits = true;
+    pub fn survives_file_limits(mut self) -> Setup {
+        self.survives_file_limits = true;
         self
     }
 
     /// Without root's power to write what nobody may write.
-    pub fn heeds_permissions(mut self) -> Setup {
-        self.heeds_permissions = true;
+    pub fn respects_permissions(mut self) -> Setup {
+        self.respects_permissions = true;
         self
     }
 
@@ -139,11 +139,11 @@ impl Setup {
 
     fn command(&self, arguments: &[&str]) -> Command {
         const TALOS: &str = env!("CARGO_BIN_EXE_talos");
-        let mut command = if self.bears_file_limits {
+        let mut command = if self.survives_file_limits {
             let mut shell = self.program("sh");
             shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", TALOS]);
             shell
-        } else if self.heeds_permissions && rustix::process::geteuid().is_root() {
+        } else if self.respects_permissions && rustix::process::geteuid().is_root() {
             let mut setpriv = self.program("setpriv");
             setpriv.args(["--bounding-set=-dac_override", TALOS]);
             setpriv
@@ -342,7 +342,7 @@ impl Talos {
     }
 
     /// One Check over a connection of its own.
-    pub async fn check(&self, ask: Ask) -> Verdict {
+    pub async fn check(&self, ask: Check) -> Verdict {
         self.grpc().await.check(&ask.build()).await
     }
 
@@ -354,7 +354,7 @@ impl Talos {
         samples.iter().sum()
     }
 
-    /// SIGTERM, and its end within the patience of the tests.
+    /// SIGTERM, and its end within the timeout of the tests.
     pub async fn stop(mut self) {
         self.process.signal(Signal::TERM);
         let status = self.process.end().await;

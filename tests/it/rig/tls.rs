@@ -12,7 +12,7 @@ use tokio_rustls::client::TlsStream;
 use crate::rig::authority::Authority;
 use crate::rig::grpc::Grpc;
 use crate::rig::http::{Base, Call, Reply, Version};
-use crate::rig::support::{Must, PATIENCE};
+use crate::rig::support::{Must, TIMEOUT};
 use crate::rig::talos::Setup;
 
 /// Name in the certificates of the listeners.
@@ -68,7 +68,7 @@ impl Client {
             let stream = self.connect(base, version).await?;
             base.exchange_over(stream, version, call).await
         };
-        tokio::time::timeout(PATIENCE, exchange).await.map_err(|_| "no answer in time".to_owned())?
+        tokio::time::timeout(TIMEOUT, exchange).await.map_err(|_| "no answer in time".to_owned())?
     }
 
     pub async fn send(&self, base: Base, version: Version, call: Call) -> Reply {

@@ -19,7 +19,7 @@ use crate::rig::support::{Json, Must};
 
 /// A request as it arrived.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct Received {
     pub method: String,
     pub path: String,
     pub headers: Vec<(String, String)>,
@@ -27,20 +27,20 @@ pub struct Seen {
     pub trailers: Vec<(String, String)>,
 }
 
-impl Seen {
+impl Received {
     /// Reads the request that the upstream describes in its answer.
     #[track_caller]
-    pub fn told(reply: &Reply) -> Seen {
-        Seen::of(&reply.json())
+    pub fn from_reply(reply: &Reply) -> Received {
+        Received::from_json(&reply.json())
     }
 
     #[track_caller]
-    pub fn of(told: &Value) -> Seen {
+    pub fn from_json(told: &Value) -> Received {
         let header = |pair: &Value| (pair.text("/0").to_owned(), pair.text("/1").to_owned());
         let headers = |pointer: &str| -> Vec<(String, String)> {
             told.at(pointer).as_array().must("a list of headers").iter().map(header).collect()
         };
-        Seen {
+        Received {
             method: told.text("/method").to_owned(),
             path: told.text("/path").to_owned(),
             headers: headers("/headers"),
@@ -80,7 +80,7 @@ impl Seen {
 
 pub struct Upstream {
     pub port: u16,
-    seen: Arc<Mutex<Vec<Seen>>>,
+    seen: Arc<Mutex<Vec<Received>>>,
     server: JoinHandle<()>,
 }
 
@@ -94,7 +94,7 @@ impl Upstream {
     }
 
     /// Returns the requests that arrived since the last call.
-    pub fn take(&self) -> Vec<Seen> {
+    pub fn take(&self) -> Vec<Received> {
         std::mem::take(&mut *self.seen.lock().must("the upstream's record"))
     }
 }
@@ -105,7 +105,7 @@ impl Drop for Upstream {
     }
 }
 
-async fn serve(listener: TcpListener, seen: Arc<Mutex<Vec<Seen>>>) {
+async fn serve(listener: TcpListener, seen: Arc<Mutex<Vec<Received>>>) {
     while let Ok((stream, _)) = listener.accept().await {
         let seen = Arc::clone(&seen);
         tokio::spawn(async move {
@@ -119,7 +119,7 @@ async fn serve(listener: TcpListener, seen: Arc<Mutex<Vec<Seen>>>) {
 
 async fn answer(
     request: Request<Incoming>,
-    seen: Arc<Mutex<Vec<Seen>>>,
+    seen: Arc<Mutex<Vec<Received>>>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     if request.headers().get("upgrade").is_some_and(|upgrade| upgrade == "websocket") {
         return Ok(upgrade(request, &seen));
@@ -132,7 +132,7 @@ async fn answer(
     let all = |headers: &HeaderMap| {
         headers.iter().map(|(name, value)| (name.to_string(), text(value.as_bytes()))).collect()
     };
-    let got = Seen {
+    let got = Received {
         method: head.method.to_string(),
         path: head.uri.to_string(),
         headers: all(&head.headers),
@@ -149,11 +149,11 @@ async fn answer(
 }
 
 /// Opens a WebSocket, as far as proxies see one, that sends every byte back.
-fn upgrade(mut request: Request<Incoming>, seen: &Mutex<Vec<Seen>>) -> Response<Full<Bytes>> {
+fn upgrade(mut request: Request<Incoming>, seen: &Mutex<Vec<Received>>) -> Response<Full<Bytes>> {
     let headers = request.headers().iter();
     let headers =
         headers.map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into()));
-    let got = Seen {
+    let got = Received {
         method: request.method().to_string(),
         path: request.uri().to_string(),
         headers: headers.collect(),

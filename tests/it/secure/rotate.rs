@@ -7,8 +7,8 @@ use rustix::process::Signal;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::rig::ask::Ask;
 use crate::rig::authority::Authority;
+use crate::rig::check::Check;
 use crate::rig::grpc::{Grpc, Health};
 use crate::rig::http::{Base, Call, Version};
 use crate::rig::support::{Must, until};
@@ -43,7 +43,7 @@ fn load(talos: &Talos, client: &Client, key: &Key, kept: &Grpc) -> (Arc<Load>, J
             (client.clone(), Arc::clone(&load), kept.clone(), key.secret.clone());
         let (admin, authz) = (talos.admin, talos.authz);
         tasks.spawn(async move {
-            let ask = Ask::bearer(&secret).build();
+            let ask = Check::bearer(&secret).build();
             while !load.stop.load(Ordering::Relaxed) {
                 match kind {
                     0 => drop(kept.check(&ask).await.allowed()),
@@ -124,7 +124,7 @@ async fn certificates_are_replaced_under_load_and_no_request_fails() {
         task.must("a task of the load");
     }
     println!("{} rotations, {} requests, 0 failed", rounds(), load.answered.load(Ordering::Relaxed));
-    kept.check(&Ask::bearer(&key.secret).build()).await.allowed();
+    kept.check(&Check::bearer(&key.secret).build()).await.allowed();
     let reloads = talos.metric("talos_tls_certificate_reloads_total").await;
     assert!(reloads >= 2.0 * rounds() as f64, "{reloads}");
 }

@@ -9,8 +9,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::rig::ask::Ask;
 use crate::rig::authority::Authority;
+use crate::rig::check::Check;
 use crate::rig::http::{Base, Call, Version};
 use crate::rig::support::{Must, until};
 use crate::rig::talos::{ISSUED, JWKS, Setup, Talos};
@@ -90,9 +90,9 @@ async fn slow(base: Base, Slow { kind, first, bound }: Slow) -> (Kind, Duration)
     stream.write_all(&first).await.must("writing");
     let began = Instant::now();
     let mut rest = vec![];
-    let patience = bound + SLACK;
-    let ended = tokio::time::timeout(patience, stream.read_to_end(&mut rest)).await;
-    assert!(ended.is_ok(), "{kind:?} at {} was still open after {patience:?}", base.0);
+    let timeout = bound + SLACK;
+    let ended = tokio::time::timeout(timeout, stream.read_to_end(&mut rest)).await;
+    assert!(ended.is_ok(), "{kind:?} at {} was still open after {timeout:?}", base.0);
     let told = String::from_utf8_lossy(&rest);
     let is_told = !first.starts_with(b"POST ") || told.starts_with("HTTP/1.1 408 ");
     assert!(is_told, "{told}");
@@ -215,7 +215,7 @@ async fn slow_clients_of_the_authz_plane_are_sent_away_and_others_are_served() {
     let good = Good::new(&talos, "patient").await;
     let key = talos.issue(json!({})).await;
     bears(&talos, "authz", talos.authz, (&WITHOUT_TLS, |kind| Slow::grpc(kind, &good)), async || {
-        talos.check(Ask::bearer(&key.secret)).await.allowed();
+        talos.check(Check::bearer(&key.secret)).await.allowed();
     })
     .await;
 }

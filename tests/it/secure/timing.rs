@@ -5,7 +5,7 @@ use std::time::Instant;
 use prost::Message;
 use serde_json::json;
 
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::grpc::Grpc;
 use crate::rig::random::Random;
 use crate::rig::support::Must;
@@ -18,12 +18,12 @@ fn count() -> usize {
 
 /// Compares two classes of credentials: asks for them in random order, over one connection.
 async fn compare(what: &str, grpc: &Grpc, credentials: [&str; 2], allowed: bool) {
-    let asks = credentials.map(|credential| Ask::bearer(credential).build());
+    let asks = credentials.map(|credential| Check::bearer(credential).build());
     for ask in asks.iter().cycle().take(100) {
         assert_eq!(grpc.check(ask).await.passes(), allowed, "{what}");
     }
     let messages = asks.map(|ask| ask.encode_to_vec());
-    let mut random = Random::announced("timing");
+    let mut random = Random::seeded("timing");
     let mut samples = [vec![], vec![]];
     while samples.iter().any(|class| class.len() < count()) {
         let class = usize::from(random.below(2) == 1);

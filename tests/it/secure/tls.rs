@@ -5,8 +5,8 @@ use tokio::net::TcpStream;
 
 use serde_json::json;
 
-use crate::rig::ask::Ask;
 use crate::rig::authority::{Authority, dns};
+use crate::rig::check::Check;
 use crate::rig::grpc::Health;
 use crate::rig::http::{BOTH, Base, Call, Version};
 use crate::rig::support::{Must, within};
@@ -28,7 +28,7 @@ async fn is_ready(client: &Client, talos: &Talos) -> bool {
 }
 
 /// Whatever is said without TLS ends the connection, and nothing that could be read comes back.
-async fn is_deaf_to_plaintext(base: Base) {
+async fn refuses_plaintext(base: Base) {
     let mut stream = TcpStream::connect(base.0).await.must("connecting");
     stream.write_all(b"GET /health/alive HTTP/1.1\r\nhost: localhost\r\n\r\n").await.must("writing");
     let mut answer = vec![];
@@ -57,14 +57,14 @@ async fn every_listener_speaks_tls_and_then_nothing_else() {
             assert!(metrics.contains(&expiry), "{expiry}\n{metrics}");
         }
         let grpc = client.grpc(talos.authz).await.must("gRPC over TLS");
-        grpc.check(&Ask::bearer(&secret).build()).await.allowed();
+        grpc.check(&Check::bearer(&secret).build()).await.allowed();
         assert_eq!(grpc.health("envoy.service.auth.v3.Authorization").await, Ok(Health::Serving));
     }
     // gRPC needs HTTP/2, and who can't speak it is told so by the handshake.
     let http1 = client.connect(talos.authz, Version::Http1).await;
     assert!(http1.is_err_and(|error| error.contains("NoApplicationProtocol")));
     for base in [talos.admin, talos.public, talos.metrics, talos.authz] {
-        is_deaf_to_plaintext(base).await;
+        refuses_plaintext(base).await;
     }
     let stranger = Client::trusting(&Authority::new());
     assert!(stranger.connect(talos.admin, Version::Http2).await.is_err());
@@ -89,7 +89,7 @@ async fn where_certificates_of_clients_are_asked_for_only_the_right_ones_get_in(
             let answer = client.try_send(base, Version::Http2, Call::get("/health/alive")).await;
             assert!(answer.is_err(), "{what} at {}: {answer:?}", base.0);
         }
-        is_deaf_to_plaintext(base).await;
+        refuses_plaintext(base).await;
     }
     for base in [talos.admin, talos.public, talos.metrics] {
         good.send(base, Version::Http2, Call::get("/health/alive")).await.expect(200);

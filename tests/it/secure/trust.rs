@@ -10,8 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use crate::rig::ask::Ask;
 use crate::rig::authority::{Authority, dns};
+use crate::rig::check::Check;
 use crate::rig::grpc::{Grpc, Health};
 use crate::rig::http::{Call, Version};
 use crate::rig::support::{Must, until, within};
@@ -116,7 +116,7 @@ async fn a_connection_ends_with_the_trust_in_its_certificate() {
     let talos = start(&authority, &old, &of_old).await;
     let issue = Call::post(ISSUED).json(&json!({ "name": "a", "actor_id": "b" }));
     let issued = of_old.send(talos.admin, Version::Http2, issue).await.expect(201).json();
-    let ask = Ask::bearer(issued["secret"].as_str().must("a secret")).build();
+    let ask = Check::bearer(issued["secret"].as_str().must("a secret")).build();
     let mut kept = vec![];
     for plane in HTTP_PLANES {
         kept.push(Kept::open(&of_old, &talos, plane).await);

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::redis::Cluster;
 use crate::rig::support::until;
 use crate::rig::talos::{Setup, Talos};
@@ -32,7 +32,7 @@ async fn entries_and_announcements_get_through_a_cluster_and_its_loss_costs_time
     let mut keys = vec![];
     for _ in 0..KEYS {
         let key = first.issue(json!({})).await;
-        first.check(Ask::bearer(&key.secret)).await.allowed();
+        first.check(Check::bearer(&key.secret)).await.allowed();
         keys.push(key);
     }
     until("all entries are there", async || {
@@ -43,7 +43,7 @@ async fn entries_and_announcements_get_through_a_cluster_and_its_loss_costs_time
     assert!(spread.iter().all(|count| *count > 0), "{spread:?}");
     let before = reads(&second).await;
     for key in &keys {
-        second.check(Ask::bearer(&key.secret)).await.allowed();
+        second.check(Check::bearer(&key.secret)).await.allowed();
     }
     let misses = reads(&second).await - before;
     // One or the other may have taken longer than a Check waits.
@@ -51,7 +51,7 @@ async fn entries_and_announcements_get_through_a_cluster_and_its_loss_costs_time
 
     first.revoke(&keys[0]).await;
     until("the other process refuses the key", async || {
-        (!second.check(Ask::bearer(&keys[0].secret)).await.passes()).then_some(())
+        (!second.check(Check::bearer(&keys[0].secret)).await.passes()).then_some(())
     })
     .await;
 
@@ -60,12 +60,12 @@ async fn entries_and_announcements_get_through_a_cluster_and_its_loss_costs_time
         let mut node = cluster.nodes.pop().expect("a node");
         node.kill();
         for talos in [&first, &second] {
-            talos.check(Ask::bearer(&keys[0].secret)).await.denied(401);
-            talos.check(Ask::bearer(&keys[1].secret)).await.allowed();
+            talos.check(Check::bearer(&keys[0].secret)).await.denied(401);
+            talos.check(Check::bearer(&keys[1].secret)).await.allowed();
             let key = talos.issue(json!({})).await;
-            talos.check(Ask::bearer(&key.secret)).await.allowed();
+            talos.check(Check::bearer(&key.secret)).await.allowed();
             talos.revoke(&key).await;
-            talos.check(Ask::bearer(&key.secret)).await.denied(401);
+            talos.check(Check::bearer(&key.secret)).await.denied(401);
         }
     }
 }

@@ -2,25 +2,25 @@
 
 use serde_json::json;
 
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::redis::Redis;
 use crate::rig::support::{Json, Must, until};
 use crate::rig::talos::{Setup, Talos};
 
 async fn all_answer(talos: &Talos) {
     let (good, revoked) = (talos.issue(json!({})).await, talos.issue(json!({})).await);
-    talos.check(Ask::bearer(&good.secret)).await.allowed();
-    talos.check(Ask::bearer(&revoked.secret)).await.allowed();
+    talos.check(Check::bearer(&good.secret)).await.allowed();
+    talos.check(Check::bearer(&revoked.secret)).await.allowed();
     talos.revoke(&revoked).await;
-    talos.check(Ask::bearer(&revoked.secret)).await.denied(401);
-    talos.check(Ask::bearer("legacy-unknown")).await.denied(401);
+    talos.check(Check::bearer(&revoked.secret)).await.denied(401);
+    talos.check(Check::bearer("legacy-unknown")).await.denied(401);
 }
 
 /// Waits, asking about keys that aren't known yet, until the breaker is in one of these states.
 async fn until_breaker(talos: &Talos, states: &[&str]) {
     until("the breaker changes", async || {
         let key = talos.issue(json!({})).await;
-        talos.check(Ask::bearer(&key.secret)).await.allowed();
+        talos.check(Check::bearer(&key.secret)).await.allowed();
         let status = talos.metrics.get("/status").await.expect(200).json();
         states.contains(&status.text("/breaker")).then_some(())
     })
@@ -40,11 +40,11 @@ async fn redis_comes_and_goes() {
     until("entries are written again", async || {
         // Another key each time: what L1 knows needs no L2.
         let key = talos.issue(json!({})).await;
-        talos.check(Ask::bearer(&key.secret)).await.allowed();
+        talos.check(Check::bearer(&key.secret)).await.allowed();
         (!redis.entries().await.is_empty()).then_some(())
     })
     .await;
-    talos.check(Ask::bearer(&key.secret)).await.allowed();
+    talos.check(Check::bearer(&key.secret)).await.allowed();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -82,10 +82,10 @@ async fn a_flushed_redis_is_filled_again() {
     let first = redis.used_by(Setup::new()).start().await;
     let second = first.setup.start().await;
     let key = first.issue(json!({})).await;
-    first.check(Ask::bearer(&key.secret)).await.allowed();
+    first.check(Check::bearer(&key.secret)).await.allowed();
     redis.until_entries(1).await;
     let mut connection = redis.connection().await;
     let _: () = redis::cmd("FLUSHALL").query_async(&mut connection).await.must("FLUSHALL");
-    second.check(Ask::bearer(&key.secret)).await.allowed();
+    second.check(Check::bearer(&key.secret)).await.allowed();
     redis.until_entries(1).await;
 }

@@ -6,7 +6,7 @@ use redis::AsyncCommands;
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::redis::Redis;
 use crate::rig::support::{Must, until, within};
 use crate::rig::talos::{Setup, Talos};
@@ -36,7 +36,7 @@ async fn overheard(redis: &Redis) -> (Talos, Talos, mpsc::UnboundedReceiver<Vec<
 
 async fn refuses(talos: &Talos, key: &crate::rig::talos::Key) {
     until("the other process refuses the key", async || {
-        (!talos.check(Ask::bearer(&key.secret)).await.passes()).then_some(())
+        (!talos.check(Check::bearer(&key.secret)).await.passes()).then_some(())
     })
     .await;
 }
@@ -49,7 +49,7 @@ async fn what_is_lost_comes_with_the_next_one_and_what_is_repeated_changes_nothi
     let mut keys = vec![];
     for _ in 0..4 {
         let key = first.issue(json!({})).await;
-        second.check(Ask::bearer(&key.secret)).await.allowed();
+        second.check(Check::bearer(&key.secret)).await.allowed();
         keys.push(key);
     }
     // Nobody hears of the first two.
@@ -58,12 +58,12 @@ async fn what_is_lost_comes_with_the_next_one_and_what_is_repeated_changes_nothi
     first.revoke(&keys[0]).await;
     first.revoke(&keys[1]).await;
     redis.command(&["ACL", "SETUSER", "default", "+publish"]).await;
-    second.check(Ask::bearer(&keys[0].secret)).await.allowed();
+    second.check(Check::bearer(&keys[0].secret)).await.allowed();
     first.revoke(&keys[2]).await;
     for key in &keys[..3] {
         refuses(&second, key).await;
     }
-    second.check(Ask::bearer(&keys[3].secret)).await.allowed();
+    second.check(Check::bearer(&keys[3].secret)).await.allowed();
     // Four were issued, three revoked.
     assert_eq!(second.metric("talos_epoch").await, 7.0);
 
@@ -82,7 +82,7 @@ async fn what_is_lost_comes_with_the_next_one_and_what_is_repeated_changes_nothi
         let _: () = connection.publish(CHANNEL, &message).await.must("PUBLISH");
     }
     for _ in 0..20 {
-        second.check(Ask::bearer(&keys[3].secret)).await.allowed();
+        second.check(Check::bearer(&keys[3].secret)).await.allowed();
     }
     assert_eq!(second.metric("talos_epoch").await, 7.0);
     let last = first.issue(json!({})).await;

@@ -3,7 +3,7 @@
 use redis::AsyncCommands;
 use serde_json::json;
 
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::redis::Redis;
 use crate::rig::support::{Must, until};
 use crate::rig::talos::{ISSUED, Setup, Talos};
@@ -28,10 +28,10 @@ async fn what_one_process_read_the_other_need_not() {
     let redis = Redis::start().await;
     let (first, second) = two(&redis).await;
     let key = first.issue(json!({ "scopes": ["read"], "metadata": { "a": [1, "ü"] } })).await;
-    first.check(Ask::bearer(&key.secret)).await.allowed();
+    first.check(Check::bearer(&key.secret)).await.allowed();
     redis.until_entries(1).await;
     let before = reads(&second).await;
-    let allowed = second.check(Ask::bearer(&key.secret)).await.allowed();
+    let allowed = second.check(Check::bearer(&key.secret)).await.allowed();
     assert_eq!(allowed.header("x-talos-key-id").as_deref(), Some(key.id.as_str()));
     assert_eq!(second.verify(&key.secret).await, first.verify(&key.secret).await);
     assert_eq!(reads(&second).await, before);
@@ -44,18 +44,18 @@ async fn a_change_is_announced_and_its_entry_gone() {
     let (first, second) = two(&redis).await;
     let (revoked, updated) = (first.issue(json!({})).await, first.issue(json!({})).await);
     for key in [&revoked, &updated] {
-        first.check(Ask::bearer(&key.secret)).await.allowed();
-        second.check(Ask::bearer(&key.secret)).await.allowed();
+        first.check(Check::bearer(&key.secret)).await.allowed();
+        second.check(Check::bearer(&key.secret)).await.allowed();
     }
     redis.until_entries(2).await;
     first.revoke(&revoked).await;
     until("the other process refuses the key", async || {
-        (!second.check(Ask::bearer(&revoked.secret)).await.passes()).then_some(())
+        (!second.check(Check::bearer(&revoked.secret)).await.passes()).then_some(())
     })
     .await;
     first.patch(&format!("{ISSUED}/{}", updated.id), &json!({ "scopes": ["new"] })).await.expect(200);
     until("the other process knows the scope", async || {
-        let ask = Ask::bearer(&updated.secret).route("talos.scopes", "new");
+        let ask = Check::bearer(&updated.secret).route("talos.scopes", "new");
         second.check(ask).await.passes().then_some(())
     })
     .await;
@@ -67,7 +67,7 @@ async fn an_entry_from_before_a_change_is_not_believed() {
     let redis = Redis::start().await;
     let (first, second) = two(&redis).await;
     let key = first.issue(json!({})).await;
-    first.check(Ask::bearer(&key.secret)).await.allowed();
+    first.check(Check::bearer(&key.secret)).await.allowed();
     let entries = redis.until_entries(1).await;
     first.revoke(&key).await;
     // Somebody puts the old entry back: a slow writer, or a thief.
@@ -77,16 +77,16 @@ async fn an_entry_from_before_a_change_is_not_believed() {
         let _: () = connection.clone().set(name, value).await.must("SET");
     };
     put_back().await;
-    first.check(Ask::bearer(&key.secret)).await.denied(401);
+    first.check(Check::bearer(&key.secret)).await.denied(401);
     until("the other process has heard of the change", async || {
         put_back().await;
-        (!second.check(Ask::bearer(&key.secret)).await.passes()).then_some(())
+        (!second.check(Check::bearer(&key.secret)).await.passes()).then_some(())
     })
     .await;
     put_back().await;
     // Nor does a process that starts after it all.
     let third = first.setup.start().await;
-    third.check(Ask::bearer(&key.secret)).await.denied(401);
+    third.check(Check::bearer(&key.secret)).await.denied(401);
     drop(connection.del::<_, ()>(name).await);
 }
 
@@ -96,8 +96,8 @@ async fn whoever_can_write_to_redis_can_make_no_key() {
     let redis = Redis::start().await;
     let (first, second) = two(&redis).await;
     let (mine, other) = (first.issue(json!({})).await, first.issue(json!({ "scopes": ["admin"] })).await);
-    first.check(Ask::bearer(&mine.secret)).await.allowed();
-    first.check(Ask::bearer(&other.secret)).await.allowed();
+    first.check(Check::bearer(&mine.secret)).await.allowed();
+    first.check(Check::bearer(&other.secret)).await.allowed();
     let entries = redis.until_entries(2).await;
     let of = |id: &str| entries.iter().find(|(name, _)| name.contains(id)).must("an entry").clone();
     let (name, value) = of(&mine.id);
@@ -114,15 +114,15 @@ async fn whoever_can_write_to_redis_can_make_no_key() {
     for forged in [foreign, wider, b"".to_vec(), b"nonsense".to_vec(), vec![0; 300_000]] {
         let third = first.setup.start().await;
         let _: () = connection.set(&name, &forged).await.must("SET");
-        third.check(Ask::bearer(&mine.secret).route("talos.scopes", "admin")).await.denied(403);
-        let allowed = third.check(Ask::bearer(&mine.secret)).await.allowed();
+        third.check(Check::bearer(&mine.secret).route("talos.scopes", "admin")).await.denied(403);
+        let allowed = third.check(Check::bearer(&mine.secret)).await.allowed();
         assert_eq!(allowed.header("x-talos-key-id").as_deref(), Some(mine.id.as_str()));
     }
     // A flood of announcements that nobody signed isn't even a reason to look.
     for _ in 0..100 {
         let _: () = connection.publish("talos:v1:changes", "nonsense").await.must("PUBLISH");
     }
-    second.check(Ask::bearer(&mine.secret)).await.allowed();
+    second.check(Check::bearer(&mine.secret)).await.allowed();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -131,7 +131,7 @@ async fn a_new_secret_leaves_entries_readable_or_unread_but_never_wrong() {
     let redis = Redis::start().await;
     let first = redis.used_by(Setup::new()).start().await;
     let key = first.issue(json!({})).await;
-    first.check(Ask::bearer(&key.secret)).await.allowed();
+    first.check(Check::bearer(&key.secret)).await.allowed();
     redis.until_entries(1).await;
     let new_secret = "another-hmac-secret-for-the-tests-0123456789";
     let rotated = first
@@ -141,11 +141,11 @@ async fn a_new_secret_leaves_entries_readable_or_unread_but_never_wrong() {
         .set("TALOS_SECRETS_HMAC_RETIRED", crate::rig::talos::HMAC_SECRET);
     let second = rotated.start().await;
     let before = reads(&second).await;
-    second.check(Ask::bearer(&key.secret)).await.allowed();
+    second.check(Check::bearer(&key.secret)).await.allowed();
     assert_eq!(reads(&second).await, before, "the retired secret vouches for the entry");
     // Without the old secret neither the entry nor the key itself counts.
     let third = rotated.unset("TALOS_SECRETS_HMAC_RETIRED").start().await;
-    third.check(Ask::bearer(&key.secret)).await.denied(401);
+    third.check(Check::bearer(&key.secret)).await.denied(401);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -154,10 +154,10 @@ async fn unknown_keys_leave_nothing_in_redis() {
     let redis = Redis::start().await;
     let talos = redis.used_by(Setup::new()).start().await;
     for n in 0..50 {
-        talos.check(Ask::bearer(&format!("legacy-{n}"))).await.denied(401);
+        talos.check(Check::bearer(&format!("legacy-{n}"))).await.denied(401);
     }
     let key = talos.issue(json!({})).await;
-    talos.check(Ask::bearer(&key.secret)).await.allowed();
+    talos.check(Check::bearer(&key.secret)).await.allowed();
     let entries = redis.until_entries(1).await;
     let mut connection = redis.connection().await;
     let ttl: i64 = connection.pttl(&entries[0].0).await.must("PTTL");

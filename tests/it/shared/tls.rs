@@ -3,8 +3,8 @@
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::rig::ask::Ask;
 use crate::rig::authority::Authority;
+use crate::rig::check::Check;
 use crate::rig::redis::Redis;
 use crate::rig::support::{Must, until};
 use crate::rig::talos::{Setup, Talos};
@@ -17,9 +17,9 @@ async fn uses_redis(talos: &Talos) -> bool {
 
 async fn goes_on(talos: &Talos) {
     let key = talos.issue(json!({})).await;
-    talos.check(Ask::bearer(&key.secret)).await.allowed();
+    talos.check(Check::bearer(&key.secret)).await.allowed();
     talos.revoke(&key).await;
-    talos.check(Ask::bearer(&key.secret)).await.denied(401);
+    talos.check(Check::bearer(&key.secret)).await.denied(401);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -32,12 +32,12 @@ async fn the_right_certificate_is_trusted() {
     let second = first.setup.start().await;
     until("connected", async || uses_redis(&second).await.then_some(())).await;
     let key = first.issue(json!({})).await;
-    first.check(Ask::bearer(&key.secret)).await.allowed();
+    first.check(Check::bearer(&key.secret)).await.allowed();
     until("the entry arrives", async || {
         // A process that knows nothing yet, as one that has read the row itself proves nothing.
         let third = first.setup.start().await;
         until("connected", async || uses_redis(&third).await.then_some(())).await;
-        third.check(Ask::bearer(&key.secret)).await.allowed();
+        third.check(Check::bearer(&key.secret)).await.allowed();
         (third.metric("talos_store_key_reads_total").await == 0.0).then_some(())
     })
     .await;
@@ -175,7 +175,7 @@ async fn a_server_that_wants_to_know_who_asks_is_shown_a_certificate() {
         .await;
     until("connected", async || uses_redis(&known).await.then_some(())).await;
     let key = known.issue(json!({})).await;
-    known.check(Ask::bearer(&key.secret)).await.allowed();
+    known.check(Check::bearer(&key.secret)).await.allowed();
     redis.until_entries(1).await;
     goes_on(&known).await;
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::collector::Collector;
 use super::traces::traced;
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::http::{Base, Call, Version};
 use crate::rig::redis::Redis;
 use crate::rig::support::{Json, Must};
@@ -125,11 +125,11 @@ async fn no_secret_is_anywhere_but_in_the_answers_that_must_hold_it() {
     for credential in shown {
         let damaged = format!("{}x", &credential[..credential.len() - 1]);
         for text in [credential, &damaged] {
-            let check = Ask::bearer(text)
+            let check = Check::bearer(text)
                 .header("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
             talos.check(check).await;
-            talos.check(Ask::api_key(text).route("talos.scopes", "y")).await;
-            talos.check(Ask::bearer(text).route("talos.mode", "nonsense")).await;
+            talos.check(Check::api_key(text).route("talos.scopes", "y")).await;
+            talos.check(Check::bearer(text).route("talos.mode", "nonsense")).await;
         }
     }
 

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::json;
 
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::http::{Call, Version};
 use crate::rig::needs::variable;
 use crate::rig::support::{Must, until};
@@ -21,9 +21,9 @@ async fn busy() -> Talos {
     let talos = setup.set("TALOS_AUDIT_FILE", &file).start().await;
     let key = talos.issue(json!({})).await;
     for _ in 0..3 {
-        talos.check(Ask::bearer(&key.secret)).await.allowed();
+        talos.check(Check::bearer(&key.secret)).await.allowed();
     }
-    talos.check(Ask::bearer("unknown")).await.denied(401);
+    talos.check(Check::bearer("unknown")).await.denied(401);
     talos.verify("unknown").await;
     talos.public.get("/kxq7").await.expect(404);
     talos.admin.send(Version::Http1, Call::new("BREW", ISSUED)).await;

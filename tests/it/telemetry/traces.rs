@@ -4,7 +4,7 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use serde_json::json;
 
 use super::collector::{Collector, text};
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::http::{Call, Version};
 use crate::rig::support::Must;
 use crate::rig::talos::{ISSUED, Setup};
@@ -38,9 +38,9 @@ async fn a_check_goes_on_with_envoys_trace_and_says_where_its_answer_came_from()
     let collector = Collector::start().await;
     let talos = traced(&collector).start().await;
     let key = talos.issue(json!({})).await;
-    talos.check(Ask::bearer(&key.secret).header("traceparent", parent("01"))).await.allowed();
-    talos.check(Ask::bearer(&key.secret)).await.allowed();
-    talos.check(Ask::bearer("unknown").header("traceparent", "nonsense")).await.denied(401);
+    talos.check(Check::bearer(&key.secret).header("traceparent", parent("01"))).await.allowed();
+    talos.check(Check::bearer(&key.secret)).await.allowed();
+    talos.check(Check::bearer("unknown").header("traceparent", "nonsense")).await.denied(401);
     let spans = collector.until("three Checks", |spans| named(spans, "Check").len() >= 3).await;
     let ours = |span: &&&Span| hex(&span.trace_id) == TRACE;
     let checks = named(&spans, "Check");
@@ -101,7 +101,7 @@ async fn a_collector_that_is_not_there_stops_nothing() {
     let talos = setup.start().await;
     let key = talos.issue(json!({})).await;
     for _ in 0..20 {
-        talos.check(Ask::bearer(&key.secret)).await.allowed();
+        talos.check(Check::bearer(&key.secret)).await.allowed();
     }
     talos.stop().await;
 }

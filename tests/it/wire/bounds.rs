@@ -13,7 +13,7 @@ use crate::rig::support::{number_from, within};
 use crate::rig::talos::Talos;
 
 /// As long as a client may be silent at first, and what a busy machine may take on top.
-const PATIENCE: Duration = Duration::from_secs(10 + 6);
+const TIMEOUT: Duration = Duration::from_secs(10 + 6);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_does_not_begin_and_who_does_not_finish_is_not_waited_for() {
@@ -26,7 +26,7 @@ async fn who_does_not_begin_and_who_does_not_finish_is_not_waited_for() {
         who_is_slow(&talos, slow_head(&good)),
         who_is_slow(&talos, slow_frame(&good)),
     );
-    assert!(began.elapsed() > Duration::from_secs(9) && began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+    assert!(began.elapsed() > Duration::from_secs(9) && began.elapsed() < TIMEOUT, "{:?}", began.elapsed());
     answers(&talos, &good).await;
 }
 

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::frames::{headers, last_data};
 use super::hpack::{AS_IT_IS, Encoder, Field};
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::support::{Must, until};
 use crate::rig::talos::Talos;
 
@@ -77,7 +77,7 @@ pub struct Good {
 impl Good {
     pub async fn new(talos: &Talos, actor: &str) -> Good {
         let key = talos.issue(json!({ "actor_id": actor })).await;
-        let ask = Ask::bearer(&key.secret);
+        let ask = Check::bearer(&key.secret);
         // From here on memory answers: a busy machine may refuse what has to be looked up.
         until("the key is known", async || talos.check(ask.clone()).await.passes().then_some(())).await;
         let message = framed(&ask.build().encode_to_vec());
@@ -86,7 +86,7 @@ impl Good {
 
     /// The same with so many more bytes in its message, which don't count.
     pub fn grown_by(&self, bytes: usize) -> Good {
-        let ask = Ask::bearer(&self.secret).header("x-long", "a".repeat(bytes));
+        let ask = Check::bearer(&self.secret).header("x-long", "a".repeat(bytes));
         Good { message: framed(&ask.build().encode_to_vec()), ..self.clone() }
     }
 
@@ -95,7 +95,7 @@ impl Good {
     /// Each header of a reserved name is removed by its name, which the response lists.
     pub fn answered_by(&self, bytes: usize) -> Good {
         let names = (0..bytes / 100).map(|n| format!("x-talos-{}-{n:05}", "a".repeat(84)));
-        let ask = names.fold(Ask::bearer(&self.secret), |ask, name| ask.header(&name, "1"));
+        let ask = names.fold(Check::bearer(&self.secret), |ask, name| ask.header(&name, "1"));
         Good { message: framed(&ask.build().encode_to_vec()), ..self.clone() }
     }
 

@@ -20,7 +20,7 @@ const AT_ONCE: usize = 8;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn good_checks_are_answered_whatever_form_they_have() {
-    let mut random = Random::announced("good checks in every form");
+    let mut random = Random::seeded("good checks in every form");
     let talos = Talos::start().await;
     let mut goods = vec![];
     for caller in 0..5 {

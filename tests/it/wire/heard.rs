@@ -6,7 +6,7 @@ use prost::Message;
 use super::call::Good;
 use super::frames::NO_ERROR;
 use super::hpack::Field;
-use crate::rig::ask::Verdict;
+use crate::rig::check::Verdict;
 use crate::rig::support::Must;
 
 #[derive(Debug, Default)]

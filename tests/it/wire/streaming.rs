@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use super::call::{Good, HEALTH, NOT_SERVING, REFLECTION, SERVING, WATCH, call_of, framed, reflect};
 use super::client::Wire;
 use super::frames::{CANCEL, INITIAL_WINDOW_SIZE, NO_ERROR, data, headers, last_data, reset};
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::talos::Talos;
 
 const LIST_SERVICES: u8 = 7;
@@ -168,7 +168,7 @@ async fn calls_that_are_given_up_disturb_nobody() {
     let mut stream = 1;
     for round in 0..100 {
         // That one is unknown has to be looked up.
-        let ask = Ask::api_key(&format!("never-imported-{round}"));
+        let ask = Check::api_key(&format!("never-imported-{round}"));
         let unknown = framed(&ask.build().encode_to_vec());
         let looked_up = [headers(stream, &good.head()), last_data(stream, &unknown)].concat();
         let give_up = |calls: &[u32]| {

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::load::Load;
 use super::{FIRST, Live, SECOND};
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::support::{Json, Must, claims, until};
 use crate::rig::talos::ISSUER;
 
@@ -94,7 +94,7 @@ async fn what_needs_a_restart_is_named_and_keeps_its_value() {
     let live = Live::start(&format!("{secrets}{jwks}authz: {{token_ttl: 4m}}\n")).await;
     let key = live.talos.issue(json!({})).await;
     let life = async || {
-        let token = live.talos.check(Ask::bearer(&key.secret)).await.allowed().token();
+        let token = live.talos.check(Check::bearer(&key.secret)).await.allowed().token();
         let claims = claims(&token);
         claims.at("/exp").as_i64().must("exp") - claims.at("/iat").as_i64().must("iat")
     };

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{FIRST, Live};
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::http::{Call, Version};
 use crate::rig::support::{Json, Must, until};
 use crate::rig::talos::{ISSUED, VERIFY};
@@ -92,7 +92,7 @@ async fn a_shorter_life_of_tokens_holds_for_those_that_are_out() {
     let old = [derive("TOKEN_ALGORITHM_JWT", "1h").await, derive("TOKEN_ALGORITHM_MACAROON", "1h").await];
     for token in &old {
         assert!(live.is_valid(token).await);
-        live.talos.check(Ask::bearer(token)).await.allowed();
+        live.talos.check(Check::bearer(token)).await.allowed();
     }
     assert_eq!(derived_exposure(&live).await, 7_205.0);
 
@@ -101,7 +101,7 @@ async fn a_shorter_life_of_tokens_holds_for_those_that_are_out() {
         until("it is too old", async || (!live.is_valid(token).await).then_some(())).await;
         let verified = live.talos.verify(token).await;
         assert_eq!(verified.text("/error_code"), "VERIFICATION_ERROR_EXPIRED", "{verified:#}");
-        let verdict = live.talos.check(Ask::bearer(token)).await;
+        let verdict = live.talos.check(Check::bearer(token)).await;
         assert!(verdict.is(401), "{verdict:?}");
     }
     let left = derived_exposure(&live).await;

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::sync::RwLock;
 use tokio::task::JoinSet;
 
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::grpc::Grpc;
 use crate::rig::http::Base;
 use crate::rig::support::{Must, until};
@@ -120,7 +120,7 @@ impl Asking {
             }
             Asking::Check(grpc) => {
                 for credential in all() {
-                    let verdict = grpc.check(&Ask::bearer(credential).build()).await;
+                    let verdict = grpc.check(&Check::bearer(credential).build()).await;
                     assert!(verdict.passes(), "a Check was refused: {verdict:?} ({credential})");
                 }
                 all().count()

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::load::Load;
 use super::{FIRST, Live, SECOND, key_set};
-use crate::rig::ask::Ask;
+use crate::rig::check::Check;
 use crate::rig::support::{Json, claims, unix_now, until};
 use crate::rig::talos::JWKS;
 
@@ -88,7 +88,7 @@ async fn no_valid_request_is_refused_while_everything_is_rotated() {
     live.change(&config.yaml()).await;
     let token = live.talos.derive(&second, json!({})).await;
     assert_eq!(kid(&token), "b");
-    assert_eq!(kid(&live.talos.check(Ask::bearer(&first.secret)).await.allowed().token()), "b");
+    assert_eq!(kid(&live.talos.check(Check::bearer(&first.secret)).await.allowed().token()), "b");
     load.goes_on(300).await;
     load.use_tokens(&[&macaroon, &token]).await;
     let generation = live.generation().await;
@@ -132,11 +132,11 @@ async fn what_is_taken_away_is_refused_at_once() {
     let all = [&first.secret, &public.secret, &token, &macaroon];
     let is_gone = async |credential: &str, step: &str| {
         assert!(!live.is_valid(credential).await, "verify: {step}");
-        assert!(!live.talos.check(Ask::bearer(credential)).await.passes(), "Check: {step}");
+        assert!(!live.talos.check(Check::bearer(credential)).await.passes(), "Check: {step}");
     };
     // All of them are in the cache.
     for credential in all {
-        assert!(live.talos.check(Ask::bearer(credential)).await.passes());
+        assert!(live.talos.check(Check::bearer(credential)).await.passes());
     }
 
     config.prefix = json!({ "current": "one" });
@@ -193,7 +193,7 @@ async fn a_retired_value_ends_at_its_time_without_a_reload() {
         let mut accepted = 0;
         until("the retired value ends", async || {
             let asked = unix_now();
-            let checked = live.talos.check(Ask::bearer(credential)).await.passes();
+            let checked = live.talos.check(Check::bearer(credential)).await.passes();
             let valid = live.is_valid(credential).await;
             if checked || valid {
                 accepted += 1;

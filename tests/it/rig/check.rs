@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::rig::support::Must;
 
 #[derive(Clone, Default)]
-pub struct Ask {
+pub struct Check {
     headers: Vec<(String, Vec<u8>)>,
     extensions: HashMap<String, String>,
     source: Option<String>,
@@ -28,55 +28,55 @@ pub struct Ask {
     metadata: HashMap<String, Struct>,
 }
 
-impl Ask {
-    pub fn bearer(credential: &str) -> Ask {
-        Ask::default().header("authorization", format!("Bearer {credential}"))
+impl Check {
+    pub fn bearer(credential: &str) -> Check {
+        Check::default().header("authorization", format!("Bearer {credential}"))
     }
 
-    pub fn api_key(credential: &str) -> Ask {
-        Ask::default().header("x-api-key", credential)
+    pub fn api_key(credential: &str) -> Check {
+        Check::default().header("x-api-key", credential)
     }
 
-    pub fn header(mut self, name: &str, value: impl Into<Vec<u8>>) -> Ask {
+    pub fn header(mut self, name: &str, value: impl Into<Vec<u8>>) -> Check {
         self.headers.push((name.to_owned(), value.into()));
         self
     }
 
     /// A context extension, as a route of Envoy's sets it.
-    pub fn route(mut self, name: &str, value: &str) -> Ask {
+    pub fn route(mut self, name: &str, value: &str) -> Check {
         self.extensions.insert(name.to_owned(), value.to_owned());
         self
     }
 
-    pub fn from(mut self, address: &str) -> Ask {
+    pub fn from(mut self, address: &str) -> Check {
         self.source = Some(address.to_owned());
         self
     }
 
-    pub fn method(mut self, method: &str) -> Ask {
+    pub fn method(mut self, method: &str) -> Check {
         self.method = Some(method.to_owned());
         self
     }
 
-    pub fn path(mut self, path: &str) -> Ask {
+    pub fn path(mut self, path: &str) -> Check {
         self.path = Some(path.to_owned());
         self
     }
 
-    pub fn host(mut self, host: &str) -> Ask {
+    pub fn host(mut self, host: &str) -> Check {
         self.host = Some(host.to_owned());
         self
     }
 
     /// Sets a namespace of the metadata of Envoy's route.
-    pub fn metadata(mut self, namespace: &str, value: &Value) -> Ask {
+    pub fn metadata(mut self, namespace: &str, value: &Value) -> Check {
         let Some(Kind::StructValue(fields)) = protobuf(value).kind else { panic!("{value} is no object") };
         self.metadata.insert(namespace.to_owned(), fields);
         self
     }
 
     /// Headers in the form that `encode_raw_headers` gives them.
-    pub fn raw(mut self) -> Ask {
+    pub fn raw(mut self) -> Check {
         self.raw = true;
         self
     }
