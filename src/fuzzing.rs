@@ -3,6 +3,7 @@
 //!
 //! `tests/fuzz` runs them under a coverage-guided fuzzer; the tests below run them on its corpora
 //! and on random mutations of these. Only built for tests and with the feature `fuzzing`.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "for tests alone")]
 
 mod connection;
 #[cfg(test)]

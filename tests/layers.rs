@@ -50,7 +50,6 @@ const LAYERS: &[Layer] = &[
     (
         "machinery: credentials, configuration, TLS, HTTP/2 without I/O",
         &[
-            ("http2", ""),
             ("event", "clock key"),
             ("readiness", "clock"),
             ("credential", "clock key rng secret"),
@@ -88,8 +87,8 @@ const LAYERS: &[Layer] = &[
         &[
             (
                 "authz",
-                "audit cache clock config credential error event http2 key limit service \
-                 settings telemetry trace",
+                "audit cache clock config credential error event key limit service settings \
+                 telemetry trace",
             ),
             (
                 "http",
@@ -114,8 +113,8 @@ const LAYERS: &[Layer] = &[
             ),
             (
                 "fuzzing",
-                "admission app audit authz caller clock config credential doctor event http2 \
-                 key plane rng service settings tls",
+                "admission app audit authz caller clock config credential doctor event key \
+                 plane rng service settings tls",
             ),
         ],
     ),
