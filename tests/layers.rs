@@ -241,7 +241,7 @@ fn table() -> String {
         let told: Vec<String> = modules.iter().map(|(module, _)| format!("`{module}`")).collect();
         let owned = OWNED_CRATES.iter().filter_map(|(name, owners)| {
             let is_here = |owner: &&str| modules.iter().any(|(module, _)| module == owner);
-            owners.iter().any(|owner| is_here(owner)).then(|| format!("`{name}`"))
+            owners.iter().any(is_here).then(|| format!("`{name}`"))
         });
         let owned: Vec<String> = owned.collect();
         text += &format!("| {layer} | {} | {} |\n", told.join(" "), owned.join(" "));
