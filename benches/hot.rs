@@ -11,7 +11,7 @@ use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
 use futures_util::FutureExt;
 use prost::Message;
 use serde_json::{Map, json};
-use talos::authz::{Attributes, Caller, Extras, answer_with, ready_answer};
+use talos::authz::{Attributes, Extras, Principal, encode_ok, encode_with_extras};
 use talos::cache::memory::Memory;
 use talos::clock::{Clock, Timestamp};
 use talos::config::{Authz, Route};
@@ -154,7 +154,7 @@ fn requests(criterion: &mut Criterion) {
 fn answers(criterion: &mut Criterion) {
     let scopes = Scopes::parse_spaced("orders:read orders:write").unwrap();
     let (settings, token) = (Authz::default(), "t".repeat(500));
-    let caller = Caller {
+    let principal = Principal {
         key_id: uuid::Uuid::from_u128(7).to_string(),
         network_id: NetworkId::SINGLE.to_string(),
         actor: Some("user:4711"),
@@ -164,13 +164,13 @@ fn answers(criterion: &mut Criterion) {
         rate_policy: None,
     };
     criterion.bench_function("encode the answer of a key, once for all requests", |bench| {
-        bench.iter(|| ready_answer(&settings, black_box(&caller), Some(&token)));
+        bench.iter(|| encode_ok(&settings, black_box(&principal), Some(&token)));
     });
     let mut extras = Extras::default();
     extras.remove_header(b"x-api-key");
     criterion.bench_function("encode an answer that takes a header away", |bench| {
-        let ready = ready_answer(&settings, &caller, Some(&token));
-        bench.iter(|| answer_with(black_box(&ready).clone(), &extras));
+        let ready = encode_ok(&settings, &principal, Some(&token));
+        bench.iter(|| encode_with_extras(black_box(&ready).clone(), &extras));
     });
 }
 

@@ -1,5 +1,7 @@
-//! The audit log: who changed what, and who was shown a secret. A line before anything is done, a line before it is
-//! answered, each chained to the one before.
+//! The audit log: changes, and secrets that were returned.
+//!
+//! A call writes one line before anything is done and one before it is answered. Each line is
+//! chained to the one before by a MAC.
 
 mod call;
 mod chain;
@@ -9,10 +11,10 @@ mod log;
 pub mod verify;
 mod writer;
 
-pub use call::{Call, Ended, Origin};
+pub use call::{Call, Origin, Outcome};
 pub use chain::{ChainKey, ChainKeys};
 pub use failures::Failure;
-pub use log::{AuditError, AuditLog, Heads, Unrecorded, instance};
+pub use log::{AuditError, AuditLog, HeadReporter, WriteFailed, instance};
 pub use writer::LogSettings;
 
 use std::time::Duration;
@@ -24,10 +26,10 @@ use crate::event::{Event, Occurrence};
 use crate::key::NetworkId;
 use failures::Failures;
 
-/// How often what was held back is told, and the file looked after.
-const LOOK: Duration = Duration::from_secs(1);
+/// Interval at which suppressed failures are reported and the file is checked.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What is recorded, and where. Without a log nothing is written; failures are counted all the same.
+/// Audit records and their log. Without a log nothing is written, but failures are still counted.
 #[derive(Default)]
 pub struct Audit {
     log: Option<AuditLog>,
@@ -35,63 +37,66 @@ pub struct Audit {
 }
 
 impl Audit {
-    /// What is recorded goes to `log`, if there is one.
+    /// Creates the audit. Records go to `log`, if there is one.
     pub fn new(log: Option<AuditLog>) -> Self {
         Self { log, failures: Failures::default() }
     }
 
-    /// The log.
+    /// Returns the log.
     pub fn log(&self) -> Option<&AuditLog> {
         self.log.as_ref()
     }
 
-    /// Credentials that failed, and how many of those only their number is told.
+    /// Returns the number of failed verifications, and how many of those had no event of their own.
     pub fn failures(&self) -> (u64, u64) {
         self.failures.totals()
     }
 
-    /// Notes that a credential failed: ten a minute and network are told of one by one, the others by their number.
-    pub fn failed(&self, failure: &Failure<'_>, now: BootTime) {
+    /// Records a failed verification.
+    ///
+    /// Ten per minute and network have an event of their own; of the others the number is recorded.
+    pub fn record_failure(&self, failure: &Failure<'_>, now: BootTime) {
         let Some(before) = self.failures.admit(failure.network, now) else {
             return;
         };
         let occurrence = failure.occurrence(before);
         trace(&occurrence);
         if let Some(log) = &self.log
-            && !log.write_later(failure.line(&occurrence))
+            && !log.enqueue(failure.line(&occurrence))
         {
-            self.failures.hold_back(failure.network, before + 1);
+            self.failures.add_suppressed(failure.network, before + 1);
         }
     }
 
-    /// Tells of failures that were held back in minutes that are over.
-    pub fn tell_of_failures(&self, now: Option<BootTime>) {
-        for (network, dropped) in self.failures.over(now) {
+    /// Reports the number of suppressed failures, of windows that have ended before `now`, or of
+    /// all.
+    pub fn report_suppressed(&self, now: Option<BootTime>) {
+        for (network, suppressed) in self.failures.take_suppressed(now) {
             let occurrence = Occurrence::new(Event::VerificationFailed, network)
                 .with("Operation", Some("summary"))
-                .with("Dropped", Some(dropped));
+                .with("Dropped", Some(suppressed));
             trace(&occurrence);
             if let Some(log) = &self.log
-                && !log.write_later(failures::summary(network, &occurrence))
+                && !log.enqueue(failures::summary(network, &occurrence))
             {
-                self.failures.hold_back(network, dropped);
+                self.failures.add_suppressed(network, suppressed);
             }
         }
     }
 
-    /// Looks after the log and what was held back, for ever.
-    pub async fn look_after(&self, clock: &crate::clock::Clock) {
+    /// Reports suppressed failures and checks the file, for ever.
+    pub async fn run_maintenance(&self, clock: &crate::clock::Clock) {
         loop {
-            tokio::time::sleep(LOOK).await;
-            self.tell_of_failures(Some(clock.boot_now()));
+            tokio::time::sleep(MAINTENANCE_INTERVAL).await;
+            self.report_suppressed(Some(clock.boot_now()));
             if let Some(log) = &self.log {
-                log.look();
+                log.check_file();
             }
         }
     }
 }
 
-/// Puts an event into the span that it happened in.
+/// Adds an event to the current trace span.
 fn trace(occurrence: &Occurrence) {
     let attributes = occurrence.attributes().map(|(name, value)| {
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);

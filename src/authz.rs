@@ -1,22 +1,24 @@
-//! The authz plane: ext_authz over gRPC, as Envoy calls it. No layer below it knows gRPC.
+//! The authz plane: Envoy's ext_authz service over gRPC. The layers below don't know gRPC.
 
 #[cfg(test)]
 mod against_envoy;
 mod attributes;
 mod connection;
 mod cookie;
-mod denied;
+mod denied_response;
+mod deny_reason;
 mod dispatch;
 mod fallback;
 mod fallback_body;
 mod grpc;
+pub mod identity_headers;
 mod keepalive;
 mod limits;
 mod metadata;
 mod policy;
+mod principal;
 mod query;
 mod reflection;
-mod refusal;
 mod request;
 mod response;
 mod server;
@@ -29,7 +31,8 @@ pub use connection::serve as serve_connection;
 pub use dispatch::Server;
 pub use fallback::{FallbackService, MAX_FALLBACK_MESSAGE};
 pub use limits::ConnectionLimits;
+pub use principal::Principal;
 pub use reflection::Reflection;
-pub use response::{Caller, Extras, ok as ready_answer, with as answer_with};
+pub use response::{Extras, encode_ok, encode_with_extras};
 pub use server::{AuthorizationService, SERVICE_NAME};
 pub use template::{MAX_FILE as MAX_TEMPLATE_FILE, TemplateError, Templates};

@@ -1,4 +1,4 @@
-//! Who is at the other end of a connection, and on whose behalf a request of the admin plane acts.
+//! Peers of connections, and callers of the admin plane.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,18 +6,19 @@ use std::sync::Arc;
 
 use crate::clock::Timestamp;
 
-/// The other end of a connection, as far as the connection itself tells.
+/// The other end of a connection, as the connection itself shows it.
 #[derive(Debug, Clone, Default)]
 pub struct Peer {
-    /// Its address; None on a Unix socket.
+    /// Address. `None` on a Unix socket.
     pub address: Option<IpAddr>,
-    /// What its certificate says, which an issuer that we trust has signed; None when it showed none.
+    /// Client certificate, signed by a trusted CA. `None` if there is none.
     pub certificate: Option<Arc<Certificate>>,
-    /// The user that runs it; on a Unix socket alone.
+    /// User id of the peer's process. Only on a Unix socket.
     pub uid: Option<u32>,
 }
 
-/// Who has one address of IPv6 has all of its /64.
+/// Returns the /64 of an IPv6 address, which belongs to one client. Returns IPv4 addresses as they
+/// are.
 pub fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
@@ -25,34 +26,34 @@ pub fn network_of(address: IpAddr) -> IpAddr {
     }
 }
 
-/// What a client's certificate says.
+/// A client certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
-    /// Whom it names.
+    /// Names in it.
     pub names: Result<Names, UnusableNames>,
-    /// When it ends. A connection may outlive it.
+    /// Expiry. A connection may outlive it.
     pub expires: Timestamp,
 }
 
-/// The names in a certificate. Only these count: never its subject.
+/// Names in a certificate. The subject is ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Names {
-    /// The URI (of SPIFFE, say); a certificate may have one at most.
+    /// URI, such as a SPIFFE id. At most one.
     pub uri: Option<String>,
-    /// Names of hosts, in lower case.
+    /// DNS names, in lower case.
     pub dns: Vec<String>,
 }
 
-/// Why the names in a certificate name nobody.
+/// Problem that makes a certificate's names unusable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UnusableNames {
-    /// The names can't be read.
+    /// The names can't be parsed.
     #[error("its names are malformed")]
     Malformed,
     /// A name has a character that no name has, such as a NUL.
     #[error("a name in it has a character that no name has")]
     BadCharacter,
-    /// SPIFFE allows one.
+    /// There is more than one URI. SPIFFE allows one.
     #[error("it has more than one URI")]
     ManyUris,
     /// Nobody is named.
@@ -61,10 +62,10 @@ pub enum UnusableNames {
 }
 
 impl Names {
-    /// Names that can be compared with others.
+    /// Creates names that are safe to compare.
     ///
     /// # Errors
-    /// When they name nobody for certain.
+    /// Fails if the names are unusable.
     pub fn new<'a>(
         uris: impl IntoIterator<Item = &'a str>,
         dns: impl IntoIterator<Item = &'a str>,
@@ -87,9 +88,10 @@ impl Names {
         Ok(Self { uri: uri.map(str::to_owned), dns })
     }
 
-    /// The name that one of `entries` means. With a colon an entry is a URI, as `spiffe://a/b`,
-    /// else the name of a host: neither ever stands for the other, and all that can be written
-    /// differently is the case of a host's name.
+    /// Returns the name that one of `entries` matches.
+    ///
+    /// An entry with a colon, such as `spiffe://a/b`, matches a URI exactly. Any other matches a
+    /// DNS name regardless of case.
     pub fn find<'a>(&self, entries: impl Iterator<Item = &'a str> + Clone) -> Option<&str> {
         let uri =
             self.uri.as_deref().filter(|uri| entries.clone().any(|entry| is_uri(entry) && entry == *uri));
@@ -98,52 +100,53 @@ impl Names {
         uri.or_else(|| self.dns.iter().find(is_listed).map(String::as_str))
     }
 
-    /// All of them, the URI first.
+    /// Returns all names, the URI first.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.uri.iter().chain(&self.dns).map(String::as_str)
     }
 }
 
-/// Whether a name in the configuration is a URI. No host's name has a colon.
+/// Returns whether a configured name is a URI. DNS names have no colon.
 fn is_uri(entry: &str) -> bool {
     entry.contains(':')
 }
 
-/// Who asks something of the admin plane, once that is known.
+/// An authenticated caller of the admin plane.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// Its name: a URI or a DNS name of its certificate, the subject of its token, `uid:1000`, or `anonymous`.
+    /// Name: a URI or DNS name of the certificate, the subject of the token, `uid:1000`, or
+    /// `anonymous`.
     pub name: String,
-    /// How that is known.
+    /// Means of authentication.
     pub proof: Proof,
-    /// What it may do.
+    /// Role.
     pub role: Role,
 }
 
 impl Caller {
-    /// Whoever asks where nobody has to say who they are.
+    /// Returns the caller where authentication is off.
     pub fn anonymous() -> Self {
         Self { name: "anonymous".to_owned(), proof: Proof::None, role: Role::Admin }
     }
 }
 
-/// How it is known who a caller is.
+/// Means of authentication of a caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Proof {
-    /// It isn't.
+    /// None.
     None,
-    /// Its certificate.
+    /// Client certificate.
     Certificate,
-    /// A certificate that it showed to a proxy which we trust.
+    /// Client certificate, forwarded by a trusted proxy.
     ForwardedCertificate,
-    /// A token.
+    /// Bearer token.
     Token,
-    /// The system says which user it is.
+    /// User id on a Unix socket.
     UnixUser,
 }
 
 impl Proof {
-    /// Its name in logs.
+    /// Returns the name for logs.
     pub const fn name(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -155,22 +158,22 @@ impl Proof {
     }
 }
 
-/// What a caller may do. Each may do what those before it may.
+/// Role of a caller. Each includes those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
-    /// Look at keys, and have credentials verified.
+    /// Reads keys and verifies credentials.
     Viewer,
-    /// Make, change, rotate and revoke keys, and derive tokens.
+    /// Issues, updates, rotates and revokes keys, and derives tokens.
     Issuer,
-    /// Everything: delete what is known of a key, too.
+    /// Everything, including the deletion of keys.
     Admin,
 }
 
 impl Role {
-    /// All of them, the one that may do most first.
+    /// All roles, the most powerful first.
     pub const ALL: [Self; 3] = [Self::Admin, Self::Issuer, Self::Viewer];
 
-    /// Its name in the configuration.
+    /// Returns the name in the configuration.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Viewer => "viewer",

@@ -1,4 +1,4 @@
-//! The forms of a credential (talos.md section 1): told apart, proven, made. No I/O in here.
+//! Credentials: their forms, and how each is made and verified. No I/O.
 
 pub mod api_key;
 mod caveat;
@@ -13,20 +13,20 @@ pub mod secrets;
 #[cfg(test)]
 mod vectors;
 
-/// Longest credential, in bytes. Base58 decoding is quadratic: nothing longer is even looked at.
+/// Maximum length of a credential, in bytes. Base58 decoding takes quadratic time.
 pub const MAX_LEN: usize = 16 * 1024;
 
-/// A credential as somebody shows it: not empty, not too long, and never printed.
+/// A presented credential: not empty, not too long, and never printed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Presented<'a>(&'a str);
 
 impl<'a> Presented<'a> {
-    /// Takes a credential in; None when it is empty or longer than [`MAX_LEN`].
+    /// Accepts a credential. Returns `None` if it is empty or longer than [`MAX_LEN`].
     pub fn new(text: &'a str) -> Option<Self> {
         (1..=MAX_LEN).contains(&text.len()).then_some(Self(text))
     }
 
-    /// Its text. Whoever calls this must not print, log or store it.
+    /// Returns the text. Callers must not print, log or store it.
     pub const fn expose(self) -> &'a str {
         self.0
     }
@@ -38,7 +38,7 @@ impl std::fmt::Debug for Presented<'_> {
     }
 }
 
-/// What a credential looks like. The first form that matches decides.
+/// Form of a credential. The first that matches counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form<'a> {
     /// `eyJ….….…`
@@ -52,23 +52,25 @@ pub enum Form<'a> {
 }
 
 impl Form<'_> {
-    /// Whether this is a token derived from a key rather than a key.
+    /// Returns whether this is a token derived from a key.
     pub const fn is_derived(&self) -> bool {
         matches!(self, Self::Jwt | Self::Macaroon(_))
     }
 }
 
-/// What carries the claims of a derived token.
+/// Format of a derived token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenFormat {
-    /// Signed by a key whose public half everybody may have.
+    /// JWT, signed with a key whose public half is published.
     Jwt,
-    /// Signed with the HMAC secret; its holder can narrow it.
+    /// Macaroon, signed with the HMAC secret. Its holder can add caveats.
     Macaroon,
 }
 
-/// Tells what form `credential` has, given all prefixes that macaroons have ever had: one that no longer counts must not
-/// turn its macaroons into keys.
+/// Returns the form of `credential`.
+///
+/// `prefixes` are all macaroon prefixes ever used: a macaroon with a retired one must not be taken
+/// for an imported key.
 pub fn classify<'a, 'p>(
     credential: Presented<'a>,
     macaroon_prefixes: impl IntoIterator<Item = &'p str>,

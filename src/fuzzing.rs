@@ -15,7 +15,7 @@ use std::time::Duration;
 use prost::Message;
 use talos_proto::{CheckRequest, CheckResponse};
 
-use crate::admission::xfcc;
+use crate::admin_auth::xfcc;
 use crate::caller::Names;
 use crate::clock::Timestamp;
 use crate::config::{Authz, ClientAddress, Route, Source};

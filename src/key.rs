@@ -1,4 +1,4 @@
-//! What an API key is: the words that every other module speaks.
+//! API keys: the types of a key and of its attributes.
 
 mod address;
 pub mod deny;
@@ -21,45 +21,45 @@ pub use status::{Revocation, RevocationReason, Status, Visibility};
 
 use crate::clock::Timestamp;
 
-/// One key as it stands in its row. Nothing of its secret is in it.
+/// A key, as stored in its row. Contains nothing of its secret.
 #[derive(Debug, Clone)]
 pub struct Key {
-    /// The tenant it belongs to.
+    /// Network that it belongs to.
     pub network: NetworkId,
-    /// Its identity within the network.
+    /// Id, unique within the network.
     pub id: KeyId,
-    /// For people.
+    /// Name, for people.
     pub name: KeyName,
-    /// On whose behalf it acts.
+    /// Actor on whose behalf it is used.
     pub actor: ActorId,
-    /// What it may do.
+    /// Scopes.
     pub scopes: Scopes,
-    /// The caller's own attributes.
+    /// The owner's own attributes.
     pub metadata: Option<Metadata>,
-    /// Whether it may be shown to the world.
+    /// Secret or publishable.
     pub visibility: Visibility,
-    /// From where it may be used.
+    /// Addresses from which it may be used.
     pub addresses: AddressList,
-    /// How often it may be used.
+    /// Rate policy.
     pub rate_policy: Option<RatePolicy>,
-    /// When it was issued or imported.
+    /// Time at which it was issued or imported.
     pub created: Timestamp,
-    /// When anything but its last use last changed.
+    /// Time of the last change, except of its last use.
     pub updated: Timestamp,
-    /// When it stops being valid by itself.
+    /// Expiry.
     pub expires: Option<Timestamp>,
-    /// When the key that replaced it takes over for good.
+    /// End of the grace period after its rotation.
     pub superseded: Option<Timestamp>,
-    /// Set once it has been revoked; never unset.
+    /// Revocation. Never removed once set.
     pub revocation: Option<Revocation>,
-    /// About when it was last used (to the day).
+    /// Last use, to the day.
     pub last_used: Option<Timestamp>,
-    /// Number of its last mutation in the mutation log; 0 when it has had none.
+    /// Number of its last change in the mutation log. 0 if it has none.
     pub mutation: u64,
 }
 
 impl Key {
-    /// Its state at `now`: expiry is computed, never stored.
+    /// Returns its status at `now`. Expiry is computed, not stored.
     pub fn status(&self, now: Timestamp) -> Status {
         if self.revocation.is_some() || self.superseded.is_some_and(|at| at <= now) {
             Status::Revoked
@@ -70,13 +70,13 @@ impl Key {
         }
     }
 
-    /// The moment at which it stops being valid without anyone's doing, if there is one.
+    /// Returns the time at which it stops being valid by itself, if any.
     pub fn ends(&self) -> Option<Timestamp> {
         self.expires.into_iter().chain(self.superseded).min()
     }
 }
 
-/// Why a field's value was refused; says what is allowed, never repeats the value.
+/// Reason for refusing a field's value. Says what is allowed and never repeats the value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct FieldError(pub std::borrow::Cow<'static, str>);

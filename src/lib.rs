@@ -15,7 +15,7 @@ pub mod secret;
 pub mod trace;
 
 // Pure machinery.
-pub mod admission;
+pub mod admin_auth;
 pub mod config;
 pub mod credential;
 pub mod settings;

@@ -1,4 +1,5 @@
-//! What the product does, one file an operation. Both planes of HTTP and the authz plane come in through here.
+//! The operations of the product, one file each. The HTTP planes and the authz plane both call
+//! them.
 
 pub mod bulkhead;
 mod charge;
@@ -14,7 +15,7 @@ pub mod outstanding;
 mod revoke;
 mod rotate;
 mod update;
-pub mod upstream;
+mod upstream;
 pub mod verify;
 
 use std::borrow::Borrow;
@@ -26,7 +27,7 @@ pub use derive::{DeriveRequest, Derived};
 pub use filter::MAX_FILTER;
 #[cfg(any(test, feature = "fuzzing"))]
 pub use filter::parse as parse_filter;
-pub use last_used::{NotedUses, Uses, uses};
+pub use last_used::{UseQueue, UseWriter, use_queue};
 pub use list::{DEFAULT_PAGE, ListRequest, Listed, MAX_PAGE};
 pub use mint::MintError;
 pub use new_key::{ImportRequest, Issued, KeyRequest};
@@ -35,14 +36,15 @@ pub use rotate::{RotateRequest, Rotated};
 pub use update::{Fixed, Update};
 
 use bulkhead::Bulkhead;
+use lookup::{LookupKey, LookupResult};
 use outstanding::Outstanding;
 
 use crate::audit::{Audit, Failure, Origin};
 use crate::cache::flight::Flights;
-use crate::cache::freshness::{Freshness, Stamp};
+use crate::cache::freshness::Freshness;
 use crate::cache::memory::Memory;
 use crate::cache::shared::Shared;
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::error::{ApiError, Reason};
 use crate::event::Operation;
 use crate::key::deny::DenyList;
@@ -52,128 +54,124 @@ use crate::rng::Rng;
 use crate::settings::{Settings, SettingsHandle};
 use crate::store::{Mutation, Store, StoreError};
 
-/// What came of a change that is made and can't get lost.
+/// Result of a committed change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Acknowledged<T> {
-    /// What came of it.
+    /// The operation's result.
     pub value: T,
-    /// Its number in the log, when it has one: whoever knows all changes up to there knows this one.
+    /// Number of the change in the mutation log, if it has one. An instance that has read the log
+    /// up to this number knows the change.
     pub epoch: Option<u64>,
 }
 
-/// What a lookup found: the key, if there is one, up to which change that is known to be true, and when it was read.
-#[derive(Clone)]
-struct Found {
-    key: Option<Arc<Key>>,
-    stamp: Stamp,
-    read: Timestamp,
-}
+/// Neither the caches nor the database can answer. Never a denial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("neither the cache nor the database can verify the credential at present; try again")]
+pub struct Unavailable;
 
-type Fetched = Result<Found, verify::Unavailable>;
+/// Returns the length of the header lines that the edge sends upstream for a key, in bytes.
+///
+/// The second argument is the length of the minted token, `None` if there is none. The service
+/// refuses keys whose headers are too large, but only the edge knows the headers.
+pub type UpstreamHeadersLen = fn(&Settings, &Key, Option<usize>) -> usize;
 
-/// What is looked up, and whether L2 may answer.
-type Lookup = (NetworkId, KeyId, bool);
-
-/// The operations and what they work on.
-pub struct Service {
-    /// Time.
+/// The parts of a [`Service`].
+pub struct ServiceBuilder {
+    /// Wall clock and boot clock.
     pub clock: Clock,
-    /// Chance.
+    /// Random number generator.
     pub rng: Rng,
-    /// The settings in force.
+    /// Settings in force.
     pub settings: SettingsHandle,
-    /// The database.
+    /// Database.
     pub store: Store,
-    /// L1.
+    /// L1 cache, in process.
     pub memory: Memory,
-    /// L2, if there is one.
+    /// L2 cache in Redis, if configured.
     pub shared: Option<Arc<Shared>>,
-    /// How fresh what is cached is.
+    /// Freshness of both caches.
     pub freshness: Arc<Freshness>,
-    /// How often keys are used, as far as their policies bound that.
+    /// Rate limiter.
     pub limiter: Arc<Limiter>,
-    /// Where uses of keys are noted.
-    pub uses: Uses,
-    /// Where it is recorded what was done.
-    pub audit: Arc<Audit>,
-    /// Keys to refuse whatever the database says.
-    pub deny_list: ArcSwap<DenyList>,
-    /// Tokens that were derived under settings which have been replaced.
-    pub outstanding: Outstanding,
-    /// What guesses must pass on their way to the database.
-    pub bulkhead: Arc<Bulkhead>,
-    lookups: Flights<Lookup, Fetched>,
-}
-
-/// What stands between a request and the database.
-pub struct Tiers {
-    /// L1.
-    pub memory: Memory,
-    /// L2, if there is one.
-    pub shared: Option<Arc<Shared>>,
-    /// How fresh both are.
-    pub freshness: Arc<Freshness>,
-}
-
-/// What is asked beside the tiers.
-pub struct Guards {
-    /// How often keys are used.
-    pub limiter: Arc<Limiter>,
-    /// Keys to refuse whatever the database says.
+    /// Keys that are refused whatever the database says.
     pub deny_list: DenyList,
+    /// Queue of key uses, for `last_used`.
+    pub uses: UseQueue,
+    /// Audit log.
+    pub audit: Arc<Audit>,
+    /// Length of a key's upstream headers.
+    pub upstream_headers_len: UpstreamHeadersLen,
 }
 
-/// Where it is written down what was done.
-pub struct Records {
-    /// Uses of keys.
-    pub uses: Uses,
-    /// Changes, and what was shown.
+impl ServiceBuilder {
+    /// Builds the service.
+    pub fn build(self) -> Service {
+        let bulkhead = Arc::new(Bulkhead::new(self.store.connections().max));
+        Service {
+            clock: self.clock,
+            rng: self.rng,
+            settings: self.settings,
+            store: self.store,
+            memory: self.memory,
+            shared: self.shared,
+            freshness: self.freshness,
+            limiter: self.limiter,
+            uses: self.uses,
+            audit: self.audit,
+            deny_list: ArcSwap::from_pointee(self.deny_list),
+            outstanding: Outstanding::default(),
+            bulkhead,
+            upstream_headers_len: self.upstream_headers_len,
+            lookups: Flights::default(),
+        }
+    }
+}
+
+/// The operations, with what they work on.
+pub struct Service {
+    /// Wall clock and boot clock.
+    pub clock: Clock,
+    /// Random number generator.
+    pub rng: Rng,
+    /// Settings in force.
+    pub settings: SettingsHandle,
+    /// Database.
+    pub store: Store,
+    /// L1 cache, in process.
+    pub memory: Memory,
+    /// L2 cache in Redis, if configured.
+    pub shared: Option<Arc<Shared>>,
+    /// Freshness of both caches.
+    pub freshness: Arc<Freshness>,
+    /// Rate limiter for keys that have a rate policy.
+    pub limiter: Arc<Limiter>,
+    /// Queue of key uses, for `last_used`.
+    pub uses: UseQueue,
+    /// Audit log.
     pub audit: Arc<Audit>,
+    /// Keys that are refused whatever the database says.
+    pub deny_list: ArcSwap<DenyList>,
+    /// Expiry of tokens derived under settings that have since been replaced.
+    pub outstanding: Outstanding,
+    /// Limit on database lookups of credentials that may be made up.
+    pub bulkhead: Arc<Bulkhead>,
+    upstream_headers_len: UpstreamHeadersLen,
+    lookups: Flights<LookupKey, LookupResult>,
 }
 
 impl Service {
-    /// Puts the parts together.
-    pub fn new(
-        clock: Clock,
-        rng: Rng,
-        settings: SettingsHandle,
-        store: Store,
-        tiers: Tiers,
-        guards: Guards,
-        records: Records,
-    ) -> Self {
-        let Records { uses, audit } = records;
-        let Tiers { memory, shared, freshness } = tiers;
-        let Guards { limiter, deny_list } = guards;
-        let bulkhead = Arc::new(Bulkhead::new(store.connections().max));
-        let (deny_list, lookups) = (ArcSwap::from_pointee(deny_list), Flights::default());
-        Self {
-            clock,
-            rng,
-            settings,
-            store,
-            memory,
-            shared,
-            freshness,
-            limiter,
-            uses,
-            audit,
-            deny_list,
-            outstanding: Outstanding::default(),
-            bulkhead,
-            lookups,
-        }
-    }
-
-    /// The settings in force. A request goes on with those of its network ([`Settings::of_host`]) to its end.
+    /// Returns the settings in force.
+    ///
+    /// A request takes one snapshot and uses its network's part ([`Settings::of_host`]) throughout.
     pub fn snapshot(&self) -> Arc<Settings> {
         self.settings.load_full()
     }
 
-    /// Makes sure that what is said from here on takes into account all changes up to number `epoch`.
+    /// Reads the mutation log up to number `epoch`, so that later answers include all changes up to
+    /// there.
     ///
     /// # Errors
-    /// When they can't be known here at present.
+    /// Fails if the log can't be read that far at present.
     pub async fn require_epoch(&self, epoch: u64) -> Result<(), ApiError> {
         if self.freshness.knows(epoch, &self.store).await.map_err(unavailable)? {
             return Ok(());
@@ -182,43 +180,44 @@ impl Service {
         Err(ApiError::new(Reason::ServiceUnavailable, problem))
     }
 
-    /// Takes in what has just been committed, before it is acknowledged: the very next request here knows, and the
-    /// others hear of it.
-    async fn committed(&self, mutations: &[Mutation]) {
+    /// Applies committed mutations to this instance and announces them to the others.
+    ///
+    /// Runs before the change is acknowledged, so that the next request here already sees it.
+    async fn publish(&self, mutations: &[Mutation]) {
         for mutation in mutations {
             self.freshness.apply(mutation);
         }
         if let Some(shared) = &self.shared
             && !mutations.is_empty()
         {
-            // Instances speak to each other under the main secrets, whichever network it is about.
+            // Announcements are signed with the main secrets, whichever network they concern.
             shared.announce(&self.snapshot().secrets, mutations).await;
         }
     }
 
-    /// Notes that a credential failed.
-    pub fn note_failure(
+    /// Records a failed verification in the audit log.
+    pub fn record_failure(
         &self,
         settings: &Settings,
-        refused: &verify::Refused,
+        rejection: &verify::Rejection,
         operation: Operation,
         origin: &Origin,
     ) {
         let failure = Failure {
             network: settings.network,
             operation,
-            denial: refused.denial,
-            key_id: refused.key_id,
+            denial: rejection.denial,
+            key_id: rejection.key_id,
             client: origin.client,
             request_id: Some(&origin.request_id).filter(|id| !id.is_empty()).map(String::as_str),
         };
-        self.audit.failed(&failure, self.clock.boot_now());
+        self.audit.record_failure(&failure, self.clock.boot_now());
     }
 
-    /// One key, as the database has it.
+    /// Reads one key from the database.
     ///
     /// # Errors
-    /// When there is none of that kind and id, or the database fails.
+    /// Fails if there is no key of that kind and id, or the database fails.
     pub async fn get(&self, network: NetworkId, kind: KeyKind, id: &str) -> Result<Key, ApiError> {
         let id = KeyId::parse(kind, id).ok_or_else(no_such_key)?;
         let found = self.store.find_key(network, id).await.map_err(unavailable)?;
@@ -230,10 +229,10 @@ fn no_such_key() -> ApiError {
     ApiError::new(Reason::ApiKeyNotFound, "there is no such API key")
 }
 
-/// What a caller learns of a failing database: nothing but that it failed.
+/// Logs a database error and returns the error that callers see, which has no details.
 fn unavailable(error: impl Borrow<StoreError>) -> ApiError {
     let error = error.borrow();
-    tracing::error!(%error, "the database failed");
+    tracing::error!(%error, "database request failed");
     match error {
         StoreError::Corrupt(_) => ApiError::new(Reason::InternalServerError, "the key's row can't be read"),
         _ => ApiError::new(Reason::ServiceUnavailable, "the database gives no answer; try again"),

@@ -68,9 +68,9 @@ pub fn spawn(
         watch_log_head(service(), Arc::clone(&context.process)),
     );
     tasks.spawn("trim the log of changes", trim_log(service(), Arc::clone(&context.metrics)));
-    tasks.spawn("look after the audit log", look_after_audit(service()));
-    if planes.contains(Plane::Admin) && context.admission.bearer().is_some() {
-        let refresh = jwks_refresh::run(Arc::clone(&context.admission), context.service.rng.clone());
+    tasks.spawn("look after the audit log", maintain_audit(service()));
+    if planes.contains(Plane::Admin) && context.admin_auth.token_verifier().is_some() {
+        let refresh = jwks_refresh::run(Arc::clone(&context.admin_auth), context.service.rng.clone());
         tasks.spawn("refresh the keys of admin tokens", refresh);
     }
     if let Some(path) = &config.authz.denied_template_file {
@@ -111,8 +111,8 @@ async fn connect_limiter(limiter: Arc<Limiter>) {
     }
 }
 
-async fn look_after_audit(service: Arc<Service>) {
-    service.audit.look_after(&service.clock).await;
+async fn maintain_audit(service: Arc<Service>) {
+    service.audit.run_maintenance(&service.clock).await;
 }
 
 /// Pings the database, forever. Readiness depends on the answers.

@@ -7,8 +7,9 @@ use arc_swap::ArcSwap;
 
 use super::error::ServeError;
 use super::{deny_file, jwks_refresh};
-use crate::admission::Admission;
-use crate::audit::{Audit, AuditError, AuditLog, ChainKeys, Heads, LogSettings};
+use crate::admin_auth::AdminAuth;
+use crate::audit::{Audit, AuditError, AuditLog, ChainKeys, HeadReporter, LogSettings};
+use crate::authz::identity_headers::upstream_headers_len;
 use crate::cache::freshness::{Freshness, Terms};
 use crate::cache::memory::Memory;
 use crate::cache::shared::{LinkError, RedisSettings, RedisTls, Shared};
@@ -19,7 +20,7 @@ use crate::key::deny::DenyList;
 use crate::limit::{Limiter, RedisLimiter};
 use crate::plane::{Plane, Planes};
 use crate::rng::Rng;
-use crate::service::{Guards, NotedUses, Records, Service, Tiers, uses};
+use crate::service::{ServiceBuilder, UseWriter, use_queue};
 use crate::settings::Settings;
 use crate::settings::sources::{Documents, Reading};
 use crate::store::Store;
@@ -32,9 +33,9 @@ pub(crate) struct Built {
     /// Key sets that the settings were made of.
     pub(super) documents: Documents,
     /// Uses of keys, to be written to the database.
-    pub(super) uses: NotedUses,
+    pub(super) uses: UseWriter,
     /// Ends of the audit log, to be written to the database; None without an audit log.
-    pub(super) audit_heads: Option<Heads>,
+    pub(super) audit_heads: Option<HeadReporter>,
 }
 
 /// Reads everything that the configuration names, and opens the database.
@@ -65,28 +66,38 @@ pub(crate) async fn build(config: &Config, planes: Planes) -> Result<Built, Serv
     let terms = Terms { lease, poll, relay, grace };
     let freshness = Freshness::new(clock.clone(), terms, config.cache.ttl);
     let settings = Arc::new(ArcSwap::from_pointee(settings));
-    let tiers = Tiers { memory, shared, freshness: Arc::new(freshness) };
-    let (uses, noted_uses) = uses(config.last_used.queue_size);
+    let (uses, use_writer) = use_queue(config.last_used.queue_size);
     let process = Arc::new(Process::new(planes, &clock));
     let own_uid = rustix::process::geteuid().as_raw();
-    let admission = Arc::new(Admission::new(&config.serve.http.auth, own_uid, clock.clone()));
+    let admin_auth = Arc::new(AdminAuth::new(&config.serve.http.auth, own_uid, clock.clone()));
     if planes.contains(Plane::Admin) {
-        jwks_refresh::read_at_start(&admission).await?;
+        jwks_refresh::read_at_start(&admin_auth).await?;
     }
     let (log, audit_heads) = open_audit(config, &store, &clock, &rng).await?.unzip();
-    let records = Records { uses, audit: Arc::new(Audit::new(log)) };
-    let guards = Guards { limiter: Arc::new(limiter(config, &clock)?), deny_list };
-    let service = Service::new(clock, rng, settings, store, tiers, guards, records);
+    let service = ServiceBuilder {
+        limiter: Arc::new(limiter(config, &clock)?),
+        clock,
+        rng,
+        settings,
+        store,
+        memory,
+        shared,
+        freshness: Arc::new(freshness),
+        deny_list,
+        uses,
+        audit: Arc::new(Audit::new(log)),
+        upstream_headers_len,
+    };
     let context = Context {
-        service: Arc::new(service),
+        service: Arc::new(service.build()),
         metrics: Arc::default(),
         readiness: Arc::default(),
         process,
         exclude_health: config.serve.http.request_log.exclude_health_endpoints,
-        admission,
+        admin_auth,
         throttle: Arc::default(),
     };
-    Ok(Built { context, documents, uses: noted_uses, audit_heads })
+    Ok(Built { context, documents, uses: use_writer, audit_heads })
 }
 
 /// Opens the audit log; None when the configuration has none.
@@ -95,7 +106,7 @@ async fn open_audit(
     store: &Store,
     clock: &Clock,
     rng: &Rng,
-) -> Result<Option<(AuditLog, Heads)>, AuditError> {
+) -> Result<Option<(AuditLog, HeadReporter)>, AuditError> {
     let audit = &config.audit;
     let Some(path) = audit.file.clone() else {
         return Ok(None);
@@ -105,7 +116,8 @@ async fn open_audit(
             "audit.key is unset: whoever can write to audit.file can rewrite it without a trace; set a key"
         );
     }
-    let settings = LogSettings { path, max_size: audit.max_size, keys: ChainKeys::of(audit, clock.now()) };
+    let settings =
+        LogSettings { path, max_size: audit.max_size, keys: ChainKeys::from_config(audit, clock.now()) };
     AuditLog::open(settings, store.clone(), clock.clone(), rng).await.map(Some)
 }
 

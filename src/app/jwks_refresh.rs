@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::error::ServeError;
-use crate::admission::{Admission, Bearer};
+use crate::admin_auth::{AdminAuth, TokenVerifier};
 use crate::rng::Rng;
 use crate::settings::sources::{self, is_https};
 
@@ -21,8 +21,8 @@ const MIN_INTERVAL: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// When the key set can't be used, or is in a file that can't be read.
-pub async fn read_at_start(admission: &Admission) -> Result<(), ServeError> {
-    let Some(bearer) = admission.bearer() else {
+pub async fn read_at_start(admin_auth: &AdminAuth) -> Result<(), ServeError> {
+    let Some(bearer) = admin_auth.token_verifier() else {
         return Ok(());
     };
     match read(bearer).await {
@@ -39,8 +39,8 @@ pub async fn read_at_start(admission: &Admission) -> Result<(), ServeError> {
 }
 
 /// Reads the key set again and again, forever.
-pub async fn run(admission: Arc<Admission>, rng: Rng) {
-    let Some(bearer) = admission.bearer() else {
+pub async fn run(admin_auth: Arc<AdminAuth>, rng: Rng) {
+    let Some(bearer) = admin_auth.token_verifier() else {
         return std::future::pending().await;
     };
     let is_remote = bearer.url().is_some_and(is_https);
@@ -51,7 +51,7 @@ pub async fn run(admission: Arc<Admission>, rng: Rng) {
         loop {
             sleep(MIN_INTERVAL).await;
             waited += MIN_INTERVAL;
-            if waited >= interval || is_failing || !is_remote || bearer.has_missed() {
+            if waited >= interval || is_failing || !is_remote || bearer.take_unknown_key_seen() {
                 break;
             }
         }
@@ -74,8 +74,8 @@ pub async fn run(admission: Arc<Admission>, rng: Rng) {
 }
 
 /// Reads the key set and puts it into force. Returns the number of its keys.
-async fn read(bearer: &Bearer) -> Result<usize, String> {
+async fn read(bearer: &TokenVerifier) -> Result<usize, String> {
     let url = bearer.url().ok_or_else(|| "is unset".to_owned())?;
     let document = sources::read(url).await.map_err(|error| error.to_string())?;
-    bearer.take_keys(document.expose()).map_err(str::to_owned)
+    bearer.replace_keys(document.expose()).map_err(str::to_owned)
 }

@@ -24,12 +24,12 @@ use super::signals::StopSignals;
 use super::tasks::{TaskFailure, Tasks};
 use super::workers::{FallbackFactory, Workers};
 use super::{background, connections, denied_templates, fallback};
-use crate::audit::Heads;
+use crate::audit::HeadReporter;
 use crate::authz::{AuthorizationService, Templates};
 use crate::config::{Config, LastUsed, Source};
 use crate::http::{Context, admin_router, metrics_router, public_router};
 use crate::plane::{Plane, Planes};
-use crate::service::NotedUses;
+use crate::service::UseWriter;
 use crate::telemetry::traces::{self, Traces};
 
 /// Time for the database to learn the end of the audit log, once all else has stopped.
@@ -117,7 +117,7 @@ impl Running {
         self.background.abort().await;
         self.records.planes_drained.cancel();
         self.records.uses.join().await;
-        self.context.service.audit.tell_of_failures(None);
+        self.context.service.audit.report_suppressed(None);
         let store = self.context.service.store.clone();
         // The audit log is closed when its last owner is dropped.
         drop(self.context);
@@ -142,14 +142,14 @@ struct Records {
 }
 
 impl Records {
-    fn spawn(config: &Config, context: &Context, uses: NotedUses, audit_heads: Option<Heads>) -> Self {
+    fn spawn(config: &Config, context: &Context, uses: UseWriter, audit_heads: Option<HeadReporter>) -> Self {
         let LastUsed { flush_size, flush_interval, .. } = config.last_used;
         let (store, planes_drained) = (context.service.store.clone(), CancellationToken::new());
         let mut records = Self { uses: Tasks::default(), planes_drained, audit: Tasks::default() };
         let writer = uses.write(store, flush_size, flush_interval, records.planes_drained.clone());
         records.uses.spawn("write last uses of keys", writer);
         if let Some(heads) = audit_heads {
-            records.audit.spawn("record the head of the audit log", heads.tell());
+            records.audit.spawn("record the head of the audit log", heads.run());
         }
         records
     }

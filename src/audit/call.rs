@@ -1,4 +1,4 @@
-//! One call that changes something or shows a secret, from its intent to its outcome.
+//! One call that changes something or returns a secret, from its intent to its outcome.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -6,22 +6,22 @@ use std::sync::Arc;
 use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Map, Value, json};
 
-use super::{Audit, Unrecorded, network as network_json, object, trace};
+use super::{Audit, WriteFailed, network as network_json, object, trace};
 use crate::caller::Caller;
 use crate::error::{ApiError, Reason};
 use crate::event::{Occurrence, Operation};
 use crate::key::{KeyId, NetworkId};
 
-/// Whose call it is.
+/// Origin of a call.
 #[derive(Debug, Clone, Default)]
 pub struct Origin {
-    /// Its caller, as the transport has proven it; None where nobody has to say who they are.
+    /// Authenticated caller. `None` where callers need not authenticate.
     pub caller: Option<Caller>,
-    /// The client's address, from where the settings say.
+    /// The client's address, from the configured source.
     pub client: Option<IpAddr>,
-    /// The other end of the connection.
+    /// Address of the connection's peer.
     pub peer: Option<IpAddr>,
-    /// The caller's own number for it, or one that we made.
+    /// The request id of the client, or a generated one.
     pub request_id: String,
 }
 
@@ -44,12 +44,12 @@ impl Origin {
     }
 }
 
-/// How a call ended.
+/// Outcome of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ended {
-    /// The HTTP status of the answer.
+pub struct Outcome {
+    /// HTTP status of the response.
     pub status: u16,
-    /// What was wrong, if something was.
+    /// Error reason, if it failed.
     pub reason: Option<Reason>,
 }
 
@@ -58,12 +58,12 @@ pub struct Call {
     audit: Arc<Audit>,
     operation: Operation,
     origin: Origin,
-    known: Mutex<Known>,
+    state: Mutex<CallState>,
 }
 
-/// What is known of a call by now.
+/// State of a call so far.
 #[derive(Default)]
-struct Known {
+struct CallState {
     intent: Option<u64>,
     network: Option<NetworkId>,
     keys: Vec<KeyId>,
@@ -71,96 +71,97 @@ struct Known {
 }
 
 impl Call {
-    /// A call that begins.
+    /// Begins a call.
     pub fn new(audit: Arc<Audit>, operation: Operation, origin: Origin) -> Self {
-        Self { audit, operation, origin, known: Mutex::default() }
+        Self { audit, operation, origin, state: Mutex::default() }
     }
 
-    /// What is asked for.
+    /// Returns the operation.
     pub const fn operation(&self) -> Operation {
         self.operation
     }
 
-    /// Whose it is.
+    /// Returns the origin.
     pub const fn origin(&self) -> &Origin {
         &self.origin
     }
 
-    /// Records what is about to be done, before it is.
+    /// Records the intent of the call, before anything is done.
     ///
     /// # Errors
-    /// When that can't be recorded: then it must not be done.
-    pub async fn intend(&self, network: NetworkId, keys: Vec<KeyId>) -> Result<(), ApiError> {
+    /// Fails if that can't be written. Then nothing must be done.
+    pub async fn record_intent(&self, network: NetworkId, keys: Vec<KeyId>) -> Result<(), ApiError> {
         let line = {
-            let mut known = self.known();
-            known.network = Some(network);
-            known.keys = keys;
-            self.line("intent", &known)
+            let mut state = self.state();
+            state.network = Some(network);
+            state.keys = keys;
+            self.line("intent", &state)
         };
         let Some(log) = self.audit.log() else {
             return Ok(());
         };
-        let number = log.write(line, false).await.map_err(unrecorded)?;
-        self.known().intent = Some(number);
+        let number = log.write(line, false).await.map_err(nothing_done)?;
+        self.state().intent = Some(number);
         Ok(())
     }
 
-    /// Says which keys it was about in the end.
-    pub fn concerns(&self, keys: Vec<KeyId>) {
-        self.known().keys = keys;
+    /// Sets the keys that the call is about, once they are state.
+    pub fn set_keys(&self, keys: Vec<KeyId>) {
+        self.state().keys = keys;
     }
 
-    /// Notes what came of it.
-    pub fn happened(&self, occurrence: Occurrence) {
+    /// Records an event of the call.
+    pub fn record_event(&self, occurrence: Occurrence) {
         let occurrence = occurrence.with("Operation", Some(self.operation.name()));
         trace(&occurrence);
-        self.known().occurrences.push(occurrence);
+        self.state().occurrences.push(occurrence);
     }
 
-    /// Records how it ended, before that is answered.
+    /// Records the outcome, before the call is answered.
     ///
     /// # Errors
-    /// When that can't be recorded.
-    pub async fn close(&self, ended: Ended) -> Result<(), ApiError> {
+    /// Fails if that can't be written, although something may have been done.
+    pub async fn record_outcome(&self, result: Outcome) -> Result<(), ApiError> {
         let Some(log) = self.audit.log() else {
             return Ok(());
         };
         let line = {
-            let known = self.known();
-            let was_begun = known.intent.is_some();
-            if !was_begun && self.operation == Operation::SelfRevoke {
-                // Anybody may ask for that: strangers must not fill the disk. Their failures are counted elsewhere.
+            let state = self.state();
+            let has_intent = state.intent.is_some();
+            if !has_intent && self.operation == Operation::SelfRevoke {
+                // Anybody may call this. Strangers must not fill the disk; their failures are
+                // counted elsewhere.
                 return Ok(());
             }
-            let outcome = match ended.status {
+            let outcome = match result.status {
                 ..400 => "success",
                 400..500 => "refused",
-                // Whether it was done before it failed can't be told.
-                _ if was_begun => "unknown",
+                // It may have been done before it failed.
+                _ if has_intent => "unknown",
                 _ => "failed",
             };
-            let mut line = self.line("outcome", &known);
+            let mut line = self.line("outcome", &state);
             line.extend(object([
-                ("intent", known.intent.into()),
+                ("intent", state.intent.into()),
                 ("outcome", outcome.into()),
-                ("status", ended.status.into()),
-                ("reason", ended.reason.map(Reason::name).into()),
+                ("status", result.status.into()),
+                ("reason", result.reason.map(Reason::name).into()),
             ]));
-            let events: Vec<Value> = known.occurrences.iter().map(Occurrence::to_json).collect();
+            let events: Vec<Value> = state.occurrences.iter().map(Occurrence::to_json).collect();
             if !events.is_empty() {
                 line.insert("events".to_owned(), events.into());
             }
             line
         };
-        let was_begun = line.contains_key("intent");
-        match log.write(line, was_begun).await {
+        let has_intent = line.contains_key("intent");
+        match log.write(line, has_intent).await {
             Ok(number) => {
-                log.told(number).await;
+                log.wait_for_head(number).await;
                 Ok(())
             }
             // Nothing was done, and the caller is told so.
-            Err(Unrecorded) if !was_begun => Ok(()),
-            Err(Unrecorded) => {
+            Err(WriteFailed) if !has_intent => Ok(()),
+            Err(WriteFailed) => {
                 let problem =
                     "it may have been done, but the audit log can't be written; look before you try again";
                 Err(ApiError::new(Reason::ServiceUnavailable, problem))
@@ -168,24 +169,24 @@ impl Call {
         }
     }
 
-    fn line(&self, kind: &'static str, known: &Known) -> Map<String, Value> {
+    fn line(&self, kind: &'static str, state: &CallState) -> Map<String, Value> {
         let mut line = object([
             ("kind", kind.into()),
             ("operation", self.operation.name().into()),
-            ("network", known.network.map_or(Value::Null, network_json)),
+            ("network", state.network.map_or(Value::Null, network_json)),
         ]);
-        if !known.keys.is_empty() {
-            line.insert("keys".to_owned(), known.keys.iter().map(ToString::to_string).collect());
+        if !state.keys.is_empty() {
+            line.insert("keys".to_owned(), state.keys.iter().map(ToString::to_string).collect());
         }
         line.extend(object(self.origin.members()));
         line
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock()
+    fn state(&self) -> MutexGuard<'_, CallState> {
+        self.state.lock()
     }
 }
 
-fn unrecorded(Unrecorded: Unrecorded) -> ApiError {
+fn nothing_done(WriteFailed: WriteFailed) -> ApiError {
     ApiError::new(Reason::ServiceUnavailable, "nothing was done: the audit log can't be written")
 }

@@ -1,4 +1,4 @@
-//! Credentials that fail: each is counted, a few a minute are told of.
+//! Failed verifications: all are counted, a few per minute have an event of their own.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,31 +15,31 @@ use crate::key::KeyId;
 use crate::key::NetworkId;
 use crate::key::verdict::Denial;
 
-/// How many failures of a network are told of one by one …
-const EVENTS: u32 = 10;
-/// … in so much time.
+/// Maximum number of events per network and window.
+const MAX_EVENTS_PER_WINDOW: u32 = 10;
+/// Length of a window.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// A credential that failed.
+/// A failed verification.
 #[derive(Debug, Clone, Copy)]
 pub struct Failure<'a> {
-    /// Where.
+    /// Network.
     pub network: NetworkId,
-    /// What was asked for.
+    /// Operation.
     pub operation: Operation,
-    /// Why it failed.
+    /// Reason.
     pub denial: Denial,
     /// The key, if possession of it was proven.
     pub key_id: Option<KeyId>,
-    /// From where it came.
+    /// The client's address.
     pub client: Option<IpAddr>,
-    /// The request that it came with.
+    /// Request id.
     pub request_id: Option<&'a str>,
 }
 
 impl Failure<'_> {
-    /// The event; `dropped` were not told of since the last.
-    pub(super) fn occurrence(&self, dropped: u64) -> Occurrence {
+    /// Returns the event. `suppressed` failures before it had none.
+    pub(super) fn occurrence(&self, suppressed: u64) -> Occurrence {
         let occurrence = Occurrence::new(Event::VerificationFailed, self.network);
         let occurrence = match self.key_id {
             Some(id) => occurrence.of_id(id),
@@ -48,7 +48,7 @@ impl Failure<'_> {
         occurrence
             .with("Operation", Some(self.operation.name()))
             .with("Reason", Some(self.denial.error_code()))
-            .with("Dropped", (dropped > 0).then_some(dropped))
+            .with("Dropped", (suppressed > 0).then_some(suppressed))
     }
 
     pub(super) fn line(&self, occurrence: &Occurrence) -> Map<String, Value> {
@@ -63,7 +63,7 @@ impl Failure<'_> {
     }
 }
 
-/// The line for failures of which only the number is told.
+/// Returns the line for suppressed failures.
 pub(super) fn summary(network: NetworkId, occurrence: &Occurrence) -> Map<String, Value> {
     object([
         ("kind", "event".into()),
@@ -72,56 +72,58 @@ pub(super) fn summary(network: NetworkId, occurrence: &Occurrence) -> Map<String
     ])
 }
 
-/// The failures of all networks.
+/// Failures of all networks.
 #[derive(Default)]
 pub(super) struct Failures {
     windows: Mutex<HashMap<NetworkId, Window>>,
     all: AtomicU64,
-    held_back: AtomicU64,
+    suppressed: AtomicU64,
 }
 
-/// A minute of one network.
+/// Window of one network.
 struct Window {
     began: BootTime,
-    told: u32,
-    held_back: u64,
+    reported: u32,
+    suppressed: u64,
 }
 
 impl Failures {
-    /// Counts a failure. Some if it may be told of, with how many were held back before it.
+    /// Counts a failure. Returns the number of suppressed failures before it if it may have an
+    /// event.
     pub fn admit(&self, network: NetworkId, now: BootTime) -> Option<u64> {
         self.all.fetch_add(1, Ordering::Relaxed);
         let mut windows = self.windows.lock();
-        let window = windows.entry(network).or_insert(Window { began: now, told: 0, held_back: 0 });
+        let window = windows.entry(network).or_insert(Window { began: now, reported: 0, suppressed: 0 });
         if now.since(window.began) >= WINDOW {
-            (window.began, window.told) = (now, 0);
+            (window.began, window.reported) = (now, 0);
         }
-        if window.told < EVENTS {
-            window.told += 1;
-            return Some(std::mem::take(&mut window.held_back));
+        if window.reported < MAX_EVENTS_PER_WINDOW {
+            window.reported += 1;
+            return Some(std::mem::take(&mut window.suppressed));
         }
-        window.held_back += 1;
-        self.held_back.fetch_add(1, Ordering::Relaxed);
+        window.suppressed += 1;
+        self.suppressed.fetch_add(1, Ordering::Relaxed);
         None
     }
 
-    /// Takes back that some were told of.
-    pub fn hold_back(&self, network: NetworkId, count: u64) {
+    /// Counts failures as suppressed whose event could not be written.
+    pub fn add_suppressed(&self, network: NetworkId, count: u64) {
         let mut windows = self.windows.lock();
         if let Some(window) = windows.get_mut(&network) {
-            window.held_back += count;
+            window.suppressed += count;
         }
     }
 
-    /// How many were held back in minutes that are over; all that were when `now` is None.
-    pub fn over(&self, now: Option<BootTime>) -> Vec<(NetworkId, u64)> {
+    /// Takes the numbers of suppressed failures of windows that have ended, of all windows if `now`
+    /// is `None`.
+    pub fn take_suppressed(&self, now: Option<BootTime>) -> Vec<(NetworkId, u64)> {
         let mut windows = self.windows.lock();
         let mut over = vec![];
         windows.retain(|network, window| {
             let is_over = now.is_none_or(|now| now.since(window.began) >= WINDOW);
-            if is_over && window.held_back > 0 {
-                over.push((*network, std::mem::take(&mut window.held_back)));
-                // Stays for a while: if they can't be told of now, they are counted here again.
+            if is_over && window.suppressed > 0 {
+                over.push((*network, std::mem::take(&mut window.suppressed)));
+                // Kept for a while: if the number can't be written now, it is added back here.
                 return true;
             }
             !is_over
@@ -129,9 +131,9 @@ impl Failures {
         over
     }
 
-    /// All failures, and those that were not told of one by one.
+    /// Returns the number of all failures, and of those without an event.
     pub fn totals(&self) -> (u64, u64) {
-        (self.all.load(Ordering::Relaxed), self.held_back.load(Ordering::Relaxed))
+        (self.all.load(Ordering::Relaxed), self.suppressed.load(Ordering::Relaxed))
     }
 }
 
@@ -158,14 +160,14 @@ mod tests {
         }
         let other = NetworkId::new(Uuid::from_u128(1));
         assert_eq!(told(other, 59), Some(0), "each network has its own");
-        assert_eq!(failures.over(Some(at(60))), []);
+        assert_eq!(failures.take_suppressed(Some(at(60))), []);
         assert_eq!(told(NETWORK, 61), Some(5), "the next says how many there were");
         for _ in 0..9 {
             assert_eq!(told(NETWORK, 61), Some(0));
         }
         assert_eq!(told(NETWORK, 61), None);
-        assert_eq!(failures.over(Some(at(121))), [(NETWORK, 1)], "or the end of the minute does");
-        assert_eq!(failures.over(Some(at(121))), []);
+        assert_eq!(failures.take_suppressed(Some(at(121))), [(NETWORK, 1)], "or the end of the minute does");
+        assert_eq!(failures.take_suppressed(Some(at(121))), []);
         assert_eq!(failures.totals(), (27, 6));
     }
 
@@ -175,8 +177,8 @@ mod tests {
         for _ in 0..12 {
             failures.admit(NETWORK, at(1));
         }
-        assert_eq!(failures.over(None), [(NETWORK, 2)]);
-        failures.hold_back(NETWORK, 2);
-        assert_eq!(failures.over(None), [(NETWORK, 2)]);
+        assert_eq!(failures.take_suppressed(None), [(NETWORK, 2)]);
+        failures.add_suppressed(NETWORK, 2);
+        assert_eq!(failures.take_suppressed(None), [(NETWORK, 2)]);
     }
 }

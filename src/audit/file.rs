@@ -1,5 +1,5 @@
-//! The file under the log: opened where a chain goes on, appended to as one, moved aside when it is full, found again
-//! when somebody else moved it.
+//! File of the log: opened at the end of its chain, appended to atomically, rotated when full, and
+//! reopened when someone else has moved it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
@@ -8,43 +8,43 @@ use std::path::{Path, PathBuf};
 
 use super::chain::{self, Mac};
 
-/// Most processes of one machine with one `audit.file`.
+/// Maximum number of processes on one machine with the same `audit.file`.
 const MAX_PROCESSES: u32 = 64;
 
-/// The end of a chain: where the next line goes on.
+/// End of a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
-    /// Which chain.
+    /// Id of the chain.
     pub chain: String,
-    /// How many lines it has.
+    /// Number of lines.
     pub lines: u64,
-    /// The MAC of the last.
+    /// MAC of the last line.
     pub mac: Mac,
 }
 
-/// What a file held when it was opened.
+/// End of a file when it was opened.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Tail {
-    /// The last line; None when there is none, or none that could be read.
+    /// End of the chain. `None` if the file is empty or its last line can't be parsed.
     pub last: Option<Link>,
-    /// Bytes of a last line that was begun and not ended, which are gone now: nobody was told that it stands there.
+    /// Bytes of an incomplete last line, now truncated. It was never acknowledged.
     pub torn: u64,
 }
 
-/// The file of this process, and of nobody else as long as it lives.
+/// File of this process. A lock keeps it from others.
 pub struct LogFile {
     path: PathBuf,
-    /// Held for its lock.
+    /// Holds the lock.
     _lock: File,
     file: File,
     length: u64,
 }
 
 impl LogFile {
-    /// Opens the file at `path`, or when another process has that, `path` with `.2`, `.3` …
+    /// Opens the file at `path`, or at `path` with suffix `.2`, `.3` … if other processes hold it.
     ///
     /// # Errors
-    /// When it can't be made, read or written, or every name is taken.
+    /// Fails if the file can't be created, read or written, or all names are taken.
     pub fn open(path: &Path) -> io::Result<(Self, Tail)> {
         for number in 1..=MAX_PROCESSES {
             let path = if number == 1 { path.to_owned() } else { with_suffix(path, &number.to_string()) };
@@ -65,17 +65,17 @@ impl LogFile {
         Err(io::Error::other(format!("{MAX_PROCESSES} processes have files of this name")))
     }
 
-    /// Where it is.
+    /// Returns the path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// How long it is, in bytes.
+    /// Returns the length in bytes.
     pub fn length(&self) -> u64 {
         self.length
     }
 
-    /// Whether what is at its path is this file. It isn't once somebody moved it away or removed it.
+    /// Returns whether the path still names this file. Not so once someone has moved or removed it.
     pub fn is_in_place(&self) -> io::Result<bool> {
         let ours = self.file.metadata()?;
         match fs::metadata(&self.path) {
@@ -85,21 +85,21 @@ impl LogFile {
         }
     }
 
-    /// Goes on in what is at its path, which is made if there is nothing.
+    /// Opens the file that the path names now. Creates it if there is none.
     ///
     /// # Errors
-    /// When that can't be done; everything is as before then.
+    /// Fails if that can't be done. Then nothing has changed.
     pub fn reopen(&mut self) -> io::Result<Tail> {
         let (file, length, tail) = open_at(&self.path)?;
         (self.file, self.length) = (file, length);
         Ok(tail)
     }
 
-    /// Moves the file aside, under its name with `suffix`, and goes on in a new one.
+    /// Renames the file by appending `suffix`, and opens a new one.
     ///
     /// # Errors
-    /// When that can't be done, or that name is taken.
-    pub fn move_aside(&mut self, suffix: &str) -> io::Result<()> {
+    /// Fails if that can't be done, or the name is taken.
+    pub fn rotate(&mut self, suffix: &str) -> io::Result<()> {
         let aside = with_suffix(&self.path, suffix);
         if aside.try_exists()? {
             return Err(io::ErrorKind::AlreadyExists.into());
@@ -108,15 +108,15 @@ impl LogFile {
         self.reopen().map(drop)
     }
 
-    /// Appends whole lines, and returns once they are on the disk: all of them or none.
+    /// Appends whole lines and syncs them: all or none.
     ///
     /// # Errors
-    /// When they can't be written.
+    /// Fails if they can't be written.
     pub fn append(&mut self, lines: &[u8]) -> io::Result<()> {
         let written = self.file.write_all(lines).and_then(|()| self.file.sync_data());
         match written {
             Ok(()) => self.length += lines.len() as u64,
-            // What stands there of them is no line of ours. If it stays nonetheless, it is a torn line of the next start.
+            // Remove what was written of them. If that fails too, the next start truncates it.
             Err(_) => {
                 let _ = self.file.set_len(self.length);
             }
@@ -136,7 +136,7 @@ fn open_at(path: &Path) -> io::Result<(File, u64, Tail)> {
     let is_new = !path.try_exists()?;
     let file = OpenOptions::new().create(true).append(true).read(true).mode(0o600).open(path)?;
     if is_new {
-        // So that the name survives a power cut, too.
+        // Make the file name survive a power cut.
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         File::open(directory.unwrap_or(Path::new(".")))?.sync_all()?;
     }
@@ -148,7 +148,7 @@ fn open_at(path: &Path) -> io::Result<(File, u64, Tail)> {
     Ok((file, length, tail))
 }
 
-/// Reads to the last whole line; gives where that ends.
+/// Reads up to the last whole line. Returns its end.
 fn read_tail(file: &File) -> io::Result<(u64, Tail)> {
     let mut reader = BufReader::with_capacity(256 * 1024, file);
     let (mut line, mut last, mut chain) = (vec![], vec![], None);
@@ -172,7 +172,7 @@ fn read_tail(file: &File) -> io::Result<(u64, Tail)> {
 const BEGIN: &[u8] = br#""kind":"begin""#;
 
 fn link(chain: String, line: &[u8]) -> Option<Link> {
-    let (_, mac) = chain::open(std::str::from_utf8(line).ok()?)?;
+    let (_, mac) = chain::split_line(std::str::from_utf8(line).ok()?)?;
     Some(Link { chain, lines: value(line)?.get("seq")?.as_u64()?, mac })
 }
 
@@ -186,13 +186,13 @@ mod tests {
     use crate::audit::chain::ChainKey;
 
     fn lines(chain: &str, count: u64) -> (String, Mac) {
-        let (key, mut mac, mut text) = (ChainKey::none(), Mac::NONE, String::new());
+        let (key, mut mac, mut text) = (ChainKey::unkeyed(), Mac::NONE, String::new());
         for seq in 1..=count {
             let object = match seq {
                 1 => format!(r#"{{"seq":1,"kind":"begin","chain":"{chain}"}}"#),
                 _ => format!(r#"{{"seq":{seq},"kind":"intent"}}"#),
             };
-            let (line, next) = key.close(&mac, &object);
+            let (line, next) = key.sign_line(&mac, &object);
             mac = next;
             text += &line;
             text += "\n";
@@ -242,10 +242,10 @@ mod tests {
         file.reopen().unwrap();
         file.append(b"two\n").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "two\n");
-        file.move_aside("1").unwrap();
+        file.rotate("1").unwrap();
         file.append(b"three\n").unwrap();
         assert_eq!(fs::read_to_string(directory.path().join("audit.jsonl.1")).unwrap(), "two\n");
-        assert!(file.move_aside("1").is_err(), "nothing is overwritten");
+        assert!(file.rotate("1").is_err(), "nothing is overwritten");
         fs::remove_dir_all(&directory).unwrap();
         assert!(!file.is_in_place().unwrap());
         assert!(file.reopen().is_err());

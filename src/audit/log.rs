@@ -1,4 +1,4 @@
-//! The log as everybody else sees it: opened where it left off, written to by waiting, its end told to the database.
+//! Handle of the log: opens it, writes lines, and reports its head to the database.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,75 +15,76 @@ use crate::escape;
 use crate::rng::Rng;
 use crate::store::{AuditHead, Store, StoreError};
 
-/// Most lines that may wait.
-const QUEUE: usize = 4_096;
-/// How long a line may take to get to the disk.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How long an outcome waits for the database to know the log's end. What isn't told in time is told later.
-const HEAD_PATIENCE: Duration = Duration::from_secs(1);
-/// How long to leave the database alone after it took no end.
-const HEAD_PAUSE: Duration = Duration::from_secs(1);
+/// Maximum number of queued lines.
+const MAX_QUEUED_LINES: usize = 4_096;
+/// Maximum time until a line is on disk.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Maximum time for which an outcome waits until the database knows the head. Then it is reported
+/// later.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(1);
+/// Pause after a failed report of the head.
+const HEAD_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// Why the log can't be opened.
+/// Error opening the log.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
     /// The file can't be used.
     #[error("audit.file: {path}: {error}")]
     File {
-        /// Where it is.
+        /// Path of the file.
         path: String,
-        /// What is wrong.
+        /// Cause.
         error: std::io::Error,
     },
-    /// The database doesn't say where the chain ended.
+    /// The database can't tell where the chain ended.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The task that reads the file ended.
-    #[error("audit.file: it could not be read")]
+    /// The task that reads the file was cancelled.
+    #[error("audit.file: the task that reads it was cancelled")]
     Interrupted,
 }
 
-/// The line isn't on the disk, and may never be.
+/// The line is not on disk, and may never be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the audit log can't be written")]
-pub struct Unrecorded;
+pub struct WriteFailed;
 
-/// A handle to the log of this process.
+/// Handle of this process's log.
 #[derive(Clone)]
 pub struct AuditLog {
     requests: mpsc::Sender<Request>,
     state: Arc<State>,
-    /// Up to which line the database knows the chain, and whether it took the last that it was told.
-    told: watch::Receiver<Told>,
+    /// Progress of the reports to the database.
+    progress: watch::Receiver<HeadProgress>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-struct Told {
+struct HeadProgress {
     lines: u64,
     failing: bool,
 }
 
-/// Tells the database where the chain ends.
-pub struct Heads {
+/// Reports the head of the chain to the database.
+pub struct HeadReporter {
     store: Store,
     clock: Clock,
     key: super::chain::ChainKey,
     instance: String,
     head: watch::Receiver<Link>,
-    told: watch::Sender<Told>,
+    progress: watch::Sender<HeadProgress>,
 }
 
 impl AuditLog {
-    /// Opens the log, and goes on with the chain that it holds or that the database knows of.
+    /// Opens the log and continues the chain in it, or the one that the database knows.
     ///
     /// # Errors
-    /// When the file can't be written, or the database gives no answer.
+    /// Fails if the file can't be written, or the database doesn't answer.
     pub async fn open(
         settings: LogSettings,
         store: Store,
         clock: Clock,
         rng: &Rng,
-    ) -> Result<(Self, Heads), AuditError> {
+    ) -> Result<(Self, HeadReporter), AuditError> {
         let fail = |error| AuditError::File { path: settings.path.display().to_string(), error };
         let path = settings.path.clone();
         let opened = tokio::task::spawn_blocking(move || LogFile::open(&path)).await;
@@ -98,19 +99,19 @@ impl AuditLog {
         let end = match (tail.last, known) {
             (None, None) => Link { chain: rng.uuid().to_string(), lines: 0, mac: Mac::NONE },
             (Some(last), None) => last,
-            // The database may not have heard of the last lines.
+            // The last lines may not have been reported.
             (Some(last), Some(known)) if last.chain == known.chain && last.lines >= known.lines => last,
             (last, Some(known)) => {
                 if last.is_some() {
                     let file = file.path().display();
-                    tracing::error!(%file, "the audit log doesn't end where the database says: lines are missing; `talos audit verify` tells more");
+                    tracing::error!(%file, "the audit log ends before the last line that the database knows: lines are missing; run `talos audit verify`");
                 }
                 known
             }
         };
         let (head, head_of_writer) = watch::channel(end.clone());
-        let (told, told_of) = watch::channel(Told::default());
-        let (sender, requests) = mpsc::channel(QUEUE);
+        let (progress, progress_receiver) = watch::channel(HeadProgress::default());
+        let (sender, requests) = mpsc::channel(MAX_QUEUED_LINES);
         let state = Arc::new(State::default());
         let writer = Writer::new(
             file,
@@ -125,45 +126,52 @@ impl AuditLog {
         );
         let started = tokio::task::spawn_blocking(move || writer.start(requests)).await;
         started.map_err(|_| AuditError::Interrupted)?.map_err(fail)?;
-        let heads = Heads { store, clock, key: settings.keys.current, instance, head: head_of_writer, told };
-        Ok((Self { requests: sender, state, told: told_of }, heads))
+        let heads = HeadReporter {
+            store,
+            clock,
+            key: settings.keys.current,
+            instance,
+            head: head_of_writer,
+            progress,
+        };
+        Ok((Self { requests: sender, state, progress: progress_receiver }, heads))
     }
 
-    /// Writes a line; gives its number once it is on the disk.
+    /// Writes a line. Returns its number once it is on disk.
     ///
     /// # Errors
-    /// When it isn't in time.
-    pub(super) async fn write(&self, object: Map<String, Value>, keep: bool) -> Result<u64, Unrecorded> {
-        let (written, number) = oneshot::channel();
-        let line = Line { object: text_of(object), keep, written: Some(written) };
+    /// Fails if it isn't on disk in time.
+    pub(super) async fn write(&self, object: Map<String, Value>, retain: bool) -> Result<u64, WriteFailed> {
+        let (ack, number) = oneshot::channel();
+        let line = Line { object: to_json_text(object), retain, ack: Some(ack) };
         let write = async {
-            self.requests.send(Request::Line(line)).await.map_err(|_| Unrecorded)?;
-            number.await.map_err(|_| Unrecorded)
+            self.requests.send(Request::Line(line)).await.map_err(|_| WriteFailed)?;
+            number.await.map_err(|_| WriteFailed)
         };
-        timeout(PATIENCE, write).await.unwrap_or(Err(Unrecorded))
+        timeout(WRITE_TIMEOUT, write).await.unwrap_or(Err(WriteFailed))
     }
 
-    /// Has a line written without waiting for it; false when too many wait already.
-    pub(super) fn write_later(&self, object: Map<String, Value>) -> bool {
-        let line = Line { object: text_of(object), keep: true, written: None };
+    /// Queues a line without waiting. Returns false if the queue is full.
+    pub(super) fn enqueue(&self, object: Map<String, Value>) -> bool {
+        let line = Line { object: to_json_text(object), retain: true, ack: None };
         self.requests.try_send(Request::Line(line)).is_ok()
     }
 
-    /// Waits until the database knows of line `number`, as long as it takes what it is told.
-    pub(super) async fn told(&self, number: u64) {
-        let mut told = self.told.clone();
-        let known = told.wait_for(|told| told.failing || told.lines >= number);
-        // What it doesn't know yet it will be told.
-        let _ = timeout(HEAD_PATIENCE, known).await;
+    /// Waits until the database knows line `number`, unless reports fail.
+    pub(super) async fn wait_for_head(&self, number: u64) {
+        let mut progress = self.progress.clone();
+        let known = progress.wait_for(|progress| progress.failing || progress.lines >= number);
+        // After a timeout, the head is reported later.
+        let _ = timeout(HEAD_TIMEOUT, known).await;
     }
 
-    /// Has the writer look whether its file was moved, and write what it kept.
-    pub fn look(&self) {
-        // With a full queue it is busy enough.
-        let _ = self.requests.try_send(Request::Look);
+    /// Makes the writer check whether the file was moved, and write retained lines.
+    pub fn check_file(&self) {
+        // With a full queue, the writer checks anyway.
+        let _ = self.requests.try_send(Request::CheckFile);
     }
 
-    /// What is known of the writer.
+    /// Returns the state of the writer.
     pub fn state(&self) -> &State {
         &self.state
     }
@@ -171,40 +179,41 @@ impl AuditLog {
 
 fn is_sealed(head: &AuditHead, settings: &LogSettings) -> bool {
     let keys = std::iter::once(&settings.keys.current).chain(&settings.keys.retired);
-    let sealed =
-        keys.into_iter().any(|key| key.seal(&head.chain, head.lines, &Mac(head.mac)).is(&Mac(head.seal)));
+    let sealed = keys
+        .into_iter()
+        .any(|key| key.seal(&head.chain, head.lines, &Mac(head.mac)).matches(&Mac(head.seal)));
     if !sealed {
         tracing::error!(
             chain = head.chain,
-            "what the database says of the audit log's end was not written under audit.key or a retired one, and doesn't count"
+            "the audit log head in the database is not sealed with audit.key or audit.key_retired; it is ignored"
         );
     }
     sealed
 }
 
-/// A name for the file that no other file has: the machine and the path.
+/// Returns the unique name of a file: host name and path.
 pub fn instance(path: &std::path::Path) -> String {
     let host = rustix::system::uname();
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let name = format!("{}:{}", host.nodename().to_string_lossy(), path.display());
-    // The column takes so many.
+    // Length of the database column.
     let keep = name.chars().count().saturating_sub(255);
     name.chars().skip(keep).collect()
 }
 
-impl Heads {
-    /// Goes on until the log is closed; then the database knows its end, if it can be told.
-    pub async fn tell(mut self) {
+impl HeadReporter {
+    /// Reports the head until the log is closed, then a last time.
+    pub async fn run(mut self) {
         loop {
             let head = self.head.borrow_and_update().clone();
-            let lines = self.told.borrow().lines;
+            let lines = self.progress.borrow().lines;
             if head.lines > lines {
                 let failing = !self.save(&head).await;
                 let lines = if failing { lines } else { head.lines };
-                self.told.send_replace(Told { lines, failing });
+                self.progress.send_replace(HeadProgress { lines, failing });
                 if failing {
                     let closed = async { while self.head.changed().await.is_ok() {} };
-                    if timeout(HEAD_PAUSE, closed).await.is_ok() {
+                    if timeout(HEAD_RETRY_DELAY, closed).await.is_ok() {
                         let head = self.head.borrow().clone();
                         self.save(&head).await;
                         return;
@@ -214,7 +223,7 @@ impl Heads {
             }
             if self.head.changed().await.is_err() {
                 let head = self.head.borrow().clone();
-                if head.lines > self.told.borrow().lines {
+                if head.lines > self.progress.borrow().lines {
                     self.save(&head).await;
                 }
                 return;
@@ -233,14 +242,14 @@ impl Heads {
         };
         let saved = self.store.save_audit_head(head, self.clock.now()).await;
         if let Err(error) = &saved {
-            tracing::warn!(%error, "the database doesn't know the audit log's end: lines cut off there would not be missed");
+            tracing::warn!(%error, "the audit log head can't be saved in the database: until it can, lines removed from the end go unnoticed");
         }
         saved.is_ok()
     }
 }
 
-/// An object as it stands in a line, with nothing in it that a terminal obeys or that nobody sees.
-fn text_of(object: Map<String, Value>) -> String {
+/// Serialises an object, with control and invisible characters escaped.
+fn to_json_text(object: Map<String, Value>) -> String {
     escape::json(&Value::Object(object).to_string()).into_owned()
 }
 
@@ -250,11 +259,10 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// Whoever did something is told apart from everybody else, and nothing of a line is
-        /// hidden.
+        /// Different actors give different lines, and lines hide nothing.
         #[test]
         fn different_actors_are_different_lines(a in any::<String>(), b in any::<String>()) {
-            let line = |actor: &str| text_of(Map::from_iter([("ActorID".to_owned(), Value::from(actor))]));
+            let line = |actor: &str| to_json_text(Map::from_iter([("ActorID".to_owned(), Value::from(actor))]));
             prop_assert_eq!(a == b, line(&a) == line(&b));
             prop_assert!(!line(&a).contains(escape::is_hidden));
             let read: Value = serde_json::from_str(&line(&a)).unwrap();

@@ -1,4 +1,4 @@
-//! Whether the lines of a log are those that were written: every one of them, unchanged, in order, to the end.
+//! Verification of a log: all lines are there, unchanged and in order.
 
 use std::collections::BTreeMap;
 
@@ -7,77 +7,78 @@ use serde_json::Value;
 use super::chain::{self, ChainKey, Mac};
 use crate::store::AuditHead;
 
-/// Most problems that are named one by one.
+/// Maximum number of problems that are listed.
 const MAX_PROBLEMS: usize = 100;
 
-/// What was found in the lines of one chain.
+/// Result for the lines of one chain.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Findings {
-    /// The chain; None when no line could be read that says which it is.
+    /// Id of the chain. `None` if no line names it.
     pub chain: Option<String>,
-    /// The first number and the last.
+    /// Number of the first line.
     pub first: Option<u64>,
-    /// As `first`.
+    /// Number of the last line.
     pub last: Option<u64>,
-    /// Whole lines that were read.
+    /// Whole lines read.
     pub lines: u64,
-    /// What can't have come about by writing a log.
+    /// Problems that writing a log can't cause.
     pub problems: Vec<String>,
-    /// Problems beyond those.
+    /// Number of further problems.
     pub more_problems: u64,
-    /// Calls of which it isn't known whether they were done.
-    pub unknown: Vec<Unknown>,
-    /// What could not be checked, or is worth knowing.
+    /// Calls of unknown outcome.
+    pub unresolved: Vec<UnresolvedCall>,
+    /// Parts that could not be checked, and remarks.
     pub notes: Vec<String>,
 }
 
-/// A call whose process ended before its outcome was written, or which is under way.
+/// A call whose process ended before its outcome was written, or that is still in progress.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Unknown {
-    /// The number of its intent.
+pub struct UnresolvedCall {
+    /// Number of the intent's line.
     pub line: u64,
-    /// When that was written.
+    /// Time of the intent.
     pub time: String,
-    /// What was asked for.
+    /// Operation.
     pub operation: String,
-    /// The keys that it is about.
+    /// Keys of the call.
     pub keys: Vec<String>,
-    /// The request.
+    /// Request id.
     pub request_id: String,
 }
 
-/// Reads the lines of a chain, one file after the other.
+/// Verifier of one chain. Reads one file after the other.
 pub struct Verifier<'a> {
     keys: &'a [ChainKey],
     findings: Findings,
-    /// The line before, as far as one was read.
-    before: Option<Before>,
+    /// Previous line, if one was read.
+    before: Option<PreviousLine>,
     head: Option<AuditHead>,
-    head_is_met: bool,
-    open: BTreeMap<u64, Unknown>,
+    head_seen: bool,
+    unresolved: BTreeMap<u64, UnresolvedCall>,
 }
 
-struct Before {
+struct PreviousLine {
     number: u64,
     mac: Mac,
-    /// What keyed it; None when that is none of ours.
+    /// Index of its key, `None` if unknown.
     key: Option<usize>,
 }
 
 impl<'a> Verifier<'a> {
-    /// With the keys that lines may have been written under, and with what the database knows of the chain's end.
+    /// Creates a verifier. `keys` are the keys of the lines, `head` is what the database knows of
+    /// the chain's end.
     pub fn new(keys: &'a [ChainKey], head: Option<AuditHead>) -> Self {
         let mut verifier = Self {
             keys,
             findings: Findings::default(),
             before: None,
             head: None,
-            head_is_met: false,
-            open: BTreeMap::new(),
+            head_seen: false,
+            unresolved: BTreeMap::new(),
         };
         if let Some(head) = head {
             let seal = Mac(head.seal);
-            match keys.iter().any(|key| key.seal(&head.chain, head.lines, &Mac(head.mac)).is(&seal)) {
+            match keys.iter().any(|key| key.seal(&head.chain, head.lines, &Mac(head.mac)).matches(&seal)) {
                 true => verifier.head = Some(head),
                 false => verifier.problem("the database: what it says of the chain's end was not written under audit.key or audit.key_retired".to_owned()),
             }
@@ -85,7 +86,7 @@ impl<'a> Verifier<'a> {
         verifier
     }
 
-    /// Reads a file. `name` is what it is called in problems.
+    /// Reads a file. Problems refer to it by `name`.
     pub fn read(&mut self, name: &str, text: &[u8]) {
         let mut lines = text.split(|byte| *byte == b'\n').peekable();
         let mut number = 0;
@@ -95,21 +96,21 @@ impl<'a> Verifier<'a> {
             if lines.peek().is_none() {
                 if !line.is_empty() {
                     self.findings.notes.push(format!(
-                        "{at}: {} bytes of a line that was begun and not ended; nobody was told that it stands there",
+                        "{at}: {} bytes of an incomplete line, which was never acknowledged",
                         line.len()
                     ));
                 }
                 break;
             }
             self.findings.lines += 1;
-            match std::str::from_utf8(line).ok().and_then(Read::parse) {
+            match std::str::from_utf8(line).ok().and_then(ParsedLine::parse) {
                 Some(read) => self.line(&at, &read),
-                None => self.problem(format!("{at}: is no line of an audit log")),
+                None => self.problem(format!("{at}: is not a line of an audit log")),
             }
         }
     }
 
-    fn line(&mut self, at: &str, read: &Read<'_>) {
+    fn line(&mut self, at: &str, read: &ParsedLine<'_>) {
         let number = read.number;
         let expected = self.before.as_ref().map(|before| before.number + 1);
         let in_order = expected.is_none_or(|expected| expected == number);
@@ -126,12 +127,12 @@ impl<'a> Verifier<'a> {
             _ => {}
         }
         let is_whole = match read.kind() {
-            "begin" => self.begin(at, read, in_order),
-            _ => self.follows(at, read, in_order),
+            "begin" => self.check_begin(at, read, in_order),
+            _ => self.check_follows(at, read, in_order),
         };
-        self.meet_head(at, read);
+        self.check_head(at, read);
         if is_whole {
-            self.note_call(read);
+            self.track_call(read);
         }
         self.findings.first = Some(self.findings.first.map_or(number, |first| first.min(number)));
         self.findings.last = Some(self.findings.last.map_or(number, |last| last.max(number)));
@@ -139,11 +140,11 @@ impl<'a> Verifier<'a> {
             "begin" => self.key_named(read.text_of("key")),
             _ => self.before.as_ref().and_then(|before| before.key),
         };
-        self.before = Some(Before { number, mac: read.mac, key });
+        self.before = Some(PreviousLine { number, mac: read.mac, key });
     }
 
-    /// A line that says where the chain comes from.
-    fn begin(&mut self, at: &str, read: &Read<'_>, in_order: bool) -> bool {
+    /// Checks a `begin` line, which says what it follows. Returns whether its MAC is right.
+    fn check_begin(&mut self, at: &str, read: &ParsedLine<'_>, in_order: bool) -> bool {
         let chain = read.text_of("chain").to_owned();
         match &self.findings.chain {
             None => self.findings.chain = Some(chain),
@@ -153,7 +154,7 @@ impl<'a> Verifier<'a> {
             Some(_) => {}
         }
         let Some(previous) = Mac::parse(read.text_of("previous")) else {
-            self.problem(format!("{at}: doesn't say what it follows"));
+            self.problem(format!("{at}: has no valid `previous`"));
             return false;
         };
         let Some(key) = self.key_named(read.text_of("key")) else {
@@ -163,20 +164,20 @@ impl<'a> Verifier<'a> {
             ));
             return false;
         };
-        let is_whole = self.keys[key].mac(&previous, read.text.as_bytes()).is(&read.mac);
+        let is_whole = self.keys[key].mac(&previous, read.text.as_bytes()).matches(&read.mac);
         if !is_whole {
             self.problem(format!("{at}: was changed after it was written"));
-        } else if in_order && self.before.as_ref().is_some_and(|before| !before.mac.is(&previous)) {
+        } else if in_order && self.before.as_ref().is_some_and(|before| !before.mac.matches(&previous)) {
             self.problem(format!(
                 "{at}: doesn't follow the line before it: that was changed, or comes from elsewhere"
             ));
-        } else if self.before.is_none() && read.number == 1 && !previous.is(&Mac::NONE) {
+        } else if self.before.is_none() && read.number == 1 && !previous.matches(&Mac::NONE) {
             self.problem(format!("{at}: is line 1 and follows another"));
         }
         is_whole
     }
 
-    fn follows(&mut self, at: &str, read: &Read<'_>, in_order: bool) -> bool {
+    fn check_follows(&mut self, at: &str, read: &ParsedLine<'_>, in_order: bool) -> bool {
         let Some(before) = &self.before else {
             self.problem(format!(
                 "{at}: lines are missing before it: a file begins with one of kind \"begin\""
@@ -184,11 +185,11 @@ impl<'a> Verifier<'a> {
             return false;
         };
         let Some(key) = before.key else {
-            // Said once, where that key begins.
+            // Reported where that key begins.
             return false;
         };
-        let is_whole = self.keys[key].mac(&before.mac, read.text.as_bytes()).is(&read.mac);
-        // What comes out of order was told already.
+        let is_whole = self.keys[key].mac(&before.mac, read.text.as_bytes()).matches(&read.mac);
+        // Lines out of order have been reported already.
         if !is_whole && in_order {
             self.problem(format!("{at}: was changed after it was written, or comes from elsewhere"));
         }
@@ -199,41 +200,41 @@ impl<'a> Verifier<'a> {
         self.keys.iter().position(|key| key.name() == name)
     }
 
-    fn meet_head(&mut self, at: &str, read: &Read<'_>) {
+    fn check_head(&mut self, at: &str, read: &ParsedLine<'_>) {
         let Some(head) = &self.head else { return };
         if head.lines == read.number {
-            self.head_is_met = true;
-            if !read.mac.is(&Mac(head.mac)) {
+            self.head_seen = true;
+            if !read.mac.matches(&Mac(head.mac)) {
                 self.problem(format!("{at}: is not line {} as the database knows it", read.number));
             }
         }
     }
 
-    fn note_call(&mut self, read: &Read<'_>) {
+    fn track_call(&mut self, read: &ParsedLine<'_>) {
         match read.kind() {
             "intent" => {
                 let keys = read.value["keys"].as_array().into_iter().flatten();
-                let unknown = Unknown {
+                let unknown = UnresolvedCall {
                     line: read.number,
                     time: read.text_of("time").to_owned(),
                     operation: read.text_of("operation").to_owned(),
                     keys: keys.filter_map(|key| key.as_str().map(str::to_owned)).collect(),
                     request_id: read.text_of("request_id").to_owned(),
                 };
-                self.open.insert(read.number, unknown);
+                self.unresolved.insert(read.number, unknown);
             }
             "outcome" => {
                 if let Some(intent) = read.value["intent"].as_u64()
                     && read.text_of("outcome") != "unknown"
                 {
-                    self.open.remove(&intent);
+                    self.unresolved.remove(&intent);
                 }
             }
             _ => {}
         }
     }
 
-    /// What was found. `is_all` says whether the files should go on to the chain's end.
+    /// Returns the findings. `is_all` says whether the files should reach the chain's end.
     pub fn finish(mut self, is_all: bool) -> Findings {
         match (self.findings.first, self.findings.last) {
             (Some(first), Some(last)) => {
@@ -250,7 +251,7 @@ impl<'a> Verifier<'a> {
                 }
             }
         }
-        self.findings.unknown = std::mem::take(&mut self.open).into_values().collect();
+        self.findings.unresolved = std::mem::take(&mut self.unresolved).into_values().collect();
         self.findings
     }
 
@@ -262,7 +263,7 @@ impl<'a> Verifier<'a> {
                 true => self.problem(format!("{after} missing at the end: the database knows of them")),
                 false => self.findings.notes.push(format!("{after} not in these files, and not checked")),
             }
-        } else if !self.head_is_met && head.lines >= self.findings.first.unwrap_or_default() {
+        } else if !self.head_seen && head.lines >= self.findings.first.unwrap_or_default() {
             self.problem(format!("line {} is missing: the database knows of it", head.lines));
         }
     }
@@ -279,25 +280,25 @@ fn lines(first: u64, last: u64) -> String {
     if first == last { format!("line {first} is") } else { format!("lines {first} to {last} are") }
 }
 
-/// The chain of a file, and the number of its first line: by these files are put in order.
-pub fn place(text: &[u8]) -> (Option<String>, u64) {
+/// Returns the chain of a file and the number of its first line, which give the order of files.
+pub fn position(text: &[u8]) -> (Option<String>, u64) {
     let first =
-        text.split(|byte| *byte == b'\n').find_map(|line| Read::parse(std::str::from_utf8(line).ok()?));
-    let chain = |read: &Read<'_>| read.value["chain"].as_str().map(str::to_owned);
+        text.split(|byte| *byte == b'\n').find_map(|line| ParsedLine::parse(std::str::from_utf8(line).ok()?));
+    let chain = |read: &ParsedLine<'_>| read.value["chain"].as_str().map(str::to_owned);
     first.map_or((None, 0), |read| (chain(&read), read.number))
 }
 
-/// A line taken apart.
-struct Read<'a> {
+/// A parsed line.
+struct ParsedLine<'a> {
     text: &'a str,
     mac: Mac,
     value: Value,
     number: u64,
 }
 
-impl<'a> Read<'a> {
+impl<'a> ParsedLine<'a> {
     fn parse(line: &'a str) -> Option<Self> {
-        let (text, mac) = chain::open(line)?;
+        let (text, mac) = chain::split_line(line)?;
         let value: Value = serde_json::from_str(line).ok()?;
         let number = value.get("seq")?.as_u64().filter(|number| *number > 0)?;
         Some(Self { text, mac, value, number })

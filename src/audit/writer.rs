@@ -1,4 +1,4 @@
-//! The one thread that writes the log: whatever waits goes to the disk together.
+//! Thread that writes the log. Lines that wait are written and synced together.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,30 +11,30 @@ use super::chain::{ChainKey, ChainKeys, Mac};
 use super::file::{Link, LogFile};
 use crate::clock::Clock;
 
-/// Most lines that go to the disk together.
+/// Maximum number of lines per sync.
 const MAX_BATCH: usize = 1_024;
-/// Most outcomes that are kept while the disk takes nothing. Of those beyond, the outcome stays unknown.
-const MAX_KEPT: usize = 10_000;
+/// Maximum number of lines retained while the disk fails. Beyond that, outcomes stay unknown.
+const MAX_RETAINED: usize = 10_000;
 
-/// What the writer is asked to do.
+/// Request to the writer.
 pub enum Request {
     /// Write a line.
     Line(Line),
-    /// Look whether the file was moved, and write what was kept.
-    Look,
+    /// Checks whether the file was moved, and writes retained lines.
+    CheckFile,
 }
 
-/// A line to be.
+/// A line to write.
 pub struct Line {
-    /// A JSON object; its number and time are put before what it has.
+    /// JSON object. Number and time are inserted before its members.
     pub object: String,
-    /// Whether to write it later if it can't be written now.
-    pub keep: bool,
-    /// Told the line's number once that is on the disk.
-    pub written: Option<oneshot::Sender<u64>>,
+    /// Retain the line if it can't be written now.
+    pub retain: bool,
+    /// Gets the line's number once it is on disk.
+    pub ack: Option<oneshot::Sender<u64>>,
 }
 
-/// What is known of the writer elsewhere.
+/// State of the writer, for other threads.
 #[derive(Debug, Default)]
 pub struct State {
     failing: AtomicBool,
@@ -43,26 +43,26 @@ pub struct State {
 }
 
 impl State {
-    /// Whether what was to be written last could not be.
+    /// Returns whether the last write failed.
     pub fn is_failing(&self) -> bool {
         self.failing.load(Ordering::Relaxed)
     }
 
-    /// Lines written.
+    /// Returns the number of lines ack.
     pub fn lines(&self) -> u64 {
         self.lines.load(Ordering::Relaxed)
     }
 
-    /// Times that the disk took nothing.
+    /// Returns the number of failed writes.
     pub fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
     }
 }
 
-/// Why a new file begins.
+/// Reason for a `begin` line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Begin {
-    /// The process began.
+pub enum BeginReason {
+    /// The process started.
     Start,
     /// The file before was full.
     Size,
@@ -70,7 +70,7 @@ pub enum Begin {
     Moved,
 }
 
-impl Begin {
+impl BeginReason {
     const fn name(self) -> &'static str {
         match self {
             Self::Start => "start",
@@ -90,16 +90,16 @@ pub struct Writer {
     pub clock: Clock,
     pub state: Arc<State>,
     pub head: watch::Sender<Link>,
-    /// Why the next line must be preceded by one that says where the chain comes from.
-    pub begin: Option<Begin>,
-    /// Bytes of a torn line that were taken away.
+    /// Reason to write a `begin` line first.
+    pub begin: Option<BeginReason>,
+    /// Bytes of an incomplete line that were truncated.
     pub torn: u64,
-    kept: Vec<String>,
+    retained: Vec<String>,
 }
 
 impl Writer {
     #[allow(clippy::too_many_arguments, reason = "they are the fields")]
-    /// A writer that goes on after `end`.
+    /// Creates a writer that continues after `end`.
     pub fn new(
         file: LogFile,
         max_size: u64,
@@ -111,78 +111,78 @@ impl Writer {
         head: watch::Sender<Link>,
         torn: u64,
     ) -> Self {
-        let (begin, kept) = (Some(Begin::Start), vec![]);
-        Self { file, max_size, key, instance, end, clock, state, head, begin, torn, kept }
+        let (begin, retained) = (Some(BeginReason::Start), vec![]);
+        Self { file, max_size, key, instance, end, clock, state, head, begin, torn, retained }
     }
 
-    /// Writes what comes, until nobody is left to send anything. Says at once where the chain goes on.
+    /// Writes a `begin` line, then starts the thread. It ends when all senders are gone.
     ///
     /// # Errors
-    /// When not even that first line can be written.
+    /// Fails if the `begin` line can't be ack.
     pub fn start(mut self, mut requests: mpsc::Receiver<Request>) -> std::io::Result<()> {
         self.write(&[])?;
         std::thread::Builder::new().name("audit".to_owned()).spawn(move || {
             let mut batch = Vec::with_capacity(MAX_BATCH);
             while requests.blocking_recv_many(&mut batch, MAX_BATCH) > 0 {
-                self.serve(batch.drain(..));
+                self.write_batch(batch.drain(..));
             }
         })?;
         Ok(())
     }
 
-    fn serve(&mut self, requests: impl Iterator<Item = Request>) {
+    fn write_batch(&mut self, requests: impl Iterator<Item = Request>) {
         let lines: Vec<Line> = requests
             .filter_map(|request| match request {
                 Request::Line(line) => Some(line),
-                Request::Look => None,
+                Request::CheckFile => None,
             })
             .collect();
-        let kept = std::mem::take(&mut self.kept);
+        let retained = std::mem::take(&mut self.retained);
         let objects: Vec<&str> =
-            kept.iter().chain(lines.iter().map(|line| &line.object)).map(String::as_str).collect();
+            retained.iter().chain(lines.iter().map(|line| &line.object)).map(String::as_str).collect();
         match self.write(&objects) {
             Ok(first) => {
                 if self.state.failing.swap(false, Ordering::Relaxed) {
                     tracing::info!("the audit log is written again");
                 }
-                for (number, line) in (first + kept.len() as u64..).zip(lines) {
-                    // Who asked may have stopped waiting.
-                    let _ = line.written.map(|written| written.send(number));
+                for (number, line) in (first + retained.len() as u64..).zip(lines) {
+                    // The sender may have timed out.
+                    let _ = line.ack.map(|ack| ack.send(number));
                 }
             }
             Err(error) => {
                 self.state.failures.fetch_add(1, Ordering::Relaxed);
                 if !self.state.failing.swap(true, Ordering::Relaxed) {
-                    tracing::error!(%error, file = %self.file.path().display(), "the audit log can't be written: changes are refused");
+                    tracing::error!(%error, file = %self.file.path().display(), "the audit log can't be written: changes are refused until it can");
                 }
-                self.kept = kept;
-                let room = MAX_KEPT.saturating_sub(self.kept.len());
-                // Whoever waits learns it by the sender's end.
-                let later = lines.into_iter().filter(|line| line.keep).take(room);
-                self.kept.extend(later.map(|line| line.object));
+                self.retained = retained;
+                let room = MAX_RETAINED.saturating_sub(self.retained.len());
+                // Dropping the line tells its sender.
+                let later = lines.into_iter().filter(|line| line.retain).take(room);
+                self.retained.extend(later.map(|line| line.object));
             }
         }
     }
 
-    /// Writes lines, and what has to stand before them; gives the number of the first.
+    /// Writes lines, after a `begin` line if needed. Returns the number of the first.
     fn write(&mut self, objects: &[&str]) -> std::io::Result<u64> {
         if !self.file.is_in_place()? {
             self.torn = self.file.reopen()?.torn;
-            self.begin = Some(Begin::Moved);
+            self.begin = Some(BeginReason::Moved);
         }
         let bytes: u64 = objects.iter().map(|object| object.len() as u64 + 128).sum();
         let length = self.file.length();
         if self.max_size > 0 && length > 0 && length + bytes > self.max_size && !objects.is_empty() {
-            self.move_aside()?;
+            self.rotate()?;
         }
         let (mut end, mut text) = (self.end.clone(), String::new());
         if let Some(begin) = self.begin {
             let object = self.begin_object(begin);
-            self.add(&mut text, &mut end, &object);
+            self.push_line(&mut text, &mut end, &object);
         }
         let first = end.lines + 1;
         for object in objects {
-            self.add(&mut text, &mut end, object);
+            self.push_line(&mut text, &mut end, object);
         }
         if !text.is_empty() {
             self.file.append(text.as_bytes())?;
@@ -194,22 +194,22 @@ impl Writer {
         Ok(first)
     }
 
-    fn move_aside(&mut self) -> std::io::Result<()> {
+    fn rotate(&mut self) -> std::io::Result<()> {
         let chain: String = self.end.chain.chars().take(8).collect();
-        // By the number of its last line, so that names are in order and each is there once.
+        // Named by its last line, so that names are unique and sort in order.
         let suffix = format!("{chain}-{:012}", self.end.lines);
-        match self.file.move_aside(&suffix) {
-            Ok(()) => self.begin = Some(Begin::Size),
-            // A file that grows is better than none.
+        match self.file.rotate(&suffix) {
+            Ok(()) => self.begin = Some(BeginReason::Size),
+            // A file that grows beyond its limit is better than none.
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                tracing::warn!(%suffix, "the audit log can't be moved aside: there is a file of that name");
+                tracing::warn!(%suffix, "the audit log can't be rotated: a file of that name exists; it grows beyond audit.max_size");
             }
             Err(error) => return Err(error),
         }
         Ok(())
     }
 
-    fn begin_object(&self, begin: Begin) -> String {
+    fn begin_object(&self, begin: BeginReason) -> String {
         let mut object = json!({
             "kind": "begin",
             "reason": begin.name(),
@@ -225,24 +225,24 @@ impl Writer {
         object.to_string()
     }
 
-    fn add(&self, text: &mut String, end: &mut Link, object: &str) {
+    fn push_line(&self, text: &mut String, end: &mut Link, object: &str) {
         let number = end.lines + 1;
         let time = self.clock.now().to_rfc3339();
         let rest = object.strip_prefix('{').unwrap_or(object);
         let object = format!(r#"{{"seq":{number},"time":"{time}",{rest}"#);
-        let (line, mac): (String, Mac) = self.key.close(&end.mac, &object);
+        let (line, mac): (String, Mac) = self.key.sign_line(&end.mac, &object);
         text.push_str(&line);
         text.push('\n');
         (end.lines, end.mac) = (number, mac);
     }
 }
 
-/// How to open a log.
+/// Settings of a log.
 pub struct LogSettings {
-    /// Where the file is.
+    /// Path of the file.
     pub path: PathBuf,
-    /// From which size on a file is moved aside, in bytes; 0 for never.
+    /// Size from which a file is rotated, in bytes. 0 for never.
     pub max_size: u64,
-    /// What keys the chain.
+    /// Keys of the chain.
     pub keys: ChainKeys,
 }

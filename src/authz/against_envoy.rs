@@ -1,4 +1,4 @@
-//! Our lean messages against Envoy's full ones: what Envoy writes we read, what we write Envoy reads.
+//! Our message types, which have few fields, against Envoy's full ones.
 
 use std::collections::HashMap;
 
@@ -9,11 +9,12 @@ use proptest::prelude::{Just, Strategy, any, prop, prop_assert_eq, prop_oneof, p
 use prost::Message;
 
 use super::attributes::Attributes;
-use super::denied::denied;
-use super::refusal::Refusal;
+use super::denied_response::encode_denied;
+use super::deny_reason::DenyReason;
+use super::identity_headers::IDENTITY_HEADERS;
 use super::request::{Headers, Malformed};
-use super::response::{Extras, anonymous, with};
-use super::sources::Shown;
+use super::response::{Extras, encode_anonymous, encode_with_extras};
+use super::sources::PresentedCredential;
 use super::template::Templates;
 use crate::config::{Authz, CredentialSource};
 
@@ -83,7 +84,7 @@ proptest! {
         read.sort();
         expected.sort();
         prop_assert_eq!(read, expected);
-        prop_assert_eq!(headers.client(&settings()), Some(peer));
+        prop_assert_eq!(headers.client_address(&settings()), Some(peer));
         prop_assert_eq!(headers.path(), b"/a?b");
         prop_assert_eq!(&ours.context_extensions, &[(&b"talos.mode"[..], &b"off"[..])]);
     }
@@ -98,13 +99,13 @@ proptest! {
         }
         extras.set_header("cookie", &cookie);
         extras.remove_query_parameter(&query);
-        let bytes = with(anonymous(&settings(), "anonymous"), &extras);
+        let bytes = encode_with_extras(encode_anonymous(&settings(), "anonymous"), &extras);
         let answer = full::CheckResponse::decode(bytes).unwrap();
         prop_assert_eq!(answer.status.unwrap().code, 0);
         let Some(full::check_response::HttpResponse::OkResponse(answer)) = answer.http_response else {
             panic!("not an OK");
         };
-        let known = crate::service::upstream::IDENTITY_HEADERS.iter().map(|name| (*name).to_owned());
+        let known = IDENTITY_HEADERS.iter().map(|name| (*name).to_owned());
         prop_assert_eq!(answer.headers_to_remove, known.chain(remove).collect::<Vec<_>>());
         prop_assert_eq!(answer.query_parameters_to_remove, [query]);
         prop_assert_eq!(&answer.headers[0].header.as_ref().unwrap().value, &cookie);
@@ -114,22 +115,22 @@ proptest! {
     #[test]
     fn any_bytes_are_a_request_or_an_error(bytes in any::<Vec<u8>>()) {
         if let Ok(attributes) = Attributes::decode(&bytes) {
-            let _ = Shown::find(&Headers::of(&attributes), &settings().sources);
+            let _ = PresentedCredential::find(&Headers::of(&attributes), &settings().sources);
         }
     }
 }
 
 #[test]
 fn refusals_carry_their_http_status() {
-    for (refusal, status) in [
-        (Refusal::Missing, 401),
-        (Refusal::Malformed(Malformed::Ambiguous), 400),
-        (Refusal::Publishable, 403),
-        (Refusal::Misconfigured, 500),
-        (Refusal::Unavailable, 503),
+    for (reason, status) in [
+        (DenyReason::Missing, 401),
+        (DenyReason::Malformed(Malformed::Ambiguous), 400),
+        (DenyReason::Publishable, 403),
+        (DenyReason::Misconfigured, 500),
+        (DenyReason::Unavailable, 503),
     ] {
         let nothing = Attributes::default();
-        let answer = denied(refusal.into(), &settings(), &Templates::default(), &Headers::of(&nothing));
+        let answer = encode_denied(reason.into(), &settings(), &Templates::default(), &Headers::of(&nothing));
         let answer = full::CheckResponse::decode(answer).unwrap();
         assert_ne!(answer.status.unwrap().code, 0);
         let Some(full::check_response::HttpResponse::DeniedResponse(answer)) = answer.http_response else {

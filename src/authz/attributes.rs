@@ -1,71 +1,73 @@
-//! What of a CheckRequest is used, found where it stands in the message.
+//! Decoding of the fields of a CheckRequest that are used, without copies.
 //!
-//! Envoy sends some forty texts along with a request. To own each of them, or to count who refers to it, takes longer
-//! than to decide about the request, so nothing is copied here: all that is found points into the message. Field
-//! numbers are those of `proto/ext_authz.proto`, whose generated decoder says in the tests below what is right.
+//! Envoy sends some forty texts along with a request. Owning or reference-counting each of them
+//! takes longer than deciding about the request, so the attributes borrow from the message. Field
+//! numbers are those of `proto/ext_authz.proto`; the tests below compare with its generated
+//! decoder.
 
 use prost::bytes::Buf;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
-/// A name and its value.
+/// Name and value.
 pub type Pair<'a> = (&'a [u8], &'a [u8]);
 
-/// Header lines that there is room for from the beginning.
-const USUAL_LINES: usize = 32;
+/// Initial capacity for header lines.
+const TYPICAL_HEADER_COUNT: usize = 32;
 
-/// The attributes of one request.
+/// Attributes of one request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Attributes<'a> {
-    /// Address of the connection's peer, as text; None when it has none (a pipe).
+    /// Address of the downstream peer, as text. `None` if it has none (a Unix socket).
     pub peer: Option<&'a [u8]>,
-    /// The method as it came.
+    /// Method as received.
     pub method: &'a [u8],
-    /// The path as it came, with the query and whatever else stands there.
+    /// Path as received, with query and fragment.
     pub path: &'a [u8],
-    /// The host as it came, port and all.
+    /// Host as received, with port.
     pub host: &'a [u8],
-    /// One value a name, doubles joined by commas; empty with `encode_raw_headers`.
+    /// Headers, one value per name, repeated headers joined by commas. Empty with
+    /// `encode_raw_headers`.
     pub joined_headers: Vec<Pair<'a>>,
-    /// Every header line as it came; None without `encode_raw_headers`.
+    /// Header lines as received. `None` without `encode_raw_headers`.
     pub raw_headers: Option<Vec<Pair<'a>>>,
-    /// What Envoy's route says.
+    /// Context extensions of the Envoy route.
     pub context_extensions: Vec<Pair<'a>>,
-    /// What the route itself says: namespaces, and encoded `google.protobuf.Struct`s.
+    /// Metadata of the Envoy route: namespaces, and encoded `google.protobuf.Struct`s.
     pub route_metadata: Vec<Pair<'a>>,
 }
 
-/// The message is none.
+/// The message is not a CheckRequest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a CheckRequest")]
-pub struct NotACheckRequest;
+pub struct InvalidCheckRequest;
 
-type Found = Result<(), NotACheckRequest>;
+type DecodeResult = Result<(), InvalidCheckRequest>;
 
 impl<'a> Attributes<'a> {
-    /// Reads a message. What stands there twice is merged as protobuf has it.
+    /// Decodes a message. Repeated fields are merged as protobuf demands.
     ///
     /// # Errors
-    /// When it isn't protobuf, or a field that is used has another type.
-    pub fn decode(message: &'a [u8]) -> Result<Self, NotACheckRequest> {
+    /// Fails if the message isn't protobuf, or a used field has another type.
+    pub fn decode(message: &'a [u8]) -> Result<Self, InvalidCheckRequest> {
         let mut found = Self::default();
-        each(message, &[1], |_, attributes| found.read(attributes))?;
+        for_each_field(message, &[1], |_, attributes| found.read(attributes))?;
         Ok(found)
     }
 
-    fn read(&mut self, attributes: &'a [u8]) -> Found {
-        each(attributes, &[1, 4, 10, 13], |number, value| match number {
+    fn read(&mut self, attributes: &'a [u8]) -> DecodeResult {
+        for_each_field(attributes, &[1, 4, 10, 13], |number, value| match number {
             1 => self.read_source(value),
-            4 => each(value, &[2], |_, http| self.read_http(http)),
-            10 => add_pair(&mut self.context_extensions, value),
-            _ => each(value, &[1], |_, entry| add_pair(&mut self.route_metadata, entry)),
+            4 => for_each_field(value, &[2], |_, http| self.read_http(http)),
+            10 => push_map_entry(&mut self.context_extensions, value),
+            _ => for_each_field(value, &[1], |_, entry| push_map_entry(&mut self.route_metadata, entry)),
         })
     }
 
-    fn read_source(&mut self, source: &'a [u8]) -> Found {
-        each(source, &[1], |_, address| {
-            each(address, &[1], |_, socket_address| {
+    fn read_source(&mut self, source: &'a [u8]) -> DecodeResult {
+        for_each_field(source, &[1], |_, address| {
+            for_each_field(address, &[1], |_, socket_address| {
                 let peer = self.peer.get_or_insert_default();
-                each(socket_address, &[2], |_, text| {
+                for_each_field(socket_address, &[2], |_, text| {
                     *peer = text;
                     Ok(())
                 })
@@ -73,16 +75,17 @@ impl<'a> Attributes<'a> {
         })
     }
 
-    fn read_http(&mut self, http: &'a [u8]) -> Found {
-        each(http, &[2, 3, 4, 5, 13], |number, value| {
+    fn read_http(&mut self, http: &'a [u8]) -> DecodeResult {
+        for_each_field(http, &[2, 3, 4, 5, 13], |number, value| {
             match number {
                 2 => self.method = value,
-                3 => return add_pair(&mut self.joined_headers, value),
+                3 => return push_map_entry(&mut self.joined_headers, value),
                 4 => self.path = value,
                 5 => self.host = value,
                 _ => {
-                    let lines = self.raw_headers.get_or_insert_with(|| Vec::with_capacity(USUAL_LINES));
-                    return each(value, &[1], |_, line| add_line(lines, line));
+                    let lines =
+                        self.raw_headers.get_or_insert_with(|| Vec::with_capacity(TYPICAL_HEADER_COUNT));
+                    return for_each_field(value, &[1], |_, line| push_header(lines, line));
                 }
             }
             Ok(())
@@ -90,10 +93,10 @@ impl<'a> Attributes<'a> {
     }
 }
 
-/// Adds an entry of a map.
-fn add_pair<'a>(pairs: &mut Vec<Pair<'a>>, entry: &'a [u8]) -> Found {
+/// Appends a map entry.
+fn push_map_entry<'a>(pairs: &mut Vec<Pair<'a>>, entry: &'a [u8]) -> DecodeResult {
     let mut pair = Pair::default();
-    each(entry, &[1, 2], |number, text| {
+    for_each_field(entry, &[1, 2], |number, text| {
         match number {
             1 => pair.0 = text,
             _ => pair.1 = text,
@@ -104,14 +107,14 @@ fn add_pair<'a>(pairs: &mut Vec<Pair<'a>>, entry: &'a [u8]) -> Found {
     Ok(())
 }
 
-/// Adds a header line, whose value is text or, as newer Envoys send it, bytes.
-fn add_line<'a>(lines: &mut Vec<Pair<'a>>, line: &'a [u8]) -> Found {
-    if let Some(pair) = usual_line(line) {
+/// Appends a header line. The value is a string or, in newer versions of Envoy, bytes.
+fn push_header<'a>(lines: &mut Vec<Pair<'a>>, line: &'a [u8]) -> DecodeResult {
+    if let Some(pair) = parse_common_header(line) {
         lines.push(pair);
         return Ok(());
     }
     let (mut name, mut text, mut raw) = Default::default();
-    each(line, &[1, 2, 3], |number, value| {
+    for_each_field(line, &[1, 2, 3], |number, value| {
         match number {
             1 => name = value,
             2 => text = value,
@@ -123,57 +126,61 @@ fn add_line<'a>(lines: &mut Vec<Pair<'a>>, line: &'a [u8]) -> Found {
     Ok(())
 }
 
-/// A line as Envoy writes it: a short name, then a short value, as text or as bytes, and nothing else.
-fn usual_line(line: &[u8]) -> Option<Pair<'_>> {
+/// Parses a header line of the usual shape: a short name, then a short value, and nothing else.
+fn parse_common_header(line: &[u8]) -> Option<Pair<'_>> {
     let (&[0x0a, length @ 1..0x80], rest) = line.split_first_chunk()? else { return None };
     let (name, rest) = rest.split_at_checked(usize::from(length))?;
     let (&[0x12 | 0x1a, length @ 0..0x80], value) = rest.split_first_chunk()? else { return None };
     (value.len() == usize::from(length)).then_some((name, value))
 }
 
-/// Hands over the contents of those fields of a message that are `used`; each is a text or a message itself.
+/// Calls `visit` for each field in `used`. Each is a string or a message.
 #[inline]
-fn each<'a>(mut message: &'a [u8], used: &[u32], mut take: impl FnMut(u32, &'a [u8]) -> Found) -> Found {
+fn for_each_field<'a>(
+    mut message: &'a [u8],
+    used: &[u32],
+    mut visit: impl FnMut(u32, &'a [u8]) -> DecodeResult,
+) -> DecodeResult {
     while let Some(first) = message.first() {
         let (number, wire_type) = match first {
-            // A small number, as all of ours are.
+            // One-byte tag: a field number below 16.
             8..0x80 => {
                 message.advance(1);
                 (u32::from(first >> 3), WireType::try_from(u64::from(first & 7)))
             }
             _ => {
-                let (number, wire_type) = decode_key(&mut message).map_err(|_| NotACheckRequest)?;
+                let (number, wire_type) = decode_key(&mut message).map_err(|_| InvalidCheckRequest)?;
                 (number, Ok(wire_type))
             }
         };
         let is_used = used.contains(&number);
-        match wire_type.map_err(|_| NotACheckRequest)? {
+        match wire_type.map_err(|_| InvalidCheckRequest)? {
             WireType::LengthDelimited => {
                 let length = length(&mut message)?;
                 let value;
-                (value, message) = message.split_at_checked(length).ok_or(NotACheckRequest)?;
+                (value, message) = message.split_at_checked(length).ok_or(InvalidCheckRequest)?;
                 if is_used {
-                    take(number, value)?;
+                    visit(number, value)?;
                 }
             }
             other if !is_used => {
                 skip_field(other, number, &mut message, DecodeContext::default())
-                    .map_err(|_| NotACheckRequest)?;
+                    .map_err(|_| InvalidCheckRequest)?;
             }
-            _ => return Err(NotACheckRequest),
+            _ => return Err(InvalidCheckRequest),
         }
     }
     Ok(())
 }
 
 #[inline]
-fn length(message: &mut &[u8]) -> Result<usize, NotACheckRequest> {
+fn length(message: &mut &[u8]) -> Result<usize, InvalidCheckRequest> {
     if let Some(&short @ 0..0x80) = message.first() {
         message.advance(1);
         return Ok(usize::from(short));
     }
-    let length = decode_varint(message).map_err(|_| NotACheckRequest)?;
-    usize::try_from(length).map_err(|_| NotACheckRequest)
+    let length = decode_varint(message).map_err(|_| InvalidCheckRequest)?;
+    usize::try_from(length).map_err(|_| InvalidCheckRequest)
 }
 
 #[cfg(test)]
@@ -189,7 +196,7 @@ mod tests {
         MetadataEntry, Peer, Request, SocketAddress,
     };
 
-    /// The same, as the generated decoder has read it.
+    /// Returns what the generated decoder has read.
     fn as_generated(request: &CheckRequest) -> Attributes<'_> {
         let Some(attributes) = &request.attributes else {
             return Attributes::default();
@@ -222,7 +229,7 @@ mod tests {
     }
 
     fn text() -> impl Strategy<Value = Bytes> {
-        // Across the length that needs a second byte.
+        // Lengths around 128 need one or two bytes.
         vec(any::<u8>(), 0..140).prop_map(Bytes::from)
     }
 
@@ -261,7 +268,7 @@ mod tests {
 
     fn agree(bytes: &[u8]) -> Result<(), proptest::test_runner::TestCaseError> {
         let generated = CheckRequest::decode(bytes);
-        let generated = generated.as_ref().map(as_generated).map_err(|_| NotACheckRequest);
+        let generated = generated.as_ref().map(as_generated).map_err(|_| InvalidCheckRequest);
         prop_assert_eq!(Attributes::decode(bytes), generated);
         Ok(())
     }
@@ -272,7 +279,7 @@ mod tests {
             request in requests(), again in requests(),
         ) {
             agree(&request.encode_to_vec())?;
-            // Two after each other are one that is merged.
+            // Two concatenated messages decode as their merge.
             agree(&[request.encode_to_vec(), again.encode_to_vec()].concat())?;
         }
 

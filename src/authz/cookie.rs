@@ -1,8 +1,8 @@
-//! Cookies of a request: which values one of them has, and the header without it.
+//! Cookies of a request: values of one cookie, and the header without it.
 
-/// The cookies of one header line, each with the character before it.
+/// Splits a header line into cookies, each with the separator before it.
 ///
-/// In a line that Envoy may have put together (`joined`), a comma begins another line.
+/// In a line that Envoy may have joined from several (`joined`), a comma is a separator as well.
 fn cookies(line: &[u8], joined: bool) -> impl Iterator<Item = (u8, &[u8])> {
     let mut separator = b';';
     line.split_inclusive(move |byte| is_separator(*byte, joined)).map(move |cookie| {
@@ -21,20 +21,20 @@ const fn is_separator(byte: u8, joined: bool) -> bool {
     byte == b';' || (joined && byte == b',')
 }
 
-/// The value if this is the cookie `name`, without the quotes that may be around it.
-fn value_if<'a>(cookie: &'a [u8], name: &str) -> Option<&'a [u8]> {
+/// Returns the value if this is the cookie `name`, without quotes around it.
+fn value_of_cookie<'a>(cookie: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let at = cookie.iter().position(|byte| *byte == b'=')?;
     let (written, value) = (cookie[..at].trim_ascii(), cookie[at + 1..].trim_ascii());
     let quoted = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
     (written == name.as_bytes()).then(|| quoted.unwrap_or(value))
 }
 
-/// The values of the cookie `name` in a header line.
+/// Returns the values of the cookie `name` in a header line.
 pub fn values<'a>(line: &'a [u8], joined: bool, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-    cookies(line, joined).filter_map(move |(_, cookie)| value_if(cookie, name))
+    cookies(line, joined).filter_map(move |(_, cookie)| value_of_cookie(cookie, name))
 }
 
-/// One header line with the cookies of all `lines` but those in `names`; empty when nothing is left.
+/// Joins the cookies of all `lines` except those in `names` into one header line. May be empty.
 pub fn without<'a>(
     lines: impl Iterator<Item = &'a [u8]>,
     joined: bool,
@@ -42,10 +42,10 @@ pub fn without<'a>(
 ) -> Vec<u8> {
     let mut rest = Vec::new();
     for (separator, cookie) in lines.flat_map(|line| cookies(line, joined)) {
-        if names.clone().any(|name| value_if(cookie, name).is_some()) {
+        if names.clone().any(|name| value_of_cookie(cookie, name).is_some()) {
             continue;
         }
-        // A comma may as well belong to a value: then it is left as it was.
+        // The comma may be part of a value, so white space around it stays.
         let kept = if separator == b',' { cookie } else { cookie.trim_ascii() };
         if kept.trim_ascii().is_empty() {
             continue;

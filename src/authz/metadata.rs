@@ -1,44 +1,44 @@
-//! The dynamic metadata of an answer: what Envoy's access log, rate limits and RBAC may know.
+//! Dynamic metadata of a response, for Envoy's access log, rate limit and RBAC filters.
 
 use prost_types::value::Kind;
 use prost_types::{ListValue, Struct, Value};
 
-use super::response::Caller;
+use super::principal::Principal;
 use crate::key::KeyId;
 use crate::key::strict::MAX_SAFE;
 
-/// Of a request that passes.
-pub fn allowed(caller: Option<&Caller<'_>>, reason: &'static str) -> Struct {
-    decided("allow", reason, caller.map(of_caller).unwrap_or_default())
+/// Returns the metadata of a request that passes.
+pub fn allowed(principal: Option<&Principal<'_>>, reason: &'static str) -> Struct {
+    with_decision("allow", reason, principal.map(of_principal).unwrap_or_default())
 }
 
-/// Of a refusal, without what was proven about the caller before.
+/// Returns the metadata of a denied request, without its principal.
 pub fn denied(reason: &'static str) -> Struct {
-    decided("deny", reason, Struct::default())
+    with_decision("deny", reason, Struct::default())
 }
 
-fn decided(decision: &'static str, reason: &'static str, mut known: Struct) -> Struct {
-    known.fields.insert("decision".to_owned(), text(decision));
-    known.fields.insert("reason".to_owned(), text(reason));
-    known
+fn with_decision(decision: &'static str, reason: &'static str, mut metadata: Struct) -> Struct {
+    metadata.fields.insert("decision".to_owned(), text(decision));
+    metadata.fields.insert("reason".to_owned(), text(reason));
+    metadata
 }
 
-/// All that is known of a caller.
-pub fn of_caller(caller: &Caller<'_>) -> Struct {
-    let scopes = caller.scopes.iter().map(|scope| text(scope.as_str())).collect();
+/// Returns the metadata of a principal.
+pub fn of_principal(principal: &Principal<'_>) -> Struct {
+    let scopes = principal.scopes.iter().map(|scope| text(scope.as_str())).collect();
     let mut fields = vec![
-        ("key_id", text(&caller.key_id)),
-        ("network_id", text(&caller.network_id)),
+        ("key_id", text(&principal.key_id)),
+        ("network_id", text(&principal.network_id)),
         ("scopes", value(Kind::ListValue(ListValue { values: scopes }))),
-        ("visibility", text(caller.visibility)),
+        ("visibility", text(principal.visibility)),
     ];
-    fields.extend(caller.actor.map(|actor| ("actor_id", text(actor))));
-    let metadata = caller.metadata.map(|metadata| serde_json::Value::Object(metadata.object()));
+    fields.extend(principal.actor.map(|actor| ("actor_id", text(actor))));
+    let metadata = principal.metadata.map(|metadata| serde_json::Value::Object(metadata.object()));
     fields.extend(metadata.map(|metadata| ("metadata", json(metadata))));
     Struct { fields: fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect() }
 }
 
-/// That possession of a key was proven, and nothing more.
+/// Returns the metadata of a key of which only the id is known.
 pub fn of_key_id(key_id: &KeyId) -> Struct {
     Struct { fields: [("key_id".to_owned(), text(&key_id.to_string()))].into() }
 }
@@ -51,8 +51,9 @@ fn text(text: &str) -> Value {
     value(Kind::StringValue(text.to_owned()))
 }
 
-/// Makes a protobuf value of JSON. A number that a double can't hold goes as a text: rounded, it
-/// would be another's.
+/// Converts JSON to a protobuf value.
+///
+/// A number that a double can't hold becomes text: rounded, it would equal another key's.
 pub fn json(json: serde_json::Value) -> Value {
     use serde_json::Value as Json;
     value(match json {
@@ -72,8 +73,9 @@ pub fn json(json: serde_json::Value) -> Value {
     })
 }
 
-/// The double that a number is. None beyond 2^53, where doubles have gaps: keys of earlier releases
-/// and tokens may have such numbers.
+/// Returns the double that equals a number, `None` beyond 2^53, where doubles have gaps.
+///
+/// New keys have no such numbers, but keys of earlier releases and tokens may.
 fn exact(number: &serde_json::Number) -> Option<f64> {
     number.as_f64().filter(|double| double.abs() <= MAX_SAFE as f64)
 }
@@ -84,7 +86,7 @@ mod tests {
     use proptest::prelude::{any, prop_assert_eq, proptest};
 
     proptest! {
-        /// Whatever the attributes of two keys are, Envoy's filters tell them apart.
+        /// Envoy's filters can tell the metadata of two keys apart.
         #[test]
         fn different_integers_are_different_values(a in any::<i64>(), near in -3..3_i64) {
             let b = a.saturating_add(near);

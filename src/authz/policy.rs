@@ -1,4 +1,4 @@
-//! What the route of a request asks for: our own rules, over them what Envoy's route says.
+//! Policy of a request's route: Talos's own rules, overridden by Envoy's route.
 
 use std::borrow::Cow;
 
@@ -7,13 +7,13 @@ use prost_types::value::Kind;
 use prost_types::{Struct, Value};
 
 use super::attributes::Attributes;
-use super::refusal::Refusal;
+use super::deny_reason::DenyReason;
 use super::request::{Headers, Malformed};
 use crate::config::{Preflight, RouteMode};
 use crate::settings::Settings;
 use crate::settings::policy::Policy;
 
-/// A demand of Envoy's configuration that can't be meant as it stands: the request is refused, never guessed about.
+/// Invalid setting in Envoy's configuration. Its requests are denied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{place} {key}: {problem}")]
 pub struct PolicyError {
@@ -22,29 +22,29 @@ pub struct PolicyError {
     problem: String,
 }
 
-/// Namespaces of a route's metadata that are read: our own, and that of Envoy Gateway, which puts the annotations of
-/// an HTTPRoute there.
+/// Namespaces of route metadata that are read: Talos's own, and that of Envoy Gateway, which copies
+/// the annotations of an HTTPRoute there.
 const OWN_METADATA: &[u8] = b"talos";
 const GATEWAY_METADATA: &[u8] = b"envoy-gateway";
 
-/// How each of our keys begins. In our own metadata that may be left out.
-const PREFIX: &[u8] = b"talos.";
+/// Prefix of each key. Optional in Talos's own metadata.
+const KEY_PREFIX: &[u8] = b"talos.";
 
-/// The policy for a request.
+/// Returns the policy of a request.
 ///
 /// # Errors
-/// When its path is ambiguous, or Envoy's configuration can't be understood.
-pub fn of_request<'a>(
+/// Fails if its path is ambiguous, or a setting in Envoy's configuration is invalid.
+pub fn route_policy<'a>(
     settings: &'a Settings,
     headers: &Headers<'_>,
     attributes: &Attributes<'_>,
-) -> Result<Cow<'a, Policy>, Refusal> {
+) -> Result<Cow<'a, Policy>, DenyReason> {
     let rule = settings.routes.find(headers.host(), headers.method(), headers.path());
     let rule = rule.map_err(|_| Malformed::AmbiguousPath)?;
     let mut policy = Cow::Borrowed(rule.unwrap_or(settings.routes.unmatched()));
-    override_by(&mut policy, attributes).map_err(|error| {
-        tracing::error!(%error, "a route of Envoy's is misconfigured: its requests are refused");
-        Refusal::Misconfigured
+    apply_envoy_route(&mut policy, attributes).map_err(|error| {
+        tracing::error!(%error, "an Envoy route has an invalid Talos setting; its requests are denied");
+        DenyReason::Misconfigured
     })?;
     if settings.authz.preflight == Preflight::Allow && headers.is_preflight() {
         policy.to_mut().mode = RouteMode::Off;
@@ -52,38 +52,42 @@ pub fn of_request<'a>(
     Ok(policy)
 }
 
-/// Puts what Envoy says in the place of what our own rules say: its route's metadata, then its context extensions.
-fn override_by(policy: &mut Cow<'_, Policy>, attributes: &Attributes<'_>) -> Result<(), PolicyError> {
+/// Overrides the policy of the rules by Envoy's route metadata, then by its context extensions.
+fn apply_envoy_route(policy: &mut Cow<'_, Policy>, attributes: &Attributes<'_>) -> Result<(), PolicyError> {
     for (namespace, value) in &attributes.route_metadata {
         match *namespace {
-            OWN_METADATA => set_all(policy, "metadata", &decoded("metadata", value)?)?,
-            GATEWAY_METADATA => set_annotations(policy, &decoded("metadata", value)?)?,
+            OWN_METADATA => set_own_metadata(policy, "metadata", &decode_struct("metadata", value)?)?,
+            GATEWAY_METADATA => set_annotations(policy, &decode_struct("metadata", value)?)?,
             _ => {}
         }
     }
     for (key, value) in &attributes.context_extensions {
-        if let Some(name) = key.strip_prefix(PREFIX) {
+        if let Some(name) = key.strip_prefix(KEY_PREFIX) {
             set(policy, "context extension", key, name, value)?;
         }
     }
     Ok(())
 }
 
-fn decoded(place: &'static str, value: &[u8]) -> Result<Struct, PolicyError> {
+fn decode_struct(place: &'static str, value: &[u8]) -> Result<Struct, PolicyError> {
     let error = |_| PolicyError { place, key: "value".to_owned(), problem: "can't be decoded".to_owned() };
     Struct::decode(value).map_err(error)
 }
 
-/// Sets everything that stands in our own metadata: a name that isn't known is a mistake there.
-fn set_all(policy: &mut Cow<'_, Policy>, place: &'static str, fields: &Struct) -> Result<(), PolicyError> {
+/// Applies all fields of Talos's own metadata. An unknown name is an error.
+fn set_own_metadata(
+    policy: &mut Cow<'_, Policy>,
+    place: &'static str,
+    fields: &Struct,
+) -> Result<(), PolicyError> {
     for (key, value) in &fields.fields {
         let name = key.as_bytes();
-        set(policy, place, name, name.strip_prefix(PREFIX).unwrap_or(name), text(place, key, value)?)?;
+        set(policy, place, name, name.strip_prefix(KEY_PREFIX).unwrap_or(name), text(place, key, value)?)?;
     }
     Ok(())
 }
 
-/// Sets what stands in the annotations that Envoy Gateway sends: `gateway.envoyproxy.io/talos.mode` arrives as
+/// Applies the annotations that Envoy Gateway sends. `gateway.envoyproxy.io/talos.mode` arrives as
 /// `talos.mode`.
 fn set_annotations(policy: &mut Cow<'_, Policy>, metadata: &Struct) -> Result<(), PolicyError> {
     let Some(Kind::ListValue(resources)) =
@@ -97,7 +101,7 @@ fn set_annotations(policy: &mut Cow<'_, Policy>, metadata: &Struct) -> Result<()
             resource.fields.get("annotations").and_then(|annotations| annotations.kind.as_ref());
         let Some(Kind::StructValue(annotations)) = annotations else { continue };
         for (key, value) in &annotations.fields {
-            if let Some(name) = key.as_bytes().strip_prefix(PREFIX) {
+            if let Some(name) = key.as_bytes().strip_prefix(KEY_PREFIX) {
                 set(policy, "annotation", key.as_bytes(), name, text("annotation", key, value)?)?;
             }
         }
@@ -108,10 +112,10 @@ fn set_annotations(policy: &mut Cow<'_, Policy>, metadata: &Struct) -> Result<()
 fn text<'a>(place: &'static str, key: &str, value: &'a Value) -> Result<&'a [u8], PolicyError> {
     match &value.kind {
         Some(Kind::StringValue(text)) => Ok(text.as_bytes()),
-        // YAML reads off as false.
+        // YAML parses `off` as false.
         _ => Err(PolicyError {
             place,
-            key: shown(key.as_bytes()),
+            key: truncated(key.as_bytes()),
             problem: "must be text, in quotes".to_owned(),
         }),
     }
@@ -124,10 +128,10 @@ fn set(
     name: &[u8],
     value: &[u8],
 ) -> Result<(), PolicyError> {
-    policy.to_mut().set(name, value).map_err(|problem| PolicyError { place, key: shown(key), problem })
+    policy.to_mut().set(name, value).map_err(|problem| PolicyError { place, key: truncated(key), problem })
 }
 
-fn shown(key: &[u8]) -> String {
+fn truncated(key: &[u8]) -> String {
     String::from_utf8_lossy(key).chars().take(64).collect()
 }
 
@@ -138,7 +142,7 @@ mod tests {
 
     fn read(attributes: &Attributes<'_>) -> Result<Policy, PolicyError> {
         let mut policy = Cow::Owned(Policy::default());
-        override_by(&mut policy, attributes).map(|()| policy.into_owned())
+        apply_envoy_route(&mut policy, attributes).map(|()| policy.into_owned())
     }
 
     fn extensions(pairs: &[(&'static str, &'static str)]) -> Attributes<'static> {

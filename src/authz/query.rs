@@ -1,11 +1,11 @@
-//! Parameters of a query, as forms write them: `name=value&…`, `%XX` for a byte and `+` for a space.
+//! Query parameters in form encoding: `name=value&…`, `%XX` for a byte and `+` for a space.
 
 use std::borrow::Cow;
 
 use super::request::Malformed;
 use crate::settings::path::hex_byte;
 
-/// The query of a request's path: what follows the first `?`, up to a `#`.
+/// Returns the query of a path: what follows the first `?`, up to a `#`.
 pub fn of_path(path: &[u8]) -> &[u8] {
     let path = path.split(|byte| *byte == b'#').next().unwrap_or_default();
     match path.iter().position(|byte| *byte == b'?') {
@@ -14,7 +14,7 @@ pub fn of_path(path: &[u8]) -> &[u8] {
     }
 }
 
-/// The parameters with this name, however it is written: name as it stands there, and value likewise.
+/// Returns the parameters with this decoded name: name and value as written.
 pub fn parameters<'a>(query: &'a [u8], name: &'a str) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
     let parameters = query.split(|byte| *byte == b'&').map(|parameter| {
         match parameter.iter().position(|byte| *byte == b'=') {
@@ -22,21 +22,21 @@ pub fn parameters<'a>(query: &'a [u8], name: &'a str) -> impl Iterator<Item = (&
             None => (parameter, &[][..]),
         }
     });
-    parameters.filter(move |(written, _)| means(written, name.as_bytes()))
+    parameters.filter(move |(written, _)| matches_name(written, name.as_bytes()))
 }
 
-/// Whether `written` is `name`, decoded. What can't be decoded is no name of ours.
-fn means(written: &[u8], name: &[u8]) -> bool {
+/// Returns whether `written` decodes to `name`. Malformed encodings match nothing.
+fn matches_name(written: &[u8], name: &[u8]) -> bool {
     written == name || (is_encoded(written) && Decode(written).eq(name.iter().copied().map(Some)))
 }
 
-/// A URL without the parameters that have one of these names; the rest stays byte for byte. None
-/// when it has none.
+/// Removes the parameters with these names from a URL. The rest stays byte for byte. Returns `None`
+/// if there are none.
 pub fn without<'n>(url: &[u8], names: impl Iterator<Item = &'n str> + Clone) -> Option<Vec<u8>> {
     let query = of_path(url);
     let is_named = |parameter: &&[u8]| {
         let written = parameter.split(|byte| *byte == b'=').next().unwrap_or_default();
-        names.clone().any(|name| means(written, name.as_bytes()))
+        names.clone().any(|name| matches_name(written, name.as_bytes()))
     };
     let kept: Vec<&[u8]> =
         query.split(|byte| *byte == b'&').filter(|parameter| !is_named(parameter)).collect();
@@ -44,23 +44,22 @@ pub fn without<'n>(url: &[u8], names: impl Iterator<Item = &'n str> + Clone) -> 
     if rest.len() == query.len() {
         return None;
     }
-    // What comes before the query, its question mark left out, and what comes after it.
+    // The URL up to the question mark, and from the fragment on.
     let before = url.iter().position(|byte| *byte == b'?').unwrap_or(url.len());
     let after = (before + 1 + query.len()).min(url.len());
     let mark: &[u8] = if kept.is_empty() { b"" } else { b"?" };
     Some([&url[..before], mark, &rest, &url[after..]].concat())
 }
 
-/// Whether a text has a parameter of this name anywhere in it, also in a URL that is encoded within
-/// another.
+/// Returns whether a text contains a parameter of this name, also in a URL encoded within another.
 pub fn mentions(text: &[u8], name: &str) -> bool {
     let mut text = Cow::Borrowed(text);
-    // Each layer of encoding makes one more URL within a URL; more of them than this nobody writes.
+    // Each layer of encoding is one more URL within a URL. Nobody nests more than four.
     for _ in 0..4 {
         let is_there =
             text.split(|byte| matches!(byte, b'?' | b'&' | b';' | b'#')).skip(1).any(|parameter| {
                 let end = parameter.iter().position(|byte| *byte == b'=');
-                end.is_some_and(|end| means(&parameter[..end], name.as_bytes()))
+                end.is_some_and(|end| matches_name(&parameter[..end], name.as_bytes()))
             });
         if is_there || !is_encoded(&text) {
             return is_there;
@@ -68,17 +67,17 @@ pub fn mentions(text: &[u8], name: &str) -> bool {
         let decoded: Option<Vec<u8>> = Decode(&text).collect();
         match decoded {
             Some(decoded) => text = Cow::Owned(decoded),
-            // What some server may decode all the same.
+            // Some servers decode it nevertheless.
             None => return text.windows(name.len().max(1)).any(|part| part == name.as_bytes()),
         }
     }
     false
 }
 
-/// The text that a value stands for.
+/// Decodes a value.
 ///
 /// # Errors
-/// When it has a `%` that isn't one, or is no UTF-8.
+/// Fails if a `%` lacks its digits, or the result is not UTF-8.
 pub fn decode(value: &[u8]) -> Result<Cow<'_, str>, Malformed> {
     if !is_encoded(value) {
         return std::str::from_utf8(value).map(Cow::Borrowed).map_err(|_| Malformed::Unreadable);
@@ -92,7 +91,7 @@ fn is_encoded(text: &[u8]) -> bool {
     text.iter().any(|byte| matches!(byte, b'%' | b'+'))
 }
 
-/// The bytes that are meant; None for a `%` without two hexadecimal digits.
+/// Strict decoder. Yields `None` for a `%` without two hexadecimal digits.
 struct Decode<'a>(&'a [u8]);
 
 impl Iterator for Decode<'_> {
@@ -191,7 +190,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the URL, what is left of it has no such parameter.
+        /// No URL keeps a removed parameter.
         #[test]
         fn what_is_taken_out_is_gone(url in "[a-c/?&=#%k6bey1]{0,40}") {
             let left = without(url.as_bytes(), ["key"].into_iter()).unwrap_or_else(|| url.clone().into_bytes());

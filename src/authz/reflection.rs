@@ -1,4 +1,4 @@
-//! Server reflection: what this plane has, for whoever looks at it with a tool. Nothing on the way of a Check.
+//! gRPC server reflection, for tools. Not on the path of a Check.
 
 use std::convert::Infallible;
 
@@ -12,7 +12,7 @@ use super::fallback::MAX_FALLBACK_MESSAGE;
 
 type Service = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
-/// Both versions of the service: tools that are around speak the older one.
+/// Both versions of the reflection service. Most tools use v1alpha.
 #[derive(Clone)]
 pub struct Reflection {
     newer: Service,
@@ -20,10 +20,10 @@ pub struct Reflection {
 }
 
 impl Reflection {
-    /// Of ext_authz, as Envoy describes it, and health.
+    /// Creates reflection of ext_authz, as Envoy declares it, and of health.
     ///
     /// # Errors
-    /// When the descriptions don't go together, which a test rules out.
+    /// Fails if the descriptors are inconsistent, which a test rules out.
     pub fn new() -> Result<Self, Error> {
         let builder = || {
             Builder::configure()
@@ -38,7 +38,7 @@ impl Reflection {
         Ok(Self { newer, older })
     }
 
-    /// The service of this name.
+    /// Returns the service of this name.
     pub fn named(&self, service: &str) -> Option<&Service> {
         match service {
             "grpc.reflection.v1.ServerReflection" => Some(&self.newer),
@@ -47,7 +47,7 @@ impl Reflection {
         }
     }
 
-    /// Answers a request of a service that [`Reflection::named`] has.
+    /// Answers a request with a service that [`Reflection::named`] returned.
     pub async fn answer(service: Service, request: Request<Body>) -> Response<Body> {
         match service.oneshot(request).await {
             Ok(response) => response,

@@ -1,90 +1,92 @@
-//! What a CheckRequest says of the request: its lines, from whom it is, and which headers must not reach upstream.
+//! View of a CheckRequest's HTTP request: headers, client address, and headers that must not reach
+//! upstream.
 
 use std::net::IpAddr;
 
 use super::attributes::{Attributes, Pair};
+use super::identity_headers::{HEADER_PREFIX, IDENTITY_HEADERS};
 use crate::config::{Authz, ClientAddress};
-use crate::service::upstream::{HEADER_PREFIX, IDENTITY_HEADERS};
 
-/// The header lines of a request, in whichever of its two forms Envoy sent them.
+/// Headers of a request, in either of the two forms that Envoy sends.
 pub struct Headers<'a>(&'a Attributes<'a>);
 
-/// Why a request can't be taken as it is.
+/// Problem that makes a request unusable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// The same source stands there twice, or two sources differ.
+    /// A source has two credentials, or two sources differ.
     #[error("more than one credential was sent")]
     Ambiguous,
-    /// Servers differ about what the path means.
+    /// Servers differ about the meaning of the path.
     #[error("the path can be read in more than one way")]
     AmbiguousPath,
-    /// It is empty, too long or no text.
+    /// The credential is empty, too long or not UTF-8.
     #[error("the credential is malformed")]
     Unreadable,
 }
 
 impl<'a> Headers<'a> {
-    /// The headers of a request.
+    /// Returns the headers of a request.
     pub fn of(attributes: &'a Attributes<'a>) -> Self {
         Self(attributes)
     }
 
-    /// The path as it came, with the query and whatever else stands there.
+    /// Returns the path as received, with query and fragment.
     pub fn path(&self) -> &'a [u8] {
         self.0.path
     }
 
-    /// The method as it came.
+    /// Returns the method as received.
     pub fn method(&self) -> &'a [u8] {
         self.0.method
     }
 
-    /// The host as it came, port and all.
+    /// Returns the host as received, with port.
     pub fn host(&self) -> &'a [u8] {
         self.0.host
     }
 
-    /// Whether a browser asks here what it may ask (CORS).
+    /// Returns whether this is a CORS preflight request.
     pub fn is_preflight(&self) -> bool {
         let has = |name| self.values(name).next().is_some();
         self.method() == b"OPTIONS" && has("origin") && has("access-control-request-method")
     }
 
-    /// Whether doubles are joined by commas: Envoy's `headers` map, unlike `encode_raw_headers`.
-    pub fn joined(&self) -> bool {
+    /// Returns whether repeated headers are joined by commas: in Envoy's `headers` map, not with
+    /// `encode_raw_headers`.
+    pub fn are_joined(&self) -> bool {
         self.0.raw_headers.is_none()
     }
 
-    /// Every line: name and value.
+    /// Returns every header line: name and value.
     pub fn lines(&self) -> impl Iterator<Item = Pair<'a>> + use<'a> {
         self.0.raw_headers.as_ref().unwrap_or(&self.0.joined_headers).iter().copied()
     }
 
-    /// The values of a header, whose name compares without case.
+    /// Returns the values of a header. Names compare without case.
     pub fn values<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
         self.lines().filter(move |(key, _)| key.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
     }
 
-    /// Whether the client speaks gRPC.
+    /// Returns whether the client speaks gRPC.
     pub fn is_grpc(&self) -> bool {
         self.values("content-type").any(|value| value.starts_with(b"application/grpc"))
     }
 
-    /// Headers that only we may set and that the client sent under another spelling: they are taken away by the name
-    /// that they came with. `token_header` is ours, too.
+    /// Returns the names of headers that only Talos may set and that the client sent under another
+    /// spelling. `token_header` is among them.
     pub fn spoofed(&self, token_header: &str) -> impl Iterator<Item = &'a [u8]> {
-        // Those of our names that we set or remove anyway aren't named again: a name that is both set and removed is
-        // lost.
-        let is_handled =
+        // Our own spelling is overwritten or removed anyway. It must not be named twice: Envoy
+        // drops a header that is both set and removed.
+        let is_own_spelling =
             |name: &[u8]| IDENTITY_HEADERS.iter().any(|ours| name.eq_ignore_ascii_case(ours.as_bytes()));
         let is_forged = move |name: &[u8]| {
-            (is_reserved(name) && !is_handled(name))
-                || (reads_as(name, token_header) && !name.eq_ignore_ascii_case(token_header.as_bytes()))
+            (is_reserved(name) && !is_own_spelling(name))
+                || (matches_folded(name, token_header) && !name.eq_ignore_ascii_case(token_header.as_bytes()))
         };
         self.lines().map(|(name, _)| name).filter(move |name| is_forged(name))
     }
 
-    /// Whether the client names this media type in its Accept header, and doesn't like JSON as much.
+    /// Returns whether the client accepts this media type and prefers it to JSON.
     pub fn prefers(&self, media_type: &str) -> bool {
         let quality = |wanted: &str| {
             let ranges = self.values("accept").flat_map(|value| value.split(|byte| *byte == b','));
@@ -95,14 +97,15 @@ impl<'a> Headers<'a> {
         wanted > json
     }
 
-    /// What Envoy calls the request; empty when that can't be shown.
+    /// Returns Envoy's request id. Empty if it is missing or can't be shown.
     pub fn request_id(&self) -> &'a str {
         let id = self.values("x-request-id").next().and_then(|id| std::str::from_utf8(id).ok());
         id.filter(|id| id.len() <= MAX_REQUEST_ID).unwrap_or_default()
     }
 
-    /// The client's address; None when it can't be known, which no address list lets through.
-    pub fn client(&self, settings: &Authz) -> Option<IpAddr> {
+    /// Returns the client's address. `None` if unknown, and then no address list allows the
+    /// request.
+    pub fn client_address(&self, settings: &Authz) -> Option<IpAddr> {
         match settings.client_address {
             ClientAddress::Peer => parse_address(self.0.peer?),
             ClientAddress::External => {
@@ -111,8 +114,8 @@ impl<'a> Headers<'a> {
                 parse_address(value)
             }
             ClientAddress::Xff => {
-                // Each of our proxies appended the address that it saw: count from the right. What stands further
-                // left was written by the client.
+                // Each trusted proxy appends the address that it saw, so count from the right.
+                // Anything further left may be made up by the client.
                 let lines: Vec<&[u8]> = self
                     .values("x-forwarded-for")
                     .flat_map(|value| value.split(|byte| *byte == b','))
@@ -126,10 +129,11 @@ impl<'a> Headers<'a> {
 
 const JSON: &str = "application/json";
 
-/// Longest id of a request that is shown, in bytes.
+/// Maximum length of a request id that is shown, in bytes.
 const MAX_REQUEST_ID: usize = 128;
 
-/// The quality of a media range, in thousandths, if it is this type; one that can't be read is 0.
+/// Returns the quality of a media range in thousandths, `None` if it is another type. A malformed
+/// quality is 0.
 fn quality_of(range: &[u8], wanted: &str) -> Option<u16> {
     let mut parts = range.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
     if !parts.next()?.eq_ignore_ascii_case(wanted.as_bytes()) {
@@ -138,7 +142,7 @@ fn quality_of(range: &[u8], wanted: &str) -> Option<u16> {
     let quality = parts.find_map(|part| part.strip_prefix(b"q=").or_else(|| part.strip_prefix(b"Q=")));
     let Some(quality) = quality else { return Some(1000) };
     let quality: Option<f32> = std::str::from_utf8(quality).ok().and_then(|quality| quality.parse().ok());
-    // Floats end at the bounds of the integer.
+    // The cast saturates.
     Some(quality.map_or(0, |quality| (quality.clamp(0.0, 1.0) * 1000.0) as u16))
 }
 
@@ -146,15 +150,15 @@ fn parse_address(text: &[u8]) -> Option<IpAddr> {
     std::str::from_utf8(text.trim_ascii()).ok()?.parse().ok()
 }
 
-/// Whether a name is one of `x-talos-*`.
+/// Returns whether a name begins with `x-talos-`, in any spelling.
 fn is_reserved(name: &[u8]) -> bool {
-    // Most names don't even begin like it.
+    // Fast path: most names don't begin like it.
     matches!(name, [b'x' | b'X', _, b't' | b'T', ..])
-        && name.get(..HEADER_PREFIX.len()).is_some_and(|start| reads_as(start, HEADER_PREFIX))
+        && name.get(..HEADER_PREFIX.len()).is_some_and(|start| matches_folded(start, HEADER_PREFIX))
 }
 
-/// Whether many servers read `name` as `ours`: without case and with `_` as `-`.
-fn reads_as(name: &[u8], ours: &str) -> bool {
+/// Returns whether servers may read `name` as `ours`: case is ignored and `_` equals `-`.
+fn matches_folded(name: &[u8], ours: &str) -> bool {
     let fold = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
     name.len() == ours.len() && name.iter().map(fold).eq(ours.as_bytes().iter().map(fold))
 }
@@ -163,7 +167,7 @@ fn reads_as(name: &[u8], ours: &str) -> bool {
 pub mod tests {
     use super::*;
 
-    /// A request whose headers are joined, and the same with each line of its own.
+    /// Returns a request with joined headers, and the same with raw header lines.
     pub fn both_forms(
         path: &'static str,
         lines: &[(&'static str, &'static str)],

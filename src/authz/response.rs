@@ -1,4 +1,6 @@
-//! What Envoy is answered when a request may pass. Every answer removes or overwrites each header that upstream believes.
+//! Encoding of responses that let a request pass.
+//!
+//! Every response overwrites or removes each identity header, so that no client can forge one.
 
 use std::borrow::Cow;
 
@@ -8,90 +10,46 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, k
 use prost_types::Struct;
 use talos_proto::{BoolValue, CheckResponse, HeaderValue, HeaderValueOption, OkHttpResponse, Status};
 
+use super::identity_headers::{IDENTITY_HEADERS, header_text};
 use super::metadata;
+use super::principal::Principal;
 use crate::cache::memory::Ready;
 use crate::config::{Authz, CredentialSource};
-use crate::credential::claims::Authority;
-use crate::key::{Key, Metadata, RatePolicy, Scopes};
 use crate::limit::Charge;
-use crate::service::upstream::{IDENTITY_HEADERS, header_text};
 
 /// `HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD`
 const OVERWRITE_IF_EXISTS_OR_ADD: i32 = 2;
-/// Field of CheckResponse that holds the OkHttpResponse.
+/// Number of the field `CheckResponse.ok_response`.
 const OK_RESPONSE: u32 = 3;
-/// Fields of OkHttpResponse.
+/// Numbers of fields of `OkHttpResponse`.
 const HEADERS: u32 = 2;
 const HEADERS_TO_REMOVE: u32 = 5;
 const RESPONSE_HEADERS_TO_ADD: u32 = 6;
 const QUERY_PARAMETERS_TO_REMOVE: u32 = 8;
 
-/// What the client is told of the key's policy and of what is left of it (draft-ietf-httpapi-ratelimit-headers).
+/// Response headers with the key's rate policy and its remaining quota
+/// (draft-ietf-httpapi-ratelimit-headers).
 pub const RATE_LIMIT_POLICY: &str = "ratelimit-policy";
+/// See [`RATE_LIMIT_POLICY`].
 pub const RATE_LIMIT: &str = "ratelimit";
 
-/// Who is let through, as upstream and Envoy's own filters are told.
-pub struct Caller<'a> {
-    /// Of the key, or the key that the token was derived from.
-    pub key_id: String,
-    /// The tenant.
-    pub network_id: String,
-    /// Who uses the key.
-    pub actor: Option<&'a str>,
-    /// What the credential allows.
-    pub scopes: &'a Scopes,
-    /// `secret` or `public`.
-    pub visibility: &'static str,
-    /// What the key says beside that.
-    pub metadata: Option<&'a Metadata>,
-    /// How often the key may be used.
-    pub rate_policy: Option<RatePolicy>,
-}
-
-impl<'a> Caller<'a> {
-    /// The holder of a key.
-    pub fn of_key(key: &'a Key) -> Self {
-        Self {
-            key_id: key.id.to_string(),
-            network_id: key.network.to_string(),
-            actor: Some(key.actor.as_str()),
-            scopes: &key.scopes,
-            visibility: key.visibility.claim(),
-            metadata: key.metadata.as_ref(),
-            rate_policy: key.rate_policy,
-        }
-    }
-
-    /// The holder of a derived token.
-    pub fn of_token(authority: &'a Authority, network: crate::key::NetworkId) -> Self {
-        Self {
-            key_id: authority.key_id.clone(),
-            network_id: network.to_string(),
-            actor: authority.actor.as_ref().map(crate::key::ActorId::as_str),
-            scopes: &authority.scopes,
-            visibility: authority.visibility.claim(),
-            metadata: authority.metadata.as_ref(),
-            // Tokens say nothing of it.
-            rate_policy: None,
-        }
-    }
-}
-
-/// The answer that is the same for every request of a caller on a route. `token` is the JWT that goes upstream.
-pub fn ok(settings: &Authz, caller: &Caller<'_>, token: Option<&str>) -> Ready {
-    // Scopes are ASCII without spaces: what is between spaces is one of them, as it is written.
-    let scopes = caller.scopes.to_string();
+/// Encodes the part of the response that is the same for every request of a principal on a route.
+///
+/// `token` is the JWT that goes upstream.
+pub fn encode_ok(settings: &Authz, principal: &Principal<'_>, token: Option<&str>) -> Ready {
+    // Scopes are ASCII without spaces, so they need no encoding and are separated by spaces.
+    let scopes = principal.scopes.to_string();
     let values = [
-        Some(header_text(&caller.key_id)),
-        caller.actor.map(header_text),
+        Some(header_text(&principal.key_id)),
+        principal.actor.map(header_text),
         Some(scopes.as_str().into()).filter(|scopes: &Cow<'_, str>| !scopes.is_empty()),
-        Some(header_text(&caller.network_id)),
+        Some(header_text(&principal.network_id)),
     ];
     let mut answer = OkHttpResponse::default();
     for (name, value) in IDENTITY_HEADERS.into_iter().zip(values) {
         match value {
             Some(value) => answer.headers.push(overwrite(name, &value)),
-            // Not set empty: a header that we have no value for doesn't exist.
+            // Removed rather than set to an empty value.
             None => answer.headers_to_remove.push(Bytes::from_static(name.as_bytes())),
         }
     }
@@ -99,13 +57,14 @@ pub fn ok(settings: &Authz, caller: &Caller<'_>, token: Option<&str>) -> Ready {
         Some(token) => answer.headers.push(overwrite(&settings.token_header, &format!("Bearer {token}"))),
         None => answer.headers_to_remove.extend(own_token_header(settings)),
     }
-    let policy = caller.rate_policy.map(|policy| overwrite(RATE_LIMIT_POLICY, &policy.header()));
+    let policy = principal.rate_policy.map(|policy| overwrite(RATE_LIMIT_POLICY, &policy.header()));
     answer.response_headers_to_add.extend(policy);
-    encode(&outer_fields(metadata::allowed(Some(caller), "ok")), &answer.encode_to_vec(), &[])
+    encode(&outer_fields(metadata::allowed(Some(principal), "ok")), &answer.encode_to_vec(), &[])
 }
 
-/// The answer that lets a request through without knowing who sends it, for whatever `reason`.
-pub fn anonymous(settings: &Authz, reason: &'static str) -> Ready {
+/// Encodes the response that lets an unauthenticated request pass. `reason` goes to the dynamic
+/// metadata.
+pub fn encode_anonymous(settings: &Authz, reason: &'static str) -> Ready {
     let identity = IDENTITY_HEADERS.into_iter().map(|name| Bytes::from_static(name.as_bytes()));
     let answer = OkHttpResponse {
         headers_to_remove: identity.chain(own_token_header(settings)).collect(),
@@ -114,7 +73,7 @@ pub fn anonymous(settings: &Authz, reason: &'static str) -> Ready {
     encode(&outer_fields(metadata::allowed(None, reason)), &answer.encode_to_vec(), &[])
 }
 
-/// A token header of our own must not be forged either; one that is a credential's source is the client's to send.
+/// Returns the token header if a client must not send it: unless it is a credential source itself.
 fn own_token_header(settings: &Authz) -> Option<Bytes> {
     let is_source = settings.sources.iter().any(
         |source| matches!(source, CredentialSource::Header { name, .. } if *name == settings.token_header),
@@ -123,40 +82,42 @@ fn own_token_header(settings: &Authz) -> Option<Bytes> {
     (!is_source && !standard).then(|| Bytes::copy_from_slice(settings.token_header.as_bytes()))
 }
 
-/// What one request adds to an answer that is ready: fields of the OkHttpResponse.
+/// Encoded fields of `OkHttpResponse` that one request adds to an encoded response.
 #[derive(Default)]
 pub struct Extras(BytesMut);
 
 impl Extras {
-    /// A header of the request that doesn't go upstream.
+    /// Removes a header of the request.
     pub fn remove_header(&mut self, name: &[u8]) {
-        self.text(HEADERS_TO_REMOVE, name);
+        self.push_field(HEADERS_TO_REMOVE, name);
     }
 
-    /// A parameter of the query that doesn't go upstream, by its name as it is written there.
+    /// Removes a query parameter. `name` is as written in the query.
     pub fn remove_query_parameter(&mut self, name: &str) {
-        self.text(QUERY_PARAMETERS_TO_REMOVE, name.as_bytes());
+        self.push_field(QUERY_PARAMETERS_TO_REMOVE, name.as_bytes());
     }
 
-    /// A header of the request that goes upstream with another value.
+    /// Overwrites a header of the request.
     pub fn set_header(&mut self, name: &str, value: &str) {
-        self.text(HEADERS, &overwrite(name, value).encode_to_vec());
+        self.push_field(HEADERS, &overwrite(name, value).encode_to_vec());
     }
 
-    /// How often the key may still be used, for the client to know.
-    pub fn charged(&mut self, charge: &Charge) {
-        self.text(RESPONSE_HEADERS_TO_ADD, &overwrite(RATE_LIMIT, &charge.header()).encode_to_vec());
+    /// Tells the client the remaining quota of the key.
+    pub fn add_rate_limit(&mut self, charge: &Charge) {
+        self.push_field(RESPONSE_HEADERS_TO_ADD, &overwrite(RATE_LIMIT, &charge.header()).encode_to_vec());
     }
 
-    fn text(&mut self, field: u32, value: &[u8]) {
+    fn push_field(&mut self, field: u32, value: &[u8]) {
         encode_key(field, WireType::LengthDelimited, &mut self.0);
         encode_varint(value.len() as u64, &mut self.0);
         self.0.put_slice(value);
     }
 }
 
-/// What one request is answered: what is ready, shared and not copied unless there is something to add.
-pub fn with(ready: Ready, extras: &Extras) -> Bytes {
+/// Returns the response to one request.
+///
+/// Shares the encoded response, and copies it only if `extras` adds something.
+pub fn encode_with_extras(ready: Ready, extras: &Extras) -> Bytes {
     if extras.0.is_empty() {
         return ready.message;
     }
@@ -166,7 +127,7 @@ pub fn with(ready: Ready, extras: &Extras) -> Bytes {
 fn encode(outer_fields: &[u8], ok_fields: &[u8], extras: &[u8]) -> Ready {
     let inner = ok_fields.len() + extras.len();
     let head = key_len(OK_RESPONSE) + encoded_len_varint(inner as u64);
-    // Exactly as long as needed: then it becomes shareable as it is.
+    // With the exact capacity, conversion to `Bytes` doesn't copy.
     let mut out = Vec::with_capacity(outer_fields.len() + head + inner);
     out.put_slice(outer_fields);
     encode_key(OK_RESPONSE, WireType::LengthDelimited, &mut out);
@@ -186,8 +147,9 @@ fn outer_fields(metadata: Struct) -> Vec<u8> {
     answer.encode_to_vec()
 }
 
-/// Sets a header for every Envoy: newer ones read the action, those up to 1.36 only `append`, and 1.37 would append
-/// when both are unset.
+/// Returns the option that overwrites a header, for every version of Envoy.
+///
+/// Newer ones read the action, those up to 1.36 only `append`. 1.37 appends if neither is set.
 pub fn overwrite(name: &str, value: &str) -> HeaderValueOption {
     HeaderValueOption {
         header: Some(HeaderValue {

@@ -14,12 +14,13 @@ use futures_util::FutureExt;
 use tokio::runtime::Handle;
 
 use super::attributes::Attributes;
-use super::denied::denied;
+use super::denied_response::encode_denied;
+use super::deny_reason::{DeniedRequest, DenyReason};
 use super::policy;
-use super::refusal::{Refusal, Refused};
+use super::principal::Principal;
 use super::request::Headers;
-use super::response::{Caller, Extras, anonymous, ok, with};
-use super::sources::{Shown, strip_repeated_urls};
+use super::response::{Extras, encode_anonymous, encode_ok, encode_with_extras};
+use super::sources::{PresentedCredential, strip_repeated_urls};
 use super::template::Templates;
 use crate::audit::Failure;
 use crate::cache::memory::{Answer, Entry, Ready};
@@ -30,8 +31,8 @@ use crate::credential::claims::Authority;
 use crate::event::Operation;
 use crate::key::{Key, Scopes, Visibility};
 use crate::limit::Charge;
-use crate::service::verify::{Attempt, CacheUse, Identity, Unavailable, Verification};
-use crate::service::{MintError, Service};
+use crate::service::verify::{CacheUse, Identity, Verification, VerifyRequest};
+use crate::service::{MintError, Service, Unavailable};
 use crate::settings::Settings;
 use crate::settings::policy::Policy;
 use crate::telemetry::connections::StreamRefusal;
@@ -57,21 +58,21 @@ enum Wait {
 
 /// Reason why a Check has no OK response.
 enum Stop {
-    /// The request is refused.
-    Refused(Refused),
+    /// The request is denied.
+    Denied(DeniedRequest),
     /// It would have to wait; nothing is done or counted so far.
     WouldBlock,
 }
 
-impl<T: Into<Refusal>> From<T> for Stop {
-    fn from(refusal: T) -> Self {
-        Self::Refused(refusal.into().into())
+impl<T: Into<DenyReason>> From<T> for Stop {
+    fn from(reason: T) -> Self {
+        Self::Denied(reason.into().into())
     }
 }
 
-impl From<Refused> for Stop {
-    fn from(refused: Refused) -> Self {
-        Self::Refused(refused)
+impl From<DeniedRequest> for Stop {
+    fn from(refused: DeniedRequest) -> Self {
+        Self::Denied(refused)
     }
 }
 
@@ -172,23 +173,23 @@ impl AuthorizationService {
         let settings = self.service.snapshot();
         let deciding = AssertUnwindSafe(self.decide(&settings, attributes, tier, wait));
         let decision = deciding.catch_unwind().await;
-        let refused = match decision.unwrap_or_else(|_| Err(Refusal::Unavailable.into())) {
+        let denied = match decision.unwrap_or_else(|_| Err(DenyReason::Unavailable.into())) {
             Ok(answer) => {
                 self.metrics.checks.allowed();
                 trace::set_attribute("talos.decision", "allow");
                 return Some(Ok(answer));
             }
             Err(Stop::WouldBlock) => return None,
-            Err(Stop::Refused(refused)) => refused,
+            Err(Stop::Denied(denied)) => denied,
         };
-        let refusal = &refused.refusal;
-        self.metrics.checks.refused(refusal.label());
-        trace::set_attribute("talos.decision", refusal.label());
-        tracing::debug!(reason = refusal.label(), "refused");
-        if *refusal == Refusal::Unavailable && settings.authz.on_unavailable == OnUnavailable::Error {
-            return Some(Err(tonic::Status::unavailable(refusal.to_string())));
+        let reason = &denied.reason;
+        self.metrics.checks.refused(reason.label());
+        trace::set_attribute("talos.decision", reason.label());
+        tracing::debug!(reason = reason.label(), "refused");
+        if *reason == DenyReason::Unavailable && settings.authz.on_unavailable == OnUnavailable::Error {
+            return Some(Err(tonic::Status::unavailable(reason.to_string())));
         }
-        Some(Ok(denied(refused, &settings.authz, &self.templates.load(), &Headers::of(attributes))))
+        Some(Ok(encode_denied(denied, &settings.authz, &self.templates.load(), &Headers::of(attributes))))
     }
 
     async fn decide(
@@ -200,25 +201,27 @@ impl AuthorizationService {
     ) -> Result<Bytes, Stop> {
         let headers = Headers::of(attributes);
         let settings =
-            settings.of_host(|| str::from_utf8(headers.host()).ok()).ok_or(Refusal::UnknownHost)?;
-        let policy = policy::of_request(settings, &headers, attributes)?;
-        let shown = match policy.mode {
+            settings.of_host(|| str::from_utf8(headers.host()).ok()).ok_or(DenyReason::UnknownHost)?;
+        let policy = policy::route_policy(settings, &headers, attributes)?;
+        let presented = match policy.mode {
             RouteMode::Off => None,
-            RouteMode::Required | RouteMode::Optional => Shown::find(&headers, &settings.authz.sources)?,
+            RouteMode::Required | RouteMode::Optional => {
+                PresentedCredential::find(&headers, &settings.authz.sources)?
+            }
         };
-        let Some(shown) = shown else {
+        let Some(presented) = presented else {
             return match policy.mode {
-                RouteMode::Required => Err(Refusal::Missing.into()),
+                RouteMode::Required => Err(DenyReason::Missing.into()),
                 RouteMode::Optional | RouteMode::Off => {
                     let reason = if policy.mode == RouteMode::Off { "off" } else { "anonymous" };
-                    let ready = anonymous(&settings.authz, reason);
+                    let ready = encode_anonymous(&settings.authz, reason);
                     Ok(finish(settings, ready, &headers, None, None, None)?)
                 }
             };
         };
-        let attempt = Attempt {
-            credential: shown.credential()?,
-            client: headers.client(&settings.authz),
+        let attempt = VerifyRequest {
+            credential: presented.credential()?,
+            client: headers.client_address(&settings.authz),
             audiences: policy.audience.as_slice(),
             cache: CacheUse::Full,
         };
@@ -227,12 +230,12 @@ impl AuthorizationService {
             None if wait == Wait::Never => return Err(Stop::WouldBlock),
             None => {
                 // Apart, so that Checks which needn't wait don't carry around what this takes.
-                Box::pin(self.look_up(settings, &attempt)).await.ok_or(Refusal::Unavailable)?
+                Box::pin(self.look_up(settings, &attempt)).await.ok_or(DenyReason::Unavailable)?
             }
         };
         if wait == Wait::Never
             && let Ok(Identity::Key(entry)) = &verification.verdict
-            && self.service.charging_waits(settings, &entry.key)
+            && self.service.charge_needs_io(settings, &entry.key)
         {
             return Err(Stop::WouldBlock);
         }
@@ -241,40 +244,41 @@ impl AuthorizationService {
         match verification.verdict {
             Ok(Identity::Key(entry)) => {
                 let key = &entry.key;
-                let refused = |refusal| Refused::of_holder(refusal, &entry);
-                satisfies(&policy, &key.scopes, key.visibility).map_err(refused)?;
-                let charge = self.charge(settings, key).await.map_err(refused)?;
+                let denied = |reason| DeniedRequest::of_key(reason, &entry);
+                satisfies(&policy, &key.scopes, key.visibility).map_err(denied)?;
+                let charge = self.charge(settings, key).await.map_err(denied)?;
                 let now = self.service.clock.now();
-                let answer = self.admit_key(settings, &policy, &headers, &shown, (&entry, now), charge)?;
-                self.service.note_use(&entry, now);
+                let answer =
+                    self.admit_key(settings, &policy, &headers, &presented, (&entry, now), charge)?;
+                self.service.record_use(&entry, now);
                 Ok(answer)
             }
             Ok(Identity::Token(authority)) => {
-                Ok(self.admit_token(settings, &policy, &headers, &shown, &authority)?)
+                Ok(self.admit_token(settings, &policy, &headers, &presented, &authority)?)
             }
-            Err(refused) => {
+            Err(rejection) => {
                 let failure = Failure {
                     network: settings.network,
                     operation: Operation::Check,
-                    denial: refused.denial,
-                    key_id: refused.key_id,
+                    denial: rejection.denial,
+                    key_id: rejection.key_id,
                     client: attempt.client,
                     request_id: None,
                 };
-                self.service.audit.failed(&failure, self.service.clock.boot_now());
-                Err(Refused::from(refused).into())
+                self.service.audit.record_failure(&failure, self.service.clock.boot_now());
+                Err(DeniedRequest::from(rejection).into())
             }
         }
     }
 
     /// Judges what memory can't; None when nobody can in time.
-    async fn look_up(&self, settings: &Settings, attempt: &Attempt<'_>) -> Option<Verification> {
+    async fn look_up(&self, settings: &Settings, attempt: &VerifyRequest<'_>) -> Option<Verification> {
         let within = async |budget| {
             let verification = inside(&self.runtime, self.service.verify(settings, attempt));
             // This thread's own timer: one of the other runtime would wake a thread there.
             tokio::time::timeout(budget, verification).await.unwrap_or(Err(Unavailable)).ok()
         };
-        let overdue = || self.service.verify_overdue(settings, attempt);
+        let overdue = || self.service.verify_stale(settings, attempt);
         if overdue().is_none() {
             return within(MISS_BUDGET).await;
         }
@@ -287,9 +291,9 @@ impl AuthorizationService {
     }
 
     /// Counts the use; None when there is no limit to it.
-    async fn charge(&self, settings: &Settings, key: &Key) -> Result<Option<Charge>, Refusal> {
+    async fn charge(&self, settings: &Settings, key: &Key) -> Result<Option<Charge>, DenyReason> {
         match (self.service.charge(settings, key).await, key.rate_policy) {
-            (Some(charge), Some(policy)) if !charge.allowed => Err(Refusal::RateLimited(policy, charge)),
+            (Some(charge), Some(policy)) if !charge.allowed => Err(DenyReason::RateLimited(policy, charge)),
             (charge, _) => Ok(charge),
         }
     }
@@ -299,10 +303,10 @@ impl AuthorizationService {
         settings: &Settings,
         policy: &Policy,
         headers: &Headers<'_>,
-        shown: &Shown<'_>,
+        presented: &PresentedCredential<'_>,
         (entry, now): (&Arc<Entry>, Timestamp),
         charge: Option<Charge>,
-    ) -> Result<Bytes, Refused> {
+    ) -> Result<Bytes, DeniedRequest> {
         let with_token = sends_token(settings, policy);
         let audience = policy.audience.as_deref();
         let fits = |answer: &Answer| {
@@ -315,7 +319,7 @@ impl AuthorizationService {
         let make = || self.make_answer(settings, entry, with_token, audience);
         let ready = entry.answers.get_or_make(now, fits, make)?;
         let overwritten = with_token.then_some(settings.authz.token_header.as_str());
-        Ok(finish(settings, ready, headers, Some(shown), overwritten, charge)?)
+        Ok(finish(settings, ready, headers, Some(presented), overwritten, charge)?)
     }
 
     fn make_answer(
@@ -324,15 +328,15 @@ impl AuthorizationService {
         entry: &Arc<Entry>,
         with_token: bool,
         audience: Option<&str>,
-    ) -> Result<Answer, Refusal> {
-        let caller = Caller::of_key(&entry.key);
+    ) -> Result<Answer, DenyReason> {
+        let principal = Principal::of_key(&entry.key);
         if !with_token {
             return Ok(Answer {
                 generation: settings.generation,
                 token: None,
                 refresh_at: None,
                 expires: None,
-                ready: ok(&settings.authz, &caller, None),
+                ready: encode_ok(&settings.authz, &principal, None),
             });
         }
         let now = self.service.clock.now();
@@ -345,7 +349,7 @@ impl AuthorizationService {
             token: Some(audience.map(Into::into)),
             refresh_at: Some(minted.issued_at.plus(half_life)),
             expires: Some(minted.expires),
-            ready: ok(&settings.authz, &caller, Some(&minted.token)),
+            ready: encode_ok(&settings.authz, &principal, Some(&minted.token)),
         })
     }
 
@@ -357,26 +361,26 @@ impl AuthorizationService {
         settings: &Settings,
         policy: &Policy,
         headers: &Headers<'_>,
-        shown: &Shown<'_>,
+        presented: &PresentedCredential<'_>,
         authority: &Authority,
-    ) -> Result<Bytes, Refused> {
+    ) -> Result<Bytes, DeniedRequest> {
         let (network, audience) = (settings.network, policy.audience.as_deref());
-        let caller = Caller::of_token(authority, network);
+        let principal = Principal::of_token(authority, network);
         satisfies(policy, &authority.scopes, authority.visibility)
-            .map_err(|refusal| Refused::of_caller(refusal, &caller))?;
+            .map_err(|reason| DeniedRequest::of_principal(reason, &principal))?;
         let token = match authority.format {
             _ if !sends_token(settings, policy) => None,
-            TokenFormat::Jwt => Some(Cow::Borrowed(shown.credential()?.expose())),
+            TokenFormat::Jwt => Some(Cow::Borrowed(presented.credential()?.expose())),
             TokenFormat::Macaroon => {
-                let minted = self.service.exchange_for_upstream(settings, network, authority, audience);
+                let minted = self.service.mint_for_macaroon(settings, network, authority, audience);
                 let minted = minted.map_err(no_token)?;
                 self.metrics.tokens_minted.inc();
                 Some(Cow::Owned(minted.token))
             }
         };
-        let ready = ok(&settings.authz, &caller, token.as_deref());
+        let ready = encode_ok(&settings.authz, &principal, token.as_deref());
         let overwritten = token.is_some().then_some(settings.authz.token_header.as_str());
-        Ok(finish(settings, ready, headers, Some(shown), overwritten, None)?)
+        Ok(finish(settings, ready, headers, Some(presented), overwritten, None)?)
     }
 }
 
@@ -384,20 +388,20 @@ fn decode(message: &[u8]) -> Result<Attributes<'_>, tonic::Status> {
     Attributes::decode(message).map_err(|error| tonic::Status::invalid_argument(error.to_string()))
 }
 
-fn no_token(error: MintError) -> Refusal {
-    tracing::error!(%error, "no token can be minted");
-    Refusal::Misconfigured
+fn no_token(error: MintError) -> DenyReason {
+    tracing::error!(%error, "upstream token could not be minted");
+    DenyReason::Misconfigured
 }
 
-fn satisfies(policy: &Policy, scopes: &Scopes, visibility: Visibility) -> Result<(), Refusal> {
+fn satisfies(policy: &Policy, scopes: &Scopes, visibility: Visibility) -> Result<(), DenyReason> {
     if policy.secret_only && visibility == Visibility::Public {
-        return Err(Refusal::Publishable);
+        return Err(DenyReason::Publishable);
     }
     if !scopes.grant_all(&policy.scopes) {
-        return Err(Refusal::InsufficientScope(policy.scopes.clone()));
+        return Err(DenyReason::InsufficientScope(policy.scopes.clone()));
     }
     if !policy.any_scope.is_empty() && !scopes.grant_any(&policy.any_scope) {
-        return Err(Refusal::InsufficientScope(policy.any_scope.clone()));
+        return Err(DenyReason::InsufficientScope(policy.any_scope.clone()));
     }
     Ok(())
 }
@@ -418,22 +422,22 @@ fn finish(
     settings: &Settings,
     ready: Ready,
     headers: &Headers<'_>,
-    shown: Option<&Shown<'_>>,
+    presented: Option<&PresentedCredential<'_>>,
     overwritten: Option<&str>,
     charge: Option<Charge>,
-) -> Result<Bytes, Refusal> {
+) -> Result<Bytes, DenyReason> {
     let mut extras = Extras::default();
     if let Some(charge) = charge {
-        extras.charged(&charge);
+        extras.add_rate_limit(&charge);
     }
-    if let Some(shown) = shown {
-        shown.take_out(headers, overwritten, &mut extras)?;
+    if let Some(presented) = presented {
+        presented.strip_credential(headers, overwritten, &mut extras)?;
     }
     strip_repeated_urls(headers, &settings.authz.sources, &mut extras);
     for name in headers.spoofed(&settings.authz.token_header) {
         extras.remove_header(name);
     }
-    Ok(with(ready, &extras))
+    Ok(encode_with_extras(ready, &extras))
 }
 
 /// Polls a future as if in `runtime`: what it opens and starts belongs there, whoever waits for it.

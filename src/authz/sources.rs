@@ -1,4 +1,4 @@
-//! Which credential a request shows, in which of the configured places, and how it is taken out of them.
+//! Extraction of the credential from the configured sources, and its removal from the request.
 
 use std::borrow::Cow;
 
@@ -8,56 +8,57 @@ use super::{cookie, query};
 use crate::config::CredentialSource;
 use crate::credential::Presented;
 
-/// The credential of a request. Its text is never printed.
-pub struct Shown<'a> {
+/// Credential of a request. Has no Debug: its text is never printed.
+pub struct PresentedCredential<'a> {
     text: Cow<'a, str>,
     sources: &'a [CredentialSource],
-    /// Those of `sources` that show it, a bit each.
+    /// Bit set of the `sources` that carry it.
     carriers: u32,
 }
 
-impl<'a> Shown<'a> {
-    /// Finds the credential that `sources` show; None when none does.
+impl<'a> PresentedCredential<'a> {
+    /// Extracts the credential. Returns `None` if no source has one.
     ///
     /// # Errors
-    /// When it can't be told which is meant, or it is no text.
+    /// Fails if there are two different credentials, or it is not UTF-8.
     pub fn find(headers: &Headers<'a>, sources: &'a [CredentialSource]) -> Result<Option<Self>, Malformed> {
-        let mut shown: Option<Self> = None;
+        let mut presented: Option<Self> = None;
         for (index, source) in sources.iter().enumerate() {
             let Some(text) = value_of(headers, source)? else {
                 continue;
             };
-            // The configuration allows no more sources than there are bits.
+            // The configuration allows at most 32 sources.
             let carrier = 1_u32 << index;
-            match &mut shown {
-                None => shown = Some(Self { text, sources, carriers: carrier }),
-                Some(shown) if shown.text == text => shown.carriers |= carrier,
+            match &mut presented {
+                None => presented = Some(Self { text, sources, carriers: carrier }),
+                Some(presented) if presented.text == text => presented.carriers |= carrier,
                 Some(_) => return Err(Malformed::Ambiguous),
             }
         }
-        Ok(shown)
+        Ok(presented)
     }
 
-    /// The credential.
+    /// Returns the credential.
     ///
     /// # Errors
-    /// When it is empty or too long to be one.
+    /// Fails if it is empty or too long.
     pub fn credential(&self) -> Result<Presented<'_>, Malformed> {
         Presented::new(&self.text).ok_or(Malformed::Unreadable)
     }
 
-    /// The places that show it.
+    /// Returns the sources that carry it.
     fn carriers(&self) -> impl Iterator<Item = &'a CredentialSource> + Clone {
         let carriers = self.carriers;
-        let shown = move |(index, source)| (carriers & 1_u32 << index != 0).then_some(source);
-        self.sources.iter().enumerate().filter_map(shown)
+        let presented = move |(index, source)| (carriers & 1_u32 << index != 0).then_some(source);
+        self.sources.iter().enumerate().filter_map(presented)
     }
 
-    /// Takes it out of everything that goes upstream. The header `overwritten` gets another value anyway.
+    /// Removes the credential from what goes upstream. The header `overwritten` is overwritten
+    /// anyway.
     ///
     /// # Errors
-    /// When what would be left can't be put into an answer.
-    pub fn take_out(
+    /// Fails if what is left is not UTF-8.
+    pub fn strip_credential(
         &self,
         headers: &Headers<'a>,
         overwritten: Option<&str>,
@@ -72,7 +73,7 @@ impl<'a> Shown<'a> {
                     }
                 }
                 CredentialSource::Query { name } => {
-                    // Envoy compares names as they are written.
+                    // Envoy compares the names as written.
                     for (written, _) in query::parameters(query::of_path(headers.path()), name) {
                         extras.remove_query_parameter(utf8(written)?);
                     }
@@ -85,7 +86,7 @@ impl<'a> Shown<'a> {
                 CredentialSource::Cookie { name } => Some(name.as_str()),
                 _ => None,
             });
-            let rest = cookie::without(cookie_lines(headers), headers.joined(), names);
+            let rest = cookie::without(cookie_lines(headers), headers.are_joined(), names);
             match utf8(&rest)? {
                 "" => extras.remove_header(COOKIE.as_bytes()),
                 rest => extras.set_header(COOKIE, rest),
@@ -97,8 +98,8 @@ impl<'a> Shown<'a> {
 
 const COOKIE: &str = "cookie";
 
-/// Headers in which browsers and proxies repeat a request's URL, or that of the request before it,
-/// query and all.
+/// Headers in which browsers and proxies repeat the URL of this or the previous request, including
+/// the query.
 const URL_HEADERS: [&str; 7] = [
     "referer",
     "x-original-url",
@@ -109,10 +110,10 @@ const URL_HEADERS: [&str; 7] = [
     "hx-current-url",
 ];
 
-/// Takes what a query source may have shown, in this request or an earlier one, out of headers that
-/// repeat a URL.
+/// Removes parameters of query sources from headers that repeat a URL.
 ///
-/// One that Envoy doesn't show us (`allowed_headers`) is removed, since it can't be looked at.
+/// A header that Envoy doesn't send to Talos (`allowed_headers`) is removed, since its value is
+/// unknown.
 pub fn strip_repeated_urls(headers: &Headers<'_>, sources: &[CredentialSource], extras: &mut Extras) {
     let names = sources.iter().filter_map(|source| match source {
         CredentialSource::Query { name } => Some(name.as_str()),
@@ -147,7 +148,7 @@ fn cookie_lines<'a>(headers: &Headers<'a>) -> impl Iterator<Item = &'a [u8]> {
     headers.values(COOKIE)
 }
 
-/// What one source says; None when it says nothing.
+/// Returns the value of one source, `None` if it has none.
 fn value_of<'a>(
     headers: &Headers<'a>,
     source: &'a CredentialSource,
@@ -155,31 +156,31 @@ fn value_of<'a>(
     match source {
         CredentialSource::Header { name, scheme } => {
             let found = headers.values(name).filter_map(|value| match scheme {
-                Some(scheme) => after_scheme(value, scheme),
+                Some(scheme) => strip_scheme(value, scheme),
                 None => Some(value.trim_ascii()),
             });
-            let Some(value) = only(found)? else { return Ok(None) };
-            // A comma may be all that is left of a second line: always in the map, and for headers such as
-            // authorization, which Envoy itself joins, among the raw lines as well.
-            if (headers.joined() || scheme.is_some()) && value.contains(&b',') {
+            let Some(value) = at_most_one(found)? else { return Ok(None) };
+            // A comma may stem from a second line: always in the map, and in raw lines for headers
+            // such as `authorization`, which Envoy itself joins.
+            if (headers.are_joined() || scheme.is_some()) && value.contains(&b',') {
                 return Err(Malformed::Ambiguous);
             }
             utf8(value).map(|text| Some(Cow::Borrowed(text)))
         }
         CredentialSource::Query { name } => {
             let found = query::parameters(query::of_path(headers.path()), name).map(|(_, value)| value);
-            only(found)?.map(query::decode).transpose()
+            at_most_one(found)?.map(query::decode).transpose()
         }
         CredentialSource::Cookie { name } => {
-            let joined = headers.joined();
+            let joined = headers.are_joined();
             let found = cookie_lines(headers).flat_map(|line| cookie::values(line, joined, name));
-            only(found)?.map(|value| utf8(value).map(Cow::Borrowed)).transpose()
+            at_most_one(found)?.map(|value| utf8(value).map(Cow::Borrowed)).transpose()
         }
     }
 }
 
-/// The one value; None when there is none.
-fn only<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> Result<Option<&'a [u8]>, Malformed> {
+/// Returns the only value, `None` if there is none.
+fn at_most_one<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> Result<Option<&'a [u8]>, Malformed> {
     let first = values.next();
     match first.and_then(|_| values.next()) {
         Some(_) => Err(Malformed::Ambiguous),
@@ -191,8 +192,8 @@ fn utf8(bytes: &[u8]) -> Result<&str, Malformed> {
     std::str::from_utf8(bytes).map_err(|_| Malformed::Unreadable)
 }
 
-/// What follows `scheme` and white space; None when the header has another scheme.
-fn after_scheme<'a>(value: &'a [u8], scheme: &str) -> Option<&'a [u8]> {
+/// Returns what follows `scheme` and white space, `None` if the header has another scheme.
+fn strip_scheme<'a>(value: &'a [u8], scheme: &str) -> Option<&'a [u8]> {
     let value = value.trim_ascii();
     let (word, rest) = value.split_at_checked(scheme.len())?;
     let spaced = rest.first().is_none_or(|byte| matches!(byte, b' ' | b'\t'));
@@ -252,14 +253,16 @@ mod tests {
         let sources = sources();
         for (path, lines, expected) in table {
             for attributes in both_forms(path, lines) {
-                let shown = Shown::find(&Headers::of(&attributes), &sources);
-                let shown = shown.and_then(|shown| match shown {
-                    Some(shown) => Ok(Some((shown.credential()?.expose().to_owned(), shown.carriers))),
+                let presented = PresentedCredential::find(&Headers::of(&attributes), &sources);
+                let presented = presented.and_then(|presented| match presented {
+                    Some(presented) => {
+                        Ok(Some((presented.credential()?.expose().to_owned(), presented.carriers)))
+                    }
                     None => Ok(None),
                 });
                 let expected =
-                    expected.map(|shown| shown.map(|(text, carriers)| (text.to_owned(), carriers)));
-                assert_eq!(shown, expected, "{path} {lines:?}");
+                    expected.map(|presented| presented.map(|(text, carriers)| (text.to_owned(), carriers)));
+                assert_eq!(presented, expected, "{path} {lines:?}");
             }
         }
     }
@@ -268,7 +271,7 @@ mod tests {
     fn a_comma_is_a_double_only_where_lines_are_joined() {
         let sources = sources();
         let [joined, raw] = both_forms("/", &[("x-api-key", "a,b")]);
-        assert!(Shown::find(&Headers::of(&joined), &sources).is_err());
-        assert!(Shown::find(&Headers::of(&raw), &sources).unwrap().is_some());
+        assert!(PresentedCredential::find(&Headers::of(&joined), &sources).is_err());
+        assert!(PresentedCredential::find(&Headers::of(&raw), &sources).unwrap().is_some());
     }
 }

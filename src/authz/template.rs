@@ -1,4 +1,4 @@
-//! Texts of the operator's own for refusals (`authz.denied_template_file`).
+//! The operator's templates for denied responses (`authz.denied_template_file`).
 
 use std::collections::BTreeMap;
 
@@ -6,17 +6,17 @@ use serde::Deserialize;
 
 use super::request::Headers;
 
-/// Largest file, in bytes.
+/// Maximum size of the file, in bytes.
 pub const MAX_FILE: usize = 256 * 1024;
-/// Most entries, and most headers of one.
+/// Maximum number of entries, and of headers in one.
 const MAX_RESPONSES: usize = 64;
 const MAX_HEADERS: usize = 16;
-/// Longest body, in bytes, and longest header value.
+/// Maximum length of a body and of a header value, in bytes.
 const MAX_BODY: usize = 16 * 1024;
 const MAX_VALUE: usize = 1024;
 
-/// Headers that Envoy or we write.
-const NOT_OURS: [&str; 8] = [
+/// Headers that Envoy or Talos sets.
+const RESERVED_HEADERS: [&str; 8] = [
     "connection",
     "content-length",
     "content-type",
@@ -27,19 +27,19 @@ const NOT_OURS: [&str; 8] = [
     "www-authenticate",
 ];
 
-/// Why a template file can't be used. Says where, and what is allowed.
+/// Error in a template file: the place and what is allowed there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct TemplateError(String);
 
-/// The texts, in the order of the file.
+/// Templates, in the order of the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Templates(Vec<Template>);
 
-/// What one refusal shows.
+/// Template of one response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template {
-    /// None means any.
+    /// Statuses for which it is used. Empty means any.
     statuses: Vec<u16>,
     accept: Option<String>,
     content_type: String,
@@ -48,19 +48,19 @@ pub struct Template {
     pieces: Vec<Piece>,
 }
 
-/// What a refusal can say.
+/// Values for the placeholders.
 pub struct Values<'a> {
-    /// The HTTP status.
+    /// HTTP status.
     pub status: u16,
-    /// Its name.
+    /// Reason phrase of the status.
     pub title: &'a str,
-    /// What is wrong, in words.
+    /// Message for people.
     pub message: &'a str,
-    /// What is wrong, for programs.
+    /// Reason for programs.
     pub reason: &'a str,
-    /// The scopes that are needed, if those are what is wrong.
+    /// Missing scopes, if they are the reason.
     pub scopes: &'a str,
-    /// `x-request-id`, which Envoy makes and clients may make up.
+    /// `x-request-id`. Clients may make it up.
     pub request_id: &'a str,
 }
 
@@ -82,16 +82,16 @@ enum Piece {
     RequestId,
 }
 
-/// The file.
+/// The template file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
-    responses: Vec<Response>,
+struct TemplateFile {
+    responses: Vec<TemplateEntry>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Response {
+struct TemplateEntry {
     #[serde(default)]
     statuses: Vec<u16>,
     #[serde(default)]
@@ -103,25 +103,26 @@ struct Response {
 }
 
 impl Templates {
-    /// Reads a file.
+    /// Parses a file.
     ///
     /// # Errors
-    /// When it can't be used as it stands.
+    /// Fails if the file is invalid.
     pub fn parse(text: &str) -> Result<Self, TemplateError> {
         if text.len() > MAX_FILE {
             return Err(TemplateError(format!("must be {MAX_FILE} bytes at most")));
         }
-        let file: File = serde_norway::from_str(text).map_err(|error| TemplateError(error.to_string()))?;
+        let file: TemplateFile =
+            serde_norway::from_str(text).map_err(|error| TemplateError(error.to_string()))?;
         if file.responses.len() > MAX_RESPONSES {
             return Err(TemplateError(format!("responses: must be {MAX_RESPONSES} at most")));
         }
-        let read = |(index, response): (usize, Response)| {
-            Template::of(response).map_err(|problem| TemplateError(format!("responses[{index}].{problem}")))
+        let read = |(index, response): (usize, TemplateEntry)| {
+            Template::new(response).map_err(|problem| TemplateError(format!("responses[{index}].{problem}")))
         };
         file.responses.into_iter().enumerate().map(read).collect::<Result<_, _>>().map(Self)
     }
 
-    /// The first that is for this status and this client.
+    /// Returns the first template for this status and client.
     pub fn find(&self, status: u16, headers: &Headers<'_>) -> Option<&Template> {
         self.0.iter().find(|template| {
             (template.statuses.is_empty() || template.statuses.contains(&status))
@@ -131,8 +132,8 @@ impl Templates {
 }
 
 impl Template {
-    fn of(response: Response) -> Result<Self, String> {
-        let Response { statuses, accept, content_type, headers, body } = response;
+    fn new(response: TemplateEntry) -> Result<Self, String> {
+        let TemplateEntry { statuses, accept, content_type, headers, body } = response;
         if statuses.iter().any(|status| !(400..=599).contains(status)) {
             return Err("statuses: must be from 400 to 599".to_owned());
         }
@@ -149,7 +150,7 @@ impl Template {
             return Err("accept: must be one media type such as text/html".to_owned());
         }
         let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        if !is_type(&essence) || !is_value(&content_type) {
+        if !is_type(&essence) || !is_header_value(&content_type) {
             return Err("content_type: must be a media type such as text/html; charset=utf-8".to_owned());
         }
         if headers.len() > MAX_HEADERS {
@@ -160,10 +161,10 @@ impl Template {
             let lower = name.to_ascii_lowercase();
             let is_name =
                 !lower.is_empty() && lower.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
-            if !is_name || NOT_OURS.contains(&lower.as_str()) || lower.starts_with("x-envoy-") {
+            if !is_name || RESERVED_HEADERS.contains(&lower.as_str()) || lower.starts_with("x-envoy-") {
                 return Err("headers: must be names of headers that neither Envoy nor Talos sets".to_owned());
             }
-            if !is_value(&value) {
+            if !is_header_value(&value) {
                 return Err(format!("headers.{lower}: must be printable ASCII of {MAX_VALUE} bytes at most"));
             }
             lines.insert(lower, value);
@@ -176,35 +177,35 @@ impl Template {
             kind if kind.contains("html") || kind.contains("xml") => Escape::Html,
             _ => Escape::None,
         };
-        let pieces = pieces(&body).map_err(|problem| format!("body: {problem}"))?;
+        let pieces = parse_pieces(&body).map_err(|problem| format!("body: {problem}"))?;
         let accept = accept.map(|accept| accept.to_ascii_lowercase());
         Ok(Self { statuses, accept, content_type, headers: lines, escape, pieces })
     }
 
-    /// A page for every status.
-    pub fn html(body: &str) -> Self {
+    /// Returns an HTML page for every status.
+    pub fn html_page(body: &str) -> Self {
         Self {
             statuses: vec![],
             accept: None,
             content_type: "text/html; charset=utf-8".to_owned(),
             headers: BTreeMap::new(),
             escape: Escape::Html,
-            pieces: pieces(body).unwrap_or_default(),
+            pieces: parse_pieces(body).unwrap_or_default(),
         }
     }
 
-    /// What `content-type` says.
+    /// Returns the value of `content-type`.
     pub fn content_type(&self) -> &str {
         &self.content_type
     }
 
-    /// Further headers.
+    /// Returns the additional headers.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
         self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// The body.
-    pub fn fill(&self, values: &Values<'_>) -> String {
+    /// Renders the body.
+    pub fn render(&self, values: &Values<'_>) -> String {
         let mut body = String::new();
         for piece in &self.pieces {
             let value = match piece {
@@ -243,12 +244,12 @@ impl Escape {
     }
 }
 
-fn is_value(text: &str) -> bool {
+fn is_header_value(text: &str) -> bool {
     (1..=MAX_VALUE).contains(&text.len()) && text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
 }
 
-/// Cuts a body at its placeholders.
-fn pieces(body: &str) -> Result<Vec<Piece>, String> {
+/// Splits a body at its placeholders.
+fn parse_pieces(body: &str) -> Result<Vec<Piece>, String> {
     let mut pieces = vec![];
     let mut rest = body;
     while let Some((text, after)) = rest.split_once("{{") {
@@ -298,16 +299,16 @@ mod tests {
     fn values_are_escaped_as_the_body_needs() {
         let body = "{{status}} {{ title }} {{message}}{{reason}} {{scopes}} {{request_id}}}";
         assert_eq!(
-            one("text/html", body).fill(&HOSTILE),
+            one("text/html", body).render(&HOSTILE),
             "403 Forbidden &lt;b&gt;&#39;no&#39; &amp; &quot;never&quot;\\&lt;/b&gt;\nFORBIDDEN a b 1}"
         );
-        assert_eq!(one("text/plain", "{{message}}").fill(&HOSTILE), HOSTILE.message);
+        assert_eq!(one("text/plain", "{{message}}").render(&HOSTILE), HOSTILE.message);
     }
 
     proptest! {
         #[test]
         fn a_value_in_json_is_read_back(message: String) {
-            let filled = one("application/problem+json", r#"{"m":"{{message}}"}"#).fill(&Values { message: &message, ..HOSTILE });
+            let filled = one("application/problem+json", r#"{"m":"{{message}}"}"#).render(&Values { message: &message, ..HOSTILE });
             let read: serde_json::Value = serde_json::from_str(&filled).unwrap();
             prop_assert_eq!(read["m"].as_str(), Some(&message[..]));
         }
@@ -324,7 +325,7 @@ mod tests {
         .unwrap();
         let body = |status, accept: &'static str| {
             let [attributes, _] = both_forms("/", &[("accept", accept)]);
-            templates.find(status, &Headers::of(&attributes)).map(|template| template.fill(&HOSTILE))
+            templates.find(status, &Headers::of(&attributes)).map(|template| template.render(&HOSTILE))
         };
         let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
         for (status, accept, expected) in [

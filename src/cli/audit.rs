@@ -10,7 +10,7 @@ use super::client::JsonBody;
 use super::config;
 use super::exit::{Failure, Outcome};
 use super::output::{Output, Table, View};
-use crate::audit::verify::{Findings, Unknown, Verifier, place};
+use crate::audit::verify::{Findings, UnresolvedCall, Verifier, position};
 use crate::audit::{ChainKey, ChainKeys, instance};
 use crate::clock::Clock;
 use crate::secret::SecretString;
@@ -72,7 +72,7 @@ impl Verify {
     pub async fn run(self, file: Option<&Path>) -> Result<Outcome, Failure> {
         let loaded = config::source(file.map(Path::to_owned))?.without_admin().load();
         let config = loaded.map_err(Failure::usage)?.config;
-        let keys = ChainKeys::of(&config.audit, Clock::system().now()).all();
+        let keys = ChainKeys::from_config(&config.audit, Clock::system().now()).all();
         let dsn = self.database.as_ref().unwrap_or(&config.db.dsn);
         let heads = Heads::open(dsn.expose()).await;
         let mut findings = vec![];
@@ -126,7 +126,7 @@ fn text_of(file: &Path) -> Result<Vec<u8>, Failure> {
 /// Returns each file with the id of its chain.
 fn chains(files: &[PathBuf]) -> Result<Vec<(&Path, Option<String>)>, Failure> {
     let logs = files.iter().filter(|file| !is_lock(file));
-    logs.map(|file| Ok((file.as_path(), place(&text_of(file)?).0))).collect()
+    logs.map(|file| Ok((file.as_path(), position(&text_of(file)?).0))).collect()
 }
 
 /// Reads the files, those of a chain together and in order.
@@ -134,7 +134,7 @@ fn read(files: &[PathBuf]) -> Result<BTreeMap<Option<String>, Vec<LogFile>>, Fai
     let mut chains: BTreeMap<Option<String>, Vec<LogFile>> = BTreeMap::new();
     for file in files.iter().filter(|file| !is_lock(file)) {
         let text = text_of(file)?;
-        let (chain, first) = place(&text);
+        let (chain, first) = position(&text);
         let name = file.display().to_string();
         chains.entry(chain).or_default().push(LogFile { name, text, first });
     }
@@ -184,7 +184,7 @@ impl Heads {
 }
 
 fn view(findings: &[Findings], is_whole: bool) -> View {
-    let unknown = |unknown: &Unknown| {
+    let unknown = |unknown: &UnresolvedCall| {
         json!({
             "line": unknown.line,
             "time": unknown.time,
@@ -201,7 +201,7 @@ fn view(findings: &[Findings], is_whole: bool) -> View {
             "lines": found.lines,
             "problems": found.problems,
             "more_problems": found.more_problems,
-            "unknown_outcomes": found.unknown.iter().map(unknown).collect::<Vec<_>>(),
+            "unknown_outcomes": found.unresolved.iter().map(unknown).collect::<Vec<_>>(),
             "not_checked": found.notes,
         })
     };
@@ -213,7 +213,7 @@ fn view(findings: &[Findings], is_whole: bool) -> View {
             fields.push(("PROBLEM", format!("and {} more", found.more_problems)));
         }
         fields.extend(found.notes.iter().map(|note| ("NOTE", note.clone())));
-        for Unknown { line, time, operation, keys, request_id } in &found.unknown {
+        for UnresolvedCall { line, time, operation, keys, request_id } in &found.unresolved {
             let keys = keys.join(" ");
             let text = format!(
                 "line {line}, {time}: {operation} of {keys} (request {request_id}): the process ended before it \

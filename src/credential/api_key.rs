@@ -1,4 +1,4 @@
-//! Issued keys: `<prefix>_v1_<identifier>_<checksum>` (talos.md section 1).
+//! Issued keys: `<prefix>_v1_<identifier>_<checksum>`.
 
 use hmac::Mac;
 use subtle::ConstantTimeEq;
@@ -9,15 +9,15 @@ use crate::clock::Timestamp;
 use crate::key::KeyId;
 use crate::secret::SecretString;
 
-/// Longest identifier that is decoded, in characters.
+/// Maximum length of an identifier, in characters.
 const MAX_IDENTIFIER: usize = 128;
-/// Longest checksum that is decoded, in characters: 32 bytes never take more.
+/// Maximum length of a checksum, in characters. 32 bytes never take more.
 const MAX_CHECKSUM: usize = 44;
 
-/// The parts of a text that has the form of an issued key.
+/// Parts of a text in the form of an issued key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Parts<'a> {
-    /// Everything up to and with the last underscore: what the checksum is over.
+    /// Everything up to the last underscore, which the checksum covers.
     signed: &'a str,
     prefix: &'a str,
     identifier: &'a str,
@@ -30,20 +30,22 @@ impl std::fmt::Debug for Parts<'_> {
     }
 }
 
-/// What the checksum vouches for.
+/// Content of a key whose checksum is right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Proof {
-    /// Whose key it is.
+    /// Id of the key.
     pub key_id: KeyId,
-    /// When it was issued, as the key itself says.
+    /// Time at which it was issued, from the identifier.
     pub issued_at: Timestamp,
-    /// When the secret that proved it stops to verify.
+    /// End of validity of the secret that verified it.
     pub secret_expires: Option<Timestamp>,
 }
 
 impl<'a> Parts<'a> {
-    /// Splits `^([A-Za-z0-9_]{1,16})_v1_([base58]{20,})_([base58]{10,})$`. The split is unique, as base58 has
-    /// no underscore. None when the text has another form.
+    /// Splits `^([A-Za-z0-9_]{1,16})_v1_([base58]{20,})_([base58]{10,})$`. Returns `None` for other
+    /// texts.
+    ///
+    /// The split is unique, as base58 has no underscore.
     pub fn split(credential: &'a str) -> Option<Self> {
         let (rest, checksum) = credential.rsplit_once('_')?;
         let (rest, identifier) = rest.rsplit_once('_')?;
@@ -61,12 +63,12 @@ impl<'a> Parts<'a> {
         })
     }
 
-    /// The prefix. Not proven by itself, but covered by the checksum.
+    /// Returns the prefix, which the checksum covers.
     pub const fn prefix(&self) -> &'a str {
         self.prefix
     }
 
-    /// Proves possession: the checksum is ours. None otherwise, whatever the cause.
+    /// Verifies the checksum. Returns `None` if it fails, for whatever reason.
     pub fn prove(&self, secrets: &HmacSecrets, now: Timestamp) -> Option<Proof> {
         let (key_id, issued_at) = self.decode_identifier()?;
         let mut checksum = [0; 32];
@@ -95,7 +97,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Makes the credential of a new key. This is the only time that it exists in here.
+/// Makes the credential of a new key, which is not stored.
 pub fn make(secrets: &HmacSecrets, prefix: &str, key_id: Uuid, issued_at: Timestamp) -> SecretString {
     let identifier = format!("{}:{}", issued_at.as_secs(), key_id.hyphenated());
     let mut credential = format!("{prefix}_v1_{}_", bs58::encode(identifier).into_string());
@@ -104,7 +106,7 @@ pub fn make(secrets: &HmacSecrets, prefix: &str, key_id: Uuid, issued_at: Timest
     credential.into()
 }
 
-/// Whether a text may be a key's prefix: `^[A-Za-z0-9_]{1,16}$`.
+/// Returns whether a text may be a prefix: `^[A-Za-z0-9_]{1,16}$`.
 pub fn is_prefix(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     (1..=16).contains(&text.len()) && text.bytes().all(allowed)

@@ -1,26 +1,26 @@
-//! What the holder of a macaroon may take away from it: a caveat of its own, without asking us.
+//! Caveats that the holder of a macaroon adds on its own to narrow it.
 
 use serde::{Deserialize, Deserializer};
 
 use crate::clock::Timestamp;
 use crate::key::{AddressList, Scopes};
 
-/// Something that a holder took away.
+/// A holder's caveat.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Caveat {
-    /// Whose tokens it is for.
+    /// Issuer that the caveat is for.
     pub issuer: String,
-    /// No longer than this.
+    /// Earlier expiry.
     pub expires: Option<Timestamp>,
-    /// Not before this.
+    /// Later start.
     pub starts: Option<Timestamp>,
-    /// Nothing but these.
+    /// Narrower scopes.
     pub scopes: Option<Scopes>,
-    /// From nowhere but there.
+    /// Narrower addresses.
     pub addresses: Option<AddressList>,
 }
 
-/// A caveat that says something that we don't know says less than its holder believes, so nothing is ignored.
+/// Ignoring an unknown field would allow more than the holder believes.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Fields {
@@ -36,9 +36,9 @@ struct Fields {
 }
 
 impl Caveat {
-    /// Reads a caveat; None when it isn't one that we understand to the last field.
+    /// Parses a caveat. Returns `None` if any part of it is unknown.
     pub fn parse(json: &[u8]) -> Option<Self> {
-        // A list of values would do for serde, too.
+        // Serde would accept an array as well.
         if !json.trim_ascii_start().starts_with(b"{") {
             return None;
         }
@@ -53,7 +53,7 @@ impl Caveat {
     }
 }
 
-/// A field that is there has a value: `null` takes nothing away.
+/// Refuses `null`: a field that is present must narrow something.
 fn not_null<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }

@@ -1,4 +1,4 @@
-//! What a derived token says, whichever format carries it, and the one judge of that (talos.md section 1).
+//! Claims of derived tokens, in either format, and their verification.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -14,31 +14,31 @@ use crate::clock::Timestamp;
 use crate::key::verdict::Denial;
 use crate::key::{ActorId, AddressList, Key, Metadata, NetworkId, Scope, Scopes, Visibility};
 
-/// Claims that a request can't set: they are stripped from custom claims.
+/// Claims that a request can't set. Removed from custom claims.
 pub const RESERVED: [&str; 18] = [
     "jti", "sub", "iss", "aud", "iat", "exp", "nbf", "nid", "akid", "pid", "tty", "oid", "act", "scp",
     "scope", "meta", "vis", "acl",
 ];
 
-/// Whom a token stands for.
+/// Subject of a token.
 #[derive(Debug, Clone)]
 pub struct Subject<'a> {
-    /// Id of the key that it is derived from.
+    /// Id of the parent key.
     pub key_id: String,
-    /// The network of that key.
+    /// Network of the parent key.
     pub network: NetworkId,
-    /// On whose behalf it acts.
+    /// Actor.
     pub actor: Option<&'a ActorId>,
-    /// The key's attributes.
+    /// Metadata of the parent key.
     pub metadata: Option<&'a Metadata>,
-    /// The key's visibility.
+    /// Visibility of the parent key.
     pub visibility: Visibility,
-    /// From where it may be used.
+    /// Addresses from which it may be used.
     pub addresses: &'a AddressList,
 }
 
 impl<'a> Subject<'a> {
-    /// The holder of a key.
+    /// Returns the holder of a key as subject.
     pub fn of_key(key: &'a Key) -> Self {
         Self {
             key_id: key.id.to_string(),
@@ -50,7 +50,7 @@ impl<'a> Subject<'a> {
         }
     }
 
-    /// The holder of another token, which was verified for `network`.
+    /// Returns the holder of another token, verified for `network`, as subject.
     pub fn of_token(authority: &'a Authority, network: NetworkId) -> Self {
         Self {
             key_id: authority.key_id.clone(),
@@ -63,22 +63,22 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// What a token says beside its subject.
+/// Content of a token, apart from its subject.
 #[derive(Debug, Clone)]
 pub struct Grant<'a> {
-    /// Who issues it.
+    /// Issuer.
     pub issuer: &'a str,
-    /// Its own id.
+    /// Token id.
     pub id: Uuid,
-    /// From when on it is valid; whole seconds count.
+    /// Start of validity, in whole seconds.
     pub issued_at: Timestamp,
-    /// Until when it is valid; whole seconds count.
+    /// Expiry, in whole seconds.
     pub expires: Timestamp,
-    /// Whom it is for; anyone when empty.
+    /// Audiences. Any if empty.
     pub audiences: &'a [String],
-    /// What it allows.
+    /// Scopes.
     pub scopes: &'a Scopes,
-    /// Free claims at top level, without reserved names.
+    /// Custom claims at top level, without reserved names.
     pub custom: &'a Map<String, Value>,
 }
 
@@ -105,7 +105,7 @@ struct Claims<'a> {
     custom: &'a Map<String, Value>,
 }
 
-/// The claims of a token, as JSON.
+/// Returns the claims of a token as JSON.
 #[expect(clippy::expect_used, reason = "texts, numbers and JSON always serialise")]
 pub fn claims_json(subject: &Subject<'_>, grant: &Grant<'_>) -> String {
     let claims = Claims {
@@ -127,55 +127,55 @@ pub fn claims_json(subject: &Subject<'_>, grant: &Grant<'_>) -> String {
     serde_json::to_string(&claims).expect("claims are texts, numbers and JSON")
 }
 
-/// What is asked of a token that a client shows.
+/// Expectations of a presented token.
 #[derive(Debug)]
 pub struct Expectation<'a> {
-    /// The request's network.
+    /// Network of the request.
     pub network: NetworkId,
-    /// Now.
+    /// Time of the request.
     pub now: Timestamp,
-    /// How far clocks may be apart, for `nbf`.
+    /// Tolerated clock skew, for `nbf`.
     pub clock_skew: Duration,
-    /// Issuers whose tokens count at `now`.
+    /// Issuers that are valid at `now`.
     pub issuers: &'a [&'a str],
-    /// When not empty: one of them must be the token's, exactly.
+    /// Audiences of which the token must have one. Any if empty.
     pub audiences: &'a [String],
-    /// From where it is used.
+    /// The client's address.
     pub client: Option<IpAddr>,
-    /// Longest time that it counts after it was issued, whatever its own `exp`; any when None.
+    /// Maximum age, whatever the token's `exp`. Any if `None`.
     pub max_age: Option<Duration>,
 }
 
-/// The authority of a verified token.
+/// Permissions of a verified token.
 #[derive(Debug, Clone)]
 pub struct Authority {
-    /// What carried it.
+    /// Format of the token.
     pub format: TokenFormat,
-    /// Id of the key that it was derived from.
+    /// Id of the parent key.
     pub key_id: String,
-    /// On whose behalf it acts.
+    /// Actor.
     pub actor: Option<ActorId>,
-    /// What it allows.
+    /// Scopes.
     pub scopes: Scopes,
-    /// The parent's attributes.
+    /// Metadata of the parent key.
     pub metadata: Option<Metadata>,
-    /// The parent's visibility.
+    /// Visibility of the parent key.
     pub visibility: Visibility,
-    /// From where it may be used.
+    /// Addresses from which it may be used.
     pub addresses: AddressList,
-    /// Until when.
+    /// Expiry.
     pub expires: Timestamp,
-    /// Who issued it.
+    /// Issuer.
     pub issuer: String,
-    /// Whom it is for.
+    /// Audiences.
     pub audiences: Vec<String>,
-    /// Its free claims.
+    /// Custom claims.
     pub custom: Map<String, Value>,
 }
 
-/// Claims as a token shows them. Its proof is the format's own matter and comes first.
+/// Claims of a presented token. The format has verified the signature before.
 #[derive(Deserialize)]
-pub(super) struct Shown {
+pub(super) struct PresentedClaims {
     sub: String,
     iss: Option<String>,
     exp: i64,
@@ -204,29 +204,29 @@ enum Audience {
     Many(Vec<String>),
 }
 
-impl Shown {
-    /// Who issued the token, as it says itself.
+impl PresentedClaims {
+    /// Returns the claimed issuer.
     pub fn issuer(&self) -> Option<&str> {
         self.iss.as_deref()
     }
 
-    /// When the token is as old as one may be at most; None when it may be of any age.
+    /// Returns the time at which the token reaches the maximum age, `None` if there is none.
     fn oldest_end(&self, expected: &Expectation<'_>) -> Option<Timestamp> {
         let max_age = expected.max_age?;
         // Times of a token are whole seconds: a part of one more counts whole.
         let whole = Duration::from_secs(max_age.as_secs() + u64::from(max_age.subsec_nanos() > 0));
         match self.iat.or(self.nbf) {
             Some(issued) => Some(Timestamp::from_secs(issued).plus(whole)),
-            // Nobody knows its age: it counts while it ends as soon as one that is made now.
+            // Of unknown age. Accepted while it expires no later than a token issued now may.
             None => (Timestamp::from_secs(self.exp) > expected.now.plus(whole)).then_some(expected.now),
         }
     }
 
-    /// Judges claims and the caveats beside them: issuer, network, times, audience, address. What all of them allow is
-    /// the authority.
+    /// Verifies claims and caveats: issuer, network, times, audience, address. Returns what all of
+    /// them allow.
     ///
     /// # Errors
-    /// The first of these that doesn't hold.
+    /// Fails with the first that doesn't hold.
     pub fn judge(
         self,
         format: TokenFormat,
@@ -258,7 +258,7 @@ impl Shown {
         if !expected.audiences.is_empty() && !audiences.iter().any(|one| expected.audiences.contains(one)) {
             return Err(Denial::AudienceMismatch);
         }
-        // Claims that we signed but can't read any more: refuse rather than guess.
+        // We have signed these claims, but can't parse them any more.
         let unreadable = |_| Denial::SignatureInvalid;
         let addresses = AddressList::parse(&self.acl).map_err(unreadable)?;
         let addresses = narrowed_addresses(addresses, caveats).ok_or(Denial::AddressNotAllowed)?;
@@ -287,15 +287,15 @@ impl Shown {
     }
 }
 
-/// What every list allows; None when that is nobody.
+/// Returns the addresses that all lists allow, `None` if there are none.
 fn narrowed_addresses(granted: AddressList, caveats: &[Caveat]) -> Option<AddressList> {
     caveats.iter().filter_map(|caveat| caveat.addresses.as_ref()).try_fold(granted, |left, narrower| {
-        // An empty list in a key means everyone. A holder who writes one has named nobody.
+        // An empty list of a key allows everyone. A holder who writes one allows nobody.
         if narrower.is_empty() { None } else { left.intersection(narrower) }
     })
 }
 
-/// What every list grants; None when that is more than a list can hold.
+/// Returns the scopes that all lists grant, `None` if there are too many.
 fn narrowed_scopes(granted: Scopes, caveats: &[Caveat]) -> Option<Scopes> {
     let mut narrower = caveats.iter().filter_map(|caveat| caveat.scopes.as_ref());
     narrower.try_fold(granted, |left, narrower| left.intersection(narrower))
@@ -330,12 +330,12 @@ mod tests {
     }
 
     proptest! {
-        /// Backends that read the token tell actors apart, and read who it was.
+        /// Backends that read the claims can tell actors apart.
         #[test]
         fn different_actors_are_different_claims(a in any::<String>(), b in any::<String>()) {
             if let (Ok(a), Ok(b)) = (ActorId::from_stored(&a), ActorId::from_stored(&b)) {
                 prop_assert_eq!(a == b, claims_of(&a) == claims_of(&b));
-                let shown: Shown = serde_json::from_str(&claims_of(&a)).unwrap();
+                let shown: PresentedClaims = serde_json::from_str(&claims_of(&a)).unwrap();
                 prop_assert_eq!(shown.act.as_deref(), Some(a.as_str()));
             }
         }

@@ -1,10 +1,10 @@
-//! Imported keys: only a hash of them is known here.
+//! Imported keys. Talos knows only a hash of them.
 
 use sha2::{Digest, Sha512_256};
 
 use crate::key::{KeyId, NetworkId};
 
-/// SHA-512/256 over `<network id text> 0x00 <raw key>`.
+/// Returns SHA-512/256 over `<network id text> 0x00 <raw key>`.
 pub fn key_id(network: NetworkId, raw_key: &str) -> KeyId {
     let hash = Sha512_256::new()
         .chain_update(network.to_string())
@@ -14,10 +14,10 @@ pub fn key_id(network: NetworkId, raw_key: &str) -> KeyId {
     KeyId::Imported(hash.into())
 }
 
-/// Says why no request could carry a raw key; None when one can.
+/// Returns why no request could carry a raw key, `None` if one can.
 ///
-/// A header's value has no control characters, and every hop takes away white space at its ends:
-/// the key would verify here and be unknown to every request.
+/// Header values have no control characters, and every hop trims white space. Such a key would
+/// verify here, but be unknown in every request.
 pub fn unpresentable(raw_key: &str) -> Option<&'static str> {
     if raw_key.ends_with(['\n', '\r']) {
         return Some("ends with a line ending, which no request can carry; leave it out");

@@ -1,4 +1,4 @@
-//! JSON Web Keys (RFC 7517): reading a key set, publishing its public half.
+//! JSON Web Keys (RFC 7517): parsing of key sets, and publication of their public half.
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{Ed25519KeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
@@ -12,23 +12,23 @@ use pkcs1::der::Encode;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-/// Why a key set or a key in it can't be used. Never quotes key material.
+/// Error in a key set. Never quotes key material.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JwkError {
-    /// The document isn't a key set.
+    /// The document is not a key set.
     #[error("must be a JSON object with a list `keys`")]
     NotASet,
-    /// One key of it can't be used.
+    /// A key is not usable.
     #[error("keys[{index}]: {problem}")]
     Key {
-        /// Its place in the set, from 0.
+        /// Index in the set, from 0.
         index: usize,
-        /// What is wrong.
+        /// The problem.
         problem: &'static str,
     },
 }
 
-/// One key: always able to verify, and to sign if the private half is there.
+/// A key that verifies and, with its private half, signs.
 pub struct SigningKey {
     kid: String,
     algorithm: Algorithm,
@@ -44,22 +44,22 @@ enum Signer {
 }
 
 impl SigningKey {
-    /// Its `kid`; the RFC 7638 thumbprint when the set names none.
+    /// Returns the `kid`, or the RFC 7638 thumbprint if there is none.
     pub fn kid(&self) -> &str {
         &self.kid
     }
 
-    /// EdDSA or RS256: the key's own type decides, never a token's header.
+    /// Returns EdDSA or RS256. The key's type decides, never a token's header.
     pub const fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
-    /// What verifies its signatures.
+    /// Returns the key that verifies signatures.
     pub const fn verifier(&self) -> &DecodingKey {
         &self.verifier
     }
 
-    /// Length of a signature in bytes.
+    /// Returns the length of a signature in bytes.
     pub fn signature_len(&self) -> usize {
         match &self.signer {
             Some(Signer::Rsa(pair)) => pair.public_modulus_len(),
@@ -67,7 +67,7 @@ impl SigningKey {
         }
     }
 
-    /// Signs; None when only the public half is known or the library refuses.
+    /// Signs. Returns `None` without a private half, or if the library fails.
     pub fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
         match self.signer.as_ref()? {
             Signer::Ed25519(pair) => Some(pair.sign(message).as_ref().to_vec()),
@@ -133,17 +133,15 @@ impl std::fmt::Debug for SigningKey {
     }
 }
 
-/// Says why anybody could sign in the name of a key, whatever verifies the signature; None when
-/// that can't be seen.
+/// Returns why anybody could forge signatures of a key, `None` if that can't be seen.
 ///
 /// An Ed25519 point of small order is the public half of no secret: one signature fits every eighth
-/// message or all of them. An RSA key whose exponent is 1 takes every message for its own
-/// signature.
+/// message or all of them. With an RSA exponent of 1, every message is its own signature.
 pub fn forgeable(jwk: &Value) -> Option<&'static str> {
     let bytes = |name| jwk.get(name).and_then(Value::as_str).and_then(|text| BASE64URL.decode(text).ok());
     match jwk.get("kty").and_then(Value::as_str)? {
         "OKP" if jwk.get("crv").and_then(Value::as_str) == Some("Ed25519") => {
-            // What can't be decoded, its reader says.
+            // The parser reports what can't be decoded.
             let point = <[u8; 32]>::try_from(bytes("x")?).ok();
             match point.and_then(|point| VerifyingKey::from_bytes(&point).ok()) {
                 None => Some("x is no point of Ed25519"),
@@ -163,24 +161,25 @@ pub fn forgeable(jwk: &Value) -> Option<&'static str> {
     }
 }
 
-/// Length of an RSA modulus. None when it isn't base64url.
+/// Returns the length of an RSA modulus, `None` if it isn't base64url.
 fn modulus_bits(n: &str) -> Option<usize> {
     let bytes = BASE64URL.decode(n).ok()?;
     let first = bytes.iter().position(|byte| *byte != 0)?;
     Some((bytes.len() - first) * 8 - bytes[first].leading_zeros() as usize)
 }
 
-/// The keys with which derived tokens are signed and verified.
+/// Keys that sign and verify derived tokens.
 #[derive(Debug, Default)]
 pub struct KeySet {
     keys: Vec<SigningKey>,
 }
 
 impl KeySet {
-    /// Reads the documents of several key sets into one. Encryption keys in them are left out.
+    /// Adds the keys of a key set. Encryption keys are skipped.
     ///
     /// # Errors
-    /// When a document isn't a key set, or a key is of an unknown type, malformed, or has another's `kid`.
+    /// Fails if the document isn't a key set, or a key is of an unknown type, malformed, or has the
+    /// `kid` of another.
     pub fn read(&mut self, document: &str) -> Result<(), JwkError> {
         let document: Value = serde_json::from_str(document).map_err(|_| JwkError::NotASet)?;
         let jwks = document.get("keys").and_then(Value::as_array);
@@ -197,12 +196,13 @@ impl KeySet {
         Ok(())
     }
 
-    /// The key of that `kid`.
+    /// Returns the key with this `kid`.
     pub fn find(&self, kid: &str) -> Option<&SigningKey> {
         self.keys.iter().find(|key| key.kid == kid)
     }
 
-    /// The key that signs: the named one, else (only when none is named) the first with `use: sig`, else the first.
+    /// Returns the signing key: the named one or, if none is named, the first with `use: sig`, else
+    /// the first.
     pub fn signing(&self, named: Option<&str>) -> Option<&SigningKey> {
         match named {
             Some(kid) => self.find(kid).filter(|key| key.signer.is_some()),
@@ -214,12 +214,12 @@ impl KeySet {
         }
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no keys.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// The bare `{"keys":[…]}` with public members only.
+    /// Returns `{"keys":[…]}` with public members only.
     pub fn public_json(&self) -> String {
         let keys: Vec<&Value> = self.keys.iter().map(|key| &key.public).collect();
         json!({ "keys": keys }).to_string()
@@ -325,7 +325,7 @@ mod tests {
         assert!(dalek.verifying_key().verify_strict(b"message", &signature).is_ok());
     }
 
-    /// The eight points of small order, and the other ways to write those that have one.
+    /// The eight points of small order, and other encodings of them.
     pub const SMALL_ORDER: [&str; 14] = [
         "0000000000000000000000000000000000000000000000000000000000000000",
         "0000000000000000000000000000000000000000000000000000000000000080",
@@ -343,22 +343,18 @@ mod tests {
         "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
     ];
 
-    fn from_hex(text: &str) -> Vec<u8> {
-        (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
-    }
-
     #[test]
     fn keys_in_whose_name_anybody_signs_are_refused() {
         let rsa = generate(RSA, Some("r"), &Rng::system()).unwrap();
         let read = |jwk: Value| KeySet::default().read(&json!({ "keys": [jwk] }).to_string());
         for point in SMALL_ORDER {
-            let x = BASE64URL.encode(from_hex(point));
+            let x = BASE64URL.encode(hex::decode(point).unwrap());
             let jwk = json!({ "kty": "OKP", "crv": "Ed25519", "x": x, "kid": "a" });
             let problem = read(jwk).unwrap_err().to_string();
             assert!(problem.starts_with("keys[0]: x is "), "{point}: {problem}");
         }
-        // 2 isn't the y of any point.
-        let x = BASE64URL.encode(from_hex(&format!("02{}", "00".repeat(31))));
+        // No point has the y-coordinate 2.
+        let x = BASE64URL.encode(hex::decode(format!("02{}", "00".repeat(31))).unwrap());
         let problem = read(json!({ "kty": "OKP", "crv": "Ed25519", "x": x })).unwrap_err().to_string();
         assert_eq!(problem, "keys[0]: x is no point of Ed25519");
         for (e, good) in [

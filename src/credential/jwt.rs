@@ -1,4 +1,4 @@
-//! Derived JWTs (talos.md section 1): signed with EdDSA or RS256, verified without any state.
+//! Derived JWTs: signed with EdDSA or RS256, verified without any state.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
@@ -6,7 +6,7 @@ use jsonwebtoken::{DecodingKey, Validation};
 use serde::Serialize;
 
 use super::TokenFormat;
-use super::claims::{Authority, Expectation, Shown};
+use super::claims::{Authority, Expectation, PresentedClaims};
 use super::jwk::{KeySet, SigningKey};
 use crate::key::verdict::Denial;
 
@@ -17,7 +17,7 @@ struct Header<'a> {
     kid: &'a str,
 }
 
-/// Signs claims. None when `signer` has no private half.
+/// Signs claims. Returns `None` if `signer` has no private half.
 pub fn sign(signer: &SigningKey, claims_json: &str) -> Option<String> {
     let mut token = unsigned(signer, claims_json);
     let signature = signer.sign(token.as_bytes())?;
@@ -26,7 +26,7 @@ pub fn sign(signer: &SigningKey, claims_json: &str) -> Option<String> {
     Some(token)
 }
 
-/// How long the token of these claims will be, in bytes.
+/// Returns the length of the signed token, in bytes.
 pub fn signed_len(signer: &SigningKey, claims_json: &str) -> usize {
     let signature = signer.signature_len();
     unsigned(signer, claims_json).len() + 1 + (signature * 4).div_ceil(3)
@@ -43,24 +43,25 @@ fn unsigned(signer: &SigningKey, claims_json: &str) -> String {
     token
 }
 
-/// Verifies a token: signature by the key that its `kid` names, then what its claims say.
+/// Verifies a token: the signature by the key that its `kid` names, then the claims.
 ///
 /// # Errors
-/// The first of these that doesn't hold.
+/// Fails with the first that doesn't hold.
 pub fn verify(keys: &KeySet, token: &str, expected: &Expectation<'_>) -> Result<Authority, Denial> {
     let shown = check_signature(keys, token).ok_or(Denial::SignatureInvalid)?;
     shown.judge(TokenFormat::Jwt, &[], expected)
 }
 
-fn check_signature(keys: &KeySet, token: &str) -> Option<Shown> {
+fn check_signature(keys: &KeySet, token: &str) -> Option<PresentedClaims> {
     let header = jsonwebtoken::decode_header(token).ok()?;
     let extended = header.crit.is_some_and(|names| !names.is_empty());
     let key = keys.find(&header.kid?).filter(|_| !extended)?;
     decode(token, key.verifier(), key)
 }
 
-fn decode(token: &str, verifier: &DecodingKey, key: &SigningKey) -> Option<Shown> {
-    // The library checks the signature under the key's own algorithm; times and names are checked later, by our clock.
+fn decode(token: &str, verifier: &DecodingKey, key: &SigningKey) -> Option<PresentedClaims> {
+    // The library verifies the signature under the key's own algorithm. Times and names are
+    // verified later, by our clock.
     let mut validation = Validation::new(key.algorithm());
     validation.required_spec_claims.clear();
     validation.validate_exp = false;

@@ -1,7 +1,8 @@
-//! Derived macaroons (talos.md section 1): `<prefix>_v1_<base64url of a V2 binary>`, which its holder can narrow alone.
+//! Derived macaroons: `<prefix>_v1_<base64url of a V2 binary>`. Holders can narrow them on their
+//! own.
 //!
-//! The signature is the chain of libmacaroons: HMAC-SHA256 of the identifier under the root key, then of each caveat
-//! under the link before it. So whoever holds a macaroon can add a caveat, and nobody can take one away.
+//! The signature is libmacaroons' chain: HMAC-SHA256 of the identifier under the root key, then of
+//! each caveat under the previous signature. Anybody can add a caveat, and nobody can remove one.
 
 mod binary;
 #[cfg(test)]
@@ -16,15 +17,15 @@ use uuid::Uuid;
 use self::binary::Macaroon;
 use super::TokenFormat;
 use super::caveat::Caveat;
-use super::claims::{Authority, Expectation, Shown};
+use super::claims::{Authority, Expectation, PresentedClaims};
 use super::secrets::{HmacSecret, HmacSecrets, hmac_sha256};
 use crate::clock::Timestamp;
 use crate::key::verdict::Denial;
 
-/// What stands between prefix and macaroon.
+/// Separator of prefix and macaroon.
 const MARK: &str = "_v1_";
 
-/// The parts of a text that has the form of a macaroon.
+/// Parts of a text in the form of a macaroon.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Parts<'a> {
     prefix: &'a str,
@@ -44,13 +45,13 @@ impl<'a> Parts<'a> {
         Some(Self { prefix: &credential[..prefix.len()], encoded })
     }
 
-    /// The prefix. The signature doesn't cover it.
+    /// Returns the prefix, which the signature doesn't cover.
     pub const fn prefix(&self) -> &'a str {
         self.prefix
     }
 }
 
-/// Makes a macaroon that says `claims_json`, under the current secret.
+/// Makes a macaroon with these claims, under the current secret.
 pub fn make(secrets: &HmacSecrets, prefix: &str, issuer: &str, id: Uuid, claims_json: &str) -> String {
     let identifier = format!(r#"{{"jti":"{}"}}"#, id.hyphenated());
     let caveats = vec![claims_json.as_bytes()];
@@ -62,10 +63,10 @@ pub fn make(secrets: &HmacSecrets, prefix: &str, issuer: &str, id: Uuid, claims_
     token
 }
 
-/// Verifies a macaroon: signature under the current secret or a retired one, then what all its caveats say together.
+/// Verifies a macaroon: the signature under the current or a retired secret, then all caveats.
 ///
 /// # Errors
-/// The first of these that doesn't hold.
+/// Fails with the first that doesn't hold.
 pub fn verify(
     secrets: &HmacSecrets,
     parts: &Parts<'_>,
@@ -77,9 +78,9 @@ pub fn verify(
     Ok(authority)
 }
 
-/// What a good signature vouches for.
+/// Content of a macaroon whose signature is right.
 struct Proven {
-    claims: Shown,
+    claims: PresentedClaims,
     caveats: Vec<Caveat>,
     secret_expires: Option<Timestamp>,
 }
@@ -91,8 +92,8 @@ fn prove(secrets: &HmacSecrets, parts: &Parts<'_>, now: Timestamp) -> Option<Pro
         sign(secret, macaroon.identifier, &macaroon.caveats).ct_eq(&macaroon.signature).into()
     })?;
     let (claims, added) = macaroon.caveats.split_first()?;
-    let claims: Shown = serde_json::from_slice(claims).ok()?;
-    // Nobody vouches for the location, but one that isn't the issuer's was put there by somebody else.
+    let claims: PresentedClaims = serde_json::from_slice(claims).ok()?;
+    // The signature doesn't cover the location. If it isn't the issuer, someone else has set it.
     if claims.issuer().map(str::as_bytes) != Some(macaroon.location) {
         return None;
     }

@@ -1,4 +1,4 @@
-//! New JSON Web Keys: for this server to sign with, and for other programs.
+//! Generation of JSON Web Keys, for Talos to sign with and for other programs.
 
 use aws_lc_rs::encoding::{AsBigEndian, AsDer, EcPrivateKeyBin};
 use aws_lc_rs::rsa::KeySize;
@@ -16,48 +16,48 @@ use zeroize::Zeroizing;
 use super::jwk::{published, thumbprint};
 use crate::rng::Rng;
 
-/// The private members of every type of key.
+/// Private members of all key types.
 pub const PRIVATE: [&str; 7] = ["d", "p", "q", "dp", "dq", "qi", "k"];
 
-/// A type of key that can be made.
+/// Type of a key to generate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NewKey {
     /// Ed25519, for EdDSA.
     Ed25519,
-    /// RSA of that many bits.
+    /// RSA.
     Rsa {
-        /// 2048, 3072, 4096 or 8192.
+        /// Length: 2048, 3072, 4096 or 8192 bits.
         bits: u16,
-        /// What it says that it signs with; only RS256 is for this server.
+        /// Signature algorithm. Talos signs only with RS256.
         algorithm: RsaAlgorithm,
     },
-    /// Elliptic curve, for ECDSA. Not for this server.
+    /// Elliptic curve, for ECDSA. Talos doesn't use it.
     Ec(Curve),
-    /// Bytes, for HMAC. Not for this server.
+    /// Random bytes, for HMAC. Talos doesn't use them.
     Symmetric {
-        /// 256 to 4096, a multiple of 8.
+        /// Length: 256 to 4096 bits, a multiple of 8.
         bits: u16,
     },
 }
 
-/// A signature algorithm of RSA.
+/// Signature algorithm of an RSA key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RsaAlgorithm {
     /// RSASSA-PKCS1-v1_5 with SHA-256.
     Rs256,
-    /// With SHA-384.
+    /// RSASSA-PKCS1-v1_5 with SHA-384.
     Rs384,
-    /// With SHA-512.
+    /// RSASSA-PKCS1-v1_5 with SHA-512.
     Rs512,
     /// RSASSA-PSS with SHA-256.
     Ps256,
-    /// With SHA-384.
+    /// RSASSA-PSS with SHA-384.
     Ps384,
-    /// With SHA-512.
+    /// RSASSA-PSS with SHA-512.
     Ps512,
 }
 
-/// A curve of NIST.
+/// NIST curve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Curve {
     /// For ES256.
@@ -93,10 +93,10 @@ impl Curve {
 
 const UNABLE: &str = "the machine could not make a key";
 
-/// Makes a private JWK. `kid` defaults to the RFC 7638 thumbprint.
+/// Generates a private JWK. `kid` defaults to the RFC 7638 thumbprint.
 ///
 /// # Errors
-/// In words, when the size isn't one of the allowed or the machine can't make a key.
+/// Fails with a description if the size is not allowed or no key can be generated.
 pub fn generate(new: NewKey, kid: Option<&str>, rng: &Rng) -> Result<Map<String, Value>, &'static str> {
     let (jwk, alg) = match new {
         NewKey::Ed25519 => (ed25519(rng).ok_or(UNABLE)?, "EdDSA"),
@@ -132,7 +132,7 @@ pub fn generate(new: NewKey, kid: Option<&str>, rng: &Rng) -> Result<Map<String,
     }
 }
 
-/// Takes the private members out of a JWK.
+/// Removes the private members of a JWK.
 pub fn without_private(jwk: &mut Map<String, Value>) {
     for name in PRIVATE {
         jwk.shift_remove(name);
@@ -168,13 +168,13 @@ fn rsa(size: KeySize) -> Option<Value> {
 
 fn elliptic(curve: &str, algorithm: &'static EcdsaSigningAlgorithm) -> Option<Value> {
     let pair = EcdsaKeyPair::generate(algorithm).ok()?;
-    // An uncompressed point: 4, then x and y, each as long as the field.
+    // Uncompressed point: 4, then x and y, each as long as the field.
     let (x, y) = match pair.public_key().as_ref() {
         [4, point @ ..] if point.len() % 2 == 0 => point.split_at(point.len() / 2),
         _ => return None,
     };
     let scalar: EcPrivateKeyBin<'_> = pair.private_key().as_be_bytes().ok()?;
-    // RFC 7518 wants it as long as a coordinate, leading zeros included.
+    // RFC 7518 demands the length of a coordinate, with leading zeros.
     if scalar.as_ref().len() != x.len() {
         return None;
     }

@@ -1,7 +1,7 @@
-//! Page tokens: where a listing goes on, sealed so that nobody can read, change or make one.
+//! Page tokens: encrypted positions in a listing. Nobody else can read, change or make one.
 //!
-//! NaCl secretbox (XSalsa20-Poly1305) over the cursor and what it belongs to; on the wire base64url without
-//! padding of a 24-byte nonce and the box.
+//! NaCl secretbox (XSalsa20-Poly1305) over the cursor and its listing. Encoded as base64url,
+//! without padding, of a 24-byte nonce and the box.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
@@ -15,15 +15,15 @@ use crate::key::NetworkId;
 use crate::rng::Rng;
 
 const NONCE_LEN: usize = 24;
-/// Longest page token that is looked at, in characters.
+/// Maximum length of a page token, in characters.
 const MAX_LEN: usize = 4096;
 
-/// The last row of a page.
+/// Last row of a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor {
-    /// When its key was made.
+    /// Creation time of the key.
     pub created: Timestamp,
-    /// Its key's id, as text.
+    /// Id of the key, as text.
     pub key_id: String,
 }
 
@@ -36,7 +36,7 @@ struct Sealed<'a> {
     k: String,
 }
 
-/// Seals a cursor for `network` and `listing` (which names the list and its filter).
+/// Encrypts a cursor for `network` and `listing`, which names the list and its filter.
 #[expect(clippy::expect_used, reason = "texts and a number always serialise, and fit the cipher")]
 pub fn seal(secrets: &HmacSecrets, rng: &Rng, network: NetworkId, listing: &str, cursor: &Cursor) -> String {
     let content = Sealed {
@@ -55,7 +55,7 @@ pub fn seal(secrets: &HmacSecrets, rng: &Rng, network: NetworkId, listing: &str,
     BASE64URL.encode(token)
 }
 
-/// Opens a token; None when it isn't ours, or is of another network or listing.
+/// Decrypts a token. Returns `None` if it is forged, or of another network or listing.
 pub fn open(
     secrets: &HmacSecrets,
     now: Timestamp,

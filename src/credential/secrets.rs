@@ -1,14 +1,14 @@
-//! The HMAC secrets and what is keyed with them.
+//! HMAC secrets, and the keys derived from them.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use crate::clock::Timestamp;
 
-/// HMAC-SHA256 whose key schedule is done.
+/// HMAC-SHA256 with its key schedule computed.
 pub type HmacSha256 = Hmac<Sha256>;
 
-/// HMAC-SHA256 of `message` under `key`.
+/// Returns HMAC-SHA256 of `message` under `key`.
 pub fn hmac_sha256(key: &[u8], message: &[u8]) -> [u8; 32] {
     keyed(key).chain_update(message).finalize().into_bytes().into()
 }
@@ -18,7 +18,7 @@ fn keyed(key: &[u8]) -> HmacSha256 {
     HmacSha256::new_from_slice(key).expect("HMAC takes a key of any length")
 }
 
-/// One HMAC secret, ready for use.
+/// A secret with its derived keys.
 #[derive(Clone)]
 pub struct HmacSecret {
     keyed: HmacSha256,
@@ -29,9 +29,9 @@ pub struct HmacSecret {
 }
 
 impl HmacSecret {
-    /// Prepares the raw bytes of a secret that stops verifying at `expires`.
+    /// Derives the keys of a secret that stops verifying at `expires`.
     pub fn new(secret: &[u8], expires: Option<Timestamp>) -> Self {
-        // libmacaroons takes no root key as it is: this text keys an HMAC of it.
+        // libmacaroons doesn't use the root key as it is, but an HMAC of it under this text.
         let root_key = hmac_sha256(secret, b"talos/macaroon/v1/root-key");
         let macaroon_key = hmac_sha256(b"macaroons-key-generator", &root_key);
         Self {
@@ -43,33 +43,33 @@ impl HmacSecret {
         }
     }
 
-    /// An HMAC over nothing yet.
+    /// Returns the HMAC of issued keys, without input.
     pub fn mac(&self) -> HmacSha256 {
         self.keyed.clone()
     }
 
-    /// The key that seals page tokens.
+    /// Returns the key of page tokens.
     pub const fn page_key(&self) -> &[u8; 32] {
         &self.page_key
     }
 
-    /// An HMAC over nothing yet, which begins the signature of a macaroon.
+    /// Returns the HMAC that begins the signature of a macaroon, without input.
     pub fn macaroon_mac(&self) -> HmacSha256 {
         self.macaroons.clone()
     }
 
-    /// An HMAC over nothing yet, for what is put into the shared cache.
+    /// Returns the HMAC of shared cache entries, without input.
     pub fn cache_mac(&self) -> HmacSha256 {
         self.cache.clone()
     }
 
-    /// When it stops verifying.
+    /// Returns the time at which it stops verifying.
     pub const fn expires(&self) -> Option<Timestamp> {
         self.expires
     }
 }
 
-/// The current secret and the retired ones, which still verify.
+/// The current secret, and retired ones, which still verify.
 #[derive(Clone)]
 pub struct HmacSecrets {
     current: HmacSecret,
@@ -77,17 +77,17 @@ pub struct HmacSecrets {
 }
 
 impl HmacSecrets {
-    /// `current` makes and verifies, `retired` only verify.
+    /// Creates the set. `current` signs and verifies, `retired` only verify.
     pub const fn new(current: HmacSecret, retired: Vec<HmacSecret>) -> Self {
         Self { current, retired }
     }
 
-    /// The one that makes.
+    /// Returns the secret that signs.
     pub const fn current(&self) -> &HmacSecret {
         &self.current
     }
 
-    /// Those that verify at `now`, the current one first.
+    /// Returns the secrets that verify at `now`, the current one first.
     pub fn verifying(&self, now: Timestamp) -> impl Iterator<Item = &HmacSecret> {
         let in_force = move |secret: &&HmacSecret| secret.expires.is_none_or(|at| now < at);
         std::iter::once(&self.current).chain(self.retired.iter().filter(in_force))

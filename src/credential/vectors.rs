@@ -94,7 +94,7 @@ fn macaroons() {
     }
 }
 
-/// Verifies a token from an address that its list has, if it has one, and from another.
+/// Verifies a token from an address that it allows, if it has any, and from another.
 fn assert_judged(
     vectors: &Value,
     case: &Value,
@@ -128,7 +128,7 @@ fn assert_judged(
     }
 }
 
-/// What we mint is what the vectors' keys verify: both algorithms, there and back.
+/// Tokens minted here verify with the vectors' keys, with both algorithms.
 #[test]
 fn minted_with_the_vectors_keys() {
     let vectors = vectors();

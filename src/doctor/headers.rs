@@ -1,7 +1,7 @@
 //! Identity headers that upstreams trust, and Envoy's matchers and mutations of header names.
 
 use super::node::Node;
-use crate::service::upstream::{HEADER_PREFIX, IDENTITY_HEADERS};
+use crate::authz::identity_headers::{HEADER_PREFIX, IDENTITY_HEADERS};
 
 /// Result of matching a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

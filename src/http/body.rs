@@ -1,4 +1,5 @@
-//! Strict JSON in: one type, no unknown field, every error with the field's name and without its value.
+//! Strict parsing of JSON bodies: unknown fields are refused, and errors name the field but not its
+//! value.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -15,26 +16,26 @@ use tokio::time::timeout;
 
 use crate::error::{ApiError, Reason};
 
-/// Largest body that the admin plane takes, in bytes: a batch of a thousand keys is the largest request.
+/// Maximum body on the admin plane, in bytes. The largest request is a batch of a thousand keys.
 pub const ADMIN_LIMIT: usize = 4 * 1024 * 1024;
-/// Largest body that the public plane takes, in bytes: one credential, however it is escaped.
+/// Maximum body on the public plane, in bytes. It has one credential, escaped in any way.
 pub const PUBLIC_LIMIT: usize = 128 * 1024;
 
-/// How long a client may take to send a body.
+/// Maximum time to receive a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Reads a body of JSON. An empty one is an empty object.
+/// Reads a JSON body. An empty body is an empty object.
 ///
 /// # Errors
-/// When it is too large, not JSON, or not what the route takes.
+/// Fails if it is too large, not JSON, or has wrong fields.
 pub async fn read<T: DeserializeOwned>(request: Request<Body>, limit: usize) -> Result<T, ApiError> {
     parse(&read_text(request, limit).await?)
 }
 
-/// Reads a body that says it is JSON. An empty one is an empty object.
+/// Reads a body that is declared as JSON. An empty body is an empty object.
 ///
 /// # Errors
-/// When it is too large or says it is something else.
+/// Fails if it is too large or declared as something else.
 pub async fn read_text(request: Request<Body>, limit: usize) -> Result<Bytes, ApiError> {
     let media_type = request.headers().get(CONTENT_TYPE).cloned();
     let body = timeout(BODY_TIMEOUT, Limited::new(request.into_body(), limit).collect()).await;
@@ -63,10 +64,10 @@ fn is_json(media_type: &[u8]) -> bool {
     essence.trim_ascii().eq_ignore_ascii_case(b"application/json")
 }
 
-/// Reads JSON.
+/// Parses JSON.
 ///
 /// # Errors
-/// When it isn't, or not what the route takes.
+/// Fails if it is not JSON, or has wrong fields.
 pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let mut json = serde_json::Deserializer::from_slice(body);
     let Object(value) = serde_path_to_error::deserialize(&mut json)
@@ -75,24 +76,24 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     Ok(value)
 }
 
-/// A field that is a JSON object.
+/// Deserialises a field that is a JSON object.
 ///
 /// # Errors
-/// When it is something else, or not what the field takes.
+/// Fails if it is not an object, or has wrong fields.
 pub fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(field: D) -> Result<Option<T>, D::Error> {
     Ok(Option::deserialize(field)?.map(|Object(value)| value))
 }
 
-/// A field that is a list of JSON objects.
+/// Deserialises a field that is a list of JSON objects.
 ///
 /// # Errors
-/// As [`object`].
+/// Fails like [`object`].
 pub fn objects<'de, T: Deserialize<'de>, D: Deserializer<'de>>(field: D) -> Result<Option<Vec<T>>, D::Error> {
     let items: Option<Vec<Object<T>>> = Option::deserialize(field)?;
     Ok(items.map(|items| items.into_iter().map(|Object(value)| value).collect()))
 }
 
-/// What stands there as a JSON object. A struct by itself is read from a list of its values, too.
+/// Accepts only a JSON object. Serde would read a struct from an array as well.
 struct Object<T>(T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -115,11 +116,11 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
     }
 }
 
-/// Names the field, and leaves out the value that serde would quote.
+/// Returns an error that names the field. Leaves out the value, which serde would quote.
 fn explain(path: &str, message: &str) -> ApiError {
     let at = |name: &str| match path {
         "." | "?" => name.to_owned(),
-        // The path may end with the field itself already.
+        // The path may end with the field already.
         path if path == name || path.ends_with(&format!(".{name}")) => path.to_owned(),
         path => format!("{path}.{name}"),
     };

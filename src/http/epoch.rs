@@ -1,16 +1,16 @@
-//! Reading one's own changes: a change says its number, and who has that number is answered from knowledge as new.
+//! Read-your-writes: a change returns its epoch, and verification takes a minimum epoch.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
 
 use crate::error::ApiError;
 
-/// The number of the change that was made.
+/// Response header with the number of a change in the mutation log.
 const EPOCH: HeaderName = HeaderName::from_static("talos-epoch");
-/// The number of a change that an answer has to know of.
+/// Request header with the number of a change that must be known.
 const MIN_EPOCH: &str = "talos-min-epoch";
 
-/// The answer to a change, with the change's number.
+/// Adds the number of the change to its response.
 pub fn with_epoch(mut response: Response, epoch: Option<u64>) -> Response {
     if let Some(epoch) = epoch {
         response.headers_mut().insert(EPOCH, HeaderValue::from(epoch));
@@ -18,16 +18,16 @@ pub fn with_epoch(mut response: Response, epoch: Option<u64>) -> Response {
     response
 }
 
-/// The number of the change that the request's answer has to know of; 0 when it names none.
+/// Returns the minimum epoch of a request, 0 if it has none.
 ///
 /// # Errors
-/// When the header isn't one number.
+/// Fails if the header is not one number.
 pub fn min_epoch(headers: &HeaderMap) -> Result<u64, ApiError> {
     let mut values = headers.get_all(MIN_EPOCH).iter();
     let Some(value) = values.next() else {
         return Ok(0);
     };
-    // Digits alone: `parse` would take a sign as well.
+    // `parse` would accept a sign.
     let digits = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
     match (digits.and_then(|digits| digits.parse().ok()), values.next()) {
         (Some(epoch), None) => Ok(epoch),

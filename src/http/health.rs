@@ -1,17 +1,18 @@
-//! Liveness and readiness: bodies without detail, and never a query per request.
+//! Handlers of liveness and readiness. They never query the database.
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 
-use super::{Context, json};
+use super::context::Context;
+use super::reply::json;
 
-/// The process runs.
+/// Succeeds while the process runs.
 pub async fn alive() -> impl IntoResponse {
     json(r#"{"status":"ok"}"#.to_owned())
 }
 
-/// The database answers.
+/// Succeeds while the database answers.
 pub async fn ready(State(context): State<Context>) -> impl IntoResponse {
     match context.readiness.is_database_up(&context.service.clock) {
         true => (StatusCode::OK, json(r#"{"status":"ok"}"#.to_owned())),

@@ -1,5 +1,4 @@
-//! What an answer says beside its content: that something in it is stored and reported, but not
-//! enforced.
+//! `Warning` headers for rate policies that Talos stores and reports, but doesn't enforce.
 
 use axum::http::HeaderValue;
 use axum::http::header::WARNING;
@@ -7,7 +6,7 @@ use axum::response::Response;
 
 use crate::key::{Key, RatePolicy};
 
-/// Says of a policy in a unit that isn't enforced that it isn't; None when it is.
+/// Returns the warning for a policy in a unit that is not enforced, `None` for others.
 pub fn not_enforced(policy: RatePolicy) -> Option<String> {
     (!policy.unit.is_enforced()).then(|| {
         let unit = policy.unit.name();
@@ -15,8 +14,7 @@ pub fn not_enforced(policy: RatePolicy) -> Option<String> {
     })
 }
 
-/// The answer to a change, which says in the `Warning` header if it isn't enforced in full. So does
-/// the log.
+/// Adds a warning to the response to a change if a rate policy is not enforced. Logs it, too.
 pub fn with_notice<'a>(mut response: Response, keys: impl Iterator<Item = &'a Key>) -> Response {
     let policy = keys.filter_map(|key| key.rate_policy).find(|policy| !policy.unit.is_enforced());
     if let Some(policy) = policy {

@@ -1,9 +1,9 @@
-//! The description of the admin plane's API (OpenAPI 3.0), made of the operations that its router is made of.
+//! OpenAPI 3.0 description of the admin plane's API, generated from the operations of its router.
 
 #[cfg(test)]
 mod against_ory;
 mod components;
-mod operation;
+pub mod operation;
 pub mod operations;
 
 use axum::Router;
@@ -16,13 +16,11 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use self::components::{Any, ErrorEnvelope, NullValue, Status};
-use self::operation::{Parameter, Place, Tag, of};
-use super::Context;
+use self::operation::{Operation, Parameter, Place, Tag, of};
+use super::context::Context;
 use super::routes::Routes;
 
-pub use self::operation::{Access, Operation};
-
-/// A router of these operations and of one more, the description of them all.
+/// Returns a router of these operations and of one more, which returns the description of all.
 pub fn described(routes: Routes) -> Router<Context> {
     let mut operations = routes.operations().to_vec();
     operations.push(&operations::DESCRIPTION);
@@ -39,9 +37,10 @@ fn answer(text: Bytes) -> Response {
     ([(CONTENT_TYPE, "application/json")], text).into_response()
 }
 
-/// The whole document.
+/// Returns the whole document.
 fn document(operations: &[&'static Operation]) -> Value {
-    // What comes in may be null where what goes out is absent, so each way has its own generator.
+    // Requests may have null where responses omit the member, so each direction has its own
+    // generator.
     let mut generators = Generators {
         incoming: SchemaSettings::openapi3().with_transform(RecursiveTransform(plain)).into_generator(),
         outgoing: SchemaSettings::openapi3()
@@ -70,7 +69,8 @@ fn document(operations: &[&'static Operation]) -> Value {
     })
 }
 
-/// A reference that may be null, in the form that generators of clients understand; and no `default: null`.
+/// Rewrites a nullable reference in the form that client generators understand, and removes
+/// `default: null`.
 fn plain(schema: &mut Schema) {
     if schema.get("default").is_some_and(Value::is_null) {
         schema.remove("default");
@@ -84,7 +84,7 @@ fn plain(schema: &mut Schema) {
     schema.insert("nullable".to_owned(), true.into());
 }
 
-/// What is unset is left out.
+/// Responses omit unset members.
 fn never_null(schema: &mut Schema) {
     schema.remove("nullable");
 }
@@ -150,7 +150,7 @@ impl Generators {
         let mut responses = json!({ answer.status: good });
         if operation.id == operations::READY.id {
             let schema = of::<components::Health>(&mut self.outgoing);
-            responses["503"] = json!({ "description": "It isn't.", "content": { "application/json": { "schema": schema } } });
+            responses["503"] = json!({ "description": "The database doesn't answer.", "content": { "application/json": { "schema": schema } } });
         }
         let schema = of::<ErrorEnvelope>(&mut self.outgoing);
         responses["default"] =
@@ -158,9 +158,10 @@ impl Generators {
         responses
     }
 
-    /// All schemas that have a name. Of what comes in and goes out alike, what comes in says more.
+    /// Returns all named schemas. For a type that is used in both directions, the schema of
+    /// requests.
     fn components(mut self) -> Map<String, Value> {
-        // Names that Ory's description has without a use of ours.
+        // Names in Ory's description that no operation of ours uses.
         known::<Status>(&mut self.outgoing);
         known::<Any>(&mut self.outgoing);
         known::<NullValue>(&mut self.outgoing);

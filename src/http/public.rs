@@ -1,20 +1,22 @@
-//! What anyone may do: end a key that they hold, and read the public keys.
+//! Handlers of public operations: revocation by a key's holder, and the public keys.
 
 use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 
-use super::admin::Recorded;
+use super::admin::extract::AuditedCall;
+use super::body;
+use super::context::{Context, NetworkSettings};
 use super::epoch::with_epoch;
+use super::reply::json;
 use super::wire::{SelfRevokeRequest, reason};
-use super::{Context, InForce, body, json};
 use crate::error::ApiError;
 
 pub async fn self_revoke(
     State(context): State<Context>,
-    Extension(settings): InForce,
-    Extension(call): Recorded,
+    Extension(settings): NetworkSettings,
+    Extension(call): AuditedCall,
     request: Request,
 ) -> Result<Response, ApiError> {
     let request: SelfRevokeRequest = body::read(request, body::PUBLIC_LIMIT).await?;
@@ -24,8 +26,8 @@ pub async fn self_revoke(
     Ok(with_epoch(json("{}".to_owned()).into_response(), revoked.epoch))
 }
 
-pub async fn jwks(Extension(settings): InForce) -> Response {
-    // Verifiers may keep it for a while: a key is published long before it signs.
+pub async fn jwks(Extension(settings): NetworkSettings) -> Response {
+    // May be cached: keys are published long before they sign.
     let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "public, max-age=60")];
     (headers, settings.jwks_json.clone()).into_response()
 }

@@ -1,4 +1,4 @@
-//! A router made of operations: what isn't described can't be reached, what is described can.
+//! Router made of operations, so that exactly the described operations can be reached.
 
 use std::mem::take;
 
@@ -11,27 +11,28 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any};
 use tower::ServiceExt;
 
-use super::guard::callers::permit;
-use super::observe::Route;
-use super::openapi::Operation;
-use super::recorded::record;
-use super::{Context, method_not_allowed, no_such_resource};
+use super::audit::audited;
+use super::context::Context;
+use super::middleware::admin_auth::authorize;
+use super::openapi::operation::Operation;
+use super::reply::{method_not_allowed, no_such_resource};
+use super::telemetry::Route;
 use crate::event;
 
-/// Operations and who does them.
+/// Operations and their handlers.
 #[derive(Default)]
 pub struct Routes {
     operations: Vec<&'static Operation>,
     resources: Vec<Resource>,
 }
 
-/// What has one path to the router.
+/// Handlers of one path.
 #[derive(Default)]
 struct Resource {
     path: String,
-    /// The methods of the resource itself.
+    /// Methods of the resource itself.
     own: Option<MethodRouter<Context>>,
-    /// Those of its custom methods (AIP-136), `{key_id}:{verb}`, which the router can't tell apart.
+    /// Custom methods (AIP-136), `{key_id}:{verb}`, which the router can't distinguish.
     custom: Vec<(&'static str, MethodRouter<Context>)>,
 }
 
@@ -43,7 +44,7 @@ impl Routes {
         T: 'static,
     {
         self.operations.push(operation);
-        let (path, custom) = place(operation.path);
+        let (path, custom) = split_custom_method(operation.path);
         let index = self.resources.iter().position(|resource| resource.path == path);
         let index = index.unwrap_or_else(|| {
             self.resources.push(Resource { path, ..Resource::default() });
@@ -53,12 +54,12 @@ impl Routes {
         let methods = match custom {
             None => resource.own.get_or_insert_default(),
             Some(name) => {
-                let there = resource.custom.iter().position(|(other, _)| *other == name);
-                let there = there.unwrap_or_else(|| {
+                let position = resource.custom.iter().position(|(other, _)| *other == name);
+                let position = position.unwrap_or_else(|| {
                     resource.custom.push((name, MethodRouter::new()));
                     resource.custom.len() - 1
                 });
-                &mut resource.custom[there].1
+                &mut resource.custom[position].1
             }
         };
         let route = Route(operation.path);
@@ -68,35 +69,35 @@ impl Routes {
             response
         };
         let access = operation.access;
-        let handler = named.layer(from_fn(move |request, next| permit(access, request, next)));
+        let handler = named.layer(from_fn(move |request, next| authorize(access, request, next)));
         *methods = take(methods).on(operation.verb.filter(), handler);
         self
     }
 
-    /// Adds an operation that is recorded as `recorded`.
-    pub fn recorded<H, T>(self, recorded: event::Operation, operation: &'static Operation, handler: H) -> Self
+    /// Adds an operation that is recorded in the audit log.
+    pub fn audited<H, T>(self, event: event::Operation, operation: &'static Operation, handler: H) -> Self
     where
         H: Handler<T, Context>,
         T: 'static,
     {
         self.at(operation, move |State(context): State<Context>, request: Request| {
-            record(recorded, handler, context, request)
+            audited(event, handler, context, request)
         })
     }
 
-    /// Adds the operations of another.
+    /// Adds the operations of `other`.
     pub fn merge(mut self, other: Self) -> Self {
         self.operations.extend(other.operations);
         self.resources.extend(other.resources);
         self
     }
 
-    /// The operations, in the order in which they were added.
+    /// Returns the operations in the order in which they were added.
     pub fn operations(&self) -> &[&'static Operation] {
         &self.operations
     }
 
-    /// The router.
+    /// Returns the router.
     pub fn into_router(self) -> Router<Context> {
         self.resources.into_iter().fold(Router::new(), |router, Resource { path, own, custom }| {
             let methods = match own {
@@ -108,8 +109,8 @@ impl Routes {
     }
 }
 
-/// The path for the router, and the name of the custom method if it is one.
-fn place(path: &'static str) -> (String, Option<&'static str>) {
+/// Returns the path for the router, and the name of the custom method, if any.
+fn split_custom_method(path: &'static str) -> (String, Option<&'static str>) {
     match path.split_once('{') {
         Some((before, rest)) => {
             let custom = rest.split_once("}:").map(|(_, name)| name);
@@ -119,7 +120,7 @@ fn place(path: &'static str) -> (String, Option<&'static str>) {
     }
 }
 
-/// Chooses by what follows the last colon of the path's last segment.
+/// Dispatches by what follows the last colon of the path's last segment.
 fn by_custom_method(
     own: Option<MethodRouter<Context>>,
     custom: Vec<(&'static str, MethodRouter<Context>)>,
@@ -128,7 +129,7 @@ fn by_custom_method(
     let own = own.map(closed);
     let custom: Vec<_> = custom.into_iter().map(|(name, methods)| (name, closed(methods))).collect();
     any(move |State(context): State<Context>, id: Result<Path<String>, PathRejection>, request: Request| {
-        // No id has a colon, so what follows one is a custom method, known or not. What isn't text names nothing.
+        // Ids have no colon, so what follows one is a custom method, known or not.
         let chosen = id.ok().and_then(|Path(id)| match id.rsplit_once(':') {
             Some((_, name)) => custom.iter().find(|(known, _)| *known == name).map(|(_, methods)| methods),
             None => own.as_ref(),

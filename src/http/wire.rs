@@ -1,7 +1,7 @@
-//! The JSON of the API, field by field (openapi.json, talos.md section 3), and its way to and from our own types.
+//! JSON of the API, field by field, and its conversion to and from our own types.
 //!
-//! In: absent, `null` and `*_UNSPECIFIED` are the same. Out: booleans, numbers, lists and `next_page_token` always stand
-//! there, anything else only when it is set.
+//! In requests, absent, `null` and `*_UNSPECIFIED` mean the same. In responses, booleans, numbers,
+//! lists and `next_page_token` are always present, other members only if set.
 
 mod listed;
 pub mod names;

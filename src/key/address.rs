@@ -1,4 +1,4 @@
-//! From where a key may be used.
+//! Addresses from which a key may be used.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use super::FieldError;
 pub struct AddressList(Arc<[IpNet]>);
 
 impl AddressList {
-    /// Most blocks that a key can have.
+    /// Maximum number of blocks.
     pub const MAX: usize = 100;
 
-    /// Reads CIDR blocks such as `10.0.0.0/8` and `2001:db8::/32`.
+    /// Parses CIDR blocks such as `10.0.0.0/8` and `2001:db8::/32`.
     ///
     /// # Errors
-    /// When there are too many or one isn't a CIDR block.
+    /// Fails if there are too many, or one is not a CIDR block.
     pub fn parse<S: AsRef<str>>(texts: &[S]) -> Result<Self, FieldError> {
         if texts.len() > Self::MAX {
             return Err(FieldError::new("must be 100 CIDR blocks at most"));
@@ -32,30 +32,31 @@ impl AddressList {
         Ok(Self(blocks?.into()))
     }
 
-    /// The blocks, as they were given.
+    /// Returns the blocks in their order.
     pub fn iter(&self) -> impl Iterator<Item = &IpNet> {
         self.0.iter()
     }
 
-    /// Whether every address is allowed.
+    /// Returns whether every address is allowed.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether `client` may use the key. An unknown client may only when everyone may.
+    /// Returns whether `client` may use the key. An unknown client may only if the list is empty.
     pub fn allow(&self, client: Option<IpAddr>) -> bool {
         if self.is_empty() {
             return true;
         }
-        // An IPv4 client of a dual-stack socket shows up as ::ffff:a.b.c.d.
+        // An IPv4 client of a dual-stack socket appears as ::ffff:a.b.c.d.
         client.is_some_and(|client| {
             let client = client.to_canonical();
             self.iter().any(|block| block.contains(&client))
         })
     }
 
-    /// What both lists allow: of two blocks, one of which holds the other, the smaller one. None when that is no
-    /// address, or more blocks than [`AddressList::MAX`].
+    /// Returns the addresses that both lists allow: of two overlapping blocks, the smaller.
+    ///
+    /// Returns `None` if there are no such addresses, or more blocks than [`AddressList::MAX`].
     pub fn intersection(&self, other: &Self) -> Option<Self> {
         if self.is_empty() || other.is_empty() {
             return Some(if self.is_empty() { other.clone() } else { self.clone() });

@@ -1,24 +1,24 @@
-//! Keys that are refused whatever the database says: for the day on which nobody can ask it.
+//! Deny list: keys that are refused whatever the database says, for use during its outages.
 
 use super::KeyId;
 
-/// Most ids that a list may have.
+/// Maximum number of ids in a list.
 pub const MAX_IDS: usize = 1_000_000;
 
-/// Most bad lines that are named.
+/// Maximum number of invalid lines that an error names.
 const MAX_NAMED: usize = 10;
 
-/// Ids of keys, of whatever network.
+/// Ids of keys, in all networks.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct DenyList {
-    /// Sorted: a set of a million takes half the room.
+    /// Sorted. For a million ids it takes half the memory of a set.
     ids: Box<[KeyId]>,
 }
 
-/// Why a text is no deny list.
+/// Error in a deny list.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DenyListError {
-    /// These lines are none of an id, a comment and blank.
+    /// These lines are neither a key id nor a comment nor blank.
     #[error("not a key id in line {}", lines(.0))]
     BadLines(Vec<usize>),
     /// There are too many ids.
@@ -33,10 +33,10 @@ fn lines(numbers: &[usize]) -> String {
 }
 
 impl DenyList {
-    /// Reads ids, one a line. What follows a `#` is a comment.
+    /// Parses a list: one id per line, comments from `#`.
     ///
     /// # Errors
-    /// When a line is something else, or there are more than a million ids: half a list is none.
+    /// Fails if a line is invalid or there are too many ids. A list is never applied in part.
     pub fn parse(text: &[u8]) -> Result<Self, DenyListError> {
         let mut ids = vec![];
         let mut bad = vec![];
@@ -48,7 +48,7 @@ impl DenyList {
             match std::str::from_utf8(id).ok().and_then(KeyId::parse_any) {
                 Some(_) if ids.len() == MAX_IDS => return Err(DenyListError::TooMany),
                 Some(id) => ids.push(id),
-                // One more than is named, to tell that there are more.
+                // One more than is named, to know that there are more.
                 None if bad.len() <= MAX_NAMED => bad.push(number),
                 None => {}
             }
@@ -61,12 +61,12 @@ impl DenyList {
         Ok(Self { ids: ids.into() })
     }
 
-    /// Whether the key is to be refused.
+    /// Returns whether the key is on the list.
     pub fn denies(&self, id: &KeyId) -> bool {
         !self.ids.is_empty() && self.ids.binary_search(id).is_ok()
     }
 
-    /// Counts the keys that this list refuses and `other` doesn't.
+    /// Counts the keys on this list that are not on `other`.
     pub fn count_not_in(&self, other: &Self) -> usize {
         let mut others = other.ids.iter().peekable();
         let is_missing = |id: &&KeyId| {
@@ -76,8 +76,7 @@ impl DenyList {
         self.ids.iter().filter(is_missing).count()
     }
 
-    /// Makes a list that refuses what either refuses; None when that is more than twice what a file
-    /// may name.
+    /// Returns the union of both lists, `None` if it has more than twice [`MAX_IDS`] ids.
     pub fn union(&self, other: &Self) -> Option<Self> {
         let mut ids: Vec<KeyId> = self.ids.iter().chain(&other.ids).copied().collect();
         ids.sort_unstable();
@@ -85,12 +84,12 @@ impl DenyList {
         (ids.len() <= 2 * MAX_IDS).then(|| Self { ids: ids.into() })
     }
 
-    /// How many keys are to be refused.
+    /// Returns the number of keys.
     pub fn len(&self) -> usize {
         self.ids.len()
     }
 
-    /// Whether nothing is to be refused.
+    /// Returns whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
     }

@@ -1,12 +1,12 @@
-//! In what two records of a key differ.
+//! Differences between two records of a key.
 
 use super::{Key, Metadata, RevocationReason};
 
 impl Key {
-    /// The fields, by their names in the API, in which `other` is another than this. Its last use is none of them, as
-    /// that changes by itself, nor is its place in the log.
+    /// Returns the API names of the fields that differ. Ignores the last use and the position in
+    /// the mutation log, which change by themselves.
     pub fn differences(&self, other: &Self) -> Vec<&'static str> {
-        // Taken apart, so that a new field can't be forgotten here.
+        // Destructured, so that a new field can't be forgotten here.
         let Self {
             network,
             id,
@@ -50,7 +50,7 @@ impl Key {
     }
 }
 
-/// Objects are the same in whatever order their members stand.
+/// Compares metadata, regardless of the order of members.
 fn same_metadata(one: Option<&Metadata>, other: Option<&Metadata>) -> bool {
     one == other || one.map(Metadata::object) == other.map(Metadata::object)
 }

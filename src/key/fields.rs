@@ -1,4 +1,4 @@
-//! The free texts of a key, checked once where they come in.
+//! Text attributes of a key, validated where they come in.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,17 +10,17 @@ use serde_json::{Map, Value};
 use super::FieldError;
 use super::strict::{self, Numbers};
 
-/// The longest span of time that a field may give.
+/// Maximum duration of any field.
 pub const TEN_YEARS: Duration = Duration::from_secs(315_360_000);
 
-/// Longest name or actor id, in characters.
+/// Maximum length of a name or actor id, in characters.
 pub const MAX_LABEL: usize = 255;
 
-/// On whose behalf a key acts: 1 to 255 characters, none of them a control character.
+/// Id of an actor: 1 to 255 characters without control characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ActorId(Arc<str>);
 
-/// A key's name for people: 1 to 255 characters, none of them a control character.
+/// Name of a key: 1 to 255 characters without control characters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyName(Arc<str>);
 
@@ -34,11 +34,13 @@ fn label(text: &str) -> Result<Arc<str>, FieldError> {
 }
 
 impl ActorId {
-    /// Reads the actor id of a new key. White space at an end is refused: it would be lost on the
-    /// way through headers and forms, and two actors would be taken for one.
+    /// Parses the actor id of a new key.
+    ///
+    /// White space at the ends is refused. Headers and forms lose it, so two actors could be
+    /// mistaken for one.
     ///
     /// # Errors
-    /// When it is empty, too long, has a control character, or white space at an end.
+    /// Fails if it is empty, too long, or has a control character or white space at an end.
     pub fn parse(text: &str) -> Result<Self, FieldError> {
         match text.starts_with(char::is_whitespace) || text.ends_with(char::is_whitespace) {
             true => Err(FieldError::new("must not begin or end with white space")),
@@ -46,58 +48,58 @@ impl ActorId {
         }
     }
 
-    /// Reads the actor id of a key or token that exists: releases before this one took white space
-    /// at the ends.
+    /// Parses the actor id of an existing key or token. Earlier releases accepted white space at
+    /// the ends.
     ///
     /// # Errors
-    /// When it is empty, too long or has a control character.
+    /// Fails if it is empty, too long or has a control character.
     pub fn from_stored(text: &str) -> Result<Self, FieldError> {
         label(text).map(Self)
     }
 
-    /// The text.
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
 impl KeyName {
-    /// Reads a key's name.
+    /// Parses the name of a key.
     ///
     /// # Errors
-    /// When it is empty, too long or has a control character.
+    /// Fails if it is empty, too long or has a control character.
     pub fn parse(text: &str) -> Result<Self, FieldError> {
         label(text).map(Self)
     }
 
-    /// The text.
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// A caller's own attributes: a JSON object of at most 4 KiB.
+/// The owner's own attributes of a key: a JSON object of at most 4 KiB.
 #[derive(Clone)]
 pub struct Metadata(Arc<RawValue>);
 
 impl Metadata {
-    /// Most bytes of the serialised object.
+    /// Maximum length of the serialised object, in bytes.
     pub const MAX_LEN: usize = 4096;
 
-    /// Reads the attributes of a new key.
+    /// Parses the metadata of a new key.
     ///
     /// # Errors
-    /// When it isn't an object, is too large or nested too deeply, or has what readers don't agree
-    /// about.
+    /// Fails if it isn't an object, is too large or too deeply nested, or parsers could read it
+    /// differently.
     pub fn parse(json: &RawValue) -> Result<Self, FieldError> {
         Self::new(strict::object(json, Numbers::Doubles)?)
     }
 
-    /// Takes the attributes of a key or token that exists: releases before this one took numbers of
-    /// any size.
+    /// Accepts the metadata of an existing key or token. Earlier releases accepted numbers of any
+    /// size.
     ///
     /// # Errors
-    /// When it is too large or nested too deeply.
+    /// Fails if it is too large or too deeply nested.
     pub fn new(object: Map<String, Value>) -> Result<Self, FieldError> {
         let object = Value::Object(object);
         if depth(&object) > strict::MAX_DEPTH {
@@ -110,26 +112,26 @@ impl Metadata {
         Self::from_json(json).ok_or(FieldError::new("must be a JSON object"))
     }
 
-    /// Takes back what [`Metadata::json`] gave, as it stands in a row.
+    /// Restores metadata from the output of [`Metadata::json`] in a row.
     pub fn from_json(json: String) -> Option<Self> {
         let is_object = json.starts_with('{');
         let raw = RawValue::from_string(json).ok()?;
         is_object.then(|| Self(raw.into()))
     }
 
-    /// The object, serialised.
+    /// Returns the serialised object.
     pub fn json(&self) -> &str {
         self.0.get()
     }
 
-    /// The object, for serialising inside of another.
+    /// Returns the object for serialisation within another.
     pub fn raw(&self) -> &RawValue {
         &self.0
     }
 
-    /// The object itself.
+    /// Returns the object.
     pub fn object(&self) -> Map<String, Value> {
-        // What was checked to be an object when it came in still is one.
+        // Checked to be an object when it was created.
         serde_json::from_str(self.0.get()).unwrap_or_default()
     }
 }
@@ -173,7 +175,7 @@ mod tests {
         for bad in [" ", " a", "a ", "\u{a0}a", "a\u{3000}", "\u{2003}", " a b "] {
             let problem = ActorId::parse(bad).unwrap_err().to_string();
             assert_eq!(problem, "must not begin or end with white space", "{bad:?}");
-            // One that was stored by an earlier release is still that one.
+            // An actor id stored by an earlier release stays valid.
             assert_eq!(ActorId::from_stored(bad).unwrap().as_str(), bad);
         }
         assert!(ActorId::parse("a b").is_ok());

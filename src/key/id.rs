@@ -1,28 +1,28 @@
-//! Who a key is, and in which network.
+//! Ids of keys and networks.
 
 use std::fmt;
 
 use uuid::Uuid;
 
-/// A tenant. With one tenant it is [`NetworkId::SINGLE`].
+/// Network of a tenant. With a single tenant it is [`NetworkId::SINGLE`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct NetworkId(Uuid);
 
 impl NetworkId {
-    /// The network of a deployment without multi-tenancy: the nil UUID.
+    /// Network of a deployment without multi-tenancy: the nil UUID.
     pub const SINGLE: Self = Self(Uuid::nil());
 
-    /// A tenant's own network.
+    /// Returns the network of a tenant.
     pub const fn new(id: Uuid) -> Self {
         Self(id)
     }
 
-    /// From the hyphenated text of a UUID.
+    /// Parses the hyphenated text of a UUID.
     pub fn parse(text: &str) -> Option<Self> {
         parse_hyphenated(text).map(Self)
     }
 
-    /// The sixteen bytes, for hashes and cache indexes.
+    /// Returns the sixteen bytes.
     pub const fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()
     }
@@ -34,27 +34,26 @@ impl fmt::Display for NetworkId {
     }
 }
 
-/// How a key came to be.
+/// Kind of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum KeyKind {
-    /// Made here.
+    /// Issued by Talos.
     Issued,
-    /// Made elsewhere and registered here by its hash.
+    /// Made elsewhere; Talos has its hash.
     Imported,
 }
 
-/// The identity of a key within its network. The kind is part of it.
+/// Id of a key within its network. Contains the kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum KeyId {
-    /// The UUID inside the credential.
+    /// UUID in the credential.
     Issued(Uuid),
     /// SHA-512/256 over network and raw key.
     Imported([u8; 32]),
 }
 
 impl KeyId {
-    /// Reads an id of the given kind: a hyphenated UUID, or 64 lower-case hex digits.
-    /// None when the text isn't one, as no such key can exist.
+    /// Parses an id of the given kind: a hyphenated UUID or 64 lower-case hexadecimal digits.
     pub fn parse(kind: KeyKind, text: &str) -> Option<Self> {
         match kind {
             KeyKind::Issued => parse_hyphenated(text).map(Self::Issued),
@@ -62,12 +61,12 @@ impl KeyId {
         }
     }
 
-    /// Reads an id of either kind; their forms can't be confused.
+    /// Parses an id of either kind. Their formats differ.
     pub fn parse_any(text: &str) -> Option<Self> {
         Self::parse(KeyKind::Issued, text).or_else(|| Self::parse(KeyKind::Imported, text))
     }
 
-    /// Which kind of key this names.
+    /// Returns the kind.
     pub const fn kind(&self) -> KeyKind {
         match self {
             Self::Issued(_) => KeyKind::Issued,
@@ -75,7 +74,7 @@ impl KeyId {
         }
     }
 
-    /// The bytes of the id, for hashes.
+    /// Returns the bytes, for hashing.
     pub const fn as_bytes(&self) -> &[u8] {
         match self {
             Self::Issued(uuid) => uuid.as_bytes(),
@@ -88,34 +87,21 @@ impl fmt::Display for KeyId {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Issued(uuid) => uuid.hyphenated().fmt(out),
-            Self::Imported(hash) => hash.iter().try_for_each(|byte| write!(out, "{byte:02x}")),
+            Self::Imported(hash) => out.write_str(&hex::encode(hash)),
         }
     }
 }
 
 fn parse_hyphenated(text: &str) -> Option<Uuid> {
-    // `Uuid::try_parse` takes braces, URNs and plain hex as well: only one text may name a key.
+    // `Uuid::try_parse` accepts braces, URNs and plain hex. A key must have only one text.
     (text.len() == 36).then(|| Uuid::try_parse(text).ok())?
 }
 
 fn parse_hash(text: &str) -> Option<[u8; 32]> {
-    let digits = text.as_bytes();
-    if digits.len() != 64 {
-        return None;
-    }
     let mut hash = [0; 32];
-    for (byte, pair) in hash.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = hex_digit(pair[0])? << 4 | hex_digit(pair[1])?;
-    }
-    Some(hash)
-}
-
-const fn hex_digit(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
-    }
+    hex::decode_to_slice(text, &mut hash).ok()?;
+    // `hex` accepts upper case.
+    (!text.bytes().any(|byte| byte.is_ascii_uppercase())).then_some(hash)
 }
 
 #[cfg(test)]

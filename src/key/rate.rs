@@ -1,10 +1,10 @@
-//! How often a key may be used (draft-ietf-httpapi-ratelimit-headers).
+//! Rate policies of keys (draft-ietf-httpapi-ratelimit-headers).
 
 use std::time::Duration;
 
 use super::FieldError;
 
-/// What a quota counts.
+/// Unit of a quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RateUnit {
     /// Requests.
@@ -12,15 +12,15 @@ pub enum RateUnit {
     Requests,
     /// Bytes of content.
     ContentBytes,
-    /// Requests under way at once.
+    /// Concurrent requests.
     ConcurrentRequests,
 }
 
 impl RateUnit {
-    /// All of them.
+    /// All units.
     pub const ALL: [Self; 3] = [Self::Requests, Self::ContentBytes, Self::ConcurrentRequests];
 
-    /// The name in the API.
+    /// Returns the name in the API.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Requests => "requests",
@@ -29,34 +29,34 @@ impl RateUnit {
         }
     }
 
-    /// Whether uses are counted against a quota in this unit. In the others a policy is stored and
-    /// reported, for a gateway to enforce.
+    /// Returns whether Talos enforces quotas in this unit. Others are stored and reported for a
+    /// gateway to enforce.
     pub const fn is_enforced(self) -> bool {
         matches!(self, Self::Requests)
     }
 
-    /// From the name in the API.
+    /// Parses the name in the API.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|unit| unit.name() == name)
     }
 }
 
-/// So many units in so long a window.
+/// Quota of units per window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RatePolicy {
     /// Units per window, at least 1.
     pub quota: i64,
-    /// The window, at least a second and at most ten years.
+    /// Length of the window: one second to ten years.
     pub window: Duration,
-    /// What is counted.
+    /// Unit.
     pub unit: RateUnit,
 }
 
 impl RatePolicy {
-    /// A policy within its bounds.
+    /// Creates a policy.
     ///
     /// # Errors
-    /// When the quota is below 1 or the window isn't between one second and ten years.
+    /// Fails if the quota is below 1, or the window isn't between one second and ten years.
     pub fn new(quota: i64, window: Duration, unit: RateUnit) -> Result<Self, FieldError> {
         if quota < 1 {
             return Err(FieldError::new("quota must be at least 1"));
@@ -67,7 +67,8 @@ impl RatePolicy {
         Ok(Self { quota, window, unit })
     }
 
-    /// As the `RateLimit-Policy` header says it: `"default";q=100;w=60` (draft-ietf-httpapi-ratelimit-headers).
+    /// Returns the value of the `RateLimit-Policy` header, such as `"default";q=100;w=60`
+    /// (draft-ietf-httpapi-ratelimit-headers).
     pub fn header(&self) -> String {
         let unit = match self.unit {
             RateUnit::Requests => String::new(),

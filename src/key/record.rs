@@ -1,4 +1,4 @@
-//! A key as plain values, the way it is stored: in a row of the database, or in the shared cache.
+//! A key as plain values, as stored in a database row or in the shared cache.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::clock::Timestamp;
 
-/// The plain values. Times are microseconds since 1970 UTC; what isn't set is None.
+/// Plain values of a key. Times are microseconds since 1970 UTC.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "the names are those of the columns")]
 pub struct Record {
@@ -20,13 +20,13 @@ pub struct Record {
     pub kind: i16,
     pub name: String,
     pub actor_id: String,
-    /// A JSON list.
+    /// JSON list.
     pub scopes: String,
-    /// A JSON object.
+    /// JSON object.
     pub metadata: Option<String>,
     /// 1 secret, 2 public.
     pub visibility: i16,
-    /// A JSON list.
+    /// JSON list.
     pub allowed_cidrs: String,
     pub rate_quota: Option<i64>,
     /// Microseconds.
@@ -42,11 +42,11 @@ pub struct Record {
     pub mutation: i64,
 }
 
-/// The column whose value this program can't have written.
+/// A column has a value that this program can't have written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unreadable(pub &'static str);
 
-/// The number that stands for a kind of key.
+/// Returns the stored number of a kind.
 pub const fn kind_code(kind: KeyKind) -> i16 {
     match kind {
         KeyKind::Issued => 1,

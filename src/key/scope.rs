@@ -1,4 +1,4 @@
-//! What a key may do, and the one rule that decides whether that is enough.
+//! Scopes of a key, and the rule by which one covers another.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -6,19 +6,19 @@ use std::sync::Arc;
 
 use super::FieldError;
 
-/// One scope: an RFC 6749 (section 3.3) scope-token of 1 to 128 characters.
+/// Scope: an RFC 6749 (section 3.3) scope-token of 1 to 128 characters.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(transparent)]
 pub struct Scope(Box<str>);
 
 impl Scope {
-    /// Longest scope, in characters.
+    /// Maximum length of a scope, in characters.
     pub const MAX_LEN: usize = 128;
 
-    /// Reads a scope.
+    /// Parses a scope.
     ///
     /// # Errors
-    /// When it is empty, too long, or has a character that no scope-token may have.
+    /// Fails if it is empty, too long, or has a character that a scope-token can't have.
     pub fn parse(text: &str) -> Result<Self, FieldError> {
         let fits = (1..=Self::MAX_LEN).contains(&text.len());
         let allowed = |byte: u8| matches!(byte, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
@@ -29,7 +29,7 @@ impl Scope {
         }
     }
 
-    /// The scope's text.
+    /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -41,18 +41,18 @@ impl fmt::Display for Scope {
     }
 }
 
-/// Up to 100 different scopes, in the order in which they were given.
+/// Up to 100 different scopes, in the given order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Scopes(Arc<[Scope]>);
 
 impl Scopes {
-    /// Most scopes that a key can have.
+    /// Maximum number of scopes.
     pub const MAX: usize = 100;
 
-    /// Reads a list of scopes.
+    /// Parses a list of scopes.
     ///
     /// # Errors
-    /// When there are too many, one is malformed or one stands twice.
+    /// Fails if there are too many, one is malformed or one occurs twice.
     pub fn parse<S: AsRef<str>>(texts: &[S]) -> Result<Self, FieldError> {
         if texts.len() > Self::MAX {
             return Err(FieldError::new("must be 100 scopes at most"));
@@ -70,42 +70,44 @@ impl Scopes {
         Ok(Self(scopes.into()))
     }
 
-    /// Reads the space-separated form of RFC 6749.
+    /// Parses the space-separated form of RFC 6749.
     ///
     /// # Errors
-    /// As [`Scopes::parse`].
+    /// Fails like [`Scopes::parse`].
     pub fn parse_spaced(text: &str) -> Result<Self, FieldError> {
         let texts: Vec<&str> = text.split(' ').filter(|scope| !scope.is_empty()).collect();
         Self::parse(&texts)
     }
 
-    /// The scopes, in order.
+    /// Returns the scopes in order.
     pub fn iter(&self) -> impl Iterator<Item = &Scope> {
         self.0.iter()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether these grant `required`.
+    /// Returns whether these cover `required`.
     pub fn grant(&self, required: &Scope) -> bool {
         self.iter().any(|granted| covers(granted.as_str(), required.as_str()))
     }
 
-    /// Whether these grant every one of `required`.
+    /// Returns whether these cover all of `required`.
     pub fn grant_all(&self, required: &Self) -> bool {
         required.iter().all(|scope| self.grant(scope))
     }
 
-    /// Whether these grant at least one of `required`.
+    /// Returns whether these cover at least one of `required`.
     pub fn grant_any(&self, required: &Self) -> bool {
         required.iter().any(|scope| self.grant(scope))
     }
 
-    /// What both grant, as [`covers`] decides it: of two scopes, one of which covers the other, the narrower one.
-    /// None when that is more than [`Scopes::MAX`].
+    /// Returns the scopes that both cover: of two scopes, one of which [`covers`] the other, the
+    /// narrower.
+    ///
+    /// Returns `None` if there are more than [`Scopes::MAX`].
     pub fn intersection(&self, narrower: &Self) -> Option<Self> {
         let mut both: Vec<Scope> = narrower.iter().filter(|scope| self.grant(scope)).cloned().collect();
         for scope in self.iter().filter(|scope| narrower.grant(scope)) {
@@ -118,7 +120,7 @@ impl Scopes {
 }
 
 impl fmt::Display for Scopes {
-    /// Space-separated, in stored order.
+    /// Writes the scopes separated by spaces.
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, scope) in self.iter().enumerate() {
             if index > 0 {
@@ -130,8 +132,10 @@ impl fmt::Display for Scopes {
     }
 }
 
-/// Whether `granted` covers `required`: they are equal, or `granted` ends in `:*` and `required` is
-/// longer than what stands before the `*` and starts with it. Nothing else is a wildcard.
+/// Returns whether `granted` covers `required`: they are equal, or `granted` ends in `:*` and
+/// `required` is longer than the part before the `*` and begins with it.
+///
+/// There are no other wildcards.
 pub fn covers(granted: &str, required: &str) -> bool {
     if granted == required {
         return true;
@@ -209,7 +213,7 @@ mod tests {
         assert!(list("a", "b").intersection(&list("a", "b")).is_some());
     }
 
-    /// Few enough that they often cover each other.
+    /// Few scopes, many of which cover each other.
     const NEAR: [&str; 7] = ["a", "a:*", "a:b", "a:b:*", "a:b:c", "b", "*"];
 
     proptest! {

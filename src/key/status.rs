@@ -1,21 +1,21 @@
-//! The states of a key and the words for them in rows and answers.
+//! Status, visibility and revocation of a key, with their names in rows and responses.
 
-/// The state of a key at some moment.
+/// Status of a key at some time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
-    /// It may be used.
+    /// Valid.
     Active,
-    /// It was revoked, or replaced and its grace period is over. Final.
+    /// Revoked, or replaced with its grace period over. Final.
     Revoked,
-    /// Its time is over.
+    /// Expired.
     Expired,
 }
 
 impl Status {
-    /// All of them.
+    /// All statuses.
     pub const ALL: [Self; 3] = [Self::Active, Self::Revoked, Self::Expired];
 
-    /// The name in the API.
+    /// Returns the name in the API.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Active => "KEY_STATUS_ACTIVE",
@@ -24,27 +24,27 @@ impl Status {
         }
     }
 
-    /// From the name in the API.
+    /// Parses the name in the API.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.name() == name)
     }
 }
 
-/// Whether a key may be shown to the world.
+/// Visibility of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Visibility {
     /// For servers only.
     #[default]
     Secret,
-    /// Publishable: safe to ship to a browser or a device.
+    /// Publishable: may be embedded in a web page or app.
     Public,
 }
 
 impl Visibility {
-    /// All of them.
+    /// Both visibilities.
     pub const ALL: [Self; 2] = [Self::Secret, Self::Public];
 
-    /// The name in the API.
+    /// Returns the name in the API.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Secret => "KEY_VISIBILITY_SECRET",
@@ -52,7 +52,7 @@ impl Visibility {
         }
     }
 
-    /// The short name, as in the `vis` claim.
+    /// Returns the short name, as in the `vis` claim.
     pub const fn claim(self) -> &'static str {
         match self {
             Self::Secret => "secret",
@@ -60,7 +60,7 @@ impl Visibility {
         }
     }
 
-    /// From the `vis` claim.
+    /// Parses the `vis` claim.
     pub fn from_claim(claim: &str) -> Option<Self> {
         match claim {
             "secret" => Some(Self::Secret),
@@ -69,30 +69,30 @@ impl Visibility {
         }
     }
 
-    /// From the name in the API.
+    /// Parses the name in the API.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|visibility| visibility.name() == name)
     }
 }
 
-/// Why a key was revoked (after RFC 5280's reason codes).
+/// Reason for a revocation (after RFC 5280's reason codes).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RevocationReason {
-    /// None was given.
+    /// No reason given.
     #[default]
     Unspecified,
-    /// It leaked, or is thought to have.
+    /// The key has leaked, or may have.
     KeyCompromise,
-    /// Its actor's relationship to the issuer changed.
+    /// The actor's relationship to the issuer changed.
     AffiliationChanged,
-    /// Another key took its place.
+    /// Another key replaced it.
     Superseded,
-    /// An operator withdrew it; for admins only, and the only one with a description.
+    /// An operator withdrew it. For admins only, and the only reason with a description.
     PrivilegeWithdrawn,
 }
 
 impl RevocationReason {
-    /// All of them.
+    /// All reasons.
     pub const ALL: [Self; 5] = [
         Self::Unspecified,
         Self::KeyCompromise,
@@ -101,7 +101,7 @@ impl RevocationReason {
         Self::PrivilegeWithdrawn,
     ];
 
-    /// The name in the API.
+    /// Returns the name in the API.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Unspecified => "REVOCATION_REASON_UNSPECIFIED",
@@ -112,17 +112,17 @@ impl RevocationReason {
         }
     }
 
-    /// From the name in the API.
+    /// Parses the name in the API.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| reason.name() == name)
     }
 }
 
-/// That a key was revoked, and why.
+/// Revocation of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revocation {
-    /// The reason given.
+    /// The reason.
     pub reason: RevocationReason,
-    /// An operator's words, only beside [`RevocationReason::PrivilegeWithdrawn`].
+    /// An operator's description, only with [`RevocationReason::PrivilegeWithdrawn`].
     pub description: Option<String>,
 }

@@ -1,8 +1,8 @@
-//! JSON that means the same to everybody who reads it (RFC 7493): no name twice in one object, no
-//! number that a reader would round.
+//! Strict JSON that all parsers read alike (RFC 7493): no repeated names, no numbers that a parser
+//! would round.
 //!
-//! Attributes travel as JSON, as claims, and as protobuf numbers in Envoy's dynamic metadata, which
-//! are doubles: there the tenants 9007199254740992 and 9007199254740993 would be one.
+//! Metadata is passed on as JSON, as claims, and as protobuf numbers in Envoy's dynamic metadata.
+//! Those are doubles, in which 9007199254740992 and 9007199254740993 are equal.
 
 use std::collections::HashSet;
 
@@ -12,33 +12,33 @@ use serde_json::{Map, Number, Value};
 
 use super::FieldError;
 
-/// Largest whole number that a double holds together with its neighbours: 2^53 - 1.
+/// Largest integer that a double and its neighbours represent exactly: 2^53 - 1.
 pub const MAX_SAFE: u64 = 9_007_199_254_740_991;
 
-/// Deepest nesting of what becomes dynamic metadata: it nests three protobuf messages a level, and
-/// Envoy stops reading at 100.
+/// Maximum nesting of what becomes dynamic metadata. Each level is three nested protobuf messages,
+/// and Envoy's parser stops at 100.
 pub const MAX_DEPTH: usize = 16;
 
-/// Deepest nesting of what stays JSON, whose readers mostly stop at 128.
+/// Maximum nesting of what stays JSON. Most parsers stop at 128.
 const MAX_JSON_DEPTH: usize = 100;
 
-/// Longest text that is read, in bytes: 4 KiB of JSON may come with white space in it.
+/// Maximum length of the text, in bytes. 4 KiB of JSON may come with white space.
 const MAX_TEXT: usize = 64 * 1024;
 
-/// Which numbers are taken.
+/// Accepted numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Numbers {
-    /// Those that a double holds.
+    /// Numbers that a double represents exactly.
     Doubles,
-    /// Those, and whole numbers of 64 bits, for what stays JSON.
+    /// Those, and 64-bit integers, for what stays JSON.
     Integers64,
 }
 
-/// Reads a JSON object.
+/// Parses a JSON object.
 ///
 /// # Errors
-/// When it is none, is nested too deeply, or could be read in two ways. The place in it comes
-/// first.
+/// Fails if it is not an object, is too deeply nested, or parsers could read it differently. The
+/// message begins with the place.
 pub fn object(json: &RawValue, numbers: Numbers) -> Result<Map<String, Value>, FieldError> {
     if json.get().len() > MAX_TEXT {
         return Err(FieldError::new("must be 4096 bytes of JSON at most"));
@@ -49,10 +49,10 @@ pub fn object(json: &RawValue, numbers: Numbers) -> Result<Map<String, Value>, F
     }
 }
 
-/// Reads one document.
+/// Parser of one document.
 struct Reader {
     numbers: Numbers,
-    /// Where in it, as `.a[0].b`.
+    /// Place in the document, such as `.a[0].b`.
     place: String,
 }
 
@@ -108,7 +108,7 @@ impl Reader {
         }
     }
 
-    /// Goes into a member. A name that could be anything isn't told.
+    /// Enters a member. Long or unprintable names are not shown.
     fn enter(&mut self, name: &str) {
         let is_plain = (1..=64).contains(&name.len())
             && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
@@ -124,7 +124,7 @@ impl Reader {
         serde_json::from_str(text).map_err(|_| FieldError::new("must be valid JSON"))
     }
 
-    /// Whether a number is the same once it has been read.
+    /// Returns whether a number survives parsing.
     fn is_kept(&self, text: &str) -> bool {
         if !text.contains(['.', 'e', 'E']) {
             let magnitude = text.trim_start_matches('-').parse::<u64>();
@@ -134,18 +134,18 @@ impl Reader {
                     Numbers::Integers64 => text.parse::<i64>().is_ok() || text.parse::<u64>().is_ok(),
                 };
         }
-        // Infinity is no number of JSON's.
+        // JSON has no infinity.
         let Some(written) = text.parse().ok().and_then(Number::from_f64) else { return false };
         let double = written.as_f64().unwrap_or_default();
         let is_minus_zero = double == 0.0 && double.is_sign_negative();
-        // Beyond 2^53 doubles are whole numbers with gaps between them. What stands in a row is
-        // what is written here: where two short decimals are one double, only that one is taken.
+        // Beyond 2^53 doubles have gaps. Rows contain what is written here, so of two decimals that
+        // are the same double only the one written here is accepted.
         double.abs() <= MAX_SAFE as f64 && !is_minus_zero && decimal(text) == decimal(&written.to_string())
     }
 }
 
-/// A number's digits, without zeros at the ends, and the power of ten that they count. None when
-/// that is beyond all doubles.
+/// Returns sign, digits without zeros at the ends, and power of ten. `None` if it exceeds all
+/// doubles.
 fn decimal(text: &str) -> Option<(bool, String, i64)> {
     let negative = text.starts_with('-');
     let text = text.trim_start_matches('-');
@@ -162,7 +162,7 @@ fn decimal(text: &str) -> Option<(bool, String, i64)> {
     }
 }
 
-/// The members of an object, doubles and all.
+/// Members of an object, including repeated ones.
 struct Members<'t>(Vec<(String, &'t RawValue)>);
 
 impl<'de> Deserialize<'de> for Members<'de> {
@@ -254,7 +254,7 @@ mod tests {
     }
 
     proptest! {
-        /// Two numbers that are taken are the same double only if they are the same number.
+        /// Accepted numbers are equal as doubles only if they are equal.
         #[test]
         fn different_numbers_are_different_doubles(a in number(), b in number()) {
             let read = |text: &str| read(&format!("{{\"n\":{text}}}"), Numbers::Doubles);
@@ -271,7 +271,7 @@ mod tests {
         }
     }
 
-    /// Numbers close to where doubles end.
+    /// Generates numbers near the limits of doubles.
     fn number() -> impl Strategy<Value = String> {
         prop_oneof![
             (9_007_199_254_740_980_u64..9_007_199_254_740_999).prop_map(|number| number.to_string()),

@@ -1,35 +1,35 @@
-//! May this key be used now, from there? The one place that says so.
+//! Decision whether a key may be used at a time and from an address.
 
 use std::net::IpAddr;
 
 use super::{Key, Status};
 use crate::clock::Timestamp;
 
-/// Why a credential doesn't authenticate. None of these is a failure of ours.
+/// Reason for denying a credential. Never an error of Talos itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Denial {
-    /// Unknown, unproven or of another network: all look alike on purpose.
+    /// Unknown, unproven or of another network. These look alike on purpose.
     #[error("the credential is not known")]
     NotFound,
-    /// Its time is over.
+    /// Expired.
     #[error("the credential has expired")]
     Expired,
-    /// It was revoked.
+    /// Revoked.
     #[error("the credential has been revoked")]
     Revoked,
-    /// A derived token whose signature, key or issuer isn't ours.
+    /// A derived token with a wrong signature, an unknown key or another issuer.
     #[error("the token's signature or issuer is not valid")]
     SignatureInvalid,
-    /// A derived token for somebody else.
+    /// A derived token for another audience.
     #[error("the token is not meant for any of the expected audiences")]
     AudienceMismatch,
-    /// Used from an address that it isn't allowed from.
+    /// Used from an address that is not allowed.
     #[error("the client's address is not allowed for this credential")]
     AddressNotAllowed,
 }
 
 impl Denial {
-    /// All of them, for tables.
+    /// All reasons.
     pub const ALL: [Self; 6] = [
         Self::NotFound,
         Self::Expired,
@@ -39,7 +39,7 @@ impl Denial {
         Self::AddressNotAllowed,
     ];
 
-    /// The `error_code` of a verify answer.
+    /// Returns the `error_code` of a verify response.
     pub const fn error_code(self) -> &'static str {
         match self {
             Self::NotFound => "VERIFICATION_ERROR_NOT_FOUND",
@@ -51,7 +51,7 @@ impl Denial {
         }
     }
 
-    /// The short word for logs and metric labels.
+    /// Returns the label for logs and metrics.
     pub const fn label(self) -> &'static str {
         match self {
             Self::NotFound => "not_found",
@@ -64,10 +64,10 @@ impl Denial {
     }
 }
 
-/// Judges a key whose possession has been proven.
+/// Checks a key whose possession has been proven.
 ///
 /// # Errors
-/// The first reason that holds: revoked, expired, address.
+/// Fails with the first reason that applies: revoked, expired, address.
 pub fn judge(key: &Key, now: Timestamp, client: Option<IpAddr>) -> Result<(), Denial> {
     match key.status(now) {
         Status::Revoked => Err(Denial::Revoked),

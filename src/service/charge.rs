@@ -1,4 +1,4 @@
-//! Counting the use of a key against its rate policy.
+//! Rate limiting of key uses.
 
 use super::Service;
 use crate::key::Key;
@@ -6,13 +6,15 @@ use crate::limit::Charge;
 use crate::settings::Settings;
 
 impl Service {
-    /// Whether [`Service::charge`] has to wait for anything.
-    pub fn charging_waits(&self, settings: &Settings, key: &Key) -> bool {
+    /// Returns whether [`Service::charge`] needs I/O for this key.
+    pub fn charge_needs_io(&self, settings: &Settings, key: &Key) -> bool {
         settings.rate_limited && key.rate_policy.is_some() && self.limiter.waits()
     }
 
-    /// Counts one use of `key`, whose credential was good and may do what it is used for: nobody else spends what the
-    /// key has. None when its uses aren't counted.
+    /// Charges one use to the key's rate limit. Returns `None` if the key has none.
+    ///
+    /// Called only once the credential is valid and allows the request, so that nobody else can use
+    /// up the key's quota.
     pub async fn charge(&self, settings: &Settings, key: &Key) -> Option<Charge> {
         let policy = key.rate_policy.filter(|_| settings.rate_limited)?;
         self.limiter.charge((key.network, key.id), policy).await

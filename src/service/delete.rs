@@ -1,4 +1,4 @@
-//! Removing an imported key and all trace of it.
+//! Deletion of imported keys.
 
 use super::{Acknowledged, Service, no_such_key, unavailable};
 use crate::audit::Call;
@@ -7,10 +7,10 @@ use crate::event::{Event, Occurrence};
 use crate::key::{KeyId, KeyKind, NetworkId};
 
 impl Service {
-    /// Deletes an imported key. It may be imported again afterwards.
+    /// Deletes an imported key and all its data. The same key may be imported again afterwards.
     ///
     /// # Errors
-    /// When there is no such key, or the database fails.
+    /// Fails if there is no such key, or the database fails.
     pub async fn delete_imported(
         &self,
         network: NetworkId,
@@ -18,11 +18,11 @@ impl Service {
         call: &Call,
     ) -> Result<Acknowledged<()>, ApiError> {
         let id = KeyId::parse(KeyKind::Imported, id).ok_or_else(no_such_key)?;
-        call.intend(network, vec![id]).await?;
+        call.record_intent(network, vec![id]).await?;
         match self.store.delete_key(network, id, self.clock.now()).await {
             Ok(Some(mutation)) => {
-                self.committed(&[mutation]).await;
-                call.happened(Occurrence::new(Event::ImportedKeyDeleted, network).of_id(id));
+                self.publish(&[mutation]).await;
+                call.record_event(Occurrence::new(Event::ImportedKeyDeleted, network).of_id(id));
                 Ok(Acknowledged { value: (), epoch: Some(mutation.n) })
             }
             Ok(None) => Err(no_such_key()),

@@ -1,14 +1,16 @@
-//! Deriving a short-lived token from a key.
+//! Derivation of short-lived tokens from a key.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::mint::{Terms, mint};
-use super::verify::{Attempt, CacheUse, Identity, Unavailable};
-use super::{MintError, Service};
+use super::mint::{MintRequest, mint};
+use super::verify::{CacheUse, Identity, VerifyRequest};
+use super::{MintError, Service, Unavailable};
 use crate::audit::Call;
+use crate::cache::memory::Entry;
 use crate::clock::Timestamp;
 use crate::credential::claims::{RESERVED, Subject};
 use crate::credential::{MAX_LEN, Presented, TokenFormat};
@@ -18,24 +20,24 @@ use crate::key::verdict::Denial;
 use crate::key::{Scopes, TEN_YEARS};
 use crate::settings::Settings;
 
-/// Most bytes of custom claims, serialised.
+/// Maximum size of the custom claims, as JSON, in bytes.
 const MAX_CUSTOM: usize = 4_096;
 
-/// What to derive.
+/// Request for a derived token.
 pub struct DeriveRequest<'a> {
-    /// The parent's credential.
+    /// Credential of the parent key.
     pub credential: Presented<'a>,
-    /// From where it is asked for.
+    /// The client's address.
     pub client: Option<IpAddr>,
-    /// What the token is to be.
+    /// Format of the token.
     pub format: TokenFormat,
-    /// The token's life; the project's default when None.
+    /// Lifetime of the token. The default of the settings if `None`.
     pub ttl: Option<Duration>,
-    /// Some of the parent's scopes; all when empty.
+    /// Subset of the parent's scopes. All of them if empty.
     pub scopes: Scopes,
-    /// Whom the token is for.
+    /// Audiences of the token.
     pub audiences: Vec<String>,
-    /// Free claims; reserved names are left out.
+    /// Custom claims. Reserved names are ignored.
     pub custom_claims: Map<String, Value>,
 }
 
@@ -43,13 +45,13 @@ pub struct DeriveRequest<'a> {
 pub struct Derived {
     /// The token.
     pub token: String,
-    /// Its claims.
+    /// Claims.
     pub claims: Map<String, Value>,
-    /// Until when it is valid.
+    /// Expiry.
     pub expires: Timestamp,
-    /// What it allows.
+    /// Scopes of the token.
     pub scopes: Scopes,
-    /// Whom it is for.
+    /// Audiences of the token.
     pub audiences: Vec<String>,
 }
 
@@ -57,18 +59,19 @@ impl Service {
     /// Derives a token.
     ///
     /// # Errors
-    /// When the parent can't be used, more is asked for than it has, or nothing can be signed.
+    /// Fails if the parent is not valid, the request exceeds the parent's permissions or lifetime,
+    /// or nothing can be signed.
     pub async fn derive(
         &self,
         settings: &Settings,
-        request: DeriveRequest<'_>,
+        mut request: DeriveRequest<'_>,
         call: &Call,
     ) -> Result<Derived, ApiError> {
         if settings.form(request.credential).is_derived() {
             let problem = "credential: a derived token can't be derived from";
             return Err(ApiError::new(Reason::InvalidTokenType, problem));
         }
-        let mut custom = request.custom_claims;
+        let mut custom = std::mem::take(&mut request.custom_claims);
         if serde_json::to_string(&custom).is_ok_and(|json| json.len() > MAX_CUSTOM) {
             return Err(ApiError::field("custom_claims", "must be 4096 bytes of JSON at most"));
         }
@@ -80,23 +83,7 @@ impl Service {
             return Err(ApiError::field("ttl", problem));
         }
 
-        let attempt = Attempt {
-            credential: request.credential,
-            client: request.client,
-            audiences: &[],
-            cache: CacheUse::Full,
-        };
-        let verification = self.verify(settings, &attempt).await.map_err(|Unavailable| {
-            ApiError::new(Reason::ServiceUnavailable, "the database gives no answer; try again")
-        })?;
-        let entry = match verification.verdict {
-            Ok(Identity::Key(entry)) => entry,
-            Ok(Identity::Token(_)) => return Err(parent_error(Denial::NotFound)),
-            Err(refused) => {
-                self.note_failure(settings, &refused, call.operation(), call.origin());
-                return Err(parent_error(refused.denial));
-            }
-        };
+        let entry = self.verify_parent(settings, &request, call).await?;
         let key = &entry.key;
         let scopes = if request.scopes.is_empty() { &key.scopes } else { &request.scopes };
         if !key.scopes.grant_all(scopes) {
@@ -107,40 +94,72 @@ impl Service {
             });
         }
         let now = self.clock.now();
-        // A default that doesn't fit is cut to the parent's end; a life that was asked for is not.
+        // A default lifetime is cut to the parent's expiry. A requested lifetime is not.
         if request.ttl.is_some() && entry.hard_expiry.is_some_and(|end| end < now.plus(ttl)) {
             return Err(ApiError::field("ttl", "must not go beyond the parent key's own end"));
         }
-        let terms =
-            Terms { ttl, ends: entry.hard_expiry, audiences: &request.audiences, scopes, custom: &custom };
+        let mint_request = MintRequest {
+            ttl,
+            not_after: entry.hard_expiry,
+            audiences: &request.audiences,
+            scopes,
+            custom: &custom,
+        };
         let subject = Subject::of_key(key);
-        call.intend(settings.network, vec![key.id]).await?;
-        let minted = mint(settings, &self.rng, now, request.format, &subject, &terms).map_err(mint_error)?;
-        // Under a snapshot that may have been replaced since by one that allows less.
+        call.record_intent(settings.network, vec![key.id]).await?;
+        let minted =
+            mint(settings, &self.rng, now, request.format, &subject, &mint_request).map_err(mint_error)?;
+        // The settings may have been replaced since by ones that allow less.
         self.outstanding.note(self.clock.boot_now(), ttl);
-        // Nobody could show it to us.
+        // A longer token could never be presented.
         if minted.token.len() > MAX_LEN {
             let problem =
                 "with these scopes, audiences and custom_claims the token would be longer than 16384 bytes";
             return Err(ApiError::new(Reason::BadRequest, problem));
         }
-        self.note_use(&entry, now);
+        self.record_use(&entry, now);
         let claims: Map<String, Value> = serde_json::from_str(&minted.claims_json).unwrap_or_default();
         let occurrence = Occurrence::of_key(Event::DerivedToken, key);
         let occurrence = occurrence.with("TokenID", claims.get("jti").cloned());
-        call.happened(occurrence.with("TokenExpiry", Some(minted.expires.to_rfc3339())));
+        call.record_event(occurrence.with("TokenExpiry", Some(minted.expires.to_rfc3339())));
         Ok(Derived {
             token: minted.token,
             claims,
             expires: minted.expires,
             scopes: scopes.clone(),
-            audiences: request.audiences.clone(),
+            audiences: request.audiences,
         })
+    }
+
+    /// Verifies the parent's credential. Returns the parent key.
+    async fn verify_parent(
+        &self,
+        settings: &Settings,
+        request: &DeriveRequest<'_>,
+        call: &Call,
+    ) -> Result<Arc<Entry>, ApiError> {
+        let verify_request = VerifyRequest {
+            credential: request.credential,
+            client: request.client,
+            audiences: &[],
+            cache: CacheUse::Full,
+        };
+        let verification = self.verify(settings, &verify_request).await.map_err(|Unavailable| {
+            ApiError::new(Reason::ServiceUnavailable, "the database gives no answer; try again")
+        })?;
+        match verification.verdict {
+            Ok(Identity::Key(entry)) => Ok(entry),
+            Ok(Identity::Token(_)) => Err(parent_error(Denial::NotFound)),
+            Err(rejection) => {
+                self.record_failure(settings, &rejection, call.operation(), call.origin());
+                Err(parent_error(rejection.denial))
+            }
+        }
     }
 }
 
 fn mint_error(error: MintError) -> ApiError {
-    tracing::error!(%error, "no token can be derived");
+    tracing::error!(%error, "token could not be derived");
     let reason = match error {
         MintError::NoKey => Reason::FailedPrecondition,
         MintError::NoSuchKey(_) | MintError::Refused => Reason::InternalServerError,

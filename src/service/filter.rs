@@ -1,21 +1,22 @@
-//! List filters: the part of AIP-160 that compares `actor_id` and `status` with `=`, joined by `AND`.
+//! List filters: the part of AIP-160 that compares `actor_id` and `status` with `=`, joined by
+//! `AND`.
 
 use crate::key::Status;
 use crate::store::Filter;
 
-/// Longest filter, in bytes.
+/// Maximum length of a filter, in bytes.
 pub const MAX_FILTER: usize = 1_024;
 
-/// Reads a filter; an empty one lets everything through.
+/// Parses a filter. An empty filter matches all keys.
 ///
 /// # Errors
-/// In words, when it isn't such a filter.
+/// Fails with a description of the problem.
 pub fn parse(text: &str) -> Result<Filter, &'static str> {
     const FORM: &str = "must be `actor_id = \"…\"` or `status = KEY_STATUS_…`, or both joined by AND";
     if text.len() > MAX_FILTER {
         return Err("must be 1024 bytes at most");
     }
-    // No actor has any, and not every database can look for a NUL.
+    // No actor id has a control character, and not every database can compare with a NUL.
     if text.chars().any(|char| char.is_control() && !char.is_whitespace()) {
         return Err("must have no control characters");
     }
@@ -46,7 +47,7 @@ pub fn parse(text: &str) -> Result<Filter, &'static str> {
     Ok(filter)
 }
 
-/// A quoted text (with `\` before a quote or itself) or a bare word, and what follows it.
+/// Splits off a quoted text (with `\` before a quote or `\`) or a bare word.
 fn take_value(text: &str) -> Option<(String, &str)> {
     let quote = text.chars().next().filter(|first| matches!(first, '"' | '\''));
     let Some(quote) = quote else {

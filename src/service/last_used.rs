@@ -1,4 +1,4 @@
-//! When keys were last used: noted without waiting, written in batches beside the requests.
+//! Recording of the last use of keys: queued by requests without waiting, written in batches.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,31 +15,32 @@ use crate::store::{PRECISION, Store};
 
 type Subject = (NetworkId, KeyId);
 
-/// Where uses are noted.
-pub struct Uses {
+/// Queue of uses to be written.
+pub struct UseQueue {
     queue: mpsc::Sender<(Subject, Timestamp)>,
     dropped: AtomicU64,
 }
 
-/// Where noted uses come out, to be written.
-pub struct NotedUses(mpsc::Receiver<(Subject, Timestamp)>);
+/// Receiving end of the queue.
+pub struct UseWriter(mpsc::Receiver<(Subject, Timestamp)>);
 
-/// A queue of at most `size` uses.
-pub fn uses(size: usize) -> (Uses, NotedUses) {
-    let (queue, noted) = mpsc::channel(size);
-    (Uses { queue, dropped: AtomicU64::new(0) }, NotedUses(noted))
+/// Creates a queue for at most `size` uses.
+pub fn use_queue(size: usize) -> (UseQueue, UseWriter) {
+    let (queue, receiver) = mpsc::channel(size);
+    (UseQueue { queue, dropped: AtomicU64::new(0) }, UseWriter(receiver))
 }
 
-impl Uses {
-    /// How many uses found the queue full. They are noted when the key is used again.
+impl UseQueue {
+    /// Returns the number of uses dropped because the queue was full. The next use of such a key is
+    /// recorded instead.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 }
 
 impl Service {
-    /// Notes that a key was used `now`, at most once a day; never waits.
-    pub fn note_use(&self, entry: &Entry, now: Timestamp) {
+    /// Records that a key is used `now`, at most once per `PRECISION`. Never waits.
+    pub fn record_use(&self, entry: &Entry, now: Timestamp) {
         if !entry.last_use.is_due(now, PRECISION) {
             return;
         }
@@ -50,9 +51,11 @@ impl Service {
     }
 }
 
-impl NotedUses {
-    /// Writes what comes, `flush_size` uses or `flush_interval` at a time; ends with what is left once told to stop.
-    /// What can't be written is tried again; meanwhile the queue fills up.
+impl UseWriter {
+    /// Writes uses in batches of `flush_size`, or every `flush_interval`, until `stop` is
+    /// cancelled. Then writes what is left.
+    ///
+    /// A failed write is repeated; meanwhile the queue fills up.
     pub async fn write(
         self,
         store: Store,
@@ -86,7 +89,7 @@ impl NotedUses {
     }
 }
 
-/// Writes all or nothing, and empties `uses` if it did.
+/// Writes all of `uses` or none. Empties the map on success.
 async fn write(store: &Store, uses: &mut HashMap<Subject, Timestamp>) {
     if uses.is_empty() {
         return;
@@ -94,6 +97,8 @@ async fn write(store: &Store, uses: &mut HashMap<Subject, Timestamp>) {
     let rows = uses.iter().map(|((network, id), at)| (*network, *id, *at)).collect();
     match store.note_last_used(rows).await {
         Ok(()) => uses.clear(),
-        Err(error) => tracing::warn!(%error, count = uses.len(), "uses of keys can't be noted at present"),
+        Err(error) => {
+            tracing::warn!(%error, count = uses.len(), "last_used of keys could not be written; trying again")
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Listing keys, page by page.
+//! Listing of keys, page by page.
 
 use super::{Service, filter, unavailable};
 use crate::credential::page_token::{self, Cursor};
@@ -6,36 +6,36 @@ use crate::error::ApiError;
 use crate::key::{Key, KeyKind};
 use crate::settings::Settings;
 
-/// Keys on a page when the request doesn't say.
+/// Page size if the request has none.
 pub const DEFAULT_PAGE: u32 = 50;
-/// Most keys on a page.
+/// Maximum page size.
 pub const MAX_PAGE: u32 = 1_000;
 
-/// Which page of which keys.
+/// Request for one page.
 #[derive(Debug, Clone, Default)]
 pub struct ListRequest {
-    /// Keys on a page; 0 means the default, and no page has more than 1,000.
+    /// Page size. 0 means [`DEFAULT_PAGE`]; more than [`MAX_PAGE`] is cut to that.
     pub page_size: u32,
-    /// Where the last page ended; empty for the first.
+    /// Token of the previous page. Empty for the first page.
     pub page_token: String,
-    /// AIP-160 over `actor_id` and `status`.
+    /// AIP-160 filter over `actor_id` and `status`.
     pub filter: String,
 }
 
-/// A page.
+/// One page of keys.
 #[derive(Debug)]
 pub struct Listed {
-    /// Its keys.
+    /// The keys.
     pub keys: Vec<Key>,
-    /// Where it ends; empty on the last.
+    /// Token of the next page. Empty on the last page.
     pub next_page_token: String,
 }
 
 impl Service {
-    /// Lists the keys of one kind.
+    /// Lists keys of one kind.
     ///
     /// # Errors
-    /// When filter or page token can't be used, or the database fails.
+    /// Fails if the filter or page token is invalid, or the database fails.
     pub async fn list(
         &self,
         settings: &Settings,

@@ -1,55 +1,242 @@
-//! Looking a key up where L1 doesn't know it: in L2, then in the database; one lookup a key at a time.
+//! Lookup of a key that L1 doesn't have: L2, then the database. Concurrent lookups of one key are
+//! joined into one.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::verify::Unavailable;
-use super::{Fetched, Found, Service, unavailable};
-use crate::cache::freshness::{Freshness, Mode, Slot, Stamp};
+use super::bulkhead::Bulkhead;
+use super::{Service, Unavailable, unavailable};
+use crate::cache::freshness::{Freshness, Mode, Pending, Slot, Stamp};
 use crate::cache::memory::{Answers, Entry, Index, LastUse, Memory, Unknown};
 use crate::cache::shared::{Shared, SharedEntry};
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::credential::secrets::HmacSecrets;
 use crate::key::{Key, KeyId, NetworkId};
 use crate::settings::Settings;
 use crate::store::Store;
 use crate::trace;
 
-/// What the caches have to do with a lookup.
+/// Cache access of a lookup.
 #[derive(Clone, Copy)]
 pub(super) struct CacheAccess {
-    /// They may answer.
+    /// The caches may answer.
     pub reads: bool,
-    /// They may learn the answer.
+    /// The caches may store the answer.
     pub writes: bool,
 }
 
-/// Where in L1 a lookup's answer belongs, and what makes an entry of it.
+/// Result of a lookup: the key, if it exists.
 #[derive(Clone)]
-pub(super) struct Place {
+pub(super) struct FoundKey {
+    pub key: Option<Arc<Key>>,
+    /// The change up to which the answer is known to be true.
+    pub stamp: Stamp,
+    /// Time of the read.
+    pub read_at: Timestamp,
+}
+
+pub(super) type LookupResult = Result<FoundKey, Unavailable>;
+
+/// Identifies lookups that may be joined. The flag says whether L2 may answer.
+pub(super) type LookupKey = (NetworkId, KeyId, bool);
+
+/// The L1 entry that a lookup fills.
+#[derive(Clone)]
+pub(super) struct FillTarget {
     pub memory: Memory,
     pub index: Index,
+    pub network: NetworkId,
     pub key_id: KeyId,
-    /// Whether nothing but the database can say that there is such a key.
+    /// Only the database can say whether this key exists.
     pub is_guess: bool,
     pub slot: Slot,
-    /// Of the settings under which possession was proven.
+    /// Generation of the settings under which possession was proven.
     pub generation: u64,
-    /// When that proof ends.
-    pub proof_ends: Option<Timestamp>,
+    /// End of that proof.
+    pub proof_expires: Option<Timestamp>,
     pub cache_ttl: Duration,
     pub negative_ttl: Duration,
 }
 
-impl Place {
-    /// An entry for a key.
-    pub fn entry(&self, key: Arc<Key>, stamp: Stamp, read: Timestamp) -> Arc<Entry> {
+impl Service {
+    /// Looks up a key in L2, then in the database.
+    ///
+    /// Joins a lookup of the same key in flight, unless the caller must not read from caches.
+    pub(super) async fn load(
+        &self,
+        settings: &Settings,
+        target: &FillTarget,
+        access: CacheAccess,
+    ) -> LookupResult {
+        // A lookup that was in flight when the key changed may have read the old row. It is
+        // repeated once, and then only the database may answer.
+        for reads in [access.reads, false] {
+            let reads_shared = reads && self.shared.is_some();
+            // Right after a failed poll, the database would only fail again.
+            let reads_database = self.freshness.mode() == Mode::Fresh;
+            if !reads_database && !reads_shared {
+                break;
+            }
+            let start = || {
+                let lookup = Lookup {
+                    target: target.clone(),
+                    shared: self.shared_tier(settings),
+                    store: self.store.clone(),
+                    clock: self.clock.clone(),
+                    freshness: Arc::clone(&self.freshness),
+                    bulkhead: Arc::clone(&self.bulkhead),
+                    pending: self.freshness.begin(target.slot),
+                    reads_memory: reads,
+                    reads_shared,
+                    reads_database,
+                    writes: access.writes,
+                };
+                trace::with_current_span(lookup.run())
+            };
+            let joined = match access.reads {
+                true => self.lookups.join((target.network, target.key_id, reads), start).await,
+                // `no-cache` asks for the row as of now. A lookup in flight may have read it
+                // already.
+                false => tokio::spawn(start()).await.ok(),
+            };
+            let found = joined.unwrap_or(Err(Unavailable))?;
+            if self.freshness.allows(target.slot, found.stamp) {
+                return Ok(found);
+            }
+        }
+        Err(Unavailable)
+    }
+
+    fn shared_tier(&self, settings: &Settings) -> Option<SharedTier> {
+        let shared = Arc::clone(self.shared.as_ref()?);
+        Some(SharedTier { shared, secrets: settings.secrets.clone() })
+    }
+}
+
+/// One lookup in flight. Owns its parts, since it goes on when its callers are cancelled.
+struct Lookup {
+    target: FillTarget,
+    shared: Option<SharedTier>,
+    store: Store,
+    clock: Clock,
+    freshness: Arc<Freshness>,
+    bulkhead: Arc<Bulkhead>,
+    /// State of the mutation log before the lookup began.
+    pending: Pending,
+    reads_memory: bool,
+    reads_shared: bool,
+    reads_database: bool,
+    writes: bool,
+}
+
+/// L2, with the secrets that verify its entries.
+struct SharedTier {
+    shared: Arc<Shared>,
+    secrets: HmacSecrets,
+}
+
+impl Lookup {
+    async fn run(self) -> LookupResult {
+        // Another lookup may have ended after the caller looked into L1.
+        if self.reads_memory
+            && let Some(found) = self.get_cached()
+        {
+            return Ok(found);
+        }
+        if self.reads_shared
+            && let Some(shared) = &self.shared
+            && let Some(found) = trace::in_child_span("redis", self.get_shared(shared)).await
+        {
+            self.fill(&found);
+            return Ok(found);
+        }
+        if !self.reads_database {
+            return Err(Unavailable);
+        }
+        let _permit = match self.target.is_guess {
+            true => Some(self.bulkhead.enter().await.ok_or(Unavailable)?),
+            false => None,
+        };
+        self.load().await
+    }
+
+    /// Reads L1.
+    fn get_cached(&self) -> Option<FoundKey> {
+        let (memory, index) = (&self.target.memory, &self.target.index);
+        let now = self.clock.now();
+        let found = match memory.get(index) {
+            Some(entry) if now < entry.soft_expiry => {
+                FoundKey { key: Some(Arc::clone(&entry.key)), stamp: entry.stamp, read_at: now }
+            }
+            Some(_) => return None,
+            None => {
+                let unknown = memory.unknown(index).filter(|unknown| now < unknown.expires)?;
+                FoundKey { key: None, stamp: unknown.stamp, read_at: now }
+            }
+        };
+        self.freshness.allows(self.target.slot, found.stamp).then_some(found)
+    }
+
+    /// Reads L2. Returns `None` unless the entry may still be used.
+    async fn get_shared(&self, tier: &SharedTier) -> Option<FoundKey> {
+        let FillTarget { network, key_id, slot, cache_ttl, .. } = self.target;
+        let now = self.clock.now();
+        let entry = tier.shared.get(&tier.secrets, network, key_id).await?;
+        if entry.counter > self.freshness.polled() && self.freshness.mode() == Mode::Fresh {
+            // The writer knew more of the log. One poll, shared by all who wait here, costs less
+            // than a database read for each.
+            let _ = self.freshness.knows(entry.counter, &self.store).await;
+        }
+        let stamp = self.freshness.shared_stamp(entry.counter, entry.tag)?;
+        // The writer's clock may be ahead of ours.
+        let read_at = entry.filled.min(now);
+        // `cache.ttl` may have been longer when the entry was written. While the database is down,
+        // the entry is used nevertheless.
+        if read_at.plus(cache_ttl) <= now && self.freshness.mode() == Mode::Fresh {
+            return None;
+        }
+        let is_fresh = self.freshness.allows(slot, stamp);
+        is_fresh.then(|| FoundKey { key: Some(Arc::new(entry.key)), stamp, read_at })
+    }
+
+    /// Reads the database and fills L2 and L1.
+    async fn load(&self) -> LookupResult {
+        let FillTarget { network, key_id, cache_ttl, .. } = self.target;
+        let read_at = self.clock.now();
+        let row = trace::in_child_span("database", self.store.find_key(network, key_id)).await;
+        let row = row.map_err(|error| {
+            unavailable(error);
+            Unavailable
+        })?;
+        if let (Some(key), Some(tier), true) = (&row.key, &self.shared, self.writes) {
+            let (counter, tag) = (row.counter, row.tag);
+            let entry = SharedEntry { key: (**key).clone(), counter, tag, filled: read_at };
+            tier.shared.put(&tier.secrets, &entry, cache_ttl);
+        }
+        let stamp = self.freshness.stamp(self.pending, row.counter, row.tag);
+        let found = FoundKey { key: row.key, stamp, read_at };
+        // Filled before the flight ends: a caller that no longer finds the flight finds the entry.
+        self.fill(&found);
+        Ok(found)
+    }
+
+    /// Fills L1.
+    fn fill(&self, found: &FoundKey) {
+        if self.writes {
+            self.target.fill(found);
+        }
+    }
+}
+
+impl FillTarget {
+    /// Makes the L1 entry for a key.
+    pub fn entry(&self, key: Arc<Key>, stamp: Stamp, read_at: Timestamp) -> Arc<Entry> {
         Arc::new(Entry {
             stamp,
             slot: self.slot,
             generation: self.generation,
-            soft_expiry: read.plus(self.cache_ttl),
-            hard_expiry: self.proof_ends.into_iter().chain(key.ends()).min(),
+            soft_expiry: read_at.plus(self.cache_ttl),
+            hard_expiry: self.proof_expires.into_iter().chain(key.ends()).min(),
             last_use: LastUse::new(key.last_used),
             answers: Answers::default(),
             holder: OnceLock::new(),
@@ -57,163 +244,18 @@ impl Place {
         })
     }
 
-    fn remember(&self, found: &Found) {
+    fn fill(&self, found: &FoundKey) {
         match &found.key {
             Some(key) => {
-                let entry = self.entry(Arc::clone(key), found.stamp, found.read);
+                let entry = self.entry(Arc::clone(key), found.stamp, found.read_at);
                 self.memory.insert(self.index, entry);
             }
             None => {
-                let expires = found.read.plus(self.negative_ttl);
+                let expires = found.read_at.plus(self.negative_ttl);
                 let Self { key_id, slot, generation, .. } = *self;
                 let unknown = Unknown { key_id, stamp: found.stamp, slot, generation, expires };
                 self.memory.insert_unknown(self.index, unknown);
             }
         }
-    }
-
-    /// What a lookup that has just ended left there.
-    fn recall(&self, freshness: &Freshness, now: Timestamp) -> Option<Found> {
-        let found = match self.memory.get(&self.index) {
-            Some(entry) if now < entry.soft_expiry => {
-                Found { key: Some(Arc::clone(&entry.key)), stamp: entry.stamp, read: now }
-            }
-            Some(_) => return None,
-            None => {
-                let unknown = self.memory.unknown(&self.index).filter(|unknown| now < unknown.expires)?;
-                Found { key: None, stamp: unknown.stamp, read: now }
-            }
-        };
-        freshness.allows(self.slot, found.stamp).then_some(found)
-    }
-}
-
-/// L2 and what is needed to believe it.
-struct Sharing {
-    shared: Arc<Shared>,
-    store: Store,
-    secrets: HmacSecrets,
-    freshness: Arc<Freshness>,
-}
-
-impl Service {
-    /// Looks a key up, sharing the lookup with whoever wants the same and may be told what is cached.
-    pub(super) async fn fetch(
-        &self,
-        settings: &Settings,
-        key_id: KeyId,
-        place: &Place,
-        access: CacheAccess,
-    ) -> Fetched {
-        let (network, slot) = (settings.network, place.slot);
-        // A lookup that was under way when the key changed may have missed it: it is repeated once, by the database.
-        for reads in [access.reads, false] {
-            let reads_shared = reads && self.shared.is_some();
-            // When a poll has just failed, asking the database would only wait for the same failure.
-            let asks_database = self.freshness.mode() == Mode::Fresh;
-            if !asks_database && !reads_shared {
-                break;
-            }
-            let look_up = || {
-                let sharing = self.sharing(settings);
-                let pending = self.freshness.begin(slot);
-                let (store, clock, ttl) = (self.store.clone(), self.clock.clone(), settings.cache_ttl);
-                let (freshness, place) = (Arc::clone(&self.freshness), place.clone());
-                let bulkhead = Arc::clone(&self.bulkhead);
-                trace::with_current_span(async move {
-                    // Somebody's lookup may have ended between our look into L1 and this.
-                    if let Some(found) =
-                        Some(&place).filter(|_| reads).and_then(|place| place.recall(&freshness, clock.now()))
-                    {
-                        return Ok(found);
-                    }
-                    if let Some(sharing) = sharing.as_ref().filter(|_| reads_shared)
-                        && let Some(found) = trace::in_child_span(
-                            "redis",
-                            sharing.find(network, key_id, slot, clock.now(), ttl),
-                        )
-                        .await
-                    {
-                        if access.writes {
-                            place.remember(&found);
-                        }
-                        return Ok(found);
-                    }
-                    if !asks_database {
-                        return Err(Unavailable);
-                    }
-                    let _inside = match place.is_guess {
-                        true => Some(bulkhead.enter().await.ok_or(Unavailable)?),
-                        false => None,
-                    };
-                    let read = clock.now();
-                    let found = trace::in_child_span("database", store.find_key(network, key_id))
-                        .await
-                        .map_err(|error| {
-                            unavailable(error);
-                            Unavailable
-                        })?;
-                    let key = found.key;
-                    if let (Some(key), Some(sharing), true) = (&key, &sharing, access.writes) {
-                        let (counter, tag) = (found.counter, found.tag);
-                        let entry = SharedEntry { key: (**key).clone(), counter, tag, filled: read };
-                        sharing.shared.put(&sharing.secrets, &entry, ttl);
-                    }
-                    let found =
-                        Found { key, stamp: freshness.stamp(pending, found.counter, found.tag), read };
-                    // Before the flight ends: whoever finds it gone finds this.
-                    if access.writes {
-                        place.remember(&found);
-                    }
-                    Ok(found)
-                })
-            };
-            let fetched = match access.reads {
-                true => self.lookups.join((network, key_id, reads), look_up).await,
-                // Who wants the database's word wants it as of now: a lookup under way may have read already.
-                false => tokio::spawn(look_up()).await.ok(),
-            };
-            let found = fetched.unwrap_or(Err(Unavailable))?;
-            if self.freshness.allows(slot, found.stamp) {
-                return Ok(found);
-            }
-        }
-        Err(Unavailable)
-    }
-
-    fn sharing(&self, settings: &Settings) -> Option<Sharing> {
-        let shared = Arc::clone(self.shared.as_ref()?);
-        Some(Sharing {
-            shared,
-            store: self.store.clone(),
-            secrets: settings.secrets.clone(),
-            freshness: Arc::clone(&self.freshness),
-        })
-    }
-}
-
-impl Sharing {
-    /// What L2 knows, if that may still be used.
-    async fn find(
-        &self,
-        network: NetworkId,
-        key_id: KeyId,
-        slot: Slot,
-        now: Timestamp,
-        ttl: Duration,
-    ) -> Option<Found> {
-        let entry = self.shared.get(&self.secrets, network, key_id).await?;
-        if entry.counter > self.freshness.polled() && self.freshness.mode() == Mode::Fresh {
-            // Read by somebody who knew more. One poll, shared by all who wait here, is less than their reads.
-            let _ = self.freshness.knows(entry.counter, &self.store).await;
-        }
-        let stamp = self.freshness.shared_stamp(entry.counter, entry.tag)?;
-        // Read no later than now, whatever the clock of whoever read it says.
-        let read = entry.filled.min(now);
-        // `cache.ttl` may be shorter than when it was written. In an outage of the database it isn't asked for.
-        if read.plus(ttl) <= now && self.freshness.mode() == Mode::Fresh {
-            return None;
-        }
-        self.freshness.allows(slot, stamp).then(|| Found { key: Some(Arc::new(entry.key)), stamp, read })
     }
 }

@@ -1,4 +1,4 @@
-//! Tokens that stand for a key for a while.
+//! Minting of short-lived tokens that stand for a key.
 
 use std::time::Duration;
 
@@ -12,62 +12,62 @@ use crate::key::Scopes;
 use crate::rng::Rng;
 use crate::settings::Settings;
 
-/// Why no token can be made. Both are for the operator to mend.
+/// Error of minting. Each is for the operator to fix.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MintError {
-    /// There is no key to sign with.
+    /// No signing key is configured.
     #[error("no signing key is configured (credentials.derived_tokens.jwt.signing_keys.urls)")]
     NoKey,
-    /// The key to sign with isn't there.
+    /// The configured signing key is in none of the key sets.
     #[error(
         "the signing key {0:?} (credentials.derived_tokens.jwt.signing_key_id) is in none of the key sets"
     )]
     NoSuchKey(String),
-    /// The library refused to sign.
+    /// The library failed to sign.
     #[error("the token could not be signed")]
     Refused,
 }
 
-/// A token and its times.
+/// A minted token.
 pub struct Minted {
     /// The token.
     pub token: String,
-    /// Its claims, as JSON.
+    /// Claims, as JSON.
     pub claims_json: String,
-    /// From when on it is valid.
+    /// Start of its validity.
     pub issued_at: Timestamp,
-    /// Until when; whole seconds.
+    /// Expiry, in whole seconds.
     pub expires: Timestamp,
 }
 
-/// What to put into a token.
-pub struct Terms<'a> {
-    /// How long it is to live; less if `ends` comes first.
+/// Contents of a token to mint.
+pub struct MintRequest<'a> {
+    /// Lifetime. Shorter if `not_after` comes first.
     pub ttl: Duration,
-    /// When what it stands for ends itself.
-    pub ends: Option<Timestamp>,
-    /// Whom it is for.
+    /// Latest permitted expiry: that of the key.
+    pub not_after: Option<Timestamp>,
+    /// Audiences.
     pub audiences: &'a [String],
-    /// What it allows.
+    /// Scopes.
     pub scopes: &'a Scopes,
-    /// Free claims.
+    /// Custom claims.
     pub custom: &'a Map<String, serde_json::Value>,
 }
 
 /// Mints a token for `subject`.
 ///
 /// # Errors
-/// When there is nothing to sign with; a macaroon needs no key.
+/// Fails if a JWT can't be signed. A macaroon needs no signing key.
 pub fn mint(
     settings: &Settings,
     rng: &Rng,
     now: Timestamp,
     format: TokenFormat,
     subject: &Subject<'_>,
-    terms: &Terms<'_>,
+    request: &MintRequest<'_>,
 ) -> Result<Minted, MintError> {
-    let expires = terms.ends.into_iter().fold(now.plus(terms.ttl), Timestamp::min);
-    let grant = grant(settings, rng, now, expires, terms);
+    let expires = request.not_after.into_iter().fold(now.plus(request.ttl), Timestamp::min);
+    let grant = grant(settings, rng, now, expires, request);
     let claims_json = claims_json(subject, &grant);
     let token = match format {
         TokenFormat::Jwt => jwt::sign(signer(settings)?, &claims_json).ok_or(MintError::Refused)?,
@@ -79,15 +79,15 @@ pub fn mint(
     Ok(Minted { token, claims_json, issued_at: now, expires: Timestamp::from_secs(expires.as_secs()) })
 }
 
-/// How long the JWT would be, in bytes; None when there is nothing to sign with.
+/// Returns the length of the JWT in bytes, `None` if there is no signing key.
 pub fn minted_len(
     settings: &Settings,
     rng: &Rng,
     now: Timestamp,
     subject: &Subject<'_>,
-    terms: &Terms<'_>,
+    request: &MintRequest<'_>,
 ) -> Option<usize> {
-    let claims_json = claims_json(subject, &grant(settings, rng, now, now.plus(terms.ttl), terms));
+    let claims_json = claims_json(subject, &grant(settings, rng, now, now.plus(request.ttl), request));
     Some(jwt::signed_len(signer(settings).ok()?, &claims_json))
 }
 
@@ -103,15 +103,15 @@ fn grant<'a>(
     rng: &Rng,
     now: Timestamp,
     expires: Timestamp,
-    terms: &Terms<'a>,
+    request: &MintRequest<'a>,
 ) -> Grant<'a> {
     Grant {
         issuer: settings.issuer(),
         id: rng.uuid(),
         issued_at: now,
         expires,
-        audiences: terms.audiences,
-        scopes: terms.scopes,
-        custom: terms.custom,
+        audiences: request.audiences,
+        scopes: request.scopes,
+        custom: request.custom,
     }
 }

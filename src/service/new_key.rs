@@ -1,10 +1,9 @@
-//! Issuing and importing.
+//! Issuing and importing of keys.
 
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::upstream::check_headers_fit;
 use super::{Acknowledged, Service, unavailable};
 use crate::audit::Call;
 use crate::credential::{Form, Presented, api_key, imported};
@@ -17,42 +16,43 @@ use crate::secret::SecretString;
 use crate::settings::Settings;
 use crate::store::{Inserted, NewKey, Request};
 
-/// What a new key is to be, whichever way it comes.
+/// Attributes of a new key, issued or imported.
 #[derive(Debug, Clone)]
 pub struct KeyRequest {
-    /// Its name.
+    /// Name.
     pub name: KeyName,
-    /// Its actor.
+    /// Actor.
     pub actor: ActorId,
-    /// Its scopes.
+    /// Scopes.
     pub scopes: Scopes,
-    /// Its life; the project's default when None.
+    /// Lifetime. The default of the settings if `None`.
     pub ttl: Option<Duration>,
-    /// Its attributes.
+    /// Metadata.
     pub metadata: Option<Metadata>,
-    /// Who may see it.
+    /// Secret or publishable.
     pub visibility: Visibility,
-    /// From where it may be used.
+    /// Addresses from which it may be used.
     pub addresses: AddressList,
-    /// How often it may be used.
+    /// Rate policy.
     pub rate_policy: Option<RatePolicy>,
-    /// The caller's idempotency key.
+    /// Idempotency key of the request.
     pub request_id: Option<String>,
 }
 
-/// A key made elsewhere.
+/// Request to import a key that was made elsewhere.
 pub struct ImportRequest {
-    /// The raw key; only its hash is kept.
+    /// The raw key. Only its hash is stored.
     pub raw_key: SecretString,
-    /// The rest.
+    /// The other attributes.
     pub key: KeyRequest,
 }
 
 /// An issued key.
 pub struct Issued {
-    /// Its row.
+    /// Row in the database.
     pub key: Key,
-    /// Its credential, shown this once; None when the same request was answered before.
+    /// Credential. `None` if the request repeats an earlier one: a secret is returned only
+    /// once.
     pub secret: Option<SecretString>,
 }
 
@@ -60,7 +60,8 @@ impl Service {
     /// Issues a key.
     ///
     /// # Errors
-    /// When a field is out of bounds, the request id was used for something else, or the database fails.
+    /// Fails if an attribute is invalid, the request id was used with another body, or the database
+    /// fails.
     pub async fn issue(
         &self,
         settings: &Settings,
@@ -74,14 +75,14 @@ impl Service {
         let uuid = self.rng.uuid();
         let (key, idempotency) = self.new_key(settings, KeyId::Issued(uuid), request, "")?;
         let secret = api_key::make(&settings.secrets, prefix, uuid, key.created);
-        call.intend(settings.network, vec![key.id]).await?;
+        call.record_intent(settings.network, vec![key.id]).await?;
         let inserted = self.insert(settings, vec![NewKey { key: key.clone(), request: idempotency }]).await?;
         match inserted.into_iter().next() {
             Some(Ok((key, created))) => {
-                call.concerns(vec![key.id]);
+                call.set_keys(vec![key.id]);
                 if created {
                     let occurrence = Occurrence::of_key(Event::IssuedKeyCreated, &key);
-                    call.happened(occurrence.with("APIKeyPrefix", Some(prefix.as_str())));
+                    call.record_event(occurrence.with("APIKeyPrefix", Some(prefix.as_str())));
                 }
                 Ok(Issued { key, secret: created.then_some(secret) })
             }
@@ -93,8 +94,8 @@ impl Service {
     /// Imports a key.
     ///
     /// # Errors
-    /// When a field is out of bounds, the key is there already, the request id was used for something else, or the
-    /// database fails.
+    /// Fails if an attribute is invalid, the key exists already, the request id was used with
+    /// another body, or the database fails.
     pub async fn import(
         &self,
         settings: &Settings,
@@ -106,11 +107,14 @@ impl Service {
         Ok(Acknowledged { value: key, epoch })
     }
 
-    /// Imports keys, in one transaction; each succeeds or fails by itself, in order. Those that couldn't be read keep
-    /// their place. The number is the highest of them all.
+    /// Imports keys in one transaction. Each succeeds or fails by itself; results are in the order
+    /// of `requests`.
+    ///
+    /// Requests that could not be parsed are passed as errors and keep their place. The epoch is
+    /// the highest of all.
     ///
     /// # Errors
-    /// When the database fails.
+    /// Fails if the database fails.
     pub async fn import_batch(
         &self,
         settings: &Settings,
@@ -132,7 +136,7 @@ impl Service {
         let mut inserted = match news.is_empty() {
             true => vec![],
             false => {
-                call.intend(network, news.iter().map(|new| new.key.id).collect()).await?;
+                call.record_intent(network, news.iter().map(|new| new.key.id).collect()).await?;
                 self.insert(settings, news).await?
             }
         }
@@ -169,7 +173,7 @@ impl Service {
         request: KeyRequest,
         subject: &str,
     ) -> Result<(Key, Option<Request>), ApiError> {
-        // The row holds microseconds; the credential whole seconds of the same moment.
+        // The row has microseconds, the credential whole seconds of the same time.
         let now = self.clock.now();
         if let Some(ttl) = request.ttl {
             check_ttl(settings, ttl)?;
@@ -196,11 +200,11 @@ impl Service {
             last_used: None,
             mutation: 0,
         };
-        check_headers_fit(settings, &self.rng, &key)?;
+        self.headers_bound().check(settings, &key)?;
         Ok((key, idempotency))
     }
 
-    /// Puts keys in; gives for each its row and whether that is new.
+    /// Inserts keys. Returns each row, and whether it is new.
     async fn insert(
         &self,
         settings: &Settings,
@@ -221,7 +225,7 @@ impl Service {
             Inserted::Created(mutation) => *mutation,
             _ => None,
         });
-        self.committed(&logged.collect::<Vec<_>>()).await;
+        self.publish(&logged.collect::<Vec<_>>()).await;
         let result = |(mut key, inserted): (Key, Inserted)| match inserted {
             Inserted::Created(mutation) => {
                 key.mutation = mutation.map_or(0, |mutation| mutation.n);
@@ -241,20 +245,20 @@ impl Service {
     }
 }
 
-/// Notes what came of importing a key, and whether that is new.
+/// Records the outcome of one import, unless the request repeats an earlier one.
 fn note_import(call: &Call, network: NetworkId, result: &Result<(Key, bool), ApiError>) {
     match result {
-        Ok((key, true)) => call.happened(Occurrence::of_key(Event::ImportedKeyCreated, key)),
-        // The answer to a request that was answered before.
+        Ok((key, true)) => call.record_event(Occurrence::of_key(Event::ImportedKeyCreated, key)),
+        // The request repeats an earlier one.
         Ok((_, false)) => {}
         Err(error) => {
             let failed = Occurrence::new(Event::ImportFailed, network).with("KeyType", Some("imported"));
-            call.happened(failed.with("Reason", Some(error.reason.name())));
+            call.record_event(failed.with("Reason", Some(error.reason.name())));
         }
     }
 }
 
-/// The prefix of publishable keys.
+/// Returns the prefix of publishable keys.
 pub(super) fn public_prefix(settings: &Settings) -> Result<&String, ApiError> {
     settings.public_prefix.as_ref().ok_or_else(|| {
         let problem = "no publishable key can be issued without credentials.api_keys.prefix.public_current";
@@ -262,7 +266,7 @@ pub(super) fn public_prefix(settings: &Settings) -> Result<&String, ApiError> {
     })
 }
 
-/// That there is no room for one more key.
+/// Returns the error for a full key quota.
 pub(super) fn quota_exceeded() -> ApiError {
     let problem = "api_key_quota_exceeded: the project has as many keys as quota.api_keys_max allows; \
                    revoke some that are no longer used";
@@ -270,7 +274,7 @@ pub(super) fn quota_exceeded() -> ApiError {
 }
 
 fn nothing_inserted() -> ApiError {
-    ApiError::new(Reason::InternalServerError, "the database said nothing of the key")
+    ApiError::new(Reason::InternalServerError, "the database returned no row for the key")
 }
 
 fn check_ttl(settings: &Settings, ttl: Duration) -> Result<(), ApiError> {
@@ -284,7 +288,8 @@ fn check_ttl(settings: &Settings, ttl: Duration) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// A hash of everything that the request asks for: under the same id, the same hash must come again.
+/// Returns a hash of all that a request asks for. A repeated request id must come with the same
+/// hash.
 fn fingerprint(request: &KeyRequest, subject: &str) -> String {
     let KeyRequest { name, actor, scopes, ttl, metadata, visibility, addresses, rate_policy, request_id: _ } =
         request;
@@ -302,5 +307,5 @@ fn fingerprint(request: &KeyRequest, subject: &str) -> String {
         rate_policy.map(|(quota, window, unit)| (quota, window.to_string(), unit)),
     ]);
     let hash = Sha256::digest(everything.to_string());
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(hash)
 }

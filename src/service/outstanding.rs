@@ -1,26 +1,26 @@
-//! Tokens that outlive the setting under which they were made.
+//! Expiry of tokens that outlive the settings under which they were derived.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::clock::BootTime;
 
-/// When the last token expires that was derived under a longer `credentials.derived_tokens.max_ttl`
-/// than the one in force.
+/// Latest expiry of tokens derived under a longer `credentials.derived_tokens.max_ttl` than the one
+/// in force.
 ///
-/// We refuse such a token once it is older than the setting allows; a backend that verifies it
-/// against the published keys doesn't know the setting and believes it until its `exp`.
+/// Talos rejects such a token once it is older than the setting allows. A backend that verifies it
+/// with the published keys doesn't know the setting and accepts the token until its `exp`.
 #[derive(Debug, Default)]
 pub struct Outstanding(AtomicU64);
 
 impl Outstanding {
-    /// Notes that tokens are out which expire `life` after `now` at the latest.
+    /// Records that a token expires `ttl` after `now` at the latest.
     pub fn note(&self, now: BootTime, life: Duration) {
         let life = u64::try_from(life.as_micros()).unwrap_or(u64::MAX);
         self.0.fetch_max(now.as_micros().saturating_add(life), Ordering::Relaxed);
     }
 
-    /// How long the last of them still has.
+    /// Returns the time until the last of them expires.
     pub fn left(&self, now: BootTime) -> Duration {
         BootTime::from_micros(self.0.load(Ordering::Relaxed)).since(now)
     }

@@ -1,7 +1,7 @@
-//! Revoking: by an operator, or by whoever holds the key.
+//! Revocation by an operator or by the holder of a key.
 
-use super::verify::{Attempt, CacheUse, Identity, Unavailable};
-use super::{Acknowledged, Service, no_such_key, unavailable};
+use super::verify::{CacheUse, Identity, VerifyRequest};
+use super::{Acknowledged, Service, Unavailable, no_such_key, unavailable};
 use crate::audit::Call;
 use crate::credential::Presented;
 use crate::error::{ApiError, Reason};
@@ -11,14 +11,15 @@ use crate::key::{Key, KeyId, KeyKind, NetworkId, Revocation, RevocationReason};
 use crate::settings::Settings;
 use crate::store::{Changed, Mutation, Rewrite};
 
-/// Longest description of a revocation, in characters.
+/// Maximum length of a revocation's description, in characters.
 pub const MAX_DESCRIPTION: usize = 1_024;
 
 impl Service {
     /// Revokes a key for good. Revoking it again succeeds and changes nothing.
     ///
     /// # Errors
-    /// When there is no such key, a description stands beside a reason that takes none, or the database fails.
+    /// Fails if there is no such key, a description stands beside a reason that takes none, or the
+    /// database fails.
     pub async fn revoke(
         &self,
         network: NetworkId,
@@ -49,8 +50,8 @@ impl Service {
     /// Revokes the key whose credential is shown.
     ///
     /// # Errors
-    /// For a derived token, for a reason that is the operators' own, and, always in the same words, for whatever
-    /// isn't the credential of an active or revoked key.
+    /// For a derived token, for a reason that is the operators' own, and, always in the same words,
+    /// for whatever isn't the credential of an active or revoked key.
     pub async fn self_revoke(
         &self,
         settings: &Settings,
@@ -71,18 +72,19 @@ impl Service {
                 "credential: a derived token can't be revoked; revoke the key that it was derived from",
             ));
         }
-        let attempt = Attempt { credential, client: None, audiences: &[], cache: CacheUse::None };
-        let verification = self.verify(settings, &attempt).await.map_err(|Unavailable| {
+        let verify_request =
+            VerifyRequest { credential, client: None, audiences: &[], cache: CacheUse::None };
+        let verification = self.verify(settings, &verify_request).await.map_err(|Unavailable| {
             ApiError::new(Reason::ServiceUnavailable, "the database gives no answer; try again")
         })?;
         let id = match verification.verdict {
             Ok(Identity::Key(entry)) => entry.key.id,
             // Whoever holds the key may end it from anywhere.
-            Err(refused) if matches!(refused.denial, Denial::AddressNotAllowed | Denial::Revoked) => {
-                refused.key_id.ok_or_else(unknown_credential)?
+            Err(rejection) if matches!(rejection.denial, Denial::AddressNotAllowed | Denial::Revoked) => {
+                rejection.key_id.ok_or_else(unknown_credential)?
             }
-            Err(refused) => {
-                self.note_failure(settings, &refused, call.operation(), call.origin());
+            Err(rejection) => {
+                self.record_failure(settings, &rejection, call.operation(), call.origin());
                 return Err(unknown_credential());
             }
             Ok(Identity::Token(_)) => return Err(unknown_credential()),
@@ -101,7 +103,7 @@ impl Service {
         revocation: Revocation,
         call: &Call,
     ) -> Result<Acknowledged<()>, ApiError> {
-        call.intend(network, vec![id]).await?;
+        call.record_intent(network, vec![id]).await?;
         let now = self.clock.now();
         let revoked = self
             .store
@@ -114,10 +116,10 @@ impl Service {
             })
             .await;
         let epoch = match revoked {
-            // Noted before it is acknowledged: the very next request here is refused.
+            // Noted before it is acknowledged: the very next request here is rejection.
             Ok(Changed::Done { rows, mutation }) => {
-                self.committed(&[mutation]).await;
-                call.happened(Occurrence::of_key(Event::revoked(id.kind()), &rows.key));
+                self.publish(&[mutation]).await;
+                call.record_event(Occurrence::of_key(Event::revoked(id.kind()), &rows.key));
                 mutation.n
             }
             // One that another instance revoked may not have been heard of here.

@@ -1,11 +1,10 @@
-//! Giving a key a successor with a new id and a new secret.
+//! Rotation: gives a key a successor with a new id and a new secret.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::new_key::{public_prefix, quota_exceeded};
 use super::update::Update;
-use super::upstream::check_headers_fit;
 use super::{Acknowledged, Service, no_such_key, unavailable};
 use crate::audit::Call;
 use crate::credential::api_key;
@@ -16,33 +15,34 @@ use crate::secret::SecretString;
 use crate::settings::Settings;
 use crate::store::{Changed, Rewrite, Successor};
 
-/// How the successor differs, and how long the old key goes on beside it.
+/// Request to rotate a key.
 #[derive(Debug, Clone, Default)]
 pub struct RotateRequest {
-    /// What is not inherited.
+    /// Attributes that the successor doesn't inherit.
     pub changes: Update,
-    /// Who may see the successor; as the old key when None.
+    /// Visibility of the successor. Inherited if `None`.
     pub visibility: Option<Visibility>,
-    /// How long the old key stays valid; zero ends it at once.
+    /// Time for which the old key stays valid. Zero revokes it at once.
     pub grace: Duration,
 }
 
-/// A rotation.
+/// Result of a rotation.
 pub struct Rotated {
     /// The successor.
     pub key: Key,
-    /// Its credential, shown this once.
+    /// Credential of the successor, returned only once.
     pub secret: SecretString,
-    /// The old key, as it stands now.
+    /// The old key after the rotation.
     pub old: Key,
 }
 
 impl Service {
-    /// Replaces an issued key. What the request leaves open is inherited, its end included.
+    /// Replaces an issued key. Attributes that the request doesn't set are inherited, including the
+    /// expiry.
     ///
     /// # Errors
-    /// When there is no such key, it isn't active or has been rotated before, there is no room for two keys side by
-    /// side, the successor's headers would become too large, or the database fails.
+    /// Fails if there is no such key, it isn't active or has been rotated before, the key quota has
+    /// no room for both, the successor's headers would be too large, or the database fails.
     pub async fn rotate(
         &self,
         settings: &Arc<Settings>,
@@ -51,9 +51,10 @@ impl Service {
         call: &Call,
     ) -> Result<Acknowledged<Rotated>, ApiError> {
         let id = KeyId::parse(KeyKind::Issued, id).ok_or_else(no_such_key)?;
-        let (network, rng, now) = (settings.network, self.rng.clone(), self.clock.now());
+        let (network, now) = (settings.network, self.clock.now());
+        let bound = self.headers_bound();
         let uuid = self.rng.uuid();
-        call.intend(network, vec![id, KeyId::Issued(uuid)]).await?;
+        call.record_intent(network, vec![id, KeyId::Issued(uuid)]).await?;
         let changed = {
             let settings = Arc::clone(settings);
             let rewrite = move |old: &Key| {
@@ -70,12 +71,12 @@ impl Service {
                 if key.visibility == Visibility::Public {
                     public_prefix(&settings)?;
                 }
-                // A key dies of old age by its credential's own date as well: the row must not promise more.
+                // The credential has its own maximum age. The row must not promise more.
                 let longest = now.plus(settings.max_key_ttl);
                 key.expires = key.expires.map(|end| end.min(longest));
-                check_headers_fit(&settings, &rng, &key)?;
+                bound.check(&settings, &key)?;
                 let mut old = Key { updated: now, ..old.clone() };
-                // While both are valid, both count; else one takes the other's place.
+                // While both keys are valid, both count towards the quota.
                 let quota = match request.grace.is_zero() {
                     true => None,
                     false => settings.api_keys_max,
@@ -93,7 +94,7 @@ impl Service {
         };
         let (rows, epoch) = match changed {
             Ok(Changed::Done { rows, mutation }) => {
-                self.committed(&[mutation]).await;
+                self.publish(&[mutation]).await;
                 (*rows, mutation.n)
             }
             Ok(Changed::Refused { reason, .. }) => return Err(reason),
@@ -114,12 +115,12 @@ impl Service {
         let secret = api_key::make(&settings.secrets, prefix, uuid, key.created);
         let occurrence = Occurrence::of_key(Event::IssuedKeyRotated, &key);
         let occurrence = occurrence.with("APIKeyPrefix", Some(prefix.as_str()));
-        call.happened(occurrence.with("RotatedFrom", Some(old.id.to_string())));
+        call.record_event(occurrence.with("RotatedFrom", Some(old.id.to_string())));
         Ok(Acknowledged { value: Rotated { key, secret, old }, epoch: Some(epoch) })
     }
 }
 
-/// Only a key that is valid and has no successor may get one.
+/// Checks that a key is active and has no successor.
 fn check_rotatable(old: &Key, now: crate::clock::Timestamp) -> Result<(), ApiError> {
     let problem = match old.status(now) {
         Status::Revoked => "the key is revoked; issue a new one",

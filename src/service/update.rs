@@ -1,8 +1,7 @@
-//! Changing what a key is, without changing its secret.
+//! Update of a key's attributes. The secret stays.
 
 use std::sync::Arc;
 
-use super::upstream::check_headers_fit;
 use super::{Acknowledged, Service, no_such_key, unavailable};
 use crate::audit::Call;
 use crate::error::{ApiError, Reason};
@@ -13,23 +12,23 @@ use crate::key::{
 use crate::settings::Settings;
 use crate::store::{Changed, Rewrite};
 
-/// What to change: None leaves a field as it is.
+/// Changes to a key. `None` leaves an attribute as it is.
 #[derive(Debug, Clone, Default)]
 pub struct Update {
-    /// Its name.
+    /// Name.
     pub name: Option<KeyName>,
-    /// Its scopes.
+    /// Scopes.
     pub scopes: Option<Scopes>,
-    /// Its attributes; `Some(None)` takes them away.
+    /// Metadata. `Some(None)` removes it.
     pub metadata: Option<Option<Metadata>>,
-    /// From where it may be used; an empty list means everywhere.
+    /// Addresses from which the key may be used. An empty list allows all.
     pub addresses: Option<AddressList>,
-    /// How often it may be used; `Some(None)` takes the limit away.
+    /// Rate policy. `Some(None)` removes it.
     pub rate_policy: Option<Option<RatePolicy>>,
 }
 
 impl Update {
-    /// The key with these changes.
+    /// Returns the key with these changes.
     pub fn apply(&self, key: &Key) -> Key {
         let mut key = key.clone();
         if let Some(name) = &self.name {
@@ -60,14 +59,14 @@ impl Update {
     }
 }
 
-/// What a key has for life. A request may repeat it, and can't change it.
+/// Attributes that never change. A request may repeat them.
 #[derive(Debug, Clone, Default)]
 pub struct Fixed {
-    /// Its id, as text.
+    /// Key id, as text.
     pub key_id: Option<String>,
-    /// Its actor.
+    /// Actor.
     pub actor: Option<ActorId>,
-    /// Who may see it: its prefix says so.
+    /// Visibility, which is part of the key's prefix.
     pub visibility: Option<Visibility>,
 }
 
@@ -88,10 +87,11 @@ impl Fixed {
 }
 
 impl Service {
-    /// Changes fields of a key, whatever its state; gives it as it is afterwards.
+    /// Changes attributes of a key in any state. Returns the key after the change.
     ///
     /// # Errors
-    /// When there is no such key, `fixed` isn't what it has, its headers would become too large, or the database fails.
+    /// Fails if there is no such key, `fixed` differs from it, its headers would be too large, or
+    /// the database fails.
     pub async fn update(
         &self,
         settings: &Arc<Settings>,
@@ -108,29 +108,30 @@ impl Service {
             return Ok(Acknowledged { value: key, epoch: None });
         }
         let id = KeyId::parse(kind, id).ok_or_else(no_such_key)?;
-        call.intend(network, vec![id]).await?;
-        let (rng, now) = (self.rng.clone(), self.clock.now());
+        call.record_intent(network, vec![id]).await?;
+        let (bound, now) = (self.headers_bound(), self.clock.now());
         let rewrite = {
             let settings = Arc::clone(settings);
             move |key: &Key| {
                 fixed.check(key)?;
                 let key = Key { updated: now, ..update.apply(key) };
-                check_headers_fit(&settings, &rng, &key)?;
+                bound.check(&settings, &key)?;
                 Ok(Rewrite { key, successor: None })
             }
         };
         let changed = self.store.change_key(network, id, now, rewrite).await;
         match changed {
             Ok(Changed::Done { rows, mutation }) => {
-                self.committed(&[mutation]).await;
-                call.happened(Occurrence::of_key(Event::updated(kind), &rows.key));
+                self.publish(&[mutation]).await;
+                call.record_event(Occurrence::of_key(Event::updated(kind), &rows.key));
                 Ok(Acknowledged { value: rows.key, epoch: Some(mutation.n) })
             }
             Ok(Changed::Refused { reason, .. }) => Err(reason),
             Ok(Changed::NoSuchKey) => Err(no_such_key()),
-            Ok(Changed::QuotaExceeded) => {
-                Err(ApiError::new(Reason::InternalServerError, "an update needs no room"))
-            }
+            Ok(Changed::QuotaExceeded) => Err(ApiError::new(
+                Reason::InternalServerError,
+                "the database reported a full quota for an update, which adds no key",
+            )),
             Err(error) => {
                 self.freshness.doubt(network, id);
                 Err(unavailable(error))

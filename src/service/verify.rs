@@ -1,10 +1,13 @@
-//! Is this credential good, now, from there? L1, then the database, one lookup a key.
+//! Verification of a credential: from memory if possible, else by a lookup of its key.
+//!
+//! On the way from a credential to a key's row, `get_cached` reads L1, `get_shared` reads L2,
+//! `load` reads the database and fills the caches, and `verify` does all of it and judges the row.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::Service;
-use super::lookup::{CacheAccess, Place};
+use super::lookup::{CacheAccess, FillTarget, FoundKey};
+use super::{Service, Unavailable};
 use crate::cache::freshness::{Mode, Slot};
 use crate::cache::memory::{Answers, Entry, Index};
 use crate::clock::Timestamp;
@@ -14,20 +17,20 @@ use crate::key::verdict::{Denial, judge};
 use crate::key::{Key, KeyId, KeyKind};
 use crate::settings::Settings;
 
-/// A credential, and what it is to be judged by.
+/// A credential to verify, and the conditions that it must meet.
 #[derive(Debug, Clone, Copy)]
-pub struct Attempt<'a> {
-    /// What was shown.
+pub struct VerifyRequest<'a> {
+    /// The presented credential.
     pub credential: Presented<'a>,
-    /// From where; None when that can't be known.
+    /// The client's address, `None` if unknown.
     pub client: Option<IpAddr>,
-    /// Audiences of which a derived token must have one; any will do when empty.
+    /// Audiences of which a derived token must have one. An empty slice accepts any.
     pub audiences: &'a [String],
-    /// Whether what is remembered may be used.
+    /// Permitted use of the caches.
     pub cache: CacheUse,
 }
 
-/// What may be remembered.
+/// Permitted use of the caches by a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CacheUse {
     /// Read and write.
@@ -39,127 +42,126 @@ pub enum CacheUse {
     None,
 }
 
-/// What the cache had to do with an answer.
+/// Part of the caches in a verification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheResult {
-    /// It came from there.
+    /// L1 had the answer.
     Hit,
-    /// It was looked for there, in vain.
+    /// L1 was read and had no answer.
     Miss,
-    /// It wasn't looked for there.
+    /// L1 was not read.
     Skip,
 }
 
-/// Who a good credential stands for.
+/// Identity behind a valid credential.
 pub enum Identity {
     /// A key.
     Key(Arc<Entry>),
-    /// A token that was derived from one.
+    /// A token that was derived from a key.
     Token(Box<Authority>),
 }
 
-/// A bad credential: why, and of which key if possession of that was proven.
-pub struct Refused {
-    /// Why.
+/// Rejection of a credential.
+pub struct Rejection {
+    /// The reason.
     pub denial: Denial,
-    /// The key's id.
+    /// Id of the key, if possession of it was proven.
     pub key_id: Option<KeyId>,
-    /// Its entry, if it was looked at.
+    /// Cache entry of the key, if it was read.
     pub entry: Option<Arc<Entry>>,
 }
 
-impl From<Denial> for Refused {
+impl From<Denial> for Rejection {
     fn from(denial: Denial) -> Self {
         Self { denial, key_id: None, entry: None }
     }
 }
 
-/// The judgement.
+/// Result of a verification.
 pub struct Verification {
-    /// Good or bad.
-    pub verdict: Result<Identity, Refused>,
-    /// Where it came from.
+    /// The identity, or why the credential is rejected.
+    pub verdict: Result<Identity, Rejection>,
+    /// Part of the caches in it.
     pub cache: CacheResult,
 }
 
 impl Verification {
-    /// The key whose possession was proven, good or bad.
+    /// Returns the key whose possession was proven, accepted or rejected.
     pub fn key(&self) -> Option<&Key> {
         match &self.verdict {
             Ok(Identity::Key(entry)) => Some(&entry.key),
             Ok(Identity::Token(_)) => None,
-            Err(refused) => refused.entry.as_ref().map(|entry| &*entry.key),
+            Err(rejection) => rejection.entry.as_ref().map(|entry| &*entry.key),
         }
     }
 }
 
-/// No tier can tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("neither a cache nor the database can tell at present")]
-pub struct Unavailable;
-
-/// A key id whose credential was shown: nothing else may be looked up on somebody's behalf.
+/// Id of a key whose credential was presented. No other key is looked up for a client.
 #[derive(Clone, Copy)]
-struct Proven {
-    key_id: KeyId,
+struct ProvenKey {
+    id: KeyId,
     hard_expiry: Option<Timestamp>,
 }
 
 impl Service {
-    /// Judges from memory alone: no I/O, nothing to wait for. None when memory can't tell.
-    pub fn verify_cached(&self, settings: &Settings, attempt: &Attempt<'_>) -> Option<Verification> {
-        self.verify_remembered(settings, attempt, |entry, now| self.usable(entry, now))
+    /// Verifies a credential from L1 alone, without I/O. Returns `None` if L1 has no usable entry.
+    pub fn verify_cached(&self, settings: &Settings, request: &VerifyRequest<'_>) -> Option<Verification> {
+        self.verify_cached_if(settings, request, |entry, now| self.is_usable(entry, now))
     }
 
-    /// As [`Service::verify_cached`], for when nobody else gives an answer: what was to be read again by now will do,
-    /// as long as nothing is known to have changed.
-    pub fn verify_overdue(&self, settings: &Settings, attempt: &Attempt<'_>) -> Option<Verification> {
-        self.verify_remembered(settings, attempt, |entry, now| self.still_true(entry, now))
+    /// Verifies a credential from L1 alone, accepting entries whose row is due to be read again.
+    ///
+    /// Used when nothing else answers in time. No change to such a row is known.
+    pub fn verify_stale(&self, settings: &Settings, request: &VerifyRequest<'_>) -> Option<Verification> {
+        self.verify_cached_if(settings, request, |entry, now| self.is_valid(entry, now))
     }
 
-    fn verify_remembered(
+    fn verify_cached_if(
         &self,
         settings: &Settings,
-        attempt: &Attempt<'_>,
-        will_do: impl Fn(&Entry, Timestamp) -> bool,
+        request: &VerifyRequest<'_>,
+        accept: impl Fn(&Entry, Timestamp) -> bool,
     ) -> Option<Verification> {
-        if !settings.cache_enabled || attempt.cache != CacheUse::Full {
+        if !settings.cache_enabled || request.cache != CacheUse::Full {
             return None;
         }
-        let index = self.memory.index(settings.network, attempt.credential.expose());
+        let index = self.memory.index(settings.network, request.credential.expose());
         let now = self.clock.now();
-        if let Some(good) = self.recent(settings, &index, now, attempt.client, &will_do) {
+        if let Some(good) = self.get_recent(settings, &index, now, request.client, &accept) {
             return Some(Verification { verdict: Ok(good), cache: CacheResult::Hit });
         }
-        let verdict = match self.memory.get(&index).filter(|entry| will_do(entry, now)) {
+        let verdict = match self.memory.get(&index).filter(|entry| accept(entry, now)) {
             Some(entry) if entry.generation == settings.generation => {
-                let verdict = self.judged(entry, now, attempt.client);
+                let verdict = self.judge_entry(entry, now, request.client);
                 if let Ok(Identity::Key(entry)) = &verdict {
                     self.memory.keep_recent(index, entry);
                 }
                 verdict
             }
             Some(_) => return None,
-            // As quickly as a key that was revoked: how long a refusal takes doesn't tell the two apart.
-            None => Err(self.recall_unknown(settings, &index, now)?),
+            // Takes as long as for a revoked key: the duration of a refusal doesn't tell the two
+            // apart.
+            None => Err(self.get_cached_unknown(settings, &index, now)?),
         };
         Some(Verification { verdict, cache: CacheResult::Hit })
     }
 
-    /// Who a credential stands for that this thread has used lately, if it is still good: a bad one takes the way of
-    /// one that is unknown, and as long.
-    fn recent(
+    /// Returns the identity behind a credential that this thread has used recently and that is
+    /// still valid.
+    ///
+    /// A credential that is no longer valid takes the path of an unknown one, and as long.
+    fn get_recent(
         &self,
         settings: &Settings,
         index: &Index,
         now: Timestamp,
         client: Option<IpAddr>,
-        will_do: impl Fn(&Entry, Timestamp) -> bool,
+        accept: impl Fn(&Entry, Timestamp) -> bool,
     ) -> Option<Identity> {
         let entry = self.memory.recent(index)?;
         if entry.generation == settings.generation
-            && will_do(&entry, now)
-            && let Ok(good) = self.judged(entry, now, client)
+            && accept(&entry, now)
+            && let Ok(good) = self.judge_entry(entry, now, client)
         {
             return Some(good);
         }
@@ -167,47 +169,47 @@ impl Service {
         None
     }
 
-    /// Judges a credential.
+    /// Verifies a credential.
     ///
     /// # Errors
-    /// [`Unavailable`] when no tier can tell: that is never a denial.
+    /// Fails with [`Unavailable`] if neither the caches nor the database can answer.
     pub async fn verify(
         &self,
         settings: &Settings,
-        attempt: &Attempt<'_>,
+        request: &VerifyRequest<'_>,
     ) -> Result<Verification, Unavailable> {
-        if let Some(verification) = self.verify_cached(settings, attempt) {
+        if let Some(verification) = self.verify_cached(settings, request) {
             return Ok(verification);
         }
         let skip = |verdict| Ok(Verification { verdict, cache: CacheResult::Skip });
         let now = self.clock.now();
-        match settings.form(attempt.credential) {
-            Form::Jwt => skip(self.verify_token(settings, attempt, now, |expected| {
-                jwt::verify(&settings.keys, attempt.credential.expose(), expected)
+        match settings.form(request.credential) {
+            Form::Jwt => skip(self.verify_token(settings, request, now, |expected| {
+                jwt::verify(&settings.keys, request.credential.expose(), expected)
             })),
-            Form::Macaroon(parts) => skip(self.verify_token(settings, attempt, now, |expected| {
+            Form::Macaroon(parts) => skip(self.verify_token(settings, request, now, |expected| {
                 verify_macaroon(settings, &parts, expected)
             })),
             Form::Issued(parts) => match prove(settings, &parts, now) {
-                Some(proven) => self.look_up(settings, attempt, proven).await,
+                Some(proven) => self.verify_key(settings, request, proven).await,
                 None => skip(Err(Denial::NotFound.into())),
             },
             Form::Imported => {
-                let key_id = imported::key_id(settings.network, attempt.credential.expose());
-                let proven = Proven { key_id, hard_expiry: None };
-                self.look_up(settings, attempt, proven).await
+                let id = imported::key_id(settings.network, request.credential.expose());
+                let proven = ProvenKey { id, hard_expiry: None };
+                self.verify_key(settings, request, proven).await
             }
         }
     }
 
-    /// A token proves itself: neither memory nor the database knows it.
+    /// Verifies a derived token by its signature. Needs neither the caches nor the database.
     fn verify_token(
         &self,
         settings: &Settings,
-        attempt: &Attempt<'_>,
+        request: &VerifyRequest<'_>,
         now: Timestamp,
         verify: impl FnOnce(&Expectation<'_>) -> Result<Authority, Denial>,
-    ) -> Result<Identity, Refused> {
+    ) -> Result<Identity, Rejection> {
         let issuers: Vec<&str> = settings
             .issuers
             .iter()
@@ -219,90 +221,69 @@ impl Service {
             now,
             clock_skew: settings.clock_skew,
             issuers: &issuers,
-            audiences: attempt.audiences,
-            client: attempt.client,
+            audiences: request.audiences,
+            client: request.client,
             max_age: settings.max_token_age,
         })?;
-        // A parent's revocation doesn't end its tokens; the operator's list does.
+        // Revoking a parent key doesn't end its tokens. The operator's deny list does.
         let parent = KeyId::parse_any(&authority.key_id);
-        if parent.is_some_and(|parent| self.denies(&parent)) {
+        if parent.is_some_and(|parent| self.is_on_deny_list(&parent)) {
             return Err(Denial::Revoked.into());
         }
         Ok(Identity::Token(Box::new(authority)))
     }
 
-    async fn look_up(
+    /// Verifies a key whose credential was presented.
+    async fn verify_key(
         &self,
         settings: &Settings,
-        attempt: &Attempt<'_>,
-        proven: Proven,
+        request: &VerifyRequest<'_>,
+        proven: ProvenKey,
     ) -> Result<Verification, Unavailable> {
-        if self.denies(&proven.key_id) {
-            // Needn't be looked up, and perhaps can't be.
-            let refused = Refused { key_id: Some(proven.key_id), ..Denial::Revoked.into() };
-            return Ok(Verification { verdict: Err(refused), cache: CacheResult::Skip });
+        if self.is_on_deny_list(&proven.id) {
+            // Needs no lookup, which may not be possible at present.
+            let rejection = Rejection { key_id: Some(proven.id), ..Denial::Revoked.into() };
+            return Ok(Verification { verdict: Err(rejection), cache: CacheResult::Skip });
         }
         if self.freshness.mode() == Mode::Closed {
-            // The lease has lapsed: one poll, shared by all who wait here, before anything is said.
+            // The lease has expired. All who wait here share one poll.
             let _ = self.freshness.renew(&self.store).await;
         }
-        let index = self.memory.index(settings.network, attempt.credential.expose());
-        let reads = settings.cache_enabled && attempt.cache == CacheUse::Full;
-        let writes = settings.cache_enabled && attempt.cache != CacheUse::None;
+        let access = CacheAccess {
+            reads: settings.cache_enabled && request.cache == CacheUse::Full,
+            writes: settings.cache_enabled && request.cache != CacheUse::None,
+        };
+        let index = self.memory.index(settings.network, request.credential.expose());
         let now = self.clock.now();
-        if reads && let Some(verdict) = self.recall(settings, &index, proven, now, attempt.client) {
+        if access.reads
+            && let Some(verdict) = self.get_cached(settings, &index, proven, now, request.client)
+        {
             return Ok(Verification { verdict, cache: CacheResult::Hit });
         }
-        let place = Place {
-            memory: self.memory.clone(),
-            index,
-            key_id: proven.key_id,
-            is_guess: proven.key_id.kind() == KeyKind::Imported && self.memory.get(&index).is_none(),
-            slot: Slot::of(settings.network, proven.key_id),
-            generation: settings.generation,
-            proof_ends: proven.hard_expiry,
-            cache_ttl: settings.cache_ttl,
-            negative_ttl: settings.negative_ttl,
-        };
-        let access = CacheAccess { reads, writes };
-        let found = self.fetch(settings, proven.key_id, &place, access).await?;
-        let now = self.clock.now();
-        let verdict = match found.key {
-            Some(key) => {
-                // The entry that all who waited share, if it is in L1 already, with the answers made for it.
-                let is_it = |entry: &Arc<Entry>| {
-                    entry.generation == settings.generation && Arc::ptr_eq(&entry.key, &key)
-                };
-                let shared = self.memory.get(&index).filter(|entry| writes && is_it(entry));
-                let entry = shared.unwrap_or_else(|| {
-                    let entry = place.entry(key, found.stamp, found.read);
-                    if writes {
-                        self.memory.insert(index, Arc::clone(&entry));
-                    }
-                    entry
-                });
-                self.judged(entry, now, attempt.client)
-            }
+        let target = self.fill_target(settings, index, proven);
+        let found = self.load(settings, &target, access).await?;
+        let verdict = match self.entry_of(&target, found, access) {
+            Some(entry) => self.judge_entry(entry, self.clock.now(), request.client),
             None => Err(Denial::NotFound.into()),
         };
-        let cache = if reads { CacheResult::Miss } else { CacheResult::Skip };
+        let cache = if access.reads { CacheResult::Miss } else { CacheResult::Skip };
         Ok(Verification { verdict, cache })
     }
 
-    /// What memory knows of a credential whose possession has just been proven under `settings`.
-    fn recall(
+    /// Reads L1 for a credential whose possession has just been proven under `settings`.
+    fn get_cached(
         &self,
         settings: &Settings,
         index: &Index,
-        proven: Proven,
+        proven: ProvenKey,
         now: Timestamp,
         client: Option<IpAddr>,
-    ) -> Option<Result<Identity, Refused>> {
-        if let Some(entry) = self.memory.get(index).filter(|entry| self.usable(entry, now)) {
+    ) -> Option<Result<Identity, Rejection>> {
+        if let Some(entry) = self.memory.get(index).filter(|entry| self.is_usable(entry, now)) {
             let entry = if entry.generation == settings.generation {
                 entry
             } else {
-                // Proven under other settings: the row stays, its proof is the new one, its answers are gone.
+                // Proven under other settings: the row stays, with the new proof and no responses.
                 let renewed = Arc::new(Entry {
                     key: Arc::clone(&entry.key),
                     generation: settings.generation,
@@ -316,62 +297,102 @@ impl Service {
                 self.memory.insert(*index, Arc::clone(&renewed));
                 renewed
             };
-            return Some(self.judged(entry, now, client));
+            return Some(self.judge_entry(entry, now, client));
         }
-        self.recall_unknown(settings, index, now).map(Err)
+        self.get_cached_unknown(settings, index, now).map(Err)
     }
 
-    /// That there is no such key, if memory knows.
-    fn recall_unknown(&self, settings: &Settings, index: &Index, now: Timestamp) -> Option<Refused> {
+    /// Reads the negative entry of L1. Returns a rejection if the key is known not to exist.
+    fn get_cached_unknown(&self, settings: &Settings, index: &Index, now: Timestamp) -> Option<Rejection> {
         let unknown = self.memory.unknown(index)?;
-        let counts = unknown.generation == settings.generation
+        let is_usable = unknown.generation == settings.generation
             && now < unknown.expires
             && self.freshness.allows(unknown.slot, unknown.stamp);
-        counts.then(|| match self.denies(&unknown.key_id) {
-            true => Refused { key_id: Some(unknown.key_id), ..Denial::Revoked.into() },
+        is_usable.then(|| match self.is_on_deny_list(&unknown.key_id) {
+            true => Rejection { key_id: Some(unknown.key_id), ..Denial::Revoked.into() },
             false => Denial::NotFound.into(),
         })
     }
 
-    fn usable(&self, entry: &Entry, now: Timestamp) -> bool {
-        // While the database can't be asked, what is known stays known.
-        self.still_true(entry, now) && (now < entry.soft_expiry || self.freshness.mode().spares_rereading())
+    /// Describes the L1 entry that a lookup of this key fills.
+    fn fill_target(&self, settings: &Settings, index: Index, proven: ProvenKey) -> FillTarget {
+        FillTarget {
+            memory: self.memory.clone(),
+            index,
+            network: settings.network,
+            key_id: proven.id,
+            is_guess: proven.id.kind() == KeyKind::Imported && self.memory.get(&index).is_none(),
+            slot: Slot::of(settings.network, proven.id),
+            generation: settings.generation,
+            proof_expires: proven.hard_expiry,
+            cache_ttl: settings.cache_ttl,
+            negative_ttl: settings.negative_ttl,
+        }
     }
 
-    fn still_true(&self, entry: &Entry, now: Timestamp) -> bool {
+    /// Returns the entry for a key that was looked up, `None` if there is no such key.
+    ///
+    /// If L1 has the entry already, it is used: callers that waited for one lookup share the
+    /// responses encoded for it.
+    fn entry_of(&self, target: &FillTarget, found: FoundKey, access: CacheAccess) -> Option<Arc<Entry>> {
+        let FoundKey { key, stamp, read_at } = found;
+        let key = key?;
+        let is_it =
+            |entry: &Arc<Entry>| entry.generation == target.generation && Arc::ptr_eq(&entry.key, &key);
+        let shared = self.memory.get(&target.index).filter(|entry| access.writes && is_it(entry));
+        Some(shared.unwrap_or_else(|| {
+            let entry = target.entry(key, stamp, read_at);
+            if access.writes {
+                self.memory.insert(target.index, Arc::clone(&entry));
+            }
+            entry
+        }))
+    }
+
+    fn is_usable(&self, entry: &Entry, now: Timestamp) -> bool {
+        // While the database can't be asked, rows that are due to be read again stay usable.
+        self.is_valid(entry, now) && (now < entry.soft_expiry || self.freshness.mode().spares_rereading())
+    }
+
+    fn is_valid(&self, entry: &Entry, now: Timestamp) -> bool {
         self.freshness.allows(entry.slot, entry.stamp) && entry.hard_expiry.is_none_or(|at| now < at)
     }
 
-    fn judged(&self, entry: Arc<Entry>, now: Timestamp, client: Option<IpAddr>) -> Result<Identity, Refused> {
-        let verdict = match self.denies(&entry.key.id) {
+    fn judge_entry(
+        &self,
+        entry: Arc<Entry>,
+        now: Timestamp,
+        client: Option<IpAddr>,
+    ) -> Result<Identity, Rejection> {
+        let verdict = match self.is_on_deny_list(&entry.key.id) {
             true => Err(Denial::Revoked),
             false => judge(&entry.key, now, client),
         };
         match verdict {
             Ok(()) => Ok(Identity::Key(entry)),
-            Err(denial) => Err(Refused { denial, key_id: Some(entry.key.id), entry: Some(entry) }),
+            Err(denial) => Err(Rejection { denial, key_id: Some(entry.key.id), entry: Some(entry) }),
         }
     }
 
-    /// Whether the operator's own list refuses the key. It needs no database.
-    fn denies(&self, key_id: &KeyId) -> bool {
+    /// Checks the operator's deny list. Needs no database.
+    fn is_on_deny_list(&self, key_id: &KeyId) -> bool {
         self.deny_list.load().denies(key_id)
     }
 }
 
-/// Form, checksum, age and prefix of an issued key, before any I/O.
-fn prove(settings: &Settings, parts: &api_key::Parts<'_>, now: Timestamp) -> Option<Proven> {
+/// Checks form, checksum, age and prefix of an issued key, before any I/O.
+fn prove(settings: &Settings, parts: &api_key::Parts<'_>, now: Timestamp) -> Option<ProvenKey> {
     let prefix = settings.prefix(parts.prefix(), now)?;
     let proof = parts.prove(&settings.secrets, now)?;
-    let dies = proof.issued_at.plus(settings.max_key_ttl);
-    let timely = now < dies && proof.issued_at <= now.plus(settings.clock_skew);
-    timely.then(|| Proven {
-        key_id: proof.key_id,
-        hard_expiry: [Some(dies), proof.secret_expires, prefix.expires].into_iter().flatten().min(),
+    let max_age_ends = proof.issued_at.plus(settings.max_key_ttl);
+    let is_current = now < max_age_ends && proof.issued_at <= now.plus(settings.clock_skew);
+    is_current.then(|| ProvenKey {
+        id: proof.key_id,
+        hard_expiry: [Some(max_age_ends), proof.secret_expires, prefix.expires].into_iter().flatten().min(),
     })
 }
 
-/// A macaroon whose prefix no longer counts is as unknown as if that had never been one.
+/// Verifies a macaroon. One with a retired prefix is rejected like any unknown credential.
 fn verify_macaroon(
     settings: &Settings,
     parts: &macaroon::Parts<'_>,

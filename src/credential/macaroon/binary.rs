@@ -1,34 +1,34 @@
-//! The V2 binary format of macaroons, as libmacaroons describes it (`doc/format.txt` there): a version byte, then
-//! sections of fields, each field a type, a length and its bytes. Third-party caveats have no place in it here.
+//! V2 binary format of macaroons (libmacaroons, `doc/format.txt`): a version byte, then sections of
+//! fields, each of a type, a length and bytes. Third-party caveats are not accepted.
 
-/// The first byte.
+/// First byte.
 const VERSION: u8 = 2;
-/// Ends a section, and the list of caveats.
+/// End of a section, and of the list of caveats.
 const END: u8 = 0;
 const LOCATION: u8 = 1;
 const IDENTIFIER: u8 = 2;
 const SIGNATURE: u8 = 6;
 
-/// Most caveats, the first one included.
+/// Maximum number of caveats, including the first.
 pub const MAX_CAVEATS: usize = 64;
-/// Longest varint, in bytes: what fits into 28 bits is far above the largest macaroon.
+/// Maximum length of a varint, in bytes. 28 bits exceed the largest macaroon by far.
 const MAX_VARINT: usize = 4;
 
-/// A macaroon, taken apart.
+/// A parsed macaroon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Macaroon<'a> {
-    /// A hint for its holder; the signature doesn't cover it.
+    /// Hint for the holder. The signature doesn't cover it.
     pub location: &'a [u8],
-    /// What the signature begins with.
+    /// Identifier, the first input of the signature.
     pub identifier: &'a [u8],
     /// First-party caveats, in order.
     pub caveats: Vec<&'a [u8]>,
-    /// The last link of the chain.
+    /// Signature, the last link of the chain.
     pub signature: [u8; 32],
 }
 
 impl<'a> Macaroon<'a> {
-    /// Takes one apart. One macaroon has one form: None for any other, for a third-party caveat, and for what comes
+    /// Parses a macaroon. Accepts only one encoding of each, no third-party caveats, and nothing
     /// after the end.
     pub fn parse(bytes: &'a [u8]) -> Option<Self> {
         let mut reader = Reader(bytes);
@@ -38,7 +38,7 @@ impl<'a> Macaroon<'a> {
         reader.expect(END)?;
         let mut caveats = vec![];
         while !reader.skip(END) {
-            // A caveat with a location or a verification id (`cl`, `vid`) is a third party's.
+            // A caveat with a location or verification id (`cl`, `vid`) is a third-party caveat.
             caveats.push(reader.field(IDENTIFIER)?);
             reader.expect(END)?;
             if caveats.len() > MAX_CAVEATS {
@@ -49,7 +49,7 @@ impl<'a> Macaroon<'a> {
         reader.0.is_empty().then_some(Self { location, identifier, caveats, signature })
     }
 
-    /// Puts it together.
+    /// Serialises the macaroon.
     pub fn write(&self) -> Vec<u8> {
         let mut out = vec![VERSION];
         write_field(&mut out, LOCATION, self.location);
@@ -68,7 +68,7 @@ impl<'a> Macaroon<'a> {
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    /// Goes on behind `byte` if that is next.
+    /// Skips `byte` if it is next.
     fn skip(&mut self, byte: u8) -> bool {
         let rest = self.0.strip_prefix(&[byte]);
         self.0 = rest.unwrap_or(self.0);
@@ -79,7 +79,7 @@ impl<'a> Reader<'a> {
         self.skip(byte).then_some(())
     }
 
-    /// The bytes of a field that must be of this type.
+    /// Reads a field of this type.
     fn field(&mut self, kind: u8) -> Option<&'a [u8]> {
         self.expect(kind)?;
         let length = self.varint()?;
@@ -88,7 +88,7 @@ impl<'a> Reader<'a> {
         Some(field)
     }
 
-    /// Seven bits a byte, the lowest first, in as few bytes as it takes.
+    /// Reads a varint: seven bits per byte, the lowest first, in the shortest encoding.
     fn varint(&mut self) -> Option<usize> {
         let mut value = 0;
         for place in 0..MAX_VARINT {
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
     use proptest::prelude::{any, prop, prop_assert_eq, proptest};
 
-    /// The parts of the smallest macaroon, to change one at a time.
+    /// Parts of the smallest macaroon, to change one at a time.
     const PARTS: [&[u8]; 5] = [&[2], &[1, 1, b'l', 2, 1, b'i', 0], &[2, 1, b'c', 0], &[0], &[6, 32]];
 
     fn with(place: usize, part: &[u8]) -> Vec<u8> {
@@ -190,7 +190,7 @@ mod tests {
         fn what_reads_is_written_the_same(
             mut bytes in prop::collection::vec(0_u8..9, 0..40), changes: Vec<(prop::sample::Index, u8)>,
         ) {
-            // Both from nothing and from near something good.
+            // Starts from nothing and from something nearly valid.
             let mut near = with(0, PARTS[0]);
             for (at, byte) in changes {
                 let at = at.index(near.len());

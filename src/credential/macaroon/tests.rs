@@ -1,4 +1,4 @@
-//! What a macaroon allows, its holder's caveats included; and what is no macaroon of ours.
+//! Tests of macaroons: what they allow with holders' caveats, and what is refused.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -36,7 +36,7 @@ fn minted(claims: &Value) -> String {
     make(&secrets(), "mc", issuer, Uuid::nil(), &claims.to_string())
 }
 
-/// What a holder does: the last signature is all that it takes to go on.
+/// Adds a caveat as a holder does, who needs only the last signature.
 fn with_caveat(token: &str, caveat: &str) -> String {
     let bytes = decoded(token);
     let mut macaroon = Macaroon::parse(&bytes).unwrap();
@@ -116,7 +116,7 @@ fn claims_are_judged_like_those_of_a_jwt() {
     assert_eq!(verified(&elsewhere).unwrap_err(), Denial::SignatureInvalid, "another location");
 }
 
-/// How old a token may be, by the setting in force, whatever its own `exp`.
+/// The setting in force limits the age of tokens, whatever their `exp`.
 #[test]
 fn an_old_token_has_expired() {
     let hour = Some(Duration::from_secs(3_600));
@@ -132,7 +132,7 @@ fn an_old_token_has_expired() {
         (json!({ "iat": whole + 1, "exp": NOW + 9_999 }), nearly, Ok(1)),
         (json!({ "iat": i64::MIN, "exp": i64::MAX }), hour, Err(Denial::Expired)),
         (json!({ "iat": NOW, "exp": NOW + 60 }), hour, Ok(60)),
-        // Without `iat`, `nbf` tells; without both, only what ends soon enough can be young enough.
+        // Without `iat`, `nbf` counts. Without both, only a token that expires soon is accepted.
         (json!({ "exp": NOW + 9_999 }), hour, Ok(3_500)),
         (json!({ "nbf": null, "exp": NOW + 3_600 }), hour, Ok(3_600)),
         (json!({ "nbf": null, "exp": NOW + 3_601 }), hour, Err(Denial::Expired)),
@@ -237,7 +237,7 @@ fn other_dresses_of_a_good_macaroon_are_refused() {
     assert!(verified(&encoded(&naked.write())).is_err(), "claims are no caveat");
 }
 
-/// A holder's caveat, small enough that different ones often meet.
+/// Generates caveats from few values, so that they often overlap.
 fn caveat() -> impl Strategy<Value = Value> {
     let scope = prop_oneof![Just("a:*"), Just("a:x"), Just("a:x:*"), Just("b"), Just("b:*"), Just("c")];
     let block = prop_oneof![
@@ -251,7 +251,7 @@ fn caveat() -> impl Strategy<Value = Value> {
     let issuer = prop_oneof![20 => Just(ISSUERS[0]), 9 => Just(ISSUERS[1]), 1 => Just("https://evil")];
     (
         issuer,
-        // Seldom enough that most tokens are good for something.
+        // Rare, so that most tokens allow something.
         prop::option::weighted(0.3, NOW - 2..NOW + 20),
         prop::option::weighted(0.3, NOW - 20..NOW + 8),
         prop::option::weighted(0.8, prop::collection::hash_set(scope, 0..5)),
@@ -264,7 +264,7 @@ fn caveat() -> impl Strategy<Value = Value> {
         })
 }
 
-/// Whether one caveat alone lets a client have a scope: the rules, as plainly as they can be said.
+/// Returns whether one caveat allows a client a scope. A naive implementation of the rules.
 fn lets(caveat: &Value, client: IpAddr, scope: &str) -> bool {
     let number = |name: &str, default| caveat.get(name).and_then(Value::as_i64).unwrap_or(default);
     let any = |name: &str, test: &dyn Fn(&str) -> bool| {
@@ -280,7 +280,7 @@ fn lets(caveat: &Value, client: IpAddr, scope: &str) -> bool {
 }
 
 proptest! {
-    /// The token allows what every one of its caveats allows: no more, and no less.
+    /// A token allows exactly what all its caveats allow.
     #[test]
     fn the_authority_is_the_intersection_of_all_caveats(
         caveats in prop::collection::vec(caveat(), 0..4),
@@ -335,7 +335,7 @@ proptest! {
         }
     }
 
-    /// Without the secret there is no first caveat, whatever a holder puts in its place.
+    /// Without the secret, a holder can't replace the first caveat.
     #[test]
     fn a_chain_that_begins_elsewhere_is_refused(link: [u8; 32], changes in caveat()) {
         let claims = claims(changes).to_string();

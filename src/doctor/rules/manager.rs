@@ -307,7 +307,7 @@ fn check_filter_after(filter: &HttpFilter<'_>, findings: &mut Findings) {
     let is_code = filter.kind.is_some_and(|kind| PROGRAMMABLE_FILTERS.contains(&kind));
     let mentions = |text: &str| {
         let text = text.to_ascii_lowercase().replace('_', "-");
-        text.contains(crate::service::upstream::HEADER_PREFIX)
+        text.contains(crate::authz::identity_headers::HEADER_PREFIX)
     };
     let claims = matches!(filter.kind, Some("JwtAuthentication")) && filter.config.any_text(mentions);
     if claims || (is_code && filter.config.any_text(mentions)) {

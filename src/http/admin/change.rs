@@ -1,4 +1,4 @@
-//! Changing a key: update, rotate, revoke, delete.
+//! Handlers that change a key: update, rotate, revoke, delete.
 
 use std::sync::Arc;
 
@@ -7,39 +7,41 @@ use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 
-use super::{ActedOn, Answer, KeyPath, Pairs, Recorded, ok};
+use super::extract::{AuditedCall, CustomMethodKey, KeyPath, QueryPairs};
 use crate::audit::Call;
 use crate::error::ApiError;
+use crate::http::body;
+use crate::http::context::{Context, NetworkSettings};
 use crate::http::epoch::with_epoch;
 use crate::http::notice::with_notice;
+use crate::http::reply::{Reply, ok};
 use crate::http::wire::{
     KeyBody, KeyOut, RevokeBody, RotateBody, RotateOut, WrappedImported, WrappedIssued, Wrapper, reason,
     update, update_mask,
 };
-use crate::http::{Context, InForce, body};
 use crate::key::{KeyKind, Revocation};
 use crate::service::{Acknowledged, RotateRequest};
 use crate::settings::Settings;
 
 pub async fn update_issued(
     State(context): State<Context>,
-    Extension(settings): InForce,
+    Extension(settings): NetworkSettings,
     KeyPath(id): KeyPath,
-    Pairs(query): Pairs,
-    Extension(call): Recorded,
+    QueryPairs(query): QueryPairs,
+    Extension(call): AuditedCall,
     request: Request,
-) -> Answer {
+) -> Reply {
     update_key(&context, &settings, KeyKind::Issued, &id, query, request, &call).await
 }
 
 pub async fn update_imported(
     State(context): State<Context>,
-    Extension(settings): InForce,
+    Extension(settings): NetworkSettings,
     KeyPath(id): KeyPath,
-    Pairs(query): Pairs,
-    Extension(call): Recorded,
+    QueryPairs(query): QueryPairs,
+    Extension(call): AuditedCall,
     request: Request,
-) -> Answer {
+) -> Reply {
     update_key(&context, &settings, KeyKind::Imported, &id, query, request, &call).await
 }
 
@@ -51,7 +53,7 @@ async fn update_key(
     query: Vec<(String, String)>,
     request: Request,
     call: &Call,
-) -> Answer {
+) -> Reply {
     let mask = update_mask(query)?;
     let text = body::read_text(request, body::ADMIN_LIMIT).await?;
     let (fixed, update) = update(&mask, unwrap(kind, &text)?)?;
@@ -61,9 +63,9 @@ async fn update_key(
     Ok(with_epoch(with_notice(response, std::iter::once(&key)), epoch))
 }
 
-/// The resource, whether it stands there by itself or in the member that has its name.
+/// Parses the resource, by itself or wrapped in an object.
 fn unwrap(kind: KeyKind, text: &[u8]) -> Result<KeyBody, ApiError> {
-    // What isn't even an object is refused as a resource below.
+    // Anything but an object is refused below.
     let wrapper = body::parse::<Wrapper>(text).ok();
     match kind {
         KeyKind::Issued if wrapper.as_ref().is_some_and(|wrapper| wrapper.issued_api_key) => {
@@ -78,32 +80,32 @@ fn unwrap(kind: KeyKind, text: &[u8]) -> Result<KeyBody, ApiError> {
 
 pub async fn revoke_issued(
     State(context): State<Context>,
-    Extension(settings): InForce,
-    ActedOn(id): ActedOn,
-    Extension(call): Recorded,
+    Extension(settings): NetworkSettings,
+    CustomMethodKey(id): CustomMethodKey,
+    Extension(call): AuditedCall,
     request: Request,
-) -> Answer {
+) -> Reply {
     revoke(&context, &settings, Some(KeyKind::Issued), &id, request, &call).await
 }
 
 pub async fn revoke_imported(
     State(context): State<Context>,
-    Extension(settings): InForce,
-    ActedOn(id): ActedOn,
-    Extension(call): Recorded,
+    Extension(settings): NetworkSettings,
+    CustomMethodKey(id): CustomMethodKey,
+    Extension(call): AuditedCall,
     request: Request,
-) -> Answer {
+) -> Reply {
     revoke(&context, &settings, Some(KeyKind::Imported), &id, request, &call).await
 }
 
-/// For keys of either kind.
+/// Revokes a key of either kind.
 pub async fn revoke_any(
     State(context): State<Context>,
-    Extension(settings): InForce,
-    ActedOn(id): ActedOn,
-    Extension(call): Recorded,
+    Extension(settings): NetworkSettings,
+    CustomMethodKey(id): CustomMethodKey,
+    Extension(call): AuditedCall,
     request: Request,
-) -> Answer {
+) -> Reply {
     revoke(&context, &settings, None, &id, request, &call).await
 }
 
@@ -114,7 +116,7 @@ async fn revoke(
     id: &str,
     request: Request,
     call: &Call,
-) -> Answer {
+) -> Reply {
     let body: RevokeBody = body::read(request, body::ADMIN_LIMIT).await?;
     let description = body.description.filter(|description| !description.is_empty());
     let revocation = Revocation { reason: reason(body.reason.as_deref())?, description };
@@ -124,11 +126,11 @@ async fn revoke(
 
 pub async fn rotate_issued(
     State(context): State<Context>,
-    Extension(settings): InForce,
-    ActedOn(id): ActedOn,
-    Extension(call): Recorded,
+    Extension(settings): NetworkSettings,
+    CustomMethodKey(id): CustomMethodKey,
+    Extension(call): AuditedCall,
     request: Request,
-) -> Answer {
+) -> Reply {
     let body: RotateBody = body::read(request, body::ADMIN_LIMIT).await?;
     let rotated = context.service.rotate(&settings, &id, RotateRequest::try_from(body)?, &call).await?;
     let Acknowledged { value: rotated, epoch } = rotated;
@@ -144,10 +146,10 @@ pub async fn rotate_issued(
 
 pub async fn delete_imported(
     State(context): State<Context>,
-    Extension(settings): InForce,
+    Extension(settings): NetworkSettings,
     KeyPath(id): KeyPath,
-    Extension(call): Recorded,
-) -> Answer {
+    Extension(call): AuditedCall,
+) -> Reply {
     let deleted = context.service.delete_imported(settings.network, &id, &call).await?;
     Ok(with_epoch(StatusCode::NO_CONTENT.into_response(), deleted.epoch))
 }

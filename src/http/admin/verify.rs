@@ -1,4 +1,4 @@
-//! Verifying credentials: one, or many at once.
+//! Handlers that verify one credential or a batch.
 
 use axum::Extension;
 use axum::extract::{Request, State};
@@ -6,37 +6,44 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use futures_util::future::join_all;
 
-use super::{Answer, batch, ok, presented};
+use super::extract::{batch, presented};
 use crate::audit::Origin;
 use crate::clock::Timestamp;
 use crate::error::{ApiError, Reason};
 use crate::event::Operation;
+use crate::http::audit::origin;
+use crate::http::body;
+use crate::http::context::{Context, NetworkSettings};
 use crate::http::epoch::min_epoch;
 use crate::http::notice::not_enforced;
-use crate::http::recorded::origin;
+use crate::http::reply::{Reply, ok};
 use crate::http::wire::{BatchVerifyBody, BatchVerifyOut, MAX_BATCH_VERIFY, VerifyBody, VerifyOut};
-use crate::http::{Context, InForce, body};
 use crate::limit::Charge;
 use crate::secret::SecretString;
-use crate::service::verify::{Attempt, CacheResult, CacheUse, Identity, Unavailable, Verification};
+use crate::service::Unavailable;
+use crate::service::verify::{CacheResult, CacheUse, Identity, Verification, VerifyRequest};
 use crate::settings::Settings;
 
 pub async fn verify(
     State(context): State<Context>,
-    Extension(settings): InForce,
+    Extension(settings): NetworkSettings,
     request: Request,
-) -> Answer {
+) -> Reply {
     let origin = origin(&context, &request);
     let cache = cache_use(request.headers());
     let epoch = min_epoch(request.headers())?;
     let body: VerifyBody = body::read(request, body::ADMIN_LIMIT).await?;
     let credential = body.credential.unwrap_or_default();
     let audiences = body.expected_audiences.unwrap_or_default();
-    let attempt =
-        Attempt { credential: presented(&credential)?, client: origin.client, audiences: &audiences, cache };
+    let verify_request = VerifyRequest {
+        credential: presented(&credential)?,
+        client: origin.client,
+        audiences: &audiences,
+        cache,
+    };
     context.service.require_epoch(epoch).await?;
     let verification =
-        context.service.verify(&settings, &attempt).await.map_err(|Unavailable| unavailable())?;
+        context.service.verify(&settings, &verify_request).await.map_err(|Unavailable| unavailable())?;
     let verified = charge(&context, &settings, verification, &origin).await;
     let now = context.service.clock.now();
     let mut response = ok(StatusCode::OK, &verified.out(settings.issuer(), now))?;
@@ -45,12 +52,12 @@ pub async fn verify(
     Ok(response)
 }
 
-/// Each credential for itself, all at once; the answers in the order of the requests.
+/// Verifies the credentials of a batch concurrently. Results are in the order of the requests.
 pub async fn verify_batch(
     State(context): State<Context>,
-    Extension(settings): InForce,
+    Extension(settings): NetworkSettings,
     request: Request,
-) -> Answer {
+) -> Reply {
     let origin = origin(&context, &request);
     let cache = cache_use(request.headers());
     let epoch = min_epoch(request.headers())?;
@@ -62,8 +69,8 @@ pub async fn verify_batch(
     context.service.require_epoch(epoch).await?;
     let one = async |(credential, audiences): &(SecretString, Vec<String>)| {
         let credential = presented(credential).map_err(NotVerified::Malformed)?;
-        let attempt = Attempt { credential, client: origin.client, audiences, cache };
-        let verification = context.service.verify(&settings, &attempt).await;
+        let verify_request = VerifyRequest { credential, client: origin.client, audiences, cache };
+        let verification = context.service.verify(&settings, &verify_request).await;
         let verification = verification.map_err(|Unavailable| NotVerified::Unavailable)?;
         Ok(charge(&context, &settings, verification, &origin).await)
     };
@@ -98,7 +105,7 @@ fn result_out<'a>(
     }
 }
 
-/// Why one credential of a batch has no judgement.
+/// Error that leaves one credential of a batch without a result.
 enum NotVerified {
     Malformed(ApiError),
     Unavailable,
@@ -108,7 +115,7 @@ fn unavailable() -> ApiError {
     ApiError::new(Reason::ServiceUnavailable, "the credential can't be checked at present; try again")
 }
 
-/// A judgement, and what came of counting the use that it is.
+/// A verification, and the charge for it.
 struct Verified {
     verification: Verification,
     charge: Option<Charge>,
@@ -124,7 +131,7 @@ impl Verified {
     }
 }
 
-/// Notes and counts the use of a key that is good, and notes that a credential failed.
+/// Records and charges the use of a valid key, or records the failure.
 async fn charge(
     context: &Context,
     settings: &Settings,
@@ -136,18 +143,18 @@ async fn charge(
         Ok(Identity::Key(entry)) => {
             charge = context.service.charge(settings, &entry.key).await;
             if charge.is_none_or(|charge| charge.allowed) {
-                context.service.note_use(entry, context.service.clock.now());
+                context.service.record_use(entry, context.service.clock.now());
             }
         }
         Ok(Identity::Token(_)) => {}
-        Err(refused) => {
-            context.service.note_failure(settings, refused, Operation::Verify, origin);
+        Err(rejection) => {
+            context.service.record_failure(settings, rejection, Operation::Verify, origin);
         }
     }
     Verified { verification, charge }
 }
 
-/// What the key's policy is, and where uses are counted what is left of it.
+/// Adds headers with the key's rate policy and, if uses are counted, its remaining quota.
 fn set_rate_headers(response: &mut Response, Verified { verification, charge }: &Verified) {
     let policy = verification.key().and_then(|key| key.rate_policy);
     let values = [
@@ -166,7 +173,7 @@ fn set_rate_headers(response: &mut Response, Verified { verification, charge }: 
     }
 }
 
-/// One word for many lookups: the least that the cache did for any of them that it could have helped.
+/// Combines the cache results of a batch: miss if there was one, else hit if there was one.
 fn overall(results: impl Iterator<Item = CacheResult>) -> CacheResult {
     results.fold(CacheResult::Skip, |overall, result| match (overall, result) {
         (CacheResult::Miss, _) | (_, CacheResult::Miss) => CacheResult::Miss,

@@ -1,4 +1,4 @@
-//! Our description says all that Ory's published one says: who is written for theirs works with ours.
+//! Comparison with Ory's published description: clients written for it must work with ours.
 
 use std::sync::LazyLock;
 
@@ -14,12 +14,12 @@ static OURS: LazyLock<Value> = LazyLock::new(|| {
     super::document(&all)
 });
 
-/// The members of an object; none when there is nothing.
+/// Returns the members of an object, none if it is null.
 fn members(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
     value.as_object().into_iter().flatten()
 }
 
-/// What a schema stands for, behind references and what else wraps it.
+/// Resolves references and wrappers of a schema.
 fn resolved<'a>(document: &'a Value, schema: &'a Value) -> &'a Value {
     if let Some(name) = schema["$ref"].as_str() {
         return resolved(document, document.pointer(&name[1..]).unwrap());
@@ -32,11 +32,11 @@ fn resolved<'a>(document: &'a Value, schema: &'a Value) -> &'a Value {
     }
 }
 
-/// Everything in which our schema falls short of theirs.
+/// Collects everything in which our schema falls short of theirs.
 fn compare(at: &str, theirs: &Value, ours: &Value, wrong: &mut Vec<String>) {
     let (theirs, ours) = (resolved(&ORY, theirs), resolved(&OURS, ours));
     for word in ["type", "format"] {
-        // A schema that says nothing takes everything.
+        // An empty schema accepts everything.
         if !theirs[word].is_null() && theirs[word] != ours[word] {
             wrong.push(format!("{at}: {word} is {} and not {}", ours[word], theirs[word]));
         }
@@ -101,7 +101,7 @@ fn every_operation_of_ory_is_there() {
                     wrong.push(format!("{at}: takes {} and not {}", body["$ref"], schema["$ref"]));
                 }
             }
-            // They write the answer under 200 whatever the status is, which then has no schema.
+            // They describe the response under 200, whatever its status, which then has no schema.
             let (status, good) =
                 members(&ours["responses"]).find(|(status, _)| status.starts_with('2')).unwrap();
             if theirs["responses"][status].is_null() {

@@ -1,4 +1,4 @@
-//! What only the description knows of: shapes of answers that the code writes without a struct of theirs.
+//! Schemas of responses that the code writes without a struct.
 #![allow(dead_code, reason = "these are read as schemas, never built")]
 
 use std::borrow::Cow;
@@ -15,13 +15,13 @@ use crate::http::wire::{KeyBody, RevokeBody};
 pub struct GetJwksResponse {
     /// The keys, as JSON Web Keys.
     keys: Vec<Map<String, Value>>,
-    /// Never sent: the key set stands by itself.
+    /// Never sent: the response is a JWK set.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Map<String, Value>")]
     jwks: Option<Map<String, Value>>,
 }
 
-/// Nothing: the status says it all.
+/// Empty: the HTTP status says all.
 #[derive(Serialize, JsonSchema)]
 pub struct SelfRevokeApiKeyResponse {}
 
@@ -39,51 +39,51 @@ pub struct ErrorEnvelope {
     error: ErrorStatus,
 }
 
-/// What went wrong.
+/// The error.
 #[derive(Serialize, JsonSchema)]
 pub struct ErrorStatus {
     /// The HTTP status.
     code: i32,
     /// The name of the gRPC status.
     status: String,
-    /// In words, beginning with the field that is at fault if one is.
+    /// Message for people. Begins with the field that is at fault, if any.
     message: String,
-    /// For programs.
+    /// Details for programs.
     details: Vec<ErrorInfo>,
 }
 
-/// Which error it is.
+/// Identifies the error.
 #[derive(Serialize, JsonSchema)]
 pub struct ErrorInfo {
     /// Always `type.googleapis.com/google.rpc.ErrorInfo`.
     #[serde(rename = "@type")]
     kind: String,
-    /// The error's name, such as API_KEY_NOT_FOUND.
+    /// The name of the error, such as API_KEY_NOT_FOUND.
     reason: String,
     /// Always `www.ory.com/talos`.
     domain: String,
-    /// More about it, such as the field that is at fault.
+    /// Details, such as the field that is at fault.
     metadata: std::collections::BTreeMap<String, String>,
 }
 
 /// A gRPC status. Errors come as `Error`; existing clients know this name.
 #[derive(Serialize, JsonSchema)]
 pub struct Status {
-    /// The code of gRPC.
+    /// The gRPC status code.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i32")]
     code: Option<i32>,
-    /// For programs.
+    /// Details for programs.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Vec<Any>")]
     details: Option<Vec<Any>>,
-    /// In words.
+    /// Message for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     message: Option<String>,
 }
 
-/// Anything, with the name of its type.
+/// Any message, with the name of its type.
 #[derive(Serialize, JsonSchema)]
 #[schemars(extend("additionalProperties" = {}))]
 pub struct Any {
@@ -93,7 +93,7 @@ pub struct Any {
     kind: Option<String>,
 }
 
-/// The null of JSON.
+/// JSON null.
 pub struct NullValue;
 
 impl JsonSchema for NullValue {
@@ -106,12 +106,12 @@ impl JsonSchema for NullValue {
     }
 }
 
-/// An object of which nothing more is said here.
+/// Returns the schema of an object without further restrictions.
 pub fn any_object(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "object" })
 }
 
-/// The body of a revocation, under the name that it has for issued (0), imported (1) and any keys (2).
+/// Body of a revocation. Has one name for each kind: issued (0), imported (1) and any (2).
 pub struct Revocation<const KIND: usize>;
 
 impl<const KIND: usize> JsonSchema for Revocation<KIND> {
@@ -124,7 +124,7 @@ impl<const KIND: usize> JsonSchema for Revocation<KIND> {
     }
 }
 
-/// The body of an update of an issued (0) or imported (1) key: the key, or the key in the member of its name.
+/// Body of an update of an issued (0) or imported (1) key: the key, or an object that wraps it.
 pub struct Updated<const KIND: usize>;
 
 impl<const KIND: usize> JsonSchema for Updated<KIND> {

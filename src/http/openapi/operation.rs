@@ -1,24 +1,24 @@
-//! What one operation of the API is, for the router and for the description alike.
+//! Operations of the API, as used by the router and the description.
 
 use crate::caller::Role;
 use axum::routing::MethodFilter;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
-/// The methods that our operations have.
+/// HTTP methods of operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
-    /// Read.
+    /// GET.
     Get,
-    /// Make, or act.
+    /// POST.
     Post,
-    /// Change.
+    /// PATCH.
     Patch,
-    /// Remove.
+    /// DELETE.
     Delete,
 }
 
 impl Verb {
-    /// For the router.
+    /// Returns the filter for the router.
     pub const fn filter(self) -> MethodFilter {
         match self {
             Self::Get => MethodFilter::GET,
@@ -28,7 +28,7 @@ impl Verb {
         }
     }
 
-    /// The key in a path item.
+    /// Returns the key in a path item.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Get => "get",
@@ -39,49 +39,49 @@ impl Verb {
     }
 }
 
-/// Writes the schema of a type, in place or as a reference to its component.
+/// Returns the schema of a type, inline or as a reference to its component.
 pub type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
 
-/// The schema of `T`.
+/// Returns the schema of `T`.
 pub fn of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     generator.subschema_for::<T>()
 }
 
-/// An operation: where it is, what goes in, what comes out.
+/// An operation of the API.
 #[derive(Debug)]
 pub struct Operation {
-    /// Its method.
+    /// Method.
     pub verb: Verb,
-    /// Who may ask for it.
+    /// Required role.
     pub access: Access,
-    /// Its path, parameters in braces.
+    /// Path, with parameters in braces.
     pub path: &'static str,
-    /// Its name in clients' code.
+    /// Operation id, the name in generated clients.
     pub id: &'static str,
-    /// The group that it stands in.
+    /// Tag.
     pub tag: Tag,
-    /// What it does, as a title.
+    /// Title.
     pub summary: &'static str,
-    /// What it does, in full.
+    /// Description.
     pub description: &'static str,
-    /// What comes in beside the body.
+    /// Parameters beside the body.
     pub parameters: &'static [Parameter],
-    /// The body that comes in.
+    /// Body of the request.
     pub body: Option<SchemaOf>,
-    /// What comes out when all is well.
+    /// Successful response.
     pub answer: Answer,
 }
 
-/// Who may ask for an operation on the admin plane, where callers say who they are.
+/// Required role on the admin plane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Whoever reaches the listener.
+    /// No role.
     Anyone,
-    /// Who has this role, or one that may do more.
+    /// This role, or one that includes it.
     From(Role),
 }
 
-/// The groups of operations.
+/// Tags of operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tag {
     /// Keys and tokens.
@@ -91,10 +91,10 @@ pub enum Tag {
 }
 
 impl Tag {
-    /// All of them.
+    /// All tags.
     pub const ALL: [Self; 2] = [Self::ApiKeys, Self::Service];
 
-    /// Its name.
+    /// Returns the name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::ApiKeys => "ApiKeys",
@@ -102,7 +102,7 @@ impl Tag {
         }
     }
 
-    /// What is in it.
+    /// Returns the description.
     pub const fn description(self) -> &'static str {
         match self {
             Self::ApiKeys => "API keys, issued or imported, and the tokens derived from them.",
@@ -111,50 +111,50 @@ impl Tag {
     }
 }
 
-/// Where a parameter stands.
+/// Location of a parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// In the path.
+    /// Path.
     Path,
-    /// In the query.
+    /// Query.
     Query,
-    /// Among the headers.
+    /// Header.
     Header,
 }
 
 /// A parameter.
 #[derive(Debug)]
 pub struct Parameter {
-    /// Its name.
+    /// Name.
     pub name: &'static str,
-    /// Where it stands.
+    /// Location.
     pub place: Place,
-    /// What it means.
+    /// Description.
     pub description: &'static str,
-    /// What it may be.
+    /// Schema.
     pub schema: SchemaOf,
 }
 
-/// The answer of an operation that went well.
+/// Successful response of an operation.
 #[derive(Debug)]
 pub struct Answer {
-    /// Its status.
+    /// HTTP status.
     pub status: &'static str,
-    /// What it says.
+    /// Description.
     pub description: &'static str,
-    /// Its JSON; None when it has no content.
+    /// Body, `None` if it has none.
     pub schema: Option<SchemaOf>,
-    /// Its headers of note.
+    /// Headers.
     pub headers: &'static [Header],
 }
 
-/// A header of an answer.
+/// A header of a response.
 #[derive(Debug)]
 pub struct Header {
-    /// Its name.
+    /// Name.
     pub name: &'static str,
-    /// What it means.
+    /// Description.
     pub description: &'static str,
-    /// What it may be.
+    /// Schema.
     pub schema: SchemaOf,
 }

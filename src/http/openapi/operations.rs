@@ -1,4 +1,4 @@
-//! Every operation of the API, in the order in which the description shows them.
+//! All operations of the API, in the order of the description.
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
@@ -12,6 +12,16 @@ use crate::http::wire::{
 };
 use crate::service::{DEFAULT_PAGE, MAX_FILTER, MAX_PAGE};
 
+/// Returns whether a path is that of a health check.
+pub fn is_health(path: &str) -> bool {
+    [ALIVE.path, READY.path].contains(&path)
+}
+
+/// Returns whether a path needs no authentication on any plane.
+pub fn is_public(path: &str) -> bool {
+    is_health(path) || [SELF_REVOKE.path, JWKS.path].contains(&path)
+}
+
 /// Issue a key.
 pub const ISSUE: Operation = Operation {
     verb: Verb::Post,
@@ -20,7 +30,7 @@ pub const ISSUE: Operation = Operation {
     id: "adminIssueApiKey",
     tag: Tag::ApiKeys,
     summary: "Issue a key",
-    description: "Makes a new key and shows it this once. With a `request_id` the same request gives the first key again, without its secret.",
+    description: "Creates a key and returns its secret, only this once. A repeated request with the same `request_id` returns the first key, without its secret.",
     parameters: &[],
     body: Some(of::<IssueBody>),
     answer: Answer {
@@ -39,12 +49,12 @@ pub const LIST_ISSUED: Operation = Operation {
     id: "adminListIssuedApiKeys",
     tag: Tag::ApiKeys,
     summary: "List issued keys",
-    description: "Lists issued keys page by page, the oldest first.",
+    description: "Lists issued keys, the oldest first.",
     parameters: LISTING,
     body: None,
     answer: Answer {
         status: "200",
-        description: "A page.",
+        description: "A page of keys.",
         schema: Some(of::<ListIssuedOut<'static>>),
         headers: &[],
     },
@@ -58,7 +68,7 @@ pub const GET_ISSUED: Operation = Operation {
     id: "adminGetIssuedApiKey",
     tag: Tag::ApiKeys,
     summary: "Get an issued key",
-    description: "Shows a key, never its secret.",
+    description: "Returns a key, without its secret.",
     parameters: &[KEY_ID],
     body: None,
     answer: Answer {
@@ -77,12 +87,12 @@ pub const UPDATE_ISSUED: Operation = Operation {
     id: "adminUpdateIssuedApiKey",
     tag: Tag::ApiKeys,
     summary: "Update an issued key",
-    description: "Changes what `update_mask` names, or without one what the body sets (AIP-134). The body is the key, or the key in a member `issued_api_key`.",
+    description: "Updates the fields in `update_mask` or, without one, the fields that the body sets (AIP-134). The body is the key, or the key in a member `issued_api_key`.",
     parameters: &[Parameter { name: "issued_api_key.key_id", ..KEY_ID }, UPDATE_MASK],
     body: Some(of::<Updated<0>>),
     answer: Answer {
         status: "200",
-        description: "The key as it is now.",
+        description: "The updated key.",
         schema: Some(of::<KeyOut<'static>>),
         headers: &[EPOCH],
     },
@@ -96,7 +106,7 @@ pub const ROTATE_ISSUED: Operation = Operation {
     id: "adminRotateIssuedApiKey",
     tag: Tag::ApiKeys,
     summary: "Rotate an issued key",
-    description: "Makes a new key in the place of an old one, which is revoked at once or after `grace_period`. What the body leaves out stays as it is.",
+    description: "Creates a new key that replaces an old one. The old one is revoked at once or after `grace_period`. Fields that the body leaves out are inherited.",
     parameters: &[KEY_ID],
     body: Some(of::<RotateBody>),
     answer: Answer {
@@ -115,10 +125,10 @@ pub const REVOKE_ISSUED: Operation = Operation {
     id: "adminRevokeIssuedApiKey",
     tag: Tag::ApiKeys,
     summary: "Revoke an issued key",
-    description: "Ends a key for good. Revoking it again changes nothing.",
+    description: "Revokes a key for good. Revoking it again changes nothing.",
     parameters: &[KEY_ID],
     body: Some(of::<Revocation<0>>),
-    answer: Answer { status: "204", description: "It is revoked.", schema: None, headers: &[EPOCH] },
+    answer: Answer { status: "204", description: "The key is revoked.", schema: None, headers: &[EPOCH] },
 };
 
 /// Import a key.
@@ -129,7 +139,7 @@ pub const IMPORT: Operation = Operation {
     id: "adminImportApiKey",
     tag: Tag::ApiKeys,
     summary: "Import a key",
-    description: "Takes in a key that was made elsewhere. Only its hash is kept.",
+    description: "Imports a key that was made elsewhere. Only its hash is stored.",
     parameters: &[],
     body: Some(of::<ImportBody>),
     answer: Answer {
@@ -148,12 +158,12 @@ pub const IMPORT_BATCH: Operation = Operation {
     id: "adminBatchCreateImportedApiKeys",
     tag: Tag::ApiKeys,
     summary: "Import many keys",
-    description: "Takes in each key by itself; one result a key. When none can be imported, the answer is the first one's error.",
+    description: "Imports each key by itself and returns one result per key. If none can be imported, returns the error of the first.",
     parameters: &[],
     body: Some(of::<BatchImportBody>),
     answer: Answer {
         status: "200",
-        description: "What came of each.",
+        description: "One result per key.",
         schema: Some(of::<BatchImportOut<'static>>),
         headers: &[EPOCH],
     },
@@ -167,12 +177,12 @@ pub const LIST_IMPORTED: Operation = Operation {
     id: "adminListImportedApiKeys",
     tag: Tag::ApiKeys,
     summary: "List imported keys",
-    description: "Lists imported keys page by page, the oldest first.",
+    description: "Lists imported keys, the oldest first.",
     parameters: LISTING,
     body: None,
     answer: Answer {
         status: "200",
-        description: "A page.",
+        description: "A page of keys.",
         schema: Some(of::<ListImportedOut<'static>>),
         headers: &[],
     },
@@ -186,7 +196,7 @@ pub const GET_IMPORTED: Operation = Operation {
     id: "adminGetImportedApiKey",
     tag: Tag::ApiKeys,
     summary: "Get an imported key",
-    description: "Shows a key.",
+    description: "Returns a key.",
     parameters: &[KEY_ID],
     body: None,
     answer: Answer { status: "200", description: "The key.", schema: Some(of::<ImportedKey>), headers: &[] },
@@ -200,12 +210,12 @@ pub const UPDATE_IMPORTED: Operation = Operation {
     id: "adminUpdateImportedApiKey",
     tag: Tag::ApiKeys,
     summary: "Update an imported key",
-    description: "Changes what `update_mask` names, or without one what the body sets (AIP-134). The body is the key, or the key in a member `imported_api_key`.",
+    description: "Updates the fields in `update_mask` or, without one, the fields that the body sets (AIP-134). The body is the key, or the key in a member `imported_api_key`.",
     parameters: &[Parameter { name: "imported_api_key.key_id", ..KEY_ID }, UPDATE_MASK],
     body: Some(of::<Updated<1>>),
     answer: Answer {
         status: "200",
-        description: "The key as it is now.",
+        description: "The updated key.",
         schema: Some(of::<ImportedKey>),
         headers: &[EPOCH],
     },
@@ -219,10 +229,10 @@ pub const REVOKE_IMPORTED: Operation = Operation {
     id: "adminRevokeImportedApiKey",
     tag: Tag::ApiKeys,
     summary: "Revoke an imported key",
-    description: "Ends a key for good. Revoking it again changes nothing.",
+    description: "Revokes a key for good. Revoking it again changes nothing.",
     parameters: &[KEY_ID],
     body: Some(of::<Revocation<1>>),
-    answer: Answer { status: "204", description: "It is revoked.", schema: None, headers: &[EPOCH] },
+    answer: Answer { status: "204", description: "The key is revoked.", schema: None, headers: &[EPOCH] },
 };
 
 /// Delete an imported key.
@@ -233,10 +243,10 @@ pub const DELETE_IMPORTED: Operation = Operation {
     id: "adminDeleteImportedApiKey",
     tag: Tag::ApiKeys,
     summary: "Delete an imported key",
-    description: "Forgets a key altogether.",
+    description: "Deletes a key and all its data.",
     parameters: &[KEY_ID],
     body: None,
-    answer: Answer { status: "204", description: "It is gone.", schema: None, headers: &[EPOCH] },
+    answer: Answer { status: "204", description: "The key is deleted.", schema: None, headers: &[EPOCH] },
 };
 
 /// Revoke a key of either kind.
@@ -247,10 +257,10 @@ pub const REVOKE_ANY: Operation = Operation {
     id: "adminRevokeApiKey",
     tag: Tag::ApiKeys,
     summary: "Revoke a key of either kind",
-    description: "Ends a key for good, whether it was issued or imported. Revoking it again changes nothing.",
+    description: "Revokes an issued or imported key for good. Revoking it again changes nothing.",
     parameters: &[KEY_ID],
     body: Some(of::<Revocation<2>>),
-    answer: Answer { status: "204", description: "It is revoked.", schema: None, headers: &[EPOCH] },
+    answer: Answer { status: "204", description: "The key is revoked.", schema: None, headers: &[EPOCH] },
 };
 
 /// Verify a credential.
@@ -261,12 +271,12 @@ pub const VERIFY: Operation = Operation {
     id: "adminVerifyApiKey",
     tag: Tag::ApiKeys,
     summary: "Verify a credential",
-    description: "Judges a key or a derived token. The status is 200 whatever the judgement.",
+    description: "Verifies a key or a derived token. The status is 200 whatever the result.",
     parameters: FRESHNESS,
     body: Some(of::<VerifyBody>),
     answer: Answer {
         status: "200",
-        description: "The judgement.",
+        description: "The result.",
         schema: Some(of::<VerifyOut<'static>>),
         headers: &[CACHE, RATE_LIMIT_POLICY, RATE_LIMIT, RETRY_AFTER],
     },
@@ -280,12 +290,12 @@ pub const VERIFY_BATCH: Operation = Operation {
     id: "adminBatchVerifyApiKeys",
     tag: Tag::ApiKeys,
     summary: "Verify many credentials",
-    description: "Judges each credential by itself; the judgements stand in the order of the request.",
+    description: "Verifies each credential by itself. The results are in the order of the request.",
     parameters: FRESHNESS,
     body: Some(of::<BatchVerifyBody>),
     answer: Answer {
         status: "200",
-        description: "The judgements.",
+        description: "The results.",
         schema: Some(of::<BatchVerifyOut<'static>>),
         headers: &[CACHE],
     },
@@ -299,7 +309,7 @@ pub const DERIVE: Operation = Operation {
     id: "adminDeriveToken",
     tag: Tag::ApiKeys,
     summary: "Derive a token",
-    description: "Makes a short-lived token from a key. It needs no lookup to verify, and ends with its time and not with the key.",
+    description: "Creates a short-lived token from a key. Verification needs no lookup, and the token stays valid until it expires, even if the key is revoked.",
     parameters: &[],
     body: Some(of::<DeriveBody>),
     answer: Answer { status: "200", description: "The token.", schema: Some(of::<DeriveOut>), headers: &[] },
@@ -313,12 +323,12 @@ pub const SELF_REVOKE: Operation = Operation {
     id: "revokeApiKey",
     tag: Tag::ApiKeys,
     summary: "Revoke one's own key",
-    description: "Ends the key that is shown, for good. Whoever holds a key may do so.",
+    description: "Revokes the presented key for good. Any holder of the key may do so.",
     parameters: &[],
     body: Some(of::<SelfRevokeRequest>),
     answer: Answer {
         status: "200",
-        description: "It is revoked.",
+        description: "The key is revoked.",
         schema: Some(of::<SelfRevokeApiKeyResponse>),
         headers: &[EPOCH],
     },
@@ -332,7 +342,7 @@ pub const JWKS: Operation = Operation {
     id: "getJwks",
     tag: Tag::ApiKeys,
     summary: "Get the public keys",
-    description: "The keys with which derived JWTs can be verified (RFC 7517).",
+    description: "Returns the keys that verify derived JWTs (RFC 7517).",
     parameters: &[],
     body: None,
     answer: Answer {
@@ -351,10 +361,10 @@ pub const ALIVE: Operation = Operation {
     id: "isAlive",
     tag: Tag::Service,
     summary: "Is the process alive?",
-    description: "Answers while the process runs.",
+    description: "Succeeds while the process runs.",
     parameters: &[],
     body: None,
-    answer: Answer { status: "200", description: "It is.", schema: Some(of::<Health>), headers: &[] },
+    answer: Answer { status: "200", description: "OK.", schema: Some(of::<Health>), headers: &[] },
 };
 
 /// Readiness.
@@ -365,10 +375,10 @@ pub const READY: Operation = Operation {
     id: "isReady",
     tag: Tag::Service,
     summary: "Is the service ready?",
-    description: "Answers 200 while the database answers, else 503.",
+    description: "Returns 200 while the database answers, else 503.",
     parameters: &[],
     body: None,
-    answer: Answer { status: "200", description: "It is.", schema: Some(of::<Health>), headers: &[] },
+    answer: Answer { status: "200", description: "OK.", schema: Some(of::<Health>), headers: &[] },
 };
 
 /// This description.
@@ -379,19 +389,19 @@ pub const DESCRIPTION: Operation = Operation {
     id: "getOpenApi",
     tag: Tag::Service,
     summary: "Get this description",
-    description: "The description of the API, in OpenAPI 3.0.",
+    description: "Returns this description of the API, in OpenAPI 3.0.",
     parameters: &[],
     body: None,
     answer: Answer { status: "200", description: "The description.", schema: Some(any_object), headers: &[] },
 };
 
 const KEY_ID: Parameter =
-    Parameter { name: "key_id", place: Place::Path, description: "The key's id.", schema: of::<String> };
+    Parameter { name: "key_id", place: Place::Path, description: "Id of the key.", schema: of::<String> };
 
 const UPDATE_MASK: Parameter = Parameter {
     name: "update_mask",
     place: Place::Query,
-    description: "What to change, names joined by commas: name, scopes, metadata, ip_restriction, rate_limit_policy; or * for all of them.",
+    description: "Fields to update, separated by commas: name, scopes, metadata, ip_restriction, rate_limit_policy; or * for all of them.",
     schema: |_| json_schema!({ "type": "string", "maxLength": MAX_MASK }),
 };
 
@@ -399,19 +409,19 @@ const LISTING: &[Parameter] = &[
     Parameter {
         name: "page_size",
         place: Place::Query,
-        description: "Most keys on the page. More than the largest page is the largest page.",
+        description: "Maximum number of keys on the page. Larger numbers mean the largest page.",
         schema: page_size,
     },
     Parameter {
         name: "page_token",
         place: Place::Query,
-        description: "The `next_page_token` of the page before.",
+        description: "The `next_page_token` of the previous page.",
         schema: of::<String>,
     },
     Parameter {
         name: "filter",
         place: Place::Query,
-        description: "Which keys: `actor_id = \"…\"`, `status = KEY_STATUS_…`, or both joined by AND (AIP-160).",
+        description: "Filter: `actor_id = \"…\"`, `status = KEY_STATUS_…`, or both joined by AND (AIP-160).",
         schema: |_| json_schema!({ "type": "string", "maxLength": MAX_FILTER }),
     },
 ];
@@ -425,7 +435,7 @@ const FRESHNESS: &[Parameter] = &[
     Parameter {
         name: "Cache-Control",
         place: Place::Header,
-        description: "`no-cache` asks the database and not the cache; `no-store` spares the cache altogether.",
+        description: "`no-cache` reads the database instead of the cache. `no-store` doesn't write the cache either.",
         schema: of::<String>,
     },
     Parameter {
@@ -434,13 +444,13 @@ const FRESHNESS: &[Parameter] = &[
         description: "`no-cache` is the same as in Cache-Control.",
         schema: of::<String>,
     },
-    // Not Talos-Min-Epoch: only a number that Talos-Epoch gave makes sense there, any other is rightly a 503, and whoever
-    // makes requests from this description would make up others.
+    // Talos-Min-Epoch is left out. Programs that make up requests from the description would send
+    // numbers that no Talos-Epoch header gave, and rightly get a 503.
 ];
 
 const EPOCH: Header = Header {
     name: "Talos-Epoch",
-    description: "The number of the change; verify takes it as `Talos-Min-Epoch`. Absent when nothing was changed.",
+    description: "Number of the change, which verify accepts as `Talos-Min-Epoch`. Absent if nothing changed.",
     schema: epoch,
 };
 
@@ -450,24 +460,24 @@ fn epoch(_: &mut SchemaGenerator) -> Schema {
 
 const CACHE: Header = Header {
     name: "Ory-Talos-Cache",
-    description: "Whether the cache knew the answer, or wasn't asked.",
+    description: "HIT, MISS or SKIP: the part of the cache in the result.",
     schema: |_| json_schema!({ "type": "string", "enum": ["HIT", "MISS", "SKIP"] }),
 };
 
 const RATE_LIMIT_POLICY: Header = Header {
     name: "RateLimit-Policy",
-    description: "How often the key may be used, when it has a policy: `\"default\";q=100;w=60`.",
+    description: "Rate policy of the key, if it has one: `\"default\";q=100;w=60`.",
     schema: of::<String>,
 };
 
 const RATE_LIMIT: Header = Header {
     name: "RateLimit",
-    description: "How often it may still be used, where that is counted: `\"default\";r=42`.",
+    description: "Remaining quota, if uses are counted: `\"default\";r=42`.",
     schema: of::<String>,
 };
 
 const RETRY_AFTER: Header = Header {
     name: "Retry-After",
-    description: "Seconds to wait, once the limit is reached.",
+    description: "Seconds to wait after the quota is used up.",
     schema: of::<String>,
 };

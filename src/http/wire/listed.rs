@@ -1,4 +1,4 @@
-//! A key as a listing of it has it, back into the key that it tells of.
+//! Parsing of keys from a listing, for migration.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -12,7 +12,7 @@ use crate::key::{
 };
 use crate::service::MAX_DESCRIPTION;
 
-/// All that a listing has of a key.
+/// A key in a listing.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ListedKey {
@@ -36,10 +36,10 @@ struct ListedKey {
     supersede_time: Option<String>,
 }
 
-/// Reads the key that `json` shows, which the list that it stands in may say the kind of.
+/// Parses a key of a listing. `kind` is that of the listing, if known.
 ///
 /// # Errors
-/// When a field is unknown or out of bounds, or the fields contradict each other or `now`.
+/// Fails if a field is unknown or invalid, or fields contradict each other or `now`.
 pub fn listed_key(
     network: NetworkId,
     kind: Option<KeyKind>,
@@ -63,7 +63,7 @@ pub fn listed_key(
     let revocation = revocation(listed.revocation_reason.as_deref(), listed.revocation_description)?;
     let revocation = match (status, revocation) {
         (Status::Revoked, revocation) => {
-            // That its grace period is over is all that revoked it.
+            // Revoked only by the end of its grace period.
             let is_over = superseded.is_some_and(|at| at <= now)
                 && revocation.as_ref().is_some_and(|of| of.reason == RevocationReason::Superseded);
             (!is_over).then(|| revocation.unwrap_or_else(unspecified))
@@ -104,7 +104,7 @@ fn key_id(kind: Option<KeyKind>, text: Option<&str>) -> Result<KeyId, ApiError> 
     id.ok_or_else(|| ApiError::field("key_id", forms))
 }
 
-/// A time; unset when empty.
+/// Parses a time, unset if empty.
 fn time(name: &'static str, text: Option<&str>) -> Result<Option<Timestamp>, ApiError> {
     let Some(text) = text.filter(|text| !text.is_empty()) else {
         return Ok(None);
@@ -117,7 +117,7 @@ const fn unspecified() -> Revocation {
     Revocation { reason: RevocationReason::Unspecified, description: None }
 }
 
-/// What is said about a revocation, if anything is.
+/// Parses a revocation, if there is one.
 fn revocation(reason: Option<&str>, description: Option<String>) -> Result<Option<Revocation>, ApiError> {
     let reason = match reason {
         None | Some("") => RevocationReason::Unspecified,

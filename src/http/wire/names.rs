@@ -1,4 +1,4 @@
-//! The closed sets of words of the API, for its description.
+//! Enumerations of the API, for its description.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use crate::key::verdict::Denial;
 use crate::key::{self, Status, Visibility};
 
-/// Declares a set: the first word stands for none of the others.
+/// Declares an enumeration. The first name is the unspecified value.
 macro_rules! words {
     ($set:ident: $description:literal, $words:expr) => {
         #[doc = $description]

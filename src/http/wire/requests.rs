@@ -1,4 +1,4 @@
-//! What comes in.
+//! Requests.
 
 use std::time::Duration;
 
@@ -20,11 +20,11 @@ use crate::key::{
 use crate::secret::SecretString;
 use crate::service::{ImportRequest, KeyRequest, ListRequest, MAX_DESCRIPTION, RotateRequest, Update};
 
-/// Most credentials verified by one request.
+/// Maximum number of credentials in a verify batch.
 pub const MAX_BATCH_VERIFY: usize = 100;
-/// Most keys imported by one request.
+/// Maximum number of keys in an import batch.
 pub const MAX_BATCH_IMPORT: usize = 1_000;
-/// Longest `request_id`, in characters.
+/// Maximum length of `request_id`, in characters.
 const MAX_REQUEST_ID: usize = 36;
 
 /// [`Scope::parse`] as a pattern.
@@ -35,28 +35,28 @@ pub(super) const NO_CONTROL: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
 const ACTOR: &str =
     r"^[^\s\u0000-\u001f\u007f-\u009f]([^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f])?$";
 
-/// How often a key may be used.
+/// Limits how often a key may be used.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RateLimitPolicy {
-    /// Units per window, 1 at least.
+    /// Units per window, at least 1.
     #[serde(default, deserialize_with = "int64")]
     #[schemars(with = "Option<String>", extend("format" = "int64"))]
     quota: Option<i64>,
-    /// The window, such as `60s`: between a second and ten years.
+    /// The window, such as `60s`: one second to ten years.
     window: Option<String>,
-    /// What is counted: `requests` (the default), `content-bytes` or `concurrent-requests`. The
-    /// latter two are stored and reported, for a gateway to enforce; the answer's `Warning` header
-    /// says that Talos doesn't.
+    /// The unit: `requests` (the default), `content-bytes` or `concurrent-requests`. The latter two
+    /// are stored and reported for a gateway to enforce. The `Warning` header of the response says
+    /// that Talos doesn't enforce them.
     unit: Option<String>,
 }
 
-/// From where a key may be used.
+/// Restricts the addresses from which a key may be used.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "IPRestriction")]
 pub struct IpRestriction {
-    /// CIDR blocks such as `10.0.0.0/8` and `2001:db8::/32`. None at all means from anywhere.
+    /// CIDR blocks such as `10.0.0.0/8` and `2001:db8::/32`. An empty list allows all addresses.
     #[schemars(length(max = AddressList::MAX))]
     allowed_cidrs: Option<Vec<String>>,
 }
@@ -66,20 +66,20 @@ pub struct IpRestriction {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "IssueApiKeyRequest")]
 pub struct IssueBody {
-    /// For people to read; needed.
+    /// Name, for people. Required.
     #[schemars(required, length(min = 1, max = MAX_LABEL), pattern(NO_CONTROL))]
     name: Option<String>,
-    /// On whose behalf the key acts; needed. No white space at its ends.
+    /// Actor on whose behalf the key acts. Required. No white space at its ends.
     #[schemars(required, length(min = 1, max = MAX_LABEL), pattern(ACTOR))]
     actor_id: Option<String>,
-    /// What the key may do: RFC 6749 scope-tokens, no two alike.
+    /// Scopes of the key: RFC 6749 scope-tokens without duplicates.
     #[schemars(length(max = Scopes::MAX), inner(length(min = 1, max = Scope::MAX_LEN), pattern(SCOPE)))]
     scopes: Option<Vec<String>>,
-    /// How long the key lives, such as `3600s`, `1h30m` or `1y`: between a second and ten years, and not beyond
+    /// Lifetime, such as `3600s`, `1h30m` or `1y`: one second to ten years, and at most
     /// `credentials.api_keys.max_ttl`. Unset or zero means the default.
     ttl: Option<String>,
-    /// The caller's own attributes: at most 4096 bytes of JSON, nested 16 levels at most, no name
-    /// twice in an object, numbers that a double holds (whole ones within 2^53 - 1).
+    /// The owner's own attributes: at most 4096 bytes of JSON, nested at most 16 levels, without
+    /// repeated names, numbers that a double represents (integers within 2^53 - 1).
     #[schemars(with = "Option<Map<String, Value>>")]
     metadata: Option<Box<RawValue>>,
     #[schemars(with = "Option<names::KeyVisibility>")]
@@ -88,7 +88,8 @@ pub struct IssueBody {
     ip_restriction: Option<IpRestriction>,
     #[serde(default, deserialize_with = "object")]
     rate_limit_policy: Option<RateLimitPolicy>,
-    /// The caller's idempotency key: the same request under the same id gives the first key again, without its secret.
+    /// Idempotency key: a repeated request with the same id returns the first key, without its
+    /// secret.
     #[schemars(length(max = MAX_REQUEST_ID), pattern(NO_CONTROL))]
     request_id: Option<String>,
 }
@@ -98,23 +99,23 @@ pub struct IssueBody {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "ImportApiKeyRequest")]
 pub struct ImportBody {
-    /// The key itself, of which only a hash is kept; needed.
+    /// The raw key, of which only a hash is stored. Required.
     #[schemars(required, with = "String", length(min = 1, max = MAX_CREDENTIAL))]
     raw_key: Option<SecretString>,
-    /// For people to read; needed.
+    /// Name, for people. Required.
     #[schemars(required, length(min = 1, max = MAX_LABEL), pattern(NO_CONTROL))]
     name: Option<String>,
-    /// On whose behalf the key acts; needed. No white space at its ends.
+    /// Actor on whose behalf the key acts. Required. No white space at its ends.
     #[schemars(required, length(min = 1, max = MAX_LABEL), pattern(ACTOR))]
     actor_id: Option<String>,
-    /// What the key may do: RFC 6749 scope-tokens, no two alike.
+    /// Scopes of the key: RFC 6749 scope-tokens without duplicates.
     #[schemars(length(max = Scopes::MAX), inner(length(min = 1, max = Scope::MAX_LEN), pattern(SCOPE)))]
     scopes: Option<Vec<String>>,
-    /// How long the key lives, such as `3600s`, `1h30m` or `1y`: between a second and ten years, and not beyond
+    /// Lifetime, such as `3600s`, `1h30m` or `1y`: one second to ten years, and at most
     /// `credentials.api_keys.max_ttl`. Unset or zero means the default.
     ttl: Option<String>,
-    /// The caller's own attributes: at most 4096 bytes of JSON, nested 16 levels at most, no name
-    /// twice in an object, numbers that a double holds (whole ones within 2^53 - 1).
+    /// The owner's own attributes: at most 4096 bytes of JSON, nested at most 16 levels, without
+    /// repeated names, numbers that a double represents (integers within 2^53 - 1).
     #[schemars(with = "Option<Map<String, Value>>")]
     metadata: Option<Box<RawValue>>,
     #[schemars(with = "Option<names::KeyVisibility>")]
@@ -123,28 +124,29 @@ pub struct ImportBody {
     ip_restriction: Option<IpRestriction>,
     #[serde(default, deserialize_with = "object")]
     rate_limit_policy: Option<RateLimitPolicy>,
-    /// The caller's idempotency key: the same request under the same id gives the first key again, without its secret.
+    /// Idempotency key: a repeated request with the same id returns the first key, without its
+    /// secret.
     #[schemars(length(max = MAX_REQUEST_ID), pattern(NO_CONTROL))]
     request_id: Option<String>,
 }
 
-/// Why a key is to be revoked.
+/// The reason for a revocation.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RevokeBody {
     #[schemars(with = "Option<names::RevocationReason>")]
     pub reason: Option<String>,
-    /// More words, only beside REVOCATION_REASON_PRIVILEGE_WITHDRAWN.
+    /// Description, only beside REVOCATION_REASON_PRIVILEGE_WITHDRAWN.
     #[schemars(length(max = MAX_DESCRIPTION))]
     pub description: Option<String>,
 }
 
-/// The key that its holder wants to end.
+/// The key that its holder revokes.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "SelfRevokeApiKeyRequest")]
 pub struct SelfRevokeRequest {
-    /// The whole key, which proves that it is the caller's; needed.
+    /// The whole key, which proves possession. Required.
     #[schemars(required, with = "String", length(min = 1, max = MAX_CREDENTIAL))]
     pub credential: Option<SecretString>,
     #[schemars(with = "Option<names::RevocationReason>")]
@@ -156,10 +158,10 @@ pub struct SelfRevokeRequest {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "VerifyApiKeyRequest")]
 pub struct VerifyBody {
-    /// A key or a derived token; needed.
+    /// A key or a derived token. Required.
     #[schemars(required, with = "String", length(min = 1, max = MAX_CREDENTIAL))]
     pub credential: Option<SecretString>,
-    /// For whom the caller asks: a derived token must then name one of them. None at all takes every token.
+    /// Expected audiences: a derived token must have one of them. An empty list accepts any token.
     pub expected_audiences: Option<Vec<String>>,
 }
 
@@ -168,37 +170,37 @@ pub struct VerifyBody {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "DeriveTokenRequest")]
 pub struct DeriveBody {
-    /// The key to derive from; needed.
+    /// The key to derive from. Required.
     #[schemars(required, with = "String", length(min = 1, max = MAX_CREDENTIAL))]
     pub credential: Option<SecretString>,
     #[schemars(with = "Option<names::TokenAlgorithm>")]
     pub algorithm: Option<String>,
-    /// How long the token lives, such as `300s` or `5m`: at least a second, and not beyond the key's own end or
+    /// Lifetime, such as `300s` or `5m`: at least a second, and at most that of the key and
     /// `credentials.derived_tokens.max_ttl`. Unset or zero means the default.
     pub ttl: Option<String>,
-    /// What the token may do, of what the key may. None at all means all of it.
+    /// Scopes of the token, a subset of the key's. An empty list means all of them.
     #[schemars(length(max = Scopes::MAX), inner(length(min = 1, max = Scope::MAX_LEN), pattern(SCOPE)))]
     pub scopes: Option<Vec<String>>,
-    /// For whom the token is (`aud`).
+    /// Audiences of the token (`aud`).
     pub audiences: Option<Vec<String>>,
-    /// More claims: at most 4096 bytes of JSON. Those that Talos sets itself are left out.
+    /// Custom claims: at most 4096 bytes of JSON. Names that Talos sets itself are ignored.
     #[schemars(with = "Option<Map<String, Value>>")]
     pub custom_claims: Option<Box<RawValue>>,
 }
 
-/// What is to be otherwise with the new key. What is absent stays as it is.
+/// Changes for the new key. Absent fields are inherited.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "AdminRotateIssuedApiKeyBody")]
 pub struct RotateBody {
-    /// For people to read.
+    /// Name, for people.
     #[schemars(length(min = 1, max = MAX_LABEL), pattern(NO_CONTROL))]
     name: Option<String>,
-    /// What the key may do: RFC 6749 scope-tokens, no two alike.
+    /// Scopes of the key: RFC 6749 scope-tokens without duplicates.
     #[schemars(length(max = Scopes::MAX), inner(length(min = 1, max = Scope::MAX_LEN), pattern(SCOPE)))]
     scopes: Option<Vec<String>>,
-    /// The caller's own attributes: at most 4096 bytes of JSON, nested 16 levels at most, no name
-    /// twice in an object, numbers that a double holds (whole ones within 2^53 - 1).
+    /// The owner's own attributes: at most 4096 bytes of JSON, nested at most 16 levels, without
+    /// repeated names, numbers that a double represents (integers within 2^53 - 1).
     #[schemars(with = "Option<Map<String, Value>>")]
     metadata: Option<Box<RawValue>>,
     #[schemars(with = "Option<names::KeyVisibility>")]
@@ -207,7 +209,8 @@ pub struct RotateBody {
     ip_restriction: Option<IpRestriction>,
     #[serde(default, deserialize_with = "object")]
     rate_limit_policy: Option<RateLimitPolicy>,
-    /// How much longer the old key may be used, such as `1h`; ten years at most. Not at all when unset.
+    /// Time for which the old key stays valid, such as `1h`; at most ten years. Revoked at once if
+    /// unset.
     grace_period: Option<String>,
 }
 
@@ -216,7 +219,7 @@ pub struct RotateBody {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "BatchCreateImportedApiKeysRequest", extend("required" = ["requests"]))]
 pub struct BatchImportBody {
-    /// The keys; needed.
+    /// The keys. Required.
     #[serde(default, deserialize_with = "objects")]
     #[schemars(required, length(min = 1, max = MAX_BATCH_IMPORT))]
     pub requests: Option<Vec<ImportBody>>,
@@ -227,13 +230,13 @@ pub struct BatchImportBody {
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "BatchVerifyApiKeysRequest", extend("required" = ["requests"]))]
 pub struct BatchVerifyBody {
-    /// The credentials; needed.
+    /// The credentials. Required.
     #[serde(default, deserialize_with = "objects")]
     #[schemars(required, length(min = 1, max = MAX_BATCH_VERIFY))]
     pub requests: Option<Vec<VerifyBody>>,
 }
 
-/// Reads the query of a listing.
+/// Parses the query of a listing.
 pub fn list_request(pairs: Vec<(String, String)>) -> Result<ListRequest, ApiError> {
     let mut request = ListRequest::default();
     let mut seen = vec![];
@@ -245,7 +248,7 @@ pub fn list_request(pairs: Vec<(String, String)>) -> Result<ListRequest, ApiErro
             "page_token" => request.page_token = value,
             "filter" => request.filter = value,
             "page_size" if value.bytes().all(|byte| byte.is_ascii_digit()) => {
-                // More than fits is cut to the largest page, like any large number.
+                // Too large a number means the largest page.
                 request.page_size = if value.is_empty() { 0 } else { value.parse().unwrap_or(u32::MAX) };
             }
             "page_size" => return Err(ApiError::field(name, "must be a number from 0")),
@@ -301,7 +304,7 @@ impl TryFrom<ImportBody> for ImportRequest {
 impl TryFrom<RotateBody> for RotateRequest {
     type Error = ApiError;
 
-    /// What is absent is inherited; what is there counts, empty or not.
+    /// Absent fields are inherited. Present fields count, even if empty.
     fn try_from(body: RotateBody) -> Result<Self, ApiError> {
         let changes = Update {
             name: body.name.map(|name| field("name", KeyName::parse(&name))).transpose()?,
@@ -325,7 +328,7 @@ impl TryFrom<RotateBody> for RotateRequest {
 
 pub(super) fn field<T>(name: &'static str, value: Result<T, FieldError>) -> Result<T, ApiError> {
     value.map_err(|FieldError(problem)| match problem.starts_with(['[', '.']) {
-        // `[3] must be …` is about one item of the list, `.a must be …` about a member.
+        // `[3] must be …` is about an item of a list, `.a must be …` about a member.
         true => {
             let (item, problem) = problem.split_once(' ').unwrap_or((&problem, ""));
             ApiError::field(format!("{name}{item}"), problem)
@@ -334,23 +337,23 @@ pub(super) fn field<T>(name: &'static str, value: Result<T, FieldError>) -> Resu
     })
 }
 
-/// Attributes of a request.
+/// Parses metadata.
 pub(super) fn metadata(json: Option<&RawValue>) -> Result<Option<Metadata>, ApiError> {
     field("metadata", json.map(Metadata::parse).transpose())
 }
 
-/// Claims that are the caller's own.
+/// Parses custom claims.
 pub fn custom_claims(json: Option<&RawValue>) -> Result<Map<String, Value>, ApiError> {
     let claims = json.map(|json| strict::object(json, Numbers::Integers64)).transpose();
     field("custom_claims", claims).map(Option::unwrap_or_default)
 }
 
-/// Scopes of a request.
+/// Parses scopes.
 pub fn scopes(texts: Option<Vec<String>>) -> Result<Scopes, ApiError> {
     field("scopes", Scopes::parse(&texts.unwrap_or_default()))
 }
 
-/// What a derived token is to be; a JWT unless asked otherwise.
+/// Parses the format of a token. The default is a JWT.
 pub fn token_format(algorithm: Option<&str>) -> Result<TokenFormat, ApiError> {
     match algorithm {
         None | Some("TOKEN_ALGORITHM_UNSPECIFIED" | "TOKEN_ALGORITHM_JWT") => Ok(TokenFormat::Jwt),
@@ -359,7 +362,7 @@ pub fn token_format(algorithm: Option<&str>) -> Result<TokenFormat, ApiError> {
     }
 }
 
-/// A span of time; unset and zero mean the default.
+/// Parses a duration. Unset and zero mean the default.
 pub fn ttl(text: Option<&str>) -> Result<Option<Duration>, ApiError> {
     span("ttl", text)
 }
@@ -372,7 +375,7 @@ fn span(name: &'static str, text: Option<&str>) -> Result<Option<Duration>, ApiE
     Ok(Some(span).filter(|span| !span.is_zero()))
 }
 
-/// A reason to revoke.
+/// Parses the reason for a revocation.
 pub fn reason(name: Option<&str>) -> Result<RevocationReason, ApiError> {
     let names = "must be one of the REVOCATION_REASON_… of the API";
     let reason =
@@ -423,7 +426,7 @@ fn request_id(id: Option<String>) -> Result<Option<String>, ApiError> {
     }
 }
 
-/// A 64-bit integer, as a string or a number.
+/// Deserialises a 64-bit integer from a string or a number.
 fn int64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]

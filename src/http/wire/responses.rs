@@ -1,4 +1,4 @@
-//! What goes out.
+//! Responses.
 
 use std::borrow::Cow;
 
@@ -32,15 +32,16 @@ struct IpRestrictionOut {
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "IssuedApiKey")]
 pub struct KeyOut<'a> {
-    /// The id: of an issued key a UUID, of an imported one the SHA-512/256 of network and key in hexadecimal.
+    /// The id: a UUID for an issued key, the SHA-512/256 of network and key in hexadecimal for an
+    /// imported one.
     key_id: String,
-    /// For people to read.
+    /// Name, for people.
     name: &'a str,
-    /// On whose behalf the key acts.
+    /// Actor on whose behalf the key acts.
     actor_id: &'a str,
-    /// What the key may do.
+    /// Scopes of the key.
     scopes: Vec<&'a str>,
-    /// The caller's own attributes.
+    /// The owner's own attributes.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Map<String, Value>")]
     metadata: Option<&'a RawValue>,
@@ -54,33 +55,33 @@ pub struct KeyOut<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "RateLimitPolicy")]
     rate_limit_policy: Option<RateLimitPolicyOut>,
-    /// When it was made.
+    /// Time of creation.
     #[schemars(extend("format" = "date-time"))]
     create_time: String,
-    /// When it was last changed.
+    /// Time of the last change.
     #[schemars(extend("format" = "date-time"))]
     update_time: String,
-    /// When its life ends.
+    /// Time of expiry.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]
     expire_time: Option<String>,
-    /// When it was last used, to a day.
+    /// Time of the last use, to the day.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]
     last_used_time: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "names::RevocationReason")]
     revocation_reason: Option<&'static str>,
-    /// The words of whoever revoked it, beside REVOCATION_REASON_PRIVILEGE_WITHDRAWN.
+    /// Description of the revocation, beside REVOCATION_REASON_PRIVILEGE_WITHDRAWN.
     #[serde(skip_serializing_if = "Option::is_none")]
     revocation_description: Option<&'a str>,
-    /// Until when it may be used beside the key that takes its place, after a rotation with a grace period.
+    /// End of the grace period in which the key is valid beside its successor.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]
     supersede_time: Option<String>,
 }
 
-/// A key that was made elsewhere, for the description: it looks like an issued one.
+/// Imported key, for the description. It looks like an issued one.
 pub struct ImportedKey;
 
 impl JsonSchema for ImportedKey {
@@ -94,7 +95,7 @@ impl JsonSchema for ImportedKey {
 }
 
 impl<'a> KeyOut<'a> {
-    /// A key as it stands at `now`.
+    /// Returns a key as of `now`.
     pub fn new(key: &'a Key, now: Timestamp) -> Self {
         let revocation = key.revocation.as_ref();
         let reason = revocation.map(|revocation| revocation.reason);
@@ -138,40 +139,40 @@ fn rate_limit_policy_out(policy: RatePolicy) -> RateLimitPolicyOut {
 #[schemars(rename = "IssueApiKeyResponse")]
 pub struct IssueOut<'a> {
     pub issued_api_key: KeyOut<'a>,
-    /// The key itself, shown this once.
+    /// The secret, returned only once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret: Option<&'a str>,
 }
 
-/// A new key in the place of an old one.
+/// The new key and the old key that it replaces.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "RotateIssuedApiKeyResponse")]
 pub struct RotateOut<'a> {
     pub issued_api_key: KeyOut<'a>,
     pub old_issued_api_key: KeyOut<'a>,
-    /// The new key itself, shown this once.
+    /// The secret of the new key, returned only once.
     pub secret: &'a str,
 }
 
-/// What came of a batch of imports.
+/// Results of a batch of imports.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "BatchCreateImportedApiKeysResponse")]
 pub struct BatchImportOut<'a> {
-    /// One result a key, in the order of the request.
+    /// One result per key, in the order of the request.
     pub results: Vec<BatchImportResult<'a>>,
-    /// How many were imported.
+    /// Number of keys that were imported.
     #[schemars(with = "i32")]
     pub success_count: usize,
-    /// How many weren't.
+    /// Number of keys that were not.
     #[schemars(with = "i32")]
     pub failure_count: usize,
 }
 
-/// What came of one key of a batch.
+/// Result of one key of a batch.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "BatchCreateImportedApiKeysResult")]
 pub struct BatchImportResult<'a> {
-    /// Its place in the request, from 0.
+    /// Index in the request, from 0.
     #[schemars(with = "i32")]
     index: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -180,13 +181,13 @@ pub struct BatchImportResult<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "names::BatchCreateImportedApiKeysErrorCode")]
     error_code: Option<&'static str>,
-    /// The same in words.
+    /// Description of the error.
     #[serde(skip_serializing_if = "Option::is_none")]
     error_message: Option<&'a str>,
 }
 
 impl<'a> BatchImportResult<'a> {
-    /// The result of the key at `index`.
+    /// Returns the result of the key at `index`.
     pub fn new(index: usize, result: &'a Result<Key, ApiError>, now: Timestamp) -> Self {
         let empty = Self { index, imported_api_key: None, error_code: None, error_message: None };
         match result {
@@ -210,11 +211,11 @@ const fn batch_error_code(reason: Reason) -> &'static str {
     }
 }
 
-/// What came of a batch of credentials.
+/// Results of a batch of verifications.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "BatchVerifyApiKeysResponse")]
 pub struct BatchVerifyOut<'a> {
-    /// One judgement a credential, in the order of the request.
+    /// One result per credential, in the order of the request.
     pub results: Vec<VerifyOut<'a>>,
 }
 
@@ -224,7 +225,7 @@ pub struct BatchVerifyOut<'a> {
 pub struct ListIssuedOut<'a> {
     /// The keys.
     pub issued_api_keys: Vec<KeyOut<'a>>,
-    /// Asks for the next page; empty on the last.
+    /// Token of the next page. Empty on the last page.
     pub next_page_token: String,
 }
 
@@ -235,7 +236,7 @@ pub struct ListImportedOut<'a> {
     /// The keys.
     #[schemars(with = "Vec<ImportedKey>")]
     pub imported_api_keys: Vec<KeyOut<'a>>,
-    /// Asks for the next page; empty on the last.
+    /// Token of the next page. Empty on the last page.
     pub next_page_token: String,
 }
 
@@ -243,49 +244,49 @@ pub struct ListImportedOut<'a> {
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Token")]
 pub struct TokenOut {
-    /// The token itself.
+    /// The token.
     pub token: String,
-    /// What it says, for people to read.
+    /// Claims of the token, for information.
     pub claims: Map<String, Value>,
-    /// When its life ends.
+    /// Time of expiry.
     #[schemars(extend("format" = "date-time"))]
     pub expire_time: String,
-    /// What it may do.
+    /// Scopes of the token.
     pub scopes: Vec<String>,
-    /// For whom it is.
+    /// Audiences of the token.
     pub audiences: Vec<String>,
 }
 
-/// What was derived.
+/// The derived token.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "DeriveTokenResponse")]
 pub struct DeriveOut {
     pub token: TokenOut,
 }
 
-/// The judgement of a credential.
+/// Result of a verification.
 #[derive(Serialize, JsonSchema, Default)]
 #[schemars(rename = "VerifyApiKeyResponse")]
 pub struct VerifyOut<'a> {
-    /// Whether it may be used. What else there is may help to tell why not.
+    /// True if the credential may be used. The other members may help to tell why not.
     pub is_valid: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "names::VerificationErrorCode")]
     pub error_code: Option<&'static str>,
-    /// The same in words.
+    /// Description of the error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error_message: Option<String>,
-    /// The key, of a derived token the one that it was derived from.
+    /// Id of the key, or of the parent key of a derived token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_id: Option<String>,
-    /// On whose behalf it acts.
+    /// Actor on whose behalf the key acts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub actor_id: Option<&'a str>,
-    /// What it may do.
+    /// Scopes of the credential.
     pub scopes: Vec<&'a str>,
-    /// For whom a derived token is.
+    /// Audiences of a derived token.
     pub audiences: Vec<&'a str>,
-    /// The key's attributes.
+    /// Metadata of the key.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Map<String, Value>")]
     pub metadata: Option<&'a RawValue>,
@@ -295,28 +296,28 @@ pub struct VerifyOut<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "names::KeyVisibility")]
     pub visibility: Option<&'static str>,
-    /// When its life ends.
+    /// Time of expiry.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]
     pub expire_time: Option<String>,
-    /// Who issued it.
+    /// Issuer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issuer: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "RateLimitPolicy")]
     pub rate_limit_policy: Option<RateLimitPolicyOut>,
-    /// How often it may still be used in this window, where that is counted.
+    /// Remaining uses in this window, if they are counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "int64"))]
     pub rate_limit_remaining: Option<String>,
-    /// When it may be used as often as ever again, where that is counted.
+    /// Time at which the full quota is available again, if uses are counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]
     pub rate_limit_reset_time: Option<String>,
 }
 
 impl<'a> VerifyOut<'a> {
-    /// A judgement in words. `issuer` is the current one, under whose name keys stand.
+    /// Returns the result of a verification. `issuer` is the current one, which is that of keys.
     pub fn new(verification: &'a Verification, issuer: &'a str, now: Timestamp) -> Self {
         match &verification.verdict {
             Ok(Identity::Key(entry)) => {
@@ -343,7 +344,7 @@ impl<'a> VerifyOut<'a> {
         }
     }
 
-    /// The same of a key whose use was counted: one that is used too often isn't valid for the time being.
+    /// Adds the rate limit of a key whose use was counted. A key with no quota left is not valid.
     pub fn charged(self, charge: &Charge, now: Timestamp) -> Self {
         let counted = Self {
             rate_limit_remaining: Some(charge.remaining.to_string()),
@@ -362,7 +363,7 @@ impl<'a> VerifyOut<'a> {
         }
     }
 
-    /// That nothing can be said.
+    /// Returns the result for a credential that could not be verified.
     pub fn failed(error_code: &'static str, message: String) -> Self {
         Self { error_code: Some(error_code), error_message: Some(message), ..Self::default() }
     }

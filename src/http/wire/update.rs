@@ -1,4 +1,5 @@
-//! Updates by field mask (AIP-134): the body is the resource, or wraps it; the mask says what of it counts.
+//! Updates by field mask (AIP-134): the body is the resource, or wraps it, and the mask names the
+//! fields to update.
 
 use schemars::JsonSchema;
 use serde::de::IgnoredAny;
@@ -16,10 +17,10 @@ use crate::http::body::object;
 use crate::key::{ActorId, KeyName, MAX_LABEL, Scope, Scopes};
 use crate::service::{Fixed, Update};
 
-/// Longest update mask, in bytes.
+/// Maximum length of an update mask, in bytes.
 pub const MAX_MASK: usize = 1_024;
 
-/// What can be updated.
+/// Fields that can be updated.
 const UPDATABLE: [&str; 5] = ["name", "scopes", "metadata", "ip_restriction", "rate_limit_policy"];
 
 /// The other fields of the resource.
@@ -37,58 +38,58 @@ const NOT_UPDATABLE: [&str; 11] = [
     "supersede_time",
 ];
 
-/// A key as a client sends it: the fields that it can't set may be there, as it got them.
+/// A key to update. Fields that can't be set may be present, as in a response.
 #[derive(Deserialize, JsonSchema, Default)]
 #[serde(deny_unknown_fields)]
 #[allow(dead_code, reason = "fields that only we set are accepted and left alone")]
 pub struct KeyBody {
-    /// Of the key that the path names, or absent.
+    /// Id of the key in the path, or absent.
     key_id: Option<String>,
-    /// For people to read.
+    /// Name, for people.
     #[schemars(length(max = MAX_LABEL), pattern(NO_CONTROL))]
     name: Option<String>,
-    /// Can't be updated: as it is, or absent.
+    /// Can't be changed: the present value, or absent.
     actor_id: Option<String>,
-    /// What the key may do: RFC 6749 scope-tokens, no two alike.
+    /// Scopes of the key: RFC 6749 scope-tokens without duplicates.
     #[schemars(length(max = Scopes::MAX), inner(length(min = 1, max = Scope::MAX_LEN), pattern(SCOPE)))]
     scopes: Option<Vec<String>>,
-    /// The caller's own attributes: at most 4096 bytes of JSON, nested 16 levels at most, no name
-    /// twice in an object, numbers that a double holds (whole ones within 2^53 - 1).
+    /// The owner's own attributes: at most 4096 bytes of JSON, nested at most 16 levels, without
+    /// repeated names, numbers that a double represents (integers within 2^53 - 1).
     #[schemars(with = "Option<Map<String, Value>>")]
     metadata: Option<Box<RawValue>>,
-    /// Left alone.
+    /// Ignored.
     #[schemars(with = "Option<names::KeyStatus>")]
     status: Option<String>,
-    /// Can't be updated: as it is, or absent.
+    /// Can't be changed: the present value, or absent.
     #[schemars(with = "Option<names::KeyVisibility>")]
     visibility: Option<String>,
     #[serde(default, deserialize_with = "object")]
     ip_restriction: Option<IpRestriction>,
     #[serde(default, deserialize_with = "object")]
     rate_limit_policy: Option<RateLimitPolicy>,
-    /// Left alone.
+    /// Ignored.
     #[schemars(extend("format" = "date-time"))]
     create_time: Option<String>,
-    /// Left alone.
+    /// Ignored.
     #[schemars(extend("format" = "date-time"))]
     update_time: Option<String>,
-    /// Left alone.
+    /// Ignored.
     #[schemars(extend("format" = "date-time"))]
     expire_time: Option<String>,
-    /// Left alone.
+    /// Ignored.
     #[schemars(extend("format" = "date-time"))]
     last_used_time: Option<String>,
-    /// Left alone.
+    /// Ignored.
     #[schemars(with = "Option<names::RevocationReason>")]
     revocation_reason: Option<String>,
-    /// Left alone.
+    /// Ignored.
     revocation_description: Option<String>,
-    /// Left alone.
+    /// Ignored.
     #[schemars(extend("format" = "date-time"))]
     supersede_time: Option<String>,
 }
 
-/// An issued key in its wrapping.
+/// An issued key in a wrapping object.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WrappedIssued {
@@ -97,7 +98,7 @@ pub struct WrappedIssued {
     pub issued_api_key: Option<KeyBody>,
 }
 
-/// An imported key in its wrapping.
+/// An imported key in a wrapping object.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WrappedImported {
@@ -106,13 +107,13 @@ pub struct WrappedImported {
     pub imported_api_key: Option<KeyBody>,
 }
 
-/// Which wrapping a body has, whatever else is in it.
+/// Detects the wrapping object of a body.
 #[derive(Deserialize)]
 pub struct Wrapper {
-    /// That of an issued key.
+    /// True for an issued key.
     #[serde(default, deserialize_with = "is_there")]
     pub issued_api_key: bool,
-    /// That of an imported key.
+    /// True for an imported key.
     #[serde(default, deserialize_with = "is_there")]
     pub imported_api_key: bool,
 }
@@ -121,12 +122,12 @@ fn is_there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error
     IgnoredAny::deserialize(deserializer).map(|_| true)
 }
 
-/// Which fields an update is about.
+/// Fields of an update.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UpdateMask {
     /// Those that the body sets.
     Populated,
-    /// These, set or not.
+    /// These, whether set or not.
     Fields(Vec<&'static str>),
 }
 
@@ -139,7 +140,7 @@ impl UpdateMask {
     }
 }
 
-/// Reads the query of an update.
+/// Parses the query of an update.
 pub fn update_mask(pairs: Vec<(String, String)>) -> Result<UpdateMask, ApiError> {
     let mut mask = None;
     for (name, value) in pairs {
@@ -169,7 +170,7 @@ fn masked_field(path: &str) -> Result<&'static str, ApiError> {
         .iter()
         .find_map(|wrapper| path.strip_prefix(wrapper))
         .unwrap_or(path);
-    // The one part of it that there is.
+    // The only subfield.
     let path = if path == "ip_restriction.allowed_cidrs" { "ip_restriction" } else { path };
     if let Some(field) = UPDATABLE.into_iter().find(|field| *field == path) {
         return Ok(field);
@@ -189,13 +190,13 @@ fn mask_error(problem: &str) -> ApiError {
     ApiError::field("update_mask", problem)
 }
 
-/// What of the body counts under the mask.
+/// Returns the changes that the mask selects from the body.
 pub fn update(mask: &UpdateMask, body: KeyBody) -> Result<(Fixed, Update), ApiError> {
     let named = |field, populated| mask.names(field, populated);
     let full = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
     let mut fixed = Fixed { key_id: body.key_id.filter(|id| !id.is_empty()), ..Fixed::default() };
     if *mask == UpdateMask::Populated {
-        // Whoever sends back what they got sends these as well.
+        // Clients that send back a response send these as well.
         let actor = body.actor_id.filter(|actor| !actor.is_empty());
         fixed.actor = actor.map(|actor| field("actor_id", ActorId::from_stored(&actor))).transpose()?;
         let given = body.visibility.filter(|name| name != "KEY_VISIBILITY_UNSPECIFIED");

@@ -1,4 +1,4 @@
-//! Which pages of other origins may use a plane (the Fetch standard's CORS): none, unless the settings say so.
+//! CORS (Fetch standard): pages of other origins may use a plane only if the settings allow it.
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -12,26 +12,26 @@ use axum::middleware::Next;
 use axum::response::Response;
 
 use crate::config::Cors;
-use crate::http::Context;
+use crate::http::context::Context;
 
-/// On the admin plane.
+/// Applies the admin plane's settings.
 pub async fn on_admin(State(context): State<Context>, request: Request, next: Next) -> Response {
     let settings = context.service.snapshot();
     answer(&settings.admin_cors, request, next).await
 }
 
-/// On the public plane.
+/// Applies the public plane's settings.
 pub async fn on_public(State(context): State<Context>, request: Request, next: Next) -> Response {
     let settings = context.service.snapshot();
     answer(&settings.public_cors, request, next).await
 }
 
-/// Whether pages of this origin may use the plane.
+/// Returns whether pages of this origin may use the plane.
 pub fn allows(cors: &Cors, origin: &str) -> bool {
     cors.enabled && cors.allowed_origins.iter().any(|allowed| matches(allowed, origin))
 }
 
-/// One `*` stands for anything.
+/// Compares with a pattern in which one `*` matches anything.
 fn matches(allowed: &str, origin: &str) -> bool {
     let origin = origin.to_ascii_lowercase();
     match allowed.to_ascii_lowercase().split_once('*') {
@@ -70,7 +70,7 @@ async fn answer(cors: &Cors, request: Request, next: Next) -> Response {
                 headers.insert(ACCESS_CONTROL_MAX_AGE, cors.max_age.into());
             }
         } else {
-            // Without a word of permission the browser sends nothing further.
+            // Without CORS headers, the browser sends no further request.
             return vary(response, is_preflight);
         }
         response
@@ -102,14 +102,14 @@ fn vary(mut response: Response, is_preflight: bool) -> Response {
     response
 }
 
-/// Whether what a preflight asks for is allowed.
+/// Returns whether the request that a preflight announces is allowed.
 fn may(cors: &Cors, headers: &HeaderMap) -> bool {
     let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("\0"));
     let method = text(ACCESS_CONTROL_REQUEST_METHOD).unwrap_or_default();
     let listed =
         |list: &[String], name: &str| list.iter().any(|item| item == "*" || item.eq_ignore_ascii_case(name));
     let mut names = text(ACCESS_CONTROL_REQUEST_HEADERS).unwrap_or_default().split(',').map(str::trim);
-    // HEAD goes with GET.
+    // HEAD is allowed with GET.
     let method = if method == "HEAD" { "GET" } else { method };
     listed(&cors.allowed_methods, method)
         && names.all(|name| {

@@ -1,4 +1,5 @@
-//! Tokens of callers: JWTs of one issuer, for one audience, signed with a key that the issuer publishes.
+//! TokenVerifier tokens of callers: JWTs of one issuer, for one audience, signed with a key that
+//! the issuer publishes.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,54 +14,54 @@ use crate::config::AuthJwt;
 use crate::credential::jwk;
 use crate::secret::SecretString;
 
-/// Longest token that is looked at, in bytes.
-const MAX_TOKEN: usize = 16 * 1024;
+/// Maximum length of a token, in bytes.
+const MAX_TOKEN_LEN: usize = 16 * 1024;
 
-/// Why a token isn't good. For the log: a caller isn't told.
+/// Reason for refusing a token. For the log only: callers don't see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum BearerError {
-    /// Not a JWT that we could verify.
+pub enum TokenError {
+    /// The token is not a JWT, or its kind is not accepted.
     #[error("it is malformed, or of a kind that isn't accepted")]
     Malformed,
-    /// The issuer has published no such key, as far as we know.
-    #[error("it names no key of the issuer's")]
+    /// The issuer has published no such key, as far as is known.
+    #[error("its kid is that of no known key of the issuer")]
     UnknownKey,
-    /// Somebody else signed it.
+    /// The signature is wrong.
     #[error("its signature is wrong")]
     Signature,
-    /// Somebody else's.
-    #[error("it isn't of the issuer")]
+    /// The token is of another issuer.
+    #[error("its issuer is another")]
     Issuer,
-    /// For somebody else.
-    #[error("it isn't for this audience")]
+    /// The token is for another audience.
+    #[error("its audience is another")]
     Audience,
-    /// Its time is over, hasn't come, or isn't told.
-    #[error("it is out of its time")]
+    /// The token has expired, is not valid yet, or has no expiry.
+    #[error("it has expired, is not valid yet, or has no exp")]
     Time,
-    /// Nobody is named.
+    /// The token names no subject.
     #[error("it has no subject")]
     Subject,
 }
 
-/// Whoever holds a good token.
+/// TokenHolder of a valid token.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holder {
-    /// Its `sub`.
+pub struct TokenHolder {
+    /// Claim `sub`.
     pub subject: String,
-    /// What the claim says that decides on roles.
+    /// Values of the claim that decides about roles.
     pub values: Vec<String>,
 }
 
-/// Verifies tokens.
-pub struct Bearer {
+/// Verifier of tokens.
+pub struct TokenVerifier {
     issuer: String,
     audience: String,
     leeway: Duration,
     claim: String,
-    /// Where the issuer publishes its keys.
+    /// URL of the issuer's key set.
     url: Option<SecretString>,
     keys: ArcSwap<Vec<IssuerKey>>,
-    missed: AtomicBool,
+    unknown_key_seen: AtomicBool,
 }
 
 struct IssuerKey {
@@ -69,8 +70,8 @@ struct IssuerKey {
     key: DecodingKey,
 }
 
-impl Bearer {
-    /// As the settings say, and without any key yet.
+impl TokenVerifier {
+    /// Creates a verifier from the settings, without any key yet.
     pub fn new(jwt: &AuthJwt) -> Self {
         Self {
             issuer: jwt.issuer.clone().unwrap_or_default(),
@@ -79,30 +80,30 @@ impl Bearer {
             claim: jwt.claim.clone(),
             url: jwt.url(),
             keys: ArcSwap::default(),
-            missed: AtomicBool::new(false),
+            unknown_key_seen: AtomicBool::new(false),
         }
     }
 
-    /// Where the issuer publishes its keys.
+    /// Returns the URL of the issuer's key set.
     pub fn url(&self) -> Option<&SecretString> {
         self.url.as_ref()
     }
 
-    /// Takes the keys of a key set in the place of those that there are; how many it has. Keys of kinds that aren't
-    /// known are left out.
+    /// Replaces the keys by those of a key set. Returns their number. Keys of unknown kinds are
+    /// skipped.
     ///
     /// # Errors
-    /// When it is no key set, has no key of use, or one that anybody could forge with: then those
-    /// that there are stay.
-    pub fn take_keys(&self, document: &str) -> Result<usize, &'static str> {
+    /// Fails if the document is no key set, or has no usable key, or has a key that anybody can
+    /// sign with. Then the present keys stay.
+    pub fn replace_keys(&self, document: &str) -> Result<usize, &'static str> {
         let document: Value =
             serde_json::from_str(document).map_err(|_| "must be a JSON object with a list `keys`")?;
         let all = document.get("keys").and_then(Value::as_array);
         let all = all.ok_or("must be a JSON object with a list `keys`")?;
         if all.iter().any(|key| jwk::forgeable(key).is_some()) {
-            return Err("has a key in whose name anybody can sign");
+            return Err("has a key that anybody can sign with");
         }
-        let keys: Vec<IssuerKey> = all.iter().filter_map(IssuerKey::read).collect();
+        let keys: Vec<IssuerKey> = all.iter().filter_map(IssuerKey::parse).collect();
         if keys.is_empty() {
             return Err("has no key that could verify a token");
         }
@@ -111,24 +112,24 @@ impl Bearer {
         Ok(count)
     }
 
-    /// Whether a token named a key that isn't known since the last time that this was asked.
-    pub fn has_missed(&self) -> bool {
-        self.missed.swap(false, Ordering::Relaxed)
+    /// Returns whether a token has named an unknown key since the last call, and resets that.
+    pub fn take_unknown_key_seen(&self) -> bool {
+        self.unknown_key_seen.swap(false, Ordering::Relaxed)
     }
 
-    /// The holder of a token that is good at `now`.
+    /// Returns the holder of a token that is valid at `now`.
     ///
     /// # Errors
-    /// The first thing that is wrong with it.
-    pub fn verify(&self, token: &str, now: Timestamp) -> Result<Holder, BearerError> {
+    /// Fails with the first problem found.
+    pub fn verify(&self, token: &str, now: Timestamp) -> Result<TokenHolder, TokenError> {
         let claims = self.signed_claims(token)?;
         let text = |name: &str| claims.get(name).and_then(Value::as_str);
         if text("iss") != Some(&self.issuer) || self.issuer.is_empty() {
-            return Err(BearerError::Issuer);
+            return Err(TokenError::Issuer);
         }
-        let audiences = texts(claims.get("aud"));
+        let audiences = string_list(claims.get("aud"));
         if self.audience.is_empty() || !audiences.contains(&self.audience) {
-            return Err(BearerError::Audience);
+            return Err(TokenError::Audience);
         }
         let time = |name: &str| claims.get(name).and_then(Value::as_f64);
         let (now, leeway) = (now.as_micros() as f64 / 1e6, self.leeway.as_secs_f64());
@@ -138,33 +139,33 @@ impl Bearer {
             Some(_) => time("nbf").is_none_or(|nbf| nbf - leeway > now),
         };
         if ended || begins_later {
-            return Err(BearerError::Time);
+            return Err(TokenError::Time);
         }
-        let subject = text("sub").filter(|subject| !subject.is_empty()).ok_or(BearerError::Subject)?;
-        Ok(Holder { subject: subject.to_owned(), values: texts(claims.get(&self.claim)) })
+        let subject = text("sub").filter(|subject| !subject.is_empty()).ok_or(TokenError::Subject)?;
+        Ok(TokenHolder { subject: subject.to_owned(), values: string_list(claims.get(&self.claim)) })
     }
 
-    fn signed_claims(&self, token: &str) -> Result<Map<String, Value>, BearerError> {
-        if token.len() > MAX_TOKEN {
-            return Err(BearerError::Malformed);
+    fn signed_claims(&self, token: &str) -> Result<Map<String, Value>, TokenError> {
+        if token.len() > MAX_TOKEN_LEN {
+            return Err(TokenError::Malformed);
         }
-        let header = jsonwebtoken::decode_header(token).map_err(|_| BearerError::Malformed)?;
+        let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Malformed)?;
         if header.crit.is_some_and(|names| !names.is_empty()) {
-            return Err(BearerError::Malformed);
+            return Err(TokenError::Malformed);
         }
         let keys = self.keys.load();
         let fitting: Vec<&IssuerKey> = match &header.kid {
             Some(kid) => keys.iter().filter(|key| key.kid.as_ref() == Some(kid)).collect(),
-            // Without a name there must be no choice.
+            // Without a key id there must be only one key.
             None => keys.iter().filter(|key| key.algorithms.contains(&header.alg)).collect(),
         };
         let [key] = fitting[..] else {
-            self.missed.store(true, Ordering::Relaxed);
-            return Err(BearerError::UnknownKey);
+            self.unknown_key_seen.store(true, Ordering::Relaxed);
+            return Err(TokenError::UnknownKey);
         };
         // The key decides how it is used; the token may only agree.
         if !key.algorithms.contains(&header.alg) {
-            return Err(BearerError::Malformed);
+            return Err(TokenError::Malformed);
         }
         let mut validation = Validation::new(header.alg);
         validation.required_spec_claims.clear();
@@ -172,13 +173,13 @@ impl Bearer {
         validation.validate_nbf = false;
         validation.validate_aud = false;
         let decoded = jsonwebtoken::decode(token, &key.key, &validation);
-        decoded.map(|decoded| decoded.claims).map_err(|_| BearerError::Signature)
+        decoded.map(|decoded| decoded.claims).map_err(|_| TokenError::Signature)
     }
 }
 
 impl IssuerKey {
     /// None for a key that isn't for signatures, or of a kind that we don't know.
-    fn read(value: &Value) -> Option<Self> {
+    fn parse(value: &Value) -> Option<Self> {
         if value.get("use").and_then(Value::as_str).is_some_and(|usage| usage != "sig") {
             return None;
         }
@@ -203,7 +204,7 @@ impl IssuerKey {
         };
         let named = match jwk.common.key_algorithm {
             None => None,
-            Some(named) => Some(of_name(named)?),
+            Some(named) => Some(algorithm_by_name(named)?),
         };
         let algorithms: Vec<Algorithm> = possible
             .iter()
@@ -215,12 +216,12 @@ impl IssuerKey {
     }
 }
 
-fn of_name(name: KeyAlgorithm) -> Option<Algorithm> {
+fn algorithm_by_name(name: KeyAlgorithm) -> Option<Algorithm> {
     name.to_string().parse().ok()
 }
 
-/// A text, or a list of texts.
-fn texts(value: Option<&Value>) -> Vec<String> {
+/// Returns a string or list of strings as a list.
+fn string_list(value: Option<&Value>) -> Vec<String> {
     match value {
         Some(Value::String(text)) => vec![text.clone()],
         Some(Value::Array(items)) => {

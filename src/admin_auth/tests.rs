@@ -25,8 +25,8 @@ fn roles() -> AuthRoles {
     }
 }
 
-fn admission(auth: Auth) -> Admission {
-    Admission::new(&auth, 1000, Clock::manual(now()))
+fn admin_auth(auth: Auth) -> AdminAuth {
+    AdminAuth::new(&auth, 1000, Clock::manual(now()))
 }
 
 fn showing(uris: &[&str], dns: &[&str]) -> Peer {
@@ -37,21 +37,21 @@ fn showing(uris: &[&str], dns: &[&str]) -> Peer {
 
 #[test]
 fn a_certificate_has_the_role_of_its_exact_name() {
-    let admission = admission(Auth { mode: AuthMode::Mtls, ..Auth::default() });
-    let admit = |peer: &Peer| admission.admit(peer, &Shown::default(), &roles());
+    let admin_auth = admin_auth(Auth { mode: AuthMode::Mtls, ..Auth::default() });
+    let admit = |peer: &Peer| admin_auth.authenticate(peer, &PresentedCredentials::default(), &roles());
     let role =
         |uris: &[&str], dns: &[&str]| admit(&showing(uris, dns)).map(|caller| (caller.name, caller.role));
     assert_eq!(role(&["spiffe://a/admin"], &[]), Ok(("spiffe://a/admin".to_owned(), Role::Admin)));
     assert_eq!(role(&["spiffe://a/viewer"], &["x"]), Ok(("spiffe://a/viewer".to_owned(), Role::Viewer)));
     assert_eq!(role(&[], &["x", "issuer.example"]), Ok(("issuer.example".to_owned(), Role::Issuer)));
     for uri in ["spiffe://a/admin/", "spiffe://A/admin", "spiffe://a/admins", "spiffe://a", "spiffe://a/*"] {
-        assert_eq!(role(&[uri], &[]), Err(NotAdmitted::NoRole(uri.to_owned())));
+        assert_eq!(role(&[uri], &[]), Err(AuthError::NoRole(uri.to_owned())));
     }
-    // A URI is no host's name, nor the other way round.
-    assert_eq!(role(&["issuer.example"], &[]), Err(NotAdmitted::NoRole("issuer.example".to_owned())));
-    assert_eq!(role(&[], &["spiffe://a/admin"]), Err(NotAdmitted::NoRole("spiffe://a/admin".to_owned())));
+    // A URI doesn't match a host name, nor the reverse.
+    assert_eq!(role(&["issuer.example"], &[]), Err(AuthError::NoRole("issuer.example".to_owned())));
+    assert_eq!(role(&[], &["spiffe://a/admin"]), Err(AuthError::NoRole("spiffe://a/admin".to_owned())));
     let refused = |peer: &Peer| match admit(peer) {
-        Err(NotAdmitted::Unidentified(why)) => why,
+        Err(AuthError::Unidentified(why)) => why,
         other => panic!("{other:?}"),
     };
     assert!(refused(&showing(&["spiffe://a/admin", "spiffe://b"], &[])).contains("more than one URI"));
@@ -69,26 +69,32 @@ fn a_certificate_has_the_role_of_its_exact_name() {
 #[test]
 fn a_forwarded_certificate_counts_from_listed_peers_alone() {
     let peers = ["spiffe://a/gateway", "10.0.0.0/8", "127.0.0.6"].map(str::to_owned).to_vec();
-    let admission = admission(Auth { mode: AuthMode::Xfcc, xfcc: AuthXfcc { peers }, ..Auth::default() });
+    let admin_auth = admin_auth(Auth { mode: AuthMode::Xfcc, xfcc: AuthXfcc { peers }, ..Auth::default() });
     let header = Forged::new(&["spiffe://a/admin"], &[]).element();
-    let shown = Shown { forwarded: vec![header.as_bytes()], ..Shown::default() };
-    // Not even from these do names count without the certificate that they stand in.
-    let names =
-        Shown { forwarded: vec![b"By=spiffe://a/gateway;Hash=00;URI=spiffe://a/admin"], ..Shown::default() };
+    let shown =
+        PresentedCredentials { forwarded: vec![header.as_bytes()], ..PresentedCredentials::default() };
+    // Even trusted peers must forward the certificate.
+    let names = PresentedCredentials {
+        forwarded: vec![b"By=spiffe://a/gateway;Hash=00;URI=spiffe://a/admin"],
+        ..PresentedCredentials::default()
+    };
     let at = |address: [u8; 4]| Peer { address: Some(address.into()), ..Peer::default() };
     for peer in [showing(&["spiffe://a/gateway"], &[]), at([10, 1, 2, 3]), at([127, 0, 0, 6])] {
-        let caller = admission.admit(&peer, &shown, &roles()).unwrap();
+        let caller = admin_auth.authenticate(&peer, &shown, &roles()).unwrap();
         assert_eq!((caller.role, caller.proof), (Role::Admin, Proof::ForwardedCertificate));
-        assert!(admission.admit(&peer, &Shown::default(), &roles()).is_err(), "no header");
-        let Err(NotAdmitted::Unidentified(why)) = admission.admit(&peer, &names, &roles()) else {
+        assert!(
+            admin_auth.authenticate(&peer, &PresentedCredentials::default(), &roles()).is_err(),
+            "no header"
+        );
+        let Err(AuthError::Unidentified(why)) = admin_auth.authenticate(&peer, &names, &roles()) else {
             panic!("names alone")
         };
         assert!(why.contains("cert: true"), "{why}");
     }
-    // Not even its own role is left to one that isn't listed.
+    // A peer that isn't listed doesn't even get its own role.
     for peer in [showing(&["spiffe://a/admin"], &[]), at([127, 0, 0, 1]), Peer::default()] {
-        let refused = admission.admit(&peer, &shown, &roles());
-        assert!(matches!(refused, Err(NotAdmitted::Unidentified(_))), "{refused:?}");
+        let refused = admin_auth.authenticate(&peer, &shown, &roles());
+        assert!(matches!(refused, Err(AuthError::Unidentified(_))), "{refused:?}");
     }
 }
 
@@ -98,9 +104,9 @@ fn over_the_socket_the_user_counts_in_every_mode() {
         for (uids, uid, admitted) in
             [(vec![], 1000, true), (vec![], 0, false), (vec![0, 7], 7, true), (vec![7], 1000, false)]
         {
-            let admission = admission(Auth { mode, unix_uids: uids, ..Auth::default() });
+            let admin_auth = admin_auth(Auth { mode, unix_uids: uids, ..Auth::default() });
             let peer = Peer { uid: Some(uid), ..Peer::default() };
-            let caller = admission.admit(&peer, &Shown::default(), &roles());
+            let caller = admin_auth.authenticate(&peer, &PresentedCredentials::default(), &roles());
             assert_eq!(caller.is_ok(), admitted, "{mode:?} {uid}: {caller:?}");
         }
     }
@@ -121,52 +127,59 @@ fn a_token_must_be_good_in_every_respect() {
         claim: "groups".to_owned(),
         ..AuthJwt::default()
     };
-    let admission = admission(Auth { mode: AuthMode::Jwt, jwt: jwt_settings, ..Auth::default() });
-    let bearer = admission.bearer().unwrap();
+    let admin_auth = admin_auth(Auth { mode: AuthMode::Jwt, jwt: jwt_settings, ..Auth::default() });
+    let bearer = admin_auth.token_verifier().unwrap();
     let at = now().as_secs();
     let claims = json!({ "iss": "https://issuer", "aud": ["x", "talos"], "sub": "alice", "exp": at, "nbf": at,
         "groups": ["x", "spiffe://a/admin"] });
     let sign =
         |keys: &KeySet, claims: &Value| jwt::sign(keys.signing(None).unwrap(), &claims.to_string()).unwrap();
     let good = sign(&ours, &claims);
-    assert_eq!(bearer.verify(&good, now()), Err(BearerError::UnknownKey));
-    assert!(bearer.has_missed() && !bearer.has_missed());
+    assert_eq!(bearer.verify(&good, now()), Err(TokenError::UnknownKey));
+    assert!(bearer.take_unknown_key_seen() && !bearer.take_unknown_key_seen());
     assert!(
-        bearer.take_keys("{}").is_err() && bearer.take_keys(r#"{"keys":[{"kty":"oct","k":"AA"}]}"#).is_err()
+        bearer.replace_keys("{}").is_err()
+            && bearer.replace_keys(r#"{"keys":[{"kty":"oct","k":"AA"}]}"#).is_err()
     );
     let weak = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"one","x":"AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}]}"#;
-    assert_eq!(bearer.take_keys(weak), Err("has a key in whose name anybody can sign"));
-    assert_eq!(bearer.take_keys(&ours.public_json()), Ok(1));
+    assert_eq!(bearer.replace_keys(weak), Err("has a key that anybody can sign with"));
+    assert_eq!(bearer.replace_keys(&ours.public_json()), Ok(1));
 
     let authorization = format!("Bearer {good}");
-    let shown = Shown { authorization: vec![authorization.as_bytes()], ..Shown::default() };
-    let caller = admission.admit(&Peer::default(), &shown, &roles()).unwrap();
+    let shown = PresentedCredentials {
+        authorization: vec![authorization.as_bytes()],
+        ..PresentedCredentials::default()
+    };
+    let caller = admin_auth.authenticate(&Peer::default(), &shown, &roles()).unwrap();
     assert_eq!(caller, Caller { name: "alice".to_owned(), proof: Proof::Token, role: Role::Admin });
-    let twice = Shown { authorization: vec![authorization.as_bytes(); 2], ..Shown::default() };
-    assert!(admission.admit(&Peer::default(), &twice, &roles()).is_err());
+    let twice = PresentedCredentials {
+        authorization: vec![authorization.as_bytes(); 2],
+        ..PresentedCredentials::default()
+    };
+    assert!(admin_auth.authenticate(&Peer::default(), &twice, &roles()).is_err());
     assert_eq!(
-        admission.admit(&Peer::default(), &shown, &AuthRoles::default()),
-        Err(NotAdmitted::NoRole("alice".to_owned()))
+        admin_auth.authenticate(&Peer::default(), &shown, &AuthRoles::default()),
+        Err(AuthError::NoRole("alice".to_owned()))
     );
 
-    assert_eq!(bearer.verify(&sign(&theirs, &claims), now()), Err(BearerError::Signature));
+    assert_eq!(bearer.verify(&sign(&theirs, &claims), now()), Err(TokenError::Signature));
     let with = |name: &str, value: Value| {
         let mut claims = claims.clone();
         claims[name] = value;
         bearer.verify(&sign(&ours, &claims), now())
     };
     for (name, value, error) in [
-        ("iss", json!("https://issuer/"), BearerError::Issuer),
-        ("iss", json!(["https://issuer"]), BearerError::Issuer),
-        ("aud", json!("talos2"), BearerError::Audience),
-        ("aud", json!([]), BearerError::Audience),
-        ("exp", json!(at - 30), BearerError::Time),
-        ("exp", json!("never"), BearerError::Time),
-        ("exp", Value::Null, BearerError::Time),
-        ("nbf", json!(at + 31), BearerError::Time),
-        ("nbf", json!("now"), BearerError::Time),
-        ("sub", json!(""), BearerError::Subject),
-        ("sub", json!(7), BearerError::Subject),
+        ("iss", json!("https://issuer/"), TokenError::Issuer),
+        ("iss", json!(["https://issuer"]), TokenError::Issuer),
+        ("aud", json!("talos2"), TokenError::Audience),
+        ("aud", json!([]), TokenError::Audience),
+        ("exp", json!(at - 30), TokenError::Time),
+        ("exp", json!("never"), TokenError::Time),
+        ("exp", Value::Null, TokenError::Time),
+        ("nbf", json!(at + 31), TokenError::Time),
+        ("nbf", json!("now"), TokenError::Time),
+        ("sub", json!(""), TokenError::Subject),
+        ("sub", json!(7), TokenError::Subject),
     ] {
         assert_eq!(with(name, value.clone()), Err(error), "{name}: {value}");
     }

@@ -1,5 +1,7 @@
-//! Operations that are recorded: each goes on to its end even if its client doesn't wait, and is answered once its
-//! outcome is written down.
+//! Audit layer: records operations in the audit log.
+//!
+//! An operation runs to its end even if the client disconnects, and is answered once its outcome is
+//! on disk.
 
 use std::sync::Arc;
 
@@ -8,19 +10,20 @@ use axum::handler::Handler;
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 
-use super::observe::RequestId;
-use super::{Context, admin};
-use crate::audit::{Call, Ended, Origin};
+use super::client_address::client_address;
+use super::context::Context;
+use super::telemetry::RequestId;
+use crate::audit::{Call, Origin, Outcome};
 use crate::caller::{Caller, Peer};
 use crate::error::{ApiError, Reason};
 use crate::event::Operation;
 use crate::trace;
 
-/// The number that a request has on its way through many systems.
+/// Header with the request id.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Does a request as `handler` does it, and records it.
-pub async fn record<H, T>(
+/// Runs `handler` and records the call.
+pub async fn audited<H, T>(
     operation: Operation,
     handler: H,
     context: Context,
@@ -34,13 +37,14 @@ where
     let request_id = HeaderValue::from_str(&origin.request_id).ok();
     let call = Arc::new(Call::new(Arc::clone(&context.service.audit), operation, origin));
     request.extensions_mut().insert(Arc::clone(&call));
-    // A task of its own: who stops waiting doesn't stop what was begun, nor that it is written down.
+    // In its own task, so that a client that disconnects cancels neither the operation nor its
+    // record.
     let work = tokio::spawn(trace::with_current_span(async move {
         let inner = tokio::spawn(trace::with_current_span(handler.call(request, context)));
         let response = inner.await.unwrap_or_else(|_| panicked().into_response());
         let reason = response.extensions().get::<Reason>().copied();
-        let ended = Ended { status: response.status().as_u16(), reason };
-        match call.close(ended).await {
+        let outcome = Outcome { status: response.status().as_u16(), reason };
+        match call.record_outcome(outcome).await {
             Ok(()) => response,
             Err(error) => error.into_response(),
         }
@@ -55,15 +59,15 @@ where
 }
 
 fn panicked() -> ApiError {
-    ApiError::new(Reason::InternalServerError, "something went wrong here")
+    ApiError::new(Reason::InternalServerError, "internal error")
 }
 
-/// Whose request it is.
+/// Returns the origin of a request.
 pub fn origin(context: &Context, request: &Request) -> Origin {
     let source = context.service.settings.load().client_ip_source;
     Origin {
         caller: request.extensions().get::<Caller>().cloned(),
-        client: admin::client(source, request),
+        client: client_address(source, request),
         peer: request.extensions().get::<Peer>().and_then(|peer| peer.address),
         request_id: request.extensions().get::<RequestId>().map_or_else(String::new, |id| id.0.clone()),
     }

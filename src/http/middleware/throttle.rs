@@ -1,62 +1,25 @@
-//! How often selfRevoke may be called, from one address and from all together: anybody may call it, and each call may
-//! ask the database.
+//! Rate limit of selfRevoke calls, per client address and in total. Anybody may call it, and each
+//! call may read the database.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use axum::extract::{Request, State};
-use axum::http::header::RETRY_AFTER;
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep_until};
 
 use crate::caller::network_of;
 use crate::clock::BootTime;
 use crate::config::SelfRevokeLimit;
-use crate::error::{ApiError, Reason};
-use crate::http::openapi::operations;
-use crate::http::{Context, admin};
-use crate::plane::Plane;
-use crate::telemetry::refused_requests::RequestRefusal;
 
-/// The one refusal of selfRevoke takes a multiple of this: how long finding out took isn't told.
-const REFUSAL_STEP: Duration = Duration::from_millis(25);
-
-/// Most addresses that are told apart; further ones share one allowance until others have been quiet for a minute.
+/// Maximum number of addresses with a limit of their own. Further ones share one until others have
+/// been idle for a minute.
 const MAX_ADDRESSES: usize = 16_384;
-/// What the limits count in.
+/// Period of the limits, in microseconds.
 const MINUTE_MICROS: u64 = 60_000_000;
-/// Stands for all addresses that aren't told apart, and for peers without one.
+/// Key of the shared limit, and of peers without an address.
 const OTHERS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
-/// Lets selfRevoke through within its limits, and evens out how long its refusals take.
-pub async fn limit(State(context): State<Context>, request: Request, next: Next) -> Response {
-    if request.uri().path() != operations::SELF_REVOKE.path {
-        return next.run(request).await;
-    }
-    let settings = context.service.snapshot();
-    let client = admin::client(settings.client_ip_source, &request);
-    let now = context.service.clock.boot_now();
-    if let Err(wait) = context.throttle.take(client, &settings.self_revoke, now) {
-        context.metrics.refused_requests.count(Plane::Public, RequestRefusal::TooMany);
-        let error =
-            ApiError::new(Reason::TooManyRequests, "too many keys are being revoked; try again later");
-        let mut response = error.into_response();
-        response.headers_mut().insert(RETRY_AFTER, (wait.as_secs() + 1).into());
-        return response;
-    }
-    let began = Instant::now();
-    let response = next.run(request).await;
-    if response.extensions().get::<Reason>() == Some(&Reason::UnknownCredential) {
-        let steps = began.elapsed().as_micros() / REFUSAL_STEP.as_micros() + 1;
-        sleep_until(began + REFUSAL_STEP * u32::try_from(steps).unwrap_or(1)).await;
-    }
-    response
-}
-
-/// Counts calls. For each allowance it knows when it would be whole again, in microseconds since boot.
+/// State of the limits: the times at which each is unused again, in microseconds since boot.
 #[derive(Default)]
 pub struct Throttle(Mutex<Whole>);
 
@@ -67,10 +30,10 @@ struct Whole {
 }
 
 impl Throttle {
-    /// Takes one call from both allowances, or from none.
+    /// Counts one call against both limits, or against none.
     ///
     /// # Errors
-    /// How long to wait, when one of them is used up.
+    /// Fails with the time to wait if one of them is used up.
     pub fn take(
         &self,
         address: Option<IpAddr>,
@@ -96,7 +59,7 @@ impl Throttle {
     }
 }
 
-/// When an allowance of so many calls a minute is whole again once one more is taken of it.
+/// Returns the time at which a limit is unused again after one more call.
 fn used(whole_again: u64, per_minute: u32, now: u64) -> Result<u64, Duration> {
     if per_minute == 0 {
         return Ok(whole_again);
@@ -133,7 +96,7 @@ mod tests {
             throttle.take(address(2), &limit, at(0)).unwrap();
         }
         assert_eq!(throttle.take(address(2), &limit, at(0)), Err(Duration::from_secs(6)), "all together");
-        // What was refused took nothing.
+        // A refused call is not counted.
         throttle.take(address(2), &limit, at(10)).unwrap();
         assert!(throttle.take(address(1), &limit, at(60)).is_ok());
         let without = SelfRevokeLimit { per_address: 0, total: 0 };

@@ -1,4 +1,4 @@
-//! No page of another site uses the admin plane through the browser of somebody who may.
+//! Protection of the admin plane against cross-site requests.
 
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
@@ -8,18 +8,18 @@ use axum::response::{IntoResponse, Response};
 
 use super::cors;
 use crate::error::{ApiError, Reason};
-use crate::http::Context;
+use crate::http::context::Context;
 use crate::plane::Plane;
 use crate::telemetry::refused_requests::RequestRefusal;
 
-/// Refuses what a browser says that another site sent, unless CORS lets that site.
+/// Refuses requests that a browser marks as cross-site, unless CORS allows the origin.
 pub async fn refuse(State(context): State<Context>, request: Request, next: Next) -> Response {
     let settings = context.service.snapshot();
     let headers = request.headers();
     let own = request.uri().authority().map(|authority| authority.as_str());
     let own = own.or_else(|| headers.get(HOST)?.to_str().ok()).unwrap_or_default();
-    let let_in = |origin: &str| cors::allows(&settings.admin_cors, origin);
-    match is_cross_site(headers, own, let_in) {
+    let allowed = |origin: &str| cors::allows(&settings.admin_cors, origin);
+    match is_cross_site(headers, own, allowed) {
         false => next.run(request).await,
         true => {
             context.metrics.refused_requests.count(Plane::Admin, RequestRefusal::CrossSite);
@@ -29,16 +29,16 @@ pub async fn refuse(State(context): State<Context>, request: Request, next: Next
     }
 }
 
-fn is_cross_site(headers: &HeaderMap, own: &str, let_in: impl Fn(&str) -> bool) -> bool {
+fn is_cross_site(headers: &HeaderMap, own: &str, allowed: impl Fn(&str) -> bool) -> bool {
     let mut origins = headers.get_all(ORIGIN).iter().map(|value| value.to_str().unwrap_or_default());
     let origin = origins.next();
     if origins.next().is_some() {
         return true;
     }
     if let Some(origin) = origin {
-        // Whatever ends TLS in front of us changes the scheme, and the port that goes without saying.
+        // A proxy that terminates TLS changes the scheme, and thereby the default port.
         let same = origin.split_once("://").is_some_and(|(_, host)| host.eq_ignore_ascii_case(own));
-        return !same && !let_in(origin);
+        return !same && !allowed(origin);
     }
     let mut sites = headers.get_all("sec-fetch-site").iter();
     sites.any(|site| !matches!(site.as_bytes(), b"same-origin" | b"none"))

@@ -1,9 +1,10 @@
-//! What every request passes: a bound on its time, and a panic that stays its own. Below it, what only some pass.
+//! Middleware of the planes: timeouts and panics here, the others in the files below.
 
-pub mod callers;
+pub mod admin_auth;
 pub mod cors;
 pub mod cross_site;
 pub mod host;
+pub mod self_revoke_limit;
 pub mod throttle;
 
 use std::panic::AssertUnwindSafe;
@@ -16,15 +17,15 @@ use futures_util::FutureExt;
 
 use crate::error::{ApiError, Reason};
 
-/// Longest time that a request may take, its body included.
+/// Maximum time for a request, including its body.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Answers 504 for what takes too long and 500 for what panics.
-pub async fn guard(request: Request, next: Next) -> Response {
+/// Returns 504 for requests that take too long, and 500 for panics.
+pub async fn catch_timeouts_and_panics(request: Request, next: Next) -> Response {
     let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
     match tokio::time::timeout(TIMEOUT, answer).await {
         Ok(Ok(response)) => response,
-        Ok(Err(_)) => ApiError::new(Reason::InternalServerError, "something went wrong here").into_response(),
+        Ok(Err(_)) => ApiError::new(Reason::InternalServerError, "internal error").into_response(),
         Err(_) => ApiError::new(Reason::GatewayTimeout, "the request took too long").into_response(),
     }
 }

@@ -1,5 +1,6 @@
-//! What is told of each request: a line of the log, two metrics and a span, each with the route as it is described and
-//! never with what was in the path, the query or the body.
+//! Telemetry of each request: a log line, metrics and a span.
+//!
+//! They contain the route, but never the content of path, query or body.
 
 use std::borrow::Cow;
 
@@ -8,25 +9,25 @@ use axum::http::{HeaderMap, Method};
 use axum::middleware::Next;
 use axum::response::Response;
 
-use super::Context;
+use super::context::Context;
 use crate::plane::Plane;
 use crate::trace;
 
-/// Longest number of a request, in bytes.
+/// Maximum length of a request id, in bytes.
 const MAX_REQUEST_ID: usize = 128;
-/// What is said of a path that no route has.
+/// Route label of unknown paths.
 const UNMATCHED: &str = "unmatched";
 
-/// Whose requests are told of.
+/// State of the layer.
 #[derive(Clone)]
-pub struct Observed {
-    /// Where to.
+pub struct TelemetryState {
+    /// Context of the planes.
     pub context: Context,
     /// The plane.
     pub plane: Plane,
 }
 
-/// The number of a request: its caller's own, or one that we made.
+/// Request id of the client, or a generated one.
 #[derive(Clone)]
 pub struct RequestId(pub String);
 
@@ -34,9 +35,9 @@ pub struct RequestId(pub String);
 #[derive(Clone, Copy)]
 pub struct Route(pub &'static str);
 
-/// Does a request, and tells of it.
-pub async fn observe(State(observed): State<Observed>, mut request: Request, next: Next) -> Response {
-    let Observed { context, plane } = observed;
+/// Runs a request and records it.
+pub async fn record(State(state): State<TelemetryState>, mut request: Request, next: Next) -> Response {
+    let TelemetryState { context, plane } = state;
     let clock = &context.service.clock;
     let began = clock.boot_now();
     let method = method_name(request.method());
@@ -74,7 +75,7 @@ pub async fn observe(State(observed): State<Observed>, mut request: Request, nex
     response
 }
 
-/// The methods that routes have; of others there is no end.
+/// Returns the method label. Unknown methods share one.
 fn method_name(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
@@ -88,7 +89,7 @@ fn method_name(method: &Method) -> &'static str {
     }
 }
 
-/// The caller's own number for the request, if it is one that can be written down.
+/// Returns the client's request id if it is short and printable.
 fn request_id(headers: &HeaderMap) -> Option<String> {
     let text = headers.get("x-request-id")?.to_str().ok()?;
     let good = (1..=MAX_REQUEST_ID).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());

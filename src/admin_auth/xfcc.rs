@@ -1,60 +1,62 @@
-//! `x-forwarded-client-cert`: elements between commas, pairs between semicolons, values in quotes where they need it.
+//! Parsing of `x-forwarded-client-cert`: elements separated by commas, pairs by semicolons, quoted
+//! values.
 //!
-//! Envoy writes the names of a certificate into it as they are, separators and all: a certificate
-//! named `x,URI=spiffe://admin` looks like two elements. So a caller's names are read from the
-//! certificate itself, which stands before them, percent-encoded, beside its hash.
+//! Envoy writes a certificate's names into it unescaped, so a certificate named
+//! `x,URI=spiffe://admin` looks like two elements. Names are therefore read from the certificate
+//! itself, which precedes them, percent-encoded and with its hash.
 
 use sha2::{Digest, Sha256};
 
 use crate::caller::{Certificate, UnusableNames};
 use crate::tls;
 
-/// Longest header that is read, in bytes: it may hold a whole chain.
-const MAX: usize = 32 * 1024;
+/// Maximum length of all headers, in bytes. They may contain a whole chain.
+const MAX_HEADERS_LEN: usize = 32 * 1024;
 
-/// Most elements, one for each proxy on the way.
+/// Maximum number of elements, one for each proxy.
 const MAX_ELEMENTS: usize = 16;
 
-/// What no name of a forwarded certificate has.
+/// Characters that no name in a forwarded certificate may have.
 const SEPARATORS: [char; 5] = [',', ';', '=', '"', '\\'];
 
-/// Why nobody is named.
+/// Reason for refusing the header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum XfccError {
-    /// No header.
-    #[error("there is no x-forwarded-client-cert")]
+    /// There is no header.
+    #[error("the request has no x-forwarded-client-cert")]
     Absent,
-    /// Not what Envoy writes.
+    /// The header is not in Envoy's format.
     #[error("x-forwarded-client-cert is malformed")]
     Malformed,
-    /// Names without what they were read from.
+    /// There are names without the certificate that they come from.
     #[error(
         "x-forwarded-client-cert has no certificate, and the names in it can be forged by whoever gets one signed: set \
          `cert: true` in set_current_client_cert_details of each proxy that writes it"
     )]
     NoCertificate,
-    /// The hash isn't that of the certificate.
-    #[error("x-forwarded-client-cert has a certificate that its hash isn't of")]
+    /// The hash is not that of the certificate.
+    #[error("x-forwarded-client-cert has a hash that is not that of its certificate")]
     WrongHash,
-    /// A certificate's names can't be told apart from what stands around them.
+    /// A name contains a separator.
     #[error("a certificate in x-forwarded-client-cert has a name with a separator in it")]
     Separator,
-    /// A certificate names nobody for certain.
-    #[error("the forwarded certificate names nobody: {0}")]
+    /// The certificate has no usable name.
+    #[error("the forwarded certificate has no usable name: {0}")]
     Names(UnusableNames),
 }
 
-/// Reads the certificate of whoever spoke to the nearest proxy, which is what that proxy wrote: the
-/// last element. Those before it may come from anybody, but must be whole: else the last one could
-/// be a part of another's name.
+/// Returns the certificate of the client of the nearest proxy: the last element.
+///
+/// Elements before it may come from anybody, but must be well-formed: else the last one could be
+/// part of another's name.
 ///
 /// # Errors
-/// When any of it isn't what Envoy writes, or an element could be made up.
+/// Fails if an element is not in Envoy's format, or could be forged.
 pub fn read(headers: &[&[u8]]) -> Result<Certificate, XfccError> {
     if headers.is_empty() {
         return Err(XfccError::Absent);
     }
-    if headers.iter().map(|header| header.len()).sum::<usize>() > MAX {
+    if headers.iter().map(|header| header.len()).sum::<usize>() > MAX_HEADERS_LEN {
         return Err(XfccError::Malformed);
     }
     let mut last = None;
@@ -72,13 +74,13 @@ pub fn read(headers: &[&[u8]]) -> Result<Certificate, XfccError> {
     last.ok_or(XfccError::Malformed)
 }
 
-/// Reads the certificate in one element: `By=…;Hash=…;Cert="…"`, and whatever comes after.
+/// Returns the certificate in one element: `By=…;Hash=…;Cert="…"`, then anything.
 fn certificate_of(element: &str) -> Result<Certificate, XfccError> {
     let mut pairs = vec![];
     for pair in split(element, ';').ok_or(XfccError::Malformed)? {
         pairs.push(read_pair(pair).ok_or(XfccError::Malformed)?);
     }
-    // Envoy writes these in this order, and all that a certificate's owner chose after them.
+    // Envoy writes these first, and then what the certificate's owner has chosen.
     let mut own = pairs.iter().skip_while(|(key, _)| *key == Key::By);
     let (Some((Key::Hash, hash)), Some((Key::Cert, encoded))) = (own.next(), own.next()) else {
         return Err(XfccError::NoCertificate);
@@ -86,10 +88,10 @@ fn certificate_of(element: &str) -> Result<Certificate, XfccError> {
     if own.any(|(key, _)| matches!(key, Key::By | Key::Hash | Key::Cert)) {
         return Err(XfccError::Malformed);
     }
-    let pem = percent_decoded(encoded).ok_or(XfccError::Malformed)?;
+    let pem = percent_decode(encoded).ok_or(XfccError::Malformed)?;
     let (certificate, der) = tls::certificate_in(&pem).ok_or(XfccError::Malformed)?;
-    let is_of_it = Sha256::digest(&der).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    if !hash.eq_ignore_ascii_case(&is_of_it) {
+    let digest = hex::encode(Sha256::digest(&der));
+    if !hash.eq_ignore_ascii_case(&digest) {
         return Err(XfccError::WrongHash);
     }
     match &certificate.names {
@@ -99,7 +101,7 @@ fn certificate_of(element: &str) -> Result<Certificate, XfccError> {
     }
 }
 
-/// What a pair of an element is about.
+/// Key of a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Key {
     By,
@@ -123,21 +125,23 @@ impl Key {
     ];
 }
 
-/// None when it isn't what Envoy writes.
+/// Parses a pair. Returns `None` if it is not in Envoy's format.
 fn read_pair(pair: &str) -> Option<(Key, String)> {
     let (name, value) = pair.split_once('=')?;
     let (_, key) = Key::ALL.into_iter().find(|(known, _)| known.eq_ignore_ascii_case(name))?;
     Some((key, unquoted(value)?))
 }
 
-/// The bytes that a value with `%XX` in it stands for. None when a `%` isn't one.
-fn percent_decoded(text: &str) -> Option<Vec<u8>> {
+/// Decodes `%XX`. Returns `None` if a `%` lacks its digits.
+fn percent_decode(text: &str) -> Option<Vec<u8>> {
     let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
     while let Some((first, after)) = rest.split_first() {
         (rest, bytes) = match first {
             b'%' => {
                 let (digits, after) = after.split_at_checked(2)?;
-                bytes.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
+                let mut byte = [0];
+                hex::decode_to_slice(digits, &mut byte).ok()?;
+                bytes.extend(byte);
                 (after, bytes)
             }
             byte => {
@@ -149,7 +153,7 @@ fn percent_decoded(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// The parts between separators that don't stand in quotes. None when quotes don't close.
+/// Splits at separators outside quotes. Returns `None` if quotes are not closed.
 fn split(text: &str, separator: char) -> Option<Vec<&str>> {
     let (mut parts, mut begin, mut quoted, mut escaped) = (vec![], 0, false, false);
     for (at, char) in text.char_indices() {
@@ -168,7 +172,7 @@ fn split(text: &str, separator: char) -> Option<Vec<&str>> {
     (!quoted).then_some(parts)
 }
 
-/// A value without its quotes. None when some stand within it, or what needs them has none.
+/// Removes quotes. Returns `None` if the quoting is wrong.
 fn unquoted(value: &str) -> Option<String> {
     let Some(inside) = value.strip_prefix('"') else {
         return (!value.contains(['"', '=', ',', ';'])).then(|| value.to_owned());
@@ -195,8 +199,7 @@ pub mod tests {
 
     use super::*;
 
-    /// Forges what a certificate's owner can choose, as an authority that signs whatever it is
-    /// given.
+    /// Issues certificates with any names, as a careless authority would.
     pub struct Forged {
         uris: Vec<&'static str>,
         dns: Vec<&'static str>,
@@ -211,11 +214,11 @@ pub mod tests {
             let names = names.chain(dns.iter().map(|name| SanType::DnsName((*name).try_into().unwrap())));
             params.subject_alt_names = names.collect();
             let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
-            let hash = Sha256::digest(certificate.der()).iter().map(|byte| format!("{byte:02x}")).collect();
+            let hash = hex::encode(Sha256::digest(certificate.der()));
             Self { uris: uris.to_vec(), dns: dns.to_vec(), pem: certificate.pem(), hash }
         }
 
-        /// As Envoy writes it with all details but the chain: the names as they are.
+        /// Returns the element that Envoy writes with all details but the chain.
         pub fn element(&self) -> String {
             let cert = self.cert();
             format!("By=spiffe://a/proxy;Hash={};{cert};Subject=\"CN=a\\,b\\\"c\"{}", self.hash, self.names())
@@ -254,14 +257,14 @@ pub mod tests {
             let headers: Vec<&str> = headers.iter().map(String::as_str).collect();
             assert_eq!(names(&headers).unwrap(), ["spiffe://a/x", "one", "two"]);
         }
-        // What stands beside the certificate doesn't count, and needn't be there.
+        // Names beside the certificate don't count and may be missing.
         let bare = format!("hash={};cert={}", one.hash.to_uppercase(), &one.cert()["Cert=".len()..]);
         assert_eq!(names(&[&bare]).unwrap(), ["spiffe://a/x", "one", "two"]);
         let lie = format!("Hash={};{};URI=spiffe://b", one.hash, one.cert());
         assert_eq!(names(&[&lie]).unwrap(), ["spiffe://a/x", "one", "two"]);
     }
 
-    /// Whoever gets a certificate signed writes what they like into its names.
+    /// The owner of a certificate can choose its names.
     #[test]
     fn separators_in_names_make_nobody() {
         let admin = Forged::new(&["spiffe://a/admin"], &[]);
@@ -285,7 +288,7 @@ pub mod tests {
             let forged = Forged::new(uris, dns);
             for header in [
                 forged.element(),
-                // With a proxy that writes no certificates.
+                // An element of a proxy that forwards no certificates.
                 format!("By=spiffe://a/proxy;Hash={};Subject=\"\"{}", forged.hash, forged.names()),
                 format!("{},{}", admin.element(), forged.element()),
             ] {
@@ -296,7 +299,7 @@ pub mod tests {
     }
 
     proptest! {
-        /// Whatever stands after a whole element, it can't make another caller of it.
+        /// Nothing after a whole element changes the caller.
         #[test]
         fn what_follows_the_certificate_names_nobody_else(rest in "[;,=\"\\\\ a-zA-Z:/.%]{0,60}") {
             let one = one();
@@ -307,7 +310,7 @@ pub mod tests {
         }
     }
 
-    /// A certificate that is made once: that takes its time.
+    /// Returns a certificate that is made only once, since that is slow.
     fn one() -> &'static Forged {
         static ONE: std::sync::OnceLock<Forged> = std::sync::OnceLock::new();
         ONE.get_or_init(|| Forged::new(&["spiffe://a/x"], &[]))
@@ -342,7 +345,7 @@ pub mod tests {
             format!("Hash={hash};{}", cert.trim_end_matches('"')),
             format!("Hash={hash};{cert}x"),
             [element.as_str(); 17].join(","),
-            format!("Hash={hash};{cert};URI={}", "a".repeat(MAX)),
+            format!("Hash={hash};{cert};URI={}", "a".repeat(MAX_HEADERS_LEN)),
         ] {
             assert!(names(&[&bad]).is_err(), "{bad:.300}");
         }

@@ -1,4 +1,4 @@
-//! For which host a request is. A page that has its own name point at loopback comes with that name, and gets nothing.
+//! Check of the requested host, against DNS rebinding, and choice of its network.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,18 +12,19 @@ use axum::response::{IntoResponse, Response};
 use crate::caller::Peer;
 use crate::error::{ApiError, Reason};
 use crate::host::name_of;
-use crate::http::{Context, is_health};
+use crate::http::context::Context;
+use crate::http::openapi::operations::is_health;
 use crate::plane::Plane;
 use crate::settings::Settings;
 use crate::telemetry::refused_requests::RequestRefusal;
 
-/// Who asked, as a proxy in front says it.
+/// Requested host, according to a proxy in front.
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// The host that a request is for, as it is written there.
+/// Returns the requested host as written.
 ///
 /// # Errors
-/// When it names none, or several.
+/// Fails if there is none, or more than one.
 fn host_of(request: &Request) -> Result<&str, ApiError> {
     let malformed = |problem| ApiError::new(Reason::BadRequest, format!("Host: {problem}"));
     let mut headers = request.headers().get_all(HOST).iter();
@@ -41,7 +42,7 @@ fn host_of(request: &Request) -> Result<&str, ApiError> {
     }
 }
 
-/// Whether `host` is one of these names, which may be written with a port.
+/// Returns whether `host` is one of these names, with or without a port.
 fn is_listed(host: &str, names: &[String]) -> bool {
     names.iter().any(|name| match name.parse::<IpAddr>() {
         Ok(address) => host.parse() == Ok(address),
@@ -53,54 +54,55 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
-/// Lets through what is for us by a loopback name, a listed one, or a network's.
+/// Passes requests for a loopback name, a listed host or a network's host.
 pub async fn on_admin(State(context): State<Context>, request: Request, next: Next) -> Response {
     let settings = context.service.snapshot();
-    // No browser speaks to a Unix socket.
+    // Browsers can't connect to Unix sockets.
     let over_socket = request.extensions().get::<Peer>().is_some_and(|peer| peer.uid.is_some());
-    let names = Names { key: "serve.http.allowed_hosts", listed: &settings.admin_hosts, and_loopback: true };
+    let names =
+        AllowedHosts { key: "serve.http.allowed_hosts", listed: &settings.admin_hosts, and_loopback: true };
     let names = Some(names).filter(|_| !over_socket);
-    admit(Plane::Admin, &context, &settings, names, request, next).await
+    check_host(Plane::Admin, &context, &settings, names, request, next).await
 }
 
-/// Lets through what is for us by a listed name or a network's; everything, when there is neither.
+/// Passes requests for a listed host or a network's host. All of them if neither is configured.
 pub async fn on_public(State(context): State<Context>, request: Request, next: Next) -> Response {
     let settings = context.service.snapshot();
     let listed = &settings.public_hosts;
-    let names = Names { key: "serve.public.allowed_hosts", listed, and_loopback: false };
+    let names = AllowedHosts { key: "serve.public.allowed_hosts", listed, and_loopback: false };
     let names = Some(names).filter(|_| !listed.is_empty());
-    admit(Plane::Public, &context, &settings, names, request, next).await
+    check_host(Plane::Public, &context, &settings, names, request, next).await
 }
 
-/// The names by which a plane may be asked.
-struct Names<'a> {
-    /// The setting that lists them.
+/// Host names of a plane.
+struct AllowedHosts<'a> {
+    /// Setting that lists them.
     key: &'static str,
     listed: &'a [String],
     and_loopback: bool,
 }
 
-impl Names<'_> {
-    /// Whether `host` is one of them.
+impl AllowedHosts<'_> {
+    /// Checks that `host` is one of them.
     fn check(&self, host: &str) -> Result<(), ApiError> {
         let malformed = "Host: must be a host's name or address, with or without a port";
         let host = name_of(host).ok_or_else(|| ApiError::new(Reason::BadRequest, malformed))?;
         match (self.and_loopback && is_loopback(&host)) || is_listed(&host, self.listed) {
             true => Ok(()),
-            false => Err(ApiError::new(Reason::Forbidden, format!("Host: is none of {}", self.key))),
+            false => Err(ApiError::new(Reason::Forbidden, format!("Host: is not listed in {}", self.key))),
         }
     }
 }
 
-async fn admit(
+async fn check_host(
     plane: Plane,
     context: &Context,
     settings: &Arc<Settings>,
-    names: Option<Names<'_>>,
+    names: Option<AllowedHosts<'_>>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    // A probe asks by whatever address it has, and about no network.
+    // A probe may use any address, and concerns no network.
     if is_health(request.uri().path()) {
         return next.run(request).await;
     }
@@ -117,10 +119,10 @@ async fn admit(
     }
 }
 
-/// The settings of the network that a request is for. `names` is None when it may come by any name.
+/// Returns the settings of the requested network. `names` is `None` if any name is allowed.
 fn settings_for<'a>(
     settings: &'a Arc<Settings>,
-    names: Option<Names<'_>>,
+    names: Option<AllowedHosts<'_>>,
     request: &Request,
 ) -> Result<&'a Arc<Settings>, ApiError> {
     if !settings.has_tenants() {
@@ -129,7 +131,7 @@ fn settings_for<'a>(
         }
         return Ok(settings);
     }
-    let unknown = |header| ApiError::new(Reason::NotFound, format!("{header}: is no network's"));
+    let unknown = |header| ApiError::new(Reason::NotFound, format!("{header}: belongs to no network"));
     let host = host_of(request)?;
     let by_host = settings.of_host(|| Some(host));
     let forwarded = match settings.trust_forwarded_host {
@@ -139,20 +141,20 @@ fn settings_for<'a>(
     let Some(forwarded) = forwarded else {
         return by_host.ok_or_else(|| unknown("Host"));
     };
-    // A page that has its own name point at us could say so, too, but not under a name of ours.
+    // A page that rebinds its name could set this header, but not under an allowed name.
     if let (None, Some(names)) = (by_host, names) {
         names.check(host)?;
     }
     settings.of_host(|| Some(forwarded)).ok_or_else(|| unknown("X-Forwarded-Host"))
 }
 
-/// What `X-Forwarded-Host` says.
+/// Returns the value of `X-Forwarded-Host`.
 fn forwarded_host(request: &Request) -> Result<Option<&str>, ApiError> {
     let mut values = request.headers().get_all(FORWARDED_HOST).iter();
     match (values.next().map(|value| value.to_str().unwrap_or_default()), values.next()) {
         (None, _) => Ok(None),
         (Some(host), None) if !host.contains(',') => Ok(Some(host)),
-        // Nobody could say which of them the proxy in front has written.
+        // Unclear which of them the proxy in front has set.
         _ => Err(ApiError::new(Reason::BadRequest, "X-Forwarded-Host: must name one host")),
     }
 }

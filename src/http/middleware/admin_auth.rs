@@ -1,4 +1,4 @@
-//! Who asks: found out once, before the request is looked at, and what it may do before it is done.
+//! Authentication of callers of the admin plane, and authorization of each operation.
 
 use axum::extract::{Request, State};
 use axum::http::HeaderValue;
@@ -6,17 +6,19 @@ use axum::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use crate::admission::{NotAdmitted, Shown, XFCC};
+use crate::admin_auth::{AuthError, PresentedCredentials, XFCC};
 use crate::caller::{Caller, Peer};
 use crate::error::{ApiError, Reason};
-use crate::http::openapi::Access;
-use crate::http::{Context, is_for_anyone};
+use crate::http::context::Context;
+use crate::http::openapi::operation::Access;
+use crate::http::openapi::operations::is_public;
 use crate::plane::Plane;
 use crate::telemetry::refused_requests::RequestRefusal;
 
-/// Puts the [`Caller`] into the request's extensions. Nobody else gets further than to what is for anyone.
-pub async fn identify(State(context): State<Context>, mut request: Request, next: Next) -> Response {
-    if is_for_anyone(request.uri().path()) {
+/// Authenticates the caller and puts the [`Caller`] into the request's extensions. Refuses others,
+/// except on public paths.
+pub async fn authenticate(State(context): State<Context>, mut request: Request, next: Next) -> Response {
+    if is_public(request.uri().path()) {
         return next.run(request).await;
     }
     match caller_of(&context, &request) {
@@ -28,44 +30,47 @@ pub async fn identify(State(context): State<Context>, mut request: Request, next
             }
             response
         }
-        Err(refused) => *refused,
+        Err(response) => *response,
     }
 }
 
 fn caller_of(context: &Context, request: &Request) -> Result<Caller, Box<Response>> {
     let settings = context.service.snapshot();
     let values = |name: &str| request.headers().get_all(name).iter().map(HeaderValue::as_bytes).collect();
-    let shown = Shown { authorization: values(AUTHORIZATION.as_str()), forwarded: values(XFCC) };
-    let nobody = Peer::default();
-    let peer = request.extensions().get::<Peer>().unwrap_or(&nobody);
-    let admitted = context.admission.admit(peer, &shown, &settings.roles);
-    admitted.map_err(|refused| Box::new(refuse(context, peer, &refused)))
+    let presented =
+        PresentedCredentials { authorization: values(AUTHORIZATION.as_str()), forwarded: values(XFCC) };
+    let unknown = Peer::default();
+    let peer = request.extensions().get::<Peer>().unwrap_or(&unknown);
+    let caller = context.admin_auth.authenticate(peer, &presented, &settings.roles);
+    caller.map_err(|error| Box::new(refuse(context, peer, &error)))
 }
 
-fn refuse(context: &Context, peer: &Peer, refused: &NotAdmitted) -> Response {
+fn refuse(context: &Context, peer: &Peer, error: &AuthError) -> Response {
     let address = peer.address.map(tracing::field::display);
-    tracing::info!(address, problem = %refused, "a call of the admin plane was refused");
-    match refused {
-        NotAdmitted::Unidentified(_) => {
+    tracing::info!(address, problem = %error, "refused a call of the admin plane");
+    match error {
+        AuthError::Unidentified(_) => {
             context.metrics.refused_requests.count(Plane::Admin, RequestRefusal::Unidentified);
-            let error = ApiError::new(Reason::Unauthorized, "it isn't known who asks");
+            let error = ApiError::new(Reason::Unauthorized, "the caller is not authenticated");
             let mut response = error.into_response();
-            if context.admission.bearer().is_some() {
+            if context.admin_auth.token_verifier().is_some() {
                 let challenge = HeaderValue::from_static("Bearer realm=\"talos-admin\"");
                 response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
             }
             response
         }
-        NotAdmitted::NoRole(_) => {
+        AuthError::NoRole(_) => {
             context.metrics.refused_requests.count(Plane::Admin, RequestRefusal::Role);
-            ApiError::new(Reason::Forbidden, "whoever asks has no role here").into_response()
+            ApiError::new(Reason::Forbidden, "the caller has no role on this plane (serve.http.auth.roles)")
+                .into_response()
         }
     }
 }
 
-/// Lets those do an operation who may. Only the admin plane has operations that not everybody may do, and nobody
-/// without a caller gets to one.
-pub async fn permit(access: Access, request: Request, next: Next) -> Response {
+/// Lets a caller with the required role pass.
+///
+/// Only the admin plane has operations that need a role.
+pub async fn authorize(access: Access, request: Request, next: Next) -> Response {
     let Access::From(least) = access else {
         return next.run(request).await;
     };
@@ -73,8 +78,8 @@ pub async fn permit(access: Access, request: Request, next: Next) -> Response {
         Some(caller) if caller.role >= least => next.run(request).await,
         caller => {
             let (name, role) = (caller.map(|caller| &caller.name), caller.map(|caller| caller.role.name()));
-            tracing::info!(name, role, needs = least.name(), "a call of the admin plane was refused");
-            let error = ApiError::new(Reason::Forbidden, format!("that needs the role {least}"));
+            tracing::info!(name, role, needs = least.name(), "refused a call of the admin plane");
+            let error = ApiError::new(Reason::Forbidden, format!("this operation needs the role {least}"));
             let mut response = error.into_response();
             response.extensions_mut().insert(RequestRefusal::Role);
             response

@@ -1,4 +1,5 @@
-//! Who may use the admin plane: found out once a request, before anything of it is looked at.
+//! Authentication and authorization of the admin plane's callers, once per request, before anything
+//! else of it is read.
 
 mod bearer;
 pub(crate) mod xfcc;
@@ -7,37 +8,37 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-pub use bearer::{Bearer, BearerError};
+pub use bearer::{TokenError, TokenVerifier};
 
 use crate::caller::{Caller, Certificate, Names, Peer, Proof, Role};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Auth, AuthMode, AuthRoles};
 
-/// The header in which Envoy tells of its clients' certificates.
+/// Header in which Envoy forwards client certificates.
 pub const XFCC: &str = "x-forwarded-client-cert";
 
-/// What a request shows of its caller, beside the connection.
+/// Credentials of a request, apart from the connection.
 #[derive(Debug, Clone, Default)]
-pub struct Shown<'a> {
+pub struct PresentedCredentials<'a> {
     /// All `authorization` headers.
     pub authorization: Vec<&'a [u8]>,
     /// All `x-forwarded-client-cert` headers.
     pub forwarded: Vec<&'a [u8]>,
 }
 
-/// Why a request is refused.
+/// Reason for refusing a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NotAdmitted {
-    /// Nobody is known to ask. The text is for the log alone.
+pub enum AuthError {
+    /// The caller is unknown. The text is for the log only.
     #[error("{0}")]
     Unidentified(String),
-    /// Whoever asks has no role.
+    /// The caller has no role.
     #[error("{0} has no role")]
     NoRole(String),
 }
 
-/// How callers prove who they are.
-pub struct Admission {
+/// Authentication of callers.
+pub struct AdminAuth {
     mode: Mode,
     uids: Vec<u32>,
     clock: Clock,
@@ -47,7 +48,7 @@ enum Mode {
     None,
     Certificate,
     Forwarded(Vec<TrustedPeer>),
-    Token(Bearer),
+    Token(TokenVerifier),
 }
 
 enum TrustedPeer {
@@ -65,8 +66,9 @@ impl TrustedPeer {
     }
 }
 
-impl Admission {
-    /// As the settings say. `own_uid` may use the Unix socket when they name nobody.
+impl AdminAuth {
+    /// Creates the authentication from the settings. `own_uid` may use the Unix socket if they name
+    /// no user.
     pub fn new(auth: &Auth, own_uid: u32, clock: Clock) -> Self {
         let mode = match auth.mode {
             AuthMode::None => Mode::None,
@@ -74,50 +76,55 @@ impl Admission {
             AuthMode::Xfcc => {
                 Mode::Forwarded(auth.xfcc.peers.iter().map(|peer| TrustedPeer::parse(peer)).collect())
             }
-            AuthMode::Jwt => Mode::Token(Bearer::new(&auth.jwt)),
+            AuthMode::Jwt => Mode::Token(TokenVerifier::new(&auth.jwt)),
         };
         let uids = if auth.unix_uids.is_empty() { vec![own_uid] } else { auth.unix_uids.clone() };
         Self { mode, uids, clock }
     }
 
-    /// What verifies tokens, where callers show some.
-    pub fn bearer(&self) -> Option<&Bearer> {
+    /// Returns the verifier of bearer tokens, if they are used.
+    pub fn token_verifier(&self) -> Option<&TokenVerifier> {
         match &self.mode {
             Mode::Token(bearer) => Some(bearer),
             _ => None,
         }
     }
 
-    /// The caller of a request.
+    /// Returns the caller of a request.
     ///
     /// # Errors
-    /// When it isn't known, or has no role.
-    pub fn admit(&self, peer: &Peer, shown: &Shown<'_>, roles: &AuthRoles) -> Result<Caller, NotAdmitted> {
+    /// Fails if the caller is unknown or has no role.
+    pub fn authenticate(
+        &self,
+        peer: &Peer,
+        presented: &PresentedCredentials<'_>,
+        roles: &AuthRoles,
+    ) -> Result<Caller, AuthError> {
         let now = self.clock.now();
         if let Some(uid) = peer.uid {
             let name = format!("uid:{uid}");
             return match self.uids.contains(&uid) {
                 true => Ok(Caller { name, proof: Proof::UnixUser, role: Role::Admin }),
-                false => Err(NotAdmitted::NoRole(name)),
+                false => Err(AuthError::NoRole(name)),
             };
         }
         match &self.mode {
             Mode::None => Ok(Caller::anonymous()),
             Mode::Certificate => {
                 let names = names_of(peer, now)?;
-                by_names(&names, Proof::Certificate, roles)
+                caller_by_names(&names, Proof::Certificate, roles)
             }
             Mode::Forwarded(trusted) => {
-                if !trusted.iter().any(|trusted| trusted.is(peer, now)) {
-                    return Err(unidentified("the peer is none of serve.http.auth.xfcc.peers"));
+                if !trusted.iter().any(|trusted| trusted.matches(peer, now)) {
+                    return Err(unidentified("the peer is not listed in serve.http.auth.xfcc.peers"));
                 }
                 let certificate =
-                    xfcc::read(&shown.forwarded).map_err(|error| unidentified(error.to_string()))?;
+                    xfcc::read(&presented.forwarded).map_err(|error| unidentified(error.to_string()))?;
                 let names = usable_names(&certificate, now)?;
-                by_names(&names, Proof::ForwardedCertificate, roles)
+                caller_by_names(&names, Proof::ForwardedCertificate, roles)
             }
             Mode::Token(bearer) => {
-                let token = token(&shown.authorization)?;
+                let token = token(&presented.authorization)?;
                 let holder =
                     bearer.verify(token, now).map_err(|error| unidentified(format!("the token: {error}")))?;
                 match Role::ALL
@@ -125,40 +132,41 @@ impl Admission {
                     .find(|role| holder.values.iter().any(|v| listed(roles, *role).contains(v)))
                 {
                     Some(role) => Ok(Caller { name: holder.subject, proof: Proof::Token, role }),
-                    None => Err(NotAdmitted::NoRole(holder.subject)),
+                    None => Err(AuthError::NoRole(holder.subject)),
                 }
             }
         }
     }
 }
 
-fn unidentified(why: impl Into<String>) -> NotAdmitted {
-    NotAdmitted::Unidentified(why.into())
+fn unidentified(why: impl Into<String>) -> AuthError {
+    AuthError::Unidentified(why.into())
 }
 
-fn names_of(peer: &Peer, now: Timestamp) -> Result<Names, NotAdmitted> {
-    let certificate = peer.certificate.as_ref().ok_or_else(|| unidentified("no certificate was shown"))?;
+fn names_of(peer: &Peer, now: Timestamp) -> Result<Names, AuthError> {
+    let certificate =
+        peer.certificate.as_ref().ok_or_else(|| unidentified("the client sent no certificate"))?;
     usable_names(certificate, now)
 }
 
-fn usable_names(certificate: &Certificate, now: Timestamp) -> Result<Names, NotAdmitted> {
-    // The handshake has looked at that, but may be long ago.
+fn usable_names(certificate: &Certificate, now: Timestamp) -> Result<Names, AuthError> {
+    // Checked at the handshake, which may be long ago.
     if certificate.expires <= now {
         return Err(unidentified("the certificate has expired since the connection was made"));
     }
     certificate
         .names
         .clone()
-        .map_err(|problem| unidentified(format!("the certificate names nobody: {problem}")))
+        .map_err(|problem| unidentified(format!("the certificate has no usable name: {problem}")))
 }
 
-fn by_names(names: &Names, proof: Proof, roles: &AuthRoles) -> Result<Caller, NotAdmitted> {
+fn caller_by_names(names: &Names, proof: Proof, roles: &AuthRoles) -> Result<Caller, AuthError> {
     for role in Role::ALL {
         if let Some(name) = names.find(listed(roles, role).iter().map(String::as_str)) {
             return Ok(Caller { name: name.to_owned(), proof, role });
         }
     }
-    Err(NotAdmitted::NoRole(names.iter().next().unwrap_or_default().to_owned()))
+    Err(AuthError::NoRole(names.iter().next().unwrap_or_default().to_owned()))
 }
 
 fn listed(roles: &AuthRoles, role: Role) -> &Vec<String> {
@@ -170,7 +178,7 @@ fn listed(roles: &AuthRoles, role: Role) -> &Vec<String> {
 }
 
 impl TrustedPeer {
-    fn is(&self, peer: &Peer, now: Timestamp) -> bool {
+    fn matches(&self, peer: &Peer, now: Timestamp) -> bool {
         match self {
             Self::At(block) => peer.address.is_some_and(|address| block.contains(&address)),
             Self::Named(name) => {
@@ -180,16 +188,16 @@ impl TrustedPeer {
     }
 }
 
-fn token<'a>(headers: &[&'a [u8]]) -> Result<&'a str, NotAdmitted> {
+fn token<'a>(headers: &[&'a [u8]]) -> Result<&'a str, AuthError> {
     let value = match headers {
         [value] => std::str::from_utf8(value).ok(),
-        [] => return Err(unidentified("no token was shown")),
+        [] => return Err(unidentified("the request has no authorization header")),
         _ => return Err(unidentified("there is more than one authorization header")),
     };
     let (scheme, token) = value.and_then(|value| value.split_once(' ')).unwrap_or_default();
     match scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() {
         true => Ok(token.trim()),
-        false => Err(unidentified("the authorization header holds no bearer token")),
+        false => Err(unidentified("the authorization header has no bearer token")),
     }
 }
 

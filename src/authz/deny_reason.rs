@@ -1,52 +1,53 @@
-//! Why a request isn't let through, and what whoever sent it may know of that.
+//! Reasons for denying a request, and the part of them that the client learns.
 
 use bytes::Bytes;
 use prost::Message;
 
 use super::metadata;
+use super::principal::Principal;
 use super::request::Malformed;
-use super::response::{Caller, RATE_LIMIT, RATE_LIMIT_POLICY};
+use super::response::{RATE_LIMIT, RATE_LIMIT_POLICY};
 use crate::cache::memory::Entry;
 use crate::error::{ApiError, Reason};
 use crate::key::verdict::Denial;
 use crate::key::{RatePolicy, Scopes};
 use crate::limit::Charge;
-use crate::service::verify;
+use crate::service::verify::Rejection;
 
-/// Why a request isn't let through.
+/// Reason for denying a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// It needs a credential and has none.
+pub enum DenyReason {
+    /// The route needs a credential and the request has none.
     #[error("an API key is required")]
     Missing,
-    /// Its credential or its path can't be told.
+    /// The credential or the path is malformed or ambiguous.
     #[error(transparent)]
     Malformed(#[from] Malformed),
-    /// Its credential is no good.
+    /// The credential is not valid.
     #[error("{0}")]
     Denied(Denial),
-    /// Its credential doesn't allow this.
+    /// The credential lacks one of these scopes.
     #[error("the credential lacks a scope that this route needs")]
     InsufficientScope(Scopes),
-    /// Its key was used more often than it may be.
+    /// The key's quota is used up.
     #[error("the key was used too often; try again later")]
     RateLimited(RatePolicy, Charge),
-    /// A publishable key on a route for secret ones.
+    /// The key is publishable and the route accepts secret keys only.
     #[error("publishable keys are not accepted here")]
     Publishable,
-    /// It is for a host of no network.
+    /// No network serves the host.
     #[error("this host is not served here")]
     UnknownHost,
-    /// The route's policy can't be meant as it stands.
+    /// The route's policy is invalid, or no token can be signed.
     #[error("the route's policy is misconfigured")]
     Misconfigured,
-    /// We can't tell.
+    /// The credential can't be verified at present.
     #[error("the credential can't be checked at present")]
     Unavailable,
 }
 
-impl Refusal {
-    /// The word for logs, metadata and metric labels.
+impl DenyReason {
+    /// Returns the label for logs, metadata and metrics.
     pub const fn label(&self) -> &'static str {
         match self {
             Self::Missing => "missing",
@@ -63,13 +64,14 @@ impl Refusal {
         }
     }
 
-    /// As the client sees it: expired, revoked and unknown look alike, unless it is `revealed` which it is.
-    pub fn error(&self, revealed: bool) -> ApiError {
+    /// Returns the error that the client sees. Expired, revoked and unknown look alike unless
+    /// `reveal_reason` is set.
+    pub fn error(&self, reveal_reason: bool) -> ApiError {
         let reason = match self {
             Self::Missing => Reason::Unauthorized,
             Self::Malformed(_) => Reason::BadRequest,
             Self::Denied(Denial::AddressNotAllowed) => Reason::IpNotAllowed,
-            Self::Denied(denial) if revealed => match denial {
+            Self::Denied(denial) if reveal_reason => match denial {
                 Denial::Expired => Reason::ApiKeyExpired,
                 Denial::Revoked => Reason::ApiKeyRevoked,
                 Denial::SignatureInvalid => Reason::SignatureInvalid,
@@ -85,13 +87,15 @@ impl Refusal {
         ApiError::new(reason, self.to_string())
     }
 
-    /// `WWW-Authenticate` after RFC 6750 and RFC 9110, whose texts hold neither `"` nor `\`.
-    pub fn challenge(&self, realm: &str, revealed: bool) -> Option<String> {
+    /// Returns the value of `WWW-Authenticate` (RFC 6750, RFC 9110).
+    ///
+    /// No text in it needs escaping: none has a `"` or `\`.
+    pub fn challenge(&self, realm: &str, reveal_reason: bool) -> Option<String> {
         let bearer = format!("Bearer realm=\"{realm}\"");
         match self {
             Self::Missing => Some(bearer),
             Self::Denied(Denial::AddressNotAllowed) => None,
-            Self::Denied(denial) if revealed => {
+            Self::Denied(denial) if reveal_reason => {
                 Some(format!("{bearer}, error=\"invalid_token\", error_description=\"{denial}\""))
             }
             Self::Denied(_) => Some(format!("{bearer}, error=\"invalid_token\"")),
@@ -102,7 +106,7 @@ impl Refusal {
         }
     }
 
-    /// What the client is told of its rate: when it may come again.
+    /// Returns the headers that tell a rate-limited client when to try again.
     pub fn rate_headers(&self) -> Vec<(&'static str, String)> {
         let Self::RateLimited(policy, charge) = self else {
             return vec![];
@@ -112,7 +116,7 @@ impl Refusal {
         rate.into_iter().chain(retry_after).collect()
     }
 
-    /// The number of the gRPC status beside the HTTP answer.
+    /// Returns the code of the gRPC status that accompanies the HTTP response.
     pub const fn grpc_code(&self) -> i32 {
         match self {
             Self::Missing => 16,
@@ -127,42 +131,43 @@ impl Refusal {
     }
 }
 
-/// A refusal, and what was proven about the caller before.
-pub struct Refused {
-    /// Why.
-    pub refusal: Refusal,
-    /// For the dynamic metadata: encoded fields of a Struct.
-    pub known: Bytes,
+/// A denied request.
+pub struct DeniedRequest {
+    /// The reason.
+    pub reason: DenyReason,
+    /// The principal, as encoded fields of a `Struct` for the dynamic metadata. Empty if unknown.
+    pub principal: Bytes,
 }
 
-impl Refused {
-    /// A refusal of a caller who is known.
-    pub fn of_caller(refusal: Refusal, caller: &Caller<'_>) -> Self {
-        Self { refusal, known: metadata::of_caller(caller).encode_to_vec().into() }
+impl DeniedRequest {
+    /// Denies a request of a known principal.
+    pub fn of_principal(reason: DenyReason, principal: &Principal<'_>) -> Self {
+        Self { reason, principal: metadata::of_principal(principal).encode_to_vec().into() }
     }
 
-    /// A refusal of a key's holder. It takes no longer than that of somebody unknown.
-    pub fn of_holder(refusal: Refusal, entry: &Entry) -> Self {
-        let known = || metadata::of_caller(&Caller::of_key(&entry.key)).encode_to_vec().into();
-        Self { refusal, known: entry.holder.get_or_init(known).clone() }
-    }
-}
-
-impl<T: Into<Refusal>> From<T> for Refused {
-    fn from(refusal: T) -> Self {
-        Self { refusal: refusal.into(), known: Bytes::new() }
+    /// Denies a request with a known key. The cached encoding makes this as fast as denying an
+    /// unknown credential.
+    pub fn of_key(reason: DenyReason, entry: &Entry) -> Self {
+        let encode = || metadata::of_principal(&Principal::of_key(&entry.key)).encode_to_vec().into();
+        Self { reason, principal: entry.holder.get_or_init(encode).clone() }
     }
 }
 
-impl From<verify::Refused> for Refused {
-    fn from(refused: verify::Refused) -> Self {
-        let refusal = Refusal::Denied(refused.denial);
-        match (&refused.entry, &refused.key_id) {
-            (Some(entry), _) => Self::of_holder(refusal, entry),
+impl<T: Into<DenyReason>> From<T> for DeniedRequest {
+    fn from(reason: T) -> Self {
+        Self { reason: reason.into(), principal: Bytes::new() }
+    }
+}
+
+impl From<Rejection> for DeniedRequest {
+    fn from(rejection: Rejection) -> Self {
+        let reason = DenyReason::Denied(rejection.denial);
+        match (&rejection.entry, &rejection.key_id) {
+            (Some(entry), _) => Self::of_key(reason, entry),
             (None, Some(key_id)) => {
-                Self { refusal, known: metadata::of_key_id(key_id).encode_to_vec().into() }
+                Self { reason, principal: metadata::of_key_id(key_id).encode_to_vec().into() }
             }
-            (None, None) => refusal.into(),
+            (None, None) => reason.into(),
         }
     }
 }

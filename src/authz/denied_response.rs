@@ -1,0 +1,118 @@
+//! Encoding of responses that deny a request, in a format that the client can read.
+
+use bytes::Bytes;
+use http::StatusCode;
+use prost::Message;
+use prost::encoding::{WireType, encode_key, encode_varint};
+use talos_proto::{CheckResponse, DeniedHttpResponse, HttpStatus, Status};
+
+use super::deny_reason::{DeniedRequest, DenyReason};
+use super::metadata;
+use super::request::Headers;
+use super::response::overwrite;
+use super::template::{Template, Templates, Values};
+use crate::config::Authz;
+use crate::error::ApiError;
+
+/// Number of the field `CheckResponse.dynamic_metadata`.
+const DYNAMIC_METADATA: u32 = 4;
+
+/// HTML page for browsers, unless the operator has a template.
+const DEFAULT_PAGE: &str = "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>{{status}} {{title}}</title>\n\
+    <h1>{{status}} {{title}}</h1>\n<p>{{message}}</p></html>\n";
+
+/// Encodes the response to a denied request.
+///
+/// The HTTP status is always set. Without it Envoy would send 403 for all reasons.
+pub fn encode_denied(
+    denied: DeniedRequest,
+    settings: &Authz,
+    templates: &Templates,
+    headers: &Headers<'_>,
+) -> Bytes {
+    let DeniedRequest { reason, principal } = denied;
+    let error = reason.error(settings.reveal_reason);
+    let status = error.reason.http();
+    let Content { content_type, body, extra_headers } = content(&reason, &error, templates, headers);
+    let challenge = reason.challenge(&settings.realm, settings.reveal_reason);
+    let mut lines = vec![overwrite("content-type", &content_type)];
+    lines.extend(challenge.map(|challenge| overwrite("www-authenticate", &challenge)));
+    lines.extend(reason.rate_headers().into_iter().map(|(name, value)| overwrite(name, &value)));
+    lines.extend(extra_headers.into_iter().map(|(name, value)| overwrite(name, &value)));
+    let response = CheckResponse {
+        status: Some(Status { code: reason.grpc_code(), message: error.message.to_string() }),
+        denied_response: Some(DeniedHttpResponse {
+            status: Some(HttpStatus { code: status.into() }),
+            headers: lines,
+            body,
+        }),
+        ok_response: None,
+        dynamic_metadata: None,
+    };
+    let mut response = response.encode_to_vec();
+    // Concatenated encodings of two messages decode as their merge.
+    let decision = metadata::denied(reason.label()).encode_to_vec();
+    encode_key(DYNAMIC_METADATA, WireType::LengthDelimited, &mut response);
+    encode_varint((decision.len() + principal.len()) as u64, &mut response);
+    response.extend_from_slice(&decision);
+    response.extend_from_slice(&principal);
+    response.into()
+}
+
+struct Content<'a> {
+    content_type: String,
+    body: String,
+    extra_headers: Vec<(&'a str, String)>,
+}
+
+fn content<'a>(
+    reason: &DenyReason,
+    error: &ApiError,
+    templates: &'a Templates,
+    headers: &Headers<'_>,
+) -> Content<'a> {
+    if headers.is_grpc() {
+        // Envoy sends the body as the message of the gRPC status. Its mapping of HTTP statuses to
+        // gRPC codes is wrong for malformed requests, so the code is set here.
+        let extra_headers = vec![("grpc-status", reason.grpc_code().to_string())];
+        return Content {
+            content_type: "text/plain".to_owned(),
+            body: error.message.to_string(),
+            extra_headers,
+        };
+    }
+    let status = error.reason.http();
+    let scopes = match reason {
+        DenyReason::InsufficientScope(scopes) => scopes.to_string(),
+        _ => String::new(),
+    };
+    let values = Values {
+        status,
+        title: StatusCode::from_u16(status)
+            .ok()
+            .and_then(|status| status.canonical_reason())
+            .unwrap_or("Refused"),
+        message: &error.message,
+        reason: error.reason.name(),
+        scopes: &scopes,
+        request_id: headers.request_id(),
+    };
+    if let Some(template) = templates.find(status, headers) {
+        let extra_headers = template.headers().map(|(name, value)| (name, value.to_owned())).collect();
+        return Content {
+            content_type: template.content_type().to_owned(),
+            body: template.render(&values),
+            extra_headers,
+        };
+    }
+    if headers.prefers("text/html") {
+        let body = Template::html_page(DEFAULT_PAGE).render(&values);
+        let content_type = "text/html; charset=utf-8".to_owned();
+        return Content { content_type, body, extra_headers: vec![] };
+    }
+    Content {
+        content_type: "application/json".to_owned(),
+        body: error.to_json().to_string(),
+        extra_headers: vec![],
+    }
+}
