@@ -51,9 +51,9 @@ async fn every_change_is_found() {
         ("the last two swapped", swapped(5, 6), "missing before it"),
         ("a line twice", twice, "has its place before"),
         ("a line appended", format!("{log}{forged}\n"), "comes from elsewhere"),
-        ("something appended", format!("{log}hello\n"), "is no line"),
+        ("something appended", format!("{log}hello\n"), "is not a line"),
         ("an older copy", older, "missing at the end"),
-        ("not text", format!("{log}\u{1}\n"), "is no line"),
+        ("not text", format!("{log}\u{1}\n"), "is not a line"),
     ];
     for (what, text, expected) in cases {
         assert_ne!(text, log, "{what}: nothing was changed");

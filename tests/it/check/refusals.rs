@@ -168,7 +168,7 @@ async fn texts_of_the_operators_own_are_shown_and_watched() {
 
     write("{{nonsense}}");
     until("the bad texts are refused", async || {
-        talos.process.log().contains("the texts for refusals were refused").then_some(())
+        talos.process.log().contains("the denied templates were refused").then_some(())
     })
     .await;
     assert!(page().await.body.starts_with("one "));
