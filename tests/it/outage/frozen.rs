@@ -14,6 +14,8 @@ use crate::rig::support::{Must, number_from, until};
 /// Longest standstill, in seconds; 0 for somewhat more than the shortened lease. `TALOS_TEST_STANDSTILL` says
 /// otherwise, and then the lease is the default's and shorter standstills come before.
 const STANDSTILL: usize = 0;
+/// Polls that failed.
+const POLL_FAILURES: &str = "talos_poll_failures_total";
 /// `consistency.lease`, the default.
 const DEFAULT_LEASE: Duration = Duration::from_secs(5);
 
@@ -33,6 +35,7 @@ async fn what_was_revoked_while_it_stood_still_is_not_allowed_when_it_goes_on() 
     for standstill in standstills {
         let (revoked, good) = (pair.known_key().await, pair.known_key().await);
         let unknown = pair.direct.issue(json!({})).await;
+        let failures = pair.cut_off.metric(POLL_FAILURES).await;
         pair.cut_off.process.signal(Signal::STOP);
         pair.direct.revoke(&revoked).await;
         pair.direct.revoke(&unknown).await;
@@ -62,7 +65,15 @@ async fn what_was_revoked_while_it_stood_still_is_not_allowed_when_it_goes_on() 
         })
         .await;
         until("it allows the other", async || pair.passes(&good).await.then_some(())).await;
+        is_fresh_by_the_third_poll(&pair, failures).await;
     }
+}
+
+/// Fails if more than two polls failed since there were `before` failures: the third one
+/// succeeded, and each that does makes the process fresh.
+async fn is_fresh_by_the_third_poll(pair: &Pair, before: f64) {
+    let failures = pair.cut_off.metric(POLL_FAILURES).await - before;
+    assert!(failures <= 2.0, "{failures} polls failed: {}", pair.cut_off.process.log());
 }
 
 /// A machine that was suspended: whoever forwarded its connections has forgotten them, and nobody says so.
@@ -76,6 +87,7 @@ async fn what_was_revoked_meanwhile_is_not_allowed_though_all_connections_are_de
     for dead in [Fault::BlackHole, Fault::Reset] {
         let (revoked, good) = (pair.known_key().await, pair.known_key().await);
         let unknown = pair.direct.issue(json!({})).await;
+        let failures = pair.cut_off.metric(POLL_FAILURES).await;
         pair.cut_off.process.signal(Signal::STOP);
         pair.proxy.set_open(dead);
         pair.direct.revoke(&revoked).await;
@@ -94,6 +106,7 @@ async fn what_was_revoked_meanwhile_is_not_allowed_though_all_connections_are_de
         pair.is(&revoked, 401).await;
         pair.is(&good, 200).await;
         pair.is_back().await;
+        is_fresh_by_the_third_poll(&pair, failures).await;
         let log = pair.cut_off.process.log();
         assert!(log.contains("stood still"), "the lapse has a cause: {log}");
     }
