@@ -12,7 +12,7 @@ use futures_util::FutureExt;
 use prost::Message;
 use serde_json::{Map, json};
 use talos::authz::{Attributes, Extras, Principal, encode_ok, encode_with_extras};
-use talos::cache::memory::Memory;
+use talos::cache::memory::MemoryCache;
 use talos::clock::{Clock, Timestamp};
 use talos::config::{Authz, Route};
 use talos::credential::claims::{Expectation, Grant, Subject, claims_json};
@@ -62,11 +62,11 @@ fn keys(criterion: &mut Criterion) {
         use hmac::Mac;
         bench.iter(|| secrets.current().mac().chain_update(black_box([7; 80])).finalize());
     });
-    let memory = Memory::new(1 << 20, 100, &rng);
+    let memory = MemoryCache::new(1 << 20, 100, &rng);
     criterion.bench_function("index of a credential", |bench| {
-        bench.iter(|| memory.index(NetworkId::SINGLE, black_box(credential.expose())));
+        bench.iter(|| memory.cache_key(NetworkId::SINGLE, black_box(credential.expose())));
     });
-    let index = memory.index(NetworkId::SINGLE, credential.expose());
+    let index = memory.cache_key(NetworkId::SINGLE, credential.expose());
     criterion.bench_function("look into L1", |bench| bench.iter(|| memory.get(black_box(&index)).is_some()));
 }
 

@@ -1,6 +1,6 @@
-//! What is remembered between two requests, and how it is known to be still true (revocation.md).
+//! Cached keys, and the knowledge of changes that says whether a cached key is still current.
 
-pub mod flight;
 pub mod freshness;
 pub mod memory;
-pub mod shared;
+pub mod redis;
+pub mod single_flight;

@@ -53,7 +53,8 @@ pub enum DurationError {
 /// Accepts fractions (`1.5h`); truncates to nanoseconds.
 ///
 /// # Errors
-/// [`DurationError`] for signs, exponents, unknown units, a missing number or unit, and anything above [`MAX`].
+/// [`DurationError`] for signs, exponents, unknown units, a missing number or unit, and anything
+/// above [`MAX`].
 pub fn parse(text: &str) -> Result<Duration, DurationError> {
     let mut rest = text.trim();
     if rest.is_empty() {

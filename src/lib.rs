@@ -25,6 +25,7 @@ pub mod tls;
 pub mod cache;
 pub mod limit;
 pub mod readiness;
+pub mod redis;
 pub mod store;
 
 // What is told of what it does.

@@ -1,89 +1,63 @@
-//! How often a key may be used: the policy that it carries, enforced by GCRA in this process or in Redis.
+//! Rate limits of keys: the policy that a key carries, enforced by GCRA in this process or in
+//! Redis.
 //!
-//! A policy of `quota` requests per `window` is a bucket of `quota` places, one of which becomes free every
-//! `window / quota`. So a key that was idle may be used `quota` times at once, and over any window at most `quota`
-//! times more than that burst. Only requests are counted: a policy in another unit is reported, not enforced.
+//! A policy of `quota` requests per `window` is a bucket of `quota` places, one of which becomes
+//! free every `window / quota`. So an idle key may be used `quota` times at once, and over any
+//! window at most `quota` times more than that burst. Only requests are counted: a policy in
+//! another unit is reported, not enforced.
 //!
-//! Time here is the machine's running time, which nobody sets; Redis has none in scripts but its wall clock. Each time that
-//! is set ahead, a key gets at most one more burst; set back, its bucket is empty at the worst, and fills as ever.
+//! Buckets in this process use boot time, which nobody sets. Scripts in Redis have only its wall
+//! clock: each time that is set ahead, a key gets at most one more burst; when it is set back, the
+//! bucket is at worst empty and fills up as usual.
 //!
-//! The limiter's own outage refuses nobody.
+//! A limiter that fails denies nobody.
 
+mod decision;
 mod gcra;
 mod memory;
-mod shared;
+mod redis;
 
-use std::time::Duration;
-
+pub use self::redis::RedisLimiter;
+pub use decision::{BucketKey, RateDecision};
 pub use memory::MemoryLimiter;
-pub use shared::RedisLimiter;
 
 use crate::clock::Clock;
-use crate::key::{KeyId, NetworkId, RatePolicy};
+use crate::key::RatePolicy;
 use gcra::Gcra;
 
-/// Whose uses are counted together.
-pub type Subject = (NetworkId, KeyId);
-
-/// What came of one use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Charge {
-    /// Whether it may be.
-    pub allowed: bool,
-    /// How many more there may be at once.
-    pub remaining: u64,
-    /// After how long there may be as many as ever again.
-    pub reset: Duration,
-    /// After how long one more may be; zero while there may be one.
-    pub retry_after: Duration,
-}
-
-impl Charge {
-    /// As the `RateLimit` header says it: `"default";r=42` (draft-ietf-httpapi-ratelimit-headers).
-    pub fn header(&self) -> String {
-        format!("\"default\";r={}", self.remaining)
-    }
-
-    /// As the `Retry-After` header says it, in whole seconds; None while there may be one more.
-    pub fn retry_after_secs(&self) -> Option<u64> {
-        let whole = self.retry_after.as_secs() + u64::from(self.retry_after.subsec_nanos() > 0);
-        (!self.allowed).then_some(whole.max(1))
-    }
-}
-
-/// Where uses are counted.
+/// Rate limiter, by the place of its buckets.
 pub enum Limiter {
-    /// Here: each process counts for itself.
+    /// In this process: each process counts for itself.
     Memory(MemoryLimiter),
     /// In Redis: all processes count together.
     Redis(Box<RedisLimiter>),
 }
 
 impl Limiter {
-    /// Counts in this process, by its own clock.
+    /// Creates a limiter with buckets in this process.
     pub fn memory(clock: Clock) -> Self {
         Self::Memory(MemoryLimiter::new(clock))
     }
 
-    /// Counts one use by `subject`. None when it isn't counted: by this policy nothing is, or the limiter is out of
-    /// order, which is nobody's fault who asks.
-    pub async fn charge(&self, subject: Subject, policy: RatePolicy) -> Option<Charge> {
+    /// Charges one request to a bucket. Returns `None` when the request isn't counted: the policy's
+    /// unit isn't enforced, or the limiter failed.
+    pub async fn charge(&self, bucket: BucketKey, policy: RatePolicy) -> Option<RateDecision> {
         if !policy.unit.is_enforced() {
             return None;
         }
-        let gcra = Gcra::of(policy);
+        let gcra = Gcra::new(policy);
         match self {
-            Self::Memory(limiter) => Some(limiter.charge(subject, gcra)),
-            Self::Redis(limiter) => limiter.charge(subject, gcra).await,
+            Self::Memory(limiter) => Some(limiter.charge(bucket, gcra)),
+            Self::Redis(limiter) => limiter.charge(bucket, gcra).await,
         }
     }
 
-    /// Whether counting has to wait for somebody else's answer.
-    pub fn waits(&self) -> bool {
+    /// Returns true if charging waits for another process.
+    pub fn is_remote(&self) -> bool {
         matches!(self, Self::Redis(_))
     }
 
-    /// How many uses weren't counted because the limiter was out of order.
+    /// Returns how many requests weren't counted because the limiter failed.
     pub fn failures(&self) -> u64 {
         match self {
             Self::Memory(_) => 0,

@@ -40,10 +40,10 @@ use lookup::{LookupKey, LookupResult};
 use outstanding::Outstanding;
 
 use crate::audit::{Audit, Failure, Origin};
-use crate::cache::flight::Flights;
+use crate::cache::flight::SingleFlight;
 use crate::cache::freshness::Freshness;
-use crate::cache::memory::Memory;
-use crate::cache::shared::Shared;
+use crate::cache::memory::MemoryCache;
+use crate::cache::redis::RedisCache;
 use crate::clock::Clock;
 use crate::error::{ApiError, Reason};
 use crate::event::Operation;
@@ -86,9 +86,9 @@ pub struct ServiceBuilder {
     /// Database.
     pub store: Store,
     /// L1 cache, in process.
-    pub memory: Memory,
+    pub memory: MemoryCache,
     /// L2 cache in Redis, if configured.
-    pub shared: Option<Arc<Shared>>,
+    pub shared: Option<Arc<RedisCache>>,
     /// Freshness of both caches.
     pub freshness: Arc<Freshness>,
     /// Rate limiter.
@@ -106,7 +106,7 @@ pub struct ServiceBuilder {
 impl ServiceBuilder {
     /// Builds the service.
     pub fn build(self) -> Service {
-        let bulkhead = Arc::new(Bulkhead::new(self.store.connections().max));
+        let bulkhead = Arc::new(Bulkhead::new(self.store.pool_stats().max));
         Service {
             clock: self.clock,
             rng: self.rng,
@@ -122,7 +122,7 @@ impl ServiceBuilder {
             outstanding: Outstanding::default(),
             bulkhead,
             upstream_headers_len: self.upstream_headers_len,
-            lookups: Flights::default(),
+            lookups: SingleFlight::default(),
         }
     }
 }
@@ -138,9 +138,9 @@ pub struct Service {
     /// Database.
     pub store: Store,
     /// L1 cache, in process.
-    pub memory: Memory,
+    pub memory: MemoryCache,
     /// L2 cache in Redis, if configured.
-    pub shared: Option<Arc<Shared>>,
+    pub shared: Option<Arc<RedisCache>>,
     /// Freshness of both caches.
     pub freshness: Arc<Freshness>,
     /// Rate limiter for keys that have a rate policy.
@@ -156,7 +156,7 @@ pub struct Service {
     /// Limit on database lookups of credentials that may be made up.
     pub bulkhead: Arc<Bulkhead>,
     upstream_headers_len: UpstreamHeadersLen,
-    lookups: Flights<LookupKey, LookupResult>,
+    lookups: SingleFlight<LookupKey, LookupResult>,
 }
 
 impl Service {
@@ -173,7 +173,7 @@ impl Service {
     /// # Errors
     /// Fails if the log can't be read that far at present.
     pub async fn require_epoch(&self, epoch: u64) -> Result<(), ApiError> {
-        if self.freshness.knows(epoch, &self.store).await.map_err(unavailable)? {
+        if self.freshness.ensure_polled(epoch, &self.store).await.map_err(unavailable)? {
             return Ok(());
         }
         let problem = "the changes up to the number asked for are not known here; try again";

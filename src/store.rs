@@ -1,7 +1,7 @@
-//! The database: every key's row, and the log of what changed.
+//! Database: the rows of keys, and the log of changes.
 //!
-//! Each call runs in a task of its own that is never cancelled, as a query dropped midway can poison its pooled
-//! connection; who waits may stop waiting.
+//! Each call runs in a task of its own that is never cancelled, as a query that is dropped midway
+//! can break its pooled connection. The caller may stop waiting.
 
 mod adopt;
 mod anchor;
@@ -10,6 +10,7 @@ mod changes;
 mod database_file;
 mod dialect;
 mod dsn;
+mod eviction;
 mod keys;
 mod last_used;
 mod list;
@@ -21,7 +22,7 @@ mod poller;
 mod pool;
 mod row;
 mod server;
-mod suspicion;
+mod tracked_file;
 mod transaction;
 
 use std::sync::Arc;
@@ -34,29 +35,31 @@ use tokio::sync::Notify;
 
 pub use adopt::Adopted;
 pub use audit::AuditHead;
-pub use changes::{Changed, Rewrite, Successor};
-pub use keys::{Inserted, InsertedKeys, NewKey, Request};
-pub use last_used::PRECISION;
+pub use changes::{ChangeOutcome, KeyChange, Successor};
+pub use keys::{IdempotencyKey, InsertOutcome, InsertedKeys, NewKey};
+pub use last_used::LAST_USED_PRECISION;
 pub use list::{Filter, Page};
 pub use lookups::Lookup;
 pub use migrate::{Step, StepState, Undone};
-pub use mutations::{LogPart, LogStart, Logged, Mutation, TRIM_BATCH};
+pub use mutations::{LogEntry, LogPart, LogStart, Mutation, TRIM_BATCH};
 pub use poller::{Evidence, PollError, PollTiming, Proof, Server};
+pub use pool::PoolStats;
 pub use server::{NotAuthoritative, ServerId};
 
 use crate::rng::Rng;
 use anchor::Anchor;
 use dialect::Dialect;
 use dsn::Dsn;
+use eviction::ConnectionEviction;
 use lookups::Lookups;
-use poller::Poller;
-use pool::{Pool, WatchedFile};
-use suspicion::Suspicion;
+use poller::{Connector, Poller};
+use pool::Pool;
+use tracked_file::TrackedFile;
 
-/// Why the database gave no answer. Never holds a DSN.
+/// Error of the database. Messages never have a DSN.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The DSN can't be used.
+    /// The DSN is malformed or not supported.
     #[error("db.dsn: {0}")]
     Dsn(&'static str),
     /// The schema is older than this program.
@@ -64,7 +67,7 @@ pub enum StoreError {
         "the database's schema is at version {found}, this program needs {needed}: run `talos migrate up`"
     )]
     SchemaTooOld {
-        /// Version of the database, 0 when it has none.
+        /// Version of the database; 0 if it has none.
         found: i64,
         /// Version of this program.
         needed: i64,
@@ -77,68 +80,70 @@ pub enum StoreError {
         /// Version of this program.
         known: i64,
     },
-    /// There is no such version.
+    /// This program has no such version of the schema.
     #[error("this program has no version {version} of the schema; it knows 0 to {known}")]
     NoSuchVersion {
-        /// The one asked for.
+        /// Requested version.
         version: i64,
-        /// The newest of this program.
+        /// Newest version of this program.
         known: i64,
     },
-    /// There are keys, and they would be lost.
+    /// Keys would be lost.
     #[error("the database holds {keys} keys, which would be lost")]
     WouldLoseKeys {
-        /// How many.
+        /// Number of keys.
         keys: i64,
     },
-    /// Migrating failed.
+    /// A migration failed.
     #[error("migrating the database: {0}")]
     Migrate(#[from] sqlx::migrate::MigrateError),
-    /// A row holds what this program can't have written.
+    /// A row has a value that this program can't have written.
     #[error("a row of the database can't be read: column {0}")]
     Corrupt(&'static str),
-    /// The database refused, failed or can't be reached.
+    /// The database rejected a statement, failed or can't be reached.
     #[error("the database: {0}")]
     Sql(#[from] sqlx::Error),
-    /// It answers, and its answer can't be relied on.
+    /// The server that answers isn't a primary that can be relied on.
     #[error("the database: {0}")]
     NotAuthoritative(#[from] NotAuthoritative),
-    /// It says nothing; whether what was asked for was done is unknown.
-    #[error("the database gives no answer in time")]
+    /// The database didn't answer in time; a change may have been made or not.
+    #[error("the database doesn't answer in time")]
     TimedOut,
-    /// The task of a query ended before it could answer.
+    /// The task of a query panicked or was stopped.
     #[error("the database query was interrupted")]
     Interrupted,
 }
 
-/// A handle to the database; clones share its connections.
+/// Handle to the database; clones share its connections.
 #[derive(Clone)]
 pub struct Store(Arc<Inner>);
 
 struct Inner {
     dialect: Dialect,
-    /// Whether prepared statements stay on their connections.
+    /// True if prepared statements stay on their connections.
     prepares: bool,
     readers: Pool,
-    /// The same connections, but for SQLite, which has one writer at a time: waiting for this pool's one connection is
-    /// fair, its busy handler isn't.
+    /// The same pool as `readers`, except for SQLite, which has one writer at a time: callers get
+    /// this pool's one connection in order, which SQLite's busy handler doesn't ensure.
     writers: Pool,
     poller: Poller,
     anchor: Anchor,
-    /// Against connections of all of them.
-    suspicion: Suspicion,
-    /// Wakes whoever polls: something was found out that a poll has to settle.
-    poll_wanted: Arc<Notify>,
+    /// Eviction of connections of all pools.
+    eviction: ConnectionEviction,
+    /// Wakes the task that polls, as only a poll can find the primary.
+    poll_requested: Arc<Notify>,
     rng: Rng,
     lookups: Lookups,
     key_reads: AtomicU64,
 }
 
 impl Store {
-    /// Connects. A new SQLite file is made and migrated; any other database must have the current schema.
+    /// Connects. A new SQLite file is created and migrated; other databases must have the current
+    /// schema.
     ///
     /// # Errors
-    /// When the DSN can't be used, the database can't be reached, or its schema isn't this program's.
+    /// When the DSN can't be used, the database can't be reached, or its schema has another
+    /// version.
     pub async fn open(dsn: &str, rng: Rng) -> Result<Self, StoreError> {
         let store = Self::connect(dsn, rng).await?;
         store.migrate_if_new().await?;
@@ -146,38 +151,39 @@ impl Store {
         Ok(store)
     }
 
-    /// Connects to a database that must be there already, with the current schema.
+    /// Connects to a database that must exist with the current schema.
     ///
     /// # Errors
-    /// As [`Store::open`].
+    /// Those of [`Store::open`].
     pub async fn open_existing(dsn: &str) -> Result<Self, StoreError> {
-        let store = Self::connect_to_old(dsn).await?;
+        let store = Self::connect_existing(dsn).await?;
         store.check_schema().await?;
         Ok(store)
     }
 
     async fn connect(dsn: &str, rng: Rng) -> Result<Self, StoreError> {
-        Self::connect_as(Dsn::parse(dsn)?, rng).await
+        Self::connect_to(Dsn::parse(dsn)?, rng).await
     }
 
-    /// Connects to a database that must be there already.
-    async fn connect_to_old(dsn: &str) -> Result<Self, StoreError> {
-        Self::connect_as(Dsn::parse(dsn)?.of_old(), Rng::system()).await
+    /// Connects to a database that must exist.
+    async fn connect_existing(dsn: &str) -> Result<Self, StoreError> {
+        Self::connect_to(Dsn::parse(dsn)?.existing_only(), Rng::system()).await
     }
 
-    async fn connect_as(dsn: Dsn, rng: Rng) -> Result<Self, StoreError> {
+    async fn connect_to(dsn: Dsn, rng: Rng) -> Result<Self, StoreError> {
         sqlx::any::install_default_drivers();
         let options: AnyConnectOptions = dsn.url.parse()?;
-        let suspicion = Suspicion::default();
+        let eviction = ConnectionEviction::default();
         let (file, options) = match &dsn.file {
             Some(path) => {
-                // Makes the file, if it may. No later connection does: one that finds none would begin an empty one.
+                // Creates the file if it may. Later connections don't, as they would create an
+                // empty database in the place of one that was removed.
                 AnyConnection::connect_with(&options).await?.close().await?;
-                (Some(Arc::new(WatchedFile::new(path)?)), dsn.clone().of_old().url.parse()?)
+                (Some(Arc::new(TrackedFile::new(path)?)), dsn.clone().existing_only().url.parse()?)
             }
             None => (None, options),
         };
-        let pool = |connections| Pool::open(&dsn, &options, connections, suspicion.clone(), file.clone());
+        let pool = |connections| Pool::open(&dsn, &options, connections, eviction.clone(), file.clone());
         let (writers, readers) = match dsn.dialect {
             Dialect::Sqlite => (pool(1).await?, pool(dsn.max_connections).await?),
             Dialect::Postgres | Dialect::Cockroach | Dialect::MySql => {
@@ -189,15 +195,9 @@ impl Store {
             Some(file) => Anchor::open(Arc::clone(file), &options).await,
             None => Anchor::none(),
         };
-        let poll_wanted = Arc::new(Notify::new());
-        let poller = Poller::new(
-            options,
-            dsn.dialect,
-            dsn.prepares,
-            file,
-            suspicion.clone(),
-            Arc::clone(&poll_wanted),
-        );
+        let poll_requested = Arc::new(Notify::new());
+        let connector = Connector::new(options, dsn.dialect, dsn.prepares, file);
+        let poller = Poller::new(connector, eviction.clone(), Arc::clone(&poll_requested));
         Ok(Self(Arc::new(Inner {
             dialect: dsn.dialect,
             prepares: dsn.prepares,
@@ -205,50 +205,50 @@ impl Store {
             readers,
             poller,
             anchor,
-            poll_wanted,
-            suspicion,
+            poll_requested,
+            eviction,
             rng,
             lookups: Lookups::default(),
             key_reads: AtomicU64::new(0),
         })))
     }
 
-    /// The server that polls come from; None before the first poll.
+    /// Returns the server that polls come from; `None` before the first poll.
     pub fn server(&self) -> Option<Arc<Server>> {
         self.0.poller.server()
     }
 
-    /// Why the polls' connection could not be replaced the last time; None when it could.
+    /// Returns the reason why the poll connection could not be replaced the last time.
     pub fn renewal_error(&self) -> Option<String> {
         self.0.poller.renewal_error()
     }
 
-    /// Ends when something was found out that a poll has to settle: a refused write, a server that isn't the one of
-    /// the last poll.
-    pub async fn poll_wanted(&self) {
-        self.0.poll_wanted.notified().await;
+    /// Waits until a poll is requested: a write was refused, or another server answered than the
+    /// one of the last poll.
+    pub async fn poll_requested(&self) {
+        self.0.poll_requested.notified().await;
     }
 
-    /// How many key rows were asked for, ever: what the caches are there to save.
+    /// Returns the number of key rows that were read since the start.
     pub fn key_reads(&self) -> u64 {
         self.0.key_reads.load(Ordering::Relaxed)
     }
 
-    /// The connections.
-    pub fn connections(&self) -> Connections {
+    /// Returns the numbers of connections.
+    pub fn pool_stats(&self) -> PoolStats {
         let inner = &self.0;
-        let (readers, writers) = (Connections::of(&inner.readers), Connections::of(&inner.writers));
+        let (readers, writers) = (inner.readers.stats(), inner.writers.stats());
         match inner.dialect {
-            Dialect::Sqlite => readers.and(writers),
-            // One pool under two names.
+            Dialect::Sqlite => readers.plus(writers),
+            // Both are one pool.
             Dialect::Postgres | Dialect::Cockroach | Dialect::MySql => readers,
         }
     }
 
-    /// Asks for an answer, whatever it is.
+    /// Pings the database.
     ///
     /// # Errors
-    /// When there is none.
+    /// When it doesn't answer.
     pub async fn ping(&self) -> Result<(), StoreError> {
         self.run(async |inner| {
             let ping = inner.query("SELECT 1");
@@ -257,7 +257,7 @@ impl Store {
         .await
     }
 
-    /// Closes the connections, once their queries are through.
+    /// Closes the connections, once their queries have ended.
     pub async fn close(&self) {
         self.0.readers.close().await;
         self.0.writers.close().await;
@@ -265,6 +265,7 @@ impl Store {
         self.0.anchor.close().await;
     }
 
+    /// Runs a query in a task of its own.
     async fn run<T, F, Fut>(&self, query: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -273,27 +274,5 @@ impl Store {
     {
         let task = tokio::spawn(query(Arc::clone(&self.0)));
         task.await.unwrap_or(Err(StoreError::Interrupted))
-    }
-}
-
-/// How many connections to the database there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Connections {
-    /// Open ones.
-    pub open: u32,
-    /// Those of them that nobody uses at the moment.
-    pub idle: u32,
-    /// Most that there may be.
-    pub max: u32,
-}
-
-impl Connections {
-    fn of(pool: &Pool) -> Self {
-        let (open, idle, max) = pool.numbers();
-        Self { open, idle, max }
-    }
-
-    const fn and(self, other: Self) -> Self {
-        Self { open: self.open + other.open, idle: self.idle + other.idle, max: self.max + other.max }
     }
 }

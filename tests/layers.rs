@@ -63,8 +63,9 @@ const LAYERS: &[Layer] = &[
         "the outside: SQL, memory and Redis, rates of use",
         &[
             ("store", "clock credential duration key rng"),
-            ("cache", "clock credential key rng secret store"),
-            ("limit", "cache clock key"),
+            ("redis", "clock secret"),
+            ("cache", "clock credential key redis rng store"),
+            ("limit", "clock key redis"),
         ],
     ),
     (
@@ -79,7 +80,7 @@ const LAYERS: &[Layer] = &[
                 "audit cache clock credential duration error event key limit rng secret \
                  settings store trace",
             ),
-            ("telemetry", "cache clock config escape plane readiness service trace"),
+            ("telemetry", "cache clock config escape plane readiness redis service trace"),
         ],
     ),
     (
@@ -104,7 +105,7 @@ const LAYERS: &[Layer] = &[
             (
                 "app",
                 "admin_auth audit authz cache caller clock config http key limit plane readiness \
-                 rng service settings store telemetry tls",
+                 redis rng service settings store telemetry tls",
             ),
             (
                 "cli",
@@ -124,7 +125,7 @@ const LAYERS: &[Layer] = &[
 const OWNED_CRATES: &[(&str, &[&str])] = &[
     ("sqlx", &["store"]),
     ("moka", &["cache"]),
-    ("redis", &["cache"]),
+    ("redis", &["redis"]),
     ("axum", &["http", "app"]),
     ("tonic", &["authz", "app"]),
     ("talos_proto", &["authz", "fuzzing"]),
@@ -134,7 +135,7 @@ const OWNED_CRATES: &[(&str, &[&str])] = &[
     ("prometheus_client", &["telemetry"]),
     ("opentelemetry", &["telemetry", "trace"]),
     ("notify", &["app"]),
-    ("rustls", &["tls", "cache", "fuzzing"]),
+    ("rustls", &["tls", "redis", "fuzzing"]),
     ("tokio_rustls", &["app"]),
     ("x509_parser", &["tls"]),
     ("reqwest", &["settings", "cli"]),

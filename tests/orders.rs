@@ -1,4 +1,4 @@
-//! All orders in which an answering thread may see the steps of the polling one, tried by loom.
+//! Orders in which readers may see the steps of a poll, tried by loom.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -10,7 +10,7 @@ mod atomic {
     pub use loom::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 }
 #[path = "../src/cache/freshness/ledger.rs"]
-#[expect(dead_code, reason = "the parts that aren't about order")]
+#[expect(dead_code, reason = "parts that aren't about order")]
 mod ledger;
 
 use ledger::{Lease, Ledger};
@@ -18,11 +18,11 @@ use loom::sync::Arc;
 use loom::thread;
 
 const SLOT: usize = 0;
-/// The entry was read before any change, in the first history.
+/// Position and lineage of a row that was read before any change, in the first lineage.
 const STAMP: (u64, u64) = (0, 0);
-/// The first change.
+/// Position of the first change.
 const CHANGE: u64 = 2;
-/// The lease at the beginning, which has run out, and that of the poll which brings the change.
+/// Expired lease at the start, and the lease of the poll that brings the change.
 const OLD: Lease = Lease { boot: 1, wall: 1 };
 const NEW: Lease = Lease { boot: 10, wall: 10 };
 
@@ -30,12 +30,12 @@ fn counts(ledger: &Ledger) -> bool {
     ledger.lease() == NEW
 }
 
-/// As it is once a poll has failed.
+/// Validity after a poll has failed.
 fn counts_relayed(ledger: &Ledger) -> bool {
     ledger.lease() == NEW || ledger.relayed() == NEW
 }
 
-/// Asserts that an entry from before the change is never allowed under the lease of the poll that
+/// Asserts that a row from before the change is never fresh under the lease of the poll that
 /// brought the change.
 fn never_allows(answer: fn(&Ledger) -> bool, poll: fn(&Ledger)) {
     loom::model(move || {
@@ -52,11 +52,11 @@ fn never_allows(answer: fn(&Ledger) -> bool, poll: fn(&Ledger)) {
 }
 
 fn answer(ledger: &Ledger) -> bool {
-    ledger.allows(counts, SLOT, STAMP.0, STAMP.1)
+    ledger.is_fresh(counts, SLOT, STAMP.0, STAMP.1)
 }
 
 fn answer_relayed(ledger: &Ledger) -> bool {
-    ledger.allows(counts_relayed, SLOT, STAMP.0, STAMP.1)
+    ledger.is_fresh(counts_relayed, SLOT, STAMP.0, STAMP.1)
 }
 
 fn poll(ledger: &Ledger) {
@@ -94,17 +94,18 @@ fn numbers_that_count_anew_are_no_old_ones() {
             let ledger = Arc::clone(&ledger);
             thread::spawn(move || ledger.next_lineage())
         };
-        assert!(!ledger.allows(|_| true, SLOT, STAMP.0, STAMP.1), "the slot forgot, the stamp passed");
+        assert!(!ledger.is_fresh(|_| true, SLOT, STAMP.0, STAMP.1), "the slot forgot, the stamp passed");
         polling.join().unwrap();
     });
 }
 
-/// Somebody noted a doubt about the old history, with its large numbers, while the new one began.
+/// An unknown outcome of the old lineage, with its large numbers, is stored while the new one
+/// begins.
 #[test]
 fn what_is_noted_of_an_old_history_demands_nothing_of_the_new_one() {
     loom::model(|| {
         let ledger = Arc::new(Ledger::new(1));
-        let doubting = {
+        let invalidating = {
             let ledger = Arc::clone(&ledger);
             let lineage = ledger.lineage();
             thread::spawn(move || ledger.raise(SLOT, lineage, 1_000_001))
@@ -112,9 +113,9 @@ fn what_is_noted_of_an_old_history_demands_nothing_of_the_new_one() {
         ledger.next_lineage();
         let lineage = ledger.lineage();
         assert!(ledger.is_unchanged(SLOT, 0, lineage));
-        doubting.join().unwrap();
+        invalidating.join().unwrap();
         assert!(ledger.is_unchanged(SLOT, 0, lineage), "the slot would refuse the key for ever");
-        assert_eq!(ledger.needed(SLOT), 0);
+        assert_eq!(ledger.min_stamp(SLOT), 0);
     });
 }
 

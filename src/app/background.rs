@@ -14,7 +14,7 @@ use super::reload::Reloader;
 use super::tasks::Tasks;
 use super::{denied_templates, deny_file, jwks_refresh};
 use crate::authz::Templates;
-use crate::cache::shared::Shared;
+use crate::cache::redis::RedisCache;
 use crate::config::Config;
 use crate::http::Context;
 use crate::limit::Limiter;
@@ -97,9 +97,9 @@ pub fn spawn(
 }
 
 /// Keeps the connection of the shared cache, forever.
-async fn connect_cache(service: Arc<Service>, shared: Arc<Shared>, changed: Arc<Notify>) {
+async fn connect_cache(service: Arc<Service>, shared: Arc<RedisCache>, changed: Arc<Notify>) {
     let settings = service.settings.clone();
-    let is_news = |n| n > service.freshness.polled();
+    let is_news = |n| n > service.freshness.polled_to();
     shared.run(&changed, |open| open(&settings.load().secrets), is_news).await;
 }
 

@@ -10,15 +10,16 @@ use super::{deny_file, jwks_refresh};
 use crate::admin_auth::AdminAuth;
 use crate::audit::{Audit, AuditError, AuditLog, ChainKeys, HeadReporter, LogSettings};
 use crate::authz::identity_headers::upstream_headers_len;
-use crate::cache::freshness::{Freshness, Terms};
-use crate::cache::memory::Memory;
-use crate::cache::shared::{LinkError, RedisSettings, RedisTls, Shared};
+use crate::cache::freshness::{Freshness, LeaseConfig};
+use crate::cache::memory::MemoryCache;
+use crate::cache::redis::RedisCache;
 use crate::clock::Clock;
 use crate::config::{CacheType, Config, Consistency, RateLimitBackend};
 use crate::http::Context;
 use crate::key::deny::DenyList;
 use crate::limit::{Limiter, RedisLimiter};
 use crate::plane::{Plane, Planes};
+use crate::redis::{RedisSettings, RedisSettingsError, RedisTls};
 use crate::rng::Rng;
 use crate::service::{ServiceBuilder, UseWriter, use_queue};
 use crate::settings::Settings;
@@ -57,13 +58,13 @@ pub(crate) async fn build(config: &Config, planes: Planes) -> Result<Built, Serv
         None => DenyList::default(),
     };
     let store = Store::open(config.db.dsn.expose(), rng.clone()).await?;
-    let memory = Memory::new(config.cache.memory.max_size, config.cache.negative_size, &rng);
+    let memory = MemoryCache::new(config.cache.memory.max_size, config.cache.negative_size, &rng);
     let shared = match config.cache.kind {
-        CacheType::Redis => Some(Arc::new(Shared::new(redis_settings(config)?, clock.clone())?)),
+        CacheType::Redis => Some(Arc::new(RedisCache::new(redis_settings(config)?, clock.clone())?)),
         CacheType::Memory | CacheType::Noop => None,
     };
     let Consistency { lease, poll, relay, grace, .. } = config.consistency;
-    let terms = Terms { lease, poll, relay, grace };
+    let terms = LeaseConfig { lease, poll, relay, grace };
     let freshness = Freshness::new(clock.clone(), terms, config.cache.ttl);
     let settings = Arc::new(ArcSwap::from_pointee(settings));
     let (uses, use_writer) = use_queue(config.last_used.queue_size);
@@ -123,7 +124,7 @@ async fn open_audit(
 
 /// The rate limiter. Without a Redis address there is nothing to limit, as the configuration demands
 /// one where `rate_limit.enabled` is set.
-fn limiter(config: &Config, clock: &Clock) -> Result<Limiter, LinkError> {
+fn limiter(config: &Config, clock: &Clock) -> Result<Limiter, RedisSettingsError> {
     match config.rate_limit.backend {
         RateLimitBackend::Redis if !config.cache.redis.addrs.is_empty() => {
             Ok(Limiter::Redis(Box::new(RedisLimiter::new(redis_settings(config)?, clock.clone())?)))
@@ -133,17 +134,17 @@ fn limiter(config: &Config, clock: &Clock) -> Result<Limiter, LinkError> {
 }
 
 /// Settings of the Redis connection, with the contents of its TLS files.
-fn redis_settings(config: &Config) -> Result<RedisSettings, LinkError> {
+fn redis_settings(config: &Config) -> Result<RedisSettings, RedisSettingsError> {
     let redis = &config.cache.redis;
     let read = |path: &Path| {
-        std::fs::read(path).map_err(|error| LinkError::Tls(format!("{}: {error}", path.display())))
+        std::fs::read(path).map_err(|error| RedisSettingsError::Tls(format!("{}: {error}", path.display())))
     };
     let tls = match redis.tls.enabled {
         Some(true) => {
             let client = match (&redis.tls.cert_file, &redis.tls.key_file) {
                 (Some(certificate), Some(key)) => {
                     let key = String::from_utf8(read(key)?)
-                        .map_err(|_| LinkError::Tls("key_file: must be PEM".to_owned()))?;
+                        .map_err(|_| RedisSettingsError::Tls("key_file: must be PEM".to_owned()))?;
                     Some((read(certificate)?, key.into()))
                 }
                 _ => None,

@@ -5,8 +5,8 @@ use super::deny_file::DenyFileError;
 use super::listeners::BindError;
 use super::tasks::TaskFailure;
 use crate::audit::AuditError;
-use crate::cache::shared::LinkError;
 use crate::plane::Plane;
+use crate::redis::RedisSettingsError;
 use crate::settings::SettingsError;
 use crate::store::StoreError;
 use crate::telemetry::traces::TracesError;
@@ -35,7 +35,7 @@ pub enum ServeError {
     Traces(#[from] TracesError),
     /// Redis can't be used as it is configured.
     #[error(transparent)]
-    Redis(#[from] LinkError),
+    Redis(#[from] RedisSettingsError),
     /// The key set of the admin callers' token issuer can't be used.
     #[error("serve.http.auth.jwt.jwks: {0}")]
     CallerKeys(String),

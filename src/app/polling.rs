@@ -71,7 +71,7 @@ impl Poller {
             if let Some(relay) = self.relay.as_ref().filter(|_| !is_failing) {
                 relay.answer();
             }
-            if !is_serving && service.freshness.has_begun() && !self.readiness.is_draining() {
+            if !is_serving && service.freshness.has_polled() && !self.readiness.is_draining() {
                 set_serving(&self.health, true).await;
                 is_serving = true;
             }
@@ -79,7 +79,7 @@ impl Poller {
                 // From start to start, as the lease counts from the start of a poll, too.
                 () = tokio::time::sleep_until(start + self.interval) => {}
                 () = self.changed.notified() => {}
-                () = service.store.poll_wanted() => {
+                () = service.store.poll_requested() => {
                     tokio::time::sleep_until(start + self.interval / MAX_EXTRA_POLLS).await;
                 }
             }
@@ -88,7 +88,7 @@ impl Poller {
 
     /// Logs when polls become slow or quick again. Returns whether this one was slow.
     fn report_slowness(&self, duration: Duration, was_slow: bool) -> bool {
-        let lease = self.service.freshness.terms().lease;
+        let lease = self.service.freshness.config().lease;
         let is_slow = duration > lease.mul_f64(SLOW_POLL);
         match (is_slow, was_slow) {
             (true, false) => tracing::warn!(

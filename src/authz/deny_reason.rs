@@ -11,7 +11,7 @@ use crate::cache::memory::Entry;
 use crate::error::{ApiError, Reason};
 use crate::key::verdict::Denial;
 use crate::key::{RatePolicy, Scopes};
-use crate::limit::Charge;
+use crate::limit::RateDecision;
 use crate::service::verify::Rejection;
 
 /// Reason for denying a request.
@@ -31,7 +31,7 @@ pub enum DenyReason {
     InsufficientScope(Scopes),
     /// The key's quota is used up.
     #[error("the key was used too often; try again later")]
-    RateLimited(RatePolicy, Charge),
+    RateLimited(RatePolicy, RateDecision),
     /// The key is publishable and the route accepts secret keys only.
     #[error("publishable keys are not accepted here")]
     Publishable,
@@ -149,7 +149,7 @@ impl DeniedRequest {
     /// unknown credential.
     pub fn of_key(reason: DenyReason, entry: &Entry) -> Self {
         let encode = || metadata::of_principal(&Principal::of_key(&entry.key)).encode_to_vec().into();
-        Self { reason, principal: entry.holder.get_or_init(encode).clone() }
+        Self { reason, principal: entry.denied_metadata.get_or_init(encode).clone() }
     }
 }
 

@@ -13,9 +13,9 @@ use talos_proto::{BoolValue, CheckResponse, HeaderValue, HeaderValueOption, OkHt
 use super::identity_headers::{IDENTITY_HEADERS, header_text};
 use super::metadata;
 use super::principal::Principal;
-use crate::cache::memory::Ready;
+use crate::cache::memory::EncodedResponse;
 use crate::config::{Authz, CredentialSource};
-use crate::limit::Charge;
+use crate::limit::RateDecision;
 
 /// `HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD`
 const OVERWRITE_IF_EXISTS_OR_ADD: i32 = 2;
@@ -36,7 +36,7 @@ pub const RATE_LIMIT: &str = "ratelimit";
 /// Encodes the part of the response that is the same for every request of a principal on a route.
 ///
 /// `token` is the JWT that goes upstream.
-pub fn encode_ok(settings: &Authz, principal: &Principal<'_>, token: Option<&str>) -> Ready {
+pub fn encode_ok(settings: &Authz, principal: &Principal<'_>, token: Option<&str>) -> EncodedResponse {
     // Scopes are ASCII without spaces, so they need no encoding and are separated by spaces.
     let scopes = principal.scopes.to_string();
     let values = [
@@ -64,7 +64,7 @@ pub fn encode_ok(settings: &Authz, principal: &Principal<'_>, token: Option<&str
 
 /// Encodes the response that lets an unauthenticated request pass. `reason` goes to the dynamic
 /// metadata.
-pub fn encode_anonymous(settings: &Authz, reason: &'static str) -> Ready {
+pub fn encode_anonymous(settings: &Authz, reason: &'static str) -> EncodedResponse {
     let identity = IDENTITY_HEADERS.into_iter().map(|name| Bytes::from_static(name.as_bytes()));
     let answer = OkHttpResponse {
         headers_to_remove: identity.chain(own_token_header(settings)).collect(),
@@ -103,7 +103,7 @@ impl Extras {
     }
 
     /// Tells the client the remaining quota of the key.
-    pub fn add_rate_limit(&mut self, charge: &Charge) {
+    pub fn add_rate_limit(&mut self, charge: &RateDecision) {
         self.push_field(RESPONSE_HEADERS_TO_ADD, &overwrite(RATE_LIMIT, &charge.header()).encode_to_vec());
     }
 
@@ -117,14 +117,18 @@ impl Extras {
 /// Returns the response to one request.
 ///
 /// Shares the encoded response, and copies it only if `extras` adds something.
-pub fn encode_with_extras(ready: Ready, extras: &Extras) -> Bytes {
+pub fn encode_with_extras(ready: EncodedResponse, extras: &Extras) -> Bytes {
     if extras.0.is_empty() {
-        return ready.message;
+        return ready.bytes;
     }
-    encode(&ready.message[..ready.outer_end], &ready.message[ready.ok_start..], &extras.0).message
+    let [outer_end, ok_start] = ready.offsets;
+    encode(&ready.bytes[..outer_end], &ready.bytes[ok_start..], &extras.0).bytes
 }
 
-fn encode(outer_fields: &[u8], ok_fields: &[u8], extras: &[u8]) -> Ready {
+/// Encodes a CheckResponse that allows a request: its other fields, then the OkHttpResponse. The
+/// offsets of [`EncodedResponse`] are the end of the other fields, and the start of the
+/// OkHttpResponse's fields.
+fn encode(outer_fields: &[u8], ok_fields: &[u8], extras: &[u8]) -> EncodedResponse {
     let inner = ok_fields.len() + extras.len();
     let head = key_len(OK_RESPONSE) + encoded_len_varint(inner as u64);
     // With the exact capacity, conversion to `Bytes` doesn't copy.
@@ -135,7 +139,7 @@ fn encode(outer_fields: &[u8], ok_fields: &[u8], extras: &[u8]) -> Ready {
     let ok_start = out.len();
     out.put_slice(ok_fields);
     out.put_slice(extras);
-    Ready { message: out.into(), outer_end: outer_fields.len(), ok_start }
+    EncodedResponse { bytes: out.into(), offsets: [outer_fields.len(), ok_start] }
 }
 
 fn outer_fields(metadata: Struct) -> Vec<u8> {

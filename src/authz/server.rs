@@ -23,14 +23,14 @@ use super::response::{Extras, encode_anonymous, encode_ok, encode_with_extras};
 use super::sources::{PresentedCredential, strip_repeated_urls};
 use super::template::Templates;
 use crate::audit::Failure;
-use crate::cache::memory::{Answer, Entry, Ready};
+use crate::cache::memory::{CachedResponse, EncodedResponse, Entry};
 use crate::clock::{BootTime, Timestamp};
 use crate::config::{OnUnavailable, RouteMode, RouteToken};
 use crate::credential::TokenFormat;
 use crate::credential::claims::Authority;
 use crate::event::Operation;
 use crate::key::{Key, Scopes, Visibility};
-use crate::limit::Charge;
+use crate::limit::RateDecision;
 use crate::service::verify::{CacheUse, Identity, Verification, VerifyRequest};
 use crate::service::{MintError, Service, Unavailable};
 use crate::settings::Settings;
@@ -291,7 +291,7 @@ impl AuthorizationService {
     }
 
     /// Counts the use; None when there is no limit to it.
-    async fn charge(&self, settings: &Settings, key: &Key) -> Result<Option<Charge>, DenyReason> {
+    async fn charge(&self, settings: &Settings, key: &Key) -> Result<Option<RateDecision>, DenyReason> {
         match (self.service.charge(settings, key).await, key.rate_policy) {
             (Some(charge), Some(policy)) if !charge.allowed => Err(DenyReason::RateLimited(policy, charge)),
             (charge, _) => Ok(charge),
@@ -305,11 +305,11 @@ impl AuthorizationService {
         headers: &Headers<'_>,
         presented: &PresentedCredential<'_>,
         (entry, now): (&Arc<Entry>, Timestamp),
-        charge: Option<Charge>,
+        charge: Option<RateDecision>,
     ) -> Result<Bytes, DeniedRequest> {
         let with_token = sends_token(settings, policy);
         let audience = policy.audience.as_deref();
-        let fits = |answer: &Answer| {
+        let fits = |answer: &CachedResponse| {
             answer.generation == settings.generation
                 && match &answer.token {
                     Some(for_audience) => with_token && for_audience.as_deref() == audience,
@@ -317,7 +317,7 @@ impl AuthorizationService {
                 }
         };
         let make = || self.make_answer(settings, entry, with_token, audience);
-        let ready = entry.answers.get_or_make(now, fits, make)?;
+        let ready = entry.responses.get_or_encode(now, fits, make)?;
         let overwritten = with_token.then_some(settings.authz.token_header.as_str());
         Ok(finish(settings, ready, headers, Some(presented), overwritten, charge)?)
     }
@@ -328,15 +328,15 @@ impl AuthorizationService {
         entry: &Arc<Entry>,
         with_token: bool,
         audience: Option<&str>,
-    ) -> Result<Answer, DenyReason> {
+    ) -> Result<CachedResponse, DenyReason> {
         let principal = Principal::of_key(&entry.key);
         if !with_token {
-            return Ok(Answer {
+            return Ok(CachedResponse {
                 generation: settings.generation,
                 token: None,
                 refresh_at: None,
                 expires: None,
-                ready: encode_ok(&settings.authz, &principal, None),
+                encoded: encode_ok(&settings.authz, &principal, None),
             });
         }
         let now = self.service.clock.now();
@@ -344,12 +344,12 @@ impl AuthorizationService {
         self.metrics.tokens_minted.inc();
         let half_life = (minted.expires.as_micros() - minted.issued_at.as_micros()) / 2;
         let half_life = Duration::from_micros(half_life.try_into().unwrap_or(0));
-        Ok(Answer {
+        Ok(CachedResponse {
             generation: settings.generation,
             token: Some(audience.map(Into::into)),
             refresh_at: Some(minted.issued_at.plus(half_life)),
             expires: Some(minted.expires),
-            ready: encode_ok(&settings.authz, &principal, Some(&minted.token)),
+            encoded: encode_ok(&settings.authz, &principal, Some(&minted.token)),
         })
     }
 
@@ -420,11 +420,11 @@ fn sends_token(settings: &Settings, policy: &Policy) -> bool {
 /// be ours.
 fn finish(
     settings: &Settings,
-    ready: Ready,
+    ready: EncodedResponse,
     headers: &Headers<'_>,
     presented: Option<&PresentedCredential<'_>>,
     overwritten: Option<&str>,
-    charge: Option<Charge>,
+    charge: Option<RateDecision>,
 ) -> Result<Bytes, DenyReason> {
     let mut extras = Extras::default();
     if let Some(charge) = charge {

@@ -1,92 +1,98 @@
-//! The lease: how fresh this instance's knowledge of changes is, and whether a remembered answer may be used.
+//! Lease on the knowledge of changes: how current it is, and whether a cached row may be used.
 //!
-//! Every change to a key has a number in the database's log. A remembered row carries the number up to which it is
-//! known to be true, its *stamp*; this module knows for each key the number of its last change, and until when that
-//! knowledge itself counts. An answer is allowed only if the lease holds and nothing has changed since its stamp.
+//! Every change to a key has a number in the database's log. A cached row carries the number up to
+//! which it is known to be current, its *stamp*. This module knows for each key the number of its
+//! last change, and until when that knowledge is valid. A row is fresh only if the lease is valid
+//! and its key hasn't changed since its stamp.
 //!
-//! Instead of a map from key to last change there are 65,536 slots, a key's chosen by its hash, each with the highest
-//! number of any key in it. Two keys in one slot cost an unneeded look at the database now and then; they never make
-//! a stale answer look fresh, and the table needs no lock, no trimming and no more than half a MiB.
+//! Instead of a map from keys to their last changes there are 65,536 slots. A key's slot is chosen
+//! by its hash, and a slot has the highest number of any of its keys. Two keys in one slot cost a
+//! needless read of the database now and then. They never make a stale row look fresh, and the
+//! table needs no lock, no trimming and no more than half a MiB.
 
 #[cfg(test)]
 mod assumptions;
 mod ledger;
+mod log_tail;
 #[cfg(test)]
 mod model;
+mod observed_heads;
 mod poll;
 mod relay;
 #[cfg(test)]
 mod relay_model;
-mod tail;
-mod witnesses;
+mod stall;
+#[cfg(test)]
+mod tests;
 
 use std::sync::atomic::{self, AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
-pub use relay::{Answer, Asker, MAX_PART, Question};
+pub use relay::{MAX_RELAY_ENTRIES, RelayClient, RelayRequest, RelayResponse};
 
 use crate::clock::{BootTime, Clock, Moment, Timestamp};
 use crate::key::{KeyId, NetworkId};
 use crate::store::{Mutation, PollTiming};
 use ledger::{Lease, Ledger};
-use tail::Tail;
-use witnesses::Witnesses;
+use log_tail::LogTail;
+use observed_heads::ObservedHeads;
 
 const SLOTS: usize = 1 << 16;
 
-/// Up to which change something is known to be true, and in which history of the database.
+/// Log position up to which a row is known to be current, and the lineage of that log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
-    /// Twice the highest number of the log that it takes into account; one more if it was read after a doubt.
+    /// Twice the number of the newest log entry that the row includes; plus one if the row was read
+    /// after [`Freshness::invalidate_unknown`].
     at: u64,
-    /// Which history: counts up when the database's is found rewritten.
+    /// Lineage of the log; it is incremented when the log is found to be rewritten.
     lineage: u64,
 }
 
 impl Stamp {
-    /// Whether both are of the same history.
+    /// Returns true if both stamps are of one lineage.
     pub const fn same_lineage(self, other: Self) -> bool {
         self.lineage == other.lineage
     }
 }
 
-/// What was known just before a lookup began; makes the stamp of what it finds.
+/// State before a read of the database or of Redis, from which the stamp of its result is made.
 #[derive(Debug, Clone, Copy)]
-pub struct Pending {
+pub struct PendingStamp {
     before: u64,
     lineage: u64,
 }
 
-impl Pending {
-    /// The stamp of a row that was read together with the log's newest number `counter`.
+impl PendingStamp {
+    /// Makes the stamp of a row that was read together with the log's newest number `counter`.
     pub const fn stamp(self, counter: u64) -> Stamp {
-        // A doubt about everything up to `counter` is answered by a lookup that began after it.
-        let doubted = counter * 2 + 1;
-        let at = if self.before == doubted { doubted } else { counter * 2 };
+        // An unknown outcome after `counter` is resolved by a read that began after it.
+        let invalidated = counter * 2 + 1;
+        let at = if self.before == invalidated { invalidated } else { counter * 2 };
         Stamp { at, lineage: self.lineage }
     }
 }
 
-/// How an instance may answer.
+/// Mode of an instance, by what it knows of changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mode {
-    /// The lease holds.
+    /// The lease is valid.
     Fresh,
-    /// The database can't be asked; another instance relays what it says.
+    /// The database can't be reached; another instance relays its log.
     Relayed,
-    /// The database can't be asked; known keys stay valid for a while.
+    /// The database can't be reached; known keys stay valid for a while.
     Static,
-    /// Nothing can be said about any key.
+    /// Nothing is known that is current enough for any key.
     Closed,
 }
 
 impl Mode {
-    /// All of them, for tables.
+    /// All modes.
     pub const ALL: [Self; 4] = [Self::Fresh, Self::Relayed, Self::Static, Self::Closed];
 
-    /// The word for people and metrics.
+    /// Returns the name for people and metrics.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Fresh => "fresh",
@@ -96,33 +102,34 @@ impl Mode {
         }
     }
 
-    /// Whether what is known counts although it was to be read again by now: there is nobody to read it from.
-    pub const fn spares_rereading(self) -> bool {
+    /// Returns true if rows stay valid past their soft expiry, as they can't be read again.
+    pub const fn skips_refresh(self) -> bool {
         matches!(self, Self::Relayed | Self::Static)
     }
 }
 
-/// What was promised about how stale an answer may be.
+/// Settings of the lease.
 #[derive(Debug, Clone, Copy)]
-pub struct Terms {
-    /// How long the knowledge of one poll counts.
+pub struct LeaseConfig {
+    /// Time for which the result of a poll is valid (`consistency.lease`).
     pub lease: Duration,
-    /// From the beginning of a poll to that of the next.
+    /// Time from the start of a poll to that of the next (`consistency.poll`).
     pub poll: Duration,
-    /// How much longer what another instance relays counts; zero when nothing is to be relayed.
+    /// Time after the lease for which a relayed log is valid (`consistency.relay`); zero disables
+    /// the relay.
     pub relay: Duration,
-    /// How long known keys stay valid after the lease, while nobody can be asked.
+    /// Time after the lease for which known keys stay valid in an outage (`consistency.grace`).
     pub grace: Duration,
 }
 
-/// One entry's place in the table.
+/// Index of a key's slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slot(u16);
 
 impl Slot {
-    /// The slot of a key.
-    pub fn of(network: NetworkId, key_id: KeyId) -> Self {
-        // FNV-1a: spreading is all that is asked of it.
+    /// Returns the slot of a key.
+    pub fn for_key(network: NetworkId, key_id: KeyId) -> Self {
+        // FNV-1a: it only has to distribute well.
         let bytes = network.as_bytes().iter().chain(key_id.as_bytes());
         let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
@@ -131,215 +138,230 @@ impl Slot {
     }
 }
 
-/// This instance's knowledge of changes.
+/// Failed poll.
+#[derive(Debug, Clone)]
+pub struct PollFailure {
+    /// Time at which it ended.
+    pub at: BootTime,
+    /// Reason, for people.
+    pub reason: String,
+}
+
+/// Knowledge of changes that this instance has.
 pub struct Freshness {
     clock: Clock,
-    terms: Terms,
-    /// How old an entry of the shared cache may be that is still of use: so much of the log is read at the start.
-    look_back: Duration,
-    /// What an answer must be stamped with at least (see [`Stamp::at`]), and since when the leases count.
+    config: LeaseConfig,
+    /// Part of the log that the first poll reads: entries of the shared cache up to this age are
+    /// usable.
+    history_window: Duration,
+    /// Leases, and for each slot the least [`Stamp`] of a fresh row.
     ledger: Ledger,
     newest: AtomicU64,
-    /// The number up to which every change is taken in. `newest` may be ahead of it, by changes made here.
-    polled: AtomicU64,
-    /// How many polls have begun, and which of them was the last to end.
+    /// Number up to which every change is known. `newest` may be ahead, by changes made here.
+    polled_to: AtomicU64,
+    /// Number of polls that have begun.
     polls_begun: AtomicU64,
+    /// Which of those ended last.
     polls_ended: AtomicU64,
-    /// Boot time at which the last poll ended, whatever came of it.
+    /// Boot time at which the last poll ended, whether it succeeded or failed.
     poll_ended: AtomicU64,
-    /// How long the last poll that succeeded took, in microseconds.
-    poll_took: AtomicU64,
-    /// Boot time at which a poll last showed that the database can't be reached; 0 when none has since the last one
-    /// that succeeded, or since the process stood still.
-    shown_outage: AtomicU64,
-    /// How often it was found, after the lease's end, that the database can't be reached.
+    /// Duration of the last successful poll, in microseconds.
+    last_poll_micros: AtomicU64,
+    /// Boot time at which a poll last proved that the database can't be reached; 0 if none did
+    /// since the last success or the last stall of the process.
+    outage_evidence: AtomicU64,
+    /// Number of outages found after the lease expired.
     outages: AtomicU64,
-    /// Whether the process has stood still since the last poll that succeeded: its connections may be dead.
-    stood_still: AtomicBool,
-    /// How often the lease ran out.
+    /// True if the process stalled since the last successful poll: its connections may be dead.
+    has_stalled: AtomicBool,
+    /// Number of times the lease expired.
     lapses: AtomicU64,
-    /// Whether it has, and that is counted.
+    /// True while the lease is expired, so that each lapse is counted once.
     has_lapsed: AtomicBool,
-    /// How often the log was found not to go on from where it was left.
-    rewritten: AtomicU64,
-    /// How many polls failed.
+    /// Number of times the log was found to be rewritten.
+    rewrites: AtomicU64,
+    /// Number of failed polls.
     failures: AtomicU64,
-    /// The last poll that failed, and why.
     last_failure: Mutex<Option<PollFailure>>,
-    /// Held across a poll, so that polls are one after the other.
-    turn: tokio::sync::Mutex<()>,
-    /// The log's tail, all of it taken in: where the next poll goes on, and what others know is compared with.
-    tail: Mutex<Tail>,
-    /// What lookups have seen beyond the tail. Locked after the tail, by whoever locks both.
-    witnesses: Mutex<Witnesses>,
+    /// Held during a poll, so that polls run one after the other.
+    poll_turn: tokio::sync::Mutex<()>,
+    /// Newest entries of the log that are applied: the next poll continues there, and positions
+    /// that others know are compared with it.
+    tail: Mutex<LogTail>,
+    /// Log heads that lookups saw beyond the tail. Locked after the tail where both are locked.
+    observed_heads: Mutex<ObservedHeads>,
 }
 
 impl Freshness {
-    /// Knows nothing yet: no answer is allowed before the first poll.
-    pub fn new(clock: Clock, terms: Terms, look_back: Duration) -> Self {
+    /// Creates a state without knowledge: no row is fresh before the first poll.
+    pub fn new(clock: Clock, config: LeaseConfig, history_window: Duration) -> Self {
         Self {
             clock,
-            terms,
-            look_back,
+            config,
+            history_window,
             ledger: Ledger::new(SLOTS),
             newest: AtomicU64::new(0),
-            polled: AtomicU64::new(0),
+            polled_to: AtomicU64::new(0),
             polls_begun: AtomicU64::new(0),
             polls_ended: AtomicU64::new(0),
             poll_ended: AtomicU64::new(0),
-            poll_took: AtomicU64::new(0),
-            shown_outage: AtomicU64::new(0),
+            last_poll_micros: AtomicU64::new(0),
+            outage_evidence: AtomicU64::new(0),
             outages: AtomicU64::new(0),
-            stood_still: AtomicBool::new(false),
+            has_stalled: AtomicBool::new(false),
             lapses: AtomicU64::new(0),
             has_lapsed: AtomicBool::new(false),
-            rewritten: AtomicU64::new(0),
+            rewrites: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             last_failure: Mutex::default(),
-            turn: tokio::sync::Mutex::new(()),
+            poll_turn: tokio::sync::Mutex::new(()),
             tail: Mutex::default(),
-            witnesses: Mutex::default(),
+            observed_heads: Mutex::default(),
         }
     }
 
-    /// What was promised.
-    pub const fn terms(&self) -> Terms {
-        self.terms
+    /// Returns the settings of the lease.
+    pub const fn config(&self) -> LeaseConfig {
+        self.config
     }
 
-    /// Whether a poll has ever succeeded.
-    pub fn has_begun(&self) -> bool {
+    /// Returns true once a poll has succeeded.
+    pub fn has_polled(&self) -> bool {
         self.ledger.lease().boot != 0
     }
 
-    /// How long ago the last successful poll began; None before the first.
+    /// Returns the age of the lease; `None` before the first successful poll.
     pub fn age(&self) -> Option<Duration> {
         self.age_of(self.ledger.lease())
     }
 
-    /// The moment as of which the last successful poll counts; None before the first.
-    pub fn known_since(&self) -> Option<BootTime> {
+    /// Returns the moment from which the lease counts; `None` before the first successful poll.
+    pub fn lease_start(&self) -> Option<BootTime> {
         Some(self.ledger.lease().boot).filter(|boot| *boot != 0).map(BootTime::from_micros)
     }
 
-    /// How long ago was asked what another instance relayed last; None when nothing was ever relayed.
+    /// Returns the age of the relayed lease, which counts from the request; `None` if nothing was
+    /// relayed.
     pub fn relayed_age(&self) -> Option<Duration> {
         self.age_of(self.ledger.relayed())
     }
 
     fn age_of(&self, lease: Lease) -> Option<Duration> {
-        let began =
+        let start =
             Moment { boot: BootTime::from_micros(lease.boot), wall: Timestamp::from_micros(lease.wall) };
-        (lease.boot != 0).then(|| self.clock.moment().since(began))
+        (lease.boot != 0).then(|| self.clock.moment().since(start))
     }
 
     fn timing(&self) -> PollTiming {
-        PollTiming { lease: self.terms.lease, interval: self.terms.poll }
+        PollTiming { lease: self.config.lease, interval: self.config.poll }
     }
 
-    /// How long it is known that nobody can be asked, once that was found: as long as it takes to find it again.
+    /// Returns how long evidence of an outage is valid: as long as finding it again takes.
     fn outage_validity(&self) -> Duration {
-        (self.terms.lease + self.terms.poll) * 2
+        (self.config.lease + self.config.poll) * 2
     }
 
-    /// Whether nobody can be asked, as was found a moment ago. What was found before the process stood still says
-    /// nothing of now.
-    fn is_cut_off(&self, ledger: &Ledger) -> bool {
+    /// Returns true if an outage was found lately. One that was found before the process stalled
+    /// says nothing of now.
+    fn has_outage(&self, ledger: &Ledger) -> bool {
         let found = ledger.outage().map(BootTime::from_micros);
         found.is_some_and(|found| self.clock.boot_now().since(found) <= self.outage_validity())
     }
 
-    /// What may be answered now.
+    /// Returns the current mode.
     pub fn mode(&self) -> Mode {
         self.mode_by(&self.ledger)
     }
 
     fn mode_by(&self, ledger: &Ledger) -> Mode {
         let polled = self.age_of(ledger.lease());
-        if polled.is_some_and(|age| age <= self.terms.lease) {
+        if polled.is_some_and(|age| age <= self.config.lease) {
             return Mode::Fresh;
         }
-        if !self.is_cut_off(ledger) {
+        if !self.has_outage(ledger) {
             return Mode::Closed;
         }
         let relayed = self.age_of(ledger.relayed());
-        let counts = |age: Option<Duration>, more| age.is_some_and(|age| age <= self.terms.lease + more);
-        if counts(relayed, self.terms.relay) {
+        let is_within = |age: Option<Duration>, more| age.is_some_and(|age| age <= self.config.lease + more);
+        if is_within(relayed, self.config.relay) {
             Mode::Relayed
-        } else if counts(polled, self.terms.grace) || counts(relayed, self.terms.grace) {
-            // What was relayed is what a poll said: it begins the grace anew.
+        } else if is_within(polled, self.config.grace) || is_within(relayed, self.config.grace) {
+            // A relayed log is the result of a poll, so it restarts the grace.
             Mode::Static
         } else {
             Mode::Closed
         }
     }
 
-    /// How long after its revocation a key may still be allowed here, in the mode in force.
+    /// Returns how long after its revocation a key may still be allowed here, in the current mode.
     pub fn bound(&self) -> Duration {
         match self.mode() {
-            Mode::Fresh => self.terms.lease,
-            Mode::Relayed => self.terms.lease + self.terms.relay,
-            Mode::Static => self.terms.lease + self.terms.grace,
+            Mode::Fresh => self.config.lease,
+            Mode::Relayed => self.config.lease + self.config.relay,
+            Mode::Static => self.config.lease + self.config.grace,
             Mode::Closed => Duration::ZERO,
         }
     }
 
-    /// Whether what carries `stamp` may be used for an answer now.
-    pub fn allows(&self, slot: Slot, stamp: Stamp) -> bool {
-        let counts = |ledger: &Ledger| self.mode_by(ledger) != Mode::Closed;
-        self.ledger.allows(counts, usize::from(slot.0), stamp.at, stamp.lineage)
+    /// Returns true if a row with this stamp may be used now.
+    pub fn is_fresh(&self, slot: Slot, stamp: Stamp) -> bool {
+        let is_valid = |ledger: &Ledger| self.mode_by(ledger) != Mode::Closed;
+        self.ledger.is_fresh(is_valid, usize::from(slot.0), stamp.at, stamp.lineage)
     }
 
-    /// To be called before a lookup; then [`Pending::stamp`] with what it read.
-    pub fn begin(&self, slot: Slot) -> Pending {
-        Pending { before: self.ledger.needed(usize::from(slot.0)), lineage: self.ledger.lineage() }
+    /// Notes the state before a read; to be called before the read begins.
+    pub fn before_read(&self, slot: Slot) -> PendingStamp {
+        PendingStamp { before: self.ledger.min_stamp(usize::from(slot.0)), lineage: self.ledger.lineage() }
     }
 
-    /// The stamp of a row that was read together with the log's newest entry, `n` and `tag`.
-    pub fn stamp(&self, pending: Pending, n: u64, tag: u128) -> Stamp {
+    /// Makes the stamp of a row that was read from the database together with the log's newest
+    /// entry: number `n` with `tag`.
+    pub fn stamp(&self, pending: PendingStamp, n: u64, tag: u128) -> Stamp {
         let tail = self.tail();
-        // What was begun in another history counts for nothing, and shows nothing.
-        if !tail.has(n, tag) && pending.lineage == self.ledger.lineage() {
-            self.witnesses().note(n, tag);
+        // A read that began in another lineage proves nothing about the current one.
+        if !tail.contains(n, tag) && pending.lineage == self.ledger.lineage() {
+            self.observed_heads().insert(n, tag);
         }
         pending.stamp(n)
     }
 
-    fn witnesses(&self) -> MutexGuard<'_, Witnesses> {
-        self.witnesses.lock()
+    fn observed_heads(&self) -> MutexGuard<'_, ObservedHeads> {
+        self.observed_heads.lock()
     }
 
-    /// The stamp of a row that another instance read when the log's newest entry was `n`; None unless that is an entry
-    /// of the tail that is known here, as then every later change of its key is known here, too.
+    /// Makes the stamp of a row that another instance read when the log's newest entry was number
+    /// `n` with `tag`. Returns `None` unless the tail has that entry: only then is every later
+    /// change of the key known here.
     pub fn shared_stamp(&self, n: u64, tag: u128) -> Option<Stamp> {
-        // Under the lock, so that the lineage is that of the tail.
+        // Read under the lock, so that the lineage is that of the tail.
         let tail = self.tail();
-        tail.has(n, tag).then(|| Stamp { at: n * 2, lineage: self.ledger.lineage() })
+        tail.contains(n, tag).then(|| Stamp { at: n * 2, lineage: self.ledger.lineage() })
     }
 
-    /// Never held across an await.
-    fn tail(&self) -> MutexGuard<'_, Tail> {
+    /// Locks the tail; never held across an await.
+    fn tail(&self) -> MutexGuard<'_, LogTail> {
         self.tail.lock()
     }
 
-    /// Takes in a change: nothing older may be said about its key from here on.
+    /// Applies a change: older rows of its key aren't fresh any more.
     pub fn apply(&self, mutation: &Mutation) {
-        let slot = Slot::of(mutation.network, mutation.key_id);
+        let slot = Slot::for_key(mutation.network, mutation.key_id);
         self.ledger.raise(usize::from(slot.0), self.ledger.lineage(), mutation.n * 2);
-        self.note_newest(mutation.n);
+        self.record_written(mutation.n);
     }
 
-    /// Takes in that this process has written number `n` of the log: a log without it is another one.
-    pub fn note_newest(&self, n: u64) {
+    /// Records that this process wrote number `n` of the log: a log without it is rewritten.
+    pub fn record_written(&self, n: u64) {
         self.newest.fetch_max(n, Ordering::AcqRel);
     }
 
-    /// Takes in that a change may have been made, as the database failed before it said: what was read before now
-    /// doesn't count any more, what is read from now on does. (If the change comes through later, a poll brings it.)
-    pub fn doubt(&self, network: NetworkId, key_id: KeyId) {
-        let slot = Slot::of(network, key_id);
+    /// Invalidates a key's rows after a change with unknown outcome: rows that were read before now
+    /// aren't fresh, those that are read from now on are. If the change was committed after all, a
+    /// poll applies it.
+    pub fn invalidate_unknown(&self, network: NetworkId, key_id: KeyId) {
+        let slot = Slot::for_key(network, key_id);
         loop {
-            // The lineage first: its numbers are never larger than those that are read after it.
+            // The lineage is read first, so that the number belongs to it or to a later one.
             let lineage = self.ledger.lineage();
             self.ledger.raise(usize::from(slot.0), lineage, self.newest() * 2 + 1);
             if self.ledger.lineage() == lineage {
@@ -348,56 +370,44 @@ impl Freshness {
         }
     }
 
-    /// The newest number of the log that is known here.
+    /// Returns the newest number of the log that is known here.
     pub fn newest(&self) -> u64 {
         self.newest.load(Ordering::Acquire)
     }
 
-    /// The number up to which every change is known here, none left out.
-    pub fn polled(&self) -> u64 {
-        self.polled.load(Ordering::Acquire)
+    /// Returns the number up to which every change is known here, without a gap.
+    pub fn polled_to(&self) -> u64 {
+        self.polled_to.load(Ordering::Acquire)
     }
 
-    /// How often the lease ran out, the start apart: whoever looks now and then would miss a short lapse.
+    /// Returns how often the lease expired, not counting the start.
     pub fn lapses(&self) -> u64 {
         self.lapses.load(Ordering::Acquire)
     }
 
-    /// How often it was found, after the lease's end, that the database can't be reached: each time relayed or static mode
-    /// may have begun.
+    /// Returns how often an outage was found after the lease expired: each time relayed or static
+    /// mode may have begun.
     pub fn outages(&self) -> u64 {
         self.outages.load(Ordering::Acquire)
     }
 
-    /// How often everything was dropped because the log didn't go on from where it was left.
-    pub fn rewritten(&self) -> u64 {
-        self.rewritten.load(Ordering::Relaxed)
+    /// Returns how often all rows were dropped because the log was rewritten.
+    pub fn rewrites(&self) -> u64 {
+        self.rewrites.load(Ordering::Relaxed)
     }
 
-    /// How long the last poll that succeeded took.
-    pub fn poll_took(&self) -> Duration {
-        Duration::from_micros(self.poll_took.load(Ordering::Relaxed))
+    /// Returns the duration of the last successful poll.
+    pub fn last_poll_duration(&self) -> Duration {
+        Duration::from_micros(self.last_poll_micros.load(Ordering::Relaxed))
     }
 
-    /// How many polls failed, each of them once.
+    /// Returns the number of failed polls.
     pub fn poll_failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// The last poll that failed; None when none ever did.
+    /// Returns the last failed poll.
     pub fn last_failure(&self) -> Option<PollFailure> {
         self.last_failure.lock().clone()
     }
 }
-
-/// A poll that failed.
-#[derive(Debug, Clone)]
-pub struct PollFailure {
-    /// When it ended.
-    pub at: BootTime,
-    /// Why, for people.
-    pub reason: String,
-}
-
-#[cfg(test)]
-mod tests;

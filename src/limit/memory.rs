@@ -1,4 +1,4 @@
-//! Buckets of this process, in a table of a bounded size.
+//! Buckets in this process, in a table of bounded size.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -6,61 +6,61 @@ use std::hash::BuildHasher;
 
 use parking_lot::Mutex;
 
+use super::decision::{BucketKey, RateDecision};
 use super::gcra::Gcra;
-use super::{Charge, Subject};
 use crate::clock::Clock;
 
-/// Parts of the table, each with a lock of its own.
-const PARTS: usize = 64;
-/// Most buckets of a part: a million together, some 100 MiB. Only a key that has just been proven gets one.
-const PART: usize = 16 * 1024;
+/// Shards of the table, each with its own lock.
+const SHARDS: usize = 64;
+/// Most buckets of a shard: a million together, some 100 MiB. Only verified keys get a bucket.
+const MAX_BUCKETS_PER_SHARD: usize = 16 * 1024;
 
-/// Counts the uses of keys in this process.
+/// Limiter whose buckets are in this process.
 pub struct MemoryLimiter {
-    /// Its own running time: what happens to the wall clock changes nothing.
+    /// Clock whose boot time is used, so that setting the wall clock has no effect.
     clock: Clock,
     hasher: RandomState,
-    parts: Vec<Mutex<HashMap<Subject, u64>>>,
-    /// Most buckets of a part.
-    most: usize,
+    /// For each bucket the time at which it is full again, in microseconds.
+    shards: Vec<Mutex<HashMap<BucketKey, u64>>>,
+    max_buckets_per_shard: usize,
 }
 
 impl MemoryLimiter {
-    /// With every bucket full.
+    /// Creates a limiter without any buckets: a new bucket is full.
     pub fn new(clock: Clock) -> Self {
-        Self::of_size(clock, PART)
+        Self::with_capacity(clock, MAX_BUCKETS_PER_SHARD)
     }
 
-    fn of_size(clock: Clock, most: usize) -> Self {
-        let parts = (0..PARTS).map(|_| Mutex::default()).collect();
-        Self { clock, hasher: RandomState::new(), parts, most }
+    fn with_capacity(clock: Clock, max_buckets_per_shard: usize) -> Self {
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        Self { clock, hasher: RandomState::new(), shards, max_buckets_per_shard }
     }
 
-    /// Counts one use.
-    pub(super) fn charge(&self, subject: Subject, gcra: Gcra) -> Charge {
-        let part = usize::try_from(self.hasher.hash_one(subject) >> 32).unwrap_or(0) % PARTS;
-        let mut part = self.parts[part].lock();
-        // Not before: whoever had to wait for the lock would come with a time that is over.
+    /// Charges one request.
+    pub(super) fn charge(&self, bucket: BucketKey, gcra: Gcra) -> RateDecision {
+        let shard = usize::try_from(self.hasher.hash_one(bucket) >> 32).unwrap_or(0) % SHARDS;
+        let mut shard = self.shards[shard].lock();
+        // Read under the lock: after waiting for it, an earlier reading would be out of date.
         let now = self.clock.boot_now().as_micros();
-        if part.len() >= self.most && !part.contains_key(&subject) {
-            make_room(&mut part, now);
+        if shard.len() >= self.max_buckets_per_shard && !shard.contains_key(&bucket) {
+            evict(&mut shard, now);
         }
-        let full_at = part.entry(subject).or_insert(0);
-        let (next, charge) = gcra.use_once(*full_at, now);
+        let full_at = shard.entry(bucket).or_insert(0);
+        let (next, decision) = gcra.charge(*full_at, now);
         *full_at = next;
-        charge
+        decision
     }
 }
 
-/// Forgets the buckets that are full again, which changes nothing; if there are none, the one that is full soonest,
-/// whose key gains the least by that.
-fn make_room(part: &mut HashMap<Subject, u64>, now: u64) {
-    let before = part.len();
-    part.retain(|_, full_at| *full_at > now);
-    if part.len() == before
-        && let Some(soonest) = part.iter().min_by_key(|(_, full_at)| **full_at).map(|(subject, _)| *subject)
+/// Evicts the buckets that are full again, which changes nothing. If there are none, evicts the one
+/// that is full soonest, as its key gains the least.
+fn evict(shard: &mut HashMap<BucketKey, u64>, now: u64) {
+    let before = shard.len();
+    shard.retain(|_, full_at| *full_at > now);
+    if shard.len() == before
+        && let Some(soonest) = shard.iter().min_by_key(|(_, full_at)| **full_at).map(|(bucket, _)| *bucket)
     {
-        part.remove(&soonest);
+        shard.remove(&soonest);
     }
 }
 
@@ -71,9 +71,9 @@ mod tests {
     use crate::key::{KeyId, NetworkId};
     use std::time::Duration;
 
-    const ONE_A_MINUTE: Gcra = Gcra { interval: 60_000_000, places: 1 };
+    const ONE_A_MINUTE: Gcra = Gcra { emission_interval: 60_000_000, burst: 1 };
 
-    fn subject(number: u64) -> Subject {
+    fn bucket(number: u64) -> BucketKey {
         let mut id = [0; 32];
         id[..8].copy_from_slice(&number.to_be_bytes());
         (NetworkId::SINGLE, KeyId::Imported(id))
@@ -83,28 +83,28 @@ mod tests {
     fn keys_and_networks_are_counted_apart() {
         let limiter = MemoryLimiter::new(Clock::manual(Timestamp::from_secs(1_000)));
         let elsewhere = NetworkId::parse("00000000-0000-0000-0000-000000000001").unwrap();
-        let subjects = [subject(1), subject(2), (elsewhere, subject(1).1)];
+        let buckets = [bucket(1), bucket(2), (elsewhere, bucket(1).1)];
         for expected in [true, false] {
-            for subject in subjects {
-                assert_eq!(limiter.charge(subject, ONE_A_MINUTE).allowed, expected);
+            for bucket in buckets {
+                assert_eq!(limiter.charge(bucket, ONE_A_MINUTE).allowed, expected);
             }
         }
     }
 
     #[test]
-    fn the_table_is_bounded_and_forgets_what_is_over_first() {
+    fn the_table_is_bounded_and_evicts_full_buckets_first() {
         let clock = Clock::manual(Timestamp::from_secs(1_000));
-        let limiter = MemoryLimiter::of_size(clock.clone(), 16);
-        let total = || limiter.parts.iter().map(|part| part.lock().len()).sum::<usize>();
-        let most = PARTS * 16;
+        let limiter = MemoryLimiter::with_capacity(clock.clone(), 16);
+        let total = || limiter.shards.iter().map(|shard| shard.lock().len()).sum::<usize>();
+        let most = SHARDS * 16;
         for number in 0..10_000 {
-            limiter.charge(subject(number), ONE_A_MINUTE);
+            limiter.charge(bucket(number), ONE_A_MINUTE);
             if number % 500 == 0 {
                 clock.advance(Duration::from_secs(1));
             }
         }
         assert!(total() <= most, "{}", total());
-        let last = subject(9_999);
-        assert!(!limiter.charge(last, ONE_A_MINUTE).allowed, "what was just used is remembered");
+        let last = bucket(9_999);
+        assert!(!limiter.charge(last, ONE_A_MINUTE).allowed, "a bucket that was just used stays");
     }
 }

@@ -27,7 +27,7 @@ impl Service {
             }
             Ok(None) => Err(no_such_key()),
             Err(error) => {
-                self.freshness.doubt(network, id);
+                self.freshness.invalidate_unknown(network, id);
                 Err(unavailable(error))
             }
         }

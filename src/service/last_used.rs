@@ -11,7 +11,7 @@ use super::Service;
 use crate::cache::memory::Entry;
 use crate::clock::Timestamp;
 use crate::key::{KeyId, NetworkId};
-use crate::store::{PRECISION, Store};
+use crate::store::{LAST_USED_PRECISION, Store};
 
 type Subject = (NetworkId, KeyId);
 
@@ -39,13 +39,13 @@ impl UseQueue {
 }
 
 impl Service {
-    /// Records that a key is used `now`, at most once per `PRECISION`. Never waits.
+    /// Records that a key is used `now`, at most once per `LAST_USED_PRECISION`. Never waits.
     pub fn record_use(&self, entry: &Entry, now: Timestamp) {
-        if !entry.last_use.is_due(now, PRECISION) {
+        if !entry.last_use.try_claim(now, LAST_USED_PRECISION) {
             return;
         }
         if self.uses.queue.try_send(((entry.key.network, entry.key.id), now)).is_err() {
-            entry.last_use.forget();
+            entry.last_use.reset();
             self.uses.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -95,7 +95,7 @@ async fn write(store: &Store, uses: &mut HashMap<Subject, Timestamp>) {
         return;
     }
     let rows = uses.iter().map(|((network, id), at)| (*network, *id, *at)).collect();
-    match store.note_last_used(rows).await {
+    match store.record_last_used(rows).await {
         Ok(()) => uses.clear(),
         Err(error) => {
             tracing::warn!(%error, count = uses.len(), "last_used of keys could not be written; trying again")

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::bulkhead::Bulkhead;
 use super::{Service, Unavailable, unavailable};
-use crate::cache::freshness::{Freshness, Mode, Pending, Slot, Stamp};
-use crate::cache::memory::{Answers, Entry, Index, LastUse, Memory, Unknown};
-use crate::cache::shared::{Shared, SharedEntry};
+use crate::cache::freshness::{Freshness, Mode, PendingStamp, Slot, Stamp};
+use crate::cache::memory::{ResponseCache, Entry, CacheKey, LastUse, MemoryCache, NegativeEntry};
+use crate::cache::redis::{RedisCache, RedisEntry};
 use crate::clock::{Clock, Timestamp};
 use crate::credential::secrets::HmacSecrets;
 use crate::key::{Key, KeyId, NetworkId};
@@ -43,8 +43,8 @@ pub(super) type LookupKey = (NetworkId, KeyId, bool);
 /// The L1 entry that a lookup fills.
 #[derive(Clone)]
 pub(super) struct FillTarget {
-    pub memory: Memory,
-    pub index: Index,
+    pub memory: MemoryCache,
+    pub index: CacheKey,
     pub network: NetworkId,
     pub key_id: KeyId,
     /// Only the database can say whether this key exists.
@@ -85,7 +85,7 @@ impl Service {
                     clock: self.clock.clone(),
                     freshness: Arc::clone(&self.freshness),
                     bulkhead: Arc::clone(&self.bulkhead),
-                    pending: self.freshness.begin(target.slot),
+                    pending: self.freshness.before_read(target.slot),
                     reads_memory: reads,
                     reads_shared,
                     reads_database,
@@ -94,13 +94,13 @@ impl Service {
                 trace::with_current_span(lookup.run())
             };
             let joined = match access.reads {
-                true => self.lookups.join((target.network, target.key_id, reads), start).await,
+                true => self.lookups.run((target.network, target.key_id, reads), start).await,
                 // `no-cache` asks for the row as of now. A lookup in flight may have read it
                 // already.
                 false => tokio::spawn(start()).await.ok(),
             };
             let found = joined.unwrap_or(Err(Unavailable))?;
-            if self.freshness.allows(target.slot, found.stamp) {
+            if self.freshness.is_fresh(target.slot, found.stamp) {
                 return Ok(found);
             }
         }
@@ -122,7 +122,7 @@ struct Lookup {
     freshness: Arc<Freshness>,
     bulkhead: Arc<Bulkhead>,
     /// State of the mutation log before the lookup began.
-    pending: Pending,
+    pending: PendingStamp,
     reads_memory: bool,
     reads_shared: bool,
     reads_database: bool,
@@ -131,7 +131,7 @@ struct Lookup {
 
 /// L2, with the secrets that verify its entries.
 struct SharedTier {
-    shared: Arc<Shared>,
+    shared: Arc<RedisCache>,
     secrets: HmacSecrets,
 }
 
@@ -170,11 +170,11 @@ impl Lookup {
             }
             Some(_) => return None,
             None => {
-                let unknown = memory.unknown(index).filter(|unknown| now < unknown.expires)?;
+                let unknown = memory.get_negative(index).filter(|unknown| now < unknown.expires)?;
                 FoundKey { key: None, stamp: unknown.stamp, read_at: now }
             }
         };
-        self.freshness.allows(self.target.slot, found.stamp).then_some(found)
+        self.freshness.is_fresh(self.target.slot, found.stamp).then_some(found)
     }
 
     /// Reads L2. Returns `None` unless the entry may still be used.
@@ -182,10 +182,10 @@ impl Lookup {
         let FillTarget { network, key_id, slot, cache_ttl, .. } = self.target;
         let now = self.clock.now();
         let entry = tier.shared.get(&tier.secrets, network, key_id).await?;
-        if entry.counter > self.freshness.polled() && self.freshness.mode() == Mode::Fresh {
+        if entry.counter > self.freshness.polled_to() && self.freshness.mode() == Mode::Fresh {
             // The writer knew more of the log. One poll, shared by all who wait here, costs less
             // than a database read for each.
-            let _ = self.freshness.knows(entry.counter, &self.store).await;
+            let _ = self.freshness.ensure_polled(entry.counter, &self.store).await;
         }
         let stamp = self.freshness.shared_stamp(entry.counter, entry.tag)?;
         // The writer's clock may be ahead of ours.
@@ -195,7 +195,7 @@ impl Lookup {
         if read_at.plus(cache_ttl) <= now && self.freshness.mode() == Mode::Fresh {
             return None;
         }
-        let is_fresh = self.freshness.allows(slot, stamp);
+        let is_fresh = self.freshness.is_fresh(slot, stamp);
         is_fresh.then(|| FoundKey { key: Some(Arc::new(entry.key)), stamp, read_at })
     }
 
@@ -210,7 +210,7 @@ impl Lookup {
         })?;
         if let (Some(key), Some(tier), true) = (&row.key, &self.shared, self.writes) {
             let (counter, tag) = (row.counter, row.tag);
-            let entry = SharedEntry { key: (**key).clone(), counter, tag, filled: read_at };
+            let entry = RedisEntry { key: (**key).clone(), counter, tag, filled: read_at };
             tier.shared.put(&tier.secrets, &entry, cache_ttl);
         }
         let stamp = self.freshness.stamp(self.pending, row.counter, row.tag);
@@ -238,8 +238,8 @@ impl FillTarget {
             soft_expiry: read_at.plus(self.cache_ttl),
             hard_expiry: self.proof_expires.into_iter().chain(key.ends()).min(),
             last_use: LastUse::new(key.last_used),
-            answers: Answers::default(),
-            holder: OnceLock::new(),
+            responses: ResponseCache::default(),
+            denied_metadata: OnceLock::new(),
             key,
         })
     }
@@ -253,8 +253,8 @@ impl FillTarget {
             None => {
                 let expires = found.read_at.plus(self.negative_ttl);
                 let Self { key_id, slot, generation, .. } = *self;
-                let unknown = Unknown { key_id, stamp: found.stamp, slot, generation, expires };
-                self.memory.insert_unknown(self.index, unknown);
+                let unknown = NegativeEntry { key_id, stamp: found.stamp, slot, generation, expires };
+                self.memory.insert_negative(self.index, unknown);
             }
         }
     }

@@ -14,7 +14,7 @@ use crate::key::{
 };
 use crate::secret::SecretString;
 use crate::settings::Settings;
-use crate::store::{Inserted, NewKey, Request};
+use crate::store::{IdempotencyKey, InsertOutcome, NewKey};
 
 /// Attributes of a new key, issued or imported.
 #[derive(Debug, Clone)]
@@ -172,7 +172,7 @@ impl Service {
         id: KeyId,
         request: KeyRequest,
         subject: &str,
-    ) -> Result<(Key, Option<Request>), ApiError> {
+    ) -> Result<(Key, Option<IdempotencyKey>), ApiError> {
         // The row has microseconds, the credential whole seconds of the same time.
         let now = self.clock.now();
         if let Some(ttl) = request.ttl {
@@ -181,7 +181,7 @@ impl Service {
         let idempotency = request
             .request_id
             .clone()
-            .map(|request_id| Request { id: request_id, fingerprint: fingerprint(&request, subject) });
+            .map(|request_id| IdempotencyKey { id: request_id, fingerprint: fingerprint(&request, subject) });
         let key = Key {
             network: settings.network,
             id,
@@ -213,33 +213,33 @@ impl Service {
         let keys: Vec<Key> = news.iter().map(|new| new.key.clone()).collect();
         let inserted = self.store.insert_keys(news, settings.api_keys_max).await.map_err(|error| {
             for key in &keys {
-                self.freshness.doubt(key.network, key.id);
+                self.freshness.invalidate_unknown(key.network, key.id);
             }
             unavailable(error)
         })?;
         if let Some(n) = inserted.logged {
-            self.freshness.note_newest(n);
+            self.freshness.record_written(n);
         }
         let inserted = inserted.each;
         let logged = inserted.iter().filter_map(|inserted| match inserted {
-            Inserted::Created(mutation) => *mutation,
+            InsertOutcome::Created(mutation) => *mutation,
             _ => None,
         });
         self.publish(&logged.collect::<Vec<_>>()).await;
-        let result = |(mut key, inserted): (Key, Inserted)| match inserted {
-            Inserted::Created(mutation) => {
+        let result = |(mut key, inserted): (Key, InsertOutcome)| match inserted {
+            InsertOutcome::Created(mutation) => {
                 key.mutation = mutation.map_or(0, |mutation| mutation.n);
                 Ok((key, true))
             }
-            Inserted::Repeated(earlier) => Ok((*earlier, false)),
-            Inserted::RequestConflict => Err(ApiError {
+            InsertOutcome::Repeated(earlier) => Ok((*earlier, false)),
+            InsertOutcome::RequestConflict => Err(ApiError {
                 field: Some("request_id".into()),
                 ..ApiError::new(Reason::Conflict, "request_id: was used before, with another body")
             }),
-            Inserted::IdTaken => {
+            InsertOutcome::IdTaken => {
                 Err(ApiError::new(Reason::ApiKeyExists, "this API key has been imported already"))
             }
-            Inserted::QuotaExceeded => Err(quota_exceeded()),
+            InsertOutcome::QuotaExceeded => Err(quota_exceeded()),
         };
         Ok(keys.into_iter().zip(inserted).map(result).collect())
     }

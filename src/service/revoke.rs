@@ -9,7 +9,7 @@ use crate::event::{Event, Occurrence};
 use crate::key::verdict::Denial;
 use crate::key::{Key, KeyId, KeyKind, NetworkId, Revocation, RevocationReason};
 use crate::settings::Settings;
-use crate::store::{Changed, Mutation, Rewrite};
+use crate::store::{ChangeOutcome, KeyChange, Mutation};
 
 /// Maximum length of a revocation's description, in characters.
 pub const MAX_DESCRIPTION: usize = 1_024;
@@ -111,25 +111,25 @@ impl Service {
                 Some(_) => Err(AlreadyRevoked),
                 None => {
                     let key = Key { revocation: Some(revocation.clone()), updated: now, ..key.clone() };
-                    Ok(Rewrite { key, successor: None })
+                    Ok(KeyChange { key, successor: None })
                 }
             })
             .await;
         let epoch = match revoked {
             // Noted before it is acknowledged: the very next request here is rejection.
-            Ok(Changed::Done { rows, mutation }) => {
+            Ok(ChangeOutcome::Done { rows, mutation }) => {
                 self.publish(&[mutation]).await;
                 call.record_event(Occurrence::of_key(Event::revoked(id.kind()), &rows.key));
                 mutation.n
             }
             // One that another instance revoked may not have been heard of here.
-            Ok(Changed::Refused { key, reason: AlreadyRevoked }) => {
+            Ok(ChangeOutcome::Refused { key, reason: AlreadyRevoked }) => {
                 self.freshness.apply(&Mutation { n: key.mutation, network, key_id: id });
                 key.mutation
             }
-            Ok(Changed::NoSuchKey | Changed::QuotaExceeded) => return Err(no_such_key()),
+            Ok(ChangeOutcome::NoSuchKey | ChangeOutcome::QuotaExceeded) => return Err(no_such_key()),
             Err(error) => {
-                self.freshness.doubt(network, id);
+                self.freshness.invalidate_unknown(network, id);
                 return Err(unavailable(error));
             }
         };

@@ -13,7 +13,7 @@ use crate::event::{Event, Occurrence};
 use crate::key::{Key, KeyId, KeyKind, Revocation, RevocationReason, Status, Visibility};
 use crate::secret::SecretString;
 use crate::settings::Settings;
-use crate::store::{Changed, Rewrite, Successor};
+use crate::store::{ChangeOutcome, KeyChange, Successor};
 
 /// Request to rotate a key.
 #[derive(Debug, Clone, Default)]
@@ -88,24 +88,24 @@ impl Service {
                     }
                     false => old.superseded = Some(now.plus(request.grace)),
                 }
-                Ok(Rewrite { key: old, successor: Some(Successor { key, quota }) })
+                Ok(KeyChange { key: old, successor: Some(Successor { key, quota }) })
             };
             self.store.change_key(network, id, now, rewrite).await
         };
         let (rows, epoch) = match changed {
-            Ok(Changed::Done { rows, mutation }) => {
+            Ok(ChangeOutcome::Done { rows, mutation }) => {
                 self.publish(&[mutation]).await;
                 (*rows, mutation.n)
             }
-            Ok(Changed::Refused { reason, .. }) => return Err(reason),
-            Ok(Changed::NoSuchKey) => return Err(no_such_key()),
-            Ok(Changed::QuotaExceeded) => return Err(quota_exceeded()),
+            Ok(ChangeOutcome::Refused { reason, .. }) => return Err(reason),
+            Ok(ChangeOutcome::NoSuchKey) => return Err(no_such_key()),
+            Ok(ChangeOutcome::QuotaExceeded) => return Err(quota_exceeded()),
             Err(error) => {
-                self.freshness.doubt(network, id);
+                self.freshness.invalidate_unknown(network, id);
                 return Err(unavailable(error));
             }
         };
-        let Rewrite { key: old, successor: Some(Successor { key, .. }) } = rows else {
+        let KeyChange { key: old, successor: Some(Successor { key, .. }) } = rows else {
             return Err(ApiError::new(Reason::InternalServerError, "the successor is missing"));
         };
         let prefix = match key.visibility {

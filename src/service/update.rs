@@ -10,7 +10,7 @@ use crate::key::{
     ActorId, AddressList, Key, KeyId, KeyKind, KeyName, Metadata, RatePolicy, Scopes, Visibility,
 };
 use crate::settings::Settings;
-use crate::store::{Changed, Rewrite};
+use crate::store::{ChangeOutcome, KeyChange};
 
 /// Changes to a key. `None` leaves an attribute as it is.
 #[derive(Debug, Clone, Default)]
@@ -116,24 +116,24 @@ impl Service {
                 fixed.check(key)?;
                 let key = Key { updated: now, ..update.apply(key) };
                 bound.check(&settings, &key)?;
-                Ok(Rewrite { key, successor: None })
+                Ok(KeyChange { key, successor: None })
             }
         };
         let changed = self.store.change_key(network, id, now, rewrite).await;
         match changed {
-            Ok(Changed::Done { rows, mutation }) => {
+            Ok(ChangeOutcome::Done { rows, mutation }) => {
                 self.publish(&[mutation]).await;
                 call.record_event(Occurrence::of_key(Event::updated(kind), &rows.key));
                 Ok(Acknowledged { value: rows.key, epoch: Some(mutation.n) })
             }
-            Ok(Changed::Refused { reason, .. }) => Err(reason),
-            Ok(Changed::NoSuchKey) => Err(no_such_key()),
-            Ok(Changed::QuotaExceeded) => Err(ApiError::new(
+            Ok(ChangeOutcome::Refused { reason, .. }) => Err(reason),
+            Ok(ChangeOutcome::NoSuchKey) => Err(no_such_key()),
+            Ok(ChangeOutcome::QuotaExceeded) => Err(ApiError::new(
                 Reason::InternalServerError,
                 "the database reported a full quota for an update, which adds no key",
             )),
             Err(error) => {
-                self.freshness.doubt(network, id);
+                self.freshness.invalidate_unknown(network, id);
                 Err(unavailable(error))
             }
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::lookup::{CacheAccess, FillTarget, FoundKey};
 use super::{Service, Unavailable};
 use crate::cache::freshness::{Mode, Slot};
-use crate::cache::memory::{Answers, Entry, Index};
+use crate::cache::memory::{CacheKey, Entry, ResponseCache};
 use crate::clock::Timestamp;
 use crate::credential::claims::{Authority, Expectation};
 use crate::credential::{Form, Presented, api_key, imported, jwt, macaroon};
@@ -125,7 +125,7 @@ impl Service {
         if !settings.cache_enabled || request.cache != CacheUse::Full {
             return None;
         }
-        let index = self.memory.index(settings.network, request.credential.expose());
+        let index = self.memory.cache_key(settings.network, request.credential.expose());
         let now = self.clock.now();
         if let Some(good) = self.get_recent(settings, &index, now, request.client, &accept) {
             return Some(Verification { verdict: Ok(good), cache: CacheResult::Hit });
@@ -134,7 +134,7 @@ impl Service {
             Some(entry) if entry.generation == settings.generation => {
                 let verdict = self.judge_entry(entry, now, request.client);
                 if let Ok(Identity::Key(entry)) = &verdict {
-                    self.memory.keep_recent(index, entry);
+                    self.memory.put_recent(index, entry);
                 }
                 verdict
             }
@@ -153,19 +153,19 @@ impl Service {
     fn get_recent(
         &self,
         settings: &Settings,
-        index: &Index,
+        index: &CacheKey,
         now: Timestamp,
         client: Option<IpAddr>,
         accept: impl Fn(&Entry, Timestamp) -> bool,
     ) -> Option<Identity> {
-        let entry = self.memory.recent(index)?;
+        let entry = self.memory.get_recent(index)?;
         if entry.generation == settings.generation
             && accept(&entry, now)
             && let Ok(good) = self.judge_entry(entry, now, client)
         {
             return Some(good);
         }
-        self.memory.forget_recent(index);
+        self.memory.remove_recent(index);
         None
     }
 
@@ -253,7 +253,7 @@ impl Service {
             reads: settings.cache_enabled && request.cache == CacheUse::Full,
             writes: settings.cache_enabled && request.cache != CacheUse::None,
         };
-        let index = self.memory.index(settings.network, request.credential.expose());
+        let index = self.memory.cache_key(settings.network, request.credential.expose());
         let now = self.clock.now();
         if access.reads
             && let Some(verdict) = self.get_cached(settings, &index, proven, now, request.client)
@@ -274,7 +274,7 @@ impl Service {
     fn get_cached(
         &self,
         settings: &Settings,
-        index: &Index,
+        index: &CacheKey,
         proven: ProvenKey,
         now: Timestamp,
         client: Option<IpAddr>,
@@ -290,8 +290,8 @@ impl Service {
                     soft_expiry: entry.soft_expiry.min(now.plus(settings.cache_ttl)),
                     hard_expiry: proven.hard_expiry.into_iter().chain(entry.key.ends()).min(),
                     last_use: entry.last_use.clone(),
-                    answers: Answers::default(),
-                    holder: entry.holder.clone(),
+                    responses: ResponseCache::default(),
+                    denied_metadata: entry.denied_metadata.clone(),
                     ..*entry
                 });
                 self.memory.insert(*index, Arc::clone(&renewed));
@@ -303,11 +303,11 @@ impl Service {
     }
 
     /// Reads the negative entry of L1. Returns a rejection if the key is known not to exist.
-    fn get_cached_unknown(&self, settings: &Settings, index: &Index, now: Timestamp) -> Option<Rejection> {
-        let unknown = self.memory.unknown(index)?;
+    fn get_cached_unknown(&self, settings: &Settings, index: &CacheKey, now: Timestamp) -> Option<Rejection> {
+        let unknown = self.memory.get_negative(index)?;
         let is_usable = unknown.generation == settings.generation
             && now < unknown.expires
-            && self.freshness.allows(unknown.slot, unknown.stamp);
+            && self.freshness.is_fresh(unknown.slot, unknown.stamp);
         is_usable.then(|| match self.is_on_deny_list(&unknown.key_id) {
             true => Rejection { key_id: Some(unknown.key_id), ..Denial::Revoked.into() },
             false => Denial::NotFound.into(),
@@ -315,14 +315,14 @@ impl Service {
     }
 
     /// Describes the L1 entry that a lookup of this key fills.
-    fn fill_target(&self, settings: &Settings, index: Index, proven: ProvenKey) -> FillTarget {
+    fn fill_target(&self, settings: &Settings, index: CacheKey, proven: ProvenKey) -> FillTarget {
         FillTarget {
             memory: self.memory.clone(),
             index,
             network: settings.network,
             key_id: proven.id,
             is_guess: proven.id.kind() == KeyKind::Imported && self.memory.get(&index).is_none(),
-            slot: Slot::of(settings.network, proven.id),
+            slot: Slot::for_key(settings.network, proven.id),
             generation: settings.generation,
             proof_expires: proven.hard_expiry,
             cache_ttl: settings.cache_ttl,
@@ -351,11 +351,11 @@ impl Service {
 
     fn is_usable(&self, entry: &Entry, now: Timestamp) -> bool {
         // While the database can't be asked, rows that are due to be read again stay usable.
-        self.is_valid(entry, now) && (now < entry.soft_expiry || self.freshness.mode().spares_rereading())
+        self.is_valid(entry, now) && (now < entry.soft_expiry || self.freshness.mode().skips_refresh())
     }
 
     fn is_valid(&self, entry: &Entry, now: Timestamp) -> bool {
-        self.freshness.allows(entry.slot, entry.stamp) && entry.hard_expiry.is_none_or(|at| now < at)
+        self.freshness.is_fresh(entry.slot, entry.stamp) && entry.hard_expiry.is_none_or(|at| now < at)
     }
 
     fn judge_entry(

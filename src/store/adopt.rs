@@ -1,4 +1,4 @@
-//! Rows that come as they are from another database: with their ids, their times and their state.
+//! Keys that are copied from another database, with their ids, times and state.
 
 use std::sync::Arc;
 
@@ -13,24 +13,25 @@ use super::{Inner, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::key::Key;
 
-/// What came of adopting a key.
+/// Outcome of adopting a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Adopted {
-    /// It is in.
+    /// The key is inserted.
     New,
-    /// It was there before, just like this.
+    /// The key exists with the same state.
     Unchanged,
-    /// It is there otherwise, in these fields; nothing was done.
+    /// The key exists and differs in these fields; it isn't changed.
     Different(Vec<&'static str>),
 }
 
 impl Store {
-    /// Puts keys in as they are, in one transaction, and says of each what came of it; with `dry_run`, what would come
-    /// of it. Each is logged, issued or imported, as it may be remembered as unknown. A row that is there is never
-    /// changed.
+    /// Inserts keys as they are, in one transaction; with `dry_run`, only returns what the outcome
+    /// would be. Each new key is logged, as its id may be cached as unknown. Existing rows are
+    /// never changed.
     ///
     /// # Errors
-    /// When the database fails; whether the keys are in is then unknown, and adopting them again does no harm.
+    /// When the database fails; the keys may then be inserted or not, and adopting them again is
+    /// safe.
     pub async fn adopt_keys(
         &self,
         keys: Vec<Key>,
@@ -50,7 +51,7 @@ async fn adopt_keys(
     inner
         .write(keys, move |inner, transaction, keys| {
             async move {
-                // It looks before it writes, and must not be overtaken in between.
+                // The reads that decide about the inserts need the lock.
                 inner.lock_order(transaction).await?;
                 let mut adopted = Vec::with_capacity(keys.len());
                 for key in keys {
@@ -69,8 +70,8 @@ async fn adopt_key(
     key: &Key,
     now: Timestamp,
 ) -> Result<Adopted, StoreError> {
-    if let Some(there) = read_row(inner, transaction, key.network, key.id).await? {
-        let differences = there.differences(key);
+    if let Some(existing) = read_row(inner, transaction, key.network, key.id).await? {
+        let differences = existing.differences(key);
         return Ok(match differences.is_empty() {
             true => Adopted::Unchanged,
             false => Adopted::Different(differences),

@@ -1,9 +1,10 @@
-//! A connection to an SQLite file that is never used and never closed, for the memory that all of them share.
+//! Connection to an SQLite file that is kept open and never used, for the memory that all
+//! connections share.
 //!
-//! SQLite maps a file's `-shm` once a process: whether that may be written is settled when the first connection opens it,
-//! and forgotten when the last one closes. Connections come and go here without ever being none, so one that had to open
-//! it while the disk or the file took no writes would keep all of them from writing after that is over, until the
-//! process ends.
+//! SQLite maps a file's `-shm` once per process. Whether that is writable is decided when the first
+//! connection opens it, and stays so until the last one closes. Connections come and go here, and
+//! some are always open. So if the first one had opened it while the disk or the file was not
+//! writable, none could write afterwards until the process ends.
 
 use std::sync::Arc;
 
@@ -13,37 +14,37 @@ use sqlx::{AnyConnection, Connection, Executor};
 
 use super::StoreError;
 use super::database_file::FileId;
-use super::pool::WatchedFile;
+use super::tracked_file::TrackedFile;
 
-/// The connection, if there is one, and the file that it holds open.
+/// Open connection, if there is one, and the file that it holds open.
 pub(super) struct Anchor {
-    file: Option<Arc<WatchedFile>>,
+    file: Option<Arc<TrackedFile>>,
     held: Mutex<Option<(FileId, AnyConnection)>>,
 }
 
 impl Anchor {
-    /// For a database that needs none.
+    /// Creates an anchor without a connection, for databases that need none.
     pub const fn none() -> Self {
         Self { file: None, held: Mutex::new(None) }
     }
 
-    /// Connects.
-    pub async fn open(file: Arc<WatchedFile>, options: &AnyConnectOptions) -> Self {
+    /// Opens the connection.
+    pub async fn open(file: Arc<TrackedFile>, options: &AnyConnectOptions) -> Self {
         let anchor = Self { file: Some(file), held: Mutex::new(None) };
         anchor.hold(options).await;
         anchor
     }
 
-    /// Lets go of a file that isn't the database any more, and holds the one that is.
+    /// Reopens the connection if the path names another file now.
     pub async fn follow(&self, current: FileId, options: &AnyConnectOptions) {
-        let is_held = self.held.lock().as_ref().is_none_or(|(held, _)| held.is_followed_by(current));
+        let is_held = self.held.lock().as_ref().is_none_or(|(held, _)| held.is_same_database(current));
         if !is_held {
             self.close().await;
             self.hold(options).await;
         }
     }
 
-    /// It must be able to write: otherwise it would itself be what keeps the others from it, and there is none.
+    /// Opens a connection that can write; one that can't would itself keep the others from writing.
     async fn hold(&self, options: &AnyConnectOptions) {
         let Some(file) = &self.file else {
             return;
@@ -56,7 +57,7 @@ impl Anchor {
         match connected.await {
             Ok(held) => *self.held.lock() = Some(held),
             Err(error) => {
-                tracing::warn!(%error, "the database can't be written: once it can, this process may need a restart");
+                tracing::warn!(%error, "the database isn't writable: this process may need a restart once it is");
             }
         }
     }
@@ -65,7 +66,7 @@ impl Anchor {
     pub async fn close(&self) {
         let held = self.held.lock().take();
         if let Some((_, connection)) = held {
-            // It has nothing to lose.
+            // An error doesn't matter: nothing was written.
             let _ = connection.close().await;
         }
     }
@@ -77,17 +78,17 @@ mod tests {
     use crate::store::Store;
 
     #[tokio::test]
-    async fn what_the_connections_share_stays_while_none_of_them_is_open() {
+    async fn shared_memory_stays_while_the_pools_have_no_connection() {
         let directory = tempfile::tempdir().unwrap();
         let dsn = format!("sqlite://{}/talos.db", directory.path().display());
         let store = Store::open(&dsn, Rng::system()).await.unwrap();
         for pool in [&store.0.readers, &store.0.writers] {
             pool.close().await;
         }
-        // Whoever closes the last connection deletes these.
-        let is_there = |file: &str| directory.path().join(file).exists();
-        assert!(is_there("talos.db-shm") && is_there("talos.db-wal"));
+        // SQLite deletes these when the last connection closes.
+        let exists = |file: &str| directory.path().join(file).exists();
+        assert!(exists("talos.db-shm") && exists("talos.db-wal"));
         store.close().await;
-        assert!(!is_there("talos.db-shm") && !is_there("talos.db-wal"));
+        assert!(!exists("talos.db-shm") && !exists("talos.db-wal"));
     }
 }

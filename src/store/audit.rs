@@ -1,4 +1,4 @@
-//! Where each audit log ended when it was last asked: what is cut off a file's end is missed here.
+//! Heads of audit logs: a log whose file is truncated ends before its head.
 
 use futures_util::FutureExt;
 use sqlx::Row;
@@ -8,25 +8,25 @@ use super::transaction::End;
 use super::{Store, StoreError};
 use crate::clock::Timestamp;
 
-/// The end of an audit log's chain.
+/// Head of an audit log's chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditHead {
-    /// Which chain.
+    /// Name of the chain.
     pub chain: String,
-    /// Whose it is: a machine and a path.
+    /// Instance that writes it: a machine and a path.
     pub instance: String,
-    /// How many lines it has.
+    /// Number of lines.
     pub lines: u64,
-    /// The MAC of the last.
+    /// MAC of the last line.
     pub mac: [u8; 32],
-    /// What proves all that.
+    /// MAC over all of these fields.
     pub seal: [u8; 32],
 }
 
 const COLUMNS: &str = "chain, instance, line_count, mac, seal";
 
 impl Store {
-    /// Notes where a chain ends. An end that is known to be further on stays.
+    /// Saves the head of a chain, unless a later one is saved.
     ///
     /// # Errors
     /// When the database fails.
@@ -72,7 +72,7 @@ impl Store {
         .await
     }
 
-    /// Where the last chain of an instance ended.
+    /// Returns the head of an instance's last chain.
     ///
     /// # Errors
     /// When the database fails.
@@ -80,7 +80,7 @@ impl Store {
         self.audit_head("instance", instance.to_owned()).await
     }
 
-    /// Where a chain ended.
+    /// Returns the head of a chain.
     ///
     /// # Errors
     /// When the database fails.
@@ -126,7 +126,7 @@ mod tests {
     use crate::rng::Rng;
 
     #[tokio::test]
-    async fn an_end_goes_forward_only() {
+    async fn a_head_only_moves_forward() {
         let directory = tempfile::tempdir().unwrap();
         let dsn = format!("sqlite://{}/talos.db", directory.path().display());
         let store = Store::open(&dsn, Rng::seeded(1)).await.unwrap();
@@ -143,7 +143,7 @@ mod tests {
             assert_eq!(store.audit_head_of_chain("a").await.unwrap(), Some(head("a", known)));
         }
         store.save_audit_head(head("b", 1), Timestamp::from_secs(5)).await.unwrap();
-        assert_eq!(store.audit_head_of("host:/audit").await.unwrap(), Some(head("b", 1)), "the last one");
+        assert_eq!(store.audit_head_of("host:/audit").await.unwrap(), Some(head("b", 1)), "the last chain");
         assert_eq!(store.audit_head_of_chain("c").await.unwrap(), None);
     }
 }

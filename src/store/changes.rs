@@ -1,7 +1,7 @@
-//! Changes to a key that is there: each is one transaction, with its number in the log.
+//! Changes of existing keys: each is one transaction, with a number of the log.
 //!
-//! Taking the number comes first and locks the one row that orders all changes (see `mutations`): what is read after
-//! that can't change any more before the commit, whatever the database.
+//! The number is taken first, which locks the one row that orders all changes (see `mutations`).
+//! Rows that are read after that can't change before the commit, in any database.
 
 use std::sync::Arc;
 
@@ -16,70 +16,70 @@ use super::{Inner, Mutation, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::key::{Key, KeyId, NetworkId};
 
-/// What a key is to become.
+/// Change of a key.
 #[derive(Debug, Clone)]
-pub struct Rewrite {
-    /// The key as it is to be from now on.
+pub struct KeyChange {
+    /// New state of the key.
     pub key: Key,
-    /// The key that takes its place, put in by the same transaction.
+    /// Key that replaces it, inserted by the same transaction.
     pub successor: Option<Successor>,
 }
 
-/// A key that takes the place of another.
+/// Key that replaces another.
 #[derive(Debug, Clone)]
 pub struct Successor {
-    /// Its row.
+    /// The key.
     pub key: Key,
-    /// Most keys that the network may have for one more to be put in; None doesn't count them.
+    /// Most keys that the network may have; `None` means no limit.
     pub quota: Option<u64>,
 }
 
-/// What came of changing a key.
+/// Outcome of a change.
 #[derive(Debug)]
-pub enum Changed<R> {
-    /// It is changed.
+pub enum ChangeOutcome<R> {
+    /// The key is changed.
     Done {
-        /// How the rows stand now.
-        rows: Box<Rewrite>,
-        /// The change's number.
+        /// New state of the rows.
+        rows: Box<KeyChange>,
+        /// Number of the change.
         mutation: Mutation,
     },
-    /// Nothing was changed, for the reason that the caller's own rule gave.
+    /// The caller's rule refused the change.
     Refused {
-        /// How the row stands.
+        /// State of the key.
         key: Box<Key>,
-        /// The reason.
+        /// Reason of the caller's rule.
         reason: R,
     },
-    /// The network has no room for a successor.
+    /// The network has no room for the successor.
     QuotaExceeded,
-    /// There is no such key.
+    /// The key doesn't exist.
     NoSuchKey,
 }
 
 impl Store {
-    /// Changes a key into what `rewrite` makes of it, as of the row that nobody else can change meanwhile.
+    /// Changes a key by the result of `change`, which gets the current state of the locked row.
     ///
     /// # Errors
-    /// When the database fails; whether the change was made is then unknown.
+    /// When the database fails; the change may then be made or not.
     pub async fn change_key<R, F>(
         &self,
         network: NetworkId,
         id: KeyId,
         now: Timestamp,
-        rewrite: F,
-    ) -> Result<Changed<R>, StoreError>
+        change: F,
+    ) -> Result<ChangeOutcome<R>, StoreError>
     where
         R: Send + 'static,
-        F: Fn(&Key) -> Result<Rewrite, R> + Send + Sync + 'static,
+        F: Fn(&Key) -> Result<KeyChange, R> + Send + Sync + 'static,
     {
-        self.run(move |inner| change_key(inner, network, id, now, rewrite)).await
+        self.run(move |inner| change_key(inner, network, id, now, change)).await
     }
 
-    /// Removes a key for good; None when there is none.
+    /// Deletes a key; returns `None` if it doesn't exist.
     ///
     /// # Errors
-    /// When the database fails; whether the key is gone is then unknown.
+    /// When the database fails; the key may then be deleted or not.
     pub async fn delete_key(
         &self,
         network: NetworkId,
@@ -95,34 +95,34 @@ async fn change_key<R, F>(
     network: NetworkId,
     id: KeyId,
     now: Timestamp,
-    rewrite: F,
-) -> Result<Changed<R>, StoreError>
+    change: F,
+) -> Result<ChangeOutcome<R>, StoreError>
 where
     R: Send + 'static,
-    F: Fn(&Key) -> Result<Rewrite, R> + Send + Sync,
+    F: Fn(&Key) -> Result<KeyChange, R> + Send + Sync,
 {
     inner
-        .write(rewrite, move |inner, transaction, rewrite| {
+        .write(change, move |inner, transaction, change| {
             async move {
                 let mutation = log_mutation(inner, transaction, network, id, now).await?;
                 let Some(before) = read_row(inner, transaction, network, id).await? else {
-                    return Ok(End::Rollback(Changed::NoSuchKey));
+                    return Ok(End::Rollback(ChangeOutcome::NoSuchKey));
                 };
-                let mut rows = match rewrite(&before) {
+                let mut rows = match change(&before) {
                     Ok(rows) => rows,
                     Err(reason) => {
-                        return Ok(End::Rollback(Changed::Refused { key: Box::new(before), reason }));
+                        return Ok(End::Rollback(ChangeOutcome::Refused { key: Box::new(before), reason }));
                     }
                 };
                 rows.key.mutation = mutation.n;
                 update_row(inner, transaction, &rows.key).await?;
                 if let Some(Successor { key, quota }) = &rows.successor {
                     if is_full(inner, transaction, network, *quota, now).await? {
-                        return Ok(End::Rollback(Changed::QuotaExceeded));
+                        return Ok(End::Rollback(ChangeOutcome::QuotaExceeded));
                     }
                     insert_row(inner, transaction, key).await?;
                 }
-                Ok(End::Commit(Changed::Done { rows: Box::new(rows), mutation }))
+                Ok(End::Commit(ChangeOutcome::Done { rows: Box::new(rows), mutation }))
             }
             .boxed()
         })
@@ -155,6 +155,7 @@ async fn delete_key(
         .await
 }
 
+/// Reads the row of a key.
 pub(super) async fn read_row(
     inner: &Inner,
     transaction: &mut AnyConnection,
@@ -172,7 +173,7 @@ pub(super) async fn read_row(
 }
 
 async fn update_row(inner: &Inner, transaction: &mut AnyConnection, key: &Key) -> Result<(), StoreError> {
-    // What never changes isn't among them, and the last use is none of a change's business.
+    // Without the columns that never change, and without the last use, which is written separately.
     let update = "UPDATE api_keys SET name = $1, scopes = $2, metadata = $3, allowed_cidrs = $4, rate_quota = $5, \
                   rate_window = $6, rate_unit = $7, updated_at = $8, superseded_at = $9, revocation_reason = $10, \
                   revocation_description = $11, mutation = $12 WHERE network_id = $13 AND key_id = $14";

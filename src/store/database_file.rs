@@ -1,7 +1,8 @@
-//! The file of an SQLite database: whether its path still names the one that is open.
+//! File of an SQLite database, and the check that its path still names the file that is open.
 //!
-//! A connection goes on reading and writing the file that it opened, whatever becomes of its name. After a restore by
-//! rename that file is an orphan: what is written there is lost, and what others change is never seen.
+//! A connection keeps reading and writing the file that it opened, whatever becomes of its name.
+//! After a restore by rename that file has no name: writes to it are lost, and changes of others
+//! are never seen.
 
 use std::fs;
 use std::io;
@@ -14,39 +15,40 @@ use super::server::NotAuthoritative;
 /// Device and inode of a file.
 type Inode = (u64, u64);
 
-/// What the path of a database names at some moment.
+/// Identity of the file that the path of a database names at some moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FileId {
     database: Inode,
-    /// The write-ahead log beside it, which holds what isn't in the database yet; None before it is made.
+    /// Write-ahead log beside it, which has changes that aren't in the database yet; `None` before
+    /// it is created.
     wal: Option<Inode>,
 }
 
 impl FileId {
-    /// Whether `later` is still the same database. Its log may have been made meanwhile, but not replaced or removed:
-    /// while a connection is open, SQLite does neither.
-    pub fn is_followed_by(self, later: Self) -> bool {
+    /// Returns true if `later` is the same database. Its log may have been created meanwhile, but
+    /// not replaced or removed: SQLite does neither while a connection is open.
+    pub fn is_same_database(self, later: Self) -> bool {
         self.database == later.database && (self.wal.is_none() || self.wal == later.wal)
     }
 }
 
-/// The path of a database.
+/// Path of a database.
 pub(super) struct DatabaseFile {
     path: PathBuf,
 }
 
 impl DatabaseFile {
-    /// Of the database at that path.
+    /// Creates the file of the database at a path.
     pub fn new(path: &Path) -> Self {
         Self { path: path.to_owned() }
     }
 
-    /// The path.
+    /// Returns the path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What the path names now.
+    /// Returns what the path names now.
     ///
     /// # Errors
     /// When it names nothing.
@@ -65,9 +67,12 @@ impl DatabaseFile {
         Ok(FileId { database, wal: inode(Path::new(&wal))? })
     }
 
-    /// Fails unless the path still names what was opened.
+    /// Checks that the path still names the file that was opened.
+    ///
+    /// # Errors
+    /// When it names another file, or none.
     pub fn check(&self, opened: FileId) -> Result<(), StoreError> {
-        match opened.is_followed_by(self.current()?) {
+        match opened.is_same_database(self.current()?) {
             true => Ok(()),
             false => Err(NotAuthoritative::FileReplaced.into()),
         }
@@ -89,20 +94,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_another_once_it_or_its_log_is_replaced_or_removed() {
+    fn a_file_is_not_the_same_once_it_or_its_log_is_replaced_or_removed() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         let file = DatabaseFile::new(&path("talos.db"));
-        assert!(file.current().is_err(), "there is none");
+        assert!(file.current().is_err(), "no file");
         fs::write(path("talos.db"), "one").unwrap();
         let opened = file.current().unwrap();
         fs::write(path("talos.db-wal"), "its log").unwrap();
-        assert!(file.check(opened).is_ok(), "the log was made meanwhile");
+        assert!(file.check(opened).is_ok(), "the log was created meanwhile");
 
         let with_log = file.current().unwrap();
         fs::write(path("talos.db"), "changed where it stands").unwrap();
         assert!(file.check(with_log).is_ok());
-        // Kept by another name, or the next one may get its number.
+        // Kept under another name, so that the next file can't get its inode.
         fs::rename(path("talos.db-wal"), path("old-wal")).unwrap();
         assert!(file.check(with_log).is_err(), "no log");
         fs::write(path("talos.db-wal"), "another log").unwrap();

@@ -1,22 +1,22 @@
-//! What the databases understand differently. All statements are written once, with `$1`, `$2` … in this order.
+//! Differences between the databases. All statements are written once, with `$1`, `$2` … in order.
 
 use sqlx::migrate::Migrator;
 
 use super::migrations::{COCKROACH, MYSQL, POSTGRES, SQLITE};
 
-/// A kind of database.
+/// Kind of database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
     Sqlite,
     Postgres,
     /// Speaks PostgreSQL's protocol, without its advisory locks.
     Cockroach,
-    /// MariaDB as well.
+    /// MySQL or MariaDB.
     MySql,
 }
 
 impl Dialect {
-    /// A statement as this database wants it.
+    /// Converts a statement to this dialect.
     pub fn statement(self, text: String) -> String {
         match self {
             Self::Sqlite | Self::Postgres | Self::Cockroach => text,
@@ -24,47 +24,48 @@ impl Dialect {
         }
     }
 
-    /// What begins a transaction that is going to write, and what holds in it alone: a pooler may give the next one
-    /// another session, so nothing may be left behind in this one.
-    pub const fn begin(self) -> &'static str {
+    /// Returns the statements that begin a write transaction. Their settings hold only within it,
+    /// as a pooler may run the next one in another session.
+    pub const fn begin_write(self) -> &'static str {
         match self {
-            // A deferred transaction that finds the file changed under it can't become a writer any more.
+            // A deferred transaction can't write once another process has changed the file.
             Self::Sqlite => "BEGIN IMMEDIATE",
-            // Whatever the server's default is: each statement sees what is committed when it begins. Not READ WRITE,
-            // as a server that is read-only by default is so because it is not to be written.
+            // READ COMMITTED whatever the default is: each statement sees what is committed when it
+            // begins. Not READ WRITE, as a server that is read-only by default must not be written.
             //
-            // Whoever is cut off or stopped in the midst of a change holds the row that all changes need: not for
-            // long, or nobody could revoke anything until the server's TCP gives up.
+            // A process that is cut off or stopped during a change holds the row that all changes
+            // lock. The timeout frees it; otherwise no key could be revoked until TCP times out.
             Self::Postgres => {
                 "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = 5000"
             }
-            // Serializable, which it retries by itself or asks to be retried.
+            // Serializable; the database retries by itself, or asks for a retry.
             Self::Cockroach => "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 5000",
             Self::MySql => "BEGIN",
         }
     }
 
-    /// What begins a transaction that only reads.
-    pub const fn begin_reading(self) -> &'static str {
+    /// Returns the statement that begins a read transaction.
+    pub const fn begin_read(self) -> &'static str {
         match self {
             Self::Postgres => "BEGIN ISOLATION LEVEL READ COMMITTED",
             Self::Sqlite | Self::Cockroach | Self::MySql => "BEGIN",
         }
     }
 
-    /// What every connection is told first.
-    pub const fn session(self) -> Option<&'static str> {
+    /// Returns the statements that set up every new connection.
+    pub const fn session_setup(self) -> Option<&'static str> {
         match self {
-            // FULL: what was acknowledged survives a power cut, not only a crash of this process.
+            // FULL: acknowledged changes survive a power cut, not only a crash of this process.
             Self::Sqlite => {
                 Some("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000;")
             }
             Self::Postgres | Self::Cockroach => None,
-            // A server's defaults, its `init_connect` included, must not change what a statement sees or returns:
-            // autocommit, or the first snapshot never ends; no chained transactions, for the same reason; READ
-            // COMMITTED, except where a binary log of statements refuses it, and there a statement outside of a
-            // transaction sees the same; all rows; no text cut off silently. As above, nobody holds the row that all
-            // changes need for long; only MariaDB can do so, and only MariaDB reads that comment, MySQL the other.
+            // A server's defaults, including `init_connect`, must not change what a statement sees
+            // or returns. Without autocommit, or with chained transactions, the first snapshot
+            // never ends. READ COMMITTED is refused by a binary log of statements, and there a
+            // statement outside of a transaction sees the same. All rows are returned, and no text
+            // is truncated silently. The last comment bounds the lock of the row that all changes
+            // need: only MariaDB has that setting and executes such a comment.
             Self::MySql => Some(
                 "SET SESSION autocommit = 1, completion_type = 'NO_CHAIN', \
                  /*!50720 transaction_isolation */ /*M! tx_isolation */ = \
@@ -76,16 +77,17 @@ impl Dialect {
         }
     }
 
-    /// Compares the column `actor_id` with a text, byte for byte, in one place for a parameter.
-    pub const fn actor_is(self) -> &'static str {
+    /// Returns the start of a comparison of the column `actor_id` with a placeholder, byte for
+    /// byte.
+    pub const fn actor_equals(self) -> &'static str {
         match self {
             Self::Sqlite | Self::Postgres | Self::Cockroach => "actor_id = ",
-            // Its texts are equal whatever spaces they end with.
+            // MySQL ignores trailing spaces when it compares texts.
             Self::MySql => "CAST(actor_id AS BINARY) = ",
         }
     }
 
-    /// How many tables of ours there are.
+    /// Returns the query that counts tables.
     pub const fn count_tables(self) -> &'static str {
         match self {
             Self::Sqlite => "SELECT count(*) FROM sqlite_master WHERE type = 'table'",
@@ -96,7 +98,7 @@ impl Dialect {
         }
     }
 
-    /// How many tables of ours have that name.
+    /// Returns the query that counts tables of a name.
     pub const fn count_named(self) -> &'static str {
         match self {
             Self::Sqlite => "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = $1",
@@ -111,7 +113,7 @@ impl Dialect {
         }
     }
 
-    /// Its migrations.
+    /// Returns the migrations.
     pub fn migrator(self) -> &'static Migrator {
         match self {
             Self::Sqlite => &SQLITE,
@@ -121,12 +123,12 @@ impl Dialect {
         }
     }
 
-    /// Whether an error says that the connection is gone, or the server behind it is about to be.
-    pub fn has_lost_connection(self, error: &sqlx::Error) -> bool {
+    /// Returns true if an error means that the connection is lost, or the server is shutting down.
+    pub fn is_connection_lost(self, error: &sqlx::Error) -> bool {
         match error {
             sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) => self != Self::Sqlite,
             sqlx::Error::Database(error) => match (self, error.code().as_deref()) {
-                // connection_exception; admin_shutdown, crash_shutdown, cannot_connect_now and kin.
+                // Class connection_exception; admin_shutdown, crash_shutdown, cannot_connect_now.
                 (Self::Postgres | Self::Cockroach, Some(code)) => {
                     code.starts_with("08") || code.starts_with("57P")
                 }
@@ -138,30 +140,32 @@ impl Dialect {
         }
     }
 
-    /// Whether an error means that the transaction had no effect and is to be tried again.
-    pub fn asks_to_retry(self, error: &sqlx::Error) -> bool {
+    /// Returns true if an error means that the transaction had no effect and should be retried.
+    pub fn is_retryable(self, error: &sqlx::Error) -> bool {
         let Some(error) = error.as_database_error() else {
             return false;
         };
         let code = error.code().unwrap_or_default();
         match self {
-            // Its writers wait for each other.
+            // Writers wait for each other.
             Self::Sqlite => false,
-            // Serialization failure, deadlock; and two that made the same row at once: the second sees it next time.
+            // Serialization failure or deadlock; or two transactions inserted the same row, which
+            // the second one sees when it is retried.
             Self::Postgres | Self::Cockroach => {
                 matches!(&*code, "40001" | "40P01") || error.is_unique_violation()
             }
-            // SQLSTATE of a deadlock. A lock wait that timed out is HY000 and no more than slow.
+            // SQLSTATE of a deadlock. A lock wait that timed out is HY000, and isn't retried.
             Self::MySql => code == "40001" || error.is_unique_violation(),
         }
     }
 }
 
-/// Most rows of one statement. So many parameters every database takes, and they usually fit into one TLS record: what
-/// takes two waits 40 ms for the server's delayed ACK, as the library leaves Nagle's algorithm on.
-pub(super) const CHUNK: usize = 40;
+/// Most rows of one statement. Every database accepts their parameters, and they usually fit into
+/// one TLS record: two records wait 40 ms for the server's delayed ACK, as sqlx leaves Nagle's
+/// algorithm on.
+pub(super) const MAX_ROWS: usize = 40;
 
-/// The values of a statement that puts in `rows` rows of `columns` columns: `($1, $2), ($3, $4)`.
+/// Returns the placeholders of an INSERT of `rows` rows of `columns` columns: `($1, $2), ($3, $4)`.
 pub(super) fn placeholders(rows: usize, columns: usize) -> String {
     let row = |row: usize| {
         let numbers: Vec<String> =
@@ -171,7 +175,7 @@ pub(super) fn placeholders(rows: usize, columns: usize) -> String {
     (0..rows).map(row).collect::<Vec<_>>().join(", ")
 }
 
-/// `$1`, `$2` … as `?`, which have no numbers: they must stand in order and each once.
+/// Replaces `$1`, `$2` … by `?`. Those have no numbers, so each must occur once and in order.
 fn with_question_marks(text: &str) -> String {
     let mut rewritten = String::with_capacity(text.len());
     let mut parts = text.split('$');

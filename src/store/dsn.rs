@@ -1,4 +1,4 @@
-//! Database URLs in the forms that Ory's configuration knows.
+//! DSNs in the forms that Ory's configuration accepts.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,19 +9,20 @@ use super::StoreError;
 use super::dialect::Dialect;
 use crate::duration;
 
-/// A DSN, taken apart: ours are the pool's settings, the driver's the rest.
+/// Parsed DSN: settings of the pool, and the URL for the driver.
 #[derive(Debug, Clone)]
 pub(super) struct Dsn {
     pub dialect: Dialect,
-    /// As the driver takes it.
+    /// URL for the driver.
     pub url: String,
-    /// The file of SQLite.
+    /// File of SQLite.
     pub file: Option<PathBuf>,
     pub max_connections: u32,
     pub max_idle: Option<u32>,
     pub max_lifetime: Option<Duration>,
-    pub idle_time: Option<Duration>,
-    /// False behind a pooler that gives every transaction another connection (PgBouncer's transaction mode).
+    pub idle_timeout: Option<Duration>,
+    /// False behind a pooler that runs each transaction on another connection (PgBouncer's
+    /// transaction mode).
     pub prepares: bool,
 }
 
@@ -35,12 +36,12 @@ const SCHEMES: [(&str, Dialect); 7] = [
     ("mysql://", Dialect::MySql),
 ];
 
-/// Parameters that PostgreSQL's driver takes as they are.
-const POSTGRES: [&str; 8] =
+/// Parameters that are passed to PostgreSQL's driver.
+const POSTGRES_PARAMETERS: [&str; 8] =
     ["sslmode", "sslrootcert", "sslcert", "sslkey", "application_name", "options", "host", "port"];
 
 impl Dsn {
-    /// Reads a DSN.
+    /// Parses a DSN.
     ///
     /// # Errors
     /// When its scheme isn't supported, or a parameter of it is malformed or unknown.
@@ -59,19 +60,19 @@ impl Dsn {
             max_connections: 25,
             max_idle: None,
             max_lifetime: Some(Duration::from_secs(30 * 60)),
-            idle_time: Some(Duration::from_secs(10 * 60)),
+            idle_timeout: Some(Duration::from_secs(10 * 60)),
             prepares: true,
         };
         let mut passed_on = vec![];
         for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
-            if !parsed.take(name, value)? {
+            if !parsed.apply(name, value)? {
                 passed_on.extend(driver_parameter(dialect, name, value)?);
             }
         }
         parsed.url = match dialect {
             Dialect::Sqlite => sqlite_url(path, passed_on)?,
             Dialect::Postgres | Dialect::Cockroach => url("postgres", path, &passed_on),
-            Dialect::MySql => url("mysql", &without_go_address(path)?, &passed_on),
+            Dialect::MySql => url("mysql", &mysql_address(path)?, &passed_on),
         };
         if dialect == Dialect::Sqlite {
             let options: SqliteConnectOptions =
@@ -81,16 +82,16 @@ impl Dsn {
         Ok(parsed)
     }
 
-    /// The same database; an SQLite file is not made when it isn't there.
-    pub fn of_old(mut self) -> Self {
+    /// Returns the DSN for an existing database: an SQLite file isn't created.
+    pub fn existing_only(mut self) -> Self {
         if self.dialect == Dialect::Sqlite {
             self.url = self.url.replacen("?mode=rwc", "?mode=rw", 1);
         }
         self
     }
 
-    /// Takes a parameter that is ours.
-    fn take(&mut self, name: &str, value: &str) -> Result<bool, StoreError> {
+    /// Applies a parameter of the pool. Returns false if the parameter is for the driver.
+    fn apply(&mut self, name: &str, value: &str) -> Result<bool, StoreError> {
         match name {
             "max_conns" => {
                 let connections = value.parse().ok().filter(|count| *count > 0);
@@ -101,10 +102,10 @@ impl Dsn {
                 let idle = value.parse().map_err(|_| StoreError::Dsn("max_idle_conns must be a number"))?;
                 self.max_idle = Some(idle);
             }
-            "max_conn_lifetime" => self.max_lifetime = span(value)?,
-            "max_conn_idle_time" => self.idle_time = span(value)?,
+            "max_conn_lifetime" => self.max_lifetime = parse_duration(value)?,
+            "max_conn_idle_time" => self.idle_timeout = parse_duration(value)?,
             "statement_cache_capacity" | "statement-cache-capacity" => self.prepares = value != "0",
-            // Words of Go's driver for the same.
+            // Names of Go's driver for the same setting.
             "default_query_exec_mode" => {
                 self.prepares = matches!(value, "cache_statement" | "cache_describe")
             }
@@ -115,15 +116,15 @@ impl Dsn {
     }
 }
 
-/// A parameter in the driver's words; None when it has no meaning here.
+/// Converts a parameter for the driver; `None` if it has no meaning here.
 fn driver_parameter(dialect: Dialect, name: &str, value: &str) -> Result<Option<String>, StoreError> {
     let unknown = StoreError::Dsn("has an unknown parameter; known are the pool's settings and those of TLS");
     match (dialect, name) {
-        // The mode is ours, and pragmas of Go's driver begin with an underscore.
+        // The mode is set by this module, and pragmas of Go's driver begin with an underscore.
         (Dialect::Sqlite, "mode") => Ok(None),
         (Dialect::Sqlite, name) if name.starts_with('_') => Ok(None),
         (Dialect::Sqlite, "cache") => Ok(Some(format!("{name}={value}"))),
-        // Neither of them sees what other processes change.
+        // A connection to an immutable file doesn't see changes of other processes.
         (Dialect::Sqlite, "immutable") if matches!(value, "false" | "0") => Ok(None),
         (Dialect::Sqlite, "immutable") => {
             Err(StoreError::Dsn("immutable must be false: what other processes revoke would never be seen"))
@@ -135,10 +136,10 @@ fn driver_parameter(dialect: Dialect, name: &str, value: &str) -> Result<Option<
         (Dialect::Postgres | Dialect::Cockroach, "options") if value.contains("follower_reads") => {
             Err(StoreError::Dsn("options must not ask for follower reads: followers lag behind revocations"))
         }
-        (Dialect::Postgres | Dialect::Cockroach, name) if POSTGRES.contains(&name) => {
+        (Dialect::Postgres | Dialect::Cockroach, name) if POSTGRES_PARAMETERS.contains(&name) => {
             Ok(Some(format!("{name}={value}")))
         }
-        // Go's driver speaks of time and text, which we keep out of the schema.
+        // Settings of Go's driver for times and texts, which the schema doesn't depend on.
         (Dialect::Postgres | Dialect::Cockroach, "connect_timeout" | "timezone" | "TimeZone") => Ok(None),
         (Dialect::MySql, "parseTime" | "loc" | "charset" | "collation" | "multiStatements") => Ok(None),
         (Dialect::MySql, "timeout" | "readTimeout" | "writeTimeout" | "interpolateParams") => Ok(None),
@@ -190,9 +191,9 @@ fn sqlite_url(path: &str, parameters: Vec<String>) -> Result<String, StoreError>
     Ok(url("sqlite", path, &std::iter::once(mode).chain(parameters).collect::<Vec<_>>()))
 }
 
-/// `user:password@tcp(host:port)/database`, as Go's driver has it, made a URL: its password is not percent-encoded.
-/// What is a URL already stays as it is.
-fn without_go_address(path: &str) -> Result<String, StoreError> {
+/// Converts `user:password@tcp(host:port)/database` of Go's driver, whose password isn't
+/// percent-encoded, to a URL. A URL stays as it is.
+fn mysql_address(path: &str) -> Result<String, StoreError> {
     const FORM: StoreError =
         StoreError::Dsn("must be mysql://user:password@tcp(host:port)/database or a URL");
     let Some((credentials, rest)) = path.rsplit_once("@tcp(").or_else(|| path.rsplit_once("@unix(")) else {
@@ -217,7 +218,7 @@ fn percent_encoded(text: &str) -> String {
     text.bytes().map(encode).collect()
 }
 
-fn span(text: &str) -> Result<Option<Duration>, StoreError> {
+fn parse_duration(text: &str) -> Result<Option<Duration>, StoreError> {
     let span = duration::parse(text).map_err(|_| {
         StoreError::Dsn("max_conn_lifetime and max_conn_idle_time must be durations such as 30m")
     })?;
@@ -229,18 +230,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pool_settings_are_ours_and_the_rest_the_drivers() {
+    fn pool_settings_are_parsed_and_the_rest_is_for_the_driver() {
         let dsn = Dsn::parse("sqlite:///tmp/a.db?max_conns=5&_fk=true&cache=private&max_conn_idle_time=1m")
             .unwrap();
         assert_eq!(dsn.url, "sqlite:///tmp/a.db?mode=rwc&cache=private");
         assert_eq!(dsn.max_connections, 5);
-        assert_eq!(dsn.idle_time, Some(Duration::from_secs(60)));
+        assert_eq!(dsn.idle_timeout, Some(Duration::from_secs(60)));
         let dsn = Dsn::parse("postgres://u:p@h:1/d?max_idle_conns=2&default_query_exec_mode=exec").unwrap();
         assert_eq!((dsn.max_idle, dsn.prepares), (Some(2), false));
     }
 
     #[test]
-    fn each_database_in_each_form() {
+    fn every_database_in_every_form() {
         for (dsn, dialect, url) in [
             ("sqlite3://talos.db", Dialect::Sqlite, "sqlite://talos.db?mode=rwc"),
             (
@@ -264,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_without_the_dsn() {
+    fn errors_do_not_quote_the_dsn() {
         for bad in [
             "",
             "a.db",

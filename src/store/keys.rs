@@ -1,4 +1,4 @@
-//! One key at a time: put in and looked up.
+//! Inserts of new keys.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
 
-use super::dialect::{CHUNK, placeholders};
+use super::dialect::{MAX_ROWS, placeholders};
 use super::mutations::{log_issue, log_mutations};
 use super::row::{COLUMN_COUNT, COLUMNS, bind_key, read_key};
 use super::transaction::End;
@@ -15,54 +15,55 @@ use super::{Inner, Mutation, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::key::{Key, KeyId, KeyKind, NetworkId};
 
-/// A key to put in, and the request that asks for it.
+/// Key to insert.
 #[derive(Debug, Clone)]
 pub struct NewKey {
-    /// Its row.
+    /// The key.
     pub key: Key,
-    /// The caller's idempotency key, when there is one.
-    pub request: Option<Request>,
+    /// Idempotency key of the request, if it has one.
+    pub request: Option<IdempotencyKey>,
 }
 
-/// A caller's idempotency key (AIP-155) and what came with it.
+/// Idempotency key of a request (AIP-155).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
-    /// The caller's own id.
+pub struct IdempotencyKey {
+    /// Request id that the caller chose.
     pub id: String,
-    /// Hash of the body: the same id with another is a mistake.
+    /// Hash of the body: the same id with another body is an error.
     pub fingerprint: String,
 }
 
-/// What came of putting keys in.
+/// Outcome of an insert.
 #[derive(Debug)]
 pub struct InsertedKeys {
-    /// For each of them.
-    pub each: Vec<Inserted>,
-    /// The newest number that the log has of it, if any key was put in.
+    /// Outcome for each key.
+    pub each: Vec<InsertOutcome>,
+    /// Newest number of the log that the insert wrote, if any key was inserted.
     pub logged: Option<u64>,
 }
 
-/// What came of putting a key in.
+/// Outcome for one key.
 #[derive(Debug)]
-pub enum Inserted {
-    /// It is in. An imported key is a change of its own, with this number of the log.
+pub enum InsertOutcome {
+    /// The key is inserted. An imported key is a change of its own, with this number of the log.
     Created(Option<Mutation>),
-    /// The same request put this one in before.
+    /// The same request inserted this key before.
     Repeated(Box<Key>),
-    /// The request's id came with another body before.
+    /// The request's id was used with another body before.
     RequestConflict,
-    /// There is a key of that id already.
+    /// A key with this id exists already.
     IdTaken,
     /// The network has as many keys as it may have.
     QuotaExceeded,
 }
 
 impl Store {
-    /// Puts keys of one network in, in one transaction, and says of each what came of it. An imported one is logged as a
-    /// change, as it may be remembered as unknown; issued ones so that a restore which loses them is noticed. A network of `quota` keys that aren't revoked takes no more.
+    /// Inserts keys of one network in one transaction. An imported key is logged as a change, as
+    /// its id may be cached as unknown. Issued keys are logged so that a restore which loses them
+    /// is noticed. A network may have at most `quota` keys that aren't revoked.
     ///
     /// # Errors
-    /// When the database fails; whether the keys are in is then unknown.
+    /// When the database fails; the keys may then be inserted or not.
     pub async fn insert_keys(
         &self,
         new: Vec<NewKey>,
@@ -77,21 +78,21 @@ async fn insert_keys(
     new: Vec<NewKey>,
     quota: Option<u64>,
 ) -> Result<InsertedKeys, StoreError> {
-    // Whoever looks before it writes must not be overtaken in between. A key with a random id needn't look.
-    let looks = |new: &NewKey| new.request.is_some() || new.key.id.kind() == KeyKind::Imported;
-    let looks = quota.is_some() || new.iter().any(looks);
+    // Reads that decide about the insert need the lock. A key with a random id needs none.
+    let needs_lock = |new: &NewKey| new.request.is_some() || new.key.id.kind() == KeyKind::Imported;
+    let needs_lock = quota.is_some() || new.iter().any(needs_lock);
     inner
         .write(new, move |inner, transaction, new| {
             async move {
-                if looks {
+                if needs_lock {
                     inner.lock_order(transaction).await?;
                 }
-                let mut there = There::read(inner, transaction, new, quota).await?;
+                let mut existing = Existing::read(inner, transaction, new, quota).await?;
                 let mut inserted = Vec::with_capacity(new.len());
                 let mut rows = vec![];
                 for new in new {
-                    let outcome = there.outcome(inner, transaction, new).await?;
-                    if matches!(outcome, Inserted::Created(_)) {
+                    let outcome = existing.outcome(inner, transaction, new).await?;
+                    if matches!(outcome, InsertOutcome::Created(_)) {
                         rows.push((inserted.len(), new.clone()));
                     }
                     inserted.push(outcome);
@@ -104,7 +105,7 @@ async fn insert_keys(
                     if new.key.id.kind() == KeyKind::Imported {
                         let mutation = mutations.next();
                         new.key.mutation = mutation.map_or(0, |mutation| mutation.n);
-                        inserted[*index] = Inserted::Created(mutation);
+                        inserted[*index] = InsertOutcome::Created(mutation);
                     }
                 }
                 let mut logged = rows.iter().map(|(_, new)| new.key.mutation).max();
@@ -120,15 +121,16 @@ async fn insert_keys(
         .await
 }
 
-/// What is there already, as far as keys to be put in can meet it; those of the same transaction included.
-struct There {
+/// Existing keys and requests that new ones can collide with, including those of the same
+/// transaction.
+struct Existing {
     ids: HashSet<KeyId>,
     requests: HashMap<String, (String, Key)>,
-    /// How many more keys the network takes.
+    /// Number of further keys that the network may have.
     room: u64,
 }
 
-impl There {
+impl Existing {
     async fn read(
         inner: &Inner,
         transaction: &mut AnyConnection,
@@ -136,11 +138,11 @@ impl There {
         quota: Option<u64>,
     ) -> Result<Self, StoreError> {
         let mut ids = HashSet::new();
-        // A random id needn't be looked for: should it be there, the database refuses it.
+        // Random ids aren't looked up: if one existed, the database would refuse it.
         let imported: Vec<_> =
             new.iter().filter(|new| new.key.id.kind() == KeyKind::Imported).cloned().collect();
-        for chunk in imported.chunks(CHUNK) {
-            ids.extend(existing(inner, transaction, chunk).await?);
+        for chunk in imported.chunks(MAX_ROWS) {
+            ids.extend(taken_ids(inner, transaction, chunk).await?);
         }
         let room = match (quota, new.first()) {
             (Some(quota), Some(NewKey { key, .. })) => {
@@ -151,18 +153,18 @@ impl There {
         Ok(Self { ids, requests: HashMap::new(), room })
     }
 
-    /// What becomes of one key, which counts as there from then on; its row isn't written yet.
+    /// Decides the outcome of one key, and counts it as existing. Its row isn't written yet.
     async fn outcome(
         &mut self,
         inner: &Inner,
         transaction: &mut AnyConnection,
         NewKey { key, request }: &NewKey,
-    ) -> Result<Inserted, StoreError> {
+    ) -> Result<InsertOutcome, StoreError> {
         if let Some(request) = request {
             if let Some((fingerprint, key)) = self.requests.get(&request.id) {
                 return Ok(match *fingerprint == request.fingerprint {
-                    true => Inserted::Repeated(Box::new(key.clone())),
-                    false => Inserted::RequestConflict,
+                    true => InsertOutcome::Repeated(Box::new(key.clone())),
+                    false => InsertOutcome::RequestConflict,
                 });
             }
             if let Some(answer) = find_request(inner, transaction, key.network, request).await? {
@@ -170,21 +172,21 @@ impl There {
             }
         }
         if self.ids.contains(&key.id) {
-            return Ok(Inserted::IdTaken);
+            return Ok(InsertOutcome::IdTaken);
         }
         let Some(room) = self.room.checked_sub(1) else {
-            return Ok(Inserted::QuotaExceeded);
+            return Ok(InsertOutcome::QuotaExceeded);
         };
         self.room = room;
         self.ids.insert(key.id);
-        if let Some(Request { id, fingerprint }) = request {
+        if let Some(IdempotencyKey { id, fingerprint }) = request {
             self.requests.insert(id.clone(), (fingerprint.clone(), key.clone()));
         }
-        Ok(Inserted::Created(None))
+        Ok(InsertOutcome::Created(None))
     }
 }
 
-/// Writes the row of a new key.
+/// Inserts the row of one key.
 pub(super) async fn insert_row(
     inner: &Inner,
     transaction: &mut AnyConnection,
@@ -198,7 +200,7 @@ async fn insert_rows(
     transaction: &mut AnyConnection,
     rows: &[NewKey],
 ) -> Result<(), StoreError> {
-    for chunk in rows.chunks(CHUNK) {
+    for chunk in rows.chunks(MAX_ROWS) {
         let values = placeholders(chunk.len(), COLUMN_COUNT + 2);
         let insert =
             format!("INSERT INTO api_keys ({COLUMNS}, request_id, request_fingerprint) VALUES {values}");
@@ -213,13 +215,13 @@ async fn insert_rows(
     Ok(())
 }
 
-/// The answer to a request that was answered before.
+/// Returns the outcome of a repeated request; `None` if the request is new.
 async fn find_request(
     inner: &Inner,
     transaction: &mut AnyConnection,
     network: NetworkId,
-    request: &Request,
-) -> Result<Option<Inserted>, StoreError> {
+    request: &IdempotencyKey,
+) -> Result<Option<InsertOutcome>, StoreError> {
     let earlier = format!(
         "SELECT {COLUMNS}, request_fingerprint FROM api_keys WHERE network_id = $1 AND request_id = $2"
     );
@@ -234,13 +236,13 @@ async fn find_request(
     };
     let fingerprint: Option<String> = row.try_get("request_fingerprint")?;
     Ok(Some(match fingerprint.as_ref() == Some(&request.fingerprint) {
-        true => Inserted::Repeated(Box::new(read_key(&row)?)),
-        false => Inserted::RequestConflict,
+        true => InsertOutcome::Repeated(Box::new(read_key(&row)?)),
+        false => InsertOutcome::RequestConflict,
     }))
 }
 
-/// Which ids of those are taken. All are of one network.
-async fn existing(
+/// Returns which of these ids exist. All keys are of one network.
+async fn taken_ids(
     inner: &Inner,
     transaction: &mut AnyConnection,
     new: &[NewKey],
@@ -259,7 +261,7 @@ async fn existing(
     rows.iter().map(read).collect()
 }
 
-/// Whether a network has `quota` keys that are neither revoked nor superseded.
+/// Returns true if a network has `quota` keys that are neither revoked nor superseded.
 pub(super) async fn is_full(
     inner: &Inner,
     transaction: &mut AnyConnection,
@@ -273,7 +275,7 @@ pub(super) async fn is_full(
     }
 }
 
-/// How many more keys a network of `quota` keys takes.
+/// Returns how many further keys a network may have.
 async fn room(
     inner: &Inner,
     transaction: &mut AnyConnection,
@@ -282,7 +284,7 @@ async fn room(
     now: Timestamp,
 ) -> Result<u64, StoreError> {
     let limit = i64::try_from(quota).unwrap_or(i64::MAX);
-    // The limit spares counting on once the answer is known.
+    // The limit ends the count once the result is known.
     let count = "SELECT count(*) FROM (SELECT 1 FROM api_keys WHERE network_id = $1 AND revocation_reason IS NULL \
                  AND (superseded_at IS NULL OR superseded_at > $2) LIMIT $3) AS counted";
     let row = inner

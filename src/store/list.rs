@@ -1,4 +1,5 @@
-//! Pages of keys, oldest first: a page goes on right after the last key of the one before, whatever was added since.
+//! Pages of keys, oldest first. A page starts after the last key of the previous one, whatever was
+//! added since.
 
 use futures_util::FutureExt;
 
@@ -9,26 +10,26 @@ use crate::credential::page_token::Cursor;
 use crate::key::record::kind_code;
 use crate::key::{Key, KeyKind, NetworkId, Status};
 
-/// Which keys to list; None means any.
+/// Filter of keys; `None` matches any.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// Only those of this actor.
+    /// Actor of the keys.
     pub actor: Option<String>,
-    /// Only those in this state.
+    /// Status of the keys.
     pub status: Option<Status>,
 }
 
-/// A page of keys.
+/// Page of keys.
 #[derive(Debug)]
 pub struct Page {
     /// The keys.
     pub keys: Vec<Key>,
-    /// Whether more follow.
+    /// True if more keys follow.
     pub more: bool,
 }
 
 impl Store {
-    /// Lists `size` keys of one kind after `after`, as they stand at `now`.
+    /// Lists `size` keys of one kind after `after`, with their status at `now`.
     ///
     /// # Errors
     /// When the database fails.
@@ -58,17 +59,17 @@ impl Store {
                 }
             };
         }
-        let mut place = 2;
+        let mut placeholder = 2;
         let mut next = || {
-            place += 1;
-            place
+            placeholder += 1;
+            placeholder
         };
         if filter.actor.is_some() {
-            sql += &format!(" AND {}${}", dialect.actor_is(), next());
+            sql += &format!(" AND {}${}", dialect.actor_equals(), next());
         }
         if after.is_some() {
-            // Each value has a place of its own: not every driver can bind one twice. The first condition follows from the
-            // second, and is what the index is entered by.
+            // Each value has its own placeholder, as not every driver can bind one twice. The first
+            // condition follows from the second, and lets the database use the index.
             let (from, later, same, beyond) = (next(), next(), next(), next());
             sql += &format!(
                 " AND created_at >= ${from} AND (created_at > ${later} OR (created_at = ${same} AND key_id > ${beyond}))"
@@ -85,7 +86,7 @@ impl Store {
                 let created = after.created.as_micros();
                 query = query.bind(created).bind(created).bind(created).bind(after.key_id);
             }
-            // One more than asked for tells whether more follow.
+            // One more than requested shows if more follow.
             let query = query.bind(i64::from(size) + 1);
             let rows = inner.read(|connection| query.fetch_all(connection).boxed()).await?;
             let size = usize::try_from(size).unwrap_or(usize::MAX);

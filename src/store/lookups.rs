@@ -1,8 +1,9 @@
-//! Rows of keys that are wanted at the same time are read by one statement.
+//! Batched lookups: rows of keys that are wanted at the same time are read by one statement.
 //!
-//! A lookup that comes while few are under way is read at once, by itself. What comes meanwhile waits for one of those to
-//! end, and then all of it is read together. So a lone lookup waits for nobody, and a process that has just started and
-//! meets a thousand keys at once needs a few statements on a few connections, not a thousand on all.
+//! A lookup that comes while few reads are under way is read at once. Further lookups wait until
+//! one of those ends, and then all of them are read together. So a single lookup never waits, and a
+//! process that has just started and gets a thousand keys at once needs a few statements on a few
+//! connections, not a thousand on all.
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::pin;
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::try_join_all;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use sqlx::Row;
 use sqlx::any::AnyRow;
 use tokio::sync::oneshot;
@@ -22,222 +23,221 @@ use uuid::Uuid;
 use super::mutations::read_tag;
 use super::row::{COLUMNS, read_key};
 use super::server::authoritative;
-use super::transaction::READ_PATIENCE;
+use super::transaction::READ_TIMEOUT;
 use super::{Inner, Store, StoreError};
 use crate::key::{Key, KeyId, NetworkId};
 
-/// So many reads go on at once, as long as none of them is slow.
-const READS: usize = 2;
-/// So many connections are opened before anybody asks: for those, and for what goes on beside them.
-const FIRST_CONNECTIONS: usize = READS + 2;
-/// A read that takes longer is slow: others begin beside it, as its connection may lead nowhere.
-const PATIENCE: Duration = Duration::from_millis(5);
-/// How long a read waits for a poll that settles which server is the primary: within what a Check may take.
-const SETTLING: Duration = Duration::from_millis(100);
-/// How many keys a statement may ask for. Few different statements, so that each connection has them prepared; what is
-/// left over of one asks for its last key again. The largest fits into one TLS record (see [`super::dialect::CHUNK`]).
-const SIZES: [usize; 3] = [1, 8, 32];
-const MOST: usize = SIZES[SIZES.len() - 1];
+/// Reads under way at once, not counting slow ones.
+const MAX_CONCURRENT_READS: usize = 2;
+/// Connections that are opened at the start: for those reads, and for other queries beside them.
+const INITIAL_CONNECTIONS: usize = MAX_CONCURRENT_READS + 2;
+/// Time after which a read is slow: others begin beside it, as its connection may be dead.
+const SLOW_READ: Duration = Duration::from_millis(5);
+/// Time that a read waits for a poll that finds the primary: less than the timeout of a Check.
+const PRIMARY_WAIT: Duration = Duration::from_millis(100);
+/// Numbers of keys per statement. They are few, so that each connection has the statements
+/// prepared; a smaller batch repeats its last key. The largest fits into one TLS record (see
+/// [`super::dialect::MAX_ROWS`]).
+const BATCH_SIZES: [usize; 3] = [1, 8, 32];
+const MAX_BATCH: usize = BATCH_SIZES[BATCH_SIZES.len() - 1];
 
-/// A row as of some number of the log, both read at one moment.
+/// Row of a key, and the head of the log at the same moment.
 #[derive(Debug, Clone)]
 pub struct Lookup {
-    /// The log's newest number at that moment.
+    /// Newest number of the log.
     pub counter: u64,
-    /// The tag of that entry of the log.
+    /// Tag of that log entry.
     pub tag: u128,
-    /// The key, if there is one.
+    /// The key, if it exists.
     pub key: Option<Arc<Key>>,
 }
 
-/// What came of a lookup. Those that were read together fail together.
-type Answer = Result<Lookup, Arc<StoreError>>;
+/// Result of a lookup. Lookups of one batch share their error.
+type LookupResult = Result<Lookup, Arc<StoreError>>;
 
-/// A key whose row is wanted, and by whom.
-struct Wanted {
+/// Lookup that waits for a read.
+struct PendingLookup {
     network: NetworkId,
     id: KeyId,
-    answer: oneshot::Sender<Answer>,
+    result: oneshot::Sender<LookupResult>,
 }
 
-/// The lookups of one database.
+/// Lookups of one database.
 #[derive(Default)]
 pub(super) struct Lookups(Mutex<Queue>);
 
 #[derive(Default)]
 struct Queue {
-    waiting: VecDeque<Wanted>,
-    /// Reads under way.
+    waiting: VecDeque<PendingLookup>,
+    /// Number of reads under way, not counting slow ones.
     reads: usize,
 }
 
 impl Store {
-    /// Opens the connections that will be used first, and prepares a lookup's statement there.
+    /// Opens the connections that are used first, and prepares the statement of a lookup there.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn prepare_lookups(&self) -> Result<(), StoreError> {
         self.run(async |inner| {
-            inner.readers.fill(FIRST_CONNECTIONS, READ_PATIENCE).await?;
-            let nobody = [(NetworkId::SINGLE, KeyId::Issued(Uuid::nil()))];
-            let reads = (0..FIRST_CONNECTIONS).map(|_| read(&inner, &nobody));
+            inner.readers.warm_up(INITIAL_CONNECTIONS, READ_TIMEOUT).await?;
+            let no_key = [(NetworkId::SINGLE, KeyId::Issued(Uuid::nil()))];
+            let reads = (0..INITIAL_CONNECTIONS).map(|_| read(&inner, &no_key));
             try_join_all(reads).await.map(drop)
         })
         .await
     }
 
-    /// Looks a key up together with the log's newest number, in one statement that begins after this call.
+    /// Looks up a key together with the log's head, in one statement that begins after this call.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn find_key(&self, network: NetworkId, id: KeyId) -> Result<Lookup, Arc<StoreError>> {
-        let (sender, answer) = oneshot::channel();
-        if let Some(reading) = Lookups::add(&self.0, Wanted { network, id, answer: sender }) {
-            spawn(reading);
+        let (sender, result) = oneshot::channel();
+        if let Some(reader) = Lookups::add(&self.0, PendingLookup { network, id, result: sender }) {
+            spawn(reader);
         }
-        let answer = answer.await;
-        answer.unwrap_or_else(|_| Err(Arc::new(StoreError::Interrupted)))
+        let result = result.await;
+        result.unwrap_or_else(|_| Err(Arc::new(StoreError::Interrupted)))
     }
 }
 
 impl Lookups {
-    /// Has a lookup wait; the read that is to be begun for it, unless enough are under way.
-    fn add(inner: &Arc<Inner>, wanted: Wanted) -> Option<Reading> {
-        let mut queue = inner.lookups.lock();
-        queue.waiting.push_back(wanted);
-        (queue.reads < READS).then(|| Reading::of(inner, &mut queue))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.0.lock()
+    /// Queues a lookup. Returns the reader to start for it, unless enough reads are under way.
+    fn add(inner: &Arc<Inner>, lookup: PendingLookup) -> Option<BatchReader> {
+        let mut queue = inner.lookups.0.lock();
+        queue.waiting.push_back(lookup);
+        (queue.reads < MAX_CONCURRENT_READS).then(|| BatchReader::new(inner, &mut queue))
     }
 }
 
 impl Queue {
-    /// The lookups that the next read is for: those that came first.
-    fn next(&mut self) -> Option<Vec<Wanted>> {
-        let most = self.waiting.len().min(MOST);
-        (most > 0).then(|| self.waiting.drain(..most).collect())
+    /// Takes the next batch, oldest first.
+    fn next_batch(&mut self) -> Option<Vec<PendingLookup>> {
+        let size = self.waiting.len().min(MAX_BATCH);
+        (size > 0).then(|| self.waiting.drain(..size).collect())
     }
 }
 
-/// Reads what waits, until nothing does.
-struct Reading {
+/// Reads batches until no lookup waits.
+struct BatchReader {
     inner: Arc<Inner>,
-    /// Whether it is among those under way.
-    counts: bool,
+    /// True while it is one of the reads under way.
+    has_slot: bool,
 }
 
-impl Reading {
-    fn of(inner: &Arc<Inner>, queue: &mut Queue) -> Self {
+impl BatchReader {
+    fn new(inner: &Arc<Inner>, queue: &mut Queue) -> Self {
         queue.reads += 1;
-        Self { inner: Arc::clone(inner), counts: true }
+        Self { inner: Arc::clone(inner), has_slot: true }
     }
 
     async fn run(mut self) {
-        while let Some(batch) = self.next() {
-            let ids: Vec<_> = batch.iter().map(|wanted| (wanted.network, wanted.id)).collect();
+        while let Some(batch) = self.next_batch() {
+            let ids: Vec<_> = batch.iter().map(|lookup| (lookup.network, lookup.id)).collect();
             self.inner.key_reads.fetch_add(ids.len() as u64, Ordering::Relaxed);
             let inner = Arc::clone(&self.inner);
-            let mut reading = pin!(read(&inner, &ids));
-            let read = match timeout(PATIENCE, &mut reading).await {
-                Ok(read) => read,
+            let mut read = pin!(read(&inner, &ids));
+            let rows = match timeout(SLOW_READ, &mut read).await {
+                Ok(rows) => rows,
                 Err(_) => {
-                    self.step_aside();
-                    reading.await
+                    self.yield_slot();
+                    read.await
                 }
             };
-            let read = read.map_err(Arc::new);
-            for wanted in batch {
-                let answer = match &read {
-                    Ok(rows) => rows.lookup(wanted.network, wanted.id),
+            let rows = rows.map_err(Arc::new);
+            for lookup in batch {
+                let result = match &rows {
+                    Ok(rows) => rows.lookup(lookup.network, lookup.id),
                     Err(error) => Err(Arc::clone(error)),
                 };
-                // Whoever has stopped waiting misses nothing.
-                let _ = wanted.answer.send(answer);
+                // Fails if the caller has stopped waiting.
+                let _ = lookup.result.send(result);
             }
-            if !self.counts {
-                // Others go on in its place.
+            if !self.has_slot {
+                // Another reader has the slot.
                 break;
             }
         }
     }
 
-    /// Lets another begin in its place: at once if anything waits, else with the next lookup.
-    fn step_aside(&mut self) {
-        let mut queue = self.inner.lookups.lock();
+    /// Yields the slot to another reader: at once if a lookup waits, else with the next lookup.
+    fn yield_slot(&mut self) {
+        let mut queue = self.inner.lookups.0.lock();
         queue.reads -= 1;
-        self.counts = false;
+        self.has_slot = false;
         if !queue.waiting.is_empty() {
-            let next = Self::of(&self.inner, &mut queue);
+            let next = Self::new(&self.inner, &mut queue);
             spawn(next);
         }
     }
 
-    /// What is to be read next. When that is nothing, this is no longer under way: found out and noted under one lock, so
-    /// that no lookup counts on it in vain.
-    fn next(&mut self) -> Option<Vec<Wanted>> {
-        let mut queue = self.inner.lookups.lock();
-        let batch = queue.next();
+    /// Takes the next batch. Without one, gives up the slot under the same lock, so that no lookup
+    /// waits for this reader in vain.
+    fn next_batch(&mut self) -> Option<Vec<PendingLookup>> {
+        let mut queue = self.inner.lookups.0.lock();
+        let batch = queue.next_batch();
         if batch.is_none() {
             queue.reads -= 1;
-            self.counts = false;
+            self.has_slot = false;
         }
         batch
     }
 }
 
-/// Not in [`Reading::run`] itself, which would contain itself then.
-fn spawn(reading: Reading) {
-    tokio::spawn(reading.run());
+/// Starts a reader; in a function of its own, as the future of [`BatchReader::run`] would contain
+/// itself otherwise.
+fn spawn(reader: BatchReader) {
+    tokio::spawn(reader.run());
 }
 
-impl Drop for Reading {
-    /// Also when it panics.
+impl Drop for BatchReader {
+    /// Gives up the slot, also after a panic.
     fn drop(&mut self) {
-        if self.counts {
-            self.inner.lookups.lock().reads -= 1;
+        if self.has_slot {
+            self.inner.lookups.0.lock().reads -= 1;
         }
     }
 }
 
-/// What one statement found.
+/// Result of one statement.
 struct Rows {
     counter: u64,
     tag: u128,
-    /// By the columns `network_id` and `key_id`.
+    /// Keys by the columns `network_id` and `key_id`.
     keys: HashMap<(String, String), Result<Arc<Key>, Arc<StoreError>>>,
 }
 
 impl Rows {
-    /// What it found of one of the keys that it asked for.
-    fn lookup(&self, network: NetworkId, id: KeyId) -> Answer {
+    /// Returns the result for one of the requested keys.
+    fn lookup(&self, network: NetworkId, id: KeyId) -> LookupResult {
         let key = self.keys.get(&(network.to_string(), id.to_string())).cloned().transpose()?;
         Ok(Lookup { counter: self.counter, tag: self.tag, key })
     }
 }
 
-/// As [`read_once`], and once more when the server that answered isn't the one that counts, or its connection was lost:
-/// the others like it are closed by then, and the next one is new.
+/// Reads like [`read_once`], and once more if the server wasn't the primary or the connection was
+/// lost: similar connections are evicted by then, so the next one is new.
 async fn read(inner: &Inner, ids: &[(NetworkId, KeyId)]) -> Result<Rows, StoreError> {
     match read_once(inner, ids).await {
         Err(StoreError::NotAuthoritative(_)) => {
-            inner.poller.settle(SETTLING).await;
+            inner.poller.verify_primary(PRIMARY_WAIT).await;
             read_once(inner, ids).await
         }
-        Err(StoreError::Sql(error)) if inner.dialect.has_lost_connection(&error) => {
-            inner.suspicion.raise("one of them was closed by the server, or on the way to it");
+        Err(StoreError::Sql(error)) if inner.dialect.is_connection_lost(&error) => {
+            inner.eviction.evict_all("the server or the network closed one of them");
             read_once(inner, ids).await
         }
         result => result,
     }
 }
 
-/// Reads the rows of at most [`MOST`] keys and the log's newest number. One statement, so that these are of one moment: a
-/// number read after the rows would vouch for more than they know.
+/// Reads the rows of at most [`MAX_BATCH`] keys and the log's head. One statement reads both at the
+/// same moment: a head that is read later would include changes that the rows don't.
 async fn read_once(inner: &Inner, ids: &[(NetworkId, KeyId)]) -> Result<Rows, StoreError> {
-    let size = SIZES.into_iter().find(|size| ids.len() <= *size).unwrap_or(MOST);
-    // Not `key_id IN (…)`: PostgreSQL without statistics of a new table would compare all of a network's keys with those.
+    let size = BATCH_SIZES.into_iter().find(|size| ids.len() <= *size).unwrap_or(MAX_BATCH);
+    // Not `key_id IN (…)`: without statistics of a new table, PostgreSQL would compare all keys of
+    // a network with those.
     let one = |n| {
         format!(
             "SELECT {COLUMNS} FROM api_keys WHERE network_id = ${} AND key_id = ${}",
@@ -258,17 +258,17 @@ async fn read_once(inner: &Inner, ids: &[(NetworkId, KeyId)]) -> Result<Rows, St
         .fold(inner.query(find), |find, (network, id)| find.bind(network.to_string()).bind(id.to_string()));
     let check = |rows: Vec<AnyRow>| {
         let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
-        inner.poller.check(&authoritative(first, "server_id", "server_state")?)?;
+        inner.poller.check_server(&authoritative(first, "server_id", "server_state")?)?;
         Ok(rows)
     };
-    let rows = inner.read_and(|connection| find.fetch_all(connection).boxed(), check).await?;
+    let rows = inner.read_checked(|connection| find.fetch_all(connection).boxed(), check).await?;
     let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
     let counter = first.try_get::<i64, _>("counter_n")?;
     let mut keys = HashMap::new();
     for row in &rows {
-        // No row of a key: none of them is there.
+        // Without a key, the row has only the log's head.
         if let Some(id) = row.try_get::<Option<String>, _>("key_id")? {
-            // One that can't be read is nobody else's failure.
+            // A row that can't be read fails only the lookups of its key.
             let network = row.try_get::<String, _>("network_id")?;
             keys.insert((network, id), read_key(row).map(Arc::new).map_err(Arc::new));
         }
@@ -319,7 +319,7 @@ mod tests {
         }
     }
 
-    /// A store with the keys of even numbers below `count`, in both networks.
+    /// Opens a store with the keys of even numbers below `count`, in both networks.
     async fn store(count: u128) -> (Store, tempfile::TempDir) {
         let directory = tempfile::tempdir().unwrap();
         let dsn = format!("sqlite://{}/talos.db", directory.path().display());
@@ -332,13 +332,13 @@ mod tests {
         (store, directory)
     }
 
-    /// The name of the key that was found.
-    fn found(answer: Answer) -> Option<String> {
-        answer.unwrap().key.map(|key| key.name.as_str().to_owned())
+    /// Returns the name of the key that was found.
+    fn found(result: LookupResult) -> Option<String> {
+        result.unwrap().key.map(|key| key.name.as_str().to_owned())
     }
 
     #[tokio::test]
-    async fn each_lookup_gets_its_own_key_whatever_is_read_with_it() {
+    async fn each_lookup_gets_its_own_key() {
         let (store, _directory) = store(200).await;
         for at_once in [1, 2, 8, 9, 64, 65, 200] {
             let wanted: Vec<_> =
@@ -359,40 +359,43 @@ mod tests {
     async fn the_first_lookups_find_connections_open() {
         let (store, _directory) = store(0).await;
         store.prepare_lookups().await.unwrap();
-        let (open, ..) = store.0.readers.numbers();
-        assert_eq!(open as usize, FIRST_CONNECTIONS);
-        assert_eq!(store.key_reads(), 0, "nobody has asked for a key");
+        let open = store.0.readers.stats().open;
+        assert_eq!(open as usize, INITIAL_CONNECTIONS);
+        assert_eq!(store.key_reads(), 0, "no key was looked up");
     }
 
     #[tokio::test]
-    async fn what_waits_is_read_together() {
+    async fn waiting_lookups_are_read_together() {
         let (store, _directory) = store(0).await;
         let add = |number| {
-            let wanted = Wanted { network: networks()[0], id: id(number), answer: oneshot::channel().0 };
-            Lookups::add(&store.0, wanted)
+            let result = oneshot::channel().0;
+            Lookups::add(&store.0, PendingLookup { network: networks()[0], id: id(number), result })
         };
-        let mut readings: Vec<_> = (0..READS as u128).map(|number| add(number).unwrap()).collect();
-        for number in READS as u128..100 {
+        let mut readers: Vec<_> =
+            (0..MAX_CONCURRENT_READS as u128).map(|number| add(number).unwrap()).collect();
+        for number in MAX_CONCURRENT_READS as u128..100 {
             assert!(add(number).is_none(), "enough are under way");
         }
         let mut read = vec![];
-        while let Some(batch) = readings[0].next() {
-            assert!(batch.len() == MOST || read.len() + batch.len() == 100);
-            read.extend(batch.into_iter().map(|wanted| wanted.id));
+        while let Some(batch) = readers[0].next_batch() {
+            assert!(batch.len() == MAX_BATCH || read.len() + batch.len() == 100);
+            read.extend(batch.into_iter().map(|lookup| lookup.id));
         }
         assert_eq!(read, (0..100).map(id).collect::<Vec<_>>());
-        drop(readings);
-        assert_eq!(store.0.lookups.lock().reads, 0);
+        drop(readers);
+        assert_eq!(store.0.lookups.0.lock().reads, 0);
     }
 
     #[tokio::test]
-    async fn reads_that_do_not_end_hold_nobody_up() {
+    async fn reads_that_hang_do_not_block_others() {
         let (store, _directory) = store(10).await;
-        let (.., most) = store.0.readers.numbers();
-        let held = try_join_all((0..most).map(|_| store.0.readers.lend(READ_PATIENCE))).await.unwrap();
-        let begun: Vec<_> = (1..READS).map(|_| Reading::of(&store.0, &mut store.0.lookups.lock())).collect();
+        let max = store.0.readers.stats().max;
+        let held = try_join_all((0..max).map(|_| store.0.readers.acquire(READ_TIMEOUT))).await.unwrap();
+        let begun: Vec<_> = (1..MAX_CONCURRENT_READS)
+            .map(|_| BatchReader::new(&store.0, &mut store.0.lookups.0.lock()))
+            .collect();
         let mut lookups = vec![];
-        // The second waits until the first has stepped aside.
+        // The second waits until the first has yielded its slot.
         for number in 0..2 {
             let lookup = {
                 let store = store.clone();
@@ -404,24 +407,24 @@ mod tests {
                     tokio::task::yield_now().await;
                 }
             };
-            timeout(READ_PATIENCE, has_begun).await.expect("it begins, whatever becomes of the others");
+            timeout(READ_TIMEOUT, has_begun).await.expect("it begins while the others hang");
         }
         drop(begun);
-        for lent in held {
-            store.0.readers.take_back(lent, Ok(Ok(()))).unwrap();
+        for checkout in held {
+            store.0.readers.release(checkout, Ok(Ok(()))).unwrap();
         }
         for (number, lookup) in lookups.into_iter().enumerate() {
             assert_eq!(lookup.await.unwrap().is_some(), number % 2 == 0);
         }
-        assert_eq!(store.0.lookups.lock().reads, 0);
+        assert_eq!(store.0.lookups.0.lock().reads, 0);
     }
 
     #[tokio::test]
     async fn a_row_that_cannot_be_read_and_a_database_that_is_gone() {
         let (store, _directory) = store(10).await;
-        let spoil =
+        let corrupt =
             store.0.query("UPDATE api_keys SET visibility = 9 WHERE key_id = $1").bind(id(4).to_string());
-        spoil.execute(store.0.writers.raw()).await.unwrap();
+        corrupt.execute(store.0.writers.reclaim()).await.unwrap();
         let lookups = [2, 4, 6].map(|number| store.find_key(networks()[0], id(number)));
         let [two, four, six] = <[_; 3]>::try_from(join_all(lookups).await).unwrap();
         assert!(found(two).is_some() && found(six).is_some());

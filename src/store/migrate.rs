@@ -1,4 +1,4 @@
-//! The schema and its versions.
+//! Schema of the database, and its migrations.
 
 use futures_util::FutureExt;
 use sqlx::migrate::{Migrate, Migration, MigrationType};
@@ -8,35 +8,35 @@ use super::dialect::Dialect;
 use super::{Store, StoreError};
 use crate::rng::Rng;
 
-/// Where the migrator keeps its own record.
-const RECORD: &str = "_sqlx_migrations";
+/// Table in which the migrator records applied migrations.
+const MIGRATIONS_TABLE: &str = "_sqlx_migrations";
 
-/// One step of the schema.
+/// Migration of the schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// Its number.
+    /// Version that it leads to.
     pub version: i64,
-    /// What it is called; empty when this program doesn't know it.
+    /// Name; empty if this program doesn't know the migration.
     pub name: String,
-    /// Whether it was made.
+    /// State in the database.
     pub state: StepState,
 }
 
-/// How far a step has come.
+/// State of a migration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StepState {
-    /// The database doesn't have it yet.
+    /// It isn't applied yet.
     Pending,
-    /// The database has it.
+    /// It is applied.
     Applied,
-    /// It failed midway: somebody must look.
+    /// It failed midway, and an operator must repair the schema.
     Dirty,
-    /// The database has it, and this program doesn't know it.
+    /// It is applied, and this program doesn't know it.
     Unknown,
 }
 
 impl StepState {
-    /// Its name.
+    /// Returns the name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Pending => "pending",
@@ -47,38 +47,39 @@ impl StepState {
     }
 }
 
-/// A step that was taken back.
+/// Migration that was reverted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Undone {
-    /// Its number.
+    /// Version that it leads to.
     pub version: i64,
-    /// What it is called.
+    /// Name.
     pub name: String,
-    /// The statements that took something away.
+    /// Statements that dropped something.
     pub drops: Vec<String>,
 }
 
 impl Store {
-    /// Brings the database at `dsn` to this program's schema; gives its version.
+    /// Migrates the database at `dsn` to this program's schema; returns the version.
     ///
     /// # Errors
-    /// When the database can't be reached, its schema is newer, or a migration fails (which then has no effect).
+    /// When the database can't be reached, its schema is newer, or a migration fails, which then
+    /// has no effect.
     pub async fn migrate_up(dsn: &str) -> Result<i64, StoreError> {
         let store = Self::connect(dsn, Rng::system()).await?;
-        store.0.dialect.migrator().run(store.0.writers.raw()).await?;
+        store.0.dialect.migrator().run(store.0.writers.reclaim()).await?;
         let version = store.version().await?;
         store.close().await;
         Ok(version)
     }
 
-    /// Takes back the last `steps` steps of the database at `dsn`, each in a transaction of its own where the database
-    /// has such for tables (MySQL doesn't).
+    /// Reverts the last `steps` migrations of the database at `dsn`, each in a transaction of its
+    /// own, except in MySQL, which has none for tables.
     ///
     /// # Errors
-    /// When the database can't be reached, is dirty or newer, a migration fails, or (unless `lose_keys`) there are
-    /// keys, which would be lost with their tables and columns.
+    /// When the database can't be reached, is dirty or newer, a migration fails, or keys would be
+    /// lost and `lose_keys` is false.
     pub async fn migrate_down(dsn: &str, steps: usize, lose_keys: bool) -> Result<Vec<Undone>, StoreError> {
-        let store = Self::connect_to_old(dsn).await?;
+        let store = Self::connect_existing(dsn).await?;
         let mut applied = store.steps().await?;
         applied.retain(|step| step.state != StepState::Pending);
         let stays = applied.len().saturating_sub(steps);
@@ -92,65 +93,66 @@ impl Store {
             return Err(StoreError::WouldLoseKeys { keys });
         }
         let target = applied.last().map_or(0, |step| step.version);
-        store.0.dialect.migrator().undo(store.0.writers.raw(), target).await?;
+        store.0.dialect.migrator().undo(store.0.writers.reclaim(), target).await?;
         let undone = undo.into_iter().rev().map(|step| Undone {
             version: step.version,
             name: step.name,
-            drops: drops(store.0.dialect, step.version),
+            drops: drop_statements(store.0.dialect, step.version),
         });
         let undone = undone.collect();
         store.close().await;
         Ok(undone)
     }
 
-    /// Every step, those of the database and those of this program, by number.
+    /// Lists the migrations of the database and of this program, by version.
     ///
     /// # Errors
     /// When the database can't be reached.
     pub async fn migrations(dsn: &str) -> Result<Vec<Step>, StoreError> {
-        let store = Self::connect_to_old(dsn).await?;
+        let store = Self::connect_existing(dsn).await?;
         let steps = store.steps().await?;
         store.close().await;
         Ok(steps)
     }
 
-    /// Has the record say that the schema is at `version`, clean, whatever it really is. 0 is before the first step.
+    /// Records that the schema is at `version` and clean, whatever it really is; 0 is an empty
+    /// schema.
     ///
     /// # Errors
     /// When the database can't be reached, or this program has no such version.
     pub async fn migrate_force(dsn: &str, version: i64) -> Result<(), StoreError> {
-        let store = Self::connect_to_old(dsn).await?;
+        let store = Self::connect_existing(dsn).await?;
         if version != 0 && !steps_up(store.0.dialect).any(|step| step.version == version) {
-            return Err(StoreError::NoSuchVersion { version, known: store.known() });
+            return Err(StoreError::NoSuchVersion { version, known: store.known_version() });
         }
-        store.0.writers.raw().acquire().await?.ensure_migrations_table(RECORD).await?;
-        let mut transaction = store.0.writers.raw().begin_with(store.0.dialect.begin()).await?;
+        store.0.writers.reclaim().acquire().await?.ensure_migrations_table(MIGRATIONS_TABLE).await?;
+        let mut transaction = store.0.writers.reclaim().begin_with(store.0.dialect.begin_write()).await?;
         store.0.query("DELETE FROM _sqlx_migrations").execute(&mut *transaction).await?;
         for step in steps_up(store.0.dialect).filter(|step| step.version <= version) {
             let connection: &mut AnyConnection = &mut transaction;
-            connection.skip(RECORD, step).await?;
+            connection.skip(MIGRATIONS_TABLE, step).await?;
         }
         transaction.commit().await?;
         store.close().await;
         Ok(())
     }
 
-    /// Migrates an SQLite file that has no table at all. Other databases are migrated when somebody says so.
+    /// Migrates an SQLite file without any table. Other databases are migrated on request only.
     pub(super) async fn migrate_if_new(&self) -> Result<(), StoreError> {
         if self.0.dialect != Dialect::Sqlite || self.table_count().await? > 0 {
             return Ok(());
         }
-        match self.0.dialect.migrator().run(self.0.writers.raw()).await {
+        match self.0.dialect.migrator().run(self.0.writers.reclaim()).await {
             Ok(()) => Ok(()),
-            // Another process found the same new file and was quicker.
-            Err(_) if self.version().await.is_ok_and(|version| version == self.known()) => Ok(()),
+            // Another process has migrated the same new file meanwhile.
+            Err(_) if self.version().await.is_ok_and(|version| version == self.known_version()) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Refuses a database whose schema isn't this program's.
+    /// Checks that the schema has this program's version.
     pub(super) async fn check_schema(&self) -> Result<(), StoreError> {
-        let (found, known) = (self.version().await?, self.known());
+        let (found, known) = (self.version().await?, self.known_version());
         match found.cmp(&known) {
             std::cmp::Ordering::Less => Err(StoreError::SchemaTooOld { found, needed: known }),
             std::cmp::Ordering::Equal => Ok(()),
@@ -166,7 +168,7 @@ impl Store {
                 state: StepState::Pending,
             })
             .collect();
-        if !self.has_table(RECORD).await? {
+        if !self.has_table(MIGRATIONS_TABLE).await? {
             return Ok(steps);
         }
         let record =
@@ -205,17 +207,17 @@ impl Store {
         Ok(row.try_get::<i64, _>(0)? > 0)
     }
 
-    /// The schema's version; 0 when there is none.
+    /// Returns the schema's version; 0 if it is empty.
     async fn version(&self) -> Result<i64, StoreError> {
         let version = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success";
-        if !self.has_table(RECORD).await? {
+        if !self.has_table(MIGRATIONS_TABLE).await? {
             return Ok(0);
         }
         self.number(version).await
     }
 
-    /// The newest version that this program knows.
-    fn known(&self) -> i64 {
+    /// Returns the newest version that this program knows.
+    fn known_version(&self) -> i64 {
         steps_up(self.0.dialect).map(|step| step.version).max().unwrap_or(0)
     }
 
@@ -226,18 +228,18 @@ impl Store {
     }
 }
 
-/// The steps of this program, each once.
+/// Returns the migrations of this program, each once.
 fn steps_up(dialect: Dialect) -> impl Iterator<Item = &'static Migration> {
     let all = dialect.migrator().iter();
     all.filter(|step| !matches!(step.migration_type, MigrationType::ReversibleDown))
 }
 
-/// What taking a step back takes away, as its statements say it.
-fn drops(dialect: Dialect, version: i64) -> Vec<String> {
-    let is_it = |step: &&Migration| {
+/// Returns the statements of a reversal that drop something.
+fn drop_statements(dialect: Dialect, version: i64) -> Vec<String> {
+    let is_down = |step: &&Migration| {
         step.version == version && matches!(step.migration_type, MigrationType::ReversibleDown)
     };
-    let Some(down) = dialect.migrator().iter().find(is_it) else {
+    let Some(down) = dialect.migrator().iter().find(is_down) else {
         return vec![];
     };
     let statements = down.sql.as_str().split(';').map(|statement| {

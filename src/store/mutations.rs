@@ -1,4 +1,5 @@
-//! The log of changes, by which every instance learns that what it knows is old (see `cache::freshness`).
+//! Log of changes, from which every instance learns that a cached row is stale (see
+//! `cache::freshness`).
 
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
 use tokio::time::Instant;
 
-use super::dialect::{CHUNK, placeholders};
+use super::dialect::{MAX_ROWS, placeholders};
 use super::poller::{Evidence, PollError, PollTiming, Proof, Statement};
 use super::server::authoritative;
 use super::transaction::End;
@@ -15,61 +16,61 @@ use super::{Inner, Store, StoreError};
 use crate::clock::{Clock, Timestamp};
 use crate::key::{KeyId, NetworkId};
 
-/// Most entries of the log read at once.
-const BATCH: i64 = 10_000;
-/// Most entries of the log deleted at once.
+/// Most entries read by one statement.
+const READ_BATCH: i64 = 10_000;
+/// Most entries deleted by one statement.
 pub const TRIM_BATCH: u64 = 1_000;
 
-/// A change that was made to a key.
+/// Change of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mutation {
-    /// Its number: commits happen in this order.
+    /// Number of the change; changes are committed in this order.
     pub n: u64,
-    /// The key's network.
+    /// Network of the key.
     pub network: NetworkId,
     /// The key.
     pub key_id: KeyId,
 }
 
-/// An entry of the log.
+/// Entry of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Logged {
-    /// Its number.
+pub struct LogEntry {
+    /// Number of the entry.
     pub n: u64,
-    /// Random: the same number with another tag is another history.
+    /// Random tag: the same number with another tag belongs to another history.
     pub tag: u128,
-    /// What changed; None for the entry with which the log begins.
+    /// Changed key; `None` for the first entry, and for issued keys.
     pub subject: Option<(NetworkId, KeyId)>,
 }
 
-/// Where to begin reading the log.
+/// Start of a read of the log.
 #[derive(Debug, Clone, Copy)]
 pub enum LogStart {
-    /// At this number, that entry included.
+    /// The entry of this number.
     At(u64),
-    /// At the newest entry made before this time, by the clocks of those who wrote it, or a later one: where another
-    /// instance may have left off.
+    /// The newest entry before this time by the writers' clocks, or a later one: another instance
+    /// may have read the log up to there.
     Since(Timestamp),
 }
 
-/// A part of the log, and who says so.
+/// Part of the log, with its proof.
 #[derive(Debug)]
 pub struct LogPart {
-    /// The log's newest number when the reading began: whoever knows all entries up to there knows all that was
-    /// committed by then.
+    /// Newest number of the log when the read began: the entries up to there are all changes that
+    /// were committed by then.
     pub end: u64,
-    /// In order, 10,000 at most.
-    pub entries: Vec<Logged>,
-    /// From when it counts.
+    /// Entries in order, at most 10,000.
+    pub entries: Vec<LogEntry>,
+    /// Proof that the primary answered.
     pub proof: Proof,
 }
 
 impl Store {
-    /// Reads a part of the log, by `deadline`, on the connection that nobody else uses. One statement: the end and the
-    /// entries are of one moment, and the server says of that moment who it is.
+    /// Reads a part of the log on the poll connection, by `deadline`. One statement reads the end,
+    /// the entries and the server's identity at the same moment.
     ///
     /// # Errors
-    /// When the database fails, or what answers isn't the server that counts.
+    /// When the database fails, or the server that answers isn't the primary.
     pub async fn read_log(
         &self,
         start: LogStart,
@@ -96,8 +97,8 @@ impl Store {
                 move || {
                     let query = inner.query(text.clone());
                     match start {
-                        LogStart::At(n) => query.bind(i64::try_from(n).unwrap_or(i64::MAX)).bind(BATCH),
-                        LogStart::Since(_) => query.bind(BATCH),
+                        LogStart::At(n) => query.bind(i64::try_from(n).unwrap_or(i64::MAX)).bind(READ_BATCH),
+                        LogStart::Since(_) => query.bind(READ_BATCH),
                     }
                 }
             };
@@ -120,7 +121,7 @@ impl Store {
         task.await.unwrap_or(Err(PollError { error: StoreError::Interrupted, evidence: Evidence::None }))
     }
 
-    /// The newest number of the log.
+    /// Returns the newest number of the log.
     ///
     /// # Errors
     /// When the database fails.
@@ -133,8 +134,9 @@ impl Store {
         .await
     }
 
-    /// Deletes the oldest entries of the log, [`TRIM_BATCH`] at most, and says how many those were. Of the entries made
-    /// before `before` the newest stays: whoever has read the log since then goes on from that one or a later.
+    /// Deletes the oldest entries of the log, at most [`TRIM_BATCH`], and returns their number. Of
+    /// the entries before `before` the newest stays: instances that have polled since then continue
+    /// from it or from a later one.
     ///
     /// # Errors
     /// When the database fails.
@@ -146,8 +148,8 @@ impl Store {
             let entries: Result<Vec<(i64, i64)>, sqlx::Error> =
                 rows.iter().map(|row| Ok((row.try_get("n")?, row.try_get("at")?))).collect();
             let entries = entries?;
-            // Up to the first that is newer, not all that are older: times of several clocks needn't be in order, and a
-            // log with a hole in it is none.
+            // Up to the first entry that is newer, not all older ones: times by several clocks
+            // needn't be in order, and the log must have no gap.
             let old = entries.iter().take_while(|(_, at)| *at < before.as_micros());
             let Some((kept, _)) = old.last().filter(|kept| Some(*kept) != entries.first()) else {
                 return Ok(0);
@@ -164,8 +166,8 @@ impl Store {
     }
 }
 
-/// The end of the log, and its entries with their times, in order.
-fn read_part(rows: &[AnyRow]) -> Result<(u64, Vec<(Logged, i64)>), StoreError> {
+/// Returns the end of the log, and the entries with their times, in order.
+fn read_part(rows: &[AnyRow]) -> Result<(u64, Vec<(LogEntry, i64)>), StoreError> {
     let (mut end, mut entries) = (None, vec![]);
     for row in rows {
         if row.try_get::<String, _>("server_state")?.is_empty() {
@@ -174,29 +176,29 @@ fn read_part(rows: &[AnyRow]) -> Result<(u64, Vec<(Logged, i64)>), StoreError> {
             end = u64::try_from(row.try_get::<i64, _>("n")?).ok();
         }
     }
-    // Databases promise no order between the parts of a UNION ALL.
+    // Databases don't order the parts of a UNION ALL.
     entries.sort_unstable_by_key(|(entry, _)| entry.n);
     Ok((end.ok_or(StoreError::Corrupt("n"))?, entries))
 }
 
-fn read(row: &AnyRow) -> Result<Logged, StoreError> {
+fn read(row: &AnyRow) -> Result<LogEntry, StoreError> {
     let n = row.try_get::<i64, _>("n")?;
     let network = NetworkId::parse(&row.try_get::<String, _>("network_id")?);
     let key_id = KeyId::parse_any(&row.try_get::<String, _>("key_id")?);
-    Ok(Logged {
+    Ok(LogEntry {
         n: u64::try_from(n).map_err(|_| StoreError::Corrupt("n"))?,
         tag: read_tag(&row.try_get::<String, _>("tag")?)?,
         subject: network.zip(key_id),
     })
 }
 
-/// A tag from its hex digits.
+/// Decodes a tag from its hex digits.
 pub(super) fn read_tag(digits: &str) -> Result<u128, StoreError> {
     u128::from_str_radix(digits, 16).map_err(|_| StoreError::Corrupt("tag"))
 }
 
-/// Gives the change its number and logs it, inside the transaction that makes it. Incrementing the one row takes its
-/// lock until the commit: no later number can be seen before this one.
+/// Numbers a change and logs it, inside the transaction that makes it. Incrementing the one row
+/// locks it until the commit: no later number can be visible before this one.
 pub(super) async fn log_mutation(
     inner: &Inner,
     transaction: &mut AnyConnection,
@@ -208,8 +210,8 @@ pub(super) async fn log_mutation(
     mutations.first().copied().ok_or(StoreError::Corrupt("n"))
 }
 
-/// Logs that keys were issued, under one number, which it returns. Their ids can't have been asked for before, so
-/// nothing that is cached is outdated; but a restore that loses them must be noticed like one that loses a change.
+/// Logs that keys were issued, with one number, which it returns. Their ids can't have been looked
+/// up before, so no cached row is stale; but a restore that loses them must be noticed, too.
 ///
 /// To be called last: the row that orders all changes stays locked until the commit.
 pub(super) async fn log_issue(
@@ -222,7 +224,7 @@ pub(super) async fn log_issue(
     u64::try_from(n).map_err(|_| StoreError::Corrupt("n"))
 }
 
-/// Takes so many numbers for a change; returns the last. Fails where changes aren't to be made any more.
+/// Takes `count` numbers and returns the last. Fails if the server isn't the primary.
 async fn take_numbers(inner: &Inner, transaction: &mut AnyConnection, count: i64) -> Result<i64, StoreError> {
     let increment = inner.query("UPDATE mutation_counter SET n = n + $1 WHERE id = 1").bind(count);
     increment.execute(&mut *transaction).await?;
@@ -230,11 +232,11 @@ async fn take_numbers(inner: &Inner, transaction: &mut AnyConnection, count: i64
     let read =
         format!("SELECT n, {id} AS server_id, {state} AS server_state FROM mutation_counter WHERE id = 1");
     let row = inner.query(read).fetch_one(&mut *transaction).await?;
-    inner.poller.check(&authoritative(&row, "server_id", "server_state")?)?;
+    inner.poller.check_server(&authoritative(&row, "server_id", "server_state")?)?;
     Ok(row.try_get::<i64, _>("n")?)
 }
 
-/// As [`log_mutation`], for many changes, whose numbers follow each other.
+/// Logs many changes with successive numbers, like [`log_mutation`].
 pub(super) async fn log_mutations(
     inner: &Inner,
     transaction: &mut AnyConnection,
@@ -256,14 +258,14 @@ pub(super) async fn log_mutations(
     numbered.iter().map(mutation).collect()
 }
 
-/// Inserts entries of the log (number, network, key, time), each with a tag of its own.
+/// Inserts log entries (number, network, key, time), each with its own tag.
 async fn insert_entries(
     inner: &Inner,
     transaction: &mut AnyConnection,
     entries: impl IntoIterator<Item = (i64, String, String, Timestamp)>,
 ) -> Result<(), StoreError> {
     let entries: Vec<_> = entries.into_iter().collect();
-    for chunk in entries.chunks(CHUNK) {
+    for chunk in entries.chunks(MAX_ROWS) {
         let values = placeholders(chunk.len(), 5);
         let insert = format!("INSERT INTO mutation_log (n, tag, network_id, key_id, at) VALUES {values}");
         let insert = chunk.iter().fold(inner.query(insert), |insert, (n, network, key_id, at)| {
@@ -289,7 +291,7 @@ mod tests {
 
     const MINUTE: i64 = 60;
 
-    /// A store whose log has an entry for each of these times, beside the one with which it begins.
+    /// Opens a store whose log has an entry for each of these times, after the first one.
     async fn store(times: impl IntoIterator<Item = i64>) -> (Store, tempfile::TempDir) {
         let directory = tempfile::tempdir().unwrap();
         let dsn = format!("sqlite://{}/talos.db", directory.path().display());
@@ -323,7 +325,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_old_goes_but_for_the_newest_of_it() {
+    async fn old_entries_are_trimmed_except_the_newest() {
         let (store, _directory) = store([1, 2, 3, 100, 101].map(|minute| minute * MINUTE)).await;
         assert_eq!(store.newest_number().await.unwrap(), 5);
         for (before, left) in [
@@ -337,18 +339,18 @@ mod tests {
             store.trim_mutations(Timestamp::from_secs(before * MINUTE)).await.unwrap();
             assert_eq!(numbers(&store).await, left, "before minute {before}");
         }
-        assert_eq!(store.newest_number().await.unwrap(), 5, "numbers go on from there");
+        assert_eq!(store.newest_number().await.unwrap(), 5, "numbers continue");
     }
 
     #[tokio::test]
-    async fn it_leaves_no_hole_where_clocks_disagree() {
+    async fn trimming_leaves_no_gap_when_clocks_disagree() {
         let (store, _directory) = store([1, 90, 2, 3, 91].map(|minute| minute * MINUTE)).await;
         assert_eq!(store.trim_mutations(Timestamp::from_secs(50 * MINUTE)).await.unwrap(), 1);
         assert_eq!(numbers(&store).await, [1, 2, 3, 4, 5]);
     }
 
     #[tokio::test]
-    async fn it_takes_a_bounded_number_at_once_and_all_in_the_end() {
+    async fn each_trim_is_bounded_and_all_together_are_complete() {
         let (store, _directory) = store(1..=2_500).await;
         let before = Timestamp::from_secs(10_000);
         for expected in [TRIM_BATCH, TRIM_BATCH, 500, 0] {
@@ -358,7 +360,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn several_at_once_do_no_harm() {
+    async fn concurrent_trims_are_safe() {
         let (store, _directory) = store(1..=5_000).await;
         let before = Timestamp::from_secs(4_000);
         let trim = async || while store.trim_mutations(before).await.unwrap() > 0 {};

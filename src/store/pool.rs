@@ -1,17 +1,16 @@
-//! Connections to the database: lent, taken back, and given up when they lead nowhere.
+//! Pool of connections to the database: acquired, released, and closed when they are dead.
 //!
-//! A network that fails need not say so: a server's machine goes off, and a connection to it stays silent for a quarter
-//! of an hour. So every wait here has an end, and a connection that let one end in vain is closed; those that are as
-//! old as that one are not trusted either, and neither are those that led to a server, or a file, that was replaced.
+//! A network that fails need not report it: when a server's machine goes off, a connection to it
+//! stays silent for a quarter of an hour. So every wait here has a timeout, and a connection that
+//! lets one expire is closed. Connections of the same age aren't used any more either, nor are
+//! those to a server, or a file, that was replaced.
 
-mod warm;
+mod idle;
 
-use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
-use parking_lot::Mutex;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyConnection, AnyPool, Connection, Executor};
@@ -20,141 +19,156 @@ use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::StoreError;
-use super::database_file::{DatabaseFile, FileId};
+use super::database_file::FileId;
 use super::dsn::Dsn;
-use super::server::NotAuthoritative;
-use super::suspicion::Suspicion;
-use warm::{Warm, WarmOnes, give_back};
+use super::eviction::ConnectionEviction;
+use super::tracked_file::TrackedFile;
+use idle::{IdleConnection, IdleConnections, RESPONSE_TIMEOUT, return_to_pool};
 
-/// How long a connection may be waited for.
+/// Timeout of waiting for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
-/// A connection that says nothing for so long leads nowhere.
-const SILENCE: Duration = Duration::from_secs(2);
-/// A connection that is asked whether it is still there has so long for its answer: whoever wants it would rather open
-/// another.
+/// Timeout of a ping before a connection is used: opening another is better than a longer wait.
 const PING_TIMEOUT: Duration = Duration::from_millis(500);
+/// Reason for an eviction after a connection didn't respond.
+const NO_RESPONSE: &str = "one of them doesn't respond";
 
-/// Connections that are used by one at a time.
+/// Pool whose connections are used by one caller at a time. Clones share it.
 #[derive(Clone)]
 pub(super) struct Pool {
     pool: AnyPool,
-    suspicion: Suspicion,
-    warm: WarmOnes,
-    file: Option<Arc<WatchedFile>>,
+    eviction: ConnectionEviction,
+    idle: IdleConnections,
+    file: Option<Arc<TrackedFile>>,
 }
 
-/// The file of an SQLite database, and what its path named when it was last looked at.
-pub(super) struct WatchedFile {
-    file: DatabaseFile,
-    seen: Mutex<FileId>,
+/// Number of connections of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolStats {
+    /// Open connections.
+    pub open: u32,
+    /// Open connections that nobody uses.
+    pub idle: u32,
+    /// Most connections that may be open.
+    pub max: u32,
 }
 
-/// A connection, and until when it may be used.
-pub(super) struct Lent {
+impl PoolStats {
+    /// Adds the numbers of another pool.
+    pub(super) const fn plus(self, other: Self) -> Self {
+        Self { open: self.open + other.open, idle: self.idle + other.idle, max: self.max + other.max }
+    }
+}
+
+/// Acquired connection; to be given back by [`Pool::release`].
+pub(super) struct Checkout {
     pub connection: PoolConnection<Any>,
-    pub until: Instant,
-    /// Set by whoever finds that it is of no use any more.
-    pub broken: bool,
-    /// The file that its path named when it was lent, of SQLite.
+    /// Time until which it may be used.
+    pub deadline: Instant,
+    /// True if it must be closed on release.
+    pub must_close: bool,
+    /// File that the path named when it was acquired, for SQLite.
     file: Option<FileId>,
-    /// Since when it is out of the library's pool.
-    away: Instant,
-    since: Instant,
-    /// Given up last: who gets it next finds the connection.
+    /// Time since when it is outside of sqlx's pool.
+    outside_since: Instant,
+    acquired: Instant,
+    /// Dropped last, so that the next caller finds the connection.
     permit: OwnedSemaphorePermit,
 }
 
 impl Pool {
-    /// Connects, once at first.
+    /// Opens a pool with one connection.
     pub async fn open(
         dsn: &Dsn,
         options: &AnyConnectOptions,
-        connections: u32,
-        suspicion: Suspicion,
-        file: Option<Arc<WatchedFile>>,
+        max_connections: u32,
+        eviction: ConnectionEviction,
+        file: Option<Arc<TrackedFile>>,
     ) -> Result<Self, sqlx::Error> {
         let (dialect, max_idle) = (dsn.dialect, dsn.max_idle);
-        // Known once the pool is made, which must know this before.
-        let made: Arc<OnceLock<AnyPool>> = Arc::default();
+        // Set below: the callback needs the pool that it is an option of.
+        let opened: Arc<OnceLock<AnyPool>> = Arc::default();
         let pool = {
-            let (made, suspicion) = (Arc::clone(&made), suspicion.clone());
+            let (opened, eviction) = (Arc::clone(&opened), eviction.clone());
             AnyPoolOptions::new()
-                .max_connections(connections)
+                .max_connections(max_connections)
                 .acquire_timeout(ACQUIRE_TIMEOUT)
                 .max_lifetime(dsn.max_lifetime)
-                .idle_timeout(dsn.idle_time)
+                .idle_timeout(dsn.idle_timeout)
                 .after_connect(move |connection, _| {
                     Box::pin(async move {
-                        match dialect.session() {
-                            Some(settings) => connection.execute(settings).await.map(drop),
+                        match dialect.session_setup() {
+                            Some(setup) => connection.execute(setup).await.map(drop),
                             None => Ok(()),
                         }
                     })
                 })
-                // The pool's own test has no end.
+                // Replaced by `before_acquire`, as sqlx's own test has no timeout.
                 .test_before_acquire(false)
                 .before_acquire(move |connection, meta| {
-                    let suspicion = suspicion.clone();
+                    let eviction = eviction.clone();
                     Box::pin(async move {
-                        let is_suspect = suspicion.is_against(meta.age, Instant::now());
-                        Ok(!is_suspect && answers(&suspicion, connection).await)
+                        let is_evicted = eviction.is_evicted(meta.age, Instant::now());
+                        Ok(!is_evicted && is_alive(&eviction, connection).await)
                     })
                 })
                 .after_release(move |_, _| {
-                    let idle = made.get().map_or(0, AnyPool::num_idle);
-                    let keep = max_idle.is_none_or(|most| idle < usize::try_from(most).unwrap_or(usize::MAX));
+                    let idle = opened.get().map_or(0, AnyPool::num_idle);
+                    let keep = max_idle.is_none_or(|max| idle < usize::try_from(max).unwrap_or(usize::MAX));
                     Box::pin(async move { Ok(keep) })
                 })
                 .connect_with(options.clone())
                 .await?
         };
-        let _ = made.set(pool.clone());
-        Ok(Self { pool, suspicion, warm: WarmOnes::new(connections, dsn.max_lifetime), file })
+        let _ = opened.set(pool.clone());
+        Ok(Self { pool, eviction, idle: IdleConnections::new(max_connections, dsn.max_lifetime), file })
     }
 
-    /// The library's pool, for what it does by itself.
-    pub fn raw(&self) -> &AnyPool {
-        self.warm.clear();
+    /// Returns all idle connections to sqlx's pool and borrows that, for what only sqlx does.
+    pub fn reclaim(&self) -> &AnyPool {
+        self.idle.clear();
         &self.pool
     }
 
-    /// How many connections there are, how many of them nobody uses, and how many there may be.
-    pub fn numbers(&self) -> (u32, u32, u32) {
-        let idle = u32::try_from(self.pool.num_idle() + self.warm.len()).unwrap_or(u32::MAX);
-        (self.pool.size(), idle, self.pool.options().get_max_connections())
+    /// Returns the number of connections.
+    pub fn stats(&self) -> PoolStats {
+        let idle = u32::try_from(self.pool.num_idle() + self.idle.len()).unwrap_or(u32::MAX);
+        PoolStats { open: self.pool.size(), idle, max: self.pool.options().get_max_connections() }
     }
 
-    /// Opens so many connections, or as many as there may be.
-    pub async fn fill(&self, connections: usize, patience: Duration) -> Result<(), StoreError> {
-        let (.., most) = self.numbers();
-        let connections = connections.min(usize::try_from(most).unwrap_or(usize::MAX));
-        // All at once: one that is given back is lent again.
-        for lent in try_join_all((0..connections).map(|_| self.lend(patience))).await? {
-            self.take_back(lent, Ok(Ok(())))?;
+    /// Opens `connections` connections, or as many as there may be.
+    pub async fn warm_up(&self, connections: usize, time_limit: Duration) -> Result<(), StoreError> {
+        let max = usize::try_from(self.stats().max).unwrap_or(usize::MAX);
+        let connections = connections.min(max);
+        // Acquired side by side: a connection that is released would be acquired again.
+        for checkout in try_join_all((0..connections).map(|_| self.acquire(time_limit))).await? {
+            self.release(checkout, Ok(Ok(())))?;
         }
         Ok(())
     }
 
-    /// Lends a connection, for as long as `patience` from now; to be given back by [`Pool::take_back`].
-    pub async fn lend(&self, patience: Duration) -> Result<Lent, StoreError> {
+    /// Acquires a connection, which may be used until `time_limit` from now.
+    pub async fn acquire(&self, time_limit: Duration) -> Result<Checkout, StoreError> {
         let began = Instant::now();
-        let until = began + patience;
-        let permit = match timeout_at(until.min(began + ACQUIRE_TIMEOUT), self.warm.permit()).await {
+        let deadline = began + time_limit;
+        let permit = match timeout_at(deadline.min(began + ACQUIRE_TIMEOUT), self.idle.acquire()).await {
             Ok(permit) => permit.ok_or(sqlx::Error::PoolClosed)?,
             Err(_) => return Err(sqlx::Error::PoolTimedOut.into()),
         };
-        let file = self.file.as_ref().map(|file| file.look(&self.suspicion)).transpose()?;
+        let file = self.file.as_ref().map(|file| file.refresh(&self.eviction)).transpose()?;
         let now = Instant::now();
-        let is_suspect = |since| self.suspicion.is_against(now - since, now);
-        let lent = |connection, away| {
-            let since = Instant::now();
-            Lent { connection, until, broken: false, file, away, since, permit }
+        let is_evicted = |outside_since| self.eviction.is_evicted(now - outside_since, now);
+        let checkout = |connection, outside_since| {
+            let acquired = Instant::now();
+            Checkout { connection, deadline, must_close: false, file, outside_since, acquired, permit }
         };
-        while let Some((Warm { mut connection, since, .. }, is_trusted)) = self.warm.take(is_suspect, now) {
-            // Asked here: while the library asks one that was given back, it would open another.
-            let answers = async { is_trusted || answers(&self.suspicion, &mut connection).await };
-            match timeout_at(until, answers).await {
-                Ok(true) => return Ok(lent(connection, since)),
+        while let Some((IdleConnection { mut connection, outside_since, .. }, is_recent)) =
+            self.idle.pop(is_evicted, now)
+        {
+            // Pinged here: while sqlx pings a connection that was returned to it, it would open
+            // another.
+            let is_alive = async { is_recent || is_alive(&self.eviction, &mut connection).await };
+            match timeout_at(deadline, is_alive).await {
+                Ok(true) => return Ok(checkout(connection, outside_since)),
                 Ok(false) => drop(connection.detach()),
                 Err(_) => {
                     drop(connection.detach());
@@ -162,48 +176,49 @@ impl Pool {
                 }
             }
         }
-        match timeout_at(until, self.pool.acquire()).await {
-            Ok(connection) => Ok(lent(connection?, Instant::now())),
+        match timeout_at(deadline, self.pool.acquire()).await {
+            Ok(connection) => Ok(checkout(connection?, Instant::now())),
             Err(_) => Err(StoreError::TimedOut),
         }
     }
 
-    /// Takes a connection back after what was done with it, which was cut off if it took too long.
-    pub fn take_back<T>(
+    /// Releases a connection, by the result of its use; `Elapsed` means that the use was cut off.
+    pub fn release<T>(
         &self,
-        Lent { mut connection, broken, file, away, since, permit, .. }: Lent,
-        done: Result<Result<T, StoreError>, Elapsed>,
+        checkout: Checkout,
+        result: Result<Result<T, StoreError>, Elapsed>,
     ) -> Result<T, StoreError> {
-        // What was read from, or written to, a file that has lost its name meanwhile doesn't count.
-        let done = match (done, &self.file, file) {
-            (Ok(Ok(value)), Some(watched), Some(file)) => Ok(watched.file.check(file).map(|()| value)),
-            (done, ..) => done,
+        let Checkout { mut connection, must_close, file, outside_since, acquired, permit, .. } = checkout;
+        // A file that was replaced meanwhile invalidates what was read from it, or written to it.
+        let result = match (result, &self.file, file) {
+            (Ok(Ok(value)), Some(tracked), Some(file)) => Ok(tracked.file().check(file).map(|()| value)),
+            (result, ..) => result,
         };
-        let result = match done {
-            Ok(result) if broken => {
+        let result = match result {
+            Ok(result) if must_close => {
                 connection.close_on_drop();
                 result
             }
             Ok(Ok(value)) => {
-                self.warm.put(connection, away, || self.pool.is_closed(), Instant::now());
+                self.idle.push(connection, outside_since, || self.pool.is_closed(), Instant::now());
                 Ok(value)
             }
             Ok(Err(StoreError::NotAuthoritative(reason))) => {
-                // All that were made before now may lead to the same server.
+                // All connections that were opened before now may lead to the same server.
                 connection.close_on_drop();
-                self.suspicion.raise(reason);
+                self.eviction.evict_all(reason);
                 Err(reason.into())
             }
             Ok(failed) => {
-                // It may be the connection that failed.
-                give_back(connection);
+                // The connection may have failed, so sqlx pings it.
+                return_to_pool(connection);
                 failed
             }
             Err(_) => {
-                // In the middle of something: nobody can use it any more.
+                // A statement is under way, so the connection can't be used again.
                 drop(connection.detach());
-                if since.elapsed() >= SILENCE {
-                    self.suspicion.raise(LEADS_NOWHERE);
+                if acquired.elapsed() >= RESPONSE_TIMEOUT {
+                    self.eviction.evict_all(NO_RESPONSE);
                 }
                 Err(StoreError::TimedOut)
             }
@@ -212,53 +227,22 @@ impl Pool {
         result
     }
 
-    /// Closes the connections, once their queries are through.
+    /// Closes the connections, once their statements have ended.
     pub async fn close(&self) {
         let closing = self.pool.close();
-        self.warm.clear();
+        self.idle.clear();
         closing.await;
     }
 }
 
-/// Why connections are made anew when one gives no answer.
-const LEADS_NOWHERE: &str = "one of them gives no answer";
-
-/// Whether a connection leads anywhere; raises the suspicion when it doesn't say.
-async fn answers(suspicion: &Suspicion, connection: &mut AnyConnection) -> bool {
+/// Pings a connection; evicts all others as well if it doesn't respond.
+async fn is_alive(eviction: &ConnectionEviction, connection: &mut AnyConnection) -> bool {
     match timeout(PING_TIMEOUT, connection.ping()).await {
         Ok(answer) => answer.is_ok(),
         Err(_) => {
-            suspicion.raise(LEADS_NOWHERE);
+            eviction.evict_all(NO_RESPONSE);
             false
         }
-    }
-}
-
-impl WatchedFile {
-    /// Of the database at that path, which is there.
-    ///
-    /// # Errors
-    /// When it isn't.
-    pub fn new(path: &Path) -> Result<Self, StoreError> {
-        let file = DatabaseFile::new(path);
-        let seen = Mutex::new(file.current()?);
-        Ok(Self { file, seen })
-    }
-
-    /// The file.
-    pub fn file(&self) -> &DatabaseFile {
-        &self.file
-    }
-
-    /// What the path names now. When that is another file than before, connections made before now lead to an orphan.
-    fn look(&self, suspicion: &Suspicion) -> Result<FileId, StoreError> {
-        let current = self.file.current()?;
-        let mut seen = self.seen.lock();
-        if !seen.is_followed_by(current) {
-            suspicion.raise(NotAuthoritative::FileReplaced);
-        }
-        *seen = current;
-        Ok(current)
     }
 }
 
@@ -266,77 +250,83 @@ impl WatchedFile {
 mod tests {
     use super::*;
 
-    /// A pool of two connections to a new database.
+    /// Opens a pool of two connections to a new database.
     async fn pool(directory: &tempfile::TempDir) -> Pool {
         pool_with(directory, "").await
     }
 
-    /// The same, with parameters in its DSN.
+    /// Opens such a pool with parameters in its DSN.
     async fn pool_with(directory: &tempfile::TempDir, parameters: &str) -> Pool {
         sqlx::any::install_default_drivers();
         let dsn = format!("sqlite://{}/talos.db{parameters}", directory.path().display());
         let dsn = Dsn::parse(&dsn).unwrap();
-        Pool::open(&dsn, &dsn.url.parse().unwrap(), 2, Suspicion::default(), None).await.unwrap()
+        Pool::open(&dsn, &dsn.url.parse().unwrap(), 2, ConnectionEviction::default(), None).await.unwrap()
+    }
+
+    fn stats(pool: &Pool) -> (u32, u32, u32) {
+        let PoolStats { open, idle, max } = pool.stats();
+        (open, idle, max)
     }
 
     #[tokio::test]
-    async fn who_was_of_use_is_lent_again_unless_suspected() {
+    async fn a_released_connection_is_acquired_again_unless_evicted() {
         let directory = tempfile::tempdir().unwrap();
         let pool = pool(&directory).await;
-        let patience = Duration::from_secs(5);
-        let first = pool.lend(patience).await.unwrap();
-        let away = first.away;
-        pool.take_back(first, Ok(Ok(()))).unwrap();
-        assert_eq!(pool.numbers(), (1, 1, 2));
-        let again = pool.lend(patience).await.unwrap();
-        assert_eq!(again.away, away, "it never went back");
-        pool.take_back(again, Ok(Ok(()))).unwrap();
-        tokio::time::sleep(warm::TRUST).await;
-        let again = pool.lend(patience).await.unwrap();
+        let time_limit = Duration::from_secs(5);
+        let first = pool.acquire(time_limit).await.unwrap();
+        let outside_since = first.outside_since;
+        pool.release(first, Ok(Ok(()))).unwrap();
+        assert_eq!(stats(&pool), (1, 1, 2));
+        let again = pool.acquire(time_limit).await.unwrap();
+        assert_eq!(again.outside_since, outside_since, "it never went back to sqlx's pool");
+        pool.release(again, Ok(Ok(()))).unwrap();
+        tokio::time::sleep(idle::MAX_IDLE_UNPINGED).await;
+        let again = pool.acquire(time_limit).await.unwrap();
         assert_eq!(
-            (again.away, pool.numbers()),
-            (away, (1, 0, 2)),
-            "it is asked, and no other opened meanwhile"
+            (again.outside_since, stats(&pool)),
+            (outside_since, (1, 0, 2)),
+            "it is pinged, and no other is opened meanwhile"
         );
-        pool.take_back(again, Ok(Ok(()))).unwrap();
-        pool.suspicion.raise("a test");
-        let other = pool.lend(patience).await.unwrap();
-        assert!(other.away > away);
-        assert!(pool.take_back(other, Ok(Err::<(), _>(StoreError::TimedOut))).is_err());
-        assert_eq!(pool.warm.len(), 0, "what failed is asked first");
+        pool.release(again, Ok(Ok(()))).unwrap();
+        pool.eviction.evict_all("a test");
+        let other = pool.acquire(time_limit).await.unwrap();
+        assert!(other.outside_since > outside_since);
+        assert!(pool.release(other, Ok(Err::<(), _>(StoreError::TimedOut))).is_err());
+        assert_eq!(pool.idle.len(), 0, "after a failure sqlx pings it first");
     }
 
     #[tokio::test]
-    async fn who_is_lent_again_lives_no_longer_than_it_may() {
+    async fn a_connection_lives_no_longer_than_its_max_lifetime() {
         let directory = tempfile::tempdir().unwrap();
         let pool = pool_with(&directory, "?max_conn_lifetime=20ms").await;
-        let lent = pool.lend(Duration::from_secs(5)).await.unwrap();
-        tokio::time::sleep_until(lent.away + Duration::from_millis(20)).await;
-        pool.take_back(lent, Ok(Ok(()))).unwrap();
-        assert_eq!(pool.warm.len(), 0);
+        let checkout = pool.acquire(Duration::from_secs(5)).await.unwrap();
+        tokio::time::sleep_until(checkout.outside_since + Duration::from_millis(20)).await;
+        pool.release(checkout, Ok(Ok(()))).unwrap();
+        assert_eq!(pool.idle.len(), 0);
     }
 
     #[tokio::test]
-    async fn as_many_are_opened_as_are_wanted_and_may_be() {
+    async fn warming_up_opens_no_more_than_the_maximum() {
         let directory = tempfile::tempdir().unwrap();
         let pool = pool(&directory).await;
-        assert_eq!(pool.numbers().0, 1);
-        pool.fill(3, Duration::from_secs(5)).await.unwrap();
-        assert_eq!(pool.numbers(), (2, 2, 2));
+        assert_eq!(pool.stats().open, 1);
+        pool.warm_up(3, Duration::from_secs(5)).await.unwrap();
+        assert_eq!(stats(&pool), (2, 2, 2));
     }
 
     #[tokio::test]
-    async fn there_are_no_more_than_there_may_be_and_closing_waits_for_none_that_rests() {
+    async fn the_maximum_holds_and_closing_waits_for_no_idle_connection() {
         let directory = tempfile::tempdir().unwrap();
         let pool = pool(&directory).await;
-        let patience = Duration::from_millis(100);
-        let (one, two) = (pool.lend(patience * 50).await.unwrap(), pool.lend(patience * 50).await.unwrap());
-        assert!(pool.lend(patience).await.is_err());
-        pool.take_back(one, Ok(Ok(()))).unwrap();
-        let one = pool.lend(patience).await.unwrap();
-        pool.take_back(one, Ok(Ok(()))).unwrap();
-        pool.take_back(two, Ok(Ok(()))).unwrap();
+        let time_limit = Duration::from_millis(100);
+        let one = pool.acquire(time_limit * 50).await.unwrap();
+        let two = pool.acquire(time_limit * 50).await.unwrap();
+        assert!(pool.acquire(time_limit).await.is_err());
+        pool.release(one, Ok(Ok(()))).unwrap();
+        let one = pool.acquire(time_limit).await.unwrap();
+        pool.release(one, Ok(Ok(()))).unwrap();
+        pool.release(two, Ok(Ok(()))).unwrap();
         timeout(Duration::from_secs(5), pool.close()).await.unwrap();
-        assert!(pool.lend(patience).await.is_err());
+        assert!(pool.acquire(time_limit).await.is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! A key to a row and back.
+//! Conversion between keys and rows.
 
 use sqlx::Row;
 use sqlx::any::AnyRow;
@@ -7,12 +7,12 @@ use super::StoreError;
 use crate::key::Key;
 use crate::key::record::Record;
 
-/// The columns of a key, in the order in which [`bind_key`] binds them.
+/// Columns of a key, in the order in which [`bind_key`] binds them.
 pub(super) const COLUMNS: &str = "network_id, key_id, kind, name, actor_id, scopes, metadata, visibility, \
     allowed_cidrs, rate_quota, rate_window, rate_unit, created_at, updated_at, expires_at, superseded_at, \
     revocation_reason, revocation_description, last_used_at, mutation";
 
-/// How many those are.
+/// Number of [`COLUMNS`].
 pub(super) const COLUMN_COUNT: usize = 20;
 
 type Query = sqlx::query::Query<'static, sqlx::Any, sqlx::any::AnyArguments>;
@@ -43,7 +43,7 @@ pub(super) fn bind_key(query: Query, key: &Key) -> Query {
         .bind(record.mutation)
 }
 
-/// Binds what of a key can change, in the order of the statement that changes it.
+/// Binds the columns that can change, in the order of the UPDATE statement.
 pub(super) fn bind_changes(query: Query, key: &Key) -> Query {
     let record = Record::from(key);
     query

@@ -1,8 +1,8 @@
-//! Which server answered, and whether its answer may be relied on.
+//! Identity of the server that answered, and the check that it is a primary.
 //!
-//! A connection that answers proves little by itself: the server behind it may have been demoted, may follow another,
-//! or may show what was never committed. So every statement that a decision rests on (a poll, a lookup, a change)
-//! brings the server's identity and its state along, in the same snapshot as its rows.
+//! An answer proves little by itself: the server may have been demoted, may follow another one, or
+//! may show uncommitted changes. So every statement that a decision depends on (a poll, a lookup, a
+//! change) reads the server's identity and state as well, in the same snapshot as its rows.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use sqlx::any::AnyRow;
 use super::StoreError;
 use super::dialect::Dialect;
 
-/// Which server it is: two servers differ, a server that restarts may differ from itself.
+/// Identity of a server. It differs between servers, and may change when a server restarts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerId(Arc<str>);
 
 impl ServerId {
-    /// The identity that a server reports.
+    /// Creates the identity that a server reports.
     pub fn new(text: &str) -> Self {
         Self(text.into())
     }
@@ -30,52 +30,51 @@ impl fmt::Display for ServerId {
     }
 }
 
-/// Why a server's answer is not relied on, though it answers.
+/// Reason why the answer of a server isn't used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotAuthoritative {
-    /// `read_only`, `default_transaction_read_only`: it takes no writes, so others happen elsewhere.
+    /// The server accepts no writes (`read_only`, `default_transaction_read_only`), so they are
+    /// made elsewhere.
     #[error("the server is read-only: it is not the primary, or not any more")]
     ReadOnly,
-    /// A standby.
+    /// The server is a standby.
     #[error("the server is in recovery: it is a standby, not the primary")]
     InRecovery,
-    /// Its sessions would never see what is committed after their first statement.
+    /// A session would never see what is committed after its first statement.
     #[error(
         "the session has autocommit off, though it was switched on: a proxy or the server changed it back"
     )]
     AutocommitOff,
-    /// What it shows may never be committed, or may be missing.
+    /// Rows may never be committed, or may be missing.
     #[error("the session reads uncommitted changes, though another isolation level was set")]
     DirtyReads,
-    /// CockroachDB's `default_transaction_use_follower_reads`.
+    /// CockroachDB's `default_transaction_use_follower_reads` is on.
     #[error(
         "the session reads from followers, which lag: default_transaction_use_follower_reads must be off"
     )]
     FollowerReads,
-    /// A statement outside of a transaction was answered by another server than one inside.
+    /// Statements inside and outside of a transaction were answered by different servers.
     #[error(
         "reads and writes go to different servers: a proxy that splits them stands before the database, and \
          db.dsn must lead to the primary alone"
     )]
     SplitReads,
-    /// New connections lead elsewhere.
+    /// New connections lead to another server.
     #[error("the connection leads to another server than db.dsn does now")]
     OtherServer,
-    /// The path of SQLite's file names another file, or none.
+    /// The path of the SQLite file names another file, or none.
     #[error("the file at the path of db.dsn is not the one that was opened: it was replaced or removed")]
     FileReplaced,
-    /// The server refused a write as one that is not the primary.
+    /// The server refused a write, as it isn't the primary.
     #[error("the server refuses to write (it is not the primary any more)")]
     RefusedWrite,
-    /// Statements pass on an old connection, and no new one can be made: where the address leads is unknown.
-    #[error(
-        "no new connection can be made, so it is not known whether this server is still the one that counts"
-    )]
+    /// An old connection answers, and no new one can be opened, so the primary is unknown.
+    #[error("no new connection can be opened, so it is not known whether this server is still the primary")]
     Unproven,
 }
 
 impl NotAuthoritative {
-    /// The word for metrics and `talos status`.
+    /// Returns the name for metrics and `talos status`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::ReadOnly => "read_only",
@@ -91,7 +90,7 @@ impl NotAuthoritative {
         }
     }
 
-    /// From the column `server_state`; None for a server that counts.
+    /// Parses the column `server_state`; `None` means a primary.
     fn from_state(state: &str) -> Result<Option<Self>, StoreError> {
         Ok(Some(match state {
             "ok" => return Ok(None),
@@ -106,24 +105,25 @@ impl NotAuthoritative {
 }
 
 impl Dialect {
-    /// An expression for the server's identity, as text.
+    /// Returns an SQL expression for the server's identity, as text.
     pub(super) const fn server_id(self) -> &'static str {
         match self {
-            // The file's identity is asked of the file system.
+            // The file system knows the identity of the file.
             Self::Sqlite => "'file'",
-            // Unlike the system identifier, it tells a primary from the standby that was copied from it; unlike the
-            // address, it is the same by whichever way the server is reached.
+            // Unlike the system identifier, it differs between a primary and its standby. Unlike
+            // the address, it doesn't depend on the way to the server.
             Self::Postgres => {
                 "extract(epoch from pg_postmaster_start_time())::text || ':' || current_setting('port')"
             }
-            // Any node of it may answer: they agree.
+            // All nodes have the same data, so any may answer.
             Self::Cockroach => "'cluster'",
-            // Only MySQL reads the first comment, only MariaDB the second; it has no server_uuid.
+            // Only MySQL executes the comment; MariaDB has no server_uuid.
             Self::MySql => "CONCAT_WS(':', @@hostname, @@port, @@server_id /*!50700 , @@server_uuid */)",
         }
     }
 
-    /// An expression for the server's and the session's state: `ok`, or why its answers don't count.
+    /// Returns an SQL expression for the state of server and session: `ok`, or the reason why the
+    /// server isn't a primary.
     pub(super) const fn server_state(self) -> &'static str {
         match self {
             Self::Sqlite => "'ok'",
@@ -136,7 +136,7 @@ impl Dialect {
                  THEN 'follower_reads' \
                  WHEN current_setting('transaction_read_only') = 'on' THEN 'read_only' ELSE 'ok' END"
             }
-            // Whoever may write all the same (SUPER, READ ONLY ADMIN) would write where nobody reads.
+            // Users with SUPER or READ ONLY ADMIN could write all the same, but where nobody reads.
             Self::MySql => {
                 "CASE WHEN @@session.autocommit = 0 THEN 'autocommit_off' \
                  WHEN /*!50720 @@session.transaction_isolation */ /*M! @@session.tx_isolation */ \
@@ -148,9 +148,10 @@ impl Dialect {
         }
     }
 
-    /// A statement that says who answers inside a transaction that could write, and how to call the server. Three
-    /// statements at once, for one round trip. None where the file system says it.
-    pub(super) fn introduction(self) -> Option<String> {
+    /// Returns statements that identify and name the server, inside a transaction that could write.
+    /// They are sent at once, for one round trip. Returns `None` where the file system identifies
+    /// it.
+    pub(super) fn identify_server(self) -> Option<String> {
         let name = match self {
             Self::Sqlite => return None,
             Self::Postgres => {
@@ -166,31 +167,33 @@ impl Dialect {
         ))
     }
 
-    /// What a refused write says when the server isn't the primary, or isn't any more.
+    /// Returns true if an error means that a write was refused because the server isn't the
+    /// primary.
     pub(super) fn is_refused_as_replica(self, error: &sqlx::Error) -> bool {
         let Some(error) = error.as_database_error() else {
             return false;
         };
         match self {
             Self::Sqlite => false,
-            // read_only_sql_transaction; what a hot standby says during its shutdown has other codes.
+            // read_only_sql_transaction; a hot standby that shuts down reports other codes.
             Self::Postgres | Self::Cockroach => error.code().as_deref() == Some("25006"),
             Self::MySql => {
                 let number = error
                     .try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()
                     .map(sqlx::mysql::MySqlDatabaseError::number);
-                // ER_OPTION_PREVENTS_STATEMENT, ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION, ER_READ_ONLY_MODE; and
-                // ER_OPEN_AS_READONLY for a server that was started with innodb_read_only.
+                // ER_OPTION_PREVENTS_STATEMENT, ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION,
+                // ER_READ_ONLY_MODE; and ER_OPEN_AS_READONLY for a server that was started with
+                // innodb_read_only.
                 matches!(number, Some(1290 | 1792 | 1836 | 1036))
             }
         }
     }
 }
 
-/// The identity in a row that has it, of a server whose answers count.
+/// Reads the identity of the server from a row, and checks that it is a primary.
 ///
 /// # Errors
-/// When they don't, or the row can't be read.
+/// When it isn't, or the row can't be read.
 pub(super) fn authoritative(row: &AnyRow, id: &str, state: &str) -> Result<ServerId, StoreError> {
     if let Some(reason) = NotAuthoritative::from_state(&row.try_get::<String, _>(state)?)? {
         return Err(reason.into());
@@ -205,10 +208,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_state_that_a_database_reports_has_its_reason() {
+    fn each_state_that_a_database_reports_is_parsed() {
         let dialects = [Dialect::Sqlite, Dialect::Postgres, Dialect::Cockroach, Dialect::MySql];
         let states = dialects.into_iter().flat_map(|dialect| {
-            // What stands in quotes after THEN or ELSE, or alone.
+            // The quoted words after THEN or ELSE, or the only one.
             let text = dialect.server_state();
             let parts = text.split("THEN ").skip(1).chain(text.split("ELSE ").skip(1));
             let parts = parts.chain(text.starts_with('\'').then_some(text));
@@ -222,12 +225,13 @@ mod tests {
         assert!(NotAuthoritative::from_state("something else").is_err());
     }
 
-    /// Sets something on a new session of a real server, and returns the state that the session reports then.
+    /// Changes a setting of a new session of a real server; returns the state that the session
+    /// reports.
     async fn state_after(dialect: Dialect, dsn: &str, setting: &str) -> String {
         sqlx::any::install_default_drivers();
         let mut connection = AnyConnection::connect(dsn).await.unwrap();
-        if let Some(settings) = dialect.session() {
-            connection.execute(settings).await.unwrap();
+        if let Some(setup) = dialect.session_setup() {
+            connection.execute(setup).await.unwrap();
         }
         sqlx::raw_sql(AssertSqlSafe(setting.to_owned())).execute(&mut connection).await.unwrap();
         let query = format!("SELECT {} AS server_state", dialect.server_state());
@@ -236,7 +240,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_session_that_somebody_changed_back_is_told() {
+    async fn a_session_whose_settings_were_changed_is_noticed() {
         let (mariadb, postgres) = (Dialect::MySql, Dialect::Postgres);
         for (dialect, variable, setting, state) in [
             (mariadb, "TALOS_TEST_MARIADB", "SET @unused = 1", "ok"),

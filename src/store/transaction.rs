@@ -1,4 +1,4 @@
-//! Statements and transactions, as the database at hand wants them.
+//! Statements and transactions in the dialect of the database.
 
 use std::time::Duration;
 
@@ -9,36 +9,36 @@ use sqlx::{Any, AnyConnection, AssertSqlSafe, Connection, Executor};
 use tokio::time::timeout_at;
 
 use super::dialect::Dialect;
-use super::pool::Lent;
+use super::pool::Checkout;
 use super::server::NotAuthoritative;
 use super::{Inner, StoreError};
 
-/// How long what is read may take, the wait for a connection included.
-pub(super) const READ_PATIENCE: Duration = Duration::from_secs(5);
-/// How long a transaction may take. Longer, as it may have to wait for others.
-const WRITE_PATIENCE: Duration = Duration::from_secs(10);
+/// Timeout of a read, including the wait for a connection.
+pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// Timeout of a write, which is longer, as it may wait for other transactions.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a write waits for a poll that settles which server is the primary.
-const SETTLING: Duration = Duration::from_secs(1);
+/// Time that a write waits for a poll that finds the primary.
+const PRIMARY_WAIT: Duration = Duration::from_secs(1);
 
-/// How often a transaction is tried that the database asks to repeat.
-const ATTEMPTS: u32 = 8;
-/// The first pause between two attempts; each further one is twice as long.
-const FIRST_PAUSE: Duration = Duration::from_millis(5);
+/// Attempts of a transaction that the database asks to retry.
+const MAX_ATTEMPTS: u32 = 8;
+/// First pause between two attempts; each further one is twice as long.
+const MIN_RETRY_PAUSE: Duration = Duration::from_millis(5);
 
-/// What is done in a transaction.
+/// Future of the statements in a transaction.
 pub(super) type Work<'t, T> = BoxFuture<'t, Result<T, StoreError>>;
 
-/// How a transaction is to end.
+/// End of a transaction, and its result.
 pub(super) enum End<T> {
-    /// What it did counts.
+    /// Commits.
     Commit(T),
-    /// It had nothing to do.
+    /// Rolls back.
     Rollback(T),
 }
 
-/// Runs statements that only read, in a transaction: a pooler may give each statement another server; within a
-/// transaction it doesn't, not even between the two messages of one statement.
+/// Runs reads in a transaction. A pooler may run each statement on another server, but not within a
+/// transaction, and not between the two messages of one statement there.
 pub(super) async fn read_in_transaction<T, F>(
     dialect: Dialect,
     connection: &mut AnyConnection,
@@ -47,35 +47,36 @@ pub(super) async fn read_in_transaction<T, F>(
 where
     F: for<'c> FnOnce(&'c mut AnyConnection) -> BoxFuture<'c, Result<T, sqlx::Error>>,
 {
-    let mut transaction = connection.begin_with(dialect.begin_reading()).await?;
+    let mut transaction = connection.begin_with(dialect.begin_read()).await?;
     let result = work(&mut transaction).await?;
     transaction.commit().await?;
     Ok(result)
 }
 
 impl Inner {
-    /// A statement of ours.
+    /// Makes a query in the dialect of the database.
     pub(super) fn query(&self, text: impl Into<String>) -> Query<'static, Any, AnyArguments> {
         let text = self.dialect.statement(text.into());
         sqlx::query(AssertSqlSafe(text)).persistent(self.prepares)
     }
 
-    /// Runs statements that write, as one transaction; again when the database asks for that. `context` is what they
-    /// need to know.
+    /// Runs writes as one transaction, and retries it when the database asks for that. `work` gets
+    /// `context`.
     pub(super) async fn write<C, T, F>(&self, context: C, work: F) -> Result<T, StoreError>
     where
         F: for<'t> Fn(&'t Self, &'t mut AnyConnection, &'t C) -> Work<'t, End<T>>,
     {
-        let mut pause = FIRST_PAUSE;
+        let mut pause = MIN_RETRY_PAUSE;
         let mut is_first_server = true;
-        for _ in 1..ATTEMPTS {
+        for _ in 1..MAX_ATTEMPTS {
             match self.try_write(&context, &work).await {
-                // Nothing was done there, and its connections are closed: a new one may lead to the primary.
+                // Nothing was written, and the connections are evicted: a new one may lead to the
+                // primary.
                 Err(StoreError::NotAuthoritative(_)) if is_first_server => {
                     is_first_server = false;
-                    self.poller.settle(SETTLING).await;
+                    self.poller.verify_primary(PRIMARY_WAIT).await;
                 }
-                Err(StoreError::Sql(error)) if self.dialect.asks_to_retry(&error) => {
+                Err(StoreError::Sql(error)) if self.dialect.is_retryable(&error) => {
                     // Transactions that collided must not meet again.
                     tokio::time::sleep(self.rng.jittered(pause, 0.5)).await;
                     pause *= 2;
@@ -90,10 +91,10 @@ impl Inner {
     where
         F: for<'t> Fn(&'t Self, &'t mut AnyConnection, &'t C) -> Work<'t, End<T>>,
     {
-        let mut lent = self.writers.lend(WRITE_PATIENCE).await?;
-        let Lent { connection, until, .. } = &mut lent;
-        let done = timeout_at(*until, async {
-            let mut transaction = connection.begin_with(self.dialect.begin()).await?;
+        let mut checkout = self.writers.acquire(WRITE_TIMEOUT).await?;
+        let Checkout { connection, deadline, .. } = &mut checkout;
+        let result = timeout_at(*deadline, async {
+            let mut transaction = connection.begin_with(self.dialect.begin_write()).await?;
             match work(self, &mut transaction, context).await? {
                 End::Commit(result) => {
                     transaction.commit().await?;
@@ -106,38 +107,38 @@ impl Inner {
             }
         })
         .await;
-        let done = match done {
+        let result = match result {
             Ok(Err(StoreError::Sql(error))) if self.dialect.is_refused_as_replica(&error) => {
                 Ok(Err(NotAuthoritative::RefusedWrite.into()))
             }
-            done => done,
+            result => result,
         };
-        if self.dialect == Dialect::Sqlite && matches!(done, Ok(Err(StoreError::Sql(_)))) {
-            // SQLite may have taken back the transaction by itself, as when the disk is full. The driver doesn't notice,
-            // and would begin none on that connection ever again.
-            lent.broken = true;
+        if self.dialect == Dialect::Sqlite && matches!(result, Ok(Err(StoreError::Sql(_)))) {
+            // SQLite may have rolled back by itself, for example when the disk is full. The driver
+            // doesn't notice that, and couldn't begin a transaction on this connection any more.
+            checkout.must_close = true;
         }
-        self.writers.take_back(lent, done)
+        self.writers.release(checkout, result)
     }
 
-    /// Runs statements that only read, on one connection.
+    /// Runs reads on one connection.
     pub(super) async fn read<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         F: for<'c> FnOnce(&'c mut AnyConnection) -> BoxFuture<'c, Result<T, sqlx::Error>>,
     {
-        self.read_and(work, Ok).await
+        self.read_checked(work, Ok).await
     }
 
-    /// As [`Inner::read`]; then `check` makes of what was read what is wanted, and may refuse the server that it came
-    /// from.
-    pub(super) async fn read_and<T, R, F, G>(&self, work: F, check: G) -> Result<R, StoreError>
+    /// Runs reads on one connection, and converts their result with `check`, which may reject the
+    /// server that it came from.
+    pub(super) async fn read_checked<T, R, F, G>(&self, work: F, check: G) -> Result<R, StoreError>
     where
         F: for<'c> FnOnce(&'c mut AnyConnection) -> BoxFuture<'c, Result<T, sqlx::Error>>,
         G: FnOnce(T) -> Result<R, StoreError>,
     {
-        let mut lent = self.readers.lend(READ_PATIENCE).await?;
-        let Lent { connection, until, .. } = &mut lent;
-        let done = timeout_at(*until, async {
+        let mut checkout = self.readers.acquire(READ_TIMEOUT).await?;
+        let Checkout { connection, deadline, .. } = &mut checkout;
+        let result = timeout_at(*deadline, async {
             let read = match self.prepares {
                 true => work(connection).await?,
                 false => read_in_transaction(self.dialect, connection, work).await?,
@@ -145,10 +146,11 @@ impl Inner {
             check(read)
         })
         .await;
-        self.readers.take_back(lent, done)
+        self.readers.release(checkout, result)
     }
 
-    /// Locks the row that orders all changes, until the transaction ends: for those that decide by what they count.
+    /// Locks the row that orders all changes until the transaction ends, for decisions that depend
+    /// on other rows.
     pub(super) async fn lock_order(&self, transaction: &mut AnyConnection) -> Result<(), StoreError> {
         let lock = self.query("UPDATE mutation_counter SET n = n WHERE id = 1");
         transaction.execute(lock).await?;

@@ -7,10 +7,10 @@ use serde::Serialize;
 
 use super::metrics::Metrics;
 use crate::cache::freshness::Mode;
-use crate::cache::shared::BreakerState;
 use crate::clock::{BootTime, Clock};
 use crate::plane::{Plane, Planes};
 use crate::readiness::Readiness;
+use crate::redis::BreakerState;
 use crate::service::Service;
 
 /// Oldest reading of the log's end that still says something.
@@ -273,15 +273,15 @@ impl Status {
     /// Reads everything, and asks nobody.
     pub fn read(service: &Service, metrics: &Metrics, readiness: &Readiness, process: &Process) -> Self {
         let (settings, freshness) = (service.snapshot(), &service.freshness);
-        let (mode, now, epoch) = (freshness.mode(), service.clock.boot_now(), freshness.polled());
+        let (mode, now, epoch) = (freshness.mode(), service.clock.boot_now(), freshness.polled_to());
         let seconds = |duration: Duration| duration.as_secs_f64();
         let bound = freshness.bound();
         let newest = process.log_newest(now);
-        let connections = service.store.connections();
+        let connections = service.store.pool_stats();
         let (hits, misses) = metrics.lookups.hits_and_misses();
         let shared = service.shared.as_ref();
         let (redis_hits, redis_misses) = shared.map_or((0, 0), |shared| shared.hits_and_misses());
-        let terms = freshness.terms();
+        let terms = freshness.config();
         let mut status = Self {
             mode: mode.name(),
             problems: vec![],
@@ -303,7 +303,7 @@ impl Status {
             relay: Relay {
                 seconds: seconds(shared.map_or(Duration::ZERO, |_| terms.relay)),
                 age_seconds: freshness.relayed_age().map(seconds),
-                answers: shared.map_or(0, |shared| shared.answers()),
+                answers: shared.map_or(0, |shared| shared.relay_responses()),
             },
             epoch,
             log: Log {
@@ -311,7 +311,7 @@ impl Status {
                 // What was polled since is known all the same.
                 lag: newest.map(|newest| newest.saturating_sub(epoch)),
                 trimmed: metrics.log_trimmed.get(),
-                rewritten: freshness.rewritten(),
+                rewritten: freshness.rewrites(),
             },
             poll: Poll::read(service, now),
             database: Database {
@@ -325,7 +325,7 @@ impl Status {
             cache: Cache {
                 enabled: settings.cache_enabled,
                 keys: service.memory.len(),
-                unknown_keys: service.memory.unknown_len(),
+                unknown_keys: service.memory.negative_len(),
                 hits,
                 misses,
                 hit_ratio: share(hits, misses),
@@ -447,7 +447,7 @@ impl Poll {
             role: server.as_ref().map(|_| if is_file { "file" } else { "primary" }),
             identity: server.as_ref().filter(|_| !is_file).map(|server| server.id.to_string()),
             server_age_seconds: server.as_ref().map(|server| now.since(server.since.boot).as_secs_f64()),
-            seconds: freshness.poll_took().as_secs_f64(),
+            seconds: freshness.last_poll_duration().as_secs_f64(),
             failures: freshness.poll_failures(),
             last_failure_age_seconds: failure.as_ref().map(|failure| now.since(failure.at).as_secs_f64()),
             last_failure: failure.map(|failure| failure.reason),
@@ -464,7 +464,7 @@ fn share(hits: u64, misses: u64) -> Option<f64> {
 /// The state of Redis's circuit breaker; None without Redis.
 fn breaker(service: &Service) -> Option<&'static str> {
     let shared = service.shared.as_ref()?;
-    Some(match shared.breaker() {
+    Some(match shared.breaker_state() {
         BreakerState::Closed => "closed",
         BreakerState::HalfOpen => "half-open",
         BreakerState::Open => "open",

@@ -1,61 +1,62 @@
-//! A model of what the promise assumes of servers, sessions, connections and histories: steps in random order, around
-//! the real ledger and the real stamps. Each check that a poll makes is left out once, and found to be needed.
+//! Model of the assumptions about servers, sessions, connections and histories: random steps around
+//! the real ledger and the real stamps. Each check that a poll makes is left out once, and found to
+//! be needed.
 
 use super::ledger::{Lease, Ledger};
-use super::{Pending, Stamp};
+use super::{PendingStamp, Stamp};
 use crate::rng::Rng;
 
-/// Which check is left out.
+/// Variant of the protocol, by the check that is left out.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Variant {
-    /// None.
+    /// The real protocol.
     Real,
-    /// The lease counts from the beginning of the poll, however old its connection is: the server behind it may not be
-    /// the one that counts any more.
+    /// The lease counts from the start of the poll, however old its connection is: the server
+    /// behind it may not be the primary any more.
     OldConnection,
-    /// A poll on a standby that follows is taken for one on the primary.
+    /// A poll of a standby counts as one of the primary.
     AnyRole,
-    /// A time-out on a connection from before a standstill is taken for an outage.
+    /// A timeout on a connection from before a stall counts as an outage.
     AnyTimeout,
-    /// An outage that was found before a standstill is still believed after it.
+    /// An outage that was found before a stall is valid after it.
     OldOutage,
-    /// Reads see what isn't committed yet.
+    /// Reads see uncommitted changes.
     DirtyReads,
     /// A session's first snapshot never ends.
     EndlessSnapshot,
-    /// Issuing leaves no trace in the log.
+    /// Issuing a key writes no log entry.
     IssuesUnlogged,
-    /// A poll goes on until it reads nothing new.
+    /// A poll continues until it reads nothing new.
     MovingEnd,
 }
 
-/// Time is in ticks.
+/// Lease in ticks.
 const LEASE: u64 = 6;
-/// For how long known keys stay valid in an outage.
+/// Grace in ticks.
 const GRACE: u64 = 40;
-/// How long an outage that was found counts as one: polls that go on find it again.
+/// Validity of evidence of an outage, in ticks.
 const OUTAGE_VALIDITY: u64 = 4;
 const SLOT: usize = 0;
 const STEPS: usize = 90;
-/// Three times as many as the rarest of the wrong variants needs to be found five times.
+/// Three times as many runs as the rarest wrong variant needs to fail five times.
 const RUNS: u64 = 80_000;
 
-/// A change of the log; its tag tells histories apart.
+/// Tag of a log entry; it tells histories apart.
 type Tag = u32;
 
-/// A server, or what a backup of it holds.
+/// Database of a server, or a backup of it.
 #[derive(Clone, Default)]
 struct Database {
     log: Vec<Tag>,
-    /// Whether the key is there and not revoked.
+    /// True if the key exists and isn't revoked.
     active: bool,
-    /// A revocation that took its number and isn't committed.
+    /// Revocation that has its number and isn't committed.
     underway: Option<Tag>,
-    /// Whether it takes no writes, as it follows the other.
+    /// True if it follows the other server and accepts no writes.
     standby: bool,
 }
 
-/// What one statement saw.
+/// Snapshot that one statement saw.
 #[derive(Clone)]
 struct Snapshot {
     log: Vec<Tag>,
@@ -67,9 +68,9 @@ struct Snapshot {
 struct Connection {
     server: usize,
     opened: u64,
-    /// Nothing comes through, and nobody says so.
+    /// True if nothing gets through, without an error.
     dead: bool,
-    /// Of the wrong variant alone.
+    /// Only in the variant `EndlessSnapshot`.
     first: Option<Snapshot>,
 }
 
@@ -81,13 +82,13 @@ struct Entry {
 
 enum Fill {
     Idle,
-    Begun(Pending),
-    Read(Pending, Snapshot),
+    Begun(PendingStamp),
+    Read(PendingStamp, Snapshot),
 }
 
 enum Poll {
     Idle,
-    /// Reads one entry a step, up to `end`.
+    /// Reads one entry per step, up to `end`.
     Reading {
         began: u64,
         connection: Connection,
@@ -102,11 +103,11 @@ struct Model {
     rng: Rng,
     now: u64,
     servers: [Database; 2],
-    /// Where new connections lead.
+    /// Server that new connections reach.
     address: usize,
     switched: bool,
     backup: Option<Database>,
-    /// When the key ended, on the server that counts.
+    /// Time at which the key was revoked or lost, on the primary.
     ended: Option<u64>,
     ledger: Ledger,
     known: Vec<Tag>,
@@ -141,17 +142,17 @@ impl Model {
         }
     }
 
-    /// One step of whoever is next. False when the promise is broken.
-    fn step(&mut self, chance: u8) -> bool {
-        match chance % 32 {
+    /// Runs one step. Returns false if it breaks the invariant.
+    fn step(&mut self, entropy: u8) -> bool {
+        match entropy % 32 {
             0..=4 => self.now += 1,
             5 => self.begin_to_revoke(),
             6 => self.commit(),
             7 => self.write_something_else(),
-            8 => self.switch_over(chance),
-            9 if chance > 192 => self.stand_still(),
+            8 => self.switch_over(entropy),
+            9 if entropy > 192 => self.stall(),
             10 => self.back_up_and_issue(),
-            11 if chance > 128 => self.restore(),
+            11 if entropy > 128 => self.restore(),
             12..=16 => self.look_up(),
             17..=25 => return self.poll_on(),
             _ => return self.check(),
@@ -180,7 +181,7 @@ impl Model {
         }
     }
 
-    /// A change of another key.
+    /// Changes another key.
     fn write_something_else(&mut self) {
         let tag = self.tag();
         let database = &mut self.servers[self.address];
@@ -189,18 +190,19 @@ impl Model {
         }
     }
 
-    /// The other server takes over; connections to the old one survive. It may follow the new one, or not.
-    fn switch_over(&mut self, chance: u8) {
+    /// Makes the other server the primary; connections to the old one survive. The old one may
+    /// follow the new one.
+    fn switch_over(&mut self, entropy: u8) {
         if !self.switched && self.servers[0].underway.is_none() {
             self.switched = true;
             self.servers[1] = self.servers[0].clone();
-            self.servers[0].standby = chance > 128;
+            self.servers[0].standby = entropy > 128;
             self.address = 1;
         }
     }
 
-    /// The machine is suspended, or the process stopped: connections are forgotten on the way.
-    fn stand_still(&mut self) {
+    /// Stalls the process for longer than a lease: its connections die meanwhile.
+    fn stall(&mut self) {
         self.now += LEASE * 2;
         for connection in [&mut self.for_polls, &mut self.for_lookups].into_iter().flatten() {
             connection.dead = true;
@@ -210,7 +212,7 @@ impl Model {
         }
     }
 
-    /// The key of this run is issued after a backup: until then it isn't there.
+    /// Makes a backup, and issues the key after it.
     fn back_up_and_issue(&mut self) {
         let tag = self.tag();
         let is_seen = self.memory.is_some() || !matches!(self.fill, Fill::Idle);
@@ -238,7 +240,7 @@ impl Model {
         Connection { server: self.address, opened: self.now, dead: false, first: None }
     }
 
-    /// What a statement on a connection sees; None when it gets no answer.
+    /// Returns what a statement on a connection sees; `None` if the connection is dead.
     fn ask(&self, connection: &mut Connection) -> Option<Snapshot> {
         if connection.dead {
             return None;
@@ -258,8 +260,8 @@ impl Model {
     fn look_up(&mut self) {
         self.fill = match std::mem::replace(&mut self.fill, Fill::Idle) {
             Fill::Idle => {
-                let before = self.ledger.needed(SLOT);
-                Fill::Begun(Pending { before, lineage: self.ledger.lineage() })
+                let before = self.ledger.min_stamp(SLOT);
+                Fill::Begun(PendingStamp { before, lineage: self.ledger.lineage() })
             }
             Fill::Begun(pending) => {
                 let mut connection = self.for_lookups.take().unwrap_or_else(|| self.connect());
@@ -272,7 +274,7 @@ impl Model {
                 }
             }
             Fill::Read(pending, seen) => {
-                // An entry of the log that polls haven't seen yet makes the next one look for it; here it waits.
+                // A head that polls haven't seen yet would be observed; here the row is dropped.
                 if self.known.get(seen.log.len() - 1) == seen.log.last() {
                     let stamp = pending.stamp(seen.log.len() as u64 - 1);
                     self.memory = Some(Entry { active: seen.active, stamp });
@@ -295,7 +297,7 @@ impl Model {
             Poll::Reading { began, mut connection, end, steps, most } => {
                 let Some(seen) = self.ask(&mut connection) else {
                     if self.variant == Variant::AnyTimeout && !self.has_lease() {
-                        self.ledger.note_outage(self.now);
+                        self.ledger.record_outage(self.now);
                     }
                     return true;
                 };
@@ -319,7 +321,7 @@ impl Model {
                 }
                 if self.known.len() < end {
                     self.poll = Poll::Reading { began, connection, end: Some(end), steps: steps + 1, most };
-                    // The last part of the promise: it ends, whatever others write meanwhile.
+                    // A poll ends, whatever others write meanwhile.
                     return steps < most;
                 }
                 let from = match self.variant {
@@ -343,11 +345,11 @@ impl Model {
         found.is_some_and(is_valid) && self.now - self.ledger.lease().boot <= LEASE + GRACE
     }
 
-    /// A Check. The database can be reached by new connections all the time: the bound is the lease.
+    /// Runs a Check. New connections reach the database all the time, so the bound is the lease.
     fn check(&mut self) -> bool {
-        // An outage that really was one, before the machine stood still.
+        // A real outage, before the machine stalled.
         if self.variant == Variant::OldOutage && !self.has_lease() && self.ended.is_none() {
-            self.ledger.note_outage(self.now);
+            self.ledger.record_outage(self.now);
         }
         let Some(entry) = self.memory else {
             return true;
@@ -360,12 +362,12 @@ impl Model {
     }
 }
 
-/// The first runs in which the promise is broken, no more of them than `enough`.
+/// Returns the first runs that break the invariant, at most `enough`.
 fn broken_runs(variant: Variant, enough: usize) -> Vec<u64> {
     let broken = |seed: &u64| {
-        let chances: [u8; STEPS] = Rng::seeded(*seed).bytes();
+        let steps: [u8; STEPS] = Rng::seeded(*seed).bytes();
         let mut model = Model::new(variant, *seed);
-        !chances.into_iter().all(|chance| model.step(chance))
+        !steps.into_iter().all(|entropy| model.step(entropy))
     };
     (0..RUNS).filter(broken).take(enough).collect()
 }
@@ -382,9 +384,9 @@ fn each_assumption_has_a_check_and_each_check_is_needed() {
         Variant::IssuesUnlogged,
         Variant::MovingEnd,
     ] {
-        // More than one, so that the number of runs is known to be large enough for ours.
+        // Five failures show that there are enough runs for the real variant.
         let broken = broken_runs(variant, 5);
-        assert_eq!(broken.len(), 5, "{variant:?} looks as good as ours, but for {broken:?}");
+        assert_eq!(broken.len(), 5, "{variant:?} breaks the invariant only in {broken:?}");
     }
 }
 

@@ -1,35 +1,37 @@
-//! What those who answer and the one who polls share without a lock, and in which order they touch it.
+//! Atomic state that readers and polls share without a lock, and the order in which they access it.
 //!
-//! Who answers reads the lease first, then what changed. Who polls writes what changed first, then the lease. So whoever
-//! finds the lease of a poll finds all that this poll brought. Slots are numbers here and nothing else of ours is known:
-//! `tests/orders.rs` takes this file as it is, and tries all orders in which threads can see each other's steps.
+//! Readers load the lease first, then the slots. Polls store the slots first, then the lease. So
+//! whoever loads the lease of a poll sees all changes that this poll brought. Slots are plain
+//! numbers here, and nothing else of the crate is used: `tests/orders.rs` includes this file, and
+//! tries all orders in which threads can see each other's steps.
 
 use super::atomic::{AtomicI64, AtomicU64, Ordering};
 
-/// Since when the lease counts, by two clocks, in microseconds.
+/// Start of a lease by two clocks, in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Lease {
-    /// Boot time; 0 before there was anything to count.
+    /// Boot time; 0 before the first lease.
     pub boot: u64,
-    /// Wall time, against a clock that is set.
+    /// Wall time, which may be set.
     pub wall: i64,
 }
 
-/// Bits of a slot that hold a number of the log, twice; those above hold the lineage that it belongs to.
+/// Bits of a slot for the position in the log; the bits above are for the lineage.
 const AT_BITS: u32 = 44;
 
+/// Slots, leases and the last outage.
 pub(super) struct Ledger {
-    /// For each slot what an answer must have been stamped with at least, and in which lineage. What belongs to an
-    /// older lineage than the one in force demands nothing any more, however late it was written.
+    /// Least stamp of a fresh row, for each slot. A value of an older lineage demands nothing any
+    /// more, however late it was stored.
     slots: Box<[AtomicU64]>,
     lineage: AtomicU64,
     polled: AtomicLease,
     relayed: AtomicLease,
-    /// Boot time at which it was last found, after the lease's end, that nobody can be asked; 0 when somebody can.
+    /// Boot time at which an outage was last found after the lease expired; 0 if there is none.
     outage: AtomicU64,
 }
 
-/// A lease that is replaced now and then.
+/// Lease that is replaced now and then.
 struct AtomicLease {
     boot: AtomicU64,
     wall: AtomicI64,
@@ -45,7 +47,8 @@ impl AtomicLease {
         Lease { boot, wall: self.wall.load(Ordering::Relaxed) }
     }
 
-    /// Whoever finds the new boot time finds what was taken in before, and the new wall time.
+    /// Stores a lease. Whoever loads the new boot time sees all earlier stores, the wall time among
+    /// them.
     fn store(&self, lease: Lease) {
         self.wall.store(lease.wall, Ordering::Relaxed);
         self.boot.store(lease.boot, Ordering::Release);
@@ -53,6 +56,7 @@ impl AtomicLease {
 }
 
 impl Ledger {
+    /// Creates a ledger without a lease.
     pub fn new(slots: usize) -> Self {
         Self {
             slots: (0..slots).map(|_| AtomicU64::new(0)).collect(),
@@ -63,71 +67,72 @@ impl Ledger {
         }
     }
 
-    /// Whether an answer of that stamp may be given, if what `counts` reads of the leases says that they count.
-    pub fn allows(&self, counts: impl FnOnce(&Self) -> bool, slot: usize, at: u64, lineage: u64) -> bool {
-        counts(self) && self.is_unchanged(slot, at, lineage)
+    /// Returns true if a row with this stamp is fresh, under leases that `is_valid`.
+    pub fn is_fresh(&self, is_valid: impl FnOnce(&Self) -> bool, slot: usize, at: u64, lineage: u64) -> bool {
+        is_valid(self) && self.is_unchanged(slot, at, lineage)
     }
 
-    /// The lease of the last poll.
+    /// Returns the lease of the last poll.
     pub fn lease(&self) -> Lease {
         self.polled.load()
     }
 
-    /// The lease of what another instance relayed last.
+    /// Returns the relayed lease.
     pub fn relayed(&self) -> Lease {
         self.relayed.load()
     }
 
-    /// Whether nothing has changed since that stamp.
+    /// Returns true if nothing in the slot has changed since that stamp.
     pub fn is_unchanged(&self, slot: usize, at: u64, lineage: u64) -> bool {
-        self.slots[slot].load(Ordering::Acquire) <= packed(lineage, at) && self.lineage() == lineage
+        self.slots[slot].load(Ordering::Acquire) <= pack(lineage, at) && self.lineage() == lineage
     }
 
-    /// What an answer of that slot must be stamped with at least, in the lineage in force.
-    pub fn needed(&self, slot: usize) -> u64 {
-        let needed = self.slots[slot].load(Ordering::Acquire);
-        if needed >> AT_BITS == self.lineage() { needed & ((1 << AT_BITS) - 1) } else { 0 }
+    /// Returns the least position of a fresh row in the slot, in the current lineage.
+    pub fn min_stamp(&self, slot: usize) -> u64 {
+        let stored = self.slots[slot].load(Ordering::Acquire);
+        if stored >> AT_BITS == self.lineage() { stored & ((1 << AT_BITS) - 1) } else { 0 }
     }
 
-    /// The history of the database that is known here.
+    /// Returns the current lineage.
     pub fn lineage(&self) -> u64 {
         self.lineage.load(Ordering::Acquire)
     }
 
-    /// From here on, nothing older will do in that slot, as long as the lineage is that one.
+    /// Raises the least position in a slot, for rows of one lineage.
     pub fn raise(&self, slot: usize, lineage: u64, at: u64) {
-        self.slots[slot].fetch_max(packed(lineage, at), Ordering::AcqRel);
+        self.slots[slot].fetch_max(pack(lineage, at), Ordering::AcqRel);
     }
 
-    /// Another history: what was read up to now doesn't count any more, and numbers may be small again.
+    /// Starts another lineage: earlier rows aren't fresh any more, and numbers may be small again.
     pub fn next_lineage(&self) {
         self.lineage.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// The lease counts from there, once all that the poll brought is taken in.
+    /// Replaces the lease; to be called after all changes of the poll are stored.
     pub fn extend(&self, lease: Lease) {
         self.polled.store(lease);
         self.outage.store(0, Ordering::Release);
     }
 
-    /// The other lease counts from there, once all that was relayed is taken in.
+    /// Replaces the relayed lease; to be called after all relayed changes are stored.
     pub fn extend_relayed(&self, lease: Lease) {
         self.relayed.store(lease);
     }
 
-    /// Notes that nobody can be asked, at that boot time.
-    pub fn note_outage(&self, boot: u64) {
+    /// Records that an outage was found at that boot time.
+    pub fn record_outage(&self, boot: u64) {
         self.outage.store(boot.max(1), Ordering::Release);
     }
 
-    /// When that was found last; None when somebody can be asked, as far as is known.
+    /// Returns the boot time at which an outage was last found; `None` if there is none.
     pub fn outage(&self) -> Option<u64> {
         Some(self.outage.load(Ordering::Acquire)).filter(|boot| *boot != 0)
     }
 }
 
-/// A stamp as slots hold it: a later lineage is more than any number of an earlier one.
-const fn packed(lineage: u64, at: u64) -> u64 {
-    let most = (1 << AT_BITS) - 1;
-    lineage << AT_BITS | if at < most { at } else { most }
+/// Packs a stamp into a slot's value: a later lineage is greater than any position of an earlier
+/// one.
+const fn pack(lineage: u64, at: u64) -> u64 {
+    let max = (1 << AT_BITS) - 1;
+    lineage << AT_BITS | if at < max { at } else { max }
 }

@@ -1,34 +1,35 @@
-//! A model of one instance among others, its steps in random order, around the real ledger and the real stamps. What
-//! the invariant finds in five wrong variants, and doesn't find in ours, is why each part of it is there.
+//! Model of one instance among others: random steps around the real ledger and the real stamps. The
+//! invariant fails for five wrong variants and holds for the real one, so each part of the protocol
+//! is needed.
 
 use super::ledger::{Lease, Ledger};
-use super::{Pending, Stamp};
+use super::{PendingStamp, Stamp};
 use crate::rng::Rng;
 
-/// How the instance works.
+/// Variant of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Variant {
-    /// As it does.
+    /// The real protocol.
     Real,
-    /// What changed is deleted from both caches; entries carry no stamps.
+    /// Changed keys are deleted from both caches; entries have no stamps.
     DeleteOnly,
     /// The lease counts from the end of the poll.
     LeaseFromTheEnd,
-    /// The number is read after the row, in a statement of its own.
+    /// The number is read after the row, by another statement.
     NumberAfterTheRow,
-    /// Entries are used until they are old.
+    /// Entries are used until a TTL ends.
     TtlOnly,
-    /// What changed is read before the lease.
+    /// Readers load the slots before the lease.
     ReaderSwapped,
 }
 
-/// Time is in ticks.
+/// Lease in ticks.
 const LEASE: u64 = 4;
 const TTL: u64 = 4;
-/// The one slot that all is about.
+/// Slot of the one key.
 const SLOT: usize = 0;
 const STEPS: usize = 60;
-/// Forty times as many as the last of the wrong variants needs to be found.
+/// Forty times as many runs as the rarest wrong variant needs to fail.
 const RUNS: u64 = 60_000;
 
 #[derive(Clone, Copy)]
@@ -49,19 +50,19 @@ struct Entry {
     filled: u64,
 }
 
-/// A lookup in the database, between its steps.
+/// Lookup in the database, between its steps.
 #[derive(Clone, Copy)]
 enum Fill {
     Idle,
-    Begun(Pending),
-    /// Of the wrong variant alone.
-    HasRow(Pending, Row),
-    Read(Pending, Shared),
-    /// Its way into Redis can be slow: a write behind.
+    Begun(PendingStamp),
+    /// Only in the variant `NumberAfterTheRow`.
+    HasRow(PendingStamp, Row),
+    Read(PendingStamp, Shared),
+    /// Memory is written; the write to Redis may take long.
     WroteMemory(Shared),
 }
 
-/// A poll, between its steps.
+/// Poll, between its steps.
 #[derive(Clone, Copy)]
 enum Poll {
     Idle,
@@ -70,7 +71,7 @@ enum Poll {
     TakenIn(u64),
 }
 
-/// A Check, between its steps.
+/// Check, between its steps.
 #[derive(Clone, Copy)]
 enum Check {
     Idle,
@@ -93,7 +94,7 @@ struct Model {
     polled: u64,
     memory: Option<Entry>,
     fills: [Fill; 2],
-    promotion: Option<(Pending, Shared)>,
+    promotion: Option<(PendingStamp, Shared)>,
     poll: Poll,
     check: Check,
 }
@@ -119,28 +120,28 @@ impl Model {
         }
     }
 
-    /// One step of whoever is next. False when a revoked key was allowed by a Check that was asked after the bound.
-    fn step(&mut self, chance: u8) -> bool {
-        match chance % 16 {
+    /// Runs one step. Returns false if a Check that began after the bound allowed a revoked key.
+    fn step(&mut self, entropy: u8) -> bool {
+        match entropy % 16 {
             0 | 1 => self.now += 1,
-            2 => self.revoke(chance),
-            3..=5 => self.fill(usize::from(chance) % 2),
+            2 => self.revoke(entropy),
+            3..=5 => self.fill(usize::from(entropy) % 2),
             6 | 7 => self.promote(),
-            8..=10 => self.poll_on(chance),
+            8..=10 => self.poll_on(entropy),
             _ => return self.check_on(),
         }
         true
     }
 
-    /// Another instance revokes the key; its word to Redis may get lost.
-    fn revoke(&mut self, chance: u8) {
+    /// Another instance revokes the key; its announcement may be lost.
+    fn revoke(&mut self, entropy: u8) {
         if self.revoked.is_none() {
             self.counter += 1;
             self.row.active = false;
             self.revoked = Some(self.now);
             return;
         }
-        if chance < 128 {
+        if entropy < 128 {
             self.shared = None;
             if self.variant == Variant::DeleteOnly {
                 self.memory = None;
@@ -148,13 +149,13 @@ impl Model {
         }
     }
 
-    fn begin(&self) -> Pending {
-        Pending { before: self.ledger.needed(SLOT), lineage: self.ledger.lineage() }
+    fn before_read(&self) -> PendingStamp {
+        PendingStamp { before: self.ledger.min_stamp(SLOT), lineage: self.ledger.lineage() }
     }
 
     fn fill(&mut self, which: usize) {
         self.fills[which] = match self.fills[which] {
-            Fill::Idle => Fill::Begun(self.begin()),
+            Fill::Idle => Fill::Begun(self.before_read()),
             Fill::Begun(pending) if self.variant == Variant::NumberAfterTheRow => {
                 Fill::HasRow(pending, self.row)
             }
@@ -171,23 +172,23 @@ impl Model {
         };
     }
 
-    /// From Redis to memory. Only what the polls have caught up with is believed.
+    /// Copies from Redis to memory, up to the number that polls have reached.
     fn promote(&mut self) {
         match self.promotion.take() {
             Some((pending, read)) if read.counter <= self.polled => self.remember(pending, read),
             Some(_) => {}
-            None => self.promotion = self.shared.map(|read| (self.begin(), read)),
+            None => self.promotion = self.shared.map(|read| (self.before_read(), read)),
         }
     }
 
-    fn remember(&mut self, pending: Pending, read: Shared) {
+    fn remember(&mut self, pending: PendingStamp, read: Shared) {
         let stamp = pending.stamp(read.counter);
         self.memory = Some(Entry { row: read.row, stamp, filled: self.now });
     }
 
-    fn poll_on(&mut self, chance: u8) {
-        // Every fourth fails somewhere.
-        if chance > 192 {
+    fn poll_on(&mut self, entropy: u8) {
+        // Every fourth poll fails somewhere.
+        if entropy > 192 {
             self.poll = Poll::Idle;
             return;
         }
@@ -246,19 +247,19 @@ impl Model {
         }
     }
 
-    /// The invariant.
+    /// Checks the invariant.
     fn judge(&self, asked: u64, entry: Entry, allowed: bool) -> bool {
         let too_late = self.revoked.is_some_and(|revoked| asked > revoked + LEASE);
         !(allowed && entry.row.active && too_late)
     }
 }
 
-/// The first runs in which the invariant is broken, no more of them than `enough`.
+/// Returns the first runs that break the invariant, at most `enough`.
 fn broken_runs(variant: Variant, enough: usize) -> Vec<u64> {
     let broken = |seed: &u64| {
-        let chances: [u8; STEPS] = Rng::seeded(*seed).bytes();
+        let steps: [u8; STEPS] = Rng::seeded(*seed).bytes();
         let mut model = Model::new(variant);
-        !chances.into_iter().all(|chance| model.step(chance))
+        !steps.into_iter().all(|entropy| model.step(entropy))
     };
     (0..RUNS).filter(broken).take(enough).collect()
 }
@@ -272,9 +273,9 @@ fn each_part_of_the_rule_is_needed() {
         Variant::TtlOnly,
         Variant::ReaderSwapped,
     ] {
-        // More than one, so that the number of runs is known to be large enough for ours.
+        // Five failures show that there are enough runs for the real variant.
         let broken = broken_runs(variant, 5);
-        assert_eq!(broken.len(), 5, "{variant:?} looks as good as ours, but for {broken:?}");
+        assert_eq!(broken.len(), 5, "{variant:?} breaks the invariant only in {broken:?}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Polling the log: the one way in which the lease is extended.
+//! Polls of the log: only a successful poll extends the lease.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -6,332 +6,355 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::ledger::Lease;
-use super::tail::{Tail, is_gapless};
-use super::witnesses::Witnesses;
+use super::log_tail::{LogTail, is_gapless};
+use super::observed_heads::ObservedHeads;
+use super::stall::StallDetector;
 use super::{Freshness, PollFailure};
 use crate::clock::{BootTime, Moment};
 use crate::store::{
-    Evidence, LogStart, Logged, Mutation, NotAuthoritative, PollError, Proof, Store, StoreError,
+    Evidence, LogEntry, LogStart, Mutation, NotAuthoritative, PollError, Proof, Store, StoreError,
 };
 
-/// How long the one poll may take for which requests wait when the lease has lapsed: well within their budget.
-const QUICK: Duration = Duration::from_millis(100);
+/// Timeout of the one poll that requests wait for after the lease expired: well within their
+/// budget.
+const LAPSED_POLL_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// What a whole poll has proven: every change up to the log's end, as that was when the poll began, is taken in, and
-/// the server that said so was the one that counts. Only this extends the lease.
+/// Proof of a complete poll: every change up to the end that the log had when the poll began is
+/// applied, and the primary said so. Only this extends the lease.
 struct CaughtUp {
-    from: Moment,
+    valid_from: Moment,
 }
 
 impl CaughtUp {
-    /// The poll began at `began`.
+    /// Creates the proof for a poll that began at `began`.
     fn new(began: Moment) -> Self {
-        Self { from: began }
+        Self { valid_from: began }
     }
 
-    /// Takes in where a part of the log came from.
-    fn by(self, proof: Proof) -> Self {
-        Self { from: proof.counts_from(self.from) }
+    /// Includes the proof of a part of the log.
+    fn with_proof(self, proof: Proof) -> Self {
+        Self { valid_from: proof.valid_from(self.valid_from) }
     }
 }
 
+/// Start of a poll.
+struct Begun {
+    at: Moment,
+    /// Time since the previous poll ended.
+    idle: Duration,
+    /// True if the process stalled before the poll.
+    after_stall: bool,
+    /// True if the lease was expired.
+    was_lapsed: bool,
+}
+
 impl Freshness {
-    /// Reads what changed since the last poll, then extends the lease to count from the moment before the reading.
+    /// Reads the changes since the last poll, then extends the lease. The lease counts from the
+    /// moment before the read.
     ///
     /// # Errors
-    /// When the database fails, is silent, or isn't the one that counts; the lease then runs out by itself.
+    /// When the database fails, doesn't answer in time, or isn't the primary; the lease then
+    /// expires.
     pub async fn poll(&self, store: &Store) -> Result<(), StoreError> {
-        let _turn = self.turn.lock().await;
+        let _turn = self.poll_turn.lock().await;
         self.poll_in_turn(store).await
     }
 
-    /// As [`Freshness::poll`], but only if the lease has lapsed and nobody has tried since: of all who find it so one
-    /// polls, and the others have waited for that.
+    /// Polls if the lease is expired and no outage is known. Of all concurrent callers one polls,
+    /// and the others wait for it.
     ///
     /// # Errors
-    /// When the database fails or is silent.
+    /// Those of [`Freshness::poll`].
     pub async fn renew(&self, store: &Store) -> Result<(), StoreError> {
-        let _turn = self.turn.lock().await;
-        match self.is_lapsed() && !self.is_cut_off(&self.ledger) {
+        let _turn = self.poll_turn.lock().await;
+        match self.is_lapsed() && !self.has_outage(&self.ledger) {
             true => self.poll_in_turn(store).await,
             false => Ok(()),
         }
     }
 
-    /// How long a poll may take that begins now.
-    fn patience(&self) -> Duration {
-        let lease = self.terms.lease;
+    /// Ensures that every change up to number `n` is known here, with one poll if needed.
+    /// Concurrent callers share a poll that began after they came. Returns false if the log doesn't
+    /// reach `n`.
+    ///
+    /// # Errors
+    /// Those of [`Freshness::poll`].
+    pub async fn ensure_polled(&self, n: u64, store: &Store) -> Result<bool, StoreError> {
+        if self.polled_to() >= n {
+            return Ok(true);
+        }
+        let begun_before = self.polls_begun.load(Ordering::Acquire);
+        let _turn = self.poll_turn.lock().await;
+        if self.polled_to() < n && self.polls_ended.load(Ordering::Acquire) <= begun_before {
+            self.poll_in_turn(store).await?;
+        }
+        Ok(self.polled_to() >= n)
+    }
+
+    /// Returns the timeout of a poll that begins now.
+    fn poll_timeout(&self) -> Duration {
+        let lease = self.config.lease;
         match self.age() {
-            // Requests must not wait for one that began before the lease lapsed.
-            Some(age) if age <= lease => (lease - age).max(QUICK),
-            // Polls have shown lately that nobody can be asked: this one only has to confirm it.
-            Some(_) if self.shown_outage().is_some() && !self.is_cut_off(&self.ledger) => QUICK,
-            // An answer that takes longer would be too old.
+            // Requests must not wait for a poll that began before the lease expired.
+            Some(age) if age <= lease => (lease - age).max(LAPSED_POLL_TIMEOUT),
+            // Earlier polls proved an outage: this one only has to confirm it.
+            Some(_) if self.outage_evidence().is_some() && !self.has_outage(&self.ledger) => {
+                LAPSED_POLL_TIMEOUT
+            }
+            // A later result would be too old.
             Some(_) | None => lease,
         }
     }
 
     fn is_lapsed(&self) -> bool {
-        self.age().is_none_or(|age| age > self.terms.lease)
+        self.age().is_none_or(|age| age > self.config.lease)
     }
 
-    /// When a poll last showed that the database can't be reached, unless that is long ago.
-    fn shown_outage(&self) -> Option<BootTime> {
-        let shown = BootTime::from_micros(self.shown_outage.load(Ordering::Acquire));
-        (self.clock.boot_now().since(shown) <= self.outage_validity() && shown.as_micros() != 0)
-            .then_some(shown)
-    }
-
-    /// Whether every change up to number `n` is known here, after one poll if it takes one: of all who wait, those who
-    /// came before a poll began share it.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn knows(&self, n: u64, store: &Store) -> Result<bool, StoreError> {
-        if self.polled() >= n {
-            return Ok(true);
-        }
-        let begun_before = self.polls_begun.load(Ordering::Acquire);
-        let _turn = self.turn.lock().await;
-        if self.polled() < n && self.polls_ended.load(Ordering::Acquire) <= begun_before {
-            self.poll_in_turn(store).await?;
-        }
-        Ok(self.polled() >= n)
+    /// Returns the time at which a poll last proved an outage, if that is still valid.
+    fn outage_evidence(&self) -> Option<BootTime> {
+        let shown = BootTime::from_micros(self.outage_evidence.load(Ordering::Acquire));
+        let is_valid = self.clock.boot_now().since(shown) <= self.outage_validity();
+        (is_valid && shown.as_micros() != 0).then_some(shown)
     }
 
     async fn poll_in_turn(&self, store: &Store) -> Result<(), StoreError> {
-        let poll = self.polls_begun.fetch_add(1, Ordering::AcqRel) + 1;
-        let began = self.clock.moment();
-        let idle = began.boot.since(BootTime::from_micros(self.poll_ended.load(Ordering::Acquire)));
-        let has_stood_still = self.has_begun() && idle > self.timing().idle();
-        if has_stood_still {
-            self.shown_outage.store(0, Ordering::Release);
-            self.stood_still.store(true, Ordering::Release);
-        }
-        let (lapsed, patience) = (self.is_lapsed(), self.patience());
-        let mut standstill = StandstillWatch::new(began.boot, self.terms.lease / 4);
+        let number = self.polls_begun.fetch_add(1, Ordering::AcqRel) + 1;
+        let begun = self.begin();
+        let mut stall = StallDetector::new(begun.at.boot, self.config.lease / 4);
         let result = {
-            let catch_up = self.catch_up(store, began, Instant::now() + patience);
+            let catch_up = self.catch_up(store, begun.at, Instant::now() + self.poll_timeout());
             tokio::pin!(catch_up);
             loop {
                 tokio::select! {
                     result = &mut catch_up => break result,
-                    () = sleep(standstill.interval()) => standstill.observe(self.clock.boot_now()),
+                    () = sleep(stall.interval()) => stall.observe(self.clock.boot_now()),
                 }
             }
         };
         let ended = self.clock.moment();
-        standstill.observe(ended.boot);
-        let took = ended.since(began);
+        stall.observe(ended.boot);
         let result = match result {
-            // What it brought is as old as its beginning.
-            Ok(CaughtUp { from }) if self.has_begun() && ended.since(from) > self.terms.lease => {
-                let error = match store.renewal_error() {
-                    Some(_) if began.since(from) > self.terms.lease / 2 => NotAuthoritative::Unproven.into(),
-                    _ => StoreError::TimedOut,
-                };
-                Err(PollError { error, evidence: Evidence::Outage })
-            }
-            result => result,
+            Ok(caught_up) => self.check_age(caught_up, store, begun.at, ended),
+            Err(error) => Err(error),
         };
         match &result {
-            Ok(CaughtUp { from }) => {
-                if self.has_begun() && self.is_lapsed() {
-                    self.note_lapse(&cause(has_stood_still, idle, took));
-                }
-                self.ledger.extend(lease_from(*from));
-                self.has_lapsed.store(false, Ordering::Release);
-                self.shown_outage.store(0, Ordering::Release);
-                self.stood_still.store(false, Ordering::Release);
-                self.poll_took.store(micros(took), Ordering::Relaxed);
-            }
-            Err(failed) => {
-                // A deadline that passed while the process stood still says nothing of the database.
-                if standstill.is_noticed {
-                    self.stood_still.store(true, Ordering::Release);
-                }
-                let shows_outage = match failed.evidence {
-                    Evidence::Outage => !standstill.is_noticed,
-                    Evidence::Silence => !self.stood_still.load(Ordering::Acquire),
-                    Evidence::None => false,
-                };
-                if shows_outage {
-                    self.shown_outage.store(ended.boot.as_micros().max(1), Ordering::Release);
-                }
-                if lapsed && self.has_begun() && self.shown_outage().is_some() {
-                    if !self.is_cut_off(&self.ledger) {
-                        // Before the mode: whoever sees the mode sees the count.
-                        self.outages.fetch_add(1, Ordering::AcqRel);
-                    }
-                    self.ledger.note_outage(ended.boot.as_micros());
-                }
-                let reason = failed.error.to_string();
-                self.failures.fetch_add(1, Ordering::Relaxed);
-                if self.has_begun() && self.is_lapsed() {
-                    self.note_lapse(&reason);
-                }
-                *self.last_failure.lock() = Some(PollFailure { at: ended.boot, reason });
-            }
+            Ok(caught_up) => self.record_success(caught_up, &begun, ended),
+            Err(error) => self.record_failure(error, &begun, ended, stall.has_stalled()),
         }
         self.poll_ended.store(ended.boot.as_micros(), Ordering::Release);
-        self.polls_ended.store(poll, Ordering::Release);
+        self.polls_ended.store(number, Ordering::Release);
         result.map(drop).map_err(|failed| failed.error)
     }
 
-    /// Counts and logs that the lease has run out, once for each time that it does.
-    fn note_lapse(&self, cause: &str) {
+    /// Notes the state at the start of a poll, and forgets evidence from before a stall.
+    fn begin(&self) -> Begun {
+        let at = self.clock.moment();
+        let idle = at.boot.since(BootTime::from_micros(self.poll_ended.load(Ordering::Acquire)));
+        let after_stall = self.has_polled() && idle > self.timing().max_idle();
+        if after_stall {
+            self.outage_evidence.store(0, Ordering::Release);
+            self.has_stalled.store(true, Ordering::Release);
+        }
+        Begun { at, idle, after_stall, was_lapsed: self.is_lapsed() }
+    }
+
+    /// Fails a poll whose result is older than the lease already.
+    fn check_age(
+        &self,
+        caught_up: CaughtUp,
+        store: &Store,
+        began: Moment,
+        ended: Moment,
+    ) -> Result<CaughtUp, PollError> {
+        let valid_from = caught_up.valid_from;
+        if !self.has_polled() || ended.since(valid_from) <= self.config.lease {
+            return Ok(caught_up);
+        }
+        let error = match store.renewal_error() {
+            Some(_) if began.since(valid_from) > self.config.lease / 2 => NotAuthoritative::Unproven.into(),
+            _ => StoreError::TimedOut,
+        };
+        Err(PollError { error, evidence: Evidence::Outage })
+    }
+
+    fn record_success(&self, caught_up: &CaughtUp, begun: &Begun, ended: Moment) {
+        let took = ended.since(begun.at);
+        if self.has_polled() && self.is_lapsed() {
+            self.record_lapse(&lapse_cause(begun, took));
+        }
+        self.ledger.extend(lease_from(caught_up.valid_from));
+        self.has_lapsed.store(false, Ordering::Release);
+        self.outage_evidence.store(0, Ordering::Release);
+        self.has_stalled.store(false, Ordering::Release);
+        self.last_poll_micros.store(micros(took), Ordering::Relaxed);
+    }
+
+    fn record_failure(&self, failed: &PollError, begun: &Begun, ended: Moment, stalled_during: bool) {
+        // A deadline that passed during a stall proves nothing about the database.
+        if stalled_during {
+            self.has_stalled.store(true, Ordering::Release);
+        }
+        let proves_outage = match failed.evidence {
+            Evidence::Outage => !stalled_during,
+            Evidence::NoResponse => !self.has_stalled.load(Ordering::Acquire),
+            Evidence::None => false,
+        };
+        if proves_outage {
+            self.outage_evidence.store(ended.boot.as_micros().max(1), Ordering::Release);
+        }
+        if begun.was_lapsed && self.has_polled() && self.outage_evidence().is_some() {
+            if !self.has_outage(&self.ledger) {
+                // Counted before the mode changes: whoever sees the mode sees the count.
+                self.outages.fetch_add(1, Ordering::AcqRel);
+            }
+            self.ledger.record_outage(ended.boot.as_micros());
+        }
+        let reason = failed.error.to_string();
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        if self.has_polled() && self.is_lapsed() {
+            self.record_lapse(&reason);
+        }
+        *self.last_failure.lock() = Some(PollFailure { at: ended.boot, reason });
+    }
+
+    /// Counts and logs that the lease expired, once per lapse.
+    fn record_lapse(&self, cause: &str) {
         if !self.has_lapsed.swap(true, Ordering::AcqRel) {
             self.lapses.fetch_add(1, Ordering::AcqRel);
             tracing::warn!(
                 cause,
                 age_seconds = self.age().unwrap_or_default().as_secs_f64(),
-                "the lease ran out: what is known of revocations is older than consistency.lease"
+                "the lease expired: what is known of revocations is older than consistency.lease"
             );
         }
     }
 
+    /// Reads and applies the log up to the end that it has at the first read. Later entries don't
+    /// matter: others may write faster than this reads.
     async fn catch_up(&self, store: &Store, began: Moment, deadline: Instant) -> Result<CaughtUp, PollError> {
-        // Noted before the reading: it must find them.
-        let (witnesses, newest_here) = (self.witnesses().clone(), self.newest());
+        // Copied before the read, which must find them.
+        let (observed_heads, written) = (self.observed_heads().clone(), self.newest());
         let mut caught_up = CaughtUp::new(began);
-        // What was committed by the time of the first reading is enough. Others may write faster than this reads.
         let mut end = None;
         loop {
             let Some(last) = self.tail().newest().map(|entry| entry.n) else {
-                return self.begin_history(store, began, deadline).await;
+                return self.start_lineage(store, began, deadline).await;
             };
             let part = store.read_log(LogStart::At(last), &self.clock, self.timing(), deadline).await?;
-            caught_up = caught_up.by(part.proof);
+            caught_up = caught_up.with_proof(part.proof);
             let end = *end.get_or_insert(part.end);
-            let goes_on = self.follow(&part.entries);
-            let is_all = self.polled() >= end;
-            let is_more = part.entries.last().is_some_and(|newest| newest.n > last);
-            if !goes_on || !is_all && !is_more || is_all && !self.confirms(&witnesses, newest_here) {
+            let continues = self.append(&part.entries);
+            let is_complete = self.polled_to() >= end;
+            let has_more = part.entries.last().is_some_and(|newest| newest.n > last);
+            let is_rewritten = !continues
+                || !is_complete && !has_more
+                || is_complete && !self.confirm_heads(&observed_heads, written);
+            if is_rewritten {
                 tracing::error!(
                     last,
-                    "the log doesn't go on from there (a restore, a failover, or it was trimmed meanwhile): everything \
-                     cached is dropped"
+                    "the log doesn't continue after this number (a restore, a failover, or it was trimmed \
+                     meanwhile): everything cached is dropped"
                 );
-                self.rewritten.fetch_add(1, Ordering::Relaxed);
-                self.forget();
-            } else if is_all {
+                self.rewrites.fetch_add(1, Ordering::Relaxed);
+                self.reset();
+            } else if is_complete {
                 return Ok(caught_up);
             }
         }
     }
 
-    /// Whether the log, all of it read, has what was seen of it before: by lookups, and by whoever made a change here.
-    pub(super) fn confirms(&self, witnesses: &Witnesses, newest_here: u64) -> bool {
+    /// Returns true if the log, which is read completely, has the heads that lookups observed and
+    /// the number that this process wrote last.
+    pub(super) fn confirm_heads(&self, observed_heads: &ObservedHeads, written: u64) -> bool {
         let tail = self.tail();
-        let confirmed =
-            tail.newest().is_some_and(|newest| newest.n >= newest_here) && witnesses.are_confirmed_by(&tail);
-        if confirmed {
-            self.witnesses().forget_all_of(witnesses);
+        let is_confirmed =
+            tail.newest().is_some_and(|newest| newest.n >= written) && observed_heads.are_confirmed_by(&tail);
+        if is_confirmed {
+            self.observed_heads().remove_confirmed(observed_heads);
         }
-        confirmed
+        is_confirmed
     }
 
-    /// Takes in a part of the log that goes on from what is known here, or that says nothing new. False when it is of
-    /// another history, or something is missing in it or before it: then nothing is taken in.
-    pub(super) fn follow(&self, part: &[Logged]) -> bool {
+    /// Applies entries that continue the tail, or that are in it already. Returns false, and
+    /// applies none, if they are of another history, or one is missing before or between them.
+    pub(super) fn append(&self, entries: &[LogEntry]) -> bool {
         let mut tail = self.tail();
-        let (Some(known), Some(end)) = (tail.newest(), part.last()) else {
+        let (Some(known), Some(end)) = (tail.newest(), entries.last()) else {
             return false;
         };
-        if !is_gapless(part) {
+        if !is_gapless(entries) {
             return false;
         }
         if end.n <= known.n {
-            // Somebody was quicker: what was read by one was relayed to the other.
-            return tail.has(end.n, end.tag);
+            // A poll and a relayed response may bring the same entries.
+            return tail.contains(end.n, end.tag);
         }
-        let Some(place) = part.iter().position(|entry| entry == known) else {
+        let Some(index) = entries.iter().position(|entry| entry == known) else {
             return false;
         };
-        for entry in &part[place + 1..] {
-            self.take_in(&mut tail, entry.clone());
+        for entry in &entries[index + 1..] {
+            self.apply_entry(&mut tail, entry.clone());
         }
-        self.polled.store(end.n, Ordering::Release);
+        self.polled_to.store(end.n, Ordering::Release);
         true
     }
 
-    /// Takes the log as it is now for the beginning. What was read before is dropped, the numbers with it, as another
-    /// history counts anew; so is what was read meanwhile, which may have missed a change that isn't read again.
-    async fn begin_history(
+    /// Starts a lineage with the log as it is now. Earlier rows are dropped, and the numbers with
+    /// them, as another history may reuse numbers. Rows that are being read are dropped as well:
+    /// they may miss a change that isn't read again.
+    async fn start_lineage(
         &self,
         store: &Store,
         began: Moment,
         deadline: Instant,
     ) -> Result<CaughtUp, PollError> {
-        self.forget();
-        // Older entries as well: what others put into the shared cache lately is as good as it was.
-        let since = LogStart::Since(self.clock.now().minus(self.look_back));
+        self.reset();
+        // Older entries are read as well, so that rows in the shared cache stay usable.
+        let since = LogStart::Since(self.clock.now().minus(self.history_window));
         let part = store.read_log(since, &self.clock, self.timing(), deadline).await?;
         let mut log = part.entries;
         let gap = log.windows(2).rposition(|pair| pair[1].n != pair[0].n + 1);
         let log = log.split_off(gap.map_or(0, |gap| gap + 1));
         let corrupt = PollError { error: StoreError::Corrupt("mutation_log"), evidence: Evidence::Outage };
         let newest = log.last().map(|newest| newest.n).filter(|newest| *newest == part.end).ok_or(corrupt)?;
-        // All of it under the lock: nobody follows an empty tail.
+        // All of it under one lock, so that nobody sees a part of the tail.
         let mut tail = self.tail();
         self.newest.store(newest, Ordering::Release);
-        // The numbers before the lineage: whoever finds this lineage finds numbers that belong to it.
+        // The number before the lineage: whoever sees this lineage sees a number that belongs to
+        // it.
         self.ledger.next_lineage();
         for entry in log {
-            self.take_in(&mut tail, entry);
+            self.apply_entry(&mut tail, entry);
         }
-        self.polled.store(newest, Ordering::Release);
-        Ok(CaughtUp::new(began).by(part.proof))
+        self.polled_to.store(newest, Ordering::Release);
+        Ok(CaughtUp::new(began).with_proof(part.proof))
     }
 
-    fn forget(&self) {
-        // Under the lock of the tail, which vouches for stamps of its own lineage alone.
+    fn reset(&self) {
+        // Under the lock of the tail, which confirms only stamps of its own lineage.
         let mut tail = self.tail();
-        self.polled.store(0, Ordering::Release);
+        self.polled_to.store(0, Ordering::Release);
         self.ledger.next_lineage();
-        *self.witnesses() = Witnesses::default();
+        *self.observed_heads() = ObservedHeads::default();
         tail.clear();
     }
 
-    fn take_in(&self, tail: &mut Tail, entry: Logged) {
-        // The change before the entry: whoever finds the entry in the tail finds its change taken in.
+    fn apply_entry(&self, tail: &mut LogTail, entry: LogEntry) {
+        // The change before the entry: whoever finds the entry in the tail finds its change
+        // applied.
         match entry.subject {
             Some((network, key_id)) => self.apply(&Mutation { n: entry.n, network, key_id }),
-            None => self.note_newest(entry.n),
+            None => self.record_written(entry.n),
         }
         tail.push(entry);
     }
 }
 
-/// Notices that the process, or its machine, stood still: whoever looks at the clock all the time misses much of it.
-struct StandstillWatch {
-    last: BootTime,
-    limit: Duration,
-    is_noticed: bool,
-}
-
-impl StandstillWatch {
-    /// From `now` on; what takes less than `limit` is a busy machine.
-    fn new(now: BootTime, limit: Duration) -> Self {
-        Self { last: now, limit, is_noticed: false }
-    }
-
-    /// How often to look.
-    fn interval(&self) -> Duration {
-        self.limit / 5
-    }
-
-    fn observe(&mut self, now: BootTime) {
-        self.is_noticed |= now.since(self.last) > self.limit;
-        self.last = now;
-    }
-}
-
-/// Why a poll that succeeded came too late.
-fn cause(has_stood_still: bool, idle: Duration, took: Duration) -> String {
-    let (idle, took) = (idle.as_secs_f64(), took.as_secs_f64());
-    match has_stood_still {
-        true => format!("nobody polled for {idle:.1} s: the process, or its machine, stood still"),
+/// Explains why a successful poll came too late.
+fn lapse_cause(begun: &Begun, took: Duration) -> String {
+    let (idle, took) = (begun.idle.as_secs_f64(), took.as_secs_f64());
+    match begun.after_stall {
+        true => format!("no poll for {idle:.1} s: the process was stopped or its machine suspended"),
         false => format!("the last poll took {took:.1} s, after {idle:.1} s without one"),
     }
 }
@@ -340,7 +363,7 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// A lease that counts from there.
+/// Makes a lease that counts from a moment.
 pub(super) fn lease_from(from: Moment) -> Lease {
     Lease { boot: from.boot.as_micros().max(1), wall: from.wall.as_micros() }
 }

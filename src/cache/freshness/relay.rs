@@ -1,9 +1,10 @@
-//! What an instance that can't reach the database learns from one that can.
+//! Relay of the log to instances that can't reach the database, by those that can.
 //!
-//! The one that is cut off asks with a random number, its nonce. Another that has read the question, and polls the
-//! database *after* that, answers with the nonce and with the log from where the one who asks left off. Whatever was
-//! committed before the nonce was made is in that answer; so what it teaches counts from that moment, by the clock of
-//! the one who made it. An answer that is repeated, late or from before counts from its own nonce and extends nothing.
+//! The instance that is cut off sends a request with a random number, its nonce. Another instance
+//! that has read the request polls the database *after* that, and responds with the nonce and with
+//! the log from where the sender left off. The response has whatever was committed before the nonce
+//! was made, so the relayed lease counts from that moment, by the clock of the nonce's maker. A
+//! response that is repeated, late or old counts from its own nonce and extends nothing.
 
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
@@ -12,107 +13,111 @@ use super::Freshness;
 use super::ledger::Lease;
 use super::poll::lease_from;
 use crate::rng::Rng;
-use crate::store::Logged;
+use crate::store::LogEntry;
 
-/// Most entries of the log in one answer. Who is further behind catches up by several.
-pub const MAX_PART: usize = 4_096;
-/// Most questions that wait for an answer; further ones push out the oldest.
-const MAX_OPEN: usize = 64;
+/// Most log entries in one response. An instance that is further behind needs several.
+pub const MAX_RELAY_ENTRIES: usize = 4_096;
+/// Most requests that wait for a response; a further one replaces the oldest.
+const MAX_OPEN_REQUESTS: usize = 64;
 
-/// What one instance asks.
+/// Request for the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Question {
-    /// Random, and never used twice.
+pub struct RelayRequest {
+    /// Random number that is used once.
     pub nonce: u128,
-    /// The newest entry of the log that whoever asks has taken in.
+    /// Number of the newest log entry that the sender has applied.
     pub n: u64,
-    /// The random tag of that entry.
+    /// Random tag of that entry.
     pub tag: u128,
 }
 
-/// What another answers, to all who asked before its poll began.
+/// Response to all requests that were read before a poll began.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
-    /// Of those who asked and can go on from the part.
+pub struct RelayResponse {
+    /// Nonces of the requests whose senders can continue with these entries.
     pub nonces: Vec<u128>,
-    /// The newest number that the poll found.
+    /// Newest number that the poll found.
     pub newest: u64,
-    /// The log without a gap, from the entry on where the one who is furthest behind left off; not up to the newest
-    /// when that would be too much at once.
-    pub part: Vec<Logged>,
+    /// Log entries without a gap, from the last one of the sender that is furthest behind. They end
+    /// before the newest if there are too many.
+    pub entries: Vec<LogEntry>,
 }
 
 impl Freshness {
-    /// Whether it is time to ask others: the next poll is overdue, and the lease, or what was relayed, will run out.
-    pub fn wants_relay(&self, poll_interval: Duration) -> bool {
-        let overdue = poll_interval + self.terms.lease.saturating_sub(poll_interval) / 2;
-        !self.terms.relay.is_zero() && self.age().is_some_and(|age| age > overdue)
+    /// Returns true if requests should be sent: the next poll is overdue, and the lease will
+    /// expire.
+    pub fn needs_relay(&self, poll_interval: Duration) -> bool {
+        let overdue = poll_interval + self.config.lease.saturating_sub(poll_interval) / 2;
+        !self.config.relay.is_zero() && self.age().is_some_and(|age| age > overdue)
     }
 
-    /// An answer to questions that were read before the moment as of which the last successful poll counts; None when none of those who asked
-    /// can go on from what is known here.
-    pub fn answer(&self, questions: &[Question]) -> Option<Answer> {
+    /// Makes a response to requests that were read before the current lease began. Returns `None`
+    /// if no sender can continue from what is known here.
+    pub fn relay_response(&self, requests: &[RelayRequest]) -> Option<RelayResponse> {
         let tail = self.tail();
         let newest = tail.newest()?.n;
-        let ours: Vec<&Question> =
-            questions.iter().filter(|question| tail.has(question.n, question.tag)).collect();
-        let from = ours.iter().map(|question| question.n).min()?;
-        let nonces = ours.iter().map(|question| question.nonce).collect();
-        Some(Answer { nonces, newest, part: tail.part(from, MAX_PART) })
+        let answered: Vec<&RelayRequest> =
+            requests.iter().filter(|request| tail.contains(request.n, request.tag)).collect();
+        let from = answered.iter().map(|request| request.n).min()?;
+        let nonces = answered.iter().map(|request| request.nonce).collect();
+        Some(RelayResponse { nonces, newest, entries: tail.entries_from(from, MAX_RELAY_ENTRIES) })
     }
 }
 
-/// The questions of one instance.
+/// Side of the relay that sends requests.
 #[derive(Default)]
-pub struct Asker {
-    /// Nonces and the moments in which they were made, in that order.
+pub struct RelayClient {
+    /// Open requests: nonces, and the moments at which they were made, in order.
     open: VecDeque<(u128, Lease)>,
 }
 
-impl Asker {
-    /// A new question; None before anything is known from where to go on.
-    pub fn ask(&mut self, freshness: &Freshness, rng: &Rng) -> Option<Question> {
-        // The clocks before everything else: nothing that happens later is claimed to be known.
+impl RelayClient {
+    /// Makes a request. Returns `None` while no log is known that a response could continue.
+    pub fn request(&mut self, freshness: &Freshness, rng: &Rng) -> Option<RelayRequest> {
+        // The clocks are read before everything else, so that the lease claims no later change.
         let made = lease_from(freshness.clock.moment());
         let (n, tag) = freshness.tail().newest().map(|entry| (entry.n, entry.tag))?;
         let nonce = u128::from_be_bytes(rng.bytes());
-        if self.open.len() == MAX_OPEN {
+        if self.open.len() == MAX_OPEN_REQUESTS {
             self.open.pop_front();
         }
         self.open.push_back((nonce, made));
-        Some(Question { nonce, n, tag })
+        Some(RelayRequest { nonce, n, tag })
     }
 
-    /// Takes in what an answer says of the log, and counts from its newest nonce of ours. False when it is none to us,
-    /// or we can't go on from it.
-    pub fn hear(&mut self, freshness: &Freshness, answer: &Answer) -> bool {
-        let echoed: HashSet<u128> = answer.nonces.iter().copied().collect();
-        let Some(place) = self.open.iter().rposition(|(nonce, _)| echoed.contains(nonce)) else {
+    /// Applies the log of a response, and extends the relayed lease from the newest of our nonces
+    /// in it. Returns false if the response has none of them, doesn't continue the log that is
+    /// known here, or doesn't reach its own end.
+    pub fn accept(&mut self, freshness: &Freshness, response: &RelayResponse) -> bool {
+        let echoed: HashSet<u128> = response.nonces.iter().copied().collect();
+        let Some(index) = self.open.iter().rposition(|(nonce, _)| echoed.contains(nonce)) else {
             return false;
         };
-        if !freshness.follow(&answer.part) {
+        if !freshness.append(&response.entries) {
             tracing::warn!(
-                newest = answer.newest,
-                "what another instance relays of the log doesn't go on from here: it is not used"
+                newest = response.newest,
+                "the log that another instance relays doesn't continue the one known here: it is ignored"
             );
             return false;
         }
-        let witnesses = freshness.witnesses().clone();
-        if freshness.polled() < answer.newest || !freshness.confirms(&witnesses, freshness.newest()) {
-            // The rest comes with the answer to the next question.
+        let observed_heads = freshness.observed_heads().clone();
+        if freshness.polled_to() < response.newest
+            || !freshness.confirm_heads(&observed_heads, freshness.newest())
+        {
+            // The response to the next request has the rest.
             return false;
         }
-        let (_, made) = self.open[place];
+        let (_, made) = self.open[index];
         if made.boot > freshness.ledger.relayed().boot {
             freshness.ledger.extend_relayed(made);
         }
-        // Older ones say nothing any more.
-        self.open.drain(..place);
+        // Older requests can't extend the lease any more.
+        self.open.drain(..index);
         true
     }
 
-    /// Forgets what was asked: nobody needs to answer any more.
-    pub fn rest(&mut self) {
+    /// Drops the open requests, as no response is needed any more.
+    pub fn clear(&mut self) {
         self.open.clear();
     }
 }

@@ -1,52 +1,57 @@
-//! A model of the relay: one instance that can't reach the database any more, one that can, and a Redis that shows
-//! whatever anybody has ever written to it. The instances are real, their steps come in random order. What the invariant
-//! finds in the wrong variants, and doesn't find in ours, is why each part of the rule is there.
+//! Model of the relay: one instance that can't reach the database any more, one that can, and a
+//! Redis that returns anything that was ever written to it. The instances are real; their steps
+//! come in random order. The invariant fails for each wrong variant and holds for the real one, so
+//! each part of the protocol is needed.
 
 use std::time::Duration;
 
 use super::ledger::Lease;
 use super::poll::lease_from;
-use super::{Answer, Asker, Freshness, Mode, Question, Slot, Stamp, Terms};
+use super::{Freshness, LeaseConfig, Mode, RelayClient, RelayRequest, RelayResponse, Slot, Stamp};
 use crate::clock::{Clock, Timestamp};
 use crate::key::{KeyId, NetworkId};
 use crate::rng::Rng;
-use crate::store::Logged;
+use crate::store::LogEntry;
 
-/// How the instances work.
+/// Variant of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Variant {
-    /// As they do.
+    /// The real protocol.
     Real,
-    /// What was relayed counts from the moment in which it is heard.
-    LeaseFromTheHearing,
-    /// The other one reads the questions after the log.
-    QuestionsAfterTheLog,
-    /// It reads them after its connection was opened, whose server may be the primary no longer.
-    QuestionsAfterTheConnection,
-    /// Any answer is one to us.
+    /// The relayed lease counts from the moment at which the response is accepted.
+    LeaseFromTheAcceptance,
+    /// The other instance reads the requests after the log.
+    RequestsAfterTheLog,
+    /// It reads them after its connection was opened, whose server may not be the primary any more.
+    RequestsAfterTheConnection,
+    /// Any response counts as one to our request.
     AnyNonce,
-    /// What is missing before the answer's part is not asked after.
+    /// Missing entries before those of the response aren't noticed.
     GapsAllowed,
 }
 
 const TICK: Duration = Duration::from_secs(1);
-const TERMS: Terms =
-    Terms { lease: Duration::from_secs(3), poll: RUN, relay: Duration::from_secs(2), grace: Duration::ZERO };
-/// Longer than a run: that the database can't be reached stays known for all of it.
+const CONFIG: LeaseConfig = LeaseConfig {
+    lease: Duration::from_secs(3),
+    poll: RUN,
+    relay: Duration::from_secs(2),
+    grace: Duration::ZERO,
+};
+/// Longer than a run, so that the outage stays known for all of it.
 const RUN: Duration = Duration::from_secs(1_000);
 const STEPS: usize = 80;
 const RUNS: u64 = 40_000;
-/// A second key's changes only make the log longer.
+/// Keys; changes of the second one only make the log longer.
 const KEYS: [KeyId; 2] = [KeyId::Imported([1; 32]), KeyId::Imported([2; 32])];
 
-/// A poll of the other one, between its steps.
+/// Poll of the other instance, between its steps.
 enum Poll {
     Idle,
-    /// Connected, with the questions and the log of that moment.
-    Connected(Vec<Question>, Vec<Logged>),
-    /// The same, with the questions that had been asked when the statement was sent.
-    Asked(Vec<Question>, Vec<Logged>),
-    Read(Vec<Question>, Vec<Logged>),
+    /// Connected; the requests and the log of that moment.
+    Connected(Vec<RelayRequest>, Vec<LogEntry>),
+    /// Sent; the requests that the variant may response, and the log of the connection.
+    Sent(Vec<RelayRequest>, Vec<LogEntry>),
+    Read(Vec<RelayRequest>, Vec<LogEntry>),
 }
 
 struct Model<'a> {
@@ -54,25 +59,26 @@ struct Model<'a> {
     clock: &'a Clock,
     rng: &'a Rng,
     /// The database.
-    log: Vec<Logged>,
+    log: Vec<LogEntry>,
     revoked: Option<Timestamp>,
-    /// Redis, and all that was ever in it.
-    question: Option<Question>,
-    answers: Vec<Answer>,
-    /// The one that can poll.
+    /// Request in Redis.
+    request: Option<RelayRequest>,
+    responses: Vec<RelayResponse>,
+    /// Instance that can poll.
     other: &'a Freshness,
     poll: Poll,
-    /// The one that can't.
+    /// Instance that can't.
     cut_off: &'a Freshness,
-    asker: Asker,
-    /// Asked, and on its way to Redis.
-    asked: Option<Question>,
-    /// The key as it was when both could.
+    client: RelayClient,
+    /// Request on its way to Redis.
+    sent: Option<RelayRequest>,
+    /// Stamp of the key's row when both instances could poll.
     entry: Stamp,
 }
 
 impl<'a> Model<'a> {
-    /// Long after the run before, and numbers go on: nothing of that counts any more.
+    /// Creates a model. The clock and the numbers continue those of the previous run, so that
+    /// nothing of it is valid.
     fn new(
         variant: Variant,
         clock: &'a Clock,
@@ -82,41 +88,41 @@ impl<'a> Model<'a> {
     ) -> Self {
         clock.advance(RUN);
         let first =
-            Logged { n: cut_off.polled() + 1_000, tag: u128::from_be_bytes(rng.bytes()), subject: None };
+            LogEntry { n: cut_off.polled_to() + 1_000, tag: u128::from_be_bytes(rng.bytes()), subject: None };
         for freshness in [cut_off, other] {
             let mut tail = freshness.tail();
             tail.clear();
             tail.push(first.clone());
-            freshness.polled.store(first.n, super::Ordering::Release);
+            freshness.polled_to.store(first.n, super::Ordering::Release);
             freshness.ledger.extend(now(clock));
         }
-        let entry = cut_off.begin(slot()).stamp(first.n);
-        cut_off.ledger.note_outage(clock.boot_now().as_micros());
+        let entry = cut_off.before_read(slot()).stamp(first.n);
+        cut_off.ledger.record_outage(clock.boot_now().as_micros());
         Self {
             variant,
             clock,
             rng,
             log: vec![first],
             revoked: None,
-            question: None,
-            answers: vec![],
+            request: None,
+            responses: vec![],
             other,
             poll: Poll::Idle,
             cut_off,
-            asker: Asker::default(),
-            asked: None,
+            client: RelayClient::default(),
+            sent: None,
             entry,
         }
     }
 
-    /// One step of whoever is next. False when the revoked key was allowed later than the bound says.
-    fn step(&mut self, chance: u8) -> bool {
-        match chance % 16 {
+    /// Runs one step. Returns false if the revoked key was allowed after the bound.
+    fn step(&mut self, entropy: u8) -> bool {
+        match entropy % 16 {
             0..=2 => self.clock.advance(TICK),
-            3 => self.change(usize::from(chance / 16) % 2),
-            4..=6 => self.ask(),
-            7..=10 => self.poll_on(chance / 16 < 4),
-            11..=13 => self.hear(usize::from(chance / 16)),
+            3 => self.change(usize::from(entropy / 16) % 2),
+            4..=6 => self.request(),
+            7..=10 => self.poll_on(entropy / 16 < 4),
+            11..=13 => self.accept(usize::from(entropy / 16)),
             _ => return self.check(),
         }
         true
@@ -125,90 +131,92 @@ impl<'a> Model<'a> {
     fn change(&mut self, which: usize) {
         let n = self.log.last().map_or(0, |last| last.n) + 1;
         let subject = Some((NetworkId::SINGLE, KEYS[which]));
-        self.log.push(Logged { n, tag: u128::from_be_bytes(self.rng.bytes()), subject });
+        self.log.push(LogEntry { n, tag: u128::from_be_bytes(self.rng.bytes()), subject });
         if which == 0 && self.revoked.is_none() {
             self.revoked = Some(self.clock.now());
         }
     }
 
-    fn ask(&mut self) {
-        match self.asked.take() {
-            None => self.asked = self.asker.ask(self.cut_off, self.rng),
-            Some(asked) => self.question = Some(asked),
+    fn request(&mut self) {
+        match self.sent.take() {
+            None => self.sent = self.client.request(self.cut_off, self.rng),
+            Some(sent) => self.request = Some(sent),
         }
     }
 
-    /// Takes the next step of the other one's poll. A demoted server shows the log as it was when the connection was
-    /// opened: that is the oldest it can show, as the connection reached the primary then.
+    /// Takes the next step of the other instance's poll. A demoted server shows the log as it was
+    /// when the connection was opened: nothing older, as the connection reached the primary then.
     fn poll_on(&mut self, is_demoted: bool) {
-        let asked = self.question.into_iter().collect();
+        let sent = self.request.into_iter().collect();
         self.poll = match std::mem::replace(&mut self.poll, Poll::Idle) {
-            Poll::Idle => Poll::Connected(asked, self.log.clone()),
+            Poll::Idle => Poll::Connected(sent, self.log.clone()),
             Poll::Connected(known, log) => match self.variant {
-                Variant::QuestionsAfterTheConnection => Poll::Asked(asked, log),
-                _ => Poll::Asked(known, log),
+                Variant::RequestsAfterTheConnection => Poll::Sent(sent, log),
+                _ => Poll::Sent(known, log),
             },
-            Poll::Asked(questions, log) if is_demoted => Poll::Read(questions, log),
-            Poll::Asked(questions, _) => Poll::Read(questions, self.log.clone()),
-            Poll::Read(questions, read) => {
-                assert!(self.other.follow(&read));
-                let questions = match self.variant {
-                    Variant::QuestionsAfterTheLog => asked,
-                    _ => questions,
+            Poll::Sent(requests, log) if is_demoted => Poll::Read(requests, log),
+            Poll::Sent(requests, _) => Poll::Read(requests, self.log.clone()),
+            Poll::Read(requests, read) => {
+                assert!(self.other.append(&read));
+                let requests = match self.variant {
+                    Variant::RequestsAfterTheLog => sent,
+                    _ => requests,
                 };
-                self.answers.extend(self.other.answer(&questions));
+                self.responses.extend(self.other.relay_response(&requests));
                 Poll::Idle
             }
         };
     }
 
-    /// Mostly the newest answer, sometimes an old one, or what somebody cut out of one.
-    fn hear(&mut self, which: usize) {
-        let Some(newest) = self.answers.last() else {
+    /// Accepts the newest response, or sometimes an old or a truncated one.
+    fn accept(&mut self, which: usize) {
+        let Some(newest) = self.responses.last() else {
             return;
         };
-        let mut answer = match which {
+        let mut response = match which {
             0..8 => newest.clone(),
-            _ => self.answers[which % self.answers.len()].clone(),
+            _ => self.responses[which % self.responses.len()].clone(),
         };
         match self.variant {
-            Variant::LeaseFromTheHearing => {
-                if self.asker.hear(self.cut_off, &answer) {
+            Variant::LeaseFromTheAcceptance => {
+                if self.client.accept(self.cut_off, &response) {
                     self.cut_off.ledger.extend_relayed(now(self.clock));
                 }
                 return;
             }
             Variant::AnyNonce => {
-                // As if it held the newest of ours.
-                if let Some(ours) = self.asked.or(self.question) {
-                    answer.nonces.push(ours.nonce);
+                // Pretends that the response has our newest nonce.
+                if let Some(ours) = self.sent.or(self.request) {
+                    response.nonces.push(ours.nonce);
                 }
             }
             Variant::GapsAllowed => {
-                // Redis lost the beginning.
-                let kept = answer.part.split_off(which.min(answer.part.len()));
+                // Pretends that Redis lost the first entries.
+                let kept = response.entries.split_off(which.min(response.entries.len()));
                 let known = self.cut_off.tail().newest().cloned();
-                answer.part = known.into_iter().chain(kept).collect();
-                for (n, entry) in (answer.part.first().map_or(0, |first| first.n)..).zip(&mut answer.part) {
+                response.entries = known.into_iter().chain(kept).collect();
+                for (n, entry) in
+                    (response.entries.first().map_or(0, |first| first.n)..).zip(&mut response.entries)
+                {
                     entry.n = n;
                 }
-                answer.newest = answer.part.last().map_or(0, |last| last.n);
+                response.newest = response.entries.last().map_or(0, |last| last.n);
             }
-            Variant::Real | Variant::QuestionsAfterTheLog | Variant::QuestionsAfterTheConnection => {
-                if which == 15 && answer.part.len() > 1 {
-                    answer.part.remove(0);
+            Variant::Real | Variant::RequestsAfterTheLog | Variant::RequestsAfterTheConnection => {
+                if which == 15 && response.entries.len() > 1 {
+                    response.entries.remove(0);
                 }
             }
         }
-        self.asker.hear(self.cut_off, &answer);
+        self.client.accept(self.cut_off, &response);
     }
 
-    /// The invariant.
+    /// Checks the invariant.
     fn check(&self) -> bool {
-        let allowed = self.cut_off.allows(slot(), self.entry);
+        let allowed = self.cut_off.is_fresh(slot(), self.entry);
         let bound = match self.cut_off.mode() {
-            Mode::Fresh => TERMS.lease,
-            Mode::Relayed => TERMS.lease + TERMS.relay,
+            Mode::Fresh => CONFIG.lease,
+            Mode::Relayed => CONFIG.lease + CONFIG.relay,
             Mode::Static | Mode::Closed => Duration::ZERO,
         };
         let too_late = self.revoked.is_some_and(|revoked| self.clock.now() > revoked.plus(bound));
@@ -217,24 +225,24 @@ impl<'a> Model<'a> {
 }
 
 fn slot() -> Slot {
-    Slot::of(NetworkId::SINGLE, KEYS[0])
+    Slot::for_key(NetworkId::SINGLE, KEYS[0])
 }
 
 fn now(clock: &Clock) -> Lease {
     lease_from(clock.moment())
 }
 
-/// The first runs in which the invariant is broken, no more of them than `enough`, and how often the relay was in force
-/// until then.
+/// Returns the first runs that break the invariant, at most `enough`, and how many runs ended in
+/// relayed mode.
 fn broken_runs(variant: Variant, enough: usize) -> (Vec<u64>, u64) {
     let clock = Clock::manual(Timestamp::from_secs(1_000));
-    let (rng, new) = (Rng::seeded(1), || Freshness::new(clock.clone(), TERMS, TERMS.lease));
+    let (rng, new) = (Rng::seeded(1), || Freshness::new(clock.clone(), CONFIG, CONFIG.lease));
     let (cut_off, other) = (new(), new());
     let mut relayed = 0;
     let broken = |seed: &u64| {
-        let chances: [u8; STEPS] = Rng::seeded(*seed).bytes();
+        let steps: [u8; STEPS] = Rng::seeded(*seed).bytes();
         let mut model = Model::new(variant, &clock, &rng, &cut_off, &other);
-        let kept = chances.into_iter().all(|chance| model.step(chance));
+        let kept = steps.into_iter().all(|entropy| model.step(entropy));
         relayed += u64::from(cut_off.mode() == Mode::Relayed);
         !kept
     };
@@ -245,14 +253,14 @@ fn broken_runs(variant: Variant, enough: usize) -> (Vec<u64>, u64) {
 #[test]
 fn each_part_of_the_relay_is_needed() {
     for variant in [
-        Variant::LeaseFromTheHearing,
-        Variant::QuestionsAfterTheLog,
-        Variant::QuestionsAfterTheConnection,
+        Variant::LeaseFromTheAcceptance,
+        Variant::RequestsAfterTheLog,
+        Variant::RequestsAfterTheConnection,
         Variant::AnyNonce,
         Variant::GapsAllowed,
     ] {
         let (broken, _) = broken_runs(variant, 5);
-        assert_eq!(broken.len(), 5, "{variant:?} looks as good as ours, but for {broken:?}");
+        assert_eq!(broken.len(), 5, "{variant:?} breaks the invariant only in {broken:?}");
     }
 }
 

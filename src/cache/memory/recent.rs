@@ -1,63 +1,64 @@
-//! What each thread has used lately, in front of the tier that all share: found without a word that another core writes.
+//! Direct-mapped cache of recent entries, one per thread, in front of the shared cache: a hit reads
+//! no memory that other cores write.
 //!
-//! An entry that is found here is judged like any other, by its stamp, its expiry and the settings that it was proven
-//! under, so nobody has to be told when it won't do any more. Indexes of different tiers, which tests have, can't meet:
-//! each has a seed of its own.
+//! Entries that are found here are checked like any other, by stamp, expiry and settings, so they
+//! needn't be invalidated. Cache keys of different caches, which tests create, don't collide: each
+//! cache has its own seed.
 
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use super::{Entry, Index};
+use super::entry::{CacheKey, Entry};
 
-/// Places of a thread: 300 KB, and 16 MiB of entries at most, as the shared tier counts them. Each credential has one, which the last of those
-/// that share it is in.
-const PLACES: usize = 4_096;
+/// Positions per thread: 300 KB, and at most 16 MiB of entries by the shared cache's weights. A
+/// cache key has one position; the last entry that is put there replaces the previous one.
+const CAPACITY: usize = 4_096;
 
 thread_local! {
-    static RECENT: RefCell<Places<Arc<Entry>>> = const { RefCell::new(Places(vec![])) };
+    static RECENT: RefCell<DirectMapped<Arc<Entry>>> = const { RefCell::new(DirectMapped(vec![])) };
 }
 
-/// The entry that this thread has there.
-pub fn get(index: &Index) -> Option<Arc<Entry>> {
-    RECENT.with_borrow(|places| places.get(index).cloned())
+/// Returns an entry of this thread.
+pub(super) fn get(key: &CacheKey) -> Option<Arc<Entry>> {
+    RECENT.with_borrow(|recent| recent.get(key).cloned())
 }
 
-/// Keeps an entry, in the place of another.
-pub fn put(index: Index, entry: Arc<Entry>) {
-    RECENT.with_borrow_mut(|places| places.put(index, entry));
+/// Puts an entry in its position.
+pub(super) fn put(key: CacheKey, entry: Arc<Entry>) {
+    RECENT.with_borrow_mut(|recent| recent.put(key, entry));
 }
 
-/// Has it no more.
-pub fn forget(index: &Index) {
-    RECENT.with_borrow_mut(|places| places.forget(index));
+/// Removes an entry of this thread.
+pub(super) fn remove(key: &CacheKey) {
+    RECENT.with_borrow_mut(|recent| recent.remove(key));
 }
 
-/// A table without chains; there is none until something is put there.
-struct Places<T>(Vec<Option<(Index, T)>>);
+/// Table with one position per key and no chains; allocated when something is first put there.
+struct DirectMapped<T>(Vec<Option<(CacheKey, T)>>);
 
-impl<T> Places<T> {
-    fn get(&self, index: &Index) -> Option<&T> {
-        self.0.get(place(index))?.as_ref().and_then(|(kept, value)| (kept == index).then_some(value))
+impl<T> DirectMapped<T> {
+    fn get(&self, key: &CacheKey) -> Option<&T> {
+        self.0.get(position(key))?.as_ref().and_then(|(kept, value)| (kept == key).then_some(value))
     }
 
-    fn put(&mut self, index: Index, value: T) {
+    fn put(&mut self, key: CacheKey, value: T) {
         if self.0.is_empty() {
-            self.0.resize_with(PLACES, || None);
+            self.0.resize_with(CAPACITY, || None);
         }
-        self.0[place(&index)] = Some((index, value));
+        self.0[position(&key)] = Some((key, value));
     }
 
-    fn forget(&mut self, index: &Index) {
-        if self.get(index).is_some() {
-            self.0[place(index)] = None;
+    fn remove(&mut self, key: &CacheKey) {
+        if self.get(key).is_some() {
+            self.0[position(key)] = None;
         }
     }
 }
 
-/// Not by the bytes that the shared tier goes by first: any others will do.
-fn place(index: &Index) -> usize {
-    let [.., a, b] = index.credential;
-    usize::from(u16::from_le_bytes([a, b])) % PLACES
+/// Returns the position of a key, from other bytes than those that the shared cache hashes.
+fn position(key: &CacheKey) -> usize {
+    let [.., a, b] = key.digest;
+    usize::from(u16::from_le_bytes([a, b])) % CAPACITY
 }
 
 #[cfg(test)]
@@ -66,25 +67,25 @@ mod tests {
     use crate::key::NetworkId;
 
     #[test]
-    fn a_place_has_what_was_put_there_last_and_gives_it_to_nobody_else() {
-        let index = |first, place: u16| {
-            let mut credential = [first; 32];
-            credential[30..].copy_from_slice(&place.to_le_bytes());
-            Index { network: NetworkId::SINGLE, credential }
+    fn a_position_has_the_last_entry_put_there_and_returns_it_only_for_its_key() {
+        let key = |first, position: u16| {
+            let mut digest = [first; 32];
+            digest[30..].copy_from_slice(&position.to_le_bytes());
+            CacheKey { network: NetworkId::SINGLE, digest }
         };
-        let (one, another, elsewhere) = (index(1, 7), index(2, 7), index(1, 8));
-        let mut places = Places(vec![]);
-        assert_eq!(places.get(&one), None);
-        places.put(one, "one");
+        let (one, another, elsewhere) = (key(1, 7), key(2, 7), key(1, 8));
+        let mut recent = DirectMapped(vec![]);
+        assert_eq!(recent.get(&one), None);
+        recent.put(one, "one");
         for other in [another, elsewhere] {
-            assert_eq!(places.get(&other), None);
-            places.forget(&other);
+            assert_eq!(recent.get(&other), None);
+            recent.remove(&other);
         }
-        assert_eq!(places.get(&one), Some(&"one"));
-        places.put(another, "another");
-        assert_eq!((places.get(&one), places.get(&another)), (None, Some(&"another")));
-        places.forget(&another);
-        assert_eq!(places.get(&another), None);
-        places.put(index(1, u16::MAX), "last");
+        assert_eq!(recent.get(&one), Some(&"one"));
+        recent.put(another, "another");
+        assert_eq!((recent.get(&one), recent.get(&another)), (None, Some(&"another")));
+        recent.remove(&another);
+        assert_eq!(recent.get(&another), None);
+        recent.put(key(1, u16::MAX), "last");
     }
 }

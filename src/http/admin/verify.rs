@@ -18,7 +18,7 @@ use crate::http::epoch::min_epoch;
 use crate::http::notice::not_enforced;
 use crate::http::reply::{Reply, ok};
 use crate::http::wire::{BatchVerifyBody, BatchVerifyOut, MAX_BATCH_VERIFY, VerifyBody, VerifyOut};
-use crate::limit::Charge;
+use crate::limit::RateDecision;
 use crate::secret::SecretString;
 use crate::service::Unavailable;
 use crate::service::verify::{CacheResult, CacheUse, Identity, Verification, VerifyRequest};
@@ -118,7 +118,7 @@ fn unavailable() -> ApiError {
 /// A verification, and the charge for it.
 struct Verified {
     verification: Verification,
-    charge: Option<Charge>,
+    charge: Option<RateDecision>,
 }
 
 impl Verified {

@@ -13,7 +13,7 @@ use crate::clock::Timestamp;
 use crate::duration;
 use crate::error::{ApiError, Reason};
 use crate::key::{ActorId, Key, Metadata, RatePolicy, RevocationReason, Scope, Status};
-use crate::limit::Charge;
+use crate::limit::RateDecision;
 use crate::service::verify::{Identity, Verification};
 
 #[derive(Serialize)]
@@ -345,7 +345,7 @@ impl<'a> VerifyOut<'a> {
     }
 
     /// Adds the rate limit of a key whose use was counted. A key with no quota left is not valid.
-    pub fn charged(self, charge: &Charge, now: Timestamp) -> Self {
+    pub fn charged(self, charge: &RateDecision, now: Timestamp) -> Self {
         let counted = Self {
             rate_limit_remaining: Some(charge.remaining.to_string()),
             rate_limit_reset_time: Some(now.plus(charge.reset).to_rfc3339()),

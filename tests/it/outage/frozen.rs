@@ -108,6 +108,6 @@ async fn what_was_revoked_meanwhile_is_not_allowed_though_all_connections_are_de
         pair.is_back().await;
         is_fresh_by_the_third_poll(&pair, failures).await;
         let log = pair.cut_off.process.log();
-        assert!(log.contains("stood still"), "the lapse has a cause: {log}");
+        assert!(log.contains("the process was stopped"), "the lapse has a cause: {log}");
     }
 }

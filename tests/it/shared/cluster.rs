@@ -14,8 +14,7 @@ async fn reads(talos: &Talos) -> f64 {
 }
 
 async fn connected(talos: &Talos) {
-    until("connected", async || talos.process.log().contains("connected to the shared cache").then_some(()))
-        .await;
+    until("connected", async || talos.process.log().contains("connected to Redis").then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,7 +12,7 @@ use crate::rig::talos::{Setup, Talos};
 const NAME: &str = "redis.talos.test";
 
 async fn uses_redis(talos: &Talos) -> bool {
-    talos.process.log().contains("connected to the shared cache")
+    talos.process.log().contains("connected to Redis")
 }
 
 async fn goes_on(talos: &Talos) {
@@ -62,8 +62,8 @@ async fn the_wrong_ones_are_told_nothing() {
         goes_on(&talos).await;
         until("a second attempt to connect", async || {
             let told = talos.process.log();
-            let refusals = told.matches("the shared cache can't be reached").count()
-                + told.matches("the shared cache gives no answer").count();
+            let refusals =
+                told.matches("Redis can't be reached").count() + told.matches("Redis doesn't answer").count();
             (refusals >= 2).then_some(())
         })
         .await;
@@ -155,7 +155,7 @@ async fn a_server_that_wants_to_know_who_asks_is_shown_a_certificate() {
     let setup = redis.used_over_tls(Setup::new(), &authority, NAME);
     let stranger = setup.start().await;
     until("it was sent away", async || {
-        stranger.process.log().contains("the shared cache can't be reached").then_some(())
+        stranger.process.log().contains("Redis can't be reached").then_some(())
     })
     .await;
     assert!(!uses_redis(&stranger).await, "{}", stranger.process.log());

@@ -1,4 +1,4 @@
-//! Rows as they stand in Redis, and the word that one has changed.
+//! Key rows as they are stored in Redis, and announcements of changes.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,23 +9,22 @@ use crate::key::record::Record;
 use crate::key::{Key, KeyId, NetworkId};
 use crate::store::Mutation;
 
-/// A row, and up to which change of which history it is known to be true.
+/// Key row, and the log entry up to which it is known to be current.
 #[derive(Debug, Clone)]
-pub struct SharedEntry {
+pub struct RedisEntry {
     /// The key.
     pub key: Key,
-    /// The number of the log's newest change that it takes into account.
+    /// Number of the newest log entry when the row was read.
     pub counter: u64,
-    /// The random tag of that change.
+    /// Random tag of that log entry.
     pub tag: u128,
-    /// When the row was read.
+    /// Time at which the row was read.
     pub filled: Timestamp,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Stored {
+struct StoredEntry {
     n: u64,
-    /// In hex: JSON has no numbers of that size.
     tag: String,
     filled: i64,
     key: Record,
@@ -36,16 +35,16 @@ struct Announcement {
     n: u64,
 }
 
-/// The name under which a key's entry is found.
+/// Returns the name of a key's entry.
 pub(super) fn entry_name(network: NetworkId, key_id: KeyId) -> String {
     format!("talos:v1:key:{network}:{key_id}")
 }
 
-/// An entry, signed with the current secret.
-pub(super) fn seal_entry(secrets: &HmacSecrets, entry: &SharedEntry) -> Vec<u8> {
-    let stored = Stored {
+/// Encodes an entry, signed with the current secret.
+pub(super) fn seal_entry(secrets: &HmacSecrets, entry: &RedisEntry) -> Vec<u8> {
+    let stored = StoredEntry {
         n: entry.counter,
-        tag: format!("{:032x}", entry.tag),
+        tag: encode_u128(entry.tag),
         filled: entry.filled.as_micros(),
         key: Record::from(&entry.key),
     };
@@ -53,37 +52,46 @@ pub(super) fn seal_entry(secrets: &HmacSecrets, entry: &SharedEntry) -> Vec<u8> 
     seal(secrets, Kind::Entry, &subject, serde_json::to_vec(&stored).unwrap_or_default())
 }
 
-/// Reads an entry back; None when it is damaged, of another key, or signed by nobody that counts at `now`.
+/// Decodes an entry. Returns `None` if it is damaged, belongs to another key, or isn't signed with
+/// a secret that is valid at `now`.
 pub(super) fn open_entry(
     secrets: &HmacSecrets,
     now: Timestamp,
     network: NetworkId,
     key_id: KeyId,
     value: &[u8],
-) -> Option<SharedEntry> {
+) -> Option<RedisEntry> {
     let content = open(secrets, now, Kind::Entry, &entry_name(network, key_id), value)?;
-    let stored: Stored = serde_json::from_slice(content).ok()?;
+    let stored: StoredEntry = serde_json::from_slice(content).ok()?;
     let key = Key::try_from(stored.key).ok()?;
-    let is_it = key.network == network && key.id == key_id;
-    let tag = u128::from_str_radix(&stored.tag, 16).ok()?;
-    is_it.then_some(SharedEntry {
-        key,
-        counter: stored.n,
-        tag,
-        filled: Timestamp::from_micros(stored.filled),
-    })
+    let is_requested = key.network == network && key.id == key_id;
+    let (tag, filled) = (decode_u128(&stored.tag)?, Timestamp::from_micros(stored.filled));
+    is_requested.then_some(RedisEntry { key, counter: stored.n, tag, filled })
 }
 
-/// The word that there is a change, signed.
+/// Encodes the announcement of a change, signed with the current secret.
 pub(super) fn seal_announcement(secrets: &HmacSecrets, mutation: &Mutation) -> Vec<u8> {
     let content = serde_json::to_vec(&Announcement { n: mutation.n }).unwrap_or_default();
     seal(secrets, Kind::Announcement, "", content)
 }
 
-/// The number of an announced change; None unless it is signed by somebody that counts at `now`.
+/// Returns the number of an announced change. Returns `None` if the announcement isn't signed with
+/// a secret that is valid at `now`.
 pub(super) fn open_announcement(secrets: &HmacSecrets, now: Timestamp, value: &[u8]) -> Option<u64> {
     let content = open(secrets, now, Kind::Announcement, "", value)?;
     serde_json::from_slice(content).ok().map(|Announcement { n }| n)
+}
+
+/// Encodes a number in hex, as JSON has no numbers of that size.
+pub(super) fn encode_u128(number: u128) -> String {
+    hex::encode(number.to_be_bytes())
+}
+
+/// Decodes a number from 32 hex digits.
+pub(super) fn decode_u128(digits: &str) -> Option<u128> {
+    let mut bytes = [0; 16];
+    hex::decode_to_slice(digits, &mut bytes).ok()?;
+    Some(u128::from_be_bytes(bytes))
 }
 
 #[cfg(test)]
@@ -101,7 +109,7 @@ mod tests {
         HmacSecrets::new(HmacSecret::new(current, None), retired)
     }
 
-    fn entry() -> SharedEntry {
+    fn entry() -> RedisEntry {
         let key = Key {
             network: NetworkId::SINGLE,
             id: KeyId::Issued(Uuid::from_u128(7)),
@@ -120,7 +128,7 @@ mod tests {
             last_used: None,
             mutation: 3,
         };
-        SharedEntry { key, counter: 9, tag: 5, filled: NOW }
+        RedisEntry { key, counter: 9, tag: 5, filled: NOW }
     }
 
     fn opens(secrets: &HmacSecrets, value: &[u8]) -> bool {
@@ -128,19 +136,19 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sealed_opens_under_current_and_retired_secrets() {
+    fn an_entry_opens_with_current_and_retired_secrets() {
         let sealed = seal_entry(&secrets(b"one", &[]), &entry());
         let opened =
             open_entry(&secrets(b"one", &[]), NOW, NetworkId::SINGLE, entry().key.id, &sealed).unwrap();
         assert_eq!(Record::from(&opened.key), Record::from(&entry().key));
         assert_eq!((opened.counter, opened.tag, opened.filled), (9, 5, NOW));
         assert!(opens(&secrets(b"two", &[(b"one", None)]), &sealed));
-        assert!(!opens(&secrets(b"two", &[(b"one", Some(NOW))]), &sealed), "its time is over");
+        assert!(!opens(&secrets(b"two", &[(b"one", Some(NOW))]), &sealed), "the secret has expired");
         assert!(!opens(&secrets(b"two", &[]), &sealed));
     }
 
     #[test]
-    fn an_entry_is_of_one_key_in_one_network_and_no_announcement() {
+    fn an_entry_opens_only_for_its_key_and_network_and_never_as_an_announcement() {
         let all = secrets(b"one", &[]);
         let sealed = seal_entry(&all, &entry());
         let other = KeyId::Issued(Uuid::from_u128(8));

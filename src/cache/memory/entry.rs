@@ -1,0 +1,99 @@
+//! Entries of the cache, and their keys.
+
+use std::hash::{Hash, Hasher};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::responses::ResponseCache;
+use crate::cache::freshness::{Slot, Stamp};
+use crate::clock::Timestamp;
+use crate::key::{Key, KeyId, NetworkId};
+
+/// Key of an entry: the network, and SHA-256 over a seed of this process and the whole credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheKey {
+    pub(super) network: NetworkId,
+    pub(super) digest: [u8; 32],
+}
+
+impl Hash for CacheKey {
+    /// Hashes the first eight bytes of the digest only: it is a seeded hash already.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(&self.digest[..8]);
+    }
+}
+
+/// Key whose credential was presented and verified.
+pub struct Entry {
+    /// Row of the key.
+    pub key: Arc<Key>,
+    /// Log position up to which the row is known to be current.
+    pub stamp: Stamp,
+    /// Slot in which later changes of the key are noted.
+    pub slot: Slot,
+    /// Generation of the settings under which the credential was verified.
+    pub generation: u64,
+    /// Time after which the row is read again.
+    pub soft_expiry: Timestamp,
+    /// Time after which the entry must not be used, whatever else holds.
+    pub hard_expiry: Option<Timestamp>,
+    /// Last recorded use.
+    pub last_use: LastUse,
+    /// Encoded responses that allow requests with this key.
+    pub responses: ResponseCache,
+    /// Dynamic metadata about the key, encoded when a request with it is first denied.
+    pub denied_metadata: OnceLock<Bytes>,
+}
+
+/// Time of a key's last recorded use, as far as this process knows.
+#[derive(Default)]
+pub struct LastUse(AtomicI64);
+
+impl LastUse {
+    /// Takes the time from a row; `None` if the key was never used.
+    pub fn new(last_used: Option<Timestamp>) -> Self {
+        Self(AtomicI64::new(last_used.map_or(i64::MIN, Timestamp::as_micros)))
+    }
+
+    /// Claims the recording of a use. Returns true for the first caller that is at least
+    /// `precision` after the last recorded use; that caller must record its use.
+    pub fn try_claim(&self, now: Timestamp, precision: Duration) -> bool {
+        let recorded = self.0.load(Ordering::Relaxed);
+        let is_due = recorded <= now.minus(precision).as_micros();
+        // A plain load comes first: on the hot path there is nothing to record.
+        is_due
+            && self
+                .0
+                .compare_exchange(recorded, now.as_micros(), Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+    }
+
+    /// Takes a claim back, so that the next use is recorded.
+    pub fn reset(&self) {
+        self.0.store(i64::MIN, Ordering::Relaxed);
+    }
+}
+
+impl Clone for LastUse {
+    fn clone(&self) -> Self {
+        Self(AtomicI64::new(self.0.load(Ordering::Relaxed)))
+    }
+}
+
+/// Id that the database doesn't have.
+#[derive(Debug, Clone, Copy)]
+pub struct NegativeEntry {
+    /// The unknown id.
+    pub key_id: KeyId,
+    /// Log position up to which the id is known to be unknown.
+    pub stamp: Stamp,
+    /// Slot in which a change that creates the key is noted.
+    pub slot: Slot,
+    /// Generation of the settings under which the id was looked up.
+    pub generation: u64,
+    /// Time after which the id is looked up again.
+    pub expires: Timestamp,
+}

@@ -1,0 +1,34 @@
+//! Result of charging one request to a bucket.
+
+use std::time::Duration;
+
+use crate::key::{KeyId, NetworkId};
+
+/// Identity of a bucket: the network, and the key whose requests are counted.
+pub type BucketKey = (NetworkId, KeyId);
+
+/// Decision about one request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateDecision {
+    /// True if the request is within the limit.
+    pub allowed: bool,
+    /// Further requests that are allowed at once.
+    pub remaining: u64,
+    /// Time until the bucket is full again.
+    pub reset: Duration,
+    /// Time until one more request is allowed; zero if one is allowed now.
+    pub retry_after: Duration,
+}
+
+impl RateDecision {
+    /// Formats the `RateLimit` header: `"default";r=42` (draft-ietf-httpapi-ratelimit-headers).
+    pub fn header(&self) -> String {
+        format!("\"default\";r={}", self.remaining)
+    }
+
+    /// Returns the `Retry-After` header in whole seconds; `None` if the request is allowed.
+    pub fn retry_after_secs(&self) -> Option<u64> {
+        let whole = self.retry_after.as_secs() + u64::from(self.retry_after.subsec_nanos() > 0);
+        (!self.allowed).then_some(whole.max(1))
+    }
+}

@@ -1,0 +1,167 @@
+//! Circuit breaker: after several failures in a row requests don't wait for Redis any more, until
+//! a probe succeeds.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::clock::{BootTime, Clock};
+
+/// Failures in a row that open the breaker.
+const FAILURE_THRESHOLD: u32 = 5;
+/// Time for which the breaker stays open at first; each failed probe doubles it.
+const MIN_OPEN_TIME: Duration = Duration::from_millis(250);
+/// Longest time for which the breaker stays open.
+const MAX_OPEN_TIME: Duration = Duration::from_secs(10);
+
+/// State of a circuit breaker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BreakerState {
+    /// Every command is allowed.
+    Closed,
+    /// One probe is allowed.
+    HalfOpen,
+    /// No command is allowed.
+    Open,
+}
+
+/// Counts failures in a row, and decides which commands are allowed.
+pub(crate) struct CircuitBreaker {
+    clock: Clock,
+    state: Mutex<State>,
+    /// Use of the guarded client, for the log.
+    purpose: &'static str,
+}
+
+struct State {
+    failures: u32,
+    /// Set unless the breaker is closed.
+    opened: Option<BootTime>,
+    open_time: Duration,
+    probe_started: Option<BootTime>,
+}
+
+impl State {
+    const CLOSED: Self = Self { failures: 0, opened: None, open_time: MIN_OPEN_TIME, probe_started: None };
+}
+
+/// Permission for one command. Dropped without an outcome, it counts as neither success nor
+/// failure.
+pub(crate) struct Permit<'a> {
+    breaker: &'a CircuitBreaker,
+    is_probe: bool,
+    has_outcome: bool,
+}
+
+impl CircuitBreaker {
+    /// Creates a closed breaker.
+    pub fn new(clock: Clock, purpose: &'static str) -> Self {
+        Self { clock, state: Mutex::new(State::CLOSED), purpose }
+    }
+
+    /// Returns the current state.
+    pub fn state(&self) -> BreakerState {
+        let state = self.state.lock();
+        match state.opened {
+            None => BreakerState::Closed,
+            Some(opened) if self.clock.boot_now().since(opened) >= state.open_time => BreakerState::HalfOpen,
+            Some(_) => BreakerState::Open,
+        }
+    }
+
+    /// Returns a permit if a command is allowed now.
+    pub fn try_acquire(&self) -> Option<Permit<'_>> {
+        let mut state = self.state.lock();
+        let Some(opened) = state.opened else {
+            return Some(Permit { breaker: self, is_probe: false, has_outcome: false });
+        };
+        let now = self.clock.boot_now();
+        if now.since(opened) < state.open_time || state.probe_started.is_some() {
+            return None;
+        }
+        state.probe_started = Some(now);
+        Some(Permit { breaker: self, is_probe: true, has_outcome: false })
+    }
+
+    /// Records a failure of a command without a permit.
+    pub fn record_failure(&self) {
+        let mut state = self.state.lock();
+        if state.opened.is_none() {
+            state.failures += 1;
+            if state.failures >= FAILURE_THRESHOLD {
+                state.opened = Some(self.clock.boot_now());
+                let purpose = self.purpose;
+                tracing::warn!(purpose, "Redis failed several times in a row: going on without it");
+            }
+        }
+    }
+}
+
+impl Permit<'_> {
+    /// Records a success.
+    pub fn succeeded(mut self) {
+        self.has_outcome = true;
+        let mut state = self.breaker.state.lock();
+        if self.is_probe {
+            tracing::info!(purpose = self.breaker.purpose, "Redis answers again");
+            *state = State::CLOSED;
+        } else if state.opened.is_none() {
+            state.failures = 0;
+        }
+    }
+
+    /// Records a failure.
+    pub fn failed(mut self) {
+        self.has_outcome = true;
+        if self.is_probe {
+            let mut state = self.breaker.state.lock();
+            state.opened = Some(self.breaker.clock.boot_now());
+            state.open_time = (state.open_time * 2).min(MAX_OPEN_TIME);
+            state.probe_started = None;
+        } else {
+            self.breaker.record_failure();
+        }
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        if self.is_probe && !self.has_outcome {
+            self.breaker.state.lock().probe_started = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+
+    #[test]
+    fn opens_probes_and_closes() {
+        let clock = Clock::manual(Timestamp::from_secs(1_000));
+        let breaker = CircuitBreaker::new(clock.clone(), "tests");
+        for _ in 0..FAILURE_THRESHOLD - 1 {
+            breaker.try_acquire().unwrap().failed();
+        }
+        breaker.try_acquire().unwrap().succeeded();
+        for _ in 0..FAILURE_THRESHOLD {
+            assert_eq!(breaker.state(), BreakerState::Closed, "only failures in a row count");
+            breaker.try_acquire().unwrap().failed();
+        }
+        assert_eq!(breaker.state(), BreakerState::Open);
+        assert!(breaker.try_acquire().is_none());
+
+        clock.advance(MIN_OPEN_TIME);
+        assert_eq!(breaker.state(), BreakerState::HalfOpen);
+        let probe = breaker.try_acquire().unwrap();
+        assert!(breaker.try_acquire().is_none(), "one probe at a time");
+        probe.failed();
+        clock.advance(MIN_OPEN_TIME);
+        assert_eq!(breaker.state(), BreakerState::Open, "the open time has doubled");
+        clock.advance(MIN_OPEN_TIME);
+        drop(breaker.try_acquire().unwrap());
+        breaker.try_acquire().unwrap().succeeded();
+        assert_eq!(breaker.state(), BreakerState::Closed);
+    }
+}

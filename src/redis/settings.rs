@@ -1,0 +1,57 @@
+//! Settings of the connection to Redis.
+
+use std::time::Duration;
+
+use crate::secret::SecretString;
+
+/// Address of Redis, credentials, TLS and timeouts.
+#[derive(Debug, Clone)]
+pub struct RedisSettings {
+    /// Addresses as `host:port`; one is a single server, several are nodes of a cluster.
+    pub addrs: Vec<String>,
+    /// ACL user.
+    pub username: Option<String>,
+    /// Password of the user.
+    pub password: Option<SecretString>,
+    /// Number of the logical database; a cluster has only 0.
+    pub db: u32,
+    /// Timeout of connecting, and of commands that no request waits for.
+    pub timeout: Duration,
+    /// Timeout of commands that a Check waits for.
+    pub check_timeout: Duration,
+    /// TLS; `None` speaks plaintext.
+    pub tls: Option<RedisTls>,
+    /// Allows plaintext to other machines.
+    pub plaintext_allowed: bool,
+}
+
+/// TLS settings of the connection to Redis.
+#[derive(Debug, Clone, Default)]
+pub struct RedisTls {
+    /// PEM of trusted issuers; `None` trusts those of the system.
+    pub ca: Option<Vec<u8>>,
+    /// PEM of the client's certificate chain and key.
+    pub client: Option<(Vec<u8>, SecretString)>,
+    /// Name that the certificate must carry; `None` expects the host of the address.
+    pub server_name: Option<String>,
+}
+
+/// Reason why settings can't be used. Messages name the setting, and no secret.
+#[derive(Debug, thiserror::Error)]
+pub enum RedisSettingsError {
+    /// An address is malformed.
+    #[error("cache.redis.addrs[{0}]: must be host:port")]
+    Address(usize),
+    /// A certificate or key can't be used.
+    #[error("cache.redis.tls: {0}")]
+    Tls(String),
+    /// Plaintext would leave this machine, and nothing allows that.
+    #[error(
+        "cache.redis.tls.enabled: is needed, as cache.redis.addrs[{0}] is no loopback address; \
+         set it to true, or to false to send keys' data in plaintext"
+    )]
+    Plaintext(usize),
+    /// A server name is set for a cluster.
+    #[error("cache.redis.tls.server_name: is for a single server; a cluster's nodes have their own names")]
+    ClusterName,
+}
