@@ -1,4 +1,4 @@
-//! What the parts of a Check cost: `cargo bench --bench hot`.
+//! Benchmarks of the parts of a Check: `cargo bench --bench hot`.
 #![allow(clippy::unwrap_used, reason = "what can't be made can't be measured")]
 
 use std::hint::black_box;
@@ -105,7 +105,7 @@ fn tokens(criterion: &mut Criterion) {
     });
 }
 
-/// A CheckRequest of twenty headers, as Envoy sends it.
+/// Returns a CheckRequest with twenty headers, as Envoy sends it.
 fn check_request() -> Vec<u8> {
     let line = |n: usize| HeaderValue {
         key: format!("x-header-number-{n}"),

@@ -1,8 +1,7 @@
-//! The messages on the wire between Envoy and us, generated from `ext_authz.proto` and never
-//! edited.
+//! Messages between Envoy and Talos, generated from `ext_authz.proto`.
 //!
-//! `TALOS_BLESS=1 cargo test -p talos-proto` writes them anew; without it the test says whether
-//! they are current.
+//! `TALOS_BLESS=1 cargo test -p talos-proto` generates them; without it the test checks that they are
+//! current.
 #![forbid(unsafe_code)]
 
 #[rustfmt::skip]
@@ -13,6 +12,6 @@ mod generated {
 
 pub use generated::*;
 
-/// Envoy's own description of `envoy.service.auth.v3.Authorization` and all that it needs: an
-/// encoded `google.protobuf.FileDescriptorSet`.
+/// Envoy's description of `envoy.service.auth.v3.Authorization` and its dependencies, an encoded
+/// `google.protobuf.FileDescriptorSet`.
 pub const DESCRIPTORS: &[u8] = include_bytes!("generated/descriptors.bin");

@@ -1,4 +1,4 @@
-//! The committed messages are the ones that `ext_authz.proto` describes.
+//! Checks that the committed code and descriptors are current.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on panics")]
 
 use std::{fs, path::Path, process::Command};
@@ -21,7 +21,7 @@ fn generated_code_is_current() {
     assert!(current == fresh, "{} is stale: TALOS_BLESS=1 writes it anew", committed.display());
 }
 
-/// Envoy's .proto files come with a crate that the tests need anyway. What they only say to people is left out.
+/// Envoy's .proto files come from the crate `envoy-types`. Comments are removed from them.
 #[test]
 fn descriptors_are_current() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -92,7 +92,7 @@ impl StatusDocument<'_> {
     }
 }
 
-/// How long revoked credentials may still be accepted, and the lease and relay that bound it.
+/// Bounds on accepting revoked credentials, and the lease and relay behind them.
 fn revocation_fields(status: &StatusDocument<'_>) -> Vec<(&'static str, String)> {
     let lease = format!(
         "knowledge is {} old, valid for {}, then {} of grace",

@@ -11,11 +11,11 @@ use super::route_target::{self, RouteTarget};
 
 /// An HTTP connection manager of a listener.
 pub struct ConnectionManager<'a> {
-    /// Its configuration.
+    /// The configuration.
     pub node: Node<'a>,
-    /// Its listener.
+    /// The listener that has it.
     pub listener: Node<'a>,
-    /// Its HTTP filters, in order.
+    /// The HTTP filters, in order.
     pub filters: Vec<HttpFilter<'a>>,
     /// The ext_authz filters that call Talos.
     pub checks: Vec<ExtAuthz<'a>>,

@@ -10,7 +10,7 @@ pub struct HttpFilter<'a> {
     pub name: &'a str,
     /// Last part of the type of its configuration.
     pub kind: Option<&'a str>,
-    /// Its configuration.
+    /// The configuration.
     pub config: Node<'a>,
     /// True if disabled unless a route enables it.
     pub disabled: bool,

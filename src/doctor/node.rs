@@ -9,7 +9,7 @@ static NULL: Value = Value::Null;
 pub struct Node<'a> {
     /// The value.
     pub value: &'a Value,
-    /// Its path, as findings show it.
+    /// The path, as findings show it.
     pub path: String,
 }
 
