@@ -27,7 +27,7 @@ HEADING = re.compile(r"^#{1,6} +(.+?)\s*#*$", re.M)
 # A path of the tree in backticks: it has a folder or ends like a file.
 PATH = re.compile(r"`([\w.{][\w./{},-]*(?:\.(?:rs|py|yaml|json|toml|sql|md|proto)|(?<=\w)/))`")
 # Where a path may begin.
-ROOTS = ("", "src", "src/http/wire", "src/doctor")
+ROOTS = ("", "src", "src/http/wire", "src/doctor/rules")
 CITED = re.compile(r"[\w./-]*\w\.md\b")
 
 
