@@ -272,6 +272,7 @@ pub struct InForce {
 impl Status {
     /// Reads everything, and asks nobody.
     pub fn read(service: &Service, metrics: &Metrics, readiness: &Readiness, process: &Process) -> Self {
+        // long: one field of the status after the other.
         let (settings, freshness) = (service.snapshot(), &service.freshness);
         let (mode, now, epoch) = (freshness.mode(), service.clock.boot_now(), freshness.polled_to());
         let seconds = |duration: Duration| duration.as_secs_f64();

@@ -126,6 +126,7 @@ struct Durations([Histogram; 3]);
 
 impl Collector for Durations {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        // long: one metric after the other, in the order of the page.
         let help = "How long Checks took, by where their answer came from";
         let mut family =
             encoder.encode_descriptor("check_duration_seconds", help, None, MetricType::Histogram)?;
