@@ -112,6 +112,7 @@ async fn no_more_calls_are_open_that_are_not_checks_than_have_room() {
     let open = odd(300).filter(|call| !wire.heard[call].is_over()).count();
     let refused = odd(300).filter(|call| wire.heard[call].grpc_status() == Some(8)).count();
     assert_eq!((open, refused), (128, 172));
+    assert!(talos.metric("talos_streams_refused_total").await >= 172.0, "refusals are counted");
     wire.call(1_001, &good).await;
     wire.answer(1_001).await.allows(&good);
     // Once some are given up there is room again.
@@ -353,6 +354,9 @@ async fn whoever_makes_the_server_reset_calls_is_sent_away() {
         assert_eq!(code, Some(ENHANCE_YOUR_CALM), "{name}");
         answers(&talos, &good).await;
     }
+    let counted = talos.metric("talos_connections_refused_total").await;
+    // The last one may be counted a moment later.
+    assert!(counted >= (ways.len() - 1) as f64, "{counted} connections are counted");
 }
 
 #[tokio::test(flavor = "multi_thread")]
