@@ -4,6 +4,9 @@ mod audit;
 mod client;
 mod completions;
 mod config;
+mod connection;
+mod context;
+mod contexts;
 mod doctor;
 mod exit;
 mod input;
@@ -12,6 +15,7 @@ mod jwk;
 mod keys;
 mod migrate;
 mod output;
+mod server;
 mod status;
 
 use std::path::PathBuf;
@@ -40,11 +44,12 @@ struct Cli {
     /// The configuration file (YAML); every key can also be set as TALOS_<PATH>
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Base URL of the server, for keys and jwk get [default: $TALOS_ENDPOINT, then
-    /// http://localhost:4420]; for status: of its metrics listener [default: http://localhost:4422]
+    /// Base URL of the server, or unix:// and the path of its socket, for keys and jwk get
+    /// [default: $TALOS_ENDPOINT, the current context, http://localhost:4420]; for status: of its
+    /// metrics listener [default: http://localhost:4422]
     ///
     /// $HTTP_PROXY is not used and redirects are not followed. An https:// server is verified with
-    /// the system's CA certificates, or with those in $SSL_CERT_FILE.
+    /// --ca-cert, the CA certificates in $SSL_CERT_FILE, or those of the system.
     #[arg(short, long, global = true, value_name = "URL")]
     endpoint: Option<String>,
     #[command(subcommand)]
@@ -84,7 +89,18 @@ EXAMPLES:
         #[command(subcommand)]
         command: audit::Command,
     },
+    /// Name servers and select the one that commands use
+    #[command(after_help = context::EXAMPLES)]
+    Context {
+        #[command(subcommand)]
+        command: context::Command,
+    },
     Completions(completions::Completions),
+    /// Print the version
+    #[command(after_help = "\
+EXAMPLES:
+  talos version")]
+    Version,
     /// Removed: the authz plane (talos serve authz) replaces the proxy
     #[command(after_help = "\
 EXAMPLES:
@@ -131,7 +147,9 @@ impl Cli {
                 return block_on(verify.run(self.config.as_deref()))?;
             }
             Command::Config { command } => command.run(self.config)?,
+            Command::Context { command } => command.run(endpoint)?,
             Command::Completions(completions) => completions.run()?,
+            Command::Version => output::write_stdout(&format!("talos {}\n", env!("CARGO_PKG_VERSION")))?,
             Command::Proxy { arguments: _ } => return Err(Failure::usage(PROXY_REMOVED)),
         }
         Ok(Outcome::Done)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::client::JsonBody;
 use super::config;
@@ -22,6 +22,10 @@ EXAMPLES:
   talos audit verify audit.jsonl
   talos audit verify audit.jsonl* --format json";
 
+/// Error of verifying a keyed log without the key.
+const NO_KEY: &str = "audit.key: is unset, but this log was written under a key: set TALOS_AUDIT_KEY, or name the \
+    configuration by --config";
+
 #[derive(Subcommand)]
 pub enum Command {
     Verify(Verify),
@@ -35,8 +39,8 @@ pub enum Command {
 /// so. To check the whole log, also name its rotated files, in any order; files that end with .lock
 /// are skipped.
 ///
-/// The exit code is 0 when the log is complete and 1 when it isn't. Operations whose process ended
-/// before it wrote their outcome are listed as unknown.
+/// The exit code is 0 when the log is complete, 1 when it isn't, and 64 when the key of a keyed log
+/// is missing. Operations whose process ended before it wrote their outcome are listed as unknown.
 #[derive(Args)]
 #[command(after_help = "\
 EXAMPLES:
@@ -75,16 +79,21 @@ impl Verify {
         let keys = ChainKeys::from_config(&config.audit, Clock::system().now()).all();
         let dsn = self.database.as_ref().unwrap_or(&config.db.dsn);
         let heads = Heads::open(dsn.expose()).await;
+        let is_keyless = config.audit.key.is_none() && config.audit.key_retired.is_empty();
         let mut findings = vec![];
         // The database is read before the files: lines written meanwhile are then extra, not
         // missing.
         let chains = chains(&self.files)?;
         let known = heads.of(&chains).await;
         for (chain, files) in read(&self.files)? {
+            if is_keyless && files.iter().any(|file| names_key(&file.text)) {
+                heads.close().await;
+                return Err(Failure::usage(NO_KEY));
+            }
             let head = known.get(&chain);
             let mut found = verify(&keys, head.and_then(Option::as_ref), &files, !self.part);
             note_database(&mut found, &heads, head);
-            if config.audit.key.is_none() && config.audit.key_retired.is_empty() {
+            if is_keyless {
                 found.notes.push(
                     "audit.key is unset: whoever can write the file could have rewritten it".to_owned(),
                 );
@@ -102,6 +111,14 @@ fn verify(keys: &[ChainKey], head: Option<&AuditHead>, files: &[LogFile], is_all
     let mut verifier = Verifier::new(keys, head.cloned());
     files.iter().for_each(|file| verifier.read(&file.name, &file.text));
     verifier.finish(is_all)
+}
+
+/// Returns true if a line says that the lines after it were written under a key.
+fn names_key(text: &[u8]) -> bool {
+    text.split(|byte| *byte == b'\n').any(|line| {
+        let line: Option<Value> = serde_json::from_slice(line).ok();
+        line.is_some_and(|line| line["kind"] == "begin" && line["key"].is_string() && line["key"] != "none")
+    })
 }
 
 fn note_database(found: &mut Findings, heads: &Heads, head: Option<&Option<AuditHead>>) {

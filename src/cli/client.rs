@@ -3,16 +3,13 @@
 
 use std::time::Duration;
 
-use reqwest::header::{CACHE_CONTROL, CONTENT_TYPE, WARNING};
-use reqwest::{Method, Url, redirect};
+use reqwest::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, WARNING};
+use reqwest::{Certificate, Identity, Method, Url, redirect};
 use serde_json::Value;
 
+use super::server::Server;
 use crate::escape::visible;
-
-/// URL of the admin plane when neither `--endpoint` nor the environment names one.
-pub const DEFAULT_ENDPOINT: &str = "http://localhost:4420";
-/// Environment variable that names the server's base URL.
-const ENDPOINT_ENV: &str = "TALOS_ENDPOINT";
+use crate::secret::SecretString;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -22,9 +19,14 @@ const MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
 /// Error of a request to a server.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The endpoint isn't a usable URL. Its text may hold a password, so it isn't repeated.
-    #[error("--endpoint (or TALOS_ENDPOINT): {0}")]
-    Endpoint(&'static str),
+    /// An option of the connection is invalid. Its value may be a secret, so it isn't repeated.
+    #[error("{option}: {problem}")]
+    Option {
+        /// The option's name.
+        option: &'static str,
+        /// Why its value can't be used.
+        problem: &'static str,
+    },
     /// No response was received.
     #[error("{endpoint} gave no answer: {problem}")]
     Unreachable {
@@ -34,7 +36,7 @@ pub enum ClientError {
         problem: String,
     },
     /// The server answered with an error of its API.
-    #[error("{message} ({reason}, HTTP {status})")]
+    #[error("{message} ({reason}, HTTP {status}){hint}")]
     Api {
         /// The server's message.
         message: String,
@@ -42,6 +44,8 @@ pub enum ClientError {
         reason: String,
         /// The HTTP status.
         status: u16,
+        /// The option that may help, if any.
+        hint: &'static str,
     },
     /// The response isn't one of this API.
     #[error("{endpoint} answered HTTP {status}, {problem}: is it the base URL of a Talos server?")]
@@ -121,35 +125,57 @@ pub struct Client {
     base: Url,
     /// The base URL without user and password, for error messages.
     display_url: String,
+    is_authenticated: bool,
 }
 
 impl Client {
-    /// Creates a client of the given endpoint, else of $TALOS_ENDPOINT, else of the default.
+    /// Creates a client of a server.
     ///
     /// # Errors
-    /// Fails when the endpoint isn't a base URL, or no CA certificates are found for https.
-    pub fn new(endpoint: Option<&str>) -> Result<Self, ClientError> {
-        let from_environment = std::env::var(ENDPOINT_ENV).ok().filter(|value| !value.is_empty());
-        let endpoint = endpoint.or(from_environment.as_deref()).unwrap_or(DEFAULT_ENDPOINT);
-        let base = parse_endpoint(endpoint).map_err(ClientError::Endpoint)?;
+    /// Fails when the endpoint, a certificate or the token is invalid, or no CA certificates are
+    /// found for https.
+    pub fn new(server: &Server) -> Result<Self, ClientError> {
+        let base = parse_endpoint(&server.endpoint).map_err(endpoint_error)?;
+        let socket = server.socket();
         let mut builder = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(TIMEOUT)
             .redirect(redirect::Policy::none())
             // $HTTP_PROXY is often set for other programs: credentials must not go there.
             .no_proxy();
-        if base.scheme() == "http" {
+        if let Some(path) = &socket {
+            builder = builder.unix_socket(path.clone());
+        }
+        if let Some(pem) = &server.ca_cert {
+            builder = builder.tls_certs_only(ca_certificates(pem)?);
+        } else if base.scheme() == "http" {
             // Plain HTTP needs no CA certificates, and must work where none are installed.
             builder = builder.tls_certs_only([]);
         }
+        if let Some(pem) = &server.identity {
+            builder = builder.identity(identity(pem)?);
+        }
+        if server.network.is_some() {
+            // HTTP/2 has the host in :authority, which is that of the endpoint.
+            builder = builder.http1_only();
+        }
+        let builder = builder.default_headers(headers(server)?);
         let http = builder.build().map_err(|_| {
-            ClientError::Endpoint("no CA certificates found to verify https:// with; set SSL_CERT_FILE")
+            endpoint_error("no CA certificates found to verify https:// with; use --ca-cert or SSL_CERT_FILE")
         })?;
+        if server.token.is_some() && is_exposed(&base) {
+            eprintln!("talos: warning: the token is sent unencrypted; use an https:// endpoint");
+        }
         let mut public = base.clone();
         // Fails only for URLs that can't have a user.
         let _ = public.set_username("");
         let _ = public.set_password(None);
-        Ok(Self { http, base, display_url: public.as_str().trim_end_matches('/').to_owned() })
+        let display_url = match socket {
+            Some(path) => format!("unix://{}", visible(&path.to_string_lossy())),
+            None => public.as_str().trim_end_matches('/').to_owned(),
+        };
+        let is_authenticated = server.token.is_some() || server.identity.is_some();
+        Ok(Self { http, base, display_url, is_authenticated })
     }
 
     /// Sends a request and returns the response's body.
@@ -190,7 +216,7 @@ impl Client {
         match (value, text) {
             (Some(value), Some(text)) if status.is_success() => Ok(JsonBody { value, text }),
             (Some(value), _) if value["error"]["message"].is_string() => {
-                Err(api_error(&value, status.as_u16()))
+                Err(api_error(&value, status.as_u16(), self.is_authenticated))
             }
             _ => {
                 let problem = if status.is_redirection() {
@@ -217,28 +243,111 @@ impl Client {
             while let Some(source) = innermost.source() {
                 innermost = source;
             }
-            innermost.to_string()
+            with_hint(&innermost.to_string())
         };
         ClientError::Unreachable { endpoint: self.display_url.clone(), problem }
     }
 }
 
+/// Checks that an endpoint can be used.
+///
+/// # Errors
+/// Fails when it is neither a base URL nor `unix://` and an absolute path.
+pub fn check_endpoint(endpoint: &str) -> Result<(), ClientError> {
+    parse_endpoint(endpoint).map(drop).map_err(endpoint_error)
+}
+
+fn endpoint_error(problem: &'static str) -> ClientError {
+    ClientError::Option { option: "--endpoint (or TALOS_ENDPOINT)", problem }
+}
+
+/// Parses an endpoint. Requests over a socket have the host localhost.
 fn parse_endpoint(endpoint: &str) -> Result<Url, &'static str> {
+    if let Some(path) = endpoint.trim().strip_prefix("unix://") {
+        return match path.starts_with('/') {
+            true => Url::parse("http://localhost").map_err(|_| "must be a URL"),
+            false => Err("must have an absolute path, as in unix:///run/talos/admin.sock"),
+        };
+    }
     let url = Url::parse(endpoint.trim()).map_err(|_| "must be a URL such as http://localhost:4420")?;
     match () {
-        () if !matches!(url.scheme(), "http" | "https") => Err("must begin with http:// or https://"),
+        () if !matches!(url.scheme(), "http" | "https") => {
+            Err("must begin with http://, https:// or unix://")
+        }
         () if url.query().is_some() || url.fragment().is_some() => Err("must have no ? and no #"),
         () => Ok(url),
     }
 }
 
+/// Adds the option that helps to an error of a TLS handshake.
+fn with_hint(problem: &str) -> String {
+    let hint = if problem.contains("CertificateRequired") {
+        ": the server requires a client certificate: use --client-cert and --client-key"
+    } else if problem.contains("UnknownIssuer") {
+        ": give the CA's certificate with --ca-cert"
+    } else {
+        ""
+    };
+    format!("{problem}{hint}")
+}
+
+fn ca_certificates(pem: &[u8]) -> Result<Vec<Certificate>, ClientError> {
+    match Certificate::from_pem_bundle(pem) {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        _ => Err(ClientError::Option { option: "--ca-cert", problem: "has no PEM certificate" }),
+    }
+}
+
+fn identity(pem: &[u8]) -> Result<Identity, ClientError> {
+    Identity::from_pem(pem).map_err(|_| ClientError::Option {
+        option: "--client-cert, --client-key",
+        problem: "must be a PEM certificate and its private key",
+    })
+}
+
+/// Returns the headers of every request: the token, and the network's host.
+fn headers(server: &Server) -> Result<HeaderMap, ClientError> {
+    let mut headers = HeaderMap::new();
+    if let Some(token) = &server.token {
+        headers.insert(AUTHORIZATION, bearer(token)?);
+    }
+    if let Some(host) = &server.network {
+        let value = HeaderValue::from_str(host)
+            .map_err(|_| ClientError::Option { option: "--network", problem: "must be a host name" })?;
+        headers.insert(HOST, value);
+    }
+    Ok(headers)
+}
+
+fn bearer(token: &SecretString) -> Result<HeaderValue, ClientError> {
+    let text = zeroize::Zeroizing::new(format!("Bearer {}", token.expose()));
+    let mut value = HeaderValue::from_str(&text).map_err(|_| ClientError::Option {
+        option: "--token",
+        problem: "must have only visible ASCII characters",
+    })?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// Returns true for an unencrypted connection that may leave this machine.
+fn is_exposed(base: &Url) -> bool {
+    let host = base.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let is_loopback =
+        host.parse::<std::net::IpAddr>().map_or(host == "localhost", |address| address.is_loopback());
+    base.scheme() == "http" && !is_loopback
+}
+
 /// Converts an AIP-193 error body.
-fn api_error(document: &Value, status: u16) -> ClientError {
+fn api_error(document: &Value, status: u16, is_authenticated: bool) -> ClientError {
     let error = &document["error"];
     let text = |value: &Value| visible(value.as_str().unwrap_or_default()).into_owned();
     let reason = text(&error["details"][0]["reason"]);
     let reason = if reason.is_empty() { text(&error["status"]) } else { reason };
-    ClientError::Api { message: text(&error["message"]), reason, status }
+    let hint = match reason.as_str() {
+        "UNAUTHORIZED" if !is_authenticated => ": authenticate with --client-cert or --token-file",
+        _ => "",
+    };
+    ClientError::Api { message: text(&error["message"]), reason, status, hint }
 }
 
 #[cfg(test)]
@@ -247,20 +356,63 @@ mod tests {
 
     #[test]
     fn endpoints() {
-        for good in ["http://localhost:4420", "https://talos.example/prefix/", " http://[::1]:4420 "] {
+        for good in [
+            "unix:///run/talos.sock",
+            "http://localhost:4420",
+            "https://talos.example/prefix/",
+            " http://[::1]:4420 ",
+        ] {
             assert!(parse_endpoint(good).is_ok(), "{good}");
         }
-        for bad in ["", "localhost:4420", "ftp://talos.example", "http://", "http://a/?b=c", "http://a/#b"] {
+        for bad in [
+            "",
+            "unix://talos.sock",
+            "localhost:4420",
+            "ftp://talos.example",
+            "http://",
+            "http://a/?b=c",
+            "http://a/#b",
+        ] {
             assert!(matches!(parse_endpoint(bad), Err(problem) if problem.starts_with("must")), "{bad}");
         }
     }
 
     #[test]
     fn a_password_of_the_endpoint_is_never_shown() {
-        let client = Client::new(Some("http://user:s3cret@localhost:1/base/")).ok().unwrap();
+        let client = Client::new(&Server::at("http://user:s3cret@localhost:1/base/")).ok().unwrap();
         assert_eq!(client.display_url, "http://localhost:1/base");
-        let error = Client::new(Some("nonsense://user:s3cret@localhost")).err().unwrap();
+        let error = Client::new(&Server::at("nonsense://user:s3cret@localhost")).err().unwrap();
         assert!(!error.to_string().contains("s3cret"));
+    }
+
+    #[test]
+    fn options_that_can_not_be_used_are_named() {
+        let of = |server: Server| Client::new(&server).err().unwrap().to_string();
+        let at = || Server::at("https://localhost");
+        for (server, option) in [
+            (Server { ca_cert: Some(b"s3cret".to_vec()), ..at() }, "--ca-cert: "),
+            (Server { identity: Some(b"s3cret".to_vec().into()), ..at() }, "--client-cert, --client-key: "),
+            (Server { token: Some("s3cret\n".into()), ..at() }, "--token: "),
+            (Server { network: Some("a\nb".into()), ..at() }, "--network: "),
+        ] {
+            let error = of(server);
+            assert!(error.starts_with(option) && !error.contains("s3cret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_exposed_by_plain_http_to_other_machines() {
+        for (endpoint, exposed) in [
+            ("http://10.0.0.1", true),
+            ("http://keys.example", true),
+            ("https://keys.example", false),
+            ("http://localhost:4420", false),
+            ("http://127.0.0.1", false),
+            ("http://[::1]:4420", false),
+            ("unix:///run/a.sock", false),
+        ] {
+            assert_eq!(is_exposed(&parse_endpoint(endpoint).unwrap()), exposed, "{endpoint}");
+        }
     }
 
     #[test]
@@ -268,7 +420,7 @@ mod tests {
         let document = serde_json::json!({ "error": {
             "message": "no\u{1b}[31m such\nkey", "details": [{ "reason": "API_KEY_NOT_FOUND" }],
         }});
-        let line = api_error(&document, 404).to_string();
+        let line = api_error(&document, 404, false).to_string();
         assert_eq!(line, r"no\u{1b}[31m such\u{a}key (API_KEY_NOT_FOUND, HTTP 404)");
     }
 }

@@ -64,7 +64,7 @@ pub struct Show {
     /// shown]
     file: Option<PathBuf>,
     /// Output format
-    #[arg(long, default_value = "yaml")]
+    #[arg(short = 'o', long, default_value = "yaml")]
     format: Format,
     /// List the settings by key, each with the source of its value
     #[arg(long)]

@@ -48,7 +48,7 @@ pub struct Doctor {
     #[arg(long, value_name = "SEVERITY", default_value = "warning")]
     fail_on: FailOn,
     /// Output format
-    #[arg(long, default_value = "text")]
+    #[arg(short = 'o', long, default_value = "text")]
     format: Format,
 }
 

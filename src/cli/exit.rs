@@ -11,7 +11,8 @@ EXIT CODES:
   0   success
   1   the server answered with an error, or the command failed; status: the server's view of
       revocations is stale; audit verify: the log was changed; doctor: findings
-  2   verify, batch-verify: a credential is not valid (the result is still on stdout)
+  2   verify, batch-verify --fail-on-invalid: a credential is not valid (the result is still on
+      stdout)
   64  wrong usage: the arguments or the configuration are invalid
   69  the server could not be reached";
 
@@ -71,6 +72,11 @@ impl Failure {
         Self { code: EX_UNAVAILABLE, message: error.to_string() }
     }
 
+    /// Prefixes the message with the name of an option.
+    pub fn in_option(self, option: &str) -> Self {
+        Self { message: format!("{option}: {}", self.message), ..self }
+    }
+
     /// Prints the message on stderr and returns the exit code.
     pub fn report(&self) -> ExitCode {
         eprintln!("talos: {}", visible_lines(&self.message));
@@ -81,7 +87,7 @@ impl Failure {
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let code = match &error {
-            ClientError::Endpoint(_) => EX_USAGE,
+            ClientError::Option { .. } => EX_USAGE,
             ClientError::Unreachable { .. } => EX_UNAVAILABLE,
             ClientError::Api { .. } | ClientError::NotTalos { .. } | ClientError::TooLarge => 1,
         };

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 use std::path::Path;
 
 use clap::ValueEnum;
@@ -157,6 +157,7 @@ impl CredentialInput {
         if argument.expose() != "-" {
             return Ok(Self { credential: argument, was_trimmed: false });
         }
+        announce_stdin("a credential");
         let text = read("stdin", std::io::stdin().lock(), MAX_CREDENTIAL_BYTES)?;
         let trimmed = text.strip_suffix('\n').unwrap_or(&text);
         let trimmed = trimmed.strip_suffix('\r').unwrap_or(trimmed);
@@ -173,11 +174,19 @@ impl CredentialInput {
 /// Fails when it can't be read, is too large or isn't UTF-8.
 pub fn read_file(path: &Path, limit: u64) -> Result<Zeroizing<String>, Failure> {
     if path.as_os_str() == "-" {
+        announce_stdin("input");
         return read("stdin", std::io::stdin().lock(), limit);
     }
     let name = path.display().to_string();
     let file = File::open(path).map_err(|error| Failure::usage(format!("{name}: {error}")))?;
     read(&name, file, limit)
+}
+
+/// Tells a person at a terminal that the command waits for input.
+fn announce_stdin(what: &str) {
+    if std::io::stdin().is_terminal() {
+        eprintln!("talos: reading {what} from stdin; end it with Enter and Ctrl-D");
+    }
 }
 
 fn read(name: &str, from: impl Read, limit: u64) -> Result<Zeroizing<String>, Failure> {

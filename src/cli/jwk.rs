@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use super::client::{Client, Request};
+use super::connection::Connection;
 use super::exit::{Failure, Outcome};
 use super::keys::view;
 use super::output::{Format, Output, write_stdout};
@@ -171,11 +172,13 @@ EXAMPLES:
   talos jwk get -q")]
 pub struct Get {
     /// table, json, json-pretty, yaml, jsonpath=PATH or jsonpointer=POINTER
-    #[arg(long, value_name = "FORMAT", default_value = "json-pretty", value_parser = Format::parse)]
+    #[arg(short = 'o', long, value_name = "FORMAT", default_value = "json-pretty", value_parser = Format::parse)]
     format: Format,
     /// Print only the kids, one per line
     #[arg(short, long)]
     quiet: bool,
+    #[command(flatten)]
+    connection: Box<Connection>,
 }
 
 impl Command {
@@ -187,8 +190,8 @@ impl Command {
         match self {
             Self::Generate { key } => key.run()?,
             Self::Get(get) => {
-                let response =
-                    Client::new(endpoint)?.send(Request::get("/v2alpha1/derivedKeys/jwks.json")).await?;
+                let client = Client::new(&get.connection.server(endpoint)?)?;
+                let response = client.send(Request::get("/v2alpha1/derivedKeys/jwks.json")).await?;
                 Output::new(get.format, get.quiet).print(&view::key_set(response))?;
             }
         }

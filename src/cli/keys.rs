@@ -12,6 +12,7 @@ pub(super) mod view;
 use clap::{Args, Subcommand};
 
 use super::client::Client;
+use super::connection::Connection;
 use super::exit::{Failure, Outcome};
 use super::output::Output;
 
@@ -35,6 +36,8 @@ In scripts, capture the secret with -q, or the whole response as JSON:
 pub struct Keys {
     #[command(flatten)]
     output: Output,
+    #[command(flatten)]
+    connection: Box<Connection>,
     #[command(subcommand)]
     command: Command,
 }
@@ -67,8 +70,8 @@ impl Keys {
     /// # Errors
     /// Fails when the arguments are invalid, or the server is unreachable or answers with an error.
     pub async fn run(self, endpoint: Option<&str>) -> Result<Outcome, Failure> {
-        let Self { output, command } = self;
-        let client = Client::new(endpoint)?;
+        let Self { output, connection, command } = self;
+        let client = Client::new(&connection.server(endpoint)?)?;
         match command {
             Command::Issue(issue) => issue.run(&client, &output).await,
             Command::Issued { command } => command.run(&client, &output).await,

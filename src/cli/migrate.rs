@@ -65,7 +65,7 @@ EXAMPLES:
   talos migrate status --database sqlite://talos.db --format jsonpath=version")]
     Status {
         /// table, json, json-pretty, yaml, jsonpath=PATH or jsonpointer=POINTER
-        #[arg(long, value_name = "FORMAT", default_value = "table", value_parser = Format::parse)]
+        #[arg(short = 'o', long, value_name = "FORMAT", default_value = "table", value_parser = Format::parse)]
         format: Format,
     },
     /// Set the recorded version without running a migration

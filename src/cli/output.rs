@@ -21,7 +21,7 @@ pub struct Output {
     /// PATH is RFC 9535 ($.items[0].name), or the form of kubectl ({.items[0].name}) or of gjson
     /// (items.0.name, items.#.name). Strings are printed without quotes, other values as JSON, one
     /// per line.
-    #[arg(long, global = true, value_name = "FORMAT", default_value = "table", value_parser = Format::parse)]
+    #[arg(short = 'o', long, global = true, value_name = "FORMAT", default_value = "table", value_parser = Format::parse)]
     format: Format,
     /// Print only the value that a script captures, whatever the format
     ///

@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::client::{Client, Request};
+use super::connection::Connection;
 use super::exit::{Failure, Outcome};
 use super::output::{Output, Table, View, cell};
 
@@ -23,6 +24,8 @@ EXAMPLES:
 pub struct Status {
     #[command(flatten)]
     output: Output,
+    #[command(flatten)]
+    connection: Box<Connection>,
 }
 
 impl Status {
@@ -31,7 +34,7 @@ impl Status {
     /// # Errors
     /// Fails when the endpoint can't be reached or isn't the metrics listener of a Talos server.
     pub async fn run(&self, endpoint: Option<&str>) -> Result<Outcome, Failure> {
-        let client = Client::new(Some(endpoint.unwrap_or(DEFAULT_ENDPOINT)))?;
+        let client = Client::new(&self.connection.server_at(endpoint.unwrap_or(DEFAULT_ENDPOINT))?)?;
         let body = client.send(Request::get("/status")).await?;
         let Some(mode) = body.value["mode"].as_str().map(str::to_owned) else {
             return Err(Failure::failed(

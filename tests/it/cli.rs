@@ -2,6 +2,7 @@
 
 mod adopt;
 mod changes;
+mod connection;
 mod credentials;
 mod failures;
 mod formats;

@@ -58,7 +58,7 @@ pub struct VerifyOptions {
 
 /// Verify up to 100 credentials in one request
 ///
-/// The exit code is 0 when all are valid, and 2 when one isn't.
+/// The exit code is 0 also when credentials aren't valid, unless --fail-on-invalid is set.
 #[derive(Args)]
 #[command(after_help = BATCH_EXAMPLES, after_long_help = format!("{STDIN_HELP}\n\n{BATCH_EXAMPLES}"))]
 pub struct BatchVerify {
@@ -68,6 +68,9 @@ pub struct BatchVerify {
     /// Read the credentials from a file, one per line
     #[arg(long, value_name = "FILE|-")]
     file: Option<PathBuf>,
+    /// Exit with 2 when a credential is not valid
+    #[arg(long)]
+    fail_on_invalid: bool,
     #[command(flatten)]
     options: VerifyOptions,
 }
@@ -161,7 +164,7 @@ impl BatchVerify {
         let response = client.send(request.no_cache(self.options.no_cache)).await?;
         let outcome = outcome(response.value["results"].as_array().map(Vec::as_slice).unwrap_or_default());
         output.print(&view::verifications(response))?;
-        Ok(outcome)
+        Ok(if self.fail_on_invalid { outcome } else { Outcome::Done })
     }
 }
 

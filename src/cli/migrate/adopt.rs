@@ -53,7 +53,7 @@ pub struct Adopt {
     #[arg(long, value_name = "UUID", value_parser = network)]
     network: Option<NetworkId>,
     /// table, json, json-pretty, yaml, jsonpath=PATH or jsonpointer=POINTER
-    #[arg(long, value_name = "FORMAT", default_value = "table", value_parser = Format::parse)]
+    #[arg(short = 'o', long, value_name = "FORMAT", default_value = "table", value_parser = Format::parse)]
     format: Format,
 }
 

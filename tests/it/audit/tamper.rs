@@ -85,6 +85,11 @@ fn change_mac(log: &str, at: usize) -> String {
 async fn who_has_not_the_key_makes_no_log() {
     let setup = audited();
     let (_, log) = written(&setup).await;
+    // Without any key nothing can be said of a keyed log: that is wrong usage.
+    let keyless = setup.clone().unset("TALOS_AUDIT_KEY");
+    let output = keyless.run(&["audit", "verify", "audit/audit.jsonl"]).await;
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(64) && told.contains("TALOS_AUDIT_KEY"), "{told}");
     let wrong = setup.clone().set("TALOS_AUDIT_KEY", "a-wrong-audit-key-for-the-tests-0123456789");
     assert!(!verify(&wrong, &["audit/audit.jsonl"]).await.0);
 

@@ -163,6 +163,8 @@ impl Setup {
                 command.env_remove(&name);
             }
         }
+        // Contexts of the person who runs the tests must not be used or changed.
+        command.env("XDG_CONFIG_HOME", self.dir.path());
         for (name, value) in &self.variables {
             match value {
                 Some(value) => command.env(name, value),
