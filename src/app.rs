@@ -11,6 +11,7 @@ mod deny_file;
 mod end_when;
 mod error;
 mod fallback;
+mod http_memory;
 mod jwks_refresh;
 mod limits;
 mod listeners;

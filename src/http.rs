@@ -31,6 +31,7 @@ use self::reply::{json, method_not_allowed, no_such_resource};
 use self::routes::Routes;
 use self::telemetry::TelemetryState;
 
+pub use body::MemoryExhausted;
 pub use context::Context;
 pub use wire::listed_key;
 

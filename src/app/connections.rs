@@ -5,8 +5,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use http::{Request, Response};
-use http_body::Body;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -16,22 +16,20 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::accept::{Acceptor, Connection};
+use super::http_memory::{ConnectionMemory, HttpMemory};
 use super::limits::{
-    CLOSE_TIMEOUT, DRAIN_TIMEOUT, IDLE_CLOSE_TIMEOUT, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT,
-    MAX_CONCURRENT_STREAMS, MAX_HEADER_LIST_SIZE,
+    CLOSE_TIMEOUT, DRAIN_TIMEOUT, HTTP2_CONNECTION_WINDOW, HTTP2_STREAM_WINDOW, IDLE_CLOSE_TIMEOUT,
+    KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAX_CONCURRENT_STREAMS, MAX_HEADER_LIST_SIZE,
 };
 use super::progress::Progress;
 use super::stream::HookedStream;
 use crate::telemetry::connections::ConnectionRefusal;
 
 /// Serves a listener until `stop`, then waits for requests in flight.
-pub async fn serve<H, F, B>(acceptor: Acceptor, stop: CancellationToken, handle: H)
+pub async fn serve<H, F>(acceptor: Acceptor, memory: Arc<HttpMemory>, stop: CancellationToken, handle: H)
 where
-    H: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response<B>> + Send + 'static,
-    B: Body + Unpin + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    H: Fn(Request<Body>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
 {
     let builder = Arc::new(builder());
     let connections = TaskTracker::new();
@@ -41,13 +39,14 @@ where
             accepted = acceptor.accept() => accepted,
         };
         let (handle, builder, stop) = (handle.clone(), Arc::clone(&builder), stop.clone());
+        let memory = memory.connection(acceptor.plane());
         connections.spawn(async move {
             let connection = tokio::select! {
                 () = stop.cancelled() => None,
                 connection = accepted.handshake() => connection,
             };
             if let Some(connection) = connection {
-                serve_connection(connection, &builder, &stop, handle).await;
+                serve_connection(connection, memory, &builder, &stop, handle).await;
             }
         });
     }
@@ -60,27 +59,32 @@ where
     }
 }
 
-async fn serve_connection<H, F, B>(
+async fn serve_connection<H, F>(
     connection: Connection,
+    memory: Arc<ConnectionMemory>,
     builder: &Builder<TokioExecutor>,
     stop: &CancellationToken,
     handle: H,
 ) where
-    H: Fn(Request<Incoming>) -> F,
-    F: Future<Output = Response<B>> + Send + 'static,
-    B: Body + Unpin + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    H: Fn(Request<Body>) -> F,
+    F: Future<Output = Response<Body>> + Send + 'static,
 {
     let Connection { stream, peer, guard } = connection;
-    let progress = Progress::new();
+    let progress = Progress::new(&memory);
     let service = {
         let progress = progress.clone();
         service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer.clone());
             let exchange = progress.begin();
-            let response = handle(request);
-            async move { Ok::<_, Infallible>(response.await.map(|body| exchange.answered(body))) }
+            let admitted = memory.admit(request).map(|(request, admitted)| (handle(request), admitted));
+            let memory = Arc::clone(&memory);
+            async move {
+                let response = match admitted {
+                    Some((response, admitted)) => admitted.respond(response.await),
+                    None => memory.refuse(),
+                };
+                Ok::<_, Infallible>(response.map(|body| exchange.answered(body)))
+            }
         })
     };
     let stream = TokioIo::new(HookedStream::new(stream, progress.clone()));
@@ -122,6 +126,8 @@ fn builder() -> Builder<TokioExecutor> {
         .keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
+        .initial_stream_window_size(HTTP2_STREAM_WINDOW)
+        .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
         .max_header_list_size(MAX_HEADER_LIST_SIZE);
     builder
 }

@@ -42,6 +42,10 @@ pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Size of a request's header, in bytes.
 pub const MAX_HEADER_LIST_SIZE: u32 = 64 * 1024;
+/// Bytes of a request's body that may arrive over HTTP/2 before they are read.
+pub const HTTP2_STREAM_WINDOW: u32 = 64 * 1024;
+/// Bytes of all bodies of an HTTP/2 connection that may arrive before they are read.
+pub const HTTP2_CONNECTION_WINDOW: u32 = 256 * 1024;
 /// Concurrent streams of an HTTP/2 connection to an HTTP plane.
 pub const MAX_CONCURRENT_STREAMS: u32 = 128;
 /// Requests that a client of an HTTP plane may cancel on one connection, if these are more than
@@ -70,6 +74,11 @@ pub const AUTHZ: ConnectionLimits = ConnectionLimits {
     drain_timeout: DRAIN_TIMEOUT,
     close_timeout: CLOSE_TIMEOUT,
 };
+
+/// Memory of connections to the HTTP planes, in bytes: headers, bodies, responses that clients have
+/// not read. A connection has room for two of the largest body, once as it came and once parsed.
+pub const HTTP_MEMORY: MemoryLimits =
+    MemoryLimits { connection: 16 * 1024 * 1024, guaranteed: 32 * 1024, process: 64 * 1024 * 1024 };
 
 /// Memory of connections to the authz plane, in bytes: HTTP/2 buffers and tables, incomplete
 /// messages, waiting calls, unread responses. A connection has room for four messages of the

@@ -12,6 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
+use super::http_memory::{ConnectionMemory, HeaderCharge};
 use super::limits::{EXCHANGE_TIMEOUT, HEADER_READ_TIMEOUT, IDLE_TIMEOUT, MAX_CANCELLED_REQUESTS};
 use super::stream::ReadHook;
 use crate::telemetry::connections::ConnectionRefusal;
@@ -25,7 +26,8 @@ pub struct Progress(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
-    too_many_cancelled: Notify,
+    /// Wakes whoever waits for a timeout: the connection has to end before it.
+    has_failed: Notify,
 }
 
 struct State {
@@ -40,11 +42,15 @@ struct State {
     open: BTreeMap<u64, Instant>,
     started: u64,
     cancelled: u64,
+    /// Memory of an incomplete header, over HTTP/1.1.
+    header: HeaderCharge,
+    /// Whether a header found no room.
+    is_out_of_memory: bool,
 }
 
 impl Progress {
     /// Progress of a connection that was just opened.
-    pub fn new() -> Self {
+    pub fn new(memory: &Arc<ConnectionMemory>) -> Self {
         let state = State {
             is_http2: None,
             idle_since: Instant::now(),
@@ -52,8 +58,10 @@ impl Progress {
             open: BTreeMap::new(),
             started: 0,
             cancelled: 0,
+            header: HeaderCharge::new(memory),
+            is_out_of_memory: false,
         };
-        Self(Arc::new(Shared { state: Mutex::new(state), too_many_cancelled: Notify::new() }))
+        Self(Arc::new(Shared { state: Mutex::new(state), has_failed: Notify::new() }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -66,6 +74,7 @@ impl Progress {
         let mut state = self.state();
         state.started += 1;
         state.header_since = None;
+        state.header.reset();
         let number = state.started;
         state.open.insert(number, Instant::now());
         Exchange { progress: self.clone(), number, is_answered: false }
@@ -78,7 +87,7 @@ impl Progress {
         if !is_answered {
             state.cancelled += 1;
             if state.has_cancelled_too_many() {
-                self.0.too_many_cancelled.notify_one();
+                self.0.has_failed.notify_one();
             }
         }
     }
@@ -92,7 +101,7 @@ impl Progress {
             }
             tokio::select! {
                 () = sleep_until(deadline) => {}
-                () = self.0.too_many_cancelled.notified() => {}
+                () = self.0.has_failed.notified() => {}
             }
         }
     }
@@ -110,6 +119,11 @@ impl ReadHook for Progress {
         if !is_http2 && state.open.is_empty() && state.header_since.is_none() {
             state.header_since = Some(Instant::now());
         }
+        // From its request on, a header is charged as a part of that.
+        if !is_http2 && state.open.is_empty() && !state.header.grow(bytes.len()) {
+            state.is_out_of_memory = true;
+            self.0.has_failed.notify_one();
+        }
     }
 }
 
@@ -120,6 +134,9 @@ impl State {
 
     /// The moment at which the connection times out if nothing changes, and the reason.
     fn deadline(&self) -> (Instant, ConnectionRefusal) {
+        if self.is_out_of_memory {
+            return (self.idle_since, ConnectionRefusal::Memory);
+        }
         if self.has_cancelled_too_many() {
             return (self.idle_since, ConnectionRefusal::CancelledRequests);
         }
@@ -186,6 +203,16 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
+    use http2_server::MemoryLimits;
+
+    use crate::app::http_memory::HttpMemory;
+    use crate::plane::Plane;
+
+    fn progress() -> Progress {
+        let limits = MemoryLimits { connection: 1_000, guaranteed: 100, process: 100 };
+        Progress::new(&Arc::new(HttpMemory::new(limits, Default::default())).connection(Plane::Public))
+    }
+
     /// The reason for which the connection times out, and in how many seconds.
     fn timeout(progress: &Progress) -> (ConnectionRefusal, u64) {
         let (at, reason) = progress.state().deadline();
@@ -195,10 +222,10 @@ mod tests {
 
     #[test]
     fn each_kind_of_slowness_has_its_time() {
-        let silent = Progress::new();
+        let silent = progress();
         assert_eq!(timeout(&silent), (ConnectionRefusal::SlowHeader, HEADER_READ_TIMEOUT.as_secs()));
 
-        let mut slow_header = Progress::new();
+        let mut slow_header = progress();
         slow_header.on_read(b"GET / HT");
         let since = slow_header.state().header_since;
         slow_header.on_read(b"TP");
@@ -206,7 +233,7 @@ mod tests {
         assert_eq!(timeout(&slow_header), (ConnectionRefusal::SlowHeader, HEADER_READ_TIMEOUT.as_secs()));
 
         for first in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
-            let mut progress = Progress::new();
+            let mut progress = progress();
             progress.on_read(first);
             let (exchange, second) = (progress.begin(), progress.begin());
             assert_eq!(timeout(&progress), (ConnectionRefusal::SlowExchange, EXCHANGE_TIMEOUT.as_secs()));
@@ -216,15 +243,29 @@ mod tests {
             assert_eq!(timeout(&progress), (ConnectionRefusal::Idle, IDLE_TIMEOUT.as_secs()));
         }
         // Windows and pings come to an HTTP/2 connection without a request.
-        let mut idle = Progress::new();
+        let mut idle = progress();
         idle.on_read(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
         idle.on_read(b"\0\0\0\0\0\0\0\0\0");
         assert_eq!(timeout(&idle), (ConnectionRefusal::Idle, IDLE_TIMEOUT.as_secs()));
     }
 
     #[tokio::test]
+    async fn a_header_that_finds_no_room_ends_the_connection() {
+        let mut progress = progress();
+        for _ in 0..2 {
+            progress.on_read(&[b'a'; 200]);
+            assert_eq!(timeout(&progress).0, ConnectionRefusal::SlowHeader);
+            // With a request its bytes are counted as that.
+            drop(progress.begin().answered(()));
+        }
+        progress.on_read(&[b'a'; 150]);
+        progress.on_read(&[b'a'; 51]);
+        assert_eq!(progress.timed_out().await, ConnectionRefusal::Memory);
+    }
+
+    #[tokio::test]
     async fn a_client_that_cancels_most_requests_is_disconnected() {
-        let progress = Progress::new();
+        let progress = progress();
         for _ in 0..MAX_CANCELLED_REQUESTS {
             drop(progress.begin().answered(()));
         }

@@ -7,7 +7,6 @@ use arc_swap::ArcSwap;
 use axum::Router;
 use axum::body::Body;
 use http::{Request, Response};
-use hyper::body::Incoming;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tonic_health::server::HealthReporter;
@@ -18,6 +17,8 @@ use super::bind::bind;
 use super::build::{Built, build};
 use super::certificates::Certificates;
 use super::error::ServeError;
+use super::http_memory::HttpMemory;
+use super::limits::HTTP_MEMORY;
 use super::polling::{prepare, set_serving};
 use super::reload::Reloader;
 use super::signals::StopSignals;
@@ -165,6 +166,7 @@ fn serve_planes(
     stop: &CancellationToken,
 ) -> Result<Tasks, ServeError> {
     let mut tasks = Tasks::default();
+    let memory = Arc::new(HttpMemory::new(HTTP_MEMORY, context.metrics.refused_requests.clone()));
     for acceptor in acceptors {
         let stop = stop.clone();
         let (name, router) = match acceptor.plane() {
@@ -183,13 +185,13 @@ fn serve_planes(
             }
         };
         let handle = move |request| answer(router.clone(), request);
-        tasks.spawn(name, connections::serve(acceptor, stop, handle));
+        tasks.spawn(name, connections::serve(acceptor, Arc::clone(&memory), stop, handle));
     }
     Ok(tasks)
 }
 
-async fn answer(router: Router, request: Request<Incoming>) -> Response<Body> {
-    match router.oneshot(request.map(Body::new)).await {
+async fn answer(router: Router, request: Request<Body>) -> Response<Body> {
+    match router.oneshot(request).await {
         Ok(response) => response,
         Err(never) => match never {},
     }

@@ -1,6 +1,7 @@
 //! Strict parsing of JSON bodies: unknown fields are refused, and errors name the field but not its
 //! value.
 
+use std::error::Error;
 use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -23,6 +24,11 @@ pub const PUBLIC_LIMIT: usize = 128 * 1024;
 
 /// Maximum time to receive a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Why a body isn't read any further: memory has no room for it.
+#[derive(Debug, thiserror::Error)]
+#[error("memory has no room for the body")]
+pub struct MemoryExhausted;
 
 /// Reads a JSON body. An empty body is an empty object.
 ///
@@ -47,6 +53,9 @@ pub async fn read_text(request: Request<Body>, limit: usize) -> Result<Bytes, Ap
     })?;
     let body = body.map_err(|error| match error.is::<LengthLimitError>() {
         true => ApiError::new(Reason::PayloadTooLarge, format!("body: must be {limit} bytes at most")),
+        false if is_exhausted(&*error) => {
+            ApiError::new(Reason::ServiceUnavailable, "too much is asked for at once; try again later")
+        }
         false => ApiError::new(Reason::BadRequest, "body: could not be read"),
     })?;
     let body = body.to_bytes();
@@ -57,6 +66,10 @@ pub async fn read_text(request: Request<Body>, limit: usize) -> Result<Bytes, Ap
         return Err(ApiError::new(Reason::UnsupportedMediaType, "Content-Type: must be application/json"));
     }
     Ok(body)
+}
+
+fn is_exhausted(error: &(dyn Error + 'static)) -> bool {
+    error.is::<MemoryExhausted>() || error.source().is_some_and(is_exhausted)
 }
 
 fn is_json(media_type: &[u8]) -> bool {

@@ -23,6 +23,8 @@ pub enum RequestRefusal {
     CrossSite,
     /// Too many requests came.
     TooMany,
+    /// Memory has no room for the request.
+    Memory,
 }
 
 impl RequestRefusal {
@@ -34,6 +36,7 @@ impl RequestRefusal {
             Self::Host => "host",
             Self::CrossSite => "cross_site",
             Self::TooMany => "too_many",
+            Self::Memory => "memory",
         }
     }
 }

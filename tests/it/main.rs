@@ -21,6 +21,7 @@ mod check;
 mod cli;
 mod clients;
 mod config;
+mod cost;
 mod doctor;
 mod edge;
 mod garbage;

@@ -57,8 +57,23 @@ impl Process {
 
     /// Memory that it holds now, in bytes.
     pub fn memory(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    /// The most that it held since [`Process::forget_peak`], in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        self.status("VmHWM:")
+    }
+
+    /// From here on, the most that it held is what it holds now. Where the kernel can't forget, its
+    /// peak is that since the start: a bound may then fail, but never pass by mistake.
+    pub fn forget_peak(&self) {
+        let _ = std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5");
+    }
+
+    fn status(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).must("its status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).must("VmRSS");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).must(name);
         let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().must(line);
         kilobytes * 1024
     }

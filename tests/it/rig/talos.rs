@@ -40,6 +40,8 @@ pub struct Setup {
     survives_file_limits: bool,
     /// True if permissions bind the process even if it is root.
     respects_permissions: bool,
+    /// The `cgroup.procs` of the cgroup that the process starts in.
+    cgroup: Option<PathBuf>,
 }
 
 impl Setup {
@@ -55,6 +57,7 @@ impl Setup {
             log,
             survives_file_limits: false,
             respects_permissions: false,
+            cgroup: None,
         }
     }
 
@@ -120,6 +123,12 @@ impl Setup {
         self
     }
 
+    /// Within a cgroup from its beginning, whose `cgroup.procs` this is.
+    pub fn in_cgroup(mut self, processes: Option<PathBuf>) -> Setup {
+        self.cgroup = processes;
+        self
+    }
+
     pub fn path(&self, file: &str) -> PathBuf {
         self.dir.path().join(file)
     }
@@ -142,6 +151,11 @@ impl Setup {
         let mut command = if self.survives_file_limits {
             let mut shell = self.program("sh");
             shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", TALOS]);
+            shell
+        } else if let Some(processes) = &self.cgroup {
+            let mut shell = self.program("sh");
+            shell.args(["-c", "echo $$ > \"$CGROUP_PROCS\" && exec \"$0\" \"$@\"", TALOS]);
+            shell.env("CGROUP_PROCS", processes);
             shell
         } else if self.respects_permissions && rustix::process::geteuid().is_root() {
             let mut setpriv = self.program("setpriv");

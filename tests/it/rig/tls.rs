@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -49,6 +49,21 @@ impl Client {
                 builder.with_client_auth_cert(chain, key).must("a pair")
             }
         })
+    }
+
+    /// The same with so many bytes in each record at most.
+    pub fn with_records(mut self, bytes: Option<usize>) -> Client {
+        self.0.max_fragment_size = bytes;
+        self
+    }
+
+    /// The first message of a handshake, as bytes.
+    pub fn hello(&self) -> Vec<u8> {
+        let name = ServerName::try_from(NAME).must(NAME);
+        let mut connection = ClientConnection::new(Arc::new(self.0.clone()), name).must("a handshake");
+        let mut bytes = vec![];
+        connection.write_tls(&mut bytes).must("a ClientHello");
+        bytes
     }
 
     pub async fn connect(&self, base: Base, version: Version) -> Result<TlsStream<TcpStream>, String> {

@@ -1,0 +1,263 @@
+//! Clients that send an input, and what they send.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::{CONNECTION_BYTES, budget};
+use crate::rig::http::{Base, Version};
+use crate::rig::support::Must;
+use crate::rig::tls::Client;
+
+/// How long a server that reads at all may take to do so.
+const STALL: Duration = Duration::from_secs(1);
+/// As much is given to the socket at once.
+const CHUNK: usize = 8 * 1024;
+/// Most connections that an input is sent over: their ports can't be used again at once.
+const MAX_CONNECTIONS: usize = 4_000;
+/// How long an answer is waited for on a connection that has one.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// A listener and how it is spoken to.
+#[derive(Clone)]
+pub struct Plane {
+    pub name: &'static str,
+    pub base: Base,
+    pub tls: Option<Client>,
+}
+
+impl Plane {
+    pub fn plain(name: &'static str, base: Base) -> Plane {
+        Plane { name, base, tls: None }
+    }
+
+    /// Bytes that each input sends. A page of metrics is so much work that few bytes ask for a lot.
+    pub fn budget(&self) -> usize {
+        if self.name == "metrics" { budget() / 64 } else { budget() }
+    }
+}
+
+/// The part of an input that has this number on its connection.
+pub type Part = Arc<dyn Fn(u32) -> Vec<u8> + Send + Sync>;
+
+/// How a client behaves beside what it sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// Takes the answers.
+    Reads,
+    /// Takes none.
+    Stalls,
+    /// Gives each part to the network by itself, and takes the answers.
+    Dribbles,
+    /// Sends each part over a connection of its own and waits for an answer, or for the end.
+    Reconnects,
+    /// The same without waiting for anything.
+    Leaves,
+    /// Sends nothing but new keys of TLS.
+    RenewsKeys,
+}
+
+/// What clients send.
+#[derive(Clone)]
+pub struct Input {
+    pub name: String,
+    /// What each connection begins with.
+    pub opening: Vec<u8>,
+    pub part: Part,
+    pub style: Style,
+    /// Whether it goes past TLS even where there is TLS.
+    pub is_raw: bool,
+    /// With so many bytes of content in each record of TLS.
+    pub record: Option<usize>,
+    /// Whether it is an honest use of something else, which takes what it takes: its CPU time is
+    /// told and not judged.
+    pub is_honest: bool,
+}
+
+impl Input {
+    pub fn new(
+        name: &str,
+        opening: Vec<u8>,
+        style: Style,
+        part: impl Fn(u32) -> Vec<u8> + Send + Sync + 'static,
+    ) -> Input {
+        Input {
+            name: name.to_owned(),
+            opening,
+            part: Arc::new(part),
+            style,
+            is_raw: false,
+            record: None,
+            is_honest: false,
+        }
+    }
+
+    /// The same with a connection for each part.
+    pub fn reconnecting(&self) -> Input {
+        Input { style: Style::Reconnects, name: format!("{}, a connection each", self.name), ..self.clone() }
+    }
+
+    pub fn honest(self) -> Input {
+        Input { is_honest: true, ..self }
+    }
+
+    pub fn raw(self) -> Input {
+        Input { is_raw: true, ..self }
+    }
+}
+
+/// What was sent.
+#[derive(Default)]
+pub struct Sent {
+    pub bytes: usize,
+    pub connections: usize,
+    /// Connections that the server ended.
+    pub ended: usize,
+    /// Connections that are still there.
+    open: Vec<Open>,
+}
+
+/// A connection that isn't to end yet.
+struct Open {
+    _reader: Option<ReadHalf<Box<dyn Both>>>,
+    _writer: WriteHalf<Box<dyn Both>>,
+    /// Ends with it.
+    _drain: JoinSet<()>,
+}
+
+/// Both directions of a connection.
+trait Both: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Both for S {}
+
+enum End {
+    /// All of the budget is sent.
+    Done,
+    /// The server takes no more.
+    Stalled,
+    /// It ended the connection.
+    Closed,
+}
+
+/// Sends an input through so many clients at once, `budget` bytes all together.
+pub async fn send(plane: &Plane, input: &Input, clients: usize, budget: usize) -> Sent {
+    let mut all = JoinSet::new();
+    for _ in 0..clients {
+        let (plane, input) = (plane.clone(), input.clone());
+        let most = MAX_CONNECTIONS / clients;
+        all.spawn(async move { one(&plane, &input, budget / clients, most).await });
+    }
+    let mut sum = Sent::default();
+    while let Some(sent) = all.join_next().await {
+        let sent = sent.must("a client");
+        sum.bytes += sent.bytes;
+        sum.connections += sent.connections;
+        sum.ended += sent.ended;
+        sum.open.extend(sent.open);
+    }
+    sum
+}
+
+async fn one(plane: &Plane, input: &Input, budget: usize, most: usize) -> Sent {
+    let mut sent = Sent::default();
+    let mut number = 0;
+    while (sent.bytes < budget || sent.connections == 0) && sent.connections <= most {
+        sent.connections += 1;
+        sent.bytes += CONNECTION_BYTES;
+        let Some(stream) = connect(plane, input).await else {
+            sent.ended += 1;
+            continue;
+        };
+        if input.style == Style::RenewsKeys {
+            super::tls::renew_keys(plane, budget, &mut sent.bytes).await;
+            sent.ended += 1;
+            continue;
+        }
+        if matches!(input.style, Style::Reconnects | Style::Leaves) {
+            let bytes = [&input.opening[..], &(input.part)(number)].concat();
+            number += 1;
+            sent.bytes += bytes.len();
+            exchange(stream, &bytes, input.style == Style::Reconnects).await;
+            continue;
+        }
+        match feed(stream, input, budget, &mut sent).await {
+            End::Done | End::Stalled => break,
+            End::Closed => sent.ended += 1,
+        }
+    }
+    sent
+}
+
+async fn connect(plane: &Plane, input: &Input) -> Option<Box<dyn Both>> {
+    match plane.tls.as_ref().filter(|_| !input.is_raw) {
+        Some(client) => {
+            let client = client.clone().with_records(input.record);
+            let stream = client.connect(plane.base, Version::Http2).await.ok()?;
+            Some(Box::new(stream))
+        }
+        None => {
+            let stream = TcpStream::connect(plane.base.0).await.ok()?;
+            stream.set_nodelay(true).ok()?;
+            Some(Box::new(stream))
+        }
+    }
+}
+
+/// One part, and the first of what comes back.
+async fn exchange(mut stream: Box<dyn Both>, bytes: &[u8], waits: bool) {
+    let exchange = async {
+        stream.write_all(bytes).await?;
+        stream.flush().await?;
+        let mut answer = vec![0; CHUNK];
+        while waits && stream.read(&mut answer).await? == answer.len() {}
+        Ok::<_, std::io::Error>(())
+    };
+    let _ = timeout(ANSWER, exchange).await;
+}
+
+/// Parts over one connection, for as long as the server takes them.
+async fn feed(stream: Box<dyn Both>, input: &Input, budget: usize, sent: &mut Sent) -> End {
+    let (mut reader, mut writer) = split(stream);
+    let mut drain = JoinSet::new();
+    let unread = match input.style {
+        Style::Stalls => Some(reader),
+        _ => {
+            drain.spawn(async move {
+                let mut answers = vec![0; CHUNK];
+                while reader.read(&mut answers).await.is_ok_and(|count| count > 0) {}
+            });
+            None
+        }
+    };
+    let (mut number, mut waiting) = (0, input.opening.clone());
+    let end = loop {
+        if sent.bytes >= budget {
+            break End::Done;
+        }
+        while waiting.len() < CHUNK && sent.bytes + waiting.len() < budget {
+            waiting.extend((input.part)(number));
+            number += 1;
+            if input.style == Style::Dribbles {
+                break;
+            }
+        }
+        let chunk = std::mem::take(&mut waiting);
+        sent.bytes += chunk.len();
+        let write = async {
+            writer.write_all(&chunk).await?;
+            writer.flush().await
+        };
+        match timeout(STALL, write).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => break End::Closed,
+            Err(_) => break End::Stalled,
+        }
+    };
+    if !matches!(end, End::Closed) {
+        sent.open.push(Open { _reader: unread, _writer: writer, _drain: drain });
+    }
+    end
+}
