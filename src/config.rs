@@ -1,7 +1,7 @@
-//! The configuration: one YAML file, the environment over it, defaults under it.
+//! Configuration: defaults, overridden by a YAML file, overridden by environment variables.
 //!
-//! [`load`] gives a [`Config`] of which every value has been checked, or an error that names each wrong key and where
-//! it was set. Nothing here reads the process's own environment: the caller hands it in.
+//! Loading returns a [`Config`] whose values are all checked, or an error that names each wrong key
+//! and where it was set. Nothing here reads the environment of the process: it is an argument.
 
 mod admin;
 mod authz;
@@ -10,16 +10,17 @@ mod credentials;
 mod env;
 mod error;
 mod file;
-mod forms;
 mod keys;
 mod load;
+mod merged_config;
 mod model;
 mod reload;
+mod retired;
 mod routes;
 mod schema;
 mod secrets;
+mod serde_forms;
 mod serve;
-mod settings;
 mod show;
 mod tenants;
 mod text;
@@ -30,7 +31,7 @@ pub use authz::{Authz, ClientAddress, CredentialSource, OnUnavailable, Preflight
 pub use cache::{Cache, CacheMemory, CacheRedis, CacheType, RedisTls};
 pub use credentials::{
     ApiKeyPrefixes, ApiKeys, Credentials, DerivedTokens, HmacSecrets, Jwt, Macaroon, MacaroonPrefixes,
-    Retired, Secrets, SigningKeys,
+    Secrets, SigningKeys,
 };
 pub use error::{ConfigError, Problem};
 pub use load::{Loaded, Source, load, load_without_admin};
@@ -39,6 +40,7 @@ pub use model::{
     RateLimit, RateLimitBackend, TraceExporter, Tracing,
 };
 pub use reload::Change;
+pub use retired::Retired;
 pub use routes::{
     Audience, PathMatch, PolicyValueError, Route, RouteMode, RouteToken, RouteVisibility, ScopeList,
 };
@@ -47,7 +49,7 @@ pub use serve::{
     ClientIpSource, Cors, RequestLog, SelfRevokeLimit, Serve, ServeAuthz, ServeHttp, ServeMetrics,
     ServePublic, Tls, listen_address,
 };
-pub use show::Shown;
+pub use show::EffectiveSetting;
 pub use tenants::KeySetUrl;
 
 #[cfg(test)]

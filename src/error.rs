@@ -1,66 +1,66 @@
-//! Every error that a caller of the API can see: one closed table (AIP-193, talos.md section 3).
+//! Errors of the HTTP API (AIP-193): one closed table.
 
 use std::borrow::Cow;
 
-/// The domain of our `ErrorInfo` details, as existing clients know it.
+/// Domain of the `ErrorInfo` details, which existing clients expect.
 pub const DOMAIN: &str = "www.ory.com/talos";
 
-/// What went wrong, as a caller's program tells it apart.
+/// Reason of an error, by which programs tell errors apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
     /// The request is malformed.
     BadRequest,
-    /// No credential was given.
+    /// The credential is missing.
     CredentialRequired,
     /// A derived token can't be revoked.
     DerivedTokenNotRevocable,
-    /// The credential can't be one.
+    /// The text has no form of a credential.
     InvalidApiKeyFormat,
-    /// A derived token where a key is needed.
+    /// A derived token was given where a key is needed.
     InvalidTokenType,
-    /// selfRevoke's one answer to everything that isn't a usable key.
+    /// The only answer of selfRevoke to anything but a valid key.
     UnknownCredential,
-    /// The key's time is over.
+    /// The key has expired.
     ApiKeyExpired,
     /// The key was revoked.
     ApiKeyRevoked,
-    /// The key to derive from can't be used.
+    /// The key to derive from is invalid.
     ParentKeyInvalid,
-    /// A token's signature isn't ours.
+    /// The signature of a token is invalid.
     SignatureInvalid,
-    /// Not allowed, for want of authentication.
+    /// The caller isn't authenticated.
     Unauthorized,
-    /// The project has as many keys as it may have.
+    /// The project has reached its quota of keys.
     ApiKeyQuotaExceeded,
-    /// Not allowed.
+    /// The caller isn't allowed to do this.
     Forbidden,
-    /// Not allowed from there.
+    /// The key isn't allowed from this address.
     IpNotAllowed,
-    /// No such key.
+    /// There is no such key.
     ApiKeyNotFound,
-    /// No such resource.
+    /// There is no such resource.
     NotFound,
     /// The route has no such method.
     MethodNotAllowed,
-    /// The key is there already.
+    /// The key exists already.
     ApiKeyExists,
     /// The request contradicts an earlier one.
     Conflict,
-    /// The system isn't in the state that the request needs.
+    /// The state of the system doesn't allow the request.
     FailedPrecondition,
-    /// The request took too long to come.
+    /// The request wasn't received in time.
     RequestTimeout,
-    /// The body is larger than the route takes.
+    /// The body is larger than the route allows.
     PayloadTooLarge,
     /// The body isn't JSON.
     UnsupportedMediaType,
-    /// More often than it may be.
+    /// The caller has sent too many requests.
     TooManyRequests,
-    /// We can't tell at present.
+    /// The server can't decide at present.
     ServiceUnavailable,
-    /// It took too long.
+    /// The request wasn't handled in time.
     GatewayTimeout,
-    /// Our fault.
+    /// The server has failed.
     InternalServerError,
 }
 
@@ -97,47 +97,47 @@ impl Reason {
         }
     }
 
-    /// The `reason` of the ErrorInfo detail.
+    /// `reason` of the `ErrorInfo` detail.
     pub const fn name(self) -> &'static str {
         self.row().0
     }
 
-    /// The HTTP status.
+    /// HTTP status.
     pub const fn http(self) -> u16 {
         self.row().1
     }
 
-    /// The name of the gRPC status.
+    /// Name of the gRPC status.
     pub const fn grpc(self) -> &'static str {
         self.row().2
     }
 }
 
-/// An error as its caller sees it.
+/// An error that is sent to the caller.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
 pub struct ApiError {
-    /// Which one.
+    /// Reason.
     pub reason: Reason,
-    /// In words; names the field when one is at fault, and never repeats a secret.
+    /// Description in words. Names the field at fault, and never repeats a secret.
     pub message: Cow<'static, str>,
-    /// The field of the request that is at fault.
+    /// Field of the request that is at fault.
     pub field: Option<Cow<'static, str>>,
 }
 
 impl ApiError {
-    /// An error in words.
+    /// An error with a description.
     pub fn new(reason: Reason, message: impl Into<Cow<'static, str>>) -> Self {
         Self { reason, message: message.into(), field: None }
     }
 
-    /// A bad field: `FIELD: what is wrong`.
+    /// An error of one field, described as `FIELD: PROBLEM`.
     pub fn field(field: impl Into<Cow<'static, str>>, problem: impl std::fmt::Display) -> Self {
         let field = field.into();
         Self { reason: Reason::BadRequest, message: format!("{field}: {problem}").into(), field: Some(field) }
     }
 
-    /// The envelope of AIP-193.
+    /// JSON body of the response (AIP-193).
     pub fn to_json(&self) -> serde_json::Value {
         let metadata = match &self.field {
             Some(field) => serde_json::json!({ "field": field }),

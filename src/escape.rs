@@ -1,13 +1,13 @@
-//! Texts of strangers, written so that nobody can take them for something else: on a terminal, in a
-//! table, in a log.
+//! Escapes untrusted texts for terminals, tables and logs, so that they can't pass for something
+//! else.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// Characters that nobody sees: they steer a terminal, turn the direction of writing, have no
-/// width, or look like a blank without being one. First and last of each range (Unicode: Cc, Cf
-/// that aren't drawn, default ignorables, Zl, Zp and Zs but the blank).
-const HIDDEN: [(char, char); 31] = [
+/// Ranges of invisible characters: those that control a terminal, change the direction of writing,
+/// have no width, or look like a space without being one. Unicode: Cc, Cf that aren't drawn,
+/// default ignorables, Zl, Zp, and Zs but the space.
+const INVISIBLE: [(char, char); 31] = [
     ('\u{0}', '\u{1f}'),
     ('\u{7f}', '\u{a0}'),
     ('\u{ad}', '\u{ad}'),
@@ -41,68 +41,66 @@ const HIDDEN: [(char, char); 31] = [
     ('\u{10fffe}', '\u{10ffff}'),
 ];
 
-/// Whether nobody sees a character.
-pub fn is_hidden(character: char) -> bool {
+/// Returns true if a character is invisible.
+pub fn is_invisible(character: char) -> bool {
     !matches!(character, ' '..='~')
-        && HIDDEN.iter().any(|(first, last)| (*first..=*last).contains(&character))
+        && INVISIBLE.iter().any(|(first, last)| (*first..=*last).contains(&character))
 }
 
-/// Spells out what nobody sees, as `\u{202e}`. For texts that people read, such as messages.
+/// Escapes invisible characters, as `\u{202e}`. For texts that people read, such as messages.
 pub fn visible(text: &str) -> Cow<'_, str> {
-    match text.contains(is_hidden) {
+    match text.contains(is_invisible) {
         false => Cow::Borrowed(text),
-        true => Cow::Owned(spelled(text, false)),
+        true => Cow::Owned(escape(text, false)),
     }
 }
 
-/// Spells out each of several lines, which stay lines.
+/// Escapes invisible characters in each of several lines.
 pub fn visible_lines(text: &str) -> String {
     text.split('\n').map(visible).collect::<Vec<_>>().join("\n")
 }
 
-/// Spells out what nobody sees, blanks at the ends, and the backslash, so that different texts stay
-/// different. For values: the cells of a table.
+/// Escapes invisible characters, spaces at the ends, and backslashes, so that different texts stay
+/// different. For values, such as cells of a table.
 pub fn distinct(text: &str) -> Cow<'_, str> {
-    let is_blank_at_an_end = text.starts_with(' ') || text.ends_with(' ');
-    if !is_blank_at_an_end && !text.contains(|character| character == '\\' || is_hidden(character)) {
+    let has_outer_space = text.starts_with(' ') || text.ends_with(' ');
+    if !has_outer_space && !text.contains(|character| character == '\\' || is_invisible(character)) {
         return Cow::Borrowed(text);
     }
     let trimmed = text.trim_matches(' ');
     let before = text.len() - text.trim_start_matches(' ').len();
     let after = text.len() - before - trimmed.len();
-    let blank = "\\u{20}";
-    Cow::Owned(format!("{}{}{}", blank.repeat(before), spelled(trimmed, true), blank.repeat(after)))
+    let space = "\\u{20}";
+    Cow::Owned(format!("{}{}{}", space.repeat(before), escape(trimmed, true), space.repeat(after)))
 }
 
-/// Writes a value of a log's line: bare where nothing in it could be taken for something else, else
-/// in quotes.
+/// Writes a value of a log line: bare where it can't be mistaken, else in quotes.
 pub fn value(text: &str) -> Cow<'_, str> {
     let is_bare = !text.is_empty()
         && !text.starts_with(['"', ' '])
         && !text.ends_with(' ')
-        && !text.contains(|character| character == '=' || is_hidden(character));
+        && !text.contains(|character| character == '=' || is_invisible(character));
     match is_bare {
         true => Cow::Borrowed(text),
         false => Cow::Owned(quoted(text)),
     }
 }
 
-/// Writes a text in quotes, and what nobody sees in it spelled out.
+/// Writes a text in quotes, with invisible characters escaped.
 pub fn quoted(text: &str) -> String {
-    format!("\"{}\"", spelled(text, true).replace('"', "\\\""))
+    format!("\"{}\"", escape(text, true).replace('"', "\\\""))
 }
 
-/// Spells out what nobody sees in a JSON text, whose meaning stays the same. The line's own end
-/// stays, too.
+/// Escapes invisible characters in a JSON text, whose meaning stays the same. Line breaks stay.
 pub fn json(text: &str) -> Cow<'_, str> {
-    // Between values JSON has blanks and line endings; what else is hidden stands in a text.
-    let is_spelled = |character: char| is_hidden(character) && !matches!(character, '\n' | '\r' | '\t');
-    if !text.contains(is_spelled) {
+    // JSON has white space between values. Other invisible characters are inside of strings.
+    let is_escaped = |character: char| is_invisible(character) && !matches!(character, '\n' | '\r' | '\t');
+    if !text.contains(is_escaped) {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len() + 16);
     for character in text.chars() {
-        match is_spelled(character) {
+        match is_escaped(character) {
             false => out.push(character),
             true => {
                 for unit in character.encode_utf16(&mut [0; 2]) {
@@ -115,12 +113,12 @@ pub fn json(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-fn spelled(text: &str, backslashes: bool) -> String {
+fn escape(text: &str, with_backslashes: bool) -> String {
     let mut out = String::with_capacity(text.len() + 16);
     for character in text.chars() {
         match character {
-            '\\' if backslashes => out.push_str("\\\\"),
-            character if is_hidden(character) => out.extend(character.escape_unicode()),
+            '\\' if with_backslashes => out.push_str("\\\\"),
+            character if is_invisible(character) => out.extend(character.escape_unicode()),
             character => out.push(character),
         }
     }
@@ -133,23 +131,23 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_nobody_sees_is_spelled_out() {
+    fn invisible_characters_are_escaped() {
         let hostile =
             "\u{1b}[2J\r\n\t\u{9b}\u{7f}\u{202e}\u{2066}\u{200b}\u{feff}\u{e0041}\u{a0}\u{fe0f}ok ü 鍵 é";
-        let shown = visible(hostile);
+        let escaped = visible(hostile);
         assert_eq!(
-            shown,
+            escaped,
             r"\u{1b}[2J\u{d}\u{a}\u{9}\u{9b}\u{7f}\u{202e}\u{2066}\u{200b}\u{feff}\u{e0041}\u{a0}\u{fe0f}ok ü 鍵 é"
         );
         assert_eq!(visible_lines("a\n\u{1b}b\n"), "a\n\\u{1b}b\n");
         assert_eq!(visible(r"a\b"), r"a\b");
-        // Whatever the standard library takes for white space or control is hidden, but the blank.
+        // All white space and control characters are invisible, but the space.
         for character in (0..=0x10_ffff_u32).filter_map(char::from_u32) {
             let invisible = character.is_control() || (character.is_whitespace() && character != ' ');
-            assert!(!invisible || is_hidden(character), "{}", character.escape_unicode());
+            assert!(!invisible || is_invisible(character), "{}", character.escape_unicode());
         }
-        assert!(!"aé鍵ßا한ไँ🙂…–".contains(is_hidden));
-        assert!(HIDDEN.iter().all(|(first, last)| first <= last));
+        assert!(!"aé鍵ßا한ไँ🙂…–".contains(is_invisible));
+        assert!(INVISIBLE.iter().all(|(first, last)| first <= last));
     }
 
     #[test]
@@ -174,7 +172,7 @@ mod tests {
         let text = "a\u{202e}\u{e0041}\u{7f}\u{1b}\u{200b} \\ \" é";
         let line = serde_json::json!({ text: [text] }).to_string();
         let escaped = json(&line);
-        assert!(!escaped.contains(is_hidden), "{escaped}");
+        assert!(!escaped.contains(is_invisible), "{escaped}");
         assert!(escaped.contains(r"\u202e\udb40\udc41\u007f"), "{escaped}");
         assert_eq!(
             serde_json::from_str::<serde_json::Value>(&escaped).unwrap(),
@@ -183,7 +181,7 @@ mod tests {
         assert_eq!(json("{\n\t\"a\": 1\r\n}\n"), "{\n\t\"a\": 1\r\n}\n");
     }
 
-    /// Texts that are close to how others are written.
+    /// Texts that resemble escaped ones.
     fn text() -> impl Strategy<Value = String> {
         let parts = vec![
             "\\",
@@ -211,14 +209,14 @@ mod tests {
             prop_assert_eq!(a == b, distinct(&a) == distinct(&b));
             prop_assert_eq!(a == b, value(&a) == value(&b));
             for written in [distinct(&a), value(&a), visible(&a)] {
-                prop_assert!(!written.contains(is_hidden));
+                prop_assert!(!written.contains(is_invisible));
             }
-            // As a terminal and `awk` cut it.
-            let shown = distinct(&a);
-            prop_assert_eq!(shown.trim(), &*shown);
+            // Terminals and `awk` trim cells.
+            let cell = distinct(&a);
+            prop_assert_eq!(cell.trim(), &*cell);
         }
 
-        /// A value that isn't in quotes has nothing that begins another field.
+        /// A bare value can't begin another field.
         #[test]
         fn no_value_begins_another_field(text in text()) {
             let written = value(&text);

@@ -1,4 +1,4 @@
-//! What happens to keys, in the words of the audit log: one closed table (talos.md section 6).
+//! Events of the audit log: one closed table.
 
 use std::borrow::Cow;
 
@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::key::{Key, KeyId, KeyKind, NetworkId, Visibility};
 
-/// What is asked for.
+/// Operation that a caller asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names say it")]
 pub enum Operation {
@@ -19,14 +19,14 @@ pub enum Operation {
     Delete,
     SelfRevoke,
     Derive,
-    /// Changes nothing: only its failures are told.
+    /// Changes nothing: only failures are recorded.
     Verify,
-    /// Envoy's question about a request; likewise.
+    /// A Check of Envoy. Only failures are recorded.
     Check,
 }
 
 impl Operation {
-    /// Its name in the log.
+    /// Name in the audit log.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Issue => "issue",
@@ -44,7 +44,7 @@ impl Operation {
     }
 }
 
-/// What happened.
+/// Event that happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names say it")]
 pub enum Event {
@@ -62,7 +62,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// Its name, which existing tools know.
+    /// Name in the audit log, which existing tools know.
     pub const fn name(self) -> &'static str {
         match self {
             Self::IssuedKeyCreated => "IssuedAPIKeyCreated",
@@ -79,7 +79,7 @@ impl Event {
         }
     }
 
-    /// That a key was made, changed or revoked.
+    /// The event of a new key.
     pub const fn created(kind: KeyKind) -> Self {
         match kind {
             KeyKind::Issued => Self::IssuedKeyCreated,
@@ -87,7 +87,7 @@ impl Event {
         }
     }
 
-    /// As [`Event::created`].
+    /// The event of a changed key.
     pub const fn updated(kind: KeyKind) -> Self {
         match kind {
             KeyKind::Issued => Self::IssuedKeyUpdated,
@@ -95,7 +95,7 @@ impl Event {
         }
     }
 
-    /// As [`Event::created`].
+    /// The event of a revoked key.
     pub const fn revoked(kind: KeyKind) -> Self {
         match kind {
             KeyKind::Issued => Self::IssuedKeyRevoked,
@@ -104,21 +104,21 @@ impl Event {
     }
 }
 
-/// An event and what there is to say of it.
+/// An event with its attributes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Occurrence {
-    /// What happened.
+    /// The event.
     pub event: Event,
     attributes: Vec<(Cow<'static, str>, Value)>,
 }
 
 impl Occurrence {
-    /// Something that happened in a network.
+    /// An event in a network.
     pub fn new(event: Event, network: NetworkId) -> Self {
         Self { event, attributes: vec![("ProjectID".into(), network.to_string().into())] }
     }
 
-    /// Something that happened to a key.
+    /// An event of a key.
     pub fn of_key(event: Event, key: &Key) -> Self {
         let expiry = key.ends().map(crate::clock::Timestamp::to_rfc3339);
         let reason = key.revocation.as_ref().filter(|_| {
@@ -136,7 +136,7 @@ impl Occurrence {
         occurrence
     }
 
-    /// Names the key.
+    /// Adds the id and the kind of a key.
     #[must_use]
     pub fn of_id(self, id: KeyId) -> Self {
         let kind = match id.kind() {
@@ -146,19 +146,19 @@ impl Occurrence {
         self.with("APIKeyID", Some(id.to_string())).with("KeyType", Some(kind))
     }
 
-    /// Adds what is known.
+    /// Adds an attribute, if its value is known.
     #[must_use]
     pub fn with<T: Into<Value>>(mut self, name: &'static str, value: Option<T>) -> Self {
         self.attributes.extend(value.map(|value| (name.into(), value.into())));
         self
     }
 
-    /// All that there is to say of it, by name.
+    /// Attributes by name.
     pub fn attributes(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.attributes.iter().map(|(name, value)| (&**name, value))
     }
 
-    /// As a JSON object; `event` comes first.
+    /// JSON object with `event` first.
     pub fn to_json(&self) -> Value {
         let mut object = Map::new();
         object.insert("event".to_owned(), self.event.name().into());

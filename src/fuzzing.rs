@@ -219,7 +219,7 @@ fn filter(data: &[u8]) {
 fn config(data: &[u8]) {
     match Source::new(None, []).load_text(data) {
         Ok(loaded) => {
-            let shown = loaded.config.shown().to_string();
+            let shown = loaded.config.to_masked().to_string();
             let secret = loaded.config.secrets.hmac.current.as_ref().map(|secret| secret.expose().to_owned());
             // A secret that the file also has elsewhere may be shown from there.
             let once = |secret: &String| String::from_utf8_lossy(data).matches(secret.as_str()).count() == 1;

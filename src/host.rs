@@ -1,13 +1,13 @@
-//! Names of hosts, as requests say them and as they are compared.
+//! Host names of requests, normalized for comparison.
 
 use std::borrow::Cow;
 use std::net::Ipv6Addr;
 
-/// Longest name, in characters.
+/// Length of a host name, in characters.
 const MAX_NAME: usize = 253;
 
-/// The name in an authority without a user, `name:port`, to be compared with others: in lower case, without a port,
-/// brackets or a final dot. None when it is none.
+/// Normalizes the host of an authority `host:port` without user information: lower case, no port,
+/// no brackets, no final dot. None when it is malformed.
 pub fn name_of(authority: &(impl AsRef<[u8]> + ?Sized)) -> Option<Cow<'_, str>> {
     let authority = authority.as_ref();
     if let Some(rest) = authority.strip_prefix(b"[") {
@@ -18,8 +18,8 @@ pub fn name_of(authority: &(impl AsRef<[u8]> + ?Sized)) -> Option<Cow<'_, str>> 
     let end = authority.iter().position(|byte| *byte == b':').unwrap_or(authority.len());
     let (name, port) = authority.split_at(end);
     let name = name.strip_suffix(b".").unwrap_or(name);
-    let is_of_a_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._".contains(byte);
-    let good = (1..=MAX_NAME).contains(&name.len()) && name.iter().all(is_of_a_name) && is_port(port);
+    let is_name_byte = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._".contains(byte);
+    let good = (1..=MAX_NAME).contains(&name.len()) && name.iter().all(is_name_byte) && is_port(port);
     let name = std::str::from_utf8(name).ok().filter(|_| good)?;
     Some(match name.bytes().any(|byte| byte.is_ascii_uppercase()) {
         true => Cow::Owned(name.to_ascii_lowercase()),
@@ -27,7 +27,7 @@ pub fn name_of(authority: &(impl AsRef<[u8]> + ?Sized)) -> Option<Cow<'_, str>> 
     })
 }
 
-/// Whether this is what may follow a name: nothing, or a colon and digits, which may be missing.
+/// Returns true if a text may follow a host: nothing, or a colon and any number of digits.
 fn is_port(text: &[u8]) -> bool {
     text.strip_prefix(b":").unwrap_or(text).iter().all(u8::is_ascii_digit)
         && (text.is_empty() || text.starts_with(b":"))
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_found_in_every_dress() {
+    fn hosts_are_normalized_or_refused() {
         for (host, name) in [
             ("Keys.Example", Some("keys.example")),
             ("keys.example.:443", Some("keys.example")),

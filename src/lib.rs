@@ -1,4 +1,5 @@
-//! Talos for Envoy: API keys checked at the edge. `ARCHITECTURE.md` tells where a request goes.
+//! Talos for Envoy: API keys checked at the edge. `ARCHITECTURE.md` follows a request through the
+//! modules.
 #![forbid(unsafe_code)]
 
 // Words: no I/O, no framework.
@@ -8,44 +9,44 @@ pub mod duration;
 pub mod error;
 pub mod escape;
 pub mod event;
+pub mod host;
 pub mod key;
 pub mod plane;
 pub mod rng;
 pub mod secret;
 pub mod trace;
 
-// Pure machinery.
+// Machinery.
 pub mod admin_auth;
 pub mod config;
 pub mod credential;
 pub mod settings;
 pub mod tls;
 
-// The outside.
+// Database, caches and counters.
 pub mod cache;
 pub mod limit;
 pub mod readiness;
 pub mod redis;
 pub mod store;
 
-// What is told of what it does.
+// Audit log.
 pub mod audit;
 
-// What the product does.
+// Use cases.
 pub mod service;
 
-// How it is asked to.
+// Transports.
 pub mod authz;
 pub mod doctor;
-pub mod host;
 pub mod http;
 
-// The process.
+// Process.
 pub mod app;
 pub mod cli;
 pub mod telemetry;
 
-// For tests.
+// Tests only.
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;

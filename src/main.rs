@@ -1,7 +1,7 @@
-//! The `talos` binary: see the library.
+//! The `talos` binary. All code is in the library.
 #![forbid(unsafe_code)]
 
-/// For many small answers from a few threads.
+/// Fast for many small allocations from a few threads.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

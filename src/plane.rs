@@ -53,7 +53,7 @@ pub enum Planes {
 }
 
 impl Planes {
-    /// Whether a plane is served.
+    /// Returns true if a plane is served.
     pub fn contains(self, plane: Plane) -> bool {
         match self {
             Self::All => true,

@@ -162,7 +162,7 @@ pub struct Service {
 impl Service {
     /// Returns the settings in force.
     ///
-    /// A request takes one snapshot and uses its network's part ([`Settings::of_host`]) throughout.
+    /// A request takes one snapshot and uses its network's part ([`Settings::for_host`]) throughout.
     pub fn snapshot(&self) -> Arc<Settings> {
         self.settings.load_full()
     }

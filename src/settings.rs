@@ -1,4 +1,5 @@
-//! Settings: what the configuration says, made ready for use. One request uses one snapshot from beginning to end.
+//! Settings: the configuration in the form in which requests use it. A request uses one snapshot
+//! from its beginning to its end.
 
 mod error;
 pub mod path;
@@ -27,20 +28,20 @@ use crate::credential::{Form, Presented, classify};
 use crate::host::name_of;
 use crate::key::NetworkId;
 
-/// The settings in force, replaced whole by a reload.
+/// Settings in force. A reload replaces them as a whole.
 pub type SettingsHandle = Arc<ArcSwap<Settings>>;
 
-/// A value that stops counting at some moment.
+/// A value that is valid until some moment.
 #[derive(Debug, Clone)]
-pub struct Until<T> {
+pub struct Expiring<T> {
     /// The value.
     pub value: T,
-    /// From when on it no longer counts; None means never.
+    /// Moment from which on it is invalid; None means never.
     pub expires: Option<Timestamp>,
 }
 
-impl<T> Until<T> {
-    fn always(value: T) -> Self {
+impl<T> Expiring<T> {
+    fn unlimited(value: T) -> Self {
         Self { value, expires: None }
     }
 
@@ -51,89 +52,89 @@ impl<T> Until<T> {
         Self { value: entry.value.clone(), expires: entry.expires_at.map(Timestamp::from_secs) }
     }
 
-    /// Whether it counts at `now`.
-    pub fn counts(&self, now: Timestamp) -> bool {
+    /// Returns true if it is valid at `now`.
+    pub fn is_valid_at(&self, now: Timestamp) -> bool {
         self.expires.is_none_or(|at| now < at)
     }
 }
 
-/// One snapshot.
+/// One snapshot of the settings of a network.
 #[derive(Debug)]
 pub struct Settings {
-    /// Counts up with every change: what was proven or minted under another generation is proven or minted anew.
+    /// Increases with every change. Cached proofs and tokens of another generation are not used.
     pub generation: u64,
-    /// Whose keys they are about.
+    /// Network whose keys they are for.
     pub network: NetworkId,
-    /// What is in force for each network, by its host; None when there is but one network.
+    /// Settings of each network, by host name; None without multitenancy.
     tenants: Option<HashMap<String, Arc<Self>>>,
-    /// Keys checksums and page tokens.
+    /// Secrets of checksums, macaroons and page tokens.
     pub secrets: HmacSecrets,
-    /// Issuers of derived tokens: the current one, then the retired.
-    pub issuers: Vec<Until<String>>,
-    /// How far clocks may differ.
+    /// Issuers of derived tokens: the current one, then the retired ones.
+    pub issuers: Vec<Expiring<String>>,
+    /// Tolerated difference of clocks.
     pub clock_skew: Duration,
-    /// Life of a key that asks for none.
+    /// Lifetime of a key for which none was requested.
     pub default_key_ttl: Option<Duration>,
-    /// Longest life of a key.
+    /// Longest lifetime of a key.
     pub max_key_ttl: Duration,
-    /// Prefixes of issued keys that count, secret and public; the current ones first.
-    pub prefixes: Vec<Until<String>>,
+    /// Prefixes of issued keys, secret and publishable: the current ones, then the retired ones.
+    pub prefixes: Vec<Expiring<String>>,
     /// Prefix of new secret keys.
     pub secret_prefix: String,
-    /// Prefix of new publishable keys; none can be issued without.
+    /// Prefix of new publishable keys; without one, none can be issued.
     pub public_prefix: Option<String>,
-    /// Prefixes of macaroons: the current one, then the retired, those that no longer count included.
-    pub macaroon_prefixes: Vec<Until<String>>,
-    /// Life of a derived token that asks for none.
+    /// Prefixes of macaroons: the current one, then the retired ones, expired ones included.
+    pub macaroon_prefixes: Vec<Expiring<String>>,
+    /// Lifetime of a derived token for which none was requested.
     pub default_token_ttl: Duration,
-    /// Longest life of a derived token.
+    /// Longest lifetime of a derived token.
     pub max_token_ttl: Duration,
-    /// Longest time that a derived token counts after it was issued, when that was set: as long as
-    /// nobody did, tokens with longer lives that were made elsewhere count until their `exp`.
+    /// Age from which on a derived token is refused, whatever its `exp`; None while `max_ttl` has
+    /// its default, as tokens with a longer lifetime may come from another implementation.
     pub max_token_age: Option<Duration>,
-    /// Keys that sign and verify derived tokens.
+    /// Key set that signs and verifies derived tokens.
     pub keys: KeySet,
-    /// `kid` of the key that signs, when one is named.
+    /// `kid` of the signing key, if one is named.
     pub signing_key_id: Option<String>,
-    /// `keys`, as published.
+    /// Public part of `keys`, as published.
     pub jwks_json: String,
-    /// Whether cached answers are used at all.
+    /// True if the cache is used.
     pub cache_enabled: bool,
-    /// How long a cached answer is used before its row is read again.
+    /// Time for which a cached row is used before it is read again.
     pub cache_ttl: Duration,
-    /// How long an unknown id is remembered.
+    /// Time for which an unknown key id is cached.
     pub negative_ttl: Duration,
-    /// Most keys of a network that aren't revoked; None means any number.
+    /// Maximum number of unrevoked keys in the network; None means any number.
     pub api_keys_max: Option<u64>,
-    /// Whether the rate policies that keys carry are enforced.
+    /// True if rate policies of keys are enforced.
     pub rate_limited: bool,
-    /// Whether the HTTP planes believe `X-Forwarded-Host`.
+    /// True if the HTTP planes use `X-Forwarded-Host`.
     pub trust_forwarded_host: bool,
-    /// Where the HTTP planes take a client's address from.
+    /// Source of a client's address on the HTTP planes.
     pub client_ip_source: ClientIpSource,
-    /// Who may call the admin plane.
+    /// Callers of the admin plane, by role.
     pub roles: AuthRoles,
-    /// Under which names the admin plane is asked.
+    /// Host names of the admin plane.
     pub admin_hosts: Vec<String>,
-    /// Under which names the public plane is asked; any when there are none.
+    /// Host names of the public plane; any when there are none.
     pub public_hosts: Vec<String>,
-    /// What pages of other origins may do on the admin plane.
+    /// CORS rules of the admin plane.
     pub admin_cors: Cors,
-    /// What pages of other origins may do on the public plane.
+    /// CORS rules of the public plane.
     pub public_cors: Cors,
-    /// How often selfRevoke may be called.
+    /// Rate limits of selfRevoke.
     pub self_revoke: SelfRevokeLimit,
-    /// The authz plane's own.
+    /// Configuration of the authz plane.
     pub authz: Authz,
-    /// `authz.routes`, ready for use.
+    /// Compiled `authz.routes`.
     pub routes: Arc<Routes>,
 }
 
 impl Settings {
-    /// Makes a snapshot of a configuration and the key sets that it names.
+    /// Builds settings from a configuration and the key sets that it names.
     ///
     /// # Errors
-    /// When there is no HMAC secret, or the key sets don't go together.
+    /// When there is no HMAC secret, or the key sets can't be used together.
     pub fn build(config: &Config, documents: &Documents, generation: u64) -> Result<Self, SettingsError> {
         let routes = Arc::new(Routes::compile(&config.authz.routes));
         let main = Self::of_network(NetworkId::SINGLE, config, documents, generation, &routes)?;
@@ -154,8 +155,8 @@ impl Settings {
         Ok(Self { tenants: Some(tenants), ..main })
     }
 
-    /// Sees to it that tokens which were derived under a longer `max_ttl` of `replaced` don't
-    /// outlive the one of these settings. To be called before they are shared.
+    /// Limits the age of tokens that were derived under a longer `max_ttl` of `replaced` to the one
+    /// of these settings. To be called before the settings are shared.
     pub fn limit_tokens_of(&mut self, replaced: &Self) {
         if self.max_token_ttl < replaced.max_token_ttl || replaced.max_token_age.is_some() {
             self.max_token_age = Some(self.max_token_ttl);
@@ -168,7 +169,7 @@ impl Settings {
         }
     }
 
-    /// The settings of one network.
+    /// Builds the settings of one network.
     fn of_network(
         network: NetworkId,
         config: &Config,
@@ -186,8 +187,8 @@ impl Settings {
             network,
             tenants: None,
             secrets: hmac_secrets(config)?,
-            issuers: std::iter::once(Until::always(config.issuer()))
-                .chain(credentials.issuer_retired.iter().map(Until::retired))
+            issuers: std::iter::once(Expiring::unlimited(config.issuer()))
+                .chain(credentials.issuer_retired.iter().map(Expiring::retired))
                 .collect(),
             clock_skew: credentials.clock_skew,
             default_key_ttl: credentials.api_keys.default_ttl,
@@ -195,13 +196,13 @@ impl Settings {
             prefixes: std::iter::once(&prefix.current)
                 .chain(&prefix.public_current)
                 .cloned()
-                .map(Until::always)
-                .chain(prefix.retired.iter().chain(&prefix.public_retired).map(Until::retired))
+                .map(Expiring::unlimited)
+                .chain(prefix.retired.iter().chain(&prefix.public_retired).map(Expiring::retired))
                 .collect(),
             secret_prefix: prefix.current.clone(),
             public_prefix: prefix.public_current.clone(),
-            macaroon_prefixes: std::iter::once(Until::always(macaroon.current.clone()))
-                .chain(macaroon.retired.iter().map(Until::retired))
+            macaroon_prefixes: std::iter::once(Expiring::unlimited(macaroon.current.clone()))
+                .chain(macaroon.retired.iter().map(Expiring::retired))
                 .collect(),
             default_token_ttl: tokens.default_ttl,
             max_token_ttl: tokens.max_ttl,
@@ -227,9 +228,9 @@ impl Settings {
         })
     }
 
-    /// What is in force for a request to `host`, whichever port and case it was written with. None when that is no
-    /// network's.
-    pub fn of_host<'a, 'h>(
+    /// The settings for a request to `host`, in any case and with any port. None when no network
+    /// has that host.
+    pub fn for_host<'a, 'h>(
         self: &'a Arc<Self>,
         host: impl FnOnce() -> Option<&'h str>,
     ) -> Option<&'a Arc<Self>> {
@@ -239,23 +240,23 @@ impl Settings {
         }
     }
 
-    /// Whether there are networks, found by the host of a request.
+    /// Returns true if networks are found by the host of a request.
     pub fn has_tenants(&self) -> bool {
         self.tenants.is_some()
     }
 
-    /// The settings of each network, by host; these alone, without a host, when there is but one.
+    /// These settings, without a host, then those of each network with its host.
     pub fn all(&self) -> impl Iterator<Item = (Option<&str>, &Self)> {
         let tenants = self.tenants.iter().flatten().map(|(host, tenant)| (Some(host.as_str()), &**tenant));
         std::iter::once((None, self)).chain(tenants)
     }
 
-    /// The longest time that anything cached is used before its row is read again.
+    /// Longest `cache_ttl` of all networks.
     pub fn longest_cache_ttl(&self) -> Duration {
         self.all().map(|(_, settings)| settings.cache_ttl).max().unwrap_or(self.cache_ttl)
     }
 
-    /// The longest life of a token that can be derived now, in whichever network.
+    /// Longest lifetime of a token that can be derived now, in any network.
     pub fn longest_token_ttl(&self) -> Duration {
         let served = self.all().filter(|(host, _)| host.is_some() == self.has_tenants());
         served.map(|(_, settings)| settings.max_token_ttl).max().unwrap_or(self.max_token_ttl)
@@ -266,9 +267,9 @@ impl Settings {
         &self.issuers[0].value
     }
 
-    /// The prefix entry under which a key of `prefix` counts at `now`.
-    pub fn prefix(&self, prefix: &str, now: Timestamp) -> Option<&Until<String>> {
-        self.prefixes.iter().find(|entry| entry.value == prefix && entry.counts(now))
+    /// The entry for a key prefix, if it is valid at `now`.
+    pub fn prefix(&self, prefix: &str, now: Timestamp) -> Option<&Expiring<String>> {
+        self.prefixes.iter().find(|entry| entry.value == prefix && entry.is_valid_at(now))
     }
 
     /// The prefix of new macaroons.
@@ -276,12 +277,12 @@ impl Settings {
         &self.macaroon_prefixes[0].value
     }
 
-    /// The prefix entry under which a macaroon of `prefix` counts at `now`.
-    pub fn macaroon_prefix_at(&self, prefix: &str, now: Timestamp) -> Option<&Until<String>> {
-        self.macaroon_prefixes.iter().find(|entry| entry.value == prefix && entry.counts(now))
+    /// The entry for a macaroon prefix, if it is valid at `now`.
+    pub fn macaroon_prefix_at(&self, prefix: &str, now: Timestamp) -> Option<&Expiring<String>> {
+        self.macaroon_prefixes.iter().find(|entry| entry.value == prefix && entry.is_valid_at(now))
     }
 
-    /// What form a credential has under these settings.
+    /// The form of a credential under these settings.
     pub fn form<'a>(&self, credential: Presented<'a>) -> Form<'a> {
         classify(credential, self.macaroon_prefixes.iter().map(|prefix| prefix.value.as_str()))
     }
@@ -303,10 +304,10 @@ fn hmac_secrets(config: &Config) -> Result<HmacSecrets, SettingsError> {
     Ok(HmacSecrets::new(current, retired.collect()))
 }
 
-/// The keys of all documents.
+/// Merges the key sets of all documents.
 ///
 /// # Errors
-/// When one is missing, is no key set, or has a `kid` that another has, too.
+/// When a document is missing or no key set, or two keys have the same `kid`.
 pub fn key_set(config: &Config, documents: &Documents) -> Result<KeySet, SettingsError> {
     let mut keys = KeySet::default();
     for (index, url) in config.credentials.derived_tokens.jwt.signing_keys.urls.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! TLS of the listeners: certificates read from files, put in the place of older ones while connections go on.
+//! TLS of the listeners: certificates from files, replaced while connections stay open.
 
 mod names;
 mod pem;
@@ -25,59 +25,59 @@ use crate::caller::Certificate;
 use crate::clock::{Clock, Timestamp};
 use crate::config::Tls;
 
-/// Why the files of a listener can't be used. Tells nothing of what is in them.
+/// Files of a listener that can't be used. Holds nothing of their content.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file can't be read.
     #[error("{path}: {source}")]
     File {
-        /// Its path.
+        /// Path of the file.
         path: String,
-        /// The system's reason.
+        /// Reason of the operating system.
         source: std::io::Error,
     },
-    /// A file isn't what it should be.
+    /// The content of a file can't be used.
     #[error("{path}: {problem}")]
     Content {
-        /// Its path.
+        /// Path of the file.
         path: String,
-        /// What is wrong.
+        /// Reason.
         problem: &'static str,
     },
     /// The certificate and the key can't be used together.
     #[error("{cert_file} and {key_file}: {problem}")]
     Pair {
-        /// The certificate's path.
+        /// Path of the certificate.
         cert_file: String,
-        /// The key's path.
+        /// Path of the key.
         key_file: String,
-        /// What is wrong.
+        /// Reason.
         problem: String,
     },
-    /// The issuers of clients can't be used.
+    /// The client CAs can't be used.
     #[error("{path}: {problem}")]
-    Issuers {
-        /// Their path.
+    ClientCas {
+        /// Path of the file.
         path: String,
-        /// What is wrong.
+        /// Reason.
         problem: VerifierBuilderError,
     },
-    /// It has ended, and the one in force has not.
+    /// A new certificate has expired, while the one in force expires later.
     #[error("{path}: the certificate expired at {}", expired.to_rfc3339())]
     Expired {
-        /// Its path.
+        /// Path of the file.
         path: String,
-        /// When.
+        /// Time of expiry.
         expired: Timestamp,
     },
 }
 
-/// The protocols that a listener speaks above TLS, the preferred one first.
+/// Application protocols of a listener (ALPN), the preferred one first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Alpn {
     /// HTTP/2 or HTTP/1.1.
     Http,
-    /// HTTP/2 alone.
+    /// HTTP/2 only.
     Http2,
 }
 
@@ -90,7 +90,7 @@ impl Alpn {
     }
 }
 
-/// The files of a listener with TLS.
+/// TLS files of a listener.
 #[derive(Debug, Clone)]
 pub struct Files {
     cert: PathBuf,
@@ -99,41 +99,42 @@ pub struct Files {
 }
 
 impl Files {
-    /// Those that a listener's settings name; None when it has no TLS.
-    pub fn of(tls: &Tls) -> Option<Self> {
+    /// The configured files; None without TLS.
+    pub fn new(tls: &Tls) -> Option<Self> {
         let (cert, key) = (tls.cert_file.clone()?, tls.key_file.clone()?);
         Some(Self { cert, key, client_ca: tls.client_ca_file.clone() })
     }
 
-    /// Their paths.
+    /// Paths of the files.
     pub fn paths(&self) -> impl Iterator<Item = &PathBuf> {
         [&self.cert, &self.key].into_iter().chain(&self.client_ca)
     }
 }
 
-/// What a listener shows its clients and asks of them. Every handshake uses what is in force when it begins.
+/// Certificate and client CAs of a listener. A handshake uses those that are in force when it
+/// begins.
 pub struct Identity {
     files: Files,
     alpn: Alpn,
     clock: Clock,
     in_force: ArcSwap<InForce>,
-    /// How often the client CAs have been replaced.
+    /// Number of times that the client CAs were replaced.
     client_cas: watch::Sender<u64>,
 }
 
 struct InForce {
     config: Arc<ServerConfig>,
     expires: Timestamp,
-    /// Hash of all that it was made of.
+    /// Hash of the content of all files.
     content: [u8; 32],
-    /// None when no certificates of clients are asked for.
+    /// None when clients need no certificate.
     verifier: Option<ClientVerifier>,
 }
 
-/// What clients' certificates are verified by.
+/// Verifier of client certificates.
 struct ClientVerifier {
     verifier: Arc<dyn ClientCertVerifier>,
-    /// Hash of the CAs, in order.
+    /// Hash of the CAs, in the order of the file.
     cas: [u8; 32],
 }
 
@@ -141,18 +142,18 @@ impl Identity {
     /// Reads the files.
     ///
     /// # Errors
-    /// When one can't be read or used, or they don't go together.
+    /// When a file can't be read, or the files can't be used together.
     pub fn read(files: Files, alpn: Alpn, clock: Clock) -> Result<Self, TlsError> {
         let in_force = ArcSwap::from_pointee(build(&files, alpn, &clock)?);
         Ok(Self { files, alpn, clock, in_force, client_cas: watch::Sender::new(0) })
     }
 
-    /// Reads the files again; says whether they are others than those in force. Connections that
-    /// there are go on with what they began with, but for those of clients whose certificates the
-    /// new client CAs don't vouch for: see [`ClientTrust`].
+    /// Reads the files again. Returns whether their content has changed. Open connections keep the
+    /// certificate with which they began, unless the new client CAs don't trust their client: see
+    /// [`ClientTrust`].
     ///
     /// # Errors
-    /// As [`Identity::read`], and when the certificate has expired: then what is in force stays.
+    /// As [`Identity::read`], and when the new certificate has expired. Then nothing changes.
     pub fn reload(&self) -> Result<bool, TlsError> {
         let new = build(&self.files, self.alpn, &self.clock)?;
         if new.content == self.in_force.load().content {
@@ -163,21 +164,21 @@ impl Identity {
             return Err(TlsError::Expired { path, expired: new.expires });
         }
         let cas = |in_force: &InForce| in_force.verifier.as_ref().map(|verifier| verifier.cas);
-        let are_other_cas = cas(&new) != cas(&self.in_force.load());
+        let have_cas_changed = cas(&new) != cas(&self.in_force.load());
         self.in_force.store(Arc::new(new));
-        if are_other_cas {
+        if have_cas_changed {
             self.client_cas.send_modify(|number| *number += 1);
         }
         Ok(true)
     }
 
-    /// The number of the client CAs in force, and of those to come. To be taken before a handshake
-    /// begins.
+    /// Number of the client CAs in force, with notifications of changes. To be called before a
+    /// handshake begins.
     pub fn client_cas(&self) -> watch::Receiver<u64> {
         self.client_cas.subscribe()
     }
 
-    /// Whether a client that shows this chain now is let in.
+    /// Returns true if the client CAs in force trust this chain.
     fn trusts(&self, chain: &[CertificateDer<'_>]) -> bool {
         let in_force = self.in_force.load();
         let (Some(client), Some((leaf, intermediates))) = (&in_force.verifier, chain.split_first()) else {
@@ -187,17 +188,17 @@ impl Identity {
         now.is_some_and(|now| client.verifier.verify_client_cert(leaf, intermediates, now).is_ok())
     }
 
-    /// For the next handshake.
+    /// Configuration of the next handshake.
     pub fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.in_force.load().config)
     }
 
-    /// When the certificate in force expires.
+    /// Expiry of the certificate in force.
     pub fn expires(&self) -> Timestamp {
         self.in_force.load().expires
     }
 
-    /// The files that it is made of.
+    /// Files that it is read from.
     pub fn files(&self) -> &Files {
         &self.files
     }
@@ -209,13 +210,12 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// What the certificate that a client showed says of it; None without one.
-pub fn client_certificate(shown: Option<&[CertificateDer<'_>]>) -> Option<Certificate> {
-    shown?.first().map(|certificate| names::read(certificate))
+/// Names and expiry in a client's certificate; None without one.
+pub fn client_certificate(chain: Option<&[CertificateDer<'_>]>) -> Option<Certificate> {
+    chain?.first().map(|certificate| names::read(certificate))
 }
 
-/// Reads the one certificate that stands in a text: what it says, and its DER. None when that isn't
-/// one.
+/// Reads a PEM text that holds exactly one certificate; None for any other text.
 pub fn certificate_in(pem: &[u8]) -> Option<(Certificate, CertificateDer<'static>)> {
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let [der] = <[_; 1]>::try_from(certificates.ok()?).ok()?;
@@ -242,9 +242,9 @@ fn build(files: &Files, alpn: Alpn, clock: &Clock) -> Result<InForce, TlsError> 
             roots.iter().for_each(|root| cas.update(Sha256::digest(root)));
             let cas: [u8; 32] = cas.finalize().into();
             content.update(cas);
-            let roots = Arc::new(issuers(path, roots)?);
+            let roots = Arc::new(client_cas(path, roots)?);
             let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
-            let fail = |problem| TlsError::Issuers { path: path.display().to_string(), problem };
+            let fail = |problem| TlsError::ClientCas { path: path.display().to_string(), problem };
             let verifier = verifier.map_err(fail)?;
             client = Some(ClientVerifier { verifier: Arc::clone(&verifier), cas });
             builder.with_client_cert_verifier(verifier)
@@ -254,7 +254,7 @@ fn build(files: &Files, alpn: Alpn, clock: &Clock) -> Result<InForce, TlsError> 
     let mut config = builder.with_single_cert(chain, key).map_err(|error| pair_error(files, &error))?;
     config.alpn_protocols = alpn.protocols();
     if files.client_ca.is_some() {
-        // Who takes an earlier session up again shows no certificate: it could have expired meanwhile.
+        // A resumed session presents no certificate, which could have expired meanwhile.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
     }
@@ -273,7 +273,7 @@ fn pair_error(files: &Files, error: &rustls::Error) -> TlsError {
     }
 }
 
-fn issuers(path: &Path, certificates: Vec<CertificateDer<'static>>) -> Result<RootCertStore, TlsError> {
+fn client_cas(path: &Path, certificates: Vec<CertificateDer<'static>>) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates {
         let problem = "a certificate in it can't be read";
@@ -283,7 +283,7 @@ fn issuers(path: &Path, certificates: Vec<CertificateDer<'static>>) -> Result<Ro
     Ok(roots)
 }
 
-/// The clock, as the library asks it.
+/// Clock in the form that rustls needs.
 struct Time(Clock);
 
 impl TimeProvider for Time {

@@ -138,8 +138,8 @@ async fn watch_log_head(service: Arc<Service>, process: Arc<Process>) {
     }
 }
 
-/// Deletes entries of the mutation log that no instance needs any more, forever. Every instance does
-/// so, at random moments.
+/// Deletes entries of the mutation log that no instance needs any more, forever. Every instance
+/// does so, at random moments.
 async fn trim_log(service: Arc<Service>, metrics: Arc<Metrics>) {
     loop {
         // A wide margin over the longest time for which a cached row may be used.

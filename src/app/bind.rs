@@ -74,6 +74,6 @@ fn identity(
         Plane::Authz => Alpn::Http2,
         Plane::Admin | Plane::Public | Plane::Metrics => Alpn::Http,
     };
-    let identity = Files::of(tls).map(|files| Identity::read(files, alpn, clock.clone())).transpose();
+    let identity = Files::new(tls).map(|files| Identity::read(files, alpn, clock.clone())).transpose();
     Ok(identity.map_err(|problem| ServeError::Tls { plane, problem })?.map(Arc::new))
 }

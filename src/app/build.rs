@@ -122,8 +122,8 @@ async fn open_audit(
     AuditLog::open(settings, store.clone(), clock.clone(), rng).await.map(Some)
 }
 
-/// The rate limiter. Without a Redis address there is nothing to limit, as the configuration demands
-/// one where `rate_limit.enabled` is set.
+/// The rate limiter. Without a Redis address there is nothing to limit, as the configuration
+/// demands one where `rate_limit.enabled` is set.
 fn limiter(config: &Config, clock: &Clock) -> Result<Limiter, RedisSettingsError> {
     match config.rate_limit.backend {
         RateLimitBackend::Redis if !config.cache.redis.addrs.is_empty() => {

@@ -26,8 +26,8 @@ const INTERVAL: Duration = Duration::from_millis(250);
 /// Looks in a row that may find the file changing before it is read all the same, as others may
 /// append to it for hours.
 const MAX_CHANGING_LOOKS: u32 = 3;
-/// Time for which a list that removes many keys has to stand unchanged before it is applied, and for
-/// which removals are counted together.
+/// Time for which a list that removes many keys has to stand unchanged before it is applied, and
+/// for which removals are counted together.
 const CONFIRMATION_TIME: Duration = Duration::from_secs(10);
 /// The same, in looks: a process that was stopped meanwhile has not looked.
 const CONFIRMATION_LOOKS: u128 = CONFIRMATION_TIME.as_millis() / INTERVAL.as_millis();
@@ -245,7 +245,7 @@ struct Changes {
 }
 
 impl Changes {
-    /// Whether the file is to be read, after a look that found this version, new or not.
+    /// Returns true if the file is to be read, after a look that found this version, new or not.
     fn should_read(&mut self, version: FileVersion, has_changed: bool) -> bool {
         if self.read == Some(version) {
             self.changing_looks = 0;

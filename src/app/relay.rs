@@ -89,8 +89,8 @@ impl Relay {
     }
 }
 
-/// Asking side, on an instance that is cut off from the database: asks and reads answers while polls
-/// are overdue, forever. Polls are due every `interval`.
+/// Asking side, on an instance that is cut off from the database: asks and reads answers while
+/// polls are overdue, forever. Polls are due every `interval`.
 pub async fn ask(service: Arc<Service>, shared: Arc<RedisCache>, interval: Duration) {
     let freshness = &service.freshness;
     let mut client = RelayClient::default();

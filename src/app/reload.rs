@@ -39,7 +39,7 @@ enum ReloadError {
 }
 
 impl ReloadError {
-    /// Whether another try may succeed without a change of any file.
+    /// Returns true if another try may succeed without a change of any file.
     fn is_transient(&self) -> bool {
         let problem = match self {
             Self::Settings(SettingsError::KeySource { problem, .. }) => problem,
@@ -52,7 +52,7 @@ impl ReloadError {
 /// The outcome of a reload that wasn't refused.
 struct Applied {
     outcome: Reload,
-    /// Whether everything that was read is in force.
+    /// True if everything that was read is in force.
     is_complete: bool,
 }
 
@@ -68,7 +68,7 @@ pub struct Reloader {
     documents: Documents,
     /// All files that settings are made of.
     files: Watched<Fingerprint>,
-    /// Whether a refused reload is tried again without a change.
+    /// True if a refused reload is tried again without a change.
     retry: bool,
 }
 

@@ -36,8 +36,8 @@ use crate::telemetry::traces::{self, Traces};
 /// Time for the database to learn the end of the audit log, once all else has stopped.
 const AUDIT_CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Serves `config`, which was read from `source`, until SIGTERM or SIGINT. Changes of the source are
-/// applied meanwhile.
+/// Serves `config`, which was read from `source`, until SIGTERM or SIGINT. Changes of the source
+/// are applied meanwhile.
 ///
 /// # Errors
 /// When the start fails, a task ends early, or a second signal comes while requests are completed.

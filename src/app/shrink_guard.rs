@@ -39,7 +39,7 @@ pub enum Verdict {
         list: DenyList,
         /// Keys that are no longer refused.
         lifted: usize,
-        /// Whether the list had to be confirmed.
+        /// True if the list had to be confirmed.
         was_held: bool,
     },
     /// Refuse the keys of the list and of the one in force.
@@ -48,7 +48,7 @@ pub enum Verdict {
         together: DenyList,
         /// Keys of the list in force that the new list doesn't name.
         held: usize,
-        /// Whether the list is held for the first time.
+        /// True if the list is held for the first time.
         is_new: bool,
     },
 }
@@ -83,7 +83,7 @@ impl ShrinkGuard {
         Ok(Verdict::Apply { list, lifted, was_held })
     }
 
-    /// Whether a held list has stood unchanged for long enough to be read again.
+    /// Returns true if a held list has stood unchanged for long enough to be read again.
     pub fn is_confirmation_due(&self) -> bool {
         self.held.as_ref().is_some_and(|held| held.looks >= self.confirmation_looks)
     }

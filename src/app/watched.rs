@@ -89,7 +89,8 @@ impl<T: PartialEq + Send + 'static> Watched<T> {
     /// Looks at all files. Returns those whose state is another than at the last look, or that
     /// weren't looked at before.
     ///
-    /// To be called before the files are read, so that a change in between is found by the next look.
+    /// To be called before the files are read, so that a change in between is found by the next
+    /// look.
     pub async fn look(&mut self) -> Vec<PathBuf> {
         self.look_at(self.files.keys().cloned().collect()).await
     }
@@ -176,7 +177,7 @@ impl Notifier {
     }
 }
 
-/// Whether an event is about a change. Reads of a file are events, too.
+/// Returns true if an event is about a change. Reads of a file are events, too.
 fn is_change(kind: &EventKind) -> bool {
     !matches!(kind, EventKind::Access(access) if *access != AccessKind::Close(AccessMode::Write))
 }

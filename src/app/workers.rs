@@ -1,7 +1,8 @@
 //! Worker threads of the authz plane: one per core, each with its own runtime and connections.
 //!
-//! A Check that the cache can answer never leaves the thread that read it: no task is stolen, and no
-//! other core is woken. What has to wait for the database continues on the process's main runtime.
+//! A Check that the cache can answer never leaves the thread that read it: no task is stolen, and
+//! no other core is woken. What has to wait for the database continues on the process's main
+//! runtime.
 
 use std::rc::Rc;
 use std::sync::Arc;

@@ -264,7 +264,7 @@ mod tests {
         fn different_actors_are_different_lines(a in any::<String>(), b in any::<String>()) {
             let line = |actor: &str| to_json_text(Map::from_iter([("ActorID".to_owned(), Value::from(actor))]));
             prop_assert_eq!(a == b, line(&a) == line(&b));
-            prop_assert!(!line(&a).contains(escape::is_hidden));
+            prop_assert!(!line(&a).contains(escape::is_invisible));
             let read: Value = serde_json::from_str(&line(&a)).unwrap();
             prop_assert_eq!(&read["ActorID"], &a);
         }

@@ -201,7 +201,7 @@ impl AuthorizationService {
     ) -> Result<Bytes, Stop> {
         let headers = Headers::of(attributes);
         let settings =
-            settings.of_host(|| str::from_utf8(headers.host()).ok()).ok_or(DenyReason::UnknownHost)?;
+            settings.for_host(|| str::from_utf8(headers.host()).ok()).ok_or(DenyReason::UnknownHost)?;
         let policy = policy::route_policy(settings, &headers, attributes)?;
         let presented = match policy.mode {
             RouteMode::Off => None,

@@ -9,7 +9,7 @@ use super::exit::Failure;
 use super::output::write_stdout;
 use super::{Plane, block_on};
 use crate::app::read_templates;
-use crate::config::{Config, KeySetUrl, Loaded, Shown, Source, schema};
+use crate::config::{Config, EffectiveSetting, KeySetUrl, Loaded, Source, schema};
 use crate::settings::key_set;
 use crate::settings::sources::{Documents, Reading, Renewed};
 
@@ -171,7 +171,7 @@ impl Show {
         let source = source(self.file.or(config))?.without_admin();
         let loaded = source.load().map_err(|error| report_problems(&[error.to_string()]))?;
         loaded.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
-        let shown = if self.origin { by_key(loaded.origins()) } else { loaded.config.shown() };
+        let shown = if self.origin { by_key(loaded.origins()) } else { loaded.config.to_masked() };
         let text = match self.format {
             Format::Json => format!("{shown:#}\n"),
             Format::Yaml => serde_norway::to_string(&shown).map_err(Failure::failed)?,
@@ -180,7 +180,9 @@ impl Show {
     }
 }
 
-fn by_key(settings: Vec<Shown>) -> Value {
-    let entry = |Shown { key, value, origin }| (key.to_owned(), json!({ "value": value, "origin": origin }));
+fn by_key(settings: Vec<EffectiveSetting>) -> Value {
+    let entry = |EffectiveSetting { key, value, origin }| {
+        (key.to_owned(), json!({ "value": value, "origin": origin }))
+    };
     Value::Object(settings.into_iter().map(entry).collect())
 }

@@ -186,7 +186,7 @@ pub fn write_stdout(text: &str) -> Result<(), Failure> {
 
 /// Replaces control and invisible characters, except line feeds, by JSON escapes.
 fn escape_controls(text: &str) -> Cow<'_, str> {
-    let needs_escape = |character: char| escape::is_hidden(character) && character != '\n';
+    let needs_escape = |character: char| escape::is_invisible(character) && character != '\n';
     if !text.contains(needs_escape) {
         return Cow::Borrowed(text);
     }
@@ -260,7 +260,7 @@ mod tests {
         assert_eq!(cell(&hostile.into()), shown);
         let json = serde_json::json!({ "a": hostile });
         let table = Table::Fields(vec![("NAME", cell(&hostile.into())), ("METADATA", cell(&json))]).render();
-        assert!(!table.replace('\n', "").contains(escape::is_hidden), "{table}");
+        assert!(!table.replace('\n', "").contains(escape::is_invisible), "{table}");
         assert_eq!(table.lines().count(), 2);
         assert_eq!(
             escape_controls("{\"a\":\"\u{9b}\u{7f}\u{200b}\u{e0041}\"}\n"),

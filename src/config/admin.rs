@@ -1,18 +1,18 @@
-//! `serve.http.auth.*`: who may call the admin plane, and how they prove it.
+//! `serve.http.auth.*`: callers of the admin plane and their authentication.
 
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::forms;
+use super::serde_forms;
 use crate::secret::SecretString;
 
-/// `serve.http.auth`: who may call the admin plane.
+/// `serve.http.auth`: callers of the admin plane and their authentication.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Auth {
-    /// Default `none`.
+    /// Authentication of callers. Default `none`.
     pub mode: AuthMode,
     /// `serve.http.auth.roles`.
     pub roles: AuthRoles,
@@ -20,36 +20,38 @@ pub struct Auth {
     pub xfcc: AuthXfcc,
     /// `serve.http.auth.jwt`.
     pub jwt: AuthJwt,
-    /// Users that may do everything over `serve.http.socket`. Default: the one that runs this process.
-    #[serde(with = "forms::Uids")]
+    /// Ids of users that may do everything over `serve.http.socket`. Default: the user that runs
+    /// this process.
+    #[serde(with = "serde_forms::Uids")]
     pub unix_uids: Vec<u32>,
 }
 
-/// How admin callers prove who they are.
+/// Authentication of admin callers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AuthMode {
-    /// Not at all: something in front of the listener has to.
+    /// None: something in front of the listener has to authenticate callers.
     #[default]
     None,
     /// Client certificates.
     Mtls,
-    /// `x-forwarded-client-cert`, which Envoy sets with `cert: true`: the certificate in it counts.
+    /// The certificate in `x-forwarded-client-cert`, which Envoy sets with `cert: true`.
     Xfcc,
     /// A bearer JWT.
     Jwt,
 }
 
-/// `serve.http.auth.roles`: exact names, of certificates (with a colon a URI, else the name of a
-/// host) or in a claim of tokens. Who has none of them is refused.
+/// `serve.http.auth.roles`: exact names, from certificates (a URI if there is a colon, else a host
+/// name) or from a claim of tokens. Callers without a role are refused.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthRoles {
-    /// Look at keys, and have credentials verified. Default: nobody.
+    /// Callers that may get, list and verify keys. Default: none.
     pub viewer: Vec<String>,
-    /// Also make, change, rotate and revoke keys, and derive tokens. Default: nobody.
+    /// Callers that may also issue, import, update, rotate and revoke keys, and derive tokens.
+    /// Default: none.
     pub issuer: Vec<String>,
-    /// Everything. Default: nobody.
+    /// Callers that may do everything. Default: none.
     pub admin: Vec<String>,
 }
 
@@ -57,8 +59,8 @@ pub struct AuthRoles {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AuthXfcc {
-    /// Who may tell us of its clients' certificates: exact names in its own certificate, addresses or CIDR blocks. The
-    /// header is ignored when it comes from anybody else.
+    /// Proxies whose header is used: exact names in their own certificate, addresses or CIDR
+    /// blocks. The header of any other peer is ignored.
     pub peers: Vec<String>,
 }
 
@@ -67,18 +69,19 @@ pub struct AuthXfcc {
 #[serde(default, deny_unknown_fields)]
 pub struct AuthJwt {
     /// `iss` that tokens must have. Unset (or empty) by default.
-    #[serde(with = "forms::OptionalText")]
+    #[serde(with = "serde_forms::OptionalText")]
     pub issuer: Option<String>,
     /// `aud` that tokens must have among theirs. Unset (or empty) by default.
-    #[serde(with = "forms::OptionalText")]
+    #[serde(with = "serde_forms::OptionalText")]
     pub audience: Option<String>,
-    /// Key set of the issuer: a `https://`, `file://` or `base64://` URL. Unset (or empty) by default.
-    #[serde(with = "forms::OptionalText")]
+    /// Key set of the issuer: a `https://`, `file://` or `base64://` URL. Unset (or empty) by
+    /// default.
+    #[serde(with = "serde_forms::OptionalText")]
     pub jwks: Option<String>,
-    /// How far the issuer's clock may differ. Default 30s.
-    #[serde(with = "forms::Duration")]
+    /// Tolerated difference to the issuer's clock. Default 30s.
+    #[serde(with = "serde_forms::Duration")]
     pub leeway: Duration,
-    /// The claim that holds what `roles` lists: a text, or a list of texts. Default `sub`.
+    /// Claim with the names that `roles` lists: a text, or a list of texts. Default `sub`.
     pub claim: String,
 }
 
@@ -95,7 +98,7 @@ impl Default for AuthJwt {
 }
 
 impl AuthJwt {
-    /// Where the key set is, as those of signing keys are named.
+    /// URL of the issuer's key set.
     pub fn url(&self) -> Option<SecretString> {
         self.jwks.as_deref().map(SecretString::from)
     }

@@ -1,4 +1,4 @@
-//! `authz.*`: what the ext_authz plane reads, sends and does when it can't decide.
+//! `authz.*`: behaviour of the ext_authz plane.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -8,34 +8,39 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::routes::Route;
-use super::{forms, text};
+use super::{serde_forms, text};
 
 /// `authz`: the behaviour of the authz plane.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Authz {
-    /// Life of a minted JWT, at least 1s and at most `credentials.derived_tokens.max_ttl`. Default 5m.
-    #[serde(with = "forms::Duration")]
+    /// Lifetime of a minted JWT, at least 1s and at most `credentials.derived_tokens.max_ttl`.
+    /// Default 5m.
+    #[serde(with = "serde_forms::Duration")]
     pub token_ttl: Duration,
     /// Header, in lower case, that carries the minted JWT upstream. Default `authorization`.
     #[serde(deserialize_with = "header_name")]
     pub token_header: String,
-    /// Where a credential is looked for, in this order; 32 at most. Default: `authorization` with `Bearer`, then `x-api-key`.
+    /// Places to look for a credential, in this order; 32 at most. Default: `authorization` with
+    /// `Bearer`, then `x-api-key`.
     pub sources: Vec<CredentialSource>,
-    /// Default `deny`.
+    /// Answer when no decision is possible. Default `deny`.
     pub on_unavailable: OnUnavailable,
-    /// Default `peer`.
+    /// Source of the client's address. Default `peer`.
     pub client_address: ClientAddress,
-    /// With `client_address: xff`, which entry counts, from the right; at least 1. Default 1.
+    /// With `client_address: xff`, the position of the entry to use, from the right; at least 1.
+    /// Default 1.
     pub trusted_hops: u32,
     /// `realm` of `WWW-Authenticate`: printable ASCII without `"` and `\`. Default `talos`.
     pub realm: String,
-    /// Whether a client is told apart expired, revoked and unknown credentials. Default false: a thief learns nothing.
+    /// If true, refusals tell expired, revoked and unknown credentials apart. Default false, so
+    /// that a thief learns nothing.
     pub reveal_reason: bool,
-    /// YAML file with texts of your own for refusals; watched, so that a change applies at once.
+    /// YAML file with your own templates for refusals. Changes apply at once.
     pub denied_template_file: Option<PathBuf>,
-    /// What a browser's CORS preflight (OPTIONS with Origin and Access-Control-Request-Method) needs, if Envoy's own
-    /// CORS filter doesn't answer it before: it never carries a credential. Default `check`.
+    /// Handling of a browser's CORS preflight (OPTIONS with Origin and
+    /// Access-Control-Request-Method) that Envoy's own CORS filter doesn't answer. A preflight
+    /// never carries a credential. Default `check`.
     pub preflight: Preflight,
     /// Policies by host, method and path; 1000 at most. Default: none.
     pub routes: Vec<Route>,
@@ -65,36 +70,36 @@ impl Default for Authz {
     }
 }
 
-/// Most sources of a credential.
+/// Number of entries of `authz.sources`.
 pub const MAX_SOURCES: usize = 32;
 
-/// Most entries of `authz.routes`.
+/// Number of entries of `authz.routes`.
 pub const MAX_ROUTES: usize = 1000;
 
-/// Where a credential is looked for: `{header, scheme?}`, `{query}` or `{cookie}`.
+/// Place to look for a credential: `{header, scheme?}`, `{query}` or `{cookie}`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "RawSource", into = "RawSource")]
 pub enum CredentialSource {
     /// A request header.
     Header {
-        /// In lower case.
+        /// Name in lower case.
         name: String,
-        /// Authentication scheme before the credential, to be compared without case; unset means none.
+        /// Authentication scheme before the credential, compared without case; unset means none.
         scheme: Option<String>,
     },
     /// A query parameter, by its decoded name.
     Query {
-        /// Compared with case.
+        /// Name, compared with case.
         name: String,
     },
     /// A cookie.
     Cookie {
-        /// Compared with case.
+        /// Name, compared with case.
         name: String,
     },
 }
 
-/// The form in the file, before exactly one of the three is known to be there.
+/// Form in the file, before it is checked that exactly one of the three is set.
 #[derive(Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 struct RawSource {
@@ -127,7 +132,7 @@ impl JsonSchema for CredentialSource {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "description": "Where a credential is looked for.",
+            "description": "Place to look for a credential.",
             "oneOf": [
                 {
                     "type": "object",
@@ -192,18 +197,18 @@ impl TryFrom<RawSource> for CredentialSource {
     }
 }
 
-/// What Envoy is told when no tier can decide.
+/// Answer to Envoy when neither cache nor database can decide.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnUnavailable {
-    /// A 503 refusal that no setting of Envoy's turns into an allow.
+    /// A refusal with status 503, which no setting of Envoy turns into an allow.
     #[default]
     Deny,
-    /// gRPC UNAVAILABLE: Envoy's `failure_mode_allow` and `status_on_error` rule.
+    /// gRPC status UNAVAILABLE: Envoy's `failure_mode_allow` and `status_on_error` decide.
     Error,
 }
 
-/// Where the client's address is read.
+/// Source of the client's address.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ClientAddress {
@@ -216,18 +221,18 @@ pub enum ClientAddress {
     Xff,
 }
 
-/// What a CORS preflight needs.
+/// Handling of CORS preflights.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Preflight {
-    /// What its route says, as any other request.
+    /// As any other request, by the policy of the route.
     #[default]
     Check,
-    /// Nothing: it goes upstream as anonymous.
+    /// Always allowed, as anonymous.
     Allow,
 }
 
-/// A header name, lower-cased.
+/// Reads a header name in lower case.
 fn header_name<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let name = String::deserialize(deserializer)?;
     if !text::is_token(&name) {

@@ -1,4 +1,4 @@
-//! `cache.*`: the tiers between a lookup and the database.
+//! `cache.*`: caches in front of the database.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,25 +6,25 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::forms;
+use super::serde_forms;
 use crate::secret::SecretString;
 
-/// `cache`: answers kept between lookups.
+/// `cache`: caches in front of the database.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cache {
-    /// Off means that every lookup goes to the database. Default true.
+    /// If false, every lookup goes to the database. Default true.
     pub enabled: bool,
-    /// Which tiers there are. Default `memory`.
+    /// Kind of cache. Default `memory`.
     #[serde(rename = "type")]
     pub kind: CacheType,
-    /// How long an entry is used before it is read again. Above 0. Default 5m.
-    #[serde(with = "forms::Duration")]
+    /// Time for which an entry is used before it is read again. Above 0. Default 5m.
+    #[serde(with = "serde_forms::Duration")]
     pub ttl: Duration,
-    /// How long an unknown id is remembered. Above 0. Default 10s.
-    #[serde(with = "forms::Duration")]
+    /// Time for which an unknown key id is cached. Above 0. Default 10s.
+    #[serde(with = "serde_forms::Duration")]
     pub negative_ttl: Duration,
-    /// How many unknown ids are remembered, in entries. Default 10000; 0 remembers none.
+    /// Number of unknown key ids that are cached; 0 caches none. Default 10000.
     pub negative_size: u64,
     /// `cache.memory`.
     pub memory: CacheMemory,
@@ -46,26 +46,26 @@ impl Default for Cache {
     }
 }
 
-/// The tiers between a lookup and the database.
+/// Kind of cache in front of the database.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum CacheType {
     /// None.
     Noop,
-    /// In process alone.
+    /// In memory.
     #[default]
     Memory,
-    /// In process, then Redis.
+    /// In memory, then in Redis.
     Redis,
 }
 
-/// `cache.memory`: the tier in process.
+/// `cache.memory`: the cache in memory.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CacheMemory {
-    /// Bound in bytes. Above 0. Default 104857600 (100 MiB).
+    /// Size in bytes. Above 0. Default 104857600 (100 MiB).
     pub max_size: u64,
-    /// Of Ory's cache library; read so that its files parse, without effect here. Default 10000.
+    /// Setting of Ory's cache, accepted for compatibility; without effect. Default 10000.
     pub num_counters: u64,
 }
 
@@ -75,36 +75,38 @@ impl Default for CacheMemory {
     }
 }
 
-/// `cache.redis`: the shared tier.
+/// `cache.redis`: the connection to Redis.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CacheRedis {
-    /// `host:port`; one is a single server, several a cluster. Default `localhost:6379`.
-    #[serde(with = "forms::Addresses")]
+    /// Addresses `host:port`: one of a single server, several of a cluster. Default
+    /// `localhost:6379`.
+    #[serde(with = "serde_forms::Addresses")]
     pub addrs: Vec<String>,
-    /// ACL user; unset (or empty) by default.
-    #[serde(with = "forms::OptionalText")]
+    /// Name of the ACL user. Unset (or empty) by default.
+    #[serde(with = "serde_forms::OptionalText")]
     pub username: Option<String>,
-    /// Unset (or empty) by default.
-    #[serde(with = "forms::OptionalSecret")]
+    /// Password. Unset (or empty) by default.
+    #[serde(with = "serde_forms::OptionalSecret")]
     pub password: Option<SecretString>,
     /// Number of the logical database. Default 0.
     pub db: u32,
-    /// For connecting and for admin use. Above 0. Default 3s.
-    #[serde(with = "forms::Duration")]
+    /// Timeout for connecting and for requests of the admin plane. Above 0. Default 3s.
+    #[serde(with = "serde_forms::Duration")]
     pub timeout: Duration,
-    /// What a Check waits at most. Above 0. Default 10ms.
-    #[serde(with = "forms::Duration")]
+    /// Timeout for requests of a Check. Above 0. Default 10ms.
+    #[serde(with = "serde_forms::Duration")]
     pub check_timeout: Duration,
-    /// Of Ory's pool; read so that its files parse. Ours is one connection, multiplexed. Above 0. Default 8.
+    /// Setting of Ory's connection pool, accepted for compatibility; without effect, as there is
+    /// one multiplexed connection. Above 0. Default 8.
     pub pool_size: u32,
-    /// As `pool_size`. Default 2.
+    /// Like `pool_size`, without effect. Default 2.
     pub min_idle_conns: u32,
-    /// As `pool_size`. Default 5m.
-    #[serde(with = "forms::Duration")]
+    /// Like `pool_size`, without effect. Default 5m.
+    #[serde(with = "serde_forms::Duration")]
     pub conn_max_idle_time: Duration,
-    /// As `pool_size`. Default 30m.
-    #[serde(with = "forms::Duration")]
+    /// Like `pool_size`, without effect. Default 30m.
+    #[serde(with = "serde_forms::Duration")]
     pub conn_max_lifetime: Duration,
     /// `cache.redis.tls`.
     pub tls: RedisTls,
@@ -132,18 +134,19 @@ impl Default for CacheRedis {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RedisTls {
-    /// Unset means plaintext to a loopback address and an error for any other; `false` is plaintext to anywhere.
+    /// If true, TLS is used; if false, plaintext to any address. Unset: plaintext to a loopback
+    /// address, and an error for any other.
     pub enabled: Option<bool>,
-    /// Issuers to trust; unset means the system's.
-    #[serde(with = "forms::OptionalPath")]
+    /// CAs of the server's certificate; unset means those of the operating system.
+    #[serde(with = "serde_forms::OptionalPath")]
     pub ca_file: Option<PathBuf>,
-    /// Client certificate chain.
-    #[serde(with = "forms::OptionalPath")]
+    /// Certificate chain of the client.
+    #[serde(with = "serde_forms::OptionalPath")]
     pub cert_file: Option<PathBuf>,
-    /// Client private key.
-    #[serde(with = "forms::OptionalPath")]
+    /// Private key of the client.
+    #[serde(with = "serde_forms::OptionalPath")]
     pub key_file: Option<PathBuf>,
     /// Name that the server's certificate must carry; unset means the address's host.
-    #[serde(with = "forms::OptionalText")]
+    #[serde(with = "serde_forms::OptionalText")]
     pub server_name: Option<String>,
 }

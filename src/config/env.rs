@@ -1,26 +1,28 @@
-//! The environment: each key as `TALOS_` and its path, lists also by index.
+//! Environment variables: `TALOS_` and the path of a key; lists also by index.
 
 use std::collections::BTreeMap;
 
 use serde_norway::{Mapping, Value};
 
 use super::keys::{self, KEYS, Key, Kind, OBJECT_LISTS};
-use super::settings::Settings;
+use super::merged_config::MergedConfig;
 
-/// The default of the client commands' `--endpoint`, no setting of the server.
-const NOT_OURS: &str = "TALOS_ENDPOINT";
+/// Default of `--endpoint` of the client commands; not a setting of the server.
+const CLIENT_VARIABLE: &str = "TALOS_ENDPOINT";
 
-/// Entries that a list may have by index; keeps a stray huge index from being taken for one.
+/// Number of entries that a list may have by index. A larger index is no index.
 const MAX_ENTRIES: usize = 1_000;
 
-/// Puts every setting found in `variables` into `settings`; returns a warning for each unknown `TALOS_*` variable.
-/// An empty variable counts as unset, except that it empties a list.
+/// Adds the values of environment variables to `merged`. Returns a warning for each unknown
+/// `TALOS_*` variable. An empty variable counts as unset, except that it empties a list.
 pub(super) fn collect(
     variables: impl IntoIterator<Item = (String, String)>,
-    settings: &mut Settings,
+    merged: &mut MergedConfig,
 ) -> Vec<String> {
-    let variables: BTreeMap<String, String> =
-        variables.into_iter().filter(|(name, _)| name.starts_with("TALOS_") && name != NOT_OURS).collect();
+    let variables: BTreeMap<String, String> = variables
+        .into_iter()
+        .filter(|(name, _)| name.starts_with("TALOS_") && name != CLIENT_VARIABLE)
+        .collect();
     let mut warnings = Vec::new();
     let mut lists: BTreeMap<&'static str, List> = BTreeMap::new();
     for (name, text) in &variables {
@@ -29,29 +31,29 @@ pub(super) fn collect(
                 continue;
             }
             match convert(key, text) {
-                Ok(value) => settings.set_from_variable(&key.path, value, name),
-                Err(message) => settings.problem_of(&key.path, message, name.clone()),
+                Ok(value) => merged.set_from_variable(&key.path, value, name),
+                Err(message) => merged.problem_of(&key.path, message, name.clone()),
             }
         } else if let Some((key, index, field)) = indexed(name) {
             let list = lists.entry(&key.path).or_insert_with(|| List::new(key));
-            list.add(index, field, name, text, settings);
+            list.add(index, field, name, text, merged);
         } else {
-            // The name alone: its value may be anything, a secret under a misspelt name included.
+            // The value may be a secret under a misspelt name.
             warnings.push(format!("{name}: unknown variable, ignored"));
         }
     }
     for list in lists.into_values() {
         if variables.contains_key(&list.key.variable) {
             let message = "is set both as a whole and by index; use one form";
-            settings.problem_of(&list.key.path, message, list.key.variable.clone());
+            merged.problem_of(&list.key.path, message, list.key.variable.clone());
         } else {
-            list.finish(settings);
+            list.finish(merged);
         }
     }
     warnings
 }
 
-/// Takes `TALOS_AUTHZ_SOURCES_0_HEADER` apart into the key, 0 and `header`.
+/// Splits a variable such as `TALOS_AUTHZ_SOURCES_0_HEADER` into the key, 0 and `header`.
 fn indexed(name: &str) -> Option<(&'static Key, usize, Option<&'static str>)> {
     KEYS.iter().filter(|key| key.kind == Kind::List).find_map(|key| {
         let rest = name.strip_prefix(&key.variable)?.strip_prefix('_')?;
@@ -70,7 +72,7 @@ fn indexed(name: &str) -> Option<(&'static Key, usize, Option<&'static str>)> {
     })
 }
 
-/// A list on the way from its indexed variables.
+/// A list that is collected from indexed variables.
 struct List {
     key: &'static Key,
     entries: BTreeMap<usize, Value>,
@@ -81,12 +83,12 @@ impl List {
         Self { key, entries: BTreeMap::new() }
     }
 
-    fn add(&mut self, index: usize, field: Option<&str>, name: &str, text: &str, settings: &mut Settings) {
+    fn add(&mut self, index: usize, field: Option<&str>, name: &str, text: &str, merged: &mut MergedConfig) {
         let path = format!("{}[{index}]", self.key.path);
         let Some(field) = field else {
             let value = if OBJECT_LISTS.contains(&self.key.path.as_str()) {
                 let Ok(value @ Value::Mapping(_)) = serde_norway::from_str(text) else {
-                    settings.problem_of(&path, "must be a mapping, as JSON or YAML", name.to_owned());
+                    merged.problem_of(&path, "must be a mapping, as JSON or YAML", name.to_owned());
                     return;
                 };
                 value
@@ -94,7 +96,7 @@ impl List {
                 Value::from(text)
             };
             if self.entries.insert(index, value).is_some() {
-                settings.problem_of(&path, "is set twice", name.to_owned());
+                merged.problem_of(&path, "is set twice", name.to_owned());
             }
             return;
         };
@@ -102,24 +104,25 @@ impl List {
             Value::Mapping(mapping) => {
                 mapping.insert(Value::from(field), Value::from(text));
             }
-            _ => settings.problem_of(&path, "is set both as a whole and by field", name.to_owned()),
+            _ => merged.problem_of(&path, "is set both as a whole and by field", name.to_owned()),
         }
     }
 
-    fn finish(self, settings: &mut Settings) {
+    fn finish(self, merged: &mut MergedConfig) {
         let (path, variable) = (&self.key.path, &self.key.variable);
-        // The indices are distinct and sorted, so the first that is off its place follows a gap.
+        // Indices are distinct and sorted, so the first that differs from its position follows a
+        // gap.
         if let Some(missing) = self.entries.keys().enumerate().position(|(at, index)| at != *index) {
             let message = format!("has a gap: {variable}_{missing} is not set");
-            settings.problem_of(path, &message, variable.clone());
+            merged.problem_of(path, &message, variable.clone());
             return;
         }
         let entries = self.entries.into_values().collect();
-        settings.set_from_indexed(path, Value::Sequence(entries), variable);
+        merged.set_from_indexed(path, Value::Sequence(entries), variable);
     }
 }
 
-/// A variable's text as a value of the key's kind; the error never repeats the text.
+/// Converts a variable's text to the kind of the key. The error never repeats the text.
 fn convert(key: &Key, text: &str) -> Result<Value, &'static str> {
     match key.kind {
         Kind::Text => Ok(Value::from(text)),

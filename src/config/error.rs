@@ -1,9 +1,9 @@
-//! What can be wrong with a configuration. No text holds a value of a secret key.
+//! Errors of the configuration. No text holds the value of a secret key.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Why no configuration could be made.
+/// A configuration that can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file is missing, or may not be read.
@@ -11,26 +11,26 @@ pub enum ConfigError {
     Unreadable {
         /// The file as given.
         file: PathBuf,
-        /// The system's reason.
+        /// Reason of the operating system.
         source: std::io::Error,
     },
-    /// The file is not YAML, or a key stands in it twice.
+    /// The file isn't YAML, or has a key twice.
     #[error("{}: {place}{reason}", file.display())]
     NotYaml {
         /// The file as given.
         file: PathBuf,
-        /// `line 3 column 5: `, or nothing when the parser knows no place.
+        /// `line 3 column 5: `, or empty when the parser knows no place.
         place: String,
-        /// Of a fixed set, since the parser's own texts quote the content.
+        /// One of a fixed set of texts, as the parser's own texts quote the content.
         reason: &'static str,
     },
-    /// The file holds a text, a number or a list instead of keys.
+    /// The file has a text, a number or a list instead of keys.
     #[error("{}: must be a mapping of keys to values", file.display())]
     NotAMapping {
         /// The file as given.
         file: PathBuf,
     },
-    /// Settings that are wrong, all of them, one a line.
+    /// All wrong settings, one per line.
     #[error("{}", Lines(.0))]
     Invalid(Vec<Problem>),
     /// `secrets.hmac.current` is unset.
@@ -42,12 +42,15 @@ pub enum ConfigError {
     NoHmacKey,
 }
 
+/// Dotted keys, each with a problem.
+pub(super) type Problems = Vec<(String, String)>;
+
 /// One wrong setting. Prints as `serve.http.port: must be … (talos.yaml)`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// Dotted path, with `[0]` for entries of lists.
     pub key: String,
-    /// What is wrong with it.
+    /// Problem.
     pub message: String,
     /// The file, the environment variable, or `default`.
     pub origin: String,
@@ -59,7 +62,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Problems, one a line.
+/// Problems, one per line.
 struct Lines<'a>(&'a [Problem]);
 
 impl fmt::Display for Lines<'_> {

@@ -1,4 +1,4 @@
-//! What a wrong configuration is told: each table's row is a setting and the start of its error.
+//! Errors of wrong configurations: each table's row is a setting and the start of its error.
 
 use super::tests::{config, load_with, variables};
 use super::*;

@@ -1,4 +1,4 @@
-//! The YAML file: read, and taken apart into one value a key.
+//! YAML file: read, and split into one value per key.
 
 use std::path::Path;
 
@@ -7,9 +7,10 @@ use zeroize::Zeroizing;
 
 use super::error::ConfigError;
 use super::keys;
-use super::settings::Settings;
+use super::merged_config::MergedConfig;
 
-/// What is told of the parser's reasons. Its own texts quote the content, so only these are ever shown.
+/// Parts of the parser's texts, and the texts that are shown instead, as the parser's own ones
+/// quote the content.
 const REASONS: &[(&str, &str)] = &[
     ("duplicate entry", "a key stands here twice"),
     ("as u128", "a number out of range; put texts made of digits in quotes"),
@@ -27,7 +28,7 @@ const REASONS: &[(&str, &str)] = &[
     ("control characters", "not YAML: control characters"),
 ];
 
-/// The file's top mapping; an empty file has an empty one.
+/// Reads the top mapping of a file. An empty file has an empty one.
 pub(super) fn read(file: &Path) -> Result<Mapping, ConfigError> {
     let bytes = std::fs::read(file)
         .map(Zeroizing::new)
@@ -35,7 +36,7 @@ pub(super) fn read(file: &Path) -> Result<Mapping, ConfigError> {
     parse(file, &bytes)
 }
 
-/// The top mapping of a file with this content.
+/// Parses the top mapping of a file with this content.
 pub(super) fn parse(file: &Path, bytes: &[u8]) -> Result<Mapping, ConfigError> {
     match serde_norway::from_slice(bytes) {
         Ok(Value::Null) => Ok(Mapping::new()),
@@ -54,12 +55,13 @@ pub(super) fn parse(file: &Path, bytes: &[u8]) -> Result<Mapping, ConfigError> {
     }
 }
 
-/// Puts every value of `mapping`, which stands at `section` (empty at the top), into `settings`; null is left out.
-pub(super) fn collect(mapping: Mapping, section: &str, settings: &mut Settings) {
+/// Adds every value of `mapping` to `merged`, except null. `section` is the path of the mapping,
+/// empty at the top.
+pub(super) fn collect(mapping: Mapping, section: &str, merged: &mut MergedConfig) {
     for (name, value) in mapping {
         let Value::String(name) = name else {
             let key = if section.is_empty() { "top level" } else { section };
-            settings.problem(key, "has a key that is not a text");
+            merged.problem(key, "has a key that is not a text");
             continue;
         };
         let path = if section.is_empty() { name.clone() } else { format!("{section}.{name}") };
@@ -67,28 +69,28 @@ pub(super) fn collect(mapping: Mapping, section: &str, settings: &mut Settings) 
         let known = !name.contains('.');
         if known && keys::find(&path).is_some() {
             if !value.is_null() {
-                settings.set_from_file(&path, value);
+                merged.set_from_file(&path, value);
             }
         } else if known && keys::is_section(&path) {
             match value {
                 Value::Null => {}
-                Value::Mapping(inner) => collect(inner, &path, settings),
-                _ => settings.problem(&path, "must be a mapping of keys to values"),
+                Value::Mapping(inner) => collect(inner, &path, merged),
+                _ => merged.problem(&path, "must be a mapping of keys to values"),
             }
         } else {
-            let shown = if section.is_empty() {
-                shown_name(&name).to_owned()
+            let key = if section.is_empty() {
+                printable_name(&name).to_owned()
             } else {
-                format!("{section}.{}", shown_name(&name))
+                format!("{section}.{}", printable_name(&name))
             };
-            settings.problem(&shown, "unknown key");
+            merged.problem(&key, "unknown key");
         }
     }
 }
 
-/// The name of an unknown key, unless it looks like anything but a name: whoever forgets the colon and the quotes
-/// writes a secret where a key belongs.
-fn shown_name(name: &str) -> &str {
+/// The name of an unknown key, or `…` if it doesn't look like a name: without a colon and quotes, a
+/// secret may stand where a key belongs.
+fn printable_name(name: &str) -> &str {
     let is_name = (1..=31).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
     if is_name { name } else { "…" }
@@ -110,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_tell_the_place_and_never_the_content() {
+    fn errors_name_the_place_and_never_the_content() {
         let table = [
             ("a: 1\na: 2", "a key stands here twice"),
             ("s3cr3t: 1\ns3cr3t: 2", "a key stands here twice"),

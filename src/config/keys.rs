@@ -1,8 +1,8 @@
-//! The table of all keys, read off the types themselves: whatever `Config` can be deserialised from is a key, so no
-//! list can fall behind.
+//! Table of all keys, read from the types: every field from which `Config` is deserialized is a
+//! key, so the table is always complete.
 //!
-//! A derived `Deserialize` hands its field names to the deserialiser. [`Probe`] is one that notes what it is asked
-//! for at one path and stops there.
+//! A derived `Deserialize` passes its field names to the deserializer. [`Probe`] is a deserializer
+//! that records what is requested at one path, and stops there.
 
 use std::cell::Cell;
 use std::fmt;
@@ -12,23 +12,23 @@ use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, IntoDeserializ
 
 use super::model::Config;
 
-/// What a key's value is made of; the environment's texts are converted by it.
+/// Kind of a key's value, to which texts of environment variables are converted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Bool,
     Integer,
     Float,
     Text,
-    /// Of texts, unless the key is in [`OBJECT_LISTS`].
+    /// List of texts, or of mappings if the key is in [`OBJECT_LISTS`].
     List,
 }
 
-/// One setting that has a value of its own.
+/// One key with a value.
 #[derive(Debug)]
 pub(super) struct Key {
     /// Dotted path, such as `serve.http.port`.
     pub path: String,
-    /// Its environment variable, such as `TALOS_SERVE_HTTP_PORT`.
+    /// Environment variable, such as `TALOS_SERVE_HTTP_PORT`.
     pub variable: String,
     pub kind: Kind,
 }
@@ -40,10 +40,10 @@ pub(super) static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
     keys
 });
 
-/// Lists whose entries are mappings; a variable holds them as YAML (so JSON, too).
+/// Lists whose entries are mappings. A variable holds them as YAML or JSON.
 pub(super) const OBJECT_LISTS: &[&str] = &["authz.routes", "authz.sources", "multitenancy.networks"];
 
-/// Keys that are secret with all that lies under them. `cache.redis.addrs` may hold a URL with a password.
+/// Secret keys and sections. `cache.redis.addrs` may hold a URL with a password.
 const SECRETS: &[&str] = &[
     "secrets",
     "db.dsn",
@@ -54,24 +54,24 @@ const SECRETS: &[&str] = &[
     "credentials.derived_tokens.jwt.signing_keys.urls",
 ];
 
-/// Whether nothing of the value at `path` (which may go into a list) may be shown.
+/// Returns true if the value at `path`, which may be an entry of a list, is secret.
 pub(super) fn is_secret(path: &str) -> bool {
     SECRETS.iter().any(|secret| {
         path.strip_prefix(secret).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
     })
 }
 
-/// The key at exactly this path.
+/// Finds the key with this path.
 pub(super) fn find(path: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.path == path)
 }
 
-/// Whether keys lie under `path`.
+/// Returns true if there are keys below `path`.
 pub(super) fn is_section(path: &str) -> bool {
     KEYS.iter().any(|key| key.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
 }
 
-/// The names inside an entry of a list that has a long form, which indexed variables may end in.
+/// Field names of a list's entries, with which indexed variables may end.
 pub(super) fn entry_fields(path: &str) -> &'static [&'static str] {
     match path {
         "authz.sources" => &["header", "scheme", "query", "cookie"],
@@ -88,7 +88,7 @@ pub(super) fn entry_fields(path: &str) -> &'static [&'static str] {
 
 fn collect(path: &mut Vec<&'static str>, keys: &mut Vec<Key>) {
     let found = Cell::new(None);
-    // Always an error: the probe stops as soon as it knows.
+    // Always an error: the probe stops as soon as it knows the kind.
     let _ = Config::deserialize(Probe { path, found: &found });
     match found.get() {
         Some(Found::Section(fields)) => {
@@ -113,7 +113,8 @@ enum Found {
     Leaf(Kind),
 }
 
-/// Goes down `path`, field by field, and notes in `found` what is asked for at its end.
+/// Deserializer that follows `path`, field by field, and records in `found` what is requested at
+/// its end.
 #[derive(Clone, Copy)]
 struct Probe<'a> {
     path: &'a [&'static str],
@@ -129,7 +130,7 @@ impl Probe<'_> {
     }
 }
 
-/// Ends a deserialisation that has told what it had to.
+/// Stops a deserialization that isn't needed any more.
 #[derive(Debug)]
 struct Stop;
 
@@ -147,7 +148,7 @@ impl de::Error for Stop {
     }
 }
 
-/// Each line: the methods for one kind of value.
+/// Implements the methods for one kind of value per line.
 macro_rules! leaves {
     ($($kind:ident: $($method:ident)*;)*) => {$($(
         fn $method<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Stop> {
@@ -223,7 +224,7 @@ impl<'de> Deserializer<'de> for Probe<'_> {
     }
 }
 
-/// A mapping of one field, whose value is the rest of the way.
+/// A mapping with one field, whose value is the rest of the path.
 struct OneField<'a> {
     field: &'static str,
     probe: Probe<'a>,
@@ -248,7 +249,7 @@ mod tests {
 
     use super::*;
 
-    /// A change here is a change of the file format, so the list is written out.
+    /// The list is written out, as a change of it is a change of the file format.
     #[test]
     fn the_documented_keys_are_the_keys() {
         let documented = [

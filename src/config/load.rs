@@ -1,25 +1,25 @@
-//! Defaults, file and environment made into one checked [`Config`].
+//! Loads a checked [`Config`] from defaults, file and environment.
 
 use std::path::{Path, PathBuf};
 
 use serde_norway::Mapping;
 
 use super::error::ConfigError;
+use super::merged_config::{MergedConfig, Origins};
 use super::model::Config;
-use super::settings::{Origins, Settings};
 use super::{env, file, secrets, tenants, validate};
 
-/// A configuration that was read and checked.
+/// A loaded and checked configuration.
 #[derive(Debug)]
 pub struct Loaded {
-    /// The settings.
+    /// The configuration.
     pub config: Config,
-    /// What to log, such as the names of unknown `TALOS_*` variables. Never a value.
+    /// Warnings to log, such as names of unknown `TALOS_*` variables. They never hold a value.
     pub warnings: Vec<String>,
     pub(super) origins: Origins,
 }
 
-/// Where a configuration comes from: it can be read again and again. The environment is that of the beginning.
+/// Source of a configuration, which can be loaded again. Its environment is that of the start.
 #[derive(Clone)]
 pub struct Source {
     file: Option<PathBuf>,
@@ -28,32 +28,32 @@ pub struct Source {
 }
 
 impl Source {
-    /// A file, if given, and the environment over it.
+    /// A file, if given, overridden by environment variables.
     pub fn new(file: Option<PathBuf>, env: impl IntoIterator<Item = (String, String)>) -> Self {
         let variables = env.into_iter().filter(|(name, _)| name.starts_with("TALOS_")).collect();
         Self { file, variables, admin: true }
     }
 
-    /// For a process that doesn't open the admin listener: an admin plane that would stand open is no error.
-    /// For `serve public`, which may bind `serve.http`'s address, and for `migrate`, which binds nothing.
+    /// The source for a process without the admin plane, to which its rules don't apply: `serve
+    /// public`, which may bind the address of `serve.http`, and `migrate`, which binds nothing.
     pub fn without_admin(self) -> Self {
         Self { admin: false, ..self }
     }
 
-    /// The file.
+    /// Path of the file.
     pub fn file(&self) -> Option<&Path> {
         self.file.as_deref()
     }
 
-    /// Reads the file, lays the environment over it, and checks the whole.
+    /// Reads the file, overrides it by the environment, and checks the result.
     ///
     /// # Errors
-    /// A file that can't be read or isn't a YAML mapping, else every wrong setting at once.
+    /// When the file can't be read or isn't a YAML mapping; else with all wrong settings.
     pub fn load(&self) -> Result<Loaded, ConfigError> {
         self.load_mapping(self.file().map(file::read).transpose()?)
     }
 
-    /// As [`Source::load`], of a file that has this content.
+    /// Like [`Source::load`], for a file with this content.
     ///
     /// # Errors
     /// As [`Source::load`].
@@ -63,34 +63,34 @@ impl Source {
     }
 
     fn load_mapping(&self, mapping: Option<Mapping>) -> Result<Loaded, ConfigError> {
-        let mut settings = Settings::new(self.file());
+        let mut merged = MergedConfig::new(self.file());
         if let Some(mapping) = mapping {
-            file::collect(mapping, "", &mut settings);
+            file::collect(mapping, "", &mut merged);
         }
-        let mut warnings = env::collect(self.variables.iter().cloned(), &mut settings);
-        let mut config = settings.read();
-        settings.refuse(validate::check(&config, self.admin));
-        if !settings.problems.is_empty() {
-            return Err(ConfigError::Invalid(settings.problems));
+        let mut warnings = env::collect(self.variables.iter().cloned(), &mut merged);
+        let mut config = merged.read();
+        merged.add_problems(validate::check(&config, self.admin));
+        if !merged.problems.is_empty() {
+            return Err(ConfigError::Invalid(merged.problems));
         }
-        tenants::read_files(&mut config, &settings, &mut warnings)?;
+        tenants::read_files(&mut config, &merged, &mut warnings)?;
         let weak = secrets::warnings(&config).into_iter();
-        warnings.extend(weak.map(|(key, message)| settings.origins.problem(key, message).to_string()));
-        Ok(Loaded { config, warnings, origins: settings.origins })
+        warnings.extend(weak.map(|(key, message)| merged.origins.problem(key, message).to_string()));
+        Ok(Loaded { config, warnings, origins: merged.origins })
     }
 
-    /// All files that the configuration is read from, as far as it can be told what they are.
+    /// All files that the configuration is read from, as far as they are known.
     pub fn files(&self) -> Vec<PathBuf> {
-        let mut settings = Settings::new(self.file());
+        let mut merged = MergedConfig::new(self.file());
         if let Some(Ok(mapping)) = self.file().map(file::read) {
-            file::collect(mapping, "", &mut settings);
+            file::collect(mapping, "", &mut merged);
         }
-        env::collect(self.variables.iter().cloned(), &mut settings);
-        self.file.iter().cloned().chain(tenants::files(&settings.read())).collect()
+        env::collect(self.variables.iter().cloned(), &mut merged);
+        self.file.iter().cloned().chain(tenants::files(&merged.read())).collect()
     }
 }
 
-/// Reads `path`, if given, lays the environment over it, and checks the whole.
+/// Loads a file, if given, overridden by environment variables.
 ///
 /// # Errors
 /// As [`Source::load`].
@@ -101,7 +101,7 @@ pub fn load(
     Source::new(path.map(Path::to_owned), env).load()
 }
 
-/// As [`load`], [without an admin listener](Source::without_admin).
+/// Like [`load`], for a process [without the admin plane](Source::without_admin).
 ///
 /// # Errors
 /// As [`Source::load`].

@@ -1,4 +1,5 @@
-//! The settings and their defaults. Blocks with files of their own: `serve`, `secrets` and `credentials`, `cache`, `authz`.
+//! Types of the configuration and their defaults. `serve`, `secrets`, `credentials`, `cache` and
+//! `authz` have files of their own.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,8 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::authz::Authz;
 use super::cache::Cache;
-use super::credentials::{Credentials, Retired, Secrets};
-use super::forms;
+use super::credentials::{Credentials, Secrets};
+use super::retired::Retired;
+use super::serde_forms;
 use super::serve::{Serve, listen_address};
 use crate::secret::SecretString;
 
@@ -23,7 +25,7 @@ pub struct Config {
     pub db: Db,
     /// Logging.
     pub log: Log,
-    /// What nobody may read.
+    /// Secrets.
     pub secrets: Secrets,
     /// Forms of keys and tokens.
     pub credentials: Credentials,
@@ -41,7 +43,7 @@ pub struct Config {
     pub tracing: Tracing,
     /// The authz plane's behaviour.
     pub authz: Authz,
-    /// Bounds on stale answers.
+    /// Bounds on the age of answers.
     pub consistency: Consistency,
     /// The audit log.
     pub audit: Audit,
@@ -61,7 +63,7 @@ impl Config {
 #[serde(default, deny_unknown_fields)]
 pub struct Db {
     /// Database URL, which may hold a password and so is secret. Default `sqlite://talos.db`.
-    #[serde(with = "forms::Dsn")]
+    #[serde(with = "serde_forms::Dsn")]
     pub dsn: SecretString,
 }
 
@@ -71,13 +73,13 @@ impl Default for Db {
     }
 }
 
-/// `log`: the process's own log.
+/// `log`: the log of the process.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
-    /// Least severe level that is written. Default `info`.
+    /// Lowest level that is written. Default `info`.
     pub level: LogLevel,
-    /// Default `text` (Ory's is `json`).
+    /// Format of log lines. Default `text` (Ory's is `json`).
     pub format: LogFormat,
 }
 
@@ -99,7 +101,7 @@ pub enum LogLevel {
 }
 
 impl LogLevel {
-    /// The name used in the file, which `tracing` filters understand too.
+    /// Name in the file and in `tracing` filters.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Trace => "trace",
@@ -111,43 +113,43 @@ impl LogLevel {
     }
 }
 
-/// Form of a log line.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
-    /// For people.
+    /// Text for people.
     #[default]
     Text,
 }
 
-/// `rate_limit`: enforcement of the policies that keys carry.
+/// `rate_limit`: enforcement of the rate policies of keys.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RateLimit {
-    /// Default false.
+    /// If true, rate policies of keys are enforced. Default false.
     pub enabled: bool,
-    /// Where the counters are. Default `memory`.
+    /// Place of the counters. Default `memory`.
     pub backend: RateLimitBackend,
 }
 
-/// Where the counters are.
+/// Place of the counters.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RateLimitBackend {
-    /// In process.
+    /// In memory, per process.
     #[default]
     Memory,
-    /// In Redis, shared.
+    /// In Redis, shared by all processes.
     Redis,
 }
 
-/// `quota`.
+/// `quota`: limits on the number of keys.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Quota {
-    /// Non-revoked keys that a tenant may have. Unset means any number.
+    /// Number of unrevoked keys that a tenant may have. Unset means any number.
     pub api_keys_max: Option<u64>,
 }
 
@@ -155,14 +157,14 @@ pub struct Quota {
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LastUsed {
-    /// Updates that may wait; further ones are dropped. Above 0. Default 10000.
+    /// Number of updates that may wait; further ones are dropped. Above 0. Default 10000.
     pub queue_size: usize,
-    /// Updates in one write. Above 0. Default 100.
+    /// Number of updates in one write. Above 0. Default 100.
     pub flush_size: usize,
-    /// Longest wait between two writes. Above 0. Default 30s.
-    #[serde(with = "forms::Duration")]
+    /// Longest time between two writes. Above 0. Default 30s.
+    #[serde(with = "serde_forms::Duration")]
     pub flush_interval: Duration,
-    /// Of Ory's writers; read so that its files parse, without effect here. Default 4.
+    /// Setting of Ory's writers, accepted for compatibility; without effect. Default 4.
     pub num_workers: usize,
 }
 
@@ -172,13 +174,13 @@ impl Default for LastUsed {
     }
 }
 
-/// `multitenancy`: one network a host name.
+/// `multitenancy`: one network per host name.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Multitenancy {
-    /// Default false.
+    /// If true, the host of a request decides about its network. Default false.
     pub enabled: bool,
-    /// Default: none.
+    /// Networks and their host names. Default: none.
     pub networks: Vec<Network>,
 }
 
@@ -186,14 +188,15 @@ pub struct Multitenancy {
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Network {
-    /// Host name of its requests.
+    /// Host name of requests to the network.
     pub hostname: String,
     /// UUID of the network.
     pub id: String,
-    /// YAML file laid over `credentials`, `secrets`, `rate_limit.enabled` and `cache.ttl`.
-    #[serde(default, with = "forms::OptionalPath")]
+    /// YAML file that overrides `credentials`, `secrets`, `rate_limit.enabled` and `cache.ttl`.
+    #[serde(default, with = "serde_forms::OptionalPath")]
     pub config_path: Option<PathBuf>,
-    /// What is in force for this network when it has a file of its own; that is read where the whole is.
+    /// Configuration of this network, if it has a file of its own. The file is read when the whole
+    /// configuration is.
     #[serde(skip)]
     pub config: Option<Box<Config>>,
 }
@@ -202,22 +205,22 @@ pub struct Network {
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tracing {
-    /// Default false.
+    /// If true, traces are exported. Default false.
     pub enabled: bool,
-    /// Default `otlp`.
+    /// Protocol of the export. Default `otlp`.
     pub exporter: TraceExporter,
     /// URL of the collector; unset (or empty) means the exporter's own default.
-    #[serde(with = "forms::OptionalText")]
+    #[serde(with = "serde_forms::OptionalText")]
     pub endpoint: Option<String>,
     /// Share of traces that are kept, 0 to 1. Default 0.001.
     pub sample_rate: f64,
-    /// Default `talos`.
+    /// Name of the service in traces. Default `talos`.
     pub service_name: String,
-    /// Unset (or empty) means this program's version.
-    #[serde(with = "forms::OptionalText")]
+    /// Version of the service in traces; unset (or empty) means the version of this program.
+    #[serde(with = "serde_forms::OptionalText")]
     pub service_version: Option<String>,
-    /// Name of the deployment; unset (or empty) by default.
-    #[serde(with = "forms::OptionalText")]
+    /// Name of the deployment in traces; unset (or empty) by default.
+    #[serde(with = "serde_forms::OptionalText")]
     pub environment: Option<String>,
 }
 
@@ -235,33 +238,34 @@ impl Default for Tracing {
     }
 }
 
-/// How traces leave the process.
+/// Protocol by which traces are exported.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TraceExporter {
-    /// OpenTelemetry's protocol.
+    /// OpenTelemetry protocol (OTLP).
     #[default]
     Otlp,
 }
 
-/// `consistency`: how stale an answer may be.
+/// `consistency`: bounds on the age of answers.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Consistency {
-    /// How long a poll's knowledge lasts: the bound on a revoked key. Above `poll`. Default 5s.
-    #[serde(with = "forms::Duration")]
+    /// Time for which the result of a poll counts: the bound for a revoked key. Above `poll`.
+    /// Default 5s.
+    #[serde(with = "serde_forms::Duration")]
     pub lease: Duration,
     /// Time between two polls of the log of changes. Above 0. Default 1s.
-    #[serde(with = "forms::Duration")]
+    #[serde(with = "serde_forms::Duration")]
     pub poll: Duration,
-    /// What relaying through another instance adds to the bound; 0 turns it off. Default 10s.
-    #[serde(with = "forms::Duration")]
+    /// Time that relaying through another instance adds to the bound; 0 turns it off. Default 10s.
+    #[serde(with = "serde_forms::Duration")]
     pub relay: Duration,
-    /// How long known keys stay valid in a full outage; 0 means not at all. Default 300s.
-    #[serde(with = "forms::Duration")]
+    /// Time for which known keys stay valid in a full outage; 0 means not at all. Default 300s.
+    #[serde(with = "serde_forms::Duration")]
     pub grace: Duration,
-    /// File of key ids to refuse, one a line. Unset (or empty) by default.
-    #[serde(with = "forms::OptionalPath")]
+    /// File of key ids to refuse, one per line. Unset (or empty) by default.
+    #[serde(with = "serde_forms::OptionalPath")]
     pub deny_file: Option<PathBuf>,
 }
 
@@ -277,20 +281,21 @@ impl Default for Consistency {
     }
 }
 
-/// `audit`: the log of who changed what.
+/// `audit`: the audit log.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Audit {
     /// File of JSON lines. Unset (or empty) by default.
-    #[serde(with = "forms::OptionalPath")]
+    #[serde(with = "serde_forms::OptionalPath")]
     pub file: Option<PathBuf>,
-    /// Keys the chain that makes a change of the file evident; at least 32 characters. Unset (or empty) by default.
-    #[serde(with = "forms::OptionalSecret")]
+    /// Secret of the chain that makes changes of the file evident; at least 32 characters. Unset
+    /// (or empty) by default.
+    #[serde(with = "serde_forms::OptionalSecret")]
     pub key: Option<SecretString>,
-    /// Keyed the chain before `key`, for `talos audit verify`. Default: none.
-    #[serde(with = "forms::RetiredSecrets")]
+    /// Former values of `key`, for `talos audit verify`. Default: none.
+    #[serde(with = "serde_forms::RetiredSecrets")]
     pub key_retired: Vec<Retired<SecretString>>,
-    /// Size from which on the file is moved aside and another begins, in bytes; 0 means never. Default 104857600.
+    /// Size in bytes from which on the file is rotated; 0 means never. Default 104857600.
     pub max_size: u64,
 }
 

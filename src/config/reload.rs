@@ -1,4 +1,5 @@
-//! What a changed configuration may change while the process runs.
+//! Changes of the configuration while the process runs: those that apply, and those that need a
+//! restart.
 
 use super::keys::KEYS;
 use super::load::Loaded;
@@ -7,9 +8,10 @@ use super::serve::{Serve, ServeHttp, ServePublic};
 use super::show::at;
 use super::{Auth, Authz, Cache, ConfigError, Problem, validate};
 
-/// What is shown masked, or not whole, is compared itself.
+/// Compares a key in two configurations.
 type Differs = fn(&Config, &Config) -> bool;
-const HIDDEN: [(&str, Differs); 9] = [
+/// Keys that are masked or incomplete in the printed form, which is compared for all others.
+const MASKED: [(&str, Differs); 9] = [
     ("db.dsn", |a, b| a.db.dsn != b.db.dsn),
     ("secrets.hmac.current", |a, b| a.secrets.hmac.current != b.secrets.hmac.current),
     ("secrets.hmac.retired", |a, b| a.secrets.hmac.retired != b.secrets.hmac.retired),
@@ -20,14 +22,14 @@ const HIDDEN: [(&str, Differs); 9] = [
     ("cache.redis.password", |a, b| a.cache.redis.password != b.cache.redis.password),
     ("audit.key", |a, b| a.audit.key != b.audit.key),
     ("audit.key_retired", |a, b| a.audit.key_retired != b.audit.key_retired),
-    // With what their own files say, of which nothing is shown.
+    // With the content of their own files, which isn't printed.
     ("multitenancy.networks", |a, b| a.multitenancy.networks != b.multitenancy.networks),
 ];
 
-/// What becomes of a configuration that was read while another is in force.
+/// Result of loading a configuration while another is in force.
 #[derive(Debug)]
 pub struct Change {
-    /// What is to be in force: the new values where they apply at once, the old ones elsewhere.
+    /// Configuration to put into force: new values where they apply at once, old ones elsewhere.
     pub config: Config,
     /// Keys that apply at once.
     pub applied: Vec<&'static str>,
@@ -36,18 +38,18 @@ pub struct Change {
 }
 
 impl Config {
-    /// What comes of reading `new` while this configuration is in force.
+    /// Compares this configuration, which is in force, with a new one.
     ///
     /// # Errors
-    /// When the new values don't go together with old ones that only a restart changes.
+    /// When new values contradict old ones that only a restart changes.
     pub fn change_to(&self, new: Loaded) -> Result<Change, ConfigError> {
         let config = merged(self, &new.config);
-        // Whether the admin listener may stand open was judged at the start, and doesn't change.
+        // The rules of the admin plane are checked at the start only.
         let problems: Vec<Problem> = validate::check(&config, false)
             .into_iter()
             .map(|(key, message)| {
-                let kept = self.shown();
-                match at(&kept, path(&key)) == at(&new.config.shown(), path(&key)) {
+                let kept = self.to_masked();
+                match at(&kept, path(&key)) == at(&new.config.to_masked(), path(&key)) {
                     true => new.origins.problem(key, message),
                     false => {
                         let origin = "the value in force, which only a restart changes".to_owned();
@@ -65,12 +67,12 @@ impl Config {
     }
 }
 
-/// The path of a key that may go into a list.
+/// The path of a key, which may be an entry of a list.
 fn path(key: &str) -> &str {
     key.split_once('[').map_or(key, |(path, _)| path)
 }
 
-/// `old` with those values of `new` that apply without a restart.
+/// `old` with the values of `new` that apply without a restart.
 fn merged(old: &Config, new: &Config) -> Config {
     Config {
         secrets: new.secrets.clone(),
@@ -100,13 +102,13 @@ fn merged(old: &Config, new: &Config) -> Config {
     }
 }
 
-/// The networks of `new`, each with what applies to it without a restart.
+/// The networks of `new`, each with the values that apply without a restart.
 fn networks(old: &Config, new: &Config) -> Vec<Network> {
     let Multitenancy { networks, .. } = &new.multitenancy;
     if networks.is_empty() {
         return vec![];
     }
-    // A network's own configuration has no networks in it.
+    // The configuration of a network has no networks itself.
     let old = Config { multitenancy: Multitenancy::default(), ..old.clone() };
     let merge = |network: &Network| Network {
         config: network.config.as_ref().map(|own| Box::new(merged(&old, own))),
@@ -115,12 +117,12 @@ fn networks(old: &Config, new: &Config) -> Vec<Network> {
     networks.iter().map(merge).collect()
 }
 
-/// The keys whose values differ.
+/// Keys whose values differ.
 fn differing(a: &Config, b: &Config) -> Vec<&'static str> {
-    let (shown_a, shown_b) = (a.shown(), b.shown());
-    let differs = |key: &str| match HIDDEN.iter().find(|(secret, _)| *secret == key) {
+    let (masked_a, masked_b) = (a.to_masked(), b.to_masked());
+    let differs = |key: &str| match MASKED.iter().find(|(secret, _)| *secret == key) {
         Some((_, differs)) => differs(a, b),
-        None => at(&shown_a, key) != at(&shown_b, key),
+        None => at(&masked_a, key) != at(&masked_b, key),
     };
     KEYS.iter().map(|key| key.path.as_str()).filter(|key| differs(key)).collect()
 }
@@ -165,9 +167,9 @@ mod tests {
         config(old, &[]).change_to(new)
     }
 
-    /// A value of `key` that isn't the default.
+    /// A value of `key` other than the default.
     fn another_value(key: &keys::Key) -> String {
-        let defaults = Config::default().shown();
+        let defaults = Config::default().to_masked();
         let default = at(&defaults, &key.path);
         let text = match (key.path.as_str(), key.kind) {
             ("serve.http.client_ip_source", _) => "CLIENT_IP_SOURCE_X_REAL_IP",
@@ -211,10 +213,10 @@ mod tests {
         text.to_owned()
     }
 
-    /// A file in which `key` has a value that isn't the default.
+    /// A file in which `key` has a value other than the default.
     fn file_with(key: &keys::Key) -> String {
         let (section, value) = match key.path.rsplit_once('.') {
-            // These need each other.
+            // These keys need each other.
             Some((section, _)) if section.starts_with("serve.") && section.ends_with(".tls") => {
                 (section, "{cert_file: a, key_file: b, client_ca_file: c}".to_owned())
             }
@@ -223,10 +225,10 @@ mod tests {
         section.rsplit('.').fold(value, |inner, name| format!("{{{name}: {inner}}}"))
     }
 
-    /// Each key alone: it applies or it is named, never neither and never both.
+    /// Each key either applies or is named, never neither and never both.
     #[test]
     fn every_key_applies_or_needs_a_restart() {
-        // That one has no other value.
+        // This key has no other value.
         for key in KEYS.iter().filter(|key| key.path != "tracing.exporter") {
             let (path, file) = (key.path.as_str(), file_with(key));
             let change = change("", &file).unwrap_or_else(|error| panic!("{file}: {error}"));
@@ -236,17 +238,17 @@ mod tests {
     }
 
     #[test]
-    fn live_keys_are_keys_and_hidden_ones_are_all_there() {
+    fn live_keys_are_keys_and_masked_ones_are_complete() {
         for live in LIVE {
             assert!(keys::find(live).is_some() || keys::is_section(live), "{live}");
         }
         let secret = KEYS.iter().map(|key| key.path.as_str()).filter(|path| keys::is_secret(path));
-        let hidden: BTreeSet<&str> = secret.chain(["multitenancy.networks"]).collect();
-        assert_eq!(HIDDEN.map(|(key, _)| key).into_iter().collect::<BTreeSet<_>>(), hidden);
+        let masked: BTreeSet<&str> = secret.chain(["multitenancy.networks"]).collect();
+        assert_eq!(MASKED.map(|(key, _)| key).into_iter().collect::<BTreeSet<_>>(), masked);
     }
 
     #[test]
-    fn the_same_in_other_words_is_no_change() {
+    fn the_same_value_in_another_form_is_no_change() {
         let old = "cache: {ttl: 5m}\nlog: {level: info}\n";
         let new = "cache: {ttl: 300s}\ncredentials: {api_keys: {prefix: {public_current: ''}}}\n";
         let change = change(old, new).unwrap();

@@ -1,4 +1,4 @@
-//! `authz.routes` and the policy values that Envoy's context extensions write in the same words.
+//! `authz.routes`, and the policy values that Envoy's context extensions have in the same form.
 
 use std::borrow::Cow;
 use std::str::FromStr;
@@ -11,12 +11,12 @@ use super::text;
 use crate::host::name_of;
 use crate::key::{FieldError, Scopes};
 
-/// One entry of `authz.routes`: what must match, then the policy. Unset parts match everything, or leave the setting
-/// of the `authz` block as it is.
+/// One entry of `authz.routes`: conditions, then the policy. Unset conditions match everything;
+/// unset parts of the policy have the value of the `authz` block.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Route {
-    /// Host of the request, in lower case without a port, brackets and a dot at its end.
+    /// Host of the request, in lower case, without port, brackets and final dot.
     #[serde(deserialize_with = "host")]
     pub host: Option<String>,
     /// Methods of the request, in upper case; empty means any.
@@ -24,21 +24,22 @@ pub struct Route {
     pub methods: Vec<String>,
     /// Path of the request.
     pub path: Option<PathMatch>,
-    /// Whether a credential is needed.
+    /// Need for a credential.
     pub mode: Option<RouteMode>,
-    /// Scopes that are all needed.
+    /// Scopes that the credential must all have.
     pub scopes: Option<ScopeList>,
-    /// Scopes of which one is needed.
+    /// Scopes of which the credential must have one.
     pub any_scope: Option<ScopeList>,
     /// `aud` of the minted token.
     pub audience: Option<Audience>,
-    /// What goes upstream.
+    /// Token that is sent upstream.
     pub token: Option<RouteToken>,
-    /// Which keys may pass.
+    /// Keys that may pass.
     pub visibility: Option<RouteVisibility>,
 }
 
-/// A policy value that is out of range. The text says what is allowed and never repeats the value.
+/// A policy value that is out of range. The text names the allowed values and never repeats the
+/// value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct PolicyValueError(Cow<'static, str>);
@@ -49,7 +50,7 @@ impl From<&'static str> for PolicyValueError {
     }
 }
 
-/// `mode` of a route, `talos.mode` of a context extension.
+/// `mode` of a route, or `talos.mode` of a context extension.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(try_from = "String", rename_all = "lowercase")]
 #[schemars(!try_from)]
@@ -57,7 +58,7 @@ pub enum RouteMode {
     /// A valid credential is needed.
     #[default]
     Required,
-    /// None passes as anonymous; a bad one is still refused.
+    /// A request without a credential passes as anonymous; an invalid one is refused.
     Optional,
     /// Nothing is checked.
     Off,
@@ -76,14 +77,15 @@ impl FromStr for RouteMode {
     }
 }
 
-/// `token` of a route, `talos.token` of a context extension. Unset means `jwt` when a signing key is configured.
+/// `token` of a route, or `talos.token` of a context extension. Unset means `jwt` if a signing key
+/// is configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(try_from = "String", rename_all = "lowercase")]
 #[schemars(!try_from)]
 pub enum RouteToken {
-    /// A minted JWT goes upstream.
+    /// A minted JWT is sent upstream.
     Jwt,
-    /// No token goes upstream.
+    /// No token is sent upstream.
     None,
 }
 
@@ -99,7 +101,8 @@ impl FromStr for RouteToken {
     }
 }
 
-/// `visibility` of a route, `talos.visibility` of a context extension. Unset lets secret and public keys pass.
+/// `visibility` of a route, or `talos.visibility` of a context extension. Unset lets secret and
+/// public keys pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(try_from = "String", rename_all = "lowercase")]
 #[schemars(!try_from)]
@@ -119,14 +122,14 @@ impl FromStr for RouteVisibility {
     }
 }
 
-/// Space-separated scopes: 1 to 100 of them, none twice, each an RFC 6749 scope-token of at most 128 characters. Never
-/// empty, since a template that came out empty must not open a route.
+/// Space-separated scopes: 1 to 100, none twice, each an RFC 6749 scope-token of at most 128
+/// characters. Never empty, so that an empty result of a template doesn't open a route.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct ScopeList(#[schemars(with = "String")] Scopes);
 
 impl ScopeList {
-    /// The scopes, in the order written.
+    /// The scopes, in their order.
     pub fn into_scopes(self) -> Scopes {
         self.0
     }
@@ -174,7 +177,7 @@ impl FromStr for Audience {
     }
 }
 
-/// serde reads these values through `FromStr`, so that the file and the context extensions agree.
+/// Deserializes values by `FromStr`, so that the file and context extensions have the same form.
 macro_rules! read_by_from_str {
     ($($name:ty),*) => {$(
         impl TryFrom<String> for $name {
@@ -189,19 +192,20 @@ macro_rules! read_by_from_str {
 
 read_by_from_str!(RouteMode, RouteToken, RouteVisibility, ScopeList, Audience);
 
-/// `path` of a route: exactly one of `exact`, `prefix` and `template`. Each starts with `/` and is written decoded.
+/// `path` of a route: exactly one of `exact`, `prefix` and `template`. Each starts with `/` and
+/// isn't percent-encoded.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "RawPath", rename_all = "lowercase")]
 pub enum PathMatch {
     /// The whole path.
     Exact(String),
-    /// Whole segments at its start.
+    /// Whole segments at the start of the path.
     Prefix(String),
-    /// Segments, of which `{name}` stands for any one.
+    /// Segments, where `{name}` stands for any segment.
     Template(String),
 }
 
-/// The form in the file, before exactly one of the three is known to be there.
+/// Form in the file, before it is checked that exactly one of the three is set.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawPath {
@@ -244,18 +248,18 @@ impl JsonSchema for PathMatch {
             "description": "A path: exactly one of the three forms.",
             "oneOf": [
                 one("exact", "The whole path."),
-                one("prefix", "Whole segments at its start."),
-                one("template", "Segments, of which `{name}` stands for any one."),
+                one("prefix", "Whole segments at the start of the path."),
+                one("template", "Segments, where `{name}` stands for any segment."),
             ]
         })
     }
 }
 
-/// Longest path of a rule, in bytes.
+/// Length of a rule's path, in bytes.
 const MAX_PATH: usize = 2048;
 
-/// Refuses what no accepted request can have, since such a rule would protect nothing: ambiguous paths are refused
-/// before any rule is tried, and the others are decoded.
+/// Refuses a path that no accepted request can have, as its rule would protect nothing: requests
+/// with ambiguous paths are refused before rules are tried, and other paths are decoded.
 fn plain_path(path: String) -> Result<String, &'static str> {
     if !path.starts_with('/') {
         return Err("a path starts with /");
@@ -275,7 +279,7 @@ fn plain_path(path: String) -> Result<String, &'static str> {
     Ok(path)
 }
 
-/// As [`plain_path`]; braces only as a whole segment `{name}`.
+/// Like [`plain_path`], with braces only as a whole segment `{name}`.
 fn template(path: String) -> Result<String, &'static str> {
     let path = plain_path(path)?;
     for segment in path.split('/') {
@@ -292,7 +296,7 @@ fn template(path: String) -> Result<String, &'static str> {
 
 fn host<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let host = Option::<String>::deserialize(deserializer)?.map(|host| host.to_ascii_lowercase());
-    // A colon is an IPv6 address's; one alone would be a port, and requests lose theirs before they match.
+    // A colon is allowed in an IPv6 address only. It can't begin a port, as ports aren't compared.
     let allowed = |host: &String| match host.parse::<std::net::Ipv6Addr>() {
         Ok(_) => true,
         Err(_) => !host.contains(':') && name_of(host).is_some(),

@@ -1,14 +1,15 @@
-//! The JSON Schema of the configuration file, made from the types that read it.
+//! JSON Schema of the configuration file, generated from the types that read it.
 
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
 use super::model::Config;
 
-/// The schema (draft 2020-12), for editors and for checks before a roll-out. `src/config/schema.json` is its copy.
+/// The schema (draft 2020-12), for editors and for checks before a deployment. A copy is in
+/// `src/config/schema.json`.
 ///
-/// It knows what each setting may be by itself, its default included. Rules between settings are only in
-/// [`load`](super::load); and [`load`](super::load) takes `null` at any key for unset.
+/// It has the allowed values and the default of each key. Rules between keys are checked only by
+/// [`load`](super::load), which also accepts `null` for an unset key.
 pub fn schema() -> Value {
     let generator = SchemaSettings::draft2020_12().into_generator();
     let mut body = generator.into_root_schema_for::<Config>();
@@ -19,7 +20,8 @@ pub fn schema() -> Value {
     schema
 }
 
-/// A section's default repeats those of all keys under it, and editors would paste it whole.
+/// Removes defaults of sections. They repeat those of all their keys, and editors would insert them
+/// as a whole.
 fn drop_defaults_of_sections(root: &Value, value: &mut Value) {
     if let Value::Object(members) = value {
         let reference = members.get("$ref").and_then(Value::as_str);
@@ -45,7 +47,7 @@ mod tests {
         }
     }
 
-    /// Every path at which the schema has a value of its own.
+    /// Every path with a value in the schema.
     fn leaves<'a>(root: &'a Value, schema: &'a Value, path: &str, found: &mut Vec<(String, &'a Value)>) {
         match target(root, schema).get("properties").and_then(Value::as_object) {
             Some(properties) => {
@@ -73,7 +75,8 @@ mod tests {
         }
     }
 
-    /// The names inside of an entry of a list stand in the schema, in [`keys::entry_fields`] and in the types.
+    /// Field names of list entries are equal in the schema, in [`keys::entry_fields`] and in the
+    /// types.
     #[test]
     fn it_has_the_fields_of_entries() {
         let root = schema();

@@ -1,24 +1,23 @@
-//! The strength of every secret that the configuration holds, current or retired, judged in this
-//! one place.
+//! Strength of all secrets in the configuration, current and retired.
 //!
-//! A retired secret verifies as the current one does: whoever guesses it forges macaroons and keys.
+//! A retired secret verifies like the current one: whoever guesses it can forge macaroons and keys.
 
+use super::error::Problems;
 use super::model::Config;
-use super::validate::Problems;
 use crate::secret::SecretString;
 
-/// Shortest secret, in characters.
+/// Length of a secret, in characters.
 pub(super) const MIN_CHARACTERS: usize = 32;
 
-/// Fewest different characters of a secret that nobody is warned of. 32 random hexadecimal digits
+/// Number of different characters below which a secret gets a warning. 32 random hexadecimal digits
 /// have 10 or more.
 const MIN_DIFFERENT: usize = 6;
 
-/// What examples write where a secret belongs, in lower case.
+/// Placeholders for secrets in examples, in lower case.
 const PLACEHOLDERS: [&str; 7] =
     ["changeme", "change-me", "change_me", "replaceme", "replace-me", "replace_me", "placeholder"];
 
-/// Names every secret by its dotted key, with its place in a list.
+/// Every secret with its dotted key and its index in a list.
 fn all(config: &Config) -> Vec<(String, &SecretString)> {
     let (hmac, audit) = (&config.secrets.hmac, &config.audit);
     let mut all = vec![];
@@ -33,7 +32,7 @@ fn all(config: &Config) -> Vec<(String, &SecretString)> {
     all
 }
 
-/// Finds the secrets that are too short to be used at all.
+/// Finds secrets that are too short.
 pub(super) fn check(config: &Config) -> Problems {
     let short = |secret: &SecretString| secret.expose().chars().count() < MIN_CHARACTERS;
     let message = format!("must have at least {MIN_CHARACTERS} characters");
@@ -44,7 +43,7 @@ pub(super) fn check(config: &Config) -> Problems {
         .collect()
 }
 
-/// Finds the secrets that are used, but hardly are what their owner wants.
+/// Finds secrets that are accepted, but hardly intended.
 pub(super) fn warnings(config: &Config) -> Problems {
     let mut warnings = Problems::new();
     for (key, secret) in all(config) {
@@ -72,8 +71,7 @@ mod tests {
 
     const GOOD: &str = "0123456789abcdef0123456789abcdef";
 
-    /// Secrets that are somebody else's to judge: servers' passwords, and key sets, which have
-    /// rules of their own.
+    /// Secrets without a rule here: passwords of servers, and key sets, which have their own rules.
     const OTHERS: [&str; 4] = [
         "db.dsn",
         "cache.redis.addrs",
@@ -119,10 +117,10 @@ mod tests {
              split at commas: if a comma belongs to the secret, set TALOS_SECRETS_HMAC_RETIRED_0 instead \
              (TALOS_SECRETS_HMAC_RETIRED)"
         );
-        // With an index nothing is split.
+        // A variable with an index isn't split.
         let loaded = load(None, variables(&[("TALOS_SECRETS_HMAC_RETIRED_0", &split)])).unwrap();
         assert_eq!(loaded.config.secrets.hmac.retired[0].value.expose(), split);
-        // Nor in a file, and a short one with an index is named by its own variable.
+        // Nor is a file, and a short secret with an index is named by its own variable.
         let yaml = "secrets: {hmac: {retired: ['a,b']}}";
         let text = load_with(yaml, &[]).unwrap_err().to_string();
         assert!(text.starts_with("secrets.hmac.retired[0]: must have at least 32 characters ("), "{text}");
@@ -134,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn who_uses_a_weak_secret_is_warned() {
+    fn a_weak_secret_gets_a_warning() {
         let line = format!("{GOOD}\n");
         for (secret, warning) in [
             (line.as_str(), "secrets.hmac.current: begins or ends with white space"),
@@ -142,9 +140,12 @@ mod tests {
             ("ChangeMe-0123456789-0123456789-0123456789", "secrets.hmac.current: can be guessed"),
         ] {
             let loaded = load(None, variables(&[("TALOS_SECRETS_HMAC_CURRENT", secret)])).unwrap();
-            let [told] = &loaded.warnings[..] else { panic!("{:?}", loaded.warnings) };
-            assert!(told.starts_with(warning) && told.ends_with("(TALOS_SECRETS_HMAC_CURRENT)"), "{told}");
-            assert!(!told.contains("0123") && !told.contains("aaaa"), "{told}");
+            let [message] = &loaded.warnings[..] else { panic!("{:?}", loaded.warnings) };
+            assert!(
+                message.starts_with(warning) && message.ends_with("(TALOS_SECRETS_HMAC_CURRENT)"),
+                "{message}"
+            );
+            assert!(!message.contains("0123") && !message.contains("aaaa"), "{message}");
         }
         let loaded = load(None, variables(&[("TALOS_SECRETS_HMAC_RETIRED_0", GOOD)])).unwrap();
         assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::admin::Auth;
-use super::forms;
+use super::serde_forms;
 
-/// `serve`: one block a plane.
+/// `serve`: one section per plane.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Serve {
@@ -18,15 +18,15 @@ pub struct Serve {
     pub http: ServeHttp,
     /// The public plane.
     pub public: ServePublic,
-    /// Metrics and health.
+    /// The metrics plane.
     pub metrics: ServeMetrics,
     /// The ext_authz plane.
     pub authz: ServeAuthz,
 }
 
 impl Serve {
-    /// Where `talos serve public` listens: `serve.public`, except that a config which sets only `serve.http` binds
-    /// there, as Ory's files do. "Sets" means: differs from the default.
+    /// Address of `talos serve public`: `serve.public`, unless only `serve.http` differs from its
+    /// default, as in Ory's files. Then it is `serve.http`.
     pub fn public_alone(&self) -> (&str, u16, &Tls) {
         let (public, http) = (ServePublic::default(), ServeHttp::default());
         let moved = (&self.http.host, self.http.port) != (&http.host, http.port);
@@ -46,17 +46,18 @@ pub struct ServeHttp {
     pub host: String,
     /// TCP port; 0 takes any free one. Default 4420.
     pub port: u16,
-    /// Path of a Unix socket to listen on beside `host` and `port`; who may use it says `auth.unix_uids`. Unset (or
-    /// empty) by default.
-    #[serde(with = "forms::OptionalPath")]
+    /// Path of a Unix socket to listen on, beside `host` and `port`, for the users in
+    /// `auth.unix_uids`. Unset (or empty) by default.
+    #[serde(with = "serde_forms::OptionalPath")]
     pub socket: Option<PathBuf>,
-    /// Where a caller's address is read. Default: the connection's peer.
+    /// Source of a caller's address. Default: the peer of the connection.
     pub client_ip_source: ClientIpSource,
-    /// Whether `X-Forwarded-Host` names the tenant. Default false.
+    /// If true, `X-Forwarded-Host` names the tenant. Default false.
     pub trust_forwarded_host: bool,
-    /// Says that only trusted peers reach this listener, which lets `auth.mode: none` bind beyond loopback. Default false.
+    /// Declares that only trusted peers reach this listener, so that `auth.mode: none` may bind
+    /// beyond loopback. Default false.
     pub trusted_network: bool,
-    /// Host names that requests may carry besides the loopback names, which always may. Default: none.
+    /// Host names that requests may have, beside the names of loopback. Default: none.
     pub allowed_hosts: Vec<String>,
     /// `serve.http.auth`.
     pub auth: Auth,
@@ -86,11 +87,11 @@ impl Default for ServeHttp {
     }
 }
 
-/// Where a caller's address is read.
+/// Source of a caller's address.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[schemars(transform = with_unspecified)]
 pub enum ClientIpSource {
-    /// The connection's peer. Ory's `CLIENT_IP_SOURCE_UNSPECIFIED` means the same.
+    /// The peer of the connection. Ory's `CLIENT_IP_SOURCE_UNSPECIFIED` means the same.
     #[default]
     #[serde(rename = "CLIENT_IP_SOURCE_REMOTE_ADDR", alias = "CLIENT_IP_SOURCE_UNSPECIFIED")]
     RemoteAddr,
@@ -108,7 +109,7 @@ pub enum ClientIpSource {
     TrueClientIp,
 }
 
-/// The schema's list of names lacks the alias.
+/// Adds the alias, which the generated schema lacks.
 fn with_unspecified(schema: &mut Schema) {
     if let Some(Value::Array(names)) = schema.get_mut("oneOf") {
         names.push(json!({
@@ -119,25 +120,25 @@ fn with_unspecified(schema: &mut Schema) {
     }
 }
 
-/// `serve.{http,public}.cors`, with the names and defaults that Ory's services share.
+/// `serve.{http,public}.cors`, with the names and defaults of Ory's services.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Cors {
-    /// Default false.
+    /// If true, CORS requests are answered. Default false.
     pub enabled: bool,
-    /// Origins that may call. Default `*`.
+    /// Allowed origins. Default `*`.
     pub allowed_origins: Vec<String>,
-    /// Methods that they may use. Default GET, POST, PUT, PATCH, DELETE.
+    /// Allowed methods. Default GET, POST, PUT, PATCH, DELETE.
     pub allowed_methods: Vec<String>,
-    /// Request headers that they may send. Default Authorization, Content-Type.
+    /// Allowed request headers. Default Authorization, Content-Type.
     pub allowed_headers: Vec<String>,
-    /// Response headers that they may read. Default Content-Type.
+    /// Response headers that pages may read. Default Content-Type.
     pub exposed_headers: Vec<String>,
-    /// Whether cookies and client certificates may come along. Default false.
+    /// If true, requests may have cookies and client certificates. Default false.
     pub allow_credentials: bool,
-    /// How long a preflight's answer may be kept, in seconds. Default 0.
+    /// Seconds for which the answer to a preflight may be cached. Default 0.
     pub max_age: u64,
-    /// Logs each decision. Default false.
+    /// If true, each decision is logged. Default false.
     pub debug: bool,
 }
 
@@ -161,7 +162,7 @@ impl Default for Cors {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RequestLog {
-    /// Leaves `/health/alive` and `/health/ready` out of the request log. Default false.
+    /// If true, `/health/alive` and `/health/ready` aren't logged. Default false.
     pub exclude_health_endpoints: bool,
 }
 
@@ -173,7 +174,7 @@ pub struct ServePublic {
     pub host: String,
     /// TCP port; 0 takes any free one. Default 4421.
     pub port: u16,
-    /// Host names that requests may carry; empty, the default, means any.
+    /// Host names that requests may have; empty, the default, means any.
     pub allowed_hosts: Vec<String>,
     /// `serve.public.self_revoke`.
     pub self_revoke: SelfRevokeLimit,
@@ -196,14 +197,14 @@ impl Default for ServePublic {
     }
 }
 
-/// `serve.public.self_revoke`: how often selfRevoke may be called, on whichever plane.
+/// `serve.public.self_revoke`: rate limits of selfRevoke, on all planes.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SelfRevokeLimit {
-    /// Calls a minute from one address (of IPv6: from one /64), all of which may come at once; 0 means any number.
-    /// Default 300.
+    /// Calls per minute from one address (of IPv6: from one /64), which may come at once; 0 means
+    /// any number. Default 300.
     pub per_address: u32,
-    /// Calls a minute from all addresses together; 0 means any number. Default 6000.
+    /// Calls per minute from all addresses together; 0 means any number. Default 6000.
     pub total: u32,
 }
 
@@ -239,12 +240,13 @@ pub struct ServeAuthz {
     pub host: String,
     /// TCP port; 0 takes any free one. Default 4423.
     pub port: u16,
-    /// Path of a Unix socket to listen on instead of `host` and `port`. Unset (or empty) by default.
-    #[serde(with = "forms::OptionalPath")]
+    /// Path of a Unix socket to listen on instead of `host` and `port`. Unset (or empty) by
+    /// default.
+    #[serde(with = "serde_forms::OptionalPath")]
     pub socket: Option<PathBuf>,
-    /// How old a connection becomes before its client is asked to open another, which a load balancer may then send
-    /// elsewhere; a tenth more or less, so that they don't all end together. 0 for no end. Default 30m.
-    #[serde(with = "forms::Duration")]
+    /// Age of a connection, within 10 %, at which its client is asked to open another, which a load
+    /// balancer may send to another instance. 0 means never. Default 30m.
+    #[serde(with = "serde_forms::Duration")]
     pub max_connection_age: Duration,
     /// `serve.authz.tls`.
     pub tls: Tls,
@@ -267,17 +269,18 @@ impl Default for ServeAuthz {
 #[serde(default, deny_unknown_fields)]
 pub struct Tls {
     /// Certificate chain.
-    #[serde(with = "forms::OptionalPath")]
+    #[serde(with = "serde_forms::OptionalPath")]
     pub cert_file: Option<PathBuf>,
     /// Private key.
-    #[serde(with = "forms::OptionalPath")]
+    #[serde(with = "serde_forms::OptionalPath")]
     pub key_file: Option<PathBuf>,
-    /// Issuers of the client certificates that are required once this is set.
-    #[serde(with = "forms::OptionalPath")]
+    /// CAs of client certificates, which are required if this is set.
+    #[serde(with = "serde_forms::OptionalPath")]
     pub client_ca_file: Option<PathBuf>,
 }
 
-/// What to bind for `host` and `port`: brackets around an IPv6 address, `0.0.0.0` for an empty host.
+/// Address to bind for `host` and `port`, with brackets around an IPv6 address, and `0.0.0.0` for
+/// an empty host.
 pub fn listen_address(host: &str, port: u16) -> String {
     match host {
         "" => format!("0.0.0.0:{port}"),

@@ -1,4 +1,4 @@
-//! The configuration as people may see it: every setting, no secret.
+//! Printed form of the configuration: every key, no secret.
 
 use serde_json::Value;
 
@@ -6,42 +6,42 @@ use super::keys::KEYS;
 use super::load::Loaded;
 use super::model::Config;
 
-/// One setting.
+/// A key with its value and origin.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Shown {
+pub struct EffectiveSetting {
     /// Dotted path.
     pub key: &'static str,
-    /// Its value; `***` stands for what is secret.
+    /// Value, with `***` in place of secrets.
     pub value: Value,
     /// The file, the environment variable, or `default`.
     pub origin: String,
 }
 
 impl Config {
-    /// All settings as the file would write them; `***` stands for what is secret.
-    pub fn shown(&self) -> Value {
-        // Texts, numbers, lists and mappings with texts for keys always serialise.
+    /// All keys in the form of the file, with `***` in place of secrets.
+    pub fn to_masked(&self) -> Value {
+        // The configuration has only values that JSON can hold.
         serde_json::to_value(self).unwrap_or_default()
     }
 }
 
 impl Loaded {
-    /// All settings, each with the place where it was set.
-    pub fn origins(&self) -> Vec<Shown> {
-        let shown = self.config.shown();
+    /// All keys, each with its value and origin.
+    pub fn origins(&self) -> Vec<EffectiveSetting> {
+        let masked = self.config.to_masked();
         let keys = KEYS.iter();
-        keys.map(|key| Shown {
+        keys.map(|key| EffectiveSetting {
             key: &key.path,
-            value: at(&shown, &key.path).clone(),
+            value: at(&masked, &key.path).clone(),
             origin: self.origins.of(&key.path),
         })
         .collect()
     }
 }
 
-/// What stands at a dotted path of [`Config::shown`].
-pub(super) fn at<'a>(shown: &'a Value, path: &str) -> &'a Value {
-    path.split('.').fold(shown, |value, name| &value[name])
+/// The value at a dotted path of [`Config::to_masked`].
+pub(super) fn at<'a>(masked: &'a Value, path: &str) -> &'a Value {
+    path.split('.').fold(masked, |value, name| &value[name])
 }
 
 #[cfg(test)]
@@ -53,15 +53,15 @@ mod tests {
     const NEEDLE: &str = "hunter2hunter2hunter2hunter2hunter2";
 
     #[test]
-    fn every_key_is_shown() {
-        let shown = Config::default().shown();
+    fn every_key_is_printed() {
+        let shown = Config::default().to_masked();
         for key in KEYS.iter() {
             let (section, name) = key.path.rsplit_once('.').unwrap();
             assert!(at(&shown, section).get(name).is_some(), "{}", key.path);
         }
     }
 
-    /// What is shown of a configuration without secrets is a configuration, and the same one.
+    /// The printed form of a configuration without secrets is the same configuration.
     #[test]
     fn it_reads_back() {
         let yaml = r#"
@@ -78,16 +78,16 @@ authz:
     - {path: {prefix: /p}, any_scope: "a b", token: none, visibility: secret}
 "#;
         let before = config(yaml, &[]);
-        let after = config(&serde_norway::to_string(&before.shown()).unwrap(), &[]);
+        let after = config(&serde_norway::to_string(&before.to_masked()).unwrap(), &[]);
         assert_eq!(before, after);
         assert_eq!(
-            config(&serde_norway::to_string(&Config::default().shown()).unwrap(), &[]),
+            config(&serde_norway::to_string(&Config::default().to_masked()).unwrap(), &[]),
             Config::default()
         );
     }
 
     #[test]
-    fn no_secret_shows() {
+    fn no_secret_is_printed() {
         let yaml = format!(
             r#"
 db: {{dsn: "postgres://talos:{NEEDLE}@db/x?password={NEEDLE}"}}
@@ -99,7 +99,7 @@ credentials:
     jwt: {{signing_keys: {{urls: ["base64://{NEEDLE}", "https://u:{NEEDLE}@h/k?t={NEEDLE}", "file:///k"]}}}}
 "#
         );
-        let shown = config(&yaml, &[]).shown();
+        let shown = config(&yaml, &[]).to_masked();
         let text = shown.to_string();
         assert!(!text.contains("hunter2"), "{shown:#}");
         assert_eq!(shown["secrets"]["hmac"]["current"], "***");
@@ -110,7 +110,7 @@ credentials:
     }
 
     #[test]
-    fn origins_are_told() {
+    fn origins_are_named() {
         let loaded = load_with("cache: {ttl: 1m}", &[("TALOS_SERVE_HTTP_PORT", "1")]).unwrap();
         let origins = loaded.origins();
         let origin = |key: &str| origins.iter().find(|shown| shown.key == key).unwrap().origin.clone();

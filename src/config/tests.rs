@@ -211,9 +211,10 @@ fn the_serving_secret() {
     assert!(config("", &[("TALOS_SECRETS_HMAC_CURRENT", SECRET)]).require_serving_secret().is_ok());
 }
 
-/// Puts a secret in every shape at every secret key, and under misspelt ones, and looks for it in all that is printed.
+/// Sets a secret in every form at every secret key, and under misspelt keys, and searches for it in
+/// everything that is printed.
 #[test]
-fn secrets_never_show() {
+fn secrets_are_never_printed() {
     const NEEDLE: &str = "hunter2hunter2hunter2hunter2hunter2";
     let number = "98765432109876543";
     let paths = [

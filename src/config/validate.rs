@@ -1,24 +1,27 @@
-//! The rules between and beyond types. Each names its key; no message repeats a value of a secret.
+//! Validates a configuration beyond its types. Each problem names its key, and no message repeats
+//! the value of a secret.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use super::admin::AuthMode;
 use super::authz::{ClientAddress, CredentialSource, MAX_ROUTES, MAX_SOURCES};
 use super::cache::CacheType;
-use super::credentials::Retired;
-use super::error::ConfigError;
+use super::error::{ConfigError, Problems};
 use super::model::{Config, RateLimitBackend};
+use super::retired::Retired;
+use super::secrets;
 use super::serve::{Cors, Tls};
-use super::{secrets, tenants};
 use crate::credential::api_key::is_prefix;
+use crate::host::name_of;
+use crate::key::NetworkId;
 
-/// A dotted key and what is wrong with it.
-pub(super) type Problems = Vec<(String, String)>;
+/// Number of networks.
+const MAX_NETWORKS: usize = 1000;
 
 impl Config {
-    /// For whoever verifies or issues keys; the other commands do without a secret.
+    /// Demands a secret, for commands that verify or issue keys.
     ///
     /// # Errors
     /// [`ConfigError::NoHmacKey`] when `secrets.hmac.current` is unset.
@@ -27,7 +30,7 @@ impl Config {
     }
 }
 
-/// All that is wrong. `admin` says whether the admin listener will be opened.
+/// Finds all problems. Rules of the admin plane are checked if `admin` is true.
 pub(super) fn check(config: &Config, admin: bool) -> Problems {
     let mut problems = Problems::new();
     listeners(config, &mut problems);
@@ -43,7 +46,7 @@ pub(super) fn check(config: &Config, admin: bool) -> Problems {
     durations(config, &mut problems);
     sizes(config, &mut problems);
     authz(config, &mut problems);
-    problems.extend(tenants::check(config));
+    networks(config, &mut problems);
     problems
 }
 
@@ -87,8 +90,8 @@ fn listeners(config: &Config, problems: &mut Problems) {
     }
 }
 
-/// Whether binding both to one port fails: the same name, or an address that stands for all of its family (and `::`
-/// for IPv4's as well).
+/// Returns true if both hosts can't be bound to one port: they are equal, or one stands for all
+/// addresses.
 fn hosts_overlap(a: &str, b: &str) -> bool {
     let bare = |host: &str| host.trim_matches(['[', ']']).to_ascii_lowercase();
     let (a, b) = (bare(a), bare(b));
@@ -124,7 +127,7 @@ fn open_admin(config: &Config, problems: &mut Problems) {
     }
 }
 
-/// What the way in which callers prove who they are needs.
+/// Checks that everything is set that the authentication of callers needs.
 fn admin_callers(config: &Config, problems: &mut Problems) {
     let http = &config.serve.http;
     let (auth, tls) = (&http.auth, &http.tls);
@@ -234,7 +237,7 @@ fn sources_of_trust(config: &Config, problems: &mut Problems) {
     }
 }
 
-/// Each is well formed, and none could stand for two types of credential.
+/// Checks that prefixes are well-formed, and that none stands for two types of credential.
 fn prefixes(config: &Config, problems: &mut Problems) {
     const SECRET: &str = "credentials.api_keys.prefix";
     const MACAROON: &str = "credentials.derived_tokens.macaroon.prefix";
@@ -257,7 +260,8 @@ fn prefixes(config: &Config, problems: &mut Problems) {
     }
     public.extend(secret);
     for (key, prefix) in &macaroon {
-        // A macaroon is known by `<prefix>_v1_` at its start, so a key's prefix must not begin with that either.
+        // A macaroon is recognized by `<prefix>_v1_`, so a key's prefix must not begin with that
+        // either.
         let start = format!("{prefix}_v1_");
         if public.iter().any(|(_, other)| other == prefix || other.starts_with(&start)) {
             add(problems, key, "is an API key's prefix too");
@@ -265,7 +269,7 @@ fn prefixes(config: &Config, problems: &mut Problems) {
     }
 }
 
-/// Prefixes with their keys; the retired ones' keys are made from the current one's.
+/// Prefixes with their dotted keys.
 fn named<'a>(
     current_key: String,
     current: Option<&'a String>,
@@ -295,7 +299,7 @@ fn durations(config: &Config, problems: &mut Problems) {
             add(problems, key, "must be above 0");
         }
     }
-    // Written into tokens as whole seconds, so less than one would be none.
+    // Tokens have whole seconds, so less than one would be none.
     for (key, duration) in [
         ("authz.token_ttl", Some(config.authz.token_ttl)),
         ("credentials.api_keys.default_ttl", keys.default_ttl),
@@ -347,7 +351,7 @@ fn sizes(config: &Config, problems: &mut Problems) {
     }
 }
 
-/// Headers that a token would break the request with.
+/// Headers that can't carry a token without breaking the request.
 const NOT_FOR_TOKENS: [&str; 6] =
     ["host", "cookie", "connection", "content-length", "transfer-encoding", "te"];
 
@@ -360,7 +364,7 @@ fn authz(config: &Config, problems: &mut Problems) {
         add(problems, "authz.sources", format!("must be {MAX_SOURCES} sources at most"));
     }
     for (index, source) in authz.sources.iter().enumerate() {
-        if authz.sources[..index].iter().any(|other| read_the_same(source, other)) {
+        if authz.sources[..index].iter().any(|other| overlap(source, other)) {
             let key = format!("authz.sources[{index}]");
             add(problems, &key, "reads what an earlier source reads");
         }
@@ -368,7 +372,7 @@ fn authz(config: &Config, problems: &mut Problems) {
     if authz.routes.len() > MAX_ROUTES {
         add(problems, "authz.routes", format!("must be {MAX_ROUTES} routes at most"));
     }
-    // Names are compared as Envoy's underscore handling leaves them.
+    // Envoy may treat `_` and `-` as equal.
     if authz.token_header.replace('_', "-").starts_with("x-talos-") {
         add(problems, "authz.token_header", "must not begin with x-talos-, which is ours");
     }
@@ -384,8 +388,9 @@ fn authz(config: &Config, problems: &mut Problems) {
     }
 }
 
-/// Whether one request value could be taken by both: a header without a scheme takes what any scheme of it does.
-fn read_the_same(a: &CredentialSource, b: &CredentialSource) -> bool {
+/// Returns true if both sources could match one value: a header without a scheme matches any
+/// scheme.
+fn overlap(a: &CredentialSource, b: &CredentialSource) -> bool {
     match (a, b) {
         (
             CredentialSource::Header { name: a, scheme: scheme_a },
@@ -398,5 +403,37 @@ fn read_the_same(a: &CredentialSource, b: &CredentialSource) -> bool {
                 }
         }
         (a, b) => a == b,
+    }
+}
+
+fn networks(config: &Config, problems: &mut Problems) {
+    let networks = &config.multitenancy.networks;
+    if networks.len() > MAX_NETWORKS {
+        add(problems, "multitenancy.networks", format!("must be {MAX_NETWORKS} networks at most"));
+    }
+    let (mut hosts, mut files) = (BTreeMap::new(), BTreeMap::new());
+    for (index, network) in networks.iter().enumerate() {
+        let mut add = |field: &str, message: &str| {
+            add(problems, &format!("multitenancy.networks[{index}].{field}"), message);
+        };
+        match name_of(&network.hostname) {
+            None => add("hostname", "must be a host's name or address"),
+            Some(name) => {
+                if hosts.insert(name, index).is_some() {
+                    add("hostname", "is that of an earlier network");
+                }
+            }
+        }
+        match NetworkId::parse(&network.id) {
+            None => add("id", "must be a UUID such as 6ba7b810-9dad-41d1-80b4-00c04fd430c8"),
+            // Cached proofs of a network depend on its settings, so it can have only one set of
+            // them.
+            Some(id) => {
+                let file = files.entry(id.to_string()).or_insert(&network.config_path);
+                if *file != &network.config_path {
+                    add("config_path", "must be that of the earlier host of this network");
+                }
+            }
+        }
     }
 }

@@ -213,7 +213,7 @@ impl Service {
         let issuers: Vec<&str> = settings
             .issuers
             .iter()
-            .filter(|issuer| issuer.counts(now))
+            .filter(|issuer| issuer.is_valid_at(now))
             .map(|issuer| issuer.value.as_str())
             .collect();
         let authority = verify(&Expectation {

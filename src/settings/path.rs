@@ -1,17 +1,18 @@
-//! The path of a request as route policies compare it: one spelling, or a refusal.
+//! Normalizes the path of a request for route policies, or refuses it as ambiguous.
 
 use std::borrow::Cow;
 
-/// A path that two servers may take for different ones.
+/// A path that servers may interpret in different ways.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the path can be read in more than one way")]
+#[error("the path is ambiguous: servers may interpret it in different ways")]
 pub struct AmbiguousPath;
 
-/// The path of a request target, decoded, without query and fragment; None for a request that has none.
+/// Decodes the path of a request target, without query and fragment. None for a request without a
+/// path.
 ///
 /// # Errors
-/// When servers differ about what it means: an empty or a dot segment, `;`, `\` or NUL, an encoded `/`, `\` or `.`, a
-/// `%` that isn't one, or no path at all where there must be one.
+/// When the path is ambiguous: it has an empty or a dot segment, `;`, `\`, NUL, an encoded `/`, `\`
+/// or `.`, or a malformed `%`, or it is missing where there must be one.
 pub fn normal_path<'a>(target: &'a [u8], method: &[u8]) -> Result<Option<Cow<'a, [u8]>>, AmbiguousPath> {
     let end = target.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(target.len());
     let path = match &target[..end] {
@@ -20,7 +21,7 @@ pub fn normal_path<'a>(target: &'a [u8], method: &[u8]) -> Result<Option<Cow<'a,
         path if path.starts_with(b"/") => path,
         path => after_authority(path).ok_or(AmbiguousPath)?,
     };
-    let path = decoded(path)?;
+    let path = decode(path)?;
     let mut segments = path[1..].split(|byte| *byte == b'/').peekable();
     while let Some(segment) = segments.next() {
         let is_last = segments.peek().is_none();
@@ -31,7 +32,7 @@ pub fn normal_path<'a>(target: &'a [u8], method: &[u8]) -> Result<Option<Cow<'a,
     Ok(Some(path))
 }
 
-/// The path of a target in absolute form, `scheme://authority/path`.
+/// Path of a target in absolute form, `scheme://authority/path`.
 fn after_authority(target: &[u8]) -> Option<&[u8]> {
     let colon = target.iter().position(|byte| *byte == b':')?;
     let (scheme, rest) = target.split_at(colon);
@@ -45,8 +46,8 @@ fn after_authority(target: &[u8]) -> Option<&[u8]> {
     }
 }
 
-fn decoded(path: &[u8]) -> Result<Cow<'_, [u8]>, AmbiguousPath> {
-    if path.iter().any(|byte| is_odd(*byte)) {
+fn decode(path: &[u8]) -> Result<Cow<'_, [u8]>, AmbiguousPath> {
+    if path.iter().any(|byte| is_ambiguous(*byte)) {
         return Err(AmbiguousPath);
     }
     if !path.contains(&b'%') {
@@ -61,18 +62,18 @@ fn decoded(path: &[u8]) -> Result<Cow<'_, [u8]>, AmbiguousPath> {
             continue;
         }
         let (digits, after) = after.split_at_checked(2).ok_or(AmbiguousPath)?;
-        let byte = hex_byte(digits).filter(|byte| !is_odd(*byte) && !matches!(byte, b'/' | b'.'));
+        let byte = hex_byte(digits).filter(|byte| !is_ambiguous(*byte) && !matches!(byte, b'/' | b'.'));
         decoded.push(byte.ok_or(AmbiguousPath)?);
         rest = after;
     }
     Ok(Cow::Owned(decoded))
 }
 
-const fn is_odd(byte: u8) -> bool {
+const fn is_ambiguous(byte: u8) -> bool {
     matches!(byte, b';' | b'\\' | 0)
 }
 
-/// The byte that two hexadecimal digits stand for.
+/// Byte of two hexadecimal digits.
 pub fn hex_byte(digits: &[u8]) -> Option<u8> {
     let &[high, low] = digits else { return None };
     let digit = |byte: u8| char::from(byte).to_digit(16);

@@ -1,29 +1,29 @@
-//! What a route asks of a credential.
+//! Policy of a route: what a request needs to pass.
 
 use std::str::FromStr;
 
 use crate::config::{Audience, Route, RouteMode, RouteToken, RouteVisibility, ScopeList};
 use crate::key::Scopes;
 
-/// The demands of one route.
+/// Policy of one route.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// Whether a credential is needed at all.
+    /// True if a credential is needed.
     pub mode: RouteMode,
-    /// Scopes that it must all have.
+    /// Scopes that the credential must all have.
     pub scopes: Scopes,
-    /// Scopes of which it must have one, unless empty.
+    /// Scopes of which the credential must have one, unless this is empty.
     pub any_scope: Scopes,
-    /// Whom the minted token is for.
+    /// `aud` of the minted token.
     pub audience: Option<String>,
-    /// What goes upstream; by default a JWT when one can be signed.
+    /// Token that is sent upstream; by default a JWT if there is a signing key.
     pub token: Option<RouteToken>,
-    /// Whether publishable keys are refused.
+    /// True if publishable keys are refused.
     pub secret_only: bool,
 }
 
 impl Policy {
-    /// What a route of our own configuration says, over the defaults.
+    /// The policy of an entry of `authz.routes`.
     pub fn of_route(route: &Route) -> Self {
         Self {
             mode: route.mode.unwrap_or_default(),
@@ -35,10 +35,10 @@ impl Policy {
         }
     }
 
-    /// Sets one demand as Envoy writes it; `key` is what follows `talos.`.
+    /// Sets one value from a context extension of Envoy; `key` is what follows `talos.`.
     ///
     /// # Errors
-    /// What is wrong, when the key is unknown or its value out of range.
+    /// With the reason, when the key is unknown or its value is out of range.
     pub fn set(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {
         let value = std::str::from_utf8(value).map_err(|_| "must be UTF-8")?;
         match key {

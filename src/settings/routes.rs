@@ -1,8 +1,8 @@
-//! `authz.routes`, made ready: from host, method and path of a request to the policy of the most specific rule.
+//! Compiled `authz.routes`: finds the policy of the most specific rule for a request.
 //!
-//! Of all rules that match, one with a host wins over one without; then the path decides: exact, then whichever has
-//! more literal segments, a template before a prefix, and any path before none; then a rule with methods wins over one
-//! without, and at last the first in the list.
+//! Of all rules that match, one with a host wins over one without. Then the path decides: exact,
+//! then the larger number of literal segments, a template before a prefix, any path before none.
+//! Then a rule with methods wins over one without, and last the first in the list.
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
@@ -13,101 +13,102 @@ use super::policy::Policy;
 use crate::config::{PathMatch, Route};
 use crate::host::name_of;
 
-/// The rules of one settings snapshot.
+/// Rules of one settings snapshot.
 #[derive(Debug, Default)]
 pub struct Routes {
     by_host: HashMap<Box<str>, Group>,
-    of_any_host: Group,
+    for_any_host: Group,
     has_paths: bool,
     unmatched: Policy,
 }
 
-/// Rules for the same hosts, the most specific first.
+/// Rules for the same host, the most specific first.
 #[derive(Debug, Default)]
 struct Group {
     rules: Vec<Rule>,
     /// Rules without a path.
-    anywhere: Vec<Rank>,
+    pathless: Vec<Rank>,
     tree: Node,
 }
 
 #[derive(Debug)]
 struct Rule {
-    /// In upper case; none means any.
+    /// In upper case; empty means any.
     methods: Box<[Box<[u8]>]>,
     policy: Policy,
 }
 
-/// The place of a rule among those of its group: a smaller one wins.
+/// Position of a rule in its group: the smaller one wins.
 type Rank = usize;
 
-/// Rules by the segments of their paths. Each list is in order.
+/// Node of a tree of path segments. Its lists of rules are sorted.
 #[derive(Debug, Default)]
 struct Node {
-    /// Literal segments that may follow, sorted.
+    /// Children for literal segments, sorted.
     literals: Vec<(Box<[u8]>, Node)>,
-    /// What follows a segment of any text.
+    /// Child for any segment.
     any: Option<Box<Node>>,
-    /// Rules for the path that ends here.
+    /// Rules for a path that ends here.
     ends: Vec<Rank>,
-    /// Rules for every path that comes by here.
+    /// Rules for every path through here.
     prefixes: Vec<Rank>,
 }
 
 impl Routes {
-    /// Makes rules ready.
+    /// Compiles rules.
     pub fn compile(routes: &[Route]) -> Self {
         let mut hosts: HashMap<Option<Box<str>>, Vec<&Route>> = HashMap::new();
         for route in routes {
-            let host = route.host.as_ref().map(|host| name_of_rule(host));
+            let host = route.host.as_ref().map(|host| normalized_host(host));
             hosts.entry(host).or_default().push(route);
         }
-        let of_any_host = hosts.remove(&None).map(Group::compile).unwrap_or_default();
+        let for_any_host = hosts.remove(&None).map(Group::compile).unwrap_or_default();
         let by_host = hosts.into_iter().filter_map(|(host, routes)| Some((host?, Group::compile(routes))));
         let has_paths = routes.iter().any(|route| route.path.is_some());
-        Self { by_host: by_host.collect(), of_any_host, has_paths, unmatched: Policy::default() }
+        Self { by_host: by_host.collect(), for_any_host, has_paths, unmatched: Policy::default() }
     }
 
-    /// The policy of what no rule matches.
+    /// Policy of requests that no rule matches.
     pub const fn unmatched(&self) -> &Policy {
         &self.unmatched
     }
 
-    /// The policy for a request; None when no rule matches.
+    /// Finds the policy for a request; None when no rule matches.
     ///
     /// # Errors
-    /// When some rule has a path, and that of the request is ambiguous.
+    /// When some rule has a path, and the path of the request is ambiguous.
     pub fn find(&self, host: &[u8], method: &[u8], target: &[u8]) -> Result<Option<&Policy>, AmbiguousPath> {
         let path = if self.has_paths { normal_path(target, method)? } else { None };
-        let of_host = match self.by_host.is_empty() {
+        let for_host = match self.by_host.is_empty() {
             true => None,
-            // What is no host's name is that of no rule.
+            // A malformed host matches no rule that has a host.
             false => name_of(host).and_then(|name| self.by_host.get(&*name)),
         };
-        let mut groups = of_host.into_iter().chain([&self.of_any_host]);
+        let mut groups = for_host.into_iter().chain([&self.for_any_host]);
         Ok(groups.find_map(|group| group.find(method, path.as_deref())))
     }
 }
 
-/// The rule's host as those of requests are compared: it has no port, and an IPv6 address stands without brackets.
-fn name_of_rule(host: &str) -> Box<str> {
+/// Host of a rule in the form in which hosts of requests are compared. A rule's host has no port,
+/// and an IPv6 address has no brackets.
+fn normalized_host(host: &str) -> Box<str> {
     let name = match host.contains(':') {
         true => name_of(&format!("[{host}]")).map(Cow::into_owned),
         false => name_of(host).map(Cow::into_owned),
     };
-    // The configuration has none that is no name; a request would have none, either.
+    // The configuration has only valid hosts.
     name.unwrap_or_default().into()
 }
 
 impl Group {
-    /// Takes the rules in the order of the list.
+    /// Compiles rules, given in the order of the list.
     fn compile(mut routes: Vec<&Route>) -> Self {
-        // Stable: the first in the list stays first among equals.
+        // A stable sort keeps the order of the list among equals.
         routes.sort_by_key(|route| Reverse(specificity(route)));
         let mut group = Self::default();
         for (rank, route) in routes.into_iter().enumerate() {
             match &route.path {
-                None => group.anywhere.push(rank),
+                None => group.pathless.push(rank),
                 Some(PathMatch::Exact(path)) => group.tree.at(literals(path)).ends.push(rank),
                 Some(PathMatch::Template(path)) => group.tree.at(pattern(path)).ends.push(rank),
                 Some(PathMatch::Prefix(path)) => group.tree.at(literals(trimmed(path))).prefixes.push(rank),
@@ -119,14 +120,15 @@ impl Group {
     }
 
     fn find(&self, method: &[u8], path: Option<&[u8]>) -> Option<&Policy> {
-        let mut best = self.first(&self.anywhere, method);
+        let mut best = self.first(&self.pathless, method);
         if let Some(path) = path {
             self.walk(&self.tree, path.strip_prefix(b"/"), method, &mut best);
         }
         best.map(|rank| &self.rules[rank].policy)
     }
 
-    /// Follows the rest of a path, None after its end, from here on to all rules that match it.
+    /// Follows the rest of a path through the tree, and keeps the best rule that matches. The rest
+    /// is None after the end of the path.
     fn walk(&self, node: &Node, rest: Option<&[u8]>, method: &[u8], best: &mut Option<Rank>) {
         let better = |ranks: &[Rank], best: &mut Option<Rank>| {
             *best = self.first(ranks, method).into_iter().chain(*best).min();
@@ -148,19 +150,18 @@ impl Group {
         }
     }
 
-    /// The first of these rules that is for this method. Letters in lower case don't make another method of it: there
-    /// are servers to which they don't.
+    /// The first of these rules that allows the method. Case is ignored, as some servers ignore it.
     fn first(&self, ranks: &[Rank], method: &[u8]) -> Option<Rank> {
-        let takes = |rank: &Rank| {
+        let allows = |rank: &Rank| {
             let methods = &self.rules[*rank].methods;
             methods.is_empty() || methods.iter().any(|one| one.eq_ignore_ascii_case(method))
         };
-        ranks.iter().copied().find(takes)
+        ranks.iter().copied().find(allows)
     }
 }
 
 impl Node {
-    /// The node after these segments, None standing for any one.
+    /// The node at the end of these segments, made if it is missing. None stands for any segment.
     fn at<'a>(&mut self, segments: impl Iterator<Item = Option<&'a str>>) -> &mut Self {
         segments.fold(self, |node, segment| match segment {
             None => node.any.get_or_insert_default(),
@@ -177,7 +178,7 @@ impl Node {
     }
 }
 
-/// What makes a rule win over others for the same host: the greater one does.
+/// Sort key of rules for the same host: the greater one wins.
 fn specificity(route: &Route) -> (bool, bool, usize, bool, bool) {
     let count = |segments: &mut dyn Iterator<Item = Option<&str>>| {
         segments.flatten().filter(|literal| !literal.is_empty()).count()
@@ -191,7 +192,7 @@ fn specificity(route: &Route) -> (bool, bool, usize, bool, bool) {
     (route.path.is_some(), is_exact, literals, is_template, !route.methods.is_empty())
 }
 
-/// A prefix without the slash at its end, which means nothing.
+/// A prefix without the slash at its end, which has no meaning.
 fn trimmed(prefix: &str) -> &str {
     prefix.strip_suffix('/').unwrap_or(prefix)
 }

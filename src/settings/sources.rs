@@ -1,4 +1,4 @@
-//! Documents of key sets, from where the configuration says: from itself, from files, from other servers.
+//! Reads the documents of key sets: from the configuration itself, from files, from servers.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -16,10 +16,10 @@ use crate::config::KeySetUrl;
 use crate::credential::jwk::KeySet;
 use crate::secret::SecretString;
 
-/// How long a server may take, from the connection to the last byte.
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for a fetch, from the connection to the last byte.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The documents of the key sets, each by its URL. Every one of them is a key set by itself.
+/// Documents of key sets, by URL. Each is a valid key set by itself.
 #[derive(Clone, Default, PartialEq)]
 pub struct Documents(Vec<Document>);
 
@@ -29,52 +29,53 @@ struct Document {
     text: SecretString,
 }
 
-/// Which documents to read; one that isn't known is read in any case, unless it is said otherwise.
+/// Selects documents to read. Documents that were never read are read in any case, except by
+/// `Offline`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reading {
-    /// All.
+    /// All documents.
     All,
-    /// All but those of servers.
+    /// Documents that don't come from servers.
     Local,
-    /// Those of servers.
+    /// Documents from servers.
     Servers,
-    /// All but those of servers, known or not.
+    /// Documents that don't come from servers; others aren't read even for the first time.
     Offline,
 }
 
-/// What reading documents again gave.
+/// Result of reading documents again.
 pub struct Renewed {
-    /// The documents.
+    /// Documents, old ones where reading failed.
     pub documents: Documents,
-    /// What couldn't be read, by its place in the list: a former document stays in its place.
+    /// Reasons of failures, by position in the list of URLs.
     pub failures: BTreeMap<usize, SettingsError>,
 }
 
 impl Documents {
-    /// Reads those of `urls`. Where that fails, or isn't asked for, the document that is known stays.
-    pub async fn renew(&self, urls: &[KeySetUrl], what: Reading) -> Renewed {
+    /// Reads the documents of `urls` that are selected. Where that fails, the old document stays.
+    pub async fn renew(&self, urls: &[KeySetUrl], selection: Reading) -> Renewed {
         let mut reading = JoinSet::new();
         let mut client = None;
         for (index, KeySetUrl { url, .. }) in urls.iter().enumerate() {
-            let of_server = is_https(url);
-            let is_asked_for = match what {
+            let is_remote = is_https(url);
+            let is_selected = match selection {
                 Reading::All => true,
-                Reading::Local => !of_server || self.get(url).is_none(),
-                Reading::Servers => of_server || self.get(url).is_none(),
-                Reading::Offline => !of_server,
+                Reading::Local => !is_remote || self.get(url).is_none(),
+                Reading::Servers => is_remote || self.get(url).is_none(),
+                Reading::Offline => !is_remote,
             };
             let url = url.clone();
-            if is_asked_for && of_server {
+            if is_selected && is_remote {
                 let client = client.get_or_insert_with(new_client).clone();
                 reading.spawn(async move { (index, fetch(url.expose(), client).await) });
-            } else if is_asked_for {
+            } else if is_selected {
                 reading.spawn_blocking(move || (index, local(url.expose())));
             }
         }
         let mut read = BTreeMap::new();
         let mut failures = BTreeMap::new();
         while let Some(done) = reading.join_next().await {
-            // A task that panicked leaves its place empty, as one that wasn't asked for.
+            // A task that panicked leaves the old document.
             let Ok((index, text)) = done else { continue };
             let key = || urls[index].key.clone();
             let fail = |problem| SettingsError::KeySource { key: key(), problem };
@@ -92,7 +93,7 @@ impl Documents {
         Renewed { documents: Self(documents), failures }
     }
 
-    /// These, with what `newer` has from other servers.
+    /// These documents, with those of `newer` that come from servers.
     pub fn with_servers_of(&self, newer: &Self) -> Self {
         let taken = |document: &Document| {
             let newer = newer.get(&document.url).filter(|_| is_https(&document.url));
@@ -102,7 +103,7 @@ impl Documents {
         Self(self.0.iter().map(taken).collect())
     }
 
-    /// These, with an empty key set for each of `urls` that has none.
+    /// These documents, with an empty key set for each of `urls` that has none.
     pub fn or_empty(mut self, urls: &[KeySetUrl]) -> Self {
         for KeySetUrl { url, .. } in urls {
             if self.get(url).is_none() {
@@ -119,10 +120,10 @@ impl Documents {
 }
 
 impl Renewed {
-    /// The same, if there is a document for each of `urls`.
+    /// This result, if there is a document for each of `urls`.
     ///
     /// # Errors
-    /// Why the first that is missing couldn't be read.
+    /// With the reason for which the first missing document couldn't be read.
     pub fn complete(mut self, urls: &[KeySetUrl]) -> Result<Self, SettingsError> {
         match urls.iter().position(|KeySetUrl { url, .. }| self.documents.get(url).is_none()) {
             Some(index) => {
@@ -134,10 +135,10 @@ impl Renewed {
     }
 }
 
-/// One document, whatever is in it.
+/// Reads one document, whatever its content.
 ///
 /// # Errors
-/// When it can't be had.
+/// When it can't be read.
 pub async fn read(url: &SecretString) -> Result<SecretString, SourceError> {
     if is_https(url) {
         return fetch(url.expose(), new_client()).await;
@@ -147,21 +148,21 @@ pub async fn read(url: &SecretString) -> Result<SecretString, SourceError> {
     read.unwrap_or(Err(SourceError::NotText))
 }
 
-/// Whether a document comes from another server.
+/// Returns true if a document comes from a server.
 pub fn is_https(url: &SecretString) -> bool {
     url.expose().starts_with("https://")
 }
 
-/// A document that is a key set by itself.
+/// Checks that a document is a key set by itself.
 fn key_set_alone(key: String, text: SecretString) -> Result<SecretString, SettingsError> {
     let read = KeySet::default().read(text.expose());
     read.map(|()| text).map_err(|problem| SettingsError::KeySet { key, problem })
 }
 
-/// What needs no server.
+/// Reads a document that doesn't come from a server.
 fn local(url: &str) -> Result<SecretString, SourceError> {
     let bytes = if let Some(encoded) = url.strip_prefix("base64://") {
-        // Made by `base64`, by hand or by a template: both alphabets, with or without padding.
+        // Both alphabets are accepted, with or without padding.
         let encoded = encoded.trim_end_matches('=').replace('-', "+").replace('_', "/");
         let padded = format!("{encoded}{}", "=".repeat(encoded.len().wrapping_neg() % 4));
         STANDARD.decode(padded).map_err(|_| SourceError::NotBase64)?
@@ -184,16 +185,16 @@ fn text(bytes: Vec<u8>) -> Result<SecretString, SourceError> {
     String::from_utf8(bytes).map(SecretString::from).map_err(|_| SourceError::NotText)
 }
 
-/// A client for one round: so it has the certificates that the system trusts now. Proxies are those of the
-/// environment (`HTTPS_PROXY`, `NO_PROXY`).
+/// Builds a client for one round of fetches, so that it has the system's current CA certificates.
+/// Proxies come from the environment (`HTTPS_PROXY`, `NO_PROXY`).
 fn new_client() -> Result<Client, String> {
     Client::builder()
         .https_only(true)
         .redirect(redirect::Policy::none())
-        .timeout(TIMEOUT)
+        .timeout(FETCH_TIMEOUT)
         .user_agent(concat!("talos/", env!("CARGO_PKG_VERSION")))
         .build()
-        .map_err(in_words)
+        .map_err(describe)
 }
 
 async fn fetch(url: &str, client: Result<Client, String>) -> Result<SecretString, SourceError> {
@@ -202,17 +203,17 @@ async fn fetch(url: &str, client: Result<Client, String>) -> Result<SecretString
     let fail = |problem| SourceError::Server { host: host.clone(), problem };
     let accept = "application/jwk-set+json, application/json";
     let request = client.map_err(fail)?.get(url).header(ACCEPT, accept);
-    let response = request.send().await.map_err(|error| fail(in_words(error)))?;
+    let response = request.send().await.map_err(|error| fail(describe(error)))?;
     if response.status() != StatusCode::OK {
         return Err(fail(format!("answered {} instead of 200", response.status().as_u16())));
     }
     match body(response).await {
         Ok(bytes) => text(bytes),
-        Err(error) => Err(fail(in_words(error))),
+        Err(error) => Err(fail(describe(error))),
     }
 }
 
-/// The body, or as much of it as shows that it is too large.
+/// Reads the body, at most a little more than the limit.
 async fn body(mut response: Response) -> reqwest::Result<Vec<u8>> {
     let mut bytes = vec![];
     while let Some(chunk) = response.chunk().await? {
@@ -224,8 +225,8 @@ async fn body(mut response: Response) -> reqwest::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// An error and its causes, without the URL, which may hold a password.
-fn in_words(error: reqwest::Error) -> String {
+/// An error with its causes, without the URL, which may hold a password.
+fn describe(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut words = error.to_string();
     let mut cause = error.source();
@@ -250,18 +251,18 @@ mod tests {
     }
 
     #[test]
-    fn base64_in_every_common_dress() {
+    fn base64_in_every_common_form() {
         let text = r#"{"keys":[]}?>~"#;
         for engine in [STANDARD, URL_SAFE] {
             let encoded = engine.encode(text);
-            for dress in [encoded.as_str(), encoded.trim_end_matches('=')] {
-                assert_eq!(local(&format!("base64://{dress}")).unwrap().expose(), text, "{dress}");
+            for form in [encoded.as_str(), encoded.trim_end_matches('=')] {
+                assert_eq!(local(&format!("base64://{form}")).unwrap().expose(), text, "{form}");
             }
         }
     }
 
     #[tokio::test]
-    async fn what_cannot_be_read_is_told_by_its_place() {
+    async fn a_document_that_cannot_be_read_is_named_by_its_place() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| format!("file://{}/{name}", dir.path().display());
         std::fs::write(dir.path().join("large"), vec![b' '; MAX_DOCUMENT + 1]).unwrap();
@@ -279,12 +280,12 @@ mod tests {
             (&path("text"), "must be a JSON object with a list `keys`"),
         ];
         let good = format!("base64://{}", STANDARD.encode(SET));
-        for (url, told) in table {
+        for (url, problem) in table {
             let urls = urls(&[&good, url]);
             let renewed = Documents::default().renew(&urls, Reading::All).await;
             let error = renewed.complete(&urls).err().unwrap().to_string();
             let place = "urls[1]: ";
-            assert!(error.starts_with(place) && error.contains(told), "{url}: {error}");
+            assert!(error.starts_with(place) && error.contains(problem), "{url}: {error}");
             assert!(!error.contains("hunter2"), "{error}");
         }
     }

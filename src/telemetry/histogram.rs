@@ -1,4 +1,4 @@
-//! How long things take: fixed buckets, counted without a lock.
+//! Histogram of durations: fixed buckets, counted without a lock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,26 +7,27 @@ use std::time::Duration;
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::{MetricType, TypedMetric};
 
-/// The upper bounds, in microseconds: from a Check out of memory to the longest that a request may take.
+/// Upper bounds of the buckets, in microseconds: from a Check answered from memory to the longest
+/// request.
 const BOUNDS: [u64; 16] = [
     25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000,
     5_000_000, 30_000_000,
 ];
 
-/// A histogram; clones count together.
+/// A histogram. Clones share their counts.
 #[derive(Debug, Clone, Default)]
 pub struct Histogram(Arc<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
-    /// Of each bucket alone; the last has no upper bound.
+    /// Number of durations in each bucket alone; the last has no upper bound.
     buckets: [AtomicU64; BOUNDS.len() + 1],
-    /// Of all durations, in microseconds.
+    /// Sum of all durations, in microseconds.
     sum: AtomicU64,
 }
 
 impl Histogram {
-    /// Counts one.
+    /// Counts a duration.
     pub fn observe(&self, duration: Duration) {
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let bucket = BOUNDS.partition_point(|bound| *bound < micros);

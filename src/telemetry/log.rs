@@ -1,7 +1,8 @@
-//! The process's own log: to stderr, as text or JSON lines.
+//! Log of the process: to stderr, as text or JSON lines.
 //!
-//! Some of what is logged strangers wrote: a token's subject, the id of a request. None of it ends
-//! a line, begins a field, steers a terminal or hides.
+//! Some logged values come from strangers, such as the subject of a token or the id of a request.
+//! They are escaped, so that none of them ends a line, begins a field, controls a terminal or is
+//! invisible.
 
 use std::fmt;
 
@@ -16,16 +17,17 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::config::{Log, LogFormat, LogLevel};
 use crate::escape;
 
-/// Starts logging. Does nothing when it has begun before.
+/// Starts logging. Does nothing when logging has already started.
 pub fn start(log: &Log) {
-    // What others have to say below info may hold anything that was sent, headers and statements, and the watch over
-    // files would tell of the log itself. sqlx has its own levels: what it has to say comes as errors of ours.
+    // Below info, libraries log headers and statements, which may hold secrets, and the file
+    // watcher would log each write of a log file. Errors of sqlx are logged by this crate.
     let (level, others) = match log.level {
         LogLevel::Trace | LogLevel::Debug => (log.level.as_str(), LogLevel::Info.as_str()),
         level => (level.as_str(), level.as_str()),
     };
     let filter = EnvFilter::new(format!("{others},talos={level},sqlx=error"));
-    // What can't be written is lost. Told to complain on stderr, it would panic when that is what can't be written to.
+    // A line that can't be written is dropped: reporting that on stderr would panic, as stderr is
+    // what can't be written to.
     let builder = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .log_internal_errors(false)
@@ -40,8 +42,7 @@ pub fn start(log: &Log) {
     };
 }
 
-/// JSON lines in which everything is visible. The library escapes what JSON demands, which isn't
-/// all that hides.
+/// JSON lines in which invisible characters are escaped, beyond those that JSON demands.
 struct EscapedJson(Format<Json>);
 
 impl<S, N> FormatEvent<S, N> for EscapedJson
@@ -61,7 +62,7 @@ where
     }
 }
 
-/// The message, then `name=value`.
+/// Text fields: the message, then `name=value` for each.
 struct EscapedFields;
 
 impl<'w> FormatFields<'w> for EscapedFields {
@@ -80,21 +81,21 @@ struct TextLine<'w> {
 
 impl TextLine<'_> {
     fn write(&mut self, field: &Field, escaped: &str) {
-        // What the `log` crate says of itself is told as the line's own target.
+        // Fields of the `log` crate repeat the target of the line.
         if self.result.is_err() || field.name().starts_with("log.") {
             return;
         }
-        let between = if self.is_first { "" } else { " " };
+        let separator = if self.is_first { "" } else { " " };
         self.is_first = false;
         self.result = match field.name() {
-            "message" => write!(self.out, "{between}{escaped}"),
-            name => write!(self.out, "{between}{}={escaped}", name.strip_prefix("r#").unwrap_or(name)),
+            "message" => write!(self.out, "{separator}{escaped}"),
+            name => write!(self.out, "{separator}{}={escaped}", name.strip_prefix("r#").unwrap_or(name)),
         };
     }
 }
 
 impl Visit for TextLine<'_> {
-    /// A text is always in quotes, as the library writes it.
+    /// Writes a text in quotes.
     fn record_str(&mut self, field: &Field, value: &str) {
         match field.name() {
             "message" => self.write(field, &escape::visible(value)),
@@ -118,11 +119,11 @@ mod tests {
 
     use super::*;
 
-    /// What is written, kept.
+    /// A writer into memory.
     #[derive(Clone, Default)]
-    struct Kept(Arc<Mutex<Vec<u8>>>);
+    struct Buffer(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Kept {
+    impl Write for Buffer {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.0.lock().unwrap().extend_from_slice(bytes);
             Ok(bytes.len())
@@ -133,22 +134,22 @@ mod tests {
         }
     }
 
-    /// The lines that both formats write.
-    fn lines(tell: impl Fn()) -> [String; 2] {
-        let (text, json) = (Kept::default(), Kept::default());
+    /// Lines that both formats write.
+    fn lines(log: impl Fn()) -> [String; 2] {
+        let (text, json) = (Buffer::default(), Buffer::default());
         let (for_text, for_json) = (text.clone(), json.clone());
         let builder = tracing_subscriber::fmt().with_ansi(false).log_internal_errors(false);
         let as_text = builder.with_writer(move || for_text.clone()).fmt_fields(EscapedFields).finish();
-        tracing::subscriber::with_default(as_text, &tell);
+        tracing::subscriber::with_default(as_text, &log);
         let builder = tracing_subscriber::fmt().with_ansi(false).log_internal_errors(false);
         let builder = builder.with_writer(move || for_json.clone()).fmt_fields(JsonFields::new());
         let as_json = builder.event_format(EscapedJson(Format::default().json())).finish();
-        tracing::subscriber::with_default(as_json, &tell);
-        [text, json].map(|kept| String::from_utf8(kept.0.lock().unwrap().clone()).unwrap())
+        tracing::subscriber::with_default(as_json, &log);
+        [text, json].map(|buffer| String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap())
     }
 
     #[test]
-    fn what_a_stranger_wrote_is_one_value_of_one_line() {
+    fn a_hostile_value_stays_one_value_of_one_line() {
         let hostile =
             "x\n2026-01-01T00:00:00Z  INFO forged decision=allow\u{1b}[2J\u{202e}\u{200b}\u{e0041}\u{9b}";
         let error = std::io::Error::other(hostile);
@@ -157,7 +158,7 @@ mod tests {
         });
         for line in [&text, &json] {
             assert_eq!(line.matches('\n').count(), 1, "{line}");
-            assert!(line.ends_with('\n') && !line.trim_end().contains(escape::is_hidden), "{line}");
+            assert!(line.ends_with('\n') && !line.trim_end().contains(escape::is_invisible), "{line}");
         }
         let quoted = r#""x\u{a}2026-01-01T00:00:00Z  INFO forged decision=allow\u{1b}[2J\u{202e}\u{200b}\u{e0041}\u{9b}""#;
         for field in ["caller", "error", "shown"] {
@@ -172,10 +173,10 @@ mod tests {
     }
 
     #[test]
-    fn plain_values_look_as_they_did() {
+    fn plain_values_are_unchanged() {
         let [text, _] =
             lines(|| tracing::info!(plane = "admin", address = %"[::1]:1", ok = true, "listening"));
-        let (_, told) = text.split_once(": ").unwrap();
-        assert_eq!(told, "listening plane=\"admin\" address=[::1]:1 ok=true\n");
+        let (_, line) = text.split_once(": ").unwrap();
+        assert_eq!(line, "listening plane=\"admin\" address=[::1]:1 ok=true\n");
     }
 }

@@ -1,4 +1,4 @@
-//! What the planes count. No key, actor or tenant is ever a label.
+//! Counters of the planes. No label ever names a key, an actor or a tenant.
 
 mod exposition;
 
@@ -20,54 +20,54 @@ use crate::service::verify::CacheResult;
 
 type Labels = [(&'static str, &'static str); 2];
 
-/// The counters that the planes count up.
+/// All counters.
 #[derive(Default)]
 pub struct Metrics {
-    /// Decisions of the authz plane.
+    /// Checks of the authz plane.
     pub checks: Checks,
-    /// Where its answers came from.
+    /// Cache results of Checks.
     pub lookups: Lookups,
     /// JWTs minted for upstream.
     pub tokens_minted: Counter,
     /// Reloads of the configuration.
     pub reloads: Reloads,
-    /// Old entries of the log that were deleted.
+    /// Deleted entries of the mutation log.
     pub log_trimmed: Counter,
     /// Connections and certificates.
     pub connections: Connections,
-    /// Requests of the HTTP planes.
+    /// Requests to the HTTP planes.
     pub requests: Requests,
-    /// Requests refused before anything of them was done.
+    /// Requests refused before their operation began.
     pub refused_requests: RefusedRequests,
-    /// The deny list's file.
+    /// State of the deny file.
     pub deny_file: DenyFile,
 }
 
-/// Decisions by outcome and reason, and how long they took.
+/// Checks by decision and reason, and their durations.
 pub struct Checks {
     all: Family<Labels, Counter>,
-    /// Looked up once: allowing must not take the family's lock.
+    /// Cached, so that allowing a request doesn't take the lock of the family.
     allowed: Counter,
-    /// By tier, in the order of [`Tier`].
+    /// Indexed by [`Tier`].
     durations: [Histogram; 3],
 }
 
-/// Where the answer to a Check came from.
+/// Tier that answered a Check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Tier {
-    /// No key was looked for: none was shown, or a token, or what can't be a key.
+    /// None: no credential, a token, or a text that can't be a key.
     #[default]
     None,
-    /// L1.
+    /// The cache in memory.
     Memory,
-    /// L2 or the database.
+    /// Redis or the database.
     Lookup,
 }
 
 impl Tier {
     const ALL: [Self; 3] = [Self::None, Self::Memory, Self::Lookup];
 
-    /// Its name in labels.
+    /// Value of labels.
     pub const fn name(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -96,50 +96,50 @@ impl Default for Checks {
 }
 
 impl Checks {
-    /// Counts how long a decision took.
+    /// Records the duration of a Check.
     pub fn took(&self, tier: Tier, duration: Duration) {
         self.durations[tier as usize].observe(duration);
     }
 
-    /// Counts a request that was let through.
+    /// Counts an allowed request.
     pub fn allowed(&self) {
         self.allowed.inc();
     }
 
-    /// Counts one that wasn't.
+    /// Counts a refused request.
     pub fn refused(&self, reason: &'static str) {
         self.all.get_or_create(&[("decision", "deny"), ("reason", reason)]).inc();
     }
 }
 
-type Request = [(&'static str, Cow<'static, str>); 4];
-type Timed = [(&'static str, Cow<'static, str>); 3];
+type RequestLabels = [(&'static str, Cow<'static, str>); 4];
+type DurationLabels = [(&'static str, Cow<'static, str>); 3];
 
-/// Requests of the HTTP planes, by the routes as they are described.
+/// Requests to the HTTP planes, by the route of the operation.
 #[derive(Default)]
 pub struct Requests {
-    all: Family<Request, Counter>,
-    durations: Family<Timed, Histogram>,
+    all: Family<RequestLabels, Counter>,
+    durations: Family<DurationLabels, Histogram>,
 }
 
 impl Requests {
-    /// Counts one.
+    /// Counts a request and records its duration.
     pub fn count(
         &self,
         plane: Plane,
         route: Cow<'static, str>,
         method: &'static str,
         status: u16,
-        took: Duration,
+        duration: Duration,
     ) {
-        let timed = [("plane", plane.name().into()), ("route", route), ("method", method.into())];
-        let [plane, route, method] = timed.clone();
+        let labels = [("plane", plane.name().into()), ("route", route), ("method", method.into())];
+        let [plane, route, method] = labels.clone();
         self.all.get_or_create(&[plane, route, method, ("status", status.to_string().into())]).inc();
-        self.durations.get_or_create(&timed).observe(took);
+        self.durations.get_or_create(&labels).observe(duration);
     }
 }
 
-/// Lookups by what L1 had to say.
+/// Checks by the result of the cache in memory.
 #[derive(Default)]
 pub struct Lookups {
     hits: Counter,
@@ -148,7 +148,7 @@ pub struct Lookups {
 }
 
 impl Lookups {
-    /// Counts one.
+    /// Counts a Check.
     pub fn count(&self, result: CacheResult) {
         match result {
             CacheResult::Hit => self.hits.inc(),
@@ -157,24 +157,24 @@ impl Lookups {
         };
     }
 
-    /// How many there were that L1 answered, and that it couldn't answer.
+    /// Checks that memory answered, and those that it couldn't answer.
     pub fn hits_and_misses(&self) -> (u64, u64) {
         (self.hits.get(), self.misses.get())
     }
 }
 
-/// What came of a reload.
+/// Outcome of a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reload {
-    /// Something is in force that wasn't before.
+    /// New settings are in force.
     Applied,
-    /// There was nothing new.
+    /// Nothing has changed.
     Unchanged,
-    /// What was read is no good.
+    /// The new configuration can't be used.
     Refused,
 }
 
-/// Reloads by what came of them, and fetches of key sets from other servers.
+/// Reloads by outcome, and fetches of key sets from servers.
 pub struct Reloads {
     all: Family<[(&'static str, &'static str); 1], Counter>,
     fetches: Family<[(&'static str, &'static str); 1], Counter>,
@@ -184,7 +184,7 @@ pub struct Reloads {
 impl Default for Reloads {
     fn default() -> Self {
         let (all, fetches, successful) = (Family::default(), Family::default(), Gauge::default());
-        // From the start there is something to compare later values with.
+        // Exported from the start, so that the first increase is visible.
         for outcome in ["applied", "unchanged", "refused"] {
             let _: &Counter = &all.get_or_create(&[("outcome", outcome)]);
         }
@@ -197,23 +197,23 @@ impl Default for Reloads {
 }
 
 impl Reloads {
-    /// Counts one; `all_in_force` says whether all that was read is in force now.
-    pub fn count(&self, reload: Reload, all_in_force: bool) {
+    /// Counts a reload. `is_complete` says whether everything that was read is in force.
+    pub fn count(&self, reload: Reload, is_complete: bool) {
         let outcome = match reload {
             Reload::Applied => "applied",
             Reload::Unchanged => "unchanged",
             Reload::Refused => "refused",
         };
         self.all.get_or_create(&[("outcome", outcome)]).inc();
-        self.successful.set(i64::from(all_in_force));
+        self.successful.set(i64::from(is_complete));
     }
 
-    /// Whether all that was read last is in force.
+    /// Returns true if everything that was last read is in force.
     pub fn was_last_successful(&self) -> bool {
         self.successful.get() == 1
     }
 
-    /// Counts a round of fetches from other servers.
+    /// Counts a round of fetches from servers.
     pub fn fetched(&self, ok: bool) {
         let outcome = if ok { "ok" } else { "failed" };
         self.fetches.get_or_create(&[("outcome", outcome)]).inc();

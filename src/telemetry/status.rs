@@ -1,4 +1,7 @@
-//! How this process is doing, in one reading: for `GET /status`, for `talos status` and for the gauges of `/metrics`.
+//! Status of the process in one reading: for `GET /status`, `talos status` and the gauges of
+//! `/metrics`.
+
+mod problems;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -6,44 +9,42 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::metrics::Metrics;
-use crate::cache::freshness::Mode;
+use crate::cache::freshness::Freshness;
 use crate::clock::{BootTime, Clock};
 use crate::plane::{Plane, Planes};
 use crate::readiness::Readiness;
 use crate::redis::BreakerState;
 use crate::service::Service;
+use crate::settings::Settings;
 
-/// Oldest reading of the log's end that still says something.
+/// Readings of the mutation log's head that are older than this are reported as unknown.
 const MAX_LOG_AGE: Duration = Duration::from_secs(5);
 
-/// For how long it is a problem that the deny list shrank: long enough to be seen by who looks
-/// after a change.
-const MAX_SHRUNK_AGE: Duration = Duration::from_secs(600);
-
-/// What is known of the process beside its work.
+/// State of the process that belongs to no other module.
 pub struct Process {
     started: BootTime,
     planes: Vec<&'static str>,
-    /// The newest number of the log when it was last asked for, and when that was; 0 before the first time.
+    /// Newest number of the mutation log when it was last read.
     log_newest: AtomicU64,
+    /// Boot time of that reading, in microseconds; 0 before the first.
     log_read: AtomicU64,
 }
 
 impl Process {
-    /// A process that serves these planes from now on.
+    /// A process that begins to serve these planes.
     pub fn new(planes: Planes, clock: &Clock) -> Self {
         let (log_newest, log_read) = (AtomicU64::new(0), AtomicU64::new(0));
         let planes = planes.iter().map(Plane::name).collect();
         Self { started: clock.boot_now(), planes, log_newest, log_read }
     }
 
-    /// Notes where the log ended at `at`.
+    /// Records the newest number of the mutation log at `at`.
     pub fn record_log_head(&self, newest: u64, at: BootTime) {
         self.log_newest.store(newest, Ordering::Relaxed);
         self.log_read.store(at.as_micros().max(1), Ordering::Release);
     }
 
-    /// Where the log ended lately.
+    /// Newest number of the mutation log; None when it wasn't read recently.
     fn log_newest(&self, now: BootTime) -> Option<u64> {
         let read = self.log_read.load(Ordering::Acquire);
         let known = read != 0 && now.since(BootTime::from_micros(read)) <= MAX_LOG_AGE;
@@ -51,308 +52,248 @@ impl Process {
     }
 }
 
-/// The reading. Times are in seconds; what isn't known is absent.
+/// Status of the process. Times are in seconds. Unknown values are absent.
 #[derive(Debug, Serialize)]
 pub struct Status {
-    /// How the process may answer: see [`Mode`].
+    /// Name of the [`Mode`](crate::cache::freshness::Mode) in which the process answers.
     pub mode: &'static str,
-    /// What is wrong, in words, the worst first.
+    /// Problems in words, the worst first.
     pub problems: Vec<String>,
-    /// How long after its revocation a key may still be allowed here, as things stand.
+    /// Time after its revocation for which a key may still be allowed here, at present.
     pub bound_seconds: f64,
-    /// The same for all that is derived from the key.
+    /// The same for tokens that were made from a key.
     pub exposure: Exposure,
-    /// How fresh our knowledge is.
+    /// Age of what is known of the mutation log.
     pub lease: Lease,
-    /// What another instance tells of the database.
+    /// Relay of the mutation log by another instance.
     pub relay: Relay,
-    /// The number of the log up to which every change is known here.
+    /// Number in the mutation log up to which every change is known here.
     pub epoch: u64,
-    /// The log itself.
+    /// The mutation log itself.
     pub log: Log,
-    /// The polls of the log, and the server that they come from.
+    /// Polls of the mutation log, and the server that answers them.
     pub poll: Poll,
     /// The database.
     pub database: Database,
-    /// L1.
+    /// The cache in memory, and Redis behind it.
     pub cache: Cache,
-    /// What Redis's circuit breaker says: `closed` lets everything through; `none` without Redis.
+    /// State of the circuit breaker in front of Redis: `closed` lets requests through; `none`
+    /// without Redis.
     pub breaker: &'static str,
-    /// The operator's own list.
+    /// The operator's deny list.
     pub deny_list: DenyList,
-    /// The audit log; absent without one.
+    /// The audit log; absent when none is configured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audit: Option<AuditLog>,
-    /// Of the program.
+    /// Version of the program.
     pub version: &'static str,
-    /// Since the process began to serve.
+    /// Time since the process began to serve.
     pub uptime_seconds: f64,
     /// The settings in force.
-    pub settings: InForce,
-    /// What is served.
+    pub settings: SettingsStatus,
+    /// Planes that are served.
     pub planes: Vec<&'static str>,
 }
 
-/// How long after its revocation a key or what was made of it may still be of use.
+/// Time after its revocation for which a key, or a token made from it, may still be of use.
 #[derive(Debug, Serialize)]
 pub struct Exposure {
     /// The key itself, at the edge.
     pub key_seconds: f64,
-    /// A token that went upstream (`authz.token_ttl`); a backend's own leeway comes on top.
+    /// A token that was sent upstream (`authz.token_ttl`). The leeway of a backend comes on top.
     pub upstream_token_seconds: f64,
-    /// A token derived through the API, where it is verified without us:
-    /// `credentials.derived_tokens.max_ttl`, or what is left of the life of tokens that were
-    /// derived under a longer one since the process began.
+    /// A token that was derived through the API, where it is verified without Talos:
+    /// `credentials.derived_tokens.max_ttl`, or the remaining life of tokens that were derived
+    /// under a longer one since the process began.
     pub derived_token_seconds: f64,
 }
 
-/// The lease.
+/// Lease on cached rows.
 #[derive(Debug, Serialize)]
 pub struct Lease {
-    /// How long the knowledge of one poll counts.
+    /// Time for which the result of a poll counts.
     pub seconds: f64,
-    /// How long known keys stay valid after that, while the database can't be asked.
+    /// Time after that for which known keys stay valid while the database can't be reached.
     pub grace_seconds: f64,
-    /// How often it has run out.
+    /// Times that it has run out.
     pub lapses: u64,
-    /// How often it was found after that that the database can't be reached.
+    /// Times that it had run out and no new connection to the database could be made.
     pub outages: u64,
-    /// How old the knowledge in force is; absent before the first poll.
+    /// Age of the poll that it counts from; absent before the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub age_seconds: Option<f64>,
 }
 
-/// `consistency.relay`: the log of changes, through Redis.
+/// Relay of the mutation log through Redis (`consistency.relay`).
 #[derive(Debug, Serialize)]
 pub struct Relay {
-    /// How much longer than the lease what is relayed counts; 0 when nothing is relayed.
+    /// Time beyond the lease for which relayed entries count; 0 when nothing is relayed.
     pub seconds: f64,
-    /// How old what was relayed last is; absent when nothing was.
+    /// Age of what was last relayed; absent when nothing was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub age_seconds: Option<f64>,
-    /// Answers given to instances that can't reach the database.
+    /// Answers sent to instances that can't reach the database.
     pub answers: u64,
 }
 
-/// The log of changes, as the database has it.
+/// Mutation log in the database.
 #[derive(Debug, Serialize)]
 pub struct Log {
-    /// Its newest number.
+    /// Newest number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub newest: Option<u64>,
-    /// How many changes are not known here yet.
+    /// Number of changes that aren't known here yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lag: Option<u64>,
-    /// How many old entries were deleted by this process.
+    /// Old entries that this process deleted.
     pub trimmed: u64,
-    /// How often it was found rewritten (a restore, a failover), and all that was cached dropped.
+    /// Times that it was found rewritten (a restore, a failover) and the cache was dropped.
     pub rewritten: u64,
 }
 
-/// The polls of the log, and the server that they come from.
+/// Polls of the mutation log, and the server that answers them.
 #[derive(Debug, Serialize)]
 pub struct Poll {
-    /// Address and version of the server that the last poll came from; absent before the first.
+    /// Address and version of the server that answered the last poll; absent before the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server: Option<String>,
-    /// What it is: `primary`, the only role that polls are taken from; for SQLite `file`. Absent before the first poll.
+    /// Role of the server: `primary`, as answers of others are refused; for SQLite `file`. Absent
+    /// before the first poll.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<&'static str>,
-    /// What tells the server from every other; absent for a file.
+    /// Identity of the server; absent for a file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
-    /// For how long polls have come from it.
+    /// Time for which this server has answered polls.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_age_seconds: Option<f64>,
-    /// How long the last one that succeeded took.
+    /// Duration of the last poll that succeeded.
     pub seconds: f64,
-    /// How many failed: no answer, an error, or an answer that proves nothing.
+    /// Polls that failed: no answer, an error, or an answer that can't be relied on.
     pub failures: u64,
-    /// Why the last one that failed did.
+    /// Reason of the last failure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<String>,
-    /// How long ago that was.
+    /// Age of the last failure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_failure_age_seconds: Option<f64>,
-    /// Why no new connection can be made beside the one that polls use; absent while one can.
+    /// Reason for which no new connection can be made for polls; absent while one can.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reconnect_error: Option<String>,
 }
 
-/// The database.
+/// Database and its connection pool.
 #[derive(Debug, Serialize)]
 pub struct Database {
-    /// Whether it answers.
+    /// True if it answers.
     pub answers: bool,
-    /// Key rows asked of it, ever.
+    /// Rows of keys read from it.
     pub key_reads: u64,
-    /// Lookups of credentials that nobody here had seen before, sent away as there were too many at once.
+    /// Lookups of credentials never seen before that were refused because too many others waited.
     pub guesses_refused: u64,
     /// Open connections.
     pub connections: u32,
-    /// Those of them that nobody uses.
+    /// Open connections that aren't in use.
     pub idle_connections: u32,
-    /// Most that there may be.
+    /// Maximum number of connections.
     pub max_connections: u32,
 }
 
-/// L1, and L2 behind it.
+/// Cache in memory, and Redis behind it.
 #[derive(Debug, Serialize)]
 pub struct Cache {
-    /// Whether it is used.
+    /// True if it is used.
     pub enabled: bool,
-    /// Keys held.
+    /// Keys in memory.
     pub keys: u64,
-    /// Ids held that are known to be unknown.
+    /// Unknown key ids in memory.
     pub unknown_keys: u64,
-    /// Checks that it answered.
+    /// Checks answered from memory.
     pub hits: u64,
-    /// Checks that it couldn't answer.
+    /// Checks that memory couldn't answer.
     pub misses: u64,
-    /// The share of the former; absent while there are neither.
+    /// Share of hits; absent before the first lookup.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hit_ratio: Option<f64>,
-    /// Lookups that Redis answered.
+    /// Lookups answered from Redis.
     pub redis_hits: u64,
-    /// Lookups that it couldn't answer.
+    /// Lookups that Redis couldn't answer.
     pub redis_misses: u64,
-    /// The share of the former; absent while there are neither.
+    /// Share of hits in Redis; absent before the first lookup.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redis_hit_ratio: Option<f64>,
 }
 
-/// `consistency.deny_file`.
+/// Deny list (`consistency.deny_file`).
 #[derive(Debug, Serialize)]
 pub struct DenyList {
     /// Keys that it refuses.
     pub keys: u64,
-    /// Whether the file is there and what it says is in force.
+    /// True if the content of the file is in force.
     pub current: bool,
     /// Keys that are still refused although the file no longer names them; absent when there are
     /// none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held: Option<u64>,
-    /// The last time that the list lost so many keys that it needed a second look; absent before
-    /// the first.
+    /// The last time that a far shorter list was put into force; absent before the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shrunk: Option<Shrunk>,
 }
 
-/// A deny list that lost many keys.
+/// A far shorter deny list that was put into force.
 #[derive(Debug, Serialize)]
 pub struct Shrunk {
-    /// Keys refused before.
+    /// Number of keys refused before.
     pub from: u64,
-    /// Keys refused since.
+    /// Number of keys refused since.
     pub to: u64,
-    /// How long ago.
+    /// Time since then.
     pub age_seconds: f64,
 }
 
-/// The audit log.
+/// Audit log.
 #[derive(Debug, Serialize)]
 pub struct AuditLog {
-    /// Whether what was to be written last could be.
+    /// True if the last write succeeded.
     pub writable: bool,
     /// Lines written by this process.
     pub lines: u64,
-    /// Times that nothing could be written.
+    /// Failed writes.
     pub failures: u64,
 }
 
-/// The settings in force.
+/// Settings in force.
 #[derive(Debug, Serialize)]
-pub struct InForce {
-    /// Their number, counted from the start.
+pub struct SettingsStatus {
+    /// Number of the settings, counted from the start.
     pub generation: u64,
-    /// Whether all that was read last of the configuration is in force.
+    /// True if everything that was last read of the configuration is in force.
     pub current: bool,
 }
 
 impl Status {
-    /// Reads everything, and asks nobody.
+    /// Reads the state of the process. Does no I/O.
     pub fn read(service: &Service, metrics: &Metrics, readiness: &Readiness, process: &Process) -> Self {
-        // long: one field of the status after the other.
         let (settings, freshness) = (service.snapshot(), &service.freshness);
-        let (mode, now, epoch) = (freshness.mode(), service.clock.boot_now(), freshness.polled_to());
-        let seconds = |duration: Duration| duration.as_secs_f64();
-        let bound = freshness.bound();
-        let newest = process.log_newest(now);
-        let connections = service.store.pool_stats();
-        let (hits, misses) = metrics.lookups.hits_and_misses();
-        let shared = service.shared.as_ref();
-        let (redis_hits, redis_misses) = shared.map_or((0, 0), |shared| shared.hits_and_misses());
-        let terms = freshness.config();
+        let (mode, now) = (freshness.mode(), service.clock.boot_now());
         let mut status = Self {
             mode: mode.name(),
             problems: vec![],
-            bound_seconds: seconds(bound),
-            exposure: Exposure {
-                key_seconds: seconds(bound),
-                upstream_token_seconds: seconds(bound + settings.authz.token_ttl),
-                derived_token_seconds: seconds(
-                    bound + settings.longest_token_ttl().max(service.outstanding.left(now)),
-                ),
-            },
-            lease: Lease {
-                seconds: seconds(terms.lease),
-                grace_seconds: seconds(terms.grace),
-                lapses: freshness.lapses(),
-                outages: freshness.outages(),
-                age_seconds: freshness.age().map(seconds),
-            },
-            relay: Relay {
-                seconds: seconds(shared.map_or(Duration::ZERO, |_| terms.relay)),
-                age_seconds: freshness.relayed_age().map(seconds),
-                answers: shared.map_or(0, |shared| shared.relay_responses()),
-            },
-            epoch,
-            log: Log {
-                newest,
-                // What was polled since is known all the same.
-                lag: newest.map(|newest| newest.saturating_sub(epoch)),
-                trimmed: metrics.log_trimmed.get(),
-                rewritten: freshness.rewrites(),
-            },
+            bound_seconds: freshness.bound().as_secs_f64(),
+            exposure: Exposure::read(service, &settings, now),
+            lease: Lease::read(freshness),
+            relay: Relay::read(service),
+            epoch: freshness.polled_to(),
+            log: Log::read(freshness, metrics, process.log_newest(now)),
             poll: Poll::read(service, now),
-            database: Database {
-                answers: readiness.is_database_up(&service.clock),
-                key_reads: service.store.key_reads(),
-                guesses_refused: service.bulkhead.refused(),
-                connections: connections.open,
-                idle_connections: connections.idle,
-                max_connections: connections.max,
-            },
-            cache: Cache {
-                enabled: settings.cache_enabled,
-                keys: service.memory.len(),
-                unknown_keys: service.memory.negative_len(),
-                hits,
-                misses,
-                hit_ratio: share(hits, misses),
-                redis_hits,
-                redis_misses,
-                redis_hit_ratio: share(redis_hits, redis_misses),
-            },
+            database: Database::read(service, readiness),
+            cache: Cache::read(service, &settings, metrics),
             breaker: breaker(service).unwrap_or("none"),
-            deny_list: DenyList {
-                keys: service.deny_list.load().len() as u64,
-                current: metrics.deny_file.is_current(),
-                held: Some(metrics.deny_file.held()).filter(|held| *held > 0),
-                shrunk: metrics.deny_file.shrunk().map(|shrunk| Shrunk {
-                    from: shrunk.from,
-                    to: shrunk.to,
-                    age_seconds: seconds(now.since(shrunk.at)),
-                }),
-            },
-            audit: service.audit.log().map(|log| AuditLog {
-                writable: !log.state().is_failing(),
-                lines: log.state().lines(),
-                failures: log.state().failures(),
-            }),
+            deny_list: DenyList::read(service, metrics, now),
+            audit: AuditLog::read(service),
             version: env!("CARGO_PKG_VERSION"),
-            uptime_seconds: seconds(now.since(process.started)),
-            settings: InForce {
+            uptime_seconds: now.since(process.started).as_secs_f64(),
+            settings: SettingsStatus {
                 generation: settings.generation,
                 current: metrics.reloads.was_last_successful(),
             },
@@ -361,80 +302,53 @@ impl Status {
         status.problems = status.problems(mode, readiness.is_draining());
         status
     }
+}
 
-    fn problems(&self, mode: Mode, is_draining: bool) -> Vec<String> {
-        let Self { lease, relay, database, deny_list, .. } = self;
-        let age = lease.age_seconds.into_iter().chain(relay.age_seconds).fold(f64::INFINITY, f64::min);
-        let left = (lease.seconds + lease.grace_seconds - age).max(0.0);
-        let mut problems = vec![];
-        match (mode, lease.age_seconds) {
-            (Mode::Fresh, _) => {}
-            (Mode::Relayed, _) => problems.push(format!(
-                "the log of changes can't be polled from here: another instance relays it, {:.1} s ago the last time; \
-                 unknown keys get 503",
-                relay.age_seconds.unwrap_or_default()
-            )),
-            (Mode::Static, _) => problems.push(format!(
-                "the log of changes can't be polled: known keys stay valid for {left:.0} s more, even those that \
-                 are revoked elsewhere, and unknown ones get 503"
-            )),
-            (Mode::Closed, None) => {
-                problems.push("the log of changes was never polled: every key gets 503".to_owned());
-            }
-            (Mode::Closed, Some(age)) => problems.push(format!(
-                "the log of changes was last polled {age:.0} s ago, which is too long: every key gets 503"
-            )),
+impl Exposure {
+    fn read(service: &Service, settings: &Settings, now: BootTime) -> Self {
+        let bound = service.freshness.bound();
+        let derived = settings.longest_token_ttl().max(service.outstanding.left(now));
+        Self {
+            key_seconds: bound.as_secs_f64(),
+            upstream_token_seconds: (bound + settings.authz.token_ttl).as_secs_f64(),
+            derived_token_seconds: (bound + derived).as_secs_f64(),
         }
-        match (mode, &self.poll) {
-            (Mode::Fresh, Poll { reconnect_error: Some(error), .. }) => problems.push(format!(
-                "no new connection to the database can be made, and the lease runs out unless one is: {error}"
-            )),
-            (Mode::Fresh, _) => {}
-            (_, Poll { last_failure: Some(reason), .. }) => {
-                problems.push(format!("the last poll that failed: {reason}"));
-            }
-            _ => {}
+    }
+}
+
+impl Lease {
+    fn read(freshness: &Freshness) -> Self {
+        let terms = freshness.config();
+        Self {
+            seconds: terms.lease.as_secs_f64(),
+            grace_seconds: terms.grace.as_secs_f64(),
+            lapses: freshness.lapses(),
+            outages: freshness.outages(),
+            age_seconds: freshness.age().map(|age| age.as_secs_f64()),
         }
-        if is_draining {
-            problems.push("the process is stopping".to_owned());
-        } else if !database.answers {
-            problems.push("the database gives no answer: readiness is off".to_owned());
+    }
+}
+
+impl Relay {
+    fn read(service: &Service) -> Self {
+        let (freshness, shared) = (&service.freshness, service.shared.as_ref());
+        Self {
+            seconds: shared.map_or(0.0, |_| freshness.config().relay.as_secs_f64()),
+            age_seconds: freshness.relayed_age().map(|age| age.as_secs_f64()),
+            answers: shared.map_or(0, |shared| shared.relay_responses()),
         }
-        if self.audit.as_ref().is_some_and(|audit| !audit.writable) {
-            problems.push("the audit log can't be written: changes get 503".to_owned());
+    }
+}
+
+impl Log {
+    fn read(freshness: &Freshness, metrics: &Metrics, newest: Option<u64>) -> Self {
+        Self {
+            newest,
+            // A poll may have come after the reading of the newest number.
+            lag: newest.map(|newest| newest.saturating_sub(freshness.polled_to())),
+            trimmed: metrics.log_trimmed.get(),
+            rewritten: freshness.rewrites(),
         }
-        if let Some(held) = deny_list.held {
-            problems.push(format!(
-                "consistency.deny_file no longer names {held} of the {} keys that it refuses (was it truncated?): they \
-                 stay refused until it has stood unchanged for ten seconds",
-                deny_list.keys
-            ));
-        } else if !deny_list.current {
-            problems.push(format!(
-                "consistency.deny_file is gone or was refused (the log says why): the last list, of {} keys, is in force",
-                deny_list.keys
-            ));
-        }
-        if let Some(shrunk) = &deny_list.shrunk
-            && shrunk.age_seconds < MAX_SHRUNK_AGE.as_secs_f64()
-        {
-            problems.push(format!(
-                "consistency.deny_file shrank from {} keys to {}, {:.0} s ago: what it no longer names is allowed again",
-                shrunk.from, shrunk.to, shrunk.age_seconds
-            ));
-        }
-        if matches!(self.breaker, "open" | "half-open") {
-            problems.push("Redis fails: the database answers in its place".to_owned());
-        }
-        if !self.settings.current {
-            let problem =
-                "the configuration or a key set that was read last is not in force (the log says why)";
-            problems.push(problem.to_owned());
-        }
-        if database.idle_connections == 0 && database.connections >= database.max_connections {
-            problems.push(format!("all {} connections to the database are in use", database.connections));
-        }
-        problems
     }
 }
 
@@ -457,12 +371,68 @@ impl Poll {
     }
 }
 
-/// The share of the first among both; None when there is nothing to share.
-fn share(hits: u64, misses: u64) -> Option<f64> {
+impl Database {
+    fn read(service: &Service, readiness: &Readiness) -> Self {
+        let connections = service.store.pool_stats();
+        Self {
+            answers: readiness.is_database_up(&service.clock),
+            key_reads: service.store.key_reads(),
+            guesses_refused: service.bulkhead.refused(),
+            connections: connections.open,
+            idle_connections: connections.idle,
+            max_connections: connections.max,
+        }
+    }
+}
+
+impl Cache {
+    fn read(service: &Service, settings: &Settings, metrics: &Metrics) -> Self {
+        let (hits, misses) = metrics.lookups.hits_and_misses();
+        let shared = service.shared.as_ref();
+        let (redis_hits, redis_misses) = shared.map_or((0, 0), |shared| shared.hits_and_misses());
+        Self {
+            enabled: settings.cache_enabled,
+            keys: service.memory.len(),
+            unknown_keys: service.memory.negative_len(),
+            hits,
+            misses,
+            hit_ratio: ratio(hits, misses),
+            redis_hits,
+            redis_misses,
+            redis_hit_ratio: ratio(redis_hits, redis_misses),
+        }
+    }
+}
+
+impl DenyList {
+    fn read(service: &Service, metrics: &Metrics, now: BootTime) -> Self {
+        let file = &metrics.deny_file;
+        Self {
+            keys: service.deny_list.load().len() as u64,
+            current: file.is_current(),
+            held: Some(file.held()).filter(|held| *held > 0),
+            shrunk: file.shrunk().map(|shrunk| Shrunk {
+                from: shrunk.from,
+                to: shrunk.to,
+                age_seconds: now.since(shrunk.at).as_secs_f64(),
+            }),
+        }
+    }
+}
+
+impl AuditLog {
+    fn read(service: &Service) -> Option<Self> {
+        let state = service.audit.log()?.state();
+        Some(Self { writable: !state.is_failing(), lines: state.lines(), failures: state.failures() })
+    }
+}
+
+/// Share of hits; None when there were neither hits nor misses.
+fn ratio(hits: u64, misses: u64) -> Option<f64> {
     (hits + misses > 0).then(|| hits as f64 / (hits + misses) as f64)
 }
 
-/// The state of Redis's circuit breaker; None without Redis.
+/// State of the circuit breaker in front of Redis; None without Redis.
 fn breaker(service: &Service) -> Option<&'static str> {
     let shared = service.shared.as_ref()?;
     Some(match shared.breaker_state() {

@@ -1,4 +1,4 @@
-//! Traces on their way to a collector, by OTLP over gRPC.
+//! Exports traces to a collector, by OTLP over gRPC.
 
 use std::time::Duration;
 
@@ -12,21 +12,21 @@ use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use crate::config::Tracing;
 use crate::trace;
 
-/// How long the collector may take for the last spans, once the process stops.
-const LAST_PATIENCE: Duration = Duration::from_secs(3);
+/// Time for the collector to take the last spans, once the process stops.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Why no traces can be sent.
+/// An exporter that can't be built.
 #[derive(Debug, thiserror::Error)]
 #[error("tracing.endpoint: {0}")]
 pub struct TracesError(#[from] ExporterBuildError);
 
-/// Keeps spans going out.
+/// The running exporter.
 pub struct Traces(SdkTracerProvider);
 
-/// Begins to trace; None when the configuration wants no traces. Within the runtime, which does the sending.
+/// Starts the exporter on the current runtime; None when `tracing.enabled` is false.
 ///
 /// # Errors
-/// When the endpoint is no URL.
+/// When the endpoint isn't a URL.
 pub fn start(config: &Tracing) -> Result<Option<Traces>, TracesError> {
     if !config.enabled {
         return Ok(None);
@@ -35,7 +35,7 @@ pub fn start(config: &Tracing) -> Result<Option<Traces>, TracesError> {
     if let Some(endpoint) = &config.endpoint {
         let endpoint = match endpoint.contains("://") {
             true => endpoint.clone(),
-            // As other programs take it: a host and a port.
+            // Other programs accept a host and a port alone.
             false => format!("http://{endpoint}"),
         };
         exporter = exporter.with_endpoint(endpoint);
@@ -55,7 +55,7 @@ pub fn start(config: &Tracing) -> Result<Option<Traces>, TracesError> {
         .with_service_name(config.service_name.clone())
         .with_attributes(attributes)
         .build();
-    // Who calls us decides for its own traces.
+    // A caller's decision counts for its own traces.
     let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(config.sample_rate)));
     let provider = SdkTracerProvider::builder()
         .with_resource(resource)
@@ -67,11 +67,11 @@ pub fn start(config: &Tracing) -> Result<Option<Traces>, TracesError> {
 }
 
 impl Traces {
-    /// Sends the last spans.
+    /// Sends the last spans, and stops.
     pub async fn stop(self) {
-        let sent = tokio::task::spawn_blocking(move || self.0.shutdown_with_timeout(LAST_PATIENCE)).await;
+        let sent = tokio::task::spawn_blocking(move || self.0.shutdown_with_timeout(SHUTDOWN_TIMEOUT)).await;
         if !matches!(sent, Ok(Ok(()))) {
-            tracing::warn!("the last spans were not sent");
+            tracing::warn!("the last spans could not be sent to tracing.endpoint");
         }
     }
 }

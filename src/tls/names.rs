@@ -1,4 +1,4 @@
-//! Whom a certificate names: its subject alternative names, and nothing else.
+//! Names in a certificate: its subject alternative names. The subject is not used.
 
 use x509_parser::extensions::GeneralName;
 use x509_parser::parse_x509_certificate;
@@ -6,7 +6,7 @@ use x509_parser::parse_x509_certificate;
 use crate::caller::{Certificate, Names, UnusableNames};
 use crate::clock::Timestamp;
 
-/// Reads a certificate. Whether it is to be trusted is no question of its names.
+/// Reads names and expiry of a certificate, without verifying it.
 pub fn read(der: &[u8]) -> Certificate {
     let Ok(([], certificate)) = parse_x509_certificate(der) else {
         return Certificate { names: Err(UnusableNames::Malformed), expires: Timestamp::from_secs(0) };

@@ -1,4 +1,4 @@
-//! PEM files.
+//! Certificates and keys in PEM files.
 
 use std::io::Read;
 use std::path::Path;
@@ -9,13 +9,13 @@ use zeroize::Zeroizing;
 
 use super::TlsError;
 
-/// Largest file, in bytes.
+/// Size of a file, in bytes.
 const MAX_FILE: u64 = 1024 * 1024;
 
-/// The certificates in a file, in their order; at least one.
+/// Reads the certificates in a file, in order; at least one.
 ///
 /// # Errors
-/// When there is none, or the file can't be read.
+/// When the file has none, or can't be read.
 pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let text = read(path)?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
@@ -26,10 +26,10 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsErro
     }
 }
 
-/// The private key in a file.
+/// Reads the private key in a file.
 ///
 /// # Errors
-/// When there is none, or the file can't be read.
+/// When the file has none, or can't be read.
 pub fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     let text = read(path)?;
     PrivateKeyDer::from_pem_slice(&text).map_err(|_| content(path, "has no unencrypted private key in PEM"))

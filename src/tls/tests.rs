@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::caller::{Names, UnusableNames};
 
-/// A pair, valid from 2020 until `year`.
+/// A certificate and its key, valid from 2020 until `year`.
 fn pair(names: Vec<SanType>, year: i32) -> (Vec<u8>, String, String) {
     let mut params = CertificateParams::new(vec![]).unwrap();
     params.subject_alt_names = names;
@@ -26,7 +26,7 @@ fn uri(name: &str) -> SanType {
 }
 
 #[test]
-fn only_exact_names_count() {
+fn only_exact_names_are_read() {
     let read = |names| names::read(&pair(names, 2100).0).names;
     let of = |uri: Option<&str>, dns: &[&str]| {
         Ok(Names { uri: uri.map(str::to_owned), dns: dns.iter().map(|&name| name.to_owned()).collect() })
@@ -36,7 +36,7 @@ fn only_exact_names_count() {
         of(Some("spiffe://a/b"), &["one", "two"])
     );
     assert_eq!(read(vec![dns("one"), SanType::IpAddress([127, 0, 0, 1].into())]), of(None, &["one"]));
-    // A subject is no name.
+    // The subject is not used.
     assert_eq!(read(vec![]), Err(UnusableNames::None));
     assert_eq!(read(vec![SanType::IpAddress([127, 0, 0, 1].into())]), Err(UnusableNames::None));
     assert_eq!(read(vec![uri("spiffe://a"), uri("spiffe://b")]), Err(UnusableNames::ManyUris));
@@ -45,12 +45,12 @@ fn only_exact_names_count() {
     assert_eq!(names::read(b"nonsense").names, Err(UnusableNames::Malformed));
 }
 
-struct Place {
+struct Dir {
     dir: TempDir,
     clock: Clock,
 }
 
-impl Place {
+impl Dir {
     fn put(&self, name: &str, text: &str) -> PathBuf {
         let path = self.dir.path().join(name);
         fs::write(&path, text).unwrap();
@@ -67,55 +67,55 @@ impl Place {
     }
 }
 
-fn place() -> Place {
+fn dir() -> Dir {
     let now = Timestamp::from_rfc3339("2026-01-01T00:00:00Z").unwrap();
-    Place { dir: tempfile::tempdir().unwrap(), clock: Clock::manual(now) }
+    Dir { dir: tempfile::tempdir().unwrap(), clock: Clock::manual(now) }
 }
 
 #[test]
-fn what_is_wrong_with_the_files_is_told_and_nothing_of_them() {
-    let place = place();
+fn errors_name_the_file_and_show_nothing_of_it() {
+    let dir = dir();
     let (_, certificate, key) = pair(vec![dns("one")], 2100);
     let (_, _, other_key) = pair(vec![dns("one")], 2100);
-    let told = |place: &Place, client_ca| place.read(client_ca).err().unwrap().to_string();
+    let problem_of = |dir: &Dir, client_ca| dir.read(client_ca).err().unwrap().to_string();
 
-    assert!(told(&place, None).contains("/cert: No such file"));
-    place.put("cert", &certificate);
-    assert!(told(&place, None).contains("/key: No such file"));
+    assert!(problem_of(&dir, None).contains("/cert: No such file"));
+    dir.put("cert", &certificate);
+    assert!(problem_of(&dir, None).contains("/key: No such file"));
     for (key, problem) in [
         ("hunter2", "/key: has no unencrypted private key"),
         (&certificate, "/key: has no unencrypted private key"),
         (&other_key, "the key isn't that of the certificate"),
     ] {
-        place.put("key", key);
-        let told = told(&place, None);
-        assert!(told.contains(problem) && !told.contains("hunter2"), "{told}");
+        dir.put("key", key);
+        let text = problem_of(&dir, None);
+        assert!(text.contains(problem) && !text.contains("hunter2"), "{text}");
     }
-    place.put("key", &key);
-    place.read(None).unwrap();
-    place.put("ca", &key);
-    assert!(told(&place, Some("ca")).contains("/ca: has no certificate"));
-    place.put("ca", &certificate.replace("MII", "***"));
-    assert!(told(&place, Some("ca")).contains("/ca: is malformed"));
+    dir.put("key", &key);
+    dir.read(None).unwrap();
+    dir.put("ca", &key);
+    assert!(problem_of(&dir, Some("ca")).contains("/ca: has no certificate"));
+    dir.put("ca", &certificate.replace("MII", "***"));
+    assert!(problem_of(&dir, Some("ca")).contains("/ca: is malformed"));
 }
 
 #[test]
 fn a_bad_pair_changes_nothing_and_a_good_one_takes_its_place() {
-    let place = place();
+    let dir = dir();
     let put = |(_, certificate, key): (Vec<u8>, String, String)| {
-        place.put("cert", &certificate);
-        place.put("key", &key);
+        dir.put("cert", &certificate);
+        dir.put("key", &key);
     };
     put(pair(vec![dns("one")], 2027));
-    let identity = place.read(None).unwrap();
+    let identity = dir.read(None).unwrap();
     let first = identity.config();
     assert_eq!(identity.expires().to_rfc3339(), "2027-01-01T00:00:00Z");
 
-    place.put("key", "nonsense");
+    dir.put("key", "nonsense");
     assert!(identity.reload().is_err());
     put(pair(vec![dns("one")], 2025));
-    let told = identity.reload().unwrap_err().to_string();
-    assert!(told.contains("expired at 2025-01-01T00:00:00Z"), "{told}");
+    let text = identity.reload().unwrap_err().to_string();
+    assert!(text.contains("expired at 2025-01-01T00:00:00Z"), "{text}");
     assert!(Arc::ptr_eq(&identity.config(), &first));
 
     put(pair(vec![dns("one")], 2030));
@@ -126,16 +126,16 @@ fn a_bad_pair_changes_nothing_and_a_good_one_takes_its_place() {
 }
 
 #[test]
-fn sessions_are_not_taken_up_again_where_certificates_are_asked_for() {
-    let place = place();
+fn sessions_are_not_resumed_where_clients_need_certificates() {
+    let dir = dir();
     let mut params = CertificateParams::new(vec![]).unwrap();
     params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     let (_, certificate, key) = pair(vec![dns("one")], 2100);
-    place.put("cert", &certificate);
-    place.put("key", &key);
-    place.put("ca", &authority.pem());
-    let config = place.read(Some("ca")).unwrap().config();
+    dir.put("cert", &certificate);
+    dir.put("key", &key);
+    dir.put("ca", &authority.pem());
+    let config = dir.read(Some("ca")).unwrap().config();
     assert!(!config.session_storage.can_cache());
     assert_eq!(config.send_tls13_tickets, 0);
     assert!(!config.ticketer.enabled());

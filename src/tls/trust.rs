@@ -1,5 +1,4 @@
-//! Whether a client that was let in would be let in again: its certificate's issuer may have been
-//! replaced since.
+//! Verifies certificates of connected clients again when the client CAs are replaced.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -9,30 +8,30 @@ use tokio::sync::watch;
 
 use super::Identity;
 
-/// A client's certificate, to be verified anew whenever the listener's client CAs are replaced.
+/// A client's certificate chain, verified again whenever the listener's client CAs are replaced.
 pub struct ClientTrust {
     identity: Arc<Identity>,
     chain: Vec<CertificateDer<'static>>,
-    /// The number of the client CAs that it was verified by last.
-    verified_by: watch::Receiver<u64>,
+    /// Number of the client CAs that last verified the chain.
+    client_cas: watch::Receiver<u64>,
 }
 
 impl ClientTrust {
-    /// What a client has shown in a handshake that began when `verified_by` was taken; None when it
-    /// wasn't asked for a certificate.
+    /// The chain of a client whose handshake began after `client_cas` was subscribed to; None when
+    /// the client needs no certificate.
     pub fn new(
         identity: &Arc<Identity>,
-        shown: Option<&[CertificateDer<'_>]>,
-        verified_by: watch::Receiver<u64>,
+        chain: Option<&[CertificateDer<'_>]>,
+        client_cas: watch::Receiver<u64>,
     ) -> Option<Self> {
-        let chain: Vec<_> = shown?.iter().map(|certificate| certificate.clone().into_owned()).collect();
-        Some(Self { identity: Arc::clone(identity), chain, verified_by })
+        let chain: Vec<_> = chain?.iter().map(|certificate| certificate.clone().into_owned()).collect();
+        Some(Self { identity: Arc::clone(identity), chain, client_cas })
     }
 
-    /// Resolves once the certificate isn't trusted any more.
+    /// Resolves once the certificate is no longer trusted.
     pub async fn revoked(mut self) {
-        // The sender ends with the identity, which this holds.
-        while self.verified_by.changed().await.is_ok() {
+        // The sender lives as long as the identity, which is held here.
+        while self.client_cas.changed().await.is_ok() {
             if !self.identity.trusts(&self.chain) {
                 return;
             }

@@ -133,7 +133,7 @@ fn settings_for<'a>(
     }
     let unknown = |header| ApiError::new(Reason::NotFound, format!("{header}: belongs to no network"));
     let host = host_of(request)?;
-    let by_host = settings.of_host(|| Some(host));
+    let by_host = settings.for_host(|| Some(host));
     let forwarded = match settings.trust_forwarded_host {
         true => forwarded_host(request)?,
         false => None,
@@ -145,7 +145,7 @@ fn settings_for<'a>(
     if let (None, Some(names)) = (by_host, names) {
         names.check(host)?;
     }
-    settings.of_host(|| Some(forwarded)).ok_or_else(|| unknown("X-Forwarded-Host"))
+    settings.for_host(|| Some(forwarded)).ok_or_else(|| unknown("X-Forwarded-Host"))
 }
 
 /// Returns the value of `X-Forwarded-Host`.

@@ -1,11 +1,11 @@
-//! The rules as the documentation has them, one after the other: what the compiled ones are held against. No part of the product.
+//! Reference implementation of route matching, rule by rule as documented, for tests only.
 
 use std::net::Ipv6Addr;
 
 use crate::config::{PathMatch, Route};
 
-/// The number of the rule that decides about a request; None when none matches. The host may be in any spelling, the path
-/// is decoded, and is None for a request that has none.
+/// The number of the rule that decides about a request; None when none matches. The host may have
+/// any case and a port. The path is decoded; None stands for a request without one.
 pub fn find(routes: &[Route], host: &[u8], method: &[u8], path: Option<&[u8]>) -> Option<usize> {
     let mut best: Option<(usize, [usize; 6])> = None;
     for (number, route) in routes.iter().enumerate() {
@@ -18,7 +18,7 @@ pub fn find(routes: &[Route], host: &[u8], method: &[u8], path: Option<&[u8]>) -
     best.map(|(number, _)| number)
 }
 
-/// Whether a rule matches, and how specifically.
+/// Rank of a rule for a request; None when it doesn't match.
 fn rank(route: &Route, host: &[u8], method: &[u8], path: Option<&[u8]>) -> Option<[usize; 6]> {
     if route.host.as_ref().is_some_and(|wanted| !is_host(wanted, host)) {
         return None;
@@ -61,7 +61,8 @@ fn segments(path: &[u8]) -> Vec<&[u8]> {
     path.split(|byte| *byte == b'/').skip(1).collect()
 }
 
-/// Whether a rule's host is that of a request: addresses by what they are, names by their letters.
+/// Returns true if a rule's host equals that of a request. Addresses are compared by value, names
+/// as text.
 fn is_host(wanted: &str, given: &[u8]) -> bool {
     let Ok(given) = std::str::from_utf8(given) else { return false };
     let end = match given.starts_with('[') {
@@ -82,8 +83,8 @@ fn is_host(wanted: &str, given: &[u8]) -> bool {
     }
 }
 
-/// The decoded path of a request target as one reads it letter by letter: None when it may be read differently, Some(None)
-/// when the request has none.
+/// Decoded path of a request target: None when it is ambiguous, Some(None) when the request has
+/// none.
 pub fn path(target: &[u8], method: &[u8]) -> Option<Option<Vec<u8>>> {
     let before_query = target.split(|byte| matches!(byte, b'?' | b'#')).next().unwrap_or_default();
     if before_query == b"*" || (before_query.is_empty() && method == b"CONNECT") {
@@ -117,12 +118,12 @@ pub fn path(target: &[u8], method: &[u8]) -> Option<Option<Vec<u8>>> {
     }
     let parts = segments(&path);
     let (last, inner) = parts.split_last()?;
-    let is_odd = |segment: &[u8]| segment == b"." || segment == b"..";
-    let is_plain = !is_odd(last) && inner.iter().all(|segment| !segment.is_empty() && !is_odd(segment));
+    let is_dot = |segment: &[u8]| segment == b"." || segment == b"..";
+    let is_plain = !is_dot(last) && inner.iter().all(|segment| !segment.is_empty() && !is_dot(segment));
     is_plain.then_some(Some(path))
 }
 
-/// What follows `scheme://authority`, a slash if that is all.
+/// The part after `scheme://authority`; a slash when there is none.
 fn after_authority(target: &[u8]) -> Option<Vec<u8>> {
     let at = target.windows(3).position(|three| three == b"://")?;
     let (scheme, rest) = (&target[..at], &target[at + 3..]);

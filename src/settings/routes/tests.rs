@@ -1,11 +1,11 @@
-//! The rules against the naive reading of them.
+//! Compares the compiled rules with the reference implementation.
 
 use proptest::prelude::{Just, Strategy, any, prop, prop_assert_eq, prop_oneof, proptest};
 use proptest::sample::select;
 
 use super::*;
 
-/// One rule, with an audience that tells which it is.
+/// A rule with its number as audience.
 fn rule(number: usize, host: Option<&str>, methods: &[&str], path: Option<(&str, String)>) -> Route {
     let mut rule = serde_json::json!({ "methods": methods, "audience": number.to_string() });
     if let Some(host) = host {
@@ -86,7 +86,7 @@ proptest! {
 #[test]
 fn the_order_as_documented() {
     let path = |kind, path: &str| Some((kind, path.to_owned()));
-    // Each wins over those below it, for GET http://one.example/a/b.
+    // Each rule wins over those below it, for GET http://one.example/a/b.
     let rules = [
         rule(0, Some("one.example"), &[], None),
         rule(1, None, &["GET"], path("exact", "/a/b")),
@@ -103,7 +103,7 @@ fn the_order_as_documented() {
     ];
     for best in 0..rules.len() {
         let mut listed: Vec<Route> = rules[best..].to_vec();
-        // Those that are equal stay in order.
+        // Equal rules keep the order of the list.
         listed.sort_by_key(specificity);
         let expected = if best == 11 { 11 } else { best };
         assert_eq!(found(&Routes::compile(&listed), "one.example", "GET", "/a/b"), Some(expected));
@@ -117,7 +117,7 @@ fn the_order_as_documented() {
 }
 
 #[test]
-fn what_is_no_host_is_that_of_no_rule() {
+fn a_malformed_host_matches_no_rule_with_a_host() {
     let rules =
         [rule(0, Some("::1"), &[], None), rule(1, Some("one.example"), &[], None), rule(2, None, &[], None)];
     let routes = Routes::compile(&rules);

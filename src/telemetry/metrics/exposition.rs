@@ -1,6 +1,7 @@
-//! All metrics as they are told: those that are counted, and readings that live elsewhere.
+//! Writes all metrics as a page: counters of the planes, and readings of the process's state.
 
 use std::collections::HashSet;
+use std::fmt;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -16,72 +17,72 @@ use crate::telemetry::histogram::Histogram;
 use crate::telemetry::status::Status;
 
 impl Metrics {
-    /// Everything there is to know now.
+    /// Writes the page.
     pub fn render(&self, service: &Service, status: Status, format: Format) -> String {
         let mut registry = Registry::with_prefix("talos");
-        let Self {
-            checks,
-            lookups,
-            tokens_minted,
-            reloads,
-            log_trimmed,
-            connections,
-            requests,
-            refused_requests,
-            deny_file,
-        } = self;
-        registry.register("checks", "Decisions of the authz plane", checks.all.clone());
-        registry.register_collector(Box::new(Durations(checks.durations.clone())));
-        registry.register("http_requests", "Requests of the HTTP planes", requests.all.clone());
-        registry.register(
-            "http_request_duration_seconds",
-            "How long requests of the HTTP planes took",
-            requests.durations.clone(),
-        );
-        registry.register("cache_hits", "Checks answered by L1", lookups.hits.clone());
-        registry.register("cache_misses", "Checks that L1 could not answer", lookups.misses.clone());
-        registry.register("cache_skips", "Checks that concern no cached key", lookups.skipped.clone());
-        registry.register("tokens_minted", "JWTs minted for upstream", tokens_minted.clone());
-        registry.register("config_reloads", "Reloads of the configuration", reloads.all.clone());
-        registry.register(
-            "config_last_reload_successful",
-            "1 when all that was read last of the configuration is in force",
-            reloads.successful.clone(),
-        );
-        registry.register(
-            "config_key_set_fetches",
-            "Rounds of fetching key sets from other servers",
-            reloads.fetches.clone(),
-        );
-        registry.register(
-            "log_trimmed",
-            "Old entries of the log of changes deleted here",
-            log_trimmed.clone(),
-        );
-        registry.register(
-            "deny_list_lifted",
-            "Keys that consistency.deny_file named and no longer does, and that it no longer refuses",
-            deny_file.lifted.clone(),
-        );
-        connections.register(&mut registry);
-        refused_requests.register(&mut registry);
-        registry.register_collector(Box::new(Now {
+        self.register(&mut registry);
+        registry.register_collector(Box::new(Readings {
             status,
             uses_dropped: service.uses.dropped(),
-            uses_not_counted: service.limiter.failures(),
-            failures: service.audit.failures(),
+            uncounted_uses: service.limiter.failures(),
+            credential_failures: service.audit.failures(),
         }));
         let mut text = String::new();
         // Writing to a String can't fail.
         let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
         match format {
             Format::OpenMetrics => text,
-            Format::Text => classic(&text),
+            Format::Text => to_prometheus_text(&text),
         }
+    }
+
+    /// Adds the counters of the planes to a registry.
+    fn register(&self, registry: &mut Registry) {
+        let Self { checks, lookups, tokens_minted, reloads, log_trimmed, .. } = self;
+        let Self { connections, requests, refused_requests, deny_file, .. } = self;
+        registry.register("checks", "Checks, by decision and reason", checks.all.clone());
+        registry.register_collector(Box::new(CheckDurations(checks.durations.clone())));
+        registry.register("http_requests", "Requests to the HTTP planes", requests.all.clone());
+        registry.register(
+            "http_request_duration_seconds",
+            "Duration of requests to the HTTP planes",
+            requests.durations.clone(),
+        );
+        registry.register("cache_hits", "Checks answered from memory", lookups.hits.clone());
+        registry.register("cache_misses", "Checks that memory could not answer", lookups.misses.clone());
+        registry.register(
+            "cache_skips",
+            "Checks that need no cache: without a credential, or with a token",
+            lookups.skipped.clone(),
+        );
+        registry.register("tokens_minted", "JWTs minted for upstream", tokens_minted.clone());
+        registry.register("config_reloads", "Reloads of the configuration, by outcome", reloads.all.clone());
+        registry.register(
+            "config_last_reload_successful",
+            "1 if everything that was last read of the configuration is in force",
+            reloads.successful.clone(),
+        );
+        registry.register(
+            "config_key_set_fetches",
+            "Rounds of fetching key sets from servers, by outcome",
+            reloads.fetches.clone(),
+        );
+        registry.register(
+            "log_trimmed",
+            "Old entries of the log of changes that this process deleted",
+            log_trimmed.clone(),
+        );
+        registry.register(
+            "deny_list_lifted",
+            "Keys that were removed from consistency.deny_file and are no longer refused by it",
+            deny_file.lifted.clone(),
+        );
+        connections.register(registry);
+        refused_requests.register(registry);
     }
 }
 
-/// How metrics are written.
+/// Text format of the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// Prometheus's text format.
@@ -91,7 +92,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// Its name on the wire.
+    /// Value of the `Content-Type` header.
     pub const fn media_type(self) -> &'static str {
         match self {
             Self::Text => "text/plain; version=0.0.4; charset=utf-8",
@@ -100,8 +101,9 @@ impl Format {
     }
 }
 
-/// OpenMetrics as Prometheus's text format: there the family of a counter has the name of its samples.
-fn classic(open_metrics: &str) -> String {
+/// Converts OpenMetrics to Prometheus's text format, in which a counter's family has the name of
+/// its samples.
+fn to_prometheus_text(open_metrics: &str) -> String {
     let counters: HashSet<&str> = open_metrics
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
@@ -120,14 +122,13 @@ fn classic(open_metrics: &str) -> String {
     text
 }
 
-/// How long Checks took.
+/// Durations of Checks, by tier.
 #[derive(Debug)]
-struct Durations([Histogram; 3]);
+struct CheckDurations([Histogram; 3]);
 
-impl Collector for Durations {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        // long: one metric after the other, in the order of the page.
-        let help = "How long Checks took, by where their answer came from";
+impl Collector for CheckDurations {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Duration of Checks, by the tier that answered";
         let mut family =
             encoder.encode_descriptor("check_duration_seconds", help, None, MetricType::Histogram)?;
         Tier::ALL.iter().zip(&self.0).try_for_each(|(tier, durations)| {
@@ -136,187 +137,235 @@ impl Collector for Durations {
     }
 }
 
-/// Readings that live elsewhere.
+/// State of the process when the page was asked for.
 #[derive(Debug)]
-struct Now {
+struct Readings {
     status: Status,
     uses_dropped: u64,
-    uses_not_counted: u64,
-    /// All failures of credentials, and those that were not told of one by one.
-    failures: (u64, u64),
+    uncounted_uses: u64,
+    /// All refused credentials, and those that the audit log only counts.
+    credential_failures: (u64, u64),
 }
 
-impl Collector for Now {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let Self { status, uses_dropped, uses_not_counted, failures } = self;
-        let mut counter =
-            |name: &str, help: &str, value: u64| ConstCounter::new(value).put(&mut encoder, name, help);
-        counter("store_key_reads", "Key rows asked of the database", status.database.key_reads)?;
-        counter(
-            "last_used_dropped",
-            "Uses of keys that found last_used.queue_size of them waiting to be noted",
-            *uses_dropped,
-        )?;
-        counter(
-            "rate_limiter_failures",
-            "Uses of keys that weren't counted, as Redis gave no answer",
-            *uses_not_counted,
-        )?;
-        counter(
+impl Collector for Readings {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let page = &mut Page(&mut encoder);
+        self.encode_database(page)?;
+        self.encode_cache(page)?;
+        self.encode_polls(page)?;
+        self.encode_consistency(page)?;
+        self.encode_deny_list(page)?;
+        self.encode_audit(page)?;
+        self.encode_process(page)
+    }
+}
+
+impl Readings {
+    fn encode_database(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let database = &self.status.database;
+        page.counter("store_key_reads", "Rows of keys read from the database", database.key_reads)?;
+        page.counter(
             "guesses_refused",
-            "Lookups of credentials never seen before that found too many others waiting",
-            status.database.guesses_refused,
+            "Lookups of credentials never seen before that were refused because too many others waited",
+            database.guesses_refused,
         )?;
-        counter("redis_hits", "Lookups that Redis answered", status.cache.redis_hits)?;
-        counter("redis_misses", "Lookups that Redis could not answer", status.cache.redis_misses)?;
-        counter(
-            "lease_lapses",
-            "Times that the lease ran out: the log of changes was not polled in time",
-            status.lease.lapses,
+        page.counter(
+            "last_used_dropped",
+            "Uses of keys that were not recorded because last_used.queue_size others waited",
+            self.uses_dropped,
         )?;
-        counter(
-            "outages",
-            "Times that the lease had run out and the database could not be reached by a new connection",
-            status.lease.outages,
+        page.counter(
+            "rate_limiter_failures",
+            "Uses of keys that were not counted against a rate limit because Redis gave no answer",
+            self.uncounted_uses,
         )?;
-        counter(
+        page.gauge("database_connections", "Open connections to the database", database.connections.into())?;
+        page.gauge(
+            "database_connections_idle",
+            "Open connections to the database that are not in use",
+            database.idle_connections.into(),
+        )?;
+        page.gauge(
+            "database_connections_max",
+            "Maximum number of connections to the database",
+            database.max_connections.into(),
+        )
+    }
+
+    fn encode_cache(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let cache = &self.status.cache;
+        page.counter("redis_hits", "Lookups answered from Redis", cache.redis_hits)?;
+        page.counter("redis_misses", "Lookups that Redis could not answer", cache.redis_misses)?;
+        page.gauge("cache_keys", "Keys in memory", cache.keys as f64)?;
+        page.gauge("cache_unknown_keys", "Unknown key ids in memory", cache.unknown_keys as f64)?;
+        if self.status.breaker == "none" {
+            return Ok(());
+        }
+        let help = "State of the circuit breaker in front of Redis: 1 for the current one";
+        page.states("redis_breaker", help, "state", ["closed", "half-open", "open"], self.status.breaker)
+    }
+
+    fn encode_polls(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let Status { poll, log, epoch, .. } = &self.status;
+        page.counter(
             "poll_failures",
-            "Polls of the log of changes that brought no answer, or none that can be relied on",
-            status.poll.failures,
+            "Polls of the log of changes that failed, or whose answer can't be relied on",
+            poll.failures,
         )?;
-        counter(
-            "relay_answers",
-            "Answers given through Redis to instances that cannot reach the database",
-            status.relay.answers,
-        )?;
-        counter(
-            "log_rewritten",
-            "Times that the log of changes was found rewritten (a restore, a failover) and all cached was dropped",
-            status.log.rewritten,
-        )?;
-        counter("credential_failures", "Credentials that were refused, on all planes", failures.0)?;
-        counter(
-            "credential_failures_throttled",
-            "Those of them of which the audit log tells only how many there were",
-            failures.1,
-        )?;
-        if let Some(audit) = &status.audit {
-            counter("audit_lines", "Lines written to the audit log", audit.lines)?;
-            counter("audit_write_failures", "Times that the audit log could not be written", audit.failures)?;
-        }
-        encode_mode(&mut encoder, status.mode)?;
-        if status.breaker != "none" {
-            encode_breaker(&mut encoder, status.breaker)?;
-        }
-        let mut gauge =
-            |name: &str, help: &str, value: f64| ConstGauge::new(value).put(&mut encoder, name, help);
-        let Status { database, cache, deny_list, log, lease, poll, relay, .. } = status;
-        gauge("poll_seconds", "How long the last poll of the log of changes took", poll.seconds)?;
-        gauge(
+        page.gauge("poll_seconds", "Duration of the last poll of the log of changes", poll.seconds)?;
+        page.gauge(
             "poll_server_age_seconds",
-            "How long polls have come from the same database server",
+            "Time for which polls have been answered by the same database server",
             poll.server_age_seconds.unwrap_or(f64::NAN),
         )?;
-        gauge(
+        page.flag(
             "database_reconnects",
-            "1 while new connections to the database can be made for polls, 0 while they can't",
-            f64::from(u8::from(poll.reconnect_error.is_none())),
+            "1 if new connections to the database can be made for polls",
+            poll.reconnect_error.is_none(),
         )?;
-        gauge("cache_keys", "Keys held by L1", cache.keys as f64)?;
-        gauge("cache_unknown_keys", "Unknown ids held by L1", cache.unknown_keys as f64)?;
-        gauge(
+        page.counter(
+            "log_rewritten",
+            "Times that the log of changes was found rewritten (a restore, a failover) and the cache was dropped",
+            log.rewritten,
+        )?;
+        page.gauge(
+            "epoch",
+            "Number in the log of changes up to which this process knows every change",
+            *epoch as f64,
+        )?;
+        page.gauge(
+            "log_lag",
+            "Changes in the log that this process does not know yet; NaN while the database does not answer",
+            log.lag.map_or(f64::NAN, |lag| lag as f64),
+        )
+    }
+
+    fn encode_consistency(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let Status { lease, relay, exposure, mode, bound_seconds, .. } = &self.status;
+        page.states(
+            "mode",
+            "Mode in which this process answers: 1 for the current one",
+            "mode",
+            Mode::ALL.map(Mode::name),
+            mode,
+        )?;
+        page.counter(
+            "lease_lapses",
+            "Times that the lease ran out because the log of changes was not polled in time",
+            lease.lapses,
+        )?;
+        page.counter(
+            "outages",
+            "Times that the lease had run out and no new connection to the database could be made",
+            lease.outages,
+        )?;
+        page.counter(
+            "relay_answers",
+            "Answers sent through Redis to instances that can't reach the database",
+            relay.answers,
+        )?;
+        page.gauge(
             "consistency_bound_seconds",
-            "How long after its revocation a key may still be allowed, as things stand",
-            status.bound_seconds,
+            "Time after its revocation for which a key may still be allowed, at present",
+            *bound_seconds,
         )?;
-        gauge(
+        page.gauge(
             "exposure_upstream_token_seconds",
-            "How long after its key's revocation a token that went upstream may still be believed there",
-            status.exposure.upstream_token_seconds,
+            "Time after its key's revocation for which a token that was sent upstream may still be accepted there",
+            exposure.upstream_token_seconds,
         )?;
-        gauge(
+        page.gauge(
             "exposure_derived_token_seconds",
-            "How long after its key's revocation a token that was derived may still be believed by who verifies it alone",
-            status.exposure.derived_token_seconds,
+            "Time after its key's revocation for which a derived token may be accepted where it is verified without Talos",
+            exposure.derived_token_seconds,
         )?;
-        gauge(
+        page.gauge(
             "consistency_age_seconds",
-            "Age of this instance's knowledge of changes",
+            "Age of what this process knows of the log of changes",
             lease.age_seconds.unwrap_or(f64::INFINITY),
         )?;
-        gauge(
+        page.gauge(
             "relay_age_seconds",
-            "Age of what another instance relayed of the log last",
+            "Age of what another instance last relayed of the log of changes",
             relay.age_seconds.unwrap_or(f64::INFINITY),
-        )?;
-        gauge("epoch", "Number of the log up to which every change is known here", status.epoch as f64)?;
-        gauge(
-            "log_lag",
-            "Changes in the log that are not known here yet; NaN while the database does not say",
-            log.lag.map_or(f64::NAN, |lag| lag as f64),
-        )?;
-        gauge("deny_list_entries", "Keys refused by consistency.deny_file", deny_list.keys as f64)?;
-        gauge(
+        )
+    }
+
+    fn encode_deny_list(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let deny_list = &self.status.deny_list;
+        page.gauge("deny_list_entries", "Keys refused by consistency.deny_file", deny_list.keys as f64)?;
+        page.flag(
             "deny_list_current",
-            "1 while what consistency.deny_file says is in force, 0 while it is gone, was refused or needs a second look",
-            f64::from(u8::from(deny_list.current)),
+            "1 if the content of consistency.deny_file is in force; 0 if it is missing, was refused or waits",
+            deny_list.current,
         )?;
-        gauge(
+        page.gauge(
             "deny_list_held",
-            "Keys still refused although consistency.deny_file no longer names them, until a second look",
+            "Keys still refused although consistency.deny_file no longer names them, until it has stood unchanged",
             deny_list.held.unwrap_or(0) as f64,
+        )
+    }
+
+    fn encode_audit(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let (all, throttled) = self.credential_failures;
+        page.counter("credential_failures", "Refused credentials, on all planes", all)?;
+        page.counter(
+            "credential_failures_throttled",
+            "Refused credentials that the audit log only counts",
+            throttled,
         )?;
-        gauge("database_connections", "Open connections to the database", database.connections.into())?;
-        gauge("database_connections_idle", "Those that nobody uses", database.idle_connections.into())?;
-        gauge("database_connections_max", "Most that there may be", database.max_connections.into())?;
-        gauge(
+        if let Some(audit) = &self.status.audit {
+            page.counter("audit_lines", "Lines written to the audit log", audit.lines)?;
+            page.counter("audit_write_failures", "Failed writes to the audit log", audit.failures)?;
+            let help = "1 if the audit log can be written; 0 while changes are refused because it can't";
+            page.flag("audit_writable", help, audit.writable)?;
+        }
+        Ok(())
+    }
+
+    fn encode_process(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        page.gauge(
             "config_generation",
             "Number of the settings in force, counted from the start",
-            status.settings.generation as f64,
+            self.status.settings.generation as f64,
         )?;
-        if let Some(audit) = &status.audit {
-            let help = "1 while the audit log can be written, 0 while changes are refused for want of it";
-            gauge("audit_writable", help, f64::from(u8::from(audit.writable)))?;
-        }
-        gauge("uptime_seconds", "Since the process began to serve", status.uptime_seconds)
+        page.gauge("uptime_seconds", "Time since the process began to serve", self.status.uptime_seconds)
     }
 }
 
-/// One sample a mode: 1 for the one in force.
-fn encode_mode(encoder: &mut DescriptorEncoder<'_>, in_force: &str) -> Result<(), std::fmt::Error> {
-    let help = "How this instance may answer: 1 for the mode in force";
-    let mut family = encoder.encode_descriptor("mode", help, None, MetricType::Gauge)?;
-    for mode in Mode::ALL {
-        let value = i64::from(mode.name() == in_force);
-        family.encode_family(&[("mode", mode.name())])?.encode_gauge(&value)?;
+/// Writes single samples.
+struct Page<'a, 'e>(&'a mut DescriptorEncoder<'e>);
+
+impl Page<'_, '_> {
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        let counter = ConstCounter::new(value);
+        counter.encode(self.0.encode_descriptor(name, help, None, counter.metric_type())?)
     }
-    Ok(())
-}
 
-/// One sample a state: 1 for the one in force.
-fn encode_breaker(encoder: &mut DescriptorEncoder<'_>, in_force: &str) -> Result<(), std::fmt::Error> {
-    let help = "Whether Redis is asked: 1 for the state of its breaker in force";
-    let mut family = encoder.encode_descriptor("redis_breaker", help, None, MetricType::Gauge)?;
-    for state in ["closed", "half-open", "open"] {
-        let value = i64::from(state == in_force);
-        family.encode_family(&[("state", state)])?.encode_gauge(&value)?;
+    fn gauge(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
+        let gauge = ConstGauge::new(value);
+        gauge.encode(self.0.encode_descriptor(name, help, None, gauge.metric_type())?)
     }
-    Ok(())
-}
 
-trait EncodeReading {
-    fn put(&self, encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str)
-    -> Result<(), std::fmt::Error>;
-}
+    /// A gauge that is 1 or 0.
+    fn flag(&mut self, name: &str, help: &str, value: bool) -> fmt::Result {
+        self.gauge(name, help, f64::from(u8::from(value)))
+    }
 
-impl<M: EncodeMetric> EncodeReading for M {
-    fn put(
-        &self,
-        encoder: &mut DescriptorEncoder<'_>,
+    /// One gauge per state: 1 for the current one, 0 for the others.
+    fn states<const N: usize>(
+        &mut self,
         name: &str,
         help: &str,
-    ) -> Result<(), std::fmt::Error> {
-        self.encode(encoder.encode_descriptor(name, help, None, self.metric_type())?)
+        label: &str,
+        states: [&str; N],
+        current: &str,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for state in states {
+            family.encode_family(&[(label, state)])?.encode_gauge(&i64::from(state == current))?;
+        }
+        Ok(())
     }
 }
 
@@ -328,6 +377,6 @@ mod tests {
     fn counters_have_the_name_of_their_samples() {
         let open = "# HELP a A.\n# TYPE a counter\na_total 1\n# HELP b B.\n# TYPE b gauge\nb 2\n# EOF\n";
         let text = "# HELP a_total A.\n# TYPE a_total counter\na_total 1\n# HELP b B.\n# TYPE b gauge\nb 2\n";
-        assert_eq!(classic(open), text);
+        assert_eq!(to_prometheus_text(open), text);
     }
 }

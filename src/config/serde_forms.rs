@@ -1,5 +1,5 @@
-//! Settings that are more than plain values: each form says how one is read, how it is shown, and what the schema
-//! says of it. `#[serde(with = "forms::…")]` names one; nothing that is shown holds a secret.
+//! Serialized forms of values: reading, printing without secrets, and JSON Schema. Used by
+//! `#[serde(with = "serde_forms::…")]`.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -9,14 +9,14 @@ use serde::de::Deserializer;
 use serde::ser::{SerializeSeq, Serializer};
 use serde::{Deserialize, Serialize};
 
-use super::credentials::Retired;
+use super::retired::Retired;
 use crate::duration;
 use crate::secret::SecretString;
 
-/// What stands in the place of a secret.
+/// Printed in place of a secret.
 pub(super) const MASK: &str = "***";
 
-/// Forms without a content of their own: a name, and what the schema says.
+/// Declares forms: a name and its JSON Schema.
 macro_rules! forms {
     ($($(#[$doc:meta])* $name:ident = $schema:tt;)*) => {$(
         $(#[$doc])*
@@ -46,7 +46,7 @@ forms! {
             { "const": 0 }
         ]
     };
-    /// As [`Duration`], or unset, which the empty text means too.
+    /// Like [`Duration`], or unset, for which the empty text stands, too.
     OptionalDuration = {
         "anyOf": [
             { "type": "string", "pattern": r"^\s*((([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|mo|m|h|d|w|y)\s*)+|0)?$" },
@@ -54,22 +54,22 @@ forms! {
             { "type": "null" }
         ]
     };
-    /// A text that may be unset; the empty text counts as unset, as charts and templates write it.
+    /// A text that may be unset. The empty text counts as unset, as charts and templates write it.
     OptionalText = { "type": ["string", "null"] };
-    /// As [`OptionalText`], for the path of a file.
+    /// Like [`OptionalText`], for the path of a file.
     OptionalPath = { "type": ["string", "null"] };
-    /// As [`OptionalText`], for a secret.
+    /// Like [`OptionalText`], for a secret.
     OptionalSecret = { "type": ["string", "null"], "writeOnly": true };
     /// A database URL, whose password is secret.
     Dsn = { "type": "string" };
-    /// Numbers of users; texts, where a variable holds them.
+    /// Ids of users, as numbers, or as texts from an environment variable.
     Uids = {
         "type": "array",
         "items": { "anyOf": [{ "type": "integer", "minimum": 0 }, { "type": "string", "pattern": "^[0-9]+$" }] }
     };
     /// Addresses that may be URLs with a password.
     Addresses = { "type": "array", "items": { "type": "string" } };
-    /// Where key sets are; what stands behind `base64://` is secret.
+    /// URLs of key sets. The part after `base64://` is secret.
     KeySets = {
         "type": "array",
         "items": { "type": "string", "pattern": "^(base64|file|https)://" }
@@ -185,7 +185,7 @@ impl KeySets {
     }
 }
 
-/// Former secrets, each with the time from which on it no longer counts.
+/// Former secrets, each with its expiry.
 pub(super) struct RetiredSecrets;
 
 impl JsonSchema for RetiredSecrets {
@@ -220,13 +220,13 @@ fn is_host_and_port(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b))
 }
 
-/// A URL without its password, and without the values of parameters that aren't known to be harmless. What doesn't
-/// look like a URL isn't shown at all.
+/// Masks the password of a URL, and the values of parameters that aren't known to be harmless. A
+/// text that doesn't look like a URL is masked as a whole.
 fn masked_url(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return MASK.to_owned();
     };
-    // A password may hold any of `:/?@`: it ends at the last `@`, whatever stands before.
+    // A password may hold any of `:/?@`, so it ends at the last `@`.
     let (user, rest) = match rest.rsplit_once('@') {
         Some((user, rest)) => (Some(user), rest),
         None => (None, rest),
@@ -238,7 +238,7 @@ fn masked_url(url: &str) -> String {
     let mut shown = format!("{scheme}://");
     match user.map(|user| user.split_once(':')) {
         Some(Some((name, _))) => shown.push_str(&format!("{name}:{MASK}@")),
-        // A lone name may be a token.
+        // A user name without a password may be a token.
         Some(None) => shown.push_str(&format!("{MASK}@")),
         None => {}
     }
@@ -277,7 +277,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_are_shown_without_their_secrets() {
+    fn urls_are_printed_without_their_secrets() {
         let table = [
             ("sqlite://talos.db", "sqlite://talos.db"),
             ("sqlite:///var/lib/talos.db?mode=rwc", "sqlite:///var/lib/talos.db?mode=rwc"),

@@ -1,4 +1,4 @@
-//! The values found so far, each with its origin, and their reading into a [`Config`].
+//! Values from file and environment, each with its origin, and their conversion to a [`Config`].
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,33 +9,33 @@ use super::error::Problem;
 use super::keys;
 use super::model::Config;
 
-/// One value a key, the environment's over the file's, and what was wrong on the way.
-pub(super) struct Settings {
+/// One value per key, from the environment or the file, and the problems that were found.
+pub(super) struct MergedConfig {
     values: BTreeMap<String, Value>,
     pub origins: Origins,
     pub problems: Vec<Problem>,
 }
 
-/// Where each setting was found. Holds no values.
+/// Origin of each value. Holds no values.
 #[derive(Debug)]
 pub(super) struct Origins {
     file: String,
     found: BTreeMap<String, Origin>,
 }
 
-/// Where a value was found.
+/// Origin of a value.
 #[derive(Debug, Clone)]
 enum Origin {
-    /// A file of this name.
+    /// The file with this name.
     File(String),
-    /// A variable of this name.
+    /// The environment variable with this name.
     Variable(String),
-    /// Variables that begin with this name and go on with an index.
+    /// Environment variables with this name and an index.
     Indexed(String),
 }
 
 impl Origins {
-    /// The origin of what stands at `key`, which may go into a list.
+    /// The origin of the value at `key`, which may be an entry of a list.
     pub fn of(&self, key: &str) -> String {
         let (path, inside) = key.split_once('[').unwrap_or((key, ""));
         match self.found.get(path) {
@@ -49,7 +49,7 @@ impl Origins {
         }
     }
 
-    /// Words a problem of what stands at `key`: its origin is named, and of a variable that was
+    /// Makes a problem of the value at `key`. It names the origin and, for a variable that was
     /// split, the piece.
     pub fn problem(&self, key: String, mut message: String) -> Problem {
         if let Some((variable, index)) = self.piece(&key) {
@@ -64,7 +64,7 @@ impl Origins {
         Problem { key, message, origin }
     }
 
-    /// The variable that was split at commas, and which of its pieces stands at `key`.
+    /// The variable that was split at commas, and the index of the piece at `key`.
     fn piece(&self, key: &str) -> Option<(&str, usize)> {
         let (path, inside) = key.split_once('[')?;
         let index = inside.split_once(']')?.0.parse().ok()?;
@@ -75,7 +75,7 @@ impl Origins {
     }
 }
 
-impl Settings {
+impl MergedConfig {
     pub fn new(file: Option<&Path>) -> Self {
         let file = file.map_or_else(|| "default".to_owned(), |file| file.display().to_string());
         let origins = Origins { file, found: BTreeMap::new() };
@@ -100,12 +100,12 @@ impl Settings {
         self.origins.found.insert(path.to_owned(), origin);
     }
 
-    /// The keys that have a value.
+    /// Keys with a value.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.values.keys().map(String::as_str)
     }
 
-    /// The same values, with those of another in the place of theirs, and what was wrong with these.
+    /// These values, overridden by others, with the problems of the others.
     pub fn overlaid_by(&self, other: Self) -> Self {
         let (mut values, mut found) = (self.values.clone(), self.origins.found.clone());
         values.extend(other.values);
@@ -113,32 +113,32 @@ impl Settings {
         Self { values, origins: Origins { found, ..other.origins }, problems: other.problems }
     }
 
-    /// Takes away what is set in a section.
+    /// Removes the values of a section.
     pub fn remove_section(&mut self, section: &str) {
         self.values.retain(|key, _| !key.strip_prefix(section).is_some_and(|rest| rest.starts_with('.')));
     }
 
-    /// Notes a problem of the file.
+    /// Adds a problem of the file.
     pub fn problem(&mut self, key: &str, message: &str) {
         let origin = self.origins.file.clone();
         self.problem_of(key, message, origin);
     }
 
-    /// Notes a problem of any origin.
+    /// Adds a problem of any origin.
     pub fn problem_of(&mut self, key: &str, message: &str, origin: String) {
         self.problems.push(Problem { key: key.to_owned(), message: message.to_owned(), origin });
     }
 
-    /// Notes problems, each with the origin of what stands at its key.
-    pub fn refuse(&mut self, problems: impl IntoIterator<Item = (String, String)>) {
+    /// Adds problems, each with the origin of the value at its key.
+    pub fn add_problems(&mut self, problems: impl IntoIterator<Item = (String, String)>) {
         for (key, message) in problems {
             let problem = self.origins.problem(key, message);
             self.problems.push(problem);
         }
     }
 
-    /// Reads the values. One that has the wrong type becomes a problem and leaves its default: each is tried alone,
-    /// since a deserialiser stops at its first error.
+    /// Converts the values. One of a wrong type becomes a problem, and its default is used. Each
+    /// value is tried alone, as a deserializer stops at its first error.
     pub fn read(&mut self) -> Config {
         let mut good = Mapping::new();
         let mut found = Vec::new();
@@ -150,16 +150,17 @@ impl Settings {
                 Err(error) => found.push(describe(path, &error)),
             }
         }
-        self.refuse(found);
+        self.add_problems(found);
         serde_norway::from_value(Value::Mapping(good)).unwrap_or_else(|_| {
-            // Each of the values was accepted alone, so this means that the types above disagree with each other.
+            // Each value was accepted alone, so the types of the configuration contradict each
+            // other.
             self.problem("top level", "cannot be read as a whole");
             Config::default()
         })
     }
 }
 
-/// Sets the value at a dotted path, making the mappings on the way.
+/// Sets the value at a dotted path, and makes missing mappings.
 fn put(mapping: &mut Mapping, path: &str, value: Value) {
     match path.split_once('.') {
         None => {
@@ -174,12 +175,12 @@ fn put(mapping: &mut Mapping, path: &str, value: Value) {
     }
 }
 
-/// The key and the message for a value of `path` that was refused. Of a secret neither repeats anything of it.
+/// Key and message for a refused value of `path`. Neither repeats anything of a secret.
 fn describe(path: &str, error: &serde_path_to_error::Error<serde_norway::Error>) -> (String, String) {
     let place = error.path().to_string();
     let inside = place.strip_prefix(path).unwrap_or("");
     if keys::is_secret(path) {
-        // Up to the index: what follows may be a name that the file made up.
+        // Up to the index, as an unknown field name may hold the secret.
         let end = inside.find(']').map_or(0, |end| end + 1);
         let field =
             ["value", "expires_at"].into_iter().find(|field| inside[end..].strip_prefix('.') == Some(field));
@@ -196,11 +197,11 @@ fn describe(path: &str, error: &serde_path_to_error::Error<serde_norway::Error>)
         };
         return (key, message.to_owned());
     }
-    (format!("{path}{inside}"), plain_words(&error.inner().to_string()))
+    (format!("{path}{inside}"), without_rust_types(&error.inner().to_string()))
 }
 
-/// serde names Rust's types; people know ranges.
-fn plain_words(message: &str) -> String {
+/// Replaces Rust types in a message of serde by ranges.
+fn without_rust_types(message: &str) -> String {
     let table = [
         ("expected u16", "expected a whole number from 0 to 65535"),
         ("expected u32", "expected a whole number from 0 to 4294967295"),
