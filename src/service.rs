@@ -40,10 +40,10 @@ use lookup::{LookupKey, LookupResult};
 use outstanding::Outstanding;
 
 use crate::audit::{Audit, Failure, Origin};
-use crate::cache::flight::SingleFlight;
 use crate::cache::freshness::Freshness;
 use crate::cache::memory::MemoryCache;
 use crate::cache::redis::RedisCache;
+use crate::cache::single_flight::SingleFlight;
 use crate::clock::Clock;
 use crate::error::{ApiError, Reason};
 use crate::event::Operation;
@@ -162,7 +162,8 @@ pub struct Service {
 impl Service {
     /// Returns the settings in force.
     ///
-    /// A request takes one snapshot and uses its network's part ([`Settings::for_host`]) throughout.
+    /// A request takes one snapshot and uses its network's part ([`Settings::for_host`])
+    /// throughout.
     pub fn snapshot(&self) -> Arc<Settings> {
         self.settings.load_full()
     }

@@ -1,7 +1,7 @@
 //! Messages between Envoy and Talos, generated from `ext_authz.proto`.
 //!
-//! `TALOS_BLESS=1 cargo test -p talos-proto` generates them; without it the test checks that they are
-//! current.
+//! `TALOS_BLESS=1 cargo test -p talos-proto` generates them; without it the test checks that they
+//! are current.
 #![forbid(unsafe_code)]
 
 #[rustfmt::skip]

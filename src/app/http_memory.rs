@@ -157,7 +157,7 @@ fn window_of(body: &Incoming) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
-/// What a request is charged. Dropped, it is given back.
+/// The charge for a request, given back when it is dropped.
 struct Charge {
     connection: Arc<ConnectionMemory>,
     bytes: AtomicUsize,
@@ -185,7 +185,7 @@ impl Drop for Charge {
     }
 }
 
-/// What the bytes of an incomplete header are charged.
+/// The charge for the bytes of an incomplete header.
 pub struct HeaderCharge {
     connection: Arc<ConnectionMemory>,
     bytes: usize,

@@ -44,7 +44,7 @@ struct State {
     cancelled: u64,
     /// Memory of an incomplete header, over HTTP/1.1.
     header: HeaderCharge,
-    /// Whether a header found no room.
+    /// True once a header found no room.
     is_out_of_memory: bool,
 }
 

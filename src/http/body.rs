@@ -25,7 +25,7 @@ pub const PUBLIC_LIMIT: usize = 128 * 1024;
 /// Maximum time to receive a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Why a body isn't read any further: memory has no room for it.
+/// Ends the reading of a body: memory has no room for it.
 #[derive(Debug, thiserror::Error)]
 #[error("memory has no room for the body")]
 pub struct MemoryExhausted;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::bulkhead::Bulkhead;
 use super::{Service, Unavailable, unavailable};
 use crate::cache::freshness::{Freshness, Mode, PendingStamp, Slot, Stamp};
-use crate::cache::memory::{ResponseCache, Entry, CacheKey, LastUse, MemoryCache, NegativeEntry};
+use crate::cache::memory::{CacheKey, Entry, LastUse, MemoryCache, NegativeEntry, ResponseCache};
 use crate::cache::redis::{RedisCache, RedisEntry};
 use crate::clock::{Clock, Timestamp};
 use crate::credential::secrets::HmacSecrets;

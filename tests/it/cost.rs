@@ -64,12 +64,12 @@ fn budget() -> usize {
     number_from("TALOS_TEST_BYTES", 128) * 1024
 }
 
-/// Whether these are the counts of the long run, which judges latencies, too.
+/// True for the counts of the long run, which judges latencies, too.
 fn is_long() -> bool {
     number_from("TALOS_TEST_BYTES", 0) >= 1_024
 }
 
-/// Through how many clients each input comes.
+/// Numbers of clients that each input comes through.
 fn clients() -> Vec<usize> {
     match is_long() {
         true => vec![1, number_from("TALOS_TEST_CLIENTS", 20)],

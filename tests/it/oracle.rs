@@ -32,7 +32,8 @@ const REVOCATIONS: usize = 350;
 const LIVES: usize = 64;
 /// `consistency.lease`, the bound, scaled down.
 const LEASE: Duration = Duration::from_secs(1);
-/// `consistency.relay`, scaled down: what comes on top of the bound for whoever can't reach the database.
+/// `consistency.relay`, scaled down: what comes on top of the bound for whoever can't reach the
+/// database.
 const RELAY: Duration = Duration::from_secs(1);
 /// `consistency.grace`, scaled down.
 const GRACE: Duration = Duration::from_secs(3);
@@ -173,7 +174,8 @@ async fn run(mut random: Random, revocations: usize) -> History {
 }
 
 impl Database {
-    /// That of the tests, as a pair; `TALOS_TEST_ORACLE=sqlite` is a file. The DSN follows a switchover.
+    /// That of the tests, as a pair; `TALOS_TEST_ORACLE=sqlite` is a file. The DSN follows a
+    /// switchover.
     async fn start() -> (Database, Option<String>) {
         if !has_proxies() {
             return (Database::File, None);

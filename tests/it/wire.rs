@@ -1,5 +1,6 @@
-//! HTTP/2 on the authz plane, byte for byte: RFC 9113 and RFC 7541, and what gRPC's clients do with them. Nothing here
-//! knows how the server is made. Where the RFCs leave a choice, the tables list every reaction that is right.
+//! HTTP/2 on the authz plane, byte for byte: RFC 9113 and RFC 7541, and what gRPC's clients do with
+//! them. Nothing here knows how the server is made. Where the RFCs leave a choice, the tables list
+//! every reaction that is right.
 
 pub mod call;
 mod cases;

@@ -78,14 +78,12 @@ fn long_file((file, text): &File) -> Option<String> {
 }
 
 #[test]
-#[ignore = "until the tree is that narrow and short"]
 fn comments_are_as_wide_as_a_reader_likes() {
     let wide: Vec<_> = files(DIRECTORIES).iter().flat_map(wide_comments).collect();
     assert!(wide.is_empty(), "{} comments wider than {MAX_COLUMNS}: {wide:#?}", wide.len());
 }
 
 #[test]
-#[ignore = "until the tree is that narrow and short"]
 fn functions_and_files_are_short_or_say_why_not() {
     let tree = Tree::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
     let for_tests = tree.test_files();

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::rig::support::Must;
 
-/// Where the two versions of cgroups are mounted, and what the file with the limit is called.
+/// Mount point of each version of cgroups, and the file that has the limit.
 const VERSIONS: [(&str, &str); 2] =
     [("/sys/fs/cgroup", "memory.max"), ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")];
 

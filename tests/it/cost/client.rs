@@ -13,13 +13,13 @@ use crate::rig::http::{Base, Version};
 use crate::rig::support::Must;
 use crate::rig::tls::Client;
 
-/// How long a server that reads at all may take to do so.
+/// Time in which a server that reads at all takes what is sent.
 const STALL: Duration = Duration::from_secs(1);
 /// As much is given to the socket at once.
 const CHUNK: usize = 8 * 1024;
 /// Most connections that an input is sent over: their ports can't be used again at once.
 const MAX_CONNECTIONS: usize = 4_000;
-/// How long an answer is waited for on a connection that has one.
+/// Time for the answer on a connection that has one.
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// A listener and how it is spoken to.
@@ -44,7 +44,7 @@ impl Plane {
 /// The part of an input that has this number on its connection.
 pub type Part = Arc<dyn Fn(u32) -> Vec<u8> + Send + Sync>;
 
-/// How a client behaves beside what it sends.
+/// Behaviour of a client, beside the bytes that it sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
     /// Takes the answers.
@@ -61,19 +61,19 @@ pub enum Style {
     RenewsKeys,
 }
 
-/// What clients send.
+/// Bytes that clients send, and the way in which they do.
 #[derive(Clone)]
 pub struct Input {
     pub name: String,
-    /// What each connection begins with.
+    /// First bytes of each connection.
     pub opening: Vec<u8>,
     pub part: Part,
     pub style: Style,
-    /// Whether it goes past TLS even where there is TLS.
+    /// True if it goes past TLS even where there is TLS.
     pub is_raw: bool,
     /// With so many bytes of content in each record of TLS.
     pub record: Option<usize>,
-    /// Whether it is an honest use of something else, which takes what it takes: its CPU time is
+    /// True for an honest use of something else, which takes what it takes: its CPU time is
     /// told and not judged.
     pub is_honest: bool,
 }
@@ -110,7 +110,7 @@ impl Input {
     }
 }
 
-/// What was sent.
+/// Totals of the bytes that were sent.
 #[derive(Default)]
 pub struct Sent {
     pub bytes: usize,

@@ -1,5 +1,5 @@
-//! What a client of the authz plane may send frame by frame: each kind of frame, each trick with a
-//! header.
+//! Inputs of a client of the authz plane: all that it may send frame by frame: each kind of frame,
+//! each trick with a header.
 
 use prost::Message;
 use serde_json::json;
@@ -27,7 +27,7 @@ pub struct Check {
     pub ask: Request,
     head: Vec<u8>,
     message: Vec<u8>,
-    /// How the plane is reached where it has TLS.
+    /// The client that reaches the plane if that has TLS.
     pub tls: Option<Client>,
 }
 
@@ -84,7 +84,7 @@ impl Check {
         Check { message: framed(&ask.build().encode_to_vec()), ask, ..self.clone() }
     }
 
-    /// Its header block.
+    /// The header block.
     pub fn block(&self) -> Vec<u8> {
         self.head.clone()
     }
@@ -116,7 +116,7 @@ pub fn stream(number: u32) -> u32 {
     number * 2 + 1
 }
 
-/// What a connection begins with.
+/// First bytes of a connection: preface and settings.
 pub fn hello(values: &[(u16, u32)]) -> Vec<u8> {
     [PREFACE, &settings(values)].concat()
 }

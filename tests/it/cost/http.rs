@@ -1,4 +1,4 @@
-//! What a client of an HTTP plane may send, over HTTP/1.1 and over HTTP/2.
+//! Inputs of a client of an HTTP plane: all that it may send, over HTTP/1.1 and over HTTP/2.
 
 use super::client::{Input, Style};
 use super::frames::{KEPT, NAMED, NAMED_AND_KEPT, NEWEST, NOT_KEPT, hello, in_frames, literal, stream};

@@ -14,14 +14,14 @@ use crate::rig::talos::Talos;
 
 /// For so long nothing may happen until the process counts as settled.
 const QUIET: Duration = Duration::from_millis(100);
-/// How long it may take to settle.
+/// Time for the process to settle.
 const SETTLE: Duration = Duration::from_secs(60);
 /// Pause between two Checks of somebody else's.
 const PACE: Duration = Duration::from_millis(5);
 /// Latencies below this are as good as each other.
 const LATENCY_FLOOR: Duration = Duration::from_millis(2);
 
-/// What an input took.
+/// CPU time and memory that an input took.
 pub struct Cost {
     pub bytes: usize,
     pub connections: usize,
@@ -48,11 +48,11 @@ impl Display for Cost {
     }
 }
 
-/// What an honest client's bytes take.
+/// CPU time and memory that an honest client's bytes take.
 pub struct Honest {
-    /// Of a byte.
+    /// CPU time of a byte, in nanoseconds.
     cpu: f64,
-    /// Of a byte, while its request isn't complete.
+    /// Memory of a byte, in bytes, while its request is incomplete.
     memory: f64,
     /// The 99th percentile of others' Checks when nobody else asks.
     quiet: Option<Duration>,
@@ -68,7 +68,7 @@ impl Display for Honest {
     }
 }
 
-/// What is measured, and what it takes when nobody asks.
+/// The process that is measured, and the CPU time that it takes when nobody asks.
 pub struct Bench<'a> {
     talos: &'a Talos,
     plane: &'a Plane,
@@ -142,7 +142,7 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// What an honest client's bytes take through as many clients.
+    /// Measures what an honest client's bytes take through as many clients.
     pub async fn honest(&self, honest: &Input, held: &Input, clients: usize) -> Honest {
         let cost = self.cost(honest, clients, self.plane.budget()).await;
         // Below a tick of the kernel's clock there is nothing to compare with.
@@ -158,7 +158,7 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// What is to be said of an input.
+/// The judgement of an input.
 pub struct Judgement {
     cpu: f64,
     memory: f64,
@@ -186,7 +186,7 @@ impl Judgement {
         }
     }
 
-    /// What is wrong, if anything is.
+    /// Names the limits that the input breaks; None if it breaks none.
     pub fn problem(&self, judges_latency: bool) -> Option<String> {
         let problems = [
             (self.too_much_cpu, "too much CPU"),

@@ -92,7 +92,7 @@ async fn start(of_memory: &MemoryBox) -> World {
     World { check, ..world }
 }
 
-/// How many clients come at once where many do.
+/// Number of clients that come at once where many do.
 fn many() -> usize {
     number_from("TALOS_TEST_CLIENTS", 500)
 }

@@ -1,4 +1,4 @@
-//! What a client may do with TLS: handshakes that come to nothing, and records that are next to
+//! Inputs of a client with TLS: handshakes that come to nothing, and records that are next to
 //! nothing.
 
 use tokio::io::AsyncWriteExt;

@@ -18,7 +18,7 @@ const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time that the closing and a busy machine may take on top.
 const SLACK: Duration = Duration::from_secs(10);
 
-/// How many, and how many requests each sends.
+/// Number of clients, and of the requests that each sends.
 fn counts() -> (usize, u32) {
     (number_from("TALOS_TEST_CLIENTS", 60), if is_long() { 1_000 } else { 50 })
 }

@@ -11,8 +11,9 @@ use crate::rig::check::Check;
 use crate::rig::proxy::Fault;
 use crate::rig::support::{Must, number_from, until};
 
-/// Longest standstill, in seconds; 0 for somewhat more than the shortened lease. `TALOS_TEST_STANDSTILL` says
-/// otherwise, and then the lease is the default's and shorter standstills come before.
+/// Longest standstill, in seconds; 0 for somewhat more than the shortened lease.
+/// `TALOS_TEST_STANDSTILL` says otherwise, and then the lease is the default's and shorter
+/// standstills come before.
 const STANDSTILL: usize = 0;
 /// Polls that failed.
 const POLL_FAILURES: &str = "talos_poll_failures_total";
@@ -76,7 +77,8 @@ async fn is_fresh_by_the_third_poll(pair: &Pair, before: f64) {
     assert!(failures <= 2.0, "{failures} polls failed: {}", pair.cut_off.process.log());
 }
 
-/// A machine that was suspended: whoever forwarded its connections has forgotten them, and nobody says so.
+/// A machine that was suspended: whoever forwarded its connections has forgotten them, and nobody
+/// says so.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_revoked_meanwhile_is_not_allowed_though_all_connections_are_dead() {
     needs!(Postgres);

@@ -1,4 +1,5 @@
-//! HPACK (RFC 7541): an encoder that writes fields as it is told, right or wrong, and a strict decoder.
+//! HPACK (RFC 7541): an encoder that writes fields as it is told, right or wrong, and a strict
+//! decoder.
 
 use std::collections::VecDeque;
 
