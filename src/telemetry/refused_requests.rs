@@ -47,8 +47,13 @@ impl RefusedRequests {
         self.0.get_or_create(&[("plane", plane.name()), ("reason", reason.name())]).inc();
     }
 
-    /// Adds the metric to a registry.
+    /// Adds the metric to a registry. Refusals for want of memory start at zero, as alerts count
+    /// their increase.
     pub fn register(&self, registry: &mut Registry) {
+        for plane in [Plane::Admin, Plane::Public, Plane::Metrics] {
+            let labels = [("plane", plane.name()), ("reason", RequestRefusal::Memory.name())];
+            let _: &Counter = &self.0.get_or_create(&labels);
+        }
         registry.register(
             "http_refused",
             "Requests refused before their operation began, by reason",

@@ -66,7 +66,7 @@ async fn bad_configurations_under_load_change_nothing_and_are_told() {
     assert_eq!(live.reloads("applied").await, 0.0);
     assert_eq!(live.talos.metric("talos_config_last_reload_successful").await, 0.0);
     let status = live.talos.metrics.get("/status").await.expect(200).json();
-    assert!(status.texts("/problems")[0].contains("not in force"), "{status:#}");
+    assert!(status.texts("/problems")[0].contains("was refused when it was last read"), "{status:#}");
     let log = live.talos.process.log();
     assert!(!log.contains("panicked"), "{log}");
     assert!(!log.contains("hunter2") && !log.contains(SECOND), "a secret is in the log: {log}");
