@@ -126,6 +126,8 @@ pub struct Client {
     /// The base URL without user and password, for error messages.
     display_url: String,
     is_authenticated: bool,
+    /// True for https without a client certificate.
+    is_anonymous_tls: bool,
 }
 
 impl Client {
@@ -175,7 +177,8 @@ impl Client {
             None => public.as_str().trim_end_matches('/').to_owned(),
         };
         let is_authenticated = server.token.is_some() || server.identity.is_some();
-        Ok(Self { http, base, display_url, is_authenticated })
+        let is_anonymous_tls = base.scheme() == "https" && server.identity.is_none();
+        Ok(Self { http, base, display_url, is_authenticated, is_anonymous_tls })
     }
 
     /// Sends a request and returns the response's body.
@@ -237,13 +240,16 @@ impl Client {
         let problem = if error.is_timeout() {
             "the request timed out".to_owned()
         } else {
+            // TLS 1.3 reports a missing certificate after the handshake: a request that is on its
+            // way by then may end before the server's alert is read.
+            let may_lack_certificate = self.is_anonymous_tls && !error.is_connect();
             // The innermost error names the cause, such as `Connection refused`.
             let error = error.without_url();
             let mut innermost: &dyn std::error::Error = &error;
             while let Some(source) = innermost.source() {
                 innermost = source;
             }
-            with_hint(&innermost.to_string())
+            with_hint(&innermost.to_string(), may_lack_certificate)
         };
         ClientError::Unreachable { endpoint: self.display_url.clone(), problem }
     }
@@ -279,12 +285,14 @@ fn parse_endpoint(endpoint: &str) -> Result<Url, &'static str> {
     }
 }
 
-/// Adds the option that helps to an error of a TLS handshake.
-fn with_hint(problem: &str) -> String {
+/// Adds the option that helps to an error of a TLS connection.
+fn with_hint(problem: &str, may_lack_certificate: bool) -> String {
     let hint = if problem.contains("CertificateRequired") {
         ": the server requires a client certificate: use --client-cert and --client-key"
     } else if problem.contains("UnknownIssuer") {
         ": give the CA's certificate with --ca-cert"
+    } else if may_lack_certificate {
+        " (if the server requires a client certificate, use --client-cert and --client-key)"
     } else {
         ""
     };
