@@ -17,8 +17,8 @@ use crate::config::{Auth, AuthMode, AuthRoles};
 /// Header in which Envoy forwards client certificates.
 pub const XFCC: &str = "x-forwarded-client-cert";
 
-/// Credentials of a request, apart from the connection.
-#[derive(Debug, Clone, Default)]
+/// Credentials of a request, apart from the connection. Has no `Debug`, which would show them.
+#[derive(Clone, Default)]
 pub struct PresentedCredentials<'a> {
     /// All `authorization` headers.
     pub authorization: Vec<&'a [u8]>,

@@ -87,7 +87,7 @@ impl BootTime {
     }
 }
 
-/// Reads both clocks at one moment, for validity that must end as soon as either clock says so.
+/// Moment by both clocks, for validity that must end as soon as either clock says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
     /// Boot time: goes on while suspended, but not while a container is frozen and moved.

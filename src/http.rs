@@ -18,8 +18,8 @@ mod wire;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -27,7 +27,7 @@ use axum::routing::get;
 use self::admin::{change, verify};
 use self::middleware::{admin_auth, catch_timeouts_and_panics, cors, cross_site, host, self_revoke_limit};
 use self::openapi::operations;
-use self::reply::{json, method_not_allowed, no_such_resource};
+use self::reply::{Reply, method_not_allowed, no_such_resource, ok};
 use self::routes::Routes;
 use self::telemetry::TelemetryState;
 
@@ -35,7 +35,7 @@ pub use body::MemoryExhausted;
 pub use context::Context;
 pub use wire::listed_key;
 
-use crate::error::{ApiError, Reason};
+use crate::error::ApiError;
 use crate::event::Operation;
 use crate::plane::Plane;
 use crate::telemetry::metrics::Format;
@@ -131,9 +131,6 @@ async fn metrics(State(context): State<Context>, headers: HeaderMap) -> Response
     ([(CONTENT_TYPE, format.media_type())], text).into_response()
 }
 
-async fn status(State(context): State<Context>) -> Result<Response, ApiError> {
-    let text = serde_json::to_string(&context.status());
-    let text =
-        text.map_err(|_| ApiError::new(Reason::InternalServerError, "the status can't be serialised"))?;
-    Ok(json(text).into_response())
+async fn status(State(context): State<Context>) -> Reply {
+    ok(StatusCode::OK, &context.status())
 }

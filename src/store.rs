@@ -223,8 +223,8 @@ impl Store {
         self.0.poller.renewal_error()
     }
 
-    /// Waits until a poll is requested: a write was refused, or another server answered than the
-    /// one of the last poll.
+    /// Waits until a poll is requested: a write was refused, another server answered than the one
+    /// of the last poll, or the poll connection is old and its replacement has just been opened.
     pub async fn poll_requested(&self) {
         self.0.poll_requested.notified().await;
     }

@@ -48,7 +48,7 @@ const LAYERS: &[Layer] = &[
         ],
     ),
     (
-        "machinery: credentials, configuration, TLS, HTTP/2 without I/O",
+        "machinery: credentials, configuration, TLS",
         &[
             ("event", "clock key"),
             ("readiness", "clock"),

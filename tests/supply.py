@@ -73,7 +73,6 @@ def unsafe_code():
         for target in package["targets"]:
             built = {"lib", "bin", "proc-macro"} & set(target["kind"])
             if built and "#![forbid(unsafe_code)]" not in Path(target["src_path"]).read_text():
-
                 problems.append(f"{target['src_path']}: doesn't forbid unsafe code")
     return problems
 

@@ -43,14 +43,26 @@ impl MemoryPool {
     }
 
     /// Grows a connection's part from `current` bytes to `wanted`; false when it may not grow.
-    fn grow(&self, current: usize, wanted: usize) -> bool {
+    ///
+    /// For drivers that keep the account of a connection themselves, for example across threads.
+    #[must_use]
+    pub fn grow(&self, current: usize, wanted: usize) -> bool {
         let MemoryLimits { connection, guaranteed, process } = self.limits;
+        // Keeps the sums below from overflowing, whatever a driver asks for.
+        if wanted > connection.max(guaranteed) {
+            return false;
+        }
         let grow = |used: usize| {
             let after = used + wanted - current;
             let fits = wanted <= guaranteed || (wanted <= connection && wanted + after <= process);
             fits.then_some(after)
         };
         self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grow).is_ok()
+    }
+
+    /// Takes back bytes that a connection had grown by.
+    pub fn shrink(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
@@ -92,7 +104,7 @@ impl MemoryAccount {
                 return false;
             }
         } else if wanted < reserved {
-            self.pool.used.fetch_sub(reserved - wanted, Ordering::Relaxed);
+            self.pool.shrink(reserved - wanted);
         }
         self.reserved.set(wanted);
         true
@@ -101,7 +113,7 @@ impl MemoryAccount {
 
 impl Drop for MemoryAccount {
     fn drop(&mut self) {
-        self.pool.used.fetch_sub(self.reserved.get(), Ordering::Relaxed);
+        self.pool.shrink(self.reserved.get());
     }
 }
 

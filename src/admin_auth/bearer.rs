@@ -1,5 +1,5 @@
-//! TokenVerifier tokens of callers: JWTs of one issuer, for one audience, signed with a key that
-//! the issuer publishes.
+//! Bearer tokens of callers: JWTs of one issuer, for one audience, signed with a key that the
+//! issuer publishes.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -43,7 +43,7 @@ pub enum TokenError {
     Subject,
 }
 
-/// TokenHolder of a valid token.
+/// Holder of a valid token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenHolder {
     /// Claim `sub`.
@@ -178,7 +178,7 @@ impl TokenVerifier {
 }
 
 impl IssuerKey {
-    /// None for a key that isn't for signatures, or of a kind that we don't know.
+    /// Parses a key. Returns `None` if it isn't for signatures, or is of an unknown kind.
     fn parse(value: &Value) -> Option<Self> {
         if value.get("use").and_then(Value::as_str).is_some_and(|usage| usage != "sig") {
             return None;

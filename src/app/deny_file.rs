@@ -19,7 +19,7 @@ use crate::service::Service;
 use crate::telemetry::deny_file::Shrunk;
 use crate::telemetry::metrics::Metrics;
 
-/// Size of the file, in bytes.
+/// Largest file that is read, in bytes.
 const MAX_FILE: u64 = 64 * 1024 * 1024;
 /// Time between two looks at the file.
 const INTERVAL: Duration = Duration::from_millis(250);

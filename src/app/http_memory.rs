@@ -16,8 +16,9 @@ use bytes::Bytes;
 use http::header::RETRY_AFTER;
 use http::{HeaderValue, Request, Response, Version};
 use http_body::{Body as _, Frame, SizeHint};
-use http2_server::MemoryLimits;
+use http2_server::{MemoryLimits, MemoryPool};
 use hyper::body::Incoming;
+use parking_lot::Mutex;
 
 use super::limits::HTTP2_STREAM_WINDOW;
 use crate::error::{ApiError, Reason};
@@ -37,71 +38,44 @@ const BODY_COPIES: usize = 2;
 
 /// Memory that all connections to the HTTP planes share.
 pub struct HttpMemory {
-    limits: MemoryLimits,
-    /// Bytes beyond what is guaranteed.
-    used: AtomicUsize,
+    pool: MemoryPool,
     refused: RefusedRequests,
 }
 
 impl HttpMemory {
     /// Creates a pool of which nothing is used.
     pub fn new(limits: MemoryLimits, refused: RefusedRequests) -> Self {
-        Self { limits, used: AtomicUsize::new(0), refused }
+        Self { pool: MemoryPool::new(limits), refused }
     }
 
     /// The account of a new connection to `plane`.
     pub fn connection(self: &Arc<Self>, plane: Plane) -> Arc<ConnectionMemory> {
-        Arc::new(ConnectionMemory { process: Arc::clone(self), plane, used: AtomicUsize::new(0) })
-    }
-
-    const fn shared(&self, used: usize) -> usize {
-        used.saturating_sub(self.limits.guaranteed)
-    }
-
-    /// Takes what a connection needs that grows from `before` bytes; false when there isn't so
-    /// much.
-    fn take(&self, before: usize, after: usize) -> bool {
-        let more = self.shared(after) - self.shared(before);
-        let take = |used: usize| used.checked_add(more).filter(|used| *used <= self.limits.process);
-        more == 0 || self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
-    }
-
-    fn give_back(&self, before: usize, after: usize) {
-        self.used.fetch_sub(self.shared(before) - self.shared(after), Ordering::Relaxed);
+        Arc::new(ConnectionMemory { process: Arc::clone(self), plane, used: Mutex::default() })
     }
 }
 
-/// Memory of one connection.
+/// Memory of one connection, whose requests may run on several threads.
 pub struct ConnectionMemory {
     process: Arc<HttpMemory>,
     plane: Plane,
-    used: AtomicUsize,
+    /// Bytes that are charged.
+    used: Mutex<usize>,
 }
 
 impl ConnectionMemory {
     fn grow(&self, bytes: usize) -> bool {
-        let mut used = self.used.load(Ordering::Relaxed);
-        loop {
-            let Some(wanted) = used.checked_add(bytes).filter(|all| *all <= self.process.limits.connection)
-            else {
-                return false;
-            };
-            if !self.process.take(used, wanted) {
-                return false;
-            }
-            match self.used.compare_exchange_weak(used, wanted, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return true,
-                Err(other) => {
-                    self.process.give_back(wanted, used);
-                    used = other;
-                }
-            }
+        let mut used = self.used.lock();
+        let wanted = used.saturating_add(bytes);
+        let has_room = self.process.pool.grow(*used, wanted);
+        if has_room {
+            *used = wanted;
         }
+        has_room
     }
 
     fn shrink(&self, bytes: usize) {
-        let before = self.used.fetch_sub(bytes, Ordering::Relaxed);
-        self.process.give_back(before, before.saturating_sub(bytes));
+        *self.used.lock() -= bytes;
+        self.process.pool.shrink(bytes);
     }
 
     /// Charges a request. None when there is no room for it.
@@ -322,13 +296,13 @@ mod tests {
         let connections: Vec<_> = (0..10).map(|_| pool.connection(Plane::Public)).collect();
         let charges: Vec<Charge> =
             connections.iter().filter_map(|connection| Charge::new(connection, 1_000)).collect();
-        assert_eq!(charges.len(), 3, "900 of the pool each");
+        assert_eq!(charges.len(), 2, "as much as is left for all others, at most");
         assert!(!charges[0].grow(1), "a connection's own limit");
         let newcomer = pool.connection(Plane::Public);
         let guaranteed = Charge::new(&newcomer, 100).expect("what is guaranteed");
-        assert!(guaranteed.grow(300) && !guaranteed.grow(1), "the rest of the pool");
+        assert!(guaranteed.grow(400) && !guaranteed.grow(1), "half of what is left");
         drop((charges, guaranteed));
-        assert_eq!(pool.used.load(Ordering::Relaxed), 0);
+        assert_eq!(pool.pool.used(), 0);
     }
 
     proptest! {
@@ -344,11 +318,10 @@ mod tests {
                     true => drop(charges.remove(bytes % charges.len())),
                     false => charges.extend(Charge::new(&connections[connection], bytes)),
                 }
-                let used: Vec<usize> =
-                    connections.iter().map(|connection| connection.used.load(Ordering::Relaxed)).collect();
-                let shared: usize = used.iter().map(|used| pool.shared(*used)).sum();
-                prop_assert_eq!(pool.used.load(Ordering::Relaxed), shared);
-                prop_assert!(shared <= LIMITS.process && used.iter().all(|used| *used <= LIMITS.connection));
+                let used: Vec<usize> = connections.iter().map(|connection| *connection.used.lock()).collect();
+                prop_assert_eq!(pool.pool.used(), used.iter().sum::<usize>());
+                prop_assert!(pool.pool.used() <= LIMITS.process + 5 * LIMITS.guaranteed);
+                prop_assert!(used.iter().all(|used| *used <= LIMITS.connection));
             }
         }
     }

@@ -1,4 +1,5 @@
-//! Limits on what clients may use: the only place where they are set, for all planes.
+//! Limits on connections to all planes: how many, how long, how much memory. Sizes of messages and
+//! bodies stand beside the code that parses them.
 
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// authz plane also the time for a whole frame, a header block, and the message of a call.
 pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time from the header of a request to the last byte of the response, which a client may be slow
-/// to read. Reading the body (`http/body.rs`) and handling the request (`http/guard.rs`) have
+/// to read. Reading the body (`http/body.rs`) and handling the request (`http/middleware.rs`) have
 /// shorter limits of their own.
 pub const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time that a connection may stay without a request. Load balancers keep idle ones for a minute.
@@ -76,7 +77,8 @@ pub const AUTHZ: ConnectionLimits = ConnectionLimits {
 };
 
 /// Memory of connections to the HTTP planes, in bytes: headers, bodies, responses that clients have
-/// not read. A connection has room for two of the largest body, once as it came and once parsed.
+/// not read. A connection has room for two of the largest body, once as it came and once parsed. It
+/// never gets more than is left for all others.
 pub const HTTP_MEMORY: MemoryLimits =
     MemoryLimits { connection: 16 * 1024 * 1024, guaranteed: 32 * 1024, process: 64 * 1024 * 1024 };
 

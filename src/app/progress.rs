@@ -209,7 +209,7 @@ mod tests {
     use crate::plane::Plane;
 
     fn progress() -> Progress {
-        let limits = MemoryLimits { connection: 1_000, guaranteed: 100, process: 100 };
+        let limits = MemoryLimits { connection: 1_000, guaranteed: 100, process: 400 };
         Progress::new(&Arc::new(HttpMemory::new(limits, Default::default())).connection(Plane::Public))
     }
 

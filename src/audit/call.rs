@@ -105,7 +105,7 @@ impl Call {
         Ok(())
     }
 
-    /// Sets the keys that the call is about, once they are state.
+    /// Sets the keys that the call is about, once they are known.
     pub fn set_keys(&self, keys: Vec<KeyId>) {
         self.state().keys = keys;
     }

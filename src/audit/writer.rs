@@ -18,7 +18,7 @@ const MAX_RETAINED: usize = 10_000;
 
 /// Request to the writer.
 pub enum Request {
-    /// Write a line.
+    /// Writes a line.
     Line(Line),
     /// Checks whether the file was moved, and writes retained lines.
     CheckFile,
@@ -48,7 +48,7 @@ impl State {
         self.failing.load(Ordering::Relaxed)
     }
 
-    /// Returns the number of lines ack.
+    /// Returns the number of lines written.
     pub fn lines(&self) -> u64 {
         self.lines.load(Ordering::Relaxed)
     }
@@ -118,7 +118,7 @@ impl Writer {
     /// Writes a `begin` line, then starts the thread. It ends when all senders are gone.
     ///
     /// # Errors
-    /// Fails if the `begin` line can't be ack.
+    /// Fails if the `begin` line can't be written.
     pub fn start(mut self, mut requests: mpsc::Receiver<Request>) -> std::io::Result<()> {
         self.write(&[])?;
         std::thread::Builder::new().name("audit".to_owned()).spawn(move || {

@@ -26,7 +26,7 @@ pub enum DenyReason {
     /// The credential is not valid.
     #[error("{0}")]
     Denied(Denial),
-    /// The credential lacks one of these scopes.
+    /// The credential lacks scopes: the route needs all of these, or one of them.
     #[error("the credential lacks a scope that this route needs")]
     InsufficientScope(Scopes),
     /// The key's quota is used up.

@@ -13,7 +13,7 @@ use crate::config::{Preflight, RouteMode};
 use crate::settings::Settings;
 use crate::settings::policy::Policy;
 
-/// Invalid setting in Envoy's configuration. Its requests are denied.
+/// Invalid setting of a route in Envoy's configuration. Requests of the route are denied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{place} {key}: {problem}")]
 pub struct PolicyError {

@@ -44,7 +44,7 @@ impl<'a> Principal<'a> {
             scopes: &authority.scopes,
             visibility: authority.visibility.claim(),
             metadata: authority.metadata.as_ref(),
-            // No claim of a token says it.
+            // Tokens have no claim for it.
             rate_policy: None,
         }
     }

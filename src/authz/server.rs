@@ -98,7 +98,7 @@ impl AuthorizationService {
         Self { templates, ..self }
     }
 
-    /// Answers a Check from the cache, without a task or an allocation; None on a miss.
+    /// Answers a Check from the cache, without a task or a boxed future; None on a miss.
     ///
     /// # Errors
     /// The status that ends the call without a response.
@@ -229,7 +229,7 @@ impl AuthorizationService {
             Some(verification) => verification,
             None if wait == Wait::Never => return Err(Stop::WouldBlock),
             None => {
-                // Apart, so that Checks which needn't wait don't carry around what this takes.
+                // Boxed, so that the future of a cached Check stays small.
                 Box::pin(self.look_up(settings, &attempt)).await.ok_or(DenyReason::Unavailable)?
             }
         };
@@ -271,7 +271,7 @@ impl AuthorizationService {
         }
     }
 
-    /// Judges what memory can't; None when nobody can in time.
+    /// Verifies a credential that isn't cached; None when that takes longer than the budget.
     async fn look_up(&self, settings: &Settings, attempt: &VerifyRequest<'_>) -> Option<Verification> {
         let within = async |budget| {
             let verification = inside(&self.runtime, self.service.verify(settings, attempt));
@@ -290,7 +290,7 @@ impl AuthorizationService {
         }
     }
 
-    /// Counts the use; None when there is no limit to it.
+    /// Charges a use to the key's rate limit; None when the key has none.
     async fn charge(&self, settings: &Settings, key: &Key) -> Result<Option<RateDecision>, DenyReason> {
         match (self.service.charge(settings, key).await, key.rate_policy) {
             (Some(charge), Some(policy)) if !charge.allowed => Err(DenyReason::RateLimited(policy, charge)),
@@ -416,8 +416,8 @@ fn sends_token(settings: &Settings, policy: &Policy) -> bool {
 
 /// Adds the parts of a response that this request makes necessary.
 ///
-/// What carried the credential is removed, unless our token overwrites it, and so is what claims to
-/// be ours.
+/// The headers, parameters and cookies that carried the credential are removed, unless our token
+/// overwrites them, and so are headers that only Talos may set.
 fn finish(
     settings: &Settings,
     ready: EncodedResponse,

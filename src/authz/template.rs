@@ -58,7 +58,7 @@ pub struct Values<'a> {
     pub message: &'a str,
     /// Reason for programs.
     pub reason: &'a str,
-    /// Missing scopes, if they are the reason.
+    /// Scopes that the route needs, if a missing one is the reason.
     pub scopes: &'a str,
     /// `x-request-id`. Clients may make it up.
     pub request_id: &'a str,

@@ -121,7 +121,7 @@ fn read_dump(path: &Path) -> Result<Value, Failure> {
 /// Fetches the dump from Envoy's admin interface.
 async fn fetch_dump(from: &str) -> Result<Value, Failure> {
     let mut url =
-        Url::parse(from).map_err(|_| Failure::usage("must be a URL such as http://127.0.0.1:9901"))?;
+        Url::parse(from).map_err(|_| Failure::usage("FROM: must be a URL such as http://127.0.0.1:9901"))?;
     if url.path() == "/" {
         url.set_path("/config_dump");
     }

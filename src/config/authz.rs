@@ -70,10 +70,10 @@ impl Default for Authz {
     }
 }
 
-/// Number of entries of `authz.sources`.
+/// Maximum number of entries of `authz.sources`.
 pub const MAX_SOURCES: usize = 32;
 
-/// Number of entries of `authz.routes`.
+/// Maximum number of entries of `authz.routes`.
 pub const MAX_ROUTES: usize = 1000;
 
 /// Place to look for a credential: `{header, scheme?}`, `{query}` or `{cookie}`.

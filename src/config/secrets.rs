@@ -6,7 +6,7 @@ use super::error::Problems;
 use super::model::Config;
 use crate::secret::SecretString;
 
-/// Length of a secret, in characters.
+/// Minimum length of a secret, in characters.
 pub(super) const MIN_CHARACTERS: usize = 32;
 
 /// Number of different characters below which a secret gets a warning. 32 random hexadecimal digits

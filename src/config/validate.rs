@@ -17,7 +17,7 @@ use crate::credential::api_key::is_prefix;
 use crate::host::name_of;
 use crate::key::NetworkId;
 
-/// Number of networks.
+/// Maximum number of networks.
 const MAX_NETWORKS: usize = 1000;
 
 impl Config {

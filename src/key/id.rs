@@ -93,7 +93,7 @@ impl fmt::Display for KeyId {
 }
 
 fn parse_hyphenated(text: &str) -> Option<Uuid> {
-    // `Uuid::try_parse` accepts braces, URNs and plain hex. A key must have only one text.
+    // `Uuid::try_parse` also accepts braces, URNs and plain hex. Upper case names the same key.
     (text.len() == 36).then(|| Uuid::try_parse(text).ok())?
 }
 

@@ -42,8 +42,8 @@ impl RedisLimiter {
     /// Checks settings; [`RedisLimiter::run`] connects.
     ///
     /// # Errors
-    /// When an address or a certificate can't be used, or plaintext would leave this machine and
-    /// isn't allowed to.
+    /// Fails if an address or a certificate can't be used, or plaintext would leave this machine
+    /// and isn't allowed to.
     pub fn new(settings: RedisSettings, clock: Clock) -> Result<Self, RedisSettingsError> {
         Ok(Self {
             client: RedisClient::new(settings, clock, "rate limits")?,

@@ -38,11 +38,11 @@ struct State {
     /// Set unless the breaker is closed.
     opened: Option<BootTime>,
     open_time: Duration,
-    probe_started: Option<BootTime>,
+    is_probing: bool,
 }
 
 impl State {
-    const CLOSED: Self = Self { failures: 0, opened: None, open_time: MIN_OPEN_TIME, probe_started: None };
+    const CLOSED: Self = Self { failures: 0, opened: None, open_time: MIN_OPEN_TIME, is_probing: false };
 }
 
 /// Permission for one command. Dropped without an outcome, it counts as neither success nor
@@ -75,11 +75,10 @@ impl CircuitBreaker {
         let Some(opened) = state.opened else {
             return Some(Permit { breaker: self, is_probe: false, has_outcome: false });
         };
-        let now = self.clock.boot_now();
-        if now.since(opened) < state.open_time || state.probe_started.is_some() {
+        if self.clock.boot_now().since(opened) < state.open_time || state.is_probing {
             return None;
         }
-        state.probe_started = Some(now);
+        state.is_probing = true;
         Some(Permit { breaker: self, is_probe: true, has_outcome: false })
     }
 
@@ -117,7 +116,7 @@ impl Permit<'_> {
             let mut state = self.breaker.state.lock();
             state.opened = Some(self.breaker.clock.boot_now());
             state.open_time = (state.open_time * 2).min(MAX_OPEN_TIME);
-            state.probe_started = None;
+            state.is_probing = false;
         } else {
             self.breaker.record_failure();
         }
@@ -127,7 +126,7 @@ impl Permit<'_> {
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
         if self.is_probe && !self.has_outcome {
-            self.breaker.state.lock().probe_started = None;
+            self.breaker.state.lock().is_probing = false;
         }
     }
 }

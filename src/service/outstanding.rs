@@ -15,9 +15,9 @@ pub struct Outstanding(AtomicU64);
 
 impl Outstanding {
     /// Records that a token expires `ttl` after `now` at the latest.
-    pub fn note(&self, now: BootTime, life: Duration) {
-        let life = u64::try_from(life.as_micros()).unwrap_or(u64::MAX);
-        self.0.fetch_max(now.as_micros().saturating_add(life), Ordering::Relaxed);
+    pub fn note(&self, now: BootTime, ttl: Duration) {
+        let ttl = u64::try_from(ttl.as_micros()).unwrap_or(u64::MAX);
+        self.0.fetch_max(now.as_micros().saturating_add(ttl), Ordering::Relaxed);
     }
 
     /// Returns the time until the last of them expires.

@@ -47,11 +47,11 @@ impl Service {
         self.revoke_id(network, id.ok_or_else(no_such_key)?, revocation, call).await
     }
 
-    /// Revokes the key whose credential is shown.
+    /// Revokes the key whose credential is presented.
     ///
     /// # Errors
-    /// For a derived token, for a reason that is the operators' own, and, always in the same words,
-    /// for whatever isn't the credential of an active or revoked key.
+    /// Fails for a derived token, for a reason that only admins may give, if the database fails,
+    /// and, always with the same error, for all but the credential of an active or revoked key.
     pub async fn self_revoke(
         &self,
         settings: &Settings,
@@ -116,13 +116,13 @@ impl Service {
             })
             .await;
         let epoch = match revoked {
-            // Noted before it is acknowledged: the very next request here is rejection.
+            // Published before it is acknowledged: the next request here is already rejected.
             Ok(ChangeOutcome::Done { rows, mutation }) => {
                 self.publish(&[mutation]).await;
                 call.record_event(Occurrence::of_key(Event::revoked(id.kind()), &rows.key));
                 mutation.n
             }
-            // One that another instance revoked may not have been heard of here.
+            // If another instance revoked it, this one may not know yet.
             Ok(ChangeOutcome::Refused { key, reason: AlreadyRevoked }) => {
                 self.freshness.apply(&Mutation { n: key.mutation, network, key_id: id });
                 key.mutation
@@ -137,7 +137,7 @@ impl Service {
     }
 }
 
-/// Why a revocation changes nothing.
+/// Reason for which a revocation changes nothing.
 struct AlreadyRevoked;
 
 fn unknown_credential() -> ApiError {

@@ -2,7 +2,7 @@
 
 use crate::credential::jwk::JwkError;
 
-/// Size of a key set's document, in bytes.
+/// Largest document of a key set, in bytes.
 pub(super) const MAX_DOCUMENT: usize = 1024 * 1024;
 
 /// A configuration of which no settings can be made.

@@ -8,7 +8,7 @@ use crate::key::Scopes;
 /// Policy of one route.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// True if a credential is needed.
+    /// Need for a credential: required, optional or none.
     pub mode: RouteMode,
     /// Scopes that the credential must all have.
     pub scopes: Scopes,

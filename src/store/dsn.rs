@@ -1,8 +1,10 @@
 //! DSNs in the forms that Ory's configuration accepts.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sqlx::sqlite::SqliteConnectOptions;
 
 use super::StoreError;
@@ -10,10 +12,10 @@ use super::dialect::Dialect;
 use crate::duration;
 
 /// Parsed DSN: settings of the pool, and the URL for the driver.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Dsn {
     pub dialect: Dialect,
-    /// URL for the driver.
+    /// URL for the driver, with the password.
     pub url: String,
     /// File of SQLite.
     pub file: Option<PathBuf>,
@@ -24,6 +26,13 @@ pub(super) struct Dsn {
     /// False behind a pooler that runs each transaction on another connection (PgBouncer's
     /// transaction mode).
     pub prepares: bool,
+}
+
+impl fmt::Debug for Dsn {
+    /// Shows neither the URL nor the path, as the URL has the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dsn").field("dialect", &self.dialect).finish_non_exhaustive()
+    }
 }
 
 const SCHEMES: [(&str, Dialect); 7] = [
@@ -211,11 +220,9 @@ fn mysql_address(path: &str) -> Result<String, StoreError> {
 }
 
 fn percent_encoded(text: &str) -> String {
-    let encode = |byte: u8| match byte {
-        byte if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => char::from(byte).to_string(),
-        byte => format!("%{byte:02X}"),
-    };
-    text.bytes().map(encode).collect()
+    /// All but the unreserved characters (RFC 3986, 2.3).
+    const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    utf8_percent_encode(text, RESERVED).to_string()
 }
 
 fn parse_duration(text: &str) -> Result<Option<Duration>, StoreError> {
@@ -262,6 +269,12 @@ mod tests {
             let parsed = Dsn::parse(dsn).unwrap();
             assert_eq!((parsed.dialect, parsed.url.as_str()), (dialect, url), "{dsn}");
         }
+    }
+
+    #[test]
+    fn debug_does_not_show_the_password() {
+        let dsn = Dsn::parse("postgres://u:hunter2@h/d").unwrap();
+        assert!(dsn.url.contains("hunter2") && !format!("{dsn:?}").contains("hunter2"));
     }
 
     #[test]

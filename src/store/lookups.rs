@@ -168,6 +168,8 @@ impl BatchReader {
         self.has_slot = false;
         if !queue.waiting.is_empty() {
             let next = Self::new(&self.inner, &mut queue);
+            // Not under the lock: a runtime that shuts down drops the reader here, which locks.
+            drop(queue);
             spawn(next);
         }
     }

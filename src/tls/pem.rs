@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::TlsError;
 
-/// Size of a file, in bytes.
+/// Largest file that is read, in bytes.
 const MAX_FILE: u64 = 1024 * 1024;
 
 /// Reads the certificates in a file, in order; at least one.

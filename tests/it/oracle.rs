@@ -26,9 +26,9 @@ use faults::{Database, Phase, Scene};
 use history::{Answer, History, Micros};
 use world::World;
 
-/// How many keys are ended; `TALOS_TEST_REVOCATIONS` says otherwise.
+/// Keys that are ended, unless `TALOS_TEST_REVOCATIONS` says otherwise.
 const REVOCATIONS: usize = 350;
-/// How many keys live at once; `TALOS_TEST_LIVES` says otherwise.
+/// Keys that live at once, unless `TALOS_TEST_LIVES` says otherwise.
 const LIVES: usize = 64;
 /// `consistency.lease`, the bound, scaled down.
 const LEASE: Duration = Duration::from_secs(1);
@@ -39,7 +39,7 @@ const RELAY: Duration = Duration::from_secs(1);
 const GRACE: Duration = Duration::from_secs(3);
 /// Processes on one database and one Redis.
 const INSTANCES: usize = 3;
-/// Who can't, for a while.
+/// Number of the process that can't reach the database for a while.
 const CUT_OFF: usize = 2;
 /// Name in the certificate of Redis.
 const NAME: &str = "redis.talos.test";
@@ -190,7 +190,7 @@ impl Database {
     }
 }
 
-/// Whether there are ways to the database that can be broken.
+/// Returns whether the processes reach the database through proxies, which can break.
 fn has_proxies() -> bool {
     std::env::var("TALOS_TEST_ORACLE").as_deref() != Ok("sqlite")
 }

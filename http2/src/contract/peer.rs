@@ -26,7 +26,7 @@ pub const OPENING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\
 pub struct Breach {
     /// The bound that was exceeded.
     pub bound: &'static str,
-    /// The value that was reached, and the bound's.
+    /// The value that was reached.
     pub value: usize,
     /// Largest value that the contract allows.
     pub limit: usize,

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::store::LogEntry;
 
-/// Entries that are kept; a row with an older stamp is read from the database again.
+/// Entries that are kept; a row in Redis with an older stamp is read from the database again.
 const MAX_ENTRIES: usize = 1 << 16;
 
 /// Entries in order, without a gap.

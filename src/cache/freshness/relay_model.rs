@@ -49,7 +49,7 @@ enum Poll {
     Idle,
     /// Connected; the requests and the log of that moment.
     Connected(Vec<RelayRequest>, Vec<LogEntry>),
-    /// Sent; the requests that the variant may response, and the log of the connection.
+    /// Sent; the requests that the variant may answer, and the log of the connection.
     Sent(Vec<RelayRequest>, Vec<LogEntry>),
     Read(Vec<RelayRequest>, Vec<LogEntry>),
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::entry::{CacheKey, Entry};
 
-/// Positions per thread: 300 KB, and at most 16 MiB of entries by the shared cache's weights. A
+/// Positions per thread: 230 KB, and at most 16 MiB of entries by the shared cache's weights. A
 /// cache key has one position; the last entry that is put there replaces the previous one.
 const CAPACITY: usize = 4_096;
 

@@ -119,10 +119,10 @@ impl VerifyOptions {
 }
 
 impl Verify {
-    /// Runs it.
+    /// Runs the command.
     ///
     /// # Errors
-    /// As any command's.
+    /// Fails when the arguments are invalid or the request fails.
     pub async fn run(self, client: &Client, output: &Output) -> Result<Outcome, Failure> {
         let credential = input::read_credential(self.credential)?;
         let request = Request::post(format!("{API_KEYS}:verify"), self.options.request(&credential));
@@ -134,10 +134,10 @@ impl Verify {
 }
 
 impl BatchVerify {
-    /// Runs it.
+    /// Runs the command.
     ///
     /// # Errors
-    /// As any command's.
+    /// Fails when the arguments are invalid or the request fails.
     pub async fn run(self, client: &Client, output: &Output) -> Result<Outcome, Failure> {
         let from_stdin = || PathBuf::from("-");
         let file = match self.credentials.as_slice() {
@@ -175,10 +175,10 @@ fn outcome(verifications: &[Value]) -> Outcome {
 }
 
 impl DeriveToken {
-    /// Runs it.
+    /// Runs the command.
     ///
     /// # Errors
-    /// As any command's.
+    /// Fails when the arguments are invalid or the request fails.
     pub async fn run(self, client: &Client, output: &Output) -> Result<Outcome, Failure> {
         let credential = input::read_credential(self.credential)?;
         let algorithm = match self.algorithm {

@@ -24,7 +24,7 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// Returns the requested host as written.
 ///
 /// # Errors
-/// Fails if there is none, or more than one.
+/// Fails if there is none, more than one, or another than in the request's target.
 fn host_of(request: &Request) -> Result<&str, ApiError> {
     let malformed = |problem| ApiError::new(Reason::BadRequest, format!("Host: {problem}"));
     let mut headers = request.headers().get_all(HOST).iter();
@@ -84,6 +84,9 @@ struct AllowedHosts<'a> {
 
 impl AllowedHosts<'_> {
     /// Checks that `host` is one of them.
+    ///
+    /// # Errors
+    /// Fails if it is not a host, or is not listed.
     fn check(&self, host: &str) -> Result<(), ApiError> {
         let malformed = "Host: must be a host's name or address, with or without a port";
         let host = name_of(host).ok_or_else(|| ApiError::new(Reason::BadRequest, malformed))?;

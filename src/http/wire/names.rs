@@ -34,11 +34,11 @@ words!(
     [&["KEY_STATUS_UNSPECIFIED"][..], &Status::ALL.map(Status::name)].concat()
 );
 words!(
-    KeyVisibility: "Whether a key may be shown to the world. UNSPECIFIED means that nothing is said.",
+    KeyVisibility: "The visibility of a key: for servers only, or publishable. UNSPECIFIED is the same as absent.",
     [&["KEY_VISIBILITY_UNSPECIFIED"][..], &Visibility::ALL.map(Visibility::name)].concat()
 );
 words!(
-    RevocationReason: "Why a key was revoked. PRIVILEGE_WITHDRAWN is for admins only.",
+    RevocationReason: "The reason for a revocation. PRIVILEGE_WITHDRAWN is for admins only.",
     key::RevocationReason::ALL.map(key::RevocationReason::name)
 );
 words!(
@@ -46,7 +46,7 @@ words!(
     ["TOKEN_ALGORITHM_UNSPECIFIED", "TOKEN_ALGORITHM_JWT", "TOKEN_ALGORITHM_MACAROON"]
 );
 words!(
-    VerificationErrorCode: "Why a credential isn't valid.",
+    VerificationErrorCode: "The reason for which a credential isn't valid.",
     [
         &["VERIFICATION_ERROR_UNSPECIFIED"][..],
         &Denial::ALL.map(Denial::error_code),
@@ -59,7 +59,7 @@ words!(
     .concat()
 );
 words!(
-    BatchCreateImportedApiKeysErrorCode: "Why one key of a batch wasn't imported.",
+    BatchCreateImportedApiKeysErrorCode: "The reason for which one key of a batch wasn't imported.",
     [
         "BATCH_CREATE_IMPORTED_API_KEYS_ERROR_UNSPECIFIED",
         "BATCH_CREATE_IMPORTED_API_KEYS_ERROR_INVALID_ARGUMENT",

@@ -1,4 +1,4 @@
-//! What a client of the authz plane may do with connections: each part is one of its own.
+//! Inputs that a client of the authz plane sends over many connections: each part is one.
 
 use super::client::{Input, Style};
 use super::frames::{Check, hello};
