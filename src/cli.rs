@@ -194,7 +194,8 @@ fn block_on<F: Future>(future: F) -> Result<F::Output, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(Failure::failed)?;
     let output = runtime.block_on(future);
-    // A second signal ends the process at once, without waiting for blocking calls.
+    // Without waiting for blocking calls: a second signal ends the server at once, and a command
+    // has its answer.
     runtime.shutdown_background();
     Ok(output)
 }

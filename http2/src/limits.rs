@@ -30,13 +30,18 @@ pub struct Limits {
 
 /// Octets of a frame header and of a response's header blocks, at most.
 const MAX_HEADERS_OF_RESPONSE: usize = 4 * 1024;
+/// Octets of the head of a response, with its frame header, that is written while the output is
+/// full: data waits, heads don't. Drivers send heads of a few short fields.
+const MAX_LATE_HEAD: usize = 256;
 
 impl Limits {
     /// Returns the most octets that may wait to be written.
     ///
-    /// A response that fits into one frame is written whole, so one may exceed `max_output`.
+    /// A response that fits into one frame is written whole, so one may exceed `max_output`. So may
+    /// the heads of all open streams, which are written when their responses come.
     pub const fn max_unwritten(&self) -> usize {
-        self.max_output + MAX_FRAME_SIZE + MAX_HEADERS_OF_RESPONSE
+        let late_heads = self.max_concurrent_streams as usize * MAX_LATE_HEAD;
+        self.max_output + MAX_FRAME_SIZE + MAX_HEADERS_OF_RESPONSE + late_heads
     }
 
     /// Returns the most memory that a session takes, in bytes, with `T` as its state of a stream.

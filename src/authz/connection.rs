@@ -74,6 +74,7 @@ where
         let draining = poll_fn(|context| connection.poll(context));
         reason = timeout(limits.drain_timeout, draining).await.ok();
     }
+    connection.dispatcher.count_overflows(&mut connection.session().borrow_mut());
     connection.session().borrow_mut().drop_streams();
     if matches!(reason, Some(CloseReason::Finished | CloseReason::Refused(_))) {
         let _ = timeout(limits.close_timeout, connection.close()).await;

@@ -123,7 +123,9 @@ impl Dispatcher {
         self.server.authorization.stream_refused(why, 1);
         Status::resource_exhausted(match why {
             StreamRefusal::FallbackStreams => "too many calls of this connection are open",
-            _ => "this connection holds too much memory",
+            StreamRefusal::Memory | StreamRefusal::PendingResponses | StreamRefusal::UnreadBody => {
+                "this connection holds too much memory"
+            }
         })
     }
 

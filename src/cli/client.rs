@@ -263,6 +263,12 @@ pub fn check_endpoint(endpoint: &str) -> Result<(), ClientError> {
     parse_endpoint(endpoint).map(drop).map_err(endpoint_error)
 }
 
+/// Returns true if an endpoint has a user or a password.
+pub fn has_user(endpoint: &str) -> bool {
+    let url = parse_endpoint(endpoint);
+    url.is_ok_and(|url| !url.username().is_empty() || url.password().is_some())
+}
+
 fn endpoint_error(problem: &'static str) -> ClientError {
     ClientError::Option { option: "--endpoint (or TALOS_ENDPOINT)", problem }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use zeroize::Zeroizing;
 
+use super::client::has_user;
 use super::contexts::{Context, Contexts};
 use super::exit::Failure;
 use super::input;
@@ -117,6 +118,11 @@ impl Connection {
     pub fn to_context(&self, endpoint: String) -> Result<Context, Failure> {
         if self.token.is_some() {
             return Err(Failure::usage("--token: a context holds no secrets; use --token-file"));
+        }
+        if has_user(&endpoint) {
+            let problem =
+                "--endpoint: a context holds no secrets; leave out user and password, and use --token-file";
+            return Err(Failure::usage(problem));
         }
         if self.client_cert.is_some() != self.client_key.is_some() {
             return Err(Failure::usage("--client-cert and --client-key need each other"));

@@ -76,8 +76,8 @@ pub struct AuthJwt {
     pub audience: Option<String>,
     /// Key set of the issuer: a `https://`, `file://` or `base64://` URL. Unset (or empty) by
     /// default.
-    #[serde(with = "serde_forms::OptionalText")]
-    pub jwks: Option<String>,
+    #[serde(with = "serde_forms::OptionalKeySet")]
+    pub jwks: Option<SecretString>,
     /// Tolerated difference to the issuer's clock. Default 30s.
     #[serde(with = "serde_forms::Duration")]
     pub leeway: Duration,
@@ -100,6 +100,6 @@ impl Default for AuthJwt {
 impl AuthJwt {
     /// URL of the issuer's key set.
     pub fn url(&self) -> Option<SecretString> {
-        self.jwks.as_deref().map(SecretString::from)
+        self.jwks.clone()
     }
 }

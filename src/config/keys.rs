@@ -51,6 +51,7 @@ const SECRETS: &[&str] = &[
     "cache.redis.addrs",
     "audit.key",
     "audit.key_retired",
+    "serve.http.auth.jwt.jwks",
     "credentials.derived_tokens.jwt.signing_keys.urls",
 ];
 

@@ -11,7 +11,7 @@ use super::{Auth, Authz, Cache, ConfigError, Problem, validate};
 /// Compares a key in two configurations.
 type Differs = fn(&Config, &Config) -> bool;
 /// Keys that are masked or incomplete in the printed form, which is compared for all others.
-const MASKED: [(&str, Differs); 9] = [
+const MASKED: [(&str, Differs); 10] = [
     ("db.dsn", |a, b| a.db.dsn != b.db.dsn),
     ("secrets.hmac.current", |a, b| a.secrets.hmac.current != b.secrets.hmac.current),
     ("secrets.hmac.retired", |a, b| a.secrets.hmac.retired != b.secrets.hmac.retired),
@@ -22,6 +22,7 @@ const MASKED: [(&str, Differs); 9] = [
     ("cache.redis.password", |a, b| a.cache.redis.password != b.cache.redis.password),
     ("audit.key", |a, b| a.audit.key != b.audit.key),
     ("audit.key_retired", |a, b| a.audit.key_retired != b.audit.key_retired),
+    ("serve.http.auth.jwt.jwks", |a, b| a.serve.http.auth.jwt.jwks != b.serve.http.auth.jwt.jwks),
     // With the content of their own files, which isn't printed.
     ("multitenancy.networks", |a, b| a.multitenancy.networks != b.multitenancy.networks),
 ];

@@ -62,6 +62,8 @@ forms! {
     OptionalSecret = { "type": ["string", "null"], "writeOnly": true };
     /// A database URL, whose password is secret.
     Dsn = { "type": "string" };
+    /// Like [`OptionalText`], for the URL of a key set, which may hold a password.
+    OptionalKeySet = { "type": ["string", "null"] };
     /// Ids of users, as numbers, or as texts from an environment variable.
     Uids = {
         "type": "array",
@@ -126,6 +128,16 @@ impl OptionalSecret {
     }
 }
 
+impl OptionalKeySet {
+    pub fn serialize<S: Serializer>(value: &Option<SecretString>, s: S) -> Result<S::Ok, S::Error> {
+        value.as_ref().map(|url| masked_key_set(url.expose())).serialize(s)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<SecretString>, D::Error> {
+        OptionalSecret::deserialize(d)
+    }
+}
+
 impl Dsn {
     pub fn serialize<S: Serializer>(value: &SecretString, s: S) -> Result<S::Ok, S::Error> {
         s.serialize_str(&masked_url(value.expose()))
@@ -172,12 +184,7 @@ impl Addresses {
 
 impl KeySets {
     pub fn serialize<S: Serializer>(value: &[SecretString], s: S) -> Result<S::Ok, S::Error> {
-        let shown = |url: &SecretString| match url.expose() {
-            url if url.starts_with("file://") => url.to_owned(),
-            url if url.starts_with("https://") => masked_url(url),
-            _ => format!("base64://{MASK}"),
-        };
-        s.collect_seq(value.iter().map(shown))
+        s.collect_seq(value.iter().map(|url| masked_key_set(url.expose())))
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<SecretString>, D::Error> {
@@ -218,6 +225,15 @@ impl RetiredSecrets {
 
 fn is_host_and_port(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b))
+}
+
+/// URL of a key set without its secrets: a document in it may hold private keys.
+fn masked_key_set(url: &str) -> String {
+    match url {
+        url if url.starts_with("file://") => url.to_owned(),
+        url if url.starts_with("https://") => masked_url(url),
+        _ => format!("base64://{MASK}"),
+    }
 }
 
 /// Masks the password of a URL, and the values of parameters that aren't known to be harmless. A

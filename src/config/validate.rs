@@ -158,12 +158,12 @@ fn admin_callers(config: &Config, problems: &mut Problems) {
             }
         }
         AuthMode::Jwt => {
-            for (key, value) in [
-                ("serve.http.auth.jwt.issuer", &auth.jwt.issuer),
-                ("serve.http.auth.jwt.audience", &auth.jwt.audience),
-                ("serve.http.auth.jwt.jwks", &auth.jwt.jwks),
+            for (key, is_set) in [
+                ("serve.http.auth.jwt.issuer", auth.jwt.issuer.is_some()),
+                ("serve.http.auth.jwt.audience", auth.jwt.audience.is_some()),
+                ("serve.http.auth.jwt.jwks", auth.jwt.jwks.is_some()),
             ] {
-                if value.is_none() {
+                if !is_set {
                     add(problems, key, "is needed with serve.http.auth.mode jwt");
                 }
             }
@@ -191,7 +191,7 @@ fn admin_callers(config: &Config, problems: &mut Problems) {
         .jwt
         .jwks
         .as_ref()
-        .is_some_and(|url| !["https://", "file://", "base64://"].iter().any(|s| url.starts_with(s)))
+        .is_some_and(|url| !["https://", "file://", "base64://"].iter().any(|s| url.expose().starts_with(s)))
     {
         add(problems, "serve.http.auth.jwt.jwks", "must begin with https://, file:// or base64://");
     }

@@ -70,7 +70,11 @@ impl UseWriter {
         loop {
             let room = flush_size - pending.len();
             tokio::select! {
-                _ = queue.recv_many(&mut received, room), if room > 0 => {
+                count = queue.recv_many(&mut received, room), if room > 0 => {
+                    if count == 0 {
+                        // Nobody is left who could record a use.
+                        break;
+                    }
                     pending.extend(received.drain(..));
                     if pending.len() < flush_size {
                         continue;

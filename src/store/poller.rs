@@ -260,15 +260,20 @@ impl Poller {
     ) -> (Vec<AnyRow>, Proof) {
         let now = clock.moment();
         connection.used = now;
-        self.record_server(&connection, now);
         // The file system is asked after each read of SQLite: that needs no new connection.
         let is_file = connection.file.is_some();
         let opened = connection.opened;
         let proof = Proof::new(if is_file { now } else { opened });
+        let is_given_up = || self.0.generation.load(Ordering::Acquire) != generation;
+        // Whoever gave it up waits for a poll on a new connection, which says who the primary is.
+        if self.0.connector.is_closed() || is_given_up() {
+            connection.close();
+            return (rows, proof);
+        }
+        self.record_server(&connection, now);
         self.0.polled.notify_waiters();
         let mut connections = self.0.connections.lock();
-        let is_given_up = self.0.generation.load(Ordering::Acquire) != generation;
-        if self.0.connector.is_closed() || is_given_up {
+        if is_given_up() {
             drop(connections);
             connection.close();
             return (rows, proof);

@@ -257,6 +257,7 @@ mod tests {
             (postgres, "TALOS_TEST_POSTGRES", "BEGIN READ ONLY", "read_only"),
         ] {
             let Ok(dsn) = std::env::var(variable) else {
+                assert!(std::env::var("TALOS_TEST_REQUIRE_ALL").is_err(), "{variable} isn't set");
                 eprintln!("skipped, {variable} isn't set: {setting}");
                 continue;
             };

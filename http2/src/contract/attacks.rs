@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::frames::*;
-use super::peer::{OPENING, Peer};
+use super::peer::{OPENING, Peer, Received};
 use crate::error::ErrorCode;
 use crate::frame::{self, flag, frame_type};
 use crate::limits::Limits;
@@ -210,6 +210,9 @@ fn rapid_reset_2023() {
     ends_within_the_budget(waiting);
 }
 
+/// 128 octets of a field.
+const LONG_VALUE: &str = "a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1";
+
 /// CVE-2024-27316 and its siblings.
 #[test]
 fn continuation_flood_2024() {
@@ -319,6 +322,25 @@ fn made_you_reset_2025_by_early_responses() {
         !received
     });
     assert!(ended.is_some_and(|n| n <= BUDGET.abuse_budget + 1), "{ended:?}");
+}
+
+#[test]
+fn heads_of_late_responses_stay_within_the_bound_of_the_output() {
+    let limits = Limits { max_concurrent_streams: 1_000, ..UNLIMITED };
+    let mut peer = peer(limits);
+    assert_eq!(peer.send(OPENING, true), Ok(true));
+    for n in 0..limits.max_concurrent_streams {
+        assert_eq!(peer.send(&open(client_stream(n)), true), Ok(true));
+    }
+    while let Received::Frame(_) = peer.receive(&ping()).unwrap() {}
+    let fields = [(http::HeaderName::from_static("a"), http::HeaderValue::from_static(LONG_VALUE))];
+    let head = crate::HeaderBlock::response(http::StatusCode::OK, &http::HeaderMap::from_iter(fields));
+    for n in 0..limits.max_concurrent_streams {
+        peer.session().respond_without_body(client_stream(n), &head);
+    }
+    let unwritten = peer.session().output().len();
+    let of_one_response = Limits { max_concurrent_streams: 0, ..limits }.max_unwritten();
+    assert!((of_one_response..=limits.max_unwritten()).contains(&unwritten), "{unwritten}");
 }
 
 #[test]

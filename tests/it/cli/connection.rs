@@ -143,6 +143,7 @@ async fn contexts_name_servers() {
 
     // The file holds no secret and is its owner's alone.
     run(&cli, "context set three --endpoint http://localhost --token s3cret").await.expect(64);
+    run(&cli, "context set three --endpoint http://me:s3cret@localhost").await.expect(64);
     run(&cli, "context set three").await.expect(64);
     run(&cli, "context set three --endpoint localhost").await.expect(64);
     let file = home.join("talos/contexts.yaml");
