@@ -36,7 +36,13 @@ pub struct Connection {
     #[arg(long, global = true, value_name = "FILE")]
     client_key: Option<PathBuf>,
     /// Authenticate with this bearer token; prefer --token-file, as all users see arguments
-    #[arg(long, global = true, value_name = "TOKEN", conflicts_with = "token_file")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "TOKEN",
+        conflicts_with = "token_file",
+        allow_hyphen_values = true
+    )]
     token: Option<SecretString>,
     /// Authenticate with the bearer token in this file
     #[arg(long, global = true, value_name = "FILE")]

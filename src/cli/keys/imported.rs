@@ -80,7 +80,7 @@ pub struct Import {
     #[command(flatten)]
     key: NewKey,
     /// The key itself, or `-` to read it from stdin
-    #[arg(long, value_name = "KEY|-")]
+    #[arg(long, value_name = "KEY|-", allow_hyphen_values = true)]
     raw_key: SecretString,
     /// Lifetime from now: 24h, 30d, 1y6mo [default: the server's setting]
     #[arg(long, value_name = "DURATION", value_parser = duration)]

@@ -27,7 +27,8 @@ pub struct List {
     #[arg(long, value_name = "N")]
     page_size: Option<u32>,
     /// Continue after the page that returned this next_page_token
-    #[arg(long, value_name = "TOKEN")]
+    // It is base64url, which may begin with `-`.
+    #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
     page_token: Option<String>,
     /// All pages, as one list
     #[arg(long)]

@@ -148,6 +148,17 @@ async fn lists_are_filtered_paged_and_joined() {
     assert_eq!(rest.stderr, "");
 }
 
+/// Page tokens are base64url, and keys of others may be anything: both may begin like an option.
+#[tokio::test(flavor = "multi_thread")]
+async fn values_may_begin_with_a_hyphen() {
+    let cli = Cli::start().await;
+    let import = ["keys", "imported", "import", "legacy", "--actor", "a", "--raw-key", "-Ckey-of-another"];
+    cli.run(&import).await.expect(0);
+    let refused = cli.run(&["keys", "issued", "list", "--page-token", "-Cabc"]).await;
+    assert!(refused.stderr.contains("page_token"), "{refused:?}");
+    cli.run(&["keys", "issued", "list", "--token", "-Cabc"]).await.expect(0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_empty_list_is_a_heading() {
     let cli = Cli::start().await;
