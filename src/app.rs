@@ -15,6 +15,7 @@ mod http_memory;
 mod jwks_refresh;
 mod limits;
 mod listeners;
+mod log_ages;
 mod polling;
 mod progress;
 mod relay;

@@ -83,7 +83,7 @@ EXAMPLES:
         command: jwk::Command,
     },
     Migrate(migrate::Migrate),
-    /// Verify the audit log
+    /// Verify the audit log, or repeat what a restored database lacks of it
     #[command(after_help = audit::EXAMPLES)]
     Audit {
         #[command(subcommand)]
@@ -143,9 +143,7 @@ impl Cli {
             Command::Doctor(doctor) => return block_on(doctor.run(self.config))?,
             Command::Jwk { command } => return block_on(command.run(endpoint))?,
             Command::Migrate(migrate) => return block_on(migrate.run(self.config.as_deref()))?,
-            Command::Audit { command: audit::Command::Verify(verify) } => {
-                return block_on(verify.run(self.config.as_deref()))?;
-            }
+            Command::Audit { command } => return block_on(command.run(self.config.as_deref()))?,
             Command::Config { command } => command.run(self.config)?,
             Command::Context { command } => command.run(endpoint)?,
             Command::Completions(completions) => completions.run()?,

@@ -70,6 +70,12 @@ impl Key {
         }
     }
 
+    /// Bounds the last use by `now`: it was written by another clock, which may have been ahead.
+    #[must_use]
+    pub fn with_last_use_until(self, now: Timestamp) -> Self {
+        Self { last_used: self.last_used.map(|at| at.min(now)), ..self }
+    }
+
     /// Returns the time at which it stops being valid by itself, if any.
     pub fn ends(&self) -> Option<Timestamp> {
         self.expires.into_iter().chain(self.superseded).min()

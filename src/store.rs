@@ -7,6 +7,7 @@ mod adopt;
 mod anchor;
 mod audit;
 mod changes;
+mod clock_skew;
 mod database_file;
 mod dialect;
 mod dsn;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::FutureExt;
+use parking_lot::Mutex;
 use sqlx::any::AnyConnectOptions;
 use sqlx::{AnyConnection, Connection};
 use tokio::sync::Notify;
@@ -36,12 +38,13 @@ use tokio::sync::Notify;
 pub use adopt::Adopted;
 pub use audit::AuditHead;
 pub use changes::{ChangeOutcome, KeyChange, Successor};
+pub use clock_skew::{ClockSkew, MAX_CLOCK_SKEW};
 pub use keys::{IdempotencyKey, InsertOutcome, InsertedKeys, NewKey};
 pub use last_used::LAST_USED_PRECISION;
 pub use list::{Filter, Page};
 pub use lookups::Lookup;
 pub use migrate::{Step, StepState, Undone};
-pub use mutations::{LogEntry, LogPart, LogStart, Mutation, TRIM_BATCH};
+pub use mutations::{LogEntry, LogPart, LogStart, Mutation, TRIM_BATCH, TrimLimit};
 pub use poller::{Evidence, PollError, PollTiming, Proof, Server};
 pub use pool::PoolStats;
 pub use server::{NotAuthoritative, ServerId};
@@ -106,6 +109,17 @@ pub enum StoreError {
     /// The server that answers isn't a primary that can be relied on.
     #[error("the database: {0}")]
     NotAuthoritative(#[from] NotAuthoritative),
+    /// The process's clock would falsify what is written.
+    #[error(
+        "this server's clock differs from the database's by {} s ({}), more than the {} s that are allowed",
+        seconds_ahead.unsigned_abs(),
+        if *seconds_ahead < 0 { "it is behind" } else { "it is ahead" },
+        MAX_CLOCK_SKEW.as_secs()
+    )]
+    ClockSkew {
+        /// Time by which it is ahead; negative if it is behind.
+        seconds_ahead: i64,
+    },
     /// The database didn't answer in time; a change may have been made or not.
     #[error("the database doesn't answer in time")]
     TimedOut,
@@ -135,6 +149,8 @@ struct Inner {
     rng: Rng,
     lookups: Lookups,
     key_reads: AtomicU64,
+    /// Skew that the last poll measured.
+    clock_skew: Mutex<Option<ClockSkew>>,
 }
 
 impl Store {
@@ -210,6 +226,7 @@ impl Store {
             rng,
             lookups: Lookups::default(),
             key_reads: AtomicU64::new(0),
+            clock_skew: Mutex::new(None),
         })))
     }
 
@@ -227,6 +244,12 @@ impl Store {
     /// of the last poll, or the poll connection is old and its replacement has just been opened.
     pub async fn poll_requested(&self) {
         self.0.poll_requested.notified().await;
+    }
+
+    /// Returns the skew between the process's clock and the database's; `None` before the first
+    /// poll, and for SQLite.
+    pub fn clock_skew(&self) -> Option<ClockSkew> {
+        *self.0.clock_skew.lock()
     }
 
     /// Returns the number of key rows that were read since the start.

@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 use tonic_health::server::HealthReporter;
 
 use super::certificates::Certificates;
+use super::log_ages::LogAges;
 use super::polling::Poller;
 use super::relay::{self, Relay};
 use super::reload::Reloader;
@@ -21,6 +22,7 @@ use crate::limit::Limiter;
 use crate::plane::{Plane, Planes};
 use crate::readiness::Readiness;
 use crate::service::Service;
+use crate::store::TrimLimit;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::status::Process;
 
@@ -141,12 +143,23 @@ async fn watch_log_head(service: Arc<Service>, process: Arc<Process>) {
 /// Deletes entries of the mutation log that no instance needs any more, forever. Every instance
 /// does so, at random moments.
 async fn trim_log(service: Arc<Service>, metrics: Arc<Metrics>) {
+    let (mut ages, mut seen_at_start) = (LogAges::default(), None);
     loop {
         // A wide margin over the longest time for which a cached row may be used.
         let retention = MIN_RETENTION.max(service.settings.load().longest_cache_ttl() * 4);
-        let before = service.clock.now().minus(retention);
+        let boot_now = service.clock.boot_now();
+        if let Ok(newest) = service.store.newest_number().await {
+            ages.record(newest, boot_now);
+            seen_at_start = seen_at_start.or(Some(newest)).map(|seen: u64| seen.min(newest));
+        }
+        let limit = TrimLimit {
+            retention,
+            old: ages.older_than(retention, boot_now),
+            seen_at_start: seen_at_start.unwrap_or(0),
+            now: service.clock.now(),
+        };
         loop {
-            match service.store.trim_mutations(before).await {
+            match service.store.trim_mutations(limit).await {
                 Ok(0) => break,
                 Ok(trimmed) => {
                     metrics.log_trimmed.inc_by(trimmed);

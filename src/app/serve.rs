@@ -145,9 +145,10 @@ struct Records {
 impl Records {
     fn spawn(config: &Config, context: &Context, uses: UseWriter, audit_heads: Option<HeadReporter>) -> Self {
         let LastUsed { flush_size, flush_interval, .. } = config.last_used;
-        let (store, planes_drained) = (context.service.store.clone(), CancellationToken::new());
+        let (store, clock) = (context.service.store.clone(), context.service.clock.clone());
+        let planes_drained = CancellationToken::new();
         let mut records = Self { uses: Tasks::default(), planes_drained, audit: Tasks::default() };
-        let writer = uses.write(store, flush_size, flush_interval, records.planes_drained.clone());
+        let writer = uses.write(store, flush_size, flush_interval, clock, records.planes_drained.clone());
         records.uses.spawn("write last uses of keys", writer);
         if let Some(heads) = audit_heads {
             records.audit.spawn("record the head of the audit log", heads.run());

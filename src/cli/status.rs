@@ -188,8 +188,26 @@ fn storage_fields(status: &StatusDocument<'_>) -> Vec<(&'static str, String)> {
         None if status.is_true("/deny_list/current") => String::new(),
         None => ", DIFFERS FROM THE FILE".to_owned(),
     };
+    let clock = match status.number("/database/clock_skew_seconds") {
+        Some(seconds) if seconds < 0.0 => format!("{} behind the database's", format_seconds(-seconds)),
+        Some(seconds) => format!("{} ahead of the database's", format_seconds(seconds)),
+        None => "-".to_owned(),
+    };
+    let audit = match status.get("/audit/lines") {
+        Some(lines) => {
+            let state = if status.is_true("/audit/writable") { "written" } else { "CAN'T BE WRITTEN" };
+            let lacks = match status.get("/audit/database_lacks") {
+                Some(_) => "; THE DATABASE IS BEHIND IT",
+                None => "",
+            };
+            format!("{state}, {} lines by this process{lacks}", cell(lines))
+        }
+        None => "none".to_owned(),
+    };
     vec![
         ("DATABASE", database),
+        ("CLOCK", clock),
+        ("AUDIT LOG", audit),
         ("CACHE", cache),
         ("REDIS", redis),
         ("DENY LIST", format!("{} keys{unlisted}", status.text("/deny_list/keys"))),

@@ -67,6 +67,7 @@ impl Service {
         mut request: DeriveRequest<'_>,
         call: &Call,
     ) -> Result<Derived, ApiError> {
+        self.check_clock()?;
         if settings.form(request.credential).is_derived() {
             let problem = "credential: a derived token can't be derived from";
             return Err(ApiError::new(Reason::InvalidTokenType, problem));

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Service;
 use crate::cache::memory::Entry;
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::key::{KeyId, NetworkId};
 use crate::store::{LAST_USED_PRECISION, Store};
 
@@ -61,6 +61,7 @@ impl UseWriter {
         store: Store,
         flush_size: usize,
         flush_interval: Duration,
+        clock: Clock,
         stop: CancellationToken,
     ) {
         let Self(mut queue) = self;
@@ -83,23 +84,23 @@ impl UseWriter {
                 _ = tick.tick() => {}
                 () = stop.cancelled() => break,
             }
-            write(&store, &mut pending).await;
+            write(&store, &clock, &mut pending).await;
         }
         queue.close();
         while let Some((subject, at)) = queue.recv().await {
             pending.insert(subject, at);
         }
-        write(&store, &mut pending).await;
+        write(&store, &clock, &mut pending).await;
     }
 }
 
 /// Writes all of `uses` or none. Empties the map on success.
-async fn write(store: &Store, uses: &mut HashMap<Subject, Timestamp>) {
+async fn write(store: &Store, clock: &Clock, uses: &mut HashMap<Subject, Timestamp>) {
     if uses.is_empty() {
         return;
     }
     let rows = uses.iter().map(|((network, id), at)| (*network, *id, *at)).collect();
-    match store.record_last_used(rows).await {
+    match store.record_last_used(rows, clock.now()).await {
         Ok(()) => uses.clear(),
         Err(error) => {
             tracing::warn!(%error, count = uses.len(), "last_used of keys could not be written; trying again")

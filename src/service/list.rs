@@ -66,6 +66,7 @@ impl Service {
             }
             None => String::new(),
         };
-        Ok(Listed { keys: page.keys, next_page_token })
+        let keys = page.keys.into_iter().map(|key| key.with_last_use_until(now)).collect();
+        Ok(Listed { keys, next_page_token })
     }
 }

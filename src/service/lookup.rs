@@ -13,7 +13,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::credential::secrets::HmacSecrets;
 use crate::key::{Key, KeyId, NetworkId};
 use crate::settings::Settings;
-use crate::store::Store;
+use crate::store::{MAX_CLOCK_SKEW, Store};
 use crate::trace;
 
 /// Cache access of a lookup.
@@ -237,7 +237,8 @@ impl FillTarget {
             generation: self.generation,
             soft_expiry: read_at.plus(self.cache_ttl),
             hard_expiry: self.proof_expires.into_iter().chain(key.ends()).min(),
-            last_use: LastUse::new(key.last_used),
+            // A time that hasn't come yet was written by a wrong clock.
+            last_use: LastUse::new(key.last_used.filter(|at| *at <= read_at.plus(MAX_CLOCK_SKEW))),
             responses: ResponseCache::default(),
             denied_metadata: OnceLock::new(),
             key,

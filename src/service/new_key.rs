@@ -75,6 +75,7 @@ impl Service {
         let uuid = self.rng.uuid();
         let (key, idempotency) = self.new_key(settings, KeyId::Issued(uuid), request, "")?;
         let secret = api_key::make(&settings.secrets, prefix, uuid, key.created);
+        self.check_clock()?;
         call.record_intent(settings.network, vec![key.id]).await?;
         let inserted = self.insert(settings, vec![NewKey { key: key.clone(), request: idempotency }]).await?;
         match inserted.into_iter().next() {
@@ -136,6 +137,7 @@ impl Service {
         let mut inserted = match news.is_empty() {
             true => vec![],
             false => {
+                self.check_clock()?;
                 call.record_intent(network, news.iter().map(|new| new.key.id).collect()).await?;
                 self.insert(settings, news).await?
             }

@@ -54,6 +54,7 @@ impl Service {
         let (network, now) = (settings.network, self.clock.now());
         let bound = self.headers_bound();
         let uuid = self.rng.uuid();
+        self.check_clock()?;
         call.record_intent(network, vec![id, KeyId::Issued(uuid)]).await?;
         let changed = {
             let settings = Arc::clone(settings);
@@ -115,7 +116,9 @@ impl Service {
         let secret = api_key::make(&settings.secrets, prefix, uuid, key.created);
         let occurrence = Occurrence::of_key(Event::IssuedKeyRotated, &key);
         let occurrence = occurrence.with("APIKeyPrefix", Some(prefix.as_str()));
-        call.record_event(occurrence.with("RotatedFrom", Some(old.id.to_string())));
+        let occurrence = occurrence.with("RotatedFrom", Some(old.id.to_string()));
+        let old_expiry = old.superseded.map(crate::clock::Timestamp::to_rfc3339);
+        call.record_event(occurrence.with("OldKeyExpiry", old_expiry));
         Ok(Acknowledged { value: Rotated { key, secret, old }, epoch: Some(epoch) })
     }
 }

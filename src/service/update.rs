@@ -124,7 +124,7 @@ impl Service {
             Ok(ChangeOutcome::Done { rows, mutation }) => {
                 self.publish(&[mutation]).await;
                 call.record_event(Occurrence::of_key(Event::updated(kind), &rows.key));
-                Ok(Acknowledged { value: rows.key, epoch: Some(mutation.n) })
+                Ok(Acknowledged { value: rows.key.with_last_use_until(now), epoch: Some(mutation.n) })
             }
             Ok(ChangeOutcome::Refused { reason, .. }) => Err(reason),
             Ok(ChangeOutcome::NoSuchKey) => Err(no_such_key()),

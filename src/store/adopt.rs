@@ -77,7 +77,7 @@ async fn adopt_key(
             false => Adopted::Different(differences),
         });
     }
-    let mutation = log_mutation(inner, transaction, key.network, key.id, now).await?.n;
+    let mutation = log_mutation(inner, transaction, key.network, key.id, now).await?.0.n;
     insert_row(inner, transaction, &Key { mutation, ..key.clone() }).await?;
     Ok(Adopted::New)
 }

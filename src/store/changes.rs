@@ -8,6 +8,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use sqlx::AnyConnection;
 
+use super::clock_skew;
 use super::keys::{insert_row, is_full};
 use super::mutations::log_mutation;
 use super::row::{COLUMNS, bind_changes, read_key};
@@ -104,7 +105,7 @@ where
     inner
         .write(change, move |inner, transaction, change| {
             async move {
-                let mutation = log_mutation(inner, transaction, network, id, now).await?;
+                let (mutation, time) = log_mutation(inner, transaction, network, id, now).await?;
                 let Some(before) = read_row(inner, transaction, network, id).await? else {
                     return Ok(End::Rollback(ChangeOutcome::NoSuchKey));
                 };
@@ -115,6 +116,12 @@ where
                     }
                 };
                 rows.key.mutation = mutation.n;
+                if rows.successor.is_some() {
+                    clock_skew::check(now, time)?;
+                } else if let Some(time) = time.filter(|_| clock_skew::is_off(now, time)) {
+                    // A wrong clock doesn't keep a key from being revoked.
+                    rows.key.updated = time;
+                }
                 update_row(inner, transaction, &rows.key).await?;
                 if let Some(Successor { key, quota }) = &rows.successor {
                     if is_full(inner, transaction, network, *quota, now).await? {
@@ -138,7 +145,7 @@ async fn delete_key(
     inner
         .write((), move |inner, transaction, ()| {
             async move {
-                let mutation = log_mutation(inner, transaction, network, id, now).await?;
+                let (mutation, _) = log_mutation(inner, transaction, network, id, now).await?;
                 let deleted = inner
                     .query("DELETE FROM api_keys WHERE network_id = $1 AND key_id = $2")
                     .bind(network.to_string())

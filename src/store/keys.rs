@@ -7,6 +7,7 @@ use futures_util::FutureExt;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
 
+use super::clock_skew;
 use super::dialect::{MAX_ROWS, placeholders};
 use super::mutations::{log_issue, log_mutations};
 use super::row::{COLUMN_COUNT, COLUMNS, bind_key, read_key};
@@ -99,8 +100,12 @@ async fn insert_keys(
                 }
                 let imported = rows.iter().filter(|(_, new)| new.key.id.kind() == KeyKind::Imported);
                 let subjects = imported.map(|(_, new)| (new.key.network, new.key.id, new.key.created));
-                let mut mutations =
-                    log_mutations(inner, transaction, &subjects.collect::<Vec<_>>()).await?.into_iter();
+                let subjects = subjects.collect::<Vec<_>>();
+                let (mutations, time) = log_mutations(inner, transaction, &subjects).await?;
+                if let Some((_, _, created)) = subjects.first() {
+                    clock_skew::check(*created, time)?;
+                }
+                let mut mutations = mutations.into_iter();
                 for (index, new) in &mut rows {
                     if new.key.id.kind() == KeyKind::Imported {
                         let mutation = mutations.next();

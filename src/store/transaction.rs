@@ -5,13 +5,15 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use sqlx::any::AnyArguments;
 use sqlx::query::Query;
-use sqlx::{Any, AnyConnection, AssertSqlSafe, Connection, Executor};
+use sqlx::{Any, AnyConnection, AssertSqlSafe, Connection, Executor, Row};
 use tokio::time::timeout_at;
 
+use super::clock_skew::database_time;
 use super::dialect::Dialect;
 use super::pool::Checkout;
 use super::server::NotAuthoritative;
 use super::{Inner, StoreError};
+use crate::clock::Timestamp;
 
 /// Timeout of a read, including the wait for a connection.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(5);
@@ -147,6 +149,16 @@ impl Inner {
         })
         .await;
         self.readers.release(checkout, result)
+    }
+
+    /// Reads the database's time, if it has a clock of its own.
+    pub(super) async fn read_clock(
+        &self,
+        transaction: &mut AnyConnection,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        let read = self.query(format!("SELECT {} AS now", self.dialect.clock()));
+        let row = read.fetch_one(&mut *transaction).await?;
+        Ok(database_time(row.try_get("now")?))
     }
 
     /// Locks the row that orders all changes until the transaction ends, for decisions that depend

@@ -1,12 +1,15 @@
 //! Status of the process in one reading: for `GET /status`, `talos status` and the gauges of
 //! `/metrics`.
 
+mod audit;
 mod problems;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
+
+pub use audit::{AuditLog, DatabaseLacks, OutsideChange};
 
 use super::metrics::Metrics;
 use crate::cache::freshness::Freshness;
@@ -197,6 +200,12 @@ pub struct Database {
     pub idle_connections: u32,
     /// Maximum number of connections.
     pub max_connections: u32,
+    /// Time by which this process's clock is ahead of the database's; negative if it is behind.
+    /// Absent before the first poll, and for SQLite, which has no clock of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clock_skew_seconds: Option<f64>,
+    /// True if the skew is worth a warning.
+    pub clock_is_off: bool,
 }
 
 /// Cache in memory, and Redis behind it.
@@ -251,17 +260,6 @@ pub struct Shrunk {
     pub age_seconds: f64,
 }
 
-/// Audit log.
-#[derive(Debug, Serialize)]
-pub struct AuditLog {
-    /// True if the last write succeeded.
-    pub writable: bool,
-    /// Lines written by this process.
-    pub lines: u64,
-    /// Failed writes.
-    pub failures: u64,
-}
-
 /// Settings in force.
 #[derive(Debug, Serialize)]
 pub struct SettingsStatus {
@@ -290,7 +288,7 @@ impl Status {
             cache: Cache::read(service, &settings, metrics),
             breaker: breaker(service).unwrap_or("none"),
             deny_list: DenyList::read(service, metrics, now),
-            audit: AuditLog::read(service),
+            audit: AuditLog::read(service, now),
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: now.since(process.started).as_secs_f64(),
             settings: SettingsStatus {
@@ -374,6 +372,7 @@ impl Poll {
 impl Database {
     fn read(service: &Service, readiness: &Readiness) -> Self {
         let connections = service.store.pool_stats();
+        let skew = service.store.clock_skew();
         Self {
             answers: readiness.is_database_up(&service.clock),
             key_reads: service.store.key_reads(),
@@ -381,6 +380,8 @@ impl Database {
             connections: connections.open,
             idle_connections: connections.idle,
             max_connections: connections.max,
+            clock_skew_seconds: skew.map(|skew| skew.seconds_ahead()),
+            clock_is_off: skew.is_some_and(|skew| skew.is_suspicious()),
         }
     }
 }
@@ -417,13 +418,6 @@ impl DenyList {
                 age_seconds: now.since(shrunk.at).as_secs_f64(),
             }),
         }
-    }
-}
-
-impl AuditLog {
-    fn read(service: &Service) -> Option<Self> {
-        let state = service.audit.log()?.state();
-        Some(Self { writable: !state.is_failing(), lines: state.lines(), failures: state.failures() })
     }
 }
 

@@ -1,5 +1,6 @@
 //! The life of a process: start, reload, status, stop, and survival of kill -9.
 
+mod clocks;
 mod deny;
 mod fleet;
 mod key_sets;

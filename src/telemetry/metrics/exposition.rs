@@ -1,10 +1,10 @@
 //! Writes all metrics as a page: counters of the planes, and readings of the process's state.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -14,7 +14,7 @@ use super::{Metrics, Tier};
 use crate::cache::freshness::Mode;
 use crate::service::Service;
 use crate::telemetry::histogram::Histogram;
-use crate::telemetry::status::Status;
+use crate::telemetry::status::{AuditLog, Status};
 
 impl Metrics {
     /// Writes the page.
@@ -189,6 +189,11 @@ impl Readings {
             "database_connections_max",
             "Maximum number of connections to the database",
             database.max_connections.into(),
+        )?;
+        page.gauge(
+            "database_clock_skew_seconds",
+            "Time by which this process's clock is ahead of the database's; NaN for SQLite and before the first poll",
+            database.clock_skew_seconds.unwrap_or(f64::NAN),
         )
     }
 
@@ -320,7 +325,17 @@ impl Readings {
             let help = "1 if the audit log can be written; 0 while changes are refused because it can't";
             page.flag("audit_writable", help, audit.writable)?;
         }
-        Ok(())
+        // There without an audit log as well, so that alerts can be tried anywhere.
+        let none = AuditLog::no_outside_changes();
+        let changes = self.status.audit.as_ref().map_or(&none, |audit| &audit.outside_changes);
+        let help = "Times that somebody else changed the file of the audit log, by change";
+        page.counters("audit_file_changes", help, "change", changes)?;
+        let lacks = self.status.audit.as_ref().and_then(|audit| audit.database_lacks.as_ref());
+        page.gauge(
+            "audit_changes_database_lacks",
+            "Revocations and deletions in the audit log that the database lacks, as after a restore",
+            lacks.map_or(0, |lacks| lacks.revocations + lacks.deletions) as f64,
+        )
     }
 
     fn encode_process(&self, page: &mut Page<'_, '_>) -> fmt::Result {
@@ -350,6 +365,21 @@ impl Page<'_, '_> {
     /// A gauge that is 1 or 0.
     fn flag(&mut self, name: &str, help: &str, value: bool) -> fmt::Result {
         self.gauge(name, help, f64::from(u8::from(value)))
+    }
+
+    /// One counter per value of a label.
+    fn counters(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: &BTreeMap<&'static str, u64>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (value, count) in values {
+            family.encode_family(&[(label, *value)])?.encode_counter::<NoLabelSet, _, u64>(count, None)?;
+        }
+        Ok(())
     }
 
     /// One gauge per state: 1 for the current one, 0 for the others.

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::{Lease, Poll, Relay, Status};
+use super::{Database, Lease, Poll, Relay, Status};
 use crate::cache::freshness::Mode;
 
-/// Time for which a far shorter deny list is reported: long enough to be seen by whoever made the
-/// change.
+/// Time for which a far shorter deny list, or an audit log that somebody changed, is reported: long
+/// enough to be seen by whoever made the change.
 const MAX_SHRUNK_AGE: Duration = Duration::from_secs(600);
 
 impl Status {
@@ -20,9 +20,10 @@ impl Status {
         } else if !self.database.answers {
             problems.push("the database doesn't answer: readiness is off".to_owned());
         }
-        if self.audit.as_ref().is_some_and(|audit| !audit.writable) {
-            problems.push("the audit log can't be written: changes get 503 (the log says why)".to_owned());
+        if let Some(audit) = &self.audit {
+            problems.extend(audit.problems(MAX_SHRUNK_AGE.as_secs_f64()));
         }
+        problems.extend(self.database.clock_problem());
         problems.extend(self.deny_list_problems());
         if matches!(self.breaker, "open" | "half-open") {
             problems.push("Redis fails: lookups go to the database".to_owned());
@@ -86,6 +87,18 @@ fn mode_problem(mode: Mode, lease: &Lease, relay: &Relay) -> Option<String> {
         (Mode::Closed, Some(age)) => Some(format!(
             "the log of changes was last polled {age:.0} s ago, which is too long: every key gets 503"
         )),
+    }
+}
+
+impl Database {
+    fn clock_problem(&self) -> Option<String> {
+        let seconds = self.clock_skew_seconds.filter(|_| self.clock_is_off)?;
+        let direction = if seconds < 0.0 { "behind" } else { "ahead of" };
+        Some(format!(
+            "this server's clock is {:.0} s {direction} the database's: expiry is judged by a wrong time, and beyond 30 s \
+             no key is issued, rotated or imported here, and no token derived; set the clocks (NTP)",
+            seconds.abs()
+        ))
     }
 }
 

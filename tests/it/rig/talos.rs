@@ -217,11 +217,15 @@ impl Setup {
         self
     }
 
+    /// The DSN of the database.
+    pub fn dsn(&self) -> String {
+        let found = self.variables.iter().rev().find(|(variable, _)| variable == "TALOS_DB_DSN");
+        found.and_then(|(_, dsn)| dsn.clone()).must("a DSN")
+    }
+
     /// Runs one statement on the database, as somebody else who has access to it.
     pub fn sql(&self, statement: &str) {
-        let found = self.variables.iter().rev().find(|(variable, _)| variable == "TALOS_DB_DSN");
-        let dsn = found.and_then(|(_, dsn)| dsn.as_ref()).must("a DSN");
-        database::execute(dsn, statement.to_owned());
+        database::execute(&self.dsn(), statement.to_owned());
     }
 
     /// Takes the log away from the database: from here on it answers neither polls nor lookups of
