@@ -9,6 +9,7 @@ pub mod jwt;
 pub mod macaroon;
 pub mod new_jwk;
 pub mod page_token;
+pub mod request_seal;
 pub mod secrets;
 #[cfg(test)]
 mod vectors;

@@ -123,26 +123,30 @@ pub struct ApiError {
     pub message: Cow<'static, str>,
     /// Field of the request that is at fault.
     pub field: Option<Cow<'static, str>>,
+    /// Id of the key that has replaced the one that the request is about.
+    pub replaced_by: Option<Cow<'static, str>>,
 }
 
 impl ApiError {
     /// An error with a description.
     pub fn new(reason: Reason, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, message: message.into(), field: None }
+        Self { reason, message: message.into(), field: None, replaced_by: None }
     }
 
     /// An error of one field, described as `FIELD: PROBLEM`.
     pub fn field(field: impl Into<Cow<'static, str>>, problem: impl std::fmt::Display) -> Self {
         let field = field.into();
-        Self { reason: Reason::BadRequest, message: format!("{field}: {problem}").into(), field: Some(field) }
+        let message = format!("{field}: {problem}");
+        Self { field: Some(field), ..Self::new(Reason::BadRequest, message) }
     }
 
     /// JSON body of the response (AIP-193).
     pub fn to_json(&self) -> serde_json::Value {
-        let metadata = match &self.field {
-            Some(field) => serde_json::json!({ "field": field }),
-            None => serde_json::json!({}),
-        };
+        let named = [("field", &self.field), ("replaced_by", &self.replaced_by)];
+        let metadata: serde_json::Map<String, serde_json::Value> = named
+            .into_iter()
+            .filter_map(|(name, value)| Some((name.to_owned(), value.as_deref()?.into())))
+            .collect();
         serde_json::json!({ "error": {
             "code": self.reason.http(),
             "status": self.reason.grpc(),

@@ -59,6 +59,8 @@ pub enum Event {
     ImportFailed,
     DerivedToken,
     VerificationFailed,
+    /// A retried request got the secret of its key again.
+    IssuedKeySecretRepeated,
 }
 
 impl Event {
@@ -76,6 +78,7 @@ impl Event {
             Self::ImportFailed => "APIKeyImportFailed",
             Self::DerivedToken => "APIKeyDerivedToken",
             Self::VerificationFailed => "APIKeyVerificationFailed",
+            Self::IssuedKeySecretRepeated => "IssuedAPIKeySecretRepeated",
         }
     }
 

@@ -12,6 +12,7 @@ mod lookup;
 mod mint;
 mod new_key;
 pub mod outstanding;
+mod retry;
 mod revoke;
 mod rotate;
 mod update;

@@ -106,6 +106,8 @@ pub struct Settings {
     pub negative_ttl: Duration,
     /// Maximum number of unrevoked keys in the network; None means any number.
     pub api_keys_max: Option<u64>,
+    /// Time for which a repeated request gets the secret of its key again; zero means never.
+    pub reveal_for: Duration,
     /// True if rate policies of keys are enforced.
     pub rate_limited: bool,
     /// True if the HTTP planes use `X-Forwarded-Host`.
@@ -214,6 +216,7 @@ impl Settings {
             cache_ttl: config.cache.ttl,
             negative_ttl: config.cache.negative_ttl,
             api_keys_max: config.quota.api_keys_max,
+            reveal_for: config.idempotency.reveal_for,
             rate_limited: config.rate_limit.enabled,
             trust_forwarded_host: config.serve.http.trust_forwarded_host,
             client_ip_source: config.serve.http.client_ip_source,

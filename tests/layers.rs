@@ -52,7 +52,7 @@ const LAYERS: &[Layer] = &[
         &[
             ("event", "clock key"),
             ("readiness", "clock"),
-            ("credential", "clock key rng secret"),
+            ("credential", "caller clock key rng secret"),
             ("config", "credential duration host key secret"),
             ("settings", "clock config credential host key secret"),
             ("tls", "caller clock config"),
@@ -77,7 +77,7 @@ const LAYERS: &[Layer] = &[
         &[
             (
                 "service",
-                "audit cache clock credential duration error event key limit rng secret \
+                "audit cache caller clock credential duration error event key limit rng secret \
                  settings store trace",
             ),
             ("telemetry", "cache clock config escape plane readiness redis service settings trace"),

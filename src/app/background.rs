@@ -37,6 +37,13 @@ const TRIM_INTERVAL: Duration = Duration::from_secs(60);
 /// Pause between two statements of a round, in which others can write.
 const TRIM_PAUSE: Duration = Duration::from_millis(50);
 
+/// Mean time between two checks of the key counts; each wait is 50 to 150 % of it.
+const RECOUNT_INTERVAL: Duration = Duration::from_secs(60 * 60);
+/// Age from which on a key count is checked. It is shared by all instances.
+const RECOUNT_AGE: Duration = Duration::from_secs(30 * 60);
+/// Age from which on a key count is checked at the start, when an older release may have run.
+const RECOUNT_AGE_AT_START: Duration = Duration::from_secs(60);
+
 /// Starts all tasks that run until the planes have drained.
 pub fn spawn(
     config: &Config,
@@ -68,6 +75,7 @@ pub fn spawn(
         watch_log_head(service(), Arc::clone(&context.process)),
     );
     tasks.spawn("trim the log of changes", trim_log(service(), Arc::clone(&context.metrics)));
+    tasks.spawn("check the counts of keys", check_counts(service()));
     tasks.spawn("look after the audit log", maintain_audit(service()));
     if planes.contains(Plane::Admin) && context.admin_auth.token_verifier().is_some() {
         let refresh = jwks_refresh::run(Arc::clone(&context.admin_auth), context.service.rng.clone());
@@ -159,5 +167,31 @@ async fn trim_log(service: Arc<Service>, metrics: Arc<Metrics>) {
             tokio::time::sleep(TRIM_PAUSE).await;
         }
         tokio::time::sleep(service.rng.jittered(TRIM_INTERVAL, 0.5)).await;
+    }
+}
+
+/// Checks the kept counts of networks with a quota, forever. They are wrong after changes by
+/// programs that don't keep them.
+async fn check_counts(service: Arc<Service>) {
+    let mut age = RECOUNT_AGE_AT_START;
+    loop {
+        let settings = service.snapshot();
+        for settings in settings.all().map(|(_, settings)| settings) {
+            if settings.api_keys_max.is_none() {
+                continue;
+            }
+            let (network, now) = (settings.network, service.clock.now());
+            match service.store.recount_keys(network, now, now.minus(age)).await {
+                Ok(0) => {}
+                Ok(correction) => {
+                    tracing::warn!(%network, correction, "the kept number of keys was wrong, and is corrected");
+                }
+                Err(error) => {
+                    tracing::warn!(%error, %network, "the number of keys can't be checked; trying again later");
+                }
+            }
+        }
+        age = RECOUNT_AGE;
+        tokio::time::sleep(service.rng.jittered(RECOUNT_INTERVAL, 0.5)).await;
     }
 }

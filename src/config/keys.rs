@@ -298,6 +298,7 @@ mod tests {
             ("cache.redis.tls", "enabled ca_file cert_file key_file server_name"),
             ("rate_limit", "enabled backend"),
             ("quota", "api_keys_max"),
+            ("idempotency", "reveal_for"),
             ("last_used", "queue_size flush_size flush_interval num_workers"),
             ("multitenancy", "enabled networks"),
             ("tracing", "enabled exporter endpoint sample_rate service_name service_version environment"),

@@ -35,6 +35,8 @@ pub struct Config {
     pub rate_limit: RateLimit,
     /// Quotas.
     pub quota: Quota,
+    /// Repeated requests.
+    pub idempotency: Idempotency,
     /// Writing of `last_used_time`.
     pub last_used: LastUsed,
     /// Tenants.
@@ -151,6 +153,22 @@ pub enum RateLimitBackend {
 pub struct Quota {
     /// Number of unrevoked keys that a tenant may have. Unset means any number.
     pub api_keys_max: Option<u64>,
+}
+
+/// `idempotency`: repeated requests with one `request_id`.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Idempotency {
+    /// Time for which the caller that issued or rotated a key gets its secret again when it repeats
+    /// the request, while the key is unused; 0 means never. At most 24h. Default 10m.
+    #[serde(with = "serde_forms::Duration")]
+    pub reveal_for: Duration,
+}
+
+impl Default for Idempotency {
+    fn default() -> Self {
+        Self { reveal_for: Duration::from_secs(10 * 60) }
+    }
 }
 
 /// `last_used`: batched writing of `last_used_time`.

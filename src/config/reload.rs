@@ -79,6 +79,7 @@ fn merged(old: &Config, new: &Config) -> Config {
         secrets: new.secrets.clone(),
         credentials: new.credentials.clone(),
         quota: new.quota.clone(),
+        idempotency: new.idempotency.clone(),
         authz: Authz { routes: new.authz.routes.clone(), ..old.authz.clone() },
         cache: Cache { enabled: new.cache.enabled, ttl: new.cache.ttl, ..old.cache.clone() },
         multitenancy: Multitenancy { networks: networks(old, new), ..new.multitenancy },
@@ -138,7 +139,7 @@ mod tests {
     use crate::config::tests::config;
 
     /// Keys, and sections of keys, that apply without a restart.
-    const LIVE: [&str; 15] = [
+    const LIVE: [&str; 16] = [
         "credentials",
         "secrets",
         "cache.enabled",
@@ -152,6 +153,7 @@ mod tests {
         "serve.http.client_ip_source",
         "rate_limit.enabled",
         "quota",
+        "idempotency",
         "authz.routes",
         "multitenancy",
     ];
@@ -195,6 +197,7 @@ mod tests {
             ("credentials.derived_tokens.max_ttl", _) => "48h",
             ("consistency.lease", _) => "7s",
             ("consistency.poll", _) => "2s",
+            ("idempotency.reveal_for", _) => "3m",
             ("tracing.sample_rate", _) => "0.5",
             (path, _) if path.ends_with("_ttl") || path.ends_with(".ttl") => "3m",
             (path, _) if path.ends_with("_interval") || path.ends_with("timeout") => "4s",

@@ -19,6 +19,8 @@ use crate::key::NetworkId;
 
 /// Maximum number of networks.
 const MAX_NETWORKS: usize = 1000;
+/// Maximum of `idempotency.reveal_for`.
+const MAX_REVEAL_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Config {
     /// Demands a secret, for commands that verify or issue keys.
@@ -310,6 +312,9 @@ fn durations(config: &Config, problems: &mut Problems) {
         if duration.is_some_and(|duration| duration < Duration::from_secs(1)) {
             add(problems, key, "must be at least 1s");
         }
+    }
+    if config.idempotency.reveal_for > MAX_REVEAL_FOR {
+        add(problems, "idempotency.reveal_for", "must be at most 24h");
     }
     let longest = "credentials.derived_tokens.max_ttl";
     for (key, duration, limit, limit_key) in [

@@ -99,9 +99,19 @@ impl<'a> Parts<'a> {
 
 /// Makes the credential of a new key, which is not stored.
 pub fn make(secrets: &HmacSecrets, prefix: &str, key_id: Uuid, issued_at: Timestamp) -> SecretString {
+    make_with(secrets.current(), prefix, key_id, issued_at)
+}
+
+/// Makes the credential of a key under one secret: the same arguments give the same credential.
+pub(super) fn make_with(
+    secret: &HmacSecret,
+    prefix: &str,
+    key_id: Uuid,
+    issued_at: Timestamp,
+) -> SecretString {
     let identifier = format!("{}:{}", issued_at.as_secs(), key_id.hyphenated());
     let mut credential = format!("{prefix}_v1_{}_", bs58::encode(identifier).into_string());
-    let checksum = checksum_of(secrets.current(), &credential);
+    let checksum = checksum_of(secret, &credential);
     credential.push_str(&bs58::encode(checksum).into_string());
     credential.into()
 }

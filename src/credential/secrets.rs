@@ -25,6 +25,7 @@ pub struct HmacSecret {
     page_key: [u8; 32],
     macaroons: HmacSha256,
     cache: HmacSha256,
+    requests: HmacSha256,
     expires: Option<Timestamp>,
 }
 
@@ -39,6 +40,7 @@ impl HmacSecret {
             page_key: hmac_sha256(secret, b"talos/pagination/v1/cursor-key"),
             macaroons: keyed(&macaroon_key),
             cache: keyed(&hmac_sha256(secret, b"talos/cache/v1")),
+            requests: keyed(&hmac_sha256(secret, b"talos/request-seal/v1")),
             expires,
         }
     }
@@ -61,6 +63,11 @@ impl HmacSecret {
     /// Returns the HMAC of shared cache entries, without input.
     pub fn cache_mac(&self) -> HmacSha256 {
         self.cache.clone()
+    }
+
+    /// Returns the HMAC of request seals, without input.
+    pub fn request_mac(&self) -> HmacSha256 {
+        self.requests.clone()
     }
 
     /// Returns the time at which it stops verifying.

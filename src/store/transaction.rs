@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use sqlx::any::AnyArguments;
 use sqlx::query::Query;
-use sqlx::{Any, AnyConnection, AssertSqlSafe, Connection, Executor};
+use sqlx::{Any, AnyConnection, AssertSqlSafe, Connection};
 use tokio::time::timeout_at;
 
 use super::dialect::Dialect;
@@ -136,7 +136,21 @@ impl Inner {
         F: for<'c> FnOnce(&'c mut AnyConnection) -> BoxFuture<'c, Result<T, sqlx::Error>>,
         G: FnOnce(T) -> Result<R, StoreError>,
     {
-        let mut checkout = self.readers.acquire(READ_TIMEOUT).await?;
+        self.read_within(READ_TIMEOUT, work, check).await
+    }
+
+    /// Runs reads like [`Self::read_checked`], with a timeout of their own.
+    pub(super) async fn read_within<T, R, F, G>(
+        &self,
+        time_limit: Duration,
+        work: F,
+        check: G,
+    ) -> Result<R, StoreError>
+    where
+        F: for<'c> FnOnce(&'c mut AnyConnection) -> BoxFuture<'c, Result<T, sqlx::Error>>,
+        G: FnOnce(T) -> Result<R, StoreError>,
+    {
+        let mut checkout = self.readers.acquire(time_limit).await?;
         let Checkout { connection, deadline, .. } = &mut checkout;
         let result = timeout_at(*deadline, async {
             let read = match self.prepares {
@@ -147,13 +161,5 @@ impl Inner {
         })
         .await;
         self.readers.release(checkout, result)
-    }
-
-    /// Locks the row that orders all changes until the transaction ends, for decisions that depend
-    /// on other rows.
-    pub(super) async fn lock_order(&self, transaction: &mut AnyConnection) -> Result<(), StoreError> {
-        let lock = self.query("UPDATE mutation_counter SET n = n WHERE id = 1");
-        transaction.execute(lock).await?;
-        Ok(())
     }
 }

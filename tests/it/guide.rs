@@ -129,6 +129,11 @@ async fn an_upgrade_and_a_rollback_go_as_the_page_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_is_repeated_as_the_page_says() {
+    follow(Setup::bare(), "retries.md").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_first_process_starts_as_the_page_says() {
     let stdout = follow(Setup::bare(), "start.md").await;
     assert!(stdout.contains("ACTIVE") && stdout.contains("the key is refused now"), "{stdout}");
@@ -173,6 +178,7 @@ fn every_page_with_commands_is_run_by_a_test() {
         "consistency.md",
         "deploy.md",
         "migrate-from-ory.md",
+        "retries.md",
         "secrets.md",
         "start.md",
         "upgrade.md",

@@ -23,7 +23,8 @@ EXAMPLES:
 
 /// Issue a new key
 ///
-/// The secret is shown only this once: the server doesn't store it.
+/// The server doesn't store the secret. Only a repetition with the same --request-id gets it again,
+/// by the same caller, soon (idempotency.reveal_for) and before the key's first use.
 #[derive(Args)]
 #[command(after_help = "\
 EXAMPLES:
@@ -80,7 +81,7 @@ EXAMPLES:
 #[derive(Args)]
 #[command(after_help = "\
 EXAMPLES:
-  SECRET=$(talos keys issued rotate \"$KEY_ID\" --grace-period 24h -q)
+  SECRET=$(talos keys issued rotate \"$KEY_ID\" --grace-period 24h --request-id rotate-7 -q)
   talos keys issued rotate \"$OTHER_KEY_ID\" --scopes orders:read --format json")]
 pub struct Rotate {
     /// The id of the key to replace
@@ -97,6 +98,10 @@ pub struct Rotate {
     /// Time that the old key stays valid, such as 24h [default: it is revoked at once]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     grace_period: Option<String>,
+    /// Idempotency id: repeating the request with it returns the same keys and secret, soon after
+    /// and before the new key is used (at most 36 characters)
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
 }
 
 impl Issue {
@@ -146,6 +151,7 @@ impl Rotate {
             ("name", self.name.as_deref()),
             ("visibility", self.visibility.map(Visibility::name)),
             ("grace_period", self.grace_period.as_deref()),
+            ("request_id", self.request_id.as_deref()),
         ];
         for (name, value) in optional {
             if let Some(value) = value {
@@ -164,7 +170,10 @@ impl Rotate {
 fn print_secret(response: JsonBody, output: &Output) -> Result<Outcome, Failure> {
     let is_shown = response.value["secret"].is_string();
     if !is_shown && output.is_quiet() {
-        return Err(Failure::failed("the server answered this request before: a secret is shown only once"));
+        return Err(Failure::failed(
+            "the server answered this request before: a secret is shown only once, and again to its caller only soon \
+             after and before its first use",
+        ));
     }
     output.print(&view::secret(response))?;
     if is_shown && output.is_table() {

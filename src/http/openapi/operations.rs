@@ -30,7 +30,7 @@ pub const ISSUE: Operation = Operation {
     id: "adminIssueApiKey",
     tag: Tag::ApiKeys,
     summary: "Issue a key",
-    description: "Creates a key and returns its secret, only this once. A repeated request with the same `request_id` returns the first key, without its secret.",
+    description: "Creates a key and returns its secret, which is not stored. A repeated request with the same `request_id` returns the first key; its secret only to the same caller, within `idempotency.reveal_for` and while the key is unused.",
     parameters: &[],
     body: Some(of::<IssueBody>),
     answer: Answer {
@@ -106,7 +106,7 @@ pub const ROTATE_ISSUED: Operation = Operation {
     id: "adminRotateIssuedApiKey",
     tag: Tag::ApiKeys,
     summary: "Rotate an issued key",
-    description: "Creates a new key that replaces an old one. The old one is revoked at once or after `grace_period`. Fields that the body leaves out are inherited.",
+    description: "Creates a new key that replaces an old one. The old one is revoked at once or after `grace_period`. Fields that the body leaves out are inherited. A repeated request with the same `request_id` gets the same answer, if it comes from the same caller, within `idempotency.reveal_for` and while the new key is unused. Any other rotation of that key is 409; `metadata.replaced_by` of the error names the new key.",
     parameters: &[KEY_ID],
     body: Some(of::<RotateBody>),
     answer: Answer {

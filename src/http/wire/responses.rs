@@ -139,7 +139,7 @@ fn rate_limit_policy_out(policy: RatePolicy) -> RateLimitPolicyOut {
 #[schemars(rename = "IssueApiKeyResponse")]
 pub struct IssueOut<'a> {
     pub issued_api_key: KeyOut<'a>,
-    /// The secret, returned only once.
+    /// The secret. Not stored; returned again only to a retry (see `request_id`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret: Option<&'a str>,
 }
@@ -150,7 +150,7 @@ pub struct IssueOut<'a> {
 pub struct RotateOut<'a> {
     pub issued_api_key: KeyOut<'a>,
     pub old_issued_api_key: KeyOut<'a>,
-    /// The secret of the new key, returned only once.
+    /// The secret of the new key. Not stored; returned again only to a retry (see `request_id`).
     pub secret: &'a str,
 }
 
