@@ -24,6 +24,7 @@ mod shrink_guard;
 mod signals;
 mod stream;
 mod tasks;
+mod upkeep;
 mod watched;
 mod workers;
 

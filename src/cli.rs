@@ -76,6 +76,7 @@ EXAMPLES:
         command: config::Command,
     },
     Keys(Box<keys::Keys>),
+    Actors(keys::actors::Actors),
     /// Generate JSON Web Keys, or fetch the public keys of a server
     #[command(after_help = jwk::EXAMPLES)]
     Jwk {
@@ -139,6 +140,7 @@ impl Cli {
         match self.command {
             Command::Serve { plane } => serve(self.config, plane)?,
             Command::Keys(keys) => return block_on(keys.run(endpoint))?,
+            Command::Actors(actors) => return block_on(actors.run(endpoint))?,
             Command::Status(status) => return block_on(status.run(endpoint))?,
             Command::Doctor(doctor) => return block_on(doctor.run(self.config))?,
             Command::Jwk { command } => return block_on(command.run(endpoint))?,

@@ -17,6 +17,7 @@ pub enum Operation {
     Rotate,
     Revoke,
     Delete,
+    DeleteActor,
     SelfRevoke,
     Derive,
     /// Changes nothing: only failures are recorded.
@@ -36,6 +37,7 @@ impl Operation {
             Self::Rotate => "rotate",
             Self::Revoke => "revoke",
             Self::Delete => "delete",
+            Self::DeleteActor => "delete_actor",
             Self::SelfRevoke => "self_revoke",
             Self::Derive => "derive",
             Self::Verify => "verify",
@@ -52,6 +54,7 @@ pub enum Event {
     IssuedKeyUpdated,
     IssuedKeyRevoked,
     IssuedKeyRotated,
+    IssuedKeyDeleted,
     ImportedKeyCreated,
     ImportedKeyUpdated,
     ImportedKeyRevoked,
@@ -69,6 +72,7 @@ impl Event {
             Self::IssuedKeyUpdated => "IssuedAPIKeyUpdated",
             Self::IssuedKeyRevoked => "IssuedAPIKeyRevoked",
             Self::IssuedKeyRotated => "IssuedAPIKeyRotated",
+            Self::IssuedKeyDeleted => "IssuedAPIKeyDeleted",
             Self::ImportedKeyCreated => "ImportedAPIKeyCreated",
             Self::ImportedKeyUpdated => "ImportedAPIKeyUpdated",
             Self::ImportedKeyRevoked => "ImportedAPIKeyRevoked",
@@ -92,6 +96,14 @@ impl Event {
         match kind {
             KeyKind::Issued => Self::IssuedKeyUpdated,
             KeyKind::Imported => Self::ImportedKeyUpdated,
+        }
+    }
+
+    /// The event of a deleted key.
+    pub const fn deleted(kind: KeyKind) -> Self {
+        match kind {
+            KeyKind::Issued => Self::IssuedKeyDeleted,
+            KeyKind::Imported => Self::ImportedKeyDeleted,
         }
     }
 

@@ -14,6 +14,7 @@ mod new_key;
 pub mod outstanding;
 mod revoke;
 mod rotate;
+mod signers;
 mod update;
 mod upstream;
 pub mod verify;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+pub use delete::{ErasedActor, MAX_ERASED};
 pub use derive::{DeriveRequest, Derived};
 pub use filter::MAX_FILTER;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -33,6 +35,7 @@ pub use mint::MintError;
 pub use new_key::{ImportRequest, Issued, KeyRequest};
 pub use revoke::MAX_DESCRIPTION;
 pub use rotate::{RotateRequest, Rotated};
+pub use signers::{SignerCount, SignerCounts, SignerState, Signers};
 pub use update::{Fixed, Update};
 
 use bulkhead::Bulkhead;
@@ -122,6 +125,7 @@ impl ServiceBuilder {
             outstanding: Outstanding::default(),
             bulkhead,
             upstream_headers_len: self.upstream_headers_len,
+            signers: Signers::default(),
             lookups: SingleFlight::default(),
         }
     }
@@ -155,6 +159,8 @@ pub struct Service {
     pub outstanding: Outstanding,
     /// Limit on database lookups of credentials that may be made up.
     pub bulkhead: Arc<Bulkhead>,
+    /// Numbers of keys by their secret and prefix.
+    pub signers: Signers,
     upstream_headers_len: UpstreamHeadersLen,
     lookups: SingleFlight<LookupKey, LookupResult>,
 }

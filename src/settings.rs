@@ -26,7 +26,7 @@ use crate::credential::jwk::{KeySet, SigningKey};
 use crate::credential::secrets::{HmacSecret, HmacSecrets};
 use crate::credential::{Form, Presented, classify};
 use crate::host::name_of;
-use crate::key::NetworkId;
+use crate::key::{KeyPrefix, NetworkId, Signer};
 
 /// Settings in force. A reload replaces them as a whole.
 pub type SettingsHandle = Arc<ArcSwap<Settings>>;
@@ -270,6 +270,11 @@ impl Settings {
     /// The entry for a key prefix, if it is valid at `now`.
     pub fn prefix(&self, prefix: &str, now: Timestamp) -> Option<&Expiring<String>> {
         self.prefixes.iter().find(|entry| entry.value == prefix && entry.is_valid_at(now))
+    }
+
+    /// The signer of new keys with this prefix.
+    pub fn signer(&self, prefix: &str) -> Signer {
+        Signer { secret: Some(self.secrets.current().id()), prefix: KeyPrefix::parse(prefix) }
     }
 
     /// The prefix of new macaroons.

@@ -10,6 +10,7 @@ mod changes;
 mod database_file;
 mod dialect;
 mod dsn;
+mod erase;
 mod eviction;
 mod keys;
 mod last_used;
@@ -18,10 +19,15 @@ mod lookups;
 mod migrate;
 mod migrations;
 mod mutations;
+#[cfg(test)]
+mod plans;
 mod poller;
 mod pool;
+mod revert;
 mod row;
 mod server;
+mod signers;
+mod sweep;
 mod tracked_file;
 mod transaction;
 
@@ -40,11 +46,14 @@ pub use keys::{IdempotencyKey, InsertOutcome, InsertedKeys, NewKey};
 pub use last_used::LAST_USED_PRECISION;
 pub use list::{Filter, Page};
 pub use lookups::Lookup;
-pub use migrate::{Step, StepState, Undone};
+pub use migrate::{Step, StepState};
 pub use mutations::{LogEntry, LogPart, LogStart, Mutation, TRIM_BATCH};
 pub use poller::{Evidence, PollError, PollTiming, Proof, Server};
 pub use pool::PoolStats;
+pub use revert::{Loss, Losses, RevertOptions, Undone};
 pub use server::{NotAuthoritative, ServerId};
+pub use signers::{MAX_SIGNED_COUNT, SignedBy};
+pub use sweep::SWEEP_BATCH;
 
 use crate::rng::Rng;
 use anchor::Anchor;
@@ -88,11 +97,17 @@ pub enum StoreError {
         /// Newest version of this program.
         known: i64,
     },
-    /// Keys would be lost.
-    #[error("the database holds {keys} keys, which would be lost")]
-    WouldLoseKeys {
-        /// Number of keys.
-        keys: i64,
+    /// Data would be lost.
+    #[error("this would lose {losses}")]
+    WouldLose {
+        /// The data.
+        losses: Losses,
+    },
+    /// Other processes use the database.
+    #[error("the database is in use by {by}: stop every process that uses it first")]
+    InUse {
+        /// The others.
+        by: String,
     },
     /// A migration failed.
     #[error("migrating the database: {0}")]
@@ -135,6 +150,9 @@ struct Inner {
     rng: Rng,
     lookups: Lookups,
     key_reads: AtomicU64,
+    /// Texts of all statements that were made.
+    #[cfg(test)]
+    statements: parking_lot::Mutex<std::collections::BTreeSet<String>>,
 }
 
 impl Store {
@@ -210,6 +228,8 @@ impl Store {
             rng,
             lookups: Lookups::default(),
             key_reads: AtomicU64::new(0),
+            #[cfg(test)]
+            statements: Default::default(),
         })))
     }
 

@@ -12,7 +12,7 @@ use super::polling::Poller;
 use super::relay::{self, Relay};
 use super::reload::Reloader;
 use super::tasks::Tasks;
-use super::{denied_templates, deny_file, jwks_refresh};
+use super::{denied_templates, deny_file, jwks_refresh, upkeep};
 use crate::authz::Templates;
 use crate::cache::redis::RedisCache;
 use crate::config::Config;
@@ -68,6 +68,8 @@ pub fn spawn(
         watch_log_head(service(), Arc::clone(&context.process)),
     );
     tasks.spawn("trim the log of changes", trim_log(service(), Arc::clone(&context.metrics)));
+    tasks.spawn("record states of keys", upkeep::sweep_states(service()));
+    tasks.spawn("count keys by secret", upkeep::count_signers(service()));
     tasks.spawn("look after the audit log", maintain_audit(service()));
     if planes.contains(Plane::Admin) && context.admin_auth.token_verifier().is_some() {
         let refresh = jwks_refresh::run(Arc::clone(&context.admin_auth), context.service.rng.clone());

@@ -13,7 +13,7 @@ use super::config;
 use super::exit::{Failure, Outcome};
 use super::output::{Format, Output, Table, View};
 use crate::secret::SecretString;
-use crate::store::{Step, StepState, Store, StoreError};
+use crate::store::{RevertOptions, Step, StepState, Store, StoreError};
 
 /// Migrate the database's schema, or adopt the keys of another Talos
 ///
@@ -44,8 +44,9 @@ EXAMPLES:
     /// Revert the last migrations; what they drop is printed on stderr
     ///
     /// Each migration is one transaction, except with MySQL, which has no transactional DDL. Data
-    /// in dropped tables and columns is lost, so --yes is needed when the database holds a key.
-    /// Make a backup first, and stop every process that uses the database.
+    /// in dropped tables and columns is lost: when there is any, the command says what, and needs
+    /// --yes. Make a backup first, and stop every process that uses the database: while others are
+    /// connected, --force is needed.
     #[command(after_help = "\
 EXAMPLES:
   talos migrate down --database sqlite://talos.db
@@ -54,9 +55,12 @@ EXAMPLES:
         /// Number of migrations to revert
         #[arg(long, value_name = "N", default_value_t = 1)]
         steps: usize,
-        /// Revert even when keys are lost
+        /// Revert even when data is lost
         #[arg(long)]
         yes: bool,
+        /// Revert even while other processes use the database
+        #[arg(long)]
+        force: bool,
     },
     /// List the migrations: applied, pending or dirty
     #[command(after_help = "\
@@ -96,7 +100,10 @@ impl Migrate {
                 let version = Store::migrate_up(dsn.expose()).await.map_err(Failure::failed)?;
                 println!("the schema is at version {version}");
             }
-            Command::Down { steps, yes } => down(dsn.expose(), steps, yes).await?,
+            Command::Down { steps, yes, force } => {
+                let options = RevertOptions { lose_data: yes, while_in_use: force };
+                down(dsn.expose(), steps, options).await?;
+            }
             Command::Status { format } => {
                 let steps = Store::migrations(dsn.expose()).await.map_err(Failure::failed)?;
                 Output::new(format, false).print(&status(&steps))?;
@@ -126,9 +133,10 @@ fn dsn(argument: Option<SecretString>, file: Option<&Path>) -> Result<SecretStri
     }
 }
 
-async fn down(dsn: &str, steps: usize, yes: bool) -> Result<(), Failure> {
-    let reverted = Store::migrate_down(dsn, steps, yes).await.map_err(|error| match error {
-        StoreError::WouldLoseKeys { .. } => Failure::usage(format!("{error}: use --yes to revert anyway")),
+async fn down(dsn: &str, steps: usize, options: RevertOptions) -> Result<(), Failure> {
+    let reverted = Store::migrate_down(dsn, steps, options).await.map_err(|error| match error {
+        StoreError::WouldLose { .. } => Failure::usage(format!("{error}: use --yes to revert anyway")),
+        StoreError::InUse { .. } => Failure::usage(format!("{error}, or use --force")),
         error => Failure::failed(error),
     })?;
     for step in &reverted {

@@ -61,6 +61,7 @@ fn fields(status: &Value) -> Vec<(&'static str, String)> {
     fields.extend(revocation_fields(&status));
     fields.extend(poll_fields(&status));
     fields.extend(storage_fields(&status));
+    fields.extend(signing_fields(&status));
     fields.extend(process_fields(&status));
     fields
 }
@@ -194,6 +195,28 @@ fn storage_fields(status: &StatusDocument<'_>) -> Vec<(&'static str, String)> {
         ("REDIS", redis),
         ("DENY LIST", format!("{} keys{unlisted}", status.text("/deny_list/keys"))),
     ]
+}
+
+/// Active keys by the secret and prefix that they need.
+fn signing_fields(status: &StatusDocument<'_>) -> Vec<(&'static str, String)> {
+    let lists =
+        [("HMAC SECRET", "/signing/secrets", "secret_id"), ("KEY PREFIX", "/signing/prefixes", "prefix")];
+    let mut fields = vec![];
+    for (name, pointer, signer) in lists {
+        for count in status.get(pointer).and_then(Value::as_array).into_iter().flatten() {
+            let at_least = if count["at_least"] == true { "at least " } else { "" };
+            let keys = format!("{at_least}{} active keys", cell(&count["keys"]));
+            let state = cell(&count["state"]);
+            fields.push((
+                name,
+                match &count[signer] {
+                    Value::String(signer) => format!("{signer} ({state}): {keys}"),
+                    _ => format!("{state}: {keys}"),
+                },
+            ));
+        }
+    }
+    fields
 }
 
 /// Settings in force, planes and version.

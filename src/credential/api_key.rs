@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::secrets::{HmacSecret, HmacSecrets};
 use crate::clock::Timestamp;
-use crate::key::KeyId;
+use crate::key::{KeyId, SecretId};
 use crate::secret::SecretString;
 
 /// Maximum length of an identifier, in characters.
@@ -39,6 +39,8 @@ pub struct Proof {
     pub issued_at: Timestamp,
     /// End of validity of the secret that verified it.
     pub secret_expires: Option<Timestamp>,
+    /// Id of that secret.
+    pub secret_id: SecretId,
 }
 
 impl<'a> Parts<'a> {
@@ -80,7 +82,7 @@ impl<'a> Parts<'a> {
         let secret = secrets
             .verifying(now)
             .find(|secret| bool::from(checksum_of(secret, self.signed).ct_eq(&checksum)))?;
-        Some(Proof { key_id, issued_at, secret_expires: secret.expires() })
+        Some(Proof { key_id, issued_at, secret_expires: secret.expires(), secret_id: secret.id() })
     }
 
     /// `<unix seconds>:<uuid>`

@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod against_ory;
 mod components;
+pub mod erasure;
 pub mod operation;
 pub mod operations;
 

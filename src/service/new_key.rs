@@ -10,7 +10,8 @@ use crate::credential::{Form, Presented, api_key, imported};
 use crate::error::{ApiError, Reason};
 use crate::event::{Event, Occurrence};
 use crate::key::{
-    ActorId, AddressList, Key, KeyId, KeyName, Metadata, NetworkId, RatePolicy, Scopes, TEN_YEARS, Visibility,
+    ActorId, AddressList, Key, KeyId, KeyName, Metadata, NetworkId, RatePolicy, Scopes, Signer, TEN_YEARS,
+    Visibility,
 };
 use crate::secret::SecretString;
 use crate::settings::Settings;
@@ -73,7 +74,8 @@ impl Service {
             Visibility::Public => public_prefix(settings)?,
         };
         let uuid = self.rng.uuid();
-        let (key, idempotency) = self.new_key(settings, KeyId::Issued(uuid), request, "")?;
+        let signer = settings.signer(prefix);
+        let (key, idempotency) = self.new_key(settings, KeyId::Issued(uuid), request, "", signer)?;
         let secret = api_key::make(&settings.secrets, prefix, uuid, key.created);
         call.record_intent(settings.network, vec![key.id]).await?;
         let inserted = self.insert(settings, vec![NewKey { key: key.clone(), request: idempotency }]).await?;
@@ -162,7 +164,7 @@ impl Service {
             return Err(ApiError::field("raw_key", problem));
         }
         let id = imported::key_id(settings.network, raw_key.expose());
-        let (key, request) = self.new_key(settings, id, request.key, &id.to_string())?;
+        let (key, request) = self.new_key(settings, id, request.key, &id.to_string(), Signer::default())?;
         Ok(NewKey { key, request })
     }
 
@@ -172,6 +174,7 @@ impl Service {
         id: KeyId,
         request: KeyRequest,
         subject: &str,
+        signer: Signer,
     ) -> Result<(Key, Option<IdempotencyKey>), ApiError> {
         // The row has microseconds, the credential whole seconds of the same time.
         let now = self.clock.now();
@@ -199,6 +202,7 @@ impl Service {
             revocation: None,
             last_used: None,
             mutation: 0,
+            signer,
         };
         self.headers_bound().check(settings, &key)?;
         Ok((key, idempotency))

@@ -68,9 +68,10 @@ impl Service {
                     mutation: 0,
                     ..request.changes.apply(old)
                 };
-                if key.visibility == Visibility::Public {
-                    public_prefix(&settings)?;
-                }
+                key.signer = settings.signer(match key.visibility {
+                    Visibility::Secret => &settings.secret_prefix,
+                    Visibility::Public => public_prefix(&settings)?,
+                });
                 // The credential has its own maximum age. The row must not promise more.
                 let longest = now.plus(settings.max_key_ttl);
                 key.expires = key.expires.map(|end| end.min(longest));

@@ -75,19 +75,6 @@ impl Store {
     {
         self.run(move |inner| change_key(inner, network, id, now, change)).await
     }
-
-    /// Deletes a key; returns `None` if it doesn't exist.
-    ///
-    /// # Errors
-    /// When the database fails; the key may then be deleted or not.
-    pub async fn delete_key(
-        &self,
-        network: NetworkId,
-        id: KeyId,
-        now: Timestamp,
-    ) -> Result<Option<Mutation>, StoreError> {
-        self.run(move |inner| delete_key(inner, network, id, now)).await
-    }
 }
 
 async fn change_key<R, F>(
@@ -123,32 +110,6 @@ where
                     insert_row(inner, transaction, key).await?;
                 }
                 Ok(End::Commit(ChangeOutcome::Done { rows: Box::new(rows), mutation }))
-            }
-            .boxed()
-        })
-        .await
-}
-
-async fn delete_key(
-    inner: Arc<Inner>,
-    network: NetworkId,
-    id: KeyId,
-    now: Timestamp,
-) -> Result<Option<Mutation>, StoreError> {
-    inner
-        .write((), move |inner, transaction, ()| {
-            async move {
-                let mutation = log_mutation(inner, transaction, network, id, now).await?;
-                let deleted = inner
-                    .query("DELETE FROM api_keys WHERE network_id = $1 AND key_id = $2")
-                    .bind(network.to_string())
-                    .bind(id.to_string())
-                    .execute(&mut *transaction)
-                    .await?;
-                Ok(match deleted.rows_affected() {
-                    0 => End::Rollback(None),
-                    _ => End::Commit(Some(mutation)),
-                })
             }
             .boxed()
         })

@@ -47,17 +47,6 @@ impl StepState {
     }
 }
 
-/// Migration that was reverted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Undone {
-    /// Version that it leads to.
-    pub version: i64,
-    /// Name.
-    pub name: String,
-    /// Statements that dropped something.
-    pub drops: Vec<String>,
-}
-
 impl Store {
     /// Migrates the database at `dsn` to this program's schema; returns the version.
     ///
@@ -70,38 +59,6 @@ impl Store {
         let version = store.version().await?;
         store.close().await;
         Ok(version)
-    }
-
-    /// Reverts the last `steps` migrations of the database at `dsn`, each in a transaction of its
-    /// own, except in MySQL, which has none for tables.
-    ///
-    /// # Errors
-    /// When the database can't be reached, is dirty or newer, a migration fails, or keys would be
-    /// lost and `lose_keys` is false.
-    pub async fn migrate_down(dsn: &str, steps: usize, lose_keys: bool) -> Result<Vec<Undone>, StoreError> {
-        let store = Self::connect_existing(dsn).await?;
-        let mut applied = store.steps().await?;
-        applied.retain(|step| step.state != StepState::Pending);
-        let stays = applied.len().saturating_sub(steps);
-        let undo = applied.split_off(stays);
-        if undo.is_empty() {
-            store.close().await;
-            return Ok(vec![]);
-        }
-        let keys = store.key_count().await?;
-        if keys > 0 && !lose_keys {
-            return Err(StoreError::WouldLoseKeys { keys });
-        }
-        let target = applied.last().map_or(0, |step| step.version);
-        store.0.dialect.migrator().undo(store.0.writers.reclaim(), target).await?;
-        let undone = undo.into_iter().rev().map(|step| Undone {
-            version: step.version,
-            name: step.name,
-            drops: drop_statements(store.0.dialect, step.version),
-        });
-        let undone = undone.collect();
-        store.close().await;
-        Ok(undone)
     }
 
     /// Lists the migrations of the database and of this program, by version.
@@ -160,7 +117,7 @@ impl Store {
         }
     }
 
-    async fn steps(&self) -> Result<Vec<Step>, StoreError> {
+    pub(super) async fn steps(&self) -> Result<Vec<Step>, StoreError> {
         let mut steps: Vec<Step> = steps_up(self.0.dialect)
             .map(|step| Step {
                 version: step.version,
@@ -190,19 +147,12 @@ impl Store {
         Ok(steps)
     }
 
-    async fn key_count(&self) -> Result<i64, StoreError> {
-        if !self.has_table("api_keys").await? {
-            return Ok(0);
-        }
-        self.number("SELECT count(*) FROM api_keys").await
-    }
-
     async fn table_count(&self) -> Result<i64, StoreError> {
         self.number(self.0.dialect.count_tables()).await
     }
 
-    async fn has_table(&self, name: &'static str) -> Result<bool, StoreError> {
-        let query = self.0.query(self.0.dialect.count_named()).bind(name);
+    pub(super) async fn has_table(&self, name: impl Into<String>) -> Result<bool, StoreError> {
+        let query = self.0.query(self.0.dialect.count_named()).bind(name.into());
         let row = self.0.read(|connection| query.fetch_one(connection).boxed()).await?;
         Ok(row.try_get::<i64, _>(0)? > 0)
     }
@@ -221,7 +171,7 @@ impl Store {
         steps_up(self.0.dialect).map(|step| step.version).max().unwrap_or(0)
     }
 
-    async fn number(&self, query: &'static str) -> Result<i64, StoreError> {
+    pub(super) async fn number(&self, query: impl Into<String>) -> Result<i64, StoreError> {
         let query = self.0.query(query);
         let row = self.0.read(|connection| query.fetch_one(connection).boxed()).await?;
         Ok(row.try_get(0)?)
@@ -232,19 +182,4 @@ impl Store {
 fn steps_up(dialect: Dialect) -> impl Iterator<Item = &'static Migration> {
     let all = dialect.migrator().iter();
     all.filter(|step| !matches!(step.migration_type, MigrationType::ReversibleDown))
-}
-
-/// Returns the statements of a reversal that drop something.
-fn drop_statements(dialect: Dialect, version: i64) -> Vec<String> {
-    let is_down = |step: &&Migration| {
-        step.version == version && matches!(step.migration_type, MigrationType::ReversibleDown)
-    };
-    let Some(down) = dialect.migrator().iter().find(is_down) else {
-        return vec![];
-    };
-    let statements = down.sql.as_str().split(';').map(|statement| {
-        let lines = statement.lines().map(|line| line.split("--").next().unwrap_or_default());
-        lines.flat_map(str::split_whitespace).collect::<Vec<_>>().join(" ")
-    });
-    statements.filter(|statement| statement.to_ascii_uppercase().contains("DROP ")).collect()
 }

@@ -32,7 +32,12 @@ macro_rules! step {
 macro_rules! migrations {
     ($database:literal) => {
         Migrator::with_migrations(
-            [step!($database, 1, "0001_keys"), step!($database, 2, "0002_audit_heads")].concat(),
+            [
+                step!($database, 1, "0001_keys"),
+                step!($database, 2, "0002_audit_heads"),
+                step!($database, 3, "0003_key_states"),
+            ]
+            .concat(),
         )
     };
 }

@@ -56,7 +56,10 @@ where
 impl Inner {
     /// Makes a query in the dialect of the database.
     pub(super) fn query(&self, text: impl Into<String>) -> Query<'static, Any, AnyArguments> {
-        let text = self.dialect.statement(text.into());
+        let text = text.into();
+        #[cfg(test)]
+        self.statements.lock().insert(text.clone());
+        let text = self.dialect.statement(text);
         sqlx::query(AssertSqlSafe(text)).persistent(self.prepares)
     }
 

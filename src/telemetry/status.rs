@@ -2,11 +2,14 @@
 //! `/metrics`.
 
 mod problems;
+mod signing;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
+
+pub use signing::{PrefixKeys, SecretKeys, Signing};
 
 use super::metrics::Metrics;
 use crate::cache::freshness::Freshness;
@@ -85,6 +88,9 @@ pub struct Status {
     /// The audit log; absent when none is configured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audit: Option<AuditLog>,
+    /// Keys by the secrets and prefixes that they need; absent before they were counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signing: Option<Signing>,
     /// Version of the program.
     pub version: &'static str,
     /// Time since the process began to serve.
@@ -291,6 +297,7 @@ impl Status {
             breaker: breaker(service).unwrap_or("none"),
             deny_list: DenyList::read(service, metrics, now),
             audit: AuditLog::read(service),
+            signing: service.signers.counts().map(|counts| Signing::new(&counts)),
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: now.since(process.started).as_secs_f64(),
             settings: SettingsStatus {

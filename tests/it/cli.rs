@@ -4,6 +4,7 @@ mod adopt;
 mod changes;
 mod connection;
 mod credentials;
+mod erase;
 mod failures;
 mod formats;
 mod help;

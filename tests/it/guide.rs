@@ -124,6 +124,12 @@ async fn revocation_and_the_deny_list_do_as_the_page_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn keys_and_actors_are_erased_as_the_page_says() {
+    let said = follow(Setup::bare(), "erasure.md").await;
+    assert!(said.contains("it has an active key") && said.contains("ISSUED KEYS"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_and_a_rollback_go_as_the_page_says() {
     follow(Setup::bare(), "upgrade.md").await;
 }
@@ -172,6 +178,7 @@ fn every_page_with_commands_is_run_by_a_test() {
         "configuration.md",
         "consistency.md",
         "deploy.md",
+        "erasure.md",
         "migrate-from-ory.md",
         "secrets.md",
         "start.md",

@@ -1,6 +1,7 @@
 //! `talos keys issue` and `talos keys issued`: issues and manages keys.
 
 use clap::{Args, Subcommand};
+use reqwest::Method;
 use serde_json::{Map, Value};
 
 use super::fields::{KeyFields, NewKey, Update};
@@ -58,6 +59,7 @@ EXAMPLES:
 EXAMPLES:
   talos keys issued list --actor user:42 --status active
   talos keys issued list --all -q
+  talos keys issued list --secret retired --status active
   talos keys issued list --filter 'status = KEY_STATUS_REVOKED' --format json
   talos keys issued list --format 'jsonpath=$.issued_api_keys[*].name'")]
     List(List),
@@ -74,6 +76,15 @@ EXAMPLES:
 EXAMPLES:
   talos keys issued revoke \"$KEY_ID\" --reason key_compromise")]
     Revoke(Revoke),
+    /// Delete a key's record; prefer revoke, which keeps the reason on record
+    #[command(after_help = "\
+EXAMPLES:
+  talos keys issued delete \"$OTHER_KEY_ID\"")]
+    Delete {
+        /// The key's id
+        #[arg(value_name = "KEY_ID")]
+        id: String,
+    },
 }
 
 /// Replace a key by a new one with a new id and secret; fields that aren't given are copied
@@ -133,6 +144,11 @@ impl Command {
             }
             Self::Rotate(rotate) => return rotate.run(client, output).await,
             Self::Revoke(revoke) => return revoke.run(client, output, ISSUED_API_KEYS).await,
+            Self::Delete { id } => {
+                let path = format!("{ISSUED_API_KEYS}/{}", check_key_id(&id)?);
+                client.send(Request::new(Method::DELETE, path)).await?;
+                output.note(&format!("deleted {id}"));
+            }
         }
         Ok(Outcome::Done)
     }

@@ -395,7 +395,7 @@ pub const DESCRIPTION: Operation = Operation {
     answer: Answer { status: "200", description: "The description.", schema: Some(any_object), headers: &[] },
 };
 
-const KEY_ID: Parameter =
+pub(super) const KEY_ID: Parameter =
     Parameter { name: "key_id", place: Place::Path, description: "Id of the key.", schema: of::<String> };
 
 const UPDATE_MASK: Parameter = Parameter {
@@ -421,7 +421,7 @@ const LISTING: &[Parameter] = &[
     Parameter {
         name: "filter",
         place: Place::Query,
-        description: "Filter: `actor_id = \"…\"`, `status = KEY_STATUS_…`, or both joined by AND (AIP-160).",
+        description: "Filter (AIP-160): `actor_id = \"…\"`, `status = KEY_STATUS_…`, `secret_id = current` (or `retired`, `unknown`, an id), `key_prefix = …`, or several of them joined by AND.",
         schema: |_| json_schema!({ "type": "string", "maxLength": MAX_FILTER }),
     },
 ];
@@ -448,7 +448,7 @@ const FRESHNESS: &[Parameter] = &[
     // numbers that no Talos-Epoch header gave, and rightly get a 503.
 ];
 
-const EPOCH: Header = Header {
+pub(super) const EPOCH: Header = Header {
     name: "Talos-Epoch",
     description: "Number of the change, which verify accepts as `Talos-Min-Epoch`. Absent if nothing changed.",
     schema: epoch,

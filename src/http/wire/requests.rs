@@ -262,6 +262,19 @@ pub fn list_request(pairs: Vec<(String, String)>) -> Result<ListRequest, ApiErro
     Ok(request)
 }
 
+/// Parses the query of an erasure: whether active keys are erased, too.
+pub fn force(pairs: &[(String, String)]) -> Result<bool, ApiError> {
+    match pairs {
+        [] => Ok(false),
+        [(name, value)] if name == "force" => match value.as_str() {
+            "true" => Ok(true),
+            "false" | "" => Ok(false),
+            _ => Err(ApiError::field("force", "must be true or false")),
+        },
+        _ => Err(ApiError::field("query", "must be force=true or empty")),
+    }
+}
+
 impl TryFrom<IssueBody> for KeyRequest {
     type Error = ApiError;
 

@@ -154,6 +154,20 @@ pub struct RotateOut<'a> {
     pub secret: &'a str,
 }
 
+/// The keys of an actor that were deleted.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "DeleteActorResponse")]
+pub struct ErasedActorOut {
+    /// Number of issued keys.
+    #[schemars(with = "i32")]
+    pub issued_api_key_count: usize,
+    /// Number of imported keys.
+    #[schemars(with = "i32")]
+    pub imported_api_key_count: usize,
+    /// True if the actor has further keys: send the request again.
+    pub has_more: bool,
+}
+
 /// Results of a batch of imports.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "BatchCreateImportedApiKeysResponse")]

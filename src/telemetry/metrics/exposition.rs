@@ -156,6 +156,7 @@ impl Collector for Readings {
         self.encode_consistency(page)?;
         self.encode_deny_list(page)?;
         self.encode_audit(page)?;
+        self.encode_signing(page)?;
         self.encode_process(page)
     }
 }
@@ -323,6 +324,24 @@ impl Readings {
         Ok(())
     }
 
+    fn encode_signing(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let signing = self.status.signing.as_ref();
+        let secrets = signing.into_iter().flat_map(|signing| &signing.secrets);
+        let prefixes = signing.into_iter().flat_map(|signing| &signing.prefixes);
+        page.by_signer(
+            "hmac_secret_keys",
+            "Active keys that need an HMAC secret, by the id and state of the secret",
+            "secret_id",
+            secrets.map(|secret| (secret.secret_id.as_deref(), secret.state, secret.keys)),
+        )?;
+        page.by_signer(
+            "key_prefix_keys",
+            "Active keys of a prefix, by the prefix and its state",
+            "prefix",
+            prefixes.map(|prefix| (prefix.prefix.as_deref(), prefix.state, prefix.keys)),
+        )
+    }
+
     fn encode_process(&self, page: &mut Page<'_, '_>) -> fmt::Result {
         page.gauge(
             "config_generation",
@@ -350,6 +369,22 @@ impl Page<'_, '_> {
     /// A gauge that is 1 or 0.
     fn flag(&mut self, name: &str, help: &str, value: bool) -> fmt::Result {
         self.gauge(name, help, f64::from(u8::from(value)))
+    }
+
+    /// One gauge per signer: the number of its keys.
+    fn by_signer<'s>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        signers: impl Iterator<Item = (Option<&'s str>, &'static str, u64)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (signer, state, keys) in signers {
+            let labels = [(label, signer.unwrap_or_default()), ("state", state)];
+            family.encode_family(&labels)?.encode_gauge(&i64::try_from(keys).unwrap_or(i64::MAX))?;
+        }
+        Ok(())
     }
 
     /// One gauge per state: 1 for the current one, 0 for the others.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Lease, Poll, Relay, Status};
+use super::{Lease, Poll, Relay, Signing, Status};
 use crate::cache::freshness::Mode;
 
 /// Time for which a far shorter deny list is reported: long enough to be seen by whoever made the
@@ -24,6 +24,7 @@ impl Status {
             problems.push("the audit log can't be written: changes get 503 (the log says why)".to_owned());
         }
         problems.extend(self.deny_list_problems());
+        problems.extend(self.signing.iter().flat_map(Signing::problems));
         if matches!(self.breaker, "open" | "half-open") {
             problems.push("Redis fails: lookups go to the database".to_owned());
         }

@@ -119,6 +119,25 @@ async fn each_operation_has_its_lines() {
     assert_eq!((intent.text("/operation"), intent["keys"].clone()), ("self_revoke", json!([key.id])));
     assert_eq!(outcome.text("/events/0/event"), "IssuedAPIKeyRevoked");
 
+    send(&talos, Call::new("DELETE", &format!("{ISSUED}/{}", key.id))).await.expect(204);
+    let (intent, outcome) = last(&setup);
+    assert_eq!((intent.text("/operation"), intent["keys"].clone()), ("delete", json!([key.id])));
+    assert_eq!(outcome.text("/events/0/event"), "IssuedAPIKeyDeleted");
+
+    let mut keys = vec![];
+    keys.push(talos.issue(json!({ "actor_id": "erased" })).await.id);
+    keys.push(talos.import("legacy-of-the-erased", json!({ "actor_id": "erased" })).await.id);
+    let erase = "/v2alpha1/admin/actors/erased";
+    send(&talos, Call::new("DELETE", erase)).await.expect(409);
+    send(&talos, Call::new("DELETE", &format!("{erase}?force=true"))).await.expect(200);
+    let (intent, outcome) = last(&setup);
+    assert_eq!((intent.text("/operation"), intent["keys"].clone()), ("delete_actor", json!(keys)));
+    assert_eq!(outcome.at("/events").as_array().must("events").len(), 2);
+    for (event, name) in [("0", "IssuedAPIKeyDeleted"), ("1", "ImportedAPIKeyDeleted")] {
+        let event = outcome.at(&format!("/events/{event}"));
+        assert_eq!((event.text("/event"), event.get("ActorID")), (name, None), "{event:#}");
+    }
+
     let text = std::fs::read_to_string(file(&setup)).must("the log");
     for secret in [&*secret, rotated.text("/secret"), "legacy-key-0123456789", derived.text("/token/token")] {
         assert!(!text.contains(secret), "a secret is in the log");
