@@ -6,10 +6,12 @@
 mod admin;
 mod authz;
 mod cache;
+mod credential_source;
 mod credentials;
 mod env;
 mod error;
 mod file;
+mod key_path;
 mod keys;
 mod load;
 mod merged_config;
@@ -27,13 +29,15 @@ mod text;
 mod validate;
 
 pub use admin::{Auth, AuthJwt, AuthMode, AuthRoles, AuthXfcc};
-pub use authz::{Authz, ClientAddress, CredentialSource, OnUnavailable, Preflight};
+pub use authz::{Authz, ClientAddress, OnUnavailable, Preflight};
 pub use cache::{Cache, CacheMemory, CacheRedis, CacheType, RedisTls};
+pub use credential_source::{CredentialSource, HeaderForm, KeyIn};
 pub use credentials::{
     ApiKeyPrefixes, ApiKeys, Credentials, DerivedTokens, HmacSecrets, Jwt, Macaroon, MacaroonPrefixes,
     Secrets, SigningKeys,
 };
 pub use error::{ConfigError, Problem};
+pub use key_path::{KeyPath, PathSegment};
 pub use load::{Loaded, Source, load, load_without_admin};
 pub use model::{
     Audit, Config, Consistency, Db, LastUsed, Log, LogFormat, LogLevel, Multitenancy, Network, Quota,

@@ -89,6 +89,11 @@ pub fn classify<'a, 'p>(
     }
 }
 
+/// Returns whether a text has the form of a credential that Talos makes, whatever its prefix.
+pub fn has_own_form(text: &str) -> bool {
+    is_jwt(text) || text.split_once("_v1_").is_some_and(|(prefix, _)| api_key::is_prefix(prefix))
+}
+
 /// `^eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$`
 fn is_jwt(credential: &str) -> bool {
     let Some(rest) = credential.strip_prefix("eyJ") else {
@@ -143,6 +148,21 @@ mod tests {
             ("", "imported"),
         ] {
             assert_eq!(form(credential), expected, "{credential}");
+        }
+    }
+
+    #[test]
+    fn own_credentials_have_a_form_of_their_own() {
+        for (text, own) in [
+            ("ory_ak_v1_x", true),
+            ("mc_v1_AgEZ", true),
+            ("eyJa.b.c", true),
+            ("api", false),
+            ("_v1_x", false),
+            ("x-oauth-basic", false),
+            ("", false),
+        ] {
+            assert_eq!(has_own_form(text), own, "{text}");
         }
     }
 

@@ -120,6 +120,7 @@ fn examine_dump(dump: &Dump<'_>, options: Options<'_>, findings: &mut Findings, 
             continue;
         }
         rules::manager::examine(dump, manager, options, findings);
+        rules::streams::examine(manager, options, findings);
         for check in &manager.checks {
             rules::filter::examine(check, options, findings);
         }

@@ -88,8 +88,8 @@ const LAYERS: &[Layer] = &[
         &[
             (
                 "authz",
-                "audit cache clock config credential error event key limit service settings \
-                 telemetry trace",
+                "audit cache clock config credential error event host key limit service \
+                 settings telemetry trace",
             ),
             (
                 "http",

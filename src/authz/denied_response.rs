@@ -2,13 +2,15 @@
 
 use bytes::Bytes;
 use http::StatusCode;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint};
 use talos_proto::{CheckResponse, DeniedHttpResponse, HttpStatus, Status};
 
+use super::challenge::Authenticator;
 use super::deny_reason::{DeniedRequest, DenyReason};
 use super::metadata;
-use super::request::Headers;
+use super::request::{GRPC_WEB, Headers};
 use super::response::overwrite;
 use super::template::{Template, Templates, Values};
 use crate::config::Authz;
@@ -16,6 +18,9 @@ use crate::error::ApiError;
 
 /// Number of the field `CheckResponse.dynamic_metadata`.
 const DYNAMIC_METADATA: u32 = 4;
+
+/// ASCII characters that are encoded in `grpc-message`.
+const GRPC_ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 
 /// HTML page for browsers, unless the operator has a template.
 const DEFAULT_PAGE: &str = "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><title>{{status}} {{title}}</title>\n\
@@ -32,11 +37,14 @@ pub fn encode_denied(
 ) -> Bytes {
     let DeniedRequest { reason, principal } = denied;
     let error = reason.error(settings.reveal_reason);
-    let status = error.reason.http();
-    let Content { content_type, body, extra_headers } = content(&reason, &error, templates, headers);
-    let challenge = reason.challenge(&settings.realm, settings.reveal_reason);
+    let authenticator = Authenticator::of(&settings.sources, headers);
+    let status = match reason.asks_for_credential() {
+        true => authenticator.status(),
+        false => error.reason.http(),
+    };
+    let Content { content_type, body, extra_headers } = content(&reason, &error, status, templates, headers);
     let mut lines = vec![overwrite("content-type", &content_type)];
-    lines.extend(challenge.map(|challenge| overwrite("www-authenticate", &challenge)));
+    lines.extend(authenticator.challenges(&reason, settings));
     lines.extend(reason.rate_headers().into_iter().map(|(name, value)| overwrite(name, &value)));
     lines.extend(extra_headers.into_iter().map(|(name, value)| overwrite(name, &value)));
     let response = CheckResponse {
@@ -59,6 +67,15 @@ pub fn encode_denied(
     response.into()
 }
 
+/// Returns the error as JSON. Its code is the HTTP status.
+fn json(error: &ApiError, status: u16) -> serde_json::Value {
+    let mut json = error.to_json();
+    if let Some(code) = json.pointer_mut("/error/code") {
+        *code = status.into();
+    }
+    json
+}
+
 struct Content<'a> {
     content_type: String,
     body: String,
@@ -68,9 +85,17 @@ struct Content<'a> {
 fn content<'a>(
     reason: &DenyReason,
     error: &ApiError,
+    status: u16,
     templates: &'a Templates,
     headers: &Headers<'_>,
 ) -> Content<'a> {
+    if headers.is_grpc_web() {
+        // Envoy takes it for plain HTTP, so the status and its message are set here. A text would
+        // be no message of gRPC-Web; without a body, Envoy drops the content type.
+        let message = utf8_percent_encode(&error.message, GRPC_ENCODED).to_string();
+        let extra_headers = vec![("grpc-status", reason.grpc_code().to_string()), ("grpc-message", message)];
+        return Content { content_type: GRPC_WEB.to_owned(), body: String::new(), extra_headers };
+    }
     if headers.is_grpc() {
         // Envoy sends the body as the message of the gRPC status. Its mapping of HTTP statuses to
         // gRPC codes is wrong for malformed requests, so the code is set here.
@@ -81,7 +106,6 @@ fn content<'a>(
             extra_headers,
         };
     }
-    let status = error.reason.http();
     let scopes = match reason {
         DenyReason::InsufficientScope(scopes) => scopes.to_string(),
         _ => String::new(),
@@ -112,7 +136,7 @@ fn content<'a>(
     }
     Content {
         content_type: "application/json".to_owned(),
-        body: error.to_json().to_string(),
+        body: json(error, status).to_string(),
         extra_headers: vec![],
     }
 }

@@ -1,5 +1,7 @@
 //! Reasons for denying a request, and the part of them that the client learns.
 
+use std::net::IpAddr;
+
 use bytes::Bytes;
 use prost::Message;
 
@@ -26,6 +28,9 @@ pub enum DenyReason {
     /// The credential is not valid.
     #[error("{0}")]
     Denied(Denial),
+    /// The key is bound to addresses, and the client's is missing or unreadable.
+    #[error("the client's address is missing or can't be read, and this credential is bound to addresses")]
+    AddressUnreadable,
     /// The credential lacks scopes: the route needs all of these, or one of them.
     #[error("the credential lacks a scope that this route needs")]
     InsufficientScope(Scopes),
@@ -53,8 +58,9 @@ impl DenyReason {
             Self::Missing => "missing",
             Self::Malformed(Malformed::Ambiguous) => "ambiguous",
             Self::Malformed(Malformed::AmbiguousPath) => "ambiguous_path",
-            Self::Malformed(Malformed::Unreadable) => "malformed",
+            Self::Malformed(Malformed::Unreadable | Malformed::NotBasic) => "malformed",
             Self::Denied(denial) => denial.label(),
+            Self::AddressUnreadable => "address_unreadable",
             Self::InsufficientScope(_) => "insufficient_scope",
             Self::RateLimited(..) => "rate_limited",
             Self::Publishable => "publishable",
@@ -70,7 +76,7 @@ impl DenyReason {
         let reason = match self {
             Self::Missing => Reason::Unauthorized,
             Self::Malformed(_) => Reason::BadRequest,
-            Self::Denied(Denial::AddressNotAllowed) => Reason::IpNotAllowed,
+            Self::Denied(Denial::AddressNotAllowed) | Self::AddressUnreadable => Reason::IpNotAllowed,
             Self::Denied(denial) if reveal_reason => match denial {
                 Denial::Expired => Reason::ApiKeyExpired,
                 Denial::Revoked => Reason::ApiKeyRevoked,
@@ -87,10 +93,10 @@ impl DenyReason {
         ApiError::new(reason, self.to_string())
     }
 
-    /// Returns the value of `WWW-Authenticate` (RFC 6750, RFC 9110).
+    /// Returns the challenge of the scheme Bearer (RFC 6750, RFC 9110).
     ///
     /// No text in it needs escaping: none has a `"` or `\`.
-    pub fn challenge(&self, realm: &str, reveal_reason: bool) -> Option<String> {
+    pub fn bearer_challenge(&self, realm: &str, reveal_reason: bool) -> Option<String> {
         let bearer = format!("Bearer realm=\"{realm}\"");
         match self {
             Self::Missing => Some(bearer),
@@ -103,6 +109,15 @@ impl DenyReason {
                 Some(format!("{bearer}, error=\"insufficient_scope\", scope=\"{scopes}\""))
             }
             _ => None,
+        }
+    }
+
+    /// Returns whether another credential could help: the reason for a 401, or a 407 of a proxy.
+    pub const fn asks_for_credential(&self) -> bool {
+        match self {
+            Self::Missing => true,
+            Self::Denied(denial) => !matches!(denial, Denial::AddressNotAllowed),
+            _ => false,
         }
     }
 
@@ -120,7 +135,10 @@ impl DenyReason {
     pub const fn grpc_code(&self) -> i32 {
         match self {
             Self::Missing => 16,
-            Self::Denied(Denial::AddressNotAllowed) | Self::InsufficientScope(_) | Self::Publishable => 7,
+            Self::Denied(Denial::AddressNotAllowed)
+            | Self::AddressUnreadable
+            | Self::InsufficientScope(_)
+            | Self::Publishable => 7,
             Self::Denied(_) => 16,
             Self::RateLimited(..) => 8,
             Self::Malformed(_) => 3,
@@ -150,6 +168,16 @@ impl DeniedRequest {
     pub fn of_key(reason: DenyReason, entry: &Entry) -> Self {
         let encode = || metadata::of_principal(&Principal::of_key(&entry.key)).encode_to_vec().into();
         Self { reason, principal: entry.denied_metadata.get_or_init(encode).clone() }
+    }
+}
+
+impl DeniedRequest {
+    /// Tells an address that isn't allowed from one that is unknown.
+    pub fn with_client(mut self, client: Option<IpAddr>) -> Self {
+        if client.is_none() && self.reason == DenyReason::Denied(Denial::AddressNotAllowed) {
+            self.reason = DenyReason::AddressUnreadable;
+        }
+        self
     }
 }
 

@@ -16,12 +16,14 @@ const MAX_BODY: usize = 16 * 1024;
 const MAX_VALUE: usize = 1024;
 
 /// Headers that Envoy or Talos sets.
-const RESERVED_HEADERS: [&str; 8] = [
+const RESERVED_HEADERS: [&str; 10] = [
     "connection",
     "content-length",
     "content-type",
+    "grpc-message",
     "grpc-status",
     "host",
+    "proxy-authenticate",
     "retry-after",
     "transfer-encoding",
     "www-authenticate",

@@ -75,7 +75,16 @@ pub(super) fn is_section(path: &str) -> bool {
 /// Field names of a list's entries, with which indexed variables may end.
 pub(super) fn entry_fields(path: &str) -> &'static [&'static str] {
     match path {
-        "authz.sources" => &["header", "scheme", "query", "cookie"],
+        "authz.sources" => &[
+            "header",
+            "scheme",
+            "scheme_optional",
+            "key_in",
+            "query",
+            "cookie",
+            "path",
+            "websocket_protocol",
+        ],
         "multitenancy.networks" => &["hostname", "id", "config_path"],
         "secrets.hmac.retired" | "credentials.issuer_retired" | "audit.key_retired" => {
             &["value", "expires_at"]

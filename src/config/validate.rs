@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::admin::AuthMode;
-use super::authz::{ClientAddress, CredentialSource, MAX_ROUTES, MAX_SOURCES};
+use super::authz::{ClientAddress, MAX_ROUTES, MAX_SOURCES};
 use super::cache::CacheType;
 use super::error::{ConfigError, Problems};
 use super::model::{Config, RateLimitBackend};
@@ -364,7 +364,7 @@ fn authz(config: &Config, problems: &mut Problems) {
         add(problems, "authz.sources", format!("must be {MAX_SOURCES} sources at most"));
     }
     for (index, source) in authz.sources.iter().enumerate() {
-        if authz.sources[..index].iter().any(|other| overlap(source, other)) {
+        if authz.sources[..index].iter().any(|other| source.overlaps(other)) {
             let key = format!("authz.sources[{index}]");
             add(problems, &key, "reads what an earlier source reads");
         }
@@ -385,24 +385,6 @@ fn authz(config: &Config, problems: &mut Problems) {
     let allowed = |b: u8| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\';
     if authz.realm.is_empty() || !authz.realm.bytes().all(allowed) {
         add(problems, "authz.realm", "must be printable ASCII without \" and \\");
-    }
-}
-
-/// Returns true if both sources could match one value: a header without a scheme matches any
-/// scheme.
-fn overlap(a: &CredentialSource, b: &CredentialSource) -> bool {
-    match (a, b) {
-        (
-            CredentialSource::Header { name: a, scheme: scheme_a },
-            CredentialSource::Header { name: b, scheme: scheme_b },
-        ) => {
-            a == b
-                && match (scheme_a, scheme_b) {
-                    (Some(a), Some(b)) => a.eq_ignore_ascii_case(b),
-                    _ => true,
-                }
-        }
-        (a, b) => a == b,
     }
 }
 

@@ -5,3 +5,4 @@ pub mod filter;
 pub mod manager;
 pub mod process;
 pub mod routes;
+pub mod streams;

@@ -100,6 +100,7 @@ impl Service {
         }
         let mint_request = MintRequest {
             ttl,
+            backdated: Duration::ZERO,
             not_after: entry.hard_expiry,
             audiences: &request.audiences,
             scopes,

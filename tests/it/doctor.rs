@@ -165,6 +165,55 @@ async fn hops_are_counted_alike_on_both_sides() {
     }
 }
 
+/// Where Talos looks for credentials is held against what Envoy sends and does.
+#[tokio::test(flavor = "multi_thread")]
+async fn sources_fit_what_envoy_sends() {
+    let setup = Setup::bare();
+    let hidden = Change::After(
+        "transport_api_version: V3",
+        "allowed_headers: { patterns: [{ prefix: x, ignore_case: true }, { exact: authorization }] }",
+    );
+    let no_system = Change::After(
+        "transport_api_version: V3",
+        "decoder_header_mutation_rules: { disallow_system: true }",
+    );
+    let redirect = Change::Replace(
+        "- match: { prefix: / }",
+        "- match: { prefix: /moved }\n                          route: { cluster: upstream, internal_redirect_policy: {} }\n                        - match: { prefix: / }",
+    );
+    let connect = Change::Replace(
+        "- match: { prefix: / }",
+        "- match: { connect_matcher: {} }\n                          route: { cluster: upstream }\n                        - match: { prefix: / }",
+    );
+    for (changes, sources, expected) in [
+        (&[hidden][..], "{ header: authorization, scheme: Basic }", &[][..]),
+        (&[hidden], "{ cookie: key }", &["credential-unseen"]),
+        (&[hidden], "{ websocket_protocol: bearer }", &["credential-unseen"]),
+        (&[hidden], "{ header: proxy-authorization, scheme: Basic, key_in: user }", &["credential-unseen"]),
+        (&[hidden], "{ path: '/v2/{key}' }", &[]),
+        (&[no_system], "{ header: x-api-key }", &[]),
+        (&[no_system], "{ query: api_key }", &["mutations-ignored"]),
+        (&[no_system], "{ path: '/v2/{key}' }", &["mutations-ignored"]),
+        (&[redirect], "{ header: authorization, scheme: Bearer }", &[]),
+        (&[redirect], "{ header: authorization, scheme: bearer, scheme_optional: true }", &[]),
+        (&[redirect], "{ header: x-api-key }", &["redirect-unauthenticated"]),
+        (&[redirect], "{ header: authorization, scheme: Basic }", &["redirect-unauthenticated"]),
+        (&[connect], "{ header: proxy-authorization, scheme: Basic }", &[]),
+        (&[connect], "{ header: authorization, scheme: Basic }", &["connect-challenge"]),
+    ] {
+        std::fs::write(setup.path("envoy.yaml"), config(changes)).must("writing a configuration");
+        std::fs::write(setup.path("talos.yaml"), format!("authz: {{ sources: [{sources}] }}\n"))
+            .must("writing a configuration");
+        let ran = Ran::from(
+            setup.run(&["doctor", "envoy.yaml", "--config", "talos.yaml", "--format", "json"]).await,
+        );
+        let report = report(&ran);
+        let found: Vec<&str> =
+            found(&report).into_iter().map(|(id, _)| id).filter(|id| *id != "identity-unseen").collect();
+        assert_eq!(found, expected, "{sources}: {report:#}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_dump_is_told_so() {
     let setup = Setup::bare();

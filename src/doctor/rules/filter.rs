@@ -1,6 +1,6 @@
 //! Findings about the settings of an ext_authz filter that calls Talos.
 
-use crate::config::{ClientAddress, CredentialSource};
+use crate::config::{Authz, ClientAddress, CredentialSource};
 use crate::doctor::findings::{Findings, Severity};
 use crate::doctor::headers::{self, Match};
 use crate::doctor::http_filter::ExtAuthz;
@@ -28,7 +28,7 @@ pub fn examine(check: &ExtAuthz<'_>, options: Options<'_>, findings: &mut Findin
     check_failure_mode(config, findings);
     check_enablement(check, findings);
     check_visibility(config, options, findings);
-    check_mutations(config, findings);
+    check_mutations(config, options, findings);
 }
 
 fn check_failure_mode(config: &Node<'_>, findings: &mut Findings) {
@@ -226,7 +226,8 @@ fn check_visibility(config: &Node<'_>, options: Options<'_>, findings: &mut Find
                 match source {
                     CredentialSource::Header { name, .. } => needed.push(name.as_str()),
                     CredentialSource::Cookie { .. } => needed.push("cookie"),
-                    CredentialSource::Query { .. } => {}
+                    CredentialSource::WebsocketProtocol { .. } => needed.push("sec-websocket-protocol"),
+                    CredentialSource::Query { .. } | CredentialSource::Path(_) => {}
                 }
             }
             match authz.client_address {
@@ -264,7 +265,7 @@ pub fn check_request_body(body: &Node<'_>, findings: &mut Findings) {
     }
 }
 
-fn check_mutations(config: &Node<'_>, findings: &mut Findings) {
+fn check_mutations(config: &Node<'_>, options: Options<'_>, findings: &mut Findings) {
     let validate = config.get("validate_mutations");
     if !validate.is_true() {
         findings.add(
@@ -295,6 +296,14 @@ fn check_mutations(config: &Node<'_>, findings: &mut Findings) {
             "Envoy ignores Talos' changes of headers: keys go upstream, and forged x-talos-* headers stay",
             "# remove decoder_header_mutation_rules",
         );
+    } else if rules.get("disallow_system").is_true() && options.authz.is_some_and(has_keys_in_urls) {
+        findings.add(
+            "mutations-ignored",
+            Severity::Error,
+            &rules.get("disallow_system"),
+            "Envoy ignores Talos' changes of :path: keys in the query or in the path go upstream (authz.sources)",
+            "decoder_header_mutation_rules: { disallow_system: false }",
+        );
     } else if field(rules.value, "disallow_expression").is_some() {
         findings.add(
             "mutations-ignored",
@@ -305,4 +314,12 @@ fn check_mutations(config: &Node<'_>, findings: &mut Findings) {
             "# remove decoder_header_mutation_rules",
         );
     }
+}
+
+/// Returns true if Talos looks for keys in the query or in the path.
+fn has_keys_in_urls(authz: &Authz) -> bool {
+    let is_in_url = |source: &CredentialSource| {
+        matches!(source, CredentialSource::Query { .. } | CredentialSource::Path(_))
+    };
+    authz.sources.iter().any(is_in_url)
 }

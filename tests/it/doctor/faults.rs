@@ -129,6 +129,16 @@ pub const FAULTS: &[(&str, &str, &[Change])] = &[
         ],
     ),
     ("mutations-ignored", "error", &[After(FILTER, "decoder_header_mutation_rules: { disallow_all: true }")]),
+    ("endless-streams", "note", &[Without("max_stream_duration:")]),
+    ("endless-streams", "note", &[Replace("max_stream_duration: 3600s", "max_stream_duration: 0s")]),
+    (
+        "endless-streams",
+        "warning",
+        &[
+            Without("max_stream_duration:"),
+            After("use_remote_address: true", "upgrade_configs: [{ upgrade_type: websocket }]"),
+        ],
+    ),
     (
         "identity-unseen",
         "warning",

@@ -29,7 +29,7 @@ pub const BOTH: [Version; 2] = [Version::Http1, Version::Http2];
 pub struct Call {
     method: Method,
     pub path: String,
-    headers: Vec<(String, String)>,
+    headers: Vec<(String, Bytes)>,
     body: Bytes,
     /// Trailers, sent after the body.
     trailers: HeaderMap,
@@ -58,8 +58,13 @@ impl Call {
         Call::new("POST", path)
     }
 
-    pub fn header(mut self, name: &str, value: &str) -> Call {
-        self.headers.push((name.to_owned(), value.to_owned()));
+    pub fn header(self, name: &str, value: &str) -> Call {
+        self.header_bytes(name, value.as_bytes())
+    }
+
+    /// Adds a header whose value isn't text.
+    pub fn header_bytes(mut self, name: &str, value: &[u8]) -> Call {
+        self.headers.push((name.to_owned(), Bytes::copy_from_slice(value)));
         self
     }
 
@@ -142,6 +147,8 @@ impl Base {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let mut request = match version {
+            // The authority is the target of a CONNECT.
+            Version::Http1 if call.method == Method::CONNECT => Request::builder().uri(self.0.to_string()),
             Version::Http1 => Request::builder().uri(&call.path),
             Version::Http2 => Request::builder().uri(self.url(&call.path)),
         };
@@ -151,7 +158,7 @@ impl Base {
         }
         request = request.method(call.method);
         for (name, value) in &call.headers {
-            request = request.header(name, value);
+            request = request.header(name, &value[..]);
         }
         if version == Version::Http1 && !call.trailers.is_empty() {
             let names: Vec<&str> = call.trailers.keys().map(HeaderName::as_str).collect();
