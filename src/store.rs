@@ -9,8 +9,10 @@ mod audit;
 mod changes;
 mod database_file;
 mod dialect;
+mod driver;
 mod dsn;
 mod eviction;
+mod first_contact;
 mod keys;
 mod last_used;
 mod list;
@@ -25,8 +27,9 @@ mod server;
 mod tracked_file;
 mod transaction;
 
-use std::sync::Arc;
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use futures_util::FutureExt;
 use sqlx::any::AnyConnectOptions;
@@ -61,7 +64,21 @@ use tracked_file::TrackedFile;
 pub enum StoreError {
     /// The DSN is malformed or not supported.
     #[error("db.dsn: {0}")]
-    Dsn(&'static str),
+    Dsn(Cow<'static, str>),
+    /// The server of the database refused the first connection.
+    #[error("the database at {server}: {error}")]
+    Refused {
+        /// Host and port, or socket.
+        server: String,
+        /// Reason.
+        error: sqlx::Error,
+    },
+    /// The server of the database didn't answer at all.
+    #[error("the database at {server} doesn't answer: nothing came back in time")]
+    Silent {
+        /// Host and port, or socket.
+        server: String,
+    },
     /// The schema is older than this program.
     #[error(
         "the database's schema is at version {found}, this program needs {needed}: run `talos migrate up`"
@@ -73,13 +90,23 @@ pub enum StoreError {
         needed: i64,
     },
     /// The schema is newer than this program.
-    #[error("the database's schema is at version {found}, this program knows {known} at most: upgrade it")]
+    #[error(
+        "the database's schema is at version {found}, this program knows {known} at most, and that step isn't \
+         additive: upgrade this program"
+    )]
     SchemaTooNew {
         /// Version of the database.
         found: i64,
         /// Version of this program.
         known: i64,
     },
+    /// Another command migrates the database, or a session keeps the lock.
+    #[error(
+        "another migration has held the lock of the schema for 30s. If none is running, a session that an older \
+         Talos left behind PgBouncer keeps it: end that session, by pg_terminate_backend(pid) for the pid in pg_locks \
+         with locktype 'advisory'"
+    )]
+    MigrationLocked,
     /// This program has no such version of the schema.
     #[error("this program has no version {version} of the schema; it knows 0 to {known}")]
     NoSuchVersion {
@@ -114,6 +141,21 @@ pub enum StoreError {
     Interrupted,
 }
 
+/// Returns true if statements may be prepared: what is prepared stays in a session, which a pooler
+/// gives to others.
+async fn prepares(dsn: &Dsn, options: &AnyConnectOptions) -> bool {
+    if let Some(prepares) = dsn.prepares {
+        return prepares;
+    }
+    let is_pooled = dsn.dialect == Dialect::Postgres && first_contact::is_pooled(options).await;
+    if is_pooled {
+        tracing::info!(
+            "a pooler such as PgBouncer stands before the database: nothing is left in its sessions"
+        );
+    }
+    !is_pooled
+}
+
 /// Handle to the database; clones share its connections.
 #[derive(Clone)]
 pub struct Store(Arc<Inner>);
@@ -135,6 +177,8 @@ struct Inner {
     rng: Rng,
     lookups: Lookups,
     key_reads: AtomicU64,
+    /// Version of the schema, if it is newer than this program.
+    newer_schema: OnceLock<i64>,
 }
 
 impl Store {
@@ -171,8 +215,12 @@ impl Store {
     }
 
     async fn connect_to(dsn: Dsn, rng: Rng) -> Result<Self, StoreError> {
-        sqlx::any::install_default_drivers();
+        driver::install();
         let options: AnyConnectOptions = dsn.url.parse()?;
+        if dsn.dialect != Dialect::Sqlite {
+            first_contact::reach(&options, dsn.connect_timeout).await?;
+        }
+        let prepares = prepares(&dsn, &options).await;
         let eviction = ConnectionEviction::default();
         let (file, options) = match &dsn.file {
             Some(path) => {
@@ -196,11 +244,11 @@ impl Store {
             None => Anchor::none(),
         };
         let poll_requested = Arc::new(Notify::new());
-        let connector = Connector::new(options, dsn.dialect, dsn.prepares, file);
+        let connector = Connector::new(options, dsn.dialect, prepares, file);
         let poller = Poller::new(connector, eviction.clone(), Arc::clone(&poll_requested));
         Ok(Self(Arc::new(Inner {
             dialect: dsn.dialect,
-            prepares: dsn.prepares,
+            prepares,
             writers,
             readers,
             poller,
@@ -210,6 +258,7 @@ impl Store {
             rng,
             lookups: Lookups::default(),
             key_reads: AtomicU64::new(0),
+            newer_schema: OnceLock::new(),
         })))
     }
 

@@ -124,6 +124,7 @@ const LAYERS: &[Layer] = &[
 /// Crates that only the listed modules name.
 const OWNED_CRATES: &[(&str, &[&str])] = &[
     ("sqlx", &["store"]),
+    ("sqlx_core", &["store"]),
     ("moka", &["cache"]),
     ("redis", &["redis"]),
     ("axum", &["http", "app"]),

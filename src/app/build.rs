@@ -1,6 +1,5 @@
 //! Builds everything that is served from a configuration.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -19,7 +18,7 @@ use crate::http::Context;
 use crate::key::deny::DenyList;
 use crate::limit::{Limiter, RedisLimiter};
 use crate::plane::{Plane, Planes};
-use crate::redis::{RedisSettings, RedisSettingsError, RedisTls};
+use crate::redis::{RedisSentinel, RedisSettings, RedisSettingsError, RedisTls};
 use crate::rng::Rng;
 use crate::service::{ServiceBuilder, UseWriter, use_queue};
 use crate::settings::Settings;
@@ -60,7 +59,7 @@ pub(crate) async fn build(config: &Config, planes: Planes) -> Result<Built, Serv
     let store = Store::open(config.db.dsn.expose(), rng.clone()).await?;
     let memory = MemoryCache::new(config.cache.memory.max_size, config.cache.negative_size, &rng);
     let shared = match config.cache.kind {
-        CacheType::Redis => Some(Arc::new(RedisCache::new(redis_settings(config)?, clock.clone())?)),
+        CacheType::Redis => Some(Arc::new(RedisCache::new(redis_settings(config), clock.clone())?)),
         CacheType::Memory | CacheType::Noop => None,
     };
     let Consistency { lease, poll, relay, grace, .. } = config.consistency;
@@ -127,35 +126,31 @@ async fn open_audit(
 fn limiter(config: &Config, clock: &Clock) -> Result<Limiter, RedisSettingsError> {
     match config.rate_limit.backend {
         RateLimitBackend::Redis if !config.cache.redis.addrs.is_empty() => {
-            Ok(Limiter::Redis(Box::new(RedisLimiter::new(redis_settings(config)?, clock.clone())?)))
+            Ok(Limiter::Redis(Box::new(RedisLimiter::new(redis_settings(config), clock.clone())?)))
         }
         RateLimitBackend::Redis | RateLimitBackend::Memory => Ok(Limiter::memory(clock.clone())),
     }
 }
 
-/// Settings of the Redis connection, with the contents of its TLS files.
-fn redis_settings(config: &Config) -> Result<RedisSettings, RedisSettingsError> {
+/// Settings of the Redis connection.
+fn redis_settings(config: &Config) -> RedisSettings {
     let redis = &config.cache.redis;
-    let read = |path: &Path| {
-        std::fs::read(path).map_err(|error| RedisSettingsError::Tls(format!("{}: {error}", path.display())))
-    };
     let tls = match redis.tls.enabled {
-        Some(true) => {
-            let client = match (&redis.tls.cert_file, &redis.tls.key_file) {
-                (Some(certificate), Some(key)) => {
-                    let key = String::from_utf8(read(key)?)
-                        .map_err(|_| RedisSettingsError::Tls("key_file: must be PEM".to_owned()))?;
-                    Some((read(certificate)?, key.into()))
-                }
-                _ => None,
-            };
-            let ca = redis.tls.ca_file.as_deref().map(read).transpose()?;
-            Some(RedisTls { ca, client, server_name: redis.tls.server_name.clone() })
-        }
+        Some(true) => Some(RedisTls {
+            ca_file: redis.tls.ca_file.clone(),
+            client_files: redis.tls.cert_file.clone().zip(redis.tls.key_file.clone()),
+            server_name: redis.tls.server_name.clone(),
+        }),
         Some(false) | None => None,
     };
-    Ok(RedisSettings {
+    let sentinel = redis.sentinel.master.clone().map(|master| RedisSentinel {
+        master,
+        username: redis.sentinel.username.clone(),
+        password: redis.sentinel.password.clone(),
+    });
+    RedisSettings {
         addrs: redis.addrs.clone(),
+        sentinel,
         username: redis.username.clone(),
         password: redis.password.clone(),
         db: redis.db,
@@ -163,5 +158,5 @@ fn redis_settings(config: &Config) -> Result<RedisSettings, RedisSettingsError> 
         check_timeout: redis.check_timeout,
         tls,
         plaintext_allowed: redis.tls.enabled == Some(false),
-    })
+    }
 }

@@ -17,9 +17,10 @@ use crate::store::{Step, StepState, Store, StoreError};
 
 /// Migrate the database's schema, or adopt the keys of another Talos
 ///
-/// The database is --database, else $DB_DSN, else $DSN, else db.dsn of the configuration. `talos
-/// serve` creates and migrates a new SQLite file by itself; run `migrate up` after an upgrade.
-/// Connect to the database directly, not through PgBouncer.
+/// The database is --database, else migrate.dsn of the configuration, else $DB_DSN, else $DSN, else
+/// db.dsn of the configuration. `talos serve` creates and migrates a new SQLite file by itself; run
+/// `migrate up` after an upgrade. PgBouncer may stand before PostgreSQL, in any mode but
+/// `statement`.
 #[derive(Args)]
 #[command(after_help = "\
 EXAMPLES:
@@ -27,7 +28,8 @@ EXAMPLES:
   talos migrate status --database sqlite://talos.db
   talos keys issued list --all --format json -e http://localhost:4420 | talos migrate adopt - --database sqlite://talos.db")]
 pub struct Migrate {
-    /// The database [default: $DB_DSN, $DSN, then the configuration's db.dsn]
+    /// The database [default: the configuration's migrate.dsn, $DB_DSN, $DSN, then the
+    /// configuration's db.dsn]
     #[arg(long, global = true, value_name = "DSN")]
     database: Option<SecretString>,
     #[command(subcommand)]
@@ -94,7 +96,13 @@ impl Migrate {
         match self.command {
             Command::Up => {
                 let version = Store::migrate_up(dsn.expose()).await.map_err(Failure::failed)?;
+                let known = Store::known_schema(dsn.expose()).map_err(Failure::failed)?;
                 println!("the schema is at version {version}");
+                if version > known {
+                    println!(
+                        "this program knows {known}; the newer steps are additive, so it runs beside them"
+                    );
+                }
             }
             Command::Down { steps, yes } => down(dsn.expose(), steps, yes).await?,
             Command::Status { format } => {
@@ -115,14 +123,20 @@ impl Migrate {
 }
 
 fn dsn(argument: Option<SecretString>, file: Option<&Path>) -> Result<SecretString, Failure> {
-    let from_environment =
-        || ["DB_DSN", "DSN"].iter().find_map(|name| std::env::var(name).ok()).map(Into::into);
-    match argument.or_else(from_environment) {
-        Some(dsn) => Ok(dsn),
-        None => {
-            let loaded = config::source(file.map(Path::to_owned))?.without_admin().load();
-            Ok(loaded.map_err(Failure::usage)?.config.db.dsn)
+    if let Some(dsn) = argument {
+        return Ok(dsn);
+    }
+    let from_environment = ["DB_DSN", "DSN"].iter().find_map(|name| std::env::var(name).ok());
+    let source = config::source(file.map(Path::to_owned));
+    let loaded = source.and_then(|source| source.without_admin().load().map_err(Failure::usage));
+    match (loaded, from_environment) {
+        (Ok(loaded), from_environment) => {
+            let config = loaded.config;
+            Ok(config.migrate.dsn.or(from_environment.map(Into::into)).unwrap_or(config.db.dsn))
         }
+        // The variables need no configuration.
+        (Err(_), Some(dsn)) => Ok(dsn.into()),
+        (Err(error), None) => Err(error),
     }
 }
 

@@ -183,13 +183,17 @@ fn storage_fields(status: &StatusDocument<'_>) -> Vec<(&'static str, String)> {
         }
         None => format!("breaker {}", status.text("/breaker")),
     };
+    let newer = match status.get("/database/newer_schema") {
+        Some(version) => format!("; schema {}, newer than this program", cell(version)),
+        None => String::new(),
+    };
     let unlisted = match status.get("/deny_list/held") {
         Some(held) => format!(", {} NO LONGER IN THE FILE BUT STILL DENIED", cell(held)),
         None if status.is_true("/deny_list/current") => String::new(),
         None => ", DIFFERS FROM THE FILE".to_owned(),
     };
     vec![
-        ("DATABASE", database),
+        ("DATABASE", format!("{database}{newer}")),
         ("CACHE", cache),
         ("REDIS", redis),
         ("DENY LIST", format!("{} keys{unlisted}", status.text("/deny_list/keys"))),

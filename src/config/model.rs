@@ -23,6 +23,8 @@ pub struct Config {
     pub serve: Serve,
     /// Database.
     pub db: Db,
+    /// Migrations of the database.
+    pub migrate: Migrate,
     /// Logging.
     pub log: Log,
     /// Secrets.
@@ -71,6 +73,16 @@ impl Default for Db {
     fn default() -> Self {
         Self { dsn: "sqlite://talos.db".into() }
     }
+}
+
+/// `migrate`: the commands of `talos migrate`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Migrate {
+    /// Database URL for migrations, such as that of a user who may change the schema, or one that
+    /// leads around a pooler. Unset (or empty) means `db.dsn`.
+    #[serde(with = "serde_forms::OptionalSecret")]
+    pub dsn: Option<SecretString>,
 }
 
 /// `log`: the log of the process.

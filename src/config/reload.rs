@@ -11,7 +11,7 @@ use super::{Auth, Authz, Cache, ConfigError, Problem, validate};
 /// Compares a key in two configurations.
 type Differs = fn(&Config, &Config) -> bool;
 /// Keys that are masked or incomplete in the printed form, which is compared for all others.
-const MASKED: [(&str, Differs); 10] = [
+const MASKED: [(&str, Differs); 12] = [
     ("db.dsn", |a, b| a.db.dsn != b.db.dsn),
     ("secrets.hmac.current", |a, b| a.secrets.hmac.current != b.secrets.hmac.current),
     ("secrets.hmac.retired", |a, b| a.secrets.hmac.retired != b.secrets.hmac.retired),
@@ -20,6 +20,10 @@ const MASKED: [(&str, Differs); 10] = [
     }),
     ("cache.redis.addrs", |a, b| a.cache.redis.addrs != b.cache.redis.addrs),
     ("cache.redis.password", |a, b| a.cache.redis.password != b.cache.redis.password),
+    ("cache.redis.sentinel.password", |a, b| {
+        a.cache.redis.sentinel.password != b.cache.redis.sentinel.password
+    }),
+    ("migrate.dsn", |a, b| a.migrate.dsn != b.migrate.dsn),
     ("audit.key", |a, b| a.audit.key != b.audit.key),
     ("audit.key_retired", |a, b| a.audit.key_retired != b.audit.key_retired),
     ("serve.http.auth.jwt.jwks", |a, b| a.serve.http.auth.jwt.jwks != b.serve.http.auth.jwt.jwks),

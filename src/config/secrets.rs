@@ -72,10 +72,12 @@ mod tests {
     const GOOD: &str = "0123456789abcdef0123456789abcdef";
 
     /// Secrets without a rule here: passwords of servers, and key sets, which have their own rules.
-    const OTHERS: [&str; 5] = [
+    const OTHERS: [&str; 7] = [
         "db.dsn",
+        "migrate.dsn",
         "cache.redis.addrs",
         "cache.redis.password",
+        "cache.redis.sentinel.password",
         "credentials.derived_tokens.jwt.signing_keys.urls",
         "serve.http.auth.jwt.jwks",
     ];

@@ -16,7 +16,7 @@ use super::{Inner, StoreError};
 /// Timeout of a read, including the wait for a connection.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// Timeout of a write, which is longer, as it may wait for other transactions.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Time that a write waits for a poll that finds the primary.
 const PRIMARY_WAIT: Duration = Duration::from_secs(1);

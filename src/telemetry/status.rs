@@ -1,12 +1,15 @@
 //! Status of the process in one reading: for `GET /status`, `talos status` and the gauges of
 //! `/metrics`.
 
+mod dependencies;
 mod problems;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
+
+use dependencies::{RedisStatus, TracesStatus};
 
 use super::metrics::Metrics;
 use crate::cache::freshness::Freshness;
@@ -80,6 +83,11 @@ pub struct Status {
     /// State of the circuit breaker in front of Redis: `closed` lets requests through; `none`
     /// without Redis.
     pub breaker: &'static str,
+    /// The clients of Redis; empty without Redis.
+    pub redis: Vec<RedisStatus>,
+    /// The export of traces; absent when none are exported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traces: Option<TracesStatus>,
     /// The operator's deny list.
     pub deny_list: DenyList,
     /// The audit log; absent when none is configured.
@@ -197,6 +205,9 @@ pub struct Database {
     pub idle_connections: u32,
     /// Maximum number of connections.
     pub max_connections: u32,
+    /// Version of the schema, if a newer program has added to it; absent otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub newer_schema: Option<i64>,
 }
 
 /// Cache in memory, and Redis behind it.
@@ -289,6 +300,8 @@ impl Status {
             database: Database::read(service, readiness),
             cache: Cache::read(service, &settings, metrics),
             breaker: breaker(service).unwrap_or("none"),
+            redis: RedisStatus::read(service),
+            traces: TracesStatus::read(),
             deny_list: DenyList::read(service, metrics, now),
             audit: AuditLog::read(service),
             version: env!("CARGO_PKG_VERSION"),
@@ -381,6 +394,7 @@ impl Database {
             connections: connections.open,
             idle_connections: connections.idle,
             max_connections: connections.max,
+            newer_schema: service.store.newer_schema(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -12,6 +12,7 @@ use prometheus_client::registry::Registry;
 
 use super::{Metrics, Tier};
 use crate::cache::freshness::Mode;
+use crate::redis::CauseKind;
 use crate::service::Service;
 use crate::telemetry::histogram::Histogram;
 use crate::telemetry::status::Status;
@@ -198,11 +199,42 @@ impl Readings {
         page.counter("redis_misses", "Lookups that Redis could not answer", cache.redis_misses)?;
         page.gauge("cache_keys", "Keys in memory", cache.keys as f64)?;
         page.gauge("cache_unknown_keys", "Unknown key ids in memory", cache.unknown_keys as f64)?;
+        self.encode_dependencies(page)?;
         if self.status.breaker == "none" {
             return Ok(());
         }
         let help = "State of the circuit breaker in front of Redis: 1 for the current one";
         page.states("redis_breaker", help, "state", ["closed", "half-open", "open"], self.status.breaker)
+    }
+
+    /// Redis and the collector of traces. Without them there is nothing to write.
+    fn encode_dependencies(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let Status { redis, traces, .. } = &self.status;
+        if !redis.is_empty() {
+            let help = "1 for the cause for which Redis can't be used, by client";
+            let mut causes = page.0.encode_descriptor("redis_degraded", help, None, MetricType::Gauge)?;
+            for client in redis {
+                for cause in CauseKind::ALL.map(CauseKind::name) {
+                    let value = i64::from(client.cause == Some(cause));
+                    causes
+                        .encode_family(&[("client", client.client), ("cause", cause)])?
+                        .encode_gauge(&value)?;
+                }
+            }
+            let help = "Attempts to connect to Redis that failed, by client";
+            let kind = MetricType::Counter;
+            let mut failures = page.0.encode_descriptor("redis_connection_failures", help, None, kind)?;
+            for client in redis {
+                failures
+                    .encode_family(&[("client", client.client)])?
+                    .encode_counter::<NoLabelSet, _, u64>(&client.connection_failures, None)?;
+            }
+        }
+        if let Some(traces) = traces {
+            page.counter("trace_exports", "Batches of spans that the collector took", traces.batches)?;
+            page.counter("trace_export_failures", "Batches of spans that were lost", traces.failures)?;
+        }
+        Ok(())
     }
 
     fn encode_polls(&self, page: &mut Page<'_, '_>) -> fmt::Result {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::dependencies::RedisStatus;
 use super::{Lease, Poll, Relay, Status};
 use crate::cache::freshness::Mode;
 
@@ -24,8 +25,15 @@ impl Status {
             problems.push("the audit log can't be written: changes get 503 (the log says why)".to_owned());
         }
         problems.extend(self.deny_list_problems());
-        if matches!(self.breaker, "open" | "half-open") {
+        problems.extend(self.redis.iter().filter_map(RedisStatus::problem));
+        let is_explained = self.redis.iter().any(|redis| redis.client == "cache" && redis.cause.is_some());
+        if matches!(self.breaker, "open" | "half-open") && !is_explained {
             problems.push("Redis fails: lookups go to the database".to_owned());
+        }
+        if let Some(reason) = self.traces.as_ref().and_then(|traces| traces.failing.as_ref()) {
+            problems.push(format!(
+                "traces can't be exported, and are lost: {reason}; check tracing.endpoint and the collector"
+            ));
         }
         if !self.settings.current {
             let problem = "the configuration, or a key set, was refused when it was last read (the log says why); the \

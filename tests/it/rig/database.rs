@@ -82,7 +82,7 @@ pub async fn behind_proxy(dsn: &str) -> (Proxy, String) {
     (proxy, proxied)
 }
 
-fn new_name() -> String {
+pub fn new_name() -> String {
     format!("t_{}", uuid::Uuid::new_v4().simple())
 }
 
