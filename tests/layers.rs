@@ -101,7 +101,7 @@ const LAYERS: &[Layer] = &[
     (
         "process: start, commands, diagnosis",
         &[
-            ("doctor", "authz config"),
+            ("doctor", "authz config settings"),
             (
                 "app",
                 "admin_auth audit authz cache caller clock config error http key limit plane \
