@@ -16,12 +16,15 @@ mod jwks_refresh;
 mod limits;
 mod listeners;
 mod polling;
+mod preflight;
+mod probes;
 mod progress;
 mod relay;
 mod reload;
 mod serve;
 mod shrink_guard;
 mod signals;
+mod start_log;
 mod stream;
 mod tasks;
 mod watched;
@@ -29,6 +32,7 @@ mod workers;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use build::build;
-pub use denied_templates::{TemplateFileError, read as read_templates};
 pub use error::ServeError;
+pub use preflight::{Options, Preflight, preflight};
+pub use probes::{Probe, probe};
 pub use serve::serve;

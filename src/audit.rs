@@ -14,7 +14,7 @@ mod writer;
 pub use call::{Call, Origin, Outcome};
 pub use chain::{ChainKey, ChainKeys};
 pub use failures::Failure;
-pub use log::{AuditError, AuditLog, HeadReporter, WriteFailed, instance};
+pub use log::{AuditError, AuditLog, HeadReporter, WriteFailed, check_writable, instance};
 pub use writer::LogSettings;
 
 use std::time::Duration;

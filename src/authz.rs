@@ -11,6 +11,7 @@ mod dispatch;
 mod fallback;
 mod fallback_body;
 mod grpc;
+mod hint;
 pub mod identity_headers;
 mod keepalive;
 mod limits;

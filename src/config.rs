@@ -14,6 +14,7 @@ mod keys;
 mod load;
 mod merged_config;
 mod model;
+mod place;
 mod reload;
 mod retired;
 mod routes;
@@ -22,6 +23,7 @@ mod secrets;
 mod serde_forms;
 mod serve;
 mod show;
+mod suggest;
 mod tenants;
 mod text;
 mod validate;
@@ -36,15 +38,16 @@ pub use credentials::{
 pub use error::{ConfigError, Problem};
 pub use load::{Loaded, Source, load, load_without_admin};
 pub use model::{
-    Audit, Config, Consistency, Db, LastUsed, Log, LogFormat, LogLevel, Multitenancy, Network, Quota,
+    Audit, Config, Consistency, Db, Errors, LastUsed, Log, LogFormat, LogLevel, Multitenancy, Network, Quota,
     RateLimit, RateLimitBackend, TraceExporter, Tracing,
 };
+pub use place::Place;
 pub use reload::Change;
 pub use retired::Retired;
 pub use routes::{
     Audience, PathMatch, PolicyValueError, Route, RouteMode, RouteToken, RouteVisibility, ScopeList,
 };
-pub use schema::schema;
+pub use schema::{description, schema};
 pub use serve::{
     ClientIpSource, Cors, RequestLog, SelfRevokeLimit, Serve, ServeAuthz, ServeHttp, ServeMetrics,
     ServePublic, Tls, listen_address,

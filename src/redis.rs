@@ -5,10 +5,12 @@ mod breaker;
 mod client;
 mod connection;
 mod endpoint;
+mod probe;
 mod settings;
 mod tls;
 
 pub(crate) use ::redis::RedisResult;
 pub use breaker::BreakerState;
 pub(crate) use client::{RedisClient, Subscription};
+pub(crate) use probe::probe;
 pub use settings::{RedisSettings, RedisSettingsError, RedisTls};

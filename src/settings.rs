@@ -304,6 +304,18 @@ fn hmac_secrets(config: &Config) -> Result<HmacSecrets, SettingsError> {
     Ok(HmacSecrets::new(current, retired.collect()))
 }
 
+/// Checks that the key sets can be used together, and that a named signing key is among them.
+///
+/// # Errors
+/// When not so.
+pub fn check_signing_key(config: &Config, documents: &Documents) -> Result<(), SettingsError> {
+    let keys = key_set(config, documents)?;
+    match &config.credentials.derived_tokens.jwt.signing_key_id {
+        Some(named) if keys.signing(Some(named)).is_none() => Err(SettingsError::NoSigningKey),
+        _ => Ok(()),
+    }
+}
+
 /// Merges the key sets of all documents.
 ///
 /// # Errors

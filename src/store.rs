@@ -20,6 +20,7 @@ mod migrations;
 mod mutations;
 mod poller;
 mod pool;
+mod probe;
 mod row;
 mod server;
 mod tracked_file;

@@ -53,7 +53,7 @@ const LAYERS: &[Layer] = &[
             ("event", "clock key"),
             ("readiness", "clock"),
             ("credential", "clock key rng secret"),
-            ("config", "credential duration host key secret"),
+            ("config", "credential duration error host key secret"),
             ("settings", "clock config credential host key secret"),
             ("tls", "caller clock config"),
             ("admin_auth", "caller clock config credential rng secret tls"),
@@ -110,7 +110,7 @@ const LAYERS: &[Layer] = &[
             (
                 "cli",
                 "app audit clock config credential doctor duration escape http key plane rng \
-                 secret settings store telemetry",
+                 secret store telemetry",
             ),
             (
                 "fuzzing",

@@ -22,8 +22,8 @@ use crate::plane::{Plane, Planes};
 use crate::redis::{RedisSettings, RedisSettingsError, RedisTls};
 use crate::rng::Rng;
 use crate::service::{ServiceBuilder, UseWriter, use_queue};
-use crate::settings::Settings;
 use crate::settings::sources::{Documents, Reading};
+use crate::settings::{Settings, SettingsError, check_signing_key};
 use crate::store::Store;
 use crate::telemetry::status::Process;
 
@@ -48,6 +48,13 @@ pub(crate) async fn build(config: &Config, planes: Planes) -> Result<Built, Serv
     let urls = &config.key_set_urls();
     let documents = Documents::default().renew(urls, Reading::All).await.complete(urls)?.documents;
     let settings = Settings::build(config, &documents, 1)?;
+    check_signing_key(config, &documents)?;
+    for (network, config) in config.tenants() {
+        check_signing_key(config, &documents).map_err(|problem| SettingsError::OfNetwork {
+            hostname: network.hostname.clone(),
+            problem: Box::new(problem),
+        })?;
+    }
     if settings.all().any(|(_, settings)| settings.signing_key().is_none()) {
         tracing::warn!(
             "credentials.derived_tokens.jwt has no signing key: upstream gets identity headers, but no JWT"
@@ -134,7 +141,10 @@ fn limiter(config: &Config, clock: &Clock) -> Result<Limiter, RedisSettingsError
 }
 
 /// Settings of the Redis connection, with the contents of its TLS files.
-fn redis_settings(config: &Config) -> Result<RedisSettings, RedisSettingsError> {
+///
+/// # Errors
+/// When a file can't be read.
+pub(super) fn redis_settings(config: &Config) -> Result<RedisSettings, RedisSettingsError> {
     let redis = &config.cache.redis;
     let read = |path: &Path| {
         std::fs::read(path).map_err(|error| RedisSettingsError::Tls(format!("{}: {error}", path.display())))

@@ -125,6 +125,22 @@ impl LogFile {
     }
 }
 
+/// Checks that a log at `path` can be appended to, and that files beside it can be created. Leaves
+/// no trace.
+///
+/// # Errors
+/// Fails if not.
+pub fn check_writable(path: &Path) -> io::Result<()> {
+    match OpenOptions::new().read(true).append(true).open(path) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let beside = with_suffix(path, &format!("check-{}", std::process::id()));
+    OpenOptions::new().create_new(true).write(true).mode(0o600).open(&beside)?;
+    fs::remove_file(beside)
+}
+
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut path = path.as_os_str().to_owned();
     path.push(".");

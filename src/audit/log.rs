@@ -177,6 +177,15 @@ impl AuditLog {
     }
 }
 
+/// Checks that a log at `path` could be opened, without changing it.
+///
+/// # Errors
+/// Fails if the file, or one beside it, can't be written.
+pub fn check_writable(path: &std::path::Path) -> Result<(), AuditError> {
+    let fail = |error| AuditError::File { path: path.display().to_string(), error };
+    super::file::check_writable(path).map_err(fail)
+}
+
 fn is_sealed(head: &AuditHead, settings: &LogSettings) -> bool {
     let keys = std::iter::once(&settings.keys.current).chain(&settings.keys.retired);
     let sealed = keys

@@ -130,7 +130,8 @@ fn refusals_carry_their_http_status() {
         (DenyReason::Unavailable, 503),
     ] {
         let nothing = Attributes::default();
-        let answer = encode_denied(reason.into(), &settings(), &Templates::default(), &Headers::of(&nothing));
+        let answer =
+            encode_denied(reason.into(), &settings(), &Templates::default(), &Headers::of(&nothing), "id-1");
         let answer = full::CheckResponse::decode(answer).unwrap();
         assert_ne!(answer.status.unwrap().code, 0);
         let Some(full::check_response::HttpResponse::DeniedResponse(answer)) = answer.http_response else {

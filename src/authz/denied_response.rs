@@ -7,6 +7,7 @@ use prost::encoding::{WireType, encode_key, encode_varint};
 use talos_proto::{CheckResponse, DeniedHttpResponse, HttpStatus, Status};
 
 use super::deny_reason::{DeniedRequest, DenyReason};
+use super::hint::hint;
 use super::metadata;
 use super::request::Headers;
 use super::response::overwrite;
@@ -23,19 +24,24 @@ const DEFAULT_PAGE: &str = "<!doctype html>\n<html lang=\"en\"><meta charset=\"u
 
 /// Encodes the response to a denied request.
 ///
-/// The HTTP status is always set. Without it Envoy would send 403 for all reasons.
+/// `request_id` is visible ASCII. The HTTP status is always set. Without it Envoy would send 403
+/// for all reasons.
 pub fn encode_denied(
     denied: DeniedRequest,
     settings: &Authz,
     templates: &Templates,
     headers: &Headers<'_>,
+    request_id: &str,
 ) -> Bytes {
     let DeniedRequest { reason, principal } = denied;
-    let error = reason.error(settings.reveal_reason);
+    let mut error = reason.error(settings.reveal_reason);
+    error.metadata.extend(hint(&reason, headers, &settings.sources).map(|hint| ("hint", hint)));
     let status = error.reason.http();
-    let Content { content_type, body, extra_headers } = content(&reason, &error, templates, headers);
+    let Content { content_type, body, extra_headers } =
+        content(&reason, &error, templates, headers, request_id);
     let challenge = reason.challenge(&settings.realm, settings.reveal_reason);
     let mut lines = vec![overwrite("content-type", &content_type)];
+    lines.push(overwrite("x-request-id", request_id));
     lines.extend(challenge.map(|challenge| overwrite("www-authenticate", &challenge)));
     lines.extend(reason.rate_headers().into_iter().map(|(name, value)| overwrite(name, &value)));
     lines.extend(extra_headers.into_iter().map(|(name, value)| overwrite(name, &value)));
@@ -70,6 +76,7 @@ fn content<'a>(
     error: &ApiError,
     templates: &'a Templates,
     headers: &Headers<'_>,
+    request_id: &str,
 ) -> Content<'a> {
     if headers.is_grpc() {
         // Envoy sends the body as the message of the gRPC status. Its mapping of HTTP statuses to
@@ -83,7 +90,7 @@ fn content<'a>(
     }
     let status = error.reason.http();
     let scopes = match reason {
-        DenyReason::InsufficientScope(scopes) => scopes.to_string(),
+        DenyReason::InsufficientScope(demand) => demand.needed.to_string(),
         _ => String::new(),
     };
     let values = Values {
@@ -95,7 +102,8 @@ fn content<'a>(
         message: &error.message,
         reason: error.reason.name(),
         scopes: &scopes,
-        request_id: headers.request_id(),
+        hint: hint_of(error).unwrap_or_default(),
+        request_id,
     };
     if let Some(template) = templates.find(status, headers) {
         let extra_headers = template.headers().map(|(name, value)| (name, value.to_owned())).collect();
@@ -106,13 +114,28 @@ fn content<'a>(
         };
     }
     if headers.prefers("text/html") {
+        let message = with_hint(error);
+        let values = Values { message: &message, ..values };
         let body = Template::html_page(DEFAULT_PAGE).render(&values);
         let content_type = "text/html; charset=utf-8".to_owned();
         return Content { content_type, body, extra_headers: vec![] };
     }
     Content {
         content_type: "application/json".to_owned(),
-        body: error.to_json().to_string(),
+        body: ApiError { message: with_hint(error).into(), ..error.clone() }.to_json(request_id).to_string(),
         extra_headers: vec![],
+    }
+}
+
+/// The advice, if there is some.
+fn hint_of(error: &ApiError) -> Option<&str> {
+    error.metadata.iter().find(|(name, _)| *name == "hint").map(|(_, hint)| hint.as_str())
+}
+
+/// The message with its advice.
+fn with_hint(error: &ApiError) -> String {
+    match hint_of(error) {
+        Some(hint) => format!("{}: {hint}", error.message),
+        None => error.message.to_string(),
     }
 }

@@ -26,9 +26,9 @@ pub enum DenyReason {
     /// The credential is not valid.
     #[error("{0}")]
     Denied(Denial),
-    /// The credential lacks scopes: the route needs all of these, or one of them.
+    /// The credential lacks scopes.
     #[error("the credential lacks a scope that this route needs")]
-    InsufficientScope(Scopes),
+    InsufficientScope(ScopeDemand),
     /// The key's quota is used up.
     #[error("the key was used too often; try again later")]
     RateLimited(RatePolicy, RateDecision),
@@ -44,6 +44,36 @@ pub enum DenyReason {
     /// The credential can't be verified at present.
     #[error("the credential can't be checked at present")]
     Unavailable,
+}
+
+/// Demand of a route that a credential doesn't meet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScopeDemand {
+    /// Scopes that the route names.
+    pub needed: Scopes,
+    /// True if it needs all of them, false if one of them is enough.
+    pub needs_all: bool,
+    /// Those of them that the credential lacks.
+    pub missing: Vec<String>,
+}
+
+impl ScopeDemand {
+    /// The demand for `needed`, not met by the scopes in `granted`.
+    pub fn new(needed: &Scopes, needs_all: bool, granted: &Scopes) -> Self {
+        let missing = needed.iter().filter(|scope| !granted.grant(scope));
+        let missing = missing.map(|scope| scope.as_str().to_owned()).collect();
+        Self { needed: needed.clone(), needs_all, missing }
+    }
+
+    /// Which scopes are missing, in words.
+    fn in_words(&self) -> String {
+        let missing = self.missing.join(", ");
+        match (self.needs_all, self.missing.len()) {
+            (true, _) => format!("missing: {missing}"),
+            (false, 1) => format!("needed: {missing}"),
+            (false, _) => format!("needed: one of {missing}"),
+        }
+    }
 }
 
 impl DenyReason {
@@ -84,7 +114,16 @@ impl DenyReason {
             Self::Misconfigured => Reason::InternalServerError,
             Self::Unavailable => Reason::ServiceUnavailable,
         };
-        ApiError::new(reason, self.to_string())
+        let mut error = ApiError::new(reason, self.to_string());
+        if !matches!(self, Self::Denied(_)) {
+            error.anchor = Some(self.label());
+        }
+        if let Self::InsufficientScope(demand) = self {
+            error.metadata.push(("required_scopes", demand.needed.to_string()));
+            error.metadata.push(("missing_scopes", demand.missing.join(" ")));
+            error.metadata.push(("hint", demand.in_words()));
+        }
+        error
     }
 
     /// Returns the value of `WWW-Authenticate` (RFC 6750, RFC 9110).
@@ -99,8 +138,8 @@ impl DenyReason {
                 Some(format!("{bearer}, error=\"invalid_token\", error_description=\"{denial}\""))
             }
             Self::Denied(_) => Some(format!("{bearer}, error=\"invalid_token\"")),
-            Self::InsufficientScope(scopes) => {
-                Some(format!("{bearer}, error=\"insufficient_scope\", scope=\"{scopes}\""))
+            Self::InsufficientScope(ScopeDemand { needed, .. }) => {
+                Some(format!("{bearer}, error=\"insufficient_scope\", scope=\"{needed}\""))
             }
             _ => None,
         }

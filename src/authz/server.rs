@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 
 use super::attributes::Attributes;
 use super::denied_response::encode_denied;
-use super::deny_reason::{DeniedRequest, DenyReason};
+use super::deny_reason::{DeniedRequest, DenyReason, ScopeDemand};
 use super::policy;
 use super::principal::Principal;
 use super::request::Headers;
@@ -189,7 +189,14 @@ impl AuthorizationService {
         if *reason == DenyReason::Unavailable && settings.authz.on_unavailable == OnUnavailable::Error {
             return Some(Err(tonic::Status::unavailable(reason.to_string())));
         }
-        Some(Ok(encode_denied(denied, &settings.authz, &self.templates.load(), &Headers::of(attributes))))
+        let headers = Headers::of(attributes);
+        let sent = headers.request_id();
+        let is_usable = !sent.is_empty() && sent.bytes().all(|byte| byte.is_ascii_graphic());
+        let request_id = match is_usable {
+            true => Cow::Borrowed(sent),
+            false => Cow::Owned(self.service.rng.uuid().hyphenated().to_string()),
+        };
+        Some(Ok(encode_denied(denied, &settings.authz, &self.templates.load(), &headers, &request_id)))
     }
 
     async fn decide(
@@ -398,10 +405,10 @@ fn satisfies(policy: &Policy, scopes: &Scopes, visibility: Visibility) -> Result
         return Err(DenyReason::Publishable);
     }
     if !scopes.grant_all(&policy.scopes) {
-        return Err(DenyReason::InsufficientScope(policy.scopes.clone()));
+        return Err(DenyReason::InsufficientScope(ScopeDemand::new(&policy.scopes, true, scopes)));
     }
     if !policy.any_scope.is_empty() && !scopes.grant_any(&policy.any_scope) {
-        return Err(DenyReason::InsufficientScope(policy.any_scope.clone()));
+        return Err(DenyReason::InsufficientScope(ScopeDemand::new(&policy.any_scope, false, scopes)));
     }
     Ok(())
 }

@@ -149,7 +149,10 @@ fn cookie_lines<'a>(headers: &Headers<'a>) -> impl Iterator<Item = &'a [u8]> {
 }
 
 /// Returns the value of one source, `None` if it has none.
-fn value_of<'a>(
+///
+/// # Errors
+/// Fails if there is more than one, or it is not UTF-8.
+pub fn value_of<'a>(
     headers: &Headers<'a>,
     source: &'a CredentialSource,
 ) -> Result<Option<Cow<'a, str>>, Malformed> {

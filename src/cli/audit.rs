@@ -7,9 +7,9 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::client::JsonBody;
-use super::config;
 use super::exit::{Failure, Outcome};
 use super::output::{Output, Table, View};
+use super::source::source;
 use crate::audit::verify::{Findings, UnresolvedCall, Verifier, position};
 use crate::audit::{ChainKey, ChainKeys, instance};
 use crate::clock::Clock;
@@ -74,7 +74,7 @@ impl Verify {
     /// # Errors
     /// Fails when a file can't be read or the configuration is invalid.
     pub async fn run(self, file: Option<&Path>) -> Result<Outcome, Failure> {
-        let loaded = config::source(file.map(Path::to_owned))?.without_admin().load();
+        let loaded = source(file.map(Path::to_owned))?.without_admin().load();
         let config = loaded.map_err(Failure::usage)?.config;
         let keys = ChainKeys::from_config(&config.audit, Clock::system().now()).all();
         let dsn = self.database.as_ref().unwrap_or(&config.db.dsn);

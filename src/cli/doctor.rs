@@ -8,8 +8,9 @@ use reqwest::{Url, redirect};
 use serde_json::{Value, json};
 
 use super::exit::{Failure, Outcome};
+use super::input;
 use super::output::write_stdout;
-use super::{config, input};
+use super::source::source;
 use crate::config::Loaded;
 use crate::doctor::{Finding, Options, Report, Severity, examine, from_bootstrap};
 use crate::escape::visible;
@@ -77,7 +78,7 @@ impl Doctor {
         let talos = match config {
             None => None,
             Some(file) => {
-                let source = config::source(Some(file))?.without_admin();
+                let source = source(Some(file))?.without_admin();
                 let Loaded { config, .. } = source.load().map_err(Failure::usage)?;
                 Some(config)
             }

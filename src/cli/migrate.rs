@@ -9,9 +9,9 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::client::JsonBody;
-use super::config;
 use super::exit::{Failure, Outcome};
 use super::output::{Format, Output, Table, View};
+use super::source::source;
 use crate::secret::SecretString;
 use crate::store::{Step, StepState, Store, StoreError};
 
@@ -120,7 +120,7 @@ fn dsn(argument: Option<SecretString>, file: Option<&Path>) -> Result<SecretStri
     match argument.or_else(from_environment) {
         Some(dsn) => Ok(dsn),
         None => {
-            let loaded = config::source(file.map(Path::to_owned))?.without_admin().load();
+            let loaded = source(file.map(Path::to_owned))?.without_admin().load();
             Ok(loaded.map_err(Failure::usage)?.config.db.dsn)
         }
     }

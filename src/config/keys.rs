@@ -72,6 +72,12 @@ pub(super) fn is_section(path: &str) -> bool {
     KEYS.iter().any(|key| key.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
 }
 
+/// Returns true for a key, a section, or an entry of a list.
+pub(super) fn is_known(path: &str) -> bool {
+    let (path, _) = path.split_once('[').unwrap_or((path, ""));
+    find(path).is_some() || is_section(path)
+}
+
 /// Field names of a list's entries, with which indexed variables may end.
 pub(super) fn entry_fields(path: &str) -> &'static [&'static str] {
     match path {
@@ -308,6 +314,7 @@ mod tests {
             ),
             ("consistency", "lease poll relay grace deny_file"),
             ("audit", "file key key_retired max_size"),
+            ("errors", "domain docs_url"),
         ];
         let documented: BTreeSet<String> = documented
             .iter()

@@ -13,6 +13,7 @@ use super::credentials::{Credentials, Secrets};
 use super::retired::Retired;
 use super::serde_forms;
 use super::serve::{Serve, listen_address};
+use crate::error::DOMAIN;
 use crate::secret::SecretString;
 
 /// The whole configuration; every key has a default.
@@ -47,6 +48,8 @@ pub struct Config {
     pub consistency: Consistency,
     /// The audit log.
     pub audit: Audit,
+    /// Bodies of errors.
+    pub errors: Errors,
 }
 
 impl Config {
@@ -278,6 +281,25 @@ impl Default for Consistency {
             grace: Duration::from_secs(300),
             deny_file: None,
         }
+    }
+}
+
+/// `errors`: bodies of errors, on all planes.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Errors {
+    /// `domain` of the errors, by which programs tell whose they are. Default `www.ory.com/talos`,
+    /// which existing clients expect.
+    pub domain: String,
+    /// URL of a page with one anchor for each reason, such as a copy of docs/errors.md; each error
+    /// links to its anchor. Unset (or empty) by default.
+    #[serde(with = "serde_forms::OptionalText")]
+    pub docs_url: Option<String>,
+}
+
+impl Default for Errors {
+    fn default() -> Self {
+        Self { domain: DOMAIN.to_owned(), docs_url: None }
     }
 }
 

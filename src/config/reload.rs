@@ -54,7 +54,7 @@ impl Config {
                     true => new.origins.problem(key, message),
                     false => {
                         let origin = "the value in force, which only a restart changes".to_owned();
-                        Problem { key, message, origin }
+                        Problem::new(key, message, origin)
                     }
                 }
             })
@@ -196,6 +196,7 @@ mod tests {
             ("consistency.lease", _) => "7s",
             ("consistency.poll", _) => "2s",
             ("tracing.sample_rate", _) => "0.5",
+            ("errors.docs_url", _) => "https://docs.example/errors",
             (path, _) if path.ends_with("_ttl") || path.ends_with(".ttl") => "3m",
             (path, _) if path.ends_with("_interval") || path.ends_with("timeout") => "4s",
             (path, _) if path.ends_with("_time") || path.ends_with("_lifetime") => "4s",

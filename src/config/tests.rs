@@ -190,12 +190,13 @@ fn unknown_variables_are_warnings_without_their_values() {
         ],
     )
     .unwrap();
+    let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
     assert_eq!(
-        loaded.warnings,
+        warnings,
         [
             "TALOS_AUTHZ_ROUTES_0_SECRET: unknown variable, ignored",
             "TALOS_PORT: unknown variable, ignored",
-            "TALOS_SECRETS_HMAC_CURENT: unknown variable, ignored",
+            "TALOS_SECRETS_HMAC_CURENT: unknown variable, ignored; did you mean TALOS_SECRETS_HMAC_CURRENT?",
             "TALOS_SERVE_HTTP_PORT_4420_TCP: unknown variable, ignored",
         ]
     );

@@ -47,6 +47,7 @@ pub(super) fn check(config: &Config, admin: bool) -> Problems {
     sizes(config, &mut problems);
     authz(config, &mut problems);
     networks(config, &mut problems);
+    errors(config, &mut problems);
     problems
 }
 
@@ -64,12 +65,18 @@ fn listeners(config: &Config, problems: &mut Problems) {
     if serve.authz.socket.is_none() {
         listeners.push(("serve.authz", &serve.authz.host, serve.authz.port));
     }
+    for (name, host, _) in &listeners {
+        if !is_host(host) {
+            let message = "must be a host name or an address, without scheme and port";
+            add(problems, &format!("{name}.host"), message);
+        }
+    }
     for (index, (name, host, port)) in listeners.iter().enumerate() {
         let clash = listeners[..index]
             .iter()
             .find(|(_, other, other_port)| *port != 0 && port == other_port && hosts_overlap(host, other));
         if let Some((other, ..)) = clash {
-            add(problems, &format!("{name}.port"), format!("is {other}'s address already"));
+            add(problems, &format!("{name}.port"), format!("is {other}'s address already; choose another"));
         }
     }
     for (name, tls) in [
@@ -88,6 +95,15 @@ fn listeners(config: &Config, problems: &mut Problems) {
             add(problems, name, "has an empty item");
         }
     }
+}
+
+/// Returns true for what may be bound: a name, an address, or nothing, which stands for all
+/// addresses.
+fn is_host(host: &str) -> bool {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let address = bare.split_once('%').map_or(bare, |(address, _)| address);
+    let is_name = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b) || !b.is_ascii();
+    address.parse::<IpAddr>().is_ok() || bare.bytes().all(is_name)
 }
 
 /// Returns true if both hosts can't be bound to one port: they are equal, or one stands for all
@@ -366,7 +382,7 @@ fn authz(config: &Config, problems: &mut Problems) {
     for (index, source) in authz.sources.iter().enumerate() {
         if authz.sources[..index].iter().any(|other| overlap(source, other)) {
             let key = format!("authz.sources[{index}]");
-            add(problems, &key, "reads what an earlier source reads");
+            add(problems, &key, "reads what an earlier source reads; remove one");
         }
     }
     if authz.routes.len() > MAX_ROUTES {
@@ -403,6 +419,20 @@ fn overlap(a: &CredentialSource, b: &CredentialSource) -> bool {
                 }
         }
         (a, b) => a == b,
+    }
+}
+
+fn errors(config: &Config, problems: &mut Problems) {
+    let errors = &config.errors;
+    if errors.domain.is_empty() || !errors.domain.bytes().all(|byte| byte.is_ascii_graphic()) {
+        add(problems, "errors.domain", "must be a name such as keys.example, without spaces");
+    }
+    let is_web = |url: &String| {
+        let is_http = url.starts_with("https://") || url.starts_with("http://");
+        is_http && !url.contains('#') && url.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    if errors.docs_url.as_ref().is_some_and(|url| !is_web(url)) {
+        add(problems, "errors.docs_url", "must be an http:// or https:// URL without #");
     }
 }
 

@@ -3,16 +3,21 @@
 //! They contain the route, but never the content of path, query or body.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, Method};
+use axum::http::header::CONTENT_LENGTH;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::Response;
 
 use super::context::Context;
+use crate::error::{ApiError, Reason};
 use crate::plane::Plane;
 use crate::trace;
 
+/// Header with the request id.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Maximum length of a request id, in bytes.
 const MAX_REQUEST_ID: usize = 128;
 /// Route label of unknown paths.
@@ -61,10 +66,11 @@ pub async fn record(State(state): State<TelemetryState>, mut request: Request, n
         trace::set_attribute("talos.request_id", request_id.clone());
         (response, route, status)
     };
-    let (response, route, status) = match trace::start_server_span(method, parent.as_deref()) {
+    let (mut response, route, status) = match trace::start_server_span(method, parent.as_deref()) {
         Some(span) => span.run(work).await,
         None => work.await,
     };
+    identify(&mut response, method, &request_id);
     let took = clock.boot_now().since(began);
     if !(context.exclude_health && route.starts_with("/health/")) {
         let duration_ms = took.as_secs_f64() * 1e3;
@@ -73,6 +79,20 @@ pub async fn record(State(state): State<TelemetryState>, mut request: Request, n
     }
     context.metrics.requests.count(plane, route, method, status, took);
     response
+}
+
+/// Adds the request id to the headers and, for an error, to the body.
+fn identify(response: &mut Response, method: &str, request_id: &str) {
+    if let Ok(value) = HeaderValue::from_str(request_id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    let error = response.extensions_mut().remove::<Arc<ApiError>>();
+    // selfRevoke has one constant answer to everything that isn't a usable key.
+    let is_constant = |error: &Arc<ApiError>| error.reason == Reason::UnknownCredential;
+    if let Some(error) = error.filter(|error| method != "HEAD" && !is_constant(error)) {
+        response.headers_mut().remove(CONTENT_LENGTH);
+        *response.body_mut() = error.to_json(request_id).to_string().into();
+    }
 }
 
 /// Returns the method label. Unknown methods share one.

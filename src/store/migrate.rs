@@ -208,7 +208,7 @@ impl Store {
     }
 
     /// Returns the schema's version; 0 if it is empty.
-    async fn version(&self) -> Result<i64, StoreError> {
+    pub(super) async fn version(&self) -> Result<i64, StoreError> {
         let version = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success";
         if !self.has_table(MIGRATIONS_TABLE).await? {
             return Ok(0);

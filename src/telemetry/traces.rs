@@ -23,6 +23,23 @@ pub struct TracesError(#[from] ExporterBuildError);
 /// The running exporter.
 pub struct Traces(SdkTracerProvider);
 
+/// Checks the endpoint without connecting.
+///
+/// # Errors
+/// When it isn't a URL.
+pub fn check_endpoint(config: &Tracing) -> Result<(), String> {
+    let is_url = |endpoint: &str| {
+        let uri = endpoint.parse::<http::Uri>();
+        uri.is_ok_and(|uri| uri.host().is_some_and(|host| !host.is_empty()))
+    };
+    match &config.endpoint {
+        Some(endpoint) if !is_url(endpoint) => {
+            Err("tracing.endpoint: must be a URL such as http://collector:4317".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Starts the exporter on the current runtime; None when `tracing.enabled` is false.
 ///
 /// # Errors

@@ -8,6 +8,7 @@ mod failures;
 mod formats;
 mod help;
 mod imported;
+mod init;
 mod issued;
 mod jwk;
 mod migrate;

@@ -195,7 +195,7 @@ async fn every_configuration_of_the_pages_is_good() {
                 std::fs::write(setup.path("corp.yaml"), own).must("a network's own file");
             }
             std::fs::write(setup.path("talos.yaml"), yaml).must("a configuration");
-            let checked = setup.run(&["config", "check", "talos.yaml"]).await;
+            let checked = setup.run(&["config", "check", "talos.yaml", "--no-files"]).await;
             let said = String::from_utf8_lossy(&checked.stderr).into_owned();
             assert!(checked.status.success(), "{name}: {said}\n{yaml}");
             count += 1;

@@ -214,9 +214,19 @@ impl Raw {
     }
 
     /// The answer without its `date`.
-    pub fn undated(&self) -> (String, &[u8]) {
-        let lines = self.head.lines().filter(|line| !line.to_ascii_lowercase().starts_with("date:"));
-        (lines.collect::<Vec<_>>().join("\n"), &self.body)
+    pub fn undated(&self) -> (String, String) {
+        let is_own = |line: &&str| {
+            let line = line.to_ascii_lowercase();
+            line.starts_with("date:") || line.starts_with("x-request-id:")
+        };
+        let lines = self.head.lines().filter(|line| !is_own(line));
+        let mut body = String::from_utf8_lossy(&self.body).into_owned();
+        if let Some((before, rest)) = body.split_once("\"request_id\":\"")
+            && let Some((_, after)) = rest.split_once('"')
+        {
+            body = format!("{before}{after}");
+        }
+        (lines.collect::<Vec<_>>().join("\n"), body)
     }
 
     pub fn json(&self) -> Value {
