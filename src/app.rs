@@ -6,6 +6,7 @@ mod bind;
 mod build;
 mod certificates;
 mod connections;
+mod container;
 mod denied_templates;
 mod deny_file;
 mod end_when;
@@ -24,6 +25,7 @@ mod shrink_guard;
 mod signals;
 mod stream;
 mod tasks;
+mod unadopted;
 mod watched;
 mod workers;
 

@@ -9,12 +9,14 @@ mod context;
 mod contexts;
 mod doctor;
 mod exit;
+mod health;
 mod input;
 mod jsonpath;
 mod jwk;
 mod keys;
 mod migrate;
 mod output;
+mod reference;
 mod server;
 mod status;
 
@@ -68,6 +70,7 @@ EXAMPLES:
         plane: Option<Plane>,
     },
     Status(status::Status),
+    Health(health::Health),
     Doctor(doctor::Doctor),
     /// Check or show the configuration, or print its schema
     #[command(after_help = config::EXAMPLES)]
@@ -96,6 +99,8 @@ EXAMPLES:
         command: context::Command,
     },
     Completions(completions::Completions),
+    #[command(hide = true)]
+    Reference(reference::Reference),
     /// Print the version
     #[command(after_help = "\
 EXAMPLES:
@@ -149,6 +154,8 @@ impl Cli {
             Command::Config { command } => command.run(self.config)?,
             Command::Context { command } => command.run(endpoint)?,
             Command::Completions(completions) => completions.run()?,
+            Command::Reference(reference) => reference.run()?,
+            Command::Health(health) => block_on(health.run(endpoint, self.config.as_deref()))??,
             Command::Version => output::write_stdout(&format!("talos {}\n", env!("CARGO_PKG_VERSION")))?,
             Command::Proxy { arguments: _ } => return Err(Failure::usage(PROXY_REMOVED)),
         }

@@ -14,6 +14,7 @@ mod keys;
 mod load;
 mod merged_config;
 mod model;
+mod openings;
 mod reload;
 mod retired;
 mod routes;
@@ -36,8 +37,8 @@ pub use credentials::{
 pub use error::{ConfigError, Problem};
 pub use load::{Loaded, Source, load, load_without_admin};
 pub use model::{
-    Audit, Config, Consistency, Db, LastUsed, Log, LogFormat, LogLevel, Multitenancy, Network, Quota,
-    RateLimit, RateLimitBackend, TraceExporter, Tracing,
+    Audit, Config, Consistency, Db, LastUsed, Log, LogFormat, LogLevel, Metrics, MetricsCompat, Multitenancy,
+    Network, Quota, RateLimit, RateLimitBackend, TraceExporter, Tracing,
 };
 pub use reload::Change;
 pub use retired::Retired;

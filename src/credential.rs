@@ -67,6 +67,16 @@ pub enum TokenFormat {
     Macaroon,
 }
 
+impl TokenFormat {
+    /// Name in the audit log.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Jwt => "jwt",
+            Self::Macaroon => "macaroon",
+        }
+    }
+}
+
 /// Returns the form of `credential`.
 ///
 /// `prefixes` are all macaroon prefixes ever used: a macaroon with a retired one must not be taken

@@ -1,7 +1,5 @@
 //! Events of the audit log: one closed table.
 
-use std::borrow::Cow;
-
 use serde_json::{Map, Value};
 
 use crate::key::{Key, KeyId, KeyKind, NetworkId, Visibility};
@@ -109,31 +107,28 @@ impl Event {
 pub struct Occurrence {
     /// The event.
     pub event: Event,
-    attributes: Vec<(Cow<'static, str>, Value)>,
+    attributes: Vec<(&'static str, Value)>,
 }
 
 impl Occurrence {
     /// An event in a network.
     pub fn new(event: Event, network: NetworkId) -> Self {
-        Self { event, attributes: vec![("ProjectID".into(), network.to_string().into())] }
+        Self { event, attributes: vec![("ProjectID", network.to_string().into())] }
     }
 
-    /// An event of a key.
+    /// An event of a key. The key's own metadata belongs to its owner and stays out of events:
+    /// `metadata.*` is the context of the event.
     pub fn of_key(event: Event, key: &Key) -> Self {
         let expiry = key.ends().map(crate::clock::Timestamp::to_rfc3339);
         let reason = key.revocation.as_ref().filter(|_| {
             matches!(event, Event::IssuedKeyRevoked | Event::ImportedKeyRevoked | Event::IssuedKeyRotated)
         });
-        let mut occurrence = Self::new(event, key.network)
+        Self::new(event, key.network)
             .of_id(key.id)
             .with("Reason", reason.map(|revocation| revocation.reason.name()))
             .with("ActorID", Some(key.actor.as_str()))
             .with("Expiry", expiry)
-            .with("Visibility", Some(visibility(key.visibility)));
-        let metadata = key.metadata.as_ref().map(|metadata| metadata.object()).unwrap_or_default();
-        let named = metadata.into_iter().map(|(name, value)| (format!("metadata.{name}").into(), value));
-        occurrence.attributes.extend(named);
-        occurrence
+            .with("Visibility", Some(visibility(key.visibility)))
     }
 
     /// Adds the id and the kind of a key.
@@ -149,13 +144,13 @@ impl Occurrence {
     /// Adds an attribute, if its value is known.
     #[must_use]
     pub fn with<T: Into<Value>>(mut self, name: &'static str, value: Option<T>) -> Self {
-        self.attributes.extend(value.map(|value| (name.into(), value.into())));
+        self.attributes.extend(value.map(|value| (name, value.into())));
         self
     }
 
     /// Attributes by name.
-    pub fn attributes(&self) -> impl Iterator<Item = (&str, &Value)> {
-        self.attributes.iter().map(|(name, value)| (&**name, value))
+    pub fn attributes(&self) -> impl Iterator<Item = (&'static str, &Value)> {
+        self.attributes.iter().map(|(name, value)| (*name, value))
     }
 
     /// JSON object with `event` first.

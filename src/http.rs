@@ -55,6 +55,11 @@ pub fn admin_router(context: Context) -> Router {
     with_common_layers(Plane::Admin, routes, context)
 }
 
+/// Returns the description of the API that the admin plane serves (OpenAPI 3.0).
+pub fn api_description() -> serde_json::Value {
+    openapi::description(&admin_routes())
+}
+
 fn admin_routes() -> Routes {
     Routes::default()
         .audited(Operation::Issue, &operations::ISSUE, admin::issue)

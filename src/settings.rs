@@ -20,7 +20,8 @@ use self::routes::Routes;
 use self::sources::Documents;
 use crate::clock::Timestamp;
 use crate::config::{
-    AuthRoles, Authz, CacheType, ClientIpSource, Config, Cors, DerivedTokens, Retired, SelfRevokeLimit,
+    AuthMode, AuthRoles, Authz, CacheType, ClientIpSource, Config, Cors, DerivedTokens, Retired,
+    SelfRevokeLimit,
 };
 use crate::credential::jwk::{KeySet, SigningKey};
 use crate::credential::secrets::{HmacSecret, HmacSecrets};
@@ -110,6 +111,11 @@ pub struct Settings {
     pub rate_limited: bool,
     /// True if the HTTP planes use `X-Forwarded-Host`.
     pub trust_forwarded_host: bool,
+    /// True if whoever reaches the admin plane is trusted or proves who it is, so that no web page
+    /// can be behind a request.
+    pub admin_peers_trusted: bool,
+    /// True if requests about health aren't logged.
+    pub exclude_health: bool,
     /// Source of a client's address on the HTTP planes.
     pub client_ip_source: ClientIpSource,
     /// Callers of the admin plane, by role.
@@ -216,6 +222,9 @@ impl Settings {
             api_keys_max: config.quota.api_keys_max,
             rate_limited: config.rate_limit.enabled,
             trust_forwarded_host: config.serve.http.trust_forwarded_host,
+            admin_peers_trusted: config.serve.http.trusted_network
+                || config.serve.http.auth.mode != AuthMode::None,
+            exclude_health: config.serve.http.request_log.exclude_health_endpoints,
             client_ip_source: config.serve.http.client_ip_source,
             roles: config.serve.http.auth.roles.clone(),
             admin_hosts: config.serve.http.allowed_hosts.clone(),

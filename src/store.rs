@@ -18,6 +18,7 @@ mod lookups;
 mod migrate;
 mod migrations;
 mod mutations;
+mod ory_tables;
 mod poller;
 mod pool;
 mod row;
@@ -93,6 +94,15 @@ pub enum StoreError {
     WouldLoseKeys {
         /// Number of keys.
         keys: i64,
+    },
+    /// Ory Talos has a table of the same name in this database.
+    #[error(
+        "the table {table} of this database is one of Ory Talos, and Talos needs that name: give it a database of its \
+         own, or with PostgreSQL a schema (search_path), and take the keys over with `talos migrate adopt`"
+    )]
+    NameTaken {
+        /// Name of the table.
+        table: String,
     },
     /// A migration failed.
     #[error("migrating the database: {0}")]

@@ -12,7 +12,7 @@ use super::polling::Poller;
 use super::relay::{self, Relay};
 use super::reload::Reloader;
 use super::tasks::Tasks;
-use super::{denied_templates, deny_file, jwks_refresh};
+use super::{denied_templates, deny_file, jwks_refresh, unadopted};
 use crate::authz::Templates;
 use crate::cache::redis::RedisCache;
 use crate::config::Config;
@@ -69,6 +69,7 @@ pub fn spawn(
     );
     tasks.spawn("trim the log of changes", trim_log(service(), Arc::clone(&context.metrics)));
     tasks.spawn("look after the audit log", maintain_audit(service()));
+    tasks.spawn("look for keys to adopt", unadopted::watch(service(), Arc::clone(&context.process)));
     if planes.contains(Plane::Admin) && context.admin_auth.token_verifier().is_some() {
         let refresh = jwks_refresh::run(Arc::clone(&context.admin_auth), context.service.rng.clone());
         tasks.spawn("refresh the keys of admin tokens", refresh);

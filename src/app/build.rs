@@ -14,7 +14,7 @@ use crate::cache::freshness::{Freshness, LeaseConfig};
 use crate::cache::memory::MemoryCache;
 use crate::cache::redis::RedisCache;
 use crate::clock::Clock;
-use crate::config::{CacheType, Config, Consistency, RateLimitBackend};
+use crate::config::{CacheType, Config, Consistency, MetricsCompat, RateLimitBackend};
 use crate::http::Context;
 use crate::key::deny::DenyList;
 use crate::limit::{Limiter, RedisLimiter};
@@ -25,6 +25,8 @@ use crate::service::{ServiceBuilder, UseWriter, use_queue};
 use crate::settings::Settings;
 use crate::settings::sources::{Documents, Reading};
 use crate::store::Store;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::ory_metrics::OryMetrics;
 use crate::telemetry::status::Process;
 
 /// State of the process before its first task runs.
@@ -75,6 +77,8 @@ pub(crate) async fn build(config: &Config, planes: Planes) -> Result<Built, Serv
         jwks_refresh::read_at_start(&admin_auth).await?;
     }
     let (log, audit_heads) = open_audit(config, &store, &clock, &rng).await?.unzip();
+    let ory = (config.metrics.compat == MetricsCompat::Ory).then(OryMetrics::default);
+    let metrics = Metrics { ory, ..Metrics::default() };
     let service = ServiceBuilder {
         limiter: Arc::new(limiter(config, &clock)?),
         clock,
@@ -91,10 +95,9 @@ pub(crate) async fn build(config: &Config, planes: Planes) -> Result<Built, Serv
     };
     let context = Context {
         service: Arc::new(service.build()),
-        metrics: Arc::default(),
+        metrics: Arc::new(metrics),
         readiness: Arc::default(),
         process,
-        exclude_health: config.serve.http.request_log.exclude_health_endpoints,
         admin_auth,
         throttle: Arc::default(),
     };

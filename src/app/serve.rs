@@ -24,7 +24,7 @@ use super::reload::Reloader;
 use super::signals::StopSignals;
 use super::tasks::{TaskFailure, Tasks};
 use super::workers::{FallbackFactory, Workers};
-use super::{background, connections, denied_templates, fallback};
+use super::{background, connections, container, denied_templates, fallback, unadopted};
 use crate::audit::HeadReporter;
 use crate::authz::{AuthorizationService, Templates};
 use crate::config::{Config, LastUsed, Source};
@@ -49,6 +49,8 @@ pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(),
     let (health, health_service) = tonic_health::server::health_reporter();
     set_serving(&health, false).await;
     prepare(&context.service).await;
+    unadopted::look_at_start(&context).await;
+    container::warn_of_hidden_listeners(&config, planes);
 
     let acceptors = bind(&config, planes, &context.service.clock, &context.metrics.connections).await?;
     let certificates = Certificates::new(&acceptors, &context)?;

@@ -11,9 +11,10 @@ use serde_json::json;
 use super::client::JsonBody;
 use super::config;
 use super::exit::{Failure, Outcome};
-use super::output::{Format, Output, Table, View};
+use super::output::{Format, Output, Table, View, write_stdout};
 use crate::secret::SecretString;
 use crate::store::{Step, StepState, Store, StoreError};
+use crate::telemetry::status::unadopted_problem;
 
 /// Migrate the database's schema, or adopt the keys of another Talos
 ///
@@ -95,11 +96,16 @@ impl Migrate {
             Command::Up => {
                 let version = Store::migrate_up(dsn.expose()).await.map_err(Failure::failed)?;
                 println!("the schema is at version {version}");
+                note_unadopted(dsn.expose()).await;
             }
             Command::Down { steps, yes } => down(dsn.expose(), steps, yes).await?,
             Command::Status { format } => {
                 let steps = Store::migrations(dsn.expose()).await.map_err(Failure::failed)?;
-                Output::new(format, false).print(&status(&steps))?;
+                let output = Output::new(format, false);
+                if output.is_table() {
+                    write_stdout(&summary(&steps))?;
+                }
+                output.print(&status(&steps))?;
             }
             Command::Force { version } => {
                 Store::migrate_force(dsn.expose(), version).await.map_err(|error| match error {
@@ -126,6 +132,15 @@ fn dsn(argument: Option<SecretString>, file: Option<&Path>) -> Result<SecretStri
     }
 }
 
+/// Says on stderr which keys of Ory Talos in the same database aren't known here yet.
+async fn note_unadopted(dsn: &str) {
+    let Ok(store) = Store::open_existing(dsn).await else { return };
+    if let Some(problem) = unadopted_problem(&store.unadopted_tables().await.unwrap_or_default()) {
+        eprintln!("{problem}");
+    }
+    store.close().await;
+}
+
 async fn down(dsn: &str, steps: usize, yes: bool) -> Result<(), Failure> {
     let reverted = Store::migrate_down(dsn, steps, yes).await.map_err(|error| match error {
         StoreError::WouldLoseKeys { .. } => Failure::usage(format!("{error}: use --yes to revert anyway")),
@@ -148,10 +163,20 @@ fn version(steps: &[Step]) -> i64 {
     steps.iter().filter(is_applied).map(|step| step.version).max().unwrap_or(0)
 }
 
+fn is_dirty(steps: &[Step]) -> bool {
+    steps.iter().any(|step| step.state == StepState::Dirty)
+}
+
+/// Returns the two lines that Ory's guides look for.
+fn summary(steps: &[Step]) -> String {
+    let state = if is_dirty(steps) { "DIRTY" } else { "clean" };
+    format!("Current Version: {}\nDatabase Status: {state}\n\n", version(steps))
+}
+
 fn status(steps: &[Step]) -> View {
     let body = json!({
         "version": version(steps),
-        "dirty": steps.iter().any(|step| step.state == StepState::Dirty),
+        "dirty": is_dirty(steps),
         "migrations": steps
             .iter()
             .map(|step| json!({ "version": step.version, "name": step.name, "state": step.state.name() }))

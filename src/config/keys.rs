@@ -300,6 +300,7 @@ mod tests {
             ("quota", "api_keys_max"),
             ("last_used", "queue_size flush_size flush_interval num_workers"),
             ("multitenancy", "enabled networks"),
+            ("metrics", "compat"),
             ("tracing", "enabled exporter endpoint sample_rate service_name service_version environment"),
             (
                 "authz",

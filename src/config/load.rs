@@ -7,7 +7,7 @@ use serde_norway::Mapping;
 use super::error::ConfigError;
 use super::merged_config::{MergedConfig, Origins};
 use super::model::Config;
-use super::{env, file, secrets, tenants, validate};
+use super::{env, file, openings, secrets, tenants, validate};
 
 /// A loaded and checked configuration.
 #[derive(Debug)]
@@ -74,8 +74,12 @@ impl Source {
             return Err(ConfigError::Invalid(merged.problems));
         }
         tenants::read_files(&mut config, &merged, &mut warnings)?;
-        let weak = secrets::warnings(&config).into_iter();
-        warnings.extend(weak.map(|(key, message)| merged.origins.problem(key, message).to_string()));
+        let mut told = secrets::warnings(&config);
+        if self.admin {
+            told.extend(openings::warnings(&config));
+        }
+        let told = told.into_iter();
+        warnings.extend(told.map(|(key, message)| merged.origins.problem(key, message).to_string()));
         Ok(Loaded { config, warnings, origins: merged.origins })
     }
 

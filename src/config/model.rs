@@ -41,6 +41,8 @@ pub struct Config {
     pub multitenancy: Multitenancy,
     /// OpenTelemetry traces.
     pub tracing: Tracing,
+    /// Metrics.
+    pub metrics: Metrics,
     /// The authz plane's behaviour.
     pub authz: Authz,
     /// Bounds on the age of answers.
@@ -245,6 +247,25 @@ pub enum TraceExporter {
     /// OpenTelemetry protocol (OTLP).
     #[default]
     Otlp,
+}
+
+/// `metrics`: the metrics page.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metrics {
+    /// Metrics of another product that are served beside ours. Default `none`.
+    pub compat: MetricsCompat,
+}
+
+/// Product whose metrics are served, too.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum MetricsCompat {
+    /// No other.
+    #[default]
+    None,
+    /// The HTTP metrics of Ory Talos, with its names and labels.
+    Ory,
 }
 
 /// `consistency`: bounds on the age of answers.

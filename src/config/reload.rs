@@ -89,6 +89,7 @@ fn merged(old: &Config, new: &Config) -> Config {
                 cors: new.serve.http.cors.clone(),
                 allowed_hosts: new.serve.http.allowed_hosts.clone(),
                 auth: Auth { roles: new.serve.http.auth.roles.clone(), ..old.serve.http.auth.clone() },
+                request_log: new.serve.http.request_log.clone(),
                 ..old.serve.http.clone()
             },
             public: ServePublic {
@@ -138,7 +139,7 @@ mod tests {
     use crate::config::tests::config;
 
     /// Keys, and sections of keys, that apply without a restart.
-    const LIVE: [&str; 15] = [
+    const LIVE: [&str; 16] = [
         "credentials",
         "secrets",
         "cache.enabled",
@@ -150,6 +151,7 @@ mod tests {
         "serve.public.self_revoke",
         "serve.http.auth.roles",
         "serve.http.client_ip_source",
+        "serve.http.request_log",
         "rate_limit.enabled",
         "quota",
         "authz.routes",
@@ -180,6 +182,7 @@ mod tests {
             ("serve.http.auth.jwt.jwks", _) => "https://issuer/keys",
             ("log.level", _) => "debug",
             ("log.format", _) => "json",
+            ("metrics.compat", _) => "ory",
             ("cache.type" | "rate_limit.backend", _) => "redis",
             ("authz.on_unavailable", _) => "error",
             ("authz.client_address", _) => "xff",

@@ -10,6 +10,7 @@ use super::authz::{ClientAddress, CredentialSource, MAX_ROUTES, MAX_SOURCES};
 use super::cache::CacheType;
 use super::error::{ConfigError, Problems};
 use super::model::{Config, RateLimitBackend};
+use super::openings::{self, is_loopback};
 use super::retired::Retired;
 use super::secrets;
 use super::serve::{Cors, Tls};
@@ -34,8 +35,8 @@ impl Config {
 pub(super) fn check(config: &Config, admin: bool) -> Problems {
     let mut problems = Problems::new();
     listeners(config, &mut problems);
+    openings::hosts(config, admin, &mut problems);
     if admin {
-        open_admin(config, &mut problems);
         admin_callers(config, &mut problems);
     }
     cors("serve.http.cors", &config.serve.http.cors, &mut problems);
@@ -47,6 +48,8 @@ pub(super) fn check(config: &Config, admin: bool) -> Problems {
     sizes(config, &mut problems);
     authz(config, &mut problems);
     networks(config, &mut problems);
+    // Last, as its message lists what other problems have in common.
+    problems.extend(openings::check(config, admin));
     problems
 }
 
@@ -80,14 +83,6 @@ fn listeners(config: &Config, problems: &mut Problems) {
     ] {
         tls_files(name, tls, problems);
     }
-    for (name, hosts) in [
-        ("serve.http.allowed_hosts", &serve.http.allowed_hosts),
-        ("serve.public.allowed_hosts", &serve.public.allowed_hosts),
-    ] {
-        if hosts.iter().any(|host| host.trim().is_empty()) {
-            add(problems, name, "has an empty item");
-        }
-    }
 }
 
 /// Returns true if both hosts can't be bound to one port: they are equal, or one stands for all
@@ -111,19 +106,6 @@ fn tls_files(listener: &str, tls: &Tls, problems: &mut Problems) {
             add(problems, &format!("{listener}.tls.cert_file"), "is needed beside client_ca_file");
         }
         _ => {}
-    }
-}
-
-fn open_admin(config: &Config, problems: &mut Problems) {
-    let http = &config.serve.http;
-    let open = http.auth.mode == AuthMode::None && !http.trusted_network;
-    if open && !is_loopback(&http.host) {
-        add(
-            problems,
-            "serve.http.host",
-            "is no loopback address, and serve.http.auth.mode none lets every caller issue and revoke keys; \
-             if only trusted peers reach it, set serve.http.trusted_network: true",
-        );
     }
 }
 
@@ -207,12 +189,6 @@ fn cors(key: &str, cors: &Cors, problems: &mut Problems) {
     if cors.allowed_origins.iter().any(|origin| origin.matches('*').count() > 1) {
         add(problems, &format!("{key}.allowed_origins"), "must have one * in an item at most");
     }
-}
-
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_matches(['[', ']']);
-    host.eq_ignore_ascii_case("localhost")
-        || address.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 fn sources_of_trust(config: &Config, problems: &mut Problems) {

@@ -4,13 +4,16 @@
 
 use std::borrow::Cow;
 
+use axum::body::HttpBody;
 use axum::extract::{MatchedPath, Request, State};
+use axum::http::header::CONTENT_LENGTH;
 use axum::http::{HeaderMap, Method};
 use axum::middleware::Next;
 use axum::response::Response;
 
 use super::context::Context;
 use crate::plane::Plane;
+use crate::telemetry::ory_metrics::{Exchange, OryMetrics};
 use crate::trace;
 
 /// Maximum length of a request id, in bytes.
@@ -46,6 +49,9 @@ pub async fn record(State(state): State<TelemetryState>, mut request: Request, n
         request_id(request.headers()).unwrap_or_else(|| context.service.rng.uuid().hyphenated().to_string());
     request.extensions_mut().insert(RequestId(request_id.clone()));
     let parent = request.headers().get("traceparent").map(|value| value.as_bytes().to_vec());
+    let ory = context.metrics.ory.as_ref().filter(|_| plane != Plane::Metrics);
+    let in_flight = ory.map(OryMetrics::begin);
+    let request_bytes = content_length(request.headers());
     let work = async {
         let response = next.run(request).await;
         let route = match (response.extensions().get::<Route>(), matched) {
@@ -59,20 +65,35 @@ pub async fn record(State(state): State<TelemetryState>, mut request: Request, n
         trace::set_attribute("http.response.status_code", i64::from(status));
         trace::set_attribute("talos.plane", plane.name());
         trace::set_attribute("talos.request_id", request_id.clone());
-        (response, route, status)
+        let took = clock.boot_now().since(began);
+        // Within the span, so that the line has the id of its trace.
+        if !(context.service.settings.load().exclude_health && route.starts_with("/health/")) {
+            let duration_ms = took.as_secs_f64() * 1e3;
+            let plane = plane.name();
+            tracing::info!(plane, method, route = &*route, status, duration_ms, request_id, "request");
+        }
+        (response, route, status, took)
     };
-    let (response, route, status) = match trace::start_server_span(method, parent.as_deref()) {
+    let span = trace::start_server_span(method, parent.as_deref())
+        .or_else(|| trace::span_of_caller(parent.as_deref()));
+    let (response, route, status, took) = match span {
         Some(span) => span.run(work).await,
         None => work.await,
     };
-    let took = clock.boot_now().since(began);
-    if !(context.exclude_health && route.starts_with("/health/")) {
-        let duration_ms = took.as_secs_f64() * 1e3;
-        let plane = plane.name();
-        tracing::info!(plane, method, route = &*route, status, duration_ms, request_id, "request");
+    if let Some(ory) = ory {
+        let response_bytes = response.body().size_hint().lower();
+        let route = route.clone();
+        ory.record(Exchange { method, route, status, took, request_bytes, response_bytes });
     }
+    drop(in_flight);
     context.metrics.requests.count(plane, route, method, status, took);
     response
+}
+
+/// Returns the announced size of a body; 0 if none is announced.
+fn content_length(headers: &HeaderMap) -> u64 {
+    let text = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    text.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 /// Returns the method label. Unknown methods share one.

@@ -248,7 +248,10 @@ impl Service {
 /// Records the outcome of one import, unless the request repeats an earlier one.
 fn note_import(call: &Call, network: NetworkId, result: &Result<(Key, bool), ApiError>) {
     match result {
-        Ok((key, true)) => call.record_event(Occurrence::of_key(Event::ImportedKeyCreated, key)),
+        Ok((key, true)) => {
+            let created = Occurrence::of_key(Event::ImportedKeyCreated, key);
+            call.record_event(created.with("metadata.import_source", Some(call.operation().name())));
+        }
         // The request repeats an earlier one.
         Ok((_, false)) => {}
         Err(error) => {

@@ -115,7 +115,8 @@ impl Service {
         let secret = api_key::make(&settings.secrets, prefix, uuid, key.created);
         let occurrence = Occurrence::of_key(Event::IssuedKeyRotated, &key);
         let occurrence = occurrence.with("APIKeyPrefix", Some(prefix.as_str()));
-        call.record_event(occurrence.with("RotatedFrom", Some(old.id.to_string())));
+        let occurrence = occurrence.with("RotatedFrom", Some(old.id.to_string()));
+        call.record_event(occurrence.with("metadata.previous_key_id", Some(old.id.to_string())));
         Ok(Acknowledged { value: Rotated { key, secret, old }, epoch: Some(epoch) })
     }
 }

@@ -66,6 +66,7 @@ impl Store {
     /// has no effect.
     pub async fn migrate_up(dsn: &str) -> Result<i64, StoreError> {
         let store = Self::connect(dsn, Rng::system()).await?;
+        store.check_names().await?;
         store.0.dialect.migrator().run(store.0.writers.reclaim()).await?;
         let version = store.version().await?;
         store.close().await;
@@ -154,9 +155,23 @@ impl Store {
     pub(super) async fn check_schema(&self) -> Result<(), StoreError> {
         let (found, known) = (self.version().await?, self.known_version());
         match found.cmp(&known) {
-            std::cmp::Ordering::Less => Err(StoreError::SchemaTooOld { found, needed: known }),
+            std::cmp::Ordering::Less => {
+                self.check_names().await?;
+                Err(StoreError::SchemaTooOld { found, needed: known })
+            }
             std::cmp::Ordering::Equal => Ok(()),
             std::cmp::Ordering::Greater => Err(StoreError::SchemaTooNew { found, known }),
+        }
+    }
+
+    /// Checks that no table of Ory Talos is in the way of this program's own.
+    async fn check_names(&self) -> Result<(), StoreError> {
+        if self.version().await? > 0 || !self.has_table("api_keys").await? {
+            return Ok(());
+        }
+        match self.ory_tables().await?.into_iter().find(|(_, name)| name == "api_keys") {
+            Some((_, table)) => Err(StoreError::NameTaken { table }),
+            None => Ok(()),
         }
     }
 

@@ -6,7 +6,10 @@ mod problems;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::Serialize;
+
+pub use problems::unadopted_problem;
 
 use super::metrics::Metrics;
 use crate::cache::freshness::Freshness;
@@ -28,6 +31,8 @@ pub struct Process {
     log_newest: AtomicU64,
     /// Boot time of that reading, in microseconds; 0 before the first.
     log_read: AtomicU64,
+    /// Tables of Ory Talos with keys that aren't known here.
+    unadopted: Mutex<Vec<String>>,
 }
 
 impl Process {
@@ -35,13 +40,23 @@ impl Process {
     pub fn new(planes: Planes, clock: &Clock) -> Self {
         let (log_newest, log_read) = (AtomicU64::new(0), AtomicU64::new(0));
         let planes = planes.iter().map(Plane::name).collect();
-        Self { started: clock.boot_now(), planes, log_newest, log_read }
+        Self { started: clock.boot_now(), planes, log_newest, log_read, unadopted: Mutex::default() }
     }
 
     /// Records the newest number of the mutation log at `at`.
     pub fn record_log_head(&self, newest: u64, at: BootTime) {
         self.log_newest.store(newest, Ordering::Relaxed);
         self.log_read.store(at.as_micros().max(1), Ordering::Release);
+    }
+
+    /// Records the tables of Ory Talos with keys that aren't known here.
+    pub fn record_unadopted(&self, tables: Vec<String>) {
+        *self.unadopted.lock() = tables;
+    }
+
+    /// Returns true if there are such tables.
+    pub fn has_unadopted(&self) -> bool {
+        !self.unadopted.lock().is_empty()
     }
 
     /// Newest number of the mutation log; None when it wasn't read recently.
@@ -93,6 +108,10 @@ pub struct Status {
     pub settings: SettingsStatus,
     /// Planes that are served.
     pub planes: Vec<&'static str>,
+    /// Tables of Ory Talos in the database with keys that aren't known here; absent when there are
+    /// none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unadopted_tables: Vec<String>,
 }
 
 /// Time after its revocation for which a key, or a token made from it, may still be of use.
@@ -298,6 +317,7 @@ impl Status {
                 current: metrics.reloads.was_last_successful(),
             },
             planes: process.planes.clone(),
+            unadopted_tables: process.unadopted.lock().clone(),
         };
         status.problems = status.problems(mode, readiness.is_draining());
         status

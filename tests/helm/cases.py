@@ -60,7 +60,7 @@ def valid():
             "workloads": {"authz": {"replicas": 5}},
             "networkPolicy": {"egress": [{"ports": [{"port": 5432, "protocol": "TCP"}]}]},
             "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
-            "prometheusRule": {"enabled": True, "groups": [{"name": "ours", "rules": [
+            "prometheusRule": {"enabled": True, "runbookUrl": "https://wiki.example/talos" if mode == "all" else "", "groups": [{"name": "ours", "rules": [
                 {"alert": "TalosGone", "expr": "absent(talos_epoch)", "for": "1m"}]}]},
         })
         yield f"{mode}-tls", merged(EXPOSED, {

@@ -65,8 +65,11 @@ def check(name, values):
                 kubernetes_validate.validate(one, KUBERNETES, strict=True)
             except Exception as error:  # its errors have no common base class
                 problems.append(f"{one['kind']} {one['metadata']['name']}: {error}")
-        if one["kind"] == "PrometheusRule" and one["spec"]["groups"][:len(ALERTS)] != ALERTS:
-            problems.append("PrometheusRule: the alerts of alerts.yaml are missing")
+        if one["kind"] == "PrometheusRule":
+            base = values.get("prometheusRule", {}).get("runbookUrl") or "docs/runbook.md"
+            wanted = json.loads(json.dumps(ALERTS).replace("docs/runbook.md", base))
+            if one["spec"]["groups"][: len(ALERTS)] != wanted:
+                problems.append("PrometheusRule: the alerts of alerts.yaml are missing, or their runbook is another")
     problems += cluster.problems(objects)
     problems += configurations(objects)
     return objects, [f"{name}: {problem}" for problem in problems]

@@ -19,17 +19,21 @@ use crate::telemetry::status::Status;
 impl Metrics {
     /// Writes the page.
     pub fn render(&self, service: &Service, status: Status, format: Format) -> String {
-        let mut registry = Registry::with_prefix("talos");
-        self.register(&mut registry);
+        let mut all = Registry::default();
+        let registry = all.sub_registry_with_prefix("talos");
+        self.register(registry);
         registry.register_collector(Box::new(Readings {
             status,
             uses_dropped: service.uses.dropped(),
             uncounted_uses: service.limiter.failures(),
             credential_failures: service.audit.failures(),
         }));
+        if let Some(ory) = &self.ory {
+            ory.register(&mut all);
+        }
         let mut text = String::new();
         // Writing to a String can't fail.
-        let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
+        let _ = prometheus_client::encoding::text::encode(&mut text, &all);
         match format {
             Format::OpenMetrics => text,
             Format::Text => to_prometheus_text(&text),

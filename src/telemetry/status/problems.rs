@@ -32,6 +32,7 @@ impl Status {
                            one before it is in force";
             problems.push(problem.to_owned());
         }
+        problems.extend(unadopted_problem(&self.unadopted_tables));
         let database = &self.database;
         if database.idle_connections == 0 && database.connections >= database.max_connections {
             problems.push(format!("all {} connections to the database are in use", database.connections));
@@ -66,6 +67,17 @@ impl Status {
         }
         problems
     }
+}
+
+/// The problem of keys that Ory Talos left in these tables of the database.
+pub fn unadopted_problem(tables: &[String]) -> Option<String> {
+    (!tables.is_empty()).then(|| {
+        format!(
+            "the database holds keys of Ory Talos that are unknown here (in {}): take them over with `talos migrate \
+             adopt` (docs/migrate-from-ory.md), or drop the tables",
+            tables.join(", ")
+        )
+    })
 }
 
 /// The problem of a mode other than fresh.

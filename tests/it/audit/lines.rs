@@ -54,10 +54,10 @@ async fn each_operation_has_its_lines() {
         ("Operation", "issue"),
         ("ActorID", "alice"),
         ("Visibility", "secret"),
-        ("metadata.team", "red"),
     ] {
         assert_eq!(event[attribute], value, "{event:#}");
     }
+    assert_eq!(event.get("metadata.team"), None, "the key's own attributes stay out: {event:#}");
     assert!(event.get("Expiry").is_some(), "{event:#}");
 
     let path = format!("{ISSUED}/{id}");
@@ -72,6 +72,7 @@ async fn each_operation_has_its_lines() {
         (json!([id]), "APIKeyDerivedToken")
     );
     assert_eq!(outcome.at("/events/0/TokenID"), derived.at("/token/claims/jti"));
+    assert_eq!(outcome["events"][0]["metadata.token_type"], "jwt");
 
     let rotated = send(&talos, Call::post(&format!("{path}:rotate"))).await.expect(201).json();
     let new = rotated.text("/issued_api_key/key_id");
@@ -79,6 +80,7 @@ async fn each_operation_has_its_lines() {
     assert_eq!(intent["keys"], json!([id, new]));
     assert_eq!(outcome.text("/events/0/event"), "IssuedAPIKeyRotated");
     assert_eq!((outcome.text("/events/0/APIKeyID"), outcome.text("/events/0/RotatedFrom")), (new, &*id));
+    assert_eq!(outcome["events"][0]["metadata.previous_key_id"], id);
 
     let body = json!({ "reason": "REVOCATION_REASON_KEY_COMPROMISE" });
     let revoke = format!("{ISSUED}/{new}:revoke");
@@ -92,7 +94,11 @@ async fn each_operation_has_its_lines() {
     let body = json!({ "name": "n", "actor_id": "a", "raw_key": "legacy-key-0123456789" });
     let imported = send(&talos, Call::post(IMPORTED).json(&body)).await.expect(201).json();
     let imported = imported.text("/key_id");
-    assert_eq!(last(&setup).1.text("/events/0/event"), "ImportedAPIKeyCreated");
+    let event = last(&setup).1.at("/events/0").clone();
+    assert_eq!(
+        (event.text("/event"), &event["metadata.import_source"]),
+        ("ImportedAPIKeyCreated", &json!("import"))
+    );
     send(&talos, Call::post(IMPORTED).json(&body)).await.expect(409);
     let (_, outcome) = last(&setup);
     assert_eq!((outcome.text("/outcome"), outcome.text("/reason")), ("refused", "API_KEY_EXISTS"));

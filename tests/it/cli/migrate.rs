@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::Ran;
 use crate::rig::database::{self, Server};
+use crate::rig::support::Must;
 use crate::rig::talos::Setup;
 
 const DATABASE: &str = "sqlite://talos.db";
@@ -34,6 +35,8 @@ async fn down_and_up_again() {
     migrate(&setup, "up").await.ok();
     assert_eq!(status(&setup).await, at(2, "applied", false));
     let table = migrate(&setup, "status").await.ok();
+    let (summary, table) = table.split_once("\n\n").must("a summary");
+    assert_eq!(summary, "Current Version: 2\nDatabase Status: clean");
     let words: Vec<&str> = table.split_whitespace().collect();
     assert_eq!(words, ["VERSION", "NAME", "STATE", "1", "keys", "applied", "2", "audit", "heads", "applied"]);
 
