@@ -3,19 +3,24 @@
 //! A call writes one line before anything is done and one before it is answered. Each line is
 //! chained to the one before by a MAC.
 
+mod behind;
 mod call;
 mod chain;
+pub mod changes;
 mod failures;
 mod file;
 mod log;
+pub mod repeat;
 pub mod verify;
 mod writer;
 
+pub use behind::{Lacking, MARKER_EXTENSION};
 pub use call::{Call, Origin, Outcome};
 pub use chain::{ChainKey, ChainKeys};
 pub use failures::Failure;
-pub use log::{AuditError, AuditLog, HeadReporter, WriteFailed, instance};
-pub use writer::LogSettings;
+pub use file::OutsideChange;
+pub use log::{AuditError, AuditLog, HeadReporter, WriteFailed, check_writable, instance};
+pub use writer::{LogSettings, NoticedChange};
 
 use std::time::Duration;
 
@@ -28,6 +33,8 @@ use failures::Failures;
 
 /// Interval at which suppressed failures are reported and the file is checked.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
+/// Rounds of maintenance between two looks at what the database lacks.
+const RECHECK_ROUNDS: u32 = 5;
 
 /// Audit records and their log. Without a log nothing is written, but failures are still counted.
 #[derive(Default)]
@@ -86,11 +93,14 @@ impl Audit {
 
     /// Reports suppressed failures and checks the file, for ever.
     pub async fn run_maintenance(&self, clock: &crate::clock::Clock) {
-        loop {
+        for round in (0..RECHECK_ROUNDS).cycle() {
             tokio::time::sleep(MAINTENANCE_INTERVAL).await;
             self.report_suppressed(Some(clock.boot_now()));
             if let Some(log) = &self.log {
                 log.check_file();
+                if round == 0 {
+                    log.behind().recheck().await;
+                }
             }
         }
     }

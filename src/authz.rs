@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod against_envoy;
 mod attributes;
+mod basic;
+mod challenge;
 mod connection;
 mod cookie;
 mod denied_response;
@@ -11,10 +13,12 @@ mod dispatch;
 mod fallback;
 mod fallback_body;
 mod grpc;
+mod hint;
 pub mod identity_headers;
 mod keepalive;
 mod limits;
 mod metadata;
+mod path_key;
 mod policy;
 mod principal;
 mod query;
@@ -24,6 +28,8 @@ mod response;
 mod server;
 mod session;
 mod sources;
+mod strip;
+mod subprotocol;
 mod template;
 
 pub use attributes::Attributes;

@@ -9,13 +9,17 @@ mod context;
 mod contexts;
 mod doctor;
 mod exit;
+mod health;
+mod init;
 mod input;
 mod jsonpath;
 mod jwk;
 mod keys;
 mod migrate;
 mod output;
+mod reference;
 mod server;
+mod source;
 mod status;
 
 use std::path::PathBuf;
@@ -24,9 +28,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::app::{self, ServeError};
-use crate::config::Loaded;
 use crate::plane::{self, Planes};
-use crate::settings::SettingsError;
+use crate::store::StoreError;
 use crate::telemetry;
 use exit::{Failure, Outcome};
 
@@ -67,7 +70,9 @@ EXAMPLES:
         /// Serve only this plane
         plane: Option<Plane>,
     },
+    Init(init::Init),
     Status(status::Status),
+    Health(health::Health),
     Doctor(doctor::Doctor),
     /// Check or show the configuration, or print its schema
     #[command(after_help = config::EXAMPLES)]
@@ -76,6 +81,7 @@ EXAMPLES:
         command: config::Command,
     },
     Keys(Box<keys::Keys>),
+    Actors(keys::actors::Actors),
     /// Generate JSON Web Keys, or fetch the public keys of a server
     #[command(after_help = jwk::EXAMPLES)]
     Jwk {
@@ -83,7 +89,7 @@ EXAMPLES:
         command: jwk::Command,
     },
     Migrate(migrate::Migrate),
-    /// Verify the audit log
+    /// Verify the audit log, or repeat what a restored database lacks of it
     #[command(after_help = audit::EXAMPLES)]
     Audit {
         #[command(subcommand)]
@@ -96,6 +102,8 @@ EXAMPLES:
         command: context::Command,
     },
     Completions(completions::Completions),
+    #[command(hide = true)]
+    Reference(reference::Reference),
     /// Print the version
     #[command(after_help = "\
 EXAMPLES:
@@ -139,16 +147,18 @@ impl Cli {
         match self.command {
             Command::Serve { plane } => serve(self.config, plane)?,
             Command::Keys(keys) => return block_on(keys.run(endpoint))?,
+            Command::Actors(actors) => return block_on(actors.run(endpoint))?,
             Command::Status(status) => return block_on(status.run(endpoint))?,
             Command::Doctor(doctor) => return block_on(doctor.run(self.config))?,
             Command::Jwk { command } => return block_on(command.run(endpoint))?,
             Command::Migrate(migrate) => return block_on(migrate.run(self.config.as_deref()))?,
-            Command::Audit { command: audit::Command::Verify(verify) } => {
-                return block_on(verify.run(self.config.as_deref()))?;
-            }
-            Command::Config { command } => command.run(self.config)?,
+            Command::Audit { command } => return block_on(command.run(self.config.as_deref()))?,
+            Command::Init(init) => init.run()?,
+            Command::Config { command } => return command.run(self.config),
             Command::Context { command } => command.run(endpoint)?,
             Command::Completions(completions) => completions.run()?,
+            Command::Reference(reference) => reference.run()?,
+            Command::Health(health) => block_on(health.run(endpoint, self.config.as_deref()))??,
             Command::Version => output::write_stdout(&format!("talos {}\n", env!("CARGO_PKG_VERSION")))?,
             Command::Proxy { arguments: _ } => return Err(Failure::usage(PROXY_REMOVED)),
         }
@@ -164,30 +174,37 @@ const PROXY_REMOVED: &str = "`talos proxy` does not exist here: run `talos serve
 fn serve(file: Option<PathBuf>, plane: Option<Plane>) -> Result<(), Failure> {
     let source = match plane {
         // The admin plane's settings are not required when it isn't served.
-        Some(Plane::Public | Plane::Authz) => config::source(file)?.without_admin(),
-        Some(Plane::Admin) | None => config::source(file)?,
+        Some(Plane::Public | Plane::Authz) => source::source(file)?.without_admin(),
+        Some(Plane::Admin) | None => source::source(file)?,
     };
-    let Loaded { config, warnings, .. } = source.load().map_err(Failure::usage)?;
-    config.require_serving_secret().map_err(Failure::usage)?;
-    telemetry::log::start(&config.log);
-    for warning in warnings {
+    let loaded = source.load().map_err(Failure::usage)?;
+    loaded.config.require_serving_secret().map_err(Failure::usage)?;
+    telemetry::log::start(&loaded.config.log);
+    for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    let planes = match plane {
-        None => Planes::All,
-        Some(Plane::Admin) => Planes::Only(plane::Plane::Admin),
-        Some(Plane::Public) => Planes::Only(plane::Plane::Public),
-        Some(Plane::Authz) => Planes::Only(plane::Plane::Authz),
-    };
-    block_on(app::serve(source, config, planes))?.map_err(|error| match error {
-        ServeError::Settings(
-            SettingsError::NoHmacSecret | SettingsError::KeySet { .. } | SettingsError::KeySource { .. },
-        )
+    block_on(app::serve(source, loaded, planes(plane)))?.map_err(|error| match error {
+        ServeError::Settings(_)
+        | ServeError::Preflight(_)
+        | ServeError::TemplateFile(_)
+        | ServeError::Traces(_)
+        | ServeError::Redis(_)
+        | ServeError::Store(StoreError::Dsn(_))
         | ServeError::DenyFile(_)
         | ServeError::CallerKeys(_)
         | ServeError::Tls { .. } => Failure::usage(error),
         error => Failure::failed(error),
     })
+}
+
+/// The planes that a process serves.
+fn planes(plane: Option<Plane>) -> Planes {
+    match plane {
+        None => Planes::All,
+        Some(Plane::Admin) => Planes::Only(plane::Plane::Admin),
+        Some(Plane::Public) => Planes::Only(plane::Plane::Public),
+        Some(Plane::Authz) => Planes::Only(plane::Plane::Authz),
+    }
 }
 
 fn block_on<F: Future>(future: F) -> Result<F::Output, Failure> {

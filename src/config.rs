@@ -6,14 +6,18 @@
 mod admin;
 mod authz;
 mod cache;
+mod credential_source;
 mod credentials;
 mod env;
 mod error;
 mod file;
+mod key_path;
 mod keys;
 mod load;
 mod merged_config;
 mod model;
+mod openings;
+mod place;
 mod reload;
 mod retired;
 mod routes;
@@ -22,29 +26,33 @@ mod secrets;
 mod serde_forms;
 mod serve;
 mod show;
+mod suggest;
 mod tenants;
 mod text;
 mod validate;
 
 pub use admin::{Auth, AuthJwt, AuthMode, AuthRoles, AuthXfcc};
-pub use authz::{Authz, ClientAddress, CredentialSource, OnUnavailable, Preflight};
+pub use authz::{Authz, ClientAddress, OnUnavailable, Preflight};
 pub use cache::{Cache, CacheMemory, CacheRedis, CacheType, RedisTls};
+pub use credential_source::{CredentialSource, HeaderForm, KeyIn};
 pub use credentials::{
     ApiKeyPrefixes, ApiKeys, Credentials, DerivedTokens, HmacSecrets, Jwt, Macaroon, MacaroonPrefixes,
     Secrets, SigningKeys,
 };
 pub use error::{ConfigError, Problem};
+pub use key_path::{KeyPath, PathSegment};
 pub use load::{Loaded, Source, load, load_without_admin};
 pub use model::{
-    Audit, Config, Consistency, Db, LastUsed, Log, LogFormat, LogLevel, Multitenancy, Network, Quota,
-    RateLimit, RateLimitBackend, TraceExporter, Tracing,
+    Audit, Config, Consistency, Db, Errors, LastUsed, Log, LogFormat, LogLevel, Metrics, MetricsCompat,
+    Multitenancy, Network, Quota, RateLimit, RateLimitBackend, TraceExporter, Tracing,
 };
+pub use place::Place;
 pub use reload::Change;
 pub use retired::Retired;
 pub use routes::{
     Audience, PathMatch, PolicyValueError, Route, RouteMode, RouteToken, RouteVisibility, ScopeList,
 };
-pub use schema::schema;
+pub use schema::{description, schema};
 pub use serve::{
     ClientIpSource, Cors, RequestLog, SelfRevokeLimit, Serve, ServeAuthz, ServeHttp, ServeMetrics,
     ServePublic, Tls, listen_address,

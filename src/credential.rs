@@ -9,6 +9,7 @@ pub mod jwt;
 pub mod macaroon;
 pub mod new_jwk;
 pub mod page_token;
+pub mod request_seal;
 pub mod secrets;
 #[cfg(test)]
 mod vectors;
@@ -67,6 +68,16 @@ pub enum TokenFormat {
     Macaroon,
 }
 
+impl TokenFormat {
+    /// Name in the audit log.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Jwt => "jwt",
+            Self::Macaroon => "macaroon",
+        }
+    }
+}
+
 /// Returns the form of `credential`.
 ///
 /// `prefixes` are all macaroon prefixes ever used: a macaroon with a retired one must not be taken
@@ -87,6 +98,11 @@ pub fn classify<'a, 'p>(
         Some(parts) => Form::Issued(parts),
         None => Form::Imported,
     }
+}
+
+/// Returns whether a text has the form of a credential that Talos makes, whatever its prefix.
+pub fn has_own_form(text: &str) -> bool {
+    is_jwt(text) || text.split_once("_v1_").is_some_and(|(prefix, _)| api_key::is_prefix(prefix))
 }
 
 /// `^eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$`
@@ -143,6 +159,21 @@ mod tests {
             ("", "imported"),
         ] {
             assert_eq!(form(credential), expected, "{credential}");
+        }
+    }
+
+    #[test]
+    fn own_credentials_have_a_form_of_their_own() {
+        for (text, own) in [
+            ("ory_ak_v1_x", true),
+            ("mc_v1_AgEZ", true),
+            ("eyJa.b.c", true),
+            ("api", false),
+            ("_v1_x", false),
+            ("x-oauth-basic", false),
+            ("", false),
+        ] {
+            assert_eq!(has_own_form(text), own, "{text}");
         }
     }
 

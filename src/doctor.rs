@@ -1,11 +1,14 @@
 //! `talos doctor`'s rules: finds what in an Envoy's configuration makes key checks unsafe or slow.
 //!
-//! [`examine`] takes an Envoy's `/config_dump` as JSON and returns findings; it does no I/O. The
-//! document is untrusted: a part that is missing or has another form counts as absent.
+//! [`examine`] takes the text of an Envoy's `/config_dump` or configuration file and returns
+//! findings; it does no I/O. The text is untrusted: a part that is missing or has another form
+//! counts as absent.
 //!
-//! The rules are in `rules/`. The other modules find their way through a dump.
+//! The rules are in `rules/`. The other modules read the text as Envoy does, and find their way
+//! through it.
 
 mod connection_manager;
+mod document;
 mod dump;
 mod findings;
 mod headers;
@@ -13,22 +16,26 @@ mod http_filter;
 mod metadata_condition;
 mod node;
 mod options;
+mod reader;
 mod route_target;
 mod rules;
 #[cfg(test)]
 mod tests;
+mod tree;
+
+use std::collections::HashSet;
 
 use serde::Serialize;
-use serde_json::Value;
 
 use connection_manager::ConnectionManager;
+use document::{Embedded, Found};
 use dump::Dump;
 use findings::Findings;
 use http_filter::ExtAuthz;
 use rules::cluster::GrpcService;
 
-pub use dump::from_bootstrap;
-pub use findings::{Finding, Severity};
+pub use document::NotADump;
+pub use findings::{Finding, Severity, Summary};
 pub use options::Options;
 
 /// Result of an examination.
@@ -36,6 +43,8 @@ pub use options::Options;
 pub struct Report {
     /// The findings, the most severe first.
     pub findings: Vec<Finding>,
+    /// Numbers of findings.
+    pub summary: Summary,
     /// Counts of what was examined.
     pub examined: Examined,
 }
@@ -55,27 +64,35 @@ pub struct Examined {
     pub clusters: Vec<String>,
 }
 
-/// Error: the document holds no Envoy configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not an Envoy configuration dump: it has no `configs` list with listeners, clusters or a bootstrap")]
-pub struct NotADump;
-
-/// Examines one or several `/config_dump` documents, also when a tool has wrapped them in objects.
+/// Examines Envoy configurations: the answer to `/config_dump`, also when a tool has wrapped it in
+/// objects, the input of `envoy -c`, parts of these, or ConfigMaps that hold them.
 ///
 /// # Errors
-/// Fails when the document holds no dump.
-pub fn examine(document: &Value, options: Options<'_>) -> Result<Report, NotADump> {
-    let dumps = Dump::all(document);
-    if dumps.is_empty() {
-        return Err(NotADump);
+/// Fails when the text can't be read, or holds no Envoy configuration.
+pub fn examine(text: &str, options: Options<'_>) -> Result<Report, NotADump> {
+    let documents = document::read(text)?;
+    let embedded: Vec<Embedded<'_>> = document::embedded(&documents);
+    let inner = embedded.iter().map(Embedded::read).collect::<Result<Vec<_>, _>>()?;
+    let mut found = Found::new();
+    for (index, document) in documents.iter().enumerate() {
+        let prefix = if index == 0 { String::new() } else { format!("document {}: ", index + 1) };
+        found.collect(document, &prefix);
+    }
+    for (of, documents) in embedded.iter().zip(&inner) {
+        documents.iter().for_each(|document| found.collect(document, of.prefix()));
+    }
+    if found.is_empty() {
+        return Err(found.why_none(&documents));
     }
     let mut findings = Findings::default();
     let mut examined =
         Examined { listeners: 0, connection_managers: 0, filters: 0, routes: 0, clusters: vec![] };
-    for dump in &dumps {
+    rules::coverage::check_documents(&documents, &found, &mut findings);
+    for dump in &found.into_dumps() {
         examine_dump(dump, options, &mut findings, &mut examined);
     }
-    Ok(Report { findings: findings.sorted(), examined })
+    let (findings, summary) = findings.sorted();
+    Ok(Report { findings, summary, examined })
 }
 
 fn examine_dump(dump: &Dump<'_>, options: Options<'_>, findings: &mut Findings, examined: &mut Examined) {
@@ -87,45 +104,36 @@ fn examine_dump(dump: &Dump<'_>, options: Options<'_>, findings: &mut Findings, 
     examined.filters += checks.len();
     examined.routes += managers.iter().map(|manager| manager.targets.len()).sum::<usize>();
     let mut services: Vec<GrpcService<'_>> = vec![];
+    let mut named: HashSet<&str> = HashSet::new();
     for check in &checks {
-        services.push(GrpcService::parse(&check.config.get("grpc_service")));
+        services.push(GrpcService::parse(&check.config.get("grpc_service"), options));
     }
     for manager in &managers {
-        services.extend(rules::routes::other_services(manager));
+        services.extend(rules::routes::other_services(manager, options));
     }
     for service in &services {
         if let Some(name) = service.cluster
-            && !examined.clusters.iter().any(|known| known == name)
+            && named.insert(name)
         {
             examined.clusters.push(name.to_owned());
         }
     }
 
     rules::process::examine(dump, findings);
-    if checks.is_empty() {
-        let why = match managers.is_empty() {
-            true => "the dump has no HTTP connection manager: no request is checked here",
-            false => "no ext_authz filter calls Talos: every request goes upstream as the client sent it",
-        };
-        findings.add(
-            "no-ext-authz",
-            Severity::Error,
-            &dump.root("listeners"),
-            why,
-            rules::filter::RECOMMENDED,
-        );
-    }
+    rules::coverage::examine(dump, &managers, options, findings);
     for manager in &managers {
-        if manager.checks.is_empty() {
+        rules::api::examine(manager, findings);
+        // Where no request is checked, the settings of the filter to come are told at once.
+        if manager.checks.is_empty() && !(checks.is_empty() && rules::coverage::is_for_clients(manager)) {
             continue;
         }
         rules::manager::examine(dump, manager, options, findings);
+        rules::streams::examine(manager, options, findings);
         for check in &manager.checks {
             rules::filter::examine(check, options, findings);
         }
     }
     rules::routes::examine(&managers, findings);
-    for service in &services {
-        rules::cluster::examine(dump, service, findings);
-    }
+    rules::policy::examine(&managers, findings);
+    rules::cluster::examine(dump, &services, findings);
 }

@@ -1,9 +1,24 @@
 //! Errors of the HTTP API (AIP-193): one closed table.
 
 use std::borrow::Cow;
+use std::sync::OnceLock;
 
-/// Domain of the `ErrorInfo` details, which existing clients expect.
+/// Default domain of the `ErrorInfo` details, which existing clients expect.
 pub const DOMAIN: &str = "www.ory.com/talos";
+
+/// What every error of the process says besides its own content.
+struct Branding {
+    domain: String,
+    docs_url: Option<String>,
+}
+
+static BRANDING: OnceLock<Branding> = OnceLock::new();
+
+/// Sets the domain of errors, and the URL of the page that explains them. A second call has no
+/// effect.
+pub fn set_branding(domain: String, docs_url: Option<String>) {
+    let _ = BRANDING.set(Branding { domain, docs_url });
+}
 
 /// Reason of an error, by which programs tell errors apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,26 +138,42 @@ pub struct ApiError {
     pub message: Cow<'static, str>,
     /// Field of the request that is at fault.
     pub field: Option<Cow<'static, str>>,
+    /// Further members of `metadata`, by name.
+    pub metadata: Vec<(&'static str, String)>,
+    /// Anchor on the page of errors; None: the name of the reason.
+    pub anchor: Option<&'static str>,
 }
 
 impl ApiError {
     /// An error with a description.
     pub fn new(reason: Reason, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, message: message.into(), field: None }
+        Self { reason, message: message.into(), field: None, metadata: vec![], anchor: None }
     }
 
     /// An error of one field, described as `FIELD: PROBLEM`.
     pub fn field(field: impl Into<Cow<'static, str>>, problem: impl std::fmt::Display) -> Self {
         let field = field.into();
-        Self { reason: Reason::BadRequest, message: format!("{field}: {problem}").into(), field: Some(field) }
+        let message = format!("{field}: {problem}");
+        Self { field: Some(field), ..Self::new(Reason::BadRequest, message) }
     }
 
-    /// JSON body of the response (AIP-193).
-    pub fn to_json(&self) -> serde_json::Value {
-        let metadata = match &self.field {
-            Some(field) => serde_json::json!({ "field": field }),
-            None => serde_json::json!({}),
-        };
+    /// JSON body of the response (AIP-193) to the request with this id, which may be empty.
+    pub fn to_json(&self, request_id: &str) -> serde_json::Value {
+        let branding = BRANDING.get();
+        let mut metadata = serde_json::Map::new();
+        if let Some(field) = &self.field {
+            metadata.insert("field".to_owned(), field.clone().into());
+        }
+        for (name, value) in &self.metadata {
+            metadata.insert((*name).to_owned(), value.clone().into());
+        }
+        if let Some(url) = branding.and_then(|branding| branding.docs_url.as_ref()) {
+            let anchor = self.anchor.unwrap_or(self.reason.name());
+            metadata.insert("docs_url".to_owned(), format!("{url}#{anchor}").into());
+        }
+        if !request_id.is_empty() {
+            metadata.insert("request_id".to_owned(), request_id.into());
+        }
         serde_json::json!({ "error": {
             "code": self.reason.http(),
             "status": self.reason.grpc(),
@@ -150,7 +181,7 @@ impl ApiError {
             "details": [{
                 "@type": "type.googleapis.com/google.rpc.ErrorInfo",
                 "reason": self.reason.name(),
-                "domain": DOMAIN,
+                "domain": branding.map_or(DOMAIN, |branding| branding.domain.as_str()),
                 "metadata": metadata,
             }],
         }})

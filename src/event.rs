@@ -1,7 +1,5 @@
 //! Events of the audit log: one closed table.
 
-use std::borrow::Cow;
-
 use serde_json::{Map, Value};
 
 use crate::key::{Key, KeyId, KeyKind, NetworkId, Visibility};
@@ -17,6 +15,7 @@ pub enum Operation {
     Rotate,
     Revoke,
     Delete,
+    DeleteActor,
     SelfRevoke,
     Derive,
     /// Changes nothing: only failures are recorded.
@@ -36,6 +35,7 @@ impl Operation {
             Self::Rotate => "rotate",
             Self::Revoke => "revoke",
             Self::Delete => "delete",
+            Self::DeleteActor => "delete_actor",
             Self::SelfRevoke => "self_revoke",
             Self::Derive => "derive",
             Self::Verify => "verify",
@@ -52,6 +52,7 @@ pub enum Event {
     IssuedKeyUpdated,
     IssuedKeyRevoked,
     IssuedKeyRotated,
+    IssuedKeyDeleted,
     ImportedKeyCreated,
     ImportedKeyUpdated,
     ImportedKeyRevoked,
@@ -59,6 +60,8 @@ pub enum Event {
     ImportFailed,
     DerivedToken,
     VerificationFailed,
+    /// A retried request got the secret of its key again.
+    IssuedKeySecretRepeated,
 }
 
 impl Event {
@@ -69,6 +72,7 @@ impl Event {
             Self::IssuedKeyUpdated => "IssuedAPIKeyUpdated",
             Self::IssuedKeyRevoked => "IssuedAPIKeyRevoked",
             Self::IssuedKeyRotated => "IssuedAPIKeyRotated",
+            Self::IssuedKeyDeleted => "IssuedAPIKeyDeleted",
             Self::ImportedKeyCreated => "ImportedAPIKeyCreated",
             Self::ImportedKeyUpdated => "ImportedAPIKeyUpdated",
             Self::ImportedKeyRevoked => "ImportedAPIKeyRevoked",
@@ -76,6 +80,7 @@ impl Event {
             Self::ImportFailed => "APIKeyImportFailed",
             Self::DerivedToken => "APIKeyDerivedToken",
             Self::VerificationFailed => "APIKeyVerificationFailed",
+            Self::IssuedKeySecretRepeated => "IssuedAPIKeySecretRepeated",
         }
     }
 
@@ -95,6 +100,14 @@ impl Event {
         }
     }
 
+    /// The event of a deleted key.
+    pub const fn deleted(kind: KeyKind) -> Self {
+        match kind {
+            KeyKind::Issued => Self::IssuedKeyDeleted,
+            KeyKind::Imported => Self::ImportedKeyDeleted,
+        }
+    }
+
     /// The event of a revoked key.
     pub const fn revoked(kind: KeyKind) -> Self {
         match kind {
@@ -109,31 +122,28 @@ impl Event {
 pub struct Occurrence {
     /// The event.
     pub event: Event,
-    attributes: Vec<(Cow<'static, str>, Value)>,
+    attributes: Vec<(&'static str, Value)>,
 }
 
 impl Occurrence {
     /// An event in a network.
     pub fn new(event: Event, network: NetworkId) -> Self {
-        Self { event, attributes: vec![("ProjectID".into(), network.to_string().into())] }
+        Self { event, attributes: vec![("ProjectID", network.to_string().into())] }
     }
 
-    /// An event of a key.
+    /// An event of a key. The key's own metadata belongs to its owner and stays out of events:
+    /// `metadata.*` is the context of the event.
     pub fn of_key(event: Event, key: &Key) -> Self {
         let expiry = key.ends().map(crate::clock::Timestamp::to_rfc3339);
         let reason = key.revocation.as_ref().filter(|_| {
             matches!(event, Event::IssuedKeyRevoked | Event::ImportedKeyRevoked | Event::IssuedKeyRotated)
         });
-        let mut occurrence = Self::new(event, key.network)
+        Self::new(event, key.network)
             .of_id(key.id)
             .with("Reason", reason.map(|revocation| revocation.reason.name()))
             .with("ActorID", Some(key.actor.as_str()))
             .with("Expiry", expiry)
-            .with("Visibility", Some(visibility(key.visibility)));
-        let metadata = key.metadata.as_ref().map(|metadata| metadata.object()).unwrap_or_default();
-        let named = metadata.into_iter().map(|(name, value)| (format!("metadata.{name}").into(), value));
-        occurrence.attributes.extend(named);
-        occurrence
+            .with("Visibility", Some(visibility(key.visibility)))
     }
 
     /// Adds the id and the kind of a key.
@@ -149,13 +159,13 @@ impl Occurrence {
     /// Adds an attribute, if its value is known.
     #[must_use]
     pub fn with<T: Into<Value>>(mut self, name: &'static str, value: Option<T>) -> Self {
-        self.attributes.extend(value.map(|value| (name.into(), value.into())));
+        self.attributes.extend(value.map(|value| (name, value.into())));
         self
     }
 
     /// Attributes by name.
-    pub fn attributes(&self) -> impl Iterator<Item = (&str, &Value)> {
-        self.attributes.iter().map(|(name, value)| (&**name, value))
+    pub fn attributes(&self) -> impl Iterator<Item = (&'static str, &Value)> {
+        self.attributes.iter().map(|(name, value)| (*name, value))
     }
 
     /// JSON object with `event` first.

@@ -23,7 +23,7 @@ use crate::credential::claims::{Authority, Expectation};
 use crate::credential::page_token::{self, Cursor};
 use crate::credential::secrets::{HmacSecrets, hmac_sha256};
 use crate::credential::{Form, Presented, api_key, imported, jwt, macaroon};
-use crate::doctor::{NotADump, Options, examine, from_bootstrap};
+use crate::doctor::{Options, examine};
 use crate::key::NetworkId;
 use crate::rng::Rng;
 use crate::service::parse_filter;
@@ -207,7 +207,9 @@ fn filter(data: &[u8]) {
     let quoted = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
     let actor = filter.actor.as_ref().map(|actor| format!("actor_id = {}", quoted(actor)));
     let status = filter.status.map(|status| format!("status = {}", status.name()));
-    let again: Vec<String> = actor.into_iter().chain(status).collect();
+    let secret = filter.secret.map(|secret| format!("secret_id = {secret}"));
+    let prefix = filter.prefix.as_ref().map(|prefix| format!("key_prefix = {}", prefix.as_str()));
+    let again: Vec<String> = actor.into_iter().chain(status).chain(secret).chain(prefix).collect();
     let again = again.join(" AND ");
     // Quotes and backslashes may make the formatted filter longer than the limit.
     if again.len() <= crate::service::MAX_FILTER {
@@ -273,17 +275,16 @@ fn rule(line: &str) -> Option<Route> {
 
 /// Examines an Envoy configuration dump: each finding has a path and a reason, and its fix is YAML.
 fn doctor_json(data: &[u8]) {
-    let Ok(document) = serde_json::from_slice(data) else {
+    let Ok(document) = std::str::from_utf8(data) else {
         return;
     };
-    let document = from_bootstrap(document);
     let (peer, xff) = (Authz::default(), Authz { client_address: ClientAddress::Xff, ..Authz::default() });
     let clusters = ["talos".to_owned()];
     let compared = [&peer, &xff].map(|authz| Options { clusters: &clusters, authz: Some(authz) });
     for options in [Options::default()].into_iter().chain(compared) {
-        let report = match examine(&document, options) {
+        let report = match examine(document, options) {
             Ok(report) => report,
-            Err(NotADump) => return,
+            Err(_) => return,
         };
         for finding in &report.findings {
             assert!(!finding.path.is_empty() && !finding.why.is_empty(), "{finding:?}");
@@ -291,7 +292,7 @@ fn doctor_json(data: &[u8]) {
             assert!(fix.is_ok(), "{finding:?}");
         }
         assert!(report.findings.is_sorted_by_key(|finding| finding.severity));
-        assert_eq!(examine(&document, options), Ok(report), "the result is deterministic");
+        assert_eq!(examine(document, options), Ok(report), "the result is deterministic");
     }
 }
 

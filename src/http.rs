@@ -26,7 +26,7 @@ use axum::routing::get;
 
 use self::admin::{change, verify};
 use self::middleware::{admin_auth, catch_timeouts_and_panics, cors, cross_site, host, self_revoke_limit};
-use self::openapi::operations;
+use self::openapi::{erasure, operations};
 use self::reply::{Reply, method_not_allowed, no_such_resource, ok};
 use self::routes::Routes;
 use self::telemetry::TelemetryState;
@@ -55,6 +55,11 @@ pub fn admin_router(context: Context) -> Router {
     with_common_layers(Plane::Admin, routes, context)
 }
 
+/// Returns the description of the API that the admin plane serves (OpenAPI 3.0).
+pub fn api_description() -> serde_json::Value {
+    openapi::description(&admin_routes())
+}
+
 fn admin_routes() -> Routes {
     Routes::default()
         .audited(Operation::Issue, &operations::ISSUE, admin::issue)
@@ -70,6 +75,8 @@ fn admin_routes() -> Routes {
         .audited(Operation::Update, &operations::UPDATE_IMPORTED, change::update_imported)
         .audited(Operation::Revoke, &operations::REVOKE_IMPORTED, change::revoke_imported)
         .audited(Operation::Delete, &operations::DELETE_IMPORTED, change::delete_imported)
+        .audited(Operation::Delete, &erasure::DELETE_ISSUED, change::delete_issued)
+        .audited(Operation::DeleteActor, &erasure::DELETE_ACTOR, change::delete_actor)
         .audited(Operation::Revoke, &operations::REVOKE_ANY, change::revoke_any)
         .at(&operations::VERIFY, verify::verify)
         .at(&operations::VERIFY_BATCH, verify::verify_batch)

@@ -8,6 +8,7 @@ mod id;
 mod rate;
 pub mod record;
 mod scope;
+mod signer;
 mod status;
 pub mod strict;
 pub mod verdict;
@@ -17,6 +18,7 @@ pub use fields::{ActorId, KeyName, MAX_LABEL, Metadata, TEN_YEARS};
 pub use id::{KeyId, KeyKind, NetworkId};
 pub use rate::{RatePolicy, RateUnit};
 pub use scope::{Scope, Scopes, covers};
+pub use signer::{KeyPrefix, SecretId, Signer};
 pub use status::{Revocation, RevocationReason, Status, Visibility};
 
 use crate::clock::Timestamp;
@@ -56,6 +58,8 @@ pub struct Key {
     pub last_used: Option<Timestamp>,
     /// Number of its last change in the mutation log. 0 if it has none.
     pub mutation: u64,
+    /// Secret and prefix of its credential, as far as known.
+    pub signer: Signer,
 }
 
 impl Key {
@@ -68,6 +72,12 @@ impl Key {
         } else {
             Status::Active
         }
+    }
+
+    /// Bounds the last use by `now`: it was written by another clock, which may have been ahead.
+    #[must_use]
+    pub fn with_last_use_until(self, now: Timestamp) -> Self {
+        Self { last_used: self.last_used.map(|at| at.min(now)), ..self }
     }
 
     /// Returns the time at which it stops being valid by itself, if any.

@@ -23,6 +23,7 @@ pub use memory::MemoryLimiter;
 
 use crate::clock::Clock;
 use crate::key::RatePolicy;
+use crate::redis::RedisReport;
 use gcra::Gcra;
 
 /// Rate limiter, by the place of its buckets.
@@ -49,6 +50,14 @@ impl Limiter {
         match self {
             Self::Memory(limiter) => Some(limiter.charge(bucket, gcra)),
             Self::Redis(limiter) => limiter.charge(bucket, gcra).await,
+        }
+    }
+
+    /// Returns what is known of Redis; `None` if it isn't used.
+    pub fn redis_report(&self) -> Option<RedisReport> {
+        match self {
+            Self::Memory(_) => None,
+            Self::Redis(limiter) => Some(limiter.report()),
         }
     }
 

@@ -12,8 +12,10 @@ mod lookup;
 mod mint;
 mod new_key;
 pub mod outstanding;
+mod retry;
 mod revoke;
 mod rotate;
+mod signers;
 mod update;
 mod upstream;
 pub mod verify;
@@ -23,6 +25,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+pub use delete::{ErasedActor, MAX_ERASED};
 pub use derive::{DeriveRequest, Derived};
 pub use filter::MAX_FILTER;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -33,6 +36,7 @@ pub use mint::MintError;
 pub use new_key::{ImportRequest, Issued, KeyRequest};
 pub use revoke::MAX_DESCRIPTION;
 pub use rotate::{RotateRequest, Rotated};
+pub use signers::{SignerCount, SignerCounts, SignerState, Signers};
 pub use update::{Fixed, Update};
 
 use bulkhead::Bulkhead;
@@ -122,6 +126,7 @@ impl ServiceBuilder {
             outstanding: Outstanding::default(),
             bulkhead,
             upstream_headers_len: self.upstream_headers_len,
+            signers: Signers::default(),
             lookups: SingleFlight::default(),
         }
     }
@@ -155,6 +160,8 @@ pub struct Service {
     pub outstanding: Outstanding,
     /// Limit on database lookups of credentials that may be made up.
     pub bulkhead: Arc<Bulkhead>,
+    /// Numbers of keys by their secret and prefix.
+    pub signers: Signers,
     upstream_headers_len: UpstreamHeadersLen,
     lookups: SingleFlight<LookupKey, LookupResult>,
 }
@@ -215,6 +222,17 @@ impl Service {
         self.audit.record_failure(&failure, self.clock.boot_now());
     }
 
+    /// Checks that this process's clock may date what it signs.
+    ///
+    /// # Errors
+    /// Fails if the clock is too far from the database's.
+    fn check_clock(&self) -> Result<(), ApiError> {
+        match self.store.clock_skew() {
+            Some(skew) => skew.check().map_err(|skew| clock_skew(&skew)),
+            None => Ok(()),
+        }
+    }
+
     /// Reads one key from the database.
     ///
     /// # Errors
@@ -222,8 +240,15 @@ impl Service {
     pub async fn get(&self, network: NetworkId, kind: KeyKind, id: &str) -> Result<Key, ApiError> {
         let id = KeyId::parse(kind, id).ok_or_else(no_such_key)?;
         let found = self.store.find_key(network, id).await.map_err(unavailable)?;
-        found.key.map(Arc::unwrap_or_clone).ok_or_else(no_such_key)
+        let key = found.key.map(Arc::unwrap_or_clone).ok_or_else(no_such_key)?;
+        Ok(key.with_last_use_until(self.clock.now()))
     }
+}
+
+/// Returns the error for a request that the clock would falsify.
+fn clock_skew(skew: &StoreError) -> ApiError {
+    let problem = format!("nothing was done: {skew}; set the clock (NTP), or use another server");
+    ApiError::new(Reason::ServiceUnavailable, problem)
 }
 
 fn no_such_key() -> ApiError {
@@ -235,6 +260,7 @@ fn unavailable(error: impl Borrow<StoreError>) -> ApiError {
     let error = error.borrow();
     tracing::error!(%error, "database request failed");
     match error {
+        StoreError::ClockSkew { .. } => clock_skew(error),
         StoreError::Corrupt(_) => ApiError::new(Reason::InternalServerError, "the key's row can't be read"),
         _ => ApiError::new(Reason::ServiceUnavailable, "the database gives no answer; try again"),
     }

@@ -20,13 +20,14 @@ use self::routes::Routes;
 use self::sources::Documents;
 use crate::clock::Timestamp;
 use crate::config::{
-    AuthRoles, Authz, CacheType, ClientIpSource, Config, Cors, DerivedTokens, Retired, SelfRevokeLimit,
+    AuthMode, AuthRoles, Authz, CacheType, ClientIpSource, Config, Cors, DerivedTokens, Retired,
+    SelfRevokeLimit,
 };
 use crate::credential::jwk::{KeySet, SigningKey};
 use crate::credential::secrets::{HmacSecret, HmacSecrets};
 use crate::credential::{Form, Presented, classify};
 use crate::host::name_of;
-use crate::key::NetworkId;
+use crate::key::{KeyPrefix, NetworkId, Signer};
 
 /// Settings in force. A reload replaces them as a whole.
 pub type SettingsHandle = Arc<ArcSwap<Settings>>;
@@ -106,10 +107,17 @@ pub struct Settings {
     pub negative_ttl: Duration,
     /// Maximum number of unrevoked keys in the network; None means any number.
     pub api_keys_max: Option<u64>,
+    /// Time for which a repeated request gets the secret of its key again; zero means never.
+    pub reveal_for: Duration,
     /// True if rate policies of keys are enforced.
     pub rate_limited: bool,
     /// True if the HTTP planes use `X-Forwarded-Host`.
     pub trust_forwarded_host: bool,
+    /// True if whoever reaches the admin plane is trusted or proves who it is, so that no web page
+    /// can be behind a request.
+    pub admin_peers_trusted: bool,
+    /// True if requests about health aren't logged.
+    pub exclude_health: bool,
     /// Source of a client's address on the HTTP planes.
     pub client_ip_source: ClientIpSource,
     /// Callers of the admin plane, by role.
@@ -214,8 +222,12 @@ impl Settings {
             cache_ttl: config.cache.ttl,
             negative_ttl: config.cache.negative_ttl,
             api_keys_max: config.quota.api_keys_max,
+            reveal_for: config.idempotency.reveal_for,
             rate_limited: config.rate_limit.enabled,
             trust_forwarded_host: config.serve.http.trust_forwarded_host,
+            admin_peers_trusted: config.serve.http.trusted_network
+                || config.serve.http.auth.mode != AuthMode::None,
+            exclude_health: config.serve.http.request_log.exclude_health_endpoints,
             client_ip_source: config.serve.http.client_ip_source,
             roles: config.serve.http.auth.roles.clone(),
             admin_hosts: config.serve.http.allowed_hosts.clone(),
@@ -272,6 +284,11 @@ impl Settings {
         self.prefixes.iter().find(|entry| entry.value == prefix && entry.is_valid_at(now))
     }
 
+    /// The signer of new keys with this prefix.
+    pub fn signer(&self, prefix: &str) -> Signer {
+        Signer { secret: Some(self.secrets.current().id()), prefix: KeyPrefix::parse(prefix) }
+    }
+
     /// The prefix of new macaroons.
     pub fn macaroon_prefix(&self) -> &str {
         &self.macaroon_prefixes[0].value
@@ -302,6 +319,18 @@ fn hmac_secrets(config: &Config) -> Result<HmacSecrets, SettingsError> {
     });
     let current = HmacSecret::new(current.expose().as_bytes(), None);
     Ok(HmacSecrets::new(current, retired.collect()))
+}
+
+/// Checks that the key sets can be used together, and that a named signing key is among them.
+///
+/// # Errors
+/// When not so.
+pub fn check_signing_key(config: &Config, documents: &Documents) -> Result<(), SettingsError> {
+    let keys = key_set(config, documents)?;
+    match &config.credentials.derived_tokens.jwt.signing_key_id {
+        Some(named) if keys.signing(Some(named)).is_none() => Err(SettingsError::NoSigningKey),
+        _ => Ok(()),
+    }
 }
 
 /// Merges the key sets of all documents.

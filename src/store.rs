@@ -7,10 +7,15 @@ mod adopt;
 mod anchor;
 mod audit;
 mod changes;
+mod clock_skew;
 mod database_file;
 mod dialect;
+mod driver;
 mod dsn;
+mod erase;
 mod eviction;
+mod first_contact;
+mod key_counts;
 mod keys;
 mod last_used;
 mod list;
@@ -18,17 +23,27 @@ mod lookups;
 mod migrate;
 mod migrations;
 mod mutations;
+mod ory_tables;
+#[cfg(test)]
+mod plans;
 mod poller;
 mod pool;
+mod probe;
+mod requests;
+mod revert;
 mod row;
 mod server;
+mod signers;
+mod sweep;
 mod tracked_file;
 mod transaction;
 
-use std::sync::Arc;
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use futures_util::FutureExt;
+use parking_lot::Mutex;
 use sqlx::any::AnyConnectOptions;
 use sqlx::{AnyConnection, Connection};
 use tokio::sync::Notify;
@@ -36,15 +51,20 @@ use tokio::sync::Notify;
 pub use adopt::Adopted;
 pub use audit::AuditHead;
 pub use changes::{ChangeOutcome, KeyChange, Successor};
-pub use keys::{IdempotencyKey, InsertOutcome, InsertedKeys, NewKey};
+pub use clock_skew::{ClockSkew, MAX_CLOCK_SKEW};
+pub use keys::{InsertOutcome, InsertedKeys, NewKey};
 pub use last_used::LAST_USED_PRECISION;
 pub use list::{Filter, Page};
 pub use lookups::Lookup;
-pub use migrate::{Step, StepState, Undone};
-pub use mutations::{LogEntry, LogPart, LogStart, Mutation, TRIM_BATCH};
+pub use migrate::{Step, StepState};
+pub use mutations::{LogEntry, LogPart, LogStart, Mutation, TRIM_BATCH, TrimLimit};
 pub use poller::{Evidence, PollError, PollTiming, Proof, Server};
 pub use pool::PoolStats;
+pub use requests::{EarlierRequest, IdempotencyKey, RepeatedKey};
+pub use revert::{Loss, Losses, RevertOptions, Undone};
 pub use server::{NotAuthoritative, ServerId};
+pub use signers::{MAX_SIGNED_COUNT, SignedBy};
+pub use sweep::SWEEP_BATCH;
 
 use crate::rng::Rng;
 use anchor::Anchor;
@@ -61,7 +81,21 @@ use tracked_file::TrackedFile;
 pub enum StoreError {
     /// The DSN is malformed or not supported.
     #[error("db.dsn: {0}")]
-    Dsn(&'static str),
+    Dsn(Cow<'static, str>),
+    /// The server of the database refused the first connection.
+    #[error("the database at {server}: {error}")]
+    Refused {
+        /// Host and port, or socket.
+        server: String,
+        /// Reason.
+        error: sqlx::Error,
+    },
+    /// The server of the database didn't answer at all.
+    #[error("the database at {server} doesn't answer: nothing came back in time")]
+    Silent {
+        /// Host and port, or socket.
+        server: String,
+    },
     /// The schema is older than this program.
     #[error(
         "the database's schema is at version {found}, this program needs {needed}: run `talos migrate up`"
@@ -73,13 +107,23 @@ pub enum StoreError {
         needed: i64,
     },
     /// The schema is newer than this program.
-    #[error("the database's schema is at version {found}, this program knows {known} at most: upgrade it")]
+    #[error(
+        "the database's schema is at version {found}, this program knows {known} at most, and that step isn't \
+         additive: upgrade this program"
+    )]
     SchemaTooNew {
         /// Version of the database.
         found: i64,
         /// Version of this program.
         known: i64,
     },
+    /// Another command migrates the database, or a session keeps the lock.
+    #[error(
+        "another migration has held the lock of the schema for 30s. If none is running, a session that an older \
+         Talos left behind PgBouncer keeps it: end that session, by pg_terminate_backend(pid) for the pid in pg_locks \
+         with locktype 'advisory'"
+    )]
+    MigrationLocked,
     /// This program has no such version of the schema.
     #[error("this program has no version {version} of the schema; it knows 0 to {known}")]
     NoSuchVersion {
@@ -88,11 +132,26 @@ pub enum StoreError {
         /// Newest version of this program.
         known: i64,
     },
-    /// Keys would be lost.
-    #[error("the database holds {keys} keys, which would be lost")]
-    WouldLoseKeys {
-        /// Number of keys.
-        keys: i64,
+    /// Data would be lost.
+    #[error("this would lose {losses}")]
+    WouldLose {
+        /// The data.
+        losses: Losses,
+    },
+    /// Other processes use the database.
+    #[error("the database is in use by {by}: stop every process that uses it first")]
+    InUse {
+        /// The others.
+        by: String,
+    },
+    /// Ory Talos has a table of the same name in this database.
+    #[error(
+        "the table {table} of this database is one of Ory Talos, and Talos needs that name: give it a database of its \
+         own, or with PostgreSQL a schema (search_path), and take the keys over with `talos migrate adopt`"
+    )]
+    NameTaken {
+        /// Name of the table.
+        table: String,
     },
     /// A migration failed.
     #[error("migrating the database: {0}")]
@@ -106,12 +165,38 @@ pub enum StoreError {
     /// The server that answers isn't a primary that can be relied on.
     #[error("the database: {0}")]
     NotAuthoritative(#[from] NotAuthoritative),
+    /// The process's clock would falsify what is written.
+    #[error(
+        "this server's clock differs from the database's by {} s ({}), more than the {} s that are allowed",
+        seconds_ahead.unsigned_abs(),
+        if *seconds_ahead < 0 { "it is behind" } else { "it is ahead" },
+        MAX_CLOCK_SKEW.as_secs()
+    )]
+    ClockSkew {
+        /// Time by which it is ahead; negative if it is behind.
+        seconds_ahead: i64,
+    },
     /// The database didn't answer in time; a change may have been made or not.
     #[error("the database doesn't answer in time")]
     TimedOut,
     /// The task of a query panicked or was stopped.
     #[error("the database query was interrupted")]
     Interrupted,
+}
+
+/// Returns true if statements may be prepared: what is prepared stays in a session, which a pooler
+/// gives to others.
+async fn prepares(dsn: &Dsn, options: &AnyConnectOptions) -> bool {
+    if let Some(prepares) = dsn.prepares {
+        return prepares;
+    }
+    let is_pooled = dsn.dialect == Dialect::Postgres && first_contact::is_pooled(options).await;
+    if is_pooled {
+        tracing::info!(
+            "a pooler such as PgBouncer stands before the database: nothing is left in its sessions"
+        );
+    }
+    !is_pooled
 }
 
 /// Handle to the database; clones share its connections.
@@ -135,6 +220,13 @@ struct Inner {
     rng: Rng,
     lookups: Lookups,
     key_reads: AtomicU64,
+    /// Skew that the last poll measured.
+    clock_skew: Mutex<Option<ClockSkew>>,
+    /// Texts of all statements that were made.
+    #[cfg(test)]
+    statements: parking_lot::Mutex<std::collections::BTreeSet<String>>,
+    /// Version of the schema, if it is newer than this program.
+    newer_schema: OnceLock<i64>,
 }
 
 impl Store {
@@ -171,8 +263,12 @@ impl Store {
     }
 
     async fn connect_to(dsn: Dsn, rng: Rng) -> Result<Self, StoreError> {
-        sqlx::any::install_default_drivers();
+        driver::install();
         let options: AnyConnectOptions = dsn.url.parse()?;
+        if dsn.dialect != Dialect::Sqlite {
+            first_contact::reach(&options, dsn.connect_timeout).await?;
+        }
+        let prepares = prepares(&dsn, &options).await;
         let eviction = ConnectionEviction::default();
         let (file, options) = match &dsn.file {
             Some(path) => {
@@ -196,11 +292,11 @@ impl Store {
             None => Anchor::none(),
         };
         let poll_requested = Arc::new(Notify::new());
-        let connector = Connector::new(options, dsn.dialect, dsn.prepares, file);
+        let connector = Connector::new(options, dsn.dialect, prepares, file);
         let poller = Poller::new(connector, eviction.clone(), Arc::clone(&poll_requested));
         Ok(Self(Arc::new(Inner {
             dialect: dsn.dialect,
-            prepares: dsn.prepares,
+            prepares,
             writers,
             readers,
             poller,
@@ -210,6 +306,10 @@ impl Store {
             rng,
             lookups: Lookups::default(),
             key_reads: AtomicU64::new(0),
+            clock_skew: Mutex::new(None),
+            #[cfg(test)]
+            statements: Default::default(),
+            newer_schema: OnceLock::new(),
         })))
     }
 
@@ -227,6 +327,12 @@ impl Store {
     /// of the last poll, or the poll connection is old and its replacement has just been opened.
     pub async fn poll_requested(&self) {
         self.0.poll_requested.notified().await;
+    }
+
+    /// Returns the skew between the process's clock and the database's; `None` before the first
+    /// poll, and for SQLite.
+    pub fn clock_skew(&self) -> Option<ClockSkew> {
+        *self.0.clock_skew.lock()
     }
 
     /// Returns the number of key rows that were read since the start.

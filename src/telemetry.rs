@@ -5,6 +5,7 @@ pub mod deny_file;
 mod histogram;
 pub mod log;
 pub mod metrics;
+pub mod ory_metrics;
 pub mod refused_requests;
 pub mod status;
 pub mod traces;

@@ -38,6 +38,33 @@ pub fn start_server_span(name: impl Into<Cow<'static, str>>, parent: Option<&[u8
     Some(Span(parent.with_span(span)))
 }
 
+/// Returns the caller's own trace, `parent` in its `traceparent`, for the log of a process without
+/// a tracer. Nothing is recorded.
+pub fn span_of_caller(parent: Option<&[u8]>) -> Option<Span> {
+    let parent = parent.and_then(read_parent)?;
+    Some(Span(Context::new().with_remote_span_context(parent)))
+}
+
+/// Ids of a trace and a span, as texts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ids {
+    /// The trace.
+    pub trace: String,
+    /// The span of this process; `None` if only the caller has one.
+    pub span: Option<String>,
+}
+
+/// Returns the ids of the current trace, if there is one.
+pub fn current_ids() -> Option<Ids> {
+    get_active_span(|span| {
+        let context = span.span_context();
+        context.is_valid().then(|| Ids {
+            trace: context.trace_id().to_string(),
+            span: (!context.is_remote()).then(|| context.span_id().to_string()),
+        })
+    })
+}
+
 impl Span {
     /// Runs a future within the span, then ends the span.
     pub async fn run<T>(self, work: impl Future<Output = T>) -> T {
@@ -133,6 +160,15 @@ mod tests {
         ] {
             assert!(read_parent(bad).is_none(), "{bad:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn the_trace_of_a_caller_is_known_without_a_tracer() {
+        assert_eq!(current_ids(), None);
+        let parent = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+        let ids = span_of_caller(Some(parent)).unwrap().run(async { current_ids() }).await.unwrap();
+        assert_eq!(ids, Ids { trace: "4bf92f3577b34da6a3ce929d0e0e4736".to_owned(), span: None });
+        assert!(span_of_caller(Some(b"nonsense")).is_none() && span_of_caller(None).is_none());
     }
 
     #[tokio::test]

@@ -13,8 +13,8 @@ REPO = Path(__file__).resolve().parent.parent
 DOCS = REPO / "docs"
 # Most lines that a page may have, so that a newcomer reads it to its end.
 MAX_LINES = {"README.md": 150, "ARCHITECTURE.md": 150}
-# Pages that begin with their subject itself, whose readers need no telling.
-BEGIN_WITH_SUBJECT = {"consistency.md", "growth.md", "sizing.md", "SUMMARY.md"}
+# Pages that are no text to read.
+NOT_READ = {"SUMMARY.md"}
 # Folders that hold nothing of ours.
 SKIPPED = {".git", "target", "node_modules", "corpus"}
 # Texts in which a document may be cited by its path.
@@ -88,11 +88,38 @@ def check_summary(pages, problems):
 def check_audience(pages, problems):
     """Each page begins with the sentence that says for whom it is."""
     for page, text in pages.items():
-        if page.parent != DOCS or page.name in BEGIN_WITH_SUBJECT:
+        if page.parent not in (DOCS, DOCS / "reference") or page.name in NOT_READ:
             continue
         first = text.split("\n\n", 2)
         if len(first) < 2 or not first[0].startswith("# ") or not first[1].startswith("For "):
             problems.append(f"docs/{page.name}: the first sentence must say for whom the page is (For …)")
+
+
+def check_runbook(pages, problems):
+    """Each alert has a heading in the runbook, to which its `runbook_url` leads; no heading is without its alert."""
+    text = (REPO / "helm/talos/alerts.yaml").read_text()
+    alerts = re.findall(r"^\s+- alert: (\w+)$", text, re.M)
+    for alert, rule in zip(alerts, re.split(r"^\s+- alert: ", text, flags=re.M)[1:]):
+        if f"runbook_url: docs/runbook.md#{alert.lower()}\n" not in rule:
+            problems.append(f"helm/talos/alerts.yaml: {alert} lacks `runbook_url: docs/runbook.md#{alert.lower()}`")
+    headings = re.findall(r"^## (\w+)$", pages[DOCS / "runbook.md"], re.M)
+    if headings != alerts:
+        wrong = sorted(set(alerts) ^ set(headings)) or "order"
+        problems.append(f"docs/runbook.md: its headings must be the alerts of helm/talos/alerts.yaml, in order: {wrong}")
+
+
+def check_messages(pages, problems):
+    """The words of a message that the page of symptoms quotes are in the sources."""
+    sources = "\n".join(path.read_text() for path in (REPO / "src").rglob("*.rs"))
+    # A text that goes over several lines of the source is one line.
+    sources = re.sub(r"\\\n\s*", "", sources)
+    for table in re.findall(r"^\| message \|.*?(?=\n\n)", pages[DOCS / "troubleshooting.md"], re.M | re.S):
+        for row in table.splitlines()[2:]:
+            cell = row.split(" | ")[0]
+            for words in re.findall(r"`([^`]+)`", cell):
+                # What the operating system says, a variable, or a command.
+                if words not in sources and not re.match(r"Permission|Address|TALOS_|talos ", words):
+                    problems.append(f"docs/troubleshooting.md: no message has the words {words!r}")
 
 
 def check_length(pages, problems):
@@ -142,6 +169,8 @@ def main():
     check_links(pages, problems)
     check_summary(pages, problems)
     check_audience(pages, problems)
+    check_runbook(pages, problems)
+    check_messages(pages, problems)
     check_length(pages, problems)
     check_paths(pages, problems)
     check_citations(problems)

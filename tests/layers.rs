@@ -52,8 +52,8 @@ const LAYERS: &[Layer] = &[
         &[
             ("event", "clock key"),
             ("readiness", "clock"),
-            ("credential", "clock key rng secret"),
-            ("config", "credential duration host key secret"),
+            ("credential", "caller clock key rng secret"),
+            ("config", "credential duration error host key secret"),
             ("settings", "clock config credential host key secret"),
             ("tls", "caller clock config"),
             ("admin_auth", "caller clock config credential rng secret tls"),
@@ -77,7 +77,7 @@ const LAYERS: &[Layer] = &[
         &[
             (
                 "service",
-                "audit cache clock credential duration error event key limit rng secret \
+                "audit cache caller clock credential duration error event key limit rng secret \
                  settings store trace",
             ),
             ("telemetry", "cache clock config escape plane readiness redis service settings trace"),
@@ -88,8 +88,8 @@ const LAYERS: &[Layer] = &[
         &[
             (
                 "authz",
-                "audit cache clock config credential error event key limit service settings \
-                 telemetry trace",
+                "audit cache clock config credential error event host key limit service \
+                 settings telemetry trace",
             ),
             (
                 "http",
@@ -101,7 +101,7 @@ const LAYERS: &[Layer] = &[
     (
         "process: start, commands, diagnosis",
         &[
-            ("doctor", "authz config"),
+            ("doctor", "authz config settings"),
             (
                 "app",
                 "admin_auth audit authz cache caller clock config error http key limit plane \
@@ -110,7 +110,7 @@ const LAYERS: &[Layer] = &[
             (
                 "cli",
                 "app audit clock config credential doctor duration escape http key plane rng \
-                 secret settings store telemetry",
+                 secret store telemetry",
             ),
             (
                 "fuzzing",
@@ -124,6 +124,7 @@ const LAYERS: &[Layer] = &[
 /// Crates that only the listed modules name.
 const OWNED_CRATES: &[(&str, &[&str])] = &[
     ("sqlx", &["store"]),
+    ("sqlx_core", &["store"]),
     ("moka", &["cache"]),
     ("redis", &["redis"]),
     ("axum", &["http", "app"]),

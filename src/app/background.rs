@@ -8,11 +8,12 @@ use tokio::sync::Notify;
 use tonic_health::server::HealthReporter;
 
 use super::certificates::Certificates;
+use super::log_ages::LogAges;
 use super::polling::Poller;
 use super::relay::{self, Relay};
 use super::reload::Reloader;
 use super::tasks::Tasks;
-use super::{denied_templates, deny_file, jwks_refresh};
+use super::{denied_templates, deny_file, jwks_refresh, unadopted, upkeep};
 use crate::authz::Templates;
 use crate::cache::redis::RedisCache;
 use crate::config::Config;
@@ -21,6 +22,7 @@ use crate::limit::Limiter;
 use crate::plane::{Plane, Planes};
 use crate::readiness::Readiness;
 use crate::service::Service;
+use crate::store::TrimLimit;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::status::Process;
 
@@ -36,6 +38,13 @@ const MIN_RETENTION: Duration = Duration::from_secs(60 * 60);
 const TRIM_INTERVAL: Duration = Duration::from_secs(60);
 /// Pause between two statements of a round, in which others can write.
 const TRIM_PAUSE: Duration = Duration::from_millis(50);
+
+/// Mean time between two checks of the key counts; each wait is 50 to 150 % of it.
+const RECOUNT_INTERVAL: Duration = Duration::from_secs(60 * 60);
+/// Age from which on a key count is checked. It is shared by all instances.
+const RECOUNT_AGE: Duration = Duration::from_secs(30 * 60);
+/// Age from which on a key count is checked at the start, when an older release may have run.
+const RECOUNT_AGE_AT_START: Duration = Duration::from_secs(60);
 
 /// Starts all tasks that run until the planes have drained.
 pub fn spawn(
@@ -68,7 +77,11 @@ pub fn spawn(
         watch_log_head(service(), Arc::clone(&context.process)),
     );
     tasks.spawn("trim the log of changes", trim_log(service(), Arc::clone(&context.metrics)));
+    tasks.spawn("check the counts of keys", check_counts(service()));
+    tasks.spawn("record states of keys", upkeep::sweep_states(service()));
+    tasks.spawn("count keys by secret", upkeep::count_signers(service()));
     tasks.spawn("look after the audit log", maintain_audit(service()));
+    tasks.spawn("look for keys to adopt", unadopted::watch(service(), Arc::clone(&context.process)));
     if planes.contains(Plane::Admin) && context.admin_auth.token_verifier().is_some() {
         let refresh = jwks_refresh::run(Arc::clone(&context.admin_auth), context.service.rng.clone());
         tasks.spawn("refresh the keys of admin tokens", refresh);
@@ -141,12 +154,23 @@ async fn watch_log_head(service: Arc<Service>, process: Arc<Process>) {
 /// Deletes entries of the mutation log that no instance needs any more, forever. Every instance
 /// does so, at random moments.
 async fn trim_log(service: Arc<Service>, metrics: Arc<Metrics>) {
+    let (mut ages, mut seen_at_start) = (LogAges::default(), None);
     loop {
         // A wide margin over the longest time for which a cached row may be used.
         let retention = MIN_RETENTION.max(service.settings.load().longest_cache_ttl() * 4);
-        let before = service.clock.now().minus(retention);
+        let boot_now = service.clock.boot_now();
+        if let Ok(newest) = service.store.newest_number().await {
+            ages.record(newest, boot_now);
+            seen_at_start = seen_at_start.or(Some(newest)).map(|seen: u64| seen.min(newest));
+        }
+        let limit = TrimLimit {
+            retention,
+            old: ages.older_than(retention, boot_now),
+            seen_at_start: seen_at_start.unwrap_or(0),
+            now: service.clock.now(),
+        };
         loop {
-            match service.store.trim_mutations(before).await {
+            match service.store.trim_mutations(limit).await {
                 Ok(0) => break,
                 Ok(trimmed) => {
                     metrics.log_trimmed.inc_by(trimmed);
@@ -159,5 +183,31 @@ async fn trim_log(service: Arc<Service>, metrics: Arc<Metrics>) {
             tokio::time::sleep(TRIM_PAUSE).await;
         }
         tokio::time::sleep(service.rng.jittered(TRIM_INTERVAL, 0.5)).await;
+    }
+}
+
+/// Checks the kept counts of networks with a quota, forever. They are wrong after changes by
+/// programs that don't keep them.
+async fn check_counts(service: Arc<Service>) {
+    let mut age = RECOUNT_AGE_AT_START;
+    loop {
+        let settings = service.snapshot();
+        for settings in settings.all().map(|(_, settings)| settings) {
+            if settings.api_keys_max.is_none() {
+                continue;
+            }
+            let (network, now) = (settings.network, service.clock.now());
+            match service.store.recount_keys(network, now, now.minus(age)).await {
+                Ok(0) => {}
+                Ok(correction) => {
+                    tracing::warn!(%network, correction, "the kept number of keys was wrong, and is corrected");
+                }
+                Err(error) => {
+                    tracing::warn!(%error, %network, "the number of keys can't be checked; trying again later");
+                }
+            }
+        }
+        age = RECOUNT_AGE;
+        tokio::time::sleep(service.rng.jittered(RECOUNT_INTERVAL, 0.5)).await;
     }
 }

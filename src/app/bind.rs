@@ -4,12 +4,21 @@ use std::sync::Arc;
 
 use super::accept::Acceptor;
 use super::error::ServeError;
-use super::listeners::{Listener, raise_file_limit};
+use super::listeners::{BindError, Listener, raise_file_limit};
 use crate::clock::Clock;
 use crate::config::{Config, Tls};
 use crate::plane::{Plane, Planes};
 use crate::telemetry::connections::Connections;
 use crate::tls::{Alpn, Files, Identity};
+
+/// Number of ports that are tried after a taken one.
+const MAX_NEXT_PORTS: u16 = 100;
+
+/// Returns true if the metrics listener may take another port than its default: it shares the host
+/// with other planes, each in a process of its own, and nobody configured a port.
+pub fn chooses_port(planes: Planes, is_metrics_port_set: bool) -> bool {
+    matches!(planes, Planes::Only(_)) && !is_metrics_port_set
+}
 
 /// Binds every listener of `planes`. A process serves all of its planes or none.
 ///
@@ -18,6 +27,7 @@ use crate::tls::{Alpn, Files, Identity};
 pub async fn bind(
     config: &Config,
     planes: Planes,
+    is_metrics_port_set: bool,
     clock: &Clock,
     metrics: &Connections,
 ) -> Result<Vec<Acceptor>, ServeError> {
@@ -35,6 +45,9 @@ pub async fn bind(
     for (plane, identity) in identities {
         let listener = match (plane, &serve.authz.socket) {
             (Plane::Authz, Some(path)) => Listener::unix(plane, path).await?,
+            (Plane::Metrics, _) if chooses_port(planes, is_metrics_port_set) => {
+                bind_any_metrics(config).await?
+            }
             _ => {
                 let (host, port, _) = address(config, planes, plane);
                 Listener::tcp(plane, host, port).await?
@@ -49,8 +62,33 @@ pub async fn bind(
     Ok(acceptors)
 }
 
+/// Binds the metrics listener at its default port, or at the next one that is free and isn't
+/// another plane's.
+async fn bind_any_metrics(config: &Config) -> Result<Listener, BindError> {
+    let serve = &config.serve;
+    let (host, port) = (&serve.metrics.host, serve.metrics.port);
+    let error = match Listener::tcp(Plane::Metrics, host, port).await {
+        Err(error) if error.is_in_use() => error,
+        other => return other,
+    };
+    let others = [serve.http.port, serve.public.port, serve.authz.port];
+    for next in (port.saturating_add(1)..=port.saturating_add(MAX_NEXT_PORTS)).filter(|p| !others.contains(p))
+    {
+        if let Ok(listener) = Listener::tcp(Plane::Metrics, host, next).await {
+            tracing::warn!(
+                taken = port,
+                port = next,
+                "the default port of the metrics listener is taken: it uses the next free one; set \
+                 serve.metrics.port to choose one"
+            );
+            return Ok(listener);
+        }
+    }
+    Err(error)
+}
+
 /// Host, port and TLS files of a plane's TCP listener.
-fn address(config: &Config, planes: Planes, plane: Plane) -> (&str, u16, &Tls) {
+pub fn address(config: &Config, planes: Planes, plane: Plane) -> (&str, u16, &Tls) {
     let serve = &config.serve;
     match plane {
         Plane::Admin => (&serve.http.host, serve.http.port, &serve.http.tls),
@@ -63,7 +101,10 @@ fn address(config: &Config, planes: Planes, plane: Plane) -> (&str, u16, &Tls) {
 }
 
 /// Certificate and client CAs of a plane; None without TLS.
-fn identity(
+///
+/// # Errors
+/// When a file can't be used.
+pub fn identity(
     config: &Config,
     planes: Planes,
     plane: Plane,

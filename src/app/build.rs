@@ -1,6 +1,5 @@
 //! Builds everything that is served from a configuration.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -14,17 +13,19 @@ use crate::cache::freshness::{Freshness, LeaseConfig};
 use crate::cache::memory::MemoryCache;
 use crate::cache::redis::RedisCache;
 use crate::clock::Clock;
-use crate::config::{CacheType, Config, Consistency, RateLimitBackend};
+use crate::config::{CacheType, Config, Consistency, MetricsCompat, RateLimitBackend};
 use crate::http::Context;
 use crate::key::deny::DenyList;
 use crate::limit::{Limiter, RedisLimiter};
 use crate::plane::{Plane, Planes};
-use crate::redis::{RedisSettings, RedisSettingsError, RedisTls};
+use crate::redis::{RedisSentinel, RedisSettings, RedisSettingsError, RedisTls};
 use crate::rng::Rng;
 use crate::service::{ServiceBuilder, UseWriter, use_queue};
-use crate::settings::Settings;
 use crate::settings::sources::{Documents, Reading};
+use crate::settings::{Settings, SettingsError, check_signing_key};
 use crate::store::Store;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::ory_metrics::OryMetrics;
 use crate::telemetry::status::Process;
 
 /// State of the process before its first task runs.
@@ -48,6 +49,13 @@ pub(crate) async fn build(config: &Config, planes: Planes) -> Result<Built, Serv
     let urls = &config.key_set_urls();
     let documents = Documents::default().renew(urls, Reading::All).await.complete(urls)?.documents;
     let settings = Settings::build(config, &documents, 1)?;
+    check_signing_key(config, &documents)?;
+    for (network, config) in config.tenants() {
+        check_signing_key(config, &documents).map_err(|problem| SettingsError::OfNetwork {
+            hostname: network.hostname.clone(),
+            problem: Box::new(problem),
+        })?;
+    }
     if settings.all().any(|(_, settings)| settings.signing_key().is_none()) {
         tracing::warn!(
             "credentials.derived_tokens.jwt has no signing key: upstream gets identity headers, but no JWT"
@@ -60,7 +68,7 @@ pub(crate) async fn build(config: &Config, planes: Planes) -> Result<Built, Serv
     let store = Store::open(config.db.dsn.expose(), rng.clone()).await?;
     let memory = MemoryCache::new(config.cache.memory.max_size, config.cache.negative_size, &rng);
     let shared = match config.cache.kind {
-        CacheType::Redis => Some(Arc::new(RedisCache::new(redis_settings(config)?, clock.clone())?)),
+        CacheType::Redis => Some(Arc::new(RedisCache::new(redis_settings(config), clock.clone())?)),
         CacheType::Memory | CacheType::Noop => None,
     };
     let Consistency { lease, poll, relay, grace, .. } = config.consistency;
@@ -75,6 +83,8 @@ pub(crate) async fn build(config: &Config, planes: Planes) -> Result<Built, Serv
         jwks_refresh::read_at_start(&admin_auth).await?;
     }
     let (log, audit_heads) = open_audit(config, &store, &clock, &rng).await?.unzip();
+    let ory = (config.metrics.compat == MetricsCompat::Ory).then(OryMetrics::default);
+    let metrics = Metrics { ory, ..Metrics::default() };
     let service = ServiceBuilder {
         limiter: Arc::new(limiter(config, &clock)?),
         clock,
@@ -91,10 +101,9 @@ pub(crate) async fn build(config: &Config, planes: Planes) -> Result<Built, Serv
     };
     let context = Context {
         service: Arc::new(service.build()),
-        metrics: Arc::default(),
+        metrics: Arc::new(metrics),
         readiness: Arc::default(),
         process,
-        exclude_health: config.serve.http.request_log.exclude_health_endpoints,
         admin_auth,
         throttle: Arc::default(),
     };
@@ -127,35 +136,31 @@ async fn open_audit(
 fn limiter(config: &Config, clock: &Clock) -> Result<Limiter, RedisSettingsError> {
     match config.rate_limit.backend {
         RateLimitBackend::Redis if !config.cache.redis.addrs.is_empty() => {
-            Ok(Limiter::Redis(Box::new(RedisLimiter::new(redis_settings(config)?, clock.clone())?)))
+            Ok(Limiter::Redis(Box::new(RedisLimiter::new(redis_settings(config), clock.clone())?)))
         }
         RateLimitBackend::Redis | RateLimitBackend::Memory => Ok(Limiter::memory(clock.clone())),
     }
 }
 
-/// Settings of the Redis connection, with the contents of its TLS files.
-fn redis_settings(config: &Config) -> Result<RedisSettings, RedisSettingsError> {
+/// Settings of the Redis connection.
+pub(super) fn redis_settings(config: &Config) -> RedisSettings {
     let redis = &config.cache.redis;
-    let read = |path: &Path| {
-        std::fs::read(path).map_err(|error| RedisSettingsError::Tls(format!("{}: {error}", path.display())))
-    };
     let tls = match redis.tls.enabled {
-        Some(true) => {
-            let client = match (&redis.tls.cert_file, &redis.tls.key_file) {
-                (Some(certificate), Some(key)) => {
-                    let key = String::from_utf8(read(key)?)
-                        .map_err(|_| RedisSettingsError::Tls("key_file: must be PEM".to_owned()))?;
-                    Some((read(certificate)?, key.into()))
-                }
-                _ => None,
-            };
-            let ca = redis.tls.ca_file.as_deref().map(read).transpose()?;
-            Some(RedisTls { ca, client, server_name: redis.tls.server_name.clone() })
-        }
+        Some(true) => Some(RedisTls {
+            ca_file: redis.tls.ca_file.clone(),
+            client_files: redis.tls.cert_file.clone().zip(redis.tls.key_file.clone()),
+            server_name: redis.tls.server_name.clone(),
+        }),
         Some(false) | None => None,
     };
-    Ok(RedisSettings {
+    let sentinel = redis.sentinel.master.clone().map(|master| RedisSentinel {
+        master,
+        username: redis.sentinel.username.clone(),
+        password: redis.sentinel.password.clone(),
+    });
+    RedisSettings {
         addrs: redis.addrs.clone(),
+        sentinel,
         username: redis.username.clone(),
         password: redis.password.clone(),
         db: redis.db,
@@ -163,5 +168,5 @@ fn redis_settings(config: &Config) -> Result<RedisSettings, RedisSettingsError> 
         check_timeout: redis.check_timeout,
         tls,
         plaintext_allowed: redis.tls.enabled == Some(false),
-    })
+    }
 }

@@ -80,7 +80,11 @@ pub async fn read_at_start(path: &Path, clock: &Clock) -> Result<DenyList, DenyF
     Ok(list.1)
 }
 
-async fn read(path: &Path) -> Result<DenyList, DenyFileError> {
+/// Reads the file.
+///
+/// # Errors
+/// When it is missing, too large, or no list of key ids.
+pub async fn read(path: &Path) -> Result<DenyList, DenyFileError> {
     let file = path.to_owned();
     let list = tokio::task::spawn_blocking(move || read_file(&file)).await;
     let list = list.unwrap_or_else(|panic| Err(std::io::Error::other(panic).into()));

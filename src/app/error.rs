@@ -5,6 +5,7 @@ use super::deny_file::DenyFileError;
 use super::listeners::BindError;
 use super::tasks::TaskFailure;
 use crate::audit::AuditError;
+use crate::config::Problem;
 use crate::plane::Plane;
 use crate::redis::RedisSettingsError;
 use crate::settings::SettingsError;
@@ -15,6 +16,9 @@ use crate::tls::TlsError;
 /// A failure that stops the start, or ends the running process.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
+    /// The configuration can't be served; all problems, one per line.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Preflight(Vec<Problem>),
     /// No settings can be made of the configuration.
     #[error(transparent)]
     Settings(#[from] SettingsError),

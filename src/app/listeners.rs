@@ -1,5 +1,6 @@
 //! Listening sockets. All are bound before any plane is served, so a bad address stops the start.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -92,14 +93,56 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 
 /// A listener that can't be bound.
 #[derive(Debug, thiserror::Error)]
-#[error("serve.{}: can't listen on {address}: {source}", plane.section())]
+#[error("serve.{}: can't listen on {address}: {source}{}", plane.section(), self.cure())]
 pub struct BindError {
     plane: Plane,
     address: String,
     source: std::io::Error,
 }
 
+impl BindError {
+    /// Returns true if another process listens there.
+    pub fn is_in_use(&self) -> bool {
+        self.source.kind() == ErrorKind::AddrInUse
+    }
+
+    /// Advice, after a semicolon.
+    fn cure(&self) -> String {
+        let section = self.plane.section();
+        match self.source.kind() {
+            ErrorKind::AddrInUse if self.address.contains('/') => {
+                format!("; end the process that listens there, or set another serve.{section}.socket")
+            }
+            ErrorKind::AddrInUse => {
+                format!("; end the process that listens there, or set another serve.{section}.port")
+            }
+            ErrorKind::AddrNotAvailable => {
+                format!("; set serve.{section}.host to an address of this machine")
+            }
+            ErrorKind::PermissionDenied if self.address.contains('/') => {
+                "; let this user write to its directory".to_owned()
+            }
+            ErrorKind::PermissionDenied => {
+                "; only root, or a process with CAP_NET_BIND_SERVICE, may use a port below 1024".to_owned()
+            }
+            _ => String::new(),
+        }
+    }
+}
+
 impl Listener {
+    /// Binds a TCP address and closes it again. Returns the address.
+    ///
+    /// # Errors
+    /// As [`Listener::tcp`].
+    pub async fn probe(plane: Plane, host: &str, port: u16) -> Result<String, BindError> {
+        let address = listen_address(host, port);
+        match bind(&address).await {
+            Ok(_) => Ok(address),
+            Err(source) => Err(BindError { plane, address, source }),
+        }
+    }
+
     /// Binds a TCP address.
     ///
     /// # Errors

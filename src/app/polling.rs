@@ -12,6 +12,7 @@ use super::relay::Relay;
 use crate::authz::SERVICE_NAME;
 use crate::readiness::Readiness;
 use crate::service::Service;
+use crate::store::{ClockSkew, MAX_CLOCK_SKEW};
 
 /// Share of the lease above which the duration of a poll is worth a warning: there is little time
 /// left for the next one.
@@ -54,7 +55,7 @@ pub struct Poller {
 impl Poller {
     /// Polls forever.
     pub async fn run(self) {
-        let (mut is_serving, mut is_failing, mut is_slow) = (false, false, false);
+        let (mut is_serving, mut is_failing, mut is_slow, mut is_off) = (false, false, false, false);
         let service = &self.service;
         loop {
             let start = Instant::now();
@@ -68,6 +69,7 @@ impl Poller {
             }
             is_failing = result.is_err();
             is_slow = self.report_slowness(start.elapsed(), is_slow);
+            is_off = self.report_clock_skew(is_off);
             if let Some(relay) = self.relay.as_ref().filter(|_| !is_failing) {
                 relay.answer();
             }
@@ -84,6 +86,27 @@ impl Poller {
                 }
             }
         }
+    }
+
+    /// Logs when this process's clock and the database's come apart, and when they agree again.
+    /// Returns whether they differ.
+    fn report_clock_skew(&self, was_off: bool) -> bool {
+        let skew = self.service.store.clock_skew();
+        let is_off = skew.is_some_and(ClockSkew::is_suspicious);
+        let seconds_ahead = skew.map_or(0.0, ClockSkew::seconds_ahead);
+        match (is_off, was_off) {
+            (true, false) => tracing::warn!(
+                seconds_ahead,
+                refused_beyond = MAX_CLOCK_SKEW.as_secs(),
+                "this server's clock differs from the database's: keys expire by a wrong time, and beyond the bound none \
+                 are issued, rotated or imported here; set the clocks (NTP)"
+            ),
+            (false, true) => {
+                tracing::info!(seconds_ahead, "this server's clock agrees with the database's again")
+            }
+            _ => {}
+        }
+        is_off
     }
 
     /// Logs when polls become slow or quick again. Returns whether this one was slow.

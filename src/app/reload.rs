@@ -214,6 +214,7 @@ impl Reloader {
             }
         }
         self.service.settings.store(Arc::new(new));
+        self.service.signers.request();
         // Other instances have derived tokens under the old settings until now, too.
         self.service.outstanding.note(self.service.clock.boot_now(), old.longest_token_ttl());
         Ok(())

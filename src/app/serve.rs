@@ -1,5 +1,6 @@
 //! Runs the process: builds it, binds its listeners, serves until a signal, drains.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,14 +21,16 @@ use super::error::ServeError;
 use super::http_memory::HttpMemory;
 use super::limits::HTTP_MEMORY;
 use super::polling::{prepare, set_serving};
+use super::preflight::{self, Preflight, preflight};
 use super::reload::Reloader;
 use super::signals::StopSignals;
 use super::tasks::{TaskFailure, Tasks};
 use super::workers::{FallbackFactory, Workers};
-use super::{background, connections, denied_templates, fallback};
+use super::{background, connections, container, denied_templates, fallback, start_log, unadopted};
 use crate::audit::HeadReporter;
 use crate::authz::{AuthorizationService, Templates};
-use crate::config::{Config, LastUsed, Source};
+use crate::config::{Config, LastUsed, Loaded, Source};
+use crate::error;
 use crate::http::{Context, admin_router, metrics_router, public_router};
 use crate::plane::{Plane, Planes};
 use crate::service::UseWriter;
@@ -36,21 +39,34 @@ use crate::telemetry::traces::{self, Traces};
 /// Time for the database to learn the end of the audit log, once all else has stopped.
 const AUDIT_CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Serves `config`, which was read from `source`, until SIGTERM or SIGINT. Changes of the source
-/// are applied meanwhile.
+/// Serves a configuration, which was loaded from `source`, until SIGTERM or SIGINT. Changes of the
+/// source are applied meanwhile.
 ///
 /// # Errors
 /// When the start fails, a task ends early, or a second signal comes while requests are completed.
-pub async fn serve(source: Source, config: Config, planes: Planes) -> Result<(), ServeError> {
+pub async fn serve(source: Source, loaded: Loaded, planes: Planes) -> Result<(), ServeError> {
+    let checks = preflight::Options { fetch: false, files: true };
+    let Preflight { problems, .. } = preflight(&source, &loaded, planes, checks).await;
+    if !problems.is_empty() {
+        return Err(ServeError::Preflight(problems));
+    }
+    let is_metrics_port_set = loaded.is_set("serve.metrics.port");
+    let config = loaded.config;
+    error::set_branding(config.errors.domain.clone(), config.errors.docs_url.clone());
     let traces = traces::start(&config.tracing)?;
     let templates = Arc::new(denied_templates::read_at_start(&config.authz)?);
     let Built { context, documents, uses, audit_heads } = build(&config, planes).await?;
+    let file = source.file().map(Path::to_owned);
     let reloader = Reloader::new(source, config.clone(), documents, &context)?;
     let (health, health_service) = tonic_health::server::health_reporter();
     set_serving(&health, false).await;
     prepare(&context.service).await;
+    start_log::log(file.as_deref(), &config, planes, &context.service).await;
+    unadopted::look_at_start(&context).await;
+    container::warn_of_hidden_listeners(&config, planes);
 
-    let acceptors = bind(&config, planes, &context.service.clock, &context.metrics.connections).await?;
+    let clock = &context.service.clock;
+    let acceptors = bind(&config, planes, is_metrics_port_set, clock, &context.metrics.connections).await?;
     let certificates = Certificates::new(&acceptors, &context)?;
     let fallback = fallback::factory(health_service)?;
     let stop = CancellationToken::new();
@@ -145,9 +161,10 @@ struct Records {
 impl Records {
     fn spawn(config: &Config, context: &Context, uses: UseWriter, audit_heads: Option<HeadReporter>) -> Self {
         let LastUsed { flush_size, flush_interval, .. } = config.last_used;
-        let (store, planes_drained) = (context.service.store.clone(), CancellationToken::new());
+        let (store, clock) = (context.service.store.clone(), context.service.clock.clone());
+        let planes_drained = CancellationToken::new();
         let mut records = Self { uses: Tasks::default(), planes_drained, audit: Tasks::default() };
-        let writer = uses.write(store, flush_size, flush_interval, records.planes_drained.clone());
+        let writer = uses.write(store, flush_size, flush_interval, clock, records.planes_drained.clone());
         records.uses.spawn("write last uses of keys", writer);
         if let Some(heads) = audit_heads {
             records.audit.spawn("record the head of the audit log", heads.run());

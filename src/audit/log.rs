@@ -7,7 +7,9 @@ use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
+use super::behind::{Behind, BehindError};
 use super::chain::Mac;
+use super::changes::CLOCK_AHEAD_SECONDS;
 use super::file::{Link, LogFile};
 use super::writer::{Line, LogSettings, Request, State, Writer};
 use crate::clock::Clock;
@@ -24,6 +26,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 const HEAD_TIMEOUT: Duration = Duration::from_secs(1);
 /// Pause after a failed report of the head.
 const HEAD_RETRY_DELAY: Duration = Duration::from_secs(1);
+/// Time between two checks that the database still knows the head.
+const HEAD_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Error opening the log.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +43,9 @@ pub enum AuditError {
     /// The database can't tell where the chain ended.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The log can't be compared with the database.
+    #[error(transparent)]
+    Behind(#[from] BehindError),
     /// The task that reads the file was cancelled.
     #[error("audit.file: the task that reads it was cancelled")]
     Interrupted,
@@ -56,6 +63,7 @@ pub struct AuditLog {
     state: Arc<State>,
     /// Progress of the reports to the database.
     progress: watch::Receiver<HeadProgress>,
+    behind: Arc<Behind>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -72,6 +80,7 @@ pub struct HeadReporter {
     instance: String,
     head: watch::Receiver<Link>,
     progress: watch::Sender<HeadProgress>,
+    behind: Arc<Behind>,
 }
 
 impl AuditLog {
@@ -90,17 +99,18 @@ impl AuditLog {
         let opened = tokio::task::spawn_blocking(move || LogFile::open(&path)).await;
         let (file, tail) = opened.map_err(|_| AuditError::Interrupted)?.map_err(fail)?;
         let instance = instance(file.path());
-        let known = store.audit_head_of(&instance).await?;
-        let known = known.filter(|known| is_sealed(known, &settings)).map(|known| Link {
-            chain: known.chain,
-            lines: known.lines,
-            mac: Mac(known.mac),
-        });
+        let known = known_end(&store, &settings, &instance, tail.last.as_ref()).await?;
+        let known_to = known.as_ref().map(|known| known.lines);
+        let last = tail.last.as_ref().map(|last| last.lines);
+        let LogSettings { max_size, keys, .. } = settings;
+        let current = keys.current.clone();
+        let behind = Arc::new(Behind::new(store.clone(), file.path(), keys.all()));
+        behind.examine_at_start(last, known_to).await?;
         let end = match (tail.last, known) {
             (None, None) => Link { chain: rng.uuid().to_string(), lines: 0, mac: Mac::NONE },
             (Some(last), None) => last,
             // The last lines may not have been reported.
-            (Some(last), Some(known)) if last.chain == known.chain && last.lines >= known.lines => last,
+            (Some(last), Some(known)) if last.lines >= known.lines => last,
             (last, Some(known)) => {
                 if last.is_some() {
                     let file = file.path().display();
@@ -113,10 +123,10 @@ impl AuditLog {
         let (progress, progress_receiver) = watch::channel(HeadProgress::default());
         let (sender, requests) = mpsc::channel(MAX_QUEUED_LINES);
         let state = Arc::new(State::default());
-        let writer = Writer::new(
+        let mut writer = Writer::new(
             file,
-            settings.max_size,
-            settings.keys.current.clone(),
+            max_size,
+            current.clone(),
             instance.clone(),
             end,
             clock.clone(),
@@ -124,25 +134,32 @@ impl AuditLog {
             head,
             tail.torn,
         );
+        writer.database_known_to = known_to.or(Some(0)).filter(|_| !behind.lacking().is_empty());
         let started = tokio::task::spawn_blocking(move || writer.start(requests)).await;
         started.map_err(|_| AuditError::Interrupted)?.map_err(fail)?;
         let heads = HeadReporter {
             store,
             clock,
-            key: settings.keys.current,
+            key: current,
             instance,
             head: head_of_writer,
             progress,
+            behind: Arc::clone(&behind),
         };
-        Ok((Self { requests: sender, state, progress: progress_receiver }, heads))
+        Ok((Self { requests: sender, state, progress: progress_receiver, behind }, heads))
     }
 
     /// Writes a line. Returns its number once it is on disk.
     ///
     /// # Errors
     /// Fails if it isn't on disk in time.
-    pub(super) async fn write(&self, object: Map<String, Value>, retain: bool) -> Result<u64, WriteFailed> {
+    pub(super) async fn write(
+        &self,
+        mut object: Map<String, Value>,
+        retain: bool,
+    ) -> Result<u64, WriteFailed> {
         let (ack, number) = oneshot::channel();
+        self.note_clock(&mut object);
         let line = Line { object: to_json_text(object), retain, ack: Some(ack) };
         let write = async {
             self.requests.send(Request::Line(line)).await.map_err(|_| WriteFailed)?;
@@ -152,9 +169,18 @@ impl AuditLog {
     }
 
     /// Queues a line without waiting. Returns false if the queue is full.
-    pub(super) fn enqueue(&self, object: Map<String, Value>) -> bool {
+    pub(super) fn enqueue(&self, mut object: Map<String, Value>) -> bool {
+        self.note_clock(&mut object);
         let line = Line { object: to_json_text(object), retain: true, ack: None };
         self.requests.try_send(Request::Line(line)).is_ok()
+    }
+
+    /// Notes by how much the clock that dates a line is off, if it is.
+    fn note_clock(&self, object: &mut Map<String, Value>) {
+        if let Some(skew) = self.behind.clock_skew().filter(|skew| skew.is_suspicious()) {
+            // The cast saturates.
+            object.insert(CLOCK_AHEAD_SECONDS.to_owned(), (skew.seconds_ahead().round() as i64).into());
+        }
     }
 
     /// Waits until the database knows line `number`, unless reports fail.
@@ -175,6 +201,37 @@ impl AuditLog {
     pub fn state(&self) -> &State {
         &self.state
     }
+
+    /// Returns the comparison of the log with the database.
+    pub fn behind(&self) -> &Behind {
+        &self.behind
+    }
+}
+
+/// Returns the end that the database knows: of the file's chain, or, if the file names none, of the
+/// last chain that was written under its name. A database that was restored from a backup may know
+/// only an older chain; then the file's goes on.
+async fn known_end(
+    store: &Store,
+    settings: &LogSettings,
+    instance: &str,
+    last: Option<&Link>,
+) -> Result<Option<Link>, StoreError> {
+    let known = match last {
+        Some(last) => store.audit_head_of_chain(&last.chain).await?,
+        None => store.audit_head_of(instance).await?,
+    };
+    let known = known.filter(|known| is_sealed(known, settings));
+    Ok(known.map(|known| Link { chain: known.chain, lines: known.lines, mac: Mac(known.mac) }))
+}
+
+/// Checks that a log at `path` could be opened, without changing it.
+///
+/// # Errors
+/// Fails if the file, or one beside it, can't be written.
+pub fn check_writable(path: &std::path::Path) -> Result<(), AuditError> {
+    let fail = |error| AuditError::File { path: path.display().to_string(), error };
+    super::file::check_writable(path).map_err(fail)
 }
 
 fn is_sealed(head: &AuditHead, settings: &LogSettings) -> bool {
@@ -221,30 +278,61 @@ impl HeadReporter {
                     continue;
                 }
             }
-            if self.head.changed().await.is_err() {
-                let head = self.head.borrow().clone();
-                if head.lines > self.progress.borrow().lines {
-                    self.save(&head).await;
+            match timeout(HEAD_CHECK_INTERVAL, self.head.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => {
+                    let head = self.head.borrow().clone();
+                    if head.lines > self.progress.borrow().lines {
+                        self.save(&head).await;
+                    }
+                    return;
                 }
-                return;
+                Err(_) => self.check(&head).await,
             }
+        }
+    }
+
+    /// Checks that the database still knows the head, and saves it again if not.
+    async fn check(&self, head: &Link) {
+        let saved = self.progress.borrow().lines;
+        match self.store.audit_head_of_chain(&head.chain).await {
+            Ok(known) if known.as_ref().map_or(0, |known| known.lines) < saved => {
+                self.save(head).await;
+            }
+            _ => {}
         }
     }
 
     async fn save(&self, head: &Link) -> bool {
         let seal = self.key.seal(&head.chain, head.lines, &head.mac);
-        let head = AuditHead {
+        let row = AuditHead {
             chain: head.chain.clone(),
             instance: self.instance.clone(),
             lines: head.lines,
             mac: head.mac.0,
             seal: seal.0,
         };
-        let saved = self.store.save_audit_head(head, self.clock.now()).await;
-        if let Err(error) = &saved {
-            tracing::warn!(%error, "the audit log head can't be saved in the database: until it can, lines removed from the end go unnoticed");
+        let saved = self.progress.borrow().lines;
+        match self.store.save_audit_head(row, self.clock.now()).await {
+            // The database has forgotten what it knew.
+            Ok(known) if known < saved => self.examine(known),
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(%error, "the audit log head can't be saved in the database: until it can, lines removed from the end go unnoticed");
+                return false;
+            }
         }
-        saved.is_ok()
+        true
+    }
+
+    /// Compares the log with the database, in the background: calls wait for the head.
+    fn examine(&self, known: u64) {
+        let behind = Arc::clone(&self.behind);
+        tokio::spawn(async move {
+            if let Err(error) = behind.examine(known).await {
+                tracing::warn!(%error, "the database has forgotten lines of the audit log, as after a restore, and they can't be compared with it");
+            }
+        });
     }
 }
 

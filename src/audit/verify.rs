@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::chain::{self, ChainKey, Mac};
+use super::changes::{RecordedChange, changes_of};
+use crate::clock::Timestamp;
 use crate::store::AuditHead;
 
 /// Maximum number of problems that are listed.
@@ -29,6 +31,13 @@ pub struct Findings {
     pub unresolved: Vec<UnresolvedCall>,
     /// Parts that could not be checked, and remarks.
     pub notes: Vec<String>,
+    /// Number of lines before the first one read.
+    pub earlier: u64,
+    /// Number of the last outcome that succeeded and that the database doesn't know, although it
+    /// knows the chain.
+    pub unknown_to_database: Option<u64>,
+    /// Changes of keys that succeeded, if they were asked for.
+    pub changes: Vec<RecordedChange>,
 }
 
 /// A call whose process ended before its outcome was written, or that is still in progress.
@@ -55,6 +64,7 @@ pub struct Verifier<'a> {
     head: Option<AuditHead>,
     head_seen: bool,
     unresolved: BTreeMap<u64, UnresolvedCall>,
+    with_changes: bool,
 }
 
 struct PreviousLine {
@@ -75,6 +85,7 @@ impl<'a> Verifier<'a> {
             head: None,
             head_seen: false,
             unresolved: BTreeMap::new(),
+            with_changes: false,
         };
         if let Some(head) = head {
             let seal = Mac(head.seal);
@@ -84,6 +95,12 @@ impl<'a> Verifier<'a> {
             }
         }
         verifier
+    }
+
+    /// Makes the verifier collect the changes that lines record whose MAC is right.
+    #[must_use]
+    pub fn with_changes(self) -> Self {
+        Self { with_changes: true, ..self }
     }
 
     /// Reads a file. Problems refer to it by `name`.
@@ -165,6 +182,12 @@ impl<'a> Verifier<'a> {
             return false;
         };
         let is_whole = self.keys[key].mac(&previous, read.text.as_bytes()).matches(&read.mac);
+        if is_whole && let Some(known) = read.value["database_known_to"].as_u64() {
+            self.findings.notes.push(format!(
+                "{at}: the process found a database that knew this log only to line {known} and lacked changes after \
+                 it, as after a restore: see `talos audit replay --dry-run`"
+            ));
+        }
         if !is_whole {
             self.problem(format!("{at}: was changed after it was written"));
         } else if in_order && self.before.as_ref().is_some_and(|before| !before.mac.matches(&previous)) {
@@ -224,6 +247,9 @@ impl<'a> Verifier<'a> {
                 self.unresolved.insert(read.number, unknown);
             }
             "outcome" => {
+                if read.text_of("outcome") == "success" {
+                    self.track_success(read);
+                }
                 if let Some(intent) = read.value["intent"].as_u64()
                     && read.text_of("outcome") != "unknown"
                 {
@@ -234,11 +260,24 @@ impl<'a> Verifier<'a> {
         }
     }
 
+    /// Records an outcome that succeeded. Its intent is still unresolved.
+    fn track_success(&mut self, read: &ParsedLine<'_>) {
+        if self.head.as_ref().is_some_and(|head| head.lines < read.number) {
+            self.findings.unknown_to_database = Some(read.number);
+        }
+        if self.with_changes {
+            let intent = read.value["intent"].as_u64().and_then(|intent| self.unresolved.get(&intent));
+            let began = intent.and_then(|intent| Timestamp::from_rfc3339(&intent.time));
+            self.findings.changes.extend(changes_of(&read.value, read.number, began));
+        }
+    }
+
     /// Returns the findings. `is_all` says whether the files should reach the chain's end.
     pub fn finish(mut self, is_all: bool) -> Findings {
         match (self.findings.first, self.findings.last) {
             (Some(first), Some(last)) => {
                 if first > 1 {
+                    self.findings.earlier = first - 1;
                     let earlier = lines(1, first - 1);
                     self.findings.notes.push(format!("{earlier} not in these files, and not checked"));
                 }
@@ -280,12 +319,17 @@ fn lines(first: u64, last: u64) -> String {
     if first == last { format!("line {first} is") } else { format!("lines {first} to {last} are") }
 }
 
-/// Returns the chain of a file and the number of its first line, which give the order of files.
+/// Returns the chain of a file and the number of its first line, which give the order of files. A
+/// file that was truncated while it was written names its chain only later.
 pub fn position(text: &[u8]) -> (Option<String>, u64) {
-    let first =
-        text.split(|byte| *byte == b'\n').find_map(|line| ParsedLine::parse(std::str::from_utf8(line).ok()?));
+    let mut parsed = text
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| ParsedLine::parse(std::str::from_utf8(line).ok()?));
     let chain = |read: &ParsedLine<'_>| read.value["chain"].as_str().map(str::to_owned);
-    first.map_or((None, 0), |read| (chain(&read), read.number))
+    let Some(first) = parsed.next() else {
+        return (None, 0);
+    };
+    (chain(&first).or_else(|| parsed.find_map(|read| chain(&read))), first.number)
 }
 
 /// A parsed line.

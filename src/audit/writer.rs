@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::chain::{ChainKey, ChainKeys, Mac};
-use super::file::{Link, LogFile};
-use crate::clock::Clock;
+use super::file::{Link, LogFile, OutsideChange};
+use crate::clock::{BootTime, Clock};
 
 /// Maximum number of lines per sync.
 const MAX_BATCH: usize = 1_024;
@@ -40,6 +41,19 @@ pub struct State {
     failing: AtomicBool,
     lines: AtomicU64,
     failures: AtomicU64,
+    outside_changes: [AtomicU64; OutsideChange::ALL.len()],
+    last_outside_change: Mutex<Option<NoticedChange>>,
+}
+
+/// A change of the file that somebody else made.
+#[derive(Debug, Clone, Copy)]
+pub struct NoticedChange {
+    /// The change.
+    pub change: OutsideChange,
+    /// Number of the last line before it.
+    pub after: u64,
+    /// Time at which it was noticed.
+    pub at: BootTime,
 }
 
 impl State {
@@ -57,6 +71,22 @@ impl State {
     pub fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
     }
+
+    /// Returns how often somebody else changed the file, by change.
+    pub fn outside_changes(&self) -> [(OutsideChange, u64); OutsideChange::ALL.len()] {
+        let count = |change| self.outside_changes[change as usize].load(Ordering::Relaxed);
+        OutsideChange::ALL.map(|change| (change, count(change)))
+    }
+
+    /// Returns the last change of the file that somebody else made.
+    pub fn last_outside_change(&self) -> Option<NoticedChange> {
+        *self.last_outside_change.lock()
+    }
+
+    fn record_outside_change(&self, noticed: NoticedChange) {
+        self.outside_changes[noticed.change as usize].fetch_add(1, Ordering::Relaxed);
+        *self.last_outside_change.lock() = Some(noticed);
+    }
 }
 
 /// Reason for a `begin` line.
@@ -66,8 +96,8 @@ pub enum BeginReason {
     Start,
     /// The file before was full.
     Size,
-    /// The file before was moved or removed.
-    Moved,
+    /// Somebody else changed the file before.
+    Outside(OutsideChange),
 }
 
 impl BeginReason {
@@ -75,7 +105,7 @@ impl BeginReason {
         match self {
             Self::Start => "start",
             Self::Size => "size",
-            Self::Moved => "moved",
+            Self::Outside(change) => change.name(),
         }
     }
 }
@@ -94,6 +124,8 @@ pub struct Writer {
     pub begin: Option<BeginReason>,
     /// Bytes of an incomplete line that were truncated.
     pub torn: u64,
+    /// Last line that a database knew which lacks changes of the log.
+    pub database_known_to: Option<u64>,
     retained: Vec<String>,
 }
 
@@ -112,7 +144,21 @@ impl Writer {
         torn: u64,
     ) -> Self {
         let (begin, retained) = (Some(BeginReason::Start), vec![]);
-        Self { file, max_size, key, instance, end, clock, state, head, begin, torn, retained }
+        let database_known_to = None;
+        Self {
+            file,
+            max_size,
+            key,
+            instance,
+            end,
+            clock,
+            state,
+            head,
+            begin,
+            torn,
+            database_known_to,
+            retained,
+        }
     }
 
     /// Writes a `begin` line, then starts the thread. It ends when all senders are gone.
@@ -166,10 +212,7 @@ impl Writer {
 
     /// Writes lines, after a `begin` line if needed. Returns the number of the first.
     fn write(&mut self, objects: &[&str]) -> std::io::Result<u64> {
-        if !self.file.is_in_place()? {
-            self.torn = self.file.reopen()?.torn;
-            self.begin = Some(BeginReason::Moved);
-        }
+        self.recover_from_outside()?;
         let bytes: u64 = objects.iter().map(|object| object.len() as u64 + 128).sum();
         let length = self.file.length();
         if self.max_size > 0 && length > 0 && length + bytes > self.max_size && !objects.is_empty() {
@@ -187,17 +230,49 @@ impl Writer {
         if !text.is_empty() {
             self.file.append(text.as_bytes())?;
             self.state.lines.fetch_add(end.lines - self.end.lines, Ordering::Relaxed);
-            (self.begin, self.torn) = (None, 0);
+            (self.begin, self.torn, self.database_known_to) = (None, 0, None);
             self.end = end;
             self.head.send_replace(self.end.clone());
         }
         Ok(first)
     }
 
-    fn rotate(&mut self) -> std::io::Result<()> {
+    /// Begins anew where somebody else has changed the file since the last write.
+    fn recover_from_outside(&mut self) -> std::io::Result<()> {
+        let Some(change) = self.file.outside_change()? else {
+            return Ok(());
+        };
+        self.torn = self.file.recover(change, &self.suffix())?;
+        self.begin = Some(BeginReason::Outside(change));
+        let after = self.end.lines;
+        self.state.record_outside_change(NoticedChange { change, after, at: self.clock.boot_now() });
+        let file = self.file.path().display();
+        match change {
+            OutsideChange::Moved => {
+                tracing::info!(%file, after, "the audit log was moved: a new file is begun")
+            }
+            OutsideChange::Removed => {
+                tracing::error!(%file, after, "the audit log was removed by somebody else: its lines are lost unless there is a copy; a new file is begun")
+            }
+            OutsideChange::Truncated => {
+                tracing::error!(%file, after, "the audit log was truncated by somebody else: its lines are lost unless there is a copy; a new file is begun. Rotate by renaming (logrotate: `create`, not `copytruncate`)")
+            }
+            OutsideChange::Extended => {
+                tracing::error!(%file, after, "somebody else has written to the audit log: that file is moved aside, and a new one is begun")
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the suffix of a file that is moved aside: its last line, so that names are unique
+    /// and sort in order.
+    fn suffix(&self) -> String {
         let chain: String = self.end.chain.chars().take(8).collect();
-        // Named by its last line, so that names are unique and sort in order.
-        let suffix = format!("{chain}-{:012}", self.end.lines);
+        format!("{chain}-{:012}", self.end.lines)
+    }
+
+    fn rotate(&mut self) -> std::io::Result<()> {
+        let suffix = self.suffix();
         match self.file.rotate(&suffix) {
             Ok(()) => self.begin = Some(BeginReason::Size),
             // A file that grows beyond its limit is better than none.
@@ -221,6 +296,9 @@ impl Writer {
         });
         if self.torn > 0 {
             object["torn_bytes"] = self.torn.into();
+        }
+        if let Some(known_to) = self.database_known_to {
+            object["database_known_to"] = known_to.into();
         }
         object.to_string()
     }

@@ -1,5 +1,8 @@
 //! Cookies of a request: values of one cookie, and the header without it.
 
+/// Name of the header.
+pub const COOKIE: &str = "cookie";
+
 /// Splits a header line into cookies, each with the separator before it.
 ///
 /// In a line that Envoy may have joined from several (`joined`), a comma is a separator as well.
@@ -21,12 +24,12 @@ const fn is_separator(byte: u8, joined: bool) -> bool {
     byte == b';' || (joined && byte == b',')
 }
 
-/// Returns the value if this is the cookie `name`, without quotes around it.
+/// Returns the value if this is the cookie `name`, without quotes and white space around it.
 fn value_of_cookie<'a>(cookie: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let at = cookie.iter().position(|byte| *byte == b'=')?;
     let (written, value) = (cookie[..at].trim_ascii(), cookie[at + 1..].trim_ascii());
     let quoted = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
-    (written == name.as_bytes()).then(|| quoted.unwrap_or(value))
+    (written == name.as_bytes()).then(|| quoted.unwrap_or(value).trim_ascii())
 }
 
 /// Returns the values of the cookie `name` in a header line.

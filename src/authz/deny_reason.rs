@@ -1,5 +1,7 @@
 //! Reasons for denying a request, and the part of them that the client learns.
 
+use std::net::IpAddr;
+
 use bytes::Bytes;
 use prost::Message;
 
@@ -26,9 +28,12 @@ pub enum DenyReason {
     /// The credential is not valid.
     #[error("{0}")]
     Denied(Denial),
-    /// The credential lacks scopes: the route needs all of these, or one of them.
+    /// The key is bound to addresses, and the client's is missing or unreadable.
+    #[error("the client's address is missing or can't be read, and this credential is bound to addresses")]
+    AddressUnreadable,
+    /// The credential lacks scopes.
     #[error("the credential lacks a scope that this route needs")]
-    InsufficientScope(Scopes),
+    InsufficientScope(ScopeDemand),
     /// The key's quota is used up.
     #[error("the key was used too often; try again later")]
     RateLimited(RatePolicy, RateDecision),
@@ -46,6 +51,36 @@ pub enum DenyReason {
     Unavailable,
 }
 
+/// Demand of a route that a credential doesn't meet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScopeDemand {
+    /// Scopes that the route names.
+    pub needed: Scopes,
+    /// True if it needs all of them, false if one of them is enough.
+    pub needs_all: bool,
+    /// Those of them that the credential lacks.
+    pub missing: Vec<String>,
+}
+
+impl ScopeDemand {
+    /// The demand for `needed`, not met by the scopes in `granted`.
+    pub fn new(needed: &Scopes, needs_all: bool, granted: &Scopes) -> Self {
+        let missing = needed.iter().filter(|scope| !granted.grant(scope));
+        let missing = missing.map(|scope| scope.as_str().to_owned()).collect();
+        Self { needed: needed.clone(), needs_all, missing }
+    }
+
+    /// Which scopes are missing, in words.
+    fn in_words(&self) -> String {
+        let missing = self.missing.join(", ");
+        match (self.needs_all, self.missing.len()) {
+            (true, _) => format!("missing: {missing}"),
+            (false, 1) => format!("needed: {missing}"),
+            (false, _) => format!("needed: one of {missing}"),
+        }
+    }
+}
+
 impl DenyReason {
     /// Returns the label for logs, metadata and metrics.
     pub const fn label(&self) -> &'static str {
@@ -53,8 +88,9 @@ impl DenyReason {
             Self::Missing => "missing",
             Self::Malformed(Malformed::Ambiguous) => "ambiguous",
             Self::Malformed(Malformed::AmbiguousPath) => "ambiguous_path",
-            Self::Malformed(Malformed::Unreadable) => "malformed",
+            Self::Malformed(Malformed::Unreadable | Malformed::NotBasic) => "malformed",
             Self::Denied(denial) => denial.label(),
+            Self::AddressUnreadable => "address_unreadable",
             Self::InsufficientScope(_) => "insufficient_scope",
             Self::RateLimited(..) => "rate_limited",
             Self::Publishable => "publishable",
@@ -70,7 +106,7 @@ impl DenyReason {
         let reason = match self {
             Self::Missing => Reason::Unauthorized,
             Self::Malformed(_) => Reason::BadRequest,
-            Self::Denied(Denial::AddressNotAllowed) => Reason::IpNotAllowed,
+            Self::Denied(Denial::AddressNotAllowed) | Self::AddressUnreadable => Reason::IpNotAllowed,
             Self::Denied(denial) if reveal_reason => match denial {
                 Denial::Expired => Reason::ApiKeyExpired,
                 Denial::Revoked => Reason::ApiKeyRevoked,
@@ -84,13 +120,22 @@ impl DenyReason {
             Self::Misconfigured => Reason::InternalServerError,
             Self::Unavailable => Reason::ServiceUnavailable,
         };
-        ApiError::new(reason, self.to_string())
+        let mut error = ApiError::new(reason, self.to_string());
+        if !matches!(self, Self::Denied(_)) {
+            error.anchor = Some(self.label());
+        }
+        if let Self::InsufficientScope(demand) = self {
+            error.metadata.push(("required_scopes", demand.needed.to_string()));
+            error.metadata.push(("missing_scopes", demand.missing.join(" ")));
+            error.metadata.push(("hint", demand.in_words()));
+        }
+        error
     }
 
-    /// Returns the value of `WWW-Authenticate` (RFC 6750, RFC 9110).
+    /// Returns the challenge of the scheme Bearer (RFC 6750, RFC 9110).
     ///
     /// No text in it needs escaping: none has a `"` or `\`.
-    pub fn challenge(&self, realm: &str, reveal_reason: bool) -> Option<String> {
+    pub fn bearer_challenge(&self, realm: &str, reveal_reason: bool) -> Option<String> {
         let bearer = format!("Bearer realm=\"{realm}\"");
         match self {
             Self::Missing => Some(bearer),
@@ -99,10 +144,19 @@ impl DenyReason {
                 Some(format!("{bearer}, error=\"invalid_token\", error_description=\"{denial}\""))
             }
             Self::Denied(_) => Some(format!("{bearer}, error=\"invalid_token\"")),
-            Self::InsufficientScope(scopes) => {
-                Some(format!("{bearer}, error=\"insufficient_scope\", scope=\"{scopes}\""))
+            Self::InsufficientScope(ScopeDemand { needed, .. }) => {
+                Some(format!("{bearer}, error=\"insufficient_scope\", scope=\"{needed}\""))
             }
             _ => None,
+        }
+    }
+
+    /// Returns whether another credential could help: the reason for a 401, or a 407 of a proxy.
+    pub const fn asks_for_credential(&self) -> bool {
+        match self {
+            Self::Missing => true,
+            Self::Denied(denial) => !matches!(denial, Denial::AddressNotAllowed),
+            _ => false,
         }
     }
 
@@ -120,7 +174,10 @@ impl DenyReason {
     pub const fn grpc_code(&self) -> i32 {
         match self {
             Self::Missing => 16,
-            Self::Denied(Denial::AddressNotAllowed) | Self::InsufficientScope(_) | Self::Publishable => 7,
+            Self::Denied(Denial::AddressNotAllowed)
+            | Self::AddressUnreadable
+            | Self::InsufficientScope(_)
+            | Self::Publishable => 7,
             Self::Denied(_) => 16,
             Self::RateLimited(..) => 8,
             Self::Malformed(_) => 3,
@@ -150,6 +207,16 @@ impl DeniedRequest {
     pub fn of_key(reason: DenyReason, entry: &Entry) -> Self {
         let encode = || metadata::of_principal(&Principal::of_key(&entry.key)).encode_to_vec().into();
         Self { reason, principal: entry.denied_metadata.get_or_init(encode).clone() }
+    }
+}
+
+impl DeniedRequest {
+    /// Tells an address that isn't allowed from one that is unknown.
+    pub fn with_client(mut self, client: Option<IpAddr>) -> Self {
+        if client.is_none() && self.reason == DenyReason::Denied(Denial::AddressNotAllowed) {
+            self.reason = DenyReason::AddressUnreadable;
+        }
+        self
     }
 }
 

@@ -13,7 +13,7 @@ use tonic::Status;
 
 use super::fallback::{self, CallKind, FALLBACK_COST, FallbackService, HEADERS};
 use super::fallback_body;
-use super::grpc::{self, Message};
+use super::grpc::{self, Message, MessageError};
 use super::limits::ConnectionLimits;
 use super::server::AuthorizationService;
 use super::session::{SharedSession, StreamState};
@@ -123,9 +123,7 @@ impl Dispatcher {
         self.server.authorization.stream_refused(why, 1);
         Status::resource_exhausted(match why {
             StreamRefusal::FallbackStreams => "too many calls of this connection are open",
-            StreamRefusal::Memory | StreamRefusal::PendingResponses | StreamRefusal::UnreadBody => {
-                "this connection holds too much memory"
-            }
+            _ => "this connection holds too much memory",
         })
     }
 
@@ -137,7 +135,7 @@ impl Dispatcher {
             }
             Some(StreamState::Receiving { message, permit }) => {
                 let pushed = match permit.grow(message.growth(data.len())) {
-                    true => message.push(data),
+                    true => message.push(data).map_err(|error| self.unreadable(error)),
                     false => Err(self.exhausted(StreamRefusal::Memory)),
                 };
                 if let Err(status) = pushed {
@@ -167,8 +165,16 @@ impl Dispatcher {
     fn on_message(&self, session: &mut Session<StreamState>, id: StreamId, body: &[u8]) {
         match grpc::message(body) {
             Ok(message) => self.check(session, id, message),
-            Err(status) => respond(session, id, Err(status)),
+            Err(error) => respond(session, id, Err(self.unreadable(error))),
         }
+    }
+
+    /// Counts a message that is too large, and returns the status that the client is sent.
+    fn unreadable(&self, error: MessageError) -> Status {
+        if error == MessageError::TooLarge {
+            self.server.authorization.message_too_large();
+        }
+        error.into()
     }
 
     fn check(&self, session: &mut Session<StreamState>, id: StreamId, message: &[u8]) {

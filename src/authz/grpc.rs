@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http2_server::{HeaderBlock, RequestHead};
-use tonic::Status;
+use tonic::{Code, Status};
 
 /// Length of a message's prefix, in bytes: the compressed flag, and the length of the message.
 pub const PREFIX_LEN: usize = 5;
@@ -82,30 +82,59 @@ pub fn prefix(message: &[u8]) -> Result<[u8; PREFIX_LEN], Status> {
     Ok([0, a, b, c, d])
 }
 
+/// Problem of a body that should hold one message of at most [`MAX_MESSAGE`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MessageError {
+    /// It isn't complete.
+    #[error("the message isn't complete")]
+    Incomplete,
+    /// It is compressed.
+    #[error("messages must not be compressed")]
+    Compressed,
+    /// It is something else.
+    #[error("not the beginning of a gRPC message")]
+    NotGrpc,
+    /// It is too large.
+    #[error("the message is larger than 4 MiB")]
+    TooLarge,
+    /// It isn't alone.
+    #[error("more than one message was sent")]
+    Several,
+}
+
+impl From<MessageError> for Status {
+    fn from(error: MessageError) -> Self {
+        let code = match error {
+            MessageError::Compressed => Code::Unimplemented,
+            MessageError::TooLarge => Code::ResourceExhausted,
+            MessageError::Incomplete | MessageError::NotGrpc | MessageError::Several => Code::Internal,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
 /// Returns the only message of a complete body.
 ///
 /// # Errors
 /// The body isn't one message of at most [`MAX_MESSAGE`].
-pub fn message(body: &[u8]) -> Result<&[u8], Status> {
+pub fn message(body: &[u8]) -> Result<&[u8], MessageError> {
     check_prefix(body)?;
     match body_length(body) {
         Some(length) if length == body.len() => Ok(&body[PREFIX_LEN..]),
-        _ => Err(Status::internal("the message isn't complete")),
+        _ => Err(MessageError::Incomplete),
     }
 }
 
 /// Checks that a body can become one message of at most [`MAX_MESSAGE`].
-fn check_prefix(body: &[u8]) -> Result<(), Status> {
+fn check_prefix(body: &[u8]) -> Result<(), MessageError> {
     match body.first() {
         None | Some(0) => {}
-        Some(1) => return Err(Status::unimplemented("messages must not be compressed")),
-        Some(_) => return Err(Status::internal("not the beginning of a gRPC message")),
+        Some(1) => return Err(MessageError::Compressed),
+        Some(_) => return Err(MessageError::NotGrpc),
     }
     match body_length(body) {
-        Some(length) if length > PREFIX_LEN + MAX_MESSAGE => {
-            Err(Status::resource_exhausted("the message is larger than 4 MiB"))
-        }
-        Some(length) if body.len() > length => Err(Status::internal("more than one message was sent")),
+        Some(length) if length > PREFIX_LEN + MAX_MESSAGE => Err(MessageError::TooLarge),
+        Some(length) if body.len() > length => Err(MessageError::Several),
         _ => Ok(()),
     }
 }
@@ -125,7 +154,7 @@ impl Message {
     ///
     /// # Errors
     /// The body can't become one message of at most [`MAX_MESSAGE`].
-    pub fn push(&mut self, part: &[u8]) -> Result<(), Status> {
+    pub fn push(&mut self, part: &[u8]) -> Result<(), MessageError> {
         let capacity = self.capacity_with(part.len());
         self.0.reserve_exact(capacity - self.0.len());
         self.0.extend_from_slice(part);
@@ -161,14 +190,14 @@ impl Message {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tonic::Code;
 
     fn collect(parts: &[&[u8]]) -> Result<Vec<u8>, Code> {
         let mut message = Message::default();
         for part in parts {
-            message.push(part).map_err(|status| status.code())?;
+            message.push(part).map_err(|error| Status::from(error).code())?;
         }
-        super::message(&message.finish()).map(<[u8]>::to_vec).map_err(|status| status.code())
+        let message = message.finish();
+        super::message(&message).map(<[u8]>::to_vec).map_err(|error| Status::from(error).code())
     }
 
     #[test]

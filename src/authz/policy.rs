@@ -30,16 +30,17 @@ const GATEWAY_METADATA: &[u8] = b"envoy-gateway";
 /// Prefix of each key. Optional in Talos's own metadata.
 const KEY_PREFIX: &[u8] = b"talos.";
 
-/// Returns the policy of a request.
+/// Returns the policy of a request. `target` is the one that goes upstream.
 ///
 /// # Errors
 /// Fails if its path is ambiguous, or a setting in Envoy's configuration is invalid.
 pub fn route_policy<'a>(
     settings: &'a Settings,
     headers: &Headers<'_>,
+    target: &[u8],
     attributes: &Attributes<'_>,
 ) -> Result<Cow<'a, Policy>, DenyReason> {
-    let rule = settings.routes.find(headers.host(), headers.method(), headers.path());
+    let rule = settings.routes.find(headers.host(), headers.method(), target);
     let rule = rule.map_err(|_| Malformed::AmbiguousPath)?;
     let mut policy = Cow::Borrowed(rule.unwrap_or(settings.routes.unmatched()));
     apply_envoy_route(&mut policy, attributes).map_err(|error| {

@@ -27,7 +27,18 @@ pub fn parameters<'a>(query: &'a [u8], name: &'a str) -> impl Iterator<Item = (&
 
 /// Returns whether `written` decodes to `name`. Malformed encodings match nothing.
 fn matches_name(written: &[u8], name: &[u8]) -> bool {
-    written == name || (is_encoded(written) && Decode(written).eq(name.iter().copied().map(Some)))
+    written == name || (is_encoded(written) && Decode::form(written).eq(name.iter().copied().map(Some)))
+}
+
+/// Returns whether percent-decoding `written` gives `text`. A malformed encoding gives nothing.
+pub fn decodes_to(written: &[u8], text: &[u8]) -> bool {
+    written == text
+        || (written.contains(&b'%') && Decode::percent(written).eq(text.iter().copied().map(Some)))
+}
+
+/// Returns whether a value decodes to nothing or white space.
+pub fn is_blank(value: &[u8]) -> bool {
+    Decode::form(value).all(|byte| byte.is_some_and(|byte| byte.is_ascii_whitespace()))
 }
 
 /// Removes the parameters with these names from a URL. The rest stays byte for byte. Returns `None`
@@ -51,24 +62,33 @@ pub fn without<'n>(url: &[u8], names: impl Iterator<Item = &'n str> + Clone) -> 
     Some([&url[..before], mark, &rest, &url[after..]].concat())
 }
 
-/// Returns whether a text contains a parameter of this name, also in a URL encoded within another.
+/// Returns whether a text contains a parameter of this name.
 pub fn mentions(text: &[u8], name: &str) -> bool {
+    text.split(|byte| matches!(byte, b'?' | b'&' | b';' | b'#')).skip(1).any(|parameter| {
+        let end = parameter.iter().position(|byte| *byte == b'=');
+        end.is_some_and(|end| matches_name(&parameter[..end], name.as_bytes()))
+    })
+}
+
+/// Returns whether `is_there` holds of a text, or of it decoded some times: a URL within a URL is
+/// encoded. `in_broken` is asked about a malformed encoding, which some servers decode all the
+/// same.
+pub fn in_any_layer(
+    text: &[u8],
+    is_there: impl Fn(&[u8]) -> bool,
+    in_broken: impl Fn(&[u8]) -> bool,
+) -> bool {
     let mut text = Cow::Borrowed(text);
     // Each layer of encoding is one more URL within a URL. Nobody nests more than four.
     for _ in 0..4 {
-        let is_there =
-            text.split(|byte| matches!(byte, b'?' | b'&' | b';' | b'#')).skip(1).any(|parameter| {
-                let end = parameter.iter().position(|byte| *byte == b'=');
-                end.is_some_and(|end| matches_name(&parameter[..end], name.as_bytes()))
-            });
-        if is_there || !is_encoded(&text) {
-            return is_there;
+        let found = is_there(&text);
+        if found || !is_encoded(&text) {
+            return found;
         }
-        let decoded: Option<Vec<u8>> = Decode(&text).collect();
+        let decoded: Option<Vec<u8>> = Decode::form(&text).collect();
         match decoded {
             Some(decoded) => text = Cow::Owned(decoded),
-            // Some servers decode it nevertheless.
-            None => return text.windows(name.len().max(1)).any(|part| part == name.as_bytes()),
+            None => return in_broken(&text),
         }
     }
     false
@@ -82,7 +102,22 @@ pub fn decode(value: &[u8]) -> Result<Cow<'_, str>, Malformed> {
     if !is_encoded(value) {
         return std::str::from_utf8(value).map(Cow::Borrowed).map_err(|_| Malformed::Unreadable);
     }
-    let bytes: Option<Vec<u8>> = Decode(value).collect();
+    text_of(Decode::form(value))
+}
+
+/// Decodes a text in which `+` is a plus sign: a segment of a path, or a cookie.
+///
+/// # Errors
+/// Fails if a `%` lacks its digits, or the result is not UTF-8.
+pub fn percent_decode(value: &[u8]) -> Result<Cow<'_, str>, Malformed> {
+    if !value.contains(&b'%') {
+        return std::str::from_utf8(value).map(Cow::Borrowed).map_err(|_| Malformed::Unreadable);
+    }
+    text_of(Decode::percent(value))
+}
+
+fn text_of(decoded: Decode<'_>) -> Result<Cow<'static, str>, Malformed> {
+    let bytes: Option<Vec<u8>> = decoded.collect();
     let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
     text.map(Cow::Owned).ok_or(Malformed::Unreadable)
 }
@@ -92,18 +127,32 @@ fn is_encoded(text: &[u8]) -> bool {
 }
 
 /// Strict decoder. Yields `None` for a `%` without two hexadecimal digits.
-struct Decode<'a>(&'a [u8]);
+struct Decode<'a> {
+    rest: &'a [u8],
+    /// Byte that `+` stands for.
+    plus: u8,
+}
+
+impl<'a> Decode<'a> {
+    const fn form(text: &'a [u8]) -> Self {
+        Self { rest: text, plus: b' ' }
+    }
+
+    const fn percent(text: &'a [u8]) -> Self {
+        Self { rest: text, plus: b'+' }
+    }
+}
 
 impl Iterator for Decode<'_> {
     type Item = Option<u8>;
 
     fn next(&mut self) -> Option<Option<u8>> {
-        let (first, rest) = self.0.split_first()?;
-        self.0 = rest;
+        let (first, rest) = self.rest.split_first()?;
+        self.rest = rest;
         Some(match first {
-            b'+' => Some(b' '),
+            b'+' => Some(self.plus),
             b'%' => rest.split_at_checked(2).and_then(|(digits, rest)| {
-                self.0 = rest;
+                self.rest = rest;
                 hex_byte(digits)
             }),
             byte => Some(*byte),
@@ -185,7 +234,19 @@ mod tests {
             ("https://a/p?x=key", false),
             ("https://a/p?x=keys%3D1", false),
         ] {
-            assert_eq!(mentions(url.as_bytes(), "key"), seen, "{url}");
+            let is_there = |text: &[u8]| mentions(text, "key");
+            let in_broken = |text: &[u8]| text.windows(3).any(|part| part == b"key");
+            assert_eq!(in_any_layer(url.as_bytes(), is_there, in_broken), seen, "{url}");
+        }
+    }
+
+    #[test]
+    fn plus_signs_and_blanks() {
+        assert_eq!(percent_decode(b"a+b%2Bc%20").unwrap(), "a+b+c ");
+        assert_eq!(percent_decode(b"a%"), Err(Malformed::Unreadable));
+        assert!(decodes_to(b"a+%62", b"a+b") && !decodes_to(b"a+b", b"a b") && !decodes_to(b"a%", b"a%25"));
+        for (value, blank) in [("", true), ("+%20 %09", true), ("a", false), ("%", false), ("%00", false)] {
+            assert_eq!(is_blank(value.as_bytes()), blank, "{value}");
         }
     }
 

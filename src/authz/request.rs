@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use super::attributes::{Attributes, Pair};
 use super::identity_headers::{HEADER_PREFIX, IDENTITY_HEADERS};
 use crate::config::{Authz, ClientAddress};
+use crate::host::address_of;
 
 /// Headers of a request, in either of the two forms that Envoy sends.
 pub struct Headers<'a>(&'a Attributes<'a>);
@@ -19,9 +20,12 @@ pub enum Malformed {
     /// Servers differ about the meaning of the path.
     #[error("the path can be read in more than one way")]
     AmbiguousPath,
-    /// The credential is empty, too long or not UTF-8.
+    /// The credential is too long, not UTF-8, or in a broken encoding.
     #[error("the credential is malformed")]
     Unreadable,
+    /// What follows the scheme Basic isn't a user and a password.
+    #[error("what follows Basic isn't USER:PASSWORD in base64 and UTF-8")]
+    NotBasic,
 }
 
 impl<'a> Headers<'a> {
@@ -67,9 +71,14 @@ impl<'a> Headers<'a> {
         self.lines().filter(move |(key, _)| key.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
     }
 
-    /// Returns whether the client speaks gRPC.
+    /// Returns whether the client speaks gRPC, gRPC-Web included.
     pub fn is_grpc(&self) -> bool {
         self.values("content-type").any(|value| value.starts_with(b"application/grpc"))
+    }
+
+    /// Returns whether the client speaks gRPC-Web, and no filter of Envoy translates it.
+    pub fn is_grpc_web(&self) -> bool {
+        self.values("content-type").any(|value| value.starts_with(GRPC_WEB.as_bytes()))
     }
 
     /// Returns the names of headers that only Talos may set and that the client sent under another
@@ -107,11 +116,11 @@ impl<'a> Headers<'a> {
     /// request.
     pub fn client_address(&self, settings: &Authz) -> Option<IpAddr> {
         match settings.client_address {
-            ClientAddress::Peer => parse_address(self.0.peer?),
+            ClientAddress::Peer => address_of(self.0.peer?),
             ClientAddress::External => {
                 let mut values = self.values("x-envoy-external-address");
                 let value = values.next().filter(|_| values.next().is_none())?;
-                parse_address(value)
+                address_of(value)
             }
             ClientAddress::Xff => {
                 // Each trusted proxy appends the address that it saw, so count from the right.
@@ -121,13 +130,15 @@ impl<'a> Headers<'a> {
                     .flat_map(|value| value.split(|byte| *byte == b','))
                     .collect();
                 let hops = usize::try_from(settings.trusted_hops).ok()?;
-                parse_address(lines.get(lines.len().checked_sub(hops)?)?)
+                address_of(lines.get(lines.len().checked_sub(hops)?)?)
             }
         }
     }
 }
 
 const JSON: &str = "application/json";
+/// Media type of gRPC-Web, with which that of its text form begins, too.
+pub const GRPC_WEB: &str = "application/grpc-web";
 
 /// Maximum length of a request id that is shown, in bytes.
 const MAX_REQUEST_ID: usize = 128;
@@ -144,10 +155,6 @@ fn quality_of(range: &[u8], wanted: &str) -> Option<u16> {
     let quality: Option<f32> = std::str::from_utf8(quality).ok().and_then(|quality| quality.parse().ok());
     // The cast saturates.
     Some(quality.map_or(0, |quality| (quality.clamp(0.0, 1.0) * 1000.0) as u16))
-}
-
-fn parse_address(text: &[u8]) -> Option<IpAddr> {
-    std::str::from_utf8(text.trim_ascii()).ok()?.parse().ok()
 }
 
 /// Returns whether a name begins with `x-talos-`, in any spelling.

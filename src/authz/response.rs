@@ -19,13 +19,14 @@ use crate::limit::RateDecision;
 
 /// `HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD`
 const OVERWRITE_IF_EXISTS_OR_ADD: i32 = 2;
+/// `HeaderValueOption.HeaderAppendAction.APPEND_IF_EXISTS_OR_ADD`
+const APPEND_IF_EXISTS_OR_ADD: i32 = 0;
 /// Number of the field `CheckResponse.ok_response`.
 const OK_RESPONSE: u32 = 3;
 /// Numbers of fields of `OkHttpResponse`.
 const HEADERS: u32 = 2;
 const HEADERS_TO_REMOVE: u32 = 5;
 const RESPONSE_HEADERS_TO_ADD: u32 = 6;
-const QUERY_PARAMETERS_TO_REMOVE: u32 = 8;
 
 /// Response headers with the key's rate policy and its remaining quota
 /// (draft-ietf-httpapi-ratelimit-headers).
@@ -92,19 +93,19 @@ impl Extras {
         self.push_field(HEADERS_TO_REMOVE, name);
     }
 
-    /// Removes a query parameter. `name` is as written in the query.
-    pub fn remove_query_parameter(&mut self, name: &str) {
-        self.push_field(QUERY_PARAMETERS_TO_REMOVE, name.as_bytes());
-    }
-
     /// Overwrites a header of the request.
     pub fn set_header(&mut self, name: &str, value: &str) {
         self.push_field(HEADERS, &overwrite(name, value).encode_to_vec());
     }
 
+    /// Overwrites a header of the response to the client.
+    pub fn add_response_header(&mut self, name: &str, value: &str) {
+        self.push_field(RESPONSE_HEADERS_TO_ADD, &overwrite(name, value).encode_to_vec());
+    }
+
     /// Tells the client the remaining quota of the key.
     pub fn add_rate_limit(&mut self, charge: &RateDecision) {
-        self.push_field(RESPONSE_HEADERS_TO_ADD, &overwrite(RATE_LIMIT, &charge.header()).encode_to_vec());
+        self.add_response_header(RATE_LIMIT, &charge.header());
     }
 
     fn push_field(&mut self, field: u32, value: &[u8]) {
@@ -164,4 +165,12 @@ pub fn overwrite(name: &str, value: &str) -> HeaderValueOption {
         append: Some(BoolValue { value: false }),
         append_action: OVERWRITE_IF_EXISTS_OR_ADD,
     }
+}
+
+/// Returns the option that adds a line of a header to a response that denies a request, beside
+/// those that are there.
+///
+/// Envoy up to 1.36 sets each line that isn't to be appended; newer versions read the action.
+pub fn add_line(name: &str, value: &str) -> HeaderValueOption {
+    HeaderValueOption { append: None, append_action: APPEND_IF_EXISTS_OR_ADD, ..overwrite(name, value) }
 }

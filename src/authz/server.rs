@@ -11,17 +11,19 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::FutureExt;
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use super::attributes::Attributes;
 use super::denied_response::encode_denied;
-use super::deny_reason::{DeniedRequest, DenyReason};
-use super::policy;
+use super::deny_reason::{DeniedRequest, DenyReason, ScopeDemand};
 use super::principal::Principal;
 use super::request::Headers;
 use super::response::{Extras, encode_anonymous, encode_ok, encode_with_extras};
-use super::sources::{PresentedCredential, strip_repeated_urls};
+use super::sources::PresentedCredential;
+use super::strip::{strip_headers, strip_repeated_urls, strip_target};
 use super::template::Templates;
+use super::{path_key, policy};
 use crate::audit::Failure;
 use crate::cache::memory::{CachedResponse, EncodedResponse, Entry};
 use crate::clock::{BootTime, Timestamp};
@@ -46,6 +48,9 @@ pub const SERVICE_NAME: &str = "envoy.service.auth.v3.Authorization";
 const MISS_BUDGET: Duration = Duration::from_millis(150);
 /// Part of that budget in which a known key waits for its row to be read again.
 const REFRESH_BUDGET: Duration = Duration::from_millis(30);
+
+/// Time between two log lines about messages that are too large.
+const LARGE_MESSAGE_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Permission of a Check to wait for what isn't cached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +88,8 @@ pub struct AuthorizationService {
     metrics: Arc<Metrics>,
     runtime: Handle,
     templates: Arc<ArcSwap<Templates>>,
+    /// Time of the last log line about a message that is too large.
+    large_message_logged: Arc<Mutex<Option<BootTime>>>,
 }
 
 impl AuthorizationService {
@@ -90,7 +97,7 @@ impl AuthorizationService {
     ///
     /// Cache misses run on `runtime`, which owns the database pool.
     pub fn new(service: Arc<Service>, metrics: Arc<Metrics>, runtime: Handle) -> Self {
-        Self { service, metrics, runtime, templates: Arc::default() }
+        Self { service, metrics, runtime, templates: Arc::default(), large_message_logged: Arc::default() }
     }
 
     /// Uses these templates for the responses to refused requests.
@@ -136,6 +143,21 @@ impl AuthorizationService {
     /// Counts streams that were refused on a connection that goes on.
     pub fn stream_refused(&self, reason: StreamRefusal, count: u32) {
         self.metrics.connections.streams_refused(reason, count);
+    }
+
+    /// Counts a Check that is too large to be read, and logs one a minute.
+    pub fn message_too_large(&self) {
+        self.stream_refused(StreamRefusal::MessageTooLarge, 1);
+        let now = self.service.clock.boot_now();
+        let mut logged = self.large_message_logged.lock();
+        if logged.is_some_and(|at| now.since(at) < LARGE_MESSAGE_LOG_INTERVAL) {
+            return;
+        }
+        *logged = Some(now);
+        tracing::warn!(
+            "a Check larger than 4 MiB was refused: Envoy sends the bodies of requests along, which Talos never \
+             reads; remove with_request_body from the ext_authz filter (talos_streams_refused_total counts them)"
+        );
     }
 
     /// Counts the time that a Check took.
@@ -189,7 +211,14 @@ impl AuthorizationService {
         if *reason == DenyReason::Unavailable && settings.authz.on_unavailable == OnUnavailable::Error {
             return Some(Err(tonic::Status::unavailable(reason.to_string())));
         }
-        Some(Ok(encode_denied(denied, &settings.authz, &self.templates.load(), &Headers::of(attributes))))
+        let headers = Headers::of(attributes);
+        let sent = headers.request_id();
+        let is_usable = !sent.is_empty() && sent.bytes().all(|byte| byte.is_ascii_graphic());
+        let request_id = match is_usable {
+            true => Cow::Borrowed(sent),
+            false => Cow::Owned(self.service.rng.uuid().hyphenated().to_string()),
+        };
+        Some(Ok(encode_denied(denied, &settings.authz, &self.templates.load(), &headers, &request_id)))
     }
 
     async fn decide(
@@ -202,7 +231,8 @@ impl AuthorizationService {
         let headers = Headers::of(attributes);
         let settings =
             settings.for_host(|| str::from_utf8(headers.host()).ok()).ok_or(DenyReason::UnknownHost)?;
-        let policy = policy::route_policy(settings, &headers, attributes)?;
+        let target = path_key::upstream_target(headers.path(), &settings.authz.sources);
+        let policy = policy::route_policy(settings, &headers, &target, attributes)?;
         let presented = match policy.mode {
             RouteMode::Off => None,
             RouteMode::Required | RouteMode::Optional => {
@@ -266,7 +296,7 @@ impl AuthorizationService {
                     request_id: None,
                 };
                 self.service.audit.record_failure(&failure, self.service.clock.boot_now());
-                Err(DeniedRequest::from(rejection).into())
+                Err(DeniedRequest::from(rejection).with_client(attempt.client).into())
             }
         }
     }
@@ -398,10 +428,10 @@ fn satisfies(policy: &Policy, scopes: &Scopes, visibility: Visibility) -> Result
         return Err(DenyReason::Publishable);
     }
     if !scopes.grant_all(&policy.scopes) {
-        return Err(DenyReason::InsufficientScope(policy.scopes.clone()));
+        return Err(DenyReason::InsufficientScope(ScopeDemand::new(&policy.scopes, true, scopes)));
     }
     if !policy.any_scope.is_empty() && !scopes.grant_any(&policy.any_scope) {
-        return Err(DenyReason::InsufficientScope(policy.any_scope.clone()));
+        return Err(DenyReason::InsufficientScope(ScopeDemand::new(&policy.any_scope, false, scopes)));
     }
     Ok(())
 }
@@ -416,8 +446,8 @@ fn sends_token(settings: &Settings, policy: &Policy) -> bool {
 
 /// Adds the parts of a response that this request makes necessary.
 ///
-/// The headers, parameters and cookies that carried the credential are removed, unless our token
-/// overwrites them, and so are headers that only Talos may set.
+/// What carried the credential is removed, unless our token overwrites it, and so are headers that
+/// only Talos may set.
 fn finish(
     settings: &Settings,
     ready: EncodedResponse,
@@ -430,10 +460,12 @@ fn finish(
     if let Some(charge) = charge {
         extras.add_rate_limit(&charge);
     }
+    let sources = &settings.authz.sources;
     if let Some(presented) = presented {
-        presented.strip_credential(headers, overwritten, &mut extras)?;
+        strip_headers(presented, headers, overwritten, &mut extras)?;
     }
-    strip_repeated_urls(headers, &settings.authz.sources, &mut extras);
+    strip_target(headers, sources, presented, &mut extras);
+    strip_repeated_urls(headers, sources, &mut extras);
     for name in headers.spoofed(&settings.authz.token_header) {
         extras.remove_header(name);
     }

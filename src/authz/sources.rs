@@ -1,11 +1,15 @@
-//! Extraction of the credential from the configured sources, and its removal from the request.
+//! Extraction of the credential from the configured sources.
+
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
 
+use super::path_key::KeySegment;
 use super::request::{Headers, Malformed};
-use super::response::Extras;
-use super::{cookie, query};
-use crate::config::CredentialSource;
+use super::subprotocol::{self, SEC_WEBSOCKET_PROTOCOL};
+use super::{basic, cookie, query};
+use crate::config::{CredentialSource, HeaderForm};
 use crate::credential::Presented;
 
 /// Credential of a request. Has no Debug: its text is never printed.
@@ -17,7 +21,7 @@ pub struct PresentedCredential<'a> {
 }
 
 impl<'a> PresentedCredential<'a> {
-    /// Extracts the credential. Returns `None` if no source has one.
+    /// Extracts the credential. Returns `None` if no source has one; an empty one counts as absent.
     ///
     /// # Errors
     /// Fails if there are two different credentials, or it is not UTF-8.
@@ -41,142 +45,115 @@ impl<'a> PresentedCredential<'a> {
     /// Returns the credential.
     ///
     /// # Errors
-    /// Fails if it is empty or too long.
+    /// Fails if it is too long.
     pub fn credential(&self) -> Result<Presented<'_>, Malformed> {
         Presented::new(&self.text).ok_or(Malformed::Unreadable)
     }
 
     /// Returns the sources that carry it.
-    fn carriers(&self) -> impl Iterator<Item = &'a CredentialSource> + Clone {
+    pub fn carriers(&self) -> impl Iterator<Item = &'a CredentialSource> + Clone {
         let carriers = self.carriers;
         let presented = move |(index, source)| (carriers & 1_u32 << index != 0).then_some(source);
         self.sources.iter().enumerate().filter_map(presented)
     }
-
-    /// Removes the credential from what goes upstream. The header `overwritten` is overwritten
-    /// anyway.
-    ///
-    /// # Errors
-    /// Fails if what is left is not UTF-8.
-    pub fn strip_credential(
-        &self,
-        headers: &Headers<'a>,
-        overwritten: Option<&str>,
-        extras: &mut Extras,
-    ) -> Result<(), Malformed> {
-        let mut has_cookie = false;
-        for carrier in self.carriers() {
-            match carrier {
-                CredentialSource::Header { name, .. } => {
-                    if Some(name.as_str()) != overwritten {
-                        extras.remove_header(name.as_bytes());
-                    }
-                }
-                CredentialSource::Query { name } => {
-                    // Envoy compares the names as written.
-                    for (written, _) in query::parameters(query::of_path(headers.path()), name) {
-                        extras.remove_query_parameter(utf8(written)?);
-                    }
-                }
-                CredentialSource::Cookie { .. } => has_cookie = true,
-            }
-        }
-        if has_cookie && !self.carriers().any(|carrier| is_header(carrier, COOKIE)) {
-            let names = self.carriers().filter_map(|carrier| match carrier {
-                CredentialSource::Cookie { name } => Some(name.as_str()),
-                _ => None,
-            });
-            let rest = cookie::without(cookie_lines(headers), headers.are_joined(), names);
-            match utf8(&rest)? {
-                "" => extras.remove_header(COOKIE.as_bytes()),
-                rest => extras.set_header(COOKIE, rest),
-            }
-        }
-        Ok(())
-    }
-}
-
-const COOKIE: &str = "cookie";
-
-/// Headers in which browsers and proxies repeat the URL of this or the previous request, including
-/// the query.
-const URL_HEADERS: [&str; 7] = [
-    "referer",
-    "x-original-url",
-    "x-original-uri",
-    "x-rewrite-url",
-    "x-forwarded-uri",
-    "x-envoy-original-path",
-    "hx-current-url",
-];
-
-/// Removes parameters of query sources from headers that repeat a URL.
-///
-/// A header that Envoy doesn't send to Talos (`allowed_headers`) is removed, since its value is
-/// unknown.
-pub fn strip_repeated_urls(headers: &Headers<'_>, sources: &[CredentialSource], extras: &mut Extras) {
-    let names = sources.iter().filter_map(|source| match source {
-        CredentialSource::Query { name } => Some(name.as_str()),
-        _ => None,
-    });
-    if names.clone().next().is_none() {
-        return;
-    }
-    let is_source = |name: &&str| sources.iter().any(|source| is_header(source, name));
-    for header in URL_HEADERS.into_iter().filter(|name| !is_source(name)) {
-        let mut values = headers.values(header);
-        let (Some(value), None) = (values.next(), values.next()) else {
-            extras.remove_header(header.as_bytes());
-            continue;
-        };
-        let stripped = query::without(value, names.clone());
-        let rest = stripped.as_deref().unwrap_or(value);
-        let has_more = names.clone().any(|name| query::mentions(rest, name));
-        match (stripped.is_some(), std::str::from_utf8(rest)) {
-            (false, _) if !has_more => {}
-            (true, Ok(rest)) if !has_more => extras.set_header(header, rest),
-            _ => extras.remove_header(header.as_bytes()),
-        }
-    }
-}
-
-fn is_header(source: &CredentialSource, wanted: &str) -> bool {
-    matches!(source, CredentialSource::Header { name, .. } if name == wanted)
-}
-
-fn cookie_lines<'a>(headers: &Headers<'a>) -> impl Iterator<Item = &'a [u8]> {
-    headers.values(COOKIE)
 }
 
 /// Returns the value of one source, `None` if it has none.
-fn value_of<'a>(
+///
+/// # Errors
+/// Fails if there is more than one, or it is not UTF-8.
+pub fn value_of<'a>(
     headers: &Headers<'a>,
     source: &'a CredentialSource,
 ) -> Result<Option<Cow<'a, str>>, Malformed> {
     match source {
-        CredentialSource::Header { name, scheme } => {
-            let found = headers.values(name).filter_map(|value| match scheme {
-                Some(scheme) => strip_scheme(value, scheme),
-                None => Some(value.trim_ascii()),
-            });
-            let Some(value) = at_most_one(found)? else { return Ok(None) };
-            // A comma may stem from a second line: always in the map, and in raw lines for headers
-            // such as `authorization`, which Envoy itself joins.
-            if (headers.are_joined() || scheme.is_some()) && value.contains(&b',') {
-                return Err(Malformed::Ambiguous);
+        CredentialSource::Header { name, form } => {
+            let Some(value) = header_value(headers, name, form)? else { return Ok(None) };
+            match form {
+                HeaderForm::Basic(key_in) => Ok(basic::key(value, *key_in)?.map(Cow::Owned)),
+                _ => utf8(value).map(|text| Some(Cow::Borrowed(text))),
             }
-            utf8(value).map(|text| Some(Cow::Borrowed(text)))
         }
         CredentialSource::Query { name } => {
             let found = query::parameters(query::of_path(headers.path()), name).map(|(_, value)| value);
-            at_most_one(found)?.map(query::decode).transpose()
+            at_most_one(found.filter(|value| !query::is_blank(value)))?.map(query::decode).transpose()
         }
         CredentialSource::Cookie { name } => {
             let joined = headers.are_joined();
-            let found = cookie_lines(headers).flat_map(|line| cookie::values(line, joined, name));
-            at_most_one(found)?.map(|value| utf8(value).map(Cow::Borrowed)).transpose()
+            let found = headers.values(cookie::COOKIE).flat_map(|line| cookie::values(line, joined, name));
+            at_most_one(found.filter(|value| !value.is_empty()))?.map(cookie_text).transpose()
+        }
+        CredentialSource::Path(path) => {
+            let Some(segment) = KeySegment::find(headers.path(), path) else { return Ok(None) };
+            if segment.is_repeated() {
+                return Err(Malformed::Ambiguous);
+            }
+            query::percent_decode(segment.written).map(Some)
+        }
+        CredentialSource::WebsocketProtocol { marker } => {
+            let found = subprotocol::key_after(headers.values(SEC_WEBSOCKET_PROTOCOL), marker)?;
+            found.map(|value| utf8(value).map(Cow::Borrowed)).transpose()
         }
     }
+}
+
+/// Returns the only credential of a header, as written after its scheme.
+fn header_value<'a>(
+    headers: &Headers<'a>,
+    name: &str,
+    form: &HeaderForm,
+) -> Result<Option<&'a [u8]>, Malformed> {
+    // A comma may stem from a second line: always in the map, and in raw lines for headers such as
+    // `authorization`, which Envoy itself joins.
+    let may_be_joined = headers.are_joined() || form.scheme().is_some();
+    let mut found = None;
+    for line in headers.values(name) {
+        let line = line.trim_ascii();
+        let value = match may_be_joined && line.contains(&b',') {
+            true => only_credential(line, form)?,
+            false => after_scheme(line, form),
+        };
+        if value.is_some() && std::mem::replace(&mut found, value).is_some() {
+            return Err(Malformed::Ambiguous);
+        }
+    }
+    Ok(found)
+}
+
+/// Returns the only credential among joined lines. Empty ones don't count.
+fn only_credential<'a>(line: &'a [u8], form: &HeaderForm) -> Result<Option<&'a [u8]>, Malformed> {
+    let is_empty = |value: &[u8]| {
+        value.is_empty() || form.scheme().is_some_and(|scheme| value.eq_ignore_ascii_case(scheme.as_bytes()))
+    };
+    let mut values =
+        line.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|value| !is_empty(value));
+    let Some(first) = values.next() else { return Ok(None) };
+    let Some(second) = values.next() else { return Ok(after_scheme(first, form)) };
+    // Further values may be parameters of another scheme, unless they have the scheme.
+    let has_scheme = |value: &[u8]| form.scheme().is_some_and(|scheme| strip_scheme(value, scheme).is_some());
+    let is_double = after_scheme(first, form).is_some() || has_scheme(second) || values.any(has_scheme);
+    if is_double { Err(Malformed::Ambiguous) } else { Ok(None) }
+}
+
+/// Returns the credential in a header's value. `None` if it is empty or has another scheme.
+fn after_scheme<'a>(value: &'a [u8], form: &HeaderForm) -> Option<&'a [u8]> {
+    let credential = match form {
+        HeaderForm::Bare => value,
+        HeaderForm::Scheme(scheme) => strip_scheme(value, scheme)?,
+        HeaderForm::Basic(_) => strip_scheme(value, "Basic")?,
+        HeaderForm::OptionalScheme(scheme) => match strip_scheme(value, scheme) {
+            Some(credential) => credential,
+            // The first of several words is a scheme.
+            None if value.iter().any(u8::is_ascii_whitespace) => return None,
+            None => value,
+        },
+    };
+    (!credential.is_empty()).then_some(credential)
+}
+
+/// Decodes the value of a cookie: scripts percent-encode it, other clients don't.
+fn cookie_text(value: &[u8]) -> Result<Cow<'_, str>, Malformed> {
+    query::percent_decode(value).or_else(|_| utf8(value).map(Cow::Borrowed))
 }
 
 /// Returns the only value, `None` if there is none.
@@ -194,84 +171,7 @@ fn utf8(bytes: &[u8]) -> Result<&str, Malformed> {
 
 /// Returns what follows `scheme` and white space, `None` if the header has another scheme.
 fn strip_scheme<'a>(value: &'a [u8], scheme: &str) -> Option<&'a [u8]> {
-    let value = value.trim_ascii();
     let (word, rest) = value.split_at_checked(scheme.len())?;
     let spaced = rest.first().is_none_or(|byte| matches!(byte, b' ' | b'\t'));
     (word.eq_ignore_ascii_case(scheme.as_bytes()) && spaced).then(|| rest.trim_ascii())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::authz::request::tests::both_forms;
-
-    fn sources() -> Vec<CredentialSource> {
-        let header = |name: &str, scheme: Option<&str>| CredentialSource::Header {
-            name: name.into(),
-            scheme: scheme.map(Into::into),
-        };
-        vec![
-            header("authorization", Some("Bearer")),
-            header("x-api-key", None),
-            CredentialSource::Query { name: "api key".into() },
-            CredentialSource::Cookie { name: "key".into() },
-        ]
-    }
-
-    type Lines = &'static [(&'static str, &'static str)];
-
-    #[test]
-    fn one_credential_or_none_or_a_refusal() {
-        type Expected = Result<Option<(&'static str, u32)>, Malformed>;
-        let table: [(&str, Lines, Expected); 25] = [
-            ("/", &[], Ok(None)),
-            ("/", &[("authorization", "Basic dTpw")], Ok(None)),
-            ("/", &[("authorization", "Bearer k")], Ok(Some(("k", 1)))),
-            ("/", &[("authorization", "bEaReR   k ")], Ok(Some(("k", 1)))),
-            ("/", &[("authorization", "Bearerk")], Ok(None)),
-            ("/", &[("x-api-key", "k")], Ok(Some(("k", 2)))),
-            ("/", &[("X-API-Key", "k")], Ok(Some(("k", 2)))),
-            ("/", &[("x_api_key", "k")], Ok(None)),
-            ("/", &[("authorization", "Basic dTpw"), ("x-api-key", "k")], Ok(Some(("k", 2)))),
-            ("/", &[("authorization", "Bearer k"), ("x-api-key", "k")], Ok(Some(("k", 3)))),
-            ("/", &[("authorization", "Bearer k"), ("x-api-key", "l")], Err(Malformed::Ambiguous)),
-            ("/", &[("x-api-key", "k"), ("x-api-key", "k")], Err(Malformed::Ambiguous)),
-            ("/", &[("authorization", "Bearer")], Err(Malformed::Unreadable)),
-            ("/", &[("authorization", "Bearer ö")], Ok(Some(("ö", 1)))),
-            ("/?api+key=k", &[], Ok(Some(("k", 4)))),
-            ("/?api%20key=%6B", &[("cookie", "key=k")], Ok(Some(("k", 12)))),
-            ("/?api+key=k", &[("x-api-key", "K")], Err(Malformed::Ambiguous)),
-            ("/?api+key=k&api%20key=k", &[], Err(Malformed::Ambiguous)),
-            ("/?api+key=", &[], Err(Malformed::Unreadable)),
-            ("/?api+key=%", &[], Err(Malformed::Unreadable)),
-            ("/", &[("cookie", "a=b; key=k")], Ok(Some(("k", 8)))),
-            ("/", &[("cookie", "key=k"), ("cookie", "key=k")], Err(Malformed::Ambiguous)),
-            ("/", &[("cookie", "key=k; key=l")], Err(Malformed::Ambiguous)),
-            ("/", &[("cookie", "key=")], Err(Malformed::Unreadable)),
-            ("/", &[("cookie", "key=k"), ("authorization", "Bearer l")], Err(Malformed::Ambiguous)),
-        ];
-        let sources = sources();
-        for (path, lines, expected) in table {
-            for attributes in both_forms(path, lines) {
-                let presented = PresentedCredential::find(&Headers::of(&attributes), &sources);
-                let presented = presented.and_then(|presented| match presented {
-                    Some(presented) => {
-                        Ok(Some((presented.credential()?.expose().to_owned(), presented.carriers)))
-                    }
-                    None => Ok(None),
-                });
-                let expected =
-                    expected.map(|presented| presented.map(|(text, carriers)| (text.to_owned(), carriers)));
-                assert_eq!(presented, expected, "{path} {lines:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_comma_is_a_double_only_where_lines_are_joined() {
-        let sources = sources();
-        let [joined, raw] = both_forms("/", &[("x-api-key", "a,b")]);
-        assert!(PresentedCredential::find(&Headers::of(&joined), &sources).is_err());
-        assert!(PresentedCredential::find(&Headers::of(&raw), &sources).unwrap().is_some());
-    }
 }

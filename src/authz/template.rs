@@ -16,12 +16,14 @@ const MAX_BODY: usize = 16 * 1024;
 const MAX_VALUE: usize = 1024;
 
 /// Headers that Envoy or Talos sets.
-const RESERVED_HEADERS: [&str; 8] = [
+const RESERVED_HEADERS: [&str; 10] = [
     "connection",
     "content-length",
     "content-type",
+    "grpc-message",
     "grpc-status",
     "host",
+    "proxy-authenticate",
     "retry-after",
     "transfer-encoding",
     "www-authenticate",
@@ -60,6 +62,8 @@ pub struct Values<'a> {
     pub reason: &'a str,
     /// Scopes that the route needs, if a missing one is the reason.
     pub scopes: &'a str,
+    /// Advice for the client; empty where the message says all.
+    pub hint: &'a str,
     /// `x-request-id`. Clients may make it up.
     pub request_id: &'a str,
 }
@@ -79,6 +83,7 @@ enum Piece {
     Message,
     Reason,
     Scopes,
+    Hint,
     RequestId,
 }
 
@@ -218,6 +223,7 @@ impl Template {
                 Piece::Message => values.message,
                 Piece::Reason => values.reason,
                 Piece::Scopes => values.scopes,
+                Piece::Hint => values.hint,
                 Piece::RequestId => values.request_id,
             };
             self.escape.push(value, &mut body);
@@ -261,10 +267,11 @@ fn parse_pieces(body: &str) -> Result<Vec<Piece>, String> {
             "message" => Piece::Message,
             "reason" => Piece::Reason,
             "scopes" => Piece::Scopes,
+            "hint" => Piece::Hint,
             "request_id" => Piece::RequestId,
             _ => {
                 return Err(
-                    "placeholders are status, title, message, reason, scopes and request_id".to_owned()
+                    "placeholders are status, title, message, reason, scopes, hint and request_id".to_owned()
                 );
             }
         });
@@ -286,6 +293,7 @@ mod tests {
         message: "<b>'no' & \"never\"\\</b>\n",
         reason: "FORBIDDEN",
         scopes: "a b",
+        hint: "ask",
         request_id: "1",
     };
 

@@ -87,6 +87,11 @@ impl MemoryCache {
         self.entries.insert(key, entry);
     }
 
+    /// Removes an entry.
+    pub fn remove(&self, key: &CacheKey) {
+        self.entries.invalidate(key);
+    }
+
     /// Returns a negative entry.
     pub fn get_negative(&self, key: &CacheKey) -> Option<NegativeEntry> {
         self.negative.get(key)

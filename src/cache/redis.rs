@@ -22,7 +22,10 @@ use super::freshness::{RelayRequest, RelayResponse};
 use crate::clock::Clock;
 use crate::credential::secrets::HmacSecrets;
 use crate::key::{KeyId, NetworkId};
-use crate::redis::{BreakerState, RedisClient, RedisResult, RedisSettings, RedisSettingsError, Subscription};
+use crate::redis::{
+    BreakerState, RedisClient, RedisReport, RedisResult, RedisSettings, RedisSettingsError, RedisUse,
+    Subscription,
+};
 use crate::store::Mutation;
 use entry::{entry_name, open_announcement, open_entry, seal_announcement, seal_entry};
 
@@ -35,6 +38,20 @@ const ANNOUNCE_TIMEOUT: Duration = Duration::from_millis(50);
 const RELAY_TIMEOUT: Duration = Duration::from_millis(500);
 /// Entries on their way to Redis at once; further ones aren't written.
 const MAX_CONCURRENT_WRITES: usize = 256;
+
+/// Use of Redis for the cache. The commands show whether the user has the rights that are needed.
+/// The message that is published carries no MAC, so nobody takes it for an announcement.
+const USE: RedisUse = RedisUse {
+    purpose: "cache",
+    effect: "lookups go to the database",
+    rights: &[
+        &["SET", "talos:v1:key:rights", "", "PX", "1"],
+        &["GET", "talos:v1:key:rights"],
+        &["MGET", "talos:v1:{relay}:rights"],
+        &["DEL", "talos:v1:key:rights"],
+        &["PUBLISH", CHANNEL, ""],
+    ],
+};
 
 /// Cache tier that instances share.
 pub struct RedisCache {
@@ -60,7 +77,7 @@ impl RedisCache {
     /// isn't allowed to.
     pub fn new(settings: RedisSettings, clock: Clock) -> Result<Self, RedisSettingsError> {
         Ok(Self {
-            client: RedisClient::new(settings, clock.clone(), "cache")?,
+            client: RedisClient::new(settings, clock.clone(), USE)?,
             clock,
             writes: Arc::new(Semaphore::new(MAX_CONCURRENT_WRITES)),
             counters: Counters::default(),
@@ -88,6 +105,11 @@ impl RedisCache {
     /// Returns the state of the circuit breaker.
     pub fn breaker_state(&self) -> BreakerState {
         self.client.breaker().state()
+    }
+
+    /// Returns what is known of Redis.
+    pub fn report(&self) -> RedisReport {
+        self.client.report()
     }
 
     /// Reads the entry of a key. Returns `None` when there is none, its MAC is wrong, or Redis
@@ -182,7 +204,7 @@ impl RedisCache {
         match tokio::time::timeout(ANNOUNCE_TIMEOUT, announce).await {
             Ok(Ok(())) => permit.succeeded(),
             Ok(Err(_)) | Err(_) => permit.failed(),
-        }
+        };
     }
 
     fn announce_in_background(self: &Arc<Self>, names: Vec<String>, message: Option<Vec<u8>>) {

@@ -1,17 +1,20 @@
 //! `talos doctor`: finds what in an Envoy's configuration makes key checks unsafe or slow.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use reqwest::{Url, redirect};
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use super::exit::{Failure, Outcome};
+use super::input;
 use super::output::write_stdout;
-use super::{config, input};
+use super::source::source;
 use crate::config::Loaded;
-use crate::doctor::{Finding, Options, Report, Severity, examine, from_bootstrap};
+use crate::doctor::{Finding, Options, Report, Severity, examine};
 use crate::escape::visible;
 
 /// Largest configuration dump that is read, in bytes.
@@ -24,8 +27,9 @@ const MAX_LISTED_PATHS: usize = 5;
 /// Find what in an Envoy's configuration makes key checks unsafe or slow
 ///
 /// Reads the configuration of a running Envoy from its admin interface, or from a file: its
-/// /config_dump (also as istioctl and egctl print it), or the bootstrap configuration that
-/// `envoy -c` reads. Each finding has its path, its consequence, and the corrected configuration.
+/// /config_dump (also as istioctl and egctl print it), the bootstrap configuration that `envoy -c`
+/// reads, parts of these, or ConfigMaps that hold them. Each finding has its path and line, its
+/// consequence, and the corrected configuration.
 /// With --config, Envoy's settings for the client address are compared with those of Talos.
 ///
 /// The exit code is 0 when there is no finding of the severity of --fail-on or above, 1 when there
@@ -77,18 +81,23 @@ impl Doctor {
         let talos = match config {
             None => None,
             Some(file) => {
-                let source = config::source(Some(file))?.without_admin();
+                let source = source(Some(file))?.without_admin();
                 let Loaded { config, .. } = source.load().map_err(Failure::usage)?;
                 Some(config)
             }
         };
-        let document = match self.from.starts_with("http://") || self.from.starts_with("https://") {
+        let is_fetched = self.from.starts_with("http://") || self.from.starts_with("https://");
+        let document = match is_fetched {
             true => fetch_dump(&self.from).await?,
-            false => read_dump(Path::new(&self.from))?,
+            false => read_file(&self.from)?,
         };
         let options = Options { clusters: &self.clusters, authz: talos.as_ref().map(|config| &config.authz) };
-        let report = examine(&document, options)
+        let mut report = examine(&document, options)
             .map_err(|error| Failure::usage(format!("{}: {error}", visible(&self.from))))?;
+        if is_fetched {
+            // Nobody has the lines of what was fetched.
+            report.findings.iter_mut().for_each(|finding| finding.line = None);
+        }
         match self.format {
             Format::Json => write_stdout(&format!("{:#}\n", json(&report)))?,
             Format::Text => write_stdout(&text(&report))?,
@@ -103,23 +112,13 @@ impl Doctor {
     }
 }
 
-/// Reads a dump or a bootstrap configuration from a file.
-fn read_dump(path: &Path) -> Result<Value, Failure> {
-    let text = input::read_file(path, MAX_DUMP_BYTES as u64)?;
-    // A dump is JSON, a bootstrap configuration mostly YAML; both parsers bound the nesting.
-    let value: Value = match serde_json::from_str(&text) {
-        Ok(value) => value,
-        Err(json) if text.trim_start().starts_with(['{', '[']) => {
-            return Err(Failure::usage(format!("{}: {json}", path.display())));
-        }
-        Err(_) => serde_norway::from_str(&text)
-            .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?,
-    };
-    Ok(from_bootstrap(value))
+/// Reads the text of a dump or a bootstrap configuration from a file.
+fn read_file(from: &str) -> Result<String, Failure> {
+    input::read_file(Path::new(from), MAX_DUMP_BYTES as u64).map(|mut text| std::mem::take(&mut *text))
 }
 
 /// Fetches the dump from Envoy's admin interface.
-async fn fetch_dump(from: &str) -> Result<Value, Failure> {
+async fn fetch_dump(from: &str) -> Result<String, Failure> {
     let mut url =
         Url::parse(from).map_err(|_| Failure::usage("FROM: must be a URL such as http://127.0.0.1:9901"))?;
     if url.path() == "/" {
@@ -158,7 +157,9 @@ async fn fetch_dump(from: &str) -> Result<Value, Failure> {
         }
         bytes.extend_from_slice(&chunk);
     }
-    serde_json::from_slice(&bytes).map_err(|error| fail(&format!("{error}: is it Envoy's admin interface?")))
+    serde_json::from_slice::<IgnoredAny>(&bytes)
+        .map_err(|error| fail(&format!("{error}: is it Envoy's admin interface?")))?;
+    String::from_utf8(bytes).map_err(|_| fail("the answer isn't UTF-8: is it Envoy's admin interface?"))
 }
 
 /// Returns the innermost error, which names the cause, such as `Connection refused`.
@@ -170,18 +171,10 @@ fn innermost(error: &dyn std::error::Error) -> String {
     innermost.to_string()
 }
 
-fn count(report: &Report, severity: Severity) -> usize {
-    report.findings.iter().filter(|finding| finding.severity == severity).count()
-}
-
 fn json(report: &Report) -> Value {
     json!({
         "findings": report.findings,
-        "summary": {
-            "errors": count(report, Severity::Error),
-            "warnings": count(report, Severity::Warning),
-            "notes": count(report, Severity::Note),
-        },
+        "summary": report.summary,
         "examined": report.examined,
     })
 }
@@ -189,13 +182,17 @@ fn json(report: &Report) -> Value {
 /// Formats the report for people; findings that differ only in their path are grouped.
 fn text(report: &Report) -> String {
     let mut text = String::new();
-    let mut rest: Vec<&Finding> = report.findings.iter().collect();
-    while let Some(first) = rest.first().copied() {
-        let is_same = |other: &&Finding| {
-            (other.id, other.severity, &other.fix) == (first.id, first.severity, &first.fix)
-        };
-        let (same, others): (Vec<&Finding>, Vec<&Finding>) = rest.into_iter().partition(is_same);
-        rest = others;
+    let mut groups: Vec<Vec<&Finding>> = vec![];
+    let mut places: HashMap<(&str, Severity, &str), usize> = HashMap::new();
+    for finding in &report.findings {
+        let place = *places.entry((finding.id, finding.severity, &finding.fix)).or_insert(groups.len());
+        match groups.get_mut(place) {
+            Some(group) => group.push(finding),
+            None => groups.push(vec![finding]),
+        }
+    }
+    for same in groups {
+        let Some(first) = same.first() else { continue };
         let severity = match first.severity {
             Severity::Error => "ERROR",
             Severity::Warning => "WARNING",
@@ -203,7 +200,8 @@ fn text(report: &Report) -> String {
         };
         text.push_str(&format!("{severity}  {}\n", first.id));
         for finding in same.iter().take(MAX_LISTED_PATHS) {
-            text.push_str(&format!("  at   {}\n", visible(&finding.path)));
+            let line = finding.line.map(|line| format!(" (line {line})")).unwrap_or_default();
+            text.push_str(&format!("  at   {}{line}\n", visible(&finding.path)));
         }
         if same.len() > MAX_LISTED_PATHS {
             text.push_str(&format!("       and {} more\n", same.len() - MAX_LISTED_PATHS));
@@ -216,7 +214,10 @@ fn text(report: &Report) -> String {
         }
         text.push('\n');
     }
-    let examined = &report.examined;
+    let (examined, summary) = (&report.examined, &report.summary);
+    if summary.not_listed > 0 {
+        text.push_str(&format!("{} more findings of these kinds aren't listed\n\n", summary.not_listed));
+    }
     let clusters = match examined.clusters.is_empty() {
         true => "no cluster".to_owned(),
         false => visible(&examined.clusters.join(", ")).into_owned(),
@@ -224,9 +225,9 @@ fn text(report: &Report) -> String {
     text.push_str(&format!(
         "{} errors, {} warnings, {} notes; examined {} listeners, {} connection managers, {} ext_authz filters that \
          call {clusters}, {} routes\n",
-        count(report, Severity::Error),
-        count(report, Severity::Warning),
-        count(report, Severity::Note),
+        summary.errors,
+        summary.warnings,
+        summary.notes,
         examined.listeners,
         examined.connection_managers,
         examined.filters,

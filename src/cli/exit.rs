@@ -10,7 +10,8 @@ pub const HELP: &str = "\
 EXIT CODES:
   0   success
   1   the server answered with an error, or the command failed; status: the server's view of
-      revocations is stale; audit verify: the log was changed; doctor: findings
+      revocations is stale; audit verify: the log was changed or is incomplete; audit replay: the
+      database lacks changes; doctor: findings
   2   verify, batch-verify --fail-on-invalid: a credential is not valid (the result is still on
       stdout)
   64  wrong usage: the arguments or the configuration are invalid

@@ -1,5 +1,6 @@
 //! `talos keys`: the API's operations as commands. Each sends one request and prints the response.
 
+pub(super) mod actors;
 mod credentials;
 mod fields;
 mod imported;

@@ -9,17 +9,19 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::client::JsonBody;
-use super::config;
 use super::exit::{Failure, Outcome};
-use super::output::{Format, Output, Table, View};
+use super::output::{Format, Output, Table, View, write_stdout};
+use super::source::source;
 use crate::secret::SecretString;
-use crate::store::{Step, StepState, Store, StoreError};
+use crate::store::{RevertOptions, Step, StepState, Store, StoreError};
+use crate::telemetry::status::unadopted_problem;
 
 /// Migrate the database's schema, or adopt the keys of another Talos
 ///
-/// The database is --database, else $DB_DSN, else $DSN, else db.dsn of the configuration. `talos
-/// serve` creates and migrates a new SQLite file by itself; run `migrate up` after an upgrade.
-/// Connect to the database directly, not through PgBouncer.
+/// The database is --database, else migrate.dsn of the configuration, else $DB_DSN, else $DSN, else
+/// db.dsn of the configuration. `talos serve` creates and migrates a new SQLite file by itself; run
+/// `migrate up` after an upgrade. PgBouncer may stand before PostgreSQL, in any mode but
+/// `statement`.
 #[derive(Args)]
 #[command(after_help = "\
 EXAMPLES:
@@ -27,7 +29,8 @@ EXAMPLES:
   talos migrate status --database sqlite://talos.db
   talos keys issued list --all --format json -e http://localhost:4420 | talos migrate adopt - --database sqlite://talos.db")]
 pub struct Migrate {
-    /// The database [default: $DB_DSN, $DSN, then the configuration's db.dsn]
+    /// The database [default: the configuration's migrate.dsn, $DB_DSN, $DSN, then the
+    /// configuration's db.dsn]
     #[arg(long, global = true, value_name = "DSN")]
     database: Option<SecretString>,
     #[command(subcommand)]
@@ -44,8 +47,9 @@ EXAMPLES:
     /// Revert the last migrations; what they drop is printed on stderr
     ///
     /// Each migration is one transaction, except with MySQL, which has no transactional DDL. Data
-    /// in dropped tables and columns is lost, so --yes is needed when the database holds a key.
-    /// Make a backup first, and stop every process that uses the database.
+    /// in dropped tables and columns is lost: when there is any, the command says what, and needs
+    /// --yes. Make a backup first, and stop every process that uses the database: while others are
+    /// connected, --force is needed.
     #[command(after_help = "\
 EXAMPLES:
   talos migrate down --database sqlite://talos.db
@@ -54,9 +58,12 @@ EXAMPLES:
         /// Number of migrations to revert
         #[arg(long, value_name = "N", default_value_t = 1)]
         steps: usize,
-        /// Revert even when keys are lost
+        /// Revert even when data is lost
         #[arg(long)]
         yes: bool,
+        /// Revert even while other processes use the database
+        #[arg(long)]
+        force: bool,
     },
     /// List the migrations: applied, pending or dirty
     #[command(after_help = "\
@@ -94,12 +101,26 @@ impl Migrate {
         match self.command {
             Command::Up => {
                 let version = Store::migrate_up(dsn.expose()).await.map_err(Failure::failed)?;
+                let known = Store::known_schema(dsn.expose()).map_err(Failure::failed)?;
                 println!("the schema is at version {version}");
+                if version > known {
+                    println!(
+                        "this program knows {known}; the newer steps are additive, so it runs beside them"
+                    );
+                }
+                note_unadopted(dsn.expose()).await;
             }
-            Command::Down { steps, yes } => down(dsn.expose(), steps, yes).await?,
+            Command::Down { steps, yes, force } => {
+                let options = RevertOptions { lose_data: yes, while_in_use: force };
+                down(dsn.expose(), steps, options).await?;
+            }
             Command::Status { format } => {
                 let steps = Store::migrations(dsn.expose()).await.map_err(Failure::failed)?;
-                Output::new(format, false).print(&status(&steps))?;
+                let output = Output::new(format, false);
+                if output.is_table() {
+                    write_stdout(&summary(&steps))?;
+                }
+                output.print(&status(&steps))?;
             }
             Command::Force { version } => {
                 Store::migrate_force(dsn.expose(), version).await.map_err(|error| match error {
@@ -115,20 +136,36 @@ impl Migrate {
 }
 
 fn dsn(argument: Option<SecretString>, file: Option<&Path>) -> Result<SecretString, Failure> {
-    let from_environment =
-        || ["DB_DSN", "DSN"].iter().find_map(|name| std::env::var(name).ok()).map(Into::into);
-    match argument.or_else(from_environment) {
-        Some(dsn) => Ok(dsn),
-        None => {
-            let loaded = config::source(file.map(Path::to_owned))?.without_admin().load();
-            Ok(loaded.map_err(Failure::usage)?.config.db.dsn)
+    if let Some(dsn) = argument {
+        return Ok(dsn);
+    }
+    let from_environment = ["DB_DSN", "DSN"].iter().find_map(|name| std::env::var(name).ok());
+    let source = source(file.map(Path::to_owned));
+    let loaded = source.and_then(|source| source.without_admin().load().map_err(Failure::usage));
+    match (loaded, from_environment) {
+        (Ok(loaded), from_environment) => {
+            let config = loaded.config;
+            Ok(config.migrate.dsn.or(from_environment.map(Into::into)).unwrap_or(config.db.dsn))
         }
+        // The variables need no configuration.
+        (Err(_), Some(dsn)) => Ok(dsn.into()),
+        (Err(error), None) => Err(error),
     }
 }
 
-async fn down(dsn: &str, steps: usize, yes: bool) -> Result<(), Failure> {
-    let reverted = Store::migrate_down(dsn, steps, yes).await.map_err(|error| match error {
-        StoreError::WouldLoseKeys { .. } => Failure::usage(format!("{error}: use --yes to revert anyway")),
+/// Says on stderr which keys of Ory Talos in the same database aren't known here yet.
+async fn note_unadopted(dsn: &str) {
+    let Ok(store) = Store::open_existing(dsn).await else { return };
+    if let Some(problem) = unadopted_problem(&store.unadopted_tables().await.unwrap_or_default()) {
+        eprintln!("{problem}");
+    }
+    store.close().await;
+}
+
+async fn down(dsn: &str, steps: usize, options: RevertOptions) -> Result<(), Failure> {
+    let reverted = Store::migrate_down(dsn, steps, options).await.map_err(|error| match error {
+        StoreError::WouldLose { .. } => Failure::usage(format!("{error}: use --yes to revert anyway")),
+        StoreError::InUse { .. } => Failure::usage(format!("{error}, or use --force")),
         error => Failure::failed(error),
     })?;
     for step in &reverted {
@@ -148,10 +185,20 @@ fn version(steps: &[Step]) -> i64 {
     steps.iter().filter(is_applied).map(|step| step.version).max().unwrap_or(0)
 }
 
+fn is_dirty(steps: &[Step]) -> bool {
+    steps.iter().any(|step| step.state == StepState::Dirty)
+}
+
+/// Returns the two lines that Ory's guides look for.
+fn summary(steps: &[Step]) -> String {
+    let state = if is_dirty(steps) { "DIRTY" } else { "clean" };
+    format!("Current Version: {}\nDatabase Status: {state}\n\n", version(steps))
+}
+
 fn status(steps: &[Step]) -> View {
     let body = json!({
         "version": version(steps),
-        "dirty": steps.iter().any(|step| step.state == StepState::Dirty),
+        "dirty": is_dirty(steps),
         "migrations": steps
             .iter()
             .map(|step| json!({ "version": step.version, "name": step.name, "state": step.state.name() }))

@@ -61,6 +61,7 @@ fn fields(status: &Value) -> Vec<(&'static str, String)> {
     fields.extend(revocation_fields(&status));
     fields.extend(poll_fields(&status));
     fields.extend(storage_fields(&status));
+    fields.extend(signing_fields(&status));
     fields.extend(process_fields(&status));
     fields
 }
@@ -183,17 +184,61 @@ fn storage_fields(status: &StatusDocument<'_>) -> Vec<(&'static str, String)> {
         }
         None => format!("breaker {}", status.text("/breaker")),
     };
+    let newer = match status.get("/database/newer_schema") {
+        Some(version) => format!("; schema {}, newer than this program", cell(version)),
+        None => String::new(),
+    };
     let unlisted = match status.get("/deny_list/held") {
         Some(held) => format!(", {} NO LONGER IN THE FILE BUT STILL DENIED", cell(held)),
         None if status.is_true("/deny_list/current") => String::new(),
         None => ", DIFFERS FROM THE FILE".to_owned(),
     };
+    let clock = match status.number("/database/clock_skew_seconds") {
+        Some(seconds) if seconds < 0.0 => format!("{} behind the database's", format_seconds(-seconds)),
+        Some(seconds) => format!("{} ahead of the database's", format_seconds(seconds)),
+        None => "-".to_owned(),
+    };
+    let audit = match status.get("/audit/lines") {
+        Some(lines) => {
+            let state = if status.is_true("/audit/writable") { "written" } else { "CAN'T BE WRITTEN" };
+            let lacks = match status.get("/audit/database_lacks") {
+                Some(_) => "; THE DATABASE IS BEHIND IT",
+                None => "",
+            };
+            format!("{state}, {} lines by this process{lacks}", cell(lines))
+        }
+        None => "none".to_owned(),
+    };
     vec![
-        ("DATABASE", database),
+        ("DATABASE", format!("{database}{newer}")),
+        ("CLOCK", clock),
+        ("AUDIT LOG", audit),
         ("CACHE", cache),
         ("REDIS", redis),
         ("DENY LIST", format!("{} keys{unlisted}", status.text("/deny_list/keys"))),
     ]
+}
+
+/// Active keys by the secret and prefix that they need.
+fn signing_fields(status: &StatusDocument<'_>) -> Vec<(&'static str, String)> {
+    let lists =
+        [("HMAC SECRET", "/signing/secrets", "secret_id"), ("KEY PREFIX", "/signing/prefixes", "prefix")];
+    let mut fields = vec![];
+    for (name, pointer, signer) in lists {
+        for count in status.get(pointer).and_then(Value::as_array).into_iter().flatten() {
+            let at_least = if count["at_least"] == true { "at least " } else { "" };
+            let keys = format!("{at_least}{} active keys", cell(&count["keys"]));
+            let state = cell(&count["state"]);
+            fields.push((
+                name,
+                match &count[signer] {
+                    Value::String(signer) => format!("{signer} ({state}): {keys}"),
+                    _ => format!("{state}: {keys}"),
+                },
+            ));
+        }
+    }
+    fields
 }
 
 /// Settings in force, planes and version.

@@ -1,12 +1,12 @@
 //! `authz.*`: behaviour of the ext_authz plane.
 
-use std::borrow::Cow;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::credential_source::{CredentialSource, HeaderForm};
 use super::routes::Route;
 use super::{serde_forms, text};
 
@@ -54,9 +54,9 @@ impl Default for Authz {
             sources: vec![
                 CredentialSource::Header {
                     name: "authorization".to_owned(),
-                    scheme: Some("Bearer".to_owned()),
+                    form: HeaderForm::Scheme("Bearer".to_owned()),
                 },
-                CredentialSource::Header { name: "x-api-key".to_owned(), scheme: None },
+                CredentialSource::Header { name: "x-api-key".to_owned(), form: HeaderForm::Bare },
             ],
             on_unavailable: OnUnavailable::default(),
             client_address: ClientAddress::default(),
@@ -75,127 +75,6 @@ pub const MAX_SOURCES: usize = 32;
 
 /// Maximum number of entries of `authz.routes`.
 pub const MAX_ROUTES: usize = 1000;
-
-/// Place to look for a credential: `{header, scheme?}`, `{query}` or `{cookie}`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(try_from = "RawSource", into = "RawSource")]
-pub enum CredentialSource {
-    /// A request header.
-    Header {
-        /// Name in lower case.
-        name: String,
-        /// Authentication scheme before the credential, compared without case; unset means none.
-        scheme: Option<String>,
-    },
-    /// A query parameter, by its decoded name.
-    Query {
-        /// Name, compared with case.
-        name: String,
-    },
-    /// A cookie.
-    Cookie {
-        /// Name, compared with case.
-        name: String,
-    },
-}
-
-/// Form in the file, before it is checked that exactly one of the three is set.
-#[derive(Default, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-struct RawSource {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    header: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    scheme: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    query: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cookie: Option<String>,
-}
-
-impl From<CredentialSource> for RawSource {
-    fn from(source: CredentialSource) -> Self {
-        match source {
-            CredentialSource::Header { name, scheme } => {
-                Self { header: Some(name), scheme, ..Self::default() }
-            }
-            CredentialSource::Query { name } => Self { query: Some(name), ..Self::default() },
-            CredentialSource::Cookie { name } => Self { cookie: Some(name), ..Self::default() },
-        }
-    }
-}
-
-impl JsonSchema for CredentialSource {
-    fn schema_name() -> Cow<'static, str> {
-        "CredentialSource".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "description": "Place to look for a credential.",
-            "oneOf": [
-                {
-                    "type": "object",
-                    "properties": {
-                        "header": { "type": "string", "description": "A request header." },
-                        "scheme": {
-                            "description": "Authentication scheme before the credential; unset means none.",
-                            "type": ["string", "null"]
-                        }
-                    },
-                    "required": ["header"],
-                    "additionalProperties": false
-                },
-                {
-                    "type": "object",
-                    "properties": { "query": { "type": "string", "description": "A query parameter." } },
-                    "required": ["query"],
-                    "additionalProperties": false
-                },
-                {
-                    "type": "object",
-                    "properties": { "cookie": { "type": "string", "description": "A cookie." } },
-                    "required": ["cookie"],
-                    "additionalProperties": false
-                }
-            ]
-        })
-    }
-}
-
-impl TryFrom<RawSource> for CredentialSource {
-    type Error = &'static str;
-
-    fn try_from(raw: RawSource) -> Result<Self, Self::Error> {
-        if raw.scheme.is_some() && raw.header.is_none() {
-            return Err("scheme goes with header only");
-        }
-        match (raw.header, raw.query, raw.cookie) {
-            (Some(name), None, None) => {
-                if !text::is_token(&name) {
-                    return Err("header must be a header name");
-                }
-                if raw.scheme.as_deref().is_some_and(|scheme| !text::is_token(scheme)) {
-                    return Err("scheme must be an authentication scheme such as Bearer");
-                }
-                Ok(Self::Header { name: name.to_ascii_lowercase(), scheme: raw.scheme })
-            }
-            (None, Some(name), None) => {
-                if name.is_empty() || name.chars().any(char::is_control) {
-                    return Err("query must be the name of a parameter");
-                }
-                Ok(Self::Query { name })
-            }
-            (None, None, Some(name)) => {
-                if !text::is_token(&name) {
-                    return Err("cookie must be the name of a cookie");
-                }
-                Ok(Self::Cookie { name })
-            }
-            _ => Err("exactly one of header, query and cookie is needed"),
-        }
-    }
-}
 
 /// Answer to Envoy when neither cache nor database can decide.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]

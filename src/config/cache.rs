@@ -79,8 +79,8 @@ impl Default for CacheMemory {
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CacheRedis {
-    /// Addresses `host:port`: one of a single server, several of a cluster. Default
-    /// `localhost:6379`.
+    /// Addresses `host:port`: of Sentinels if `sentinel.master` is set; otherwise one of a server
+    /// or of a cluster, or several of a cluster. Default `localhost:6379`.
     #[serde(with = "serde_forms::Addresses")]
     pub addrs: Vec<String>,
     /// Name of the ACL user. Unset (or empty) by default.
@@ -110,6 +110,8 @@ pub struct CacheRedis {
     pub conn_max_lifetime: Duration,
     /// `cache.redis.tls`.
     pub tls: RedisTls,
+    /// `cache.redis.sentinel`.
+    pub sentinel: RedisSentinel,
 }
 
 impl Default for CacheRedis {
@@ -126,6 +128,7 @@ impl Default for CacheRedis {
             conn_max_idle_time: Duration::from_secs(300),
             conn_max_lifetime: Duration::from_secs(1_800),
             tls: RedisTls::default(),
+            sentinel: RedisSentinel::default(),
         }
     }
 }
@@ -149,4 +152,20 @@ pub struct RedisTls {
     /// Name that the server's certificate must carry; unset means the address's host.
     #[serde(with = "serde_forms::OptionalText")]
     pub server_name: Option<String>,
+}
+
+/// `cache.redis.sentinel`: Sentinels, at `cache.redis.addrs`, that name the primary.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct RedisSentinel {
+    /// Name of the primary, as in `sentinel monitor NAME`. Unset (or empty) means that there are no
+    /// Sentinels.
+    #[serde(with = "serde_forms::OptionalText")]
+    pub master: Option<String>,
+    /// Name of the Sentinels' ACL user. Unset (or empty) by default.
+    #[serde(with = "serde_forms::OptionalText")]
+    pub username: Option<String>,
+    /// Password of the Sentinels. Unset (or empty) by default.
+    #[serde(with = "serde_forms::OptionalSecret")]
+    pub password: Option<SecretString>,
 }

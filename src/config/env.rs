@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_norway::{Mapping, Value};
 
+use super::error::Problem;
 use super::keys::{self, KEYS, Key, Kind, OBJECT_LISTS};
 use super::merged_config::MergedConfig;
+use super::suggest;
 
 /// Default of `--endpoint` of the client commands; not a setting of the server.
 const CLIENT_VARIABLE: &str = "TALOS_ENDPOINT";
@@ -18,7 +20,7 @@ const MAX_ENTRIES: usize = 1_000;
 pub(super) fn collect(
     variables: impl IntoIterator<Item = (String, String)>,
     merged: &mut MergedConfig,
-) -> Vec<String> {
+) -> Vec<Problem> {
     let variables: BTreeMap<String, String> = variables
         .into_iter()
         .filter(|(name, _)| name.starts_with("TALOS_") && name != CLIENT_VARIABLE)
@@ -39,7 +41,8 @@ pub(super) fn collect(
             list.add(index, field, name, text, merged);
         } else {
             // The value may be a secret under a misspelt name.
-            warnings.push(format!("{name}: unknown variable, ignored"));
+            let cure = suggest::variable(name).map(|known| format!("did you mean {known}?"));
+            warnings.push(Problem::new(name, "unknown variable, ignored", "").with_cure(cure));
         }
     }
     for list in lists.into_values() {

@@ -1,7 +1,9 @@
 //! Errors of the configuration. No text holds the value of a secret key.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use super::place::{self, Place};
 
 /// A configuration that can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -15,12 +17,12 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file isn't YAML, or has a key twice.
-    #[error("{}: {place}{reason}", file.display())]
+    #[error("{}: {}{reason}", file.display(), place.map(|place| format!("{place}: ")).unwrap_or_default())]
     NotYaml {
         /// The file as given.
         file: PathBuf,
-        /// `line 3 column 5: `, or empty when the parser knows no place.
-        place: String,
+        /// None when the parser knows no place.
+        place: Option<Place>,
         /// One of a fixed set of texts, as the parser's own texts quote the content.
         reason: &'static str,
     },
@@ -45,20 +47,63 @@ pub enum ConfigError {
 /// Dotted keys, each with a problem.
 pub(super) type Problems = Vec<(String, String)>;
 
-/// One wrong setting. Prints as `serve.http.port: must be … (talos.yaml)`.
+/// One setting that is wrong, or hardly intended. Prints as
+/// `serve.http.prot: unknown key (talos.yaml), line 3 column 5; did you mean serve.http.port?`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// Dotted path, with `[0]` for entries of lists.
     pub key: String,
     /// Problem.
     pub message: String,
-    /// The file, the environment variable, or `default`.
+    /// The file, the environment variable, or `default`; empty where the key itself tells.
     pub origin: String,
+    /// Place in the file.
+    pub place: Option<Place>,
+    /// Advice, where the message has none.
+    pub cure: Option<String>,
+}
+
+impl Problem {
+    /// A problem at no known place.
+    pub fn new(key: impl Into<String>, message: impl Into<String>, origin: impl Into<String>) -> Self {
+        Self { key: key.into(), message: message.into(), origin: origin.into(), place: None, cure: None }
+    }
+
+    /// The problem with advice.
+    pub fn with_cure(self, cure: Option<impl Into<String>>) -> Self {
+        Self { cure: cure.map(Into::into), ..self }
+    }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} ({})", self.key, self.message, self.origin)
+        write!(f, "{}: {}", self.key, self.message)?;
+        if !self.origin.is_empty() {
+            write!(f, " ({})", self.origin)?;
+        }
+        // An error of the parser begins with its place.
+        if let Some(place) = self.place.filter(|place| !self.message.starts_with(&place.to_string())) {
+            write!(f, ", {place}")?;
+        }
+        match &self.cure {
+            Some(cure) => write!(f, "; {cure}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Number of problems that get a place; each costs passes over the file.
+const MAX_PLACES: usize = 100;
+
+/// Finds the places of problems in a file with this text. A setting that is absent gets the place
+/// of the section around it.
+pub(super) fn locate(problems: &mut [Problem], file: &Path, yaml: &[u8]) {
+    let name = file.display().to_string();
+    let is_here = |problem: &&mut Problem| {
+        problem.place.is_none() && (problem.origin == name || problem.origin == "default")
+    };
+    for problem in problems.iter_mut().filter(is_here).take(MAX_PLACES) {
+        problem.place = place::find(yaml, &problem.key);
     }
 }
 

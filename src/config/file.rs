@@ -8,6 +8,9 @@ use zeroize::Zeroizing;
 use super::error::ConfigError;
 use super::keys;
 use super::merged_config::MergedConfig;
+use super::place::{self, Place};
+use super::suggest;
+use super::text::printable_name;
 
 /// Parts of the parser's texts, and the texts that are shown instead, as the parser's own ones
 /// quote the content.
@@ -28,26 +31,24 @@ const REASONS: &[(&str, &str)] = &[
     ("control characters", "not YAML: control characters"),
 ];
 
-/// Reads the top mapping of a file. An empty file has an empty one.
-pub(super) fn read(file: &Path) -> Result<Mapping, ConfigError> {
-    let bytes = std::fs::read(file)
+/// Reads a file.
+pub(super) fn read(file: &Path) -> Result<Zeroizing<Vec<u8>>, ConfigError> {
+    std::fs::read(file)
         .map(Zeroizing::new)
-        .map_err(|source| ConfigError::Unreadable { file: file.to_owned(), source })?;
-    parse(file, &bytes)
+        .map_err(|source| ConfigError::Unreadable { file: file.to_owned(), source })
 }
 
-/// Parses the top mapping of a file with this content.
+/// Parses the top mapping of a file with this content. An empty file has an empty one.
 pub(super) fn parse(file: &Path, bytes: &[u8]) -> Result<Mapping, ConfigError> {
     match serde_norway::from_slice(bytes) {
         Ok(Value::Null) => Ok(Mapping::new()),
         Ok(Value::Mapping(mapping)) => Ok(mapping),
         Ok(_) => Err(ConfigError::NotAMapping { file: file.to_owned() }),
         Err(error) => {
-            let place = error
-                .location()
-                .map(|at| format!("line {} column {}: ", at.line(), at.column()))
-                .unwrap_or_default();
             let text = error.to_string();
+            let is_duplicate = text.contains("duplicate entry");
+            let place = is_duplicate.then(|| place::find_duplicate(bytes)).flatten();
+            let place = place.or_else(|| error.location().map(Place::from));
             let reason =
                 REASONS.iter().find(|(part, _)| text.contains(part)).map_or("not YAML", |(_, reason)| reason);
             Err(ConfigError::NotYaml { file: file.to_owned(), place, reason })
@@ -83,17 +84,10 @@ pub(super) fn collect(mapping: Mapping, section: &str, merged: &mut MergedConfig
             } else {
                 format!("{section}.{}", printable_name(&name))
             };
-            merged.problem(&key, "unknown key");
+            let suggestion = (printable_name(&name) == name).then(|| suggest::key(section, &name)).flatten();
+            merged.problem_with_cure(&key, "unknown key", suggestion);
         }
     }
-}
-
-/// The name of an unknown key, or `…` if it doesn't look like a name: without a colon and quotes, a
-/// secret may stand where a key belongs.
-fn printable_name(name: &str) -> &str {
-    let is_name = (1..=31).contains(&name.len())
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
-    if is_name { name } else { "…" }
 }
 
 #[cfg(test)]

@@ -47,7 +47,9 @@ pub(super) const OBJECT_LISTS: &[&str] = &["authz.routes", "authz.sources", "mul
 const SECRETS: &[&str] = &[
     "secrets",
     "db.dsn",
+    "migrate.dsn",
     "cache.redis.password",
+    "cache.redis.sentinel.password",
     "cache.redis.addrs",
     "audit.key",
     "audit.key_retired",
@@ -72,10 +74,25 @@ pub(super) fn is_section(path: &str) -> bool {
     KEYS.iter().any(|key| key.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
 }
 
+/// Returns true for a key, a section, or an entry of a list.
+pub(super) fn is_known(path: &str) -> bool {
+    let (path, _) = path.split_once('[').unwrap_or((path, ""));
+    find(path).is_some() || is_section(path)
+}
+
 /// Field names of a list's entries, with which indexed variables may end.
 pub(super) fn entry_fields(path: &str) -> &'static [&'static str] {
     match path {
-        "authz.sources" => &["header", "scheme", "query", "cookie"],
+        "authz.sources" => &[
+            "header",
+            "scheme",
+            "scheme_optional",
+            "key_in",
+            "query",
+            "cookie",
+            "path",
+            "websocket_protocol",
+        ],
         "multitenancy.networks" => &["hostname", "id", "config_path"],
         "secrets.hmac.retired" | "credentials.issuer_retired" | "audit.key_retired" => {
             &["value", "expires_at"]
@@ -280,6 +297,7 @@ mod tests {
             ("serve.authz", "host port socket max_connection_age"),
             ("serve.authz.tls", "cert_file key_file client_ca_file"),
             ("db", "dsn"),
+            ("migrate", "dsn"),
             ("log", "level format"),
             ("secrets.hmac", "current retired"),
             ("credentials", "issuer issuer_retired clock_skew"),
@@ -296,10 +314,13 @@ mod tests {
                 "addrs username password db timeout check_timeout pool_size min_idle_conns conn_max_idle_time conn_max_lifetime",
             ),
             ("cache.redis.tls", "enabled ca_file cert_file key_file server_name"),
+            ("cache.redis.sentinel", "master username password"),
             ("rate_limit", "enabled backend"),
             ("quota", "api_keys_max"),
+            ("idempotency", "reveal_for"),
             ("last_used", "queue_size flush_size flush_interval num_workers"),
             ("multitenancy", "enabled networks"),
+            ("metrics", "compat"),
             ("tracing", "enabled exporter endpoint sample_rate service_name service_version environment"),
             (
                 "authz",
@@ -308,6 +329,7 @@ mod tests {
             ),
             ("consistency", "lease poll relay grace deny_file"),
             ("audit", "file key key_retired max_size"),
+            ("errors", "domain docs_url"),
         ];
         let documented: BTreeSet<String> = documented
             .iter()

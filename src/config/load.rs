@@ -1,13 +1,14 @@
 //! Loads a checked [`Config`] from defaults, file and environment.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use serde_norway::Mapping;
+use zeroize::Zeroizing;
 
-use super::error::ConfigError;
+use super::error::{ConfigError, Problem, locate};
 use super::merged_config::{MergedConfig, Origins};
 use super::model::Config;
-use super::{env, file, secrets, tenants, validate};
+use super::{env, file, keys, openings, secrets, tenants, validate};
 
 /// A loaded and checked configuration.
 #[derive(Debug)]
@@ -15,14 +16,23 @@ pub struct Loaded {
     /// The configuration.
     pub config: Config,
     /// Warnings to log, such as names of unknown `TALOS_*` variables. They never hold a value.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Problem>,
     pub(super) origins: Origins,
+}
+
+impl Loaded {
+    /// Returns true if the file or the environment sets this key.
+    pub fn is_set(&self, key: &str) -> bool {
+        self.origins.is_set(key)
+    }
 }
 
 /// Source of a configuration, which can be loaded again. Its environment is that of the start.
 #[derive(Clone)]
 pub struct Source {
     file: Option<PathBuf>,
+    /// Content of the file, if it isn't read from there.
+    text: Option<Arc<Zeroizing<Vec<u8>>>>,
     variables: Vec<(String, String)>,
     admin: bool,
 }
@@ -31,7 +41,12 @@ impl Source {
     /// A file, if given, overridden by environment variables.
     pub fn new(file: Option<PathBuf>, env: impl IntoIterator<Item = (String, String)>) -> Self {
         let variables = env.into_iter().filter(|(name, _)| name.starts_with("TALOS_")).collect();
-        Self { file, variables, admin: true }
+        Self { file, text: None, variables, admin: true }
+    }
+
+    /// The source whose file has this content, whatever there is at its path.
+    pub fn with_text(self, text: Vec<u8>) -> Self {
+        Self { text: Some(Arc::new(Zeroizing::new(text))), ..self }
     }
 
     /// The source for a process without the admin plane, to which its rules don't apply: `serve
@@ -50,7 +65,41 @@ impl Source {
     /// # Errors
     /// When the file can't be read or isn't a YAML mapping; else with all wrong settings.
     pub fn load(&self) -> Result<Loaded, ConfigError> {
-        self.load_mapping(self.file().map(file::read).transpose()?)
+        let text = self.text()?;
+        let mut loaded = self.load_content(text.as_ref().map(|text| text.as_slice()))?;
+        self.locate(&mut loaded.warnings);
+        Ok(loaded)
+    }
+
+    /// Finds the places of problems in the file.
+    pub fn locate(&self, problems: &mut [Problem]) {
+        if let (Some(file), Ok(Some(text))) = (self.file(), self.text()) {
+            locate(problems, file, &text);
+        }
+    }
+
+    /// Makes a problem of `KEY: MESSAGE`, with origin and place of the key.
+    pub fn problem(&self, loaded: &Loaded, text: &str, cure: Option<String>) -> Problem {
+        let (mut key, mut message) = text.split_once(": ").unwrap_or(("", text));
+        // The key of a network's setting follows its host name.
+        if !keys::is_known(key)
+            && let Some((second, rest)) = message.split_once(": ")
+            && keys::is_known(second)
+        {
+            key = &text[..key.len() + 2 + second.len()];
+            message = rest;
+        }
+        let mut problem = loaded.origins.problem(key.to_owned(), message.to_owned()).with_cure(cure);
+        self.locate(std::slice::from_mut(&mut problem));
+        problem
+    }
+
+    /// Content of the file; None without one.
+    fn text(&self) -> Result<Option<Arc<Zeroizing<Vec<u8>>>>, ConfigError> {
+        match &self.text {
+            Some(text) => Ok(Some(Arc::clone(text))),
+            None => self.file().map(|file| file::read(file).map(Arc::new)).transpose(),
+        }
     }
 
     /// Like [`Source::load`], for a file with this content.
@@ -59,30 +108,42 @@ impl Source {
     /// As [`Source::load`].
     #[cfg(any(test, feature = "fuzzing"))]
     pub fn load_text(&self, content: &[u8]) -> Result<Loaded, ConfigError> {
-        self.load_mapping(Some(file::parse(Path::new("talos.yaml"), content)?))
+        self.load_content(Some(content))
     }
 
-    fn load_mapping(&self, mapping: Option<Mapping>) -> Result<Loaded, ConfigError> {
+    fn load_content(&self, text: Option<&[u8]>) -> Result<Loaded, ConfigError> {
         let mut merged = MergedConfig::new(self.file());
-        if let Some(mapping) = mapping {
-            file::collect(mapping, "", &mut merged);
+        let file = self.file().unwrap_or(Path::new("talos.yaml"));
+        if let Some(text) = text {
+            file::collect(file::parse(file, text)?, "", &mut merged);
         }
         let mut warnings = env::collect(self.variables.iter().cloned(), &mut merged);
         let mut config = merged.read();
         merged.add_problems(validate::check(&config, self.admin));
         if !merged.problems.is_empty() {
+            locate(&mut merged.problems, file, text.unwrap_or_default());
             return Err(ConfigError::Invalid(merged.problems));
         }
-        tenants::read_files(&mut config, &merged, &mut warnings)?;
-        let weak = secrets::warnings(&config).into_iter();
-        warnings.extend(weak.map(|(key, message)| merged.origins.problem(key, message).to_string()));
+        if let Err(mut problems) = tenants::read_files(&mut config, &merged, &mut warnings) {
+            locate(&mut problems, file, text.unwrap_or_default());
+            return Err(ConfigError::Invalid(problems));
+        }
+        let mut told = secrets::warnings(&config);
+        if self.admin {
+            told.extend(openings::warnings(&config));
+        }
+        let told = told.into_iter();
+        warnings.extend(told.map(|(key, message)| merged.origins.problem(key, message)));
         Ok(Loaded { config, warnings, origins: merged.origins })
     }
 
     /// All files that the configuration is read from, as far as they are known.
     pub fn files(&self) -> Vec<PathBuf> {
         let mut merged = MergedConfig::new(self.file());
-        if let Some(Ok(mapping)) = self.file().map(file::read) {
+        if let Some(file) = self.file()
+            && let Ok(Some(text)) = self.text()
+            && let Ok(mapping) = file::parse(file, &text)
+        {
             file::collect(mapping, "", &mut merged);
         }
         env::collect(self.variables.iter().cloned(), &mut merged);

@@ -35,10 +35,13 @@ enum Origin {
 }
 
 impl Origins {
-    /// The origin of the value at `key`, which may be an entry of a list.
+    /// The origin of the value at `key`, which may be an entry of a list. The origin of a section
+    /// is that of its first value.
     pub fn of(&self, key: &str) -> String {
         let (path, inside) = key.split_once('[').unwrap_or((key, ""));
-        match self.found.get(path) {
+        let is_inside = |found: &str| found.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'));
+        let of_section = || self.found.iter().find(|(found, _)| is_inside(found)).map(|(_, origin)| origin);
+        match self.found.get(path).or_else(of_section) {
             None => "default".to_owned(),
             Some(Origin::File(name)) => name.clone(),
             Some(Origin::Variable(name)) => name.clone(),
@@ -47,6 +50,11 @@ impl Origins {
                 format!("{name}_{index}")
             }
         }
+    }
+
+    /// Returns true if the file or the environment sets this key.
+    pub fn is_set(&self, key: &str) -> bool {
+        self.found.contains_key(key)
     }
 
     /// Makes a problem of the value at `key`. It names the origin and, for a variable that was
@@ -61,7 +69,7 @@ impl Origins {
             ));
         }
         let origin = self.of(&key);
-        Problem { key, message, origin }
+        Problem::new(key, message, origin)
     }
 
     /// The variable that was split at commas, and the index of the piece at `key`.
@@ -124,9 +132,15 @@ impl MergedConfig {
         self.problem_of(key, message, origin);
     }
 
+    /// Adds a problem of the file, with advice.
+    pub fn problem_with_cure(&mut self, key: &str, message: &str, cure: Option<String>) {
+        let origin = self.origins.file.clone();
+        self.problems.push(Problem::new(key, message, origin).with_cure(cure));
+    }
+
     /// Adds a problem of any origin.
     pub fn problem_of(&mut self, key: &str, message: &str, origin: String) {
-        self.problems.push(Problem { key: key.to_owned(), message: message.to_owned(), origin });
+        self.problems.push(Problem::new(key, message, origin));
     }
 
     /// Adds problems, each with the origin of the value at its key.

@@ -13,6 +13,7 @@ use super::credentials::{Credentials, Secrets};
 use super::retired::Retired;
 use super::serde_forms;
 use super::serve::{Serve, listen_address};
+use crate::error::DOMAIN;
 use crate::secret::SecretString;
 
 /// The whole configuration; every key has a default.
@@ -23,6 +24,8 @@ pub struct Config {
     pub serve: Serve,
     /// Database.
     pub db: Db,
+    /// Migrations of the database.
+    pub migrate: Migrate,
     /// Logging.
     pub log: Log,
     /// Secrets.
@@ -35,18 +38,24 @@ pub struct Config {
     pub rate_limit: RateLimit,
     /// Quotas.
     pub quota: Quota,
+    /// Repeated requests.
+    pub idempotency: Idempotency,
     /// Writing of `last_used_time`.
     pub last_used: LastUsed,
     /// Tenants.
     pub multitenancy: Multitenancy,
     /// OpenTelemetry traces.
     pub tracing: Tracing,
+    /// Metrics.
+    pub metrics: Metrics,
     /// The authz plane's behaviour.
     pub authz: Authz,
     /// Bounds on the age of answers.
     pub consistency: Consistency,
     /// The audit log.
     pub audit: Audit,
+    /// Bodies of errors.
+    pub errors: Errors,
 }
 
 impl Config {
@@ -71,6 +80,16 @@ impl Default for Db {
     fn default() -> Self {
         Self { dsn: "sqlite://talos.db".into() }
     }
+}
+
+/// `migrate`: the commands of `talos migrate`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Migrate {
+    /// Database URL for migrations, such as that of a user who may change the schema, or one that
+    /// leads around a pooler. Unset (or empty) means `db.dsn`.
+    #[serde(with = "serde_forms::OptionalSecret")]
+    pub dsn: Option<SecretString>,
 }
 
 /// `log`: the log of the process.
@@ -151,6 +170,22 @@ pub enum RateLimitBackend {
 pub struct Quota {
     /// Number of unrevoked keys that a tenant may have. Unset means any number.
     pub api_keys_max: Option<u64>,
+}
+
+/// `idempotency`: repeated requests with one `request_id`.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Idempotency {
+    /// Time for which the caller that issued or rotated a key gets its secret again when it repeats
+    /// the request, while the key is unused; 0 means never. At most 24h. Default 10m.
+    #[serde(with = "serde_forms::Duration")]
+    pub reveal_for: Duration,
+}
+
+impl Default for Idempotency {
+    fn default() -> Self {
+        Self { reveal_for: Duration::from_secs(10 * 60) }
+    }
 }
 
 /// `last_used`: batched writing of `last_used_time`.
@@ -247,6 +282,25 @@ pub enum TraceExporter {
     Otlp,
 }
 
+/// `metrics`: the metrics page.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metrics {
+    /// Metrics of another product that are served beside ours. Default `none`.
+    pub compat: MetricsCompat,
+}
+
+/// Product whose metrics are served, too.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum MetricsCompat {
+    /// No other.
+    #[default]
+    None,
+    /// The HTTP metrics of Ory Talos, with its names and labels.
+    Ory,
+}
+
 /// `consistency`: bounds on the age of answers.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -278,6 +332,25 @@ impl Default for Consistency {
             grace: Duration::from_secs(300),
             deny_file: None,
         }
+    }
+}
+
+/// `errors`: bodies of errors, on all planes.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Errors {
+    /// `domain` of the errors, by which programs tell whose they are. Default `www.ory.com/talos`,
+    /// which existing clients expect.
+    pub domain: String,
+    /// URL of a page with one anchor for each reason, such as a copy of docs/errors.md; each error
+    /// links to its anchor. Unset (or empty) by default.
+    #[serde(with = "serde_forms::OptionalText")]
+    pub docs_url: Option<String>,
+}
+
+impl Default for Errors {
+    fn default() -> Self {
+        Self { domain: DOMAIN.to_owned(), docs_url: None }
     }
 }
 

@@ -11,7 +11,7 @@ use super::{Auth, Authz, Cache, ConfigError, Problem, validate};
 /// Compares a key in two configurations.
 type Differs = fn(&Config, &Config) -> bool;
 /// Keys that are masked or incomplete in the printed form, which is compared for all others.
-const MASKED: [(&str, Differs); 10] = [
+const MASKED: [(&str, Differs); 12] = [
     ("db.dsn", |a, b| a.db.dsn != b.db.dsn),
     ("secrets.hmac.current", |a, b| a.secrets.hmac.current != b.secrets.hmac.current),
     ("secrets.hmac.retired", |a, b| a.secrets.hmac.retired != b.secrets.hmac.retired),
@@ -20,6 +20,10 @@ const MASKED: [(&str, Differs); 10] = [
     }),
     ("cache.redis.addrs", |a, b| a.cache.redis.addrs != b.cache.redis.addrs),
     ("cache.redis.password", |a, b| a.cache.redis.password != b.cache.redis.password),
+    ("cache.redis.sentinel.password", |a, b| {
+        a.cache.redis.sentinel.password != b.cache.redis.sentinel.password
+    }),
+    ("migrate.dsn", |a, b| a.migrate.dsn != b.migrate.dsn),
     ("audit.key", |a, b| a.audit.key != b.audit.key),
     ("audit.key_retired", |a, b| a.audit.key_retired != b.audit.key_retired),
     ("serve.http.auth.jwt.jwks", |a, b| a.serve.http.auth.jwt.jwks != b.serve.http.auth.jwt.jwks),
@@ -54,7 +58,7 @@ impl Config {
                     true => new.origins.problem(key, message),
                     false => {
                         let origin = "the value in force, which only a restart changes".to_owned();
-                        Problem { key, message, origin }
+                        Problem::new(key, message, origin)
                     }
                 }
             })
@@ -79,6 +83,7 @@ fn merged(old: &Config, new: &Config) -> Config {
         secrets: new.secrets.clone(),
         credentials: new.credentials.clone(),
         quota: new.quota.clone(),
+        idempotency: new.idempotency.clone(),
         authz: Authz { routes: new.authz.routes.clone(), ..old.authz.clone() },
         cache: Cache { enabled: new.cache.enabled, ttl: new.cache.ttl, ..old.cache.clone() },
         multitenancy: Multitenancy { networks: networks(old, new), ..new.multitenancy },
@@ -89,6 +94,7 @@ fn merged(old: &Config, new: &Config) -> Config {
                 cors: new.serve.http.cors.clone(),
                 allowed_hosts: new.serve.http.allowed_hosts.clone(),
                 auth: Auth { roles: new.serve.http.auth.roles.clone(), ..old.serve.http.auth.clone() },
+                request_log: new.serve.http.request_log.clone(),
                 ..old.serve.http.clone()
             },
             public: ServePublic {
@@ -138,7 +144,7 @@ mod tests {
     use crate::config::tests::config;
 
     /// Keys, and sections of keys, that apply without a restart.
-    const LIVE: [&str; 15] = [
+    const LIVE: [&str; 17] = [
         "credentials",
         "secrets",
         "cache.enabled",
@@ -150,8 +156,10 @@ mod tests {
         "serve.public.self_revoke",
         "serve.http.auth.roles",
         "serve.http.client_ip_source",
+        "serve.http.request_log",
         "rate_limit.enabled",
         "quota",
+        "idempotency",
         "authz.routes",
         "multitenancy",
     ];
@@ -180,6 +188,7 @@ mod tests {
             ("serve.http.auth.jwt.jwks", _) => "https://issuer/keys",
             ("log.level", _) => "debug",
             ("log.format", _) => "json",
+            ("metrics.compat", _) => "ory",
             ("cache.type" | "rate_limit.backend", _) => "redis",
             ("authz.on_unavailable", _) => "error",
             ("authz.client_address", _) => "xff",
@@ -195,7 +204,9 @@ mod tests {
             ("credentials.derived_tokens.max_ttl", _) => "48h",
             ("consistency.lease", _) => "7s",
             ("consistency.poll", _) => "2s",
+            ("idempotency.reveal_for", _) => "3m",
             ("tracing.sample_rate", _) => "0.5",
+            ("errors.docs_url", _) => "https://docs.example/errors",
             (path, _) if path.ends_with("_ttl") || path.ends_with(".ttl") => "3m",
             (path, _) if path.ends_with("_interval") || path.ends_with("timeout") => "4s",
             (path, _) if path.ends_with("_time") || path.ends_with("_lifetime") => "4s",

@@ -20,6 +20,19 @@ pub fn schema() -> Value {
     schema
 }
 
+/// Description of the key or section at a dotted path, which may be an entry of a list.
+pub fn description(path: &str) -> Option<String> {
+    let root = schema();
+    let (path, _) = path.split_once('[').unwrap_or((path, ""));
+    let mut found = &root;
+    for name in path.split('.') {
+        let reference = found.get("$ref").and_then(Value::as_str);
+        let target = reference.and_then(|path| root.pointer(path.trim_start_matches('#')));
+        found = target.unwrap_or(found).get("properties")?.get(name)?;
+    }
+    Some(found.get("description")?.as_str()?.replace('\n', " "))
+}
+
 /// Removes defaults of sections. They repeat those of all their keys, and editors would insert them
 /// as a whole.
 fn drop_defaults_of_sections(root: &Value, value: &mut Value) {

@@ -13,9 +13,25 @@ pub(super) const MIN_CHARACTERS: usize = 32;
 /// have 10 or more.
 const MIN_DIFFERENT: usize = 6;
 
+/// Longest text whose repetition gets a warning.
+const MAX_REPEATED: usize = 8;
+
 /// Placeholders for secrets in examples, in lower case.
-const PLACEHOLDERS: [&str; 7] =
-    ["changeme", "change-me", "change_me", "replaceme", "replace-me", "replace_me", "placeholder"];
+const PLACEHOLDERS: [&str; 13] = [
+    "changeme",
+    "change-me",
+    "change_me",
+    "replaceme",
+    "replace-me",
+    "replace_me",
+    "placeholder",
+    "password",
+    "example",
+    "insecure",
+    "your-",
+    "your_",
+    "32-char",
+];
 
 /// Every secret with its dotted key and its index in a list.
 fn all(config: &Config) -> Vec<(String, &SecretString)> {
@@ -55,12 +71,20 @@ pub(super) fn warnings(config: &Config) -> Problems {
         let mut different: Vec<char> = text.chars().collect();
         different.sort_unstable();
         different.dedup();
-        let lower = text.to_ascii_lowercase();
-        if different.len() < MIN_DIFFERENT || PLACEHOLDERS.iter().any(|words| lower.contains(words)) {
+        let lower = text.trim().to_ascii_lowercase();
+        if different.len() < MIN_DIFFERENT
+            || is_repetition(lower.as_bytes())
+            || PLACEHOLDERS.iter().any(|words| lower.contains(words))
+        {
             warn("can be guessed: make one with `openssl rand -base64 48 | tr -d '\\n+/=' | cut -c1-64`");
         }
     }
     warnings
+}
+
+/// Returns true if a short text is repeated.
+fn is_repetition(text: &[u8]) -> bool {
+    (1..=MAX_REPEATED).any(|length| text.iter().zip(text.iter().skip(length)).all(|(a, b)| a == b))
 }
 
 #[cfg(test)]
@@ -72,10 +96,12 @@ mod tests {
     const GOOD: &str = "0123456789abcdef0123456789abcdef";
 
     /// Secrets without a rule here: passwords of servers, and key sets, which have their own rules.
-    const OTHERS: [&str; 5] = [
+    const OTHERS: [&str; 7] = [
         "db.dsn",
+        "migrate.dsn",
         "cache.redis.addrs",
         "cache.redis.password",
+        "cache.redis.sentinel.password",
         "credentials.derived_tokens.jwt.signing_keys.urls",
         "serve.http.auth.jwt.jwks",
     ];
@@ -138,10 +164,13 @@ mod tests {
         for (secret, warning) in [
             (line.as_str(), "secrets.hmac.current: begins or ends with white space"),
             (&"a".repeat(40), "secrets.hmac.current: can be guessed"),
+            (&"abcdef12".repeat(4), "secrets.hmac.current: can be guessed"),
+            ("Password-for-production-1-2-3-4-5-6-7", "secrets.hmac.current: can be guessed"),
             ("ChangeMe-0123456789-0123456789-0123456789", "secrets.hmac.current: can be guessed"),
         ] {
             let loaded = load(None, variables(&[("TALOS_SECRETS_HMAC_CURRENT", secret)])).unwrap();
             let [message] = &loaded.warnings[..] else { panic!("{:?}", loaded.warnings) };
+            let message = message.to_string();
             assert!(
                 message.starts_with(warning) && message.ends_with("(TALOS_SECRETS_HMAC_CURRENT)"),
                 "{message}"

@@ -242,6 +242,9 @@ fn masked_url(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return MASK.to_owned();
     };
+    if !scheme.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return MASK.to_owned();
+    }
     // A password may hold any of `:/?@`, so it ends at the last `@`.
     let (user, rest) = match rest.rsplit_once('@') {
         Some((user, rest)) => (Some(user), rest),
@@ -308,6 +311,7 @@ mod tests {
             ("postgres://talos:hun?ter2@db/x", "postgres://talos:***@db/x"),
             ("postgres://hunter2?x=y@db/x", "postgres://***@db/x"),
             ("hunter2", "***"),
+            ("talos:hun://ter2@tcp(db:3306)/x", "***"),
             ("", "***"),
         ];
         for (url, shown) in table {

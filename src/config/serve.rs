@@ -52,12 +52,14 @@ pub struct ServeHttp {
     pub socket: Option<PathBuf>,
     /// Source of a caller's address. Default: the peer of the connection.
     pub client_ip_source: ClientIpSource,
-    /// If true, `X-Forwarded-Host` names the tenant. Default false.
+    /// If true, `X-Forwarded-Host` names the tenant, and is judged in place of `Host` where the
+    /// peer is trusted: with `trusted_network`, an `auth.mode`, or over the socket. Default false.
     pub trust_forwarded_host: bool,
     /// Declares that only trusted peers reach this listener, so that `auth.mode: none` may bind
     /// beyond loopback. Default false.
     pub trusted_network: bool,
-    /// Host names that requests may have, beside the names of loopback. Default: none.
+    /// Host names that requests may have, beside IP addresses and the names of loopback: a name,
+    /// `*.name` for all names below it, or `*` for any. Default: none.
     pub allowed_hosts: Vec<String>,
     /// `serve.http.auth`.
     pub auth: Auth,

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::error::{ConfigError, Problem};
+use super::error::{ConfigError, Problem, locate};
 use super::merged_config::MergedConfig;
 use super::model::{Config, Network};
 use super::{file, secrets, validate};
@@ -55,21 +55,32 @@ pub(super) fn files(config: &Config) -> Vec<PathBuf> {
 pub(super) fn read_files(
     config: &mut Config,
     merged: &MergedConfig,
-    warnings: &mut Vec<String>,
-) -> Result<(), ConfigError> {
+    warnings: &mut Vec<Problem>,
+) -> Result<(), Vec<Problem>> {
     let mut problems = vec![];
-    for network in &mut config.multitenancy.networks {
+    for (index, network) in config.multitenancy.networks.iter_mut().enumerate() {
         if let Some(path) = &network.config_path {
-            match overlaid(merged, path)? {
+            let overlaid = match overlaid(merged, path) {
+                Ok(overlaid) => overlaid,
+                Err(error) => {
+                    let key = format!("multitenancy.networks[{index}].config_path");
+                    problems.push(merged.origins.problem(key, error.to_string()));
+                    continue;
+                }
+            };
+            match overlaid {
                 Ok(Overlaid { config, weak_secrets }) => {
                     network.config = Some(Box::new(config));
-                    warnings.extend(weak_secrets.iter().map(|weak| format!("{}: {weak}", network.hostname)));
+                    warnings.extend(weak_secrets.into_iter().map(|weak| {
+                        let key = format!("{}: {}", network.hostname, weak.key);
+                        Problem { key, ..weak }
+                    }));
                 }
                 Err(found) => problems.extend(found),
             }
         }
     }
-    if problems.is_empty() { Ok(()) } else { Err(ConfigError::Invalid(problems)) }
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
 
 /// Configuration of a network.
@@ -82,7 +93,8 @@ struct Overlaid {
 /// Builds the configuration of a network with its own file.
 fn overlaid(merged: &MergedConfig, path: &Path) -> Result<Result<Overlaid, Vec<Problem>>, ConfigError> {
     let mut own = MergedConfig::new(Some(path));
-    file::collect(file::read(path)?, "", &mut own);
+    let text = file::read(path)?;
+    file::collect(file::parse(path, &text)?, "", &mut own);
     let is_own = |key: &str| {
         OVERRIDABLE.iter().any(|section| {
             key.strip_prefix(section).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
@@ -97,12 +109,15 @@ fn overlaid(merged: &MergedConfig, path: &Path) -> Result<Result<Overlaid, Vec<P
     let config = whole.read();
     whole.add_problems(validate::check(&config, false));
     if !whole.problems.is_empty() {
+        locate(&mut whole.problems, path, &text);
         return Ok(Err(whole.problems));
     }
     // Warnings about the main file are given once, with the main file.
     let own =
         secrets::warnings(&config).into_iter().filter(|(key, _)| own_keys.iter().any(|own| is_at(key, own)));
-    let weak_secrets = own.map(|(key, message)| whole.origins.problem(key, message)).collect();
+    let mut weak_secrets: Vec<Problem> =
+        own.map(|(key, message)| whole.origins.problem(key, message)).collect();
+    locate(&mut weak_secrets, path, &text);
     Ok(Ok(Overlaid { config, weak_secrets }))
 }
 

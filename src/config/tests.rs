@@ -80,7 +80,14 @@ tracing: {sample_rate: 1}
 consistency: {relay: 0, grace: 0s}
 authz:
   token_header: X-Token
-  sources: [{header: X-API-Key}, {query: key}, {cookie: key}]
+  sources:
+    - {header: X-API-Key}
+    - {query: key}
+    - {cookie: key}
+    - {header: A, scheme: Basic}
+    - {header: B, scheme: Bearer, scheme_optional: true}
+    - {path: '/v2/{key}'}
+    - {websocket_protocol: bearer}
   client_address: xff
   trusted_hops: 2
   routes:
@@ -101,7 +108,10 @@ authz:
     assert_eq!(c.credentials.api_keys.default_ttl, Some(Duration::from_secs(30 * 86_400)));
     assert_eq!(c.cache.ttl, Duration::from_secs(90));
     assert_eq!(c.authz.token_header, "x-token");
-    assert_eq!(c.authz.sources[0], CredentialSource::Header { name: "x-api-key".to_owned(), scheme: None });
+    assert_eq!(
+        c.authz.sources[0],
+        CredentialSource::Header { name: "x-api-key".to_owned(), form: HeaderForm::Bare }
+    );
     let [first, second] = &c.authz.routes[..] else { panic!("two routes") };
     assert_eq!(first.host.as_deref(), Some("api.example"));
     assert_eq!(first.methods, ["GET"]);
@@ -165,6 +175,12 @@ fn lists_in_the_environment() {
         &[
             ("TALOS_AUTHZ_SOURCES_0_HEADER", "X-Key"),
             ("TALOS_AUTHZ_SOURCES_1", "{query: key}"),
+            ("TALOS_AUTHZ_SOURCES_2_HEADER", "X-Token"),
+            ("TALOS_AUTHZ_SOURCES_2_SCHEME", "Bearer"),
+            ("TALOS_AUTHZ_SOURCES_2_SCHEME_OPTIONAL", "true"),
+            ("TALOS_AUTHZ_SOURCES_3_HEADER", "Authorization"),
+            ("TALOS_AUTHZ_SOURCES_3_SCHEME", "basic"),
+            ("TALOS_AUTHZ_SOURCES_3_KEY_IN", "user"),
             ("TALOS_AUTHZ_ROUTES", r#"[{"path":{"exact":"/"},"mode":"off"}]"#),
             (
                 "TALOS_MULTITENANCY_NETWORKS",
@@ -172,7 +188,15 @@ fn lists_in_the_environment() {
             ),
         ],
     );
-    assert_eq!(c.authz.sources.len(), 2);
+    let form = |index: usize| match &c.authz.sources[index] {
+        CredentialSource::Header { form, .. } => form.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(c.authz.sources.len(), 4);
+    assert_eq!(form(2), HeaderForm::OptionalScheme("Bearer".to_owned()));
+    assert_eq!(form(3), HeaderForm::Basic(KeyIn::User));
+    let written = serde_json::to_value(&c.authz.sources).unwrap();
+    assert_eq!(serde_json::from_value::<Vec<CredentialSource>>(written).unwrap(), c.authz.sources);
     assert_eq!(c.authz.routes[0].mode, Some(RouteMode::Off));
     assert_eq!(c.multitenancy.networks[0].hostname, "a.example");
 }
@@ -190,12 +214,13 @@ fn unknown_variables_are_warnings_without_their_values() {
         ],
     )
     .unwrap();
+    let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
     assert_eq!(
-        loaded.warnings,
+        warnings,
         [
             "TALOS_AUTHZ_ROUTES_0_SECRET: unknown variable, ignored",
             "TALOS_PORT: unknown variable, ignored",
-            "TALOS_SECRETS_HMAC_CURENT: unknown variable, ignored",
+            "TALOS_SECRETS_HMAC_CURENT: unknown variable, ignored; did you mean TALOS_SECRETS_HMAC_CURRENT?",
             "TALOS_SERVE_HTTP_PORT_4420_TCP: unknown variable, ignored",
         ]
     );
@@ -224,7 +249,9 @@ fn secrets_are_never_printed() {
         "secrets.hmac.retired",
         "secrets.hmac.typo",
         "db.dsn",
+        "migrate.dsn",
         "cache.redis.password",
+        "cache.redis.sentinel.password",
         "cache.redis.addrs",
         "audit.key",
         "credentials.derived_tokens.jwt.signing_keys.urls",

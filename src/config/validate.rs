@@ -6,10 +6,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::admin::AuthMode;
-use super::authz::{ClientAddress, CredentialSource, MAX_ROUTES, MAX_SOURCES};
+use super::authz::{ClientAddress, MAX_ROUTES, MAX_SOURCES};
 use super::cache::CacheType;
 use super::error::{ConfigError, Problems};
 use super::model::{Config, RateLimitBackend};
+use super::openings::{self, is_loopback};
 use super::retired::Retired;
 use super::secrets;
 use super::serve::{Cors, Tls};
@@ -19,6 +20,8 @@ use crate::key::NetworkId;
 
 /// Maximum number of networks.
 const MAX_NETWORKS: usize = 1000;
+/// Maximum of `idempotency.reveal_for`.
+const MAX_REVEAL_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Config {
     /// Demands a secret, for commands that verify or issue keys.
@@ -34,8 +37,8 @@ impl Config {
 pub(super) fn check(config: &Config, admin: bool) -> Problems {
     let mut problems = Problems::new();
     listeners(config, &mut problems);
+    openings::hosts(config, admin, &mut problems);
     if admin {
-        open_admin(config, &mut problems);
         admin_callers(config, &mut problems);
     }
     cors("serve.http.cors", &config.serve.http.cors, &mut problems);
@@ -47,6 +50,9 @@ pub(super) fn check(config: &Config, admin: bool) -> Problems {
     sizes(config, &mut problems);
     authz(config, &mut problems);
     networks(config, &mut problems);
+    errors(config, &mut problems);
+    // Last, as its message lists what other problems have in common.
+    problems.extend(openings::check(config, admin));
     problems
 }
 
@@ -64,12 +70,18 @@ fn listeners(config: &Config, problems: &mut Problems) {
     if serve.authz.socket.is_none() {
         listeners.push(("serve.authz", &serve.authz.host, serve.authz.port));
     }
+    for (name, host, _) in &listeners {
+        if !is_host(host) {
+            let message = "must be a host name or an address, without scheme and port";
+            add(problems, &format!("{name}.host"), message);
+        }
+    }
     for (index, (name, host, port)) in listeners.iter().enumerate() {
         let clash = listeners[..index]
             .iter()
             .find(|(_, other, other_port)| *port != 0 && port == other_port && hosts_overlap(host, other));
         if let Some((other, ..)) = clash {
-            add(problems, &format!("{name}.port"), format!("is {other}'s address already"));
+            add(problems, &format!("{name}.port"), format!("is {other}'s address already; choose another"));
         }
     }
     for (name, tls) in [
@@ -80,14 +92,15 @@ fn listeners(config: &Config, problems: &mut Problems) {
     ] {
         tls_files(name, tls, problems);
     }
-    for (name, hosts) in [
-        ("serve.http.allowed_hosts", &serve.http.allowed_hosts),
-        ("serve.public.allowed_hosts", &serve.public.allowed_hosts),
-    ] {
-        if hosts.iter().any(|host| host.trim().is_empty()) {
-            add(problems, name, "has an empty item");
-        }
-    }
+}
+
+/// Returns true for what may be bound: a name, an address, or nothing, which stands for all
+/// addresses.
+fn is_host(host: &str) -> bool {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let address = bare.split_once('%').map_or(bare, |(address, _)| address);
+    let is_name = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b) || !b.is_ascii();
+    address.parse::<IpAddr>().is_ok() || bare.bytes().all(is_name)
 }
 
 /// Returns true if both hosts can't be bound to one port: they are equal, or one stands for all
@@ -111,19 +124,6 @@ fn tls_files(listener: &str, tls: &Tls, problems: &mut Problems) {
             add(problems, &format!("{listener}.tls.cert_file"), "is needed beside client_ca_file");
         }
         _ => {}
-    }
-}
-
-fn open_admin(config: &Config, problems: &mut Problems) {
-    let http = &config.serve.http;
-    let open = http.auth.mode == AuthMode::None && !http.trusted_network;
-    if open && !is_loopback(&http.host) {
-        add(
-            problems,
-            "serve.http.host",
-            "is no loopback address, and serve.http.auth.mode none lets every caller issue and revoke keys; \
-             if only trusted peers reach it, set serve.http.trusted_network: true",
-        );
     }
 }
 
@@ -207,12 +207,6 @@ fn cors(key: &str, cors: &Cors, problems: &mut Problems) {
     if cors.allowed_origins.iter().any(|origin| origin.matches('*').count() > 1) {
         add(problems, &format!("{key}.allowed_origins"), "must have one * in an item at most");
     }
-}
-
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_matches(['[', ']']);
-    host.eq_ignore_ascii_case("localhost")
-        || address.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
 fn sources_of_trust(config: &Config, problems: &mut Problems) {
@@ -311,6 +305,9 @@ fn durations(config: &Config, problems: &mut Problems) {
             add(problems, key, "must be at least 1s");
         }
     }
+    if config.idempotency.reveal_for > MAX_REVEAL_FOR {
+        add(problems, "idempotency.reveal_for", "must be at most 24h");
+    }
     let longest = "credentials.derived_tokens.max_ttl";
     for (key, duration, limit, limit_key) in [
         ("authz.token_ttl", config.authz.token_ttl, tokens.max_ttl, longest),
@@ -364,9 +361,9 @@ fn authz(config: &Config, problems: &mut Problems) {
         add(problems, "authz.sources", format!("must be {MAX_SOURCES} sources at most"));
     }
     for (index, source) in authz.sources.iter().enumerate() {
-        if authz.sources[..index].iter().any(|other| overlap(source, other)) {
+        if authz.sources[..index].iter().any(|other| source.overlaps(other)) {
             let key = format!("authz.sources[{index}]");
-            add(problems, &key, "reads what an earlier source reads");
+            add(problems, &key, "reads what an earlier source reads; remove one");
         }
     }
     if authz.routes.len() > MAX_ROUTES {
@@ -388,21 +385,17 @@ fn authz(config: &Config, problems: &mut Problems) {
     }
 }
 
-/// Returns true if both sources could match one value: a header without a scheme matches any
-/// scheme.
-fn overlap(a: &CredentialSource, b: &CredentialSource) -> bool {
-    match (a, b) {
-        (
-            CredentialSource::Header { name: a, scheme: scheme_a },
-            CredentialSource::Header { name: b, scheme: scheme_b },
-        ) => {
-            a == b
-                && match (scheme_a, scheme_b) {
-                    (Some(a), Some(b)) => a.eq_ignore_ascii_case(b),
-                    _ => true,
-                }
-        }
-        (a, b) => a == b,
+fn errors(config: &Config, problems: &mut Problems) {
+    let errors = &config.errors;
+    if errors.domain.is_empty() || !errors.domain.bytes().all(|byte| byte.is_ascii_graphic()) {
+        add(problems, "errors.domain", "must be a name such as keys.example, without spaces");
+    }
+    let is_web = |url: &String| {
+        let is_http = url.starts_with("https://") || url.starts_with("http://");
+        is_http && !url.contains('#') && url.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    if errors.docs_url.as_ref().is_some_and(|url| !is_web(url)) {
+        add(problems, "errors.docs_url", "must be an http:// or https:// URL without #");
     }
 }
 

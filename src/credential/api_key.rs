@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::secrets::{HmacSecret, HmacSecrets};
 use crate::clock::Timestamp;
-use crate::key::KeyId;
+use crate::key::{KeyId, SecretId};
 use crate::secret::SecretString;
 
 /// Maximum length of an identifier, in characters.
@@ -39,6 +39,8 @@ pub struct Proof {
     pub issued_at: Timestamp,
     /// End of validity of the secret that verified it.
     pub secret_expires: Option<Timestamp>,
+    /// Id of that secret.
+    pub secret_id: SecretId,
 }
 
 impl<'a> Parts<'a> {
@@ -80,7 +82,7 @@ impl<'a> Parts<'a> {
         let secret = secrets
             .verifying(now)
             .find(|secret| bool::from(checksum_of(secret, self.signed).ct_eq(&checksum)))?;
-        Some(Proof { key_id, issued_at, secret_expires: secret.expires() })
+        Some(Proof { key_id, issued_at, secret_expires: secret.expires(), secret_id: secret.id() })
     }
 
     /// `<unix seconds>:<uuid>`
@@ -99,9 +101,19 @@ impl<'a> Parts<'a> {
 
 /// Makes the credential of a new key, which is not stored.
 pub fn make(secrets: &HmacSecrets, prefix: &str, key_id: Uuid, issued_at: Timestamp) -> SecretString {
+    make_with(secrets.current(), prefix, key_id, issued_at)
+}
+
+/// Makes the credential of a key under one secret: the same arguments give the same credential.
+pub(super) fn make_with(
+    secret: &HmacSecret,
+    prefix: &str,
+    key_id: Uuid,
+    issued_at: Timestamp,
+) -> SecretString {
     let identifier = format!("{}:{}", issued_at.as_secs(), key_id.hyphenated());
     let mut credential = format!("{prefix}_v1_{}_", bs58::encode(identifier).into_string());
-    let checksum = checksum_of(secrets.current(), &credential);
+    let checksum = checksum_of(secret, &credential);
     credential.push_str(&bs58::encode(checksum).into_string());
     credential.into()
 }

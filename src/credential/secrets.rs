@@ -4,6 +4,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use crate::clock::Timestamp;
+use crate::key::SecretId;
 
 /// HMAC-SHA256 with its key schedule computed.
 pub type HmacSha256 = Hmac<Sha256>;
@@ -21,10 +22,12 @@ fn keyed(key: &[u8]) -> HmacSha256 {
 /// A secret with its derived keys.
 #[derive(Clone)]
 pub struct HmacSecret {
+    id: SecretId,
     keyed: HmacSha256,
     page_key: [u8; 32],
     macaroons: HmacSha256,
     cache: HmacSha256,
+    requests: HmacSha256,
     expires: Option<Timestamp>,
 }
 
@@ -34,13 +37,22 @@ impl HmacSecret {
         // libmacaroons doesn't use the root key as it is, but an HMAC of it under this text.
         let root_key = hmac_sha256(secret, b"talos/macaroon/v1/root-key");
         let macaroon_key = hmac_sha256(b"macaroons-key-generator", &root_key);
+        let fingerprint = hmac_sha256(secret, b"talos/secret-id/v1");
+        let [a, b, c, d, e, f, g, h, ..] = fingerprint;
         Self {
+            id: SecretId::new([a, b, c, d, e, f, g, h]),
             keyed: keyed(secret),
             page_key: hmac_sha256(secret, b"talos/pagination/v1/cursor-key"),
             macaroons: keyed(&macaroon_key),
             cache: keyed(&hmac_sha256(secret, b"talos/cache/v1")),
+            requests: keyed(&hmac_sha256(secret, b"talos/request-seal/v1")),
             expires,
         }
+    }
+
+    /// Returns the id, which doesn't reveal the secret.
+    pub const fn id(&self) -> SecretId {
+        self.id
     }
 
     /// Returns the HMAC of issued keys, without input.
@@ -61,6 +73,11 @@ impl HmacSecret {
     /// Returns the HMAC of shared cache entries, without input.
     pub fn cache_mac(&self) -> HmacSha256 {
         self.cache.clone()
+    }
+
+    /// Returns the HMAC of request seals, without input.
+    pub fn request_mac(&self) -> HmacSha256 {
+        self.requests.clone()
     }
 
     /// Returns the time at which it stops verifying.
@@ -85,6 +102,11 @@ impl HmacSecrets {
     /// Returns the secret that signs.
     pub const fn current(&self) -> &HmacSecret {
         &self.current
+    }
+
+    /// Returns the retired secrets, expired ones included.
+    pub fn retired(&self) -> &[HmacSecret] {
+        &self.retired
     }
 
     /// Returns the secrets that verify at `now`, the current one first.

@@ -3,11 +3,15 @@
 
 use super::dump::Dump;
 use super::headers;
-use super::http_filter::{ExtAuthz, HttpFilter};
+use super::http_filter::{ExtAuthz, HttpFilter, extension};
 use super::metadata_condition;
 use super::node::Node;
 use super::options::Options;
 use super::route_target::{self, RouteTarget};
+
+/// Maximum number of targets of routes in a dump, those that several listeners share counted for
+/// each.
+pub const MAX_TARGETS: usize = 300_000;
 
 /// An HTTP connection manager of a listener.
 pub struct ConnectionManager<'a> {
@@ -15,37 +19,54 @@ pub struct ConnectionManager<'a> {
     pub node: Node<'a>,
     /// The listener that has it.
     pub listener: Node<'a>,
+    /// The filter chain that has it; absent for an API listener.
+    pub chain: Node<'a>,
+    /// The network filter that it is the configuration of.
+    pub filter: Node<'a>,
     /// The HTTP filters, in order.
     pub filters: Vec<HttpFilter<'a>>,
     /// The ext_authz filters that call Talos.
     pub checks: Vec<ExtAuthz<'a>>,
     /// The targets of its routes.
     pub targets: Vec<RouteTarget<'a>>,
+    /// True if targets were left out, as the dump has too many.
+    pub has_more_targets: bool,
 }
 
 impl<'a> ConnectionManager<'a> {
     /// Returns all connection managers of a dump.
     pub fn all(dump: &Dump<'a>, options: Options<'_>) -> Vec<Self> {
         let mut managers = vec![];
+        let mut room = MAX_TARGETS;
         for listener in &dump.listeners {
             let default = listener.get("default_filter_chain");
-            let api = listener.get_path("api_listener.api_listener");
             for chain in listener.items("filter_chains").into_iter().chain([default]) {
                 for filter in chain.items("filters") {
-                    let (kind, config) = filter.get("typed_config").unwrap_typed();
+                    let (kind, config) = extension(&filter);
                     if kind == Some("HttpConnectionManager") {
-                        managers.push(Self::new(dump, listener, config.with_path(&chain.path), options));
+                        let node = config.with_path(&chain.path);
+                        let place = Place { listener, chain: &chain, filter };
+                        managers.push(Self::new(dump, place, node, options, &mut room));
                     }
                 }
             }
+            let api = listener.get_path("api_listener.api_listener");
             if api.has_type("HttpConnectionManager") {
-                managers.push(Self::new(dump, listener, api, options));
+                let chain = listener.get("api_listener");
+                let place = Place { listener, chain: &chain, filter: chain.clone() };
+                managers.push(Self::new(dump, place, api, options, &mut room));
             }
         }
         managers
     }
 
-    fn new(dump: &Dump<'a>, listener: &Node<'a>, node: Node<'a>, options: Options<'_>) -> Self {
+    fn new(
+        dump: &Dump<'a>,
+        place: Place<'a, '_>,
+        node: Node<'a>,
+        options: Options<'_>,
+        room: &mut usize,
+    ) -> Self {
         let filters: Vec<HttpFilter<'a>> =
             node.items("http_filters").into_iter().map(|filter| HttpFilter::new(dump, filter)).collect();
         let early = node.items("early_header_mutation_extensions");
@@ -57,15 +78,33 @@ impl<'a> ConnectionManager<'a> {
             is_identity_stripped |= headers::removes_all_identity(&filter.mutations());
             checks.extend(filter.checks(index, is_identity_stripped, options));
         }
-        let targets = route_target::targets(dump, &node);
+        let targets = route_target::targets(dump, &node, *room);
+        let has_more_targets = targets.len() >= *room;
+        *room = room.saturating_sub(targets.len());
         for check in &mut checks {
             check.is_always_met = metadata_condition::is_always_met(check, &filters, &targets);
         }
-        Self { node, listener: listener.clone(), filters, checks, targets }
+        let Place { listener, chain, filter } = place;
+        let (listener, chain) = (listener.clone(), chain.clone());
+        Self { node, listener, chain, filter, filters, checks, targets, has_more_targets }
     }
 
-    /// Returns the listener's traffic direction, which Istio sets.
-    pub fn traffic_direction(&self) -> Option<&'a str> {
-        self.listener.get("traffic_direction").text()
+    /// Returns true for the listeners of Istio's sidecars that receive requests from other
+    /// workloads.
+    pub fn is_inbound(&self) -> bool {
+        self.listener.get("traffic_direction").is_value("INBOUND", 1)
     }
+
+    /// Returns true for the outbound listeners of Istio's sidecars, which receive requests from
+    /// their own workload.
+    pub fn is_outbound(&self) -> bool {
+        self.listener.get("traffic_direction").is_value("OUTBOUND", 2)
+    }
+}
+
+/// Place of a connection manager in a listener.
+struct Place<'a, 'p> {
+    listener: &'p Node<'a>,
+    chain: &'p Node<'a>,
+    filter: Node<'a>,
 }

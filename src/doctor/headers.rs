@@ -48,11 +48,11 @@ pub fn string_matches(matcher: &Node<'_>, name: &str) -> Match {
         ("suffix", |name, text| name.ends_with(text)),
         ("contains", |name, text| name.contains(text)),
     ] {
-        if let Some(text) = matcher.get(field).value.as_str() {
+        if let Some(text) = matcher.get(field).raw_text() {
             return if matches(&name, &fold(text)) { Match::Yes } else { Match::No };
         }
     }
-    match matcher.get_path("safe_regex.regex").value.as_str() {
+    match matcher.get_path("safe_regex.regex").raw_text() {
         Some(TALOS_HEADER_REGEX) if is_talos_header(&name) => Match::Yes,
         Some(TALOS_HEADER_REGEX) => Match::No,
         _ => Match::Unknown,
@@ -90,10 +90,9 @@ pub fn find_identity_override<'a>(mutations: &[Node<'a>]) -> Option<Node<'a>> {
 
 /// Returns true if `request_headers_to_remove` lists all identity headers.
 pub fn lists_all_identity(node: &Node<'_>) -> bool {
-    let list = node.get("request_headers_to_remove");
-    let names = list.value.as_array().map(Vec::as_slice).unwrap_or_default();
+    let names = node.items("request_headers_to_remove");
     IDENTITY_HEADERS.iter().all(|header| {
-        names.iter().any(|name| name.as_str().is_some_and(|name| name.eq_ignore_ascii_case(header)))
+        names.iter().any(|name| name.text().is_some_and(|name| name.eq_ignore_ascii_case(header)))
     })
 }
 
@@ -106,14 +105,14 @@ pub fn removal_yaml() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use crate::doctor::reader::read;
 
     #[test]
     fn matchers_of_names() {
-        let list = json!({ "patterns": [
-            { "exact": "Authorization", "ignore_case": true }, { "prefix": "x-ta" }, { "suffix": "-key" },
-        ] });
-        let list = Node::new(&list, "");
+        let list =
+            read("patterns: [{exact: Authorization, ignore_case: yes}, {prefix: x-ta}, {suffix: -key}]", 1);
+        let list = list.unwrap();
+        let list = Node::new(&list[0], "");
         for (name, expected) in [
             ("authorization", Match::Yes),
             ("x-talos-key-id", Match::Yes),
@@ -122,19 +121,24 @@ mod tests {
         ] {
             assert_eq!(list_matches(&list, name), expected, "{name}");
         }
-        let list = json!({ "patterns": [{ "safe_regex": { "regex": ".*" } }] });
-        assert_eq!(list_matches(&Node::new(&list, ""), "cookie"), Match::Unknown);
+        let list = read("patterns: {safe_regex: {regex: .*}}", 1).unwrap();
+        assert_eq!(list_matches(&Node::new(&list[0], ""), "cookie"), Match::Unknown);
     }
 
     #[test]
     fn all_identity_headers_or_none() {
-        let all = json!([{ "remove_on_match": { "key_matcher": { "prefix": "x-talos-" } } }]);
-        let however_spelled = json!([{ "remove_on_match": { "key_matcher": { "safe_regex": { "regex": TALOS_HEADER_REGEX } } } }]);
-        let unread = json!([{ "remove_on_match": { "key_matcher": { "safe_regex": { "regex": ".*" } } } }]);
-        let some = json!([{ "remove": "x-talos-key-id" }]);
-        for (mutations, expected) in [(all, true), (however_spelled, true), (unread, false), (some, false)] {
-            let wrapped = json!({ "list": mutations });
-            assert_eq!(removes_all_identity(&Node::new(&wrapped, "").items("list")), expected);
+        let regex = |regex| {
+            format!("{{ remove_on_match: {{ key_matcher: {{ safe_regex: {{ regex: '{regex}' }} }} }} }}")
+        };
+        for (mutation, expected) in [
+            ("{ remove_on_match: { key_matcher: { prefix: x-talos- } } }", true),
+            (&regex(TALOS_HEADER_REGEX), true),
+            (&regex(".*"), false),
+            ("{ remove: x-talos-key-id }", false),
+        ] {
+            let text = format!("list: [{mutation}]");
+            let tree = read(&text, 1).unwrap();
+            assert_eq!(removes_all_identity(&Node::new(&tree[0], "").items("list")), expected, "{text}");
         }
     }
 }

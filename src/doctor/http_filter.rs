@@ -6,6 +6,8 @@ use super::options::Options;
 
 /// An HTTP filter.
 pub struct HttpFilter<'a> {
+    /// The entry of the chain.
+    pub node: Node<'a>,
     /// Name in the chain, which per-route configurations refer to.
     pub name: &'a str,
     /// Last part of the type of its configuration.
@@ -14,6 +16,8 @@ pub struct HttpFilter<'a> {
     pub config: Node<'a>,
     /// True if disabled unless a route enables it.
     pub disabled: bool,
+    /// True if its configuration is delivered separately (ECDS) and the dump doesn't have it.
+    pub is_unseen: bool,
 }
 
 /// An ext_authz filter that calls Talos.
@@ -22,6 +26,8 @@ pub struct ExtAuthz<'a> {
     pub name: &'a str,
     /// The ext_authz configuration.
     pub config: Node<'a>,
+    /// The server that it calls, as texts name it.
+    pub server: String,
     /// Index of the filter in the chain.
     pub index: usize,
     /// True if it is nested in a filter that applies it to some requests only.
@@ -38,13 +44,15 @@ impl<'a> HttpFilter<'a> {
     /// Reads a filter of a chain.
     pub fn new(dump: &Dump<'a>, node: Node<'a>) -> Self {
         let name = node.get("name").text().unwrap_or_default();
-        let discovered = match node.get("config_discovery").is_absent() {
-            true => None,
-            false => dump.filter(name).cloned().or_else(|| {
+        let is_discovered = !node.get("config_discovery").is_absent();
+        let discovered = match is_discovered {
+            false => None,
+            true => dump.filter(name).cloned().or_else(|| {
                 let default = node.get_path("config_discovery.default_config");
-                (!default.is_absent()).then(|| Node::new(default.value, default.path))
+                (!default.is_absent()).then_some(default)
             }),
         };
+        let is_unseen = is_discovered && discovered.is_none();
         let (kind, config) = match discovered {
             // ECDS wraps the message once more, together with its name.
             Some(typed) if !typed.get("typed_config").is_absent() => {
@@ -52,9 +60,13 @@ impl<'a> HttpFilter<'a> {
                 typed.get("typed_config").with_path(path).unwrap_typed()
             }
             Some(typed) => typed.unwrap_typed(),
-            None => node.get("typed_config").with_path(&node.path).unwrap_typed(),
+            None => {
+                let (kind, config) = extension(&node);
+                (kind, config.with_path(&node.path))
+            }
         };
-        Self { name, kind, config, disabled: node.get("disabled").is_true() }
+        let disabled = node.get("disabled").is_true();
+        Self { node, name, kind, config, disabled, is_unseen }
     }
 
     /// Returns true if a filter that isn't part of a chain is an ext_authz filter that calls Talos.
@@ -88,6 +100,7 @@ impl<'a> HttpFilter<'a> {
     ) -> Vec<ExtAuthz<'a>> {
         let check = |config: Node<'a>, is_conditional| ExtAuthz {
             name: self.name,
+            server: server(&config.get("grpc_service"), options),
             config,
             index,
             is_conditional,
@@ -112,13 +125,49 @@ impl<'a> HttpFilter<'a> {
     }
 }
 
+/// Returns type and configuration of a filter of a chain.
+///
+/// API v2 knows `config` without a type, which the filter's name tells.
+pub fn extension<'a>(node: &Node<'a>) -> (Option<&'a str>, Node<'a>) {
+    let (typed, old) = (node.get("typed_config"), node.get("config"));
+    if !typed.is_absent() || old.is_absent() {
+        return typed.unwrap_typed();
+    }
+    let kind = match node.get("name").text().unwrap_or_default() {
+        "envoy.http_connection_manager" | "envoy.filters.network.http_connection_manager" => {
+            Some("HttpConnectionManager")
+        }
+        "envoy.ext_authz" | "envoy.filters.http.ext_authz" => Some("ExtAuthz"),
+        _ => None,
+    };
+    (kind, old)
+}
+
 /// Returns true if an ext_authz configuration calls Talos.
 fn calls_talos(config: &Node<'_>, options: Options<'_>) -> bool {
     let service = config.get("grpc_service");
     let cluster = service.get_path("envoy_grpc.cluster_name").text();
-    // Istio's cluster names are `outbound|4423||host`; the host alone is accepted.
-    let is_named = |wanted: &String| {
-        cluster.is_some_and(|name| name == wanted || name.rsplit('|').next() == Some(wanted))
-    };
-    !service.is_absent() && (options.clusters.is_empty() || options.clusters.iter().any(is_named))
+    !service.is_absent()
+        && (options.clusters.is_empty() || cluster.is_some_and(|name| is_named(name, options)))
+}
+
+/// Returns true if a cluster is among those that the options name.
+///
+/// Istio's cluster names are `outbound|4423||host`; the host alone is accepted.
+fn is_named(cluster: &str, options: Options<'_>) -> bool {
+    options.clusters.iter().any(|wanted| cluster == wanted || cluster.rsplit('|').next() == Some(wanted))
+}
+
+/// Returns the server of a gRPC service as texts name it: Talos, if options or the name say that it
+/// is, else its cluster.
+pub fn server(service: &Node<'_>, options: Options<'_>) -> String {
+    let cluster = service.get_path("envoy_grpc.cluster_name").text();
+    let name = cluster.or_else(|| service.get_path("google_grpc.target_uri").text());
+    match name {
+        Some(name) if name.to_ascii_lowercase().contains("talos") || is_named(name, options) => {
+            "Talos".to_owned()
+        }
+        Some(name) => format!("the server of {name}"),
+        None => "the authorization server".to_owned(),
+    }
 }

@@ -30,9 +30,7 @@ pub fn is_always_met(check: &ExtAuthz<'_>, filters: &[HttpFilter<'_>], targets: 
     };
     let value = wanted.get_path("value.string_match");
     let rules = rbac.config.get_path("shadow_rules.policies");
-    let policies: Vec<(&String, Node<'_>)> = rules.value.as_object().map_or_else(Vec::new, |policies| {
-        policies.iter().map(|(name, policy)| (name, Node::new(policy, rules.path.clone()))).collect()
-    });
+    let policies: Vec<(&str, Node<'_>)> = rules.entries().collect();
     // Envoy records the first policy that matches, so another provider's policy could hide ours.
     !rbac.disabled
         && rbac.config.get("shadow_matcher").is_absent()

@@ -22,37 +22,58 @@ impl RouteTarget<'_> {
     }
 }
 
-/// Returns the targets of all routes of a connection manager, inline or from RDS.
-pub fn targets<'a>(dump: &Dump<'a>, manager: &Node<'a>) -> Vec<RouteTarget<'a>> {
-    let mut tables = vec![];
-    let inline = manager.get("route_config");
-    if !inline.is_absent() {
-        tables.push(inline);
-    }
-    let by_name = |name: Node<'a>| dump.route_config(name.text()?).cloned();
-    tables.extend(by_name(manager.get_path("rds.route_config_name")));
-    let scoped = manager.get("scoped_routes");
-    let inline = scoped.get("scoped_route_configurations_list").items("scoped_route_configurations");
-    let named = scoped.get("name").text().map(|name| dump.scoped(name)).unwrap_or_default();
-    for scope in inline.iter().chain(named) {
-        let routes = scope.get("route_configuration");
-        tables.extend(if routes.is_absent() {
-            by_name(scope.get("route_configuration_name"))
-        } else {
-            Some(routes)
-        });
-    }
+/// Returns the targets of all routes of a connection manager, inline or from RDS; `max` at most.
+pub fn targets<'a>(dump: &Dump<'a>, manager: &Node<'a>, max: usize) -> Vec<RouteTarget<'a>> {
     let mut found = vec![];
-    for table in tables {
+    if max == 0 {
+        return found;
+    }
+    for table in tables(dump, manager).0 {
         for host in table.items("virtual_hosts") {
             let matched =
                 host.get("matcher").descendants().into_iter().filter(|object| object.has_type("Route"));
             for route in host.items("routes").into_iter().chain(matched) {
+                if found.len() >= max {
+                    found.truncate(max);
+                    return found;
+                }
                 push_targets(&table, &host, route, &mut found);
             }
         }
     }
     found
+}
+
+/// Returns the route configurations of a connection manager, and the settings that name one which
+/// the dump doesn't have.
+pub fn tables<'a>(dump: &Dump<'a>, manager: &Node<'a>) -> (Vec<Node<'a>>, Vec<Node<'a>>) {
+    let (mut tables, mut unseen) = (vec![], vec![]);
+    let inline = manager.get("route_config");
+    if !inline.is_absent() {
+        tables.push(inline);
+    }
+    let mut by_name = |name: Node<'a>, tables: &mut Vec<Node<'a>>| match name.text() {
+        None => {}
+        Some(text) => match dump.route_config(text) {
+            Some(table) => tables.push(table.clone()),
+            None => unseen.push(name),
+        },
+    };
+    by_name(manager.get_path("rds.route_config_name"), &mut tables);
+    let scoped = manager.get("scoped_routes");
+    let inline = scoped.get("scoped_route_configurations_list").items("scoped_route_configurations");
+    let named = scoped.get("name").text().map(|name| dump.scoped(name)).unwrap_or_default();
+    for scope in inline.iter().chain(named) {
+        let routes = scope.get("route_configuration");
+        match routes.is_absent() {
+            true => by_name(scope.get("route_configuration_name"), &mut tables),
+            false => tables.push(routes),
+        }
+    }
+    if !scoped.get("scoped_rds").is_absent() && named.is_empty() {
+        unseen.push(scoped.get("scoped_rds"));
+    }
+    (tables, unseen)
 }
 
 fn push_targets<'a>(table: &Node<'a>, host: &Node<'a>, route: Node<'a>, found: &mut Vec<RouteTarget<'a>>) {

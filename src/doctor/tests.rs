@@ -1,10 +1,12 @@
 //! Tests of the forms of a dump: parts from RDS, ECDS, scoped routes and EDS, and dumps wrapped by
 //! tools. Dumps of real Envoys are tested in `tests/it/doctor.rs`.
 
+mod inputs;
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Options, Report, Severity, examine, from_bootstrap};
+use super::{NotADump, Options, Report, Severity, examine};
 
 fn ext_authz(more: &Value) -> Value {
     let mut filter = json!({
@@ -40,7 +42,7 @@ fn dump(manager: Value, more: Vec<Value>) -> Value {
 }
 
 fn report(document: &Value) -> Report {
-    examine(document, Options::default()).unwrap()
+    examine(&document.to_string(), Options::default()).unwrap()
 }
 
 fn path(report: &Report, id: &str) -> String {
@@ -231,14 +233,15 @@ fn dumps_in_other_wrappings() {
     for nothing in
         [json!(null), json!([]), json!({}), json!({ "configs": [] }), json!({ "configs": [1, "a"] })]
     {
-        assert!(examine(&nothing, Options::default()).is_err(), "{nothing}");
+        assert_eq!(examine(&nothing.to_string(), Options::default()), Err(NotADump::Other), "{nothing}");
     }
 }
 
 #[test]
 fn a_cluster_that_is_not_there() {
     let filters = json!([{ "name": "envoy.filters.http.ext_authz", "typed_config": ext_authz(&json!({})) }]);
-    let report = report(&dump(manager(json!({}), filters), vec![]));
+    let none = json!({ "@type": "x/envoy.admin.v3.ClustersConfigDump" });
+    let report = report(&dump(manager(json!({}), filters), vec![none]));
     assert!(
         path(&report, "cluster-missing")
             .ends_with("http_filters[ext_authz].grpc_service.envoy_grpc.cluster_name")
@@ -303,8 +306,10 @@ proptest! {
     #[test]
     fn no_document_is_too_odd(configs in prop::collection::vec(documents(), 0..6), listener in documents()) {
         let mut dump = dump(listener, configs.clone());
-        let _ = examine(&dump, Options::default());
-        dump["configs"] = Value::from(configs);
-        let _ = examine(&from_bootstrap(dump), Options::default());
+        let _ = examine(&dump.to_string(), Options::default());
+        dump["configs"] = Value::from(configs.clone());
+        let _ = examine(&dump.to_string(), Options::default());
+        let resources = json!({ "static_resources": { "listeners": configs } });
+        let _ = examine(&resources.to_string(), Options::default());
     }
 }

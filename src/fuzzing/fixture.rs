@@ -73,6 +73,8 @@ impl Fixture {
             "consistency": { "lease": "8760h" },
             "authz": { "sources": [
                 { "header": "authorization", "scheme": "Bearer" }, { "header": "x-api-key" }, { "query": "key" }, { "cookie": "key" },
+                { "path": "/v2/{key}" }, { "websocket_protocol": "bearer" },
+                { "header": "x-token", "scheme": "Bearer", "scheme_optional": true },
             ] },
         });
         let loaded =

@@ -72,7 +72,7 @@ pub async fn import_batch(
         let field = first.field.as_ref();
         let field = field.map_or_else(|| "requests[0]".to_owned(), |field| format!("requests[0].{field}"));
         let message = format!("none of the keys could be imported; the first: {}", first.message);
-        return Err(ApiError { reason: first.reason, message: message.into(), field: Some(field.into()) });
+        return Err(ApiError { field: Some(field.into()), ..ApiError::new(first.reason, message) });
     }
     let now = context.service.clock.now();
     let answer = BatchImportOut {

@@ -26,8 +26,6 @@ pub struct Context {
     pub readiness: Arc<Readiness>,
     /// Facts about the process.
     pub process: Arc<Process>,
-    /// Leave health checks out of the request log.
-    pub exclude_health: bool,
     /// Authentication of the admin plane's callers.
     pub admin_auth: Arc<AdminAuth>,
     /// Rate limit of selfRevoke.

@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod against_ory;
 mod components;
+pub mod erasure;
 pub mod operation;
 pub mod operations;
 
@@ -22,15 +23,20 @@ use super::routes::Routes;
 
 /// Returns a router of these operations and of one more, which returns the description of all.
 pub fn described(routes: Routes) -> Router<Context> {
-    let mut operations = routes.operations().to_vec();
-    operations.push(&operations::DESCRIPTION);
-    let text = Bytes::from(document(&operations).to_string());
+    let text = Bytes::from(description(&routes).to_string());
     routes
         .at(&operations::DESCRIPTION, move || {
             let text = text.clone();
             async move { answer(text) }
         })
         .into_router()
+}
+
+/// Returns the description of these operations, and of the one that returns it.
+pub fn description(routes: &Routes) -> Value {
+    let mut operations = routes.operations().to_vec();
+    operations.push(&operations::DESCRIPTION);
+    document(&operations)
 }
 
 fn answer(text: Bytes) -> Response {

@@ -1,5 +1,7 @@
 //! Responses that several handlers and middleware send.
 
+use std::sync::Arc;
+
 use axum::Extension;
 use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -39,7 +41,9 @@ pub fn no_such_resource() -> ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.reason.http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        // The audit log and the throttle read the reason.
-        (status, Extension(self.reason), json(self.to_json().to_string())).into_response()
+        let body = json(self.to_json("").to_string());
+        // The audit log and the throttle read the reason. The telemetry layer, which knows the id
+        // of the request, adds it to the body.
+        (status, Extension(self.reason), Extension(Arc::new(self)), body).into_response()
     }
 }

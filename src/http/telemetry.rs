@@ -3,16 +3,23 @@
 //! They contain the route, but never the content of path, query or body.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
+use axum::body::HttpBody;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, Method};
+use axum::http::header::CONTENT_LENGTH;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::Response;
 
 use super::context::Context;
+use crate::error::{ApiError, Reason};
 use crate::plane::Plane;
+use crate::telemetry::ory_metrics::{Exchange, OryMetrics};
 use crate::trace;
 
+/// Header with the request id.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Maximum length of a request id, in bytes.
 const MAX_REQUEST_ID: usize = 128;
 /// Route label of unknown paths.
@@ -46,6 +53,9 @@ pub async fn record(State(state): State<TelemetryState>, mut request: Request, n
         request_id(request.headers()).unwrap_or_else(|| context.service.rng.uuid().hyphenated().to_string());
     request.extensions_mut().insert(RequestId(request_id.clone()));
     let parent = request.headers().get("traceparent").map(|value| value.as_bytes().to_vec());
+    let ory = context.metrics.ory.as_ref().filter(|_| plane != Plane::Metrics);
+    let in_flight = ory.map(OryMetrics::begin);
+    let request_bytes = content_length(request.headers());
     let work = async {
         let response = next.run(request).await;
         let route = match (response.extensions().get::<Route>(), matched) {
@@ -59,20 +69,50 @@ pub async fn record(State(state): State<TelemetryState>, mut request: Request, n
         trace::set_attribute("http.response.status_code", i64::from(status));
         trace::set_attribute("talos.plane", plane.name());
         trace::set_attribute("talos.request_id", request_id.clone());
-        (response, route, status)
+        let took = clock.boot_now().since(began);
+        // Within the span, so that the line has the id of its trace.
+        if !(context.service.settings.load().exclude_health && route.starts_with("/health/")) {
+            let duration_ms = took.as_secs_f64() * 1e3;
+            let plane = plane.name();
+            tracing::info!(plane, method, route = &*route, status, duration_ms, request_id, "request");
+        }
+        (response, route, status, took)
     };
-    let (response, route, status) = match trace::start_server_span(method, parent.as_deref()) {
+    let span = trace::start_server_span(method, parent.as_deref())
+        .or_else(|| trace::span_of_caller(parent.as_deref()));
+    let (mut response, route, status, took) = match span {
         Some(span) => span.run(work).await,
         None => work.await,
     };
-    let took = clock.boot_now().since(began);
-    if !(context.exclude_health && route.starts_with("/health/")) {
-        let duration_ms = took.as_secs_f64() * 1e3;
-        let plane = plane.name();
-        tracing::info!(plane, method, route = &*route, status, duration_ms, request_id, "request");
+    identify(&mut response, method, &request_id);
+    if let Some(ory) = ory {
+        let response_bytes = response.body().size_hint().lower();
+        let route = route.clone();
+        ory.record(Exchange { method, route, status, took, request_bytes, response_bytes });
     }
+    drop(in_flight);
     context.metrics.requests.count(plane, route, method, status, took);
     response
+}
+
+/// Adds the request id to the headers and, for an error, to the body.
+fn identify(response: &mut Response, method: &str, request_id: &str) {
+    if let Ok(value) = HeaderValue::from_str(request_id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    let error = response.extensions_mut().remove::<Arc<ApiError>>();
+    // selfRevoke has one constant answer to everything that isn't a usable key.
+    let is_constant = |error: &Arc<ApiError>| error.reason == Reason::UnknownCredential;
+    if let Some(error) = error.filter(|error| method != "HEAD" && !is_constant(error)) {
+        response.headers_mut().remove(CONTENT_LENGTH);
+        *response.body_mut() = error.to_json(request_id).to_string().into();
+    }
+}
+
+/// Returns the announced size of a body; 0 if none is announced.
+fn content_length(headers: &HeaderMap) -> u64 {
+    let text = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    text.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 /// Returns the method label. Unknown methods share one.

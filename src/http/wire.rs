@@ -12,11 +12,11 @@ mod update;
 pub use listed::listed_key;
 pub use requests::{
     BatchImportBody, BatchVerifyBody, DeriveBody, ImportBody, IssueBody, MAX_BATCH_IMPORT, MAX_BATCH_VERIFY,
-    RevokeBody, RotateBody, SelfRevokeRequest, VerifyBody, custom_claims, list_request, reason, scopes,
-    token_format, ttl,
+    RevokeBody, RotateBody, SelfRevokeRequest, VerifyBody, custom_claims, force, list_request, reason,
+    scopes, token_format, ttl,
 };
 pub use responses::{
-    BatchImportOut, BatchImportResult, BatchVerifyOut, DeriveOut, ImportedKey, IssueOut, KeyOut,
-    ListImportedOut, ListIssuedOut, RotateOut, TokenOut, VerifyOut,
+    BatchImportOut, BatchImportResult, BatchVerifyOut, DeriveOut, ErasedActorOut, ImportedKey, IssueOut,
+    KeyOut, ListImportedOut, ListIssuedOut, RotateOut, TokenOut, VerifyOut,
 };
 pub use update::{KeyBody, MAX_MASK, WrappedImported, WrappedIssued, Wrapper, update, update_mask};

@@ -3,8 +3,8 @@
 use super::{Key, Metadata, RevocationReason};
 
 impl Key {
-    /// Returns the API names of the fields that differ. Ignores the last use and the position in
-    /// the mutation log, which change by themselves.
+    /// Returns the API names of the fields that differ. Ignores the last use, the position in
+    /// the mutation log and the signer, which change by themselves.
     pub fn differences(&self, other: &Self) -> Vec<&'static str> {
         // Destructured, so that a new field can't be forgotten here.
         let Self {
@@ -24,6 +24,7 @@ impl Key {
             revocation,
             last_used: _,
             mutation: _,
+            signer: _,
         } = self;
         let reason = |key: &Self| key.revocation.as_ref().map(|revocation| revocation.reason);
         let description =

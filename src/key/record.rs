@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ActorId, AddressList, Key, KeyId, KeyKind, KeyName, Metadata, NetworkId, RatePolicy, RateUnit,
-    Revocation, RevocationReason, Scopes, Visibility,
+    ActorId, AddressList, Key, KeyId, KeyKind, KeyName, KeyPrefix, Metadata, NetworkId, RatePolicy, RateUnit,
+    Revocation, RevocationReason, Scopes, SecretId, Signer, Visibility,
 };
 use crate::clock::Timestamp;
 
@@ -40,6 +40,12 @@ pub struct Record {
     pub revocation_description: Option<String>,
     pub last_used_at: Option<i64>,
     pub mutation: i64,
+    /// Hexadecimal digits; empty while the secret isn't known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub secret_id: String,
+    /// Empty while the prefix isn't known.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub key_prefix: String,
 }
 
 /// A column has a value that this program can't have written.
@@ -81,6 +87,8 @@ impl From<&Key> for Record {
             revocation_description: revocation.and_then(|revocation| revocation.description.clone()),
             last_used_at: key.last_used.map(Timestamp::as_micros),
             mutation: i64::try_from(key.mutation).unwrap_or(i64::MAX),
+            secret_id: key.signer.secret.map(|id| id.to_string()).unwrap_or_default(),
+            key_prefix: key.signer.prefix.map(|prefix| prefix.as_str().to_owned()).unwrap_or_default(),
         }
     }
 }
@@ -125,6 +133,10 @@ impl TryFrom<Record> for Key {
             },
             last_used: record.last_used_at.map(Timestamp::from_micros),
             mutation: u64::try_from(record.mutation).map_err(|_| Unreadable("mutation"))?,
+            signer: Signer {
+                secret: SecretId::parse(&record.secret_id),
+                prefix: KeyPrefix::parse(&record.key_prefix),
+            },
         })
     }
 }

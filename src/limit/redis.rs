@@ -1,12 +1,12 @@
 //! Buckets in Redis that all processes share: one script in one round trip, by Redis' own clock.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::BucketKey;
 use super::decision::RateDecision;
 use super::gcra::Gcra;
 use crate::clock::Clock;
-use crate::redis::{RedisClient, RedisSettings, RedisSettingsError};
+use crate::redis::{RedisClient, RedisReport, RedisSettings, RedisSettingsError, RedisUse};
 
 /// Script that does what [`Gcra::charge`] does.
 ///
@@ -31,11 +31,18 @@ end
 redis.call('SET', KEYS[1], string.format('%.0f', now + taken), 'PX', math.ceil(taken / 1000))
 return {1, taken}";
 
+/// Use of Redis for limits. The script charges a bucket of nobody's, which shows whether the user
+/// may run it and all commands in it.
+const USE: RedisUse = RedisUse {
+    purpose: "rate limits",
+    effect: "rate limits aren't enforced",
+    rights: &[&["EVAL", SCRIPT, "1", "talos:v1:limit:rights", "1000", "1000"]],
+};
+
 /// Limiter whose buckets are in Redis.
 pub struct RedisLimiter {
     client: RedisClient,
     failures: AtomicU64,
-    is_failing: AtomicBool,
 }
 
 impl RedisLimiter {
@@ -45,11 +52,7 @@ impl RedisLimiter {
     /// Fails if an address or a certificate can't be used, or plaintext would leave this machine
     /// and isn't allowed to.
     pub fn new(settings: RedisSettings, clock: Clock) -> Result<Self, RedisSettingsError> {
-        Ok(Self {
-            client: RedisClient::new(settings, clock, "rate limits")?,
-            failures: AtomicU64::new(0),
-            is_failing: AtomicBool::new(false),
-        })
+        Ok(Self { client: RedisClient::new(settings, clock, USE)?, failures: AtomicU64::new(0) })
     }
 
     /// Keeps connected; never returns.
@@ -62,20 +65,15 @@ impl RedisLimiter {
         let name = format!("talos:v1:limit:{network}:{key_id}");
         let arguments = [gcra.emission_interval, gcra.refill_time()];
         let result = self.client.guarded(self.client.eval(SCRIPT, &name, &arguments)).await;
-        self.record(result.is_none());
+        if result.is_none() {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
         result.map(|[allowed, debt]| gcra.decision(debt, allowed == 1))
     }
 
-    fn record(&self, has_failed: bool) {
-        if has_failed {
-            self.failures.fetch_add(1, Ordering::Relaxed);
-        }
-        if self.is_failing.swap(has_failed, Ordering::Relaxed) != has_failed {
-            match has_failed {
-                true => tracing::warn!("Redis can't count requests: rate limits aren't enforced"),
-                false => tracing::info!("Redis counts requests again: rate limits are enforced"),
-            }
-        }
+    /// Returns what is known of Redis.
+    pub fn report(&self) -> RedisReport {
+        self.client.report()
     }
 
     /// Returns how many requests weren't counted.

@@ -12,7 +12,7 @@ const FAILURE_THRESHOLD: u32 = 5;
 /// Time for which the breaker stays open at first; each failed probe doubles it.
 const MIN_OPEN_TIME: Duration = Duration::from_millis(250);
 /// Longest time for which the breaker stays open.
-const MAX_OPEN_TIME: Duration = Duration::from_secs(10);
+const MAX_OPEN_TIME: Duration = Duration::from_secs(3);
 
 /// State of a circuit breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,8 +29,6 @@ pub enum BreakerState {
 pub(crate) struct CircuitBreaker {
     clock: Clock,
     state: Mutex<State>,
-    /// Use of the guarded client, for the log.
-    purpose: &'static str,
 }
 
 struct State {
@@ -55,8 +53,13 @@ pub(crate) struct Permit<'a> {
 
 impl CircuitBreaker {
     /// Creates a closed breaker.
-    pub fn new(clock: Clock, purpose: &'static str) -> Self {
-        Self { clock, state: Mutex::new(State::CLOSED), purpose }
+    pub fn new(clock: Clock) -> Self {
+        Self { clock, state: Mutex::new(State::CLOSED) }
+    }
+
+    /// Allows a probe at once: the connection is new.
+    pub fn allow_probe(&self) {
+        self.state.lock().open_time = Duration::ZERO;
     }
 
     /// Returns the current state.
@@ -82,44 +85,46 @@ impl CircuitBreaker {
         Some(Permit { breaker: self, is_probe: true, has_outcome: false })
     }
 
-    /// Records a failure of a command without a permit.
-    pub fn record_failure(&self) {
+    /// Records a failure of a command without a permit. Returns true if the breaker opens.
+    pub fn record_failure(&self) -> bool {
         let mut state = self.state.lock();
-        if state.opened.is_none() {
-            state.failures += 1;
-            if state.failures >= FAILURE_THRESHOLD {
-                state.opened = Some(self.clock.boot_now());
-                let purpose = self.purpose;
-                tracing::warn!(purpose, "Redis failed several times in a row: going on without it");
-            }
+        if state.opened.is_some() {
+            return false;
         }
+        state.failures += 1;
+        let opens = state.failures >= FAILURE_THRESHOLD;
+        if opens {
+            state.opened = Some(self.clock.boot_now());
+            state.open_time = MIN_OPEN_TIME;
+        }
+        opens
     }
 }
 
 impl Permit<'_> {
-    /// Records a success.
-    pub fn succeeded(mut self) {
+    /// Records a success. Returns true if the breaker closes.
+    pub fn succeeded(mut self) -> bool {
         self.has_outcome = true;
         let mut state = self.breaker.state.lock();
         if self.is_probe {
-            tracing::info!(purpose = self.breaker.purpose, "Redis answers again");
             *state = State::CLOSED;
         } else if state.opened.is_none() {
             state.failures = 0;
         }
+        self.is_probe
     }
 
-    /// Records a failure.
-    pub fn failed(mut self) {
+    /// Records a failure. Returns true if the breaker opens, or stays open after a probe.
+    pub fn failed(mut self) -> bool {
         self.has_outcome = true;
-        if self.is_probe {
-            let mut state = self.breaker.state.lock();
-            state.opened = Some(self.breaker.clock.boot_now());
-            state.open_time = (state.open_time * 2).min(MAX_OPEN_TIME);
-            state.is_probing = false;
-        } else {
-            self.breaker.record_failure();
+        if !self.is_probe {
+            return self.breaker.record_failure();
         }
+        let mut state = self.breaker.state.lock();
+        state.opened = Some(self.breaker.clock.boot_now());
+        state.open_time = (state.open_time * 2).clamp(MIN_OPEN_TIME, MAX_OPEN_TIME);
+        state.is_probing = false;
+        true
     }
 }
 
@@ -139,7 +144,7 @@ mod tests {
     #[test]
     fn opens_probes_and_closes() {
         let clock = Clock::manual(Timestamp::from_secs(1_000));
-        let breaker = CircuitBreaker::new(clock.clone(), "tests");
+        let breaker = CircuitBreaker::new(clock.clone());
         for _ in 0..FAILURE_THRESHOLD - 1 {
             breaker.try_acquire().unwrap().failed();
         }

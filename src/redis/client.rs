@@ -3,19 +3,27 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::redis::{Cmd, FromRedisValue, RedisError, RedisResult};
+use ::redis::{Cmd, FromRedisValue, PushInfo, PushKind, RedisError, RedisResult};
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
+use tokio::time::MissedTickBehavior;
 
 use super::breaker::CircuitBreaker;
-use super::connection::{Connection, Event, Pushes, Target, texts};
+use super::cause::{Cause, CauseKind};
+use super::connection::{Alive, Connected, Connection, Pushes, Target, texts};
+use super::health::{Health, RedisReport};
 use super::settings::{RedisSettings, RedisSettingsError};
+use super::single::RightsCheck;
 use crate::clock::Clock;
 
 /// First pause after a connection that failed; each further one is twice as long.
 const MIN_RECONNECT_PAUSE: Duration = Duration::from_millis(100);
-/// Longest pause between two attempts to connect.
-const MAX_RECONNECT_PAUSE: Duration = Duration::from_secs(5);
+/// Longest pause between two attempts to connect: what was cured is used again within seconds.
+const MAX_RECONNECT_PAUSE: Duration = Duration::from_secs(1);
+/// Time between two looks at a connection: whether it is alive, and its server still the primary.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Stands for the circuit breaker where a command is named.
+const BREAKER: &str = "circuit breaker";
 
 /// Client with one multiplexed connection. Commands fail at once while it isn't connected.
 pub(crate) struct RedisClient {
@@ -23,8 +31,20 @@ pub(crate) struct RedisClient {
     settings: RedisSettings,
     connection: ArcSwapOption<Connection>,
     breaker: CircuitBreaker,
-    /// Use of this client, for the log.
-    purpose: &'static str,
+    health: Health,
+    /// Wakes the task that connects: the present connection can't be used.
+    reconnect: Notify,
+    rights: RightsCheck,
+}
+
+/// Use of a client.
+pub(crate) struct RedisUse {
+    /// Name, for log, status and metrics.
+    pub purpose: &'static str,
+    /// What happens while Redis can't be used.
+    pub effect: &'static str,
+    /// Commands that the user must be allowed to run.
+    pub rights: RightsCheck,
 }
 
 /// Channel to listen to.
@@ -46,15 +66,22 @@ impl RedisClient {
     pub fn new(
         settings: RedisSettings,
         clock: Clock,
-        purpose: &'static str,
+        RedisUse { purpose, effect, rights }: RedisUse,
     ) -> Result<Self, RedisSettingsError> {
         Ok(Self {
             target: Target::new(&settings)?,
             settings,
             connection: ArcSwapOption::empty(),
-            breaker: CircuitBreaker::new(clock, purpose),
-            purpose,
+            breaker: CircuitBreaker::new(clock.clone()),
+            health: Health::new(clock, purpose, effect),
+            reconnect: Notify::new(),
+            rights,
         })
+    }
+
+    /// Returns what is known of Redis.
+    pub fn report(&self) -> RedisReport {
+        self.health.report()
     }
 
     /// Timeout of commands that no request waits for.
@@ -73,11 +100,18 @@ impl RedisClient {
         let permit = self.breaker.try_acquire()?;
         match tokio::time::timeout(self.settings.check_timeout, command).await {
             Ok(Ok(value)) => {
-                permit.succeeded();
+                if permit.succeeded() {
+                    self.health.command_succeeded(BREAKER);
+                }
                 Some(value)
             }
             Ok(Err(_)) | Err(_) => {
-                permit.failed();
+                // Without a connection, the reason why there is none is known, or will be at once.
+                if permit.failed() && self.connection.load().is_some() {
+                    let limit = self.settings.check_timeout;
+                    let reason = format!("several commands in a row failed, or took longer than {limit:?}");
+                    self.health.degrade(Cause::new(CauseKind::Slow, reason), BREAKER);
+                }
                 None
             }
         }
@@ -125,7 +159,29 @@ impl RedisClient {
         let connection = self.connection.load_full();
         let connection =
             connection.ok_or_else(|| RedisError::from((::redis::ErrorKind::Io, "not connected")))?;
-        (*connection).clone().query(command).await
+        let result = (*connection).clone().query(command).await;
+        match &result {
+            Ok(_) if self.health.is_degraded() => self.health.command_succeeded(&name_of(command)),
+            Ok(_) => {}
+            Err(error) => self.note_failure(&connection, error, command),
+        }
+        result
+    }
+
+    /// Records the cause that a server gave for refusing a command.
+    fn note_failure(&self, used: &Arc<Connection>, error: &RedisError, command: &Cmd) {
+        let cause = Cause::from(error.clone());
+        let is_current = self.connection.load().as_ref().is_some_and(|current| Arc::ptr_eq(current, used));
+        // Whether the network works is what the look at the connection finds out.
+        if !is_current || matches!(cause.kind, CauseKind::Unreachable | CauseKind::Tls) {
+            return;
+        }
+        let needs_new_connection = cause.kind.needs_new_connection();
+        if needs_new_connection {
+            self.reconnect.notify_one();
+        }
+        let command = if needs_new_connection { String::new() } else { name_of(command) };
+        self.health.degrade(cause, &command);
     }
 
     /// Connects, and reconnects whenever the connection is lost; never returns.
@@ -139,7 +195,6 @@ impl RedisClient {
     }
 
     async fn keep_connected<F: Fn(&[u8]) -> bool>(&self, subscription: Option<Subscription<'_, F>>) {
-        let (purpose, timeout) = (self.purpose, self.settings.timeout);
         let channel = subscription.as_ref().map(|subscription| subscription.channel);
         let may_have_missed = || {
             if let Some(subscription) = &subscription {
@@ -148,47 +203,74 @@ impl RedisClient {
         };
         let mut pause = MIN_RECONNECT_PAUSE;
         loop {
-            match tokio::time::timeout(timeout, self.target.connect(timeout, channel)).await {
-                Ok(Ok((connection, mut pushes))) => {
-                    tracing::info!(purpose, "connected to Redis");
+            match self.target.connect(channel, self.rights).await {
+                Ok(mut connected) => {
                     pause = MIN_RECONNECT_PAUSE;
-                    self.connection.store(Some(Arc::new(connection.clone())));
+                    self.health.connected(connected.server.clone());
+                    self.connection.store(Some(Arc::new(connected.connection.clone())));
+                    self.breaker.allow_probe();
                     may_have_missed();
-                    self.listen(connection, &mut pushes, subscription.as_ref()).await;
+                    let cause = self.listen(&mut connected, subscription.as_ref()).await;
                     self.connection.store(None);
-                    tracing::warn!(purpose, "the connection to Redis is lost: reconnecting");
                     may_have_missed();
+                    match cause {
+                        Some(cause) => self.health.degrade(cause, ""),
+                        // Whether it is worth a warning shows the next attempt to connect.
+                        None => tracing::debug!(server = connected.server, "the connection to Redis is lost"),
+                    }
                 }
-                Ok(Err(error)) => {
-                    // The text may quote the server, and never has a password.
-                    tracing::warn!(purpose, kind = ?error.kind(), %error, "Redis can't be reached");
-                }
-                Err(_) => tracing::warn!(purpose, "Redis doesn't answer: connecting timed out"),
+                Err(cause) => self.health.connecting_failed(cause),
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(MAX_RECONNECT_PAUSE);
         }
     }
 
-    /// Listens until the connection is lost.
+    /// Listens until the connection is lost or can't be used. Returns the cause if it is known.
     async fn listen<F: Fn(&[u8]) -> bool>(
         &self,
-        connection: Connection,
-        pushes: &mut Pushes,
+        Connected { connection, pushes, primary, .. }: &mut Connected,
         subscription: Option<&Subscription<'_, F>>,
-    ) {
+    ) -> Option<Cause> {
+        let mut looks = tokio::time::interval(LOOK_INTERVAL);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        looks.reset();
         loop {
-            let event = connection.next_event(pushes, self.settings.timeout).await;
-            match (event, subscription) {
-                (Event::Closed, _) => return,
-                (Event::Message(push), Some(subscription)) => {
-                    if texts(&push).any(|text| (subscription.is_relevant)(text)) {
+            tokio::select! {
+                () = self.reconnect.notified() => return None,
+                push = next_push(pushes) => match (&push.kind, subscription) {
+                    (PushKind::Message, Some(subscription))
+                        if texts(&push).any(|text| (subscription.is_relevant)(text)) =>
+                    {
                         subscription.notify.notify_one();
                     }
-                }
-                (Event::Reconnected, Some(subscription)) => subscription.notify.notify_one(),
-                (Event::Message(_) | Event::Reconnected, None) => {}
+                    // A cluster reconnects a node by itself, and may have missed messages.
+                    (PushKind::Disconnection, Some(subscription)) if connection.is_cluster() => {
+                        subscription.notify.notify_one();
+                    }
+                    (PushKind::Disconnection, None) if connection.is_cluster() => {}
+                    (PushKind::Disconnection, _) => return None,
+                    _ => {}
+                },
+                _ = looks.tick() => match self.target.look_at(connection, primary.as_ref()).await {
+                    Alive::Yes => {}
+                    Alive::No => return None,
+                    Alive::Unusable(cause) => return Some(cause),
+                },
             }
         }
+    }
+}
+
+/// Waits for the next pushed message; a channel that is closed stands for a lost connection.
+async fn next_push(pushes: &mut Pushes) -> PushInfo {
+    pushes.recv().await.unwrap_or(PushInfo { kind: PushKind::Disconnection, data: vec![] })
+}
+
+/// Returns the name of a command.
+fn name_of(command: &Cmd) -> String {
+    match command.args_iter().next() {
+        Some(::redis::Arg::Simple(name)) => String::from_utf8_lossy(name).into_owned(),
+        _ => String::new(),
     }
 }

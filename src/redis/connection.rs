@@ -1,29 +1,29 @@
-//! Connections to one server or to a cluster, and the messages that these push.
+//! Connections to one server, to the primary that Sentinels name, or to a cluster, and the messages
+//! that these push.
 
-use std::time::Duration;
-
-use ::redis::aio::{ConnectionLike, MultiplexedConnection};
+use ::redis::aio::MultiplexedConnection;
 use ::redis::cluster::ClusterClient;
 use ::redis::cluster_async::ClusterConnection;
 use ::redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, FromRedisValue, ProtocolVersion, PushInfo, PushKind,
-    RedisResult, TlsCertificates, Value,
+    AsyncConnectionConfig, Cmd, ConnectionInfo, FromRedisValue, ProtocolVersion, PushInfo, RedisResult,
+    TlsCertificates, Value,
 };
 use tokio::sync::mpsc;
 
-use super::endpoint::{self, FixedHost};
+use super::cause::{Cause, CauseKind};
+use super::endpoint::{self, HostPort, Login};
+use super::sentinel;
 use super::settings::{RedisSettings, RedisSettingsError};
+use super::single::{self, RightsCheck, ServerRole, TlsFiles};
 use super::tls;
 
 /// Pushed messages that wait to be handled; further ones are dropped, as they say the same.
 const MAX_QUEUED_PUSHES: usize = 1_024;
-/// Time without a push after which a connection is pinged.
-const PING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Checked target of connections.
-pub(super) enum Target {
-    Single { client: Client, resolver: Option<FixedHost> },
-    Cluster(Vec<ConnectionInfo>, Option<TlsCertificates>),
+pub(super) struct Target {
+    settings: RedisSettings,
+    addresses: Vec<HostPort>,
 }
 
 /// Multiplexed connection; clones share it.
@@ -36,14 +36,23 @@ pub(super) enum Connection {
 /// Messages that a connection pushes.
 pub(super) type Pushes = mpsc::Receiver<PushInfo>;
 
-/// Event on a connection.
-pub(super) enum Event {
-    /// A message of a subscribed channel.
-    Message(PushInfo),
-    /// A cluster reconnected a node by itself, and may have missed messages.
-    Reconnected,
-    /// The connection is lost.
-    Closed,
+/// Connection that may be used, and what was found on the way to it.
+pub(super) struct Connected {
+    pub connection: Connection,
+    pub pushes: Pushes,
+    /// Address of the server or of the cluster, for people.
+    pub server: String,
+    /// Address that the Sentinels named; `None` without them.
+    pub primary: Option<HostPort>,
+}
+
+/// Finding of a look at a connection.
+pub(super) enum Alive {
+    Yes,
+    /// The connection is lost, or another server has become the primary.
+    No,
+    /// It answers, and can't be used.
+    Unusable(Cause),
 }
 
 impl Target {
@@ -57,80 +66,212 @@ impl Target {
             endpoint::parse(address).ok_or(RedisSettingsError::Address(index))
         };
         let addresses = settings.addrs.iter().enumerate().map(parse).collect::<Result<Vec<_>, _>>()?;
-        let remote = addresses.iter().position(|(host, _)| !endpoint::is_loopback(host));
-        if let Some(index) = remote.filter(|_| settings.tls.is_none() && !settings.plaintext_allowed) {
+        let target = Self { settings: settings.clone(), addresses };
+        if let Some(index) = target.addresses.iter().position(|address| !target.may_reach(address)) {
             return Err(RedisSettingsError::Plaintext(index));
         }
         let certificates = settings.tls.as_ref().map(tls::certificates).transpose()?;
-        let server_name = settings.tls.as_ref().and_then(|tls| tls.server_name.clone());
-        let infos = addresses
-            .iter()
-            .map(|address| endpoint::connection_info(settings, address, server_name.as_deref()));
-        let infos: Vec<ConnectionInfo> =
-            infos.collect::<RedisResult<_>>().map_err(|error| RedisSettingsError::Tls(error.to_string()))?;
-        match (infos.as_slice(), server_name) {
-            ([info], server_name) => {
-                let client = match certificates {
-                    Some(certificates) => Client::build_with_tls(info.clone(), certificates),
-                    None => Client::open(info.clone()),
-                };
-                let client = client.map_err(|error| RedisSettingsError::Tls(error.to_string()))?;
-                let resolver = server_name.map(|_| FixedHost(addresses[0].0.clone()));
-                Ok(Self::Single { client, resolver })
+        let is_cluster = settings.sentinel.is_none() && target.addresses.len() > 1;
+        if is_cluster && settings.tls.as_ref().is_some_and(|tls| tls.server_name.is_some()) {
+            return Err(RedisSettingsError::ClusterName);
+        }
+        if is_cluster && settings.db != 0 {
+            return Err(RedisSettingsError::ClusterDatabase);
+        }
+        // The library parses certificates when it makes a client.
+        for address in &target.addresses {
+            let info = target.info(address);
+            let client = info.and_then(|info| match &certificates {
+                Some(certificates) => ::redis::Client::build_with_tls(info, certificates.clone()),
+                None => ::redis::Client::open(info),
+            });
+            client.map_err(|error| RedisSettingsError::Tls(error.to_string()))?;
+        }
+        Ok(target)
+    }
+
+    /// Returns true if data may be sent to an address.
+    fn may_reach(&self, (host, _): &HostPort) -> bool {
+        self.settings.tls.is_some() || self.settings.plaintext_allowed || endpoint::is_loopback(host)
+    }
+
+    fn info(&self, address: &HostPort) -> RedisResult<ConnectionInfo> {
+        endpoint::connection_info(&Login::to_server(&self.settings), address, self.settings.tls.as_ref())
+    }
+
+    /// Connects, checks that commands may be sent, and subscribes to a channel if there is one.
+    pub async fn connect(&self, channel: Option<&str>, rights: RightsCheck) -> Result<Connected, Cause> {
+        let limit = self.settings.timeout;
+        let connected = tokio::time::timeout(limit, self.connect_untimed(channel, rights)).await;
+        connected.unwrap_or_else(|_| Err(Cause::timed_out()))
+    }
+
+    async fn connect_untimed(&self, channel: Option<&str>, rights: RightsCheck) -> Result<Connected, Cause> {
+        let certificates = self.certificates()?;
+        match (&self.settings.sentinel, self.addresses.as_slice()) {
+            (Some(_), _) => {
+                let primary = self.primary(certificates.as_ref()).await?;
+                self.connect_single(primary.clone(), Some(primary), certificates, channel, rights).await
             }
-            (_, Some(_)) => Err(RedisSettingsError::ClusterName),
-            (_, None) => Ok(Self::Cluster(infos, certificates)),
+            (None, [address]) => {
+                self.connect_single(address.clone(), None, certificates, channel, rights).await
+            }
+            (None, addresses) => self.connect_cluster(addresses, certificates, channel, rights).await,
         }
     }
 
-    /// Connects, and subscribes to a channel if there is one.
-    pub async fn connect(
+    /// Reads the certificates anew: they may have been renewed.
+    fn certificates(&self) -> Result<Option<TlsCertificates>, Cause> {
+        let certificates = self.settings.tls.as_ref().map(tls::certificates).transpose();
+        certificates.map_err(|error| Cause::new(CauseKind::Tls, error.to_string()))
+    }
+
+    fn tls_files<'a>(&'a self, certificates: Option<&'a TlsCertificates>) -> TlsFiles<'a> {
+        TlsFiles { settings: self.settings.tls.as_ref(), certificates }
+    }
+
+    /// Asks the Sentinels for the primary.
+    async fn primary(&self, certificates: Option<&TlsCertificates>) -> Result<HostPort, Cause> {
+        let Some(sentinel) = &self.settings.sentinel else {
+            return Err(Cause::new(CauseKind::NoPrimary, "there are no Sentinels"));
+        };
+        let tls = self.tls_files(certificates);
+        let primary = sentinel::primary(&self.addresses, sentinel, tls, self.settings.timeout).await?;
+        match self.may_reach(&primary) {
+            true => Ok(primary),
+            false => {
+                let reason = format!("the Sentinels name {}:{}, no loopback address", primary.0, primary.1);
+                Err(Cause::new(CauseKind::Plaintext, reason))
+            }
+        }
+    }
+
+    async fn connect_single(
         &self,
-        timeout: Duration,
+        address: HostPort,
+        primary: Option<HostPort>,
+        certificates: Option<TlsCertificates>,
         channel: Option<&str>,
-    ) -> RedisResult<(Connection, Pushes)> {
+        rights: RightsCheck,
+    ) -> Result<Connected, Cause> {
+        let server = format!("{}:{}", address.0, address.1);
         let (sender, pushes) = mpsc::channel(MAX_QUEUED_PUSHES);
-        // Never blocks the connection: a message that doesn't fit in repeats those that wait.
-        let push = move |info: PushInfo| match sender.try_send(info) {
-            Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => Ok(()),
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(()),
-        };
-        let connection = match self {
-            Self::Single { client, resolver } => {
-                let mut config = AsyncConnectionConfig::new()
-                    .set_connection_timeout(Some(timeout))
-                    .set_response_timeout(Some(timeout))
-                    .set_push_sender(push);
-                if let Some(resolver) = resolver {
-                    config = config.set_dns_resolver(resolver.clone());
-                }
-                let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-                if let Some(channel) = channel {
-                    connection.subscribe(channel).await?;
-                }
-                Connection::Single(connection)
+        let config: AsyncConnectionConfig =
+            single::config(self.settings.timeout).set_push_sender(push_into(sender));
+        let (login, tls) = (Login::to_server(&self.settings), self.tls_files(certificates.as_ref()));
+        let at = |cause: Cause| Cause::new(cause.kind, format!("{server}: {}", cause.reason));
+        let connected = single::connect(&address, &login, tls, config).await;
+        let mut connection = connected.map_err(|error| at(error.into()))?;
+        match single::role(&mut connection).await.map_err(|error| at(error.into()))? {
+            ServerRole::Primary => {}
+            ServerRole::Replica => {
+                return Err(at(Cause::new(CauseKind::Replica, "is a replica, and takes no writes")));
             }
-            Self::Cluster(nodes, certificates) => {
-                let mut builder = ClusterClient::builder(nodes.clone())
-                    .use_protocol(ProtocolVersion::RESP3)
-                    .connection_timeout(timeout)
-                    .response_timeout(timeout)
-                    .push_sender(push);
-                if let Some(certificates) = certificates {
-                    builder = builder.certs(certificates.clone());
-                }
-                let mut connection = builder.build()?.get_async_connection().await?;
-                if let Some(channel) = channel {
-                    connection.subscribe(channel).await?;
-                }
-                Connection::Cluster(connection)
+            ServerRole::Sentinel => {
+                return Err(at(Cause::new(
+                    CauseKind::SentinelAddress,
+                    "is a Sentinel, which stores nothing",
+                )));
             }
+            ServerRole::ClusterNode => {
+                drop(connection);
+                return self.connect_cluster(&[address], certificates, channel, rights).await;
+            }
+        }
+        single::check_rights(&mut connection, rights).await.map_err(at)?;
+        if let Some(channel) = channel {
+            connection.subscribe(channel).await.map_err(|error| at(error.into()))?;
+        }
+        Ok(Connected { connection: Connection::Single(connection), pushes, server, primary })
+    }
+
+    async fn connect_cluster(
+        &self,
+        addresses: &[HostPort],
+        certificates: Option<TlsCertificates>,
+        channel: Option<&str>,
+        rights: RightsCheck,
+    ) -> Result<Connected, Cause> {
+        let cluster = |reason: &str| Err(Cause::new(CauseKind::Cluster, reason));
+        if self.settings.db != 0 {
+            return cluster("the server belongs to a cluster, where cache.redis.db must be 0");
+        }
+        if self.settings.tls.as_ref().is_some_and(|tls| tls.server_name.is_some()) {
+            return cluster(
+                "the server belongs to a cluster, whose nodes have names of their own: remove \
+                 cache.redis.tls.server_name",
+            );
+        }
+        let (sender, pushes) = mpsc::channel(MAX_QUEUED_PUSHES);
+        let infos = addresses.iter().map(|address| self.info(address)).collect::<RedisResult<Vec<_>>>()?;
+        let mut builder = ClusterClient::builder(infos)
+            .use_protocol(ProtocolVersion::RESP3)
+            .connection_timeout(self.settings.timeout)
+            .response_timeout(self.settings.timeout)
+            .push_sender(push_into(sender));
+        if let Some(certificates) = certificates {
+            builder = builder.certs(certificates);
+        }
+        let mut connection = builder.build()?.get_async_connection().await?;
+        single::check_rights(&mut connection, rights).await?;
+        if let Some(channel) = channel {
+            connection.subscribe(channel).await?;
+        }
+        let names: Vec<String> = addresses.iter().map(|(host, port)| format!("{host}:{port}")).collect();
+        let server = format!("cluster of {}", names.join(", "));
+        Ok(Connected { connection: Connection::Cluster(connection), pushes, server, primary: None })
+    }
+
+    /// Looks whether a connection still leads to a primary.
+    pub async fn look_at(&self, connection: &Connection, primary: Option<&HostPort>) -> Alive {
+        let asked = tokio::time::timeout(self.settings.timeout, connection.clone().look()).await;
+        match asked {
+            Err(_) => return Alive::No,
+            Ok(Ok(ServerRole::Replica)) => {
+                return Alive::Unusable(Cause::new(
+                    CauseKind::Replica,
+                    "has become a replica, and takes no writes",
+                ));
+            }
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                let cause = Cause::from(error);
+                match cause.kind {
+                    CauseKind::Unreachable | CauseKind::Tls => return Alive::No,
+                    kind if kind.needs_new_connection() => return Alive::Unusable(cause),
+                    _ => {}
+                }
+            }
+        }
+        let Some(primary) = primary else {
+            return Alive::Yes;
         };
-        Ok((connection, pushes))
+        // Sentinels that don't answer say nothing.
+        let Ok(certificates) = self.certificates() else {
+            return Alive::Yes;
+        };
+        match self.primary(certificates.as_ref()).await {
+            Ok(named) if named != *primary => Alive::No,
+            Ok(_) | Err(_) => Alive::Yes,
+        }
+    }
+}
+
+/// Returns the receiver of pushed messages. It never blocks the connection: a message that doesn't
+/// fit in repeats those that wait.
+fn push_into(sender: mpsc::Sender<PushInfo>) -> impl Fn(PushInfo) -> Result<(), ()> + Clone {
+    move |info: PushInfo| match sender.try_send(info) {
+        Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => Ok(()),
+        Err(mpsc::error::TrySendError::Closed(_)) => Err(()),
     }
 }
 
 impl Connection {
+    /// Returns true for a connection to a cluster, which reconnects nodes by itself.
+    pub const fn is_cluster(&self) -> bool {
+        matches!(self, Self::Cluster(_))
+    }
+
     /// Runs one command.
     pub async fn query<T: FromRedisValue>(self, command: &Cmd) -> RedisResult<T> {
         match self {
@@ -139,35 +280,14 @@ impl Connection {
         }
     }
 
-    /// Waits for the next event. A connection that pushes nothing is pinged now and then, and must
-    /// answer within `timeout`.
-    pub async fn next_event(&self, pushes: &mut Pushes, timeout: Duration) -> Event {
-        loop {
-            match tokio::time::timeout(PING_INTERVAL, pushes.recv()).await {
-                Ok(Some(push)) => match push.kind {
-                    PushKind::Message => return Event::Message(push),
-                    PushKind::Disconnection if matches!(self, Self::Cluster(_)) => return Event::Reconnected,
-                    PushKind::Disconnection => return Event::Closed,
-                    _ => {}
-                },
-                Ok(None) => return Event::Closed,
-                Err(_) => {
-                    let is_alive = tokio::time::timeout(timeout, self.clone().ping()).await;
-                    if !is_alive.unwrap_or(false) {
-                        return Event::Closed;
-                    }
-                }
-            }
-        }
-    }
-
-    async fn ping(self) -> bool {
-        async fn ping(mut connection: impl ConnectionLike) -> RedisResult<()> {
-            ::redis::cmd("PING").query_async(&mut connection).await
-        }
+    /// Asks whether the server is alive, and for its role.
+    async fn look(self) -> RedisResult<ServerRole> {
         match self {
-            Self::Single(connection) => ping(connection).await.is_ok(),
-            Self::Cluster(connection) => ping(connection).await.is_ok(),
+            Self::Single(mut connection) => single::role(&mut connection).await,
+            Self::Cluster(mut connection) => {
+                let pong = ::redis::cmd("PING").query_async::<()>(&mut connection).await;
+                pong.map(|()| ServerRole::ClusterNode)
+            }
         }
     }
 }
@@ -182,12 +302,15 @@ pub(super) fn texts(push: &PushInfo) -> impl Iterator<Item = &[u8]> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::redis::RedisTls;
 
     fn settings(addrs: &[&str]) -> RedisSettings {
         RedisSettings {
             addrs: addrs.iter().map(|addr| (*addr).to_owned()).collect(),
+            sentinel: None,
             username: None,
             password: None,
             db: 0,
@@ -213,9 +336,13 @@ mod tests {
         for bad in ["localhost", ":6379", "localhost:", "localhost:70000", "redis://localhost:6379"] {
             assert!(matches!(Target::new(&settings(&[bad])), Err(RedisSettingsError::Address(0))), "{bad}");
         }
-        let tls = |ca: &[u8]| RedisSettings {
-            tls: Some(RedisTls { ca: Some(ca.to_vec()), ..RedisTls::default() }),
-            ..settings(&["redis.internal:6379"])
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let tls = |ca: &[u8]| {
+            std::fs::write(file.path(), ca).unwrap();
+            RedisSettings {
+                tls: Some(RedisTls { ca_file: Some(file.path().to_owned()), ..RedisTls::default() }),
+                ..settings(&["redis.internal:6379"])
+            }
         };
         let no_certificate = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         for bad in [&no_certificate[..], b"", b"nonsense"] {

@@ -8,7 +8,8 @@ use ::redis::{
     RedisFuture, RedisResult,
 };
 
-use super::settings::RedisSettings;
+use super::settings::{RedisSentinel, RedisSettings, RedisTls};
+use crate::secret::SecretString;
 
 /// Host and port of a server.
 pub(super) type HostPort = (String, u16);
@@ -30,29 +31,58 @@ pub(super) fn is_loopback(host: &str) -> bool {
         || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
-/// Makes what the library needs to connect: RESP3, as that pushes messages on the connection of the
-/// commands. `server_name` replaces the host as the name in the certificate.
+/// Who connects, and how.
+pub(super) struct Login<'a> {
+    pub username: Option<&'a str>,
+    pub password: Option<&'a SecretString>,
+    pub db: u32,
+    pub protocol: ProtocolVersion,
+}
+
+impl<'a> Login<'a> {
+    /// Returns the login to servers: RESP3, as that pushes messages on the connection of the
+    /// commands.
+    pub fn to_server(settings: &'a RedisSettings) -> Self {
+        Self {
+            username: settings.username.as_deref(),
+            password: settings.password.as_ref(),
+            db: settings.db,
+            protocol: ProtocolVersion::RESP3,
+        }
+    }
+
+    /// Returns the login to Sentinels.
+    pub fn to_sentinel(sentinel: &'a RedisSentinel) -> Self {
+        Self {
+            username: sentinel.username.as_deref(),
+            password: sentinel.password.as_ref(),
+            db: 0,
+            protocol: ProtocolVersion::RESP2,
+        }
+    }
+}
+
+/// Makes what the library needs to connect. `server_name` replaces the host as the name in the
+/// certificate; with one, [`FixedHost`] resolves the host of the address instead.
 pub(super) fn connection_info(
-    settings: &RedisSettings,
+    login: &Login<'_>,
     (host, port): &HostPort,
-    server_name: Option<&str>,
+    tls: Option<&RedisTls>,
 ) -> RedisResult<ConnectionInfo> {
-    let address = match &settings.tls {
-        Some(_) => ConnectionAddr::TcpTls {
-            // With a server name, `FixedHost` resolves the host of the address instead.
-            host: server_name.unwrap_or(host).to_owned(),
+    let address = match tls {
+        Some(tls) => ConnectionAddr::TcpTls {
+            host: tls.server_name.clone().unwrap_or_else(|| host.clone()),
             port: *port,
             insecure: false,
             tls_params: None,
         },
         None => ConnectionAddr::Tcp(host.clone(), *port),
     };
-    let mut redis =
-        RedisConnectionInfo::default().set_db(i64::from(settings.db)).set_protocol(ProtocolVersion::RESP3);
-    if let Some(username) = &settings.username {
+    let mut redis = RedisConnectionInfo::default().set_db(i64::from(login.db)).set_protocol(login.protocol);
+    if let Some(username) = login.username {
         redis = redis.set_username(username);
     }
-    if let Some(password) = &settings.password {
+    if let Some(password) = login.password {
         redis = redis.set_password(password.expose());
     }
     Ok(address.into_connection_info()?.set_redis_settings(redis))

@@ -1,5 +1,6 @@
 //! Settings of the connection to Redis.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::secret::SecretString;
@@ -7,8 +8,11 @@ use crate::secret::SecretString;
 /// Address of Redis, credentials, TLS and timeouts.
 #[derive(Debug, Clone)]
 pub struct RedisSettings {
-    /// Addresses as `host:port`; one is a single server, several are nodes of a cluster.
+    /// Addresses as `host:port`: of Sentinels if `sentinel` is set; otherwise one is a server, or
+    /// stands for the cluster that it belongs to, and several are nodes of a cluster.
     pub addrs: Vec<String>,
+    /// Sentinels that know the primary; `None` connects to `addrs` itself.
+    pub sentinel: Option<RedisSentinel>,
     /// ACL user.
     pub username: Option<String>,
     /// Password of the user.
@@ -25,13 +29,25 @@ pub struct RedisSettings {
     pub plaintext_allowed: bool,
 }
 
-/// TLS settings of the connection to Redis.
+/// What to ask Sentinels for, and as whom.
+#[derive(Debug, Clone)]
+pub struct RedisSentinel {
+    /// Name of the primary.
+    pub master: String,
+    /// ACL user of the Sentinels.
+    pub username: Option<String>,
+    /// Password of that user.
+    pub password: Option<SecretString>,
+}
+
+/// TLS settings of the connection to Redis. The files are read again for each connection, so that
+/// they may be renewed.
 #[derive(Debug, Clone, Default)]
 pub struct RedisTls {
     /// PEM of trusted issuers; `None` trusts those of the system.
-    pub ca: Option<Vec<u8>>,
-    /// PEM of the client's certificate chain and key.
-    pub client: Option<(Vec<u8>, SecretString)>,
+    pub ca_file: Option<PathBuf>,
+    /// PEM of the client's certificate chain and of its key.
+    pub client_files: Option<(PathBuf, PathBuf)>,
     /// Name that the certificate must carry; `None` expects the host of the address.
     pub server_name: Option<String>,
 }
@@ -54,4 +70,7 @@ pub enum RedisSettingsError {
     /// A server name is set for a cluster.
     #[error("cache.redis.tls.server_name: is for a single server; a cluster's nodes have their own names")]
     ClusterName,
+    /// A logical database is chosen in a cluster.
+    #[error("cache.redis.db: must be 0 with several addresses: a cluster has no other")]
+    ClusterDatabase,
 }

@@ -67,6 +67,7 @@ impl Service {
         mut request: DeriveRequest<'_>,
         call: &Call,
     ) -> Result<Derived, ApiError> {
+        self.check_clock()?;
         if settings.form(request.credential).is_derived() {
             let problem = "credential: a derived token can't be derived from";
             return Err(ApiError::new(Reason::InvalidTokenType, problem));
@@ -79,7 +80,9 @@ impl Service {
         let ttl = request.ttl.unwrap_or(settings.default_token_ttl);
         if !(Duration::from_secs(1)..=TEN_YEARS).contains(&ttl) || ttl > settings.max_token_ttl {
             let most = crate::duration::to_proto(settings.max_token_ttl);
-            let problem = format!("must be between 1s and {most} (credentials.derived_tokens.max_ttl)");
+            let problem = format!(
+                "must be between 1s and {most} (credentials.derived_tokens.max_ttl, which an operator can raise)"
+            );
             return Err(ApiError::field("ttl", problem));
         }
 
@@ -100,6 +103,7 @@ impl Service {
         }
         let mint_request = MintRequest {
             ttl,
+            backdated: Duration::ZERO,
             not_after: entry.hard_expiry,
             audiences: &request.audiences,
             scopes,
@@ -121,6 +125,7 @@ impl Service {
         let claims: Map<String, Value> = serde_json::from_str(&minted.claims_json).unwrap_or_default();
         let occurrence = Occurrence::of_key(Event::DerivedToken, key);
         let occurrence = occurrence.with("TokenID", claims.get("jti").cloned());
+        let occurrence = occurrence.with("metadata.token_type", Some(request.format.name()));
         call.record_event(occurrence.with("TokenExpiry", Some(minted.expires.to_rfc3339())));
         Ok(Derived {
             token: minted.token,

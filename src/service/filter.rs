@@ -1,18 +1,103 @@
-//! List filters: the part of AIP-160 that compares `actor_id` and `status` with `=`, joined by
-//! `AND`.
+//! List filters: the part of AIP-160 that compares `actor_id`, `status`, `secret_id` and
+//! `key_prefix` with `=`, joined by `AND`.
 
-use crate::key::Status;
+use std::fmt;
+
+use crate::clock::Timestamp;
+use crate::key::{KeyPrefix, SecretId, Status};
+use crate::settings::Settings;
 use crate::store::Filter;
 
 /// Maximum length of a filter, in bytes.
 pub const MAX_FILTER: usize = 1_024;
 
+/// Filter of a list as it was written; `None` matches any.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ListFilter {
+    /// Actor of the keys.
+    pub actor: Option<String>,
+    /// Status of the keys.
+    pub status: Option<Status>,
+    /// Secret of the keys.
+    pub secret: Option<SecretSelector>,
+    /// Prefix of the keys.
+    pub prefix: Option<KeyPrefix>,
+}
+
+/// Selection of secrets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecretSelector {
+    /// The one that signs.
+    Current,
+    /// All retired ones that still verify.
+    Retired,
+    /// Secrets that rows don't know.
+    Unknown,
+    /// One by its id.
+    Id(SecretId),
+}
+
+impl fmt::Display for SecretSelector {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Current => out.write_str("current"),
+            Self::Retired => out.write_str("retired"),
+            Self::Unknown => out.write_str("unknown"),
+            Self::Id(id) => id.fmt(out),
+        }
+    }
+}
+
+impl SecretSelector {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "current" => Some(Self::Current),
+            "retired" => Some(Self::Retired),
+            "unknown" => Some(Self::Unknown),
+            id => SecretId::parse(id).map(Self::Id),
+        }
+    }
+}
+
+impl ListFilter {
+    /// Returns the filter for the database, with the secrets of `settings` at `now`.
+    pub fn resolve(self, settings: &Settings, now: Timestamp) -> Filter {
+        let current = settings.secrets.current().id();
+        let secrets = self.secret.map(|selector| match selector {
+            SecretSelector::Current => vec![Some(current)],
+            SecretSelector::Retired => {
+                let mut retired: Vec<_> =
+                    settings.secrets.verifying(now).map(|secret| Some(secret.id())).collect();
+                retired.retain(|id| *id != Some(current));
+                retired.sort_unstable();
+                retired.dedup();
+                retired
+            }
+            SecretSelector::Unknown => vec![None],
+            SecretSelector::Id(id) => vec![Some(id)],
+        });
+        Filter { actor: self.actor, status: self.status, secrets, prefix: self.prefix }
+    }
+
+    /// Returns a text that no other filter has, to which page tokens are bound.
+    pub fn describe(&self) -> String {
+        let Self { actor, status, secret, prefix } = self;
+        let mut text = format!("Filter {{ actor: {actor:?}, status: {status:?} }}");
+        if secret.is_some() || prefix.is_some() {
+            text += &format!(" {secret:?} {prefix:?}");
+        }
+        text
+    }
+}
+
 /// Parses a filter. An empty filter matches all keys.
 ///
 /// # Errors
 /// Fails with a description of the problem.
-pub fn parse(text: &str) -> Result<Filter, &'static str> {
-    const FORM: &str = "must be `actor_id = \"…\"` or `status = KEY_STATUS_…`, or both joined by AND";
+pub fn parse(text: &str) -> Result<ListFilter, &'static str> {
+    const FORM: &str = "must be `actor_id = \"…\"`, `status = KEY_STATUS_…`, `secret_id = …` or `key_prefix = …`, or \
+                        several of them joined by AND";
+    const SECRET: &str = "secret_id must be current, retired, unknown or the 16 hexadecimal digits of an id";
     if text.len() > MAX_FILTER {
         return Err("must be 1024 bytes at most");
     }
@@ -20,7 +105,7 @@ pub fn parse(text: &str) -> Result<Filter, &'static str> {
     if text.chars().any(|char| char.is_control() && !char.is_whitespace()) {
         return Err("must have no control characters");
     }
-    let mut filter = Filter::default();
+    let mut filter = ListFilter::default();
     let mut rest = text.trim();
     while !rest.is_empty() {
         let (name, after) = rest.split_once('=').ok_or(FORM)?;
@@ -31,7 +116,14 @@ pub fn parse(text: &str) -> Result<Filter, &'static str> {
                 let status = Status::from_name(&value);
                 filter.status = Some(status.ok_or("status must be KEY_STATUS_ACTIVE, _REVOKED or _EXPIRED")?);
             }
-            "actor_id" | "status" => return Err("names a field twice"),
+            "secret_id" if filter.secret.is_none() => {
+                filter.secret = Some(SecretSelector::parse(&value).ok_or(SECRET)?);
+            }
+            "key_prefix" if filter.prefix.is_none() => {
+                let prefix = KeyPrefix::parse(&value);
+                filter.prefix = Some(prefix.ok_or("key_prefix must be 1 to 16 letters, digits and _")?);
+            }
+            "actor_id" | "status" | "secret_id" | "key_prefix" => return Err("names a field twice"),
             _ => return Err(FORM),
         }
         rest = after.trim_start();
@@ -75,13 +167,29 @@ mod tests {
 
     #[test]
     fn table() {
-        let filter = |actor: Option<&str>, status| Filter { actor: actor.map(str::to_owned), status };
+        let filter = |actor: Option<&str>, status| ListFilter {
+            actor: actor.map(str::to_owned),
+            status,
+            ..ListFilter::default()
+        };
+        let of_secret = |secret| ListFilter { secret: Some(secret), ..ListFilter::default() };
         for (text, expected) in [
             ("", filter(None, None)),
             ("actor_id = \"user 1\"", filter(Some("user 1"), None)),
             ("actor_id=user_1", filter(Some("user_1"), None)),
             ("actor_id='a\\'b'", filter(Some("a'b"), None)),
             ("status = KEY_STATUS_ACTIVE", filter(None, Some(Status::Active))),
+            ("secret_id = current", of_secret(SecretSelector::Current)),
+            ("secret_id = retired", of_secret(SecretSelector::Retired)),
+            ("secret_id = \"unknown\"", of_secret(SecretSelector::Unknown)),
+            (
+                "secret_id = 00000000000000ff",
+                of_secret(SecretSelector::Id(SecretId::new([0, 0, 0, 0, 0, 0, 0, 0xff]))),
+            ),
+            (
+                "key_prefix = ory_ak",
+                ListFilter { prefix: KeyPrefix::parse("ory_ak"), ..ListFilter::default() },
+            ),
             ("status=\"KEY_STATUS_REVOKED\" AND actor_id=\"a\"", filter(Some("a"), Some(Status::Revoked))),
         ] {
             assert_eq!(parse(text), Ok(expected), "{text}");
@@ -97,6 +205,9 @@ mod tests {
             "actor_id = \"x\" AND actor_id = \"y\"",
             "actor_id != \"x\"",
             "status = ACTIVE",
+            "secret_id = old",
+            "secret_id = current AND secret_id = retired",
+            "key_prefix = \"\"",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }

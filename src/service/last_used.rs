@@ -1,36 +1,66 @@
-//! Recording of the last use of keys: queued by requests without waiting, written in batches.
+//! Recording of the last use of keys, and of signers that their rows don't know: queued by requests
+//! without waiting, written in batches.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::Service;
 use crate::cache::memory::Entry;
-use crate::clock::Timestamp;
-use crate::key::{KeyId, NetworkId};
+use crate::clock::{Clock, Timestamp};
+use crate::key::{Key, KeyId, NetworkId, Signer};
 use crate::store::{LAST_USED_PRECISION, Store};
 
 type Subject = (NetworkId, KeyId);
 
+/// Observation of a key that was verified.
+enum Observation {
+    Use(Timestamp),
+    Signer(Signer),
+}
+
+/// Keys whose use isn't written yet: as many as are queued or in the batch.
+type Unwritten = Arc<Mutex<HashSet<Subject>>>;
+
+/// Observations that are to be written.
+#[derive(Default)]
+struct Pending {
+    uses: HashMap<Subject, Timestamp>,
+    signers: HashMap<Subject, Signer>,
+}
+
 /// Queue of uses to be written.
 pub struct UseQueue {
-    queue: mpsc::Sender<(Subject, Timestamp)>,
+    queue: mpsc::Sender<(Subject, Observation)>,
+    unwritten: Unwritten,
     dropped: AtomicU64,
 }
 
 /// Receiving end of the queue.
-pub struct UseWriter(mpsc::Receiver<(Subject, Timestamp)>);
+pub struct UseWriter {
+    queue: mpsc::Receiver<(Subject, Observation)>,
+    unwritten: Unwritten,
+}
 
 /// Creates a queue for at most `size` uses.
 pub fn use_queue(size: usize) -> (UseQueue, UseWriter) {
     let (queue, receiver) = mpsc::channel(size);
-    (UseQueue { queue, dropped: AtomicU64::new(0) }, UseWriter(receiver))
+    let unwritten = Unwritten::default();
+    let uses = UseQueue { queue, unwritten: Arc::clone(&unwritten), dropped: AtomicU64::new(0) };
+    (uses, UseWriter { queue: receiver, unwritten })
 }
 
 impl UseQueue {
+    /// Returns true if a use of this key isn't in its row yet.
+    pub fn is_pending(&self, network: NetworkId, id: KeyId) -> bool {
+        self.unwritten.lock().contains(&(network, id))
+    }
+
     /// Returns the number of uses dropped because the queue was full. The next use of such a key is
     /// recorded instead.
     pub fn dropped(&self) -> u64 {
@@ -44,10 +74,40 @@ impl Service {
         if !entry.last_use.try_claim(now, LAST_USED_PRECISION) {
             return;
         }
-        if self.uses.queue.try_send(((entry.key.network, entry.key.id), now)).is_err() {
+        let subject = (entry.key.network, entry.key.id);
+        // Held across the send, so that the writer can't be done before the key is noted.
+        let mut unwritten = self.uses.unwritten.lock();
+        if self.uses.queue.try_send((subject, Observation::Use(now))).is_ok() {
+            unwritten.insert(subject);
+        } else {
             entry.last_use.reset();
             self.uses.dropped.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Records the signer of a key whose row doesn't know it. Never waits; when the queue is full,
+    /// a later verification records it.
+    pub(super) fn record_signer(&self, key: &Key, signer: Signer) {
+        if key.signer.secret.is_none() && signer.secret.is_some() {
+            let _ = self.uses.queue.try_send(((key.network, key.id), Observation::Signer(signer)));
+        }
+    }
+}
+
+impl Pending {
+    fn add(&mut self, (subject, observation): (Subject, Observation)) {
+        match observation {
+            Observation::Use(at) => {
+                self.uses.insert(subject, at);
+            }
+            Observation::Signer(signer) => {
+                self.signers.insert(subject, signer);
+            }
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.uses.len() + self.signers.len()
     }
 }
 
@@ -61,21 +121,22 @@ impl UseWriter {
         store: Store,
         flush_size: usize,
         flush_interval: Duration,
+        clock: Clock,
         stop: CancellationToken,
     ) {
-        let Self(mut queue) = self;
-        let mut pending = HashMap::new();
+        let Self { mut queue, unwritten } = self;
+        let mut pending = Pending::default();
         let mut received = Vec::with_capacity(flush_size);
         let mut tick = tokio::time::interval(flush_interval);
         loop {
-            let room = flush_size - pending.len();
+            let room = flush_size.saturating_sub(pending.len());
             tokio::select! {
                 count = queue.recv_many(&mut received, room), if room > 0 => {
                     if count == 0 {
                         // Nobody is left who could record a use.
                         break;
                     }
-                    pending.extend(received.drain(..));
+                    received.drain(..).for_each(|observed| pending.add(observed));
                     if pending.len() < flush_size {
                         continue;
                     }
@@ -83,26 +144,41 @@ impl UseWriter {
                 _ = tick.tick() => {}
                 () = stop.cancelled() => break,
             }
-            write(&store, &mut pending).await;
+            write(&store, &clock, &mut pending, &unwritten).await;
         }
         queue.close();
-        while let Some((subject, at)) = queue.recv().await {
-            pending.insert(subject, at);
+        while let Some(observed) = queue.recv().await {
+            pending.add(observed);
         }
-        write(&store, &mut pending).await;
+        write(&store, &clock, &mut pending, &unwritten).await;
     }
 }
 
-/// Writes all of `uses` or none. Empties the map on success.
-async fn write(store: &Store, uses: &mut HashMap<Subject, Timestamp>) {
-    if uses.is_empty() {
-        return;
+/// Writes all uses or none, and all signers or none. What is written is removed from `pending`.
+async fn write(store: &Store, clock: &Clock, pending: &mut Pending, unwritten: &Mutex<HashSet<Subject>>) {
+    if !pending.uses.is_empty() {
+        let rows = pending.uses.iter().map(|((network, id), at)| (*network, *id, *at)).collect();
+        match store.record_last_used(rows, clock.now()).await {
+            Ok(()) => {
+                let mut unwritten = unwritten.lock();
+                for (subject, _) in pending.uses.drain() {
+                    unwritten.remove(&subject);
+                }
+            }
+            Err(error) => {
+                let count = pending.uses.len();
+                tracing::warn!(%error, count, "last_used of keys could not be written; trying again");
+            }
+        }
     }
-    let rows = uses.iter().map(|((network, id), at)| (*network, *id, *at)).collect();
-    match store.record_last_used(rows).await {
-        Ok(()) => uses.clear(),
-        Err(error) => {
-            tracing::warn!(%error, count = uses.len(), "last_used of keys could not be written; trying again")
+    if !pending.signers.is_empty() {
+        let rows = pending.signers.iter().map(|((network, id), signer)| (*network, *id, *signer)).collect();
+        match store.record_signers(rows).await {
+            Ok(()) => pending.signers.clear(),
+            Err(error) => {
+                let count = pending.signers.len();
+                tracing::warn!(%error, count, "secrets of keys could not be recorded; trying again");
+            }
         }
     }
 }

@@ -18,7 +18,7 @@ pub struct ListRequest {
     pub page_size: u32,
     /// Token of the previous page. Empty for the first page.
     pub page_token: String,
-    /// AIP-160 filter over `actor_id` and `status`.
+    /// AIP-160 filter over `actor_id`, `status`, `secret_id` and `key_prefix`.
     pub filter: String,
 }
 
@@ -44,7 +44,7 @@ impl Service {
     ) -> Result<Listed, ApiError> {
         let (network, now) = (settings.network, self.clock.now());
         let filter = filter::parse(&request.filter).map_err(|problem| ApiError::field("filter", problem))?;
-        let listing = format!("{kind:?} {filter:?}");
+        let listing = format!("{kind:?} {}", filter.describe());
         let after = match request.page_token.as_str() {
             "" => None,
             token => {
@@ -57,6 +57,7 @@ impl Service {
             0 => DEFAULT_PAGE,
             size => size.min(MAX_PAGE),
         };
+        let filter = filter.resolve(settings, now);
         let page =
             self.store.list_keys(network, kind, filter, after, size, now).await.map_err(unavailable)?;
         let next_page_token = match page.keys.last().filter(|_| page.more) {
@@ -66,6 +67,7 @@ impl Service {
             }
             None => String::new(),
         };
-        Ok(Listed { keys: page.keys, next_page_token })
+        let keys = page.keys.into_iter().map(|key| key.with_last_use_until(now)).collect();
+        Ok(Listed { keys, next_page_token })
     }
 }

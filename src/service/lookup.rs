@@ -13,7 +13,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::credential::secrets::HmacSecrets;
 use crate::key::{Key, KeyId, NetworkId};
 use crate::settings::Settings;
-use crate::store::Store;
+use crate::store::{MAX_CLOCK_SKEW, Store};
 use crate::trace;
 
 /// Cache access of a lookup.
@@ -33,6 +33,8 @@ pub(super) struct FoundKey {
     pub stamp: Stamp,
     /// Time of the read.
     pub read_at: Timestamp,
+    /// True if the database gave the row.
+    pub is_row: bool,
 }
 
 pub(super) type LookupResult = Result<FoundKey, Unavailable>;
@@ -165,13 +167,16 @@ impl Lookup {
         let (memory, index) = (&self.target.memory, &self.target.index);
         let now = self.clock.now();
         let found = match memory.get(index) {
-            Some(entry) if now < entry.soft_expiry => {
-                FoundKey { key: Some(Arc::clone(&entry.key)), stamp: entry.stamp, read_at: now }
-            }
+            Some(entry) if now < entry.soft_expiry => FoundKey {
+                key: Some(Arc::clone(&entry.key)),
+                stamp: entry.stamp,
+                read_at: now,
+                is_row: false,
+            },
             Some(_) => return None,
             None => {
                 let unknown = memory.get_negative(index).filter(|unknown| now < unknown.expires)?;
-                FoundKey { key: None, stamp: unknown.stamp, read_at: now }
+                FoundKey { key: None, stamp: unknown.stamp, read_at: now, is_row: false }
             }
         };
         self.freshness.is_fresh(self.target.slot, found.stamp).then_some(found)
@@ -196,7 +201,7 @@ impl Lookup {
             return None;
         }
         let is_fresh = self.freshness.is_fresh(slot, stamp);
-        is_fresh.then(|| FoundKey { key: Some(Arc::new(entry.key)), stamp, read_at })
+        is_fresh.then(|| FoundKey { key: Some(Arc::new(entry.key)), stamp, read_at, is_row: false })
     }
 
     /// Reads the database and fills L2 and L1.
@@ -214,7 +219,7 @@ impl Lookup {
             tier.shared.put(&tier.secrets, &entry, cache_ttl);
         }
         let stamp = self.freshness.stamp(self.pending, row.counter, row.tag);
-        let found = FoundKey { key: row.key, stamp, read_at };
+        let found = FoundKey { key: row.key, stamp, read_at, is_row: true };
         // Filled before the flight ends: a caller that no longer finds the flight finds the entry.
         self.fill(&found);
         Ok(found)
@@ -237,7 +242,8 @@ impl FillTarget {
             generation: self.generation,
             soft_expiry: read_at.plus(self.cache_ttl),
             hard_expiry: self.proof_expires.into_iter().chain(key.ends()).min(),
-            last_use: LastUse::new(key.last_used),
+            // A time that hasn't come yet was written by a wrong clock.
+            last_use: LastUse::new(key.last_used.filter(|at| *at <= read_at.plus(MAX_CLOCK_SKEW))),
             responses: ResponseCache::default(),
             denied_metadata: OnceLock::new(),
             key,
@@ -251,6 +257,8 @@ impl FillTarget {
                 self.memory.insert(self.index, entry);
             }
             None => {
+                // The data of a key that was erased doesn't stay in memory.
+                self.memory.remove(&self.index);
                 let expires = found.read_at.plus(self.negative_ttl);
                 let Self { key_id, slot, generation, .. } = *self;
                 let unknown = NegativeEntry { key_id, stamp: found.stamp, slot, generation, expires };

@@ -34,7 +34,7 @@ pub struct Minted {
     pub token: String,
     /// Claims, as JSON.
     pub claims_json: String,
-    /// Start of its validity.
+    /// Time of minting. `iat` and `nbf` may be earlier, see [`MintRequest::backdated`].
     pub issued_at: Timestamp,
     /// Expiry, in whole seconds.
     pub expires: Timestamp,
@@ -44,6 +44,8 @@ pub struct Minted {
 pub struct MintRequest<'a> {
     /// Lifetime. Shorter if `not_after` comes first.
     pub ttl: Duration,
+    /// Time before now at which its validity begins, for verifiers whose clocks are behind.
+    pub backdated: Duration,
     /// Latest permitted expiry: that of the key.
     pub not_after: Option<Timestamp>,
     /// Audiences.
@@ -108,7 +110,7 @@ fn grant<'a>(
     Grant {
         issuer: settings.issuer(),
         id: rng.uuid(),
-        issued_at: now,
+        issued_at: now.minus(request.backdated),
         expires,
         audiences: request.audiences,
         scopes: request.scopes,

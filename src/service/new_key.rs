@@ -2,19 +2,20 @@
 
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
-
+use super::retry::{fingerprint, request_conflict, seal};
 use super::{Acknowledged, Service, unavailable};
 use crate::audit::Call;
+use crate::credential::request_seal::SealedRequest;
 use crate::credential::{Form, Presented, api_key, imported};
 use crate::error::{ApiError, Reason};
 use crate::event::{Event, Occurrence};
 use crate::key::{
-    ActorId, AddressList, Key, KeyId, KeyName, Metadata, NetworkId, RatePolicy, Scopes, TEN_YEARS, Visibility,
+    ActorId, AddressList, Key, KeyId, KeyName, Metadata, NetworkId, RatePolicy, Scopes, Signer, TEN_YEARS,
+    Visibility,
 };
 use crate::secret::SecretString;
 use crate::settings::Settings;
-use crate::store::{IdempotencyKey, InsertOutcome, NewKey};
+use crate::store::{IdempotencyKey, InsertOutcome, NewKey, RepeatedKey};
 
 /// Attributes of a new key, issued or imported.
 #[derive(Debug, Clone)]
@@ -51,8 +52,7 @@ pub struct ImportRequest {
 pub struct Issued {
     /// Row in the database.
     pub key: Key,
-    /// Credential. `None` if the request repeats an earlier one: a secret is returned only
-    /// once.
+    /// Credential. `None` if the request repeats an earlier one whose secret isn't shown again.
     pub secret: Option<SecretString>,
 }
 
@@ -73,18 +73,29 @@ impl Service {
             Visibility::Public => public_prefix(settings)?,
         };
         let uuid = self.rng.uuid();
-        let (key, idempotency) = self.new_key(settings, KeyId::Issued(uuid), request, "")?;
+        let signer = settings.signer(prefix);
+        let (key, mut idempotency) = self.new_key(settings, KeyId::Issued(uuid), request, "", signer)?;
         let secret = api_key::make(&settings.secrets, prefix, uuid, key.created);
+        let request_id = idempotency.as_ref().map(|request| request.id.clone());
+        if let Some(IdempotencyKey { id, seal: sealed, .. }) = &mut idempotency {
+            let caller = call.origin().caller.as_ref();
+            let request = SealedRequest { network: settings.network, request_id: id, caller };
+            *sealed = seal(settings, &request, &secret);
+        }
+        self.check_clock()?;
         call.record_intent(settings.network, vec![key.id]).await?;
         let inserted = self.insert(settings, vec![NewKey { key: key.clone(), request: idempotency }]).await?;
         match inserted.into_iter().next() {
-            Some(Ok((key, created))) => {
-                call.set_keys(vec![key.id]);
-                if created {
-                    let occurrence = Occurrence::of_key(Event::IssuedKeyCreated, &key);
-                    call.record_event(occurrence.with("APIKeyPrefix", Some(prefix.as_str())));
-                }
-                Ok(Issued { key, secret: created.then_some(secret) })
+            Some(Ok(Inserted::New(key))) => {
+                let occurrence = Occurrence::of_key(Event::IssuedKeyCreated, &key);
+                call.record_event(occurrence.with("APIKeyPrefix", Some(prefix.as_str())));
+                Ok(Issued { key: *key, secret: Some(secret) })
+            }
+            Some(Ok(Inserted::Repeated(earlier))) => {
+                call.set_keys(vec![earlier.key.id]);
+                let request_id = request_id.as_deref().unwrap_or_default();
+                let secret = self.secret_again(settings, request_id, &earlier, call).await?;
+                Ok(Issued { key: earlier.key, secret })
             }
             Some(Err(error)) => Err(error),
             None => Err(nothing_inserted()),
@@ -136,13 +147,20 @@ impl Service {
         let mut inserted = match news.is_empty() {
             true => vec![],
             false => {
+                self.check_clock()?;
                 call.record_intent(network, news.iter().map(|new| new.key.id).collect()).await?;
                 self.insert(settings, news).await?
             }
         }
         .into_iter();
         let place = |result: Option<_>| {
-            let result = result.unwrap_or_else(|| inserted.next().unwrap_or_else(|| Err(nothing_inserted())));
+            let result = result.unwrap_or_else(|| {
+                let inserted = inserted.next().unwrap_or_else(|| Err(nothing_inserted()))?;
+                Ok(match inserted {
+                    Inserted::New(key) => (*key, true),
+                    Inserted::Repeated(earlier) => (earlier.key, false),
+                })
+            });
             note_import(call, network, &result);
             result.map(|(key, _)| key)
         };
@@ -162,7 +180,7 @@ impl Service {
             return Err(ApiError::field("raw_key", problem));
         }
         let id = imported::key_id(settings.network, raw_key.expose());
-        let (key, request) = self.new_key(settings, id, request.key, &id.to_string())?;
+        let (key, request) = self.new_key(settings, id, request.key, &id.to_string(), Signer::default())?;
         Ok(NewKey { key, request })
     }
 
@@ -172,16 +190,18 @@ impl Service {
         id: KeyId,
         request: KeyRequest,
         subject: &str,
+        signer: Signer,
     ) -> Result<(Key, Option<IdempotencyKey>), ApiError> {
         // The row has microseconds, the credential whole seconds of the same time.
         let now = self.clock.now();
         if let Some(ttl) = request.ttl {
             check_ttl(settings, ttl)?;
         }
-        let idempotency = request
-            .request_id
-            .clone()
-            .map(|request_id| IdempotencyKey { id: request_id, fingerprint: fingerprint(&request, subject) });
+        let idempotency = request.request_id.clone().map(|id| IdempotencyKey {
+            id,
+            fingerprint: fingerprint(&everything(&request, subject)),
+            seal: None,
+        });
         let key = Key {
             network: settings.network,
             id,
@@ -199,17 +219,18 @@ impl Service {
             revocation: None,
             last_used: None,
             mutation: 0,
+            signer,
         };
         self.headers_bound().check(settings, &key)?;
         Ok((key, idempotency))
     }
 
-    /// Inserts keys. Returns each row, and whether it is new.
+    /// Inserts keys. Returns each row.
     async fn insert(
         &self,
         settings: &Settings,
         news: Vec<NewKey>,
-    ) -> Result<Vec<Result<(Key, bool), ApiError>>, ApiError> {
+    ) -> Result<Vec<Result<Inserted, ApiError>>, ApiError> {
         let keys: Vec<Key> = news.iter().map(|new| new.key.clone()).collect();
         let inserted = self.store.insert_keys(news, settings.api_keys_max).await.map_err(|error| {
             for key in &keys {
@@ -229,13 +250,10 @@ impl Service {
         let result = |(mut key, inserted): (Key, InsertOutcome)| match inserted {
             InsertOutcome::Created(mutation) => {
                 key.mutation = mutation.map_or(0, |mutation| mutation.n);
-                Ok((key, true))
+                Ok(Inserted::New(Box::new(key)))
             }
-            InsertOutcome::Repeated(earlier) => Ok((*earlier, false)),
-            InsertOutcome::RequestConflict => Err(ApiError {
-                field: Some("request_id".into()),
-                ..ApiError::new(Reason::Conflict, "request_id: was used before, with another body")
-            }),
+            InsertOutcome::Repeated(earlier) => Ok(Inserted::Repeated(earlier)),
+            InsertOutcome::RequestConflict => Err(request_conflict()),
             InsertOutcome::IdTaken => {
                 Err(ApiError::new(Reason::ApiKeyExists, "this API key has been imported already"))
             }
@@ -245,10 +263,21 @@ impl Service {
     }
 }
 
+/// Row of a request that makes a key.
+enum Inserted {
+    /// The row is new.
+    New(Box<Key>),
+    /// An earlier request with the same id and body inserted it.
+    Repeated(Box<RepeatedKey>),
+}
+
 /// Records the outcome of one import, unless the request repeats an earlier one.
 fn note_import(call: &Call, network: NetworkId, result: &Result<(Key, bool), ApiError>) {
     match result {
-        Ok((key, true)) => call.record_event(Occurrence::of_key(Event::ImportedKeyCreated, key)),
+        Ok((key, true)) => {
+            let created = Occurrence::of_key(Event::ImportedKeyCreated, key);
+            call.record_event(created.with("metadata.import_source", Some(call.operation().name())));
+        }
         // The request repeats an earlier one.
         Ok((_, false)) => {}
         Err(error) => {
@@ -288,14 +317,13 @@ fn check_ttl(settings: &Settings, ttl: Duration) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Returns a hash of all that a request asks for. A repeated request id must come with the same
-/// hash.
-fn fingerprint(request: &KeyRequest, subject: &str) -> String {
+/// Returns all that a request asks for.
+fn everything(request: &KeyRequest, subject: &str) -> serde_json::Value {
     let KeyRequest { name, actor, scopes, ttl, metadata, visibility, addresses, rate_policy, request_id: _ } =
         request;
     let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     let rate_policy = rate_policy.map(|policy| (policy.quota, policy.window.as_micros(), policy.unit.name()));
-    let everything = serde_json::json!([
+    serde_json::json!([
         subject,
         name.as_str(),
         actor.as_str(),
@@ -305,7 +333,5 @@ fn fingerprint(request: &KeyRequest, subject: &str) -> String {
         visibility.name(),
         addresses,
         rate_policy.map(|(quota, window, unit)| (quota, window.to_string(), unit)),
-    ]);
-    let hash = Sha256::digest(everything.to_string());
-    hex::encode(hash)
+    ])
 }

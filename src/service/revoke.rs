@@ -127,7 +127,9 @@ impl Service {
                 self.freshness.apply(&Mutation { n: key.mutation, network, key_id: id });
                 key.mutation
             }
-            Ok(ChangeOutcome::NoSuchKey | ChangeOutcome::QuotaExceeded) => return Err(no_such_key()),
+            Ok(ChangeOutcome::NoSuchKey | ChangeOutcome::QuotaExceeded | ChangeOutcome::RequestConflict) => {
+                return Err(no_such_key());
+            }
             Err(error) => {
                 self.freshness.invalidate_unknown(network, id);
                 return Err(unavailable(error));

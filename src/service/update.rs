@@ -10,7 +10,7 @@ use crate::key::{
     ActorId, AddressList, Key, KeyId, KeyKind, KeyName, Metadata, RatePolicy, Scopes, Visibility,
 };
 use crate::settings::Settings;
-use crate::store::{ChangeOutcome, KeyChange};
+use crate::store::{ChangeOutcome, KeyChange, Mutation};
 
 /// Changes to a key. `None` leaves an attribute as it is.
 #[derive(Debug, Clone, Default)]
@@ -86,8 +86,17 @@ impl Fixed {
     }
 }
 
+/// Reason for which an update writes nothing.
+enum Refusal {
+    /// It is not allowed.
+    Error(ApiError),
+    /// The key has these attributes already.
+    Unchanged,
+}
+
 impl Service {
-    /// Changes attributes of a key in any state. Returns the key after the change.
+    /// Changes attributes of a key in any state. Returns the key after the change. An update that
+    /// leaves everything as it is, such as a repeated one, writes nothing.
     ///
     /// # Errors
     /// Fails if there is no such key, `fixed` differs from it, its headers would be too large, or
@@ -113,9 +122,13 @@ impl Service {
         let rewrite = {
             let settings = Arc::clone(settings);
             move |key: &Key| {
-                fixed.check(key)?;
-                let key = Key { updated: now, ..update.apply(key) };
-                bound.check(&settings, &key)?;
+                fixed.check(key).map_err(Refusal::Error)?;
+                let updated = update.apply(key);
+                if updated.differences(key).is_empty() {
+                    return Err(Refusal::Unchanged);
+                }
+                let key = Key { updated: now, ..updated };
+                bound.check(&settings, &key).map_err(Refusal::Error)?;
                 Ok(KeyChange { key, successor: None })
             }
         };
@@ -124,13 +137,19 @@ impl Service {
             Ok(ChangeOutcome::Done { rows, mutation }) => {
                 self.publish(&[mutation]).await;
                 call.record_event(Occurrence::of_key(Event::updated(kind), &rows.key));
-                Ok(Acknowledged { value: rows.key, epoch: Some(mutation.n) })
+                Ok(Acknowledged { value: rows.key.with_last_use_until(now), epoch: Some(mutation.n) })
             }
-            Ok(ChangeOutcome::Refused { reason, .. }) => Err(reason),
+            // If another instance changed it, this one may not know yet.
+            Ok(ChangeOutcome::Refused { key, reason: Refusal::Unchanged }) => {
+                let n = key.mutation;
+                self.freshness.apply(&Mutation { n, network, key_id: id });
+                Ok(Acknowledged { value: *key, epoch: Some(n) })
+            }
+            Ok(ChangeOutcome::Refused { reason: Refusal::Error(error), .. }) => Err(error),
             Ok(ChangeOutcome::NoSuchKey) => Err(no_such_key()),
-            Ok(ChangeOutcome::QuotaExceeded) => Err(ApiError::new(
+            Ok(ChangeOutcome::QuotaExceeded | ChangeOutcome::RequestConflict) => Err(ApiError::new(
                 Reason::InternalServerError,
-                "the database reported a full quota for an update, which adds no key",
+                "the database reported a full quota or a repeated request for an update, which adds no key",
             )),
             Err(error) => {
                 self.freshness.invalidate_unknown(network, id);

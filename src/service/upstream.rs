@@ -1,6 +1,7 @@
 //! Tokens that go upstream for a key or a macaroon, and the bound on the headers that carry them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Map;
 
@@ -38,6 +39,7 @@ impl Service {
         let audiences: Vec<String> = audience.map(str::to_owned).into_iter().collect();
         let request = MintRequest {
             ttl: settings.authz.token_ttl,
+            backdated: backdating(settings),
             not_after: entry.hard_expiry,
             audiences: &audiences,
             scopes: &entry.key.scopes,
@@ -62,6 +64,7 @@ impl Service {
         let audience = audience.map(|audience| vec![audience.to_owned()]);
         let request = MintRequest {
             ttl: settings.authz.token_ttl,
+            backdated: backdating(settings),
             not_after: Some(authority.expires),
             audiences: audience.as_ref().unwrap_or(&authority.audiences),
             scopes: &authority.scopes,
@@ -70,6 +73,14 @@ impl Service {
         let subject = Subject::of_token(authority, network);
         mint(settings, &self.rng, self.clock.now(), TokenFormat::Jwt, &subject, &request)
     }
+}
+
+/// Returns the time before now at which tokens for upstream begin, so that backends whose clocks
+/// are behind by `clock_skew` accept them. Shorter where a maximum age would end them early.
+fn backdating(settings: &Settings) -> Duration {
+    let longest =
+        settings.max_token_age.map_or(Duration::MAX, |age| age.saturating_sub(settings.authz.token_ttl));
+    settings.clock_skew.min(longest)
 }
 
 /// Bound on the headers that go upstream for a key.
@@ -88,6 +99,7 @@ impl HeadersBound {
     pub fn check(&self, settings: &Settings, key: &Key) -> Result<(), ApiError> {
         let request = MintRequest {
             ttl: settings.authz.token_ttl,
+            backdated: backdating(settings),
             not_after: None,
             audiences: &[],
             scopes: &key.scopes,

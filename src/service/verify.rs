@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::credential::claims::{Authority, Expectation};
 use crate::credential::{Form, Presented, api_key, imported, jwt, macaroon};
 use crate::key::verdict::{Denial, judge};
-use crate::key::{Key, KeyId, KeyKind};
+use crate::key::{Key, KeyId, KeyKind, KeyPrefix, Signer};
 use crate::settings::Settings;
 
 /// A credential to verify, and the conditions that it must meet.
@@ -101,6 +101,7 @@ impl Verification {
 struct ProvenKey {
     id: KeyId,
     hard_expiry: Option<Timestamp>,
+    signer: Signer,
 }
 
 impl Service {
@@ -196,7 +197,7 @@ impl Service {
             },
             Form::Imported => {
                 let id = imported::key_id(settings.network, request.credential.expose());
-                let proven = ProvenKey { id, hard_expiry: None };
+                let proven = ProvenKey { id, hard_expiry: None, signer: Signer::default() };
                 self.verify_key(settings, request, proven).await
             }
         }
@@ -262,6 +263,9 @@ impl Service {
         }
         let target = self.fill_target(settings, index, proven);
         let found = self.load(settings, &target, access).await?;
+        if let Some(key) = found.key.as_ref().filter(|_| found.is_row) {
+            self.record_signer(key, proven.signer);
+        }
         let verdict = match self.entry_of(&target, found, access) {
             Some(entry) => self.judge_entry(entry, self.clock.now(), request.client),
             None => Err(Denial::NotFound.into()),
@@ -335,7 +339,7 @@ impl Service {
     /// If L1 has the entry already, it is used: callers that waited for one lookup share the
     /// responses encoded for it.
     fn entry_of(&self, target: &FillTarget, found: FoundKey, access: CacheAccess) -> Option<Arc<Entry>> {
-        let FoundKey { key, stamp, read_at } = found;
+        let FoundKey { key, stamp, read_at, is_row: _ } = found;
         let key = key?;
         let is_it =
             |entry: &Arc<Entry>| entry.generation == target.generation && Arc::ptr_eq(&entry.key, &key);
@@ -389,6 +393,7 @@ fn prove(settings: &Settings, parts: &api_key::Parts<'_>, now: Timestamp) -> Opt
     is_current.then(|| ProvenKey {
         id: proof.key_id,
         hard_expiry: [Some(max_age_ends), proof.secret_expires, prefix.expires].into_iter().flatten().min(),
+        signer: Signer { secret: Some(proof.secret_id), prefix: KeyPrefix::parse(parts.prefix()) },
     })
 }
 

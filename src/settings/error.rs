@@ -33,6 +33,9 @@ pub enum SettingsError {
         /// Reason.
         problem: JwkError,
     },
+    /// No signing key has the configured id.
+    #[error("credentials.derived_tokens.jwt.signing_key_id: no signing key with this id is in the key sets")]
+    NoSigningKey,
     /// A network has no valid host name or id. Validation refuses such a configuration before.
     #[error("multitenancy.networks: {hostname}: has no name or no id")]
     NoNetwork {

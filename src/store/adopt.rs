@@ -1,17 +1,19 @@
 //! Keys that are copied from another database, with their ids, times and state.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use futures_util::FutureExt;
 use sqlx::AnyConnection;
 
 use super::changes::read_row;
+use super::key_counts::{add_to_count, lock_network};
 use super::keys::insert_row;
 use super::mutations::log_mutation;
 use super::transaction::End;
 use super::{Inner, Store, StoreError};
 use crate::clock::Timestamp;
-use crate::key::Key;
+use crate::key::{Key, NetworkId};
 
 /// Outcome of adopting a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,11 +53,18 @@ async fn adopt_keys(
     inner
         .write(keys, move |inner, transaction, keys| {
             async move {
-                // The reads that decide about the inserts need the lock.
-                inner.lock_order(transaction).await?;
+                // The reads that decide about the inserts need the locks, which everybody takes in
+                // the order of the ids.
+                let networks: BTreeMap<String, NetworkId> =
+                    keys.iter().map(|key| (key.network.to_string(), key.network)).collect();
+                let mut counts = HashMap::new();
+                for network in networks.into_values() {
+                    counts.insert(network, lock_network(inner, transaction, network).await?);
+                }
                 let mut adopted = Vec::with_capacity(keys.len());
                 for key in keys {
-                    adopted.push(adopt_key(inner, transaction, key, now).await?);
+                    let is_counted = counts.get(&key.network).is_some_and(|count| count.includes(key));
+                    adopted.push(adopt_key(inner, transaction, key, is_counted, now).await?);
                 }
                 Ok(if dry_run { End::Rollback(adopted) } else { End::Commit(adopted) })
             }
@@ -68,6 +77,7 @@ async fn adopt_key(
     inner: &Inner,
     transaction: &mut AnyConnection,
     key: &Key,
+    is_counted: bool,
     now: Timestamp,
 ) -> Result<Adopted, StoreError> {
     if let Some(existing) = read_row(inner, transaction, key.network, key.id).await? {
@@ -77,7 +87,8 @@ async fn adopt_key(
             false => Adopted::Different(differences),
         });
     }
-    let mutation = log_mutation(inner, transaction, key.network, key.id, now).await?.n;
+    let mutation = log_mutation(inner, transaction, key.network, key.id, now).await?.0.n;
     insert_row(inner, transaction, &Key { mutation, ..key.clone() }).await?;
+    add_to_count(inner, transaction, key.network, i64::from(is_counted)).await?;
     Ok(Adopted::New)
 }

@@ -1,12 +1,16 @@
-//! Heads of audit logs: a log whose file is truncated ends before its head.
+//! Heads of audit logs: a log whose file is truncated ends before its head. And rows of keys, to
+//! compare a log with the database.
 
 use futures_util::FutureExt;
 use sqlx::Row;
 use sqlx::any::AnyRow;
 
+use super::dialect::MAX_ROWS;
+use super::row::{COLUMNS as KEY_COLUMNS, read_key};
 use super::transaction::End;
 use super::{Store, StoreError};
 use crate::clock::Timestamp;
+use crate::key::{Key, KeyId, NetworkId};
 
 /// Head of an audit log's chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,14 +27,18 @@ pub struct AuditHead {
     pub seal: [u8; 32],
 }
 
+/// Most heads that are read at once.
+const MAX_HEADS: u32 = 100_000;
+
 const COLUMNS: &str = "chain, instance, line_count, mac, seal";
 
 impl Store {
-    /// Saves the head of a chain, unless a later one is saved.
+    /// Saves the head of a chain, unless a later one is saved. Returns the number of lines that was
+    /// saved before; 0 if the chain was unknown.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn save_audit_head(&self, head: AuditHead, at: Timestamp) -> Result<(), StoreError> {
+    pub async fn save_audit_head(&self, head: AuditHead, at: Timestamp) -> Result<u64, StoreError> {
         self.run(async move |inner| {
             inner
                 .write(head, move |inner, transaction, head| {
@@ -41,6 +49,10 @@ impl Store {
                             .bind(head.chain.clone())
                             .fetch_optional(&mut *transaction)
                             .await?;
+                        let before = match &known {
+                            Some(row) => u64::try_from(row.try_get::<i64, _>(0)?).unwrap_or(0),
+                            None => 0,
+                        };
                         let (mac, seal) = (hex::encode(head.mac), hex::encode(head.seal));
                         let statement = match known {
                             None => {
@@ -51,7 +63,7 @@ impl Store {
                                 "UPDATE audit_heads SET instance = $1, line_count = $2, mac = $3, seal = $4, \
                                  updated_at = $5 WHERE chain = $6"
                             }
-                            Some(_) => return Ok(End::Rollback(())),
+                            Some(_) => return Ok(End::Rollback(before)),
                         };
                         inner
                             .query(statement)
@@ -63,7 +75,7 @@ impl Store {
                             .bind(head.chain.clone())
                             .execute(&mut *transaction)
                             .await?;
-                        Ok(End::Commit(()))
+                        Ok(End::Commit(before))
                     }
                     .boxed()
                 })
@@ -86,6 +98,48 @@ impl Store {
     /// When the database fails.
     pub async fn audit_head_of_chain(&self, chain: &str) -> Result<Option<AuditHead>, StoreError> {
         self.audit_head("chain", chain.to_owned()).await
+    }
+
+    /// Returns the heads of all chains, the last written first.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn audit_heads(&self) -> Result<Vec<AuditHead>, StoreError> {
+        self.run(async move |inner| {
+            let find = format!(
+                "SELECT {COLUMNS} FROM audit_heads ORDER BY updated_at DESC, chain LIMIT {MAX_HEADS}"
+            );
+            let find = inner.query(find);
+            let rows = inner.read(|connection| find.fetch_all(connection).boxed()).await?;
+            rows.iter().map(read).collect()
+        })
+        .await
+    }
+
+    /// Returns the rows of these keys, those that exist, in no order.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn find_rows(&self, ids: Vec<(NetworkId, KeyId)>) -> Result<Vec<Key>, StoreError> {
+        self.run(async move |inner| {
+            let mut found = vec![];
+            for chunk in ids.chunks(MAX_ROWS) {
+                let each = (0..chunk.len()).map(|index| {
+                    format!("(network_id = ${} AND key_id = ${})", index * 2 + 1, index * 2 + 2)
+                });
+                let wanted = each.collect::<Vec<_>>().join(" OR ");
+                let find = inner.query(format!("SELECT {KEY_COLUMNS} FROM api_keys WHERE {wanted}"));
+                let find = chunk
+                    .iter()
+                    .fold(find, |find, (network, id)| find.bind(network.to_string()).bind(id.to_string()));
+                let rows = inner.read(|connection| find.fetch_all(connection).boxed()).await?;
+                for row in &rows {
+                    found.push(read_key(row)?);
+                }
+            }
+            Ok(found)
+        })
+        .await
     }
 
     async fn audit_head(&self, by: &'static str, value: String) -> Result<Option<AuditHead>, StoreError> {
@@ -145,5 +199,7 @@ mod tests {
         store.save_audit_head(head("b", 1), Timestamp::from_secs(5)).await.unwrap();
         assert_eq!(store.audit_head_of("host:/audit").await.unwrap(), Some(head("b", 1)), "the last chain");
         assert_eq!(store.audit_head_of_chain("c").await.unwrap(), None);
+        assert_eq!(store.audit_heads().await.unwrap(), [head("b", 1), head("a", 5)]);
+        assert_eq!(store.save_audit_head(head("a", 7), Timestamp::from_secs(6)).await.unwrap(), 5);
     }
 }

@@ -1,15 +1,19 @@
 //! Changes of existing keys: each is one transaction, with a number of the log.
 //!
-//! The number is taken first, which locks the one row that orders all changes (see `mutations`).
-//! Rows that are read after that can't change before the commit, in any database.
+//! The keys of the network are locked first (see `key_counts`): rows that are read after that can't
+//! change before the commit, in any database. The number is taken as late as possible, as that
+//! locks the one row that orders the changes of all networks (see `mutations`).
 
 use std::sync::Arc;
 
 use futures_util::FutureExt;
 use sqlx::AnyConnection;
 
-use super::keys::{insert_row, is_full};
+use super::clock_skew;
+use super::key_counts::{add_to_count, lock_network, room};
+use super::keys::{NewKey, insert_rows};
 use super::mutations::log_mutation;
+use super::requests::{IdempotencyKey, find_request};
 use super::row::{COLUMNS, bind_changes, read_key};
 use super::transaction::End;
 use super::{Inner, Mutation, Store, StoreError};
@@ -32,6 +36,8 @@ pub struct Successor {
     pub key: Key,
     /// Most keys that the network may have; `None` means no limit.
     pub quota: Option<u64>,
+    /// Idempotency key of the request, if it has one.
+    pub request: Option<IdempotencyKey>,
 }
 
 /// Outcome of a change.
@@ -53,6 +59,8 @@ pub enum ChangeOutcome<R> {
     },
     /// The network has no room for the successor.
     QuotaExceeded,
+    /// The successor's request id was used by another request.
+    RequestConflict,
     /// The key doesn't exist.
     NoSuchKey,
 }
@@ -75,19 +83,6 @@ impl Store {
     {
         self.run(move |inner| change_key(inner, network, id, now, change)).await
     }
-
-    /// Deletes a key; returns `None` if it doesn't exist.
-    ///
-    /// # Errors
-    /// When the database fails; the key may then be deleted or not.
-    pub async fn delete_key(
-        &self,
-        network: NetworkId,
-        id: KeyId,
-        now: Timestamp,
-    ) -> Result<Option<Mutation>, StoreError> {
-        self.run(move |inner| delete_key(inner, network, id, now)).await
-    }
 }
 
 async fn change_key<R, F>(
@@ -103,56 +98,61 @@ where
 {
     inner
         .write(change, move |inner, transaction, change| {
-            async move {
-                let mutation = log_mutation(inner, transaction, network, id, now).await?;
-                let Some(before) = read_row(inner, transaction, network, id).await? else {
-                    return Ok(End::Rollback(ChangeOutcome::NoSuchKey));
-                };
-                let mut rows = match change(&before) {
-                    Ok(rows) => rows,
-                    Err(reason) => {
-                        return Ok(End::Rollback(ChangeOutcome::Refused { key: Box::new(before), reason }));
-                    }
-                };
-                rows.key.mutation = mutation.n;
-                update_row(inner, transaction, &rows.key).await?;
-                if let Some(Successor { key, quota }) = &rows.successor {
-                    if is_full(inner, transaction, network, *quota, now).await? {
-                        return Ok(End::Rollback(ChangeOutcome::QuotaExceeded));
-                    }
-                    insert_row(inner, transaction, key).await?;
-                }
-                Ok(End::Commit(ChangeOutcome::Done { rows: Box::new(rows), mutation }))
-            }
-            .boxed()
+            change_row(inner, transaction, (network, id), now, change).boxed()
         })
         .await
 }
 
-async fn delete_key(
-    inner: Arc<Inner>,
-    network: NetworkId,
-    id: KeyId,
+async fn change_row<R, F>(
+    inner: &Inner,
+    transaction: &mut AnyConnection,
+    (network, id): (NetworkId, KeyId),
     now: Timestamp,
-) -> Result<Option<Mutation>, StoreError> {
-    inner
-        .write((), move |inner, transaction, ()| {
-            async move {
-                let mutation = log_mutation(inner, transaction, network, id, now).await?;
-                let deleted = inner
-                    .query("DELETE FROM api_keys WHERE network_id = $1 AND key_id = $2")
-                    .bind(network.to_string())
-                    .bind(id.to_string())
-                    .execute(&mut *transaction)
-                    .await?;
-                Ok(match deleted.rows_affected() {
-                    0 => End::Rollback(None),
-                    _ => End::Commit(Some(mutation)),
-                })
-            }
-            .boxed()
-        })
-        .await
+    change: &F,
+) -> Result<End<ChangeOutcome<R>>, StoreError>
+where
+    R: Send + 'static,
+    F: Fn(&Key) -> Result<KeyChange, R> + Send + Sync,
+{
+    let mut count = lock_network(inner, transaction, network).await?;
+    let Some(before) = read_row(inner, transaction, network, id).await? else {
+        return Ok(End::Rollback(ChangeOutcome::NoSuchKey));
+    };
+    let mut rows = match change(&before) {
+        Ok(rows) => rows,
+        Err(reason) => {
+            return Ok(End::Rollback(ChangeOutcome::Refused { key: Box::new(before), reason }));
+        }
+    };
+    if let Some(Successor { key, quota, request }) = &rows.successor {
+        if let Some(request) = request
+            && find_request(inner, transaction, network, request).await?.is_some()
+        {
+            return Ok(End::Rollback(ChangeOutcome::RequestConflict));
+        }
+        if let Some(quota) = quota
+            && room(inner, transaction, &mut count, *quota, 1, now).await? == 0
+        {
+            // Committed, as ended grace periods may have been subtracted from the count.
+            return Ok(End::Commit(ChangeOutcome::QuotaExceeded));
+        }
+        let row = NewKey { key: key.clone(), request: request.clone() };
+        insert_rows(inner, transaction, &[row]).await?;
+    }
+    let successors = i64::from(rows.successor.is_some());
+    let difference = successors + i64::from(count.includes(&rows.key)) - i64::from(count.includes(&before));
+    add_to_count(inner, transaction, network, difference).await?;
+    // From here on, changes of other networks wait.
+    let (mutation, time) = log_mutation(inner, transaction, network, id, now).await?;
+    rows.key.mutation = mutation.n;
+    if rows.successor.is_some() {
+        clock_skew::check(now, time)?;
+    } else if let Some(time) = time.filter(|_| clock_skew::is_off(now, time)) {
+        // A wrong clock doesn't keep a key from being revoked.
+        rows.key.updated = time;
+    }
+    update_row(inner, transaction, &rows).await?;
+    Ok(End::Commit(ChangeOutcome::Done { rows: Box::new(rows), mutation }))
 }
 
 /// Reads the row of a key.
@@ -172,12 +172,18 @@ pub(super) async fn read_row(
     row.map(|row| read_key(&row)).transpose()
 }
 
-async fn update_row(inner: &Inner, transaction: &mut AnyConnection, key: &Key) -> Result<(), StoreError> {
+async fn update_row(
+    inner: &Inner,
+    transaction: &mut AnyConnection,
+    KeyChange { key, successor }: &KeyChange,
+) -> Result<(), StoreError> {
     // Without the columns that never change, and without the last use, which is written separately.
     let update = "UPDATE api_keys SET name = $1, scopes = $2, metadata = $3, allowed_cidrs = $4, rate_quota = $5, \
                   rate_window = $6, rate_unit = $7, updated_at = $8, superseded_at = $9, revocation_reason = $10, \
-                  revocation_description = $11, mutation = $12 WHERE network_id = $13 AND key_id = $14";
+                  revocation_description = $11, mutation = $12, replaced_by = COALESCE($13, replaced_by) \
+                  WHERE network_id = $14 AND key_id = $15";
     bind_changes(inner.query(update), key)
+        .bind(successor.as_ref().map(|successor| successor.key.id.to_string()))
         .bind(key.network.to_string())
         .bind(key.id.to_string())
         .execute(&mut *transaction)

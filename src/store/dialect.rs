@@ -78,12 +78,56 @@ impl Dialect {
     }
 
     /// Returns the start of a comparison of the column `actor_id` with a placeholder, byte for
-    /// byte.
-    pub const fn actor_equals(self) -> &'static str {
+    /// byte, that is needed beside `actor_id = `, which alone can use an index.
+    pub const fn actor_equals_exactly(self) -> Option<&'static str> {
         match self {
-            Self::Sqlite | Self::Postgres | Self::Cockroach => "actor_id = ",
+            Self::Sqlite | Self::Postgres | Self::Cockroach => None,
             // MySQL ignores trailing spaces when it compares texts.
-            Self::MySql => "CAST(actor_id AS BINARY) = ",
+            Self::MySql => Some("CAST(actor_id AS BINARY) = "),
+        }
+    }
+
+    /// Returns the expression for the recorded state of a key: 1 active, 2 revoked, 3 expired. It
+    /// is the one in the indexes.
+    pub const fn state(self) -> &'static str {
+        match self {
+            Self::MySql => "state",
+            Self::Sqlite | Self::Postgres | Self::Cockroach => {
+                "(CASE WHEN revocation_reason IS NULL THEN swept ELSE 2 END)"
+            }
+        }
+    }
+
+    /// Returns the expression for the time of the next change of that state by itself.
+    pub const fn due_at(self) -> &'static str {
+        match self {
+            Self::MySql => "due_at",
+            Self::Sqlite | Self::Postgres | Self::Cockroach => {
+                "(CASE WHEN revocation_reason IS NOT NULL OR swept = 2 THEN NULL \
+                 WHEN swept = 3 OR expires_at IS NULL OR superseded_at < expires_at THEN superseded_at \
+                 ELSE expires_at END)"
+            }
+        }
+    }
+
+    /// Returns what follows the table's name in a statement that reads what is due: without
+    /// statistics, a planner takes the condition for a weak one.
+    pub const fn due_index(self) -> &'static str {
+        match self {
+            Self::Sqlite => " INDEXED BY api_keys_by_due",
+            Self::MySql => " FORCE INDEX (api_keys_by_due)",
+            Self::Postgres | Self::Cockroach => "",
+        }
+    }
+
+    /// Returns the expression for the server's time, in microseconds since 1970 UTC.
+    pub const fn clock_micros(self) -> &'static str {
+        match self {
+            Self::Sqlite => "CAST(strftime('%s', 'now') AS INTEGER) * 1000000",
+            Self::Postgres | Self::Cockroach => {
+                "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)"
+            }
+            Self::MySql => "CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000000 AS SIGNED)",
         }
     }
 

@@ -7,13 +7,15 @@ use futures_util::FutureExt;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
 
+use super::clock_skew;
 use super::dialect::{MAX_ROWS, placeholders};
+use super::key_counts::{add_to_count, lock_network, room};
 use super::mutations::{log_issue, log_mutations};
-use super::row::{COLUMN_COUNT, COLUMNS, bind_key, read_key};
+use super::requests::{EarlierRequest, IdempotencyKey, RepeatedKey, find_request};
+use super::row::{COLUMN_COUNT, COLUMNS, bind_key};
 use super::transaction::End;
 use super::{Inner, Mutation, Store, StoreError};
-use crate::clock::Timestamp;
-use crate::key::{Key, KeyId, KeyKind, NetworkId};
+use crate::key::{Key, KeyId, KeyKind};
 
 /// Key to insert.
 #[derive(Debug, Clone)]
@@ -22,15 +24,6 @@ pub struct NewKey {
     pub key: Key,
     /// Idempotency key of the request, if it has one.
     pub request: Option<IdempotencyKey>,
-}
-
-/// Idempotency key of a request (AIP-155).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IdempotencyKey {
-    /// Request id that the caller chose.
-    pub id: String,
-    /// Hash of the body: the same id with another body is an error.
-    pub fingerprint: String,
 }
 
 /// Outcome of an insert.
@@ -48,7 +41,7 @@ pub enum InsertOutcome {
     /// The key is inserted. An imported key is a change of its own, with this number of the log.
     Created(Option<Mutation>),
     /// The same request inserted this key before.
-    Repeated(Box<Key>),
+    Repeated(Box<RepeatedKey>),
     /// The request's id was used with another body before.
     RequestConflict,
     /// A key with this id exists already.
@@ -78,47 +71,53 @@ async fn insert_keys(
     new: Vec<NewKey>,
     quota: Option<u64>,
 ) -> Result<InsertedKeys, StoreError> {
-    // Reads that decide about the insert need the lock. A key with a random id needs none.
-    let needs_lock = |new: &NewKey| new.request.is_some() || new.key.id.kind() == KeyKind::Imported;
-    let needs_lock = quota.is_some() || new.iter().any(needs_lock);
-    inner
-        .write(new, move |inner, transaction, new| {
-            async move {
-                if needs_lock {
-                    inner.lock_order(transaction).await?;
-                }
-                let mut existing = Existing::read(inner, transaction, new, quota).await?;
-                let mut inserted = Vec::with_capacity(new.len());
-                let mut rows = vec![];
-                for new in new {
-                    let outcome = existing.outcome(inner, transaction, new).await?;
-                    if matches!(outcome, InsertOutcome::Created(_)) {
-                        rows.push((inserted.len(), new.clone()));
-                    }
-                    inserted.push(outcome);
-                }
-                let imported = rows.iter().filter(|(_, new)| new.key.id.kind() == KeyKind::Imported);
-                let subjects = imported.map(|(_, new)| (new.key.network, new.key.id, new.key.created));
-                let mut mutations =
-                    log_mutations(inner, transaction, &subjects.collect::<Vec<_>>()).await?.into_iter();
-                for (index, new) in &mut rows {
-                    if new.key.id.kind() == KeyKind::Imported {
-                        let mutation = mutations.next();
-                        new.key.mutation = mutation.map_or(0, |mutation| mutation.n);
-                        inserted[*index] = InsertOutcome::Created(mutation);
-                    }
-                }
-                let mut logged = rows.iter().map(|(_, new)| new.key.mutation).max();
-                let rows: Vec<NewKey> = rows.into_iter().map(|(_, new)| new).collect();
-                insert_rows(inner, transaction, &rows).await?;
-                if let (Some(0), Some(first)) = (logged, rows.first()) {
-                    logged = Some(log_issue(inner, transaction, first.key.created).await?);
-                }
-                Ok(End::Commit(InsertedKeys { each: inserted, logged }))
+    inner.write(new, move |inner, transaction, new| insert(inner, transaction, new, quota).boxed()).await
+}
+
+async fn insert(
+    inner: &Inner,
+    transaction: &mut AnyConnection,
+    new: &[NewKey],
+    quota: Option<u64>,
+) -> Result<End<InsertedKeys>, StoreError> {
+    let Some(network) = new.first().map(|new| new.key.network) else {
+        return Ok(End::Rollback(InsertedKeys { each: vec![], logged: None }));
+    };
+    let mut existing = Existing::read(inner, transaction, new, quota).await?;
+    let mut outcomes = Vec::with_capacity(new.len());
+    let (mut issued, mut imported, mut imported_at) = (vec![], vec![], vec![]);
+    for new in new {
+        let outcome = existing.outcome(inner, transaction, new).await?;
+        match (&outcome, new.key.id.kind()) {
+            (InsertOutcome::Created(_), KeyKind::Issued) => issued.push(new.clone()),
+            (InsertOutcome::Created(_), KeyKind::Imported) => {
+                imported_at.push(outcomes.len());
+                imported.push(new.clone());
             }
-            .boxed()
-        })
-        .await
+            _ => {}
+        }
+        outcomes.push(outcome);
+    }
+    insert_rows(inner, transaction, &issued).await?;
+    let count = i64::try_from(issued.len() + imported.len()).map_err(|_| StoreError::Corrupt("live"))?;
+    add_to_count(inner, transaction, network, count).await?;
+    // From here on, changes of other networks wait.
+    let subjects: Vec<_> = imported.iter().map(|new| (network, new.key.id, new.key.created)).collect();
+    let (mutations, time) = log_mutations(inner, transaction, &subjects).await?;
+    if let Some((_, _, created)) = subjects.first() {
+        clock_skew::check(*created, time)?;
+    }
+    for ((new, index), mutation) in imported.iter_mut().zip(imported_at).zip(mutations) {
+        new.key.mutation = mutation.n;
+        outcomes[index] = InsertOutcome::Created(Some(mutation));
+    }
+    insert_rows(inner, transaction, &imported).await?;
+    let logged = match (imported.last(), issued.first()) {
+        (Some(last), _) => Some(last.key.mutation),
+        (None, Some(first)) => Some(log_issue(inner, transaction, first.key.created).await?),
+        (None, None) => None,
+    };
+    Ok(End::Commit(InsertedKeys { each: outcomes, logged }))
 }
 
 /// Existing keys and requests that new ones can collide with, including those of the same
@@ -137,6 +136,21 @@ impl Existing {
         new: &[NewKey],
         quota: Option<u64>,
     ) -> Result<Self, StoreError> {
+        // Reads that decide about the insert need the lock. A key with a random id needs none.
+        let decides = |new: &NewKey| new.request.is_some() || new.key.id.kind() == KeyKind::Imported;
+        let room = match new.first() {
+            Some(NewKey { key, .. }) if quota.is_some() || new.iter().any(decides) => {
+                let mut count = lock_network(inner, transaction, key.network).await?;
+                match quota {
+                    Some(quota) => {
+                        let wanted = u64::try_from(new.len()).unwrap_or(u64::MAX);
+                        room(inner, transaction, &mut count, quota, wanted, key.created).await?
+                    }
+                    None => u64::MAX,
+                }
+            }
+            _ => u64::MAX,
+        };
         let mut ids = HashSet::new();
         // Random ids aren't looked up: if one existed, the database would refuse it.
         let imported: Vec<_> =
@@ -144,12 +158,6 @@ impl Existing {
         for chunk in imported.chunks(MAX_ROWS) {
             ids.extend(taken_ids(inner, transaction, chunk).await?);
         }
-        let room = match (quota, new.first()) {
-            (Some(quota), Some(NewKey { key, .. })) => {
-                room(inner, transaction, key.network, quota, key.created).await?
-            }
-            _ => u64::MAX,
-        };
         Ok(Self { ids, requests: HashMap::new(), room })
     }
 
@@ -163,12 +171,14 @@ impl Existing {
         if let Some(request) = request {
             if let Some((fingerprint, key)) = self.requests.get(&request.id) {
                 return Ok(match *fingerprint == request.fingerprint {
-                    true => InsertOutcome::Repeated(Box::new(key.clone())),
+                    true => InsertOutcome::Repeated(Box::new(RepeatedKey { key: key.clone(), seal: None })),
                     false => InsertOutcome::RequestConflict,
                 });
             }
-            if let Some(answer) = find_request(inner, transaction, key.network, request).await? {
-                return Ok(answer);
+            match find_request(inner, transaction, key.network, request).await? {
+                Some(EarlierRequest::Same(earlier)) => return Ok(InsertOutcome::Repeated(earlier)),
+                Some(EarlierRequest::Other) => return Ok(InsertOutcome::RequestConflict),
+                None => {}
             }
         }
         if self.ids.contains(&key.id) {
@@ -179,7 +189,7 @@ impl Existing {
         };
         self.room = room;
         self.ids.insert(key.id);
-        if let Some(IdempotencyKey { id, fingerprint }) = request {
+        if let Some(IdempotencyKey { id, fingerprint, .. }) = request {
             self.requests.insert(id.clone(), (fingerprint.clone(), key.clone()));
         }
         Ok(InsertOutcome::Created(None))
@@ -195,50 +205,27 @@ pub(super) async fn insert_row(
     insert_rows(inner, transaction, &[NewKey { key: key.clone(), request: None }]).await
 }
 
-async fn insert_rows(
+/// Inserts the rows of keys.
+pub(super) async fn insert_rows(
     inner: &Inner,
     transaction: &mut AnyConnection,
     rows: &[NewKey],
 ) -> Result<(), StoreError> {
     for chunk in rows.chunks(MAX_ROWS) {
-        let values = placeholders(chunk.len(), COLUMN_COUNT + 2);
-        let insert =
-            format!("INSERT INTO api_keys ({COLUMNS}, request_id, request_fingerprint) VALUES {values}");
+        let values = placeholders(chunk.len(), COLUMN_COUNT + 3);
+        let insert = format!(
+            "INSERT INTO api_keys ({COLUMNS}, request_id, request_fingerprint, request_seal) VALUES {values}"
+        );
         let insert = chunk.iter().fold(inner.query(insert), |insert, NewKey { key, request }| {
             let request = request.as_ref();
             bind_key(insert, key)
                 .bind(request.map(|request| request.id.clone()))
                 .bind(request.map(|request| request.fingerprint.clone()))
+                .bind(request.and_then(|request| request.seal.clone()))
         });
         insert.execute(&mut *transaction).await?;
     }
     Ok(())
-}
-
-/// Returns the outcome of a repeated request; `None` if the request is new.
-async fn find_request(
-    inner: &Inner,
-    transaction: &mut AnyConnection,
-    network: NetworkId,
-    request: &IdempotencyKey,
-) -> Result<Option<InsertOutcome>, StoreError> {
-    let earlier = format!(
-        "SELECT {COLUMNS}, request_fingerprint FROM api_keys WHERE network_id = $1 AND request_id = $2"
-    );
-    let row = inner
-        .query(earlier)
-        .bind(network.to_string())
-        .bind(request.id.clone())
-        .fetch_optional(&mut *transaction)
-        .await?;
-    let Some(row) = row else {
-        return Ok(None);
-    };
-    let fingerprint: Option<String> = row.try_get("request_fingerprint")?;
-    Ok(Some(match fingerprint.as_ref() == Some(&request.fingerprint) {
-        true => InsertOutcome::Repeated(Box::new(read_key(&row)?)),
-        false => InsertOutcome::RequestConflict,
-    }))
 }
 
 /// Returns which of these ids exist. All keys are of one network.
@@ -259,41 +246,4 @@ async fn taken_ids(
     let read =
         |row: &AnyRow| KeyId::parse_any(&row.try_get::<String, _>(0)?).ok_or(StoreError::Corrupt("key_id"));
     rows.iter().map(read).collect()
-}
-
-/// Returns true if a network has `quota` keys that are neither revoked nor superseded.
-pub(super) async fn is_full(
-    inner: &Inner,
-    transaction: &mut AnyConnection,
-    network: NetworkId,
-    quota: Option<u64>,
-    now: Timestamp,
-) -> Result<bool, StoreError> {
-    match quota {
-        Some(quota) => Ok(room(inner, transaction, network, quota, now).await? == 0),
-        None => Ok(false),
-    }
-}
-
-/// Returns how many further keys a network may have.
-async fn room(
-    inner: &Inner,
-    transaction: &mut AnyConnection,
-    network: NetworkId,
-    quota: u64,
-    now: Timestamp,
-) -> Result<u64, StoreError> {
-    let limit = i64::try_from(quota).unwrap_or(i64::MAX);
-    // The limit ends the count once the result is known.
-    let count = "SELECT count(*) FROM (SELECT 1 FROM api_keys WHERE network_id = $1 AND revocation_reason IS NULL \
-                 AND (superseded_at IS NULL OR superseded_at > $2) LIMIT $3) AS counted";
-    let row = inner
-        .query(count)
-        .bind(network.to_string())
-        .bind(now.as_micros())
-        .bind(limit)
-        .fetch_one(&mut *transaction)
-        .await?;
-    let counted = u64::try_from(row.try_get::<i64, _>(0)?).map_err(|_| StoreError::Corrupt("count"))?;
-    Ok(quota.saturating_sub(counted))
 }

@@ -286,7 +286,7 @@ async fn read_once(inner: &Inner, ids: &[(NetworkId, KeyId)]) -> Result<Rows, St
 mod tests {
     use super::*;
     use crate::clock::Timestamp;
-    use crate::key::{ActorId, AddressList, KeyName, Scopes, Visibility};
+    use crate::key::{ActorId, AddressList, KeyName, Scopes, Signer, Visibility};
     use crate::rng::Rng;
     use crate::store::NewKey;
     use futures_util::future::join_all;
@@ -318,6 +318,7 @@ mod tests {
             revocation: None,
             last_used: None,
             mutation: 0,
+            signer: Signer::default(),
         }
     }
 

@@ -1,12 +1,22 @@
 //! Schema of the database, and its migrations.
+//!
+//! A step whose name begins with `additive` only adds what older programs don't need: a table, an
+//! index, a column with a default. It is recorded with its name, so an older program sees that it
+//! may run beside it.
+
+mod postgres;
 
 use futures_util::FutureExt;
-use sqlx::migrate::{Migrate, Migration, MigrationType};
+use sqlx::migrate::{Migrate, Migration, MigrationType, Migrator};
 use sqlx::{AnyConnection, Row};
 
 use super::dialect::Dialect;
+use super::dsn::Dsn;
 use super::{Store, StoreError};
 use crate::rng::Rng;
+
+/// First word of the name of an additive step.
+const ADDITIVE: &str = "additive";
 
 /// Table in which the migrator records applied migrations.
 const MIGRATIONS_TABLE: &str = "_sqlx_migrations";
@@ -16,7 +26,7 @@ const MIGRATIONS_TABLE: &str = "_sqlx_migrations";
 pub struct Step {
     /// Version that it leads to.
     pub version: i64,
-    /// Name; empty if this program doesn't know the migration.
+    /// Name.
     pub name: String,
     /// State in the database.
     pub state: StepState,
@@ -35,6 +45,13 @@ pub enum StepState {
     Unknown,
 }
 
+impl Step {
+    /// Returns true if programs that don't know the migration may run beside it.
+    pub fn is_additive(&self) -> bool {
+        self.name.split(' ').next() == Some(ADDITIVE)
+    }
+}
+
 impl StepState {
     /// Returns the name.
     pub const fn name(self) -> &'static str {
@@ -47,61 +64,29 @@ impl StepState {
     }
 }
 
-/// Migration that was reverted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Undone {
-    /// Version that it leads to.
-    pub version: i64,
-    /// Name.
-    pub name: String,
-    /// Statements that dropped something.
-    pub drops: Vec<String>,
-}
-
 impl Store {
-    /// Migrates the database at `dsn` to this program's schema; returns the version.
+    /// Migrates the database at `dsn` to this program's schema; returns the version. Additive
+    /// steps of a newer program stay.
     ///
     /// # Errors
-    /// When the database can't be reached, its schema is newer, or a migration fails, which then
-    /// has no effect.
+    /// When the database can't be reached, its schema is newer by a step that isn't additive, or a
+    /// migration fails, which then has no effect.
     pub async fn migrate_up(dsn: &str) -> Result<i64, StoreError> {
-        let store = Self::connect(dsn, Rng::system()).await?;
-        store.0.dialect.migrator().run(store.0.writers.reclaim()).await?;
+        let store = Self::connect_to(Dsn::parse(dsn)?.unprepared(), Rng::system()).await?;
+        store.newer_steps(&store.steps().await?)?;
+        store.check_names().await?;
+        store.apply_steps().await?;
         let version = store.version().await?;
         store.close().await;
         Ok(version)
     }
 
-    /// Reverts the last `steps` migrations of the database at `dsn`, each in a transaction of its
-    /// own, except in MySQL, which has none for tables.
+    /// Returns the newest version of the schema that this program knows for the database at `dsn`.
     ///
     /// # Errors
-    /// When the database can't be reached, is dirty or newer, a migration fails, or keys would be
-    /// lost and `lose_keys` is false.
-    pub async fn migrate_down(dsn: &str, steps: usize, lose_keys: bool) -> Result<Vec<Undone>, StoreError> {
-        let store = Self::connect_existing(dsn).await?;
-        let mut applied = store.steps().await?;
-        applied.retain(|step| step.state != StepState::Pending);
-        let stays = applied.len().saturating_sub(steps);
-        let undo = applied.split_off(stays);
-        if undo.is_empty() {
-            store.close().await;
-            return Ok(vec![]);
-        }
-        let keys = store.key_count().await?;
-        if keys > 0 && !lose_keys {
-            return Err(StoreError::WouldLoseKeys { keys });
-        }
-        let target = applied.last().map_or(0, |step| step.version);
-        store.0.dialect.migrator().undo(store.0.writers.reclaim(), target).await?;
-        let undone = undo.into_iter().rev().map(|step| Undone {
-            version: step.version,
-            name: step.name,
-            drops: drop_statements(store.0.dialect, step.version),
-        });
-        let undone = undone.collect();
-        store.close().await;
-        Ok(undone)
+    /// When the DSN can't be used.
+    pub fn known_schema(dsn: &str) -> Result<i64, StoreError> {
+        Ok(newest_version(Dsn::parse(dsn)?.dialect))
     }
 
     /// Lists the migrations of the database and of this program, by version.
@@ -109,7 +94,7 @@ impl Store {
     /// # Errors
     /// When the database can't be reached.
     pub async fn migrations(dsn: &str) -> Result<Vec<Step>, StoreError> {
-        let store = Self::connect_existing(dsn).await?;
+        let store = Self::connect_to(Dsn::parse(dsn)?.existing_only().unprepared(), Rng::system()).await?;
         let steps = store.steps().await?;
         store.close().await;
         Ok(steps)
@@ -121,14 +106,23 @@ impl Store {
     /// # Errors
     /// When the database can't be reached, or this program has no such version.
     pub async fn migrate_force(dsn: &str, version: i64) -> Result<(), StoreError> {
-        let store = Self::connect_existing(dsn).await?;
+        let store = Self::connect_to(Dsn::parse(dsn)?.existing_only().unprepared(), Rng::system()).await?;
         if version != 0 && !steps_up(store.0.dialect).any(|step| step.version == version) {
             return Err(StoreError::NoSuchVersion { version, known: store.known_version() });
+        }
+        let recorded = steps_up(store.0.dialect).filter(move |step| step.version <= version);
+        if store.0.dialect == Dialect::Postgres {
+            let mut connection = store.0.writers.reclaim().acquire().await?;
+            let mut transaction = postgres::begin(&mut connection).await?;
+            postgres::force(&mut transaction, recorded).await?;
+            transaction.commit().await?;
+            store.close().await;
+            return Ok(());
         }
         store.0.writers.reclaim().acquire().await?.ensure_migrations_table(MIGRATIONS_TABLE).await?;
         let mut transaction = store.0.writers.reclaim().begin_with(store.0.dialect.begin_write()).await?;
         store.0.query("DELETE FROM _sqlx_migrations").execute(&mut *transaction).await?;
-        for step in steps_up(store.0.dialect).filter(|step| step.version <= version) {
+        for step in recorded {
             let connection: &mut AnyConnection = &mut transaction;
             connection.skip(MIGRATIONS_TABLE, step).await?;
         }
@@ -142,25 +136,102 @@ impl Store {
         if self.0.dialect != Dialect::Sqlite || self.table_count().await? > 0 {
             return Ok(());
         }
-        match self.0.dialect.migrator().run(self.0.writers.reclaim()).await {
+        match self.apply_steps().await {
             Ok(()) => Ok(()),
             // Another process has migrated the same new file meanwhile.
             Err(_) if self.version().await.is_ok_and(|version| version == self.known_version()) => Ok(()),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error),
         }
     }
 
-    /// Checks that the schema has this program's version.
+    /// Applies the steps that are missing.
+    async fn apply_steps(&self) -> Result<(), StoreError> {
+        let (dialect, pool) = (self.0.dialect, self.0.writers.reclaim());
+        if dialect == Dialect::Postgres {
+            let mut connection = pool.acquire().await?;
+            let mut transaction = postgres::begin(&mut connection).await?;
+            postgres::up(&mut transaction, steps_up(dialect)).await?;
+            return Ok(transaction.commit().await?);
+        }
+        let mut migrator = Migrator::with_migrations(dialect.migrator().iter().cloned().collect());
+        migrator.set_locking(dialect != Dialect::Cockroach);
+        // The caller has seen that these are additive.
+        migrator.set_ignore_missing(true);
+        Ok(migrator.run(pool).await?)
+    }
+
+    /// Reverts steps, the newest first.
+    pub(super) async fn revert_steps(&self, steps: &[Step], target: i64) -> Result<(), StoreError> {
+        let (dialect, pool) = (self.0.dialect, self.0.writers.reclaim());
+        if dialect != Dialect::Postgres {
+            return Ok(dialect.migrator().undo(pool, target).await?);
+        }
+        let mut down = vec![];
+        for step in steps.iter().rev() {
+            let is_down = |migration: &&Migration| {
+                migration.version == step.version
+                    && matches!(migration.migration_type, MigrationType::ReversibleDown)
+            };
+            let migration = dialect.migrator().iter().find(is_down);
+            down.push(migration.ok_or(sqlx::migrate::MigrateError::VersionMissing(step.version))?);
+        }
+        let mut connection = pool.acquire().await?;
+        let mut transaction = postgres::begin(&mut connection).await?;
+        postgres::down(&mut transaction, down.into_iter()).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    /// Checks that the schema is this program's, or newer by additive steps.
     pub(super) async fn check_schema(&self) -> Result<(), StoreError> {
-        let (found, known) = (self.version().await?, self.known_version());
-        match found.cmp(&known) {
-            std::cmp::Ordering::Less => Err(StoreError::SchemaTooOld { found, needed: known }),
-            std::cmp::Ordering::Equal => Ok(()),
-            std::cmp::Ordering::Greater => Err(StoreError::SchemaTooNew { found, known }),
+        let steps = self.steps().await?;
+        let needed = self.known_version();
+        let is_applied = |step: &&Step| matches!(step.state, StepState::Applied | StepState::Unknown);
+        let found = steps.iter().filter(is_applied).map(|step| step.version).max().unwrap_or(0);
+        let is_missing = |step: &Step| step.version <= needed && !is_applied(&step);
+        if found < needed || steps.iter().any(is_missing) {
+            self.check_names().await?;
+            return Err(StoreError::SchemaTooOld { found: found.min(needed - 1), needed });
+        }
+        if self.newer_steps(&steps)? > 0 {
+            tracing::warn!(
+                found,
+                known = needed,
+                "the database's schema is newer than this program, by additive steps only: going on beside it"
+            );
+            let _ = self.0.newer_schema.set(found);
+        }
+        Ok(())
+    }
+
+    /// Checks that no table of Ory Talos is in the way of this program's own.
+    async fn check_names(&self) -> Result<(), StoreError> {
+        if self.version().await? > 0 || !self.has_table("api_keys").await? {
+            return Ok(());
+        }
+        match self.ory_tables().await?.into_iter().find(|(_, name)| name == "api_keys") {
+            Some((_, table)) => Err(StoreError::NameTaken { table }),
+            None => Ok(()),
         }
     }
 
-    async fn steps(&self) -> Result<Vec<Step>, StoreError> {
+    /// Returns the version of a newer schema beside which this program runs.
+    pub fn newer_schema(&self) -> Option<i64> {
+        self.0.newer_schema.get().copied()
+    }
+
+    /// Counts the steps that this program doesn't know.
+    ///
+    /// # Errors
+    /// When one of them isn't additive.
+    fn newer_steps(&self, steps: &[Step]) -> Result<usize, StoreError> {
+        let newer: Vec<&Step> = steps.iter().filter(|step| step.state == StepState::Unknown).collect();
+        match newer.iter().rfind(|step| !step.is_additive()) {
+            Some(step) => Err(StoreError::SchemaTooNew { found: step.version, known: self.known_version() }),
+            None => Ok(newer.len()),
+        }
+    }
+
+    pub(super) async fn steps(&self) -> Result<Vec<Step>, StoreError> {
         let mut steps: Vec<Step> = steps_up(self.0.dialect)
             .map(|step| Step {
                 version: step.version,
@@ -171,8 +242,9 @@ impl Store {
         if !self.has_table(MIGRATIONS_TABLE).await? {
             return Ok(steps);
         }
-        let record =
-            self.0.query("SELECT version, CASE WHEN success THEN 1 ELSE 0 END FROM _sqlx_migrations");
+        let record = self
+            .0
+            .query("SELECT version, CASE WHEN success THEN 1 ELSE 0 END, description FROM _sqlx_migrations");
         for row in self.0.read(|connection| record.fetch_all(connection).boxed()).await? {
             let (version, success): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
             let known = steps.iter_mut().find(|step| step.version == version);
@@ -183,32 +255,25 @@ impl Store {
             };
             match known {
                 Some(step) => step.state = state,
-                None => steps.push(Step { version, name: String::new(), state }),
+                None => steps.push(Step { version, name: row.try_get(2)?, state }),
             }
         }
         steps.sort_by_key(|step| step.version);
         Ok(steps)
     }
 
-    async fn key_count(&self) -> Result<i64, StoreError> {
-        if !self.has_table("api_keys").await? {
-            return Ok(0);
-        }
-        self.number("SELECT count(*) FROM api_keys").await
-    }
-
     async fn table_count(&self) -> Result<i64, StoreError> {
         self.number(self.0.dialect.count_tables()).await
     }
 
-    async fn has_table(&self, name: &'static str) -> Result<bool, StoreError> {
-        let query = self.0.query(self.0.dialect.count_named()).bind(name);
+    pub(super) async fn has_table(&self, name: impl Into<String>) -> Result<bool, StoreError> {
+        let query = self.0.query(self.0.dialect.count_named()).bind(name.into());
         let row = self.0.read(|connection| query.fetch_one(connection).boxed()).await?;
         Ok(row.try_get::<i64, _>(0)? > 0)
     }
 
     /// Returns the schema's version; 0 if it is empty.
-    async fn version(&self) -> Result<i64, StoreError> {
+    pub(super) async fn version(&self) -> Result<i64, StoreError> {
         let version = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations WHERE success";
         if !self.has_table(MIGRATIONS_TABLE).await? {
             return Ok(0);
@@ -218,33 +283,23 @@ impl Store {
 
     /// Returns the newest version that this program knows.
     fn known_version(&self) -> i64 {
-        steps_up(self.0.dialect).map(|step| step.version).max().unwrap_or(0)
+        newest_version(self.0.dialect)
     }
 
-    async fn number(&self, query: &'static str) -> Result<i64, StoreError> {
+    pub(super) async fn number(&self, query: impl Into<String>) -> Result<i64, StoreError> {
         let query = self.0.query(query);
         let row = self.0.read(|connection| query.fetch_one(connection).boxed()).await?;
         Ok(row.try_get(0)?)
     }
 }
 
+/// Returns the newest version that this program knows.
+fn newest_version(dialect: Dialect) -> i64 {
+    steps_up(dialect).map(|step| step.version).max().unwrap_or(0)
+}
+
 /// Returns the migrations of this program, each once.
 fn steps_up(dialect: Dialect) -> impl Iterator<Item = &'static Migration> {
     let all = dialect.migrator().iter();
     all.filter(|step| !matches!(step.migration_type, MigrationType::ReversibleDown))
-}
-
-/// Returns the statements of a reversal that drop something.
-fn drop_statements(dialect: Dialect, version: i64) -> Vec<String> {
-    let is_down = |step: &&Migration| {
-        step.version == version && matches!(step.migration_type, MigrationType::ReversibleDown)
-    };
-    let Some(down) = dialect.migrator().iter().find(is_down) else {
-        return vec![];
-    };
-    let statements = down.sql.as_str().split(';').map(|statement| {
-        let lines = statement.lines().map(|line| line.split("--").next().unwrap_or_default());
-        lines.flat_map(str::split_whitespace).collect::<Vec<_>>().join(" ")
-    });
-    statements.filter(|statement| statement.to_ascii_uppercase().contains("DROP ")).collect()
 }

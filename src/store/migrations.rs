@@ -32,12 +32,20 @@ macro_rules! step {
 macro_rules! migrations {
     ($database:literal) => {
         Migrator::with_migrations(
-            [step!($database, 1, "0001_keys"), step!($database, 2, "0002_audit_heads")].concat(),
+            [
+                step!($database, 1, "0001_keys"),
+                step!($database, 2, "0002_audit_heads"),
+                step!($database, 3, "0003_additive_counts_and_retries"),
+                step!($database, 4, "0004_additive_key_states"),
+            ]
+            .concat(),
         )
     };
 }
 
-/// A migration as sqlx makes it of a file: the file's name, without number, describes it.
+/// A migration as sqlx makes it of a file: the file's name, without number, describes it. A step
+/// that programs which don't know it may run beside is named `NNNN_additive_…`: it adds a table, an
+/// index, or a column that is nullable or has a default, and changes nothing that is there.
 fn migration(version: i64, step: &str, kind: MigrationType, sql: &'static str) -> Migration {
     let name = step.split_once('_').map_or(step, |(_, name)| name).replace('_', " ");
     Migration::new(version, name.into(), kind, sql.into_sql_str(), false)

@@ -2,12 +2,14 @@
 //! `cache::freshness`).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
 use tokio::time::Instant;
 
+use super::clock_skew::{self, ClockSkew, MAX_CLOCK_SKEW, database_time};
 use super::dialect::{MAX_ROWS, placeholders};
 use super::poller::{Evidence, PollError, PollTiming, Proof, Statement};
 use super::server::authoritative;
@@ -48,9 +50,23 @@ pub struct LogEntry {
 pub enum LogStart {
     /// The entry of this number.
     At(u64),
-    /// The newest entry before this time by the writers' clocks, or a later one: another instance
-    /// may have read the log up to there.
-    Since(Timestamp),
+    /// The newest entry that is older than this, or a later one: another instance may have read the
+    /// log up to there.
+    Since(Duration),
+}
+
+/// Limit up to which entries of the log are old.
+#[derive(Debug, Clone, Copy)]
+pub struct TrimLimit {
+    /// Age from which an entry is old.
+    pub retention: Duration,
+    /// Newest number that this process knows to be old, as it saw it that long ago.
+    pub old: Option<u64>,
+    /// Newest number when this process started. Later entries are as old as it saw them; the times
+    /// of earlier ones must do.
+    pub seen_at_start: u64,
+    /// The process's time, where the database has none.
+    pub now: Timestamp,
 }
 
 /// Part of the log, with its proof.
@@ -85,12 +101,13 @@ impl Store {
                 LogStart::Since(_) => "ORDER BY n DESC LIMIT $1",
             };
             let text = format!(
-                "SELECT n AS n, 0 AS at, {id} AS server_id, {state} AS server_state, '' AS tag, '' AS network_id, \
+                "SELECT n AS n, {clock} AS at, {id} AS server_id, {state} AS server_state, '' AS tag, '' AS network_id, \
                  '' AS key_id FROM mutation_counter WHERE id = 1 UNION ALL \
                  SELECT n, at, '', '', tag, network_id, key_id FROM (SELECT n, at, tag, network_id, key_id \
                  FROM mutation_log {entries}) AS entries",
                 id = inner.dialect.server_id(),
                 state = inner.dialect.server_state(),
+                clock = inner.dialect.clock(),
             );
             let query = {
                 let inner = Arc::clone(&inner);
@@ -103,14 +120,20 @@ impl Store {
                 }
             };
             let statement: Statement = Arc::new(move |connection| query().fetch_all(connection).boxed());
+            let before = clock.now();
             let (rows, proof) = inner.poller.fetch(statement, &clock, timing, deadline).await?;
+            let after = clock.now();
             if let Some(file) = inner.poller.file() {
                 let inner = Arc::clone(&inner);
                 tokio::spawn(async move { inner.anchor.follow(file, inner.poller.options()).await });
             }
-            let (end, mut entries) =
+            let RawPart { end, database_time, mut entries } =
                 read_part(&rows).map_err(|error| PollError { error, evidence: Evidence::Outage })?;
-            if let LogStart::Since(since) = start {
+            if let Some(time) = database_time {
+                *inner.clock_skew.lock() = Some(ClockSkew::measure(before, after, time));
+            }
+            if let LogStart::Since(age) = start {
+                let since = database_time.unwrap_or(before).minus(age);
                 let before = entries.iter().rposition(|(_, at)| *at < since.as_micros());
                 entries.drain(..before.unwrap_or(0));
             }
@@ -135,27 +158,27 @@ impl Store {
     }
 
     /// Deletes the oldest entries of the log, at most [`TRIM_BATCH`], and returns their number. Of
-    /// the entries before `before` the newest stays: instances that have polled since then continue
-    /// from it or from a later one.
+    /// the old entries the newest stays: instances that have polled since then continue from it or
+    /// from a later one.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn trim_mutations(&self, before: Timestamp) -> Result<u64, StoreError> {
-        let oldest = "SELECT n, at FROM mutation_log ORDER BY n LIMIT $1";
+    pub async fn trim_mutations(&self, limit: TrimLimit) -> Result<u64, StoreError> {
         self.run(async move |inner| {
+            let clock = inner.dialect.clock();
+            let oldest = format!("SELECT n, at, {clock} AS now FROM mutation_log ORDER BY n LIMIT $1");
             let oldest = inner.query(oldest).bind(TRIM_BATCH as i64 + 1);
             let rows = inner.read(|connection| oldest.fetch_all(connection).boxed()).await?;
             let entries: Result<Vec<(i64, i64)>, sqlx::Error> =
                 rows.iter().map(|row| Ok((row.try_get("n")?, row.try_get("at")?))).collect();
             let entries = entries?;
-            // Up to the first entry that is newer, not all older ones: times by several clocks
-            // needn't be in order, and the log must have no gap.
-            let old = entries.iter().take_while(|(_, at)| *at < before.as_micros());
-            let Some((kept, _)) = old.last().filter(|kept| Some(*kept) != entries.first()) else {
+            let now = rows.first().map(|row| row.try_get("now")).transpose()?;
+            let now = now.and_then(database_time).unwrap_or(limit.now);
+            let Some(kept) = newest_old(&entries, limit, now) else {
                 return Ok(0);
             };
             inner
-                .write(*kept, |inner, transaction, kept| {
+                .write(kept, |inner, transaction, kept| {
                     let delete = inner.query("DELETE FROM mutation_log WHERE n < $1").bind(*kept);
                     async move { Ok(End::Commit(delete.execute(&mut *transaction).await?.rows_affected())) }
                         .boxed()
@@ -166,19 +189,46 @@ impl Store {
     }
 }
 
-/// Returns the end of the log, and the entries with their times, in order.
-fn read_part(rows: &[AnyRow]) -> Result<(u64, Vec<(LogEntry, i64)>), StoreError> {
-    let (mut end, mut entries) = (None, vec![]);
+/// Returns the newest of these entries (number and time) that is old; `None` if only the first is.
+fn newest_old(entries: &[(i64, i64)], limit: TrimLimit, now: Timestamp) -> Option<i64> {
+    let is_seen = |n: i64, number: u64| u64::try_from(n).is_ok_and(|n| n <= number);
+    let by_number = limit.old.and_then(|old| entries.iter().rfind(|(n, _)| is_seen(*n, old)));
+    let (before, latest) = (now.minus(limit.retention).as_micros(), now.plus(MAX_CLOCK_SKEW).as_micros());
+    // Up to the first entry that is newer, not all older ones: times by several clocks needn't be
+    // in order, and the log must have no gap. A time that hasn't come yet is wrong, and says
+    // nothing.
+    let by_time = entries
+        .iter()
+        .take_while(|(n, at)| is_seen(*n, limit.seen_at_start) && (*at < before || *at > latest))
+        .filter(|(_, at)| *at < before)
+        .last();
+    let kept = by_number.into_iter().chain(by_time).map(|(n, _)| *n).max();
+    kept.filter(|kept| entries.first().is_some_and(|(first, _)| first < kept))
+}
+
+/// Rows of a read of the log.
+struct RawPart {
+    /// Newest number of the log.
+    end: u64,
+    /// The database's time, if it has a clock of its own.
+    database_time: Option<Timestamp>,
+    /// Entries with their times, in order.
+    entries: Vec<(LogEntry, i64)>,
+}
+
+fn read_part(rows: &[AnyRow]) -> Result<RawPart, StoreError> {
+    let (mut end, mut time, mut entries) = (None, None, vec![]);
     for row in rows {
         if row.try_get::<String, _>("server_state")?.is_empty() {
             entries.push((read(row)?, row.try_get::<i64, _>("at")?));
         } else {
             end = u64::try_from(row.try_get::<i64, _>("n")?).ok();
+            time = database_time(row.try_get("at")?);
         }
     }
     // Databases don't order the parts of a UNION ALL.
     entries.sort_unstable_by_key(|(entry, _)| entry.n);
-    Ok((end.ok_or(StoreError::Corrupt("n"))?, entries))
+    Ok(RawPart { end: end.ok_or(StoreError::Corrupt("n"))?, database_time: time, entries })
 }
 
 fn read(row: &AnyRow) -> Result<LogEntry, StoreError> {
@@ -198,64 +248,77 @@ pub(super) fn read_tag(digits: &str) -> Result<u128, StoreError> {
 }
 
 /// Numbers a change and logs it, inside the transaction that makes it. Incrementing the one row
-/// locks it until the commit: no later number can be visible before this one.
+/// locks it until the commit: no later number can be visible before this one. Returns the
+/// database's time as well.
 pub(super) async fn log_mutation(
     inner: &Inner,
     transaction: &mut AnyConnection,
     network: NetworkId,
     key_id: KeyId,
     at: Timestamp,
-) -> Result<Mutation, StoreError> {
-    let mutations = log_mutations(inner, transaction, &[(network, key_id, at)]).await?;
-    mutations.first().copied().ok_or(StoreError::Corrupt("n"))
+) -> Result<(Mutation, Option<Timestamp>), StoreError> {
+    let (mutations, time) = log_mutations(inner, transaction, &[(network, key_id, at)]).await?;
+    Ok((mutations.first().copied().ok_or(StoreError::Corrupt("n"))?, time))
 }
 
 /// Logs that keys were issued, with one number, which it returns. Their ids can't have been looked
 /// up before, so no cached row is stale; but a restore that loses them must be noticed, too.
 ///
-/// To be called last: the row that orders all changes stays locked until the commit.
+/// To be called last: the row that orders all changes stays locked until the commit. Fails if the
+/// process's clock is too far from the database's.
 pub(super) async fn log_issue(
     inner: &Inner,
     transaction: &mut AnyConnection,
     at: Timestamp,
 ) -> Result<u64, StoreError> {
-    let n = take_numbers(inner, transaction, 1).await?;
-    insert_entries(inner, transaction, [(n, String::new(), String::new(), at)]).await?;
+    let (n, time) = take_numbers(inner, transaction, 1).await?;
+    clock_skew::check(at, time)?;
+    insert_entries(inner, transaction, [(n, String::new(), String::new(), time.unwrap_or(at))]).await?;
     u64::try_from(n).map_err(|_| StoreError::Corrupt("n"))
 }
 
-/// Takes `count` numbers and returns the last. Fails if the server isn't the primary.
-async fn take_numbers(inner: &Inner, transaction: &mut AnyConnection, count: i64) -> Result<i64, StoreError> {
+/// Takes `count` numbers and returns the last, with the database's time. Fails if the server isn't
+/// the primary.
+async fn take_numbers(
+    inner: &Inner,
+    transaction: &mut AnyConnection,
+    count: i64,
+) -> Result<(i64, Option<Timestamp>), StoreError> {
     let increment = inner.query("UPDATE mutation_counter SET n = n + $1 WHERE id = 1").bind(count);
     increment.execute(&mut *transaction).await?;
     let (id, state) = (inner.dialect.server_id(), inner.dialect.server_state());
-    let read =
-        format!("SELECT n, {id} AS server_id, {state} AS server_state FROM mutation_counter WHERE id = 1");
+    let clock = inner.dialect.clock();
+    let read = format!(
+        "SELECT n, {clock} AS now, {id} AS server_id, {state} AS server_state FROM mutation_counter WHERE id = 1"
+    );
     let row = inner.query(read).fetch_one(&mut *transaction).await?;
     inner.poller.check_server(&authoritative(&row, "server_id", "server_state")?)?;
-    Ok(row.try_get::<i64, _>("n")?)
+    Ok((row.try_get::<i64, _>("n")?, database_time(row.try_get("now")?)))
 }
 
-/// Logs many changes with successive numbers, like [`log_mutation`].
+/// Logs many changes with successive numbers, like [`log_mutation`]. Entries have the database's
+/// time, if it has a clock of its own.
 pub(super) async fn log_mutations(
     inner: &Inner,
     transaction: &mut AnyConnection,
     changes: &[(NetworkId, KeyId, Timestamp)],
-) -> Result<Vec<Mutation>, StoreError> {
+) -> Result<(Vec<Mutation>, Option<Timestamp>), StoreError> {
     let count = i64::try_from(changes.len()).map_err(|_| StoreError::Corrupt("n"))?;
     if count == 0 {
-        return Ok(vec![]);
+        return Ok((vec![], None));
     }
-    let first = take_numbers(inner, transaction, count).await? - count + 1;
+    let (last, time) = take_numbers(inner, transaction, count).await?;
+    let first = last - count + 1;
     let numbered: Vec<_> = (first..).zip(changes).collect();
-    let entries =
-        numbered.iter().map(|(n, (network, key_id, at))| (*n, network.to_string(), key_id.to_string(), *at));
+    let entries = numbered
+        .iter()
+        .map(|(n, (network, key_id, at))| (*n, network.to_string(), key_id.to_string(), time.unwrap_or(*at)));
     insert_entries(inner, transaction, entries).await?;
     let mutation = |(n, (network, key_id, _)): &(i64, &(NetworkId, KeyId, Timestamp))| {
         let n = u64::try_from(*n).map_err(|_| StoreError::Corrupt("n"))?;
         Ok(Mutation { n, network: *network, key_id: *key_id })
     };
-    numbered.iter().map(mutation).collect()
+    Ok((numbered.iter().map(mutation).collect::<Result<_, StoreError>>()?, time))
 }
 
 /// Inserts log entries (number, network, key, time), each with its own tag.
@@ -316,6 +379,13 @@ mod tests {
         (store, directory)
     }
 
+    /// What is old before a minute, by the times of the entries alone.
+    fn before(minute: i64) -> TrimLimit {
+        let now = Timestamp::from_secs(minute.max(100) * MINUTE);
+        let retention = Duration::from_secs((minute.max(100) - minute).unsigned_abs() * 60);
+        TrimLimit { retention, old: None, seen_at_start: u64::MAX, now }
+    }
+
     async fn numbers(store: &Store) -> Vec<u64> {
         let second = Duration::from_secs(1);
         let timing = PollTiming { lease: second * 5, interval: second };
@@ -336,7 +406,7 @@ mod tests {
             (1_000, vec![5]),
             (2_000, vec![5]),
         ] {
-            store.trim_mutations(Timestamp::from_secs(before * MINUTE)).await.unwrap();
+            store.trim_mutations(self::before(before)).await.unwrap();
             assert_eq!(numbers(&store).await, left, "before minute {before}");
         }
         assert_eq!(store.newest_number().await.unwrap(), 5, "numbers continue");
@@ -345,14 +415,36 @@ mod tests {
     #[tokio::test]
     async fn trimming_leaves_no_gap_when_clocks_disagree() {
         let (store, _directory) = store([1, 90, 2, 3, 91].map(|minute| minute * MINUTE)).await;
-        assert_eq!(store.trim_mutations(Timestamp::from_secs(50 * MINUTE)).await.unwrap(), 1);
+        assert_eq!(store.trim_mutations(before(50)).await.unwrap(), 1);
         assert_eq!(numbers(&store).await, [1, 2, 3, 4, 5]);
+    }
+
+    #[tokio::test]
+    async fn a_time_that_has_not_come_yet_says_nothing() {
+        const YEARS: i64 = 5 * 365 * 24 * 60;
+        let times = [1, YEARS, 2, YEARS, YEARS, 90, 91].map(|minute| minute * MINUTE);
+        let (store, _directory) = store(times).await;
+        assert_eq!(store.trim_mutations(before(50)).await.unwrap(), 3);
+        assert_eq!(numbers(&store).await, [3, 4, 5, 6, 7]);
+        // Its own clock tells the process that number 5 is old, whatever is written there.
+        let by_number = TrimLimit { old: Some(5), ..before(50) };
+        assert_eq!(store.trim_mutations(by_number).await.unwrap(), 2);
+        assert_eq!(numbers(&store).await, [5, 6, 7]);
+    }
+
+    #[tokio::test]
+    async fn what_came_after_the_start_is_as_old_as_it_was_seen() {
+        // Somebody else's clock is years behind.
+        let (store, _directory) = store([80, 81, 1, 1, 1].map(|minute| minute * MINUTE)).await;
+        let limit = TrimLimit { seen_at_start: 2, ..before(90) };
+        assert_eq!(store.trim_mutations(limit).await.unwrap(), 2);
+        assert_eq!(numbers(&store).await, [2, 3, 4, 5]);
     }
 
     #[tokio::test]
     async fn each_trim_is_bounded_and_all_together_are_complete() {
         let (store, _directory) = store(1..=2_500).await;
-        let before = Timestamp::from_secs(10_000);
+        let before = TrimLimit { now: Timestamp::from_secs(10_000), ..before(100) };
         for expected in [TRIM_BATCH, TRIM_BATCH, 500, 0] {
             assert_eq!(store.trim_mutations(before).await.unwrap(), expected);
         }
@@ -362,7 +454,7 @@ mod tests {
     #[tokio::test]
     async fn concurrent_trims_are_safe() {
         let (store, _directory) = store(1..=5_000).await;
-        let before = Timestamp::from_secs(4_000);
+        let before = TrimLimit { now: Timestamp::from_secs(4_000), ..before(100) };
         let trim = async || while store.trim_mutations(before).await.unwrap() > 0 {};
         tokio::join!(trim(), trim(), trim());
         assert_eq!(numbers(&store).await, (3_999..=5_000).collect::<Vec<_>>());

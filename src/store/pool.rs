@@ -91,7 +91,7 @@ impl Pool {
             let (opened, eviction) = (Arc::clone(&opened), eviction.clone());
             AnyPoolOptions::new()
                 .max_connections(max_connections)
-                .acquire_timeout(ACQUIRE_TIMEOUT)
+                .acquire_timeout(dsn.connect_timeout.unwrap_or(ACQUIRE_TIMEOUT).max(ACQUIRE_TIMEOUT))
                 .max_lifetime(dsn.max_lifetime)
                 .idle_timeout(dsn.idle_timeout)
                 .after_connect(move |connection, _| {
@@ -257,7 +257,7 @@ mod tests {
 
     /// Opens such a pool with parameters in its DSN.
     async fn pool_with(directory: &tempfile::TempDir, parameters: &str) -> Pool {
-        sqlx::any::install_default_drivers();
+        crate::store::driver::install();
         let dsn = format!("sqlite://{}/talos.db{parameters}", directory.path().display());
         let dsn = Dsn::parse(&dsn).unwrap();
         Pool::open(&dsn, &dsn.url.parse().unwrap(), 2, ConnectionEviction::default(), None).await.unwrap()

@@ -10,10 +10,10 @@ use crate::key::record::Record;
 /// Columns of a key, in the order in which [`bind_key`] binds them.
 pub(super) const COLUMNS: &str = "network_id, key_id, kind, name, actor_id, scopes, metadata, visibility, \
     allowed_cidrs, rate_quota, rate_window, rate_unit, created_at, updated_at, expires_at, superseded_at, \
-    revocation_reason, revocation_description, last_used_at, mutation";
+    revocation_reason, revocation_description, last_used_at, mutation, secret_id, key_prefix";
 
 /// Number of [`COLUMNS`].
-pub(super) const COLUMN_COUNT: usize = 20;
+pub(super) const COLUMN_COUNT: usize = 22;
 
 type Query = sqlx::query::Query<'static, sqlx::Any, sqlx::any::AnyArguments>;
 
@@ -41,6 +41,8 @@ pub(super) fn bind_key(query: Query, key: &Key) -> Query {
         .bind(record.revocation_description)
         .bind(record.last_used_at)
         .bind(record.mutation)
+        .bind(record.secret_id)
+        .bind(record.key_prefix)
 }
 
 /// Binds the columns that can change, in the order of the UPDATE statement.
@@ -84,6 +86,8 @@ pub(super) fn read_key(row: &AnyRow) -> Result<Key, StoreError> {
         revocation_description: row.try_get("revocation_description")?,
         last_used_at: row.try_get("last_used_at")?,
         mutation: row.try_get("mutation")?,
+        secret_id: row.try_get("secret_id")?,
+        key_prefix: row.try_get("key_prefix")?,
     };
     record.try_into().map_err(|crate::key::record::Unreadable(column)| StoreError::Corrupt(column))
 }

@@ -228,7 +228,7 @@ mod tests {
     /// Changes a setting of a new session of a real server; returns the state that the session
     /// reports.
     async fn state_after(dialect: Dialect, dsn: &str, setting: &str) -> String {
-        sqlx::any::install_default_drivers();
+        crate::store::driver::install();
         let mut connection = AnyConnection::connect(dsn).await.unwrap();
         if let Some(setup) = dialect.session_setup() {
             connection.execute(setup).await.unwrap();

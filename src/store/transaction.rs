@@ -5,18 +5,20 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use sqlx::any::AnyArguments;
 use sqlx::query::Query;
-use sqlx::{Any, AnyConnection, AssertSqlSafe, Connection, Executor};
+use sqlx::{Any, AnyConnection, AssertSqlSafe, Connection, Row};
 use tokio::time::timeout_at;
 
+use super::clock_skew::database_time;
 use super::dialect::Dialect;
 use super::pool::Checkout;
 use super::server::NotAuthoritative;
 use super::{Inner, StoreError};
+use crate::clock::Timestamp;
 
 /// Timeout of a read, including the wait for a connection.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// Timeout of a write, which is longer, as it may wait for other transactions.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Time that a write waits for a poll that finds the primary.
 const PRIMARY_WAIT: Duration = Duration::from_secs(1);
@@ -56,7 +58,10 @@ where
 impl Inner {
     /// Makes a query in the dialect of the database.
     pub(super) fn query(&self, text: impl Into<String>) -> Query<'static, Any, AnyArguments> {
-        let text = self.dialect.statement(text.into());
+        let text = text.into();
+        #[cfg(test)]
+        self.statements.lock().insert(text.clone());
+        let text = self.dialect.statement(text);
         sqlx::query(AssertSqlSafe(text)).persistent(self.prepares)
     }
 
@@ -136,7 +141,21 @@ impl Inner {
         F: for<'c> FnOnce(&'c mut AnyConnection) -> BoxFuture<'c, Result<T, sqlx::Error>>,
         G: FnOnce(T) -> Result<R, StoreError>,
     {
-        let mut checkout = self.readers.acquire(READ_TIMEOUT).await?;
+        self.read_within(READ_TIMEOUT, work, check).await
+    }
+
+    /// Runs reads like [`Self::read_checked`], with a timeout of their own.
+    pub(super) async fn read_within<T, R, F, G>(
+        &self,
+        time_limit: Duration,
+        work: F,
+        check: G,
+    ) -> Result<R, StoreError>
+    where
+        F: for<'c> FnOnce(&'c mut AnyConnection) -> BoxFuture<'c, Result<T, sqlx::Error>>,
+        G: FnOnce(T) -> Result<R, StoreError>,
+    {
+        let mut checkout = self.readers.acquire(time_limit).await?;
         let Checkout { connection, deadline, .. } = &mut checkout;
         let result = timeout_at(*deadline, async {
             let read = match self.prepares {
@@ -149,11 +168,13 @@ impl Inner {
         self.readers.release(checkout, result)
     }
 
-    /// Locks the row that orders all changes until the transaction ends, for decisions that depend
-    /// on other rows.
-    pub(super) async fn lock_order(&self, transaction: &mut AnyConnection) -> Result<(), StoreError> {
-        let lock = self.query("UPDATE mutation_counter SET n = n WHERE id = 1");
-        transaction.execute(lock).await?;
-        Ok(())
+    /// Reads the database's time, if it has a clock of its own.
+    pub(super) async fn read_clock(
+        &self,
+        transaction: &mut AnyConnection,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        let read = self.query(format!("SELECT {} AS now", self.dialect.clock()));
+        let row = read.fetch_one(&mut *transaction).await?;
+        Ok(database_time(row.try_get("now")?))
     }
 }

@@ -64,10 +64,18 @@ pub enum StreamRefusal {
     UnreadBody,
     /// Too many streams of its connection are open that aren't Checks.
     FallbackStreams,
+    /// The message is larger than a Check may be.
+    MessageTooLarge,
 }
 
 impl StreamRefusal {
-    const ALL: [Self; 4] = [Self::Memory, Self::PendingResponses, Self::UnreadBody, Self::FallbackStreams];
+    const ALL: [Self; 5] = [
+        Self::Memory,
+        Self::PendingResponses,
+        Self::UnreadBody,
+        Self::FallbackStreams,
+        Self::MessageTooLarge,
+    ];
 
     /// Value of the metric's label `reason`.
     const fn name(self) -> &'static str {
@@ -76,6 +84,7 @@ impl StreamRefusal {
             Self::PendingResponses => "pending_responses",
             Self::UnreadBody => "unread_body",
             Self::FallbackStreams => "fallback_streams",
+            Self::MessageTooLarge => "message_too_large",
         }
     }
 }
@@ -154,7 +163,7 @@ impl Connections {
         );
         registry.register(
             "streams_refused",
-            "Streams of the authz plane refused for memory or their number, by reason",
+            "Streams of the authz plane refused for memory, their size or their number, by reason",
             streams_refused.clone(),
         );
         registry.register(

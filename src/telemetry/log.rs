@@ -16,6 +16,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::config::{Log, LogFormat, LogLevel};
 use crate::escape;
+use crate::trace::{self, Ids};
 
 /// Starts logging. Does nothing when logging has already started.
 pub fn start(log: &Log) {
@@ -42,7 +43,8 @@ pub fn start(log: &Log) {
     };
 }
 
-/// JSON lines in which invisible characters are escaped, beyond those that JSON demands.
+/// JSON lines in which invisible characters are escaped, beyond those that JSON demands. A line of
+/// a request has the ids of its trace.
 struct EscapedJson(Format<Json>);
 
 impl<S, N> FormatEvent<S, N> for EscapedJson
@@ -58,7 +60,18 @@ where
     ) -> fmt::Result {
         let mut line = String::new();
         self.0.format_event(ctx, Writer::new(&mut line), event)?;
+        if let Some(ids) = trace::current_ids() {
+            add_ids(&mut line, &ids);
+        }
         out.write_str(&escape::json(&line))
+    }
+}
+
+/// Adds the ids of a trace to a JSON object that ends a line.
+fn add_ids(line: &mut String, ids: &Ids) {
+    if let Some(end) = line.rfind('}') {
+        let span = ids.span.as_ref().map(|span| format!(r#","span_id":"{span}""#)).unwrap_or_default();
+        line.insert_str(end, &format!(r#","trace_id":"{}"{span}"#, ids.trace));
     }
 }
 
@@ -170,6 +183,19 @@ mod tests {
             assert_eq!(json["fields"][field], hostile);
         }
         assert_eq!(json["fields"]["message"], format!("it {hostile}"));
+    }
+
+    #[test]
+    fn ids_of_a_trace_are_added_to_the_object() {
+        let with = |span: Option<&str>| {
+            let mut line = "{\"fields\":{\"message\":\"a }\"}}\n".to_owned();
+            add_ids(&mut line, &Ids { trace: "4b".to_owned(), span: span.map(str::to_owned) });
+            assert_eq!(line.matches('\n').count(), 1);
+            serde_json::from_str::<serde_json::Value>(&line).unwrap()
+        };
+        let both = serde_json::json!({ "fields": { "message": "a }" }, "trace_id": "4b", "span_id": "00" });
+        assert_eq!(with(Some("00")), both);
+        assert_eq!(with(None).get("span_id"), None);
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub use exposition::Format;
 use super::connections::Connections;
 use super::deny_file::DenyFile;
 use super::histogram::Histogram;
+use super::ory_metrics::OryMetrics;
 use super::refused_requests::RefusedRequests;
 use crate::plane::Plane;
 use crate::service::verify::CacheResult;
@@ -41,6 +42,8 @@ pub struct Metrics {
     pub refused_requests: RefusedRequests,
     /// State of the deny file.
     pub deny_file: DenyFile,
+    /// HTTP metrics with the names of Ory Talos, if they are wanted.
+    pub ory: Option<OryMetrics>,
 }
 
 /// Checks by decision and reason, and their durations.

@@ -1,12 +1,21 @@
 //! Status of the process in one reading: for `GET /status`, `talos status` and the gauges of
 //! `/metrics`.
 
+mod audit;
+mod dependencies;
 mod problems;
+mod signing;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::Serialize;
+
+pub use audit::{AuditLog, DatabaseLacks, OutsideChange};
+use dependencies::{RedisStatus, TracesStatus};
+pub use problems::unadopted_problem;
+pub use signing::{PrefixKeys, SecretKeys, Signing};
 
 use super::metrics::Metrics;
 use crate::cache::freshness::Freshness;
@@ -28,6 +37,8 @@ pub struct Process {
     log_newest: AtomicU64,
     /// Boot time of that reading, in microseconds; 0 before the first.
     log_read: AtomicU64,
+    /// Tables of Ory Talos with keys that aren't known here.
+    unadopted: Mutex<Vec<String>>,
 }
 
 impl Process {
@@ -35,13 +46,23 @@ impl Process {
     pub fn new(planes: Planes, clock: &Clock) -> Self {
         let (log_newest, log_read) = (AtomicU64::new(0), AtomicU64::new(0));
         let planes = planes.iter().map(Plane::name).collect();
-        Self { started: clock.boot_now(), planes, log_newest, log_read }
+        Self { started: clock.boot_now(), planes, log_newest, log_read, unadopted: Mutex::default() }
     }
 
     /// Records the newest number of the mutation log at `at`.
     pub fn record_log_head(&self, newest: u64, at: BootTime) {
         self.log_newest.store(newest, Ordering::Relaxed);
         self.log_read.store(at.as_micros().max(1), Ordering::Release);
+    }
+
+    /// Records the tables of Ory Talos with keys that aren't known here.
+    pub fn record_unadopted(&self, tables: Vec<String>) {
+        *self.unadopted.lock() = tables;
+    }
+
+    /// Returns true if there are such tables.
+    pub fn has_unadopted(&self) -> bool {
+        !self.unadopted.lock().is_empty()
     }
 
     /// Newest number of the mutation log; None when it wasn't read recently.
@@ -80,11 +101,19 @@ pub struct Status {
     /// State of the circuit breaker in front of Redis: `closed` lets requests through; `none`
     /// without Redis.
     pub breaker: &'static str,
+    /// The clients of Redis; empty without Redis.
+    pub redis: Vec<RedisStatus>,
+    /// The export of traces; absent when none are exported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traces: Option<TracesStatus>,
     /// The operator's deny list.
     pub deny_list: DenyList,
     /// The audit log; absent when none is configured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audit: Option<AuditLog>,
+    /// Keys by the secrets and prefixes that they need; absent before they were counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signing: Option<Signing>,
     /// Version of the program.
     pub version: &'static str,
     /// Time since the process began to serve.
@@ -93,6 +122,10 @@ pub struct Status {
     pub settings: SettingsStatus,
     /// Planes that are served.
     pub planes: Vec<&'static str>,
+    /// Tables of Ory Talos in the database with keys that aren't known here; absent when there are
+    /// none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unadopted_tables: Vec<String>,
 }
 
 /// Time after its revocation for which a key, or a token made from it, may still be of use.
@@ -197,6 +230,15 @@ pub struct Database {
     pub idle_connections: u32,
     /// Maximum number of connections.
     pub max_connections: u32,
+    /// Time by which this process's clock is ahead of the database's; negative if it is behind.
+    /// Absent before the first poll, and for SQLite, which has no clock of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clock_skew_seconds: Option<f64>,
+    /// True if the skew is worth a warning.
+    pub clock_is_off: bool,
+    /// Version of the schema, if a newer program has added to it; absent otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub newer_schema: Option<i64>,
 }
 
 /// Cache in memory, and Redis behind it.
@@ -251,17 +293,6 @@ pub struct Shrunk {
     pub age_seconds: f64,
 }
 
-/// Audit log.
-#[derive(Debug, Serialize)]
-pub struct AuditLog {
-    /// True if the last write succeeded.
-    pub writable: bool,
-    /// Lines written by this process.
-    pub lines: u64,
-    /// Failed writes.
-    pub failures: u64,
-}
-
 /// Settings in force.
 #[derive(Debug, Serialize)]
 pub struct SettingsStatus {
@@ -289,8 +320,11 @@ impl Status {
             database: Database::read(service, readiness),
             cache: Cache::read(service, &settings, metrics),
             breaker: breaker(service).unwrap_or("none"),
+            redis: RedisStatus::read(service),
+            traces: TracesStatus::read(),
             deny_list: DenyList::read(service, metrics, now),
-            audit: AuditLog::read(service),
+            audit: AuditLog::read(service, now),
+            signing: service.signers.counts().map(|counts| Signing::new(&counts)),
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: now.since(process.started).as_secs_f64(),
             settings: SettingsStatus {
@@ -298,6 +332,7 @@ impl Status {
                 current: metrics.reloads.was_last_successful(),
             },
             planes: process.planes.clone(),
+            unadopted_tables: process.unadopted.lock().clone(),
         };
         status.problems = status.problems(mode, readiness.is_draining());
         status
@@ -374,6 +409,7 @@ impl Poll {
 impl Database {
     fn read(service: &Service, readiness: &Readiness) -> Self {
         let connections = service.store.pool_stats();
+        let skew = service.store.clock_skew();
         Self {
             answers: readiness.is_database_up(&service.clock),
             key_reads: service.store.key_reads(),
@@ -381,6 +417,9 @@ impl Database {
             connections: connections.open,
             idle_connections: connections.idle,
             max_connections: connections.max,
+            clock_skew_seconds: skew.map(|skew| skew.seconds_ahead()),
+            clock_is_off: skew.is_some_and(|skew| skew.is_suspicious()),
+            newer_schema: service.store.newer_schema(),
         }
     }
 }
@@ -417,13 +456,6 @@ impl DenyList {
                 age_seconds: now.since(shrunk.at).as_secs_f64(),
             }),
         }
-    }
-}
-
-impl AuditLog {
-    fn read(service: &Service) -> Option<Self> {
-        let state = service.audit.log()?.state();
-        Some(Self { writable: !state.is_failing(), lines: state.lines(), failures: state.failures() })
     }
 }
 

@@ -1,46 +1,129 @@
 //! Exports traces to a collector, by OTLP over gRPC.
 
+mod exports;
+mod issuers;
+
+use std::env;
 use std::time::Duration;
 
-use opentelemetry::KeyValue;
 use opentelemetry::global::BoxedTracer;
 use opentelemetry::trace::TracerProvider;
-use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig};
+use opentelemetry::{Key, KeyValue};
+use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig, WithTonicConfig};
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::resource::{EnvResourceDetector, ResourceDetector};
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 
 use crate::config::Tracing;
 use crate::trace;
+use exports::CountedExporter;
+pub use exports::{ExportState, export_state};
 
 /// Time for the collector to take the last spans, once the process stops.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
+/// Endpoint if nothing names one, as the exporter has it.
+const DEFAULT_ENDPOINT: &str = "http://localhost:4317";
 
 /// An exporter that can't be built.
 #[derive(Debug, thiserror::Error)]
-#[error("tracing.endpoint: {0}")]
-pub struct TracesError(#[from] ExporterBuildError);
+pub enum TracesError {
+    /// The endpoint is no URL.
+    #[error("tracing.endpoint: {0}")]
+    Endpoint(#[from] ExporterBuildError),
+    /// The file of the collector's issuers can't be read.
+    #[error("{variable}: {file}: {source}")]
+    Certificate {
+        /// Environment variable that names the file.
+        variable: &'static str,
+        /// The file.
+        file: String,
+        /// Reason of the operating system.
+        source: std::io::Error,
+    },
+}
 
 /// The running exporter.
 pub struct Traces(SdkTracerProvider);
 
-/// Starts the exporter on the current runtime; None when `tracing.enabled` is false.
+/// Checks the endpoint without connecting.
 ///
 /// # Errors
-/// When the endpoint isn't a URL.
+/// When it isn't a URL.
+pub fn check_endpoint(config: &Tracing) -> Result<(), String> {
+    let is_url = |endpoint: &str| {
+        let uri = endpoint.parse::<http::Uri>();
+        uri.is_ok_and(|uri| uri.host().is_some_and(|host| !host.is_empty()))
+    };
+    match &config.endpoint {
+        Some(endpoint) if !is_url(endpoint) => {
+            Err("tracing.endpoint: must be a URL such as http://collector:4317".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Starts the exporter on the current runtime; None when `tracing.enabled` is false, or the
+/// environment turns OpenTelemetry off.
+///
+/// # Errors
+/// When the endpoint isn't a URL, or the file of its issuers can't be read.
 pub fn start(config: &Tracing) -> Result<Option<Traces>, TracesError> {
     if !config.enabled {
         return Ok(None);
     }
-    let mut exporter = SpanExporter::builder().with_tonic();
-    if let Some(endpoint) = &config.endpoint {
-        let endpoint = match endpoint.contains("://") {
-            true => endpoint.clone(),
-            // Other programs accept a host and a port alone.
-            false => format!("http://{endpoint}"),
-        };
-        exporter = exporter.with_endpoint(endpoint);
+    for (variable, off) in [("OTEL_SDK_DISABLED", "true"), ("OTEL_TRACES_EXPORTER", "none")] {
+        if variable_text(variable).is_some_and(|value| value.eq_ignore_ascii_case(off)) {
+            tracing::info!(variable, "no traces are exported: the variable turns them off");
+            return Ok(None);
+        }
     }
-    let version = config.service_version.clone();
+    let endpoint = endpoint(config);
+    let mut exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint.clone());
+    if endpoint.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://")) {
+        exporter = exporter.with_tls_config(issuers::tls_config()?);
+    }
+    // A caller's decision counts for its own traces.
+    let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(config.sample_rate)));
+    let provider = SdkTracerProvider::builder()
+        .with_resource(resource(config))
+        .with_sampler(sampler)
+        .with_batch_exporter(CountedExporter::new(exporter.build()?, &endpoint))
+        .build();
+    trace::set_tracer(BoxedTracer::new(Box::new(provider.tracer("talos"))));
+    Ok(Some(Traces(provider)))
+}
+
+/// Returns an environment variable that isn't empty.
+fn variable_text(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Returns the URL of the collector: the configuration's, else that of the standard's variables.
+fn endpoint(config: &Tracing) -> String {
+    let configured = config.endpoint.clone();
+    let named = configured
+        .or_else(|| variable_text("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"))
+        .or_else(|| variable_text("OTEL_EXPORTER_OTLP_ENDPOINT"))
+        .unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
+    match named.contains("://") {
+        true => named,
+        // Other programs accept a host and a port alone.
+        false => format!("http://{named}"),
+    }
+}
+
+/// Returns what is said of this process. What the configuration sets counts more than the
+/// standard's variables, and those more than defaults.
+fn resource(config: &Tracing) -> Resource {
+    let default = Tracing::default();
+    let from_environment = EnvResourceDetector::new().detect();
+    let attribute = |name: &'static str| from_environment.get(&Key::new(name)).map(|value| value.to_string());
+    let configured = Some(config.service_name.clone()).filter(|name| *name != default.service_name);
+    let name = configured
+        .or_else(|| variable_text("OTEL_SERVICE_NAME"))
+        .or_else(|| attribute("service.name"))
+        .unwrap_or(default.service_name);
+    let version = config.service_version.clone().or_else(|| attribute("service.version"));
     let mut attributes = vec![KeyValue::new(
         "service.version",
         version.unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned()),
@@ -51,19 +134,7 @@ pub fn start(config: &Tracing) -> Result<Option<Traces>, TracesError> {
             .clone()
             .map(|environment| KeyValue::new("deployment.environment.name", environment)),
     );
-    let resource = Resource::builder()
-        .with_service_name(config.service_name.clone())
-        .with_attributes(attributes)
-        .build();
-    // A caller's decision counts for its own traces.
-    let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(config.sample_rate)));
-    let provider = SdkTracerProvider::builder()
-        .with_resource(resource)
-        .with_sampler(sampler)
-        .with_batch_exporter(exporter.build()?)
-        .build();
-    trace::set_tracer(BoxedTracer::new(Box::new(provider.tracer("talos"))));
-    Ok(Some(Traces(provider)))
+    Resource::builder().with_service_name(name).with_attributes(attributes).build()
 }
 
 impl Traces {

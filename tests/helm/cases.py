@@ -1,5 +1,9 @@
 """Values to test the chart with: every mode and option, and values that must be refused."""
 
+from pathlib import Path
+
+import yaml
+
 TLS = {"secretName": "talos-tls"}
 MTLS = {**TLS, "clientCa": True}
 PEERS = [{"namespaceSelector": {"matchLabels": {"team": "operators"}}}]
@@ -60,7 +64,7 @@ def valid():
             "workloads": {"authz": {"replicas": 5}},
             "networkPolicy": {"egress": [{"ports": [{"port": 5432, "protocol": "TCP"}]}]},
             "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
-            "prometheusRule": {"enabled": True, "groups": [{"name": "ours", "rules": [
+            "prometheusRule": {"enabled": True, "runbookUrl": "https://wiki.example/talos" if mode == "all" else "", "groups": [{"name": "ours", "rules": [
                 {"alert": "TalosGone", "expr": "absent(talos_epoch)", "for": "1m"}]}]},
         })
         yield f"{mode}-tls", merged(EXPOSED, {
@@ -105,6 +109,27 @@ def valid():
             "enabled": True, "namespace": "edge", "targetRefs": [GATEWAY], "routeMetadata": True}}
     yield "sqlite", {"sqlite": {"enabled": True}}
     yield "sqlite-claim", {"sqlite": {"enabled": True, "existingClaim": "keys"}}
+    yield "production", yaml.safe_load((Path(__file__).resolve().parents[2] / "helm/talos/values-production.yaml").read_text())
+    # What others bring: Secrets of a database operator, volumes and variables, and an audit log.
+    for mode in ("all", "separate", "sidecar"):
+        yield f"{mode}-brought", {
+            "mode": mode,
+            "enabled": True,
+            "config": None,
+            "commonLabels": {"team": "edge"},
+            "secrets": {
+                "env": {"TALOS_DB_DSN": {"secretName": "keys-db-app", "key": "uri"}, "TALOS_AUDIT_KEY": "audit-key"},
+                "signingKeys": {"secretName": "signing", "key": "keys.json"},
+            },
+            "migration": {"env": {"TALOS_DB_DSN": {"secretName": "keys-db-app", "key": "admin-uri"}}},
+            "audit": {"enabled": True, "existingClaim": "talos-audit"},
+            "extraEnv": [{"name": "SSL_CERT_FILE", "value": "/etc/talos/extra/ca.crt"}],
+            "extraEnvFrom": [{"secretRef": {"name": "extra", "optional": True}}],
+            "extraVolumes": [{"name": "extra", "secret": {"secretName": "extra"}}],
+            "extraVolumeMounts": [{"name": "extra", "mountPath": "/etc/talos/extra", "readOnly": True}],
+            "workload": {"annotations": {"a": "b"}},
+        }
+    yield "audit-without-claim", {"audit": {"enabled": True}}
     yield "gateway", {"mode": "sidecar", "gateway": {"enabled": True}}
     yield "gateway-full", {"mode": "sidecar", "secrets": {"signingKeys": "signing-keys.json"}, "gateway": {
         "enabled": True,
@@ -145,7 +170,11 @@ INVALID = [
     ({"gateway": {"routes": [{"prefix": "reports"}]}}, "at '/gateway/routes/0/prefix': 'reports' does not match"),
     ({"gateway": {"routes": [{"prefix": "/a", "policy": {"talos.mode": False}}]}}, "value must be one of 'required', 'optional', 'off'"),
     ({"gateway": {"port": 80}}, "at '/gateway/port': minimum: got 80, want 1,024"),
+    ({"planes": None}, "missing property 'planes'"),
+    ({"extraVolumes": [{}]}, "missing property 'name'"),
+    ({"secrets": {"env": {"TALOS_DB_DSN": {"secretName": "keys-db-app"}}}}, "missing property 'key'"),
     # Combinations that the schema can't express.
+    ({"audit": {"enabled": True}, "config": {"audit": {"file": "/tmp/audit.log"}}}, "config.audit.file: is set by audit.enabled"),
     ({"planes": {"admin": {"expose": True}}}, "planes.admin.expose: callers would not be authenticated"),
     ({"planes": {"admin": {"expose": True, "trustedNetwork": True}}}, "networkPolicy.from.admin: is empty"),
     ({"config": {"serve": {"http": {"host": "0.0.0.0"}}}}, "config.serve.http.host: the chart sets the listeners"),

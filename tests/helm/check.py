@@ -7,6 +7,8 @@ Tests have no Kubernetes API server, so nothing is installed; the sidecar's pod 
 import concurrent.futures
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -65,8 +67,11 @@ def check(name, values):
                 kubernetes_validate.validate(one, KUBERNETES, strict=True)
             except Exception as error:  # its errors have no common base class
                 problems.append(f"{one['kind']} {one['metadata']['name']}: {error}")
-        if one["kind"] == "PrometheusRule" and one["spec"]["groups"][:len(ALERTS)] != ALERTS:
-            problems.append("PrometheusRule: the alerts of alerts.yaml are missing")
+        if one["kind"] == "PrometheusRule":
+            base = values.get("prometheusRule", {}).get("runbookUrl") or "docs/runbook.md"
+            wanted = json.loads(json.dumps(ALERTS).replace("docs/runbook.md", base))
+            if one["spec"]["groups"][: len(ALERTS)] != wanted:
+                problems.append("PrometheusRule: the alerts of alerts.yaml are missing, or their runbook is another")
     problems += cluster.problems(objects)
     problems += configurations(objects)
     return objects, [f"{name}: {problem}" for problem in problems]
@@ -82,7 +87,7 @@ def configurations(objects):
                 if container["name"] == "talos":
                     plane = [argument for argument in container["args"][1:] if not argument.startswith("--")]
                     file = [argument for argument in pod.arguments(container) if argument.startswith("--config=")]
-                    command = [TALOS, "config", "check", *file, *(["--plane", *plane] if plane else [])]
+                    command = [TALOS, "config", "check", "--no-files", *file, *(["--plane", *plane] if plane else [])]
                 elif container["name"] == "envoy":
                     command = [tools.ensure_envoy(), "--mode", "validate", *pod.arguments(container)]
                 else:
@@ -142,6 +147,69 @@ def refused():
         return [problem for found in pool.map(one, cases.INVALID) for problem in found]
 
 
+# Names of releases and aliases that Helm accepts, and the first part of the names that the chart makes of them.
+NAMES = [
+    ("talos", {}, "talos"),
+    ("edge", {}, "edge-talos"),
+    ("2024-prod", {}, "talos-2024-prod-talos"),
+    ("keys.prod", {}, "keys-prod-talos"),
+    ("a" * 53, {}, "a" * 48),
+    ("edge", {"nameOverride": "keys"}, "edge-keys"),
+    ("edge", {"fullnameOverride": "keys"}, "keys"),
+]
+
+
+def release_names():
+    """Checks that every name of a release gives valid names of objects."""
+    problems = []
+    for release, values, wanted in NAMES:
+        code, output, error = helm("template", release, CHART, values={"mode": "separate", **values})
+        if code != 0:
+            problems.append(f"release {release}: {error}")
+            continue
+        for one in (one for one in yaml.safe_load_all(output) if one):
+            name = one["metadata"]["name"]
+            if not re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", name) or not name.startswith(wanted):
+                problems.append(f"release {release}: {one['kind']} has the name {name}, not {wanted}…")
+    return problems
+
+
+def umbrella():
+    """Checks the chart as a dependency: twice, by aliases, one of them switched off, with global values."""
+    dependencies = [{"name": "talos", "version": "0.1.0", "alias": alias, "condition": f"{alias}.enabled"}
+                    for alias in ("edgeKeys", "second_keys", "unused")]
+    values = {"global": {"region": "eu"}, "edgeKeys": {"enabled": True, "config": None},
+              "second_keys": {"enabled": True, "mode": "separate"}, "unused": {"enabled": False}}
+    with tempfile.TemporaryDirectory(prefix="talos-umbrella-") as folder:
+        parent = Path(folder)
+        shutil.copytree(CHART, parent / "charts" / "talos")
+        chart = {"apiVersion": "v2", "name": "umbrella", "version": "0.1.0", "dependencies": dependencies}
+        (parent / "Chart.yaml").write_text(yaml.safe_dump(chart))
+        code, output, error = helm("template", "shop", parent, "--namespace", "keys", "--kube-version", KUBERNETES, values=values)
+    if code != 0:
+        return [f"umbrella: {error}"]
+    objects = [one for one in yaml.safe_load_all(output) if one]
+    deployments = {one["metadata"]["name"] for one in objects if one["kind"] == "Deployment"}
+    wanted = {"shop-edgekeys-all", *(f"shop-second-keys-{plane}" for plane in ("admin", "public", "authz"))}
+    problems = cluster.problems(objects)
+    return [f"umbrella: {problem}" for problem in problems] + ([] if deployments == wanted else [f"umbrella: {deployments}"])
+
+
+def notes():
+    """Checks that the notes say where Envoy connects, and what is missing."""
+    problems = []
+    for values, texts, absent in (
+        ({}, ["edge-talos-authz.keys.svc.cluster.local:4423", "no signing key", "no audit log", "no TLS between", "helm test edge"], []),
+        ({"secrets": {"signingKeys": "a.json"}, "audit": {"enabled": True}}, ["no claim for the audit log"], ["no signing key", "no audit log"]),
+        ({"mode": "sidecar"}, ["unix:///run/talos/authz.sock"], ["no TLS between"]),
+    ):
+        code, output, error = helm("install", "edge", CHART, "--namespace", "keys", "--dry-run=client", values=values)
+        text = output.split("NOTES:")[-1]
+        problems += [f"notes: `{wanted}` isn't in\n{text}{error}" for wanted in texts if wanted not in text]
+        problems += [f"notes: `{unwanted}` is in\n{text}" for unwanted in absent if unwanted in text]
+    return problems
+
+
 def the_checks_can_fail(objects):
     """Checks that each kind of mistake is found."""
     istio = next(one for one in objects if one["kind"] == "PeerAuthentication")
@@ -184,6 +252,7 @@ def main():
             objects += rendered
             problems += found
     problems += models(objects) + patches(objects) + refused() + the_checks_can_fail(objects)
+    problems += release_names() + umbrella() + notes()
     if not problems:
         problems += run.sidecar(render)
     for problem in problems:

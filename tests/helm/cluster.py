@@ -4,8 +4,10 @@ import envoy_gateway
 
 PODS = ("Deployment", "Job")
 # Objects that the operator creates.
-EXTERNAL_SECRETS = {"talos", "keys", "talos-tls", "redis-ca"}
-EXTERNAL_CLAIMS = {"keys"}
+EXTERNAL_SECRETS = {
+    "talos", "keys", "talos-tls", "redis-ca", "keys-db-app", "signing", "extra", "talos-admin-tls", "talos-public-tls", "talos-authz-tls",
+}
+EXTERNAL_CLAIMS = {"keys", "talos-audit"}
 
 
 def pods(objects):

@@ -20,7 +20,9 @@ TRIGGERS = ("5xx", "gateway-error", "reset", "reset-before-request", "connect-fa
             "retriable-status-codes", "cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable")
 
 LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
-# Types that a patch may have.
+PROTOCOL_OPTIONS = "common_http_protocol_options"
+# Places of a listener, and types, that a patch may have.
+PLACE = rf"\.\.http_filters(\[\?\(@\.name=='[^']+'\)\]\.typed_config)?|\.\.{PROTOCOL_OPTIONS}"
 PATCHED = {LISTENER: bool, "type.googleapis.com/envoy.config.cluster.v3.Cluster": list}
 
 
@@ -251,9 +253,9 @@ def patch_policy(one):
         found.take("operation.op", ("add",))
         wanted = PATCHED.get(kind, object)
         if kind == LISTENER:
-            place = found.take("operation.jsonPath", r"\.\.http_filters(\[\?\(@\.name=='[^']+'\)\]\.typed_config)?")
+            place = found.take("operation.jsonPath", PLACE)
             # A patch of the list of filters must add a filter.
-            wanted = dict if place == "..http_filters" else wanted
+            wanted = {"..http_filters": dict, f"..{PROTOCOL_OPTIONS}": DURATION}.get(place, wanted)
         found.take("operation.path", r"/\w+")
         found.take("operation.value", wanted)
         fields.found += found.problems()
@@ -271,8 +273,11 @@ def apply(patch, documents, manager, cluster):
                 raise ValueError(f"{patch}: finds nothing")
             manager["http_filters"].insert(int(operation["path"].lstrip("/")), operation["value"])
             return
-        (wanted,) = re.findall(r"'([^']+)'", operation["jsonPath"])
-        at = [one["typed_config"] for one in manager["http_filters"] if one["name"] == wanted]
+        if operation["jsonPath"] == f"..{PROTOCOL_OPTIONS}":
+            at = [manager[PROTOCOL_OPTIONS]]
+        else:
+            (wanted,) = re.findall(r"'([^']+)'", operation["jsonPath"])
+            at = [one["typed_config"] for one in manager["http_filters"] if one["name"] == wanted]
     else:
         name, at = cluster["name"], [cluster]
     if patch["name"] != name or not at:

@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -72,7 +73,10 @@ class Pod:
         result["TALOS_SECRETS_HMAC_CURRENT"] = stand_in["TALOS_SECRETS_HMAC_CURRENT"]
         for variable in container.get("env", []):
             if "value" in variable:
-                result[variable["name"]] = self.localized(variable["value"])
+                value = re.sub(r"\$\((\w+)\)", lambda name: result[name[1]], variable["value"])
+                result[variable["name"]] = self.localized(value)
+            elif "fieldRef" in variable["valueFrom"]:
+                result[variable["name"]] = "pod-1"
             else:
                 key = variable["valueFrom"]["secretKeyRef"]["key"]
                 result[variable["name"]] = self.secret.get(key) or stand_in.get(variable["name"], secrets.token_hex(32))

@@ -13,6 +13,7 @@ mod list;
 mod macaroon;
 mod quota;
 mod races;
+mod retry;
 mod revoke;
 mod rotate;
 mod self_revoke;

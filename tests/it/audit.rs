@@ -1,9 +1,12 @@
 //! The audit log of a real process: what is in it, that it can't be changed unnoticed, and what
 //! happens without it.
 
+mod complete;
 mod failing;
 mod kill;
 mod lines;
+mod outside;
+mod restored;
 mod tamper;
 
 use std::path::PathBuf;

@@ -65,5 +65,8 @@ async fn the_description_is_on_the_admin_listener_alone_and_says_what_is_there()
             operations += 1;
         }
     }
-    assert_eq!(operations, 22, "18 as published, revocation of either kind, health, the description itself");
+    assert_eq!(
+        operations, 24,
+        "18 as published, revocation of either kind, two erasures, health, the description itself"
+    );
 }

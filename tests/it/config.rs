@@ -1,5 +1,8 @@
 //! `talos config`: checking, showing and describing a configuration without serving it.
 
+mod connect;
+mod mistakes;
+
 use std::os::unix::fs::PermissionsExt;
 use std::process::Output;
 
@@ -162,7 +165,7 @@ async fn the_examples_are_good() {
         let example = example.replace("signing_key_id: demo-1", "");
         let example = example.replace("file:///etc/talos/signing-keys.json", "base64://eyJrZXlzIjpbXX0=");
         let setup = with_file(&example);
-        let output = setup.run(&["config", "check", "talos.yaml"]).await;
+        let output = setup.run(&["config", "check", "talos.yaml", "--no-files"]).await;
         assert!(output.status.success(), "{example}\n{}", err(&output));
     }
 }

@@ -177,7 +177,8 @@ fn looks_issued(random: &mut Random, real: &str) -> String {
 fn other_garbage(random: &mut Random, real: &str, token: &str) -> Vec<u8> {
     loop {
         let credential = any_garbage(random, real, token);
-        let is_blank = |byte: &u8| *byte <= b' ';
+        // Beside an empty line, Envoy joins the real one to this.
+        let is_blank = |byte: &u8| *byte <= b' ' || *byte == b',';
         let start = credential.iter().position(|byte| !is_blank(byte)).unwrap_or(0);
         let end = credential.iter().rposition(|byte| !is_blank(byte)).map_or(0, |last| last + 1);
         let trimmed = &credential[start..end.max(start)];

@@ -6,12 +6,15 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use crate::cli::{feed, shell};
+use crate::edge::Edge;
 use crate::rig::authority::Authority;
+use crate::rig::check::Check;
 use crate::rig::database;
+use crate::rig::http::{Call, Version};
 use crate::rig::needs::variable;
 use crate::rig::process::free_port;
 use crate::rig::redis::Redis;
-use crate::rig::support::Must;
+use crate::rig::support::{Must, until};
 use crate::rig::talos::{ISSUER, JWKS, Setup, Talos};
 
 const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs");
@@ -124,8 +127,19 @@ async fn revocation_and_the_deny_list_do_as_the_page_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn keys_and_actors_are_erased_as_the_page_says() {
+    let said = follow(Setup::bare(), "erasure.md").await;
+    assert!(said.contains("it has an active key") && said.contains("ISSUED KEYS"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_and_a_rollback_go_as_the_page_says() {
     follow(Setup::bare(), "upgrade.md").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_is_repeated_as_the_page_says() {
+    follow(Setup::bare(), "retries.md").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -161,6 +175,123 @@ async fn a_backend_verifies_tokens_as_the_page_says() {
     }
 }
 
+/// Envoy's own filter in front of a service, as the page shows it, accepts what Talos sends
+/// upstream, and nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn envoy_verifies_tokens_as_the_page_says() {
+    needs!(Envoy);
+    let shown = blocks(&page("backends.md"), "yaml envoy").concat();
+    for kind in ["eddsa", "rsa"] {
+        let setup = Setup::new();
+        let keys = setup.path("signing-keys.json");
+        std::fs::remove_file(&keys).must("the rig's own keys");
+        crate::rig::talos::generate(kind, &keys);
+        let port = free_port();
+        let filter: String = shown
+            .replace("https://keys.example.com", ISSUER)
+            .replace("talos.internal:4421", &format!("127.0.0.1:{port}"))
+            .lines()
+            .map(|line| format!("                  {line}\n"))
+            .collect();
+        let next = "                  # Trailers arrive after the check.";
+        let cluster = format!(
+            "  clusters:\n    - name: talos-public\n      type: STATIC\n      load_assignment:\n        cluster_name: talos-public\n        \
+             endpoints:\n          - lb_endpoints:\n              - endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, \
+             port_value: {port} }} }} }}\n"
+        );
+        let filter = format!("{filter}\n{next}");
+        let setup = setup.set("TALOS_SERVE_PUBLIC_PORT", &port.to_string());
+        let edge = Edge::with(setup, &[(next, &filter), ("  clusters:\n", &cluster)]).await;
+        let key = edge.talos.issue(json!({ "actor_id": "user:42", "scopes": ["orders:read"] })).await;
+        let token = edge.talos.derive(&key, json!({ "audiences": ["orders"] })).await;
+        edge.send(Version::Http1, Call::get("/").bearer(&token)).await.expect(200);
+        assert_eq!(edge.seen().header("authorization"), Some(format!("Bearer {token}").as_str()), "{kind}");
+        // The token of a key has no audience unless its route demands one; this filter wants one.
+        edge.refuses(Version::Http1, Call::get("/").bearer(&key.secret), 403).await;
+        let other = edge.talos.derive(&key, json!({ "audiences": ["billing"] })).await;
+        edge.refuses(Version::Http1, Call::get("/").bearer(&other), 403).await;
+        // This route needs no key, so Talos sends no token.
+        edge.refuses(Version::Http1, Call::get("/anonymous"), 401).await;
+    }
+}
+
+/// The reference pages are those that the program prints.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reference_pages_are_up_to_date() {
+    for page in ["cli", "configuration", "api"] {
+        let file = format!("{DOCS}/reference/{page}.md");
+        let printed = Setup::bare().run(&["reference", page]).await;
+        assert!(printed.status.success(), "{printed:?}");
+        if std::env::var_os("TALOS_BLESS").is_some() {
+            std::fs::write(&file, &printed.stdout).must(&file);
+        }
+        let current = std::fs::read(&file).unwrap_or_default();
+        assert!(current == printed.stdout, "{file} is stale: TALOS_BLESS=1 writes it anew");
+    }
+}
+
+/// Manual pages exist for every command, and man can read them.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_command_has_a_manual_page() {
+    let setup = Setup::bare();
+    let written = setup.run(&["reference", "man", "man1"]).await;
+    assert!(written.status.success(), "{written:?}");
+    for name in ["talos", "talos-serve", "talos-keys-issue", "talos-migrate-adopt", "talos-health"] {
+        let page = std::fs::read_to_string(setup.path(&format!("man1/{name}.1"))).must(name);
+        for section in [".TH TALOS", ".SH NAME\n", ".SH SYNOPSIS\n", ".SH DESCRIPTION\n", ".SH EXAMPLES\n"] {
+            assert!(page.contains(section), "{name}: no {section} in\n{page}");
+        }
+    }
+}
+
+/// The table of all metrics says what the metrics page says of each.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_of_metrics_is_up_to_date() {
+    let setup = Setup::new();
+    std::fs::create_dir(setup.path("audit")).must("a directory");
+    let file = setup.path("audit/audit.jsonl").display().to_string();
+    let setup = setup.set("TALOS_AUDIT_FILE", &file).set("TALOS_METRICS_COMPAT", "ory");
+    let talos = setup.start().await;
+    let key = talos.issue(json!({})).await;
+    talos.check(Check::bearer(&key.secret)).await.allowed();
+    talos.check(Check::bearer("unknown")).await.denied(401);
+    let page = until("a request is counted", async || {
+        let page = talos.metrics.get("/metrics").await.expect(200).text();
+        page.contains("\nhttp_requests_total{").then_some(page)
+    })
+    .await;
+    let mut rows: Vec<String> = vec![];
+    for line in page.lines() {
+        let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) else {
+            continue;
+        };
+        let kind = page.lines().find_map(|line| line.strip_prefix(&format!("# TYPE {name} ")));
+        rows.push(format!("| `{name}` | {} | {} |", kind.must(name), help.trim_end_matches('.')));
+    }
+    let path = format!("{DOCS}/reference/metrics.md");
+    let mut text = std::fs::read_to_string(&path).must(&path);
+    let missing = |text: &str| -> Vec<String> {
+        rows.iter().filter(|row| !text.contains(&format!("{row}\n"))).cloned().collect()
+    };
+    if std::env::var_os("TALOS_BLESS").is_some() {
+        // At the end of our own; somebody puts them where they belong.
+        let new: String = missing(&text).iter().map(|row| format!("{row}\n")).collect();
+        text = text.replacen("\n## With `metrics.compat", &format!("{new}\n## With `metrics.compat"), 1);
+        std::fs::write(&path, &text).must(&path);
+    }
+    let missing = missing(&text);
+    assert!(missing.is_empty(), "{path} lacks these rows:\n{missing:#?}");
+    // Of what this process has not got: Redis, TLS, refused connections.
+    let is_there = |row: &&str| rows.iter().any(|other| other == row);
+    let more: Vec<&str> =
+        text.lines().filter(|line| line.starts_with("| `")).filter(|row| !is_there(row)).collect();
+    let elsewhere =
+        ["talos_redis_breaker", "talos_tls_", "talos_connections_refused", "talos_streams_refused"];
+    for row in more {
+        assert!(elsewhere.iter().any(|name| row.contains(name)), "{path}: there is no such metric: {row}");
+    }
+}
+
 /// A page whose commands no test runs would rot.
 #[test]
 fn every_page_with_commands_is_run_by_a_test() {
@@ -172,7 +303,9 @@ fn every_page_with_commands_is_run_by_a_test() {
         "configuration.md",
         "consistency.md",
         "deploy.md",
+        "erasure.md",
         "migrate-from-ory.md",
+        "retries.md",
         "secrets.md",
         "start.md",
         "upgrade.md",
@@ -195,7 +328,7 @@ async fn every_configuration_of_the_pages_is_good() {
                 std::fs::write(setup.path("corp.yaml"), own).must("a network's own file");
             }
             std::fs::write(setup.path("talos.yaml"), yaml).must("a configuration");
-            let checked = setup.run(&["config", "check", "talos.yaml"]).await;
+            let checked = setup.run(&["config", "check", "talos.yaml", "--no-files"]).await;
             let said = String::from_utf8_lossy(&checked.stderr).into_owned();
             assert!(checked.status.success(), "{name}: {said}\n{yaml}");
             count += 1;
@@ -220,8 +353,15 @@ async fn every_metric_of_the_pages_is_there() {
         }
     }
     assert!(names.len() >= 10, "{names:?}");
-    // This process has no TLS listener.
-    let elsewhere = ["talos_tls_certificate_expiry_timestamp_seconds", "talos_tls_certificate_reloads_total"];
+    // This process has no TLS listener, no Redis, and exports no traces.
+    let elsewhere = [
+        "talos_redis_breaker",
+        "talos_redis_connection_failures_total",
+        "talos_redis_degraded",
+        "talos_tls_certificate_expiry_timestamp_seconds",
+        "talos_tls_certificate_reloads_total",
+        "talos_trace_export_failures_total",
+    ];
     for (name, metric) in names.into_iter().filter(|(_, metric)| !elsewhere.contains(&&**metric)) {
         let there =
             page.lines().any(|line| line.starts_with(&metric) && !line[metric.len()..].starts_with(is_part));

@@ -1,9 +1,12 @@
 //! The life of a process: start, reload, status, stop, and survival of kill -9.
 
+mod clocks;
 mod deny;
 mod fleet;
 mod key_sets;
 mod kill;
+mod newer_schema;
+mod pgbouncer;
 mod reload;
 mod restored;
 mod rolling;
@@ -11,3 +14,4 @@ mod start;
 mod status;
 mod stop;
 mod trim;
+mod unreachable;

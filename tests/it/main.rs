@@ -29,6 +29,7 @@ mod guide;
 mod life;
 mod limit;
 mod matrix;
+mod moving;
 mod oracle;
 mod outage;
 mod planes;

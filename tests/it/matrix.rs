@@ -4,6 +4,7 @@
 //! the one of all tests. For each there is one process with all listeners, and all its cells run at
 //! once.
 
+mod carriers;
 mod cells;
 mod raw_http2;
 mod setup;

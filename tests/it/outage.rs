@@ -8,6 +8,7 @@ mod failover;
 mod flood;
 mod frozen;
 mod gone;
+mod lost_answers;
 mod relay;
 mod settings;
 mod slow;

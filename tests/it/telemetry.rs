@@ -2,6 +2,7 @@
 
 mod canary;
 mod collector;
+mod export;
 mod log;
 mod metrics;
 mod traces;

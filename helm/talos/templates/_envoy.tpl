@@ -100,6 +100,7 @@ static_resources:
                 path_with_escaped_slashes_action: REJECT_REQUEST
                 common_http_protocol_options:
                   headers_with_underscores_action: REJECT_REQUEST
+                  max_stream_duration: 3600s
                 request_headers_timeout: 10s
                 access_log:
                   - name: envoy.access_loggers.stdout

@@ -10,7 +10,8 @@ args:
   {{- if $root.Values.secrets.config }}
   - --config=/etc/talos/config/talos.yaml
   {{- end }}
-{{- with include "talos.secretEnv" $root | trim }}
+{{- $env := merge (deepCopy ($root.Values.migration.env | default dict)) (deepCopy ($root.Values.secrets.env | default dict)) }}
+{{- with include "talos.secretEnv" (dict "root" $root "env" $env) | trim }}
 env:
   {{- . | nindent 2 }}
 {{- end }}

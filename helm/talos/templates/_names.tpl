@@ -1,17 +1,25 @@
 {{/* Names, labels, images, and the planes of each component. */}}
 
+{{/* Name of the chart, or of its alias in a parent chart, as a part of names. */}}
+{{- define "talos.name" -}}
+{{- default .Chart.Name .Values.nameOverride | lower | replace "_" "-" | replace "." "-" | trunc 63 | trimSuffix "-" -}}
+{{- end }}
+
+{{/* First part of all names. With the longest ending, -public-metrics, it must be a name of a Service: 63 characters, no
+dot, and a letter first. */}}
 {{- define "talos.fullname" -}}
-{{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
-{{- else -}}
-{{- $name := default .Chart.Name .Values.nameOverride -}}
-{{- ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) | trunc 50 | trimSuffix "-" -}}
+{{- $full := .Values.fullnameOverride -}}
+{{- if not $full -}}
+{{- $name := include "talos.name" . -}}
+{{- $full = ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) | replace "." "-" -}}
+{{- if regexMatch "^[0-9]" $full }}{{ $full = printf "talos-%s" $full }}{{ end -}}
 {{- end -}}
+{{- $full | trunc 48 | trimSuffix "-" -}}
 {{- end }}
 
 {{/* Selector labels. Takes (root, component); component may be empty. */}}
 {{- define "talos.selector" -}}
-app.kubernetes.io/name: {{ default .root.Chart.Name .root.Values.nameOverride | trunc 63 | trimSuffix "-" }}
+app.kubernetes.io/name: {{ include "talos.name" .root }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
 {{- with .component }}
 app.kubernetes.io/component: {{ . }}
@@ -24,6 +32,9 @@ app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 app.kubernetes.io/part-of: talos
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+{{- with .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{- define "talos.image" -}}

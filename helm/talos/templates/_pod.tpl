@@ -26,23 +26,30 @@ seccompProfile:
 {{- $name := printf "%s-admin" (include "talos.fullname" .) -}}
 {{- $ns := .Release.Namespace -}}
 {{- $own := list $name (printf "%s.%s" $name $ns) (printf "%s.%s.svc" $name $ns) (printf "%s.%s.svc.%s" $name $ns .Values.clusterDomain) -}}
-{{- $more := ((.Values.config.serve | default dict).http | default dict).allowed_hosts | default list -}}
+{{- $more := (((.Values.config | default dict).serve | default dict).http | default dict).allowed_hosts | default list -}}
 {{- join "," (uniq (concat $own $more)) -}}
 {{- end }}
 
-{{/* Environment variables from the Secret. */}}
+{{/* Environment variables from Secrets. Takes (root, env): a key of secrets.existingSecret, or another Secret's name and
+key, by variable. */}}
 {{- define "talos.secretEnv" -}}
-{{- $root := . -}}
-{{- range $variable, $key := .Values.secrets.env }}
-{{- if not (and $root.Values.sqlite.enabled (eq $variable "TALOS_DB_DSN")) }}
+{{- $root := .root -}}
+{{- range $variable, $from := .env }}
+{{- if and $from (not (and $root.Values.sqlite.enabled (eq $variable "TALOS_DB_DSN"))) }}
 - name: {{ $variable }}
   valueFrom:
     secretKeyRef:
+      {{- if kindIs "string" $from }}
       name: {{ $root.Values.secrets.existingSecret }}
-      key: {{ $key }}
+      key: {{ $from }}
+      {{- else }}
+      name: {{ $from.secretName }}
+      key: {{ $from.key }}
+      {{- end }}
 {{- end }}
 {{- end }}
-{{- if .Values.sqlite.enabled }}
+{{- $root = .root -}}
+{{- if $root.Values.sqlite.enabled }}
 - name: TALOS_DB_DSN
   value: sqlite:///var/lib/talos/talos.db
 {{- end }}
@@ -65,10 +72,14 @@ seccompProfile:
 {{- define "talos.env" -}}
 {{- $root := .root -}}
 {{- $planes := $root.Values.planes -}}
-{{ include "talos.secretEnv" $root | trim }}
+{{ include "talos.secretEnv" (dict "root" $root "env" $root.Values.secrets.env) | trim }}
 {{- if $root.Values.secrets.signingKeys }}
 - name: TALOS_CREDENTIALS_DERIVED_TOKENS_JWT_SIGNING_KEYS_URLS
+  {{- if kindIs "string" $root.Values.secrets.signingKeys }}
   value: file:///etc/talos/secrets/{{ $root.Values.secrets.signingKeys }}
+  {{- else }}
+  value: file:///etc/talos/signing-keys/{{ $root.Values.secrets.signingKeys.key }}
+  {{- end }}
 {{- end }}
 - name: TALOS_SERVE_METRICS_HOST
   value: {{ $planes.bindAddress | quote }}
@@ -109,6 +120,22 @@ seccompProfile:
 {{- include "talos.tlsEnv" (dict "name" "AUTHZ" "plane" "authz" "tls" $planes.authz.tls) }}
 {{- end }}
 {{- end }}
+{{- if eq (include "talos.hasAudit" .) "true" }}
+- name: POD_NAME
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.name
+- name: TALOS_AUDIT_FILE
+  value: /var/log/talos/$(POD_NAME).log
+{{- end }}
+{{- with $root.Values.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* "true" if the pod has the volume of the audit log: not beside somebody else's Envoy. */}}
+{{- define "talos.hasAudit" -}}
+{{- and .root.Values.audit.enabled (ne .component "sidecar") -}}
 {{- end }}
 
 {{/* "true" if Istio restricts the admin plane to named service accounts. */}}
@@ -119,7 +146,7 @@ seccompProfile:
 {{/* Keys of the Secret that are mounted as files, as JSON. */}}
 {{- define "talos.secretFiles" -}}
 {{- $keys := .Values.secrets.files -}}
-{{- with .Values.secrets.signingKeys }}{{ $keys = append $keys . }}{{ end -}}
+{{- if and .Values.secrets.signingKeys (kindIs "string" .Values.secrets.signingKeys) }}{{ $keys = append $keys .Values.secrets.signingKeys }}{{ end -}}
 {{- toJson (uniq $keys) -}}
 {{- end }}
 
@@ -135,10 +162,22 @@ seccompProfile:
   mountPath: /etc/talos/secrets
   readOnly: true
 {{- end }}
+{{- if kindIs "map" $root.Values.secrets.signingKeys }}
+- name: signing-keys
+  mountPath: /etc/talos/signing-keys
+  readOnly: true
+{{- end }}
 {{- range $index, $mount := $root.Values.secretMounts }}
 - name: secret-{{ $index }}
   mountPath: {{ $mount.mountPath }}
   readOnly: true
+{{- end }}
+{{- if eq (include "talos.hasAudit" .) "true" }}
+- name: audit
+  mountPath: /var/log/talos
+{{- end }}
+{{- with $root.Values.extraVolumeMounts }}
+{{ toYaml . }}
 {{- end }}
 {{- range append .planes "metrics" }}
 {{- if and (index $root.Values.planes .).tls.secretName (not (and (eq . "authz") $.socket)) }}
@@ -185,11 +224,33 @@ seccompProfile:
         path: {{ . }}
       {{- end }}
 {{- end }}
+{{- if kindIs "map" $root.Values.secrets.signingKeys }}
+- name: signing-keys
+  secret:
+    secretName: {{ $root.Values.secrets.signingKeys.secretName }}
+    defaultMode: 0440
+    items:
+      - key: {{ $root.Values.secrets.signingKeys.key }}
+        path: {{ $root.Values.secrets.signingKeys.key }}
+{{- end }}
 {{- range $index, $mount := $root.Values.secretMounts }}
 - name: secret-{{ $index }}
   secret:
     secretName: {{ $mount.secretName }}
     defaultMode: 0440
+{{- end }}
+{{- if eq (include "talos.hasAudit" .) "true" }}
+- name: audit
+  {{- if $root.Values.audit.existingClaim }}
+  persistentVolumeClaim:
+    claimName: {{ $root.Values.audit.existingClaim }}
+  {{- else }}
+  emptyDir:
+    sizeLimit: {{ $root.Values.audit.sizeLimit }}
+  {{- end }}
+{{- end }}
+{{- with $root.Values.extraVolumes }}
+{{ toYaml . }}
 {{- end }}
 {{- range append .planes "metrics" }}
 {{- $tls := (index $root.Values.planes .).tls }}
@@ -265,6 +326,10 @@ args:
   - --config=/etc/talos/config/talos.yaml
 env:
   {{- include "talos.env" . | nindent 2 }}
+{{- with $root.Values.extraEnvFrom }}
+envFrom:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 ports:
   {{- range append .planes "metrics" }}
   {{- if and (not (and (eq . "authz") $.socket)) (or (ne . "admin") $root.Values.planes.admin.expose) }}

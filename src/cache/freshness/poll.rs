@@ -310,7 +310,7 @@ impl Freshness {
     ) -> Result<CaughtUp, PollError> {
         self.reset();
         // Older entries are read as well, so that rows in the shared cache stay usable.
-        let since = LogStart::Since(self.clock.now().minus(self.history_window));
+        let since = LogStart::Since(self.history_window);
         let part = store.read_log(since, &self.clock, self.timing(), deadline).await?;
         let mut log = part.entries;
         let gap = log.windows(2).rposition(|pair| pair[1].n != pair[0].n + 1);

@@ -98,7 +98,7 @@ pub(super) fn decode_u128(digits: &str) -> Option<u128> {
 mod tests {
     use super::*;
     use crate::credential::secrets::HmacSecret;
-    use crate::key::{ActorId, AddressList, KeyName, Scopes, Visibility};
+    use crate::key::{ActorId, AddressList, KeyName, Scopes, Signer, Visibility};
     use proptest::prelude::{prop, prop_assert, proptest};
     use uuid::Uuid;
 
@@ -127,6 +127,7 @@ mod tests {
             revocation: None,
             last_used: None,
             mutation: 3,
+            signer: Signer::default(),
         };
         RedisEntry { key, counter: 9, tag: 5, filled: NOW }
     }

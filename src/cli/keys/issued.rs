@@ -1,6 +1,7 @@
 //! `talos keys issue` and `talos keys issued`: issues and manages keys.
 
 use clap::{Args, Subcommand};
+use reqwest::Method;
 use serde_json::{Map, Value};
 
 use super::fields::{KeyFields, NewKey, Update};
@@ -23,7 +24,8 @@ EXAMPLES:
 
 /// Issue a new key
 ///
-/// The secret is shown only this once: the server doesn't store it.
+/// The server doesn't store the secret. Only a repetition with the same --request-id gets it again,
+/// by the same caller, soon (idempotency.reveal_for) and before the key's first use.
 #[derive(Args)]
 #[command(after_help = "\
 EXAMPLES:
@@ -58,6 +60,7 @@ EXAMPLES:
 EXAMPLES:
   talos keys issued list --actor user:42 --status active
   talos keys issued list --all -q
+  talos keys issued list --secret retired --status active
   talos keys issued list --filter 'status = KEY_STATUS_REVOKED' --format json
   talos keys issued list --format 'jsonpath=$.issued_api_keys[*].name'")]
     List(List),
@@ -74,13 +77,22 @@ EXAMPLES:
 EXAMPLES:
   talos keys issued revoke \"$KEY_ID\" --reason key_compromise")]
     Revoke(Revoke),
+    /// Delete a key's record; prefer revoke, which keeps the reason on record
+    #[command(after_help = "\
+EXAMPLES:
+  talos keys issued delete \"$OTHER_KEY_ID\"")]
+    Delete {
+        /// The key's id
+        #[arg(value_name = "KEY_ID")]
+        id: String,
+    },
 }
 
 /// Replace a key by a new one with a new id and secret; fields that aren't given are copied
 #[derive(Args)]
 #[command(after_help = "\
 EXAMPLES:
-  SECRET=$(talos keys issued rotate \"$KEY_ID\" --grace-period 24h -q)
+  SECRET=$(talos keys issued rotate \"$KEY_ID\" --grace-period 24h --request-id rotate-7 -q)
   talos keys issued rotate \"$OTHER_KEY_ID\" --scopes orders:read --format json")]
 pub struct Rotate {
     /// The id of the key to replace
@@ -97,6 +109,10 @@ pub struct Rotate {
     /// Time that the old key stays valid, such as 24h [default: it is revoked at once]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     grace_period: Option<String>,
+    /// Idempotency id: repeating the request with it returns the same keys and secret, soon after
+    /// and before the new key is used (at most 36 characters)
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
 }
 
 impl Issue {
@@ -133,6 +149,11 @@ impl Command {
             }
             Self::Rotate(rotate) => return rotate.run(client, output).await,
             Self::Revoke(revoke) => return revoke.run(client, output, ISSUED_API_KEYS).await,
+            Self::Delete { id } => {
+                let path = format!("{ISSUED_API_KEYS}/{}", check_key_id(&id)?);
+                client.send(Request::new(Method::DELETE, path)).await?;
+                output.note(&format!("deleted {id}"));
+            }
         }
         Ok(Outcome::Done)
     }
@@ -146,6 +167,7 @@ impl Rotate {
             ("name", self.name.as_deref()),
             ("visibility", self.visibility.map(Visibility::name)),
             ("grace_period", self.grace_period.as_deref()),
+            ("request_id", self.request_id.as_deref()),
         ];
         for (name, value) in optional {
             if let Some(value) = value {
@@ -164,7 +186,10 @@ impl Rotate {
 fn print_secret(response: JsonBody, output: &Output) -> Result<Outcome, Failure> {
     let is_shown = response.value["secret"].is_string();
     if !is_shown && output.is_quiet() {
-        return Err(Failure::failed("the server answered this request before: a secret is shown only once"));
+        return Err(Failure::failed(
+            "the server answered this request before: a secret is shown only once, and again to its caller only soon \
+             after and before its first use",
+        ));
     }
     output.print(&view::secret(response))?;
     if is_shown && output.is_table() {

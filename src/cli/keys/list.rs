@@ -20,6 +20,12 @@ pub struct List {
     /// Only keys that are active, revoked or expired
     #[arg(long, value_parser = parse_status, conflicts_with = "filter")]
     status: Option<&'static str>,
+    /// Only keys that need this HMAC secret: current, retired, unknown, or an id of `talos status`
+    #[arg(long, value_name = "WHICH|ID", conflicts_with = "filter")]
+    secret: Option<String>,
+    /// Only keys with this prefix
+    #[arg(long, conflicts_with = "filter")]
+    prefix: Option<String>,
     /// Only keys that match a filter, such as 'actor_id = "a" AND status = KEY_STATUS_ACTIVE'
     #[arg(long, value_name = "AIP-160")]
     filter: Option<String>,
@@ -84,12 +90,16 @@ impl List {
     }
 
     fn filter(&self) -> Option<String> {
-        let actor = self.actor.as_ref().map(|actor| {
-            let quoted = actor.replace('\\', r"\\").replace('"', "\\\"");
-            format!("actor_id = \"{quoted}\"")
-        });
+        let equals = |name: &str, value: &String| {
+            let quoted = value.replace('\\', r"\\").replace('"', "\\\"");
+            format!("{name} = \"{quoted}\"")
+        };
+        let actor = self.actor.as_ref().map(|actor| equals("actor_id", actor));
+        let secret = self.secret.as_ref().map(|secret| equals("secret_id", secret));
+        let prefix = self.prefix.as_ref().map(|prefix| equals("key_prefix", prefix));
         let status = self.status.map(|status| format!("status = {status}"));
-        let parts: Vec<String> = self.filter.clone().into_iter().chain(actor).chain(status).collect();
+        let parts = self.filter.clone().into_iter().chain(actor).chain(status).chain(secret).chain(prefix);
+        let parts: Vec<String> = parts.collect();
         (!parts.is_empty()).then(|| parts.join(" AND "))
     }
 }

@@ -6,5 +6,7 @@ pub const API_KEYS: &str = "/v2alpha1/admin/apiKeys";
 pub const ISSUED_API_KEYS: &str = "/v2alpha1/admin/issuedApiKeys";
 /// Imported keys.
 pub const IMPORTED_API_KEYS: &str = "/v2alpha1/admin/importedApiKeys";
+/// Actors.
+pub const ACTORS: &str = "/v2alpha1/admin/actors";
 /// Revocation of a key by its holder.
 pub const SELF_REVOKE: &str = "/v2alpha1/apiKeys:selfRevoke";

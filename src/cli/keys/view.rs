@@ -72,6 +72,12 @@ pub fn keys(body: JsonBody, field: &str) -> View {
     View { table, quiet, body }
 }
 
+/// Shows how many keys of an actor were deleted.
+pub fn erased(body: JsonBody) -> View {
+    let columns = [("ISSUED KEYS", "/issued_api_key_count"), ("IMPORTED KEYS", "/imported_api_key_count")];
+    View { table: Table::Fields(fields(&body.value, &columns)), quiet: vec![], body }
+}
+
 /// Shows the result of each key of a batch import.
 pub fn imports(body: JsonBody) -> View {
     let columns = [

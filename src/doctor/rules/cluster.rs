@@ -1,10 +1,17 @@
 //! Findings about the gRPC call of a check and about the cluster that it goes to.
 
+use std::collections::HashSet;
+
 use http::uri::Authority;
 
+use super::coverage::{ask_envoy, origin};
+use super::cure::{self, TIMEOUT_SECONDS};
+use super::tls;
 use crate::doctor::dump::{Dump, is_loopback};
 use crate::doctor::findings::{Findings, Severity};
+use crate::doctor::http_filter::server;
 use crate::doctor::node::{Node, to_yaml};
+use crate::doctor::options::Options;
 
 /// Envoy's default timeout of a gRPC service, in seconds.
 const DEFAULT_TIMEOUT_SECONDS: f64 = 0.2;
@@ -18,6 +25,8 @@ const SHORT_TIMEOUT_SECONDS: f64 = 0.05;
 const DEFAULT_MAX_REQUESTS: u64 = 1024;
 /// Envoy's default connect timeout of a cluster, in seconds.
 const DEFAULT_CONNECT_TIMEOUT_SECONDS: f64 = 5.0;
+/// Connect timeout that the cures use, in seconds.
+const CONNECT_TIMEOUT_SECONDS: f64 = 0.2;
 /// Envoy's default back-off of retries of gRPC services, in seconds.
 const DEFAULT_BASE_INTERVAL_SECONDS: f64 = 1.0;
 
@@ -26,50 +35,90 @@ pub struct GrpcService<'a> {
     node: Node<'a>,
     /// The cluster, if Envoy's own gRPC client is used.
     pub cluster: Option<&'a str>,
+    /// The server, as texts name it.
+    server: String,
     timeout: f64,
 }
 
 impl<'a> GrpcService<'a> {
     /// Parses `envoy.config.core.v3.GrpcService`.
-    pub fn parse(node: &Node<'a>) -> Self {
+    pub fn parse(node: &Node<'a>, options: Options<'_>) -> Self {
         Self {
             node: node.clone(),
+            server: server(node, options),
             cluster: node.get_path("envoy_grpc.cluster_name").text(),
             timeout: node.get("timeout").seconds().unwrap_or(DEFAULT_TIMEOUT_SECONDS),
         }
     }
+
+    /// Returns the timeout that the service has when the cures of its timeout are applied, so that
+    /// all cures fit each other.
+    fn cured_timeout(&self) -> f64 {
+        let is_fine = (SHORT_TIMEOUT_SECONDS..=LONG_TIMEOUT_SECONDS).contains(&self.timeout);
+        if is_fine && !self.node.get("timeout").is_absent() { self.timeout } else { TIMEOUT_SECONDS }
+    }
 }
 
-/// Examines one gRPC service of Talos.
-pub fn examine(dump: &Dump<'_>, service: &GrpcService<'_>, findings: &mut Findings) {
-    check_timeout(service, findings);
-    if !service.node.get("google_grpc").is_absent() {
-        findings.add(
-            "google-grpc",
-            Severity::Warning,
-            &service.node.get("google_grpc"),
-            "Google's gRPC client doesn't use Envoy's health checks, circuit breakers and retries",
-            "envoy_grpc: { cluster_name: talos_authz }",
-        );
-        return;
+/// Examines the gRPC services of Talos, and the clusters that they use.
+pub fn examine(dump: &Dump<'_>, services: &[GrpcService<'_>], findings: &mut Findings) {
+    // Many filters use one cluster in the same way.
+    let mut examined = HashSet::new();
+    for service in services {
+        check_timeout(service, findings);
+        if !service.node.get("google_grpc").is_absent() {
+            findings.add(
+                "google-grpc",
+                Severity::Warning,
+                &service.node.get("google_grpc"),
+                "Google's gRPC client doesn't use Envoy's health checks, circuit breakers and retries",
+                format!(
+                    "# remove google_grpc\nenvoy_grpc: {{ cluster_name: talos_authz }}\n{}",
+                    cure::cluster("talos_authz")
+                ),
+            );
+            continue;
+        }
+        check_retry(service, findings);
+        let Some(name) = service.cluster else { continue };
+        check_authority(name, &service.node.get_path("envoy_grpc.authority"), "every check fails", findings);
+        let Some(cluster) = dump.cluster(name) else {
+            check_missing(dump, service, name, findings);
+            continue;
+        };
+        if examined.insert((name, service.timeout.to_bits())) {
+            check_protocol(cluster, findings);
+            check_health(cluster, service, findings);
+            check_limits(cluster, service, findings);
+            check_transport(dump, cluster, service, findings);
+        }
     }
-    check_retry(service, findings);
-    let Some(name) = service.cluster else { return };
-    check_authority(name, &service.node.get_path("envoy_grpc.authority"), "every check fails", findings);
-    let Some(cluster) = dump.cluster(name) else {
+}
+
+/// Reports a cluster that isn't in the configuration.
+fn check_missing(dump: &Dump<'_>, service: &GrpcService<'_>, name: &str, findings: &mut Findings) {
+    let place = service.node.get_path("envoy_grpc.cluster_name");
+    if dump.has_clusters {
         findings.add(
             "cluster-missing",
             Severity::Error,
-            &service.node.get_path("envoy_grpc.cluster_name"),
-            format!("the cluster {name} is not in the dump: no check reaches Talos"),
-            format!("clusters:\n  - name: {}", to_yaml(name)),
+            &place,
+            format!("there is no cluster {name}: no check reaches {}", service.server),
+            cure::cluster(&to_yaml(name)),
         );
         return;
+    }
+    let source = dump.bootstrap.get_path("dynamic_resources.cds_config");
+    let from = match source.is_absent() {
+        true => "is not in this part of a configuration".to_owned(),
+        false => format!("comes from {}", origin(&source)),
     };
-    check_protocol(cluster, findings);
-    check_health(cluster, findings);
-    check_limits(cluster, service, findings);
-    check_transport(dump, cluster, name, findings);
+    findings.add(
+        "unseen",
+        Severity::Warning,
+        &place,
+        format!("the cluster {name} {from}: its health checks, TLS and limits aren't known here"),
+        ask_envoy(dump),
+    );
 }
 
 fn check_timeout(service: &GrpcService<'_>, findings: &mut Findings) {
@@ -91,7 +140,8 @@ fn check_timeout(service: &GrpcService<'_>, findings: &mut Findings) {
             Severity::Error,
             &node,
             format!(
-                "if Talos hangs, every request of every user waits {how_long} (Istio's default is 600 s)"
+                "if {} hangs, every request of every user waits {how_long} (Istio's default is 600 s)",
+                service.server
             ),
             fix,
         );
@@ -100,7 +150,10 @@ fn check_timeout(service: &GrpcService<'_>, findings: &mut Findings) {
             "timeout",
             Severity::Warning,
             &node,
-            "if Talos hangs, every request of every user waits that long; it normally answers within a millisecond",
+            format!(
+                "if {} hangs, every request of every user waits that long; Talos normally answers within a millisecond",
+                service.server
+            ),
             fix,
         );
     } else if service.timeout < SHORT_TIMEOUT_SECONDS {
@@ -116,39 +169,49 @@ fn check_timeout(service: &GrpcService<'_>, findings: &mut Findings) {
 
 fn check_retry(service: &GrpcService<'_>, findings: &mut Findings) {
     let policy = service.node.get("retry_policy");
+    let timeout = service.cured_timeout();
     let fix = format!(
         "grpc_service:\n  retry_policy:\n    retry_on: unavailable,reset\n    num_retries: 1\n    \
-         retry_back_off: {{ base_interval: 0.01s, max_interval: {}s }}",
-        service.timeout.max(SHORT_TIMEOUT_SECONDS)
+         retry_back_off: {{ base_interval: 0.01s, max_interval: {timeout}s }}"
     );
     let conditions = policy.get("retry_on");
     let is_retried = conditions.text().is_some_and(|on| {
         let mut on = on.split(',').map(str::trim);
         on.any(|on| ["unavailable", "reset", "5xx", "gateway-error", "connect-failure"].contains(&on))
     });
-    if policy.is_absent() || !is_retried {
+    let number = policy.get("num_retries");
+    let is_never = !number.is_absent() && number.number() == Some(0);
+    if policy.is_absent() || !is_retried || is_never {
+        let place = match () {
+            () if policy.is_absent() => &policy,
+            () if is_retried => &number,
+            () => &conditions,
+        };
         findings.add(
             "no-retry",
             Severity::Warning,
-            if policy.is_absent() { &policy } else { &conditions },
-            "when a Talos instance restarts, the checks sent to it fail and their requests are refused",
+            place,
+            format!(
+                "when an instance of {} restarts, the checks sent to it fail and their requests are refused",
+                service.server
+            ),
             fix,
         );
         return;
     }
     let back_off = policy.get("retry_back_off");
     let base = back_off.get("base_interval");
-    if base.seconds().unwrap_or(DEFAULT_BASE_INTERVAL_SECONDS) >= service.timeout && service.timeout > 0.0 {
+    if base.seconds().unwrap_or(DEFAULT_BASE_INTERVAL_SECONDS) >= timeout {
         findings.add(
             "retry-too-late",
             Severity::Warning,
             &base,
             "the back-off is longer than the timeout, so there is never a retry (Envoy's default back-off is up to 1 s)",
-            fix.as_str(),
+            fix.clone(),
         );
     }
     let max_interval = back_off.get("max_interval");
-    if max_interval.seconds().is_some_and(|seconds| seconds < service.timeout) {
+    if max_interval.seconds().is_some_and(|seconds| seconds < timeout) {
         findings.add(
             "retry-cuts-off",
             Severity::Warning,
@@ -200,7 +263,7 @@ pub fn takes_trailers(cluster: &Node<'_>) -> bool {
     let (http1, http3) = (explicit.get("http_protocol_options"), explicit.get("http3_protocol_options"));
     let as_downstream = options.get("use_downstream_protocol_config");
     let old = cluster.get_path("http_protocol_options.enable_trailers").is_true()
-        || cluster.get("protocol_selection").text() == Some("USE_DOWNSTREAM_PROTOCOL");
+        || cluster.get("protocol_selection").is_value("USE_DOWNSTREAM_PROTOCOL", 1);
     http2_options(cluster).is_some()
         || !http3.is_absent()
         || !as_downstream.is_absent()
@@ -235,7 +298,7 @@ fn check_protocol(cluster: &Node<'_>, findings: &mut Findings) {
     }
 }
 
-fn check_health(cluster: &Node<'_>, findings: &mut Findings) {
+fn check_health(cluster: &Node<'_>, service: &GrpcService<'_>, findings: &mut Findings) {
     let checks = cluster.items("health_checks");
     let has_outliers = !cluster.get("outlier_detection").is_absent();
     let fix = "health_checks:\n  - timeout: 0.5s\n    interval: 1s\n    no_traffic_interval: 1s\n    unhealthy_threshold: 2\n    \
@@ -246,7 +309,10 @@ fn check_health(cluster: &Node<'_>, findings: &mut Findings) {
             "no-health-check",
             severity,
             &cluster.get("health_checks"),
-            "a Talos instance that starts, stops or can't decide reports NOT_SERVING, but still receives checks",
+            format!(
+                "an instance of {} that starts, stops or can't decide reports NOT_SERVING, but still receives checks",
+                service.server
+            ),
             fix,
         );
     }
@@ -278,8 +344,9 @@ fn check_health(cluster: &Node<'_>, findings: &mut Findings) {
     }
     let panic = cluster.get_path("common_lb_config.healthy_panic_threshold");
     // Protobuf writes a percentage of 0 as an empty message.
-    let percent = if panic.is_absent() { 50.0 } else { panic.get("value").value.as_f64().unwrap_or(0.0) };
-    if percent > 0.0 && (!checks.is_empty() || has_outliers) {
+    let percent = if panic.is_absent() { 50.0 } else { panic.get("value").float().unwrap_or(0.0) };
+    // Also without health checks, which the cure of `no-health-check` adds.
+    if percent > 0.0 {
         findings.add(
             "panic-threshold",
             Severity::Warning,
@@ -298,7 +365,7 @@ fn has_endpoint_hostnames(cluster: &Node<'_>) -> bool {
 fn check_limits(cluster: &Node<'_>, service: &GrpcService<'_>, findings: &mut Findings) {
     let breakers = cluster.get("circuit_breakers");
     let thresholds = breakers.items("thresholds");
-    let default = thresholds.iter().find(|one| !matches!(one.get("priority").text(), Some("HIGH")));
+    let default = thresholds.iter().find(|one| one.get("priority").is_value("DEFAULT", 0));
     let place = default.map_or_else(|| breakers.get("thresholds"), |one| one.get("max_requests"));
     if place.number().unwrap_or(DEFAULT_MAX_REQUESTS) <= DEFAULT_MAX_REQUESTS {
         findings.add(
@@ -312,40 +379,57 @@ fn check_limits(cluster: &Node<'_>, service: &GrpcService<'_>, findings: &mut Fi
         );
     }
     let connect = cluster.get("connect_timeout");
-    if connect.seconds().unwrap_or(DEFAULT_CONNECT_TIMEOUT_SECONDS) >= service.timeout
-        && service.timeout > 0.0
-    {
+    let timeout = service.cured_timeout();
+    if connect.seconds().unwrap_or(DEFAULT_CONNECT_TIMEOUT_SECONDS) >= timeout {
+        let fix = if timeout > CONNECT_TIMEOUT_SECONDS { CONNECT_TIMEOUT_SECONDS } else { timeout / 2.0 };
         findings.add(
             "connect-timeout",
             Severity::Warning,
             &connect,
             "the connect timeout (5 s by default) isn't shorter than the check's timeout: an unreachable instance uses \
              up all of it, and no time is left for the retry",
-            "connect_timeout: 0.2s",
+            format!("connect_timeout: {fix}s"),
         );
     }
 }
 
-fn check_transport(dump: &Dump<'_>, cluster: &Node<'_>, name: &str, findings: &mut Findings) {
-    let fix = "transport_socket:\n  name: envoy.transport_sockets.tls\n  typed_config:\n    \
-               \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext\n    \
-               common_tls_context:\n      validation_context: { trusted_ca: { filename: /etc/envoy/talos-ca.pem } }";
+/// Returns type and configuration of a transport socket, or of the one that it wraps, as those for
+/// the PROXY protocol and for statistics do.
+fn innermost<'a>(socket: Node<'a>) -> (Option<&'a str>, Node<'a>) {
+    let (kind, config) = socket.get("typed_config").unwrap_typed();
+    match config.get("transport_socket") {
+        inner if inner.is_absent() => (kind, config),
+        inner => innermost(inner),
+    }
+}
+
+fn check_transport(dump: &Dump<'_>, cluster: &Node<'_>, of: &GrpcService<'_>, findings: &mut Findings) {
     let socket = cluster.get("transport_socket");
     let matches = cluster.items("transport_socket_matches");
     let sockets = matches.iter().map(|one| one.get("transport_socket")).chain([socket.clone()]);
-    let mut is_encrypted = false;
+    // API v2 has the TLS context in the cluster.
+    let old = cluster.get("tls_context");
+    let mut is_encrypted = !old.is_absent();
+    if is_encrypted {
+        tls::examine(dump, &old, cluster, findings);
+    }
     for socket in sockets {
-        let (kind, config) = socket.get("typed_config").unwrap_typed();
+        let (kind, config) = innermost(socket);
         match kind {
             Some("UpstreamTlsContext") => {
                 is_encrypted = true;
-                check_tls(&config, fix, findings);
+                tls::examine(dump, &config, cluster, findings);
             }
-            None | Some("RawBuffer") => {}
-            // Other transports (a mesh's mTLS, QUIC, a tunnel) are taken to be encrypted.
+            Some("QuicUpstreamTransport") => {
+                is_encrypted = true;
+                tls::examine(dump, &config.get("upstream_tls_context"), cluster, findings);
+            }
+            None | Some("RawBuffer" | "UpstreamStartTlsConfig") => {}
+            // Other transports (a mesh's mTLS, a tunnel) are taken to be encrypted.
             Some(_) => is_encrypted = true,
         }
     }
+    let name = cluster.get("name").text().unwrap_or_default();
     let service = cluster.get_path("eds_cluster_config.service_name").text().unwrap_or(name);
     let inline = cluster.get("load_assignment");
     let assignments = [Some(inline), dump.endpoints(service).cloned()];
@@ -353,8 +437,8 @@ fn check_transport(dump: &Dump<'_>, cluster: &Node<'_>, name: &str, findings: &m
         .iter()
         .flatten()
         .flat_map(|list| list.items("endpoints"))
-        .flat_map(|group| group.items("lb_endpoints"));
-    let addresses = addresses.map(|one| one.get_path("endpoint.address.socket_address.address"));
+        .flat_map(|group| group.items("lb_endpoints"))
+        .map(|one| one.get_path("endpoint.address.socket_address.address"));
     let remote =
         addresses.into_iter().find(|address| address.text().is_some_and(|address| !is_loopback(address)));
     if let (false, Some(address)) = (is_encrypted, remote) {
@@ -363,24 +447,11 @@ fn check_transport(dump: &Dump<'_>, cluster: &Node<'_>, name: &str, findings: &m
             Severity::Warning,
             &socket,
             format!(
-                "keys are sent to {} unencrypted, and anybody on the network path can answer in Talos' place",
-                address.text().unwrap_or_default()
+                "keys are sent to {} unencrypted, and anybody on the network path can answer in the place of {}",
+                address.text().unwrap_or_default(),
+                of.server
             ),
-            fix,
-        );
-    }
-}
-
-fn check_tls(context: &Node<'_>, fix: &str, findings: &mut Findings) {
-    let common = context.get("common_tls_context");
-    let kinds = ["validation_context", "validation_context_sds_secret_config", "combined_validation_context"];
-    if kinds.iter().all(|kind| common.get(kind).is_absent()) {
-        findings.add(
-            "tls-unverified",
-            Severity::Warning,
-            &common.get("validation_context"),
-            "Talos' certificate isn't verified: anybody on the network path can answer in its place",
-            fix,
+            tls::socket_cure(cluster),
         );
     }
 }

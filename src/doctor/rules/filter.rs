@@ -1,37 +1,24 @@
 //! Findings about the settings of an ext_authz filter that calls Talos.
 
-use crate::config::{ClientAddress, CredentialSource};
+use std::borrow::Cow;
+
+use crate::config::{Authz, ClientAddress, CredentialSource};
 use crate::doctor::findings::{Findings, Severity};
 use crate::doctor::headers::{self, Match};
 use crate::doctor::http_filter::ExtAuthz;
-use crate::doctor::node::{Node, field};
+use crate::doctor::node::{Node, to_yaml};
 use crate::doctor::options::Options;
-
-/// The recommended ext_authz filter.
-pub const RECOMMENDED: &str = "\
-http_filters:
-  - name: envoy.filters.http.ext_authz
-    typed_config:
-      \"@type\": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz
-      transport_api_version: V3
-      grpc_service:
-        envoy_grpc: { cluster_name: talos_authz }
-        timeout: 0.25s
-      failure_mode_allow: false
-      status_on_error: { code: ServiceUnavailable }
-      encode_raw_headers: true
-      validate_mutations: true";
 
 /// Examines one ext_authz filter.
 pub fn examine(check: &ExtAuthz<'_>, options: Options<'_>, findings: &mut Findings) {
     let config = &check.config;
-    check_failure_mode(config, findings);
+    check_failure_mode(config, &check.server, findings);
     check_enablement(check, findings);
     check_visibility(config, options, findings);
-    check_mutations(config, findings);
+    check_mutations(config, options, &check.server, findings);
 }
 
-fn check_failure_mode(config: &Node<'_>, findings: &mut Findings) {
+fn check_failure_mode(config: &Node<'_>, server: &str, findings: &mut Findings) {
     let allow = config.get("failure_mode_allow");
     let header = config.get("failure_mode_allow_header_add");
     if allow.is_true() {
@@ -39,7 +26,9 @@ fn check_failure_mode(config: &Node<'_>, findings: &mut Findings) {
             "fail-open",
             Severity::Error,
             &allow,
-            "while Talos is unreachable or slow, anybody gets in without a key and with forged x-talos-* headers",
+            format!(
+                "while {server} is unreachable or slow, anybody gets in without a key and with forged x-talos-* headers"
+            ),
             "failure_mode_allow: false",
         );
     }
@@ -57,26 +46,35 @@ fn check_failure_mode(config: &Node<'_>, findings: &mut Findings) {
     let status = config.get_path("status_on_error.code");
     // A server error doesn't say that the key is bad.
     let is_server_error = status.number().is_some_and(|code| (500..600).contains(&code))
-        || status.text().is_some_and(|code| SERVER_ERRORS.contains(&code));
+        || status
+            .text()
+            .is_some_and(|code| SERVER_ERRORS.iter().any(|known| known.eq_ignore_ascii_case(code)));
     if !is_server_error {
         findings.add(
             "status-on-error",
             Severity::Warning,
             &status,
-            "while Talos is unreachable, clients get 403 (or the status set here) and take their key for bad: they \
-             don't retry, or discard the key",
+            format!(
+                "while {server} is unreachable, clients get 403 (or the status set here) and take their key for bad: \
+                 they don't retry, or discard the key"
+            ),
             "status_on_error: { code: ServiceUnavailable }",
         );
     }
 }
 
-const SERVER_ERRORS: [&str; 6] = [
+const SERVER_ERRORS: [&str; 11] = [
     "InternalServerError",
     "NotImplemented",
     "BadGateway",
     "ServiceUnavailable",
     "GatewayTimeout",
+    "HTTPVersionNotSupported",
+    "VariantAlsoNegotiates",
     "InsufficientStorage",
+    "LoopDetected",
+    "NotExtended",
+    "NetworkAuthenticationRequired",
 ];
 
 fn check_enablement(check: &ExtAuthz<'_>, findings: &mut Findings) {
@@ -133,7 +131,7 @@ fn check_enablement(check: &ExtAuthz<'_>, findings: &mut Findings) {
                 "requests that don't match the matcher go upstream with the client's own x-talos-* headers",
             ),
         };
-        findings.add("conditional-check", severity, config, why, strip_before());
+        findings.add("conditional-check", severity, config, why, strip_before(check.name));
     }
 }
 
@@ -156,10 +154,14 @@ fn check_metadata_condition(check: &ExtAuthz<'_>, denies: bool, at: &Node<'_>, f
         (false, false, false) => (Severity::Error, format!("{OTHERS} {FORGED}")),
     };
     let fix = match denies {
-        true => "# in the AuthorizationPolicy: match all requests\nrules: [{}]".to_owned(),
-        false => {
-            format!("{DENY_AT_DISABLE}\n# or, if such requests should go upstream:\n{}", strip_before())
-        }
+        true => "# remove filter_enabled_metadata\n# or with Istio, in the AuthorizationPolicy: match all requests\n\
+                 rules: [{}]"
+            .to_owned(),
+        false => format!(
+            "# remove filter_enabled_metadata\n# or, to refuse the other requests:\n{DENY_AT_DISABLE}\n# or, if such \
+             requests should go upstream:\n{}",
+            strip_before(check.name)
+        ),
     };
     findings.add("conditional-check", severity, at, why, fix);
 }
@@ -168,20 +170,25 @@ fn check_metadata_condition(check: &ExtAuthz<'_>, denies: bool, at: &Node<'_>, f
 const DENY_AT_DISABLE: &str =
     "deny_at_disable: { default_value: true, runtime_key: ext_authz.deny_at_disable }";
 
-/// Filter that removes forged identity headers from unchecked requests.
-fn strip_before() -> &'static str {
-    "http_filters: # before ext_authz\n  - name: envoy.filters.http.header_mutation\n    typed_config:\n      \
-     \"@type\": type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation\n      mutations:\n        \
-     request_mutations:\n          - remove_on_match: { key_matcher: { prefix: x-talos- } }"
+/// Returns a filter that removes forged identity headers from unchecked requests.
+fn strip_before(filter: &str) -> String {
+    format!(
+        "http_filters: # in this order\n  - name: talos.strip\n    typed_config:\n      \
+         \"@type\": type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation\n      \
+         mutations:\n        request_mutations:\n          \
+         - remove_on_match: {{ key_matcher: {{ prefix: x-talos- }} }}\n  - name: {}",
+        to_yaml(filter)
+    )
 }
 
 /// Returns true if an `envoy.type.v3.FractionalPercent` is 100 %.
 fn is_all(percentage: &Node<'_>) -> bool {
     let numerator = percentage.get("numerator").number().unwrap_or(0);
-    let denominator = match percentage.get("denominator").text() {
-        Some("TEN_THOUSAND") => 10_000,
-        Some("MILLION") => 1_000_000,
-        _ => 100,
+    let denominator = percentage.get("denominator");
+    let denominator = match () {
+        () if denominator.is_value("TEN_THOUSAND", 1) => 10_000,
+        () if denominator.is_value("MILLION", 2) => 1_000_000,
+        () => 100,
     };
     numerator >= denominator
 }
@@ -200,78 +207,115 @@ fn check_visibility(config: &Node<'_>, options: Options<'_>, findings: &mut Find
     }
     check_request_body(&config.get("with_request_body"), findings);
 
-    let allowed = config.get("allowed_headers");
-    let disallowed = config.get("disallowed_headers");
-    let is_hidden = |name: &str| {
-        (!allowed.is_absent() && headers::list_matches(&allowed, name) == Match::No)
-            || (!disallowed.is_absent() && headers::list_matches(&disallowed, name) == Match::Yes)
-    };
-    let place = if allowed.is_absent() { &disallowed } else { &allowed };
+    let lists =
+        HeaderLists { allowed: config.get("allowed_headers"), disallowed: config.get("disallowed_headers") };
     // Any x-talos-* name that Talos doesn't know by name.
-    if is_hidden("x-talos-doctor") || is_hidden("x_talos_doctor") {
+    let names = ["x-talos-doctor", "x_talos_doctor"];
+    if let Some(place) = names.iter().find_map(|name| lists.hiding(name)) {
         findings.add(
             "identity-unseen",
             Severity::Warning,
             place,
             "Talos doesn't see all x-talos-* and x_talos_* headers that a client sent, so it can't remove those that it \
              doesn't know by name",
-            "allowed_headers:\n  patterns:\n    - { prefix: x-talos-, ignore_case: true }\n    - { prefix: x_talos_, ignore_case: true }",
+            lists.cure(&names),
         );
     }
-    let mut needed = vec![];
-    match options.authz {
-        None => needed.push("authorization"),
-        Some(authz) => {
-            for source in &authz.sources {
-                match source {
-                    CredentialSource::Header { name, .. } => needed.push(name.as_str()),
-                    CredentialSource::Cookie { .. } => needed.push("cookie"),
-                    CredentialSource::Query { .. } => {}
-                }
-            }
-            match authz.client_address {
-                ClientAddress::Peer => {}
-                ClientAddress::External => needed.push("x-envoy-external-address"),
-                ClientAddress::Xff => needed.push("x-forwarded-for"),
-            }
+    let default = Authz::default();
+    let authz = options.authz.unwrap_or(&default);
+    let mut needed: Vec<&str> = vec![];
+    for source in &authz.sources {
+        match source {
+            CredentialSource::Header { name, .. } => needed.push(name),
+            CredentialSource::Cookie { .. } => needed.push("cookie"),
+            CredentialSource::WebsocketProtocol { .. } => needed.push("sec-websocket-protocol"),
+            CredentialSource::Query { .. } | CredentialSource::Path(_) => {}
         }
     }
-    needed.retain(|name| is_hidden(name));
-    if !needed.is_empty() {
+    match authz.client_address {
+        ClientAddress::Peer => {}
+        ClientAddress::External => needed.push("x-envoy-external-address"),
+        ClientAddress::Xff => needed.push("x-forwarded-for"),
+    }
+    needed.retain(|name| lists.hiding(name).is_some());
+    if let Some(place) = needed.iter().find_map(|name| lists.hiding(name)) {
+        // Without Talos' settings, the sources are the default ones; most clients use the first.
+        let is_error = options.authz.is_some() || needed.contains(&"authorization");
+        let severity = if is_error { Severity::Error } else { Severity::Warning };
         findings.add(
             "credential-unseen",
-            Severity::Error,
+            severity,
             place,
-            format!("Envoy doesn't send Talos the headers that it needs to decide: {}", needed.join(", ")),
-            needed.iter().fold("allowed_headers:\n  patterns:".to_owned(), |fix, name| {
-                format!("{fix}\n    - exact: {name}")
-            }),
+            format!(
+                "Envoy doesn't send Talos headers in which it looks for keys or addresses: {}",
+                needed.join(", ")
+            ),
+            lists.cure(&needed),
         );
+    }
+}
+
+/// The headers that Envoy sends with a check.
+struct HeaderLists<'a> {
+    allowed: Node<'a>,
+    disallowed: Node<'a>,
+}
+
+impl<'a> HeaderLists<'a> {
+    /// Returns the list that keeps a header from Talos.
+    fn hiding(&self, name: &str) -> Option<&Node<'a>> {
+        if !self.allowed.is_absent() && headers::list_matches(&self.allowed, name) == Match::No {
+            return Some(&self.allowed);
+        }
+        let is_disallowed = headers::list_matches(&self.disallowed, name) == Match::Yes;
+        (!self.disallowed.is_absent() && is_disallowed).then_some(&self.disallowed)
+    }
+
+    /// Returns which lists to remove, so that Envoy sends all headers.
+    fn cure(&self, names: &[&str]) -> Cow<'static, str> {
+        let hides = |list: &Node<'_>| {
+            names.iter().any(|name| self.hiding(name).is_some_and(|by| by.path == list.path))
+        };
+        let is_both = hides(&self.allowed)
+            && !self.disallowed.is_absent()
+            && names.iter().any(|name| headers::list_matches(&self.disallowed, name) == Match::Yes);
+        match (hides(&self.allowed), is_both || hides(&self.disallowed)) {
+            (true, true) => "# remove allowed_headers\n# remove disallowed_headers",
+            (true, false) => "# remove allowed_headers",
+            _ => "# remove disallowed_headers",
+        }
+        .into()
     }
 }
 
 /// Checks the `with_request_body` of a filter or a route.
 pub fn check_request_body(body: &Node<'_>, findings: &mut Findings) {
-    if body.get("max_request_bytes").number().is_some_and(|bytes| bytes > 0) {
-        findings.add(
-            "request-body",
-            Severity::Warning,
-            body,
-            "Talos never reads bodies, but each request waits until Envoy has buffered its body: larger bodies get 413, \
-             uploads don't stream, and unauthenticated clients can fill Envoy's memory",
-            "# remove with_request_body",
-        );
+    if body.get("max_request_bytes").number().is_none_or(|bytes| bytes == 0) {
+        return;
     }
+    let why = match body.get("allow_partial_message").is_true() {
+        false => {
+            "Talos never reads bodies, but each request waits until Envoy has buffered its body: larger bodies get 413, \
+             uploads don't stream, and unauthenticated clients can fill Envoy's memory"
+        }
+        true => {
+            "Talos never reads bodies, but each request waits until Envoy has buffered the beginning of its body (a \
+             larger one isn't refused with allow_partial_message), and unauthenticated clients can fill Envoy's memory"
+        }
+    };
+    findings.add("request-body", Severity::Warning, body, why, "# remove with_request_body");
 }
 
-fn check_mutations(config: &Node<'_>, findings: &mut Findings) {
+fn check_mutations(config: &Node<'_>, options: Options<'_>, server: &str, findings: &mut Findings) {
     let validate = config.get("validate_mutations");
     if !validate.is_true() {
         findings.add(
             "validate-mutations",
             Severity::Warning,
             &validate,
-            "Envoy doesn't validate the headers in Talos' response before it sends them upstream",
+            format!(
+                "Envoy doesn't validate the headers in the response of {server} before it sends them upstream"
+            ),
             "validate_mutations: true",
         );
     }
@@ -295,7 +339,15 @@ fn check_mutations(config: &Node<'_>, findings: &mut Findings) {
             "Envoy ignores Talos' changes of headers: keys go upstream, and forged x-talos-* headers stay",
             "# remove decoder_header_mutation_rules",
         );
-    } else if field(rules.value, "disallow_expression").is_some() {
+    } else if rules.get("disallow_system").is_true() && options.authz.is_some_and(has_keys_in_urls) {
+        findings.add(
+            "mutations-ignored",
+            Severity::Error,
+            &rules.get("disallow_system"),
+            "Envoy ignores Talos' changes of :path: keys in the query or in the path go upstream (authz.sources)",
+            "decoder_header_mutation_rules: { disallow_system: false }",
+        );
+    } else if !rules.get("disallow_expression").is_absent() {
         findings.add(
             "mutations-ignored",
             Severity::Warning,
@@ -305,4 +357,12 @@ fn check_mutations(config: &Node<'_>, findings: &mut Findings) {
             "# remove decoder_header_mutation_rules",
         );
     }
+}
+
+/// Returns true if Talos looks for keys in the query or in the path.
+fn has_keys_in_urls(authz: &Authz) -> bool {
+    let is_in_url = |source: &CredentialSource| {
+        matches!(source, CredentialSource::Query { .. } | CredentialSource::Path(_))
+    };
+    authz.sources.iter().any(is_in_url)
 }

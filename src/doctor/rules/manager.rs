@@ -4,7 +4,7 @@
 use super::cluster::takes_trailers;
 use crate::config::{Authz, ClientAddress};
 use crate::doctor::connection_manager::ConnectionManager;
-use crate::doctor::dump::Dump;
+use crate::doctor::dump::{Dump, is_loopback};
 use crate::doctor::findings::{Findings, Severity};
 use crate::doctor::headers;
 use crate::doctor::http_filter::HttpFilter;
@@ -24,6 +24,7 @@ pub fn examine(
     check_order(manager, findings);
     check_trailers(dump, manager, options.authz, findings);
     check_upgrades(manager, options, findings);
+    check_listener(manager, findings);
 }
 
 fn check_paths(node: &Node<'_>, findings: &mut Findings) {
@@ -48,8 +49,8 @@ fn check_paths(node: &Node<'_>, findings: &mut Findings) {
         );
     }
     let escaped = node.get("path_with_escaped_slashes_action");
-    let is_safe = ["REJECT_REQUEST", "UNESCAPE_AND_REDIRECT", "UNESCAPE_AND_FORWARD"];
-    if !escaped.text().is_some_and(|action| is_safe.contains(&action)) {
+    let is_safe = [("REJECT_REQUEST", 2), ("UNESCAPE_AND_REDIRECT", 3), ("UNESCAPE_AND_FORWARD", 4)];
+    if !escaped.is_one_of(&is_safe) {
         findings.add(
             "escaped-slashes",
             Severity::Warning,
@@ -62,7 +63,7 @@ fn check_paths(node: &Node<'_>, findings: &mut Findings) {
 
 fn check_requests(node: &Node<'_>, findings: &mut Findings) {
     let underscores = node.get_path("common_http_protocol_options.headers_with_underscores_action");
-    if !matches!(underscores.text(), Some("REJECT_REQUEST" | "DROP_HEADER")) {
+    if !underscores.is_one_of(&[("REJECT_REQUEST", 1), ("DROP_HEADER", 2)]) {
         findings.add(
             "underscores",
             Severity::Warning,
@@ -88,8 +89,7 @@ fn check_addresses(manager: &ConnectionManager<'_>, authz: Option<&Authz>, findi
     let node = &manager.node;
     let remote = node.get("use_remote_address");
     let detection = node.items("original_ip_detection_extensions");
-    let is_inbound = manager.traffic_direction() == Some("INBOUND");
-    if !remote.is_true() && detection.is_empty() && !is_inbound {
+    if !remote.is_true() && detection.is_empty() && !manager.is_inbound() {
         findings.add(
             "use-remote-address",
             Severity::Warning,
@@ -202,16 +202,26 @@ const PROGRAMMABLE_FILTERS: [&str; 5] =
 const EXT_AUTHZ_METADATA: &str = "envoy.filters.http.ext_authz";
 
 fn check_order(manager: &ConnectionManager<'_>, findings: &mut Findings) {
-    let Some(first) = manager.checks.iter().map(|check| check.index).min() else { return };
-    for filter in manager.filters.iter().take(first) {
-        check_filter_before(manager, filter, findings);
+    let Some(first) = manager.checks.iter().min_by_key(|check| check.index) else { return };
+    for filter in manager.filters.iter().take(first.index) {
+        check_filter_before(manager, filter, first.name, findings);
     }
-    for filter in manager.filters.iter().skip(first + 1) {
-        check_filter_after(filter, findings);
+    for filter in manager.filters.iter().skip(first.index + 1) {
+        check_filter_after(filter, first.name, findings);
     }
 }
 
-fn check_filter_before(manager: &ConnectionManager<'_>, filter: &HttpFilter<'_>, findings: &mut Findings) {
+/// Returns the order of two filters.
+fn order(first: &str, second: &str) -> String {
+    format!("http_filters: # in this order\n  - name: {}\n  - name: {}", to_yaml(first), to_yaml(second))
+}
+
+fn check_filter_before(
+    manager: &ConnectionManager<'_>,
+    filter: &HttpFilter<'_>,
+    check: &str,
+    findings: &mut Findings,
+) {
     let needs_check = |text: &str| text == EXT_AUTHZ_METADATA || headers::is_talos_header(text);
     let is_rate_limit = matches!(filter.kind, Some("RateLimit" | "LocalRateLimit"));
     let reads_identity = match filter.kind {
@@ -226,7 +236,7 @@ fn check_filter_before(manager: &ConnectionManager<'_>, filter: &HttpFilter<'_>,
         _ => false,
     };
     let enforces = ["rules", "matcher"].iter().any(|field| !filter.config.get(field).is_absent());
-    let fix = "http_filters: # in this order\n  - name: envoy.filters.http.ext_authz\n  - name: …\n  - name: envoy.filters.http.router";
+    let fix = order(check, filter.name);
     match filter.kind {
         _ if reads_identity => findings.add(
             "identity-too-early",
@@ -275,14 +285,14 @@ fn check_filter_before(manager: &ConnectionManager<'_>, filter: &HttpFilter<'_>,
     }
 }
 
-fn check_filter_after(filter: &HttpFilter<'_>, findings: &mut Findings) {
+fn check_filter_after(filter: &HttpFilter<'_>, check: &str, findings: &mut Findings) {
     if filter.kind == Some("Cors") {
         findings.add(
             "cors-after-check",
             Severity::Warning,
             &filter.config,
             "CORS preflight requests carry no key, so the check refuses them before this filter can answer",
-            "http_filters: # in this order\n  - name: envoy.filters.http.cors\n  - name: envoy.filters.http.ext_authz",
+            order(filter.name, check),
         );
     }
     let mutations = filter.mutations();
@@ -292,7 +302,7 @@ fn check_filter_after(filter: &HttpFilter<'_>, findings: &mut Findings) {
             Severity::Error,
             &key,
             "the header is set after the check: upstream trusts this value, alone or beside that of Talos",
-            "# use a header name that doesn't begin with x-talos-",
+            "request_mutations: [] # use a header name that doesn't begin with x-talos-",
         );
     }
     if headers::removes_all_identity(&mutations) {
@@ -301,7 +311,7 @@ fn check_filter_after(filter: &HttpFilter<'_>, findings: &mut Findings) {
             Severity::Warning,
             &filter.config,
             "the filter removes the identity headers that Talos has set",
-            "http_filters: # in this order\n  - name: envoy.filters.http.header_mutation\n  - name: envoy.filters.http.ext_authz",
+            order(filter.name, check),
         );
     }
     let is_code = filter.kind.is_some_and(|kind| PROGRAMMABLE_FILTERS.contains(&kind));
@@ -370,20 +380,54 @@ fn check_trailers(
                 "request trailers go upstream as the client sent them, including x-talos-* and {token_header}, and many \
                  servers merge them into the headers; {reach}"
             ),
-            trailers_fix(token_header),
+            trailers_fix(token_header, stripping.is_empty()),
         );
     }
 }
 
-fn trailers_fix(token_header: &str) -> String {
+/// Returns the filter that removes identity headers from trailers, under a name of its own if
+/// routes disable that of the chain.
+fn trailers_fix(token_header: &str, is_first: bool) -> String {
+    let name = if is_first { "talos.trailers" } else { "talos.trailers.always" };
     format!(
-        "http_filters: # before the router\n  - name: talos.trailers\n    typed_config:\n      \
+        "http_filters: # before the router\n  - name: {name}\n    typed_config:\n      \
          \"@type\": type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation\n      \
          mutations:\n        request_trailers_mutations:\n          \
          - remove_on_match: {{ key_matcher: {{ safe_regex: {{ regex: \"{}\" }} }} }}\n          - remove: {}",
         headers::TALOS_HEADER_REGEX,
         to_yaml(token_header)
     )
+}
+
+/// Checks that keys don't arrive unencrypted from other machines.
+fn check_listener(manager: &ConnectionManager<'_>, findings: &mut Findings) {
+    let address = manager.listener.get_path("address.socket_address.address");
+    let socket = manager.chain.get("transport_socket");
+    let (kind, config) = socket.get("typed_config").unwrap_typed();
+    let is_encrypted = match kind {
+        // Istio's mTLS may be optional, and is the mesh's own affair.
+        None => !socket.get("name").is_absent() || !manager.chain.get("tls_context").is_absent(),
+        Some("RawBuffer" | "StartTlsConfig") => false,
+        Some(_) => !config.is_absent(),
+    };
+    let is_remote = address.text().is_some_and(|address| !is_loopback(address));
+    if is_remote && !is_encrypted && !manager.is_inbound() {
+        findings.add(
+            "plain-http",
+            Severity::Note,
+            &socket,
+            format!(
+                "keys arrive at {} unencrypted: anybody on the network path can read and use them, unless a proxy before \
+                 this Envoy ends TLS on the same machine",
+                address.text().unwrap_or_default()
+            ),
+            "transport_socket:\n  name: envoy.transport_sockets.tls\n  typed_config:\n    \
+             \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext\n    \
+             common_tls_context:\n      tls_certificates:\n        \
+             - certificate_chain: { filename: /etc/envoy/edge.pem }\n          \
+             private_key: { filename: /etc/envoy/edge-key.pem }",
+        );
+    }
 }
 
 /// Checks protocol upgrades, whose own filters replace those of the chain.
@@ -399,7 +443,7 @@ fn check_upgrades(manager: &ConnectionManager<'_>, options: Options<'_>, finding
                 format!(
                     "{kind} requests use these filters instead of the chain's, and none of them calls Talos"
                 ),
-                "# remove filters: the upgrade then uses those of the connection manager",
+                "# remove filters\n# the upgrade then uses those of the connection manager",
             );
         }
     }

@@ -1,19 +1,17 @@
 //! Findings about routes: where the check is disabled, what changes identity headers, and ways
 //! around the check.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::cluster::GrpcService;
+use super::cure;
 use crate::doctor::connection_manager::ConnectionManager;
 use crate::doctor::findings::{Findings, Severity};
 use crate::doctor::headers;
 use crate::doctor::http_filter::ExtAuthz;
-use crate::doctor::node::Node;
+use crate::doctor::node::{Node, to_yaml};
+use crate::doctor::options::Options;
 use crate::doctor::route_target::RouteTarget;
-
-/// The context extensions that Talos knows.
-const EXTENSIONS: [&str; 6] =
-    ["talos.mode", "talos.scopes", "talos.any_scope", "talos.audience", "talos.token", "talos.visibility"];
 
 /// A route's configuration of a filter.
 enum PerRoute<'a> {
@@ -58,7 +56,7 @@ fn per_route<'a>(target: &RouteTarget<'a>, filter: &str) -> PerRoute<'a> {
 }
 
 /// Returns the `check_settings` for a filter at all levels of a route.
-fn per_route_settings<'a>(target: &RouteTarget<'a>, filter: &str) -> Vec<Node<'a>> {
+pub fn per_route_settings<'a>(target: &RouteTarget<'a>, filter: &str) -> Vec<Node<'a>> {
     let of_level = |level: &Node<'a>| {
         let (kind, config) = level.get("typed_per_filter_config").entry(filter).unwrap_typed();
         let (_, config) =
@@ -69,13 +67,13 @@ fn per_route_settings<'a>(target: &RouteTarget<'a>, filter: &str) -> Vec<Node<'a
 }
 
 /// Returns the gRPC services that routes use instead of the filter's own.
-pub fn other_services<'a>(manager: &ConnectionManager<'a>) -> Vec<GrpcService<'a>> {
+pub fn other_services<'a>(manager: &ConnectionManager<'a>, options: Options<'_>) -> Vec<GrpcService<'a>> {
     let mut services = vec![];
     for check in &manager.checks {
         for settings in manager.targets.iter().flat_map(|target| per_route_settings(target, check.name)) {
             let service = settings.get("grpc_service");
             if !service.is_absent() {
-                services.push(GrpcService::parse(&service));
+                services.push(GrpcService::parse(&service, options));
             }
         }
     }
@@ -97,7 +95,10 @@ pub fn examine(managers: &[ConnectionManager<'_>], findings: &mut Findings) {
     for manager in managers {
         match manager.checks.is_empty() {
             true => check_unprotected(manager, &trusting, findings),
-            false => manager.targets.iter().for_each(|target| check_protected(manager, target, findings)),
+            false => {
+                manager.targets.iter().for_each(|target| check_protected(manager, target, findings));
+                check_all_names(manager, findings);
+            }
         }
     }
 }
@@ -117,13 +118,13 @@ fn check_unprotected(
     findings: &mut Findings,
 ) {
     // The outbound listeners of an Istio sidecar don't receive requests from clients.
-    if trusting.is_empty() || manager.traffic_direction() == Some("OUTBOUND") {
+    if trusting.is_empty() || manager.is_outbound() {
         return;
     }
+    let removal = headers::removal_yaml();
     let fix = format!(
-        "{}\n# or, if this listener should work without keys, on its routes:\n{}",
-        super::filter::RECOMMENDED,
-        headers::removal_yaml()
+        "# if this listener should work without keys, on the route:\n{removal}\n# or, to check its requests:\n{}",
+        cure::recommended()
     );
     for target in
         manager.targets.iter().filter(|target| !target.is_answered_locally && !target.is_identity_stripped())
@@ -138,7 +139,7 @@ fn check_unprotected(
                     "the route leads unchecked to {cluster}, which trusts x-talos-* headers because the checked route \
                      {other} leads there, too: a client can send any identity"
                 ),
-                fix.as_str(),
+                fix.clone(),
             );
         }
     }
@@ -152,7 +153,11 @@ fn check_unprotected(
             Severity::Note,
             &manager.node.get("http_filters"),
             "no filter calls Talos here; its upstreams are not among those that Talos protects",
-            fix,
+            format!(
+                "# if this listener should work without keys:\nroute_config:\n  {}\n# or, to check its requests:\n{}",
+                removal.replace('\n', "\n  "),
+                cure::recommended()
+            ),
         );
     }
 }
@@ -165,7 +170,7 @@ fn check_protected(manager: &ConnectionManager<'_>, target: &RouteTarget<'_>, fi
     let is_checked = manager.checks.iter().any(|check| is_enabled(target, check));
     for check in &manager.checks {
         for settings in per_route_settings(target, check.name) {
-            check_context_extensions(&settings, findings);
+            super::filter::check_request_body(&settings.get("with_request_body"), findings);
         }
         if !is_checked {
             check_disabled(check, target, findings);
@@ -198,16 +203,71 @@ fn check_protected(manager: &ConnectionManager<'_>, target: &RouteTarget<'_>, fi
     }
 }
 
+fn check_all_names(manager: &ConnectionManager<'_>, findings: &mut Findings) {
+    // Targets share their levels: each is examined once.
+    let mut examined = HashSet::new();
+    for level in manager.targets.iter().flat_map(|target| &target.levels) {
+        if examined.insert(std::ptr::from_ref(level.tree)) {
+            check_names(manager, level, findings);
+        }
+    }
+}
+
+/// Checks that a level's settings have the name of a filter in the chain. Envoy ignores others.
+fn check_names(manager: &ConnectionManager<'_>, level: &Node<'_>, findings: &mut Findings) {
+    let upgrades = manager.node.items("upgrade_configs");
+    for (name, entry) in level.get("typed_per_filter_config").entries() {
+        let is_upgrade = |upgrade: &Node<'_>| {
+            upgrade.items("filters").iter().any(|filter| filter.get("name").text() == Some(name))
+        };
+        if manager.filters.iter().any(|filter| filter.name == name) || upgrades.iter().any(is_upgrade) {
+            continue;
+        }
+        let (kind, config) = entry.clone().unwrap_typed();
+        let kind = match kind {
+            Some("FilterConfig") => config.get("config").unwrap_typed().0,
+            kind => kind,
+        };
+        let filter_kind = match kind {
+            Some("CorsPolicy") => "Cors",
+            Some(kind) => kind.strip_suffix("PerRoute").unwrap_or(kind),
+            None => continue,
+        };
+        let Some(filter) = manager.filters.iter().find(|filter| filter.kind == Some(filter_kind)) else {
+            continue;
+        };
+        let severity = if filter_kind == "ExtAuthz" { Severity::Error } else { Severity::Warning };
+        findings.add(
+            "per-route-ignored",
+            severity,
+            &entry,
+            format!(
+                "Envoy ignores these settings: no filter of the chain has the name {name}; the filter of this kind is \
+                 named {}",
+                filter.name
+            ),
+            format!("# rename the key to\n{}: …", to_yaml(filter.name)),
+        );
+    }
+}
+
 fn check_disabled(check: &ExtAuthz<'_>, target: &RouteTarget<'_>, findings: &mut Findings) {
-    let (id, place) = match per_route(target, check.name) {
-        PerRoute::Disabled(disabled) => ("route-disabled", disabled),
-        _ => ("filter-disabled", check.config.get("disabled")),
-    };
-    let fix = format!(
-        "check_settings:\n  context_extensions:\n    talos.mode: \"off\" # no check; Talos removes forged headers\n\
+    let name = to_yaml(check.name);
+    let off = format!(
+        "typed_per_filter_config:\n  {name}: # no check; Talos removes forged headers\n    \
+         \"@type\": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute\n    \
+         check_settings: {{ context_extensions: {{ talos.mode: \"off\" }} }}\n\
          # or, to not call Talos at all, on that route:\n{}",
         headers::removal_yaml()
     );
+    let (id, place, fix) = match per_route(target, check.name) {
+        PerRoute::Disabled(disabled) => ("route-disabled", disabled, off),
+        _ => (
+            "filter-disabled",
+            check.config.get("disabled"),
+            format!("disabled: false\n# or, on the route:\n{off}"),
+        ),
+    };
     if check.is_identity_stripped || target.is_identity_stripped() {
         findings.add(
             id,
@@ -226,20 +286,4 @@ fn check_disabled(check: &ExtAuthz<'_>, target: &RouteTarget<'_>, findings: &mut
         format!("requests of {route} go upstream unchecked, with the client's own x-talos-* headers"),
         fix,
     );
-}
-
-fn check_context_extensions(settings: &Node<'_>, findings: &mut Findings) {
-    let extensions = settings.get("context_extensions");
-    for key in extensions.value.as_object().into_iter().flat_map(|extensions| extensions.keys()) {
-        if key.starts_with("talos.") && !EXTENSIONS.contains(&key.as_str()) {
-            findings.add(
-                "unknown-extension",
-                Severity::Error,
-                &extensions.entry(key),
-                "Talos doesn't know this key and answers every request of the route with 500",
-                format!("context_extensions: {{}} # the known keys are {}", EXTENSIONS.join(", ")),
-            );
-        }
-    }
-    super::filter::check_request_body(&settings.get("with_request_body"), findings);
 }

@@ -16,10 +16,10 @@ use crate::http::epoch::with_epoch;
 use crate::http::notice::with_notice;
 use crate::http::reply::{Reply, ok};
 use crate::http::wire::{
-    KeyBody, KeyOut, RevokeBody, RotateBody, RotateOut, WrappedImported, WrappedIssued, Wrapper, reason,
-    update, update_mask,
+    ErasedActorOut, KeyBody, KeyOut, RevokeBody, RotateBody, RotateOut, WrappedImported, WrappedIssued,
+    Wrapper, force, reason, update, update_mask,
 };
-use crate::key::{KeyKind, Revocation};
+use crate::key::{ActorId, KeyKind, Revocation};
 use crate::service::{Acknowledged, RotateRequest};
 use crate::settings::Settings;
 
@@ -150,6 +150,38 @@ pub async fn delete_imported(
     KeyPath(id): KeyPath,
     Extension(call): AuditedCall,
 ) -> Reply {
-    let deleted = context.service.delete_imported(settings.network, &id, &call).await?;
+    delete(&context, &settings, KeyKind::Imported, &id, &call).await
+}
+
+pub async fn delete_issued(
+    State(context): State<Context>,
+    Extension(settings): NetworkSettings,
+    KeyPath(id): KeyPath,
+    Extension(call): AuditedCall,
+) -> Reply {
+    delete(&context, &settings, KeyKind::Issued, &id, &call).await
+}
+
+async fn delete(context: &Context, settings: &Settings, kind: KeyKind, id: &str, call: &Call) -> Reply {
+    let deleted = context.service.delete(settings.network, kind, id, call).await?;
     Ok(with_epoch(StatusCode::NO_CONTENT.into_response(), deleted.epoch))
+}
+
+pub async fn delete_actor(
+    State(context): State<Context>,
+    Extension(settings): NetworkSettings,
+    KeyPath(actor): KeyPath,
+    QueryPairs(query): QueryPairs,
+    Extension(call): AuditedCall,
+) -> Reply {
+    let force = force(&query)?;
+    let actor = ActorId::from_stored(&actor).map_err(|error| ApiError::field("actor_id", error.0))?;
+    let erased = context.service.delete_actor(settings.network, &actor, force, &call).await?;
+    let Acknowledged { value: erased, epoch } = erased;
+    let answer = ErasedActorOut {
+        issued_api_key_count: erased.issued,
+        imported_api_key_count: erased.imported,
+        has_more: erased.has_more,
+    };
+    Ok(with_epoch(ok(StatusCode::OK, &answer)?, epoch))
 }

@@ -42,11 +42,14 @@ fn host_of(request: &Request) -> Result<&str, ApiError> {
     }
 }
 
-/// Returns whether `host` is one of these names, with or without a port.
+/// Returns whether `host` is one of these names, with or without a port: `*` is any, and
+/// `*.example.com` any below that.
 fn is_listed(host: &str, names: &[String]) -> bool {
-    names.iter().any(|name| match name.parse::<IpAddr>() {
-        Ok(address) => host.parse() == Ok(address),
-        Err(_) => name_of(name).as_deref() == Some(host),
+    names.iter().any(|name| match (name.strip_prefix('*'), name.parse::<IpAddr>()) {
+        (Some(""), _) => true,
+        (Some(parent), _) => host.len() > parent.len() && host.ends_with(&parent.to_ascii_lowercase()),
+        (None, Ok(address)) => host.parse() == Ok(address),
+        (None, Err(_)) => name_of(name).as_deref() == Some(host),
     })
 }
 
@@ -54,24 +57,30 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
-/// Passes requests for a loopback name, a listed host or a network's host.
+/// Passes requests for an IP address, a loopback name, a listed host or a network's host.
 pub async fn on_admin(State(context): State<Context>, request: Request, next: Next) -> Response {
     let settings = context.service.snapshot();
     // Browsers can't connect to Unix sockets.
     let over_socket = request.extensions().get::<Peer>().is_some_and(|peer| peer.uid.is_some());
-    let names =
-        AllowedHosts { key: "serve.http.allowed_hosts", listed: &settings.admin_hosts, and_loopback: true };
-    let names = Some(names).filter(|_| !over_socket);
-    check_host(Plane::Admin, &context, &settings, names, request, next).await
+    let hosts = AllowedHosts {
+        key: "serve.http.allowed_hosts",
+        listed: &settings.admin_hosts,
+        own: true,
+        any: over_socket,
+        trusts_peer: over_socket || settings.admin_peers_trusted,
+    };
+    check_host(Plane::Admin, &context, &settings, &hosts, request, next).await
 }
 
 /// Passes requests for a listed host or a network's host. All of them if neither is configured.
 pub async fn on_public(State(context): State<Context>, request: Request, next: Next) -> Response {
     let settings = context.service.snapshot();
     let listed = &settings.public_hosts;
-    let names = AllowedHosts { key: "serve.public.allowed_hosts", listed, and_loopback: false };
-    let names = Some(names).filter(|_| !listed.is_empty());
-    check_host(Plane::Public, &context, &settings, names, request, next).await
+    let any = listed.is_empty();
+    // Operations of this plane need a credential, which no web page has.
+    let hosts =
+        AllowedHosts { key: "serve.public.allowed_hosts", listed, own: false, any, trusts_peer: true };
+    check_host(Plane::Public, &context, &settings, &hosts, request, next).await
 }
 
 /// Host names of a plane.
@@ -79,20 +88,32 @@ struct AllowedHosts<'a> {
     /// Setting that lists them.
     key: &'static str,
     listed: &'a [String],
-    and_loopback: bool,
+    /// Allows loopback names and IP addresses, too: rebinding needs a name.
+    own: bool,
+    /// Allows any host.
+    any: bool,
+    /// Lets the peer name the host in `X-Forwarded-Host`, as it can't be a browser with a page that
+    /// has rebound its name.
+    trusts_peer: bool,
 }
 
 impl AllowedHosts<'_> {
-    /// Checks that `host` is one of them.
+    /// Checks that the host in `header` is one of them.
     ///
     /// # Errors
     /// Fails if it is not a host, or is not listed.
-    fn check(&self, host: &str) -> Result<(), ApiError> {
-        let malformed = "Host: must be a host's name or address, with or without a port";
-        let host = name_of(host).ok_or_else(|| ApiError::new(Reason::BadRequest, malformed))?;
-        match (self.and_loopback && is_loopback(&host)) || is_listed(&host, self.listed) {
+    fn check(&self, header: &str, host: &str) -> Result<(), ApiError> {
+        if self.any {
+            return Ok(());
+        }
+        let malformed = || format!("{header}: must be a host's name or address, with or without a port");
+        let host = name_of(host).ok_or_else(|| ApiError::new(Reason::BadRequest, malformed()))?;
+        let is_own = self.own && (is_loopback(&host) || host.parse::<IpAddr>().is_ok());
+        match is_own || is_listed(&host, self.listed) {
             true => Ok(()),
-            false => Err(ApiError::new(Reason::Forbidden, format!("Host: is not listed in {}", self.key))),
+            false => {
+                Err(ApiError::new(Reason::Forbidden, format!("{header}: is not listed in {}", self.key)))
+            }
         }
     }
 }
@@ -101,7 +122,7 @@ async fn check_host(
     plane: Plane,
     context: &Context,
     settings: &Arc<Settings>,
-    names: Option<AllowedHosts<'_>>,
+    hosts: &AllowedHosts<'_>,
     mut request: Request,
     next: Next,
 ) -> Response {
@@ -109,7 +130,7 @@ async fn check_host(
     if is_health(request.uri().path()) {
         return next.run(request).await;
     }
-    match settings_for(settings, names, &request) {
+    match settings_for(settings, hosts, &request) {
         Ok(settings) => {
             let settings = Arc::clone(settings);
             request.extensions_mut().insert(settings);
@@ -122,31 +143,37 @@ async fn check_host(
     }
 }
 
-/// Returns the settings of the requested network. `names` is `None` if any name is allowed.
+/// Returns the settings of the requested network, after the check of the requested host: of the one
+/// that a trusted proxy in front has forwarded, else of `Host`.
 fn settings_for<'a>(
     settings: &'a Arc<Settings>,
-    names: Option<AllowedHosts<'_>>,
+    hosts: &AllowedHosts<'_>,
     request: &Request,
 ) -> Result<&'a Arc<Settings>, ApiError> {
-    if !settings.has_tenants() {
-        if let Some(names) = names {
-            names.check(host_of(request)?)?;
+    let has_tenants = settings.has_tenants();
+    if !has_tenants && hosts.any {
+        return Ok(settings);
+    }
+    let host = host_of(request)?;
+    let forwarded = match settings.trust_forwarded_host && (has_tenants || hosts.trusts_peer) {
+        true => forwarded_host(request)?,
+        false => None,
+    };
+    if !has_tenants {
+        match forwarded {
+            Some(forwarded) => hosts.check("X-Forwarded-Host", forwarded)?,
+            None => hosts.check("Host", host)?,
         }
         return Ok(settings);
     }
     let unknown = |header| ApiError::new(Reason::NotFound, format!("{header}: belongs to no network"));
-    let host = host_of(request)?;
     let by_host = settings.for_host(|| Some(host));
-    let forwarded = match settings.trust_forwarded_host {
-        true => forwarded_host(request)?,
-        false => None,
-    };
     let Some(forwarded) = forwarded else {
         return by_host.ok_or_else(|| unknown("Host"));
     };
     // A page that rebinds its name could set this header, but not under an allowed name.
-    if let (None, Some(names)) = (by_host, names) {
-        names.check(host)?;
+    if by_host.is_none() && !hosts.trusts_peer {
+        hosts.check("Host", host)?;
     }
     settings.for_host(|| Some(forwarded)).ok_or_else(|| unknown("X-Forwarded-Host"))
 }
@@ -186,6 +213,17 @@ mod tests {
             [("keys.example", true), ("2001:db8::1", true), ("10.0.0.1", true), ("a.keys.example", false)]
         {
             assert_eq!(is_listed(host, &names), listed, "{host}");
+        }
+        let any = ["*".to_owned()];
+        assert!(is_listed("evil.example", &any) && is_listed("10.0.0.1", &any));
+        let below = ["*.Keys.example".to_owned()];
+        for (host, listed) in [
+            ("a.keys.example", true),
+            ("a.b.keys.example", true),
+            ("keys.example", false),
+            ("akeys.example", false),
+        ] {
+            assert_eq!(is_listed(host, &below), listed, "{host}");
         }
     }
 }

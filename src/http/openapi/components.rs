@@ -60,9 +60,9 @@ pub struct ErrorInfo {
     kind: String,
     /// The name of the error, such as API_KEY_NOT_FOUND.
     reason: String,
-    /// Always `www.ory.com/talos`.
+    /// The domain of the error; `www.ory.com/talos` unless configured.
     domain: String,
-    /// Details, such as the field that is at fault.
+    /// Details, such as the field that is at fault, and the id of the request.
     metadata: std::collections::BTreeMap<String, String>,
 }
 

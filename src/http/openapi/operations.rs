@@ -30,7 +30,7 @@ pub const ISSUE: Operation = Operation {
     id: "adminIssueApiKey",
     tag: Tag::ApiKeys,
     summary: "Issue a key",
-    description: "Creates a key and returns its secret, only this once. A repeated request with the same `request_id` returns the first key, without its secret.",
+    description: "Creates a key and returns its secret, which is not stored. A repeated request with the same `request_id` returns the first key; its secret only to the same caller, within `idempotency.reveal_for` and while the key is unused.",
     parameters: &[],
     body: Some(of::<IssueBody>),
     answer: Answer {
@@ -106,7 +106,7 @@ pub const ROTATE_ISSUED: Operation = Operation {
     id: "adminRotateIssuedApiKey",
     tag: Tag::ApiKeys,
     summary: "Rotate an issued key",
-    description: "Creates a new key that replaces an old one. The old one is revoked at once or after `grace_period`. Fields that the body leaves out are inherited.",
+    description: "Creates a new key that replaces an old one. The old one is revoked at once or after `grace_period`. Fields that the body leaves out are inherited. A repeated request with the same `request_id` gets the same answer, if it comes from the same caller, within `idempotency.reveal_for` and while the new key is unused. Any other rotation of that key is 409; `metadata.replaced_by` of the error names the new key.",
     parameters: &[KEY_ID],
     body: Some(of::<RotateBody>),
     answer: Answer {
@@ -395,7 +395,7 @@ pub const DESCRIPTION: Operation = Operation {
     answer: Answer { status: "200", description: "The description.", schema: Some(any_object), headers: &[] },
 };
 
-const KEY_ID: Parameter =
+pub(super) const KEY_ID: Parameter =
     Parameter { name: "key_id", place: Place::Path, description: "Id of the key.", schema: of::<String> };
 
 const UPDATE_MASK: Parameter = Parameter {
@@ -421,7 +421,7 @@ const LISTING: &[Parameter] = &[
     Parameter {
         name: "filter",
         place: Place::Query,
-        description: "Filter: `actor_id = \"…\"`, `status = KEY_STATUS_…`, or both joined by AND (AIP-160).",
+        description: "Filter (AIP-160): `actor_id = \"…\"`, `status = KEY_STATUS_…`, `secret_id = current` (or `retired`, `unknown`, an id), `key_prefix = …`, or several of them joined by AND.",
         schema: |_| json_schema!({ "type": "string", "maxLength": MAX_FILTER }),
     },
 ];
@@ -448,7 +448,7 @@ const FRESHNESS: &[Parameter] = &[
     // numbers that no Talos-Epoch header gave, and rightly get a 503.
 ];
 
-const EPOCH: Header = Header {
+pub(super) const EPOCH: Header = Header {
     name: "Talos-Epoch",
     description: "Number of the change, which verify accepts as `Talos-Min-Epoch`. Absent if nothing changed.",
     schema: epoch,

@@ -8,7 +8,7 @@ use crate::clock::Timestamp;
 use crate::error::ApiError;
 use crate::http::body::{self, object};
 use crate::key::{
-    ActorId, Key, KeyId, KeyKind, KeyName, Metadata, NetworkId, Revocation, RevocationReason, Status,
+    ActorId, Key, KeyId, KeyKind, KeyName, Metadata, NetworkId, Revocation, RevocationReason, Signer, Status,
 };
 use crate::service::MAX_DESCRIPTION;
 
@@ -91,6 +91,8 @@ pub fn listed_key(
         revocation,
         last_used: time("last_used_time", listed.last_used_time.as_deref())?,
         mutation: 0,
+        // Recorded when the key is verified.
+        signer: Signer::default(),
     })
 }
 

@@ -88,8 +88,8 @@ pub struct IssueBody {
     ip_restriction: Option<IpRestriction>,
     #[serde(default, deserialize_with = "object")]
     rate_limit_policy: Option<RateLimitPolicy>,
-    /// Idempotency key: a repeated request with the same id returns the first key, without its
-    /// secret.
+    /// Idempotency key: a repeated request with the same id returns the first key. The caller that
+    /// made it also gets its secret, within `idempotency.reveal_for` and while the key is unused.
     #[schemars(length(max = MAX_REQUEST_ID), pattern(NO_CONTROL))]
     request_id: Option<String>,
 }
@@ -124,8 +124,7 @@ pub struct ImportBody {
     ip_restriction: Option<IpRestriction>,
     #[serde(default, deserialize_with = "object")]
     rate_limit_policy: Option<RateLimitPolicy>,
-    /// Idempotency key: a repeated request with the same id returns the first key, without its
-    /// secret.
+    /// Idempotency key: a repeated request with the same id returns the first key.
     #[schemars(length(max = MAX_REQUEST_ID), pattern(NO_CONTROL))]
     request_id: Option<String>,
 }
@@ -212,6 +211,11 @@ pub struct RotateBody {
     /// Time for which the old key stays valid, such as `1h`; at most ten years. Revoked at once if
     /// unset.
     grace_period: Option<String>,
+    /// Idempotency key: repeated by the same caller, within `idempotency.reveal_for` and while the
+    /// new key is unused, the request gets the same keys and the same secret. Shared with the
+    /// requests that issue and import keys.
+    #[schemars(length(max = MAX_REQUEST_ID), pattern(NO_CONTROL))]
+    request_id: Option<String>,
 }
 
 /// Keys to import.
@@ -260,6 +264,19 @@ pub fn list_request(pairs: Vec<(String, String)>) -> Result<ListRequest, ApiErro
         seen.push(name);
     }
     Ok(request)
+}
+
+/// Parses the query of an erasure: whether active keys are erased, too.
+pub fn force(pairs: &[(String, String)]) -> Result<bool, ApiError> {
+    match pairs {
+        [] => Ok(false),
+        [(name, value)] if name == "force" => match value.as_str() {
+            "true" => Ok(true),
+            "false" | "" => Ok(false),
+            _ => Err(ApiError::field("force", "must be true or false")),
+        },
+        _ => Err(ApiError::field("query", "must be force=true or empty")),
+    }
 }
 
 impl TryFrom<IssueBody> for KeyRequest {
@@ -322,6 +339,7 @@ impl TryFrom<RotateBody> for RotateRequest {
             changes,
             visibility: visibility.map(|name| self::visibility(Some(&name))).transpose()?,
             grace,
+            request_id: request_id(body.request_id)?,
         })
     }
 }

@@ -139,7 +139,7 @@ fn rate_limit_policy_out(policy: RatePolicy) -> RateLimitPolicyOut {
 #[schemars(rename = "IssueApiKeyResponse")]
 pub struct IssueOut<'a> {
     pub issued_api_key: KeyOut<'a>,
-    /// The secret, returned only once.
+    /// The secret. Not stored; returned again only to a retry (see `request_id`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret: Option<&'a str>,
 }
@@ -150,8 +150,22 @@ pub struct IssueOut<'a> {
 pub struct RotateOut<'a> {
     pub issued_api_key: KeyOut<'a>,
     pub old_issued_api_key: KeyOut<'a>,
-    /// The secret of the new key, returned only once.
+    /// The secret of the new key. Not stored; returned again only to a retry (see `request_id`).
     pub secret: &'a str,
+}
+
+/// The keys of an actor that were deleted.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "DeleteActorResponse")]
+pub struct ErasedActorOut {
+    /// Number of issued keys.
+    #[schemars(with = "i32")]
+    pub issued_api_key_count: usize,
+    /// Number of imported keys.
+    #[schemars(with = "i32")]
+    pub imported_api_key_count: usize,
+    /// True if the actor has further keys: send the request again.
+    pub has_more: bool,
 }
 
 /// Results of a batch of imports.

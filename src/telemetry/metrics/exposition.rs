@@ -1,10 +1,10 @@
 //! Writes all metrics as a page: counters of the planes, and readings of the process's state.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -12,24 +12,29 @@ use prometheus_client::registry::Registry;
 
 use super::{Metrics, Tier};
 use crate::cache::freshness::Mode;
+use crate::redis::CauseKind;
 use crate::service::Service;
 use crate::telemetry::histogram::Histogram;
-use crate::telemetry::status::Status;
+use crate::telemetry::status::{AuditLog, Status};
 
 impl Metrics {
     /// Writes the page.
     pub fn render(&self, service: &Service, status: Status, format: Format) -> String {
-        let mut registry = Registry::with_prefix("talos");
-        self.register(&mut registry);
+        let mut all = Registry::default();
+        let registry = all.sub_registry_with_prefix("talos");
+        self.register(registry);
         registry.register_collector(Box::new(Readings {
             status,
             uses_dropped: service.uses.dropped(),
             uncounted_uses: service.limiter.failures(),
             credential_failures: service.audit.failures(),
         }));
+        if let Some(ory) = &self.ory {
+            ory.register(&mut all);
+        }
         let mut text = String::new();
         // Writing to a String can't fail.
-        let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
+        let _ = prometheus_client::encoding::text::encode(&mut text, &all);
         match format {
             Format::OpenMetrics => text,
             Format::Text => to_prometheus_text(&text),
@@ -156,6 +161,7 @@ impl Collector for Readings {
         self.encode_consistency(page)?;
         self.encode_deny_list(page)?;
         self.encode_audit(page)?;
+        self.encode_signing(page)?;
         self.encode_process(page)
     }
 }
@@ -189,6 +195,11 @@ impl Readings {
             "database_connections_max",
             "Maximum number of connections to the database",
             database.max_connections.into(),
+        )?;
+        page.gauge(
+            "database_clock_skew_seconds",
+            "Time by which this process's clock is ahead of the database's; NaN for SQLite and before the first poll",
+            database.clock_skew_seconds.unwrap_or(f64::NAN),
         )
     }
 
@@ -198,11 +209,42 @@ impl Readings {
         page.counter("redis_misses", "Lookups that Redis could not answer", cache.redis_misses)?;
         page.gauge("cache_keys", "Keys in memory", cache.keys as f64)?;
         page.gauge("cache_unknown_keys", "Unknown key ids in memory", cache.unknown_keys as f64)?;
+        self.encode_dependencies(page)?;
         if self.status.breaker == "none" {
             return Ok(());
         }
         let help = "State of the circuit breaker in front of Redis: 1 for the current one";
         page.states("redis_breaker", help, "state", ["closed", "half-open", "open"], self.status.breaker)
+    }
+
+    /// Redis and the collector of traces. Without them there is nothing to write.
+    fn encode_dependencies(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let Status { redis, traces, .. } = &self.status;
+        if !redis.is_empty() {
+            let help = "1 for the cause for which Redis can't be used, by client";
+            let mut causes = page.0.encode_descriptor("redis_degraded", help, None, MetricType::Gauge)?;
+            for client in redis {
+                for cause in CauseKind::ALL.map(CauseKind::name) {
+                    let value = i64::from(client.cause == Some(cause));
+                    causes
+                        .encode_family(&[("client", client.client), ("cause", cause)])?
+                        .encode_gauge(&value)?;
+                }
+            }
+            let help = "Attempts to connect to Redis that failed, by client";
+            let kind = MetricType::Counter;
+            let mut failures = page.0.encode_descriptor("redis_connection_failures", help, None, kind)?;
+            for client in redis {
+                failures
+                    .encode_family(&[("client", client.client)])?
+                    .encode_counter::<NoLabelSet, _, u64>(&client.connection_failures, None)?;
+            }
+        }
+        if let Some(traces) = traces {
+            page.counter("trace_exports", "Batches of spans that the collector took", traces.batches)?;
+            page.counter("trace_export_failures", "Batches of spans that were lost", traces.failures)?;
+        }
+        Ok(())
     }
 
     fn encode_polls(&self, page: &mut Page<'_, '_>) -> fmt::Result {
@@ -320,7 +362,35 @@ impl Readings {
             let help = "1 if the audit log can be written; 0 while changes are refused because it can't";
             page.flag("audit_writable", help, audit.writable)?;
         }
-        Ok(())
+        // There without an audit log as well, so that alerts can be tried anywhere.
+        let none = AuditLog::no_outside_changes();
+        let changes = self.status.audit.as_ref().map_or(&none, |audit| &audit.outside_changes);
+        let help = "Times that somebody else changed the file of the audit log, by change";
+        page.counters("audit_file_changes", help, "change", changes)?;
+        let lacks = self.status.audit.as_ref().and_then(|audit| audit.database_lacks.as_ref());
+        page.gauge(
+            "audit_changes_database_lacks",
+            "Revocations and deletions in the audit log that the database lacks, as after a restore",
+            lacks.map_or(0, |lacks| lacks.revocations + lacks.deletions) as f64,
+        )
+    }
+
+    fn encode_signing(&self, page: &mut Page<'_, '_>) -> fmt::Result {
+        let signing = self.status.signing.as_ref();
+        let secrets = signing.into_iter().flat_map(|signing| &signing.secrets);
+        let prefixes = signing.into_iter().flat_map(|signing| &signing.prefixes);
+        page.by_signer(
+            "hmac_secret_keys",
+            "Active keys that need an HMAC secret, by the id and state of the secret",
+            "secret_id",
+            secrets.map(|secret| (secret.secret_id.as_deref(), secret.state, secret.keys)),
+        )?;
+        page.by_signer(
+            "key_prefix_keys",
+            "Active keys of a prefix, by the prefix and its state",
+            "prefix",
+            prefixes.map(|prefix| (prefix.prefix.as_deref(), prefix.state, prefix.keys)),
+        )
     }
 
     fn encode_process(&self, page: &mut Page<'_, '_>) -> fmt::Result {
@@ -350,6 +420,37 @@ impl Page<'_, '_> {
     /// A gauge that is 1 or 0.
     fn flag(&mut self, name: &str, help: &str, value: bool) -> fmt::Result {
         self.gauge(name, help, f64::from(u8::from(value)))
+    }
+
+    /// One counter per value of a label.
+    fn counters(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: &BTreeMap<&'static str, u64>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (value, count) in values {
+            family.encode_family(&[(label, *value)])?.encode_counter::<NoLabelSet, _, u64>(count, None)?;
+        }
+        Ok(())
+    }
+
+    /// One gauge per signer: the number of its keys.
+    fn by_signer<'s>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        signers: impl Iterator<Item = (Option<&'s str>, &'static str, u64)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (signer, state, keys) in signers {
+            let labels = [(label, signer.unwrap_or_default()), ("state", state)];
+            family.encode_family(&labels)?.encode_gauge(&i64::try_from(keys).unwrap_or(i64::MAX))?;
+        }
+        Ok(())
     }
 
     /// One gauge per state: 1 for the current one, 0 for the others.

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use super::{Lease, Poll, Relay, Status};
+use super::dependencies::RedisStatus;
+use super::{Database, Lease, Poll, Relay, Signing, Status};
 use crate::cache::freshness::Mode;
 
-/// Time for which a far shorter deny list is reported: long enough to be seen by whoever made the
-/// change.
+/// Time for which a far shorter deny list, or an audit log that somebody changed, is reported: long
+/// enough to be seen by whoever made the change.
 const MAX_SHRUNK_AGE: Duration = Duration::from_secs(600);
 
 impl Status {
@@ -20,18 +21,28 @@ impl Status {
         } else if !self.database.answers {
             problems.push("the database doesn't answer: readiness is off".to_owned());
         }
-        if self.audit.as_ref().is_some_and(|audit| !audit.writable) {
-            problems.push("the audit log can't be written: changes get 503 (the log says why)".to_owned());
+        if let Some(audit) = &self.audit {
+            problems.extend(audit.problems(MAX_SHRUNK_AGE.as_secs_f64()));
         }
+        problems.extend(self.database.clock_problem());
         problems.extend(self.deny_list_problems());
-        if matches!(self.breaker, "open" | "half-open") {
+        problems.extend(self.signing.iter().flat_map(Signing::problems));
+        problems.extend(self.redis.iter().filter_map(RedisStatus::problem));
+        let is_explained = self.redis.iter().any(|redis| redis.client == "cache" && redis.cause.is_some());
+        if matches!(self.breaker, "open" | "half-open") && !is_explained {
             problems.push("Redis fails: lookups go to the database".to_owned());
+        }
+        if let Some(reason) = self.traces.as_ref().and_then(|traces| traces.failing.as_ref()) {
+            problems.push(format!(
+                "traces can't be exported, and are lost: {reason}; check tracing.endpoint and the collector"
+            ));
         }
         if !self.settings.current {
             let problem = "the configuration, or a key set, was refused when it was last read (the log says why); the \
                            one before it is in force";
             problems.push(problem.to_owned());
         }
+        problems.extend(unadopted_problem(&self.unadopted_tables));
         let database = &self.database;
         if database.idle_connections == 0 && database.connections >= database.max_connections {
             problems.push(format!("all {} connections to the database are in use", database.connections));
@@ -68,6 +79,17 @@ impl Status {
     }
 }
 
+/// The problem of keys that Ory Talos left in these tables of the database.
+pub fn unadopted_problem(tables: &[String]) -> Option<String> {
+    (!tables.is_empty()).then(|| {
+        format!(
+            "the database holds keys of Ory Talos that are unknown here (in {}): take them over with `talos migrate \
+             adopt` (docs/migrate-from-ory.md), or drop the tables",
+            tables.join(", ")
+        )
+    })
+}
+
 /// The problem of a mode other than fresh.
 fn mode_problem(mode: Mode, lease: &Lease, relay: &Relay) -> Option<String> {
     let age = lease.age_seconds.into_iter().chain(relay.age_seconds).fold(f64::INFINITY, f64::min);
@@ -86,6 +108,18 @@ fn mode_problem(mode: Mode, lease: &Lease, relay: &Relay) -> Option<String> {
         (Mode::Closed, Some(age)) => Some(format!(
             "the log of changes was last polled {age:.0} s ago, which is too long: every key gets 503"
         )),
+    }
+}
+
+impl Database {
+    fn clock_problem(&self) -> Option<String> {
+        let seconds = self.clock_skew_seconds.filter(|_| self.clock_is_off)?;
+        let direction = if seconds < 0.0 { "behind" } else { "ahead of" };
+        Some(format!(
+            "this server's clock is {:.0} s {direction} the database's: expiry is judged by a wrong time, and beyond 30 s \
+             no key is issued, rotated or imported here, and no token derived; set the clocks (NTP)",
+            seconds.abs()
+        ))
     }
 }
 

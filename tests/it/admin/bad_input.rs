@@ -327,7 +327,7 @@ async fn every_other_method_is_405_and_says_which_there_are() {
     let resources = [
         (ISSUED.to_owned(), "GET,HEAD,POST"),
         (IMPORTED.to_owned(), "GET,HEAD,POST"),
-        (format!("{ISSUED}/{}", issued.id), "GET,HEAD,PATCH"),
+        (format!("{ISSUED}/{}", issued.id), "DELETE,GET,HEAD,PATCH"),
         (format!("{IMPORTED}/{}", imported.id), "DELETE,GET,HEAD,PATCH"),
         (format!("{ISSUED}/{}:revoke", issued.id), "POST"),
         (format!("{ISSUED}/{}:rotate", issued.id), "POST"),

@@ -1,10 +1,11 @@
-//! Deleting an imported key.
+//! Deleting keys, and actors with all their keys.
 
 use serde_json::json;
 
 use crate::rig::check::Check;
 use crate::rig::http::{Call, Reply, Version};
-use crate::rig::talos::{IMPORTED, ISSUED, Talos};
+use crate::rig::support::until;
+use crate::rig::talos::{IMPORTED, ISSUED, Setup, Talos};
 
 async fn delete(talos: &Talos, path: &str) -> Reply {
     talos.admin.send(Version::Http1, Call::new("DELETE", path)).await
@@ -27,10 +28,100 @@ async fn a_deleted_key_is_gone_at_once_and_can_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_imported_keys_can_be_deleted() {
-    let talos = Talos::start().await;
-    let key = talos.issue(json!({})).await;
+async fn a_deleted_issued_key_is_gone_at_once_on_every_instance() {
+    let setup = Setup::new();
+    let (talos, other) = tokio::join!(setup.start(), setup.start());
+    let key = talos.issue(json!({ "request_id": "r-1" })).await;
+    let path = format!("{ISSUED}/{}", key.id);
+    for instance in [&talos, &other] {
+        instance.check(Check::bearer(&key.secret)).await.allowed();
+    }
     delete(&talos, &format!("{IMPORTED}/{}", key.id)).await.expect_error(404, "API_KEY_NOT_FOUND");
-    delete(&talos, &format!("{ISSUED}/{}", key.id)).await.expect_error(405, "METHOD_NOT_ALLOWED");
-    talos.check(Check::bearer(&key.secret)).await.allowed();
+    let deleted = delete(&talos, &path).await.expect(204);
+    assert!(deleted.header("talos-epoch").is_some_and(|n| n.parse::<u64>().is_ok()), "{deleted:?}");
+    talos.check(Check::bearer(&key.secret)).await.denied(401);
+    until("the other instance knows it", async || {
+        (!other.check(Check::bearer(&key.secret)).await.passes()).then_some(())
+    })
+    .await;
+    talos.admin.get(&path).await.expect_error(404, "API_KEY_NOT_FOUND");
+    delete(&talos, &path).await.expect_error(404, "API_KEY_NOT_FOUND");
+    talos.admin.post(&format!("{path}:revoke"), &json!({})).await.expect_error(404, "API_KEY_NOT_FOUND");
+    // Nothing is remembered of it, so the request makes a new key.
+    assert_ne!(talos.issue(json!({ "request_id": "r-1" })).await.id, key.id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_key_gives_its_place_back() {
+    let talos = Setup::new().set("TALOS_QUOTA_API_KEYS_MAX", "1").start().await;
+    let key = talos.issue(json!({})).await;
+    let body = json!({ "name": "n", "actor_id": "a" });
+    talos.admin.post(ISSUED, &body).await.expect_error(402, "API_KEY_QUOTA_EXCEEDED");
+    delete(&talos, &format!("{ISSUED}/{}", key.id)).await.expect(204);
+    talos.admin.post(ISSUED, &body).await.expect(201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_actor_is_erased_with_all_its_keys() {
+    let talos = Talos::start().await;
+    let (actor, path) = ("team/a b%2F:7", "/v2alpha1/admin/actors/team%2Fa%20b%252F%3A7");
+    let issued =
+        [talos.issue(json!({ "actor_id": actor })).await, talos.issue(json!({ "actor_id": actor })).await];
+    let imported = talos.import("legacy-of-the-actor", json!({ "actor_id": actor })).await;
+    let others = [
+        talos.issue(json!({ "actor_id": "team/a b%2F:7x" })).await,
+        talos.issue(json!({ "actor_id": "team" })).await,
+    ];
+    talos.revoke(&issued[0]).await;
+    let credentials = [&issued[1].secret, &imported.secret];
+    for credential in credentials {
+        talos.check(Check::bearer(credential)).await.allowed();
+    }
+    let refused = delete(&talos, path).await;
+    refused.expect_error(409, "FAILED_PRECONDITION");
+    for bad in ["?force=yes", "?force=true&force=true", "?other=1"] {
+        delete(&talos, &format!("{path}{bad}")).await.expect(400);
+    }
+    let erased = delete(&talos, &format!("{path}?force=true")).await.expect(200);
+    assert!(erased.header("talos-epoch").is_some(), "{erased:?}");
+    let expected = json!({ "issued_api_key_count": 2, "imported_api_key_count": 1, "has_more": false });
+    assert_eq!(erased.json(), expected);
+    for credential in credentials {
+        talos.check(Check::bearer(credential)).await.denied(401);
+    }
+    for collection in [ISSUED, IMPORTED] {
+        let list = talos.admin.get(collection).await.expect(200).text();
+        assert!(!list.contains("b%2F:7\""), "{list}");
+    }
+    for other in &others {
+        talos.check(Check::bearer(&other.secret)).await.allowed();
+    }
+    delete(&talos, &format!("{path}?force=true")).await.expect_error(404, "API_KEY_NOT_FOUND");
+    // An actor without active keys needs no force.
+    talos.revoke(&others[1]).await;
+    assert_eq!(
+        delete(&talos, "/v2alpha1/admin/actors/team").await.expect(200).json()["issued_api_key_count"],
+        1
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_actor_with_many_keys_is_erased_in_parts() {
+    let talos = Talos::start().await;
+    for batch in 0..2 {
+        let requests: Vec<_> = (0..600)
+            .map(|key| json!({ "name": "n", "actor_id": "bulk", "raw_key": format!("legacy-{batch}-{key}") }))
+            .collect();
+        let body = json!({ "requests": requests });
+        let imported = talos.admin.post(&format!("{IMPORTED}:batchCreate"), &body).await.expect(200).json();
+        assert_eq!(imported["success_count"], 600);
+    }
+    let path = "/v2alpha1/admin/actors/bulk?force=true";
+    for (count, has_more) in [(1_000, true), (200, false)] {
+        let erased = delete(&talos, path).await.expect(200).json();
+        let expected =
+            json!({ "issued_api_key_count": 0, "imported_api_key_count": count, "has_more": has_more });
+        assert_eq!(erased, expected);
+    }
+    delete(&talos, path).await.expect_error(404, "API_KEY_NOT_FOUND");
 }

@@ -97,7 +97,7 @@ async fn durations_are_read_in_all_their_forms() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_id_gives_the_same_key_back_without_its_secret() {
-    let talos = Talos::start().await;
+    let talos = Setup::new().set("TALOS_IDEMPOTENCY_REVEAL_FOR", "0").start().await;
     let body = json!({ "name": "once", "actor_id": "a", "scopes": ["x"], "request_id": "order-66" });
     let first = talos.admin.post(ISSUED, &body).await.expect(201).json();
     let again = talos.admin.post(ISSUED, &body).await.expect(201).json();

@@ -54,10 +54,10 @@ async fn each_operation_has_its_lines() {
         ("Operation", "issue"),
         ("ActorID", "alice"),
         ("Visibility", "secret"),
-        ("metadata.team", "red"),
     ] {
         assert_eq!(event[attribute], value, "{event:#}");
     }
+    assert_eq!(event.get("metadata.team"), None, "the key's own attributes stay out: {event:#}");
     assert!(event.get("Expiry").is_some(), "{event:#}");
 
     let path = format!("{ISSUED}/{id}");
@@ -72,6 +72,7 @@ async fn each_operation_has_its_lines() {
         (json!([id]), "APIKeyDerivedToken")
     );
     assert_eq!(outcome.at("/events/0/TokenID"), derived.at("/token/claims/jti"));
+    assert_eq!(outcome["events"][0]["metadata.token_type"], "jwt");
 
     let rotated = send(&talos, Call::post(&format!("{path}:rotate"))).await.expect(201).json();
     let new = rotated.text("/issued_api_key/key_id");
@@ -79,6 +80,7 @@ async fn each_operation_has_its_lines() {
     assert_eq!(intent["keys"], json!([id, new]));
     assert_eq!(outcome.text("/events/0/event"), "IssuedAPIKeyRotated");
     assert_eq!((outcome.text("/events/0/APIKeyID"), outcome.text("/events/0/RotatedFrom")), (new, &*id));
+    assert_eq!(outcome["events"][0]["metadata.previous_key_id"], id);
 
     let body = json!({ "reason": "REVOCATION_REASON_KEY_COMPROMISE" });
     let revoke = format!("{ISSUED}/{new}:revoke");
@@ -92,7 +94,11 @@ async fn each_operation_has_its_lines() {
     let body = json!({ "name": "n", "actor_id": "a", "raw_key": "legacy-key-0123456789" });
     let imported = send(&talos, Call::post(IMPORTED).json(&body)).await.expect(201).json();
     let imported = imported.text("/key_id");
-    assert_eq!(last(&setup).1.text("/events/0/event"), "ImportedAPIKeyCreated");
+    let event = last(&setup).1.at("/events/0").clone();
+    assert_eq!(
+        (event.text("/event"), &event["metadata.import_source"]),
+        ("ImportedAPIKeyCreated", &json!("import"))
+    );
     send(&talos, Call::post(IMPORTED).json(&body)).await.expect(409);
     let (_, outcome) = last(&setup);
     assert_eq!((outcome.text("/outcome"), outcome.text("/reason")), ("refused", "API_KEY_EXISTS"));
@@ -118,6 +124,25 @@ async fn each_operation_has_its_lines() {
     let (intent, outcome) = last(&setup);
     assert_eq!((intent.text("/operation"), intent["keys"].clone()), ("self_revoke", json!([key.id])));
     assert_eq!(outcome.text("/events/0/event"), "IssuedAPIKeyRevoked");
+
+    send(&talos, Call::new("DELETE", &format!("{ISSUED}/{}", key.id))).await.expect(204);
+    let (intent, outcome) = last(&setup);
+    assert_eq!((intent.text("/operation"), intent["keys"].clone()), ("delete", json!([key.id])));
+    assert_eq!(outcome.text("/events/0/event"), "IssuedAPIKeyDeleted");
+
+    let mut keys = vec![];
+    keys.push(talos.issue(json!({ "actor_id": "erased" })).await.id);
+    keys.push(talos.import("legacy-of-the-erased", json!({ "actor_id": "erased" })).await.id);
+    let erase = "/v2alpha1/admin/actors/erased";
+    send(&talos, Call::new("DELETE", erase)).await.expect(409);
+    send(&talos, Call::new("DELETE", &format!("{erase}?force=true"))).await.expect(200);
+    let (intent, outcome) = last(&setup);
+    assert_eq!((intent.text("/operation"), intent["keys"].clone()), ("delete_actor", json!(keys)));
+    assert_eq!(outcome.at("/events").as_array().must("events").len(), 2);
+    for (event, name) in [("0", "IssuedAPIKeyDeleted"), ("1", "ImportedAPIKeyDeleted")] {
+        let event = outcome.at(&format!("/events/{event}"));
+        assert_eq!((event.text("/event"), event.get("ActorID")), (name, None), "{event:#}");
+    }
 
     let text = std::fs::read_to_string(file(&setup)).must("the log");
     for secret in [&*secret, rotated.text("/secret"), "legacy-key-0123456789", derived.text("/token/token")] {
@@ -202,9 +227,11 @@ async fn a_file_is_moved_aside_when_it_is_full_or_by_somebody_else() {
     let without: Vec<&str> = files.iter().filter(|name| *name != moved[1]).copied().collect();
     let (ok, findings) = verify(&setup, &without).await;
     assert!(!ok && findings.text("/chains/0/problems/0").contains("missing before it"), "{findings:#}");
-    let found = whole(&setup).await;
-    assert!(found.text("/not_checked/0").contains("not in these files"), "{found:#}");
-    let (ok, findings) = verify(&setup, &[moved[1]]).await;
+    let (ok, findings) = verify(&setup, &["audit/audit.jsonl"]).await;
+    assert!(!ok && findings.text("/chains/0/problems/0").contains("history is missing"), "{findings:#}");
+    let (ok, findings) = verify(&setup, &["audit/audit.jsonl", "--no-history"]).await;
+    assert!(ok && findings.text("/chains/0/not_checked/0").contains("not in these files"), "{findings:#}");
+    let (ok, findings) = verify(&setup, &[moved[1], "--no-history"]).await;
     assert!(!ok && findings.text("/chains/0/problems/0").contains("missing at the end"), "{findings:#}");
     assert!(verify(&setup, &[moved[1], "--part"]).await.0);
 }

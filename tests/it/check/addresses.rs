@@ -53,7 +53,9 @@ async fn the_peer_of_the_connection() {
         ("::ffff:10.2.0.1", false),
         ("::10.1.2.3", false),
         ("2001:db9::1", false),
-        ("10.1.2.3:443", false),
+        ("10.1.2.3:443", true),
+        ("[2001:db8::7]:443", true),
+        ("10.2.0.1:443", false),
         ("10.1.2", false),
         ("010.1.2.3", false),
         ("not-an-address", false),
@@ -108,7 +110,8 @@ async fn the_entry_of_x_forwarded_for_that_our_own_proxies_wrote() {
         (from(&["10.1.2.3,"]), false),
         (from(&["10.1.2.3", ""]), false),
         (from(&["10.1.2.3, unknown"]), false),
-        (from(&["10.1.2.3, 10.1.2.3:80"]), false),
+        (from(&["10.2.0.1, 10.1.2.3:80"]), true),
+        (from(&["10.1.2.3, 10.2.0.1:80"]), false),
         (from(&[]), false),
     ];
     assert_all(&xff.clone().start().await, &one).await;
@@ -122,4 +125,103 @@ async fn the_entry_of_x_forwarded_for_that_our_own_proxies_wrote() {
         (from(&[]), false),
     ];
     assert_all(&xff.set("TALOS_AUTHZ_TRUSTED_HOPS", "2").start().await, &two).await;
+}
+
+/// A line of `x-forwarded-for` after which the key is allowed, refused for its address, or refused
+/// as the address can't be read.
+const FORWARDED: &[(&str, &str)] = &[
+    // As they stand in the list of the key: 10.1.0.0/16, 2001:db8::/32, fe80::/10.
+    ("10.1.2.3", "ok"),
+    (" 10.1.2.3", "ok"),
+    ("10.1.2.3\t ", "ok"),
+    ("10.1.255.255", "ok"),
+    ("10.1.2.3:51008", "ok"),
+    ("10.1.2.3:0", "ok"),
+    ("10.1.2.3:65535", "ok"),
+    (" 10.1.2.3:80 ", "ok"),
+    ("2001:db8::7", "ok"),
+    ("2001:DB8:0:0::7", "ok"),
+    ("2001:db8::8080", "ok"),
+    ("[2001:db8::7]", "ok"),
+    ("[2001:db8::7]:51008", "ok"),
+    (" [2001:db8::7]:443 ", "ok"),
+    ("[2001:db8::7%eth0]:443", "ok"),
+    ("fe80::1", "ok"),
+    ("fe80::1%eth0", "ok"),
+    ("fe80::1%25eth0", "ok"),
+    ("[fe80::1%3]", "ok"),
+    ("::ffff:10.1.2.3", "ok"),
+    ("[::ffff:10.1.2.3]:80", "ok"),
+    ("::FFFF:0a01:0203", "ok"),
+    ("10.2.0.1, 10.1.2.3:51008", "ok"),
+    ("garbage, [2001:db8::7]:1", "ok"),
+    ("10.2.0.1:80,10.1.2.3:80", "ok"),
+    // Others.
+    ("10.2.0.1", "address_not_allowed"),
+    ("10.2.0.1:51008", "address_not_allowed"),
+    ("203.0.113.7:443", "address_not_allowed"),
+    ("[2001:db9::7]:443", "address_not_allowed"),
+    ("[fec0::1%eth0]:443", "address_not_allowed"),
+    ("::10.1.2.3", "address_not_allowed"),
+    ("::ffff:10.2.0.1", "address_not_allowed"),
+    ("0.0.0.0", "address_not_allowed"),
+    ("127.0.0.1:80", "address_not_allowed"),
+    ("::1", "address_not_allowed"),
+    ("10.1.2.3, 10.2.0.1", "address_not_allowed"),
+    ("10.1.2.3:80, 10.2.0.1:80", "address_not_allowed"),
+    ("2001:db8::7, 2001:db9::7", "address_not_allowed"),
+    // What is none, or can be read in two ways.
+    ("", "address_unreadable"),
+    (" ", "address_unreadable"),
+    ("10.1.2.3,", "address_unreadable"),
+    ("unknown", "address_unreadable"),
+    ("_hidden", "address_unreadable"),
+    ("localhost", "address_unreadable"),
+    ("10.1.2", "address_unreadable"),
+    ("10.1.2.3.4", "address_unreadable"),
+    ("010.1.2.3", "address_unreadable"),
+    ("0x0a.1.2.3", "address_unreadable"),
+    ("10.1.2.3/16", "address_unreadable"),
+    ("10.1.2.3:", "address_unreadable"),
+    ("10.1.2.3:65536", "address_unreadable"),
+    ("10.1.2.3:http", "address_unreadable"),
+    ("10.1.2.3:80:80", "address_unreadable"),
+    ("10.1.2.3 :80", "address_unreadable"),
+    ("10.1.2.3 10.1.2.3", "address_unreadable"),
+    ("10.1.2.3%eth0", "address_unreadable"),
+    ("[10.1.2.3]", "address_unreadable"),
+    ("[10.1.2.3]:80", "address_unreadable"),
+    ("[2001:db8::7", "address_unreadable"),
+    ("2001:db8::7]", "address_unreadable"),
+    ("[2001:db8::7]80", "address_unreadable"),
+    ("[2001:db8::7]:", "address_unreadable"),
+    ("[]:80", "address_unreadable"),
+    ("2001:db8::7:51008", "address_unreadable"),
+    ("fe80::1%", "address_unreadable"),
+    ("fe80::1%a%b", "address_unreadable"),
+    ("for=10.1.2.3", "address_unreadable"),
+    ("\"10.1.2.3\"", "address_unreadable"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_as_proxies_write_them() {
+    assert!(FORWARDED.len() >= 60);
+    let talos = Setup::new().set("TALOS_AUTHZ_CLIENT_ADDRESS", "xff").start().await;
+    let cidrs = ["10.1.0.0/16", "2001:db8::/32", "fe80::/10"];
+    let key = talos.issue(json!({ "ip_restriction": { "allowed_cidrs": cidrs } })).await;
+    let anywhere = talos.issue(json!({})).await;
+    let grpc = talos.grpc().await;
+    for (line, reason) in FORWARDED {
+        let ask = |secret: &str| Check::bearer(secret).from("10.1.2.3").header("x-forwarded-for", *line);
+        for ask in [ask(&key.secret), ask(&key.secret).raw()] {
+            let verdict = grpc.check(&ask.build()).await;
+            if *reason == "ok" {
+                assert!(verdict.passes(), "{line}: {verdict:?}");
+                continue;
+            }
+            assert!(verdict.is(403), "{line}: {verdict:?}");
+            assert_eq!(verdict.denied(403).fact("reason"), Some(json!(reason)), "{line}");
+        }
+        assert!(grpc.check(&ask(&anywhere.secret).build()).await.passes(), "{line}");
+    }
 }

@@ -1,12 +1,13 @@
 //! The contents of answers to a Check.
 
 use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
+use prost::Message;
 use serde_json::json;
 
 use crate::rig::check::Check;
 use crate::rig::http::assert_envelope;
-use crate::rig::support::{Json, Must};
-use crate::rig::talos::{NETWORK, Talos};
+use crate::rig::support::{Json, Must, claims, unix_now, until};
+use crate::rig::talos::{NETWORK, Setup, Talos};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn both_forms_of_headers_give_the_same_answer() {
@@ -21,6 +22,8 @@ async fn both_forms_of_headers_give_the_same_answer() {
         Check::bearer(&key.secret).api_key_too("other"),
     ];
     for (number, ask) in asks.into_iter().enumerate() {
+        // An id that Talos makes would differ.
+        let ask = ask.header("x-request-id", "same");
         let text = talos.check(ask.clone()).await;
         let raw = talos.check(ask.raw()).await;
         assert_eq!(text, raw, "ask {number}");
@@ -182,5 +185,49 @@ async fn the_minted_token_ends_no_later_than_its_key() {
     let claims =
         crate::rig::support::claims(&talos.check(Check::bearer(&long.secret)).await.allowed().token());
     let life = claims.at("/exp").as_f64().must("exp") - claims.at("/iat").as_f64().must("iat");
-    assert_eq!(life, 300.0, "authz.token_ttl");
+    assert_eq!(life, 600.0, "authz.token_ttl and credentials.clock_skew");
+}
+
+/// A backend whose clock is behind takes a token that was made this moment.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_minted_token_is_valid_for_clocks_that_are_behind() {
+    const MAX_TTL: &str = "TALOS_CREDENTIALS_DERIVED_TOKENS_MAX_TTL";
+    // The skew, the largest age of a token, and by what it is dated back.
+    for (skew, max_ttl, earlier) in
+        [("0s", "24h", 0), ("90s", "24h", 90), ("5m", "6m", 60), ("5m", "2h", 300)]
+    {
+        let setup = Setup::new().set("TALOS_CREDENTIALS_CLOCK_SKEW", skew).set(MAX_TTL, max_ttl);
+        let talos = setup.set("TALOS_CREDENTIALS_DERIVED_TOKENS_DEFAULT_TTL", "60s").start().await;
+        let key = talos.issue(json!({})).await;
+        let macaroon = talos.derive(&key, json!({ "algorithm": "TOKEN_ALGORITHM_MACAROON" })).await;
+        for credential in [&key.secret, &macaroon] {
+            let before = unix_now().floor() as i64;
+            let token = talos.check(Check::bearer(credential)).await.allowed().token();
+            let after = unix_now().floor() as i64;
+            let claim = |name: &str| claims(&token).at(name).as_i64().must(name);
+            assert!((before - earlier..=after - earlier).contains(&claim("/iat")), "{skew} {max_ttl}");
+            assert_eq!(claim("/nbf"), claim("/iat"));
+            // It is good for its whole life, also when it comes back.
+            talos.check(Check::bearer(&token)).await.allowed();
+        }
+        let derived = claims(&talos.derive(&key, json!({})).await);
+        assert!(derived.at("/iat").as_f64().must("iat") >= unix_now().floor() - 60.0, "{derived:#}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_that_is_too_large_is_logged_once_and_counted() {
+    let talos = Talos::start().await;
+    let before = talos.metric("talos_streams_refused_total").await;
+    for _ in 0..2 {
+        let message = Check::default().header("x-large", "a".repeat(5 * 1024 * 1024)).build().encode_to_vec();
+        // The client may learn of the end before it has sent all.
+        if let Ok(answer) = talos.grpc().await.check_bytes(message).await {
+            assert_eq!(answer.code, 8, "{}", answer.text);
+        }
+    }
+    let counted = async || (talos.metric("talos_streams_refused_total").await == before + 2.0).then_some(());
+    until("both are counted", counted).await;
+    let log = talos.process.log();
+    assert_eq!(log.matches("remove with_request_body").count(), 1, "{log}");
 }

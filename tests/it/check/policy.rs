@@ -173,7 +173,7 @@ async fn a_macaroon_is_exchanged_for_what_the_route_asks_for() {
     let free = exchanged(talos.check(Check::bearer(&bound)).await.allowed());
     assert_eq!(free.texts("/aud"), ["billing", "mail"]);
     let life = free.at("/exp").as_u64().must("exp") - free.at("/iat").as_u64().must("iat");
-    assert_eq!(life, 30, "authz.token_ttl comes before the macaroon's end");
+    assert_eq!(life, 330, "authz.token_ttl comes before the macaroon's end, credentials.clock_skew after");
     let on_route = talos.check(Check::bearer(&bound).route("talos.audience", "mail")).await.allowed();
     assert_eq!(exchanged(on_route).texts("/aud"), ["mail"]);
     assert_eq!(exchanged(talos.check(Check::bearer(&unbound)).await.allowed()).get("aud"), None);

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::rig::check::Check;
-use crate::rig::http::assert_envelope;
+use crate::rig::http::{Call, Version, assert_envelope};
 use crate::rig::support::{Json, Must, until};
 use crate::rig::talos::{NETWORK, Setup, Talos};
 
@@ -195,5 +195,77 @@ async fn a_preflight_is_checked_or_passes_as_configured() {
         ask("options", &preflight),
     ] {
         allowing.check(no_preflight).await.denied(401);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_says_what_to_do() {
+    let talos = Talos::start().await;
+    let key = talos.issue(json!({ "scopes": ["a"] })).await;
+    let body = async |ask: Check, status| -> serde_json::Value {
+        let denied = talos.check(ask).await.denied(status);
+        serde_json::from_str(&denied.body).must("a JSON body")
+    };
+    let send = "send it as `authorization: Bearer KEY` or `x-api-key: KEY`";
+    let missing = body(Check::default(), 401).await;
+    assert_eq!(missing.text("/error/message"), format!("an API key is required: {send}"));
+    let bare = body(Check::default().header("authorization", key.secret.as_str()), 401).await;
+    assert!(bare.text("/error/message").contains("without the scheme Bearer"), "{bare:#}");
+    assert!(!bare.to_string().contains(&key.secret));
+    let two = body(Check::bearer(&key.secret).header("x-api-key", "other"), 400).await;
+    let places = "in the header `authorization` and in the header `x-api-key`: send one of them";
+    assert!(two.text("/error/message").ends_with(places), "{two:#}");
+    let scopes = body(Check::bearer(&key.secret).route("talos.scopes", "a b c"), 403).await;
+    assert!(scopes.text("/error/message").ends_with(": missing: b, c"), "{scopes:#}");
+    assert_eq!(scopes.text("/error/details/0/metadata/missing_scopes"), "b c");
+    assert_eq!(scopes.text("/error/details/0/metadata/required_scopes"), "a b c");
+    let one_of = body(Check::bearer(&key.secret).route("talos.any_scope", "b c"), 403).await;
+    assert!(one_of.text("/error/message").ends_with(": needed: one of b, c"), "{one_of:#}");
+    // Unknown, revoked and expired keys stay alike.
+    let unknown = body(Check::bearer("unknown"), 401).await;
+    assert_eq!(unknown.text("/error/message"), "the credential is not valid");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_answer_carries_the_id_of_its_request() {
+    let talos = Talos::start().await;
+    let body = |text: &str| -> serde_json::Value { serde_json::from_str(text).must("a JSON body") };
+    let denied = talos.check(Check::default().header("x-request-id", "id-1")).await.denied(401);
+    assert_eq!(denied.header("x-request-id"), Some("id-1"));
+    assert_eq!(body(&denied.body).text("/error/details/0/metadata/request_id"), "id-1");
+    let denied = talos.check(Check::default()).await.denied(401);
+    let made = denied.header("x-request-id").must("an id").to_owned();
+    assert_eq!(made.len(), 36, "{made}");
+    assert_eq!(body(&denied.body).text("/error/details/0/metadata/request_id"), made);
+
+    for (name, base) in [("admin", talos.admin), ("public", talos.public), ("metrics", talos.metrics)] {
+        for path in ["/health/alive", "/none"] {
+            let echoed = base.send(Version::Http1, Call::get(path).header("x-request-id", "id-2")).await;
+            assert_eq!(echoed.header("x-request-id"), Some("id-2"), "{name} {path}");
+            let made = base.get(path).await;
+            let id = made.header("x-request-id").must(path).to_owned();
+            assert_eq!(id.len(), 36, "{name} {path}: {id}");
+            if path == "/none" {
+                assert_eq!(echoed.json().text("/error/details/0/metadata/request_id"), "id-2");
+                assert_eq!(made.json().text("/error/details/0/metadata/request_id"), id);
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_have_the_domain_and_the_page_that_are_configured() {
+    let talos = Setup::new()
+        .set("TALOS_ERRORS_DOMAIN", "keys.example")
+        .set("TALOS_ERRORS_DOCS_URL", "https://keys.example/errors")
+        .start()
+        .await;
+    let denied = talos.check(Check::default()).await.denied(401);
+    let at_the_edge: serde_json::Value = serde_json::from_str(&denied.body).must("a JSON body");
+    let on_http = talos.admin.get("/none").await.expect(404).json();
+    for (error, anchor) in [(&at_the_edge, "missing"), (&on_http, "NOT_FOUND")] {
+        assert_eq!(error.text("/error/details/0/domain"), "keys.example");
+        let url = format!("https://keys.example/errors#{anchor}");
+        assert_eq!(error.text("/error/details/0/metadata/docs_url"), url);
     }
 }

@@ -1,5 +1,6 @@
 //! Faults of an Envoy's configuration, as changes of the shipped one, with the doctor's names for
 //! them.
+// long: a table
 
 /// A change to the text of `envoy/envoy.yaml`. What it names must be there once at least.
 #[derive(Clone, Copy)]
@@ -12,13 +13,27 @@ pub enum Change {
     Before(&'static str, &'static str),
     /// Lines after it.
     After(&'static str, &'static str),
+    /// TLS to Talos, with this field in its `common_tls_context`.
+    Tls(&'static str),
 }
 
 impl Change {
     #[track_caller]
     pub fn made_to(&self, config: &str) -> String {
-        let (Self::Replace(what, _) | Self::Without(what) | Self::Before(what, _) | Self::After(what, _)) =
-            self;
+        if let Self::Tls(validation) = self {
+            assert!(config.contains(TALOS_CLUSTER), "envoy/envoy.yaml has no {TALOS_CLUSTER:?} any more");
+            let socket = format!(
+                "      transport_socket:\n        name: envoy.transport_sockets.tls\n        typed_config:\n          \
+                 \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext\n          \
+                 common_tls_context: {{ {validation} }}\n      {TALOS_CLUSTER}"
+            );
+            return config.replacen(&format!("      {TALOS_CLUSTER}"), &socket, 1);
+        }
+        let (Self::Replace(what, _)
+        | Self::Without(what)
+        | Self::Before(what, _)
+        | Self::After(what, _)
+        | Self::Tls(what)) = self;
         if let Self::Replace(old, new) = self {
             assert!(config.contains(old), "envoy/envoy.yaml has no {old:?} any more");
             return config.replacen(old, new, 1);
@@ -43,6 +58,9 @@ impl Change {
         result.join("\n") + "\n"
     }
 }
+
+/// Begins a line of the cluster of Talos.
+const TALOS_CLUSTER: &str = "connect_timeout: 0.2s";
 
 use Change::{After, Before, Replace, Without};
 
@@ -129,6 +147,16 @@ pub const FAULTS: &[(&str, &str, &[Change])] = &[
         ],
     ),
     ("mutations-ignored", "error", &[After(FILTER, "decoder_header_mutation_rules: { disallow_all: true }")]),
+    ("endless-streams", "note", &[Without("max_stream_duration:")]),
+    ("endless-streams", "note", &[Replace("max_stream_duration: 3600s", "max_stream_duration: 0s")]),
+    (
+        "endless-streams",
+        "warning",
+        &[
+            Without("max_stream_duration:"),
+            After("use_remote_address: true", "upgrade_configs: [{ upgrade_type: websocket }]"),
+        ],
+    ),
     (
         "identity-unseen",
         "warning",
@@ -383,6 +411,96 @@ pub const FAULTS: &[(&str, &str, &[Change])] = &[
             "transport_socket:\n  name: envoy.transport_sockets.tls\n  typed_config:\n    \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
         )],
     ),
+    ("tls-unverified", "warning", &[tls("validation_context: {}")]),
+    (
+        "tls-unverified",
+        "warning",
+        &[tls(
+            "validation_context: { trusted_ca: { filename: /etc/ssl/certs/ca-certificates.crt }, trust_chain_verification: ACCEPT_UNTRUSTED, match_typed_subject_alt_names: [{ san_type: DNS, matcher: { exact: a } }] }",
+        )],
+    ),
+    (
+        "tls-any-name",
+        "warning",
+        &[tls("validation_context: { trusted_ca: { filename: /etc/ssl/certs/ca-certificates.crt } }")],
+    ),
+    (
+        "tls-any-name",
+        "warning",
+        &[tls(
+            "validation_context: { trusted_ca: { filename: /etc/ssl/certs/ca-certificates.crt }, match_typed_subject_alt_names: [{ san_type: DNS, matcher: { safe_regex: { regex: .* } } }] }",
+        )],
+    ),
+    (
+        "tls-any-name",
+        "warning",
+        &[
+            tls(
+                "combined_validation_context: { default_validation_context: {}, validation_context_sds_secret_config: { name: talos_ca } }",
+            ),
+            Before(
+                "clusters:",
+                "secrets: [{ name: talos_ca, validation_context: { trusted_ca: { filename: /etc/ssl/certs/ca-certificates.crt } } }]",
+            ),
+        ],
+    ),
+    // Settings that look right and aren't.
+    ("no-retry", "warning", &[Replace("num_retries: 1", "num_retries: 0")]),
+    (
+        "credential-unseen",
+        "warning",
+        &[After(
+            FILTER,
+            "allowed_headers: { patterns: [{ exact: authorization }, { prefix: x-talos- }, { prefix: x_talos_ }] }",
+        )],
+    ),
+    (
+        "request-body",
+        "warning",
+        &[After(FILTER, "with_request_body: { max_request_bytes: 8192, allow_partial_message: true }")],
+    ),
+    ("per-route-ignored", "error", &[Replace("  envoy.filters.http.ext_authz:\n", "  ext_authz:\n")]),
+    ("per-route-ignored", "warning", &[Replace("  envoy.filters.http.cors:\n", "  cors:\n")]),
+    ("metadata-unsent", "error", &[Before(LAST_ROUTE, BY_METADATA)]),
+    (
+        "unknown-extension",
+        "error",
+        &[
+            After(FILTER, "route_metadata_context_namespaces: [talos]"),
+            Before(LAST_ROUTE, BY_METADATA),
+            Replace("talos: { mode: optional }", "talos: { talos.scope: a }"),
+        ],
+    ),
+    (
+        "bad-extension",
+        "error",
+        &[
+            After(FILTER, "route_metadata_context_namespaces: [talos]"),
+            Before(LAST_ROUTE, BY_METADATA),
+            Replace("talos: { mode: optional }", "talos: { mode: of }"),
+        ],
+    ),
+    (
+        "bad-extension",
+        "error",
+        &[
+            After(FILTER, "route_metadata_context_namespaces: [talos]"),
+            Before(LAST_ROUTE, BY_METADATA),
+            Replace("talos: { mode: optional }", "talos: { mode: off }"),
+        ],
+    ),
+    (
+        "http-service",
+        "error",
+        &[
+            After(
+                FILTER,
+                "http_service: { server_uri: { uri: http://127.0.0.1:10080, cluster: upstream, timeout: 0.25s } }",
+            ),
+            Without("grpc_service:"),
+            Without("encode_raw_headers:"),
+        ],
+    ),
     // The process.
     (
         "admin-exposed",
@@ -391,6 +509,13 @@ pub const FAULTS: &[(&str, &str, &[Change])] = &[
     ),
     ("no-connection-limit", "note", &[Without("overload_manager:")]),
 ];
+
+/// TLS to Talos, with a way to validate its certificate.
+const fn tls(validation: &'static str) -> Change {
+    Change::Tls(validation)
+}
+
+const BY_METADATA: &str = "- match: { prefix: /x }\n  route: { cluster: upstream }\n  metadata: { filter_metadata: { talos: { mode: optional } } }";
 
 const STRIP: &str = "\
 - name: strip

@@ -22,7 +22,7 @@ async fn a_key_in_the_query_is_taken_out_of_it() {
     for version in BOTH {
         let cases = [
             (format!("/p?api_key={}", key.secret), "/p"),
-            (format!("/p?z=%7E&api_key={}&a=1+2", key.secret), "/p?a=1+2&z=%7E"),
+            (format!("/p?z=%7E&api_key={}&a=1+2", key.secret), "/p?z=%7E&a=1+2"),
             (format!("/p?%61pi%5Fkey={}&a=b", key.secret), "/p?a=b"),
             ("/p?api_key=plus%2Bsign+%26%20space&a=b".to_owned(), "/p?a=b"),
         ];
@@ -128,13 +128,14 @@ async fn two_sources_agree_or_it_is_400() {
             Call::get(&format!("/p?api_key={one}&api_key={one}")),
             Call::get(&format!("/p?api_key={one}&api%5fkey={one}")),
             Call::get(&format!("/p?api_key={one}&api_key={two}")),
-            Call::get("/p?api_key="),
             Call::get("/p?api_key=%"),
             Call::get("/p?api_key=%ff"),
             Call::get("/p").header("cookie", &format!("key={one}; key={one}")),
             Call::get("/p").header("cookie", &format!("key={one}")).header("cookie", &format!("key={two}")),
-            Call::get("/p").header("cookie", "key="),
         ];
+        for call in [Call::get("/p?api_key="), Call::get("/p").header("cookie", "key=")] {
+            edge.refuses(version, call, 401).await;
+        }
         for call in refused {
             let what = format!("{call:?}");
             let reply = edge.refuses(version, call, 400).await;

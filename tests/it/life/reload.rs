@@ -5,6 +5,7 @@ mod bad;
 mod live;
 mod load;
 mod rotate;
+mod signers;
 mod watch;
 
 use std::path::PathBuf;

@@ -5,8 +5,10 @@ use std::net::TcpListener;
 use serde_json::json;
 
 use crate::rig::grpc::{Grpc, Health};
+use crate::rig::http::{Base, Call, Version};
+use crate::rig::process::{Process, free_port};
 use crate::rig::support::{Must, until};
-use crate::rig::talos::{JWKS, Setup};
+use crate::rig::talos::{HMAC_SECRET, JWKS, Setup};
 
 const AUTHORIZATION: &str = "envoy.service.auth.v3.Authorization";
 
@@ -152,4 +154,80 @@ async fn a_key_works_after_a_restart() {
     assert_eq!(second.verify(&imported.secret).await["is_valid"], true);
     assert_eq!(second.verify(&revoked.secret).await["is_valid"], false);
     assert_eq!(second.public.get(JWKS).await.expect(200).json(), keys);
+}
+
+/// The address of a listener that a log names.
+fn listens_at(log: &str, plane: &str) -> Option<Base> {
+    let line = log
+        .lines()
+        .find(|line| line.contains("listening") && line.contains(&format!("plane=\"{plane}\"")))?;
+    let (_, address) = line.split_once("address=")?;
+    let address = address.split_whitespace().next()?.trim_matches('"');
+    Some(Base(address.parse().ok()?))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn planes_in_processes_of_their_own_share_a_host_and_a_file() {
+    let yaml = format!(
+        "serve:\n  http: {{port: {}}}\n  public: {{host: 127.0.0.1, port: {}}}\n  authz: {{port: {}}}\n\
+         secrets: {{hmac: {{current: {HMAC_SECRET}}}}}\n",
+        free_port(),
+        free_port(),
+        free_port()
+    );
+    let setup = Setup::bare().sqlite();
+    std::fs::write(setup.path("talos.yaml"), yaml).must("writing a configuration");
+    assert!(setup.run(&["migrate", "up"]).await.status.success());
+    let mut addresses = vec![];
+    let mut running = vec![];
+    for plane in ["admin", "public", "authz"] {
+        let mut command = setup.program(env!("CARGO_BIN_EXE_talos"));
+        command.args(["serve", plane, "--config", "talos.yaml"]);
+        let mut process = Process::spawn("talos", command, &setup.path(&format!("{plane}.log")));
+        let metrics = until("the metrics listener", async || {
+            assert!(process.ended().is_none(), "{plane}: {}", process.log());
+            listens_at(&process.log(), "metrics")
+        })
+        .await;
+        until("it is ready", async || {
+            let ready = metrics.try_send(Version::Http1, Call::get("/health/ready")).await.ok()?;
+            (ready.status == 200).then_some(())
+        })
+        .await;
+        if !addresses.is_empty() {
+            assert!(process.log().contains("set serve.metrics.port to choose one"), "{}", process.log());
+        }
+        assert!(!addresses.contains(&metrics.0), "{plane}: {metrics:?}");
+        addresses.push(metrics.0);
+        running.push(process);
+    }
+    // A port that was chosen is an error when it is taken.
+    let port = addresses[0].port().to_string();
+    let chosen = setup.set("TALOS_SERVE_METRICS_PORT", &port).set("TALOS_SERVE_HTTP_PORT", "0");
+    let output = chosen.run(&["serve", "admin", "--config", "talos.yaml"]).await;
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(
+        told.contains("serve.metrics: can't listen on") && told.contains("set another serve.metrics.port"),
+        "{told}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_begins_with_what_is_served_and_with_what() {
+    let talos = Setup::new().planes("authz").start().await;
+    let log = talos.process.log();
+    let line = log.lines().find(|line| line.contains("starting")).must(&log);
+    for part in [
+        concat!("version=\"", env!("CARGO_PKG_VERSION"), "\""),
+        "config=\"environment only\"",
+        "database=",
+        "schema=",
+        "planes=\"authz, metrics\"",
+        "networks=\"one, of any host\"",
+        "signing_key=\"it-1\"",
+        "rate_limits=\"off\"",
+    ] {
+        assert!(line.contains(part), "{part} in {line}");
+    }
 }

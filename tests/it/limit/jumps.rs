@@ -33,10 +33,16 @@ fn going_by(clock: &WallClock, setup: Setup) -> Setup {
     clock.variables().iter().fold(setup, |setup, (name, value)| setup.set(name, &value.display().to_string()))
 }
 
+/// On SQLite, which has no clock of its own: keys would not be issued while the process's clock
+/// differs from the database's.
+fn limited_by_own_clock() -> Setup {
+    limited().sqlite()
+}
+
 /// Counts in Redis, which on a busy machine may take its time: what isn't counted passes, and says
 /// nothing here.
 fn patient(redis: &Redis) -> Setup {
-    redis.counts_for(limited()).set("TALOS_CACHE_REDIS_CHECK_TIMEOUT", "10s")
+    redis.counts_for(limited_by_own_clock()).set("TALOS_CACHE_REDIS_CHECK_TIMEOUT", "10s")
 }
 
 async fn until_counted(processes: &[Talos]) {
@@ -150,7 +156,7 @@ async fn clocks_of_processes_that_jump_change_nothing() {
     let first = going_by(&clocks[0], patient(&redis)).start().await;
     let second = going_by(&clocks[1], first.setup.clone()).start().await;
     let right = first.setup.clone().unset("LD_PRELOAD").start().await;
-    let alone = going_by(&clocks[0], limited()).start().await;
+    let alone = going_by(&clocks[0], limited_by_own_clock()).start().await;
     let processes = [first, second, right];
     until_counted(&processes).await;
 

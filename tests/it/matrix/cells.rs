@@ -5,8 +5,8 @@ use std::pin::Pin;
 
 use serde_json::json;
 
-use super::setup::{Stack, TOKEN_HEADER};
-use super::{FORBIDDEN, raw_http2, websocket};
+use super::setup::{Stack, TOKEN_HEADER, key, passes};
+use super::{FORBIDDEN, carriers, raw_http2, websocket};
 use crate::rig::grpc::{Grpc, Health};
 use crate::rig::http::{Base, Call, Reply, Version, assert_envelope};
 use crate::rig::support::{Json, Must};
@@ -16,7 +16,7 @@ use crate::rig::upstream::Received;
 pub type Cell = fn(Stack, Version) -> Pin<Box<dyn Future<Output = ()>>>;
 
 macro_rules! cells {
-    ($(($name:literal, $cell:ident)),* $(,)?) => {
+    ($(($name:literal, $cell:path)),* $(,)?) => {
         pub const CELLS: &[(&str, Cell)] = &[$(($name, |stack, over| Box::pin($cell(stack, over)))),*];
     };
 }
@@ -33,6 +33,15 @@ cells![
     ("a key in a header is taken out", key_in_header),
     ("a key in the query is taken out", key_in_query),
     ("a key in a cookie is taken out", key_in_cookie),
+    ("an empty credential counts as absent", carriers::empty),
+    ("a key in Basic", carriers::in_basic),
+    ("a key with Bearer or without", carriers::with_or_without_scheme),
+    ("a key in the path is taken out", carriers::in_path),
+    ("a key in a subprotocol is taken out", carriers::in_subprotocol),
+    ("encoded cookies, and some that aren't text", carriers::odd_cookies),
+    ("CONNECT", carriers::connect),
+    ("gRPC-Web", carriers::grpc_web),
+    ("a redirect that Envoy follows", carriers::internal_redirect),
     ("two different keys", two_keys),
     ("a derived token goes on as it is", derived_token),
     ("scopes", scopes),
@@ -52,11 +61,6 @@ cells![
 
 const IDENTITY: [&str; 4] = ["x-talos-actor-id", "x-talos-key-id", "x-talos-scopes", "x-talos-network-id"];
 
-/// Sends a request that must pass; returns what the upstream got.
-async fn passes(base: Base, over: Version, call: Call) -> Received {
-    Received::from_reply(&base.send(over, call).await.expect(200))
-}
-
 fn identity_of(key: &Key) -> [(&str, &str); 4] {
     [
         ("x-talos-actor-id", "alice"),
@@ -64,10 +68,6 @@ fn identity_of(key: &Key) -> [(&str, &str); 4] {
         ("x-talos-network-id", NETWORK),
         ("x-talos-scopes", "a"),
     ]
-}
-
-async fn key(stack: &Stack) -> Key {
-    stack.talos.issue(json!({ "scopes": ["a"] })).await
 }
 
 /// With a key and without one, on every listener that a client may reach: the upstream believes us
@@ -235,9 +235,9 @@ async fn key_in_query(stack: Stack, over: Version) {
     let key = key(&stack).await;
     for base in [stack.edge, stack.lax] {
         for name in ["api_key", "%61pi%5Fkey"] {
-            let path = format!("/query?z=%7E&{name}={}&a=1+2", key.secret);
+            let path = format!("/query?z=%7E&&flag&{name}={}&b=2&a=1+2", key.secret);
             let seen = passes(base, over, Call::get(&path)).await;
-            assert_eq!(seen.path, "/query?a=1+2&z=%7E");
+            assert_eq!(seen.path, "/query?z=%7E&&flag&b=2&a=1+2");
             assert_eq!(seen.header("x-talos-key-id"), Some(key.id.as_str()));
         }
         let seen = passes(base, over, Call::get(&format!("/query?api_key={}", key.secret))).await;

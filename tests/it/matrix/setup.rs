@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 
+use serde_json::json;
 use serde_norway::{Mapping, Value};
 use tempfile::TempDir;
 
@@ -11,7 +12,8 @@ use crate::rig::envoy::CONFIG;
 use crate::rig::http::{Base, Call, Version};
 use crate::rig::process::{Process, free_port};
 use crate::rig::support::{Must, until};
-use crate::rig::talos::{Setup, Talos};
+use crate::rig::talos::{Key, Setup, Talos};
+use crate::rig::upstream::Received;
 
 /// Three processes on one database, as different operators would set them up.
 pub struct TalosProcesses {
@@ -28,7 +30,10 @@ pub const TOKEN_HEADER: &str = "x-user-token";
 impl TalosProcesses {
     pub async fn start() -> TalosProcesses {
         let sources = r#"[{"header": "authorization", "scheme": "Bearer"}, {"header": "x-api-key"},
-            {"query": "api_key"}, {"cookie": "key"}]"#;
+            {"query": "api_key"}, {"cookie": "key"}, {"path": "/v2/{key}"}, {"websocket_protocol": "bearer"},
+            {"header": "authorization", "scheme": "Basic", "key_in": "either"},
+            {"header": "proxy-authorization", "scheme": "Basic"},
+            {"header": "x-token", "scheme": "Bearer", "scheme_optional": true}]"#;
         let plain = Setup::new().set("TALOS_AUTHZ_SOURCES", sources).set("TALOS_RATE_LIMIT_ENABLED", "true");
         let first = plain.start().await;
         let proxied = plain.set("TALOS_AUTHZ_CLIENT_ADDRESS", "xff");
@@ -149,6 +154,16 @@ impl Stack {
     }
 }
 
+/// Issues a key with the scope `a`.
+pub async fn key(stack: &Stack) -> Key {
+    stack.talos.issue(json!({ "scopes": ["a"] })).await
+}
+
+/// Sends a request that must pass; returns what the upstream got.
+pub async fn passes(base: Base, over: Version, call: Call) -> Received {
+    Received::from_reply(&base.send(over, call).await.expect(200))
+}
+
 struct Ports {
     edge: Base,
     lax: Base,
@@ -232,8 +247,13 @@ fn listener(shipped: &Value, name: &str, base: Base, talos: &str) -> Value {
     let routes = at(manager, "route_config/virtual_hosts/0/routes").as_sequence_mut().must("routes");
     // Talos itself is the gRPC service that somebody protects.
     routes.insert(0, yaml("{match: {prefix: /grpc.health.v1.Health/}, route: {cluster: talos_plain}}"));
+    let tunnel = "{match: {connect_matcher: {}}, route: {cluster: upstream, upgrade_configs: [{upgrade_type: CONNECT, \
+                  connect_config: {}}]}}";
+    routes.insert(0, yaml(tunnel));
+    routes
+        .insert(0, yaml("{match: {path: /moved}, route: {cluster: upstream, internal_redirect_policy: {}}}"));
     let fields = manager.as_mapping_mut().must("a connection manager");
-    fields.insert("upgrade_configs".into(), yaml("[{upgrade_type: websocket}]"));
+    fields.insert("upgrade_configs".into(), yaml("[{upgrade_type: websocket}, {upgrade_type: CONNECT}]"));
     fields.insert("http2_protocol_options".into(), yaml("{allow_connect: true}"));
     listener
 }

@@ -82,7 +82,32 @@ pub async fn behind_proxy(dsn: &str) -> (Proxy, String) {
     (proxy, proxied)
 }
 
-fn new_name() -> String {
+/// The DSN of the same database over connections without TLS.
+pub fn without_tls(dsn: &str) -> String {
+    let separator = if dsn.contains('?') { '&' } else { '?' };
+    let parameter = if dsn.starts_with("mysql") { "tls=false" } else { "sslmode=disable" };
+    format!("{dsn}{separator}{parameter}")
+}
+
+/// Returns the number that a query gives.
+pub async fn number(url: &str, query: &str) -> i64 {
+    sqlx::any::install_default_drivers();
+    let mut connection = AnyConnection::connect(url).await.must("connecting to the database");
+    let number = sqlx::query_scalar(AssertSqlSafe(query.to_owned())).fetch_one(&mut connection).await;
+    number.must(query)
+}
+
+/// A transaction of somebody else that holds what a statement locks, until it is dropped.
+pub async fn hold(url: &str, statement: &str) -> AnyConnection {
+    sqlx::any::install_default_drivers();
+    let mut connection = AnyConnection::connect(url).await.must("connecting to the database");
+    for statement in ["BEGIN", statement] {
+        connection.execute(AssertSqlSafe(statement.to_owned())).await.must(statement);
+    }
+    connection
+}
+
+pub fn new_name() -> String {
     format!("t_{}", uuid::Uuid::new_v4().simple())
 }
 

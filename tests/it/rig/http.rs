@@ -29,7 +29,7 @@ pub const BOTH: [Version; 2] = [Version::Http1, Version::Http2];
 pub struct Call {
     method: Method,
     pub path: String,
-    headers: Vec<(String, String)>,
+    headers: Vec<(String, Bytes)>,
     body: Bytes,
     /// Trailers, sent after the body.
     trailers: HeaderMap,
@@ -58,8 +58,13 @@ impl Call {
         Call::new("POST", path)
     }
 
-    pub fn header(mut self, name: &str, value: &str) -> Call {
-        self.headers.push((name.to_owned(), value.to_owned()));
+    pub fn header(self, name: &str, value: &str) -> Call {
+        self.header_bytes(name, value.as_bytes())
+    }
+
+    /// Adds a header whose value isn't text.
+    pub fn header_bytes(mut self, name: &str, value: &[u8]) -> Call {
+        self.headers.push((name.to_owned(), Bytes::copy_from_slice(value)));
         self
     }
 
@@ -142,6 +147,8 @@ impl Base {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let mut request = match version {
+            // The authority is the target of a CONNECT.
+            Version::Http1 if call.method == Method::CONNECT => Request::builder().uri(self.0.to_string()),
             Version::Http1 => Request::builder().uri(&call.path),
             Version::Http2 => Request::builder().uri(self.url(&call.path)),
         };
@@ -151,7 +158,7 @@ impl Base {
         }
         request = request.method(call.method);
         for (name, value) in &call.headers {
-            request = request.header(name, value);
+            request = request.header(name, &value[..]);
         }
         if version == Version::Http1 && !call.trailers.is_empty() {
             let names: Vec<&str> = call.trailers.keys().map(HeaderName::as_str).collect();
@@ -214,9 +221,14 @@ impl Raw {
     }
 
     /// The answer without its `date`.
-    pub fn undated(&self) -> (String, &[u8]) {
-        let lines = self.head.lines().filter(|line| !line.to_ascii_lowercase().starts_with("date:"));
-        (lines.collect::<Vec<_>>().join("\n"), &self.body)
+    pub fn undated(&self) -> (String, String) {
+        let is_own = |line: &&str| {
+            let line = line.to_ascii_lowercase();
+            line.starts_with("date:") || line.starts_with("x-request-id:")
+        };
+        let lines = self.head.lines().filter(|line| !is_own(line));
+        let body = without_request_id(&String::from_utf8_lossy(&self.body));
+        (lines.collect::<Vec<_>>().join("\n"), body)
     }
 
     pub fn json(&self) -> Value {
@@ -231,7 +243,20 @@ pub struct Reply {
     pub body: Bytes,
 }
 
+/// A body without the id of its request, which differs each time.
+fn without_request_id(body: &str) -> String {
+    match body.split_once("\"request_id\":\"") {
+        Some((before, rest)) => format!("{before}{}", rest.split_once('"').map_or("", |(_, after)| after)),
+        None => body.to_owned(),
+    }
+}
+
 impl Reply {
+    /// The body without the id of its request.
+    pub fn text_without_id(&self) -> String {
+        without_request_id(&self.text())
+    }
+
     #[track_caller]
     pub fn expect(self, status: u16) -> Reply {
         assert_eq!(self.status, status, "headers {:?}, body {}", self.headers, self.text());

@@ -294,14 +294,14 @@ fn spawn(kind: Kind, port: u16, dir: &TempDir, data: &Path, options: &[String]) 
 }
 
 /// A directory that the servers' users may use, and the place of the data in it.
-fn directory() -> (TempDir, PathBuf) {
+pub fn directory() -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().must("a directory for a server");
     let data = dir.path().join("data");
     (dir, data)
 }
 
 /// A program, run as the user whom its server wants, if this is root.
-fn as_user(user: &str, program: &str, dir: &TempDir) -> Command {
+pub fn as_user(user: &str, program: &str, dir: &TempDir) -> Command {
     let mut command = match rustix::process::geteuid().is_root() {
         false => Command::new(program),
         true => {

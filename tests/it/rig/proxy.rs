@@ -1,16 +1,16 @@
 //! A TCP proxy that does to connections what networks do. It looks at no byte, so TLS passes like
-//! anything else.
+//! anything else; only [`Fault::LoseCommits`] looks, and needs a connection without TLS.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::rig::process::free_port;
@@ -32,6 +32,10 @@ pub enum Fault {
     HalfClose,
     /// There is nobody to connect to; what is open passes.
     Refuse,
+    /// The server gets each request and answers it; instead of its answer comes an RST.
+    LoseAnswers,
+    /// As [`Fault::LoseAnswers`], for the statement COMMIT.
+    LoseCommits,
 }
 
 /// Goes on until it is dropped.
@@ -165,22 +169,31 @@ async fn carry(mut client: TcpStream, server: u16, fault: watch::Receiver<Fault>
         return;
     };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    let loss = Loss::default();
     let reset = {
         let ((from_client, to_client), (from_server, to_server)) = (client.split(), server.split());
         let both = async {
             tokio::join!(
-                pump(from_client, to_server, Direction::Request, fault.clone()),
-                pump(from_server, to_client, Direction::Answer, fault.clone()),
+                pump(from_client, to_server, Direction::Request, fault.clone(), &loss),
+                pump(from_server, to_client, Direction::Answer, fault.clone(), &loss),
             )
         };
         tokio::select! {
             _ = both => false,
             () = reset(fault.clone()) => true,
+            () = loss.happened.notified() => true,
         }
     };
     if reset {
         let _ = (client.set_zero_linger(), server.set_zero_linger());
     }
+}
+
+/// An answer that is to be lost.
+#[derive(Default)]
+struct Loss {
+    expected: AtomicBool,
+    happened: Notify,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -195,6 +208,7 @@ async fn pump(
     mut to: impl AsyncWriteExt + Unpin,
     direction: Direction,
     mut fault: watch::Receiver<Fault>,
+    loss: &Loss,
 ) {
     let mut buffer = vec![0; 16 * 1024];
     let mut lost = false;
@@ -227,6 +241,20 @@ async fn pump(
         }
         // What was underway when the network broke is lost as well.
         lost |= *fault.borrow() == Fault::BlackHole;
+        match (direction, *fault.borrow()) {
+            (Direction::Request, Fault::LoseAnswers) => loss.expected.store(true, Ordering::SeqCst),
+            (Direction::Request, Fault::LoseCommits) => {
+                // The whole statement, as PostgreSQL and MySQL get it, and no READ COMMITTED.
+                let is_commit = |word: &[u8]| [b"COMMIT\0", b"\x03COMMIT"].iter().any(|whole| word == *whole);
+                let commits = buffer[..count].windows(7).any(is_commit);
+                loss.expected.fetch_or(commits, Ordering::SeqCst);
+            }
+            (Direction::Answer, _) if loss.expected.load(Ordering::SeqCst) => {
+                loss.happened.notify_one();
+                lost = true;
+            }
+            _ => {}
+        }
         if !lost && to.write_all(&buffer[..count]).await.is_err() {
             return;
         }
@@ -298,6 +326,24 @@ mod tests {
         assert!(tokio::time::timeout(silence, ask(&mut stream)).await.is_err());
         proxy.set(Fault::Pass);
         assert!(tokio::time::timeout(silence, ask(&mut stream)).await.is_err(), "what is lost is lost");
+        connect(&proxy).await;
+    }
+
+    #[tokio::test]
+    async fn loses_an_answer_that_was_given() {
+        let proxy = Proxy::start(echo().await).await;
+        for (fault, request) in [(Fault::LoseAnswers, b"talk"), (Fault::LoseCommits, b"COMM")] {
+            let mut stream = connect(&proxy).await;
+            proxy.set(fault);
+            stream.write_all(request).await.must("a request");
+            if fault == Fault::LoseCommits {
+                assert_eq!(within("an echo", stream.read(&mut [0; 4])).await.must("an echo"), 4);
+                stream.write_all(b"COMMIT\0").await.must("a request");
+            }
+            let error = within("the end", stream.read(&mut [0; 4])).await.expect_err("a reset connection");
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{fault:?}: {error}");
+            proxy.set(Fault::Pass);
+        }
         connect(&proxy).await;
     }
 

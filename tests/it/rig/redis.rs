@@ -1,6 +1,7 @@
 //! A real Redis on a free port, over plaintext or TLS, with certificates made for the occasion.
 
 mod cluster;
+mod sentinel;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,6 +11,7 @@ use std::time::Duration;
 pub use cluster::Cluster;
 use redis::AsyncCommands;
 use rustix::process::Signal;
+pub use sentinel::Sentinel;
 use tempfile::TempDir;
 
 use crate::rig::authority::Authority;
@@ -186,6 +188,15 @@ impl Redis {
     pub async fn start_again(&mut self) {
         self.process = spawn(self.dir.path(), &self.arguments, self.clock.as_ref());
         self.wait().await;
+    }
+
+    /// Starts it again with another certificate and key, of this authority.
+    pub async fn start_again_with(&mut self, (certificate, key): (String, String), authority: &Authority) {
+        for (name, text) in [("certificate.pem", certificate), ("key.pem", key), ("ca.pem", authority.pem())]
+        {
+            std::fs::write(self.dir.path().join(name), text).must(name);
+        }
+        self.start_again().await;
     }
 
     pub fn freeze(&self) {

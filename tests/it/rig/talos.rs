@@ -219,9 +219,13 @@ impl Setup {
 
     /// Runs one statement on the database, as somebody else who has access to it.
     pub fn sql(&self, statement: &str) {
+        database::execute(self.dsn(), statement.to_owned());
+    }
+
+    /// The DSN of its database.
+    pub fn dsn(&self) -> &str {
         let found = self.variables.iter().rev().find(|(variable, _)| variable == "TALOS_DB_DSN");
-        let dsn = found.and_then(|(_, dsn)| dsn.as_ref()).must("a DSN");
-        database::execute(dsn, statement.to_owned());
+        found.and_then(|(_, dsn)| dsn.as_deref()).must("a DSN")
     }
 
     /// Takes the log away from the database: from here on it answers neither polls nor lookups of

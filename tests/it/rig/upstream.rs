@@ -144,11 +144,24 @@ async fn answer(
     });
     seen.lock().must("the upstream's record").push(got);
     let mut response = Response::new(Full::from(told.to_string()));
+    if head.uri.path() == MOVED_PATH {
+        let host = head.uri.authority().map(ToString::to_string);
+        let host =
+            host.or_else(|| Some(head.headers.get("host")?.to_str().ok()?.to_owned())).unwrap_or_default();
+        *response.status_mut() = StatusCode::FOUND;
+        let location = format!("http://{host}{NEW_PATH}");
+        response.headers_mut().insert("location", location.parse().must("a header value"));
+    }
     response.headers_mut().insert("content-type", "application/json".parse().must("a header value"));
     Ok(response)
 }
 
-/// Opens a WebSocket, as far as proxies see one, that sends every byte back.
+/// A path that has moved to [`NEW_PATH`].
+pub const MOVED_PATH: &str = "/moved";
+pub const NEW_PATH: &str = "/arrived";
+
+/// Opens a WebSocket, as far as proxies see one, that sends every byte back. It chooses the first
+/// subprotocol that it is offered, and tells what it was offered.
 fn upgrade(mut request: Request<Incoming>, seen: &Mutex<Vec<Received>>) -> Response<Full<Bytes>> {
     let headers = request.headers().iter();
     let headers =
@@ -160,6 +173,7 @@ fn upgrade(mut request: Request<Incoming>, seen: &Mutex<Vec<Received>>) -> Respo
         body: String::new(),
         trailers: vec![],
     };
+    let offered = got.header("sec-websocket-protocol").map(str::to_owned);
     seen.lock().must("the upstream's record").push(got);
     let opened = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
@@ -172,6 +186,11 @@ fn upgrade(mut request: Request<Incoming>, seen: &Mutex<Vec<Received>>) -> Respo
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     for (name, value) in [("connection", "upgrade"), ("upgrade", "websocket")] {
         response.headers_mut().insert(name, value.parse().must("a header value"));
+    }
+    if let Some(offered) = offered {
+        let chosen = offered.split(',').next().unwrap_or_default().trim();
+        response.headers_mut().insert("sec-websocket-protocol", chosen.parse().must("a header value"));
+        response.headers_mut().insert("x-offered", offered.parse().must("a header value"));
     }
     response
 }

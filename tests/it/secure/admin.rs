@@ -18,13 +18,15 @@ use crate::rig::tls::{Client, NAME};
 const IMPORTED: &str = "/v2alpha1/admin/importedApiKeys";
 
 /// One call for each role: what it is, and the least role that may do it.
-fn calls() -> [(Call, u16, usize); 4] {
+fn calls() -> [(Call, u16, usize); 6] {
     let new = json!({ "name": "a", "actor_id": "b" });
     [
         (Call::get(ISSUED), 200, 0),
         (Call::post(VERIFY).json(&json!({ "credential": "x" })), 200, 0),
         (Call::post(ISSUED).json(&new), 201, 1),
         (Call::new("DELETE", &format!("{IMPORTED}/{}", "0".repeat(64))), 404, 2),
+        (Call::new("DELETE", &format!("{ISSUED}/{}", uuid::Uuid::nil())), 404, 2),
+        (Call::new("DELETE", "/v2alpha1/admin/actors/nobody?force=true"), 404, 2),
     ]
 }
 
@@ -102,7 +104,7 @@ async fn a_certificate_decides_by_its_exact_name() {
         client.send(talos.admin, Version::Http1, forwarded).await.expect_error(status, reason);
     }
     // Each is counted: three calls of each, and what the roles above may not.
-    for (reason, count) in [("unidentified", 3.0 * 5.0), ("role", 3.0 * 2.0 + 3.0)] {
+    for (reason, count) in [("unidentified", 3.0 * 5.0), ("role", 3.0 * 2.0 + 7.0)] {
         let metric = format!("talos_http_refused_total{{plane=\"admin\",reason=\"{reason}\"}}");
         assert_eq!(talos.metric(&metric).await, count, "{reason}");
     }

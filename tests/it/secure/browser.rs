@@ -22,7 +22,11 @@ async fn a_name_that_was_made_to_point_here_gets_nothing() {
     ] {
         ask(host).await.expect(200);
     }
-    for host in ["evil.example", "localhost.evil.example", "10.1.2.4", "0.0.0.0", "keys.example.evil"] {
+    // Whoever asks by an address hasn't been led here by a name.
+    for host in ["10.1.2.4", "0.0.0.0", "[2001:db8::7]:4420"] {
+        ask(host).await.expect(200);
+    }
+    for host in ["evil.example", "localhost.evil.example", "10.1.2.4.evil.example", "keys.example.evil"] {
         let told = ask(host).await.expect_error(403, "FORBIDDEN");
         assert!(told.contains("serve.http.allowed_hosts"), "{told}");
     }
@@ -41,13 +45,64 @@ async fn a_name_that_was_made_to_point_here_gets_nothing() {
         assert_eq!(talos.admin.raw(request(&head).as_bytes()).await.status(), status, "{head}");
     }
     let refused = talos.metric(r#"talos_http_refused_total{plane="admin",reason="host"}"#).await;
-    assert_eq!(refused, 5.0 + 3.0 + 3.0, "each is counted");
+    assert_eq!(refused, 4.0 + 3.0 + 3.0, "each is counted");
     // The public plane has any name.
     let public = Call::get(JWKS).header("host", "anything.example");
     talos.public.send(Version::Http1, public.clone()).await.expect(200);
     let listed = Setup::new().set("TALOS_SERVE_PUBLIC_ALLOWED_HOSTS", "keys.example").start().await;
     listed.public.send(Version::Http1, public).await.expect_error(403, "FORBIDDEN");
     listed.public.send(Version::Http1, Call::get(JWKS).header("host", "keys.example")).await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_may_stand_for_any_name() {
+    let setup = Setup::new().set("TALOS_SERVE_HTTP_TRUSTED_NETWORK", "true");
+    for (entry, statuses) in [("*", [200, 200, 200]), ("*.example", [200, 403, 403])] {
+        let talos = setup.clone().set("TALOS_SERVE_HTTP_ALLOWED_HOSTS", entry).start().await;
+        for (host, status) in ["a.example", "example", "any.test"].into_iter().zip(statuses) {
+            let reply = talos.admin.send(Version::Http1, Call::get(ISSUED).header("host", host)).await;
+            assert_eq!(reply.status, status, "{entry}: {host}");
+        }
+    }
+    // Where callers prove nothing and nobody trusts them, any name would be any site's.
+    let told = Setup::new().set("TALOS_SERVE_HTTP_ALLOWED_HOSTS", "*").refused().await;
+    assert!(told.contains("serve.http.allowed_hosts[0]: is *, any name"), "{told}");
+}
+
+/// A proxy that rewrites `Host` says in `X-Forwarded-Host` what was asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trusted_proxy_is_judged_by_the_host_that_it_forwards() {
+    let setup = Setup::new()
+        .set("TALOS_SERVE_HTTP_TRUST_FORWARDED_HOST", "true")
+        .set("TALOS_SERVE_HTTP_ALLOWED_HOSTS", "keys.example")
+        .set("TALOS_SERVE_PUBLIC_ALLOWED_HOSTS", "keys.example");
+    let cases = [
+        ("upstream.internal", Some("keys.example"), 200),
+        ("upstream.internal", Some("Keys.Example:443"), 200),
+        ("upstream.internal", Some("evil.example"), 403),
+        ("keys.example", Some("evil.example"), 403),
+        ("upstream.internal", Some("a.example, keys.example"), 400),
+        ("upstream.internal", None, 403),
+        ("keys.example", None, 200),
+    ];
+    let call = |path: &str, host: &str, forwarded: Option<&str>| {
+        let call = Call::get(path).header("host", host);
+        forwarded.into_iter().fold(call, |call, name| call.header("x-forwarded-host", name))
+    };
+    let trusting = setup.clone().set("TALOS_SERVE_HTTP_TRUSTED_NETWORK", "true").start().await;
+    for (host, forwarded, status) in cases {
+        let reply = trusting.admin.send(Version::Http1, call(ISSUED, host, forwarded)).await;
+        assert_eq!(reply.status, status, "{host} {forwarded:?}");
+        let reply = trusting.public.send(Version::Http1, call(JWKS, host, forwarded)).await;
+        assert_eq!(reply.status, status, "public: {host} {forwarded:?}");
+    }
+    // A page that has rebound its name to this machine can set the header, too.
+    let talos = setup.start().await;
+    for forwarded in [Some("keys.example"), Some("localhost"), None] {
+        let reply = talos.admin.send(Version::Http1, call(ISSUED, "evil.example", forwarded)).await;
+        reply.expect_error(403, "FORBIDDEN");
+    }
+    talos.admin.send(Version::Http1, call(ISSUED, "keys.example", None)).await.expect(200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,6 +15,8 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpListener;
 
 use crate::rig::support::{Must, until};
@@ -48,6 +50,40 @@ impl Collector {
                 });
                 let connection = http2::Builder::new(TokioExecutor::new());
                 tokio::spawn(connection.serve_connection(TokioIo::new(stream), service));
+            }
+        });
+        collector
+    }
+
+    /// One that is reached over TLS, with a certificate and key.
+    pub async fn start_tls((certificate, key): (String, String)) -> Collector {
+        let chain = CertificateDer::pem_slice_iter(certificate.as_bytes());
+        let chain = chain.collect::<Result<Vec<_>, _>>().must("a chain");
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).must("a key");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider);
+        let config = config.with_safe_default_protocol_versions().must("versions").with_no_client_auth();
+        let mut config = config.with_single_cert(chain, key).must("a pair");
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.must("binding the collector");
+        let port = listener.local_addr().must("its address").port();
+        let collector = Collector { port, seen: Arc::default() };
+        let served = collector.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (served, acceptor) = (served.clone(), acceptor.clone());
+                tokio::spawn(async move {
+                    let Ok(stream) = acceptor.accept(stream).await else {
+                        return;
+                    };
+                    let service = service_fn(move |request| {
+                        let served = served.clone();
+                        async move { Ok::<_, Infallible>(served.take(request).await) }
+                    });
+                    let connection = http2::Builder::new(TokioExecutor::new());
+                    let _ = connection.serve_connection(TokioIo::new(stream), service).await;
+                });
             }
         });
         collector

@@ -38,6 +38,17 @@ async fn each_request_has_a_line() {
     talos.public.get("/hunter2/x?y=hunter2").await.expect(404);
     logged(&talos, "the unknown path", |line| line["route"] == "unmatched" && line["plane"] == "public")
         .await;
+    // A caller's trace is named, so that its log and ours can be read together.
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let call = Call::get(ISSUED).header("traceparent", &format!("00-{trace}-00f067aa0ba902b7-00"));
+    talos.admin.send(Version::Http1, call).await.expect(200);
+    until("the line of the trace", async || {
+        let log = talos.process.log();
+        let mut lines = log.lines().map(|line| serde_json::from_str::<Value>(line).must(line));
+        lines.find(|line| line["trace_id"] == trace && line["fields"]["message"] == "request")
+    })
+    .await;
+
     let log = talos.process.log();
     assert!(!log.contains("hunter2") && !log.contains(&key.id) && !log.contains(&key.secret), "{log}");
     assert!(!log.contains("/health/"), "questions about health are left out");

@@ -80,8 +80,13 @@ async fn each_metric_of_dashboard_and_alerts_exists() {
     let talos = busy().await;
     let page = talos.metrics.get("/metrics").await.expect(200).text();
     let there = names(&page);
-    // Of what this process has not got: Redis, TLS.
-    let elsewhere = ["talos_redis_breaker", "talos_tls_certificate_expiry_timestamp_seconds"];
+    // Of what this process has not got: Redis, TLS, traces.
+    let elsewhere = [
+        "talos_redis_breaker",
+        "talos_redis_degraded",
+        "talos_tls_certificate_expiry_timestamp_seconds",
+        "talos_trace_export_failures_total",
+    ];
     for text in [
         include_str!("../../../helm/monitoring/dashboard.json"),
         include_str!("../../../helm/talos/alerts.yaml"),
@@ -95,6 +100,35 @@ async fn each_metric_of_dashboard_and_alerts_exists() {
     }
     let dashboard = include_str!("../../../helm/monitoring/dashboard.json");
     serde_json::from_str::<serde_json::Value>(dashboard).must("the dashboard");
+}
+
+/// The queries that Ory's pages show have an answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn ory_metrics_are_served_if_they_are_wanted() {
+    needs!(Promtool);
+    let without = busy().await.metrics.get("/metrics").await.expect(200).text();
+    assert!(!without.contains("\nhttp_"), "{without}");
+    let talos = Setup::new().set("TALOS_METRICS_COMPAT", "ory").start().await;
+    let key = talos.issue(json!({})).await;
+    talos.admin.get(&format!("{ISSUED}/{}", key.id)).await.expect(200);
+    talos.public.get("/kxq7").await.expect(404);
+    let page = until("the requests are counted", async || {
+        let page = talos.metrics.get("/metrics").await.expect(200).text();
+        page.contains("code=\"404\"").then_some(page)
+    })
+    .await;
+    for sample in [
+        "\nhttp_requests_total{method=\"post\",code=\"201\",endpoint=\"/v2alpha1/admin/issuedApiKeys\"} 1\n",
+        "\nhttp_requests_total{method=\"get\",code=\"200\",endpoint=\"/v2alpha1/admin/issuedApiKeys/{key_id}\"} 1\n",
+        "\nhttp_request_duration_seconds_count{method=\"get\",code=\"404\",endpoint=\"unmatched\"} 1\n",
+        "\nhttp_request_size_bytes_count{method=\"post\",code=\"201\"} 1\n",
+        "\nhttp_response_size_bytes_count{method=\"get\",code=\"200\"} ",
+        "\nhttp_requests_in_flight 0\n",
+    ] {
+        assert!(page.contains(sample), "{sample} in\n{page}");
+    }
+    assert!(!page.contains(&key.id), "{page}");
+    promtool(&["check", "metrics"], &page);
 }
 
 #[tokio::test(flavor = "multi_thread")]

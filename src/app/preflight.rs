@@ -1,0 +1,177 @@
+//! Checks everything that serving needs and that can be checked without a network.
+//!
+//! `talos serve` begins with it and `talos config check` is it, so both find the same.
+
+use std::path::Path;
+
+use super::{bind, build, denied_templates, deny_file, jwks_refresh};
+use crate::admin_auth::AdminAuth;
+use crate::audit;
+use crate::clock::Clock;
+use crate::config::{CacheType, Config, KeySetUrl, Loaded, Problem, RateLimitBackend, Source};
+use crate::plane::{Plane, Planes};
+use crate::redis::{RedisSettingsError, check as check_redis};
+use crate::settings::sources::{Documents, Reading, Renewed, is_https};
+use crate::settings::{SettingsError, check_signing_key, key_set};
+use crate::store::Store;
+use crate::telemetry::traces;
+
+/// Options of the checks.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// If true, key sets are also fetched from servers.
+    pub fetch: bool,
+    /// If false, only settings are checked: files that they name may be missing.
+    pub files: bool,
+}
+
+/// Result of the checks.
+#[derive(Debug, Default)]
+pub struct Preflight {
+    /// Problems that keep the server from starting.
+    pub problems: Vec<Problem>,
+    /// Problems that don't.
+    pub warnings: Vec<Problem>,
+}
+
+/// Checks a configuration for a process that serves `planes`.
+pub async fn preflight(source: &Source, loaded: &Loaded, planes: Planes, options: Options) -> Preflight {
+    let mut checks = Checks { source, loaded, found: Preflight::default() };
+    let config = &loaded.config;
+    checks.settings(config, options);
+    if options.files {
+        checks.key_sets(config, options.fetch).await;
+        checks.files(config, planes).await;
+    }
+    checks.found
+}
+
+struct Checks<'a> {
+    source: &'a Source,
+    loaded: &'a Loaded,
+    found: Preflight,
+}
+
+impl Checks<'_> {
+    /// Records the problem of an error whose text begins with the key.
+    fn require<T, E: std::fmt::Display>(&mut self, result: Result<T, E>, cure: Option<&str>) -> Option<T> {
+        result.map_err(|error| self.problem(&error.to_string(), cure)).ok()
+    }
+
+    fn problem(&mut self, text: &str, cure: Option<&str>) {
+        let problem = self.source.problem(self.loaded, text, cure.map(str::to_owned));
+        self.found.problems.push(problem);
+    }
+
+    fn warn(&mut self, text: &str, cure: Option<&str>) {
+        let warning = self.source.problem(self.loaded, text, cure.map(str::to_owned));
+        self.found.warnings.push(warning);
+    }
+
+    fn settings(&mut self, config: &Config, options: Options) {
+        let dsn = Store::check_dsn(config.db.dsn.expose());
+        if let Some(Some(file)) = self.require(dsn, None)
+            && options.files
+        {
+            self.require(directory("db.dsn", &file), Some("create it, or name another path"));
+        }
+        let uses_redis = config.cache.kind == CacheType::Redis
+            || (config.rate_limit.backend == RateLimitBackend::Redis && !config.cache.redis.addrs.is_empty());
+        let reads_redis_files = config.cache.redis.tls.enabled == Some(true);
+        if uses_redis && (options.files || !reads_redis_files) {
+            let usable = check_redis(&build::redis_settings(config));
+            let is_file = matches!(usable, Err(RedisSettingsError::Tls(_)));
+            self.require(usable, is_file.then_some("name PEM files that this user can read"));
+        }
+        if config.tracing.enabled {
+            self.require(traces::check_endpoint(&config.tracing), None);
+        }
+    }
+
+    async fn files(&mut self, config: &Config, planes: Planes) {
+        const MISSING: Option<&str> = Some("name a file that this user can read, or remove the setting");
+        let clock = Clock::system();
+        for plane in planes.iter() {
+            let identity = bind::identity(config, planes, plane, &clock);
+            let cure = Some("name PEM files that this user can read and that belong together");
+            if let Some(Some(identity)) = self.require(identity, cure)
+                && identity.expires() <= clock.now()
+            {
+                let text = format!(
+                    "serve.{}.tls: the certificate expired at {}",
+                    plane.section(),
+                    identity.expires().to_rfc3339()
+                );
+                self.warn(&text, Some("replace its files: clients refuse it"));
+            }
+        }
+        let (admin, authz) = (planes.contains(Plane::Admin), planes.contains(Plane::Authz));
+        for (key, socket, is_served) in [
+            ("serve.http.socket", &config.serve.http.socket, admin),
+            ("serve.authz.socket", &config.serve.authz.socket, authz),
+        ] {
+            if let Some(path) = socket.as_ref().filter(|_| is_served) {
+                self.require(directory(key, path), Some("create it, or name another path"));
+            }
+        }
+        if let Some(path) = &config.authz.denied_template_file {
+            let templates = denied_templates::read(path);
+            let is_unreadable = std::fs::File::open(path).is_err();
+            self.require(templates, MISSING.filter(|_| is_unreadable));
+        }
+        if let Some(path) = &config.consistency.deny_file {
+            let cure = "create it (an empty file refuses nothing), or remove the setting";
+            self.require(deny_file::read(path).await, Some(cure));
+        }
+        if let Some(path) = &config.audit.file {
+            let cure = "create its directory, and let this user write there";
+            self.require(audit::check_writable(path), Some(cure));
+        }
+        let auth = AdminAuth::new(&config.serve.http.auth, 0, clock);
+        let is_local =
+            auth.token_verifier().and_then(|tokens| tokens.url()).is_some_and(|url| !is_https(url));
+        if admin && is_local {
+            self.require(jwks_refresh::read_at_start(&auth).await, MISSING);
+        }
+    }
+
+    /// Reads the key sets. Remote ones are read only if `fetch` is set.
+    async fn key_sets(&mut self, config: &Config, fetch: bool) {
+        let urls = config.key_set_urls();
+        let reading = if fetch { Reading::All } else { Reading::Offline };
+        let Renewed { documents, failures } = Documents::default().renew(&urls, reading).await;
+        for failure in failures.values() {
+            let cure = "a signing key is made by `talos jwk generate eddsa --jwks -o FILE`";
+            self.problem(&failure.to_string(), Some(cure));
+        }
+        if !failures.is_empty() {
+            return;
+        }
+        let is_skipped = |set: &&KeySetUrl| documents.get(&set.url).is_none();
+        let skipped: Vec<String> = urls.iter().filter(is_skipped).map(|set| set.key.clone()).collect();
+        for key in &skipped {
+            self.warn(&format!("{key}: was not checked"), Some("use --fetch to fetch it"));
+        }
+        let documents = documents.or_empty(&urls);
+        let networks = config.tenants().map(|(network, config)| (format!("{}: ", network.hostname), config));
+        let all = std::iter::once((String::new(), config)).chain(networks);
+        for (place, config) in all.collect::<Vec<_>>() {
+            let checked = match skipped.is_empty() {
+                true => check_signing_key(config, &documents),
+                false => key_set(config, &documents).map(drop),
+            };
+            let is_absent = matches!(checked, Err(SettingsError::NoSigningKey));
+            let cure = is_absent.then_some("name a key that is there, or add the key set that has it");
+            self.require(checked.map_err(|error| format!("{place}{error}")), cure);
+        }
+    }
+}
+
+/// Checks that the directory of a file is there.
+fn directory(key: &str, file: &Path) -> Result<(), String> {
+    let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
+    match parent {
+        Some(parent) if !parent.is_dir() => Err(format!("{key}: there is no directory {}", parent.display())),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,272 @@
+//! Changes of keys that an audit log records, and what a database lacks of them.
+//!
+//! A database that was restored from a backup has lost what was changed since. The log has not.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+
+use crate::clock::Timestamp;
+use crate::event::Event;
+use crate::key::{Key, KeyId, KeyKind, NetworkId, RevocationReason};
+use crate::store::{Store, StoreError};
+
+/// Member of a line: time by which the clock that dated it was ahead of the database's, if it was
+/// off; negative if it was behind.
+pub const CLOCK_AHEAD_SECONDS: &str = "clock_ahead_seconds";
+/// Keys that are compared by one call of the store.
+const BATCH_SIZE: usize = 1_000;
+
+/// Change of a key that a log records as done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordedChange {
+    /// Network of the key.
+    pub network: NetworkId,
+    /// The key.
+    pub key: KeyId,
+    /// Kind of change.
+    pub kind: ChangeKind,
+    /// Time before the change: that of its intent.
+    pub began: Timestamp,
+    /// Time after the change: that of its outcome.
+    pub at: Timestamp,
+    /// Number of the outcome's line.
+    pub line: u64,
+}
+
+/// Kind of change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// The key was issued or imported.
+    Created,
+    /// Attributes of the key were changed.
+    Updated,
+    /// The key was revoked.
+    Revoked(RevocationReason),
+    /// The key was rotated: it ended then, or ends at this time.
+    Superseded(Option<Timestamp>),
+    /// The key was deleted with all its data.
+    Deleted,
+}
+
+/// Difference between a log and a database: the database lacks this change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// The last change of this key that is lacking.
+    pub change: RecordedChange,
+    /// True if the key itself is lacking.
+    pub is_lost: bool,
+}
+
+impl Difference {
+    /// Returns true if the log has all that is needed to repeat the change.
+    pub fn is_repeatable(&self) -> bool {
+        match self.change.kind {
+            ChangeKind::Revoked(_) | ChangeKind::Superseded(_) | ChangeKind::Deleted => true,
+            ChangeKind::Created | ChangeKind::Updated => false,
+        }
+    }
+
+    /// Describes the change in one word.
+    pub const fn name(&self) -> &'static str {
+        match self.change.kind {
+            ChangeKind::Created => "created",
+            ChangeKind::Updated => "updated",
+            ChangeKind::Revoked(_) => "revoked",
+            ChangeKind::Superseded(_) => "rotated",
+            ChangeKind::Deleted => "deleted",
+        }
+    }
+}
+
+/// Reads the changes of an outcome that succeeded. `began` is the time of its intent.
+pub fn changes_of(outcome: &Value, line: u64, began: Option<Timestamp>) -> Vec<RecordedChange> {
+    let Some(at) = outcome["time"].as_str().and_then(Timestamp::from_rfc3339) else {
+        return vec![];
+    };
+    // By the database's clock, so that several logs can be put in order.
+    let ahead = outcome[CLOCK_AHEAD_SECONDS].as_i64().unwrap_or(0).saturating_mul(1_000_000);
+    let corrected = |time: Timestamp| Timestamp::from_micros(time.as_micros().saturating_sub(ahead));
+    let (began, at) = (corrected(began.unwrap_or(at)), corrected(at));
+    let mut changes = vec![];
+    for event in outcome["events"].as_array().into_iter().flatten() {
+        let text = |member: &str| event[member].as_str().unwrap_or_default();
+        let Some(network) = NetworkId::parse(text("ProjectID")) else { continue };
+        let mut add = |id: &str, kind| {
+            let key = KeyId::parse_any(id);
+            changes.extend(key.map(|key| RecordedChange { network, key, kind, began, at, line }));
+        };
+        let id = text("APIKeyID");
+        match text("event") {
+            name if name == Event::IssuedKeyRotated.name() => {
+                let until = event["OldKeyExpiry"].as_str().and_then(Timestamp::from_rfc3339);
+                add(text("RotatedFrom"), ChangeKind::Superseded(until));
+                add(id, ChangeKind::Created);
+            }
+            name if name == Event::IssuedKeyRevoked.name() || name == Event::ImportedKeyRevoked.name() => {
+                let reason = RevocationReason::from_name(text("Reason"));
+                add(id, ChangeKind::Revoked(reason.unwrap_or(RevocationReason::Unspecified)));
+            }
+            name if name == Event::IssuedKeyUpdated.name() || name == Event::ImportedKeyUpdated.name() => {
+                add(id, ChangeKind::Updated);
+            }
+            name if name == Event::IssuedKeyCreated.name() || name == Event::ImportedKeyCreated.name() => {
+                add(id, ChangeKind::Created);
+            }
+            // Of every kind of key.
+            name if name.starts_with("I")
+                && (name.ends_with("KeyDeleted") || name.ends_with("KeyErased")) =>
+            {
+                add(id, ChangeKind::Deleted);
+            }
+            _ => {}
+        }
+    }
+    changes
+}
+
+/// Changes of one key that count in the end.
+#[derive(Debug, Default)]
+struct History {
+    created: Option<RecordedChange>,
+    updated: Option<RecordedChange>,
+    /// Revocation, rotation or deletion.
+    ended: Option<RecordedChange>,
+}
+
+impl History {
+    /// Adds the next change in time.
+    fn add(&mut self, change: RecordedChange) {
+        match (change.kind, self.ended.as_ref().map(|ended| ended.kind)) {
+            // A key may be imported again.
+            (ChangeKind::Created, _) => {
+                *self = Self { created: Some(change), ..Self::default() };
+            }
+            (ChangeKind::Updated, _) => self.updated = Some(change),
+            // Nothing follows a revocation but the deletion.
+            (ChangeKind::Superseded(_), Some(ChangeKind::Revoked(_))) => {}
+            (_, Some(ChangeKind::Deleted)) => {}
+            _ => self.ended = Some(change),
+        }
+    }
+
+    /// Returns what the database lacks, which has this row for the key.
+    fn difference(self, row: Option<&Key>) -> Option<Difference> {
+        let (lacking, is_lost) = match (self.ended, row) {
+            (None, None) => (self.created.filter(|_| row.is_none())?, true),
+            (Some(_), None) => return None,
+            // Imported again since, which another log may record.
+            (Some(ended), Some(row)) if row.id.kind() == KeyKind::Imported && row.created > ended.at => {
+                return None;
+            }
+            (Some(ended), Some(row)) => {
+                let is_lacking = match ended.kind {
+                    ChangeKind::Deleted => true,
+                    ChangeKind::Superseded(Some(until)) => {
+                        row.revocation.is_none() && row.superseded.is_none_or(|end| end > until)
+                    }
+                    _ => row.revocation.is_none(),
+                };
+                (Some(ended).filter(|_| is_lacking)?, false)
+            }
+            (None, Some(row)) => (self.updated.filter(|updated| row.updated < updated.began)?, false),
+        };
+        Some(Difference { change: lacking, is_lost })
+    }
+}
+
+/// Returns what the database lacks of these changes, in the order of time. They may come from
+/// several logs.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find_lacking(
+    store: &Store,
+    mut changes: Vec<RecordedChange>,
+) -> Result<Vec<Difference>, StoreError> {
+    // By time, as each log has numbers of its own.
+    changes.sort_by_key(|change| (change.at, change.line));
+    let mut histories: HashMap<(NetworkId, KeyId), History> = HashMap::new();
+    for change in changes {
+        histories.entry((change.network, change.key)).or_default().add(change);
+    }
+    let mut lacking = vec![];
+    let mut histories: Vec<_> = histories.into_iter().collect();
+    while !histories.is_empty() {
+        let batch = histories.split_off(histories.len().saturating_sub(BATCH_SIZE));
+        let ids = batch.iter().map(|(id, _)| *id).collect();
+        let rows = store.find_rows(ids).await?;
+        let rows: HashMap<_, _> = rows.iter().map(|row| ((row.network, row.id), row)).collect();
+        lacking
+            .extend(batch.into_iter().filter_map(|(id, history)| history.difference(rows.get(&id).copied())));
+    }
+    lacking.sort_by_key(|difference| (difference.change.at, difference.change.line));
+    Ok(lacking)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    const ISSUED: &str = "5b8a31f2-97d5-4c3b-8a67-111111111111";
+    const NEW: &str = "5b8a31f2-97d5-4c3b-8a67-222222222222";
+
+    fn outcome(second: u8, event: Value) -> Vec<RecordedChange> {
+        let time = format!("2026-01-01T00:00:{second:02}Z");
+        let outcome = json!({ "time": time, "events": [event] });
+        changes_of(&outcome, u64::from(second), None)
+    }
+
+    fn event(name: &str, id: &str) -> Value {
+        json!({ "event": name, "ProjectID": NetworkId::SINGLE.to_string(), "APIKeyID": id })
+    }
+
+    #[test]
+    fn events_are_changes() {
+        let revoked = outcome(1, event("IssuedAPIKeyRevoked", ISSUED));
+        assert_eq!(revoked[0].kind, ChangeKind::Revoked(RevocationReason::Unspecified));
+        let mut rotated = event("IssuedAPIKeyRotated", NEW);
+        rotated["RotatedFrom"] = ISSUED.into();
+        let kinds: Vec<_> = outcome(2, rotated.clone()).iter().map(|change| change.kind).collect();
+        assert_eq!(kinds, [ChangeKind::Superseded(None), ChangeKind::Created]);
+        rotated["OldKeyExpiry"] = "2026-02-01T00:00:00Z".into();
+        let until = Timestamp::from_rfc3339("2026-02-01T00:00:00Z");
+        assert_eq!(outcome(2, rotated)[0].kind, ChangeKind::Superseded(until));
+        for name in ["ImportedAPIKeyDeleted", "IssuedAPIKeyDeleted", "IssuedAPIKeyErased"] {
+            assert_eq!(outcome(3, event(name, ISSUED))[0].kind, ChangeKind::Deleted, "{name}");
+        }
+        for name in ["APIKeyDerivedToken", "APIKeyVerificationFailed", "APIKeyImportFailed"] {
+            assert_eq!(outcome(3, event(name, ISSUED)), [], "{name}");
+        }
+        assert_eq!(outcome(3, event("IssuedAPIKeyRevoked", "no id")), []);
+    }
+
+    #[test]
+    fn times_are_those_of_the_database() {
+        let event = event("IssuedAPIKeyRevoked", ISSUED);
+        let outcome =
+            json!({ "time": "2031-01-01T00:00:00Z", CLOCK_AHEAD_SECONDS: 86_400, "events": [event] });
+        let change = changes_of(&outcome, 1, None).remove(0);
+        assert_eq!(change.at.to_rfc3339(), "2030-12-31T00:00:00Z");
+        assert_eq!(change.began, change.at);
+    }
+
+    #[test]
+    fn the_last_change_of_a_key_counts() {
+        let history = |names: &[&str]| {
+            let mut history = History::default();
+            for (second, name) in (1..).zip(names) {
+                outcome(second, event(name, ISSUED)).into_iter().for_each(|change| history.add(change));
+            }
+            history
+        };
+        let revoked_then_updated = history(&["IssuedAPIKeyRevoked", "IssuedAPIKeyUpdated"]);
+        assert!(revoked_then_updated.ended.is_some());
+        let again = history(&["ImportedAPIKeyDeleted", "ImportedAPIKeyCreated"]);
+        assert!(again.ended.is_none() && again.difference(None).is_some_and(|lacking| lacking.is_lost));
+        let gone = history(&["ImportedAPIKeyRevoked", "ImportedAPIKeyDeleted"]);
+        assert_eq!(gone.ended.as_ref().map(|change| change.kind), Some(ChangeKind::Deleted));
+        assert_eq!(gone.difference(None), None, "what is not there is deleted");
+    }
+}

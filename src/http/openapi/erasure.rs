@@ -1,0 +1,54 @@
+//! Operations that erase issued keys and actors.
+
+use schemars::json_schema;
+
+use super::operation::{Access, Answer, Operation, Parameter, Place, Tag, Verb, of};
+use super::operations::{EPOCH, KEY_ID};
+use crate::caller::Role;
+use crate::http::wire::ErasedActorOut;
+
+/// Delete an issued key.
+pub const DELETE_ISSUED: Operation = Operation {
+    verb: Verb::Delete,
+    access: Access::From(Role::Admin),
+    path: "/v2alpha1/admin/issuedApiKeys/{key_id}",
+    id: "adminDeleteIssuedApiKey",
+    tag: Tag::ApiKeys,
+    summary: "Delete an issued key",
+    description: "Deletes a key and all its data. The audit log keeps what it has recorded.",
+    parameters: &[KEY_ID],
+    body: None,
+    answer: Answer { status: "204", description: "The key is deleted.", schema: None, headers: &[EPOCH] },
+};
+
+/// Erase an actor.
+pub const DELETE_ACTOR: Operation = Operation {
+    verb: Verb::Delete,
+    access: Access::From(Role::Admin),
+    path: "/v2alpha1/admin/actors/{actor_id}",
+    id: "adminDeleteActor",
+    tag: Tag::ApiKeys,
+    summary: "Erase an actor",
+    description: "Deletes all keys of an actor, issued and imported, with all their data, at most 1000 at a time. Active keys are deleted only with `force=true`. The audit log keeps what it has recorded.",
+    parameters: &[
+        Parameter {
+            name: "actor_id",
+            place: Place::Path,
+            description: "The actor, percent-encoded.",
+            schema: of::<String>,
+        },
+        Parameter {
+            name: "force",
+            place: Place::Query,
+            description: "`true` deletes active keys, too. Without it, an actor that has one is a 409.",
+            schema: |_| json_schema!({ "type": "boolean" }),
+        },
+    ],
+    body: None,
+    answer: Answer {
+        status: "200",
+        description: "The keys are deleted.",
+        schema: Some(of::<ErasedActorOut>),
+        headers: &[EPOCH],
+    },
+};

@@ -1,0 +1,105 @@
+//! Deletion of keys: their rows are gone, and the log tells every instance.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use sqlx::AnyConnection;
+
+use super::dialect::MAX_ROWS;
+use super::key_counts::{add_to_count, lock_network};
+use super::mutations::log_mutations;
+use super::row::{COLUMNS, read_key};
+use super::transaction::End;
+use super::{Inner, Mutation, Store, StoreError};
+use crate::clock::Timestamp;
+use crate::key::{Key, KeyId, NetworkId};
+
+impl Store {
+    /// Deletes those of these keys of one network that exist, in one transaction. Returns their
+    /// changes, in the order of the log.
+    ///
+    /// # Errors
+    /// When the database fails; the keys may then be deleted or not.
+    pub async fn delete_keys(
+        &self,
+        network: NetworkId,
+        ids: Vec<KeyId>,
+        now: Timestamp,
+    ) -> Result<Vec<Mutation>, StoreError> {
+        self.run(move |inner| delete_keys(inner, network, ids, now)).await
+    }
+}
+
+async fn delete_keys(
+    inner: Arc<Inner>,
+    network: NetworkId,
+    ids: Vec<KeyId>,
+    now: Timestamp,
+) -> Result<Vec<Mutation>, StoreError> {
+    inner
+        .write(ids, move |inner, transaction, ids| {
+            async move {
+                let count = lock_network(inner, transaction, network).await?;
+                let existing = existing_keys(inner, transaction, network, ids).await?;
+                if existing.is_empty() {
+                    return Ok(End::Rollback(vec![]));
+                }
+                let counted = existing.iter().filter(|key| count.includes(key)).count();
+                let counted = i64::try_from(counted).map_err(|_| StoreError::Corrupt("live"))?;
+                let existing: Vec<KeyId> = existing.iter().map(|key| key.id).collect();
+                delete_rows(inner, transaction, network, &existing).await?;
+                add_to_count(inner, transaction, network, -counted).await?;
+                // From here on, changes of other networks wait.
+                let changes: Vec<_> = existing.iter().map(|id| (network, *id, now)).collect();
+                let (mutations, _) = log_mutations(inner, transaction, &changes).await?;
+                Ok(End::Commit(mutations))
+            }
+            .boxed()
+        })
+        .await
+}
+
+/// Reads those of these keys that exist, in the order of the ids. The network's keys must be
+/// locked.
+async fn existing_keys(
+    inner: &Inner,
+    transaction: &mut AnyConnection,
+    network: NetworkId,
+    ids: &[KeyId],
+) -> Result<Vec<Key>, StoreError> {
+    let mut existing = HashMap::new();
+    for chunk in ids.chunks(MAX_ROWS) {
+        let places = places(chunk);
+        let find = format!("SELECT {COLUMNS} FROM api_keys WHERE network_id = $1 AND key_id IN ({places})");
+        let find = inner.query(find).bind(network.to_string());
+        let find = chunk.iter().fold(find, |find, id| find.bind(id.to_string()));
+        for row in find.fetch_all(&mut *transaction).await? {
+            let key = read_key(&row)?;
+            existing.insert(key.id, key);
+        }
+    }
+    Ok(ids.iter().filter_map(|id| existing.remove(id)).collect())
+}
+
+/// Deletes the rows of keys. All rows that are ever deleted are deleted here.
+async fn delete_rows(
+    inner: &Inner,
+    transaction: &mut AnyConnection,
+    network: NetworkId,
+    ids: &[KeyId],
+) -> Result<(), StoreError> {
+    for chunk in ids.chunks(MAX_ROWS) {
+        let delete = format!("DELETE FROM api_keys WHERE network_id = $1 AND key_id IN ({})", places(chunk));
+        let delete = inner.query(delete).bind(network.to_string());
+        let delete = chunk.iter().fold(delete, |delete, id| delete.bind(id.to_string()));
+        delete.execute(&mut *transaction).await?;
+    }
+    Ok(())
+}
+
+/// Returns the placeholders of ids, after the first one of the statement.
+fn places(ids: &[KeyId]) -> String {
+    let places: Vec<String> = (2..ids.len() + 2).map(|place| format!("${place}")).collect();
+    places.join(", ")
+}

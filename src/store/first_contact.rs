@@ -1,0 +1,71 @@
+//! First connections to a database: whether it answers, and whether a pooler stands before it.
+
+use std::time::Duration;
+
+use sqlx::any::AnyConnectOptions;
+use sqlx::{AnyConnection, Connection, Row};
+use tokio::time::{sleep, timeout};
+
+use super::{StoreError, driver};
+
+/// Timeout of the first connection, unless the DSN has another.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time after which an operator is told that the database doesn't answer.
+const SLOW: Duration = Duration::from_millis(800);
+/// Setting that no server has: PostgreSQL takes it, a pooler refuses or drops it.
+const PROBE: &str = "talos.pooler_probe";
+
+/// Connects once, so that an error is the server's own and comes at once: the pool goes on trying,
+/// and then says no more than that it has timed out.
+///
+/// # Errors
+/// When the server doesn't answer, or refuses the connection.
+pub(super) async fn reach(
+    options: &AnyConnectOptions,
+    time_limit: Option<Duration>,
+) -> Result<(), StoreError> {
+    let server = driver::server_of(options).unwrap_or_default();
+    let connect = timeout(time_limit.unwrap_or(CONNECT_TIMEOUT), AnyConnection::connect_with(options));
+    tokio::pin!(connect);
+    let connected = tokio::select! {
+        connected = &mut connect => connected,
+        () = sleep(SLOW) => {
+            tracing::warn!(server, "the database doesn't answer yet");
+            connect.await
+        }
+    };
+    match connected {
+        Ok(Ok(connection)) => {
+            // The server has answered, so an error while closing doesn't matter.
+            let _ = connection.close().await;
+            Ok(())
+        }
+        // These have the server's name already.
+        Ok(Err(error @ (sqlx::Error::Io(_) | sqlx::Error::Tls(_)))) => Err(error.into()),
+        Ok(Err(error)) => Err(StoreError::Refused { server, error }),
+        Err(_) => Err(StoreError::Silent { server }),
+    }
+}
+
+/// Returns true if a pooler such as PgBouncer stands between here and PostgreSQL. Then one session
+/// may serve many clients in turn, and nothing may be left in it.
+pub(super) async fn is_pooled(options: &AnyConnectOptions) -> bool {
+    let mut options = options.clone();
+    options.database_url.query_pairs_mut().append_pair("options", &format!("-c {PROBE}=1"));
+    let probed = async {
+        let mut connection = AnyConnection::connect_with(&options).await?;
+        let query = "SELECT coalesce(current_setting('talos.pooler_probe', true), '') AS probe";
+        let row = sqlx::raw_sql(query).fetch_one(&mut connection).await?;
+        let arrived = row.try_get::<String, _>("probe")? == "1";
+        let _ = connection.close().await;
+        Ok::<_, sqlx::Error>(arrived)
+    };
+    match timeout(CONNECT_TIMEOUT, probed).await {
+        Ok(Ok(arrived)) => !arrived,
+        // protocol_violation is PgBouncer's code; others refuse with feature_not_supported.
+        Ok(Err(sqlx::Error::Database(error))) => {
+            matches!(error.code().as_deref(), Some("08P01" | "0A000"))
+        }
+        Ok(Err(_)) | Err(_) => false,
+    }
+}

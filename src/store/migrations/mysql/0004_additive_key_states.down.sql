@@ -1,0 +1,13 @@
+ALTER TABLE api_keys
+    DROP INDEX api_keys_by_prefix,
+    DROP INDEX api_keys_by_secret,
+    DROP INDEX api_keys_by_due,
+    DROP INDEX api_keys_by_actor_state,
+    DROP INDEX api_keys_by_state;
+ALTER TABLE api_keys
+    DROP COLUMN due_at,
+    DROP COLUMN state;
+ALTER TABLE api_keys
+    DROP COLUMN swept,
+    DROP COLUMN key_prefix,
+    DROP COLUMN secret_id;

@@ -1,0 +1,79 @@
+//! Checks of a DSN and of the database behind it, before anything is served.
+
+use std::path::PathBuf;
+
+use sqlx::any::AnyConnectOptions;
+use sqlx::{AnyConnection, AssertSqlSafe, Connection, Executor, Row};
+
+use super::dialect::Dialect;
+use super::driver;
+use super::dsn::Dsn;
+use super::server::authoritative;
+use super::{Store, StoreError};
+
+impl Store {
+    /// Checks a DSN without connecting. Returns the path of an SQLite file.
+    ///
+    /// # Errors
+    /// When the DSN is malformed, or its database isn't supported.
+    pub fn check_dsn(dsn: &str) -> Result<Option<PathBuf>, StoreError> {
+        driver::install();
+        let dsn = Dsn::parse(dsn)?;
+        // The driver's own text may name a part of the URL.
+        let parsed: Result<AnyConnectOptions, _> = dsn.url.parse();
+        match parsed {
+            Ok(_) => Ok(dsn.file),
+            Err(_) => Err(StoreError::Dsn(
+                "must be a URL such as postgres://user:password@host:5432/database; in a password, all but letters, \
+                 digits and -._~ are percent-encoded"
+                    .into(),
+            )),
+        }
+    }
+
+    /// Connects to the database and describes it: server, version, and version of the schema. An
+    /// SQLite file isn't created.
+    ///
+    /// # Errors
+    /// When the database can't be reached, or its schema has another version.
+    pub async fn probe(dsn: &str) -> Result<String, StoreError> {
+        if let Some(file) = Self::check_dsn(dsn)?.filter(|file| !file.exists()) {
+            return Ok(format!("{}: will be created", file.display()));
+        }
+        let store = Self::open_existing(dsn).await?;
+        let described = store.describe(dsn).await;
+        store.close().await;
+        described
+    }
+
+    /// Version of the schema.
+    ///
+    /// # Errors
+    /// When the database doesn't answer.
+    pub async fn schema_version(&self) -> Result<i64, StoreError> {
+        self.version().await
+    }
+
+    async fn describe(&self, dsn: &str) -> Result<String, StoreError> {
+        let dsn = Dsn::parse(dsn)?;
+        let version = self.schema_version().await?;
+        let name = match dsn.dialect.identify_server() {
+            None => dsn.file.map(|file| file.display().to_string()).unwrap_or_default(),
+            Some(statements) => {
+                let options: AnyConnectOptions = dsn.url.parse()?;
+                let mut connection = AnyConnection::connect_with(&options).await?;
+                if let Some(setup) = dsn.dialect.session_setup() {
+                    connection.execute(setup).await?;
+                }
+                let rows = sqlx::raw_sql(AssertSqlSafe(statements)).fetch_all(&mut connection).await?;
+                let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+                authoritative(row, "server_id", "server_state")?;
+                let name = row.try_get("server_name")?;
+                connection.close().await?;
+                name
+            }
+        };
+        let kind = if dsn.dialect == Dialect::Sqlite { "SQLite, " } else { "" };
+        Ok(format!("{kind}{name}, schema {version}"))
+    }
+}

@@ -1,0 +1,189 @@
+//! A database that was restored from a backup: the log knows better, says so, and repeats what was
+//! done since.
+
+use serde_json::{Value, json};
+
+use super::{audited, verify};
+use crate::rig::check::Check;
+use crate::rig::http::{Call, Version};
+use crate::rig::support::{Json, Must, until};
+use crate::rig::talos::{IMPORTED, ISSUED, Key, Setup, Talos};
+
+const TABLES: [&str; 4] = ["api_keys", "mutation_log", "mutation_counter", "audit_heads"];
+
+fn back_up(setup: &Setup) {
+    for table in TABLES {
+        setup.sql(&format!("CREATE TABLE backup_of_{table} AS SELECT * FROM {table}"));
+    }
+}
+
+fn restore(setup: &Setup) {
+    let tables = TABLES
+        .map(|table| format!("DELETE FROM {table}; INSERT INTO {table} SELECT * FROM backup_of_{table};"));
+    setup.sql(&format!("BEGIN; {} COMMIT;", tables.concat()));
+}
+
+/// Keys by what happened to them after the backup.
+struct Keys {
+    kept: Key,
+    revoked: Key,
+    self_revoked: Key,
+    rotated: Key,
+    in_grace: Key,
+    deleted: Key,
+    imported_again: Key,
+    updated: Key,
+}
+
+async fn keys(talos: &Talos) -> Keys {
+    Keys {
+        kept: talos.issue(json!({})).await,
+        revoked: talos.issue(json!({})).await,
+        self_revoked: talos.issue(json!({})).await,
+        rotated: talos.issue(json!({})).await,
+        in_grace: talos.issue(json!({})).await,
+        deleted: talos.import("deleted_after_the_backup", json!({})).await,
+        imported_again: talos.import("imported_again_after_the_backup", json!({})).await,
+        updated: talos.issue(json!({})).await,
+    }
+}
+
+async fn change(talos: &Talos, keys: &Keys) {
+    talos.revoke(&keys.revoked).await;
+    talos.self_revoke(&keys.self_revoked.secret).await.expect(200);
+    let rotate = |key: &Key| format!("{ISSUED}/{}:rotate", key.id);
+    talos.admin.post(&rotate(&keys.rotated), &json!({})).await.expect(201);
+    let grace = json!({ "grace_period": "3600s" });
+    talos.admin.post(&rotate(&keys.in_grace), &grace).await.expect(201);
+    for key in [&keys.deleted, &keys.imported_again] {
+        let delete = Call::new("DELETE", &format!("{IMPORTED}/{}", key.id));
+        talos.admin.send(Version::Http1, delete).await.expect(204);
+    }
+    talos.import("imported_again_after_the_backup", json!({})).await;
+    let update = Call::new("PATCH", &format!("{ISSUED}/{}", keys.updated.id));
+    talos.admin.send(Version::Http1, update.json(&json!({ "name": "other" }))).await.expect(200);
+    talos.issue(json!({ "name": "lost" })).await;
+}
+
+async fn replay(setup: &Setup, arguments: &[&str]) -> (i32, Value) {
+    let command = ["audit", "replay", "audit/audit.jsonl", "--format", "json"];
+    let arguments: Vec<&str> = command.iter().chain(arguments).copied().collect();
+    let output = setup.run(&arguments).await;
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    let report = serde_json::from_slice(&output.stdout).must(&errors);
+    (output.status.code().must("an exit code"), report)
+}
+
+async fn passes(talos: &Talos, key: &Key) -> bool {
+    talos.check(Check::bearer(&key.secret)).await.passes()
+}
+
+#[track_caller]
+fn assert_lacking(status: &Value, revocations: u64, deletions: u64) {
+    let lacks = status.at("/audit/database_lacks");
+    let expected = json!({ "revocations": revocations, "deletions": deletions, "keys": 3, "updates": 1 });
+    assert_eq!(lacks, &expected, "{status:#}");
+    let problems = status.at("/problems").to_string();
+    assert!(problems.contains("the database is behind the audit log"), "{problems}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_database_is_told_of_and_gets_its_revocations_back() {
+    let setup = audited();
+    let talos = setup.start().await;
+    let keys = keys(&talos).await;
+    back_up(&setup);
+    change(&talos, &keys).await;
+    talos.stop().await;
+    assert!(verify(&setup, &["audit/audit.jsonl"]).await.0);
+    restore(&setup);
+    let (ok, findings) = verify(&setup, &["audit/audit.jsonl"]).await;
+    let problems = findings.at("/chains/0/problems").to_string();
+    assert!(!ok && problems.contains("restored from a backup"), "{findings:#}");
+
+    // Before the first Check, and after a restart.
+    for _ in 0..2 {
+        let talos = setup.start().await;
+        let log = talos.process.log();
+        assert!(log.contains("the database is behind the audit log"), "{log}");
+        let status = talos.metrics.get("/status").await.expect(200).json();
+        assert_lacking(&status, 4, 1);
+        assert_eq!(talos.metric("talos_audit_changes_database_lacks").await, 5.0);
+        for key in [&keys.revoked, &keys.self_revoked, &keys.rotated, &keys.deleted] {
+            assert!(passes(&talos, key).await, "revived");
+        }
+        talos.stop().await;
+    }
+
+    let talos = setup.start().await;
+    let (code, report) = replay(&setup, &["--dry-run"]).await;
+    assert_eq!(
+        (code, report.at("/would_repeat"), report.at("/lost")),
+        (1, &json!(5), &json!(4)),
+        "{report:#}"
+    );
+    assert!(passes(&talos, &keys.revoked).await, "nothing was done");
+    let (code, report) = replay(&setup, &[]).await;
+    assert_eq!((code, report.at("/repeated"), report.at("/lost")), (1, &json!(5), &json!(4)), "{report:#}");
+    for key in [&keys.revoked, &keys.self_revoked, &keys.rotated, &keys.deleted] {
+        until("it is refused again", async || (!passes(&talos, key).await).then_some(())).await;
+    }
+    for key in [&keys.kept, &keys.imported_again, &keys.in_grace, &keys.updated] {
+        assert!(passes(&talos, key).await);
+    }
+    let revoked = talos.admin.get(&format!("{ISSUED}/{}", keys.revoked.id)).await.expect(200).json();
+    assert_eq!(revoked.text("/revocation_reason"), "REVOCATION_REASON_KEY_COMPROMISE");
+    let in_grace = talos.admin.get(&format!("{ISSUED}/{}", keys.in_grace.id)).await.expect(200).json();
+    assert!(in_grace.get("supersede_time").is_some(), "{in_grace:#}");
+    until("the status is clean", async || {
+        let status = talos.metrics.get("/status").await.expect(200).json();
+        status.at("/audit").get("database_lacks").is_none().then_some(())
+    })
+    .await;
+    assert_eq!(talos.metric("talos_audit_changes_database_lacks").await, 0.0);
+
+    let (_, report) = replay(&setup, &[]).await;
+    assert_eq!((report.at("/repeated"), report.at("/would_repeat")), (&json!(0), &json!(0)), "{report:#}");
+    // What was repeated is recorded, beside the log of the process that runs.
+    talos.stop().await;
+    let recorded = std::fs::read_to_string(setup.path("audit/audit.jsonl.2")).must("the log of the command");
+    assert!(recorded.contains("talos audit replay") && recorded.contains(&keys.revoked.id), "{recorded}");
+    let (ok, findings) = verify(&setup, &["audit/audit.jsonl", "audit/audit.jsonl.2"]).await;
+    assert!(ok, "{findings:#}");
+    assert!(findings.to_string().contains("knew this log only to line"), "{findings:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_runs_notices_the_restore() {
+    let setup = audited();
+    let talos = setup.start().await;
+    let keys = keys(&talos).await;
+    back_up(&setup);
+    change(&talos, &keys).await;
+    restore(&setup);
+    let status = until("it has noticed", async || {
+        let status = talos.metrics.get("/status").await.expect(200).json();
+        status.at("/audit").get("database_lacks").is_some().then_some(status)
+    })
+    .await;
+    assert_lacking(&status, 4, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_was_changed_is_not_replayed() {
+    let setup = audited();
+    let talos = setup.start().await;
+    let keys = keys(&talos).await;
+    back_up(&setup);
+    change(&talos, &keys).await;
+    talos.stop().await;
+    restore(&setup);
+    let log = std::fs::read_to_string(super::file(&setup)).must("the log");
+    let forged = log.replace(&keys.revoked.id, &keys.kept.id);
+    std::fs::write(super::file(&setup), forged).must("forging the log");
+    let output = setup.run(&["audit", "replay", "audit/audit.jsonl"]).await;
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && errors.contains("nothing was done"), "{errors}");
+    let talos = setup.start().await;
+    assert!(passes(&talos, &keys.kept).await);
+}

@@ -1,0 +1,74 @@
+//! `talos init`: what it writes passes the checks, serves, and overwrites nothing.
+
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::rig::needs::variable;
+use crate::rig::support::Must;
+use crate::rig::talos::Setup;
+
+fn told(output: &std::process::Output) -> String {
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_it_writes_passes_the_check_and_is_for_its_owner_only() {
+    let setup = Setup::bare();
+    for (edge, database, files) in [
+        ("--envoy", "sqlite", &["envoy.yaml"][..]),
+        ("--istio", "postgres://t:p%40@db.example:5432/t", &["istio-gateway.yaml", "istio-talos.yaml"]),
+        ("--envoy-gateway", "mysql://t:p@db.example/t", &["envoy-gateway-gateway.yaml"]),
+    ] {
+        let dir = format!("it's {edge}");
+        let written = setup.run(&["init", &dir, edge, "--database", database]).await;
+        assert!(written.status.success(), "{}", told(&written));
+        assert!(!told(&written).contains("p%40"), "{}", told(&written));
+        for (file, mode) in [("talos.yaml", 0o600), ("signing-keys.json", 0o600)]
+            .into_iter()
+            .chain(files.iter().map(|file| (*file, 0o644)))
+        {
+            let found = std::fs::metadata(setup.path(&dir).join(file)).must(file).permissions().mode();
+            assert_eq!(found & 0o777 & !0o022, mode & !0o022, "{file}");
+        }
+        let file = format!("{dir}/talos.yaml");
+        let checked = setup.run(&["config", "check", &file]).await;
+        assert_eq!(told(&checked), "ok\n", "{edge}");
+        let before = std::fs::read(setup.path(&file)).must("talos.yaml");
+        let again = setup.run(&["init", &dir, edge]).await;
+        assert_eq!(again.status.code(), Some(64), "{}", told(&again));
+        assert!(told(&again).contains("is not empty"), "{}", told(&again));
+        assert_eq!(std::fs::read(setup.path(&file)).must("talos.yaml"), before);
+    }
+    for (arguments, expected) in [
+        (&["init", "new"][..], "--envoy"),
+        (&["init", "new", "--envoy", "--istio"], "cannot be used with"),
+        (&["init", "new", "--envoy", "--database", "oracle://x"], "--database: must begin with"),
+        (&["init", "none/new", "--envoy"], "can't be created"),
+    ] {
+        let refused = setup.run(arguments).await;
+        assert_eq!(refused.status.code(), Some(64), "{arguments:?}: {}", told(&refused));
+        assert!(told(&refused).contains(expected), "{arguments:?}: {}", told(&refused));
+        assert!(!setup.path("new").exists());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_it_writes_serves_and_envoy_takes_its_part() {
+    needs!(Envoy);
+    let setup = Setup::bare();
+    let written = setup.run(&["init", "new", "--envoy"]).await;
+    assert!(written.status.success(), "{}", told(&written));
+    let talos = Setup::from_file(setup.path("new/talos.yaml")).unset("TALOS_DB_DSN").start().await;
+    let key = talos.issue(json!({})).await;
+    assert_eq!(talos.verify(&key.secret).await["is_valid"], true);
+    assert!(setup.path("new/talos.db").exists() && setup.path("new/audit.log").exists());
+
+    let mut envoy = Command::new(variable("TALOS_TEST_ENVOY"));
+    envoy.args(["--mode", "validate", "-c"]).arg(setup.path("new/envoy.yaml"));
+    let valid = envoy.output().must("running Envoy");
+    assert!(valid.status.success(), "{}", told(&valid));
+    let doctor = setup.run(&["doctor", "new/envoy.yaml", "--config", "new/talos.yaml"]).await;
+    assert!(told(&doctor).starts_with("0 errors, 0 warnings, 0 notes"), "{}", told(&doctor));
+}

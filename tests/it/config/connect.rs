@@ -1,0 +1,81 @@
+//! `talos config check --connect`: tries what the server needs, and says what serving would say.
+
+use std::net::TcpListener;
+
+use serde_json::Value;
+
+use super::{err, out};
+use crate::rig::support::Must;
+use crate::rig::talos::Setup;
+
+const CONNECT: [&str; 3] = ["config", "check", "--connect"];
+
+/// A setup with a free port for each listener.
+fn setup() -> Setup {
+    ["HTTP", "PUBLIC", "METRICS", "AUTHZ"]
+        .into_iter()
+        .fold(Setup::new(), |setup, plane| setup.set(&format!("TALOS_SERVE_{plane}_PORT"), "0"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_gets_a_tick() {
+    let setup = setup();
+    assert!(setup.run(&["migrate", "up"]).await.status.success());
+    let checked = setup.run(&CONNECT).await;
+    let told = out(&checked);
+    assert!(checked.status.success(), "{told}{}", err(&checked));
+    for tick in [
+        "✓ database: ",
+        "✓ credentials.derived_tokens.jwt.signing_keys.urls[0]: read",
+        "✓ serve.http: ",
+        "✓ serve.public: ",
+        "✓ serve.metrics: ",
+        "✓ serve.authz: ",
+    ] {
+        assert!(told.lines().any(|line| line.starts_with(tick)), "{tick} in\n{told}");
+    }
+    assert!(told.contains(", schema ") && told.ends_with("ok\n") && !told.contains('✗'), "{told}");
+    let only = setup.run(&["config", "check", "--connect", "--plane", "public"]).await;
+    assert!(!out(&only).contains("serve.authz"), "{}", out(&only));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_reached_gets_a_cross_and_serving_says_the_same() {
+    let taken = TcpListener::bind("127.0.0.1:0").must("taking a port");
+    let port = taken.local_addr().must("the taken address").port().to_string();
+    let cases = [
+        (setup().set("TALOS_SERVE_AUTHZ_PORT", &port), "✗ serve.authz: ", true),
+        (setup().set("TALOS_DB_DSN", "postgres://u:hunter2@127.0.0.1:9/d"), "✗ database: ", true),
+        (
+            setup().set("TALOS_CACHE_TYPE", "redis").set("TALOS_CACHE_REDIS_ADDRS", "127.0.0.1:9"),
+            "✗ redis: 127.0.0.1:9: ",
+            false,
+        ),
+    ];
+    for (setup, cross, stops) in cases {
+        let checked = setup.run(&CONNECT).await;
+        let told = out(&checked);
+        assert_eq!(checked.status.code(), Some(1), "{told}{}", err(&checked));
+        let line = told.lines().find(|line| line.starts_with(cross)).must(&told).to_owned();
+        assert!(!told.contains("hunter2") && !told.contains("ok\n"), "{told}");
+        let json = setup.run(&[&CONNECT[..], &["--format", "json"]].concat()).await;
+        let json: Value = serde_json::from_str(&out(&json)).must("JSON");
+        let checks = json["checks"].as_array().must("checks");
+        assert_eq!(checks.iter().filter(|check| check["ok"] == false).count(), 1, "{json:#}");
+        if stops {
+            let served = setup.run(&["serve"]).await;
+            assert_eq!(served.status.code(), Some(1), "{}", err(&served));
+            let reason = line.trim_start_matches("✗ ").trim_start_matches("database: ");
+            assert!(err(&served).contains(reason), "{line}\nbut serve says\n{}", err(&served));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_secret_serving_would_fail_and_so_does_this() {
+    let setup = setup().unset("TALOS_SECRETS_HMAC_CURRENT");
+    assert!(setup.run(&["config", "check"]).await.status.success());
+    let checked = setup.run(&CONNECT).await;
+    assert_eq!(checked.status.code(), Some(64));
+    assert!(err(&checked).contains("secrets.hmac.current: is unset"), "{}", err(&checked));
+}

@@ -1,0 +1,152 @@
+//! One instance whose clock is wrong: it falsifies nothing, and says so.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sqlx::{AnyConnection, Connection, Row};
+
+use crate::rig::check::Check;
+use crate::rig::database;
+use crate::rig::http::{Call, Version};
+use crate::rig::support::{Json, Must, unix_now, unix_seconds, until};
+use crate::rig::talos::{DERIVE, IMPORTED, ISSUED, Key, Setup, Talos};
+use crate::rig::wall_clock::WallClock;
+
+const MINUTES: Duration = Duration::from_secs(600);
+const DAYS: Duration = Duration::from_secs(2 * 24 * 3_600);
+const YEARS: Duration = Duration::from_secs(5 * 365 * 24 * 3_600);
+
+async fn status(talos: &Talos) -> Value {
+    talos.metrics.get("/status").await.expect(200).json()
+}
+
+/// Waits until the status says that the clock is off, in this direction.
+async fn until_off(talos: &Talos, direction: &str) {
+    until("the skew is in the status", async || {
+        let problems = status(talos).await.at("/problems").to_string();
+        problems.contains(&format!("s {direction} the database's")).then_some(())
+    })
+    .await;
+}
+
+/// All that would be dated or judged by the wrong clock is refused.
+async fn refuses_what_it_would_falsify(talos: &Talos, key: &Key, direction: &str) {
+    let body = json!({ "name": "n", "actor_id": "a", "ttl": "300s" });
+    let import = json!({ "name": "n", "actor_id": "a", "raw_key": "never-imported-0123" });
+    for (path, body) in [
+        (ISSUED, body),
+        (IMPORTED, import),
+        (&*format!("{ISSUED}/{}:rotate", key.id), json!({})),
+        (DERIVE, json!({ "credential": key.secret })),
+    ] {
+        let message = talos.admin.post(path, &body).await.expect_error(503, "SERVICE_UNAVAILABLE");
+        assert!(message.contains("nothing was done") && message.contains(direction), "{path}: {message}");
+    }
+}
+
+/// The newest time in the log of changes, in seconds.
+async fn newest_time(setup: &Setup) -> f64 {
+    sqlx::any::install_default_drivers();
+    let mut database = AnyConnection::connect(setup.dsn()).await.must("connecting to the database");
+    let newest = sqlx::query("SELECT MAX(at) AS newest FROM mutation_log").fetch_one(&mut database).await;
+    newest.must("the newest time").get::<i64, _>("newest") as f64 / 1e6
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_off_falsifies_nothing_and_is_told_of() {
+    if database::server().is_none() {
+        // SQLite has no clock but the process's own.
+        return;
+    }
+    let setup = Setup::new().set("TALOS_LAST_USED_FLUSH_INTERVAL", "50ms");
+    let clock = WallClock::new();
+    let wrong = clock
+        .variables()
+        .iter()
+        .fold(setup.clone(), |setup, (name, value)| setup.set(name, &value.display().to_string()));
+    let (one, two, wrong) = (setup.start().await, setup.start().await, wrong.start().await);
+    let key = one.issue(json!({})).await;
+
+    for (set, direction, skew) in [
+        ((&|| clock.behind(MINUTES)) as &dyn Fn(), "behind", -600.0),
+        (&|| clock.ahead(YEARS), "ahead of", YEARS.as_secs_f64()),
+    ] {
+        set();
+        until_off(&wrong, direction).await;
+        let measured = wrong.metric("talos_database_clock_skew_seconds").await;
+        assert!((measured - skew).abs() < 5.0, "{measured}");
+        refuses_what_it_would_falsify(&wrong, &key, direction.split(' ').next().must("a word")).await;
+        // Revoking goes on, and has the right time everywhere.
+        let other = two.issue(json!({})).await;
+        wrong.revoke(&other).await;
+        let revoked = two.admin.get(&format!("{ISSUED}/{}", other.id)).await.expect(200).json();
+        let updated = unix_seconds(revoked.text("/update_time"));
+        assert!((updated - unix_now()).abs() < 30.0, "{revoked:#}");
+        assert!((newest_time(&setup).await - unix_now()).abs() < 30.0);
+    }
+    // As has a last use. A clock that is behind knows no key that was issued later, and one that is
+    // years ahead takes all for too old.
+    clock.ahead(DAYS);
+    until("the skew is measured", async || {
+        let skew = wrong.metric("talos_database_clock_skew_seconds").await;
+        ((skew - DAYS.as_secs_f64()).abs() < 5.0).then_some(())
+    })
+    .await;
+    let used = two.issue(json!({})).await;
+    until("it is allowed", async || wrong.check(Check::bearer(&used.secret)).await.passes().then_some(()))
+        .await;
+    let used = until("the use is noted", async || {
+        let resource = two.admin.get(&format!("{ISSUED}/{}", used.id)).await.expect(200).json();
+        resource.get("last_used_time").map(|time| unix_seconds(time.as_str().must("a time")))
+    })
+    .await;
+    assert!((used - unix_now()).abs() < 30.0, "{used}");
+    assert_eq!(wrong.process.log().matches("this server's clock differs").count(), 1, "once per change");
+    for right in [&one, &two] {
+        assert_eq!(status(right).await.at("/database/clock_is_off"), &json!(false));
+    }
+    clock.ahead(Duration::ZERO);
+    until("it is right again", async || {
+        let body = json!({ "name": "n", "actor_id": "a" });
+        (wrong.admin.post(ISSUED, &body).await.status == 201).then_some(())
+    })
+    .await;
+    assert!(wrong.process.log().contains("agrees with the database's again"), "{}", wrong.process.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_wrong_clock_wrote_before_does_no_harm() {
+    let setup = Setup::new().set("TALOS_LAST_USED_FLUSH_INTERVAL", "50ms");
+    let first = setup.start().await;
+    let key = first.issue(json!({})).await;
+    for number in 0..5 {
+        first.import(&format!("old-{number}"), json!({})).await;
+    }
+    first.stop().await;
+    let future = ((unix_now() + YEARS.as_secs_f64()) * 1e6) as i64;
+    setup.sql("UPDATE mutation_log SET at = 1000");
+    setup.sql(&format!("UPDATE mutation_log SET at = {future} WHERE n IN (2, 3)"));
+    setup.sql(&format!("UPDATE api_keys SET last_used_at = {future}"));
+
+    let talos = setup.start().await;
+    until("all but the newest are gone", async || {
+        (talos.metric("talos_log_trimmed_total").await == 6.0).then_some(())
+    })
+    .await;
+    let read = async || {
+        let resource = talos.admin.get(&format!("{ISSUED}/{}", key.id)).await.expect(200).json();
+        unix_seconds(resource.text("/last_used_time"))
+    };
+    assert!(read().await <= unix_now() + 1.0, "bounded when it is read");
+    talos.check(Check::bearer(&key.secret)).await.allowed();
+    let update = Call::new("PATCH", &format!("{ISSUED}/{}", key.id)).json(&json!({ "name": "other" }));
+    let updated = talos.admin.send(Version::Http1, update).await.expect(200).json();
+    assert!(unix_seconds(updated.text("/last_used_time")) <= unix_now() + 1.0, "{updated:#}");
+    // The use has replaced it: later readings don't move with the clock.
+    let used = until("it is replaced", async || {
+        let (before, after) = (read().await, read().await);
+        (before == after).then_some(after)
+    })
+    .await;
+    assert!((used - unix_now()).abs() < 30.0, "{used}");
+}
