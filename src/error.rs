@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 /// Default domain of the `ErrorInfo` details, which existing clients expect.
 pub const DOMAIN: &str = "www.ory.com/talos";
 
-/// What every error of the process says besides its own content.
+/// Parts of every error of the process besides its own content.
 struct Branding {
     domain: String,
     docs_url: Option<String>,

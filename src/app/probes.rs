@@ -16,7 +16,7 @@ use crate::store::Store;
 pub struct Probe {
     /// Subject, such as `database` or `serve.http`.
     pub subject: String,
-    /// What was found, or why it can't be used.
+    /// Description of what was found, or the reason for which it can't be used.
     pub result: Result<String, String>,
 }
 

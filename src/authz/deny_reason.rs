@@ -70,7 +70,7 @@ impl ScopeDemand {
         Self { needed: needed.clone(), needs_all, missing }
     }
 
-    /// Which scopes are missing, in words.
+    /// Returns the missing scopes, in words.
     fn in_words(&self) -> String {
         let missing = self.missing.join(", ");
         match (self.needs_all, self.missing.len()) {

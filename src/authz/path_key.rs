@@ -8,11 +8,11 @@ use crate::config::{CredentialSource, KeyPath, PathSegment};
 /// The credential's segment of a request target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeySegment<'a> {
-    /// What stands before the `/` of the segment.
+    /// The path before the `/` of the segment.
     before: &'a [u8],
     /// The segment as written.
     pub written: &'a [u8],
-    /// What follows, with query and fragment.
+    /// The rest, with query and fragment.
     after: &'a [u8],
 }
 

@@ -23,7 +23,7 @@ pub enum Malformed {
     /// The credential is too long, not UTF-8, or in a broken encoding.
     #[error("the credential is malformed")]
     Unreadable,
-    /// What follows the scheme Basic isn't a user and a password.
+    /// After the scheme Basic comes no user and password.
     #[error("what follows Basic isn't USER:PASSWORD in base64 and UTF-8")]
     NotBasic,
 }

@@ -446,7 +446,7 @@ fn sends_token(settings: &Settings, policy: &Policy) -> bool {
 
 /// Adds the parts of a response that this request makes necessary.
 ///
-/// What carried the credential is removed, unless our token overwrites it, and so are headers that
+/// Carriers of the credential are removed, unless our token overwrites them; so are headers that
 /// only Talos may set.
 fn finish(
     settings: &Settings,

@@ -161,7 +161,7 @@ pub struct Freshness {
     polled_to: AtomicU64,
     /// Number of polls that have begun.
     polls_begun: AtomicU64,
-    /// Which of those ended last.
+    /// The one of those that ended last.
     polls_ended: AtomicU64,
     /// Boot time at which the last poll ended, whether it succeeded or failed.
     poll_ended: AtomicU64,

@@ -47,7 +47,7 @@ pub struct Init {
     database: String,
 }
 
-/// What asks Talos.
+/// Proxy that asks Talos.
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 struct Edge {

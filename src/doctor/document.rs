@@ -27,7 +27,7 @@ pub struct Foreign {
     pub name: String,
     /// Line of the object.
     pub line: u32,
-    /// What to do to have it examined.
+    /// Advice: how to have it examined.
     pub advice: &'static str,
 }
 
@@ -55,7 +55,7 @@ pub enum NotADump {
     Kubernetes {
         /// Kinds and names of the objects.
         name: String,
-        /// What to do.
+        /// Advice.
         advice: &'static str,
     },
     /// Another answer of the admin interface.

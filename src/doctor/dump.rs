@@ -11,7 +11,7 @@ use super::tree::Tree;
 pub enum Origin {
     /// The input of `envoy -c`.
     Bootstrap,
-    /// What a running Envoy shows: `/config_dump`.
+    /// The `/config_dump` of a running Envoy.
     Running,
     /// Listeners, clusters or routes alone.
     Parts,

@@ -7,7 +7,7 @@ use ::redis::{ErrorKind, RedisError, ServerErrorKind};
 pub struct Cause {
     /// Kind.
     pub kind: CauseKind,
-    /// What the server or the network said. Never has a password.
+    /// Words of the server or of the network. Never has a password.
     pub reason: String,
 }
 

@@ -41,7 +41,7 @@ pub(crate) struct RedisClient {
 pub(crate) struct RedisUse {
     /// Name, for log, status and metrics.
     pub purpose: &'static str,
-    /// What happens while Redis can't be used.
+    /// Consequence while Redis can't be used.
     pub effect: &'static str,
     /// Commands that the user must be allowed to run.
     pub rights: RightsCheck,

@@ -31,7 +31,7 @@ pub(super) fn is_loopback(host: &str) -> bool {
         || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
-/// Who connects, and how.
+/// User and password of a connection, and its database.
 pub(super) struct Login<'a> {
     pub username: Option<&'a str>,
     pub password: Option<&'a SecretString>,

@@ -24,7 +24,7 @@ pub struct RedisReport {
     pub cause: Option<Cause>,
     /// Time since it can't be used.
     pub degraded_for: Duration,
-    /// What happens meanwhile.
+    /// Consequence meanwhile.
     pub effect: &'static str,
     /// Attempts to connect that failed, since the start.
     pub connection_failures: u64,

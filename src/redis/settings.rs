@@ -29,7 +29,7 @@ pub struct RedisSettings {
     pub plaintext_allowed: bool,
 }
 
-/// What to ask Sentinels for, and as whom.
+/// The primary to ask Sentinels for, and the user to ask as.
 #[derive(Debug, Clone)]
 pub struct RedisSentinel {
     /// Name of the primary.

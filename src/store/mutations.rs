@@ -379,7 +379,7 @@ mod tests {
         (store, directory)
     }
 
-    /// What is old before a minute, by the times of the entries alone.
+    /// Limit of what is old before a minute, by the times of the entries alone.
     fn before(minute: i64) -> TrimLimit {
         let now = Timestamp::from_secs(minute.max(100) * MINUTE);
         let retention = Duration::from_secs((minute.max(100) - minute).unsigned_abs() * 60);

@@ -15,11 +15,11 @@ pub const NO_KEY: &str = "audit.key: is unset, but this log was written under a 
 
 /// One file of an audit log.
 pub struct LogFile {
-    /// Its path, for messages.
+    /// Path, for messages.
     pub name: String,
-    /// Its path.
+    /// Path.
     pub path: PathBuf,
-    /// Its content.
+    /// Content.
     pub text: Vec<u8>,
     first: u64,
 }

@@ -53,13 +53,13 @@ pub struct Replay {
     output: Output,
 }
 
-/// What the logs say.
+/// Contents of the logs.
 struct Recorded {
     changes: Vec<RecordedChange>,
     unresolved: Vec<UnresolvedCall>,
 }
 
-/// What became of a difference.
+/// Outcome for a difference.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fate {
     WouldRepeat,

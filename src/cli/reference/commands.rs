@@ -70,7 +70,7 @@ pub fn paragraphs(command: &Command) -> String {
     paragraphs.join("\n\n")
 }
 
-/// How an option or argument is written.
+/// Written form of an option or argument.
 pub fn spelling(arg: &Arg) -> String {
     let values: Vec<String> =
         arg.get_value_names().unwrap_or_default().iter().map(|name| format!("<{name}>")).collect();

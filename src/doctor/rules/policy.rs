@@ -14,7 +14,7 @@ use crate::settings::policy::Policy;
 
 /// Prefix of the keys that are for Talos.
 const PREFIX: &str = "talos.";
-/// What a `/config_dump` shows in place of a context extension's value.
+/// Text that a `/config_dump` shows in place of a context extension's value.
 const REDACTED: &str = "[redacted]";
 /// A valid value of each key.
 const EXAMPLES: [(&str, &str, &str); 6] = [

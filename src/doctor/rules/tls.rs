@@ -11,7 +11,7 @@ const EXAMPLE_NAME: &str = "talos.example.com";
 /// File of the authority that signed Talos' certificate.
 const EXAMPLE_CA: &str = "/etc/envoy/talos-ca.pem";
 
-/// What a TLS context says of the server's certificate.
+/// Demands of a TLS context on the server's certificate.
 struct Validation<'a> {
     /// The setting that a cure is for.
     place: Node<'a>,

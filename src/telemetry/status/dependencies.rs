@@ -19,13 +19,13 @@ pub struct RedisStatus {
     /// Name of the cause for which it can't be used; absent while it can.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<&'static str>,
-    /// What Redis or the network says.
+    /// Words of Redis or of the network.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// What an operator should do.
+    /// Advice to an operator.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cure: Option<&'static str>,
-    /// What happens meanwhile.
+    /// Consequence meanwhile.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub effect: Option<&'static str>,
     /// Time for which it can't be used.
