@@ -22,6 +22,9 @@ fn names_the_successor(reply: Reply, successor: &str) {
     assert!(error.text("/error/message").contains(successor), "{error:#}");
 }
 
+/// Request that uses a secret: its path and its body.
+type Use = fn(&str) -> (&'static str, Value);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repeated_rotation_gets_the_same_answer_until_the_key_is_used() {
     let talos = Talos::start().await;
@@ -50,7 +53,7 @@ async fn a_repeated_rotation_gets_the_same_answer_until_the_key_is_used() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repeated_issue_gets_the_secret_until_the_key_is_used() {
     let talos = Talos::start().await;
-    let uses: [(&str, fn(&str) -> (&'static str, Value)); 2] = [
+    let uses: [(&str, Use); 2] = [
         ("verify", |secret| ("/v2alpha1/admin/apiKeys:verify", json!({ "credential": secret }))),
         ("derive", |secret| (DERIVE, json!({ "credential": secret }))),
     ];
