@@ -116,6 +116,8 @@ impl Store {
             let mut transaction = postgres::begin(&mut connection).await?;
             postgres::force(&mut transaction, recorded).await?;
             transaction.commit().await?;
+            // Closing waits for connections that are in use.
+            drop(connection);
             store.close().await;
             return Ok(());
         }
