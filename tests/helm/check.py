@@ -102,9 +102,13 @@ def configurations(objects):
 
 
 def doctor(one, file):
-    """Checks that `talos doctor` has no findings in an Envoy's configuration."""
+    """Checks that `talos doctor` has no findings in an Envoy's configuration.
+
+    One may be there: whoever sets no TLS for the gateway ends it in front.
+    """
     done = subprocess.run([TALOS, "doctor", file], capture_output=True, text=True)
-    is_healthy = done.returncode == 0 and done.stdout.startswith("0 errors, 0 warnings, 0 notes; ") and ", 1 ext_authz filters" in done.stdout
+    findings = re.findall(r"^(?:ERROR|WARNING|NOTE) +(\S+)", done.stdout, re.M)
+    is_healthy = done.returncode == 0 and set(findings) <= {"plain-http"} and ", 1 ext_authz filters" in done.stdout
     return [] if is_healthy else [f"{one['metadata']['name']}: talos doctor: {done.stdout}{done.stderr}"]
 
 
