@@ -120,17 +120,6 @@ impl Dialect {
         }
     }
 
-    /// Returns the expression for the server's time, in microseconds since 1970 UTC.
-    pub const fn clock_micros(self) -> &'static str {
-        match self {
-            Self::Sqlite => "CAST(strftime('%s', 'now') AS INTEGER) * 1000000",
-            Self::Postgres | Self::Cockroach => {
-                "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)"
-            }
-            Self::MySql => "CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000000 AS SIGNED)",
-        }
-    }
-
     /// Returns the query that counts tables.
     pub const fn count_tables(self) -> &'static str {
         match self {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use sqlx::Row;
 
+use super::clock_skew::database_time;
 use super::dialect::MAX_ROWS;
 use super::transaction::End;
 use super::{Inner, Store, StoreError};
@@ -21,16 +22,17 @@ impl Store {
     /// Records the states of the keys that ended first, at most [`SWEEP_BATCH`], and returns their
     /// number.
     ///
-    /// A key counts as ended when `now` and the database's clock both say so: what is recorded is
-    /// never taken back, so one wrong clock must not end keys.
+    /// A key counts as ended when `now` and the database's clock, if it has one, both say so: what
+    /// is recorded is never taken back, so one wrong clock must not end keys.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn sweep_states(&self, now: Timestamp) -> Result<usize, StoreError> {
         self.run(async move |inner| {
-            let clock = inner.query(format!("SELECT {} AS micros", inner.dialect.clock_micros()));
+            let clock = inner.query(format!("SELECT {} AS micros", inner.dialect.clock()));
             let row = inner.read(|connection| clock.fetch_one(connection).boxed()).await?;
-            let now = now.min(Timestamp::from_micros(row.try_get("micros")?)).minus(SWEEP_MARGIN);
+            let database = database_time(row.try_get("micros")?);
+            let now = database.map_or(now, |database| now.min(database)).minus(SWEEP_MARGIN);
             let due_at = inner.dialect.due_at();
             let due = format!(
                 "SELECT network_id, key_id FROM api_keys WHERE {due_at} <= $1 ORDER BY {due_at} LIMIT $2"
