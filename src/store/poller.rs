@@ -78,7 +78,11 @@ struct Connections {
 
 impl Poller {
     /// Creates a poller without a connection.
-    pub fn new(connector: Connector, eviction: ConnectionEviction, poll_requested: Arc<Notify>) -> Self {
+    pub(super) fn new(
+        connector: Connector,
+        eviction: ConnectionEviction,
+        poll_requested: Arc<Notify>,
+    ) -> Self {
         Self(Arc::new(Inner {
             connector,
             eviction,
@@ -92,22 +96,22 @@ impl Poller {
     }
 
     /// Returns the server that answered the last poll; `None` before the first.
-    pub fn server(&self) -> Option<Arc<Server>> {
+    pub(super) fn server(&self) -> Option<Arc<Server>> {
         self.0.server.load_full()
     }
 
     /// Returns the reason why the connection could not be replaced the last time.
-    pub fn renewal_error(&self) -> Option<String> {
+    pub(super) fn renewal_error(&self) -> Option<String> {
         self.0.connections.lock().renewal_error.as_ref().map(ToString::to_string)
     }
 
     /// Returns the options of its connections.
-    pub fn options(&self) -> &AnyConnectOptions {
+    pub(super) fn options(&self) -> &AnyConnectOptions {
         self.0.connector.options()
     }
 
     /// Returns the SQLite file that the last poll read.
-    pub fn file(&self) -> Option<FileId> {
+    pub(super) fn file(&self) -> Option<FileId> {
         self.0.connections.lock().current.as_ref()?.file
     }
 
@@ -115,7 +119,7 @@ impl Poller {
     ///
     /// # Errors
     /// When it came from another one.
-    pub fn check_server(&self, server: &ServerId) -> Result<(), NotAuthoritative> {
+    pub(super) fn check_server(&self, server: &ServerId) -> Result<(), NotAuthoritative> {
         match &*self.0.expected.load() {
             Some(expected) if **expected != *server => Err(NotAuthoritative::OtherServer),
             _ => Ok(()),
@@ -123,7 +127,7 @@ impl Poller {
     }
 
     /// Gives up the connection, also one that is in use: the next poll opens another.
-    pub fn reset(&self) {
+    pub(super) fn reset(&self) {
         self.0.generation.fetch_add(1, Ordering::AcqRel);
         let mut connections = self.0.connections.lock();
         let dropped = [connections.current.take(), connections.next.take()];
@@ -133,7 +137,7 @@ impl Poller {
 
     /// Requests a poll on a new connection, and waits for its success: afterwards it is known which
     /// server is the primary, if any is.
-    pub async fn verify_primary(&self, max_wait: Duration) {
+    pub(super) async fn verify_primary(&self, max_wait: Duration) {
         let polled = self.0.polled.notified();
         tokio::pin!(polled);
         polled.as_mut().enable();
@@ -143,7 +147,7 @@ impl Poller {
     }
 
     /// Closes the connection for good.
-    pub fn close(&self) {
+    pub(super) fn close(&self) {
         self.0.connector.close();
         self.reset();
     }
@@ -153,7 +157,7 @@ impl Poller {
     ///
     /// # Errors
     /// When no connection answers in time, or none that leads to a primary.
-    pub async fn fetch(
+    pub(super) async fn fetch(
         &self,
         statement: Statement,
         clock: &Clock,
@@ -279,6 +283,10 @@ impl Poller {
             return (rows, proof);
         }
         connections.current = Some(connection);
+        if connections.next.is_some() && timing.is_expiring(now.since(opened)) {
+            // A newer connection opened meanwhile: what it reads counts for longer.
+            self.0.poll_requested.notify_one();
+        }
         let newest = connections.renewal_began.map_or(opened, |began| opened.later(began));
         let connect_time = self.0.connector.connect_time();
         if !is_file

@@ -58,11 +58,15 @@ where
 impl Inner {
     /// Makes a query in the dialect of the database.
     pub(super) fn query(&self, text: impl Into<String>) -> Query<'static, Any, AnyArguments> {
+        sqlx::query(AssertSqlSafe(self.text(text))).persistent(self.prepares)
+    }
+
+    /// Makes the text of a statement in the dialect of the database.
+    pub(super) fn text(&self, text: impl Into<String>) -> String {
         let text = text.into();
         #[cfg(test)]
         self.statements.lock().insert(text.clone());
-        let text = self.dialect.statement(text);
-        sqlx::query(AssertSqlSafe(text)).persistent(self.prepares)
+        self.dialect.statement(text)
     }
 
     /// Runs writes as one transaction, and retries it when the database asks for that. `work` gets

@@ -36,7 +36,11 @@ async fn a_collector_over_tls_is_trusted_by_the_systems_issuers() {
     assert_eq!(collector.resource("service.name").as_deref(), Some("edge-keys"));
     assert_eq!(collector.resource("service.version").as_deref(), Some("7.8.9"));
     assert_eq!(collector.resource("team").as_deref(), Some("platform"));
-    assert!(talos.metric("talos_trace_exports_total").await >= 1.0);
+    // The collector has the spans before its answer is counted.
+    until("the export is counted", async || {
+        (talos.metric("talos_trace_exports_total").await >= 1.0).then_some(())
+    })
+    .await;
     assert_eq!(talos.metric("talos_trace_export_failures_total").await, 0.0);
 }
 
