@@ -29,7 +29,7 @@ pub use delete::{ErasedActor, MAX_ERASED};
 pub use derive::{DeriveRequest, Derived};
 pub use filter::MAX_FILTER;
 #[cfg(any(test, feature = "fuzzing"))]
-pub use filter::parse as parse_filter;
+pub(crate) use filter::parse as parse_filter;
 pub use last_used::{UseQueue, UseWriter, use_queue};
 pub use list::{DEFAULT_PAGE, ListRequest, Listed, MAX_PAGE};
 pub use mint::MintError;

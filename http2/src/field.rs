@@ -9,7 +9,7 @@ use crate::work;
 
 /// A field name and its value, as they were sent.
 #[derive(Debug, PartialEq, Eq)]
-pub struct HeaderField {
+pub(crate) struct HeaderField {
     name: FieldName,
     value: Cow<'static, [u8]>,
     kind: FieldKind,
@@ -134,13 +134,13 @@ impl HeaderField {
 
     /// Returns the name.
     #[inline]
-    pub fn name(&self) -> &[u8] {
+    pub(crate) fn name(&self) -> &[u8] {
         self.name.text()
     }
 
     /// Returns the value.
     #[inline]
-    pub fn value(&self) -> &[u8] {
+    pub(crate) fn value(&self) -> &[u8] {
         &self.value
     }
 
@@ -157,14 +157,14 @@ impl HeaderField {
 
     /// Returns the size that the field counts as in a table or a list, in bytes (RFC 7541, 4.1).
     #[inline]
-    pub fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.name().len() + self.value.len() + 32
     }
 }
 
 /// A reference to a field, wherever it lies.
 #[derive(Debug, Clone)]
-pub enum FieldRef {
+pub(crate) enum FieldRef {
     /// A field of the static table.
     Static(&'static HeaderField),
     /// A field of the connection's dynamic table, or of one header block alone.

@@ -54,7 +54,7 @@ fn write_all(fields: &HeaderMap, out: &mut Vec<u8>) {
 }
 
 /// Writes a field by its static index, or else as a literal that is kept in no table.
-pub fn write_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn write_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
     let is_named = |field: &&(&str, &str)| field.0.as_bytes() == name;
     if let Some(at) = STATIC_FIELDS.iter().position(|field| is_named(&field) && field.1.as_bytes() == value) {
         return write_integer(at + 1, 7, 0x80, out);

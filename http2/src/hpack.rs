@@ -9,27 +9,31 @@ use crate::field::{FieldName, FieldRef, HeaderField};
 use crate::work;
 
 mod huffman;
-pub mod static_table;
+pub(crate) mod static_table;
 #[cfg(test)]
 mod tests;
 
 use static_table::STATIC_TABLE;
 
 /// Largest dynamic table, in bytes: the initial SETTINGS_HEADER_TABLE_SIZE (RFC 9113, 6.5.2).
-pub const MAX_TABLE_SIZE: usize = 4_096;
+pub(crate) const MAX_TABLE_SIZE: usize = 4_096;
 /// Longest encoded literal that is cached, in bytes.
 const MAX_CACHED_LITERAL: usize = 256;
 /// Most that all cached literals may count as, in bytes; `:path` and `:authority` are what repeats.
-pub const MAX_LITERAL_CACHE_SIZE: usize = 4_096;
+pub(crate) const MAX_LITERAL_CACHE_SIZE: usize = 4_096;
 /// Most memory that a field takes for each byte of its size (RFC 7541, 4.1).
 ///
 /// The smallest counts as 32 bytes, and takes its pointers, its counters and two allocations.
-pub const FIELD_MEMORY_FACTOR: usize = 4;
+pub(crate) const FIELD_MEMORY_FACTOR: usize = 4;
 /// Largest integer that is accepted.
 const MAX_INTEGER: usize = 1 << 24;
 
 /// A compression error, which ends the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[cfg_attr(
+    not(any(test, feature = "contract")),
+    expect(unreachable_pub, reason = "public with the feature `contract`")
+)]
 pub enum DecodeError {
     /// The block is truncated.
     #[error("the header block is truncated")]
@@ -50,7 +54,7 @@ pub enum DecodeError {
 
 /// The decoder of one peer's header blocks, with its dynamic table.
 #[derive(Debug)]
-pub struct Decoder {
+pub(crate) struct Decoder {
     /// The dynamic table, the newest field first.
     table: VecDeque<Rc<HeaderField>>,
     /// Size of the dynamic table, and its largest, in bytes.
@@ -82,7 +86,7 @@ impl Decoder {
     ///
     /// # Errors
     /// The block is malformed. The table is out of step with the peer's then.
-    pub fn decode(&mut self, block: &[u8], mut each: impl FnMut(FieldRef)) -> Result<(), DecodeError> {
+    pub(crate) fn decode(&mut self, block: &[u8], mut each: impl FnMut(FieldRef)) -> Result<(), DecodeError> {
         let mut rest = block;
         let mut is_beginning = true;
         while let Some(&first) = rest.first() {
@@ -248,7 +252,7 @@ fn read_integer(rest: &mut &[u8], prefix: u32) -> Result<usize, DecodeError> {
 }
 
 /// Writes an integer behind these flags (RFC 7541, 5.1).
-pub fn write_integer(value: usize, prefix: u32, flags: u8, out: &mut Vec<u8>) {
+pub(crate) fn write_integer(value: usize, prefix: u32, flags: u8, out: &mut Vec<u8>) {
     let max = (1_usize << prefix) - 1;
     if value < max {
         out.push(flags | value as u8);

@@ -9,9 +9,9 @@ use crate::header_block::HeaderBlock;
 use crate::work;
 
 /// Memory that a stream's pending data takes beside its chunks, in bytes.
-pub const PENDING_COST: usize = 256;
+pub(crate) const PENDING_COST: usize = 256;
 /// Memory that a chunk takes beside its bytes, in bytes.
-pub const CHUNK_COST: usize = 64;
+pub(crate) const CHUNK_COST: usize = 64;
 
 /// The end of a response.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub enum EndStream {
 
 /// Data of one stream that waits for a window.
 #[derive(Debug, Default)]
-pub struct PendingData {
+pub(crate) struct PendingData {
     chunks: VecDeque<Bytes>,
     /// Memory of the chunks, in bytes.
     size: usize,
@@ -37,33 +37,33 @@ pub struct PendingData {
 }
 
 impl PendingData {
-    pub fn has_data(&self) -> bool {
+    pub(crate) fn has_data(&self) -> bool {
         !self.chunks.is_empty()
     }
 
     /// Returns the memory that it takes, in bytes.
-    pub const fn cost(&self) -> usize {
+    pub(crate) const fn cost(&self) -> usize {
         PENDING_COST + self.size
     }
 
     /// Counts a tick and returns the ticks so far.
-    pub const fn tick(&mut self) -> u32 {
+    pub(crate) const fn tick(&mut self) -> u32 {
         self.ticks = self.ticks.saturating_add(1);
         self.ticks
     }
 
-    pub fn push(&mut self, chunk: Bytes) {
+    pub(crate) fn push(&mut self, chunk: Bytes) {
         self.size += CHUNK_COST + chunk.len();
         self.chunks.push_back(chunk);
     }
 
     /// Returns the length of the data, in bytes.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.size - CHUNK_COST * self.chunks.len()
     }
 
     /// Moves `count` bytes, at most all that there are, to `out`.
-    pub fn write(&mut self, mut count: usize, out: &mut Vec<u8>) {
+    pub(crate) fn write(&mut self, mut count: usize, out: &mut Vec<u8>) {
         while count > 0
             && let Some(chunk) = self.chunks.front_mut()
         {

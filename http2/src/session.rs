@@ -13,11 +13,11 @@ use crate::stream::{RecentlyReset, STREAM_COST, SendRank, Stream, StreamId};
 use crate::work;
 
 /// Initial receive window of the connection and of each stream, in bytes.
-pub const RECEIVE_WINDOW: u32 = 1 << 20;
+pub(crate) const RECEIVE_WINDOW: u32 = 1 << 20;
 /// Both windows of the peer before it says otherwise, in bytes (RFC 9113, 6.9.2).
 const DEFAULT_INITIAL_WINDOW_SIZE: i64 = 65_535;
 /// Payload of the PING behind the first GOAWAY of a graceful shutdown.
-pub const DRAIN_PING: [u8; 8] = *b"draining";
+pub(crate) const DRAIN_PING: [u8; 8] = *b"draining";
 /// Payload of the PING that asks a silent peer for a sign of life.
 const KEEPALIVE_PING: [u8; 8] = *b"keepaliv";
 /// A dynamic table size update to 0 (RFC 7541, 6.3).
@@ -71,7 +71,7 @@ pub struct Session<T> {
 
 /// Progress of the connection preface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Handshake {
+pub(crate) enum Handshake {
     /// The preface's octets are expected.
     Preface,
     /// The first SETTINGS frame is expected.
@@ -82,7 +82,7 @@ pub enum Handshake {
 
 /// Progress of a graceful shutdown (RFC 9113, 6.8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shutdown {
+pub(crate) enum Shutdown {
     /// None has begun.
     None,
     /// The first GOAWAY is sent; streams on their way are accepted.
@@ -93,7 +93,7 @@ pub enum Shutdown {
 
 /// A header block whose frames haven't all arrived.
 #[derive(Debug)]
-pub struct PartialHeaderBlock {
+pub(crate) struct PartialHeaderBlock {
     pub stream: StreamId,
     pub end_stream: bool,
     pub block: Vec<u8>,

@@ -2,7 +2,7 @@
 
 /// Ticks at which nothing has moved.
 #[derive(Debug, Default)]
-pub struct Stall {
+pub(crate) struct Stall {
     /// Consecutive ticks at which the same frame or header block was incomplete.
     pub read_ticks: u32,
     /// Bytes written since the connection began.
@@ -14,13 +14,13 @@ pub struct Stall {
 impl Stall {
     /// Notes that nothing is incomplete.
     #[inline]
-    pub const fn received(&mut self) {
+    pub(crate) const fn received(&mut self) {
         self.read_ticks = 0;
     }
 
     /// Notes that so many bytes were written.
     #[inline]
-    pub const fn wrote(&mut self, count: usize) {
+    pub(crate) const fn wrote(&mut self, count: usize) {
         self.written += count as u64;
     }
 }

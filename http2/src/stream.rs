@@ -10,16 +10,16 @@ use crate::work;
 pub type StreamId = u32;
 
 /// Most recently reset streams whose late frames are still accepted (RFC 9113, 5.1).
-pub const MAX_RECENTLY_RESET: usize = 1_024;
+pub(crate) const MAX_RECENTLY_RESET: usize = 1_024;
 /// Memory that a recently reset stream takes, in bytes.
-pub const RECENTLY_RESET_COST: usize = 32;
+pub(crate) const RECENTLY_RESET_COST: usize = 32;
 
 /// Memory that a stream takes beside its pending data, in bytes: its entries in tables.
-pub const STREAM_COST: usize = 256;
+pub(crate) const STREAM_COST: usize = 256;
 
 /// One open stream; `T` is the driver's own state of it.
 #[derive(Debug)]
-pub struct Stream<T> {
+pub(crate) struct Stream<T> {
     pub state: T,
     /// True once the peer has ended its side: "half-closed (remote)" in RFC 9113, 5.1.
     pub half_closed: bool,
@@ -46,26 +46,26 @@ pub struct Stream<T> {
 /// Place of a stream in the order of sending; the highest is the stream that may send the most.
 ///
 /// The parts: is there data, the window offset, and the number, the lowest last.
-pub type SendRank = (bool, i64, Reverse<StreamId>);
+pub(crate) type SendRank = (bool, i64, Reverse<StreamId>);
 
 impl<T> Stream<T> {
     /// Returns the place in the order of sending.
     ///
     /// None when the stream has neither data nor a larger window than a new one.
-    pub fn rank(&self, id: StreamId) -> Option<SendRank> {
+    pub(crate) fn rank(&self, id: StreamId) -> Option<SendRank> {
         let has_data = self.pending.as_ref().is_some_and(|pending| pending.has_data());
         (has_data || self.window_offset > 0).then_some((has_data, self.window_offset, Reverse(id)))
     }
 
     /// Returns the memory of its pending data, in bytes.
-    pub fn pending_cost(&self) -> usize {
+    pub(crate) fn pending_cost(&self) -> usize {
         self.pending.as_ref().map_or(0, |pending| pending.cost())
     }
 }
 
 /// Streams that were reset before their peer had ended its side.
 #[derive(Debug, Default)]
-pub struct RecentlyReset {
+pub(crate) struct RecentlyReset {
     /// The streams, each with true when the server reset it.
     by_server: HashMap<StreamId, bool>,
     /// The oldest first.
@@ -74,13 +74,13 @@ pub struct RecentlyReset {
 
 impl RecentlyReset {
     /// Returns whether the server reset a stream; None when the stream isn't known.
-    pub fn is_by_server(&self, id: StreamId) -> Option<bool> {
+    pub(crate) fn is_by_server(&self, id: StreamId) -> Option<bool> {
         work::streams(1);
         self.by_server.get(&id).copied()
     }
 
     /// Adds a stream, and forgets the oldest when there are too many.
-    pub fn insert(&mut self, id: StreamId, by_server: bool) {
+    pub(crate) fn insert(&mut self, id: StreamId, by_server: bool) {
         work::streams(1);
         if let Some(known) = self.by_server.get_mut(&id) {
             *known |= by_server;
@@ -96,7 +96,7 @@ impl RecentlyReset {
     }
 
     /// Returns the memory that they take, in bytes.
-    pub fn memory_usage(&self) -> usize {
+    pub(crate) fn memory_usage(&self) -> usize {
         self.order.len() * RECENTLY_RESET_COST
     }
 }

@@ -8,7 +8,7 @@ use std::cell::Cell;
 /// Steps done on this thread.
 #[cfg(any(test, feature = "contract"))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Work {
+pub(crate) struct Work {
     /// Bytes copied, scanned or decoded.
     pub bytes: usize,
     /// Header fields made, looked at or evicted.
@@ -20,7 +20,7 @@ pub struct Work {
 #[cfg(any(test, feature = "contract"))]
 impl Work {
     /// Returns all of it as one number.
-    pub const fn total(self) -> usize {
+    pub(crate) const fn total(self) -> usize {
         self.bytes + self.fields + self.streams
     }
 }
@@ -32,25 +32,25 @@ thread_local! {
 
 /// Returns the work done on this thread since the last call.
 #[cfg(any(test, feature = "contract"))]
-pub fn take() -> Work {
+pub(crate) fn take() -> Work {
     DONE.take()
 }
 
 /// Counts bytes that were copied, scanned or decoded.
 #[cfg(any(test, feature = "contract"))]
-pub fn bytes(count: usize) {
+pub(crate) fn bytes(count: usize) {
     add(|work| work.bytes += count);
 }
 
 /// Counts header fields that were made, looked at or evicted.
 #[cfg(any(test, feature = "contract"))]
-pub fn fields(count: usize) {
+pub(crate) fn fields(count: usize) {
     add(|work| work.fields += count);
 }
 
 /// Counts streams, or entries of tables of streams, that were looked at.
 #[cfg(any(test, feature = "contract"))]
-pub fn streams(count: usize) {
+pub(crate) fn streams(count: usize) {
     add(|work| work.streams += count);
 }
 
@@ -64,14 +64,14 @@ fn add(more: impl FnOnce(&mut Work)) {
 /// Does nothing: only tests count.
 #[cfg(not(any(test, feature = "contract")))]
 #[inline]
-pub const fn bytes(_: usize) {}
+pub(crate) const fn bytes(_: usize) {}
 
 /// Does nothing: only tests count.
 #[cfg(not(any(test, feature = "contract")))]
 #[inline]
-pub const fn fields(_: usize) {}
+pub(crate) const fn fields(_: usize) {}
 
 /// Does nothing: only tests count.
 #[cfg(not(any(test, feature = "contract")))]
 #[inline]
-pub const fn streams(_: usize) {}
+pub(crate) const fn streams(_: usize) {}

@@ -14,7 +14,7 @@ use crate::key_file::{ISSUED, new_key_request};
 use crate::stats::{Outcome, Snapshot, Window};
 
 #[derive(Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// Address of the admin plane, which must also serve selfRevoke.
     #[arg(long)]
     admin: String,
@@ -33,7 +33,7 @@ pub struct Options {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
-pub enum Operation {
+pub(crate) enum Operation {
     Verify,
     Issue,
     Derive,
@@ -61,7 +61,7 @@ struct Round {
 }
 
 /// Runs the round.
-pub async fn run(options: Options) -> Result<Value, LoadError> {
+pub(crate) async fn run(options: Options) -> Result<Value, LoadError> {
     let round = Rc::new(Round {
         only: options.only,
         outcomes: RefCell::default(),

@@ -20,7 +20,7 @@ const NETWORK: &str = "00000000-0000-0000-0000-000000000000";
 
 /// Reads each row or entry once, as a lookup does.
 #[derive(Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// Database URL, in sqlx's form.
     #[arg(long, required_unless_present = "redis")]
     database: Option<String>,
@@ -39,7 +39,7 @@ pub struct Options {
 }
 
 /// Runs the round.
-pub async fn run(options: Options) -> Result<Value, LoadError> {
+pub(crate) async fn run(options: Options) -> Result<Value, LoadError> {
     match (&options.redis, &options.database, &options.keys) {
         (Some(redis), ..) => read_redis(redis, options.streams).await,
         (_, Some(database), Some(keys)) => {

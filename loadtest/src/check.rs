@@ -25,7 +25,7 @@ const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// Address of the server, or `unix:` and the path of its socket.
     #[arg(long)]
     target: Target,
@@ -87,7 +87,7 @@ struct Round {
 }
 
 /// Runs the round.
-pub async fn run(options: Options) -> Result<Value, LoadError> {
+pub(crate) async fn run(options: Options) -> Result<Value, LoadError> {
     let round = Rc::new(Round {
         workload: Workload::new(options.workload, key_file::read(&options.keys)?)?,
         requests: RefCell::default(),
@@ -168,7 +168,7 @@ fn spawn_workers(
 }
 
 /// Opens a connection.
-pub async fn connect(target: &Target) -> Result<SendRequest<Bytes>, LoadError> {
+pub(crate) async fn connect(target: &Target) -> Result<SendRequest<Bytes>, LoadError> {
     let stream = target.connect().await?;
     let mut builder = h2::client::Builder::new();
     builder.initial_window_size(1 << 20).initial_connection_window_size(1 << 24);
@@ -294,7 +294,7 @@ impl Round {
 }
 
 /// Sends one Check and returns the message of the response.
-pub async fn call(sender: &SendRequest<Bytes>, framed: Bytes) -> Result<Bytes, LoadError> {
+pub(crate) async fn call(sender: &SendRequest<Bytes>, framed: Bytes) -> Result<Bytes, LoadError> {
     let mut sender = sender.clone().ready().await?;
     let request = http::Request::post(format!("http://talos{CHECK}"))
         .header("te", "trailers")

@@ -2,7 +2,7 @@
 
 /// The decoded part of a CheckResponse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CheckResponse<'a> {
+pub(crate) struct CheckResponse<'a> {
     /// `status.code`.
     pub code: u64,
     /// The encoded OkHttpResponse, if there is one.
@@ -13,7 +13,7 @@ pub struct CheckResponse<'a> {
 
 impl<'a> CheckResponse<'a> {
     /// Decodes a message; returns none if it is invalid.
-    pub fn decode(message: &'a [u8]) -> Option<Self> {
+    pub(crate) fn decode(message: &'a [u8]) -> Option<Self> {
         let mut response = CheckResponse { code: 0, ok: None, denied: None };
         for field in fields(message) {
             match field? {
@@ -35,12 +35,12 @@ impl<'a> CheckResponse<'a> {
     }
 
     /// Returns true if Envoy would let the request pass.
-    pub const fn is_allowed(&self) -> bool {
+    pub(crate) const fn is_allowed(&self) -> bool {
         self.code == 0 && self.denied.is_none()
     }
 
     /// Returns true if the response has the id of this key.
-    pub fn has_key_id(&self, key_id: &str) -> bool {
+    pub(crate) fn has_key_id(&self, key_id: &str) -> bool {
         let id = key_id.as_bytes();
         self.ok.is_some_and(|ok| !id.is_empty() && ok.windows(id.len()).any(|part| part == id))
     }

@@ -16,7 +16,7 @@ use crate::stats::{Outcome, Snapshot};
 use crate::workload::{Expected, Workload, WorkloadOptions};
 
 #[derive(Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// Address of Envoy's listener.
     #[arg(long)]
     target: String,
@@ -54,7 +54,7 @@ struct Round {
 }
 
 /// Runs the round.
-pub async fn run(options: Options) -> Result<Value, LoadError> {
+pub(crate) async fn run(options: Options) -> Result<Value, LoadError> {
     let round = Rc::new(Round {
         workload: Workload::new(options.workload, key_file::read(&options.keys)?)?,
         outcome: RefCell::new(Outcome::new()),

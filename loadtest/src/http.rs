@@ -10,14 +10,14 @@ use tokio::net::TcpStream;
 use crate::LoadError;
 
 /// A connection with one request at a time.
-pub struct Http {
+pub(crate) struct Http {
     host: String,
     sender: http1::SendRequest<Full<Bytes>>,
 }
 
 impl Http {
     /// Opens a connection.
-    pub async fn connect(address: &str) -> Result<Self, LoadError> {
+    pub(crate) async fn connect(address: &str) -> Result<Self, LoadError> {
         let stream = TcpStream::connect(address).await.map_err(|error| format!("{address}: {error}"))?;
         stream.set_nodelay(true)?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
@@ -26,7 +26,7 @@ impl Http {
     }
 
     /// Sends a request and reads the whole response.
-    pub async fn send(
+    pub(crate) async fn send(
         &mut self,
         method: &str,
         path: &str,
@@ -54,7 +54,7 @@ impl Http {
     ///
     /// # Errors
     /// Fails when the response doesn't have the expected status.
-    pub async fn call(
+    pub(crate) async fn call(
         &mut self,
         method: &str,
         path: &str,

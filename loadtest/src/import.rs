@@ -17,7 +17,7 @@ const MAX_BATCH: usize = 1_000;
 
 /// Imports keys.
 #[derive(Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// Address of the admin plane.
     #[arg(long)]
     admin: String,
@@ -36,7 +36,7 @@ pub struct Options {
 }
 
 /// Runs the import.
-pub async fn run(options: Options) -> Result<Value, LoadError> {
+pub(crate) async fn run(options: Options) -> Result<Value, LoadError> {
     let started = std::time::Instant::now();
     let every = (options.count / options.keep.max(1)).max(1);
     let (next, kept) = (Rc::new(Cell::new(0)), Rc::new(RefCell::new(Vec::with_capacity(options.keep))));

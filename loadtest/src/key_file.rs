@@ -12,11 +12,11 @@ use crate::LoadError;
 use crate::http::Http;
 
 /// Path of issued keys on the admin plane.
-pub const ISSUED: &str = "/v2alpha1/admin/issuedApiKeys";
+pub(crate) const ISSUED: &str = "/v2alpha1/admin/issuedApiKeys";
 
 /// Issues keys.
 #[derive(Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// Address of the admin plane.
     #[arg(long)]
     admin: String,
@@ -36,7 +36,7 @@ pub struct Options {
 
 /// A key in the file.
 #[derive(Clone, Serialize, Deserialize)]
-pub struct Key {
+pub(crate) struct Key {
     pub id: String,
     pub secret: String,
     #[serde(default)]
@@ -44,19 +44,19 @@ pub struct Key {
 }
 
 /// Reads a file of keys.
-pub fn read(path: &Path) -> Result<Vec<Key>, LoadError> {
+pub(crate) fn read(path: &Path) -> Result<Vec<Key>, LoadError> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
     Ok(serde_json::from_str(&text)?)
 }
 
 /// Revokes a key.
-pub async fn revoke(admin: &mut Http, id: &str) -> Result<(), LoadError> {
+pub(crate) async fn revoke(admin: &mut Http, id: &str) -> Result<(), LoadError> {
     let reason = json!({ "reason": "REVOCATION_REASON_SUPERSEDED" });
     admin.call("POST", &format!("{ISSUED}/{id}:revoke"), Some(&reason), 204).await.map(drop)
 }
 
 /// Returns the body of a request for a new key.
-pub fn new_key_request(n: usize) -> Value {
+pub(crate) fn new_key_request(n: usize) -> Value {
     json!({
         "name": format!("load {n}"),
         "actor_id": format!("user:{n}"),
@@ -66,7 +66,7 @@ pub fn new_key_request(n: usize) -> Value {
 }
 
 /// Issues the keys.
-pub async fn run(options: Options) -> Result<Value, LoadError> {
+pub(crate) async fn run(options: Options) -> Result<Value, LoadError> {
     let started = std::time::Instant::now();
     let next = Rc::new(Cell::new(0));
     let mut workers = Vec::new();

@@ -11,7 +11,7 @@ use crate::request::Requests;
 
 /// Writes the gRPC message of a Check, including its prefix.
 #[derive(Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// File of keys; the message has the first one.
     #[arg(long)]
     keys: PathBuf,
@@ -21,7 +21,7 @@ pub struct Options {
 }
 
 /// Writes the message.
-pub fn run(options: &Options) -> Result<Value, LoadError> {
+pub(crate) fn run(options: &Options) -> Result<Value, LoadError> {
     let keys = key_file::read(&options.keys)?;
     let key = keys.first().ok_or("the file has no keys")?;
     let message = Requests::default().encode(&key.secret);

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 /// Sends the intended start of each request on time, until the receiver is dropped.
 ///
 /// It uses its own thread because the runtime's timer is too coarse.
-pub fn intended_starts(rate: f64) -> mpsc::UnboundedReceiver<Instant> {
+pub(crate) fn intended_starts(rate: f64) -> mpsc::UnboundedReceiver<Instant> {
     let (sender, receiver) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
         let started = Instant::now();

@@ -6,7 +6,7 @@ use std::time::Duration;
 const TICKS_PER_SECOND: u64 = 100;
 
 /// Returns the CPU time of a process: user and system, all threads.
-pub fn cpu(pid: u32) -> Option<Duration> {
+pub(crate) fn cpu(pid: u32) -> Option<Duration> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     ticks(&stat).map(|ticks| Duration::from_micros(ticks * 1_000_000 / TICKS_PER_SECOND))
 }
@@ -21,7 +21,7 @@ fn ticks(stat: &str) -> Option<u64> {
 }
 
 /// Returns the resident memory of a process, in bytes.
-pub fn resident(pid: u32) -> Option<u64> {
+pub(crate) fn resident(pid: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;

@@ -38,13 +38,13 @@ const SCHEME: &str = "Bearer ";
 
 /// Encodes one message per credential, mostly by copying a template.
 #[derive(Default)]
-pub struct Requests {
+pub(crate) struct Requests {
     templates: HashMap<usize, (Vec<u8>, usize)>,
 }
 
 impl Requests {
     /// Returns the gRPC message of a credential, including the five-byte prefix.
-    pub fn encode(&mut self, credential: &str) -> Bytes {
+    pub(crate) fn encode(&mut self, credential: &str) -> Bytes {
         let (template, at) = self.templates.entry(credential.len()).or_insert_with(|| {
             let message = check_request(credential).encode_to_vec();
             let scheme = message.windows(SCHEME.len()).position(|part| part == SCHEME.as_bytes());

@@ -22,7 +22,7 @@ const RETRY_INTERVAL: Duration = Duration::from_micros(500);
 
 /// Starts a server and sends Checks until one is answered correctly.
 #[derive(Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// Address that the server will listen on.
     #[arg(long)]
     target: Target,
@@ -48,7 +48,7 @@ impl Drop for Server {
 }
 
 /// Runs the measurement.
-pub async fn run(options: Options) -> Result<Value, LoadError> {
+pub(crate) async fn run(options: Options) -> Result<Value, LoadError> {
     let keys = key_file::read(&options.keys)?;
     let key = keys.first().ok_or("no key")?;
     let message = Requests::default().encode(&key.secret);

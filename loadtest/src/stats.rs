@@ -13,7 +13,7 @@ const MAX_LATENCY: Duration = Duration::from_secs(60);
 const MAX_DESCRIBED: usize = 10;
 
 /// Counters of a round.
-pub struct Outcome {
+pub(crate) struct Outcome {
     latencies: Histogram<u64>,
     allowed: u64,
     refused: u64,
@@ -25,7 +25,7 @@ pub struct Outcome {
 
 impl Outcome {
     /// Creates empty counters.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         // The bounds are valid, so this never fails.
         let latencies = Histogram::new_with_bounds(1, MAX_LATENCY.as_micros() as u64, 3);
         Self {
@@ -40,7 +40,7 @@ impl Outcome {
     }
 
     /// Counts a correct response; `latency` is measured from the request's intended start.
-    pub fn succeeded(&mut self, allowed: bool, latency: Duration) {
+    pub(crate) fn succeeded(&mut self, allowed: bool, latency: Duration) {
         match allowed {
             true => self.allowed += 1,
             false => self.refused += 1,
@@ -49,18 +49,18 @@ impl Outcome {
     }
 
     /// Counts the refusal of a key that was revoked during the round.
-    pub fn refused_after_revocation(&mut self) {
+    pub(crate) fn refused_after_revocation(&mut self) {
         self.refused_after_revocation += 1;
     }
 
     /// Counts an incorrect response.
-    pub fn wrong(&mut self, description: impl FnOnce() -> String) {
+    pub(crate) fn wrong(&mut self, description: impl FnOnce() -> String) {
         self.wrong += 1;
         self.describe(description);
     }
 
     /// Counts a request without a response.
-    pub fn failed(&mut self, description: impl FnOnce() -> String) {
+    pub(crate) fn failed(&mut self, description: impl FnOnce() -> String) {
         self.failed += 1;
         self.describe(description);
     }
@@ -72,12 +72,12 @@ impl Outcome {
     }
 
     /// Returns the number of correct responses.
-    pub const fn done(&self) -> u64 {
+    pub(crate) const fn done(&self) -> u64 {
         self.allowed + self.refused
     }
 
     /// Returns the results as JSON, for the time between two snapshots.
-    pub fn report(&self, window: &Window) -> Value {
+    pub(crate) fn report(&self, window: &Window) -> Value {
         let done = self.done().max(1);
         let cost = |cpu: Option<Duration>| cpu.map(|cpu| cpu.as_secs_f64() * 1e6 / done as f64);
         let at = |quantile| self.latencies.value_at_quantile(quantile);
@@ -104,14 +104,14 @@ impl Outcome {
 }
 
 /// The time and the resources used by processes at one moment.
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     at: std::time::Instant,
     cpu: Vec<(u32, Option<Duration>)>,
     own: Option<Duration>,
 }
 
 /// The time and the resources used between two snapshots.
-pub struct Window {
+pub(crate) struct Window {
     seconds: f64,
     cpu: Vec<Option<Duration>>,
     own: Option<Duration>,
@@ -120,7 +120,7 @@ pub struct Window {
 
 impl Snapshot {
     /// Takes a snapshot.
-    pub fn take(pids: &[u32]) -> Self {
+    pub(crate) fn take(pids: &[u32]) -> Self {
         Self {
             at: std::time::Instant::now(),
             cpu: pids.iter().map(|pid| (*pid, process::cpu(*pid))).collect(),
@@ -129,7 +129,7 @@ impl Snapshot {
     }
 
     /// Returns the difference between this snapshot and now.
-    pub fn window(&self) -> Window {
+    pub(crate) fn window(&self) -> Window {
         let spent = |pid, before: Option<Duration>| Some(process::cpu(pid)?.saturating_sub(before?));
         Window {
             seconds: self.at.elapsed().as_secs_f64(),

@@ -11,7 +11,7 @@ use crate::LoadError;
 
 /// A TCP address, or `unix:` and the path of a socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
+pub(crate) enum Target {
     Tcp(String),
     Unix(PathBuf),
 }
@@ -28,12 +28,12 @@ impl FromStr for Target {
 }
 
 /// A connection of either kind.
-pub trait Stream: AsyncRead + AsyncWrite + Send {}
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send {}
 impl<S: AsyncRead + AsyncWrite + Send> Stream for S {}
 
 impl Target {
     /// Opens a connection.
-    pub async fn connect(&self) -> Result<Pin<Box<dyn Stream>>, LoadError> {
+    pub(crate) async fn connect(&self) -> Result<Pin<Box<dyn Stream>>, LoadError> {
         match self {
             Self::Tcp(address) => {
                 let stream =

@@ -7,7 +7,7 @@ use crate::key_file::Key;
 
 /// Options of the workload.
 #[derive(Debug, Clone, Copy, clap::Args)]
-pub struct WorkloadOptions {
+pub(crate) struct WorkloadOptions {
     /// Exponent of the Zipf distribution over the keys; 0 for a uniform one.
     #[arg(long, default_value_t = 1.0)]
     zipf: f64,
@@ -24,7 +24,7 @@ pub struct WorkloadOptions {
 
 /// Revocation state of a key during the round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub(crate) enum State {
     Active,
     /// The revocation has been requested but not answered.
     Revoking,
@@ -32,7 +32,7 @@ pub enum State {
 }
 
 /// The keys, and their distribution.
-pub struct Workload {
+pub(crate) struct Workload {
     options: WorkloadOptions,
     active: Vec<Key>,
     states: Vec<Cell<State>>,
@@ -43,14 +43,14 @@ pub struct Workload {
 }
 
 /// A credential to send, and its owner.
-pub struct Request {
+pub(crate) struct Request {
     pub credential: String,
     pub owner: Owner,
 }
 
 /// Owner of a credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Owner {
+pub(crate) enum Owner {
     /// The active key of this number, in its state when the request was made.
     Key(usize, State),
     /// A key that was revoked before the round.
@@ -61,7 +61,7 @@ pub enum Owner {
 
 /// Results that a request may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expected {
+pub(crate) enum Expected {
     Allowed,
     Refused,
     Either,
@@ -69,7 +69,7 @@ pub enum Expected {
 
 impl Workload {
     /// Creates the workload of the keys of a file.
-    pub fn new(options: WorkloadOptions, keys: Vec<Key>) -> Result<Self, LoadError> {
+    pub(crate) fn new(options: WorkloadOptions, keys: Vec<Key>) -> Result<Self, LoadError> {
         let (revoked, active): (Vec<_>, Vec<_>) = keys.into_iter().partition(|key| key.revoked);
         if active.is_empty() || (revoked.is_empty() && options.revoked > 0.0) {
             return Err("the file has no active keys, or no revoked keys although --revoked is set".into());
@@ -89,22 +89,22 @@ impl Workload {
     }
 
     /// Returns the active keys.
-    pub fn active(&self) -> &[Key] {
+    pub(crate) fn active(&self) -> &[Key] {
         &self.active
     }
 
     /// Records the revocation state of a key.
-    pub fn set_state(&self, key: usize, state: State) {
+    pub(crate) fn set_state(&self, key: usize, state: State) {
         self.states[key].set(state);
     }
 
     /// Returns a request with the active key of this number.
-    pub fn key(&self, n: usize) -> Request {
+    pub(crate) fn key(&self, n: usize) -> Request {
         Request { credential: self.active[n].secret.clone(), owner: Owner::Key(n, self.states[n].get()) }
     }
 
     /// Draws the next request.
-    pub fn draw(&self) -> Request {
+    pub(crate) fn draw(&self) -> Request {
         let kind = self.fraction();
         if kind < self.options.bad {
             return Request { credential: self.invalid_credential(), owner: Owner::Unknown };
@@ -118,7 +118,7 @@ impl Workload {
     }
 
     /// Returns the results that a request of this owner may have now.
-    pub fn expected(&self, owner: Owner) -> Expected {
+    pub(crate) fn expected(&self, owner: Owner) -> Expected {
         match owner {
             Owner::Unknown | Owner::Revoked | Owner::Key(_, State::Revoked) => Expected::Refused,
             Owner::Key(_, State::Revoking) => Expected::Either,

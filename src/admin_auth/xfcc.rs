@@ -21,7 +21,7 @@ const SEPARATORS: [char; 5] = [',', ';', '=', '"', '\\'];
 
 /// Reason for refusing the header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum XfccError {
+pub(crate) enum XfccError {
     /// There is no header.
     #[error("the request has no x-forwarded-client-cert")]
     Absent,
@@ -52,7 +52,7 @@ pub enum XfccError {
 ///
 /// # Errors
 /// Fails if an element is not in Envoy's format, or could be forged.
-pub fn read(headers: &[&[u8]]) -> Result<Certificate, XfccError> {
+pub(crate) fn read(headers: &[&[u8]]) -> Result<Certificate, XfccError> {
     if headers.is_empty() {
         return Err(XfccError::Absent);
     }
@@ -193,14 +193,14 @@ fn unquoted(value: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
     use rcgen::{CertificateParams, KeyPair, SanType};
 
     use super::*;
 
     /// Issues certificates with any names, as a careless authority would.
-    pub struct Forged {
+    pub(crate) struct Forged {
         uris: Vec<&'static str>,
         dns: Vec<&'static str>,
         pem: String,
@@ -208,7 +208,7 @@ pub mod tests {
     }
 
     impl Forged {
-        pub fn new(uris: &[&'static str], dns: &[&'static str]) -> Self {
+        pub(crate) fn new(uris: &[&'static str], dns: &[&'static str]) -> Self {
             let mut params = CertificateParams::new(vec![]).unwrap();
             let names = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap()));
             let names = names.chain(dns.iter().map(|name| SanType::DnsName((*name).try_into().unwrap())));
@@ -219,7 +219,7 @@ pub mod tests {
         }
 
         /// Returns the element that Envoy writes with all details but the chain.
-        pub fn element(&self) -> String {
+        pub(crate) fn element(&self) -> String {
             let cert = self.cert();
             format!("By=spiffe://a/proxy;Hash={};{cert};Subject=\"CN=a\\,b\\\"c\"{}", self.hash, self.names())
         }

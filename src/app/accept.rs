@@ -22,7 +22,7 @@ use crate::telemetry::connections::{ConnectionRefusal, Connections};
 use crate::tls::{ClientTrust, Identity, client_certificate};
 
 /// A listener with its certificate and its limits.
-pub struct Acceptor {
+pub(super) struct Acceptor {
     plane: Plane,
     listener: Listener,
     identity: Option<Arc<Identity>>,
@@ -32,7 +32,7 @@ pub struct Acceptor {
 }
 
 /// An accepted connection before its TLS handshake.
-pub struct Accepted {
+pub(super) struct Accepted {
     socket: Socket,
     peer: Peer,
     guard: ConnectionGuard,
@@ -40,7 +40,7 @@ pub struct Accepted {
 }
 
 /// A connection that is ready to be served.
-pub struct Connection {
+pub(super) struct Connection {
     /// Decrypted bytes of both directions.
     pub stream: Box<dyn Stream>,
     /// The other end.
@@ -50,7 +50,7 @@ pub struct Connection {
 }
 
 /// Counts one open connection against the limits of its listener. Dropping it ends that.
-pub struct ConnectionGuard {
+pub(super) struct ConnectionGuard {
     plane: Plane,
     metrics: Connections,
     addresses: Arc<AddressCounts>,
@@ -60,7 +60,7 @@ pub struct ConnectionGuard {
 
 impl Acceptor {
     /// Accepts for a plane; with TLS if there is an identity.
-    pub fn new(
+    pub(super) fn new(
         plane: Plane,
         listener: Listener,
         identity: Option<Arc<Identity>>,
@@ -71,17 +71,17 @@ impl Acceptor {
     }
 
     /// The plane whose connections it accepts.
-    pub fn plane(&self) -> Plane {
+    pub(super) fn plane(&self) -> Plane {
         self.plane
     }
 
     /// Certificate and client CAs; None without TLS.
-    pub fn identity(&self) -> Option<Arc<Identity>> {
+    pub(super) fn identity(&self) -> Option<Arc<Identity>> {
         self.identity.clone()
     }
 
     /// Accepts the next connection. Cancel-safe: no connection is lost.
-    pub async fn accept(&self) -> Accepted {
+    pub(super) async fn accept(&self) -> Accepted {
         loop {
             // The semaphore is never closed. If it were, connections would be served without limit.
             let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
@@ -113,7 +113,7 @@ impl Acceptor {
 }
 
 /// An accepted connection that belongs to no runtime, to be sent to another one.
-pub struct Detached {
+pub(super) struct Detached {
     socket: DetachedSocket,
     peer: Peer,
     guard: ConnectionGuard,
@@ -125,7 +125,7 @@ impl Detached {
     ///
     /// # Errors
     /// When the operating system refuses.
-    pub fn attach(self) -> std::io::Result<Accepted> {
+    pub(super) fn attach(self) -> std::io::Result<Accepted> {
         let Self { socket, peer, guard, identity } = self;
         Ok(Accepted { socket: socket.attach()?, peer, guard, identity })
     }
@@ -136,14 +136,14 @@ impl Accepted {
     ///
     /// # Errors
     /// When the operating system refuses.
-    pub fn detach(self) -> std::io::Result<Detached> {
+    pub(super) fn detach(self) -> std::io::Result<Detached> {
         let Self { socket, peer, guard, identity } = self;
         Ok(Detached { socket: socket.detach()?, peer, guard, identity })
     }
 
     /// Completes the TLS handshake, where the listener has TLS; None when that fails or takes too
     /// long. Belongs in a task of its own, as the client sets the pace.
-    pub async fn handshake(self) -> Option<Connection> {
+    pub(super) async fn handshake(self) -> Option<Connection> {
         let Self { socket, mut peer, guard, identity } = self;
         let stream: Box<dyn Stream> = match (identity, socket) {
             (None, Socket::Tcp(stream)) => Box::new(stream),
@@ -197,7 +197,7 @@ impl ConnectionGuard {
     }
 
     /// Counts that the server closes the connection early.
-    pub fn count_refused(&self, reason: ConnectionRefusal) {
+    pub(super) fn count_refused(&self, reason: ConnectionRefusal) {
         self.metrics.refused(self.plane, reason);
     }
 

@@ -47,7 +47,7 @@ const RECOUNT_AGE: Duration = Duration::from_secs(30 * 60);
 const RECOUNT_AGE_AT_START: Duration = Duration::from_secs(60);
 
 /// Starts all tasks that run until the planes have drained.
-pub fn spawn(
+pub(super) fn spawn(
     config: &Config,
     planes: Planes,
     context: &Context,

@@ -16,7 +16,7 @@ const MAX_NEXT_PORTS: u16 = 100;
 
 /// Returns true if the metrics listener may take another port than its default: it shares the host
 /// with other planes, each in a process of its own, and nobody configured a port.
-pub fn chooses_port(planes: Planes, is_metrics_port_set: bool) -> bool {
+pub(super) fn chooses_port(planes: Planes, is_metrics_port_set: bool) -> bool {
     matches!(planes, Planes::Only(_)) && !is_metrics_port_set
 }
 
@@ -24,7 +24,7 @@ pub fn chooses_port(planes: Planes, is_metrics_port_set: bool) -> bool {
 ///
 /// # Errors
 /// When an address can't be bound or a certificate can't be used.
-pub async fn bind(
+pub(super) async fn bind(
     config: &Config,
     planes: Planes,
     is_metrics_port_set: bool,
@@ -88,7 +88,7 @@ async fn bind_any_metrics(config: &Config) -> Result<Listener, BindError> {
 }
 
 /// Host, port and TLS files of a plane's TCP listener.
-pub fn address(config: &Config, planes: Planes, plane: Plane) -> (&str, u16, &Tls) {
+pub(super) fn address(config: &Config, planes: Planes, plane: Plane) -> (&str, u16, &Tls) {
     let serve = &config.serve;
     match plane {
         Plane::Admin => (&serve.http.host, serve.http.port, &serve.http.tls),
@@ -104,7 +104,7 @@ pub fn address(config: &Config, planes: Planes, plane: Plane) -> (&str, u16, &Tl
 ///
 /// # Errors
 /// When a file can't be used.
-pub fn identity(
+pub(super) fn identity(
     config: &Config,
     planes: Planes,
     plane: Plane,

@@ -22,7 +22,7 @@ const WARN_BEFORE: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 const WARN_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The certificates of all listeners with TLS.
-pub struct Certificates {
+pub(super) struct Certificates {
     listeners: Vec<Listener>,
     hangup: Signal,
     clock: Clock,
@@ -40,7 +40,7 @@ impl Certificates {
     ///
     /// # Errors
     /// When the operating system refuses a signal handler.
-    pub fn new(acceptors: &[Acceptor], context: &Context) -> std::io::Result<Self> {
+    pub(super) fn new(acceptors: &[Acceptor], context: &Context) -> std::io::Result<Self> {
         let metrics = context.metrics.connections.clone();
         let with_tls = acceptors.iter().filter_map(|acceptor| {
             let (plane, identity) = (acceptor.plane(), acceptor.identity()?);
@@ -53,7 +53,7 @@ impl Certificates {
     }
 
     /// Reloads certificates forever.
-    pub async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         let mut watched: Watched<Fingerprint> = Watched::by_notification(POLL_INTERVAL, fingerprint);
         let files = self.listeners.iter().flat_map(|listener| listener.identity.files().paths());
         watched.set_files(files.cloned());

@@ -26,8 +26,12 @@ use super::stream::HookedStream;
 use crate::telemetry::connections::ConnectionRefusal;
 
 /// Serves a listener until `stop`, then waits for requests in flight.
-pub async fn serve<H, F>(acceptor: Acceptor, memory: Arc<HttpMemory>, stop: CancellationToken, handle: H)
-where
+pub(super) async fn serve<H, F>(
+    acceptor: Acceptor,
+    memory: Arc<HttpMemory>,
+    stop: CancellationToken,
+    handle: H,
+) where
     H: Fn(Request<Body>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {

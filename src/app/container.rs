@@ -11,7 +11,7 @@ const MARKERS: [&str; 2] = ["/.dockerenv", "/run/.containerenv"];
 
 /// Warns of listeners on loopback in a container: publishing their ports has no effect. Containers
 /// of one pod share their loopback, so nothing is said in Kubernetes.
-pub fn warn_of_hidden_listeners(config: &Config, planes: Planes) {
+pub(super) fn warn_of_hidden_listeners(config: &Config, planes: Planes) {
     if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() || !is_container() {
         return;
     }

@@ -34,7 +34,7 @@ enum Problem {
 ///
 /// # Errors
 /// As [`read`].
-pub fn read_at_start(config: &Authz) -> Result<ArcSwap<Templates>, TemplateFileError> {
+pub(super) fn read_at_start(config: &Authz) -> Result<ArcSwap<Templates>, TemplateFileError> {
     let templates = config.denied_template_file.as_deref().map(read).transpose()?;
     Ok(ArcSwap::from_pointee(templates.unwrap_or_default()))
 }
@@ -43,7 +43,7 @@ pub fn read_at_start(config: &Authz) -> Result<ArcSwap<Templates>, TemplateFileE
 ///
 /// # Errors
 /// When it can't be read, is too large or is malformed.
-pub fn read(path: &Path) -> Result<Templates, TemplateFileError> {
+pub(super) fn read(path: &Path) -> Result<Templates, TemplateFileError> {
     read_file(path).map_err(|problem| TemplateFileError { path: path.to_owned(), problem })
 }
 
@@ -57,7 +57,7 @@ fn read_file(path: &Path) -> Result<Templates, Problem> {
 
 /// Puts each new content of the file into force, forever. A file that is missing or malformed
 /// changes nothing: the last templates stay.
-pub async fn watch(path: PathBuf, templates: Arc<ArcSwap<Templates>>) {
+pub(super) async fn watch(path: PathBuf, templates: Arc<ArcSwap<Templates>>) {
     let mut watched = Watched::by_polling(INTERVAL, fingerprint);
     watched.set_files([path.clone()]);
     loop {

@@ -63,7 +63,7 @@ enum Problem {
 ///
 /// # Errors
 /// When the file is missing, too large, or no list of key ids.
-pub async fn read_at_start(path: &Path, clock: &Clock) -> Result<DenyList, DenyFileError> {
+pub(super) async fn read_at_start(path: &Path, clock: &Clock) -> Result<DenyList, DenyFileError> {
     let mut list = (version_of(path).await?, read(path).await?);
     for _ in 0..MAX_START_LOOKS {
         let (version, _) = &list;
@@ -84,7 +84,7 @@ pub async fn read_at_start(path: &Path, clock: &Clock) -> Result<DenyList, DenyF
 ///
 /// # Errors
 /// When it is missing, too large, or no list of key ids.
-pub async fn read(path: &Path) -> Result<DenyList, DenyFileError> {
+pub(super) async fn read(path: &Path) -> Result<DenyList, DenyFileError> {
     let file = path.to_owned();
     let list = tokio::task::spawn_blocking(move || read_file(&file)).await;
     let list = list.unwrap_or_else(|panic| Err(std::io::Error::other(panic).into()));
@@ -115,7 +115,7 @@ async fn version_of(path: &Path) -> Result<FileVersion, DenyFileError> {
 
 /// Applies each change of the file, forever. A file that is missing or malformed changes nothing:
 /// the last list stays in force.
-pub async fn watch(path: PathBuf, service: Arc<Service>, metrics: Arc<Metrics>) {
+pub(super) async fn watch(path: PathBuf, service: Arc<Service>, metrics: Arc<Metrics>) {
     let mut watched = Watched::by_polling(INTERVAL, |file| {
         fs::metadata(file).ok().map(|metadata| FileVersion::new(&metadata))
     });

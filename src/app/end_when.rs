@@ -10,14 +10,14 @@ use super::stream::ReadHook;
 /// Whoever serves the connection then sees that the client has gone, and abandons what it was
 /// answering. Reads are the right place for this, not requests: it is the same for every plane and
 /// protocol, and it wakes connections that wait for a request.
-pub struct EndWhen {
+pub(super) struct EndWhen {
     /// None once it has resolved.
     end: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 impl EndWhen {
     /// Ends the stream once `end` has resolved.
-    pub fn new(end: impl Future<Output = ()> + Send + 'static) -> Self {
+    pub(super) fn new(end: impl Future<Output = ()> + Send + 'static) -> Self {
         Self { end: Some(Box::pin(end)) }
     }
 }

@@ -17,7 +17,7 @@ use crate::authz::{MAX_FALLBACK_MESSAGE, Reflection};
 ///
 /// # Errors
 /// When the reflection service can't be built.
-pub fn factory<H: Health>(health: HealthServer<H>) -> Result<FallbackFactory, ServeError> {
+pub(super) fn factory<H: Health>(health: HealthServer<H>) -> Result<FallbackFactory, ServeError> {
     let health = health.max_decoding_message_size(MAX_FALLBACK_MESSAGE);
     let reflection = Reflection::new().map_err(|error| ServeError::Reflection(error.to_string()))?;
     Ok(Arc::new(move || {

@@ -37,25 +37,25 @@ const MAX_RESPONSE_CHARGE: u64 = 4 * 1024 * 1024;
 const BODY_COPIES: usize = 2;
 
 /// Memory that all connections to the HTTP planes share.
-pub struct HttpMemory {
+pub(super) struct HttpMemory {
     pool: MemoryPool,
     refused: RefusedRequests,
 }
 
 impl HttpMemory {
     /// Creates a pool of which nothing is used.
-    pub fn new(limits: MemoryLimits, refused: RefusedRequests) -> Self {
+    pub(super) fn new(limits: MemoryLimits, refused: RefusedRequests) -> Self {
         Self { pool: MemoryPool::new(limits), refused }
     }
 
     /// The account of a new connection to `plane`.
-    pub fn connection(self: &Arc<Self>, plane: Plane) -> Arc<ConnectionMemory> {
+    pub(super) fn connection(self: &Arc<Self>, plane: Plane) -> Arc<ConnectionMemory> {
         Arc::new(ConnectionMemory { process: Arc::clone(self), plane, used: Mutex::default() })
     }
 }
 
 /// Memory of one connection, whose requests may run on several threads.
-pub struct ConnectionMemory {
+pub(super) struct ConnectionMemory {
     process: Arc<HttpMemory>,
     plane: Plane,
     /// Bytes that are charged.
@@ -79,7 +79,7 @@ impl ConnectionMemory {
     }
 
     /// Charges a request. None when there is no room for it.
-    pub fn admit(self: &Arc<Self>, request: Request<Incoming>) -> Option<(Request<Body>, Admitted)> {
+    pub(super) fn admit(self: &Arc<Self>, request: Request<Incoming>) -> Option<(Request<Body>, Admitted)> {
         let is_http2 = request.version() == Version::HTTP_2;
         let prepaid = window_of(request.body());
         let charge = Arc::new(Charge::new(self, header_size(&request) + prepaid)?);
@@ -89,7 +89,7 @@ impl ConnectionMemory {
     }
 
     /// The response to a request that finds no room.
-    pub fn refuse(&self) -> Response<ChargedBody> {
+    pub(super) fn refuse(&self) -> Response<ChargedBody> {
         self.process.refused.count(self.plane, RequestRefusal::Memory);
         let problem = "too much is asked for at once; try again later";
         let mut response = ApiError::new(Reason::ServiceUnavailable, problem).into_response();
@@ -99,14 +99,14 @@ impl ConnectionMemory {
 }
 
 /// A request that is charged.
-pub struct Admitted {
+pub(super) struct Admitted {
     charge: Arc<Charge>,
     is_http2: bool,
 }
 
 impl Admitted {
     /// Charges the response to it, which is another one when there is no room for it.
-    pub fn respond(self, response: Response<Body>) -> Response<ChargedBody> {
+    pub(super) fn respond(self, response: Response<Body>) -> Response<ChargedBody> {
         let Self { charge, is_http2 } = self;
         let hint = response.body().size_hint();
         let size = hint.upper().unwrap_or(hint.lower()).min(MAX_RESPONSE_CHARGE);
@@ -160,27 +160,27 @@ impl Drop for Charge {
 }
 
 /// The charge for the bytes of an incomplete header.
-pub struct HeaderCharge {
+pub(super) struct HeaderCharge {
     connection: Arc<ConnectionMemory>,
     bytes: usize,
 }
 
 impl HeaderCharge {
     /// Charges nothing yet.
-    pub fn new(connection: &Arc<ConnectionMemory>) -> Self {
+    pub(super) fn new(connection: &Arc<ConnectionMemory>) -> Self {
         Self { connection: Arc::clone(connection), bytes: 0 }
     }
 
     /// Charges more; false when there is no room for it.
     #[must_use]
-    pub fn grow(&mut self, bytes: usize) -> bool {
+    pub(super) fn grow(&mut self, bytes: usize) -> bool {
         let has_room = self.connection.grow(bytes);
         self.bytes += if has_room { bytes } else { 0 };
         has_room
     }
 
     /// Gives everything back.
-    pub fn reset(&mut self) {
+    pub(super) fn reset(&mut self) {
         self.connection.shrink(std::mem::take(&mut self.bytes));
     }
 }
@@ -233,7 +233,7 @@ impl http_body::Body for CountedBody {
 ///
 /// hyper hands a body to HTTP/2 as soon as the client's window has room for a byte of it. So over
 /// HTTP/2 the last byte follows by itself: it is asked for once all before it is on its way.
-pub struct ChargedBody {
+pub(super) struct ChargedBody {
     body: Body,
     last: Option<Bytes>,
     is_http2: bool,

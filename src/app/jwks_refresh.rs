@@ -21,7 +21,7 @@ const MIN_INTERVAL: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// When the key set can't be used, or is in a file that can't be read.
-pub async fn read_at_start(admin_auth: &AdminAuth) -> Result<(), ServeError> {
+pub(super) async fn read_at_start(admin_auth: &AdminAuth) -> Result<(), ServeError> {
     let Some(bearer) = admin_auth.token_verifier() else {
         return Ok(());
     };
@@ -39,7 +39,7 @@ pub async fn read_at_start(admin_auth: &AdminAuth) -> Result<(), ServeError> {
 }
 
 /// Reads the key set again and again, forever.
-pub async fn run(admin_auth: Arc<AdminAuth>, rng: Rng) {
+pub(super) async fn run(admin_auth: Arc<AdminAuth>, rng: Rng) {
     let Some(bearer) = admin_auth.token_verifier() else {
         return std::future::pending().await;
     };

@@ -8,53 +8,53 @@ use http2_server::MemoryLimits;
 use crate::authz::ConnectionLimits;
 
 /// Open connections of one listener; further ones wait in the kernel's queue.
-pub const MAX_CONNECTIONS: usize = 10_000;
+pub(super) const MAX_CONNECTIONS: usize = 10_000;
 /// Open connections of one listener from one address, or from one /64 of IPv6. A further one is
 /// closed at once.
-pub const MAX_CONNECTIONS_PER_ADDRESS: u32 = 5_000;
+pub(super) const MAX_CONNECTIONS_PER_ADDRESS: u32 = 5_000;
 /// Connections that may wait in the kernel's queue to be accepted, if `net.core.somaxconn` allows
 /// it. After a restart a whole mesh connects at once; a client that finds the queue full retries
 /// only after 1, 3 and 7 seconds.
-pub const LISTEN_BACKLOG: u32 = 4_096;
+pub(super) const LISTEN_BACKLOG: u32 = 4_096;
 /// Pause after a failed accept, for example when no file descriptors are left.
-pub const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
+pub(super) const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// Time for a client to complete the TLS handshake.
-pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for a client to send the header of a request, or the first byte of a new connection. On the
 /// authz plane also the time for a whole frame, a header block, and the message of a call.
-pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time from the header of a request to the last byte of the response, which a client may be slow
 /// to read. Reading the body (`http/body.rs`) and handling the request (`http/middleware.rs`) have
 /// shorter limits of their own.
-pub const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time that a connection may stay without a request. Load balancers keep idle ones for a minute.
-pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// Time for a client to close an idle connection after it was told to.
-pub const IDLE_CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const IDLE_CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for the last bytes to reach a client whose connection is closed for a fault of its own.
-pub const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
+pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Time for requests in flight to complete once the process is told to stop.
-pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Silence on an HTTP/2 connection after which a PING is sent.
-pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+pub(super) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// Time for the client to acknowledge that PING.
-pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Size of a request's header, in bytes.
-pub const MAX_HEADER_LIST_SIZE: u32 = 64 * 1024;
+pub(super) const MAX_HEADER_LIST_SIZE: u32 = 64 * 1024;
 /// Bytes of a request's body that may arrive over HTTP/2 before they are read.
-pub const HTTP2_STREAM_WINDOW: u32 = 64 * 1024;
+pub(super) const HTTP2_STREAM_WINDOW: u32 = 64 * 1024;
 /// Bytes of all bodies of an HTTP/2 connection that may arrive before they are read.
-pub const HTTP2_CONNECTION_WINDOW: u32 = 256 * 1024;
+pub(super) const HTTP2_CONNECTION_WINDOW: u32 = 256 * 1024;
 /// Concurrent streams of an HTTP/2 connection to an HTTP plane.
-pub const MAX_CONCURRENT_STREAMS: u32 = 128;
+pub(super) const MAX_CONCURRENT_STREAMS: u32 = 128;
 /// Requests that a client of an HTTP plane may cancel on one connection, if these are more than
 /// half of all its requests.
-pub const MAX_CANCELLED_REQUESTS: u64 = 200;
+pub(super) const MAX_CANCELLED_REQUESTS: u64 = 200;
 
 /// Limits of a connection to the authz plane.
-pub const AUTHZ: ConnectionLimits = ConnectionLimits {
+pub(super) const AUTHZ: ConnectionLimits = ConnectionLimits {
     read_timeout: HEADER_READ_TIMEOUT,
     keepalive_interval: KEEPALIVE_INTERVAL,
     keepalive_timeout: KEEPALIVE_TIMEOUT,
@@ -79,12 +79,12 @@ pub const AUTHZ: ConnectionLimits = ConnectionLimits {
 /// Memory of connections to the HTTP planes, in bytes: headers, bodies, responses that clients have
 /// not read. A connection has room for two of the largest body, once as it came and once parsed. It
 /// never gets more than is left for all others.
-pub const HTTP_MEMORY: MemoryLimits =
+pub(super) const HTTP_MEMORY: MemoryLimits =
     MemoryLimits { connection: 16 * 1024 * 1024, guaranteed: 32 * 1024, process: 64 * 1024 * 1024 };
 
 /// Memory of connections to the authz plane, in bytes: HTTP/2 buffers and tables, incomplete
 /// messages, waiting calls, unread responses. A connection has room for four messages of the
 /// largest size, the process for as many such connections. The guaranteed part is enough for Checks
 /// that are answered at once, and for a health check.
-pub const AUTHZ_MEMORY: MemoryLimits =
+pub(super) const AUTHZ_MEMORY: MemoryLimits =
     MemoryLimits { connection: 16 * 1024 * 1024, guaranteed: 32 * 1024, process: 64 * 1024 * 1024 };

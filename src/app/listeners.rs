@@ -13,7 +13,7 @@ use crate::config::listen_address;
 use crate::plane::Plane;
 
 /// A listening socket.
-pub enum Listener {
+pub(super) enum Listener {
     /// TCP.
     Tcp(TcpListener),
     /// A Unix socket.
@@ -21,7 +21,7 @@ pub enum Listener {
 }
 
 /// The socket of an accepted connection.
-pub enum Socket {
+pub(super) enum Socket {
     /// TCP.
     Tcp(TcpStream),
     /// A Unix socket.
@@ -29,7 +29,7 @@ pub enum Socket {
 }
 
 /// Raises the soft limit of open files, and so of connections, to the hard limit.
-pub fn raise_file_limit() {
+pub(super) fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
         // A refusal leaves the soft limit, which is enough to serve.
@@ -42,7 +42,7 @@ impl Socket {
     ///
     /// # Errors
     /// When the operating system refuses.
-    pub fn detach(self) -> std::io::Result<DetachedSocket> {
+    pub(super) fn detach(self) -> std::io::Result<DetachedSocket> {
         match self {
             Self::Tcp(stream) => stream.into_std().map(DetachedSocket::Tcp),
             Self::Unix(stream) => stream.into_std().map(DetachedSocket::Unix),
@@ -51,7 +51,7 @@ impl Socket {
 }
 
 /// A socket that belongs to no runtime.
-pub enum DetachedSocket {
+pub(super) enum DetachedSocket {
     /// TCP.
     Tcp(std::net::TcpStream),
     /// A Unix socket.
@@ -63,7 +63,7 @@ impl DetachedSocket {
     ///
     /// # Errors
     /// When the operating system refuses.
-    pub fn attach(self) -> std::io::Result<Socket> {
+    pub(super) fn attach(self) -> std::io::Result<Socket> {
         match self {
             Self::Tcp(stream) => TcpStream::from_std(stream).map(Socket::Tcp),
             Self::Unix(stream) => UnixStream::from_std(stream).map(Socket::Unix),
@@ -135,7 +135,7 @@ impl Listener {
     ///
     /// # Errors
     /// As [`Listener::tcp`].
-    pub async fn probe(plane: Plane, host: &str, port: u16) -> Result<String, BindError> {
+    pub(super) async fn probe(plane: Plane, host: &str, port: u16) -> Result<String, BindError> {
         let address = listen_address(host, port);
         match bind(&address).await {
             Ok(_) => Ok(address),
@@ -147,7 +147,7 @@ impl Listener {
     ///
     /// # Errors
     /// When the address is in use, doesn't belong to this machine, or can't be resolved.
-    pub async fn tcp(plane: Plane, host: &str, port: u16) -> Result<Self, BindError> {
+    pub(super) async fn tcp(plane: Plane, host: &str, port: u16) -> Result<Self, BindError> {
         let address = listen_address(host, port);
         let bound = bind(&address).await.map_err(|source| BindError { plane, address, source })?;
         if let Ok(address) = bound.local_addr() {
@@ -160,7 +160,7 @@ impl Listener {
     ///
     /// # Errors
     /// When the socket is in use, or the file can't be made.
-    pub async fn unix(plane: Plane, path: &Path) -> Result<Self, BindError> {
+    pub(super) async fn unix(plane: Plane, path: &Path) -> Result<Self, BindError> {
         let fail = |source| BindError { plane, address: path.display().to_string(), source };
         if UnixStream::connect(path).await.is_ok() {
             return Err(fail(std::io::ErrorKind::AddrInUse.into()));
@@ -179,7 +179,7 @@ impl Listener {
     ///
     /// # Errors
     /// When file descriptors are used up, or the client has already reset the connection.
-    pub async fn accept(&self) -> std::io::Result<(Socket, Peer)> {
+    pub(super) async fn accept(&self) -> std::io::Result<(Socket, Peer)> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;

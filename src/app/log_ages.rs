@@ -10,11 +10,11 @@ use crate::clock::BootTime;
 
 /// Readings of the log's newest number.
 #[derive(Default)]
-pub struct LogAges(VecDeque<(BootTime, u64)>);
+pub(super) struct LogAges(VecDeque<(BootTime, u64)>);
 
 impl LogAges {
     /// Records the newest number. A smaller one than before belongs to another history.
-    pub fn record(&mut self, newest: u64, now: BootTime) {
+    pub(super) fn record(&mut self, newest: u64, now: BootTime) {
         if self.0.back().is_some_and(|(_, before)| newest < *before) {
             self.0.clear();
         }
@@ -22,7 +22,7 @@ impl LogAges {
     }
 
     /// Returns the newest number that is at least `age` old; the readings before it are dropped.
-    pub fn older_than(&mut self, age: Duration, now: BootTime) -> Option<u64> {
+    pub(super) fn older_than(&mut self, age: Duration, now: BootTime) -> Option<u64> {
         let is_old = |reading: Option<&(BootTime, u64)>| reading.is_some_and(|(at, _)| now.since(*at) >= age);
         while is_old(self.0.get(1)) {
             self.0.pop_front();

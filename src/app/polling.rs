@@ -24,7 +24,7 @@ const PREPARATION_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Reads the mutation log and prepares lookups, so that a process which accepts connections can
 /// decide, even on a machine that is busy with many starts.
-pub async fn prepare(service: &Service) {
+pub(super) async fn prepare(service: &Service) {
     let preparation = async {
         service.freshness.poll(&service.store).await?;
         service.store.prepare_lookups().await
@@ -37,7 +37,7 @@ pub async fn prepare(service: &Service) {
 }
 
 /// The task that polls the mutation log.
-pub struct Poller {
+pub(super) struct Poller {
     /// Use cases and their state.
     pub service: Arc<Service>,
     /// Time from the start of one poll to the start of the next.
@@ -54,7 +54,7 @@ pub struct Poller {
 
 impl Poller {
     /// Polls forever.
-    pub async fn run(self) {
+    pub(super) async fn run(self) {
         let (mut is_serving, mut is_failing, mut is_slow, mut is_off) = (false, false, false, false);
         let service = &self.service;
         loop {
@@ -128,7 +128,7 @@ impl Poller {
 }
 
 /// Sets the gRPC health of the process and of the ext_authz service.
-pub async fn set_serving(health: &HealthReporter, is_serving: bool) {
+pub(super) async fn set_serving(health: &HealthReporter, is_serving: bool) {
     let status = if is_serving { ServingStatus::Serving } else { ServingStatus::NotServing };
     health.set_service_status("", status).await;
     health.set_service_status(SERVICE_NAME, status).await;

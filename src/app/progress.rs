@@ -22,7 +22,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0";
 
 /// Progress of one connection. Clones share it.
 #[derive(Clone)]
-pub struct Progress(Arc<Shared>);
+pub(super) struct Progress(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
@@ -50,7 +50,7 @@ struct State {
 
 impl Progress {
     /// Progress of a connection that was just opened.
-    pub fn new(memory: &Arc<ConnectionMemory>) -> Self {
+    pub(super) fn new(memory: &Arc<ConnectionMemory>) -> Self {
         let state = State {
             is_http2: None,
             idle_since: Instant::now(),
@@ -70,7 +70,7 @@ impl Progress {
 
     /// Records that the header of a request is complete. The request lasts until the returned
     /// exchange is dropped.
-    pub fn begin(&self) -> Exchange {
+    pub(super) fn begin(&self) -> Exchange {
         let mut state = self.state();
         state.started += 1;
         state.header_since = None;
@@ -93,7 +93,7 @@ impl Progress {
     }
 
     /// Resolves with the reason once the client has left something unfinished for too long.
-    pub async fn timed_out(&self) -> ConnectionRefusal {
+    pub(super) async fn timed_out(&self) -> ConnectionRefusal {
         loop {
             let (deadline, reason) = self.state().deadline();
             if deadline <= Instant::now() {
@@ -152,7 +152,7 @@ impl State {
 }
 
 /// A request in flight, from its complete header to the last byte of the response.
-pub struct Exchange {
+pub(super) struct Exchange {
     progress: Progress,
     number: u64,
     is_answered: bool,
@@ -160,7 +160,7 @@ pub struct Exchange {
 
 impl Exchange {
     /// Records that there is a response, whose body is still to be sent.
-    pub fn answered<B>(mut self, body: B) -> ExchangeBody<B> {
+    pub(super) fn answered<B>(mut self, body: B) -> ExchangeBody<B> {
         self.is_answered = true;
         ExchangeBody { body, _exchange: self }
     }
@@ -173,7 +173,7 @@ impl Drop for Exchange {
 }
 
 /// The body of a response, whose end completes the exchange.
-pub struct ExchangeBody<B> {
+pub(super) struct ExchangeBody<B> {
     body: B,
     _exchange: Exchange,
 }

@@ -13,7 +13,7 @@ use crate::service::Service;
 
 /// Answering side, on an instance that reaches the database. It reads questions between polls, and
 /// after a poll answers those that it had read before the poll began.
-pub struct Relay {
+pub(super) struct Relay {
     service: Arc<Service>,
     shared: Arc<RedisCache>,
     /// Each with the time at which it was first read.
@@ -26,14 +26,14 @@ pub struct Relay {
 
 impl Relay {
     /// An answering side; None when relaying is turned off.
-    pub fn new(service: &Arc<Service>) -> Option<Arc<Self>> {
+    pub(super) fn new(service: &Arc<Service>) -> Option<Arc<Self>> {
         let shared = service.shared.clone().filter(|_| !service.freshness.config().relay.is_zero())?;
         let (questions, last, sending) = (Mutex::default(), Mutex::default(), Arc::new(Semaphore::new(1)));
         Some(Arc::new(Self { service: Arc::clone(service), shared, questions, last, sending }))
     }
 
     /// Reads questions forever, twice in each `interval` between two polls.
-    pub async fn read(self: Arc<Self>, interval: Duration) {
+    pub(super) async fn read(self: Arc<Self>, interval: Duration) {
         loop {
             let questions = self.shared.get_relay_requests(&self.service.settings.load().secrets).await;
             self.record(questions);
@@ -55,7 +55,7 @@ impl Relay {
     /// (see [`Freshness::lease_start`]): only questions that had been read by then are answered.
     ///
     /// [`Freshness::lease_start`]: crate::cache::freshness::Freshness::lease_start
-    pub fn answer(self: &Arc<Self>) {
+    pub(super) fn answer(self: &Arc<Self>) {
         let Some(known_since) = self.service.freshness.lease_start() else {
             return;
         };
@@ -91,7 +91,7 @@ impl Relay {
 
 /// Asking side, on an instance that is cut off from the database: asks and reads answers while
 /// polls are overdue, forever. Polls are due every `interval`.
-pub async fn ask(service: Arc<Service>, shared: Arc<RedisCache>, interval: Duration) {
+pub(super) async fn ask(service: Arc<Service>, shared: Arc<RedisCache>, interval: Duration) {
     let freshness = &service.freshness;
     let mut client = RelayClient::default();
     let mut asked: Option<BootTime> = None;

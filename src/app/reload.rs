@@ -57,7 +57,7 @@ struct Applied {
 }
 
 /// Keeps the settings in force equal to the configuration.
-pub struct Reloader {
+pub(super) struct Reloader {
     source: Source,
     service: Arc<Service>,
     metrics: Arc<Metrics>,
@@ -77,7 +77,7 @@ impl Reloader {
     ///
     /// # Errors
     /// When the operating system refuses a signal handler.
-    pub fn new(
+    pub(super) fn new(
         source: Source,
         config: Config,
         documents: Documents,
@@ -90,7 +90,7 @@ impl Reloader {
     }
 
     /// Reloads forever.
-    pub async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         let mut fetches: JoinSet<Renewed> = JoinSet::new();
         let mut next_fetch = Box::pin(sleep(self.fetch_interval()));
         // A file may have changed since the start read it.

@@ -11,10 +11,10 @@ const REMOVABLE_SHARE: usize = 10;
 /// A list that can't be held, as together with the list in force it has too many keys.
 #[derive(Debug, thiserror::Error)]
 #[error("names too many others than the list in force: more than {} key ids together", 2 * MAX_IDS)]
-pub struct TooManyTogether;
+pub(super) struct TooManyTogether;
 
 /// Decides whether keys that the file no longer names are removed from the list in force.
-pub struct ShrinkGuard {
+pub(super) struct ShrinkGuard {
     /// Looks at an unchanged file after which a held list is confirmed.
     confirmation_looks: u128,
     /// The list before the first of the recent removals, and the looks since. Many small removals
@@ -32,7 +32,7 @@ struct Held {
 
 /// The decision about a list that was read.
 #[derive(Debug, PartialEq)]
-pub enum Verdict {
+pub(super) enum Verdict {
     /// Put the list into force.
     Apply {
         /// The list.
@@ -55,7 +55,7 @@ pub enum Verdict {
 
 impl ShrinkGuard {
     /// Confirms a list after this many looks at an unchanged file.
-    pub fn new(confirmation_looks: u128) -> Self {
+    pub(super) fn new(confirmation_looks: u128) -> Self {
         Self { confirmation_looks, base: None, held: None }
     }
 
@@ -63,7 +63,11 @@ impl ShrinkGuard {
     ///
     /// # Errors
     /// When the list has to be held, and has too many keys together with the one in force.
-    pub fn judge(&mut self, list: DenyList, in_force: &Arc<DenyList>) -> Result<Verdict, TooManyTogether> {
+    pub(super) fn judge(
+        &mut self,
+        list: DenyList,
+        in_force: &Arc<DenyList>,
+    ) -> Result<Verdict, TooManyTogether> {
         let lifted = in_force.count_not_in(&list);
         let looks = self.held.take().filter(|held| held.list == list).map(|held| held.looks);
         let removes_many = |from: &DenyList, lifted: usize| lifted * REMOVABLE_SHARE > from.len();
@@ -84,17 +88,17 @@ impl ShrinkGuard {
     }
 
     /// Returns true if a held list has stood unchanged for long enough to be read again.
-    pub fn is_confirmation_due(&self) -> bool {
+    pub(super) fn is_confirmation_due(&self) -> bool {
         self.held.as_ref().is_some_and(|held| held.looks >= self.confirmation_looks)
     }
 
     /// Drops a held list, whose wait would begin anew.
-    pub fn forget_held(&mut self) {
+    pub(super) fn forget_held(&mut self) {
         self.held = None;
     }
 
     /// Counts a look.
-    pub fn tick(&mut self) {
+    pub(super) fn tick(&mut self) {
         if let Some(held) = &mut self.held {
             held.looks += 1;
         }

@@ -13,7 +13,7 @@ use crate::service::Service;
 const SCHEMA_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Logs version, configuration, database, planes, networks, signing key and mode of rate limits.
-pub async fn log(file: Option<&Path>, config: &Config, planes: Planes, service: &Service) {
+pub(super) async fn log(file: Option<&Path>, config: &Config, planes: Planes, service: &Service) {
     let planes: Vec<&str> = planes.iter().map(Plane::name).collect();
     let schema = timeout(SCHEMA_TIMEOUT, service.store.schema_version()).await;
     let schema = schema.ok().and_then(Result::ok);

@@ -7,11 +7,11 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Both directions of a connection: TCP or a Unix socket, with or without TLS.
-pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 /// Observes the reads of a [`HookedStream`].
-pub trait ReadHook {
+pub(super) trait ReadHook {
     /// Says before each read whether the stream has ended for its reader.
     fn has_ended(&mut self, _context: &mut Context<'_>) -> bool {
         false
@@ -22,14 +22,14 @@ pub trait ReadHook {
 }
 
 /// A stream whose reads pass through a hook. Writes are left alone.
-pub struct HookedStream<S, H> {
+pub(super) struct HookedStream<S, H> {
     stream: S,
     hook: H,
 }
 
 impl<S, H> HookedStream<S, H> {
     /// Wraps a stream.
-    pub fn new(stream: S, hook: H) -> Self {
+    pub(super) fn new(stream: S, hook: H) -> Self {
         Self { stream, hook }
     }
 }

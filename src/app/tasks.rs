@@ -18,14 +18,14 @@ pub struct TaskFailure {
 
 /// A set of running tasks. Dropping it aborts them.
 #[derive(Default)]
-pub struct Tasks {
+pub(super) struct Tasks {
     running: JoinSet<Result<(), String>>,
     names: HashMap<Id, &'static str>,
 }
 
 impl Tasks {
     /// Spawns a task that may fail.
-    pub fn spawn_fallible<E: Display>(
+    pub(super) fn spawn_fallible<E: Display>(
         &mut self,
         name: &'static str,
         task: impl Future<Output = Result<(), E>> + Send + 'static,
@@ -35,7 +35,7 @@ impl Tasks {
     }
 
     /// Spawns a task.
-    pub fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         self.spawn_fallible(name, async move {
             task.await;
             Ok::<_, String>(())
@@ -43,7 +43,7 @@ impl Tasks {
     }
 
     /// Waits until a task has ended, for whatever reason. Never resolves when there are none.
-    pub async fn next_failure(&mut self) -> TaskFailure {
+    pub(super) async fn next_failure(&mut self) -> TaskFailure {
         match self.running.join_next_with_id().await {
             None => std::future::pending().await,
             Some(Ok((id, result))) => {
@@ -58,7 +58,7 @@ impl Tasks {
     }
 
     /// Waits for all tasks to end, and logs those that failed.
-    pub async fn join(mut self) {
+    pub(super) async fn join(mut self) {
         while !self.running.is_empty() {
             let result = self.running.join_next_with_id().await;
             let (id, problem) = match result {
@@ -72,7 +72,7 @@ impl Tasks {
     }
 
     /// Aborts all tasks, and waits until they have ended.
-    pub async fn abort(mut self) {
+    pub(super) async fn abort(mut self) {
         self.running.shutdown().await;
     }
 
@@ -89,7 +89,7 @@ fn problem_of(error: JoinError) -> String {
 }
 
 /// The message of a panic.
-pub fn panic_message(panic: &(dyn Any + Send)) -> &str {
+pub(super) fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
 }

@@ -14,7 +14,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(1);
 const INTERVAL: Duration = Duration::from_secs(5);
 
 /// Looks once, and warns. A database that doesn't answer tells nothing.
-pub async fn look_at_start(context: &Context) {
+pub(super) async fn look_at_start(context: &Context) {
     let found = tokio::time::timeout(START_TIMEOUT, context.service.store.unadopted_tables()).await;
     if let Ok(Ok(tables)) = found {
         if let Some(problem) = unadopted_problem(&tables) {
@@ -25,7 +25,7 @@ pub async fn look_at_start(context: &Context) {
 }
 
 /// Looks again while there are such keys, forever.
-pub async fn watch(service: Arc<Service>, process: Arc<Process>) {
+pub(super) async fn watch(service: Arc<Service>, process: Arc<Process>) {
     while process.has_unadopted() {
         tokio::time::sleep(INTERVAL).await;
         match service.store.unadopted_tables().await {

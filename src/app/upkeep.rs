@@ -20,7 +20,7 @@ const COUNT_SHARE: u32 = 100;
 
 /// Records the states of keys that time has ended, forever. Every instance does so, at random
 /// moments.
-pub async fn sweep_states(service: Arc<Service>) {
+pub(super) async fn sweep_states(service: Arc<Service>) {
     loop {
         tokio::time::sleep(service.rng.jittered(SWEEP_INTERVAL, 0.5)).await;
         loop {
@@ -38,7 +38,7 @@ pub async fn sweep_states(service: Arc<Service>) {
 
 /// Counts the keys of every secret and prefix, forever, and warns when keys need one that no
 /// configuration has.
-pub async fn count_signers(service: Arc<Service>) {
+pub(super) async fn count_signers(service: Arc<Service>) {
     let mut warned = BTreeSet::new();
     loop {
         let start = Instant::now();

@@ -20,10 +20,10 @@ const MAX_FILE: u64 = 4 * 1024 * 1024;
 const SETTLE_TIME: Duration = Duration::from_millis(200);
 
 /// Hash of the content of a file.
-pub type Fingerprint = [u8; 32];
+pub(super) type Fingerprint = [u8; 32];
 
 /// Files, with the state `T` that each had when it was last looked at.
-pub struct Watched<T> {
+pub(super) struct Watched<T> {
     files: BTreeMap<PathBuf, Option<T>>,
     state_of: fn(&Path) -> T,
     poll: Interval,
@@ -35,7 +35,7 @@ pub struct Watched<T> {
 
 impl<T: PartialEq + Send + 'static> Watched<T> {
     /// Watches files by looking at them in each `interval`.
-    pub fn by_polling(every: Duration, state_of: fn(&Path) -> T) -> Self {
+    pub(super) fn by_polling(every: Duration, state_of: fn(&Path) -> T) -> Self {
         let mut poll = interval(every);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self { files: BTreeMap::new(), state_of, poll, notifier: None, settled_at: None }
@@ -43,12 +43,12 @@ impl<T: PartialEq + Send + 'static> Watched<T> {
 
     /// Watches files by notifications of the operating system, and also looks at them in each
     /// `interval`, as network file systems send no notifications.
-    pub fn by_notification(every: Duration, state_of: fn(&Path) -> T) -> Self {
+    pub(super) fn by_notification(every: Duration, state_of: fn(&Path) -> T) -> Self {
         Self { notifier: Notifier::new(), ..Self::by_polling(every, state_of) }
     }
 
     /// Watches these files from now on. States of files that were watched before are kept.
-    pub fn set_files(&mut self, files: impl IntoIterator<Item = PathBuf>) {
+    pub(super) fn set_files(&mut self, files: impl IntoIterator<Item = PathBuf>) {
         let mut known = std::mem::take(&mut self.files);
         let with_state = |file: PathBuf| {
             let state = known.remove(&file).flatten();
@@ -58,18 +58,18 @@ impl<T: PartialEq + Send + 'static> Watched<T> {
     }
 
     /// The files that are watched.
-    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+    pub(super) fn files(&self) -> impl Iterator<Item = &PathBuf> {
         self.files.keys()
     }
 
     /// The state of a file when it was last looked at.
-    pub fn state(&self, file: &Path) -> Option<&T> {
+    pub(super) fn state(&self, file: &Path) -> Option<&T> {
         self.files.get(file)?.as_ref()
     }
 
     /// Waits for the next reason to look: a notification, or the end of the interval. Cancel-safe.
     /// The first call returns at once.
-    pub async fn wait(&mut self) {
+    pub(super) async fn wait(&mut self) {
         if self.settled_at.is_none()
             && let Some(notifier) = &mut self.notifier
         {
@@ -91,12 +91,12 @@ impl<T: PartialEq + Send + 'static> Watched<T> {
     ///
     /// To be called before the files are read, so that a change in between is found by the next
     /// look.
-    pub async fn look(&mut self) -> Vec<PathBuf> {
+    pub(super) async fn look(&mut self) -> Vec<PathBuf> {
         self.look_at(self.files.keys().cloned().collect()).await
     }
 
     /// Looks at files that weren't looked at before.
-    pub async fn look_at_new(&mut self) {
+    pub(super) async fn look_at_new(&mut self) {
         let new = self.files.iter().filter(|(_, state)| state.is_none());
         self.look_at(new.map(|(file, _)| file.clone()).collect()).await;
     }
@@ -192,7 +192,7 @@ fn directories_of(file: &Path) -> Vec<PathBuf> {
 }
 
 /// Hashes the content of a file, or the reason for which it can't be read.
-pub fn fingerprint(file: &Path) -> Fingerprint {
+pub(super) fn fingerprint(file: &Path) -> Fingerprint {
     let mut bytes = vec![];
     let read = std::fs::File::open(file).and_then(|file| file.take(MAX_FILE).read_to_end(&mut bytes));
     let outcome = read.map_or_else(|error| error.to_string(), |length| format!("{length} bytes"));

@@ -22,10 +22,10 @@ use crate::authz::{AuthorizationService, FallbackService, Server, serve_connecti
 use crate::rng::Rng;
 
 /// Makes the fallback service of one thread: what answers calls that aren't Checks.
-pub type FallbackFactory = Arc<dyn Fn() -> FallbackService + Send + Sync>;
+pub(super) type FallbackFactory = Arc<dyn Fn() -> FallbackService + Send + Sync>;
 
 /// The worker threads.
-pub struct Workers {
+pub(super) struct Workers {
     workers: Vec<Worker>,
     max_age: Option<Duration>,
     rng: Rng,
@@ -58,7 +58,7 @@ impl Drop for LoadGuard {
 /// A worker thread that ended before it was told to.
 #[derive(Debug, thiserror::Error)]
 #[error("worker thread {thread}: {problem}")]
-pub struct WorkerEnded {
+pub(super) struct WorkerEnded {
     thread: String,
     problem: String,
 }
@@ -69,7 +69,7 @@ impl Workers {
     ///
     /// # Errors
     /// When the operating system refuses a thread.
-    pub fn start(
+    pub(super) fn start(
         service: &AuthorizationService,
         fallback: &FallbackFactory,
         max_age: Option<Duration>,
@@ -102,7 +102,7 @@ impl Workers {
     ///
     /// # Errors
     /// When a thread ends before that.
-    pub async fn serve(self, acceptor: Acceptor) -> Result<(), WorkerEnded> {
+    pub(super) async fn serve(self, acceptor: Acceptor) -> Result<(), WorkerEnded> {
         let Self { mut workers, max_age, rng, stop } = self;
         loop {
             let any_ended =

@@ -137,7 +137,7 @@ impl Mac {
 }
 
 /// Splits a line into the text that its MAC covers and the MAC. Returns `None` if it has none.
-pub fn split_line(line: &str) -> Option<(&str, Mac)> {
+pub(super) fn split_line(line: &str) -> Option<(&str, Mac)> {
     let rest = line.strip_suffix("\"}")?;
     let at = rest.len().checked_sub(64)?;
     let mac = Mac::parse(rest.get(at..)?)?;

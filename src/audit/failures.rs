@@ -90,7 +90,7 @@ struct Window {
 impl Failures {
     /// Counts a failure. Returns the number of suppressed failures before it if it may have an
     /// event.
-    pub fn admit(&self, network: NetworkId, now: BootTime) -> Option<u64> {
+    pub(super) fn admit(&self, network: NetworkId, now: BootTime) -> Option<u64> {
         self.all.fetch_add(1, Ordering::Relaxed);
         let mut windows = self.windows.lock();
         let window = windows.entry(network).or_insert(Window { began: now, reported: 0, suppressed: 0 });
@@ -107,7 +107,7 @@ impl Failures {
     }
 
     /// Counts failures as suppressed whose event could not be written.
-    pub fn add_suppressed(&self, network: NetworkId, count: u64) {
+    pub(super) fn add_suppressed(&self, network: NetworkId, count: u64) {
         let mut windows = self.windows.lock();
         if let Some(window) = windows.get_mut(&network) {
             window.suppressed += count;
@@ -116,7 +116,7 @@ impl Failures {
 
     /// Takes the numbers of suppressed failures of windows that have ended, of all windows if `now`
     /// is `None`.
-    pub fn take_suppressed(&self, now: Option<BootTime>) -> Vec<(NetworkId, u64)> {
+    pub(super) fn take_suppressed(&self, now: Option<BootTime>) -> Vec<(NetworkId, u64)> {
         let mut windows = self.windows.lock();
         let mut over = vec![];
         windows.retain(|network, window| {
@@ -132,7 +132,7 @@ impl Failures {
     }
 
     /// Returns the number of all failures, and of those without an event.
-    pub fn totals(&self) -> (u64, u64) {
+    pub(super) fn totals(&self) -> (u64, u64) {
         (self.all.load(Ordering::Relaxed), self.suppressed.load(Ordering::Relaxed))
     }
 }

@@ -16,7 +16,7 @@ const MAX_PROCESSES: u32 = 64;
 
 /// End of a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Link {
+pub(super) struct Link {
     /// Id of the chain.
     pub chain: String,
     /// Number of lines.
@@ -27,7 +27,7 @@ pub struct Link {
 
 /// End of a file when it was opened.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Tail {
+pub(super) struct Tail {
     /// End of the chain. `None` if the file is empty or its last line can't be parsed.
     pub last: Option<Link>,
     /// Bytes of an incomplete last line, now truncated. It was never acknowledged.
@@ -64,7 +64,7 @@ impl OutsideChange {
 
 /// File of this process. Locks keep it from others: one on a file beside it, so that its name is
 /// taken, and one on itself, in case that other file is removed.
-pub struct LogFile {
+pub(super) struct LogFile {
     path: PathBuf,
     /// Holds the lock.
     _lock: File,
@@ -82,7 +82,7 @@ impl LogFile {
     ///
     /// # Errors
     /// Fails if the file can't be created, read or written, or all names are taken.
-    pub fn open(path: &Path) -> io::Result<(Self, Tail)> {
+    pub(super) fn open(path: &Path) -> io::Result<(Self, Tail)> {
         for number in 1..=MAX_PROCESSES {
             let path = if number == 1 { path.to_owned() } else { with_suffix(path, &number.to_string()) };
             let lock = OpenOptions::new()
@@ -107,12 +107,12 @@ impl LogFile {
     }
 
     /// Returns the path.
-    pub fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Returns the length in bytes.
-    pub fn length(&self) -> u64 {
+    pub(super) fn length(&self) -> u64 {
         self.length
     }
 
@@ -120,7 +120,7 @@ impl LogFile {
     ///
     /// # Errors
     /// Fails if the file system doesn't answer.
-    pub fn outside_change(&mut self) -> io::Result<Option<OutsideChange>> {
+    pub(super) fn outside_change(&mut self) -> io::Result<Option<OutsideChange>> {
         if self.has_partial {
             self.remove_partial()?;
         }
@@ -145,7 +145,7 @@ impl LogFile {
     ///
     /// # Errors
     /// Fails if no file can be opened. Then nothing has changed.
-    pub fn recover(&mut self, change: OutsideChange, suffix: &str) -> io::Result<u64> {
+    pub(super) fn recover(&mut self, change: OutsideChange, suffix: &str) -> io::Result<u64> {
         if matches!(change, OutsideChange::Moved | OutsideChange::Removed) {
             return Ok(self.reopen()?.torn);
         }
@@ -174,7 +174,7 @@ impl LogFile {
     ///
     /// # Errors
     /// Fails if that can't be done, or the name is taken.
-    pub fn rotate(&mut self, suffix: &str) -> io::Result<()> {
+    pub(super) fn rotate(&mut self, suffix: &str) -> io::Result<()> {
         let aside = with_suffix(&self.path, suffix);
         if aside.try_exists()? {
             return Err(io::ErrorKind::AlreadyExists.into());
@@ -187,7 +187,7 @@ impl LogFile {
     ///
     /// # Errors
     /// Fails if they can't be written.
-    pub fn append(&mut self, lines: &[u8]) -> io::Result<()> {
+    pub(super) fn append(&mut self, lines: &[u8]) -> io::Result<()> {
         let end_of_line: &[u8] = if self.is_unterminated { b"\n" } else { b"" };
         let written = self.file.write_all(end_of_line).and_then(|()| self.file.write_all(lines));
         let written = written.and_then(|()| self.file.sync_data());
@@ -234,7 +234,7 @@ impl LogFile {
 ///
 /// # Errors
 /// Fails if not.
-pub fn check_writable(path: &Path) -> io::Result<()> {
+pub(super) fn check_writable(path: &Path) -> io::Result<()> {
     match OpenOptions::new().read(true).append(true).open(path) {
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}

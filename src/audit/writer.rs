@@ -18,7 +18,7 @@ const MAX_BATCH: usize = 1_024;
 const MAX_RETAINED: usize = 10_000;
 
 /// Request to the writer.
-pub enum Request {
+pub(super) enum Request {
     /// Writes a line.
     Line(Line),
     /// Checks whether the file was moved, and writes retained lines.
@@ -26,7 +26,7 @@ pub enum Request {
 }
 
 /// A line to write.
-pub struct Line {
+pub(super) struct Line {
     /// JSON object. Number and time are inserted before its members.
     pub object: String,
     /// Retain the line if it can't be written now.
@@ -91,7 +91,7 @@ impl State {
 
 /// Reason for a `begin` line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BeginReason {
+pub(super) enum BeginReason {
     /// The process started.
     Start,
     /// The file before was full.
@@ -111,7 +111,7 @@ impl BeginReason {
 }
 
 /// The writer.
-pub struct Writer {
+pub(super) struct Writer {
     pub file: LogFile,
     pub max_size: u64,
     pub key: ChainKey,
@@ -132,7 +132,7 @@ pub struct Writer {
 impl Writer {
     #[allow(clippy::too_many_arguments, reason = "they are the fields")]
     /// Creates a writer that continues after `end`.
-    pub fn new(
+    pub(super) fn new(
         file: LogFile,
         max_size: u64,
         key: ChainKey,
@@ -165,7 +165,7 @@ impl Writer {
     ///
     /// # Errors
     /// Fails if the `begin` line can't be written.
-    pub fn start(mut self, mut requests: mpsc::Receiver<Request>) -> std::io::Result<()> {
+    pub(super) fn start(mut self, mut requests: mpsc::Receiver<Request>) -> std::io::Result<()> {
         self.write(&[])?;
         std::thread::Builder::new().name("audit".to_owned()).spawn(move || {
             let mut batch = Vec::with_capacity(MAX_BATCH);

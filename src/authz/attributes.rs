@@ -9,7 +9,7 @@ use prost::bytes::Buf;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
 /// Name and value.
-pub type Pair<'a> = (&'a [u8], &'a [u8]);
+pub(super) type Pair<'a> = (&'a [u8], &'a [u8]);
 
 /// Initial capacity for header lines.
 const TYPICAL_HEADER_COUNT: usize = 32;

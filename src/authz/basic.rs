@@ -22,7 +22,7 @@ static BASE64URL: GeneralPurpose = GeneralPurpose::new(&URL_SAFE, LENIENT);
 /// # Errors
 /// Fails if the text isn't base64 of a user, a colon and a password, if the key isn't UTF-8, or if
 /// both parts are different keys.
-pub fn key(encoded: &[u8], key_in: KeyIn) -> Result<Option<String>, Malformed> {
+pub(super) fn key(encoded: &[u8], key_in: KeyIn) -> Result<Option<String>, Malformed> {
     let has_url_bytes = encoded.iter().any(|byte| matches!(byte, b'-' | b'_'));
     let engine = if has_url_bytes { &BASE64URL } else { &BASE64 };
     let decoded = Some(encoded).filter(|encoded| encoded.len() <= MAX_ENCODED);

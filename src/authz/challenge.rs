@@ -11,7 +11,7 @@ const PROXY_AUTHORIZATION: &str = "proxy-authorization";
 
 /// Kind of server that the client has to authenticate to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Authenticator {
+pub(super) enum Authenticator {
     /// The server that it wants to reach: 401.
     Origin,
     /// A proxy on the way: 407.
@@ -21,7 +21,7 @@ pub enum Authenticator {
 impl Authenticator {
     /// Returns the kind for a request: a proxy if credentials for proxies are looked for, and the
     /// request is a CONNECT or no other credentials are looked for.
-    pub fn of(sources: &[CredentialSource], headers: &Headers<'_>) -> Self {
+    pub(super) fn of(sources: &[CredentialSource], headers: &Headers<'_>) -> Self {
         let mut proxies = sources.iter().map(is_for_proxy);
         let is_proxy = match headers.method() {
             b"CONNECT" => proxies.any(|is_proxy| is_proxy),
@@ -31,7 +31,7 @@ impl Authenticator {
     }
 
     /// Returns the status of a response that asks for credentials.
-    pub const fn status(self) -> u16 {
+    pub(super) const fn status(self) -> u16 {
         match self {
             Self::Origin => 401,
             Self::Proxy => 407,
@@ -40,7 +40,7 @@ impl Authenticator {
 
     /// Returns the headers with the challenges of a response. Basic is asked for if it is looked
     /// for, Bearer if it is, too, or nothing is.
-    pub fn challenges(self, reason: &DenyReason, settings: &Authz) -> Vec<HeaderValueOption> {
+    pub(super) fn challenges(self, reason: &DenyReason, settings: &Authz) -> Vec<HeaderValueOption> {
         let name = match self {
             Self::Origin => "www-authenticate",
             Self::Proxy => "proxy-authenticate",

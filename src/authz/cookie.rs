@@ -1,7 +1,7 @@
 //! Cookies of a request: values of one cookie, and the header without it.
 
 /// Name of the header.
-pub const COOKIE: &str = "cookie";
+pub(super) const COOKIE: &str = "cookie";
 
 /// Splits a header line into cookies, each with the separator before it.
 ///
@@ -33,12 +33,12 @@ fn value_of_cookie<'a>(cookie: &'a [u8], name: &str) -> Option<&'a [u8]> {
 }
 
 /// Returns the values of the cookie `name` in a header line.
-pub fn values<'a>(line: &'a [u8], joined: bool, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+pub(super) fn values<'a>(line: &'a [u8], joined: bool, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
     cookies(line, joined).filter_map(move |(_, cookie)| value_of_cookie(cookie, name))
 }
 
 /// Joins the cookies of all `lines` except those in `names` into one header line. May be empty.
-pub fn without<'a>(
+pub(super) fn without<'a>(
     lines: impl Iterator<Item = &'a [u8]>,
     joined: bool,
     names: impl Iterator<Item = &'a str> + Clone,

@@ -31,7 +31,7 @@ const DEFAULT_PAGE: &str = "<!doctype html>\n<html lang=\"en\"><meta charset=\"u
 ///
 /// `request_id` is visible ASCII. The HTTP status is always set. Without it Envoy would send 403
 /// for all reasons.
-pub fn encode_denied(
+pub(super) fn encode_denied(
     denied: DeniedRequest,
     settings: &Authz,
     templates: &Templates,

@@ -18,7 +18,7 @@ use crate::service::verify::Rejection;
 
 /// Reason for denying a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DenyReason {
+pub(super) enum DenyReason {
     /// The route needs a credential and the request has none.
     #[error("an API key is required")]
     Missing,
@@ -53,7 +53,7 @@ pub enum DenyReason {
 
 /// Demand of a route that a credential doesn't meet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ScopeDemand {
+pub(super) struct ScopeDemand {
     /// Scopes that the route names.
     pub needed: Scopes,
     /// True if it needs all of them, false if one of them is enough.
@@ -64,7 +64,7 @@ pub struct ScopeDemand {
 
 impl ScopeDemand {
     /// The demand for `needed`, not met by the scopes in `granted`.
-    pub fn new(needed: &Scopes, needs_all: bool, granted: &Scopes) -> Self {
+    pub(super) fn new(needed: &Scopes, needs_all: bool, granted: &Scopes) -> Self {
         let missing = needed.iter().filter(|scope| !granted.grant(scope));
         let missing = missing.map(|scope| scope.as_str().to_owned()).collect();
         Self { needed: needed.clone(), needs_all, missing }
@@ -83,7 +83,7 @@ impl ScopeDemand {
 
 impl DenyReason {
     /// Returns the label for logs, metadata and metrics.
-    pub const fn label(&self) -> &'static str {
+    pub(super) const fn label(&self) -> &'static str {
         match self {
             Self::Missing => "missing",
             Self::Malformed(Malformed::Ambiguous) => "ambiguous",
@@ -102,7 +102,7 @@ impl DenyReason {
 
     /// Returns the error that the client sees. Expired, revoked and unknown look alike unless
     /// `reveal_reason` is set.
-    pub fn error(&self, reveal_reason: bool) -> ApiError {
+    pub(super) fn error(&self, reveal_reason: bool) -> ApiError {
         let reason = match self {
             Self::Missing => Reason::Unauthorized,
             Self::Malformed(_) => Reason::BadRequest,
@@ -135,7 +135,7 @@ impl DenyReason {
     /// Returns the challenge of the scheme Bearer (RFC 6750, RFC 9110).
     ///
     /// No text in it needs escaping: none has a `"` or `\`.
-    pub fn bearer_challenge(&self, realm: &str, reveal_reason: bool) -> Option<String> {
+    pub(super) fn bearer_challenge(&self, realm: &str, reveal_reason: bool) -> Option<String> {
         let bearer = format!("Bearer realm=\"{realm}\"");
         match self {
             Self::Missing => Some(bearer),
@@ -152,7 +152,7 @@ impl DenyReason {
     }
 
     /// Returns whether another credential could help: the reason for a 401, or a 407 of a proxy.
-    pub const fn asks_for_credential(&self) -> bool {
+    pub(super) const fn asks_for_credential(&self) -> bool {
         match self {
             Self::Missing => true,
             Self::Denied(denial) => !matches!(denial, Denial::AddressNotAllowed),
@@ -161,7 +161,7 @@ impl DenyReason {
     }
 
     /// Returns the headers that tell a rate-limited client when to try again.
-    pub fn rate_headers(&self) -> Vec<(&'static str, String)> {
+    pub(super) fn rate_headers(&self) -> Vec<(&'static str, String)> {
         let Self::RateLimited(policy, charge) = self else {
             return vec![];
         };
@@ -171,7 +171,7 @@ impl DenyReason {
     }
 
     /// Returns the code of the gRPC status that accompanies the HTTP response.
-    pub const fn grpc_code(&self) -> i32 {
+    pub(super) const fn grpc_code(&self) -> i32 {
         match self {
             Self::Missing => 16,
             Self::Denied(Denial::AddressNotAllowed)
@@ -189,7 +189,7 @@ impl DenyReason {
 }
 
 /// A denied request.
-pub struct DeniedRequest {
+pub(super) struct DeniedRequest {
     /// The reason.
     pub reason: DenyReason,
     /// The principal, as encoded fields of a `Struct` for the dynamic metadata. Empty if unknown.
@@ -198,13 +198,13 @@ pub struct DeniedRequest {
 
 impl DeniedRequest {
     /// Denies a request of a known principal.
-    pub fn of_principal(reason: DenyReason, principal: &Principal<'_>) -> Self {
+    pub(super) fn of_principal(reason: DenyReason, principal: &Principal<'_>) -> Self {
         Self { reason, principal: metadata::of_principal(principal).encode_to_vec().into() }
     }
 
     /// Denies a request with a known key. The cached encoding makes this as fast as denying an
     /// unknown credential.
-    pub fn of_key(reason: DenyReason, entry: &Entry) -> Self {
+    pub(super) fn of_key(reason: DenyReason, entry: &Entry) -> Self {
         let encode = || metadata::of_principal(&Principal::of_key(&entry.key)).encode_to_vec().into();
         Self { reason, principal: entry.denied_metadata.get_or_init(encode).clone() }
     }
@@ -212,7 +212,7 @@ impl DeniedRequest {
 
 impl DeniedRequest {
     /// Tells an address that isn't allowed from one that is unknown.
-    pub fn with_client(mut self, client: Option<IpAddr>) -> Self {
+    pub(super) fn with_client(mut self, client: Option<IpAddr>) -> Self {
         if client.is_none() && self.reason == DenyReason::Denied(Denial::AddressNotAllowed) {
             self.reason = DenyReason::AddressUnreadable;
         }

@@ -37,7 +37,7 @@ pub struct Server {
 }
 
 /// Dispatches the streams of one connection.
-pub struct Dispatcher {
+pub(super) struct Dispatcher {
     server: Rc<Server>,
     session: Rc<SharedSession>,
     account: Rc<MemoryAccount>,
@@ -47,18 +47,18 @@ pub struct Dispatcher {
 
 impl Dispatcher {
     /// Makes the dispatcher of a connection that has no stream yet.
-    pub fn new(server: Rc<Server>, session: Rc<SharedSession>) -> Self {
+    pub(super) fn new(server: Rc<Server>, session: Rc<SharedSession>) -> Self {
         let account = Rc::new(MemoryAccount::new(Arc::clone(&server.memory)));
         Self { server, session, account, fallback_streams: Rc::default() }
     }
 
     /// Returns the memory account of the connection.
-    pub fn account(&self) -> &MemoryAccount {
+    pub(super) fn account(&self) -> &MemoryAccount {
         &self.account
     }
 
     /// Accepts or rejects a new stream.
-    pub fn on_request(&self, session: &mut Session<StreamState>, incoming: IncomingStream) {
+    pub(super) fn on_request(&self, session: &mut Session<StreamState>, incoming: IncomingStream) {
         let head = session.request_head();
         if let Err(response) = grpc::check_request(head) {
             return session.reject(&incoming, &response);
@@ -128,7 +128,13 @@ impl Dispatcher {
     }
 
     /// Receives a part of a stream's message.
-    pub fn on_data(&self, session: &mut Session<StreamState>, id: StreamId, data: &[u8], end_stream: bool) {
+    pub(super) fn on_data(
+        &self,
+        session: &mut Session<StreamState>,
+        id: StreamId,
+        data: &[u8],
+        end_stream: bool,
+    ) {
         match session.stream_mut(id) {
             Some(StreamState::Receiving { message, .. }) if end_stream && message.is_empty() => {
                 self.on_message(session, id, data);
@@ -197,7 +203,7 @@ impl Dispatcher {
     }
 
     /// Counts streams that the session reset because their responses found no room.
-    pub fn count_overflows(&self, session: &mut Session<StreamState>) {
+    pub(super) fn count_overflows(&self, session: &mut Session<StreamState>) {
         let overflows = session.take_overflows();
         if overflows > 0 {
             self.server.authorization.stream_refused(StreamRefusal::PendingResponses, overflows);
@@ -206,7 +212,7 @@ impl Dispatcher {
 }
 
 /// Sends a response, if the stream is still open.
-pub fn respond(session: &mut Session<StreamState>, id: StreamId, answer: Result<Bytes, Status>) {
+pub(super) fn respond(session: &mut Session<StreamState>, id: StreamId, answer: Result<Bytes, Status>) {
     match answer.and_then(|message| Ok((grpc::prefix(&message)?, message))) {
         Ok((prefix, message)) => {
             session.respond(id, &grpc::RESPONSE_HEAD, &prefix, &message, &grpc::OK_TRAILERS);

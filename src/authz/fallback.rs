@@ -29,15 +29,15 @@ const SERVICES: [&[u8]; 3] = [
 /// Path of the call that stays open until the client ends it.
 const WATCH: &[u8] = b"/grpc.health.v1.Health/Watch";
 /// Request headers that the service receives; no other matters to it.
-pub const HEADERS: [&str; 4] = ["content-type", "te", "grpc-encoding", "grpc-timeout"];
+pub(super) const HEADERS: [&str; 4] = ["content-type", "te", "grpc-encoding", "grpc-timeout"];
 /// Largest message of a call, in bytes: it holds names.
 pub const MAX_FALLBACK_MESSAGE: usize = 4 * 1024;
 /// Memory that a call takes, in bytes: a buffer of 8 KiB in each direction, tasks, unread chunks.
-pub const FALLBACK_COST: usize = 24 * 1024;
+pub(super) const FALLBACK_COST: usize = 24 * 1024;
 
 /// The kind of a call, by its path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CallKind {
+pub(super) enum CallKind {
     /// One message, answered at once.
     Unary,
     /// One message, and responses for as long as the client likes.
@@ -48,7 +48,7 @@ pub enum CallKind {
 
 impl CallKind {
     /// Returns the kind of the call that a path names; None when no service has the path.
-    pub fn of_path(path: &[u8]) -> Option<Self> {
+    pub(super) fn of_path(path: &[u8]) -> Option<Self> {
         let service = SERVICES.iter().position(|service| path.starts_with(service))?;
         Some(match service {
             0 if path == WATCH => Self::Watch,
@@ -59,7 +59,7 @@ impl CallKind {
 }
 
 /// Answers one call within a deadline; dropped, it ends the call.
-pub async fn call(
+pub(super) async fn call(
     service: FallbackService,
     request: Request<IncomingBody>,
     id: StreamId,

@@ -11,26 +11,26 @@ use http_body::{Body, Frame};
 use tokio::sync::mpsc;
 
 /// Most bytes of a body that its service hasn't read, overhead counted.
-pub const MAX_UNREAD: usize = 5 * 1024;
+pub(super) const MAX_UNREAD: usize = 5 * 1024;
 /// Memory that an unread chunk takes beside its bytes, in bytes.
 const CHUNK_COST: usize = 64;
 
 /// Makes both ends of a body.
-pub fn channel() -> (RequestBody, IncomingBody) {
+pub(super) fn channel() -> (RequestBody, IncomingBody) {
     let (sender, chunks) = mpsc::unbounded_channel();
     let unread = Arc::new(AtomicUsize::new(0));
     (RequestBody { sender, unread: Arc::clone(&unread) }, IncomingBody { chunks, unread })
 }
 
 /// The end that the client writes to.
-pub struct RequestBody {
+pub(super) struct RequestBody {
     sender: mpsc::UnboundedSender<Bytes>,
     unread: Arc<AtomicUsize>,
 }
 
 impl RequestBody {
     /// Appends a chunk; false when too much is unread, and the stream must end.
-    pub fn push(&self, chunk: &[u8]) -> bool {
+    pub(super) fn push(&self, chunk: &[u8]) -> bool {
         if chunk.is_empty() {
             return true;
         }
@@ -45,7 +45,7 @@ impl RequestBody {
 }
 
 /// The end that the service reads.
-pub struct IncomingBody {
+pub(super) struct IncomingBody {
     chunks: mpsc::UnboundedReceiver<Bytes>,
     unread: Arc<AtomicUsize>,
 }

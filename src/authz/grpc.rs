@@ -8,17 +8,17 @@ use http2_server::{HeaderBlock, RequestHead};
 use tonic::{Code, Status};
 
 /// Length of a message's prefix, in bytes: the compressed flag, and the length of the message.
-pub const PREFIX_LEN: usize = 5;
+pub(super) const PREFIX_LEN: usize = 5;
 /// Largest message, in bytes; Envoy may be configured to send request bodies along.
-pub const MAX_MESSAGE: usize = 4 * 1024 * 1024;
+pub(super) const MAX_MESSAGE: usize = 4 * 1024 * 1024;
 
 /// Path of the Check call.
-pub const CHECK: &[u8] = b"/envoy.service.auth.v3.Authorization/Check";
+pub(super) const CHECK: &[u8] = b"/envoy.service.auth.v3.Authorization/Check";
 /// The head of a response that has a message.
-pub static RESPONSE_HEAD: LazyLock<HeaderBlock> =
+pub(super) static RESPONSE_HEAD: LazyLock<HeaderBlock> =
     LazyLock::new(|| HeaderBlock::response(StatusCode::OK, &HeaderMap::from_iter([(CONTENT_TYPE, GRPC)])));
 /// The trailers of a response that has a message.
-pub static OK_TRAILERS: LazyLock<HeaderBlock> =
+pub(super) static OK_TRAILERS: LazyLock<HeaderBlock> =
     LazyLock::new(|| HeaderBlock::trailers(&HeaderMap::from_iter([(GRPC_STATUS, GRPC_OK)])));
 
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
@@ -31,7 +31,7 @@ const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 ///
 /// # Errors
 /// The response to it: an HTTP status where the client may not know gRPC's.
-pub fn check_request(head: &RequestHead) -> Result<(), HeaderBlock> {
+pub(super) fn check_request(head: &RequestHead) -> Result<(), HeaderBlock> {
     if head.method() != b"POST" {
         let allow = HeaderMap::from_iter([(ALLOW, HeaderValue::from_static("POST"))]);
         return Err(HeaderBlock::response(StatusCode::METHOD_NOT_ALLOWED, &allow));
@@ -51,12 +51,12 @@ pub fn check_request(head: &RequestHead) -> Result<(), HeaderBlock> {
 }
 
 /// Returns a response without a message: gRPC's "Trailers-Only".
-pub fn error_response(status: &Status) -> HeaderBlock {
+pub(super) fn error_response(status: &Status) -> HeaderBlock {
     HeaderBlock::response(StatusCode::OK, &status_headers(status))
 }
 
 /// Returns the trailers of a response that has begun.
-pub fn trailers(status: &Status) -> HeaderBlock {
+pub(super) fn trailers(status: &Status) -> HeaderBlock {
     let mut headers = status_headers(status);
     headers.remove(CONTENT_TYPE);
     HeaderBlock::trailers(&headers)
@@ -75,7 +75,7 @@ fn status_headers(status: &Status) -> HeaderMap {
 ///
 /// # Errors
 /// The message is longer than a prefix can tell.
-pub fn prefix(message: &[u8]) -> Result<[u8; PREFIX_LEN], Status> {
+pub(super) fn prefix(message: &[u8]) -> Result<[u8; PREFIX_LEN], Status> {
     let length =
         u32::try_from(message.len()).map_err(|_| Status::internal("the response is longer than 4 GiB"))?;
     let [a, b, c, d] = length.to_be_bytes();
@@ -117,7 +117,7 @@ impl From<MessageError> for Status {
 ///
 /// # Errors
 /// The body isn't one message of at most [`MAX_MESSAGE`].
-pub fn message(body: &[u8]) -> Result<&[u8], MessageError> {
+pub(super) fn message(body: &[u8]) -> Result<&[u8], MessageError> {
     check_prefix(body)?;
     match body_length(body) {
         Some(length) if length == body.len() => Ok(&body[PREFIX_LEN..]),
@@ -147,14 +147,14 @@ fn body_length(body: &[u8]) -> Option<usize> {
 
 /// The body of a call while it arrives.
 #[derive(Default)]
-pub struct Message(Vec<u8>);
+pub(super) struct Message(Vec<u8>);
 
 impl Message {
     /// Appends a chunk.
     ///
     /// # Errors
     /// The body can't become one message of at most [`MAX_MESSAGE`].
-    pub fn push(&mut self, part: &[u8]) -> Result<(), MessageError> {
+    pub(super) fn push(&mut self, part: &[u8]) -> Result<(), MessageError> {
         let capacity = self.capacity_with(part.len());
         self.0.reserve_exact(capacity - self.0.len());
         self.0.extend_from_slice(part);
@@ -162,7 +162,7 @@ impl Message {
     }
 
     /// Returns the memory that another `bytes` bytes take, in bytes.
-    pub fn growth(&self, bytes: usize) -> usize {
+    pub(super) fn growth(&self, bytes: usize) -> usize {
         self.capacity_with(bytes) - self.0.capacity()
     }
 
@@ -177,12 +177,12 @@ impl Message {
     }
 
     /// Returns whether nothing has arrived.
-    pub const fn is_empty(&self) -> bool {
+    pub(super) const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Returns the bytes that have arrived.
-    pub fn finish(self) -> Vec<u8> {
+    pub(super) fn finish(self) -> Vec<u8> {
         self.0
     }
 }

@@ -9,7 +9,11 @@ use super::sources::value_of;
 use crate::config::{CredentialSource, HeaderForm, KeyIn};
 
 /// Returns the advice for a refusal; None where there is nothing to add to the message.
-pub fn hint(reason: &DenyReason, headers: &Headers<'_>, sources: &[CredentialSource]) -> Option<String> {
+pub(super) fn hint(
+    reason: &DenyReason,
+    headers: &Headers<'_>,
+    sources: &[CredentialSource],
+) -> Option<String> {
     match reason {
         DenyReason::Missing => {
             let send = format!("send it as {}", list(sources.iter().map(form), "or"));

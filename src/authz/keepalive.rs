@@ -16,7 +16,7 @@ use super::limits::ConnectionLimits;
 const STEPS: u32 = 6;
 
 /// The keepalive timer of one connection.
-pub struct Keepalive {
+pub(super) struct Keepalive {
     limits: ConnectionLimits,
     /// The next step.
     timer: Pin<Box<Sleep>>,
@@ -38,25 +38,25 @@ enum State {
 
 impl Keepalive {
     /// Starts the timer of a connection on which nothing has arrived.
-    pub fn new(limits: ConnectionLimits) -> Self {
+    pub(super) fn new(limits: ConnectionLimits) -> Self {
         let timer = Box::pin(sleep(limits.keepalive_interval / STEPS));
         Self { limits, timer, state: State::Handshake(0), budget_steps: 0, is_idle: false }
     }
 
     /// Notes that something has arrived.
-    pub fn received(&mut self) {
+    pub(super) fn received(&mut self) {
         if !matches!(self.state, State::Handshake(_)) {
             self.state = State::Idle(0);
         }
     }
 
     /// Returns whether nothing arrived between the last two steps, once for each step.
-    pub const fn take_idle(&mut self) -> bool {
+    pub(super) const fn take_idle(&mut self) -> bool {
         std::mem::replace(&mut self.is_idle, false)
     }
 
     /// Sends a PING when it is time; ready when the client is gone.
-    pub fn poll<T>(&mut self, session: &RefCell<Session<T>>, context: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll<T>(&mut self, session: &RefCell<Session<T>>, context: &mut Context<'_>) -> Poll<()> {
         while self.timer.as_mut().poll(context).is_ready() {
             let mut session = session.borrow_mut();
             let step = self.limits.keepalive_interval / STEPS;

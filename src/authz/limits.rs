@@ -5,7 +5,7 @@ use std::time::Duration;
 use http2_server::Limits;
 
 /// Interval at which a connection looks for frames, messages and responses that take too long.
-pub const TICK: Duration = Duration::from_secs(1);
+pub(super) const TICK: Duration = Duration::from_secs(1);
 /// Bytes that may wait to be written before no more is read.
 const MAX_OUTPUT: usize = 64 * 1024;
 

@@ -8,12 +8,12 @@ use crate::key::KeyId;
 use crate::key::strict::MAX_SAFE;
 
 /// Returns the metadata of a request that passes.
-pub fn allowed(principal: Option<&Principal<'_>>, reason: &'static str) -> Struct {
+pub(super) fn allowed(principal: Option<&Principal<'_>>, reason: &'static str) -> Struct {
     with_decision("allow", reason, principal.map(of_principal).unwrap_or_default())
 }
 
 /// Returns the metadata of a denied request, without its principal.
-pub fn denied(reason: &'static str) -> Struct {
+pub(super) fn denied(reason: &'static str) -> Struct {
     with_decision("deny", reason, Struct::default())
 }
 
@@ -24,7 +24,7 @@ fn with_decision(decision: &'static str, reason: &'static str, mut metadata: Str
 }
 
 /// Returns the metadata of a principal.
-pub fn of_principal(principal: &Principal<'_>) -> Struct {
+pub(super) fn of_principal(principal: &Principal<'_>) -> Struct {
     let scopes = principal.scopes.iter().map(|scope| text(scope.as_str())).collect();
     let mut fields = vec![
         ("key_id", text(&principal.key_id)),
@@ -39,7 +39,7 @@ pub fn of_principal(principal: &Principal<'_>) -> Struct {
 }
 
 /// Returns the metadata of a key of which only the id is known.
-pub fn of_key_id(key_id: &KeyId) -> Struct {
+pub(super) fn of_key_id(key_id: &KeyId) -> Struct {
     Struct { fields: [("key_id".to_owned(), text(&key_id.to_string()))].into() }
 }
 
@@ -54,7 +54,7 @@ fn text(text: &str) -> Value {
 /// Converts JSON to a protobuf value.
 ///
 /// A number that a double can't hold becomes text: rounded, it would equal another key's.
-pub fn json(json: serde_json::Value) -> Value {
+pub(super) fn json(json: serde_json::Value) -> Value {
     use serde_json::Value as Json;
     value(match json {
         Json::Null => Kind::NullValue(0),

@@ -7,7 +7,7 @@ use crate::config::{CredentialSource, KeyPath, PathSegment};
 
 /// The credential's segment of a request target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KeySegment<'a> {
+pub(super) struct KeySegment<'a> {
     /// The path before the `/` of the segment.
     before: &'a [u8],
     /// The segment as written.
@@ -19,7 +19,7 @@ pub struct KeySegment<'a> {
 impl<'a> KeySegment<'a> {
     /// Finds the credential's segment in a target, which begins with the path. None if the target
     /// has another path, or the segment is empty.
-    pub fn find(target: &'a [u8], path: &KeyPath) -> Option<Self> {
+    pub(super) fn find(target: &'a [u8], path: &KeyPath) -> Option<Self> {
         let mut at = 0;
         let mut found = None;
         for expected in path.segments() {
@@ -46,18 +46,18 @@ impl<'a> KeySegment<'a> {
     }
 
     /// Finds the segment of any source.
-    pub fn of_sources(target: &'a [u8], sources: &[CredentialSource]) -> Option<Self> {
+    pub(super) fn of_sources(target: &'a [u8], sources: &[CredentialSource]) -> Option<Self> {
         paths(sources).find_map(|path| Self::find(target, path))
     }
 
     /// Returns the target without the segment.
-    pub fn removed(&self) -> Vec<u8> {
+    pub(super) fn removed(&self) -> Vec<u8> {
         let slash: &[u8] = if self.before.is_empty() && !self.after.starts_with(b"/") { b"/" } else { b"" };
         [self.before, slash, self.after].concat()
     }
 
     /// Returns whether another segment of the path is the same text.
-    pub fn is_repeated(&self) -> bool {
+    pub(super) fn is_repeated(&self) -> bool {
         let end = self.after.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(self.after.len());
         let mut others =
             [self.before, &self.after[..end]].into_iter().flat_map(|part| part.split(|b| *b == b'/'));
@@ -78,7 +78,7 @@ fn paths(sources: &[CredentialSource]) -> impl Iterator<Item = &KeyPath> {
 }
 
 /// Returns the target that goes upstream: without the credential's segment.
-pub fn upstream_target<'a>(target: &'a [u8], sources: &[CredentialSource]) -> Cow<'a, [u8]> {
+pub(super) fn upstream_target<'a>(target: &'a [u8], sources: &[CredentialSource]) -> Cow<'a, [u8]> {
     match KeySegment::of_sources(target, sources) {
         Some(segment) => Cow::Owned(segment.removed()),
         None => Cow::Borrowed(target),
@@ -86,7 +86,7 @@ pub fn upstream_target<'a>(target: &'a [u8], sources: &[CredentialSource]) -> Co
 }
 
 /// Returns the position of the path in a URL, which may be a path alone.
-pub fn start_of_path(url: &[u8]) -> usize {
+pub(super) fn start_of_path(url: &[u8]) -> usize {
     let Some(first) = url.iter().position(|byte| is_end(*byte)) else { return url.len() };
     let has_scheme = first > 0 && url[first - 1] == b':' && url[first..].starts_with(b"//");
     match has_scheme {
@@ -99,14 +99,14 @@ pub fn start_of_path(url: &[u8]) -> usize {
 }
 
 /// Removes the credential's segment from a URL. None if it has none.
-pub fn without(url: &[u8], sources: &[CredentialSource]) -> Option<Vec<u8>> {
+pub(super) fn without(url: &[u8], sources: &[CredentialSource]) -> Option<Vec<u8>> {
     let (before, target) = url.split_at(start_of_path(url));
     let segment = KeySegment::of_sources(target, sources)?;
     Some([before, &segment.removed()].concat())
 }
 
 /// Returns whether a text contains a path with a credential anywhere.
-pub fn mentions(text: &[u8], sources: &[CredentialSource]) -> bool {
+pub(super) fn mentions(text: &[u8], sources: &[CredentialSource]) -> bool {
     let mut slashes = text.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
     slashes.any(|at| KeySegment::of_sources(&text[at..], sources).is_some())
 }

@@ -16,7 +16,7 @@ use crate::settings::policy::Policy;
 /// Invalid setting of a route in Envoy's configuration. Requests of the route are denied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{place} {key}: {problem}")]
-pub struct PolicyError {
+pub(super) struct PolicyError {
     place: &'static str,
     key: String,
     problem: String,
@@ -34,7 +34,7 @@ const KEY_PREFIX: &[u8] = b"talos.";
 ///
 /// # Errors
 /// Fails if its path is ambiguous, or a setting in Envoy's configuration is invalid.
-pub fn route_policy<'a>(
+pub(super) fn route_policy<'a>(
     settings: &'a Settings,
     headers: &Headers<'_>,
     target: &[u8],

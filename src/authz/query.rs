@@ -6,7 +6,7 @@ use super::request::Malformed;
 use crate::settings::path::hex_byte;
 
 /// Returns the query of a path: what follows the first `?`, up to a `#`.
-pub fn of_path(path: &[u8]) -> &[u8] {
+pub(super) fn of_path(path: &[u8]) -> &[u8] {
     let path = path.split(|byte| *byte == b'#').next().unwrap_or_default();
     match path.iter().position(|byte| *byte == b'?') {
         Some(at) => &path[at + 1..],
@@ -15,7 +15,7 @@ pub fn of_path(path: &[u8]) -> &[u8] {
 }
 
 /// Returns the parameters with this decoded name: name and value as written.
-pub fn parameters<'a>(query: &'a [u8], name: &'a str) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+pub(super) fn parameters<'a>(query: &'a [u8], name: &'a str) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
     let parameters = query.split(|byte| *byte == b'&').map(|parameter| {
         match parameter.iter().position(|byte| *byte == b'=') {
             Some(at) => (&parameter[..at], &parameter[at + 1..]),
@@ -31,19 +31,19 @@ fn matches_name(written: &[u8], name: &[u8]) -> bool {
 }
 
 /// Returns whether percent-decoding `written` gives `text`. A malformed encoding gives nothing.
-pub fn decodes_to(written: &[u8], text: &[u8]) -> bool {
+pub(super) fn decodes_to(written: &[u8], text: &[u8]) -> bool {
     written == text
         || (written.contains(&b'%') && Decode::percent(written).eq(text.iter().copied().map(Some)))
 }
 
 /// Returns whether a value decodes to nothing or white space.
-pub fn is_blank(value: &[u8]) -> bool {
+pub(super) fn is_blank(value: &[u8]) -> bool {
     Decode::form(value).all(|byte| byte.is_some_and(|byte| byte.is_ascii_whitespace()))
 }
 
 /// Removes the parameters with these names from a URL. The rest stays byte for byte. Returns `None`
 /// if there are none.
-pub fn without<'n>(url: &[u8], names: impl Iterator<Item = &'n str> + Clone) -> Option<Vec<u8>> {
+pub(super) fn without<'n>(url: &[u8], names: impl Iterator<Item = &'n str> + Clone) -> Option<Vec<u8>> {
     let query = of_path(url);
     let is_named = |parameter: &&[u8]| {
         let written = parameter.split(|byte| *byte == b'=').next().unwrap_or_default();
@@ -63,7 +63,7 @@ pub fn without<'n>(url: &[u8], names: impl Iterator<Item = &'n str> + Clone) -> 
 }
 
 /// Returns whether a text contains a parameter of this name.
-pub fn mentions(text: &[u8], name: &str) -> bool {
+pub(super) fn mentions(text: &[u8], name: &str) -> bool {
     text.split(|byte| matches!(byte, b'?' | b'&' | b';' | b'#')).skip(1).any(|parameter| {
         let end = parameter.iter().position(|byte| *byte == b'=');
         end.is_some_and(|end| matches_name(&parameter[..end], name.as_bytes()))
@@ -73,7 +73,7 @@ pub fn mentions(text: &[u8], name: &str) -> bool {
 /// Returns whether `is_there` holds of a text, or of it decoded some times: a URL within a URL is
 /// encoded. `in_broken` is asked about a malformed encoding, which some servers decode all the
 /// same.
-pub fn in_any_layer(
+pub(super) fn in_any_layer(
     text: &[u8],
     is_there: impl Fn(&[u8]) -> bool,
     in_broken: impl Fn(&[u8]) -> bool,
@@ -98,7 +98,7 @@ pub fn in_any_layer(
 ///
 /// # Errors
 /// Fails if a `%` lacks its digits, or the result is not UTF-8.
-pub fn decode(value: &[u8]) -> Result<Cow<'_, str>, Malformed> {
+pub(super) fn decode(value: &[u8]) -> Result<Cow<'_, str>, Malformed> {
     if !is_encoded(value) {
         return std::str::from_utf8(value).map(Cow::Borrowed).map_err(|_| Malformed::Unreadable);
     }
@@ -109,7 +109,7 @@ pub fn decode(value: &[u8]) -> Result<Cow<'_, str>, Malformed> {
 ///
 /// # Errors
 /// Fails if a `%` lacks its digits, or the result is not UTF-8.
-pub fn percent_decode(value: &[u8]) -> Result<Cow<'_, str>, Malformed> {
+pub(super) fn percent_decode(value: &[u8]) -> Result<Cow<'_, str>, Malformed> {
     if !value.contains(&b'%') {
         return std::str::from_utf8(value).map(Cow::Borrowed).map_err(|_| Malformed::Unreadable);
     }

@@ -13,7 +13,7 @@ pub struct Headers<'a>(&'a Attributes<'a>);
 
 /// Problem that makes a request unusable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Malformed {
+pub(super) enum Malformed {
     /// A source has two credentials, or two sources differ.
     #[error("more than one credential was sent")]
     Ambiguous,
@@ -138,7 +138,7 @@ impl<'a> Headers<'a> {
 
 const JSON: &str = "application/json";
 /// Media type of gRPC-Web, with which that of its text form begins, too.
-pub const GRPC_WEB: &str = "application/grpc-web";
+pub(super) const GRPC_WEB: &str = "application/grpc-web";
 
 /// Maximum length of a request id that is shown, in bytes.
 const MAX_REQUEST_ID: usize = 128;
@@ -171,11 +171,11 @@ fn matches_folded(name: &[u8], ours: &str) -> bool {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// Returns a request with joined headers, and the same with raw header lines.
-    pub fn both_forms(
+    pub(crate) fn both_forms(
         path: &'static str,
         lines: &[(&'static str, &'static str)],
     ) -> [Attributes<'static>; 2] {

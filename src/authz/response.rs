@@ -30,9 +30,9 @@ const RESPONSE_HEADERS_TO_ADD: u32 = 6;
 
 /// Response headers with the key's rate policy and its remaining quota
 /// (draft-ietf-httpapi-ratelimit-headers).
-pub const RATE_LIMIT_POLICY: &str = "ratelimit-policy";
+pub(super) const RATE_LIMIT_POLICY: &str = "ratelimit-policy";
 /// See [`RATE_LIMIT_POLICY`].
-pub const RATE_LIMIT: &str = "ratelimit";
+pub(super) const RATE_LIMIT: &str = "ratelimit";
 
 /// Encodes the part of the response that is the same for every request of a principal on a route.
 ///
@@ -65,7 +65,7 @@ pub fn encode_ok(settings: &Authz, principal: &Principal<'_>, token: Option<&str
 
 /// Encodes the response that lets an unauthenticated request pass. `reason` goes to the dynamic
 /// metadata.
-pub fn encode_anonymous(settings: &Authz, reason: &'static str) -> EncodedResponse {
+pub(super) fn encode_anonymous(settings: &Authz, reason: &'static str) -> EncodedResponse {
     let identity = IDENTITY_HEADERS.into_iter().map(|name| Bytes::from_static(name.as_bytes()));
     let answer = OkHttpResponse {
         headers_to_remove: identity.chain(own_token_header(settings)).collect(),
@@ -155,7 +155,7 @@ fn outer_fields(metadata: Struct) -> Vec<u8> {
 /// Returns the option that overwrites a header, for every version of Envoy.
 ///
 /// Newer ones read the action, those up to 1.36 only `append`. 1.37 appends if neither is set.
-pub fn overwrite(name: &str, value: &str) -> HeaderValueOption {
+pub(super) fn overwrite(name: &str, value: &str) -> HeaderValueOption {
     HeaderValueOption {
         header: Some(HeaderValue {
             key: Bytes::copy_from_slice(name.as_bytes()),
@@ -171,6 +171,6 @@ pub fn overwrite(name: &str, value: &str) -> HeaderValueOption {
 /// those that are there.
 ///
 /// Envoy up to 1.36 sets each line that isn't to be appended; newer versions read the action.
-pub fn add_line(name: &str, value: &str) -> HeaderValueOption {
+pub(super) fn add_line(name: &str, value: &str) -> HeaderValueOption {
     HeaderValueOption { append: None, append_action: APPEND_IF_EXISTS_OR_ADD, ..overwrite(name, value) }
 }

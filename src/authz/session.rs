@@ -12,7 +12,7 @@ use super::fallback_body::RequestBody;
 use super::grpc::Message;
 
 /// The state of one stream.
-pub enum StreamState {
+pub(super) enum StreamState {
     /// A Check whose message isn't complete.
     Receiving {
         /// The part that has arrived.
@@ -41,7 +41,7 @@ pub enum StreamState {
 }
 
 /// A session that the tasks of its streams may use.
-pub struct SharedSession {
+pub(super) struct SharedSession {
     session: RefCell<Session<StreamState>>,
     /// Waker of the task that writes.
     writer: RefCell<Option<Waker>>,
@@ -49,17 +49,17 @@ pub struct SharedSession {
 
 impl SharedSession {
     /// Shares a session for which no task writes yet.
-    pub fn new(session: Session<StreamState>) -> Self {
+    pub(super) fn new(session: Session<StreamState>) -> Self {
         Self { session: RefCell::new(session), writer: RefCell::default() }
     }
 
     /// Returns the session, for the task that writes.
-    pub const fn session(&self) -> &RefCell<Session<StreamState>> {
+    pub(super) const fn session(&self) -> &RefCell<Session<StreamState>> {
         &self.session
     }
 
     /// Acts on the session, and wakes the task that writes.
-    pub fn with<R>(&self, act: impl FnOnce(&mut Session<StreamState>) -> R) -> R {
+    pub(super) fn with<R>(&self, act: impl FnOnce(&mut Session<StreamState>) -> R) -> R {
         let done = act(&mut self.session.borrow_mut());
         if let Some(writer) = &*self.writer.borrow() {
             writer.wake_by_ref();
@@ -68,12 +68,12 @@ impl SharedSession {
     }
 
     /// Waits until the client has been sent all data of a response so far.
-    pub async fn sent(&self, id: StreamId) {
+    pub(super) async fn sent(&self, id: StreamId) {
         poll_fn(|context| self.session.borrow_mut().poll_sent(id, context)).await;
     }
 
     /// Makes the current task the one that writes.
-    pub fn set_writer(&self, context: &Context<'_>) {
+    pub(super) fn set_writer(&self, context: &Context<'_>) {
         let mut writer = self.writer.borrow_mut();
         if !writer.as_ref().is_some_and(|writer| writer.will_wake(context.waker())) {
             *writer = Some(context.waker().clone());

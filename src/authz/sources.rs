@@ -13,7 +13,7 @@ use crate::config::{CredentialSource, HeaderForm};
 use crate::credential::Presented;
 
 /// Credential of a request. Has no Debug: its text is never printed.
-pub struct PresentedCredential<'a> {
+pub(super) struct PresentedCredential<'a> {
     text: Cow<'a, str>,
     sources: &'a [CredentialSource],
     /// Bit set of the `sources` that carry it.
@@ -25,7 +25,10 @@ impl<'a> PresentedCredential<'a> {
     ///
     /// # Errors
     /// Fails if there are two different credentials, or it is not UTF-8.
-    pub fn find(headers: &Headers<'a>, sources: &'a [CredentialSource]) -> Result<Option<Self>, Malformed> {
+    pub(super) fn find(
+        headers: &Headers<'a>,
+        sources: &'a [CredentialSource],
+    ) -> Result<Option<Self>, Malformed> {
         let mut presented: Option<Self> = None;
         for (index, source) in sources.iter().enumerate() {
             let Some(text) = value_of(headers, source)? else {
@@ -46,12 +49,12 @@ impl<'a> PresentedCredential<'a> {
     ///
     /// # Errors
     /// Fails if it is too long.
-    pub fn credential(&self) -> Result<Presented<'_>, Malformed> {
+    pub(super) fn credential(&self) -> Result<Presented<'_>, Malformed> {
         Presented::new(&self.text).ok_or(Malformed::Unreadable)
     }
 
     /// Returns the sources that carry it.
-    pub fn carriers(&self) -> impl Iterator<Item = &'a CredentialSource> + Clone {
+    pub(super) fn carriers(&self) -> impl Iterator<Item = &'a CredentialSource> + Clone {
         let carriers = self.carriers;
         let presented = move |(index, source)| (carriers & 1_u32 << index != 0).then_some(source);
         self.sources.iter().enumerate().filter_map(presented)
@@ -62,7 +65,7 @@ impl<'a> PresentedCredential<'a> {
 ///
 /// # Errors
 /// Fails if there is more than one, or it is not UTF-8.
-pub fn value_of<'a>(
+pub(super) fn value_of<'a>(
     headers: &Headers<'a>,
     source: &'a CredentialSource,
 ) -> Result<Option<Cow<'a, str>>, Malformed> {

@@ -29,7 +29,7 @@ const URL_HEADERS: [&str; 7] = [
 ///
 /// # Errors
 /// Fails if a subprotocol that is left is not UTF-8.
-pub fn strip_headers(
+pub(super) fn strip_headers(
     presented: &PresentedCredential<'_>,
     headers: &Headers<'_>,
     overwritten: Option<&str>,
@@ -96,7 +96,7 @@ fn strip_subprotocols(
 ///
 /// A segment that a path source reads is removed in any case, as the policy of the route was found
 /// by the path without it.
-pub fn strip_target(
+pub(super) fn strip_target(
     headers: &Headers<'_>,
     sources: &[CredentialSource],
     presented: Option<&PresentedCredential<'_>>,
@@ -125,7 +125,7 @@ fn query_names<'a>(
 ///
 /// A header that Envoy doesn't send to Talos (`allowed_headers`) is removed, since its value is
 /// unknown.
-pub fn strip_repeated_urls(headers: &Headers<'_>, sources: &[CredentialSource], extras: &mut Extras) {
+pub(super) fn strip_repeated_urls(headers: &Headers<'_>, sources: &[CredentialSource], extras: &mut Extras) {
     let is_in_urls = |source: &CredentialSource| {
         matches!(source, CredentialSource::Query { .. } | CredentialSource::Path(_))
     };

@@ -5,7 +5,7 @@
 use super::request::Malformed;
 
 /// Name of the header.
-pub const SEC_WEBSOCKET_PROTOCOL: &str = "sec-websocket-protocol";
+pub(super) const SEC_WEBSOCKET_PROTOCOL: &str = "sec-websocket-protocol";
 
 /// Returns the entries of all header lines.
 fn entries<'a>(lines: impl Iterator<Item = &'a [u8]>) -> impl Iterator<Item = &'a [u8]> {
@@ -21,7 +21,7 @@ fn is_marker(entry: &[u8], marker: &str) -> bool {
 ///
 /// # Errors
 /// Fails if the marker is there twice.
-pub fn key_after<'a>(
+pub(super) fn key_after<'a>(
     lines: impl Iterator<Item = &'a [u8]>,
     marker: &str,
 ) -> Result<Option<&'a [u8]>, Malformed> {
@@ -38,7 +38,7 @@ pub fn key_after<'a>(
 }
 
 /// Header without keys and their markers.
-pub struct Rest {
+pub(super) struct Rest {
     /// Entries that are left, as a header value. May be empty.
     pub value: Vec<u8>,
     /// The first marker, as the client wrote it.
@@ -46,7 +46,7 @@ pub struct Rest {
 }
 
 /// Takes each marker and the entry after it out of the header.
-pub fn without<'a>(
+pub(super) fn without<'a>(
     lines: impl Iterator<Item = &'a [u8]>,
     markers: impl Iterator<Item = &'a str> + Clone,
 ) -> Rest {

@@ -11,13 +11,13 @@ use clap::Subcommand;
 use super::exit::{Failure, Outcome};
 
 /// Examples in the help of `talos audit`.
-pub const EXAMPLES: &str = "\
+pub(super) const EXAMPLES: &str = "\
 EXAMPLES:
   talos audit verify audit.jsonl*
   talos audit replay audit.jsonl* --dry-run";
 
 #[derive(Subcommand)]
-pub enum Command {
+pub(super) enum Command {
     Verify(verify::Verify),
     Replay(replay::Replay),
 }
@@ -27,7 +27,7 @@ impl Command {
     ///
     /// # Errors
     /// Fails when a file can't be read, the configuration is invalid, or the database fails.
-    pub async fn run(self, file: Option<&Path>) -> Result<Outcome, Failure> {
+    pub(super) async fn run(self, file: Option<&Path>) -> Result<Outcome, Failure> {
         match self {
             Self::Verify(verify) => verify.run(file).await,
             Self::Replay(replay) => replay.run(file).await,

@@ -18,7 +18,7 @@ const MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
 
 /// Error of a request to a server.
 #[derive(Debug, thiserror::Error)]
-pub enum ClientError {
+pub(super) enum ClientError {
     /// An option of the connection is invalid. Its value may be a secret, so it isn't repeated.
     #[error("{option}: {problem}")]
     Option {
@@ -63,7 +63,7 @@ pub enum ClientError {
 }
 
 /// One request to the API.
-pub struct Request {
+pub(super) struct Request {
     method: Method,
     path: String,
     query: Vec<(&'static str, String)>,
@@ -73,40 +73,40 @@ pub struct Request {
 
 impl Request {
     /// Creates a request without a body. `path` begins with a slash.
-    pub fn new(method: Method, path: impl Into<String>) -> Self {
+    pub(super) fn new(method: Method, path: impl Into<String>) -> Self {
         Self { method, path: path.into(), query: vec![], no_cache: false, body: None }
     }
 
     /// Creates a GET request.
-    pub fn get(path: impl Into<String>) -> Self {
+    pub(super) fn get(path: impl Into<String>) -> Self {
         Self::new(Method::GET, path)
     }
 
     /// Creates a POST request with a JSON body.
-    pub fn post(path: impl Into<String>, body: Value) -> Self {
+    pub(super) fn post(path: impl Into<String>, body: Value) -> Self {
         Self { body: Some(body), ..Self::new(Method::POST, path) }
     }
 
     /// Creates a PATCH request with a JSON body.
-    pub fn patch(path: impl Into<String>, body: Value) -> Self {
+    pub(super) fn patch(path: impl Into<String>, body: Value) -> Self {
         Self { body: Some(body), ..Self::new(Method::PATCH, path) }
     }
 
     /// Adds a query parameter.
-    pub fn query(mut self, name: &'static str, value: impl Into<String>) -> Self {
+    pub(super) fn query(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.query.push((name, value.into()));
         self
     }
 
     /// Sets whether the server must read from its database instead of its cache.
-    pub fn no_cache(mut self, no_cache: bool) -> Self {
+    pub(super) fn no_cache(mut self, no_cache: bool) -> Self {
         self.no_cache = no_cache;
         self
     }
 }
 
 /// A JSON document, parsed and as received. An empty response body is `null`.
-pub struct JsonBody {
+pub(super) struct JsonBody {
     /// The parsed value.
     pub value: Value,
     /// The received text, unchanged.
@@ -120,7 +120,7 @@ impl From<Value> for JsonBody {
 }
 
 /// A client of one Talos server.
-pub struct Client {
+pub(super) struct Client {
     http: reqwest::Client,
     base: Url,
     /// The base URL without user and password, for error messages.
@@ -136,7 +136,7 @@ impl Client {
     /// # Errors
     /// Fails when the endpoint, a certificate or the token is invalid, or no CA certificates are
     /// found for https.
-    pub fn new(server: &Server) -> Result<Self, ClientError> {
+    pub(super) fn new(server: &Server) -> Result<Self, ClientError> {
         let base = parse_endpoint(&server.endpoint).map_err(endpoint_error)?;
         let socket = server.socket();
         let mut builder = reqwest::Client::builder()
@@ -185,7 +185,7 @@ impl Client {
     ///
     /// # Errors
     /// Fails when the server is unreachable, answers with an error, or isn't a Talos server.
-    pub async fn send(&self, request: Request) -> Result<JsonBody, ClientError> {
+    pub(super) async fn send(&self, request: Request) -> Result<JsonBody, ClientError> {
         let mut url = self.base.clone();
         url.set_path(&format!("{}{}", self.base.path().trim_end_matches('/'), request.path));
         if !request.query.is_empty() {
@@ -259,12 +259,12 @@ impl Client {
 ///
 /// # Errors
 /// Fails when it is neither a base URL nor `unix://` and an absolute path.
-pub fn check_endpoint(endpoint: &str) -> Result<(), ClientError> {
+pub(super) fn check_endpoint(endpoint: &str) -> Result<(), ClientError> {
     parse_endpoint(endpoint).map(drop).map_err(endpoint_error)
 }
 
 /// Returns true if an endpoint has a user or a password.
-pub fn has_user(endpoint: &str) -> bool {
+pub(super) fn has_user(endpoint: &str) -> bool {
     let url = parse_endpoint(endpoint);
     url.is_ok_and(|url| !url.username().is_empty() || url.password().is_some())
 }

@@ -17,7 +17,7 @@ EXAMPLES:
 
 Install the file where the shell looks for it: ~/.local/share/bash-completion/completions/talos, a directory of
 zsh's $fpath, or ~/.config/fish/completions/talos.fish.")]
-pub struct Completions {
+pub(super) struct Completions {
     /// The shell
     shell: Shell,
 }
@@ -27,7 +27,7 @@ impl Completions {
     ///
     /// # Errors
     /// Fails when stdout can't be written to.
-    pub fn run(&self) -> Result<(), Failure> {
+    pub(super) fn run(&self) -> Result<(), Failure> {
         let mut script = vec![];
         clap_complete::generate(self.shell, &mut Cli::command(), "talos", &mut script);
         write_stdout(&String::from_utf8_lossy(&script))

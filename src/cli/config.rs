@@ -13,14 +13,14 @@ use super::source::source;
 use crate::config::{EffectiveSetting, schema};
 
 /// Examples in the help of `talos config`.
-pub const EXAMPLES: &str = "\
+pub(super) const EXAMPLES: &str = "\
 EXAMPLES:
   talos config check
   talos config show --origin
   talos config schema > talos.schema.json";
 
 #[derive(Subcommand)]
-pub enum Command {
+pub(super) enum Command {
     Check(check::Check),
     /// Show all settings, merged from defaults, file and environment; secrets are shown as ***
     #[command(after_help = "\
@@ -37,7 +37,7 @@ EXAMPLES:
 }
 
 #[derive(Args)]
-pub struct Show {
+pub(super) struct Show {
     /// The configuration file [default: --config; without either, defaults and environment are
     /// shown]
     file: Option<PathBuf>,
@@ -60,7 +60,7 @@ impl Command {
     ///
     /// # Errors
     /// When the configuration is invalid, or stdout can't be written to.
-    pub fn run(self, config: Option<PathBuf>) -> Result<Outcome, Failure> {
+    pub(super) fn run(self, config: Option<PathBuf>) -> Result<Outcome, Failure> {
         match self {
             Self::Check(options) => return options.run(config),
             Self::Show(options) => options.run(config)?,

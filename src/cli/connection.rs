@@ -22,7 +22,7 @@ const MAX_FILE_BYTES: u64 = 1024 * 1024;
 /// Options of a connection to a server.
 #[derive(Args, Clone, Default)]
 #[command(next_help_heading = "Connection options")]
-pub struct Connection {
+pub(super) struct Connection {
     /// Use this context of `talos context list` instead of the current one
     #[arg(long, global = true, value_name = "NAME")]
     context: Option<String>,
@@ -61,7 +61,7 @@ impl Connection {
     ///
     /// # Errors
     /// Fails when a file can't be read, or there is no such context.
-    pub fn server(&self, endpoint: Option<&str>) -> Result<Server, Failure> {
+    pub(super) fn server(&self, endpoint: Option<&str>) -> Result<Server, Failure> {
         let from_environment = std::env::var(ENDPOINT_ENV).ok().filter(|value| !value.is_empty());
         let endpoint = endpoint.map(str::to_owned);
         let context = match (&self.context, &endpoint, &from_environment) {
@@ -80,7 +80,7 @@ impl Connection {
     ///
     /// # Errors
     /// Fails when a file can't be read.
-    pub fn server_at(&self, endpoint: &str) -> Result<Server, Failure> {
+    pub(super) fn server_at(&self, endpoint: &str) -> Result<Server, Failure> {
         self.with_context(endpoint.to_owned(), &Context::default())
     }
 
@@ -121,7 +121,7 @@ impl Connection {
     ///
     /// # Errors
     /// Fails when a token is given by itself, or a path is relative and can't be resolved.
-    pub fn to_context(&self, endpoint: String) -> Result<Context, Failure> {
+    pub(super) fn to_context(&self, endpoint: String) -> Result<Context, Failure> {
         if self.token.is_some() {
             return Err(Failure::usage("--token: a context holds no secrets; use --token-file"));
         }

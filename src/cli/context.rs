@@ -10,14 +10,14 @@ use super::exit::Failure;
 use super::output::{Output, Table, View};
 
 /// Examples in the help of `talos context`.
-pub const EXAMPLES: &str = "\
+pub(super) const EXAMPLES: &str = "\
 EXAMPLES:
   talos context set prod --endpoint https://keys.example:4420 --token-file /run/secrets/talos-token
   talos context use prod
   talos context list";
 
 #[derive(Subcommand)]
-pub enum Command {
+pub(super) enum Command {
     /// Add or replace a context; the first one becomes the current one
     ///
     /// The file holds paths of certificates, keys and tokens, never these themselves. It is
@@ -66,7 +66,7 @@ impl Command {
     ///
     /// # Errors
     /// Fails when there is no such context, or the file can't be read or written.
-    pub fn run(self, endpoint: Option<&str>) -> Result<(), Failure> {
+    pub(super) fn run(self, endpoint: Option<&str>) -> Result<(), Failure> {
         let mut contexts = Contexts::load()?;
         match self {
             Self::Set { name, connection } => {

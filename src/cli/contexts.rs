@@ -15,7 +15,7 @@ const MAX_FILE_BYTES: u64 = 1024 * 1024;
 /// A named server. It holds paths of credentials, never credentials themselves.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Context {
+pub(super) struct Context {
     /// Base URL of the server, or `unix://` and the path of a socket.
     pub endpoint: String,
     /// File of the CA certificates that verify the server.
@@ -38,7 +38,7 @@ pub struct Context {
 /// All contexts.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Contexts {
+pub(super) struct Contexts {
     /// Name of the context that commands use by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub current: Option<String>,
@@ -52,7 +52,7 @@ impl Contexts {
     ///
     /// # Errors
     /// Fails when the file can't be read or is invalid.
-    pub fn load() -> Result<Self, Failure> {
+    pub(super) fn load() -> Result<Self, Failure> {
         path().map_or_else(|| Ok(Self::default()), |path| Self::read(&path))
     }
 
@@ -68,7 +68,7 @@ impl Contexts {
     ///
     /// # Errors
     /// Fails when there is no place for it or it can't be written.
-    pub fn save(&self) -> Result<(), Failure> {
+    pub(super) fn save(&self) -> Result<(), Failure> {
         let Some(path) = path() else {
             return Err(Failure::usage("no place for contexts: set HOME or XDG_CONFIG_HOME"));
         };
@@ -80,7 +80,7 @@ impl Contexts {
     ///
     /// # Errors
     /// Fails when there is no context of this name.
-    pub fn find(&self, name: Option<&str>) -> Result<Option<&Context>, Failure> {
+    pub(super) fn find(&self, name: Option<&str>) -> Result<Option<&Context>, Failure> {
         let Some(name) = name.or(self.current.as_deref()) else { return Ok(None) };
         match self.contexts.get(name) {
             Some(context) => Ok(Some(context)),

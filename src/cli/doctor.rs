@@ -41,7 +41,7 @@ EXAMPLES:
   talos doctor http://127.0.0.1:9901 || echo \"exit code $?\"
   talos doctor envoy.yaml --config talos.yaml --fail-on error || echo \"exit code $?\"
   talos doctor - --format json < config_dump.json || echo \"exit code $?\"")]
-pub struct Doctor {
+pub(super) struct Doctor {
     /// URL of Envoy's admin interface (http://127.0.0.1:9901), a file, or `-` for stdin
     from: String,
     /// Cluster of the Talos servers; may be repeated [default: all gRPC clusters of ext_authz
@@ -77,7 +77,7 @@ impl Doctor {
     ///
     /// # Errors
     /// Fails when the Envoy configuration can't be read.
-    pub async fn run(self, config: Option<PathBuf>) -> Result<Outcome, Failure> {
+    pub(super) async fn run(self, config: Option<PathBuf>) -> Result<Outcome, Failure> {
         let talos = match config {
             None => None,
             Some(file) => {

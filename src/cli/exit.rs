@@ -6,7 +6,7 @@ use super::client::ClientError;
 use crate::escape::visible_lines;
 
 /// Section of `--help` that lists the exit codes.
-pub const HELP: &str = "\
+pub(super) const HELP: &str = "\
 EXIT CODES:
   0   success
   1   the server answered with an error, or the command failed; status: the server's view of
@@ -24,7 +24,7 @@ const EX_UNAVAILABLE: u8 = 69;
 
 /// Result of a command that ran and printed its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub(super) enum Outcome {
     /// Everything succeeded.
     Done,
     /// Some items of the request were refused.
@@ -41,7 +41,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// Returns the exit code.
-    pub fn code(self) -> ExitCode {
+    pub(super) fn code(self) -> ExitCode {
         ExitCode::from(match self {
             Self::Done => 0,
             Self::PartialFailure | Self::Stale | Self::AuditBroken | Self::Findings => 1,
@@ -52,34 +52,34 @@ impl Outcome {
 
 /// Error of a command that could not run: an exit code and a message for stderr.
 #[derive(Debug)]
-pub struct Failure {
+pub(super) struct Failure {
     code: u8,
     message: String,
 }
 
 impl Failure {
     /// Creates the error of a command that was tried and failed (exit code 1).
-    pub fn failed(error: impl ToString) -> Self {
+    pub(super) fn failed(error: impl ToString) -> Self {
         Self { code: 1, message: error.to_string() }
     }
 
     /// Creates the error of wrong arguments or configuration (exit code 64).
-    pub fn usage(error: impl ToString) -> Self {
+    pub(super) fn usage(error: impl ToString) -> Self {
         Self { code: EX_USAGE, message: error.to_string() }
     }
 
     /// Creates the error of a server that can't be reached (exit code 69).
-    pub fn unavailable(error: impl ToString) -> Self {
+    pub(super) fn unavailable(error: impl ToString) -> Self {
         Self { code: EX_UNAVAILABLE, message: error.to_string() }
     }
 
     /// Prefixes the message with the name of an option.
-    pub fn in_option(self, option: &str) -> Self {
+    pub(super) fn in_option(self, option: &str) -> Self {
         Self { message: format!("{option}: {}", self.message), ..self }
     }
 
     /// Prints the message on stderr and returns the exit code.
-    pub fn report(&self) -> ExitCode {
+    pub(super) fn report(&self) -> ExitCode {
         eprintln!("talos: {}", visible_lines(&self.message));
         ExitCode::from(self.code)
     }
@@ -97,7 +97,7 @@ impl From<ClientError> for Failure {
 }
 
 /// Prints clap's output (help, version or a usage error) and returns its exit code.
-pub fn report_clap_error(error: &clap::Error) -> ExitCode {
+pub(super) fn report_clap_error(error: &clap::Error) -> ExitCode {
     // clap also reports `--help` and `--version` as errors; these go to stdout and succeed.
     let _ = error.print();
     ExitCode::from(if error.use_stderr() { EX_USAGE } else { 0 })

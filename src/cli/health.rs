@@ -20,7 +20,7 @@ use super::source::source;
 EXAMPLES:
   talos health -e http://localhost:4422
   talos health --alive -e http://localhost:4422")]
-pub struct Health {
+pub(super) struct Health {
     /// Ask only whether the process runs
     #[arg(long)]
     alive: bool,
@@ -33,7 +33,7 @@ impl Health {
     ///
     /// # Errors
     /// Fails when the server isn't ready or can't be reached.
-    pub async fn run(&self, endpoint: Option<&str>, file: Option<&Path>) -> Result<(), Failure> {
+    pub(super) async fn run(&self, endpoint: Option<&str>, file: Option<&Path>) -> Result<(), Failure> {
         let endpoint = endpoint.map_or_else(|| listener(file), |endpoint| Ok(endpoint.to_owned()))?;
         let client = Client::new(&self.connection.server_at(&endpoint)?)?;
         let path = if self.alive { "/health/alive" } else { "/health/ready" };

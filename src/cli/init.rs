@@ -37,7 +37,7 @@ EXAMPLES:
   talos init deployment --envoy --database sqlite
   talos config check deployment/talos.yaml
   talos init mesh --istio --database 'postgres://talos:PASSWORD@db.example/talos?sslmode=verify-full'")]
-pub struct Init {
+pub(super) struct Init {
     /// The directory, which must be new or empty
     directory: PathBuf,
     #[command(flatten)]
@@ -90,7 +90,7 @@ impl Init {
     ///
     /// # Errors
     /// Fails when the directory isn't empty or can't be written to, or the DSN is malformed.
-    pub fn run(self) -> Result<(), Failure> {
+    pub(super) fn run(self) -> Result<(), Failure> {
         let is_sqlite = self.database == "sqlite";
         if !is_sqlite {
             Store::check_dsn(&self.database)

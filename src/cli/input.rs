@@ -17,14 +17,14 @@ use crate::key::strict::{self, Numbers};
 use crate::secret::SecretString;
 
 /// Section of `--help` that recommends stdin for credentials.
-pub const STDIN_HELP: &str = "\
+pub(super) const STDIN_HELP: &str = "\
 A credential given as `-` is read from stdin, without its final line ending. Prefer this to an argument: arguments
 are visible to all users in the process list and stay in the shell's history.";
 
 /// Largest credential that is read, in bytes; the server's limit is lower.
 const MAX_CREDENTIAL_BYTES: u64 = 64 * 1024;
 /// Largest batch that is read, in bytes; the server's limit is lower.
-pub const MAX_BATCH_BYTES: u64 = 16 * 1024 * 1024;
+pub(super) const MAX_BATCH_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Validates a key id, which becomes part of a URL path.
 ///
@@ -33,7 +33,7 @@ pub const MAX_BATCH_BYTES: u64 = 16 * 1024 * 1024;
 ///
 /// # Errors
 /// Fails when the text can't be an id.
-pub fn check_key_id(text: &str) -> Result<&str, Failure> {
+pub(super) fn check_key_id(text: &str) -> Result<&str, Failure> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
     if (1..=128).contains(&text.len()) && text.bytes().all(fits) {
         Ok(text)
@@ -48,7 +48,7 @@ pub fn check_key_id(text: &str) -> Result<&str, Failure> {
 ///
 /// # Errors
 /// Fails when the text isn't a duration.
-pub fn duration(text: &str) -> Result<String, DurationError> {
+pub(super) fn duration(text: &str) -> Result<String, DurationError> {
     duration::parse(text).map(duration::to_proto)
 }
 
@@ -56,7 +56,7 @@ pub fn duration(text: &str) -> Result<String, DurationError> {
 ///
 /// # Errors
 /// Fails when the text isn't an object, repeats a name, or has a number that would lose precision.
-pub fn json_object(text: &str) -> Result<Map<String, Value>, String> {
+pub(super) fn json_object(text: &str) -> Result<Map<String, Value>, String> {
     let json: Option<Box<RawValue>> = serde_json::from_str(text).ok();
     let json = json.filter(|json| json.get().starts_with('{'));
     let json = json.ok_or("must be a JSON object such as {\"team\":\"blue\"}")?;
@@ -64,13 +64,13 @@ pub fn json_object(text: &str) -> Result<Map<String, Value>, String> {
 }
 
 /// Returns the trimmed items of a list without empty ones: `--scopes ""` is the empty list.
-pub fn non_empty(list: &[String]) -> Vec<&str> {
+pub(super) fn non_empty(list: &[String]) -> Vec<&str> {
     list.iter().map(|item| item.trim()).filter(|item| !item.is_empty()).collect()
 }
 
 /// A revocation reason of the API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reason(&'static str);
+pub(super) struct Reason(&'static str);
 
 impl Reason {
     const NAMES: [&str; 5] = [
@@ -85,7 +85,7 @@ impl Reason {
     ///
     /// # Errors
     /// Fails when there is no such reason.
-    pub fn parse(text: &str) -> Result<Self, &'static str> {
+    pub(super) fn parse(text: &str) -> Result<Self, &'static str> {
         let wanted = text.to_ascii_uppercase().replace('-', "_");
         let named =
             |name: &&&str| **name == wanted || name.strip_prefix("REVOCATION_REASON_") == Some(&wanted);
@@ -94,7 +94,7 @@ impl Reason {
     }
 
     /// Returns the API's name of the reason.
-    pub const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         self.0
     }
 }
@@ -103,7 +103,7 @@ impl Reason {
 ///
 /// # Errors
 /// Fails when there is no such status.
-pub fn parse_status(text: &str) -> Result<&'static str, &'static str> {
+pub(super) fn parse_status(text: &str) -> Result<&'static str, &'static str> {
     let wanted = text.to_ascii_uppercase();
     let named = |name: &&&str| **name == wanted || name.strip_prefix("KEY_STATUS_") == Some(&wanted);
     ["KEY_STATUS_ACTIVE", "KEY_STATUS_REVOKED", "KEY_STATUS_EXPIRED"]
@@ -115,7 +115,7 @@ pub fn parse_status(text: &str) -> Result<&'static str, &'static str> {
 
 /// Visibility of a key.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum Visibility {
+pub(super) enum Visibility {
     /// Known only to its holder
     Secret,
     /// Publishable: may be seen by anybody, and has its own prefix
@@ -124,7 +124,7 @@ pub enum Visibility {
 
 impl Visibility {
     /// Returns the API's name of the visibility.
-    pub const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Secret => "KEY_VISIBILITY_SECRET",
             Self::Public => "KEY_VISIBILITY_PUBLIC",
@@ -136,12 +136,12 @@ impl Visibility {
 ///
 /// # Errors
 /// Fails when stdin can't be read or is empty.
-pub fn read_credential(argument: SecretString) -> Result<SecretString, Failure> {
+pub(super) fn read_credential(argument: SecretString) -> Result<SecretString, Failure> {
     CredentialInput::read(argument).map(|input| input.credential)
 }
 
 /// A credential from the command line or stdin.
-pub struct CredentialInput {
+pub(super) struct CredentialInput {
     /// The credential.
     pub credential: SecretString,
     /// True when a final line ending was removed.
@@ -153,7 +153,7 @@ impl CredentialInput {
     ///
     /// # Errors
     /// Fails when stdin can't be read or is empty.
-    pub fn read(argument: SecretString) -> Result<Self, Failure> {
+    pub(super) fn read(argument: SecretString) -> Result<Self, Failure> {
         if argument.expose() != "-" {
             return Ok(Self { credential: argument, was_trimmed: false });
         }
@@ -172,7 +172,7 @@ impl CredentialInput {
 ///
 /// # Errors
 /// Fails when it can't be read, is too large or isn't UTF-8.
-pub fn read_file(path: &Path, limit: u64) -> Result<Zeroizing<String>, Failure> {
+pub(super) fn read_file(path: &Path, limit: u64) -> Result<Zeroizing<String>, Failure> {
     if path.as_os_str() == "-" {
         announce_stdin("input");
         return read("stdin", std::io::stdin().lock(), limit);
@@ -210,7 +210,7 @@ fn read(name: &str, from: impl Read, limit: u64) -> Result<Zeroizing<String>, Fa
 /// # Errors
 /// Fails when the text is none of these or can't be sent unchanged. The message names the position
 /// and never quotes the text, which holds keys.
-pub fn parse_batch(text: &str) -> Result<Vec<Value>, String> {
+pub(super) fn parse_batch(text: &str) -> Result<Vec<Value>, String> {
     let no_json = |error: serde_json::Error| {
         format!("invalid JSON at line {}, column {}", error.line(), error.column())
     };

@@ -6,7 +6,7 @@ use serde_json_path::JsonPath;
 
 /// A query for a part of a JSON document.
 #[derive(Debug, Clone)]
-pub enum Query {
+pub(super) enum Query {
     /// All values at a path.
     Path(JsonPath),
     /// Length of each list at a path (gjson's final `#`).
@@ -21,7 +21,7 @@ impl Query {
     ///
     /// # Errors
     /// Returns a message when the text is none of them.
-    pub fn parse_path(text: &str) -> Result<Self, String> {
+    pub(super) fn parse_path(text: &str) -> Result<Self, String> {
         let inner = match text.strip_prefix('{').map(|rest| rest.strip_suffix('}')) {
             Some(Some(inner)) if !inner.contains(['{', '}']) => inner,
             Some(_) => return Err("may have only one pair of braces, around the whole path".to_owned()),
@@ -51,7 +51,7 @@ impl Query {
     ///
     /// # Errors
     /// Returns a message when the text isn't a pointer.
-    pub fn parse_pointer(text: &str) -> Result<Self, String> {
+    pub(super) fn parse_pointer(text: &str) -> Result<Self, String> {
         if text.is_empty() || text.starts_with('/') {
             Ok(Self::Pointer(text.to_owned()))
         } else {
@@ -60,7 +60,7 @@ impl Query {
     }
 
     /// Returns the values that match: strings without quotes, other values as JSON.
-    pub fn find(&self, document: &Value) -> Vec<String> {
+    pub(super) fn find(&self, document: &Value) -> Vec<String> {
         let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         match self {
             Self::Path(path) => path.query(document).iter().map(|value| plain(value)).collect(),

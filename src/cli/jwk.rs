@@ -16,7 +16,7 @@ use crate::credential::new_jwk::{Curve, NewKey, RsaAlgorithm, generate, without_
 use crate::rng::Rng;
 
 /// Examples in the help of `talos jwk`.
-pub const EXAMPLES: &str = "\
+pub(super) const EXAMPLES: &str = "\
 EXAMPLES:
   talos jwk generate eddsa --kid prod-1 --jwks -o signing-key.jwks.json
   talos jwk get -q";
@@ -30,7 +30,7 @@ EXAMPLES:
   talos jwk generate rsa --bits 3072 -o rsa-key.json";
 
 #[derive(Subcommand)]
-pub enum Command {
+pub(super) enum Command {
     /// Generate a key
     #[command(after_help = GENERATE_HELP)]
     Generate {
@@ -41,7 +41,7 @@ pub enum Command {
 }
 
 #[derive(Subcommand)]
-pub enum Generate {
+pub(super) enum Generate {
     /// Ed25519 key for EdDSA: recommended for signing derived tokens
     #[command(after_help = "\
 EXAMPLES:
@@ -102,7 +102,7 @@ EXAMPLES:
 
 /// Options for the generated document.
 #[derive(Args)]
-pub struct Document {
+pub(super) struct Document {
     /// Key id [default: the RFC 7638 thumbprint]
     #[arg(long)]
     kid: Option<String>,
@@ -121,14 +121,14 @@ pub struct Document {
 
 /// Option to omit the private half of a key pair.
 #[derive(Args)]
-pub struct Half {
+pub(super) struct Half {
     /// Write only the public half; the private half is discarded
     #[arg(long)]
     public_only: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-pub enum Usage {
+pub(super) enum Usage {
     /// Signatures
     Sig,
     /// Encryption; this server ignores such keys
@@ -170,7 +170,7 @@ EXAMPLES:
   talos jwk get
   talos jwk get -e http://localhost:4421 --format table
   talos jwk get -q")]
-pub struct Get {
+pub(super) struct Get {
     /// table, json, json-pretty, yaml, jsonpath=PATH or jsonpointer=POINTER
     #[arg(short = 'o', long, value_name = "FORMAT", default_value = "json-pretty", value_parser = Format::parse)]
     format: Format,
@@ -186,7 +186,7 @@ impl Command {
     ///
     /// # Errors
     /// Fails when no key can be generated or fetched.
-    pub async fn run(self, endpoint: Option<&str>) -> Result<Outcome, Failure> {
+    pub(super) async fn run(self, endpoint: Option<&str>) -> Result<Outcome, Failure> {
         match self {
             Self::Generate { key } => key.run()?,
             Self::Get(get) => {

@@ -34,7 +34,7 @@ In scripts, capture the secret with -q, or the whole response as JSON:
     after_help = format!("{EXAMPLES}\n\n{}", super::exit::HELP),
     after_long_help = format!("{}\n\n{EXAMPLES}\n\n{}", super::input::STDIN_HELP, super::exit::HELP),
 )]
-pub struct Keys {
+pub(super) struct Keys {
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
@@ -70,7 +70,7 @@ impl Keys {
     ///
     /// # Errors
     /// Fails when the arguments are invalid, or the server is unreachable or answers with an error.
-    pub async fn run(self, endpoint: Option<&str>) -> Result<Outcome, Failure> {
+    pub(super) async fn run(self, endpoint: Option<&str>) -> Result<Outcome, Failure> {
         let Self { output, connection, command } = self;
         let client = Client::new(&connection.server(endpoint)?)?;
         match command {

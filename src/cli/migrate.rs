@@ -28,7 +28,7 @@ EXAMPLES:
   talos migrate up --database sqlite://talos.db
   talos migrate status --database sqlite://talos.db
   talos keys issued list --all --format json -e http://localhost:4420 | talos migrate adopt - --database sqlite://talos.db")]
-pub struct Migrate {
+pub(super) struct Migrate {
     /// The database [default: the configuration's migrate.dsn, $DB_DSN, $DSN, then the
     /// configuration's db.dsn]
     #[arg(long, global = true, value_name = "DSN")]
@@ -96,7 +96,7 @@ impl Migrate {
     ///
     /// # Errors
     /// Fails when the database can't be found, reached or migrated.
-    pub async fn run(self, file: Option<&Path>) -> Result<Outcome, Failure> {
+    pub(super) async fn run(self, file: Option<&Path>) -> Result<Outcome, Failure> {
         let dsn = dsn(self.database, file)?;
         match self.command {
             Command::Up => {

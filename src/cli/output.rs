@@ -15,7 +15,7 @@ use crate::escape;
 
 /// Output options of a command.
 #[derive(Args, Clone)]
-pub struct Output {
+pub(super) struct Output {
     /// table, json, json-pretty, yaml, jsonpath=PATH or jsonpointer=POINTER
     ///
     /// PATH is RFC 9535 ($.items[0].name), or the form of kubectl ({.items[0].name}) or of gjson
@@ -35,7 +35,7 @@ pub struct Output {
 
 /// Value of `--format`.
 #[derive(Debug, Clone)]
-pub enum Format {
+pub(super) enum Format {
     /// Columns for people.
     Table,
     /// JSON, as the server sent it.
@@ -53,7 +53,7 @@ impl Format {
     ///
     /// # Errors
     /// Returns a message when the format or its path isn't known.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
         match text.split_once('=') {
             None => match text {
                 "table" => Ok(Self::Table),
@@ -70,7 +70,7 @@ impl Format {
 }
 
 /// A table for people.
-pub enum Table {
+pub(super) enum Table {
     /// One field per line: name and value.
     Fields(Vec<(&'static str, String)>),
     /// Headings, and one row per item.
@@ -78,7 +78,7 @@ pub enum Table {
 }
 
 /// A result in each of its printable forms.
-pub struct View {
+pub(super) struct View {
     /// The JSON document.
     pub body: JsonBody,
     /// Printed with `--format table`.
@@ -89,7 +89,7 @@ pub struct View {
 
 impl Output {
     /// Creates the options of a command that declares its own `--format`.
-    pub fn new(format: Format, quiet: bool) -> Self {
+    pub(super) fn new(format: Format, quiet: bool) -> Self {
         Self { format, quiet }
     }
 
@@ -97,7 +97,7 @@ impl Output {
     ///
     /// # Errors
     /// Fails when stdout can't be written to.
-    pub fn print(&self, view: &View) -> Result<(), Failure> {
+    pub(super) fn print(&self, view: &View) -> Result<(), Failure> {
         let View { body, table, quiet } = view;
         if self.quiet {
             return write_lines(quiet);
@@ -118,19 +118,19 @@ impl Output {
     }
 
     /// Prints a message for people on stderr, unless `--quiet` is set.
-    pub fn note(&self, message: &str) {
+    pub(super) fn note(&self, message: &str) {
         if !self.quiet {
             eprintln!("{}", escape::visible_lines(message));
         }
     }
 
     /// Returns true with `--quiet`.
-    pub const fn is_quiet(&self) -> bool {
+    pub(super) const fn is_quiet(&self) -> bool {
         self.quiet
     }
 
     /// Returns true when the output is a table for people.
-    pub const fn is_table(&self) -> bool {
+    pub(super) const fn is_table(&self) -> bool {
         !self.quiet && matches!(self.format, Format::Table)
     }
 }
@@ -173,7 +173,7 @@ fn write_lines(lines: &[String]) -> Result<(), Failure> {
 /// Writes to stdout. On a terminal, control characters are written as JSON escapes.
 ///
 /// A closed pipe (`| head -1`) is not an error.
-pub fn write_stdout(text: &str) -> Result<(), Failure> {
+pub(super) fn write_stdout(text: &str) -> Result<(), Failure> {
     let mut stdout = std::io::stdout().lock();
     let text = if stdout.is_terminal() { escape_controls(text) } else { Cow::Borrowed(text) };
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -207,7 +207,7 @@ fn escape_controls(text: &str) -> Cow<'_, str> {
 /// Formats a value for one cell: lists separated by commas, objects as JSON, empty for null.
 ///
 /// Different values give different texts, so a lone dash and commas within items are escaped.
-pub fn cell(value: &Value) -> String {
+pub(super) fn cell(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) if text == "-" => "\\-".to_owned(),
@@ -225,7 +225,7 @@ fn item(value: &Value) -> String {
 }
 
 /// Formats a value for scripts: strings without quotes or escapes.
-pub fn plain(value: &Value) -> String {
+pub(super) fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| cell(value), str::to_owned)
 }
 

@@ -23,7 +23,7 @@ EXAMPLES:
   talos reference configuration > configuration.md
   talos reference api > api.md
   talos reference man man1")]
-pub struct Reference {
+pub(super) struct Reference {
     #[command(subcommand)]
     page: Page,
 }
@@ -48,7 +48,7 @@ impl Reference {
     ///
     /// # Errors
     /// Fails when the output can't be written.
-    pub fn run(self) -> Result<(), Failure> {
+    pub(super) fn run(self) -> Result<(), Failure> {
         match self.page {
             Page::Cli => write_stdout(&commands::page(built())),
             Page::Configuration => write_stdout(&settings::page(&schema())),

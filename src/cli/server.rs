@@ -8,7 +8,7 @@ use crate::secret::SecretString;
 
 /// A server to call.
 #[derive(Default)]
-pub struct Server {
+pub(super) struct Server {
     /// Base URL, or `unix://` and the path of a socket.
     pub endpoint: String,
     /// CA certificates in PEM form that verify the server; none: the system's.
@@ -24,12 +24,12 @@ pub struct Server {
 impl Server {
     /// Creates a server that needs nothing but its endpoint.
     #[cfg(test)]
-    pub fn at(endpoint: impl Into<String>) -> Self {
+    pub(super) fn at(endpoint: impl Into<String>) -> Self {
         Self { endpoint: endpoint.into(), ..Self::default() }
     }
 
     /// Returns the path of the socket of a `unix://` endpoint.
-    pub fn socket(&self) -> Option<PathBuf> {
+    pub(super) fn socket(&self) -> Option<PathBuf> {
         self.endpoint.trim().strip_prefix("unix://").map(PathBuf::from)
     }
 }

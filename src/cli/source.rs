@@ -9,7 +9,7 @@ use crate::config::Source;
 ///
 /// # Errors
 /// When a variable isn't UTF-8 text.
-pub fn source(file: Option<PathBuf>) -> Result<Source, Failure> {
+pub(super) fn source(file: Option<PathBuf>) -> Result<Source, Failure> {
     let mut variables = vec![];
     for (name, value) in std::env::vars_os() {
         let Ok(name) = name.into_string() else { continue };

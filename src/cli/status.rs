@@ -21,7 +21,7 @@ const DEFAULT_ENDPOINT: &str = "http://localhost:4422";
 EXAMPLES:
   talos status -e http://localhost:4422
   talos status -e http://localhost:4422 --format jsonpath=log.lag")]
-pub struct Status {
+pub(super) struct Status {
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
@@ -33,7 +33,7 @@ impl Status {
     ///
     /// # Errors
     /// Fails when the endpoint can't be reached or isn't the metrics listener of a Talos server.
-    pub async fn run(&self, endpoint: Option<&str>) -> Result<Outcome, Failure> {
+    pub(super) async fn run(&self, endpoint: Option<&str>) -> Result<Outcome, Failure> {
         let client = Client::new(&self.connection.server_at(endpoint.unwrap_or(DEFAULT_ENDPOINT))?)?;
         let body = client.send(Request::get("/status")).await?;
         let Some(mode) = body.value["mode"].as_str().map(str::to_owned) else {

@@ -71,10 +71,10 @@ impl Default for Authz {
 }
 
 /// Maximum number of entries of `authz.sources`.
-pub const MAX_SOURCES: usize = 32;
+pub(super) const MAX_SOURCES: usize = 32;
 
 /// Maximum number of entries of `authz.routes`.
-pub const MAX_ROUTES: usize = 1000;
+pub(super) const MAX_ROUTES: usize = 1000;
 
 /// Answer to Envoy when neither cache nor database can decide.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]

@@ -37,7 +37,7 @@ enum Origin {
 impl Origins {
     /// The origin of the value at `key`, which may be an entry of a list. The origin of a section
     /// is that of its first value.
-    pub fn of(&self, key: &str) -> String {
+    pub(super) fn of(&self, key: &str) -> String {
         let (path, inside) = key.split_once('[').unwrap_or((key, ""));
         let is_inside = |found: &str| found.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'));
         let of_section = || self.found.iter().find(|(found, _)| is_inside(found)).map(|(_, origin)| origin);
@@ -53,13 +53,13 @@ impl Origins {
     }
 
     /// Returns true if the file or the environment sets this key.
-    pub fn is_set(&self, key: &str) -> bool {
+    pub(super) fn is_set(&self, key: &str) -> bool {
         self.found.contains_key(key)
     }
 
     /// Makes a problem of the value at `key`. It names the origin and, for a variable that was
     /// split, the piece.
-    pub fn problem(&self, key: String, mut message: String) -> Problem {
+    pub(super) fn problem(&self, key: String, mut message: String) -> Problem {
         if let Some((variable, index)) = self.piece(&key) {
             let piece = index + 1;
             message.push_str(&format!(
@@ -84,22 +84,22 @@ impl Origins {
 }
 
 impl MergedConfig {
-    pub fn new(file: Option<&Path>) -> Self {
+    pub(super) fn new(file: Option<&Path>) -> Self {
         let file = file.map_or_else(|| "default".to_owned(), |file| file.display().to_string());
         let origins = Origins { file, found: BTreeMap::new() };
         Self { values: BTreeMap::new(), origins, problems: Vec::new() }
     }
 
-    pub fn set_from_file(&mut self, path: &str, value: Value) {
+    pub(super) fn set_from_file(&mut self, path: &str, value: Value) {
         let file = self.origins.file.clone();
         self.set(path, value, Origin::File(file));
     }
 
-    pub fn set_from_variable(&mut self, path: &str, value: Value, variable: &str) {
+    pub(super) fn set_from_variable(&mut self, path: &str, value: Value, variable: &str) {
         self.set(path, value, Origin::Variable(variable.to_owned()));
     }
 
-    pub fn set_from_indexed(&mut self, path: &str, value: Value, variable: &str) {
+    pub(super) fn set_from_indexed(&mut self, path: &str, value: Value, variable: &str) {
         self.set(path, value, Origin::Indexed(variable.to_owned()));
     }
 
@@ -109,12 +109,12 @@ impl MergedConfig {
     }
 
     /// Keys with a value.
-    pub fn keys(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
         self.values.keys().map(String::as_str)
     }
 
     /// These values, overridden by others, with the problems of the others.
-    pub fn overlaid_by(&self, other: Self) -> Self {
+    pub(super) fn overlaid_by(&self, other: Self) -> Self {
         let (mut values, mut found) = (self.values.clone(), self.origins.found.clone());
         values.extend(other.values);
         found.extend(other.origins.found);
@@ -122,29 +122,29 @@ impl MergedConfig {
     }
 
     /// Removes the values of a section.
-    pub fn remove_section(&mut self, section: &str) {
+    pub(super) fn remove_section(&mut self, section: &str) {
         self.values.retain(|key, _| !key.strip_prefix(section).is_some_and(|rest| rest.starts_with('.')));
     }
 
     /// Adds a problem of the file.
-    pub fn problem(&mut self, key: &str, message: &str) {
+    pub(super) fn problem(&mut self, key: &str, message: &str) {
         let origin = self.origins.file.clone();
         self.problem_of(key, message, origin);
     }
 
     /// Adds a problem of the file, with advice.
-    pub fn problem_with_cure(&mut self, key: &str, message: &str, cure: Option<String>) {
+    pub(super) fn problem_with_cure(&mut self, key: &str, message: &str, cure: Option<String>) {
         let origin = self.origins.file.clone();
         self.problems.push(Problem::new(key, message, origin).with_cure(cure));
     }
 
     /// Adds a problem of any origin.
-    pub fn problem_of(&mut self, key: &str, message: &str, origin: String) {
+    pub(super) fn problem_of(&mut self, key: &str, message: &str, origin: String) {
         self.problems.push(Problem::new(key, message, origin));
     }
 
     /// Adds problems, each with the origin of the value at its key.
-    pub fn add_problems(&mut self, problems: impl IntoIterator<Item = (String, String)>) {
+    pub(super) fn add_problems(&mut self, problems: impl IntoIterator<Item = (String, String)>) {
         for (key, message) in problems {
             let problem = self.origins.problem(key, message);
             self.problems.push(problem);
@@ -153,7 +153,7 @@ impl MergedConfig {
 
     /// Converts the values. One of a wrong type becomes a problem, and its default is used. Each
     /// value is tried alone, as a deserializer stops at its first error.
-    pub fn read(&mut self) -> Config {
+    pub(super) fn read(&mut self) -> Config {
         let mut good = Mapping::new();
         let mut found = Vec::new();
         for (path, value) in &self.values {

@@ -37,7 +37,7 @@ struct Fields {
 
 impl Caveat {
     /// Parses a caveat. Returns `None` if any part of it is unknown.
-    pub fn parse(json: &[u8]) -> Option<Self> {
+    pub(super) fn parse(json: &[u8]) -> Option<Self> {
         // Serde would accept an array as well.
         if !json.trim_ascii_start().starts_with(b"{") {
             return None;

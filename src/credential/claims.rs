@@ -206,7 +206,7 @@ enum Audience {
 
 impl PresentedClaims {
     /// Returns the claimed issuer.
-    pub fn issuer(&self) -> Option<&str> {
+    pub(super) fn issuer(&self) -> Option<&str> {
         self.iss.as_deref()
     }
 
@@ -227,7 +227,7 @@ impl PresentedClaims {
     ///
     /// # Errors
     /// Fails with the first that doesn't hold.
-    pub fn judge(
+    pub(super) fn judge(
         self,
         format: TokenFormat,
         caveats: &[Caveat],

@@ -11,10 +11,10 @@ use super::route_target::{self, RouteTarget};
 
 /// Maximum number of targets of routes in a dump, those that several listeners share counted for
 /// each.
-pub const MAX_TARGETS: usize = 300_000;
+pub(super) const MAX_TARGETS: usize = 300_000;
 
 /// An HTTP connection manager of a listener.
-pub struct ConnectionManager<'a> {
+pub(super) struct ConnectionManager<'a> {
     /// The configuration.
     pub node: Node<'a>,
     /// The listener that has it.
@@ -35,7 +35,7 @@ pub struct ConnectionManager<'a> {
 
 impl<'a> ConnectionManager<'a> {
     /// Returns all connection managers of a dump.
-    pub fn all(dump: &Dump<'a>, options: Options<'_>) -> Vec<Self> {
+    pub(super) fn all(dump: &Dump<'a>, options: Options<'_>) -> Vec<Self> {
         let mut managers = vec![];
         let mut room = MAX_TARGETS;
         for listener in &dump.listeners {
@@ -91,13 +91,13 @@ impl<'a> ConnectionManager<'a> {
 
     /// Returns true for the listeners of Istio's sidecars that receive requests from other
     /// workloads.
-    pub fn is_inbound(&self) -> bool {
+    pub(super) fn is_inbound(&self) -> bool {
         self.listener.get("traffic_direction").is_value("INBOUND", 1)
     }
 
     /// Returns true for the outbound listeners of Istio's sidecars, which receive requests from
     /// their own workload.
-    pub fn is_outbound(&self) -> bool {
+    pub(super) fn is_outbound(&self) -> bool {
         self.listener.get("traffic_direction").is_value("OUTBOUND", 2)
     }
 }

@@ -12,7 +12,7 @@ const MAX_WRAPPING: usize = 4;
 const MAX_NAMED: usize = 3;
 
 /// Text within a document that may be a configuration of its own, as in a ConfigMap.
-pub struct Embedded<'t> {
+pub(super) struct Embedded<'t> {
     /// Prefix of its paths.
     prefix: String,
     text: &'t str,
@@ -22,7 +22,7 @@ pub struct Embedded<'t> {
 
 /// A Kubernetes object that isn't an Envoy configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Foreign {
+pub(super) struct Foreign {
     /// Kind and name, such as `EnvoyFilter talos`.
     pub name: String,
     /// Line of the object.
@@ -32,7 +32,7 @@ pub struct Foreign {
 }
 
 /// All that was found in the documents of an input.
-pub struct Found<'t> {
+pub(super) struct Found<'t> {
     dumps: Vec<Dump<'t>>,
     /// Kubernetes objects that aren't configurations.
     foreign: Vec<Foreign>,
@@ -78,7 +78,7 @@ pub enum NotADump {
 ///
 /// # Errors
 /// Fails when the text isn't YAML or JSON.
-pub fn read(text: &str) -> Result<Vec<Tree<'_>>, NotADump> {
+pub(super) fn read(text: &str) -> Result<Vec<Tree<'_>>, NotADump> {
     reader::read(text, 1).map_err(|error| match text.contains("{{") && !text.trim_start().starts_with('{') {
         true => NotADump::Template(error),
         false => NotADump::Unreadable(error),
@@ -86,7 +86,7 @@ pub fn read(text: &str) -> Result<Vec<Tree<'_>>, NotADump> {
 }
 
 /// Returns the texts in the documents that may be configurations: the data of ConfigMaps.
-pub fn embedded<'t>(documents: &'t [Tree<'t>]) -> Vec<Embedded<'t>> {
+pub(super) fn embedded<'t>(documents: &'t [Tree<'t>]) -> Vec<Embedded<'t>> {
     let mut found = vec![];
     for object in documents.iter().flat_map(objects) {
         let kind = object.entry("kind").and_then(Tree::text);
@@ -111,7 +111,7 @@ impl<'t> Embedded<'t> {
     ///
     /// # Errors
     /// Fails when the text can't be read, though it looks like a bootstrap configuration.
-    pub fn read(&self) -> Result<Vec<Tree<'t>>, NotADump> {
+    pub(super) fn read(&self) -> Result<Vec<Tree<'t>>, NotADump> {
         match reader::read(self.text, self.line) {
             Err(error) if self.text.contains("static_resources") => Err(NotADump::Unreadable(error)),
             other => Ok(other.unwrap_or_default()),
@@ -119,25 +119,25 @@ impl<'t> Embedded<'t> {
     }
 
     /// Returns the prefix of paths in it.
-    pub fn prefix(&self) -> &str {
+    pub(super) fn prefix(&self) -> &str {
         &self.prefix
     }
 }
 
 impl<'t> Found<'t> {
     /// Returns an empty collection.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { dumps: vec![], foreign: vec![], parts: Dump::new(String::new(), Origin::Parts) }
     }
 
     /// Adds what is in a document.
-    pub fn collect(&mut self, tree: &'t Tree<'t>, prefix: &str) {
+    pub(super) fn collect(&mut self, tree: &'t Tree<'t>, prefix: &str) {
         self.collect_at(tree, prefix.to_owned(), 0);
     }
 
     /// Returns all configurations. Parts that were found alone belong to the one bootstrap
     /// configuration beside them, if there is one, and are a configuration of their own otherwise.
-    pub fn into_dumps(mut self) -> Vec<Dump<'t>> {
+    pub(super) fn into_dumps(mut self) -> Vec<Dump<'t>> {
         match &mut self.dumps[..] {
             _ if self.parts.is_empty() => {}
             [one] if one.origin == Origin::Bootstrap => one.absorb(self.parts),
@@ -147,17 +147,17 @@ impl<'t> Found<'t> {
     }
 
     /// Returns the objects from which a controller makes configurations that aren't in the input.
-    pub fn sources(&self) -> impl Iterator<Item = &Foreign> {
+    pub(super) fn sources(&self) -> impl Iterator<Item = &Foreign> {
         self.foreign.iter().filter(|object| object.advice != OTHER_OBJECT)
     }
 
     /// Returns true if there is no configuration.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.dumps.is_empty() && self.parts.is_empty()
     }
 
     /// Returns why there is no configuration in the documents.
-    pub fn why_none(&self, documents: &[Tree<'_>]) -> NotADump {
+    pub(super) fn why_none(&self, documents: &[Tree<'_>]) -> NotADump {
         if let Some(first) = self.foreign.first() {
             let names: Vec<&str> = self.foreign.iter().take(MAX_NAMED).map(|one| one.name.as_str()).collect();
             let more = self.foreign.len().saturating_sub(MAX_NAMED);

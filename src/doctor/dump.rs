@@ -8,7 +8,7 @@ use super::tree::Tree;
 
 /// Origin of a configuration, which says what is in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
+pub(super) enum Origin {
     /// The input of `envoy -c`.
     Bootstrap,
     /// The `/config_dump` of a running Envoy.
@@ -18,7 +18,7 @@ pub enum Origin {
 }
 
 /// The configuration of one Envoy.
-pub struct Dump<'a> {
+pub(super) struct Dump<'a> {
     /// Prefix of all paths, which tells several dumps of a document apart.
     prefix: String,
     /// Origin of the configuration.
@@ -51,7 +51,7 @@ pub struct Dump<'a> {
 
 impl<'a> Dump<'a> {
     /// Creates a configuration without parts.
-    pub fn new(prefix: String, origin: Origin) -> Self {
+    pub(super) fn new(prefix: String, origin: Origin) -> Self {
         Self {
             bootstrap: Node::absent(format!("{prefix}bootstrap")),
             prefix,
@@ -72,7 +72,7 @@ impl<'a> Dump<'a> {
     }
 
     /// Reads a bootstrap configuration, the input of `envoy -c`.
-    pub fn from_bootstrap(tree: &'a Tree<'a>, prefix: String) -> Self {
+    pub(super) fn from_bootstrap(tree: &'a Tree<'a>, prefix: String) -> Self {
         let mut dump = Self::new(prefix, Origin::Bootstrap);
         let bootstrap = Node::new(tree, dump.place("bootstrap"));
         dump.bootstrap = bootstrap;
@@ -81,7 +81,7 @@ impl<'a> Dump<'a> {
     }
 
     /// Takes listeners and clusters from the bootstrap configuration, if it is all that is there.
-    pub fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         let fixed = self.bootstrap.get("static_resources");
         let dynamic = self.bootstrap.get("dynamic_resources");
         if !self.has_listeners && !self.bootstrap.is_absent() {
@@ -96,7 +96,7 @@ impl<'a> Dump<'a> {
     }
 
     /// Takes over the parts of another configuration, as files that a bootstrap refers to.
-    pub fn absorb(&mut self, parts: Self) {
+    pub(super) fn absorb(&mut self, parts: Self) {
         self.has_listeners |= !parts.listeners.is_empty();
         self.has_clusters |= !parts.clusters.is_empty();
         self.listeners.extend(parts.listeners);
@@ -109,49 +109,49 @@ impl<'a> Dump<'a> {
     }
 
     /// Returns an absent node with the path of a part of the dump.
-    pub fn root(&self, name: &str) -> Node<'a> {
+    pub(super) fn root(&self, name: &str) -> Node<'a> {
         Node { line: self.bootstrap.line, ..Node::absent(self.place(name)) }
     }
 
     /// Returns true if nothing was found.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         let maps = [&self.clusters, &self.routes, &self.endpoints, &self.filters, &self.secrets];
         self.listeners.is_empty() && self.scopes.is_empty() && maps.iter().all(|map| map.is_empty())
     }
 
     /// Returns a cluster by name.
-    pub fn cluster(&self, name: &str) -> Option<&Node<'a>> {
+    pub(super) fn cluster(&self, name: &str) -> Option<&Node<'a>> {
         self.clusters.get(name)
     }
 
     /// Returns a route configuration by name.
-    pub fn route_config(&self, name: &str) -> Option<&Node<'a>> {
+    pub(super) fn route_config(&self, name: &str) -> Option<&Node<'a>> {
         self.routes.get(name)
     }
 
     /// Returns a list of scoped routes by name.
-    pub fn scoped(&self, name: &str) -> &[Node<'a>] {
+    pub(super) fn scoped(&self, name: &str) -> &[Node<'a>] {
         self.scopes.get(name).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// Returns the endpoints of a cluster that were delivered separately (EDS).
-    pub fn endpoints(&self, cluster: &str) -> Option<&Node<'a>> {
+    pub(super) fn endpoints(&self, cluster: &str) -> Option<&Node<'a>> {
         self.endpoints.get(cluster)
     }
 
     /// Returns an HTTP filter that was delivered separately (ECDS), by name.
-    pub fn filter(&self, name: &str) -> Option<&Node<'a>> {
+    pub(super) fn filter(&self, name: &str) -> Option<&Node<'a>> {
         self.filters.get(name)
     }
 
     /// Returns a secret by name.
-    pub fn secret(&self, name: &str) -> Option<&Node<'a>> {
+    pub(super) fn secret(&self, name: &str) -> Option<&Node<'a>> {
         self.secrets.get(name)
     }
 
     /// Adds a part of a `/config_dump`, or a resource as a file of an xDS source has it. Returns
     /// false if it is none.
-    pub fn add(&mut self, tree: &'a Tree<'a>) -> bool {
+    pub(super) fn add(&mut self, tree: &'a Tree<'a>) -> bool {
         let part = Node::new(tree, self.prefix.clone());
         let of = |lists: &[&str], name: &str| -> Vec<Node<'a>> {
             lists.iter().flat_map(|list| part.items(list)).map(|one| one.get(name)).collect()
@@ -313,6 +313,6 @@ fn address(listener: &Node<'_>) -> String {
 }
 
 /// Returns true for loopback addresses and `localhost`.
-pub fn is_loopback(address: &str) -> bool {
+pub(super) fn is_loopback(address: &str) -> bool {
     address.parse::<std::net::IpAddr>().map_or(address == "localhost", |address| address.is_loopback())
 }

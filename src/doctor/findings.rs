@@ -56,7 +56,7 @@ pub struct Summary {
 
 /// Collects findings. The same finding at the same path counts once.
 #[derive(Default)]
-pub struct Findings {
+pub(super) struct Findings {
     list: Vec<Finding>,
     summary: Summary,
     /// Hashes of identifiers with their paths.
@@ -67,7 +67,7 @@ pub struct Findings {
 
 impl Findings {
     /// Adds a finding about the setting at `node`.
-    pub fn add(
+    pub(super) fn add(
         &mut self,
         id: &'static str,
         severity: Severity,
@@ -101,7 +101,7 @@ impl Findings {
     }
 
     /// Returns the findings, the most severe first, and their numbers.
-    pub fn sorted(mut self) -> (Vec<Finding>, Summary) {
+    pub(super) fn sorted(mut self) -> (Vec<Finding>, Summary) {
         self.list.sort_by(|a, b| (a.severity, a.id, &a.path).cmp(&(b.severity, b.id, &b.path)));
         (self.list, self.summary)
     }

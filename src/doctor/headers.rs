@@ -5,7 +5,7 @@ use crate::authz::identity_headers::{HEADER_PREFIX, IDENTITY_HEADERS};
 
 /// Result of matching a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Match {
+pub(super) enum Match {
     /// The matcher matches.
     Yes,
     /// The matcher doesn't match.
@@ -15,12 +15,12 @@ pub enum Match {
 }
 
 /// Returns true for `x-talos-` names, with hyphens or underscores, in any case.
-pub fn is_talos_header(name: &str) -> bool {
+pub(super) fn is_talos_header(name: &str) -> bool {
     name.to_ascii_lowercase().replace('_', "-").starts_with(HEADER_PREFIX)
 }
 
 /// Matches a name against an `envoy.type.matcher.v3.ListStringMatcher`.
-pub fn list_matches(list: &Node<'_>, name: &str) -> Match {
+pub(super) fn list_matches(list: &Node<'_>, name: &str) -> Match {
     let mut best = Match::No;
     for pattern in list.items("patterns") {
         match string_matches(&pattern, name) {
@@ -35,10 +35,10 @@ pub fn list_matches(list: &Node<'_>, name: &str) -> Match {
 /// The regular expression for `x-talos-` names in the configurations that this project ships.
 ///
 /// It is the only regular expression that the matchers here evaluate.
-pub const TALOS_HEADER_REGEX: &str = "x[-_]talos[-_].*";
+pub(super) const TALOS_HEADER_REGEX: &str = "x[-_]talos[-_].*";
 
 /// Matches a name against an `envoy.type.matcher.v3.StringMatcher`.
-pub fn string_matches(matcher: &Node<'_>, name: &str) -> Match {
+pub(super) fn string_matches(matcher: &Node<'_>, name: &str) -> Match {
     let ignores_case = matcher.get("ignore_case").is_true();
     let fold = |text: &str| if ignores_case { text.to_ascii_lowercase() } else { text.to_owned() };
     let name = fold(name);
@@ -70,18 +70,18 @@ fn removes(mutations: &[Node<'_>], header: &str) -> bool {
 
 /// Returns true if a list of header mutations removes all headers that upstreams trust: the
 /// identity headers and the token header.
-pub fn removes_all_trusted(mutations: &[Node<'_>], token_header: &str) -> bool {
+pub(super) fn removes_all_trusted(mutations: &[Node<'_>], token_header: &str) -> bool {
     removes_all_identity(mutations) && removes(mutations, token_header)
 }
 
 /// Returns true if a list of header mutations
 /// (`envoy.config.common.mutation_rules.v3.HeaderMutation`) removes all identity headers.
-pub fn removes_all_identity(mutations: &[Node<'_>]) -> bool {
+pub(super) fn removes_all_identity(mutations: &[Node<'_>]) -> bool {
     IDENTITY_HEADERS.iter().all(|header| removes(mutations, header))
 }
 
 /// Returns the name in the first mutation that sets an `x-talos-` header.
-pub fn find_identity_override<'a>(mutations: &[Node<'a>]) -> Option<Node<'a>> {
+pub(super) fn find_identity_override<'a>(mutations: &[Node<'a>]) -> Option<Node<'a>> {
     mutations
         .iter()
         .map(|mutation| mutation.get_path("append.header.key"))
@@ -89,7 +89,7 @@ pub fn find_identity_override<'a>(mutations: &[Node<'a>]) -> Option<Node<'a>> {
 }
 
 /// Returns true if `request_headers_to_remove` lists all identity headers.
-pub fn lists_all_identity(node: &Node<'_>) -> bool {
+pub(super) fn lists_all_identity(node: &Node<'_>) -> bool {
     let names = node.items("request_headers_to_remove");
     IDENTITY_HEADERS.iter().all(|header| {
         names.iter().any(|name| name.text().is_some_and(|name| name.eq_ignore_ascii_case(header)))
@@ -97,7 +97,7 @@ pub fn lists_all_identity(node: &Node<'_>) -> bool {
 }
 
 /// Returns the YAML that removes identity headers from unchecked requests.
-pub fn removal_yaml() -> String {
+pub(super) fn removal_yaml() -> String {
     let names: String = IDENTITY_HEADERS.iter().map(|name| format!("\n  - {name}")).collect();
     format!("request_headers_to_remove:{names}")
 }

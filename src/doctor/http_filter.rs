@@ -5,7 +5,7 @@ use super::node::Node;
 use super::options::Options;
 
 /// An HTTP filter.
-pub struct HttpFilter<'a> {
+pub(super) struct HttpFilter<'a> {
     /// The entry of the chain.
     pub node: Node<'a>,
     /// Name in the chain, which per-route configurations refer to.
@@ -21,7 +21,7 @@ pub struct HttpFilter<'a> {
 }
 
 /// An ext_authz filter that calls Talos.
-pub struct ExtAuthz<'a> {
+pub(super) struct ExtAuthz<'a> {
     /// Name of the filter in the chain.
     pub name: &'a str,
     /// The ext_authz configuration.
@@ -42,7 +42,7 @@ pub struct ExtAuthz<'a> {
 
 impl<'a> HttpFilter<'a> {
     /// Reads a filter of a chain.
-    pub fn new(dump: &Dump<'a>, node: Node<'a>) -> Self {
+    pub(super) fn new(dump: &Dump<'a>, node: Node<'a>) -> Self {
         let name = node.get("name").text().unwrap_or_default();
         let is_discovered = !node.get("config_discovery").is_absent();
         let discovered = match is_discovered {
@@ -70,13 +70,13 @@ impl<'a> HttpFilter<'a> {
     }
 
     /// Returns true if a filter that isn't part of a chain is an ext_authz filter that calls Talos.
-    pub fn calls_talos(node: &Node<'_>, options: Options<'_>) -> bool {
+    pub(super) fn calls_talos(node: &Node<'_>, options: Options<'_>) -> bool {
         let (kind, config) = node.get("typed_config").unwrap_typed();
         kind == Some("ExtAuthz") && calls_talos(&config, options)
     }
 
     /// Returns the request header mutations of a header_mutation filter.
-    pub fn mutations(&self) -> Vec<Node<'a>> {
+    pub(super) fn mutations(&self) -> Vec<Node<'a>> {
         match self.kind {
             Some("HeaderMutation") => self.config.get("mutations").items("request_mutations"),
             _ => vec![],
@@ -84,7 +84,7 @@ impl<'a> HttpFilter<'a> {
     }
 
     /// Returns the request trailer mutations of a header_mutation filter.
-    pub fn trailer_mutations(&self) -> Vec<Node<'a>> {
+    pub(super) fn trailer_mutations(&self) -> Vec<Node<'a>> {
         match self.kind {
             Some("HeaderMutation") => self.config.get("mutations").items("request_trailers_mutations"),
             _ => vec![],
@@ -92,7 +92,7 @@ impl<'a> HttpFilter<'a> {
     }
 
     /// Returns the ext_authz filters that call Talos: the filter itself, or those nested in it.
-    pub fn checks(
+    pub(super) fn checks(
         &self,
         index: usize,
         is_identity_stripped: bool,
@@ -128,7 +128,7 @@ impl<'a> HttpFilter<'a> {
 /// Returns type and configuration of a filter of a chain.
 ///
 /// API v2 knows `config` without a type, which the filter's name tells.
-pub fn extension<'a>(node: &Node<'a>) -> (Option<&'a str>, Node<'a>) {
+pub(super) fn extension<'a>(node: &Node<'a>) -> (Option<&'a str>, Node<'a>) {
     let (typed, old) = (node.get("typed_config"), node.get("config"));
     if !typed.is_absent() || old.is_absent() {
         return typed.unwrap_typed();
@@ -160,7 +160,7 @@ fn is_named(cluster: &str, options: Options<'_>) -> bool {
 
 /// Returns the server of a gRPC service as texts name it: Talos, if options or the name say that it
 /// is, else its cluster.
-pub fn server(service: &Node<'_>, options: Options<'_>) -> String {
+pub(super) fn server(service: &Node<'_>, options: Options<'_>) -> String {
     let cluster = service.get_path("envoy_grpc.cluster_name").text();
     let name = cluster.or_else(|| service.get_path("google_grpc.target_uri").text());
     match name {

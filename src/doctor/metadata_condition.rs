@@ -13,7 +13,11 @@ const RBAC: &str = "envoy.filters.http.rbac";
 
 /// Returns true if every request has the metadata that a check requires: a shadow rule before it
 /// matches all requests, on all routes.
-pub fn is_always_met(check: &ExtAuthz<'_>, filters: &[HttpFilter<'_>], targets: &[RouteTarget<'_>]) -> bool {
+pub(super) fn is_always_met(
+    check: &ExtAuthz<'_>,
+    filters: &[HttpFilter<'_>],
+    targets: &[RouteTarget<'_>],
+) -> bool {
     let wanted = check.config.get("filter_enabled_metadata");
     let path = wanted.items("path");
     let ([only], Some(RBAC), false) =

@@ -10,7 +10,7 @@ const MAX_NAME_LENGTH: usize = 200;
 
 /// A value and its path. An absent value is `null`.
 #[derive(Debug, Clone)]
-pub struct Node<'a> {
+pub(super) struct Node<'a> {
     /// The value.
     pub tree: &'a Tree<'a>,
     /// The path, as findings show it.
@@ -21,17 +21,17 @@ pub struct Node<'a> {
 
 impl<'a> Node<'a> {
     /// Creates a node of a value at a path.
-    pub fn new(tree: &'a Tree<'a>, path: impl Into<String>) -> Self {
+    pub(super) fn new(tree: &'a Tree<'a>, path: impl Into<String>) -> Self {
         Self { tree, path: path.into(), line: tree.line }
     }
 
     /// Creates a node of an absent value.
-    pub fn absent(path: impl Into<String>) -> Self {
+    pub(super) fn absent(path: impl Into<String>) -> Self {
         Self::new(&NULL, path)
     }
 
     /// Returns the same value with another path.
-    pub fn with_path(&self, path: impl Into<String>) -> Self {
+    pub(super) fn with_path(&self, path: impl Into<String>) -> Self {
         Self { tree: self.tree, path: path.into(), line: self.line }
     }
 
@@ -43,7 +43,7 @@ impl<'a> Node<'a> {
     }
 
     /// Returns a field by its protobuf name; the lowerCamelCase name of JSON is accepted, too.
-    pub fn get(&self, name: &str) -> Self {
+    pub(super) fn get(&self, name: &str) -> Self {
         let mut path = String::with_capacity(self.path.len() + name.len() + 1);
         path.push_str(&self.path);
         path.push('.');
@@ -52,20 +52,20 @@ impl<'a> Node<'a> {
     }
 
     /// Returns a nested field by its path, such as `a.b`.
-    pub fn get_path(&self, names: &str) -> Self {
+    pub(super) fn get_path(&self, names: &str) -> Self {
         let mut names = names.split('.');
         let first = self.get(names.next().unwrap_or_default());
         names.fold(first, |node, name| node.get(name))
     }
 
     /// Returns an entry of a map, whose keys aren't field names.
-    pub fn entry(&self, key: &str) -> Self {
+    pub(super) fn entry(&self, key: &str) -> Self {
         let tree = self.tree.entry(key).filter(|tree| !tree.is_null());
         self.child(tree, format!("{}[{}]", self.path, short_name(key)))
     }
 
     /// Returns all entries of a map, by key.
-    pub fn entries(&self) -> impl Iterator<Item = (&'a str, Self)> {
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&'a str, Self)> {
         self.tree
             .entries()
             .iter()
@@ -75,7 +75,7 @@ impl<'a> Node<'a> {
     /// Returns the items of a list field; their paths have the item's `name`, else its index.
     ///
     /// Envoy takes a single value for a list of one, and a list in a list for its items.
-    pub fn items(&self, name: &str) -> Vec<Self> {
+    pub(super) fn items(&self, name: &str) -> Vec<Self> {
         let list = self.get(name);
         let mut items = vec![];
         if !list.is_absent() {
@@ -89,43 +89,43 @@ impl<'a> Node<'a> {
     }
 
     /// Returns true if the value is absent or null.
-    pub fn is_absent(&self) -> bool {
+    pub(super) fn is_absent(&self) -> bool {
         self.tree.is_null()
     }
 
     /// Returns true if the value of a boolean field is true.
-    pub fn is_true(&self) -> bool {
+    pub(super) fn is_true(&self) -> bool {
         self.tree.boolean() == Some(true)
     }
 
     /// Returns the value of a text field, if it isn't empty.
-    pub fn text(&self) -> Option<&'a str> {
+    pub(super) fn text(&self) -> Option<&'a str> {
         self.raw_text().filter(|text| !text.is_empty())
     }
 
     /// Returns the value of a text field, also if it is empty.
-    pub fn raw_text(&self) -> Option<&'a str> {
+    pub(super) fn raw_text(&self) -> Option<&'a str> {
         self.tree.text()
     }
 
     /// Returns the value of an unsigned field.
-    pub fn number(&self) -> Option<u64> {
+    pub(super) fn number(&self) -> Option<u64> {
         self.tree.number()
     }
 
     /// Returns the value of a floating-point field.
-    pub fn float(&self) -> Option<f64> {
+    pub(super) fn float(&self) -> Option<f64> {
         self.tree.float()
     }
 
     /// Returns a duration in seconds.
-    pub fn seconds(&self) -> Option<f64> {
+    pub(super) fn seconds(&self) -> Option<f64> {
         self.tree.seconds()
     }
 
     /// Returns true if an enum field has a value, given by its name and number. The number 0 is
     /// that of an absent field.
-    pub fn is_value(&self, name: &str, number: u64) -> bool {
+    pub(super) fn is_value(&self, name: &str, number: u64) -> bool {
         if self.is_absent() {
             return number == 0;
         }
@@ -134,17 +134,17 @@ impl<'a> Node<'a> {
     }
 
     /// Returns true if an enum field has one of several values.
-    pub fn is_one_of(&self, values: &[(&str, u64)]) -> bool {
+    pub(super) fn is_one_of(&self, values: &[(&str, u64)]) -> bool {
         values.iter().any(|(name, number)| self.is_value(name, *number))
     }
 
     /// Returns true if the last part of the message's `@type` is `kind`.
-    pub fn has_type(&self, kind: &str) -> bool {
+    pub(super) fn has_type(&self, kind: &str) -> bool {
         type_name(self.tree) == Some(kind)
     }
 
     /// Returns the type and the message of a `typed_config`, also if wrapped in a `TypedStruct`.
-    pub fn unwrap_typed(self) -> (Option<&'a str>, Self) {
+    pub(super) fn unwrap_typed(self) -> (Option<&'a str>, Self) {
         match type_name(self.tree) {
             Some("TypedStruct") => {
                 let kind = field(self.tree, "type_url").and_then(Tree::text).and_then(last_part);
@@ -156,7 +156,7 @@ impl<'a> Node<'a> {
     }
 
     /// Returns this object and all objects within it.
-    pub fn descendants(&self) -> Vec<Self> {
+    pub(super) fn descendants(&self) -> Vec<Self> {
         let mut found = vec![];
         let mut open = vec![self.clone()];
         while let Some(node) = open.pop() {
@@ -175,7 +175,7 @@ impl<'a> Node<'a> {
 
     /// Returns true if the predicate holds for some string within the value; field names don't
     /// count.
-    pub fn any_text(&self, predicate: impl Fn(&str) -> bool) -> bool {
+    pub(super) fn any_text(&self, predicate: impl Fn(&str) -> bool) -> bool {
         self.tree.any_scalar(&predicate)
     }
 }
@@ -190,13 +190,13 @@ fn collect_items<'a>(tree: &'a Tree<'a>, items: &mut Vec<&'a Tree<'a>>) {
 }
 
 /// Returns a field by its protobuf or its JSON name, if it isn't null.
-pub fn field<'a>(tree: &'a Tree<'a>, name: &str) -> Option<&'a Tree<'a>> {
+pub(super) fn field<'a>(tree: &'a Tree<'a>, name: &str) -> Option<&'a Tree<'a>> {
     let present = |name: &str| tree.entry(name).filter(|tree| !tree.is_null());
     present(name).or_else(|| present(lower_camel_case(name)?.as_str()))
 }
 
 /// Returns the last part of a message's `@type`.
-pub fn type_name<'a>(tree: &'a Tree<'a>) -> Option<&'a str> {
+pub(super) fn type_name<'a>(tree: &'a Tree<'a>) -> Option<&'a str> {
     tree.entry("@type").and_then(Tree::text).and_then(last_part)
 }
 
@@ -221,7 +221,7 @@ fn lower_camel_case(name: &str) -> Option<String> {
 }
 
 /// Formats a string as a YAML scalar, with quotes only if needed.
-pub fn to_yaml(text: &str) -> String {
+pub(super) fn to_yaml(text: &str) -> String {
     if serde_norway::from_str::<serde_json::Value>(text).is_ok_and(|read| read == text) {
         return text.to_owned();
     }
@@ -229,7 +229,7 @@ pub fn to_yaml(text: &str) -> String {
 }
 
 /// Formats a string as a YAML scalar in quotes.
-pub fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let json = serde_json::Value::from(text).to_string();
     // JSON leaves more as it is than YAML can print.
     let is_odd = |c: char| c.is_control() || matches!(c, '\u{feff}' | '\u{fffe}' | '\u{ffff}');
@@ -238,7 +238,7 @@ pub fn quoted(text: &str) -> String {
 }
 
 /// Returns a name as paths show it: without Envoy's common prefix, and shortened if very long.
-pub fn short_name(name: &str) -> &str {
+pub(super) fn short_name(name: &str) -> &str {
     let name = ["envoy.filters.http.", "envoy.filters.network."]
         .iter()
         .find_map(|prefix| name.strip_prefix(prefix))

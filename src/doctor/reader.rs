@@ -15,9 +15,9 @@ use std::collections::HashMap;
 use super::tree::{Data, Tree};
 
 /// Maximum nesting of lists and maps.
-pub const MAX_DEPTH: usize = 128;
+pub(super) const MAX_DEPTH: usize = 128;
 /// Maximum number of values in a text, aliases counted as what they stand for.
-pub const MAX_VALUES: usize = 8_000_000;
+pub(super) const MAX_VALUES: usize = 8_000_000;
 /// Bytes of a scalar that count as one value, where the reader has to copy it.
 const COPIED_BYTES_PER_VALUE: usize = 64;
 
@@ -37,7 +37,7 @@ pub struct Unreadable {
 ///
 /// # Errors
 /// Fails where the text can't be read, with line and column.
-pub fn read(text: &str, first_line: u32) -> Result<Vec<Tree<'_>>, Unreadable> {
+pub(super) fn read(text: &str, first_line: u32) -> Result<Vec<Tree<'_>>, Unreadable> {
     Reader::new(text, first_line).documents()
 }
 

@@ -4,7 +4,7 @@ use super::dump::Dump;
 use super::node::Node;
 
 /// A target of a route: its cluster, or one of its weighted clusters.
-pub struct RouteTarget<'a> {
+pub(super) struct RouteTarget<'a> {
     /// The weighted cluster (if any), the route, the virtual host and the route configuration.
     pub levels: Vec<Node<'a>>,
     /// The upstream cluster, if the dump names it.
@@ -15,7 +15,7 @@ pub struct RouteTarget<'a> {
 
 impl RouteTarget<'_> {
     /// Returns true if some level of the route disables a filter.
-    pub fn disables(&self, filter: &str) -> bool {
+    pub(super) fn disables(&self, filter: &str) -> bool {
         self.levels
             .iter()
             .any(|level| level.get("typed_per_filter_config").entry(filter).get("disabled").is_true())
@@ -23,7 +23,7 @@ impl RouteTarget<'_> {
 }
 
 /// Returns the targets of all routes of a connection manager, inline or from RDS; `max` at most.
-pub fn targets<'a>(dump: &Dump<'a>, manager: &Node<'a>, max: usize) -> Vec<RouteTarget<'a>> {
+pub(super) fn targets<'a>(dump: &Dump<'a>, manager: &Node<'a>, max: usize) -> Vec<RouteTarget<'a>> {
     let mut found = vec![];
     if max == 0 {
         return found;
@@ -46,7 +46,7 @@ pub fn targets<'a>(dump: &Dump<'a>, manager: &Node<'a>, max: usize) -> Vec<Route
 
 /// Returns the route configurations of a connection manager, and the settings that name one which
 /// the dump doesn't have.
-pub fn tables<'a>(dump: &Dump<'a>, manager: &Node<'a>) -> (Vec<Node<'a>>, Vec<Node<'a>>) {
+pub(super) fn tables<'a>(dump: &Dump<'a>, manager: &Node<'a>) -> (Vec<Node<'a>>, Vec<Node<'a>>) {
     let (mut tables, mut unseen) = (vec![], vec![]);
     let inline = manager.get("route_config");
     if !inline.is_absent() {

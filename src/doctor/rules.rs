@@ -1,13 +1,13 @@
 //! The rules, by the part of Envoy's configuration that they examine.
 
-pub mod api;
-pub mod cluster;
-pub mod coverage;
-pub mod cure;
-pub mod filter;
-pub mod manager;
-pub mod policy;
-pub mod process;
-pub mod routes;
-pub mod streams;
-pub mod tls;
+pub(super) mod api;
+pub(super) mod cluster;
+pub(super) mod coverage;
+pub(super) mod cure;
+pub(super) mod filter;
+pub(super) mod manager;
+pub(super) mod policy;
+pub(super) mod process;
+pub(super) mod routes;
+pub(super) mod streams;
+pub(super) mod tls;

@@ -7,7 +7,7 @@ use std::hash::{Hash, Hasher};
 
 /// A value and where it stands.
 #[derive(Debug, Clone)]
-pub struct Tree<'t> {
+pub(super) struct Tree<'t> {
     /// Line in the file, from 1.
     pub line: u32,
     /// The value.
@@ -16,7 +16,7 @@ pub struct Tree<'t> {
 
 /// A value.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Data<'t> {
+pub(super) enum Data<'t> {
     /// `null`, `~`, or nothing.
     Null,
     /// A scalar without quotes: text, number or boolean.
@@ -46,11 +46,11 @@ impl Hash for Tree<'_> {
 }
 
 /// The absent value.
-pub static NULL: Tree<'static> = Tree { line: 0, data: Data::Null };
+pub(super) static NULL: Tree<'static> = Tree { line: 0, data: Data::Null };
 
 impl<'t> Tree<'t> {
     /// Creates a map. Of entries with the same key the last one counts, as for Envoy.
-    pub fn map(line: u32, mut entries: Vec<(Cow<'t, str>, Self)>) -> Self {
+    pub(super) fn map(line: u32, mut entries: Vec<(Cow<'t, str>, Self)>) -> Self {
         entries.sort_by(|(a, _), (b, _)| a.cmp(b));
         // `dedup_by` keeps the first of equal entries, and gives both as (later, earlier).
         entries.dedup_by(|later, kept| {
@@ -64,7 +64,7 @@ impl<'t> Tree<'t> {
     }
 
     /// Returns the entries of a map; none of other values.
-    pub fn entries(&self) -> &[(Cow<'t, str>, Self)] {
+    pub(super) fn entries(&self) -> &[(Cow<'t, str>, Self)] {
         match &self.data {
             Data::Map(entries) => entries,
             _ => &[],
@@ -72,14 +72,14 @@ impl<'t> Tree<'t> {
     }
 
     /// Returns an entry of a map by its key.
-    pub fn entry(&self, key: &str) -> Option<&Self> {
+    pub(super) fn entry(&self, key: &str) -> Option<&Self> {
         let entries = self.entries();
         let found = entries.binary_search_by(|(name, _)| name.as_ref().cmp(key)).ok()?;
         entries.get(found).map(|(_, value)| value)
     }
 
     /// Returns the items of a list; none of other values.
-    pub fn list(&self) -> &[Self] {
+    pub(super) fn list(&self) -> &[Self] {
         match &self.data {
             Data::List(items) => items,
             _ => &[],
@@ -87,12 +87,12 @@ impl<'t> Tree<'t> {
     }
 
     /// Returns true for a list without items.
-    pub fn list_is_empty(&self) -> bool {
+    pub(super) fn list_is_empty(&self) -> bool {
         matches!(&self.data, Data::List(items) if items.is_empty())
     }
 
     /// Returns the text of a scalar as it is written, without its quotes.
-    pub fn scalar(&self) -> Option<&str> {
+    pub(super) fn scalar(&self) -> Option<&str> {
         match &self.data {
             Data::Plain(text) | Data::Quoted(text) | Data::Block(text) => Some(text),
             _ => None,
@@ -100,7 +100,7 @@ impl<'t> Tree<'t> {
     }
 
     /// Returns the text, if the value is text for Envoy: not a number or a boolean.
-    pub fn text(&self) -> Option<&str> {
+    pub(super) fn text(&self) -> Option<&str> {
         match &self.data {
             Data::Plain(text) => {
                 (plain_bool(text).is_none() && plain_integer(text).is_none()).then_some(text)
@@ -111,17 +111,17 @@ impl<'t> Tree<'t> {
     }
 
     /// Returns true for `null`.
-    pub fn is_null(&self) -> bool {
+    pub(super) fn is_null(&self) -> bool {
         matches!(self.data, Data::Null)
     }
 
     /// Returns true for a map.
-    pub fn is_map(&self) -> bool {
+    pub(super) fn is_map(&self) -> bool {
         matches!(self.data, Data::Map(_))
     }
 
     /// Returns a boolean as Envoy reads it for a field of that type. `BoolValue` may be wrapped.
-    pub fn boolean(&self) -> Option<bool> {
+    pub(super) fn boolean(&self) -> Option<bool> {
         match &self.data {
             Data::Plain(text) => plain_bool(text).or_else(|| match plain_integer(text) {
                 None => text_bool(text),
@@ -135,7 +135,7 @@ impl<'t> Tree<'t> {
 
     /// Returns a number as Envoy reads it for a numeric field. `UInt32Value` and the like may be
     /// wrapped.
-    pub fn float(&self) -> Option<f64> {
+    pub(super) fn float(&self) -> Option<f64> {
         let number = match &self.data {
             Data::Plain(text) => match plain_integer(text) {
                 #[allow(clippy::cast_precision_loss, reason = "a number that large is as large")]
@@ -150,7 +150,7 @@ impl<'t> Tree<'t> {
     }
 
     /// Returns a whole number as Envoy reads it for an unsigned field.
-    pub fn number(&self) -> Option<u64> {
+    pub(super) fn number(&self) -> Option<u64> {
         match &self.data {
             Data::Plain(text) => match plain_integer(text) {
                 Some(integer) => u64::try_from(integer).ok(),
@@ -163,7 +163,7 @@ impl<'t> Tree<'t> {
     }
 
     /// Returns a duration in seconds: `0.250s`, or `{seconds, nanos}`.
-    pub fn seconds(&self) -> Option<f64> {
+    pub(super) fn seconds(&self) -> Option<f64> {
         if self.is_map() {
             let part = |name| self.entry(name).map_or(Some(0.0), Self::float);
             let seconds = part("seconds")? + part("nanos")? / 1e9;
@@ -177,7 +177,7 @@ impl<'t> Tree<'t> {
     }
 
     /// Returns the number of levels of lists and maps. The reader bounds it.
-    pub fn height(&self) -> usize {
+    pub(super) fn height(&self) -> usize {
         match &self.data {
             Data::List(items) => 1 + items.iter().map(Self::height).max().unwrap_or(0),
             Data::Map(entries) => 1 + entries.iter().map(|(_, value)| value.height()).max().unwrap_or(0),
@@ -191,7 +191,7 @@ impl<'t> Tree<'t> {
     }
 
     /// Returns true if the predicate holds for some scalar within the value; keys don't count.
-    pub fn any_scalar(&self, predicate: &impl Fn(&str) -> bool) -> bool {
+    pub(super) fn any_scalar(&self, predicate: &impl Fn(&str) -> bool) -> bool {
         let mut open = vec![self];
         while let Some(tree) = open.pop() {
             match &tree.data {

@@ -1,8 +1,8 @@
 //! Frames of a client of the authz plane.
 
-pub use http2_server::contract::check as http2;
+pub(super) use http2_server::contract::check as http2;
 #[cfg(test)]
-pub use http2_server::contract::seeds;
+pub(super) use http2_server::contract::seeds;
 
 #[cfg(test)]
 mod tests {

@@ -22,14 +22,14 @@ use crate::rng::Rng;
 use crate::service::{ImportRequest, KeyRequest, Service};
 
 /// The current time of the targets, at which the tokens of the vectors are valid.
-pub const NOW: Timestamp = Timestamp::from_secs(1_790_000_000);
+pub(super) const NOW: Timestamp = Timestamp::from_secs(1_790_000_000);
 /// Issuer of the vectors' tokens.
-pub const ISSUER: &str = "https://keys.example.test";
+pub(super) const ISSUER: &str = "https://keys.example.test";
 /// An imported key that is in the database.
-pub const GOOD_KEY: &str = "sk_fuzz_a_good_key";
+pub(super) const GOOD_KEY: &str = "sk_fuzz_a_good_key";
 
 /// State shared by all targets of a process.
-pub struct Fixture {
+pub(super) struct Fixture {
     /// The service of the authz plane.
     pub service: Arc<Service>,
     /// The signed parts of all valid JWTs.
@@ -43,7 +43,7 @@ pub struct Fixture {
 }
 
 /// Returns the fixture of this process.
-pub fn fixture() -> &'static Fixture {
+pub(super) fn fixture() -> &'static Fixture {
     static FIXTURE: OnceLock<Fixture> = OnceLock::new();
     FIXTURE.get_or_init(Fixture::new)
 }
@@ -51,7 +51,7 @@ pub fn fixture() -> &'static Fixture {
 impl Fixture {
     /// Returns the authz plane.
     #[cfg(test)]
-    pub fn authorization(&self) -> AuthorizationService {
+    pub(super) fn authorization(&self) -> AuthorizationService {
         self.authorization.clone()
     }
 
@@ -131,19 +131,19 @@ impl Fixture {
     }
 
     /// Sends a request to the authz plane; returns none when it can't be decoded.
-    pub fn check(&self, message: &[u8]) -> Option<Bytes> {
+    pub(super) fn check(&self, message: &[u8]) -> Option<Bytes> {
         let authorization = Rc::new(self.authorization.clone());
         self.runtime.block_on(authorization.check(Bytes::copy_from_slice(message))).ok()
     }
 }
 
 /// Encodes a macaroon's bytes as a credential.
-pub fn encode_macaroon(bytes: &[u8]) -> String {
+pub(super) fn encode_macaroon(bytes: &[u8]) -> String {
     format!("mc_v1_{}", BASE64URL.encode(bytes))
 }
 
 /// Decodes a macaroon credential to its bytes.
-pub fn decode_macaroon(token: &str) -> Vec<u8> {
+pub(super) fn decode_macaroon(token: &str) -> Vec<u8> {
     let encoded = token.strip_prefix("mc_v1_").expect("a macaroon");
     BASE64URL.decode(encoded).expect("base64")
 }

@@ -1,8 +1,8 @@
 //! Handlers of the admin plane: each parses JSON, calls the service once and returns JSON.
 
-pub mod change;
-pub mod extract;
-pub mod verify;
+pub(super) mod change;
+pub(super) mod extract;
+pub(super) mod verify;
 
 use axum::Extension;
 use axum::extract::{Request, State};
@@ -26,7 +26,7 @@ use crate::secret::SecretString;
 use crate::service::{Acknowledged, DeriveRequest, ImportRequest, KeyRequest, Listed};
 use crate::settings::Settings;
 
-pub async fn issue(
+pub(super) async fn issue(
     State(context): State<Context>,
     Extension(settings): NetworkSettings,
     Extension(call): AuditedCall,
@@ -41,7 +41,7 @@ pub async fn issue(
     Ok(with_notice(ok(StatusCode::CREATED, &answer)?, std::iter::once(&issued.key)))
 }
 
-pub async fn import(
+pub(super) async fn import(
     State(context): State<Context>,
     Extension(settings): NetworkSettings,
     Extension(call): AuditedCall,
@@ -54,7 +54,7 @@ pub async fn import(
     Ok(with_epoch(with_notice(response, std::iter::once(&key)), epoch))
 }
 
-pub async fn import_batch(
+pub(super) async fn import_batch(
     State(context): State<Context>,
     Extension(settings): NetworkSettings,
     Extension(call): AuditedCall,
@@ -84,7 +84,7 @@ pub async fn import_batch(
     Ok(with_epoch(response, epoch))
 }
 
-pub async fn get_issued(
+pub(super) async fn get_issued(
     State(context): State<Context>,
     Extension(settings): NetworkSettings,
     KeyPath(id): KeyPath,
@@ -92,7 +92,7 @@ pub async fn get_issued(
     get(&context, &settings, KeyKind::Issued, &id).await
 }
 
-pub async fn get_imported(
+pub(super) async fn get_imported(
     State(context): State<Context>,
     Extension(settings): NetworkSettings,
     KeyPath(id): KeyPath,
@@ -105,7 +105,7 @@ async fn get(context: &Context, settings: &Settings, kind: KeyKind, id: &str) ->
     ok(StatusCode::OK, &KeyOut::new(&key, context.service.clock.now()))
 }
 
-pub async fn list_issued(
+pub(super) async fn list_issued(
     State(context): State<Context>,
     Extension(settings): NetworkSettings,
     QueryPairs(query): QueryPairs,
@@ -116,7 +116,7 @@ pub async fn list_issued(
     ok(StatusCode::OK, &ListIssuedOut { issued_api_keys, next_page_token })
 }
 
-pub async fn list_imported(
+pub(super) async fn list_imported(
     State(context): State<Context>,
     Extension(settings): NetworkSettings,
     QueryPairs(query): QueryPairs,
@@ -137,7 +137,7 @@ async fn list(
     context.service.list(settings, kind, request).await
 }
 
-pub async fn derive(
+pub(super) async fn derive(
     State(context): State<Context>,
     Extension(settings): NetworkSettings,
     Extension(call): AuditedCall,

@@ -23,7 +23,7 @@ use crate::trace;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Runs `handler` and records the call.
-pub async fn audited<H, T>(
+pub(super) async fn audited<H, T>(
     operation: Operation,
     handler: H,
     context: Context,
@@ -63,7 +63,7 @@ fn panicked() -> ApiError {
 }
 
 /// Returns the origin of a request.
-pub fn origin(context: &Context, request: &Request) -> Origin {
+pub(super) fn origin(context: &Context, request: &Request) -> Origin {
     let source = context.service.settings.load().client_ip_source;
     Origin {
         caller: request.extensions().get::<Caller>().cloned(),

@@ -18,9 +18,9 @@ use tokio::time::timeout;
 use crate::error::{ApiError, Reason};
 
 /// Maximum body on the admin plane, in bytes. The largest request is a batch of a thousand keys.
-pub const ADMIN_LIMIT: usize = 4 * 1024 * 1024;
+pub(super) const ADMIN_LIMIT: usize = 4 * 1024 * 1024;
 /// Maximum body on the public plane, in bytes. It has one credential, escaped in any way.
-pub const PUBLIC_LIMIT: usize = 128 * 1024;
+pub(super) const PUBLIC_LIMIT: usize = 128 * 1024;
 
 /// Maximum time to receive a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(15);
@@ -34,7 +34,7 @@ pub struct MemoryExhausted;
 ///
 /// # Errors
 /// Fails if it is too large, not JSON, or has wrong fields.
-pub async fn read<T: DeserializeOwned>(request: Request<Body>, limit: usize) -> Result<T, ApiError> {
+pub(super) async fn read<T: DeserializeOwned>(request: Request<Body>, limit: usize) -> Result<T, ApiError> {
     parse(&read_text(request, limit).await?)
 }
 
@@ -42,7 +42,7 @@ pub async fn read<T: DeserializeOwned>(request: Request<Body>, limit: usize) -> 
 ///
 /// # Errors
 /// Fails if it is too large or declared as something else.
-pub async fn read_text(request: Request<Body>, limit: usize) -> Result<Bytes, ApiError> {
+pub(super) async fn read_text(request: Request<Body>, limit: usize) -> Result<Bytes, ApiError> {
     let media_type = request.headers().get(CONTENT_TYPE).cloned();
     let body = timeout(BODY_TIMEOUT, Limited::new(request.into_body(), limit).collect()).await;
     let body = body.map_err(|_| {
@@ -81,7 +81,7 @@ fn is_json(media_type: &[u8]) -> bool {
 ///
 /// # Errors
 /// Fails if it is not JSON, or has wrong fields.
-pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let mut json = serde_json::Deserializer::from_slice(body);
     let Object(value) = serde_path_to_error::deserialize(&mut json)
         .map_err(|error| explain(&error.path().to_string(), &error.inner().to_string()))?;
@@ -93,7 +93,9 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
 ///
 /// # Errors
 /// Fails if it is not an object, or has wrong fields.
-pub fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(field: D) -> Result<Option<T>, D::Error> {
+pub(super) fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    field: D,
+) -> Result<Option<T>, D::Error> {
     Ok(Option::deserialize(field)?.map(|Object(value)| value))
 }
 
@@ -101,7 +103,9 @@ pub fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(field: D) -> Resul
 ///
 /// # Errors
 /// Fails like [`object`].
-pub fn objects<'de, T: Deserialize<'de>, D: Deserializer<'de>>(field: D) -> Result<Option<Vec<T>>, D::Error> {
+pub(super) fn objects<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    field: D,
+) -> Result<Option<Vec<T>>, D::Error> {
     let items: Option<Vec<Object<T>>> = Option::deserialize(field)?;
     Ok(items.map(|items| items.into_iter().map(|Object(value)| value).collect()))
 }

@@ -11,7 +11,7 @@ use crate::host::address_of;
 /// Returns the client's address from the configured source.
 ///
 /// Of `X-Forwarded-For` the last entry counts, which the nearest proxy has written.
-pub fn client_address(source: ClientIpSource, request: &Request) -> Option<IpAddr> {
+pub(super) fn client_address(source: ClientIpSource, request: &Request) -> Option<IpAddr> {
     let header = |name: &str| {
         let value = request.headers().get_all(name).iter().next_back()?.as_bytes();
         address_of(value.rsplit(|byte| *byte == b',').next()?)

@@ -13,7 +13,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::status::{Process, Status};
 
 /// Extractor of the settings of the network that a request is for.
-pub type NetworkSettings = Extension<Arc<Settings>>;
+pub(super) type NetworkSettings = Extension<Arc<Settings>>;
 
 /// State of the planes.
 #[derive(Clone)]

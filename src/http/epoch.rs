@@ -11,7 +11,7 @@ const EPOCH: HeaderName = HeaderName::from_static("talos-epoch");
 const MIN_EPOCH: &str = "talos-min-epoch";
 
 /// Adds the number of the change to its response.
-pub fn with_epoch(mut response: Response, epoch: Option<u64>) -> Response {
+pub(super) fn with_epoch(mut response: Response, epoch: Option<u64>) -> Response {
     if let Some(epoch) = epoch {
         response.headers_mut().insert(EPOCH, HeaderValue::from(epoch));
     }
@@ -22,7 +22,7 @@ pub fn with_epoch(mut response: Response, epoch: Option<u64>) -> Response {
 ///
 /// # Errors
 /// Fails if the header is not one number.
-pub fn min_epoch(headers: &HeaderMap) -> Result<u64, ApiError> {
+pub(super) fn min_epoch(headers: &HeaderMap) -> Result<u64, ApiError> {
     let mut values = headers.get_all(MIN_EPOCH).iter();
     let Some(value) = values.next() else {
         return Ok(0);

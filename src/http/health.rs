@@ -8,12 +8,12 @@ use super::context::Context;
 use super::reply::json;
 
 /// Succeeds while the process runs.
-pub async fn alive() -> impl IntoResponse {
+pub(super) async fn alive() -> impl IntoResponse {
     json(r#"{"status":"ok"}"#.to_owned())
 }
 
 /// Succeeds while the database answers.
-pub async fn ready(State(context): State<Context>) -> impl IntoResponse {
+pub(super) async fn ready(State(context): State<Context>) -> impl IntoResponse {
     match context.readiness.is_database_up(&context.service.clock) {
         true => (StatusCode::OK, json(r#"{"status":"ok"}"#.to_owned())),
         false => (StatusCode::SERVICE_UNAVAILABLE, json(r#"{"status":"unavailable"}"#.to_owned())),

@@ -1,11 +1,11 @@
 //! Middleware of the planes: timeouts and panics here, the others in the files below.
 
-pub mod admin_auth;
-pub mod cors;
-pub mod cross_site;
-pub mod host;
-pub mod self_revoke_limit;
-pub mod throttle;
+pub(super) mod admin_auth;
+pub(super) mod cors;
+pub(super) mod cross_site;
+pub(super) mod host;
+pub(super) mod self_revoke_limit;
+pub(super) mod throttle;
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::error::{ApiError, Reason};
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Returns 504 for requests that take too long, and 500 for panics.
-pub async fn catch_timeouts_and_panics(request: Request, next: Next) -> Response {
+pub(super) async fn catch_timeouts_and_panics(request: Request, next: Next) -> Response {
     let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
     match tokio::time::timeout(TIMEOUT, answer).await {
         Ok(Ok(response)) => response,

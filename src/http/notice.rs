@@ -7,7 +7,7 @@ use axum::response::Response;
 use crate::key::{Key, RatePolicy};
 
 /// Returns the warning for a policy in a unit that is not enforced, `None` for others.
-pub fn not_enforced(policy: RatePolicy) -> Option<String> {
+pub(super) fn not_enforced(policy: RatePolicy) -> Option<String> {
     (!policy.unit.is_enforced()).then(|| {
         let unit = policy.unit.name();
         format!("299 talos \"rate_limit_policy.unit: {unit} is stored and reported, not enforced\"")
@@ -15,7 +15,7 @@ pub fn not_enforced(policy: RatePolicy) -> Option<String> {
 }
 
 /// Adds a warning to the response to a change if a rate policy is not enforced. Logs it, too.
-pub fn with_notice<'a>(mut response: Response, keys: impl Iterator<Item = &'a Key>) -> Response {
+pub(super) fn with_notice<'a>(mut response: Response, keys: impl Iterator<Item = &'a Key>) -> Response {
     let policy = keys.filter_map(|key| key.rate_policy).find(|policy| !policy.unit.is_enforced());
     if let Some(policy) = policy {
         tracing::warn!(

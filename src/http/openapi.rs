@@ -3,9 +3,9 @@
 #[cfg(test)]
 mod against_ory;
 mod components;
-pub mod erasure;
-pub mod operation;
-pub mod operations;
+pub(super) mod erasure;
+pub(super) mod operation;
+pub(super) mod operations;
 
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
@@ -22,7 +22,7 @@ use super::context::Context;
 use super::routes::Routes;
 
 /// Returns a router of these operations and of one more, which returns the description of all.
-pub fn described(routes: Routes) -> Router<Context> {
+pub(super) fn described(routes: Routes) -> Router<Context> {
     let text = Bytes::from(description(&routes).to_string());
     routes
         .at(&operations::DESCRIPTION, move || {
@@ -33,7 +33,7 @@ pub fn described(routes: Routes) -> Router<Context> {
 }
 
 /// Returns the description of these operations, and of the one that returns it.
-pub fn description(routes: &Routes) -> Value {
+pub(super) fn description(routes: &Routes) -> Value {
     let mut operations = routes.operations().to_vec();
     operations.push(&operations::DESCRIPTION);
     document(&operations)

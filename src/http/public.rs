@@ -13,7 +13,7 @@ use super::reply::json;
 use super::wire::{SelfRevokeRequest, reason};
 use crate::error::ApiError;
 
-pub async fn self_revoke(
+pub(super) async fn self_revoke(
     State(context): State<Context>,
     Extension(settings): NetworkSettings,
     Extension(call): AuditedCall,
@@ -26,7 +26,7 @@ pub async fn self_revoke(
     Ok(with_epoch(json("{}".to_owned()).into_response(), revoked.epoch))
 }
 
-pub async fn jwks(Extension(settings): NetworkSettings) -> Response {
+pub(super) async fn jwks(Extension(settings): NetworkSettings) -> Response {
     // May be cached: keys are published long before they sign.
     let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "public, max-age=60")];
     (headers, settings.jwks_json.clone()).into_response()

@@ -11,30 +11,30 @@ use serde::Serialize;
 use crate::error::{ApiError, Reason};
 
 /// Result of a handler.
-pub type Reply = Result<Response, ApiError>;
+pub(super) type Reply = Result<Response, ApiError>;
 
 /// Returns a response with a JSON body of `value`.
 ///
 /// # Errors
 /// Fails if the value can't be serialised.
-pub fn ok<T: Serialize>(status: StatusCode, value: &T) -> Reply {
+pub(super) fn ok<T: Serialize>(status: StatusCode, value: &T) -> Reply {
     let text = serde_json::to_string(value)
         .map_err(|_| ApiError::new(Reason::InternalServerError, "the response can't be serialised"))?;
     Ok((status, json(text)).into_response())
 }
 
 /// Returns a JSON body. Responses are about keys, so no proxy may cache them.
-pub fn json(text: String) -> impl IntoResponse {
+pub(super) fn json(text: String) -> impl IntoResponse {
     ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")], text)
 }
 
 /// Returns the error for a method that a resource doesn't have.
-pub fn method_not_allowed() -> ApiError {
+pub(super) fn method_not_allowed() -> ApiError {
     ApiError::new(Reason::MethodNotAllowed, "this resource has no such method")
 }
 
 /// Returns the error for an unknown path.
-pub fn no_such_resource() -> ApiError {
+pub(super) fn no_such_resource() -> ApiError {
     ApiError::new(Reason::NotFound, "there is no such resource")
 }
 

@@ -21,7 +21,7 @@ use crate::event;
 
 /// Operations and their handlers.
 #[derive(Default)]
-pub struct Routes {
+pub(super) struct Routes {
     operations: Vec<&'static Operation>,
     resources: Vec<Resource>,
 }
@@ -38,7 +38,7 @@ struct Resource {
 
 impl Routes {
     /// Adds an operation.
-    pub fn at<H, T>(mut self, operation: &'static Operation, handler: H) -> Self
+    pub(super) fn at<H, T>(mut self, operation: &'static Operation, handler: H) -> Self
     where
         H: Handler<T, Context>,
         T: 'static,
@@ -75,7 +75,12 @@ impl Routes {
     }
 
     /// Adds an operation that is recorded in the audit log.
-    pub fn audited<H, T>(self, event: event::Operation, operation: &'static Operation, handler: H) -> Self
+    pub(super) fn audited<H, T>(
+        self,
+        event: event::Operation,
+        operation: &'static Operation,
+        handler: H,
+    ) -> Self
     where
         H: Handler<T, Context>,
         T: 'static,
@@ -86,19 +91,19 @@ impl Routes {
     }
 
     /// Adds the operations of `other`.
-    pub fn merge(mut self, other: Self) -> Self {
+    pub(super) fn merge(mut self, other: Self) -> Self {
         self.operations.extend(other.operations);
         self.resources.extend(other.resources);
         self
     }
 
     /// Returns the operations in the order in which they were added.
-    pub fn operations(&self) -> &[&'static Operation] {
+    pub(super) fn operations(&self) -> &[&'static Operation] {
         &self.operations
     }
 
     /// Returns the router.
-    pub fn into_router(self) -> Router<Context> {
+    pub(super) fn into_router(self) -> Router<Context> {
         self.resources.into_iter().fold(Router::new(), |router, Resource { path, own, custom }| {
             let methods = match own {
                 Some(own) if custom.is_empty() => own,

@@ -27,7 +27,7 @@ const UNMATCHED: &str = "unmatched";
 
 /// State of the layer.
 #[derive(Clone)]
-pub struct TelemetryState {
+pub(super) struct TelemetryState {
     /// Context of the planes.
     pub context: Context,
     /// The plane.
@@ -36,14 +36,18 @@ pub struct TelemetryState {
 
 /// Request id of the client, or a generated one.
 #[derive(Clone)]
-pub struct RequestId(pub String);
+pub(super) struct RequestId(pub String);
 
 /// The path of the operation that answered.
 #[derive(Clone, Copy)]
-pub struct Route(pub &'static str);
+pub(super) struct Route(pub &'static str);
 
 /// Runs a request and records it.
-pub async fn record(State(state): State<TelemetryState>, mut request: Request, next: Next) -> Response {
+pub(super) async fn record(
+    State(state): State<TelemetryState>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let TelemetryState { context, plane } = state;
     let clock = &context.service.clock;
     let began = clock.boot_now();

@@ -4,19 +4,19 @@
 //! lists and `next_page_token` are always present, other members only if set.
 
 mod listed;
-pub mod names;
+pub(super) mod names;
 mod requests;
 mod responses;
 mod update;
 
 pub use listed::listed_key;
-pub use requests::{
+pub(super) use requests::{
     BatchImportBody, BatchVerifyBody, DeriveBody, ImportBody, IssueBody, MAX_BATCH_IMPORT, MAX_BATCH_VERIFY,
     RevokeBody, RotateBody, SelfRevokeRequest, VerifyBody, custom_claims, force, list_request, reason,
     scopes, token_format, ttl,
 };
-pub use responses::{
+pub(super) use responses::{
     BatchImportOut, BatchImportResult, BatchVerifyOut, DeriveOut, ErasedActorOut, ImportedKey, IssueOut,
     KeyOut, ListImportedOut, ListIssuedOut, RotateOut, TokenOut, VerifyOut,
 };
-pub use update::{KeyBody, MAX_MASK, WrappedImported, WrappedIssued, Wrapper, update, update_mask};
+pub(super) use update::{KeyBody, MAX_MASK, WrappedImported, WrappedIssued, Wrapper, update, update_mask};

@@ -19,20 +19,20 @@ pub(super) struct Gcra {
 
 impl Gcra {
     /// Converts a policy.
-    pub fn new(policy: RatePolicy) -> Self {
+    pub(super) fn new(policy: RatePolicy) -> Self {
         let burst = u64::try_from(policy.quota).unwrap_or(1).clamp(1, MAX_BURST);
         let window = u64::try_from(policy.window.as_micros()).unwrap_or(u64::MAX);
         Self { emission_interval: window.div_ceil(burst).max(1), burst }
     }
 
     /// Returns the time in which an empty bucket becomes full.
-    pub const fn refill_time(self) -> u64 {
+    pub(super) const fn refill_time(self) -> u64 {
         self.emission_interval * self.burst
     }
 
     /// Charges one request at `now`. `full_at` is the time at which the bucket is full again (the
     /// theoretical arrival time); returns its new value.
-    pub fn charge(self, full_at: u64, now: u64) -> (u64, RateDecision) {
+    pub(super) fn charge(self, full_at: u64, now: u64) -> (u64, RateDecision) {
         // Cut to the refill time, as the policy may have changed and the clock been set back.
         let debt = full_at.saturating_sub(now).min(self.refill_time());
         let taken = debt + self.emission_interval;
@@ -43,7 +43,7 @@ impl Gcra {
     }
 
     /// Makes the decision for a bucket that is full again after `debt`.
-    pub fn decision(self, debt: u64, allowed: bool) -> RateDecision {
+    pub(super) fn decision(self, debt: u64, allowed: bool) -> RateDecision {
         let free = self.refill_time() - debt.min(self.refill_time());
         RateDecision {
             allowed,

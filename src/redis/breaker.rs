@@ -53,17 +53,17 @@ pub(crate) struct Permit<'a> {
 
 impl CircuitBreaker {
     /// Creates a closed breaker.
-    pub fn new(clock: Clock) -> Self {
+    pub(crate) fn new(clock: Clock) -> Self {
         Self { clock, state: Mutex::new(State::CLOSED) }
     }
 
     /// Allows a probe at once: the connection is new.
-    pub fn allow_probe(&self) {
+    pub(crate) fn allow_probe(&self) {
         self.state.lock().open_time = Duration::ZERO;
     }
 
     /// Returns the current state.
-    pub fn state(&self) -> BreakerState {
+    pub(crate) fn state(&self) -> BreakerState {
         let state = self.state.lock();
         match state.opened {
             None => BreakerState::Closed,
@@ -73,7 +73,7 @@ impl CircuitBreaker {
     }
 
     /// Returns a permit if a command is allowed now.
-    pub fn try_acquire(&self) -> Option<Permit<'_>> {
+    pub(crate) fn try_acquire(&self) -> Option<Permit<'_>> {
         let mut state = self.state.lock();
         let Some(opened) = state.opened else {
             return Some(Permit { breaker: self, is_probe: false, has_outcome: false });
@@ -86,7 +86,7 @@ impl CircuitBreaker {
     }
 
     /// Records a failure of a command without a permit. Returns true if the breaker opens.
-    pub fn record_failure(&self) -> bool {
+    pub(crate) fn record_failure(&self) -> bool {
         let mut state = self.state.lock();
         if state.opened.is_some() {
             return false;
@@ -103,7 +103,7 @@ impl CircuitBreaker {
 
 impl Permit<'_> {
     /// Records a success. Returns true if the breaker closes.
-    pub fn succeeded(mut self) -> bool {
+    pub(crate) fn succeeded(mut self) -> bool {
         self.has_outcome = true;
         let mut state = self.breaker.state.lock();
         if self.is_probe {
@@ -115,7 +115,7 @@ impl Permit<'_> {
     }
 
     /// Records a failure. Returns true if the breaker opens, or stays open after a probe.
-    pub fn failed(mut self) -> bool {
+    pub(crate) fn failed(mut self) -> bool {
         self.has_outcome = true;
         if !self.is_probe {
             return self.breaker.record_failure();

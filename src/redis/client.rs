@@ -63,7 +63,7 @@ impl RedisClient {
     /// # Errors
     /// When an address or a certificate can't be used, or plaintext would leave this machine and
     /// isn't allowed to.
-    pub fn new(
+    pub(crate) fn new(
         settings: RedisSettings,
         clock: Clock,
         RedisUse { purpose, effect, rights }: RedisUse,
@@ -80,23 +80,23 @@ impl RedisClient {
     }
 
     /// Returns what is known of Redis.
-    pub fn report(&self) -> RedisReport {
+    pub(crate) fn report(&self) -> RedisReport {
         self.health.report()
     }
 
     /// Timeout of commands that no request waits for.
-    pub const fn timeout(&self) -> Duration {
+    pub(crate) const fn timeout(&self) -> Duration {
         self.settings.timeout
     }
 
     /// Circuit breaker of commands that requests wait for.
-    pub const fn breaker(&self) -> &CircuitBreaker {
+    pub(crate) const fn breaker(&self) -> &CircuitBreaker {
         &self.breaker
     }
 
     /// Runs a command that a request waits for: within `check_timeout`, and not at all while the
     /// breaker is open. Returns `None` without a result.
-    pub async fn guarded<T>(&self, command: impl Future<Output = RedisResult<T>>) -> Option<T> {
+    pub(crate) async fn guarded<T>(&self, command: impl Future<Output = RedisResult<T>>) -> Option<T> {
         let permit = self.breaker.try_acquire()?;
         match tokio::time::timeout(self.settings.check_timeout, command).await {
             Ok(Ok(value)) => {
@@ -118,24 +118,24 @@ impl RedisClient {
     }
 
     /// Reads a value.
-    pub async fn get(&self, name: &str) -> RedisResult<Option<Vec<u8>>> {
+    pub(crate) async fn get(&self, name: &str) -> RedisResult<Option<Vec<u8>>> {
         self.query(::redis::cmd("GET").arg(name)).await
     }
 
     /// Reads values whose names a cluster keeps on one node.
-    pub async fn get_many(&self, names: &[String]) -> RedisResult<Vec<Option<Vec<u8>>>> {
+    pub(crate) async fn get_many(&self, names: &[String]) -> RedisResult<Vec<Option<Vec<u8>>>> {
         self.query(::redis::cmd("MGET").arg(names)).await
     }
 
     /// Writes a value that expires after `ttl`.
-    pub async fn set(&self, name: &str, value: Vec<u8>, ttl: Duration) -> RedisResult<()> {
+    pub(crate) async fn set(&self, name: &str, value: Vec<u8>, ttl: Duration) -> RedisResult<()> {
         let millis = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1);
         self.query(::redis::cmd("SET").arg(name).arg(value).arg("PX").arg(millis)).await
     }
 
     /// Publishes a message and deletes values, side by side. Each value is deleted by a command of
     /// its own, as a cluster's keys lie on different nodes.
-    pub async fn publish_and_delete(
+    pub(crate) async fn publish_and_delete(
         &self,
         channel: &str,
         message: Option<Vec<u8>>,
@@ -149,7 +149,7 @@ impl RedisClient {
     }
 
     /// Runs a script on one name; its result is two numbers.
-    pub async fn eval(&self, script: &str, name: &str, arguments: &[u64]) -> RedisResult<[u64; 2]> {
+    pub(crate) async fn eval(&self, script: &str, name: &str, arguments: &[u64]) -> RedisResult<[u64; 2]> {
         let (first, second) =
             self.query(::redis::cmd("EVAL").arg(script).arg(1).arg(name).arg(arguments)).await?;
         Ok([first, second])
@@ -185,12 +185,12 @@ impl RedisClient {
     }
 
     /// Connects, and reconnects whenever the connection is lost; never returns.
-    pub async fn run(&self) {
+    pub(crate) async fn run(&self) {
         self.keep_connected(None::<Subscription<'_, fn(&[u8]) -> bool>>).await;
     }
 
     /// Keeps connected like [`RedisClient::run`], and listens to a channel.
-    pub async fn run_subscribed<F: Fn(&[u8]) -> bool>(&self, subscription: Subscription<'_, F>) {
+    pub(crate) async fn run_subscribed<F: Fn(&[u8]) -> bool>(&self, subscription: Subscription<'_, F>) {
         self.keep_connected(Some(subscription)).await;
     }
 

@@ -61,7 +61,7 @@ impl Target {
     /// # Errors
     /// When an address or a certificate can't be used, or plaintext would leave this machine and
     /// isn't allowed to.
-    pub fn new(settings: &RedisSettings) -> Result<Self, RedisSettingsError> {
+    pub(super) fn new(settings: &RedisSettings) -> Result<Self, RedisSettingsError> {
         let parse = |(index, address): (usize, &String)| {
             endpoint::parse(address).ok_or(RedisSettingsError::Address(index))
         };
@@ -100,7 +100,11 @@ impl Target {
     }
 
     /// Connects, checks that commands may be sent, and subscribes to a channel if there is one.
-    pub async fn connect(&self, channel: Option<&str>, rights: RightsCheck) -> Result<Connected, Cause> {
+    pub(super) async fn connect(
+        &self,
+        channel: Option<&str>,
+        rights: RightsCheck,
+    ) -> Result<Connected, Cause> {
         let limit = self.settings.timeout;
         let connected = tokio::time::timeout(limit, self.connect_untimed(channel, rights)).await;
         connected.unwrap_or_else(|_| Err(Cause::timed_out()))
@@ -223,7 +227,7 @@ impl Target {
     }
 
     /// Looks whether a connection still leads to a primary.
-    pub async fn look_at(&self, connection: &Connection, primary: Option<&HostPort>) -> Alive {
+    pub(super) async fn look_at(&self, connection: &Connection, primary: Option<&HostPort>) -> Alive {
         let asked = tokio::time::timeout(self.settings.timeout, connection.clone().look()).await;
         match asked {
             Err(_) => return Alive::No,
@@ -268,12 +272,12 @@ fn push_into(sender: mpsc::Sender<PushInfo>) -> impl Fn(PushInfo) -> Result<(), 
 
 impl Connection {
     /// Returns true for a connection to a cluster, which reconnects nodes by itself.
-    pub const fn is_cluster(&self) -> bool {
+    pub(super) const fn is_cluster(&self) -> bool {
         matches!(self, Self::Cluster(_))
     }
 
     /// Runs one command.
-    pub async fn query<T: FromRedisValue>(self, command: &Cmd) -> RedisResult<T> {
+    pub(super) async fn query<T: FromRedisValue>(self, command: &Cmd) -> RedisResult<T> {
         match self {
             Self::Single(mut connection) => command.query_async(&mut connection).await,
             Self::Cluster(mut connection) => command.query_async(&mut connection).await,

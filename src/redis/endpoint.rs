@@ -42,7 +42,7 @@ pub(super) struct Login<'a> {
 impl<'a> Login<'a> {
     /// Returns the login to servers: RESP3, as that pushes messages on the connection of the
     /// commands.
-    pub fn to_server(settings: &'a RedisSettings) -> Self {
+    pub(super) fn to_server(settings: &'a RedisSettings) -> Self {
         Self {
             username: settings.username.as_deref(),
             password: settings.password.as_ref(),
@@ -52,7 +52,7 @@ impl<'a> Login<'a> {
     }
 
     /// Returns the login to Sentinels.
-    pub fn to_sentinel(sentinel: &'a RedisSentinel) -> Self {
+    pub(super) fn to_sentinel(sentinel: &'a RedisSentinel) -> Self {
         Self {
             username: sentinel.username.as_deref(),
             password: sentinel.password.as_ref(),

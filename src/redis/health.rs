@@ -76,7 +76,7 @@ impl State {
 impl Health {
     /// Creates the health of a client before its first connection. `effect` says what happens while
     /// Redis can't be used.
-    pub fn new(clock: Clock, purpose: &'static str, effect: &'static str) -> Self {
+    pub(super) fn new(clock: Clock, purpose: &'static str, effect: &'static str) -> Self {
         Self {
             clock,
             purpose,
@@ -88,13 +88,13 @@ impl Health {
     }
 
     /// Records an attempt to connect that failed.
-    pub fn connecting_failed(&self, cause: Cause) {
+    pub(super) fn connecting_failed(&self, cause: Cause) {
         self.connection_failures.fetch_add(1, Ordering::Relaxed);
         self.degrade(cause, "");
     }
 
     /// Records a cause. It is logged unless it is the one that is known already.
-    pub fn degrade(&self, cause: Cause, command: &str) {
+    pub(super) fn degrade(&self, cause: Cause, command: &str) {
         let (mut state, now) = (self.state.lock(), self.clock.boot_now());
         // What a command says doesn't replace what a connection says.
         let is_outranked = state.degraded.as_ref().is_some_and(|known| known.command.is_empty());
@@ -129,7 +129,7 @@ impl Health {
     }
 
     /// Records a connection that may be used.
-    pub fn connected(&self, server: String) {
+    pub(super) fn connected(&self, server: String) {
         let mut state = self.state.lock();
         let purpose = self.purpose;
         let degraded = state.degraded.take();
@@ -148,12 +148,12 @@ impl Health {
     }
 
     /// Returns true if a command's success may say something.
-    pub fn is_degraded(&self) -> bool {
+    pub(super) fn is_degraded(&self) -> bool {
         self.is_degraded.load(Ordering::Relaxed)
     }
 
     /// Records that a command succeeded: a cause that this command had found is gone.
-    pub fn command_succeeded(&self, command: &str) {
+    pub(super) fn command_succeeded(&self, command: &str) {
         let mut state = self.state.lock();
         let is_cured =
             state.degraded.as_ref().is_some_and(|known| !command.is_empty() && known.command == command);
@@ -168,7 +168,7 @@ impl Health {
     }
 
     /// Returns the state.
-    pub fn report(&self) -> RedisReport {
+    pub(super) fn report(&self) -> RedisReport {
         let state = self.state.lock();
         let degraded = state.degraded.as_ref();
         let now = self.clock.boot_now();

@@ -13,7 +13,7 @@ pub const MAX_FILTER: usize = 1_024;
 
 /// Filter of a list as it was written; `None` matches any.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ListFilter {
+pub(crate) struct ListFilter {
     /// Actor of the keys.
     pub actor: Option<String>,
     /// Status of the keys.
@@ -26,7 +26,7 @@ pub struct ListFilter {
 
 /// Selection of secrets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SecretSelector {
+pub(crate) enum SecretSelector {
     /// The one that signs.
     Current,
     /// All retired ones that still verify.
@@ -61,7 +61,7 @@ impl SecretSelector {
 
 impl ListFilter {
     /// Returns the filter for the database, with the secrets of `settings` at `now`.
-    pub fn resolve(self, settings: &Settings, now: Timestamp) -> Filter {
+    pub(super) fn resolve(self, settings: &Settings, now: Timestamp) -> Filter {
         let current = settings.secrets.current().id();
         let secrets = self.secret.map(|selector| match selector {
             SecretSelector::Current => vec![Some(current)],
@@ -80,7 +80,7 @@ impl ListFilter {
     }
 
     /// Returns a text that no other filter has, to which page tokens are bound.
-    pub fn describe(&self) -> String {
+    pub(super) fn describe(&self) -> String {
         let Self { actor, status, secret, prefix } = self;
         let mut text = format!("Filter {{ actor: {actor:?}, status: {status:?} }}");
         if secret.is_some() || prefix.is_some() {
@@ -94,7 +94,7 @@ impl ListFilter {
 ///
 /// # Errors
 /// Fails with a description of the problem.
-pub fn parse(text: &str) -> Result<ListFilter, &'static str> {
+pub(crate) fn parse(text: &str) -> Result<ListFilter, &'static str> {
     const FORM: &str = "must be `actor_id = \"…\"`, `status = KEY_STATUS_…`, `secret_id = …` or `key_prefix = …`, or \
                         several of them joined by AND";
     const SECRET: &str = "secret_id must be current, retired, unknown or the 16 hexadecimal digits of an id";

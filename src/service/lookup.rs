@@ -235,7 +235,7 @@ impl Lookup {
 
 impl FillTarget {
     /// Makes the L1 entry for a key.
-    pub fn entry(&self, key: Arc<Key>, stamp: Stamp, read_at: Timestamp) -> Arc<Entry> {
+    pub(super) fn entry(&self, key: Arc<Key>, stamp: Stamp, read_at: Timestamp) -> Arc<Entry> {
         Arc::new(Entry {
             stamp,
             slot: self.slot,

@@ -41,7 +41,7 @@ pub struct Minted {
 }
 
 /// Contents of a token to mint.
-pub struct MintRequest<'a> {
+pub(super) struct MintRequest<'a> {
     /// Lifetime. Shorter if `not_after` comes first.
     pub ttl: Duration,
     /// Time before now at which its validity begins, for verifiers whose clocks are behind.
@@ -60,7 +60,7 @@ pub struct MintRequest<'a> {
 ///
 /// # Errors
 /// Fails if a JWT can't be signed. A macaroon needs no signing key.
-pub fn mint(
+pub(super) fn mint(
     settings: &Settings,
     rng: &Rng,
     now: Timestamp,
@@ -82,7 +82,7 @@ pub fn mint(
 }
 
 /// Returns the length of the JWT in bytes, `None` if there is no signing key.
-pub fn minted_len(
+pub(super) fn minted_len(
     settings: &Settings,
     rng: &Rng,
     now: Timestamp,

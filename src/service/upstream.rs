@@ -96,7 +96,7 @@ impl HeadersBound {
     ///
     /// # Errors
     /// Fails if they are.
-    pub fn check(&self, settings: &Settings, key: &Key) -> Result<(), ApiError> {
+    pub(super) fn check(&self, settings: &Settings, key: &Key) -> Result<(), ApiError> {
         let request = MintRequest {
             ttl: settings.authz.token_ttl,
             backdated: backdating(settings),

@@ -24,19 +24,19 @@ pub(super) struct Anchor {
 
 impl Anchor {
     /// Creates an anchor without a connection, for databases that need none.
-    pub const fn none() -> Self {
+    pub(super) const fn none() -> Self {
         Self { file: None, held: Mutex::new(None) }
     }
 
     /// Opens the connection.
-    pub async fn open(file: Arc<TrackedFile>, options: &AnyConnectOptions) -> Self {
+    pub(super) async fn open(file: Arc<TrackedFile>, options: &AnyConnectOptions) -> Self {
         let anchor = Self { file: Some(file), held: Mutex::new(None) };
         anchor.hold(options).await;
         anchor
     }
 
     /// Reopens the connection if the path names another file now.
-    pub async fn follow(&self, current: FileId, options: &AnyConnectOptions) {
+    pub(super) async fn follow(&self, current: FileId, options: &AnyConnectOptions) {
         let is_held = self.held.lock().as_ref().is_none_or(|(held, _)| held.is_same_database(current));
         if !is_held {
             self.close().await;
@@ -63,7 +63,7 @@ impl Anchor {
     }
 
     /// Closes the connection.
-    pub async fn close(&self) {
+    pub(super) async fn close(&self) {
         let held = self.held.lock().take();
         if let Some((_, connection)) = held {
             // An error doesn't matter: nothing was written.

@@ -27,7 +27,7 @@ pub(super) struct FileId {
 impl FileId {
     /// Returns true if `later` is the same database. Its log may have been created meanwhile, but
     /// not replaced or removed: SQLite does neither while a connection is open.
-    pub fn is_same_database(self, later: Self) -> bool {
+    pub(super) fn is_same_database(self, later: Self) -> bool {
         self.database == later.database && (self.wal.is_none() || self.wal == later.wal)
     }
 }
@@ -39,12 +39,12 @@ pub(super) struct DatabaseFile {
 
 impl DatabaseFile {
     /// Creates the file of the database at a path.
-    pub fn new(path: &Path) -> Self {
+    pub(super) fn new(path: &Path) -> Self {
         Self { path: path.to_owned() }
     }
 
     /// Returns the path.
-    pub fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -52,7 +52,7 @@ impl DatabaseFile {
     ///
     /// # Errors
     /// When it names nothing.
-    pub fn current(&self) -> Result<FileId, StoreError> {
+    pub(super) fn current(&self) -> Result<FileId, StoreError> {
         // SQLite follows symbolic links, and keeps its log beside the file that they lead to.
         let path = match fs::canonicalize(&self.path) {
             Ok(path) => path,
@@ -71,7 +71,7 @@ impl DatabaseFile {
     ///
     /// # Errors
     /// When it names another file, or none.
-    pub fn check(&self, opened: FileId) -> Result<(), StoreError> {
+    pub(super) fn check(&self, opened: FileId) -> Result<(), StoreError> {
         match opened.is_same_database(self.current()?) {
             true => Ok(()),
             false => Err(NotAuthoritative::FileReplaced.into()),

@@ -17,7 +17,7 @@ pub(super) enum Dialect {
 
 impl Dialect {
     /// Converts a statement to this dialect.
-    pub fn statement(self, text: String) -> String {
+    pub(super) fn statement(self, text: String) -> String {
         match self {
             Self::Sqlite | Self::Postgres | Self::Cockroach => text,
             Self::MySql => with_question_marks(&text),
@@ -26,7 +26,7 @@ impl Dialect {
 
     /// Returns the statements that begin a write transaction. Their settings hold only within it,
     /// as a pooler may run the next one in another session.
-    pub const fn begin_write(self) -> &'static str {
+    pub(super) const fn begin_write(self) -> &'static str {
         match self {
             // A deferred transaction can't write once another process has changed the file.
             Self::Sqlite => "BEGIN IMMEDIATE",
@@ -45,7 +45,7 @@ impl Dialect {
     }
 
     /// Returns the statement that begins a read transaction.
-    pub const fn begin_read(self) -> &'static str {
+    pub(super) const fn begin_read(self) -> &'static str {
         match self {
             Self::Postgres => "BEGIN ISOLATION LEVEL READ COMMITTED",
             Self::Sqlite | Self::Cockroach | Self::MySql => "BEGIN",
@@ -53,7 +53,7 @@ impl Dialect {
     }
 
     /// Returns the statements that set up every new connection.
-    pub const fn session_setup(self) -> Option<&'static str> {
+    pub(super) const fn session_setup(self) -> Option<&'static str> {
         match self {
             // FULL: acknowledged changes survive a power cut, not only a crash of this process.
             Self::Sqlite => {
@@ -79,7 +79,7 @@ impl Dialect {
 
     /// Returns the start of a comparison of the column `actor_id` with a placeholder, byte for
     /// byte, that is needed beside `actor_id = `, which alone can use an index.
-    pub const fn actor_equals_exactly(self) -> Option<&'static str> {
+    pub(super) const fn actor_equals_exactly(self) -> Option<&'static str> {
         match self {
             Self::Sqlite | Self::Postgres | Self::Cockroach => None,
             // MySQL ignores trailing spaces when it compares texts.
@@ -89,7 +89,7 @@ impl Dialect {
 
     /// Returns the expression for the recorded state of a key: 1 active, 2 revoked, 3 expired. It
     /// is the one in the indexes.
-    pub const fn state(self) -> &'static str {
+    pub(super) const fn state(self) -> &'static str {
         match self {
             Self::MySql => "state",
             Self::Sqlite | Self::Postgres | Self::Cockroach => {
@@ -99,7 +99,7 @@ impl Dialect {
     }
 
     /// Returns the expression for the time of the next change of that state by itself.
-    pub const fn due_at(self) -> &'static str {
+    pub(super) const fn due_at(self) -> &'static str {
         match self {
             Self::MySql => "due_at",
             Self::Sqlite | Self::Postgres | Self::Cockroach => {
@@ -112,7 +112,7 @@ impl Dialect {
 
     /// Returns what follows the table's name in a statement that reads what is due: without
     /// statistics, a planner takes the condition for a weak one.
-    pub const fn due_index(self) -> &'static str {
+    pub(super) const fn due_index(self) -> &'static str {
         match self {
             Self::Sqlite => " INDEXED BY api_keys_by_due",
             Self::MySql => " FORCE INDEX (api_keys_by_due)",
@@ -121,7 +121,7 @@ impl Dialect {
     }
 
     /// Returns the query that counts tables.
-    pub const fn count_tables(self) -> &'static str {
+    pub(super) const fn count_tables(self) -> &'static str {
         match self {
             Self::Sqlite => "SELECT count(*) FROM sqlite_master WHERE type = 'table'",
             Self::Postgres | Self::Cockroach => {
@@ -132,7 +132,7 @@ impl Dialect {
     }
 
     /// Returns the query that counts tables of a name.
-    pub const fn count_named(self) -> &'static str {
+    pub(super) const fn count_named(self) -> &'static str {
         match self {
             Self::Sqlite => "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = $1",
             Self::Postgres | Self::Cockroach => {
@@ -147,7 +147,7 @@ impl Dialect {
     }
 
     /// Returns the migrations.
-    pub fn migrator(self) -> &'static Migrator {
+    pub(super) fn migrator(self) -> &'static Migrator {
         match self {
             Self::Sqlite => &SQLITE,
             Self::Postgres => &POSTGRES,
@@ -157,7 +157,7 @@ impl Dialect {
     }
 
     /// Returns true if an error means that the connection is lost, or the server is shutting down.
-    pub fn is_connection_lost(self, error: &sqlx::Error) -> bool {
+    pub(super) fn is_connection_lost(self, error: &sqlx::Error) -> bool {
         match error {
             sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) => self != Self::Sqlite,
             sqlx::Error::Database(error) => match (self, error.code().as_deref()) {
@@ -174,7 +174,7 @@ impl Dialect {
     }
 
     /// Returns true if an error means that the transaction had no effect and should be retried.
-    pub fn is_retryable(self, error: &sqlx::Error) -> bool {
+    pub(super) fn is_retryable(self, error: &sqlx::Error) -> bool {
         let Some(error) = error.as_database_error() else {
             return false;
         };

@@ -69,7 +69,7 @@ impl Dsn {
     /// # Errors
     /// When its scheme isn't supported, its address can't be told from its password, or a parameter
     /// is malformed, unknown or can't be obeyed.
-    pub fn parse(dsn: &str) -> Result<Self, StoreError> {
+    pub(super) fn parse(dsn: &str) -> Result<Self, StoreError> {
         let (rest, dialect) = scheme(dsn)?;
         let mut parsed = Self {
             dialect,
@@ -107,7 +107,7 @@ impl Dsn {
     }
 
     /// Returns the DSN for an existing database: an SQLite file isn't created.
-    pub fn existing_only(mut self) -> Self {
+    pub(super) fn existing_only(mut self) -> Self {
         if self.dialect == Dialect::Sqlite {
             self.url = self.url.replacen("?mode=rwc", "?mode=rw", 1);
         }
@@ -116,7 +116,7 @@ impl Dsn {
 
     /// Returns the DSN for a command that prepares nothing, as a pooler may stand before the
     /// database.
-    pub fn unprepared(mut self) -> Self {
+    pub(super) fn unprepared(mut self) -> Self {
         self.prepares.get_or_insert(false);
         self
     }

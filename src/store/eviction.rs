@@ -18,7 +18,7 @@ pub(super) struct ConnectionEviction(Arc<Mutex<Option<Instant>>>);
 
 impl ConnectionEviction {
     /// Evicts every connection that was opened before now.
-    pub fn evict_all(&self, reason: impl Display) {
+    pub(super) fn evict_all(&self, reason: impl Display) {
         let now = Instant::now();
         let before = self.0.lock().replace(now);
         if before.is_none_or(|before| now - before > LOG_INTERVAL) {
@@ -27,7 +27,7 @@ impl ConnectionEviction {
     }
 
     /// Returns true if a connection of this age is evicted.
-    pub fn is_evicted(&self, age: Duration, now: Instant) -> bool {
+    pub(super) fn is_evicted(&self, age: Duration, now: Instant) -> bool {
         let evicted = *self.0.lock();
         evicted.is_some_and(|evicted| now.saturating_duration_since(evicted) < age)
     }

@@ -34,7 +34,7 @@ pub(super) struct KeyCount {
 
 impl KeyCount {
     /// Returns true if a key is part of the count.
-    pub fn includes(&self, key: &Key) -> bool {
+    pub(super) fn includes(&self, key: &Key) -> bool {
         key.revocation.is_none() && key.superseded.is_none_or(|at| at > self.settled)
     }
 

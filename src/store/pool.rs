@@ -77,7 +77,7 @@ pub(super) struct Checkout {
 
 impl Pool {
     /// Opens a pool with one connection.
-    pub async fn open(
+    pub(super) async fn open(
         dsn: &Dsn,
         options: &AnyConnectOptions,
         max_connections: u32,
@@ -124,19 +124,19 @@ impl Pool {
     }
 
     /// Returns all idle connections to sqlx's pool and borrows that, for what only sqlx does.
-    pub fn reclaim(&self) -> &AnyPool {
+    pub(super) fn reclaim(&self) -> &AnyPool {
         self.idle.clear();
         &self.pool
     }
 
     /// Returns the number of connections.
-    pub fn stats(&self) -> PoolStats {
+    pub(super) fn stats(&self) -> PoolStats {
         let idle = u32::try_from(self.pool.num_idle() + self.idle.len()).unwrap_or(u32::MAX);
         PoolStats { open: self.pool.size(), idle, max: self.pool.options().get_max_connections() }
     }
 
     /// Opens `connections` connections, or as many as there may be.
-    pub async fn warm_up(&self, connections: usize, time_limit: Duration) -> Result<(), StoreError> {
+    pub(super) async fn warm_up(&self, connections: usize, time_limit: Duration) -> Result<(), StoreError> {
         let max = usize::try_from(self.stats().max).unwrap_or(usize::MAX);
         let connections = connections.min(max);
         // Acquired side by side: a connection that is released would be acquired again.
@@ -147,7 +147,7 @@ impl Pool {
     }
 
     /// Acquires a connection, which may be used until `time_limit` from now.
-    pub async fn acquire(&self, time_limit: Duration) -> Result<Checkout, StoreError> {
+    pub(super) async fn acquire(&self, time_limit: Duration) -> Result<Checkout, StoreError> {
         let began = Instant::now();
         let deadline = began + time_limit;
         let permit = match timeout_at(deadline.min(began + ACQUIRE_TIMEOUT), self.idle.acquire()).await {
@@ -183,7 +183,7 @@ impl Pool {
     }
 
     /// Releases a connection, by the result of its use; `Elapsed` means that the use was cut off.
-    pub fn release<T>(
+    pub(super) fn release<T>(
         &self,
         checkout: Checkout,
         result: Result<Result<T, StoreError>, Elapsed>,
@@ -228,7 +228,7 @@ impl Pool {
     }
 
     /// Closes the connections, once their statements have ended.
-    pub async fn close(&self) {
+    pub(super) async fn close(&self) {
         let closing = self.pool.close();
         self.idle.clear();
         closing.await;

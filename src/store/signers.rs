@@ -10,7 +10,7 @@ use crate::key::{KeyId, KeyPrefix, NetworkId, Signer};
 /// Number up to which the keys of a signer are counted.
 pub const MAX_SIGNED_COUNT: u64 = 100_000;
 /// Most different secrets or prefixes that are looked for.
-pub const MAX_SIGNERS: usize = 64;
+pub(super) const MAX_SIGNERS: usize = 64;
 
 /// Part of a signer by which keys are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

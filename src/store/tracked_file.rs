@@ -20,20 +20,20 @@ impl TrackedFile {
     ///
     /// # Errors
     /// When there is none.
-    pub fn new(path: &Path) -> Result<Self, StoreError> {
+    pub(super) fn new(path: &Path) -> Result<Self, StoreError> {
         let file = DatabaseFile::new(path);
         let last = Mutex::new(file.current()?);
         Ok(Self { file, last })
     }
 
     /// Returns the file.
-    pub fn file(&self) -> &DatabaseFile {
+    pub(super) fn file(&self) -> &DatabaseFile {
         &self.file
     }
 
     /// Returns what the path names now, and evicts all connections if that is another file than
     /// before: they lead to a file that has no name any more.
-    pub fn refresh(&self, eviction: &ConnectionEviction) -> Result<FileId, StoreError> {
+    pub(super) fn refresh(&self, eviction: &ConnectionEviction) -> Result<FileId, StoreError> {
         let current = self.file.current()?;
         let mut last = self.last.lock();
         if !last.is_same_database(current) {

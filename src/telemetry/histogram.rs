@@ -16,7 +16,7 @@ const BOUNDS: [u64; 16] = [
 
 /// A histogram. Clones share their counts.
 #[derive(Debug, Clone, Default)]
-pub struct Histogram(Arc<Counts>);
+pub(super) struct Histogram(Arc<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -28,7 +28,7 @@ struct Counts {
 
 impl Histogram {
     /// Counts a duration.
-    pub fn observe(&self, duration: Duration) {
+    pub(super) fn observe(&self, duration: Duration) {
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let bucket = BOUNDS.partition_point(|bound| *bound < micros);
         self.0.buckets[bucket].fetch_add(1, Ordering::Relaxed);

@@ -7,7 +7,7 @@ use crate::caller::{Certificate, Names, UnusableNames};
 use crate::clock::Timestamp;
 
 /// Reads names and expiry of a certificate, without verifying it.
-pub fn read(der: &[u8]) -> Certificate {
+pub(super) fn read(der: &[u8]) -> Certificate {
     let Ok(([], certificate)) = parse_x509_certificate(der) else {
         return Certificate { names: Err(UnusableNames::Malformed), expires: Timestamp::from_secs(0) };
     };

@@ -16,7 +16,7 @@ const MAX_FILE: u64 = 1024 * 1024;
 ///
 /// # Errors
 /// When the file has none, or can't be read.
-pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let text = read(path)?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     match certificates {
@@ -30,7 +30,7 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsErro
 ///
 /// # Errors
 /// When the file has none, or can't be read.
-pub fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+pub(super) fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     let text = read(path)?;
     PrivateKeyDer::from_pem_slice(&text).map_err(|_| content(path, "has no unencrypted private key in PEM"))
 }

@@ -19,7 +19,7 @@ const LIMITS: Limits = Limits {
 };
 
 /// One or more frames that a peer may send, with numbers that are likely to matter.
-pub fn frames() -> impl Strategy<Value = Vec<u8>> {
+pub(super) fn frames() -> impl Strategy<Value = Vec<u8>> {
     let stream = || (0_u32..40).prop_map(client_stream);
     let small = || prop::collection::vec(any::<u8>(), 0..30);
     prop_oneof![

@@ -84,7 +84,7 @@ const fn short_code_table() -> [(u8, u8); 1 << LOOKUP_BITS] {
 ///
 /// # Errors
 /// The string isn't in this code.
-pub fn decode(coded: &[u8]) -> Result<Vec<u8>, DecodeError> {
+pub(super) fn decode(coded: &[u8]) -> Result<Vec<u8>, DecodeError> {
     // No code is shorter than five bits.
     let mut out = Vec::with_capacity(coded.len() * 8 / 5);
     let mut rest = coded.iter();
@@ -128,7 +128,7 @@ fn decode_long(bits: u64) -> Result<(u8, u32), DecodeError> {
 }
 
 #[cfg(test)]
-pub fn encode(text: &[u8]) -> Vec<u8> {
+pub(super) fn encode(text: &[u8]) -> Vec<u8> {
     let mut out = vec![];
     let (mut bits, mut count) = (0_u64, 0);
     for byte in text {

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use crate::field::{FieldName, HeaderField};
 
 /// The fields of the static table, index 1 first.
-pub static STATIC_TABLE: LazyLock<Vec<HeaderField>> = LazyLock::new(|| {
+pub(crate) static STATIC_TABLE: LazyLock<Vec<HeaderField>> = LazyLock::new(|| {
     let fields = STATIC_FIELDS.iter();
     fields
         .map(|(name, value)| HeaderField::new(FieldName::from_static(name.as_bytes()), value.as_bytes()))
@@ -13,7 +13,7 @@ pub static STATIC_TABLE: LazyLock<Vec<HeaderField>> = LazyLock::new(|| {
 });
 
 /// Names and values of the static table.
-pub const STATIC_FIELDS: [(&str, &str); 61] = [
+pub(crate) const STATIC_FIELDS: [(&str, &str); 61] = [
     (":authority", ""),
     (":method", "GET"),
     (":method", "POST"),

@@ -57,7 +57,7 @@ impl AtomicLease {
 
 impl Ledger {
     /// Creates a ledger without a lease.
-    pub fn new(slots: usize) -> Self {
+    pub(super) fn new(slots: usize) -> Self {
         Self {
             slots: (0..slots).map(|_| AtomicU64::new(0)).collect(),
             lineage: AtomicU64::new(0),
@@ -68,64 +68,70 @@ impl Ledger {
     }
 
     /// Returns true if a row with this stamp is fresh, under leases that `is_valid`.
-    pub fn is_fresh(&self, is_valid: impl FnOnce(&Self) -> bool, slot: usize, at: u64, lineage: u64) -> bool {
+    pub(super) fn is_fresh(
+        &self,
+        is_valid: impl FnOnce(&Self) -> bool,
+        slot: usize,
+        at: u64,
+        lineage: u64,
+    ) -> bool {
         is_valid(self) && self.is_unchanged(slot, at, lineage)
     }
 
     /// Returns the lease of the last poll.
-    pub fn lease(&self) -> Lease {
+    pub(super) fn lease(&self) -> Lease {
         self.polled.load()
     }
 
     /// Returns the relayed lease.
-    pub fn relayed(&self) -> Lease {
+    pub(super) fn relayed(&self) -> Lease {
         self.relayed.load()
     }
 
     /// Returns true if nothing in the slot has changed since that stamp.
-    pub fn is_unchanged(&self, slot: usize, at: u64, lineage: u64) -> bool {
+    pub(super) fn is_unchanged(&self, slot: usize, at: u64, lineage: u64) -> bool {
         self.slots[slot].load(Ordering::Acquire) <= pack(lineage, at) && self.lineage() == lineage
     }
 
     /// Returns the least position of a fresh row in the slot, in the current lineage.
-    pub fn min_stamp(&self, slot: usize) -> u64 {
+    pub(super) fn min_stamp(&self, slot: usize) -> u64 {
         let stored = self.slots[slot].load(Ordering::Acquire);
         if stored >> AT_BITS == self.lineage() { stored & ((1 << AT_BITS) - 1) } else { 0 }
     }
 
     /// Returns the current lineage.
-    pub fn lineage(&self) -> u64 {
+    pub(super) fn lineage(&self) -> u64 {
         self.lineage.load(Ordering::Acquire)
     }
 
     /// Raises the least position in a slot, for rows of one lineage.
-    pub fn raise(&self, slot: usize, lineage: u64, at: u64) {
+    pub(super) fn raise(&self, slot: usize, lineage: u64, at: u64) {
         self.slots[slot].fetch_max(pack(lineage, at), Ordering::AcqRel);
     }
 
     /// Starts another lineage: earlier rows aren't fresh any more, and numbers may be small again.
-    pub fn next_lineage(&self) {
+    pub(super) fn next_lineage(&self) {
         self.lineage.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Replaces the lease; to be called after all changes of the poll are stored.
-    pub fn extend(&self, lease: Lease) {
+    pub(super) fn extend(&self, lease: Lease) {
         self.polled.store(lease);
         self.outage.store(0, Ordering::Release);
     }
 
     /// Replaces the relayed lease; to be called after all relayed changes are stored.
-    pub fn extend_relayed(&self, lease: Lease) {
+    pub(super) fn extend_relayed(&self, lease: Lease) {
         self.relayed.store(lease);
     }
 
     /// Records that an outage was found at that boot time.
-    pub fn record_outage(&self, boot: u64) {
+    pub(super) fn record_outage(&self, boot: u64) {
         self.outage.store(boot.max(1), Ordering::Release);
     }
 
     /// Returns the boot time at which an outage was last found; `None` if there is none.
-    pub fn outage(&self) -> Option<u64> {
+    pub(super) fn outage(&self) -> Option<u64> {
         Some(self.outage.load(Ordering::Acquire)).filter(|boot| *boot != 0)
     }
 }

@@ -13,7 +13,7 @@ pub(super) struct LogTail(VecDeque<LogEntry>);
 
 impl LogTail {
     /// Appends the next entry; drops the oldest one if there are too many.
-    pub fn push(&mut self, entry: LogEntry) {
+    pub(super) fn push(&mut self, entry: LogEntry) {
         if self.0.len() == MAX_ENTRIES {
             self.0.pop_front();
         }
@@ -21,24 +21,24 @@ impl LogTail {
     }
 
     /// Removes all entries.
-    pub fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.0.clear();
     }
 
     /// Returns the newest entry.
-    pub fn newest(&self) -> Option<&LogEntry> {
+    pub(super) fn newest(&self) -> Option<&LogEntry> {
         self.0.back()
     }
 
     /// Returns true if entry `n` is here and has this tag.
-    pub fn contains(&self, n: u64, tag: u128) -> bool {
+    pub(super) fn contains(&self, n: u64, tag: u128) -> bool {
         self.index(n)
             .and_then(|index| self.0.get(index))
             .is_some_and(|entry| (entry.n, entry.tag) == (n, tag))
     }
 
     /// Returns at most `max` entries from number `n` on.
-    pub fn entries_from(&self, n: u64, max: usize) -> Vec<LogEntry> {
+    pub(super) fn entries_from(&self, n: u64, max: usize) -> Vec<LogEntry> {
         self.index(n).map_or_else(Vec::new, |index| self.0.iter().skip(index).take(max).cloned().collect())
     }
 

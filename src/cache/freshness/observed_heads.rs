@@ -22,17 +22,17 @@ pub(super) struct ObservedHeads {
 
 impl ObservedHeads {
     /// Adds a head.
-    pub fn insert(&mut self, n: u64, tag: u128) {
+    pub(super) fn insert(&mut self, n: u64, tag: u128) {
         self.is_contradictory |= self.tags.len() >= MAX_HEADS || *self.tags.entry(n).or_insert(tag) != tag;
     }
 
     /// Returns true if the log has all heads.
-    pub fn are_confirmed_by(&self, tail: &LogTail) -> bool {
+    pub(super) fn are_confirmed_by(&self, tail: &LogTail) -> bool {
         !self.is_contradictory && self.tags.iter().all(|(n, tag)| tail.contains(*n, *tag))
     }
 
     /// Removes confirmed heads; those that were added since stay.
-    pub fn remove_confirmed(&mut self, confirmed: &Self) {
+    pub(super) fn remove_confirmed(&mut self, confirmed: &Self) {
         self.tags.retain(|n, tag| confirmed.tags.get(n) != Some(tag));
     }
 }

@@ -13,23 +13,23 @@ pub(super) struct StallDetector {
 
 impl StallDetector {
     /// Starts at `now`. A gap up to `limit` can be a busy machine.
-    pub fn new(now: BootTime, limit: Duration) -> Self {
+    pub(super) fn new(now: BootTime, limit: Duration) -> Self {
         Self { last: now, limit, has_stalled: false }
     }
 
     /// Returns the time between two observations.
-    pub fn interval(&self) -> Duration {
+    pub(super) fn interval(&self) -> Duration {
         self.limit / 5
     }
 
     /// Observes the clock.
-    pub fn observe(&mut self, now: BootTime) {
+    pub(super) fn observe(&mut self, now: BootTime) {
         self.has_stalled |= now.since(self.last) > self.limit;
         self.last = now;
     }
 
     /// Returns true if any gap was longer than the limit.
-    pub fn has_stalled(&self) -> bool {
+    pub(super) fn has_stalled(&self) -> bool {
         self.has_stalled
     }
 }

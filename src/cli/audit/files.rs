@@ -10,11 +10,11 @@ use crate::audit::verify::position;
 use crate::cli::exit::Failure;
 
 /// Error of reading a keyed log without the key.
-pub const NO_KEY: &str = "audit.key: is unset, but this log was written under a key: set TALOS_AUDIT_KEY, or name the \
+pub(super) const NO_KEY: &str = "audit.key: is unset, but this log was written under a key: set TALOS_AUDIT_KEY, or name the \
     configuration by --config";
 
 /// One file of an audit log.
-pub struct LogFile {
+pub(super) struct LogFile {
     /// Path, for messages.
     pub name: String,
     /// Path.
@@ -25,14 +25,14 @@ pub struct LogFile {
 }
 
 /// Files of each chain, in order; those that name no chain are under `None`.
-pub type Chains = BTreeMap<Option<String>, Vec<LogFile>>;
+pub(super) type Chains = BTreeMap<Option<String>, Vec<LogFile>>;
 
 /// Reads the files, those of a chain together and in order. Files beside a log that aren't logs are
 /// left out.
 ///
 /// # Errors
 /// When a file can't be read.
-pub fn read(files: &[PathBuf]) -> Result<Chains, Failure> {
+pub(super) fn read(files: &[PathBuf]) -> Result<Chains, Failure> {
     let mut chains = Chains::new();
     for path in files.iter().filter(|file| !is_beside_a_log(file)) {
         let text =
@@ -46,7 +46,7 @@ pub fn read(files: &[PathBuf]) -> Result<Chains, Failure> {
 }
 
 /// Returns true if a line says that the lines after it were written under a key.
-pub fn names_key(file: &LogFile) -> bool {
+pub(super) fn names_key(file: &LogFile) -> bool {
     file.text.split(|byte| *byte == b'\n').any(|line| {
         let line: Option<Value> = serde_json::from_slice(line).ok();
         line.is_some_and(|line| line["kind"] == "begin" && line["key"].is_string() && line["key"] != "none")

@@ -39,7 +39,7 @@ use crate::store::Store;
 EXAMPLES:
   talos audit replay audit.jsonl* --dry-run
   talos audit replay audit.jsonl* --format json")]
-pub struct Replay {
+pub(crate) struct Replay {
     /// The audit logs and their rotated files
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
@@ -74,7 +74,7 @@ impl Replay {
     /// # Errors
     /// Fails when a file can't be read or was changed, the configuration is invalid, or the
     /// database or the audit log fails.
-    pub async fn run(self, file: Option<&Path>) -> Result<Outcome, Failure> {
+    pub(crate) async fn run(self, file: Option<&Path>) -> Result<Outcome, Failure> {
         let loaded = source(file.map(Path::to_owned))?.without_admin().load();
         let config = loaded.map_err(Failure::usage)?.config;
         let recorded = self.read(&config)?;

@@ -47,7 +47,7 @@ EXAMPLES:
   talos audit verify audit.jsonl* --format json
   talos audit verify audit.jsonl* --only
   talos audit verify audit.jsonl --part")]
-pub struct Verify {
+pub(crate) struct Verify {
     /// The audit log and its rotated files
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
@@ -72,7 +72,7 @@ impl Verify {
     ///
     /// # Errors
     /// Fails when a file can't be read or the configuration is invalid.
-    pub async fn run(self, file: Option<&Path>) -> Result<Outcome, Failure> {
+    pub(crate) async fn run(self, file: Option<&Path>) -> Result<Outcome, Failure> {
         let loaded = source(file.map(Path::to_owned))?.without_admin().load();
         let config = loaded.map_err(Failure::usage)?.config;
         let keys = ChainKeys::from_config(&config.audit, Clock::system().now()).all();

@@ -15,7 +15,7 @@ use crate::config::{ConfigError, Problem, Source, description};
 use crate::escape::{visible, visible_lines};
 
 /// Message of the command for an invalid configuration, after its problems.
-pub const INVALID: &str = "the configuration is invalid";
+pub(super) const INVALID: &str = "the configuration is invalid";
 
 /// Largest configuration that is read from stdin, in bytes.
 const MAX_STDIN_BYTES: u64 = 16 * 1024 * 1024;
@@ -37,7 +37,7 @@ EXAMPLES:
   talos config check talos.yaml
   talos config check talos.yaml --plane authz
   talos config check - --no-files --format json < talos.yaml")]
-pub struct Check {
+pub(crate) struct Check {
     /// The configuration file, or `-` for stdin [default: --config; without either, only the
     /// environment is checked]
     file: Option<PathBuf>,
@@ -92,7 +92,7 @@ impl Check {
     ///
     /// # Errors
     /// When the configuration is invalid.
-    pub fn run(self, config: Option<PathBuf>) -> Result<Outcome, Failure> {
+    pub(crate) fn run(self, config: Option<PathBuf>) -> Result<Outcome, Failure> {
         let file = self.file.clone().or(config);
         let source = match file {
             Some(file) if file == Path::new("-") => source(Some(STDIN.into()))?.with_text(read_stdin()?),

@@ -20,7 +20,7 @@ EXAMPLES:
 /// Erase actors with all their keys
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Actors {
+pub(crate) struct Actors {
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
@@ -51,7 +51,7 @@ impl Actors {
     ///
     /// # Errors
     /// Fails when the arguments are invalid, or the server is unreachable or answers with an error.
-    pub async fn run(self, endpoint: Option<&str>) -> Result<Outcome, Failure> {
+    pub(crate) async fn run(self, endpoint: Option<&str>) -> Result<Outcome, Failure> {
         let Self { output, connection, command: Command::Delete { actor, force } } = self;
         let client = Client::new(&connection.server(endpoint)?)?;
         let path = format!("{ACTORS}/{}", utf8_percent_encode(&actor, NON_ALPHANUMERIC));

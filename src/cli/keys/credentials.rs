@@ -37,7 +37,7 @@ EXAMPLES:
 /// The exit code is 0 when it is valid, and 2 when it isn't.
 #[derive(Args)]
 #[command(after_help = VERIFY_EXAMPLES, after_long_help = format!("{STDIN_HELP}\n\n{VERIFY_EXAMPLES}"))]
-pub struct Verify {
+pub(super) struct Verify {
     /// The credential, or `-` to read it from stdin
     #[arg(value_name = "CREDENTIAL|-")]
     credential: SecretString,
@@ -47,7 +47,7 @@ pub struct Verify {
 
 /// Options of both verify commands.
 #[derive(Args)]
-pub struct VerifyOptions {
+pub(super) struct VerifyOptions {
     /// Make the server read the key from its database, not from its cache
     #[arg(long)]
     no_cache: bool,
@@ -61,7 +61,7 @@ pub struct VerifyOptions {
 /// The exit code is 0 also when credentials aren't valid, unless --fail-on-invalid is set.
 #[derive(Args)]
 #[command(after_help = BATCH_EXAMPLES, after_long_help = format!("{STDIN_HELP}\n\n{BATCH_EXAMPLES}"))]
-pub struct BatchVerify {
+pub(super) struct BatchVerify {
     /// The credentials, or `-` to read them from stdin, one per line
     #[arg(value_name = "CREDENTIAL|-", required_unless_present = "file", conflicts_with = "file")]
     credentials: Vec<SecretString>,
@@ -78,7 +78,7 @@ pub struct BatchVerify {
 /// Derive a short-lived token from a key
 #[derive(Args)]
 #[command(after_help = DERIVE_EXAMPLES, after_long_help = format!("{STDIN_HELP}\n\n{DERIVE_EXAMPLES}"))]
-pub struct DeriveToken {
+pub(super) struct DeriveToken {
     /// The key's secret, or `-` to read it from stdin
     #[arg(value_name = "SECRET|-")]
     credential: SecretString,
@@ -123,7 +123,7 @@ impl Verify {
     ///
     /// # Errors
     /// Fails when the arguments are invalid or the request fails.
-    pub async fn run(self, client: &Client, output: &Output) -> Result<Outcome, Failure> {
+    pub(super) async fn run(self, client: &Client, output: &Output) -> Result<Outcome, Failure> {
         let credential = input::read_credential(self.credential)?;
         let request = Request::post(format!("{API_KEYS}:verify"), self.options.request(&credential));
         let response = client.send(request.no_cache(self.options.no_cache)).await?;
@@ -138,7 +138,7 @@ impl BatchVerify {
     ///
     /// # Errors
     /// Fails when the arguments are invalid or the request fails.
-    pub async fn run(self, client: &Client, output: &Output) -> Result<Outcome, Failure> {
+    pub(super) async fn run(self, client: &Client, output: &Output) -> Result<Outcome, Failure> {
         let from_stdin = || PathBuf::from("-");
         let file = match self.credentials.as_slice() {
             [one] if one.expose() == "-" => Some(from_stdin()),
@@ -179,7 +179,7 @@ impl DeriveToken {
     ///
     /// # Errors
     /// Fails when the arguments are invalid or the request fails.
-    pub async fn run(self, client: &Client, output: &Output) -> Result<Outcome, Failure> {
+    pub(super) async fn run(self, client: &Client, output: &Output) -> Result<Outcome, Failure> {
         let credential = input::read_credential(self.credential)?;
         let algorithm = match self.algorithm {
             Algorithm::Jwt => "TOKEN_ALGORITHM_JWT",

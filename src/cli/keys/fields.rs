@@ -8,7 +8,7 @@ use crate::cli::input::{Visibility, duration, json_object, non_empty};
 
 /// Fields that can be set on new and existing keys.
 #[derive(Args)]
-pub struct KeyFields {
+pub(super) struct KeyFields {
     /// Scopes (comma-separated); empty for none
     #[arg(long, value_name = "SCOPES", value_delimiter = ',')]
     scopes: Option<Vec<String>>,
@@ -31,7 +31,7 @@ impl KeyFields {
     ///
     /// # Errors
     /// Fails when only one of the two rate limit options is given.
-    pub fn insert_into(&self, body: &mut Map<String, Value>) -> Result<Vec<&'static str>, Failure> {
+    pub(super) fn insert_into(&self, body: &mut Map<String, Value>) -> Result<Vec<&'static str>, Failure> {
         let mut put = vec![];
         let mut set = |name: &'static str, value: Option<Value>| {
             put.push(name);
@@ -64,7 +64,7 @@ impl KeyFields {
 
 /// Fields of a new key.
 #[derive(Args)]
-pub struct NewKey {
+pub(super) struct NewKey {
     /// Display name of the key
     name: String,
     /// The actor on whose behalf the key acts
@@ -85,7 +85,7 @@ impl NewKey {
     ///
     /// # Errors
     /// Fails as [`KeyFields::insert_into`] does.
-    pub fn body(&self, ttl: Option<&str>) -> Result<Map<String, Value>, Failure> {
+    pub(super) fn body(&self, ttl: Option<&str>) -> Result<Map<String, Value>, Failure> {
         let mut body = Map::new();
         body.insert("name".into(), self.name.as_str().into());
         body.insert("actor_id".into(), self.actor.as_str().into());
@@ -106,7 +106,7 @@ impl NewKey {
 
 /// Options of both `update` commands.
 #[derive(Args)]
-pub struct Update {
+pub(super) struct Update {
     /// The key's id
     #[arg(value_name = "KEY_ID")]
     pub id: String,
@@ -128,7 +128,7 @@ impl Update {
     ///
     /// # Errors
     /// Fails when nothing is to be changed, or an option is given that isn't in the mask.
-    pub fn body_and_mask(&self) -> Result<(Value, String), Failure> {
+    pub(super) fn body_and_mask(&self) -> Result<(Value, String), Failure> {
         let mut body = Map::new();
         let mut given = self.fields.insert_into(&mut body)?;
         if let Some(name) = &self.name {

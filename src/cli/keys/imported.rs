@@ -18,7 +18,7 @@ use crate::cli::output::Output;
 use crate::secret::SecretString;
 
 /// Examples in the help of `talos keys imported`.
-pub const EXAMPLES: &str = "\
+pub(super) const EXAMPLES: &str = "\
 EXAMPLES:
   printf %s \"$LEGACY_KEY\" | talos keys imported import legacy --raw-key - --actor user:42
   talos keys imported list --actor user:42
@@ -31,7 +31,7 @@ EXAMPLES:
   talos keys imported import legacy --raw-key \"$OTHER_LEGACY_KEY\" --actor user:42 --ttl 8760h --format json";
 
 #[derive(Subcommand)]
-pub enum Command {
+pub(super) enum Command {
     Import(Import),
     BatchImport(BatchImport),
     /// Show a key
@@ -76,7 +76,7 @@ EXAMPLES:
 /// or begins or ends with white space, is refused.
 #[derive(Args)]
 #[command(after_help = IMPORT_EXAMPLES, after_long_help = format!("{STDIN_HELP}\n\n{IMPORT_EXAMPLES}"))]
-pub struct Import {
+pub(super) struct Import {
     #[command(flatten)]
     key: NewKey,
     /// The key itself, or `-` to read it from stdin
@@ -98,7 +98,7 @@ EXAMPLES:
   echo '[{\"raw_key\":\"legacy-1-0123456789\",\"name\":\"one\",\"actor_id\":\"a\"}]' | talos keys imported batch-import -
   echo '{\"raw_key\":\"legacy-2-0123456789\",\"name\":\"two\",\"actor_id\":\"a\"}' > keys.jsonl
   talos keys imported batch-import keys.jsonl --format json")]
-pub struct BatchImport {
+pub(super) struct BatchImport {
     /// The file to read, or `-` for stdin
     #[arg(value_name = "FILE|-", required_unless_present = "named", conflicts_with = "named")]
     file: Option<PathBuf>,
@@ -112,7 +112,7 @@ impl Command {
     ///
     /// # Errors
     /// Fails when the arguments are invalid or the request fails.
-    pub async fn run(self, client: &Client, output: &Output) -> Result<Outcome, Failure> {
+    pub(super) async fn run(self, client: &Client, output: &Output) -> Result<Outcome, Failure> {
         match self {
             Self::Import(import) => {
                 let mut body = import.key.body(import.ttl.as_deref())?;

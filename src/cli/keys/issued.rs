@@ -15,7 +15,7 @@ use crate::cli::input::{Visibility, check_key_id, duration};
 use crate::cli::output::Output;
 
 /// Examples in the help of `talos keys issued`.
-pub const EXAMPLES: &str = "\
+pub(super) const EXAMPLES: &str = "\
 EXAMPLES:
   talos keys issued list --status active
   talos keys issued get \"$KEY_ID\"
@@ -33,7 +33,7 @@ EXAMPLES:
   talos keys issue backend --actor user:42 --metadata '{\"team\":\"blue\"}' --allowed-cidrs 10.0.0.0/8,::1/128
   talos keys issue backend --actor user:42 --rate-limit-quota 100 --rate-limit-window 60s --format json
   SECRET=$(talos keys issue backend --actor user:42 --request-id deploy-7 -q)")]
-pub struct Issue {
+pub(super) struct Issue {
     #[command(flatten)]
     key: NewKey,
     /// Lifetime: 24h, 30d, 1y6mo; 0 for the server's default
@@ -42,7 +42,7 @@ pub struct Issue {
 }
 
 #[derive(Subcommand)]
-pub enum Command {
+pub(super) enum Command {
     #[command(hide = true)]
     Issue(Issue),
     /// Show a key
@@ -94,7 +94,7 @@ EXAMPLES:
 EXAMPLES:
   SECRET=$(talos keys issued rotate \"$KEY_ID\" --grace-period 24h --request-id rotate-7 -q)
   talos keys issued rotate \"$OTHER_KEY_ID\" --scopes orders:read --format json")]
-pub struct Rotate {
+pub(super) struct Rotate {
     /// The id of the key to replace
     #[arg(value_name = "KEY_ID")]
     id: String,
@@ -120,7 +120,7 @@ impl Issue {
     ///
     /// # Errors
     /// Fails when the arguments are invalid or the request fails.
-    pub async fn run(&self, client: &Client, output: &Output) -> Result<Outcome, Failure> {
+    pub(super) async fn run(&self, client: &Client, output: &Output) -> Result<Outcome, Failure> {
         let body = self.key.body(Some(&self.ttl))?;
         let response = client.send(Request::post(ISSUED_API_KEYS, Value::Object(body))).await?;
         print_secret(response, output)
@@ -132,7 +132,7 @@ impl Command {
     ///
     /// # Errors
     /// Fails when the arguments are invalid or the request fails.
-    pub async fn run(self, client: &Client, output: &Output) -> Result<Outcome, Failure> {
+    pub(super) async fn run(self, client: &Client, output: &Output) -> Result<Outcome, Failure> {
         match self {
             Self::Issue(issue) => return issue.run(client, output).await,
             Self::Get { id } => {

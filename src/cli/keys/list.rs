@@ -13,7 +13,7 @@ use crate::cli::output::Output;
 const MAX_PAGE_SIZE: u32 = 1000;
 
 #[derive(Args)]
-pub struct List {
+pub(super) struct List {
     /// Only keys of this actor
     #[arg(long, value_name = "ID", conflicts_with = "filter")]
     actor: Option<String>,
@@ -46,7 +46,7 @@ impl List {
     ///
     /// # Errors
     /// Fails when the arguments are invalid or a request fails.
-    pub async fn run(
+    pub(super) async fn run(
         self,
         client: &Client,
         output: &Output,

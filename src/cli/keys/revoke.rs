@@ -23,7 +23,7 @@ EXAMPLES:
 EXAMPLES:
   talos keys revoke \"$KEY_ID\" --reason superseded
   talos keys revoke \"$IMPORTED_KEY_ID\" --reason privilege_withdrawn --reason-text 'contract ended'")]
-pub struct Revoke {
+pub(super) struct Revoke {
     /// The key's id
     #[arg(value_name = "KEY_ID")]
     id: String,
@@ -40,7 +40,7 @@ pub struct Revoke {
 /// Works on the public plane, too: no access to the admin plane is needed.
 #[derive(Args)]
 #[command(after_help = SELF_EXAMPLES, after_long_help = format!("{STDIN_HELP}\n\n{SELF_EXAMPLES}"))]
-pub struct SelfRevoke {
+pub(super) struct SelfRevoke {
     /// The key's secret, or `-` to read it from stdin
     #[arg(value_name = "SECRET|-")]
     credential: SecretString,
@@ -54,7 +54,12 @@ impl Revoke {
     ///
     /// # Errors
     /// Fails when the arguments are invalid or the request fails.
-    pub async fn run(self, client: &Client, output: &Output, collection: &str) -> Result<Outcome, Failure> {
+    pub(super) async fn run(
+        self,
+        client: &Client,
+        output: &Output,
+        collection: &str,
+    ) -> Result<Outcome, Failure> {
         let mut body = Map::new();
         let optional =
             [("reason", self.reason.map(Reason::name)), ("description", self.reason_text.as_deref())];
@@ -75,7 +80,7 @@ impl SelfRevoke {
     ///
     /// # Errors
     /// Fails when stdin can't be read or the request fails.
-    pub async fn run(self, client: &Client, output: &Output) -> Result<Outcome, Failure> {
+    pub(super) async fn run(self, client: &Client, output: &Output) -> Result<Outcome, Failure> {
         let credential = input::read_credential(self.credential)?;
         let mut body = Map::new();
         body.insert("credential".into(), credential.expose().into());

@@ -42,13 +42,13 @@ const VERIFICATION: [(&str, &str); 13] = [
 ];
 
 /// Shows one key.
-pub fn key(body: JsonBody) -> View {
+pub(crate) fn key(body: JsonBody) -> View {
     let table = Table::Fields(fields(&body.value, &KEY));
     View { table, quiet: vec![plain(&body.value["key_id"])], body }
 }
 
 /// Shows a new key and its secret; after a rotation also the state of the old key.
-pub fn secret(body: JsonBody) -> View {
+pub(crate) fn secret(body: JsonBody) -> View {
     let value = &body.value;
     let mut rows = fields(&value["issued_api_key"], &KEY);
     if let Some(old) = value.get("old_issued_api_key") {
@@ -64,7 +64,7 @@ pub fn secret(body: JsonBody) -> View {
 }
 
 /// Shows a list of keys.
-pub fn keys(body: JsonBody, field: &str) -> View {
+pub(crate) fn keys(body: JsonBody, field: &str) -> View {
     let columns = [0, 1, 2, 3, 5, 9, 11].map(|at| KEY[at]);
     let keys = body.value[field].as_array().map(Vec::as_slice).unwrap_or_default();
     let table = rows(keys, &columns);
@@ -73,13 +73,13 @@ pub fn keys(body: JsonBody, field: &str) -> View {
 }
 
 /// Shows how many keys of an actor were deleted.
-pub fn erased(body: JsonBody) -> View {
+pub(crate) fn erased(body: JsonBody) -> View {
     let columns = [("ISSUED KEYS", "/issued_api_key_count"), ("IMPORTED KEYS", "/imported_api_key_count")];
     View { table: Table::Fields(fields(&body.value, &columns)), quiet: vec![], body }
 }
 
 /// Shows the result of each key of a batch import.
-pub fn imports(body: JsonBody) -> View {
+pub(crate) fn imports(body: JsonBody) -> View {
     let columns = [
         ("INDEX", "/index"),
         ("KEY ID", "/imported_api_key/key_id"),
@@ -94,13 +94,13 @@ pub fn imports(body: JsonBody) -> View {
 }
 
 /// Shows the verification of one credential.
-pub fn verification(body: JsonBody) -> View {
+pub(crate) fn verification(body: JsonBody) -> View {
     let table = Table::Fields(fields(&body.value, &VERIFICATION));
     View { table, quiet: vec![id_if_valid(&body.value)], body }
 }
 
 /// Shows the verifications of several credentials, in the order of the request.
-pub fn verifications(body: JsonBody) -> View {
+pub(crate) fn verifications(body: JsonBody) -> View {
     let columns = [0, 3, 4, 7, 11, 1].map(|at| VERIFICATION[at]);
     let results = body.value["results"].as_array().map(Vec::as_slice).unwrap_or_default();
     let table = rows(results, &columns);
@@ -116,7 +116,7 @@ fn id_if_valid(verification: &Value) -> String {
 }
 
 /// Shows a derived token.
-pub fn token(body: JsonBody) -> View {
+pub(crate) fn token(body: JsonBody) -> View {
     let columns = [
         ("TOKEN", "/token"),
         ("EXPIRES", "/expire_time"),
@@ -129,7 +129,7 @@ pub fn token(body: JsonBody) -> View {
 }
 
 /// Shows the public keys.
-pub fn key_set(body: JsonBody) -> View {
+pub(crate) fn key_set(body: JsonBody) -> View {
     let columns = [("KID", "/kid"), ("TYPE", "/kty"), ("CURVE", "/crv"), ("ALG", "/alg"), ("USE", "/use")];
     let keys = body.value["keys"].as_array().map(Vec::as_slice).unwrap_or_default();
     let table = rows(keys, &columns);

@@ -42,7 +42,7 @@ EXAMPLES:
 /// since). So the command can be repeated, also while servers are running.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Adopt {
+pub(super) struct Adopt {
     /// The files to read, or `-` for stdin
     #[arg(value_name = "FILE|-", required = true)]
     files: Vec<PathBuf>,
@@ -70,7 +70,7 @@ impl Adopt {
     ///
     /// # Errors
     /// Fails when a file can't be read or is invalid, or the database fails.
-    pub async fn run(self, dsn: &str) -> Result<Outcome, Failure> {
+    pub(super) async fn run(self, dsn: &str) -> Result<Outcome, Failure> {
         let clock = Clock::system();
         let mut reader = Reader::new(self.network.unwrap_or(NetworkId::SINGLE), clock.now());
         for path in &self.files {

@@ -23,7 +23,7 @@ const MAX_REPORTED: usize = 20;
 
 /// Position of a key in the files.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Location {
+pub(super) struct Location {
     file: Arc<str>,
     /// Number of the document in its file, from 1; none when it is the only one.
     document: Option<usize>,
@@ -60,7 +60,7 @@ impl fmt::Display for Location {
 
 /// The keys of all files.
 #[derive(Debug)]
-pub struct Listing {
+pub(super) struct Listing {
     /// Each key once, with its first location.
     pub keys: Vec<(Key, Location)>,
     /// Number of exact repetitions of keys.
@@ -70,7 +70,7 @@ pub struct Listing {
 }
 
 /// Reads keys from files, and collects the problems found in them.
-pub struct Reader {
+pub(super) struct Reader {
     network: NetworkId,
     now: Timestamp,
     listing: Listing,
@@ -81,7 +81,7 @@ pub struct Reader {
 
 impl Reader {
     /// Creates a reader of keys of one network; `now` decides which keys have expired.
-    pub fn new(network: NetworkId, now: Timestamp) -> Self {
+    pub(super) fn new(network: NetworkId, now: Timestamp) -> Self {
         Self {
             network,
             now,
@@ -93,7 +93,7 @@ impl Reader {
     }
 
     /// Reads a file: JSON lists of keys, pages of the API, or a sequence of keys.
-    pub fn read(&mut self, file: &str, text: &str) {
+    pub(super) fn read(&mut self, file: &str, text: &str) {
         let at = |document| Location { file: file.into(), document, list: None, index: None };
         let documents: Result<Vec<&RawValue>, _> =
             serde_json::Deserializer::from_str(text).into_iter().collect();
@@ -134,7 +134,7 @@ impl Reader {
     ///
     /// # Errors
     /// Returns the problems, one per line, if there are any.
-    pub fn finish(self) -> Result<Listing, String> {
+    pub(super) fn finish(self) -> Result<Listing, String> {
         if self.problems.is_empty() {
             return Ok(self.listing);
         }

@@ -18,7 +18,7 @@ const PUBLIC: [&str; 4] =
     ["/v2alpha1/apiKeys:selfRevoke", "/v2alpha1/derivedKeys/jwks.json", "/health/alive", "/health/ready"];
 
 /// Returns the page of an OpenAPI document.
-pub fn page(document: &Value) -> String {
+pub(super) fn page(document: &Value) -> String {
     let mut text = INTRODUCTION.to_owned();
     for (path, item) in document["paths"].as_object().into_iter().flatten() {
         for (verb, operation) in item.as_object().into_iter().flatten() {

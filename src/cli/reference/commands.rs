@@ -11,7 +11,7 @@ cli`); [the command line](../cli.md) shows how commands are used together.
 ";
 
 /// Returns the page.
-pub fn page(root: Command) -> String {
+pub(super) fn page(root: Command) -> String {
     let mut text = INTRODUCTION.to_owned();
     text.push_str("\n## Options of every command\n\n");
     text.push_str(&options(root.get_arguments().filter(|arg| arg.is_global_set())));
@@ -22,12 +22,12 @@ pub fn page(root: Command) -> String {
 }
 
 /// Subcommands that help lists.
-pub fn visible(command: &Command) -> impl Iterator<Item = &Command> {
+pub(super) fn visible(command: &Command) -> impl Iterator<Item = &Command> {
     command.get_subcommands().filter(|command| !command.is_hide_set() && command.get_name() != "help")
 }
 
 /// Options and arguments of a command alone, without those of every command.
-pub fn own_arguments(command: &Command) -> Vec<&Arg> {
+pub(super) fn own_arguments(command: &Command) -> Vec<&Arg> {
     let is_own = |arg: &&Arg| !arg.is_hide_set() && !["help", "version"].contains(&arg.get_id().as_str());
     command.get_arguments().filter(is_own).filter(|arg| !is_of_root(arg)).collect()
 }
@@ -59,7 +59,7 @@ fn section(command: &Command, parent: &str, text: &mut String) {
 }
 
 /// The whole description of a command, as sentences.
-pub fn paragraphs(command: &Command) -> String {
+pub(super) fn paragraphs(command: &Command) -> String {
     let about = command.get_long_about().or(command.get_about()).map(ToString::to_string);
     let about = about.unwrap_or_default();
     let mut paragraphs: Vec<String> =
@@ -71,7 +71,7 @@ pub fn paragraphs(command: &Command) -> String {
 }
 
 /// Written form of an option or argument.
-pub fn spelling(arg: &Arg) -> String {
+pub(super) fn spelling(arg: &Arg) -> String {
     let values: Vec<String> =
         arg.get_value_names().unwrap_or_default().iter().map(|name| format!("<{name}>")).collect();
     let takes_value = arg.get_action().takes_values();
@@ -85,7 +85,7 @@ pub fn spelling(arg: &Arg) -> String {
 }
 
 /// Help of an option with its default and its possible values, in one line.
-pub fn help(arg: &Arg) -> String {
+pub(super) fn help(arg: &Arg) -> String {
     let help = arg.get_long_help().or(arg.get_help()).map(ToString::to_string).unwrap_or_default();
     let mut text = help.split_whitespace().collect::<Vec<_>>().join(" ");
     let possible: Vec<String> = match arg.get_action().takes_values() {

@@ -8,7 +8,7 @@ use super::commands::{help, own_arguments, paragraphs, spelling, visible};
 use crate::cli::exit::{Failure, HELP};
 
 /// Writes the pages of a command and of all below it into a directory.
-pub fn write(root: &Command, directory: &Path) -> Result<(), Failure> {
+pub(super) fn write(root: &Command, directory: &Path) -> Result<(), Failure> {
     let fail = |path: &Path, error| Failure::failed(format!("{}: {error}", path.display()));
     std::fs::create_dir_all(directory).map_err(|error| fail(directory, error))?;
     let mut pages = vec![];

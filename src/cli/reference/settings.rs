@@ -14,7 +14,7 @@ Each key can also be set by a variable: its path in capitals, with `_`, after `T
 ";
 
 /// Returns the page of a schema.
-pub fn page(schema: &Value) -> String {
+pub(super) fn page(schema: &Value) -> String {
     let mut text = INTRODUCTION.to_owned();
     section(schema, schema, "", &mut text);
     text

@@ -10,13 +10,13 @@ const IDENTIFIER: u8 = 2;
 const SIGNATURE: u8 = 6;
 
 /// Maximum number of caveats, including the first.
-pub const MAX_CAVEATS: usize = 64;
+pub(super) const MAX_CAVEATS: usize = 64;
 /// Maximum length of a varint, in bytes. 28 bits exceed the largest macaroon by far.
 const MAX_VARINT: usize = 4;
 
 /// A parsed macaroon.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Macaroon<'a> {
+pub(super) struct Macaroon<'a> {
     /// Hint for the holder. The signature doesn't cover it.
     pub location: &'a [u8],
     /// Identifier, the first input of the signature.
@@ -30,7 +30,7 @@ pub struct Macaroon<'a> {
 impl<'a> Macaroon<'a> {
     /// Parses a macaroon. Accepts only one encoding of each, no third-party caveats, and nothing
     /// after the end.
-    pub fn parse(bytes: &'a [u8]) -> Option<Self> {
+    pub(super) fn parse(bytes: &'a [u8]) -> Option<Self> {
         let mut reader = Reader(bytes);
         reader.expect(VERSION)?;
         let location = reader.field(LOCATION)?;
@@ -50,7 +50,7 @@ impl<'a> Macaroon<'a> {
     }
 
     /// Serialises the macaroon.
-    pub fn write(&self) -> Vec<u8> {
+    pub(super) fn write(&self) -> Vec<u8> {
         let mut out = vec![VERSION];
         write_field(&mut out, LOCATION, self.location);
         write_field(&mut out, IDENTIFIER, self.identifier);

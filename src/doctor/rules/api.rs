@@ -6,7 +6,7 @@ use crate::doctor::node::{Node, type_name};
 use crate::doctor::tree::Tree;
 
 /// Examines a connection manager and its filters.
-pub fn examine(manager: &ConnectionManager<'_>, findings: &mut Findings) {
+pub(crate) fn examine(manager: &ConnectionManager<'_>, findings: &mut Findings) {
     check_extension(&manager.filter, findings);
     for filter in &manager.filters {
         check_extension(&filter.node, findings);

@@ -31,7 +31,7 @@ const CONNECT_TIMEOUT_SECONDS: f64 = 0.2;
 const DEFAULT_BASE_INTERVAL_SECONDS: f64 = 1.0;
 
 /// The gRPC service that a filter or route sends its checks to.
-pub struct GrpcService<'a> {
+pub(crate) struct GrpcService<'a> {
     node: Node<'a>,
     /// The cluster, if Envoy's own gRPC client is used.
     pub cluster: Option<&'a str>,
@@ -42,7 +42,7 @@ pub struct GrpcService<'a> {
 
 impl<'a> GrpcService<'a> {
     /// Parses `envoy.config.core.v3.GrpcService`.
-    pub fn parse(node: &Node<'a>, options: Options<'_>) -> Self {
+    pub(crate) fn parse(node: &Node<'a>, options: Options<'_>) -> Self {
         Self {
             node: node.clone(),
             server: server(node, options),
@@ -60,7 +60,7 @@ impl<'a> GrpcService<'a> {
 }
 
 /// Examines the gRPC services of Talos, and the clusters that they use.
-pub fn examine(dump: &Dump<'_>, services: &[GrpcService<'_>], findings: &mut Findings) {
+pub(crate) fn examine(dump: &Dump<'_>, services: &[GrpcService<'_>], findings: &mut Findings) {
     // Many filters use one cluster in the same way.
     let mut examined = HashSet::new();
     for service in services {
@@ -257,7 +257,7 @@ fn http2_options<'a>(cluster: &Node<'a>) -> Option<Node<'a>> {
 
 /// Returns true if the protocol of a cluster may carry request trailers: HTTP/2, HTTP/3, or
 /// HTTP/1.1 with trailers enabled.
-pub fn takes_trailers(cluster: &Node<'_>) -> bool {
+pub(crate) fn takes_trailers(cluster: &Node<'_>) -> bool {
     let options = cluster.get("typed_extension_protocol_options").entry(HTTP_PROTOCOL_OPTIONS);
     let explicit = options.get("explicit_http_config");
     let (http1, http3) = (explicit.get("http_protocol_options"), explicit.get("http3_protocol_options"));

@@ -14,7 +14,7 @@ use crate::doctor::tree::Tree;
 const USUAL_ADMIN: &str = "127.0.0.1:9901";
 
 /// Reports documents from which nothing was read.
-pub fn check_documents(documents: &[Tree<'_>], found: &Found<'_>, findings: &mut Findings) {
+pub(crate) fn check_documents(documents: &[Tree<'_>], found: &Found<'_>, findings: &mut Findings) {
     let is_bootstrap = |tree: &Tree<'_>| field(tree, "static_resources").is_some();
     if let [first, second, ..] = documents
         && is_bootstrap(first)
@@ -39,7 +39,7 @@ pub fn check_documents(documents: &[Tree<'_>], found: &Found<'_>, findings: &mut
 }
 
 /// Reports parts of a configuration that are elsewhere, and requests that nothing checks.
-pub fn examine(
+pub(crate) fn examine(
     dump: &Dump<'_>,
     managers: &[ConnectionManager<'_>],
     options: Options<'_>,
@@ -66,7 +66,7 @@ pub fn examine(
 }
 
 /// Returns true for a connection manager that receives requests of clients.
-pub fn is_for_clients(manager: &ConnectionManager<'_>) -> bool {
+pub(crate) fn is_for_clients(manager: &ConnectionManager<'_>) -> bool {
     !manager.is_outbound()
 }
 
@@ -194,7 +194,7 @@ fn check_absence(
 }
 
 /// Returns where a configuration source has its resources from.
-pub fn origin(source: &Node<'_>) -> String {
+pub(crate) fn origin(source: &Node<'_>) -> String {
     let path = source.get_path("path_config_source.path").text().or_else(|| source.get("path").text());
     let api = source.get("api_config_source");
     let service = api.items("grpc_services");
@@ -207,7 +207,7 @@ pub fn origin(source: &Node<'_>) -> String {
 }
 
 /// Returns how to examine the running Envoy.
-pub fn ask_envoy(dump: &Dump<'_>) -> String {
+pub(crate) fn ask_envoy(dump: &Dump<'_>) -> String {
     let address = dump.bootstrap.get_path("admin.address.socket_address");
     let port = address.get("port_value").number().filter(|port| *port > 0);
     let host = address.get("address").text().filter(|host| host.parse::<std::net::IpAddr>().is_ok());

@@ -6,7 +6,7 @@
 //! `# remove NAME` is to be followed. What stands behind a comment `# or` is another way.
 
 /// Timeout that the cures of the gRPC call use, in seconds.
-pub const TIMEOUT_SECONDS: f64 = 0.25;
+pub(crate) const TIMEOUT_SECONDS: f64 = 0.25;
 
 /// The recommended filters.
 const FILTERS: &str = "\
@@ -63,16 +63,16 @@ static_resources:
 ";
 
 /// Returns the recommended filter, with the cluster of Talos.
-pub fn recommended() -> String {
+pub(crate) fn recommended() -> String {
     format!("{FILTERS}{CLUSTER}")
 }
 
 /// Returns a cluster of Talos with the name that a filter uses.
-pub fn cluster(name: &str) -> String {
+pub(crate) fn cluster(name: &str) -> String {
     CLUSTER.replace("talos_authz", name)
 }
 
 /// Returns the recommended filter under the name of one that is there.
-pub fn filter(name: &str) -> String {
+pub(crate) fn filter(name: &str) -> String {
     recommended().replacen("- name: envoy.filters.http.ext_authz", &format!("- name: {name}"), 1)
 }

@@ -10,7 +10,7 @@ use crate::doctor::node::{Node, to_yaml};
 use crate::doctor::options::Options;
 
 /// Examines one ext_authz filter.
-pub fn examine(check: &ExtAuthz<'_>, options: Options<'_>, findings: &mut Findings) {
+pub(crate) fn examine(check: &ExtAuthz<'_>, options: Options<'_>, findings: &mut Findings) {
     let config = &check.config;
     check_failure_mode(config, &check.server, findings);
     check_enablement(check, findings);
@@ -289,7 +289,7 @@ impl<'a> HeaderLists<'a> {
 }
 
 /// Checks the `with_request_body` of a filter or a route.
-pub fn check_request_body(body: &Node<'_>, findings: &mut Findings) {
+pub(crate) fn check_request_body(body: &Node<'_>, findings: &mut Findings) {
     if body.get("max_request_bytes").number().is_none_or(|bytes| bytes == 0) {
         return;
     }

@@ -12,7 +12,7 @@ use crate::doctor::node::{Node, to_yaml};
 use crate::doctor::options::Options;
 
 /// Examines one connection manager that calls Talos.
-pub fn examine(
+pub(crate) fn examine(
     dump: &Dump<'_>,
     manager: &ConnectionManager<'_>,
     options: Options<'_>,

@@ -27,7 +27,7 @@ const EXAMPLES: [(&str, &str, &str); 6] = [
 ];
 
 /// Examines the routes of connection managers that call Talos.
-pub fn examine(managers: &[ConnectionManager<'_>], findings: &mut Findings) {
+pub(crate) fn examine(managers: &[ConnectionManager<'_>], findings: &mut Findings) {
     // Targets share their levels: each is examined once.
     let mut examined: HashSet<*const crate::doctor::tree::Tree<'_>> = HashSet::new();
     for manager in managers.iter().filter(|manager| !manager.checks.is_empty()) {

@@ -5,7 +5,7 @@ use crate::doctor::findings::{Findings, Severity};
 use crate::doctor::node::Node;
 
 /// Examines the bootstrap configuration.
-pub fn examine(dump: &Dump<'_>, findings: &mut Findings) {
+pub(crate) fn examine(dump: &Dump<'_>, findings: &mut Findings) {
     let bootstrap = &dump.bootstrap;
     if bootstrap.is_absent() {
         return;

@@ -56,7 +56,7 @@ fn per_route<'a>(target: &RouteTarget<'a>, filter: &str) -> PerRoute<'a> {
 }
 
 /// Returns the `check_settings` for a filter at all levels of a route.
-pub fn per_route_settings<'a>(target: &RouteTarget<'a>, filter: &str) -> Vec<Node<'a>> {
+pub(crate) fn per_route_settings<'a>(target: &RouteTarget<'a>, filter: &str) -> Vec<Node<'a>> {
     let of_level = |level: &Node<'a>| {
         let (kind, config) = level.get("typed_per_filter_config").entry(filter).unwrap_typed();
         let (_, config) =
@@ -67,7 +67,10 @@ pub fn per_route_settings<'a>(target: &RouteTarget<'a>, filter: &str) -> Vec<Nod
 }
 
 /// Returns the gRPC services that routes use instead of the filter's own.
-pub fn other_services<'a>(manager: &ConnectionManager<'a>, options: Options<'_>) -> Vec<GrpcService<'a>> {
+pub(crate) fn other_services<'a>(
+    manager: &ConnectionManager<'a>,
+    options: Options<'_>,
+) -> Vec<GrpcService<'a>> {
     let mut services = vec![];
     for check in &manager.checks {
         for settings in manager.targets.iter().flat_map(|target| per_route_settings(target, check.name)) {
@@ -81,7 +84,7 @@ pub fn other_services<'a>(manager: &ConnectionManager<'a>, options: Options<'_>)
 }
 
 /// Examines the routes of all connection managers.
-pub fn examine(managers: &[ConnectionManager<'_>], findings: &mut Findings) {
+pub(crate) fn examine(managers: &[ConnectionManager<'_>], findings: &mut Findings) {
     // Clusters that trust identity headers, each with a checked route that leads there.
     let mut trusting: HashMap<&str, &str> = HashMap::new();
     for manager in managers {

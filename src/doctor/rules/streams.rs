@@ -9,7 +9,7 @@ use crate::doctor::options::Options;
 use crate::doctor::route_target::RouteTarget;
 
 /// Examines one connection manager that calls Talos.
-pub fn examine(manager: &ConnectionManager<'_>, options: Options<'_>, findings: &mut Findings) {
+pub(crate) fn examine(manager: &ConnectionManager<'_>, options: Options<'_>, findings: &mut Findings) {
     check_durations(manager, findings);
     if let Some(authz) = options.authz {
         check_redirects(manager, authz, findings);

@@ -22,7 +22,7 @@ struct Validation<'a> {
 }
 
 /// Examines an `UpstreamTlsContext` of a cluster. `name` is the server's as the cluster has it.
-pub fn examine(dump: &Dump<'_>, context: &Node<'_>, cluster: &Node<'_>, findings: &mut Findings) {
+pub(crate) fn examine(dump: &Dump<'_>, context: &Node<'_>, cluster: &Node<'_>, findings: &mut Findings) {
     let validation = validation(dump, &context.get("common_tls_context"));
     let accepts_all = validation
         .contexts
@@ -151,7 +151,7 @@ fn server_name(cluster: &Node<'_>) -> String {
 }
 
 /// Returns the transport socket that encrypts, and verifies who answers.
-pub fn socket_cure(cluster: &Node<'_>) -> String {
+pub(crate) fn socket_cure(cluster: &Node<'_>) -> String {
     let name = quoted(&server_name(cluster));
     format!(
         "transport_socket:\n  name: envoy.transport_sockets.tls\n  typed_config:\n    \

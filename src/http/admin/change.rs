@@ -23,7 +23,7 @@ use crate::key::{ActorId, KeyKind, Revocation};
 use crate::service::{Acknowledged, RotateRequest};
 use crate::settings::Settings;
 
-pub async fn update_issued(
+pub(crate) async fn update_issued(
     State(context): State<Context>,
     Extension(settings): NetworkSettings,
     KeyPath(id): KeyPath,
@@ -34,7 +34,7 @@ pub async fn update_issued(
     update_key(&context, &settings, KeyKind::Issued, &id, query, request, &call).await
 }
 
-pub async fn update_imported(
+pub(crate) async fn update_imported(
     State(context): State<Context>,
     Extension(settings): NetworkSettings,
     KeyPath(id): KeyPath,
@@ -78,7 +78,7 @@ fn unwrap(kind: KeyKind, text: &[u8]) -> Result<KeyBody, ApiError> {
     }
 }
 
-pub async fn revoke_issued(
+pub(crate) async fn revoke_issued(
     State(context): State<Context>,
     Extension(settings): NetworkSettings,
     CustomMethodKey(id): CustomMethodKey,
@@ -88,7 +88,7 @@ pub async fn revoke_issued(
     revoke(&context, &settings, Some(KeyKind::Issued), &id, request, &call).await
 }
 
-pub async fn revoke_imported(
+pub(crate) async fn revoke_imported(
     State(context): State<Context>,
     Extension(settings): NetworkSettings,
     CustomMethodKey(id): CustomMethodKey,
@@ -99,7 +99,7 @@ pub async fn revoke_imported(
 }
 
 /// Revokes a key of either kind.
-pub async fn revoke_any(
+pub(crate) async fn revoke_any(
     State(context): State<Context>,
     Extension(settings): NetworkSettings,
     CustomMethodKey(id): CustomMethodKey,
@@ -124,7 +124,7 @@ async fn revoke(
     Ok(with_epoch(StatusCode::NO_CONTENT.into_response(), revoked.epoch))
 }
 
-pub async fn rotate_issued(
+pub(crate) async fn rotate_issued(
     State(context): State<Context>,
     Extension(settings): NetworkSettings,
     CustomMethodKey(id): CustomMethodKey,
@@ -144,7 +144,7 @@ pub async fn rotate_issued(
     Ok(with_epoch(response, epoch))
 }
 
-pub async fn delete_imported(
+pub(crate) async fn delete_imported(
     State(context): State<Context>,
     Extension(settings): NetworkSettings,
     KeyPath(id): KeyPath,
@@ -153,7 +153,7 @@ pub async fn delete_imported(
     delete(&context, &settings, KeyKind::Imported, &id, &call).await
 }
 
-pub async fn delete_issued(
+pub(crate) async fn delete_issued(
     State(context): State<Context>,
     Extension(settings): NetworkSettings,
     KeyPath(id): KeyPath,
@@ -167,7 +167,7 @@ async fn delete(context: &Context, settings: &Settings, kind: KeyKind, id: &str,
     Ok(with_epoch(StatusCode::NO_CONTENT.into_response(), deleted.epoch))
 }
 
-pub async fn delete_actor(
+pub(crate) async fn delete_actor(
     State(context): State<Context>,
     Extension(settings): NetworkSettings,
     KeyPath(actor): KeyPath,

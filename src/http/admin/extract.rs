@@ -14,10 +14,10 @@ use crate::http::reply::no_such_resource;
 use crate::secret::SecretString;
 
 /// Extractor of the audited call.
-pub type AuditedCall = Extension<Arc<Call>>;
+pub(crate) type AuditedCall = Extension<Arc<Call>>;
 
 /// Extractor of a key id: the last segment of the path. Not found unless it is UTF-8.
-pub struct KeyPath(pub String);
+pub(crate) struct KeyPath(pub String);
 
 impl<S: Send + Sync> FromRequestParts<S> for KeyPath {
     type Rejection = ApiError;
@@ -29,7 +29,7 @@ impl<S: Send + Sync> FromRequestParts<S> for KeyPath {
 }
 
 /// Extractor of the key id of a custom method: the last segment of the path, without the method.
-pub struct CustomMethodKey(pub String);
+pub(crate) struct CustomMethodKey(pub String);
 
 impl<S: Send + Sync> FromRequestParts<S> for CustomMethodKey {
     type Rejection = ApiError;
@@ -42,7 +42,7 @@ impl<S: Send + Sync> FromRequestParts<S> for CustomMethodKey {
 }
 
 /// Extractor of the query's pairs.
-pub struct QueryPairs(pub Vec<(String, String)>);
+pub(crate) struct QueryPairs(pub Vec<(String, String)>);
 
 impl<S: Send + Sync> FromRequestParts<S> for QueryPairs {
     type Rejection = ApiError;
@@ -63,7 +63,7 @@ impl<S: Send + Sync> FromRequestParts<S> for QueryPairs {
 ///
 /// # Errors
 /// Fails if it has fewer or more.
-pub fn batch<T>(items: Option<Vec<T>>, most: usize) -> Result<Vec<T>, ApiError> {
+pub(crate) fn batch<T>(items: Option<Vec<T>>, most: usize) -> Result<Vec<T>, ApiError> {
     let items = items.unwrap_or_default();
     match (1..=most).contains(&items.len()) {
         true => Ok(items),
@@ -75,7 +75,7 @@ pub fn batch<T>(items: Option<Vec<T>>, most: usize) -> Result<Vec<T>, ApiError> 
 ///
 /// # Errors
 /// Fails if it is empty or too long.
-pub fn presented(credential: &SecretString) -> Result<Presented<'_>, ApiError> {
+pub(crate) fn presented(credential: &SecretString) -> Result<Presented<'_>, ApiError> {
     if credential.is_empty() {
         return Err(ApiError {
             field: Some("credential".into()),

@@ -24,7 +24,7 @@ use crate::service::Unavailable;
 use crate::service::verify::{CacheResult, CacheUse, Identity, Verification, VerifyRequest};
 use crate::settings::Settings;
 
-pub async fn verify(
+pub(crate) async fn verify(
     State(context): State<Context>,
     Extension(settings): NetworkSettings,
     request: Request,
@@ -53,7 +53,7 @@ pub async fn verify(
 }
 
 /// Verifies the credentials of a batch concurrently. Results are in the order of the requests.
-pub async fn verify_batch(
+pub(crate) async fn verify_batch(
     State(context): State<Context>,
     Extension(settings): NetworkSettings,
     request: Request,

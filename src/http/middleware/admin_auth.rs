@@ -17,7 +17,11 @@ use crate::telemetry::refused_requests::RequestRefusal;
 
 /// Authenticates the caller and puts the [`Caller`] into the request's extensions. Refuses others,
 /// except on public paths.
-pub async fn authenticate(State(context): State<Context>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn authenticate(
+    State(context): State<Context>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     if is_public(request.uri().path()) {
         return next.run(request).await;
     }
@@ -70,7 +74,7 @@ fn refuse(context: &Context, peer: &Peer, error: &AuthError) -> Response {
 /// Lets a caller with the required role pass.
 ///
 /// Only the admin plane has operations that need a role.
-pub async fn authorize(access: Access, request: Request, next: Next) -> Response {
+pub(crate) async fn authorize(access: Access, request: Request, next: Next) -> Response {
     let Access::From(least) = access else {
         return next.run(request).await;
     };

@@ -15,19 +15,19 @@ use crate::config::Cors;
 use crate::http::context::Context;
 
 /// Applies the admin plane's settings.
-pub async fn on_admin(State(context): State<Context>, request: Request, next: Next) -> Response {
+pub(crate) async fn on_admin(State(context): State<Context>, request: Request, next: Next) -> Response {
     let settings = context.service.snapshot();
     answer(&settings.admin_cors, request, next).await
 }
 
 /// Applies the public plane's settings.
-pub async fn on_public(State(context): State<Context>, request: Request, next: Next) -> Response {
+pub(crate) async fn on_public(State(context): State<Context>, request: Request, next: Next) -> Response {
     let settings = context.service.snapshot();
     answer(&settings.public_cors, request, next).await
 }
 
 /// Returns whether pages of this origin may use the plane.
-pub fn allows(cors: &Cors, origin: &str) -> bool {
+pub(crate) fn allows(cors: &Cors, origin: &str) -> bool {
     cors.enabled && cors.allowed_origins.iter().any(|allowed| matches(allowed, origin))
 }
 

@@ -13,7 +13,7 @@ use crate::plane::Plane;
 use crate::telemetry::refused_requests::RequestRefusal;
 
 /// Refuses requests that a browser marks as cross-site, unless CORS allows the origin.
-pub async fn refuse(State(context): State<Context>, request: Request, next: Next) -> Response {
+pub(crate) async fn refuse(State(context): State<Context>, request: Request, next: Next) -> Response {
     let settings = context.service.snapshot();
     let headers = request.headers();
     let own = request.uri().authority().map(|authority| authority.as_str());

@@ -58,7 +58,7 @@ fn is_loopback(host: &str) -> bool {
 }
 
 /// Passes requests for an IP address, a loopback name, a listed host or a network's host.
-pub async fn on_admin(State(context): State<Context>, request: Request, next: Next) -> Response {
+pub(crate) async fn on_admin(State(context): State<Context>, request: Request, next: Next) -> Response {
     let settings = context.service.snapshot();
     // Browsers can't connect to Unix sockets.
     let over_socket = request.extensions().get::<Peer>().is_some_and(|peer| peer.uid.is_some());
@@ -73,7 +73,7 @@ pub async fn on_admin(State(context): State<Context>, request: Request, next: Ne
 }
 
 /// Passes requests for a listed host or a network's host. All of them if neither is configured.
-pub async fn on_public(State(context): State<Context>, request: Request, next: Next) -> Response {
+pub(crate) async fn on_public(State(context): State<Context>, request: Request, next: Next) -> Response {
     let settings = context.service.snapshot();
     let listed = &settings.public_hosts;
     let any = listed.is_empty();

@@ -20,7 +20,7 @@ use crate::telemetry::refused_requests::RequestRefusal;
 const REFUSAL_STEP: Duration = Duration::from_millis(25);
 
 /// Limits selfRevoke, and evens out the duration of its refusals.
-pub async fn limit(State(context): State<Context>, request: Request, next: Next) -> Response {
+pub(crate) async fn limit(State(context): State<Context>, request: Request, next: Next) -> Response {
     if request.uri().path() != operations::SELF_REVOKE.path {
         return next.run(request).await;
     }

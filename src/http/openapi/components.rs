@@ -12,7 +12,7 @@ use crate::http::wire::{KeyBody, RevokeBody};
 /// The public keys of a signer (RFC 7517).
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "GetJWKSResponse")]
-pub struct GetJwksResponse {
+pub(super) struct GetJwksResponse {
     /// The keys, as JSON Web Keys.
     keys: Vec<Map<String, Value>>,
     /// Never sent: the response is a JWK set.
@@ -23,11 +23,11 @@ pub struct GetJwksResponse {
 
 /// Empty: the HTTP status says all.
 #[derive(Serialize, JsonSchema)]
-pub struct SelfRevokeApiKeyResponse {}
+pub(super) struct SelfRevokeApiKeyResponse {}
 
 /// The state of the service.
 #[derive(Serialize, JsonSchema)]
-pub struct Health {
+pub(super) struct Health {
     /// `ok` or `unavailable`.
     status: String,
 }
@@ -35,13 +35,13 @@ pub struct Health {
 /// An error (AIP-193).
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Error")]
-pub struct ErrorEnvelope {
+pub(super) struct ErrorEnvelope {
     error: ErrorStatus,
 }
 
 /// The error.
 #[derive(Serialize, JsonSchema)]
-pub struct ErrorStatus {
+pub(super) struct ErrorStatus {
     /// The HTTP status.
     code: i32,
     /// The name of the gRPC status.
@@ -54,7 +54,7 @@ pub struct ErrorStatus {
 
 /// Identifies the error.
 #[derive(Serialize, JsonSchema)]
-pub struct ErrorInfo {
+pub(super) struct ErrorInfo {
     /// Always `type.googleapis.com/google.rpc.ErrorInfo`.
     #[serde(rename = "@type")]
     kind: String,
@@ -68,7 +68,7 @@ pub struct ErrorInfo {
 
 /// A gRPC status. Errors come as `Error`; existing clients know this name.
 #[derive(Serialize, JsonSchema)]
-pub struct Status {
+pub(super) struct Status {
     /// The gRPC status code.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "i32")]
@@ -86,7 +86,7 @@ pub struct Status {
 /// Any message, with the name of its type.
 #[derive(Serialize, JsonSchema)]
 #[schemars(extend("additionalProperties" = {}))]
-pub struct Any {
+pub(super) struct Any {
     /// A URL that names the type.
     #[serde(rename = "@type", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
@@ -94,7 +94,7 @@ pub struct Any {
 }
 
 /// JSON null.
-pub struct NullValue;
+pub(super) struct NullValue;
 
 impl JsonSchema for NullValue {
     fn schema_name() -> Cow<'static, str> {
@@ -107,12 +107,12 @@ impl JsonSchema for NullValue {
 }
 
 /// Returns the schema of an object without further restrictions.
-pub fn any_object(_: &mut SchemaGenerator) -> Schema {
+pub(super) fn any_object(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "object" })
 }
 
 /// Body of a revocation. Has one name for each kind: issued (0), imported (1) and any (2).
-pub struct Revocation<const KIND: usize>;
+pub(super) struct Revocation<const KIND: usize>;
 
 impl<const KIND: usize> JsonSchema for Revocation<KIND> {
     fn schema_name() -> Cow<'static, str> {
@@ -125,7 +125,7 @@ impl<const KIND: usize> JsonSchema for Revocation<KIND> {
 }
 
 /// Body of an update of an issued (0) or imported (1) key: the key, or an object that wraps it.
-pub struct Updated<const KIND: usize>;
+pub(super) struct Updated<const KIND: usize>;
 
 impl<const KIND: usize> JsonSchema for Updated<KIND> {
     fn schema_name() -> Cow<'static, str> {

@@ -8,7 +8,7 @@ use crate::caller::Role;
 use crate::http::wire::ErasedActorOut;
 
 /// Delete an issued key.
-pub const DELETE_ISSUED: Operation = Operation {
+pub(crate) const DELETE_ISSUED: Operation = Operation {
     verb: Verb::Delete,
     access: Access::From(Role::Admin),
     path: "/v2alpha1/admin/issuedApiKeys/{key_id}",
@@ -22,7 +22,7 @@ pub const DELETE_ISSUED: Operation = Operation {
 };
 
 /// Erase an actor.
-pub const DELETE_ACTOR: Operation = Operation {
+pub(crate) const DELETE_ACTOR: Operation = Operation {
     verb: Verb::Delete,
     access: Access::From(Role::Admin),
     path: "/v2alpha1/admin/actors/{actor_id}",

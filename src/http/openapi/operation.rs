@@ -6,7 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 /// HTTP methods of operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verb {
+pub(crate) enum Verb {
     /// GET.
     Get,
     /// POST.
@@ -19,7 +19,7 @@ pub enum Verb {
 
 impl Verb {
     /// Returns the filter for the router.
-    pub const fn filter(self) -> MethodFilter {
+    pub(crate) const fn filter(self) -> MethodFilter {
         match self {
             Self::Get => MethodFilter::GET,
             Self::Post => MethodFilter::POST,
@@ -29,7 +29,7 @@ impl Verb {
     }
 
     /// Returns the key in a path item.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Get => "get",
             Self::Post => "post",
@@ -40,16 +40,16 @@ impl Verb {
 }
 
 /// Returns the schema of a type, inline or as a reference to its component.
-pub type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
+pub(crate) type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
 
 /// Returns the schema of `T`.
-pub fn of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+pub(crate) fn of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     generator.subschema_for::<T>()
 }
 
 /// An operation of the API.
 #[derive(Debug)]
-pub struct Operation {
+pub(crate) struct Operation {
     /// Method.
     pub verb: Verb,
     /// Required role.
@@ -74,7 +74,7 @@ pub struct Operation {
 
 /// Required role on the admin plane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
+pub(crate) enum Access {
     /// No role.
     Anyone,
     /// This role, or one that includes it.
@@ -83,7 +83,7 @@ pub enum Access {
 
 /// Tags of operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tag {
+pub(crate) enum Tag {
     /// Keys and tokens.
     ApiKeys,
     /// The service itself.
@@ -92,10 +92,10 @@ pub enum Tag {
 
 impl Tag {
     /// All tags.
-    pub const ALL: [Self; 2] = [Self::ApiKeys, Self::Service];
+    pub(crate) const ALL: [Self; 2] = [Self::ApiKeys, Self::Service];
 
     /// Returns the name.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::ApiKeys => "ApiKeys",
             Self::Service => "Service",
@@ -103,7 +103,7 @@ impl Tag {
     }
 
     /// Returns the description.
-    pub const fn description(self) -> &'static str {
+    pub(crate) const fn description(self) -> &'static str {
         match self {
             Self::ApiKeys => "API keys, issued or imported, and the tokens derived from them.",
             Self::Service => "The service itself.",
@@ -113,7 +113,7 @@ impl Tag {
 
 /// Location of a parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub(crate) enum Place {
     /// Path.
     Path,
     /// Query.
@@ -124,7 +124,7 @@ pub enum Place {
 
 /// A parameter.
 #[derive(Debug)]
-pub struct Parameter {
+pub(crate) struct Parameter {
     /// Name.
     pub name: &'static str,
     /// Location.
@@ -137,7 +137,7 @@ pub struct Parameter {
 
 /// Successful response of an operation.
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// HTTP status.
     pub status: &'static str,
     /// Description.
@@ -150,7 +150,7 @@ pub struct Answer {
 
 /// A header of a response.
 #[derive(Debug)]
-pub struct Header {
+pub(crate) struct Header {
     /// Name.
     pub name: &'static str,
     /// Description.

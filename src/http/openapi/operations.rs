@@ -13,17 +13,17 @@ use crate::http::wire::{
 use crate::service::{DEFAULT_PAGE, MAX_FILTER, MAX_PAGE};
 
 /// Returns whether a path is that of a health check.
-pub fn is_health(path: &str) -> bool {
+pub(crate) fn is_health(path: &str) -> bool {
     [ALIVE.path, READY.path].contains(&path)
 }
 
 /// Returns whether a path needs no authentication on any plane.
-pub fn is_public(path: &str) -> bool {
+pub(crate) fn is_public(path: &str) -> bool {
     is_health(path) || [SELF_REVOKE.path, JWKS.path].contains(&path)
 }
 
 /// Issue a key.
-pub const ISSUE: Operation = Operation {
+pub(crate) const ISSUE: Operation = Operation {
     verb: Verb::Post,
     access: Access::From(Role::Issuer),
     path: "/v2alpha1/admin/issuedApiKeys",
@@ -42,7 +42,7 @@ pub const ISSUE: Operation = Operation {
 };
 
 /// List issued keys.
-pub const LIST_ISSUED: Operation = Operation {
+pub(crate) const LIST_ISSUED: Operation = Operation {
     verb: Verb::Get,
     access: Access::From(Role::Viewer),
     path: "/v2alpha1/admin/issuedApiKeys",
@@ -61,7 +61,7 @@ pub const LIST_ISSUED: Operation = Operation {
 };
 
 /// Get an issued key.
-pub const GET_ISSUED: Operation = Operation {
+pub(crate) const GET_ISSUED: Operation = Operation {
     verb: Verb::Get,
     access: Access::From(Role::Viewer),
     path: "/v2alpha1/admin/issuedApiKeys/{key_id}",
@@ -80,7 +80,7 @@ pub const GET_ISSUED: Operation = Operation {
 };
 
 /// Update an issued key.
-pub const UPDATE_ISSUED: Operation = Operation {
+pub(crate) const UPDATE_ISSUED: Operation = Operation {
     verb: Verb::Patch,
     access: Access::From(Role::Issuer),
     path: "/v2alpha1/admin/issuedApiKeys/{issued_api_key.key_id}",
@@ -99,7 +99,7 @@ pub const UPDATE_ISSUED: Operation = Operation {
 };
 
 /// Rotate an issued key.
-pub const ROTATE_ISSUED: Operation = Operation {
+pub(crate) const ROTATE_ISSUED: Operation = Operation {
     verb: Verb::Post,
     access: Access::From(Role::Issuer),
     path: "/v2alpha1/admin/issuedApiKeys/{key_id}:rotate",
@@ -118,7 +118,7 @@ pub const ROTATE_ISSUED: Operation = Operation {
 };
 
 /// Revoke an issued key.
-pub const REVOKE_ISSUED: Operation = Operation {
+pub(crate) const REVOKE_ISSUED: Operation = Operation {
     verb: Verb::Post,
     access: Access::From(Role::Issuer),
     path: "/v2alpha1/admin/issuedApiKeys/{key_id}:revoke",
@@ -132,7 +132,7 @@ pub const REVOKE_ISSUED: Operation = Operation {
 };
 
 /// Import a key.
-pub const IMPORT: Operation = Operation {
+pub(crate) const IMPORT: Operation = Operation {
     verb: Verb::Post,
     access: Access::From(Role::Issuer),
     path: "/v2alpha1/admin/importedApiKeys",
@@ -151,7 +151,7 @@ pub const IMPORT: Operation = Operation {
 };
 
 /// Import many keys.
-pub const IMPORT_BATCH: Operation = Operation {
+pub(crate) const IMPORT_BATCH: Operation = Operation {
     verb: Verb::Post,
     access: Access::From(Role::Issuer),
     path: "/v2alpha1/admin/importedApiKeys:batchCreate",
@@ -170,7 +170,7 @@ pub const IMPORT_BATCH: Operation = Operation {
 };
 
 /// List imported keys.
-pub const LIST_IMPORTED: Operation = Operation {
+pub(crate) const LIST_IMPORTED: Operation = Operation {
     verb: Verb::Get,
     access: Access::From(Role::Viewer),
     path: "/v2alpha1/admin/importedApiKeys",
@@ -189,7 +189,7 @@ pub const LIST_IMPORTED: Operation = Operation {
 };
 
 /// Get an imported key.
-pub const GET_IMPORTED: Operation = Operation {
+pub(crate) const GET_IMPORTED: Operation = Operation {
     verb: Verb::Get,
     access: Access::From(Role::Viewer),
     path: "/v2alpha1/admin/importedApiKeys/{key_id}",
@@ -203,7 +203,7 @@ pub const GET_IMPORTED: Operation = Operation {
 };
 
 /// Update an imported key.
-pub const UPDATE_IMPORTED: Operation = Operation {
+pub(crate) const UPDATE_IMPORTED: Operation = Operation {
     verb: Verb::Patch,
     access: Access::From(Role::Issuer),
     path: "/v2alpha1/admin/importedApiKeys/{imported_api_key.key_id}",
@@ -222,7 +222,7 @@ pub const UPDATE_IMPORTED: Operation = Operation {
 };
 
 /// Revoke an imported key.
-pub const REVOKE_IMPORTED: Operation = Operation {
+pub(crate) const REVOKE_IMPORTED: Operation = Operation {
     verb: Verb::Post,
     access: Access::From(Role::Issuer),
     path: "/v2alpha1/admin/importedApiKeys/{key_id}:revoke",
@@ -236,7 +236,7 @@ pub const REVOKE_IMPORTED: Operation = Operation {
 };
 
 /// Delete an imported key.
-pub const DELETE_IMPORTED: Operation = Operation {
+pub(crate) const DELETE_IMPORTED: Operation = Operation {
     verb: Verb::Delete,
     access: Access::From(Role::Admin),
     path: "/v2alpha1/admin/importedApiKeys/{key_id}",
@@ -250,7 +250,7 @@ pub const DELETE_IMPORTED: Operation = Operation {
 };
 
 /// Revoke a key of either kind.
-pub const REVOKE_ANY: Operation = Operation {
+pub(crate) const REVOKE_ANY: Operation = Operation {
     verb: Verb::Post,
     access: Access::From(Role::Issuer),
     path: "/v2alpha1/admin/apiKeys/{key_id}:revoke",
@@ -264,7 +264,7 @@ pub const REVOKE_ANY: Operation = Operation {
 };
 
 /// Verify a credential.
-pub const VERIFY: Operation = Operation {
+pub(crate) const VERIFY: Operation = Operation {
     verb: Verb::Post,
     access: Access::From(Role::Viewer),
     path: "/v2alpha1/admin/apiKeys:verify",
@@ -283,7 +283,7 @@ pub const VERIFY: Operation = Operation {
 };
 
 /// Verify many credentials.
-pub const VERIFY_BATCH: Operation = Operation {
+pub(crate) const VERIFY_BATCH: Operation = Operation {
     verb: Verb::Post,
     access: Access::From(Role::Viewer),
     path: "/v2alpha1/admin/apiKeys:batchVerify",
@@ -302,7 +302,7 @@ pub const VERIFY_BATCH: Operation = Operation {
 };
 
 /// Derive a token.
-pub const DERIVE: Operation = Operation {
+pub(crate) const DERIVE: Operation = Operation {
     verb: Verb::Post,
     access: Access::From(Role::Issuer),
     path: "/v2alpha1/admin/apiKeys:derive",
@@ -316,7 +316,7 @@ pub const DERIVE: Operation = Operation {
 };
 
 /// Revoke one's own key.
-pub const SELF_REVOKE: Operation = Operation {
+pub(crate) const SELF_REVOKE: Operation = Operation {
     verb: Verb::Post,
     access: Access::Anyone,
     path: "/v2alpha1/apiKeys:selfRevoke",
@@ -335,7 +335,7 @@ pub const SELF_REVOKE: Operation = Operation {
 };
 
 /// Get the public keys.
-pub const JWKS: Operation = Operation {
+pub(crate) const JWKS: Operation = Operation {
     verb: Verb::Get,
     access: Access::Anyone,
     path: "/v2alpha1/derivedKeys/jwks.json",
@@ -354,7 +354,7 @@ pub const JWKS: Operation = Operation {
 };
 
 /// Liveness.
-pub const ALIVE: Operation = Operation {
+pub(crate) const ALIVE: Operation = Operation {
     verb: Verb::Get,
     access: Access::Anyone,
     path: "/health/alive",
@@ -368,7 +368,7 @@ pub const ALIVE: Operation = Operation {
 };
 
 /// Readiness.
-pub const READY: Operation = Operation {
+pub(crate) const READY: Operation = Operation {
     verb: Verb::Get,
     access: Access::Anyone,
     path: "/health/ready",
@@ -382,7 +382,7 @@ pub const READY: Operation = Operation {
 };
 
 /// This description.
-pub const DESCRIPTION: Operation = Operation {
+pub(crate) const DESCRIPTION: Operation = Operation {
     verb: Verb::Get,
     access: Access::From(Role::Viewer),
     path: "/openapi.json",

@@ -11,7 +11,7 @@ use crate::key::{self, Status, Visibility};
 macro_rules! words {
     ($set:ident: $description:literal, $words:expr) => {
         #[doc = $description]
-        pub struct $set;
+        pub(super) struct $set;
 
         impl JsonSchema for $set {
             fn schema_name() -> Cow<'static, str> {

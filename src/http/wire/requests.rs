@@ -21,9 +21,9 @@ use crate::secret::SecretString;
 use crate::service::{ImportRequest, KeyRequest, ListRequest, MAX_DESCRIPTION, RotateRequest, Update};
 
 /// Maximum number of credentials in a verify batch.
-pub const MAX_BATCH_VERIFY: usize = 100;
+pub(crate) const MAX_BATCH_VERIFY: usize = 100;
 /// Maximum number of keys in an import batch.
-pub const MAX_BATCH_IMPORT: usize = 1_000;
+pub(crate) const MAX_BATCH_IMPORT: usize = 1_000;
 /// Maximum length of `request_id`, in characters.
 const MAX_REQUEST_ID: usize = 36;
 
@@ -38,7 +38,7 @@ const ACTOR: &str =
 /// Limits how often a key may be used.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct RateLimitPolicy {
+pub(super) struct RateLimitPolicy {
     /// Units per window, at least 1.
     #[serde(default, deserialize_with = "int64")]
     #[schemars(with = "Option<String>", extend("format" = "int64"))]
@@ -55,7 +55,7 @@ pub struct RateLimitPolicy {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "IPRestriction")]
-pub struct IpRestriction {
+pub(super) struct IpRestriction {
     /// CIDR blocks such as `10.0.0.0/8` and `2001:db8::/32`. An empty list allows all addresses.
     #[schemars(length(max = AddressList::MAX))]
     allowed_cidrs: Option<Vec<String>>,
@@ -132,7 +132,7 @@ pub struct ImportBody {
 /// The reason for a revocation.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct RevokeBody {
+pub(crate) struct RevokeBody {
     #[schemars(with = "Option<names::RevocationReason>")]
     pub reason: Option<String>,
     /// Description, only beside REVOCATION_REASON_PRIVILEGE_WITHDRAWN.
@@ -144,7 +144,7 @@ pub struct RevokeBody {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "SelfRevokeApiKeyRequest")]
-pub struct SelfRevokeRequest {
+pub(crate) struct SelfRevokeRequest {
     /// The whole key, which proves possession. Required.
     #[schemars(required, with = "String", length(min = 1, max = MAX_CREDENTIAL))]
     pub credential: Option<SecretString>,
@@ -156,7 +156,7 @@ pub struct SelfRevokeRequest {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "VerifyApiKeyRequest")]
-pub struct VerifyBody {
+pub(crate) struct VerifyBody {
     /// A key or a derived token. Required.
     #[schemars(required, with = "String", length(min = 1, max = MAX_CREDENTIAL))]
     pub credential: Option<SecretString>,
@@ -168,7 +168,7 @@ pub struct VerifyBody {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "DeriveTokenRequest")]
-pub struct DeriveBody {
+pub(crate) struct DeriveBody {
     /// The key to derive from. Required.
     #[schemars(required, with = "String", length(min = 1, max = MAX_CREDENTIAL))]
     pub credential: Option<SecretString>,
@@ -222,7 +222,7 @@ pub struct RotateBody {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "BatchCreateImportedApiKeysRequest", extend("required" = ["requests"]))]
-pub struct BatchImportBody {
+pub(crate) struct BatchImportBody {
     /// The keys. Required.
     #[serde(default, deserialize_with = "objects")]
     #[schemars(required, length(min = 1, max = MAX_BATCH_IMPORT))]
@@ -233,7 +233,7 @@ pub struct BatchImportBody {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "BatchVerifyApiKeysRequest", extend("required" = ["requests"]))]
-pub struct BatchVerifyBody {
+pub(crate) struct BatchVerifyBody {
     /// The credentials. Required.
     #[serde(default, deserialize_with = "objects")]
     #[schemars(required, length(min = 1, max = MAX_BATCH_VERIFY))]
@@ -241,7 +241,7 @@ pub struct BatchVerifyBody {
 }
 
 /// Parses the query of a listing.
-pub fn list_request(pairs: Vec<(String, String)>) -> Result<ListRequest, ApiError> {
+pub(crate) fn list_request(pairs: Vec<(String, String)>) -> Result<ListRequest, ApiError> {
     let mut request = ListRequest::default();
     let mut seen = vec![];
     for (name, value) in pairs {
@@ -267,7 +267,7 @@ pub fn list_request(pairs: Vec<(String, String)>) -> Result<ListRequest, ApiErro
 }
 
 /// Parses the query of an erasure: whether active keys are erased, too.
-pub fn force(pairs: &[(String, String)]) -> Result<bool, ApiError> {
+pub(crate) fn force(pairs: &[(String, String)]) -> Result<bool, ApiError> {
     match pairs {
         [] => Ok(false),
         [(name, value)] if name == "force" => match value.as_str() {
@@ -361,18 +361,18 @@ pub(super) fn metadata(json: Option<&RawValue>) -> Result<Option<Metadata>, ApiE
 }
 
 /// Parses custom claims.
-pub fn custom_claims(json: Option<&RawValue>) -> Result<Map<String, Value>, ApiError> {
+pub(crate) fn custom_claims(json: Option<&RawValue>) -> Result<Map<String, Value>, ApiError> {
     let claims = json.map(|json| strict::object(json, Numbers::Integers64)).transpose();
     field("custom_claims", claims).map(Option::unwrap_or_default)
 }
 
 /// Parses scopes.
-pub fn scopes(texts: Option<Vec<String>>) -> Result<Scopes, ApiError> {
+pub(crate) fn scopes(texts: Option<Vec<String>>) -> Result<Scopes, ApiError> {
     field("scopes", Scopes::parse(&texts.unwrap_or_default()))
 }
 
 /// Parses the format of a token. The default is a JWT.
-pub fn token_format(algorithm: Option<&str>) -> Result<TokenFormat, ApiError> {
+pub(crate) fn token_format(algorithm: Option<&str>) -> Result<TokenFormat, ApiError> {
     match algorithm {
         None | Some("TOKEN_ALGORITHM_UNSPECIFIED" | "TOKEN_ALGORITHM_JWT") => Ok(TokenFormat::Jwt),
         Some("TOKEN_ALGORITHM_MACAROON") => Ok(TokenFormat::Macaroon),
@@ -381,7 +381,7 @@ pub fn token_format(algorithm: Option<&str>) -> Result<TokenFormat, ApiError> {
 }
 
 /// Parses a duration. Unset and zero mean the default.
-pub fn ttl(text: Option<&str>) -> Result<Option<Duration>, ApiError> {
+pub(crate) fn ttl(text: Option<&str>) -> Result<Option<Duration>, ApiError> {
     span("ttl", text)
 }
 
@@ -394,7 +394,7 @@ fn span(name: &'static str, text: Option<&str>) -> Result<Option<Duration>, ApiE
 }
 
 /// Parses the reason for a revocation.
-pub fn reason(name: Option<&str>) -> Result<RevocationReason, ApiError> {
+pub(crate) fn reason(name: Option<&str>) -> Result<RevocationReason, ApiError> {
     let names = "must be one of the REVOCATION_REASON_… of the API";
     let reason =
         name.map(|name| RevocationReason::from_name(name).ok_or_else(|| ApiError::field("reason", names)));

@@ -17,7 +17,7 @@ use crate::limit::RateDecision;
 use crate::service::verify::{Identity, Verification};
 
 #[derive(Serialize)]
-pub struct RateLimitPolicyOut {
+pub(crate) struct RateLimitPolicyOut {
     quota: String,
     unit: &'static str,
     window: String,
@@ -31,7 +31,7 @@ struct IpRestrictionOut {
 /// A key.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "IssuedApiKey")]
-pub struct KeyOut<'a> {
+pub(crate) struct KeyOut<'a> {
     /// The id: a UUID for an issued key, the SHA-512/256 of network and key in hexadecimal for an
     /// imported one.
     key_id: String,
@@ -82,7 +82,7 @@ pub struct KeyOut<'a> {
 }
 
 /// Imported key, for the description. It looks like an issued one.
-pub struct ImportedKey;
+pub(crate) struct ImportedKey;
 
 impl JsonSchema for ImportedKey {
     fn schema_name() -> Cow<'static, str> {
@@ -96,7 +96,7 @@ impl JsonSchema for ImportedKey {
 
 impl<'a> KeyOut<'a> {
     /// Returns a key as of `now`.
-    pub fn new(key: &'a Key, now: Timestamp) -> Self {
+    pub(crate) fn new(key: &'a Key, now: Timestamp) -> Self {
         let revocation = key.revocation.as_ref();
         let reason = revocation.map(|revocation| revocation.reason);
         let superseded = key.superseded.is_some_and(|at| at <= now).then_some(RevocationReason::Superseded);
@@ -137,7 +137,7 @@ fn rate_limit_policy_out(policy: RatePolicy) -> RateLimitPolicyOut {
 /// A new key.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "IssueApiKeyResponse")]
-pub struct IssueOut<'a> {
+pub(crate) struct IssueOut<'a> {
     pub issued_api_key: KeyOut<'a>,
     /// The secret. Not stored; returned again only to a retry (see `request_id`).
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -147,7 +147,7 @@ pub struct IssueOut<'a> {
 /// The new key and the old key that it replaces.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "RotateIssuedApiKeyResponse")]
-pub struct RotateOut<'a> {
+pub(crate) struct RotateOut<'a> {
     pub issued_api_key: KeyOut<'a>,
     pub old_issued_api_key: KeyOut<'a>,
     /// The secret of the new key. Not stored; returned again only to a retry (see `request_id`).
@@ -157,7 +157,7 @@ pub struct RotateOut<'a> {
 /// The keys of an actor that were deleted.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "DeleteActorResponse")]
-pub struct ErasedActorOut {
+pub(crate) struct ErasedActorOut {
     /// Number of issued keys.
     #[schemars(with = "i32")]
     pub issued_api_key_count: usize,
@@ -171,7 +171,7 @@ pub struct ErasedActorOut {
 /// Results of a batch of imports.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "BatchCreateImportedApiKeysResponse")]
-pub struct BatchImportOut<'a> {
+pub(crate) struct BatchImportOut<'a> {
     /// One result per key, in the order of the request.
     pub results: Vec<BatchImportResult<'a>>,
     /// Number of keys that were imported.
@@ -185,7 +185,7 @@ pub struct BatchImportOut<'a> {
 /// Result of one key of a batch.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "BatchCreateImportedApiKeysResult")]
-pub struct BatchImportResult<'a> {
+pub(crate) struct BatchImportResult<'a> {
     /// Index in the request, from 0.
     #[schemars(with = "i32")]
     index: usize,
@@ -202,7 +202,7 @@ pub struct BatchImportResult<'a> {
 
 impl<'a> BatchImportResult<'a> {
     /// Returns the result of the key at `index`.
-    pub fn new(index: usize, result: &'a Result<Key, ApiError>, now: Timestamp) -> Self {
+    pub(crate) fn new(index: usize, result: &'a Result<Key, ApiError>, now: Timestamp) -> Self {
         let empty = Self { index, imported_api_key: None, error_code: None, error_message: None };
         match result {
             Ok(key) => Self { imported_api_key: Some(KeyOut::new(key, now)), ..empty },
@@ -228,7 +228,7 @@ const fn batch_error_code(reason: Reason) -> &'static str {
 /// Results of a batch of verifications.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "BatchVerifyApiKeysResponse")]
-pub struct BatchVerifyOut<'a> {
+pub(crate) struct BatchVerifyOut<'a> {
     /// One result per credential, in the order of the request.
     pub results: Vec<VerifyOut<'a>>,
 }
@@ -236,7 +236,7 @@ pub struct BatchVerifyOut<'a> {
 /// A page of issued keys.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "ListIssuedApiKeysResponse")]
-pub struct ListIssuedOut<'a> {
+pub(crate) struct ListIssuedOut<'a> {
     /// The keys.
     pub issued_api_keys: Vec<KeyOut<'a>>,
     /// Token of the next page. Empty on the last page.
@@ -246,7 +246,7 @@ pub struct ListIssuedOut<'a> {
 /// A page of imported keys.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "ListImportedApiKeysResponse")]
-pub struct ListImportedOut<'a> {
+pub(crate) struct ListImportedOut<'a> {
     /// The keys.
     #[schemars(with = "Vec<ImportedKey>")]
     pub imported_api_keys: Vec<KeyOut<'a>>,
@@ -257,7 +257,7 @@ pub struct ListImportedOut<'a> {
 /// A derived token.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Token")]
-pub struct TokenOut {
+pub(crate) struct TokenOut {
     /// The token.
     pub token: String,
     /// Claims of the token, for information.
@@ -274,14 +274,14 @@ pub struct TokenOut {
 /// The derived token.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "DeriveTokenResponse")]
-pub struct DeriveOut {
+pub(crate) struct DeriveOut {
     pub token: TokenOut,
 }
 
 /// Result of a verification.
 #[derive(Serialize, JsonSchema, Default)]
 #[schemars(rename = "VerifyApiKeyResponse")]
-pub struct VerifyOut<'a> {
+pub(crate) struct VerifyOut<'a> {
     /// True if the credential may be used. The other members may help to tell why not.
     pub is_valid: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -332,7 +332,7 @@ pub struct VerifyOut<'a> {
 
 impl<'a> VerifyOut<'a> {
     /// Returns the result of a verification. `issuer` is the current one, which is that of keys.
-    pub fn new(verification: &'a Verification, issuer: &'a str, now: Timestamp) -> Self {
+    pub(crate) fn new(verification: &'a Verification, issuer: &'a str, now: Timestamp) -> Self {
         match &verification.verdict {
             Ok(Identity::Key(entry)) => {
                 Self { is_valid: true, issuer: Some(issuer.into()), ..Self::of_key(&entry.key, now) }
@@ -359,7 +359,7 @@ impl<'a> VerifyOut<'a> {
     }
 
     /// Adds the rate limit of a key whose use was counted. A key with no quota left is not valid.
-    pub fn charged(self, charge: &RateDecision, now: Timestamp) -> Self {
+    pub(crate) fn charged(self, charge: &RateDecision, now: Timestamp) -> Self {
         let counted = Self {
             rate_limit_remaining: Some(charge.remaining.to_string()),
             rate_limit_reset_time: Some(now.plus(charge.reset).to_rfc3339()),
@@ -378,7 +378,7 @@ impl<'a> VerifyOut<'a> {
     }
 
     /// Returns the result for a credential that could not be verified.
-    pub fn failed(error_code: &'static str, message: String) -> Self {
+    pub(crate) fn failed(error_code: &'static str, message: String) -> Self {
         Self { error_code: Some(error_code), error_message: Some(message), ..Self::default() }
     }
 

@@ -18,7 +18,7 @@ use crate::key::{ActorId, KeyName, MAX_LABEL, Scope, Scopes};
 use crate::service::{Fixed, Update};
 
 /// Maximum length of an update mask, in bytes.
-pub const MAX_MASK: usize = 1_024;
+pub(crate) const MAX_MASK: usize = 1_024;
 
 /// Fields that can be updated.
 const UPDATABLE: [&str; 5] = ["name", "scopes", "metadata", "ip_restriction", "rate_limit_policy"];
@@ -42,7 +42,7 @@ const NOT_UPDATABLE: [&str; 11] = [
 #[derive(Deserialize, JsonSchema, Default)]
 #[serde(deny_unknown_fields)]
 #[allow(dead_code, reason = "fields that only we set are accepted and left alone")]
-pub struct KeyBody {
+pub(crate) struct KeyBody {
     /// Id of the key in the path, or absent.
     key_id: Option<String>,
     /// Name, for people.
@@ -92,7 +92,7 @@ pub struct KeyBody {
 /// An issued key in a wrapping object.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct WrappedIssued {
+pub(crate) struct WrappedIssued {
     /// The key.
     #[serde(default, deserialize_with = "object")]
     pub issued_api_key: Option<KeyBody>,
@@ -101,7 +101,7 @@ pub struct WrappedIssued {
 /// An imported key in a wrapping object.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct WrappedImported {
+pub(crate) struct WrappedImported {
     /// The key.
     #[serde(default, deserialize_with = "object")]
     pub imported_api_key: Option<KeyBody>,
@@ -109,7 +109,7 @@ pub struct WrappedImported {
 
 /// Detects the wrapping object of a body.
 #[derive(Deserialize)]
-pub struct Wrapper {
+pub(crate) struct Wrapper {
     /// True for an issued key.
     #[serde(default, deserialize_with = "is_there")]
     pub issued_api_key: bool,
@@ -124,7 +124,7 @@ fn is_there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error
 
 /// Fields of an update.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum UpdateMask {
+pub(crate) enum UpdateMask {
     /// Those that the body sets.
     Populated,
     /// These, whether set or not.
@@ -141,7 +141,7 @@ impl UpdateMask {
 }
 
 /// Parses the query of an update.
-pub fn update_mask(pairs: Vec<(String, String)>) -> Result<UpdateMask, ApiError> {
+pub(crate) fn update_mask(pairs: Vec<(String, String)>) -> Result<UpdateMask, ApiError> {
     let mut mask = None;
     for (name, value) in pairs {
         if name != "update_mask" {
@@ -191,7 +191,7 @@ fn mask_error(problem: &str) -> ApiError {
 }
 
 /// Returns the changes that the mask selects from the body.
-pub fn update(mask: &UpdateMask, body: KeyBody) -> Result<(Fixed, Update), ApiError> {
+pub(crate) fn update(mask: &UpdateMask, body: KeyBody) -> Result<(Fixed, Update), ApiError> {
     let named = |field, populated| mask.names(field, populated);
     let full = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
     let mut fixed = Fixed { key_id: body.key_id.filter(|id| !id.is_empty()), ..Fixed::default() };

@@ -54,7 +54,7 @@ pub(super) struct PollConnection {
 
 impl PollConnection {
     /// Closes the connection in the background.
-    pub fn close(self) {
+    pub(super) fn close(self) {
         tokio::spawn(async move {
             let _ = timeout(CLOSE_TIMEOUT, self.connection.close()).await;
         });
@@ -75,7 +75,7 @@ pub(in crate::store) struct Connector {
 
 impl Connector {
     /// Creates a connector; opens nothing.
-    pub fn new(
+    pub(crate) fn new(
         options: AnyConnectOptions,
         dialect: Dialect,
         prepares: bool,

@@ -40,7 +40,7 @@ pub(super) enum Step {
 
 impl Race {
     /// Starts with the old connection, if there is one.
-    pub fn new(old: Option<Attempt>, timing: PollTiming) -> Self {
+    pub(super) fn new(old: Option<Attempt>, timing: PollTiming) -> Self {
         let now = Instant::now();
         Self {
             timing,
@@ -56,19 +56,19 @@ impl Race {
     }
 
     /// Returns true if no attempt is under way.
-    pub fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.old.is_none() && self.new.is_none()
     }
 
     /// Adds an attempt on a new connection.
-    pub fn start_new(&mut self, attempt: Attempt) {
+    pub(super) fn start_new(&mut self, attempt: Attempt) {
         self.is_hedged = true;
         self.new_began = Instant::now();
         self.new = Some(attempt);
     }
 
     /// Waits for the next event.
-    pub async fn next(&mut self, deadline: Instant) -> Step {
+    pub(super) async fn next(&mut self, deadline: Instant) -> Step {
         tokio::select! {
             result = wait_for(&mut self.old) => {
                 self.old = None;
@@ -84,12 +84,12 @@ impl Race {
     }
 
     /// Records that the old connection failed.
-    pub fn old_failed(&mut self, error: StoreError) {
+    pub(super) fn old_failed(&mut self, error: StoreError) {
         self.error = Some(error);
     }
 
     /// Records that a new connection failed; another one is tried while the old one is silent.
-    pub fn new_failed(&mut self, error: StoreError) {
+    pub(super) fn new_failed(&mut self, error: StoreError) {
         self.error = Some(error);
         self.has_new_failed = true;
         if self.old.is_some() {
@@ -99,24 +99,24 @@ impl Race {
     }
 
     /// Returns true if the old connection failed, or is silent for long.
-    pub fn is_old_dead(&self) -> bool {
+    pub(super) fn is_old_dead(&self) -> bool {
         let is_silent = self.old.is_some() && self.began.elapsed() > self.timing.hedge_delay() * 2;
         self.error.is_some() || is_silent
     }
 
     /// Takes the error if a new connection failed.
-    pub fn take_outage(&mut self) -> Option<PollError> {
+    pub(super) fn take_outage(&mut self) -> Option<PollError> {
         let error = self.error.take_if(|_| self.has_new_failed)?;
         Some(PollError { error, evidence: Evidence::Outage })
     }
 
     /// Ends the race; returns the attempt on the new connection, if it is under way.
-    pub fn into_new(self) -> Option<Attempt> {
+    pub(super) fn into_new(self) -> Option<Attempt> {
         self.new
     }
 
     /// Ends the race at the deadline. `connect_time` is the time that opening a connection takes.
-    pub fn timed_out(self, connect_time: Duration) -> PollError {
+    pub(super) fn timed_out(self, connect_time: Duration) -> PollError {
         let outage_delay = self.timing.outage_delay(connect_time);
         let evidence = match self.new {
             _ if self.has_new_failed => Evidence::Outage,

@@ -41,20 +41,24 @@ pub(super) struct IdleConnections {
 
 impl IdleConnections {
     /// Creates an empty set for a pool of `max_connections`.
-    pub fn new(max_connections: u32, max_lifetime: Option<Duration>) -> Self {
+    pub(super) fn new(max_connections: u32, max_lifetime: Option<Duration>) -> Self {
         let permits = Arc::new(Semaphore::new(usize::try_from(max_connections).unwrap_or(1)));
         let max_outside = max_lifetime.map_or(MAX_OUTSIDE, |lifetime| lifetime.min(MAX_OUTSIDE));
         Self { connections: Arc::default(), permits, max_outside }
     }
 
     /// Waits for a permit, in the order of the callers.
-    pub async fn acquire(&self) -> Option<OwnedSemaphorePermit> {
+    pub(super) async fn acquire(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.permits).acquire_owned().await.ok()
     }
 
     /// Takes the connection that was used last, and returns true with it if it needs no ping.
     /// Evicted connections are returned to sqlx's pool.
-    pub fn pop(&self, is_evicted: impl Fn(Instant) -> bool, now: Instant) -> Option<(IdleConnection, bool)> {
+    pub(super) fn pop(
+        &self,
+        is_evicted: impl Fn(Instant) -> bool,
+        now: Instant,
+    ) -> Option<(IdleConnection, bool)> {
         let mut connections = self.connections.lock();
         while let Some(newest) = connections.pop() {
             if !is_evicted(newest.outside_since) {
@@ -68,7 +72,7 @@ impl IdleConnections {
 
     /// Adds a connection that has just worked, unless its pool `is_closed`. Connections that are
     /// idle for a while are returned to sqlx's pool.
-    pub fn push(
+    pub(super) fn push(
         &self,
         connection: PoolConnection<Any>,
         outside_since: Instant,
@@ -87,12 +91,12 @@ impl IdleConnections {
     }
 
     /// Returns all connections to sqlx's pool.
-    pub fn clear(&self) {
+    pub(super) fn clear(&self) {
         self.connections.lock().drain(..).for_each(|idle| return_to_pool(idle.connection));
     }
 
     /// Returns the number of connections.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.connections.lock().len()
     }
 }

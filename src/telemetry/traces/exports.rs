@@ -47,7 +47,7 @@ pub(super) struct CountedExporter(OtlpExporter);
 
 impl CountedExporter {
     /// Wraps an exporter to `endpoint`.
-    pub fn new(exporter: OtlpExporter, endpoint: &str) -> Self {
+    pub(super) fn new(exporter: OtlpExporter, endpoint: &str) -> Self {
         let (scheme, rest) = endpoint.split_once("://").unwrap_or(("", endpoint));
         let endpoint = format!("{scheme}://{}", rest.rsplit('@').next().unwrap_or_default());
         let exports = ExportState { endpoint, batches: 0, failures: 0, failing: None };
