@@ -54,7 +54,7 @@ pub use changes::{ChangeOutcome, KeyChange, Successor};
 pub use clock_skew::{ClockSkew, MAX_CLOCK_SKEW};
 pub use keys::{InsertOutcome, InsertedKeys, NewKey};
 pub use last_used::LAST_USED_PRECISION;
-pub use list::{Filter, Page};
+pub use list::{Filter, Order, Page, PageRequest};
 pub use lookups::Lookup;
 pub use migrate::{Step, StepState};
 pub use mutations::{LogEntry, LogPart, LogStart, Mutation, TRIM_BATCH, TrimLimit};

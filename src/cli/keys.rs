@@ -6,6 +6,7 @@ mod fields;
 mod imported;
 mod issued;
 mod list;
+mod list_all;
 mod paths;
 mod revoke;
 pub(super) mod view;
@@ -20,7 +21,7 @@ use super::output::Output;
 const EXAMPLES: &str = "\
 EXAMPLES:
   talos keys issue backend --actor user:42 --scopes orders:read,orders:write --ttl 720h
-  talos keys issued list --actor user:42
+  talos keys list --actor user:42
   printf %s \"$SECRET\" | talos keys verify -
   talos keys revoke \"$KEY_ID\" --reason superseded
 
@@ -46,6 +47,7 @@ pub(super) struct Keys {
 #[derive(Subcommand)]
 enum Command {
     Issue(issued::Issue),
+    List(list_all::ListAll),
     /// Manage issued keys
     #[command(after_help = issued::EXAMPLES)]
     Issued {
@@ -75,6 +77,7 @@ impl Keys {
         let client = Client::new(&connection.server(endpoint)?)?;
         match command {
             Command::Issue(issue) => issue.run(&client, &output).await,
+            Command::List(list) => list.run(&client, &output).await.map(|()| Outcome::Done),
             Command::Issued { command } => command.run(&client, &output).await,
             Command::Imported { command } => command.run(&client, &output).await,
             Command::Revoke(revoke) => revoke.run(&client, &output, paths::API_KEYS).await,

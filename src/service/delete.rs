@@ -5,7 +5,7 @@ use crate::audit::Call;
 use crate::error::{ApiError, Reason};
 use crate::event::{Event, Occurrence};
 use crate::key::{ActorId, KeyId, KeyKind, NetworkId, Status};
-use crate::store::{Filter, Mutation};
+use crate::store::{Filter, Mutation, PageRequest};
 
 /// Most keys of an actor that one call erases.
 pub const MAX_ERASED: usize = 1_000;
@@ -92,7 +92,8 @@ impl Service {
         most: usize,
     ) -> Result<(Vec<KeyId>, bool), ApiError> {
         let size = u32::try_from(most).unwrap_or(u32::MAX);
-        let page = self.store.list_keys(network, kind, filter, None, size, self.clock.now()).await;
+        let request = PageRequest { filter, size, ..PageRequest::default() };
+        let page = self.store.list_keys(network, kind, request, self.clock.now()).await;
         let page = page.map_err(unavailable)?;
         Ok((page.keys.iter().map(|key| key.id).collect(), page.more))
     }

@@ -5,6 +5,7 @@ use crate::credential::page_token::{self, Cursor};
 use crate::error::ApiError;
 use crate::key::{Key, KeyKind};
 use crate::settings::Settings;
+use crate::store::{Order, PageRequest};
 
 /// Page size if the request has none.
 pub const DEFAULT_PAGE: u32 = 50;
@@ -20,6 +21,8 @@ pub struct ListRequest {
     pub page_token: String,
     /// AIP-160 filter over `actor_id`, `status`, `secret_id` and `key_prefix`.
     pub filter: String,
+    /// Order of the keys (AIP-132): `create_time`, the default, or `create_time desc`.
+    pub order_by: String,
 }
 
 /// One page of keys.
@@ -44,7 +47,12 @@ impl Service {
     ) -> Result<Listed, ApiError> {
         let (network, now) = (settings.network, self.clock.now());
         let filter = filter::parse(&request.filter).map_err(|problem| ApiError::field("filter", problem))?;
-        let listing = format!("{kind:?} {}", filter.describe());
+        let order = parse_order(&request.order_by)
+            .ok_or_else(|| ApiError::field("order_by", "must be `create_time` or `create_time desc`"))?;
+        let mut listing = format!("{kind:?} {}", filter.describe());
+        if order == Order::NewestFirst {
+            listing += " newest first";
+        }
         let after = match request.page_token.as_str() {
             "" => None,
             token => {
@@ -57,9 +65,8 @@ impl Service {
             0 => DEFAULT_PAGE,
             size => size.min(MAX_PAGE),
         };
-        let filter = filter.resolve(settings, now);
-        let page =
-            self.store.list_keys(network, kind, filter, after, size, now).await.map_err(unavailable)?;
+        let request = PageRequest { filter: filter.resolve(settings, now), order, after, size };
+        let page = self.store.list_keys(network, kind, request, now).await.map_err(unavailable)?;
         let next_page_token = match page.keys.last().filter(|_| page.more) {
             Some(last) => {
                 let cursor = Cursor { created: last.created, key_id: last.id.to_string() };
@@ -69,5 +76,14 @@ impl Service {
         };
         let keys = page.keys.into_iter().map(|key| key.with_last_use_until(now)).collect();
         Ok(Listed { keys, next_page_token })
+    }
+}
+
+/// Parses an order. Spaces around its parts don't matter, as AIP-132 says.
+fn parse_order(text: &str) -> Option<Order> {
+    match text.split_whitespace().collect::<Vec<_>>().as_slice() {
+        [] | ["create_time"] => Some(Order::OldestFirst),
+        ["create_time", "desc"] => Some(Order::NewestFirst),
+        _ => None,
     }
 }

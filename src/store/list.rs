@@ -1,9 +1,11 @@
-//! Pages of keys, oldest first. A page starts after the last key of the previous one, whatever was
-//! added since.
+//! Pages of keys, by the time of their creation. A page starts after the last key of the previous
+//! one, whatever was added since.
 //!
 //! Each statement reads a range of an index that is in the order of the page, so that a page costs
 //! what it holds, however many keys there are. A state that time has changed is in no index until
 //! [`Store::sweep_states`] has recorded it; those few keys are read by the time of the change.
+
+use std::cmp::Ordering;
 
 use futures_util::FutureExt;
 use sqlx::Any;
@@ -32,6 +34,29 @@ pub struct Filter {
     pub prefix: Option<KeyPrefix>,
 }
 
+/// Order of keys.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Order {
+    /// By the time of creation, ascending.
+    #[default]
+    OldestFirst,
+    /// By the time of creation, descending.
+    NewestFirst,
+}
+
+/// Request for a page of keys.
+#[derive(Debug, Clone, Default)]
+pub struct PageRequest {
+    /// Filter of the keys.
+    pub filter: Filter,
+    /// Order of the keys.
+    pub order: Order,
+    /// Last key of the previous page; `None` for the first page.
+    pub after: Option<Cursor>,
+    /// Maximum number of keys.
+    pub size: u32,
+}
+
 /// Page of keys.
 #[derive(Debug)]
 pub struct Page {
@@ -53,7 +78,7 @@ enum Range {
 }
 
 impl Store {
-    /// Lists `size` keys of one kind after `after`, with their status at `now`.
+    /// Lists keys of one kind, with their status at `now`.
     ///
     /// # Errors
     /// When the database fails.
@@ -61,31 +86,37 @@ impl Store {
         &self,
         network: NetworkId,
         kind: KeyKind,
-        filter: Filter,
-        after: Option<Cursor>,
-        size: u32,
+        request: PageRequest,
         now: Timestamp,
     ) -> Result<Page, StoreError> {
-        let listing = Listing { network, kind, filter, after, size, now };
+        let listing = Listing { network, kind, request, now };
         self.run(async move |inner| listing.read(&inner).await).await
     }
 }
 
-/// Returns the position of a key in lists.
-fn position(key: &Key) -> (Timestamp, String) {
+/// Position of a key in ascending order.
+type Position = (Timestamp, String);
+
+fn position(key: &Key) -> Position {
     (key.created, key.id.to_string())
 }
 
 struct Listing {
     network: NetworkId,
     kind: KeyKind,
-    filter: Filter,
-    after: Option<Cursor>,
-    size: u32,
+    request: PageRequest,
     now: Timestamp,
 }
 
 impl Listing {
+    /// Compares two positions in the order of the list.
+    fn compare(&self, one: &Position, other: &Position) -> Ordering {
+        match self.request.order {
+            Order::OldestFirst => one.cmp(other),
+            Order::NewestFirst => other.cmp(one),
+        }
+    }
+
     async fn read(&self, inner: &Inner) -> Result<Page, StoreError> {
         let queries = self.statements(inner.dialect).into_iter().map(|statement| statement.query(inner));
         let queries: Vec<_> = queries.collect();
@@ -101,47 +132,51 @@ impl Listing {
                 .boxed()
             })
             .await?;
-        let size = usize::try_from(self.size).unwrap_or(usize::MAX);
-        let mut keys: Vec<Key> = vec![];
-        let mut ends: Vec<(Timestamp, String)> = vec![];
-        for rows in parts {
-            let part = rows.iter().map(read_key).collect::<Result<Vec<Key>, _>>()?;
-            // More may follow this one.
-            ends.extend(part.get(size).map(position));
-            keys.extend(part);
-        }
+        let parts = parts.iter().map(|rows| rows.iter().map(read_key).collect());
+        Ok(self.merge(parts.collect::<Result<_, StoreError>>()?))
+    }
+
+    /// Merges the first keys of each statement into a page.
+    fn merge(&self, parts: Vec<Vec<Key>>) -> Page {
+        let size = usize::try_from(self.request.size).unwrap_or(usize::MAX);
+        // More may follow the last key of a part that has more than the page.
+        let ends: Vec<Position> = parts.iter().filter_map(|part| part.get(size).map(position)).collect();
+        let mut keys: Vec<(Position, Key)> =
+            parts.into_iter().flatten().map(|key| (position(&key), key)).collect();
         // Beyond the first end, keys of that part are missing.
-        if let Some(end) = ends.iter().min() {
-            keys.retain(|key| position(key) <= *end);
+        if let Some(end) = ends.iter().min_by(|one, other| self.compare(one, other)) {
+            keys.retain(|(position, _)| self.compare(position, end).is_le());
         }
-        keys.retain(|key| self.filter.status.is_none_or(|status| key.status(self.now) == status));
-        keys.sort_by_cached_key(position);
+        keys.retain(|(_, key)| {
+            self.request.filter.status.is_none_or(|status| key.status(self.now) == status)
+        });
+        keys.sort_by(|(one, _), (other, _)| self.compare(one, other));
         // A state that is recorded between two statements makes a key appear in both.
-        keys.dedup_by(|one, other| one.id == other.id);
+        keys.dedup_by(|(_, one), (_, other)| one.id == other.id);
         let more = !ends.is_empty() || keys.len() > size;
         keys.truncate(size);
-        Ok(Page { keys, more })
+        Page { keys: keys.into_iter().map(|(_, key)| key).collect(), more }
     }
 
     /// Returns the statements whose rows, merged, begin with the page.
     ///
     /// The due ones come first: a key that is recorded meanwhile is then found twice, not missed.
     fn statements(&self, dialect: Dialect) -> Vec<Statement> {
-        let ranges: &[Range] = match self.filter.status {
+        let ranges: &[Range] = match self.request.filter.status {
             Some(Status::Active) => &[Range::State(1)],
             Some(Status::Revoked) => &[Range::Due, Range::State(2)],
             Some(Status::Expired) => &[Range::Due, Range::State(3)],
             // These indexes are in order only within a state.
-            None if self.filter.secrets.is_some() || self.filter.prefix.is_some() => {
+            None if self.request.filter.secrets.is_some() || self.request.filter.prefix.is_some() => {
                 &[Range::State(1), Range::State(3), Range::State(2)]
             }
             None => &[Range::All],
         };
         let any_secret = vec![];
-        let secrets = self.filter.secrets.as_ref().unwrap_or(&any_secret);
+        let secrets = self.request.filter.secrets.as_ref().unwrap_or(&any_secret);
         let mut statements = vec![];
         for range in ranges {
-            match self.filter.secrets {
+            match self.request.filter.secrets {
                 Some(_) => statements
                     .extend(secrets.iter().map(|secret| self.statement(dialect, *range, Some(*secret)))),
                 None => statements.push(self.statement(dialect, *range, None)),
@@ -165,13 +200,13 @@ impl Listing {
                 select.push(&format!(" AND {} <= ", dialect.due_at())).number(now);
             }
         }
-        match (range, self.filter.status) {
+        match (range, self.request.filter.status) {
             // What is recorded implies the status. Conditions that are always true would mislead
             // PostgreSQL, which takes them for independent ones.
             (Range::State(2 | 3), _) | (_, None) => {}
             (_, Some(status)) => select.status(status, now),
         }
-        if let Some(actor) = &self.filter.actor {
+        if let Some(actor) = &self.request.filter.actor {
             select.push(" AND actor_id = ").text(actor.clone());
             if let Some(exactly) = dialect.actor_equals_exactly() {
                 select.push(" AND ").push(exactly).text(actor.clone());
@@ -180,18 +215,24 @@ impl Listing {
         if let Some(secret) = secret {
             select.push(" AND secret_id = ").text(secret.map(|id| id.to_string()).unwrap_or_default());
         }
-        if let Some(prefix) = &self.filter.prefix {
+        if let Some(prefix) = &self.request.filter.prefix {
             select.push(" AND key_prefix = ").text(prefix.as_str().to_owned());
         }
-        if let Some(after) = &self.after {
+        let (beyond, direction) = match self.request.order {
+            Order::OldestFirst => (">", ""),
+            Order::NewestFirst => ("<", " DESC"),
+        };
+        if let Some(after) = &self.request.after {
             // The first condition follows from the second, and lets the database use the index.
             let created = after.created.as_micros();
-            select.push(" AND created_at >= ").number(created).push(" AND (created_at > ").number(created);
-            select.push(" OR (created_at = ").number(created).push(" AND key_id > ");
+            select.push(&format!(" AND created_at {beyond}= ")).number(created);
+            select.push(&format!(" AND (created_at {beyond} ")).number(created);
+            select.push(" OR (created_at = ").number(created).push(&format!(" AND key_id {beyond} "));
             select.text(after.key_id.clone()).push("))");
         }
         // One more than requested shows if more follow.
-        select.push(" ORDER BY created_at, key_id LIMIT ").number(i64::from(self.size) + 1);
+        select.push(&format!(" ORDER BY created_at{direction}, key_id{direction} LIMIT "));
+        select.number(i64::from(self.request.size) + 1);
         select
     }
 }

@@ -12,6 +12,7 @@ mod imported;
 mod init;
 mod issued;
 mod jwk;
+mod list;
 mod migrate;
 
 use std::process::{Command, Output, Stdio};

@@ -10,10 +10,11 @@ use crate::cli::input::parse_status;
 use crate::cli::output::Output;
 
 /// Largest page size of the API.
-const MAX_PAGE_SIZE: u32 = 1000;
+pub(super) const MAX_PAGE_SIZE: u32 = 1000;
 
-#[derive(Args)]
-pub(super) struct List {
+/// Options that select keys.
+#[derive(Args, Default)]
+pub(super) struct Selection {
     /// Only keys of this actor
     #[arg(long, value_name = "ID", conflicts_with = "filter")]
     actor: Option<String>,
@@ -29,6 +30,12 @@ pub(super) struct List {
     /// Only keys that match a filter, such as 'actor_id = "a" AND status = KEY_STATUS_ACTIVE'
     #[arg(long, value_name = "AIP-160")]
     filter: Option<String>,
+}
+
+#[derive(Args)]
+pub(super) struct List {
+    #[command(flatten)]
+    selection: Selection,
     /// Keys per page, at most 1000 [default: 50, with --all 1000]
     #[arg(long, value_name = "N")]
     page_size: Option<u32>,
@@ -61,7 +68,7 @@ impl List {
                 let mut page = self.page(client, path, Some(&token)).await?;
                 let following = next_page_token(&page.value).to_owned();
                 if following == token {
-                    return Err(Failure::failed("the server returned the same next_page_token twice"));
+                    return Err(repeated_token());
                 }
                 keys.append(&mut take_list(&mut page.value, field));
                 token = following;
@@ -76,20 +83,14 @@ impl List {
     }
 
     async fn page(&self, client: &Client, path: &str, token: Option<&str>) -> Result<JsonBody, Failure> {
-        let mut request = Request::get(path);
-        if let Some(size) = self.page_size.or(self.all.then_some(MAX_PAGE_SIZE)) {
-            request = request.query("page_size", size.to_string());
-        }
-        if let Some(token) = token {
-            request = request.query("page_token", token);
-        }
-        if let Some(filter) = self.filter() {
-            request = request.query("filter", filter);
-        }
-        Ok(client.send(request).await?)
+        let size = self.page_size.or(self.all.then_some(MAX_PAGE_SIZE));
+        Ok(client.send(page(path, size, token, self.selection.filter())).await?)
     }
+}
 
-    fn filter(&self) -> Option<String> {
+impl Selection {
+    /// Returns the filter of the API; `None` if all keys are selected.
+    pub(super) fn filter(&self) -> Option<String> {
         let equals = |name: &str, value: &String| {
             let quoted = value.replace('\\', r"\\").replace('"', "\\\"");
             format!("{name} = \"{quoted}\"")
@@ -104,11 +105,31 @@ impl List {
     }
 }
 
-fn next_page_token(page: &Value) -> &str {
+/// Returns the request for a page of the collection at `path`.
+pub(super) fn page(path: &str, size: Option<u32>, token: Option<&str>, filter: Option<String>) -> Request {
+    let mut request = Request::get(path);
+    if let Some(size) = size {
+        request = request.query("page_size", size.to_string());
+    }
+    if let Some(token) = token {
+        request = request.query("page_token", token);
+    }
+    match filter {
+        Some(filter) => request.query("filter", filter),
+        None => request,
+    }
+}
+
+/// Returns the failure of a list that would have no end.
+pub(super) fn repeated_token() -> Failure {
+    Failure::failed("the server returned the same next_page_token twice")
+}
+
+pub(super) fn next_page_token(page: &Value) -> &str {
     page["next_page_token"].as_str().unwrap_or_default()
 }
 
-fn take_list(page: &mut Value, field: &str) -> Vec<Value> {
+pub(super) fn take_list(page: &mut Value, field: &str) -> Vec<Value> {
     match page.get_mut(field).map(Value::take) {
         Some(Value::Array(keys)) => keys,
         _ => vec![],

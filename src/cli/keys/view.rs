@@ -151,7 +151,7 @@ fn rows(documents: &[Value], columns: &[(&'static str, &str)]) -> Table {
 
 /// Formats a field: enum names without the prefix that repeats the column's name, and rate limits
 /// in words.
-fn field_text(document: &Value, pointer: &str) -> String {
+pub(super) fn field_text(document: &Value, pointer: &str) -> String {
     let value = document.pointer(pointer).unwrap_or(&Value::Null);
     let text = cell(value);
     let short = |prefix| text.strip_prefix(prefix).map(str::to_owned);

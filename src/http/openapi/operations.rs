@@ -424,6 +424,12 @@ const LISTING: &[Parameter] = &[
         description: "Filter (AIP-160): `actor_id = \"…\"`, `status = KEY_STATUS_…`, `secret_id = current` (or `retired`, `unknown`, an id), `key_prefix = …`, or several of them joined by AND.",
         schema: |_| json_schema!({ "type": "string", "maxLength": MAX_FILTER }),
     },
+    Parameter {
+        name: "order_by",
+        place: Place::Query,
+        description: "Order of the keys (AIP-132): oldest first, the default, or newest first.",
+        schema: |_| json_schema!({ "type": "string", "enum": ["create_time", "create_time desc"] }),
+    },
 ];
 
 fn page_size(_: &mut SchemaGenerator) -> Schema {

@@ -251,6 +251,7 @@ pub(crate) fn list_request(pairs: Vec<(String, String)>) -> Result<ListRequest, 
         match name.as_str() {
             "page_token" => request.page_token = value,
             "filter" => request.filter = value,
+            "order_by" => request.order_by = value,
             "page_size" if value.bytes().all(|byte| byte.is_ascii_digit()) => {
                 // Too large a number means the largest page.
                 request.page_size = if value.is_empty() { 0 } else { value.parse().unwrap_or(u32::MAX) };

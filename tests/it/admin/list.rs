@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::rig::support::{Json, Must, assert_no_null};
+use crate::rig::support::{Json, Must, assert_no_null, unix_now, until};
 use crate::rig::talos::{ISSUED, Key, Setup, Talos};
 
 /// The key ids of an answer.
@@ -121,5 +121,48 @@ async fn other_parameters_are_refused_by_name() {
     {
         let message = talos.admin.get(&format!("{ISSUED}?{parameters}")).await.expect_bad_request();
         assert!(message.contains(name), "{parameters}: {message}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn newest_first_is_the_other_order_on_every_page() {
+    let talos = Talos::start().await;
+    let now = unix_now();
+    for at in 0..9 {
+        // Some have expired by the time of the list, and some are revoked.
+        let key = talos.issue(json!({ "ttl": if at % 3 == 1 { "1s" } else { "1h" } })).await;
+        if at % 3 == 2 {
+            talos.revoke(&key).await;
+        }
+    }
+    until("the keys of a second have expired", async || (unix_now() > now + 2.0).then_some(())).await;
+    for filter in ["", "status=KEY_STATUS_ACTIVE", "status=KEY_STATUS_REVOKED", "status=KEY_STATUS_EXPIRED"] {
+        let mut lists = vec![];
+        for order in ["create_time", " create_time  desc "] {
+            let (mut listed, mut token) = (vec![], String::new());
+            loop {
+                let (filter, order, token_given) = (query(filter), query(order), query(&token));
+                let path =
+                    format!("{ISSUED}?page_size=2&filter={filter}&order_by={order}&page_token={token_given}");
+                let page = talos.admin.get(&path).await.expect(200).json();
+                listed.extend(ids(&page).into_iter().map(str::to_owned));
+                token = page.text("/next_page_token").to_owned();
+                if token.is_empty() {
+                    break;
+                }
+                let other = format!("{ISSUED}?filter={filter}&page_token={}", query(&token));
+                if order != "create_time" {
+                    assert!(talos.admin.get(&other).await.expect_bad_request().contains("page_token"));
+                }
+            }
+            lists.push(listed);
+        }
+        assert_eq!(lists[0].len(), if filter.is_empty() { 9 } else { 3 }, "{filter}");
+        lists[1].reverse();
+        assert_eq!(lists[0], lists[1], "{filter}");
+    }
+    for order in ["name", "create_time asc desc", "create_time,name", "desc"] {
+        let reply = talos.admin.get(&format!("{ISSUED}?order_by={}", query(order))).await;
+        assert!(reply.expect_bad_request().contains("order_by"), "{order}");
     }
 }
