@@ -1,5 +1,7 @@
 //! A cluster of three masters on loopback, over TLS: between each other, and to whoever asks them.
 
+use std::collections::BTreeSet;
+
 use redis::AsyncCommands;
 
 use super::Redis;
@@ -24,8 +26,9 @@ impl Cluster {
         let (mut nodes, mut buses) = (vec![], vec![]);
         for (first, last) in SLOTS {
             let bus = free_port();
+            let tls = ["--tls-cluster", "yes", "--tls-replication", "yes"];
             let cluster =
-                ["--cluster-enabled", "yes", "--tls-cluster", "yes", "--cluster-announce-ip", ADDRESS];
+                [&["--cluster-enabled", "yes", "--cluster-announce-ip", ADDRESS], &tls[..]].concat();
             let bus_port = ["--cluster-port".to_owned(), bus.to_string()];
             let options: Vec<String> = cluster.into_iter().map(str::to_owned).chain(bus_port).collect();
             let node = Redis::start_tls_with(authority.issue(ADDRESS, 2100), &authority, &options).await;
@@ -61,6 +64,33 @@ impl Cluster {
             .set("TALOS_CACHE_REDIS_ADDRS", &addrs.join(","))
             .set("TALOS_CACHE_REDIS_TLS_ENABLED", "true")
             .set("TALOS_CACHE_REDIS_TLS_CA_FILE", &ca.display().to_string())
+    }
+
+    /// Moves the slots of all names that fit the pattern from one node to another, with what is in
+    /// them, and returns the number of names.
+    pub async fn reshard(&self, from: usize, to: usize, pattern: &str) -> usize {
+        let (source, target) = (&self.nodes[from], &self.nodes[to]);
+        let ids = [source, target].map(|node| node.command(&["CLUSTER", "MYID"]));
+        let ids = futures_util::future::join_all(ids).await;
+        let names: Vec<String> = source.connection().await.keys(pattern).await.must("KEYS");
+        let mut slots = BTreeSet::new();
+        for name in &names {
+            slots.insert(source.command(&["CLUSTER", "KEYSLOT", name]).await);
+        }
+        for slot in &slots {
+            target.command(&["CLUSTER", "SETSLOT", slot, "IMPORTING", &ids[0]]).await;
+            source.command(&["CLUSTER", "SETSLOT", slot, "MIGRATING", &ids[1]]).await;
+        }
+        let port = target.port.to_string();
+        for name in &names {
+            source.command(&["MIGRATE", ADDRESS, &port, name, "0", "5000"]).await;
+        }
+        for slot in &slots {
+            for node in [target, source] {
+                node.command(&["CLUSTER", "SETSLOT", slot, "NODE", &ids[1]]).await;
+            }
+        }
+        names.len()
     }
 
     /// Returns for each node the number of names that fit the pattern.
