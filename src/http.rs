@@ -33,6 +33,7 @@ use self::telemetry::TelemetryState;
 
 pub use body::MemoryExhausted;
 pub use context::Context;
+pub(crate) use openapi::outline::{OperationOutline, Outline, Row};
 pub use wire::listed_key;
 
 use crate::error::ApiError;
@@ -55,9 +56,9 @@ pub fn admin_router(context: Context) -> Router {
     with_common_layers(Plane::Admin, routes, context)
 }
 
-/// Returns the description of the API that the admin plane serves (OpenAPI 3.0).
-pub fn api_description() -> serde_json::Value {
-    openapi::description(&admin_routes())
+/// Returns the outline of the API that the admin plane describes.
+pub(crate) fn api_outline() -> Outline {
+    Outline::of(&openapi::description(&admin_routes()))
 }
 
 fn admin_routes() -> Routes {
