@@ -28,7 +28,7 @@ fn described(document: &Value) -> Vec<(String, &Value)> {
     all.collect()
 }
 
-/// Collects what is wrong with a value by its schema. A keyword that isn't known here is wrong, too.
+/// Collects what is wrong with a value by its schema. An unknown keyword is wrong, too.
 fn validate(document: &Value, schema: &Value, value: &Value, at: &str, wrong: &mut Vec<String>) {
     if let Some(reference) = schema["$ref"].as_str() {
         return validate(document, document.pointer(&reference[1..]).unwrap(), value, at, wrong);
