@@ -31,8 +31,11 @@ pub(super) struct Example {
     pub(super) response: Option<Value>,
 }
 
-/// Examples by the id of their operation.
-const EXAMPLES: &[(&str, fn() -> Example)] = &[
+/// Id of an operation, and what makes its example.
+type Entry = (&'static str, fn() -> Example);
+
+/// Examples of all operations.
+const EXAMPLES: &[Entry] = &[
     (operations::ISSUE.id, issue),
     (operations::LIST_ISSUED.id, list_issued),
     (operations::GET_ISSUED.id, || answered(issued_key())),
