@@ -24,9 +24,9 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use self::admin::{change, verify};
+use self::admin::{actors, change, state, verify};
 use self::middleware::{admin_auth, catch_timeouts_and_panics, cors, cross_site, host, self_revoke_limit};
-use self::openapi::{erasure, operations};
+use self::openapi::{erasure, operations, state as state_operations};
 use self::reply::{Reply, method_not_allowed, no_such_resource, ok};
 use self::routes::Routes;
 use self::telemetry::TelemetryState;
@@ -76,6 +76,15 @@ fn admin_routes() -> Routes {
         .audited(Operation::Revoke, &operations::REVOKE_IMPORTED, change::revoke_imported)
         .audited(Operation::Delete, &operations::DELETE_IMPORTED, change::delete_imported)
         .audited(Operation::Delete, &erasure::DELETE_ISSUED, change::delete_issued)
+        .audited(Operation::Suspend, &state_operations::SUSPEND_ISSUED, state::suspend_issued)
+        .audited(Operation::Resume, &state_operations::RESUME_ISSUED, state::resume_issued)
+        .audited(Operation::Finish, &state_operations::FINISH_ISSUED, state::finish)
+        .audited(Operation::Suspend, &state_operations::SUSPEND_IMPORTED, state::suspend_imported)
+        .audited(Operation::Resume, &state_operations::RESUME_IMPORTED, state::resume_imported)
+        .at(&state_operations::GET_ACTOR, actors::get_actor)
+        .audited(Operation::UpdateActor, &state_operations::UPDATE_ACTOR, actors::update_actor)
+        .audited(Operation::SuspendActor, &state_operations::SUSPEND_ACTOR, actors::suspend_actor)
+        .audited(Operation::ResumeActor, &state_operations::RESUME_ACTOR, actors::resume_actor)
         .audited(Operation::DeleteActor, &erasure::DELETE_ACTOR, change::delete_actor)
         .audited(Operation::Revoke, &operations::REVOKE_ANY, change::revoke_any)
         .at(&operations::VERIFY, verify::verify)

@@ -1,25 +1,33 @@
 //! API keys: the types of a key and of its attributes.
 
+mod actor;
 mod address;
 pub mod deny;
 mod differences;
 mod fields;
+mod grace;
 mod id;
+mod provenance;
 mod rate;
 pub mod record;
 mod scope;
 mod signer;
 mod status;
 pub mod strict;
+mod suspension;
 pub mod verdict;
 
+pub use actor::{Actor, RecordedTimes};
 pub use address::AddressList;
 pub use fields::{ActorId, KeyName, MAX_LABEL, Metadata, TEN_YEARS};
+pub use grace::UnusedGrace;
 pub use id::{KeyId, KeyKind, NetworkId};
+pub use provenance::Provenance;
 pub use rate::{RatePolicy, RateUnit};
 pub use scope::{Scope, Scopes, covers};
 pub use signer::{KeyPrefix, SecretId, Signer};
 pub use status::{Revocation, RevocationReason, Status, Visibility};
+pub use suspension::{Suspension, Suspensions};
 
 use crate::clock::Timestamp;
 
@@ -52,8 +60,14 @@ pub struct Key {
     pub expires: Option<Timestamp>,
     /// End of the grace period after its rotation.
     pub superseded: Option<Timestamp>,
+    /// Grace period that uses put off.
+    pub unused_grace: Option<UnusedGrace>,
     /// Revocation. Never removed once set.
     pub revocation: Option<Revocation>,
+    /// Suspensions, which leave its status alone.
+    pub suspensions: Suspensions,
+    /// Callers that made and changed it, and the keys before and after it.
+    pub provenance: Provenance,
     /// Last use, to the day.
     pub last_used: Option<Timestamp>,
     /// Number of its last change in the mutation log. 0 if it has none.

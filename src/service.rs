@@ -1,7 +1,9 @@
 //! The operations of the product, one file each. The HTTP planes and the authz plane both call
 //! them.
 
+mod actors;
 pub mod bulkhead;
+mod change;
 mod charge;
 mod delete;
 mod derive;
@@ -16,6 +18,7 @@ mod retry;
 mod revoke;
 mod rotate;
 mod signers;
+mod suspend;
 mod update;
 mod upstream;
 pub mod verify;
@@ -25,6 +28,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+pub use actors::{ActorUpdate, CountedActor, MAX_COUNTED_KEYS};
 pub use delete::{ErasedActor, MAX_ERASED};
 pub use derive::{DeriveRequest, Derived};
 pub use filter::MAX_FILTER;
@@ -34,10 +38,11 @@ pub use last_used::{UseQueue, UseWriter, use_queue};
 pub use list::{DEFAULT_PAGE, ListRequest, Listed, MAX_PAGE};
 pub use mint::MintError;
 pub use new_key::{ImportRequest, Issued, KeyRequest};
-pub use revoke::MAX_DESCRIPTION;
+pub use revoke::{MAX_DESCRIPTION, Revoked};
 pub use rotate::{RotateRequest, Rotated};
 pub use signers::{SignerCount, SignerCounts, SignerState, Signers};
-pub use update::{Fixed, Update};
+pub use suspend::SuspendRequest;
+pub use update::{Expiry, Fixed, Update};
 
 use bulkhead::Bulkhead;
 use lookup::{LookupKey, LookupResult};

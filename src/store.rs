@@ -3,6 +3,7 @@
 //! Each call runs in a task of its own that is never cancelled, as a query that is dropped midway
 //! can break its pooled connection. The caller may stop waiting.
 
+mod actors;
 mod adopt;
 mod anchor;
 mod audit;
@@ -15,6 +16,7 @@ mod dsn;
 mod erase;
 mod eviction;
 mod first_contact;
+mod graces;
 mod key_counts;
 mod keys;
 mod last_used;
@@ -48,6 +50,7 @@ use sqlx::any::AnyConnectOptions;
 use sqlx::{AnyConnection, Connection};
 use tokio::sync::Notify;
 
+pub use actors::{ActorKeyCounts, ActorOutcome};
 pub use adopt::Adopted;
 pub use audit::AuditHead;
 pub use changes::{ChangeOutcome, KeyChange, Successor};
@@ -57,7 +60,7 @@ pub use last_used::LAST_USED_PRECISION;
 pub use list::{Filter, Page};
 pub use lookups::Lookup;
 pub use migrate::{Step, StepState};
-pub use mutations::{LogEntry, LogPart, LogStart, Mutation, TRIM_BATCH, TrimLimit};
+pub use mutations::{LogEntry, LogPart, LogStart, LogSubject, Mutation, TRIM_BATCH, TrimLimit};
 pub use poller::{Evidence, PollError, PollTiming, Proof, Server};
 pub use pool::PoolStats;
 pub use requests::{EarlierRequest, IdempotencyKey, RepeatedKey};

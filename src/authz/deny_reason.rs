@@ -100,7 +100,7 @@ impl DenyReason {
         }
     }
 
-    /// Returns the error that the client sees. Expired, revoked and unknown look alike unless
+    /// Returns the error that the client sees. Expired, revoked, suspended and unknown look alike unless
     /// `reveal_reason` is set.
     pub(super) fn error(&self, reveal_reason: bool) -> ApiError {
         let reason = match self {
@@ -109,7 +109,7 @@ impl DenyReason {
             Self::Denied(Denial::AddressNotAllowed) | Self::AddressUnreadable => Reason::IpNotAllowed,
             Self::Denied(denial) if reveal_reason => match denial {
                 Denial::Expired => Reason::ApiKeyExpired,
-                Denial::Revoked => Reason::ApiKeyRevoked,
+                Denial::Revoked | Denial::Suspended => Reason::ApiKeyRevoked,
                 Denial::SignatureInvalid => Reason::SignatureInvalid,
                 _ => Reason::Unauthorized,
             },

@@ -8,6 +8,7 @@ mod issued;
 mod list;
 mod paths;
 mod revoke;
+mod suspend;
 pub(super) mod view;
 
 use clap::{Args, Subcommand};

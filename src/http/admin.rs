@@ -1,7 +1,9 @@
 //! Handlers of the admin plane: each parses JSON, calls the service once and returns JSON.
 
+pub(super) mod actors;
 pub(super) mod change;
 pub(super) mod extract;
+pub(super) mod state;
 pub(super) mod verify;
 
 use axum::Extension;

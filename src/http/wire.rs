@@ -7,6 +7,7 @@ mod listed;
 pub(super) mod names;
 mod requests;
 mod responses;
+mod state;
 mod update;
 
 pub use listed::listed_key;
@@ -19,4 +20,5 @@ pub(super) use responses::{
     BatchImportOut, BatchImportResult, BatchVerifyOut, DeriveOut, ErasedActorOut, ImportedKey, IssueOut,
     KeyOut, ListImportedOut, ListIssuedOut, RotateOut, TokenOut, VerifyOut,
 };
+pub(super) use state::{ActorBody, ActorOut, EmptyBody, SuspendBody, actor_update};
 pub(super) use update::{KeyBody, MAX_MASK, WrappedImported, WrappedIssued, Wrapper, update, update_mask};

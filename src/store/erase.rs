@@ -9,7 +9,7 @@ use sqlx::AnyConnection;
 use super::dialect::MAX_ROWS;
 use super::key_counts::{add_to_count, lock_network};
 use super::mutations::log_mutations;
-use super::row::{COLUMNS, read_key};
+use super::row::{read_key, selected};
 use super::transaction::End;
 use super::{Inner, Mutation, Store, StoreError};
 use crate::clock::Timestamp;
@@ -71,7 +71,8 @@ async fn existing_keys(
     let mut existing = HashMap::new();
     for chunk in ids.chunks(MAX_ROWS) {
         let places = places(chunk);
-        let find = format!("SELECT {COLUMNS} FROM api_keys WHERE network_id = $1 AND key_id IN ({places})");
+        let columns = selected(inner.dialect);
+        let find = format!("SELECT {columns} FROM api_keys WHERE network_id = $1 AND key_id IN ({places})");
         let find = inner.query(find).bind(network.to_string());
         let find = chunk.iter().fold(find, |find, id| find.bind(id.to_string()));
         for row in find.fetch_all(&mut *transaction).await? {

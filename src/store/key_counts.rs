@@ -233,7 +233,8 @@ async fn settle(
 mod tests {
     use super::*;
     use crate::key::{
-        ActorId, AddressList, KeyId, KeyName, Revocation, RevocationReason, Scopes, Signer, Visibility,
+        ActorId, AddressList, KeyId, KeyName, Provenance, Revocation, RevocationReason, Scopes, Signer,
+        Suspensions, Visibility,
     };
     use crate::rng::Rng;
     use crate::store::{ChangeOutcome, InsertOutcome, KeyChange, NewKey, Successor};
@@ -262,7 +263,10 @@ mod tests {
             updated: created,
             expires: None,
             superseded: None,
+            unused_grace: None,
             revocation: None,
+            suspensions: Suspensions::default(),
+            provenance: Provenance::default(),
             last_used: None,
             mutation: 0,
             signer: Signer::default(),

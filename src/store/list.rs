@@ -11,7 +11,7 @@ use sqlx::any::AnyArguments;
 use sqlx::query::Query;
 
 use super::dialect::Dialect;
-use super::row::{COLUMNS, read_key};
+use super::row::{read_key, selected};
 use super::{Inner, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::credential::page_token::Cursor;
@@ -153,7 +153,8 @@ impl Listing {
     fn statement(&self, dialect: Dialect, range: Range, secret: Option<Option<SecretId>>) -> Statement {
         let now = self.now.as_micros();
         let index = if range == Range::Due { dialect.due_index() } else { "" };
-        let start = format!("SELECT {COLUMNS} FROM api_keys{index} WHERE network_id = ");
+        let columns = selected(dialect);
+        let start = format!("SELECT {columns} FROM api_keys{index} WHERE network_id = ");
         let mut select = Statement::new(start, self.network);
         select.push(" AND kind = ").number(kind_code(self.kind).into());
         match range {

@@ -24,8 +24,8 @@ use super::{
 use crate::clock::{Clock, Timestamp};
 use crate::credential::page_token::Cursor;
 use crate::key::{
-    ActorId, AddressList, Key, KeyId, KeyKind, KeyName, KeyPrefix, NetworkId, Revocation, RevocationReason,
-    Scopes, SecretId, Signer, Status, Visibility,
+    Actor, ActorId, AddressList, Key, KeyId, KeyKind, KeyName, KeyPrefix, NetworkId, Provenance, Revocation,
+    RevocationReason, Scopes, SecretId, Signer, Status, Suspensions, Visibility,
 };
 use crate::rng::Rng;
 
@@ -71,7 +71,10 @@ fn key(number: u128, now: Timestamp) -> Key {
         updated: created,
         expires: expired.then(|| now.minus(hour)),
         superseded: superseded.then(|| now.minus(hour)),
+        unused_grace: None,
         revocation: revoked.then_some(Revocation { reason: RevocationReason::Superseded, description: None }),
+        suspensions: Suspensions::default(),
+        provenance: Provenance::default(),
         last_used: None,
         mutation: 0,
         signer,
@@ -184,6 +187,12 @@ async fn use_everything(store: &Store, now: Timestamp) {
         Ok::<_, ()>(KeyChange { key: old.clone(), successor })
     };
     store.change_key(network, unknown.id, now, change).await.unwrap();
+    let longer = move |old: &Key| {
+        Ok::<_, ()>(KeyChange { key: Key { expires: Some(now), ..old.clone() }, successor: None })
+    };
+    store.change_key(network, unknown.id, now, longer).await.unwrap();
+    store.extend_graces(vec![(network, unknown.id, now)]).await.unwrap();
+    use_actors(store, network, now).await;
     assert_eq!(store.delete_keys(network, vec![new(3).id, new(5).id], now).await.unwrap().len(), 1);
 
     store.newest_number().await.unwrap();
@@ -202,6 +211,18 @@ async fn use_everything(store: &Store, now: Timestamp) {
     }
     store.audit_head_of("instance").await.unwrap();
     store.audit_head_of_chain("chain").await.unwrap();
+}
+
+/// Calls every operation on actors once.
+async fn use_actors(store: &Store, network: NetworkId, now: Timestamp) {
+    let id = key(7, now).actor;
+    for name in ["a", "b"] {
+        let named = move |actor: &Actor| Actor { display_name: KeyName::parse(name).ok(), ..actor.clone() };
+        store.change_actor(network, id.clone(), now, named).await.unwrap();
+    }
+    assert!(store.find_actor(network, id.clone()).await.unwrap().recorded.is_some());
+    assert_eq!(store.count_actor_keys(network, id.clone(), 5).await.unwrap().issued, 5);
+    assert!(store.delete_actor(network, id, now).await.unwrap().is_some());
 }
 
 /// Replaces placeholders by values that exist, as not every database explains a statement without.
@@ -230,6 +251,7 @@ fn with_literals(text: &str, now: Timestamp) -> String {
             "LIMIT" => "51".to_owned(),
             "kind" | "n" | "mutation" | "live" | "recounts" => "1".to_owned(),
             "created_at" => some.created.as_micros().to_string(),
+            "unused_grace" | "grace_limit_at" | "ELSE" => now.as_micros().to_string(),
             "expires_at" | "superseded_at" | "last_used_at" | "updated_at" | "due_at" | "END"
             | "settled_at" | "recounted_at" | "line_count" | "rate_quota" | "rate_window" => {
                 now.as_micros().to_string()

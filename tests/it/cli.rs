@@ -13,6 +13,7 @@ mod init;
 mod issued;
 mod jwk;
 mod migrate;
+mod suspend;
 
 use std::process::{Command, Output, Stdio};
 

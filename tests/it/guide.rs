@@ -133,6 +133,12 @@ async fn keys_and_actors_are_erased_as_the_page_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn keys_and_actors_are_suspended_as_the_page_says() {
+    let said = follow(Setup::bare(), "suspending.md").await;
+    assert!(said.contains("suspended: exit code 2") && said.contains("invoice 7 is open"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_and_a_rollback_go_as_the_page_says() {
     follow(Setup::bare(), "upgrade.md").await;
 }
@@ -308,6 +314,7 @@ fn every_page_with_commands_is_run_by_a_test() {
         "retries.md",
         "secrets.md",
         "start.md",
+        "suspending.md",
         "upgrade.md",
     ];
     let pages = pages();

@@ -13,7 +13,7 @@ use crate::error::ApiError;
 use crate::http::body;
 use crate::http::context::{Context, NetworkSettings};
 use crate::http::epoch::with_epoch;
-use crate::http::notice::with_notice;
+use crate::http::notice::{with_earlier_revocation, with_notice};
 use crate::http::reply::{Reply, ok};
 use crate::http::wire::{
     ErasedActorOut, KeyBody, KeyOut, RevokeBody, RotateBody, RotateOut, WrappedImported, WrappedIssued,
@@ -121,7 +121,8 @@ async fn revoke(
     let description = body.description.filter(|description| !description.is_empty());
     let revocation = Revocation { reason: reason(body.reason.as_deref())?, description };
     let revoked = context.service.revoke(settings.network, kind, id, revocation, call).await?;
-    Ok(with_epoch(StatusCode::NO_CONTENT.into_response(), revoked.epoch))
+    let response = with_earlier_revocation(StatusCode::NO_CONTENT.into_response(), revoked.value);
+    Ok(with_epoch(response, revoked.epoch))
 }
 
 pub(crate) async fn rotate_issued(

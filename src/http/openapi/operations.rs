@@ -125,7 +125,7 @@ pub(crate) const REVOKE_ISSUED: Operation = Operation {
     id: "adminRevokeIssuedApiKey",
     tag: Tag::ApiKeys,
     summary: "Revoke an issued key",
-    description: "Revokes a key for good. Revoking it again changes nothing.",
+    description: "Revokes a key for good. Revoking it again changes nothing; if it was revoked for another reason, a `Warning` header says so.",
     parameters: &[KEY_ID],
     body: Some(of::<Revocation<0>>),
     answer: Answer { status: "204", description: "The key is revoked.", schema: None, headers: &[EPOCH] },
@@ -229,7 +229,7 @@ pub(crate) const REVOKE_IMPORTED: Operation = Operation {
     id: "adminRevokeImportedApiKey",
     tag: Tag::ApiKeys,
     summary: "Revoke an imported key",
-    description: "Revokes a key for good. Revoking it again changes nothing.",
+    description: "Revokes a key for good. Revoking it again changes nothing; if it was revoked for another reason, a `Warning` header says so.",
     parameters: &[KEY_ID],
     body: Some(of::<Revocation<1>>),
     answer: Answer { status: "204", description: "The key is revoked.", schema: None, headers: &[EPOCH] },
@@ -257,7 +257,7 @@ pub(crate) const REVOKE_ANY: Operation = Operation {
     id: "adminRevokeApiKey",
     tag: Tag::ApiKeys,
     summary: "Revoke a key of either kind",
-    description: "Revokes an issued or imported key for good. Revoking it again changes nothing.",
+    description: "Revokes an issued or imported key for good. Revoking it again changes nothing; if it was revoked for another reason, a `Warning` header says so.",
     parameters: &[KEY_ID],
     body: Some(of::<Revocation<2>>),
     answer: Answer { status: "204", description: "The key is revoked.", schema: None, headers: &[EPOCH] },
@@ -401,7 +401,7 @@ pub(super) const KEY_ID: Parameter =
 const UPDATE_MASK: Parameter = Parameter {
     name: "update_mask",
     place: Place::Query,
-    description: "Fields to update, separated by commas: name, scopes, metadata, ip_restriction, rate_limit_policy; or * for all of them.",
+    description: "Fields to update, separated by commas: name, scopes, metadata, ip_restriction, rate_limit_policy; or * for all of these. Besides, one of expire_time and ttl moves the end of the key, within the limits for new keys.",
     schema: |_| json_schema!({ "type": "string", "maxLength": MAX_MASK }),
 };
 

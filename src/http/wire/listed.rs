@@ -1,14 +1,19 @@
 //! Parsing of keys from a listing, for migration.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 use super::requests::{IpRestriction, RateLimitPolicy, addresses, field, rate_policy, scopes, visibility};
+use super::state::time;
 use crate::clock::Timestamp;
 use crate::error::ApiError;
 use crate::http::body::{self, object};
 use crate::key::{
-    ActorId, Key, KeyId, KeyKind, KeyName, Metadata, NetworkId, Revocation, RevocationReason, Signer, Status,
+    ActorId, Key, KeyId, KeyKind, KeyName, Metadata, NetworkId, Provenance, Revocation, RevocationReason,
+    Signer, Status, Suspension, Suspensions,
 };
 use crate::service::MAX_DESCRIPTION;
 
@@ -34,6 +39,26 @@ struct ListedKey {
     revocation_reason: Option<String>,
     revocation_description: Option<String>,
     supersede_time: Option<String>,
+    /// Absent in listings of Ory Talos, as are the fields below.
+    suspension: Option<ListedSuspension>,
+    /// Suspension of the actor, which is not part of the key.
+    #[serde(rename = "actor_suspension")]
+    _actor_suspension: Option<IgnoredAny>,
+    created_by: Option<String>,
+    updated_by: Option<String>,
+    revoked_by: Option<String>,
+    replaces: Option<String>,
+    replaced_by: Option<String>,
+}
+
+/// A suspension in a listing.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListedSuspension {
+    reason: Option<String>,
+    until: Option<String>,
+    suspended_at: Option<String>,
+    suspended_by: Option<String>,
 }
 
 /// Parses a key of a listing. `kind` is that of the listing, if known.
@@ -88,12 +113,35 @@ pub fn listed_key(
         updated: time("update_time", listed.update_time.as_deref())?.unwrap_or(created),
         expires,
         superseded,
+        unused_grace: None,
         revocation,
+        suspensions: Suspensions { own: listed.suspension.map(suspension).transpose()?, of_actor: None },
+        provenance: Provenance {
+            created_by: listed.created_by.map(Into::into),
+            updated_by: listed.updated_by.map(Into::into),
+            revoked_by: listed.revoked_by.map(Into::into),
+            replaces: listed.replaces.as_deref().and_then(KeyId::parse_any),
+            replaced_by: listed.replaced_by.as_deref().and_then(KeyId::parse_any),
+        },
         last_used: time("last_used_time", listed.last_used_time.as_deref())?,
         mutation: 0,
         // Recorded when the key is verified.
         signer: Signer::default(),
     })
+}
+
+/// Parses a suspension, so that a key that is moved while it is suspended stays so.
+fn suspension(listed: ListedSuspension) -> Result<Arc<Suspension>, ApiError> {
+    if let Some(reason) = &listed.reason {
+        field("suspension.reason", Suspension::check_reason(reason))?;
+    }
+    let at = time("suspension.suspended_at", listed.suspended_at.as_deref())?;
+    Ok(Arc::new(Suspension {
+        reason: listed.reason.map(Into::into),
+        until: time("suspension.until", listed.until.as_deref())?,
+        at: at.ok_or_else(|| ApiError::field("suspension.suspended_at", "is missing"))?,
+        by: listed.suspended_by.map(Into::into),
+    }))
 }
 
 fn key_id(kind: Option<KeyKind>, text: Option<&str>) -> Result<KeyId, ApiError> {
@@ -104,15 +152,6 @@ fn key_id(kind: Option<KeyKind>, text: Option<&str>) -> Result<KeyId, ApiError> 
         None => (KeyId::parse_any(text), "must be a UUID (issued) or 64 lower-case hex digits (imported)"),
     };
     id.ok_or_else(|| ApiError::field("key_id", forms))
-}
-
-/// Parses a time, unset if empty.
-fn time(name: &'static str, text: Option<&str>) -> Result<Option<Timestamp>, ApiError> {
-    let Some(text) = text.filter(|text| !text.is_empty()) else {
-        return Ok(None);
-    };
-    let time = Timestamp::from_rfc3339(text);
-    time.map(Some).ok_or_else(|| ApiError::field(name, "must be a time such as 2026-04-17T05:45:37Z"))
 }
 
 const fn unspecified() -> Revocation {

@@ -15,10 +15,12 @@ use crate::http::body::{object, objects};
 use crate::key::strict::{self, Numbers};
 use crate::key::{
     ActorId, AddressList, FieldError, KeyName, MAX_LABEL, Metadata, RatePolicy, RateUnit, RevocationReason,
-    Scope, Scopes, TEN_YEARS, Visibility,
+    Scope, Scopes, TEN_YEARS, UnusedGrace, Visibility,
 };
 use crate::secret::SecretString;
-use crate::service::{ImportRequest, KeyRequest, ListRequest, MAX_DESCRIPTION, RotateRequest, Update};
+use crate::service::{
+    Expiry, ImportRequest, KeyRequest, ListRequest, MAX_DESCRIPTION, RotateRequest, Update,
+};
 
 /// Maximum number of credentials in a verify batch.
 pub(crate) const MAX_BATCH_VERIFY: usize = 100;
@@ -208,9 +210,15 @@ pub struct RotateBody {
     ip_restriction: Option<IpRestriction>,
     #[serde(default, deserialize_with = "object")]
     rate_limit_policy: Option<RateLimitPolicy>,
+    /// Lifetime of the new key, such as `720h`: one second to ten years, and at most
+    /// `credentials.api_keys.max_ttl`. If unset or zero, the end of the old key is inherited.
+    ttl: Option<String>,
     /// Time for which the old key stays valid, such as `1h`; at most ten years. Revoked at once if
     /// unset.
     grace_period: Option<String>,
+    /// Time without a use after which the old key ends, such as `24h`: one hour to one year. Its uses
+    /// put the end off, for `grace_period` at most, or a year.
+    until_unused: Option<String>,
     /// Idempotency key: repeated by the same caller, within `idempotency.reveal_for` and while the
     /// new key is unused, the request gets the same keys and the same secret. Shared with the
     /// requests that issue and import keys.
@@ -329,13 +337,20 @@ impl TryFrom<RotateBody> for RotateRequest {
             metadata: metadata(body.metadata.as_deref())?.map(Some),
             addresses: body.ip_restriction.map(|restriction| addresses(Some(restriction))).transpose()?,
             rate_policy: body.rate_limit_policy.map(rate_policy).transpose()?,
+            expiry: ttl(body.ttl.as_deref())?.map(Expiry::After),
         };
         let visibility = body.visibility.filter(|name| name != "KEY_VISIBILITY_UNSPECIFIED");
         let grace = span("grace_period", body.grace_period.as_deref())?.unwrap_or_default();
         if grace > TEN_YEARS {
             return Err(ApiError::field("grace_period", "must be 315360000s at most"));
         }
+        let until_unused = span("until_unused", body.until_unused.as_deref())?;
+        let bounds = UnusedGrace::MIN_AFTER..=UnusedGrace::MAX_EXTENSION;
+        if until_unused.is_some_and(|after| !bounds.contains(&after)) {
+            return Err(ApiError::field("until_unused", "must be between 3600s and 31536000s"));
+        }
         Ok(Self {
+            until_unused,
             changes,
             visibility: visibility.map(|name| self::visibility(Some(&name))).transpose()?,
             grace,

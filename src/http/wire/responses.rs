@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::names;
 use super::requests::{IpRestriction, RateLimitPolicy};
+use super::state::SuspensionOut;
 use crate::clock::Timestamp;
 use crate::duration;
 use crate::error::{ApiError, Reason};
@@ -79,6 +80,27 @@ pub(crate) struct KeyOut<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]
     supersede_time: Option<String>,
+    /// Suspension of the key. `status` stays as it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    suspension: Option<SuspensionOut>,
+    /// Suspension of the actor, which is one of all its keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    actor_suspension: Option<SuspensionOut>,
+    /// Caller who issued or imported the key, if authenticated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    created_by: Option<&'a str>,
+    /// Caller who made the last change, if authenticated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    updated_by: Option<&'a str>,
+    /// Caller who revoked the key, if authenticated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revoked_by: Option<&'a str>,
+    /// Key that this one replaces.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replaces: Option<String>,
+    /// Key that replaces this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replaced_by: Option<String>,
 }
 
 /// Imported key, for the description. It looks like an issued one.
@@ -97,7 +119,7 @@ impl JsonSchema for ImportedKey {
 impl<'a> KeyOut<'a> {
     /// Returns a key as of `now`.
     pub(crate) fn new(key: &'a Key, now: Timestamp) -> Self {
-        let revocation = key.revocation.as_ref();
+        let (revocation, provenance) = (key.revocation.as_ref(), &key.provenance);
         let reason = revocation.map(|revocation| revocation.reason);
         let superseded = key.superseded.is_some_and(|at| at <= now).then_some(RevocationReason::Superseded);
         Self {
@@ -122,6 +144,13 @@ impl<'a> KeyOut<'a> {
                 .map(RevocationReason::name),
             revocation_description: revocation.and_then(|revocation| revocation.description.as_deref()),
             supersede_time: key.superseded.map(Timestamp::to_rfc3339),
+            suspension: SuspensionOut::in_force(key.suspensions.own.as_deref(), now),
+            actor_suspension: SuspensionOut::in_force(key.suspensions.of_actor.as_deref(), now),
+            created_by: provenance.created_by.as_deref(),
+            updated_by: provenance.updated_by.as_deref(),
+            revoked_by: provenance.revoked_by.as_deref(),
+            replaces: provenance.replaces.map(|id| id.to_string()),
+            replaced_by: provenance.replaced_by.map(|id| id.to_string()),
         }
     }
 }

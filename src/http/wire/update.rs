@@ -7,15 +7,15 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::names;
 use super::requests::{
-    IpRestriction, NO_CONTROL, RateLimitPolicy, SCOPE, addresses, field, metadata, rate_policy, scopes,
+    IpRestriction, NO_CONTROL, RateLimitPolicy, SCOPE, addresses, field, metadata, rate_policy, scopes, ttl,
     visibility,
 };
+use super::{names, state};
 use crate::error::ApiError;
 use crate::http::body::object;
 use crate::key::{ActorId, KeyName, MAX_LABEL, Scope, Scopes};
-use crate::service::{Fixed, Update};
+use crate::service::{Expiry, Fixed, Update};
 
 /// Maximum length of an update mask, in bytes.
 pub(crate) const MAX_MASK: usize = 1_024;
@@ -23,19 +23,29 @@ pub(crate) const MAX_MASK: usize = 1_024;
 /// Fields that can be updated.
 const UPDATABLE: [&str; 5] = ["name", "scopes", "metadata", "ip_restriction", "rate_limit_policy"];
 
+/// Fields that are updated only where a mask names them: `*` and a response that is sent back
+/// leave the expiry alone.
+const UPDATABLE_BY_NAME: [&str; 2] = ["expire_time", "ttl"];
+
 /// The other fields of the resource.
-const NOT_UPDATABLE: [&str; 11] = [
+const NOT_UPDATABLE: [&str; 17] = [
     "key_id",
     "actor_id",
     "visibility",
     "status",
     "create_time",
     "update_time",
-    "expire_time",
     "last_used_time",
     "revocation_reason",
     "revocation_description",
     "supersede_time",
+    "suspension",
+    "actor_suspension",
+    "created_by",
+    "updated_by",
+    "revoked_by",
+    "replaces",
+    "replaced_by",
 ];
 
 /// A key to update. Fields that can't be set may be present, as in a response.
@@ -73,9 +83,11 @@ pub(crate) struct KeyBody {
     /// Ignored.
     #[schemars(extend("format" = "date-time"))]
     update_time: Option<String>,
-    /// Ignored.
+    /// Time of expiry. Counts only if `update_mask` names it.
     #[schemars(extend("format" = "date-time"))]
     expire_time: Option<String>,
+    /// Lifetime from now, such as `24h`. Counts only if `update_mask` names it.
+    ttl: Option<String>,
     /// Ignored.
     #[schemars(extend("format" = "date-time"))]
     last_used_time: Option<String>,
@@ -87,6 +99,22 @@ pub(crate) struct KeyBody {
     /// Ignored.
     #[schemars(extend("format" = "date-time"))]
     supersede_time: Option<String>,
+    /// Ignored: suspend and resume the key.
+    #[schemars(with = "Option<Map<String, Value>>")]
+    suspension: Option<Map<String, Value>>,
+    /// Ignored.
+    #[schemars(with = "Option<Map<String, Value>>")]
+    actor_suspension: Option<Map<String, Value>>,
+    /// Ignored.
+    created_by: Option<String>,
+    /// Ignored.
+    updated_by: Option<String>,
+    /// Ignored.
+    revoked_by: Option<String>,
+    /// Ignored.
+    replaces: Option<String>,
+    /// Ignored.
+    replaced_by: Option<String>,
 }
 
 /// An issued key in a wrapping object.
@@ -172,7 +200,7 @@ fn masked_field(path: &str) -> Result<&'static str, ApiError> {
         .unwrap_or(path);
     // The only subfield.
     let path = if path == "ip_restriction.allowed_cidrs" { "ip_restriction" } else { path };
-    if let Some(field) = UPDATABLE.into_iter().find(|field| *field == path) {
+    if let Some(field) = UPDATABLE.into_iter().chain(UPDATABLE_BY_NAME).find(|field| *field == path) {
         return Ok(field);
     }
     if let Some(field) = NOT_UPDATABLE.into_iter().find(|field| *field == path) {
@@ -218,7 +246,25 @@ pub(crate) fn update(mask: &UpdateMask, body: KeyBody) -> Result<(Fixed, Update)
     if named("rate_limit_policy", body.rate_limit_policy.is_some()) {
         update.rate_policy = Some(body.rate_limit_policy.map(rate_policy).transpose()?.flatten());
     }
+    update.expiry = expiry(
+        named("expire_time", false).then_some(body.expire_time.as_deref()),
+        named("ttl", false).then_some(body.ttl.as_deref()),
+    )?;
     Ok((fixed, update))
+}
+
+/// Returns the new expiry, from those of the two fields that the mask names.
+fn expiry(time: Option<Option<&str>>, lifetime: Option<Option<&str>>) -> Result<Option<Expiry>, ApiError> {
+    let unset = |name| ApiError::field(name, "must be set where update_mask names it");
+    match (time, lifetime) {
+        (None, None) => Ok(None),
+        (Some(text), None) => {
+            let time = state::time("expire_time", text)?.ok_or_else(|| unset("expire_time"))?;
+            Ok(Some(Expiry::At(time)))
+        }
+        (None, Some(text)) => Ok(Some(Expiry::After(ttl(text)?.ok_or_else(|| unset("ttl"))?))),
+        (Some(_), Some(_)) => Err(mask_error("may name one of expire_time and ttl")),
+    }
 }
 
 #[cfg(test)]
@@ -251,7 +297,8 @@ mod tests {
             "actor_id",
             "visibility",
             "status",
-            "expire_time",
+            "suspension",
+            "created_by",
             "nmae",
             "name,",
             ",",
@@ -267,6 +314,26 @@ mod tests {
             assert_eq!(error.field.as_deref(), Some("update_mask"), "{text}");
         }
         assert!(update_mask(vec![("mask".to_owned(), "name".to_owned())]).is_err());
+    }
+
+    #[test]
+    fn an_expiry_counts_only_by_name() {
+        let body = r#"{"expire_time":"2031-01-01T00:00:00Z","ttl":"1h"}"#;
+        for mask in ["", "*", "name"] {
+            let body = body.replace('{', r#"{"name":"n","#);
+            assert_eq!(changes(mask, &body).expiry, None, "{mask}");
+        }
+        let time = crate::clock::Timestamp::from_rfc3339("2031-01-01T00:00:00Z").unwrap();
+        assert_eq!(changes("expire_time", body).expiry, Some(Expiry::At(time)));
+        let hour = std::time::Duration::from_secs(3_600);
+        assert_eq!(changes("issued_api_key.ttl", body).expiry, Some(Expiry::After(hour)));
+        let refused = |mask_text, body| {
+            let body = serde_json::from_str(body).unwrap();
+            super::update(&mask(mask_text).unwrap(), body).unwrap_err().field
+        };
+        assert_eq!(refused("ttl", "{}").as_deref(), Some("ttl"));
+        assert_eq!(refused("expire_time", r#"{"expire_time":"soon"}"#).as_deref(), Some("expire_time"));
+        assert_eq!(refused("expire_time,ttl", body).as_deref(), Some("update_mask"));
     }
 
     #[test]

@@ -84,7 +84,7 @@ async fn what_a_key_has_for_life_is_refused_and_changes_nothing() {
     for (query, body, field) in [
         ("?update_mask=actor_id", json!({ "actor_id": "mallory" }), "update_mask"),
         ("?update_mask=status", json!({ "status": "KEY_STATUS_ACTIVE" }), "update_mask"),
-        ("?update_mask=expire_time", json!({}), "update_mask"),
+        ("?update_mask=expire_time", json!({}), "expire_time"),
         ("?update_mask=nonesuch", json!({}), "update_mask"),
         ("?update_mask=name,", json!({ "name": "x" }), "update_mask"),
         ("?update_mask=imported_api_key.nonesuch", json!({}), "update_mask"),
