@@ -100,8 +100,8 @@ impl DenyReason {
         }
     }
 
-    /// Returns the error that the client sees. Expired, revoked, suspended and unknown look alike unless
-    /// `reveal_reason` is set.
+    /// Returns the error that the client sees. Expired, revoked, suspended and unknown look alike
+    /// unless `reveal_reason` is set.
     pub(super) fn error(&self, reveal_reason: bool) -> ApiError {
         let reason = match self {
             Self::Missing => Reason::Unauthorized,

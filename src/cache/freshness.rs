@@ -11,9 +11,9 @@
 //! table needs no lock, no trimming and no more than half a MiB.
 //!
 //! A row also depends on its key's actor, whose changes concern all its keys at once. Those are
-//! rare, so 4,096 further slots are enough for all actors, and small enough to stay in a processor's
-//! cache. One number for all actors would cost a hit as much, and would make every change of one
-//! actor reload the keys of all.
+//! rare, so 4,096 further slots are enough for all actors, and small enough to stay in a
+//! processor's cache. One number for all actors would cost a hit as much, and would make every
+//! change of one actor reload the keys of all.
 
 #[cfg(test)]
 mod assumptions;

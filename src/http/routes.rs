@@ -142,8 +142,8 @@ fn by_custom_method(
     let own = own.map(closed);
     let custom: Vec<_> = custom.into_iter().map(|(name, methods)| (name, closed(methods))).collect();
     any(move |State(context): State<Context>, id: Result<Path<String>, PathRejection>, request: Request| {
-        // Where ids have no colon, what follows one is a custom method, known or not. Where they may,
-        // only POST has custom methods, and nothing else is a POST.
+        // Where ids have no colon, what follows one is a custom method, known or not. Where they
+        // may, only POST has custom methods, and nothing else is a POST.
         let is_custom = !has_colons || request.method() == Method::POST;
         let chosen = id.ok().and_then(|Path(id)| match id.rsplit_once(':').filter(|_| is_custom) {
             Some((_, name)) => custom.iter().find(|(known, _)| *known == name).map(|(_, methods)| methods),

@@ -42,9 +42,9 @@ impl Service {
         Ok(Acknowledged { value: (), epoch: Some(epoch) })
     }
 
-    /// Deletes all keys of an actor, issued and imported, at most [`MAX_ERASED`], and in the end what
-    /// is recorded of the actor itself. Keys that are still active are deleted only if `force` is
-    /// set.
+    /// Deletes all keys of an actor, issued and imported, at most [`MAX_ERASED`], and in the end
+    /// what is recorded of the actor itself. Keys that are still active are deleted only if `force`
+    /// is set.
     ///
     /// # Errors
     /// Fails if the actor has no key and nothing is recorded of it, it has active keys and `force`

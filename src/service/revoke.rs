@@ -15,8 +15,8 @@ use crate::store::{ChangeOutcome, KeyChange, Mutation};
 pub const MAX_DESCRIPTION: usize = 1_024;
 
 impl Service {
-    /// Revokes a key for good. Revoking it again succeeds and changes nothing; the result says which
-    /// revocation stays.
+    /// Revokes a key for good. Revoking it again succeeds and changes nothing; the result says
+    /// which revocation stays.
     ///
     /// # Errors
     /// Fails if there is no such key, a description stands beside a reason that takes none, or the

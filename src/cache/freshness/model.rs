@@ -1,6 +1,6 @@
 //! Model of one instance among others: random steps around the real ledger and the real stamps. The
-//! invariant fails for seven wrong variants and holds for the real one, so each part of the protocol
-//! is needed.
+//! invariant fails for seven wrong variants and holds for the real one, so each part of the
+//! protocol is needed.
 
 use super::ledger::{Lease, Ledger};
 use super::{PendingStamp, Stamp};

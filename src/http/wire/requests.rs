@@ -216,8 +216,8 @@ pub struct RotateBody {
     /// Time for which the old key stays valid, such as `1h`; at most ten years. Revoked at once if
     /// unset.
     grace_period: Option<String>,
-    /// Time without a use after which the old key ends, such as `24h`: one hour to one year. Its uses
-    /// put the end off, for `grace_period` at most, or a year.
+    /// Time without a use after which the old key ends, such as `24h`: one hour to one year. Its
+    /// uses put the end off, for `grace_period` at most, or a year.
     until_unused: Option<String>,
     /// Idempotency key: repeated by the same caller, within `idempotency.reveal_for` and while the
     /// new key is unused, the request gets the same keys and the same secret. Shared with the

@@ -209,7 +209,7 @@ mod tests {
         finds(between(1, LEASE), said(5_000, 1, Answer::Allowed), Some(Fault::Stale { late_by: 1_990 }));
     }
 
-    /// A key that was suspended from 2,000 on and, if so, resumed from 5,000 on, both on instance 0.
+    /// A key that was suspended from 2,000 on and, if so, resumed from 5,000 on, on instance 0.
     fn paused(began: bool, ended: Option<bool>) -> History {
         let mut history = history(false, None);
         let change = |at, acknowledged| Change { instance: 0, span: span(at, at + 10), acknowledged };
