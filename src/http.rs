@@ -14,6 +14,7 @@ mod public;
 mod reply;
 mod routes;
 mod telemetry;
+mod usage;
 mod wire;
 
 use axum::Router;
@@ -26,7 +27,7 @@ use axum::routing::get;
 
 use self::admin::{change, verify};
 use self::middleware::{admin_auth, catch_timeouts_and_panics, cors, cross_site, host, self_revoke_limit};
-use self::openapi::{erasure, operations};
+use self::openapi::{erasure, operations, usage as usage_operations};
 use self::reply::{Reply, method_not_allowed, no_such_resource, ok};
 use self::routes::Routes;
 use self::telemetry::TelemetryState;
@@ -81,6 +82,7 @@ fn admin_routes() -> Routes {
         .at(&operations::VERIFY, verify::verify)
         .at(&operations::VERIFY_BATCH, verify::verify_batch)
         .audited(Operation::Derive, &operations::DERIVE, admin::derive)
+        .at(&usage_operations::USAGE, usage::usage)
         .merge(public_routes())
 }
 
@@ -105,6 +107,7 @@ fn public_routes() -> Routes {
     health_routes()
         .audited(Operation::SelfRevoke, &operations::SELF_REVOKE, public::self_revoke)
         .at(&operations::JWKS, public::jwks)
+        .at(&usage_operations::SELF_USAGE, usage::self_usage)
 }
 
 fn health_routes() -> Routes {

@@ -18,6 +18,7 @@ mod rotate;
 mod signers;
 mod update;
 mod upstream;
+pub mod usage;
 pub mod verify;
 
 use std::borrow::Borrow;
@@ -42,6 +43,7 @@ pub use update::{Fixed, Update};
 use bulkhead::Bulkhead;
 use lookup::{LookupKey, LookupResult};
 use outstanding::Outstanding;
+use usage::UsageCounter;
 
 use crate::audit::{Audit, Failure, Origin};
 use crate::cache::freshness::Freshness;
@@ -101,6 +103,8 @@ pub struct ServiceBuilder {
     pub deny_list: DenyList,
     /// Queue of key uses, for `last_used`.
     pub uses: UseQueue,
+    /// Counter of Checks.
+    pub usage: Arc<UsageCounter>,
     /// Audit log.
     pub audit: Arc<Audit>,
     /// Length of a key's upstream headers.
@@ -121,6 +125,7 @@ impl ServiceBuilder {
             freshness: self.freshness,
             limiter: self.limiter,
             uses: self.uses,
+            usage: self.usage,
             audit: self.audit,
             deny_list: ArcSwap::from_pointee(self.deny_list),
             outstanding: Outstanding::default(),
@@ -152,6 +157,8 @@ pub struct Service {
     pub limiter: Arc<Limiter>,
     /// Queue of key uses, for `last_used`.
     pub uses: UseQueue,
+    /// Counter of Checks.
+    pub usage: Arc<UsageCounter>,
     /// Audit log.
     pub audit: Arc<Audit>,
     /// Keys that are refused whatever the database says.

@@ -37,6 +37,9 @@ mod signers;
 mod sweep;
 mod tracked_file;
 mod transaction;
+mod usage;
+mod usage_report;
+mod usage_trim;
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -65,6 +68,9 @@ pub use revert::{Loss, Losses, RevertOptions, Undone};
 pub use server::{NotAuthoritative, ServerId};
 pub use signers::{MAX_SIGNED_COUNT, SignedBy};
 pub use sweep::SWEEP_BATCH;
+pub use usage::{KeyUse, UsageRow};
+pub use usage_report::{UsageGroup, UsageQuery, UsageSum};
+pub use usage_trim::USAGE_TRIM_BATCH;
 
 use crate::rng::Rng;
 use anchor::Anchor;

@@ -33,7 +33,8 @@ use crate::credential::claims::Authority;
 use crate::event::Operation;
 use crate::key::{Key, Scopes, Visibility};
 use crate::limit::RateDecision;
-use crate::service::verify::{CacheUse, Identity, Verification, VerifyRequest};
+use crate::service::usage::{ALLOW, CountedCheck};
+use crate::service::verify::{CacheUse, Identity, Rejection, Verification, VerifyRequest};
 use crate::service::{MintError, Service, Unavailable};
 use crate::settings::Settings;
 use crate::settings::policy::Policy;
@@ -140,6 +141,12 @@ impl AuthorizationService {
         answer.unwrap_or_else(|| Err(tonic::Status::internal("the request wasn't decided")))
     }
 
+    /// Hands over what this thread has counted, and returns the time until it has to do so again;
+    /// `None` if nothing is counted.
+    pub fn hand_over_usage(&self) -> Option<Duration> {
+        self.service.usage.hand_over(self.service.clock.now())
+    }
+
     /// Counts streams that were refused on a connection that goes on.
     pub fn stream_refused(&self, reason: StreamRefusal, count: u32) {
         self.metrics.connections.streams_refused(reason, count);
@@ -193,11 +200,13 @@ impl AuthorizationService {
         wait: Wait,
     ) -> Option<Result<Bytes, tonic::Status>> {
         let settings = self.service.snapshot();
-        let deciding = AssertUnwindSafe(self.decide(&settings, attributes, tier, wait));
+        let mut check = CountedCheck::default();
+        let deciding = AssertUnwindSafe(self.decide(&settings, attributes, (tier, &mut check), wait));
         let decision = deciding.catch_unwind().await;
         let denied = match decision.unwrap_or_else(|_| Err(DenyReason::Unavailable.into())) {
             Ok(answer) => {
                 self.metrics.checks.allowed();
+                self.service.usage.count(&check, ALLOW);
                 trace::set_attribute("talos.decision", "allow");
                 return Some(Ok(answer));
             }
@@ -206,6 +215,7 @@ impl AuthorizationService {
         };
         let reason = &denied.reason;
         self.metrics.checks.refused(reason.label());
+        self.service.usage.count(&check, reason.label());
         trace::set_attribute("talos.decision", reason.label());
         tracing::debug!(reason = reason.label(), "refused");
         if *reason == DenyReason::Unavailable && settings.authz.on_unavailable == OnUnavailable::Error {
@@ -225,14 +235,16 @@ impl AuthorizationService {
         &self,
         settings: &Arc<Settings>,
         attributes: &Attributes<'_>,
-        tier: &mut Tier,
+        (tier, check): (&mut Tier, &mut CountedCheck),
         wait: Wait,
     ) -> Result<Bytes, Stop> {
         let headers = Headers::of(attributes);
         let settings =
             settings.for_host(|| str::from_utf8(headers.host()).ok()).ok_or(DenyReason::UnknownHost)?;
+        check.network = Some(settings.network);
         let target = path_key::upstream_target(headers.path(), &settings.authz.sources);
         let policy = policy::route_policy(settings, &headers, &target, attributes)?;
+        check.route = policy.name;
         let presented = match policy.mode {
             RouteMode::Off => None,
             RouteMode::Required | RouteMode::Optional => {
@@ -271,6 +283,7 @@ impl AuthorizationService {
         }
         self.metrics.lookups.count(verification.cache);
         *tier = verification.cache.into();
+        (check.key, check.client) = (verification.counted_key(), attempt.client);
         match verification.verdict {
             Ok(Identity::Key(entry)) => {
                 let key = &entry.key;
@@ -287,16 +300,18 @@ impl AuthorizationService {
                 Ok(self.admit_token(settings, &policy, &headers, &presented, &authority)?)
             }
             Err(rejection) => {
+                let (network, client) = (settings.network, attempt.client);
+                let Rejection { denial, key_id, .. } = rejection;
                 let failure = Failure {
-                    network: settings.network,
+                    network,
                     operation: Operation::Check,
-                    denial: rejection.denial,
-                    key_id: rejection.key_id,
-                    client: attempt.client,
+                    denial,
+                    key_id,
+                    client,
                     request_id: None,
                 };
                 self.service.audit.record_failure(&failure, self.service.clock.boot_now());
-                Err(DeniedRequest::from(rejection).with_client(attempt.client).into())
+                Err(DeniedRequest::from(rejection).with_client(client).into())
             }
         }
     }

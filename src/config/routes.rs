@@ -7,6 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::route_name::RouteName;
 use super::text;
 use crate::host::name_of;
 use crate::key::{FieldError, Scopes};
@@ -16,6 +17,8 @@ use crate::key::{FieldError, Scopes};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Route {
+    /// Name under which requests are counted: 1 to 32 lower-case letters, digits, `_`, `-` and `.`.
+    pub name: Option<RouteName>,
     /// Host of the request, in lower case, without port, brackets and final dot.
     #[serde(deserialize_with = "host")]
     pub host: Option<String>,

@@ -6,6 +6,7 @@ mod components;
 pub(super) mod erasure;
 pub(super) mod operation;
 pub(super) mod operations;
+pub(super) mod usage;
 
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;

@@ -8,6 +8,7 @@ pub(super) mod names;
 mod requests;
 mod responses;
 mod update;
+mod usage;
 
 pub use listed::listed_key;
 pub(super) use requests::{
@@ -20,3 +21,4 @@ pub(super) use responses::{
     KeyOut, ListImportedOut, ListIssuedOut, RotateOut, TokenOut, VerifyOut,
 };
 pub(super) use update::{KeyBody, MAX_MASK, WrappedImported, WrappedIssued, Wrapper, update, update_mask};
+pub(super) use usage::{SelfUsageOut, UsageOut, usage_request};

@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+pub use crate::config::RouteName;
 use crate::config::{Audience, Route, RouteMode, RouteToken, RouteVisibility, ScopeList};
 use crate::key::Scopes;
 
@@ -20,6 +21,8 @@ pub struct Policy {
     pub token: Option<RouteToken>,
     /// True if publishable keys are refused.
     pub secret_only: bool,
+    /// Name under which its requests are counted.
+    pub name: RouteName,
 }
 
 impl Policy {
@@ -32,6 +35,7 @@ impl Policy {
             audience: route.audience.as_ref().map(|audience| audience.as_str().to_owned()),
             token: route.token,
             secret_only: route.visibility == Some(RouteVisibility::Secret),
+            name: route.name.unwrap_or_default(),
         }
     }
 
@@ -47,6 +51,7 @@ impl Policy {
             b"any_scope" => self.any_scope = parse::<ScopeList>(value)?.into_scopes(),
             b"audience" => self.audience = Some(parse::<Audience>(value)?.as_str().to_owned()),
             b"token" => self.token = Some(parse(value)?),
+            b"route" => self.name = parse(value)?,
             b"visibility" => self.secret_only = parse::<RouteVisibility>(value)? == RouteVisibility::Secret,
             _ => return Err("is not known".to_owned()),
         }

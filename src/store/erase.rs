@@ -11,6 +11,7 @@ use super::key_counts::{add_to_count, lock_network};
 use super::mutations::log_mutations;
 use super::row::{COLUMNS, read_key};
 use super::transaction::End;
+use super::usage::delete_usage;
 use super::{Inner, Mutation, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::key::{Key, KeyId, NetworkId};
@@ -94,6 +95,8 @@ async fn delete_rows(
         let delete = inner.query(delete).bind(network.to_string());
         let delete = chunk.iter().fold(delete, |delete, id| delete.bind(id.to_string()));
         delete.execute(&mut *transaction).await?;
+        // After the row, which a process that counts holds until its numbers are there.
+        delete_usage(inner, transaction, network, chunk).await?;
     }
     Ok(())
 }

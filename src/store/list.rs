@@ -198,7 +198,7 @@ impl Listing {
 
 /// Statement that is built together with its values, as each placeholder must occur once and in
 /// order.
-struct Statement {
+pub(super) struct Statement {
     text: String,
     values: Vec<Value>,
 }
@@ -209,22 +209,26 @@ enum Value {
 }
 
 impl Statement {
-    fn new(text: String, first: impl ToString) -> Self {
+    /// Begins a statement, whose first value is `first`.
+    pub(super) fn new(text: String, first: impl ToString) -> Self {
         let mut statement = Self { text, values: vec![] };
         statement.text(first.to_string());
         statement
     }
 
-    fn push(&mut self, text: &str) -> &mut Self {
+    /// Adds a part of the text.
+    pub(super) fn push(&mut self, text: &str) -> &mut Self {
         self.text += text;
         self
     }
 
-    fn text(&mut self, value: String) -> &mut Self {
+    /// Adds a value that is a text.
+    pub(super) fn text(&mut self, value: String) -> &mut Self {
         self.value(Value::Text(value))
     }
 
-    fn number(&mut self, value: i64) -> &mut Self {
+    /// Adds a value that is a number.
+    pub(super) fn number(&mut self, value: i64) -> &mut Self {
         self.value(Value::Number(value))
     }
 
@@ -253,7 +257,8 @@ impl Statement {
             .push(")")
     }
 
-    fn query(self, inner: &Inner) -> Query<'static, Any, AnyArguments> {
+    /// Makes the query.
+    pub(super) fn query(self, inner: &Inner) -> Query<'static, Any, AnyArguments> {
         self.values.into_iter().fold(inner.query(self.text), |query, value| match value {
             Value::Text(text) => query.bind(text),
             Value::Number(number) => query.bind(number),

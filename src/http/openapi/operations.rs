@@ -12,6 +12,9 @@ use crate::http::wire::{
 };
 use crate::service::{DEFAULT_PAGE, MAX_FILTER, MAX_PAGE};
 
+/// Path of the report on one's own key.
+pub(crate) const SELF_USAGE_PATH: &str = "/v2alpha1/usage:self";
+
 /// Returns whether a path is that of a health check.
 pub(crate) fn is_health(path: &str) -> bool {
     [ALIVE.path, READY.path].contains(&path)
@@ -19,7 +22,7 @@ pub(crate) fn is_health(path: &str) -> bool {
 
 /// Returns whether a path needs no authentication on any plane.
 pub(crate) fn is_public(path: &str) -> bool {
-    is_health(path) || [SELF_REVOKE.path, JWKS.path].contains(&path)
+    is_health(path) || [SELF_REVOKE.path, JWKS.path, SELF_USAGE_PATH].contains(&path)
 }
 
 /// Issue a key.

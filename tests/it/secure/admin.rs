@@ -18,10 +18,11 @@ use crate::rig::tls::{Client, NAME};
 const IMPORTED: &str = "/v2alpha1/admin/importedApiKeys";
 
 /// One call for each role: what it is, and the least role that may do it.
-fn calls() -> [(Call, u16, usize); 6] {
+fn calls() -> [(Call, u16, usize); 7] {
     let new = json!({ "name": "a", "actor_id": "b" });
     [
         (Call::get(ISSUED), 200, 0),
+        (Call::get("/v2alpha1/admin/usage"), 200, 0),
         (Call::post(VERIFY).json(&json!({ "credential": "x" })), 200, 0),
         (Call::post(ISSUED).json(&new), 201, 1),
         (Call::new("DELETE", &format!("{IMPORTED}/{}", "0".repeat(64))), 404, 2),
