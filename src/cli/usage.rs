@@ -59,6 +59,9 @@ enum Command {
     Export {
         #[command(flatten)]
         selection: Selection,
+        /// Most rows [default: all]
+        #[arg(long, value_name = "N")]
+        limit: Option<usize>,
         /// Form of the output
         #[arg(short = 'o', long, value_enum, value_name = "FORMAT", default_value = "csv")]
         format: Form,
@@ -118,8 +121,8 @@ impl Usage {
                 });
                 print(&report, &selection.columns(), format)?;
             }
-            Command::Export { selection, format } => {
-                let report = selection.all_pages(&client).await?;
+            Command::Export { selection, limit, format } => {
+                let report = selection.all_pages(&client, limit.unwrap_or(usize::MAX)).await?;
                 print(&report, &selection.columns(), format)?;
             }
         }
@@ -159,8 +162,8 @@ impl Selection {
         (!parts.is_empty()).then(|| parts.join(" AND "))
     }
 
-    /// Returns the rows of all pages.
-    async fn all_pages(&self, client: &Client) -> Result<Value, Failure> {
+    /// Returns the rows of all pages, at most `limit`.
+    async fn all_pages(&self, client: &Client, limit: usize) -> Result<Value, Failure> {
         // The same start for every page, as their tokens are bound to it.
         let start = self.since.map(|since| Clock::system().now().minus(since)).or(self.start);
         let pinned = Self { since: None, start, ..self.clone() };
@@ -176,7 +179,8 @@ impl Selection {
             }
             let next = page["next_page_token"].as_str().unwrap_or_default().to_owned();
             let (start, end) = times.get_or_insert((page["start_time"].clone(), page["end_time"].clone()));
-            if next.is_empty() {
+            if next.is_empty() || rows.len() >= limit {
+                rows.truncate(limit);
                 return Ok(json!({ "start_time": start, "end_time": end, "rows": rows }));
             }
             if next == token {

@@ -15,8 +15,8 @@ use crate::key::{KeyId, NetworkId};
 
 /// Timeout of a sum, which may read many rows.
 const SUM_TIMEOUT: Duration = Duration::from_secs(20);
-/// Microseconds of a day, as text of statements.
-const DAY_MICROS: &str = "86400000000";
+/// Microseconds of a day.
+const DAY_MICROS: i64 = 24 * 60 * 60 * 1_000_000;
 
 /// Attribute by which Checks are grouped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -121,12 +121,14 @@ impl UsageQuery {
             "SELECT {hours} AS started_at, key_id, route, outcome, n FROM usage_hours WHERE network_id = "
         );
         let mut select = Statement::new(text, self.network);
-        self.conditions(dialect, &mut select, "hour_at");
+        self.conditions(dialect, &mut select, ("hour_at", self.start.as_micros()));
         select.push(&format!(
             " UNION ALL SELECT {days} AS started_at, key_id, route, outcome, n FROM usage_days WHERE network_id = "
         ));
         select.text(self.network.to_string());
-        self.conditions(dialect, &mut select, "day_at");
+        // The whole day of the start: its hours aren't known any more.
+        let start = self.start.as_micros();
+        self.conditions(dialect, &mut select, ("day_at", start - start.rem_euclid(DAY_MICROS)));
         select.push(") AS counted");
         if self.has(UsageGroup::Actor) {
             select.push(" LEFT JOIN api_keys ON api_keys.network_id = ").text(self.network.to_string());
@@ -144,8 +146,8 @@ impl UsageQuery {
         select
     }
 
-    fn conditions(&self, dialect: Dialect, select: &mut Statement, at: &str) {
-        select.push(&format!(" AND {at} >= ")).number(self.start.as_micros());
+    fn conditions(&self, dialect: Dialect, select: &mut Statement, (at, start): (&str, i64)) {
+        select.push(&format!(" AND {at} >= ")).number(start);
         select.push(&format!(" AND {at} < ")).number(self.end.as_micros());
         for (column, value) in [("key_id", &self.key), ("route", &self.route), ("outcome", &self.outcome)] {
             if let Some(value) = value {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use sqlx::AnyConnection;
+use futures_util::future::join_all;
 use uuid::Uuid;
 
 use crate::clock::Timestamp;
@@ -16,6 +16,17 @@ const HOURS: u64 = 200;
 /// Keys that are used in each hour.
 const KEYS: usize = 40;
 const HOUR: Duration = Duration::from_secs(60 * 60);
+
+/// Statements that add a row for each key.
+const FILLERS: [&str; 3] = [
+    "INSERT INTO usage_hours (network_id, hour_at, key_id, route, outcome, process_id, n) \
+     SELECT network_id, created_at, key_id, 'filler', 'allow', 'x', 1 FROM api_keys",
+    "INSERT INTO usage_days (network_id, day_at, key_id, route, outcome, n) \
+     SELECT network_id, created_at, key_id, 'filler', 'allow', 1 FROM api_keys",
+    "INSERT INTO usage_keys (network_id, key_id, first_used_at, last_used_at) \
+     SELECT network_id, key_id, created_at, created_at FROM api_keys WHERE key_id NOT IN \
+     (SELECT key_id FROM usage_keys)",
+];
 
 /// Fills the tables of usage, for keys that exist, and calls each operation.
 pub(super) async fn use_usage(store: &Store, keys: &[Key], now: Timestamp) {
@@ -55,7 +66,10 @@ pub(super) async fn use_usage(store: &Store, keys: &[Key], now: Timestamp) {
     assert_eq!(sum(store, query(vec![])).await, all);
     // Half of it by day from here on.
     let before = start.minus(HOUR * 100);
-    while store.roll_up_usage(before).await.unwrap() > 0 {}
+    // By several instances at once.
+    let roll_up = async || while store.roll_up_usage(before).await.unwrap() > 0 {};
+    join_all((0..3).map(|_| roll_up())).await;
+    assert_eq!(store.roll_up_usage(before).await.unwrap(), 0);
     assert_eq!(sum(store, query(vec![])).await, all, "moved, not lost or doubled");
     use UsageGroup::{Actor, Day, Hour, Key as ByKey, Outcome, Route};
     for groups in [vec![Day], vec![Hour, ByKey], vec![Actor], vec![Outcome, Route, ByKey, Actor]] {
@@ -74,26 +88,17 @@ pub(super) async fn use_usage(store: &Store, keys: &[Key], now: Timestamp) {
 /// Adds a row for each key to each table: of small tables, every row is read at once.
 async fn fill(store: &Store) {
     let fill = async move |inner: std::sync::Arc<Inner>| {
-        let work = |inner: &Inner, transaction: &mut AnyConnection, (): &()| {
-            let inserts = [
-                "INSERT INTO usage_hours (network_id, hour_at, key_id, route, outcome, process_id, n) \
-                 SELECT network_id, created_at, key_id, 'filler', 'allow', 'x', 1 FROM api_keys",
-                "INSERT INTO usage_days (network_id, day_at, key_id, route, outcome, n) \
-                 SELECT network_id, created_at, key_id, 'filler', 'allow', 1 FROM api_keys",
-                "INSERT INTO usage_keys (network_id, key_id, first_used_at, last_used_at) \
-                 SELECT network_id, key_id, created_at + 1, created_at + 1 FROM api_keys WHERE key_id NOT IN \
-                 (SELECT key_id FROM usage_keys)",
-            ];
-            let inserts = inserts.map(|insert| inner.query(insert));
-            async move {
-                for insert in inserts {
-                    insert.execute(&mut *transaction).await?;
+        inner
+            .write((), |inner, transaction, ()| {
+                async move {
+                    for insert in FILLERS {
+                        inner.query(insert).execute(&mut *transaction).await?;
+                    }
+                    Ok(End::Commit(()))
                 }
-                Ok(End::Commit(()))
-            }
-            .boxed()
-        };
-        inner.write((), work).await
+                .boxed()
+            })
+            .await
     };
     store.run(fill).await.unwrap();
 }

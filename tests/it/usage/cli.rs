@@ -27,6 +27,8 @@ async fn who_used_the_api_most_last_week() {
     let csv = cli.line("usage export --since 7d --group-by actor,outcome").await.expect(0).stdout;
     let expected = "actor_id,outcome,count\n\"a, \"\"b\"\"\",allow,5\nuser:1,allow,2\nuser:3,allow,1\n";
     assert_eq!(csv, expected);
+    let first = cli.line("usage export --group-by actor --limit 1 --format csv").await.expect(0).stdout;
+    assert_eq!(first, "actor_id,count\n\"a, \"\"b\"\"\",5\n");
     let filtered = cli.line("usage report --actor user:3 --outcome allow --group-by key --format json").await;
     let report = filtered.expect(0).json();
     assert_eq!(report.at("/rows/0/count"), &json!(1));
