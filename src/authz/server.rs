@@ -24,7 +24,7 @@ use super::sources::PresentedCredential;
 use super::strip::{strip_headers, strip_repeated_urls, strip_target};
 use super::template::Templates;
 use super::{path_key, policy};
-use crate::audit::Failure;
+use crate::audit::Origin;
 use crate::cache::memory::{CachedResponse, EncodedResponse, Entry};
 use crate::clock::{BootTime, Timestamp};
 use crate::config::{OnUnavailable, RouteMode, RouteToken};
@@ -34,7 +34,7 @@ use crate::event::Operation;
 use crate::key::{Key, Scopes, Visibility};
 use crate::limit::RateDecision;
 use crate::service::usage::{ALLOW, CountedCheck};
-use crate::service::verify::{CacheUse, Identity, Rejection, Verification, VerifyRequest};
+use crate::service::verify::{CacheUse, Identity, Verification, VerifyRequest};
 use crate::service::{MintError, Service, Unavailable};
 use crate::settings::Settings;
 use crate::settings::policy::Policy;
@@ -300,18 +300,9 @@ impl AuthorizationService {
                 Ok(self.admit_token(settings, &policy, &headers, &presented, &authority)?)
             }
             Err(rejection) => {
-                let (network, client) = (settings.network, attempt.client);
-                let Rejection { denial, key_id, .. } = rejection;
-                let failure = Failure {
-                    network,
-                    operation: Operation::Check,
-                    denial,
-                    key_id,
-                    client,
-                    request_id: None,
-                };
-                self.service.audit.record_failure(&failure, self.service.clock.boot_now());
-                Err(DeniedRequest::from(rejection).with_client(client).into())
+                let origin = Origin { client: attempt.client, ..Origin::default() };
+                self.service.record_failure(settings, &rejection, Operation::Check, &origin);
+                Err(DeniedRequest::from(rejection).with_client(attempt.client).into())
             }
         }
     }

@@ -9,8 +9,8 @@ use crate::clock::Timestamp;
 use crate::error::ApiError;
 use crate::service::usage::{KeyUsage, SelfUsage, UsageReport, UsageRequest, UsageSum, parse_groups};
 
-/// Number of Checks of one group. Attributes by which nothing was grouped are absent, and so is what
-/// a Check doesn't have, such as a known key.
+/// Number of Checks of one group. Attributes by which nothing was grouped are absent, and so is
+/// what a Check doesn't have, such as a known key.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "UsageRow")]
 pub(crate) struct UsageRowOut {

@@ -1,5 +1,5 @@
-//! Rows of counted Checks in memory: keys of the tables, tables of the threads, and the table of the
-//! process.
+//! Rows of counted Checks in memory: keys of the tables, tables of the threads, and the table of
+//! the process.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
