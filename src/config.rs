@@ -50,7 +50,8 @@ pub use place::Place;
 pub use reload::Change;
 pub use retired::Retired;
 pub use routes::{
-    Audience, PathMatch, PolicyValueError, Route, RouteMode, RouteToken, RouteVisibility, ScopeList,
+    Audience, PathMatch, PolicyValueError, Route, RouteCost, RouteMode, RouteToken, RouteVisibility,
+    ScopeList,
 };
 pub use schema::{description, schema};
 pub use serve::{

@@ -6,6 +6,7 @@ mod charge;
 mod delete;
 mod derive;
 mod filter;
+mod fresh_until;
 mod last_used;
 mod list;
 mod lookup;

@@ -19,7 +19,7 @@ use super::denied_response::encode_denied;
 use super::deny_reason::{DeniedRequest, DenyReason, ScopeDemand};
 use super::principal::Principal;
 use super::request::Headers;
-use super::response::{Extras, encode_anonymous, encode_ok, encode_with_extras};
+use super::response::{Extras, encode_anonymous, encode_ok, encode_with_extras, with_fresh_until};
 use super::sources::PresentedCredential;
 use super::strip::{strip_headers, strip_repeated_urls, strip_target};
 use super::template::Templates;
@@ -265,7 +265,7 @@ impl AuthorizationService {
         };
         if wait == Wait::Never
             && let Ok(Identity::Key(entry)) = &verification.verdict
-            && self.service.charge_needs_io(settings, &entry.key)
+            && self.service.charge_needs_io(settings, &entry.key, policy.cost.get())
         {
             return Err(Stop::WouldBlock);
         }
@@ -276,7 +276,7 @@ impl AuthorizationService {
                 let key = &entry.key;
                 let denied = |reason| DeniedRequest::of_key(reason, &entry);
                 satisfies(&policy, &key.scopes, key.visibility).map_err(denied)?;
-                let charge = self.charge(settings, key).await.map_err(denied)?;
+                let charge = self.charge(settings, key, policy.cost.get()).await.map_err(denied)?;
                 let now = self.service.clock.now();
                 let answer =
                     self.admit_key(settings, &policy, &headers, &presented, (&entry, now), charge)?;
@@ -320,11 +320,18 @@ impl AuthorizationService {
         }
     }
 
-    /// Charges a use to the key's rate limit; None when the key has none.
-    async fn charge(&self, settings: &Settings, key: &Key) -> Result<Option<RateDecision>, DenyReason> {
-        match (self.service.charge(settings, key).await, key.rate_policy) {
-            (Some(charge), Some(policy)) if !charge.allowed => Err(DenyReason::RateLimited(policy, charge)),
-            (charge, _) => Ok(charge),
+    /// Charges a use to the key's rate limits; None when it isn't counted.
+    async fn charge(
+        &self,
+        settings: &Settings,
+        key: &Key,
+        cost: u32,
+    ) -> Result<Option<RateDecision>, DenyReason> {
+        match self.service.charge(settings, key, cost).await {
+            Some(charge) if !charge.allowed => {
+                Err(DenyReason::RateLimited(key.rate_policy_header().unwrap_or_default(), charge))
+            }
+            charge => Ok(charge),
         }
     }
 
@@ -347,7 +354,10 @@ impl AuthorizationService {
                 }
         };
         let make = || self.make_answer(settings, entry, with_token, audience);
-        let ready = entry.responses.get_or_encode(now, fits, make)?;
+        let lease = self.service.freshness.lease_start();
+        let renew =
+            |answer: &CachedResponse| with_fresh_until(&answer.encoded, self.service.fresh_until(entry));
+        let ready = entry.responses.get_or_encode(now, lease, fits, make, renew)?;
         let overwritten = with_token.then_some(settings.authz.token_header.as_str());
         Ok(finish(settings, ready, headers, Some(presented), overwritten, charge)?)
     }
@@ -360,13 +370,15 @@ impl AuthorizationService {
         audience: Option<&str>,
     ) -> Result<CachedResponse, DenyReason> {
         let principal = Principal::of_key(&entry.key);
+        let (lease, fresh_until) = (self.service.freshness.lease_start(), self.service.fresh_until(entry));
         if !with_token {
             return Ok(CachedResponse {
                 generation: settings.generation,
                 token: None,
+                lease,
                 refresh_at: None,
                 expires: None,
-                encoded: encode_ok(&settings.authz, &principal, None),
+                encoded: encode_ok(&settings.authz, &principal, None, fresh_until),
             });
         }
         let now = self.service.clock.now();
@@ -377,9 +389,10 @@ impl AuthorizationService {
         Ok(CachedResponse {
             generation: settings.generation,
             token: Some(audience.map(Into::into)),
+            lease,
             refresh_at: Some(minted.issued_at.plus(half_life)),
             expires: Some(minted.expires),
-            encoded: encode_ok(&settings.authz, &principal, Some(&minted.token)),
+            encoded: encode_ok(&settings.authz, &principal, Some(&minted.token), fresh_until),
         })
     }
 
@@ -408,7 +421,8 @@ impl AuthorizationService {
                 Some(Cow::Owned(minted.token))
             }
         };
-        let ready = encode_ok(&settings.authz, &principal, token.as_deref());
+        let fresh_until = self.service.token_fresh_until(authority.expires);
+        let ready = encode_ok(&settings.authz, &principal, token.as_deref(), fresh_until);
         let overwritten = token.is_some().then_some(settings.authz.token_header.as_str());
         Ok(finish(settings, ready, headers, Some(presented), overwritten, None)?)
     }

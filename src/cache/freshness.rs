@@ -240,6 +240,13 @@ impl Freshness {
         Some(self.ledger.lease().boot).filter(|boot| *boot != 0).map(BootTime::from_micros)
     }
 
+    /// Returns the wall time at which the lease of the last poll ends, by the clock that ends it
+    /// sooner; `None` before the first successful poll. It lies in the past once the lease expired.
+    pub fn lease_end(&self) -> Option<Timestamp> {
+        let now = self.clock.now();
+        Some(now.plus(self.config.lease).minus(self.age()?))
+    }
+
     /// Returns the age of the relayed lease, which counts from the request; `None` if nothing was
     /// relayed.
     pub fn relayed_age(&self) -> Option<Duration> {

@@ -7,6 +7,7 @@ mod imported;
 mod issued;
 mod list;
 mod paths;
+mod rate_limit;
 mod revoke;
 pub(super) mod view;
 

@@ -5,8 +5,10 @@
 
 mod listed;
 pub(super) mod names;
+mod rate_limits;
 mod requests;
 mod responses;
+mod scalars;
 mod update;
 
 pub use listed::listed_key;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ActorId, AddressList, Key, KeyId, KeyKind, KeyName, KeyPrefix, Metadata, NetworkId, RatePolicy, RateUnit,
-    Revocation, RevocationReason, Scopes, SecretId, Signer, Visibility,
+    ActorId, AddressList, Key, KeyId, KeyKind, KeyName, KeyPrefix, Metadata, NetworkId, RatePolicies,
+    RatePolicy, RateUnit, Revocation, RevocationReason, Scopes, SecretId, Signer, Visibility,
 };
 use crate::clock::Timestamp;
 
@@ -32,6 +32,9 @@ pub struct Record {
     /// Microseconds.
     pub rate_window: Option<i64>,
     pub rate_unit: Option<String>,
+    /// JSON list of named policies; unset if there is at most `default`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_policies: Option<String>,
     pub created_at: i64,
     pub updated_at: i64,
     pub expires_at: Option<i64>,
@@ -79,6 +82,7 @@ impl From<&Key> for Record {
             rate_quota: key.rate_policy.map(|policy| policy.quota),
             rate_window: key.rate_policy.map(|policy| micros(policy.window)),
             rate_unit: key.rate_policy.map(|policy| policy.unit.name().to_owned()),
+            rate_policies: key.rate_policies.to_json(),
             created_at: key.created.as_micros(),
             updated_at: key.updated.as_micros(),
             expires_at: key.expires.map(Timestamp::as_micros),
@@ -102,6 +106,9 @@ impl TryFrom<Record> for Key {
             2 => KeyKind::Imported,
             _ => return Err(Unreadable("kind")),
         };
+        let rate_policy = rate_policy(record.rate_quota, record.rate_window, record.rate_unit.as_deref())?;
+        let rate_policies = RatePolicies::from_json(record.rate_policies.as_deref(), rate_policy)
+            .ok_or(Unreadable("rate_policies"))?;
         Ok(Self {
             network: NetworkId::parse(&record.network_id).ok_or(Unreadable("network_id"))?,
             id: KeyId::parse(kind, &record.key_id).ok_or(Unreadable("key_id"))?,
@@ -119,7 +126,8 @@ impl TryFrom<Record> for Key {
             },
             addresses: AddressList::parse(&texts(&record.allowed_cidrs, "allowed_cidrs")?)
                 .map_err(|_| Unreadable("allowed_cidrs"))?,
-            rate_policy: rate_policy(record.rate_quota, record.rate_window, record.rate_unit.as_deref())?,
+            rate_policy,
+            rate_policies,
             created: Timestamp::from_micros(record.created_at),
             updated: Timestamp::from_micros(record.updated_at),
             expires: record.expires_at.map(Timestamp::from_micros),

@@ -10,8 +10,8 @@ use crate::credential::{Form, Presented, api_key, imported};
 use crate::error::{ApiError, Reason};
 use crate::event::{Event, Occurrence};
 use crate::key::{
-    ActorId, AddressList, Key, KeyId, KeyName, Metadata, NetworkId, RatePolicy, Scopes, Signer, TEN_YEARS,
-    Visibility,
+    ActorId, AddressList, Key, KeyId, KeyName, Metadata, NetworkId, RatePolicies, RatePolicy, Scopes, Signer,
+    TEN_YEARS, Visibility,
 };
 use crate::secret::SecretString;
 use crate::settings::Settings;
@@ -34,8 +34,10 @@ pub struct KeyRequest {
     pub visibility: Visibility,
     /// Addresses from which it may be used.
     pub addresses: AddressList,
-    /// Rate policy.
+    /// Rate policy named `default`.
     pub rate_policy: Option<RatePolicy>,
+    /// All rate policies, unset if there is no list.
+    pub rate_policies: RatePolicies,
     /// Idempotency key of the request.
     pub request_id: Option<String>,
 }
@@ -212,6 +214,7 @@ impl Service {
             visibility: request.visibility,
             addresses: request.addresses,
             rate_policy: request.rate_policy,
+            rate_policies: request.rate_policies,
             created: now,
             updated: now,
             expires: request.ttl.or(settings.default_key_ttl).map(|ttl| now.plus(ttl)),
@@ -319,11 +322,21 @@ fn check_ttl(settings: &Settings, ttl: Duration) -> Result<(), ApiError> {
 
 /// Returns all that a request asks for.
 fn everything(request: &KeyRequest, subject: &str) -> serde_json::Value {
-    let KeyRequest { name, actor, scopes, ttl, metadata, visibility, addresses, rate_policy, request_id: _ } =
-        request;
+    let KeyRequest {
+        name,
+        actor,
+        scopes,
+        ttl,
+        metadata,
+        visibility,
+        addresses,
+        rate_policy,
+        rate_policies,
+        request_id: _,
+    } = request;
     let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     let rate_policy = rate_policy.map(|policy| (policy.quota, policy.window.as_micros(), policy.unit.name()));
-    serde_json::json!([
+    let mut everything = serde_json::json!([
         subject,
         name.as_str(),
         actor.as_str(),
@@ -333,5 +346,10 @@ fn everything(request: &KeyRequest, subject: &str) -> serde_json::Value {
         visibility.name(),
         addresses,
         rate_policy.map(|(quota, window, unit)| (quota, window.to_string(), unit)),
-    ])
+    ]);
+    // Left out if unset: earlier releases have stored fingerprints of requests without it.
+    if let (Some(list), Some(policies)) = (everything.as_array_mut(), rate_policies.fingerprint()) {
+        list.push(policies);
+    }
+    everything
 }

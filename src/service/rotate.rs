@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::new_key::{public_prefix, quota_exceeded};
 use super::retry::{already_rotated, fingerprint, request_conflict, seal};
-use super::update::Update;
+use super::update::{Update, check_rate_policies};
 use super::upstream::HeadersBound;
 use super::{Acknowledged, Service, no_such_key, unavailable};
 use crate::audit::Call;
@@ -168,6 +168,7 @@ impl Rotation {
             mutation: 0,
             ..request.changes.apply(old)
         };
+        check_rate_policies(&key)?;
         let prefix = prefix_of(settings, key.visibility)?;
         key.signer = settings.signer(prefix);
         // The credential has its own maximum age. The row must not promise more.
@@ -209,12 +210,12 @@ fn prefix_of(settings: &Settings, visibility: Visibility) -> Result<&String, Api
 /// Returns all that a rotation of `id` asks for.
 fn everything(request: &RotateRequest, id: KeyId) -> serde_json::Value {
     let RotateRequest { changes, visibility, grace, request_id: _ } = request;
-    let Update { name, scopes, metadata, addresses, rate_policy } = changes;
+    let Update { name, scopes, metadata, addresses, rate_policy, rate_policies } = changes;
     let blocks = |list: &AddressList| list.iter().map(ToString::to_string).collect::<Vec<_>>();
     let rate_policy = rate_policy.map(|policy| {
         policy.map(|policy| (policy.quota, policy.window.as_micros().to_string(), policy.unit.name()))
     });
-    serde_json::json!([
+    let mut everything = serde_json::json!([
         "rotate",
         id.to_string(),
         name.as_ref().map(KeyName::as_str),
@@ -224,7 +225,12 @@ fn everything(request: &RotateRequest, id: KeyId) -> serde_json::Value {
         rate_policy.map(|policy| (policy.is_some(), policy)),
         visibility.map(Visibility::name),
         grace.as_micros().to_string(),
-    ])
+    ]);
+    // Left out if unset: earlier releases have stored fingerprints of requests without it.
+    if let (Some(list), Some(policies)) = (everything.as_array_mut(), rate_policies) {
+        list.push(policies.fingerprint().unwrap_or_default());
+    }
+    everything
 }
 
 /// Checks that a key is active and has no successor.

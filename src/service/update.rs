@@ -7,7 +7,8 @@ use crate::audit::Call;
 use crate::error::{ApiError, Reason};
 use crate::event::{Event, Occurrence};
 use crate::key::{
-    ActorId, AddressList, Key, KeyId, KeyKind, KeyName, Metadata, RatePolicy, Scopes, Visibility,
+    ActorId, AddressList, FieldError, Key, KeyId, KeyKind, KeyName, Metadata, RatePolicies, RatePolicy,
+    Scopes, Visibility,
 };
 use crate::settings::Settings;
 use crate::store::{ChangeOutcome, KeyChange, Mutation};
@@ -23,8 +24,10 @@ pub struct Update {
     pub metadata: Option<Option<Metadata>>,
     /// Addresses from which the key may be used. An empty list allows all.
     pub addresses: Option<AddressList>,
-    /// Rate policy. `Some(None)` removes it.
+    /// Rate policy named `default`. `Some(None)` removes it.
     pub rate_policy: Option<Option<RatePolicy>>,
+    /// All rate policies. Unset ones remove them all.
+    pub rate_policies: Option<RatePolicies>,
 }
 
 impl Update {
@@ -43,19 +46,23 @@ impl Update {
         if let Some(addresses) = &self.addresses {
             key.addresses = addresses.clone();
         }
+        if let Some(rate_policies) = &self.rate_policies {
+            key.set_rate_policies(rate_policies.clone());
+        }
         if let Some(rate_policy) = self.rate_policy {
-            key.rate_policy = rate_policy;
+            key.set_default_rate_policy(rate_policy);
         }
         key
     }
 
     fn is_empty(&self) -> bool {
-        let Self { name, scopes, metadata, addresses, rate_policy } = self;
+        let Self { name, scopes, metadata, addresses, rate_policy, rate_policies } = self;
         name.is_none()
             && scopes.is_none()
             && metadata.is_none()
             && addresses.is_none()
             && rate_policy.is_none()
+            && rate_policies.is_none()
     }
 }
 
@@ -84,6 +91,17 @@ impl Fixed {
         }
         Ok(())
     }
+}
+
+/// Checks the rate policies of a key together: the new numbers of `default` may not go with the
+/// rest of its policy.
+pub(super) fn check_rate_policies(key: &Key) -> Result<(), ApiError> {
+    key.rate_policies.check().map_err(|FieldError(problem)| match problem.split_once(' ') {
+        Some((item, problem)) if item.starts_with('[') => {
+            ApiError::field(format!("rate_limit_policies{item}"), problem)
+        }
+        _ => ApiError::field("rate_limit_policies", problem),
+    })
 }
 
 /// Reason for which an update writes nothing.
@@ -124,6 +142,7 @@ impl Service {
             move |key: &Key| {
                 fixed.check(key).map_err(Refusal::Error)?;
                 let updated = update.apply(key);
+                check_rate_policies(&updated).map_err(Refusal::Error)?;
                 if updated.differences(key).is_empty() {
                     return Err(Refusal::Unchanged);
                 }

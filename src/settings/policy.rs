@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use crate::config::{Audience, Route, RouteMode, RouteToken, RouteVisibility, ScopeList};
+use crate::config::{Audience, Route, RouteCost, RouteMode, RouteToken, RouteVisibility, ScopeList};
 use crate::key::Scopes;
 
 /// Policy of one route.
@@ -20,6 +20,8 @@ pub struct Policy {
     pub token: Option<RouteToken>,
     /// True if publishable keys are refused.
     pub secret_only: bool,
+    /// What a request takes from the rate limits of its key.
+    pub cost: RouteCost,
 }
 
 impl Policy {
@@ -32,6 +34,7 @@ impl Policy {
             audience: route.audience.as_ref().map(|audience| audience.as_str().to_owned()),
             token: route.token,
             secret_only: route.visibility == Some(RouteVisibility::Secret),
+            cost: route.cost.unwrap_or_default(),
         }
     }
 
@@ -48,6 +51,7 @@ impl Policy {
             b"audience" => self.audience = Some(parse::<Audience>(value)?.as_str().to_owned()),
             b"token" => self.token = Some(parse(value)?),
             b"visibility" => self.secret_only = parse::<RouteVisibility>(value)? == RouteVisibility::Secret,
+            b"cost" => self.cost = parse(value)?,
             _ => return Err("is not known".to_owned()),
         }
         Ok(())

@@ -179,9 +179,9 @@ async fn update_row(
 ) -> Result<(), StoreError> {
     // Without the columns that never change, and without the last use, which is written separately.
     let update = "UPDATE api_keys SET name = $1, scopes = $2, metadata = $3, allowed_cidrs = $4, rate_quota = $5, \
-                  rate_window = $6, rate_unit = $7, updated_at = $8, superseded_at = $9, revocation_reason = $10, \
-                  revocation_description = $11, mutation = $12, replaced_by = COALESCE($13, replaced_by) \
-                  WHERE network_id = $14 AND key_id = $15";
+                  rate_window = $6, rate_unit = $7, rate_policies = $8, updated_at = $9, superseded_at = $10, \
+                  revocation_reason = $11, revocation_description = $12, mutation = $13, \
+                  replaced_by = COALESCE($14, replaced_by) WHERE network_id = $15 AND key_id = $16";
     bind_changes(inner.query(update), key)
         .bind(successor.as_ref().map(|successor| successor.key.id.to_string()))
         .bind(key.network.to_string())

@@ -258,6 +258,7 @@ mod tests {
             visibility: Visibility::Secret,
             addresses: AddressList::default(),
             rate_policy: None,
+            rate_policies: crate::key::RatePolicies::default(),
             created,
             updated: created,
             expires: None,

@@ -311,6 +311,7 @@ mod tests {
             visibility: Visibility::Secret,
             addresses: AddressList::default(),
             rate_policy: None,
+            rate_policies: crate::key::RatePolicies::default(),
             created: now,
             updated: now,
             expires: None,

@@ -67,6 +67,7 @@ fn key(number: u128, now: Timestamp) -> Key {
         visibility: Visibility::Secret,
         addresses: AddressList::default(),
         rate_policy: None,
+        rate_policies: crate::key::RatePolicies::default(),
         created,
         updated: created,
         expires: expired.then(|| now.minus(hour)),

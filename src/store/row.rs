@@ -9,11 +9,11 @@ use crate::key::record::Record;
 
 /// Columns of a key, in the order in which [`bind_key`] binds them.
 pub(super) const COLUMNS: &str = "network_id, key_id, kind, name, actor_id, scopes, metadata, visibility, \
-    allowed_cidrs, rate_quota, rate_window, rate_unit, created_at, updated_at, expires_at, superseded_at, \
+    allowed_cidrs, rate_quota, rate_window, rate_unit, rate_policies, created_at, updated_at, expires_at, superseded_at, \
     revocation_reason, revocation_description, last_used_at, mutation, secret_id, key_prefix";
 
 /// Number of [`COLUMNS`].
-pub(super) const COLUMN_COUNT: usize = 22;
+pub(super) const COLUMN_COUNT: usize = 23;
 
 type Query = sqlx::query::Query<'static, sqlx::Any, sqlx::any::AnyArguments>;
 
@@ -33,6 +33,7 @@ pub(super) fn bind_key(query: Query, key: &Key) -> Query {
         .bind(record.rate_quota)
         .bind(record.rate_window)
         .bind(record.rate_unit)
+        .bind(record.rate_policies)
         .bind(record.created_at)
         .bind(record.updated_at)
         .bind(record.expires_at)
@@ -56,6 +57,7 @@ pub(super) fn bind_changes(query: Query, key: &Key) -> Query {
         .bind(record.rate_quota)
         .bind(record.rate_window)
         .bind(record.rate_unit)
+        .bind(record.rate_policies)
         .bind(record.updated_at)
         .bind(record.superseded_at)
         .bind(record.revocation_reason)
@@ -78,6 +80,7 @@ pub(super) fn read_key(row: &AnyRow) -> Result<Key, StoreError> {
         rate_quota: row.try_get("rate_quota")?,
         rate_window: row.try_get("rate_window")?,
         rate_unit: row.try_get("rate_unit")?,
+        rate_policies: row.try_get("rate_policies")?,
         created_at: row.try_get("created_at")?,
         updated_at: row.try_get("updated_at")?,
         expires_at: row.try_get("expires_at")?,

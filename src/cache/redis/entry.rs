@@ -120,6 +120,7 @@ mod tests {
             visibility: Visibility::Secret,
             addresses: AddressList::default(),
             rate_policy: None,
+            rate_policies: crate::key::RatePolicies::default(),
             created: NOW,
             updated: NOW,
             expires: None,

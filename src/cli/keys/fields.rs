@@ -3,6 +3,7 @@
 use clap::Args;
 use serde_json::{Map, Value, json};
 
+use super::rate_limit::RateLimit;
 use crate::cli::exit::Failure;
 use crate::cli::input::{Visibility, duration, json_object, non_empty};
 
@@ -24,6 +25,13 @@ pub(super) struct KeyFields {
     /// Length of the window, such as 60s
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     rate_limit_window: Option<String>,
+    /// One of several limits, each with a name, such as burst=10/1s or day=1000/24h,actor; repeat it
+    /// for more, '' for none
+    ///
+    /// `,actor` counts over all keys of the actor; `,envoy` leaves counting to Envoy's rate limit
+    /// filter. The limits replace all that the key has.
+    #[arg(long, value_name = "NAME=QUOTA/WINDOW", value_parser = RateLimit::parse)]
+    rate_limit: Vec<RateLimit>,
 }
 
 impl KeyFields {
@@ -57,6 +65,9 @@ impl KeyFields {
             }
             (Some(_), None) => return Err(Failure::usage("--rate-limit-quota needs --rate-limit-window")),
             (None, Some(_)) => return Err(Failure::usage("--rate-limit-window needs --rate-limit-quota")),
+        }
+        if !self.rate_limit.is_empty() {
+            set("rate_limit_policies", RateLimit::list(&self.rate_limit));
         }
         Ok(put)
     }
@@ -118,7 +129,8 @@ pub(super) struct Update {
     /// The fields to update (comma-separated) [default: those given]; a listed field without an
     /// option is cleared
     ///
-    /// The fields are name, scopes, metadata, ip_restriction and rate_limit_policy.
+    /// The fields are name, scopes, metadata, ip_restriction, rate_limit_policy and
+    /// rate_limit_policies.
     #[arg(long, value_name = "FIELDS", value_delimiter = ',')]
     update_mask: Option<Vec<String>>,
 }

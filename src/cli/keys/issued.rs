@@ -32,6 +32,7 @@ EXAMPLES:
   talos keys issue backend --actor user:42 --scopes orders:read,orders:write --ttl 720h
   talos keys issue backend --actor user:42 --metadata '{\"team\":\"blue\"}' --allowed-cidrs 10.0.0.0/8,::1/128
   talos keys issue backend --actor user:42 --rate-limit-quota 100 --rate-limit-window 60s --format json
+  talos keys issue backend --actor user:42 --rate-limit burst=10/1s --rate-limit day=10000/24h,actor
   SECRET=$(talos keys issue backend --actor user:42 --request-id deploy-7 -q)")]
 pub(super) struct Issue {
     #[command(flatten)]
@@ -190,6 +191,12 @@ fn print_secret(response: JsonBody, output: &Output) -> Result<Outcome, Failure>
             "the server answered this request before: a secret is shown only once, and again to its caller only soon \
              after and before its first use",
         ));
+    }
+    if !output.is_table() {
+        let warnings = response.value.pointer("/issued_api_key/warnings").and_then(Value::as_array);
+        for warning in warnings.into_iter().flatten().filter_map(Value::as_str) {
+            output.note(&format!("warning: {warning}"));
+        }
     }
     output.print(&view::secret(response))?;
     if is_shown && output.is_table() {

@@ -6,7 +6,7 @@ use crate::cli::client::JsonBody;
 use crate::cli::output::{Table, View, cell, plain};
 
 /// Columns of a key, and the JSON pointers of their fields.
-const KEY: [(&str, &str); 16] = [
+const KEY: [(&str, &str); 18] = [
     ("KEY ID", "/key_id"),
     ("NAME", "/name"),
     ("ACTOR", "/actor_id"),
@@ -23,6 +23,8 @@ const KEY: [(&str, &str); 16] = [
     ("REVOKED FOR", "/revocation_reason"),
     ("REVOKED WHY", "/revocation_description"),
     ("SUPERSEDED", "/supersede_time"),
+    ("RATE LIMITS", "/rate_limit_policies"),
+    ("WARNINGS", "/warnings"),
 ];
 
 const VERIFICATION: [(&str, &str); 13] = [
@@ -159,11 +161,22 @@ fn field_text(document: &Value, pointer: &str) -> String {
         "/status" => short("KEY_STATUS_"),
         "/visibility" => short("KEY_VISIBILITY_"),
         "/revocation_reason" => short("REVOCATION_REASON_"),
-        "/rate_limit_policy" if value.is_object() => {
-            let [quota, unit, window] = ["quota", "unit", "window"].map(|name| cell(&value[name]));
-            Some(format!("{quota} {unit} per {window}"))
-        }
+        "/rate_limit_policy" if value.is_object() => Some(rate_limit(value)),
+        "/rate_limit_policies" => value.as_array().map(|policies| {
+            let named = |policy: &Value| {
+                let by_actor = if policy["scope"] == "ACTOR" { ", by actor" } else { "" };
+                let by_envoy = if policy["enforce"] == "ENVOY" { ", by Envoy" } else { "" };
+                format!("{}: {}{by_actor}{by_envoy}", cell(&policy["name"]), rate_limit(policy))
+            };
+            policies.iter().map(named).collect::<Vec<_>>().join("; ")
+        }),
         _ => None,
     };
     shown.unwrap_or(text)
+}
+
+/// Formats a rate limit in words.
+fn rate_limit(policy: &Value) -> String {
+    let [quota, unit, window] = ["quota", "unit", "window"].map(|name| cell(&policy[name]));
+    format!("{quota} {unit} per {window}")
 }

@@ -13,7 +13,7 @@ use crate::error::ApiError;
 use crate::http::body;
 use crate::http::context::{Context, NetworkSettings};
 use crate::http::epoch::with_epoch;
-use crate::http::notice::with_notice;
+use crate::http::notice::{warnings, with_notice};
 use crate::http::reply::{Reply, ok};
 use crate::http::wire::{
     ErasedActorOut, KeyBody, KeyOut, RevokeBody, RotateBody, RotateOut, WrappedImported, WrappedIssued,
@@ -59,8 +59,9 @@ async fn update_key(
     let (fixed, update) = update(&mask, unwrap(kind, &text)?)?;
     let updated = context.service.update(settings, kind, id, fixed, update, call).await?;
     let Acknowledged { value: key, epoch } = updated;
-    let response = ok(StatusCode::OK, &KeyOut::new(&key, context.service.clock.now()))?;
-    Ok(with_epoch(with_notice(response, std::iter::once(&key)), epoch))
+    let out = KeyOut::new(&key, context.service.clock.now()).with_warnings(warnings(settings, &key));
+    let response = ok(StatusCode::OK, &out)?;
+    Ok(with_epoch(with_notice(response, settings, std::iter::once(&key)), epoch))
 }
 
 /// Parses the resource, by itself or wrapped in an object.
@@ -136,11 +137,11 @@ pub(crate) async fn rotate_issued(
     let Acknowledged { value: rotated, epoch } = rotated;
     let now = context.service.clock.now();
     let answer = RotateOut {
-        issued_api_key: KeyOut::new(&rotated.key, now),
+        issued_api_key: KeyOut::new(&rotated.key, now).with_warnings(warnings(&settings, &rotated.key)),
         old_issued_api_key: KeyOut::new(&rotated.old, now),
         secret: rotated.secret.expose(),
     };
-    let response = with_notice(ok(StatusCode::CREATED, &answer)?, std::iter::once(&rotated.key));
+    let response = with_notice(ok(StatusCode::CREATED, &answer)?, &settings, std::iter::once(&rotated.key));
     Ok(with_epoch(response, epoch))
 }
 

@@ -444,6 +444,12 @@ const FRESHNESS: &[Parameter] = &[
         description: "`no-cache` is the same as in Cache-Control.",
         schema: of::<String>,
     },
+    Parameter {
+        name: "charge",
+        place: Place::Query,
+        description: "`false` leaves the rate limits of the key as they are. The default is `true`.",
+        schema: of::<bool>,
+    },
     // Talos-Min-Epoch is left out. Programs that make up requests from the description would send
     // numbers that no Talos-Epoch header gave, and rightly get a 503.
 ];
@@ -466,13 +472,13 @@ const CACHE: Header = Header {
 
 const RATE_LIMIT_POLICY: Header = Header {
     name: "RateLimit-Policy",
-    description: "Rate policy of the key, if it has one: `\"default\";q=100;w=60`.",
+    description: "Rate policies of the key, if it has some: `\"default\";q=100;w=60`.",
     schema: of::<String>,
 };
 
 const RATE_LIMIT: Header = Header {
     name: "RateLimit",
-    description: "Remaining quota, if uses are counted: `\"default\";r=42`.",
+    description: "Remaining quota of the policy that is nearest to its end, if uses are counted: `\"default\";r=42`.",
     schema: of::<String>,
 };
 

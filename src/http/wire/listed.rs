@@ -3,10 +3,12 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::requests::{IpRestriction, RateLimitPolicy, addresses, field, rate_policy, scopes, visibility};
+use super::rate_limits::{NamedRateLimitPolicy, RateLimitPolicy, rate_limits};
+use super::requests::{IpRestriction, addresses, scopes, visibility};
+use super::scalars::field;
 use crate::clock::Timestamp;
 use crate::error::ApiError;
-use crate::http::body::{self, object};
+use crate::http::body::{self, object, objects};
 use crate::key::{
     ActorId, Key, KeyId, KeyKind, KeyName, Metadata, NetworkId, Revocation, RevocationReason, Signer, Status,
 };
@@ -27,6 +29,8 @@ struct ListedKey {
     ip_restriction: Option<IpRestriction>,
     #[serde(default, deserialize_with = "object")]
     rate_limit_policy: Option<RateLimitPolicy>,
+    #[serde(default, deserialize_with = "objects")]
+    rate_limit_policies: Option<Vec<NamedRateLimitPolicy>>,
     create_time: Option<String>,
     update_time: Option<String>,
     expire_time: Option<String>,
@@ -34,6 +38,8 @@ struct ListedKey {
     revocation_reason: Option<String>,
     revocation_description: Option<String>,
     supersede_time: Option<String>,
+    #[allow(dead_code, reason = "says something of the settings, not of the key")]
+    warnings: Option<Vec<String>>,
 }
 
 /// Parses a key of a listing. `kind` is that of the listing, if known.
@@ -73,7 +79,7 @@ pub fn listed_key(
             return Err(ApiError::field("revocation_reason", "is set, and status isn't KEY_STATUS_REVOKED"));
         }
     };
-    let rate_policy = listed.rate_limit_policy.map(rate_policy).transpose()?.flatten();
+    let limits = rate_limits(listed.rate_limit_policy, listed.rate_limit_policies)?;
     Ok(Key {
         network,
         id,
@@ -83,7 +89,8 @@ pub fn listed_key(
         metadata: field("metadata", listed.metadata.map(Metadata::new).transpose())?,
         visibility: visibility(listed.visibility.as_deref())?,
         addresses: addresses(listed.ip_restriction)?,
-        rate_policy,
+        rate_policy: limits.default,
+        rate_policies: limits.all,
         created,
         updated: time("update_time", listed.update_time.as_deref())?.unwrap_or(created),
         expires,

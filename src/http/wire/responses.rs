@@ -8,20 +8,16 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::names;
-use super::requests::{IpRestriction, RateLimitPolicy};
+use super::rate_limits::{
+    NamedRateLimitPolicy, NamedRateLimitPolicyOut, RateLimitPolicy, RateLimitPolicyOut,
+    rate_limit_policies_out, rate_limit_policy_out,
+};
+use super::requests::IpRestriction;
 use crate::clock::Timestamp;
-use crate::duration;
 use crate::error::{ApiError, Reason};
-use crate::key::{ActorId, Key, Metadata, RatePolicy, RevocationReason, Scope, Status};
+use crate::key::{ActorId, Key, Metadata, RevocationReason, Scope, Status};
 use crate::limit::RateDecision;
 use crate::service::verify::{Identity, Verification};
-
-#[derive(Serialize)]
-pub(crate) struct RateLimitPolicyOut {
-    quota: String,
-    unit: &'static str,
-    window: String,
-}
 
 #[derive(Serialize)]
 struct IpRestrictionOut {
@@ -55,6 +51,10 @@ pub(crate) struct KeyOut<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "RateLimitPolicy")]
     rate_limit_policy: Option<RateLimitPolicyOut>,
+    /// All limits, if a list of them was set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<NamedRateLimitPolicy>")]
+    rate_limit_policies: Option<Vec<NamedRateLimitPolicyOut>>,
     /// Time of creation.
     #[schemars(extend("format" = "date-time"))]
     create_time: String,
@@ -79,6 +79,10 @@ pub(crate) struct KeyOut<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]
     supersede_time: Option<String>,
+    /// What the settings keep the key from doing, such as limits that aren't enforced. Not in lists.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Option<Vec<String>>")]
+    warnings: Vec<&'static str>,
 }
 
 /// Imported key, for the description. It looks like an issued one.
@@ -112,6 +116,7 @@ impl<'a> KeyOut<'a> {
                 allowed_cidrs: key.addresses.iter().map(ToString::to_string).collect(),
             }),
             rate_limit_policy: key.rate_policy.map(rate_limit_policy_out),
+            rate_limit_policies: rate_limit_policies_out(key),
             create_time: key.created.to_rfc3339(),
             update_time: key.updated.to_rfc3339(),
             expire_time: key.expires.map(Timestamp::to_rfc3339),
@@ -122,15 +127,13 @@ impl<'a> KeyOut<'a> {
                 .map(RevocationReason::name),
             revocation_description: revocation.and_then(|revocation| revocation.description.as_deref()),
             supersede_time: key.superseded.map(Timestamp::to_rfc3339),
+            warnings: vec![],
         }
     }
-}
 
-fn rate_limit_policy_out(policy: RatePolicy) -> RateLimitPolicyOut {
-    RateLimitPolicyOut {
-        quota: policy.quota.to_string(),
-        unit: policy.unit.name(),
-        window: duration::to_proto(policy.window),
+    /// Adds what the settings keep the key from doing.
+    pub(crate) fn with_warnings(self, warnings: Vec<&'static str>) -> Self {
+        Self { warnings, ..self }
     }
 }
 

@@ -8,23 +8,23 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::names;
-use super::requests::{
-    IpRestriction, NO_CONTROL, RateLimitPolicy, SCOPE, addresses, field, metadata, rate_policy, scopes,
-    visibility,
-};
+use super::rate_limits::{NamedRateLimitPolicy, RateLimitPolicy, rate_limit_changes};
+use super::requests::{IpRestriction, NO_CONTROL, SCOPE, addresses, metadata, scopes, visibility};
+use super::scalars::field;
 use crate::error::ApiError;
-use crate::http::body::object;
-use crate::key::{ActorId, KeyName, MAX_LABEL, Scope, Scopes};
+use crate::http::body::{object, objects};
+use crate::key::{ActorId, KeyName, MAX_LABEL, RatePolicies, Scope, Scopes};
 use crate::service::{Fixed, Update};
 
 /// Maximum length of an update mask, in bytes.
 pub(crate) const MAX_MASK: usize = 1_024;
 
 /// Fields that can be updated.
-const UPDATABLE: [&str; 5] = ["name", "scopes", "metadata", "ip_restriction", "rate_limit_policy"];
+const UPDATABLE: [&str; 6] =
+    ["name", "scopes", "metadata", "ip_restriction", "rate_limit_policy", "rate_limit_policies"];
 
 /// The other fields of the resource.
-const NOT_UPDATABLE: [&str; 11] = [
+const NOT_UPDATABLE: [&str; 12] = [
     "key_id",
     "actor_id",
     "visibility",
@@ -36,6 +36,7 @@ const NOT_UPDATABLE: [&str; 11] = [
     "revocation_reason",
     "revocation_description",
     "supersede_time",
+    "warnings",
 ];
 
 /// A key to update. Fields that can't be set may be present, as in a response.
@@ -67,6 +68,11 @@ pub(crate) struct KeyBody {
     ip_restriction: Option<IpRestriction>,
     #[serde(default, deserialize_with = "object")]
     rate_limit_policy: Option<RateLimitPolicy>,
+    /// All limits; the list replaces the whole. `rate_limit_policy` stands for the one named
+    /// `default`, and changes it alone.
+    #[serde(default, deserialize_with = "objects")]
+    #[schemars(length(max = RatePolicies::MAX))]
+    rate_limit_policies: Option<Vec<NamedRateLimitPolicy>>,
     /// Ignored.
     #[schemars(extend("format" = "date-time"))]
     create_time: Option<String>,
@@ -87,6 +93,8 @@ pub(crate) struct KeyBody {
     /// Ignored.
     #[schemars(extend("format" = "date-time"))]
     supersede_time: Option<String>,
+    /// Ignored.
+    warnings: Option<Vec<String>>,
 }
 
 /// An issued key in a wrapping object.
@@ -179,9 +187,9 @@ fn masked_field(path: &str) -> Result<&'static str, ApiError> {
         return Err(mask_error(&format!("{field} can't be updated")));
     }
     match path.split_once('.') {
-        Some(("rate_limit_policy" | "metadata", _)) => {
-            Err(mask_error("rate_limit_policy and metadata are replaced whole; name them without a part"))
-        }
+        Some(("rate_limit_policy" | "rate_limit_policies" | "metadata", _)) => Err(mask_error(
+            "rate_limit_policy, rate_limit_policies and metadata are replaced whole; name them without a part",
+        )),
         _ => Err(mask_error("names a field that a key doesn't have")),
     }
 }
@@ -215,9 +223,11 @@ pub(crate) fn update(mask: &UpdateMask, body: KeyBody) -> Result<(Fixed, Update)
     if named("ip_restriction", body.ip_restriction.is_some()) {
         update.addresses = Some(addresses(body.ip_restriction)?);
     }
-    if named("rate_limit_policy", body.rate_limit_policy.is_some()) {
-        update.rate_policy = Some(body.rate_limit_policy.map(rate_policy).transpose()?.flatten());
-    }
+    let has_policy = body.rate_limit_policy.is_some();
+    let alias = named("rate_limit_policy", has_policy).then(|| body.rate_limit_policy.unwrap_or_default());
+    let has_list = body.rate_limit_policies.as_ref().is_some_and(|policies| !policies.is_empty());
+    let list = named("rate_limit_policies", has_list).then(|| body.rate_limit_policies.unwrap_or_default());
+    (update.rate_policy, update.rate_policies) = rate_limit_changes(alias, list)?;
     Ok((fixed, update))
 }
 
@@ -287,5 +297,55 @@ mod tests {
         assert_eq!(update.rate_policy, Some(None));
         assert!(update.addresses.unwrap().is_empty());
         assert!(super::update(&mask("name").unwrap(), KeyBody::default()).is_err());
+    }
+
+    #[test]
+    fn a_rate_limit_is_the_default_of_the_list() {
+        let list = r#""rate_limit_policies":[{"name":"burst","quota":5,"window":"1s"},
+            {"name":"default","quota":"10","window":"60s","scope":"ACTOR"}]"#;
+        let alias = |quota: u32| format!(r#""rate_limit_policy":{{"quota":"{quota}","window":"60s"}}"#);
+        for mask_text in ["", "*", "rate_limit_policies", "rate_limit_policy,rate_limit_policies"] {
+            let update = changes(mask_text, &format!("{{{list}}}"));
+            assert_eq!(update.rate_policy, None, "{mask_text}");
+            assert_eq!(update.rate_policies.unwrap().as_slice().len(), 2, "{mask_text}");
+        }
+        // As in a response that is sent back.
+        let both = changes("", &format!("{{{list},{}}}", alias(10)));
+        assert_eq!((both.rate_policy, both.rate_policies.unwrap().as_slice().len()), (None, 2));
+        let apart = serde_json::from_str(&format!("{{{list},{}}}", alias(11))).unwrap();
+        let error = super::update(&mask("").unwrap(), apart).unwrap_err();
+        assert_eq!(error.field.as_deref(), Some("rate_limit_policy"));
+        let alone = changes("", &format!("{{{}}}", alias(11)));
+        assert_eq!((alone.rate_policy.unwrap().unwrap().quota, alone.rate_policies), (11, None));
+        let all = changes("*", &format!("{{{}}}", alias(11)));
+        assert_eq!(all.rate_policy.unwrap().unwrap().quota, 11);
+        assert!(all.rate_policies.unwrap().is_unset(), "the list isn't in the body, so it is cleared");
+        assert_eq!(changes("", r#"{"rate_limit_policies":[]}"#).rate_policies, None);
+    }
+
+    #[test]
+    fn a_rate_limit_that_is_refused_is_named() {
+        for (policy, field) in [
+            (r#"{"quota":1,"window":"1s"}"#, "[1].name"),
+            (r#"{"name":"A","quota":1,"window":"1s"}"#, "[1].name"),
+            (r#"{"name":"ok","quota":1,"window":"1s"}"#, "[1].name"),
+            (r#"{"name":"a","window":"1s"}"#, "[1].quota"),
+            (r#"{"name":"a","quota":1}"#, "[1].window"),
+            (r#"{"name":"a","quota":1,"window":"soon"}"#, "[1].window"),
+            (r#"{"name":"a","quota":1,"window":"1s","unit":"content-bytes"}"#, "[1].unit"),
+            (r#"{"name":"a","quota":1,"window":"1s","unit":"cows"}"#, "[1].unit"),
+            (r#"{"name":"a","quota":1,"window":"1s","scope":"ALL"}"#, "[1].scope"),
+            (r#"{"name":"a","quota":1,"window":"1s","enforce":"NOBODY"}"#, "[1].enforce"),
+            (r#"{"name":"a","quota":1,"window":"2s","enforce":"ENVOY"}"#, "[1].window"),
+        ] {
+            let body =
+                format!(r#"{{"rate_limit_policies":[{{"name":"ok","quota":1,"window":"1s"}},{policy}]}}"#);
+            let error = super::update(&mask("").unwrap(), serde_json::from_str(&body).unwrap()).unwrap_err();
+            assert_eq!(
+                error.field.as_deref(),
+                Some(format!("rate_limit_policies{field}").as_str()),
+                "{policy}"
+            );
+        }
     }
 }

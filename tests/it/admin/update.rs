@@ -26,14 +26,16 @@ async fn full_key(talos: &Talos) -> (Key, String) {
     (key, path)
 }
 
-/// The fields in which two resources differ, `update_time` left out.
+/// The fields in which two resources differ, `update_time` left out, and `warnings`, which follow from
+/// others.
 fn differences(before: &Value, after: &Value) -> Vec<String> {
     let (before, after) = (before.as_object().unwrap(), after.as_object().unwrap());
     let mut names: Vec<&String> = before.keys().chain(after.keys()).collect();
     names.sort();
     names.dedup();
     let differ =
-        names.into_iter().filter(|name| *name != "update_time" && before.get(*name) != after.get(*name));
+        names.into_iter().filter(|name| !["update_time", "warnings"].contains(&name.as_str()));
+    let differ = differ.filter(|name| before.get(*name) != after.get(*name));
     differ.cloned().collect()
 }
 
