@@ -138,7 +138,7 @@ pub(crate) async fn rotate_issued(
     let now = context.service.clock.now();
     let answer = RotateOut {
         issued_api_key: KeyOut::new(&rotated.key, now).with_warnings(warnings(&settings, &rotated.key)),
-        old_issued_api_key: KeyOut::new(&rotated.old, now),
+        old_issued_api_key: KeyOut::new(&rotated.old, now).with_warnings(warnings(&settings, &rotated.old)),
         secret: rotated.secret.expose(),
     };
     let response = with_notice(ok(StatusCode::CREATED, &answer)?, &settings, std::iter::once(&rotated.key));

@@ -301,18 +301,20 @@ mod tests {
 
     #[test]
     fn a_rate_limit_is_the_default_of_the_list() {
-        let list = r#""rate_limit_policies":[{"name":"burst","quota":5,"window":"1s"},
+        let list = r#""name":"n","rate_limit_policies":[{"name":"burst","quota":5,"window":"1s"},
             {"name":"default","quota":"10","window":"60s","scope":"ACTOR"}]"#;
-        let alias = |quota: u32| format!(r#""rate_limit_policy":{{"quota":"{quota}","window":"60s"}}"#);
+        let alias =
+            |quota: u32| format!(r#""name":"n","rate_limit_policy":{{"quota":"{quota}","window":"60s"}}"#);
         for mask_text in ["", "*", "rate_limit_policies", "rate_limit_policy,rate_limit_policies"] {
             let update = changes(mask_text, &format!("{{{list}}}"));
             assert_eq!(update.rate_policy, None, "{mask_text}");
             assert_eq!(update.rate_policies.unwrap().as_slice().len(), 2, "{mask_text}");
         }
         // As in a response that is sent back.
-        let both = changes("", &format!("{{{list},{}}}", alias(10)));
+        let both = changes("", &format!("{{{list},{}}}", alias(10).replace(r#""name":"n","#, "")));
         assert_eq!((both.rate_policy, both.rate_policies.unwrap().as_slice().len()), (None, 2));
-        let apart = serde_json::from_str(&format!("{{{list},{}}}", alias(11))).unwrap();
+        let apart =
+            serde_json::from_str(&format!("{{{list},{}}}", alias(11).replace(r#""name":"n","#, ""))).unwrap();
         let error = super::update(&mask("").unwrap(), apart).unwrap_err();
         assert_eq!(error.field.as_deref(), Some("rate_limit_policy"));
         let alone = changes("", &format!("{{{}}}", alias(11)));

@@ -33,8 +33,7 @@ fn differences(before: &Value, after: &Value) -> Vec<String> {
     let mut names: Vec<&String> = before.keys().chain(after.keys()).collect();
     names.sort();
     names.dedup();
-    let differ =
-        names.into_iter().filter(|name| !["update_time", "warnings"].contains(&name.as_str()));
+    let differ = names.into_iter().filter(|name| !["update_time", "warnings"].contains(&name.as_str()));
     let differ = differ.filter(|name| before.get(*name) != after.get(*name));
     differ.cloned().collect()
 }

@@ -24,8 +24,13 @@ async fn status(setup: &Setup) -> Value {
 }
 
 fn at(version: i64, state: &str, dirty: bool) -> Value {
-    let steps =
-        [(1, "keys"), (2, "audit heads"), (3, "additive counts and retries"), (4, "additive key states")];
+    let steps = [
+        (1, "keys"),
+        (2, "audit heads"),
+        (3, "additive counts and retries"),
+        (4, "additive key states"),
+        (7, "additive limits"),
+    ];
     let steps = steps.map(|(step, name)| json!({ "version": step, "name": name, "state": state }));
     json!({ "version": version, "dirty": dirty, "migrations": steps })
 }
@@ -34,22 +39,23 @@ fn at(version: i64, state: &str, dirty: bool) -> Value {
 async fn down_and_up_again() {
     let setup = Setup::bare().set("DB_DSN", DATABASE);
     migrate(&setup, "up").await.ok();
-    assert_eq!(status(&setup).await, at(4, "applied", false));
+    assert_eq!(status(&setup).await, at(7, "applied", false));
     let table = migrate(&setup, "status").await.ok();
     let (summary, table) = table.split_once("\n\n").must("a summary");
-    assert_eq!(summary, "Current Version: 4\nDatabase Status: clean");
+    assert_eq!(summary, "Current Version: 7\nDatabase Status: clean");
     let words: Vec<&str> = table.split_whitespace().collect();
-    let steps = "1 keys applied 2 audit heads applied 3 additive counts and retries applied 4 additive key states applied";
+    let steps = "1 keys applied 2 audit heads applied 3 additive counts and retries applied 4 additive key states applied \
+                 7 additive limits applied";
     assert_eq!(words.join(" "), format!("VERSION NAME STATE {steps}"));
 
     // There is no key in it: nothing is lost.
-    let down = migrate(&setup, "down --steps 4").await.expect(0);
+    let down = migrate(&setup, "down --steps 5").await.expect(0);
     assert!(down.stderr.contains("DROP TABLE api_keys"), "{}", down.stderr);
     assert_eq!(down.stdout, "the schema is at version 0\n");
     assert_eq!(status(&setup).await, at(0, "pending", false));
-    migrate(&setup, "down --steps 5").await.ok();
+    migrate(&setup, "down --steps 6").await.ok();
     migrate(&setup, "up").await.ok();
-    assert_eq!(status(&setup).await, at(4, "applied", false));
+    assert_eq!(status(&setup).await, at(7, "applied", false));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,18 +65,18 @@ async fn down_tells_what_it_loses_and_nothing_else() {
     let key = talos.issue(json!({})).await;
     talos.stop().await;
 
-    let refused = migrate(&setup, "down").await.expect(64);
+    let refused = migrate(&setup, "down --steps 2").await.expect(64);
     assert!(
         refused.stderr.contains("this would lose key_prefix of 1 key, secret_id of 1 key: "),
         "{refused:#?}"
     );
-    let all = migrate(&setup, "down --steps 4").await.expect(64);
+    let all = migrate(&setup, "down --steps 5").await.expect(64);
     assert!(all.stderr.contains("this would lose 1 key: use --yes"), "{all:#?}");
     let talos = setup.start().await;
     assert_eq!(talos.verify(&key.secret).await["is_valid"], true);
     talos.stop().await;
 
-    migrate(&setup, "down --steps 2 --yes").await.ok();
+    migrate(&setup, "down --steps 3 --yes").await.ok();
     // No audit log has an end here: nothing is lost.
     migrate(&setup, "down").await.ok();
     let told = setup.refused().await;
@@ -80,7 +86,7 @@ async fn down_tells_what_it_loses_and_nothing_else() {
     assert_eq!(talos.verify(&key.secret).await["is_valid"], true);
     talos.stop().await;
 
-    migrate(&setup, "down --steps 4 --yes").await.ok();
+    migrate(&setup, "down --steps 5 --yes").await.ok();
     migrate(&setup, "up").await.ok();
     let talos = setup.start().await;
     assert_eq!(talos.verify(&key.secret).await["is_valid"], false);
@@ -91,13 +97,13 @@ async fn down_is_refused_while_a_server_runs() {
     let Some(setup) = on_the_database_under_test() else { return };
     let talos = setup.start().await;
     let key = talos.issue(json!({})).await;
-    let refused = migrate(&setup, "down --steps 4 --yes").await.expect(64);
+    let refused = migrate(&setup, "down --steps 5 --yes").await.expect(64);
     for told in ["in use by", "--force"] {
         assert!(refused.stderr.contains(told), "{refused:#?}");
     }
-    assert_eq!(status(&setup).await, at(4, "applied", false));
+    assert_eq!(status(&setup).await, at(7, "applied", false));
     assert_eq!(talos.verify(&key.secret).await["is_valid"], true);
-    migrate(&setup, "down --steps 4 --yes --force").await.ok();
+    migrate(&setup, "down --steps 5 --yes --force").await.ok();
     assert_eq!(status(&setup).await, at(0, "pending", false));
 }
 
@@ -105,11 +111,11 @@ async fn down_is_refused_while_a_server_runs() {
 async fn every_database_has_all_of_it() {
     let Some(setup) = on_the_database_under_test() else { return };
     for (line, version, state) in [
-        ("up", 4, "applied"),
+        ("up", 7, "applied"),
         ("force 0", 0, "pending"),
-        ("force 4", 4, "applied"),
-        ("down --steps 4", 0, "pending"),
-        ("up", 4, "applied"),
+        ("force 7", 7, "applied"),
+        ("down --steps 5", 0, "pending"),
+        ("up", 7, "applied"),
     ] {
         migrate(&setup, line).await.ok();
         assert_eq!(status(&setup).await, at(version, state, false), "{line}");
@@ -132,16 +138,16 @@ async fn force_says_where_a_dirty_schema_is() {
         let ran = migrate(&setup, line).await.expect(1);
         assert!(ran.stderr.contains('1'), "{}", ran.stderr);
     }
-    migrate(&setup, "force 4").await.ok();
-    assert_eq!(status(&setup).await, at(4, "applied", false));
+    migrate(&setup, "force 7").await.ok();
+    assert_eq!(status(&setup).await, at(7, "applied", false));
     migrate(&setup, "up").await.ok();
     migrate(&setup, "force 0").await.ok();
     assert_eq!(status(&setup).await, at(0, "pending", false));
-    migrate(&setup, "force 4").await.ok();
-    migrate(&setup, "down --steps 4").await.ok();
+    migrate(&setup, "force 7").await.ok();
+    migrate(&setup, "down --steps 5").await.ok();
 
-    let ran = migrate(&setup, "force 5").await.expect(64);
-    assert!(ran.stderr.contains("0 to 4"), "{}", ran.stderr);
+    let ran = migrate(&setup, "force 8").await.expect(64);
+    assert!(ran.stderr.contains("0 to 7"), "{}", ran.stderr);
     migrate(&setup, "force -1").await.expect(64);
 }
 
@@ -154,8 +160,8 @@ async fn a_newer_step_is_shown_and_left_alone() {
     crate::rig::python::run(&[script, &setup.path("talos.db").to_string_lossy()]).await;
     let status = status(&setup).await;
     assert_eq!(
-        (&status["version"], &status["migrations"][4]["state"]),
-        (&json!(1_000_004), &json!("unknown to this program"))
+        (&status["version"], &status["migrations"][5]["state"]),
+        (&json!(1_000_007), &json!("unknown to this program"))
     );
     migrate(&setup, "down --yes").await.expect(1);
 }
