@@ -102,37 +102,3 @@ impl Limiter {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use uuid::Uuid;
-
-    use crate::clock::Timestamp;
-    use crate::key::{
-        ActorId, AddressList, Key, KeyId, KeyName, NetworkId, RatePolicies, Scopes, Signer, Visibility,
-    };
-
-    /// Returns a key without a policy.
-    pub(super) fn key_of(id: u128, actor: &str) -> Key {
-        Key {
-            network: NetworkId::SINGLE,
-            id: KeyId::Issued(Uuid::from_u128(id)),
-            name: KeyName::parse("n").unwrap(),
-            actor: ActorId::parse(actor).unwrap(),
-            scopes: Scopes::default(),
-            metadata: None,
-            visibility: Visibility::Secret,
-            addresses: AddressList::default(),
-            rate_policy: None,
-            rate_policies: RatePolicies::default(),
-            created: Timestamp::from_secs(1_000),
-            updated: Timestamp::from_secs(1_000),
-            expires: None,
-            superseded: None,
-            revocation: None,
-            last_used: None,
-            mutation: 0,
-            signer: Signer::default(),
-        }
-    }
-}

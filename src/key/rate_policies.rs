@@ -1,7 +1,7 @@
 //! Several rate policies of one key, each with a name.
 //!
-//! The policy named `default` is also the key's `rate_limit_policy`. Its numbers stand in columns of
-//! their own, which releases that know one policy read and write.
+//! The policy named `default` is also the key's `rate_limit_policy`. Its numbers stand in columns
+//! of their own, which releases that know one policy read and write.
 
 use std::fmt;
 use std::sync::Arc;
@@ -275,7 +275,7 @@ impl RatePolicies {
         (!told.is_empty()).then(|| told.join(", "))
     }
 
-    /// Returns all that the list says, for comparison with that of another request; `None` if unset.
+    /// Returns all that the list says, for comparison with another request's; `None` if unset.
     pub fn fingerprint(&self) -> Option<serde_json::Value> {
         let of = |policy: &NamedRatePolicy| {
             let NamedRatePolicy { name, policy: RatePolicy { quota, window, unit }, scope, enforcer } =

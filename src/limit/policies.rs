@@ -74,9 +74,38 @@ pub(super) fn nearest(
 mod tests {
     use std::time::Duration;
 
+    use uuid::Uuid;
+
     use super::*;
-    use crate::key::{NamedRatePolicy, RateEnforcer, RatePolicies, RatePolicy, RateUnit};
-    use crate::limit::tests::key_of;
+    use crate::clock::Timestamp;
+    use crate::key::{
+        ActorId, AddressList, KeyId, KeyName, NamedRatePolicy, NetworkId, RateEnforcer, RatePolicies,
+        RatePolicy, RateUnit, Scopes, Signer, Visibility,
+    };
+
+    /// Returns a key without a policy.
+    fn key_of(id: u128, actor: &str) -> Key {
+        Key {
+            network: NetworkId::SINGLE,
+            id: KeyId::Issued(Uuid::from_u128(id)),
+            name: KeyName::parse("n").unwrap(),
+            actor: ActorId::parse(actor).unwrap(),
+            scopes: Scopes::default(),
+            metadata: None,
+            visibility: Visibility::Secret,
+            addresses: AddressList::default(),
+            rate_policy: None,
+            rate_policies: RatePolicies::default(),
+            created: Timestamp::from_secs(1_000),
+            updated: Timestamp::from_secs(1_000),
+            expires: None,
+            superseded: None,
+            revocation: None,
+            last_used: None,
+            mutation: 0,
+            signer: Signer::default(),
+        }
+    }
 
     fn policy(name: &str, quota: i64, scope: RateScope) -> NamedRatePolicy {
         let policy = RatePolicy::new(quota, Duration::from_secs(60), RateUnit::Requests).unwrap();

@@ -9,7 +9,8 @@ use crate::clock::Clock;
 use crate::key::{KeyId, NetworkId};
 use crate::redis::{RedisClient, RedisReport, RedisSettings, RedisSettingsError, RedisUse};
 
-/// Script that does what [`Gcra::charge`] does, for one bucket or several: all are charged, or none.
+/// Script that does what [`Gcra::charge`] does, for one bucket or several: all are charged, or
+/// none.
 ///
 /// KEYS: the buckets. ARGV: the cost; then for each bucket emission interval and refill time in
 /// microseconds. It returns 1 or 0 for allowed or not, and each bucket's debt in microseconds. The

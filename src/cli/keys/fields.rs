@@ -25,8 +25,8 @@ pub(super) struct KeyFields {
     /// Length of the window, such as 60s
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     rate_limit_window: Option<String>,
-    /// One of several limits, each with a name, such as burst=10/1s or day=1000/24h,actor; repeat it
-    /// for more, '' for none
+    /// One of several limits, each with a name, such as burst=10/1s or day=1000/24h,actor; repeat
+    /// it for more, '' for none
     ///
     /// `,actor` counts over all keys of the actor; `,envoy` leaves counting to Envoy's rate limit
     /// filter. The limits replace all that the key has.

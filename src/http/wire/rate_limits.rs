@@ -40,8 +40,8 @@ pub(super) struct NamedRateLimitPolicy {
     #[serde(default, deserialize_with = "int64")]
     #[schemars(with = "Option<String>", extend("format" = "int64"))]
     quota: Option<i64>,
-    /// The window, such as `60s`: one second to ten years. With `enforce: ENVOY`, one of `1s`, `60s`,
-    /// `3600s`, `86400s`, `2592000s` and `31536000s`.
+    /// The window, such as `60s`: one second to ten years. With `enforce: ENVOY`, one of `1s`,
+    /// `60s`, `3600s`, `86400s`, `2592000s` and `31536000s`.
     window: Option<String>,
     /// The unit: `requests`.
     unit: Option<String>,

@@ -26,8 +26,8 @@ async fn full_key(talos: &Talos) -> (Key, String) {
     (key, path)
 }
 
-/// The fields in which two resources differ, `update_time` left out, and `warnings`, which follow from
-/// others.
+/// The fields in which two resources differ, `update_time` left out, and `warnings`, which follow
+/// from others.
 fn differences(before: &Value, after: &Value) -> Vec<String> {
     let (before, after) = (before.as_object().unwrap(), after.as_object().unwrap());
     let mut names: Vec<&String> = before.keys().chain(after.keys()).collect();

@@ -1,4 +1,5 @@
-//! A rate limit service as Envoy's filter asks it. It knows no limits but those that requests bring.
+//! A rate limit service as Envoy's filter asks it. It knows no limits but those that requests
+//! bring.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
