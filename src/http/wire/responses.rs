@@ -79,8 +79,8 @@ pub(crate) struct KeyOut<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]
     supersede_time: Option<String>,
-    /// Parts of the key that the settings keep from working, such as limits that aren't enforced. Not
-    /// in lists.
+    /// Parts of the key that the settings keep from working, such as limits that aren't enforced.
+    /// Not in lists.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Option<Vec<String>>")]
     warnings: Vec<&'static str>,
