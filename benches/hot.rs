@@ -144,10 +144,16 @@ fn requests(criterion: &mut Criterion) {
         });
     });
     let limiter = Limiter::memory(Clock::system());
-    let subject = (NetworkId::SINGLE, KeyId::Issued(uuid::Uuid::from_u128(7)));
+    let subject = KeyId::Issued(uuid::Uuid::from_u128(7));
     let policy = RatePolicy { quota: 1 << 40, window: Duration::from_secs(60), unit: RateUnit::Requests };
     criterion.bench_function("charge a key (GCRA)", |bench| {
-        bench.iter(|| limiter.charge(black_box(subject), policy).now_or_never().flatten().is_some());
+        bench.iter(|| {
+            limiter
+                .charge(NetworkId::SINGLE, black_box(subject), policy, 1)
+                .now_or_never()
+                .flatten()
+                .is_some()
+        });
     });
 }
 
@@ -161,15 +167,16 @@ fn answers(criterion: &mut Criterion) {
         scopes: &scopes,
         visibility: "secret",
         metadata: None,
-        rate_policy: None,
+        rate_limits_of: None,
     };
+    let end = Timestamp::from_secs(1_800_000_000);
     criterion.bench_function("encode the answer of a key, once for all requests", |bench| {
-        bench.iter(|| encode_ok(&settings, black_box(&principal), Some(&token)));
+        bench.iter(|| encode_ok(&settings, black_box(&principal), Some(&token), end));
     });
     let mut extras = Extras::default();
     extras.remove_header(b"x-api-key");
     criterion.bench_function("encode an answer that takes a header away", |bench| {
-        let ready = encode_ok(&settings, &principal, Some(&token));
+        let ready = encode_ok(&settings, &principal, Some(&token), end);
         bench.iter(|| encode_with_extras(black_box(&ready).clone(), &extras));
     });
 }

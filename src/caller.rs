@@ -111,6 +111,9 @@ fn is_uri(entry: &str) -> bool {
     entry.contains(':')
 }
 
+/// Maximum length of a caller's name beside a key or an actor, in characters.
+const MAX_RECORDED_NAME: usize = 255;
+
 /// An authenticated caller of the admin plane.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
@@ -124,6 +127,13 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// Returns the name that is recorded beside what the caller does: bounded, and without control
+    /// characters. `None` if nothing proves it.
+    pub fn verified_name(&self) -> Option<Arc<str>> {
+        let kept = self.name.chars().filter(|char| !char.is_control()).take(MAX_RECORDED_NAME);
+        (self.proof != Proof::None).then(|| kept.collect::<String>().into())
+    }
+
     /// Returns the caller where authentication is off.
     pub fn anonymous() -> Self {
         Self { name: "anonymous".to_owned(), proof: Proof::None, role: Role::Admin }

@@ -21,6 +21,7 @@ mod reference;
 mod server;
 mod source;
 mod status;
+mod usage;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -82,6 +83,7 @@ EXAMPLES:
     },
     Keys(Box<keys::Keys>),
     Actors(keys::actors::Actors),
+    Usage(usage::Usage),
     /// Generate JSON Web Keys, or fetch the public keys of a server
     #[command(after_help = jwk::EXAMPLES)]
     Jwk {
@@ -148,6 +150,7 @@ impl Cli {
             Command::Serve { plane } => serve(self.config, plane)?,
             Command::Keys(keys) => return block_on(keys.run(endpoint))?,
             Command::Actors(actors) => return block_on(actors.run(endpoint))?,
+            Command::Usage(usage) => return block_on(usage.run(endpoint))?,
             Command::Status(status) => return block_on(status.run(endpoint))?,
             Command::Doctor(doctor) => return block_on(doctor.run(self.config))?,
             Command::Jwk { command } => return block_on(command.run(endpoint))?,

@@ -20,6 +20,7 @@ mod openings;
 mod place;
 mod reload;
 mod retired;
+mod route_name;
 mod routes;
 mod schema;
 mod secrets;
@@ -29,6 +30,7 @@ mod show;
 mod suggest;
 mod tenants;
 mod text;
+mod usage;
 mod validate;
 
 pub use admin::{Auth, AuthJwt, AuthMode, AuthRoles, AuthXfcc};
@@ -49,8 +51,10 @@ pub use model::{
 pub use place::Place;
 pub use reload::Change;
 pub use retired::Retired;
+pub use route_name::{RouteName, RouteNameError};
 pub use routes::{
-    Audience, PathMatch, PolicyValueError, Route, RouteMode, RouteToken, RouteVisibility, ScopeList,
+    Audience, PathMatch, PolicyValueError, Route, RouteCost, RouteMode, RouteToken, RouteVisibility,
+    ScopeList,
 };
 pub use schema::{description, schema};
 pub use serve::{
@@ -59,6 +63,7 @@ pub use serve::{
 };
 pub use show::EffectiveSetting;
 pub use tenants::KeySetUrl;
+pub use usage::Usage;
 
 #[cfg(test)]
 mod error_tests;

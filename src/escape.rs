@@ -74,12 +74,11 @@ pub fn distinct(text: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{}{}{}", space.repeat(before), escape(trimmed, true), space.repeat(after)))
 }
 
-/// Writes a value of a log line: bare where it can't be mistaken, else in quotes.
+/// Writes a value of a log line: bare if it is one word that can't be mistaken, else in quotes.
 pub fn value(text: &str) -> Cow<'_, str> {
     let is_bare = !text.is_empty()
-        && !text.starts_with(['"', ' '])
-        && !text.ends_with(' ')
-        && !text.contains(|character| character == '=' || is_invisible(character));
+        && !text.starts_with('"')
+        && !text.contains(|character| matches!(character, '=' | ' ') || is_invisible(character));
     match is_bare {
         true => Cow::Borrowed(text),
         false => Cow::Owned(quoted(text)),
@@ -154,8 +153,10 @@ mod tests {
     fn values_are_bare_or_in_quotes() {
         for (text, written) in [
             ("alice", "alice"),
-            ("a b", "a b"),
+            ("a b", "\"a b\""),
             (r"a\b", r"a\b"),
+            ("a\"b", "a\"b"),
+            ("[::1]:1", "[::1]:1"),
             ("", "\"\""),
             (" a", "\" a\""),
             ("a decision=allow", "\"a decision=allow\""),
@@ -222,7 +223,7 @@ mod tests {
             let written = value(&text);
             let rest = written.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
             match rest {
-                None => prop_assert!(!written.contains('=')),
+                None => prop_assert!(!written.contains(['=', ' '])),
                 Some(inside) => {
                     let ends = inside.replace("\\\\", "").replace("\\\"", "");
                     prop_assert!(!ends.contains('"'), "{}", written);

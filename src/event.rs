@@ -16,6 +16,12 @@ pub enum Operation {
     Revoke,
     Delete,
     DeleteActor,
+    Suspend,
+    Resume,
+    Finish,
+    UpdateActor,
+    SuspendActor,
+    ResumeActor,
     SelfRevoke,
     Derive,
     /// Changes nothing: only failures are recorded.
@@ -36,6 +42,12 @@ impl Operation {
             Self::Revoke => "revoke",
             Self::Delete => "delete",
             Self::DeleteActor => "delete_actor",
+            Self::Suspend => "suspend",
+            Self::Resume => "resume",
+            Self::Finish => "finish",
+            Self::UpdateActor => "update_actor",
+            Self::SuspendActor => "suspend_actor",
+            Self::ResumeActor => "resume_actor",
             Self::SelfRevoke => "self_revoke",
             Self::Derive => "derive",
             Self::Verify => "verify",
@@ -62,6 +74,15 @@ pub enum Event {
     VerificationFailed,
     /// A retried request got the secret of its key again.
     IssuedKeySecretRepeated,
+    IssuedKeySuspended,
+    IssuedKeyResumed,
+    ImportedKeySuspended,
+    ImportedKeyResumed,
+    ActorUpdated,
+    ActorSuspended,
+    ActorResumed,
+    /// The row of an actor is erased.
+    ActorDeleted,
 }
 
 impl Event {
@@ -81,6 +102,14 @@ impl Event {
             Self::DerivedToken => "APIKeyDerivedToken",
             Self::VerificationFailed => "APIKeyVerificationFailed",
             Self::IssuedKeySecretRepeated => "IssuedAPIKeySecretRepeated",
+            Self::IssuedKeySuspended => "IssuedAPIKeySuspended",
+            Self::IssuedKeyResumed => "IssuedAPIKeyResumed",
+            Self::ImportedKeySuspended => "ImportedAPIKeySuspended",
+            Self::ImportedKeyResumed => "ImportedAPIKeyResumed",
+            Self::ActorUpdated => "ActorUpdated",
+            Self::ActorSuspended => "ActorSuspended",
+            Self::ActorResumed => "ActorResumed",
+            Self::ActorDeleted => "ActorDeleted",
         }
     }
 
@@ -105,6 +134,22 @@ impl Event {
         match kind {
             KeyKind::Issued => Self::IssuedKeyDeleted,
             KeyKind::Imported => Self::ImportedKeyDeleted,
+        }
+    }
+
+    /// The event of a suspended key.
+    pub const fn suspended(kind: KeyKind) -> Self {
+        match kind {
+            KeyKind::Issued => Self::IssuedKeySuspended,
+            KeyKind::Imported => Self::ImportedKeySuspended,
+        }
+    }
+
+    /// The event of a resumed key.
+    pub const fn resumed(kind: KeyKind) -> Self {
+        match kind {
+            KeyKind::Issued => Self::IssuedKeyResumed,
+            KeyKind::Imported => Self::ImportedKeyResumed,
         }
     }
 
@@ -138,12 +183,16 @@ impl Occurrence {
         let reason = key.revocation.as_ref().filter(|_| {
             matches!(event, Event::IssuedKeyRevoked | Event::ImportedKeyRevoked | Event::IssuedKeyRotated)
         });
+        let suspension = key.suspensions.own.as_ref();
+        let suspension = suspension.filter(|_| event == Event::suspended(key.id.kind()));
+        let until = suspension.and_then(|one| one.until).map(crate::clock::Timestamp::to_rfc3339);
         Self::new(event, key.network)
             .of_id(key.id)
             .with("Reason", reason.map(|revocation| revocation.reason.name()))
             .with("ActorID", Some(key.actor.as_str()))
             .with("Expiry", expiry)
             .with("Visibility", Some(visibility(key.visibility)))
+            .with("Until", until)
     }
 
     /// Adds the id and the kind of a key.

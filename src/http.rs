@@ -14,6 +14,7 @@ mod public;
 mod reply;
 mod routes;
 mod telemetry;
+mod usage;
 mod wire;
 
 use axum::Router;
@@ -24,15 +25,16 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use self::admin::{change, verify};
+use self::admin::{actors, change, state, verify};
 use self::middleware::{admin_auth, catch_timeouts_and_panics, cors, cross_site, host, self_revoke_limit};
-use self::openapi::{erasure, operations};
+use self::openapi::{erasure, operations, state as state_operations, usage as usage_operations};
 use self::reply::{Reply, method_not_allowed, no_such_resource, ok};
 use self::routes::Routes;
 use self::telemetry::TelemetryState;
 
 pub use body::MemoryExhausted;
 pub use context::Context;
+pub(crate) use openapi::outline::{OperationOutline, Outline, Row};
 pub use wire::listed_key;
 
 use crate::error::ApiError;
@@ -55,9 +57,9 @@ pub fn admin_router(context: Context) -> Router {
     with_common_layers(Plane::Admin, routes, context)
 }
 
-/// Returns the description of the API that the admin plane serves (OpenAPI 3.0).
-pub fn api_description() -> serde_json::Value {
-    openapi::description(&admin_routes())
+/// Returns the outline of the API that the admin plane describes.
+pub(crate) fn api_outline() -> Outline {
+    Outline::of(&openapi::description(&admin_routes()))
 }
 
 fn admin_routes() -> Routes {
@@ -76,11 +78,21 @@ fn admin_routes() -> Routes {
         .audited(Operation::Revoke, &operations::REVOKE_IMPORTED, change::revoke_imported)
         .audited(Operation::Delete, &operations::DELETE_IMPORTED, change::delete_imported)
         .audited(Operation::Delete, &erasure::DELETE_ISSUED, change::delete_issued)
+        .audited(Operation::Suspend, &state_operations::SUSPEND_ISSUED, state::suspend_issued)
+        .audited(Operation::Resume, &state_operations::RESUME_ISSUED, state::resume_issued)
+        .audited(Operation::Finish, &state_operations::FINISH_ISSUED, state::finish)
+        .audited(Operation::Suspend, &state_operations::SUSPEND_IMPORTED, state::suspend_imported)
+        .audited(Operation::Resume, &state_operations::RESUME_IMPORTED, state::resume_imported)
+        .at(&state_operations::GET_ACTOR, actors::get_actor)
+        .audited(Operation::UpdateActor, &state_operations::UPDATE_ACTOR, actors::update_actor)
+        .audited(Operation::SuspendActor, &state_operations::SUSPEND_ACTOR, actors::suspend_actor)
+        .audited(Operation::ResumeActor, &state_operations::RESUME_ACTOR, actors::resume_actor)
         .audited(Operation::DeleteActor, &erasure::DELETE_ACTOR, change::delete_actor)
         .audited(Operation::Revoke, &operations::REVOKE_ANY, change::revoke_any)
         .at(&operations::VERIFY, verify::verify)
         .at(&operations::VERIFY_BATCH, verify::verify_batch)
         .audited(Operation::Derive, &operations::DERIVE, admin::derive)
+        .at(&usage_operations::USAGE, usage::usage)
         .merge(public_routes())
 }
 
@@ -105,6 +117,7 @@ fn public_routes() -> Routes {
     health_routes()
         .audited(Operation::SelfRevoke, &operations::SELF_REVOKE, public::self_revoke)
         .at(&operations::JWKS, public::jwks)
+        .at(&usage_operations::SELF_USAGE, usage::self_usage)
 }
 
 fn health_routes() -> Routes {

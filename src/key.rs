@@ -1,25 +1,35 @@
 //! API keys: the types of a key and of its attributes.
 
+mod actor;
 mod address;
 pub mod deny;
 mod differences;
 mod fields;
+mod grace;
 mod id;
+mod provenance;
 mod rate;
+mod rate_policies;
 pub mod record;
 mod scope;
 mod signer;
 mod status;
 pub mod strict;
+mod suspension;
 pub mod verdict;
 
+pub use actor::{Actor, RecordedTimes};
 pub use address::AddressList;
 pub use fields::{ActorId, KeyName, MAX_LABEL, Metadata, TEN_YEARS};
+pub use grace::UnusedGrace;
 pub use id::{KeyId, KeyKind, NetworkId};
+pub use provenance::Provenance;
 pub use rate::{RatePolicy, RateUnit};
+pub use rate_policies::{NamedRatePolicy, PolicyName, RateEnforcer, RatePolicies, RateScope};
 pub use scope::{Scope, Scopes, covers};
 pub use signer::{KeyPrefix, SecretId, Signer};
 pub use status::{Revocation, RevocationReason, Status, Visibility};
+pub use suspension::{Suspension, Suspensions};
 
 use crate::clock::Timestamp;
 
@@ -42,8 +52,10 @@ pub struct Key {
     pub visibility: Visibility,
     /// Addresses from which it may be used.
     pub addresses: AddressList,
-    /// Rate policy.
+    /// Rate policy named `default`.
     pub rate_policy: Option<RatePolicy>,
+    /// All rate policies, `default` among them; unset if it is the only one that was ever set.
+    pub rate_policies: RatePolicies,
     /// Time at which it was issued or imported.
     pub created: Timestamp,
     /// Time of the last change, except of its last use.
@@ -52,8 +64,14 @@ pub struct Key {
     pub expires: Option<Timestamp>,
     /// End of the grace period after its rotation.
     pub superseded: Option<Timestamp>,
+    /// Grace period that uses put off.
+    pub unused_grace: Option<UnusedGrace>,
     /// Revocation. Never removed once set.
     pub revocation: Option<Revocation>,
+    /// Suspensions, which leave its status alone.
+    pub suspensions: Suspensions,
+    /// Callers that made and changed it, and the keys before and after it.
+    pub provenance: Provenance,
     /// Last use, to the day.
     pub last_used: Option<Timestamp>,
     /// Number of its last change in the mutation log. 0 if it has none.
@@ -72,6 +90,40 @@ impl Key {
         } else {
             Status::Active
         }
+    }
+
+    /// Sets all rate policies; without any, the key has none.
+    pub fn set_rate_policies(&mut self, policies: RatePolicies) {
+        self.rate_policy = policies.default_policy().map(|default| default.policy);
+        self.rate_policies = policies;
+    }
+
+    /// Sets or removes the rate policy named `default`. The others stay.
+    pub fn set_default_rate_policy(&mut self, policy: Option<RatePolicy>) {
+        self.rate_policies = self.rate_policies.with_default(policy);
+        self.rate_policy = policy;
+    }
+
+    /// Returns whether it has a rate policy, whoever enforces it.
+    pub const fn has_rate_policy(&self) -> bool {
+        self.rate_policy.is_some() || !self.rate_policies.is_unset()
+    }
+
+    /// Returns the value of the `RateLimit-Policy` header
+    /// (draft-ietf-httpapi-ratelimit-headers).
+    pub fn rate_policy_header(&self) -> Option<String> {
+        match self.rate_policies.is_unset() {
+            true => self.rate_policy.map(|policy| policy.header_named(PolicyName::DEFAULT.as_str())),
+            false => self.rate_policies.header(),
+        }
+    }
+
+    /// Returns the rate policies for which Talos counts uses.
+    pub fn counted_rate_policies(&self) -> impl Iterator<Item = NamedRatePolicy> {
+        let alone = self.rate_policy.filter(|_| self.rate_policies.is_unset());
+        let alone = alone.map(NamedRatePolicy::default_of);
+        let all = alone.into_iter().chain(self.rate_policies.as_slice().iter().copied());
+        all.filter(NamedRatePolicy::is_counted)
     }
 
     /// Bounds the last use by `now`: it was written by another clock, which may have been ahead.

@@ -10,21 +10,26 @@
 //! clock: each time that is set ahead, a key gets at most one more burst; when it is set back, the
 //! bucket is at worst empty and fills up as usual.
 //!
+//! A key may have several policies: a request is charged to all of them or to none.
+//!
 //! A limiter that fails denies nobody.
 
 mod decision;
 mod gcra;
 mod memory;
+mod policies;
 mod redis;
 
 pub use self::redis::RedisLimiter;
-pub use decision::{BucketKey, RateDecision};
+pub use decision::RateDecision;
 pub use memory::MemoryLimiter;
 
 use crate::clock::Clock;
-use crate::key::RatePolicy;
+use crate::key::{Key, KeyId, NetworkId, RatePolicy};
 use crate::redis::RedisReport;
+use decision::BucketKey;
 use gcra::Gcra;
+use policies::{buckets_of, nearest};
 
 /// Rate limiter, by the place of its buckets.
 pub enum Limiter {
@@ -40,16 +45,39 @@ impl Limiter {
         Self::Memory(MemoryLimiter::new(clock))
     }
 
-    /// Charges one request to a bucket. Returns `None` when the request isn't counted: the policy's
-    /// unit isn't enforced, or the limiter failed.
-    pub async fn charge(&self, bucket: BucketKey, policy: RatePolicy) -> Option<RateDecision> {
+    /// Charges a request that costs `cost` to the only policy of a key. Returns `None` when the
+    /// request isn't counted: the policy's unit isn't enforced, or the limiter failed.
+    pub async fn charge(
+        &self,
+        network: NetworkId,
+        key_id: KeyId,
+        policy: RatePolicy,
+        cost: u32,
+    ) -> Option<RateDecision> {
         if !policy.unit.is_enforced() {
             return None;
         }
         let gcra = Gcra::new(policy);
         match self {
-            Self::Memory(limiter) => Some(limiter.charge(bucket, gcra)),
-            Self::Redis(limiter) => limiter.charge(bucket, gcra).await,
+            Self::Memory(limiter) => Some(limiter.charge(BucketKey::Key(network, key_id), gcra, cost)),
+            Self::Redis(limiter) => limiter.charge(network, key_id, gcra, cost).await,
+        }
+    }
+
+    /// Charges a request to all policies of a key that Talos enforces, or to none of them if one is
+    /// used up. Returns `None` when the request isn't counted.
+    pub async fn charge_all(&self, key: &Key, cost: u32) -> Option<RateDecision> {
+        let buckets = buckets_of(key);
+        if buckets.is_empty() {
+            return None;
+        }
+        match self {
+            Self::Memory(limiter) => {
+                let places: Vec<_> = buckets.iter().map(|bucket| (bucket.key(), bucket.gcra)).collect();
+                let (allowed, debts) = limiter.charge_all(&places, cost);
+                nearest(&buckets, &debts, allowed, cost)
+            }
+            Self::Redis(limiter) => limiter.charge_all(&buckets, cost).await,
         }
     }
 

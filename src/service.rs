@@ -1,11 +1,14 @@
 //! The operations of the product, one file each. The HTTP planes and the authz plane both call
 //! them.
 
+mod actors;
 pub mod bulkhead;
+mod change;
 mod charge;
 mod delete;
 mod derive;
 mod filter;
+mod fresh_until;
 mod last_used;
 mod list;
 mod lookup;
@@ -16,8 +19,10 @@ mod retry;
 mod revoke;
 mod rotate;
 mod signers;
+mod suspend;
 mod update;
 mod upstream;
+pub mod usage;
 pub mod verify;
 
 use std::borrow::Borrow;
@@ -25,6 +30,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+pub use actors::{ActorUpdate, CountedActor, MAX_COUNTED_KEYS};
 pub use delete::{ErasedActor, MAX_ERASED};
 pub use derive::{DeriveRequest, Derived};
 pub use filter::MAX_FILTER;
@@ -34,14 +40,16 @@ pub use last_used::{UseQueue, UseWriter, use_queue};
 pub use list::{DEFAULT_PAGE, ListRequest, Listed, MAX_PAGE};
 pub use mint::MintError;
 pub use new_key::{ImportRequest, Issued, KeyRequest};
-pub use revoke::MAX_DESCRIPTION;
+pub use revoke::{MAX_DESCRIPTION, Revoked};
 pub use rotate::{RotateRequest, Rotated};
 pub use signers::{SignerCount, SignerCounts, SignerState, Signers};
-pub use update::{Fixed, Update};
+pub use suspend::SuspendRequest;
+pub use update::{Expiry, Fixed, Update};
 
 use bulkhead::Bulkhead;
 use lookup::{LookupKey, LookupResult};
 use outstanding::Outstanding;
+use usage::UsageCounter;
 
 use crate::audit::{Audit, Failure, Origin};
 use crate::cache::freshness::Freshness;
@@ -101,6 +109,8 @@ pub struct ServiceBuilder {
     pub deny_list: DenyList,
     /// Queue of key uses, for `last_used`.
     pub uses: UseQueue,
+    /// Counter of Checks.
+    pub usage: Arc<UsageCounter>,
     /// Audit log.
     pub audit: Arc<Audit>,
     /// Length of a key's upstream headers.
@@ -121,6 +131,7 @@ impl ServiceBuilder {
             freshness: self.freshness,
             limiter: self.limiter,
             uses: self.uses,
+            usage: self.usage,
             audit: self.audit,
             deny_list: ArcSwap::from_pointee(self.deny_list),
             outstanding: Outstanding::default(),
@@ -152,6 +163,8 @@ pub struct Service {
     pub limiter: Arc<Limiter>,
     /// Queue of key uses, for `last_used`.
     pub uses: UseQueue,
+    /// Counter of Checks.
+    pub usage: Arc<UsageCounter>,
     /// Audit log.
     pub audit: Arc<Audit>,
     /// Keys that are refused whatever the database says.

@@ -3,6 +3,7 @@
 //! Each call runs in a task of its own that is never cancelled, as a query that is dropped midway
 //! can break its pooled connection. The caller may stop waiting.
 
+mod actors;
 mod adopt;
 mod anchor;
 mod audit;
@@ -15,6 +16,7 @@ mod dsn;
 mod erase;
 mod eviction;
 mod first_contact;
+mod graces;
 mod key_counts;
 mod keys;
 mod last_used;
@@ -37,6 +39,9 @@ mod signers;
 mod sweep;
 mod tracked_file;
 mod transaction;
+mod usage;
+mod usage_report;
+mod usage_trim;
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -48,6 +53,7 @@ use sqlx::any::AnyConnectOptions;
 use sqlx::{AnyConnection, Connection};
 use tokio::sync::Notify;
 
+pub use actors::{ActorKeyCounts, ActorOutcome};
 pub use adopt::Adopted;
 pub use audit::AuditHead;
 pub use changes::{ChangeOutcome, KeyChange, Successor};
@@ -57,7 +63,7 @@ pub use last_used::LAST_USED_PRECISION;
 pub use list::{Filter, Order, Page, PageRequest};
 pub use lookups::Lookup;
 pub use migrate::{Step, StepState};
-pub use mutations::{LogEntry, LogPart, LogStart, Mutation, TRIM_BATCH, TrimLimit};
+pub use mutations::{LogEntry, LogPart, LogStart, LogSubject, Mutation, TRIM_BATCH, TrimLimit};
 pub use poller::{Evidence, PollError, PollTiming, Proof, Server};
 pub use pool::PoolStats;
 pub use requests::{EarlierRequest, IdempotencyKey, RepeatedKey};
@@ -65,6 +71,9 @@ pub use revert::{Loss, Losses, RevertOptions, Undone};
 pub use server::{NotAuthoritative, ServerId};
 pub use signers::{MAX_SIGNED_COUNT, SignedBy};
 pub use sweep::SWEEP_BATCH;
+pub use usage::{KeyUse, UsageRow};
+pub use usage_report::{UsageGroup, UsageQuery, UsageSum};
+pub use usage_trim::USAGE_TRIM_BATCH;
 
 use crate::rng::Rng;
 use anchor::Anchor;

@@ -88,11 +88,11 @@ def check_summary(pages, problems):
 def check_audience(pages, problems):
     """Each page begins with the sentence that says for whom it is."""
     for page, text in pages.items():
-        if page.parent not in (DOCS, DOCS / "reference") or page.name in NOT_READ:
+        if DOCS not in page.parents or page.name in NOT_READ:
             continue
         first = text.split("\n\n", 2)
         if len(first) < 2 or not first[0].startswith("# ") or not first[1].startswith("For "):
-            problems.append(f"docs/{page.name}: the first sentence must say for whom the page is (For …)")
+            problems.append(f"{page.relative_to(REPO)}: the first sentence must say for whom the page is (For …)")
 
 
 def check_runbook(pages, problems):

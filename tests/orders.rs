@@ -18,6 +18,10 @@ use loom::sync::Arc;
 use loom::thread;
 
 const SLOT: usize = 0;
+/// Slot of the key's actor.
+const ACTOR: usize = 1;
+/// Slots that a row of the key depends on.
+const SLOTS: [usize; 2] = [SLOT, ACTOR];
 /// Position and lineage of a row that was read before any change, in the first lineage.
 const STAMP: (u64, u64) = (0, 0);
 /// Position of the first change.
@@ -39,7 +43,7 @@ fn counts_relayed(ledger: &Ledger) -> bool {
 /// brought the change.
 fn never_allows(answer: fn(&Ledger) -> bool, poll: fn(&Ledger)) {
     loom::model(move || {
-        let ledger = Arc::new(Ledger::new(1));
+        let ledger = Arc::new(Ledger::new(2));
         ledger.extend(OLD);
         let polling = {
             let ledger = Arc::clone(&ledger);
@@ -52,11 +56,11 @@ fn never_allows(answer: fn(&Ledger) -> bool, poll: fn(&Ledger)) {
 }
 
 fn answer(ledger: &Ledger) -> bool {
-    ledger.is_fresh(counts, SLOT, STAMP.0, STAMP.1)
+    ledger.is_fresh(counts, SLOTS, STAMP.0, STAMP.1)
 }
 
 fn answer_relayed(ledger: &Ledger) -> bool {
-    ledger.is_fresh(counts_relayed, SLOT, STAMP.0, STAMP.1)
+    ledger.is_fresh(counts_relayed, SLOTS, STAMP.0, STAMP.1)
 }
 
 fn poll(ledger: &Ledger) {
@@ -67,6 +71,14 @@ fn poll(ledger: &Ledger) {
 #[test]
 fn whoever_sees_the_lease_sees_the_change() {
     never_allows(answer, poll);
+}
+
+#[test]
+fn whoever_sees_the_lease_sees_the_change_of_the_actor() {
+    never_allows(answer, |ledger| {
+        ledger.raise(ACTOR, STAMP.1, CHANGE);
+        ledger.extend(NEW);
+    });
 }
 
 #[test]
@@ -88,13 +100,13 @@ fn whoever_sees_the_lease_sees_the_other_history() {
 #[test]
 fn numbers_that_count_anew_are_no_old_ones() {
     loom::model(|| {
-        let ledger = Arc::new(Ledger::new(1));
+        let ledger = Arc::new(Ledger::new(2));
         ledger.raise(SLOT, STAMP.1, CHANGE);
         let polling = {
             let ledger = Arc::clone(&ledger);
             thread::spawn(move || ledger.next_lineage())
         };
-        assert!(!ledger.is_fresh(|_| true, SLOT, STAMP.0, STAMP.1), "the slot forgot, the stamp passed");
+        assert!(!ledger.is_fresh(|_| true, SLOTS, STAMP.0, STAMP.1), "the slot forgot, the stamp passed");
         polling.join().unwrap();
     });
 }
@@ -104,7 +116,7 @@ fn numbers_that_count_anew_are_no_old_ones() {
 #[test]
 fn what_is_noted_of_an_old_history_demands_nothing_of_the_new_one() {
     loom::model(|| {
-        let ledger = Arc::new(Ledger::new(1));
+        let ledger = Arc::new(Ledger::new(2));
         let invalidating = {
             let ledger = Arc::clone(&ledger);
             let lineage = ledger.lineage();
@@ -112,9 +124,9 @@ fn what_is_noted_of_an_old_history_demands_nothing_of_the_new_one() {
         };
         ledger.next_lineage();
         let lineage = ledger.lineage();
-        assert!(ledger.is_unchanged(SLOT, 0, lineage));
+        assert!(ledger.is_unchanged(SLOTS, 0, lineage));
         invalidating.join().unwrap();
-        assert!(ledger.is_unchanged(SLOT, 0, lineage), "the slot would refuse the key for ever");
+        assert!(ledger.is_unchanged(SLOTS, 0, lineage), "the slot would refuse the key for ever");
         assert_eq!(ledger.min_stamp(SLOT), 0);
     });
 }
@@ -122,7 +134,7 @@ fn what_is_noted_of_an_old_history_demands_nothing_of_the_new_one() {
 #[test]
 #[should_panic(expected = "allowed what the poll had found to be old")]
 fn reading_what_changed_before_the_lease_is_found_out() {
-    never_allows(|ledger| ledger.is_unchanged(SLOT, STAMP.0, STAMP.1) && counts(ledger), poll);
+    never_allows(|ledger| ledger.is_unchanged(SLOTS, STAMP.0, STAMP.1) && counts(ledger), poll);
 }
 
 #[test]
@@ -131,6 +143,15 @@ fn writing_the_lease_before_what_changed_is_found_out() {
     never_allows(answer, |ledger| {
         ledger.extend(NEW);
         ledger.raise(SLOT, STAMP.1, CHANGE);
+    });
+}
+
+#[test]
+#[should_panic(expected = "allowed what the poll had found to be old")]
+fn writing_the_lease_before_the_change_of_the_actor_is_found_out() {
+    never_allows(answer, |ledger| {
+        ledger.extend(NEW);
+        ledger.raise(ACTOR, STAMP.1, CHANGE);
     });
 }
 

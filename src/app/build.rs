@@ -20,6 +20,7 @@ use crate::limit::{Limiter, RedisLimiter};
 use crate::plane::{Plane, Planes};
 use crate::redis::{RedisSentinel, RedisSettings, RedisSettingsError, RedisTls};
 use crate::rng::Rng;
+use crate::service::usage::{UsageSettings, UsageWriter, usage_counter};
 use crate::service::{ServiceBuilder, UseWriter, use_queue};
 use crate::settings::sources::{Documents, Reading};
 use crate::settings::{Settings, SettingsError, check_signing_key};
@@ -36,6 +37,8 @@ pub(crate) struct Built {
     pub(super) documents: Documents,
     /// Uses of keys, to be written to the database.
     pub(super) uses: UseWriter,
+    /// Numbers of Checks, to be written to the database.
+    pub(super) usage: UsageWriter,
     /// Ends of the audit log, to be written to the database; None without an audit log.
     pub(super) audit_heads: Option<HeadReporter>,
 }
@@ -76,6 +79,11 @@ pub(crate) async fn build(config: &Config, planes: Planes) -> Result<Built, Serv
     let freshness = Freshness::new(clock.clone(), terms, config.cache.ttl);
     let settings = Arc::new(ArcSwap::from_pointee(settings));
     let (uses, use_writer) = use_queue(config.last_used.queue_size);
+    let (usage, usage_writer) = usage_counter(UsageSettings {
+        is_enabled: config.usage.enabled,
+        flush_interval: config.usage.flush_interval,
+        max_rows: config.usage.max_rows,
+    });
     let process = Arc::new(Process::new(planes, &clock));
     let own_uid = rustix::process::geteuid().as_raw();
     let admin_auth = Arc::new(AdminAuth::new(&config.serve.http.auth, own_uid, clock.clone()));
@@ -96,6 +104,7 @@ pub(crate) async fn build(config: &Config, planes: Planes) -> Result<Built, Serv
         freshness: Arc::new(freshness),
         deny_list,
         uses,
+        usage: Arc::new(usage),
         audit: Arc::new(Audit::new(log)),
         upstream_headers_len,
     };
@@ -107,7 +116,7 @@ pub(crate) async fn build(config: &Config, planes: Planes) -> Result<Built, Serv
         admin_auth,
         throttle: Arc::default(),
     };
-    Ok(Built { context, documents, uses: use_writer, audit_heads })
+    Ok(Built { context, documents, uses: use_writer, usage: usage_writer, audit_heads })
 }
 
 /// Opens the audit log; None when the configuration has none.

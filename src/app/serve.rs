@@ -33,7 +33,8 @@ use crate::config::{Config, LastUsed, Loaded, Source};
 use crate::error;
 use crate::http::{Context, admin_router, metrics_router, public_router};
 use crate::plane::{Plane, Planes};
-use crate::service::UseWriter;
+use crate::service::usage::UsageWriter;
+use crate::service::{Service, UseWriter};
 use crate::telemetry::traces::{self, Traces};
 
 /// Time for the database to learn the end of the audit log, once all else has stopped.
@@ -55,7 +56,7 @@ pub async fn serve(source: Source, loaded: Loaded, planes: Planes) -> Result<(),
     error::set_branding(config.errors.domain.clone(), config.errors.docs_url.clone());
     let traces = traces::start(&config.tracing)?;
     let templates = Arc::new(denied_templates::read_at_start(&config.authz)?);
-    let Built { context, documents, uses, audit_heads } = build(&config, planes).await?;
+    let Built { context, documents, uses, usage, audit_heads } = build(&config, planes).await?;
     let file = source.file().map(Path::to_owned);
     let reloader = Reloader::new(source, config.clone(), documents, &context)?;
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -81,7 +82,7 @@ pub async fn serve(source: Source, loaded: Loaded, planes: Planes) -> Result<(),
             templates,
             health.clone(),
         ),
-        records: Records::spawn(&config, &context, uses, audit_heads),
+        records: Records::spawn(&config, &context, (uses, usage), audit_heads),
         context,
         health,
         stop,
@@ -159,13 +160,22 @@ struct Records {
 }
 
 impl Records {
-    fn spawn(config: &Config, context: &Context, uses: UseWriter, audit_heads: Option<HeadReporter>) -> Self {
+    fn spawn(
+        config: &Config,
+        context: &Context,
+        (uses, usage): (UseWriter, UsageWriter),
+        audit_heads: Option<HeadReporter>,
+    ) -> Self {
         let LastUsed { flush_size, flush_interval, .. } = config.last_used;
         let (store, clock) = (context.service.store.clone(), context.service.clock.clone());
         let planes_drained = CancellationToken::new();
         let mut records = Self { uses: Tasks::default(), planes_drained, audit: Tasks::default() };
         let writer = uses.write(store, flush_size, flush_interval, clock, records.planes_drained.clone());
         records.uses.spawn("write last uses of keys", writer);
+        let Service { usage: counter, store, clock, rng, .. } = &*context.service;
+        let (store, clock, stop) = (store.clone(), clock.clone(), records.planes_drained.clone());
+        let writer = usage.write(Arc::clone(counter), store, clock, rng.uuid(), stop);
+        records.uses.spawn("write usage of keys", writer);
         if let Some(heads) = audit_heads {
             records.audit.spawn("record the head of the audit log", heads.run());
         }

@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::config::Usage;
 use crate::service::{Service, SignerCount, SignerState};
-use crate::store::SWEEP_BATCH;
+use crate::store::{SWEEP_BATCH, USAGE_TRIM_BATCH};
 
 /// Mean time between two rounds of sweeping; each wait is 50 to 150 % of it.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+/// Mean time between two rounds of trimming usage; each wait is 50 to 150 % of it.
+const TRIM_USAGE_INTERVAL: Duration = Duration::from_secs(10 * 60);
 /// Pause between two batches of a round, in which others can write.
 const SWEEP_PAUSE: Duration = Duration::from_millis(20);
 /// Shortest time between two counts of signers.
@@ -29,6 +32,27 @@ pub(super) async fn sweep_states(service: Arc<Service>) {
                 Ok(_) => break,
                 Err(error) => {
                     tracing::warn!(%error, "states of ended keys can't be recorded; trying again later");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Adds hours of usage up by day, and deletes old days, forever. Every instance does so, at random
+/// moments.
+pub(super) async fn trim_usage(service: Arc<Service>, usage: Usage) {
+    loop {
+        tokio::time::sleep(service.rng.jittered(TRIM_USAGE_INTERVAL, 0.5)).await;
+        let now = service.clock.now();
+        loop {
+            let hours = service.store.roll_up_usage(now.minus(usage.keep_hours)).await;
+            let days = service.store.trim_usage(now.minus(usage.keep_days)).await;
+            match hours.and_then(|hours| Ok(hours.max(days?))) {
+                Ok(USAGE_TRIM_BATCH) => tokio::time::sleep(SWEEP_PAUSE).await,
+                Ok(_) => break,
+                Err(error) => {
+                    tracing::warn!(%error, "old usage can't be trimmed; trying again later");
                     break;
                 }
             }

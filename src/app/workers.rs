@@ -154,6 +154,7 @@ impl Worker {
 
 async fn work(mut queued: mpsc::UnboundedReceiver<Assigned>, server: Rc<Server>) {
     let mut connections = JoinSet::new();
+    let handover = tokio::task::spawn_local(hand_over_usage(Rc::clone(&server)));
     loop {
         let next = tokio::select! {
             next = queued.recv() => next,
@@ -165,6 +166,15 @@ async fn work(mut queued: mpsc::UnboundedReceiver<Assigned>, server: Rc<Server>)
         connections.spawn_local(serve_assigned(assigned, Rc::clone(&server)));
     }
     while connections.join_next().await.is_some() {}
+    handover.abort();
+    server.authorization.hand_over_usage();
+}
+
+/// Hands over what this thread has counted, again and again.
+async fn hand_over_usage(server: Rc<Server>) {
+    while let Some(pause) = server.authorization.hand_over_usage() {
+        tokio::time::sleep(pause).await;
+    }
 }
 
 async fn serve_assigned(assigned: Assigned, server: Rc<Server>) {

@@ -26,6 +26,11 @@ pub struct Origin {
 }
 
 impl Origin {
+    /// Returns the caller's name for the records of keys and actors; `None` if nothing proves it.
+    pub fn verified_caller(&self) -> Option<Arc<str>> {
+        self.caller.as_ref().and_then(Caller::verified_name)
+    }
+
     fn members(&self) -> [(&'static str, Value); 4] {
         let caller = match &self.caller {
             Some(caller) => {

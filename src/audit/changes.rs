@@ -17,6 +17,16 @@ pub const CLOCK_AHEAD_SECONDS: &str = "clock_ahead_seconds";
 /// Keys that are compared by one call of the store.
 const BATCH_SIZE: usize = 1_000;
 
+/// Events after which a key's row is another, and the key goes on.
+const UPDATES: [Event; 6] = [
+    Event::IssuedKeyUpdated,
+    Event::ImportedKeyUpdated,
+    Event::IssuedKeySuspended,
+    Event::ImportedKeySuspended,
+    Event::IssuedKeyResumed,
+    Event::ImportedKeyResumed,
+];
+
 /// Change of a key that a log records as done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordedChange {
@@ -107,7 +117,7 @@ pub fn changes_of(outcome: &Value, line: u64, began: Option<Timestamp>) -> Vec<R
                 let reason = RevocationReason::from_name(text("Reason"));
                 add(id, ChangeKind::Revoked(reason.unwrap_or(RevocationReason::Unspecified)));
             }
-            name if name == Event::IssuedKeyUpdated.name() || name == Event::ImportedKeyUpdated.name() => {
+            name if UPDATES.iter().any(|event| event.name() == name) => {
                 add(id, ChangeKind::Updated);
             }
             name if name == Event::IssuedKeyCreated.name() || name == Event::ImportedKeyCreated.name() => {

@@ -12,13 +12,10 @@ use super::deny_reason::{DeniedRequest, DenyReason};
 use super::hint::hint;
 use super::metadata;
 use super::request::{GRPC_WEB, Headers};
-use super::response::overwrite;
+use super::response::{DYNAMIC_METADATA, overwrite};
 use super::template::{Template, Templates, Values};
 use crate::config::Authz;
 use crate::error::ApiError;
-
-/// Number of the field `CheckResponse.dynamic_metadata`.
-const DYNAMIC_METADATA: u32 = 4;
 
 /// ASCII characters that are encoded in `grpc-message`.
 const GRPC_ENCODED: &AsciiSet = &CONTROLS.add(b'%');

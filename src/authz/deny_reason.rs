@@ -11,8 +11,8 @@ use super::request::Malformed;
 use super::response::{RATE_LIMIT, RATE_LIMIT_POLICY};
 use crate::cache::memory::Entry;
 use crate::error::{ApiError, Reason};
+use crate::key::Scopes;
 use crate::key::verdict::Denial;
-use crate::key::{RatePolicy, Scopes};
 use crate::limit::RateDecision;
 use crate::service::verify::Rejection;
 
@@ -34,9 +34,9 @@ pub(super) enum DenyReason {
     /// The credential lacks scopes.
     #[error("the credential lacks a scope that this route needs")]
     InsufficientScope(ScopeDemand),
-    /// The key's quota is used up.
+    /// A quota of the key or its actor is used up. With the text of `RateLimit-Policy`.
     #[error("the key was used too often; try again later")]
-    RateLimited(RatePolicy, RateDecision),
+    RateLimited(String, Box<RateDecision>),
     /// The key is publishable and the route accepts secret keys only.
     #[error("publishable keys are not accepted here")]
     Publishable,
@@ -100,8 +100,8 @@ impl DenyReason {
         }
     }
 
-    /// Returns the error that the client sees. Expired, revoked and unknown look alike unless
-    /// `reveal_reason` is set.
+    /// Returns the error that the client sees. Expired, revoked, suspended and unknown look alike
+    /// unless `reveal_reason` is set.
     pub(super) fn error(&self, reveal_reason: bool) -> ApiError {
         let reason = match self {
             Self::Missing => Reason::Unauthorized,
@@ -109,7 +109,7 @@ impl DenyReason {
             Self::Denied(Denial::AddressNotAllowed) | Self::AddressUnreadable => Reason::IpNotAllowed,
             Self::Denied(denial) if reveal_reason => match denial {
                 Denial::Expired => Reason::ApiKeyExpired,
-                Denial::Revoked => Reason::ApiKeyRevoked,
+                Denial::Revoked | Denial::Suspended => Reason::ApiKeyRevoked,
                 Denial::SignatureInvalid => Reason::SignatureInvalid,
                 _ => Reason::Unauthorized,
             },
@@ -166,7 +166,7 @@ impl DenyReason {
             return vec![];
         };
         let retry_after = charge.retry_after_secs().map(|seconds| ("retry-after", seconds.to_string()));
-        let rate = [(RATE_LIMIT_POLICY, policy.header()), (RATE_LIMIT, charge.header())];
+        let rate = [(RATE_LIMIT_POLICY, policy.clone()), (RATE_LIMIT, charge.header())];
         rate.into_iter().chain(retry_after).collect()
     }
 

@@ -4,12 +4,35 @@ use prost_types::value::Kind;
 use prost_types::{ListValue, Struct, Value};
 
 use super::principal::Principal;
+use crate::clock::Timestamp;
 use crate::key::KeyId;
 use crate::key::strict::MAX_SAFE;
 
 /// Returns the metadata of a request that passes.
 pub(super) fn allowed(principal: Option<&Principal<'_>>, reason: &'static str) -> Struct {
-    with_decision("allow", reason, principal.map(of_principal).unwrap_or_default())
+    let mut metadata = principal.map(of_principal).unwrap_or_default();
+    let limits = principal.and_then(|principal| principal.rate_limits_of);
+    for policy in limits.map(|key| key.rate_policies.as_slice()).unwrap_or_default() {
+        if let Some((requests, unit)) = policy.envoy_limit() {
+            // As Envoy's rate limit filter reads them.
+            let limit = [("requests_per_unit", number(requests.into())), ("unit", text(unit))];
+            let fields = limit.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+            let name = format!("limit_{}", policy.name.as_str());
+            metadata.fields.insert(name, value(Kind::StructValue(Struct { fields })));
+        }
+    }
+    with_decision("allow", reason, metadata)
+}
+
+/// Returns the metadata that says until when the answer counts, in seconds since 1970 UTC. In its
+/// encoding, the last eight bytes are the number.
+pub(super) fn fresh_until(end: Timestamp) -> Struct {
+    Struct { fields: [("fresh_until".to_owned(), number(seconds(end)))].into() }
+}
+
+/// Returns a time as the number of [`fresh_until`]: to the millisecond, rounded down.
+pub(super) fn seconds(time: Timestamp) -> f64 {
+    time.as_micros().div_euclid(1_000) as f64 / 1_000.0
 }
 
 /// Returns the metadata of a denied request, without its principal.
@@ -45,6 +68,10 @@ pub(super) fn of_key_id(key_id: &KeyId) -> Struct {
 
 const fn value(kind: Kind) -> Value {
     Value { kind: Some(kind) }
+}
+
+const fn number(number: f64) -> Value {
+    value(Kind::NumberValue(number))
 }
 
 fn text(text: &str) -> Value {

@@ -7,9 +7,10 @@ use prost_types::value::Kind;
 use prost_types::{Struct, Value};
 
 use super::attributes::Attributes;
-use super::deny_reason::DenyReason;
+use super::deny_reason::{DenyReason, ScopeDemand};
 use super::request::{Headers, Malformed};
 use crate::config::{Preflight, RouteMode};
+use crate::key::{Scopes, Visibility};
 use crate::settings::Settings;
 use crate::settings::policy::Policy;
 
@@ -83,7 +84,7 @@ fn set_own_metadata(
 ) -> Result<(), PolicyError> {
     for (key, value) in &fields.fields {
         let name = key.as_bytes();
-        set(policy, place, name, name.strip_prefix(KEY_PREFIX).unwrap_or(name), text(place, key, value)?)?;
+        set(policy, place, name, name.strip_prefix(KEY_PREFIX).unwrap_or(name), &text(place, key, value)?)?;
     }
     Ok(())
 }
@@ -103,16 +104,18 @@ fn set_annotations(policy: &mut Cow<'_, Policy>, metadata: &Struct) -> Result<()
         let Some(Kind::StructValue(annotations)) = annotations else { continue };
         for (key, value) in &annotations.fields {
             if let Some(name) = key.as_bytes().strip_prefix(KEY_PREFIX) {
-                set(policy, "annotation", key.as_bytes(), name, text("annotation", key, value)?)?;
+                set(policy, "annotation", key.as_bytes(), name, &text("annotation", key, value)?)?;
             }
         }
     }
     Ok(())
 }
 
-fn text<'a>(place: &'static str, key: &str, value: &'a Value) -> Result<&'a [u8], PolicyError> {
+fn text<'a>(place: &'static str, key: &str, value: &'a Value) -> Result<Cow<'a, [u8]>, PolicyError> {
     match &value.kind {
-        Some(Kind::StringValue(text)) => Ok(text.as_bytes()),
+        Some(Kind::StringValue(text)) => Ok(Cow::Borrowed(text.as_bytes())),
+        // A cost needs no quotes. Numbers that aren't whole are refused by the setting.
+        Some(Kind::NumberValue(number)) => Ok(Cow::Owned(number.to_string().into_bytes())),
         // YAML parses `off` as false.
         _ => Err(PolicyError {
             place,
@@ -134,6 +137,23 @@ fn set(
 
 fn truncated(key: &[u8]) -> String {
     String::from_utf8_lossy(key).chars().take(64).collect()
+}
+
+/// Checks that a key's scopes and visibility are what a route demands.
+///
+/// # Errors
+/// Fails with what the route demands and the key hasn't.
+pub(super) fn check_key(policy: &Policy, scopes: &Scopes, visibility: Visibility) -> Result<(), DenyReason> {
+    if policy.secret_only && visibility == Visibility::Public {
+        return Err(DenyReason::Publishable);
+    }
+    if !scopes.grant_all(&policy.scopes) {
+        return Err(DenyReason::InsufficientScope(ScopeDemand::new(&policy.scopes, true, scopes)));
+    }
+    if !policy.any_scope.is_empty() && !scopes.grant_any(&policy.any_scope) {
+        return Err(DenyReason::InsufficientScope(ScopeDemand::new(&policy.any_scope, false, scopes)));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -167,6 +187,7 @@ mod tests {
             ("talos.audience", "orders"),
             ("talos.token", "none"),
             ("talos.visibility", "secret"),
+            ("talos.cost", "0"),
             ("other", "is not ours"),
         ]))
         .unwrap();
@@ -175,6 +196,7 @@ mod tests {
         assert_eq!(policy.audience.as_deref(), Some("orders"));
         assert_eq!(policy.token, Some(RouteToken::None));
         assert!(policy.secret_only);
+        assert_eq!(policy.cost.get(), 0);
         for bad in [
             ("talos.mode", "Required"),
             ("talos.mode", ""),
@@ -182,6 +204,11 @@ mod tests {
             ("talos.any_scope", "a\u{1}"),
             ("talos.token", "macaroon"),
             ("talos.visibility", "public"),
+            ("talos.cost", ""),
+            ("talos.cost", "-1"),
+            ("talos.cost", "+1"),
+            ("talos.cost", "1.5"),
+            ("talos.cost", "10001"),
             ("talos.scope", "a"),
             ("talos.", ""),
         ] {
@@ -202,6 +229,11 @@ mod tests {
         assert_eq!(own(keys.clone()).unwrap().mode, RouteMode::Off);
         assert_eq!(annotated(keys).unwrap().scopes.to_string(), "a");
         assert_eq!(own(serde_json::json!({ "mode": "optional" })).unwrap().mode, RouteMode::Optional);
+        for cost in [serde_json::json!("25"), serde_json::json!(25)] {
+            assert_eq!(own(serde_json::json!({ "cost": cost })).unwrap().cost.get(), 25);
+        }
+        own(serde_json::json!({ "cost": 2.5 })).unwrap_err();
+        own(serde_json::json!({ "cost": 1e300 })).unwrap_err();
         assert_eq!(
             annotated(serde_json::json!({ "mode": "optional", "x": "y" })).unwrap(),
             Policy::default()

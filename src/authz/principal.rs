@@ -1,7 +1,7 @@
 //! Identity behind an accepted credential, as upstream and Envoy's filters see it.
 
 use crate::credential::claims::Authority;
-use crate::key::{ActorId, Key, Metadata, NetworkId, RatePolicy, Scopes};
+use crate::key::{ActorId, Key, Metadata, NetworkId, Scopes};
 
 /// Holder of a key or of a token derived from it.
 pub struct Principal<'a> {
@@ -17,8 +17,8 @@ pub struct Principal<'a> {
     pub visibility: &'static str,
     /// Metadata of the key.
     pub metadata: Option<&'a Metadata>,
-    /// Rate policy of the key.
-    pub rate_policy: Option<RatePolicy>,
+    /// Key whose rate policies apply. Tokens have no claim for them.
+    pub rate_limits_of: Option<&'a Key>,
 }
 
 impl<'a> Principal<'a> {
@@ -31,7 +31,7 @@ impl<'a> Principal<'a> {
             scopes: &key.scopes,
             visibility: key.visibility.claim(),
             metadata: key.metadata.as_ref(),
-            rate_policy: key.rate_policy,
+            rate_limits_of: Some(key),
         }
     }
 
@@ -44,8 +44,7 @@ impl<'a> Principal<'a> {
             scopes: &authority.scopes,
             visibility: authority.visibility.claim(),
             metadata: authority.metadata.as_ref(),
-            // Tokens have no claim for it.
-            rate_policy: None,
+            rate_limits_of: None,
         }
     }
 }

@@ -14,13 +14,17 @@ use super::identity_headers::{IDENTITY_HEADERS, header_text};
 use super::metadata;
 use super::principal::Principal;
 use crate::cache::memory::EncodedResponse;
+use crate::clock::Timestamp;
 use crate::config::{Authz, CredentialSource};
+use crate::key::Key;
 use crate::limit::RateDecision;
 
 /// `HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD`
 const OVERWRITE_IF_EXISTS_OR_ADD: i32 = 2;
 /// `HeaderValueOption.HeaderAppendAction.APPEND_IF_EXISTS_OR_ADD`
 const APPEND_IF_EXISTS_OR_ADD: i32 = 0;
+/// Number of the field `CheckResponse.dynamic_metadata`.
+pub(super) const DYNAMIC_METADATA: u32 = 4;
 /// Number of the field `CheckResponse.ok_response`.
 const OK_RESPONSE: u32 = 3;
 /// Numbers of fields of `OkHttpResponse`.
@@ -36,8 +40,14 @@ pub(super) const RATE_LIMIT: &str = "ratelimit";
 
 /// Encodes the part of the response that is the same for every request of a principal on a route.
 ///
-/// `token` is the JWT that goes upstream.
-pub fn encode_ok(settings: &Authz, principal: &Principal<'_>, token: Option<&str>) -> EncodedResponse {
+/// `token` is the JWT that goes upstream, `fresh_until` the end of the lease by which the answer
+/// counts.
+pub fn encode_ok(
+    settings: &Authz,
+    principal: &Principal<'_>,
+    token: Option<&str>,
+    fresh_until: Timestamp,
+) -> EncodedResponse {
     // Scopes are ASCII without spaces, so they need no encoding and are separated by spaces.
     let scopes = principal.scopes.to_string();
     let values = [
@@ -58,9 +68,28 @@ pub fn encode_ok(settings: &Authz, principal: &Principal<'_>, token: Option<&str
         Some(token) => answer.headers.push(overwrite(&settings.token_header, &format!("Bearer {token}"))),
         None => answer.headers_to_remove.extend(own_token_header(settings)),
     }
-    let policy = principal.rate_policy.map(|policy| overwrite(RATE_LIMIT_POLICY, &policy.header()));
-    answer.response_headers_to_add.extend(policy);
-    encode(&outer_fields(metadata::allowed(Some(principal), "ok")), &answer.encode_to_vec(), &[])
+    let policy = principal.rate_limits_of.and_then(Key::rate_policy_header);
+    answer.response_headers_to_add.extend(policy.map(|policy| overwrite(RATE_LIMIT_POLICY, &policy)));
+    let mut outer = outer_fields(metadata::allowed(Some(principal), "ok"));
+    // Concatenated encodings of two messages decode as their merge. The number stands last, so that
+    // it can be replaced.
+    let fresh_until = metadata::fresh_until(fresh_until).encode_to_vec();
+    encode_key(DYNAMIC_METADATA, WireType::LengthDelimited, &mut outer);
+    encode_varint(fresh_until.len() as u64, &mut outer);
+    outer.extend_from_slice(&fresh_until);
+    encode(&outer, &answer.encode_to_vec(), &[])
+}
+
+/// Returns a response of [`encode_ok`] with another `fresh_until`.
+pub(super) fn with_fresh_until(ready: &EncodedResponse, fresh_until: Timestamp) -> EncodedResponse {
+    let [outer_end, _] = ready.offsets;
+    let number = metadata::seconds(fresh_until).to_le_bytes();
+    let mut bytes = ready.bytes.to_vec();
+    let at = outer_end.saturating_sub(number.len());
+    if let Some(old) = bytes.get_mut(at..outer_end) {
+        old.copy_from_slice(&number);
+    }
+    EncodedResponse { bytes: bytes.into(), offsets: ready.offsets }
 }
 
 /// Encodes the response that lets an unauthenticated request pass. `reason` goes to the dynamic

@@ -16,23 +16,24 @@ use tokio::runtime::Handle;
 
 use super::attributes::Attributes;
 use super::denied_response::encode_denied;
-use super::deny_reason::{DeniedRequest, DenyReason, ScopeDemand};
+use super::deny_reason::{DeniedRequest, DenyReason};
 use super::principal::Principal;
 use super::request::Headers;
-use super::response::{Extras, encode_anonymous, encode_ok, encode_with_extras};
+use super::response::{Extras, encode_anonymous, encode_ok, encode_with_extras, with_fresh_until};
 use super::sources::PresentedCredential;
 use super::strip::{strip_headers, strip_repeated_urls, strip_target};
 use super::template::Templates;
 use super::{path_key, policy};
-use crate::audit::Failure;
+use crate::audit::Origin;
 use crate::cache::memory::{CachedResponse, EncodedResponse, Entry};
 use crate::clock::{BootTime, Timestamp};
 use crate::config::{OnUnavailable, RouteMode, RouteToken};
 use crate::credential::TokenFormat;
 use crate::credential::claims::Authority;
 use crate::event::Operation;
-use crate::key::{Key, Scopes, Visibility};
+use crate::key::Key;
 use crate::limit::RateDecision;
+use crate::service::usage::{ALLOW, CountedCheck};
 use crate::service::verify::{CacheUse, Identity, Verification, VerifyRequest};
 use crate::service::{MintError, Service, Unavailable};
 use crate::settings::Settings;
@@ -140,6 +141,12 @@ impl AuthorizationService {
         answer.unwrap_or_else(|| Err(tonic::Status::internal("the request wasn't decided")))
     }
 
+    /// Hands over what this thread has counted, and returns the time until it has to do so again;
+    /// `None` if nothing is counted.
+    pub fn hand_over_usage(&self) -> Option<Duration> {
+        self.service.usage.hand_over(self.service.clock.now())
+    }
+
     /// Counts streams that were refused on a connection that goes on.
     pub fn stream_refused(&self, reason: StreamRefusal, count: u32) {
         self.metrics.connections.streams_refused(reason, count);
@@ -193,11 +200,13 @@ impl AuthorizationService {
         wait: Wait,
     ) -> Option<Result<Bytes, tonic::Status>> {
         let settings = self.service.snapshot();
-        let deciding = AssertUnwindSafe(self.decide(&settings, attributes, tier, wait));
+        let mut check = CountedCheck::default();
+        let deciding = AssertUnwindSafe(self.decide(&settings, attributes, (tier, &mut check), wait));
         let decision = deciding.catch_unwind().await;
         let denied = match decision.unwrap_or_else(|_| Err(DenyReason::Unavailable.into())) {
             Ok(answer) => {
                 self.metrics.checks.allowed();
+                self.service.usage.count(&check, ALLOW);
                 trace::set_attribute("talos.decision", "allow");
                 return Some(Ok(answer));
             }
@@ -206,6 +215,7 @@ impl AuthorizationService {
         };
         let reason = &denied.reason;
         self.metrics.checks.refused(reason.label());
+        self.service.usage.count(&check, reason.label());
         trace::set_attribute("talos.decision", reason.label());
         tracing::debug!(reason = reason.label(), "refused");
         if *reason == DenyReason::Unavailable && settings.authz.on_unavailable == OnUnavailable::Error {
@@ -225,14 +235,16 @@ impl AuthorizationService {
         &self,
         settings: &Arc<Settings>,
         attributes: &Attributes<'_>,
-        tier: &mut Tier,
+        (tier, check): (&mut Tier, &mut CountedCheck),
         wait: Wait,
     ) -> Result<Bytes, Stop> {
         let headers = Headers::of(attributes);
         let settings =
             settings.for_host(|| str::from_utf8(headers.host()).ok()).ok_or(DenyReason::UnknownHost)?;
+        check.network = Some(settings.network);
         let target = path_key::upstream_target(headers.path(), &settings.authz.sources);
         let policy = policy::route_policy(settings, &headers, &target, attributes)?;
+        check.route = policy.name;
         let presented = match policy.mode {
             RouteMode::Off => None,
             RouteMode::Required | RouteMode::Optional => {
@@ -265,18 +277,19 @@ impl AuthorizationService {
         };
         if wait == Wait::Never
             && let Ok(Identity::Key(entry)) = &verification.verdict
-            && self.service.charge_needs_io(settings, &entry.key)
+            && self.service.charge_needs_io(settings, &entry.key, policy.cost.get())
         {
             return Err(Stop::WouldBlock);
         }
         self.metrics.lookups.count(verification.cache);
         *tier = verification.cache.into();
+        (check.key, check.client) = (verification.counted_key(), attempt.client);
         match verification.verdict {
             Ok(Identity::Key(entry)) => {
                 let key = &entry.key;
                 let denied = |reason| DeniedRequest::of_key(reason, &entry);
-                satisfies(&policy, &key.scopes, key.visibility).map_err(denied)?;
-                let charge = self.charge(settings, key).await.map_err(denied)?;
+                policy::check_key(&policy, &key.scopes, key.visibility).map_err(denied)?;
+                let charge = self.charge(settings, key, policy.cost.get()).await.map_err(denied)?;
                 let now = self.service.clock.now();
                 let answer =
                     self.admit_key(settings, &policy, &headers, &presented, (&entry, now), charge)?;
@@ -287,15 +300,8 @@ impl AuthorizationService {
                 Ok(self.admit_token(settings, &policy, &headers, &presented, &authority)?)
             }
             Err(rejection) => {
-                let failure = Failure {
-                    network: settings.network,
-                    operation: Operation::Check,
-                    denial: rejection.denial,
-                    key_id: rejection.key_id,
-                    client: attempt.client,
-                    request_id: None,
-                };
-                self.service.audit.record_failure(&failure, self.service.clock.boot_now());
+                let origin = Origin { client: attempt.client, ..Origin::default() };
+                self.service.record_failure(settings, &rejection, Operation::Check, &origin);
                 Err(DeniedRequest::from(rejection).with_client(attempt.client).into())
             }
         }
@@ -320,11 +326,18 @@ impl AuthorizationService {
         }
     }
 
-    /// Charges a use to the key's rate limit; None when the key has none.
-    async fn charge(&self, settings: &Settings, key: &Key) -> Result<Option<RateDecision>, DenyReason> {
-        match (self.service.charge(settings, key).await, key.rate_policy) {
-            (Some(charge), Some(policy)) if !charge.allowed => Err(DenyReason::RateLimited(policy, charge)),
-            (charge, _) => Ok(charge),
+    /// Charges a use to the key's rate limits; None when it isn't counted.
+    async fn charge(
+        &self,
+        settings: &Settings,
+        key: &Key,
+        cost: u32,
+    ) -> Result<Option<RateDecision>, DenyReason> {
+        match self.service.charge(settings, key, cost).await {
+            Some(charge) if !charge.allowed => {
+                Err(DenyReason::RateLimited(key.rate_policy_header().unwrap_or_default(), Box::new(charge)))
+            }
+            charge => Ok(charge),
         }
     }
 
@@ -347,7 +360,10 @@ impl AuthorizationService {
                 }
         };
         let make = || self.make_answer(settings, entry, with_token, audience);
-        let ready = entry.responses.get_or_encode(now, fits, make)?;
+        let lease = self.service.freshness.lease_start();
+        let renew =
+            |answer: &CachedResponse| with_fresh_until(&answer.encoded, self.service.fresh_until(entry));
+        let ready = entry.responses.get_or_encode(now, lease, fits, make, renew)?;
         let overwritten = with_token.then_some(settings.authz.token_header.as_str());
         Ok(finish(settings, ready, headers, Some(presented), overwritten, charge)?)
     }
@@ -360,13 +376,15 @@ impl AuthorizationService {
         audience: Option<&str>,
     ) -> Result<CachedResponse, DenyReason> {
         let principal = Principal::of_key(&entry.key);
+        let (lease, fresh_until) = (self.service.freshness.lease_start(), self.service.fresh_until(entry));
         if !with_token {
             return Ok(CachedResponse {
                 generation: settings.generation,
                 token: None,
+                lease,
                 refresh_at: None,
                 expires: None,
-                encoded: encode_ok(&settings.authz, &principal, None),
+                encoded: encode_ok(&settings.authz, &principal, None, fresh_until),
             });
         }
         let now = self.service.clock.now();
@@ -377,9 +395,10 @@ impl AuthorizationService {
         Ok(CachedResponse {
             generation: settings.generation,
             token: Some(audience.map(Into::into)),
+            lease,
             refresh_at: Some(minted.issued_at.plus(half_life)),
             expires: Some(minted.expires),
-            encoded: encode_ok(&settings.authz, &principal, Some(&minted.token)),
+            encoded: encode_ok(&settings.authz, &principal, Some(&minted.token), fresh_until),
         })
     }
 
@@ -396,7 +415,7 @@ impl AuthorizationService {
     ) -> Result<Bytes, DeniedRequest> {
         let (network, audience) = (settings.network, policy.audience.as_deref());
         let principal = Principal::of_token(authority, network);
-        satisfies(policy, &authority.scopes, authority.visibility)
+        policy::check_key(policy, &authority.scopes, authority.visibility)
             .map_err(|reason| DeniedRequest::of_principal(reason, &principal))?;
         let token = match authority.format {
             _ if !sends_token(settings, policy) => None,
@@ -408,7 +427,8 @@ impl AuthorizationService {
                 Some(Cow::Owned(minted.token))
             }
         };
-        let ready = encode_ok(&settings.authz, &principal, token.as_deref());
+        let fresh_until = self.service.token_fresh_until(authority.expires);
+        let ready = encode_ok(&settings.authz, &principal, token.as_deref(), fresh_until);
         let overwritten = token.is_some().then_some(settings.authz.token_header.as_str());
         Ok(finish(settings, ready, headers, Some(presented), overwritten, None)?)
     }
@@ -421,19 +441,6 @@ fn decode(message: &[u8]) -> Result<Attributes<'_>, tonic::Status> {
 fn no_token(error: MintError) -> DenyReason {
     tracing::error!(%error, "upstream token could not be minted");
     DenyReason::Misconfigured
-}
-
-fn satisfies(policy: &Policy, scopes: &Scopes, visibility: Visibility) -> Result<(), DenyReason> {
-    if policy.secret_only && visibility == Visibility::Public {
-        return Err(DenyReason::Publishable);
-    }
-    if !scopes.grant_all(&policy.scopes) {
-        return Err(DenyReason::InsufficientScope(ScopeDemand::new(&policy.scopes, true, scopes)));
-    }
-    if !policy.any_scope.is_empty() && !scopes.grant_any(&policy.any_scope) {
-        return Err(DenyReason::InsufficientScope(ScopeDemand::new(&policy.any_scope, false, scopes)));
-    }
-    Ok(())
 }
 
 fn sends_token(settings: &Settings, policy: &Policy) -> bool {

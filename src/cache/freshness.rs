@@ -9,6 +9,11 @@
 //! by its hash, and a slot has the highest number of any of its keys. Two keys in one slot cost a
 //! needless read of the database now and then. They never make a stale row look fresh, and the
 //! table needs no lock, no trimming and no more than half a MiB.
+//!
+//! A row also depends on its key's actor, whose changes concern all its keys at once. Those are
+//! rare, so 4,096 further slots are enough for all actors, and small enough to stay in a
+//! processor's cache. One number for all actors would cost a hit as much, and would make every
+//! change of one actor reload the keys of all.
 
 #[cfg(test)]
 mod assumptions;
@@ -33,13 +38,16 @@ use parking_lot::{Mutex, MutexGuard};
 pub use relay::{MAX_RELAY_ENTRIES, RelayClient, RelayRequest, RelayResponse};
 
 use crate::clock::{BootTime, Clock, Moment, Timestamp};
-use crate::key::{KeyId, NetworkId};
+use crate::key::{ActorId, KeyId, NetworkId};
 use crate::store::{Mutation, PollTiming};
 use ledger::{Lease, Ledger};
 use log_tail::LogTail;
 use observed_heads::ObservedHeads;
 
+/// Slots of keys.
 const SLOTS: usize = 1 << 16;
+/// Slots of actors, which follow those of keys. The first is that of no actor, and never changes.
+const ACTOR_SLOTS: u16 = 1 << 12;
 
 /// Log position up to which a row is known to be current, and the lineage of that log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,20 +130,48 @@ pub struct LeaseConfig {
     pub grace: Duration,
 }
 
-/// Index of a key's slot.
+/// Slots that a row depends on: that of its key and, once the row is read, that of its actor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Slot(u16);
+pub struct Slot {
+    key: u16,
+    actor: u16,
+}
 
 impl Slot {
-    /// Returns the slot of a key.
+    /// Returns the slot of a key whose actor isn't known.
     pub fn for_key(network: NetworkId, key_id: KeyId) -> Self {
-        // FNV-1a: it only has to distribute well.
-        let bytes = network.as_bytes().iter().chain(key_id.as_bytes());
-        let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        Self((hash >> 48) as u16 ^ (hash >> 16) as u16)
+        Self { key: hash(network, key_id.as_bytes()), actor: 0 }
     }
+
+    /// Adds the slot of the key's actor.
+    #[must_use]
+    pub fn with_actor(self, network: NetworkId, actor: &ActorId) -> Self {
+        let actor = hash(network, actor.as_str().as_bytes()) % (ACTOR_SLOTS - 1) + 1;
+        Self { actor, ..self }
+    }
+
+    fn key_index(self) -> usize {
+        usize::from(self.key)
+    }
+
+    fn actor_index(self) -> usize {
+        SLOTS + usize::from(self.actor)
+    }
+
+    fn indices(self) -> [usize; 2] {
+        [self.key_index(), self.actor_index()]
+    }
+}
+
+/// Hashes by FNV-1a, as it only has to distribute well. Its last step is that of MurmurHash3: else
+/// the last bytes, in which the ids of actors often differ, would hardly count.
+fn hash(network: NetworkId, id: &[u8]) -> u16 {
+    let bytes = network.as_bytes().iter().chain(id);
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let hash = (hash ^ hash >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    (hash >> 48) as u16 ^ (hash >> 16) as u16
 }
 
 /// Failed poll.
@@ -199,7 +235,7 @@ impl Freshness {
             clock,
             config,
             history_window,
-            ledger: Ledger::new(SLOTS),
+            ledger: Ledger::new(SLOTS + usize::from(ACTOR_SLOTS)),
             newest: AtomicU64::new(0),
             polled_to: AtomicU64::new(0),
             polls_begun: AtomicU64::new(0),
@@ -238,6 +274,13 @@ impl Freshness {
     /// Returns the moment from which the lease counts; `None` before the first successful poll.
     pub fn lease_start(&self) -> Option<BootTime> {
         Some(self.ledger.lease().boot).filter(|boot| *boot != 0).map(BootTime::from_micros)
+    }
+
+    /// Returns the wall time at which the lease of the last poll ends, by the clock that ends it
+    /// sooner; `None` before the first successful poll. It lies in the past once the lease expired.
+    pub fn lease_end(&self) -> Option<Timestamp> {
+        let now = self.clock.now();
+        Some(now.plus(self.config.lease).minus(self.age()?))
     }
 
     /// Returns the age of the relayed lease, which counts from the request; `None` if nothing was
@@ -306,12 +349,12 @@ impl Freshness {
     /// Returns true if a row with this stamp may be used now.
     pub fn is_fresh(&self, slot: Slot, stamp: Stamp) -> bool {
         let is_valid = |ledger: &Ledger| self.mode_by(ledger) != Mode::Closed;
-        self.ledger.is_fresh(is_valid, usize::from(slot.0), stamp.at, stamp.lineage)
+        self.ledger.is_fresh(is_valid, slot.indices(), stamp.at, stamp.lineage)
     }
 
     /// Notes the state before a read; to be called before the read begins.
     pub fn before_read(&self, slot: Slot) -> PendingStamp {
-        PendingStamp { before: self.ledger.min_stamp(usize::from(slot.0)), lineage: self.ledger.lineage() }
+        PendingStamp { before: self.ledger.min_stamp(slot.key_index()), lineage: self.ledger.lineage() }
     }
 
     /// Makes the stamp of a row that was read from the database together with the log's newest
@@ -346,8 +389,22 @@ impl Freshness {
     /// Applies a change: older rows of its key aren't fresh any more.
     pub fn apply(&self, mutation: &Mutation) {
         let slot = Slot::for_key(mutation.network, mutation.key_id);
-        self.ledger.raise(usize::from(slot.0), self.ledger.lineage(), mutation.n * 2);
+        self.ledger.raise(slot.key_index(), self.ledger.lineage(), mutation.n * 2);
         self.record_written(mutation.n);
+    }
+
+    /// Applies change number `n` of an actor: older rows of all its keys aren't fresh any more.
+    pub fn apply_to_actor(&self, network: NetworkId, actor: &ActorId, n: u64) {
+        let slot = Slot { key: 0, actor: 0 }.with_actor(network, actor);
+        self.ledger.raise(slot.actor_index(), self.ledger.lineage(), n * 2);
+        self.record_written(n);
+    }
+
+    /// Invalidates the rows of all keys after a change of an actor with unknown outcome, as
+    /// [`Freshness::invalidate_unknown`] does for one key. Which keys an actor has isn't known
+    /// before their rows are read; and this happens only when the database fails.
+    pub fn invalidate_all_unknown(&self) {
+        (0..SLOTS).for_each(|slot| self.raise_unknown(slot));
     }
 
     /// Records that this process wrote number `n` of the log: a log without it is rewritten.
@@ -359,11 +416,14 @@ impl Freshness {
     /// aren't fresh, those that are read from now on are. If the change was committed after all, a
     /// poll applies it.
     pub fn invalidate_unknown(&self, network: NetworkId, key_id: KeyId) {
-        let slot = Slot::for_key(network, key_id);
+        self.raise_unknown(Slot::for_key(network, key_id).key_index());
+    }
+
+    fn raise_unknown(&self, slot: usize) {
         loop {
             // The lineage is read first, so that the number belongs to it or to a later one.
             let lineage = self.ledger.lineage();
-            self.ledger.raise(usize::from(slot.0), lineage, self.newest() * 2 + 1);
+            self.ledger.raise(slot, lineage, self.newest() * 2 + 1);
             if self.ledger.lineage() == lineage {
                 return;
             }

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 pub use entry::{CacheKey, Entry, LastUse, NegativeEntry};
 pub use responses::{CachedResponse, EncodedResponse, ResponseCache};
 
-use crate::key::{Key, NetworkId};
+use crate::key::{Key, NetworkId, Suspension};
 use crate::rng::Rng;
 
 /// Largest entry, in bytes, that threads keep a reference to: such references are held outside of
@@ -120,12 +120,21 @@ impl MemoryCache {
 
 /// Estimates the bytes of an entry, including its encoded response.
 fn weight(key: &Key) -> u32 {
-    const FIXED: usize = 1_200;
+    const FIXED: usize = 1_400;
     let scopes: usize = key.scopes.iter().map(|scope| scope.as_str().len() + 16).sum();
     let metadata = key.metadata.as_ref().map_or(0, |metadata| metadata.json().len());
     let texts = key.name.as_str().len() + key.actor.as_str().len();
     // Each text is held four times: in the row, the headers, the metadata and the encoded token.
-    let bytes = FIXED + 4 * scopes + 4 * metadata + 4 * texts + 32 * key.addresses.iter().count();
+    let callers = key.provenance.names_len();
+    let suspended = |one: &Option<Arc<Suspension>>| one.as_ref().map_or(0, |one| one.to_stored().len());
+    let suspensions = suspended(&key.suspensions.own) + suspended(&key.suspensions.of_actor);
+    let bytes = FIXED
+        + callers
+        + suspensions
+        + 4 * scopes
+        + 4 * metadata
+        + 4 * texts
+        + 32 * key.addresses.iter().count();
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 

@@ -192,9 +192,20 @@ impl RedisCache {
 
     /// Announces changes and deletes their entries. No bound rests on this.
     pub async fn announce(self: &Arc<Self>, secrets: &HmacSecrets, mutations: &[Mutation]) {
-        let message = mutations.last().map(|newest| seal_announcement(secrets, newest));
-        let names: Vec<String> =
-            mutations.iter().map(|mutation| entry_name(mutation.network, mutation.key_id)).collect();
+        let names = mutations.iter().map(|mutation| entry_name(mutation.network, mutation.key_id)).collect();
+        if let Some(newest) = mutations.last() {
+            self.announce_number(secrets, newest.n, names).await;
+        }
+    }
+
+    /// Announces change number `n` of an actor. The entries of its keys stay: their stamps are
+    /// older than the change.
+    pub async fn announce_actor(self: &Arc<Self>, secrets: &HmacSecrets, n: u64) {
+        self.announce_number(secrets, n, vec![]).await;
+    }
+
+    async fn announce_number(self: &Arc<Self>, secrets: &HmacSecrets, n: u64, names: Vec<String>) {
+        let message = Some(seal_announcement(secrets, n));
         let Some(permit) = self.client.breaker().try_acquire() else {
             // An open breaker is a reason not to wait, but none not to announce.
             self.announce_in_background(names, message);

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use super::exit::Failure;
+use crate::clock::{Clock, Timestamp};
 use crate::duration::{self, DurationError};
 use crate::key::FieldError;
 use crate::key::strict::{self, Numbers};
@@ -50,6 +51,20 @@ pub(super) fn check_key_id(text: &str) -> Result<&str, Failure> {
 /// Fails when the text isn't a duration.
 pub(super) fn duration(text: &str) -> Result<String, DurationError> {
     duration::parse(text).map(duration::to_proto)
+}
+
+/// Parses a time in the future: a time, a date, which means its midnight in UTC, or a duration from
+/// now.
+///
+/// # Errors
+/// Fails when the text is none of these.
+pub(super) fn time(text: &str) -> Result<String, String> {
+    let date = || (text.len() == 10).then(|| Timestamp::from_rfc3339(&format!("{text}T00:00:00Z"))).flatten();
+    let from_now = || duration::parse(text).ok().map(|after| Clock::system().now().plus(after));
+    let time = Timestamp::from_rfc3339(text).or_else(date).or_else(from_now).map(Timestamp::to_rfc3339);
+    time.ok_or_else(|| {
+        "must be a time (2026-12-07T08:00:00Z), a date (2026-12-07) or a duration from now (72h)".to_owned()
+    })
 }
 
 /// Parses a JSON object that can be sent unchanged.

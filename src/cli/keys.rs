@@ -8,7 +8,9 @@ mod issued;
 mod list;
 mod list_all;
 mod paths;
+mod rate_limit;
 mod revoke;
+mod suspend;
 pub(super) mod view;
 
 use clap::{Args, Subcommand};

@@ -13,7 +13,7 @@ use super::Cli;
 use super::exit::Failure;
 use super::output::write_stdout;
 use crate::config::schema;
-use crate::http::api_description;
+use crate::http::api_outline;
 
 /// Print a reference page in Markdown, or write the manual pages
 #[derive(Args)]
@@ -52,7 +52,7 @@ impl Reference {
         match self.page {
             Page::Cli => write_stdout(&commands::page(built())),
             Page::Configuration => write_stdout(&settings::page(&schema())),
-            Page::Api => write_stdout(&api::page(&api_description())),
+            Page::Api => write_stdout(&api::page(&api_outline())),
             Page::Man { directory } => man::write(&built(), &directory),
         }
     }

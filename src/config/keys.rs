@@ -319,6 +319,7 @@ mod tests {
             ("quota", "api_keys_max"),
             ("idempotency", "reveal_for"),
             ("last_used", "queue_size flush_size flush_interval num_workers"),
+            ("usage", "enabled flush_interval max_rows keep_hours keep_days"),
             ("multitenancy", "enabled networks"),
             ("metrics", "compat"),
             ("tracing", "enabled exporter endpoint sample_rate service_name service_version environment"),

@@ -13,6 +13,7 @@ use super::credentials::{Credentials, Secrets};
 use super::retired::Retired;
 use super::serde_forms;
 use super::serve::{Serve, listen_address};
+use super::usage::Usage;
 use crate::error::DOMAIN;
 use crate::secret::SecretString;
 
@@ -42,6 +43,8 @@ pub struct Config {
     pub idempotency: Idempotency,
     /// Writing of `last_used_time`.
     pub last_used: LastUsed,
+    /// Counting of Checks by key.
+    pub usage: Usage,
     /// Tenants.
     pub multitenancy: Multitenancy,
     /// OpenTelemetry traces.

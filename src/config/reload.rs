@@ -205,6 +205,7 @@ mod tests {
             ("consistency.lease", _) => "7s",
             ("consistency.poll", _) => "2s",
             ("idempotency.reveal_for", _) => "3m",
+            ("usage.keep_hours" | "usage.keep_days", _) => "961h",
             ("tracing.sample_rate", _) => "0.5",
             ("errors.docs_url", _) => "https://docs.example/errors",
             (path, _) if path.ends_with("_ttl") || path.ends_with(".ttl") => "3m",

@@ -7,6 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::route_name::RouteName;
 use super::text;
 use crate::host::name_of;
 use crate::key::{FieldError, Scopes};
@@ -16,6 +17,8 @@ use crate::key::{FieldError, Scopes};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Route {
+    /// Name under which requests are counted: 1 to 32 lower-case letters, digits, `_`, `-` and `.`.
+    pub name: Option<RouteName>,
     /// Host of the request, in lower case, without port, brackets and final dot.
     #[serde(deserialize_with = "host")]
     pub host: Option<String>,
@@ -36,6 +39,8 @@ pub struct Route {
     pub token: Option<RouteToken>,
     /// Keys that may pass.
     pub visibility: Option<RouteVisibility>,
+    /// Cost of a request: the amount that it takes from each rate limit of its key.
+    pub cost: Option<RouteCost>,
 }
 
 /// A policy value that is out of range. The text names the allowed values and never repeats the
@@ -119,6 +124,48 @@ impl FromStr for RouteVisibility {
             "secret" => Ok(Self::Secret),
             _ => Err(PolicyValueError::from("must be secret")),
         }
+    }
+}
+
+/// `cost` of a route, or `talos.cost` of a context extension: what a request takes from each rate
+/// limit of its key, 0 to 10000. 0 is free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(try_from = "i64")]
+#[schemars(!try_from)]
+pub struct RouteCost(#[schemars(range(max = 10_000))] u32);
+
+impl RouteCost {
+    /// Largest cost. With it, times of buckets fit into 64 bits.
+    const MAX: u32 = 10_000;
+
+    /// Returns the number.
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl Default for RouteCost {
+    fn default() -> Self {
+        Self(1)
+    }
+}
+
+impl TryFrom<i64> for RouteCost {
+    type Error = PolicyValueError;
+
+    fn try_from(number: i64) -> Result<Self, Self::Error> {
+        let cost = u32::try_from(number).ok().filter(|cost| *cost <= Self::MAX);
+        cost.map(Self).ok_or_else(|| PolicyValueError::from("must be a whole number from 0 to 10000"))
+    }
+}
+
+impl FromStr for RouteCost {
+    type Err = PolicyValueError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = text.parse().ok().filter(|_| is_number).unwrap_or(-1);
+        Self::try_from(number)
     }
 }
 

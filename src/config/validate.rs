@@ -14,6 +14,7 @@ use super::openings::{self, is_loopback};
 use super::retired::Retired;
 use super::secrets;
 use super::serve::{Cors, Tls};
+use super::usage;
 use crate::credential::api_key::is_prefix;
 use crate::host::name_of;
 use crate::key::NetworkId;
@@ -51,6 +52,7 @@ pub(super) fn check(config: &Config, admin: bool) -> Problems {
     authz(config, &mut problems);
     networks(config, &mut problems);
     errors(config, &mut problems);
+    counting(config, &mut problems);
     // Last, as its message lists what other problems have in common.
     problems.extend(openings::check(config, admin));
     problems
@@ -396,6 +398,23 @@ fn errors(config: &Config, problems: &mut Problems) {
     };
     if errors.docs_url.as_ref().is_some_and(|url| !is_web(url)) {
         add(problems, "errors.docs_url", "must be an http:// or https:// URL without #");
+    }
+}
+
+/// Checks the bounds of the counting of Checks.
+fn counting(config: &Config, problems: &mut Problems) {
+    let usage = &config.usage;
+    if usage.flush_interval.is_zero() || usage.flush_interval > usage::MAX_FLUSH_INTERVAL {
+        add(problems, "usage.flush_interval", "must be above 0 and at most 1h");
+    }
+    if !(usage::MIN_ROWS..=usage::MAX_ROWS).contains(&usage.max_rows) {
+        add(problems, "usage.max_rows", "must be 10 to 10000000");
+    }
+    if usage.keep_hours < usage::MIN_KEEP_HOURS {
+        add(problems, "usage.keep_hours", "must be at least 48h");
+    }
+    if usage.keep_days < usage.keep_hours {
+        add(problems, "usage.keep_days", "must be at least usage.keep_hours");
     }
 }
 

@@ -92,6 +92,7 @@ impl Fixture {
                 visibility: Visibility::Secret,
                 addresses: AddressList::default(),
                 rate_policy: None,
+                rate_policies: crate::key::RatePolicies::default(),
                 request_id: None,
             };
             let request = ImportRequest { raw_key: GOOD_KEY.to_owned().into(), key };

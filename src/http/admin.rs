@@ -1,7 +1,9 @@
 //! Handlers of the admin plane: each parses JSON, calls the service once and returns JSON.
 
+pub(super) mod actors;
 pub(super) mod change;
 pub(super) mod extract;
+pub(super) mod state;
 pub(super) mod verify;
 
 use axum::Extension;
@@ -13,7 +15,7 @@ use super::body;
 use super::client_address::client_address;
 use super::context::{Context, NetworkSettings};
 use super::epoch::with_epoch;
-use super::notice::with_notice;
+use super::notice::{warnings, with_notice};
 use super::reply::{Reply, ok};
 use super::wire::{
     BatchImportBody, BatchImportOut, BatchImportResult, DeriveBody, DeriveOut, ImportBody, IssueBody,
@@ -35,10 +37,11 @@ pub(super) async fn issue(
     let body: IssueBody = body::read(request, body::ADMIN_LIMIT).await?;
     let issued = context.service.issue(&settings, KeyRequest::try_from(body)?, &call).await?;
     let answer = IssueOut {
-        issued_api_key: KeyOut::new(&issued.key, context.service.clock.now()),
+        issued_api_key: KeyOut::new(&issued.key, context.service.clock.now())
+            .with_warnings(warnings(&settings, &issued.key)),
         secret: issued.secret.as_ref().map(SecretString::expose),
     };
-    Ok(with_notice(ok(StatusCode::CREATED, &answer)?, std::iter::once(&issued.key)))
+    Ok(with_notice(ok(StatusCode::CREATED, &answer)?, &settings, std::iter::once(&issued.key)))
 }
 
 pub(super) async fn import(
@@ -50,8 +53,9 @@ pub(super) async fn import(
     let body: ImportBody = body::read(request, body::ADMIN_LIMIT).await?;
     let imported = context.service.import(&settings, ImportRequest::try_from(body)?, &call).await?;
     let Acknowledged { value: key, epoch } = imported;
-    let response = ok(StatusCode::CREATED, &KeyOut::new(&key, context.service.clock.now()))?;
-    Ok(with_epoch(with_notice(response, std::iter::once(&key)), epoch))
+    let out = KeyOut::new(&key, context.service.clock.now()).with_warnings(warnings(&settings, &key));
+    let response = ok(StatusCode::CREATED, &out)?;
+    Ok(with_epoch(with_notice(response, &settings, std::iter::once(&key)), epoch))
 }
 
 pub(super) async fn import_batch(
@@ -80,7 +84,7 @@ pub(super) async fn import_batch(
         failure_count: failed,
         results: (0..).zip(&results).map(|(at, result)| BatchImportResult::new(at, result, now)).collect(),
     };
-    let response = with_notice(ok(StatusCode::OK, &answer)?, results.iter().flatten());
+    let response = with_notice(ok(StatusCode::OK, &answer)?, &settings, results.iter().flatten());
     Ok(with_epoch(response, epoch))
 }
 
@@ -102,7 +106,8 @@ pub(super) async fn get_imported(
 
 async fn get(context: &Context, settings: &Settings, kind: KeyKind, id: &str) -> Reply {
     let key = context.service.get(settings.network, kind, id).await?;
-    ok(StatusCode::OK, &KeyOut::new(&key, context.service.clock.now()))
+    let out = KeyOut::new(&key, context.service.clock.now()).with_warnings(warnings(settings, &key));
+    ok(StatusCode::OK, &out)
 }
 
 pub(super) async fn list_issued(

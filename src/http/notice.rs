@@ -1,10 +1,17 @@
-//! `Warning` headers for rate policies that Talos stores and reports, but doesn't enforce.
+//! Warnings: about rate policies that Talos stores and reports, but doesn't enforce, and about
+//! revocations that change nothing.
 
 use axum::http::HeaderValue;
 use axum::http::header::WARNING;
 use axum::response::Response;
 
 use crate::key::{Key, RatePolicy};
+use crate::service::Revoked;
+use crate::settings::Settings;
+
+/// Warning about a key whose limits the settings don't enforce.
+const NOT_ENABLED: &str =
+    "rate_limit.enabled is false: the limits of this key are stored and reported, not enforced";
 
 /// Returns the warning for a policy in a unit that is not enforced, `None` for others.
 pub(super) fn not_enforced(policy: RatePolicy) -> Option<String> {
@@ -14,8 +21,23 @@ pub(super) fn not_enforced(policy: RatePolicy) -> Option<String> {
     })
 }
 
-/// Adds a warning to the response to a change if a rate policy is not enforced. Logs it, too.
-pub(super) fn with_notice<'a>(mut response: Response, keys: impl Iterator<Item = &'a Key>) -> Response {
+/// Returns the warnings that are shown with a key.
+pub(super) fn warnings(settings: &Settings, key: &Key) -> Vec<&'static str> {
+    let is_idle = !settings.rate_limited && key.counted_rate_policies().next().is_some();
+    is_idle.then_some(NOT_ENABLED).into_iter().collect()
+}
+
+/// Adds warnings to the response to a change if a rate policy is not enforced. Logs those about the
+/// unit, too.
+pub(super) fn with_notice<'a>(
+    mut response: Response,
+    settings: &Settings,
+    keys: impl Iterator<Item = &'a Key> + Clone,
+) -> Response {
+    if keys.clone().any(|key| !warnings(settings, key).is_empty()) {
+        let notice = HeaderValue::try_from(format!("299 talos \"{NOT_ENABLED}\""));
+        response.headers_mut().extend(notice.ok().map(|notice| (WARNING, notice)));
+    }
     let policy = keys.filter_map(|key| key.rate_policy).find(|policy| !policy.unit.is_enforced());
     if let Some(policy) = policy {
         tracing::warn!(
@@ -24,6 +46,16 @@ pub(super) fn with_notice<'a>(mut response: Response, keys: impl Iterator<Item =
         );
         let notice = not_enforced(policy).and_then(|notice| HeaderValue::try_from(notice).ok());
         response.headers_mut().extend(notice.map(|notice| (WARNING, notice)));
+    }
+    response
+}
+
+/// Adds a warning to the response to a revocation of a key that was revoked for another reason.
+pub(super) fn with_earlier_revocation(mut response: Response, revoked: Revoked) -> Response {
+    if let Revoked::Otherwise(reason) = revoked {
+        let notice =
+            format!("299 talos \"nothing was changed: the key was revoked before, with {}\"", reason.name());
+        response.headers_mut().extend(HeaderValue::try_from(notice).ok().map(|notice| (WARNING, notice)));
     }
     response
 }

@@ -4,8 +4,13 @@
 mod against_ory;
 mod components;
 pub(super) mod erasure;
+mod examples;
 pub(super) mod operation;
 pub(super) mod operations;
+pub(crate) mod outline;
+mod page;
+pub(super) mod state;
+pub(super) mod usage;
 
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
@@ -17,25 +22,34 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use self::components::{Any, ErrorEnvelope, NullValue, Status};
-use self::operation::{Operation, Parameter, Place, Tag, of};
+use self::examples::{error_example, example_of, header_example, parameter_example};
+use self::operation::{Access, Operation, Parameter, Place, Tag, of};
+use self::page::Page;
 use super::context::Context;
 use super::routes::Routes;
 
-/// Returns a router of these operations and of one more, which returns the description of all.
+/// Returns a router of these operations and of two more, which return the description of all, for
+/// programs and as a page.
 pub(super) fn described(routes: Routes) -> Router<Context> {
-    let text = Bytes::from(description(&routes).to_string());
+    let document = description(&routes);
+    let page = Page::new(&document);
+    let text = Bytes::from(document.to_string());
     routes
         .at(&operations::DESCRIPTION, move || {
             let text = text.clone();
             async move { answer(text) }
         })
+        .at(&page::DOCS, move || {
+            let page = page.clone();
+            async move { page }
+        })
         .into_router()
 }
 
-/// Returns the description of these operations, and of the one that returns it.
+/// Returns the description of these operations, and of those that return it.
 pub(super) fn description(routes: &Routes) -> Value {
     let mut operations = routes.operations().to_vec();
-    operations.push(&operations::DESCRIPTION);
+    operations.extend([&operations::DESCRIPTION, &page::DOCS]);
     document(&operations)
 }
 
@@ -66,13 +80,45 @@ fn document(operations: &[&'static Operation]) -> Value {
             "version": "v2alpha1",
             "description": "API keys: issued, imported, verified, revoked, and tokens derived from them. \
                 In requests, a member that is absent, null or `*_UNSPECIFIED` is the same; unknown members are refused. \
-                In answers, what is unset is absent.",
+                In answers, what is unset is absent. \
+                Callers of the admin plane prove who they are as `serve.http.auth.mode` says: by a client certificate of \
+                the connection (`mtls`), a forwarded one (`xfcc`), a bearer token (`jwt`), or as the user of the Unix socket. \
+                `serve.http.auth.roles` gives them a role, and `x-talos-role` is the least that an operation needs. \
+                Operations of the public plane need no role; to revoke a key, its holder presents the key itself in the body.",
         },
         "servers": [{ "url": "/" }],
         "tags": Tag::ALL.map(|tag| json!({ "name": tag.name(), "description": tag.description() })),
         "paths": paths,
-        "components": { "schemas": generators.components() },
+        "components": { "schemas": generators.components(), "securitySchemes": security_schemes() },
     })
+}
+
+/// Returns the ways to authenticate that a request shows. A client certificate of the connection
+/// has no name in OpenAPI 3.0, so it is the empty requirement of [`security`].
+fn security_schemes() -> Value {
+    json!({
+        "bearer": {
+            "type": "http",
+            "scheme": "bearer",
+            "bearerFormat": "JWT",
+            "description": "With `serve.http.auth.mode: jwt`: a token of your identity provider, whose claim names the caller.",
+        },
+        "forwardedClientCertificate": {
+            "type": "apiKey",
+            "in": "header",
+            "name": "x-forwarded-client-cert",
+            "description": "With `serve.http.auth.mode: xfcc`: the certificate that a listed proxy (`serve.http.auth.xfcc.peers`) \
+                has verified. Clients never write this header themselves.",
+        },
+    })
+}
+
+/// Returns the alternatives to authenticate for an operation.
+fn security(access: Access) -> Value {
+    match access {
+        Access::Anyone => json!([]),
+        Access::From(_) => json!([{ "bearer": [] }, { "forwardedClientCertificate": [] }, {}]),
+    }
 }
 
 /// Rewrites a nullable reference in the form that client generators understand, and removes
@@ -107,21 +153,28 @@ impl Generators {
             "tags": [operation.tag.name()],
             "summary": operation.summary,
             "description": operation.description,
+            "security": security(operation.access),
         });
+        if let Access::From(role) = operation.access {
+            described["x-talos-role"] = role.name().into();
+        }
+        let example = example_of(operation);
+        let (request, response) = example.map_or((None, None), |example| (example.request, example.response));
         if !operation.parameters.is_empty() {
-            let parameters = operation.parameters.iter().map(|parameter| self.parameter(parameter));
+            let parameters =
+                operation.parameters.iter().map(|parameter| self.parameter(operation, parameter));
             described["parameters"] = parameters.collect();
         }
         if let Some(body) = operation.body {
             let schema = body(&mut self.incoming);
             described["requestBody"] =
-                json!({ "required": true, "content": { "application/json": { "schema": schema } } });
+                json!({ "required": true, "content": content("application/json", schema, request) });
         }
-        described["responses"] = self.responses(operation);
+        described["responses"] = self.responses(operation, response);
         described
     }
 
-    fn parameter(&mut self, parameter: &Parameter) -> Value {
+    fn parameter(&mut self, operation: &Operation, parameter: &Parameter) -> Value {
         let place = match parameter.place {
             Place::Path => "path",
             Place::Query => "query",
@@ -136,18 +189,26 @@ impl Generators {
         if parameter.place == Place::Path {
             described["required"] = true.into();
         }
+        if let Some(example) = parameter_example(operation, parameter.name) {
+            described["example"] = example;
+        }
         described
     }
 
-    fn responses(&mut self, operation: &Operation) -> Value {
+    fn responses(&mut self, operation: &Operation, example: Option<Value>) -> Value {
         let answer = &operation.answer;
         let mut good = json!({ "description": answer.description });
         if let Some(schema) = answer.schema {
-            good["content"] = json!({ "application/json": { "schema": schema(&mut self.outgoing) } });
+            let media_type = if operation.id == page::DOCS.id { "text/html" } else { "application/json" };
+            good["content"] = content(media_type, schema(&mut self.outgoing), example);
         }
         let headers = answer.headers.iter().map(|header| {
             let schema = (header.schema)(&mut self.outgoing);
-            (header.name.to_owned(), json!({ "description": header.description, "schema": schema }))
+            let mut described = json!({ "description": header.description, "schema": schema });
+            if let Some(example) = header_example(header.name) {
+                described["example"] = example;
+            }
+            (header.name.to_owned(), described)
         });
         let headers: Map<String, Value> = headers.collect();
         if !headers.is_empty() {
@@ -156,11 +217,12 @@ impl Generators {
         let mut responses = json!({ answer.status: good });
         if operation.id == operations::READY.id {
             let schema = of::<components::Health>(&mut self.outgoing);
-            responses["503"] = json!({ "description": "The database doesn't answer.", "content": { "application/json": { "schema": schema } } });
+            let content = content("application/json", schema, Some(json!({ "status": "unavailable" })));
+            responses["503"] = json!({ "description": "The database doesn't answer.", "content": content });
         }
         let schema = of::<ErrorEnvelope>(&mut self.outgoing);
-        responses["default"] =
-            json!({ "description": "An error.", "content": { "application/json": { "schema": schema } } });
+        let content = content("application/json", schema, Some(error_example(operation)));
+        responses["default"] = json!({ "description": "An error.", "content": content });
         responses
     }
 
@@ -176,6 +238,15 @@ impl Generators {
         schemas.sort_keys();
         schemas
     }
+}
+
+/// Returns the content of a body.
+fn content(media_type: &str, schema: Schema, example: Option<Value>) -> Value {
+    let mut described = json!({ "schema": schema });
+    if let Some(example) = example {
+        described["example"] = example;
+    }
+    json!({ media_type: described })
 }
 
 fn known<T: JsonSchema>(generator: &mut SchemaGenerator) {

@@ -6,6 +6,7 @@ use axum::Router;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::handler::Handler;
+use axum::http::Method;
 use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any};
@@ -32,6 +33,8 @@ struct Resource {
     path: String,
     /// Methods of the resource itself.
     own: Option<MethodRouter<Context>>,
+    /// True if ids may have colons, as those of actors do.
+    has_colons: bool,
     /// Custom methods (AIP-136), `{key_id}:{verb}`, which the router can't distinguish.
     custom: Vec<(&'static str, MethodRouter<Context>)>,
 }
@@ -47,7 +50,8 @@ impl Routes {
         let (path, custom) = split_custom_method(operation.path);
         let index = self.resources.iter().position(|resource| resource.path == path);
         let index = index.unwrap_or_else(|| {
-            self.resources.push(Resource { path, ..Resource::default() });
+            let has_colons = operation.path.contains("{actor_id}");
+            self.resources.push(Resource { path, has_colons, ..Resource::default() });
             self.resources.len() - 1
         });
         let resource = &mut self.resources[index];
@@ -104,13 +108,16 @@ impl Routes {
 
     /// Returns the router.
     pub(super) fn into_router(self) -> Router<Context> {
-        self.resources.into_iter().fold(Router::new(), |router, Resource { path, own, custom }| {
-            let methods = match own {
-                Some(own) if custom.is_empty() => own,
-                own => by_custom_method(own, custom),
-            };
-            router.route(&path, methods)
-        })
+        self.resources.into_iter().fold(
+            Router::new(),
+            |router, Resource { path, has_colons, own, custom }| {
+                let methods = match own {
+                    Some(own) if custom.is_empty() => own,
+                    own => by_custom_method(own, custom, has_colons),
+                };
+                router.route(&path, methods)
+            },
+        )
     }
 }
 
@@ -129,13 +136,16 @@ fn split_custom_method(path: &'static str) -> (String, Option<&'static str>) {
 fn by_custom_method(
     own: Option<MethodRouter<Context>>,
     custom: Vec<(&'static str, MethodRouter<Context>)>,
+    has_colons: bool,
 ) -> MethodRouter<Context> {
     let closed = |methods: MethodRouter<Context>| methods.fallback(async || method_not_allowed());
     let own = own.map(closed);
     let custom: Vec<_> = custom.into_iter().map(|(name, methods)| (name, closed(methods))).collect();
     any(move |State(context): State<Context>, id: Result<Path<String>, PathRejection>, request: Request| {
-        // Ids have no colon, so what follows one is a custom method, known or not.
-        let chosen = id.ok().and_then(|Path(id)| match id.rsplit_once(':') {
+        // Where ids have no colon, what follows one is a custom method, known or not. Where they
+        // may, only POST has custom methods, and nothing else is a POST.
+        let is_custom = !has_colons || request.method() == Method::POST;
+        let chosen = id.ok().and_then(|Path(id)| match id.rsplit_once(':').filter(|_| is_custom) {
             Some((_, name)) => custom.iter().find(|(known, _)| *known == name).map(|(_, methods)| methods),
             None => own.as_ref(),
         });

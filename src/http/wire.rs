@@ -5,9 +5,13 @@
 
 mod listed;
 pub(super) mod names;
+mod rate_limits;
 mod requests;
 mod responses;
+mod scalars;
+mod state;
 mod update;
+mod usage;
 
 pub use listed::listed_key;
 pub(super) use requests::{
@@ -19,4 +23,6 @@ pub(super) use responses::{
     BatchImportOut, BatchImportResult, BatchVerifyOut, DeriveOut, ErasedActorOut, ImportedKey, IssueOut,
     KeyOut, ListImportedOut, ListIssuedOut, RotateOut, TokenOut, VerifyOut,
 };
+pub(super) use state::{ActorBody, ActorOut, EmptyBody, SuspendBody, actor_update};
 pub(super) use update::{KeyBody, MAX_MASK, WrappedImported, WrappedIssued, Wrapper, update, update_mask};
+pub(super) use usage::{SelfUsageOut, UsageOut, usage_request};

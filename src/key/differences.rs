@@ -4,7 +4,8 @@ use super::{Key, Metadata, RevocationReason};
 
 impl Key {
     /// Returns the API names of the fields that differ. Ignores the last use, the position in
-    /// the mutation log and the signer, which change by themselves.
+    /// the mutation log and the signer, which change by themselves, the actor's suspension, and who
+    /// made the changes.
     pub fn differences(&self, other: &Self) -> Vec<&'static str> {
         // Destructured, so that a new field can't be forgotten here.
         let Self {
@@ -17,11 +18,15 @@ impl Key {
             visibility,
             addresses,
             rate_policy,
+            rate_policies,
             created,
             updated,
             expires,
             superseded,
+            unused_grace: _,
             revocation,
+            suspensions,
+            provenance: _,
             last_used: _,
             mutation: _,
             signer: _,
@@ -40,10 +45,12 @@ impl Key {
             ("visibility", *visibility == other.visibility),
             ("ip_restriction", *addresses == other.addresses),
             ("rate_limit_policy", *rate_policy == other.rate_policy),
+            ("rate_limit_policies", *rate_policies == other.rate_policies),
             ("create_time", *created == other.created),
             ("update_time", *updated == other.updated),
             ("expire_time", *expires == other.expires),
             ("supersede_time", *superseded == other.superseded),
+            ("suspension", suspensions.own == other.suspensions.own),
             ("revocation_reason", set_reason(self) == set_reason(other)),
             ("revocation_description", description(self) == description(other)),
         ];

@@ -67,13 +67,13 @@ impl RatePolicy {
         Ok(Self { quota, window, unit })
     }
 
-    /// Returns the value of the `RateLimit-Policy` header, such as `"default";q=100;w=60`
+    /// Returns an item of the `RateLimit-Policy` header, such as `"default";q=100;w=60`
     /// (draft-ietf-httpapi-ratelimit-headers).
-    pub fn header(&self) -> String {
+    pub(super) fn header_named(&self, name: &str) -> String {
         let unit = match self.unit {
             RateUnit::Requests => String::new(),
             unit => format!(";qu=\"{}\"", unit.name()),
         };
-        format!("\"default\";q={};w={}{unit}", self.quota, self.window.as_secs())
+        format!("\"{name}\";q={};w={}{unit}", self.quota, self.window.as_secs())
     }
 }

@@ -1,12 +1,14 @@
 //! A key as plain values, as stored in a database row or in the shared cache.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ActorId, AddressList, Key, KeyId, KeyKind, KeyName, KeyPrefix, Metadata, NetworkId, RatePolicy, RateUnit,
-    Revocation, RevocationReason, Scopes, SecretId, Signer, Visibility,
+    ActorId, AddressList, Key, KeyId, KeyKind, KeyName, KeyPrefix, Metadata, NetworkId, Provenance,
+    RatePolicies, RatePolicy, RateUnit, Revocation, RevocationReason, Scopes, SecretId, Signer, Suspension,
+    Suspensions, UnusedGrace, Visibility,
 };
 use crate::clock::Timestamp;
 
@@ -32,6 +34,9 @@ pub struct Record {
     /// Microseconds.
     pub rate_window: Option<i64>,
     pub rate_unit: Option<String>,
+    /// JSON list of named policies; unset if there is at most `default`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_policies: Option<String>,
     pub created_at: i64,
     pub updated_at: i64,
     pub expires_at: Option<i64>,
@@ -46,6 +51,27 @@ pub struct Record {
     /// Empty while the prefix isn't known.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub key_prefix: String,
+    /// JSON object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspension: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_by: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updated_by: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked_by: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced_by: Option<String>,
+    /// Microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unused_grace: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_limit_at: Option<i64>,
+    /// JSON object: the suspension of the actor, from the actor's row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor_suspension: Option<String>,
 }
 
 /// A column has a value that this program can't have written.
@@ -63,6 +89,10 @@ pub const fn kind_code(kind: KeyKind) -> i16 {
 impl From<&Key> for Record {
     fn from(key: &Key) -> Self {
         let revocation = key.revocation.as_ref();
+        let stored = |one: &Option<Arc<Suspension>>| one.as_ref().map(|one| one.to_stored());
+        let text = |name: &Option<Arc<str>>| name.as_ref().map(ToString::to_string);
+        let id = |id: Option<KeyId>| id.map(|id| id.to_string());
+        let Provenance { created_by, updated_by, revoked_by, replaces, replaced_by } = &key.provenance;
         Self {
             network_id: key.network.to_string(),
             key_id: key.id.to_string(),
@@ -79,6 +109,7 @@ impl From<&Key> for Record {
             rate_quota: key.rate_policy.map(|policy| policy.quota),
             rate_window: key.rate_policy.map(|policy| micros(policy.window)),
             rate_unit: key.rate_policy.map(|policy| policy.unit.name().to_owned()),
+            rate_policies: key.rate_policies.to_json(),
             created_at: key.created.as_micros(),
             updated_at: key.updated.as_micros(),
             expires_at: key.expires.map(Timestamp::as_micros),
@@ -89,6 +120,15 @@ impl From<&Key> for Record {
             mutation: i64::try_from(key.mutation).unwrap_or(i64::MAX),
             secret_id: key.signer.secret.map(|id| id.to_string()).unwrap_or_default(),
             key_prefix: key.signer.prefix.map(|prefix| prefix.as_str().to_owned()).unwrap_or_default(),
+            suspension: stored(&key.suspensions.own),
+            created_by: text(created_by),
+            updated_by: text(updated_by),
+            revoked_by: text(revoked_by),
+            replaces: id(*replaces),
+            replaced_by: id(*replaced_by),
+            unused_grace: key.unused_grace.map(|grace| micros(grace.after)),
+            grace_limit_at: key.unused_grace.map(|grace| grace.latest.as_micros()),
+            actor_suspension: stored(&key.suspensions.of_actor),
         }
     }
 }
@@ -102,6 +142,9 @@ impl TryFrom<Record> for Key {
             2 => KeyKind::Imported,
             _ => return Err(Unreadable("kind")),
         };
+        let rate_policy = rate_policy(record.rate_quota, record.rate_window, record.rate_unit.as_deref())?;
+        let rate_policies = RatePolicies::from_json(record.rate_policies.as_deref(), rate_policy)
+            .ok_or(Unreadable("rate_policies"))?;
         Ok(Self {
             network: NetworkId::parse(&record.network_id).ok_or(Unreadable("network_id"))?,
             id: KeyId::parse(kind, &record.key_id).ok_or(Unreadable("key_id"))?,
@@ -119,17 +162,30 @@ impl TryFrom<Record> for Key {
             },
             addresses: AddressList::parse(&texts(&record.allowed_cidrs, "allowed_cidrs")?)
                 .map_err(|_| Unreadable("allowed_cidrs"))?,
-            rate_policy: rate_policy(record.rate_quota, record.rate_window, record.rate_unit.as_deref())?,
+            rate_policy,
+            rate_policies,
             created: Timestamp::from_micros(record.created_at),
             updated: Timestamp::from_micros(record.updated_at),
             expires: record.expires_at.map(Timestamp::from_micros),
             superseded: record.superseded_at.map(Timestamp::from_micros),
+            unused_grace: unused_grace(record.unused_grace, record.grace_limit_at)?,
             revocation: match record.revocation_reason {
                 Some(reason) => Some(Revocation {
                     reason: RevocationReason::from_name(&reason).ok_or(Unreadable("revocation_reason"))?,
                     description: record.revocation_description,
                 }),
                 None => None,
+            },
+            suspensions: Suspensions {
+                own: suspension(record.suspension, "suspension")?,
+                of_actor: suspension(record.actor_suspension, "actor_suspension")?,
+            },
+            provenance: Provenance {
+                created_by: record.created_by.map(Into::into),
+                updated_by: record.updated_by.map(Into::into),
+                revoked_by: record.revoked_by.map(Into::into),
+                replaces: record.replaces.as_deref().and_then(KeyId::parse_any),
+                replaced_by: record.replaced_by.as_deref().and_then(KeyId::parse_any),
             },
             last_used: record.last_used_at.map(Timestamp::from_micros),
             mutation: u64::try_from(record.mutation).map_err(|_| Unreadable("mutation"))?,
@@ -139,6 +195,21 @@ impl TryFrom<Record> for Key {
             },
         })
     }
+}
+
+/// Reads a suspension. One that can't be read fails the row, as it would count as none.
+fn suspension(text: Option<String>, column: &'static str) -> Result<Option<Arc<Suspension>>, Unreadable> {
+    let read = |text: String| Suspension::from_stored(&text).map(Arc::new).ok_or(Unreadable(column));
+    text.map(read).transpose()
+}
+
+fn unused_grace(after: Option<i64>, limit: Option<i64>) -> Result<Option<UnusedGrace>, Unreadable> {
+    let Some((after, latest)) = after.zip(limit) else {
+        return Ok(None);
+    };
+    let after = u64::try_from(after).map_err(|_| Unreadable("unused_grace"))?;
+    let (after, latest) = (Duration::from_micros(after), Timestamp::from_micros(latest));
+    Ok(Some(UnusedGrace { after, latest }))
 }
 
 fn rate_policy(

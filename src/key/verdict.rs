@@ -17,6 +17,9 @@ pub enum Denial {
     /// Revoked.
     #[error("the credential has been revoked")]
     Revoked,
+    /// Suspended, or its actor is.
+    #[error("suspended")]
+    Suspended,
     /// A derived token with a wrong signature, an unknown key or another issuer.
     #[error("the token's signature or issuer is not valid")]
     SignatureInvalid,
@@ -30,10 +33,11 @@ pub enum Denial {
 
 impl Denial {
     /// All reasons.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::NotFound,
         Self::Expired,
         Self::Revoked,
+        Self::Suspended,
         Self::SignatureInvalid,
         Self::AudienceMismatch,
         Self::AddressNotAllowed,
@@ -44,7 +48,8 @@ impl Denial {
         match self {
             Self::NotFound => "VERIFICATION_ERROR_NOT_FOUND",
             Self::Expired => "VERIFICATION_ERROR_EXPIRED",
-            Self::Revoked => "VERIFICATION_ERROR_REVOKED",
+            // Existing clients know no code for a suspension.
+            Self::Revoked | Self::Suspended => "VERIFICATION_ERROR_REVOKED",
             Self::SignatureInvalid => "VERIFICATION_ERROR_SIGNATURE_INVALID",
             Self::AudienceMismatch => "VERIFICATION_ERROR_AUDIENCE_MISMATCH",
             Self::AddressNotAllowed => "VERIFICATION_ERROR_IP_NOT_ALLOWED",
@@ -57,6 +62,7 @@ impl Denial {
             Self::NotFound => "not_found",
             Self::Expired => "expired",
             Self::Revoked => "revoked",
+            Self::Suspended => "suspended",
             Self::SignatureInvalid => "signature_invalid",
             Self::AudienceMismatch => "audience_mismatch",
             Self::AddressNotAllowed => "address_not_allowed",
@@ -67,11 +73,12 @@ impl Denial {
 /// Checks a key whose possession has been proven.
 ///
 /// # Errors
-/// Fails with the first reason that applies: revoked, expired, address.
+/// Fails with the first reason that applies: revoked, expired, suspended, address.
 pub fn judge(key: &Key, now: Timestamp, client: Option<IpAddr>) -> Result<(), Denial> {
     match key.status(now) {
         Status::Revoked => Err(Denial::Revoked),
         Status::Expired => Err(Denial::Expired),
+        Status::Active if key.suspensions.are_in_force(now) => Err(Denial::Suspended),
         Status::Active if !key.addresses.allow(client) => Err(Denial::AddressNotAllowed),
         Status::Active => Ok(()),
     }

@@ -2,14 +2,22 @@
 
 use std::time::Duration;
 
-use crate::key::{KeyId, NetworkId};
+use crate::key::{KeyId, NetworkId, PolicyName};
 
-/// Identity of a bucket: the network, and the key whose requests are counted.
-pub type BucketKey = (NetworkId, KeyId);
+/// Identity of a bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum BucketKey {
+    /// Requests of a key that has one policy.
+    Key(NetworkId, KeyId),
+    /// Requests of a key or an actor that one of several policies counts: digest of its name.
+    Named([u8; 32]),
+}
 
-/// Decision about one request.
+/// Decision about one request, by the policy that is nearest to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateDecision {
+    /// Name of the policy that decided.
+    pub policy: PolicyName,
     /// True if the request is within the limit.
     pub allowed: bool,
     /// Further requests that are allowed at once.
@@ -23,7 +31,7 @@ pub struct RateDecision {
 impl RateDecision {
     /// Formats the `RateLimit` header: `"default";r=42` (draft-ietf-httpapi-ratelimit-headers).
     pub fn header(&self) -> String {
-        format!("\"default\";r={}", self.remaining)
+        format!("\"{}\";r={}", self.policy.as_str(), self.remaining)
     }
 
     /// Returns the `Retry-After` header in whole seconds; `None` if the request is allowed.

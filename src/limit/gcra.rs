@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::decision::RateDecision;
-use crate::key::RatePolicy;
+use crate::key::{PolicyName, RatePolicy};
 
 /// Most places of a bucket. Scripts in Redis count in doubles, which are exact up to here.
 const MAX_BURST: u64 = 1_000_000_000_000;
@@ -30,26 +30,44 @@ impl Gcra {
         self.emission_interval * self.burst
     }
 
-    /// Charges one request at `now`. `full_at` is the time at which the bucket is full again (the
-    /// theoretical arrival time); returns its new value.
-    pub(super) fn charge(self, full_at: u64, now: u64) -> (u64, RateDecision) {
-        // Cut to the refill time, as the policy may have changed and the clock been set back.
-        let debt = full_at.saturating_sub(now).min(self.refill_time());
-        let taken = debt + self.emission_interval;
-        match taken <= self.refill_time() {
-            true => (now + taken, self.decision(taken, true)),
-            false => (now + debt, self.decision(debt, false)),
+    /// Charges a request that costs `cost` at `now`. `full_at` is the time at which the bucket is
+    /// full again (the theoretical arrival time); returns its new value.
+    pub(super) fn charge(self, full_at: u64, now: u64, cost: u32) -> (u64, RateDecision) {
+        let debt = self.debt(full_at, now);
+        match self.admits(debt, cost) {
+            true => {
+                let taken = debt + self.time_of(cost);
+                (now + taken, self.decision(taken, true, cost))
+            }
+            false => (now + debt, self.decision(debt, false, cost)),
         }
     }
 
+    /// Returns the time after which a bucket is full again. It is cut to the refill time, as the
+    /// policy may have changed and the clock been set back.
+    pub(super) fn debt(self, full_at: u64, now: u64) -> u64 {
+        full_at.saturating_sub(now).min(self.refill_time())
+    }
+
+    /// Returns the time in which what a request costs becomes free.
+    pub(super) fn time_of(self, cost: u32) -> u64 {
+        self.emission_interval.saturating_mul(u64::from(cost))
+    }
+
+    /// Returns whether a bucket with this debt has room for a request.
+    pub(super) fn admits(self, debt: u64, cost: u32) -> bool {
+        debt.saturating_add(self.time_of(cost)) <= self.refill_time()
+    }
+
     /// Makes the decision for a bucket that is full again after `debt`.
-    pub(super) fn decision(self, debt: u64, allowed: bool) -> RateDecision {
+    pub(super) fn decision(self, debt: u64, allowed: bool, cost: u32) -> RateDecision {
         let free = self.refill_time() - debt.min(self.refill_time());
         RateDecision {
+            policy: PolicyName::DEFAULT,
             allowed,
             remaining: free / self.emission_interval,
             reset: Duration::from_micros(debt),
-            retry_after: Duration::from_micros(self.emission_interval.saturating_sub(free)),
+            retry_after: Duration::from_micros(self.time_of(cost).saturating_sub(free)),
         }
     }
 }
@@ -69,19 +87,32 @@ mod tests {
         let gcra = gcra(3, 60);
         let (mut full_at, now) = (0, 1_000_000_000);
         for remaining in [2, 1, 0] {
-            let (next, decision) = gcra.charge(full_at, now);
+            let (next, decision) = gcra.charge(full_at, now, 1);
             assert_eq!(
                 (decision.allowed, decision.remaining, decision.retry_after.is_zero()),
                 (true, remaining, remaining > 0)
             );
             full_at = next;
         }
-        let (same, decision) = gcra.charge(full_at, now);
+        let (same, decision) = gcra.charge(full_at, now, 1);
         assert_eq!(same, full_at, "a denial costs nothing");
         assert_eq!(decision.retry_after, Duration::from_secs(20));
         assert_eq!(decision.reset, Duration::from_secs(60));
-        assert!(!gcra.charge(full_at, now + 19_999_999).1.allowed);
-        assert!(gcra.charge(full_at, now + 20_000_000).1.allowed);
+        assert!(!gcra.charge(full_at, now + 19_999_999, 1).1.allowed);
+        assert!(gcra.charge(full_at, now + 20_000_000, 1).1.allowed);
+    }
+
+    #[test]
+    fn a_request_takes_what_it_costs_or_nothing() {
+        let gcra = gcra(10, 60);
+        let now = 1_000_000_000;
+        let (full_at, decision) = gcra.charge(0, now, 7);
+        assert_eq!((decision.allowed, decision.remaining), (true, 3));
+        let (same, decision) = gcra.charge(full_at, now, 4);
+        assert_eq!((same, decision.allowed, decision.remaining), (full_at, false, 3));
+        assert_eq!(decision.retry_after, Duration::from_secs(6));
+        assert!(gcra.charge(full_at, now + 6_000_000, 4).1.allowed);
+        assert!(!gcra.charge(0, now, 11).1.allowed, "more than the whole quota");
     }
 
     #[test]
@@ -89,18 +120,20 @@ mod tests {
         for (quota, window) in [(i64::MAX, 1), (i64::MAX, 315_360_000), (1, 315_360_000), (1, 1)] {
             let gcra = gcra(quota, window);
             let now = 4_000_000_000_000_000;
-            let (full_at, decision) = gcra.charge(0, now);
+            let (full_at, decision) = gcra.charge(0, now, 1);
             assert!(decision.allowed && full_at > now && full_at < 1 << 53);
+            let (_, decision) = gcra.charge(full_at, now, u32::MAX);
+            assert!(!decision.allowed || quota > i64::from(u32::MAX));
         }
     }
 
     #[test]
     fn a_clock_that_is_set_back_denies_for_one_interval_at_most() {
         let gcra = gcra(10, 60);
-        let (full_at, _) = gcra.charge(0, 10_000_000_000);
-        let (full_at, decision) = gcra.charge(full_at, 1_000_000);
+        let (full_at, _) = gcra.charge(0, 10_000_000_000, 1);
+        let (full_at, decision) = gcra.charge(full_at, 1_000_000, 1);
         assert!(!decision.allowed);
-        assert!(gcra.charge(full_at, 1_000_000 + gcra.emission_interval).1.allowed, "after one interval");
+        assert!(gcra.charge(full_at, 1_000_000 + gcra.emission_interval, 1).1.allowed, "after one interval");
     }
 
     proptest! {
@@ -116,12 +149,12 @@ mod tests {
             let (mut now, mut full_at, mut admitted) = (5_000_000_000_u64, 0, vec![]);
             for step in steps {
                 now += step;
-                let (next, decision) = gcra.charge(full_at, now);
+                let (next, decision) = gcra.charge(full_at, now, 1);
                 full_at = next;
                 if decision.allowed {
                     admitted.push(now);
                 } else {
-                    prop_assert!(gcra.charge(full_at, now + u64::try_from(decision.retry_after.as_micros()).unwrap()).1.allowed);
+                    prop_assert!(gcra.charge(full_at, now + u64::try_from(decision.retry_after.as_micros()).unwrap(), 1).1.allowed);
                 }
             }
             for (index, begin) in admitted.iter().enumerate() {

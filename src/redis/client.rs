@@ -148,11 +148,14 @@ impl RedisClient {
         futures_util::future::try_join_all(all).await.map(drop)
     }
 
-    /// Runs a script on one name; its result is two numbers.
-    pub(crate) async fn eval(&self, script: &str, name: &str, arguments: &[u64]) -> RedisResult<[u64; 2]> {
-        let (first, second) =
-            self.query(::redis::cmd("EVAL").arg(script).arg(1).arg(name).arg(arguments)).await?;
-        Ok([first, second])
+    /// Runs a script on names that a cluster keeps on one node; its result is a list of numbers.
+    pub(crate) async fn eval(
+        &self,
+        script: &str,
+        names: &[&str],
+        arguments: &[u64],
+    ) -> RedisResult<Vec<u64>> {
+        self.query(::redis::cmd("EVAL").arg(script).arg(names.len()).arg(names).arg(arguments)).await
     }
 
     async fn query<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {

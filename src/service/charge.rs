@@ -7,16 +7,24 @@ use crate::settings::Settings;
 
 impl Service {
     /// Returns whether [`Service::charge`] needs I/O for this key.
-    pub fn charge_needs_io(&self, settings: &Settings, key: &Key) -> bool {
-        settings.rate_limited && key.rate_policy.is_some() && self.limiter.is_remote()
+    pub fn charge_needs_io(&self, settings: &Settings, key: &Key, cost: u32) -> bool {
+        settings.rate_limited && key.has_rate_policy() && cost > 0 && self.limiter.is_remote()
     }
 
-    /// Charges one use to the key's rate limit. Returns `None` if the key has none.
+    /// Charges a use that costs `cost` to all rate limits of the key, or to none if one of them is
+    /// used up. Returns the decision of the limit that is nearest to its end, `None` if the use
+    /// isn't counted.
     ///
     /// Called only once the credential is valid and allows the request, so that nobody else can use
     /// up the key's quota.
-    pub async fn charge(&self, settings: &Settings, key: &Key) -> Option<RateDecision> {
-        let policy = key.rate_policy.filter(|_| settings.rate_limited)?;
-        self.limiter.charge((key.network, key.id), policy).await
+    pub async fn charge(&self, settings: &Settings, key: &Key, cost: u32) -> Option<RateDecision> {
+        if !settings.rate_limited || !key.has_rate_policy() || cost == 0 {
+            return None;
+        }
+        if !key.rate_policies.is_unset() {
+            // Boxed, so that the future of a key with one policy stays small.
+            return Box::pin(self.limiter.charge_all(key, cost)).await;
+        }
+        self.limiter.charge(key.network, key.id, key.rate_policy?, cost).await
     }
 }

@@ -42,12 +42,13 @@ impl Service {
         Ok(Acknowledged { value: (), epoch: Some(epoch) })
     }
 
-    /// Deletes all keys of an actor, issued and imported, at most [`MAX_ERASED`]. Keys that are
-    /// still active are deleted only if `force` is set.
+    /// Deletes all keys of an actor, issued and imported, at most [`MAX_ERASED`], and in the end
+    /// what is recorded of the actor itself. Keys that are still active are deleted only if `force`
+    /// is set.
     ///
     /// # Errors
-    /// Fails if the actor has no key, it has active keys and `force` isn't set, or the database
-    /// fails, after which some keys may be deleted.
+    /// Fails if the actor has no key and nothing is recorded of it, it has active keys and `force`
+    /// isn't set, or the database fails, after which some keys may be deleted.
     pub async fn delete_actor(
         &self,
         network: NetworkId,
@@ -67,7 +68,8 @@ impl Service {
             ids.extend(found);
             has_more |= more;
         }
-        if ids.is_empty() {
+        let recorded = self.store.find_actor(network, actor.clone()).await.map_err(unavailable)?.recorded;
+        if ids.is_empty() && recorded.is_none() {
             return Err(ApiError::new(Reason::ApiKeyNotFound, "the actor has no API key"));
         }
         call.record_intent(network, ids.clone()).await?;
@@ -79,6 +81,10 @@ impl Service {
             let issued = deleted.iter().filter(|mutation| mutation.key_id.kind() == KeyKind::Issued).count();
             erased.issued += issued;
             erased.imported += deleted.len() - issued;
+        }
+        // Its suspension stays as long as any of its keys does.
+        if !has_more {
+            epoch = self.erase_actor(network, actor, call).await?.max(epoch);
         }
         Ok(Acknowledged { value: erased, epoch })
     }

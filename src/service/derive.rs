@@ -175,7 +175,7 @@ fn mint_error(error: MintError) -> ApiError {
 fn parent_error(denial: Denial) -> ApiError {
     let reason = match denial {
         Denial::Expired => Reason::ApiKeyExpired,
-        Denial::Revoked => Reason::ApiKeyRevoked,
+        Denial::Revoked | Denial::Suspended => Reason::ApiKeyRevoked,
         Denial::AddressNotAllowed => Reason::IpNotAllowed,
         Denial::NotFound | Denial::SignatureInvalid | Denial::AudienceMismatch => Reason::ParentKeyInvalid,
     };

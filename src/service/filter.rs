@@ -106,11 +106,8 @@ pub(crate) fn parse(text: &str) -> Result<ListFilter, &'static str> {
         return Err("must have no control characters");
     }
     let mut filter = ListFilter::default();
-    let mut rest = text.trim();
-    while !rest.is_empty() {
-        let (name, after) = rest.split_once('=').ok_or(FORM)?;
-        let (value, after) = take_value(after.trim_start()).ok_or(FORM)?;
-        match name.trim() {
+    for (name, value) in comparisons(text).ok_or(FORM)? {
+        match name {
             "actor_id" if filter.actor.is_none() => filter.actor = Some(value),
             "status" if filter.status.is_none() => {
                 let status = Status::from_name(&value);
@@ -126,17 +123,29 @@ pub(crate) fn parse(text: &str) -> Result<ListFilter, &'static str> {
             "actor_id" | "status" | "secret_id" | "key_prefix" => return Err("names a field twice"),
             _ => return Err(FORM),
         }
+    }
+    Ok(filter)
+}
+
+/// Splits a filter into its comparisons: `name = value`, joined by `AND`. `None` if it has another
+/// form.
+pub(super) fn comparisons(text: &str) -> Option<Vec<(&str, String)>> {
+    let mut found = vec![];
+    let mut rest = text.trim();
+    while !rest.is_empty() {
+        let (name, after) = rest.split_once('=')?;
+        let (value, after) = take_value(after.trim_start())?;
+        found.push((name.trim(), value));
         rest = after.trim_start();
         if !rest.is_empty() {
-            rest =
-                rest.strip_prefix("AND").filter(|rest| rest.starts_with(char::is_whitespace)).ok_or(FORM)?;
+            rest = rest.strip_prefix("AND").filter(|rest| rest.starts_with(char::is_whitespace))?;
             rest = rest.trim_start();
             if rest.is_empty() {
-                return Err(FORM);
+                return None;
             }
         }
     }
-    Ok(filter)
+    Some(found)
 }
 
 /// Splits off a quoted text (with `\` before a quote or `\`) or a bare word.

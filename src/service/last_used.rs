@@ -21,6 +21,8 @@ type Subject = (NetworkId, KeyId);
 /// Observation of a key that was verified.
 enum Observation {
     Use(Timestamp),
+    /// Use of a key whose grace period it puts off.
+    GraceUse(Timestamp),
     Signer(Signer),
 }
 
@@ -31,6 +33,7 @@ type Unwritten = Arc<Mutex<HashSet<Subject>>>;
 #[derive(Default)]
 struct Pending {
     uses: HashMap<Subject, Timestamp>,
+    graces: HashMap<Subject, Timestamp>,
     signers: HashMap<Subject, Signer>,
 }
 
@@ -69,12 +72,21 @@ impl UseQueue {
 }
 
 impl Service {
-    /// Records that a key is used `now`, at most once per `LAST_USED_PRECISION`. Never waits.
+    /// Records that a key is used `now`, at most once per `LAST_USED_PRECISION`, or more often if
+    /// that puts the end of its grace period off. Never waits.
     pub fn record_use(&self, entry: &Entry, now: Timestamp) {
-        if !entry.last_use.try_claim(now, LAST_USED_PRECISION) {
+        let precision = match entry.key.unused_grace {
+            None => LAST_USED_PRECISION,
+            Some(grace) => grace.precision().min(LAST_USED_PRECISION),
+        };
+        if !entry.last_use.try_claim(now, precision) {
             return;
         }
         let subject = (entry.key.network, entry.key.id);
+        if entry.key.unused_grace.is_some() {
+            // If the queue is full, a later use puts the end off.
+            let _ = self.uses.queue.try_send((subject, Observation::GraceUse(now)));
+        }
         // Held across the send, so that the writer can't be done before the key is noted.
         let mut unwritten = self.uses.unwritten.lock();
         if self.uses.queue.try_send((subject, Observation::Use(now))).is_ok() {
@@ -100,6 +112,9 @@ impl Pending {
             Observation::Use(at) => {
                 self.uses.insert(subject, at);
             }
+            Observation::GraceUse(at) => {
+                self.graces.insert(subject, at);
+            }
             Observation::Signer(signer) => {
                 self.signers.insert(subject, signer);
             }
@@ -107,7 +122,7 @@ impl Pending {
     }
 
     fn len(&self) -> usize {
-        self.uses.len() + self.signers.len()
+        self.uses.len() + self.graces.len() + self.signers.len()
     }
 }
 
@@ -168,6 +183,16 @@ async fn write(store: &Store, clock: &Clock, pending: &mut Pending, unwritten: &
             Err(error) => {
                 let count = pending.uses.len();
                 tracing::warn!(%error, count, "last_used of keys could not be written; trying again");
+            }
+        }
+    }
+    if !pending.graces.is_empty() {
+        let rows = pending.graces.iter().map(|((network, id), at)| (*network, *id, *at)).collect();
+        match store.extend_graces(rows).await {
+            Ok(()) => pending.graces.clear(),
+            Err(error) => {
+                let count = pending.graces.len();
+                tracing::warn!(%error, count, "ends of used keys could not be put off; trying again");
             }
         }
     }

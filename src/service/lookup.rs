@@ -37,6 +37,13 @@ pub(super) struct FoundKey {
     pub is_row: bool,
 }
 
+impl FoundKey {
+    /// Returns the slots that the answer depends on; `key_slot` is that of the key.
+    fn slot(&self, key_slot: Slot) -> Slot {
+        self.key.as_ref().map_or(key_slot, |key| key_slot.with_actor(key.network, &key.actor))
+    }
+}
+
 pub(super) type LookupResult = Result<FoundKey, Unavailable>;
 
 /// Identifies lookups that may be joined. The flag says whether L2 may answer.
@@ -102,7 +109,7 @@ impl Service {
                 false => tokio::spawn(start()).await.ok(),
             };
             let found = joined.unwrap_or(Err(Unavailable))?;
-            if self.freshness.is_fresh(target.slot, found.stamp) {
+            if self.freshness.is_fresh(found.slot(target.slot), found.stamp) {
                 return Ok(found);
             }
         }
@@ -167,19 +174,21 @@ impl Lookup {
         let (memory, index) = (&self.target.memory, &self.target.index);
         let now = self.clock.now();
         let found = match memory.get(index) {
-            Some(entry) if now < entry.soft_expiry => FoundKey {
-                key: Some(Arc::clone(&entry.key)),
-                stamp: entry.stamp,
-                read_at: now,
-                is_row: false,
-            },
+            Some(entry) if now < entry.soft_expiry && entry.hard_expiry.is_none_or(|at| now < at) => {
+                FoundKey {
+                    key: Some(Arc::clone(&entry.key)),
+                    stamp: entry.stamp,
+                    read_at: now,
+                    is_row: false,
+                }
+            }
             Some(_) => return None,
             None => {
                 let unknown = memory.get_negative(index).filter(|unknown| now < unknown.expires)?;
                 FoundKey { key: None, stamp: unknown.stamp, read_at: now, is_row: false }
             }
         };
-        self.freshness.is_fresh(self.target.slot, found.stamp).then_some(found)
+        self.freshness.is_fresh(found.slot(self.target.slot), found.stamp).then_some(found)
     }
 
     /// Reads L2. Returns `None` unless the entry may still be used.
@@ -192,6 +201,10 @@ impl Lookup {
             // than a database read for each.
             let _ = self.freshness.ensure_polled(entry.counter, &self.store).await;
         }
+        if entry.key.unused_grace.is_some() && entry.key.superseded.is_some_and(|end| end <= now) {
+            // Uses may have put the end off since.
+            return None;
+        }
         let stamp = self.freshness.shared_stamp(entry.counter, entry.tag)?;
         // The writer's clock may be ahead of ours.
         let read_at = entry.filled.min(now);
@@ -200,8 +213,8 @@ impl Lookup {
         if read_at.plus(cache_ttl) <= now && self.freshness.mode() == Mode::Fresh {
             return None;
         }
-        let is_fresh = self.freshness.is_fresh(slot, stamp);
-        is_fresh.then(|| FoundKey { key: Some(Arc::new(entry.key)), stamp, read_at, is_row: false })
+        let found = FoundKey { key: Some(Arc::new(entry.key)), stamp, read_at, is_row: false };
+        self.freshness.is_fresh(found.slot(slot), stamp).then_some(found)
     }
 
     /// Reads the database and fills L2 and L1.
@@ -238,7 +251,7 @@ impl FillTarget {
     pub(super) fn entry(&self, key: Arc<Key>, stamp: Stamp, read_at: Timestamp) -> Arc<Entry> {
         Arc::new(Entry {
             stamp,
-            slot: self.slot,
+            slot: self.slot.with_actor(key.network, &key.actor),
             generation: self.generation,
             soft_expiry: read_at.plus(self.cache_ttl),
             hard_expiry: self.proof_expires.into_iter().chain(key.ends()).min(),

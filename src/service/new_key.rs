@@ -1,5 +1,6 @@
 //! Issuing and importing of keys.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::retry::{fingerprint, request_conflict, seal};
@@ -10,8 +11,8 @@ use crate::credential::{Form, Presented, api_key, imported};
 use crate::error::{ApiError, Reason};
 use crate::event::{Event, Occurrence};
 use crate::key::{
-    ActorId, AddressList, Key, KeyId, KeyName, Metadata, NetworkId, RatePolicy, Scopes, Signer, TEN_YEARS,
-    Visibility,
+    ActorId, AddressList, Key, KeyId, KeyName, Metadata, NetworkId, Provenance, RatePolicies, RatePolicy,
+    Scopes, Signer, Suspensions, TEN_YEARS, Visibility,
 };
 use crate::secret::SecretString;
 use crate::settings::Settings;
@@ -34,8 +35,10 @@ pub struct KeyRequest {
     pub visibility: Visibility,
     /// Addresses from which it may be used.
     pub addresses: AddressList,
-    /// Rate policy.
+    /// Rate policy named `default`.
     pub rate_policy: Option<RatePolicy>,
+    /// All rate policies, unset if there is no list.
+    pub rate_policies: RatePolicies,
     /// Idempotency key of the request.
     pub request_id: Option<String>,
 }
@@ -73,8 +76,9 @@ impl Service {
             Visibility::Public => public_prefix(settings)?,
         };
         let uuid = self.rng.uuid();
-        let signer = settings.signer(prefix);
-        let (key, mut idempotency) = self.new_key(settings, KeyId::Issued(uuid), request, "", signer)?;
+        let (signer, caller) = (settings.signer(prefix), call.origin().verified_caller());
+        let (key, mut idempotency) =
+            self.new_key(settings, KeyId::Issued(uuid), request, "", signer, caller)?;
         let secret = api_key::make(&settings.secrets, prefix, uuid, key.created);
         let request_id = idempotency.as_ref().map(|request| request.id.clone());
         if let Some(IdempotencyKey { id, seal: sealed, .. }) = &mut idempotency {
@@ -136,7 +140,7 @@ impl Service {
         let mut news = vec![];
         let mut results = vec![];
         for request in requests {
-            match request.and_then(|request| self.imported_key(settings, request)) {
+            match request.and_then(|request| self.imported_key(settings, request, call)) {
                 Ok(new) => {
                     news.push(new);
                     results.push(None);
@@ -169,7 +173,12 @@ impl Service {
         Ok(Acknowledged { value: keys, epoch })
     }
 
-    fn imported_key(&self, settings: &Settings, request: ImportRequest) -> Result<NewKey, ApiError> {
+    fn imported_key(
+        &self,
+        settings: &Settings,
+        request: ImportRequest,
+        call: &Call,
+    ) -> Result<NewKey, ApiError> {
         let raw_key = Presented::new(request.raw_key.expose())
             .ok_or_else(|| ApiError::field("raw_key", "must be 1 to 16384 bytes long"))?;
         if settings.form(raw_key) != Form::Imported {
@@ -180,7 +189,8 @@ impl Service {
             return Err(ApiError::field("raw_key", problem));
         }
         let id = imported::key_id(settings.network, raw_key.expose());
-        let (key, request) = self.new_key(settings, id, request.key, &id.to_string(), Signer::default())?;
+        let (subject, caller) = (id.to_string(), call.origin().verified_caller());
+        let (key, request) = self.new_key(settings, id, request.key, &subject, Signer::default(), caller)?;
         Ok(NewKey { key, request })
     }
 
@@ -191,6 +201,7 @@ impl Service {
         request: KeyRequest,
         subject: &str,
         signer: Signer,
+        created_by: Option<Arc<str>>,
     ) -> Result<(Key, Option<IdempotencyKey>), ApiError> {
         // The row has microseconds, the credential whole seconds of the same time.
         let now = self.clock.now();
@@ -212,11 +223,15 @@ impl Service {
             visibility: request.visibility,
             addresses: request.addresses,
             rate_policy: request.rate_policy,
+            rate_policies: request.rate_policies,
             created: now,
             updated: now,
             expires: request.ttl.or(settings.default_key_ttl).map(|ttl| now.plus(ttl)),
             superseded: None,
+            unused_grace: None,
             revocation: None,
+            suspensions: Suspensions::default(),
+            provenance: Provenance { created_by, ..Provenance::default() },
             last_used: None,
             mutation: 0,
             signer,
@@ -306,7 +321,11 @@ fn nothing_inserted() -> ApiError {
     ApiError::new(Reason::InternalServerError, "the database returned no row for the key")
 }
 
-fn check_ttl(settings: &Settings, ttl: Duration) -> Result<(), ApiError> {
+/// Checks the lifetime of a new key.
+///
+/// # Errors
+/// Fails if it is not between one second and the maximum of the settings.
+pub(super) fn check_ttl(settings: &Settings, ttl: Duration) -> Result<(), ApiError> {
     if !(Duration::from_secs(1)..=TEN_YEARS).contains(&ttl) {
         return Err(ApiError::field("ttl", "must be between 1s and 315360000s"));
     }
@@ -319,11 +338,21 @@ fn check_ttl(settings: &Settings, ttl: Duration) -> Result<(), ApiError> {
 
 /// Returns all that a request asks for.
 fn everything(request: &KeyRequest, subject: &str) -> serde_json::Value {
-    let KeyRequest { name, actor, scopes, ttl, metadata, visibility, addresses, rate_policy, request_id: _ } =
-        request;
+    let KeyRequest {
+        name,
+        actor,
+        scopes,
+        ttl,
+        metadata,
+        visibility,
+        addresses,
+        rate_policy,
+        rate_policies,
+        request_id: _,
+    } = request;
     let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     let rate_policy = rate_policy.map(|policy| (policy.quota, policy.window.as_micros(), policy.unit.name()));
-    serde_json::json!([
+    let mut everything = serde_json::json!([
         subject,
         name.as_str(),
         actor.as_str(),
@@ -333,5 +362,10 @@ fn everything(request: &KeyRequest, subject: &str) -> serde_json::Value {
         visibility.name(),
         addresses,
         rate_policy.map(|(quota, window, unit)| (quota, window.to_string(), unit)),
-    ])
+    ]);
+    // Left out if unset: earlier releases have stored fingerprints of requests without it.
+    if let (Some(list), Some(policies)) = (everything.as_array_mut(), rate_policies.fingerprint()) {
+        list.push(policies);
+    }
+    everything
 }

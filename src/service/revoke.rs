@@ -7,7 +7,7 @@ use crate::credential::Presented;
 use crate::error::{ApiError, Reason};
 use crate::event::{Event, Occurrence};
 use crate::key::verdict::Denial;
-use crate::key::{Key, KeyId, KeyKind, NetworkId, Revocation, RevocationReason};
+use crate::key::{Key, KeyId, KeyKind, NetworkId, Provenance, Revocation, RevocationReason};
 use crate::settings::Settings;
 use crate::store::{ChangeOutcome, KeyChange, Mutation};
 
@@ -15,7 +15,8 @@ use crate::store::{ChangeOutcome, KeyChange, Mutation};
 pub const MAX_DESCRIPTION: usize = 1_024;
 
 impl Service {
-    /// Revokes a key for good. Revoking it again succeeds and changes nothing.
+    /// Revokes a key for good. Revoking it again succeeds and changes nothing; the result says
+    /// which revocation stays.
     ///
     /// # Errors
     /// Fails if there is no such key, a description stands beside a reason that takes none, or the
@@ -27,7 +28,7 @@ impl Service {
         id: &str,
         revocation: Revocation,
         call: &Call,
-    ) -> Result<Acknowledged<()>, ApiError> {
+    ) -> Result<Acknowledged<Revoked>, ApiError> {
         if revocation.description.is_some() && revocation.reason != RevocationReason::PrivilegeWithdrawn {
             let problem = "is allowed only beside REVOCATION_REASON_PRIVILEGE_WITHDRAWN";
             return Err(ApiError::field("description", problem));
@@ -58,7 +59,7 @@ impl Service {
         credential: &str,
         reason: RevocationReason,
         call: &Call,
-    ) -> Result<Acknowledged<()>, ApiError> {
+    ) -> Result<Acknowledged<Revoked>, ApiError> {
         if reason == RevocationReason::PrivilegeWithdrawn {
             return Err(ApiError::field(
                 "reason",
@@ -79,8 +80,13 @@ impl Service {
         })?;
         let id = match verification.verdict {
             Ok(Identity::Key(entry)) => entry.key.id,
-            // Whoever holds the key may end it from anywhere.
-            Err(rejection) if matches!(rejection.denial, Denial::AddressNotAllowed | Denial::Revoked) => {
+            // Whoever holds the key may end it from anywhere, suspended or not.
+            Err(rejection)
+                if matches!(
+                    rejection.denial,
+                    Denial::AddressNotAllowed | Denial::Revoked | Denial::Suspended
+                ) =>
+            {
                 rejection.key_id.ok_or_else(unknown_credential)?
             }
             Err(rejection) => {
@@ -102,30 +108,41 @@ impl Service {
         id: KeyId,
         revocation: Revocation,
         call: &Call,
-    ) -> Result<Acknowledged<()>, ApiError> {
+    ) -> Result<Acknowledged<Revoked>, ApiError> {
         call.record_intent(network, vec![id]).await?;
         let now = self.clock.now();
+        let (caller, requested) = (call.origin().verified_caller(), revocation.clone());
         let revoked = self
             .store
             .change_key(network, id, now, move |key| match key.revocation {
                 Some(_) => Err(AlreadyRevoked),
                 None => {
-                    let key = Key { revocation: Some(revocation.clone()), updated: now, ..key.clone() };
+                    let provenance = Provenance {
+                        updated_by: caller.clone(),
+                        revoked_by: caller.clone(),
+                        ..key.provenance.clone()
+                    };
+                    let revocation = Some(revocation.clone());
+                    let key = Key { revocation, updated: now, provenance, ..key.clone() };
                     Ok(KeyChange { key, successor: None })
                 }
             })
             .await;
-        let epoch = match revoked {
+        let (epoch, value) = match revoked {
             // Published before it is acknowledged: the next request here is already rejected.
             Ok(ChangeOutcome::Done { rows, mutation }) => {
                 self.publish(&[mutation]).await;
                 call.record_event(Occurrence::of_key(Event::revoked(id.kind()), &rows.key));
-                mutation.n
+                (mutation.n, Revoked::Now)
             }
             // If another instance revoked it, this one may not know yet.
             Ok(ChangeOutcome::Refused { key, reason: AlreadyRevoked }) => {
                 self.freshness.apply(&Mutation { n: key.mutation, network, key_id: id });
-                key.mutation
+                let earlier = key.revocation.clone().filter(|earlier| *earlier != requested);
+                (
+                    key.mutation,
+                    earlier.map_or(Revoked::Likewise, |earlier| Revoked::Otherwise(earlier.reason)),
+                )
             }
             Ok(ChangeOutcome::NoSuchKey | ChangeOutcome::QuotaExceeded | ChangeOutcome::RequestConflict) => {
                 return Err(no_such_key());
@@ -135,8 +152,19 @@ impl Service {
                 return Err(unavailable(error));
             }
         };
-        Ok(Acknowledged { value: (), epoch: Some(epoch) })
+        Ok(Acknowledged { value, epoch: Some(epoch) })
     }
+}
+
+/// Outcome of a revocation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Revoked {
+    /// It revoked the key.
+    Now,
+    /// The key was revoked before, for the same reason.
+    Likewise,
+    /// The key was revoked before, for this reason or with another description, which stays.
+    Otherwise(RevocationReason),
 }
 
 /// Reason for which a revocation changes nothing.

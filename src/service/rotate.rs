@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::new_key::{public_prefix, quota_exceeded};
+use super::new_key::{check_ttl, public_prefix, quota_exceeded};
 use super::retry::{already_rotated, fingerprint, request_conflict, seal};
-use super::update::Update;
+use super::update::{Expiry, Update, check_rate_policies};
 use super::upstream::HeadersBound;
 use super::{Acknowledged, Service, no_such_key, unavailable};
 use crate::audit::Call;
@@ -18,7 +19,8 @@ use crate::credential::request_seal::SealedRequest;
 use crate::error::{ApiError, Reason};
 use crate::event::{Event, Occurrence};
 use crate::key::{
-    AddressList, Key, KeyId, KeyKind, KeyName, Metadata, Revocation, RevocationReason, Status, Visibility,
+    AddressList, Key, KeyId, KeyKind, KeyName, Metadata, Provenance, Revocation, RevocationReason, Status,
+    UnusedGrace, Visibility,
 };
 use crate::secret::SecretString;
 use crate::settings::Settings;
@@ -33,6 +35,8 @@ pub struct RotateRequest {
     pub visibility: Option<Visibility>,
     /// Time for which the old key stays valid. Zero revokes it at once.
     pub grace: Duration,
+    /// Time without a use after which the old key ends. `grace` is the latest end then, if set.
+    pub until_unused: Option<Duration>,
     /// Idempotency key of the request.
     pub request_id: Option<String>,
 }
@@ -49,7 +53,7 @@ pub struct Rotated {
 
 impl Service {
     /// Replaces an issued key. Attributes that the request doesn't set are inherited, including the
-    /// expiry.
+    /// expiry and a suspension.
     ///
     /// # Errors
     /// Fails if there is no such key, it isn't active or has been rotated before, the key quota has
@@ -79,6 +83,9 @@ impl Service {
             idempotency: idempotency.clone(),
             caller: call.origin().caller.clone(),
         };
+        if let Some(Expiry::After(ttl)) = rotation.request.changes.expiry {
+            check_ttl(settings, ttl)?;
+        }
         self.check_clock()?;
         call.record_intent(network, vec![id, KeyId::Issued(uuid)]).await?;
         let changed = self.store.change_key(network, id, now, move |old| rotation.apply(old)).await;
@@ -155,6 +162,10 @@ struct Rotation {
 }
 
 impl Rotation {
+    fn verified_caller(&self) -> Option<Arc<str>> {
+        self.caller.as_ref().and_then(Caller::verified_name)
+    }
+
     /// Returns the old key after the rotation, and its successor.
     fn apply(&self, old: &Key) -> Result<KeyChange, ApiError> {
         let Self { settings, request, uuid, now, .. } = self;
@@ -165,25 +176,45 @@ impl Rotation {
             created: *now,
             updated: *now,
             last_used: None,
+            unused_grace: None,
             mutation: 0,
-            ..request.changes.apply(old)
+            provenance: Provenance {
+                created_by: self.verified_caller(),
+                replaces: Some(old.id),
+                ..Provenance::default()
+            },
+            ..request.changes.apply(old, *now)
         };
+        check_rate_policies(&key)?;
         let prefix = prefix_of(settings, key.visibility)?;
         key.signer = settings.signer(prefix);
         // The credential has its own maximum age. The row must not promise more.
         let longest = now.plus(settings.max_key_ttl);
         key.expires = key.expires.map(|end| end.min(longest));
         self.bound.check(settings, &key)?;
-        let mut old = Key { updated: *now, ..old.clone() };
+        let provenance = Provenance {
+            updated_by: self.verified_caller(),
+            replaced_by: Some(key.id),
+            ..old.provenance.clone()
+        };
+        let mut old = Key { updated: *now, provenance, ..old.clone() };
         // While both keys are valid, both count towards the quota.
-        let quota = match request.grace.is_zero() {
-            true => {
+        let quota = match (request.until_unused, request.grace.is_zero()) {
+            (None, true) => {
                 let reason = RevocationReason::Superseded;
                 old.revocation = Some(Revocation { reason, description: None });
+                old.provenance.revoked_by = self.verified_caller();
                 None
             }
-            false => {
+            (None, false) => {
                 old.superseded = Some(now.plus(request.grace));
+                settings.api_keys_max
+            }
+            (Some(after), is_unlimited) => {
+                let most = if is_unlimited { UnusedGrace::MAX_EXTENSION } else { request.grace };
+                let latest = now.plus(most);
+                old.unused_grace = Some(UnusedGrace { after, latest });
+                old.superseded = Some(now.plus(after).min(latest));
                 settings.api_keys_max
             }
         };
@@ -207,24 +238,35 @@ fn prefix_of(settings: &Settings, visibility: Visibility) -> Result<&String, Api
 }
 
 /// Returns all that a rotation of `id` asks for.
-fn everything(request: &RotateRequest, id: KeyId) -> serde_json::Value {
-    let RotateRequest { changes, visibility, grace, request_id: _ } = request;
-    let Update { name, scopes, metadata, addresses, rate_policy } = changes;
+fn everything(request: &RotateRequest, id: KeyId) -> Value {
+    let RotateRequest { changes, visibility, grace, until_unused, request_id: _ } = request;
+    let Update { name, scopes, metadata, addresses, rate_policy, rate_policies, expiry } = changes;
     let blocks = |list: &AddressList| list.iter().map(ToString::to_string).collect::<Vec<_>>();
     let rate_policy = rate_policy.map(|policy| {
         policy.map(|policy| (policy.quota, policy.window.as_micros().to_string(), policy.unit.name()))
     });
-    serde_json::json!([
-        "rotate",
-        id.to_string(),
-        name.as_ref().map(KeyName::as_str),
-        scopes.as_ref().map(ToString::to_string),
-        metadata.as_ref().map(|metadata| metadata.as_ref().map(Metadata::json)),
-        addresses.as_ref().map(blocks),
-        rate_policy.map(|policy| (policy.is_some(), policy)),
-        visibility.map(Visibility::name),
-        grace.as_micros().to_string(),
-    ])
+    let mut everything = vec![
+        json!("rotate"),
+        json!(id.to_string()),
+        json!(name.as_ref().map(KeyName::as_str)),
+        json!(scopes.as_ref().map(ToString::to_string)),
+        json!(metadata.as_ref().map(|metadata| metadata.as_ref().map(Metadata::json))),
+        json!(addresses.as_ref().map(blocks)),
+        json!(rate_policy.map(|policy| (policy.is_some(), policy))),
+        json!(visibility.map(Visibility::name)),
+        json!(grace.as_micros().to_string()),
+    ];
+    // Added later: without these, the hash is that of earlier releases.
+    if let Some(policies) = rate_policies {
+        everything.push(policies.fingerprint().unwrap_or_default());
+    }
+    if let Some(Expiry::After(ttl)) = expiry {
+        everything.push(json!(["ttl", ttl.as_micros().to_string()]));
+    }
+    if let Some(after) = until_unused {
+        everything.push(json!(["until_unused", after.as_micros().to_string()]));
+    }
+    Value::Array(everything)
 }
 
 /// Checks that a key is active and has no successor.

@@ -1,16 +1,19 @@
 //! Update of a key's attributes. The secret stays.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::{Acknowledged, Service, no_such_key, unavailable};
+use super::change::Refusal;
+use super::{Acknowledged, Service, no_such_key};
 use crate::audit::Call;
+use crate::clock::Timestamp;
 use crate::error::{ApiError, Reason};
-use crate::event::{Event, Occurrence};
+use crate::event::Event;
 use crate::key::{
-    ActorId, AddressList, Key, KeyId, KeyKind, KeyName, Metadata, RatePolicy, Scopes, Visibility,
+    ActorId, AddressList, FieldError, Key, KeyId, KeyKind, KeyName, Metadata, Provenance, RatePolicies,
+    RatePolicy, Scopes, Status, TEN_YEARS, Visibility,
 };
 use crate::settings::Settings;
-use crate::store::{ChangeOutcome, KeyChange, Mutation};
 
 /// Changes to a key. `None` leaves an attribute as it is.
 #[derive(Debug, Clone, Default)]
@@ -23,13 +26,69 @@ pub struct Update {
     pub metadata: Option<Option<Metadata>>,
     /// Addresses from which the key may be used. An empty list allows all.
     pub addresses: Option<AddressList>,
-    /// Rate policy. `Some(None)` removes it.
+    /// Rate policy named `default`. `Some(None)` removes it.
     pub rate_policy: Option<Option<RatePolicy>>,
+    /// All rate policies. Unset ones remove them all.
+    pub rate_policies: Option<RatePolicies>,
+    /// Expiry.
+    pub expiry: Option<Expiry>,
+}
+
+/// Another expiry of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expiry {
+    /// At a time.
+    At(Timestamp),
+    /// After that time, counted from the change.
+    After(Duration),
+}
+
+impl Expiry {
+    /// Returns the time for a change at `now`.
+    pub fn time(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::At(time) => time,
+            Self::After(ttl) => now.plus(ttl),
+        }
+    }
+
+    const fn field(self) -> &'static str {
+        match self {
+            Self::At(_) => "expire_time",
+            Self::After(_) => "ttl",
+        }
+    }
+
+    /// Checks it for a key, by the limits that hold for issuing.
+    fn check(self, settings: &Settings, key: &Key, now: Timestamp) -> Result<(), ApiError> {
+        if key.status(now) == Status::Revoked {
+            let problem = "the key is revoked for good, so its end can't be moved; issue a new one";
+            return Err(ApiError::new(Reason::FailedPrecondition, problem));
+        }
+        let (end, second) = (self.time(now), Duration::from_secs(1));
+        if end < now.plus(second) || end > now.plus(TEN_YEARS) {
+            return Err(ApiError::field(
+                self.field(),
+                "must end the key in one second to ten years from now",
+            ));
+        }
+        let (from, since) = match key.id.kind() {
+            // The credential itself has its time of issue, from which its age counts.
+            KeyKind::Issued => (key.created, "from the time of issue; rotate the key for a longer life"),
+            KeyKind::Imported => (now, "from now"),
+        };
+        if end > from.plus(settings.max_key_ttl) {
+            let most = crate::duration::to_proto(settings.max_key_ttl);
+            let problem = format!("must end the key {most} (credentials.api_keys.max_ttl) at most {since}");
+            return Err(ApiError::field(self.field(), problem));
+        }
+        Ok(())
+    }
 }
 
 impl Update {
-    /// Returns the key with these changes.
-    pub fn apply(&self, key: &Key) -> Key {
+    /// Returns the key with these changes, made at `now`.
+    pub fn apply(&self, key: &Key, now: Timestamp) -> Key {
         let mut key = key.clone();
         if let Some(name) = &self.name {
             key.name = name.clone();
@@ -43,19 +102,27 @@ impl Update {
         if let Some(addresses) = &self.addresses {
             key.addresses = addresses.clone();
         }
+        if let Some(rate_policies) = &self.rate_policies {
+            key.set_rate_policies(rate_policies.clone());
+        }
         if let Some(rate_policy) = self.rate_policy {
-            key.rate_policy = rate_policy;
+            key.set_default_rate_policy(rate_policy);
+        }
+        if let Some(expiry) = self.expiry {
+            key.expires = Some(expiry.time(now));
         }
         key
     }
 
     fn is_empty(&self) -> bool {
-        let Self { name, scopes, metadata, addresses, rate_policy } = self;
+        let Self { name, scopes, metadata, addresses, rate_policy, rate_policies, expiry } = self;
         name.is_none()
             && scopes.is_none()
             && metadata.is_none()
             && addresses.is_none()
             && rate_policy.is_none()
+            && rate_policies.is_none()
+            && expiry.is_none()
     }
 }
 
@@ -86,12 +153,15 @@ impl Fixed {
     }
 }
 
-/// Reason for which an update writes nothing.
-enum Refusal {
-    /// It is not allowed.
-    Error(ApiError),
-    /// The key has these attributes already.
-    Unchanged,
+/// Checks the rate policies of a key together: the new numbers of `default` may not go with the
+/// rest of its policy.
+pub(super) fn check_rate_policies(key: &Key) -> Result<(), ApiError> {
+    key.rate_policies.check().map_err(|FieldError(problem)| match problem.split_once(' ') {
+        Some((item, problem)) if item.starts_with('[') => {
+            ApiError::field(format!("rate_limit_policies{item}"), problem)
+        }
+        _ => ApiError::field("rate_limit_policies", problem),
+    })
 }
 
 impl Service {
@@ -117,44 +187,26 @@ impl Service {
             return Ok(Acknowledged { value: key, epoch: None });
         }
         let id = KeyId::parse(kind, id).ok_or_else(no_such_key)?;
-        call.record_intent(network, vec![id]).await?;
         let (bound, now) = (self.headers_bound(), self.clock.now());
+        let caller = call.origin().verified_caller();
         let rewrite = {
             let settings = Arc::clone(settings);
-            move |key: &Key| {
-                fixed.check(key).map_err(Refusal::Error)?;
-                let updated = update.apply(key);
+            move |key: &Key| -> Result<Key, Refusal> {
+                fixed.check(key)?;
+                let updated = update.apply(key, now);
+                check_rate_policies(&updated)?;
                 if updated.differences(key).is_empty() {
                     return Err(Refusal::Unchanged);
                 }
-                let key = Key { updated: now, ..updated };
-                bound.check(&settings, &key).map_err(Refusal::Error)?;
-                Ok(KeyChange { key, successor: None })
+                if let Some(expiry) = update.expiry {
+                    expiry.check(&settings, key, now)?;
+                }
+                let provenance = Provenance { updated_by: caller.clone(), ..key.provenance.clone() };
+                let key = Key { updated: now, provenance, ..updated };
+                bound.check(&settings, &key)?;
+                Ok(key)
             }
         };
-        let changed = self.store.change_key(network, id, now, rewrite).await;
-        match changed {
-            Ok(ChangeOutcome::Done { rows, mutation }) => {
-                self.publish(&[mutation]).await;
-                call.record_event(Occurrence::of_key(Event::updated(kind), &rows.key));
-                Ok(Acknowledged { value: rows.key.with_last_use_until(now), epoch: Some(mutation.n) })
-            }
-            // If another instance changed it, this one may not know yet.
-            Ok(ChangeOutcome::Refused { key, reason: Refusal::Unchanged }) => {
-                let n = key.mutation;
-                self.freshness.apply(&Mutation { n, network, key_id: id });
-                Ok(Acknowledged { value: *key, epoch: Some(n) })
-            }
-            Ok(ChangeOutcome::Refused { reason: Refusal::Error(error), .. }) => Err(error),
-            Ok(ChangeOutcome::NoSuchKey) => Err(no_such_key()),
-            Ok(ChangeOutcome::QuotaExceeded | ChangeOutcome::RequestConflict) => Err(ApiError::new(
-                Reason::InternalServerError,
-                "the database reported a full quota or a repeated request for an update, which adds no key",
-            )),
-            Err(error) => {
-                self.freshness.invalidate_unknown(network, id);
-                Err(unavailable(error))
-            }
-        }
+        self.change(network, id, now, Event::updated(kind), rewrite, call).await
     }
 }

@@ -94,6 +94,17 @@ impl Verification {
             Err(rejection) => rejection.entry.as_ref().map(|entry| &*entry.key),
         }
     }
+
+    /// Returns the id of the key to which the use of the credential counts: none for an unknown
+    /// credential, whatever it may be the id of.
+    pub fn counted_key(&self) -> Option<KeyId> {
+        match &self.verdict {
+            Ok(Identity::Key(entry)) => Some(entry.key.id),
+            Ok(Identity::Token(authority)) => KeyId::parse_any(&authority.key_id),
+            Err(rejection) if rejection.denial == Denial::NotFound => None,
+            Err(rejection) => rejection.key_id,
+        }
+    }
 }
 
 /// Id of a key whose credential was presented. No other key is looked up for a client.

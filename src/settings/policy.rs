@@ -2,7 +2,8 @@
 
 use std::str::FromStr;
 
-use crate::config::{Audience, Route, RouteMode, RouteToken, RouteVisibility, ScopeList};
+pub use crate::config::RouteName;
+use crate::config::{Audience, Route, RouteCost, RouteMode, RouteToken, RouteVisibility, ScopeList};
 use crate::key::Scopes;
 
 /// Policy of one route.
@@ -20,6 +21,10 @@ pub struct Policy {
     pub token: Option<RouteToken>,
     /// True if publishable keys are refused.
     pub secret_only: bool,
+    /// Cost of a request: the amount that it takes from each rate limit of its key.
+    pub cost: RouteCost,
+    /// Name under which its requests are counted.
+    pub name: RouteName,
 }
 
 impl Policy {
@@ -32,6 +37,8 @@ impl Policy {
             audience: route.audience.as_ref().map(|audience| audience.as_str().to_owned()),
             token: route.token,
             secret_only: route.visibility == Some(RouteVisibility::Secret),
+            cost: route.cost.unwrap_or_default(),
+            name: route.name.unwrap_or_default(),
         }
     }
 
@@ -47,7 +54,9 @@ impl Policy {
             b"any_scope" => self.any_scope = parse::<ScopeList>(value)?.into_scopes(),
             b"audience" => self.audience = Some(parse::<Audience>(value)?.as_str().to_owned()),
             b"token" => self.token = Some(parse(value)?),
+            b"route" => self.name = parse(value)?,
             b"visibility" => self.secret_only = parse::<RouteVisibility>(value)? == RouteVisibility::Secret,
+            b"cost" => self.cost = parse(value)?,
             _ => return Err("is not known".to_owned()),
         }
         Ok(())

@@ -6,7 +6,7 @@ use sqlx::Row;
 use sqlx::any::AnyRow;
 
 use super::dialect::MAX_ROWS;
-use super::row::{COLUMNS as KEY_COLUMNS, read_key};
+use super::row::{read_key, selected};
 use super::transaction::End;
 use super::{Store, StoreError};
 use crate::clock::Timestamp;
@@ -122,13 +122,14 @@ impl Store {
     /// When the database fails.
     pub async fn find_rows(&self, ids: Vec<(NetworkId, KeyId)>) -> Result<Vec<Key>, StoreError> {
         self.run(async move |inner| {
+            let columns = selected(inner.dialect);
             let mut found = vec![];
             for chunk in ids.chunks(MAX_ROWS) {
                 let each = (0..chunk.len()).map(|index| {
                     format!("(network_id = ${} AND key_id = ${})", index * 2 + 1, index * 2 + 2)
                 });
                 let wanted = each.collect::<Vec<_>>().join(" OR ");
-                let find = inner.query(format!("SELECT {KEY_COLUMNS} FROM api_keys WHERE {wanted}"));
+                let find = inner.query(format!("SELECT {columns} FROM api_keys WHERE {wanted}"));
                 let find = chunk
                     .iter()
                     .fold(find, |find, (network, id)| find.bind(network.to_string()).bind(id.to_string()));

@@ -14,7 +14,7 @@ use super::key_counts::{add_to_count, lock_network, room};
 use super::keys::{NewKey, insert_rows};
 use super::mutations::log_mutation;
 use super::requests::{IdempotencyKey, find_request};
-use super::row::{COLUMNS, bind_changes, read_key};
+use super::row::{bind_changes, read_key, selected};
 use super::transaction::End;
 use super::{Inner, Mutation, Store, StoreError};
 use crate::clock::Timestamp;
@@ -152,7 +152,24 @@ where
         rows.key.updated = time;
     }
     update_row(inner, transaction, &rows).await?;
+    if rows.key.expires != before.expires {
+        update_expiry(inner, transaction, &rows.key).await?;
+    }
     Ok(End::Commit(ChangeOutcome::Done { rows: Box::new(rows), mutation }))
+}
+
+/// Writes another expiry, which revives a key that was recorded as expired.
+async fn update_expiry(inner: &Inner, transaction: &mut AnyConnection, key: &Key) -> Result<(), StoreError> {
+    let update = "UPDATE api_keys SET expires_at = $1, swept = CASE swept WHEN 3 THEN 1 ELSE swept END \
+                  WHERE network_id = $2 AND key_id = $3";
+    inner
+        .query(update)
+        .bind(key.expires.map(Timestamp::as_micros))
+        .bind(key.network.to_string())
+        .bind(key.id.to_string())
+        .execute(&mut *transaction)
+        .await?;
+    Ok(())
 }
 
 /// Reads the row of a key.
@@ -162,7 +179,8 @@ pub(super) async fn read_row(
     network: NetworkId,
     id: KeyId,
 ) -> Result<Option<Key>, StoreError> {
-    let find = format!("SELECT {COLUMNS} FROM api_keys WHERE network_id = $1 AND key_id = $2");
+    let columns = selected(inner.dialect);
+    let find = format!("SELECT {columns} FROM api_keys WHERE network_id = $1 AND key_id = $2");
     let row = inner
         .query(find)
         .bind(network.to_string())
@@ -179,9 +197,10 @@ async fn update_row(
 ) -> Result<(), StoreError> {
     // Without the columns that never change, and without the last use, which is written separately.
     let update = "UPDATE api_keys SET name = $1, scopes = $2, metadata = $3, allowed_cidrs = $4, rate_quota = $5, \
-                  rate_window = $6, rate_unit = $7, updated_at = $8, superseded_at = $9, revocation_reason = $10, \
-                  revocation_description = $11, mutation = $12, replaced_by = COALESCE($13, replaced_by) \
-                  WHERE network_id = $14 AND key_id = $15";
+                  rate_window = $6, rate_unit = $7, rate_policies = $8, updated_at = $9, superseded_at = $10, \
+                  revocation_reason = $11, revocation_description = $12, mutation = $13, suspension = $14, \
+                  updated_by = $15, revoked_by = $16, unused_grace = $17, grace_limit_at = $18, \
+                  replaced_by = COALESCE($19, replaced_by) WHERE network_id = $20 AND key_id = $21";
     bind_changes(inner.query(update), key)
         .bind(successor.as_ref().map(|successor| successor.key.id.to_string()))
         .bind(key.network.to_string())

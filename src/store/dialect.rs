@@ -120,6 +120,59 @@ impl Dialect {
         }
     }
 
+    /// Returns what follows the rows of an INSERT that replaces `set` where a row with the same
+    /// `key` exists. In `set`, [`Self::inserted`] stands for the new value of a column.
+    pub(super) fn on_conflict(self, key: &str, set: &str) -> String {
+        match self {
+            Self::Sqlite | Self::Postgres | Self::Cockroach => {
+                format!("ON CONFLICT ({key}) DO UPDATE SET {set}")
+            }
+            Self::MySql => format!("ON DUPLICATE KEY UPDATE {set}"),
+        }
+    }
+
+    /// Returns the expression for the value of a column that was to be inserted.
+    pub(super) fn inserted(self, column: &str) -> String {
+        match self {
+            Self::Sqlite | Self::Postgres | Self::Cockroach => format!("excluded.{column}"),
+            Self::MySql => format!("VALUES({column})"),
+        }
+    }
+
+    /// Returns the names of the functions for the largest and the smallest of several values.
+    pub(super) const fn greatest_and_least(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Sqlite => ("max", "min"),
+            Self::Postgres | Self::Cockroach | Self::MySql => ("GREATEST", "LEAST"),
+        }
+    }
+
+    /// Returns what follows a SELECT whose rows must not be deleted before the transaction ends.
+    /// SQLite has one writer, and CockroachDB's transactions are serializable.
+    pub(super) const fn lock_shared(self) -> &'static str {
+        match self {
+            Self::Sqlite | Self::Cockroach => "",
+            Self::Postgres => " FOR KEY SHARE",
+            Self::MySql => " LOCK IN SHARE MODE",
+        }
+    }
+
+    /// Returns what follows a SELECT whose rows only this transaction may change.
+    pub(super) const fn lock_exclusive(self) -> &'static str {
+        match self {
+            Self::Sqlite => "",
+            Self::Postgres | Self::Cockroach | Self::MySql => " FOR UPDATE",
+        }
+    }
+
+    /// Returns the type of a CAST to a number of 64 bits.
+    pub(super) const fn integer(self) -> &'static str {
+        match self {
+            Self::Sqlite | Self::Postgres | Self::Cockroach => "BIGINT",
+            Self::MySql => "SIGNED",
+        }
+    }
+
     /// Returns the query that counts tables.
     pub(super) const fn count_tables(self) -> &'static str {
         match self {

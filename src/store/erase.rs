@@ -9,8 +9,9 @@ use sqlx::AnyConnection;
 use super::dialect::MAX_ROWS;
 use super::key_counts::{add_to_count, lock_network};
 use super::mutations::log_mutations;
-use super::row::{COLUMNS, read_key};
+use super::row::{read_key, selected};
 use super::transaction::End;
+use super::usage::delete_usage;
 use super::{Inner, Mutation, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::key::{Key, KeyId, NetworkId};
@@ -71,7 +72,8 @@ async fn existing_keys(
     let mut existing = HashMap::new();
     for chunk in ids.chunks(MAX_ROWS) {
         let places = places(chunk);
-        let find = format!("SELECT {COLUMNS} FROM api_keys WHERE network_id = $1 AND key_id IN ({places})");
+        let columns = selected(inner.dialect);
+        let find = format!("SELECT {columns} FROM api_keys WHERE network_id = $1 AND key_id IN ({places})");
         let find = inner.query(find).bind(network.to_string());
         let find = chunk.iter().fold(find, |find, id| find.bind(id.to_string()));
         for row in find.fetch_all(&mut *transaction).await? {
@@ -94,6 +96,8 @@ async fn delete_rows(
         let delete = inner.query(delete).bind(network.to_string());
         let delete = chunk.iter().fold(delete, |delete, id| delete.bind(id.to_string()));
         delete.execute(&mut *transaction).await?;
+        // After the row, which a process that counts holds until its numbers are there.
+        delete_usage(inner, transaction, network, chunk).await?;
     }
     Ok(())
 }

@@ -233,7 +233,8 @@ async fn settle(
 mod tests {
     use super::*;
     use crate::key::{
-        ActorId, AddressList, KeyId, KeyName, Revocation, RevocationReason, Scopes, Signer, Visibility,
+        ActorId, AddressList, KeyId, KeyName, Provenance, Revocation, RevocationReason, Scopes, Signer,
+        Suspensions, Visibility,
     };
     use crate::rng::Rng;
     use crate::store::{ChangeOutcome, InsertOutcome, KeyChange, NewKey, Successor};
@@ -258,11 +259,15 @@ mod tests {
             visibility: Visibility::Secret,
             addresses: AddressList::default(),
             rate_policy: None,
+            rate_policies: crate::key::RatePolicies::default(),
             created,
             updated: created,
             expires: None,
             superseded: None,
+            unused_grace: None,
             revocation: None,
+            suspensions: Suspensions::default(),
+            provenance: Provenance::default(),
             last_used: None,
             mutation: 0,
             signer: Signer::default(),

@@ -13,7 +13,7 @@ use sqlx::any::AnyArguments;
 use sqlx::query::Query;
 
 use super::dialect::Dialect;
-use super::row::{COLUMNS, read_key};
+use super::row::{read_key, selected};
 use super::{Inner, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::credential::page_token::Cursor;
@@ -188,7 +188,8 @@ impl Listing {
     fn statement(&self, dialect: Dialect, range: Range, secret: Option<Option<SecretId>>) -> Statement {
         let now = self.now.as_micros();
         let index = if range == Range::Due { dialect.due_index() } else { "" };
-        let start = format!("SELECT {COLUMNS} FROM api_keys{index} WHERE network_id = ");
+        let columns = selected(dialect);
+        let start = format!("SELECT {columns} FROM api_keys{index} WHERE network_id = ");
         let mut select = Statement::new(start, self.network);
         select.push(" AND kind = ").number(kind_code(self.kind).into());
         match range {
@@ -239,7 +240,7 @@ impl Listing {
 
 /// Statement that is built together with its values, as each placeholder must occur once and in
 /// order.
-struct Statement {
+pub(super) struct Statement {
     text: String,
     values: Vec<Value>,
 }
@@ -250,22 +251,26 @@ enum Value {
 }
 
 impl Statement {
-    fn new(text: String, first: impl ToString) -> Self {
+    /// Begins a statement, whose first value is `first`.
+    pub(super) fn new(text: String, first: impl ToString) -> Self {
         let mut statement = Self { text, values: vec![] };
         statement.text(first.to_string());
         statement
     }
 
-    fn push(&mut self, text: &str) -> &mut Self {
+    /// Adds a part of the text.
+    pub(super) fn push(&mut self, text: &str) -> &mut Self {
         self.text += text;
         self
     }
 
-    fn text(&mut self, value: String) -> &mut Self {
+    /// Adds a value that is a text.
+    pub(super) fn text(&mut self, value: String) -> &mut Self {
         self.value(Value::Text(value))
     }
 
-    fn number(&mut self, value: i64) -> &mut Self {
+    /// Adds a value that is a number.
+    pub(super) fn number(&mut self, value: i64) -> &mut Self {
         self.value(Value::Number(value))
     }
 
@@ -294,7 +299,8 @@ impl Statement {
             .push(")")
     }
 
-    fn query(self, inner: &Inner) -> Query<'static, Any, AnyArguments> {
+    /// Makes the query.
+    pub(super) fn query(self, inner: &Inner) -> Query<'static, Any, AnyArguments> {
         self.values.into_iter().fold(inner.query(self.text), |query, value| match value {
             Value::Text(text) => query.bind(text),
             Value::Number(number) => query.bind(number),

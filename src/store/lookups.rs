@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::mutations::read_tag;
-use super::row::{COLUMNS, read_key};
+use super::row::{read_key, selected};
 use super::server::authoritative;
 use super::transaction::READ_TIMEOUT;
 use super::{Inner, Store, StoreError};
@@ -240,9 +240,10 @@ async fn read_once(inner: &Inner, ids: &[(NetworkId, KeyId)]) -> Result<Rows, St
     let size = BATCH_SIZES.into_iter().find(|size| ids.len() <= *size).unwrap_or(MAX_BATCH);
     // Not `key_id IN (…)`: without statistics of a new table, PostgreSQL would compare all keys of
     // a network with those.
+    let columns = selected(inner.dialect);
     let one = |n| {
         format!(
-            "SELECT {COLUMNS} FROM api_keys WHERE network_id = ${} AND key_id = ${}",
+            "SELECT {columns} FROM api_keys WHERE network_id = ${} AND key_id = ${}",
             2 * n + 1,
             2 * n + 2
         )
@@ -286,7 +287,7 @@ async fn read_once(inner: &Inner, ids: &[(NetworkId, KeyId)]) -> Result<Rows, St
 mod tests {
     use super::*;
     use crate::clock::Timestamp;
-    use crate::key::{ActorId, AddressList, KeyName, Scopes, Signer, Visibility};
+    use crate::key::{ActorId, AddressList, KeyName, Provenance, Scopes, Signer, Suspensions, Visibility};
     use crate::rng::Rng;
     use crate::store::NewKey;
     use futures_util::future::join_all;
@@ -311,11 +312,15 @@ mod tests {
             visibility: Visibility::Secret,
             addresses: AddressList::default(),
             rate_policy: None,
+            rate_policies: crate::key::RatePolicies::default(),
             created: now,
             updated: now,
             expires: None,
             superseded: None,
+            unused_grace: None,
             revocation: None,
+            suspensions: Suspensions::default(),
+            provenance: Provenance::default(),
             last_used: None,
             mutation: 0,
             signer: Signer::default(),

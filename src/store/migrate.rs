@@ -138,12 +138,16 @@ impl Store {
         if self.0.dialect != Dialect::Sqlite || self.table_count().await? > 0 {
             return Ok(());
         }
-        match self.apply_steps().await {
-            Ok(()) => Ok(()),
-            // Another process has migrated the same new file meanwhile.
-            Err(_) if self.version().await.is_ok_and(|version| version == self.known_version()) => Ok(()),
-            Err(error) => Err(error),
+        let mut result = self.apply_steps().await;
+        // Another process may migrate the same new file: a step that it has just made fails here,
+        // and the next may, too.
+        for _ in steps_up(self.0.dialect) {
+            match result {
+                Ok(()) => return Ok(()),
+                Err(_) => result = self.apply_steps().await,
+            }
         }
+        result
     }
 
     /// Applies the steps that are missing.

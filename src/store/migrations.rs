@@ -37,6 +37,9 @@ macro_rules! migrations {
                 step!($database, 2, "0002_audit_heads"),
                 step!($database, 3, "0003_additive_counts_and_retries"),
                 step!($database, 4, "0004_additive_key_states"),
+                step!($database, 5, "0005_additive_suspensions_and_actors"),
+                step!($database, 6, "0006_additive_usage"),
+                step!($database, 7, "0007_additive_limits"),
             ]
             .concat(),
         )

@@ -16,7 +16,7 @@ use super::server::authoritative;
 use super::transaction::End;
 use super::{Inner, Store, StoreError};
 use crate::clock::{Clock, Timestamp};
-use crate::key::{KeyId, NetworkId};
+use crate::key::{ActorId, KeyId, NetworkId};
 
 /// Most entries read by one statement.
 const READ_BATCH: i64 = 10_000;
@@ -41,8 +41,17 @@ pub struct LogEntry {
     pub n: u64,
     /// Random tag: the same number with another tag belongs to another history.
     pub tag: u128,
-    /// Changed key; `None` for the first entry, and for issued keys.
-    pub subject: Option<(NetworkId, KeyId)>,
+    /// Subject of the change; `None` for the first entry, and for issued keys.
+    pub subject: Option<LogSubject>,
+}
+
+/// Subject of a change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogSubject {
+    /// A key.
+    Key(NetworkId, KeyId),
+    /// An actor, with all its keys.
+    Actor(NetworkId, ActorId),
 }
 
 /// Start of a read of the log.
@@ -102,9 +111,9 @@ impl Store {
             };
             let text = format!(
                 "SELECT n AS n, {clock} AS at, {id} AS server_id, {state} AS server_state, '' AS tag, '' AS network_id, \
-                 '' AS key_id FROM mutation_counter WHERE id = 1 UNION ALL \
-                 SELECT n, at, '', '', tag, network_id, key_id FROM (SELECT n, at, tag, network_id, key_id \
-                 FROM mutation_log {entries}) AS entries",
+                 '' AS key_id, '' AS actor_id FROM mutation_counter WHERE id = 1 UNION ALL \
+                 SELECT n, at, '', '', tag, network_id, key_id, actor_id FROM (SELECT n, at, tag, network_id, key_id, \
+                 COALESCE(actor_id, '') AS actor_id FROM mutation_log {entries}) AS entries",
                 id = inner.dialect.server_id(),
                 state = inner.dialect.server_state(),
                 clock = inner.dialect.clock(),
@@ -230,10 +239,16 @@ fn read(row: &AnyRow) -> Result<LogEntry, StoreError> {
     let n = row.try_get::<i64, _>("n")?;
     let network = NetworkId::parse(&row.try_get::<String, _>("network_id")?);
     let key_id = KeyId::parse_any(&row.try_get::<String, _>("key_id")?);
+    let actor = ActorId::from_stored(&row.try_get::<String, _>("actor_id")?).ok();
+    let subject = network.and_then(|network| match (key_id, actor) {
+        (Some(key_id), _) => Some(LogSubject::Key(network, key_id)),
+        (None, Some(actor)) => Some(LogSubject::Actor(network, actor)),
+        (None, None) => None,
+    });
     Ok(LogEntry {
         n: u64::try_from(n).map_err(|_| StoreError::Corrupt("n"))?,
         tag: read_tag(&row.try_get::<String, _>("tag")?)?,
-        subject: network.zip(key_id),
+        subject,
     })
 }
 
@@ -268,13 +283,15 @@ pub(super) async fn log_issue(
 ) -> Result<u64, StoreError> {
     let (n, time) = take_numbers(inner, transaction, 1).await?;
     clock_skew::check(at, time)?;
-    insert_entries(inner, transaction, [(n, String::new(), String::new(), time.unwrap_or(at))]).await?;
+    let entry =
+        NewEntry { n, network: String::new(), key_id: String::new(), actor: None, at: time.unwrap_or(at) };
+    insert_entries(inner, transaction, [entry]).await?;
     u64::try_from(n).map_err(|_| StoreError::Corrupt("n"))
 }
 
 /// Takes `count` numbers and returns the last, with the database's time. Fails if the server isn't
 /// the primary.
-async fn take_numbers(
+pub(super) async fn take_numbers(
     inner: &Inner,
     transaction: &mut AnyConnection,
     count: i64,
@@ -305,9 +322,10 @@ pub(super) async fn log_mutations(
     let (last, time) = take_numbers(inner, transaction, count).await?;
     let first = last - count + 1;
     let numbered: Vec<_> = (first..).zip(changes).collect();
-    let entries = numbered
-        .iter()
-        .map(|(n, (network, key_id, at))| (*n, network.to_string(), key_id.to_string(), time.unwrap_or(*at)));
+    let entries = numbered.iter().map(|(n, (network, key_id, at))| {
+        let at = time.unwrap_or(*at);
+        NewEntry { n: *n, network: network.to_string(), key_id: key_id.to_string(), actor: None, at }
+    });
     insert_entries(inner, transaction, entries).await?;
     let mutation = |(n, (network, key_id, _)): &(i64, &(NetworkId, KeyId, Timestamp))| {
         let n = u64::try_from(*n).map_err(|_| StoreError::Corrupt("n"))?;
@@ -316,24 +334,36 @@ pub(super) async fn log_mutations(
     Ok((numbered.iter().map(mutation).collect::<Result<_, StoreError>>()?, time))
 }
 
-/// Inserts log entries (number, network, key, time), each with its own tag.
-async fn insert_entries(
+/// Entry to insert.
+pub(super) struct NewEntry {
+    pub n: i64,
+    pub network: String,
+    /// Empty without a key.
+    pub key_id: String,
+    pub actor: Option<String>,
+    pub at: Timestamp,
+}
+
+/// Inserts log entries, each with its own tag.
+pub(super) async fn insert_entries(
     inner: &Inner,
     transaction: &mut AnyConnection,
-    entries: impl IntoIterator<Item = (i64, String, String, Timestamp)>,
+    entries: impl IntoIterator<Item = NewEntry>,
 ) -> Result<(), StoreError> {
     let entries: Vec<_> = entries.into_iter().collect();
     for chunk in entries.chunks(MAX_ROWS) {
-        let values = placeholders(chunk.len(), 5);
-        let insert = format!("INSERT INTO mutation_log (n, tag, network_id, key_id, at) VALUES {values}");
-        let insert = chunk.iter().fold(inner.query(insert), |insert, (n, network, key_id, at)| {
+        let values = placeholders(chunk.len(), 6);
+        let insert =
+            format!("INSERT INTO mutation_log (n, tag, network_id, key_id, actor_id, at) VALUES {values}");
+        let insert = chunk.iter().fold(inner.query(insert), |insert, entry| {
             let tag = u128::from_be_bytes(inner.rng.bytes());
             insert
-                .bind(*n)
+                .bind(entry.n)
                 .bind(format!("{tag:032x}"))
-                .bind(network.clone())
-                .bind(key_id.clone())
-                .bind(at.as_micros())
+                .bind(entry.network.clone())
+                .bind(entry.key_id.clone())
+                .bind(entry.actor.clone())
+                .bind(entry.at.as_micros())
         });
         insert.execute(&mut *transaction).await?;
     }

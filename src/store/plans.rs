@@ -3,6 +3,8 @@
 //! SQLite always; PostgreSQL and MariaDB if `TALOS_TEST_POSTGRES` and `TALOS_TEST_MARIADB` name
 //! them. `TALOS_TEST_PLAN_ROWS` is the number of keys; from a million on, times are checked, too.
 
+mod usage;
+
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -24,8 +26,8 @@ use super::{
 use crate::clock::{Clock, Timestamp};
 use crate::credential::page_token::Cursor;
 use crate::key::{
-    ActorId, AddressList, Key, KeyId, KeyKind, KeyName, KeyPrefix, NetworkId, Revocation, RevocationReason,
-    Scopes, SecretId, Signer, Status, Visibility,
+    Actor, ActorId, AddressList, Key, KeyId, KeyKind, KeyName, KeyPrefix, NetworkId, Provenance, Revocation,
+    RevocationReason, Scopes, SecretId, Signer, Status, Suspensions, Visibility,
 };
 use crate::rng::Rng;
 
@@ -67,11 +69,15 @@ fn key(number: u128, now: Timestamp) -> Key {
         visibility: Visibility::Secret,
         addresses: AddressList::default(),
         rate_policy: None,
+        rate_policies: crate::key::RatePolicies::default(),
         created,
         updated: created,
         expires: expired.then(|| now.minus(hour)),
         superseded: superseded.then(|| now.minus(hour)),
+        unused_grace: None,
         revocation: revoked.then_some(Revocation { reason: RevocationReason::Superseded, description: None }),
+        suspensions: Suspensions::default(),
+        provenance: Provenance::default(),
         last_used: None,
         mutation: 0,
         signer,
@@ -186,6 +192,12 @@ async fn use_everything(store: &Store, now: Timestamp) {
         Ok::<_, ()>(KeyChange { key: old.clone(), successor })
     };
     store.change_key(network, unknown.id, now, change).await.unwrap();
+    let longer = move |old: &Key| {
+        Ok::<_, ()>(KeyChange { key: Key { expires: Some(now), ..old.clone() }, successor: None })
+    };
+    store.change_key(network, unknown.id, now, longer).await.unwrap();
+    store.extend_graces(vec![(network, unknown.id, now)]).await.unwrap();
+    use_actors(store, network, now).await;
     assert_eq!(store.delete_keys(network, vec![new(3).id, new(5).id], now).await.unwrap().len(), 1);
 
     store.newest_number().await.unwrap();
@@ -204,6 +216,18 @@ async fn use_everything(store: &Store, now: Timestamp) {
     }
     store.audit_head_of("instance").await.unwrap();
     store.audit_head_of_chain("chain").await.unwrap();
+}
+
+/// Calls every operation on actors once.
+async fn use_actors(store: &Store, network: NetworkId, now: Timestamp) {
+    let id = key(7, now).actor;
+    for name in ["a", "b"] {
+        let named = move |actor: &Actor| Actor { display_name: KeyName::parse(name).ok(), ..actor.clone() };
+        store.change_actor(network, id.clone(), now, named).await.unwrap();
+    }
+    assert!(store.find_actor(network, id.clone()).await.unwrap().recorded.is_some());
+    assert_eq!(store.count_actor_keys(network, id.clone(), 5).await.unwrap().issued, 5);
+    assert!(store.delete_actor(network, id, now).await.unwrap().is_some());
 }
 
 /// Replaces placeholders by values that exist, as not every database explains a statement without.
@@ -230,10 +254,12 @@ fn with_literals(text: &str, now: Timestamp) -> String {
             "key_prefix" => "'old_ak'".to_owned(),
             "LIMIT" if text.contains("SELECT 1 AS one") => MAX_SIGNED_COUNT.to_string(),
             "LIMIT" => "51".to_owned(),
+            "OFFSET" => "0".to_owned(),
             "kind" | "n" | "mutation" | "live" | "recounts" => "1".to_owned(),
             "created_at" => some.created.as_micros().to_string(),
-            "expires_at" | "superseded_at" | "last_used_at" | "updated_at" | "due_at" | "END"
-            | "settled_at" | "recounted_at" | "line_count" | "rate_quota" | "rate_window" => {
+            "unused_grace" | "grace_limit_at" | "ELSE" => now.as_micros().to_string(),
+            "expires_at" | "superseded_at" | "last_used_at" | "updated_at" | "due_at" | "END" | "hour_at"
+            | "day_at" | "settled_at" | "recounted_at" | "line_count" | "rate_quota" | "rate_window" => {
                 now.as_micros().to_string()
             }
             _ => "'x'".to_owned(),
@@ -279,7 +305,8 @@ fn fault(dialect: Dialect, statement: &str, plan: &str) -> Option<&'static str> 
                     || !part.contains("\"key\":"))
         }),
     };
-    if whole("api_keys") || whole("mutation_log") {
+    let usage = ["usage_hours", "usage_days", "usage_keys"];
+    if ["api_keys", "mutation_log"].into_iter().chain(usage).any(whole) {
         return Some("reads a whole table");
     }
     let is_page = statement.contains("ORDER BY created_at");
@@ -309,6 +336,8 @@ async fn check_plans(dsn: &str) {
     let (dialect, now) = (store.0.dialect, Clock::system().now());
     fill(&store, now).await;
     use_everything(&store, now).await;
+    let keys: Vec<Key> = (40..80).map(|number| key(number, now)).collect();
+    usage::use_usage(&store, &keys, now).await;
     while store.sweep_states(now).await.unwrap() > 0 {}
     let mut connection = AnyConnection::connect(dsn).await.unwrap();
     match dialect {
@@ -318,7 +347,10 @@ async fn check_plans(dsn: &str) {
             connection.execute("VACUUM ANALYZE").await.unwrap();
         }
         Dialect::MySql => {
-            connection.execute("ANALYZE TABLE api_keys, mutation_log").await.unwrap();
+            connection
+                .execute("ANALYZE TABLE api_keys, mutation_log, usage_hours, usage_days, usage_keys")
+                .await
+                .unwrap();
         }
     }
     let (slowest, asked) = list_all(&store, now).await;

@@ -5,7 +5,7 @@ use sqlx::any::AnyRow;
 use sqlx::query::Query;
 use sqlx::{Any, AnyConnection, Row};
 
-use super::row::{COLUMNS, read_key};
+use super::row::{read_key, selected};
 use super::{Inner, Store, StoreError};
 use crate::key::{Key, KeyId, NetworkId};
 
@@ -91,8 +91,9 @@ fn find(
     network: NetworkId,
     request: &IdempotencyKey,
 ) -> Query<'static, Any, sqlx::any::AnyArguments> {
+    let columns = selected(inner.dialect);
     let find = format!(
-        "SELECT {COLUMNS}, request_fingerprint, request_seal FROM api_keys WHERE network_id = $1 AND request_id = $2"
+        "SELECT {columns}, request_fingerprint, request_seal FROM api_keys WHERE network_id = $1 AND request_id = $2"
     );
     inner.query(find).bind(network.to_string()).bind(request.id.clone())
 }

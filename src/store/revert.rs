@@ -62,6 +62,7 @@ impl fmt::Display for Loss {
         }
         match table.as_str() {
             "api_keys" => write!(out, "{rows} key{plural}"),
+            "actors" => write!(out, "names, metadata and suspensions of {rows} actor{plural}"),
             "audit_heads" => write!(out, "the recorded end of {rows} audit log{plural}"),
             table => write!(out, "{rows} row{plural} of {table}"),
         }
@@ -129,7 +130,8 @@ impl Store {
         let mut losses = vec![];
         for Dropped { table, column } in &dropped {
             let name = column.as_ref().unwrap_or(table);
-            if DERIVED.contains(&name.as_str()) || (column.is_some() && is_dropped_as_a_whole(table)) {
+            let is_derived = [table, name].iter().any(|name| DERIVED.contains(&name.as_str()));
+            if is_derived || (column.is_some() && is_dropped_as_a_whole(table)) {
                 continue;
             }
             if !self.has_table(table.clone()).await? {

@@ -16,7 +16,7 @@ use crate::rig::needs::variable;
 use crate::rig::process::{Process, free_port};
 use crate::rig::support::{Json, Must, until};
 use crate::rig::talos::Setup;
-use faults::{Change, FAULTS};
+use faults::{Change, faults};
 use paste::paste;
 use shapes::{SHAPES, shaped};
 
@@ -122,7 +122,7 @@ async fn each_planted_fault_is_found() {
     needs!(Envoy);
     let setup = Setup::bare();
     let mut missed = vec![];
-    for (id, severity, changes) in FAULTS {
+    for (id, severity, changes) in faults() {
         let config = config(changes);
         let file = setup.path("planted.yaml");
         std::fs::write(&file, &config).must("writing a configuration");
@@ -149,7 +149,7 @@ fn every_finding_is_documented() {
     let path = format!("{ROOT}/docs/doctor.md");
     let page = std::fs::read_to_string(&path).must(&path);
     let missing: Vec<&str> =
-        FAULTS.iter().map(|(id, ..)| *id).filter(|id| !page.contains(&format!("`{id}`"))).collect();
+        faults().map(|(id, ..)| *id).filter(|id| !page.contains(&format!("`{id}`"))).collect();
     assert!(missing.is_empty(), "docs/doctor.md lacks {missing:?}");
 }
 
@@ -197,7 +197,7 @@ async fn cures_leave_no_findings() {
     needs!(Envoy);
     let setup = Setup::bare();
     let mut wrong = vec![];
-    for (id, _, changes) in FAULTS {
+    for (id, _, changes) in faults() {
         let faulty = config(changes);
         std::fs::write(setup.path("faulty.yaml"), &faulty).must("writing a configuration");
         let ran = Ran::from(setup.run(&["doctor", "faulty.yaml", "--format", "json"]).await);

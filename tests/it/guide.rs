@@ -133,6 +133,18 @@ async fn keys_and_actors_are_erased_as_the_page_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_operators_questions_are_answered_as_the_page_says() {
+    let said = follow(Setup::bare(), "usage.md").await;
+    assert!(said.contains("OUTCOME") && said.contains("LAST USED"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_and_actors_are_suspended_as_the_page_says() {
+    let said = follow(Setup::bare(), "suspending.md").await;
+    assert!(said.contains("suspended: exit code 2") && said.contains("invoice 7 is open"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_and_a_rollback_go_as_the_page_says() {
     follow(Setup::bare(), "upgrade.md").await;
 }
@@ -308,7 +320,9 @@ fn every_page_with_commands_is_run_by_a_test() {
         "retries.md",
         "secrets.md",
         "start.md",
+        "suspending.md",
         "upgrade.md",
+        "usage.md",
     ];
     let pages = pages();
     let names = pages.iter().filter(|(_, page)| !blocks(page, "sh").is_empty()).map(|(name, _)| name);

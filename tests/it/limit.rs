@@ -1,6 +1,7 @@
 //! Rate limits: one process and several, through the real Envoy and a real Redis.
 
 mod jumps;
+mod policies;
 
 use std::time::Duration;
 

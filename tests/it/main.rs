@@ -38,4 +38,5 @@ mod secure;
 mod shared;
 mod telemetry;
 mod tenants;
+mod usage;
 mod wire;

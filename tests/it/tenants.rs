@@ -75,6 +75,21 @@ fn said(reply: &Reply) -> (u16, Value) {
     (reply.status, body)
 }
 
+/// An actor of one network isn't that of the same name in another.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_actors_of_another_network_are_others() {
+    let talos = two(Setup::new(), None).start().await;
+    let (ours, theirs) = (issue(&talos, A, json!({})).await, issue(&talos, B, json!({})).await);
+    let actor = "/v2alpha1/admin/actors/alice";
+    post(talos.admin, A, &format!("{actor}:suspend"), &json!({ "reason": "unpaid" })).await.expect(200);
+    talos.check(Check::bearer(&ours.secret).host(A)).await.denied(401);
+    talos.check(Check::bearer(&theirs.secret).host(B)).await.allowed();
+    assert_eq!(get(talos.admin, B, actor).await.expect(200).json().get("suspension"), None);
+    let erase = Call::new("DELETE", &format!("{actor}?force=true"));
+    send(talos.admin, B, erase).await.expect(200);
+    assert_eq!(get(talos.admin, A, actor).await.expect(200).json().text("/suspension/reason"), "unpaid");
+}
+
 /// Each operation on a key of another network answers what it answers to a key that doesn't exist,
 /// and does nothing.
 #[tokio::test(flavor = "multi_thread")]
@@ -96,6 +111,8 @@ async fn the_keys_of_another_network_are_unknown() {
                 Call::new("PATCH", &format!("{collection}/{id}?update_mask=name")).json(&name),
                 Call::post(&format!("{collection}/{id}:revoke")).json(&reason),
                 Call::post(&format!("{ANY}/{id}:revoke")).json(&reason),
+                Call::post(&format!("{collection}/{id}:suspend")).json(&json!({})),
+                Call::post(&format!("{collection}/{id}:resume")).json(&json!({})),
             ];
             match collection {
                 ISSUED => calls.push(Call::post(&format!("{collection}/{id}:rotate")).json(&json!({}))),

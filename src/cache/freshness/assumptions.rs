@@ -356,7 +356,7 @@ impl Model {
         };
         let allowed = entry.active
             && (self.has_lease() || self.is_static())
-            && self.ledger.is_unchanged(SLOT, entry.stamp.at, entry.stamp.lineage);
+            && self.ledger.is_unchanged([SLOT; 2], entry.stamp.at, entry.stamp.lineage);
         let too_late = self.ended.is_some_and(|ended| self.now > ended + LEASE);
         !(allowed && too_late)
     }

@@ -67,15 +67,16 @@ impl Ledger {
         }
     }
 
-    /// Returns true if a row with this stamp is fresh, under leases that `is_valid`.
+    /// Returns true if a row with this stamp is fresh, under leases that `is_valid`. A row depends
+    /// on two slots: that of its key and that of its actor.
     pub(super) fn is_fresh(
         &self,
         is_valid: impl FnOnce(&Self) -> bool,
-        slot: usize,
+        slots: [usize; 2],
         at: u64,
         lineage: u64,
     ) -> bool {
-        is_valid(self) && self.is_unchanged(slot, at, lineage)
+        is_valid(self) && self.is_unchanged(slots, at, lineage)
     }
 
     /// Returns the lease of the last poll.
@@ -88,9 +89,11 @@ impl Ledger {
         self.relayed.load()
     }
 
-    /// Returns true if nothing in the slot has changed since that stamp.
-    pub(super) fn is_unchanged(&self, slot: usize, at: u64, lineage: u64) -> bool {
-        self.slots[slot].load(Ordering::Acquire) <= pack(lineage, at) && self.lineage() == lineage
+    /// Returns true if nothing in the slots has changed since that stamp.
+    pub(super) fn is_unchanged(&self, slots: [usize; 2], at: u64, lineage: u64) -> bool {
+        let stamp = pack(lineage, at);
+        slots.iter().all(|slot| self.slots[*slot].load(Ordering::Acquire) <= stamp)
+            && self.lineage() == lineage
     }
 
     /// Returns the least position of a fresh row in the slot, in the current lineage.

@@ -1,6 +1,6 @@
 //! Model of one instance among others: random steps around the real ledger and the real stamps. The
-//! invariant fails for five wrong variants and holds for the real one, so each part of the protocol
-//! is needed.
+//! invariant fails for seven wrong variants and holds for the real one, so each part of the
+//! protocol is needed.
 
 use super::ledger::{Lease, Ledger};
 use super::{PendingStamp, Stamp};
@@ -21,6 +21,10 @@ enum Variant {
     TtlOnly,
     /// Readers load the slots before the lease.
     ReaderSwapped,
+    /// Changes of the actor are no changes of its keys.
+    ActorForgotten,
+    /// The actor is read before the key, by another statement.
+    ActorBeforeTheRow,
 }
 
 /// Lease in ticks.
@@ -28,13 +32,24 @@ const LEASE: u64 = 4;
 const TTL: u64 = 4;
 /// Slot of the one key.
 const SLOT: usize = 0;
+/// Slot of its actor.
+const ACTOR: usize = 1;
 const STEPS: usize = 60;
 /// Forty times as many runs as the rarest wrong variant needs to fail.
 const RUNS: u64 = 60_000;
 
-#[derive(Clone, Copy)]
+/// State that is read: of the key, and of its actor.
+#[derive(Clone, Copy, PartialEq)]
 struct Row {
-    active: bool,
+    key_active: bool,
+    actor_active: bool,
+}
+
+impl Row {
+    /// Returns true if the key may be used.
+    fn is_active(self) -> bool {
+        self.key_active && self.actor_active
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -57,6 +72,8 @@ enum Fill {
     Begun(PendingStamp),
     /// Only in the variant `NumberAfterTheRow`.
     HasRow(PendingStamp, Row),
+    /// Only in the variant `ActorBeforeTheRow`.
+    HasActor(PendingStamp, bool),
     Read(PendingStamp, Shared),
     /// Memory is written; the write to Redis may take long.
     WroteMemory(Shared),
@@ -86,7 +103,10 @@ struct Model {
     // The database.
     counter: u64,
     row: Row,
-    revoked: Option<u64>,
+    /// Slot of each change, in the order of their numbers.
+    log: Vec<usize>,
+    /// Time since which the key may be used, or may not.
+    since: u64,
     // Redis.
     shared: Option<Shared>,
     // The instance.
@@ -101,14 +121,15 @@ struct Model {
 
 impl Model {
     fn new(variant: Variant) -> Self {
-        let ledger = Ledger::new(1);
+        let ledger = Ledger::new(2);
         ledger.extend(Lease { boot: 1, wall: 1 });
         Self {
             variant,
             now: 1,
             counter: 0,
-            row: Row { active: true },
-            revoked: None,
+            row: Row { key_active: true, actor_active: true },
+            log: vec![],
+            since: 0,
             shared: None,
             ledger,
             polled: 0,
@@ -120,11 +141,12 @@ impl Model {
         }
     }
 
-    /// Runs one step. Returns false if a Check that began after the bound allowed a revoked key.
+    /// Runs one step. Returns false if a Check that began after the bound allowed a suspended key,
+    /// or refused one that was resumed.
     fn step(&mut self, entropy: u8) -> bool {
         match entropy % 16 {
             0 | 1 => self.now += 1,
-            2 => self.revoke(entropy),
+            2 => self.change(entropy / 16),
             3..=5 => self.fill(usize::from(entropy) % 2),
             6 | 7 => self.promote(),
             8..=10 => self.poll_on(entropy),
@@ -133,19 +155,30 @@ impl Model {
         true
     }
 
-    /// Another instance revokes the key; its announcement may be lost.
-    fn revoke(&mut self, entropy: u8) {
-        if self.revoked.is_none() {
-            self.counter += 1;
-            self.row.active = false;
-            self.revoked = Some(self.now);
-            return;
-        }
-        if entropy < 128 {
-            self.shared = None;
-            if self.variant == Variant::DeleteOnly {
-                self.memory = None;
+    /// Another instance suspends or resumes the key or its actor; its announcement may be lost.
+    fn change(&mut self, entropy: u8) {
+        let before = self.row.is_active();
+        let slot = match entropy {
+            0..4 => {
+                self.row.key_active = !self.row.key_active;
+                SLOT
             }
+            4..8 => {
+                self.row.actor_active = !self.row.actor_active;
+                ACTOR
+            }
+            _ => {
+                self.shared = None;
+                if self.variant == Variant::DeleteOnly {
+                    self.memory = None;
+                }
+                return;
+            }
+        };
+        self.counter += 1;
+        self.log.push(slot);
+        if self.row.is_active() != before {
+            self.since = self.now;
         }
     }
 
@@ -158,6 +191,12 @@ impl Model {
             Fill::Idle => Fill::Begun(self.before_read()),
             Fill::Begun(pending) if self.variant == Variant::NumberAfterTheRow => {
                 Fill::HasRow(pending, self.row)
+            }
+            Fill::Begun(pending) if self.variant == Variant::ActorBeforeTheRow => {
+                Fill::HasActor(pending, self.row.actor_active)
+            }
+            Fill::HasActor(pending, actor_active) => {
+                Fill::Read(pending, Shared { row: Row { actor_active, ..self.row }, counter: self.counter })
             }
             Fill::Begun(pending) => Fill::Read(pending, Shared { row: self.row, counter: self.counter }),
             Fill::HasRow(pending, row) => Fill::Read(pending, Shared { row, counter: self.counter }),
@@ -196,10 +235,11 @@ impl Model {
             Poll::Idle => Poll::Begun(self.now),
             Poll::Begun(at) => Poll::Read(at, self.counter),
             Poll::Read(at, newest) => {
-                if newest > self.polled {
-                    match self.variant {
-                        Variant::DeleteOnly => self.memory = None,
-                        _ => self.ledger.raise(SLOT, self.ledger.lineage(), newest * 2),
+                for n in self.polled + 1..=newest {
+                    match (self.variant, self.log[n as usize - 1]) {
+                        (Variant::DeleteOnly, _) => self.memory = None,
+                        (Variant::ActorForgotten, ACTOR) => {}
+                        (_, slot) => self.ledger.raise(slot, self.ledger.lineage(), n * 2),
                     }
                 }
                 self.polled = newest;
@@ -217,7 +257,7 @@ impl Model {
         let lease_counts = |model: &Self| model.now - model.ledger.lease().boot <= LEASE;
         let unchanged = |model: &Self, entry: Entry| {
             model.variant == Variant::DeleteOnly
-                || model.ledger.is_unchanged(SLOT, entry.stamp.at, entry.stamp.lineage)
+                || model.ledger.is_unchanged([SLOT, ACTOR], entry.stamp.at, entry.stamp.lineage)
         };
         let check = self.check;
         self.check = Check::Idle;
@@ -247,10 +287,10 @@ impl Model {
         }
     }
 
-    /// Checks the invariant.
-    fn judge(&self, asked: u64, entry: Entry, allowed: bool) -> bool {
-        let too_late = self.revoked.is_some_and(|revoked| asked > revoked + LEASE);
-        !(allowed && entry.row.active && too_late)
+    /// Checks the invariant. What isn't fresh gives no answer.
+    fn judge(&self, asked: u64, entry: Entry, is_fresh: bool) -> bool {
+        let too_late = asked > self.since + LEASE;
+        !(is_fresh && too_late && entry.row.is_active() != self.row.is_active())
     }
 }
 
@@ -272,6 +312,8 @@ fn each_part_of_the_rule_is_needed() {
         Variant::NumberAfterTheRow,
         Variant::TtlOnly,
         Variant::ReaderSwapped,
+        Variant::ActorForgotten,
+        Variant::ActorBeforeTheRow,
     ] {
         // Five failures show that there are enough runs for the real variant.
         let broken = broken_runs(variant, 5);

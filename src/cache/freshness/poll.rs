@@ -12,7 +12,7 @@ use super::stall::StallDetector;
 use super::{Freshness, PollFailure};
 use crate::clock::{BootTime, Moment};
 use crate::store::{
-    Evidence, LogEntry, LogStart, Mutation, NotAuthoritative, PollError, Proof, Store, StoreError,
+    Evidence, LogEntry, LogStart, LogSubject, Mutation, NotAuthoritative, PollError, Proof, Store, StoreError,
 };
 
 /// Timeout of the one poll that requests wait for after the lease expired: well within their
@@ -343,7 +343,8 @@ impl Freshness {
         // The change before the entry: whoever finds the entry in the tail finds its change
         // applied.
         match entry.subject {
-            Some((network, key_id)) => self.apply(&Mutation { n: entry.n, network, key_id }),
+            Some(LogSubject::Key(network, key_id)) => self.apply(&Mutation { n: entry.n, network, key_id }),
+            Some(LogSubject::Actor(network, ref actor)) => self.apply_to_actor(network, actor, entry.n),
             None => self.record_written(entry.n),
         }
         tail.push(entry);

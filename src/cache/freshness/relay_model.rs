@@ -11,7 +11,7 @@ use super::{Freshness, LeaseConfig, Mode, RelayClient, RelayRequest, RelayRespon
 use crate::clock::{Clock, Timestamp};
 use crate::key::{KeyId, NetworkId};
 use crate::rng::Rng;
-use crate::store::LogEntry;
+use crate::store::{LogEntry, LogSubject};
 
 /// Variant of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -130,7 +130,7 @@ impl<'a> Model<'a> {
 
     fn change(&mut self, which: usize) {
         let n = self.log.last().map_or(0, |last| last.n) + 1;
-        let subject = Some((NetworkId::SINGLE, KEYS[which]));
+        let subject = Some(LogSubject::Key(NetworkId::SINGLE, KEYS[which]));
         self.log.push(LogEntry { n, tag: u128::from_be_bytes(self.rng.bytes()), subject });
         if which == 0 && self.revoked.is_none() {
             self.revoked = Some(self.clock.now());

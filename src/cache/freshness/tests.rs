@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::clock::Timestamp;
+use crate::key::{Actor, KeyName};
 use crate::rng::Rng;
-use crate::store::{LogEntry, Store};
+use crate::store::{LogEntry, LogSubject, Store};
 use uuid::Uuid;
 
 const LEASE: Duration = Duration::from_secs(5);
@@ -121,6 +122,60 @@ async fn an_unknown_outcome_invalidates_rows_read_before_it_only() {
     assert!(!freshness.is_fresh(slot, after), "the change came through after all");
 }
 
+/// A change of an actor, read from the log by another instance, concerns the keys of that actor.
+#[tokio::test]
+async fn a_change_of_an_actor_invalidates_the_rows_of_its_keys() {
+    let (store, _directory) = store().await;
+    let clock = Clock::manual(Timestamp::from_secs(1_000));
+    let freshness = Freshness::new(clock.clone(), CONFIG, LEASE);
+    freshness.poll(&store).await.unwrap();
+    let network = NetworkId::SINGLE;
+    let actor = |name: &str| ActorId::parse(name).unwrap();
+    let slot = |key, name: &str| {
+        Slot::for_key(network, KeyId::Issued(Uuid::from_u128(key))).with_actor(network, &actor(name))
+    };
+    let (one, another, other) = (slot(1, "a"), slot(2, "a"), slot(3, "b"));
+    let stamp = freshness.before_read(one).stamp(0);
+    let rename = |of: &Actor| Actor { display_name: KeyName::parse("name").ok(), ..of.clone() };
+    store.change_actor(network, actor("a"), clock.now(), rename).await.unwrap();
+    for slot in [one, another, other] {
+        assert!(freshness.is_fresh(slot, stamp), "it isn't known yet");
+    }
+    freshness.poll(&store).await.unwrap();
+    assert!(!freshness.is_fresh(one, stamp) && !freshness.is_fresh(another, stamp));
+    assert!(freshness.is_fresh(other, stamp));
+    assert!(freshness.is_fresh(one, freshness.before_read(one).stamp(1)));
+}
+
+#[test]
+fn actors_that_differ_in_the_last_letter_have_slots_of_their_own() {
+    let network = NetworkId::SINGLE;
+    let slot = |number: u32| {
+        let actor = ActorId::parse(&format!("customer:{number}")).unwrap();
+        Slot::for_key(network, KEY).with_actor(network, &actor).actor_index()
+    };
+    let slots: std::collections::HashSet<usize> = (0..1_000).map(slot).collect();
+    // Chance alone puts 113 of them where another is.
+    assert!((850..=930).contains(&slots.len()), "{}", slots.len());
+    assert!(!slots.contains(&SLOTS), "the slot of no actor");
+}
+
+#[tokio::test]
+async fn an_unknown_outcome_for_an_actor_invalidates_rows_read_before_it_only() {
+    let (store, _directory) = store().await;
+    let freshness = Freshness::new(Clock::manual(Timestamp::from_secs(1_000)), CONFIG, LEASE);
+    freshness.poll(&store).await.unwrap();
+    let (network, actor) = (NetworkId::SINGLE, ActorId::parse("a").unwrap());
+    let slot = Slot::for_key(network, KEY).with_actor(network, &actor);
+    let before = freshness.before_read(slot).stamp(0);
+    freshness.invalidate_all_unknown();
+    assert!(!freshness.is_fresh(slot, before));
+    let after = freshness.before_read(slot).stamp(0);
+    assert!(freshness.is_fresh(slot, after), "its keys can be looked up anew");
+    freshness.apply_to_actor(network, &actor, 1);
+    assert!(!freshness.is_fresh(slot, after), "the change came through after all");
+}
+
 #[tokio::test]
 async fn heads_that_lookups_observed_must_be_in_the_polled_log() {
     let (store, _directory) = store().await;
@@ -202,7 +257,11 @@ const KEY: KeyId = KeyId::Issued(Uuid::from_u128(7));
 
 /// Makes log entries with these numbers, each a change of the key.
 fn log(numbers: std::ops::RangeInclusive<u64>) -> Vec<LogEntry> {
-    let entry = |n| LogEntry { n, tag: u128::from(n) + 1_000, subject: Some((NetworkId::SINGLE, KEY)) };
+    let entry = |n| LogEntry {
+        n,
+        tag: u128::from(n) + 1_000,
+        subject: Some(LogSubject::Key(NetworkId::SINGLE, KEY)),
+    };
     numbers.map(entry).collect()
 }
 

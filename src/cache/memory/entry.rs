@@ -32,7 +32,7 @@ pub struct Entry {
     pub key: Arc<Key>,
     /// Log position up to which the row is known to be current.
     pub stamp: Stamp,
-    /// Slot in which later changes of the key are noted.
+    /// Slots in which later changes of the key and of its actor are noted.
     pub slot: Slot,
     /// Generation of the settings under which the credential was verified.
     pub generation: u64,

@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::clock::Timestamp;
+use crate::clock::{BootTime, Timestamp};
 
 /// Most responses kept for one key; routes rarely name more audiences.
 const MAX_RESPONSES: usize = 8;
@@ -28,6 +28,8 @@ pub struct CachedResponse {
     pub generation: u64,
     /// Audience of the token that it carries; the outer `None` means no token.
     pub token: Option<Option<Box<str>>>,
+    /// Lease that it names; with another one, its encoder renews it.
+    pub lease: Option<BootTime>,
     /// Time after which the next caller encodes a new one.
     pub refresh_at: Option<Timestamp>,
     /// Time after which it must not be used.
@@ -41,9 +43,25 @@ impl CachedResponse {
         self.expires.is_none_or(|at| now < at)
     }
 
-    fn needs_refresh(&self, now: Timestamp) -> bool {
-        self.refresh_at.is_some_and(|at| at <= now)
+    fn due(&self, now: Timestamp, lease: Option<BootTime>) -> Due {
+        if self.refresh_at.is_some_and(|at| at <= now) {
+            Due::Refresh
+        } else if self.lease == lease {
+            Due::Nothing
+        } else {
+            Due::Renewal
+        }
     }
+}
+
+/// Work that a response needs before it is used again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Due {
+    Nothing,
+    /// The lease is another one.
+    Renewal,
+    /// Half of the token's life is over.
+    Refresh,
 }
 
 /// Encoded responses of one entry. Reading takes no lock; encoding does.
@@ -56,36 +74,43 @@ pub struct ResponseCache {
 impl ResponseCache {
     /// Returns a valid response that `matches`, or has `encode` make one. A response that is due
     /// for refresh is encoded anew by the first caller, while the others use it until it expires.
+    /// In the same way, `renew` makes it name another `lease`.
     ///
     /// # Errors
     /// Those of `encode`.
     pub fn get_or_encode<E>(
         &self,
         now: Timestamp,
+        lease: Option<BootTime>,
         matches: impl Fn(&CachedResponse) -> bool,
         encode: impl FnOnce() -> Result<CachedResponse, E>,
+        renew: impl FnOnce(&CachedResponse) -> EncodedResponse,
     ) -> Result<EncodedResponse, E> {
         let find = || {
             let responses = self.responses.load();
             let found = responses.iter().find(|response| matches(response) && response.is_valid_at(now));
-            found.map(|response| (response.encoded.clone(), response.needs_refresh(now)))
+            found.map(|response| (response.encoded.clone(), response.due(now, lease)))
         };
         let encoding = match find() {
-            Some((encoded, false)) => return Ok(encoded),
-            Some((encoded, true)) => match self.encoding.try_lock() {
+            Some((encoded, Due::Nothing)) => return Ok(encoded),
+            Some((encoded, Due::Refresh | Due::Renewal)) => match self.encoding.try_lock() {
                 Some(encoding) => encoding,
                 None => return Ok(encoded),
             },
             None => self.encoding.lock(),
         };
+        let responses = self.responses.load();
+        let found = responses.iter().find(|response| matches(response) && response.is_valid_at(now));
         // Another caller may have encoded it while this one waited for the lock.
-        if let Some((encoded, false)) = find() {
-            return Ok(encoded);
-        }
-        let new = encode()?;
+        let new = match found.map(|response| (response, response.due(now, lease))) {
+            Some((response, Due::Nothing)) => return Ok(response.encoded.clone()),
+            Some((response, Due::Renewal)) => {
+                CachedResponse { lease, encoded: renew(response), ..response.clone() }
+            }
+            Some((_, Due::Refresh)) | None => encode()?,
+        };
         let encoded = new.encoded.clone();
-        let others = self.responses.load();
-        let others = others.iter().filter(|response| !matches(response) && response.is_valid_at(now));
+        let others = responses.iter().filter(|response| !matches(response) && response.is_valid_at(now));
         let responses = std::iter::once(new).chain(others.take(MAX_RESPONSES - 1).cloned());
         self.responses.store(Arc::new(responses.collect()));
         drop(encoding);
@@ -107,10 +132,30 @@ mod tests {
         CachedResponse {
             generation: 1,
             token: None,
+            lease: None,
             refresh_at: Some(Timestamp::from_secs(refresh)),
             expires: Some(Timestamp::from_secs(expires)),
             encoded: EncodedResponse { bytes: format!("{refresh} {expires}").into(), offsets: [0; 2] },
         }
+    }
+
+    fn renew(response: &CachedResponse) -> EncodedResponse {
+        let bytes = format!("{} renewed", str::from_utf8(&response.encoded.bytes).unwrap());
+        EncodedResponse { bytes: bytes.into(), offsets: [0; 2] }
+    }
+
+    #[test]
+    fn a_response_is_renewed_once_for_each_lease_and_not_encoded_anew() {
+        let responses = ResponseCache::default();
+        let get = |lease: Option<u64>| {
+            let encode = || Ok::<_, ()>(response(5, 10));
+            let lease = lease.map(BootTime::from_micros);
+            responses.get_or_encode(Timestamp::from_secs(0), lease, |_| true, encode, renew).unwrap().bytes
+        };
+        for (lease, expected) in [(None, "5 10"), (Some(1), "5 10 renewed"), (Some(1), "5 10 renewed")] {
+            assert_eq!(get(lease), expected);
+        }
+        assert_eq!(get(Some(2)), "5 10 renewed renewed");
     }
 
     #[test]
@@ -122,7 +167,7 @@ mod tests {
                 count.set(count.get() + 1);
                 Ok::<_, ()>(response(now + 5, now + 10))
             };
-            responses.get_or_encode(Timestamp::from_secs(now), |_| true, encode).unwrap()
+            responses.get_or_encode(Timestamp::from_secs(now), None, |_| true, encode, renew).unwrap()
         };
         for (now, expected) in [(0, 1), (4, 1), (5, 2), (9, 2), (30, 3)] {
             let encoded = get(now);
@@ -137,10 +182,10 @@ mod tests {
         let responses = ResponseCache::default();
         let encode = |refresh, expires| move || Ok::<_, ()>(response(refresh, expires));
         let now = Timestamp::from_secs(0);
-        responses.get_or_encode(now, |_| true, encode(1, 10)).unwrap();
+        responses.get_or_encode(now, None, |_| true, encode(1, 10), renew).unwrap();
         let _encoding = responses.encoding.lock();
         let later = Timestamp::from_secs(5);
-        let old = responses.get_or_encode(later, |_| true, encode(100, 200)).unwrap();
+        let old = responses.get_or_encode(later, None, |_| true, encode(100, 200), renew).unwrap();
         assert_eq!(old.bytes, "1 10");
     }
 }

@@ -7,7 +7,6 @@ use crate::clock::Timestamp;
 use crate::credential::secrets::HmacSecrets;
 use crate::key::record::Record;
 use crate::key::{Key, KeyId, NetworkId};
-use crate::store::Mutation;
 
 /// Key row, and the log entry up to which it is known to be current.
 #[derive(Debug, Clone)]
@@ -28,6 +27,10 @@ struct StoredEntry {
     tag: String,
     filled: i64,
     key: Record,
+    /// True if the writer read the suspensions of key and actor. Earlier releases didn't, so their
+    /// entries tell nothing about them.
+    #[serde(default)]
+    suspensions: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -47,6 +50,7 @@ pub(super) fn seal_entry(secrets: &HmacSecrets, entry: &RedisEntry) -> Vec<u8> {
         tag: encode_u128(entry.tag),
         filled: entry.filled.as_micros(),
         key: Record::from(&entry.key),
+        suspensions: true,
     };
     let subject = entry_name(entry.key.network, entry.key.id);
     seal(secrets, Kind::Entry, &subject, serde_json::to_vec(&stored).unwrap_or_default())
@@ -63,6 +67,9 @@ pub(super) fn open_entry(
 ) -> Option<RedisEntry> {
     let content = open(secrets, now, Kind::Entry, &entry_name(network, key_id), value)?;
     let stored: StoredEntry = serde_json::from_slice(content).ok()?;
+    if !stored.suspensions {
+        return None;
+    }
     let key = Key::try_from(stored.key).ok()?;
     let is_requested = key.network == network && key.id == key_id;
     let (tag, filled) = (decode_u128(&stored.tag)?, Timestamp::from_micros(stored.filled));
@@ -70,8 +77,8 @@ pub(super) fn open_entry(
 }
 
 /// Encodes the announcement of a change, signed with the current secret.
-pub(super) fn seal_announcement(secrets: &HmacSecrets, mutation: &Mutation) -> Vec<u8> {
-    let content = serde_json::to_vec(&Announcement { n: mutation.n }).unwrap_or_default();
+pub(super) fn seal_announcement(secrets: &HmacSecrets, n: u64) -> Vec<u8> {
+    let content = serde_json::to_vec(&Announcement { n }).unwrap_or_default();
     seal(secrets, Kind::Announcement, "", content)
 }
 
@@ -98,7 +105,7 @@ pub(super) fn decode_u128(digits: &str) -> Option<u128> {
 mod tests {
     use super::*;
     use crate::credential::secrets::HmacSecret;
-    use crate::key::{ActorId, AddressList, KeyName, Scopes, Signer, Visibility};
+    use crate::key::{ActorId, AddressList, KeyName, Provenance, Scopes, Signer, Suspensions, Visibility};
     use proptest::prelude::{prop, prop_assert, proptest};
     use uuid::Uuid;
 
@@ -120,11 +127,15 @@ mod tests {
             visibility: Visibility::Secret,
             addresses: AddressList::default(),
             rate_policy: None,
+            rate_policies: crate::key::RatePolicies::default(),
             created: NOW,
             updated: NOW,
             expires: None,
             superseded: None,
+            unused_grace: None,
             revocation: None,
+            suspensions: Suspensions::default(),
+            provenance: Provenance::default(),
             last_used: None,
             mutation: 3,
             signer: Signer::default(),
@@ -156,8 +167,23 @@ mod tests {
         assert!(open_entry(&all, NOW, NetworkId::SINGLE, other, &sealed).is_none());
         let network = NetworkId::new(Uuid::from_u128(1));
         assert!(open_entry(&all, NOW, network, entry().key.id, &sealed).is_none());
-        let mutation = Mutation { n: 1, network: NetworkId::SINGLE, key_id: entry().key.id };
-        assert!(!opens(&all, &seal_announcement(&all, &mutation)));
+        assert!(!opens(&all, &seal_announcement(&all, 1)));
+    }
+
+    #[test]
+    fn an_entry_whose_writer_knew_no_suspensions_is_none() {
+        let all = secrets(b"one", &[]);
+        let stored = serde_json::json!({
+            "n": 9, "tag": encode_u128(5), "filled": 7, "key": Record::from(&entry().key),
+        });
+        let subject = entry_name(NetworkId::SINGLE, entry().key.id);
+        let seal_stored = |stored: &serde_json::Value| {
+            seal(&all, Kind::Entry, &subject, serde_json::to_vec(stored).unwrap())
+        };
+        assert!(!opens(&all, &seal_stored(&stored)));
+        let mut current = stored;
+        current["suspensions"] = true.into();
+        assert!(opens(&all, &seal_stored(&current)));
     }
 
     proptest! {

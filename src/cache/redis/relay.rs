@@ -13,8 +13,8 @@ use super::seal::{Kind, open, seal};
 use crate::cache::freshness::{RelayRequest, RelayResponse};
 use crate::clock::Timestamp;
 use crate::credential::secrets::HmacSecrets;
-use crate::key::{KeyId, NetworkId};
-use crate::store::LogEntry;
+use crate::key::{ActorId, KeyId, NetworkId};
+use crate::store::{LogEntry, LogSubject};
 
 /// Requests that can be stored at once.
 pub(super) const SLOTS: u8 = 128;
@@ -48,6 +48,9 @@ struct StoredLogEntry {
     /// Network and key.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     of: Option<(String, String)>,
+    /// Network and actor.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    actor: Option<(String, String)>,
 }
 
 /// Encodes a request, signed with the current secret.
@@ -66,9 +69,15 @@ pub(super) fn open_request(secrets: &HmacSecrets, now: Timestamp, value: &[u8]) 
 
 /// Encodes a response, signed with the current secret.
 pub(super) fn seal_response(secrets: &HmacSecrets, response: &RelayResponse) -> Vec<u8> {
-    let entry = |entry: &LogEntry| StoredLogEntry {
-        tag: encode_u128(entry.tag),
-        of: entry.subject.map(|(network, key_id)| (network.to_string(), key_id.to_string())),
+    let entry = |entry: &LogEntry| {
+        let (of, actor) = match &entry.subject {
+            Some(LogSubject::Key(network, key_id)) => (Some((network.to_string(), key_id.to_string())), None),
+            Some(LogSubject::Actor(network, actor)) => {
+                (None, Some((network.to_string(), actor.as_str().to_owned())))
+            }
+            None => (None, None),
+        };
+        StoredLogEntry { tag: encode_u128(entry.tag), of, actor }
     };
     let stored = StoredResponse {
         nonces: response.nonces.iter().copied().map(encode_u128).collect(),
@@ -84,10 +93,16 @@ pub(super) fn open_response(secrets: &HmacSecrets, now: Timestamp, value: &[u8])
     let content = open(secrets, now, Kind::RelayResponse, "", value)?;
     let stored: StoredResponse = serde_json::from_slice(content).ok()?;
     let entry = |(n, entry): (u64, StoredLogEntry)| {
-        let subject = match entry.of {
-            // The whole response fails: an entry without its subject would be a missed change.
-            Some((network, key_id)) => Some((NetworkId::parse(&network)?, KeyId::parse_any(&key_id)?)),
-            None => None,
+        // The whole response fails if a subject can't be read: an entry without its subject would
+        // be a missed change.
+        let subject = match (entry.of, entry.actor) {
+            (Some((network, key_id)), _) => {
+                Some(LogSubject::Key(NetworkId::parse(&network)?, KeyId::parse_any(&key_id)?))
+            }
+            (None, Some((network, actor))) => {
+                Some(LogSubject::Actor(NetworkId::parse(&network)?, ActorId::from_stored(&actor).ok()?))
+            }
+            (None, None) => None,
         };
         Some(LogEntry { n, tag: decode_u128(&entry.tag)?, subject })
     };
@@ -116,7 +131,13 @@ mod tests {
         let entry = |(n, key): (u64, Option<u128>)| LogEntry {
             n,
             tag: u128::from(n) << 70,
-            subject: key.map(|key| (NetworkId::new(Uuid::from_u128(key)), KeyId::Imported([n as u8; 32]))),
+            subject: key.map(|key| {
+                let network = NetworkId::new(Uuid::from_u128(key));
+                match key % 3 {
+                    0 => LogSubject::Actor(network, ActorId::parse(&format!("user:{key}")).unwrap()),
+                    _ => LogSubject::Key(network, KeyId::Imported([n as u8; 32])),
+                }
+            }),
         };
         let entries: Vec<LogEntry> = (from..).zip(keys).map(entry).collect();
         RelayResponse { nonces: vec![1, u128::MAX], newest: from + 7, entries }

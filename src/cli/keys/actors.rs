@@ -1,23 +1,27 @@
-//! `talos actors`: erases actors.
+//! `talos actors`: suspends, resumes, describes and erases actors.
 
 use clap::{Args, Subcommand};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::paths::ACTORS;
+use super::suspend::Suspension;
 use super::view;
 use crate::cli::client::{Client, JsonBody, Request};
 use crate::cli::connection::Connection;
 use crate::cli::exit::{Failure, Outcome};
+use crate::cli::input::json_object;
 use crate::cli::output::Output;
 
 const EXAMPLES: &str = "\
 EXAMPLES:
   talos keys issue backend --actor user:43 -q
+  talos actors suspend user:43 --reason 'invoice 7 is open' --until 72h
+  talos actors resume user:43
   talos actors delete user:43 --force";
 
-/// Erase actors with all their keys
+/// Suspend, resume, describe and erase actors with all their keys
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Actors {
@@ -31,6 +35,56 @@ pub(crate) struct Actors {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Show an actor
+    #[command(after_help = "\
+EXAMPLES:
+  talos actors get user:42
+  talos actors get user:42 --format jsonpath=suspension")]
+    Get {
+        /// The actor's id
+        #[arg(value_name = "ACTOR", allow_hyphen_values = true)]
+        actor: String,
+    },
+    /// Update what is recorded of an actor; only the given fields change
+    #[command(after_help = "\
+EXAMPLES:
+  talos actors update user:42 --display-name 'Example Ltd' --metadata '{\"plan\":\"gold\"}'
+  talos actors update user:42 --display-name ''")]
+    Update {
+        /// The actor's id
+        #[arg(value_name = "ACTOR", allow_hyphen_values = true)]
+        actor: String,
+        /// Name, for people; empty for none
+        #[arg(long, value_name = "NAME", required_unless_present = "metadata")]
+        display_name: Option<String>,
+        /// Custom attributes; {} for none
+        #[arg(long, value_name = "JSON", value_parser = json_object)]
+        metadata: Option<Map<String, Value>>,
+    },
+    /// Refuse all keys of an actor everywhere, those issued later among them
+    ///
+    /// It lasts until the actor is resumed or the suspension ends by itself. Suspending a suspended
+    /// actor replaces reason and end.
+    #[command(after_help = "\
+EXAMPLES:
+  talos actors suspend user:42 --reason 'invoice 7 is open' --until 72h
+  talos actors resume user:42")]
+    Suspend {
+        /// The actor's id
+        #[arg(value_name = "ACTOR", allow_hyphen_values = true)]
+        actor: String,
+        #[command(flatten)]
+        suspension: Suspension,
+    },
+    /// End the suspension of an actor; keys that are suspended themselves stay so
+    #[command(after_help = "\
+EXAMPLES:
+  talos actors resume user:42")]
+    Resume {
+        /// The actor's id
+        #[arg(value_name = "ACTOR", allow_hyphen_values = true)]
+        actor: String,
+    },
     /// Delete all keys of an actor, issued and imported, with all their data
     ///
     /// Without --force, an actor with an active key is refused. The audit log keeps what it has
@@ -52,23 +106,60 @@ impl Actors {
     /// # Errors
     /// Fails when the arguments are invalid, or the server is unreachable or answers with an error.
     pub(crate) async fn run(self, endpoint: Option<&str>) -> Result<Outcome, Failure> {
-        let Self { output, connection, command: Command::Delete { actor, force } } = self;
+        let Self { output, connection, command } = self;
         let client = Client::new(&connection.server(endpoint)?)?;
-        let path = format!("{ACTORS}/{}", utf8_percent_encode(&actor, NON_ALPHANUMERIC));
-        let (mut issued, mut imported) = (0, 0);
-        loop {
-            let request = Request::new(Method::DELETE, path.clone());
-            let request = if force { request.query("force", "true") } else { request };
-            let response = client.send(request).await?;
-            issued += response.value["issued_api_key_count"].as_u64().unwrap_or(0);
-            imported += response.value["imported_api_key_count"].as_u64().unwrap_or(0);
-            // One request deletes a bounded number of keys.
-            if response.value["has_more"] != true {
-                break;
+        let response = match command {
+            Command::Get { actor } => client.send(Request::get(path(&actor))).await?,
+            Command::Update { actor, display_name, metadata } => {
+                let mut mask = vec![];
+                let mut body = Map::new();
+                if let Some(name) = display_name {
+                    mask.push("display_name");
+                    body.insert("display_name".into(), name.into());
+                }
+                if let Some(metadata) = metadata {
+                    mask.push("metadata");
+                    // A field that is in the mask but not in the body is cleared.
+                    if !metadata.is_empty() {
+                        body.insert("metadata".into(), metadata.into());
+                    }
+                }
+                let request = Request::patch(path(&actor), Value::Object(body));
+                client.send(request.query("update_mask", mask.join(","))).await?
             }
-        }
-        let erased = json!({ "issued_api_key_count": issued, "imported_api_key_count": imported });
-        output.print(&view::erased(JsonBody::from(erased)))?;
+            Command::Suspend { actor, suspension } => {
+                client.send(Request::post(format!("{}:suspend", path(&actor)), suspension.body())).await?
+            }
+            Command::Resume { actor } => {
+                client.send(Request::post(format!("{}:resume", path(&actor)), json!({}))).await?
+            }
+            Command::Delete { actor, force } => return delete(&client, &output, &actor, force).await,
+        };
+        output.print(&view::actor(response))?;
         Ok(Outcome::Done)
     }
+}
+
+/// Returns the path of an actor.
+fn path(actor: &str) -> String {
+    format!("{ACTORS}/{}", utf8_percent_encode(actor, NON_ALPHANUMERIC))
+}
+
+async fn delete(client: &Client, output: &Output, actor: &str, force: bool) -> Result<Outcome, Failure> {
+    let path = path(actor);
+    let (mut issued, mut imported) = (0, 0);
+    loop {
+        let request = Request::new(Method::DELETE, path.clone());
+        let request = if force { request.query("force", "true") } else { request };
+        let response = client.send(request).await?;
+        issued += response.value["issued_api_key_count"].as_u64().unwrap_or(0);
+        imported += response.value["imported_api_key_count"].as_u64().unwrap_or(0);
+        // One request deletes a bounded number of keys.
+        if response.value["has_more"] != true {
+            break;
+        }
+    }
+    let erased = json!({ "issued_api_key_count": issued, "imported_api_key_count": imported });
+    output.print(&view::erased(JsonBody::from(erased)))?;
+    Ok(Outcome::Done)
 }

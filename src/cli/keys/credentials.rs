@@ -17,6 +17,7 @@ const VERIFY_EXAMPLES: &str = "\
 EXAMPLES:
   printf %s \"$SECRET\" | talos keys verify -
   talos keys verify \"$SECRET\" --no-cache --format json
+  talos keys verify \"$SECRET\" --charge
   talos keys verify \"$SECRET\" -q > /dev/null || echo refused";
 
 const BATCH_EXAMPLES: &str = "\
@@ -54,6 +55,9 @@ pub(super) struct VerifyOptions {
     /// Accept a derived token only for one of these audiences (comma-separated)
     #[arg(long, value_name = "AUDIENCES", value_delimiter = ',')]
     audience: Vec<String>,
+    /// Count the use against the key's rate limits, as a request through the gateway does
+    #[arg(long)]
+    charge: bool,
 }
 
 /// Verify up to 100 credentials in one request
@@ -108,6 +112,12 @@ enum Algorithm {
 }
 
 impl VerifyOptions {
+    /// Applies the options to a request.
+    fn apply(&self, request: Request) -> Request {
+        let request = request.no_cache(self.no_cache);
+        if self.charge { request } else { request.query("charge", "false") }
+    }
+
     fn request(&self, credential: &SecretString) -> Value {
         let mut body = json!({ "credential": credential.expose() });
         let audiences = non_empty(&self.audience);
@@ -126,7 +136,7 @@ impl Verify {
     pub(super) async fn run(self, client: &Client, output: &Output) -> Result<Outcome, Failure> {
         let credential = input::read_credential(self.credential)?;
         let request = Request::post(format!("{API_KEYS}:verify"), self.options.request(&credential));
-        let response = client.send(request.no_cache(self.options.no_cache)).await?;
+        let response = client.send(self.options.apply(request)).await?;
         let outcome = outcome(std::slice::from_ref(&response.value));
         output.print(&view::verification(response))?;
         Ok(outcome)
@@ -161,7 +171,7 @@ impl BatchVerify {
         let requests: Vec<Value> =
             credentials.iter().map(|credential| self.options.request(credential)).collect();
         let request = Request::post(format!("{API_KEYS}:batchVerify"), json!({ "requests": requests }));
-        let response = client.send(request.no_cache(self.options.no_cache)).await?;
+        let response = client.send(self.options.apply(request)).await?;
         let outcome = outcome(response.value["results"].as_array().map(Vec::as_slice).unwrap_or_default());
         output.print(&view::verifications(response))?;
         Ok(if self.fail_on_invalid { outcome } else { Outcome::Done })

@@ -3,8 +3,9 @@
 use clap::Args;
 use serde_json::{Map, Value, json};
 
+use super::rate_limit::RateLimit;
 use crate::cli::exit::Failure;
-use crate::cli::input::{Visibility, duration, json_object, non_empty};
+use crate::cli::input::{Visibility, duration, json_object, non_empty, time};
 
 /// Fields that can be set on new and existing keys.
 #[derive(Args)]
@@ -24,6 +25,13 @@ pub(super) struct KeyFields {
     /// Length of the window, such as 60s
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     rate_limit_window: Option<String>,
+    /// One of several limits, each with a name, such as burst=10/1s or day=1000/24h,actor; repeat
+    /// it for more, '' for none
+    ///
+    /// `,actor` counts over all keys of the actor; `,envoy` leaves counting to Envoy's rate limit
+    /// filter. The limits replace all that the key has.
+    #[arg(long, value_name = "NAME=QUOTA/WINDOW", value_parser = RateLimit::parse)]
+    rate_limit: Vec<RateLimit>,
 }
 
 impl KeyFields {
@@ -57,6 +65,9 @@ impl KeyFields {
             }
             (Some(_), None) => return Err(Failure::usage("--rate-limit-quota needs --rate-limit-window")),
             (None, Some(_)) => return Err(Failure::usage("--rate-limit-window needs --rate-limit-quota")),
+        }
+        if !self.rate_limit.is_empty() {
+            set("rate_limit_policies", RateLimit::list(&self.rate_limit));
         }
         Ok(put)
     }
@@ -115,10 +126,17 @@ pub(super) struct Update {
     name: Option<String>,
     #[command(flatten)]
     fields: KeyFields,
+    /// New lifetime, from now on: 24h, 30d, 1y6mo
+    #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with = "expire_time")]
+    ttl: Option<String>,
+    /// New end: a time (2026-12-07T08:00:00Z) or a date (2026-12-07, midnight UTC)
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    expire_time: Option<String>,
     /// The fields to update (comma-separated) [default: those given]; a listed field without an
     /// option is cleared
     ///
-    /// The fields are name, scopes, metadata, ip_restriction and rate_limit_policy.
+    /// The fields are name, scopes, metadata, ip_restriction, rate_limit_policy,
+    /// rate_limit_policies, and one of ttl and expire_time.
     #[arg(long, value_name = "FIELDS", value_delimiter = ',')]
     update_mask: Option<Vec<String>>,
 }
@@ -134,6 +152,12 @@ impl Update {
         if let Some(name) = &self.name {
             body.insert("name".into(), name.as_str().into());
             given.insert(0, "name");
+        }
+        for (name, value) in [("ttl", &self.ttl), ("expire_time", &self.expire_time)] {
+            if let Some(value) = value {
+                body.insert(name.into(), value.as_str().into());
+                given.push(name);
+            }
         }
         let mask = match &self.update_mask {
             None => given,

@@ -10,6 +10,7 @@ use super::fields::{NewKey, Update};
 use super::list::List;
 use super::paths::IMPORTED_API_KEYS;
 use super::revoke::Revoke;
+use super::suspend::{self, Suspend};
 use super::view;
 use crate::cli::client::{Client, Request};
 use crate::cli::exit::{Failure, Outcome};
@@ -59,6 +60,19 @@ EXAMPLES:
 EXAMPLES:
   talos keys imported revoke \"$IMPORTED_KEY_ID\" --reason superseded")]
     Revoke(Revoke),
+    #[command(after_help = "\
+EXAMPLES:
+  talos keys imported suspend \"$IMPORTED_KEY_ID\" --reason 'seen in a public repository'")]
+    Suspend(Suspend),
+    /// End the suspension of a key; one of its actor stays
+    #[command(after_help = "\
+EXAMPLES:
+  talos keys imported resume \"$IMPORTED_KEY_ID\"")]
+    Resume {
+        /// The key's id
+        #[arg(value_name = "KEY_ID")]
+        id: String,
+    },
     /// Delete a key's record; prefer revoke, which keeps the reason on record
     #[command(after_help = "\
 EXAMPLES:
@@ -138,6 +152,8 @@ impl Command {
                 output.print(&view::key(response))?;
             }
             Self::Revoke(revoke) => return revoke.run(client, output, IMPORTED_API_KEYS).await,
+            Self::Suspend(suspend) => return suspend.run(client, output, IMPORTED_API_KEYS).await,
+            Self::Resume { id } => return suspend::resume(&id, client, output, IMPORTED_API_KEYS).await,
             Self::Delete { id } => {
                 client
                     .send(Request::new(Method::DELETE, format!("{IMPORTED_API_KEYS}/{}", check_key_id(&id)?)))

@@ -8,6 +8,7 @@ use super::fields::{KeyFields, NewKey, Update};
 use super::list::List;
 use super::paths::ISSUED_API_KEYS;
 use super::revoke::Revoke;
+use super::suspend::{self, Suspend};
 use super::view;
 use crate::cli::client::{Client, JsonBody, Request};
 use crate::cli::exit::{Failure, Outcome};
@@ -32,6 +33,7 @@ EXAMPLES:
   talos keys issue backend --actor user:42 --scopes orders:read,orders:write --ttl 720h
   talos keys issue backend --actor user:42 --metadata '{\"team\":\"blue\"}' --allowed-cidrs 10.0.0.0/8,::1/128
   talos keys issue backend --actor user:42 --rate-limit-quota 100 --rate-limit-window 60s --format json
+  talos keys issue backend --actor user:42 --rate-limit burst=10/1s --rate-limit day=10000/24h,actor
   SECRET=$(talos keys issue backend --actor user:42 --request-id deploy-7 -q)")]
 pub(super) struct Issue {
     #[command(flatten)]
@@ -69,7 +71,8 @@ EXAMPLES:
 EXAMPLES:
   talos keys issued update \"$KEY_ID\" --name backend-2 --scopes orders:read
   talos keys issued update \"$KEY_ID\" --allowed-cidrs '' --rate-limit-quota 0
-  talos keys issued update \"$KEY_ID\" --update-mask metadata")]
+  talos keys issued update \"$KEY_ID\" --update-mask metadata
+  talos keys issued update \"$KEY_ID\" --ttl 12h")]
     Update(Update),
     Rotate(Rotate),
     /// Revoke a key permanently
@@ -77,6 +80,26 @@ EXAMPLES:
 EXAMPLES:
   talos keys issued revoke \"$KEY_ID\" --reason key_compromise")]
     Revoke(Revoke),
+    Suspend(Suspend),
+    /// End the suspension of a key; one of its actor stays
+    #[command(after_help = "\
+EXAMPLES:
+  talos keys issued resume \"$KEY_ID\"")]
+    Resume {
+        /// The key's id
+        #[arg(value_name = "KEY_ID")]
+        id: String,
+    },
+    /// End a rotated key now, before its grace period does
+    #[command(after_help = "\
+EXAMPLES:
+  talos keys issued rotate \"$KEY_ID\" --grace-period 24h -q
+  talos keys issued finish \"$KEY_ID\"")]
+    Finish {
+        /// The id of the key that was rotated
+        #[arg(value_name = "KEY_ID")]
+        id: String,
+    },
     /// Delete a key's record; prefer revoke, which keeps the reason on record
     #[command(after_help = "\
 EXAMPLES:
@@ -106,9 +129,16 @@ pub(super) struct Rotate {
     /// Visibility of the new key
     #[arg(long, value_enum)]
     visibility: Option<Visibility>,
+    /// Lifetime of the new key: 24h, 30d, 1y6mo [default: it ends when the old key would have]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    ttl: Option<String>,
     /// Time that the old key stays valid, such as 24h [default: it is revoked at once]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     grace_period: Option<String>,
+    /// End the old key after this time without a use, such as 24h; uses put that off, for
+    /// --grace-period at most, or a year
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    until_unused: Option<String>,
     /// Idempotency id: repeating the request with it returns the same keys and secret, soon after
     /// and before the new key is used (at most 36 characters)
     #[arg(long, value_name = "ID")]
@@ -149,6 +179,9 @@ impl Command {
             }
             Self::Rotate(rotate) => return rotate.run(client, output).await,
             Self::Revoke(revoke) => return revoke.run(client, output, ISSUED_API_KEYS).await,
+            Self::Suspend(suspend) => return suspend.run(client, output, ISSUED_API_KEYS).await,
+            Self::Resume { id } => return suspend::resume(&id, client, output, ISSUED_API_KEYS).await,
+            Self::Finish { id } => return suspend::finish(&id, client, output, ISSUED_API_KEYS).await,
             Self::Delete { id } => {
                 let path = format!("{ISSUED_API_KEYS}/{}", check_key_id(&id)?);
                 client.send(Request::new(Method::DELETE, path)).await?;
@@ -166,7 +199,9 @@ impl Rotate {
         let optional = [
             ("name", self.name.as_deref()),
             ("visibility", self.visibility.map(Visibility::name)),
+            ("ttl", self.ttl.as_deref()),
             ("grace_period", self.grace_period.as_deref()),
+            ("until_unused", self.until_unused.as_deref()),
             ("request_id", self.request_id.as_deref()),
         ];
         for (name, value) in optional {
@@ -190,6 +225,12 @@ fn print_secret(response: JsonBody, output: &Output) -> Result<Outcome, Failure>
             "the server answered this request before: a secret is shown only once, and again to its caller only soon \
              after and before its first use",
         ));
+    }
+    if !output.is_table() {
+        let warnings = response.value.pointer("/issued_api_key/warnings").and_then(Value::as_array);
+        for warning in warnings.into_iter().flatten().filter_map(Value::as_str) {
+            output.note(&format!("warning: {warning}"));
+        }
     }
     output.print(&view::secret(response))?;
     if is_shown && output.is_table() {

@@ -6,7 +6,7 @@ use crate::cli::client::JsonBody;
 use crate::cli::output::{Table, View, cell, plain};
 
 /// Columns of a key, and the JSON pointers of their fields.
-const KEY: [(&str, &str); 16] = [
+const KEY: [(&str, &str); 25] = [
     ("KEY ID", "/key_id"),
     ("NAME", "/name"),
     ("ACTOR", "/actor_id"),
@@ -23,6 +23,28 @@ const KEY: [(&str, &str); 16] = [
     ("REVOKED FOR", "/revocation_reason"),
     ("REVOKED WHY", "/revocation_description"),
     ("SUPERSEDED", "/supersede_time"),
+    ("RATE LIMITS", "/rate_limit_policies"),
+    ("WARNINGS", "/warnings"),
+    ("SUSPENDED", "/suspension"),
+    ("ACTOR SUSPENDED", "/actor_suspension"),
+    ("CREATED BY", "/created_by"),
+    ("UPDATED BY", "/updated_by"),
+    ("REVOKED BY", "/revoked_by"),
+    ("IN PLACE OF", "/replaces"),
+    ("REPLACED BY", "/replaced_by"),
+];
+
+/// Columns of an actor, likewise.
+const ACTOR: [(&str, &str); 9] = [
+    ("ACTOR", "/actor_id"),
+    ("NAME", "/display_name"),
+    ("METADATA", "/metadata"),
+    ("SUSPENDED", "/suspension"),
+    ("CREATED", "/create_time"),
+    ("UPDATED", "/update_time"),
+    ("UPDATED BY", "/updated_by"),
+    ("ISSUED KEYS", "/issued_api_key_count"),
+    ("IMPORTED KEYS", "/imported_api_key_count"),
 ];
 
 const VERIFICATION: [(&str, &str); 13] = [
@@ -70,6 +92,12 @@ pub(crate) fn keys(body: JsonBody, field: &str) -> View {
     let table = rows(keys, &columns);
     let quiet = keys.iter().map(|key| plain(&key["key_id"])).collect();
     View { table, quiet, body }
+}
+
+/// Shows an actor.
+pub(crate) fn actor(body: JsonBody) -> View {
+    let table = Table::Fields(fields(&body.value, &ACTOR));
+    View { table, quiet: vec![plain(&body.value["actor_id"])], body }
 }
 
 /// Shows how many keys of an actor were deleted.
@@ -159,11 +187,28 @@ pub(super) fn field_text(document: &Value, pointer: &str) -> String {
         "/status" => short("KEY_STATUS_"),
         "/visibility" => short("KEY_VISIBILITY_"),
         "/revocation_reason" => short("REVOCATION_REASON_"),
-        "/rate_limit_policy" if value.is_object() => {
-            let [quota, unit, window] = ["quota", "unit", "window"].map(|name| cell(&value[name]));
-            Some(format!("{quota} {unit} per {window}"))
+        "/rate_limit_policy" if value.is_object() => Some(rate_limit(value)),
+        "/rate_limit_policies" => value.as_array().map(|policies| {
+            let named = |policy: &Value| {
+                let by_actor = if policy["scope"] == "ACTOR" { ", by actor" } else { "" };
+                let by_envoy = if policy["enforce"] == "ENVOY" { ", by Envoy" } else { "" };
+                format!("{}: {}{by_actor}{by_envoy}", cell(&policy["name"]), rate_limit(policy))
+            };
+            policies.iter().map(named).collect::<Vec<_>>().join("; ")
+        }),
+        "/suspension" | "/actor_suspension" if value.is_object() => {
+            let [reason, until, since] = ["reason", "until", "suspended_at"].map(|name| cell(&value[name]));
+            let until = if until.is_empty() { until } else { format!(" until {until}") };
+            let reason = if reason.is_empty() { reason } else { format!(": {reason}") };
+            Some(format!("since {since}{until}{reason}"))
         }
         _ => None,
     };
     shown.unwrap_or(text)
+}
+
+/// Formats a rate limit in words.
+fn rate_limit(policy: &Value) -> String {
+    let [quota, unit, window] = ["quota", "unit", "window"].map(|name| cell(&policy[name]));
+    format!("{quota} {unit} per {window}")
 }

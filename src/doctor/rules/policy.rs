@@ -17,13 +17,15 @@ const PREFIX: &str = "talos.";
 /// Text that a `/config_dump` shows in place of a context extension's value.
 const REDACTED: &str = "[redacted]";
 /// A valid value of each key.
-const EXAMPLES: [(&str, &str, &str); 6] = [
+const EXAMPLES: [(&str, &str, &str); 8] = [
     ("mode", "required", "required, optional or off, in quotes"),
     ("scopes", "reports:read", "scopes with spaces between them"),
     ("any_scope", "reports:read", "scopes with spaces between them"),
     ("audience", "reports", "an audience"),
     ("token", "jwt", "jwt or none"),
     ("visibility", "secret", "secret"),
+    ("cost", "5", "a whole number from 0 to 10000, in quotes"),
+    ("route", "reports", "a name of 1 to 32 lower-case letters, digits, _, - and ."),
 ];
 
 /// Examines the routes of connection managers that call Talos.

@@ -13,7 +13,7 @@ use crate::error::ApiError;
 use crate::http::body;
 use crate::http::context::{Context, NetworkSettings};
 use crate::http::epoch::with_epoch;
-use crate::http::notice::with_notice;
+use crate::http::notice::{warnings, with_earlier_revocation, with_notice};
 use crate::http::reply::{Reply, ok};
 use crate::http::wire::{
     ErasedActorOut, KeyBody, KeyOut, RevokeBody, RotateBody, RotateOut, WrappedImported, WrappedIssued,
@@ -59,8 +59,9 @@ async fn update_key(
     let (fixed, update) = update(&mask, unwrap(kind, &text)?)?;
     let updated = context.service.update(settings, kind, id, fixed, update, call).await?;
     let Acknowledged { value: key, epoch } = updated;
-    let response = ok(StatusCode::OK, &KeyOut::new(&key, context.service.clock.now()))?;
-    Ok(with_epoch(with_notice(response, std::iter::once(&key)), epoch))
+    let out = KeyOut::new(&key, context.service.clock.now()).with_warnings(warnings(settings, &key));
+    let response = ok(StatusCode::OK, &out)?;
+    Ok(with_epoch(with_notice(response, settings, std::iter::once(&key)), epoch))
 }
 
 /// Parses the resource, by itself or wrapped in an object.
@@ -121,7 +122,8 @@ async fn revoke(
     let description = body.description.filter(|description| !description.is_empty());
     let revocation = Revocation { reason: reason(body.reason.as_deref())?, description };
     let revoked = context.service.revoke(settings.network, kind, id, revocation, call).await?;
-    Ok(with_epoch(StatusCode::NO_CONTENT.into_response(), revoked.epoch))
+    let response = with_earlier_revocation(StatusCode::NO_CONTENT.into_response(), revoked.value);
+    Ok(with_epoch(response, revoked.epoch))
 }
 
 pub(crate) async fn rotate_issued(
@@ -136,11 +138,11 @@ pub(crate) async fn rotate_issued(
     let Acknowledged { value: rotated, epoch } = rotated;
     let now = context.service.clock.now();
     let answer = RotateOut {
-        issued_api_key: KeyOut::new(&rotated.key, now),
-        old_issued_api_key: KeyOut::new(&rotated.old, now),
+        issued_api_key: KeyOut::new(&rotated.key, now).with_warnings(warnings(&settings, &rotated.key)),
+        old_issued_api_key: KeyOut::new(&rotated.old, now).with_warnings(warnings(&settings, &rotated.old)),
         secret: rotated.secret.expose(),
     };
-    let response = with_notice(ok(StatusCode::CREATED, &answer)?, std::iter::once(&rotated.key));
+    let response = with_notice(ok(StatusCode::CREATED, &answer)?, &settings, std::iter::once(&rotated.key));
     Ok(with_epoch(response, epoch))
 }
 

@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use futures_util::future::join_all;
 
-use super::extract::{batch, presented};
+use super::extract::{QueryPairs, batch, presented};
 use crate::audit::Origin;
 use crate::clock::Timestamp;
 use crate::error::{ApiError, Reason};
@@ -18,6 +18,7 @@ use crate::http::epoch::min_epoch;
 use crate::http::notice::not_enforced;
 use crate::http::reply::{Reply, ok};
 use crate::http::wire::{BatchVerifyBody, BatchVerifyOut, MAX_BATCH_VERIFY, VerifyBody, VerifyOut};
+use crate::key::Key;
 use crate::limit::RateDecision;
 use crate::secret::SecretString;
 use crate::service::Unavailable;
@@ -27,11 +28,12 @@ use crate::settings::Settings;
 pub(crate) async fn verify(
     State(context): State<Context>,
     Extension(settings): NetworkSettings,
+    QueryPairs(query): QueryPairs,
     request: Request,
 ) -> Reply {
     let origin = origin(&context, &request);
     let cache = cache_use(request.headers());
-    let epoch = min_epoch(request.headers())?;
+    let (epoch, cost) = (min_epoch(request.headers())?, cost(&query)?);
     let body: VerifyBody = body::read(request, body::ADMIN_LIMIT).await?;
     let credential = body.credential.unwrap_or_default();
     let audiences = body.expected_audiences.unwrap_or_default();
@@ -44,7 +46,7 @@ pub(crate) async fn verify(
     context.service.require_epoch(epoch).await?;
     let verification =
         context.service.verify(&settings, &verify_request).await.map_err(|Unavailable| unavailable())?;
-    let verified = charge(&context, &settings, verification, &origin).await;
+    let verified = charge(&context, &settings, verification, cost, &origin).await;
     let now = context.service.clock.now();
     let mut response = ok(StatusCode::OK, &verified.out(settings.issuer(), now))?;
     set_cache_header(&mut response, verified.verification.cache);
@@ -56,11 +58,12 @@ pub(crate) async fn verify(
 pub(crate) async fn verify_batch(
     State(context): State<Context>,
     Extension(settings): NetworkSettings,
+    QueryPairs(query): QueryPairs,
     request: Request,
 ) -> Reply {
     let origin = origin(&context, &request);
     let cache = cache_use(request.headers());
-    let epoch = min_epoch(request.headers())?;
+    let (epoch, cost) = (min_epoch(request.headers())?, cost(&query)?);
     let body: BatchVerifyBody = body::read(request, body::ADMIN_LIMIT).await?;
     let requests: Vec<(SecretString, Vec<String>)> = batch(body.requests, MAX_BATCH_VERIFY)?
         .into_iter()
@@ -72,7 +75,7 @@ pub(crate) async fn verify_batch(
         let verify_request = VerifyRequest { credential, client: origin.client, audiences, cache };
         let verification = context.service.verify(&settings, &verify_request).await;
         let verification = verification.map_err(|Unavailable| NotVerified::Unavailable)?;
-        Ok(charge(&context, &settings, verification, &origin).await)
+        Ok(charge(&context, &settings, verification, cost, &origin).await)
     };
     let results: Vec<_> = join_all(requests.iter().map(one)).await;
     if results.iter().all(|result| matches!(result, Err(NotVerified::Unavailable))) {
@@ -131,17 +134,18 @@ impl Verified {
     }
 }
 
-/// Records and charges the use of a valid key, or records the failure.
+/// Records the use of a valid key and charges `cost` for it, or records the failure.
 async fn charge(
     context: &Context,
     settings: &Settings,
     verification: Verification,
+    cost: u32,
     origin: &Origin,
 ) -> Verified {
     let mut charge = None;
     match &verification.verdict {
         Ok(Identity::Key(entry)) => {
-            charge = context.service.charge(settings, &entry.key).await;
+            charge = context.service.charge(settings, &entry.key, cost).await;
             if charge.is_none_or(|charge| charge.allowed) {
                 context.service.record_use(entry, context.service.clock.now());
             }
@@ -154,11 +158,26 @@ async fn charge(
     Verified { verification, charge }
 }
 
-/// Adds headers with the key's rate policy and, if uses are counted, its remaining quota.
+/// Returns what a verification costs: nothing with `charge=false`. Other parameters are ignored, as
+/// they always were.
+fn cost(query: &[(String, String)]) -> Result<u32, ApiError> {
+    let mut cost = 1;
+    for (_, value) in query.iter().filter(|(name, _)| name == "charge") {
+        cost = match value.as_str() {
+            "true" => 1,
+            "false" => 0,
+            _ => return Err(ApiError::field("charge", "must be true or false")),
+        };
+    }
+    Ok(cost)
+}
+
+/// Adds headers with the key's rate policies and, if uses are counted, its remaining quota.
 fn set_rate_headers(response: &mut Response, Verified { verification, charge }: &Verified) {
-    let policy = verification.key().and_then(|key| key.rate_policy);
+    let key = verification.key();
+    let policy = key.and_then(|key| key.rate_policy);
     let values = [
-        ("ratelimit-policy", policy.map(|policy| policy.header())),
+        ("ratelimit-policy", key.and_then(Key::rate_policy_header)),
         ("warning", policy.and_then(not_enforced)),
         ("ratelimit", charge.map(|charge| charge.header())),
         (

@@ -1,4 +1,4 @@
-//! Rate limit of selfRevoke.
+//! Rate limit of selfRevoke and usage:self, which anybody may call with a credential.
 
 use std::time::Duration;
 
@@ -19,18 +19,19 @@ use crate::telemetry::refused_requests::RequestRefusal;
 /// lookup.
 const REFUSAL_STEP: Duration = Duration::from_millis(25);
 
-/// Limits selfRevoke, and evens out the duration of its refusals.
+/// Limits both together, and evens out the duration of their refusals.
 pub(crate) async fn limit(State(context): State<Context>, request: Request, next: Next) -> Response {
-    if request.uri().path() != operations::SELF_REVOKE.path {
-        return next.run(request).await;
-    }
+    let refusal = match request.uri().path() {
+        path if path == operations::SELF_REVOKE.path => "too many keys are being revoked; try again later",
+        operations::SELF_USAGE_PATH => "too many reports are being asked for; try again later",
+        _ => return next.run(request).await,
+    };
     let settings = context.service.snapshot();
     let client = client_address(settings.client_ip_source, &request);
     let now = context.service.clock.boot_now();
     if let Err(wait) = context.throttle.take(client, &settings.self_revoke, now) {
         context.metrics.refused_requests.count(Plane::Public, RequestRefusal::TooMany);
-        let error =
-            ApiError::new(Reason::TooManyRequests, "too many keys are being revoked; try again later");
+        let error = ApiError::new(Reason::TooManyRequests, refusal);
         let mut response = error.into_response();
         response.headers_mut().insert(RETRY_AFTER, (wait.as_secs() + 1).into());
         return response;

@@ -29,7 +29,7 @@ pub(crate) const DELETE_ACTOR: Operation = Operation {
     id: "adminDeleteActor",
     tag: Tag::ApiKeys,
     summary: "Erase an actor",
-    description: "Deletes all keys of an actor, issued and imported, with all their data, at most 1000 at a time. Active keys are deleted only with `force=true`. The audit log keeps what it has recorded.",
+    description: "Deletes all keys of an actor, issued and imported, with all their data, at most 1000 at a time, and in the end what is recorded of the actor itself. Active keys are deleted only with `force=true`. The audit log keeps what it has recorded.",
     parameters: &[
         Parameter {
             name: "actor_id",

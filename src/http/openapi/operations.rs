@@ -12,6 +12,9 @@ use crate::http::wire::{
 };
 use crate::service::{DEFAULT_PAGE, MAX_FILTER, MAX_PAGE};
 
+/// Path of the report on one's own key.
+pub(crate) const SELF_USAGE_PATH: &str = "/v2alpha1/usage:self";
+
 /// Returns whether a path is that of a health check.
 pub(crate) fn is_health(path: &str) -> bool {
     [ALIVE.path, READY.path].contains(&path)
@@ -19,7 +22,7 @@ pub(crate) fn is_health(path: &str) -> bool {
 
 /// Returns whether a path needs no authentication on any plane.
 pub(crate) fn is_public(path: &str) -> bool {
-    is_health(path) || [SELF_REVOKE.path, JWKS.path].contains(&path)
+    is_health(path) || [SELF_REVOKE.path, JWKS.path, SELF_USAGE_PATH].contains(&path)
 }
 
 /// Issue a key.
@@ -125,7 +128,7 @@ pub(crate) const REVOKE_ISSUED: Operation = Operation {
     id: "adminRevokeIssuedApiKey",
     tag: Tag::ApiKeys,
     summary: "Revoke an issued key",
-    description: "Revokes a key for good. Revoking it again changes nothing.",
+    description: "Revokes a key for good. Revoking it again changes nothing; if it was revoked for another reason, a `Warning` header says so.",
     parameters: &[KEY_ID],
     body: Some(of::<Revocation<0>>),
     answer: Answer { status: "204", description: "The key is revoked.", schema: None, headers: &[EPOCH] },
@@ -229,7 +232,7 @@ pub(crate) const REVOKE_IMPORTED: Operation = Operation {
     id: "adminRevokeImportedApiKey",
     tag: Tag::ApiKeys,
     summary: "Revoke an imported key",
-    description: "Revokes a key for good. Revoking it again changes nothing.",
+    description: "Revokes a key for good. Revoking it again changes nothing; if it was revoked for another reason, a `Warning` header says so.",
     parameters: &[KEY_ID],
     body: Some(of::<Revocation<1>>),
     answer: Answer { status: "204", description: "The key is revoked.", schema: None, headers: &[EPOCH] },
@@ -257,7 +260,7 @@ pub(crate) const REVOKE_ANY: Operation = Operation {
     id: "adminRevokeApiKey",
     tag: Tag::ApiKeys,
     summary: "Revoke a key of either kind",
-    description: "Revokes an issued or imported key for good. Revoking it again changes nothing.",
+    description: "Revokes an issued or imported key for good. Revoking it again changes nothing; if it was revoked for another reason, a `Warning` header says so.",
     parameters: &[KEY_ID],
     body: Some(of::<Revocation<2>>),
     answer: Answer { status: "204", description: "The key is revoked.", schema: None, headers: &[EPOCH] },
@@ -401,7 +404,7 @@ pub(super) const KEY_ID: Parameter =
 const UPDATE_MASK: Parameter = Parameter {
     name: "update_mask",
     place: Place::Query,
-    description: "Fields to update, separated by commas: name, scopes, metadata, ip_restriction, rate_limit_policy; or * for all of them.",
+    description: "Fields to update, separated by commas: name, scopes, metadata, ip_restriction, rate_limit_policy; or * for all of these. Besides, one of expire_time and ttl moves the end of the key, within the limits for new keys.",
     schema: |_| json_schema!({ "type": "string", "maxLength": MAX_MASK }),
 };
 
@@ -450,6 +453,12 @@ const FRESHNESS: &[Parameter] = &[
         description: "`no-cache` is the same as in Cache-Control.",
         schema: of::<String>,
     },
+    Parameter {
+        name: "charge",
+        place: Place::Query,
+        description: "`false` leaves the rate limits of the key as they are. The default is `true`.",
+        schema: of::<bool>,
+    },
     // Talos-Min-Epoch is left out. Programs that make up requests from the description would send
     // numbers that no Talos-Epoch header gave, and rightly get a 503.
 ];
@@ -472,13 +481,13 @@ const CACHE: Header = Header {
 
 const RATE_LIMIT_POLICY: Header = Header {
     name: "RateLimit-Policy",
-    description: "Rate policy of the key, if it has one: `\"default\";q=100;w=60`.",
+    description: "Rate policies of the key, if it has some: `\"default\";q=100;w=60`.",
     schema: of::<String>,
 };
 
 const RATE_LIMIT: Header = Header {
     name: "RateLimit",
-    description: "Remaining quota, if uses are counted: `\"default\";r=42`.",
+    description: "Remaining quota of the policy that is nearest to its end, if uses are counted: `\"default\";r=42`.",
     schema: of::<String>,
 };
 

@@ -1,14 +1,21 @@
 //! Parsing of keys from a listing, for migration.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
-use super::requests::{IpRestriction, RateLimitPolicy, addresses, field, rate_policy, scopes, visibility};
+use super::rate_limits::{NamedRateLimitPolicy, RateLimitPolicy, rate_limits};
+use super::requests::{IpRestriction, addresses, scopes, visibility};
+use super::scalars::field;
+use super::state::time;
 use crate::clock::Timestamp;
 use crate::error::ApiError;
-use crate::http::body::{self, object};
+use crate::http::body::{self, object, objects};
 use crate::key::{
-    ActorId, Key, KeyId, KeyKind, KeyName, Metadata, NetworkId, Revocation, RevocationReason, Signer, Status,
+    ActorId, Key, KeyId, KeyKind, KeyName, Metadata, NetworkId, Provenance, Revocation, RevocationReason,
+    Signer, Status, Suspension, Suspensions,
 };
 use crate::service::MAX_DESCRIPTION;
 
@@ -27,6 +34,8 @@ struct ListedKey {
     ip_restriction: Option<IpRestriction>,
     #[serde(default, deserialize_with = "object")]
     rate_limit_policy: Option<RateLimitPolicy>,
+    #[serde(default, deserialize_with = "objects")]
+    rate_limit_policies: Option<Vec<NamedRateLimitPolicy>>,
     create_time: Option<String>,
     update_time: Option<String>,
     expire_time: Option<String>,
@@ -34,6 +43,28 @@ struct ListedKey {
     revocation_reason: Option<String>,
     revocation_description: Option<String>,
     supersede_time: Option<String>,
+    #[allow(dead_code, reason = "says something of the settings, not of the key")]
+    warnings: Option<Vec<String>>,
+    /// Absent in listings of Ory Talos, as are the fields below.
+    suspension: Option<ListedSuspension>,
+    /// Suspension of the actor, which is not part of the key.
+    #[serde(rename = "actor_suspension")]
+    _actor_suspension: Option<IgnoredAny>,
+    created_by: Option<String>,
+    updated_by: Option<String>,
+    revoked_by: Option<String>,
+    replaces: Option<String>,
+    replaced_by: Option<String>,
+}
+
+/// A suspension in a listing.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListedSuspension {
+    reason: Option<String>,
+    until: Option<String>,
+    suspended_at: Option<String>,
+    suspended_by: Option<String>,
 }
 
 /// Parses a key of a listing. `kind` is that of the listing, if known.
@@ -73,7 +104,7 @@ pub fn listed_key(
             return Err(ApiError::field("revocation_reason", "is set, and status isn't KEY_STATUS_REVOKED"));
         }
     };
-    let rate_policy = listed.rate_limit_policy.map(rate_policy).transpose()?.flatten();
+    let limits = rate_limits(listed.rate_limit_policy, listed.rate_limit_policies)?;
     Ok(Key {
         network,
         id,
@@ -83,17 +114,41 @@ pub fn listed_key(
         metadata: field("metadata", listed.metadata.map(Metadata::new).transpose())?,
         visibility: visibility(listed.visibility.as_deref())?,
         addresses: addresses(listed.ip_restriction)?,
-        rate_policy,
+        rate_policy: limits.default,
+        rate_policies: limits.all,
         created,
         updated: time("update_time", listed.update_time.as_deref())?.unwrap_or(created),
         expires,
         superseded,
+        unused_grace: None,
         revocation,
+        suspensions: Suspensions { own: listed.suspension.map(suspension).transpose()?, of_actor: None },
+        provenance: Provenance {
+            created_by: listed.created_by.map(Into::into),
+            updated_by: listed.updated_by.map(Into::into),
+            revoked_by: listed.revoked_by.map(Into::into),
+            replaces: listed.replaces.as_deref().and_then(KeyId::parse_any),
+            replaced_by: listed.replaced_by.as_deref().and_then(KeyId::parse_any),
+        },
         last_used: time("last_used_time", listed.last_used_time.as_deref())?,
         mutation: 0,
         // Recorded when the key is verified.
         signer: Signer::default(),
     })
+}
+
+/// Parses a suspension, so that a key that is moved while it is suspended stays so.
+fn suspension(listed: ListedSuspension) -> Result<Arc<Suspension>, ApiError> {
+    if let Some(reason) = &listed.reason {
+        field("suspension.reason", Suspension::check_reason(reason))?;
+    }
+    let at = time("suspension.suspended_at", listed.suspended_at.as_deref())?;
+    Ok(Arc::new(Suspension {
+        reason: listed.reason.map(Into::into),
+        until: time("suspension.until", listed.until.as_deref())?,
+        at: at.ok_or_else(|| ApiError::field("suspension.suspended_at", "is missing"))?,
+        by: listed.suspended_by.map(Into::into),
+    }))
 }
 
 fn key_id(kind: Option<KeyKind>, text: Option<&str>) -> Result<KeyId, ApiError> {
@@ -104,15 +159,6 @@ fn key_id(kind: Option<KeyKind>, text: Option<&str>) -> Result<KeyId, ApiError> 
         None => (KeyId::parse_any(text), "must be a UUID (issued) or 64 lower-case hex digits (imported)"),
     };
     id.ok_or_else(|| ApiError::field("key_id", forms))
-}
-
-/// Parses a time, unset if empty.
-fn time(name: &'static str, text: Option<&str>) -> Result<Option<Timestamp>, ApiError> {
-    let Some(text) = text.filter(|text| !text.is_empty()) else {
-        return Ok(None);
-    };
-    let time = Timestamp::from_rfc3339(text);
-    time.map(Some).ok_or_else(|| ApiError::field(name, "must be a time such as 2026-04-17T05:45:37Z"))
 }
 
 const fn unspecified() -> Revocation {

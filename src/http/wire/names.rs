@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use crate::key::verdict::Denial;
-use crate::key::{self, Status, Visibility};
+use crate::key::{self, RateEnforcer, RateScope, Status, Visibility};
 
 /// Declares an enumeration. The first name is the unspecified value.
 macro_rules! words {
@@ -40,6 +40,14 @@ words!(
 words!(
     RevocationReason: "The reason for a revocation. PRIVILEGE_WITHDRAWN is for admins only.",
     key::RevocationReason::ALL.map(key::RevocationReason::name)
+);
+words!(
+    RateLimitScope: "The uses that a rate limit counts together: those of the key, or of all keys of its actor.",
+    RateScope::ALL.map(RateScope::name)
+);
+words!(
+    RateLimitEnforcer: "The program that enforces a rate limit: Talos, or Envoy's own filter by the dynamic metadata.",
+    RateEnforcer::ALL.map(RateEnforcer::name)
 );
 words!(
     TokenAlgorithm: "The kind of a derived token. UNSPECIFIED means a JWT.",

@@ -3,22 +3,25 @@
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::names;
+use super::rate_limits::{NamedRateLimitPolicy, RateLimitPolicy, rate_limit_changes, rate_limits};
+use super::scalars::{field, span};
 use crate::credential::{MAX_LEN as MAX_CREDENTIAL, TokenFormat};
-use crate::duration;
 use crate::error::ApiError;
 use crate::http::body::{object, objects};
 use crate::key::strict::{self, Numbers};
 use crate::key::{
-    ActorId, AddressList, FieldError, KeyName, MAX_LABEL, Metadata, RatePolicy, RateUnit, RevocationReason,
-    Scope, Scopes, TEN_YEARS, Visibility,
+    ActorId, AddressList, KeyName, MAX_LABEL, Metadata, RatePolicies, RevocationReason, Scope, Scopes,
+    TEN_YEARS, UnusedGrace, Visibility,
 };
 use crate::secret::SecretString;
-use crate::service::{ImportRequest, KeyRequest, ListRequest, MAX_DESCRIPTION, RotateRequest, Update};
+use crate::service::{
+    Expiry, ImportRequest, KeyRequest, ListRequest, MAX_DESCRIPTION, RotateRequest, Update,
+};
 
 /// Maximum number of credentials in a verify batch.
 pub(crate) const MAX_BATCH_VERIFY: usize = 100;
@@ -34,22 +37,6 @@ pub(super) const NO_CONTROL: &str = r"^[^\u0000-\u001f\u007f-\u009f]*$";
 /// [`ActorId::parse`] as a pattern.
 const ACTOR: &str =
     r"^[^\s\u0000-\u001f\u007f-\u009f]([^\u0000-\u001f\u007f-\u009f]*[^\s\u0000-\u001f\u007f-\u009f])?$";
-
-/// Limits how often a key may be used.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RateLimitPolicy {
-    /// Units per window, at least 1.
-    #[serde(default, deserialize_with = "int64")]
-    #[schemars(with = "Option<String>", extend("format" = "int64"))]
-    quota: Option<i64>,
-    /// The window, such as `60s`: one second to ten years.
-    window: Option<String>,
-    /// The unit: `requests` (the default), `content-bytes` or `concurrent-requests`. The latter two
-    /// are stored and reported for a gateway to enforce. The `Warning` header of the response says
-    /// that Talos doesn't enforce them.
-    unit: Option<String>,
-}
 
 /// Restricts the addresses from which a key may be used.
 #[derive(Deserialize, JsonSchema)]
@@ -88,6 +75,11 @@ pub struct IssueBody {
     ip_restriction: Option<IpRestriction>,
     #[serde(default, deserialize_with = "object")]
     rate_limit_policy: Option<RateLimitPolicy>,
+    /// Several limits, each with a name; beside or instead of `rate_limit_policy`, which stands for
+    /// the one named `default`.
+    #[serde(default, deserialize_with = "objects")]
+    #[schemars(length(max = RatePolicies::MAX))]
+    rate_limit_policies: Option<Vec<NamedRateLimitPolicy>>,
     /// Idempotency key: a repeated request with the same id returns the first key. The caller that
     /// made it also gets its secret, within `idempotency.reveal_for` and while the key is unused.
     #[schemars(length(max = MAX_REQUEST_ID), pattern(NO_CONTROL))]
@@ -124,6 +116,11 @@ pub struct ImportBody {
     ip_restriction: Option<IpRestriction>,
     #[serde(default, deserialize_with = "object")]
     rate_limit_policy: Option<RateLimitPolicy>,
+    /// Several limits, each with a name; beside or instead of `rate_limit_policy`, which stands for
+    /// the one named `default`.
+    #[serde(default, deserialize_with = "objects")]
+    #[schemars(length(max = RatePolicies::MAX))]
+    rate_limit_policies: Option<Vec<NamedRateLimitPolicy>>,
     /// Idempotency key: a repeated request with the same id returns the first key.
     #[schemars(length(max = MAX_REQUEST_ID), pattern(NO_CONTROL))]
     request_id: Option<String>,
@@ -208,9 +205,20 @@ pub struct RotateBody {
     ip_restriction: Option<IpRestriction>,
     #[serde(default, deserialize_with = "object")]
     rate_limit_policy: Option<RateLimitPolicy>,
+    /// Several limits, each with a name; beside or instead of `rate_limit_policy`, which stands for
+    /// the one named `default`.
+    #[serde(default, deserialize_with = "objects")]
+    #[schemars(length(max = RatePolicies::MAX))]
+    rate_limit_policies: Option<Vec<NamedRateLimitPolicy>>,
+    /// Lifetime of the new key, such as `720h`: one second to ten years, and at most
+    /// `credentials.api_keys.max_ttl`. If unset or zero, the end of the old key is inherited.
+    ttl: Option<String>,
     /// Time for which the old key stays valid, such as `1h`; at most ten years. Revoked at once if
     /// unset.
     grace_period: Option<String>,
+    /// Time without a use after which the old key ends, such as `24h`: one hour to one year. Its
+    /// uses put the end off, for `grace_period` at most, or a year.
+    until_unused: Option<String>,
     /// Idempotency key: repeated by the same caller, within `idempotency.reveal_for` and while the
     /// new key is unused, the request gets the same keys and the same secret. Shared with the
     /// requests that issue and import keys.
@@ -284,7 +292,7 @@ impl TryFrom<IssueBody> for KeyRequest {
     type Error = ApiError;
 
     fn try_from(body: IssueBody) -> Result<Self, ApiError> {
-        let rate_policy = body.rate_limit_policy.map(rate_policy).transpose()?.flatten();
+        let limits = rate_limits(body.rate_limit_policy, body.rate_limit_policies)?;
         Ok(Self {
             name: field("name", KeyName::parse(&body.name.unwrap_or_default()))?,
             actor: field("actor_id", ActorId::parse(&body.actor_id.unwrap_or_default()))?,
@@ -293,7 +301,8 @@ impl TryFrom<IssueBody> for KeyRequest {
             metadata: metadata(body.metadata.as_deref())?,
             visibility: visibility(body.visibility.as_deref())?,
             addresses: addresses(body.ip_restriction)?,
-            rate_policy,
+            rate_policy: limits.default,
+            rate_policies: limits.all,
             request_id: request_id(body.request_id)?,
         })
     }
@@ -313,6 +322,7 @@ impl TryFrom<ImportBody> for ImportRequest {
             visibility: body.visibility,
             ip_restriction: body.ip_restriction,
             rate_limit_policy: body.rate_limit_policy,
+            rate_limit_policies: body.rate_limit_policies,
             request_id: body.request_id,
         };
         Ok(Self { raw_key, key: key.try_into()? })
@@ -324,36 +334,35 @@ impl TryFrom<RotateBody> for RotateRequest {
 
     /// Absent fields are inherited. Present fields count, even if empty.
     fn try_from(body: RotateBody) -> Result<Self, ApiError> {
+        let (rate_policy, rate_policies) =
+            rate_limit_changes(body.rate_limit_policy, body.rate_limit_policies)?;
         let changes = Update {
             name: body.name.map(|name| field("name", KeyName::parse(&name))).transpose()?,
             scopes: body.scopes.map(|texts| scopes(Some(texts))).transpose()?,
             metadata: metadata(body.metadata.as_deref())?.map(Some),
             addresses: body.ip_restriction.map(|restriction| addresses(Some(restriction))).transpose()?,
-            rate_policy: body.rate_limit_policy.map(rate_policy).transpose()?,
+            rate_policy,
+            rate_policies,
+            expiry: ttl(body.ttl.as_deref())?.map(Expiry::After),
         };
         let visibility = body.visibility.filter(|name| name != "KEY_VISIBILITY_UNSPECIFIED");
         let grace = span("grace_period", body.grace_period.as_deref())?.unwrap_or_default();
         if grace > TEN_YEARS {
             return Err(ApiError::field("grace_period", "must be 315360000s at most"));
         }
+        let until_unused = span("until_unused", body.until_unused.as_deref())?;
+        let bounds = UnusedGrace::MIN_AFTER..=UnusedGrace::MAX_EXTENSION;
+        if until_unused.is_some_and(|after| !bounds.contains(&after)) {
+            return Err(ApiError::field("until_unused", "must be between 3600s and 31536000s"));
+        }
         Ok(Self {
+            until_unused,
             changes,
             visibility: visibility.map(|name| self::visibility(Some(&name))).transpose()?,
             grace,
             request_id: request_id(body.request_id)?,
         })
     }
-}
-
-pub(super) fn field<T>(name: &'static str, value: Result<T, FieldError>) -> Result<T, ApiError> {
-    value.map_err(|FieldError(problem)| match problem.starts_with(['[', '.']) {
-        // `[3] must be …` is about an item of a list, `.a must be …` about a member.
-        true => {
-            let (item, problem) = problem.split_once(' ').unwrap_or((&problem, ""));
-            ApiError::field(format!("{name}{item}"), problem)
-        }
-        false => ApiError::field(name, problem),
-    })
 }
 
 /// Parses metadata.
@@ -386,14 +395,6 @@ pub(crate) fn ttl(text: Option<&str>) -> Result<Option<Duration>, ApiError> {
     span("ttl", text)
 }
 
-fn span(name: &'static str, text: Option<&str>) -> Result<Option<Duration>, ApiError> {
-    let Some(text) = text.filter(|text| !text.is_empty()) else {
-        return Ok(None);
-    };
-    let span = duration::parse(text).map_err(|error| ApiError::field(name, error))?;
-    Ok(Some(span).filter(|span| !span.is_zero()))
-}
-
 /// Parses the reason for a revocation.
 pub(crate) fn reason(name: Option<&str>) -> Result<RevocationReason, ApiError> {
     let names = "must be one of the REVOCATION_REASON_… of the API";
@@ -416,24 +417,6 @@ pub(super) fn addresses(restriction: Option<IpRestriction>) -> Result<AddressLis
     field("ip_restriction.allowed_cidrs", AddressList::parse(&blocks))
 }
 
-pub(super) fn rate_policy(policy: RateLimitPolicy) -> Result<Option<RatePolicy>, ApiError> {
-    let window = span("rate_limit_policy.window", policy.window.as_deref())?;
-    let unit = policy.unit.filter(|unit| !unit.is_empty());
-    let quota = policy.quota.filter(|quota| *quota != 0);
-    if quota.is_none() && window.is_none() && unit.is_none() {
-        return Ok(None);
-    }
-    let unit = match unit {
-        None => RateUnit::default(),
-        Some(unit) => RateUnit::from_name(&unit).ok_or_else(|| {
-            let names = "must be requests, content-bytes or concurrent-requests";
-            ApiError::field("rate_limit_policy.unit", names)
-        })?,
-    };
-    let policy = RatePolicy::new(quota.unwrap_or_default(), window.unwrap_or_default(), unit);
-    field("rate_limit_policy", policy).map(Some)
-}
-
 fn request_id(id: Option<String>) -> Result<Option<String>, ApiError> {
     let id = id.filter(|id| !id.is_empty());
     match &id {
@@ -442,21 +425,5 @@ fn request_id(id: Option<String>) -> Result<Option<String>, ApiError> {
             Err(ApiError::field("request_id", problem))
         }
         _ => Ok(id),
-    }
-}
-
-/// Deserialises a 64-bit integer from a string or a number.
-fn int64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Either {
-        Number(i64),
-        Text(String),
-    }
-    let problem = || serde::de::Error::custom("expected a 64-bit integer");
-    match Option::<Either>::deserialize(deserializer).map_err(|_| problem())? {
-        None => Ok(None),
-        Some(Either::Number(number)) => Ok(Some(number)),
-        Some(Either::Text(text)) => text.parse().map(Some).map_err(|_| problem()),
     }
 }

@@ -8,20 +8,17 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::names;
-use super::requests::{IpRestriction, RateLimitPolicy};
+use super::rate_limits::{
+    NamedRateLimitPolicy, NamedRateLimitPolicyOut, RateLimitPolicy, RateLimitPolicyOut,
+    rate_limit_policies_out, rate_limit_policy_out,
+};
+use super::requests::IpRestriction;
+use super::state::SuspensionOut;
 use crate::clock::Timestamp;
-use crate::duration;
 use crate::error::{ApiError, Reason};
-use crate::key::{ActorId, Key, Metadata, RatePolicy, RevocationReason, Scope, Status};
+use crate::key::{ActorId, Key, Metadata, RevocationReason, Scope, Status};
 use crate::limit::RateDecision;
 use crate::service::verify::{Identity, Verification};
-
-#[derive(Serialize)]
-pub(crate) struct RateLimitPolicyOut {
-    quota: String,
-    unit: &'static str,
-    window: String,
-}
 
 #[derive(Serialize)]
 struct IpRestrictionOut {
@@ -55,6 +52,10 @@ pub(crate) struct KeyOut<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "RateLimitPolicy")]
     rate_limit_policy: Option<RateLimitPolicyOut>,
+    /// All limits, if a list of them was set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<NamedRateLimitPolicy>")]
+    rate_limit_policies: Option<Vec<NamedRateLimitPolicyOut>>,
     /// Time of creation.
     #[schemars(extend("format" = "date-time"))]
     create_time: String,
@@ -79,6 +80,32 @@ pub(crate) struct KeyOut<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]
     supersede_time: Option<String>,
+    /// Parts of the key that the settings keep from working, such as limits that aren't enforced.
+    /// Not in lists.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Option<Vec<String>>")]
+    warnings: Vec<&'static str>,
+    /// Suspension of the key. `status` stays as it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    suspension: Option<SuspensionOut>,
+    /// Suspension of the actor, which is one of all its keys.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    actor_suspension: Option<SuspensionOut>,
+    /// Caller who issued or imported the key, if authenticated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    created_by: Option<&'a str>,
+    /// Caller who made the last change, if authenticated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    updated_by: Option<&'a str>,
+    /// Caller who revoked the key, if authenticated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revoked_by: Option<&'a str>,
+    /// Key that this one replaces.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replaces: Option<String>,
+    /// Key that replaces this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replaced_by: Option<String>,
 }
 
 /// Imported key, for the description. It looks like an issued one.
@@ -97,7 +124,7 @@ impl JsonSchema for ImportedKey {
 impl<'a> KeyOut<'a> {
     /// Returns a key as of `now`.
     pub(crate) fn new(key: &'a Key, now: Timestamp) -> Self {
-        let revocation = key.revocation.as_ref();
+        let (revocation, provenance) = (key.revocation.as_ref(), &key.provenance);
         let reason = revocation.map(|revocation| revocation.reason);
         let superseded = key.superseded.is_some_and(|at| at <= now).then_some(RevocationReason::Superseded);
         Self {
@@ -112,6 +139,7 @@ impl<'a> KeyOut<'a> {
                 allowed_cidrs: key.addresses.iter().map(ToString::to_string).collect(),
             }),
             rate_limit_policy: key.rate_policy.map(rate_limit_policy_out),
+            rate_limit_policies: rate_limit_policies_out(key),
             create_time: key.created.to_rfc3339(),
             update_time: key.updated.to_rfc3339(),
             expire_time: key.expires.map(Timestamp::to_rfc3339),
@@ -122,15 +150,20 @@ impl<'a> KeyOut<'a> {
                 .map(RevocationReason::name),
             revocation_description: revocation.and_then(|revocation| revocation.description.as_deref()),
             supersede_time: key.superseded.map(Timestamp::to_rfc3339),
+            warnings: vec![],
+            suspension: SuspensionOut::in_force(key.suspensions.own.as_deref(), now),
+            actor_suspension: SuspensionOut::in_force(key.suspensions.of_actor.as_deref(), now),
+            created_by: provenance.created_by.as_deref(),
+            updated_by: provenance.updated_by.as_deref(),
+            revoked_by: provenance.revoked_by.as_deref(),
+            replaces: provenance.replaces.map(|id| id.to_string()),
+            replaced_by: provenance.replaced_by.map(|id| id.to_string()),
         }
     }
-}
 
-fn rate_limit_policy_out(policy: RatePolicy) -> RateLimitPolicyOut {
-    RateLimitPolicyOut {
-        quota: policy.quota.to_string(),
-        unit: policy.unit.name(),
-        window: duration::to_proto(policy.window),
+    /// Adds what the settings keep the key from doing.
+    pub(crate) fn with_warnings(self, warnings: Vec<&'static str>) -> Self {
+        Self { warnings, ..self }
     }
 }
 

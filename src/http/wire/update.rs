@@ -7,35 +7,46 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::names;
-use super::requests::{
-    IpRestriction, NO_CONTROL, RateLimitPolicy, SCOPE, addresses, field, metadata, rate_policy, scopes,
-    visibility,
-};
+use super::rate_limits::{NamedRateLimitPolicy, RateLimitPolicy, rate_limit_changes};
+use super::requests::{IpRestriction, NO_CONTROL, SCOPE, addresses, metadata, scopes, ttl, visibility};
+use super::scalars::field;
+use super::{names, state};
 use crate::error::ApiError;
-use crate::http::body::object;
-use crate::key::{ActorId, KeyName, MAX_LABEL, Scope, Scopes};
-use crate::service::{Fixed, Update};
+use crate::http::body::{object, objects};
+use crate::key::{ActorId, KeyName, MAX_LABEL, RatePolicies, Scope, Scopes};
+use crate::service::{Expiry, Fixed, Update};
 
 /// Maximum length of an update mask, in bytes.
 pub(crate) const MAX_MASK: usize = 1_024;
 
 /// Fields that can be updated.
-const UPDATABLE: [&str; 5] = ["name", "scopes", "metadata", "ip_restriction", "rate_limit_policy"];
+const UPDATABLE: [&str; 6] =
+    ["name", "scopes", "metadata", "ip_restriction", "rate_limit_policy", "rate_limit_policies"];
+
+/// Fields that are updated only where a mask names them: `*` and a response that is sent back
+/// leave the expiry alone.
+const UPDATABLE_BY_NAME: [&str; 2] = ["expire_time", "ttl"];
 
 /// The other fields of the resource.
-const NOT_UPDATABLE: [&str; 11] = [
+const NOT_UPDATABLE: [&str; 18] = [
     "key_id",
     "actor_id",
     "visibility",
     "status",
     "create_time",
     "update_time",
-    "expire_time",
     "last_used_time",
     "revocation_reason",
     "revocation_description",
     "supersede_time",
+    "warnings",
+    "suspension",
+    "actor_suspension",
+    "created_by",
+    "updated_by",
+    "revoked_by",
+    "replaces",
+    "replaced_by",
 ];
 
 /// A key to update. Fields that can't be set may be present, as in a response.
@@ -67,15 +78,22 @@ pub(crate) struct KeyBody {
     ip_restriction: Option<IpRestriction>,
     #[serde(default, deserialize_with = "object")]
     rate_limit_policy: Option<RateLimitPolicy>,
+    /// All limits; the list replaces the whole. `rate_limit_policy` stands for the one named
+    /// `default`, and changes it alone.
+    #[serde(default, deserialize_with = "objects")]
+    #[schemars(length(max = RatePolicies::MAX))]
+    rate_limit_policies: Option<Vec<NamedRateLimitPolicy>>,
     /// Ignored.
     #[schemars(extend("format" = "date-time"))]
     create_time: Option<String>,
     /// Ignored.
     #[schemars(extend("format" = "date-time"))]
     update_time: Option<String>,
-    /// Ignored.
+    /// Time of expiry. Counts only if `update_mask` names it.
     #[schemars(extend("format" = "date-time"))]
     expire_time: Option<String>,
+    /// Lifetime from now, such as `24h`. Counts only if `update_mask` names it.
+    ttl: Option<String>,
     /// Ignored.
     #[schemars(extend("format" = "date-time"))]
     last_used_time: Option<String>,
@@ -87,6 +105,24 @@ pub(crate) struct KeyBody {
     /// Ignored.
     #[schemars(extend("format" = "date-time"))]
     supersede_time: Option<String>,
+    /// Ignored.
+    warnings: Option<Vec<String>>,
+    /// Ignored: suspend and resume the key.
+    #[schemars(with = "Option<Map<String, Value>>")]
+    suspension: Option<Map<String, Value>>,
+    /// Ignored.
+    #[schemars(with = "Option<Map<String, Value>>")]
+    actor_suspension: Option<Map<String, Value>>,
+    /// Ignored.
+    created_by: Option<String>,
+    /// Ignored.
+    updated_by: Option<String>,
+    /// Ignored.
+    revoked_by: Option<String>,
+    /// Ignored.
+    replaces: Option<String>,
+    /// Ignored.
+    replaced_by: Option<String>,
 }
 
 /// An issued key in a wrapping object.
@@ -172,16 +208,16 @@ fn masked_field(path: &str) -> Result<&'static str, ApiError> {
         .unwrap_or(path);
     // The only subfield.
     let path = if path == "ip_restriction.allowed_cidrs" { "ip_restriction" } else { path };
-    if let Some(field) = UPDATABLE.into_iter().find(|field| *field == path) {
+    if let Some(field) = UPDATABLE.into_iter().chain(UPDATABLE_BY_NAME).find(|field| *field == path) {
         return Ok(field);
     }
     if let Some(field) = NOT_UPDATABLE.into_iter().find(|field| *field == path) {
         return Err(mask_error(&format!("{field} can't be updated")));
     }
     match path.split_once('.') {
-        Some(("rate_limit_policy" | "metadata", _)) => {
-            Err(mask_error("rate_limit_policy and metadata are replaced whole; name them without a part"))
-        }
+        Some(("rate_limit_policy" | "rate_limit_policies" | "metadata", _)) => Err(mask_error(
+            "rate_limit_policy, rate_limit_policies and metadata are replaced whole; name them without a part",
+        )),
         _ => Err(mask_error("names a field that a key doesn't have")),
     }
 }
@@ -215,10 +251,30 @@ pub(crate) fn update(mask: &UpdateMask, body: KeyBody) -> Result<(Fixed, Update)
     if named("ip_restriction", body.ip_restriction.is_some()) {
         update.addresses = Some(addresses(body.ip_restriction)?);
     }
-    if named("rate_limit_policy", body.rate_limit_policy.is_some()) {
-        update.rate_policy = Some(body.rate_limit_policy.map(rate_policy).transpose()?.flatten());
-    }
+    let has_policy = body.rate_limit_policy.is_some();
+    let alias = named("rate_limit_policy", has_policy).then(|| body.rate_limit_policy.unwrap_or_default());
+    let has_list = body.rate_limit_policies.as_ref().is_some_and(|policies| !policies.is_empty());
+    let list = named("rate_limit_policies", has_list).then(|| body.rate_limit_policies.unwrap_or_default());
+    (update.rate_policy, update.rate_policies) = rate_limit_changes(alias, list)?;
+    update.expiry = expiry(
+        named("expire_time", false).then_some(body.expire_time.as_deref()),
+        named("ttl", false).then_some(body.ttl.as_deref()),
+    )?;
     Ok((fixed, update))
+}
+
+/// Returns the new expiry, from those of the two fields that the mask names.
+fn expiry(time: Option<Option<&str>>, lifetime: Option<Option<&str>>) -> Result<Option<Expiry>, ApiError> {
+    let unset = |name| ApiError::field(name, "must be set where update_mask names it");
+    match (time, lifetime) {
+        (None, None) => Ok(None),
+        (Some(text), None) => {
+            let time = state::time("expire_time", text)?.ok_or_else(|| unset("expire_time"))?;
+            Ok(Some(Expiry::At(time)))
+        }
+        (None, Some(text)) => Ok(Some(Expiry::After(ttl(text)?.ok_or_else(|| unset("ttl"))?))),
+        (Some(_), Some(_)) => Err(mask_error("may name one of expire_time and ttl")),
+    }
 }
 
 #[cfg(test)]
@@ -251,7 +307,8 @@ mod tests {
             "actor_id",
             "visibility",
             "status",
-            "expire_time",
+            "suspension",
+            "created_by",
             "nmae",
             "name,",
             ",",
@@ -267,6 +324,26 @@ mod tests {
             assert_eq!(error.field.as_deref(), Some("update_mask"), "{text}");
         }
         assert!(update_mask(vec![("mask".to_owned(), "name".to_owned())]).is_err());
+    }
+
+    #[test]
+    fn an_expiry_counts_only_by_name() {
+        let body = r#"{"expire_time":"2031-01-01T00:00:00Z","ttl":"1h"}"#;
+        for mask in ["", "*", "name"] {
+            let body = body.replace('{', r#"{"name":"n","#);
+            assert_eq!(changes(mask, &body).expiry, None, "{mask}");
+        }
+        let time = crate::clock::Timestamp::from_rfc3339("2031-01-01T00:00:00Z").unwrap();
+        assert_eq!(changes("expire_time", body).expiry, Some(Expiry::At(time)));
+        let hour = std::time::Duration::from_secs(3_600);
+        assert_eq!(changes("issued_api_key.ttl", body).expiry, Some(Expiry::After(hour)));
+        let refused = |mask_text, body| {
+            let body = serde_json::from_str(body).unwrap();
+            super::update(&mask(mask_text).unwrap(), body).unwrap_err().field
+        };
+        assert_eq!(refused("ttl", "{}").as_deref(), Some("ttl"));
+        assert_eq!(refused("expire_time", r#"{"expire_time":"soon"}"#).as_deref(), Some("expire_time"));
+        assert_eq!(refused("expire_time,ttl", body).as_deref(), Some("update_mask"));
     }
 
     #[test]
@@ -287,5 +364,57 @@ mod tests {
         assert_eq!(update.rate_policy, Some(None));
         assert!(update.addresses.unwrap().is_empty());
         assert!(super::update(&mask("name").unwrap(), KeyBody::default()).is_err());
+    }
+
+    #[test]
+    fn a_rate_limit_is_the_default_of_the_list() {
+        let list = r#""name":"n","rate_limit_policies":[{"name":"burst","quota":5,"window":"1s"},
+            {"name":"default","quota":"10","window":"60s","scope":"ACTOR"}]"#;
+        let alias =
+            |quota: u32| format!(r#""name":"n","rate_limit_policy":{{"quota":"{quota}","window":"60s"}}"#);
+        for mask_text in ["", "*", "rate_limit_policies", "rate_limit_policy,rate_limit_policies"] {
+            let update = changes(mask_text, &format!("{{{list}}}"));
+            assert_eq!(update.rate_policy, None, "{mask_text}");
+            assert_eq!(update.rate_policies.unwrap().as_slice().len(), 2, "{mask_text}");
+        }
+        // As in a response that is sent back.
+        let both = changes("", &format!("{{{list},{}}}", alias(10).replace(r#""name":"n","#, "")));
+        assert_eq!((both.rate_policy, both.rate_policies.unwrap().as_slice().len()), (None, 2));
+        let apart =
+            serde_json::from_str(&format!("{{{list},{}}}", alias(11).replace(r#""name":"n","#, ""))).unwrap();
+        let error = super::update(&mask("").unwrap(), apart).unwrap_err();
+        assert_eq!(error.field.as_deref(), Some("rate_limit_policy"));
+        let alone = changes("", &format!("{{{}}}", alias(11)));
+        assert_eq!((alone.rate_policy.unwrap().unwrap().quota, alone.rate_policies), (11, None));
+        let all = changes("*", &format!("{{{}}}", alias(11)));
+        assert_eq!(all.rate_policy.unwrap().unwrap().quota, 11);
+        assert!(all.rate_policies.unwrap().is_unset(), "the list isn't in the body, so it is cleared");
+        assert_eq!(changes("", r#"{"rate_limit_policies":[]}"#).rate_policies, None);
+    }
+
+    #[test]
+    fn a_rate_limit_that_is_refused_is_named() {
+        for (policy, field) in [
+            (r#"{"quota":1,"window":"1s"}"#, "[1].name"),
+            (r#"{"name":"A","quota":1,"window":"1s"}"#, "[1].name"),
+            (r#"{"name":"ok","quota":1,"window":"1s"}"#, "[1].name"),
+            (r#"{"name":"a","window":"1s"}"#, "[1].quota"),
+            (r#"{"name":"a","quota":1}"#, "[1].window"),
+            (r#"{"name":"a","quota":1,"window":"soon"}"#, "[1].window"),
+            (r#"{"name":"a","quota":1,"window":"1s","unit":"content-bytes"}"#, "[1].unit"),
+            (r#"{"name":"a","quota":1,"window":"1s","unit":"cows"}"#, "[1].unit"),
+            (r#"{"name":"a","quota":1,"window":"1s","scope":"ALL"}"#, "[1].scope"),
+            (r#"{"name":"a","quota":1,"window":"1s","enforce":"NOBODY"}"#, "[1].enforce"),
+            (r#"{"name":"a","quota":1,"window":"2s","enforce":"ENVOY"}"#, "[1].window"),
+        ] {
+            let body =
+                format!(r#"{{"rate_limit_policies":[{{"name":"ok","quota":1,"window":"1s"}},{policy}]}}"#);
+            let error = super::update(&mask("").unwrap(), serde_json::from_str(&body).unwrap()).unwrap_err();
+            assert_eq!(
+                error.field.as_deref(),
+                Some(format!("rate_limit_policies{field}").as_str()),
+                "{policy}"
+            );
+        }
     }
 }

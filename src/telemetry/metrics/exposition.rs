@@ -1,5 +1,7 @@
 //! Writes all metrics as a page: counters of the planes, and readings of the process's state.
 
+mod usage;
+
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
@@ -9,6 +11,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
+
+use usage::UsageReading;
 
 use super::{Metrics, Tier};
 use crate::cache::freshness::Mode;
@@ -26,6 +30,7 @@ impl Metrics {
         registry.register_collector(Box::new(Readings {
             status,
             uses_dropped: service.uses.dropped(),
+            usage: UsageReading::of(service),
             uncounted_uses: service.limiter.failures(),
             credential_failures: service.audit.failures(),
         }));
@@ -147,6 +152,7 @@ impl Collector for CheckDurations {
 struct Readings {
     status: Status,
     uses_dropped: u64,
+    usage: UsageReading,
     uncounted_uses: u64,
     /// All refused credentials, and those that the audit log only counts.
     credential_failures: (u64, u64),
@@ -156,6 +162,7 @@ impl Collector for Readings {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let page = &mut Page(&mut encoder);
         self.encode_database(page)?;
+        self.usage.encode(page)?;
         self.encode_cache(page)?;
         self.encode_polls(page)?;
         self.encode_consistency(page)?;

@@ -339,6 +339,7 @@ async fn every_other_method_is_405_and_says_which_there_are() {
         (DERIVE.to_owned(), "POST"),
         (SELF_REVOKE.to_owned(), "POST"),
         ("/openapi.json".to_owned(), "GET,HEAD"),
+        ("/docs".to_owned(), "GET,HEAD"),
     ];
     for (path, allowed) in resources {
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"] {

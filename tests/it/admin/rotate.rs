@@ -131,7 +131,7 @@ async fn a_bad_request_rotates_nothing() {
         (json!({ "nonesuch": 1 }), "nonesuch"),
         (json!({ "name": "" }), "name"),
         (json!({ "scopes": ["a b"] }), "scopes[0]"),
-        (json!({ "ttl": "1h" }), "ttl"),
+        (json!({ "lifetime": "1h" }), "lifetime"),
         (json!({ "grace_period": "-1s" }), "grace_period"),
         (json!({ "grace_period": "soon" }), "grace_period"),
         (json!({ "grace_period": "11y" }), "grace_period"),

@@ -120,6 +120,33 @@ async fn each_operation_has_its_lines() {
     assert_eq!(last(&setup).1.text("/events/0/event"), "ImportedAPIKeyDeleted");
 
     let key = talos.issue(json!({})).await;
+    for (verb, event) in [("suspend", "IssuedAPIKeySuspended"), ("resume", "IssuedAPIKeyResumed")] {
+        let until = json!({ "until": "2036-01-01T00:00:00Z" });
+        let body = if verb == "suspend" { until } else { json!({}) };
+        send(&talos, Call::post(&format!("{ISSUED}/{}:{verb}", key.id)).json(&body)).await.expect(200);
+        let (intent, outcome) = last(&setup);
+        assert_eq!((intent.text("/operation"), intent["keys"].clone()), (verb, json!([key.id])));
+        assert_eq!(outcome.text("/events/0/event"), event);
+        assert_eq!(outcome["events"][0].get("Until").is_some(), verb == "suspend");
+    }
+    send(&talos, Call::post(&format!("{ISSUED}/{}:rotate", key.id)).json(&json!({ "grace_period": "1h" })))
+        .await
+        .expect(201);
+    send(&talos, Call::post(&format!("{ISSUED}/{}:finish", key.id))).await.expect(200);
+    assert_eq!(last(&setup).1.text("/events/0/event"), "IssuedAPIKeyRevoked");
+    let actor = "/v2alpha1/admin/actors/customer:7";
+    for (call, operation, event) in [
+        (Call::new("PATCH", actor).json(&json!({ "display_name": "a" })), "update_actor", "ActorUpdated"),
+        (Call::post(&format!("{actor}:suspend")), "suspend_actor", "ActorSuspended"),
+        (Call::post(&format!("{actor}:resume")), "resume_actor", "ActorResumed"),
+    ] {
+        send(&talos, call).await.expect(200);
+        let (intent, outcome) = last(&setup);
+        assert_eq!((intent.text("/operation"), outcome.text("/events/0/event")), (operation, event));
+        assert_eq!(outcome.text("/events/0/ActorID"), "customer:7");
+    }
+
+    let key = talos.issue(json!({})).await;
     talos.self_revoke(&key.secret).await.expect(200);
     let (intent, outcome) = last(&setup);
     assert_eq!((intent.text("/operation"), intent["keys"].clone()), ("self_revoke", json!([key.id])));

@@ -14,6 +14,19 @@ fn on_the_database_under_test() -> Option<Setup> {
     (database::server() != Some(Server::PgBouncer)).then(Setup::new)
 }
 
+/// Names of all steps of the schema.
+const STEPS: [&str; 7] = [
+    "keys",
+    "audit heads",
+    "additive counts and retries",
+    "additive key states",
+    "additive suspensions and actors",
+    "additive usage",
+    "additive limits",
+];
+/// Version of the schema with all of them.
+const LAST: i64 = STEPS.len() as i64;
+
 async fn migrate(setup: &Setup, line: &str) -> Ran {
     let words: Vec<&str> = ["migrate"].into_iter().chain(line.split_whitespace()).collect();
     Ran::from(setup.run(&words).await)
@@ -24,32 +37,30 @@ async fn status(setup: &Setup) -> Value {
 }
 
 fn at(version: i64, state: &str, dirty: bool) -> Value {
-    let steps =
-        [(1, "keys"), (2, "audit heads"), (3, "additive counts and retries"), (4, "additive key states")];
-    let steps = steps.map(|(step, name)| json!({ "version": step, "name": name, "state": state }));
-    json!({ "version": version, "dirty": dirty, "migrations": steps })
+    let steps = (1..).zip(STEPS).map(|(step, name)| json!({ "version": step, "name": name, "state": state }));
+    json!({ "version": version, "dirty": dirty, "migrations": steps.collect::<Vec<_>>() })
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn down_and_up_again() {
     let setup = Setup::bare().set("DB_DSN", DATABASE);
     migrate(&setup, "up").await.ok();
-    assert_eq!(status(&setup).await, at(4, "applied", false));
+    assert_eq!(status(&setup).await, at(LAST, "applied", false));
     let table = migrate(&setup, "status").await.ok();
     let (summary, table) = table.split_once("\n\n").must("a summary");
-    assert_eq!(summary, "Current Version: 4\nDatabase Status: clean");
+    assert_eq!(summary, format!("Current Version: {LAST}\nDatabase Status: clean"));
     let words: Vec<&str> = table.split_whitespace().collect();
-    let steps = "1 keys applied 2 audit heads applied 3 additive counts and retries applied 4 additive key states applied";
-    assert_eq!(words.join(" "), format!("VERSION NAME STATE {steps}"));
+    let steps: Vec<_> = (1..).zip(STEPS).map(|(step, name)| format!("{step} {name} applied")).collect();
+    assert_eq!(words.join(" "), format!("VERSION NAME STATE {}", steps.join(" ")));
 
     // There is no key in it: nothing is lost.
-    let down = migrate(&setup, "down --steps 4").await.expect(0);
+    let down = migrate(&setup, &format!("down --steps {LAST}")).await.expect(0);
     assert!(down.stderr.contains("DROP TABLE api_keys"), "{}", down.stderr);
     assert_eq!(down.stdout, "the schema is at version 0\n");
     assert_eq!(status(&setup).await, at(0, "pending", false));
-    migrate(&setup, "down --steps 5").await.ok();
+    migrate(&setup, &format!("down --steps {}", LAST + 1)).await.ok();
     migrate(&setup, "up").await.ok();
-    assert_eq!(status(&setup).await, at(4, "applied", false));
+    assert_eq!(status(&setup).await, at(LAST, "applied", false));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,18 +70,19 @@ async fn down_tells_what_it_loses_and_nothing_else() {
     let key = talos.issue(json!({})).await;
     talos.stop().await;
 
-    let refused = migrate(&setup, "down").await.expect(64);
+    // What later steps add is empty.
+    let refused = migrate(&setup, &format!("down --steps {}", LAST - 3)).await.expect(64);
     assert!(
         refused.stderr.contains("this would lose key_prefix of 1 key, secret_id of 1 key: "),
         "{refused:#?}"
     );
-    let all = migrate(&setup, "down --steps 4").await.expect(64);
+    let all = migrate(&setup, &format!("down --steps {LAST}")).await.expect(64);
     assert!(all.stderr.contains("this would lose 1 key: use --yes"), "{all:#?}");
     let talos = setup.start().await;
     assert_eq!(talos.verify(&key.secret).await["is_valid"], true);
     talos.stop().await;
 
-    migrate(&setup, "down --steps 2 --yes").await.ok();
+    migrate(&setup, &format!("down --steps {} --yes", LAST - 2)).await.ok();
     // No audit log has an end here: nothing is lost.
     migrate(&setup, "down").await.ok();
     let told = setup.refused().await;
@@ -80,7 +92,7 @@ async fn down_tells_what_it_loses_and_nothing_else() {
     assert_eq!(talos.verify(&key.secret).await["is_valid"], true);
     talos.stop().await;
 
-    migrate(&setup, "down --steps 4 --yes").await.ok();
+    migrate(&setup, &format!("down --steps {LAST} --yes")).await.ok();
     migrate(&setup, "up").await.ok();
     let talos = setup.start().await;
     assert_eq!(talos.verify(&key.secret).await["is_valid"], false);
@@ -91,13 +103,13 @@ async fn down_is_refused_while_a_server_runs() {
     let Some(setup) = on_the_database_under_test() else { return };
     let talos = setup.start().await;
     let key = talos.issue(json!({})).await;
-    let refused = migrate(&setup, "down --steps 4 --yes").await.expect(64);
+    let refused = migrate(&setup, &format!("down --steps {LAST} --yes")).await.expect(64);
     for told in ["in use by", "--force"] {
         assert!(refused.stderr.contains(told), "{refused:#?}");
     }
-    assert_eq!(status(&setup).await, at(4, "applied", false));
+    assert_eq!(status(&setup).await, at(LAST, "applied", false));
     assert_eq!(talos.verify(&key.secret).await["is_valid"], true);
-    migrate(&setup, "down --steps 4 --yes --force").await.ok();
+    migrate(&setup, &format!("down --steps {LAST} --yes --force")).await.ok();
     assert_eq!(status(&setup).await, at(0, "pending", false));
 }
 
@@ -105,13 +117,13 @@ async fn down_is_refused_while_a_server_runs() {
 async fn every_database_has_all_of_it() {
     let Some(setup) = on_the_database_under_test() else { return };
     for (line, version, state) in [
-        ("up", 4, "applied"),
-        ("force 0", 0, "pending"),
-        ("force 4", 4, "applied"),
-        ("down --steps 4", 0, "pending"),
-        ("up", 4, "applied"),
+        ("up".to_owned(), LAST, "applied"),
+        ("force 0".to_owned(), 0, "pending"),
+        (format!("force {LAST}"), LAST, "applied"),
+        (format!("down --steps {LAST}"), 0, "pending"),
+        ("up".to_owned(), LAST, "applied"),
     ] {
-        migrate(&setup, line).await.ok();
+        migrate(&setup, &line).await.ok();
         assert_eq!(status(&setup).await, at(version, state, false), "{line}");
     }
     setup.start().await.issue(json!({})).await;
@@ -132,16 +144,16 @@ async fn force_says_where_a_dirty_schema_is() {
         let ran = migrate(&setup, line).await.expect(1);
         assert!(ran.stderr.contains('1'), "{}", ran.stderr);
     }
-    migrate(&setup, "force 4").await.ok();
-    assert_eq!(status(&setup).await, at(4, "applied", false));
+    migrate(&setup, &format!("force {LAST}")).await.ok();
+    assert_eq!(status(&setup).await, at(LAST, "applied", false));
     migrate(&setup, "up").await.ok();
     migrate(&setup, "force 0").await.ok();
     assert_eq!(status(&setup).await, at(0, "pending", false));
-    migrate(&setup, "force 4").await.ok();
-    migrate(&setup, "down --steps 4").await.ok();
+    migrate(&setup, &format!("force {LAST}")).await.ok();
+    migrate(&setup, &format!("down --steps {LAST}")).await.ok();
 
-    let ran = migrate(&setup, "force 5").await.expect(64);
-    assert!(ran.stderr.contains("0 to 4"), "{}", ran.stderr);
+    let ran = migrate(&setup, &format!("force {}", LAST + 1)).await.expect(64);
+    assert!(ran.stderr.contains(&format!("0 to {LAST}")), "{}", ran.stderr);
     migrate(&setup, "force -1").await.expect(64);
 }
 
@@ -154,8 +166,8 @@ async fn a_newer_step_is_shown_and_left_alone() {
     crate::rig::python::run(&[script, &setup.path("talos.db").to_string_lossy()]).await;
     let status = status(&setup).await;
     assert_eq!(
-        (&status["version"], &status["migrations"][4]["state"]),
-        (&json!(1_000_004), &json!("unknown to this program"))
+        (&status["version"], &status["migrations"][STEPS.len()]["state"]),
+        (&json!(1_000_000 + LAST), &json!("unknown to this program"))
     );
     migrate(&setup, "down --yes").await.expect(1);
 }

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::Edge;
 use crate::rig::envoy::{Envoy, LIMITS};
 use crate::rig::http::{BOTH, Call, Version};
+use crate::rig::rate_limit_service::RateLimitService;
 use crate::rig::talos::Talos;
 use crate::rig::upstream::Upstream;
 
@@ -53,4 +54,37 @@ async fn a_rate_limit_counts_by_actor() {
         edge.refuses(Version::Http1, Call::get("/x").bearer("garbage"), 401).await;
         edge.passes(Version::Http1, Call::get("/anonymous")).await;
     }
+}
+
+/// Envoy counts what the keys' policies say: one rule, and a limit for each key.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_have_limits_of_their_own_under_one_rule() {
+    needs!(Envoy);
+    let service = RateLimitService::start().await;
+    let port = format!("port_value: {} }}", service.port);
+    let edge = start(&[
+        ("max_tokens: 5, tokens_per_fill: 5", "max_tokens: 500, tokens_per_fill: 500"),
+        ("port_value: 8081 }", &port),
+        ("0.05s", "10s"),
+    ])
+    .await;
+    let issue = async |quota: u32| {
+        let policy = json!({ "name": "edge", "quota": quota, "window": "3600s", "enforce": "ENVOY" });
+        edge.talos.issue(json!({ "rate_limit_policies": [policy] })).await.secret
+    };
+    for (quota, key) in [(2, issue(2).await), (4, issue(4).await)] {
+        for number in 0..quota {
+            let version = BOTH[number as usize % BOTH.len()];
+            edge.passes(version, Call::get("/x").bearer(&key)).await;
+        }
+        let reply = edge.refuses(Version::Http1, Call::get("/x").bearer(&key), 429).await;
+        assert_eq!(reply.header("ratelimit"), None, "Talos doesn't count");
+        const HOUR: i32 = 3;
+        assert_eq!(service.limits(), vec![(quota, HOUR); quota as usize + 1]);
+    }
+    let other = edge.talos.issue(json!({})).await.secret;
+    for _ in 0..6 {
+        edge.passes(Version::Http1, Call::get("/x").bearer(&other)).await;
+    }
+    assert_eq!(service.limits(), [], "absent where there is none");
 }

@@ -19,6 +19,24 @@ pub struct Credential {
     /// None for one that never was a key.
     pub origin: Option<Origin>,
     pub end: Option<End>,
+    /// Suspensions of the key or of its actor, in the order of time.
+    pub pauses: Vec<Pause>,
+}
+
+/// A suspension, from the call that made it to the one that took it back.
+#[derive(Clone, Copy, Debug)]
+pub struct Pause {
+    pub began: Change,
+    pub ended: Option<Change>,
+}
+
+/// A change of a suspension.
+#[derive(Clone, Copy, Debug)]
+pub struct Change {
+    pub instance: usize,
+    pub span: Span,
+    /// False when the answer was that we failed, or none: then it may have happened, or may still.
+    pub acknowledged: bool,
 }
 
 /// A creation that was acknowledged.

@@ -1,15 +1,15 @@
 //! The judge: reads a history and says what must not have happened. It asks nobody.
 
-use super::history::{Answer, Asked, End, History, Micros, Origin, Reading, Span, Verdict};
+use super::history::{Answer, Asked, Credential, History, Micros, Pause, Reading, Span, Verdict};
 
 /// A verdict that breaks the promise.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fault {
     /// Something was allowed that never was a key, or became one only later.
     Conjured,
-    /// A key was allowed by a question later than its acknowledged end and the bound.
+    /// A key was allowed by a question later than its acknowledged end or suspension and the bound.
     Stale { late_by: Micros },
-    /// A key was refused that nobody had ended.
+    /// A key was refused that nobody had ended, or that had been resumed for longer than the bound.
     WronglyRefused,
 }
 
@@ -19,39 +19,49 @@ pub fn judge(history: &History, lease: Micros, widest: Micros) -> Vec<(Fault, Ve
     let fault = |verdict: &Verdict| {
         let credential = &history.credentials[verdict.credential];
         match verdict.answer {
-            Answer::Allowed => wrongly_allowed(verdict, credential.origin, credential.end, &bounds),
-            Answer::Refused => wrongly_refused(verdict, credential.origin, credential.end, &bounds),
+            Answer::Allowed => wrongly_allowed(verdict, credential, &bounds),
+            Answer::Refused => wrongly_refused(verdict, credential, &bounds),
             Answer::Unavailable => None,
         }
     };
     history.verdicts.iter().filter_map(|verdict| Some((fault(verdict)?, *verdict))).collect()
 }
 
-fn wrongly_allowed(
-    verdict: &Verdict,
-    origin: Option<Origin>,
-    end: Option<End>,
-    bounds: &Bounds,
-) -> Option<Fault> {
-    let created = origin.is_some_and(|origin| origin.span.began <= verdict.span.ended);
+fn wrongly_allowed(verdict: &Verdict, credential: &Credential, bounds: &Bounds) -> Option<Fault> {
+    let created = credential.origin.is_some_and(|origin| origin.span.began <= verdict.span.ended);
     if !created {
         return Some(Fault::Conjured);
     }
-    let end = end.filter(|end| end.acknowledged)?;
-    let late_by =
-        verdict.span.began.checked_sub(end.span.ended + allowance(verdict, end.instance, bounds))?;
-    (late_by > 0).then_some(Fault::Stale { late_by })
+    let late_by = |instance, ended: Micros| {
+        verdict.span.began.checked_sub(ended + allowance(verdict, instance, bounds)).filter(|by| *by > 0)
+    };
+    let end = credential.end.filter(|end| end.acknowledged);
+    let end = end.and_then(|end| late_by(end.instance, end.span.ended));
+    // Until somebody asked for its end, a suspension is in force.
+    let is_on = |pause: &&Pause| {
+        pause.began.acknowledged && pause.ended.is_none_or(|end| verdict.span.ended < end.span.began)
+    };
+    let paused = credential.pauses.iter().filter(is_on);
+    let paused = paused.filter_map(|pause| late_by(pause.began.instance, pause.began.span.ended));
+    end.into_iter().chain(paused).max().map(|late_by| Fault::Stale { late_by })
 }
 
-fn wrongly_refused(
-    verdict: &Verdict,
-    origin: Option<Origin>,
-    end: Option<End>,
-    bounds: &Bounds,
-) -> Option<Fault> {
-    let origin = origin?;
+/// Returns whether a suspension explains a refusal: it may have begun, and may not have ended as
+/// far as the instance had to know.
+fn explains(pause: &Pause, verdict: &Verdict, bounds: &Bounds) -> bool {
+    let is_over = pause.began.acknowledged
+        && pause.ended.is_some_and(|end| {
+            let known = end.span.ended + allowance(verdict, end.instance, bounds);
+            end.acknowledged && verdict.span.began > known
+        });
+    pause.began.span.began <= verdict.span.ended && !is_over
+}
+
+fn wrongly_refused(verdict: &Verdict, credential: &Credential, bounds: &Bounds) -> Option<Fault> {
+    let origin = credential.origin?;
     // An end that wasn't acknowledged may have happened, at any time after it was asked for.
-    if end.is_some_and(|end| end.span.began <= verdict.span.ended) {
+    let is_ended = credential.end.is_some_and(|end| end.span.began <= verdict.span.ended);
+    if is_ended || credential.pauses.iter().any(|pause| explains(pause, verdict, bounds)) {
         return None;
     }
     let allowance = match origin.imported {
@@ -111,7 +121,7 @@ impl Bounds {
 }
 
 mod tests {
-    use super::super::history::{Credential, How};
+    use super::super::history::{Change, Credential, End, How, Origin};
     use super::*;
 
     const LEASE: Micros = 1_000;
@@ -126,8 +136,9 @@ mod tests {
         let span = span(2_000, 2_010);
         let end =
             ended.map(|acknowledged| End { how: How::Revoked, instance: 0, span, acknowledged, phase: 0 });
-        let never = Credential { origin: None, end: None };
-        History { credentials: vec![Credential { origin, end }, never], ..History::default() }
+        let never = Credential { origin: None, end: None, pauses: vec![] };
+        let key = Credential { origin, end, pauses: vec![] };
+        History { credentials: vec![key, never], ..History::default() }
     }
 
     fn said(began: Micros, instance: usize, answer: Answer) -> Verdict {
@@ -196,6 +207,44 @@ mod tests {
         // Closed without an outage: nothing is ever allowed later for that.
         finds(between(0, 0), said(4_000, 1, Answer::Allowed), stale);
         finds(between(1, LEASE), said(5_000, 1, Answer::Allowed), Some(Fault::Stale { late_by: 1_990 }));
+    }
+
+    /// A key that was suspended from 2,000 on and, if so, resumed from 5,000 on, on instance 0.
+    fn paused(began: bool, ended: Option<bool>) -> History {
+        let mut history = history(false, None);
+        let change = |at, acknowledged| Change { instance: 0, span: span(at, at + 10), acknowledged };
+        let ended = ended.map(|acknowledged| change(5_000, acknowledged));
+        history.credentials[0].pauses.push(Pause { began: change(2_000, began), ended });
+        history
+    }
+
+    #[test]
+    fn a_suspension_holds_from_the_bound_until_its_end_is_asked_for() {
+        use Answer::Allowed;
+        let stale = |late_by| Some(Fault::Stale { late_by });
+        for ended in [None, Some(true), Some(false)] {
+            finds(paused(true, ended), said(3_010, 1, Allowed), None);
+            finds(paused(true, ended), said(3_011, 1, Allowed), stale(1));
+            finds(paused(true, ended), said(2_011, 0, Allowed), stale(1));
+            finds(paused(true, ended), said(4_994, 1, Allowed), stale(1_984));
+        }
+        finds(paused(true, Some(true)), said(4_995, 1, Allowed), None);
+        finds(paused(false, None), said(9_000, 0, Allowed), None);
+    }
+
+    #[test]
+    fn a_resumed_key_is_not_refused_after_the_bound() {
+        use Answer::Refused;
+        let wrong = Some(Fault::WronglyRefused);
+        finds(paused(true, Some(true)), said(1_994, 1, Refused), wrong);
+        finds(paused(true, Some(true)), said(1_995, 1, Refused), None);
+        finds(paused(true, Some(true)), said(6_010, 1, Refused), None);
+        finds(paused(true, Some(true)), said(6_011, 1, Refused), wrong);
+        finds(paused(true, Some(true)), said(5_011, 0, Refused), wrong);
+        // What wasn't acknowledged may be in force, or come to be.
+        finds(paused(true, Some(false)), said(9_000, 0, Refused), None);
+        finds(paused(false, Some(true)), said(9_000, 0, Refused), None);
+        finds(paused(true, None), said(9_000, 0, Refused), None);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! One key's life: made, asked about here and there, ended while it is asked about, and asked about
-//! ever after.
+//! One key's life: made, asked about here and there, suspended and resumed now and then, ended
+//! while it is asked about, and asked about ever after.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,9 +9,12 @@ use tokio::sync::watch;
 use super::history::{Answer, How, Micros};
 use super::world::{Subject, World};
 use crate::rig::random::Random;
+use crate::rig::talos::{IMPORTED, ISSUED};
 
 /// Time after the bound for which the key is still asked about.
 const AFTERWARDS: Duration = Duration::from_millis(400);
+/// Path of the API's actors.
+const ACTORS: &str = "/v2alpha1/admin/actors";
 const ALPHANUMERIC: &str = "abcdefghijklmnopqrstuvwxyz0123456789";
 
 /// Lives a key's life. `lease` is the bound; who is cut off from the database is seldom asked to
@@ -26,15 +29,16 @@ pub async fn live(world: Arc<World>, mut random: Random, lease: Duration, cut_of
         chosen => chosen,
     };
     let made_by = writer(&mut random);
+    let actor = format!("customer:{}", random.text(ALPHANUMERIC, 12));
     let subject = if imported {
         let raw_key = format!("legacy_{}", random.text(ALPHANUMERIC, 24));
         if random.below(2) == 0 {
             // Somebody asks too early, so it is remembered as unknown.
             world.check(random.below(count), &world.garbage(&raw_key)).await;
         }
-        world.import(made_by, &raw_key).await
+        world.import(made_by, &raw_key, &actor).await
     } else {
-        world.issue(made_by).await
+        world.issue(made_by, &actor).await
     };
     // That it couldn't be made isn't held against anybody.
     let Some(subject) = subject else {
@@ -55,7 +59,14 @@ pub async fn live(world: Arc<World>, mut random: Random, lease: Duration, cut_of
     }
     pause(&mut random, 30).await;
 
+    let mut is_settled = true;
+    if random.below(4) == 0 {
+        let by = [writer(&mut random), writer(&mut random)];
+        is_settled = pause_life(&world, &mut random, &subject, (imported, by), lease).await;
+    }
     let how = match (imported, random.below(10)) {
+        // A successor inherits a suspension that may be in force.
+        (false, _) if !is_settled => How::Revoked,
         (false, 0..6) | (true, 0..5) => How::Revoked,
         (false, 6..8) => How::SelfRevoked,
         (false, _) => How::Rotated,
@@ -95,6 +106,79 @@ pub async fn live(world: Arc<World>, mut random: Random, lease: Duration, cut_of
     world.verify((database_says + 1) % count, &subject).await;
 }
 
+/// Suspends a key or its actor and takes that back, while and after which every instance is asked.
+/// Returns false if it isn't known what is in force.
+async fn pause_life(
+    world: &Arc<World>,
+    random: &mut Random,
+    subject: &Subject,
+    (imported, by): (bool, [usize; 2]),
+    lease: Duration,
+) -> bool {
+    let path = match (random.below(2), imported) {
+        (0, true) => format!("{IMPORTED}/{}", subject.id),
+        (0, false) => format!("{ISSUED}/{}", subject.id),
+        _ => format!("{ACTORS}/{}", subject.actor),
+    };
+    for (is_suspension, by) in [(true, by[0]), (false, by[1])] {
+        let (changed, watching) = watch::channel(None);
+        let watchers: Vec<_> = (0..world.instances.len())
+            .map(|instance| {
+                let (world, subject) = (Arc::clone(world), subject.clone());
+                let mut random = random.split();
+                let mut watching = watching.clone();
+                tokio::spawn(async move {
+                    let changed_at =
+                        check_until(&world, &subject, instance, &mut watching, &mut random).await;
+                    let bound = changed_at + micros(lease);
+                    while world.now() < bound {
+                        world.check(instance, &subject).await;
+                        pause(&mut random, 60).await;
+                    }
+                    world.sleep_until(bound + 1_000 + random.below(100_000) as u64).await;
+                    world.check(instance, &subject).await;
+                })
+            })
+            .collect();
+        pause(random, 8).await;
+        let acknowledged = match is_suspension {
+            true => world.suspend(by, subject, &path).await,
+            false => world.resume(by, subject, &path).await,
+        };
+        changed.send_replace(Some(world.now()));
+        world.verify(random.below(world.instances.len()), subject).await;
+        for watcher in watchers {
+            if let Err(error) = watcher.await {
+                std::panic::resume_unwind(error.into_panic());
+            }
+        }
+        if !acknowledged {
+            return false;
+        }
+    }
+    true
+}
+
+/// Asks one instance about a key until it has changed. Returns when that was.
+async fn check_until(
+    world: &World,
+    subject: &Subject,
+    instance: usize,
+    changed: &mut watch::Receiver<Option<Micros>>,
+    random: &mut Random,
+) -> Micros {
+    loop {
+        world.check(instance, subject).await;
+        if let Some(at) = *changed.borrow_and_update() {
+            return at;
+        }
+        tokio::select! {
+            () = pause(random, 10) => {}
+            _ = changed.changed() => {}
+        }
+    }
+}
+
 /// Asks one instance about a key: closely while it is being ended and until it is refused, now and
 /// then until the bound has passed, and once more after that.
 async fn observe(
@@ -107,16 +191,7 @@ async fn observe(
 ) {
     // So that a first look at the key falls before, into and after its end.
     pause(&mut random, 20).await;
-    let ended_at = loop {
-        world.check(instance, &subject).await;
-        if let Some(at) = *ended.borrow_and_update() {
-            break at;
-        }
-        tokio::select! {
-            () = pause(&mut random, 10) => {}
-            _ = ended.changed() => {}
-        }
-    };
+    let ended_at = check_until(&world, &subject, instance, &mut ended, &mut random).await;
     let bound = ended_at + micros(lease);
     while world.now() < bound && world.check(instance, &subject).await != Answer::Refused {
         // At first so closely that it can be seen how long an announcement takes.

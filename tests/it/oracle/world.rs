@@ -8,7 +8,8 @@ use prost::Message;
 use serde_json::{Value, json};
 
 use super::history::{
-    Answer, Asked, Credential, End, History, How, Index, Micros, Origin, Reading, Span, Verdict,
+    Answer, Asked, Change, Credential, End, History, How, Index, Micros, Origin, Pause, Reading, Span,
+    Verdict,
 };
 use crate::rig::check::Check;
 use crate::rig::grpc::Grpc;
@@ -42,6 +43,8 @@ pub struct Subject {
     /// Empty for what never was a key.
     pub id: String,
     pub secret: String,
+    /// Its own actor, by which it can be suspended as well.
+    pub actor: String,
 }
 
 impl World {
@@ -88,35 +91,37 @@ impl World {
         self.history.into_inner().must("the history")
     }
 
-    fn add(&self, id: &str, secret: &str, origin: Option<Origin>) -> Subject {
+    fn add(&self, (id, secret, actor): (&str, &str, &str), origin: Option<Origin>) -> Subject {
         let index = self.with(|history| {
-            history.credentials.push(Credential { origin, end: None });
+            history.credentials.push(Credential { origin, end: None, pauses: vec![] });
             history.credentials.len() - 1
         });
-        Subject { index, id: id.to_owned(), secret: secret.to_owned() }
+        let (id, secret, actor) = (id.to_owned(), secret.to_owned(), actor.to_owned());
+        Subject { index, id, secret, actor }
     }
 
     /// Something that was never a key.
     pub fn garbage(&self, credential: &str) -> Subject {
-        self.add("", credential, None)
+        self.add(("", credential, ""), None)
     }
 
     /// A new key; None when the instance couldn't.
-    pub async fn issue(&self, instance: usize) -> Option<Subject> {
-        let call = Call::post(ISSUED).json(&json!({ "name": "observed", "actor_id": "alice" }));
+    pub async fn issue(&self, instance: usize, actor: &str) -> Option<Subject> {
+        let call = Call::post(ISSUED).json(&json!({ "name": "observed", "actor_id": actor }));
         let (reply, span) = self.admin(instance, call).await;
         let document = reply.filter(|reply| reply.status == 201)?.json();
         let origin = Origin { instance, span, imported: false };
-        Some(self.add(document.text("/issued_api_key/key_id"), document.text("/secret"), Some(origin)))
+        let (id, secret) = (document.text("/issued_api_key/key_id"), document.text("/secret"));
+        Some(self.add((id, secret, actor), Some(origin)))
     }
 
     /// A key of another system; None when the instance couldn't.
-    pub async fn import(&self, instance: usize, raw_key: &str) -> Option<Subject> {
-        let body = json!({ "raw_key": raw_key, "name": "observed", "actor_id": "alice" });
+    pub async fn import(&self, instance: usize, raw_key: &str, actor: &str) -> Option<Subject> {
+        let body = json!({ "raw_key": raw_key, "name": "observed", "actor_id": actor });
         let (reply, span) = self.admin(instance, Call::post(IMPORTED).json(&body)).await;
         let document = reply.filter(|reply| reply.status == 201)?.json();
         let origin = Origin { instance, span, imported: true };
-        Some(self.add(document.text("/key_id"), raw_key, Some(origin)))
+        Some(self.add((document.text("/key_id"), raw_key, actor), Some(origin)))
     }
 
     /// Ends a key; returns the successor, if it got one.
@@ -143,7 +148,34 @@ impl World {
         self.ended[phase].fetch_add(1, Ordering::SeqCst);
         let successor = reply.filter(|_| acknowledged && how == How::Rotated)?.json();
         let origin = Origin { instance, span, imported: false };
-        Some(self.add(successor.text("/issued_api_key/key_id"), successor.text("/secret"), Some(origin)))
+        let (id, secret) = (successor.text("/issued_api_key/key_id"), successor.text("/secret"));
+        Some(self.add((id, secret, &subject.actor), Some(origin)))
+    }
+
+    /// Suspends a key, or its actor. Returns false unless that was acknowledged.
+    pub async fn suspend(&self, instance: usize, subject: &Subject, path: &str) -> bool {
+        let began = self.change(instance, &format!("{path}:suspend")).await;
+        let pause = Pause { began, ended: None };
+        self.with(|history| history.credentials[subject.index].pauses.push(pause));
+        began.acknowledged
+    }
+
+    /// Takes the last suspension back. Returns false unless that was acknowledged.
+    pub async fn resume(&self, instance: usize, subject: &Subject, path: &str) -> bool {
+        let ended = self.change(instance, &format!("{path}:resume")).await;
+        self.with(|history| {
+            let pause = history.credentials[subject.index].pauses.last_mut().must("a suspension");
+            pause.ended = Some(ended);
+        });
+        ended.acknowledged
+    }
+
+    async fn change(&self, instance: usize, path: &str) -> Change {
+        let (reply, span) = self.admin(instance, Call::post(path).json(&json!({}))).await;
+        let acknowledged = reply.as_ref().is_some_and(|reply| reply.status == 200);
+        let failed = reply.as_ref().is_none_or(|reply| reply.status >= 500);
+        assert!(acknowledged || failed, "{path}: {}", reply.map_or_else(String::new, |reply| reply.text()));
+        Change { instance, span, acknowledged }
     }
 
     /// A Check.

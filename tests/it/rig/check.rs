@@ -217,7 +217,12 @@ impl Allowed {
         value.strip_prefix("Bearer ").must("a bearer token").to_owned()
     }
 
-    /// A text, or a list of texts, of the dynamic metadata.
+    /// Returns whether the dynamic metadata has a field.
+    pub fn has(&self, name: &str) -> bool {
+        fact(self.metadata.as_ref(), name).is_some()
+    }
+
+    /// A value of the dynamic metadata.
     #[track_caller]
     pub fn fact(&self, name: &str) -> Value {
         fact(self.metadata.as_ref(), name).must(name)
@@ -235,7 +240,14 @@ fn json(kind: &Kind) -> Value {
         Kind::ListValue(list) => {
             list.values.iter().map(|value| json(value.kind.as_ref().must("a value"))).collect()
         }
-        other => panic!("neither a text nor a list: {other:?}"),
+        Kind::NumberValue(number) => (*number).into(),
+        Kind::StructValue(fields) => {
+            let member = |(name, value): (&String, &ProtobufValue)| {
+                (name.clone(), json(value.kind.as_ref().must("a value")))
+            };
+            Value::Object(fields.fields.iter().map(member).collect())
+        }
+        other => panic!("neither a text, a number, a list nor an object: {other:?}"),
     }
 }
 

@@ -18,6 +18,7 @@ pub struct Envoy {
     _dir: TempDir,
     /// The listener.
     pub edge: Base,
+    admin: Base,
 }
 
 impl Envoy {
@@ -64,7 +65,7 @@ impl Envoy {
             "warning",
         ]);
         let process = Process::spawn("Envoy", command, &dir.path().join("envoy.log"));
-        let mut envoy = Envoy { process, _dir: dir, edge };
+        let mut envoy = Envoy { process, _dir: dir, edge, admin };
         until("Envoy answers and calls Talos healthy", async || {
             if let Some(status) = envoy.process.ended() {
                 let log = envoy.process.log();
@@ -75,6 +76,20 @@ impl Envoy {
         })
         .await?;
         Some(envoy)
+    }
+}
+
+impl Envoy {
+    /// The sum of the counters of the listener whose names end so.
+    pub async fn counter(&self, name: &str) -> u64 {
+        let stats = self.admin.send(Version::Http1, Call::get("/stats")).await.expect(200).text();
+        let counters = stats.lines().filter_map(|line| line.split_once(": "));
+        let found: Vec<u64> = counters
+            .filter(|(counter, _)| counter.starts_with("http.") && counter.ends_with(name))
+            .map(|(_, value)| value.parse().must(name))
+            .collect();
+        assert!(!found.is_empty(), "no counter {name}");
+        found.iter().sum()
     }
 }
 

@@ -1,8 +1,8 @@
 //! The rig: starts the real `talos` and the servers around it, and speaks to them as clients do.
 //!
 //! Nothing here is a test. A test module asks the rig for a process (`talos::Setup`), a server
-//! (`envoy`, `redis`, `database`, `pairs`), a network that fails (`proxy`) or a clock that jumps
-//! (`wall_clock`), and sends requests with `http`, `grpc` and `check`.
+//! (`envoy`, `rate_limit_service`, `redis`, `database`, `pairs`), a network that fails (`proxy`) or
+//! a clock that jumps (`wall_clock`), and sends requests with `http`, `grpc` and `check`.
 
 #[macro_use]
 pub mod needs;
@@ -18,6 +18,7 @@ pub mod process;
 pub mod proxy;
 pub mod python;
 pub mod random;
+pub mod rate_limit_service;
 pub mod redis;
 pub mod support;
 pub mod talos;

@@ -15,15 +15,30 @@ use crate::rig::support::{Must, unix_now, until};
 use crate::rig::talos::{ISSUED, JWKS, SELF_REVOKE, Setup, Talos, VERIFY, generate_as};
 use crate::rig::tls::{Client, NAME};
 
+/// An actor of no keys.
+const ACTOR: &str = "/v2alpha1/admin/actors/user:42";
 const IMPORTED: &str = "/v2alpha1/admin/importedApiKeys";
 
 /// One call for each role: what it is, and the least role that may do it.
-fn calls() -> [(Call, u16, usize); 6] {
+fn calls() -> [(Call, u16, usize); 18] {
     let new = json!({ "name": "a", "actor_id": "b" });
+    let nobody = |kind: &str, verb: &str| format!("{kind}/{}:{verb}", uuid::Uuid::nil());
     [
         (Call::get(ISSUED), 200, 0),
+        (Call::get("/docs"), 200, 0),
+        (Call::get("/v2alpha1/admin/usage"), 200, 0),
         (Call::post(VERIFY).json(&json!({ "credential": "x" })), 200, 0),
         (Call::post(ISSUED).json(&new), 201, 1),
+        (Call::get(ACTOR), 200, 0),
+        (Call::new("PATCH", ACTOR).json(&json!({ "display_name": "a" })), 200, 1),
+        (Call::post(&format!("{ACTOR}:suspend")), 200, 1),
+        (Call::post(&format!("{ACTOR}:resume")), 200, 1),
+        (Call::post(&nobody(ISSUED, "suspend")), 404, 1),
+        (Call::post(&nobody(ISSUED, "resume")), 404, 1),
+        (Call::post(&nobody(ISSUED, "finish")), 404, 1),
+        (Call::post(&nobody(ISSUED, "rotate")), 404, 1),
+        (Call::post(&format!("{IMPORTED}/{}:suspend", "0".repeat(64))), 404, 1),
+        (Call::post(&format!("{IMPORTED}/{}:resume", "0".repeat(64))), 404, 1),
         (Call::new("DELETE", &format!("{IMPORTED}/{}", "0".repeat(64))), 404, 2),
         (Call::new("DELETE", &format!("{ISSUED}/{}", uuid::Uuid::nil())), 404, 2),
         (Call::new("DELETE", "/v2alpha1/admin/actors/nobody?force=true"), 404, 2),
@@ -104,7 +119,7 @@ async fn a_certificate_decides_by_its_exact_name() {
         client.send(talos.admin, Version::Http1, forwarded).await.expect_error(status, reason);
     }
     // Each is counted: three calls of each, and what the roles above may not.
-    for (reason, count) in [("unidentified", 3.0 * 5.0), ("role", 3.0 * 2.0 + 7.0)] {
+    for (reason, count) in [("unidentified", 3.0 * 5.0), ("role", 3.0 * 2.0 + 16.0)] {
         let metric = format!("talos_http_refused_total{{plane=\"admin\",reason=\"{reason}\"}}");
         assert_eq!(talos.metric(&metric).await, count, "{reason}");
     }

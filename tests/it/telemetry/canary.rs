@@ -170,6 +170,7 @@ async fn no_secret_is_anywhere_but_in_the_answers_that_must_hold_it() {
 async fn ask_everything(base: Base, credential: &str, ids: &[String], places: &mut Places) {
     let mut calls = vec![
         Call::get("/openapi.json"),
+        Call::get("/docs"),
         Call::get(JWKS),
         Call::get(ISSUED),
         Call::get(IMPORTED),

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::rig::check::Check;
 use crate::rig::http::{Call, Version};
 use crate::rig::needs::variable;
-use crate::rig::support::{Must, until};
+use crate::rig::support::{Json, Must, until};
 use crate::rig::talos::{ISSUED, Setup, Talos};
 
 /// A process in which everything happened at least once.
@@ -98,8 +98,25 @@ async fn each_metric_of_dashboard_and_alerts_exists() {
             assert!(there.contains(&name) || elsewhere.contains(&&*name), "no metric {name} in\n{page}");
         }
     }
+}
+
+/// Panels say what their curves mean, and the alerts that they name are there.
+#[test]
+fn each_panel_of_the_dashboard_has_a_description() {
     let dashboard = include_str!("../../../helm/monitoring/dashboard.json");
-    serde_json::from_str::<serde_json::Value>(dashboard).must("the dashboard");
+    let dashboard: serde_json::Value = serde_json::from_str(dashboard).must("the dashboard");
+    assert!(!dashboard.text("/description").is_empty());
+    let panels = dashboard.at("/panels").as_array().must("panels");
+    assert!(panels.len() >= 19, "{}", panels.len());
+    let alerts = include_str!("../../../helm/talos/alerts.yaml");
+    for panel in panels {
+        let (title, description) = (panel.text("/title"), panel.text("/description"));
+        assert!(description.len() > 30 && description.ends_with('.'), "{title}: {description:?}");
+        for word in description.split(|character: char| !character.is_alphanumeric()) {
+            let is_alert = word.starts_with("Talos") && word.len() > "Talos".len();
+            assert!(!is_alert || alerts.contains(&format!("alert: {word}\n")), "{title}: there is no {word}");
+        }
+    }
 }
 
 /// The queries that Ory's pages show have an answer.

@@ -1,0 +1,185 @@
+//! Reports of usage.
+
+use std::collections::HashMap;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::clock::Timestamp;
+use crate::error::ApiError;
+use crate::service::usage::{KeyUsage, SelfUsage, UsageReport, UsageRequest, UsageSum, parse_groups};
+
+/// Number of Checks of one group. Attributes by which nothing was grouped are absent, and so is
+/// what a Check doesn't have, such as a known key.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "UsageRow")]
+pub(crate) struct UsageRowOut {
+    /// Start of the hour or day.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
+    start_time: Option<String>,
+    /// `allow`, or the reason of the refusal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<String>,
+    /// Name of the route.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    route: Option<String>,
+    /// Id of the key. `other` stands for keys beyond `usage.max_rows`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_id: Option<String>,
+    /// Actor of the key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    actor_id: Option<String>,
+    /// Number of Checks.
+    count: u64,
+    /// First use of the key that was counted, if grouped by key, and not by time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
+    first_used_time: Option<String>,
+    /// Last use of the key, to the minute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
+    last_used_time: Option<String>,
+    /// Address of the client of the last use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_used_address: Option<String>,
+}
+
+/// Usage of the keys of a network.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "GetUsageResponse")]
+pub(crate) struct UsageOut {
+    /// Start of the first hour that is counted.
+    #[schemars(extend("format" = "date-time"))]
+    start_time: String,
+    /// Hours that begin before this time are counted.
+    #[schemars(extend("format" = "date-time"))]
+    end_time: String,
+    /// Numbers, the largest first within each hour or day.
+    rows: Vec<UsageRowOut>,
+    /// Token of the next page; empty on the last one.
+    next_page_token: String,
+}
+
+/// Usage of one key, for its holder.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "GetSelfUsageResponse")]
+pub(crate) struct SelfUsageOut {
+    /// Id of the key.
+    key_id: String,
+    /// First use that was counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
+    first_used_time: Option<String>,
+    /// Last use, to the minute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("format" = "date-time"))]
+    last_used_time: Option<String>,
+    /// Address of the client of the last use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_used_address: Option<String>,
+    /// Start of the first hour that is counted.
+    #[schemars(extend("format" = "date-time"))]
+    start_time: String,
+    /// Hours that begin before this time are counted.
+    #[schemars(extend("format" = "date-time"))]
+    end_time: String,
+    /// Numbers, the largest first within each hour or day.
+    rows: Vec<UsageRowOut>,
+    /// Token of the next page; empty on the last one.
+    next_page_token: String,
+}
+
+impl UsageRowOut {
+    fn new(sum: &UsageSum, uses: &HashMap<String, KeyUsage>) -> Self {
+        let set = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        let used = match (&sum.at, &sum.key) {
+            (None, Some(key)) => uses.get(key),
+            _ => None,
+        };
+        Self {
+            start_time: sum.at.map(Timestamp::to_rfc3339),
+            outcome: set(&sum.outcome),
+            route: set(&sum.route),
+            key_id: set(&sum.key),
+            actor_id: set(&sum.actor),
+            count: sum.count,
+            first_used_time: used.map(|used| used.first.to_rfc3339()),
+            last_used_time: used.map(|used| used.last.to_rfc3339()),
+            last_used_address: used.and_then(|used| used.address).map(|address| address.to_string()),
+        }
+    }
+}
+
+impl From<UsageReport> for UsageOut {
+    fn from(report: UsageReport) -> Self {
+        Self {
+            start_time: report.start.to_rfc3339(),
+            end_time: report.end.to_rfc3339(),
+            rows: report.sums.iter().map(|sum| UsageRowOut::new(sum, &report.uses)).collect(),
+            next_page_token: report.next_page_token,
+        }
+    }
+}
+
+impl From<SelfUsage> for SelfUsageOut {
+    fn from(SelfUsage { key, report }: SelfUsage) -> Self {
+        let key_id = key.to_string();
+        let used = report.uses.get(&key_id).copied();
+        let UsageOut { start_time, end_time, rows, next_page_token } = report.into();
+        Self {
+            key_id,
+            first_used_time: used.map(|used| used.first.to_rfc3339()),
+            last_used_time: used.map(|used| used.last.to_rfc3339()),
+            last_used_address: used.and_then(|used| used.address).map(|address| address.to_string()),
+            start_time,
+            end_time,
+            rows,
+            next_page_token,
+        }
+    }
+}
+
+/// Parses the query of a report. With `is_of_one_key`, it has no filter.
+pub(crate) fn usage_request(
+    pairs: Vec<(String, String)>,
+    is_of_one_key: bool,
+) -> Result<UsageRequest, ApiError> {
+    let mut request = UsageRequest::default();
+    let mut seen: Vec<String> = vec![];
+    for (name, value) in pairs {
+        if seen.contains(&name) {
+            return Err(ApiError::field(name, "stands there twice"));
+        }
+        match name.as_str() {
+            "page_token" => request.page_token = value,
+            "filter" if !is_of_one_key => request.filter = value,
+            "group_by" => {
+                request.groups =
+                    parse_groups(&value).map_err(|problem| ApiError::field("group_by", problem))?;
+            }
+            "start_time" => request.start = time("start_time", &value)?,
+            "end_time" => request.end = time("end_time", &value)?,
+            "page_size" if value.bytes().all(|byte| byte.is_ascii_digit()) => {
+                // Too large a number means the largest page.
+                request.page_size = if value.is_empty() { 0 } else { value.parse().unwrap_or(u32::MAX) };
+            }
+            "page_size" => return Err(ApiError::field(name, "must be a number from 0")),
+            _ => {
+                let name: String = name.chars().take(128).collect();
+                return Err(ApiError::field(name, "is not a known parameter"));
+            }
+        }
+        seen.push(name);
+    }
+    Ok(request)
+}
+
+/// Parses a time, unset if empty.
+fn time(name: &'static str, text: &str) -> Result<Option<Timestamp>, ApiError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let time = Timestamp::from_rfc3339(text);
+    time.map(Some).ok_or_else(|| ApiError::field(name, "must be a time such as 2026-04-17T05:00:00Z"))
+}

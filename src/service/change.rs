@@ -1,0 +1,66 @@
+//! Changes of one key that leave its secret as it is.
+
+use super::{Acknowledged, Service, no_such_key, unavailable};
+use crate::audit::Call;
+use crate::clock::Timestamp;
+use crate::error::{ApiError, Reason};
+use crate::event::{Event, Occurrence};
+use crate::key::{Key, KeyId, NetworkId};
+use crate::store::{ChangeOutcome, KeyChange, Mutation};
+
+/// Reason for which a change writes nothing.
+pub(super) enum Refusal {
+    /// It is not allowed.
+    Error(ApiError),
+    /// The key is like that already.
+    Unchanged,
+}
+
+impl From<ApiError> for Refusal {
+    fn from(error: ApiError) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl Service {
+    /// Changes a key to the result of `rewrite`, publishes the change and records it as `event`.
+    /// Returns the key after the change.
+    ///
+    /// # Errors
+    /// Fails if there is no such key, `rewrite` refuses, or the database fails.
+    pub(super) async fn change(
+        &self,
+        network: NetworkId,
+        id: KeyId,
+        now: Timestamp,
+        event: Event,
+        rewrite: impl Fn(&Key) -> Result<Key, Refusal> + Send + Sync + 'static,
+        call: &Call,
+    ) -> Result<Acknowledged<Key>, ApiError> {
+        call.record_intent(network, vec![id]).await?;
+        let rewrite = move |key: &Key| rewrite(key).map(|key| KeyChange { key, successor: None });
+        match self.store.change_key(network, id, now, rewrite).await {
+            Ok(ChangeOutcome::Done { rows, mutation }) => {
+                self.publish(&[mutation]).await;
+                call.record_event(Occurrence::of_key(event, &rows.key));
+                Ok(Acknowledged { value: rows.key.with_last_use_until(now), epoch: Some(mutation.n) })
+            }
+            // If another instance changed it, this one may not know yet.
+            Ok(ChangeOutcome::Refused { key, reason: Refusal::Unchanged }) => {
+                let n = key.mutation;
+                self.freshness.apply(&Mutation { n, network, key_id: id });
+                Ok(Acknowledged { value: key.with_last_use_until(now), epoch: Some(n) })
+            }
+            Ok(ChangeOutcome::Refused { reason: Refusal::Error(error), .. }) => Err(error),
+            Ok(ChangeOutcome::NoSuchKey) => Err(no_such_key()),
+            Ok(ChangeOutcome::QuotaExceeded | ChangeOutcome::RequestConflict) => Err(ApiError::new(
+                Reason::InternalServerError,
+                "the database reported a full quota or a repeated request for a change, which adds no key",
+            )),
+            Err(error) => {
+                self.freshness.invalidate_unknown(network, id);
+                Err(unavailable(error))
+            }
+        }
+    }
+}

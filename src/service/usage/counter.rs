@@ -1,0 +1,140 @@
+//! Counting of Checks on the threads of the authz plane.
+
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::ALLOW;
+use super::rows::{CheckKey, CheckTable, CountedKey, hour_of};
+use crate::clock::{BootTime, Timestamp};
+use crate::key::{KeyId, NetworkId};
+use crate::settings::policy::RouteName;
+
+/// Rows at which a thread hands its table over before its time. While it can't, further rows are
+/// counted together.
+const MAX_TABLE_ROWS: usize = 8_192;
+/// Longest time between two handovers of a thread's table.
+const MAX_HANDOVER_INTERVAL: Duration = Duration::from_secs(1);
+
+thread_local! {
+    static TABLE: RefCell<ThreadTable> = RefCell::default();
+}
+
+/// Checks that this thread has counted and not handed over yet.
+#[derive(Default)]
+struct ThreadTable {
+    rows: CheckTable,
+    /// Start of the hour in which Checks count.
+    hour: Option<Timestamp>,
+}
+
+/// Attributes of a Check, as far as they are known when it ends.
+#[derive(Debug, Default)]
+pub struct CountedCheck {
+    /// Network of the request. Without one, nothing is counted.
+    pub network: Option<NetworkId>,
+    /// Key of its credential.
+    pub key: Option<KeyId>,
+    /// Name of its route.
+    pub route: RouteName,
+    /// Address of its client.
+    pub client: Option<IpAddr>,
+}
+
+/// Counter of Checks; each thread has a table of its own.
+pub struct UsageCounter {
+    is_enabled: bool,
+    handover_interval: Duration,
+    queue: mpsc::Sender<CheckTable>,
+    pub(super) readings: UsageReadings,
+}
+
+/// Readings for metrics, which the writer sets.
+#[derive(Default)]
+pub(super) struct UsageReadings {
+    pub(super) rows: AtomicU64,
+    pub(super) overflowed: AtomicU64,
+    pub(super) failures: AtomicU64,
+    /// Boot time since which Checks aren't written, in microseconds; 0 if all are.
+    pub(super) unwritten_since: AtomicU64,
+}
+
+impl UsageCounter {
+    /// Makes a counter whose tables go to `queue`.
+    pub(super) fn new(is_enabled: bool, flush_interval: Duration, queue: mpsc::Sender<CheckTable>) -> Self {
+        let handover_interval = MAX_HANDOVER_INTERVAL.min(flush_interval / 10).max(Duration::from_millis(1));
+        Self { is_enabled, handover_interval, queue, readings: UsageReadings::default() }
+    }
+
+    /// Counts a Check: one probe of this thread's table, and one addition.
+    pub fn count(&self, check: &CountedCheck, outcome: &'static str) {
+        let (true, Some(network)) = (self.is_enabled, check.network) else {
+            return;
+        };
+        let key = check.key.map_or(CountedKey::None, CountedKey::Key);
+        TABLE.with_borrow_mut(|table| {
+            // Without an hour, the first handover says which.
+            let hour = table.hour.unwrap_or(Timestamp::from_micros(0));
+            let mut row = CheckKey { network, key, route: check.route, outcome, hour };
+            if table.rows.len() >= MAX_TABLE_ROWS {
+                self.send(&mut table.rows);
+                if table.rows.len() >= MAX_TABLE_ROWS && !table.rows.contains_key(&row) {
+                    row = row.other();
+                }
+            }
+            let row = table.rows.entry(row).or_default();
+            row.count += 1;
+            if outcome == ALLOW {
+                row.address = check.client;
+            }
+        });
+    }
+
+    /// Hands this thread's table over; Checks count in the hour of `now` from here on. Returns the
+    /// time until the next handover; `None` if nothing is counted.
+    pub fn hand_over(&self, now: Timestamp) -> Option<Duration> {
+        TABLE.with_borrow_mut(|table| {
+            self.send(&mut table.rows);
+            table.hour = Some(hour_of(now));
+        });
+        self.is_enabled.then_some(self.handover_interval)
+    }
+
+    /// Sends a table. If too many wait, the thread keeps it and tries again later.
+    fn send(&self, rows: &mut CheckTable) {
+        if rows.is_empty() {
+            return;
+        }
+        if let Ok(permit) = self.queue.try_reserve() {
+            let empty = CheckTable::with_capacity_and_hasher(rows.len(), Default::default());
+            permit.send(std::mem::replace(rows, empty));
+        }
+    }
+
+    /// Returns the number of rows in memory.
+    pub fn rows(&self) -> u64 {
+        self.readings.rows.load(Ordering::Relaxed)
+    }
+
+    /// Returns the number of Checks that were counted without their key, as there were too many
+    /// rows.
+    pub fn overflowed(&self) -> u64 {
+        self.readings.overflowed.load(Ordering::Relaxed)
+    }
+
+    /// Returns the number of writes that failed.
+    pub fn failures(&self) -> u64 {
+        self.readings.failures.load(Ordering::Relaxed)
+    }
+
+    /// Returns the age of the oldest number that isn't written; zero if all are.
+    pub fn unwritten_age(&self, now: BootTime) -> Duration {
+        match self.readings.unwritten_since.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            since => now.since(BootTime::from_micros(since)),
+        }
+    }
+}

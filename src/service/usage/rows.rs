@@ -1,0 +1,267 @@
+//! Rows of counted Checks in memory: keys of the tables, tables of the threads, and the table of
+//! the process.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::net::IpAddr;
+
+use super::{ALLOW, OTHER};
+use crate::clock::Timestamp;
+use crate::key::{KeyId, NetworkId};
+use crate::settings::policy::RouteName;
+
+/// Microseconds of an hour.
+const HOUR_MICROS: i64 = 60 * 60 * 1_000_000;
+
+/// Returns the start of the UTC hour of a time.
+pub(super) fn hour_of(time: Timestamp) -> Timestamp {
+    let micros = time.as_micros();
+    Timestamp::from_micros(micros - micros.rem_euclid(HOUR_MICROS))
+}
+
+/// Key to which a Check counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum CountedKey {
+    /// No known key.
+    None,
+    /// Any, beyond the bound on rows.
+    Other,
+    /// This key.
+    Key(KeyId),
+}
+
+impl CountedKey {
+    /// Returns the text in the database.
+    pub(super) fn text(self) -> String {
+        match self {
+            Self::None => String::new(),
+            Self::Other => OTHER.to_owned(),
+            Self::Key(id) => id.to_string(),
+        }
+    }
+}
+
+/// Attributes by which Checks are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CheckKey {
+    /// Network of the request.
+    pub network: NetworkId,
+    /// Key of its credential.
+    pub key: CountedKey,
+    /// Name of its route.
+    pub route: RouteName,
+    /// `allow`, or the reason of the refusal.
+    pub outcome: &'static str,
+    /// Start of the hour.
+    pub hour: Timestamp,
+}
+
+impl CheckKey {
+    /// Returns the attributes of those beyond the bound on rows.
+    pub(super) fn other(self) -> Self {
+        Self { key: CountedKey::Other, route: RouteName::default(), ..self }
+    }
+}
+
+impl Hash for CheckKey {
+    /// Hashes only what tells most rows apart. Ids are random or hashes already, so nobody can
+    /// choose many that collide.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let first = |bytes: &[u8]| bytes.first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
+        let key = match &self.key {
+            CountedKey::None => 0,
+            CountedKey::Other => 1,
+            CountedKey::Key(id) => first(id.as_bytes()),
+        };
+        let outcome = self.outcome.as_bytes();
+        let outcome = outcome.len() as u64 | u64::from(outcome.first().copied().unwrap_or(0)) << 8;
+        state.write_u64(
+            key ^ first(self.network.as_bytes()).rotate_left(32)
+                ^ self.route.prefix().rotate_left(17)
+                ^ outcome.rotate_left(48),
+        );
+    }
+}
+
+/// Hasher that mixes one number.
+#[derive(Default)]
+pub(crate) struct MixHasher(u64);
+
+impl Hasher for MixHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(self.0.rotate_left(8) ^ u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        let product = u128::from(number ^ 0x9e37_79b9_7f4a_7c15) * 0xd6e8_feb8_6659_fd93;
+        self.0 = (product >> 64) as u64 ^ product as u64;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// Number of Checks, and the client of the last one that was allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct CheckRow {
+    /// Number.
+    pub count: u64,
+    /// Address of the client, if known.
+    pub address: Option<IpAddr>,
+}
+
+/// Table of Checks that aren't handed over yet.
+pub(crate) type CheckTable = HashMap<CheckKey, CheckRow, BuildHasherDefault<MixHasher>>;
+
+/// Row of the process.
+#[derive(Debug, Clone, Copy, Default)]
+struct UsageRowState {
+    /// Number of Checks.
+    count: u64,
+    /// Number that the database is known to have.
+    written: u64,
+}
+
+/// First and last use of a key.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct UseState {
+    /// First use.
+    pub first: Timestamp,
+    /// Last use.
+    pub last: Timestamp,
+    /// Address of the client of the last use.
+    pub address: Option<IpAddr>,
+    /// Last use that the database is known to have.
+    pub written: Option<Timestamp>,
+}
+
+/// All rows of the process, with absolute numbers.
+pub(crate) struct UsageRows {
+    rows: HashMap<CheckKey, UsageRowState, BuildHasherDefault<MixHasher>>,
+    uses: HashMap<(NetworkId, KeyId), UseState>,
+    max_rows: usize,
+    /// Hours before this one are no longer in memory as a whole: what is late counts in it.
+    first_hour: Timestamp,
+}
+
+/// Result of merging a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Merged {
+    /// Number of Checks.
+    pub checks: u64,
+    /// Number of those beyond the bound on rows.
+    pub overflowed: u64,
+}
+
+impl UsageRows {
+    /// Makes a table of at most `max_rows` rows beside those of `other`.
+    pub(crate) fn new(max_rows: usize, now: Timestamp) -> Self {
+        Self { rows: HashMap::default(), uses: HashMap::new(), max_rows, first_hour: hour_of(now) }
+    }
+
+    /// Returns the number of rows.
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Adds the table of a thread, which was handed over at `now`.
+    pub(crate) fn merge(&mut self, table: CheckTable, now: Timestamp) -> Merged {
+        let mut merged = Merged::default();
+        for (key, CheckRow { count, address }) in table {
+            let key = CheckKey { hour: key.hour.max(self.first_hour), ..key };
+            merged.checks += count;
+            if key.key == CountedKey::Other
+                || (self.rows.len() >= self.max_rows && !self.rows.contains_key(&key))
+            {
+                self.add(key.other(), count);
+                merged.overflowed += count;
+                continue;
+            }
+            self.add(key, count);
+            if let CountedKey::Key(id) = key.key
+                && key.outcome == ALLOW
+            {
+                self.note_use((key.network, id), now, address);
+            }
+        }
+        merged
+    }
+
+    fn add(&mut self, key: CheckKey, count: u64) {
+        self.rows.entry(key).or_default().count += count;
+    }
+
+    fn note_use(&mut self, key: (NetworkId, KeyId), now: Timestamp, address: Option<IpAddr>) {
+        if self.uses.len() >= self.max_rows && !self.uses.contains_key(&key) {
+            return;
+        }
+        let new = UseState { first: now, last: now, address, written: None };
+        let used = self.uses.entry(key).or_insert(new);
+        used.last = used.last.max(now);
+        used.address = address.or(used.address);
+    }
+
+    /// Returns the rows that the database doesn't have, the oldest first, with their numbers.
+    pub(super) fn unwritten(&self) -> Vec<(CheckKey, u64)> {
+        let changed = self.rows.iter().filter(|(_, row)| row.count > row.written);
+        let mut changed: Vec<_> = changed.map(|(key, row)| (*key, row.count)).collect();
+        changed.sort_unstable_by_key(|(key, _)| (key.hour, *key.network.as_bytes(), key.key));
+        changed
+    }
+
+    /// Returns the uses that the database doesn't know to `precision`.
+    pub(super) fn unwritten_uses(
+        &self,
+        precision: std::time::Duration,
+    ) -> Vec<((NetworkId, KeyId), UseState)> {
+        let is_due = |used: &UseState| {
+            used.written.is_none_or(|written| used.last > written && used.last >= written.plus(precision))
+        };
+        let due = self.uses.iter().filter(|(_, used)| is_due(used));
+        let mut due: Vec<_> = due.map(|(key, used)| (*key, *used)).collect();
+        due.sort_unstable_by_key(|((network, key), _)| (*network.as_bytes(), *key));
+        due
+    }
+
+    /// Records that the database has this number.
+    pub(super) fn set_written(&mut self, key: &CheckKey, count: u64) {
+        if let Some(row) = self.rows.get_mut(key) {
+            row.written = row.written.max(count);
+        }
+    }
+
+    /// Records that the database knows a use.
+    pub(super) fn set_use_written(&mut self, key: &(NetworkId, KeyId), last: Timestamp) {
+        if let Some(used) = self.uses.get_mut(key) {
+            used.written = used.written.max(Some(last));
+        }
+    }
+
+    /// Takes away the rows of a deleted key. Its Checks stay counted, without the key.
+    pub(super) fn erase(&mut self, (network, id): (NetworkId, KeyId)) {
+        self.uses.remove(&(network, id));
+        let is_of_it = |key: &CheckKey| key.network == network && key.key == CountedKey::Key(id);
+        let erased: Vec<CheckKey> = self.rows.keys().copied().filter(is_of_it).collect();
+        for key in erased {
+            if let Some(row) = self.rows.remove(&key) {
+                self.add(CheckKey { key: CountedKey::None, ..key }, row.count);
+            }
+        }
+    }
+
+    /// Drops what is written of hours before `before`, and uses that are written.
+    pub(super) fn forget(&mut self, before: Timestamp) {
+        let before = hour_of(before);
+        self.rows.retain(|key, row| key.hour >= before || row.count > row.written);
+        self.first_hour = self.first_hour.max(before);
+        if self.uses.len() >= self.max_rows {
+            self.uses.retain(|_, used| used.written.is_none_or(|written| written < used.last));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,198 @@
+//! Writing of counted Checks: adds the threads' tables up, and saves absolute numbers in batches.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::counter::UsageCounter;
+use super::rows::{CheckKey, CheckTable, CountedKey, UsageRows, UseState};
+use crate::clock::Clock;
+use crate::key::{KeyId, NetworkId};
+use crate::store::{KeyUse, Store, StoreError, UsageRow};
+
+/// Tables that may wait to be added up.
+const MAX_WAITING_TABLES: usize = 32;
+/// Rows of one transaction.
+const BATCH_ROWS: usize = 400;
+/// Precision of the last use of a key; at the end of the process it is exact.
+const USE_PRECISION: Duration = Duration::from_secs(60);
+/// Time after the end of an hour for which its rows stay in memory.
+const LATE: Duration = Duration::from_secs(10 * 60);
+/// Time for the last write.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Settings of the counting.
+#[derive(Debug, Clone, Copy)]
+pub struct UsageSettings {
+    /// True if Checks are counted.
+    pub is_enabled: bool,
+    /// Longest time of counting that is lost when the process is killed.
+    pub flush_interval: Duration,
+    /// Most rows in memory.
+    pub max_rows: usize,
+}
+
+/// Writer of what the threads count.
+pub struct UsageWriter {
+    settings: UsageSettings,
+    queue: mpsc::Receiver<CheckTable>,
+}
+
+/// Creates a counter and its writer.
+pub fn usage_counter(settings: UsageSettings) -> (UsageCounter, UsageWriter) {
+    let (sender, queue) = mpsc::channel(MAX_WAITING_TABLES);
+    let counter = UsageCounter::new(settings.is_enabled, settings.flush_interval, sender);
+    (counter, UsageWriter { settings, queue })
+}
+
+/// Writing in progress.
+struct Writing {
+    store: Store,
+    clock: Clock,
+    /// Identifies the rows of this process; a later one has another.
+    process: Uuid,
+    counter: Arc<UsageCounter>,
+    queue: mpsc::Receiver<CheckTable>,
+    rows: UsageRows,
+}
+
+/// Rows of one transaction.
+type Batch = (Vec<(CheckKey, u64)>, Vec<((NetworkId, KeyId), UseState)>);
+
+impl UsageWriter {
+    /// Writes numbers until `stop` is cancelled, then what is left, within a limited time.
+    ///
+    /// What can't be written stays in memory, and is written later. `process` identifies the rows.
+    pub async fn write(
+        self,
+        counter: Arc<UsageCounter>,
+        store: Store,
+        clock: Clock,
+        process: Uuid,
+        stop: CancellationToken,
+    ) {
+        let Self { settings, queue } = self;
+        if !settings.is_enabled {
+            return stop.cancelled().await;
+        }
+        let rows = UsageRows::new(settings.max_rows, clock.now());
+        let mut writing = Writing { store, clock, process, counter, queue, rows };
+        // The rest of the interval is for the handover of the tables, and the write itself.
+        let mut tick = tokio::time::interval(settings.flush_interval * 4 / 5);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                Some(table) = writing.queue.recv() => writing.merge(table),
+                _ = tick.tick() => tokio::select! {
+                    () = writing.flush(USE_PRECISION) => {}
+                    // What was being written is written again.
+                    () = stop.cancelled() => break,
+                },
+                () = stop.cancelled() => break,
+            }
+        }
+        writing.queue.close();
+        while let Some(table) = writing.queue.recv().await {
+            writing.merge(table);
+        }
+        if tokio::time::timeout(DRAIN_TIMEOUT, writing.flush(Duration::ZERO)).await.is_err() {
+            tracing::warn!("the last numbers of usage could not be written in time");
+        }
+        let left = writing.rows.unwritten().len();
+        if left > 0 {
+            tracing::warn!(
+                rows = left,
+                "numbers of usage are lost: the database didn't take them before the end"
+            );
+        }
+    }
+}
+
+impl Writing {
+    fn merge(&mut self, table: CheckTable) {
+        let merged = self.rows.merge(table, self.clock.now());
+        let readings = &self.counter.readings;
+        readings.overflowed.fetch_add(merged.overflowed, Ordering::Relaxed);
+        readings.rows.store(self.rows.len() as u64, Ordering::Relaxed);
+        if merged.checks > 0 && readings.unwritten_since.load(Ordering::Relaxed) == 0 {
+            let now = self.clock.boot_now().as_micros().max(1);
+            readings.unwritten_since.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// Writes all that the database doesn't have; stops at the first failure.
+    async fn flush(&mut self, precision: Duration) {
+        let began = self.clock.boot_now().as_micros().max(1);
+        let (rows, uses) = (self.rows.unwritten(), self.rows.unwritten_uses(precision));
+        let batches = rows.len().div_ceil(BATCH_ROWS).max(uses.len().div_ceil(BATCH_ROWS));
+        for number in 0..batches {
+            let batch = (part(&rows, number), part(&uses, number));
+            if let Err(error) = self.save(batch).await {
+                self.counter.readings.failures.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(%error, rows = rows.len(), "usage could not be written; trying again");
+                return;
+            }
+        }
+        self.rows.forget(self.clock.now().minus(LATE));
+        let readings = &self.counter.readings;
+        readings.rows.store(self.rows.len() as u64, Ordering::Relaxed);
+        let is_clean = self.rows.unwritten().is_empty();
+        readings.unwritten_since.store(if is_clean { 0 } else { began }, Ordering::Relaxed);
+    }
+
+    /// Saves a batch; tables that threads hand over meanwhile are added up.
+    async fn save(&mut self, (rows, uses): Batch) -> Result<(), StoreError> {
+        let of_rows = rows.iter().filter_map(|(key, _)| match key.key {
+            CountedKey::Key(id) => Some((*key.network.as_bytes(), key.network, id)),
+            CountedKey::None | CountedKey::Other => None,
+        });
+        let of_uses = uses.iter().map(|((network, id), _)| (*network.as_bytes(), *network, *id));
+        // In the order in which their rows are locked.
+        let keys: BTreeSet<_> = of_rows.chain(of_uses).map(|(order, _, id)| (order, id)).collect();
+        let keys = keys.into_iter().map(|(network, id)| (NetworkId::new(Uuid::from_bytes(network)), id));
+        let saved_rows = rows.iter().map(|(key, count)| UsageRow {
+            network: key.network,
+            hour: key.hour,
+            key: key.key.text(),
+            route: key.route.as_str().to_owned(),
+            outcome: key.outcome,
+            count: *count,
+        });
+        let saved_uses = uses.iter().map(|((network, key), used)| KeyUse {
+            network: *network,
+            key: *key,
+            first: used.first,
+            last: used.last,
+            address: used.address,
+        });
+        let (saved_rows, saved_uses) = (saved_rows.collect(), saved_uses.collect());
+        let store = self.store.clone();
+        let mut saving =
+            std::pin::pin!(store.save_usage(self.process, saved_rows, saved_uses, keys.collect()));
+        let gone = loop {
+            tokio::select! {
+                saved = &mut saving => break saved?,
+                Some(table) = self.queue.recv() => self.merge(table),
+            }
+        };
+        for (key, count) in &rows {
+            self.rows.set_written(key, *count);
+        }
+        for (key, used) in &uses {
+            self.rows.set_use_written(key, used.last);
+        }
+        for key in gone {
+            self.rows.erase(key);
+        }
+        Ok(())
+    }
+}
+
+fn part<T: Clone>(all: &[T], number: usize) -> Vec<T> {
+    all.chunks(BATCH_ROWS).nth(number).map(<[T]>::to_vec).unwrap_or_default()
+}
