@@ -1,5 +1,5 @@
 //! Detection of a database that is behind the log, as after a restore from a backup: keys that were
-//! revoked or deleted since are valid again.
+//! revoked, suspended or deleted since are valid again.
 //!
 //! The database knows where each log ends. If a log goes on after that, its changes are compared
 //! with the rows of their keys. What is lacking is remembered beside the log until the database has
@@ -15,6 +15,7 @@ use serde_json::json;
 use super::chain::ChainKey;
 use super::changes::{Difference, RecordedChange, find_lacking};
 use super::verify::Verifier;
+use crate::clock::Clock;
 use crate::store::{ClockSkew, Store, StoreError};
 
 /// Most bytes of a log that are examined, the newest first.
@@ -44,7 +45,7 @@ impl Lacking {
             let count = match difference.name() {
                 "deleted" => &mut lacking.deletions,
                 "created" => &mut lacking.keys,
-                "updated" => &mut lacking.updates,
+                "updated" | "resumed" => &mut lacking.updates,
                 _ => &mut lacking.revocations,
             };
             *count += 1;
@@ -63,6 +64,7 @@ pub struct Behind {
     store: Store,
     path: PathBuf,
     keys: Vec<ChainKey>,
+    clock: Clock,
     state: Mutex<State>,
 }
 
@@ -75,8 +77,8 @@ struct State {
 
 impl Behind {
     /// Creates the comparison of the log at `path`.
-    pub fn new(store: Store, path: &Path, keys: Vec<ChainKey>) -> Self {
-        Self { store, path: path.to_owned(), keys, state: Mutex::default() }
+    pub fn new(store: Store, path: &Path, keys: Vec<ChainKey>, clock: Clock) -> Self {
+        Self { store, path: path.to_owned(), keys, clock, state: Mutex::default() }
     }
 
     /// Returns what the database lacks.
@@ -112,7 +114,7 @@ impl Behind {
         let (path, keys) = (self.path.clone(), self.keys.clone());
         let read = tokio::task::spawn_blocking(move || read_changes(&path, &keys, known)).await;
         let changes = read.map_err(|_| StoreError::Interrupted)??;
-        let differences = find_lacking(&self.store, changes).await?;
+        let differences = find_lacking(&self.store, changes, self.clock.now()).await?;
         let lacking = Lacking::of(&differences);
         let repeatable: Vec<_> = differences.into_iter().filter(Difference::is_repeatable).collect();
         self.mark((!repeatable.is_empty()).then_some(known));
@@ -139,7 +141,7 @@ impl Behind {
             return;
         }
         let rechecked = changes.len();
-        let Ok(still) = find_lacking(&self.store, changes).await else {
+        let Ok(still) = find_lacking(&self.store, changes, self.clock.now()).await else {
             return;
         };
         let mut state = self.state.lock();

@@ -17,16 +17,6 @@ pub const CLOCK_AHEAD_SECONDS: &str = "clock_ahead_seconds";
 /// Keys that are compared by one call of the store.
 const BATCH_SIZE: usize = 1_000;
 
-/// Events after which a key's row is another, and the key goes on.
-const UPDATES: [Event; 6] = [
-    Event::IssuedKeyUpdated,
-    Event::ImportedKeyUpdated,
-    Event::IssuedKeySuspended,
-    Event::ImportedKeySuspended,
-    Event::IssuedKeyResumed,
-    Event::ImportedKeyResumed,
-];
-
 /// Change of a key that a log records as done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordedChange {
@@ -55,6 +45,10 @@ pub enum ChangeKind {
     Revoked(RevocationReason),
     /// The key was rotated: it ended then, or ends at this time.
     Superseded(Option<Timestamp>),
+    /// The key was suspended: until it is resumed, or until this time.
+    Suspended(Option<Timestamp>),
+    /// The suspension of the key was ended.
+    Resumed,
     /// The key was deleted with all its data.
     Deleted,
 }
@@ -72,7 +66,11 @@ impl Difference {
     /// Returns true if the log has all that is needed to repeat the change.
     pub fn is_repeatable(&self) -> bool {
         match self.change.kind {
-            ChangeKind::Revoked(_) | ChangeKind::Superseded(_) | ChangeKind::Deleted => true,
+            ChangeKind::Revoked(_)
+            | ChangeKind::Superseded(_)
+            | ChangeKind::Suspended(_)
+            | ChangeKind::Resumed
+            | ChangeKind::Deleted => true,
             ChangeKind::Created | ChangeKind::Updated => false,
         }
     }
@@ -84,6 +82,8 @@ impl Difference {
             ChangeKind::Updated => "updated",
             ChangeKind::Revoked(_) => "revoked",
             ChangeKind::Superseded(_) => "rotated",
+            ChangeKind::Suspended(_) => "suspended",
+            ChangeKind::Resumed => "resumed",
             ChangeKind::Deleted => "deleted",
         }
     }
@@ -113,16 +113,17 @@ pub fn changes_of(outcome: &Value, line: u64, began: Option<Timestamp>) -> Vec<R
                 add(text("RotatedFrom"), ChangeKind::Superseded(until));
                 add(id, ChangeKind::Created);
             }
-            name if name == Event::IssuedKeyRevoked.name() || name == Event::ImportedKeyRevoked.name() => {
+            name if is_one_of(name, Event::revoked) => {
                 let reason = RevocationReason::from_name(text("Reason"));
                 add(id, ChangeKind::Revoked(reason.unwrap_or(RevocationReason::Unspecified)));
             }
-            name if UPDATES.iter().any(|event| event.name() == name) => {
-                add(id, ChangeKind::Updated);
+            name if is_one_of(name, Event::updated) => add(id, ChangeKind::Updated),
+            name if is_one_of(name, Event::suspended) => {
+                let until = event["Until"].as_str().and_then(Timestamp::from_rfc3339);
+                add(id, ChangeKind::Suspended(until));
             }
-            name if name == Event::IssuedKeyCreated.name() || name == Event::ImportedKeyCreated.name() => {
-                add(id, ChangeKind::Created);
-            }
+            name if is_one_of(name, Event::resumed) => add(id, ChangeKind::Resumed),
+            name if is_one_of(name, Event::created) => add(id, ChangeKind::Created),
             // Of every kind of key.
             name if name.starts_with("I")
                 && (name.ends_with("KeyDeleted") || name.ends_with("KeyErased")) =>
@@ -135,11 +136,18 @@ pub fn changes_of(outcome: &Value, line: u64, began: Option<Timestamp>) -> Vec<R
     changes
 }
 
+/// Returns true if a name is that of an event of either kind of key.
+fn is_one_of(name: &str, event: fn(KeyKind) -> Event) -> bool {
+    [KeyKind::Issued, KeyKind::Imported].iter().any(|kind| event(*kind).name() == name)
+}
+
 /// Changes of one key that count in the end.
 #[derive(Debug, Default)]
 struct History {
     created: Option<RecordedChange>,
     updated: Option<RecordedChange>,
+    /// Suspension, or its end.
+    suspended: Option<RecordedChange>,
     /// Revocation, rotation or deletion.
     ended: Option<RecordedChange>,
 }
@@ -153,6 +161,7 @@ impl History {
                 *self = Self { created: Some(change), ..Self::default() };
             }
             (ChangeKind::Updated, _) => self.updated = Some(change),
+            (ChangeKind::Suspended(_) | ChangeKind::Resumed, _) => self.suspended = Some(change),
             // Nothing follows a revocation but the deletion.
             (ChangeKind::Superseded(_), Some(ChangeKind::Revoked(_))) => {}
             (_, Some(ChangeKind::Deleted)) => {}
@@ -160,8 +169,8 @@ impl History {
         }
     }
 
-    /// Returns what the database lacks, which has this row for the key.
-    fn difference(self, row: Option<&Key>) -> Option<Difference> {
+    /// Returns what the database lacks at `now`, which has this row for the key.
+    fn difference(self, row: Option<&Key>, now: Timestamp) -> Option<Difference> {
         let (lacking, is_lost) = match (self.ended, row) {
             (None, None) => (self.created.filter(|_| row.is_none())?, true),
             (Some(_), None) => return None,
@@ -179,20 +188,40 @@ impl History {
                 };
                 (Some(ended).filter(|_| is_lacking)?, false)
             }
-            (None, Some(row)) => (self.updated.filter(|updated| row.updated < updated.began)?, false),
+            (None, Some(row)) => {
+                let suspended = self.suspended.filter(|change| lacks_suspension(row, change, now));
+                let updated = self.updated.filter(|updated| row.updated < updated.began);
+                (suspended.or(updated)?, false)
+            }
         };
         Some(Difference { change: lacking, is_lost })
     }
 }
 
-/// Returns what the database lacks of these changes, in the order of time. They may come from
-/// several logs.
+/// Returns true if a row lacks a suspension that is in force at `now`, or its end.
+fn lacks_suspension(row: &Key, change: &RecordedChange, now: Timestamp) -> bool {
+    let own = row.suspensions.own.as_ref().filter(|own| own.is_in_force(now));
+    match change.kind {
+        ChangeKind::Suspended(until) => {
+            let lasts =
+                |end: Option<Timestamp>| end.is_none_or(|end| until.is_some_and(|until| end >= until));
+            until.is_none_or(|until| now < until) && !own.is_some_and(|own| lasts(own.until))
+        }
+        // A later suspension may be in a log that isn't read here.
+        ChangeKind::Resumed => own.is_some_and(|own| own.at < change.began),
+        _ => false,
+    }
+}
+
+/// Returns what the database lacks at `now` of these changes, in the order of time. They may come
+/// from several logs.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn find_lacking(
     store: &Store,
     mut changes: Vec<RecordedChange>,
+    now: Timestamp,
 ) -> Result<Vec<Difference>, StoreError> {
     // By time, as each log has numbers of its own.
     changes.sort_by_key(|change| (change.at, change.line));
@@ -207,8 +236,9 @@ pub async fn find_lacking(
         let ids = batch.iter().map(|(id, _)| *id).collect();
         let rows = store.find_rows(ids).await?;
         let rows: HashMap<_, _> = rows.iter().map(|row| ((row.network, row.id), row)).collect();
-        lacking
-            .extend(batch.into_iter().filter_map(|(id, history)| history.difference(rows.get(&id).copied())));
+        let differences =
+            batch.into_iter().filter_map(|(id, history)| history.difference(rows.get(&id).copied(), now));
+        lacking.extend(differences);
     }
     lacking.sort_by_key(|difference| (difference.change.at, difference.change.line));
     Ok(lacking)
@@ -220,6 +250,7 @@ mod tests {
     use serde_json::json;
 
     const ISSUED: &str = "5b8a31f2-97d5-4c3b-8a67-111111111111";
+    const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
     const NEW: &str = "5b8a31f2-97d5-4c3b-8a67-222222222222";
 
     fn outcome(second: u8, event: Value) -> Vec<RecordedChange> {
@@ -246,6 +277,11 @@ mod tests {
         for name in ["ImportedAPIKeyDeleted", "IssuedAPIKeyDeleted", "IssuedAPIKeyErased"] {
             assert_eq!(outcome(3, event(name, ISSUED))[0].kind, ChangeKind::Deleted, "{name}");
         }
+        let mut suspended = event("ImportedAPIKeySuspended", ISSUED);
+        assert_eq!(outcome(3, suspended.clone())[0].kind, ChangeKind::Suspended(None));
+        suspended["Until"] = "2026-02-01T00:00:00Z".into();
+        assert_eq!(outcome(3, suspended)[0].kind, ChangeKind::Suspended(until));
+        assert_eq!(outcome(3, event("IssuedAPIKeyResumed", ISSUED))[0].kind, ChangeKind::Resumed);
         for name in ["APIKeyDerivedToken", "APIKeyVerificationFailed", "APIKeyImportFailed"] {
             assert_eq!(outcome(3, event(name, ISSUED)), [], "{name}");
         }
@@ -274,9 +310,9 @@ mod tests {
         let revoked_then_updated = history(&["IssuedAPIKeyRevoked", "IssuedAPIKeyUpdated"]);
         assert!(revoked_then_updated.ended.is_some());
         let again = history(&["ImportedAPIKeyDeleted", "ImportedAPIKeyCreated"]);
-        assert!(again.ended.is_none() && again.difference(None).is_some_and(|lacking| lacking.is_lost));
+        assert!(again.ended.is_none() && again.difference(None, NOW).is_some_and(|lacking| lacking.is_lost));
         let gone = history(&["ImportedAPIKeyRevoked", "ImportedAPIKeyDeleted"]);
         assert_eq!(gone.ended.as_ref().map(|change| change.kind), Some(ChangeKind::Deleted));
-        assert_eq!(gone.difference(None), None, "what is not there is deleted");
+        assert_eq!(gone.difference(None, NOW), None, "what is not there is deleted");
     }
 }

@@ -104,7 +104,7 @@ impl AuditLog {
         let last = tail.last.as_ref().map(|last| last.lines);
         let LogSettings { max_size, keys, .. } = settings;
         let current = keys.current.clone();
-        let behind = Arc::new(Behind::new(store.clone(), file.path(), keys.all()));
+        let behind = Arc::new(Behind::new(store.clone(), file.path(), keys.all(), clock.clone()));
         behind.examine_at_start(last, known_to).await?;
         let end = match (tail.last, known) {
             (None, None) => Link { chain: rng.uuid().to_string(), lines: 0, mac: Mac::NONE },

@@ -8,7 +8,7 @@ use crate::caller::Caller;
 use crate::clock::Timestamp;
 use crate::error::ApiError;
 use crate::event::{Event, Occurrence, Operation};
-use crate::key::{Key, Revocation, RevocationReason};
+use crate::key::{Key, Revocation, RevocationReason, Suspension};
 use crate::store::{ChangeOutcome, KeyChange, Store, StoreError};
 
 /// HTTP status of a success without content, as the API has for these changes.
@@ -46,6 +46,8 @@ pub async fn repeat(
         ChangeKind::Deleted => Operation::Delete,
         ChangeKind::Revoked(_) | ChangeKind::Superseded(None) => Operation::Revoke,
         ChangeKind::Superseded(Some(_)) => Operation::Update,
+        ChangeKind::Suspended(_) => Operation::Suspend,
+        ChangeKind::Resumed => Operation::Resume,
         ChangeKind::Created | ChangeKind::Updated => return Ok(false),
     };
     let caller = Caller { name: CALLER.to_owned(), ..Caller::anonymous() };
@@ -54,7 +56,7 @@ pub async fn repeat(
     call.record_intent(change.network, vec![change.key]).await?;
     let repeated = match change.kind {
         ChangeKind::Deleted => delete(store, &change, &call, now).await,
-        _ => end(store, &change, &call, now).await,
+        _ => change_key(store, &change, &call, now).await,
     };
     let (status, reason) = match &repeated {
         Ok(_) => (NO_CONTENT, None),
@@ -78,8 +80,8 @@ async fn delete(
     Ok(is_deleted)
 }
 
-/// Revokes a key, or sets the end that its rotation gave it.
-async fn end(
+/// Revokes, suspends or resumes a key, or sets the end that its rotation gave it.
+async fn change_key(
     store: &Store,
     change: &RecordedChange,
     call: &Call,
@@ -95,16 +97,24 @@ async fn end(
             }
             ChangeKind::Superseded(None) => key.revocation = Some(revocation(RevocationReason::Superseded)),
             ChangeKind::Revoked(reason) => key.revocation = Some(revocation(reason)),
+            ChangeKind::Suspended(until) => {
+                let suspension = Suspension { reason: None, until, at: now, by: Some(CALLER.into()) };
+                key.suspensions.own = Some(Arc::new(suspension));
+            }
+            ChangeKind::Resumed => key.suspensions.own = None,
             ChangeKind::Created | ChangeKind::Updated | ChangeKind::Deleted => return Err(()),
         }
         Ok(KeyChange { key, successor: None })
     };
     match store.change_key(change.network, change.key, now, rewrite).await? {
         ChangeOutcome::Done { rows, .. } => {
-            let event = match rows.key.revocation {
-                Some(_) => Event::revoked(change.key.kind()),
-                None => Event::updated(change.key.kind()),
+            let event = match kind {
+                ChangeKind::Suspended(_) => Event::suspended,
+                ChangeKind::Resumed => Event::resumed,
+                _ if rows.key.revocation.is_some() => Event::revoked,
+                _ => Event::updated,
             };
+            let event = event(change.key.kind());
             call.record_event(Occurrence::of_key(event, &rows.key));
             Ok(true)
         }

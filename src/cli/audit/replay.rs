@@ -24,10 +24,11 @@ use crate::store::Store;
 /// Repeat the revocations and deletions that a restored database lacks
 ///
 /// Reads the audit logs, verifies their lines, and compares the last change of each key with the
-/// database (--database, else db.dsn of the configuration). Revocations, rotations and deletions
-/// that the database lacks are repeated, and recorded in the audit log if audit.file is set. Keys
-/// that were issued or imported since the backup, and updates, can't be repeated, as the log has
-/// neither secrets nor values: they are listed.
+/// database (--database, else db.dsn of the configuration). Revocations, rotations, suspensions,
+/// their ends and deletions of keys that the database lacks are repeated, and recorded in the audit
+/// log if audit.file is set. Keys that were issued or imported since the backup, and updates, can't
+/// be repeated, as the log has neither secrets nor values: they are listed. Suspensions of actors
+/// aren't: the log has them as ActorSuspended.
 ///
 /// Name the logs of all machines, with their rotated files. The command may run before the servers
 /// start or while they run, and may be repeated. A log with a line that was changed is refused.
@@ -117,7 +118,7 @@ impl Replay {
         store: &Store,
         changes: Vec<RecordedChange>,
     ) -> Result<Vec<(Difference, Fate)>, Failure> {
-        let lacking = find_lacking(store, changes).await.map_err(Failure::failed)?;
+        let lacking = find_lacking(store, changes, Clock::system().now()).await.map_err(Failure::failed)?;
         let is_needed = lacking.iter().any(Difference::is_repeatable);
         if self.dry_run || !is_needed {
             let result = |lacking: Difference| match lacking.is_repeatable() {

@@ -33,6 +33,8 @@ struct Keys {
     deleted: Key,
     imported_again: Key,
     updated: Key,
+    suspended: Key,
+    resumed: Key,
 }
 
 async fn keys(talos: &Talos) -> Keys {
@@ -45,7 +47,18 @@ async fn keys(talos: &Talos) -> Keys {
         deleted: talos.import("deleted_after_the_backup", json!({})).await,
         imported_again: talos.import("imported_again_after_the_backup", json!({})).await,
         updated: talos.issue(json!({})).await,
+        suspended: talos.issue(json!({})).await,
+        resumed: {
+            let key = talos.issue(json!({})).await;
+            suspended(talos, &key).await;
+            key
+        },
     }
+}
+
+async fn suspended(talos: &Talos, key: &Key) {
+    let path = format!("{ISSUED}/{}:suspend", key.id);
+    talos.admin.post(&path, &json!({ "reason": "unpaid" })).await.expect(200);
 }
 
 async fn change(talos: &Talos, keys: &Keys) {
@@ -62,6 +75,8 @@ async fn change(talos: &Talos, keys: &Keys) {
     talos.import("imported_again_after_the_backup", json!({})).await;
     let update = Call::new("PATCH", &format!("{ISSUED}/{}", keys.updated.id));
     talos.admin.send(Version::Http1, update.json(&json!({ "name": "other" }))).await.expect(200);
+    suspended(talos, &keys.suspended).await;
+    talos.admin.post(&format!("{ISSUED}/{}:resume", keys.resumed.id), &json!({})).await.expect(200);
     talos.issue(json!({ "name": "lost" })).await;
 }
 
@@ -81,7 +96,7 @@ async fn passes(talos: &Talos, key: &Key) -> bool {
 #[track_caller]
 fn assert_lacking(status: &Value, revocations: u64, deletions: u64) {
     let lacks = status.at("/audit/database_lacks");
-    let expected = json!({ "revocations": revocations, "deletions": deletions, "keys": 3, "updates": 1 });
+    let expected = json!({ "revocations": revocations, "deletions": deletions, "keys": 3, "updates": 2 });
     assert_eq!(lacks, &expected, "{status:#}");
     let problems = status.at("/problems").to_string();
     assert!(problems.contains("the database is behind the audit log"), "{problems}");
@@ -107,9 +122,9 @@ async fn a_restored_database_is_told_of_and_gets_its_revocations_back() {
         let log = talos.process.log();
         assert!(log.contains("the database is behind the audit log"), "{log}");
         let status = talos.metrics.get("/status").await.expect(200).json();
-        assert_lacking(&status, 4, 1);
-        assert_eq!(talos.metric("talos_audit_changes_database_lacks").await, 5.0);
-        for key in [&keys.revoked, &keys.self_revoked, &keys.rotated, &keys.deleted] {
+        assert_lacking(&status, 5, 1);
+        assert_eq!(talos.metric("talos_audit_changes_database_lacks").await, 6.0);
+        for key in [&keys.revoked, &keys.self_revoked, &keys.rotated, &keys.deleted, &keys.suspended] {
             assert!(passes(&talos, key).await, "revived");
         }
         talos.stop().await;
@@ -119,16 +134,16 @@ async fn a_restored_database_is_told_of_and_gets_its_revocations_back() {
     let (code, report) = replay(&setup, &["--dry-run"]).await;
     assert_eq!(
         (code, report.at("/would_repeat"), report.at("/lost")),
-        (1, &json!(5), &json!(4)),
+        (1, &json!(7), &json!(4)),
         "{report:#}"
     );
     assert!(passes(&talos, &keys.revoked).await, "nothing was done");
     let (code, report) = replay(&setup, &[]).await;
-    assert_eq!((code, report.at("/repeated"), report.at("/lost")), (1, &json!(5), &json!(4)), "{report:#}");
-    for key in [&keys.revoked, &keys.self_revoked, &keys.rotated, &keys.deleted] {
+    assert_eq!((code, report.at("/repeated"), report.at("/lost")), (1, &json!(7), &json!(4)), "{report:#}");
+    for key in [&keys.revoked, &keys.self_revoked, &keys.rotated, &keys.deleted, &keys.suspended] {
         until("it is refused again", async || (!passes(&talos, key).await).then_some(())).await;
     }
-    for key in [&keys.kept, &keys.imported_again, &keys.in_grace, &keys.updated] {
+    for key in [&keys.kept, &keys.imported_again, &keys.in_grace, &keys.updated, &keys.resumed] {
         assert!(passes(&talos, key).await);
     }
     let revoked = talos.admin.get(&format!("{ISSUED}/{}", keys.revoked.id)).await.expect(200).json();
@@ -166,7 +181,7 @@ async fn a_process_that_runs_notices_the_restore() {
         status.at("/audit").get("database_lacks").is_some().then_some(status)
     })
     .await;
-    assert_lacking(&status, 4, 1);
+    assert_lacking(&status, 5, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
