@@ -19,6 +19,11 @@ const LIMITS: Limits = Limits {
 };
 /// Steps of each climb in the suite.
 const STEPS: u32 = 50;
+/// Climbs towards each bound; more, if none of them comes up to a part of it that shows that it
+/// climbed.
+const CLIMBS: u32 = 3;
+const MAX_CLIMBS: u32 = 20;
+const LEAST_HEIGHT: f64 = 0.05;
 /// Most genes of a sequence, and how often the sequence is sent.
 const MAX_GENES: usize = 24;
 const ROUNDS: u32 = 12;
@@ -179,8 +184,15 @@ fn climbing_towards_a_bound_never_crosses_it() {
         ("memory", |usage| usage.memory),
     ];
     for (name, height) in bounds {
-        let best = (0..3).map(|_| climb(name, height, steps, &mut random)).fold(0.0, f64::max);
+        let mut best: f64 = 0.0;
+        for climbs in 1..=MAX_CLIMBS {
+            best = best.max(climb(name, height, steps, &mut random));
+            // Some beginnings lead nowhere: a client that reads all leaves no output unwritten.
+            if climbs >= CLIMBS && best > LEAST_HEIGHT {
+                break;
+            }
+        }
         // A search that climbs nowhere finds nothing.
-        assert!(best > 0.05, "{name}: {best}");
+        assert!(best > LEAST_HEIGHT, "{name}: {best}");
     }
 }
