@@ -7,7 +7,7 @@ use super::{burst, failures, limited, three};
 use crate::edge::Edge;
 use crate::rig::check::Check;
 use crate::rig::http::{BOTH, Call, Version};
-use crate::rig::redis::Redis;
+use crate::rig::redis::{Cluster, Redis};
 use crate::rig::support::{Json, Must, until};
 use crate::rig::talos::{IMPORTED, ISSUED, Key, Setup, Talos, VERIFY};
 
@@ -193,6 +193,44 @@ async fn a_list_that_cannot_be_enforced_is_refused() {
     assert_eq!(error.at("/error/details/0/metadata/field"), "rate_limit_policies[0].window");
 }
 
+/// Waits until uses of keys that `issuer` issued are counted.
+async fn until_counted(issuer: &Talos, talos: &Talos) {
+    until("uses are counted", async || {
+        let probe = key(issuer, &[policy("default", 1), policy("wide", 100)]).await;
+        talos.check(Check::bearer(&probe.secret)).await;
+        (!talos.check(Check::bearer(&probe.secret)).await.passes()).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_limits_of_an_actor_stand_on_one_node_of_a_cluster() {
+    needs!(Redis);
+    let cluster = Cluster::start_tls().await;
+    let talos = cluster.used_by(limited()).set("TALOS_RATE_LIMIT_BACKEND", "redis").start().await;
+    until_counted(&talos, &talos).await;
+    let processes = [talos];
+    let [talos] = &processes;
+    // Enough actors for each of the three nodes.
+    for actor in 0..12 {
+        let issue = async || {
+            let limits = [policy("default", 2), by_actor("day", 3)];
+            let actor = format!("actor:{actor}");
+            talos.issue(json!({ "actor_id": actor, "rate_limit_policies": limits })).await
+        };
+        let (one, other) = (issue().await, issue().await);
+        let before = failures(&processes).await;
+        let mut passed = 0;
+        for key in [&one, &one, &one, &other, &other] {
+            passed += usize::from(talos.check(Check::bearer(&key.secret)).await.passes());
+        }
+        let uncounted = failures(&processes).await - before;
+        assert!((3..=3 + uncounted).contains(&passed), "{passed} of 3, {uncounted} not counted");
+    }
+    let spread = cluster.names("talos:v1:limit:*").await;
+    assert!(spread.iter().all(|count| *count > 0), "{spread:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn several_processes_on_one_redis_charge_all_limits_or_none() {
     needs!(Redis);
@@ -200,12 +238,7 @@ async fn several_processes_on_one_redis_charge_all_limits_or_none() {
     let processes = three(&redis).await;
     let [first, ..] = &processes;
     for talos in &processes {
-        until("uses are counted", async || {
-            let probe = key(first, &[policy("default", 1), policy("wide", 100)]).await;
-            talos.check(Check::bearer(&probe.secret)).await;
-            (!talos.check(Check::bearer(&probe.secret)).await.passes()).then_some(())
-        })
-        .await;
+        until_counted(first, talos).await;
     }
     let before = failures(&processes).await;
     let issue = async || {
