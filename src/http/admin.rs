@@ -106,7 +106,10 @@ pub(super) async fn get_imported(
 
 async fn get(context: &Context, settings: &Settings, kind: KeyKind, id: &str) -> Reply {
     let key = context.service.get(settings.network, kind, id).await?;
-    let out = KeyOut::new(&key, context.service.clock.now()).with_warnings(warnings(settings, &key));
+    let address = context.service.last_address(settings.network, key.id).await?;
+    let out = KeyOut::new(&key, context.service.clock.now())
+        .with_warnings(warnings(settings, &key))
+        .with_last_address(address);
     ok(StatusCode::OK, &out)
 }
 

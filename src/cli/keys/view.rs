@@ -6,7 +6,7 @@ use crate::cli::client::JsonBody;
 use crate::cli::output::{Table, View, cell, plain};
 
 /// Columns of a key, and the JSON pointers of their fields.
-const KEY: [(&str, &str); 25] = [
+const KEY: [(&str, &str); 26] = [
     ("KEY ID", "/key_id"),
     ("NAME", "/name"),
     ("ACTOR", "/actor_id"),
@@ -32,6 +32,7 @@ const KEY: [(&str, &str); 25] = [
     ("REVOKED BY", "/revoked_by"),
     ("IN PLACE OF", "/replaces"),
     ("REPLACED BY", "/replaced_by"),
+    ("LAST ADDRESS", "/last_used_address"),
 ];
 
 /// Columns of an actor, likewise.

@@ -40,6 +40,8 @@ struct ListedKey {
     update_time: Option<String>,
     expire_time: Option<String>,
     last_used_time: Option<String>,
+    #[serde(rename = "last_used_address")]
+    _last_used_address: Option<IgnoredAny>,
     revocation_reason: Option<String>,
     revocation_description: Option<String>,
     supersede_time: Option<String>,

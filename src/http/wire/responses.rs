@@ -1,6 +1,7 @@
 //! Responses.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
@@ -70,6 +71,9 @@ pub(crate) struct KeyOut<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]
     last_used_time: Option<String>,
+    /// Address of the client of the last use that was counted. Not in lists.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_used_address: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "names::RevocationReason")]
     revocation_reason: Option<&'static str>,
@@ -151,6 +155,7 @@ impl<'a> KeyOut<'a> {
             revocation_description: revocation.and_then(|revocation| revocation.description.as_deref()),
             supersede_time: key.superseded.map(Timestamp::to_rfc3339),
             warnings: vec![],
+            last_used_address: None,
             suspension: SuspensionOut::in_force(key.suspensions.own.as_deref(), now),
             actor_suspension: SuspensionOut::in_force(key.suspensions.of_actor.as_deref(), now),
             created_by: provenance.created_by.as_deref(),
@@ -159,6 +164,11 @@ impl<'a> KeyOut<'a> {
             replaces: provenance.replaces.map(|id| id.to_string()),
             replaced_by: provenance.replaced_by.map(|id| id.to_string()),
         }
+    }
+
+    /// Adds the address of the last use.
+    pub(crate) fn with_last_address(self, address: Option<IpAddr>) -> Self {
+        Self { last_used_address: address.map(|address| address.to_string()), ..self }
     }
 
     /// Adds what the settings keep the key from doing.

@@ -28,7 +28,7 @@ const UPDATABLE: [&str; 6] =
 const UPDATABLE_BY_NAME: [&str; 2] = ["expire_time", "ttl"];
 
 /// The other fields of the resource.
-const NOT_UPDATABLE: [&str; 18] = [
+const NOT_UPDATABLE: [&str; 19] = [
     "key_id",
     "actor_id",
     "visibility",
@@ -36,6 +36,7 @@ const NOT_UPDATABLE: [&str; 18] = [
     "create_time",
     "update_time",
     "last_used_time",
+    "last_used_address",
     "revocation_reason",
     "revocation_description",
     "supersede_time",
@@ -97,6 +98,8 @@ pub(crate) struct KeyBody {
     /// Ignored.
     #[schemars(extend("format" = "date-time"))]
     last_used_time: Option<String>,
+    /// Ignored.
+    last_used_address: Option<String>,
     /// Ignored.
     #[schemars(with = "Option<names::RevocationReason>")]
     revocation_reason: Option<String>,

@@ -27,6 +27,8 @@ thread_local! {
 #[derive(Default)]
 struct ThreadTable {
     rows: CheckTable,
+    /// Number of all Checks that were counted here.
+    checks: u64,
     /// Start of the hour in which Checks count.
     hour: Option<Timestamp>,
 }
@@ -85,10 +87,11 @@ impl UsageCounter {
                     row = row.other();
                 }
             }
+            table.checks += 1;
             let row = table.rows.entry(row).or_default();
             row.count += 1;
             if outcome == ALLOW {
-                row.address = check.client;
+                (row.address, row.last) = (check.client, table.checks);
             }
         });
     }

@@ -1,6 +1,7 @@
 //! Reports of usage: sums of Checks by groups, for administrators and for the holder of a key.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::rows::hour_of;
@@ -53,7 +54,7 @@ pub struct KeyUsage {
     /// Last use, to the minute.
     pub last: Timestamp,
     /// Address of the client of the last use, if known.
-    pub address: Option<std::net::IpAddr>,
+    pub address: Option<IpAddr>,
 }
 
 /// A report.
@@ -231,6 +232,14 @@ impl Service {
         keys.dedup();
         let uses = self.key_uses(network, keys).await?;
         Ok(uses.into_iter().map(|(key, used)| (key.to_string(), used)).collect())
+    }
+
+    /// Returns the address of a key's last use that was counted.
+    ///
+    /// # Errors
+    /// Fails if the database fails.
+    pub async fn last_address(&self, network: NetworkId, key: KeyId) -> Result<Option<IpAddr>, ApiError> {
+        Ok(self.key_uses(network, vec![key]).await?.remove(&key).and_then(|used| used.address))
     }
 
     async fn key_uses(

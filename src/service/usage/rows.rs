@@ -111,6 +111,8 @@ pub(crate) struct CheckRow {
     pub count: u64,
     /// Address of the client, if known.
     pub address: Option<IpAddr>,
+    /// Number of that Check among those of its thread; 0 if there is none.
+    pub last: u64,
 }
 
 /// Table of Checks that aren't handed over yet.
@@ -170,7 +172,10 @@ impl UsageRows {
     /// Adds the table of a thread, which was handed over at `now`.
     pub(crate) fn merge(&mut self, table: CheckTable, now: Timestamp) -> Merged {
         let mut merged = Merged::default();
-        for (key, CheckRow { count, address }) in table {
+        let mut rows: Vec<_> = table.into_iter().collect();
+        // The last use of a key counts, whichever row it is in.
+        rows.sort_unstable_by_key(|(_, row)| row.last);
+        for (key, CheckRow { count, address, .. }) in rows {
             let key = CheckKey { hour: key.hour.max(self.first_hour), ..key };
             merged.checks += count;
             if key.key == CountedKey::Other

@@ -44,8 +44,10 @@ fn what_is_written_is_not_written_again_until_it_grows() {
 #[test]
 fn beyond_the_bound_rows_count_together() {
     let mut rows = UsageRows::new(2, START);
-    let merged =
-        rows.merge((1..=2).map(|n| (check(n, ALLOW), CheckRow { count: 1, address: None })).collect(), START);
+    let merged = rows.merge(
+        (1..=2).map(|n| (check(n, ALLOW), CheckRow { count: 1, ..CheckRow::default() })).collect(),
+        START,
+    );
     assert_eq!(merged, Merged { checks: 2, overflowed: 0 });
     let merged =
         rows.merge(table(&[(check(3, ALLOW), 4), (check(4, "expired"), 1), (check(1, ALLOW), 1)]), START);
@@ -96,7 +98,7 @@ fn uses_are_known_to_the_minute() {
     let minute = Duration::from_secs(60);
     let id = (NetworkId::SINGLE, key_of(1));
     let address = Some([192, 0, 2, 1].into());
-    rows.merge([(check(1, ALLOW), CheckRow { count: 1, address })].into_iter().collect(), START);
+    rows.merge([(check(1, ALLOW), CheckRow { count: 1, address, last: 1 })].into_iter().collect(), START);
     let (first, last) = (START, START.plus(Duration::from_secs(59)));
     assert_eq!(rows.unwritten_uses(minute)[0].1.address, address);
     rows.set_use_written(&id, first);
@@ -149,5 +151,20 @@ proptest! {
             prop_assert!(rows.len() <= max_rows + 2 * 80);
         }
         prop_assert_eq!(save(&mut rows, true), counted);
+    }
+}
+
+#[test]
+fn the_last_use_of_a_key_counts_whichever_row_it_is_in() {
+    let address = |last: u64| Some([192, 0, 2, u8::try_from(last).unwrap()].into());
+    for lasts in [[1, 2, 3], [3, 1, 2], [2, 3, 1]] {
+        let mut rows = UsageRows::new(10, START);
+        let routes = ["a", "b", "c"].map(|route| route.parse::<RouteName>().unwrap());
+        let uses = routes.into_iter().zip(lasts).map(|(route, last)| {
+            (CheckKey { route, ..check(1, ALLOW) }, CheckRow { count: 1, address: address(last), last })
+        });
+        rows.merge(uses.collect(), START);
+        let [(_, used)] = rows.unwritten_uses(Duration::ZERO)[..] else { panic!("one key") };
+        assert_eq!(used.address, address(3), "{lasts:?}");
     }
 }
