@@ -134,20 +134,25 @@ impl Store {
     }
 
     /// Migrates an SQLite file without any table. Other databases are migrated on request only.
+    ///
+    /// All steps are one transaction, which takes the lock for writing when it begins: another
+    /// process that starts at the same time sees all tables or none, and waits for the lock.
     pub(super) async fn migrate_if_new(&self) -> Result<(), StoreError> {
-        if self.0.dialect != Dialect::Sqlite || self.table_count().await? > 0 {
+        let dialect = self.0.dialect;
+        if dialect != Dialect::Sqlite || self.number(dialect.count_tables()).await? > 0 {
             return Ok(());
         }
-        let mut result = self.apply_steps().await;
-        // Another process may migrate the same new file: a step that it has just made fails here,
-        // and the next may, too.
-        for _ in steps_up(self.0.dialect) {
-            match result {
-                Ok(()) => return Ok(()),
-                Err(_) => result = self.apply_steps().await,
-            }
+        let mut transaction = self.0.writers.reclaim().begin_with(dialect.begin_write()).await?;
+        let count = self.0.query(dialect.count_tables()).fetch_one(&mut *transaction).await?;
+        if count.try_get::<i64, _>(0)? > 0 {
+            return Ok(());
         }
-        result
+        let connection: &mut AnyConnection = &mut transaction;
+        connection.ensure_migrations_table(MIGRATIONS_TABLE).await?;
+        for step in steps_up(dialect) {
+            connection.apply(MIGRATIONS_TABLE, step).await?;
+        }
+        Ok(transaction.commit().await?)
     }
 
     /// Applies the steps that are missing.
@@ -266,10 +271,6 @@ impl Store {
         }
         steps.sort_by_key(|step| step.version);
         Ok(steps)
-    }
-
-    async fn table_count(&self) -> Result<i64, StoreError> {
-        self.number(self.0.dialect.count_tables()).await
     }
 
     pub(super) async fn has_table(&self, name: impl Into<String>) -> Result<bool, StoreError> {

@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 
+use futures_util::future::join_all;
 use serde_json::json;
 
 use crate::rig::grpc::{Grpc, Health};
@@ -123,6 +124,18 @@ async fn a_database_can_be_migrated_first() {
     let output = without_secret.run(&["migrate", "up", "--database", &dsn]).await;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(file.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_that_start_at_once_on_a_new_file_all_find_its_whole_schema() {
+    for _ in 0..3 {
+        let setup = Setup::new();
+        let processes = join_all((0..4).map(|_| setup.start())).await;
+        let key = processes[0].issue(json!({})).await;
+        for talos in &processes {
+            assert_eq!(talos.verify(&key.secret).await["is_valid"], true);
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
