@@ -107,7 +107,7 @@ fn each_panel_of_the_dashboard_has_a_description() {
     let dashboard: serde_json::Value = serde_json::from_str(dashboard).must("the dashboard");
     assert!(!dashboard.text("/description").is_empty());
     let panels = dashboard.at("/panels").as_array().must("panels");
-    assert!(panels.len() >= 19, "{}", panels.len());
+    assert!(panels.len() >= 21, "{}", panels.len());
     let alerts = include_str!("../../../helm/talos/alerts.yaml");
     for panel in panels {
         let (title, description) = (panel.text("/title"), panel.text("/description"));
