@@ -122,7 +122,7 @@ class Services:
              "-keyout", str(folder / "server.key"), "-out", str(certificate)], folder)
         shutil.copyfile(certificate, authority)
         settings = {"port": port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "fsync": "off",
-                    "max_connections": 600, "shared_buffers": "64MB", "ssl": "on"}
+                    "max_connections": 1200, "shared_buffers": "64MB", "ssl": "on"}
         options = [option for name, value in settings.items() for option in ("-c", f"{name}={value}")]
         self.start([*as_user, paths["postgres"], "-D", str(folder), *options], folder, port, signal.SIGINT)
         self.variables["TALOS_TEST_POSTGRES_CA"] = str(authority)
