@@ -104,5 +104,8 @@ def filter_failure(context, failure, case, response):
         query = dict(parse_qsl(urlsplit(response.request.url).query, keep_blank_values=True))
         page_size = query.get("page_size", "none")
         return not (page_size == "" or page_size.isdigit() and int(page_size) > 0x7FFF_FFFF)
+    # Before a colon, only a POST has the verb of a custom method: the id of an actor may have colons.
+    if failure.code == "ST205" and "/actors/" in case.path and case.method == "OPTIONS":
+        return False
     # Ory's description doesn't know that issued keys can be deleted; ours does.
     return not (failure.code in ("ST204", "ST205") and "/issuedApiKeys/" in case.path and "DELETE" in failure.message)

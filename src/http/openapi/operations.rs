@@ -431,7 +431,7 @@ const LISTING: &[Parameter] = &[
         name: "order_by",
         place: Place::Query,
         description: "Order of the keys (AIP-132): oldest first, the default, or newest first.",
-        schema: |_| json_schema!({ "type": "string", "enum": ["create_time", "create_time desc"] }),
+        schema: |_| json_schema!({ "type": "string", "enum": ["", "create_time", "create_time desc"] }),
     },
 ];
 

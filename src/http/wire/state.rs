@@ -62,7 +62,8 @@ impl TryFrom<SuspendBody> for SuspendRequest {
 
     fn try_from(body: SuspendBody) -> Result<Self, ApiError> {
         let reason = body.reason.filter(|reason| !reason.is_empty());
-        Ok(Self { reason, until: time("until", body.until.as_deref())? })
+        let until = body.until.map(|text| set_time("until", &text)).transpose()?;
+        Ok(Self { reason, until })
     }
 }
 
@@ -71,8 +72,13 @@ pub(super) fn time(name: &'static str, text: Option<&str>) -> Result<Option<Time
     let Some(text) = text.filter(|text| !text.is_empty()) else {
         return Ok(None);
     };
+    set_time(name, text).map(Some)
+}
+
+/// Parses a time that isn't unset by an empty text.
+pub(super) fn set_time(name: &'static str, text: &str) -> Result<Timestamp, ApiError> {
     let time = Timestamp::from_rfc3339(text);
-    time.map(Some).ok_or_else(|| ApiError::field(name, "must be a time such as 2026-04-17T05:45:37Z"))
+    time.ok_or_else(|| ApiError::field(name, "must be a time such as 2026-04-17T05:45:37Z"))
 }
 
 /// Nothing but the resource in the path.

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::state::set_time;
 use crate::clock::Timestamp;
 use crate::error::ApiError;
 use crate::service::usage::{KeyUsage, SelfUsage, UsageReport, UsageRequest, UsageSum, parse_groups};
@@ -158,8 +159,8 @@ pub(crate) fn usage_request(
                 request.groups =
                     parse_groups(&value).map_err(|problem| ApiError::field("group_by", problem))?;
             }
-            "start_time" => request.start = time("start_time", &value)?,
-            "end_time" => request.end = time("end_time", &value)?,
+            "start_time" => request.start = Some(set_time("start_time", &value)?),
+            "end_time" => request.end = Some(set_time("end_time", &value)?),
             "page_size" if value.bytes().all(|byte| byte.is_ascii_digit()) => {
                 // Too large a number means the largest page.
                 request.page_size = if value.is_empty() { 0 } else { value.parse().unwrap_or(u32::MAX) };
@@ -173,13 +174,4 @@ pub(crate) fn usage_request(
         seen.push(name);
     }
     Ok(request)
-}
-
-/// Parses a time, unset if empty.
-fn time(name: &'static str, text: &str) -> Result<Option<Timestamp>, ApiError> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let time = Timestamp::from_rfc3339(text);
-    time.map(Some).ok_or_else(|| ApiError::field(name, "must be a time such as 2026-04-17T05:00:00Z"))
 }
