@@ -170,7 +170,8 @@ fn kind(document: &Value, schema: &Value) -> String {
     let inner = schema["allOf"].get(0).unwrap_or(schema);
     let found = resolved(document, schema);
     if found["enum"].is_array() {
-        let names = strings(&found["enum"]).into_iter().map(|name| format!("`{name}`"));
+        let names = strings(&found["enum"]).into_iter().filter(|name| !name.is_empty());
+        let names = names.map(|name| format!("`{name}`"));
         return names.collect::<Vec<_>>().join(", ");
     }
     if let Some(reference) = inner["$ref"].as_str() {
