@@ -50,7 +50,8 @@ async fn checks_are_grouped_by_what_is_asked_for() {
 
     let by_key = rows(&talos, "group_by=key&filter=outcome=allow").await;
     assert_eq!((by_key[0]["key_id"].as_str(), by_key[0]["count"].as_u64()), (Some(&*key.id), Some(4)));
-    assert_eq!(by_key[0]["last_used_address"], "127.0.0.1");
+    // Written once a minute: that of an earlier use may stand there.
+    assert!(["127.0.0.1", "192.0.2.7"].contains(&by_key[0].text("/last_used_address")), "{by_key:?}");
     assert_eq!(by_key[1]["last_used_address"], "192.0.2.8");
     let read = talos.admin.get(&format!("{IMPORTED}/{}", other.id)).await.expect(200).json();
     assert_eq!(read.text("/last_used_address"), "192.0.2.8");
