@@ -1,6 +1,7 @@
 //! Counting of Checks on the threads of the authz plane.
 
 use std::cell::RefCell;
+use std::hash::BuildHasherDefault;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::ALLOW;
-use super::rows::{CheckKey, CheckTable, CountedKey, hour_of};
+use super::rows::{CheckKey, CheckRow, CheckTable, CountedKey, hour_of};
 use crate::clock::{BootTime, Timestamp};
 use crate::key::{KeyId, NetworkId};
 use crate::settings::policy::RouteName;
@@ -20,17 +21,22 @@ const MAX_TABLE_ROWS: usize = 8_192;
 const MAX_HANDOVER_INTERVAL: Duration = Duration::from_secs(1);
 
 thread_local! {
-    static TABLE: RefCell<ThreadTable> = RefCell::default();
+    static TABLE: RefCell<ThreadTable> = const { RefCell::new(ThreadTable::new()) };
 }
 
 /// Checks that this thread has counted and not handed over yet.
-#[derive(Default)]
 struct ThreadTable {
     rows: CheckTable,
     /// Number of all Checks that were counted here.
     checks: u64,
     /// Start of the hour in which Checks count.
     hour: Option<Timestamp>,
+}
+
+impl ThreadTable {
+    const fn new() -> Self {
+        Self { rows: CheckTable::with_hasher(BuildHasherDefault::new()), checks: 0, hour: None }
+    }
 }
 
 /// Attributes of a Check, as far as they are known when it ends.
@@ -80,20 +86,30 @@ impl UsageCounter {
         TABLE.with_borrow_mut(|table| {
             // Without an hour, the first handover says which.
             let hour = table.hour.unwrap_or(Timestamp::from_micros(0));
-            let mut row = CheckKey { network, key, route: check.route, outcome, hour };
-            if table.rows.len() >= MAX_TABLE_ROWS {
-                self.send(&mut table.rows);
-                if table.rows.len() >= MAX_TABLE_ROWS && !table.rows.contains_key(&row) {
-                    row = row.other();
-                }
-            }
+            let key = CheckKey { network, key, route: check.route, outcome, hour };
             table.checks += 1;
-            let row = table.rows.entry(row).or_default();
+            let checks = table.checks;
+            // Most Checks find their row; only a new one may need room.
+            let row = match table.rows.get_mut(&key) {
+                Some(row) => row,
+                None => self.new_row(&mut table.rows, key),
+            };
             row.count += 1;
             if outcome == ALLOW {
-                (row.address, row.last) = (check.client, table.checks);
+                (row.address, row.last) = (check.client, checks);
             }
         });
+    }
+
+    /// Returns the row of a key that has none yet. If the table is full and can't be sent, that is
+    /// the row of those beyond the bound.
+    #[cold]
+    fn new_row<'table>(&self, rows: &'table mut CheckTable, key: CheckKey) -> &'table mut CheckRow {
+        if rows.len() >= MAX_TABLE_ROWS {
+            self.send(rows);
+        }
+        let key = if rows.len() >= MAX_TABLE_ROWS { key.other() } else { key };
+        rows.entry(key).or_default()
     }
 
     /// Hands this thread's table over; Checks count in the hour of `now` from here on. Returns the
