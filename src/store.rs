@@ -1,4 +1,4 @@
-//! Database: the rows of keys, and the log of changes.
+//! Database: the rows of keys, and the mutation log.
 //!
 //! Each call runs in a task of its own that is never cancelled, as a query that is dropped midway
 //! can break its pooled connection. The caller may stop waiting.

@@ -68,15 +68,13 @@ pub(super) fn spawn(
         readiness: Arc::clone(&context.readiness),
     };
     let mut tasks = Tasks::default();
-    tasks.spawn("poll the log of changes", poller.run());
+    tasks.spawn("poll the mutation log", poller.run());
     tasks.spawn("ping the database", ping(service(), Arc::clone(&context.readiness)));
     tasks.spawn("reload the configuration", reloader.run());
     tasks.spawn("reload certificates", certificates.run());
-    tasks.spawn(
-        "watch the head of the log of changes",
-        watch_log_head(service(), Arc::clone(&context.process)),
-    );
-    tasks.spawn("trim the log of changes", trim_log(service(), Arc::clone(&context.metrics)));
+    tasks
+        .spawn("watch the head of the mutation log", watch_log_head(service(), Arc::clone(&context.process)));
+    tasks.spawn("trim the mutation log", trim_log(service(), Arc::clone(&context.metrics)));
     tasks.spawn("check the counts of keys", check_counts(service()));
     tasks.spawn("record states of keys", upkeep::sweep_states(service()));
     tasks.spawn("trim usage", upkeep::trim_usage(service(), config.usage.clone()));
@@ -177,7 +175,7 @@ async fn trim_log(service: Arc<Service>, metrics: Arc<Metrics>) {
                     metrics.log_trimmed.inc_by(trimmed);
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "old entries of the log of changes can't be deleted; trying again later");
+                    tracing::warn!(%error, "old entries of the mutation log can't be deleted; trying again later");
                     break;
                 }
             }

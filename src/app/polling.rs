@@ -62,9 +62,9 @@ impl Poller {
             let result = service.freshness.poll(&service.store).await;
             match (&result, is_failing) {
                 (Err(error), false) => {
-                    tracing::error!(%error, "the log of changes can't be polled: the lease will run out");
+                    tracing::error!(%error, "the mutation log can't be polled: the lease will run out");
                 }
-                (Ok(()), true) => tracing::info!("the log of changes is polled again"),
+                (Ok(()), true) => tracing::info!("the mutation log is polled again"),
                 _ => {}
             }
             is_failing = result.is_err();
@@ -117,10 +117,10 @@ impl Poller {
             (true, false) => tracing::warn!(
                 seconds = duration.as_secs_f64(),
                 lease_seconds = lease.as_secs_f64(),
-                "polls of the log of changes are slow: the database is far away or busy, or there are more changes than \
+                "polls of the mutation log are slow: the database is far away or busy, or there are more changes than \
                  can be read"
             ),
-            (false, true) => tracing::info!("polls of the log of changes are quick again"),
+            (false, true) => tracing::info!("polls of the mutation log are quick again"),
             _ => {}
         }
         is_slow

@@ -116,7 +116,7 @@ pub(super) async fn ask(service: Arc<Service>, shared: Arc<RedisCache>, interval
             && client.accept(freshness, &answer)
             && before.is_none()
         {
-            tracing::warn!("the database can't be reached: another instance relays the log of changes");
+            tracing::warn!("the database can't be reached: another instance relays the mutation log");
         }
     }
 }

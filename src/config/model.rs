@@ -312,7 +312,7 @@ pub struct Consistency {
     /// Default 5s.
     #[serde(with = "serde_forms::Duration")]
     pub lease: Duration,
-    /// Time between two polls of the log of changes. Above 0. Default 1s.
+    /// Time between two polls of the mutation log. Above 0. Default 1s.
     #[serde(with = "serde_forms::Duration")]
     pub poll: Duration,
     /// Time that relaying through another instance adds to the bound; 0 turns it off. Default 10s.

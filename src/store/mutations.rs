@@ -1,4 +1,4 @@
-//! Log of changes, from which every instance learns that a cached row is stale (see
+//! Mutation log, from which every instance learns that a cached row is stale (see
 //! `cache::freshness`).
 
 use std::sync::Arc;

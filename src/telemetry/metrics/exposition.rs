@@ -79,7 +79,7 @@ impl Metrics {
         );
         registry.register(
             "log_trimmed",
-            "Old entries of the log of changes that this process deleted",
+            "Old entries of the mutation log that this process deleted",
             log_trimmed.clone(),
         );
         registry.register(
@@ -258,10 +258,10 @@ impl Readings {
         let Status { poll, log, epoch, .. } = &self.status;
         page.counter(
             "poll_failures",
-            "Polls of the log of changes that failed, or whose answer can't be relied on",
+            "Polls of the mutation log that failed, or whose answer can't be relied on",
             poll.failures,
         )?;
-        page.gauge("poll_seconds", "Duration of the last poll of the log of changes", poll.seconds)?;
+        page.gauge("poll_seconds", "Duration of the last poll of the mutation log", poll.seconds)?;
         page.gauge(
             "poll_server_age_seconds",
             "Time for which polls have been answered by the same database server",
@@ -274,12 +274,12 @@ impl Readings {
         )?;
         page.counter(
             "log_rewritten",
-            "Times that the log of changes was found rewritten (a restore, a failover) and the cache was dropped",
+            "Times that the mutation log was found rewritten (a restore, a failover) and the cache was dropped",
             log.rewritten,
         )?;
         page.gauge(
             "epoch",
-            "Number in the log of changes up to which this process knows every change",
+            "Number in the mutation log up to which this process knows every change",
             *epoch as f64,
         )?;
         page.gauge(
@@ -300,7 +300,7 @@ impl Readings {
         )?;
         page.counter(
             "lease_lapses",
-            "Times that the lease ran out because the log of changes was not polled in time",
+            "Times that the lease ran out because the mutation log was not polled in time",
             lease.lapses,
         )?;
         page.counter(
@@ -330,12 +330,12 @@ impl Readings {
         )?;
         page.gauge(
             "consistency_age_seconds",
-            "Age of what this process knows of the log of changes",
+            "Age of what this process knows of the mutation log",
             lease.age_seconds.unwrap_or(f64::INFINITY),
         )?;
         page.gauge(
             "relay_age_seconds",
-            "Age of what another instance last relayed of the log of changes",
+            "Age of what another instance last relayed of the mutation log",
             relay.age_seconds.unwrap_or(f64::INFINITY),
         )
     }

@@ -97,16 +97,16 @@ fn mode_problem(mode: Mode, lease: &Lease, relay: &Relay) -> Option<String> {
     match (mode, lease.age_seconds) {
         (Mode::Fresh, _) => None,
         (Mode::Relayed, _) => Some(format!(
-            "the log of changes can't be polled: another instance relays it, last {:.1} s ago; unknown keys get 503",
+            "the mutation log can't be polled: another instance relays it, last {:.1} s ago; unknown keys get 503",
             relay.age_seconds.unwrap_or_default()
         )),
         (Mode::Static, _) => Some(format!(
-            "the log of changes can't be polled: known keys stay valid for {left:.0} s more, even if they are revoked \
+            "the mutation log can't be polled: known keys stay valid for {left:.0} s more, even if they are revoked \
              elsewhere, and unknown keys get 503"
         )),
-        (Mode::Closed, None) => Some("the log of changes was never polled: every key gets 503".to_owned()),
+        (Mode::Closed, None) => Some("the mutation log was never polled: every key gets 503".to_owned()),
         (Mode::Closed, Some(age)) => Some(format!(
-            "the log of changes was last polled {age:.0} s ago, which is too long: every key gets 503"
+            "the mutation log was last polled {age:.0} s ago, which is too long: every key gets 503"
         )),
     }
 }

@@ -44,7 +44,7 @@ async fn refuses_what_it_would_falsify(talos: &Talos, key: &Key, direction: &str
     }
 }
 
-/// The newest time in the log of changes, in seconds.
+/// The newest time in the mutation log, in seconds.
 async fn newest_time(setup: &Setup) -> f64 {
     sqlx::any::install_default_drivers();
     let mut database = AnyConnection::connect(setup.dsn()).await.must("connecting to the database");

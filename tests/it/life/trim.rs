@@ -1,4 +1,4 @@
-//! The log of changes doesn't grow for ever, and nobody who reads it misses anything.
+//! The mutation log doesn't grow for ever, and nobody who reads it misses anything.
 
 use serde_json::json;
 
