@@ -5,6 +5,7 @@ mod against_envoy;
 mod attributes;
 mod basic;
 mod challenge;
+mod charge;
 mod connection;
 mod cookie;
 mod denied_response;

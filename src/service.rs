@@ -5,6 +5,7 @@ mod actors;
 pub mod bulkhead;
 mod change;
 mod charge;
+mod credits;
 mod delete;
 mod derive;
 mod filter;
@@ -27,6 +28,7 @@ pub mod verify;
 
 use std::borrow::Borrow;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use arc_swap::ArcSwap;
 
@@ -138,6 +140,7 @@ impl ServiceBuilder {
             bulkhead,
             upstream_headers_len: self.upstream_headers_len,
             signers: Signers::default(),
+            credit_failures: AtomicU64::new(0),
             lookups: SingleFlight::default(),
         }
     }
@@ -175,6 +178,7 @@ pub struct Service {
     pub bulkhead: Arc<Bulkhead>,
     /// Numbers of keys by their secret and prefix.
     pub signers: Signers,
+    credit_failures: AtomicU64,
     upstream_headers_len: UpstreamHeadersLen,
     lookups: SingleFlight<LookupKey, LookupResult>,
 }

@@ -9,6 +9,7 @@ mod anchor;
 mod audit;
 mod changes;
 mod clock_skew;
+mod credits;
 mod database_file;
 mod dialect;
 mod driver;
@@ -36,6 +37,7 @@ mod revert;
 mod row;
 mod server;
 mod signers;
+mod spends;
 mod sweep;
 mod tracked_file;
 mod transaction;
@@ -83,6 +85,7 @@ use eviction::ConnectionEviction;
 use lookups::Lookups;
 use poller::{Connector, Poller};
 use pool::Pool;
+use spends::Spends;
 use tracked_file::TrackedFile;
 
 /// Error of the database. Messages never have a DSN.
@@ -228,6 +231,7 @@ struct Inner {
     poll_requested: Arc<Notify>,
     rng: Rng,
     lookups: Lookups,
+    spends: Spends,
     key_reads: AtomicU64,
     /// Skew that the last poll measured.
     clock_skew: Mutex<Option<ClockSkew>>,
@@ -314,6 +318,7 @@ impl Store {
             eviction,
             rng,
             lookups: Lookups::default(),
+            spends: Spends::default(),
             key_reads: AtomicU64::new(0),
             clock_skew: Mutex::new(None),
             #[cfg(test)]

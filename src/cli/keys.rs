@@ -2,6 +2,7 @@
 
 pub(super) mod actors;
 mod credentials;
+mod credits;
 mod fields;
 mod imported;
 mod issued;

@@ -93,6 +93,7 @@ impl Fixture {
                 addresses: AddressList::default(),
                 rate_policy: None,
                 rate_policies: crate::key::RatePolicies::default(),
+                credits: None,
                 request_id: None,
             };
             let request = ImportRequest { raw_key: GOOD_KEY.to_owned().into(), key };

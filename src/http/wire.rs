@@ -3,6 +3,7 @@
 //! In requests, absent, `null` and `*_UNSPECIFIED` mean the same. In responses, booleans, numbers,
 //! lists and `next_page_token` are always present, other members only if set.
 
+mod credits;
 mod listed;
 pub(super) mod names;
 mod rate_limits;

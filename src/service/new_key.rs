@@ -11,8 +11,8 @@ use crate::credential::{Form, Presented, api_key, imported};
 use crate::error::{ApiError, Reason};
 use crate::event::{Event, Occurrence};
 use crate::key::{
-    ActorId, AddressList, Key, KeyId, KeyName, Metadata, NetworkId, Provenance, RatePolicies, RatePolicy,
-    Scopes, Signer, Suspensions, TEN_YEARS, Visibility,
+    ActorId, AddressList, CreditBalance, Credits, Key, KeyId, KeyName, Metadata, NetworkId, Provenance,
+    RatePolicies, RatePolicy, Scopes, Signer, Suspensions, TEN_YEARS, Visibility,
 };
 use crate::secret::SecretString;
 use crate::settings::Settings;
@@ -39,6 +39,8 @@ pub struct KeyRequest {
     pub rate_policy: Option<RatePolicy>,
     /// All rate policies, unset if there is no list.
     pub rate_policies: RatePolicies,
+    /// Credits, of which the amounts count.
+    pub credits: Option<CreditBalance>,
     /// Idempotency key of the request.
     pub request_id: Option<String>,
 }
@@ -224,6 +226,7 @@ impl Service {
             addresses: request.addresses,
             rate_policy: request.rate_policy,
             rate_policies: request.rate_policies,
+            credits: request.credits.map(|given| Arc::new(Credits::new(id, given, now))),
             created: now,
             updated: now,
             expires: request.ttl.or(settings.default_key_ttl).map(|ttl| now.plus(ttl)),
@@ -348,6 +351,7 @@ fn everything(request: &KeyRequest, subject: &str) -> serde_json::Value {
         addresses,
         rate_policy,
         rate_policies,
+        credits,
         request_id: _,
     } = request;
     let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
@@ -366,6 +370,9 @@ fn everything(request: &KeyRequest, subject: &str) -> serde_json::Value {
     // Left out if unset: earlier releases have stored fingerprints of requests without it.
     if let (Some(list), Some(policies)) = (everything.as_array_mut(), rate_policies.fingerprint()) {
         list.push(policies);
+    }
+    if let (Some(list), Some(credits)) = (everything.as_array_mut(), credits) {
+        list.push(serde_json::json!(["credits", credits.fingerprint()]));
     }
     everything
 }

@@ -19,8 +19,8 @@ use crate::credential::request_seal::SealedRequest;
 use crate::error::{ApiError, Reason};
 use crate::event::{Event, Occurrence};
 use crate::key::{
-    AddressList, Key, KeyId, KeyKind, KeyName, Metadata, Provenance, Revocation, RevocationReason, Status,
-    UnusedGrace, Visibility,
+    AddressList, CreditBalance, Credits, Key, KeyId, KeyKind, KeyName, Metadata, Provenance, Revocation,
+    RevocationReason, Status, UnusedGrace, Visibility,
 };
 use crate::secret::SecretString;
 use crate::settings::Settings;
@@ -185,6 +185,9 @@ impl Rotation {
             },
             ..request.changes.apply(old, *now)
         };
+        if let Some(Some(given)) = request.changes.credits {
+            key.credits = Some(Arc::new(Credits::new(key.id, given, *now)));
+        }
         check_rate_policies(&key)?;
         let prefix = prefix_of(settings, key.visibility)?;
         key.signer = settings.signer(prefix);
@@ -240,7 +243,7 @@ fn prefix_of(settings: &Settings, visibility: Visibility) -> Result<&String, Api
 /// Returns all that a rotation of `id` asks for.
 fn everything(request: &RotateRequest, id: KeyId) -> Value {
     let RotateRequest { changes, visibility, grace, until_unused, request_id: _ } = request;
-    let Update { name, scopes, metadata, addresses, rate_policy, rate_policies, expiry } = changes;
+    let Update { name, scopes, metadata, addresses, rate_policy, rate_policies, credits, expiry } = changes;
     let blocks = |list: &AddressList| list.iter().map(ToString::to_string).collect::<Vec<_>>();
     let rate_policy = rate_policy.map(|policy| {
         policy.map(|policy| (policy.quota, policy.window.as_micros().to_string(), policy.unit.name()))
@@ -259,6 +262,9 @@ fn everything(request: &RotateRequest, id: KeyId) -> Value {
     // Added later: without these, the hash is that of earlier releases.
     if let Some(policies) = rate_policies {
         everything.push(policies.fingerprint().unwrap_or_default());
+    }
+    if let Some(credits) = credits {
+        everything.push(json!(["credits", credits.as_ref().map(CreditBalance::fingerprint)]));
     }
     if let Some(Expiry::After(ttl)) = expiry {
         everything.push(json!(["ttl", ttl.as_micros().to_string()]));

@@ -10,8 +10,8 @@ use crate::clock::Timestamp;
 use crate::error::{ApiError, Reason};
 use crate::event::Event;
 use crate::key::{
-    ActorId, AddressList, FieldError, Key, KeyId, KeyKind, KeyName, Metadata, Provenance, RatePolicies,
-    RatePolicy, Scopes, Status, TEN_YEARS, Visibility,
+    ActorId, AddressList, CreditBalance, Credits, FieldError, Key, KeyId, KeyKind, KeyName, Metadata,
+    Provenance, RatePolicies, RatePolicy, Scopes, Status, TEN_YEARS, Visibility,
 };
 use crate::settings::Settings;
 
@@ -30,6 +30,8 @@ pub struct Update {
     pub rate_policy: Option<Option<RatePolicy>>,
     /// All rate policies. Unset ones remove them all.
     pub rate_policies: Option<RatePolicies>,
+    /// Credits, of which the amounts count. `Some(None)` takes them away.
+    pub credits: Option<Option<CreditBalance>>,
     /// Expiry.
     pub expiry: Option<Expiry>,
 }
@@ -108,6 +110,10 @@ impl Update {
         if let Some(rate_policy) = self.rate_policy {
             key.set_default_rate_policy(rate_policy);
         }
+        if let Some(credits) = self.credits {
+            let account = key.credits.as_ref().map_or(key.id, |credits| credits.account);
+            key.credits = credits.map(|given| Arc::new(Credits::new(account, given, now)));
+        }
         if let Some(expiry) = self.expiry {
             key.expires = Some(expiry.time(now));
         }
@@ -115,13 +121,14 @@ impl Update {
     }
 
     fn is_empty(&self) -> bool {
-        let Self { name, scopes, metadata, addresses, rate_policy, rate_policies, expiry } = self;
+        let Self { name, scopes, metadata, addresses, rate_policy, rate_policies, credits, expiry } = self;
         name.is_none()
             && scopes.is_none()
             && metadata.is_none()
             && addresses.is_none()
             && rate_policy.is_none()
             && rate_policies.is_none()
+            && credits.is_none()
             && expiry.is_none()
     }
 }
@@ -195,7 +202,9 @@ impl Service {
                 fixed.check(key)?;
                 let updated = update.apply(key, now);
                 check_rate_policies(&updated)?;
-                if updated.differences(key).is_empty() {
+                // Credits are set anew: others may have been spent since.
+                let sets_credits = update.credits.flatten().is_some();
+                if !sets_credits && updated.differences(key).is_empty() {
                     return Err(Refusal::Unchanged);
                 }
                 if let Some(expiry) = update.expiry {

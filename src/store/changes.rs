@@ -10,6 +10,7 @@ use futures_util::FutureExt;
 use sqlx::AnyConnection;
 
 use super::clock_skew;
+use super::credits::{change_credits, inherit_credits};
 use super::key_counts::{add_to_count, lock_network, room};
 use super::keys::{NewKey, insert_rows};
 use super::mutations::log_mutation;
@@ -138,10 +139,13 @@ where
         }
         let row = NewKey { key: key.clone(), request: request.clone() };
         insert_rows(inner, transaction, &[row]).await?;
+        inherit_credits(inner, transaction, &before, key).await?;
     }
     let successors = i64::from(rows.successor.is_some());
     let difference = successors + i64::from(count.includes(&rows.key)) - i64::from(count.includes(&before));
     add_to_count(inner, transaction, network, difference).await?;
+    // Before that, as uses of the key may hold the row.
+    change_credits(inner, transaction, &before, &rows.key, now).await?;
     // From here on, changes of other networks wait.
     let (mutation, time) = log_mutation(inner, transaction, network, id, now).await?;
     rows.key.mutation = mutation.n;
@@ -200,7 +204,8 @@ async fn update_row(
                   rate_window = $6, rate_unit = $7, rate_policies = $8, updated_at = $9, superseded_at = $10, \
                   revocation_reason = $11, revocation_description = $12, mutation = $13, suspension = $14, \
                   updated_by = $15, revoked_by = $16, unused_grace = $17, grace_limit_at = $18, \
-                  replaced_by = COALESCE($19, replaced_by) WHERE network_id = $20 AND key_id = $21";
+                  credits_id = $19, replaced_by = COALESCE($20, replaced_by) \
+                  WHERE network_id = $21 AND key_id = $22";
     bind_changes(inner.query(update), key)
         .bind(successor.as_ref().map(|successor| successor.key.id.to_string()))
         .bind(key.network.to_string())

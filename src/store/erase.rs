@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use sqlx::AnyConnection;
 
+use super::credits::release_credits;
 use super::dialect::MAX_ROWS;
 use super::key_counts::{add_to_count, lock_network};
 use super::mutations::log_mutations;
@@ -48,6 +49,9 @@ async fn delete_keys(
                 }
                 let counted = existing.iter().filter(|key| count.includes(key)).count();
                 let counted = i64::try_from(counted).map_err(|_| StoreError::Corrupt("live"))?;
+                for key in &existing {
+                    release_credits(inner, transaction, key).await?;
+                }
                 let existing: Vec<KeyId> = existing.iter().map(|key| key.id).collect();
                 delete_rows(inner, transaction, network, &existing).await?;
                 add_to_count(inner, transaction, network, -counted).await?;

@@ -260,6 +260,7 @@ mod tests {
             addresses: AddressList::default(),
             rate_policy: None,
             rate_policies: crate::key::RatePolicies::default(),
+            credits: None,
             created,
             updated: created,
             expires: None,

@@ -8,6 +8,7 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
 
 use super::clock_skew;
+use super::credits::insert_credits;
 use super::dialect::{MAX_ROWS, placeholders};
 use super::key_counts::{add_to_count, lock_network, room};
 use super::mutations::{log_issue, log_mutations};
@@ -99,6 +100,9 @@ async fn insert(
         outcomes.push(outcome);
     }
     insert_rows(inner, transaction, &issued).await?;
+    for new in &issued {
+        insert_credits(inner, transaction, &new.key).await?;
+    }
     let count = i64::try_from(issued.len() + imported.len()).map_err(|_| StoreError::Corrupt("live"))?;
     add_to_count(inner, transaction, network, count).await?;
     // From here on, changes of other networks wait.
@@ -112,6 +116,9 @@ async fn insert(
         outcomes[index] = InsertOutcome::Created(Some(mutation));
     }
     insert_rows(inner, transaction, &imported).await?;
+    for new in &imported {
+        insert_credits(inner, transaction, &new.key).await?;
+    }
     let logged = match (imported.last(), issued.first()) {
         (Some(last), _) => Some(last.key.mutation),
         (None, Some(first)) => Some(log_issue(inner, transaction, first.key.created).await?),

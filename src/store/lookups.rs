@@ -313,6 +313,7 @@ mod tests {
             addresses: AddressList::default(),
             rate_policy: None,
             rate_policies: crate::key::RatePolicies::default(),
+            credits: None,
             created: now,
             updated: now,
             expires: None,

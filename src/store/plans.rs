@@ -3,6 +3,7 @@
 //! SQLite always; PostgreSQL and MariaDB if `TALOS_TEST_POSTGRES` and `TALOS_TEST_MARIADB` name
 //! them. `TALOS_TEST_PLAN_ROWS` is the number of keys; from a million on, times are checked, too.
 
+mod credits;
 mod usage;
 
 use std::time::Duration;
@@ -70,6 +71,7 @@ fn key(number: u128, now: Timestamp) -> Key {
         addresses: AddressList::default(),
         rate_policy: None,
         rate_policies: crate::key::RatePolicies::default(),
+        credits: None,
         created,
         updated: created,
         expires: expired.then(|| now.minus(hour)),
@@ -248,20 +250,19 @@ fn with_literals(text: &str, now: Timestamp) -> String {
             column.rsplit(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap_or_default();
         literal += &match column {
             "network_id" => format!("'{}'", some.network),
-            "key_id" => format!("'{}'", some.id),
+            "key_id" | "credits_id" => format!("'{}'", some.id),
             "actor_id" | "BINARY" => format!("'{}'", some.actor.as_str()),
             "secret_id" => format!("'{}'", SECRETS[1]),
             "key_prefix" => "'old_ak'".to_owned(),
             "LIMIT" if text.contains("SELECT 1 AS one") => MAX_SIGNED_COUNT.to_string(),
             "LIMIT" => "51".to_owned(),
             "OFFSET" => "0".to_owned(),
-            "kind" | "n" | "mutation" | "live" | "recounts" => "1".to_owned(),
+            "kind" | "n" | "mutation" | "live" | "recounts" | "remaining" | "holders" => "1".to_owned(),
             "created_at" => some.created.as_micros().to_string(),
             "unused_grace" | "grace_limit_at" | "ELSE" => now.as_micros().to_string(),
             "expires_at" | "superseded_at" | "last_used_at" | "updated_at" | "due_at" | "END" | "hour_at"
-            | "day_at" | "settled_at" | "recounted_at" | "line_count" | "rate_quota" | "rate_window" => {
-                now.as_micros().to_string()
-            }
+            | "day_at" | "refill_due_at" | "settled_at" | "recounted_at" | "line_count" | "rate_quota"
+            | "rate_window" => now.as_micros().to_string(),
             _ => "'x'".to_owned(),
         };
         literal += rest;
@@ -338,6 +339,7 @@ async fn check_plans(dsn: &str) {
     use_everything(&store, now).await;
     let keys: Vec<Key> = (40..80).map(|number| key(number, now)).collect();
     usage::use_usage(&store, &keys, now).await;
+    credits::use_credits(&store, now).await;
     while store.sweep_states(now).await.unwrap() > 0 {}
     let mut connection = AnyConnection::connect(dsn).await.unwrap();
     match dialect {

@@ -161,10 +161,17 @@ fn issued_key() -> Value {
         "status": "KEY_STATUS_ACTIVE",
         "visibility": "KEY_VISIBILITY_SECRET",
         "rate_limit_policy": { "quota": "100", "unit": "requests", "window": "60s" },
+        "credits": credits("5000"),
         "create_time": "2026-01-02T03:04:05Z",
         "update_time": "2026-01-02T03:04:05Z",
         "expire_time": "2026-04-02T03:04:05Z",
     })
+}
+
+/// Returns the credits of the issued key.
+fn credits(remaining: &str) -> Value {
+    let refill = json!({ "amount": "5000", "every": "month", "at": "1 03:00" });
+    json!({ "remaining": remaining, "refill": refill })
 }
 
 fn imported_key() -> Value {
@@ -190,6 +197,7 @@ fn issue() -> Example {
         "ttl": "90d",
         "metadata": { "team": "billing" },
         "rate_limit_policy": { "quota": "100", "unit": "requests", "window": "60s" },
+        "credits": credits("5000"),
         "request_id": "export-1",
     });
     both(request, json!({ "issued_api_key": issued_key(), "secret": SECRET }))
@@ -282,6 +290,7 @@ fn verified() -> Value {
         "rate_limit_policy": { "quota": "100", "unit": "requests", "window": "60s" },
         "rate_limit_remaining": "99",
         "rate_limit_reset_time": "2026-01-02T03:04:06Z",
+        "credits": credits("4999"),
     })
 }
 

@@ -404,7 +404,7 @@ pub(super) const KEY_ID: Parameter =
 const UPDATE_MASK: Parameter = Parameter {
     name: "update_mask",
     place: Place::Query,
-    description: "Fields to update, separated by commas: name, scopes, metadata, ip_restriction, rate_limit_policy; or * for all of these. Besides, one of expire_time and ttl moves the end of the key, within the limits for new keys.",
+    description: "Fields to update, separated by commas: name, scopes, metadata, ip_restriction, rate_limit_policy; or * for all of these. Besides, one of expire_time and ttl moves the end of the key, within the limits for new keys, and credits sets those of the key.",
     schema: |_| json_schema!({ "type": "string", "maxLength": MAX_MASK }),
 };
 
@@ -456,7 +456,7 @@ const FRESHNESS: &[Parameter] = &[
     Parameter {
         name: "charge",
         place: Place::Query,
-        description: "`false` leaves the rate limits of the key as they are. The default is `true`.",
+        description: "`false` leaves the rate limits and the credits of the key as they are. The default is `true`.",
         schema: of::<bool>,
     },
     // Talos-Min-Epoch is left out. Programs that make up requests from the description would send
@@ -493,6 +493,6 @@ const RATE_LIMIT: Header = Header {
 
 const RETRY_AFTER: Header = Header {
     name: "Retry-After",
-    description: "Seconds to wait after the quota is used up.",
+    description: "Seconds to wait after the quota is used up, or until the next refill of credits.",
     schema: of::<String>,
 };

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
+use super::credits::{CreditsBody, credits};
 use super::rate_limits::{NamedRateLimitPolicy, RateLimitPolicy, rate_limits};
 use super::requests::{IpRestriction, addresses, scopes, visibility};
 use super::scalars::field;
@@ -14,8 +15,8 @@ use crate::clock::Timestamp;
 use crate::error::ApiError;
 use crate::http::body::{self, object, objects};
 use crate::key::{
-    ActorId, Key, KeyId, KeyKind, KeyName, Metadata, NetworkId, Provenance, Revocation, RevocationReason,
-    Signer, Status, Suspension, Suspensions,
+    ActorId, CreditBalance, Credits, Key, KeyId, KeyKind, KeyName, Metadata, NetworkId, Provenance,
+    Revocation, RevocationReason, Signer, Status, Suspension, Suspensions,
 };
 use crate::service::MAX_DESCRIPTION;
 
@@ -36,6 +37,8 @@ struct ListedKey {
     rate_limit_policy: Option<RateLimitPolicy>,
     #[serde(default, deserialize_with = "objects")]
     rate_limit_policies: Option<Vec<NamedRateLimitPolicy>>,
+    #[serde(default, deserialize_with = "object")]
+    credits: Option<CreditsBody>,
     create_time: Option<String>,
     update_time: Option<String>,
     expire_time: Option<String>,
@@ -107,6 +110,9 @@ pub fn listed_key(
         }
     };
     let limits = rate_limits(listed.rate_limit_policy, listed.rate_limit_policies)?;
+    let given = listed.credits.map(credits).transpose()?.flatten();
+    let none_left = CreditBalance { remaining: 0, refill: None, due: None };
+    let given = given.map(|given| if listed.replaced_by.is_some() { none_left } else { given });
     Ok(Key {
         network,
         id,
@@ -118,6 +124,8 @@ pub fn listed_key(
         addresses: addresses(listed.ip_restriction)?,
         rate_policy: limits.default,
         rate_policies: limits.all,
+        // Those of a key that was replaced are its successor's.
+        credits: given.map(|given| Arc::new(Credits::new(id, given, now))),
         created,
         updated: time("update_time", listed.update_time.as_deref())?.unwrap_or(created),
         expires,

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::credits::{CreditsBody, credits};
 use super::names;
 use super::rate_limits::{NamedRateLimitPolicy, RateLimitPolicy, rate_limit_changes, rate_limits};
 use super::scalars::{field, span};
@@ -80,6 +81,8 @@ pub struct IssueBody {
     #[serde(default, deserialize_with = "objects")]
     #[schemars(length(max = RatePolicies::MAX))]
     rate_limit_policies: Option<Vec<NamedRateLimitPolicy>>,
+    #[serde(default, deserialize_with = "object")]
+    credits: Option<CreditsBody>,
     /// Idempotency key: a repeated request with the same id returns the first key. The caller that
     /// made it also gets its secret, within `idempotency.reveal_for` and while the key is unused.
     #[schemars(length(max = MAX_REQUEST_ID), pattern(NO_CONTROL))]
@@ -121,6 +124,8 @@ pub struct ImportBody {
     #[serde(default, deserialize_with = "objects")]
     #[schemars(length(max = RatePolicies::MAX))]
     rate_limit_policies: Option<Vec<NamedRateLimitPolicy>>,
+    #[serde(default, deserialize_with = "object")]
+    credits: Option<CreditsBody>,
     /// Idempotency key: a repeated request with the same id returns the first key.
     #[schemars(length(max = MAX_REQUEST_ID), pattern(NO_CONTROL))]
     request_id: Option<String>,
@@ -210,6 +215,9 @@ pub struct RotateBody {
     #[serde(default, deserialize_with = "objects")]
     #[schemars(length(max = RatePolicies::MAX))]
     rate_limit_policies: Option<Vec<NamedRateLimitPolicy>>,
+    /// Credits of the new key alone. If unset, it shares those of the old key.
+    #[serde(default, deserialize_with = "object")]
+    credits: Option<CreditsBody>,
     /// Lifetime of the new key, such as `720h`: one second to ten years, and at most
     /// `credentials.api_keys.max_ttl`. If unset or zero, the end of the old key is inherited.
     ttl: Option<String>,
@@ -303,6 +311,7 @@ impl TryFrom<IssueBody> for KeyRequest {
             addresses: addresses(body.ip_restriction)?,
             rate_policy: limits.default,
             rate_policies: limits.all,
+            credits: body.credits.map(credits).transpose()?.flatten(),
             request_id: request_id(body.request_id)?,
         })
     }
@@ -323,6 +332,7 @@ impl TryFrom<ImportBody> for ImportRequest {
             ip_restriction: body.ip_restriction,
             rate_limit_policy: body.rate_limit_policy,
             rate_limit_policies: body.rate_limit_policies,
+            credits: body.credits,
             request_id: body.request_id,
         };
         Ok(Self { raw_key, key: key.try_into()? })
@@ -343,6 +353,7 @@ impl TryFrom<RotateBody> for RotateRequest {
             addresses: body.ip_restriction.map(|restriction| addresses(Some(restriction))).transpose()?,
             rate_policy,
             rate_policies,
+            credits: body.credits.map(credits).transpose()?,
             expiry: ttl(body.ttl.as_deref())?.map(Expiry::After),
         };
         let visibility = body.visibility.filter(|name| name != "KEY_VISIBILITY_UNSPECIFIED");

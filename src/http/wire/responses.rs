@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::credits::{CreditsBody, CreditsOut};
 use super::names;
 use super::rate_limits::{
     NamedRateLimitPolicy, NamedRateLimitPolicyOut, RateLimitPolicy, RateLimitPolicyOut,
@@ -17,7 +18,7 @@ use super::requests::IpRestriction;
 use super::state::SuspensionOut;
 use crate::clock::Timestamp;
 use crate::error::{ApiError, Reason};
-use crate::key::{ActorId, Key, Metadata, RevocationReason, Scope, Status};
+use crate::key::{ActorId, CreditBalance, Key, Metadata, RevocationReason, Scope, SpentCredits, Status};
 use crate::limit::RateDecision;
 use crate::service::verify::{Identity, Verification};
 
@@ -57,6 +58,9 @@ pub(crate) struct KeyOut<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Vec<NamedRateLimitPolicy>")]
     rate_limit_policies: Option<Vec<NamedRateLimitPolicyOut>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "CreditsBody")]
+    credits: Option<CreditsOut>,
     /// Time of creation.
     #[schemars(extend("format" = "date-time"))]
     create_time: String,
@@ -144,6 +148,7 @@ impl<'a> KeyOut<'a> {
             }),
             rate_limit_policy: key.rate_policy.map(rate_limit_policy_out),
             rate_limit_policies: rate_limit_policies_out(key),
+            credits: key.credits.as_ref().map(|credits| credits.balance.at(now).into()),
             create_time: key.created.to_rfc3339(),
             update_time: key.updated.to_rfc3339(),
             expire_time: key.expires.map(Timestamp::to_rfc3339),
@@ -371,6 +376,10 @@ pub(crate) struct VerifyOut<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]
     pub rate_limit_reset_time: Option<String>,
+    /// Credits of the key after this use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "CreditsBody")]
+    pub(super) credits: Option<CreditsOut>,
 }
 
 impl<'a> VerifyOut<'a> {
@@ -416,6 +425,23 @@ impl<'a> VerifyOut<'a> {
                 error_code: Some("VERIFICATION_ERROR_RATE_LIMITED"),
                 error_message: Some("the key was used too often; try again later".to_owned()),
                 ..counted
+            },
+        }
+    }
+
+    /// Adds the credits that the key has, and whether they were enough.
+    pub(crate) fn paid(self, balance: CreditBalance, spent: Option<&SpentCredits>) -> Self {
+        let remaining = spent.map_or(balance.remaining, |spent| spent.remaining);
+        let told = Self { credits: Some(CreditBalance { remaining, ..balance }.into()), ..self };
+        match spent.is_none_or(|spent| spent.allowed) {
+            true => told,
+            false => Self {
+                is_valid: false,
+                issuer: None,
+                // Existing clients know no code for it.
+                error_code: Some("VERIFICATION_ERROR_RATE_LIMITED"),
+                error_message: Some("credits_exhausted".to_owned()),
+                ..told
             },
         }
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::credits::{CreditsBody, credits};
 use super::rate_limits::{NamedRateLimitPolicy, RateLimitPolicy, rate_limit_changes};
 use super::requests::{IpRestriction, NO_CONTROL, SCOPE, addresses, metadata, scopes, ttl, visibility};
 use super::scalars::field;
@@ -24,8 +25,8 @@ const UPDATABLE: [&str; 6] =
     ["name", "scopes", "metadata", "ip_restriction", "rate_limit_policy", "rate_limit_policies"];
 
 /// Fields that are updated only where a mask names them: `*` and a response that is sent back
-/// leave the expiry alone.
-const UPDATABLE_BY_NAME: [&str; 2] = ["expire_time", "ttl"];
+/// leave the expiry and the credits alone.
+const UPDATABLE_BY_NAME: [&str; 3] = ["expire_time", "ttl", "credits"];
 
 /// The other fields of the resource.
 const NOT_UPDATABLE: [&str; 19] = [
@@ -84,6 +85,11 @@ pub(crate) struct KeyBody {
     #[serde(default, deserialize_with = "objects")]
     #[schemars(length(max = RatePolicies::MAX))]
     rate_limit_policies: Option<Vec<NamedRateLimitPolicy>>,
+    /// Credits, set anew as a whole. They count if `update_mask` names them; without a mask, unless
+    /// the body is a key that was read (it has a `create_time`), whose credits others may have
+    /// spent since.
+    #[serde(default, deserialize_with = "object")]
+    credits: Option<CreditsBody>,
     /// Ignored.
     #[schemars(extend("format" = "date-time"))]
     create_time: Option<String>,
@@ -218,8 +224,8 @@ fn masked_field(path: &str) -> Result<&'static str, ApiError> {
         return Err(mask_error(&format!("{field} can't be updated")));
     }
     match path.split_once('.') {
-        Some(("rate_limit_policy" | "rate_limit_policies" | "metadata", _)) => Err(mask_error(
-            "rate_limit_policy, rate_limit_policies and metadata are replaced whole; name them without a part",
+        Some(("rate_limit_policy" | "rate_limit_policies" | "metadata" | "credits", _)) => Err(mask_error(
+            "rate_limit_policy, rate_limit_policies, credits and metadata are replaced whole; name them without a part",
         )),
         _ => Err(mask_error("names a field that a key doesn't have")),
     }
@@ -259,6 +265,10 @@ pub(crate) fn update(mask: &UpdateMask, body: KeyBody) -> Result<(Fixed, Update)
     let has_list = body.rate_limit_policies.as_ref().is_some_and(|policies| !policies.is_empty());
     let list = named("rate_limit_policies", has_list).then(|| body.rate_limit_policies.unwrap_or_default());
     (update.rate_policy, update.rate_policies) = rate_limit_changes(alias, list)?;
+    let sets_credits = body.credits.is_some() && body.create_time.is_none();
+    if named("credits", sets_credits) {
+        update.credits = Some(credits(body.credits.unwrap_or_default())?);
+    }
     update.expiry = expiry(
         named("expire_time", false).then_some(body.expire_time.as_deref()),
         named("ttl", false).then_some(body.ttl.as_deref()),
@@ -347,6 +357,39 @@ mod tests {
         assert_eq!(refused("ttl", "{}").as_deref(), Some("ttl"));
         assert_eq!(refused("expire_time", r#"{"expire_time":"soon"}"#).as_deref(), Some("expire_time"));
         assert_eq!(refused("expire_time,ttl", body).as_deref(), Some("update_mask"));
+    }
+
+    #[test]
+    fn credits_that_were_read_set_none() {
+        let body = r#"{"name":"n","credits":{"remaining":"5","refill":{"amount":9,"every":"day"}}}"#;
+        let set = |mask: &str, body: &str| changes(mask, body).credits;
+        let given = set("", body).unwrap().unwrap();
+        assert_eq!((given.remaining, given.refill.unwrap().amount), (5, 9));
+        assert_eq!(set("credits", body), Some(Some(given)));
+        let read = body.replace('{', r#"{"create_time":"2026-01-01T00:00:00Z","#);
+        let read = read.replacen(r#""credits":{"create_time":"2026-01-01T00:00:00Z","#, r#""credits":{"#, 1);
+        let read = read.replacen(r#""refill":{"create_time":"2026-01-01T00:00:00Z","#, r#""refill":{"#, 1);
+        for (mask, body) in [("*", body), ("name", body), ("", read.as_str())] {
+            assert_eq!(set(mask, body), None, "{mask} {body}");
+        }
+        assert_eq!(set("credits", &read), Some(Some(given)));
+        assert_eq!(set("credits", "{}"), Some(None), "it takes them away");
+        assert_eq!(
+            set("", r#"{"credits":{"refill":{"amount":7,"every":"week"}}}"#).unwrap().unwrap().remaining,
+            7
+        );
+        for (part, field) in [
+            (r#"{"remaining":-1}"#, "remaining"),
+            (r#"{"remaining":"1000000000000001"}"#, "remaining"),
+            (r#"{"refill":{"amount":0,"every":"day"}}"#, "refill.amount"),
+            (r#"{"refill":{"amount":1}}"#, "refill.every"),
+            (r#"{"refill":{"amount":1,"every":"year"}}"#, "refill.every"),
+            (r#"{"refill":{"amount":1,"every":"day","at":"noon"}}"#, "refill.at"),
+        ] {
+            let body = serde_json::from_str(&format!(r#"{{"credits":{part}}}"#)).unwrap();
+            let error = super::update(&mask("").unwrap(), body).unwrap_err();
+            assert_eq!(error.field.as_deref(), Some(format!("credits.{field}").as_str()), "{part}");
+        }
     }
 
     #[test]
