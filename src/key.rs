@@ -16,6 +16,7 @@ mod signer;
 mod status;
 pub mod strict;
 mod suspension;
+pub mod terms;
 pub mod verdict;
 
 pub use actor::{Actor, RecordedTimes};

@@ -10,6 +10,7 @@ mod list_all;
 mod paths;
 mod rate_limit;
 mod revoke;
+pub(super) mod selection;
 mod suspend;
 pub(super) mod view;
 

@@ -118,10 +118,13 @@ pub(super) async fn list_issued(
     Extension(settings): NetworkSettings,
     QueryPairs(query): QueryPairs,
 ) -> Reply {
-    let Listed { keys, next_page_token } = list(&context, &settings, KeyKind::Issued, query).await?;
+    let Listed { keys, next_page_token, total } = list(&context, &settings, KeyKind::Issued, query).await?;
     let now = context.service.clock.now();
     let issued_api_keys = keys.iter().map(|key| KeyOut::new(key, now)).collect();
-    ok(StatusCode::OK, &ListIssuedOut { issued_api_keys, next_page_token })
+    let total_size = total.map(|total| total.count);
+    let total_size_is_estimate = total.filter(|total| !total.is_exact).map(|_| true);
+    let page = ListIssuedOut { issued_api_keys, next_page_token, total_size, total_size_is_estimate };
+    ok(StatusCode::OK, &page)
 }
 
 pub(super) async fn list_imported(
@@ -129,10 +132,13 @@ pub(super) async fn list_imported(
     Extension(settings): NetworkSettings,
     QueryPairs(query): QueryPairs,
 ) -> Reply {
-    let Listed { keys, next_page_token } = list(&context, &settings, KeyKind::Imported, query).await?;
+    let Listed { keys, next_page_token, total } = list(&context, &settings, KeyKind::Imported, query).await?;
     let now = context.service.clock.now();
     let imported_api_keys = keys.iter().map(|key| KeyOut::new(key, now)).collect();
-    ok(StatusCode::OK, &ListImportedOut { imported_api_keys, next_page_token })
+    let total_size = total.map(|total| total.count);
+    let total_size_is_estimate = total.filter(|total| !total.is_exact).map(|_| true);
+    let page = ListImportedOut { imported_api_keys, next_page_token, total_size, total_size_is_estimate };
+    ok(StatusCode::OK, &page)
 }
 
 async fn list(

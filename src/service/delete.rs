@@ -101,7 +101,7 @@ impl Service {
         let request = PageRequest { filter, size, ..PageRequest::default() };
         let page = self.store.list_keys(network, kind, request, self.clock.now()).await;
         let page = page.map_err(unavailable)?;
-        Ok((page.keys.iter().map(|key| key.id).collect(), page.more))
+        Ok((page.keys.iter().map(|key| key.id).collect(), page.next.is_some()))
     }
 
     /// Deletes keys whose intent is recorded, in one transaction.

@@ -15,6 +15,7 @@ use super::keys::{NewKey, insert_rows};
 use super::mutations::log_mutation;
 use super::requests::{IdempotencyKey, find_request};
 use super::row::{bind_changes, read_key, selected};
+use super::terms::replace_terms;
 use super::transaction::End;
 use super::{Inner, Mutation, Store, StoreError};
 use crate::clock::Timestamp;
@@ -151,7 +152,10 @@ where
         // A wrong clock doesn't keep a key from being revoked.
         rows.key.updated = time;
     }
-    update_row(inner, transaction, &rows).await?;
+    update_row(inner, transaction, &rows, before.mutation).await?;
+    if rows.key.scopes != before.scopes || rows.key.metadata != before.metadata {
+        replace_terms(inner, transaction, &rows.key).await?;
+    }
     if rows.key.expires != before.expires {
         update_expiry(inner, transaction, &rows.key).await?;
     }
@@ -194,15 +198,21 @@ async fn update_row(
     inner: &Inner,
     transaction: &mut AnyConnection,
     KeyChange { key, successor }: &KeyChange,
+    mutation_before: u64,
 ) -> Result<(), StoreError> {
     // Without the columns that never change, and without the last use, which is written separately.
     let update = "UPDATE api_keys SET name = $1, scopes = $2, metadata = $3, allowed_cidrs = $4, rate_quota = $5, \
                   rate_window = $6, rate_unit = $7, rate_policies = $8, updated_at = $9, superseded_at = $10, \
                   revocation_reason = $11, revocation_description = $12, mutation = $13, suspension = $14, \
                   updated_by = $15, revoked_by = $16, unused_grace = $17, grace_limit_at = $18, \
-                  replaced_by = COALESCE($19, replaced_by) WHERE network_id = $20 AND key_id = $21";
+                  replaced_by = COALESCE($19, replaced_by), \
+                  terms_at = CASE WHEN terms_at = $20 THEN $21 ELSE terms_at END \
+                  WHERE network_id = $22 AND key_id = $23";
     bind_changes(inner.query(update), key)
         .bind(successor.as_ref().map(|successor| successor.key.id.to_string()))
+        // Terms that are as old as the row stay so.
+        .bind(i64::try_from(mutation_before).unwrap_or(i64::MAX))
+        .bind(i64::try_from(key.mutation).unwrap_or(i64::MAX))
         .bind(key.network.to_string())
         .bind(key.id.to_string())
         .execute(&mut *transaction)

@@ -13,6 +13,7 @@ use super::key_counts::{add_to_count, lock_network, room};
 use super::mutations::{log_issue, log_mutations};
 use super::requests::{EarlierRequest, IdempotencyKey, RepeatedKey, find_request};
 use super::row::{COLUMN_COUNT, COLUMNS, bind_key};
+use super::terms::insert_terms;
 use super::transaction::End;
 use super::{Inner, Mutation, Store, StoreError};
 use crate::key::{Key, KeyId, KeyKind};
@@ -212,9 +213,10 @@ pub(super) async fn insert_rows(
     rows: &[NewKey],
 ) -> Result<(), StoreError> {
     for chunk in rows.chunks(MAX_ROWS) {
-        let values = placeholders(chunk.len(), COLUMN_COUNT + 3);
+        let values = placeholders(chunk.len(), COLUMN_COUNT + 4);
         let insert = format!(
-            "INSERT INTO api_keys ({COLUMNS}, request_id, request_fingerprint, request_seal) VALUES {values}"
+            "INSERT INTO api_keys ({COLUMNS}, request_id, request_fingerprint, request_seal, terms_at) \
+             VALUES {values}"
         );
         let insert = chunk.iter().fold(inner.query(insert), |insert, NewKey { key, request }| {
             let request = request.as_ref();
@@ -222,8 +224,11 @@ pub(super) async fn insert_rows(
                 .bind(request.map(|request| request.id.clone()))
                 .bind(request.map(|request| request.fingerprint.clone()))
                 .bind(request.and_then(|request| request.seal.clone()))
+                .bind(i64::try_from(key.mutation).unwrap_or(i64::MAX))
         });
         insert.execute(&mut *transaction).await?;
+        let keys: Vec<&Key> = chunk.iter().map(|new| &new.key).collect();
+        insert_terms(inner, transaction, &keys).await?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! SQLite always; PostgreSQL and MariaDB if `TALOS_TEST_POSTGRES` and `TALOS_TEST_MARIADB` name
 //! them. `TALOS_TEST_PLAN_ROWS` is the number of keys; from a million on, times are checked, too.
 
+mod finding;
 mod usage;
 
 use std::time::Duration;
@@ -20,8 +21,8 @@ use super::keys::insert_rows;
 use super::mutations::log_mutations;
 use super::transaction::End;
 use super::{
-    AuditHead, Filter, IdempotencyKey, KeyChange, LogStart, MAX_SIGNED_COUNT, NewKey, Order, PageRequest,
-    PollTiming, SignedBy, Store, Successor, TrimLimit,
+    AuditHead, Filter, IdempotencyKey, KeyChange, LogStart, MAX_SIGNED_COUNT, NewKey, Order, OrderBy,
+    PageRequest, PollTiming, SignedBy, Store, Successor, TrimLimit,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::credential::page_token::Cursor;
@@ -62,23 +63,23 @@ fn key(number: u128, now: Timestamp) -> Key {
     Key {
         network: NetworkId::SINGLE,
         id: KeyId::Issued(Uuid::from_u128(number.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))),
-        name: KeyName::parse("name").unwrap(),
+        name: KeyName::parse(&format!("Name {number}")).unwrap(),
         actor: ActorId::parse(&actor).unwrap(),
-        scopes: Scopes::default(),
-        metadata: None,
+        scopes: finding::scopes(number),
+        metadata: finding::metadata(number),
         visibility: Visibility::Secret,
         addresses: AddressList::default(),
         rate_policy: None,
         rate_policies: crate::key::RatePolicies::default(),
         created,
         updated: created,
-        expires: expired.then(|| now.minus(hour)),
+        expires: if expired { Some(now.minus(hour)) } else { finding::expiry(number, now) },
         superseded: superseded.then(|| now.minus(hour)),
         unused_grace: None,
         revocation: revoked.then_some(Revocation { reason: RevocationReason::Superseded, description: None }),
         suspensions: Suspensions::default(),
         provenance: Provenance::default(),
-        last_used: None,
+        last_used: finding::last_use(number, now),
         mutation: 0,
         signer,
     }
@@ -142,12 +143,12 @@ async fn list_all(store: &Store, now: Timestamp) -> (Duration, String) {
     let cursor = Cursor { created: last.created, key_id: last.id.to_string() };
     let tries = if rows() < ROWS_FOR_TIMES { 1 } else { 3 };
     let mut slowest = (Duration::ZERO, String::new());
-    let orders = [Order::OldestFirst, Order::NewestFirst];
+    let orders = [false, true].map(|is_descending| Order { by: OrderBy::Created, is_descending });
     let pages = orders.map(|order| [None, Some(cursor.clone())].map(|after| (order, after)));
     for filter in filters() {
         for (order, after) in pages.as_flattened() {
-            let request =
-                PageRequest { filter: filter.clone(), order: *order, after: after.clone(), size: 50 };
+            let (filter, after) = (filter.clone(), after.clone());
+            let request = PageRequest { filter, order: *order, after, size: 50, ..PageRequest::default() };
             let asked = format!("{request:?}");
             let mut best = Duration::MAX;
             for _ in 0..tries {
@@ -246,6 +247,9 @@ fn with_literals(text: &str, now: Timestamp) -> String {
         };
         let column =
             column.rsplit(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap_or_default();
+        // The first part of a position is a time.
+        let is_row = [" > (", " >= (", " < (", " <= ("].iter().any(|sign| literal.ends_with(sign));
+        let column = if is_row { "created_at" } else { column };
         literal += &match column {
             "network_id" => format!("'{}'", some.network),
             "key_id" => format!("'{}'", some.id),
@@ -255,7 +259,9 @@ fn with_literals(text: &str, now: Timestamp) -> String {
             "LIMIT" if text.contains("SELECT 1 AS one") => MAX_SIGNED_COUNT.to_string(),
             "LIMIT" => "51".to_owned(),
             "OFFSET" => "0".to_owned(),
-            "kind" | "n" | "mutation" | "live" | "recounts" => "1".to_owned(),
+            // After a COALESCE: the number that stands for no time.
+            "1" | "9223372036854775807" => now.as_micros().to_string(),
+            "terms_at" | "THEN" | "kind" | "n" | "mutation" | "live" | "recounts" => "1".to_owned(),
             "created_at" => some.created.as_micros().to_string(),
             "unused_grace" | "grace_limit_at" | "ELSE" => now.as_micros().to_string(),
             "expires_at" | "superseded_at" | "last_used_at" | "updated_at" | "due_at" | "END" | "hour_at"
@@ -306,10 +312,12 @@ fn fault(dialect: Dialect, statement: &str, plan: &str) -> Option<&'static str> 
         }),
     };
     let usage = ["usage_hours", "usage_days", "usage_keys"];
-    if ["api_keys", "mutation_log"].into_iter().chain(usage).any(whole) {
+    if ["api_keys", "key_terms", "mutation_log"].into_iter().chain(usage).any(whole) {
         return Some("reads a whole table");
     }
-    let is_page = statement.contains("ORDER BY created_at");
+    let is_page = ["created_at", "expires_at", "last_used_at"]
+        .iter()
+        .any(|column| statement.contains(&format!("ORDER BY {column}")));
     // Few keys are due, as sweeps record their states.
     let is_due = statement.contains(&format!("{} <= ", dialect.due_at()));
     if is_page && is_due && dialect != Dialect::Postgres && !plan.contains("api_keys_by_due") {
@@ -348,7 +356,9 @@ async fn check_plans(dsn: &str) {
         }
         Dialect::MySql => {
             connection
-                .execute("ANALYZE TABLE api_keys, mutation_log, usage_hours, usage_days, usage_keys")
+                .execute(
+                    "ANALYZE TABLE api_keys, key_terms, mutation_log, usage_hours, usage_days, usage_keys",
+                )
                 .await
                 .unwrap();
         }
@@ -358,12 +368,20 @@ async fn check_plans(dsn: &str) {
     if rows() >= ROWS_FOR_TIMES {
         assert!(slowest <= PAGE_TIME, "{slowest:?}: {asked}");
     }
+    finding::find_all(&store, now).await;
     let statements = store.0.statements.lock().clone();
     let mut faults = vec![];
     let mut count = 0;
     for statement in statements.iter().filter(|statement| !statement.starts_with("INSERT")) {
         let literal = with_literals(statement, now);
+        let settings = dialect.plan_settings().filter(|_| finding::is_planned(statement));
+        if let Some(settings) = settings {
+            connection.execute(AssertSqlSafe(format!("BEGIN; {settings}"))).await.unwrap();
+        }
         let plan = explain(&mut connection, dialect, &literal).await;
+        if settings.is_some() {
+            connection.execute("ROLLBACK").await.unwrap();
+        }
         count += 1;
         if let Some(fault) = fault(dialect, statement, &plan) {
             faults.push(format!("{fault}:\n{literal}\n{plan}\n"));

@@ -62,6 +62,7 @@ EXAMPLES:
 EXAMPLES:
   talos keys issued list --actor user:42 --status active
   talos keys issued list --all -q
+  talos keys issued list --name back --order-by 'last_used_time desc' --total
   talos keys issued list --secret retired --status active
   talos keys issued list --filter 'status = KEY_STATUS_REVOKED' --format json
   talos keys issued list --format 'jsonpath=$.issued_api_keys[*].name'")]

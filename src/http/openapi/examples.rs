@@ -95,6 +95,8 @@ pub(super) fn parameter_example(operation: &Operation, name: &str) -> Option<Val
         "start_time" => "2025-12-27T00:00:00Z".into(),
         "end_time" => "2026-01-03T00:00:00Z".into(),
         "charge" => false.into(),
+        "query" => "billing".into(),
+        "total" => true.into(),
         "Authorization" => "Bearer ory_ak_v1_EXAMPLE".into(),
         "filter" if operation.path.contains("usage") => "actor_id = \"alice\"".into(),
         "page_size" => 50.into(),

@@ -3,6 +3,7 @@
 use schemars::{Schema, SchemaGenerator, json_schema};
 
 use super::components::{GetJwksResponse, Health, Revocation, SelfRevokeApiKeyResponse, Updated, any_object};
+use super::listing::LISTING;
 use super::operation::{Access, Answer, Header, Operation, Parameter, Place, Tag, Verb, of};
 use crate::caller::Role;
 use crate::http::wire::{
@@ -10,7 +11,6 @@ use crate::http::wire::{
     ImportedKey, IssueBody, IssueOut, KeyOut, ListImportedOut, ListIssuedOut, MAX_MASK, RotateBody,
     RotateOut, SelfRevokeRequest, VerifyBody, VerifyOut,
 };
-use crate::service::{DEFAULT_PAGE, MAX_FILTER, MAX_PAGE};
 
 /// Path of the report on one's own key.
 pub(crate) const SELF_USAGE_PATH: &str = "/v2alpha1/usage:self";
@@ -407,38 +407,6 @@ const UPDATE_MASK: Parameter = Parameter {
     description: "Fields to update, separated by commas: name, scopes, metadata, ip_restriction, rate_limit_policy; or * for all of these. Besides, one of expire_time and ttl moves the end of the key, within the limits for new keys.",
     schema: |_| json_schema!({ "type": "string", "maxLength": MAX_MASK }),
 };
-
-const LISTING: &[Parameter] = &[
-    Parameter {
-        name: "page_size",
-        place: Place::Query,
-        description: "Maximum number of keys on the page. Larger numbers mean the largest page.",
-        schema: page_size,
-    },
-    Parameter {
-        name: "page_token",
-        place: Place::Query,
-        description: "The `next_page_token` of the previous page.",
-        schema: of::<String>,
-    },
-    Parameter {
-        name: "filter",
-        place: Place::Query,
-        description: "Filter (AIP-160): `actor_id = \"…\"`, `status = KEY_STATUS_…`, `secret_id = current` (or `retired`, `unknown`, an id), `key_prefix = …`, or several of them joined by AND.",
-        schema: |_| json_schema!({ "type": "string", "maxLength": MAX_FILTER }),
-    },
-    Parameter {
-        name: "order_by",
-        place: Place::Query,
-        description: "Order of the keys (AIP-132): oldest first, the default, or newest first.",
-        schema: |_| json_schema!({ "type": "string", "enum": ["", "create_time", "create_time desc"] }),
-    },
-];
-
-fn page_size(_: &mut SchemaGenerator) -> Schema {
-    let description = format!("0 means {DEFAULT_PAGE}; the largest page has {MAX_PAGE} keys.");
-    json_schema!({ "type": "integer", "format": "int32", "minimum": 0, "description": description })
-}
 
 const FRESHNESS: &[Parameter] = &[
     Parameter {

@@ -260,6 +260,12 @@ pub(crate) fn list_request(pairs: Vec<(String, String)>) -> Result<ListRequest, 
             "page_token" => request.page_token = value,
             "filter" => request.filter = value,
             "order_by" => request.order_by = value,
+            "query" => request.query = value,
+            "total" => match value.as_str() {
+                "true" => request.has_total = true,
+                "" | "false" => {}
+                _ => return Err(ApiError::field(name, "must be true or false")),
+            },
             "page_size" if value.bytes().all(|byte| byte.is_ascii_digit()) => {
                 // Too large a number means the largest page.
                 request.page_size = if value.is_empty() { 0 } else { value.parse().unwrap_or(u32::MAX) };

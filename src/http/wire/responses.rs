@@ -284,6 +284,12 @@ pub(crate) struct ListIssuedOut<'a> {
     pub issued_api_keys: Vec<KeyOut<'a>>,
     /// Token of the next page. Empty on the last page.
     pub next_page_token: String,
+    /// Number of keys in the list, if the request asks for it and it is cheap to know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total_size: Option<u64>,
+    /// True if `total_size` is an estimate; 10000 then stands for more than can be counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total_size_is_estimate: Option<bool>,
 }
 
 /// A page of imported keys.
@@ -295,6 +301,12 @@ pub(crate) struct ListImportedOut<'a> {
     pub imported_api_keys: Vec<KeyOut<'a>>,
     /// Token of the next page. Empty on the last page.
     pub next_page_token: String,
+    /// Number of keys in the list, if the request asks for it and it is cheap to know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total_size: Option<u64>,
+    /// True if `total_size` is an estimate; 10000 then stands for more than can be counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total_size_is_estimate: Option<bool>,
 }
 
 /// A derived token.
