@@ -32,7 +32,8 @@ pub(super) fn push_conditions(select: &mut Statement, dialect: Dialect, filter: 
         push_name(select, dialect, name, " AND ");
     }
     for scope in &filter.more.scopes {
-        select.push(&format!(" AND {position}(scopes, ")).text(in_json(scope)).push(") > 0");
+        // With its quotes, no other scope contains it.
+        select.push(&format!(" AND {position}(scopes, ")).text(format!("\"{scope}\"")).push(") > 0");
     }
     for (_, value) in &filter.more.metadata {
         select.push(&format!(" AND {position}(metadata, ")).text(in_json(value)).push(") > 0");

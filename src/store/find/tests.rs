@@ -14,6 +14,7 @@ use crate::key::{
 use crate::rng::Rng;
 use crate::store::driver;
 use crate::store::filter::{Conditions, NEVER_EXPIRES, NEVER_USED};
+use crate::store::keys::insert_rows;
 use crate::store::transaction::End;
 use crate::store::{ChangeOutcome, KeyChange, NewKey};
 
@@ -44,14 +45,11 @@ impl World {
         }
         let new: Vec<_> = world.keys.iter().map(|key| NewKey { key: key.clone(), request: None }).collect();
         let insert = async move |inner: Arc<Inner>| {
-            let rows = |inner, transaction, new| {
-                async move {
-                    crate::store::keys::insert_rows(inner, transaction, new).await?;
-                    Ok(End::Commit(()))
-                }
-                .boxed()
-            };
-            inner.write(new, rows).await
+            inner
+                .write(new, |inner, transaction, new| {
+                    async move { Ok(End::Commit(insert_rows(inner, transaction, new).await?)) }.boxed()
+                })
+                .await
         };
         world.store.run(insert).await.unwrap();
         world
@@ -271,9 +269,9 @@ async fn check(dsn: &str, seed: u64) {
     // Terms are deleted with their key, whoever deletes it.
     execute(dsn, "DELETE FROM api_keys WHERE key_id >= 'c'").await;
     let deleted: Vec<KeyId> =
-        world.keys.iter().map(|key| key.id).filter(|id| id.to_string() >= "8".to_owned()).collect();
+        world.keys.iter().map(|key| key.id).filter(|id| id.to_string().as_str() >= "8").collect();
     world.store.delete_keys(NETWORK, deleted, at(NOW)).await.unwrap();
-    world.keys.retain(|key| key.id.to_string() < "8".to_owned());
+    world.keys.retain(|key| key.id.to_string().as_str() < "8");
     let left = "SELECT count(*) FROM key_terms WHERE key_id >= '8'";
     assert_eq!(world.store.number(left).await.unwrap(), 0);
     let terms: usize = world.keys.iter().map(|key| crate::key::terms::terms_of(key).len()).sum();

@@ -87,7 +87,7 @@ async fn filters_find_by_every_field() {
         (format!("create_time >= \"{created}\" AND actor_id = alice"), vec![mobile]),
         (format!("expire_time <= \"{soon}\""), vec![backup, mobile]),
         (format!("expire_time < \"{soon}\" AND name = 'b*'"), vec![backup]),
-        ("expire_time = never".to_owned(), vec![]),
+        ("expire_time = never".to_owned(), vec![odd]),
         ("last_used_time = never AND actor_id = alice".to_owned(), vec![backend, mobile]),
         ("last_used_time > 2026-01-01T00:00:00Z".to_owned(), vec![odd]),
         (
@@ -135,7 +135,7 @@ async fn orders_are_by_creation_expiry_and_last_use() {
     let [backend, backup, mobile, odd] = ["backend", "Backup", "mobile", "100%_\"\\"];
     for (order, wanted) in [
         ("create_time", [backend, backup, mobile, odd]),
-        ("expire_time", [odd, backup, mobile, backend]),
+        ("expire_time", [backup, mobile, backend, odd]),
         ("last_used_time", [unused[0], unused[1], mobile, backend]),
     ] {
         let ascending = names(&talos, &[("order_by", order)]).await;
@@ -190,9 +190,9 @@ async fn totals_are_counted_on_request() {
     for (parameters, count) in [
         (vec![], 4),
         (vec![("filter", "actor_id = alice")], 2),
-        (vec![("filter", "status = KEY_STATUS_ACTIVE AND name = 'b*'")], 2),
+        (vec![("filter", "status = KEY_STATUS_ACTIVE AND scopes:orders:read")], 2),
         (vec![("filter", "scopes:nothing")], 0),
-        (vec![("filter", "expire_time = never"), ("order_by", "last_used_time")], 0),
+        (vec![("filter", "expire_time = never"), ("order_by", "last_used_time")], 1),
     ] {
         let total = [("total", "true"), ("page_size", "1")];
         let parameters: Vec<_> = parameters.into_iter().chain(total).collect();
@@ -244,7 +244,7 @@ async fn a_changed_or_deleted_key_is_found_by_what_it_is_now() {
     let revoked = "status = KEY_STATUS_REVOKED AND metadata.team = green";
     assert_eq!(names(&talos, &[("filter", revoked)]).await, ["backend"]);
     let rotated =
-        talos.admin.post(&format!("{ISSUED}/{}:rotate", keys[1].id), &json!({})).await.expect(200).json();
+        talos.admin.post(&format!("{ISSUED}/{}:rotate", keys[1].id), &json!({})).await.expect(201).json();
     let active = "status = KEY_STATUS_ACTIVE AND metadata.team = Blue";
     assert_eq!(names(&talos, &[("filter", active)]).await, ["Backup"]);
     assert_eq!(
