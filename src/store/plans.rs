@@ -28,7 +28,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::credential::page_token::Cursor;
 use crate::key::{
     Actor, ActorId, AddressList, Key, KeyId, KeyKind, KeyName, KeyPrefix, NetworkId, Provenance, Revocation,
-    RevocationReason, Scopes, SecretId, Signer, Status, Suspensions, Visibility,
+    RevocationReason, SecretId, Signer, Status, Suspensions, Visibility,
 };
 use crate::rng::Rng;
 
