@@ -22,7 +22,7 @@ const NETWORK: NetworkId = NetworkId::SINGLE;
 /// Keys of a world.
 const KEYS: u16 = 300;
 /// Lists of a world.
-const LISTS: usize = 400;
+const LISTS: usize = 120;
 const NOW: i64 = 1_000_000_000_000;
 
 struct World {
