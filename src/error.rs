@@ -63,6 +63,8 @@ pub enum Reason {
     Conflict,
     /// The state of the system doesn't allow the request.
     FailedPrecondition,
+    /// The log of changes doesn't reach from where the reader left off.
+    EventsGone,
     /// The request wasn't received in time.
     RequestTimeout,
     /// The body is larger than the route allows.
@@ -103,6 +105,7 @@ impl Reason {
             Self::ApiKeyExists => ("API_KEY_EXISTS", 409, "ALREADY_EXISTS"),
             Self::Conflict => ("CONFLICT", 409, "ALREADY_EXISTS"),
             Self::FailedPrecondition => ("FAILED_PRECONDITION", 409, "FAILED_PRECONDITION"),
+            Self::EventsGone => ("EVENTS_GONE", 410, "OUT_OF_RANGE"),
             Self::PayloadTooLarge => ("PAYLOAD_TOO_LARGE", 413, "INVALID_ARGUMENT"),
             Self::UnsupportedMediaType => ("UNSUPPORTED_MEDIA_TYPE", 415, "INVALID_ARGUMENT"),
             Self::TooManyRequests => ("TOO_MANY_REQUESTS", 429, "RESOURCE_EXHAUSTED"),

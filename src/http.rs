@@ -6,6 +6,7 @@ mod body;
 mod client_address;
 mod context;
 mod epoch;
+mod follow;
 mod health;
 mod middleware;
 mod notice;
@@ -27,7 +28,9 @@ use axum::routing::get;
 
 use self::admin::{actors, change, state, verify};
 use self::middleware::{admin_auth, catch_timeouts_and_panics, cors, cross_site, host, self_revoke_limit};
-use self::openapi::{erasure, operations, state as state_operations, usage as usage_operations};
+use self::openapi::{
+    erasure, follow as follow_operations, operations, state as state_operations, usage as usage_operations,
+};
 use self::reply::{Reply, method_not_allowed, no_such_resource, ok};
 use self::routes::Routes;
 use self::telemetry::TelemetryState;
@@ -63,6 +66,10 @@ pub(crate) fn api_outline() -> Outline {
 }
 
 fn admin_routes() -> Routes {
+    follow::with_whoami(key_routes())
+}
+
+fn key_routes() -> Routes {
     Routes::default()
         .audited(Operation::Issue, &operations::ISSUE, admin::issue)
         .at(&operations::LIST_ISSUED, admin::list_issued)
@@ -93,6 +100,8 @@ fn admin_routes() -> Routes {
         .at(&operations::VERIFY_BATCH, verify::verify_batch)
         .audited(Operation::Derive, &operations::DERIVE, admin::derive)
         .at(&usage_operations::USAGE, usage::usage)
+        .at(&follow_operations::EVENTS, follow::events)
+        .at(&follow_operations::EXPLAIN, follow::explain)
         .merge(public_routes())
 }
 

@@ -2,6 +2,7 @@
 
 mod actor;
 mod address;
+mod change_record;
 pub mod deny;
 mod differences;
 mod fields;
@@ -20,6 +21,7 @@ pub mod verdict;
 
 pub use actor::{Actor, RecordedTimes};
 pub use address::AddressList;
+pub use change_record::{ChangeKind, ChangeRecord, FieldChange};
 pub use fields::{ActorId, KeyName, MAX_LABEL, Metadata, TEN_YEARS};
 pub use grace::UnusedGrace;
 pub use id::{KeyId, KeyKind, NetworkId};

@@ -7,6 +7,8 @@ mod change;
 mod charge;
 mod delete;
 mod derive;
+mod events;
+pub mod explain;
 mod filter;
 mod fresh_until;
 mod last_used;
@@ -33,6 +35,9 @@ use arc_swap::ArcSwap;
 pub use actors::{ActorUpdate, CountedActor, MAX_COUNTED_KEYS};
 pub use delete::{ErasedActor, MAX_ERASED};
 pub use derive::{DeriveRequest, Derived};
+pub use events::{
+    DEFAULT_EVENTS, FeedPosition, FeedStart, FollowRequest, Followed, LoggedEvent, MAX_EVENTS, MAX_WAIT,
+};
 pub use filter::MAX_FILTER;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use filter::parse as parse_filter;
@@ -47,6 +52,7 @@ pub use suspend::SuspendRequest;
 pub use update::{Expiry, Fixed, Update};
 
 use bulkhead::Bulkhead;
+use events::Followers;
 use lookup::{LookupKey, LookupResult};
 use outstanding::Outstanding;
 use usage::UsageCounter;
@@ -138,6 +144,7 @@ impl ServiceBuilder {
             bulkhead,
             upstream_headers_len: self.upstream_headers_len,
             signers: Signers::default(),
+            followers: Followers::default(),
             lookups: SingleFlight::default(),
         }
     }
@@ -176,6 +183,7 @@ pub struct Service {
     /// Numbers of keys by their secret and prefix.
     pub signers: Signers,
     upstream_headers_len: UpstreamHeadersLen,
+    followers: Followers,
     lookups: SingleFlight<LookupKey, LookupResult>,
 }
 

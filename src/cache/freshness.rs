@@ -34,6 +34,7 @@ use std::sync::atomic::{self, AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::watch;
 
 pub use relay::{MAX_RELAY_ENTRIES, RelayClient, RelayRequest, RelayResponse};
 
@@ -219,6 +220,8 @@ pub struct Freshness {
     /// Number of failed polls.
     failures: AtomicU64,
     last_failure: Mutex<Option<PollFailure>>,
+    /// Tells those who follow the log that there is something new, or another log.
+    progress: watch::Sender<()>,
     /// Held during a poll, so that polls run one after the other.
     poll_turn: tokio::sync::Mutex<()>,
     /// Newest entries of the log that are applied: the next poll continues there, and positions
@@ -250,6 +253,7 @@ impl Freshness {
             rewrites: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             last_failure: Mutex::default(),
+            progress: watch::Sender::new(()),
             poll_turn: tokio::sync::Mutex::new(()),
             tail: Mutex::default(),
             observed_heads: Mutex::default(),
@@ -409,7 +413,15 @@ impl Freshness {
 
     /// Records that this process wrote number `n` of the log: a log without it is rewritten.
     pub fn record_written(&self, n: u64) {
-        self.newest.fetch_max(n, Ordering::AcqRel);
+        if self.newest.fetch_max(n, Ordering::AcqRel) < n {
+            self.progress.send_replace(());
+        }
+    }
+
+    /// Returns a receiver that is told each time when a newer number of the log becomes known here,
+    /// or that the log was rewritten.
+    pub fn progress(&self) -> watch::Receiver<()> {
+        self.progress.subscribe()
     }
 
     /// Invalidates a key's rows after a change with unknown outcome: rows that were read before now

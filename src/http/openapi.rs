@@ -5,6 +5,7 @@ mod against_ory;
 mod components;
 pub(super) mod erasure;
 mod examples;
+pub(super) mod follow;
 pub(super) mod operation;
 pub(super) mod operations;
 pub(crate) mod outline;

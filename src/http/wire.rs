@@ -3,6 +3,8 @@
 //! In requests, absent, `null` and `*_UNSPECIFIED` mean the same. In responses, booleans, numbers,
 //! lists and `next_page_token` are always present, other members only if set.
 
+mod events;
+mod explain;
 mod listed;
 pub(super) mod names;
 mod rate_limits;
@@ -12,7 +14,10 @@ mod scalars;
 mod state;
 mod update;
 mod usage;
+mod whoami;
 
+pub(super) use events::{EventsOut, follow_request};
+pub(super) use explain::{ExplainBody, ExplainOut};
 pub use listed::listed_key;
 pub(super) use requests::{
     BatchImportBody, BatchVerifyBody, DeriveBody, ImportBody, IssueBody, MAX_BATCH_IMPORT, MAX_BATCH_VERIFY,
@@ -26,3 +31,4 @@ pub(super) use responses::{
 pub(super) use state::{ActorBody, ActorOut, EmptyBody, SuspendBody, actor_update};
 pub(super) use update::{KeyBody, MAX_MASK, WrappedImported, WrappedIssued, Wrapper, update, update_mask};
 pub(super) use usage::{SelfUsageOut, UsageOut, usage_request};
+pub(super) use whoami::WhoamiOut;

@@ -111,7 +111,8 @@ impl Service {
         ids: &[KeyId],
         call: &Call,
     ) -> Result<Vec<Mutation>, ApiError> {
-        match self.store.delete_keys(network, ids.to_vec(), self.clock.now()).await {
+        let caller = call.origin().verified_caller();
+        match self.store.delete_keys(network, ids.to_vec(), self.clock.now(), caller).await {
             Ok(mutations) => {
                 self.publish(&mutations).await;
                 for mutation in &mutations {

@@ -12,13 +12,13 @@ use sqlx::AnyConnection;
 use super::clock_skew;
 use super::key_counts::{add_to_count, lock_network, room};
 use super::keys::{NewKey, insert_rows};
-use super::mutations::log_mutation;
+use super::mutations::{LoggedChange, log_change};
 use super::requests::{IdempotencyKey, find_request};
 use super::row::{bind_changes, read_key, selected};
 use super::transaction::End;
 use super::{Inner, Mutation, Store, StoreError};
 use crate::clock::Timestamp;
-use crate::key::{Key, KeyId, NetworkId};
+use crate::key::{ChangeRecord, Key, KeyId, NetworkId};
 
 /// Change of a key.
 #[derive(Debug, Clone)]
@@ -142,8 +142,11 @@ where
     let successors = i64::from(rows.successor.is_some());
     let difference = successors + i64::from(count.includes(&rows.key)) - i64::from(count.includes(&before));
     add_to_count(inner, transaction, network, difference).await?;
+    let successor = rows.successor.as_ref().map(|successor| successor.key.id);
+    let event = Some(ChangeRecord::of_change(&before, &rows.key, successor).into_stored());
     // From here on, changes of other networks wait.
-    let (mutation, time) = log_mutation(inner, transaction, network, id, now).await?;
+    let change = LoggedChange { network, key_id: id, at: now, event };
+    let (mutation, time) = log_change(inner, transaction, change).await?;
     rows.key.mutation = mutation.n;
     if rows.successor.is_some() {
         clock_skew::check(now, time)?;

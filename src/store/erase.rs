@@ -8,17 +8,17 @@ use sqlx::AnyConnection;
 
 use super::dialect::MAX_ROWS;
 use super::key_counts::{add_to_count, lock_network};
-use super::mutations::log_mutations;
+use super::mutations::{LoggedChange, erase_events, log_changes};
 use super::row::{read_key, selected};
 use super::transaction::End;
 use super::usage::delete_usage;
 use super::{Inner, Mutation, Store, StoreError};
 use crate::clock::Timestamp;
-use crate::key::{Key, KeyId, NetworkId};
+use crate::key::{ChangeRecord, Key, KeyId, NetworkId};
 
 impl Store {
-    /// Deletes those of these keys of one network that exist, in one transaction. Returns their
-    /// changes, in the order of the log.
+    /// Deletes those of these keys of one network that exist, in one transaction, for a caller if
+    /// that is verified. Returns their changes, in the order of the log.
     ///
     /// # Errors
     /// When the database fails; the keys may then be deleted or not.
@@ -27,8 +27,9 @@ impl Store {
         network: NetworkId,
         ids: Vec<KeyId>,
         now: Timestamp,
+        caller: Option<Arc<str>>,
     ) -> Result<Vec<Mutation>, StoreError> {
-        self.run(move |inner| delete_keys(inner, network, ids, now)).await
+        self.run(move |inner| delete_keys(inner, network, ids, now, caller)).await
     }
 }
 
@@ -37,9 +38,11 @@ async fn delete_keys(
     network: NetworkId,
     ids: Vec<KeyId>,
     now: Timestamp,
+    caller: Option<Arc<str>>,
 ) -> Result<Vec<Mutation>, StoreError> {
+    let event = ChangeRecord::of_deletion(caller).into_stored();
     inner
-        .write(ids, move |inner, transaction, ids| {
+        .write((ids, event), move |inner, transaction, (ids, event)| {
             async move {
                 let count = lock_network(inner, transaction, network).await?;
                 let existing = existing_keys(inner, transaction, network, ids).await?;
@@ -51,9 +54,12 @@ async fn delete_keys(
                 let existing: Vec<KeyId> = existing.iter().map(|key| key.id).collect();
                 delete_rows(inner, transaction, network, &existing).await?;
                 add_to_count(inner, transaction, network, -counted).await?;
+                erase_events(inner, transaction, network, &existing).await?;
+                let change =
+                    |id: &KeyId| LoggedChange { network, key_id: *id, at: now, event: Some(event.clone()) };
+                let changes = existing.iter().map(change).collect();
                 // From here on, changes of other networks wait.
-                let changes: Vec<_> = existing.iter().map(|id| (network, *id, now)).collect();
-                let (mutations, _) = log_mutations(inner, transaction, &changes).await?;
+                let (mutations, _) = log_changes(inner, transaction, changes).await?;
                 Ok(End::Commit(mutations))
             }
             .boxed()

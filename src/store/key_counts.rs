@@ -345,7 +345,7 @@ mod tests {
             let index = self.below(self.keys.len());
             if index < self.keys.len() {
                 let key = self.keys.swap_remove(index);
-                self.store.delete_keys(NETWORK, vec![key.id], at(self.now)).await.unwrap();
+                self.store.delete_keys(NETWORK, vec![key.id], at(self.now), None).await.unwrap();
             }
         }
 

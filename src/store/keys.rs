@@ -10,7 +10,7 @@ use sqlx::{AnyConnection, Row};
 use super::clock_skew;
 use super::dialect::{MAX_ROWS, placeholders};
 use super::key_counts::{add_to_count, lock_network, room};
-use super::mutations::{log_issue, log_mutations};
+use super::mutations::{LoggedChange, log_changes, log_issues};
 use super::requests::{EarlierRequest, IdempotencyKey, RepeatedKey, find_request};
 use super::row::{COLUMN_COUNT, COLUMNS, bind_key};
 use super::transaction::End;
@@ -102,20 +102,20 @@ async fn insert(
     let count = i64::try_from(issued.len() + imported.len()).map_err(|_| StoreError::Corrupt("live"))?;
     add_to_count(inner, transaction, network, count).await?;
     // From here on, changes of other networks wait.
-    let subjects: Vec<_> = imported.iter().map(|new| (network, new.key.id, new.key.created)).collect();
-    let (mutations, time) = log_mutations(inner, transaction, &subjects).await?;
-    if let Some((_, _, created)) = subjects.first() {
-        clock_skew::check(*created, time)?;
+    let changes = |new: &[NewKey]| new.iter().map(|new| LoggedChange::of_new(&new.key)).collect();
+    let (mutations, time) = log_changes(inner, transaction, changes(&imported)).await?;
+    if let Some(first) = imported.first() {
+        clock_skew::check(first.key.created, time)?;
     }
     for ((new, index), mutation) in imported.iter_mut().zip(imported_at).zip(mutations) {
         new.key.mutation = mutation.n;
         outcomes[index] = InsertOutcome::Created(Some(mutation));
     }
     insert_rows(inner, transaction, &imported).await?;
-    let logged = match (imported.last(), issued.first()) {
+    let logged = match (imported.last(), issued.is_empty()) {
         (Some(last), _) => Some(last.key.mutation),
-        (None, Some(first)) => Some(log_issue(inner, transaction, first.key.created).await?),
-        (None, None) => None,
+        (None, false) => Some(log_issues(inner, transaction, changes(&issued)).await?),
+        (None, true) => None,
     };
     Ok(End::Commit(InsertedKeys { each: outcomes, logged }))
 }

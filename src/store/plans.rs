@@ -20,8 +20,8 @@ use super::keys::insert_rows;
 use super::mutations::log_mutations;
 use super::transaction::End;
 use super::{
-    AuditHead, Filter, IdempotencyKey, KeyChange, LogStart, MAX_SIGNED_COUNT, NewKey, Order, PageRequest,
-    PollTiming, SignedBy, Store, Successor, TrimLimit,
+    AuditHead, FeedRequest, FeedStart, Filter, IdempotencyKey, KeyChange, LogStart, MAX_SIGNED_COUNT, NewKey,
+    Order, PageRequest, PollTiming, SignedBy, Store, Successor, TrimLimit,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::credential::page_token::Cursor;
@@ -198,7 +198,7 @@ async fn use_everything(store: &Store, now: Timestamp) {
     store.change_key(network, unknown.id, now, longer).await.unwrap();
     store.extend_graces(vec![(network, unknown.id, now)]).await.unwrap();
     use_actors(store, network, now).await;
-    assert_eq!(store.delete_keys(network, vec![new(3).id, new(5).id], now).await.unwrap().len(), 1);
+    assert_eq!(store.delete_keys(network, vec![new(3).id, new(5).id], now, None).await.unwrap().len(), 1);
 
     store.newest_number().await.unwrap();
     let second = Duration::from_secs(1);
@@ -206,6 +206,9 @@ async fn use_everything(store: &Store, now: Timestamp) {
     for start in [LogStart::At(0), LogStart::Since(second)] {
         let deadline = Instant::now() + second * 5;
         store.read_log(start, &Clock::system(), timing, deadline).await.unwrap();
+    }
+    for start in [FeedStart::Oldest, FeedStart::Now, FeedStart::Since(now), FeedStart::After(1, None)] {
+        store.read_feed(FeedRequest { network, start, max_events: 10 }).await.unwrap().unwrap();
     }
     let limit = TrimLimit { retention: second, old: Some(1), seen_at_start: 1, now: now.plus(second) };
     store.trim_mutations(limit).await.unwrap();
@@ -227,7 +230,7 @@ async fn use_actors(store: &Store, network: NetworkId, now: Timestamp) {
     }
     assert!(store.find_actor(network, id.clone()).await.unwrap().recorded.is_some());
     assert_eq!(store.count_actor_keys(network, id.clone(), 5).await.unwrap().issued, 5);
-    assert!(store.delete_actor(network, id, now).await.unwrap().is_some());
+    assert!(store.delete_actor(network, id, now, None).await.unwrap().is_some());
 }
 
 /// Replaces placeholders by values that exist, as not every database explains a statement without.
@@ -256,7 +259,7 @@ fn with_literals(text: &str, now: Timestamp) -> String {
             "LIMIT" => "51".to_owned(),
             "OFFSET" => "0".to_owned(),
             "kind" | "n" | "mutation" | "live" | "recounts" => "1".to_owned(),
-            "created_at" => some.created.as_micros().to_string(),
+            "created_at" | "at" => some.created.as_micros().to_string(),
             "unused_grace" | "grace_limit_at" | "ELSE" => now.as_micros().to_string(),
             "expires_at" | "superseded_at" | "last_used_at" | "updated_at" | "due_at" | "END" | "hour_at"
             | "day_at" | "settled_at" | "recounted_at" | "line_count" | "rate_quota" | "rate_window" => {

@@ -24,6 +24,7 @@ mod config;
 mod cost;
 mod doctor;
 mod edge;
+mod follow;
 mod garbage;
 mod guide;
 mod life;

@@ -337,6 +337,7 @@ impl Freshness {
         self.ledger.next_lineage();
         *self.observed_heads() = ObservedHeads::default();
         tail.clear();
+        self.progress.send_replace(());
     }
 
     fn apply_entry(&self, tail: &mut LogTail, entry: LogEntry) {

@@ -9,7 +9,7 @@ mod tests;
 use serde_json::{Value, json};
 
 use super::operation::{Access, Operation};
-use super::{erasure, operations, state, usage};
+use super::{erasure, follow, operations, state, usage};
 use crate::error::{ApiError, Reason};
 
 /// Id of the issued key, and of the key that replaces it.
@@ -62,6 +62,9 @@ const EXAMPLES: &[Entry] = &[
     (operations::DESCRIPTION.id, || answered(json!({ "openapi": "3.0.3", "paths": {} }))),
     (usage::USAGE.id, usage_report),
     (usage::SELF_USAGE.id, self_usage),
+    (follow::EVENTS.id, events),
+    (follow::EXPLAIN.id, explain),
+    (follow::WHOAMI.id, whoami),
     (state::SUSPEND_ISSUED.id, || suspend(issued_key())),
     (state::RESUME_ISSUED.id, || both(json!({}), issued_key())),
     (state::FINISH_ISSUED.id, || {
@@ -95,6 +98,9 @@ pub(super) fn parameter_example(operation: &Operation, name: &str) -> Option<Val
         "start_time" => "2025-12-27T00:00:00Z".into(),
         "end_time" => "2026-01-03T00:00:00Z".into(),
         "charge" => false.into(),
+        "after" => "4710-00000000000000ff".into(),
+        "since" => "2026-01-02T00:00:00Z".into(),
+        "wait" => "30s".into(),
         "Authorization" => "Bearer ory_ak_v1_EXAMPLE".into(),
         "filter" if operation.path.contains("usage") => "actor_id = \"alice\"".into(),
         "page_size" => 50.into(),
@@ -109,6 +115,7 @@ pub(super) fn parameter_example(operation: &Operation, name: &str) -> Option<Val
 pub(super) fn header_example(name: &str) -> Option<Value> {
     Some(match name {
         "Talos-Epoch" => "4711".into(),
+        "Talos-Next-After" => "4711-00000000000000fe".into(),
         "Ory-Talos-Cache" => "HIT".into(),
         "RateLimit-Policy" => "\"default\";q=100;w=60".into(),
         "RateLimit" => "\"default\";r=42".into(),
@@ -357,6 +364,64 @@ fn self_usage() -> Example {
         "end_time": "2026-01-03T00:00:00Z",
         "rows": [row],
         "next_page_token": "",
+    }))
+}
+
+fn events() -> Example {
+    let place = "4711-00000000000000fe";
+    let change = json!({ "field": "scopes", "before": ["invoices:read"], "after": ["invoices:write"] });
+    let data = json!({
+        "epoch": 4711,
+        "operation": "update",
+        "key_id": ISSUED_ID,
+        "key_type": "issued",
+        "actor_id": "alice",
+        "caller": "spiffe://example.com/operators",
+        "changes": [change],
+    });
+    let event = json!({
+        "specversion": "1.0",
+        "id": place,
+        "source": "urn:talos:network:00000000-0000-0000-0000-000000000000",
+        "type": "talos.key.updated",
+        "subject": ISSUED_ID,
+        "time": "2026-01-02T03:04:05Z",
+        "datacontenttype": "application/json",
+        "data": data,
+    });
+    answered(json!({ "events": [event], "next": place, "epoch": 4711, "has_more": false }))
+}
+
+fn explain() -> Example {
+    let request = json!({
+        "method": "POST",
+        "host": "api.example.com",
+        "path": "/orders/7",
+        "credential": SECRET,
+        "client_address": "192.0.2.7",
+    });
+    let response = json!({
+        "decision": "deny",
+        "reason": "insufficient_scope",
+        "message": "the credential lacks a scope that this route needs",
+        "rule": { "index": 0, "name": "orders", "methods": ["POST"], "path": "prefix /orders" },
+        "demand": { "mode": "required", "scopes": ["orders:write"], "any_scope": [], "cost": 1 },
+        "key_id": ISSUED_ID,
+        "actor_id": "alice",
+        "missing_scopes": ["orders:write"],
+    });
+    both(request, response)
+}
+
+fn whoami() -> Example {
+    answered(json!({
+        "caller": "spiffe://example.com/operators",
+        "is_verified": true,
+        "proof": "mtls",
+        "auth_mode": "mtls",
+        "role": "viewer",
+        "network_id": "00000000-0000-0000-0000-000000000000",
+        "operations": ["adminListEvents", "adminWhoami"],
     }))
 }
 
