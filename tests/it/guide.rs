@@ -139,6 +139,12 @@ async fn an_operators_questions_are_answered_as_the_page_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn changes_are_followed_as_the_page_says() {
+    let said = follow(Setup::bare(), "following.md").await;
+    assert!(said.contains("talos.key.suspended") && said.contains("adminListEvents"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn keys_and_actors_are_suspended_as_the_page_says() {
     let said = follow(Setup::bare(), "suspending.md").await;
     assert!(said.contains("suspended: exit code 2") && said.contains("invoice 7 is open"), "{said}");
@@ -316,6 +322,7 @@ fn every_page_with_commands_is_run_by_a_test() {
         "consistency.md",
         "deploy.md",
         "erasure.md",
+        "following.md",
         "migrate-from-ory.md",
         "retries.md",
         "secrets.md",

@@ -14,18 +14,21 @@ fn on_the_database_under_test() -> Option<Setup> {
     (database::server() != Some(Server::PgBouncer)).then(Setup::new)
 }
 
-/// Names of all steps of the schema.
-const STEPS: [&str; 7] = [
-    "keys",
-    "audit heads",
-    "additive counts and retries",
-    "additive key states",
-    "additive suspensions and actors",
-    "additive usage",
-    "additive limits",
+/// Versions and names of all steps of the schema.
+const STEPS: [(i64, &str); 8] = [
+    (1, "keys"),
+    (2, "audit heads"),
+    (3, "additive counts and retries"),
+    (4, "additive key states"),
+    (5, "additive suspensions and actors"),
+    (6, "additive usage"),
+    (7, "additive limits"),
+    (10, "additive events"),
 ];
+/// Number of steps.
+const COUNT: usize = STEPS.len();
 /// Version of the schema with all of them.
-const LAST: i64 = STEPS.len() as i64;
+const LAST: i64 = STEPS[COUNT - 1].0;
 
 async fn migrate(setup: &Setup, line: &str) -> Ran {
     let words: Vec<&str> = ["migrate"].into_iter().chain(line.split_whitespace()).collect();
@@ -37,8 +40,8 @@ async fn status(setup: &Setup) -> Value {
 }
 
 fn at(version: i64, state: &str, dirty: bool) -> Value {
-    let steps = (1..).zip(STEPS).map(|(step, name)| json!({ "version": step, "name": name, "state": state }));
-    json!({ "version": version, "dirty": dirty, "migrations": steps.collect::<Vec<_>>() })
+    let steps = STEPS.map(|(step, name)| json!({ "version": step, "name": name, "state": state }));
+    json!({ "version": version, "dirty": dirty, "migrations": steps })
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -50,15 +53,15 @@ async fn down_and_up_again() {
     let (summary, table) = table.split_once("\n\n").must("a summary");
     assert_eq!(summary, format!("Current Version: {LAST}\nDatabase Status: clean"));
     let words: Vec<&str> = table.split_whitespace().collect();
-    let steps: Vec<_> = (1..).zip(STEPS).map(|(step, name)| format!("{step} {name} applied")).collect();
+    let steps = STEPS.map(|(step, name)| format!("{step} {name} applied"));
     assert_eq!(words.join(" "), format!("VERSION NAME STATE {}", steps.join(" ")));
 
     // There is no key in it: nothing is lost.
-    let down = migrate(&setup, &format!("down --steps {LAST}")).await.expect(0);
+    let down = migrate(&setup, &format!("down --steps {COUNT}")).await.expect(0);
     assert!(down.stderr.contains("DROP TABLE api_keys"), "{}", down.stderr);
     assert_eq!(down.stdout, "the schema is at version 0\n");
     assert_eq!(status(&setup).await, at(0, "pending", false));
-    migrate(&setup, &format!("down --steps {}", LAST + 1)).await.ok();
+    migrate(&setup, &format!("down --steps {}", COUNT + 1)).await.ok();
     migrate(&setup, "up").await.ok();
     assert_eq!(status(&setup).await, at(LAST, "applied", false));
 }
@@ -71,18 +74,18 @@ async fn down_tells_what_it_loses_and_nothing_else() {
     talos.stop().await;
 
     // What later steps add is empty.
-    let refused = migrate(&setup, &format!("down --steps {}", LAST - 3)).await.expect(64);
+    let refused = migrate(&setup, &format!("down --steps {}", COUNT - 3)).await.expect(64);
     assert!(
         refused.stderr.contains("this would lose key_prefix of 1 key, secret_id of 1 key: "),
         "{refused:#?}"
     );
-    let all = migrate(&setup, &format!("down --steps {LAST}")).await.expect(64);
+    let all = migrate(&setup, &format!("down --steps {COUNT}")).await.expect(64);
     assert!(all.stderr.contains("this would lose 1 key: use --yes"), "{all:#?}");
     let talos = setup.start().await;
     assert_eq!(talos.verify(&key.secret).await["is_valid"], true);
     talos.stop().await;
 
-    migrate(&setup, &format!("down --steps {} --yes", LAST - 2)).await.ok();
+    migrate(&setup, &format!("down --steps {} --yes", COUNT - 2)).await.ok();
     // No audit log has an end here: nothing is lost.
     migrate(&setup, "down").await.ok();
     let told = setup.refused().await;
@@ -92,7 +95,7 @@ async fn down_tells_what_it_loses_and_nothing_else() {
     assert_eq!(talos.verify(&key.secret).await["is_valid"], true);
     talos.stop().await;
 
-    migrate(&setup, &format!("down --steps {LAST} --yes")).await.ok();
+    migrate(&setup, &format!("down --steps {COUNT} --yes")).await.ok();
     migrate(&setup, "up").await.ok();
     let talos = setup.start().await;
     assert_eq!(talos.verify(&key.secret).await["is_valid"], false);
@@ -103,13 +106,13 @@ async fn down_is_refused_while_a_server_runs() {
     let Some(setup) = on_the_database_under_test() else { return };
     let talos = setup.start().await;
     let key = talos.issue(json!({})).await;
-    let refused = migrate(&setup, &format!("down --steps {LAST} --yes")).await.expect(64);
+    let refused = migrate(&setup, &format!("down --steps {COUNT} --yes")).await.expect(64);
     for told in ["in use by", "--force"] {
         assert!(refused.stderr.contains(told), "{refused:#?}");
     }
     assert_eq!(status(&setup).await, at(LAST, "applied", false));
     assert_eq!(talos.verify(&key.secret).await["is_valid"], true);
-    migrate(&setup, &format!("down --steps {LAST} --yes --force")).await.ok();
+    migrate(&setup, &format!("down --steps {COUNT} --yes --force")).await.ok();
     assert_eq!(status(&setup).await, at(0, "pending", false));
 }
 
@@ -120,7 +123,7 @@ async fn every_database_has_all_of_it() {
         ("up".to_owned(), LAST, "applied"),
         ("force 0".to_owned(), 0, "pending"),
         (format!("force {LAST}"), LAST, "applied"),
-        (format!("down --steps {LAST}"), 0, "pending"),
+        (format!("down --steps {COUNT}"), 0, "pending"),
         ("up".to_owned(), LAST, "applied"),
     ] {
         migrate(&setup, &line).await.ok();
@@ -150,7 +153,7 @@ async fn force_says_where_a_dirty_schema_is() {
     migrate(&setup, "force 0").await.ok();
     assert_eq!(status(&setup).await, at(0, "pending", false));
     migrate(&setup, &format!("force {LAST}")).await.ok();
-    migrate(&setup, &format!("down --steps {LAST}")).await.ok();
+    migrate(&setup, &format!("down --steps {COUNT}")).await.ok();
 
     let ran = migrate(&setup, &format!("force {}", LAST + 1)).await.expect(64);
     assert!(ran.stderr.contains(&format!("0 to {LAST}")), "{}", ran.stderr);
