@@ -102,7 +102,9 @@ impl Store {
 async fn read(inner: &Inner, request: FeedRequest) -> Result<Result<FeedPart, FeedGone>, StoreError> {
     let mut anchor = match request.start {
         FeedStart::Oldest => None,
-        FeedStart::Now => Some((newest(inner).await?, None)),
+        FeedStart::Now => {
+            Some((u64::try_from(newest(inner).await?).map_err(|_| StoreError::Corrupt("n"))?, None))
+        }
         FeedStart::After(n, mark) => Some((n, mark)),
         FeedStart::Since(time) => last_before(inner, time).await?.map(|n| (n, None)),
     };
@@ -249,21 +251,37 @@ fn read_entry(row: &AnyRow, n: i64) -> Result<Entry, StoreError> {
     })
 }
 
-async fn newest(inner: &Inner) -> Result<u64, StoreError> {
+async fn newest(inner: &Inner) -> Result<i64, StoreError> {
     let newest = inner.query("SELECT n FROM mutation_counter WHERE id = 1");
     let row = inner.read(|connection| newest.fetch_one(connection).boxed()).await?;
-    u64::try_from(row.try_get::<i64, _>(0)?).map_err(|_| StoreError::Corrupt("n"))
+    Ok(row.try_get(0)?)
 }
 
-/// Returns the newest entry that is older than a time; `None` if none is kept.
+/// Returns the last entry that is older than a time; `None` if none is kept. Times are in order but
+/// for the differences of clocks, so a few entries are enough to look at.
 async fn last_before(inner: &Inner, time: Timestamp) -> Result<Option<u64>, StoreError> {
-    let last = inner.query("SELECT n FROM mutation_log WHERE at < $1 ORDER BY n DESC LIMIT 1");
-    let last = last.bind(time.as_micros());
-    let row = inner.read(|connection| last.fetch_optional(connection).boxed()).await?;
-    let Some(row) = row else {
+    let oldest = inner.query("SELECT n FROM mutation_log ORDER BY n LIMIT 1");
+    let oldest = inner.read(|connection| oldest.fetch_one(connection).boxed()).await?;
+    let (mut low, mut high) = (oldest.try_get::<i64, _>(0)?, newest(inner).await?);
+    if !is_older(inner, low, time).await? {
         return Ok(None);
-    };
-    u64::try_from(row.try_get::<i64, _>(0)?).map(Some).map_err(|_| StoreError::Corrupt("n"))
+    }
+    while low < high {
+        let middle = low + (high - low + 1) / 2;
+        match is_older(inner, middle, time).await? {
+            true => low = middle,
+            false => high = middle - 1,
+        }
+    }
+    u64::try_from(low).map(Some).map_err(|_| StoreError::Corrupt("n"))
+}
+
+/// Returns true if an entry is older than a time. One that is trimmed is.
+async fn is_older(inner: &Inner, n: i64, time: Timestamp) -> Result<bool, StoreError> {
+    let at = inner.query("SELECT at FROM mutation_log WHERE n = $1").bind(n);
+    let row = inner.read(|connection| at.fetch_optional(connection).boxed()).await?;
+    let at = row.map(|row| row.try_get::<i64, _>(0)).transpose()?;
+    Ok(at.is_none_or(|at| at < time.as_micros()))
 }
 
 #[cfg(test)]

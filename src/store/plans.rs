@@ -259,7 +259,7 @@ fn with_literals(text: &str, now: Timestamp) -> String {
             "LIMIT" => "51".to_owned(),
             "OFFSET" => "0".to_owned(),
             "kind" | "n" | "mutation" | "live" | "recounts" => "1".to_owned(),
-            "created_at" | "at" => some.created.as_micros().to_string(),
+            "created_at" => some.created.as_micros().to_string(),
             "unused_grace" | "grace_limit_at" | "ELSE" => now.as_micros().to_string(),
             "expires_at" | "superseded_at" | "last_used_at" | "updated_at" | "due_at" | "END" | "hour_at"
             | "day_at" | "settled_at" | "recounted_at" | "line_count" | "rate_quota" | "rate_window" => {

@@ -50,8 +50,8 @@ pub(crate) struct ExplainBody {
 pub(crate) struct ExplainOut {
     /// `allow` or `deny`.
     decision: &'static str,
-    /// As in Envoy's dynamic metadata: `ok`, `anonymous` or `off` where the request passes, else the
-    /// reason of the refusal.
+    /// As in Envoy's dynamic metadata: `ok`, `anonymous` or `off` where the request passes, else
+    /// the reason of the refusal.
     reason: &'static str,
     /// The reason, in words.
     message: String,
