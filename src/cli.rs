@@ -17,7 +17,9 @@ mod jwk;
 mod keys;
 mod migrate;
 mod output;
+mod policy;
 mod reference;
+mod scopes;
 mod server;
 mod source;
 mod status;
@@ -84,6 +86,8 @@ EXAMPLES:
     Keys(Box<keys::Keys>),
     Actors(keys::actors::Actors),
     Usage(usage::Usage),
+    Policy(policy::Policy),
+    Scopes(scopes::Scopes),
     /// Generate JSON Web Keys, or fetch the public keys of a server
     #[command(after_help = jwk::EXAMPLES)]
     Jwk {
@@ -151,6 +155,8 @@ impl Cli {
             Command::Keys(keys) => return block_on(keys.run(endpoint))?,
             Command::Actors(actors) => return block_on(actors.run(endpoint))?,
             Command::Usage(usage) => return block_on(usage.run(endpoint))?,
+            Command::Policy(policy) => return block_on(policy.run(endpoint, self.config))?,
+            Command::Scopes(scopes) => return block_on(scopes.run(endpoint))?,
             Command::Status(status) => return block_on(status.run(endpoint))?,
             Command::Doctor(doctor) => return block_on(doctor.run(self.config))?,
             Command::Jwk { command } => return block_on(command.run(endpoint))?,

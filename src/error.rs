@@ -128,6 +128,15 @@ impl Reason {
     }
 }
 
+/// A field of a request, and what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldViolation {
+    /// Name of the field.
+    pub field: Cow<'static, str>,
+    /// Problem, in words.
+    pub description: String,
+}
+
 /// An error that is sent to the caller.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
@@ -142,12 +151,21 @@ pub struct ApiError {
     pub metadata: Vec<(&'static str, String)>,
     /// Anchor on the page of errors; None: the name of the reason.
     pub anchor: Option<&'static str>,
+    /// All that is wrong, if that is listed by field.
+    pub violations: Vec<FieldViolation>,
 }
 
 impl ApiError {
     /// An error with a description.
     pub fn new(reason: Reason, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, message: message.into(), field: None, metadata: vec![], anchor: None }
+        Self {
+            reason,
+            message: message.into(),
+            field: None,
+            metadata: vec![],
+            anchor: None,
+            violations: vec![],
+        }
     }
 
     /// An error of one field, described as `FIELD: PROBLEM`.
@@ -155,6 +173,14 @@ impl ApiError {
         let field = field.into();
         let message = format!("{field}: {problem}");
         Self { field: Some(field), ..Self::new(Reason::BadRequest, message) }
+    }
+
+    /// An error of several fields, described as `FIELD: PROBLEM; FIELD: PROBLEM`.
+    pub fn fields(violations: Vec<FieldViolation>) -> Self {
+        let listed = violations.iter().map(|one| format!("{}: {}", one.field, one.description));
+        let message = listed.collect::<Vec<_>>().join("; ");
+        let field = violations.first().map(|first| first.field.clone());
+        Self { field, violations, ..Self::new(Reason::BadRequest, message) }
     }
 
     /// JSON body of the response (AIP-193) to the request with this id, which may be empty.
@@ -174,16 +200,26 @@ impl ApiError {
         if !request_id.is_empty() {
             metadata.insert("request_id".to_owned(), request_id.into());
         }
+        let mut details = vec![serde_json::json!({
+            "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+            "reason": self.reason.name(),
+            "domain": branding.map_or(DOMAIN, |branding| branding.domain.as_str()),
+            "metadata": metadata,
+        })];
+        if !self.violations.is_empty() {
+            let listed = self.violations.iter();
+            let listed =
+                listed.map(|one| serde_json::json!({ "field": one.field, "description": one.description }));
+            details.push(serde_json::json!({
+                "@type": "type.googleapis.com/google.rpc.BadRequest",
+                "field_violations": listed.collect::<Vec<_>>(),
+            }));
+        }
         serde_json::json!({ "error": {
             "code": self.reason.http(),
             "status": self.reason.grpc(),
             "message": self.message,
-            "details": [{
-                "@type": "type.googleapis.com/google.rpc.ErrorInfo",
-                "reason": self.reason.name(),
-                "domain": branding.map_or(DOMAIN, |branding| branding.domain.as_str()),
-                "metadata": metadata,
-            }],
+            "details": details,
         }})
     }
 }

@@ -25,9 +25,11 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use self::admin::{actors, change, state, verify};
+use self::admin::{actors, change, policies, state, verify};
 use self::middleware::{admin_auth, catch_timeouts_and_panics, cors, cross_site, host, self_revoke_limit};
-use self::openapi::{erasure, operations, state as state_operations, usage as usage_operations};
+use self::openapi::{
+    erasure, operations, policies as policy_operations, state as state_operations, usage as usage_operations,
+};
 use self::reply::{Reply, method_not_allowed, no_such_resource, ok};
 use self::routes::Routes;
 use self::telemetry::TelemetryState;
@@ -93,6 +95,8 @@ fn admin_routes() -> Routes {
         .at(&operations::VERIFY_BATCH, verify::verify_batch)
         .audited(Operation::Derive, &operations::DERIVE, admin::derive)
         .at(&usage_operations::USAGE, usage::usage)
+        .at(&policy_operations::CHECK_POLICIES, policies::check_policies)
+        .at(&policy_operations::PREVIEW_SCOPES, policies::preview_scopes)
         .merge(public_routes())
 }
 

@@ -3,6 +3,7 @@
 //! Each call runs in a task of its own that is never cancelled, as a query that is dropped midway
 //! can break its pooled connection. The caller may stop waiting.
 
+mod actor_limits;
 mod actors;
 mod adopt;
 mod anchor;
@@ -53,6 +54,7 @@ use sqlx::any::AnyConnectOptions;
 use sqlx::{AnyConnection, Connection};
 use tokio::sync::Notify;
 
+pub use actor_limits::{ActorLimit, InsertLimits};
 pub use actors::{ActorKeyCounts, ActorOutcome};
 pub use adopt::Adopted;
 pub use audit::AuditHead;

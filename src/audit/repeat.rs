@@ -121,6 +121,7 @@ async fn change_key(
         ChangeOutcome::Refused { .. }
         | ChangeOutcome::NoSuchKey
         | ChangeOutcome::QuotaExceeded
+        | ChangeOutcome::ActorLimitReached(_)
         | ChangeOutcome::RequestConflict => Ok(false),
     }
 }

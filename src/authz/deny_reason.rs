@@ -108,7 +108,7 @@ impl DenyReason {
             Self::Malformed(_) => Reason::BadRequest,
             Self::Denied(Denial::AddressNotAllowed) | Self::AddressUnreadable => Reason::IpNotAllowed,
             Self::Denied(denial) if reveal_reason => match denial {
-                Denial::Expired => Reason::ApiKeyExpired,
+                Denial::Expired | Denial::Policy => Reason::ApiKeyExpired,
                 Denial::Revoked | Denial::Suspended => Reason::ApiKeyRevoked,
                 Denial::SignatureInvalid => Reason::SignatureInvalid,
                 _ => Reason::Unauthorized,

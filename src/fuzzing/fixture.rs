@@ -87,6 +87,7 @@ impl Fixture {
                 name: KeyName::parse("good").expect("a name"),
                 actor: ActorId::parse("me").expect("an actor"),
                 scopes: Scopes::parse(&["orders:read"]).expect("scopes"),
+                role: None,
                 ttl: None,
                 metadata: None,
                 visibility: Visibility::Secret,

@@ -3,6 +3,7 @@
 pub(super) mod actors;
 pub(super) mod change;
 pub(super) mod extract;
+pub(super) mod policies;
 pub(super) mod state;
 pub(super) mod verify;
 

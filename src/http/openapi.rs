@@ -9,6 +9,7 @@ pub(super) mod operation;
 pub(super) mod operations;
 pub(crate) mod outline;
 mod page;
+pub(super) mod policies;
 pub(super) mod state;
 pub(super) mod usage;
 

@@ -5,6 +5,7 @@
 
 mod listed;
 pub(super) mod names;
+mod policies;
 mod rate_limits;
 mod requests;
 mod responses;
@@ -14,6 +15,7 @@ mod update;
 mod usage;
 
 pub use listed::listed_key;
+pub(super) use policies::{CheckPoliciesBody, CheckPoliciesOut, PreviewScopesBody, PreviewScopesOut};
 pub(super) use requests::{
     BatchImportBody, BatchVerifyBody, DeriveBody, ImportBody, IssueBody, MAX_BATCH_IMPORT, MAX_BATCH_VERIFY,
     RevokeBody, RotateBody, SelfRevokeRequest, VerifyBody, custom_claims, force, list_request, reason,

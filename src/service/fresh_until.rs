@@ -9,7 +9,7 @@ impl Service {
     /// key if that is sooner. While the database can't be asked, it lies in the past.
     pub fn fresh_until(&self, entry: &Entry) -> Timestamp {
         let lease = self.freshness.lease_end().unwrap_or(Timestamp::from_secs(0));
-        entry.hard_expiry.map_or(lease, |end| end.min(lease))
+        entry.end().map_or(lease, |end| end.min(lease))
     }
 
     /// Returns the time until which an answer about a token that ends at `expires` counts. There is

@@ -13,6 +13,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::credential::secrets::HmacSecrets;
 use crate::key::{Key, KeyId, NetworkId};
 use crate::settings::Settings;
+use crate::settings::issuance::IssuancePolicies;
 use crate::store::{MAX_CLOCK_SKEW, Store};
 use crate::trace;
 
@@ -65,6 +66,8 @@ pub(super) struct FillTarget {
     pub proof_expires: Option<Timestamp>,
     pub cache_ttl: Duration,
     pub negative_ttl: Duration,
+    /// Issuance policies of that generation.
+    pub issuance: IssuancePolicies,
 }
 
 impl Service {
@@ -255,6 +258,7 @@ impl FillTarget {
             generation: self.generation,
             soft_expiry: read_at.plus(self.cache_ttl),
             hard_expiry: self.proof_expires.into_iter().chain(key.ends()).min(),
+            policy_end: self.issuance.end_of(&key).map(|end| end.at),
             // A time that hasn't come yet was written by a wrong clock.
             last_use: LastUse::new(key.last_used.filter(|at| *at <= read_at.plus(MAX_CLOCK_SKEW))),
             responses: ResponseCache::default(),

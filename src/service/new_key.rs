@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::issuance::{limit_reached, scopes_of_set, writer};
 use super::retry::{fingerprint, request_conflict, seal};
 use super::{Acknowledged, Service, unavailable};
 use crate::audit::Call;
@@ -16,7 +17,7 @@ use crate::key::{
 };
 use crate::secret::SecretString;
 use crate::settings::Settings;
-use crate::store::{IdempotencyKey, InsertOutcome, NewKey, RepeatedKey};
+use crate::store::{ActorLimit, IdempotencyKey, InsertLimits, InsertOutcome, NewKey, RepeatedKey};
 
 /// Attributes of a new key, issued or imported.
 #[derive(Debug, Clone)]
@@ -27,6 +28,8 @@ pub struct KeyRequest {
     pub actor: ActorId,
     /// Scopes.
     pub scopes: Scopes,
+    /// Named set of scopes, in place of `scopes`.
+    pub role: Option<String>,
     /// Lifetime. The default of the settings if `None`.
     pub ttl: Option<Duration>,
     /// Metadata.
@@ -77,8 +80,10 @@ impl Service {
         };
         let uuid = self.rng.uuid();
         let (signer, caller) = (settings.signer(prefix), call.origin().verified_caller());
+        let scope_set = request.role.clone();
         let (key, mut idempotency) =
             self.new_key(settings, KeyId::Issued(uuid), request, "", signer, caller)?;
+        let limits = self.check_new(settings, &key, &writer(call, scope_set.as_deref())).await?;
         let secret = api_key::make(&settings.secrets, prefix, uuid, key.created);
         let request_id = idempotency.as_ref().map(|request| request.id.clone());
         if let Some(IdempotencyKey { id, seal: sealed, .. }) = &mut idempotency {
@@ -88,7 +93,8 @@ impl Service {
         }
         self.check_clock()?;
         call.record_intent(settings.network, vec![key.id]).await?;
-        let inserted = self.insert(settings, vec![NewKey { key: key.clone(), request: idempotency }]).await?;
+        let new = vec![NewKey { key: key.clone(), request: idempotency }];
+        let inserted = self.insert(settings, new, vec![limits]).await?;
         match inserted.into_iter().next() {
             Some(Ok(Inserted::New(key))) => {
                 let occurrence = Occurrence::of_key(Event::IssuedKeyCreated, &key);
@@ -137,12 +143,17 @@ impl Service {
         call: &Call,
     ) -> Result<Acknowledged<Vec<Result<Key, ApiError>>>, ApiError> {
         let network = settings.network;
-        let mut news = vec![];
+        let (mut news, mut limits) = (vec![], vec![]);
         let mut results = vec![];
         for request in requests {
-            match request.and_then(|request| self.imported_key(settings, request, call)) {
-                Ok(new) => {
+            let new = match request {
+                Ok(request) => self.imported_key(settings, request, call).await,
+                Err(error) => Err(error),
+            };
+            match new {
+                Ok((new, of_actor)) => {
                     news.push(new);
+                    limits.push(of_actor);
                     results.push(None);
                 }
                 Err(error) => results.push(Some(Err(error))),
@@ -153,7 +164,7 @@ impl Service {
             false => {
                 self.check_clock()?;
                 call.record_intent(network, news.iter().map(|new| new.key.id).collect()).await?;
-                self.insert(settings, news).await?
+                self.insert(settings, news, limits).await?
             }
         }
         .into_iter();
@@ -173,12 +184,12 @@ impl Service {
         Ok(Acknowledged { value: keys, epoch })
     }
 
-    fn imported_key(
+    async fn imported_key(
         &self,
         settings: &Settings,
         request: ImportRequest,
         call: &Call,
-    ) -> Result<NewKey, ApiError> {
+    ) -> Result<(NewKey, Vec<ActorLimit>), ApiError> {
         let raw_key = Presented::new(request.raw_key.expose())
             .ok_or_else(|| ApiError::field("raw_key", "must be 1 to 16384 bytes long"))?;
         if settings.form(raw_key) != Form::Imported {
@@ -190,8 +201,10 @@ impl Service {
         }
         let id = imported::key_id(settings.network, raw_key.expose());
         let (subject, caller) = (id.to_string(), call.origin().verified_caller());
+        let scope_set = request.key.role.clone();
         let (key, request) = self.new_key(settings, id, request.key, &subject, Signer::default(), caller)?;
-        Ok(NewKey { key, request })
+        let limits = self.check_new(settings, &key, &writer(call, scope_set.as_deref())).await?;
+        Ok((NewKey { key, request }, limits))
     }
 
     fn new_key(
@@ -213,12 +226,16 @@ impl Service {
             fingerprint: fingerprint(&everything(&request, subject)),
             seal: None,
         });
+        let scopes = match &request.role {
+            Some(role) => scopes_of_set(settings, role)?,
+            None => request.scopes,
+        };
         let key = Key {
             network: settings.network,
             id,
             name: request.name,
             actor: request.actor,
-            scopes: request.scopes,
+            scopes,
             metadata: request.metadata,
             visibility: request.visibility,
             addresses: request.addresses,
@@ -245,9 +262,11 @@ impl Service {
         &self,
         settings: &Settings,
         news: Vec<NewKey>,
+        actors: Vec<Vec<ActorLimit>>,
     ) -> Result<Vec<Result<Inserted, ApiError>>, ApiError> {
         let keys: Vec<Key> = news.iter().map(|new| new.key.clone()).collect();
-        let inserted = self.store.insert_keys(news, settings.api_keys_max).await.map_err(|error| {
+        let limits = InsertLimits { quota: settings.api_keys_max, actors };
+        let inserted = self.store.insert_keys_within(news, limits).await.map_err(|error| {
             for key in &keys {
                 self.freshness.invalidate_unknown(key.network, key.id);
             }
@@ -273,6 +292,7 @@ impl Service {
                 Err(ApiError::new(Reason::ApiKeyExists, "this API key has been imported already"))
             }
             InsertOutcome::QuotaExceeded => Err(quota_exceeded()),
+            InsertOutcome::ActorLimitReached(limit) => Err(limit_reached(&limit)),
         };
         Ok(keys.into_iter().zip(inserted).map(result).collect())
     }
@@ -342,6 +362,7 @@ fn everything(request: &KeyRequest, subject: &str) -> serde_json::Value {
         name,
         actor,
         scopes,
+        role,
         ttl,
         metadata,
         visibility,
@@ -363,6 +384,9 @@ fn everything(request: &KeyRequest, subject: &str) -> serde_json::Value {
         addresses,
         rate_policy.map(|(quota, window, unit)| (quota, window.to_string(), unit)),
     ]);
+    if let (Some(list), Some(role)) = (everything.as_array_mut(), role) {
+        list.push(serde_json::json!(["role", role]));
+    }
     // Left out if unset: earlier releases have stored fingerprints of requests without it.
     if let (Some(list), Some(policies)) = (everything.as_array_mut(), rate_policies.fingerprint()) {
         list.push(policies);

@@ -80,11 +80,11 @@ impl Service {
         })?;
         let id = match verification.verdict {
             Ok(Identity::Key(entry)) => entry.key.id,
-            // Whoever holds the key may end it from anywhere, suspended or not.
+            // Whoever holds the key may end it from anywhere, also while it is refused.
             Err(rejection)
                 if matches!(
                     rejection.denial,
-                    Denial::AddressNotAllowed | Denial::Revoked | Denial::Suspended
+                    Denial::AddressNotAllowed | Denial::Revoked | Denial::Suspended | Denial::Policy
                 ) =>
             {
                 rejection.key_id.ok_or_else(unknown_credential)?
@@ -144,7 +144,12 @@ impl Service {
                     earlier.map_or(Revoked::Likewise, |earlier| Revoked::Otherwise(earlier.reason)),
                 )
             }
-            Ok(ChangeOutcome::NoSuchKey | ChangeOutcome::QuotaExceeded | ChangeOutcome::RequestConflict) => {
+            Ok(
+                ChangeOutcome::NoSuchKey
+                | ChangeOutcome::QuotaExceeded
+                | ChangeOutcome::ActorLimitReached(_)
+                | ChangeOutcome::RequestConflict,
+            ) => {
                 return Err(no_such_key());
             }
             Err(error) => {

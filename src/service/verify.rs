@@ -304,6 +304,7 @@ impl Service {
                     generation: settings.generation,
                     soft_expiry: entry.soft_expiry.min(now.plus(settings.cache_ttl)),
                     hard_expiry: proven.hard_expiry.into_iter().chain(entry.key.ends()).min(),
+                    policy_end: settings.issuance.end_of(&entry.key).map(|end| end.at),
                     last_use: entry.last_use.clone(),
                     responses: ResponseCache::default(),
                     denied_metadata: entry.denied_metadata.clone(),
@@ -342,6 +343,7 @@ impl Service {
             proof_expires: proven.hard_expiry,
             cache_ttl: settings.cache_ttl,
             negative_ttl: settings.negative_ttl,
+            issuance: settings.issuance.clone(),
         }
     }
 
@@ -381,7 +383,10 @@ impl Service {
     ) -> Result<Identity, Rejection> {
         let verdict = match self.is_on_deny_list(&entry.key.id) {
             true => Err(Denial::Revoked),
-            false => judge(&entry.key, now, client),
+            false => judge(&entry.key, now, client).and_then(|()| match entry.policy_end {
+                Some(end) if end <= now => Err(Denial::Policy),
+                _ => Ok(()),
+            }),
         };
         match verdict {
             Ok(()) => Ok(Identity::Key(entry)),

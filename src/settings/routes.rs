@@ -10,7 +10,9 @@ use std::collections::HashMap;
 
 use super::path::{AmbiguousPath, normal_path};
 use super::policy::Policy;
-use crate::config::{PathMatch, Route};
+pub use crate::config::Route;
+
+use crate::config::PathMatch;
 use crate::host::name_of;
 
 /// Rules of one settings snapshot.

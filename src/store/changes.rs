@@ -9,6 +9,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use sqlx::AnyConnection;
 
+use super::actor_limits::{ActorLimit, exceeded};
 use super::clock_skew;
 use super::key_counts::{add_to_count, lock_network, room};
 use super::keys::{NewKey, insert_rows};
@@ -59,6 +60,8 @@ pub enum ChangeOutcome<R> {
     },
     /// The network has no room for the successor.
     QuotaExceeded,
+    /// The actor has as many active keys as this limit allows.
+    ActorLimitReached(ActorLimit),
     /// The successor's request id was used by another request.
     RequestConflict,
     /// The key doesn't exist.
@@ -81,20 +84,42 @@ impl Store {
         R: Send + 'static,
         F: Fn(&Key) -> Result<KeyChange, R> + Send + Sync + 'static,
     {
-        self.run(move |inner| change_key(inner, network, id, now, change)).await
+        self.change_key_within(network, id, now, |_| vec![], change).await
+    }
+
+    /// Changes a key as [`Store::change_key`] does, within the limits of its actor. `limits` gets
+    /// the key that the change adds, or else its new state.
+    ///
+    /// # Errors
+    /// Those of [`Store::change_key`].
+    pub async fn change_key_within<R, F, L>(
+        &self,
+        network: NetworkId,
+        id: KeyId,
+        now: Timestamp,
+        limits: L,
+        change: F,
+    ) -> Result<ChangeOutcome<R>, StoreError>
+    where
+        R: Send + 'static,
+        F: Fn(&Key) -> Result<KeyChange, R> + Send + Sync + 'static,
+        L: Fn(&Key) -> Vec<ActorLimit> + Send + Sync + 'static,
+    {
+        self.run(move |inner| change_key(inner, network, id, now, (change, limits))).await
     }
 }
 
-async fn change_key<R, F>(
+async fn change_key<R, F, L>(
     inner: Arc<Inner>,
     network: NetworkId,
     id: KeyId,
     now: Timestamp,
-    change: F,
+    change: (F, L),
 ) -> Result<ChangeOutcome<R>, StoreError>
 where
     R: Send + 'static,
     F: Fn(&Key) -> Result<KeyChange, R> + Send + Sync,
+    L: Fn(&Key) -> Vec<ActorLimit> + Send + Sync,
 {
     inner
         .write(change, move |inner, transaction, change| {
@@ -103,16 +128,17 @@ where
         .await
 }
 
-async fn change_row<R, F>(
+async fn change_row<R, F, L>(
     inner: &Inner,
     transaction: &mut AnyConnection,
     (network, id): (NetworkId, KeyId),
     now: Timestamp,
-    change: &F,
+    (change, limits): &(F, L),
 ) -> Result<End<ChangeOutcome<R>>, StoreError>
 where
     R: Send + 'static,
     F: Fn(&Key) -> Result<KeyChange, R> + Send + Sync,
+    L: Fn(&Key) -> Vec<ActorLimit> + Send + Sync,
 {
     let mut count = lock_network(inner, transaction, network).await?;
     let Some(before) = read_row(inner, transaction, network, id).await? else {
@@ -124,6 +150,12 @@ where
             return Ok(End::Rollback(ChangeOutcome::Refused { key: Box::new(before), reason }));
         }
     };
+    let successor = rows.successor.as_ref().map(|successor| &successor.key);
+    let limits = limits(successor.unwrap_or(&rows.key));
+    let states = (&before, &rows.key, successor);
+    if let Some(limit) = exceeded(inner, transaction, states, &limits, now).await? {
+        return Ok(End::Rollback(ChangeOutcome::ActorLimitReached(limit)));
+    }
     if let Some(Successor { key, quota, request }) = &rows.successor {
         if let Some(request) = request
             && find_request(inner, transaction, network, request).await?.is_some()

@@ -7,6 +7,7 @@ use futures_util::FutureExt;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
 
+use super::actor_limits::{ActorCounts, ActorLimit, InsertLimits};
 use super::clock_skew;
 use super::dialect::{MAX_ROWS, placeholders};
 use super::key_counts::{add_to_count, lock_network, room};
@@ -48,6 +49,8 @@ pub enum InsertOutcome {
     IdTaken,
     /// The network has as many keys as it may have.
     QuotaExceeded,
+    /// The actor has as many keys as this limit allows.
+    ActorLimitReached(ActorLimit),
 }
 
 impl Store {
@@ -62,32 +65,48 @@ impl Store {
         new: Vec<NewKey>,
         quota: Option<u64>,
     ) -> Result<InsertedKeys, StoreError> {
-        self.run(|inner| insert_keys(inner, new, quota)).await
+        self.insert_keys_within(new, InsertLimits { quota, ..InsertLimits::default() }).await
+    }
+
+    /// Inserts keys as [`Store::insert_keys`] does, within limits of their actors, too.
+    ///
+    /// # Errors
+    /// Those of [`Store::insert_keys`].
+    pub async fn insert_keys_within(
+        &self,
+        new: Vec<NewKey>,
+        limits: InsertLimits,
+    ) -> Result<InsertedKeys, StoreError> {
+        self.run(|inner| insert_keys(inner, new, limits)).await
     }
 }
 
 async fn insert_keys(
     inner: Arc<Inner>,
     new: Vec<NewKey>,
-    quota: Option<u64>,
+    limits: InsertLimits,
 ) -> Result<InsertedKeys, StoreError> {
-    inner.write(new, move |inner, transaction, new| insert(inner, transaction, new, quota).boxed()).await
+    inner
+        .write((new, limits), move |inner, transaction, (new, limits)| {
+            insert(inner, transaction, new, limits).boxed()
+        })
+        .await
 }
 
 async fn insert(
     inner: &Inner,
     transaction: &mut AnyConnection,
     new: &[NewKey],
-    quota: Option<u64>,
+    limits: &InsertLimits,
 ) -> Result<End<InsertedKeys>, StoreError> {
     let Some(network) = new.first().map(|new| new.key.network) else {
         return Ok(End::Rollback(InsertedKeys { each: vec![], logged: None }));
     };
-    let mut existing = Existing::read(inner, transaction, new, quota).await?;
+    let mut existing = Existing::read(inner, transaction, new, limits).await?;
     let mut outcomes = Vec::with_capacity(new.len());
     let (mut issued, mut imported, mut imported_at) = (vec![], vec![], vec![]);
-    for new in new {
-        let outcome = existing.outcome(inner, transaction, new).await?;
+    for (index, new) in new.iter().enumerate() {
+        let outcome = existing.outcome(inner, transaction, new, limits.of(index)).await?;
         match (&outcome, new.key.id.kind()) {
             (InsertOutcome::Created(_), KeyKind::Issued) => issued.push(new.clone()),
             (InsertOutcome::Created(_), KeyKind::Imported) => {
@@ -127,6 +146,7 @@ struct Existing {
     requests: HashMap<String, (String, Key)>,
     /// Number of further keys that the network may have.
     room: u64,
+    of_actors: ActorCounts,
 }
 
 impl Existing {
@@ -134,14 +154,16 @@ impl Existing {
         inner: &Inner,
         transaction: &mut AnyConnection,
         new: &[NewKey],
-        quota: Option<u64>,
+        limits: &InsertLimits,
     ) -> Result<Self, StoreError> {
         // Reads that decide about the insert need the lock. A key with a random id needs none.
         let decides = |new: &NewKey| new.request.is_some() || new.key.id.kind() == KeyKind::Imported;
         let room = match new.first() {
-            Some(NewKey { key, .. }) if quota.is_some() || new.iter().any(decides) => {
+            Some(NewKey { key, .. })
+                if limits.quota.is_some() || limits.has_actor_limits() || new.iter().any(decides) =>
+            {
                 let mut count = lock_network(inner, transaction, key.network).await?;
-                match quota {
+                match limits.quota {
                     Some(quota) => {
                         let wanted = u64::try_from(new.len()).unwrap_or(u64::MAX);
                         room(inner, transaction, &mut count, quota, wanted, key.created).await?
@@ -158,7 +180,7 @@ impl Existing {
         for chunk in imported.chunks(MAX_ROWS) {
             ids.extend(taken_ids(inner, transaction, chunk).await?);
         }
-        Ok(Self { ids, requests: HashMap::new(), room })
+        Ok(Self { ids, requests: HashMap::new(), room, of_actors: ActorCounts::default() })
     }
 
     /// Decides the outcome of one key, and counts it as existing. Its row isn't written yet.
@@ -167,6 +189,7 @@ impl Existing {
         inner: &Inner,
         transaction: &mut AnyConnection,
         NewKey { key, request }: &NewKey,
+        limits: &[ActorLimit],
     ) -> Result<InsertOutcome, StoreError> {
         if let Some(request) = request {
             if let Some((fingerprint, key)) = self.requests.get(&request.id) {
@@ -187,6 +210,9 @@ impl Existing {
         let Some(room) = self.room.checked_sub(1) else {
             return Ok(InsertOutcome::QuotaExceeded);
         };
+        if let Some(limit) = self.of_actors.add(inner, transaction, key, limits).await? {
+            return Ok(InsertOutcome::ActorLimitReached(limit));
+        }
         self.room = room;
         self.ids.insert(key.id);
         if let Some(IdempotencyKey { id, fingerprint, .. }) = request {

@@ -20,8 +20,8 @@ use super::keys::insert_rows;
 use super::mutations::log_mutations;
 use super::transaction::End;
 use super::{
-    AuditHead, Filter, IdempotencyKey, KeyChange, LogStart, MAX_SIGNED_COUNT, NewKey, Order, PageRequest,
-    PollTiming, SignedBy, Store, Successor, TrimLimit,
+    ActorLimit, AuditHead, Filter, IdempotencyKey, KeyChange, LogStart, MAX_SIGNED_COUNT, NewKey, Order,
+    PageRequest, PollTiming, SignedBy, Store, Successor, TrimLimit,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::credential::page_token::Cursor;
@@ -227,6 +227,10 @@ async fn use_actors(store: &Store, network: NetworkId, now: Timestamp) {
     }
     assert!(store.find_actor(network, id.clone()).await.unwrap().recorded.is_some());
     assert_eq!(store.count_actor_keys(network, id.clone(), 5).await.unwrap().issued, 5);
+    for visibility in [None, Some(Visibility::Secret)] {
+        let limit = ActorLimit { policy: "few".to_owned(), visibility, most: 5 };
+        assert!(store.is_at_limit(network, id.clone(), limit, now).await.unwrap());
+    }
     assert!(store.delete_actor(network, id, now).await.unwrap().is_some());
 }
 

@@ -145,6 +145,12 @@ async fn keys_and_actors_are_suspended_as_the_page_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn policies_are_tried_out_as_the_page_says() {
+    let said = follow(Setup::bare(), "policies.md").await;
+    assert!(said.contains("refused: name and ttl") && said.contains("day: ttl"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_and_a_rollback_go_as_the_page_says() {
     follow(Setup::bare(), "upgrade.md").await;
 }

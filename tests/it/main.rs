@@ -25,6 +25,7 @@ mod cost;
 mod doctor;
 mod edge;
 mod garbage;
+mod governing;
 mod guide;
 mod life;
 mod limit;

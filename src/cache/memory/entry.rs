@@ -40,12 +40,21 @@ pub struct Entry {
     pub soft_expiry: Timestamp,
     /// Time after which the entry must not be used, whatever else holds.
     pub hard_expiry: Option<Timestamp>,
+    /// End of the key by an issuance policy of that generation.
+    pub policy_end: Option<Timestamp>,
     /// Last recorded use.
     pub last_use: LastUse,
     /// Encoded responses that allow requests with this key.
     pub responses: ResponseCache,
     /// Dynamic metadata about the key, encoded when a request with it is first denied.
     pub denied_metadata: OnceLock<Bytes>,
+}
+
+impl Entry {
+    /// Returns the time from which on the key is refused, as far as that is known now.
+    pub fn end(&self) -> Option<Timestamp> {
+        self.hard_expiry.into_iter().chain(self.policy_end).min()
+    }
 }
 
 /// Time of a key's last recorded use, as far as this process knows.

@@ -13,6 +13,9 @@ pub(super) struct KeyFields {
     /// Scopes (comma-separated); empty for none
     #[arg(long, value_name = "SCOPES", value_delimiter = ',')]
     scopes: Option<Vec<String>>,
+    /// Named set of scopes of the server's configuration (roles), in place of --scopes
+    #[arg(long, value_name = "NAME", conflicts_with = "scopes")]
+    role: Option<String>,
     /// Custom attributes
     #[arg(long, value_name = "JSON", value_parser = json_object)]
     metadata: Option<Map<String, Value>>,
@@ -49,6 +52,9 @@ impl KeyFields {
         };
         if let Some(scopes) = &self.scopes {
             set("scopes", Some(json!(non_empty(scopes))));
+        }
+        if let Some(role) = &self.role {
+            set("role", Some(role.as_str().into()));
         }
         if let Some(metadata) = &self.metadata {
             set("metadata", Some(Value::Object(metadata.clone())));

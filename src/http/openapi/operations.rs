@@ -404,7 +404,7 @@ pub(super) const KEY_ID: Parameter =
 const UPDATE_MASK: Parameter = Parameter {
     name: "update_mask",
     place: Place::Query,
-    description: "Fields to update, separated by commas: name, scopes, metadata, ip_restriction, rate_limit_policy; or * for all of these. Besides, one of expire_time and ttl moves the end of the key, within the limits for new keys.",
+    description: "Fields to update, separated by commas: name, scopes, metadata, ip_restriction, rate_limit_policy; or * for all of these. Besides, role sets the scopes of a named set, and one of expire_time and ttl moves the end of the key, within the limits for new keys.",
     schema: |_| json_schema!({ "type": "string", "maxLength": MAX_MASK }),
 };
 

@@ -29,6 +29,8 @@ pub(crate) const MAX_BATCH_VERIFY: usize = 100;
 pub(crate) const MAX_BATCH_IMPORT: usize = 1_000;
 /// Maximum length of `request_id`, in characters.
 const MAX_REQUEST_ID: usize = 36;
+/// Maximum length of `role`, in characters.
+pub(super) const MAX_ROLE: usize = 64;
 
 /// [`Scope::parse`] as a pattern.
 pub(super) const SCOPE: &str = r#"^[!#-\[\]-~]*$"#;
@@ -62,6 +64,10 @@ pub struct IssueBody {
     /// Scopes of the key: RFC 6749 scope-tokens without duplicates.
     #[schemars(length(max = Scopes::MAX), inner(length(min = 1, max = Scope::MAX_LEN), pattern(SCOPE)))]
     scopes: Option<Vec<String>>,
+    /// Named set of scopes of the configuration (`roles`), in place of `scopes`. Its scopes are
+    /// stored with the key; later changes of the set don't reach it.
+    #[schemars(length(max = MAX_ROLE))]
+    role: Option<String>,
     /// Lifetime, such as `3600s`, `1h30m` or `1y`: one second to ten years, and at most
     /// `credentials.api_keys.max_ttl`. Unset or zero means the default.
     ttl: Option<String>,
@@ -103,6 +109,10 @@ pub struct ImportBody {
     /// Scopes of the key: RFC 6749 scope-tokens without duplicates.
     #[schemars(length(max = Scopes::MAX), inner(length(min = 1, max = Scope::MAX_LEN), pattern(SCOPE)))]
     scopes: Option<Vec<String>>,
+    /// Named set of scopes of the configuration (`roles`), in place of `scopes`. Its scopes are
+    /// stored with the key; later changes of the set don't reach it.
+    #[schemars(length(max = MAX_ROLE))]
+    role: Option<String>,
     /// Lifetime, such as `3600s`, `1h30m` or `1y`: one second to ten years, and at most
     /// `credentials.api_keys.max_ttl`. Unset or zero means the default.
     ttl: Option<String>,
@@ -195,6 +205,10 @@ pub struct RotateBody {
     /// Scopes of the key: RFC 6749 scope-tokens without duplicates.
     #[schemars(length(max = Scopes::MAX), inner(length(min = 1, max = Scope::MAX_LEN), pattern(SCOPE)))]
     scopes: Option<Vec<String>>,
+    /// Named set of scopes of the configuration (`roles`), in place of `scopes`. Its scopes are
+    /// stored with the key; later changes of the set don't reach it.
+    #[schemars(length(max = MAX_ROLE))]
+    role: Option<String>,
     /// The owner's own attributes: at most 4096 bytes of JSON, nested at most 16 levels, without
     /// repeated names, numbers that a double represents (integers within 2^53 - 1).
     #[schemars(with = "Option<Map<String, Value>>")]
@@ -296,6 +310,7 @@ impl TryFrom<IssueBody> for KeyRequest {
         Ok(Self {
             name: field("name", KeyName::parse(&body.name.unwrap_or_default()))?,
             actor: field("actor_id", ActorId::parse(&body.actor_id.unwrap_or_default()))?,
+            role: role(body.role, body.scopes.as_deref())?,
             scopes: field("scopes", Scopes::parse(&body.scopes.unwrap_or_default()))?,
             ttl: ttl(body.ttl.as_deref())?,
             metadata: metadata(body.metadata.as_deref())?,
@@ -317,6 +332,7 @@ impl TryFrom<ImportBody> for ImportRequest {
             name: body.name,
             actor_id: body.actor_id,
             scopes: body.scopes,
+            role: body.role,
             ttl: body.ttl,
             metadata: body.metadata,
             visibility: body.visibility,
@@ -338,6 +354,7 @@ impl TryFrom<RotateBody> for RotateRequest {
             rate_limit_changes(body.rate_limit_policy, body.rate_limit_policies)?;
         let changes = Update {
             name: body.name.map(|name| field("name", KeyName::parse(&name))).transpose()?,
+            role: role(body.role, body.scopes.as_deref())?,
             scopes: body.scopes.map(|texts| scopes(Some(texts))).transpose()?,
             metadata: metadata(body.metadata.as_deref())?.map(Some),
             addresses: body.ip_restriction.map(|restriction| addresses(Some(restriction))).transpose()?,
@@ -379,6 +396,18 @@ pub(crate) fn custom_claims(json: Option<&RawValue>) -> Result<Map<String, Value
 /// Parses scopes.
 pub(crate) fn scopes(texts: Option<Vec<String>>) -> Result<Scopes, ApiError> {
     field("scopes", Scopes::parse(&texts.unwrap_or_default()))
+}
+
+/// Parses the name of a set of scopes, which stands in place of `scopes`.
+pub(super) fn role(name: Option<String>, scopes: Option<&[String]>) -> Result<Option<String>, ApiError> {
+    let name = name.filter(|name| !name.is_empty());
+    match &name {
+        Some(name) if name.len() > MAX_ROLE => Err(ApiError::field("role", "must be 64 bytes at most")),
+        Some(_) if scopes.is_some_and(|scopes| !scopes.is_empty()) => {
+            Err(ApiError::field("role", "may not stand beside scopes; use one of the two"))
+        }
+        _ => Ok(name),
+    }
 }
 
 /// Parses the format of a token. The default is a JWT.

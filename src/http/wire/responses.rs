@@ -84,11 +84,11 @@ pub(crate) struct KeyOut<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]
     supersede_time: Option<String>,
-    /// Parts of the key that the settings keep from working, such as limits that aren't enforced.
-    /// Not in lists.
+    /// Parts of the key that the settings keep from working, such as limits that aren't enforced,
+    /// and an end by an issuance policy. Not in lists.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Option<Vec<String>>")]
-    warnings: Vec<&'static str>,
+    warnings: Vec<Cow<'static, str>>,
     /// Suspension of the key. `status` stays as it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     suspension: Option<SuspensionOut>,
@@ -172,7 +172,7 @@ impl<'a> KeyOut<'a> {
     }
 
     /// Adds what the settings keep the key from doing.
-    pub(crate) fn with_warnings(self, warnings: Vec<&'static str>) -> Self {
+    pub(crate) fn with_warnings(self, warnings: Vec<Cow<'static, str>>) -> Self {
         Self { warnings, ..self }
     }
 }

@@ -8,7 +8,9 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::rate_limits::{NamedRateLimitPolicy, RateLimitPolicy, rate_limit_changes};
-use super::requests::{IpRestriction, NO_CONTROL, SCOPE, addresses, metadata, scopes, ttl, visibility};
+use super::requests::{
+    IpRestriction, MAX_ROLE, NO_CONTROL, SCOPE, addresses, metadata, role, scopes, ttl, visibility,
+};
 use super::scalars::field;
 use super::{names, state};
 use crate::error::ApiError;
@@ -23,9 +25,9 @@ pub(crate) const MAX_MASK: usize = 1_024;
 const UPDATABLE: [&str; 6] =
     ["name", "scopes", "metadata", "ip_restriction", "rate_limit_policy", "rate_limit_policies"];
 
-/// Fields that are updated only where a mask names them: `*` and a response that is sent back
-/// leave the expiry alone.
-const UPDATABLE_BY_NAME: [&str; 2] = ["expire_time", "ttl"];
+/// Fields that `*` doesn't stand for. The expiry is updated only where a mask names it: a response
+/// that is sent back leaves it alone.
+const UPDATABLE_BY_NAME: [&str; 3] = ["expire_time", "ttl", "role"];
 
 /// The other fields of the resource.
 const NOT_UPDATABLE: [&str; 19] = [
@@ -65,6 +67,9 @@ pub(crate) struct KeyBody {
     /// Scopes of the key: RFC 6749 scope-tokens without duplicates.
     #[schemars(length(max = Scopes::MAX), inner(length(min = 1, max = Scope::MAX_LEN), pattern(SCOPE)))]
     scopes: Option<Vec<String>>,
+    /// Named set of scopes of the configuration (`roles`), in place of `scopes`.
+    #[schemars(length(max = MAX_ROLE))]
+    role: Option<String>,
     /// The owner's own attributes: at most 4096 bytes of JSON, nested at most 16 levels, without
     /// repeated names, numbers that a double represents (integers within 2^53 - 1).
     #[schemars(with = "Option<Map<String, Value>>")]
@@ -245,8 +250,16 @@ pub(crate) fn update(mask: &UpdateMask, body: KeyBody) -> Result<(Fixed, Update)
     if named("name", full(&body.name)) {
         update.name = Some(field("name", KeyName::parse(&body.name.unwrap_or_default()))?);
     }
+    if named("role", full(&body.role)) {
+        let unset = || ApiError::field("role", "must be set where update_mask names it");
+        update.role = Some(role(body.role, None)?.ok_or_else(unset)?);
+    }
     if named("scopes", body.scopes.as_ref().is_some_and(|scopes| !scopes.is_empty())) {
-        update.scopes = Some(scopes(body.scopes)?);
+        let given = scopes(body.scopes)?;
+        if update.role.is_some() {
+            return Err(ApiError::field("role", "may not stand beside scopes; use one of the two"));
+        }
+        update.scopes = Some(given);
     }
     if named("metadata", body.metadata.is_some()) {
         update.metadata = Some(metadata(body.metadata.as_deref())?);
