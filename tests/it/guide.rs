@@ -323,6 +323,7 @@ fn every_page_with_commands_is_run_by_a_test() {
         "deploy.md",
         "erasure.md",
         "migrate-from-ory.md",
+        "policies.md",
         "retries.md",
         "secrets.md",
         "start.md",
