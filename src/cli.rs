@@ -154,7 +154,7 @@ impl Cli {
             Command::Status(status) => return block_on(status.run(endpoint))?,
             Command::Doctor(doctor) => return block_on(doctor.run(self.config))?,
             Command::Jwk { command } => return block_on(command.run(endpoint))?,
-            Command::Migrate(migrate) => return block_on(migrate.run(self.config.as_deref()))?,
+            Command::Migrate(migrate) => return block_on(migrate.run(self.config.as_deref(), endpoint))?,
             Command::Audit { command } => return block_on(command.run(self.config.as_deref()))?,
             Command::Init(init) => init.run()?,
             Command::Config { command } => return command.run(self.config),

@@ -35,7 +35,7 @@ use self::telemetry::TelemetryState;
 pub use body::MemoryExhausted;
 pub use context::Context;
 pub(crate) use openapi::outline::{OperationOutline, Outline, Row};
-pub use wire::listed_key;
+pub use wire::{check_import, listed_key};
 
 use crate::error::ApiError;
 use crate::event::Operation;

@@ -9,6 +9,7 @@ mod delete;
 mod derive;
 mod filter;
 mod fresh_until;
+mod hash_upgrades;
 mod last_used;
 mod list;
 mod lookup;
@@ -39,7 +40,7 @@ pub(crate) use filter::parse as parse_filter;
 pub use last_used::{UseQueue, UseWriter, use_queue};
 pub use list::{DEFAULT_PAGE, ListRequest, Listed, MAX_PAGE};
 pub use mint::MintError;
-pub use new_key::{ImportRequest, Issued, KeyRequest};
+pub use new_key::{ImportRequest, Issued, KeyMaterial, KeyRequest};
 pub use revoke::{MAX_DESCRIPTION, Revoked};
 pub use rotate::{RotateRequest, Rotated};
 pub use signers::{SignerCount, SignerCounts, SignerState, Signers};
@@ -47,6 +48,7 @@ pub use suspend::SuspendRequest;
 pub use update::{Expiry, Fixed, Update};
 
 use bulkhead::Bulkhead;
+use hash_upgrades::HashUpgrades;
 use lookup::{LookupKey, LookupResult};
 use outstanding::Outstanding;
 use usage::UsageCounter;
@@ -136,6 +138,7 @@ impl ServiceBuilder {
             deny_list: ArcSwap::from_pointee(self.deny_list),
             outstanding: Outstanding::default(),
             bulkhead,
+            upgrades: HashUpgrades::default(),
             upstream_headers_len: self.upstream_headers_len,
             signers: Signers::default(),
             lookups: SingleFlight::default(),
@@ -175,6 +178,7 @@ pub struct Service {
     pub bulkhead: Arc<Bulkhead>,
     /// Numbers of keys by their secret and prefix.
     pub signers: Signers,
+    upgrades: HashUpgrades,
     upstream_headers_len: UpstreamHeadersLen,
     lookups: SingleFlight<LookupKey, LookupResult>,
 }
@@ -252,7 +256,12 @@ impl Service {
     /// Fails if there is no key of that kind and id, or the database fails.
     pub async fn get(&self, network: NetworkId, kind: KeyKind, id: &str) -> Result<Key, ApiError> {
         let id = KeyId::parse(kind, id).ok_or_else(no_such_key)?;
-        let found = self.store.find_key(network, id).await.map_err(unavailable)?;
+        let mut found = self.store.find_key(network, id).await.map_err(unavailable)?;
+        if found.key.is_none()
+            && let Some(current) = self.store.current_id(network, id).await.map_err(unavailable)?
+        {
+            found = self.store.find_key(network, current).await.map_err(unavailable)?;
+        }
         let key = found.key.map(Arc::unwrap_or_clone).ok_or_else(no_such_key)?;
         Ok(key.with_last_use_until(self.clock.now()))
     }

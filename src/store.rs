@@ -11,12 +11,14 @@ mod changes;
 mod clock_skew;
 mod database_file;
 mod dialect;
+mod digests;
 mod driver;
 mod dsn;
 mod erase;
 mod eviction;
 mod first_contact;
 mod graces;
+mod hash_upgrade;
 mod key_counts;
 mod keys;
 mod last_used;
@@ -42,6 +44,7 @@ mod transaction;
 mod usage;
 mod usage_report;
 mod usage_trim;
+mod wanted;
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -58,6 +61,7 @@ pub use adopt::Adopted;
 pub use audit::AuditHead;
 pub use changes::{ChangeOutcome, KeyChange, Successor};
 pub use clock_skew::{ClockSkew, MAX_CLOCK_SKEW};
+pub use hash_upgrade::HashUpgrade;
 pub use keys::{InsertOutcome, InsertedKeys, NewKey};
 pub use last_used::LAST_USED_PRECISION;
 pub use list::{Filter, Order, Page, PageRequest};
@@ -78,6 +82,7 @@ pub use usage_trim::USAGE_TRIM_BATCH;
 use crate::rng::Rng;
 use anchor::Anchor;
 use dialect::Dialect;
+use digests::HashHint;
 use dsn::Dsn;
 use eviction::ConnectionEviction;
 use lookups::Lookups;
@@ -228,9 +233,14 @@ struct Inner {
     poll_requested: Arc<Notify>,
     rng: Rng,
     lookups: Lookups,
+    /// Algorithms of imported hashes, as the last lookup saw them.
+    hash_hint: HashHint,
     key_reads: AtomicU64,
     /// Skew that the last poll measured.
     clock_skew: Mutex<Option<ClockSkew>>,
+    /// Number of statements that looked up keys.
+    #[cfg(test)]
+    lookup_statements: AtomicU64,
     /// Texts of all statements that were made.
     #[cfg(test)]
     statements: parking_lot::Mutex<std::collections::BTreeSet<String>>,
@@ -314,8 +324,11 @@ impl Store {
             eviction,
             rng,
             lookups: Lookups::default(),
+            hash_hint: HashHint::default(),
             key_reads: AtomicU64::new(0),
             clock_skew: Mutex::new(None),
+            #[cfg(test)]
+            lookup_statements: AtomicU64::new(0),
             #[cfg(test)]
             statements: Default::default(),
             newer_schema: OnceLock::new(),

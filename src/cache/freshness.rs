@@ -352,6 +352,22 @@ impl Freshness {
         self.ledger.is_fresh(is_valid, slot.indices(), stamp.at, stamp.lineage)
     }
 
+    /// Returns true if a row that depends on the keys of all these slots may be used now.
+    pub fn are_fresh(&self, slots: &[Slot], stamp: Stamp) -> bool {
+        // The lease is loaded before any slot.
+        slots.split_first().is_some_and(|(first, others)| {
+            let is_unchanged =
+                |slot: &Slot| self.ledger.is_unchanged(slot.indices(), stamp.at, stamp.lineage);
+            self.is_fresh(*first, stamp) && others.iter().all(is_unchanged)
+        })
+    }
+
+    /// Notes the state before a read that looks for the keys of all these slots.
+    pub fn before_read_of(&self, slots: &[Slot]) -> PendingStamp {
+        let before = slots.iter().map(|slot| self.ledger.min_stamp(slot.key_index())).max().unwrap_or(0);
+        PendingStamp { before, lineage: self.ledger.lineage() }
+    }
+
     /// Notes the state before a read; to be called before the read begins.
     pub fn before_read(&self, slot: Slot) -> PendingStamp {
         PendingStamp { before: self.ledger.min_stamp(slot.key_index()), lineage: self.ledger.lineage() }

@@ -65,12 +65,14 @@ pub(super) async fn import_batch(
     request: Request,
 ) -> Reply {
     let body: BatchImportBody = body::read(request, body::ADMIN_LIMIT).await?;
+    let report_all = body.report_all.unwrap_or(false);
     let requests = batch(body.requests, MAX_BATCH_IMPORT)?;
     let requests = requests.into_iter().map(ImportRequest::try_from).collect();
     let imported = context.service.import_batch(&settings, requests, &call).await?;
     let Acknowledged { value: results, epoch } = imported;
     let failed = results.iter().filter(|result| result.is_err()).count();
     if failed == results.len()
+        && !report_all
         && let Some(Err(first)) = results.first()
     {
         let field = first.field.as_ref();

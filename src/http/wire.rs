@@ -13,7 +13,7 @@ mod state;
 mod update;
 mod usage;
 
-pub use listed::listed_key;
+pub use listed::{check_import, listed_key};
 pub(super) use requests::{
     BatchImportBody, BatchVerifyBody, DeriveBody, ImportBody, IssueBody, MAX_BATCH_IMPORT, MAX_BATCH_VERIFY,
     RevokeBody, RotateBody, SelfRevokeRequest, VerifyBody, custom_claims, force, list_request, reason,

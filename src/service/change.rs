@@ -48,7 +48,7 @@ impl Service {
             // If another instance changed it, this one may not know yet.
             Ok(ChangeOutcome::Refused { key, reason: Refusal::Unchanged }) => {
                 let n = key.mutation;
-                self.freshness.apply(&Mutation { n, network, key_id: id });
+                self.freshness.apply(&Mutation { n, network, key_id: key.id });
                 Ok(Acknowledged { value: key.with_last_use_until(now), epoch: Some(n) })
             }
             Ok(ChangeOutcome::Refused { reason: Refusal::Error(error), .. }) => Err(error),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::retry::{fingerprint, request_conflict, seal};
 use super::{Acknowledged, Service, unavailable};
 use crate::audit::Call;
+use crate::credential::imported_hash::{DigestIds, ImportedHash, KnownDigests};
 use crate::credential::request_seal::SealedRequest;
 use crate::credential::{Form, Presented, api_key, imported};
 use crate::error::{ApiError, Reason};
@@ -43,10 +44,18 @@ pub struct KeyRequest {
     pub request_id: Option<String>,
 }
 
+/// What is known of a key that was made elsewhere.
+pub enum KeyMaterial {
+    /// The raw key. Only its hash is stored.
+    Raw(SecretString),
+    /// Its hash. The raw key is verified by it when it is first shown.
+    Hash(ImportedHash),
+}
+
 /// Request to import a key that was made elsewhere.
 pub struct ImportRequest {
-    /// The raw key. Only its hash is stored.
-    pub raw_key: SecretString,
+    /// The key or its hash.
+    pub material: KeyMaterial,
     /// The other attributes.
     pub key: KeyRequest,
 }
@@ -88,7 +97,12 @@ impl Service {
         }
         self.check_clock()?;
         call.record_intent(settings.network, vec![key.id]).await?;
-        let inserted = self.insert(settings, vec![NewKey { key: key.clone(), request: idempotency }]).await?;
+        let inserted = self
+            .insert(
+                settings,
+                vec![NewKey { key: key.clone(), request: idempotency, digests: KnownDigests::default() }],
+            )
+            .await?;
         match inserted.into_iter().next() {
             Some(Ok(Inserted::New(key))) => {
                 let occurrence = Occurrence::of_key(Event::IssuedKeyCreated, &key);
@@ -179,19 +193,17 @@ impl Service {
         request: ImportRequest,
         call: &Call,
     ) -> Result<NewKey, ApiError> {
-        let raw_key = Presented::new(request.raw_key.expose())
-            .ok_or_else(|| ApiError::field("raw_key", "must be 1 to 16384 bytes long"))?;
-        if settings.form(raw_key) != Form::Imported {
-            let problem = "has the form of a credential that Talos makes itself, and could never verify";
-            return Err(ApiError::field("raw_key", problem));
-        }
-        if let Some(problem) = imported::unpresentable(raw_key.expose()) {
-            return Err(ApiError::field("raw_key", problem));
-        }
-        let id = imported::key_id(settings.network, raw_key.expose());
+        let network = settings.network;
+        let (id, digests) = match &request.material {
+            KeyMaterial::Raw(raw_key) => {
+                let raw_key = importable(settings, raw_key)?.expose();
+                (imported::key_id(network, raw_key), DigestIds::of(network, raw_key).into())
+            }
+            KeyMaterial::Hash(hash) => (hash.key_id(network), hash.known(network)),
+        };
         let (subject, caller) = (id.to_string(), call.origin().verified_caller());
         let (key, request) = self.new_key(settings, id, request.key, &subject, Signer::default(), caller)?;
-        Ok(NewKey { key, request })
+        Ok(NewKey { key, request, digests })
     }
 
     fn new_key(
@@ -269,9 +281,7 @@ impl Service {
             }
             InsertOutcome::Repeated(earlier) => Ok(Inserted::Repeated(earlier)),
             InsertOutcome::RequestConflict => Err(request_conflict()),
-            InsertOutcome::IdTaken => {
-                Err(ApiError::new(Reason::ApiKeyExists, "this API key has been imported already"))
-            }
+            InsertOutcome::IdTaken(existing) => Err(exists(&key, existing)),
             InsertOutcome::QuotaExceeded => Err(quota_exceeded()),
         };
         Ok(keys.into_iter().zip(inserted).map(result).collect())
@@ -284,6 +294,29 @@ enum Inserted {
     New(Box<Key>),
     /// An earlier request with the same id and body inserted it.
     Repeated(Box<RepeatedKey>),
+}
+
+/// Checks a raw key.
+fn importable<'a>(settings: &Settings, raw_key: &'a SecretString) -> Result<Presented<'a>, ApiError> {
+    let raw_key = Presented::new(raw_key.expose())
+        .ok_or_else(|| ApiError::field("raw_key", "must be 1 to 16384 bytes long"))?;
+    if settings.form(raw_key) != Form::Imported {
+        let problem = "has the form of a credential that Talos makes itself, and could never verify";
+        return Err(ApiError::field("raw_key", problem));
+    }
+    match imported::unpresentable(raw_key.expose()) {
+        Some(problem) => Err(ApiError::field("raw_key", problem)),
+        None => Ok(raw_key),
+    }
+}
+
+/// Returns the error for a key that is known already.
+fn exists(key: &Key, existing: KeyId) -> ApiError {
+    let problem = "this API key has been imported already";
+    match existing == key.id {
+        true => ApiError::new(Reason::ApiKeyExists, problem),
+        false => ApiError::new(Reason::ApiKeyExists, format!("{problem}, as {existing}")),
+    }
 }
 
 /// Records the outcome of one import, unless the request repeats an earlier one.

@@ -137,7 +137,7 @@ impl Service {
             }
             // If another instance revoked it, this one may not know yet.
             Ok(ChangeOutcome::Refused { key, reason: AlreadyRevoked }) => {
-                self.freshness.apply(&Mutation { n: key.mutation, network, key_id: id });
+                self.freshness.apply(&Mutation { n: key.mutation, network, key_id: key.id });
                 let earlier = key.revocation.clone().filter(|earlier| *earlier != requested);
                 (
                     key.mutation,

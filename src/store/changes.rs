@@ -10,6 +10,7 @@ use futures_util::FutureExt;
 use sqlx::AnyConnection;
 
 use super::clock_skew;
+use super::digests::id_by_digest;
 use super::key_counts::{add_to_count, lock_network, room};
 use super::keys::{NewKey, insert_rows};
 use super::mutations::log_mutation;
@@ -18,6 +19,7 @@ use super::row::{bind_changes, read_key, selected};
 use super::transaction::End;
 use super::{Inner, Mutation, Store, StoreError};
 use crate::clock::Timestamp;
+use crate::credential::imported_hash::KnownDigests;
 use crate::key::{Key, KeyId, NetworkId};
 
 /// Change of a key.
@@ -115,9 +117,10 @@ where
     F: Fn(&Key) -> Result<KeyChange, R> + Send + Sync,
 {
     let mut count = lock_network(inner, transaction, network).await?;
-    let Some(before) = read_row(inner, transaction, network, id).await? else {
+    let Some(before) = read_current(inner, transaction, network, id).await? else {
         return Ok(End::Rollback(ChangeOutcome::NoSuchKey));
     };
+    let id = before.id;
     let mut rows = match change(&before) {
         Ok(rows) => rows,
         Err(reason) => {
@@ -136,7 +139,8 @@ where
             // Committed, as ended grace periods may have been subtracted from the count.
             return Ok(End::Commit(ChangeOutcome::QuotaExceeded));
         }
-        let row = NewKey { key: key.clone(), request: request.clone() };
+        let digests = KnownDigests::default();
+        let row = NewKey { key: key.clone(), request: request.clone(), digests };
         insert_rows(inner, transaction, &[row]).await?;
     }
     let successors = i64::from(rows.successor.is_some());
@@ -170,6 +174,22 @@ async fn update_expiry(inner: &Inner, transaction: &mut AnyConnection, key: &Key
         .execute(&mut *transaction)
         .await?;
     Ok(())
+}
+
+/// Reads the row of a key, also by the id that it had while only a hash of it was known.
+pub(super) async fn read_current(
+    inner: &Inner,
+    transaction: &mut AnyConnection,
+    network: NetworkId,
+    id: KeyId,
+) -> Result<Option<Key>, StoreError> {
+    if let Some(key) = read_row(inner, transaction, network, id).await? {
+        return Ok(Some(key));
+    }
+    match id_by_digest(inner, transaction, network, id).await? {
+        Some(current) => read_row(inner, transaction, network, current).await,
+        None => Ok(None),
+    }
 }
 
 /// Reads the row of a key.

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use sqlx::AnyConnection;
 
+use super::changes::read_row;
 use super::dialect::MAX_ROWS;
+use super::digests::id_by_digest;
 use super::key_counts::{add_to_count, lock_network};
 use super::mutations::log_mutations;
 use super::row::{read_key, selected};
@@ -81,7 +83,29 @@ async fn existing_keys(
             existing.insert(key.id, key);
         }
     }
-    Ok(ids.iter().filter_map(|id| existing.remove(id)).collect())
+    let mut found = vec![];
+    for id in ids {
+        match existing.remove(id) {
+            Some(key) => found.push(key),
+            // It may have been upgraded since its hash was imported.
+            None => found.extend(upgraded(inner, transaction, network, *id).await?),
+        }
+    }
+    found.dedup_by_key(|key| key.id);
+    Ok(found)
+}
+
+/// Reads a key by an id that it had while only a hash of it was known.
+async fn upgraded(
+    inner: &Inner,
+    transaction: &mut AnyConnection,
+    network: NetworkId,
+    id: KeyId,
+) -> Result<Option<Key>, StoreError> {
+    match id_by_digest(inner, transaction, network, id).await? {
+        Some(current) => read_row(inner, transaction, network, current).await,
+        None => Ok(None),
+    }
 }
 
 /// Deletes the rows of keys. All rows that are ever deleted are deleted here.

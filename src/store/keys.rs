@@ -1,20 +1,21 @@
 //! Inserts of new keys.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, Row};
+use sqlx::AnyConnection;
 
 use super::clock_skew;
 use super::dialect::{MAX_ROWS, placeholders};
+use super::digests::{TakenIds, record_hashes};
 use super::key_counts::{add_to_count, lock_network, room};
 use super::mutations::{log_issue, log_mutations};
 use super::requests::{EarlierRequest, IdempotencyKey, RepeatedKey, find_request};
 use super::row::{COLUMN_COUNT, COLUMNS, bind_key};
 use super::transaction::End;
 use super::{Inner, Mutation, Store, StoreError};
+use crate::credential::imported_hash::KnownDigests;
 use crate::key::{Key, KeyId, KeyKind};
 
 /// Key to insert.
@@ -24,6 +25,8 @@ pub struct NewKey {
     pub key: Key,
     /// Idempotency key of the request, if it has one.
     pub request: Option<IdempotencyKey>,
+    /// Ids by digest, of an imported key.
+    pub digests: KnownDigests,
 }
 
 /// Outcome of an insert.
@@ -44,8 +47,8 @@ pub enum InsertOutcome {
     Repeated(Box<RepeatedKey>),
     /// The request's id was used with another body before.
     RequestConflict,
-    /// A key with this id exists already.
-    IdTaken,
+    /// A key with this id, or of this digest, exists already; it has the given id.
+    IdTaken(KeyId),
     /// The network has as many keys as it may have.
     QuotaExceeded,
 }
@@ -112,6 +115,7 @@ async fn insert(
         outcomes[index] = InsertOutcome::Created(Some(mutation));
     }
     insert_rows(inner, transaction, &imported).await?;
+    record_hashes(inner, transaction, &imported).await?;
     let logged = match (imported.last(), issued.first()) {
         (Some(last), _) => Some(last.key.mutation),
         (None, Some(first)) => Some(log_issue(inner, transaction, first.key.created).await?),
@@ -123,7 +127,7 @@ async fn insert(
 /// Existing keys and requests that new ones can collide with, including those of the same
 /// transaction.
 struct Existing {
-    ids: HashSet<KeyId>,
+    ids: TakenIds,
     requests: HashMap<String, (String, Key)>,
     /// Number of further keys that the network may have.
     room: u64,
@@ -151,12 +155,12 @@ impl Existing {
             }
             _ => u64::MAX,
         };
-        let mut ids = HashSet::new();
+        let mut ids = TakenIds::default();
         // Random ids aren't looked up: if one existed, the database would refuse it.
         let imported: Vec<_> =
             new.iter().filter(|new| new.key.id.kind() == KeyKind::Imported).cloned().collect();
         for chunk in imported.chunks(MAX_ROWS) {
-            ids.extend(taken_ids(inner, transaction, chunk).await?);
+            ids.read(inner, transaction, chunk).await?;
         }
         Ok(Self { ids, requests: HashMap::new(), room })
     }
@@ -166,7 +170,7 @@ impl Existing {
         &mut self,
         inner: &Inner,
         transaction: &mut AnyConnection,
-        NewKey { key, request }: &NewKey,
+        new @ NewKey { key, request, .. }: &NewKey,
     ) -> Result<InsertOutcome, StoreError> {
         if let Some(request) = request {
             if let Some((fingerprint, key)) = self.requests.get(&request.id) {
@@ -181,14 +185,14 @@ impl Existing {
                 None => {}
             }
         }
-        if self.ids.contains(&key.id) {
-            return Ok(InsertOutcome::IdTaken);
+        if let Some(existing) = self.ids.of(new) {
+            return Ok(InsertOutcome::IdTaken(existing));
         }
         let Some(room) = self.room.checked_sub(1) else {
             return Ok(InsertOutcome::QuotaExceeded);
         };
         self.room = room;
-        self.ids.insert(key.id);
+        self.ids.insert(new);
         if let Some(IdempotencyKey { id, fingerprint, .. }) = request {
             self.requests.insert(id.clone(), (fingerprint.clone(), key.clone()));
         }
@@ -202,7 +206,12 @@ pub(super) async fn insert_row(
     transaction: &mut AnyConnection,
     key: &Key,
 ) -> Result<(), StoreError> {
-    insert_rows(inner, transaction, &[NewKey { key: key.clone(), request: None }]).await
+    insert_rows(
+        inner,
+        transaction,
+        &[NewKey { key: key.clone(), request: None, digests: KnownDigests::default() }],
+    )
+    .await
 }
 
 /// Inserts the rows of keys.
@@ -212,38 +221,21 @@ pub(super) async fn insert_rows(
     rows: &[NewKey],
 ) -> Result<(), StoreError> {
     for chunk in rows.chunks(MAX_ROWS) {
-        let values = placeholders(chunk.len(), COLUMN_COUNT + 3);
+        let values = placeholders(chunk.len(), COLUMN_COUNT + 5);
         let insert = format!(
-            "INSERT INTO api_keys ({COLUMNS}, request_id, request_fingerprint, request_seal) VALUES {values}"
+            "INSERT INTO api_keys ({COLUMNS}, request_id, request_fingerprint, request_seal, sha256_id, sha512_id) \
+             VALUES {values}"
         );
-        let insert = chunk.iter().fold(inner.query(insert), |insert, NewKey { key, request }| {
+        let insert = chunk.iter().fold(inner.query(insert), |insert, NewKey { key, request, digests }| {
             let request = request.as_ref();
             bind_key(insert, key)
                 .bind(request.map(|request| request.id.clone()))
                 .bind(request.map(|request| request.fingerprint.clone()))
                 .bind(request.and_then(|request| request.seal.clone()))
+                .bind(digests.sha256.map(|id| id.to_string()))
+                .bind(digests.sha512.map(|id| id.to_string()))
         });
         insert.execute(&mut *transaction).await?;
     }
     Ok(())
-}
-
-/// Returns which of these ids exist. All keys are of one network.
-async fn taken_ids(
-    inner: &Inner,
-    transaction: &mut AnyConnection,
-    new: &[NewKey],
-) -> Result<Vec<KeyId>, StoreError> {
-    let Some(NewKey { key: first, .. }) = new.first() else {
-        return Ok(vec![]);
-    };
-    let ids: Vec<String> = (2..new.len() + 2).map(|number| format!("${number}")).collect();
-    let find =
-        format!("SELECT key_id FROM api_keys WHERE network_id = $1 AND key_id IN ({})", ids.join(", "));
-    let find = inner.query(find).bind(first.network.to_string());
-    let find = new.iter().fold(find, |find, new| find.bind(new.key.id.to_string()));
-    let rows = find.fetch_all(&mut *transaction).await?;
-    let read =
-        |row: &AnyRow| KeyId::parse_any(&row.try_get::<String, _>(0)?).ok_or(StoreError::Corrupt("key_id"));
-    rows.iter().map(read).collect()
 }

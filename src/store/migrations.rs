@@ -40,6 +40,7 @@ macro_rules! migrations {
                 step!($database, 5, "0005_additive_suspensions_and_actors"),
                 step!($database, 6, "0006_additive_usage"),
                 step!($database, 7, "0007_additive_limits"),
+                step!($database, 12, "0012_additive_imported_hashes"),
             ]
             .concat(),
         )

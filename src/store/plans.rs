@@ -20,10 +20,11 @@ use super::keys::insert_rows;
 use super::mutations::log_mutations;
 use super::transaction::End;
 use super::{
-    AuditHead, Filter, IdempotencyKey, KeyChange, LogStart, MAX_SIGNED_COUNT, NewKey, Order, PageRequest,
-    PollTiming, SignedBy, Store, Successor, TrimLimit,
+    AuditHead, Filter, HashUpgrade, IdempotencyKey, KeyChange, LogStart, MAX_SIGNED_COUNT, NewKey, Order,
+    PageRequest, PollTiming, SignedBy, Store, Successor, TrimLimit,
 };
 use crate::clock::{Clock, Timestamp};
+use crate::credential::imported_hash::{DigestIds, KnownDigests};
 use crate::credential::page_token::Cursor;
 use crate::key::{
     Actor, ActorId, AddressList, Key, KeyId, KeyKind, KeyName, KeyPrefix, NetworkId, Provenance, Revocation,
@@ -99,7 +100,10 @@ async fn fill(store: &Store, now: Timestamp) {
     }
     let numbers: Vec<u128> = (1..=rows()).collect();
     for chunk in numbers.chunks(2_000) {
-        let keys: Vec<_> = chunk.iter().map(|at| NewKey { key: key(*at, now), request: None }).collect();
+        let keys: Vec<_> = chunk
+            .iter()
+            .map(|at| NewKey { key: key(*at, now), request: None, digests: Default::default() })
+            .collect();
         let insert = async move |inner: std::sync::Arc<super::Inner>| {
             inner
                 .write(keys, |inner, transaction, keys| {
@@ -182,8 +186,12 @@ async fn use_everything(store: &Store, now: Timestamp) {
 
     let new = |number: u128| Key { created: now, ..key(rows() + number, now) };
     let request = IdempotencyKey { id: "request".to_owned(), fingerprint: "hash".to_owned(), seal: None };
-    let issued = NewKey { key: new(1), request: Some(request) };
-    let imported = NewKey { key: Key { id: KeyId::Imported([9; 32]), ..new(2) }, request: None };
+    let issued = NewKey { key: new(1), request: Some(request), digests: Default::default() };
+    let imported = NewKey {
+        key: Key { id: KeyId::Imported([9; 32]), ..new(2) },
+        request: None,
+        digests: Default::default(),
+    };
     store.insert_keys(vec![issued, imported], Some(u64::MAX)).await.unwrap();
     store.adopt_keys(vec![new(3)], now, false).await.unwrap();
     let successor = new(4);
@@ -198,6 +206,7 @@ async fn use_everything(store: &Store, now: Timestamp) {
     store.change_key(network, unknown.id, now, longer).await.unwrap();
     store.extend_graces(vec![(network, unknown.id, now)]).await.unwrap();
     use_actors(store, network, now).await;
+    use_hashes(store, network, now).await;
     assert_eq!(store.delete_keys(network, vec![new(3).id, new(5).id], now).await.unwrap().len(), 1);
 
     store.newest_number().await.unwrap();
@@ -216,6 +225,26 @@ async fn use_everything(store: &Store, now: Timestamp) {
     }
     store.audit_head_of("instance").await.unwrap();
     store.audit_head_of_chain("chain").await.unwrap();
+}
+
+/// Imports a hash, finds it and upgrades its key.
+async fn use_hashes(store: &Store, network: NetworkId, now: Timestamp) {
+    let digests = DigestIds::of(network, "raw key");
+    let id = digests.sha256;
+    let known = KnownDigests { sha256: Some(id), sha512: None };
+    let one = Key { id, created: now, ..key(rows() + 10, now) };
+    let sha512 = KnownDigests { sha256: None, sha512: Some(KeyId::Imported([8; 32])) };
+    let other = Key { id: KeyId::Imported([8; 32]), created: now, ..key(rows() + 11, now) };
+    let new = [(one, known), (other, sha512)];
+    let new = new.map(|(key, digests)| NewKey { key, request: None, digests });
+    store.insert_keys(new.to_vec(), None).await.unwrap();
+    let to = KeyId::Imported([7; 32]);
+    let find = || store.find_presented(network, to, Some(digests));
+    assert_eq!(find().await.unwrap().key.unwrap().id, id);
+    let upgrade = HashUpgrade { network, from: id, to, digests, now };
+    assert_eq!(store.upgrade_hash(upgrade).await.unwrap().len(), 2);
+    assert_eq!(find().await.unwrap().key.unwrap().id, to);
+    assert_eq!(store.current_id(network, id).await.unwrap(), Some(to));
 }
 
 /// Calls every operation on actors once.
@@ -255,7 +284,7 @@ fn with_literals(text: &str, now: Timestamp) -> String {
             "LIMIT" if text.contains("SELECT 1 AS one") => MAX_SIGNED_COUNT.to_string(),
             "LIMIT" => "51".to_owned(),
             "OFFSET" => "0".to_owned(),
-            "kind" | "n" | "mutation" | "live" | "recounts" => "1".to_owned(),
+            "kind" | "n" | "hashes" | "mutation" | "live" | "recounts" => "1".to_owned(),
             "created_at" => some.created.as_micros().to_string(),
             "unused_grace" | "grace_limit_at" | "ELSE" => now.as_micros().to_string(),
             "expires_at" | "superseded_at" | "last_used_at" | "updated_at" | "due_at" | "END" | "hour_at"

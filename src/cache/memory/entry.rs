@@ -90,8 +90,8 @@ pub struct NegativeEntry {
     pub key_id: KeyId,
     /// Log position up to which the id is known to be unknown.
     pub stamp: Stamp,
-    /// Slot in which a change that creates the key is noted.
-    pub slot: Slot,
+    /// Slots in which changes are noted that create the key, by its own id or by one of its digests.
+    pub slots: [Slot; 3],
     /// Generation of the settings under which the id was looked up.
     pub generation: u64,
     /// Time after which the id is looked up again.

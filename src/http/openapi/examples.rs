@@ -17,6 +17,8 @@ const ISSUED_ID: &str = "11111111-1111-4111-8111-111111111111";
 const ROTATED_ID: &str = "22222222-2222-4222-8222-222222222222";
 /// Id of the imported key.
 const IMPORTED_ID: &str = "1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a";
+/// Id of a key of which only a hash is known.
+const IMPORTED_HASH_ID: &str = "1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c";
 /// Secrets of the three.
 const SECRET: &str = "ory_ak_v1_EXAMPLE";
 const ROTATED_SECRET: &str = "ory_ak_v1_EXAMPLE_ROTATED";
@@ -242,18 +244,41 @@ fn import_request() -> Value {
     })
 }
 
+/// A key of which only a hash is known.
+fn import_hash_request() -> Value {
+    json!({
+        "hash": { "algorithm": "sha256", "encoding": "hex", "value": "1b".repeat(32) },
+        "name": "legacy reports",
+        "actor_id": "alice",
+    })
+}
+
 fn import_batch() -> Example {
     let failed = json!({
-        "index": 1,
+        "index": 2,
         "error_code": "BATCH_CREATE_IMPORTED_API_KEYS_ERROR_ALREADY_EXISTS",
         "error_message": "this API key has been imported already",
     });
+    let of_hash = json!({
+        "key_id": IMPORTED_HASH_ID,
+        "name": "legacy reports",
+        "actor_id": "alice",
+        "scopes": [],
+        "status": "KEY_STATUS_ACTIVE",
+        "visibility": "KEY_VISIBILITY_SECRET",
+        "create_time": "2026-01-02T03:04:05Z",
+        "update_time": "2026-01-02T03:04:05Z",
+    });
     let response = json!({
-        "results": [{ "index": 0, "imported_api_key": imported_key() }, failed],
-        "success_count": 1,
+        "results": [
+            { "index": 0, "imported_api_key": imported_key() },
+            { "index": 1, "imported_api_key": of_hash },
+            failed,
+        ],
+        "success_count": 2,
         "failure_count": 1,
     });
-    both(json!({ "requests": [import_request(), import_request()] }), response)
+    both(json!({ "requests": [import_request(), import_hash_request(), import_request()] }), response)
 }
 
 fn list_imported() -> Example {

@@ -142,7 +142,7 @@ pub(crate) const IMPORT: Operation = Operation {
     id: "adminImportApiKey",
     tag: Tag::ApiKeys,
     summary: "Import a key",
-    description: "Imports a key that was made elsewhere. Only its hash is stored.",
+    description: "Imports a key that was made elsewhere, or its SHA-256 or SHA-512 digest. Only a hash is stored. A key whose digest is imported works at once. When it is first used, its id becomes that of an imported key, with the earlier id in `replaces`; the earlier id stays valid here.",
     parameters: &[],
     body: Some(of::<ImportBody>),
     answer: Answer {
@@ -161,7 +161,7 @@ pub(crate) const IMPORT_BATCH: Operation = Operation {
     id: "adminBatchCreateImportedApiKeys",
     tag: Tag::ApiKeys,
     summary: "Import many keys",
-    description: "Imports each key by itself and returns one result per key. If none can be imported, returns the error of the first.",
+    description: "Imports each key by itself and returns one result per key. If none can be imported, returns the error of the first, unless `report_all` is set.",
     parameters: &[],
     body: Some(of::<BatchImportBody>),
     answer: Answer {

@@ -7,7 +7,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 use super::rate_limits::{NamedRateLimitPolicy, RateLimitPolicy, rate_limits};
-use super::requests::{IpRestriction, addresses, scopes, visibility};
+use super::requests::{ImportBody, IpRestriction, addresses, scopes, visibility};
 use super::scalars::field;
 use super::state::time;
 use crate::clock::Timestamp;
@@ -17,7 +17,7 @@ use crate::key::{
     ActorId, Key, KeyId, KeyKind, KeyName, Metadata, NetworkId, Provenance, Revocation, RevocationReason,
     Signer, Status, Suspension, Suspensions,
 };
-use crate::service::MAX_DESCRIPTION;
+use crate::service::{ImportRequest, MAX_DESCRIPTION};
 
 /// A key in a listing.
 #[derive(Deserialize)]
@@ -137,6 +137,15 @@ pub fn listed_key(
         // Recorded when the key is verified.
         signer: Signer::default(),
     })
+}
+
+/// Checks the body of an import as the API would, for migration.
+///
+/// # Errors
+/// Fails if a field is unknown or invalid.
+pub fn check_import(json: &str) -> Result<(), ApiError> {
+    let body: ImportBody = body::parse(json.as_bytes())?;
+    ImportRequest::try_from(body).map(drop)
 }
 
 /// Parses a suspension, so that a key that is moved while it is suspended stays so.

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use super::names;
 use super::rate_limits::{NamedRateLimitPolicy, RateLimitPolicy, rate_limit_changes, rate_limits};
 use super::scalars::{field, span};
+use crate::credential::imported_hash::{HashError, ImportedHash, MAX_HASH_TEXT};
 use crate::credential::{MAX_LEN as MAX_CREDENTIAL, TokenFormat};
 use crate::error::ApiError;
 use crate::http::body::{object, objects};
@@ -20,7 +21,7 @@ use crate::key::{
 };
 use crate::secret::SecretString;
 use crate::service::{
-    Expiry, ImportRequest, KeyRequest, ListRequest, MAX_DESCRIPTION, RotateRequest, Update,
+    Expiry, ImportRequest, KeyMaterial, KeyRequest, ListRequest, MAX_DESCRIPTION, RotateRequest, Update,
 };
 
 /// Maximum number of credentials in a verify batch.
@@ -86,14 +87,33 @@ pub struct IssueBody {
     request_id: Option<String>,
 }
 
-/// The key to import. It can't have the form of a credential that Talos makes itself.
+/// Hash of the key to import, instead of the key.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "ApiKeyHash")]
+struct HashBody {
+    /// `sha256` or `sha512`. May be left out if the value begins with it.
+    algorithm: Option<String>,
+    /// `hex` or `base64`. If left out, the length of the value says which.
+    encoding: Option<String>,
+    /// Digest over the raw key, alone or with a prefix such as `sha256:`. Required.
+    #[schemars(required, with = "String", length(min = 1, max = MAX_HASH_TEXT))]
+    value: Option<SecretString>,
+}
+
+/// The key to import: `raw_key`, or `hash` where the raw key isn't known. It can't have the form of
+/// a credential that Talos makes itself.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "ImportApiKeyRequest")]
 pub struct ImportBody {
-    /// The raw key, of which only a hash is stored. Required.
-    #[schemars(required, with = "String", length(min = 1, max = MAX_CREDENTIAL))]
+    /// The raw key, of which only a hash is stored. Required without `hash`.
+    #[schemars(with = "Option<String>", length(min = 1, max = MAX_CREDENTIAL))]
     raw_key: Option<SecretString>,
+    /// Hash of the raw key. The key works from now on, and gets the id of an imported key when it is
+    /// first shown. Slow hashes (bcrypt, scrypt, argon2) are refused.
+    #[serde(default, deserialize_with = "object")]
+    hash: Option<HashBody>,
     /// Name, for people. Required.
     #[schemars(required, length(min = 1, max = MAX_LABEL), pattern(NO_CONTROL))]
     name: Option<String>,
@@ -235,6 +255,8 @@ pub(crate) struct BatchImportBody {
     #[serde(default, deserialize_with = "objects")]
     #[schemars(required, length(min = 1, max = MAX_BATCH_IMPORT))]
     pub requests: Option<Vec<ImportBody>>,
+    /// Returns one result per key even if none could be imported, instead of the first error.
+    pub report_all: Option<bool>,
 }
 
 /// Credentials to verify.
@@ -312,7 +334,14 @@ impl TryFrom<ImportBody> for ImportRequest {
     type Error = ApiError;
 
     fn try_from(body: ImportBody) -> Result<Self, ApiError> {
-        let raw_key = body.raw_key.unwrap_or_default();
+        let raw_key = body.raw_key.filter(|raw_key| !raw_key.expose().is_empty());
+        let material = match (raw_key, body.hash) {
+            (Some(_), Some(_)) => {
+                return Err(ApiError::field("hash", "stands beside raw_key; leave out one of them"));
+            }
+            (None, Some(hash)) => KeyMaterial::Hash(imported_hash(&hash)?),
+            (raw_key, None) => KeyMaterial::Raw(raw_key.unwrap_or_default()),
+        };
         let key = IssueBody {
             name: body.name,
             actor_id: body.actor_id,
@@ -325,7 +354,7 @@ impl TryFrom<ImportBody> for ImportRequest {
             rate_limit_policies: body.rate_limit_policies,
             request_id: body.request_id,
         };
-        Ok(Self { raw_key, key: key.try_into()? })
+        Ok(Self { material, key: key.try_into()? })
     }
 }
 
@@ -363,6 +392,13 @@ impl TryFrom<RotateBody> for RotateRequest {
             request_id: request_id(body.request_id)?,
         })
     }
+}
+
+/// Parses the hash of a key.
+fn imported_hash(HashBody { algorithm, encoding, value }: &HashBody) -> Result<ImportedHash, ApiError> {
+    let value = value.as_ref().map(SecretString::expose).unwrap_or_default();
+    let hash = ImportedHash::parse(algorithm.as_deref(), encoding.as_deref(), value);
+    hash.map_err(|HashError { field, problem }| ApiError::field(format!("hash.{field}"), problem))
 }
 
 /// Parses metadata.
