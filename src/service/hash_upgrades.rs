@@ -14,8 +14,8 @@ use crate::store::{HashUpgrade, Store};
 
 /// Upgrades at once.
 const MAX_UPGRADES: usize = 2;
-/// Maximum wait for an upgrade, including the wait for others.
-const MAX_WAIT: Duration = Duration::from_millis(500);
+/// Maximum wait for an upgrade, including the wait for others: little of what a Check may take.
+const MAX_WAIT: Duration = Duration::from_millis(50);
 
 /// Limit on upgrades.
 #[derive(Clone)]
