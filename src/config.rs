@@ -58,7 +58,7 @@ pub use routes::{
 };
 pub use schema::{description, schema};
 pub use serve::{
-    ClientIpSource, Cors, RequestLog, SelfRevokeLimit, Serve, ServeAuthz, ServeHttp, ServeMetrics,
+    ClientIpSource, Console, Cors, RequestLog, SelfRevokeLimit, Serve, ServeAuthz, ServeHttp, ServeMetrics,
     ServePublic, Tls, listen_address,
 };
 pub use show::EffectiveSetting;

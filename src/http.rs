@@ -4,6 +4,7 @@ mod admin;
 mod audit;
 mod body;
 mod client_address;
+mod console;
 mod context;
 mod epoch;
 mod health;
@@ -27,6 +28,7 @@ use axum::routing::get;
 
 use self::admin::{actors, change, state, verify};
 use self::middleware::{admin_auth, catch_timeouts_and_panics, cors, cross_site, host, self_revoke_limit};
+use self::openapi::status::STATUS;
 use self::openapi::{erasure, operations, state as state_operations, usage as usage_operations};
 use self::reply::{Reply, method_not_allowed, no_such_resource, ok};
 use self::routes::Routes;
@@ -46,7 +48,7 @@ use crate::telemetry::metrics::Format;
 ///
 /// It has the public routes as well, so that existing clients need only one base URL.
 pub fn admin_router(context: Context) -> Router {
-    let routes = openapi::described(admin_routes());
+    let routes = openapi::described(admin_routes()).merge(console::admin_routes());
     let with = || context.clone();
     let routes = with_fallbacks(routes)
         .layer(from_fn_with_state(with(), self_revoke_limit::limit))
@@ -93,13 +95,14 @@ fn admin_routes() -> Routes {
         .at(&operations::VERIFY_BATCH, verify::verify_batch)
         .audited(Operation::Derive, &operations::DERIVE, admin::derive)
         .at(&usage_operations::USAGE, usage::usage)
+        .at(&STATUS, status)
         .merge(public_routes())
 }
 
 /// Returns the router of the public plane: the operations that holders of keys may call.
 pub fn public_router(context: Context) -> Router {
     let with = || context.clone();
-    let routes = with_fallbacks(public_routes().into_router())
+    let routes = with_fallbacks(public_routes().into_router().merge(console::public_routes()))
         .layer(from_fn_with_state(with(), self_revoke_limit::limit))
         .layer(from_fn_with_state(with(), cors::on_public))
         .layer(from_fn_with_state(with(), host::on_public));

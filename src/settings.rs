@@ -126,6 +126,8 @@ pub struct Settings {
     pub admin_hosts: Vec<String>,
     /// Host names of the public plane; any when there are none.
     pub public_hosts: Vec<String>,
+    /// True if the HTTP planes serve the console's pages.
+    pub console_enabled: bool,
     /// CORS rules of the admin plane.
     pub admin_cors: Cors,
     /// CORS rules of the public plane.
@@ -232,6 +234,7 @@ impl Settings {
             roles: config.serve.http.auth.roles.clone(),
             admin_hosts: config.serve.http.allowed_hosts.clone(),
             public_hosts: config.serve.public.allowed_hosts.clone(),
+            console_enabled: config.serve.http.console.enabled,
             admin_cors: config.serve.http.cors.clone(),
             public_cors: config.serve.public.cors.clone(),
             self_revoke: config.serve.public.self_revoke.clone(),

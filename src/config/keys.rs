@@ -279,6 +279,7 @@ mod tests {
             ("serve.http.auth.roles", "viewer issuer admin"),
             ("serve.http.auth.xfcc", "peers"),
             ("serve.http.auth.jwt", "issuer audience jwks leeway claim"),
+            ("serve.http.console", "enabled"),
             (
                 "serve.http.cors",
                 "enabled allowed_origins allowed_methods allowed_headers exposed_headers allow_credentials max_age debug",

@@ -91,6 +91,7 @@ fn merged(old: &Config, new: &Config) -> Config {
         serve: Serve {
             http: ServeHttp {
                 client_ip_source: new.serve.http.client_ip_source,
+                console: new.serve.http.console.clone(),
                 cors: new.serve.http.cors.clone(),
                 allowed_hosts: new.serve.http.allowed_hosts.clone(),
                 auth: Auth { roles: new.serve.http.auth.roles.clone(), ..old.serve.http.auth.clone() },
@@ -144,11 +145,12 @@ mod tests {
     use crate::config::tests::config;
 
     /// Keys, and sections of keys, that apply without a restart.
-    const LIVE: [&str; 17] = [
+    const LIVE: [&str; 18] = [
         "credentials",
         "secrets",
         "cache.enabled",
         "cache.ttl",
+        "serve.http.console",
         "serve.http.cors",
         "serve.public.cors",
         "serve.http.allowed_hosts",

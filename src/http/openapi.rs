@@ -10,6 +10,7 @@ pub(super) mod operations;
 pub(crate) mod outline;
 mod page;
 pub(super) mod state;
+pub(super) mod status;
 pub(super) mod usage;
 
 use axum::Router;

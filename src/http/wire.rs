@@ -5,6 +5,7 @@
 
 mod listed;
 pub(super) mod names;
+mod own_key;
 mod rate_limits;
 mod requests;
 mod responses;

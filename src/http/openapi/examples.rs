@@ -9,7 +9,7 @@ mod tests;
 use serde_json::{Value, json};
 
 use super::operation::{Access, Operation};
-use super::{erasure, operations, state, usage};
+use super::{erasure, operations, state, status, usage};
 use crate::error::{ApiError, Reason};
 
 /// Id of the issued key, and of the key that replaces it.
@@ -60,6 +60,7 @@ const EXAMPLES: &[Entry] = &[
     (operations::ALIVE.id, || answered(json!({ "status": "ok" }))),
     (operations::READY.id, || answered(json!({ "status": "ok" }))),
     (operations::DESCRIPTION.id, || answered(json!({ "openapi": "3.0.3", "paths": {} }))),
+    (status::STATUS.id, || answered(json!({ "mode": "fresh", "problems": [], "bound_seconds": 5.0 }))),
     (usage::USAGE.id, usage_report),
     (usage::SELF_USAGE.id, self_usage),
     (state::SUSPEND_ISSUED.id, || suspend(issued_key())),
@@ -350,6 +351,7 @@ fn self_usage() -> Example {
     let row = json!({ "outcome": "allow", "count": 1284 });
     answered(json!({
         "key_id": ISSUED_ID,
+        "key": { "name": "Invoice export", "scopes": ["invoices:read"], "create_time": "2026-01-01T00:00:00Z" },
         "first_used_time": "2026-01-02T03:05:00Z",
         "last_used_time": "2026-01-02T09:41:00Z",
         "last_used_address": "192.0.2.7",

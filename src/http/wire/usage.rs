@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::own_key::OwnKeyOut;
 use super::state::set_time;
 use crate::clock::Timestamp;
 use crate::error::ApiError;
@@ -68,6 +69,8 @@ pub(crate) struct UsageOut {
 pub(crate) struct SelfUsageOut {
     /// Id of the key.
     key_id: String,
+    /// The key itself.
+    key: OwnKeyOut,
     /// First use that was counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]
@@ -125,11 +128,12 @@ impl From<UsageReport> for UsageOut {
 
 impl From<SelfUsage> for SelfUsageOut {
     fn from(SelfUsage { key, report }: SelfUsage) -> Self {
-        let key_id = key.to_string();
+        let key_id = key.id.to_string();
         let used = report.uses.get(&key_id).copied();
         let UsageOut { start_time, end_time, rows, next_page_token } = report.into();
         Self {
             key_id,
+            key: OwnKeyOut::from(key.as_ref()),
             first_used_time: used.map(|used| used.first.to_rfc3339()),
             last_used_time: used.map(|used| used.last.to_rfc3339()),
             last_used_address: used.and_then(|used| used.address).map(|address| address.to_string()),

@@ -20,13 +20,14 @@ const ACTOR: &str = "/v2alpha1/admin/actors/user:42";
 const IMPORTED: &str = "/v2alpha1/admin/importedApiKeys";
 
 /// One call for each role: what it is, and the least role that may do it.
-fn calls() -> [(Call, u16, usize); 18] {
+fn calls() -> [(Call, u16, usize); 19] {
     let new = json!({ "name": "a", "actor_id": "b" });
     let nobody = |kind: &str, verb: &str| format!("{kind}/{}:{verb}", uuid::Uuid::nil());
     [
         (Call::get(ISSUED), 200, 0),
         (Call::get("/docs"), 200, 0),
         (Call::get("/v2alpha1/admin/usage"), 200, 0),
+        (Call::get("/v2alpha1/admin/status"), 200, 0),
         (Call::post(VERIFY).json(&json!({ "credential": "x" })), 200, 0),
         (Call::post(ISSUED).json(&new), 201, 1),
         (Call::get(ACTOR), 200, 0),
