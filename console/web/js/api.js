@@ -43,6 +43,13 @@ export class Problem extends Error {
     this.violations = details.violations ?? [];
   }
 
+  /** What is wrong with a field, or "". */
+  at(field) {
+    const found = this.violations.find((violation) => violation.field === field || violation.field?.startsWith(`${field}.`));
+    if (found) return found.description ?? "";
+    return this.field === field || this.field.startsWith(`${field}.`) ? this.message : "";
+  }
+
   /** True if the server doesn't have the operation. */
   get isUnknown() {
     return [404, 405, 501].includes(this.status) && (this.status !== 404 || /no such resource/.test(this.message));
@@ -119,7 +126,7 @@ export function remedy(problem) {
     case 0:
       return "Check that the server runs and that your port-forward or VPN is up. Nothing was changed unless the Activity says so.";
     case 400:
-      return problem.field ? `Change ${problem.field} and send it again.` : "Change the request and send it again.";
+      return problem.field && problem.violations.length < 2 ? `Change ${problem.field} and send it again.` : "Change the request and send it again.";
     case 401:
       return "Sign in at the gateway in front of this console, or give a token.";
     case 403:

@@ -50,10 +50,10 @@ export function Notice({ tone = "info", icon, title, children, action }) {
 export function Failure({ problem, retry }) {
   const unknown = problem.isUnknown;
   return html`<${Notice} tone=${unknown ? "info" : "bad"}
-    title=${unknown ? "This server can't do that yet" : shown(problem.message)}
+    title=${unknown ? "This server can't do that yet" : problem.violations?.length > 1 ? `${problem.violations.length} things have to change` : shown(problem.message)}
     action=${retry && !unknown && html`<button class="button small" onClick=${retry}>Try again</button>`}>
     <p>${remedy(problem)}</p>
-    ${problem.violations?.length > 0 && html`<ul>${problem.violations.map((one) => html`<li>${shown(one.field)}: ${shown(one.description ?? one.message)}</li>`)}</ul>`}
+    ${problem.violations?.length > 1 && html`<ul>${problem.violations.map((one) => html`<li>${shown(one.field)}: ${shown(one.description ?? one.message)}</li>`)}</ul>`}
     ${problem.metadata?.request_id && html`<p class="muted small">Request <span class="mono">${problem.metadata.request_id}</span></p>`}
   <//>`;
 }

@@ -1,6 +1,6 @@
 // The form that issues a key.
 
-import { call } from "../api.js";
+import { Problem, call } from "../api.js";
 import { cli, curl } from "../commands.js";
 import { LimitField, TTLS, TokenField, addressProblem, metadataProblem, scopeProblem } from "../fields.js";
 import { html, useLoad, useState } from "../html.js";
@@ -63,7 +63,7 @@ export function Issue({ query }) {
   const set = (changes) => setForm({ ...form, ...changes });
   const input = (name) => (event) => set({ [name]: event.target.value });
   const problems = problemsOf(form);
-  const wrong = (name) => (tried ? problems[name] : "") || (state.problem?.field === SERVER_NAMES[name] ? shown(state.problem.message) : "");
+  const wrong = (name) => (tried ? problems[name] : "") || (state.problem instanceof Problem ? shown(state.problem.at(SERVER_NAMES[name])) : "");
   const body = requestOf(form);
   const submit = async (event) => {
     event.preventDefault();

@@ -146,7 +146,7 @@ function Facts({ of: key, used }) {
     ${fact("Scopes", html`<${Tags} items=${key.scopes} most=${20} />`)}
     ${fact("Addresses", cidrs?.length ? html`<${Tags} items=${cidrs} most=${20} />` : "any")}
     ${fact("Limits", limits.length ? limits.map((limit) => html`<div>${shown(limit.quota)} per ${windowWords(limit.window)} <span class="muted small">${limit.name}${limit.scope === "RATE_LIMIT_SCOPE_ACTOR" ? ", over all keys of the actor" : ""}</span></div>`) : "none")}
-    ${key.credits && fact("Credits", `${key.credits.remaining} left`)}
+    ${key.credits && fact("Credits", creditWords(key.credits))}
     ${fact("Last used", html`<${Time} at=${used.last_used_time ?? key.last_used_time} />${key.last_used_address ? html` from <span class="mono">${key.last_used_address}</span>` : ""}`)}
     ${used.count !== undefined && fact("Requests, all counted", count(Number(used.count)))}
     ${fact("Expires", html`<${Time} at=${key.expire_time} />${key.expire_time && html`<span class="muted small"> ${exactTime(key.expire_time)}</span>`}`)}
@@ -154,6 +154,12 @@ function Facts({ of: key, used }) {
     ${key.visibility === "KEY_VISIBILITY_PUBLIC" && fact("Visibility", "publishable")}
     ${key.metadata && fact("Metadata", html`<pre class="block">${shown2(key.metadata)}</pre>`)}
   </dl></div></section>`;
+}
+
+/** What is left, and when there is more. */
+function creditWords({ remaining, refill }) {
+  const left = `${count(Number(remaining))} left`;
+  return refill ? `${left}, filled up to ${count(Number(refill.amount))} every ${refill.every}` : left;
 }
 
 function shown2(metadata) {
