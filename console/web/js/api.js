@@ -82,7 +82,7 @@ export async function call(name, { path = {}, query = {}, body, headers = {}, si
       body: body === undefined ? undefined : JSON.stringify(body),
       credentials: "same-origin",
       cache: "no-store",
-      redirect: "error",
+      redirect: "manual",
       referrerPolicy: "no-referrer",
       signal,
     });
@@ -90,6 +90,8 @@ export async function call(name, { path = {}, query = {}, body, headers = {}, si
     if (error.name === "AbortError") throw error;
     throw new Problem(0, "The server can't be reached.");
   }
+  // A gateway leads to its sign-in page; the API redirects nobody.
+  if (response.type === "opaqueredirect") throw new Problem(401, "The gateway in front wants you to sign in again.");
   const text = await response.text();
   let answer = {};
   try {
@@ -128,7 +130,7 @@ export function remedy(problem) {
     case 400:
       return problem.field && problem.violations.length < 2 ? `Change ${problem.field} and send it again.` : "Change the request and send it again.";
     case 401:
-      return "Sign in at the gateway in front of this console, or give a token.";
+      return "Reload the page to sign in at the gateway in front of this console, or to give a token.";
     case 403:
       return "Ask somebody with that role, or have serve.http.auth.roles give it to you.";
     case 404:

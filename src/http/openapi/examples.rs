@@ -351,7 +351,7 @@ fn self_usage() -> Example {
     let row = json!({ "outcome": "allow", "count": 1284 });
     answered(json!({
         "key_id": ISSUED_ID,
-        "key": { "name": "Invoice export", "scopes": ["invoices:read"], "create_time": "2026-01-01T00:00:00Z" },
+        "key": { "name": "nightly export", "scopes": ["invoices:read"], "create_time": "2026-01-02T03:04:05Z" },
         "first_used_time": "2026-01-02T03:05:00Z",
         "last_used_time": "2026-01-02T09:41:00Z",
         "last_used_address": "192.0.2.7",

@@ -1,5 +1,7 @@
 //! The console's pages: what is served to whom, with which headers.
 
+use serde_json::json;
+
 use crate::rig::http::{Call, Version};
 use crate::rig::support::Must;
 use crate::rig::talos::{ISSUED, Setup, Talos};
@@ -97,8 +99,11 @@ async fn a_person_may_come_from_elsewhere_a_script_may_not() {
 async fn pages_need_no_caller_and_their_data_do() {
     let setup = Setup::new();
     let keys = setup.path("provider.json");
-    std::fs::write(&keys, r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"sASbnamxd6Yf9jNkpLWuF9mu_kRjAi9a4act-Vs86io","alg":"EdDSA","kid":"a"}]}"#)
-        .must("writing a key set");
+    let key = json!({
+        "kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "kid": "a",
+        "x": "sASbnamxd6Yf9jNkpLWuF9mu_kRjAi9a4act-Vs86io",
+    });
+    std::fs::write(&keys, json!({ "keys": [key] }).to_string()).must("writing a key set");
     let talos = setup
         .set("TALOS_SERVE_HTTP_AUTH_MODE", "jwt")
         .set("TALOS_SERVE_HTTP_AUTH_JWT_ISSUER", "https://provider.test")
