@@ -12,6 +12,7 @@ export const operations = {
   adminGetActor: { method: "GET", path: "/v2alpha1/admin/actors/{actor_id}", role: "viewer" },
   adminGetImportedApiKey: { method: "GET", path: "/v2alpha1/admin/importedApiKeys/{key_id}", role: "viewer" },
   adminGetIssuedApiKey: { method: "GET", path: "/v2alpha1/admin/issuedApiKeys/{key_id}", role: "viewer" },
+  adminGetStatus: { method: "GET", path: "/v2alpha1/admin/status", role: "viewer" },
   adminGetUsage: { method: "GET", path: "/v2alpha1/admin/usage", role: "viewer" },
   adminImportApiKey: { method: "POST", path: "/v2alpha1/admin/importedApiKeys", role: "issuer" },
   adminIssueApiKey: { method: "POST", path: "/v2alpha1/admin/issuedApiKeys", role: "issuer" },
