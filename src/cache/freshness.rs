@@ -39,6 +39,7 @@ pub use relay::{MAX_RELAY_ENTRIES, RelayClient, RelayRequest, RelayResponse};
 
 use crate::clock::{BootTime, Clock, Moment, Timestamp};
 use crate::key::{ActorId, KeyId, NetworkId};
+use crate::mutants::{self, Mutant};
 use crate::store::{Mutation, PollTiming};
 use ledger::{Lease, Ledger};
 use log_tail::LogTail;
@@ -308,7 +309,9 @@ impl Freshness {
     /// says nothing of now.
     fn has_outage(&self, ledger: &Ledger) -> bool {
         let found = ledger.outage().map(BootTime::from_micros);
-        found.is_some_and(|found| self.clock.boot_now().since(found) <= self.outage_validity())
+        found.is_some_and(|found| {
+            self.clock.boot_now().since(found) <= self.outage_validity() || mutants::is_on(Mutant::OldOutage)
+        })
     }
 
     /// Returns the current mode.
@@ -348,6 +351,9 @@ impl Freshness {
 
     /// Returns true if a row with this stamp may be used now.
     pub fn is_fresh(&self, slot: Slot, stamp: Stamp) -> bool {
+        if mutants::is_on(Mutant::TtlOnly) {
+            return true;
+        }
         let is_valid = |ledger: &Ledger| self.mode_by(ledger) != Mode::Closed;
         self.ledger.is_fresh(is_valid, slot.indices(), stamp.at, stamp.lineage)
     }
@@ -364,6 +370,9 @@ impl Freshness {
         // A read that began in another lineage proves nothing about the current one.
         if !tail.contains(n, tag) && pending.lineage == self.ledger.lineage() {
             self.observed_heads().insert(n, tag);
+        }
+        if mutants::is_on(Mutant::DeleteOnly) {
+            return Stamp { at: self.newest() * 2 + 1, lineage: self.ledger.lineage() };
         }
         pending.stamp(n)
     }

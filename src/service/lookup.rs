@@ -12,6 +12,7 @@ use crate::cache::redis::{RedisCache, RedisEntry};
 use crate::clock::{Clock, Timestamp};
 use crate::credential::secrets::HmacSecrets;
 use crate::key::{Key, KeyId, NetworkId};
+use crate::mutants::{self, Mutant};
 use crate::settings::Settings;
 use crate::store::{MAX_CLOCK_SKEW, Store};
 use crate::trace;
@@ -231,7 +232,10 @@ impl Lookup {
             let entry = RedisEntry { key: (**key).clone(), counter, tag, filled: read_at };
             tier.shared.put(&tier.secrets, &entry, cache_ttl);
         }
-        let stamp = self.freshness.stamp(self.pending, row.counter, row.tag);
+        let stamp = match mutants::is_on(Mutant::NumberAfterTheRow) {
+            false => self.freshness.stamp(self.pending, row.counter, row.tag),
+            true => self.pending.stamp(self.store.newest_number().await.unwrap_or(row.counter)),
+        };
         let found = FoundKey { key: row.key, stamp, read_at, is_row: true };
         // Filled before the flight ends: a caller that no longer finds the flight finds the entry.
         self.fill(&found);

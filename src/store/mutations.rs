@@ -17,6 +17,7 @@ use super::transaction::End;
 use super::{Inner, Store, StoreError};
 use crate::clock::{Clock, Timestamp};
 use crate::key::{ActorId, KeyId, NetworkId};
+use crate::mutants::{self, Mutant};
 
 /// Most entries read by one statement.
 const READ_BATCH: i64 = 10_000;
@@ -281,6 +282,9 @@ pub(super) async fn log_issue(
     transaction: &mut AnyConnection,
     at: Timestamp,
 ) -> Result<u64, StoreError> {
+    if mutants::is_on(Mutant::IssuesUnlogged) {
+        return Ok(0);
+    }
     let (n, time) = take_numbers(inner, transaction, 1).await?;
     clock_skew::check(at, time)?;
     let entry =
