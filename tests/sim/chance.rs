@@ -10,7 +10,7 @@ impl Chance {
     }
 
     /// Returns 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.0;
         bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -20,12 +20,12 @@ impl Chance {
 
     /// Returns a number from `least` up to, not including, `end`.
     pub fn within(&mut self, least: u64, end: u64) -> u64 {
-        least + self.next() % (end - least).max(1)
+        least + self.bits() % (end - least).max(1)
     }
 
     /// Returns true for `percent` of a hundred choices.
     pub fn percent(&mut self, percent: u64) -> bool {
-        self.next() % 100 < percent
+        self.bits() % 100 < percent
     }
 
     /// Chooses one of several.

@@ -44,14 +44,14 @@ pub struct Stage<'a> {
     pub start: &'a dyn Fn(usize),
 }
 
-/// Makes a fault with properties of its own.
-type Kind = fn(&mut Chance) -> Box<dyn Fault>;
+/// Makes a fault with properties of its own, rather at the instance that has most of them.
+type Kind = fn(&mut Chance, usize) -> Box<dyn Fault>;
 
 /// All kinds, with their weights.
 const KINDS: &[(u64, Kind)] = &[
     (2, clock::make),
     (2, dead_connections::make),
-    (1, exhausted::make),
+    (3, exhausted::make),
     (2, flaky::make),
     (3, kill::make),
     (3, partition::make),
@@ -61,27 +61,30 @@ const KINDS: &[(u64, Kind)] = &[
     (8, switchover::make),
 ];
 
-/// Chooses a fault.
-pub fn choose(chance: &mut Chance) -> Box<dyn Fault> {
+/// Chooses a fault, rather at the instance `focus`: outages are made of faults that meet.
+pub fn choose(chance: &mut Chance, focus: usize) -> Box<dyn Fault> {
     let total = KINDS.iter().map(|(weight, _)| weight).sum();
     let mut choice = chance.within(0, total);
     for (weight, make) in KINDS {
         match choice.checked_sub(*weight) {
             Some(rest) => choice = rest,
-            None => return make(chance),
+            None => return make(chance, focus),
         }
     }
     unreachable!("the choice is below the sum of all weights")
 }
 
 /// Chooses the instances that are concerned: one, or all.
-fn some_instances(chance: &mut Chance) -> Vec<usize> {
+fn some_instances(chance: &mut Chance, focus: usize) -> Vec<usize> {
     match chance.percent(60) {
-        true => vec![one_instance(chance)],
+        true => vec![one_instance(chance, focus)],
         false => (0..INSTANCES).collect(),
     }
 }
 
-fn one_instance(chance: &mut Chance) -> usize {
-    chance.within(0, INSTANCES as u64) as usize
+fn one_instance(chance: &mut Chance, focus: usize) -> usize {
+    match chance.percent(70) {
+        true => focus,
+        false => chance.within(0, INSTANCES as u64) as usize,
+    }
 }

@@ -1,6 +1,6 @@
 //! One instance: the real service, cache, store and polls, and the clients that ask it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -22,8 +22,8 @@ use talos::rng::Rng;
 use talos::service::usage::{UsageSettings, usage_counter};
 use talos::service::verify::{CacheUse, Verification, VerifyRequest};
 use talos::service::{KeyRequest, Service, ServiceBuilder, SuspendRequest, use_queue};
-use talos::settings::Settings;
 use talos::settings::sources::Documents;
+use talos::settings::{Settings, SettingsHandle};
 use talos::store::{Store, StoreError};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -76,14 +76,6 @@ pub async fn run(world: Arc<World>, instance: usize, seed: u64, requests: Vec<Re
 /// Builds the service as a process does that has neither Redis nor an audit log.
 async fn build(terms: Terms, seed: u64) -> Result<Service, StoreError> {
     let (clock, rng) = (Clock::read_by(shim::moment), Rng::seeded(seed));
-    let configuration = serde_json::json!({
-        "db": { "dsn": "sqlite://unused.db" },
-        "secrets": { "hmac": { "current": "kNmaycDGiRqQyeroueYetNAIivVVIpIw6QykmEqZoAvGpifA" } },
-        "credentials": { "issuer": "https://keys.example.test" },
-    });
-    let loaded = Source::new(None, []).with_text(configuration.to_string().into_bytes()).load();
-    let loaded = loaded.expect("a configuration");
-    let settings = Settings::build(&loaded.config, &Documents::default(), 1).expect("settings");
     let dsn = "postgres://talos:secret@127.0.0.1:5432/talos?statement_cache_capacity=100";
     let store = Store::open(dsn, rng.clone()).await?;
     let micros = Duration::from_micros;
@@ -103,13 +95,31 @@ async fn build(terms: Terms, seed: u64) -> Result<Service, StoreError> {
         uses: use_queue(1_000).0,
         usage: Arc::new(usage_counter(usage).0),
         audit: Arc::new(Audit::new(None)),
-        settings: Arc::new(ArcSwap::from_pointee(settings)),
+        settings: settings(),
         upstream_headers_len,
         clock,
         rng,
         store,
     };
     Ok(service.build())
+}
+
+/// Returns the settings, which all instances share: reading them takes longer than a simulated
+/// second.
+fn settings() -> SettingsHandle {
+    static SETTINGS: OnceLock<SettingsHandle> = OnceLock::new();
+    let read = || {
+        let configuration = serde_json::json!({
+            "db": { "dsn": "sqlite://unused.db" },
+            "secrets": { "hmac": { "current": "kNmaycDGiRqQyeroueYetNAIivVVIpIw6QykmEqZoAvGpifA" } },
+            "credentials": { "issuer": "https://keys.example.test" },
+        });
+        let loaded = Source::new(None, []).with_text(configuration.to_string().into_bytes()).load();
+        let loaded = loaded.expect("a configuration");
+        let settings = Settings::build(&loaded.config, &Documents::default(), 1).expect("settings");
+        Arc::new(ArcSwap::from_pointee(settings))
+    };
+    Arc::clone(SETTINGS.get_or_init(read))
 }
 
 /// Polls as the process's task does.

@@ -6,6 +6,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::large_futures,
     unreachable_pub,
     reason = "a test that can't go on panics"
 )]

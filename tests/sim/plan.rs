@@ -12,9 +12,11 @@ pub const INSTANCES: usize = 3;
 /// Time from which faults may begin.
 const CALM_START: u64 = 6 * SECOND;
 /// Time by which the last fault has begun.
-const LAST_FAULT: u64 = 30 * SECOND;
+const LAST_FAULT: u64 = 24 * SECOND;
+/// Time in which faults that share it begin.
+const BURST: u64 = 6 * SECOND;
 /// Longest fault.
-const MAX_FAULT: u64 = 12 * SECOND;
+const MAX_FAULT: u64 = 10 * SECOND;
 /// Time after the last fault.
 const CALM_END: u64 = 12 * SECOND;
 
@@ -58,7 +60,10 @@ impl Plan {
         let mut chance = Chance::new(seed);
         let grace = *chance.one_of(&[0, 0, 20 * SECOND]);
         let terms = Terms { lease: 5 * SECOND, poll: SECOND, grace };
-        let faults: Vec<Planned> = (0..chance.within(1, 6)).map(|_| planned(&mut chance)).collect();
+        let focus = chance.within(0, INSTANCES as u64) as usize;
+        let centre = chance.within(CALM_START, LAST_FAULT) / MILLI * MILLI;
+        let count = chance.within(1, 7);
+        let faults: Vec<Planned> = (0..count).map(|_| planned(&mut chance, focus, centre)).collect();
         let last = faults.iter().map(|fault| fault.until).max().unwrap_or(START);
         let end = last + CALM_END;
         let requests = (0..INSTANCES).map(|_| requests(&mut chance, end)).collect();
@@ -66,10 +71,14 @@ impl Plan {
     }
 }
 
-fn planned(chance: &mut Chance) -> Planned {
-    let from = START + chance.within(CALM_START / MILLI, LAST_FAULT / MILLI) * MILLI;
+/// Plans a fault: often soon after a time that many of them share.
+fn planned(chance: &mut Chance, focus: usize, centre: u64) -> Planned {
+    let from = match chance.percent(60) {
+        true => START + centre + chance.within(0, BURST / MILLI) * MILLI,
+        false => START + chance.within(CALM_START / MILLI, LAST_FAULT / MILLI) * MILLI,
+    };
     let millis = chance.within(1, MAX_FAULT / MILLI);
-    let fault = faults::choose(chance);
+    let fault = faults::choose(chance, focus);
     let until = from + fault.millis().unwrap_or(millis) * MILLI;
     Planned { from, until, fault }
 }
@@ -87,7 +96,7 @@ fn requests(chance: &mut Chance, end: u64) -> Vec<Request> {
             6..=7 => Action::Resume,
             _ => Action::Check,
         };
-        requests.push(Request { at, action, pick: chance.next() });
+        requests.push(Request { at, action, pick: chance.bits() });
         at += chance.within(30, 400) * MILLI;
     }
     requests

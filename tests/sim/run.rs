@@ -70,7 +70,7 @@ pub fn run(plan: &Plan, faults: &[usize], mutant: Option<Mutant>) -> Outcome {
 
 /// Starts the process of an instance, with entropy of its own.
 fn start(world: &Arc<World>, plan: &Plan, instance: usize) {
-    let (entropy, now) = (world.state().chance.next(), world.now());
+    let (entropy, now) = (world.state().chance.bits(), world.now());
     let requests = plan.requests[instance].iter().filter(|request| request.at > now).copied().collect();
     let its_world = Arc::clone(world);
     let process = move || instance::run(its_world, instance, entropy, requests);

@@ -92,17 +92,22 @@ impl Scheduler {
     /// Stops a thread for a while, as SIGSTOP does; its timers go on.
     pub fn stop(&self, thread: usize, micros: u64) {
         let mut state = self.state();
-        state.threads[thread].stopped_until = state.now + micros;
+        let until = state.now + micros;
+        let one = &mut state.threads[thread];
+        one.stopped_until = one.stopped_until.max(until);
     }
 
     /// Suspends a thread's machine for a while: its timers stand still.
     pub fn suspend(&self, thread: usize, micros: u64) {
         let mut state = self.state();
         let until = state.now + micros;
+        let now = state.now;
         let one = &mut state.threads[thread];
-        one.stopped_until = until;
-        one.suspended += micros;
-        one.wake = one.wake.saturating_add(micros);
+        // What it stands still already doesn't count twice.
+        let more = until.saturating_sub(one.stopped_until.max(now));
+        one.stopped_until = one.stopped_until.max(until);
+        one.suspended += more;
+        one.wake = one.wake.saturating_add(more);
     }
 
     /// Sets a thread's wall clock.

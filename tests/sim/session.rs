@@ -69,14 +69,15 @@ impl Session {
         {
             let state = session.world.state();
             let net = &state.nets[instance];
-            let is_down = state.servers[state.address].is_down;
+            let server = net.route.unwrap_or(state.address);
+            let is_down = state.servers[server].is_down;
             if net.is_exhausted {
                 return Err(SqlError::too_many_connections().into());
             }
             if net.is_refusing || is_down {
                 return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "nobody listens").into());
             }
-            session.server = state.address;
+            session.server = server;
         }
         session.travel("connected").await?;
         Ok(session)

@@ -108,7 +108,7 @@ pub unsafe extern "C" fn epoll_wait(epoll: c_int, events: *mut c_void, max: c_in
     let wait = |timeout: c_int| unsafe {
         let none: *const c_void = std::ptr::null();
         let (epoll, max, timeout) = (c_long::from(epoll), c_long::from(max), c_long::from(timeout));
-        syscall(number::EPOLL_PWAIT, epoll, events, max, timeout, none, 8 as c_long) as c_int
+        syscall(number::EPOLL_PWAIT, epoll, events, max, timeout, none, c_long::from(8_i32)) as c_int
     };
     if reading().is_none() {
         return wait(timeout);
@@ -135,8 +135,8 @@ pub unsafe extern "C" fn getrandom(buffer: *mut c_void, len: usize, flags: c_uin
     let bytes = unsafe { std::slice::from_raw_parts_mut(buffer.cast::<u8>(), len) };
     for chunk in bytes.chunks_mut(8) {
         let mut chance = crate::chance::Chance::new(ENTROPY.get());
-        let block = chance.next().to_le_bytes();
-        ENTROPY.set(chance.next());
+        let block = chance.bits().to_le_bytes();
+        ENTROPY.set(chance.bits());
         chunk.copy_from_slice(&block[..chunk.len()]);
     }
     len as isize

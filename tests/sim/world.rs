@@ -72,6 +72,8 @@ pub struct Net {
     pub is_exhausted: bool,
     /// Percentage of calls whose connection is reset, before they arrive or after.
     pub resets: u64,
+    /// Server that new connections reach, if it isn't the one at the address.
+    pub route: Option<usize>,
     /// Sessions before this number were reset.
     pub reset_before: u64,
     /// Sessions before this number are dead without an error.
@@ -86,6 +88,7 @@ impl Default for Net {
             is_silent: false,
             is_exhausted: false,
             resets: 0,
+            route: None,
             reset_before: 0,
             dead_before: 0,
         }
@@ -154,19 +157,20 @@ impl World {
     }
 
     /// Gives the address to a new server, which lacks the last `lost` transactions. The old one
-    /// gets a role, and keeps its sessions.
-    pub fn switch_over(&self, lost: usize, role: Role, stays_up: bool) {
+    /// gets a role, and keeps its sessions; its number is returned.
+    pub fn switch_over(&self, lost: usize, role: Role, stays_up: bool) -> usize {
         let now = self.now();
-        {
+        let before = {
             let state = &mut *self.state();
             let number = state.servers.len();
             let old = &mut state.servers[state.address];
             let commits = old.commits(lost).to_vec();
             (old.role, old.is_down) = (role, !stays_up);
             state.servers.push(Server::new(number, &state.template, &state.folder, &commits));
-            state.address = number;
             state.history.switchovers.push(now);
-        }
+            std::mem::replace(&mut state.address, number)
+        };
         self.record_truth();
+        before
     }
 }

@@ -10,9 +10,9 @@ struct ClockSet {
     ahead_millis: i64,
 }
 
-pub fn make(chance: &mut Chance) -> Box<dyn Fault> {
+pub fn make(chance: &mut Chance, focus: usize) -> Box<dyn Fault> {
     let ahead_millis = chance.within(0, 40_000) as i64 - 20_000;
-    Box::new(ClockSet { instance: one_instance(chance), ahead_millis })
+    Box::new(ClockSet { instance: one_instance(chance, focus), ahead_millis })
 }
 
 impl Fault for ClockSet {

@@ -9,8 +9,8 @@ struct DeadConnections {
     instances: Vec<usize>,
 }
 
-pub fn make(chance: &mut Chance) -> Box<dyn Fault> {
-    Box::new(DeadConnections { instances: some_instances(chance) })
+pub fn make(chance: &mut Chance, focus: usize) -> Box<dyn Fault> {
+    Box::new(DeadConnections { instances: some_instances(chance, focus) })
 }
 
 impl Fault for DeadConnections {

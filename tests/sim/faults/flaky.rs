@@ -10,8 +10,8 @@ struct Flaky {
     percent: u64,
 }
 
-pub fn make(chance: &mut Chance) -> Box<dyn Fault> {
-    Box::new(Flaky { instances: some_instances(chance), percent: chance.within(1, 15) })
+pub fn make(chance: &mut Chance, focus: usize) -> Box<dyn Fault> {
+    Box::new(Flaky { instances: some_instances(chance, focus), percent: chance.within(1, 15) })
 }
 
 impl Flaky {

@@ -9,8 +9,8 @@ struct Kill {
     instance: usize,
 }
 
-pub fn make(chance: &mut Chance) -> Box<dyn Fault> {
-    Box::new(Kill { instance: one_instance(chance) })
+pub fn make(chance: &mut Chance, focus: usize) -> Box<dyn Fault> {
+    Box::new(Kill { instance: one_instance(chance, focus) })
 }
 
 impl Fault for Kill {

@@ -11,8 +11,8 @@ struct Partition {
     is_silent: bool,
 }
 
-pub fn make(chance: &mut Chance) -> Box<dyn Fault> {
-    Box::new(Partition { instances: some_instances(chance), is_silent: chance.percent(50) })
+pub fn make(chance: &mut Chance, focus: usize) -> Box<dyn Fault> {
+    Box::new(Partition { instances: some_instances(chance, focus), is_silent: chance.percent(50) })
 }
 
 impl Fault for Partition {

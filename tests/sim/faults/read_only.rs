@@ -9,7 +9,7 @@ use crate::plan::INSTANCES;
 #[derive(Debug)]
 struct ReadOnly;
 
-pub fn make(_: &mut Chance) -> Box<dyn Fault> {
+pub fn make(_: &mut Chance, _: usize) -> Box<dyn Fault> {
     Box::new(ReadOnly)
 }
 

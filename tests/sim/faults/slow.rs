@@ -12,9 +12,9 @@ struct Slow {
     longest: u64,
 }
 
-pub fn make(chance: &mut Chance) -> Box<dyn Fault> {
+pub fn make(chance: &mut Chance, focus: usize) -> Box<dyn Fault> {
     let longest = *chance.one_of(&[30, 120, 400, 1_500]);
-    Box::new(Slow { instances: some_instances(chance), longest })
+    Box::new(Slow { instances: some_instances(chance, focus), longest })
 }
 
 impl Slow {

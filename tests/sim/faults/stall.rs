@@ -14,10 +14,10 @@ struct Stall {
     loses_connections: bool,
 }
 
-pub fn make(chance: &mut Chance) -> Box<dyn Fault> {
+pub fn make(chance: &mut Chance, focus: usize) -> Box<dyn Fault> {
     Box::new(Stall {
-        instance: one_instance(chance),
-        millis: *chance.one_of(&[400, 3_000, 7_000, 12_000]),
+        instance: one_instance(chance, focus),
+        millis: *chance.one_of(&[400, 3_000, 7_000, 12_000, 25_000]),
         is_suspend: chance.percent(50),
         loses_connections: chance.percent(60),
     })

@@ -1,6 +1,6 @@
 //! An address that leads to another server from now on.
 
-use super::{Fault, Stage};
+use super::{Fault, Stage, some_instances};
 use crate::chance::Chance;
 use crate::dialect::Role;
 
@@ -10,6 +10,8 @@ struct Switchover {
     /// Number of the last transactions that the new server lacks.
     lost: usize,
     old: Old,
+    /// Instances whose new connections lead to the old server as well, as their resolver is late.
+    late: Vec<usize>,
 }
 
 /// What becomes of the old server.
@@ -22,10 +24,13 @@ enum Old {
     GoesOn,
 }
 
-pub fn make(chance: &mut Chance) -> Box<dyn Fault> {
+pub fn make(chance: &mut Chance, focus: usize) -> Box<dyn Fault> {
     let lost = *chance.one_of(&[0, 0, 1, 2, 4]);
     let old = *chance.one_of(&[Old::GoesDown, Old::Follows, Old::IsReadOnly, Old::GoesOn]);
-    Box::new(Switchover { lost, old })
+    // Of two servers that both take themselves for the primary, nobody can know the right one.
+    let is_late = !matches!(old, Old::GoesOn) && chance.percent(50);
+    let late = if is_late { some_instances(chance, focus) } else { vec![] };
+    Box::new(Switchover { lost, old, late })
 }
 
 impl Fault for Switchover {
@@ -36,6 +41,17 @@ impl Fault for Switchover {
             Old::IsReadOnly => (Role::ReadOnly, true),
             Old::GoesOn => (Role::Primary, true),
         };
-        stage.world.switch_over(self.lost, role, stays_up);
+        let old = stage.world.switch_over(self.lost, role, stays_up);
+        let mut state = stage.world.state();
+        self.late.iter().for_each(|instance| state.nets[*instance].route = Some(old));
+    }
+
+    fn end(&self, stage: &Stage<'_>) {
+        let mut state = stage.world.state();
+        self.late.iter().for_each(|instance| state.nets[*instance].route = None);
+    }
+
+    fn hurts(&self) -> Vec<usize> {
+        self.late.clone()
     }
 }
