@@ -16,8 +16,13 @@ pub enum Mutant {
     TtlOnly,
     /// A poll counts from its start, however old its connection is.
     OldConnection,
-    /// The answers of a standby or of a read-only server count.
+    /// The answers of a standby or of a read-only server count. Like the next two, it is made by a
+    /// simulated server, which passes the check whatever is true.
     AnyRole,
+    /// Entries of the log are compared by number only.
+    TagsIgnored,
+    /// Reads see what isn't committed.
+    DirtyReads,
     /// The answers of any server count, whichever polls come from.
     AnyServer,
     /// A time-out during a stall, or on a connection from before it, counts as an outage.
@@ -26,8 +31,6 @@ pub enum Mutant {
     OldOutage,
     /// Issuing a key writes no entry of the log.
     IssuesUnlogged,
-    /// Entries of the log are compared by number only.
-    TagsIgnored,
     /// The log heads that lookups observed needn't be in the log.
     HeadsIgnored,
     /// The number that this process wrote last needn't be in the log.
@@ -38,18 +41,19 @@ pub enum Mutant {
 
 impl Mutant {
     /// All mutants.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::DeleteOnly,
         Self::LeaseFromTheEnd,
         Self::NumberAfterTheRow,
         Self::TtlOnly,
         Self::OldConnection,
         Self::AnyRole,
+        Self::TagsIgnored,
+        Self::DirtyReads,
         Self::AnyServer,
         Self::AnyTimeout,
         Self::OldOutage,
         Self::IssuesUnlogged,
-        Self::TagsIgnored,
         Self::HeadsIgnored,
         Self::WrittenIgnored,
         Self::NotPublished,

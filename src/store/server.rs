@@ -12,7 +12,6 @@ use sqlx::any::AnyRow;
 
 use super::StoreError;
 use super::dialect::Dialect;
-use crate::mutants::{self, Mutant};
 
 /// Identity of a server. It differs between servers, and may change when a server restarts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -196,8 +195,7 @@ impl Dialect {
 /// # Errors
 /// When it isn't, or the row can't be read.
 pub(super) fn authoritative(row: &AnyRow, id: &str, state: &str) -> Result<ServerId, StoreError> {
-    let reason = NotAuthoritative::from_state(&row.try_get::<String, _>(state)?)?;
-    if let Some(reason) = reason.filter(|_| !mutants::is_on(Mutant::AnyRole)) {
+    if let Some(reason) = NotAuthoritative::from_state(&row.try_get::<String, _>(state)?)? {
         return Err(reason.into());
     }
     Ok(ServerId::new(&row.try_get::<String, _>(id)?))

@@ -15,6 +15,7 @@ use sqlx::any::{AnyArguments, AnyQueryResult, AnyRow};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions, Either, Error, Row, SqlSafeStr};
 use sqlx_core::any::{AnyConnectionBackend, AnyValueKind};
+use talos::mutants::Mutant;
 
 use crate::dialect::{self, Role};
 
@@ -37,6 +38,8 @@ pub struct Server {
     pub role: Role,
     /// True while it answers nobody.
     pub is_down: bool,
+    /// Check of the code under test that it passes, whatever is true.
+    lie: Option<Mutant>,
     writer: SqliteConnection,
     reader: SqliteConnection,
     /// Lock of the transaction that writes.
@@ -53,7 +56,12 @@ struct Lock {
 
 impl Server {
     /// Creates a server with the template's schema and the first `commits`.
-    pub fn new(number: usize, template: &Path, folder: &Path, commits: &[Vec<Statement>]) -> Self {
+    pub fn new(
+        number: usize,
+        lie: Option<Mutant>,
+        (template, folder): (&Path, &Path),
+        commits: &[Vec<Statement>],
+    ) -> Self {
         let file = folder.join(format!("{number}.db"));
         std::fs::copy(template, &file).expect("a copy of the template");
         let options = SqliteConnectOptions::new()
@@ -64,7 +72,7 @@ impl Server {
         let open = || block_on(options.connect()).expect("a database");
         let (writer, reader) = (open(), open());
         let (role, is_down, lock) = (Role::Primary, false, None);
-        let mut server = Self { number, role, is_down, writer, reader, lock, commits: vec![] };
+        let mut server = Self { number, role, is_down, lie, writer, reader, lock, commits: vec![] };
         server.raw("BEGIN");
         for statement in commits.iter().flatten() {
             run(&mut server.writer, statement).expect("what succeeded before");
@@ -109,8 +117,17 @@ impl Server {
         if is_write && self.role != Role::Primary {
             return Err(SqlError::read_only().into());
         }
-        let text = dialect::convert(text, self.number, self.role, wall);
-        let statement = Statement { text, arguments: arguments.map(|arguments| arguments.values.0) };
+        let role = if self.lie == Some(Mutant::AnyRole) { Role::Primary } else { self.role };
+        let text = dialect::convert(text, self.number, role, wall);
+        let mut arguments = arguments.map(|arguments| arguments.values.0);
+        if self.lie == Some(Mutant::TagsIgnored) && text.starts_with("INSERT INTO mutation_log") {
+            arguments.iter_mut().flatten().for_each(forget_tag);
+        }
+        let statement = Statement { text, arguments };
+        let is_dirty = self.lie == Some(Mutant::DirtyReads) && self.lock.is_some();
+        if is_dirty && !self.has_lock(session) {
+            return run(&mut self.writer, &statement);
+        }
         if !self.has_lock(session) {
             assert!(!is_write, "writes are made in transactions: {}", statement.text);
             return run(&mut self.reader, &statement);
@@ -166,6 +183,15 @@ impl Server {
     fn raw(&mut self, text: &str) {
         let statement = Statement { text: text.to_owned(), arguments: None };
         run(&mut self.writer, &statement).expect("a plain statement");
+    }
+}
+
+/// Replaces a tag, which is the only text of 32 characters in an entry of the log.
+fn forget_tag(argument: &mut AnyValueKind) {
+    if let AnyValueKind::Text(text) = argument
+        && text.len() == 32
+    {
+        *text = Arc::new("1".repeat(32));
     }
 }
 

@@ -110,7 +110,7 @@ impl World {
         let scheduler = Arc::new(Scheduler::new(instances, seed ^ 0x5eed));
         let state = State {
             chance: Chance::new(seed ^ 0xfa7e),
-            servers: vec![Server::new(0, template, folder, &[])],
+            servers: vec![Server::new(0, mutant, (template, folder), &[])],
             address: 0,
             nets: vec![Net::default(); instances],
             sessions: 0,
@@ -166,7 +166,7 @@ impl World {
             let old = &mut state.servers[state.address];
             let commits = old.commits(lost).to_vec();
             (old.role, old.is_down) = (role, !stays_up);
-            state.servers.push(Server::new(number, &state.template, &state.folder, &commits));
+            state.servers.push(Server::new(number, self.mutant, (&state.template, &state.folder), &commits));
             state.history.switchovers.push(now);
             std::mem::replace(&mut state.address, number)
         };

@@ -295,11 +295,9 @@ impl Freshness {
         }
         if end.n <= known.n {
             // A poll and a relayed response may bring the same entries.
-            return tail.contains(end.n, end.tag) || mutants::is_on(Mutant::TagsIgnored);
+            return tail.contains(end.n, end.tag);
         }
-        let is_known =
-            |entry: &LogEntry| entry == known || mutants::is_on(Mutant::TagsIgnored) && entry.n == known.n;
-        let Some(index) = entries.iter().position(is_known) else {
+        let Some(index) = entries.iter().position(|entry| entry == known) else {
             return false;
         };
         for entry in &entries[index + 1..] {
