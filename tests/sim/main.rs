@@ -40,7 +40,14 @@ const SEEDS: u64 = 60;
 /// Seeds that were worth keeping: what they found is mended.
 const KEPT: &[u64] = &[1, 2, 3, 4, 5, 6, 7, 8];
 /// Mutants that are known to be found, and the seeds that found them, which are tried first.
-const FOUND: &[(Mutant, u64)] = &[(Mutant::AnyRole, 15), (Mutant::DirtyReads, 2), (Mutant::TagsIgnored, 106)];
+const FOUND: &[(Mutant, u64)] = &[
+    (Mutant::TtlOnly, 0),
+    (Mutant::NotPublished, 0),
+    (Mutant::IssuesUnlogged, 17),
+    (Mutant::AnyRole, 15),
+    (Mutant::DirtyReads, 2),
+    (Mutant::TagsIgnored, 106),
+];
 /// Seeds within which each mutant is found.
 const POWER: u64 = 200;
 
