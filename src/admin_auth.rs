@@ -82,6 +82,16 @@ impl AdminAuth {
         Self { mode, uids, clock }
     }
 
+    /// Returns the name of the way in which callers over the network prove who they are.
+    pub const fn mode(&self) -> &'static str {
+        match self.mode {
+            Mode::None => "none",
+            Mode::Certificate => "mtls",
+            Mode::Forwarded(_) => "xfcc",
+            Mode::Token(_) => "jwt",
+        }
+    }
+
     /// Returns the verifier of bearer tokens, if they are used.
     pub fn token_verifier(&self) -> Option<&TokenVerifier> {
         match &self.mode {

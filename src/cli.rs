@@ -8,6 +8,7 @@ mod connection;
 mod context;
 mod contexts;
 mod doctor;
+mod events;
 mod exit;
 mod health;
 mod init;
@@ -17,11 +18,15 @@ mod jwk;
 mod keys;
 mod migrate;
 mod output;
+mod policy;
 mod reference;
+mod routes;
+mod scopes;
 mod server;
 mod source;
 mod status;
 mod usage;
+mod whoami;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -84,6 +89,11 @@ EXAMPLES:
     Keys(Box<keys::Keys>),
     Actors(keys::actors::Actors),
     Usage(usage::Usage),
+    Events(events::Events),
+    Routes(routes::Routes),
+    Whoami(whoami::Whoami),
+    Policy(policy::Policy),
+    Scopes(scopes::Scopes),
     /// Generate JSON Web Keys, or fetch the public keys of a server
     #[command(after_help = jwk::EXAMPLES)]
     Jwk {
@@ -151,10 +161,15 @@ impl Cli {
             Command::Keys(keys) => return block_on(keys.run(endpoint))?,
             Command::Actors(actors) => return block_on(actors.run(endpoint))?,
             Command::Usage(usage) => return block_on(usage.run(endpoint))?,
+            Command::Events(events) => return block_on(events.run(endpoint))?,
+            Command::Routes(routes) => return block_on(routes.run(endpoint))?,
+            Command::Whoami(whoami) => return block_on(whoami.run(endpoint))?,
+            Command::Policy(policy) => return block_on(policy.run(endpoint, self.config))?,
+            Command::Scopes(scopes) => return block_on(scopes.run(endpoint))?,
             Command::Status(status) => return block_on(status.run(endpoint))?,
             Command::Doctor(doctor) => return block_on(doctor.run(self.config))?,
             Command::Jwk { command } => return block_on(command.run(endpoint))?,
-            Command::Migrate(migrate) => return block_on(migrate.run(self.config.as_deref()))?,
+            Command::Migrate(migrate) => return block_on(migrate.run(self.config.as_deref(), endpoint))?,
             Command::Audit { command } => return block_on(command.run(self.config.as_deref()))?,
             Command::Init(init) => init.run()?,
             Command::Config { command } => return command.run(self.config),

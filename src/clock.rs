@@ -129,6 +129,7 @@ pub struct Clock(Source);
 enum Source {
     System,
     Manual(Arc<ManualClock>),
+    Read(fn() -> Moment),
 }
 
 struct ManualClock {
@@ -148,7 +149,12 @@ impl Clock {
         Self(Source::Manual(Arc::new(ManualClock { wall, boot })))
     }
 
-    /// Moves both readings of a manual clock forward; does nothing for the machine's clocks.
+    /// Creates a clock for tests that reads both times by this function.
+    pub const fn read_by(read: fn() -> Moment) -> Self {
+        Self(Source::Read(read))
+    }
+
+    /// Moves both readings of a manual clock forward; does nothing for other clocks.
     pub fn advance(&self, by: Duration) {
         if let Source::Manual(manual) = &self.0 {
             manual.wall.fetch_add(micros(by), Ordering::SeqCst);
@@ -161,6 +167,7 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         match &self.0 {
             Source::Manual(manual) => Timestamp(manual.wall.load(Ordering::SeqCst)),
+            Source::Read(read) => read().wall,
             Source::System => match std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH) {
                 Ok(since) => Timestamp(micros(since)),
                 Err(before) => Timestamp(-micros(before.duration())),
@@ -177,6 +184,7 @@ impl Clock {
     pub fn boot_now(&self) -> BootTime {
         match &self.0 {
             Source::Manual(manual) => BootTime(manual.boot.load(Ordering::SeqCst)),
+            Source::Read(read) => read().boot,
             Source::System => {
                 let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
                 let secs = u64::try_from(time.tv_sec).unwrap_or(0);

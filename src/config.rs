@@ -11,6 +11,7 @@ mod credentials;
 mod env;
 mod error;
 mod file;
+mod issuance;
 mod key_path;
 mod keys;
 mod load;
@@ -42,6 +43,9 @@ pub use credentials::{
     Secrets, SigningKeys,
 };
 pub use error::{ConfigError, Problem};
+pub use issuance::{
+    ApplyTo, IssuancePolicy, PatternText, PolicyMatch, PolicyTime, PolicyVisibility, ScopeSet, problems_of,
+};
 pub use key_path::{KeyPath, PathSegment};
 pub use load::{Loaded, Source, load, load_without_admin};
 pub use model::{
@@ -58,7 +62,7 @@ pub use routes::{
 };
 pub use schema::{description, schema};
 pub use serve::{
-    ClientIpSource, Cors, RequestLog, SelfRevokeLimit, Serve, ServeAuthz, ServeHttp, ServeMetrics,
+    ClientIpSource, Console, Cors, RequestLog, SelfRevokeLimit, Serve, ServeAuthz, ServeHttp, ServeMetrics,
     ServePublic, Tls, listen_address,
 };
 pub use show::EffectiveSetting;

@@ -4,6 +4,7 @@ pub mod api_key;
 mod caveat;
 pub mod claims;
 pub mod imported;
+pub mod imported_hash;
 pub mod jwk;
 pub mod jwt;
 pub mod macaroon;

@@ -63,6 +63,8 @@ pub enum Reason {
     Conflict,
     /// The state of the system doesn't allow the request.
     FailedPrecondition,
+    /// The log of changes doesn't reach from where the reader left off.
+    EventsGone,
     /// The request wasn't received in time.
     RequestTimeout,
     /// The body is larger than the route allows.
@@ -103,6 +105,7 @@ impl Reason {
             Self::ApiKeyExists => ("API_KEY_EXISTS", 409, "ALREADY_EXISTS"),
             Self::Conflict => ("CONFLICT", 409, "ALREADY_EXISTS"),
             Self::FailedPrecondition => ("FAILED_PRECONDITION", 409, "FAILED_PRECONDITION"),
+            Self::EventsGone => ("EVENTS_GONE", 410, "OUT_OF_RANGE"),
             Self::PayloadTooLarge => ("PAYLOAD_TOO_LARGE", 413, "INVALID_ARGUMENT"),
             Self::UnsupportedMediaType => ("UNSUPPORTED_MEDIA_TYPE", 415, "INVALID_ARGUMENT"),
             Self::TooManyRequests => ("TOO_MANY_REQUESTS", 429, "RESOURCE_EXHAUSTED"),
@@ -128,6 +131,15 @@ impl Reason {
     }
 }
 
+/// A field of a request, and what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldViolation {
+    /// Name of the field.
+    pub field: Cow<'static, str>,
+    /// Problem, in words.
+    pub description: String,
+}
+
 /// An error that is sent to the caller.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
@@ -142,12 +154,21 @@ pub struct ApiError {
     pub metadata: Vec<(&'static str, String)>,
     /// Anchor on the page of errors; None: the name of the reason.
     pub anchor: Option<&'static str>,
+    /// All that is wrong, if that is listed by field.
+    pub violations: Vec<FieldViolation>,
 }
 
 impl ApiError {
     /// An error with a description.
     pub fn new(reason: Reason, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, message: message.into(), field: None, metadata: vec![], anchor: None }
+        Self {
+            reason,
+            message: message.into(),
+            field: None,
+            metadata: vec![],
+            anchor: None,
+            violations: vec![],
+        }
     }
 
     /// An error of one field, described as `FIELD: PROBLEM`.
@@ -155,6 +176,14 @@ impl ApiError {
         let field = field.into();
         let message = format!("{field}: {problem}");
         Self { field: Some(field), ..Self::new(Reason::BadRequest, message) }
+    }
+
+    /// An error of several fields, described as `FIELD: PROBLEM; FIELD: PROBLEM`.
+    pub fn fields(violations: Vec<FieldViolation>) -> Self {
+        let listed = violations.iter().map(|one| format!("{}: {}", one.field, one.description));
+        let message = listed.collect::<Vec<_>>().join("; ");
+        let field = violations.first().map(|first| first.field.clone());
+        Self { field, violations, ..Self::new(Reason::BadRequest, message) }
     }
 
     /// JSON body of the response (AIP-193) to the request with this id, which may be empty.
@@ -174,16 +203,26 @@ impl ApiError {
         if !request_id.is_empty() {
             metadata.insert("request_id".to_owned(), request_id.into());
         }
+        let mut details = vec![serde_json::json!({
+            "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+            "reason": self.reason.name(),
+            "domain": branding.map_or(DOMAIN, |branding| branding.domain.as_str()),
+            "metadata": metadata,
+        })];
+        if !self.violations.is_empty() {
+            let listed = self.violations.iter();
+            let listed =
+                listed.map(|one| serde_json::json!({ "field": one.field, "description": one.description }));
+            details.push(serde_json::json!({
+                "@type": "type.googleapis.com/google.rpc.BadRequest",
+                "field_violations": listed.collect::<Vec<_>>(),
+            }));
+        }
         serde_json::json!({ "error": {
             "code": self.reason.http(),
             "status": self.reason.grpc(),
             "message": self.message,
-            "details": [{
-                "@type": "type.googleapis.com/google.rpc.ErrorInfo",
-                "reason": self.reason.name(),
-                "domain": branding.map_or(DOMAIN, |branding| branding.domain.as_str()),
-                "metadata": metadata,
-            }],
+            "details": details,
         }})
     }
 }

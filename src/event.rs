@@ -4,6 +4,9 @@ use serde_json::{Map, Value};
 
 use crate::key::{Key, KeyId, KeyKind, NetworkId, Visibility};
 
+/// Member of an event: the id that the key had while only a hash of it was known.
+pub const IMPORTED_AS: &str = "ImportedAs";
+
 /// Operation that a caller asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names say it")]
@@ -186,6 +189,7 @@ impl Occurrence {
         let suspension = key.suspensions.own.as_ref();
         let suspension = suspension.filter(|_| event == Event::suspended(key.id.kind()));
         let until = suspension.and_then(|one| one.until).map(crate::clock::Timestamp::to_rfc3339);
+        let imported_as = key.provenance.replaces.filter(|_| key.id.kind() == KeyKind::Imported);
         Self::new(event, key.network)
             .of_id(key.id)
             .with("Reason", reason.map(|revocation| revocation.reason.name()))
@@ -193,6 +197,7 @@ impl Occurrence {
             .with("Expiry", expiry)
             .with("Visibility", Some(visibility(key.visibility)))
             .with("Until", until)
+            .with(IMPORTED_AS, imported_as.map(|id| id.to_string()))
     }
 
     /// Adds the id and the kind of a key.

@@ -4,8 +4,10 @@ mod admin;
 mod audit;
 mod body;
 mod client_address;
+mod console;
 mod context;
 mod epoch;
+mod follow;
 mod health;
 mod middleware;
 mod notice;
@@ -25,9 +27,13 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use self::admin::{actors, change, state, verify};
+use self::admin::{actors, change, policies, state, verify};
 use self::middleware::{admin_auth, catch_timeouts_and_panics, cors, cross_site, host, self_revoke_limit};
-use self::openapi::{erasure, operations, state as state_operations, usage as usage_operations};
+use self::openapi::status::STATUS;
+use self::openapi::{
+    erasure, follow as follow_operations, operations, policies as policy_operations,
+    state as state_operations, usage as usage_operations,
+};
 use self::reply::{Reply, method_not_allowed, no_such_resource, ok};
 use self::routes::Routes;
 use self::telemetry::TelemetryState;
@@ -35,7 +41,7 @@ use self::telemetry::TelemetryState;
 pub use body::MemoryExhausted;
 pub use context::Context;
 pub(crate) use openapi::outline::{OperationOutline, Outline, Row};
-pub use wire::listed_key;
+pub use wire::{check_import, listed_key};
 
 use crate::error::ApiError;
 use crate::event::Operation;
@@ -46,7 +52,7 @@ use crate::telemetry::metrics::Format;
 ///
 /// It has the public routes as well, so that existing clients need only one base URL.
 pub fn admin_router(context: Context) -> Router {
-    let routes = openapi::described(admin_routes());
+    let routes = openapi::described(admin_routes()).merge(console::admin_routes());
     let with = || context.clone();
     let routes = with_fallbacks(routes)
         .layer(from_fn_with_state(with(), self_revoke_limit::limit))
@@ -63,6 +69,10 @@ pub(crate) fn api_outline() -> Outline {
 }
 
 fn admin_routes() -> Routes {
+    follow::with_whoami(key_routes())
+}
+
+fn key_routes() -> Routes {
     Routes::default()
         .audited(Operation::Issue, &operations::ISSUE, admin::issue)
         .at(&operations::LIST_ISSUED, admin::list_issued)
@@ -93,13 +103,18 @@ fn admin_routes() -> Routes {
         .at(&operations::VERIFY_BATCH, verify::verify_batch)
         .audited(Operation::Derive, &operations::DERIVE, admin::derive)
         .at(&usage_operations::USAGE, usage::usage)
+        .at(&STATUS, status)
+        .at(&follow_operations::EVENTS, follow::events)
+        .at(&follow_operations::EXPLAIN, follow::explain)
+        .at(&policy_operations::CHECK_POLICIES, policies::check_policies)
+        .at(&policy_operations::PREVIEW_SCOPES, policies::preview_scopes)
         .merge(public_routes())
 }
 
 /// Returns the router of the public plane: the operations that holders of keys may call.
 pub fn public_router(context: Context) -> Router {
     let with = || context.clone();
-    let routes = with_fallbacks(public_routes().into_router())
+    let routes = with_fallbacks(public_routes().into_router().merge(console::public_routes()))
         .layer(from_fn_with_state(with(), self_revoke_limit::limit))
         .layer(from_fn_with_state(with(), cors::on_public))
         .layer(from_fn_with_state(with(), host::on_public));

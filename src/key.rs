@@ -2,34 +2,45 @@
 
 mod actor;
 mod address;
+mod change_record;
+mod credits;
 pub mod deny;
 mod differences;
 mod fields;
 mod grace;
 mod id;
+mod pattern;
 mod provenance;
 mod rate;
 mod rate_policies;
 pub mod record;
+mod refill;
 mod scope;
 mod signer;
 mod status;
 pub mod strict;
 mod suspension;
+pub mod terms;
 pub mod verdict;
 
 pub use actor::{Actor, RecordedTimes};
 pub use address::AddressList;
+pub use change_record::{ChangeKind, ChangeRecord, FieldChange};
+pub use credits::{CreditBalance, Credits, SpentCredits};
 pub use fields::{ActorId, KeyName, MAX_LABEL, Metadata, TEN_YEARS};
 pub use grace::UnusedGrace;
 pub use id::{KeyId, KeyKind, NetworkId};
+pub use pattern::NamePattern;
 pub use provenance::Provenance;
 pub use rate::{RatePolicy, RateUnit};
 pub use rate_policies::{NamedRatePolicy, PolicyName, RateEnforcer, RatePolicies, RateScope};
+pub use refill::{MAX_CREDITS, Refill, RefillInterval, RefillSchedule};
 pub use scope::{Scope, Scopes, covers};
 pub use signer::{KeyPrefix, SecretId, Signer};
 pub use status::{Revocation, RevocationReason, Status, Visibility};
 pub use suspension::{Suspension, Suspensions};
+
+use std::sync::Arc;
 
 use crate::clock::Timestamp;
 
@@ -56,6 +67,8 @@ pub struct Key {
     pub rate_policy: Option<RatePolicy>,
     /// All rate policies, `default` among them; unset if it is the only one that was ever set.
     pub rate_policies: RatePolicies,
+    /// Credits, if its uses cost some.
+    pub credits: Option<Arc<Credits>>,
     /// Time at which it was issued or imported.
     pub created: Timestamp,
     /// Time of the last change, except of its last use.

@@ -11,6 +11,8 @@ pub mod escape;
 pub mod event;
 pub mod host;
 pub mod key;
+#[doc(hidden)]
+pub mod mutants;
 pub mod plane;
 pub mod rng;
 pub mod secret;

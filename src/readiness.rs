@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use crate::clock::{BootTime, Clock};
 
 /// Age up to which the database's last answer counts as ready.
@@ -12,6 +14,8 @@ const MAX_PING_AGE: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub struct Readiness {
     draining: AtomicBool,
+    /// Wakes those who wait for the shutdown.
+    drain_begun: Notify,
     /// Start of the last ping that was answered, in microseconds of boot time; 0 before the first.
     last_ping: AtomicU64,
 }
@@ -25,6 +29,17 @@ impl Readiness {
     /// Makes the process unready for good.
     pub fn start_draining(&self) {
         self.draining.store(true, Ordering::Release);
+        self.drain_begun.notify_waiters();
+    }
+
+    /// Waits until the process is shutting down.
+    pub async fn draining(&self) {
+        let begun = self.drain_begun.notified();
+        tokio::pin!(begun);
+        begun.as_mut().enable();
+        if !self.is_draining() {
+            begun.await;
+        }
     }
 
     /// Returns true once the process is shutting down.

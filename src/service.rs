@@ -5,19 +5,26 @@ mod actors;
 pub mod bulkhead;
 mod change;
 mod charge;
+mod credits;
 mod delete;
 mod derive;
+mod events;
+pub mod explain;
 mod filter;
 mod fresh_until;
+mod hash_upgrades;
+mod issuance;
 mod last_used;
 mod list;
 mod lookup;
 mod mint;
 mod new_key;
 pub mod outstanding;
+mod policy_check;
 mod retry;
 mod revoke;
 mod rotate;
+mod scopes_preview;
 mod signers;
 mod suspend;
 mod update;
@@ -27,26 +34,34 @@ pub mod verify;
 
 use std::borrow::Borrow;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use arc_swap::ArcSwap;
 
 pub use actors::{ActorUpdate, CountedActor, MAX_COUNTED_KEYS};
 pub use delete::{ErasedActor, MAX_ERASED};
 pub use derive::{DeriveRequest, Derived};
+pub use events::{
+    DEFAULT_EVENTS, FeedPosition, FeedStart, FollowRequest, Followed, LoggedEvent, MAX_EVENTS, MAX_WAIT,
+};
 pub use filter::MAX_FILTER;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use filter::parse as parse_filter;
 pub use last_used::{UseQueue, UseWriter, use_queue};
 pub use list::{DEFAULT_PAGE, ListRequest, Listed, MAX_PAGE};
 pub use mint::MintError;
-pub use new_key::{ImportRequest, Issued, KeyRequest};
+pub use new_key::{ImportRequest, Issued, KeyMaterial, KeyRequest};
+pub use policy_check::{BreakingKey, BreakingKeys, PolicyCheckRequest};
 pub use revoke::{MAX_DESCRIPTION, Revoked};
 pub use rotate::{RotateRequest, Rotated};
+pub use scopes_preview::{PreviewRow, PreviewVerdict, ScopesPreview, ScopesPreviewRequest, UntoldRow};
 pub use signers::{SignerCount, SignerCounts, SignerState, Signers};
 pub use suspend::SuspendRequest;
 pub use update::{Expiry, Fixed, Update};
 
 use bulkhead::Bulkhead;
+use events::Followers;
+use hash_upgrades::HashUpgrades;
 use lookup::{LookupKey, LookupResult};
 use outstanding::Outstanding;
 use usage::UsageCounter;
@@ -62,6 +77,7 @@ use crate::event::Operation;
 use crate::key::deny::DenyList;
 use crate::key::{Key, KeyId, KeyKind, NetworkId};
 use crate::limit::Limiter;
+use crate::mutants::{self, Mutant};
 use crate::rng::Rng;
 use crate::settings::{Settings, SettingsHandle};
 use crate::store::{Mutation, Store, StoreError};
@@ -136,8 +152,11 @@ impl ServiceBuilder {
             deny_list: ArcSwap::from_pointee(self.deny_list),
             outstanding: Outstanding::default(),
             bulkhead,
+            upgrades: HashUpgrades::default(),
             upstream_headers_len: self.upstream_headers_len,
             signers: Signers::default(),
+            followers: Followers::default(),
+            credit_failures: AtomicU64::new(0),
             lookups: SingleFlight::default(),
         }
     }
@@ -175,7 +194,10 @@ pub struct Service {
     pub bulkhead: Arc<Bulkhead>,
     /// Numbers of keys by their secret and prefix.
     pub signers: Signers,
+    upgrades: HashUpgrades,
+    credit_failures: AtomicU64,
     upstream_headers_len: UpstreamHeadersLen,
+    followers: Followers,
     lookups: SingleFlight<LookupKey, LookupResult>,
 }
 
@@ -205,7 +227,7 @@ impl Service {
     ///
     /// Runs before the change is acknowledged, so that the next request here already sees it.
     async fn publish(&self, mutations: &[Mutation]) {
-        for mutation in mutations {
+        for mutation in mutations.iter().filter(|_| !mutants::is_on(Mutant::NotPublished)) {
             self.freshness.apply(mutation);
         }
         if let Some(shared) = &self.shared
@@ -252,7 +274,12 @@ impl Service {
     /// Fails if there is no key of that kind and id, or the database fails.
     pub async fn get(&self, network: NetworkId, kind: KeyKind, id: &str) -> Result<Key, ApiError> {
         let id = KeyId::parse(kind, id).ok_or_else(no_such_key)?;
-        let found = self.store.find_key(network, id).await.map_err(unavailable)?;
+        let mut found = self.store.find_key(network, id).await.map_err(unavailable)?;
+        if found.key.is_none()
+            && let Some(current) = self.store.current_id(network, id).await.map_err(unavailable)?
+        {
+            found = self.store.find_key(network, current).await.map_err(unavailable)?;
+        }
         let key = found.key.map(Arc::unwrap_or_clone).ok_or_else(no_such_key)?;
         Ok(key.with_last_use_until(self.clock.now()))
     }

@@ -2,6 +2,7 @@
 //! from its beginning to its end.
 
 mod error;
+pub mod issuance;
 pub mod path;
 pub mod policy;
 pub mod routes;
@@ -16,6 +17,7 @@ use arc_swap::ArcSwap;
 
 pub use error::{SettingsError, SourceError};
 
+use self::issuance::{IssuancePolicies, ScopeSets};
 use self::routes::Routes;
 use self::sources::Documents;
 use crate::clock::Timestamp;
@@ -111,6 +113,10 @@ pub struct Settings {
     pub reveal_for: Duration,
     /// True if rate policies of keys are enforced.
     pub rate_limited: bool,
+    /// Policies of what keys may be like.
+    pub issuance: IssuancePolicies,
+    /// Named sets of scopes.
+    pub scope_sets: ScopeSets,
     /// True if the HTTP planes use `X-Forwarded-Host`.
     pub trust_forwarded_host: bool,
     /// True if whoever reaches the admin plane is trusted or proves who it is, so that no web page
@@ -126,6 +132,8 @@ pub struct Settings {
     pub admin_hosts: Vec<String>,
     /// Host names of the public plane; any when there are none.
     pub public_hosts: Vec<String>,
+    /// True if the HTTP planes serve the console's pages.
+    pub console_enabled: bool,
     /// CORS rules of the admin plane.
     pub admin_cors: Cors,
     /// CORS rules of the public plane.
@@ -224,6 +232,8 @@ impl Settings {
             api_keys_max: config.quota.api_keys_max,
             reveal_for: config.idempotency.reveal_for,
             rate_limited: config.rate_limit.enabled,
+            issuance: IssuancePolicies::new(config.issuance_policies.clone()),
+            scope_sets: ScopeSets::of(config),
             trust_forwarded_host: config.serve.http.trust_forwarded_host,
             admin_peers_trusted: config.serve.http.trusted_network
                 || config.serve.http.auth.mode != AuthMode::None,
@@ -232,6 +242,7 @@ impl Settings {
             roles: config.serve.http.auth.roles.clone(),
             admin_hosts: config.serve.http.allowed_hosts.clone(),
             public_hosts: config.serve.public.allowed_hosts.clone(),
+            console_enabled: config.serve.http.console.enabled,
             admin_cors: config.serve.http.cors.clone(),
             public_cors: config.serve.public.cors.clone(),
             self_revoke: config.serve.public.self_revoke.clone(),

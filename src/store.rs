@@ -3,20 +3,27 @@
 //! Each call runs in a task of its own that is never cancelled, as a query that is dropped midway
 //! can break its pooled connection. The caller may stop waiting.
 
+mod actor_limits;
 mod actors;
 mod adopt;
 mod anchor;
 mod audit;
 mod changes;
 mod clock_skew;
+mod credits;
 mod database_file;
 mod dialect;
+mod digests;
 mod driver;
 mod dsn;
 mod erase;
 mod eviction;
+mod feed;
+mod filter;
+mod find;
 mod first_contact;
 mod graces;
+mod hash_upgrade;
 mod key_counts;
 mod keys;
 mod last_used;
@@ -25,7 +32,9 @@ mod lookups;
 mod migrate;
 mod migrations;
 mod mutations;
+mod new_key;
 mod ory_tables;
+mod page;
 #[cfg(test)]
 mod plans;
 mod poller;
@@ -36,12 +45,16 @@ mod revert;
 mod row;
 mod server;
 mod signers;
+mod spends;
+mod statement;
 mod sweep;
+mod terms;
 mod tracked_file;
 mod transaction;
 mod usage;
 mod usage_report;
 mod usage_trim;
+mod wanted;
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -53,17 +66,23 @@ use sqlx::any::AnyConnectOptions;
 use sqlx::{AnyConnection, Connection};
 use tokio::sync::Notify;
 
+pub use actor_limits::{ActorLimit, InsertLimits};
 pub use actors::{ActorKeyCounts, ActorOutcome};
 pub use adopt::Adopted;
 pub use audit::AuditHead;
 pub use changes::{ChangeOutcome, KeyChange, Successor};
 pub use clock_skew::{ClockSkew, MAX_CLOCK_SKEW};
-pub use keys::{InsertOutcome, InsertedKeys, NewKey};
+pub use feed::{FeedGone, FeedPart, FeedPosition, FeedRequest, FeedStart, LoggedEvent};
+pub use filter::{Conditions, Filter, NEVER_EXPIRES, NameFilter, TimeRange};
+pub use find::{KeyTotal, MAX_TOTAL};
+pub use hash_upgrade::HashUpgrade;
+pub use keys::{InsertOutcome, InsertedKeys};
 pub use last_used::LAST_USED_PRECISION;
-pub use list::{Filter, Order, Page, PageRequest};
 pub use lookups::Lookup;
 pub use migrate::{Step, StepState};
 pub use mutations::{LogEntry, LogPart, LogStart, LogSubject, Mutation, TRIM_BATCH, TrimLimit};
+pub use new_key::NewKey;
+pub use page::{MAX_EXAMINED, Order, OrderBy, Page, PageRequest};
 pub use poller::{Evidence, PollError, PollTiming, Proof, Server};
 pub use pool::PoolStats;
 pub use requests::{EarlierRequest, IdempotencyKey, RepeatedKey};
@@ -71,6 +90,7 @@ pub use revert::{Loss, Losses, RevertOptions, Undone};
 pub use server::{NotAuthoritative, ServerId};
 pub use signers::{MAX_SIGNED_COUNT, SignedBy};
 pub use sweep::SWEEP_BATCH;
+pub use terms::INDEX_BATCH;
 pub use usage::{KeyUse, UsageRow};
 pub use usage_report::{UsageGroup, UsageQuery, UsageSum};
 pub use usage_trim::USAGE_TRIM_BATCH;
@@ -78,11 +98,13 @@ pub use usage_trim::USAGE_TRIM_BATCH;
 use crate::rng::Rng;
 use anchor::Anchor;
 use dialect::Dialect;
+use digests::HashHint;
 use dsn::Dsn;
 use eviction::ConnectionEviction;
 use lookups::Lookups;
 use poller::{Connector, Poller};
 use pool::Pool;
+use spends::Spends;
 use tracked_file::TrackedFile;
 
 /// Error of the database. Messages never have a DSN.
@@ -228,9 +250,15 @@ struct Inner {
     poll_requested: Arc<Notify>,
     rng: Rng,
     lookups: Lookups,
+    /// Algorithms of imported hashes, as the last lookup saw them.
+    hash_hint: HashHint,
+    spends: Spends,
     key_reads: AtomicU64,
     /// Skew that the last poll measured.
     clock_skew: Mutex<Option<ClockSkew>>,
+    /// Number of statements that looked up keys.
+    #[cfg(test)]
+    lookup_statements: AtomicU64,
     /// Texts of all statements that were made.
     #[cfg(test)]
     statements: parking_lot::Mutex<std::collections::BTreeSet<String>>,
@@ -314,8 +342,12 @@ impl Store {
             eviction,
             rng,
             lookups: Lookups::default(),
+            hash_hint: HashHint::default(),
+            spends: Spends::default(),
             key_reads: AtomicU64::new(0),
             clock_skew: Mutex::new(None),
+            #[cfg(test)]
+            lookup_statements: AtomicU64::new(0),
             #[cfg(test)]
             statements: Default::default(),
             newer_schema: OnceLock::new(),

@@ -43,6 +43,7 @@ const LAYERS: &[Layer] = &[
             ("trace", ""),
             ("error", ""),
             ("escape", ""),
+            ("mutants", ""),
             ("caller", "clock"),
             ("key", "clock"),
         ],
@@ -53,8 +54,8 @@ const LAYERS: &[Layer] = &[
             ("event", "clock key"),
             ("readiness", "clock"),
             ("credential", "caller clock key rng secret"),
-            ("config", "credential duration error host key secret"),
-            ("settings", "clock config credential host key secret"),
+            ("config", "clock credential duration error host key secret"),
+            ("settings", "caller clock config credential duration host key secret"),
             ("tls", "caller clock config"),
             ("admin_auth", "caller clock config credential rng secret tls"),
         ],
@@ -62,9 +63,9 @@ const LAYERS: &[Layer] = &[
     (
         "the outside: SQL, memory and Redis, rates of use",
         &[
-            ("store", "clock credential duration key rng"),
+            ("store", "clock credential duration key mutants rng"),
             ("redis", "clock secret"),
-            ("cache", "clock credential key redis rng store"),
+            ("cache", "clock credential key mutants redis rng store"),
             ("limit", "clock key redis"),
         ],
     ),
@@ -77,8 +78,8 @@ const LAYERS: &[Layer] = &[
         &[
             (
                 "service",
-                "audit cache caller clock credential duration error event key limit rng secret \
-                 settings store trace",
+                "audit cache caller clock credential duration error event key limit mutants rng \
+                 secret settings store trace",
             ),
             ("telemetry", "cache clock config escape plane readiness redis service settings trace"),
         ],

@@ -53,8 +53,14 @@ def programs():
     missing = [name for name, path in found.items() if path is None]
     if not missing:
         return found
+    install(PACKAGES, missing)
+    return programs()
+
+
+def install(packages, missing=()):
+    """Installs Debian's packages, as root; fails with the command to run otherwise."""
     if os.geteuid() != 0 or not find("apt-get"):
-        raise ServiceError(f"{', '.join(missing)}: not found. Debian, Ubuntu: sudo apt-get install {' '.join(PACKAGES)}")
+        raise ServiceError(f"{', '.join(missing or packages)}: not found. Debian, Ubuntu: sudo apt-get install {' '.join(packages)}")
     apt = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=120"]
     # Nothing is to be started by the installation: what the tests use, they start.
     policy = Path("/usr/sbin/policy-rc.d")
@@ -64,14 +70,13 @@ def programs():
         policy.chmod(0o755)
     try:
         env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        for command in [["update"], ["install", "--yes", "--no-install-recommends", *PACKAGES]]:
+        for command in [["update"], ["install", "--yes", "--no-install-recommends", *packages]]:
             done = subprocess.run([*apt, *command], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
             if done.returncode != 0:
                 raise ServiceError(f"apt-get {command[0]} failed:\n{done.stdout.decode(errors='replace')}")
     finally:
         if ours:
             policy.unlink()
-    return programs()
 
 
 class Services:

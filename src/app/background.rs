@@ -77,6 +77,7 @@ pub(super) fn spawn(
     tasks.spawn("trim the mutation log", trim_log(service(), Arc::clone(&context.metrics)));
     tasks.spawn("check the counts of keys", check_counts(service()));
     tasks.spawn("record states of keys", upkeep::sweep_states(service()));
+    tasks.spawn("write terms of keys", upkeep::index_terms(service()));
     tasks.spawn("trim usage", upkeep::trim_usage(service(), config.usage.clone()));
     tasks.spawn("count keys by secret", upkeep::count_signers(service()));
     tasks.spawn("look after the audit log", maintain_audit(service()));

@@ -8,6 +8,7 @@ use super::error::ServeError;
 use super::{deny_file, jwks_refresh};
 use crate::admin_auth::AdminAuth;
 use crate::audit::{Audit, AuditError, AuditLog, ChainKeys, HeadReporter, LogSettings};
+use crate::authz::RouteExplainer;
 use crate::authz::identity_headers::upstream_headers_len;
 use crate::cache::freshness::{Freshness, LeaseConfig};
 use crate::cache::memory::MemoryCache;
@@ -108,12 +109,15 @@ pub(crate) async fn build(config: &Config, planes: Planes) -> Result<Built, Serv
         audit: Arc::new(Audit::new(log)),
         upstream_headers_len,
     };
+    let service = Arc::new(service.build());
+    let explainer = Arc::new(RouteExplainer::new(Arc::clone(&service)));
     let context = Context {
-        service: Arc::new(service.build()),
+        service,
         metrics: Arc::new(metrics),
         readiness: Arc::default(),
         process,
         admin_auth,
+        explainer,
         throttle: Arc::default(),
     };
     Ok(Built { context, documents, uses: use_writer, usage: usage_writer, audit_heads })

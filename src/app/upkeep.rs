@@ -8,10 +8,12 @@ use tokio::time::Instant;
 
 use crate::config::Usage;
 use crate::service::{Service, SignerCount, SignerState};
-use crate::store::{SWEEP_BATCH, USAGE_TRIM_BATCH};
+use crate::store::{INDEX_BATCH, SWEEP_BATCH, USAGE_TRIM_BATCH};
 
 /// Mean time between two rounds of sweeping; each wait is 50 to 150 % of it.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+/// Mean time between two rounds of writing terms; each wait is 50 to 150 % of it.
+const INDEX_INTERVAL: Duration = Duration::from_secs(5);
 /// Mean time between two rounds of trimming usage; each wait is 50 to 150 % of it.
 const TRIM_USAGE_INTERVAL: Duration = Duration::from_secs(10 * 60);
 /// Pause between two batches of a round, in which others can write.
@@ -32,6 +34,24 @@ pub(super) async fn sweep_states(service: Arc<Service>) {
                 Ok(_) => break,
                 Err(error) => {
                     tracing::warn!(%error, "states of ended keys can't be recorded; trying again later");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Writes the terms of keys that a release before this one wrote, forever. Every instance does so,
+/// at random moments.
+pub(super) async fn index_terms(service: Arc<Service>) {
+    loop {
+        tokio::time::sleep(service.rng.jittered(INDEX_INTERVAL, 0.5)).await;
+        loop {
+            match service.store.index_terms().await {
+                Ok(INDEX_BATCH) => tokio::time::sleep(SWEEP_PAUSE).await,
+                Ok(_) => break,
+                Err(error) => {
+                    tracing::warn!(%error, "terms of keys can't be written; trying again later");
                     break;
                 }
             }

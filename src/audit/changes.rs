@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use crate::clock::Timestamp;
-use crate::event::Event;
+use crate::event::{Event, IMPORTED_AS};
 use crate::key::{Key, KeyId, KeyKind, NetworkId, RevocationReason};
 use crate::store::{Store, StoreError};
 
@@ -24,6 +24,8 @@ pub struct RecordedChange {
     pub network: NetworkId,
     /// The key.
     pub key: KeyId,
+    /// Id that the key had while only a hash of it was known.
+    pub imported_as: Option<KeyId>,
     /// Kind of change.
     pub kind: ChangeKind,
     /// Time before the change: that of its intent.
@@ -103,8 +105,10 @@ pub fn changes_of(outcome: &Value, line: u64, began: Option<Timestamp>) -> Vec<R
         let text = |member: &str| event[member].as_str().unwrap_or_default();
         let Some(network) = NetworkId::parse(text("ProjectID")) else { continue };
         let mut add = |id: &str, kind| {
+            let imported_as = KeyId::parse(KeyKind::Imported, text(IMPORTED_AS));
             let key = KeyId::parse_any(id);
-            changes.extend(key.map(|key| RecordedChange { network, key, kind, began, at, line }));
+            let change = |key| RecordedChange { network, key, imported_as, kind, began, at, line };
+            changes.extend(key.map(change));
         };
         let id = text("APIKeyID");
         match text("event") {
@@ -223,6 +227,7 @@ pub async fn find_lacking(
     mut changes: Vec<RecordedChange>,
     now: Timestamp,
 ) -> Result<Vec<Difference>, StoreError> {
+    use_current_ids(store, &mut changes).await?;
     // By time, as each log has numbers of its own.
     changes.sort_by_key(|change| (change.at, change.line));
     let mut histories: HashMap<(NetworkId, KeyId), History> = HashMap::new();
@@ -242,6 +247,35 @@ pub async fn find_lacking(
     }
     lacking.sort_by_key(|difference| (difference.change.at, difference.change.line));
     Ok(lacking)
+}
+
+/// Gives changes of a key whose hash was imported the id that it has in the database: the new one,
+/// or again the earlier one, if the database was restored to a time before its first use.
+async fn use_current_ids(store: &Store, changes: &mut [RecordedChange]) -> Result<(), StoreError> {
+    let mut missing: HashMap<(NetworkId, KeyId), Option<KeyId>> = HashMap::new();
+    for change in changes.iter().filter(|change| change.key.kind() == KeyKind::Imported) {
+        let imported_as = missing.entry((change.network, change.key)).or_default();
+        *imported_as = imported_as.or(change.imported_as);
+    }
+    let ids: Vec<_> = missing.keys().copied().collect();
+    for batch in ids.chunks(BATCH_SIZE) {
+        for row in store.find_rows(batch.to_vec()).await? {
+            missing.remove(&(row.network, row.id));
+        }
+    }
+    let mut current = HashMap::new();
+    for ((network, key), imported_as) in missing {
+        for id in [Some(key), imported_as].into_iter().flatten() {
+            if let Some(found) = store.current_id(network, id).await? {
+                current.insert((network, key), found);
+                break;
+            }
+        }
+    }
+    for change in changes {
+        change.key = current.get(&(change.network, change.key)).copied().unwrap_or(change.key);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -72,7 +72,7 @@ async fn delete(
     call: &Call,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
-    let is_deleted = !store.delete_keys(change.network, vec![change.key], now).await?.is_empty();
+    let is_deleted = !store.delete_keys(change.network, vec![change.key], now, None).await?.is_empty();
     if is_deleted {
         let event = Event::deleted(change.key.kind());
         call.record_event(Occurrence::new(event, change.network).of_id(change.key));
@@ -121,6 +121,7 @@ async fn change_key(
         ChangeOutcome::Refused { .. }
         | ChangeOutcome::NoSuchKey
         | ChangeOutcome::QuotaExceeded
+        | ChangeOutcome::ActorLimitReached(_)
         | ChangeOutcome::RequestConflict => Ok(false),
     }
 }

@@ -62,7 +62,11 @@ pub(super) fn encode_denied(
     };
     let mut response = response.encode_to_vec();
     // Concatenated encodings of two messages decode as their merge.
-    let decision = metadata::denied(reason.label()).encode_to_vec();
+    let mut decision = metadata::denied(reason.label());
+    if let DenyReason::CreditsExhausted(spent) = &reason {
+        decision.fields.extend(metadata::credits(spent.remaining).fields);
+    }
+    let decision = decision.encode_to_vec();
     encode_key(DYNAMIC_METADATA, WireType::LengthDelimited, &mut response);
     encode_varint((decision.len() + principal.len()) as u64, &mut response);
     response.extend_from_slice(&decision);

@@ -8,11 +8,11 @@ use prost::Message;
 use super::metadata;
 use super::principal::Principal;
 use super::request::Malformed;
-use super::response::{RATE_LIMIT, RATE_LIMIT_POLICY};
+use super::response::{CREDITS_REMAINING, RATE_LIMIT, RATE_LIMIT_POLICY};
 use crate::cache::memory::Entry;
 use crate::error::{ApiError, Reason};
-use crate::key::Scopes;
 use crate::key::verdict::Denial;
+use crate::key::{Scopes, SpentCredits};
 use crate::limit::RateDecision;
 use crate::service::verify::Rejection;
 
@@ -37,6 +37,9 @@ pub(super) enum DenyReason {
     /// A quota of the key or its actor is used up. With the text of `RateLimit-Policy`.
     #[error("the key was used too often; try again later")]
     RateLimited(String, Box<RateDecision>),
+    /// Fewer credits are left than the request costs.
+    #[error("the key has no credits left for this request")]
+    CreditsExhausted(Box<SpentCredits>),
     /// The key is publishable and the route accepts secret keys only.
     #[error("publishable keys are not accepted here")]
     Publishable,
@@ -93,6 +96,7 @@ impl DenyReason {
             Self::AddressUnreadable => "address_unreadable",
             Self::InsufficientScope(_) => "insufficient_scope",
             Self::RateLimited(..) => "rate_limited",
+            Self::CreditsExhausted(_) => "credits_exhausted",
             Self::Publishable => "publishable",
             Self::UnknownHost => "unknown_host",
             Self::Misconfigured => "misconfigured",
@@ -108,14 +112,14 @@ impl DenyReason {
             Self::Malformed(_) => Reason::BadRequest,
             Self::Denied(Denial::AddressNotAllowed) | Self::AddressUnreadable => Reason::IpNotAllowed,
             Self::Denied(denial) if reveal_reason => match denial {
-                Denial::Expired => Reason::ApiKeyExpired,
+                Denial::Expired | Denial::Policy => Reason::ApiKeyExpired,
                 Denial::Revoked | Denial::Suspended => Reason::ApiKeyRevoked,
                 Denial::SignatureInvalid => Reason::SignatureInvalid,
                 _ => Reason::Unauthorized,
             },
             Self::Denied(_) => return ApiError::new(Reason::Unauthorized, "the credential is not valid"),
             Self::InsufficientScope(_) | Self::Publishable => Reason::Forbidden,
-            Self::RateLimited(..) => Reason::TooManyRequests,
+            Self::RateLimited(..) | Self::CreditsExhausted(_) => Reason::TooManyRequests,
             Self::UnknownHost => Reason::NotFound,
             Self::Misconfigured => Reason::InternalServerError,
             Self::Unavailable => Reason::ServiceUnavailable,
@@ -160,14 +164,21 @@ impl DenyReason {
         }
     }
 
-    /// Returns the headers that tell a rate-limited client when to try again.
+    /// Returns the headers that tell a client that may not use its key at present what is left, and
+    /// when to try again.
     pub(super) fn rate_headers(&self) -> Vec<(&'static str, String)> {
-        let Self::RateLimited(policy, charge) = self else {
-            return vec![];
+        let (told, seconds) = match self {
+            Self::RateLimited(policy, charge) => {
+                let rate = vec![(RATE_LIMIT_POLICY, policy.clone()), (RATE_LIMIT, charge.header())];
+                (rate, charge.retry_after_secs())
+            }
+            Self::CreditsExhausted(spent) => {
+                (vec![(CREDITS_REMAINING, spent.remaining.to_string())], spent.retry_after_secs())
+            }
+            _ => return vec![],
         };
-        let retry_after = charge.retry_after_secs().map(|seconds| ("retry-after", seconds.to_string()));
-        let rate = [(RATE_LIMIT_POLICY, policy.clone()), (RATE_LIMIT, charge.header())];
-        rate.into_iter().chain(retry_after).collect()
+        let retry_after = seconds.map(|seconds| ("retry-after", seconds.to_string()));
+        told.into_iter().chain(retry_after).collect()
     }
 
     /// Returns the code of the gRPC status that accompanies the HTTP response.
@@ -179,7 +190,7 @@ impl DenyReason {
             | Self::InsufficientScope(_)
             | Self::Publishable => 7,
             Self::Denied(_) => 16,
-            Self::RateLimited(..) => 8,
+            Self::RateLimited(..) | Self::CreditsExhausted(_) => 8,
             Self::Malformed(_) => 3,
             Self::UnknownHost => 5,
             Self::Misconfigured => 13,

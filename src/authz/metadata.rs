@@ -30,6 +30,12 @@ pub(super) fn fresh_until(end: Timestamp) -> Struct {
     Struct { fields: [("fresh_until".to_owned(), number(seconds(end)))].into() }
 }
 
+/// Returns the metadata with the credits that a key has left.
+pub(super) fn credits(remaining: u64) -> Struct {
+    // At most 10^15, so a double is exact.
+    Struct { fields: [("credits_remaining".to_owned(), number(remaining as f64))].into() }
+}
+
 /// Returns a time as the number of [`fresh_until`]: to the millisecond, rounded down.
 pub(super) fn seconds(time: Timestamp) -> f64 {
     time.as_micros().div_euclid(1_000) as f64 / 1_000.0

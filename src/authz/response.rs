@@ -16,7 +16,7 @@ use super::principal::Principal;
 use crate::cache::memory::EncodedResponse;
 use crate::clock::Timestamp;
 use crate::config::{Authz, CredentialSource};
-use crate::key::Key;
+use crate::key::{Key, SpentCredits};
 use crate::limit::RateDecision;
 
 /// `HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD`
@@ -37,6 +37,8 @@ const RESPONSE_HEADERS_TO_ADD: u32 = 6;
 pub(super) const RATE_LIMIT_POLICY: &str = "ratelimit-policy";
 /// See [`RATE_LIMIT_POLICY`].
 pub(super) const RATE_LIMIT: &str = "ratelimit";
+/// Response header with the credits that the key has left.
+pub(super) const CREDITS_REMAINING: &str = "talos-credits-remaining";
 
 /// Encodes the part of the response that is the same for every request of a principal on a route.
 ///
@@ -112,9 +114,14 @@ fn own_token_header(settings: &Authz) -> Option<Bytes> {
     (!is_source && !standard).then(|| Bytes::copy_from_slice(settings.token_header.as_bytes()))
 }
 
-/// Encoded fields of `OkHttpResponse` that one request adds to an encoded response.
+/// Encoded fields of `OkHttpResponse` that one request adds to an encoded response, and its dynamic
+/// metadata.
 #[derive(Default)]
-pub struct Extras(BytesMut);
+pub struct Extras {
+    fields: BytesMut,
+    /// Encoded fields of the CheckResponse, with dynamic metadata.
+    metadata: Vec<u8>,
+}
 
 impl Extras {
     /// Removes a header of the request.
@@ -137,10 +144,19 @@ impl Extras {
         self.add_response_header(RATE_LIMIT, &charge.header());
     }
 
+    /// Tells the client, and Envoy's other filters, the credits that the key has left.
+    pub fn add_credits(&mut self, spent: &SpentCredits) {
+        self.add_response_header(CREDITS_REMAINING, &spent.remaining.to_string());
+        let metadata = metadata::credits(spent.remaining).encode_to_vec();
+        encode_key(DYNAMIC_METADATA, WireType::LengthDelimited, &mut self.metadata);
+        encode_varint(metadata.len() as u64, &mut self.metadata);
+        self.metadata.extend_from_slice(&metadata);
+    }
+
     fn push_field(&mut self, field: u32, value: &[u8]) {
-        encode_key(field, WireType::LengthDelimited, &mut self.0);
-        encode_varint(value.len() as u64, &mut self.0);
-        self.0.put_slice(value);
+        encode_key(field, WireType::LengthDelimited, &mut self.fields);
+        encode_varint(value.len() as u64, &mut self.fields);
+        self.fields.put_slice(value);
     }
 }
 
@@ -148,11 +164,16 @@ impl Extras {
 ///
 /// Shares the encoded response, and copies it only if `extras` adds something.
 pub fn encode_with_extras(ready: EncodedResponse, extras: &Extras) -> Bytes {
-    if extras.0.is_empty() {
+    if extras.fields.is_empty() && extras.metadata.is_empty() {
         return ready.bytes;
     }
     let [outer_end, ok_start] = ready.offsets;
-    encode(&ready.bytes[..outer_end], &ready.bytes[ok_start..], &extras.0).bytes
+    let (outer, ok) = (&ready.bytes[..outer_end], &ready.bytes[ok_start..]);
+    if extras.metadata.is_empty() {
+        return encode(outer, ok, &extras.fields).bytes;
+    }
+    // Concatenated encodings of two messages decode as their merge.
+    encode(&[outer, &extras.metadata].concat(), ok, &extras.fields).bytes
 }
 
 /// Encodes a CheckResponse that allows a request: its other fields, then the OkHttpResponse. The

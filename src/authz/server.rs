@@ -1,9 +1,7 @@
 //! The authorization service: policy, credential, verification and response of a Check.
 
 use std::borrow::Cow;
-use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use super::attributes::Attributes;
+use super::charge::{Charges, charge, inside};
 use super::denied_response::encode_denied;
 use super::deny_reason::{DeniedRequest, DenyReason};
 use super::principal::Principal;
@@ -31,8 +30,6 @@ use crate::config::{OnUnavailable, RouteMode, RouteToken};
 use crate::credential::TokenFormat;
 use crate::credential::claims::Authority;
 use crate::event::Operation;
-use crate::key::Key;
-use crate::limit::RateDecision;
 use crate::service::usage::{ALLOW, CountedCheck};
 use crate::service::verify::{CacheUse, Identity, Verification, VerifyRequest};
 use crate::service::{MintError, Service, Unavailable};
@@ -58,8 +55,18 @@ const LARGE_MESSAGE_LOG_INTERVAL: Duration = Duration::from_secs(60);
 enum Wait {
     /// Not at all.
     Never,
-    /// As long as the budgets allow.
-    Budget,
+    /// As long as the budgets allow, counted from this time.
+    Since(BootTime),
+}
+
+impl Wait {
+    /// Returns the time from which the budgets count, if it may wait.
+    const fn since(self) -> Option<BootTime> {
+        match self {
+            Self::Never => None,
+            Self::Since(began) => Some(began),
+        }
+    }
 }
 
 /// Reason why a Check has no OK response.
@@ -133,8 +140,8 @@ impl AuthorizationService {
         let attributes = decode(&message)?;
         let (began, mut tier) = (self.service.clock.boot_now(), Tier::default());
         let answer = match trace::is_enabled() {
-            false => self.judge(&attributes, &mut tier, Wait::Budget).await,
-            true => self.judge_traced(&attributes, &mut tier).await,
+            false => self.judge(&attributes, &mut tier, Wait::Since(began)).await,
+            true => self.judge_traced(&attributes, &mut tier, Wait::Since(began)).await,
         };
         self.took(began, tier);
         // Only a Check that may not wait has no answer.
@@ -177,13 +184,14 @@ impl AuthorizationService {
         &self,
         attributes: &Attributes<'_>,
         tier: &mut Tier,
+        wait: Wait,
     ) -> Option<Result<Bytes, tonic::Status>> {
         let parent = Headers::of(attributes).values("traceparent").next();
         let Some(span) = trace::start_server_span("Check", parent) else {
-            return self.judge(attributes, tier, Wait::Budget).await;
+            return self.judge(attributes, tier, wait).await;
         };
         span.run(async {
-            let answer = self.judge(attributes, tier, Wait::Budget).await;
+            let answer = self.judge(attributes, tier, wait).await;
             trace::set_attribute("talos.tier", tier.name());
             answer
         })
@@ -257,7 +265,7 @@ impl AuthorizationService {
                 RouteMode::Optional | RouteMode::Off => {
                     let reason = if policy.mode == RouteMode::Off { "off" } else { "anonymous" };
                     let ready = encode_anonymous(&settings.authz, reason);
-                    Ok(finish(settings, ready, &headers, None, None, None)?)
+                    Ok(finish(settings, ready, &headers, None, None, Charges::default())?)
                 }
             };
         };
@@ -289,10 +297,12 @@ impl AuthorizationService {
                 let key = &entry.key;
                 let denied = |reason| DeniedRequest::of_key(reason, &entry);
                 policy::check_key(&policy, &key.scopes, key.visibility).map_err(denied)?;
-                let charge = self.charge(settings, key, policy.cost.get()).await.map_err(denied)?;
+                let parts = (&*self.service, &self.runtime);
+                let charged = charge(parts, settings, key, policy.cost.get(), wait.since()).await;
+                let charges = charged.map_err(denied)?;
                 let now = self.service.clock.now();
                 let answer =
-                    self.admit_key(settings, &policy, &headers, &presented, (&entry, now), charge)?;
+                    self.admit_key(settings, &policy, &headers, &presented, (&entry, now), charges)?;
                 self.service.record_use(&entry, now);
                 Ok(answer)
             }
@@ -326,21 +336,6 @@ impl AuthorizationService {
         }
     }
 
-    /// Charges a use to the key's rate limits; None when it isn't counted.
-    async fn charge(
-        &self,
-        settings: &Settings,
-        key: &Key,
-        cost: u32,
-    ) -> Result<Option<RateDecision>, DenyReason> {
-        match self.service.charge(settings, key, cost).await {
-            Some(charge) if !charge.allowed => {
-                Err(DenyReason::RateLimited(key.rate_policy_header().unwrap_or_default(), Box::new(charge)))
-            }
-            charge => Ok(charge),
-        }
-    }
-
     fn admit_key(
         &self,
         settings: &Settings,
@@ -348,7 +343,7 @@ impl AuthorizationService {
         headers: &Headers<'_>,
         presented: &PresentedCredential<'_>,
         (entry, now): (&Arc<Entry>, Timestamp),
-        charge: Option<RateDecision>,
+        charges: Charges,
     ) -> Result<Bytes, DeniedRequest> {
         let with_token = sends_token(settings, policy);
         let audience = policy.audience.as_deref();
@@ -365,7 +360,7 @@ impl AuthorizationService {
             |answer: &CachedResponse| with_fresh_until(&answer.encoded, self.service.fresh_until(entry));
         let ready = entry.responses.get_or_encode(now, lease, fits, make, renew)?;
         let overwritten = with_token.then_some(settings.authz.token_header.as_str());
-        Ok(finish(settings, ready, headers, Some(presented), overwritten, charge)?)
+        Ok(finish(settings, ready, headers, Some(presented), overwritten, charges)?)
     }
 
     fn make_answer(
@@ -430,7 +425,7 @@ impl AuthorizationService {
         let fresh_until = self.service.token_fresh_until(authority.expires);
         let ready = encode_ok(&settings.authz, &principal, token.as_deref(), fresh_until);
         let overwritten = token.is_some().then_some(settings.authz.token_header.as_str());
-        Ok(finish(settings, ready, headers, Some(presented), overwritten, None)?)
+        Ok(finish(settings, ready, headers, Some(presented), overwritten, Charges::default())?)
     }
 }
 
@@ -461,11 +456,14 @@ fn finish(
     headers: &Headers<'_>,
     presented: Option<&PresentedCredential<'_>>,
     overwritten: Option<&str>,
-    charge: Option<RateDecision>,
+    charges: Charges,
 ) -> Result<Bytes, DenyReason> {
     let mut extras = Extras::default();
-    if let Some(charge) = charge {
+    if let Some(charge) = charges.rate {
         extras.add_rate_limit(&charge);
+    }
+    if let Some(spent) = charges.credits {
+        extras.add_credits(&spent);
     }
     let sources = &settings.authz.sources;
     if let Some(presented) = presented {
@@ -477,14 +475,4 @@ fn finish(
         extras.remove_header(name);
     }
     Ok(encode_with_extras(ready, &extras))
-}
-
-/// Polls a future as if in `runtime`: what it opens and starts belongs there, whoever waits for it.
-async fn inside<F: Future>(runtime: &Handle, future: F) -> F::Output {
-    let mut future = pin!(future);
-    let polled = poll_fn(|context| {
-        let _entered = runtime.enter();
-        future.as_mut().poll(context)
-    });
-    polled.await
 }

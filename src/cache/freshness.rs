@@ -17,6 +17,7 @@
 
 #[cfg(test)]
 mod assumptions;
+mod changes;
 mod ledger;
 mod log_tail;
 #[cfg(test)]
@@ -34,12 +35,14 @@ use std::sync::atomic::{self, AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::watch;
 
 pub use relay::{MAX_RELAY_ENTRIES, RelayClient, RelayRequest, RelayResponse};
 
 use crate::clock::{BootTime, Clock, Moment, Timestamp};
 use crate::key::{ActorId, KeyId, NetworkId};
-use crate::store::{Mutation, PollTiming};
+use crate::mutants::{self, Mutant};
+use crate::store::PollTiming;
 use ledger::{Lease, Ledger};
 use log_tail::LogTail;
 use observed_heads::ObservedHeads;
@@ -219,6 +222,8 @@ pub struct Freshness {
     /// Number of failed polls.
     failures: AtomicU64,
     last_failure: Mutex<Option<PollFailure>>,
+    /// Tells those who follow the log that there is something new, or another log.
+    progress: watch::Sender<()>,
     /// Held during a poll, so that polls run one after the other.
     poll_turn: tokio::sync::Mutex<()>,
     /// Newest entries of the log that are applied: the next poll continues there, and positions
@@ -250,6 +255,7 @@ impl Freshness {
             rewrites: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             last_failure: Mutex::default(),
+            progress: watch::Sender::new(()),
             poll_turn: tokio::sync::Mutex::new(()),
             tail: Mutex::default(),
             observed_heads: Mutex::default(),
@@ -308,7 +314,9 @@ impl Freshness {
     /// says nothing of now.
     fn has_outage(&self, ledger: &Ledger) -> bool {
         let found = ledger.outage().map(BootTime::from_micros);
-        found.is_some_and(|found| self.clock.boot_now().since(found) <= self.outage_validity())
+        found.is_some_and(|found| {
+            self.clock.boot_now().since(found) <= self.outage_validity() || mutants::is_on(Mutant::OldOutage)
+        })
     }
 
     /// Returns the current mode.
@@ -348,8 +356,27 @@ impl Freshness {
 
     /// Returns true if a row with this stamp may be used now.
     pub fn is_fresh(&self, slot: Slot, stamp: Stamp) -> bool {
+        if mutants::is_on(Mutant::TtlOnly) {
+            return true;
+        }
         let is_valid = |ledger: &Ledger| self.mode_by(ledger) != Mode::Closed;
         self.ledger.is_fresh(is_valid, slot.indices(), stamp.at, stamp.lineage)
+    }
+
+    /// Returns true if a row that depends on the keys of all these slots may be used now.
+    pub fn are_fresh(&self, slots: &[Slot], stamp: Stamp) -> bool {
+        // The lease is loaded before any slot.
+        slots.split_first().is_some_and(|(first, others)| {
+            let is_unchanged =
+                |slot: &Slot| self.ledger.is_unchanged(slot.indices(), stamp.at, stamp.lineage);
+            self.is_fresh(*first, stamp) && others.iter().all(is_unchanged)
+        })
+    }
+
+    /// Notes the state before a read that looks for the keys of all these slots.
+    pub fn before_read_of(&self, slots: &[Slot]) -> PendingStamp {
+        let before = slots.iter().map(|slot| self.ledger.min_stamp(slot.key_index())).max().unwrap_or(0);
+        PendingStamp { before, lineage: self.ledger.lineage() }
     }
 
     /// Notes the state before a read; to be called before the read begins.
@@ -364,6 +391,9 @@ impl Freshness {
         // A read that began in another lineage proves nothing about the current one.
         if !tail.contains(n, tag) && pending.lineage == self.ledger.lineage() {
             self.observed_heads().insert(n, tag);
+        }
+        if mutants::is_on(Mutant::DeleteOnly) {
+            return Stamp { at: self.newest() * 2 + 1, lineage: self.ledger.lineage() };
         }
         pending.stamp(n)
     }
@@ -384,50 +414,6 @@ impl Freshness {
     /// Locks the tail; never held across an await.
     fn tail(&self) -> MutexGuard<'_, LogTail> {
         self.tail.lock()
-    }
-
-    /// Applies a change: older rows of its key aren't fresh any more.
-    pub fn apply(&self, mutation: &Mutation) {
-        let slot = Slot::for_key(mutation.network, mutation.key_id);
-        self.ledger.raise(slot.key_index(), self.ledger.lineage(), mutation.n * 2);
-        self.record_written(mutation.n);
-    }
-
-    /// Applies change number `n` of an actor: older rows of all its keys aren't fresh any more.
-    pub fn apply_to_actor(&self, network: NetworkId, actor: &ActorId, n: u64) {
-        let slot = Slot { key: 0, actor: 0 }.with_actor(network, actor);
-        self.ledger.raise(slot.actor_index(), self.ledger.lineage(), n * 2);
-        self.record_written(n);
-    }
-
-    /// Invalidates the rows of all keys after a change of an actor with unknown outcome, as
-    /// [`Freshness::invalidate_unknown`] does for one key. Which keys an actor has isn't known
-    /// before their rows are read; and this happens only when the database fails.
-    pub fn invalidate_all_unknown(&self) {
-        (0..SLOTS).for_each(|slot| self.raise_unknown(slot));
-    }
-
-    /// Records that this process wrote number `n` of the log: a log without it is rewritten.
-    pub fn record_written(&self, n: u64) {
-        self.newest.fetch_max(n, Ordering::AcqRel);
-    }
-
-    /// Invalidates a key's rows after a change with unknown outcome: rows that were read before now
-    /// aren't fresh, those that are read from now on are. If the change was committed after all, a
-    /// poll applies it.
-    pub fn invalidate_unknown(&self, network: NetworkId, key_id: KeyId) {
-        self.raise_unknown(Slot::for_key(network, key_id).key_index());
-    }
-
-    fn raise_unknown(&self, slot: usize) {
-        loop {
-            // The lineage is read first, so that the number belongs to it or to a later one.
-            let lineage = self.ledger.lineage();
-            self.ledger.raise(slot, lineage, self.newest() * 2 + 1);
-            if self.ledger.lineage() == lineage {
-                return;
-            }
-        }
     }
 
     /// Returns the newest number of the log that is known here.

@@ -80,7 +80,7 @@ impl MemoryCache {
         if let Some(older) = self.entries.get(&key)
             && older.key.mutation == entry.key.mutation
             && older.stamp.same_lineage(entry.stamp)
-            && older.hard_expiry == entry.hard_expiry
+            && older.end() == entry.end()
         {
             entry.responses.copy_from(&older.responses);
         }

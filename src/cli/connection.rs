@@ -53,6 +53,11 @@ pub(super) struct Connection {
 }
 
 impl Connection {
+    /// Returns the host name of the network, if the options name one.
+    pub(super) fn network(&self) -> Option<&str> {
+        self.network.as_deref()
+    }
+
     /// Returns the server to call: each option, else the context's value.
     ///
     /// The context is that of `--context`, else the current one. An endpoint that is given by

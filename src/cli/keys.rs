@@ -2,6 +2,7 @@
 
 pub(super) mod actors;
 mod credentials;
+mod credits;
 mod fields;
 mod imported;
 mod issued;
@@ -10,6 +11,7 @@ mod list_all;
 mod paths;
 mod rate_limit;
 mod revoke;
+pub(super) mod selection;
 mod suspend;
 pub(super) mod view;
 

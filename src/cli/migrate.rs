@@ -1,6 +1,8 @@
-//! `talos migrate`: migrates the database's schema, and adopts the keys of another Talos.
+//! `talos migrate`: migrates the database's schema, adopts the keys of another Talos, and imports
+//! those of another product.
 
 mod adopt;
+mod from;
 mod listing;
 
 use std::path::Path;
@@ -16,18 +18,20 @@ use crate::secret::SecretString;
 use crate::store::{RevertOptions, Step, StepState, Store, StoreError};
 use crate::telemetry::status::unadopted_problem;
 
-/// Migrate the database's schema, or adopt the keys of another Talos
+/// Migrate the database's schema, adopt the keys of another Talos, or import those of another
+/// product
 ///
-/// The database is --database, else migrate.dsn of the configuration, else $DB_DSN, else $DSN, else
-/// db.dsn of the configuration. `talos serve` creates and migrates a new SQLite file by itself; run
-/// `migrate up` after an upgrade. PgBouncer may stand before PostgreSQL, in any mode but
-/// `statement`.
+/// `from` works through a server's API. The others work on the database: --database, else
+/// migrate.dsn of the configuration, else $DB_DSN, else $DSN, else db.dsn of the configuration.
+/// `talos serve` creates and migrates a new SQLite file by itself; run `migrate up` after an
+/// upgrade. PgBouncer may stand before PostgreSQL, in any mode but `statement`.
 #[derive(Args)]
 #[command(after_help = "\
 EXAMPLES:
   talos migrate up --database sqlite://talos.db
   talos migrate status --database sqlite://talos.db
-  talos keys issued list --all --format json -e http://localhost:4420 | talos migrate adopt - --database sqlite://talos.db")]
+  talos keys issued list --all --format json -e http://localhost:4420 | talos migrate adopt - --database sqlite://talos.db
+  printf 'key,actor_id\\nlegacy-key-0123456789,user:42\\n' | talos migrate from csv - --dry-run")]
 pub(super) struct Migrate {
     /// The database [default: the configuration's migrate.dsn, $DB_DSN, $DSN, then the
     /// configuration's db.dsn]
@@ -89,16 +93,22 @@ EXAMPLES:
         version: i64,
     },
     Adopt(adopt::Adopt),
+    From(from::MoveFrom),
 }
 
 impl Migrate {
-    /// Runs the command. `file` is the configuration that `--config` names.
+    /// Runs the command. `file` is the configuration that `--config` names, `endpoint` the server
+    /// of the commands that need one.
     ///
     /// # Errors
     /// Fails when the database can't be found, reached or migrated.
-    pub(super) async fn run(self, file: Option<&Path>) -> Result<Outcome, Failure> {
+    pub(super) async fn run(self, file: Option<&Path>, endpoint: Option<&str>) -> Result<Outcome, Failure> {
+        let command = match self.command {
+            Command::From(from) => return from.run(endpoint).await,
+            command => command,
+        };
         let dsn = dsn(self.database, file)?;
-        match self.command {
+        match command {
             Command::Up => {
                 let version = Store::migrate_up(dsn.expose()).await.map_err(Failure::failed)?;
                 let known = Store::known_schema(dsn.expose()).map_err(Failure::failed)?;
@@ -130,6 +140,7 @@ impl Migrate {
                 println!("the schema's version is now recorded as {version}");
             }
             Command::Adopt(adopt) => return adopt.run(dsn.expose()).await,
+            Command::From(from) => return from.run(endpoint).await,
         }
         Ok(Outcome::Done)
     }

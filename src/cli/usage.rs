@@ -1,6 +1,6 @@
 //! `talos usage`: reports of how often keys are used.
 
-mod print;
+pub(super) mod print;
 mod unused;
 
 use clap::{Args, Subcommand};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_norway::{Mapping, Value};
 
 use super::error::Problem;
-use super::keys::{self, KEYS, Key, Kind, OBJECT_LISTS};
+use super::keys::{self, KEYS, Key, Kind, MAPPINGS, OBJECT_LISTS};
 use super::merged_config::MergedConfig;
 use super::suggest;
 
@@ -145,6 +145,11 @@ fn convert(key: &Key, text: &str) -> Result<Value, &'static str> {
             Ok(Value::Null) => Ok(Value::Sequence(Vec::new())),
             Ok(value @ Value::Sequence(_)) => Ok(value),
             _ => Err("must be a list, as JSON or YAML"),
+        },
+        Kind::List if MAPPINGS.contains(&key.path.as_str()) => match serde_norway::from_str(text) {
+            Ok(Value::Null) => Ok(Value::Mapping(Mapping::new())),
+            Ok(value @ Value::Mapping(_)) => Ok(value),
+            _ => Err("must be a mapping, as JSON or YAML"),
         },
         Kind::List => {
             let mut items: Vec<&str> = text.split(',').map(str::trim).collect();

@@ -41,7 +41,11 @@ pub(super) static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
 });
 
 /// Lists whose entries are mappings. A variable holds them as YAML or JSON.
-pub(super) const OBJECT_LISTS: &[&str] = &["authz.routes", "authz.sources", "multitenancy.networks"];
+pub(super) const OBJECT_LISTS: &[&str] =
+    &["authz.routes", "authz.sources", "multitenancy.networks", "issuance_policies"];
+
+/// Mappings with names of the operator's own. A variable holds them as YAML or JSON.
+pub(super) const MAPPINGS: &[&str] = &["roles"];
 
 /// Secret keys and sections. `cache.redis.addrs` may hold a URL with a password.
 const SECRETS: &[&str] = &[
@@ -279,6 +283,7 @@ mod tests {
             ("serve.http.auth.roles", "viewer issuer admin"),
             ("serve.http.auth.xfcc", "peers"),
             ("serve.http.auth.jwt", "issuer audience jwks leeway claim"),
+            ("serve.http.console", "enabled"),
             (
                 "serve.http.cors",
                 "enabled allowed_origins allowed_methods allowed_headers exposed_headers allow_credentials max_age debug",
@@ -335,6 +340,7 @@ mod tests {
         let documented: BTreeSet<String> = documented
             .iter()
             .flat_map(|(section, names)| names.split(' ').map(move |name| format!("{section}.{name}")))
+            .chain(["issuance_policies", "roles"].map(str::to_owned))
             .collect();
         let keys: BTreeSet<String> = KEYS.iter().map(|key| key.path.clone()).collect();
         assert_eq!(keys, documented);

@@ -41,7 +41,8 @@ impl Origins {
         let (path, inside) = key.split_once('[').unwrap_or((key, ""));
         let is_inside = |found: &str| found.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'));
         let of_section = || self.found.iter().find(|(found, _)| is_inside(found)).map(|(_, origin)| origin);
-        match self.found.get(path).or_else(of_section) {
+        let around = || self.found.iter().find(|(found, _)| is_around(found, path)).map(|(_, origin)| origin);
+        match self.found.get(path).or_else(of_section).or_else(around) {
             None => "default".to_owned(),
             Some(Origin::File(name)) => name.clone(),
             Some(Origin::Variable(name)) => name.clone(),
@@ -172,6 +173,11 @@ impl MergedConfig {
             Config::default()
         })
     }
+}
+
+/// Returns true if `path` lies within the mapping at `found`.
+fn is_around(found: &str, path: &str) -> bool {
+    keys::MAPPINGS.contains(&found) && path.strip_prefix(found).is_some_and(|rest| rest.starts_with('.'))
 }
 
 /// Sets the value at a dotted path, and makes missing mappings.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::authz::Authz;
 use super::cache::Cache;
 use super::credentials::{Credentials, Secrets};
+use super::issuance::{IssuancePolicy, Roles};
 use super::retired::Retired;
 use super::serde_forms;
 use super::serve::{Serve, listen_address};
@@ -59,6 +60,10 @@ pub struct Config {
     pub audit: Audit,
     /// Bodies of errors.
     pub errors: Errors,
+    /// Policies of what keys may be like: name, the keys that each is for, and its rules.
+    pub issuance_policies: Vec<IssuancePolicy>,
+    /// Named sets of scopes: a request with `role` gets those of that name.
+    pub roles: Roles,
 }
 
 impl Config {
@@ -230,7 +235,8 @@ pub struct Network {
     pub hostname: String,
     /// UUID of the network.
     pub id: String,
-    /// YAML file that overrides `credentials`, `secrets`, `rate_limit.enabled` and `cache.ttl`.
+    /// YAML file that overrides `credentials`, `secrets`, `rate_limit.enabled`, `cache.ttl`,
+    /// `issuance_policies` and `roles`.
     #[serde(default, with = "serde_forms::OptionalPath")]
     pub config_path: Option<PathBuf>,
     /// Configuration of this network, if it has a file of its own. The file is read when the whole

@@ -84,6 +84,8 @@ fn merged(old: &Config, new: &Config) -> Config {
         credentials: new.credentials.clone(),
         quota: new.quota.clone(),
         idempotency: new.idempotency.clone(),
+        issuance_policies: new.issuance_policies.clone(),
+        roles: new.roles.clone(),
         authz: Authz { routes: new.authz.routes.clone(), ..old.authz.clone() },
         cache: Cache { enabled: new.cache.enabled, ttl: new.cache.ttl, ..old.cache.clone() },
         multitenancy: Multitenancy { networks: networks(old, new), ..new.multitenancy },
@@ -91,6 +93,7 @@ fn merged(old: &Config, new: &Config) -> Config {
         serve: Serve {
             http: ServeHttp {
                 client_ip_source: new.serve.http.client_ip_source,
+                console: new.serve.http.console.clone(),
                 cors: new.serve.http.cors.clone(),
                 allowed_hosts: new.serve.http.allowed_hosts.clone(),
                 auth: Auth { roles: new.serve.http.auth.roles.clone(), ..old.serve.http.auth.clone() },
@@ -144,11 +147,12 @@ mod tests {
     use crate::config::tests::config;
 
     /// Keys, and sections of keys, that apply without a restart.
-    const LIVE: [&str; 17] = [
+    const LIVE: [&str; 20] = [
         "credentials",
         "secrets",
         "cache.enabled",
         "cache.ttl",
+        "serve.http.console",
         "serve.http.cors",
         "serve.public.cors",
         "serve.http.allowed_hosts",
@@ -162,6 +166,8 @@ mod tests {
         "idempotency",
         "authz.routes",
         "multitenancy",
+        "issuance_policies",
+        "roles",
     ];
 
     fn is_live(key: &str) -> bool {
@@ -196,6 +202,8 @@ mod tests {
             ("authz.denied_template_file", _) => "denied.yaml",
             ("authz.sources", _) => "[{cookie: key}]",
             ("authz.routes", _) => "[{mode: optional}]",
+            ("issuance_policies", _) => "[{name: one, require_ttl: true}]",
+            ("roles", _) => "{reader: [orders:read]}",
             ("multitenancy.networks", _) => "[{hostname: a, id: 6ba7b810-9dad-41d1-80b4-00c04fd430c8}]",
             ("db.dsn", _) => "postgres://talos:secret@db/x",
             ("secrets.hmac.current" | "audit.key", _) => "0123456789abcdef0123456789abcdef",

@@ -63,6 +63,8 @@ pub struct ServeHttp {
     pub allowed_hosts: Vec<String>,
     /// `serve.http.auth`.
     pub auth: Auth,
+    /// `serve.http.console`.
+    pub console: Console,
     /// `serve.http.cors`.
     pub cors: Cors,
     /// `serve.http.request_log`.
@@ -82,6 +84,7 @@ impl Default for ServeHttp {
             trusted_network: false,
             allowed_hosts: Vec::new(),
             auth: Auth::default(),
+            console: Console::default(),
             cors: Cors::default(),
             request_log: RequestLog::default(),
             tls: Tls::default(),
@@ -157,6 +160,21 @@ impl Default for Cors {
             max_age: 0,
             debug: false,
         }
+    }
+}
+
+/// `serve.http.console`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Console {
+    /// If true, the admin plane serves the console at `/console/`, and both HTTP planes the page of
+    /// holders of keys at `/keys`. Default true.
+    pub enabled: bool,
+}
+
+impl Default for Console {
+    fn default() -> Self {
+        Self { enabled: true }
     }
 }
 

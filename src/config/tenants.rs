@@ -9,7 +9,8 @@ use super::{file, secrets, validate};
 use crate::secret::SecretString;
 
 /// Keys and sections that a network's file may set.
-const OVERRIDABLE: [&str; 4] = ["credentials", "secrets", "rate_limit.enabled", "cache.ttl"];
+const OVERRIDABLE: [&str; 6] =
+    ["credentials", "secrets", "rate_limit.enabled", "cache.ttl", "issuance_policies", "roles"];
 
 /// URL of a key set, with the key that sets it.
 #[derive(Clone)]

@@ -9,6 +9,7 @@ use super::admin::AuthMode;
 use super::authz::{ClientAddress, MAX_ROUTES, MAX_SOURCES};
 use super::cache::CacheType;
 use super::error::{ConfigError, Problems};
+use super::issuance;
 use super::model::{Config, RateLimitBackend};
 use super::openings::{self, is_loopback};
 use super::retired::Retired;
@@ -53,6 +54,7 @@ pub(super) fn check(config: &Config, admin: bool) -> Problems {
     networks(config, &mut problems);
     errors(config, &mut problems);
     counting(config, &mut problems);
+    issuance::check(&config.issuance_policies, &config.roles, &mut problems);
     // Last, as its message lists what other problems have in common.
     problems.extend(openings::check(config, admin));
     problems

@@ -59,6 +59,8 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
             "status=KEY_STATUS_REVOKED",
             "actor_id='x' AND",
             "actor_id = user:42@x/y-z.w",
+            r#"name = "back\"*" AND scopes:"orders:read" AND metadata.team.name = blue"#,
+            "expire_time = never AND last_used_time < 2026-01-31T00:00:00Z AND create_time >= '1969-12-31T23:59:59.5Z'",
         ]
         .map(Into::into)
         .into(),

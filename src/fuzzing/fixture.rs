@@ -19,7 +19,7 @@ use crate::event::Operation;
 use crate::key::{ActorId, AddressList, KeyName, NetworkId, Scopes, Visibility};
 use crate::plane::{self, Planes};
 use crate::rng::Rng;
-use crate::service::{ImportRequest, KeyRequest, Service};
+use crate::service::{ImportRequest, KeyMaterial, KeyRequest, Service};
 
 /// The current time of the targets, at which the tokens of the vectors are valid.
 pub(super) const NOW: Timestamp = Timestamp::from_secs(1_790_000_000);
@@ -87,15 +87,18 @@ impl Fixture {
                 name: KeyName::parse("good").expect("a name"),
                 actor: ActorId::parse("me").expect("an actor"),
                 scopes: Scopes::parse(&["orders:read"]).expect("scopes"),
+                role: None,
                 ttl: None,
                 metadata: None,
                 visibility: Visibility::Secret,
                 addresses: AddressList::default(),
                 rate_policy: None,
                 rate_policies: crate::key::RatePolicies::default(),
+                credits: None,
                 request_id: None,
             };
-            let request = ImportRequest { raw_key: GOOD_KEY.to_owned().into(), key };
+            let material = KeyMaterial::Raw(GOOD_KEY.to_owned().into());
+            let request = ImportRequest { material, key };
             // Ignores the error that the key exists, when a process with the same id left its
             // database.
             let call = Call::new(Arc::clone(&context.service.audit), Operation::Import, Origin::default());

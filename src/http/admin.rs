@@ -3,6 +3,7 @@
 pub(super) mod actors;
 pub(super) mod change;
 pub(super) mod extract;
+pub(super) mod policies;
 pub(super) mod state;
 pub(super) mod verify;
 
@@ -65,12 +66,14 @@ pub(super) async fn import_batch(
     request: Request,
 ) -> Reply {
     let body: BatchImportBody = body::read(request, body::ADMIN_LIMIT).await?;
+    let report_all = body.report_all.unwrap_or(false);
     let requests = batch(body.requests, MAX_BATCH_IMPORT)?;
     let requests = requests.into_iter().map(ImportRequest::try_from).collect();
     let imported = context.service.import_batch(&settings, requests, &call).await?;
     let Acknowledged { value: results, epoch } = imported;
     let failed = results.iter().filter(|result| result.is_err()).count();
     if failed == results.len()
+        && !report_all
         && let Some(Err(first)) = results.first()
     {
         let field = first.field.as_ref();
@@ -118,10 +121,13 @@ pub(super) async fn list_issued(
     Extension(settings): NetworkSettings,
     QueryPairs(query): QueryPairs,
 ) -> Reply {
-    let Listed { keys, next_page_token } = list(&context, &settings, KeyKind::Issued, query).await?;
+    let Listed { keys, next_page_token, total } = list(&context, &settings, KeyKind::Issued, query).await?;
     let now = context.service.clock.now();
     let issued_api_keys = keys.iter().map(|key| KeyOut::new(key, now)).collect();
-    ok(StatusCode::OK, &ListIssuedOut { issued_api_keys, next_page_token })
+    let total_size = total.map(|total| total.count);
+    let total_size_is_estimate = total.filter(|total| !total.is_exact).map(|_| true);
+    let page = ListIssuedOut { issued_api_keys, next_page_token, total_size, total_size_is_estimate };
+    ok(StatusCode::OK, &page)
 }
 
 pub(super) async fn list_imported(
@@ -129,10 +135,13 @@ pub(super) async fn list_imported(
     Extension(settings): NetworkSettings,
     QueryPairs(query): QueryPairs,
 ) -> Reply {
-    let Listed { keys, next_page_token } = list(&context, &settings, KeyKind::Imported, query).await?;
+    let Listed { keys, next_page_token, total } = list(&context, &settings, KeyKind::Imported, query).await?;
     let now = context.service.clock.now();
     let imported_api_keys = keys.iter().map(|key| KeyOut::new(key, now)).collect();
-    ok(StatusCode::OK, &ListImportedOut { imported_api_keys, next_page_token })
+    let total_size = total.map(|total| total.count);
+    let total_size_is_estimate = total.filter(|total| !total.is_exact).map(|_| true);
+    let page = ListImportedOut { imported_api_keys, next_page_token, total_size, total_size_is_estimate };
+    ok(StatusCode::OK, &page)
 }
 
 async fn list(

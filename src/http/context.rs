@@ -8,6 +8,7 @@ use super::middleware::throttle::Throttle;
 use crate::admin_auth::AdminAuth;
 use crate::readiness::Readiness;
 use crate::service::Service;
+use crate::service::explain::Explain;
 use crate::settings::Settings;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::status::{Process, Status};
@@ -28,6 +29,8 @@ pub struct Context {
     pub process: Arc<Process>,
     /// Authentication of the admin plane's callers.
     pub admin_auth: Arc<AdminAuth>,
+    /// Explains what the edge would decide.
+    pub explainer: Arc<dyn Explain>,
     /// Rate limit of selfRevoke.
     pub throttle: Arc<Throttle>,
 }

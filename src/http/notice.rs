@@ -1,5 +1,7 @@
-//! Warnings: about rate policies that Talos stores and reports, but doesn't enforce, and about
-//! revocations that change nothing.
+//! Warnings: about policies that end a key, about rate policies that Talos stores and reports, but
+//! doesn't enforce, and about revocations that change nothing.
+
+use std::borrow::Cow;
 
 use axum::http::HeaderValue;
 use axum::http::header::WARNING;
@@ -22,9 +24,19 @@ pub(super) fn not_enforced(policy: RatePolicy) -> Option<String> {
 }
 
 /// Returns the warnings that are shown with a key.
-pub(super) fn warnings(settings: &Settings, key: &Key) -> Vec<&'static str> {
-    let is_idle = !settings.rate_limited && key.counted_rate_policies().next().is_some();
-    is_idle.then_some(NOT_ENABLED).into_iter().collect()
+pub(super) fn warnings(settings: &Settings, key: &Key) -> Vec<Cow<'static, str>> {
+    let idle = has_idle_limits(settings, key).then_some(Cow::Borrowed(NOT_ENABLED));
+    let ended = settings.issuance.end_of(key);
+    let ended = ended.map(|end| {
+        let text = format!("issuance policy {}: ends this key at {}", end.policy, end.at.to_rfc3339());
+        Cow::Owned(text)
+    });
+    idle.into_iter().chain(ended).collect()
+}
+
+/// Returns true for a key whose limits the settings don't enforce.
+fn has_idle_limits(settings: &Settings, key: &Key) -> bool {
+    !settings.rate_limited && key.counted_rate_policies().next().is_some()
 }
 
 /// Adds warnings to the response to a change if a rate policy is not enforced. Logs those about the
@@ -34,7 +46,7 @@ pub(super) fn with_notice<'a>(
     settings: &Settings,
     keys: impl Iterator<Item = &'a Key> + Clone,
 ) -> Response {
-    if keys.clone().any(|key| !warnings(settings, key).is_empty()) {
+    if keys.clone().any(|key| has_idle_limits(settings, key)) {
         let notice = HeaderValue::try_from(format!("299 talos \"{NOT_ENABLED}\""));
         response.headers_mut().extend(notice.ok().map(|notice| (WARNING, notice)));
     }

@@ -5,11 +5,15 @@ mod against_ory;
 mod components;
 pub(super) mod erasure;
 mod examples;
+pub(super) mod follow;
+mod listing;
 pub(super) mod operation;
 pub(super) mod operations;
 pub(crate) mod outline;
 mod page;
+pub(super) mod policies;
 pub(super) mod state;
+pub(super) mod status;
 pub(super) mod usage;
 
 use axum::Router;

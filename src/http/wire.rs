@@ -3,8 +3,14 @@
 //! In requests, absent, `null` and `*_UNSPECIFIED` mean the same. In responses, booleans, numbers,
 //! lists and `next_page_token` are always present, other members only if set.
 
+mod credits;
+mod events;
+mod explain;
 mod listed;
 pub(super) mod names;
+mod own_key;
+mod policies;
+mod query;
 mod rate_limits;
 mod requests;
 mod responses;
@@ -12,12 +18,16 @@ mod scalars;
 mod state;
 mod update;
 mod usage;
+mod whoami;
 
-pub use listed::listed_key;
+pub(super) use events::{EventsOut, follow_request};
+pub(super) use explain::{ExplainBody, ExplainOut};
+pub use listed::{check_import, listed_key};
+pub(super) use policies::{CheckPoliciesBody, CheckPoliciesOut, PreviewScopesBody, PreviewScopesOut};
+pub(super) use query::{force, list_request};
 pub(super) use requests::{
     BatchImportBody, BatchVerifyBody, DeriveBody, ImportBody, IssueBody, MAX_BATCH_IMPORT, MAX_BATCH_VERIFY,
-    RevokeBody, RotateBody, SelfRevokeRequest, VerifyBody, custom_claims, force, list_request, reason,
-    scopes, token_format, ttl,
+    RevokeBody, RotateBody, SelfRevokeRequest, VerifyBody, custom_claims, reason, scopes, token_format, ttl,
 };
 pub(super) use responses::{
     BatchImportOut, BatchImportResult, BatchVerifyOut, DeriveOut, ErasedActorOut, ImportedKey, IssueOut,
@@ -26,3 +36,4 @@ pub(super) use responses::{
 pub(super) use state::{ActorBody, ActorOut, EmptyBody, SuspendBody, actor_update};
 pub(super) use update::{KeyBody, MAX_MASK, WrappedImported, WrappedIssued, Wrapper, update, update_mask};
 pub(super) use usage::{SelfUsageOut, UsageOut, usage_request};
+pub(super) use whoami::WhoamiOut;

@@ -1,11 +1,13 @@
 //! Differences between two records of a key.
 
-use super::{Key, Metadata, RevocationReason};
+use std::sync::Arc;
+
+use super::{Credits, Key, Metadata, RevocationReason};
 
 impl Key {
-    /// Returns the API names of the fields that differ. Ignores the last use, the position in
-    /// the mutation log and the signer, which change by themselves, the actor's suspension, and who
-    /// made the changes.
+    /// Returns the API names of the fields that differ. Ignores the last use, the credits that are
+    /// left, the position in the mutation log and the signer, which change by themselves, the
+    /// actor's suspension, and who made the changes.
     pub fn differences(&self, other: &Self) -> Vec<&'static str> {
         // Destructured, so that a new field can't be forgotten here.
         let Self {
@@ -19,6 +21,7 @@ impl Key {
             addresses,
             rate_policy,
             rate_policies,
+            credits,
             created,
             updated,
             expires,
@@ -35,6 +38,8 @@ impl Key {
         let description =
             |key: &Self| key.revocation.as_ref().and_then(|revocation| revocation.description.clone());
         let set_reason = |key: &Self| reason(key).filter(|reason| *reason != RevocationReason::Unspecified);
+        // What is left changes by itself.
+        let refill = |credits: Option<&Arc<Credits>>| credits.map(|credits| credits.balance.refill);
         let same = [
             ("key_id", (*network, *id) == (other.network, other.id)),
             ("name", *name == other.name),
@@ -46,6 +51,7 @@ impl Key {
             ("ip_restriction", *addresses == other.addresses),
             ("rate_limit_policy", *rate_policy == other.rate_policy),
             ("rate_limit_policies", *rate_policies == other.rate_policies),
+            ("credits", refill(credits.as_ref()) == refill(other.credits.as_ref())),
             ("create_time", *created == other.created),
             ("update_time", *updated == other.updated),
             ("expire_time", *expires == other.expires),

@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ActorId, AddressList, Key, KeyId, KeyKind, KeyName, KeyPrefix, Metadata, NetworkId, Provenance,
-    RatePolicies, RatePolicy, RateUnit, Revocation, RevocationReason, Scopes, SecretId, Signer, Suspension,
-    Suspensions, UnusedGrace, Visibility,
+    ActorId, AddressList, CreditBalance, Credits, Key, KeyId, KeyKind, KeyName, KeyPrefix, Metadata,
+    NetworkId, Provenance, RatePolicies, RatePolicy, RateUnit, Refill, Revocation, RevocationReason, Scopes,
+    SecretId, Signer, Suspension, Suspensions, UnusedGrace, Visibility,
 };
 use crate::clock::Timestamp;
 
@@ -37,6 +37,16 @@ pub struct Record {
     /// JSON list of named policies; unset if there is at most `default`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_policies: Option<String>,
+    /// Id of the key that was first given the credits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credits_id: Option<String>,
+    /// The columns of the credits' own row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credits_remaining: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credits_refill: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credits_due_at: Option<i64>,
     pub created_at: i64,
     pub updated_at: i64,
     pub expires_at: Option<i64>,
@@ -89,6 +99,8 @@ pub const fn kind_code(kind: KeyKind) -> i16 {
 impl From<&Key> for Record {
     fn from(key: &Key) -> Self {
         let revocation = key.revocation.as_ref();
+        let credits = key.credits.as_deref();
+        let balance = credits.map(|credits| credits.balance);
         let stored = |one: &Option<Arc<Suspension>>| one.as_ref().map(|one| one.to_stored());
         let text = |name: &Option<Arc<str>>| name.as_ref().map(ToString::to_string);
         let id = |id: Option<KeyId>| id.map(|id| id.to_string());
@@ -110,6 +122,10 @@ impl From<&Key> for Record {
             rate_window: key.rate_policy.map(|policy| micros(policy.window)),
             rate_unit: key.rate_policy.map(|policy| policy.unit.name().to_owned()),
             rate_policies: key.rate_policies.to_json(),
+            credits_id: credits.map(|credits| credits.account.to_string()),
+            credits_remaining: balance.and_then(|balance| i64::try_from(balance.remaining).ok()),
+            credits_refill: balance.and_then(|balance| balance.refill).map(|refill| refill.to_stored()),
+            credits_due_at: balance.and_then(|balance| balance.due).map(Timestamp::as_micros),
             created_at: key.created.as_micros(),
             updated_at: key.updated.as_micros(),
             expires_at: key.expires.map(Timestamp::as_micros),
@@ -145,6 +161,13 @@ impl TryFrom<Record> for Key {
         let rate_policy = rate_policy(record.rate_quota, record.rate_window, record.rate_unit.as_deref())?;
         let rate_policies = RatePolicies::from_json(record.rate_policies.as_deref(), rate_policy)
             .ok_or(Unreadable("rate_policies"))?;
+        let credits = match &record.credits_id {
+            Some(id) => Some(Arc::new(Credits {
+                account: KeyId::parse_any(id).ok_or(Unreadable("credits_id"))?,
+                balance: credit_balance(&record)?,
+            })),
+            None => None,
+        };
         Ok(Self {
             network: NetworkId::parse(&record.network_id).ok_or(Unreadable("network_id"))?,
             id: KeyId::parse(kind, &record.key_id).ok_or(Unreadable("key_id"))?,
@@ -164,6 +187,7 @@ impl TryFrom<Record> for Key {
                 .map_err(|_| Unreadable("allowed_cidrs"))?,
             rate_policy,
             rate_policies,
+            credits,
             created: Timestamp::from_micros(record.created_at),
             updated: Timestamp::from_micros(record.updated_at),
             expires: record.expires_at.map(Timestamp::from_micros),
@@ -201,6 +225,18 @@ impl TryFrom<Record> for Key {
 fn suspension(text: Option<String>, column: &'static str) -> Result<Option<Arc<Suspension>>, Unreadable> {
     let read = |text: String| Suspension::from_stored(&text).map(Arc::new).ok_or(Unreadable(column));
     text.map(read).transpose()
+}
+
+/// Reads the balance of credits. Without their row there is none left, and a use finds none.
+fn credit_balance(record: &Record) -> Result<CreditBalance, Unreadable> {
+    let refill = record.credits_refill.as_deref();
+    let refill = refill.map(|refill| Refill::from_stored(refill).ok_or(Unreadable("credits_refill")));
+    let remaining = u64::try_from(record.credits_remaining.unwrap_or(0));
+    Ok(CreditBalance {
+        remaining: remaining.map_err(|_| Unreadable("credits_remaining"))?,
+        refill: refill.transpose()?,
+        due: record.credits_due_at.map(Timestamp::from_micros),
+    })
 }
 
 fn unused_grace(after: Option<i64>, limit: Option<i64>) -> Result<Option<UnusedGrace>, Unreadable> {

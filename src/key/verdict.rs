@@ -20,6 +20,9 @@ pub enum Denial {
     /// Suspended, or its actor is.
     #[error("suspended")]
     Suspended,
+    /// Ended by an issuance policy.
+    #[error("the credential has been ended by an issuance policy")]
+    Policy,
     /// A derived token with a wrong signature, an unknown key or another issuer.
     #[error("the token's signature or issuer is not valid")]
     SignatureInvalid,
@@ -33,11 +36,12 @@ pub enum Denial {
 
 impl Denial {
     /// All reasons.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::NotFound,
         Self::Expired,
         Self::Revoked,
         Self::Suspended,
+        Self::Policy,
         Self::SignatureInvalid,
         Self::AudienceMismatch,
         Self::AddressNotAllowed,
@@ -47,7 +51,8 @@ impl Denial {
     pub const fn error_code(self) -> &'static str {
         match self {
             Self::NotFound => "VERIFICATION_ERROR_NOT_FOUND",
-            Self::Expired => "VERIFICATION_ERROR_EXPIRED",
+            // Nor one for a policy.
+            Self::Expired | Self::Policy => "VERIFICATION_ERROR_EXPIRED",
             // Existing clients know no code for a suspension.
             Self::Revoked | Self::Suspended => "VERIFICATION_ERROR_REVOKED",
             Self::SignatureInvalid => "VERIFICATION_ERROR_SIGNATURE_INVALID",
@@ -63,6 +68,7 @@ impl Denial {
             Self::Expired => "expired",
             Self::Revoked => "revoked",
             Self::Suspended => "suspended",
+            Self::Policy => "policy",
             Self::SignatureInvalid => "signature_invalid",
             Self::AudienceMismatch => "audience_mismatch",
             Self::AddressNotAllowed => "address_not_allowed",

@@ -144,7 +144,8 @@ impl Service {
         id: &ActorId,
         call: &Call,
     ) -> Result<Option<u64>, ApiError> {
-        match self.store.delete_actor(network, id.clone(), self.clock.now()).await {
+        let caller = call.origin().verified_caller();
+        match self.store.delete_actor(network, id.clone(), self.clock.now(), caller).await {
             Ok(Some(n)) => {
                 self.publish_actor(network, id, n).await;
                 call.record_event(Occurrence::new(Event::ActorDeleted, network));

@@ -1,4 +1,4 @@
-//! Rate limiting of key uses.
+//! Rate limits of key uses.
 
 use super::Service;
 use crate::key::Key;
@@ -6,9 +6,10 @@ use crate::limit::RateDecision;
 use crate::settings::Settings;
 
 impl Service {
-    /// Returns whether [`Service::charge`] needs I/O for this key.
+    /// Returns whether [`Service::charge`] or [`Service::spend_credits`] needs I/O for this key.
     pub fn charge_needs_io(&self, settings: &Settings, key: &Key, cost: u32) -> bool {
-        settings.rate_limited && key.has_rate_policy() && cost > 0 && self.limiter.is_remote()
+        let is_limited = settings.rate_limited && key.has_rate_policy();
+        cost > 0 && (key.credits.is_some() || (is_limited && self.limiter.is_remote()))
     }
 
     /// Charges a use that costs `cost` to all rate limits of the key, or to none if one of them is

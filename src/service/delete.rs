@@ -101,7 +101,7 @@ impl Service {
         let request = PageRequest { filter, size, ..PageRequest::default() };
         let page = self.store.list_keys(network, kind, request, self.clock.now()).await;
         let page = page.map_err(unavailable)?;
-        Ok((page.keys.iter().map(|key| key.id).collect(), page.more))
+        Ok((page.keys.iter().map(|key| key.id).collect(), page.next.is_some()))
     }
 
     /// Deletes keys whose intent is recorded, in one transaction.
@@ -111,7 +111,8 @@ impl Service {
         ids: &[KeyId],
         call: &Call,
     ) -> Result<Vec<Mutation>, ApiError> {
-        match self.store.delete_keys(network, ids.to_vec(), self.clock.now()).await {
+        let caller = call.origin().verified_caller();
+        match self.store.delete_keys(network, ids.to_vec(), self.clock.now(), caller).await {
             Ok(mutations) => {
                 self.publish(&mutations).await;
                 for mutation in &mutations {

@@ -98,13 +98,13 @@ impl Service {
         }
         let now = self.clock.now();
         // A default lifetime is cut to the parent's expiry. A requested lifetime is not.
-        if request.ttl.is_some() && entry.hard_expiry.is_some_and(|end| end < now.plus(ttl)) {
+        if request.ttl.is_some() && entry.end().is_some_and(|end| end < now.plus(ttl)) {
             return Err(ApiError::field("ttl", "must not go beyond the parent key's own end"));
         }
         let mint_request = MintRequest {
             ttl,
             backdated: Duration::ZERO,
-            not_after: entry.hard_expiry,
+            not_after: entry.end(),
             audiences: &request.audiences,
             scopes,
             custom: &custom,
@@ -174,7 +174,7 @@ fn mint_error(error: MintError) -> ApiError {
 
 fn parent_error(denial: Denial) -> ApiError {
     let reason = match denial {
-        Denial::Expired => Reason::ApiKeyExpired,
+        Denial::Expired | Denial::Policy => Reason::ApiKeyExpired,
         Denial::Revoked | Denial::Suspended => Reason::ApiKeyRevoked,
         Denial::AddressNotAllowed => Reason::IpNotAllowed,
         Denial::NotFound | Denial::SignatureInvalid | Denial::AudienceMismatch => Reason::ParentKeyInvalid,

@@ -4,16 +4,20 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::bulkhead::Bulkhead;
+use super::bulkhead::{Bulkhead, BulkheadPermit};
+use super::hash_upgrades::HashUpgrades;
 use super::{Service, Unavailable, unavailable};
 use crate::cache::freshness::{Freshness, Mode, PendingStamp, Slot, Stamp};
 use crate::cache::memory::{CacheKey, Entry, LastUse, MemoryCache, NegativeEntry, ResponseCache};
 use crate::cache::redis::{RedisCache, RedisEntry};
 use crate::clock::{Clock, Timestamp};
+use crate::credential::imported_hash::DigestIds;
 use crate::credential::secrets::HmacSecrets;
 use crate::key::{Key, KeyId, NetworkId};
+use crate::mutants::{self, Mutant};
 use crate::settings::Settings;
-use crate::store::{MAX_CLOCK_SKEW, Store};
+use crate::settings::issuance::IssuancePolicies;
+use crate::store::{self, HashUpgrade, MAX_CLOCK_SKEW, Store};
 use crate::trace;
 
 /// Cache access of a lookup.
@@ -37,13 +41,6 @@ pub(super) struct FoundKey {
     pub is_row: bool,
 }
 
-impl FoundKey {
-    /// Returns the slots that the answer depends on; `key_slot` is that of the key.
-    fn slot(&self, key_slot: Slot) -> Slot {
-        self.key.as_ref().map_or(key_slot, |key| key_slot.with_actor(key.network, &key.actor))
-    }
-}
-
 pub(super) type LookupResult = Result<FoundKey, Unavailable>;
 
 /// Identifies lookups that may be joined. The flag says whether L2 may answer.
@@ -58,13 +55,18 @@ pub(super) struct FillTarget {
     pub key_id: KeyId,
     /// Only the database can say whether this key exists.
     pub is_guess: bool,
-    pub slot: Slot,
+    /// Ids that the key may have instead, while only a hash of it is known.
+    pub digests: Option<DigestIds>,
+    /// Slots of the key's id and of those; the first is that of its id.
+    pub slots: [Slot; 3],
     /// Generation of the settings under which possession was proven.
     pub generation: u64,
     /// End of that proof.
     pub proof_expires: Option<Timestamp>,
     pub cache_ttl: Duration,
     pub negative_ttl: Duration,
+    /// Issuance policies of that generation.
+    pub issuance: IssuancePolicies,
 }
 
 impl Service {
@@ -94,7 +96,8 @@ impl Service {
                     clock: self.clock.clone(),
                     freshness: Arc::clone(&self.freshness),
                     bulkhead: Arc::clone(&self.bulkhead),
-                    pending: self.freshness.before_read(target.slot),
+                    upgrades: self.upgrades.clone(),
+                    pending: self.freshness.before_read_of(&target.slots),
                     reads_memory: reads,
                     reads_shared,
                     reads_database,
@@ -109,7 +112,7 @@ impl Service {
                 false => tokio::spawn(start()).await.ok(),
             };
             let found = joined.unwrap_or(Err(Unavailable))?;
-            if self.freshness.is_fresh(found.slot(target.slot), found.stamp) {
+            if target.is_fresh(&self.freshness, &found) {
                 return Ok(found);
             }
         }
@@ -130,6 +133,7 @@ struct Lookup {
     clock: Clock,
     freshness: Arc<Freshness>,
     bulkhead: Arc<Bulkhead>,
+    upgrades: HashUpgrades,
     /// State of the mutation log before the lookup began.
     pending: PendingStamp,
     reads_memory: bool,
@@ -162,11 +166,11 @@ impl Lookup {
         if !self.reads_database {
             return Err(Unavailable);
         }
-        let _permit = match self.target.is_guess {
+        let permit = match self.target.is_guess {
             true => Some(self.bulkhead.enter().await.ok_or(Unavailable)?),
             false => None,
         };
-        self.load().await
+        self.load(permit).await
     }
 
     /// Reads L1.
@@ -188,12 +192,12 @@ impl Lookup {
                 FoundKey { key: None, stamp: unknown.stamp, read_at: now, is_row: false }
             }
         };
-        self.freshness.is_fresh(found.slot(self.target.slot), found.stamp).then_some(found)
+        self.target.is_fresh(&self.freshness, &found).then_some(found)
     }
 
     /// Reads L2. Returns `None` unless the entry may still be used.
     async fn get_shared(&self, tier: &SharedTier) -> Option<FoundKey> {
-        let FillTarget { network, key_id, slot, cache_ttl, .. } = self.target;
+        let FillTarget { network, key_id, cache_ttl, .. } = self.target;
         let now = self.clock.now();
         let entry = tier.shared.get(&tier.secrets, network, key_id).await?;
         if entry.counter > self.freshness.polled_to() && self.freshness.mode() == Mode::Fresh {
@@ -214,28 +218,55 @@ impl Lookup {
             return None;
         }
         let found = FoundKey { key: Some(Arc::new(entry.key)), stamp, read_at, is_row: false };
-        self.freshness.is_fresh(found.slot(slot), stamp).then_some(found)
+        self.target.is_fresh(&self.freshness, &found).then_some(found)
     }
 
     /// Reads the database and fills L2 and L1.
-    async fn load(&self) -> LookupResult {
-        let FillTarget { network, key_id, cache_ttl, .. } = self.target;
+    async fn load(&self, permit: Option<BulkheadPermit<'_>>) -> LookupResult {
+        let FillTarget { key_id, cache_ttl, .. } = self.target;
         let read_at = self.clock.now();
-        let row = trace::in_child_span("database", self.store.find_key(network, key_id)).await;
-        let row = row.map_err(|error| {
-            unavailable(error);
-            Unavailable
-        })?;
-        if let (Some(key), Some(tier), true) = (&row.key, &self.shared, self.writes) {
+        let mut row = self.find().await?;
+        // The credential isn't made up, or nobody has it any more.
+        drop(permit);
+        if let Some(from) = row.key.as_ref().map(|key| key.id).filter(|id| *id != key_id)
+            && self.upgrade(from).await
+        {
+            row = self.find().await?;
+        }
+        let native = row.key.as_ref().filter(|key| key.id == key_id);
+        if let (Some(key), Some(tier), true) = (native, &self.shared, self.writes) {
             let (counter, tag) = (row.counter, row.tag);
             let entry = RedisEntry { key: (**key).clone(), counter, tag, filled: read_at };
             tier.shared.put(&tier.secrets, &entry, cache_ttl);
         }
-        let stamp = self.freshness.stamp(self.pending, row.counter, row.tag);
+        let stamp = match mutants::is_on(Mutant::NumberAfterTheRow) {
+            false => self.freshness.stamp(self.pending, row.counter, row.tag),
+            true => self.pending.stamp(self.store.newest_number().await.unwrap_or(row.counter)),
+        };
         let found = FoundKey { key: row.key, stamp, read_at, is_row: true };
         // Filled before the flight ends: a caller that no longer finds the flight finds the entry.
         self.fill(&found);
         Ok(found)
+    }
+
+    /// Reads the row in the database.
+    async fn find(&self) -> Result<store::Lookup, Unavailable> {
+        let FillTarget { network, key_id, digests, .. } = self.target;
+        let find = self.store.find_presented(network, key_id, digests);
+        trace::in_child_span("database", find).await.map_err(|error| {
+            unavailable(error);
+            Unavailable
+        })
+    }
+
+    /// Gives the key, of which only a hash was known, the id of the credential. Returns true if the
+    /// row is to be read again.
+    async fn upgrade(&self, from: KeyId) -> bool {
+        let FillTarget { network, key_id: to, digests: Some(digests), .. } = self.target else {
+            return false;
+        };
+        let upgrade = HashUpgrade { network, from, to, digests, now: self.clock.now() };
+        self.upgrades.run(&self.store, &self.freshness, upgrade).await
     }
 
     /// Fills L1.
@@ -246,15 +277,31 @@ impl Lookup {
     }
 }
 
+/// Returns the slots that the row of a key depends on.
+fn slot_of(key: &Key) -> Slot {
+    Slot::for_key(key.network, key.id).with_actor(key.network, &key.actor)
+}
+
 impl FillTarget {
+    /// Returns true if nothing that the answer depends on is known to have changed since.
+    fn is_fresh(&self, freshness: &Freshness, found: &FoundKey) -> bool {
+        match &found.key {
+            Some(key) => freshness.is_fresh(slot_of(key), found.stamp),
+            None => freshness.are_fresh(&self.slots, found.stamp),
+        }
+    }
+
     /// Makes the L1 entry for a key.
     pub(super) fn entry(&self, key: Arc<Key>, stamp: Stamp, read_at: Timestamp) -> Arc<Entry> {
+        // A key that couldn't be upgraded yet is looked up again soon.
+        let ttl = if key.id == self.key_id { self.cache_ttl } else { self.negative_ttl };
         Arc::new(Entry {
             stamp,
-            slot: self.slot.with_actor(key.network, &key.actor),
+            slot: slot_of(&key),
             generation: self.generation,
-            soft_expiry: read_at.plus(self.cache_ttl),
+            soft_expiry: read_at.plus(ttl),
             hard_expiry: self.proof_expires.into_iter().chain(key.ends()).min(),
+            policy_end: self.issuance.end_of(&key).map(|end| end.at),
             // A time that hasn't come yet was written by a wrong clock.
             last_use: LastUse::new(key.last_used.filter(|at| *at <= read_at.plus(MAX_CLOCK_SKEW))),
             responses: ResponseCache::default(),
@@ -273,8 +320,8 @@ impl FillTarget {
                 // The data of a key that was erased doesn't stay in memory.
                 self.memory.remove(&self.index);
                 let expires = found.read_at.plus(self.negative_ttl);
-                let Self { key_id, slot, generation, .. } = *self;
-                let unknown = NegativeEntry { key_id, stamp: found.stamp, slot, generation, expires };
+                let Self { key_id, slots, generation, .. } = *self;
+                let unknown = NegativeEntry { key_id, stamp: found.stamp, slots, generation, expires };
                 self.memory.insert_negative(self.index, unknown);
             }
         }

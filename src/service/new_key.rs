@@ -3,20 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::issuance::{limit_reached, scopes_of_set, writer};
 use super::retry::{fingerprint, request_conflict, seal};
 use super::{Acknowledged, Service, unavailable};
 use crate::audit::Call;
+use crate::credential::imported_hash::{DigestIds, ImportedHash, KnownDigests};
 use crate::credential::request_seal::SealedRequest;
 use crate::credential::{Form, Presented, api_key, imported};
 use crate::error::{ApiError, Reason};
 use crate::event::{Event, Occurrence};
 use crate::key::{
-    ActorId, AddressList, Key, KeyId, KeyName, Metadata, NetworkId, Provenance, RatePolicies, RatePolicy,
-    Scopes, Signer, Suspensions, TEN_YEARS, Visibility,
+    ActorId, AddressList, CreditBalance, Credits, Key, KeyId, KeyName, Metadata, NetworkId, Provenance,
+    RatePolicies, RatePolicy, Scopes, Signer, Suspensions, TEN_YEARS, Visibility,
 };
 use crate::secret::SecretString;
 use crate::settings::Settings;
-use crate::store::{IdempotencyKey, InsertOutcome, NewKey, RepeatedKey};
+use crate::store::{ActorLimit, IdempotencyKey, InsertLimits, InsertOutcome, NewKey, RepeatedKey};
 
 /// Attributes of a new key, issued or imported.
 #[derive(Debug, Clone)]
@@ -27,6 +29,8 @@ pub struct KeyRequest {
     pub actor: ActorId,
     /// Scopes.
     pub scopes: Scopes,
+    /// Named set of scopes, in place of `scopes`.
+    pub role: Option<String>,
     /// Lifetime. The default of the settings if `None`.
     pub ttl: Option<Duration>,
     /// Metadata.
@@ -39,14 +43,24 @@ pub struct KeyRequest {
     pub rate_policy: Option<RatePolicy>,
     /// All rate policies, unset if there is no list.
     pub rate_policies: RatePolicies,
+    /// Credits, of which the amounts count.
+    pub credits: Option<CreditBalance>,
     /// Idempotency key of the request.
     pub request_id: Option<String>,
 }
 
+/// What is known of a key that was made elsewhere.
+pub enum KeyMaterial {
+    /// The raw key. Only its hash is stored.
+    Raw(SecretString),
+    /// Its hash. The raw key is verified by it when it is first shown.
+    Hash(ImportedHash),
+}
+
 /// Request to import a key that was made elsewhere.
 pub struct ImportRequest {
-    /// The raw key. Only its hash is stored.
-    pub raw_key: SecretString,
+    /// The key or its hash.
+    pub material: KeyMaterial,
     /// The other attributes.
     pub key: KeyRequest,
 }
@@ -77,8 +91,10 @@ impl Service {
         };
         let uuid = self.rng.uuid();
         let (signer, caller) = (settings.signer(prefix), call.origin().verified_caller());
+        let scope_set = request.role.clone();
         let (key, mut idempotency) =
             self.new_key(settings, KeyId::Issued(uuid), request, "", signer, caller)?;
+        let limits = self.check_new(settings, &key, &writer(call, scope_set.as_deref())).await?;
         let secret = api_key::make(&settings.secrets, prefix, uuid, key.created);
         let request_id = idempotency.as_ref().map(|request| request.id.clone());
         if let Some(IdempotencyKey { id, seal: sealed, .. }) = &mut idempotency {
@@ -88,7 +104,8 @@ impl Service {
         }
         self.check_clock()?;
         call.record_intent(settings.network, vec![key.id]).await?;
-        let inserted = self.insert(settings, vec![NewKey { key: key.clone(), request: idempotency }]).await?;
+        let new = vec![NewKey { key: key.clone(), request: idempotency, digests: KnownDigests::default() }];
+        let inserted = self.insert(settings, new, vec![limits]).await?;
         match inserted.into_iter().next() {
             Some(Ok(Inserted::New(key))) => {
                 let occurrence = Occurrence::of_key(Event::IssuedKeyCreated, &key);
@@ -137,12 +154,17 @@ impl Service {
         call: &Call,
     ) -> Result<Acknowledged<Vec<Result<Key, ApiError>>>, ApiError> {
         let network = settings.network;
-        let mut news = vec![];
+        let (mut news, mut limits) = (vec![], vec![]);
         let mut results = vec![];
         for request in requests {
-            match request.and_then(|request| self.imported_key(settings, request, call)) {
-                Ok(new) => {
+            let new = match request {
+                Ok(request) => self.imported_key(settings, request, call).await,
+                Err(error) => Err(error),
+            };
+            match new {
+                Ok((new, of_actor)) => {
                     news.push(new);
+                    limits.push(of_actor);
                     results.push(None);
                 }
                 Err(error) => results.push(Some(Err(error))),
@@ -153,7 +175,7 @@ impl Service {
             false => {
                 self.check_clock()?;
                 call.record_intent(network, news.iter().map(|new| new.key.id).collect()).await?;
-                self.insert(settings, news).await?
+                self.insert(settings, news, limits).await?
             }
         }
         .into_iter();
@@ -173,25 +195,25 @@ impl Service {
         Ok(Acknowledged { value: keys, epoch })
     }
 
-    fn imported_key(
+    async fn imported_key(
         &self,
         settings: &Settings,
         request: ImportRequest,
         call: &Call,
-    ) -> Result<NewKey, ApiError> {
-        let raw_key = Presented::new(request.raw_key.expose())
-            .ok_or_else(|| ApiError::field("raw_key", "must be 1 to 16384 bytes long"))?;
-        if settings.form(raw_key) != Form::Imported {
-            let problem = "has the form of a credential that Talos makes itself, and could never verify";
-            return Err(ApiError::field("raw_key", problem));
-        }
-        if let Some(problem) = imported::unpresentable(raw_key.expose()) {
-            return Err(ApiError::field("raw_key", problem));
-        }
-        let id = imported::key_id(settings.network, raw_key.expose());
+    ) -> Result<(NewKey, Vec<ActorLimit>), ApiError> {
+        let network = settings.network;
+        let (id, digests) = match &request.material {
+            KeyMaterial::Raw(raw_key) => {
+                let raw_key = importable(settings, raw_key)?.expose();
+                (imported::key_id(network, raw_key), DigestIds::of(network, raw_key).into())
+            }
+            KeyMaterial::Hash(hash) => (hash.key_id(network), hash.known(network)),
+        };
         let (subject, caller) = (id.to_string(), call.origin().verified_caller());
+        let scope_set = request.key.role.clone();
         let (key, request) = self.new_key(settings, id, request.key, &subject, Signer::default(), caller)?;
-        Ok(NewKey { key, request })
+        let limits = self.check_new(settings, &key, &writer(call, scope_set.as_deref())).await?;
+        Ok((NewKey { key, request, digests }, limits))
     }
 
     fn new_key(
@@ -213,17 +235,22 @@ impl Service {
             fingerprint: fingerprint(&everything(&request, subject)),
             seal: None,
         });
+        let scopes = match &request.role {
+            Some(role) => scopes_of_set(settings, role)?,
+            None => request.scopes,
+        };
         let key = Key {
             network: settings.network,
             id,
             name: request.name,
             actor: request.actor,
-            scopes: request.scopes,
+            scopes,
             metadata: request.metadata,
             visibility: request.visibility,
             addresses: request.addresses,
             rate_policy: request.rate_policy,
             rate_policies: request.rate_policies,
+            credits: request.credits.map(|given| Arc::new(Credits::new(id, given, now))),
             created: now,
             updated: now,
             expires: request.ttl.or(settings.default_key_ttl).map(|ttl| now.plus(ttl)),
@@ -245,9 +272,11 @@ impl Service {
         &self,
         settings: &Settings,
         news: Vec<NewKey>,
+        actors: Vec<Vec<ActorLimit>>,
     ) -> Result<Vec<Result<Inserted, ApiError>>, ApiError> {
         let keys: Vec<Key> = news.iter().map(|new| new.key.clone()).collect();
-        let inserted = self.store.insert_keys(news, settings.api_keys_max).await.map_err(|error| {
+        let limits = InsertLimits { quota: settings.api_keys_max, actors };
+        let inserted = self.store.insert_keys_within(news, limits).await.map_err(|error| {
             for key in &keys {
                 self.freshness.invalidate_unknown(key.network, key.id);
             }
@@ -269,10 +298,9 @@ impl Service {
             }
             InsertOutcome::Repeated(earlier) => Ok(Inserted::Repeated(earlier)),
             InsertOutcome::RequestConflict => Err(request_conflict()),
-            InsertOutcome::IdTaken => {
-                Err(ApiError::new(Reason::ApiKeyExists, "this API key has been imported already"))
-            }
+            InsertOutcome::IdTaken(existing) => Err(exists(&key, existing)),
             InsertOutcome::QuotaExceeded => Err(quota_exceeded()),
+            InsertOutcome::ActorLimitReached(limit) => Err(limit_reached(&limit)),
         };
         Ok(keys.into_iter().zip(inserted).map(result).collect())
     }
@@ -284,6 +312,29 @@ enum Inserted {
     New(Box<Key>),
     /// An earlier request with the same id and body inserted it.
     Repeated(Box<RepeatedKey>),
+}
+
+/// Checks a raw key.
+fn importable<'a>(settings: &Settings, raw_key: &'a SecretString) -> Result<Presented<'a>, ApiError> {
+    let raw_key = Presented::new(raw_key.expose())
+        .ok_or_else(|| ApiError::field("raw_key", "must be 1 to 16384 bytes long"))?;
+    if settings.form(raw_key) != Form::Imported {
+        let problem = "has the form of a credential that Talos makes itself, and could never verify";
+        return Err(ApiError::field("raw_key", problem));
+    }
+    match imported::unpresentable(raw_key.expose()) {
+        Some(problem) => Err(ApiError::field("raw_key", problem)),
+        None => Ok(raw_key),
+    }
+}
+
+/// Returns the error for a key that is known already.
+fn exists(key: &Key, existing: KeyId) -> ApiError {
+    let problem = "this API key has been imported already";
+    match existing == key.id {
+        true => ApiError::new(Reason::ApiKeyExists, problem),
+        false => ApiError::new(Reason::ApiKeyExists, format!("{problem}, as {existing}")),
+    }
 }
 
 /// Records the outcome of one import, unless the request repeats an earlier one.
@@ -342,12 +393,14 @@ fn everything(request: &KeyRequest, subject: &str) -> serde_json::Value {
         name,
         actor,
         scopes,
+        role,
         ttl,
         metadata,
         visibility,
         addresses,
         rate_policy,
         rate_policies,
+        credits,
         request_id: _,
     } = request;
     let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
@@ -363,9 +416,15 @@ fn everything(request: &KeyRequest, subject: &str) -> serde_json::Value {
         addresses,
         rate_policy.map(|(quota, window, unit)| (quota, window.to_string(), unit)),
     ]);
+    if let (Some(list), Some(role)) = (everything.as_array_mut(), role) {
+        list.push(serde_json::json!(["role", role]));
+    }
     // Left out if unset: earlier releases have stored fingerprints of requests without it.
     if let (Some(list), Some(policies)) = (everything.as_array_mut(), rate_policies.fingerprint()) {
         list.push(policies);
+    }
+    if let (Some(list), Some(credits)) = (everything.as_array_mut(), credits) {
+        list.push(serde_json::json!(["credits", credits.fingerprint()]));
     }
     everything
 }

@@ -80,11 +80,11 @@ impl Service {
         })?;
         let id = match verification.verdict {
             Ok(Identity::Key(entry)) => entry.key.id,
-            // Whoever holds the key may end it from anywhere, suspended or not.
+            // Whoever holds the key may end it from anywhere, also while it is refused.
             Err(rejection)
                 if matches!(
                     rejection.denial,
-                    Denial::AddressNotAllowed | Denial::Revoked | Denial::Suspended
+                    Denial::AddressNotAllowed | Denial::Revoked | Denial::Suspended | Denial::Policy
                 ) =>
             {
                 rejection.key_id.ok_or_else(unknown_credential)?
@@ -137,14 +137,19 @@ impl Service {
             }
             // If another instance revoked it, this one may not know yet.
             Ok(ChangeOutcome::Refused { key, reason: AlreadyRevoked }) => {
-                self.freshness.apply(&Mutation { n: key.mutation, network, key_id: id });
+                self.freshness.apply(&Mutation { n: key.mutation, network, key_id: key.id });
                 let earlier = key.revocation.clone().filter(|earlier| *earlier != requested);
                 (
                     key.mutation,
                     earlier.map_or(Revoked::Likewise, |earlier| Revoked::Otherwise(earlier.reason)),
                 )
             }
-            Ok(ChangeOutcome::NoSuchKey | ChangeOutcome::QuotaExceeded | ChangeOutcome::RequestConflict) => {
+            Ok(
+                ChangeOutcome::NoSuchKey
+                | ChangeOutcome::QuotaExceeded
+                | ChangeOutcome::ActorLimitReached(_)
+                | ChangeOutcome::RequestConflict,
+            ) => {
                 return Err(no_such_key());
             }
             Err(error) => {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::issuance::{actor_limits, check, limit_reached, role_of};
 use super::new_key::{check_ttl, public_prefix, quota_exceeded};
 use super::retry::{already_rotated, fingerprint, request_conflict, seal};
 use super::update::{Expiry, Update, check_rate_policies};
@@ -19,11 +20,12 @@ use crate::credential::request_seal::SealedRequest;
 use crate::error::{ApiError, Reason};
 use crate::event::{Event, Occurrence};
 use crate::key::{
-    AddressList, Key, KeyId, KeyKind, KeyName, Metadata, Provenance, Revocation, RevocationReason, Status,
-    UnusedGrace, Visibility,
+    AddressList, CreditBalance, Credits, Key, KeyId, KeyKind, KeyName, Metadata, Provenance, Revocation,
+    RevocationReason, Status, UnusedGrace, Visibility,
 };
 use crate::secret::SecretString;
 use crate::settings::Settings;
+use crate::settings::issuance::Writer;
 use crate::store::{ChangeOutcome, EarlierRequest, IdempotencyKey, KeyChange, Successor};
 
 /// Request to rotate a key.
@@ -63,7 +65,7 @@ impl Service {
         &self,
         settings: &Arc<Settings>,
         id: &str,
-        request: RotateRequest,
+        mut request: RotateRequest,
         call: &Call,
     ) -> Result<Acknowledged<Rotated>, ApiError> {
         let id = KeyId::parse(KeyKind::Issued, id).ok_or_else(no_such_key)?;
@@ -74,7 +76,8 @@ impl Service {
             fingerprint: fingerprint(&everything(&request, id)),
             seal: None,
         });
-        let rotation = Rotation {
+        request.changes = request.changes.with_scopes_of_set(settings)?;
+        let rotation = Arc::new(Rotation {
             settings: Arc::clone(settings),
             bound: self.headers_bound(),
             request,
@@ -82,13 +85,18 @@ impl Service {
             now,
             idempotency: idempotency.clone(),
             caller: call.origin().caller.clone(),
-        };
+        });
         if let Some(Expiry::After(ttl)) = rotation.request.changes.expiry {
             check_ttl(settings, ttl)?;
         }
         self.check_clock()?;
         call.record_intent(network, vec![id, KeyId::Issued(uuid)]).await?;
-        let changed = self.store.change_key(network, id, now, move |old| rotation.apply(old)).await;
+        let limits = {
+            let rotation = Arc::clone(&rotation);
+            move |key: &Key| actor_limits(&rotation.settings, key, &rotation.writer(), now)
+        };
+        let apply = move |old: &Key| rotation.apply(old);
+        let changed = self.store.change_key_within(network, id, now, limits, apply).await;
         let (rows, epoch) = match changed {
             Ok(ChangeOutcome::Done { rows, mutation }) => {
                 self.publish(&[mutation]).await;
@@ -99,6 +107,7 @@ impl Service {
             }
             Ok(ChangeOutcome::NoSuchKey) => return Err(no_such_key()),
             Ok(ChangeOutcome::QuotaExceeded) => return Err(quota_exceeded()),
+            Ok(ChangeOutcome::ActorLimitReached(limit)) => return Err(limit_reached(&limit)),
             Ok(ChangeOutcome::RequestConflict) => return Err(request_conflict()),
             Err(error) => {
                 self.freshness.invalidate_unknown(network, id);
@@ -166,6 +175,11 @@ impl Rotation {
         self.caller.as_ref().and_then(Caller::verified_name)
     }
 
+    fn writer(&self) -> Writer<'_> {
+        let role = role_of(self.caller.as_ref());
+        Writer { role, scope_set: self.request.changes.role.as_deref() }
+    }
+
     /// Returns the old key after the rotation, and its successor.
     fn apply(&self, old: &Key) -> Result<KeyChange, ApiError> {
         let Self { settings, request, uuid, now, .. } = self;
@@ -185,12 +199,16 @@ impl Rotation {
             },
             ..request.changes.apply(old, *now)
         };
+        if let Some(Some(given)) = request.changes.credits {
+            key.credits = Some(Arc::new(Credits::new(key.id, given, *now)));
+        }
         check_rate_policies(&key)?;
         let prefix = prefix_of(settings, key.visibility)?;
         key.signer = settings.signer(prefix);
         // The credential has its own maximum age. The row must not promise more.
         let longest = now.plus(settings.max_key_ttl);
         key.expires = key.expires.map(|end| end.min(longest));
+        check(settings, &key, &self.writer(), None, *now)?;
         self.bound.check(settings, &key)?;
         let provenance = Provenance {
             updated_by: self.verified_caller(),
@@ -240,7 +258,8 @@ fn prefix_of(settings: &Settings, visibility: Visibility) -> Result<&String, Api
 /// Returns all that a rotation of `id` asks for.
 fn everything(request: &RotateRequest, id: KeyId) -> Value {
     let RotateRequest { changes, visibility, grace, until_unused, request_id: _ } = request;
-    let Update { name, scopes, metadata, addresses, rate_policy, rate_policies, expiry } = changes;
+    let Update { name, scopes, role, metadata, addresses, rate_policy, rate_policies, credits, expiry } =
+        changes;
     let blocks = |list: &AddressList| list.iter().map(ToString::to_string).collect::<Vec<_>>();
     let rate_policy = rate_policy.map(|policy| {
         policy.map(|policy| (policy.quota, policy.window.as_micros().to_string(), policy.unit.name()))
@@ -260,8 +279,14 @@ fn everything(request: &RotateRequest, id: KeyId) -> Value {
     if let Some(policies) = rate_policies {
         everything.push(policies.fingerprint().unwrap_or_default());
     }
+    if let Some(credits) = credits {
+        everything.push(json!(["credits", credits.as_ref().map(CreditBalance::fingerprint)]));
+    }
     if let Some(Expiry::After(ttl)) = expiry {
         everything.push(json!(["ttl", ttl.as_micros().to_string()]));
+    }
+    if let Some(role) = role {
+        everything.push(json!(["role", role]));
     }
     if let Some(after) = until_unused {
         everything.push(json!(["until_unused", after.as_micros().to_string()]));

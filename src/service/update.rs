@@ -4,16 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::change::Refusal;
+use super::issuance::{actor_limits, check, role_of, scopes_of_set};
 use super::{Acknowledged, Service, no_such_key};
 use crate::audit::Call;
 use crate::clock::Timestamp;
 use crate::error::{ApiError, Reason};
 use crate::event::Event;
 use crate::key::{
-    ActorId, AddressList, FieldError, Key, KeyId, KeyKind, KeyName, Metadata, Provenance, RatePolicies,
-    RatePolicy, Scopes, Status, TEN_YEARS, Visibility,
+    ActorId, AddressList, CreditBalance, Credits, FieldError, Key, KeyId, KeyKind, KeyName, Metadata,
+    Provenance, RatePolicies, RatePolicy, Scopes, Status, TEN_YEARS, Visibility,
 };
 use crate::settings::Settings;
+use crate::settings::issuance::Writer;
 
 /// Changes to a key. `None` leaves an attribute as it is.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +24,8 @@ pub struct Update {
     pub name: Option<KeyName>,
     /// Scopes.
     pub scopes: Option<Scopes>,
+    /// Named set of scopes, in place of `scopes`.
+    pub role: Option<String>,
     /// Metadata. `Some(None)` removes it.
     pub metadata: Option<Option<Metadata>>,
     /// Addresses from which the key may be used. An empty list allows all.
@@ -30,6 +34,8 @@ pub struct Update {
     pub rate_policy: Option<Option<RatePolicy>>,
     /// All rate policies. Unset ones remove them all.
     pub rate_policies: Option<RatePolicies>,
+    /// Credits, of which the amounts count. `Some(None)` takes them away.
+    pub credits: Option<Option<CreditBalance>>,
     /// Expiry.
     pub expiry: Option<Expiry>,
 }
@@ -108,20 +114,53 @@ impl Update {
         if let Some(rate_policy) = self.rate_policy {
             key.set_default_rate_policy(rate_policy);
         }
+        if let Some(credits) = self.credits {
+            let account = key.credits.as_ref().map_or(key.id, |credits| credits.account);
+            key.credits = credits.map(|given| Arc::new(Credits::new(account, given, now)));
+        }
         if let Some(expiry) = self.expiry {
             key.expires = Some(expiry.time(now));
         }
         key
     }
 
+    /// Returns the update with the scopes of the named set, if it has one.
+    ///
+    /// # Errors
+    /// Fails if there is no such set.
+    pub(super) fn with_scopes_of_set(mut self, settings: &Settings) -> Result<Self, ApiError> {
+        if let Some(role) = &self.role {
+            self.scopes = Some(scopes_of_set(settings, role)?);
+        }
+        Ok(self)
+    }
+
+    /// Returns the fields that issuance policies judge among those that are updated, each with its
+    /// name in the request.
+    fn judged_fields(&self) -> Vec<(&'static str, &'static str)> {
+        [
+            self.expiry.map(|expiry| ("ttl", expiry.field())),
+            self.scopes.as_ref().map(|_| ("scopes", "scopes")),
+            self.metadata.as_ref().map(|_| ("metadata", "metadata")),
+            self.addresses.as_ref().map(|_| ("ip_restriction", "ip_restriction")),
+            self.name.as_ref().map(|_| ("name", "name")),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
     fn is_empty(&self) -> bool {
-        let Self { name, scopes, metadata, addresses, rate_policy, rate_policies, expiry } = self;
+        let Self { name, scopes, role, metadata, addresses, rate_policy, rate_policies, credits, expiry } =
+            self;
         name.is_none()
             && scopes.is_none()
+            && role.is_none()
             && metadata.is_none()
             && addresses.is_none()
             && rate_policy.is_none()
             && rate_policies.is_none()
+            && credits.is_none()
             && expiry.is_none()
     }
 }
@@ -186,27 +225,38 @@ impl Service {
             fixed.check(&key)?;
             return Ok(Acknowledged { value: key, epoch: None });
         }
+        let update = update.with_scopes_of_set(settings)?;
         let id = KeyId::parse(kind, id).ok_or_else(no_such_key)?;
         let (bound, now) = (self.headers_bound(), self.clock.now());
-        let caller = call.origin().verified_caller();
+        let (caller, role) = (call.origin().verified_caller(), role_of(call.origin().caller.as_ref()));
+        let limits = {
+            let (settings, scope_set) = (Arc::clone(settings), update.role.clone());
+            move |key: &Key| {
+                actor_limits(&settings, key, &Writer { role, scope_set: scope_set.as_deref() }, now)
+            }
+        };
         let rewrite = {
             let settings = Arc::clone(settings);
             move |key: &Key| -> Result<Key, Refusal> {
                 fixed.check(key)?;
                 let updated = update.apply(key, now);
                 check_rate_policies(&updated)?;
-                if updated.differences(key).is_empty() {
+                // Credits are set anew: others may have been spent since.
+                let sets_credits = update.credits.flatten().is_some();
+                if !sets_credits && updated.differences(key).is_empty() {
                     return Err(Refusal::Unchanged);
                 }
                 if let Some(expiry) = update.expiry {
                     expiry.check(&settings, key, now)?;
                 }
+                let writer = Writer { role, scope_set: update.role.as_deref() };
+                check(&settings, &updated, &writer, Some(&update.judged_fields()), now)?;
                 let provenance = Provenance { updated_by: caller.clone(), ..key.provenance.clone() };
                 let key = Key { updated: now, provenance, ..updated };
                 bound.check(&settings, &key)?;
                 Ok(key)
             }
         };
-        self.change(network, id, now, Event::updated(kind), rewrite, call).await
+        self.change_within((network, id), now, Event::updated(kind), limits, rewrite, call).await
     }
 }

@@ -40,7 +40,7 @@ impl Service {
         let request = MintRequest {
             ttl: settings.authz.token_ttl,
             backdated: backdating(settings),
-            not_after: entry.hard_expiry,
+            not_after: entry.end(),
             audiences: &audiences,
             scopes: &entry.key.scopes,
             custom: &Map::new(),

@@ -11,6 +11,8 @@ mod writer;
 
 pub use crate::store::UsageSum;
 pub use counter::{CountedCheck, UsageCounter};
+pub(super) use rows::hour_of;
+
 pub use report::{KeyUsage, MAX_USAGE_FILTER, SelfUsage, UsageReport, UsageRequest, parse_groups};
 pub use writer::{UsageSettings, UsageWriter, usage_counter};
 

@@ -12,9 +12,10 @@ use crate::cache::freshness::{Mode, Slot};
 use crate::cache::memory::{CacheKey, Entry, ResponseCache};
 use crate::clock::Timestamp;
 use crate::credential::claims::{Authority, Expectation};
+use crate::credential::imported_hash::DigestIds;
 use crate::credential::{Form, Presented, api_key, imported, jwt, macaroon};
 use crate::key::verdict::{Denial, judge};
-use crate::key::{Key, KeyId, KeyKind, KeyPrefix, Signer};
+use crate::key::{Key, KeyId, KeyKind, KeyPrefix, NetworkId, Signer};
 use crate::settings::Settings;
 
 /// A credential to verify, and the conditions that it must meet.
@@ -111,8 +112,23 @@ impl Verification {
 #[derive(Clone, Copy)]
 struct ProvenKey {
     id: KeyId,
+    /// Ids that it may have instead, while only a hash of it is known.
+    digests: Option<DigestIds>,
     hard_expiry: Option<Timestamp>,
     signer: Signer,
+}
+
+impl ProvenKey {
+    /// Returns the ids that its row may have.
+    fn ids(self) -> impl Iterator<Item = KeyId> {
+        [self.id].into_iter().chain(self.digests.into_iter().flat_map(DigestIds::all))
+    }
+
+    /// Returns the slots of those ids; the first is that of its own.
+    fn slots(self, network: NetworkId) -> [Slot; 3] {
+        let [sha256, sha512] = self.digests.map_or([self.id; 2], DigestIds::all);
+        [self.id, sha256, sha512].map(|id| Slot::for_key(network, id))
+    }
 }
 
 impl Service {
@@ -207,8 +223,10 @@ impl Service {
                 None => skip(Err(Denial::NotFound.into())),
             },
             Form::Imported => {
-                let id = imported::key_id(settings.network, request.credential.expose());
-                let proven = ProvenKey { id, hard_expiry: None, signer: Signer::default() };
+                let raw_key = request.credential.expose();
+                let id = imported::key_id(settings.network, raw_key);
+                let digests = Some(DigestIds::of(settings.network, raw_key));
+                let proven = ProvenKey { id, digests, hard_expiry: None, signer: Signer::default() };
                 self.verify_key(settings, request, proven).await
             }
         }
@@ -252,7 +270,7 @@ impl Service {
         request: &VerifyRequest<'_>,
         proven: ProvenKey,
     ) -> Result<Verification, Unavailable> {
-        if self.is_on_deny_list(&proven.id) {
+        if proven.ids().any(|id| self.is_on_deny_list(&id)) {
             // Needs no lookup, which may not be possible at present.
             let rejection = Rejection { key_id: Some(proven.id), ..Denial::Revoked.into() };
             return Ok(Verification { verdict: Err(rejection), cache: CacheResult::Skip });
@@ -304,6 +322,7 @@ impl Service {
                     generation: settings.generation,
                     soft_expiry: entry.soft_expiry.min(now.plus(settings.cache_ttl)),
                     hard_expiry: proven.hard_expiry.into_iter().chain(entry.key.ends()).min(),
+                    policy_end: settings.issuance.end_of(&entry.key).map(|end| end.at),
                     last_use: entry.last_use.clone(),
                     responses: ResponseCache::default(),
                     denied_metadata: entry.denied_metadata.clone(),
@@ -322,7 +341,7 @@ impl Service {
         let unknown = self.memory.get_negative(index)?;
         let is_usable = unknown.generation == settings.generation
             && now < unknown.expires
-            && self.freshness.is_fresh(unknown.slot, unknown.stamp);
+            && self.freshness.are_fresh(&unknown.slots, unknown.stamp);
         is_usable.then(|| match self.is_on_deny_list(&unknown.key_id) {
             true => Rejection { key_id: Some(unknown.key_id), ..Denial::Revoked.into() },
             false => Denial::NotFound.into(),
@@ -337,11 +356,13 @@ impl Service {
             network: settings.network,
             key_id: proven.id,
             is_guess: proven.id.kind() == KeyKind::Imported && self.memory.get(&index).is_none(),
-            slot: Slot::for_key(settings.network, proven.id),
+            digests: proven.digests,
+            slots: proven.slots(settings.network),
             generation: settings.generation,
             proof_expires: proven.hard_expiry,
             cache_ttl: settings.cache_ttl,
             negative_ttl: settings.negative_ttl,
+            issuance: settings.issuance.clone(),
         }
     }
 
@@ -379,14 +400,24 @@ impl Service {
         now: Timestamp,
         client: Option<IpAddr>,
     ) -> Result<Identity, Rejection> {
-        let verdict = match self.is_on_deny_list(&entry.key.id) {
+        let verdict = match self.is_denied(&entry.key) {
             true => Err(Denial::Revoked),
-            false => judge(&entry.key, now, client),
+            false => judge(&entry.key, now, client).and_then(|()| match entry.policy_end {
+                Some(end) if end <= now => Err(Denial::Policy),
+                _ => Ok(()),
+            }),
         };
         match verdict {
             Ok(()) => Ok(Identity::Key(entry)),
             Err(denial) => Err(Rejection { denial, key_id: Some(entry.key.id), entry: Some(entry) }),
         }
+    }
+
+    /// Returns true if the operator's deny list has the key, by its id or by the one that it had
+    /// while only a hash of it was known.
+    fn is_denied(&self, key: &Key) -> bool {
+        let earlier = key.provenance.replaces.filter(|_| key.id.kind() == KeyKind::Imported);
+        self.is_on_deny_list(&key.id) || earlier.is_some_and(|id| self.is_on_deny_list(&id))
     }
 
     /// Checks the operator's deny list. Needs no database.
@@ -403,6 +434,7 @@ fn prove(settings: &Settings, parts: &api_key::Parts<'_>, now: Timestamp) -> Opt
     let is_current = now < max_age_ends && proof.issued_at <= now.plus(settings.clock_skew);
     is_current.then(|| ProvenKey {
         id: proof.key_id,
+        digests: None,
         hard_expiry: [Some(max_age_ends), proof.secret_expires, prefix.expires].into_iter().flatten().min(),
         signer: Signer { secret: Some(proof.secret_id), prefix: KeyPrefix::parse(parts.prefix()) },
     })

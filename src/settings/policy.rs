@@ -2,9 +2,10 @@
 
 use std::str::FromStr;
 
-pub use crate::config::RouteName;
-use crate::config::{Audience, Route, RouteCost, RouteMode, RouteToken, RouteVisibility, ScopeList};
-use crate::key::Scopes;
+pub use crate::config::{RouteMode, RouteName};
+
+use crate::config::{Audience, Route, RouteCost, RouteToken, RouteVisibility, ScopeList};
+use crate::key::{Scope, Scopes, Visibility};
 
 /// Policy of one route.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,7 +28,35 @@ pub struct Policy {
     pub name: RouteName,
 }
 
+/// Demand of a policy that a request doesn't meet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unmet {
+    /// Reason of the refusal, as in metrics and usage.
+    pub reason: &'static str,
+    /// Scopes that are lacking: all of them, or one of them where any is enough.
+    pub missing: Vec<String>,
+}
+
 impl Policy {
+    /// Returns the demand that a key doesn't meet; `None` if it may pass.
+    pub fn unmet(&self, scopes: &Scopes, visibility: Visibility) -> Option<Unmet> {
+        if self.mode == RouteMode::Off {
+            return None;
+        }
+        if self.secret_only && visibility == Visibility::Public {
+            return Some(Unmet { reason: "publishable", missing: vec![] });
+        }
+        let lacks_all = !scopes.grant_all(&self.scopes);
+        let lacks_any = !self.any_scope.is_empty() && !scopes.grant_any(&self.any_scope);
+        let needed = match (lacks_all, lacks_any) {
+            (true, _) => &self.scopes,
+            (false, true) => &self.any_scope,
+            (false, false) => return None,
+        };
+        let missing = needed.iter().filter(|scope| !scopes.grant(scope)).map(Scope::as_str);
+        Some(Unmet { reason: "insufficient_scope", missing: missing.map(str::to_owned).collect() })
+    }
+
     /// The policy of an entry of `authz.routes`.
     pub fn of_route(route: &Route) -> Self {
         Self {

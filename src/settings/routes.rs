@@ -7,10 +7,13 @@
 use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::path::{AmbiguousPath, normal_path};
 use super::policy::Policy;
-use crate::config::{PathMatch, Route};
+pub use crate::config::Route;
+
+use crate::config::PathMatch;
 use crate::host::name_of;
 
 /// Rules of one settings snapshot.
@@ -22,10 +25,21 @@ pub struct Routes {
     unmatched: Policy,
 }
 
+/// Rule as it was configured, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleOrigin {
+    /// Position in `authz.routes`, from 0.
+    pub index: usize,
+    /// Conditions and policy.
+    pub route: Arc<Route>,
+}
+
 /// Rules for the same host, the most specific first.
 #[derive(Debug, Default)]
 struct Group {
     rules: Vec<Rule>,
+    /// Origins of the rules, by rank.
+    origins: Vec<RuleOrigin>,
     /// Rules without a path.
     pathless: Vec<Rank>,
     tree: Node,
@@ -57,10 +71,10 @@ struct Node {
 impl Routes {
     /// Compiles rules.
     pub fn compile(routes: &[Route]) -> Self {
-        let mut hosts: HashMap<Option<Box<str>>, Vec<&Route>> = HashMap::new();
-        for route in routes {
+        let mut hosts: HashMap<Option<Box<str>>, Vec<(usize, &Route)>> = HashMap::new();
+        for (index, route) in routes.iter().enumerate() {
             let host = route.host.as_ref().map(|host| normalized_host(host));
-            hosts.entry(host).or_default().push(route);
+            hosts.entry(host).or_default().push((index, route));
         }
         let for_any_host = hosts.remove(&None).map(Group::compile).unwrap_or_default();
         let by_host = hosts.into_iter().filter_map(|(host, routes)| Some((host?, Group::compile(routes))));
@@ -79,13 +93,36 @@ impl Routes {
     /// When some rule has a path, and the path of the request is ambiguous.
     pub fn find(&self, host: &[u8], method: &[u8], target: &[u8]) -> Result<Option<&Policy>, AmbiguousPath> {
         let path = if self.has_paths { normal_path(target, method)? } else { None };
+        let mut groups = self.groups(host);
+        Ok(groups.find_map(|group| group.find(method, path.as_deref())))
+    }
+
+    /// Finds the rule of a request as it was configured; None when no rule matches.
+    ///
+    /// # Errors
+    /// Like [`Routes::find`].
+    pub fn find_origin(
+        &self,
+        host: &[u8],
+        method: &[u8],
+        target: &[u8],
+    ) -> Result<Option<&RuleOrigin>, AmbiguousPath> {
+        let path = if self.has_paths { normal_path(target, method)? } else { None };
+        let mut groups = self.groups(host);
+        Ok(groups.find_map(|group| {
+            let rank = group.find_rank(method, path.as_deref())?;
+            group.origins.get(rank)
+        }))
+    }
+
+    /// Returns the groups that a request to this host may match, the more specific first.
+    fn groups(&self, host: &[u8]) -> impl Iterator<Item = &Group> {
         let for_host = match self.by_host.is_empty() {
             true => None,
             // A malformed host matches no rule that has a host.
             false => name_of(host).and_then(|name| self.by_host.get(&*name)),
         };
-        let mut groups = for_host.into_iter().chain([&self.for_any_host]);
-        Ok(groups.find_map(|group| group.find(method, path.as_deref())))
+        for_host.into_iter().chain([&self.for_any_host])
     }
 }
 
@@ -102,11 +139,11 @@ fn normalized_host(host: &str) -> Box<str> {
 
 impl Group {
     /// Compiles rules, given in the order of the list.
-    fn compile(mut routes: Vec<&Route>) -> Self {
+    fn compile(mut routes: Vec<(usize, &Route)>) -> Self {
         // A stable sort keeps the order of the list among equals.
-        routes.sort_by_key(|route| Reverse(specificity(route)));
+        routes.sort_by_key(|(_, route)| Reverse(specificity(route)));
         let mut group = Self::default();
-        for (rank, route) in routes.into_iter().enumerate() {
+        for (rank, (index, route)) in routes.into_iter().enumerate() {
             match &route.path {
                 None => group.pathless.push(rank),
                 Some(PathMatch::Exact(path)) => group.tree.at(literals(path)).ends.push(rank),
@@ -115,16 +152,21 @@ impl Group {
             }
             let methods = route.methods.iter().map(|method| method.as_bytes().into()).collect();
             group.rules.push(Rule { methods, policy: Policy::of_route(route) });
+            group.origins.push(RuleOrigin { index, route: Arc::new(route.clone()) });
         }
         group
     }
 
     fn find(&self, method: &[u8], path: Option<&[u8]>) -> Option<&Policy> {
+        self.find_rank(method, path).map(|rank| &self.rules[rank].policy)
+    }
+
+    fn find_rank(&self, method: &[u8], path: Option<&[u8]>) -> Option<Rank> {
         let mut best = self.first(&self.pathless, method);
         if let Some(path) = path {
             self.walk(&self.tree, path.strip_prefix(b"/"), method, &mut best);
         }
-        best.map(|rank| &self.rules[rank].policy)
+        best
     }
 
     /// Follows the rest of a path through the tree, and keeps the best rule that matches. The rest

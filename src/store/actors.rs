@@ -10,12 +10,14 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row};
 
 use super::key_counts::lock_network;
-use super::mutations::{NewEntry, insert_entries, take_numbers};
+use super::mutations::{NewEntry, erase_actor_events, insert_entries, take_numbers};
 use super::transaction::End;
 use super::{Inner, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::key::record::kind_code;
-use crate::key::{Actor, ActorId, KeyKind, KeyName, Metadata, NetworkId, RecordedTimes, Suspension};
+use crate::key::{
+    Actor, ActorId, ChangeRecord, KeyKind, KeyName, Metadata, NetworkId, RecordedTimes, Suspension,
+};
 
 /// Outcome of a change of an actor.
 #[derive(Debug)]
@@ -101,7 +103,8 @@ impl Store {
         self.run(move |inner| change_actor(inner, network, id, now, change)).await
     }
 
-    /// Deletes the row of an actor. Returns the number of that change; `None` if there was no row.
+    /// Deletes the row of an actor, for a caller if that is verified. Returns the number of that
+    /// change; `None` if there was no row.
     ///
     /// # Errors
     /// When the database fails; the row may then be deleted or not.
@@ -110,8 +113,9 @@ impl Store {
         network: NetworkId,
         id: ActorId,
         now: Timestamp,
+        caller: Option<Arc<str>>,
     ) -> Result<Option<u64>, StoreError> {
-        self.run(move |inner| delete_actor(inner, network, id, now)).await
+        self.run(move |inner| delete_actor(inner, network, id, now, caller)).await
     }
 }
 
@@ -140,8 +144,9 @@ where
                     return Ok(End::Rollback(ActorOutcome::Unchanged(Box::new(before))));
                 }
                 let created = before.recorded.map_or(now, |recorded| recorded.created);
+                let event = ChangeRecord::of_actor(&before, &after).into_stored();
                 // From here on, changes of other networks wait.
-                let mutation = log_actor(inner, transaction, network, id, now).await?;
+                let mutation = log_actor(inner, transaction, (network, id), now, event).await?;
                 let recorded = Some(RecordedTimes { created, updated: now });
                 let after = Actor { recorded, mutation, ..after };
                 write(inner, transaction, &after, row.is_some()).await?;
@@ -157,9 +162,11 @@ async fn delete_actor(
     network: NetworkId,
     id: ActorId,
     now: Timestamp,
+    caller: Option<Arc<str>>,
 ) -> Result<Option<u64>, StoreError> {
+    let event = ChangeRecord::of_actor_deletion(caller).into_stored();
     inner
-        .write(id, move |inner, transaction, id| {
+        .write((id, event), move |inner, transaction, (id, event)| {
             async move {
                 lock_network(inner, transaction, network).await?;
                 let delete = "DELETE FROM actors WHERE network_id = $1 AND actor_id = $2";
@@ -167,7 +174,8 @@ async fn delete_actor(
                 if delete.execute(&mut *transaction).await?.rows_affected() == 0 {
                     return Ok(End::Rollback(None));
                 }
-                let n = log_actor(inner, transaction, network, id, now).await?;
+                erase_actor_events(inner, transaction, network, id.as_str()).await?;
+                let n = log_actor(inner, transaction, (network, id), now, event.clone()).await?;
                 Ok(End::Commit(Some(n)))
             }
             .boxed()
@@ -182,14 +190,21 @@ async fn delete_actor(
 async fn log_actor(
     inner: &Inner,
     transaction: &mut AnyConnection,
-    network: NetworkId,
-    actor: &ActorId,
+    (network, actor): (NetworkId, &ActorId),
     at: Timestamp,
+    event: String,
 ) -> Result<u64, StoreError> {
     let (n, time) = take_numbers(inner, transaction, 1).await?;
     let actor = Some(actor.as_str().to_owned());
-    let (network, at) = (network.to_string(), time.unwrap_or(at));
-    let entry = NewEntry { n, network, key_id: String::new(), actor, at };
+    let entry = NewEntry {
+        n,
+        network: network.to_string(),
+        key_id: String::new(),
+        actor: actor.clone(),
+        at: time.unwrap_or(at),
+        subject: actor,
+        event: Some(event),
+    };
     insert_entries(inner, transaction, [entry]).await?;
     u64::try_from(n).map_err(|_| StoreError::Corrupt("n"))
 }

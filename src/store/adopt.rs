@@ -7,6 +7,7 @@ use futures_util::FutureExt;
 use sqlx::AnyConnection;
 
 use super::changes::read_row;
+use super::credits::insert_credits;
 use super::key_counts::{add_to_count, lock_network};
 use super::keys::insert_row;
 use super::mutations::log_mutation;
@@ -89,6 +90,7 @@ async fn adopt_key(
     }
     let mutation = log_mutation(inner, transaction, key.network, key.id, now).await?.0.n;
     insert_row(inner, transaction, &Key { mutation, ..key.clone() }).await?;
+    insert_credits(inner, transaction, key).await?;
     add_to_count(inner, transaction, key.network, i64::from(is_counted)).await?;
     Ok(Adopted::New)
 }

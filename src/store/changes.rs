@@ -9,16 +9,22 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use sqlx::AnyConnection;
 
+use super::actor_limits::{ActorLimit, exceeded};
 use super::clock_skew;
+use super::credits::{change_credits, inherit_credits};
+use super::digests::id_by_digest;
 use super::key_counts::{add_to_count, lock_network, room};
-use super::keys::{NewKey, insert_rows};
-use super::mutations::log_mutation;
+use super::keys::insert_rows;
+use super::mutations::{LoggedChange, log_change};
+use super::new_key::NewKey;
 use super::requests::{IdempotencyKey, find_request};
 use super::row::{bind_changes, read_key, selected};
+use super::terms::replace_terms;
 use super::transaction::End;
 use super::{Inner, Mutation, Store, StoreError};
 use crate::clock::Timestamp;
-use crate::key::{Key, KeyId, NetworkId};
+use crate::credential::imported_hash::KnownDigests;
+use crate::key::{ChangeRecord, Key, KeyId, NetworkId};
 
 /// Change of a key.
 #[derive(Debug, Clone)]
@@ -59,6 +65,8 @@ pub enum ChangeOutcome<R> {
     },
     /// The network has no room for the successor.
     QuotaExceeded,
+    /// The actor has as many active keys as this limit allows.
+    ActorLimitReached(ActorLimit),
     /// The successor's request id was used by another request.
     RequestConflict,
     /// The key doesn't exist.
@@ -81,20 +89,42 @@ impl Store {
         R: Send + 'static,
         F: Fn(&Key) -> Result<KeyChange, R> + Send + Sync + 'static,
     {
-        self.run(move |inner| change_key(inner, network, id, now, change)).await
+        self.change_key_within(network, id, now, |_| vec![], change).await
+    }
+
+    /// Changes a key as [`Store::change_key`] does, within the limits of its actor. `limits` gets
+    /// the key that the change adds, or else its new state.
+    ///
+    /// # Errors
+    /// Those of [`Store::change_key`].
+    pub async fn change_key_within<R, F, L>(
+        &self,
+        network: NetworkId,
+        id: KeyId,
+        now: Timestamp,
+        limits: L,
+        change: F,
+    ) -> Result<ChangeOutcome<R>, StoreError>
+    where
+        R: Send + 'static,
+        F: Fn(&Key) -> Result<KeyChange, R> + Send + Sync + 'static,
+        L: Fn(&Key) -> Vec<ActorLimit> + Send + Sync + 'static,
+    {
+        self.run(move |inner| change_key(inner, network, id, now, (change, limits))).await
     }
 }
 
-async fn change_key<R, F>(
+async fn change_key<R, F, L>(
     inner: Arc<Inner>,
     network: NetworkId,
     id: KeyId,
     now: Timestamp,
-    change: F,
+    change: (F, L),
 ) -> Result<ChangeOutcome<R>, StoreError>
 where
     R: Send + 'static,
     F: Fn(&Key) -> Result<KeyChange, R> + Send + Sync,
+    L: Fn(&Key) -> Vec<ActorLimit> + Send + Sync,
 {
     inner
         .write(change, move |inner, transaction, change| {
@@ -103,27 +133,35 @@ where
         .await
 }
 
-async fn change_row<R, F>(
+async fn change_row<R, F, L>(
     inner: &Inner,
     transaction: &mut AnyConnection,
     (network, id): (NetworkId, KeyId),
     now: Timestamp,
-    change: &F,
+    (change, limits): &(F, L),
 ) -> Result<End<ChangeOutcome<R>>, StoreError>
 where
     R: Send + 'static,
     F: Fn(&Key) -> Result<KeyChange, R> + Send + Sync,
+    L: Fn(&Key) -> Vec<ActorLimit> + Send + Sync,
 {
     let mut count = lock_network(inner, transaction, network).await?;
-    let Some(before) = read_row(inner, transaction, network, id).await? else {
+    let Some(before) = read_current(inner, transaction, network, id).await? else {
         return Ok(End::Rollback(ChangeOutcome::NoSuchKey));
     };
+    let id = before.id;
     let mut rows = match change(&before) {
         Ok(rows) => rows,
         Err(reason) => {
             return Ok(End::Rollback(ChangeOutcome::Refused { key: Box::new(before), reason }));
         }
     };
+    let successor = rows.successor.as_ref().map(|successor| &successor.key);
+    let limits = limits(successor.unwrap_or(&rows.key));
+    let states = (&before, &rows.key, successor);
+    if let Some(limit) = exceeded(inner, transaction, states, &limits, now).await? {
+        return Ok(End::Rollback(ChangeOutcome::ActorLimitReached(limit)));
+    }
     if let Some(Successor { key, quota, request }) = &rows.successor {
         if let Some(request) = request
             && find_request(inner, transaction, network, request).await?.is_some()
@@ -136,14 +174,21 @@ where
             // Committed, as ended grace periods may have been subtracted from the count.
             return Ok(End::Commit(ChangeOutcome::QuotaExceeded));
         }
-        let row = NewKey { key: key.clone(), request: request.clone() };
+        let digests = KnownDigests::default();
+        let row = NewKey { key: key.clone(), request: request.clone(), digests };
         insert_rows(inner, transaction, &[row]).await?;
+        inherit_credits(inner, transaction, &before, key).await?;
     }
     let successors = i64::from(rows.successor.is_some());
     let difference = successors + i64::from(count.includes(&rows.key)) - i64::from(count.includes(&before));
     add_to_count(inner, transaction, network, difference).await?;
+    let successor = rows.successor.as_ref().map(|successor| successor.key.id);
+    let event = Some(ChangeRecord::of_change(&before, &rows.key, successor).into_stored());
+    // Before that, as uses of the key may hold the row.
+    change_credits(inner, transaction, &before, &rows.key, now).await?;
     // From here on, changes of other networks wait.
-    let (mutation, time) = log_mutation(inner, transaction, network, id, now).await?;
+    let change = LoggedChange { network, key_id: id, at: now, event };
+    let (mutation, time) = log_change(inner, transaction, change).await?;
     rows.key.mutation = mutation.n;
     if rows.successor.is_some() {
         clock_skew::check(now, time)?;
@@ -151,7 +196,10 @@ where
         // A wrong clock doesn't keep a key from being revoked.
         rows.key.updated = time;
     }
-    update_row(inner, transaction, &rows).await?;
+    update_row(inner, transaction, &rows, before.mutation).await?;
+    if rows.key.scopes != before.scopes || rows.key.metadata != before.metadata {
+        replace_terms(inner, transaction, &rows.key).await?;
+    }
     if rows.key.expires != before.expires {
         update_expiry(inner, transaction, &rows.key).await?;
     }
@@ -170,6 +218,22 @@ async fn update_expiry(inner: &Inner, transaction: &mut AnyConnection, key: &Key
         .execute(&mut *transaction)
         .await?;
     Ok(())
+}
+
+/// Reads the row of a key, also by the id that it had while only a hash of it was known.
+pub(super) async fn read_current(
+    inner: &Inner,
+    transaction: &mut AnyConnection,
+    network: NetworkId,
+    id: KeyId,
+) -> Result<Option<Key>, StoreError> {
+    if let Some(key) = read_row(inner, transaction, network, id).await? {
+        return Ok(Some(key));
+    }
+    match id_by_digest(inner, transaction, network, id).await? {
+        Some(current) => read_row(inner, transaction, network, current).await,
+        None => Ok(None),
+    }
 }
 
 /// Reads the row of a key.
@@ -194,15 +258,21 @@ async fn update_row(
     inner: &Inner,
     transaction: &mut AnyConnection,
     KeyChange { key, successor }: &KeyChange,
+    mutation_before: u64,
 ) -> Result<(), StoreError> {
     // Without the columns that never change, and without the last use, which is written separately.
     let update = "UPDATE api_keys SET name = $1, scopes = $2, metadata = $3, allowed_cidrs = $4, rate_quota = $5, \
                   rate_window = $6, rate_unit = $7, rate_policies = $8, updated_at = $9, superseded_at = $10, \
                   revocation_reason = $11, revocation_description = $12, mutation = $13, suspension = $14, \
                   updated_by = $15, revoked_by = $16, unused_grace = $17, grace_limit_at = $18, \
-                  replaced_by = COALESCE($19, replaced_by) WHERE network_id = $20 AND key_id = $21";
+                  credits_id = $19, replaced_by = COALESCE($20, replaced_by), \
+                  terms_at = CASE WHEN terms_at = $21 THEN $22 ELSE terms_at END \
+                  WHERE network_id = $23 AND key_id = $24";
     bind_changes(inner.query(update), key)
         .bind(successor.as_ref().map(|successor| successor.key.id.to_string()))
+        // Terms that are as old as the row stay so.
+        .bind(i64::try_from(mutation_before).unwrap_or(i64::MAX))
+        .bind(i64::try_from(key.mutation).unwrap_or(i64::MAX))
         .bind(key.network.to_string())
         .bind(key.id.to_string())
         .execute(&mut *transaction)

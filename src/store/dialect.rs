@@ -4,6 +4,9 @@ use sqlx::migrate::Migrator;
 
 use super::migrations::{COCKROACH, MYSQL, POSTGRES, SQLITE};
 
+/// Index of the primary key, for [`Dialect::index_hint`].
+pub(super) const PRIMARY_KEY: &str = "PRIMARY";
+
 /// Kind of database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
@@ -117,6 +120,74 @@ impl Dialect {
             Self::Sqlite => " INDEXED BY api_keys_by_due",
             Self::MySql => " FORCE INDEX (api_keys_by_due)",
             Self::Postgres | Self::Cockroach => "",
+        }
+    }
+
+    /// Returns what follows the table's name in a statement that reads this index, whatever the
+    /// planner takes for better; empty where `plan_settings` hold.
+    pub(super) fn index_hint(self, index: &str) -> String {
+        match (self, index) {
+            (Self::Sqlite, PRIMARY_KEY) => " INDEXED BY sqlite_autoindex_api_keys_1".to_owned(),
+            (Self::Sqlite, index) => format!(" INDEXED BY {index}"),
+            (Self::MySql, index) => format!(" FORCE INDEX ({index})"),
+            (Self::Postgres | Self::Cockroach, _) => String::new(),
+        }
+    }
+
+    /// Returns the statement that, within a transaction, keeps the planner from reading a whole
+    /// table, whether it has statistics or not.
+    pub(super) const fn plan_settings(self) -> Option<&'static str> {
+        match self {
+            Self::Postgres => Some(
+                "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; \
+                 SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; \
+                 SET LOCAL plan_cache_mode = force_custom_plan",
+            ),
+            Self::Sqlite | Self::Cockroach | Self::MySql => None,
+        }
+    }
+
+    /// Returns the join that reads the table on its left first.
+    pub(super) const fn ordered_join(self) -> &'static str {
+        match self {
+            Self::Sqlite => "CROSS JOIN",
+            Self::Postgres | Self::Cockroach => "JOIN",
+            Self::MySql => "STRAIGHT_JOIN",
+        }
+    }
+
+    /// Returns the expression for a key's name in the index of names, in which the case of the
+    /// letters A to Z doesn't count; in MySQL, that of no letter.
+    pub(super) const fn folded_name(self) -> &'static str {
+        match self {
+            Self::Sqlite => "name COLLATE NOCASE",
+            Self::Postgres | Self::Cockroach => "lower(name)",
+            Self::MySql => "folded_name",
+        }
+    }
+
+    /// Returns the expression for the metadata of a key in which, like above, case doesn't count.
+    pub(super) const fn folded_metadata(self) -> &'static str {
+        match self {
+            Self::Sqlite => "lower(metadata)",
+            Self::Postgres | Self::Cockroach => "lower(metadata COLLATE \"C\")",
+            Self::MySql => "metadata COLLATE utf8mb4_general_ci",
+        }
+    }
+
+    /// Returns the function that finds its second argument within its first, or gives 0.
+    pub(super) const fn position_function(self) -> &'static str {
+        match self {
+            Self::Sqlite | Self::MySql => "instr",
+            Self::Postgres | Self::Cockroach => "strpos",
+        }
+    }
+
+    /// Returns the condition of keys whose terms aren't written.
+    pub(super) const fn are_terms_due(self) -> &'static str {
+        match self {
+            Self::Sqlite | Self::Postgres | Self::Cockroach => "(terms_at IS NULL OR terms_at <> mutation)",
+            Self::MySql => "terms_due = 1",
         }
     }
 

@@ -6,19 +6,22 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use sqlx::AnyConnection;
 
+use super::changes::read_row;
+use super::credits::release_credits;
 use super::dialect::MAX_ROWS;
+use super::digests::id_by_digest;
 use super::key_counts::{add_to_count, lock_network};
-use super::mutations::log_mutations;
+use super::mutations::{LoggedChange, erase_events, log_changes};
 use super::row::{read_key, selected};
 use super::transaction::End;
 use super::usage::delete_usage;
 use super::{Inner, Mutation, Store, StoreError};
 use crate::clock::Timestamp;
-use crate::key::{Key, KeyId, NetworkId};
+use crate::key::{ChangeRecord, Key, KeyId, NetworkId};
 
 impl Store {
-    /// Deletes those of these keys of one network that exist, in one transaction. Returns their
-    /// changes, in the order of the log.
+    /// Deletes those of these keys of one network that exist, in one transaction, for a caller if
+    /// that is verified. Returns their changes, in the order of the log.
     ///
     /// # Errors
     /// When the database fails; the keys may then be deleted or not.
@@ -27,8 +30,9 @@ impl Store {
         network: NetworkId,
         ids: Vec<KeyId>,
         now: Timestamp,
+        caller: Option<Arc<str>>,
     ) -> Result<Vec<Mutation>, StoreError> {
-        self.run(move |inner| delete_keys(inner, network, ids, now)).await
+        self.run(move |inner| delete_keys(inner, network, ids, now, caller)).await
     }
 }
 
@@ -37,9 +41,11 @@ async fn delete_keys(
     network: NetworkId,
     ids: Vec<KeyId>,
     now: Timestamp,
+    caller: Option<Arc<str>>,
 ) -> Result<Vec<Mutation>, StoreError> {
+    let event = ChangeRecord::of_deletion(caller).into_stored();
     inner
-        .write(ids, move |inner, transaction, ids| {
+        .write((ids, event), move |inner, transaction, (ids, event)| {
             async move {
                 let count = lock_network(inner, transaction, network).await?;
                 let existing = existing_keys(inner, transaction, network, ids).await?;
@@ -48,12 +54,18 @@ async fn delete_keys(
                 }
                 let counted = existing.iter().filter(|key| count.includes(key)).count();
                 let counted = i64::try_from(counted).map_err(|_| StoreError::Corrupt("live"))?;
+                for key in &existing {
+                    release_credits(inner, transaction, key).await?;
+                }
                 let existing: Vec<KeyId> = existing.iter().map(|key| key.id).collect();
                 delete_rows(inner, transaction, network, &existing).await?;
                 add_to_count(inner, transaction, network, -counted).await?;
+                erase_events(inner, transaction, network, &existing).await?;
+                let change =
+                    |id: &KeyId| LoggedChange { network, key_id: *id, at: now, event: Some(event.clone()) };
+                let changes = existing.iter().map(change).collect();
                 // From here on, changes of other networks wait.
-                let changes: Vec<_> = existing.iter().map(|id| (network, *id, now)).collect();
-                let (mutations, _) = log_mutations(inner, transaction, &changes).await?;
+                let (mutations, _) = log_changes(inner, transaction, changes).await?;
                 Ok(End::Commit(mutations))
             }
             .boxed()
@@ -81,7 +93,29 @@ async fn existing_keys(
             existing.insert(key.id, key);
         }
     }
-    Ok(ids.iter().filter_map(|id| existing.remove(id)).collect())
+    let mut found = vec![];
+    for id in ids {
+        match existing.remove(id) {
+            Some(key) => found.push(key),
+            // It may have been upgraded since its hash was imported.
+            None => found.extend(upgraded(inner, transaction, network, *id).await?),
+        }
+    }
+    found.dedup_by_key(|key| key.id);
+    Ok(found)
+}
+
+/// Reads a key by an id that it had while only a hash of it was known.
+async fn upgraded(
+    inner: &Inner,
+    transaction: &mut AnyConnection,
+    network: NetworkId,
+    id: KeyId,
+) -> Result<Option<Key>, StoreError> {
+    match id_by_digest(inner, transaction, network, id).await? {
+        Some(current) => read_row(inner, transaction, network, current).await,
+        None => Ok(None),
+    }
 }
 
 /// Deletes the rows of keys. All rows that are ever deleted are deleted here.

@@ -260,6 +260,7 @@ mod tests {
             addresses: AddressList::default(),
             rate_policy: None,
             rate_policies: crate::key::RatePolicies::default(),
+            credits: None,
             created,
             updated: created,
             expires: None,
@@ -305,7 +306,7 @@ mod tests {
                 _ => KeyId::Issued(self.rng.uuid()),
             };
             let key = key(id, at(self.now));
-            let new = NewKey { key: key.clone(), request: None };
+            let new = NewKey { key: key.clone(), request: None, digests: Default::default() };
             let inserted = self.store.insert_keys(vec![new], Some(quota)).await.unwrap().each;
             let is_new = matches!(inserted[0], InsertOutcome::Created(_));
             self.keys.extend(is_new.then_some(key));
@@ -345,7 +346,7 @@ mod tests {
             let index = self.below(self.keys.len());
             if index < self.keys.len() {
                 let key = self.keys.swap_remove(index);
-                self.store.delete_keys(NETWORK, vec![key.id], at(self.now)).await.unwrap();
+                self.store.delete_keys(NETWORK, vec![key.id], at(self.now), None).await.unwrap();
             }
         }
 
@@ -382,7 +383,7 @@ mod tests {
         let world = World::new().await;
         let new = |number: u8| {
             let key = key(KeyId::Imported([number; 32]), at(1_000));
-            NewKey { key, request: None }
+            NewKey { key, request: None, digests: Default::default() }
         };
         let inserted = world.store.insert_keys((0..5).map(new).collect(), Some(3)).await.unwrap().each;
         let created = inserted.iter().filter(|one| matches!(one, InsertOutcome::Created(_))).count();

@@ -1,30 +1,26 @@
 //! Inserts of new keys.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, Row};
+use sqlx::AnyConnection;
 
+use super::actor_limits::{ActorCounts, ActorLimit, InsertLimits};
 use super::clock_skew;
+use super::credits::insert_credits;
 use super::dialect::{MAX_ROWS, placeholders};
+use super::digests::{TakenIds, record_hashes};
 use super::key_counts::{add_to_count, lock_network, room};
-use super::mutations::{log_issue, log_mutations};
+use super::mutations::{LoggedChange, log_changes, log_issues};
+use super::new_key::NewKey;
 use super::requests::{EarlierRequest, IdempotencyKey, RepeatedKey, find_request};
 use super::row::{COLUMN_COUNT, COLUMNS, bind_key};
+use super::terms::insert_terms;
 use super::transaction::End;
 use super::{Inner, Mutation, Store, StoreError};
+use crate::credential::imported_hash::KnownDigests;
 use crate::key::{Key, KeyId, KeyKind};
-
-/// Key to insert.
-#[derive(Debug, Clone)]
-pub struct NewKey {
-    /// The key.
-    pub key: Key,
-    /// Idempotency key of the request, if it has one.
-    pub request: Option<IdempotencyKey>,
-}
 
 /// Outcome of an insert.
 #[derive(Debug)]
@@ -44,10 +40,12 @@ pub enum InsertOutcome {
     Repeated(Box<RepeatedKey>),
     /// The request's id was used with another body before.
     RequestConflict,
-    /// A key with this id exists already.
-    IdTaken,
+    /// A key with this id, or of this digest, exists already; it has the given id.
+    IdTaken(KeyId),
     /// The network has as many keys as it may have.
     QuotaExceeded,
+    /// The actor has as many keys as this limit allows.
+    ActorLimitReached(ActorLimit),
 }
 
 impl Store {
@@ -62,32 +60,48 @@ impl Store {
         new: Vec<NewKey>,
         quota: Option<u64>,
     ) -> Result<InsertedKeys, StoreError> {
-        self.run(|inner| insert_keys(inner, new, quota)).await
+        self.insert_keys_within(new, InsertLimits { quota, ..InsertLimits::default() }).await
+    }
+
+    /// Inserts keys as [`Store::insert_keys`] does, within limits of their actors, too.
+    ///
+    /// # Errors
+    /// Those of [`Store::insert_keys`].
+    pub async fn insert_keys_within(
+        &self,
+        new: Vec<NewKey>,
+        limits: InsertLimits,
+    ) -> Result<InsertedKeys, StoreError> {
+        self.run(|inner| insert_keys(inner, new, limits)).await
     }
 }
 
 async fn insert_keys(
     inner: Arc<Inner>,
     new: Vec<NewKey>,
-    quota: Option<u64>,
+    limits: InsertLimits,
 ) -> Result<InsertedKeys, StoreError> {
-    inner.write(new, move |inner, transaction, new| insert(inner, transaction, new, quota).boxed()).await
+    inner
+        .write((new, limits), move |inner, transaction, (new, limits)| {
+            insert(inner, transaction, new, limits).boxed()
+        })
+        .await
 }
 
 async fn insert(
     inner: &Inner,
     transaction: &mut AnyConnection,
     new: &[NewKey],
-    quota: Option<u64>,
+    limits: &InsertLimits,
 ) -> Result<End<InsertedKeys>, StoreError> {
     let Some(network) = new.first().map(|new| new.key.network) else {
         return Ok(End::Rollback(InsertedKeys { each: vec![], logged: None }));
     };
-    let mut existing = Existing::read(inner, transaction, new, quota).await?;
+    let mut existing = Existing::read(inner, transaction, new, limits).await?;
     let mut outcomes = Vec::with_capacity(new.len());
     let (mut issued, mut imported, mut imported_at) = (vec![], vec![], vec![]);
-    for new in new {
-        let outcome = existing.outcome(inner, transaction, new).await?;
+    for (index, new) in new.iter().enumerate() {
+        let outcome = existing.outcome(inner, transaction, new, limits.of(index)).await?;
         match (&outcome, new.key.id.kind()) {
             (InsertOutcome::Created(_), KeyKind::Issued) => issued.push(new.clone()),
             (InsertOutcome::Created(_), KeyKind::Imported) => {
@@ -99,23 +113,30 @@ async fn insert(
         outcomes.push(outcome);
     }
     insert_rows(inner, transaction, &issued).await?;
+    for new in &issued {
+        insert_credits(inner, transaction, &new.key).await?;
+    }
     let count = i64::try_from(issued.len() + imported.len()).map_err(|_| StoreError::Corrupt("live"))?;
     add_to_count(inner, transaction, network, count).await?;
     // From here on, changes of other networks wait.
-    let subjects: Vec<_> = imported.iter().map(|new| (network, new.key.id, new.key.created)).collect();
-    let (mutations, time) = log_mutations(inner, transaction, &subjects).await?;
-    if let Some((_, _, created)) = subjects.first() {
-        clock_skew::check(*created, time)?;
+    let changes = |new: &[NewKey]| new.iter().map(|new| LoggedChange::of_new(&new.key)).collect();
+    let (mutations, time) = log_changes(inner, transaction, changes(&imported)).await?;
+    if let Some(first) = imported.first() {
+        clock_skew::check(first.key.created, time)?;
     }
     for ((new, index), mutation) in imported.iter_mut().zip(imported_at).zip(mutations) {
         new.key.mutation = mutation.n;
         outcomes[index] = InsertOutcome::Created(Some(mutation));
     }
     insert_rows(inner, transaction, &imported).await?;
-    let logged = match (imported.last(), issued.first()) {
+    record_hashes(inner, transaction, &imported).await?;
+    for new in &imported {
+        insert_credits(inner, transaction, &new.key).await?;
+    }
+    let logged = match (imported.last(), issued.is_empty()) {
         (Some(last), _) => Some(last.key.mutation),
-        (None, Some(first)) => Some(log_issue(inner, transaction, first.key.created).await?),
-        (None, None) => None,
+        (None, false) => Some(log_issues(inner, transaction, changes(&issued)).await?),
+        (None, true) => None,
     };
     Ok(End::Commit(InsertedKeys { each: outcomes, logged }))
 }
@@ -123,10 +144,11 @@ async fn insert(
 /// Existing keys and requests that new ones can collide with, including those of the same
 /// transaction.
 struct Existing {
-    ids: HashSet<KeyId>,
+    ids: TakenIds,
     requests: HashMap<String, (String, Key)>,
     /// Number of further keys that the network may have.
     room: u64,
+    of_actors: ActorCounts,
 }
 
 impl Existing {
@@ -134,14 +156,16 @@ impl Existing {
         inner: &Inner,
         transaction: &mut AnyConnection,
         new: &[NewKey],
-        quota: Option<u64>,
+        limits: &InsertLimits,
     ) -> Result<Self, StoreError> {
         // Reads that decide about the insert need the lock. A key with a random id needs none.
         let decides = |new: &NewKey| new.request.is_some() || new.key.id.kind() == KeyKind::Imported;
         let room = match new.first() {
-            Some(NewKey { key, .. }) if quota.is_some() || new.iter().any(decides) => {
+            Some(NewKey { key, .. })
+                if limits.quota.is_some() || limits.has_actor_limits() || new.iter().any(decides) =>
+            {
                 let mut count = lock_network(inner, transaction, key.network).await?;
-                match quota {
+                match limits.quota {
                     Some(quota) => {
                         let wanted = u64::try_from(new.len()).unwrap_or(u64::MAX);
                         room(inner, transaction, &mut count, quota, wanted, key.created).await?
@@ -151,14 +175,14 @@ impl Existing {
             }
             _ => u64::MAX,
         };
-        let mut ids = HashSet::new();
+        let mut ids = TakenIds::default();
         // Random ids aren't looked up: if one existed, the database would refuse it.
         let imported: Vec<_> =
             new.iter().filter(|new| new.key.id.kind() == KeyKind::Imported).cloned().collect();
         for chunk in imported.chunks(MAX_ROWS) {
-            ids.extend(taken_ids(inner, transaction, chunk).await?);
+            ids.read(inner, transaction, chunk).await?;
         }
-        Ok(Self { ids, requests: HashMap::new(), room })
+        Ok(Self { ids, requests: HashMap::new(), room, of_actors: ActorCounts::default() })
     }
 
     /// Decides the outcome of one key, and counts it as existing. Its row isn't written yet.
@@ -166,7 +190,8 @@ impl Existing {
         &mut self,
         inner: &Inner,
         transaction: &mut AnyConnection,
-        NewKey { key, request }: &NewKey,
+        new @ NewKey { key, request, .. }: &NewKey,
+        limits: &[ActorLimit],
     ) -> Result<InsertOutcome, StoreError> {
         if let Some(request) = request {
             if let Some((fingerprint, key)) = self.requests.get(&request.id) {
@@ -181,14 +206,17 @@ impl Existing {
                 None => {}
             }
         }
-        if self.ids.contains(&key.id) {
-            return Ok(InsertOutcome::IdTaken);
+        if let Some(existing) = self.ids.of(new) {
+            return Ok(InsertOutcome::IdTaken(existing));
         }
         let Some(room) = self.room.checked_sub(1) else {
             return Ok(InsertOutcome::QuotaExceeded);
         };
+        if let Some(limit) = self.of_actors.add(inner, transaction, key, limits).await? {
+            return Ok(InsertOutcome::ActorLimitReached(limit));
+        }
         self.room = room;
-        self.ids.insert(key.id);
+        self.ids.insert(new);
         if let Some(IdempotencyKey { id, fingerprint, .. }) = request {
             self.requests.insert(id.clone(), (fingerprint.clone(), key.clone()));
         }
@@ -202,7 +230,12 @@ pub(super) async fn insert_row(
     transaction: &mut AnyConnection,
     key: &Key,
 ) -> Result<(), StoreError> {
-    insert_rows(inner, transaction, &[NewKey { key: key.clone(), request: None }]).await
+    insert_rows(
+        inner,
+        transaction,
+        &[NewKey { key: key.clone(), request: None, digests: KnownDigests::default() }],
+    )
+    .await
 }
 
 /// Inserts the rows of keys.
@@ -212,38 +245,24 @@ pub(super) async fn insert_rows(
     rows: &[NewKey],
 ) -> Result<(), StoreError> {
     for chunk in rows.chunks(MAX_ROWS) {
-        let values = placeholders(chunk.len(), COLUMN_COUNT + 3);
+        let values = placeholders(chunk.len(), COLUMN_COUNT + 6);
         let insert = format!(
-            "INSERT INTO api_keys ({COLUMNS}, request_id, request_fingerprint, request_seal) VALUES {values}"
+            "INSERT INTO api_keys ({COLUMNS}, request_id, request_fingerprint, request_seal, sha256_id, sha512_id, \
+             terms_at) VALUES {values}"
         );
-        let insert = chunk.iter().fold(inner.query(insert), |insert, NewKey { key, request }| {
+        let insert = chunk.iter().fold(inner.query(insert), |insert, NewKey { key, request, digests }| {
             let request = request.as_ref();
             bind_key(insert, key)
                 .bind(request.map(|request| request.id.clone()))
                 .bind(request.map(|request| request.fingerprint.clone()))
                 .bind(request.and_then(|request| request.seal.clone()))
+                .bind(digests.sha256.map(|id| id.to_string()))
+                .bind(digests.sha512.map(|id| id.to_string()))
+                .bind(i64::try_from(key.mutation).unwrap_or(i64::MAX))
         });
         insert.execute(&mut *transaction).await?;
+        let keys: Vec<&Key> = chunk.iter().map(|new| &new.key).collect();
+        insert_terms(inner, transaction, &keys).await?;
     }
     Ok(())
-}
-
-/// Returns which of these ids exist. All keys are of one network.
-async fn taken_ids(
-    inner: &Inner,
-    transaction: &mut AnyConnection,
-    new: &[NewKey],
-) -> Result<Vec<KeyId>, StoreError> {
-    let Some(NewKey { key: first, .. }) = new.first() else {
-        return Ok(vec![]);
-    };
-    let ids: Vec<String> = (2..new.len() + 2).map(|number| format!("${number}")).collect();
-    let find =
-        format!("SELECT key_id FROM api_keys WHERE network_id = $1 AND key_id IN ({})", ids.join(", "));
-    let find = inner.query(find).bind(first.network.to_string());
-    let find = new.iter().fold(find, |find, new| find.bind(new.key.id.to_string()));
-    let rows = find.fetch_all(&mut *transaction).await?;
-    let read =
-        |row: &AnyRow| KeyId::parse_any(&row.try_get::<String, _>(0)?).ok_or(StoreError::Corrupt("key_id"));
-    rows.iter().map(read).collect()
 }

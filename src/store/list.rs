@@ -8,63 +8,16 @@
 use std::cmp::Ordering;
 
 use futures_util::FutureExt;
-use sqlx::Any;
-use sqlx::any::AnyArguments;
-use sqlx::query::Query;
 
 use super::dialect::Dialect;
+use super::find;
+use super::page::{OrderBy, Page, PageRequest};
 use super::row::{read_key, selected};
+use super::statement::Statement;
 use super::{Inner, Store, StoreError};
 use crate::clock::Timestamp;
-use crate::credential::page_token::Cursor;
 use crate::key::record::kind_code;
-use crate::key::{Key, KeyKind, KeyPrefix, NetworkId, SecretId, Status};
-
-/// Filter of keys; `None` matches any.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Filter {
-    /// Actor of the keys.
-    pub actor: Option<String>,
-    /// Status of the keys.
-    pub status: Option<Status>,
-    /// Secrets of the keys, of which one must match; `None` in the list matches keys whose secret
-    /// isn't known.
-    pub secrets: Option<Vec<Option<SecretId>>>,
-    /// Prefix of the keys.
-    pub prefix: Option<KeyPrefix>,
-}
-
-/// Order of keys.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Order {
-    /// By the time of creation, ascending.
-    #[default]
-    OldestFirst,
-    /// By the time of creation, descending.
-    NewestFirst,
-}
-
-/// Request for a page of keys.
-#[derive(Debug, Clone, Default)]
-pub struct PageRequest {
-    /// Filter of the keys.
-    pub filter: Filter,
-    /// Order of the keys.
-    pub order: Order,
-    /// Last key of the previous page; `None` for the first page.
-    pub after: Option<Cursor>,
-    /// Maximum number of keys.
-    pub size: u32,
-}
-
-/// Page of keys.
-#[derive(Debug)]
-pub struct Page {
-    /// The keys.
-    pub keys: Vec<Key>,
-    /// True if more keys follow.
-    pub more: bool,
-}
+use crate::key::{Key, KeyKind, NetworkId, SecretId, Status};
 
 /// Range of an index that a statement reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +42,9 @@ impl Store {
         request: PageRequest,
         now: Timestamp,
     ) -> Result<Page, StoreError> {
+        if request.order.by != OrderBy::Created || !request.filter.is_plain() {
+            return self.run(move |inner| find::find(inner, network, kind, request, now)).await;
+        }
         let listing = Listing { network, kind, request, now };
         self.run(async move |inner| listing.read(&inner).await).await
     }
@@ -111,9 +67,9 @@ struct Listing {
 impl Listing {
     /// Compares two positions in the order of the list.
     fn compare(&self, one: &Position, other: &Position) -> Ordering {
-        match self.request.order {
-            Order::OldestFirst => one.cmp(other),
-            Order::NewestFirst => other.cmp(one),
+        match self.request.order.is_descending {
+            false => one.cmp(other),
+            true => other.cmp(one),
         }
     }
 
@@ -153,9 +109,11 @@ impl Listing {
         keys.sort_by(|(one, _), (other, _)| self.compare(one, other));
         // A state that is recorded between two statements makes a key appear in both.
         keys.dedup_by(|(_, one), (_, other)| one.id == other.id);
-        let more = !ends.is_empty() || keys.len() > size;
+        let has_more = !ends.is_empty() || keys.len() > size;
         keys.truncate(size);
-        Page { keys: keys.into_iter().map(|(_, key)| key).collect(), more }
+        let keys: Vec<Key> = keys.into_iter().map(|(_, key)| key).collect();
+        let next = keys.last().filter(|_| has_more).map(|last| OrderBy::Created.position(last));
+        Page { keys, next }
     }
 
     /// Returns the statements whose rows, merged, begin with the page.
@@ -219,9 +177,15 @@ impl Listing {
         if let Some(prefix) = &self.request.filter.prefix {
             select.push(" AND key_prefix = ").text(prefix.as_str().to_owned());
         }
-        let (beyond, direction) = match self.request.order {
-            Order::OldestFirst => (">", ""),
-            Order::NewestFirst => ("<", " DESC"),
+        if let Some(from) = self.request.filter.created.from {
+            select.push(" AND created_at >= ").number(from);
+        }
+        if let Some(until) = self.request.filter.created.until {
+            select.push(" AND created_at < ").number(until);
+        }
+        let (beyond, direction) = match self.request.order.is_descending {
+            false => (">", ""),
+            true => ("<", " DESC"),
         };
         if let Some(after) = &self.request.after {
             // The first condition follows from the second, and lets the database use the index.
@@ -235,75 +199,5 @@ impl Listing {
         select.push(&format!(" ORDER BY created_at{direction}, key_id{direction} LIMIT "));
         select.number(i64::from(self.request.size) + 1);
         select
-    }
-}
-
-/// Statement that is built together with its values, as each placeholder must occur once and in
-/// order.
-pub(super) struct Statement {
-    text: String,
-    values: Vec<Value>,
-}
-
-enum Value {
-    Text(String),
-    Number(i64),
-}
-
-impl Statement {
-    /// Begins a statement, whose first value is `first`.
-    pub(super) fn new(text: String, first: impl ToString) -> Self {
-        let mut statement = Self { text, values: vec![] };
-        statement.text(first.to_string());
-        statement
-    }
-
-    /// Adds a part of the text.
-    pub(super) fn push(&mut self, text: &str) -> &mut Self {
-        self.text += text;
-        self
-    }
-
-    /// Adds a value that is a text.
-    pub(super) fn text(&mut self, value: String) -> &mut Self {
-        self.value(Value::Text(value))
-    }
-
-    /// Adds a value that is a number.
-    pub(super) fn number(&mut self, value: i64) -> &mut Self {
-        self.value(Value::Number(value))
-    }
-
-    fn value(&mut self, value: Value) -> &mut Self {
-        self.values.push(value);
-        let placeholder = format!("${}", self.values.len());
-        self.push(&placeholder)
-    }
-
-    /// Adds the conditions of a status at `now`.
-    fn status(&mut self, status: Status, now: i64) {
-        match status {
-            Status::Active => {
-                self.unended(now).push(" AND (expires_at IS NULL OR expires_at > ").number(now).push(")")
-            }
-            Status::Expired => self.unended(now).push(" AND expires_at <= ").number(now),
-            Status::Revoked => {
-                self.push(" AND (revocation_reason IS NOT NULL OR superseded_at <= ").number(now).push(")")
-            }
-        };
-    }
-
-    fn unended(&mut self, now: i64) -> &mut Self {
-        self.push(" AND revocation_reason IS NULL AND (superseded_at IS NULL OR superseded_at > ")
-            .number(now)
-            .push(")")
-    }
-
-    /// Makes the query.
-    pub(super) fn query(self, inner: &Inner) -> Query<'static, Any, AnyArguments> {
-        self.values.into_iter().fold(inner.query(self.text), |query, value| match value {
-            Value::Text(text) => query.bind(text),
-            Value::Number(number) => query.bind(number),
-        })
     }
 }

@@ -20,11 +20,14 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use uuid::Uuid;
 
+use super::digests::HashAlgorithms;
 use super::mutations::read_tag;
 use super::row::{read_key, selected};
 use super::server::authoritative;
 use super::transaction::READ_TIMEOUT;
+use super::wanted::{Wanted, ids};
 use super::{Inner, Store, StoreError};
+use crate::credential::imported_hash::DigestIds;
 use crate::key::{Key, KeyId, NetworkId};
 
 /// Reads under way at once, not counting slow ones.
@@ -35,11 +38,13 @@ const INITIAL_CONNECTIONS: usize = MAX_CONCURRENT_READS + 2;
 const SLOW_READ: Duration = Duration::from_millis(5);
 /// Time that a read waits for a poll that finds the primary: less than the timeout of a Check.
 const PRIMARY_WAIT: Duration = Duration::from_millis(100);
-/// Numbers of keys per statement. They are few, so that each connection has the statements
-/// prepared; a smaller batch repeats its last key. The largest fits into one TLS record (see
-/// [`super::dialect::MAX_ROWS`]).
-const BATCH_SIZES: [usize; 3] = [1, 8, 32];
-const MAX_BATCH: usize = BATCH_SIZES[BATCH_SIZES.len() - 1];
+/// Numbers of ids per statement. They are few, so that each connection has the statements
+/// prepared; a smaller batch repeats its last id. The largest fits into one TLS record (see
+/// [`super::dialect::MAX_ROWS`]). Three are needed for one credential whose hash may have been
+/// imported.
+const BATCH_SIZES: [usize; 5] = [1, 3, 8, 32, 3 * MAX_BATCH];
+/// Most lookups of one statement.
+const MAX_BATCH: usize = 32;
 
 /// Row of a key, and the head of the log at the same moment.
 #[derive(Debug, Clone)]
@@ -57,8 +62,7 @@ type LookupResult = Result<Lookup, Arc<StoreError>>;
 
 /// Lookup that waits for a read.
 struct PendingLookup {
-    network: NetworkId,
-    id: KeyId,
+    wanted: Wanted,
     result: oneshot::Sender<LookupResult>,
 }
 
@@ -81,7 +85,8 @@ impl Store {
     pub async fn prepare_lookups(&self) -> Result<(), StoreError> {
         self.run(async |inner| {
             inner.readers.warm_up(INITIAL_CONNECTIONS, READ_TIMEOUT).await?;
-            let no_key = [(NetworkId::SINGLE, KeyId::Issued(Uuid::nil()))];
+            let id = KeyId::Issued(Uuid::nil());
+            let no_key = [Wanted { network: NetworkId::SINGLE, id, digests: None }];
             let reads = (0..INITIAL_CONNECTIONS).map(|_| read(&inner, &no_key));
             try_join_all(reads).await.map(drop)
         })
@@ -93,8 +98,24 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn find_key(&self, network: NetworkId, id: KeyId) -> Result<Lookup, Arc<StoreError>> {
+        self.find_presented(network, id, None).await
+    }
+
+    /// Looks up a key like [`Store::find_key`], also by the ids that it has while only a hash of it
+    /// is known; the key's id says which of them it has. Where no hashes were imported, the
+    /// statement is that of `find_key`.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn find_presented(
+        &self,
+        network: NetworkId,
+        id: KeyId,
+        digests: Option<DigestIds>,
+    ) -> Result<Lookup, Arc<StoreError>> {
         let (sender, result) = oneshot::channel();
-        if let Some(reader) = Lookups::add(&self.0, PendingLookup { network, id, result: sender }) {
+        let wanted = Wanted { network, id, digests };
+        if let Some(reader) = Lookups::add(&self.0, PendingLookup { wanted, result: sender }) {
             spawn(reader);
         }
         let result = result.await;
@@ -134,7 +155,7 @@ impl BatchReader {
 
     async fn run(mut self) {
         while let Some(batch) = self.next_batch() {
-            let ids: Vec<_> = batch.iter().map(|lookup| (lookup.network, lookup.id)).collect();
+            let ids: Vec<_> = batch.iter().map(|lookup| lookup.wanted).collect();
             self.inner.key_reads.fetch_add(ids.len() as u64, Ordering::Relaxed);
             let inner = Arc::clone(&self.inner);
             let mut read = pin!(read(&inner, &ids));
@@ -148,7 +169,7 @@ impl BatchReader {
             let rows = rows.map_err(Arc::new);
             for lookup in batch {
                 let result = match &rows {
-                    Ok(rows) => rows.lookup(lookup.network, lookup.id),
+                    Ok(rows) => rows.lookup(&lookup.wanted),
                     Err(error) => Err(Arc::clone(error)),
                 };
                 // Fails if the caller has stopped waiting.
@@ -206,21 +227,40 @@ impl Drop for BatchReader {
 struct Rows {
     counter: u64,
     tag: u128,
+    /// Algorithms of which hashes were imported.
+    algorithms: HashAlgorithms,
     /// Keys by the columns `network_id` and `key_id`.
     keys: HashMap<(String, String), Result<Arc<Key>, Arc<StoreError>>>,
 }
 
 impl Rows {
     /// Returns the result for one of the requested keys.
-    fn lookup(&self, network: NetworkId, id: KeyId) -> LookupResult {
-        let key = self.keys.get(&(network.to_string(), id.to_string())).cloned().transpose()?;
+    fn lookup(&self, wanted: &Wanted) -> LookupResult {
+        let ids = [wanted.id].into_iter().chain(wanted.digests.into_iter().flat_map(DigestIds::all));
+        let find = |id: KeyId| self.keys.get(&(wanted.network.to_string(), id.to_string()));
+        let key = ids.into_iter().find_map(find).cloned().transpose()?;
         Ok(Lookup { counter: self.counter, tag: self.tag, key })
+    }
+}
+
+/// Reads keys. Looks for hashes if the last lookup saw that there are any; and if there turn out to
+/// be others, once more.
+async fn read(inner: &Inner, wanted: &[Wanted]) -> Result<Rows, StoreError> {
+    let hint = inner.hash_hint.get();
+    let rows = read_ids(inner, &ids(wanted, hint)).await?;
+    inner.hash_hint.set(rows.algorithms);
+    let may_lack = |wanted: &&Wanted| {
+        wanted.digests.is_some() && rows.lookup(wanted).is_ok_and(|found| found.key.is_none())
+    };
+    match rows.algorithms.exceeds(hint) && wanted.iter().any(|wanted| may_lack(&wanted)) {
+        true => read_ids(inner, &ids(wanted, rows.algorithms)).await,
+        false => Ok(rows),
     }
 }
 
 /// Reads like [`read_once`], and once more if the server wasn't the primary or the connection was
 /// lost: similar connections are evicted by then, so the next one is new.
-async fn read(inner: &Inner, ids: &[(NetworkId, KeyId)]) -> Result<Rows, StoreError> {
+async fn read_ids(inner: &Inner, ids: &[(NetworkId, KeyId)]) -> Result<Rows, StoreError> {
     match read_once(inner, ids).await {
         Err(StoreError::NotAuthoritative(_)) => {
             inner.poller.verify_primary(PRIMARY_WAIT).await;
@@ -234,10 +274,12 @@ async fn read(inner: &Inner, ids: &[(NetworkId, KeyId)]) -> Result<Rows, StoreEr
     }
 }
 
-/// Reads the rows of at most [`MAX_BATCH`] keys and the log's head. One statement reads both at the
-/// same moment: a head that is read later would include changes that the rows don't.
+/// Reads the rows of at most three times [`MAX_BATCH`] ids and the log's head. One statement reads
+/// both at the same moment: a head that is read later would include changes that the rows don't.
 async fn read_once(inner: &Inner, ids: &[(NetworkId, KeyId)]) -> Result<Rows, StoreError> {
-    let size = BATCH_SIZES.into_iter().find(|size| ids.len() <= *size).unwrap_or(MAX_BATCH);
+    #[cfg(test)]
+    inner.lookup_statements.fetch_add(1, Ordering::Relaxed);
+    let size = BATCH_SIZES.into_iter().find(|size| ids.len() <= *size).unwrap_or(3 * MAX_BATCH);
     // Not `key_id IN (…)`: without statistics of a new table, PostgreSQL would compare all keys of
     // a network with those.
     let columns = selected(inner.dialect);
@@ -249,7 +291,7 @@ async fn read_once(inner: &Inner, ids: &[(NetworkId, KeyId)]) -> Result<Rows, St
         )
     };
     let find = format!(
-        "SELECT counter.n AS counter_n, (SELECT tag FROM mutation_log WHERE n = counter.n) AS counter_tag, \
+        "SELECT counter.n AS counter_n, counter.hashes AS counter_hashes, (SELECT tag FROM mutation_log WHERE n = counter.n) AS counter_tag, \
          {id} AS server_id, {state} AS server_state, found.* \
          FROM mutation_counter counter LEFT JOIN ({keys}) AS found ON 1 = 1 WHERE counter.id = 1",
         id = inner.dialect.server_id(),
@@ -279,6 +321,7 @@ async fn read_once(inner: &Inner, ids: &[(NetworkId, KeyId)]) -> Result<Rows, St
     Ok(Rows {
         counter: u64::try_from(counter).map_err(|_| StoreError::Corrupt("counter_n"))?,
         tag: read_tag(&first.try_get::<String, _>("counter_tag")?)?,
+        algorithms: HashAlgorithms::from_row(first, "counter_hashes")?,
         keys,
     })
 }
@@ -313,6 +356,7 @@ mod tests {
             addresses: AddressList::default(),
             rate_policy: None,
             rate_policies: crate::key::RatePolicies::default(),
+            credits: None,
             created: now,
             updated: now,
             expires: None,
@@ -333,8 +377,11 @@ mod tests {
         let dsn = format!("sqlite://{}/talos.db", directory.path().display());
         let store = Store::open(&dsn, Rng::seeded(1)).await.unwrap();
         for network in networks() {
-            let keys =
-                (0..count).step_by(2).map(|number| NewKey { key: key(network, number), request: None });
+            let keys = (0..count).step_by(2).map(|number| NewKey {
+                key: key(network, number),
+                request: None,
+                digests: Default::default(),
+            });
             store.insert_keys(keys.collect(), None).await.unwrap();
         }
         (store, directory)
@@ -377,7 +424,8 @@ mod tests {
         let (store, _directory) = store(0).await;
         let add = |number| {
             let result = oneshot::channel().0;
-            Lookups::add(&store.0, PendingLookup { network: networks()[0], id: id(number), result })
+            let wanted = Wanted { network: networks()[0], id: id(number), digests: None };
+            Lookups::add(&store.0, PendingLookup { wanted, result })
         };
         let mut readers: Vec<_> =
             (0..MAX_CONCURRENT_READS as u128).map(|number| add(number).unwrap()).collect();
@@ -387,7 +435,7 @@ mod tests {
         let mut read = vec![];
         while let Some(batch) = readers[0].next_batch() {
             assert!(batch.len() == MAX_BATCH || read.len() + batch.len() == 100);
-            read.extend(batch.into_iter().map(|lookup| lookup.id));
+            read.extend(batch.into_iter().map(|lookup| lookup.wanted.id));
         }
         assert_eq!(read, (0..100).map(id).collect::<Vec<_>>());
         drop(readers);

@@ -40,6 +40,10 @@ macro_rules! migrations {
                 step!($database, 5, "0005_additive_suspensions_and_actors"),
                 step!($database, 6, "0006_additive_usage"),
                 step!($database, 7, "0007_additive_limits"),
+                step!($database, 8, "0008_additive_credits"),
+                step!($database, 9, "0009_additive_finding"),
+                step!($database, 10, "0010_additive_events"),
+                step!($database, 11, "0011_additive_imported_hashes"),
             ]
             .concat(),
         )

@@ -1,6 +1,8 @@
 //! Mutation log, from which every instance learns that a cached row is stale (see
 //! `cache::freshness`).
 
+mod append;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,10 +11,13 @@ use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AssertSqlSafe, Row};
 use tokio::time::Instant;
 
-use super::clock_skew::{self, ClockSkew, MAX_CLOCK_SKEW, database_time};
-use super::dialect::{MAX_ROWS, placeholders};
+pub(super) use append::{
+    LoggedChange, NewEntry, erase_actor_events, erase_events, insert_entries, log_change, log_changes,
+    log_issues, take_numbers,
+};
+
+use super::clock_skew::{ClockSkew, MAX_CLOCK_SKEW, database_time};
 use super::poller::{Evidence, PollError, PollTiming, Proof, Statement};
-use super::server::authoritative;
 use super::transaction::End;
 use super::{Inner, Store, StoreError};
 use crate::clock::{Clock, Timestamp};
@@ -257,9 +262,7 @@ pub(super) fn read_tag(digits: &str) -> Result<u128, StoreError> {
     u128::from_str_radix(digits, 16).map_err(|_| StoreError::Corrupt("tag"))
 }
 
-/// Numbers a change and logs it, inside the transaction that makes it. Incrementing the one row
-/// locks it until the commit: no later number can be visible before this one. Returns the
-/// database's time as well.
+/// Logs a change of a key of which nothing is told but its id, like [`append::log_change`].
 pub(super) async fn log_mutation(
     inner: &Inner,
     transaction: &mut AnyConnection,
@@ -267,107 +270,23 @@ pub(super) async fn log_mutation(
     key_id: KeyId,
     at: Timestamp,
 ) -> Result<(Mutation, Option<Timestamp>), StoreError> {
-    let (mutations, time) = log_mutations(inner, transaction, &[(network, key_id, at)]).await?;
-    Ok((mutations.first().copied().ok_or(StoreError::Corrupt("n"))?, time))
+    log_change(inner, transaction, LoggedChange { network, key_id, at, event: None }).await
 }
 
-/// Logs that keys were issued, with one number, which it returns. Their ids can't have been looked
-/// up before, so no cached row is stale; but a restore that loses them must be noticed, too.
-///
-/// To be called last: the row that orders all changes stays locked until the commit. Fails if the
-/// process's clock is too far from the database's.
-pub(super) async fn log_issue(
-    inner: &Inner,
-    transaction: &mut AnyConnection,
-    at: Timestamp,
-) -> Result<u64, StoreError> {
-    let (n, time) = take_numbers(inner, transaction, 1).await?;
-    clock_skew::check(at, time)?;
-    let entry =
-        NewEntry { n, network: String::new(), key_id: String::new(), actor: None, at: time.unwrap_or(at) };
-    insert_entries(inner, transaction, [entry]).await?;
-    u64::try_from(n).map_err(|_| StoreError::Corrupt("n"))
-}
-
-/// Takes `count` numbers and returns the last, with the database's time. Fails if the server isn't
-/// the primary.
-pub(super) async fn take_numbers(
-    inner: &Inner,
-    transaction: &mut AnyConnection,
-    count: i64,
-) -> Result<(i64, Option<Timestamp>), StoreError> {
-    let increment = inner.query("UPDATE mutation_counter SET n = n + $1 WHERE id = 1").bind(count);
-    increment.execute(&mut *transaction).await?;
-    let (id, state) = (inner.dialect.server_id(), inner.dialect.server_state());
-    let clock = inner.dialect.clock();
-    let read = format!(
-        "SELECT n, {clock} AS now, {id} AS server_id, {state} AS server_state FROM mutation_counter WHERE id = 1"
-    );
-    let row = inner.query(read).fetch_one(&mut *transaction).await?;
-    inner.poller.check_server(&authoritative(&row, "server_id", "server_state")?)?;
-    Ok((row.try_get::<i64, _>("n")?, database_time(row.try_get("now")?)))
-}
-
-/// Logs many changes with successive numbers, like [`log_mutation`]. Entries have the database's
-/// time, if it has a clock of its own.
+/// Logs many such changes with successive numbers.
+#[cfg(test)]
 pub(super) async fn log_mutations(
     inner: &Inner,
     transaction: &mut AnyConnection,
     changes: &[(NetworkId, KeyId, Timestamp)],
 ) -> Result<(Vec<Mutation>, Option<Timestamp>), StoreError> {
-    let count = i64::try_from(changes.len()).map_err(|_| StoreError::Corrupt("n"))?;
-    if count == 0 {
-        return Ok((vec![], None));
-    }
-    let (last, time) = take_numbers(inner, transaction, count).await?;
-    let first = last - count + 1;
-    let numbered: Vec<_> = (first..).zip(changes).collect();
-    let entries = numbered.iter().map(|(n, (network, key_id, at))| {
-        let at = time.unwrap_or(*at);
-        NewEntry { n: *n, network: network.to_string(), key_id: key_id.to_string(), actor: None, at }
+    let changes = changes.iter().map(|(network, key_id, at)| LoggedChange {
+        network: *network,
+        key_id: *key_id,
+        at: *at,
+        event: None,
     });
-    insert_entries(inner, transaction, entries).await?;
-    let mutation = |(n, (network, key_id, _)): &(i64, &(NetworkId, KeyId, Timestamp))| {
-        let n = u64::try_from(*n).map_err(|_| StoreError::Corrupt("n"))?;
-        Ok(Mutation { n, network: *network, key_id: *key_id })
-    };
-    Ok((numbered.iter().map(mutation).collect::<Result<_, StoreError>>()?, time))
-}
-
-/// Entry to insert.
-pub(super) struct NewEntry {
-    pub n: i64,
-    pub network: String,
-    /// Empty without a key.
-    pub key_id: String,
-    pub actor: Option<String>,
-    pub at: Timestamp,
-}
-
-/// Inserts log entries, each with its own tag.
-pub(super) async fn insert_entries(
-    inner: &Inner,
-    transaction: &mut AnyConnection,
-    entries: impl IntoIterator<Item = NewEntry>,
-) -> Result<(), StoreError> {
-    let entries: Vec<_> = entries.into_iter().collect();
-    for chunk in entries.chunks(MAX_ROWS) {
-        let values = placeholders(chunk.len(), 6);
-        let insert =
-            format!("INSERT INTO mutation_log (n, tag, network_id, key_id, actor_id, at) VALUES {values}");
-        let insert = chunk.iter().fold(inner.query(insert), |insert, entry| {
-            let tag = u128::from_be_bytes(inner.rng.bytes());
-            insert
-                .bind(entry.n)
-                .bind(format!("{tag:032x}"))
-                .bind(entry.network.clone())
-                .bind(entry.key_id.clone())
-                .bind(entry.actor.clone())
-                .bind(entry.at.as_micros())
-        });
-        insert.execute(&mut *transaction).await?;
-    }
-    Ok(())
+    log_changes(inner, transaction, changes.collect()).await
 }
 
 #[cfg(test)]

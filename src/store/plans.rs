@@ -3,6 +3,8 @@
 //! SQLite always; PostgreSQL and MariaDB if `TALOS_TEST_POSTGRES` and `TALOS_TEST_MARIADB` name
 //! them. `TALOS_TEST_PLAN_ROWS` is the number of keys; from a million on, times are checked, too.
 
+mod credits;
+mod finding;
 mod usage;
 
 use std::time::Duration;
@@ -20,14 +22,15 @@ use super::keys::insert_rows;
 use super::mutations::log_mutations;
 use super::transaction::End;
 use super::{
-    AuditHead, Filter, IdempotencyKey, KeyChange, LogStart, MAX_SIGNED_COUNT, NewKey, Order, PageRequest,
-    PollTiming, SignedBy, Store, Successor, TrimLimit,
+    ActorLimit, AuditHead, FeedRequest, FeedStart, Filter, HashUpgrade, IdempotencyKey, KeyChange, LogStart,
+    MAX_SIGNED_COUNT, NewKey, Order, OrderBy, PageRequest, PollTiming, SignedBy, Store, Successor, TrimLimit,
 };
 use crate::clock::{Clock, Timestamp};
+use crate::credential::imported_hash::{DigestIds, KnownDigests};
 use crate::credential::page_token::Cursor;
 use crate::key::{
     Actor, ActorId, AddressList, Key, KeyId, KeyKind, KeyName, KeyPrefix, NetworkId, Provenance, Revocation,
-    RevocationReason, Scopes, SecretId, Signer, Status, Suspensions, Visibility,
+    RevocationReason, SecretId, Signer, Status, Suspensions, Visibility,
 };
 use crate::rng::Rng;
 
@@ -62,23 +65,24 @@ fn key(number: u128, now: Timestamp) -> Key {
     Key {
         network: NetworkId::SINGLE,
         id: KeyId::Issued(Uuid::from_u128(number.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))),
-        name: KeyName::parse("name").unwrap(),
+        name: KeyName::parse(&format!("Name {number}")).unwrap(),
         actor: ActorId::parse(&actor).unwrap(),
-        scopes: Scopes::default(),
-        metadata: None,
+        scopes: finding::scopes(number),
+        metadata: finding::metadata(number),
         visibility: Visibility::Secret,
         addresses: AddressList::default(),
         rate_policy: None,
         rate_policies: crate::key::RatePolicies::default(),
+        credits: None,
         created,
         updated: created,
-        expires: expired.then(|| now.minus(hour)),
+        expires: if expired { Some(now.minus(hour)) } else { finding::expiry(number, now) },
         superseded: superseded.then(|| now.minus(hour)),
         unused_grace: None,
         revocation: revoked.then_some(Revocation { reason: RevocationReason::Superseded, description: None }),
         suspensions: Suspensions::default(),
         provenance: Provenance::default(),
-        last_used: None,
+        last_used: finding::last_use(number, now),
         mutation: 0,
         signer,
     }
@@ -99,7 +103,10 @@ async fn fill(store: &Store, now: Timestamp) {
     }
     let numbers: Vec<u128> = (1..=rows()).collect();
     for chunk in numbers.chunks(2_000) {
-        let keys: Vec<_> = chunk.iter().map(|at| NewKey { key: key(*at, now), request: None }).collect();
+        let keys: Vec<_> = chunk
+            .iter()
+            .map(|at| NewKey { key: key(*at, now), request: None, digests: Default::default() })
+            .collect();
         let insert = async move |inner: std::sync::Arc<super::Inner>| {
             inner
                 .write(keys, |inner, transaction, keys| {
@@ -142,12 +149,12 @@ async fn list_all(store: &Store, now: Timestamp) -> (Duration, String) {
     let cursor = Cursor { created: last.created, key_id: last.id.to_string() };
     let tries = if rows() < ROWS_FOR_TIMES { 1 } else { 3 };
     let mut slowest = (Duration::ZERO, String::new());
-    let orders = [Order::OldestFirst, Order::NewestFirst];
+    let orders = [false, true].map(|is_descending| Order { by: OrderBy::Created, is_descending });
     let pages = orders.map(|order| [None, Some(cursor.clone())].map(|after| (order, after)));
     for filter in filters() {
         for (order, after) in pages.as_flattened() {
-            let request =
-                PageRequest { filter: filter.clone(), order: *order, after: after.clone(), size: 50 };
+            let (filter, after) = (filter.clone(), after.clone());
+            let request = PageRequest { filter, order: *order, after, size: 50, ..PageRequest::default() };
             let asked = format!("{request:?}");
             let mut best = Duration::MAX;
             for _ in 0..tries {
@@ -182,8 +189,12 @@ async fn use_everything(store: &Store, now: Timestamp) {
 
     let new = |number: u128| Key { created: now, ..key(rows() + number, now) };
     let request = IdempotencyKey { id: "request".to_owned(), fingerprint: "hash".to_owned(), seal: None };
-    let issued = NewKey { key: new(1), request: Some(request) };
-    let imported = NewKey { key: Key { id: KeyId::Imported([9; 32]), ..new(2) }, request: None };
+    let issued = NewKey { key: new(1), request: Some(request), digests: Default::default() };
+    let imported = NewKey {
+        key: Key { id: KeyId::Imported([9; 32]), ..new(2) },
+        request: None,
+        digests: Default::default(),
+    };
     store.insert_keys(vec![issued, imported], Some(u64::MAX)).await.unwrap();
     store.adopt_keys(vec![new(3)], now, false).await.unwrap();
     let successor = new(4);
@@ -198,7 +209,8 @@ async fn use_everything(store: &Store, now: Timestamp) {
     store.change_key(network, unknown.id, now, longer).await.unwrap();
     store.extend_graces(vec![(network, unknown.id, now)]).await.unwrap();
     use_actors(store, network, now).await;
-    assert_eq!(store.delete_keys(network, vec![new(3).id, new(5).id], now).await.unwrap().len(), 1);
+    use_hashes(store, network, now).await;
+    assert_eq!(store.delete_keys(network, vec![new(3).id, new(5).id], now, None).await.unwrap().len(), 1);
 
     store.newest_number().await.unwrap();
     let second = Duration::from_secs(1);
@@ -206,6 +218,9 @@ async fn use_everything(store: &Store, now: Timestamp) {
     for start in [LogStart::At(0), LogStart::Since(second)] {
         let deadline = Instant::now() + second * 5;
         store.read_log(start, &Clock::system(), timing, deadline).await.unwrap();
+    }
+    for start in [FeedStart::Oldest, FeedStart::Now, FeedStart::Since(now), FeedStart::After(1, None)] {
+        store.read_feed(FeedRequest { network, start, max_events: 10 }).await.unwrap().unwrap();
     }
     let limit = TrimLimit { retention: second, old: Some(1), seen_at_start: 1, now: now.plus(second) };
     store.trim_mutations(limit).await.unwrap();
@@ -218,6 +233,26 @@ async fn use_everything(store: &Store, now: Timestamp) {
     store.audit_head_of_chain("chain").await.unwrap();
 }
 
+/// Imports a hash, finds it and upgrades its key.
+async fn use_hashes(store: &Store, network: NetworkId, now: Timestamp) {
+    let digests = DigestIds::of(network, "raw key");
+    let id = digests.sha256;
+    let known = KnownDigests { sha256: Some(id), sha512: None };
+    let one = Key { id, created: now, ..key(rows() + 10, now) };
+    let sha512 = KnownDigests { sha256: None, sha512: Some(KeyId::Imported([8; 32])) };
+    let other = Key { id: KeyId::Imported([8; 32]), created: now, ..key(rows() + 11, now) };
+    let new = [(one, known), (other, sha512)];
+    let new = new.map(|(key, digests)| NewKey { key, request: None, digests });
+    store.insert_keys(new.to_vec(), None).await.unwrap();
+    let to = KeyId::Imported([7; 32]);
+    let find = || store.find_presented(network, to, Some(digests));
+    assert_eq!(find().await.unwrap().key.unwrap().id, id);
+    let upgrade = HashUpgrade { network, from: id, to, digests, now };
+    assert_eq!(store.upgrade_hash(upgrade).await.unwrap().len(), 2);
+    assert_eq!(find().await.unwrap().key.unwrap().id, to);
+    assert_eq!(store.current_id(network, id).await.unwrap(), Some(to));
+}
+
 /// Calls every operation on actors once.
 async fn use_actors(store: &Store, network: NetworkId, now: Timestamp) {
     let id = key(7, now).actor;
@@ -227,7 +262,11 @@ async fn use_actors(store: &Store, network: NetworkId, now: Timestamp) {
     }
     assert!(store.find_actor(network, id.clone()).await.unwrap().recorded.is_some());
     assert_eq!(store.count_actor_keys(network, id.clone(), 5).await.unwrap().issued, 5);
-    assert!(store.delete_actor(network, id, now).await.unwrap().is_some());
+    for visibility in [None, Some(Visibility::Secret)] {
+        let limit = ActorLimit { policy: "few".to_owned(), visibility, most: 5 };
+        assert!(store.is_at_limit(network, id.clone(), limit, now).await.unwrap());
+    }
+    assert!(store.delete_actor(network, id, now, None).await.unwrap().is_some());
 }
 
 /// Replaces placeholders by values that exist, as not every database explains a statement without.
@@ -246,22 +285,27 @@ fn with_literals(text: &str, now: Timestamp) -> String {
         };
         let column =
             column.rsplit(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap_or_default();
+        // The first part of a position is a time.
+        let is_row = [" > (", " >= (", " < (", " <= ("].iter().any(|sign| literal.ends_with(sign));
+        let column = if is_row { "created_at" } else { column };
         literal += &match column {
             "network_id" => format!("'{}'", some.network),
-            "key_id" => format!("'{}'", some.id),
+            "key_id" | "credits_id" => format!("'{}'", some.id),
             "actor_id" | "BINARY" => format!("'{}'", some.actor.as_str()),
             "secret_id" => format!("'{}'", SECRETS[1]),
             "key_prefix" => "'old_ak'".to_owned(),
             "LIMIT" if text.contains("SELECT 1 AS one") => MAX_SIGNED_COUNT.to_string(),
             "LIMIT" => "51".to_owned(),
             "OFFSET" => "0".to_owned(),
-            "kind" | "n" | "mutation" | "live" | "recounts" => "1".to_owned(),
+            // After a COALESCE: the number that stands for no time.
+            "1" | "9223372036854775807" => now.as_micros().to_string(),
+            "terms_at" | "THEN" | "kind" | "n" | "hashes" | "mutation" | "live" | "recounts"
+            | "remaining" | "holders" => "1".to_owned(),
             "created_at" => some.created.as_micros().to_string(),
             "unused_grace" | "grace_limit_at" | "ELSE" => now.as_micros().to_string(),
             "expires_at" | "superseded_at" | "last_used_at" | "updated_at" | "due_at" | "END" | "hour_at"
-            | "day_at" | "settled_at" | "recounted_at" | "line_count" | "rate_quota" | "rate_window" => {
-                now.as_micros().to_string()
-            }
+            | "day_at" | "refill_due_at" | "settled_at" | "recounted_at" | "line_count" | "rate_quota"
+            | "rate_window" => now.as_micros().to_string(),
             _ => "'x'".to_owned(),
         };
         literal += rest;
@@ -306,10 +350,12 @@ fn fault(dialect: Dialect, statement: &str, plan: &str) -> Option<&'static str> 
         }),
     };
     let usage = ["usage_hours", "usage_days", "usage_keys"];
-    if ["api_keys", "mutation_log"].into_iter().chain(usage).any(whole) {
+    if ["api_keys", "key_terms", "mutation_log"].into_iter().chain(usage).any(whole) {
         return Some("reads a whole table");
     }
-    let is_page = statement.contains("ORDER BY created_at");
+    let is_page = ["created_at", "expires_at", "last_used_at"]
+        .iter()
+        .any(|column| statement.contains(&format!("ORDER BY {column}")));
     // Few keys are due, as sweeps record their states.
     let is_due = statement.contains(&format!("{} <= ", dialect.due_at()));
     if is_page && is_due && dialect != Dialect::Postgres && !plan.contains("api_keys_by_due") {
@@ -338,6 +384,7 @@ async fn check_plans(dsn: &str) {
     use_everything(&store, now).await;
     let keys: Vec<Key> = (40..80).map(|number| key(number, now)).collect();
     usage::use_usage(&store, &keys, now).await;
+    credits::use_credits(&store, now).await;
     while store.sweep_states(now).await.unwrap() > 0 {}
     let mut connection = AnyConnection::connect(dsn).await.unwrap();
     match dialect {
@@ -348,7 +395,9 @@ async fn check_plans(dsn: &str) {
         }
         Dialect::MySql => {
             connection
-                .execute("ANALYZE TABLE api_keys, mutation_log, usage_hours, usage_days, usage_keys")
+                .execute(
+                    "ANALYZE TABLE api_keys, key_terms, mutation_log, usage_hours, usage_days, usage_keys",
+                )
                 .await
                 .unwrap();
         }
@@ -358,12 +407,20 @@ async fn check_plans(dsn: &str) {
     if rows() >= ROWS_FOR_TIMES {
         assert!(slowest <= PAGE_TIME, "{slowest:?}: {asked}");
     }
+    finding::find_all(&store, now).await;
     let statements = store.0.statements.lock().clone();
     let mut faults = vec![];
     let mut count = 0;
     for statement in statements.iter().filter(|statement| !statement.starts_with("INSERT")) {
         let literal = with_literals(statement, now);
+        let settings = dialect.plan_settings().filter(|_| finding::is_planned(statement));
+        if let Some(settings) = settings {
+            connection.execute(AssertSqlSafe(format!("BEGIN; {settings}"))).await.unwrap();
+        }
         let plan = explain(&mut connection, dialect, &literal).await;
+        if settings.is_some() {
+            connection.execute("ROLLBACK").await.unwrap();
+        }
         count += 1;
         if let Some(fault) = fault(dialect, statement, &plan) {
             faults.push(format!("{fault}:\n{literal}\n{plan}\n"));

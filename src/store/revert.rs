@@ -14,7 +14,18 @@ use super::{StepState, Store, StoreError};
 use crate::rng::Rng;
 
 /// Tables and columns that are made of others, or that only caches need.
-const DERIVED: [&str; 6] = ["mutation_log", "mutation_counter", "key_counts", "swept", "state", "due_at"];
+const DERIVED: [&str; 10] = [
+    "mutation_log",
+    "mutation_counter",
+    "key_counts",
+    "swept",
+    "state",
+    "due_at",
+    "key_terms",
+    "terms_at",
+    "terms_due",
+    "folded_name",
+];
 /// Columns in which an empty text stands for no value.
 const EMPTY_BY_DEFAULT: [&str; 2] = ["secret_id", "key_prefix"];
 /// Most connections of others that an error names.

@@ -12,22 +12,33 @@ use crate::key::record::Record;
 pub(super) const COLUMNS: &str = "network_id, key_id, kind, name, actor_id, scopes, metadata, visibility, \
     allowed_cidrs, rate_quota, rate_window, rate_unit, rate_policies, created_at, updated_at, expires_at, superseded_at, \
     revocation_reason, revocation_description, last_used_at, mutation, secret_id, key_prefix, suspension, created_by, \
-    updated_by, revoked_by, replaces, replaced_by, unused_grace, grace_limit_at";
+    updated_by, revoked_by, replaces, replaced_by, unused_grace, grace_limit_at, credits_id";
 
 /// Number of [`COLUMNS`].
-pub(super) const COLUMN_COUNT: usize = 31;
+pub(super) const COLUMN_COUNT: usize = 32;
 
-/// Returns what is read of a key: [`COLUMNS`], and the suspension of its actor.
+/// Returns what is read of a key: [`COLUMNS`], the suspension of its actor and its balance of
+/// credits.
 ///
-/// By a subquery, not a join: pages of keys keep the plans that they have without it.
+/// By subqueries, not joins: pages of keys keep the plans that they have without it.
 pub(super) fn selected(dialect: Dialect) -> String {
     let exactly = match dialect.actor_equals_exactly() {
         Some(_) => " AND CAST(actors.actor_id AS BINARY) = CAST(api_keys.actor_id AS BINARY)",
         None => "",
     };
+    let credits = |column: &str| {
+        format!(
+            "(SELECT c.{column} FROM credits c WHERE c.network_id = api_keys.network_id \
+             AND c.credits_id = api_keys.credits_id)"
+        )
+    };
     format!(
         "{COLUMNS}, (SELECT actors.suspension FROM actors WHERE actors.network_id = api_keys.network_id \
-         AND actors.actor_id = api_keys.actor_id{exactly}) AS actor_suspension"
+         AND actors.actor_id = api_keys.actor_id{exactly}) AS actor_suspension, {remaining} AS credits_remaining, \
+         {refill} AS credits_refill, {due_at} AS credits_due_at",
+        remaining = credits("remaining"),
+        refill = credits("refill"),
+        due_at = credits("refill_due_at"),
     )
 }
 
@@ -68,6 +79,7 @@ pub(super) fn bind_key(query: Query, key: &Key) -> Query {
         .bind(record.replaced_by)
         .bind(record.unused_grace)
         .bind(record.grace_limit_at)
+        .bind(record.credits_id)
 }
 
 /// Binds the columns that can change, in the order of the UPDATE statement.
@@ -92,6 +104,7 @@ pub(super) fn bind_changes(query: Query, key: &Key) -> Query {
         .bind(record.revoked_by)
         .bind(record.unused_grace)
         .bind(record.grace_limit_at)
+        .bind(record.credits_id)
 }
 
 /// Reads a key from a row that has what is [`selected`].
@@ -110,6 +123,10 @@ pub(super) fn read_key(row: &AnyRow) -> Result<Key, StoreError> {
         rate_window: row.try_get("rate_window")?,
         rate_unit: row.try_get("rate_unit")?,
         rate_policies: row.try_get("rate_policies")?,
+        credits_id: row.try_get("credits_id")?,
+        credits_remaining: row.try_get("credits_remaining")?,
+        credits_refill: row.try_get("credits_refill")?,
+        credits_due_at: row.try_get("credits_due_at")?,
         created_at: row.try_get("created_at")?,
         updated_at: row.try_get("updated_at")?,
         expires_at: row.try_get("expires_at")?,

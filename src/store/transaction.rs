@@ -75,10 +75,23 @@ impl Inner {
     where
         F: for<'t> Fn(&'t Self, &'t mut AnyConnection, &'t C) -> Work<'t, End<T>>,
     {
+        self.write_within(WRITE_TIMEOUT, context, work).await
+    }
+
+    /// Runs writes like [`Self::write`], with a timeout of their own for each attempt.
+    pub(super) async fn write_within<C, T, F>(
+        &self,
+        time_limit: Duration,
+        context: C,
+        work: F,
+    ) -> Result<T, StoreError>
+    where
+        F: for<'t> Fn(&'t Self, &'t mut AnyConnection, &'t C) -> Work<'t, End<T>>,
+    {
         let mut pause = MIN_RETRY_PAUSE;
         let mut is_first_server = true;
         for _ in 1..MAX_ATTEMPTS {
-            match self.try_write(&context, &work).await {
+            match self.try_write(time_limit, &context, &work).await {
                 // Nothing was written, and the connections are evicted: a new one may lead to the
                 // primary.
                 Err(StoreError::NotAuthoritative(_)) if is_first_server => {
@@ -93,14 +106,14 @@ impl Inner {
                 result => return result,
             }
         }
-        self.try_write(&context, &work).await
+        self.try_write(time_limit, &context, &work).await
     }
 
-    async fn try_write<C, T, F>(&self, context: &C, work: &F) -> Result<T, StoreError>
+    async fn try_write<C, T, F>(&self, time_limit: Duration, context: &C, work: &F) -> Result<T, StoreError>
     where
         F: for<'t> Fn(&'t Self, &'t mut AnyConnection, &'t C) -> Work<'t, End<T>>,
     {
-        let mut checkout = self.writers.acquire(WRITE_TIMEOUT).await?;
+        let mut checkout = self.writers.acquire(time_limit).await?;
         let Checkout { connection, deadline, .. } = &mut checkout;
         let result = timeout_at(*deadline, async {
             let mut transaction = connection.begin_with(self.dialect.begin_write()).await?;

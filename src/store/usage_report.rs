@@ -8,7 +8,7 @@ use sqlx::Row;
 use sqlx::any::AnyRow;
 
 use super::dialect::{Dialect, MAX_ROWS};
-use super::list::Statement;
+use super::statement::Statement;
 use super::{Inner, KeyUse, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::key::{KeyId, NetworkId};

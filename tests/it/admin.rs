@@ -8,6 +8,7 @@ mod derive;
 mod docs;
 mod epoch;
 mod examples;
+mod find;
 mod import;
 mod issue;
 mod last_used;

@@ -28,13 +28,14 @@ fn pages() -> Vec<(String, String)> {
     pages.map(|path| (name(path), std::fs::read_to_string(path).must("a page"))).collect()
 }
 
-fn page(name: &str) -> String {
+/// A page of docs/.
+pub fn page(name: &str) -> String {
     let found = pages().into_iter().find(|(page, _)| page == name);
     found.must(name).1
 }
 
 /// The blocks of a kind, in order.
-fn blocks(page: &str, kind: &str) -> Vec<String> {
+pub fn blocks(page: &str, kind: &str) -> Vec<String> {
     let mut found = vec![];
     let mut inside: Option<(&str, String)> = None;
     for line in page.lines() {
@@ -139,9 +140,27 @@ async fn an_operators_questions_are_answered_as_the_page_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn changes_are_followed_as_the_page_says() {
+    let said = follow(Setup::bare(), "following.md").await;
+    assert!(said.contains("talos.key.suspended") && said.contains("adminListEvents"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_found_as_the_page_says() {
+    let said = follow(Setup::bare(), "finding.md").await;
+    assert!(said.contains("backend"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn keys_and_actors_are_suspended_as_the_page_says() {
     let said = follow(Setup::bare(), "suspending.md").await;
     assert!(said.contains("suspended: exit code 2") && said.contains("invoice 7 is open"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn policies_are_tried_out_as_the_page_says() {
+    let said = follow(Setup::bare(), "policies.md").await;
+    assert!(said.contains("refused: name and ttl") && said.contains("day: ttl"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -307,8 +326,8 @@ async fn the_page_of_metrics_is_up_to_date() {
 /// A page whose commands no test runs would rot.
 #[test]
 fn every_page_with_commands_is_run_by_a_test() {
-    // cli.md and migrate-from-ory.md by `readme.rs`, configuration.md by `config.rs`, the others
-    // here.
+    // cli.md and migrate-from-ory.md by `readme.rs`, configuration.md by `config.rs`, hashes and
+    // the other moves by `moving/exports.rs`, the others here.
     let run = [
         "audit.md",
         "cli.md",
@@ -316,7 +335,16 @@ fn every_page_with_commands_is_run_by_a_test() {
         "consistency.md",
         "deploy.md",
         "erasure.md",
+        "finding.md",
+        "following.md",
+        "import-hashes.md",
+        "migrate-from-authorino.md",
+        "migrate-from-csv.md",
+        "migrate-from-envoy-gateway.md",
+        "migrate-from-kong.md",
         "migrate-from-ory.md",
+        "migrate-from-unkey.md",
+        "policies.md",
         "retries.md",
         "secrets.md",
         "start.md",

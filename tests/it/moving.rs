@@ -1,4 +1,8 @@
-//! docs/migrate-from-ory.md: what is different from Ory Talos, as somebody who moves meets it.
+//! Moving in: docs/migrate-from-ory.md, with what is different from Ory Talos as somebody who moves
+//! meets it; and, in their own files, hashes and the exports of other products.
+
+mod exports;
+mod hashes;
 
 use serde_json::{Value, json};
 

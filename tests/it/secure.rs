@@ -2,6 +2,7 @@
 
 mod admin;
 mod browser;
+mod console;
 mod envoy;
 mod floods;
 mod reflection;

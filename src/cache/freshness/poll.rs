@@ -11,6 +11,7 @@ use super::observed_heads::ObservedHeads;
 use super::stall::StallDetector;
 use super::{Freshness, PollFailure};
 use crate::clock::{BootTime, Moment};
+use crate::mutants::{self, Mutant};
 use crate::store::{
     Evidence, LogEntry, LogStart, LogSubject, Mutation, NotAuthoritative, PollError, Proof, Store, StoreError,
 };
@@ -33,6 +34,9 @@ impl CaughtUp {
 
     /// Includes the proof of a part of the log.
     fn with_proof(self, proof: Proof) -> Self {
+        if mutants::is_on(Mutant::OldConnection) {
+            return self;
+        }
         Self { valid_from: proof.valid_from(self.valid_from) }
     }
 }
@@ -126,6 +130,7 @@ impl Freshness {
             tokio::pin!(catch_up);
             loop {
                 tokio::select! {
+                    biased;
                     result = &mut catch_up => break result,
                     () = sleep(stall.interval()) => stall.observe(self.clock.boot_now()),
                 }
@@ -151,7 +156,7 @@ impl Freshness {
         let at = self.clock.moment();
         let idle = at.boot.since(BootTime::from_micros(self.poll_ended.load(Ordering::Acquire)));
         let after_stall = self.has_polled() && idle > self.timing().max_idle();
-        if after_stall {
+        if after_stall && !mutants::is_on(Mutant::OldOutage) {
             self.outage_evidence.store(0, Ordering::Release);
             self.has_stalled.store(true, Ordering::Release);
         }
@@ -182,7 +187,8 @@ impl Freshness {
         if self.has_polled() && self.is_lapsed() {
             self.record_lapse(&lapse_cause(begun, took));
         }
-        self.ledger.extend(lease_from(caught_up.valid_from));
+        let is_late = mutants::is_on(Mutant::LeaseFromTheEnd);
+        self.ledger.extend(lease_from(if is_late { ended } else { caught_up.valid_from }));
         self.has_lapsed.store(false, Ordering::Release);
         self.outage_evidence.store(0, Ordering::Release);
         self.has_stalled.store(false, Ordering::Release);
@@ -195,6 +201,7 @@ impl Freshness {
             self.has_stalled.store(true, Ordering::Release);
         }
         let proves_outage = match failed.evidence {
+            _ if mutants::is_on(Mutant::AnyTimeout) => true,
             Evidence::Outage => !stalled_during,
             Evidence::NoResponse => !self.has_stalled.load(Ordering::Acquire),
             Evidence::None => false,
@@ -268,7 +275,8 @@ impl Freshness {
     pub(super) fn confirm_heads(&self, observed_heads: &ObservedHeads, written: u64) -> bool {
         let tail = self.tail();
         let is_confirmed =
-            tail.newest().is_some_and(|newest| newest.n >= written) && observed_heads.are_confirmed_by(&tail);
+            tail.newest().is_some_and(|newest| newest.n >= written || mutants::is_on(Mutant::WrittenIgnored))
+                && (observed_heads.are_confirmed_by(&tail) || mutants::is_on(Mutant::HeadsIgnored));
         if is_confirmed {
             self.observed_heads().remove_confirmed(observed_heads);
         }
@@ -337,6 +345,7 @@ impl Freshness {
         self.ledger.next_lineage();
         *self.observed_heads() = ObservedHeads::default();
         tail.clear();
+        self.progress.send_replace(());
     }
 
     fn apply_entry(&self, tail: &mut LogTail, entry: LogEntry) {

@@ -4,7 +4,7 @@ use super::*;
 use crate::clock::Timestamp;
 use crate::key::{Actor, KeyName};
 use crate::rng::Rng;
-use crate::store::{LogEntry, LogSubject, Store};
+use crate::store::{LogEntry, LogSubject, Mutation, Store};
 use uuid::Uuid;
 
 const LEASE: Duration = Duration::from_secs(5);

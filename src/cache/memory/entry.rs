@@ -40,12 +40,21 @@ pub struct Entry {
     pub soft_expiry: Timestamp,
     /// Time after which the entry must not be used, whatever else holds.
     pub hard_expiry: Option<Timestamp>,
+    /// End of the key by an issuance policy of that generation.
+    pub policy_end: Option<Timestamp>,
     /// Last recorded use.
     pub last_use: LastUse,
     /// Encoded responses that allow requests with this key.
     pub responses: ResponseCache,
     /// Dynamic metadata about the key, encoded when a request with it is first denied.
     pub denied_metadata: OnceLock<Bytes>,
+}
+
+impl Entry {
+    /// Returns the time from which on the key is refused, as far as that is known now.
+    pub fn end(&self) -> Option<Timestamp> {
+        self.hard_expiry.into_iter().chain(self.policy_end).min()
+    }
 }
 
 /// Time of a key's last recorded use, as far as this process knows.
@@ -90,8 +99,8 @@ pub struct NegativeEntry {
     pub key_id: KeyId,
     /// Log position up to which the id is known to be unknown.
     pub stamp: Stamp,
-    /// Slot in which a change that creates the key is noted.
-    pub slot: Slot,
+    /// Slots in which changes are noted that create the key, by its id or one of its digests.
+    pub slots: [Slot; 3],
     /// Generation of the settings under which the id was looked up.
     pub generation: u64,
     /// Time after which the id is looked up again.

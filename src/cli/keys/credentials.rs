@@ -55,7 +55,8 @@ pub(super) struct VerifyOptions {
     /// Accept a derived token only for one of these audiences (comma-separated)
     #[arg(long, value_name = "AUDIENCES", value_delimiter = ',')]
     audience: Vec<String>,
-    /// Count the use against the key's rate limits, as a request through the gateway does
+    /// Count the use against the key's rate limits and credits, as a request through the gateway
+    /// does
     #[arg(long)]
     charge: bool,
 }

@@ -3,6 +3,7 @@
 use clap::Args;
 use serde_json::{Map, Value, json};
 
+use super::credits::CreditOptions;
 use super::rate_limit::RateLimit;
 use crate::cli::exit::Failure;
 use crate::cli::input::{Visibility, duration, json_object, non_empty, time};
@@ -13,6 +14,9 @@ pub(super) struct KeyFields {
     /// Scopes (comma-separated); empty for none
     #[arg(long, value_name = "SCOPES", value_delimiter = ',')]
     scopes: Option<Vec<String>>,
+    /// Named set of scopes of the server's configuration (roles), in place of --scopes
+    #[arg(long, value_name = "NAME", conflicts_with = "scopes")]
+    role: Option<String>,
     /// Custom attributes
     #[arg(long, value_name = "JSON", value_parser = json_object)]
     metadata: Option<Map<String, Value>>,
@@ -32,6 +36,8 @@ pub(super) struct KeyFields {
     /// filter. The limits replace all that the key has.
     #[arg(long, value_name = "NAME=QUOTA/WINDOW", value_parser = RateLimit::parse)]
     rate_limit: Vec<RateLimit>,
+    #[command(flatten)]
+    credits: CreditOptions,
 }
 
 impl KeyFields {
@@ -49,6 +55,9 @@ impl KeyFields {
         };
         if let Some(scopes) = &self.scopes {
             set("scopes", Some(json!(non_empty(scopes))));
+        }
+        if let Some(role) = &self.role {
+            set("role", Some(role.as_str().into()));
         }
         if let Some(metadata) = &self.metadata {
             set("metadata", Some(Value::Object(metadata.clone())));
@@ -68,6 +77,9 @@ impl KeyFields {
         }
         if !self.rate_limit.is_empty() {
             set("rate_limit_policies", RateLimit::list(&self.rate_limit));
+        }
+        if let Some(credits) = self.credits.value() {
+            set("credits", credits);
         }
         Ok(put)
     }
@@ -136,7 +148,7 @@ pub(super) struct Update {
     /// option is cleared
     ///
     /// The fields are name, scopes, metadata, ip_restriction, rate_limit_policy,
-    /// rate_limit_policies, and one of ttl and expire_time.
+    /// rate_limit_policies, credits, and one of ttl and expire_time.
     #[arg(long, value_name = "FIELDS", value_delimiter = ',')]
     update_mask: Option<Vec<String>>,
 }

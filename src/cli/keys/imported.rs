@@ -29,7 +29,8 @@ EXAMPLES:
 const IMPORT_EXAMPLES: &str = "\
 EXAMPLES:
   printf %s \"$LEGACY_KEY\" | talos keys imported import legacy --raw-key - --actor user:42 --scopes orders:read
-  talos keys imported import legacy --raw-key \"$OTHER_LEGACY_KEY\" --actor user:42 --ttl 8760h --format json";
+  talos keys imported import legacy --raw-key \"$OTHER_LEGACY_KEY\" --actor user:42 --ttl 8760h --format json
+  talos keys imported import legacy --hash \"sha256:$(printf %s \"$SOME_KEY\" | sha256sum | cut -c 1-64)\" --actor user:42";
 
 #[derive(Subcommand)]
 pub(super) enum Command {
@@ -86,16 +87,29 @@ EXAMPLES:
 
 /// Import a key that was made elsewhere
 ///
-/// Only a hash of it is stored. A key that no request can carry, because it has a control character
-/// or begins or ends with white space, is refused.
+/// Only a hash of it is stored. Where only a hash is known, give that with --hash: the key works
+/// from now on, and its id becomes that of an imported key when it is first used. A key that no
+/// request can carry, because it has a control character or begins or ends with white space, is
+/// refused.
 #[derive(Args)]
 #[command(after_help = IMPORT_EXAMPLES, after_long_help = format!("{STDIN_HELP}\n\n{IMPORT_EXAMPLES}"))]
 pub(super) struct Import {
     #[command(flatten)]
     key: NewKey,
     /// The key itself, or `-` to read it from stdin
-    #[arg(long, value_name = "KEY|-", allow_hyphen_values = true)]
-    raw_key: SecretString,
+    #[arg(
+        long,
+        value_name = "KEY|-",
+        allow_hyphen_values = true,
+        required_unless_present = "hash",
+        conflicts_with = "hash"
+    )]
+    raw_key: Option<SecretString>,
+    /// A hash of the key instead of the key, such as sha256:9f86d0…; `-` to read it from stdin
+    ///
+    /// SHA-256 or SHA-512 over the raw key, in hex or base64.
+    #[arg(long, value_name = "ALGORITHM:DIGEST|-", allow_hyphen_values = true)]
+    hash: Option<SecretString>,
     /// Lifetime from now: 24h, 30d, 1y6mo [default: the server's setting]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     ttl: Option<String>,
@@ -103,9 +117,9 @@ pub(super) struct Import {
 
 /// Import up to 1000 keys
 ///
-/// The file holds a JSON list of objects with the fields of the API (raw_key, name, actor_id,
-/// scopes, …), or the same list as {"requests":[…]}, or one object per line. Each key is imported
-/// or refused by itself, as the response shows; the exit code is 1 when any was refused.
+/// The file holds a JSON list of objects with the fields of the API (raw_key or hash, name,
+/// actor_id, scopes, …), or the same list as {"requests":[…]}, or one object per line. Each key is
+/// imported or refused by itself, as the response shows; the exit code is 1 when any was refused.
 #[derive(Args)]
 #[command(after_help = "\
 EXAMPLES:
@@ -130,11 +144,19 @@ impl Command {
         match self {
             Self::Import(import) => {
                 let mut body = import.key.body(import.ttl.as_deref())?;
-                let raw_key = input::CredentialInput::read(import.raw_key)?;
-                if raw_key.was_trimmed {
-                    output.note("stdin: the final line ending was removed from the key");
+                match (import.raw_key, import.hash) {
+                    (_, Some(hash)) => {
+                        let hash = input::read_credential(hash)?;
+                        body.insert("hash".into(), json!({ "value": hash.expose() }));
+                    }
+                    (raw_key, None) => {
+                        let raw_key = input::CredentialInput::read(raw_key.unwrap_or_default())?;
+                        if raw_key.was_trimmed {
+                            output.note("stdin: the final line ending was removed from the key");
+                        }
+                        body.insert("raw_key".into(), raw_key.credential.expose().into());
+                    }
                 }
-                body.insert("raw_key".into(), raw_key.credential.expose().into());
                 let response = client.send(Request::post(IMPORTED_API_KEYS, Value::Object(body))).await?;
                 output.print(&view::key(response))?;
             }

@@ -34,6 +34,7 @@ EXAMPLES:
   talos keys issue backend --actor user:42 --metadata '{\"team\":\"blue\"}' --allowed-cidrs 10.0.0.0/8,::1/128
   talos keys issue backend --actor user:42 --rate-limit-quota 100 --rate-limit-window 60s --format json
   talos keys issue backend --actor user:42 --rate-limit burst=10/1s --rate-limit day=10000/24h,actor
+  talos keys issue backend --actor user:42 --credits 500 --credits-refill '1000/month@1 03:00'
   SECRET=$(talos keys issue backend --actor user:42 --request-id deploy-7 -q)")]
 pub(super) struct Issue {
     #[command(flatten)]
@@ -62,6 +63,7 @@ EXAMPLES:
 EXAMPLES:
   talos keys issued list --actor user:42 --status active
   talos keys issued list --all -q
+  talos keys issued list --name back --order-by 'last_used_time desc' --total
   talos keys issued list --secret retired --status active
   talos keys issued list --filter 'status = KEY_STATUS_REVOKED' --format json
   talos keys issued list --format 'jsonpath=$.issued_api_keys[*].name'")]
@@ -71,6 +73,7 @@ EXAMPLES:
 EXAMPLES:
   talos keys issued update \"$KEY_ID\" --name backend-2 --scopes orders:read
   talos keys issued update \"$KEY_ID\" --allowed-cidrs '' --rate-limit-quota 0
+  talos keys issued update \"$KEY_ID\" --credits 1000
   talos keys issued update \"$KEY_ID\" --update-mask metadata
   talos keys issued update \"$KEY_ID\" --ttl 12h")]
     Update(Update),

@@ -3,39 +3,24 @@
 use clap::Args;
 use serde_json::Value;
 
+use super::selection::{Selection, Sorting};
 use super::view;
 use crate::cli::client::{Client, JsonBody, Request};
 use crate::cli::exit::Failure;
-use crate::cli::input::parse_status;
 use crate::cli::output::Output;
 
 /// Largest page size of the API.
 pub(super) const MAX_PAGE_SIZE: u32 = 1000;
 
-/// Options that select keys.
-#[derive(Args, Default)]
-pub(super) struct Selection {
-    /// Only keys of this actor
-    #[arg(long, value_name = "ID", conflicts_with = "filter")]
-    actor: Option<String>,
-    /// Only keys that are active, revoked or expired
-    #[arg(long, value_parser = parse_status, conflicts_with = "filter")]
-    status: Option<&'static str>,
-    /// Only keys that need this HMAC secret: current, retired, unknown, or an id of `talos status`
-    #[arg(long, value_name = "WHICH|ID", conflicts_with = "filter")]
-    secret: Option<String>,
-    /// Only keys with this prefix
-    #[arg(long, conflicts_with = "filter")]
-    prefix: Option<String>,
-    /// Only keys that match a filter, such as 'actor_id = "a" AND status = KEY_STATUS_ACTIVE'
-    #[arg(long, value_name = "AIP-160")]
-    filter: Option<String>,
-}
-
 #[derive(Args)]
 pub(super) struct List {
     #[command(flatten)]
     selection: Selection,
+    #[command(flatten)]
+    sorting: Sorting,
+    /// Count the keys of the list as well (total_size), if that is cheap
+    #[arg(long, conflicts_with = "all")]
+    total: bool,
     /// Keys per page, at most 1000 [default: 50, with --all 1000]
     #[arg(long, value_name = "N")]
     page_size: Option<u32>,
@@ -75,7 +60,16 @@ impl List {
             }
             body = JsonBody::from(serde_json::json!({ (field): keys, "next_page_token": "" }));
         }
+        let total = body.value["total_size"].as_u64();
+        let is_estimate = body.value["total_size_is_estimate"] == true;
         output.print(&view::keys(body, field))?;
+        if self.total && output.is_table() {
+            output.note(&match (total, is_estimate) {
+                (Some(total), false) => format!("{total} keys in all"),
+                (Some(total), true) => format!("about {total} keys in all, or more"),
+                (None, _) => "counting these keys would take long".to_owned(),
+            });
+        }
         if !token.is_empty() && output.is_table() {
             output.note(&format!("There are more keys: use --all, or --page-token {token}"));
         }
@@ -84,29 +78,19 @@ impl List {
 
     async fn page(&self, client: &Client, path: &str, token: Option<&str>) -> Result<JsonBody, Failure> {
         let size = self.page_size.or(self.all.then_some(MAX_PAGE_SIZE));
-        Ok(client.send(page(path, size, token, self.selection.filter())).await?)
-    }
-}
-
-impl Selection {
-    /// Returns the filter of the API; `None` if all keys are selected.
-    pub(super) fn filter(&self) -> Option<String> {
-        let equals = |name: &str, value: &String| {
-            let quoted = value.replace('\\', r"\\").replace('"', "\\\"");
-            format!("{name} = \"{quoted}\"")
-        };
-        let actor = self.actor.as_ref().map(|actor| equals("actor_id", actor));
-        let secret = self.secret.as_ref().map(|secret| equals("secret_id", secret));
-        let prefix = self.prefix.as_ref().map(|prefix| equals("key_prefix", prefix));
-        let status = self.status.map(|status| format!("status = {status}"));
-        let parts = self.filter.clone().into_iter().chain(actor).chain(status).chain(secret).chain(prefix);
-        let parts: Vec<String> = parts.collect();
-        (!parts.is_empty()).then(|| parts.join(" AND "))
+        let mut request = self.selection.apply(page(path, size, token));
+        if let Some(order) = &self.sorting.order_by {
+            request = request.query("order_by", order.clone());
+        }
+        if self.total {
+            request = request.query("total", "true");
+        }
+        Ok(client.send(request).await?)
     }
 }
 
 /// Returns the request for a page of the collection at `path`.
-pub(super) fn page(path: &str, size: Option<u32>, token: Option<&str>, filter: Option<String>) -> Request {
+pub(super) fn page(path: &str, size: Option<u32>, token: Option<&str>) -> Request {
     let mut request = Request::get(path);
     if let Some(size) = size {
         request = request.query("page_size", size.to_string());
@@ -114,10 +98,7 @@ pub(super) fn page(path: &str, size: Option<u32>, token: Option<&str>, filter: O
     if let Some(token) = token {
         request = request.query("page_token", token);
     }
-    match filter {
-        Some(filter) => request.query("filter", filter),
-        None => request,
-    }
+    request
 }
 
 /// Returns the failure of a list that would have no end.

@@ -1,13 +1,13 @@
 //! `talos keys list`: keys of both kinds as one list, newest first.
 
-use std::cmp::Reverse;
 use std::io::IsTerminal;
 
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::list::{self, MAX_PAGE_SIZE, Selection, next_page_token, take_list};
+use super::list::{self, MAX_PAGE_SIZE, next_page_token, take_list};
 use super::paths::{IMPORTED_API_KEYS, ISSUED_API_KEYS};
+use super::selection::{Selection, Sorting};
 use super::view::field_text;
 use crate::cli::client::{Client, JsonBody};
 use crate::cli::exit::Failure;
@@ -40,9 +40,12 @@ const WIDE_COLUMNS: [Column; 10] = [
     ("LAST USED", "/last_used_time", usize::MAX),
 ];
 
+/// Order unless an option says another.
+const NEWEST_FIRST: &str = "create_time desc";
+
 type Column = (&'static str, &'static str, usize);
 
-/// List keys of both kinds, newest first
+/// List keys of both kinds, newest first unless --order-by says otherwise
 ///
 /// On a terminal, the table has at most 80 columns and times are relative; elsewhere nothing is
 /// shortened and times are RFC 3339.
@@ -51,10 +54,15 @@ type Column = (&'static str, &'static str, usize);
 EXAMPLES:
   talos keys list
   talos keys list --actor user:42 --status active --wide
+  talos keys list --unused 90d --status active
+  talos keys list --query back --scope orders:read --metadata team=blue
+  talos keys list --expires-before 14d --order-by expire_time
   talos keys list --all --format 'jsonpath=$.api_keys[*].key_id'")]
 pub(super) struct ListAll {
     #[command(flatten)]
     selection: Selection,
+    #[command(flatten)]
+    sorting: Sorting,
     /// Most keys to list
     #[arg(long, value_name = "N", default_value_t = 50, conflicts_with = "all")]
     limit: usize,
@@ -75,12 +83,12 @@ impl ListAll {
         let limit = if self.all { usize::MAX } else { self.limit };
         let (mut keys, mut has_more) = (vec![], false);
         for (kind, path, field) in KINDS {
-            let (mut part, more) = self.newest(client, path, field, limit).await?;
+            let (mut part, more) = self.first(client, path, field, limit).await?;
             part.iter_mut().for_each(|key| key["kind"] = kind.into());
             keys.append(&mut part);
             has_more |= more;
         }
-        keys.sort_by_cached_key(|key| Reverse(time(key, "/create_time")));
+        self.sort(&mut keys);
         has_more |= keys.len() > limit;
         keys.truncate(limit);
         let now = std::io::stdout().is_terminal().then(|| Clock::system().now());
@@ -93,8 +101,34 @@ impl ListAll {
         Ok(())
     }
 
-    /// Returns the newest keys of one kind, at most `limit`, and true if there are more.
-    async fn newest(
+    fn order_by(&self) -> &str {
+        self.sorting.order_by.as_deref().unwrap_or(NEWEST_FIRST)
+    }
+
+    /// Sorts keys of both kinds. Those of one kind are in order, and stay so.
+    fn sort(&self, keys: &mut Vec<Value>) {
+        let (field, is_descending) = match self.order_by().split_once(' ') {
+            Some((field, _)) => (field, true),
+            None => (self.order_by(), false),
+        };
+        let pointer = format!("/{field}");
+        let mut sorted: Vec<_> = keys
+            .drain(..)
+            .map(|key| {
+                let time = time(&key, &pointer);
+                // Without an expiry it is the latest, without a use the earliest.
+                ((field == "expire_time" && time.is_none(), time), key)
+            })
+            .collect();
+        sorted.sort_by(|(one, _), (other, _)| match is_descending {
+            false => one.cmp(other),
+            true => other.cmp(one),
+        });
+        keys.extend(sorted.into_iter().map(|(_, key)| key));
+    }
+
+    /// Returns the first keys of one kind, at most `limit`, and true if there are more.
+    async fn first(
         &self,
         client: &Client,
         path: &str,
@@ -104,8 +138,8 @@ impl ListAll {
         let (mut keys, mut token) = (vec![], String::new());
         loop {
             let size = u32::try_from(limit - keys.len()).unwrap_or(u32::MAX).min(MAX_PAGE_SIZE);
-            let request = list::page(path, Some(size), Some(&token), self.selection.filter());
-            let mut page = client.send(request.query("order_by", "create_time desc")).await?.value;
+            let request = self.selection.apply(list::page(path, Some(size), Some(&token)));
+            let mut page = client.send(request.query("order_by", self.order_by())).await?.value;
             let next = next_page_token(&page).to_owned();
             keys.append(&mut take_list(&mut page, field));
             if next.is_empty() || keys.len() >= limit {
@@ -193,7 +227,7 @@ mod tests {
             "status": "KEY_STATUS_REVOKED", "last_used_time": used, "create_time": used,
         });
         let selection = Selection::default();
-        let list = ListAll { selection, limit: 1, all: false, wide: false };
+        let list = ListAll { selection, sorting: Sorting::default(), limit: 1, all: false, wide: false };
         let Table::Rows(headings, rows) = list.table(std::slice::from_ref(&key), Some(now)) else {
             panic!("no rows");
         };

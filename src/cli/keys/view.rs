@@ -2,11 +2,12 @@
 
 use serde_json::Value;
 
+use super::credits::in_words;
 use crate::cli::client::JsonBody;
 use crate::cli::output::{Table, View, cell, plain};
 
 /// Columns of a key, and the JSON pointers of their fields.
-const KEY: [(&str, &str); 26] = [
+const KEY: [(&str, &str); 27] = [
     ("KEY ID", "/key_id"),
     ("NAME", "/name"),
     ("ACTOR", "/actor_id"),
@@ -33,6 +34,7 @@ const KEY: [(&str, &str); 26] = [
     ("IN PLACE OF", "/replaces"),
     ("REPLACED BY", "/replaced_by"),
     ("LAST ADDRESS", "/last_used_address"),
+    ("CREDITS", "/credits"),
 ];
 
 /// Columns of an actor, likewise.
@@ -48,7 +50,7 @@ const ACTOR: [(&str, &str); 9] = [
     ("IMPORTED KEYS", "/imported_api_key_count"),
 ];
 
-const VERIFICATION: [(&str, &str); 13] = [
+const VERIFICATION: [(&str, &str); 14] = [
     ("VALID", "/is_valid"),
     ("ERROR", "/error_code"),
     ("MESSAGE", "/error_message"),
@@ -62,6 +64,7 @@ const VERIFICATION: [(&str, &str); 13] = [
     ("RATE LIMIT", "/rate_limit_policy"),
     ("EXPIRES", "/expire_time"),
     ("ISSUER", "/issuer"),
+    ("CREDITS", "/credits"),
 ];
 
 /// Shows one key.
@@ -197,6 +200,7 @@ pub(super) fn field_text(document: &Value, pointer: &str) -> String {
             };
             policies.iter().map(named).collect::<Vec<_>>().join("; ")
         }),
+        "/credits" if value.is_object() => Some(in_words(value)),
         "/suspension" | "/actor_suspension" if value.is_object() => {
             let [reason, until, since] = ["reason", "until", "suspended_at"].map(|name| cell(&value[name]));
             let until = if until.is_empty() { until } else { format!(" until {until}") };

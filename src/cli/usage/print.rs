@@ -14,7 +14,7 @@ const BAR: u64 = 30;
 
 /// Form of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Form {
+pub(in crate::cli) enum Form {
     /// Columns for people
     Table,
     /// Comma-separated values (RFC 4180), for spreadsheets
@@ -25,7 +25,7 @@ pub(super) enum Form {
 
 /// Column of a report.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Column {
+pub(in crate::cli) struct Column {
     /// Heading in a table.
     pub heading: &'static str,
     /// Member of each row, and heading in CSV.
@@ -36,7 +36,7 @@ pub(super) struct Column {
 ///
 /// # Errors
 /// Fails when stdout can't be written to.
-pub(super) fn print(report: &Value, columns: &[Column], form: Form) -> Result<(), Failure> {
+pub(in crate::cli) fn print(report: &Value, columns: &[Column], form: Form) -> Result<(), Failure> {
     let rows = report["rows"].as_array().map(Vec::as_slice).unwrap_or_default();
     match form {
         Form::Csv => write_stdout(&csv(rows, columns)),

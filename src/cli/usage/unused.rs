@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use super::print::Column;
 use crate::cli::client::{Client, Request};
 use crate::cli::exit::Failure;
-use crate::clock::{Clock, Timestamp};
+use crate::cli::keys::selection::quoted;
+use crate::clock::Clock;
 
 /// Columns of the report.
 pub(super) const COLUMNS: &[Column] = &[
@@ -33,23 +34,26 @@ const PAGE_SIZE: &str = "1000";
 /// Fails when a request fails.
 pub(super) async fn report(client: &Client, actor: Option<&str>, time: Duration) -> Result<Value, Failure> {
     let before = Clock::system().now().minus(time);
-    let mut filter = "status = KEY_STATUS_ACTIVE".to_owned();
+    let before = before.to_rfc3339();
+    let mut filter = format!(
+        "status = KEY_STATUS_ACTIVE AND create_time < \"{before}\" AND last_used_time < \"{before}\""
+    );
     if let Some(actor) = actor {
-        let quoted = actor.replace('\\', r"\\").replace('"', "\\\"");
-        filter += &format!(" AND actor_id = \"{quoted}\"");
+        filter += &format!(" AND actor_id = {}", quoted(actor));
     }
     let mut rows = vec![];
     for (path, field) in COLLECTIONS {
         let mut token = String::new();
         loop {
             let request = Request::get(path).query("page_size", PAGE_SIZE).query("filter", filter.clone());
+            let request = request.query("order_by", "last_used_time");
             let request = match token.is_empty() {
                 true => request,
                 false => request.query("page_token", token.clone()),
             };
             let page = client.send(request).await?.value;
             let keys = page[field].as_array().map(Vec::as_slice).unwrap_or_default();
-            rows.extend(keys.iter().filter(|key| is_unused(key, before)).map(row));
+            rows.extend(keys.iter().map(row));
             let next = page["next_page_token"].as_str().unwrap_or_default();
             if next.is_empty() {
                 break;
@@ -65,14 +69,6 @@ pub(super) async fn report(client: &Client, actor: Option<&str>, time: Duration)
             .map(|field| row[field].as_str().unwrap_or_default().to_owned())
     });
     Ok(json!({ "rows": rows }))
-}
-
-fn is_unused(key: &Value, before: Timestamp) -> bool {
-    let is_earlier = |field: &str| {
-        let time = key[field].as_str().and_then(Timestamp::from_rfc3339);
-        time.map(|time| time < before)
-    };
-    is_earlier("create_time").unwrap_or(false) && is_earlier("last_used_time").unwrap_or(true)
 }
 
 /// Returns the members of a key that are shown.

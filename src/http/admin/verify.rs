@@ -18,7 +18,7 @@ use crate::http::epoch::min_epoch;
 use crate::http::notice::not_enforced;
 use crate::http::reply::{Reply, ok};
 use crate::http::wire::{BatchVerifyBody, BatchVerifyOut, MAX_BATCH_VERIFY, VerifyBody, VerifyOut};
-use crate::key::Key;
+use crate::key::{CreditBalance, Key, SpentCredits};
 use crate::limit::RateDecision;
 use crate::secret::SecretString;
 use crate::service::Unavailable;
@@ -47,6 +47,7 @@ pub(crate) async fn verify(
     let verification =
         context.service.verify(&settings, &verify_request).await.map_err(|Unavailable| unavailable())?;
     let verified = charge(&context, &settings, verification, cost, &origin).await;
+    let verified = verified.map_err(|Unavailable| unavailable())?;
     let now = context.service.clock.now();
     let mut response = ok(StatusCode::OK, &verified.out(settings.issuer(), now))?;
     set_cache_header(&mut response, verified.verification.cache);
@@ -75,7 +76,8 @@ pub(crate) async fn verify_batch(
         let verify_request = VerifyRequest { credential, client: origin.client, audiences, cache };
         let verification = context.service.verify(&settings, &verify_request).await;
         let verification = verification.map_err(|Unavailable| NotVerified::Unavailable)?;
-        Ok(charge(&context, &settings, verification, cost, &origin).await)
+        let verified = charge(&context, &settings, verification, cost, &origin).await;
+        verified.map_err(|Unavailable| NotVerified::Unavailable)
     };
     let results: Vec<_> = join_all(requests.iter().map(one)).await;
     if results.iter().all(|result| matches!(result, Err(NotVerified::Unavailable))) {
@@ -118,35 +120,55 @@ fn unavailable() -> ApiError {
     ApiError::new(Reason::ServiceUnavailable, "the credential can't be checked at present; try again")
 }
 
-/// A verification, and the charge for it.
+/// A verification, and the charges for it.
 struct Verified {
     verification: Verification,
     charge: Option<RateDecision>,
+    /// Credits that it cost.
+    spent: Option<SpentCredits>,
+    /// Balance of the key, unless its row or `spent` says it.
+    balance: Option<CreditBalance>,
 }
 
 impl Verified {
     fn out<'a>(&'a self, issuer: &'a str, now: Timestamp) -> VerifyOut<'a> {
         let out = VerifyOut::new(&self.verification, issuer, now);
-        match &self.charge {
+        let out = match &self.charge {
             Some(charge) => out.charged(charge, now),
+            None => out,
+        };
+        let known = self.verification.key().and_then(|key| key.credits.as_ref());
+        match self.balance.or(known.map(|credits| credits.balance)) {
+            Some(balance) => out.paid(balance, self.spent.as_ref()),
             None => out,
         }
     }
 }
 
 /// Records the use of a valid key and charges `cost` for it, or records the failure.
+///
+/// # Errors
+/// Fails with [`Unavailable`] if the key has credits, and none can be spent at present.
 async fn charge(
     context: &Context,
     settings: &Settings,
     verification: Verification,
     cost: u32,
     origin: &Origin,
-) -> Verified {
-    let mut charge = None;
+) -> Result<Verified, Unavailable> {
+    let (mut charge, mut spent, mut balance) = (None, None, None);
     match &verification.verdict {
         Ok(Identity::Key(entry)) => {
             charge = context.service.charge(settings, &entry.key, cost).await;
-            if charge.is_none_or(|charge| charge.allowed) {
+            let mut is_allowed = charge.is_none_or(|charge| charge.allowed);
+            if is_allowed {
+                spent = context.service.spend_credits(&entry.key, cost).await?;
+                is_allowed = spent.is_none_or(|spent| spent.allowed);
+            }
+            if spent.is_none() {
+                balance = context.service.credit_balance(&entry.key).await;
+            }
+            if is_allowed {
                 context.service.record_use(entry, context.service.clock.now());
             }
         }
@@ -155,7 +177,7 @@ async fn charge(
             context.service.record_failure(settings, rejection, Operation::Verify, origin);
         }
     }
-    Verified { verification, charge }
+    Ok(Verified { verification, charge, spent, balance })
 }
 
 /// Returns what a verification costs: nothing with `charge=false`. Other parameters are ignored, as
@@ -173,7 +195,8 @@ fn cost(query: &[(String, String)]) -> Result<u32, ApiError> {
 }
 
 /// Adds headers with the key's rate policies and, if uses are counted, its remaining quota.
-fn set_rate_headers(response: &mut Response, Verified { verification, charge }: &Verified) {
+fn set_rate_headers(response: &mut Response, verified: &Verified) {
+    let Verified { verification, charge, spent, .. } = verified;
     let key = verification.key();
     let policy = key.and_then(|key| key.rate_policy);
     let values = [
@@ -182,7 +205,10 @@ fn set_rate_headers(response: &mut Response, Verified { verification, charge }: 
         ("ratelimit", charge.map(|charge| charge.header())),
         (
             "retry-after",
-            charge.and_then(|charge| charge.retry_after_secs()).map(|seconds| seconds.to_string()),
+            charge
+                .and_then(|charge| charge.retry_after_secs())
+                .or(spent.and_then(|spent| spent.retry_after_secs()))
+                .map(|seconds| seconds.to_string()),
         ),
     ];
     for (name, value) in values {

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use crate::admin_auth::{AuthError, PresentedCredentials, XFCC};
 use crate::caller::{Caller, Peer};
 use crate::error::{ApiError, Reason};
+use crate::http::console;
 use crate::http::context::Context;
 use crate::http::openapi::operation::Access;
 use crate::http::openapi::operations::is_public;
@@ -16,13 +17,14 @@ use crate::plane::Plane;
 use crate::telemetry::refused_requests::RequestRefusal;
 
 /// Authenticates the caller and puts the [`Caller`] into the request's extensions. Refuses others,
-/// except on public paths.
+/// except on public paths and those of the console's pages.
 pub(crate) async fn authenticate(
     State(context): State<Context>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    if is_public(request.uri().path()) {
+    let path = request.uri().path();
+    if is_public(path) || console::is_page(path) {
         return next.run(request).await;
     }
     match caller_of(&context, &request) {

@@ -8,18 +8,20 @@ use axum::response::{IntoResponse, Response};
 
 use super::cors;
 use crate::error::{ApiError, Reason};
+use crate::http::console;
 use crate::http::context::Context;
 use crate::plane::Plane;
 use crate::telemetry::refused_requests::RequestRefusal;
 
-/// Refuses requests that a browser marks as cross-site, unless CORS allows the origin.
+/// Refuses requests that a browser marks as cross-site, unless CORS allows the origin, or a person
+/// follows a link to a page.
 pub(crate) async fn refuse(State(context): State<Context>, request: Request, next: Next) -> Response {
     let settings = context.service.snapshot();
     let headers = request.headers();
     let own = request.uri().authority().map(|authority| authority.as_str());
     let own = own.or_else(|| headers.get(HOST)?.to_str().ok()).unwrap_or_default();
     let allowed = |origin: &str| cors::allows(&settings.admin_cors, origin);
-    match is_cross_site(headers, own, allowed) {
+    match is_cross_site(headers, own, allowed) && !console::is_opened(&request) {
         false => next.run(request).await,
         true => {
             context.metrics.refused_requests.count(Plane::Admin, RequestRefusal::CrossSite);

@@ -48,8 +48,36 @@ pub(super) struct ErrorStatus {
     status: String,
     /// Message for people. Begins with the field that is at fault, if any.
     message: String,
-    /// Details for programs.
-    details: Vec<ErrorInfo>,
+    /// Details for programs: what identifies the error, then all fields at fault if they are
+    /// listed.
+    details: Vec<ErrorDetail>,
+}
+
+/// A detail of an error.
+#[derive(Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum ErrorDetail {
+    Info(ErrorInfo),
+    BadRequest(BadRequest),
+}
+
+/// All fields at fault.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct BadRequest {
+    /// Always `type.googleapis.com/google.rpc.BadRequest`.
+    #[serde(rename = "@type")]
+    kind: String,
+    /// The fields.
+    field_violations: Vec<FieldViolation>,
+}
+
+/// A field at fault.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct FieldViolation {
+    /// Name of the field.
+    field: String,
+    /// Problem, for people.
+    description: String,
 }
 
 /// Identifies the error.

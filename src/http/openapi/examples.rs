@@ -3,33 +3,23 @@
 //! Credentials in them are words that no scanner takes for secrets, and all of them describe the
 //! same two keys. `tests/it/admin/examples.rs` sends them to a server and compares its answers.
 
+mod common;
+mod following;
+mod governing;
 #[cfg(test)]
 mod tests;
 
 use serde_json::{Value, json};
 
+use self::common::{
+    Example, IMPORTED_HASH_ID, IMPORTED_ID, ISSUED_ID, RAW_KEY, ROTATED_ID, ROTATED_SECRET, SECRET, TOKEN,
+    answered, both, nothing, with,
+};
+use self::following::{events, explain, whoami};
+use self::governing::{check_policies, preview_scopes};
 use super::operation::{Access, Operation};
-use super::{erasure, operations, state, usage};
+use super::{erasure, follow, operations, policies, state, status, usage};
 use crate::error::{ApiError, Reason};
-
-/// Id of the issued key, and of the key that replaces it.
-const ISSUED_ID: &str = "11111111-1111-4111-8111-111111111111";
-const ROTATED_ID: &str = "22222222-2222-4222-8222-222222222222";
-/// Id of the imported key.
-const IMPORTED_ID: &str = "1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a";
-/// Secrets of the three.
-const SECRET: &str = "ory_ak_v1_EXAMPLE";
-const ROTATED_SECRET: &str = "ory_ak_v1_EXAMPLE_ROTATED";
-const RAW_KEY: &str = "EXAMPLE_LEGACY";
-const TOKEN: &str = "EXAMPLE_HEADER.EXAMPLE_CLAIMS.EXAMPLE_SIGNATURE";
-
-/// An example of an operation.
-pub(super) struct Example {
-    /// Body of the request.
-    pub(super) request: Option<Value>,
-    /// Body of the successful response.
-    pub(super) response: Option<Value>,
-}
 
 /// Id of an operation, and what makes its example.
 type Entry = (&'static str, fn() -> Example);
@@ -60,8 +50,14 @@ const EXAMPLES: &[Entry] = &[
     (operations::ALIVE.id, || answered(json!({ "status": "ok" }))),
     (operations::READY.id, || answered(json!({ "status": "ok" }))),
     (operations::DESCRIPTION.id, || answered(json!({ "openapi": "3.0.3", "paths": {} }))),
+    (status::STATUS.id, || answered(json!({ "mode": "fresh", "problems": [], "bound_seconds": 5.0 }))),
     (usage::USAGE.id, usage_report),
     (usage::SELF_USAGE.id, self_usage),
+    (follow::EVENTS.id, events),
+    (follow::EXPLAIN.id, explain),
+    (follow::WHOAMI.id, whoami),
+    (policies::CHECK_POLICIES.id, check_policies),
+    (policies::PREVIEW_SCOPES.id, preview_scopes),
     (state::SUSPEND_ISSUED.id, || suspend(issued_key())),
     (state::RESUME_ISSUED.id, || both(json!({}), issued_key())),
     (state::FINISH_ISSUED.id, || {
@@ -95,6 +91,11 @@ pub(super) fn parameter_example(operation: &Operation, name: &str) -> Option<Val
         "start_time" => "2025-12-27T00:00:00Z".into(),
         "end_time" => "2026-01-03T00:00:00Z".into(),
         "charge" => false.into(),
+        "after" => "4710-00000000000000ff".into(),
+        "since" => "2026-01-02T00:00:00Z".into(),
+        "wait" => "30s".into(),
+        "query" => "billing".into(),
+        "total" => true.into(),
         "Authorization" => "Bearer ory_ak_v1_EXAMPLE".into(),
         "filter" if operation.path.contains("usage") => "actor_id = \"alice\"".into(),
         "page_size" => 50.into(),
@@ -109,6 +110,7 @@ pub(super) fn parameter_example(operation: &Operation, name: &str) -> Option<Val
 pub(super) fn header_example(name: &str) -> Option<Value> {
     Some(match name {
         "Talos-Epoch" => "4711".into(),
+        "Talos-Next-After" => "4711-00000000000000fe".into(),
         "Ory-Talos-Cache" => "HIT".into(),
         "RateLimit-Policy" => "\"default\";q=100;w=60".into(),
         "RateLimit" => "\"default\";r=42".into(),
@@ -131,26 +133,6 @@ pub(super) fn error_example(operation: &Operation) -> Value {
     error.to_json("4f1c")
 }
 
-fn both(request: Value, response: Value) -> Example {
-    Example { request: Some(request), response: Some(response) }
-}
-
-fn answered(response: Value) -> Example {
-    Example { request: None, response: Some(response) }
-}
-
-fn nothing() -> Example {
-    Example { request: None, response: None }
-}
-
-/// Returns `value` with the members of `more`.
-fn with(mut value: Value, more: Value) -> Value {
-    if let (Some(members), Value::Object(more)) = (value.as_object_mut(), more) {
-        members.extend(more);
-    }
-    value
-}
-
 fn issued_key() -> Value {
     json!({
         "key_id": ISSUED_ID,
@@ -161,10 +143,17 @@ fn issued_key() -> Value {
         "status": "KEY_STATUS_ACTIVE",
         "visibility": "KEY_VISIBILITY_SECRET",
         "rate_limit_policy": { "quota": "100", "unit": "requests", "window": "60s" },
+        "credits": credits("5000"),
         "create_time": "2026-01-02T03:04:05Z",
         "update_time": "2026-01-02T03:04:05Z",
         "expire_time": "2026-04-02T03:04:05Z",
     })
+}
+
+/// Returns the credits of the issued key.
+fn credits(remaining: &str) -> Value {
+    let refill = json!({ "amount": "5000", "every": "month", "at": "1 03:00" });
+    json!({ "remaining": remaining, "refill": refill })
 }
 
 fn imported_key() -> Value {
@@ -190,6 +179,7 @@ fn issue() -> Example {
         "ttl": "90d",
         "metadata": { "team": "billing" },
         "rate_limit_policy": { "quota": "100", "unit": "requests", "window": "60s" },
+        "credits": credits("5000"),
         "request_id": "export-1",
     });
     both(request, json!({ "issued_api_key": issued_key(), "secret": SECRET }))
@@ -242,18 +232,41 @@ fn import_request() -> Value {
     })
 }
 
+/// A key of which only a hash is known.
+fn import_hash_request() -> Value {
+    json!({
+        "hash": { "algorithm": "sha256", "encoding": "hex", "value": "1b".repeat(32) },
+        "name": "legacy reports",
+        "actor_id": "alice",
+    })
+}
+
 fn import_batch() -> Example {
     let failed = json!({
-        "index": 1,
+        "index": 2,
         "error_code": "BATCH_CREATE_IMPORTED_API_KEYS_ERROR_ALREADY_EXISTS",
         "error_message": "this API key has been imported already",
     });
+    let of_hash = json!({
+        "key_id": IMPORTED_HASH_ID,
+        "name": "legacy reports",
+        "actor_id": "alice",
+        "scopes": [],
+        "status": "KEY_STATUS_ACTIVE",
+        "visibility": "KEY_VISIBILITY_SECRET",
+        "create_time": "2026-01-02T03:04:05Z",
+        "update_time": "2026-01-02T03:04:05Z",
+    });
     let response = json!({
-        "results": [{ "index": 0, "imported_api_key": imported_key() }, failed],
-        "success_count": 1,
+        "results": [
+            { "index": 0, "imported_api_key": imported_key() },
+            { "index": 1, "imported_api_key": of_hash },
+            failed,
+        ],
+        "success_count": 2,
         "failure_count": 1,
     });
-    both(json!({ "requests": [import_request(), import_request()] }), response)
+    both(json!({ "requests": [import_request(), import_hash_request(), import_request()] }), response)
 }
 
 fn list_imported() -> Example {
@@ -282,6 +295,7 @@ fn verified() -> Value {
         "rate_limit_policy": { "quota": "100", "unit": "requests", "window": "60s" },
         "rate_limit_remaining": "99",
         "rate_limit_reset_time": "2026-01-02T03:04:06Z",
+        "credits": credits("4999"),
     })
 }
 
@@ -350,6 +364,7 @@ fn self_usage() -> Example {
     let row = json!({ "outcome": "allow", "count": 1284 });
     answered(json!({
         "key_id": ISSUED_ID,
+        "key": { "name": "nightly export", "scopes": ["invoices:read"], "create_time": "2026-01-02T03:04:05Z" },
         "first_used_time": "2026-01-02T03:05:00Z",
         "last_used_time": "2026-01-02T09:41:00Z",
         "last_used_address": "192.0.2.7",

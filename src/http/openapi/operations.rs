@@ -3,6 +3,7 @@
 use schemars::{Schema, SchemaGenerator, json_schema};
 
 use super::components::{GetJwksResponse, Health, Revocation, SelfRevokeApiKeyResponse, Updated, any_object};
+use super::listing::LISTING;
 use super::operation::{Access, Answer, Header, Operation, Parameter, Place, Tag, Verb, of};
 use crate::caller::Role;
 use crate::http::wire::{
@@ -10,7 +11,6 @@ use crate::http::wire::{
     ImportedKey, IssueBody, IssueOut, KeyOut, ListImportedOut, ListIssuedOut, MAX_MASK, RotateBody,
     RotateOut, SelfRevokeRequest, VerifyBody, VerifyOut,
 };
-use crate::service::{DEFAULT_PAGE, MAX_FILTER, MAX_PAGE};
 
 /// Path of the report on one's own key.
 pub(crate) const SELF_USAGE_PATH: &str = "/v2alpha1/usage:self";
@@ -142,7 +142,7 @@ pub(crate) const IMPORT: Operation = Operation {
     id: "adminImportApiKey",
     tag: Tag::ApiKeys,
     summary: "Import a key",
-    description: "Imports a key that was made elsewhere. Only its hash is stored.",
+    description: "Imports a key that was made elsewhere, or its SHA-256 or SHA-512 digest. Only a hash is stored. A key whose digest is imported works at once. When it is first used, its id becomes that of an imported key, with the earlier id in `replaces`; the earlier id stays valid here.",
     parameters: &[],
     body: Some(of::<ImportBody>),
     answer: Answer {
@@ -161,7 +161,7 @@ pub(crate) const IMPORT_BATCH: Operation = Operation {
     id: "adminBatchCreateImportedApiKeys",
     tag: Tag::ApiKeys,
     summary: "Import many keys",
-    description: "Imports each key by itself and returns one result per key. If none can be imported, returns the error of the first.",
+    description: "Imports each key by itself and returns one result per key. If none can be imported, returns the error of the first, unless `report_all` is set.",
     parameters: &[],
     body: Some(of::<BatchImportBody>),
     answer: Answer {
@@ -404,41 +404,9 @@ pub(super) const KEY_ID: Parameter =
 const UPDATE_MASK: Parameter = Parameter {
     name: "update_mask",
     place: Place::Query,
-    description: "Fields to update, separated by commas: name, scopes, metadata, ip_restriction, rate_limit_policy; or * for all of these. Besides, one of expire_time and ttl moves the end of the key, within the limits for new keys.",
+    description: "Fields to update, separated by commas: name, scopes, metadata, ip_restriction, rate_limit_policy; or * for all of these. Besides, role sets the scopes of a named set, and one of expire_time and ttl moves the end of the key, within the limits for new keys, and credits sets those of the key.",
     schema: |_| json_schema!({ "type": "string", "maxLength": MAX_MASK }),
 };
-
-const LISTING: &[Parameter] = &[
-    Parameter {
-        name: "page_size",
-        place: Place::Query,
-        description: "Maximum number of keys on the page. Larger numbers mean the largest page.",
-        schema: page_size,
-    },
-    Parameter {
-        name: "page_token",
-        place: Place::Query,
-        description: "The `next_page_token` of the previous page.",
-        schema: of::<String>,
-    },
-    Parameter {
-        name: "filter",
-        place: Place::Query,
-        description: "Filter (AIP-160): `actor_id = \"…\"`, `status = KEY_STATUS_…`, `secret_id = current` (or `retired`, `unknown`, an id), `key_prefix = …`, or several of them joined by AND.",
-        schema: |_| json_schema!({ "type": "string", "maxLength": MAX_FILTER }),
-    },
-    Parameter {
-        name: "order_by",
-        place: Place::Query,
-        description: "Order of the keys (AIP-132): oldest first, the default, or newest first.",
-        schema: |_| json_schema!({ "type": "string", "enum": ["", "create_time", "create_time desc"] }),
-    },
-];
-
-fn page_size(_: &mut SchemaGenerator) -> Schema {
-    let description = format!("0 means {DEFAULT_PAGE}; the largest page has {MAX_PAGE} keys.");
-    json_schema!({ "type": "integer", "format": "int32", "minimum": 0, "description": description })
-}
 
 const FRESHNESS: &[Parameter] = &[
     Parameter {
@@ -456,7 +424,7 @@ const FRESHNESS: &[Parameter] = &[
     Parameter {
         name: "charge",
         place: Place::Query,
-        description: "`false` leaves the rate limits of the key as they are. The default is `true`.",
+        description: "`false` leaves the rate limits and the credits of the key as they are. The default is `true`.",
         schema: of::<bool>,
     },
     // Talos-Min-Epoch is left out. Programs that make up requests from the description would send
@@ -493,6 +461,6 @@ const RATE_LIMIT: Header = Header {
 
 const RETRY_AFTER: Header = Header {
     name: "Retry-After",
-    description: "Seconds to wait after the quota is used up.",
+    description: "Seconds to wait after the quota is used up, or until the next refill of credits.",
     schema: of::<String>,
 };

@@ -6,18 +6,19 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
+use super::credits::{CreditsBody, credits};
 use super::rate_limits::{NamedRateLimitPolicy, RateLimitPolicy, rate_limits};
-use super::requests::{IpRestriction, addresses, scopes, visibility};
+use super::requests::{ImportBody, IpRestriction, addresses, scopes, visibility};
 use super::scalars::field;
 use super::state::time;
 use crate::clock::Timestamp;
 use crate::error::ApiError;
 use crate::http::body::{self, object, objects};
 use crate::key::{
-    ActorId, Key, KeyId, KeyKind, KeyName, Metadata, NetworkId, Provenance, Revocation, RevocationReason,
-    Signer, Status, Suspension, Suspensions,
+    ActorId, CreditBalance, Credits, Key, KeyId, KeyKind, KeyName, Metadata, NetworkId, Provenance,
+    Revocation, RevocationReason, Signer, Status, Suspension, Suspensions,
 };
-use crate::service::MAX_DESCRIPTION;
+use crate::service::{ImportRequest, MAX_DESCRIPTION};
 
 /// A key in a listing.
 #[derive(Deserialize)]
@@ -36,6 +37,8 @@ struct ListedKey {
     rate_limit_policy: Option<RateLimitPolicy>,
     #[serde(default, deserialize_with = "objects")]
     rate_limit_policies: Option<Vec<NamedRateLimitPolicy>>,
+    #[serde(default, deserialize_with = "object")]
+    credits: Option<CreditsBody>,
     create_time: Option<String>,
     update_time: Option<String>,
     expire_time: Option<String>,
@@ -107,6 +110,9 @@ pub fn listed_key(
         }
     };
     let limits = rate_limits(listed.rate_limit_policy, listed.rate_limit_policies)?;
+    let given = listed.credits.map(credits).transpose()?.flatten();
+    let none_left = CreditBalance { remaining: 0, refill: None, due: None };
+    let given = given.map(|given| if listed.replaced_by.is_some() { none_left } else { given });
     Ok(Key {
         network,
         id,
@@ -118,6 +124,8 @@ pub fn listed_key(
         addresses: addresses(listed.ip_restriction)?,
         rate_policy: limits.default,
         rate_policies: limits.all,
+        // Those of a key that was replaced are its successor's.
+        credits: given.map(|given| Arc::new(Credits::new(id, given, now))),
         created,
         updated: time("update_time", listed.update_time.as_deref())?.unwrap_or(created),
         expires,
@@ -137,6 +145,15 @@ pub fn listed_key(
         // Recorded when the key is verified.
         signer: Signer::default(),
     })
+}
+
+/// Checks the body of an import as the API would, for migration.
+///
+/// # Errors
+/// Fails if a field is unknown or invalid.
+pub fn check_import(json: &str) -> Result<(), ApiError> {
+    let body: ImportBody = body::parse(json.as_bytes())?;
+    ImportRequest::try_from(body).map(drop)
 }
 
 /// Parses a suspension, so that a key that is moved while it is suspended stays so.

@@ -7,9 +7,11 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::credits::{CreditsBody, credits};
 use super::names;
 use super::rate_limits::{NamedRateLimitPolicy, RateLimitPolicy, rate_limit_changes, rate_limits};
 use super::scalars::{field, span};
+use crate::credential::imported_hash::{HashError, ImportedHash, MAX_HASH_TEXT};
 use crate::credential::{MAX_LEN as MAX_CREDENTIAL, TokenFormat};
 use crate::error::ApiError;
 use crate::http::body::{object, objects};
@@ -20,7 +22,7 @@ use crate::key::{
 };
 use crate::secret::SecretString;
 use crate::service::{
-    Expiry, ImportRequest, KeyRequest, ListRequest, MAX_DESCRIPTION, RotateRequest, Update,
+    Expiry, ImportRequest, KeyMaterial, KeyRequest, MAX_DESCRIPTION, RotateRequest, Update,
 };
 
 /// Maximum number of credentials in a verify batch.
@@ -29,6 +31,8 @@ pub(crate) const MAX_BATCH_VERIFY: usize = 100;
 pub(crate) const MAX_BATCH_IMPORT: usize = 1_000;
 /// Maximum length of `request_id`, in characters.
 const MAX_REQUEST_ID: usize = 36;
+/// Maximum length of `role`, in characters.
+pub(super) const MAX_ROLE: usize = 64;
 
 /// [`Scope::parse`] as a pattern.
 pub(super) const SCOPE: &str = r#"^[!#-\[\]-~]*$"#;
@@ -62,6 +66,10 @@ pub struct IssueBody {
     /// Scopes of the key: RFC 6749 scope-tokens without duplicates.
     #[schemars(length(max = Scopes::MAX), inner(length(min = 1, max = Scope::MAX_LEN), pattern(SCOPE)))]
     scopes: Option<Vec<String>>,
+    /// Named set of scopes of the configuration (`roles`), in place of `scopes`. Its scopes are
+    /// stored with the key; later changes of the set don't reach it.
+    #[schemars(length(max = MAX_ROLE))]
+    role: Option<String>,
     /// Lifetime, such as `3600s`, `1h30m` or `1y`: one second to ten years, and at most
     /// `credentials.api_keys.max_ttl`. Unset or zero means the default.
     ttl: Option<String>,
@@ -80,20 +88,41 @@ pub struct IssueBody {
     #[serde(default, deserialize_with = "objects")]
     #[schemars(length(max = RatePolicies::MAX))]
     rate_limit_policies: Option<Vec<NamedRateLimitPolicy>>,
+    #[serde(default, deserialize_with = "object")]
+    credits: Option<CreditsBody>,
     /// Idempotency key: a repeated request with the same id returns the first key. The caller that
     /// made it also gets its secret, within `idempotency.reveal_for` and while the key is unused.
     #[schemars(length(max = MAX_REQUEST_ID), pattern(NO_CONTROL))]
     request_id: Option<String>,
 }
 
-/// The key to import. It can't have the form of a credential that Talos makes itself.
+/// Hash of the key to import, instead of the key.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "ApiKeyHash")]
+struct HashBody {
+    /// `sha256` or `sha512`. May be left out if the value begins with it.
+    algorithm: Option<String>,
+    /// `hex` or `base64`. If left out, the length of the value says which.
+    encoding: Option<String>,
+    /// Digest over the raw key, alone or with a prefix such as `sha256:`. Required.
+    #[schemars(required, with = "String", length(min = 1, max = MAX_HASH_TEXT))]
+    value: Option<SecretString>,
+}
+
+/// The key to import: `raw_key`, or `hash` where the raw key isn't known. It can't have the form of
+/// a credential that Talos makes itself.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "ImportApiKeyRequest")]
 pub struct ImportBody {
-    /// The raw key, of which only a hash is stored. Required.
-    #[schemars(required, with = "String", length(min = 1, max = MAX_CREDENTIAL))]
+    /// The raw key, of which only a hash is stored. Required without `hash`.
+    #[schemars(with = "Option<String>", length(min = 1, max = MAX_CREDENTIAL))]
     raw_key: Option<SecretString>,
+    /// Hash of the raw key. The key works from now on, and gets the id of an imported key when it
+    /// is first shown. Slow hashes (bcrypt, scrypt, argon2) are refused.
+    #[serde(default, deserialize_with = "object")]
+    hash: Option<HashBody>,
     /// Name, for people. Required.
     #[schemars(required, length(min = 1, max = MAX_LABEL), pattern(NO_CONTROL))]
     name: Option<String>,
@@ -103,6 +132,10 @@ pub struct ImportBody {
     /// Scopes of the key: RFC 6749 scope-tokens without duplicates.
     #[schemars(length(max = Scopes::MAX), inner(length(min = 1, max = Scope::MAX_LEN), pattern(SCOPE)))]
     scopes: Option<Vec<String>>,
+    /// Named set of scopes of the configuration (`roles`), in place of `scopes`. Its scopes are
+    /// stored with the key; later changes of the set don't reach it.
+    #[schemars(length(max = MAX_ROLE))]
+    role: Option<String>,
     /// Lifetime, such as `3600s`, `1h30m` or `1y`: one second to ten years, and at most
     /// `credentials.api_keys.max_ttl`. Unset or zero means the default.
     ttl: Option<String>,
@@ -121,6 +154,8 @@ pub struct ImportBody {
     #[serde(default, deserialize_with = "objects")]
     #[schemars(length(max = RatePolicies::MAX))]
     rate_limit_policies: Option<Vec<NamedRateLimitPolicy>>,
+    #[serde(default, deserialize_with = "object")]
+    credits: Option<CreditsBody>,
     /// Idempotency key: a repeated request with the same id returns the first key.
     #[schemars(length(max = MAX_REQUEST_ID), pattern(NO_CONTROL))]
     request_id: Option<String>,
@@ -195,6 +230,10 @@ pub struct RotateBody {
     /// Scopes of the key: RFC 6749 scope-tokens without duplicates.
     #[schemars(length(max = Scopes::MAX), inner(length(min = 1, max = Scope::MAX_LEN), pattern(SCOPE)))]
     scopes: Option<Vec<String>>,
+    /// Named set of scopes of the configuration (`roles`), in place of `scopes`. Its scopes are
+    /// stored with the key; later changes of the set don't reach it.
+    #[schemars(length(max = MAX_ROLE))]
+    role: Option<String>,
     /// The owner's own attributes: at most 4096 bytes of JSON, nested at most 16 levels, without
     /// repeated names, numbers that a double represents (integers within 2^53 - 1).
     #[schemars(with = "Option<Map<String, Value>>")]
@@ -210,6 +249,9 @@ pub struct RotateBody {
     #[serde(default, deserialize_with = "objects")]
     #[schemars(length(max = RatePolicies::MAX))]
     rate_limit_policies: Option<Vec<NamedRateLimitPolicy>>,
+    /// Credits of the new key alone. If unset, it shares those of the old key.
+    #[serde(default, deserialize_with = "object")]
+    credits: Option<CreditsBody>,
     /// Lifetime of the new key, such as `720h`: one second to ten years, and at most
     /// `credentials.api_keys.max_ttl`. If unset or zero, the end of the old key is inherited.
     ttl: Option<String>,
@@ -235,6 +277,8 @@ pub(crate) struct BatchImportBody {
     #[serde(default, deserialize_with = "objects")]
     #[schemars(required, length(min = 1, max = MAX_BATCH_IMPORT))]
     pub requests: Option<Vec<ImportBody>>,
+    /// Returns one result per key even if none could be imported, instead of the first error.
+    pub report_all: Option<bool>,
 }
 
 /// Credentials to verify.
@@ -248,46 +292,6 @@ pub(crate) struct BatchVerifyBody {
     pub requests: Option<Vec<VerifyBody>>,
 }
 
-/// Parses the query of a listing.
-pub(crate) fn list_request(pairs: Vec<(String, String)>) -> Result<ListRequest, ApiError> {
-    let mut request = ListRequest::default();
-    let mut seen = vec![];
-    for (name, value) in pairs {
-        if seen.contains(&name) {
-            return Err(ApiError::field(name, "stands there twice"));
-        }
-        match name.as_str() {
-            "page_token" => request.page_token = value,
-            "filter" => request.filter = value,
-            "order_by" => request.order_by = value,
-            "page_size" if value.bytes().all(|byte| byte.is_ascii_digit()) => {
-                // Too large a number means the largest page.
-                request.page_size = if value.is_empty() { 0 } else { value.parse().unwrap_or(u32::MAX) };
-            }
-            "page_size" => return Err(ApiError::field(name, "must be a number from 0")),
-            _ => {
-                let name: String = name.chars().take(128).collect();
-                return Err(ApiError::field(name, "is not a known parameter"));
-            }
-        }
-        seen.push(name);
-    }
-    Ok(request)
-}
-
-/// Parses the query of an erasure: whether active keys are erased, too.
-pub(crate) fn force(pairs: &[(String, String)]) -> Result<bool, ApiError> {
-    match pairs {
-        [] => Ok(false),
-        [(name, value)] if name == "force" => match value.as_str() {
-            "true" => Ok(true),
-            "false" | "" => Ok(false),
-            _ => Err(ApiError::field("force", "must be true or false")),
-        },
-        _ => Err(ApiError::field("query", "must be force=true or empty")),
-    }
-}
-
 impl TryFrom<IssueBody> for KeyRequest {
     type Error = ApiError;
 
@@ -296,6 +300,7 @@ impl TryFrom<IssueBody> for KeyRequest {
         Ok(Self {
             name: field("name", KeyName::parse(&body.name.unwrap_or_default()))?,
             actor: field("actor_id", ActorId::parse(&body.actor_id.unwrap_or_default()))?,
+            role: role(body.role, body.scopes.as_deref())?,
             scopes: field("scopes", Scopes::parse(&body.scopes.unwrap_or_default()))?,
             ttl: ttl(body.ttl.as_deref())?,
             metadata: metadata(body.metadata.as_deref())?,
@@ -303,6 +308,7 @@ impl TryFrom<IssueBody> for KeyRequest {
             addresses: addresses(body.ip_restriction)?,
             rate_policy: limits.default,
             rate_policies: limits.all,
+            credits: body.credits.map(credits).transpose()?.flatten(),
             request_id: request_id(body.request_id)?,
         })
     }
@@ -312,20 +318,29 @@ impl TryFrom<ImportBody> for ImportRequest {
     type Error = ApiError;
 
     fn try_from(body: ImportBody) -> Result<Self, ApiError> {
-        let raw_key = body.raw_key.unwrap_or_default();
+        let raw_key = body.raw_key.filter(|raw_key| !raw_key.expose().is_empty());
+        let material = match (raw_key, body.hash) {
+            (Some(_), Some(_)) => {
+                return Err(ApiError::field("hash", "stands beside raw_key; leave out one of them"));
+            }
+            (None, Some(hash)) => KeyMaterial::Hash(imported_hash(&hash)?),
+            (raw_key, None) => KeyMaterial::Raw(raw_key.unwrap_or_default()),
+        };
         let key = IssueBody {
             name: body.name,
             actor_id: body.actor_id,
             scopes: body.scopes,
+            role: body.role,
             ttl: body.ttl,
             metadata: body.metadata,
             visibility: body.visibility,
             ip_restriction: body.ip_restriction,
             rate_limit_policy: body.rate_limit_policy,
             rate_limit_policies: body.rate_limit_policies,
+            credits: body.credits,
             request_id: body.request_id,
         };
-        Ok(Self { raw_key, key: key.try_into()? })
+        Ok(Self { material, key: key.try_into()? })
     }
 }
 
@@ -338,11 +353,13 @@ impl TryFrom<RotateBody> for RotateRequest {
             rate_limit_changes(body.rate_limit_policy, body.rate_limit_policies)?;
         let changes = Update {
             name: body.name.map(|name| field("name", KeyName::parse(&name))).transpose()?,
+            role: role(body.role, body.scopes.as_deref())?,
             scopes: body.scopes.map(|texts| scopes(Some(texts))).transpose()?,
             metadata: metadata(body.metadata.as_deref())?.map(Some),
             addresses: body.ip_restriction.map(|restriction| addresses(Some(restriction))).transpose()?,
             rate_policy,
             rate_policies,
+            credits: body.credits.map(credits).transpose()?,
             expiry: ttl(body.ttl.as_deref())?.map(Expiry::After),
         };
         let visibility = body.visibility.filter(|name| name != "KEY_VISIBILITY_UNSPECIFIED");
@@ -365,6 +382,13 @@ impl TryFrom<RotateBody> for RotateRequest {
     }
 }
 
+/// Parses the hash of a key.
+fn imported_hash(HashBody { algorithm, encoding, value }: &HashBody) -> Result<ImportedHash, ApiError> {
+    let value = value.as_ref().map(SecretString::expose).unwrap_or_default();
+    let hash = ImportedHash::parse(algorithm.as_deref(), encoding.as_deref(), value);
+    hash.map_err(|HashError { field, problem }| ApiError::field(format!("hash.{field}"), problem))
+}
+
 /// Parses metadata.
 pub(super) fn metadata(json: Option<&RawValue>) -> Result<Option<Metadata>, ApiError> {
     field("metadata", json.map(Metadata::parse).transpose())
@@ -379,6 +403,18 @@ pub(crate) fn custom_claims(json: Option<&RawValue>) -> Result<Map<String, Value
 /// Parses scopes.
 pub(crate) fn scopes(texts: Option<Vec<String>>) -> Result<Scopes, ApiError> {
     field("scopes", Scopes::parse(&texts.unwrap_or_default()))
+}
+
+/// Parses the name of a set of scopes, which stands in place of `scopes`.
+pub(super) fn role(name: Option<String>, scopes: Option<&[String]>) -> Result<Option<String>, ApiError> {
+    let name = name.filter(|name| !name.is_empty());
+    match &name {
+        Some(name) if name.len() > MAX_ROLE => Err(ApiError::field("role", "must be 64 bytes at most")),
+        Some(_) if scopes.is_some_and(|scopes| !scopes.is_empty()) => {
+            Err(ApiError::field("role", "may not stand beside scopes; use one of the two"))
+        }
+        _ => Ok(name),
+    }
 }
 
 /// Parses the format of a token. The default is a JWT.

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::credits::{CreditsBody, CreditsOut};
 use super::names;
 use super::rate_limits::{
     NamedRateLimitPolicy, NamedRateLimitPolicyOut, RateLimitPolicy, RateLimitPolicyOut,
@@ -17,7 +18,7 @@ use super::requests::IpRestriction;
 use super::state::SuspensionOut;
 use crate::clock::Timestamp;
 use crate::error::{ApiError, Reason};
-use crate::key::{ActorId, Key, Metadata, RevocationReason, Scope, Status};
+use crate::key::{ActorId, CreditBalance, Key, Metadata, RevocationReason, Scope, SpentCredits, Status};
 use crate::limit::RateDecision;
 use crate::service::verify::{Identity, Verification};
 
@@ -57,6 +58,9 @@ pub(crate) struct KeyOut<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Vec<NamedRateLimitPolicy>")]
     rate_limit_policies: Option<Vec<NamedRateLimitPolicyOut>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "CreditsBody")]
+    credits: Option<CreditsOut>,
     /// Time of creation.
     #[schemars(extend("format" = "date-time"))]
     create_time: String,
@@ -84,11 +88,11 @@ pub(crate) struct KeyOut<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]
     supersede_time: Option<String>,
-    /// Parts of the key that the settings keep from working, such as limits that aren't enforced.
-    /// Not in lists.
+    /// Parts of the key that the settings keep from working, such as limits that aren't enforced,
+    /// and an end by an issuance policy. Not in lists.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Option<Vec<String>>")]
-    warnings: Vec<&'static str>,
+    warnings: Vec<Cow<'static, str>>,
     /// Suspension of the key. `status` stays as it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     suspension: Option<SuspensionOut>,
@@ -144,6 +148,7 @@ impl<'a> KeyOut<'a> {
             }),
             rate_limit_policy: key.rate_policy.map(rate_limit_policy_out),
             rate_limit_policies: rate_limit_policies_out(key),
+            credits: key.credits.as_ref().map(|credits| credits.balance.at(now).into()),
             create_time: key.created.to_rfc3339(),
             update_time: key.updated.to_rfc3339(),
             expire_time: key.expires.map(Timestamp::to_rfc3339),
@@ -172,7 +177,7 @@ impl<'a> KeyOut<'a> {
     }
 
     /// Adds what the settings keep the key from doing.
-    pub(crate) fn with_warnings(self, warnings: Vec<&'static str>) -> Self {
+    pub(crate) fn with_warnings(self, warnings: Vec<Cow<'static, str>>) -> Self {
         Self { warnings, ..self }
     }
 }
@@ -284,6 +289,12 @@ pub(crate) struct ListIssuedOut<'a> {
     pub issued_api_keys: Vec<KeyOut<'a>>,
     /// Token of the next page. Empty on the last page.
     pub next_page_token: String,
+    /// Number of keys in the list, if the request asks for it and it is cheap to know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total_size: Option<u64>,
+    /// True if `total_size` is an estimate; 10000 then stands for more than can be counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total_size_is_estimate: Option<bool>,
 }
 
 /// A page of imported keys.
@@ -295,6 +306,12 @@ pub(crate) struct ListImportedOut<'a> {
     pub imported_api_keys: Vec<KeyOut<'a>>,
     /// Token of the next page. Empty on the last page.
     pub next_page_token: String,
+    /// Number of keys in the list, if the request asks for it and it is cheap to know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total_size: Option<u64>,
+    /// True if `total_size` is an estimate; 10000 then stands for more than can be counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total_size_is_estimate: Option<bool>,
 }
 
 /// A derived token.
@@ -371,6 +388,10 @@ pub(crate) struct VerifyOut<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]
     pub rate_limit_reset_time: Option<String>,
+    /// Credits of the key after this use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "CreditsBody")]
+    pub(super) credits: Option<CreditsOut>,
 }
 
 impl<'a> VerifyOut<'a> {
@@ -416,6 +437,23 @@ impl<'a> VerifyOut<'a> {
                 error_code: Some("VERIFICATION_ERROR_RATE_LIMITED"),
                 error_message: Some("the key was used too often; try again later".to_owned()),
                 ..counted
+            },
+        }
+    }
+
+    /// Adds the credits that the key has, and whether they were enough.
+    pub(crate) fn paid(self, balance: CreditBalance, spent: Option<&SpentCredits>) -> Self {
+        let remaining = spent.map_or(balance.remaining, |spent| spent.remaining);
+        let told = Self { credits: Some(CreditBalance { remaining, ..balance }.into()), ..self };
+        match spent.is_none_or(|spent| spent.allowed) {
+            true => told,
+            false => Self {
+                is_valid: false,
+                issuer: None,
+                // Existing clients know no code for it.
+                error_code: Some("VERIFICATION_ERROR_RATE_LIMITED"),
+                error_message: Some("credits_exhausted".to_owned()),
+                ..told
             },
         }
     }

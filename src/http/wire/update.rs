@@ -7,8 +7,11 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::credits::{CreditsBody, credits};
 use super::rate_limits::{NamedRateLimitPolicy, RateLimitPolicy, rate_limit_changes};
-use super::requests::{IpRestriction, NO_CONTROL, SCOPE, addresses, metadata, scopes, ttl, visibility};
+use super::requests::{
+    IpRestriction, MAX_ROLE, NO_CONTROL, SCOPE, addresses, metadata, role, scopes, ttl, visibility,
+};
 use super::scalars::field;
 use super::{names, state};
 use crate::error::ApiError;
@@ -23,9 +26,9 @@ pub(crate) const MAX_MASK: usize = 1_024;
 const UPDATABLE: [&str; 6] =
     ["name", "scopes", "metadata", "ip_restriction", "rate_limit_policy", "rate_limit_policies"];
 
-/// Fields that are updated only where a mask names them: `*` and a response that is sent back
-/// leave the expiry alone.
-const UPDATABLE_BY_NAME: [&str; 2] = ["expire_time", "ttl"];
+/// Fields that `*` doesn't stand for, and that are updated only where a mask names them: a response
+/// that is sent back leaves the expiry and the credits alone.
+const UPDATABLE_BY_NAME: [&str; 4] = ["expire_time", "ttl", "credits", "role"];
 
 /// The other fields of the resource.
 const NOT_UPDATABLE: [&str; 19] = [
@@ -65,6 +68,9 @@ pub(crate) struct KeyBody {
     /// Scopes of the key: RFC 6749 scope-tokens without duplicates.
     #[schemars(length(max = Scopes::MAX), inner(length(min = 1, max = Scope::MAX_LEN), pattern(SCOPE)))]
     scopes: Option<Vec<String>>,
+    /// Named set of scopes of the configuration (`roles`), in place of `scopes`.
+    #[schemars(length(max = MAX_ROLE))]
+    role: Option<String>,
     /// The owner's own attributes: at most 4096 bytes of JSON, nested at most 16 levels, without
     /// repeated names, numbers that a double represents (integers within 2^53 - 1).
     #[schemars(with = "Option<Map<String, Value>>")]
@@ -84,6 +90,11 @@ pub(crate) struct KeyBody {
     #[serde(default, deserialize_with = "objects")]
     #[schemars(length(max = RatePolicies::MAX))]
     rate_limit_policies: Option<Vec<NamedRateLimitPolicy>>,
+    /// Credits, set anew as a whole. They count if `update_mask` names them; without a mask, unless
+    /// the body is a key that was read (it has a `create_time`), whose credits others may have
+    /// spent since.
+    #[serde(default, deserialize_with = "object")]
+    credits: Option<CreditsBody>,
     /// Ignored.
     #[schemars(extend("format" = "date-time"))]
     create_time: Option<String>,
@@ -218,8 +229,8 @@ fn masked_field(path: &str) -> Result<&'static str, ApiError> {
         return Err(mask_error(&format!("{field} can't be updated")));
     }
     match path.split_once('.') {
-        Some(("rate_limit_policy" | "rate_limit_policies" | "metadata", _)) => Err(mask_error(
-            "rate_limit_policy, rate_limit_policies and metadata are replaced whole; name them without a part",
+        Some(("rate_limit_policy" | "rate_limit_policies" | "metadata" | "credits", _)) => Err(mask_error(
+            "rate_limit_policy, rate_limit_policies, credits and metadata are replaced whole; name them without a part",
         )),
         _ => Err(mask_error("names a field that a key doesn't have")),
     }
@@ -245,8 +256,16 @@ pub(crate) fn update(mask: &UpdateMask, body: KeyBody) -> Result<(Fixed, Update)
     if named("name", full(&body.name)) {
         update.name = Some(field("name", KeyName::parse(&body.name.unwrap_or_default()))?);
     }
+    if named("role", full(&body.role)) {
+        let unset = || ApiError::field("role", "must be set where update_mask names it");
+        update.role = Some(role(body.role, None)?.ok_or_else(unset)?);
+    }
     if named("scopes", body.scopes.as_ref().is_some_and(|scopes| !scopes.is_empty())) {
-        update.scopes = Some(scopes(body.scopes)?);
+        let given = scopes(body.scopes)?;
+        if update.role.is_some() {
+            return Err(ApiError::field("role", "may not stand beside scopes; use one of the two"));
+        }
+        update.scopes = Some(given);
     }
     if named("metadata", body.metadata.is_some()) {
         update.metadata = Some(metadata(body.metadata.as_deref())?);
@@ -259,6 +278,10 @@ pub(crate) fn update(mask: &UpdateMask, body: KeyBody) -> Result<(Fixed, Update)
     let has_list = body.rate_limit_policies.as_ref().is_some_and(|policies| !policies.is_empty());
     let list = named("rate_limit_policies", has_list).then(|| body.rate_limit_policies.unwrap_or_default());
     (update.rate_policy, update.rate_policies) = rate_limit_changes(alias, list)?;
+    let sets_credits = body.credits.is_some() && body.create_time.is_none();
+    if named("credits", sets_credits) {
+        update.credits = Some(credits(body.credits.unwrap_or_default())?);
+    }
     update.expiry = expiry(
         named("expire_time", false).then_some(body.expire_time.as_deref()),
         named("ttl", false).then_some(body.ttl.as_deref()),
@@ -347,6 +370,39 @@ mod tests {
         assert_eq!(refused("ttl", "{}").as_deref(), Some("ttl"));
         assert_eq!(refused("expire_time", r#"{"expire_time":"soon"}"#).as_deref(), Some("expire_time"));
         assert_eq!(refused("expire_time,ttl", body).as_deref(), Some("update_mask"));
+    }
+
+    #[test]
+    fn credits_that_were_read_set_none() {
+        let body = r#"{"name":"n","credits":{"remaining":"5","refill":{"amount":9,"every":"day"}}}"#;
+        let set = |mask: &str, body: &str| changes(mask, body).credits;
+        let given = set("", body).unwrap().unwrap();
+        assert_eq!((given.remaining, given.refill.unwrap().amount), (5, 9));
+        assert_eq!(set("credits", body), Some(Some(given)));
+        let read = body.replace('{', r#"{"create_time":"2026-01-01T00:00:00Z","#);
+        let read = read.replacen(r#""credits":{"create_time":"2026-01-01T00:00:00Z","#, r#""credits":{"#, 1);
+        let read = read.replacen(r#""refill":{"create_time":"2026-01-01T00:00:00Z","#, r#""refill":{"#, 1);
+        for (mask, body) in [("*", body), ("name", body), ("", read.as_str())] {
+            assert_eq!(set(mask, body), None, "{mask} {body}");
+        }
+        assert_eq!(set("credits", &read), Some(Some(given)));
+        assert_eq!(set("credits", "{}"), Some(None), "it takes them away");
+        assert_eq!(
+            set("", r#"{"credits":{"refill":{"amount":7,"every":"week"}}}"#).unwrap().unwrap().remaining,
+            7
+        );
+        for (part, field) in [
+            (r#"{"remaining":-1}"#, "remaining"),
+            (r#"{"remaining":"1000000000000001"}"#, "remaining"),
+            (r#"{"refill":{"amount":0,"every":"day"}}"#, "refill.amount"),
+            (r#"{"refill":{"amount":1}}"#, "refill.every"),
+            (r#"{"refill":{"amount":1,"every":"year"}}"#, "refill.every"),
+            (r#"{"refill":{"amount":1,"every":"day","at":"noon"}}"#, "refill.at"),
+        ] {
+            let body = serde_json::from_str(&format!(r#"{{"credits":{part}}}"#)).unwrap();
+            let error = super::update(&mask("").unwrap(), body).unwrap_err();
+            assert_eq!(error.field.as_deref(), Some(format!("credits.{field}").as_str()), "{part}");
+        }
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::own_key::OwnKeyOut;
+use super::query::{page_size, parameters};
 use super::state::set_time;
 use crate::clock::Timestamp;
 use crate::error::ApiError;
@@ -68,6 +70,8 @@ pub(crate) struct UsageOut {
 pub(crate) struct SelfUsageOut {
     /// Id of the key.
     key_id: String,
+    /// The key itself.
+    key: OwnKeyOut,
     /// First use that was counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]
@@ -125,11 +129,12 @@ impl From<UsageReport> for UsageOut {
 
 impl From<SelfUsage> for SelfUsageOut {
     fn from(SelfUsage { key, report }: SelfUsage) -> Self {
-        let key_id = key.to_string();
+        let key_id = key.id.to_string();
         let used = report.uses.get(&key_id).copied();
         let UsageOut { start_time, end_time, rows, next_page_token } = report.into();
         Self {
             key_id,
+            key: OwnKeyOut::from(key.as_ref()),
             first_used_time: used.map(|used| used.first.to_rfc3339()),
             last_used_time: used.map(|used| used.last.to_rfc3339()),
             last_used_address: used.and_then(|used| used.address).map(|address| address.to_string()),
@@ -147,12 +152,8 @@ pub(crate) fn usage_request(
     is_of_one_key: bool,
 ) -> Result<UsageRequest, ApiError> {
     let mut request = UsageRequest::default();
-    let mut seen: Vec<String> = vec![];
-    for (name, value) in pairs {
-        if seen.contains(&name) {
-            return Err(ApiError::field(name, "stands there twice"));
-        }
-        match name.as_str() {
+    parameters(pairs, |name, value| {
+        match name {
             "page_token" => request.page_token = value,
             "filter" if !is_of_one_key => request.filter = value,
             "group_by" => {
@@ -161,17 +162,10 @@ pub(crate) fn usage_request(
             }
             "start_time" => request.start = Some(set_time("start_time", &value)?),
             "end_time" => request.end = Some(set_time("end_time", &value)?),
-            "page_size" if value.bytes().all(|byte| byte.is_ascii_digit()) => {
-                // Too large a number means the largest page.
-                request.page_size = if value.is_empty() { 0 } else { value.parse().unwrap_or(u32::MAX) };
-            }
-            "page_size" => return Err(ApiError::field(name, "must be a number from 0")),
-            _ => {
-                let name: String = name.chars().take(128).collect();
-                return Err(ApiError::field(name, "is not a known parameter"));
-            }
+            "page_size" => request.page_size = page_size(&value)?,
+            _ => return Ok(false),
         }
-        seen.push(name);
-    }
+        Ok(true)
+    })?;
     Ok(request)
 }

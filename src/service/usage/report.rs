@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::rows::hour_of;
@@ -11,7 +12,7 @@ use crate::credential::Presented;
 use crate::credential::page_token::{self, Cursor};
 use crate::error::{ApiError, Reason};
 use crate::event::Operation;
-use crate::key::{KeyId, NetworkId};
+use crate::key::{Key, KeyId, NetworkId};
 use crate::service::filter::comparisons;
 use crate::service::verify::{CacheUse, Identity, VerifyRequest};
 use crate::service::{Service, Unavailable, unavailable};
@@ -75,8 +76,8 @@ pub struct UsageReport {
 /// Report for the holder of a key.
 #[derive(Debug)]
 pub struct SelfUsage {
-    /// Id of the key.
-    pub key: KeyId,
+    /// The key.
+    pub key: Arc<Key>,
     /// The report.
     pub report: UsageReport,
 }
@@ -204,17 +205,18 @@ impl Service {
             ApiError::new(Reason::ServiceUnavailable, "the database gives no answer; try again")
         })?;
         let key = match verification.verdict {
-            Ok(Identity::Key(entry)) => entry.key.id,
+            Ok(Identity::Key(entry)) => Arc::clone(&entry.key),
             Err(rejection) => {
                 self.record_failure(settings, &rejection, Operation::Verify, origin);
                 return Err(unknown_credential());
             }
             Ok(Identity::Token(_)) => return Err(unknown_credential()),
         };
-        let filter = format!("key_id = \"{key}\"");
+        let id = key.id;
+        let filter = format!("key_id = \"{id}\"");
         let mut report = self.usage(settings, UsageRequest { filter, ..request }).await?;
-        if let Some(used) = self.key_uses(settings.network, vec![key]).await?.remove(&key) {
-            report.uses.insert(key.to_string(), used);
+        if let Some(used) = self.key_uses(settings.network, vec![id]).await?.remove(&id) {
+            report.uses.insert(id.to_string(), used);
         }
         Ok(SelfUsage { key, report })
     }

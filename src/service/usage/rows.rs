@@ -14,7 +14,7 @@ use crate::settings::policy::RouteName;
 const HOUR_MICROS: i64 = 60 * 60 * 1_000_000;
 
 /// Returns the start of the UTC hour of a time.
-pub(super) fn hour_of(time: Timestamp) -> Timestamp {
+pub(in crate::service) fn hour_of(time: Timestamp) -> Timestamp {
     let micros = time.as_micros();
     Timestamp::from_micros(micros - micros.rem_euclid(HOUR_MICROS))
 }

@@ -67,9 +67,11 @@ impl Race {
         self.new = Some(attempt);
     }
 
-    /// Waits for the next event.
+    /// Waits for the next event. Of those that are ready, an answer comes first: a deadline that
+    /// passed meanwhile doesn't make it worthless.
     pub(super) async fn next(&mut self, deadline: Instant) -> Step {
         tokio::select! {
+            biased;
             result = wait_for(&mut self.old) => {
                 self.old = None;
                 Step::Old(result)

@@ -32,6 +32,7 @@ impl Metrics {
             uses_dropped: service.uses.dropped(),
             usage: UsageReading::of(service),
             uncounted_uses: service.limiter.failures(),
+            credit_failures: service.credit_failures(),
             credential_failures: service.audit.failures(),
         }));
         if let Some(ory) = &self.ory {
@@ -154,6 +155,7 @@ struct Readings {
     uses_dropped: u64,
     usage: UsageReading,
     uncounted_uses: u64,
+    credit_failures: u64,
     /// All refused credentials, and those that the audit log only counts.
     credential_failures: (u64, u64),
 }
@@ -191,6 +193,11 @@ impl Readings {
             "rate_limiter_failures",
             "Uses of keys that were not counted against a rate limit because Redis gave no answer",
             self.uncounted_uses,
+        )?;
+        page.counter(
+            "credit_failures",
+            "Uses of keys that were refused because the database did not say in time that their credits were spent",
+            self.credit_failures,
         )?;
         page.gauge("database_connections", "Open connections to the database", database.connections.into())?;
         page.gauge(

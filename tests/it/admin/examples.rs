@@ -133,8 +133,8 @@ async fn the_server_answers_to_the_examples_as_they_say() {
     let own = described.send("adminIssueApiKey", "", &[("export-1", "export-2")]).await;
     described.send("revokeApiKey", "", &[("ory_ak_v1_EXAMPLE", own.text("/secret"))]).await;
     described.send("adminDeleteActor", "alice", &[]).await;
-    for operation in ["getJwks", "isAlive", "isReady", "getOpenApi", "getDocs"] {
+    for operation in ["getJwks", "isAlive", "isReady", "getOpenApi", "getDocs", "adminGetStatus"] {
         described.send(operation, "", &[]).await;
     }
-    assert_eq!(described.sent, 26, "25 operations, one of them twice");
+    assert_eq!(described.sent, 27, "26 operations, one of them twice");
 }

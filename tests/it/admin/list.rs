@@ -14,7 +14,8 @@ fn ids(page: &Value) -> Vec<&str> {
     keys.iter().map(|key| key.text("/key_id")).collect()
 }
 
-fn query(text: &str) -> String {
+/// Percent-encodes a value of a query.
+pub(super) fn query(text: &str) -> String {
     let encoded = text.bytes().map(|byte| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => char::from(byte).to_string(),
         _ => format!("%{byte:02X}"),
@@ -105,7 +106,7 @@ async fn filters_choose_by_actor_and_status() {
         assert_eq!(got, wanted.iter().map(|key| key.id.as_str()).collect(), "{filter}");
     }
     for filter in
-        ["name=x", "actor_id", "status=BLUE", "actor_id=\"a\" OR status=KEY_STATUS_ACTIVE", "actor_id=\"a"]
+        ["nom=x", "actor_id", "status=BLUE", "actor_id=\"a\" OR status=KEY_STATUS_ACTIVE", "actor_id=\"a"]
     {
         let reply = talos.admin.get(&format!("{ISSUED}?filter={}", query(filter))).await;
         let message = reply.expect_bad_request();

@@ -2,6 +2,7 @@
 //! done since.
 
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::{audited, verify};
 use crate::rig::check::Check;
@@ -201,4 +202,34 @@ async fn a_log_that_was_changed_is_not_replayed() {
     assert!(output.status.code() == Some(1) && errors.contains("nothing was done"), "{errors}");
     let talos = setup.start().await;
     assert!(passes(&talos, &keys.kept).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_whose_hash_was_imported_is_found_under_both_of_its_ids() {
+    const RAW_KEY: &str = "hashed_before_the_backup";
+    let setup = audited();
+    let talos = setup.start().await;
+    let hash = json!({ "value": format!("sha256:{}", hex::encode(Sha256::digest(RAW_KEY))) });
+    let body = json!({ "hash": hash, "name": "hashed", "actor_id": "a" });
+    let id = talos.admin.post(IMPORTED, &body).await.expect(201).json().text("/key_id").to_owned();
+    back_up(&setup);
+    talos.check(Check::bearer(RAW_KEY)).await.allowed();
+    for what in ["suspend", "resume"] {
+        talos.admin.post(&format!("{IMPORTED}/{id}:{what}"), &json!({})).await.expect(200);
+    }
+    talos.check(Check::bearer(RAW_KEY)).await.allowed();
+    let (code, report) = replay(&setup, &["--dry-run"]).await;
+    assert_eq!(
+        (code, report.at("/would_repeat"), report.at("/lost")),
+        (0, &json!(0), &json!(0)),
+        "{report:#}"
+    );
+    talos.admin.post(&format!("{IMPORTED}/{id}:revoke"), &json!({})).await.expect(204);
+    talos.stop().await;
+
+    restore(&setup);
+    let (_, report) = replay(&setup, &[]).await;
+    assert_eq!((report.at("/repeated"), report.at("/lost")), (&json!(1), &json!(0)), "{report:#}");
+    let talos = setup.start().await;
+    talos.check(Check::bearer(RAW_KEY)).await.denied(401);
 }

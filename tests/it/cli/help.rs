@@ -86,6 +86,7 @@ async fn run_examples(cli: &Cli, path: &[String]) {
         ("IMPORTED_KEY_ID", &imported.id),
         ("LEGACY_KEY", &format!("legacy for {name}")),
         ("OTHER_LEGACY_KEY", &format!("other legacy for {name}")),
+        ("SOME_KEY", &format!("hashed for {name}")),
     ] {
         shell.env(variable, value);
     }

@@ -15,7 +15,7 @@ fn on_the_database_under_test() -> Option<Setup> {
 }
 
 /// Names of all steps of the schema.
-const STEPS: [&str; 7] = [
+const STEPS: [&str; 11] = [
     "keys",
     "audit heads",
     "additive counts and retries",
@@ -23,6 +23,10 @@ const STEPS: [&str; 7] = [
     "additive suspensions and actors",
     "additive usage",
     "additive limits",
+    "additive credits",
+    "additive finding",
+    "additive events",
+    "additive imported hashes",
 ];
 /// Version of the schema with all of them.
 const LAST: i64 = STEPS.len() as i64;

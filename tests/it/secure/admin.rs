@@ -20,14 +20,20 @@ const ACTOR: &str = "/v2alpha1/admin/actors/user:42";
 const IMPORTED: &str = "/v2alpha1/admin/importedApiKeys";
 
 /// One call for each role: what it is, and the least role that may do it.
-fn calls() -> [(Call, u16, usize); 18] {
+fn calls() -> [(Call, u16, usize); 24] {
     let new = json!({ "name": "a", "actor_id": "b" });
     let nobody = |kind: &str, verb: &str| format!("{kind}/{}:{verb}", uuid::Uuid::nil());
     [
         (Call::get(ISSUED), 200, 0),
         (Call::get("/docs"), 200, 0),
         (Call::get("/v2alpha1/admin/usage"), 200, 0),
+        (Call::get("/v2alpha1/admin/status"), 200, 0),
+        (Call::get("/v2alpha1/admin/events"), 200, 0),
+        (Call::get("/v2alpha1/admin/whoami"), 200, 0),
+        (Call::post("/v2alpha1/admin/routes:explain").json(&json!({ "method": "GET", "path": "/" })), 200, 0),
         (Call::post(VERIFY).json(&json!({ "credential": "x" })), 200, 0),
+        (Call::post("/v2alpha1/admin/policies:check").json(&json!({})), 200, 0),
+        (Call::post("/v2alpha1/admin/scopes:preview").json(&json!({ "routes": [{}] })), 200, 0),
         (Call::post(ISSUED).json(&new), 201, 1),
         (Call::get(ACTOR), 200, 0),
         (Call::new("PATCH", ACTOR).json(&json!({ "display_name": "a" })), 200, 1),

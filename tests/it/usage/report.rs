@@ -125,6 +125,11 @@ async fn a_key_shows_its_own_usage_and_no_other() {
     let usage = usage.expect(200).json();
     assert_eq!((usage.text("/key_id"), usage.at("/rows/0/count")), (&*key.id, &json!(3)));
     assert_eq!(usage.text("/last_used_address"), "127.0.0.1");
+    let shown = talos.admin.get(&format!("{ISSUED}/{}", key.id)).await.expect(200).json();
+    for field in ["/name", "/scopes", "/create_time"] {
+        assert_eq!(usage.at("/key").at(field), shown.at(field), "{field}");
+    }
+    assert_eq!((usage.pointer("/key/actor_id"), usage.pointer("/key/metadata")), (None, None), "its owner's");
     assert_no_null(&usage);
     // The same answer to all that isn't a usable key.
     talos.revoke(&other).await;

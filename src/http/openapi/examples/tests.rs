@@ -9,8 +9,8 @@ use time::format_description::well_known::Rfc3339;
 
 use super::*;
 use crate::http::wire::{
-    BatchImportBody, BatchVerifyBody, DeriveBody, ImportBody, IssueBody, KeyBody, RevokeBody, RotateBody,
-    SelfRevokeRequest, VerifyBody,
+    BatchImportBody, BatchVerifyBody, CheckPoliciesBody, DeriveBody, ImportBody, IssueBody, KeyBody,
+    PreviewScopesBody, RevokeBody, RotateBody, SelfRevokeRequest, VerifyBody,
 };
 use crate::service::{ImportRequest, KeyRequest, RotateRequest};
 
@@ -141,6 +141,8 @@ fn the_examples_are_read_as_requests_are() {
     read::<VerifyBody>(&operations::VERIFY);
     read::<BatchVerifyBody>(&operations::VERIFY_BATCH);
     read::<DeriveBody>(&operations::DERIVE);
+    read::<CheckPoliciesBody>(&policies::CHECK_POLICIES);
+    read::<PreviewScopesBody>(&policies::PREVIEW_SCOPES);
 }
 
 /// Bits of information in each character of a text, as scanners for secrets compute it.

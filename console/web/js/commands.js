@@ -1,0 +1,70 @@
+// Actions as commands: what a person would type for the same.
+
+import { endpoint, hasToken, operations, pathOf } from "./api.js";
+
+/** Quotes a word for a POSIX shell. */
+export function quote(word) {
+  const text = String(word);
+  return /^[\w@%+=:,./-]+$/.test(text) && !text.startsWith("-") ? text : `'${text.replaceAll("'", "'\\''")}'`;
+}
+
+/** Returns the call as a curl command. */
+export function curl(name, { path = {}, query = {}, body, secret } = {}) {
+  const operation = operations[name];
+  const words = ["curl", "-sS"];
+  if (operation.method !== "GET") words.push("-X", operation.method);
+  words.push(quote(endpoint + pathOf(name, path, query)));
+  if (hasToken()) words.push('-H "authorization: Bearer $TALOS_TOKEN"');
+  if (secret) words.push(`-H "authorization: Bearer ${secret}"`);
+  if (body !== undefined) words.push("-H", "'content-type: application/json'", "-d", quote(JSON.stringify(body)));
+  return words.join(" ");
+}
+
+/** Joins the words of a command; `[flag, value]` is left out if the value is unset. */
+function talos(...words) {
+  const all = words.flatMap((word) => {
+    if (!Array.isArray(word)) return [word];
+    const [flag, value] = word;
+    return value === undefined || value === null || value === "" || value.length === 0 ? [] : [flag, quote(value)];
+  });
+  const server = endpoint === "http://localhost:4420" ? [] : ["--endpoint", quote(endpoint)];
+  return ["talos", ...all, ...server].join(" ");
+}
+
+const json = (value) => (value && Object.keys(value).length ? JSON.stringify(value) : undefined);
+
+/** Flags that issuing, rotating and updating share. */
+function fields(body) {
+  const limit = body.rate_limit_policy;
+  return [
+    ["--scopes", body.scopes?.join(",")],
+    ["--ttl", body.ttl],
+    ["--visibility", body.visibility === "KEY_VISIBILITY_PUBLIC" ? "public" : undefined],
+    ["--allowed-cidrs", body.ip_restriction?.allowed_cidrs?.join(",")],
+    ["--rate-limit-quota", limit?.quota],
+    ["--rate-limit-window", limit?.window],
+    ["--metadata", json(body.metadata)],
+  ];
+}
+
+const kindOf = (id) => (/^[0-9a-f]{64}$/.test(id) ? "imported" : "issued");
+
+export const cli = {
+  issue: (body) => talos("keys", "issue", quote(body.name || "NAME"), ["--actor", body.actor_id || "ACTOR"], ...fields(body)),
+  list: ({ actor, status, filter }) => talos("keys", "list", ["--actor", actor], ["--status", status], ["--filter", filter]),
+  get: (id) => talos("keys", kindOf(id), "get", id),
+  rotate: (id, body) =>
+    talos("keys", "issued", "rotate", id, ["--grace-period", body.grace_period], ["--until-unused", body.until_unused], ...fields(body)),
+  finish: (id) => talos("keys", "issued", "finish", id),
+  revoke: (id, reason, description) =>
+    talos("keys", "revoke", id, ["--reason", reason.replace("REVOCATION_REASON_", "").toLowerCase()], ["--reason-text", description]),
+  suspend: (id, body) => talos("keys", kindOf(id), "suspend", id, ["--reason", body.reason], ["--until", body.until]),
+  resume: (id) => talos("keys", kindOf(id), "resume", id),
+  update: (id, body, mask) =>
+    talos("keys", kindOf(id), "update", id, ["--name", body.name], ...fields(body), ["--expire-time", body.expire_time], ["--update-mask", mask]),
+  suspendActor: (id, body) => talos("actors", "suspend", quote(id), ["--reason", body.reason], ["--until", body.until]),
+  resumeActor: (id) => talos("actors", "resume", quote(id)),
+  verify: () => `printf %s "$SECRET" | ${talos("keys", "verify", "-")}`,
+  usage: (filter) => talos("usage", "report", ...filter),
+  status: () => "talos status",
+};

@@ -1,0 +1,95 @@
+// Fields of keys in forms: their reading, their checks, and the controls that several forms have.
+
+import { html, useState } from "./html.js";
+import { Field, shown } from "./ui.js";
+
+const IPV4 = /^(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(\.(25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}$/;
+
+/** Problem of an address or CIDR block, or "". */
+export function addressProblem(text) {
+  const [address, bits, rest] = text.split("/");
+  if (rest !== undefined) return "has more than one /";
+  const isSix = address.includes(":");
+  if (isSix ? !isIPv6(address) : !IPV4.test(address)) return "is neither an IPv4 nor an IPv6 address";
+  const most = isSix ? 128 : 32;
+  if (bits !== undefined && !(/^\d{1,3}$/.test(bits) && Number(bits) <= most)) return `must end with /0 to /${most}`;
+  if (bits === "0") return "allows every address: leave the list empty for that";
+  return "";
+}
+
+function isIPv6(text) {
+  try {
+    return new URL(`http://[${text}]/`).hostname.length > 0;
+  } catch {
+    return false;
+  }
+}
+
+export function scopeProblem(text) {
+  return /^[!#-[\]-~]{1,255}$/.test(text) ? "" : "may have letters, digits and signs, but no spaces, quotes or backslashes";
+}
+
+/** A list of short texts: Enter, comma or space ends one. */
+export function TokenField({ id, label, hint, items, onChange, check, suggestions = [], placeholder = "" }) {
+  const [text, setText] = useState("");
+  const add = (words) => {
+    const added = words.split(/[\s,]+/).filter(Boolean);
+    if (added.length) onChange([...new Set([...items, ...added])]);
+    setText("");
+  };
+  const type = (event) => {
+    const value = event.target.value;
+    if (/[\s,]/.test(value)) add(value);
+    else setText(value);
+  };
+  const press = (event) => {
+    if (event.key === "Enter" && text) {
+      event.preventDefault();
+      add(text);
+    } else if (event.key === "Backspace" && !text && items.length) onChange(items.slice(0, -1));
+  };
+  const wrong = [...items, ...(text ? [text] : [])].map((item) => [item, check(item)]).find(([, problem]) => problem);
+  // What is still being typed is judged mildly: it may not be complete.
+  const shownWrong = wrong && !(wrong[0] === text && text.length < 4) ? `${shown(wrong[0])} ${wrong[1]}.` : "";
+  const left = suggestions.filter((one) => !items.includes(one)).slice(0, 8);
+  return html`<${Field} id=${id} label=${label} hint=${hint} wrong=${shownWrong}>${(props) => html`
+    <div class="token-field">${items.map((item) => html`<span class="token ${check(item) ? "wrong" : ""}">${shown(item)}<button type="button" aria-label=${`Remove ${item}`} onClick=${() => onChange(items.filter((other) => other !== item))}>\u00d7</button></span>`)}
+      <input ...${props} value=${text} placeholder=${items.length ? "" : placeholder} onInput=${type} onKeyDown=${press} onBlur=${() => add(text)} autocomplete="off" spellcheck=${false} autocapitalize="none" /></div>
+    ${left.length > 0 && html`<div class="chips" aria-label=${`Suggestions for ${label}`}>${left.map((one) => html`<button type="button" class="chip" onClick=${() => onChange([...items, one])}>+ ${shown(one)}</button>`)}</div>`}`}<//>`;
+}
+
+/** Problem of metadata as typed, or "". */
+export function metadataProblem(text) {
+  if (!text.trim()) return "";
+  try {
+    const value = JSON.parse(text);
+    return value && typeof value === "object" && !Array.isArray(value) ? "" : "must be a JSON object, such as {\"team\": \"blue\"}";
+  } catch (error) {
+    return `isn't JSON yet: ${error.message}`;
+  }
+}
+
+export const TTLS = [
+  { value: "1h", label: "1 hour" },
+  { value: "24h", label: "1 day" },
+  { value: "168h", label: "7 days" },
+  { value: "720h", label: "30 days" },
+  { value: "2160h", label: "90 days" },
+  { value: "8760h", label: "1 year" },
+];
+
+export const WINDOWS = [
+  { value: "1s", label: "second" },
+  { value: "60s", label: "minute" },
+  { value: "3600s", label: "hour" },
+  { value: "86400s", label: "day" },
+];
+
+/** One limit: so many requests per window; an empty number means none. */
+export function LimitField({ quota, window, onChange }) {
+  const wrong = quota && !/^[1-9]\d{0,17}$/.test(quota) ? "Must be a whole number from 1." : "";
+  return html`<${Field} id="quota" label="Limit of requests" hint="Empty for none" wrong=${wrong}>${(props) => html`<div class="row">
+    <input class="input" ...${props} inputmode="numeric" value=${quota} placeholder="none" onInput=${(event) => onChange({ quota: event.target.value.trim(), window })} />
+    <select class="input" aria-label="Window of the limit" value=${window} onChange=${(event) => onChange({ quota, window: event.target.value })}>
+      ${WINDOWS.map((one) => html`<option value=${one.value} selected=${one.value === window}>per ${one.label}</option>`)}</select></div>`}<//>`;
+}

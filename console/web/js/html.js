@@ -1,0 +1,34 @@
+// Preact with its templates: tagged literals instead of JSX, so that nothing has to be compiled.
+
+import htm from "../vendor/htm.js";
+import { Fragment, h, render } from "../vendor/preact.js";
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "../vendor/hooks.js";
+
+export const html = htm.bind(h);
+export { Fragment, render, useEffect, useLayoutEffect, useMemo, useRef, useState };
+
+/** Loads something; the newest request wins, and what was shown stays until it answers. */
+export function useLoad(load, dependencies) {
+  const [state, setState] = useState({ data: undefined, error: undefined, loading: true });
+  const [turn, setTurn] = useState(0);
+  useEffect(() => {
+    const abort = new AbortController();
+    setState((before) => ({ ...before, loading: true }));
+    Promise.resolve(load(abort.signal)).then(
+      (data) => abort.signal.aborted || setState({ data, error: undefined, loading: false }),
+      (error) => abort.signal.aborted || setState((before) => ({ ...before, error, loading: false })),
+    );
+    return () => abort.abort();
+  }, [...dependencies, turn]);
+  return { ...state, reload: () => setTurn((before) => before + 1) };
+}
+
+/** Calls a function every so many milliseconds while the page is seen. */
+export function useEvery(milliseconds, action) {
+  const latest = useRef(action);
+  latest.current = action;
+  useEffect(() => {
+    const timer = setInterval(() => document.hidden || latest.current(), milliseconds);
+    return () => clearInterval(timer);
+  }, [milliseconds]);
+}

@@ -1,0 +1,34 @@
+// Who looks: name, role and network, as the server says.
+
+import { call, operations } from "./api.js";
+
+const ORDER = { viewer: 1, issuer: 2, admin: 3 };
+
+/** What the server said, or what is assumed before it did. */
+export const session = { known: false, role: "", name: "", network: "", mode: "", isVerified: false, may: new Set() };
+
+export async function loadSession() {
+  try {
+    const me = await call("adminWhoami");
+    Object.assign(session, {
+      known: true,
+      role: me.role ?? "",
+      name: me.caller ?? "",
+      network: me.network_id ?? "",
+      mode: me.auth_mode ?? "",
+      isVerified: me.is_verified === true,
+      may: new Set(me.operations ?? []),
+    });
+  } catch (problem) {
+    if (!problem.isUnknown) throw problem;
+    // An older server doesn't say: it refuses what the caller may not do.
+  }
+  return session;
+}
+
+/** True if the caller may do it, or if the role isn't known: then the server says so. */
+export function may(name) {
+  const needed = operations[name]?.role;
+  if (session.may.size > 0 && session.may.has(name)) return true;
+  return !session.known || !needed || (ORDER[session.role] ?? 0) >= ORDER[needed];
+}

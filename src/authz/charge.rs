@@ -1,0 +1,79 @@
+//! Charges for a use that nothing else refuses: to the rate limits of its key, then to its credits.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+
+use super::deny_reason::DenyReason;
+use crate::clock::BootTime;
+use crate::key::{Key, SpentCredits};
+use crate::limit::RateDecision;
+use crate::service::Service;
+use crate::settings::Settings;
+
+/// Longest time for a Check that spends credits, the lookup of its key included; Envoy gives up at
+/// 200 ms.
+const CREDITS_BUDGET: Duration = Duration::from_millis(180);
+
+/// Charges for a use that is allowed.
+#[derive(Default)]
+pub(super) struct Charges {
+    /// Decision of its rate limits; `None` when it isn't counted.
+    pub(super) rate: Option<RateDecision>,
+    /// Credits that it cost; `None` when it costs none.
+    pub(super) credits: Option<SpentCredits>,
+}
+
+/// Charges a use, which costs `cost`, of a Check that began at a time: to all rate limits first, so
+/// that one of those refuses it without a wait for the database, then to the credits.
+pub(super) async fn charge(
+    (service, runtime): (&Service, &Handle),
+    settings: &Settings,
+    key: &Key,
+    cost: u32,
+    began: Option<BootTime>,
+) -> Result<Charges, DenyReason> {
+    let rate = match service.charge(settings, key, cost).await {
+        Some(charge) if !charge.allowed => {
+            let policy = key.rate_policy_header().unwrap_or_default();
+            return Err(DenyReason::RateLimited(policy, Box::new(charge)));
+        }
+        charge => charge,
+    };
+    let credits = match key.credits.is_some() && cost > 0 {
+        // Boxed, so that the future of a key without credits stays small.
+        true => Box::pin(spend(service, runtime, key, cost, began)).await?,
+        false => None,
+    };
+    Ok(Charges { rate, credits })
+}
+
+async fn spend(
+    service: &Service,
+    runtime: &Handle,
+    key: &Key,
+    cost: u32,
+    began: Option<BootTime>,
+) -> Result<Option<SpentCredits>, DenyReason> {
+    let gone = began.map(|began| service.clock.boot_now().since(began)).unwrap_or_default();
+    let budget = CREDITS_BUDGET.saturating_sub(gone);
+    let spending = inside(runtime, service.spend_credits(key, cost));
+    let spent = tokio::time::timeout(budget, spending).await;
+    match spent.unwrap_or_else(|_| Err(service.credits_not_spent())) {
+        Ok(Some(spent)) if !spent.allowed => Err(DenyReason::CreditsExhausted(Box::new(spent))),
+        Ok(spent) => Ok(spent),
+        Err(_) => Err(DenyReason::Unavailable),
+    }
+}
+
+/// Polls a future as if in `runtime`: what it opens and starts belongs there, whoever waits for it.
+pub(super) async fn inside<F: Future>(runtime: &Handle, future: F) -> F::Output {
+    let mut future = pin!(future);
+    let polled = poll_fn(|context| {
+        let _entered = runtime.enter();
+        future.as_mut().poll(context)
+    });
+    polled.await
+}

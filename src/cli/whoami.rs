@@ -1,0 +1,45 @@
+//! `talos whoami`: shows who the server takes the caller for.
+
+use clap::Args;
+
+use super::client::{Client, Request};
+use super::connection::Connection;
+use super::exit::{Failure, Outcome};
+use super::output::{Output, Table, View, cell, plain};
+
+/// Show who the server takes you for, and what you may do
+#[derive(Args)]
+#[command(after_help = "\
+EXAMPLES:
+  talos whoami
+  talos whoami --format jsonpath=role")]
+pub(super) struct Whoami {
+    #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
+    connection: Box<Connection>,
+}
+
+impl Whoami {
+    /// Runs the command against the server at `endpoint`, or the default one.
+    ///
+    /// # Errors
+    /// Fails when the server is unreachable or answers with an error.
+    pub(super) async fn run(&self, endpoint: Option<&str>) -> Result<Outcome, Failure> {
+        let client = Client::new(&self.connection.server(endpoint)?)?;
+        let body = client.send(Request::get("/v2alpha1/admin/whoami")).await?;
+        let fields = [
+            ("CALLER", "caller"),
+            ("VERIFIED", "is_verified"),
+            ("BY", "proof"),
+            ("AUTH MODE", "auth_mode"),
+            ("ROLE", "role"),
+            ("NETWORK", "network_id"),
+            ("MAY", "operations"),
+        ];
+        let fields = fields.map(|(name, field)| (name, cell(&body.value[field])));
+        let quiet = vec![plain(&body.value["caller"])];
+        self.output.print(&View { table: Table::Fields(fields.to_vec()), quiet, body })?;
+        Ok(Outcome::Done)
+    }
+}

@@ -1,0 +1,182 @@
+//! Grammar of filters: comparisons joined by `AND`, a part of AIP-160.
+
+use super::error::FilterError;
+
+/// Characters of the text that an error shows.
+const MAX_SHOWN: usize = 32;
+
+/// Comparison of a field with a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Comparison<'t> {
+    /// Name of the field.
+    pub field: &'t str,
+    /// What follows the name and a dot.
+    pub path: Option<String>,
+    /// Operator.
+    pub operator: Operator,
+    /// Value.
+    pub value: Text,
+}
+
+/// Operator of a comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Operator {
+    /// `=`
+    Equal,
+    /// `:`
+    Has,
+    /// `<`
+    Less,
+    /// `<=`
+    AtMost,
+    /// `>`
+    Greater,
+    /// `>=`
+    AtLeast,
+}
+
+/// Text of a value.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Text {
+    /// The text, without quotes and escapes.
+    pub text: String,
+    /// True if it ends with a `*` that isn't escaped.
+    pub has_wildcard: bool,
+}
+
+/// Splits a filter into its comparisons.
+///
+/// # Errors
+/// Fails if it has another form.
+pub(super) fn parse(text: &str) -> Result<Vec<Comparison<'_>>, FilterError> {
+    let mut found = vec![];
+    let mut rest = text.trim();
+    while !rest.is_empty() {
+        let start = rest;
+        let (comparison, after) = take_comparison(rest).ok_or_else(|| form(start))?;
+        found.push(comparison);
+        rest = after.trim_start();
+        if !rest.is_empty() {
+            let next = rest.strip_prefix("AND").filter(|next| next.starts_with(char::is_whitespace));
+            let next = next.map(str::trim_start).filter(|next| !next.is_empty());
+            rest = next.ok_or_else(|| form(rest))?;
+        }
+    }
+    Ok(found)
+}
+
+fn form(rest: &str) -> FilterError {
+    FilterError::Form { rest: rest.chars().take(MAX_SHOWN).collect() }
+}
+
+fn take_comparison(text: &str) -> Option<(Comparison<'_>, &str)> {
+    let is_name = |char: char| char.is_ascii_alphanumeric() || char == '_';
+    let (field, rest) = split_at_end(text, is_name)?;
+    let (path, rest) = match rest.strip_prefix('.') {
+        None => (None, rest),
+        Some(rest) if rest.starts_with(['"', '\'']) => {
+            let (path, rest) = take_value(rest)?;
+            (Some(path.text), rest)
+        }
+        Some(rest) => {
+            let is_path = |char: char| !char.is_whitespace() && !"=:<>!\"'".contains(char);
+            let (path, rest) = split_at_end(rest, is_path)?;
+            (Some(path.to_owned()), rest)
+        }
+    };
+    let (operator, rest) = take_operator(rest.trim_start())?;
+    let (value, rest) = take_value(rest.trim_start())?;
+    Some((Comparison { field, path, operator, value }, rest))
+}
+
+/// Splits off the characters that `is_part`; `None` if there are none.
+fn split_at_end(text: &str, is_part: impl Fn(char) -> bool) -> Option<(&str, &str)> {
+    let end = text.find(|char: char| !is_part(char)).unwrap_or(text.len());
+    let (part, rest) = text.split_at(end);
+    (!part.is_empty()).then_some((part, rest))
+}
+
+fn take_operator(text: &str) -> Option<(Operator, &str)> {
+    let operators = [
+        ("<=", Operator::AtMost),
+        (">=", Operator::AtLeast),
+        ("<", Operator::Less),
+        (">", Operator::Greater),
+        ("=", Operator::Equal),
+        (":", Operator::Has),
+    ];
+    operators.into_iter().find_map(|(sign, operator)| Some((operator, text.strip_prefix(sign)?)))
+}
+
+/// Splits off a quoted text (with `\` before a quote, `\` or `*`) or a bare word.
+fn take_value(text: &str) -> Option<(Text, &str)> {
+    let quote = text.chars().next().filter(|first| matches!(first, '"' | '\''));
+    let Some(quote) = quote else {
+        let end = text.find(char::is_whitespace).unwrap_or(text.len());
+        let (word, rest) = text.split_at(end);
+        let plain = |char: char| char.is_alphanumeric() || "_-.:@/+".contains(char);
+        let has_wildcard = word.ends_with('*');
+        let is_word = !word.is_empty() && word.strip_suffix('*').unwrap_or(word).chars().all(plain);
+        return is_word.then(|| (Text { text: word.to_owned(), has_wildcard }, rest));
+    };
+    let mut value = Text::default();
+    let mut characters = text.char_indices().skip(1);
+    while let Some((at, character)) = characters.next() {
+        match character {
+            '\\' => {
+                value.text.push(characters.next()?.1);
+                value.has_wildcard = false;
+            }
+            _ if character == quote => {
+                return Some((value, text.get(at + 1..)?));
+            }
+            _ => {
+                value.text.push(character);
+                value.has_wildcard = character == '*';
+            }
+        }
+    }
+    None
+}
+
+impl Text {
+    /// Returns the text before a `*` at its end; `None` if it has none.
+    pub(super) fn stem(&self) -> Option<&str> {
+        self.text.strip_suffix('*').filter(|_| self.has_wildcard)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(text: &str) -> Option<(String, Option<String>, Operator, String, bool)> {
+        let mut found = parse(text).ok()?;
+        let Comparison { field, path, operator, value } = found.pop()?;
+        Some((field.to_owned(), path, operator, value.text, value.has_wildcard))
+    }
+
+    #[test]
+    fn comparisons() {
+        let (equal, has) = (Operator::Equal, Operator::Has);
+        for (text, field, path, operator, value, has_wildcard) in [
+            ("name = \"back*\"", "name", None, equal, "back*", true),
+            ("name='b\\*'", "name", None, equal, "b*", false),
+            ("name=*", "name", None, equal, "*", true),
+            ("scopes:orders:read", "scopes", None, has, "orders:read", false),
+            ("metadata.a.b = c", "metadata", Some("a.b"), equal, "c", false),
+            ("metadata.\"a = b\":'c'", "metadata", Some("a = b"), has, "c", false),
+            ("x<=2026-01-31T00:00:00Z", "x", None, Operator::AtMost, "2026-01-31T00:00:00Z", false),
+        ] {
+            let path = path.map(str::to_owned);
+            let expected = (field.to_owned(), path, operator, value.to_owned(), has_wildcard);
+            assert_eq!(one(text), Some(expected), "{text}");
+        }
+        assert_eq!(parse("a=1 AND b<2 AND c:3").map(|found| found.len()), Ok(3));
+        for bad in ["=", "a", "a=", "a = b c", "a=b AND", "a=b OR c=d", "a.=b", "a != b", "a='b", "(a=b)"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+        let error = parse("a=b or c=d").unwrap_err().to_string();
+        assert!(error.ends_with("from `or c=d` on"), "{error}");
+    }
+}

@@ -1,0 +1,2 @@
+ALTER TABLE api_keys DROP COLUMN credits_id;
+DROP TABLE credits;

@@ -1,0 +1,89 @@
+"""Names, scopes and reasons that try to be more than text."""
+
+import json
+
+from browser import Looker
+from stack import call
+
+NAMES = [
+    "<script>window.hit=1</script>",
+    "<img src=x onerror=window.hit=2>",
+    "\"><svg onload=window.hit=3>",
+    "'-window.hit-'",
+    "javascript:window.hit=4",
+    "{{constructor.constructor('window.hit=5')()}}",
+    "${window.hit=6}",
+    "</textarea></title><iframe srcdoc='<script>parent.hit=7</script>'>",
+    "abc\u202egnp.exe",
+    "zero\u200bwidth\u2060\ufeff",
+    "\u2066isolate\u2069",
+    "&lt;b&gt;&amp;amp;",
+    "=HYPERLINK(\"https://evil.example\",\"x\")",
+    "e\u0301" * 60,
+    "\U0001f511" * 40,
+    "x" * 255,
+    "\u0626\u0644\u0639\u0631\u0628\u064a\u0629",
+]
+
+
+def hostile_text_stays_text(stack, browser, seeded):
+    metadata = {name: name for name in NAMES[:6]} | {"long": "y" * 3000}
+    keys = [stack.issue(name, f"actor:{number}{name.strip()}"[:255], scopes=["<b>scope</b>", "'onclick=x"], metadata=metadata)[0]
+            for number, name in enumerate(NAMES)]
+    for key in keys[:4]:
+        stack.api("POST", f"/v2alpha1/admin/issuedApiKeys/{key['key_id']}:suspend", {"reason": key["name"]})
+    with Looker(browser, stack, width=360) as looker:
+        page = looker.page
+        shown = 0
+        for screen in ["keys/issued", "", "activity"]:
+            looker.open(screen)
+            text = page.inner_text("body")
+            shown += sum(name in text for name in NAMES[:6])
+            assert not any(char in text for char in "\u202e\u2066\u200b\ufeff\u2060"), "a character that changes its surroundings"
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{screen} is too wide"
+        assert shown >= 6, "the names are on no screen"
+        for key in keys:
+            looker.open(f"keys/issued/{key['key_id']}")
+            assert page.locator("#app b script, #app h1 *:not(.pill):not(svg):not(path)").count() == 0
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), key["name"]
+            page.goto(f"{stack.admin}/console/#/actors/{key_path(key['actor_id'])}")
+            looker.settle()
+        # An address with markup is no more than an address.
+        for screen in ["keys/issued?q=<img src=x onerror=window.hit=8>", "<script>window.hit=9</script>", "activity?key=<svg onload=window.hit=1>",
+                       "issue?actor=\"><img src=x onerror=window.hit=2>", "keys/issued/..%2f..%2fhealth%2falive"]:
+            page.goto(f"{stack.admin}/console/#/{screen}")
+            page.wait_for_selector("#app h1, #app .notice")
+        assert page.evaluate("window.hit") is None
+        looker.wrong = [one for one in looker.wrong if "net::ERR" not in one]
+
+
+def key_path(text):
+    from urllib.parse import quote
+
+    return quote(text, safe="")
+
+
+def files_are_guarded(stack, browser, seeded):
+    """The pages' headers, and what isn't served."""
+    status, _ = call("GET", stack.admin + "/console/")
+    assert status == 200
+    for path in ["/console/../Cargo.toml", "/console/%2e%2e/Cargo.toml", "/console/keys.html", "/console/js/", "/console/nothing.js", "/consolex"]:
+        assert call("GET", stack.admin + path)[0] == 404, path
+    assert call("GET", stack.public + "/console/")[0] == 404
+    # Pages of other sites neither frame nor read it; a link to it works.
+    foreign = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors", "sec-fetch-dest": "script"}
+    assert call("GET", stack.admin + "/console/js/main.js", headers=foreign)[0] == 403
+    opened = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+    assert call("GET", stack.admin + "/console/", headers=opened)[0] == 200
+    framed = opened | {"sec-fetch-dest": "iframe"}
+    assert call("GET", stack.admin + "/console/", headers=framed)[0] == 403
+    assert call("GET", stack.admin + "/v2alpha1/admin/issuedApiKeys", headers=opened)[0] == 403
+    # A name that leads here doesn't help a page of another site (DNS rebinding).
+    assert call("GET", stack.admin + "/console/", headers={"host": "evil.example"})[0] == 403
+    # Forms of other sites can't send JSON: anything else is refused, and there are no cookies to ride on.
+    body = json.dumps({"name": "a", "actor_id": "b"})
+    status, text = call("POST", stack.admin + "/v2alpha1/admin/issuedApiKeys", body, {"content-type": "text/plain", "origin": "https://evil.example"})
+    assert status == 403, text
+
+
+HOSTILE = [hostile_text_stays_text, files_are_guarded]

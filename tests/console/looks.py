@@ -1,0 +1,85 @@
+"""How the screens look: no barrier that axe knows, no overflow, in both schemes and narrow."""
+
+import json
+from pathlib import Path
+
+import axe_playwright_python
+from browser import Looker
+
+AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
+RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
+
+
+def screens(seeded):
+    """Addresses of the screens, by name."""
+    keys = seeded["keys"]
+    return {
+        "overview": "",
+        "keys": "keys/issued",
+        "imported": "keys/imported",
+        "key": f"keys/issued/{keys['Checkout service']}",
+        "key-limited": f"keys/issued/{keys['Partner: Nordwind GmbH']}",
+        "key-replaced": f"keys/issued/{keys['GitHub Actions deploy']}",
+        "key-suspended": f"keys/issued/{keys[chr(65) + 'da' + chr(39) + 's laptop']}",
+        "issue": "issue",
+        "rotate": f"keys/issued/{keys['Search indexer']}/rotate",
+        "leak": "leak",
+        "routes": "routes",
+        "activity": "activity",
+        "instances": "instances",
+        "actor": "actors/user%3Aada",
+    }
+
+
+def violations(page):
+    """What axe finds on a page."""
+    page.evaluate(AXE)
+    found = page.evaluate(f"axe.run(document, {json.dumps(RULES)}).then((found) => found.violations)")
+    return [f"{one['id']}: {one['help']}: {node['html'][:160]} {node.get('failureSummary', '')[:200]}" for one in found for node in one["nodes"]]
+
+
+def overflow(page):
+    return page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+
+
+def all_screens(scheme, width):
+    def look(stack, browser, seeded, folder):
+        wrong = []
+        with Looker(browser, stack, scheme, width) as looker:
+            for name, address in screens(seeded).items():
+                looker.open(address)
+                looker.page.wait_for_timeout(50)
+                looker.snapshot(folder, f"{name}-{scheme}-{width}")
+                wrong += [f"{name}: {one}" for one in violations(looker.page)]
+                if overflow(looker.page) > 0:
+                    wrong.append(f"{name}: is {overflow(looker.page)} px wider than {width}")
+            looker.page.goto(stack.public + "/keys")
+            looker.page.wait_for_selector("#app h1")
+            wrong += [f"holder: {one}" for one in violations(looker.page)]
+        assert not wrong, "\n".join(wrong)
+
+    look.__name__ = f"all_screens_{scheme}_{width}"
+    return look
+
+
+def dialogs(stack, browser, seeded, folder):
+    """Dialogs, too, are without barriers, and give the focus back."""
+    wrong = []
+    with Looker(browser, stack, "dark", 360) as looker:
+        page = looker.page
+        looker.open(f"keys/issued/{seeded['keys']['Fraud scoring']}")
+        for name in ["Edit", "Suspend", "Revoke"]:
+            button = page.get_by_role("button", name=name)
+            button.click()
+            page.locator("dialog").wait_for()
+            page.locator("dialog summary").click()
+            wrong += [f"{name}: {one}" for one in violations(page)]
+            if overflow(page) > 0:
+                wrong.append(f"{name}: is wider than the window")
+            page.keyboard.press("Escape")
+            page.locator("dialog").wait_for(state="detached")
+            assert button.evaluate("(one) => one === document.activeElement"), f"{name}: the focus is lost"
+    assert not wrong, "\n".join(wrong)
+
+
+LOOKS = [all_screens("light", 1280), all_screens("dark", 1280), all_screens("light", 360), all_screens("dark", 360), dialogs]

@@ -1,0 +1,101 @@
+"""Each role sees what it may do, and nothing that would be refused."""
+
+import json
+import re
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import jwt
+from browser import Looker
+from stack import Stack, call
+
+ISSUER, AUDIENCE = "https://issuer.test", "talos-admin"
+
+
+class Tokens:
+    """An identity provider: its key set, and tokens for callers."""
+
+    def __init__(self, talos, folder):
+        self.file = Path(folder) / "issuer.jwks.json"
+        subprocess.run([talos, "jwk", "generate", "eddsa", "--kid", "issuer-1", "--jwks", "-o", self.file], check=True, stdout=subprocess.DEVNULL)
+        self.key = json.loads(self.file.read_text())["keys"][0]
+
+    def auth(self):
+        return {
+            "mode": "jwt",
+            "jwt": {"issuer": ISSUER, "audience": AUDIENCE, "jwks": f"file://{self.file}"},
+            "roles": {role: [role] for role in ("viewer", "issuer", "admin")},
+        }
+
+    def token(self, caller):
+        now = int(time.time())
+        claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": caller, "iat": now, "exp": now + 600}
+        return jwt.encode(claims, jwt.PyJWK(self.key).key, "EdDSA", {"kid": "issuer-1"})
+
+    def headers(self, caller):
+        """What a proxy that knows who calls adds to each request."""
+        return {"authorization": f"Bearer {self.token(caller)}"}
+
+
+def prepare(looker, stack, tokens, role):
+    """Answers `whoami` where the server doesn't have it yet."""
+    if call("GET", stack.admin + "/v2alpha1/admin/whoami", headers=tokens.headers(role))[0] == 200:
+        return
+    body = json.dumps({"caller": role, "is_verified": True, "proof": "jwt", "auth_mode": "jwt", "role": role,
+                       "network_id": "00000000-0000-0000-0000-000000000000"})
+    looker.page.route("**/v2alpha1/admin/whoami", lambda route: route.fulfill(status=200, content_type="application/json", body=body))
+
+
+def roles(talos, browser):
+    with tempfile.TemporaryDirectory() as folder:
+        tokens = Tokens(talos, folder)
+        with Stack(talos, auth=tokens.auth()) as stack:
+            issued = json.loads(call("POST", stack.admin + "/v2alpha1/admin/issuedApiKeys", {"name": "Shared", "actor_id": "user:a"}, tokens.headers("issuer"))[1])
+            address = f"keys/issued/{issued['issued_api_key']['key_id']}"
+            viewer(stack, browser, tokens, address)
+            issuer(stack, browser, tokens, address)
+            stranger(stack, browser, tokens)
+
+
+def viewer(stack, browser, tokens, address):
+    """No button is there that would be refused."""
+    with Looker(browser, stack, headers=tokens.headers("viewer")) as looker:
+        prepare(looker, stack, tokens, "viewer")
+        for screen in ["", "keys/issued", address, "actors/user%3Aa", "leak", "routes", "activity", "instances", "issue"]:
+            looker.open(screen)
+            offered = looker.page.locator("main a, main button").all_inner_texts()
+            for word in ["Revoke", "Rotate", "Suspend", "Edit", "Issue a key", "Issue the key", "End it now", "Resume"]:
+                assert not any(re.match(rf"\s*{word}\b", text) for text in offered), f"{screen}: a viewer is offered {word}"
+            assert looker.page.locator("input[type=checkbox]").count() == 0, screen
+        assert "viewer" in looker.page.locator(".whoami").inner_text()
+
+
+def issuer(stack, browser, tokens, address):
+    """All is there but what only admins may do."""
+    with Looker(browser, stack, headers=tokens.headers("issuer")) as looker:
+        prepare(looker, stack, tokens, "issuer")
+        looker.open(address)
+        offered = " ".join(looker.page.locator("main button, main a").all_inner_texts())
+        assert all(word in offered for word in ["Edit", "Rotate", "Suspend", "Revoke"]) and "Delete" not in offered, offered
+
+
+def stranger(stack, browser, tokens):
+    """Who isn't known is told what to do; a token is taken, and kept nowhere."""
+    with Looker(browser, stack) as looker:
+        page = looker.page
+        page.goto(f"{stack.admin}/console/#/keys/issued")
+        if page.get_by_role("heading", name="Who are you?").count() == 0:
+            page.locator("#app h1").wait_for()
+        page.get_by_label("Or give a token").fill("not.a.token")
+        page.get_by_role("button", name="Go on").click()
+        page.get_by_text("The server doesn't take this token").wait_for()
+        page.get_by_label("Or give a token").fill(tokens.token("admin"))
+        page.get_by_role("button", name="Go on").click()
+        page.get_by_role("link", name="Shared").wait_for()
+        page.get_by_text("Do the same on the command line").click()
+        page.get_by_role("button", name="curl").click()
+        assert "$TALOS_TOKEN" in page.locator("pre").inner_text(), "the command has no place for the token"
+        page.reload()
+        page.get_by_role("heading", name="Who are you?").wait_for()

@@ -1,0 +1,90 @@
+//! Faults that a seed may choose. Each is a file with a type and a function that makes it; a new
+//! one is added to [`KINDS`].
+
+mod clock;
+mod dead_connections;
+mod exhausted;
+mod flaky;
+mod kill;
+mod partition;
+mod read_only;
+mod slow;
+mod stall;
+mod switchover;
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use crate::chance::Chance;
+use crate::plan::INSTANCES;
+use crate::world::World;
+
+/// Fault of the world, from its beginning to its end.
+pub trait Fault: Debug + Send + Sync {
+    fn begin(&self, stage: &Stage<'_>);
+
+    fn end(&self, _: &Stage<'_>) {}
+
+    /// Returns how long it lasts, in milliseconds, if that is fixed.
+    fn millis(&self) -> Option<u64> {
+        None
+    }
+
+    /// Returns the instances that it may keep from reading the database, which widens their bound
+    /// if they have a grace.
+    fn hurts(&self) -> Vec<usize> {
+        vec![]
+    }
+}
+
+/// What a fault may change.
+pub struct Stage<'a> {
+    pub world: &'a Arc<World>,
+    /// Starts an instance that was killed.
+    pub start: &'a dyn Fn(usize),
+}
+
+/// Makes a fault with properties of its own, rather at the instance that has most of them.
+type Kind = fn(&mut Chance, usize) -> Box<dyn Fault>;
+
+/// All kinds, with their weights.
+const KINDS: &[(u64, Kind)] = &[
+    (2, clock::make),
+    (2, dead_connections::make),
+    (3, exhausted::make),
+    (2, flaky::make),
+    (3, kill::make),
+    (3, partition::make),
+    (2, read_only::make),
+    (2, slow::make),
+    (5, stall::make),
+    (8, switchover::make),
+];
+
+/// Chooses a fault, rather at the instance `focus`: outages are made of faults that meet.
+pub fn choose(chance: &mut Chance, focus: usize) -> Box<dyn Fault> {
+    let total = KINDS.iter().map(|(weight, _)| weight).sum();
+    let mut choice = chance.within(0, total);
+    for (weight, make) in KINDS {
+        match choice.checked_sub(*weight) {
+            Some(rest) => choice = rest,
+            None => return make(chance, focus),
+        }
+    }
+    unreachable!("the choice is below the sum of all weights")
+}
+
+/// Chooses the instances that are concerned: one, or all.
+fn some_instances(chance: &mut Chance, focus: usize) -> Vec<usize> {
+    match chance.percent(60) {
+        true => vec![one_instance(chance, focus)],
+        false => (0..INSTANCES).collect(),
+    }
+}
+
+fn one_instance(chance: &mut Chance, focus: usize) -> usize {
+    match chance.percent(70) {
+        true => focus,
+        false => chance.within(0, INSTANCES as u64) as usize,
+    }
+}

@@ -1,0 +1,26 @@
+//! A wall clock that is set.
+
+use super::{Fault, Stage, one_instance};
+use crate::chance::Chance;
+
+/// Jump of an instance's wall clock.
+#[derive(Debug)]
+struct ClockSet {
+    instance: usize,
+    ahead_millis: i64,
+}
+
+pub fn make(chance: &mut Chance, focus: usize) -> Box<dyn Fault> {
+    let ahead_millis = chance.within(0, 40_000) as i64 - 20_000;
+    Box::new(ClockSet { instance: one_instance(chance, focus), ahead_millis })
+}
+
+impl Fault for ClockSet {
+    fn begin(&self, stage: &Stage<'_>) {
+        stage.world.scheduler.set_wall_offset(self.instance, self.ahead_millis * 1_000);
+    }
+
+    fn end(&self, stage: &Stage<'_>) {
+        stage.world.scheduler.set_wall_offset(self.instance, 0);
+    }
+}

@@ -1,0 +1,42 @@
+//! A network that doesn't lead to the database.
+
+use super::{Fault, Stage, some_instances};
+use crate::chance::Chance;
+
+/// Loss of the way to the database: new connections are refused and open ones reset, or nothing
+/// gets through and no error says so.
+#[derive(Debug)]
+struct Partition {
+    instances: Vec<usize>,
+    is_silent: bool,
+}
+
+pub fn make(chance: &mut Chance, focus: usize) -> Box<dyn Fault> {
+    Box::new(Partition { instances: some_instances(chance, focus), is_silent: chance.percent(50) })
+}
+
+impl Fault for Partition {
+    fn begin(&self, stage: &Stage<'_>) {
+        let mut state = stage.world.state();
+        let next = state.sessions + 1;
+        for instance in &self.instances {
+            let net = &mut state.nets[*instance];
+            match self.is_silent {
+                true => net.is_silent = true,
+                false => (net.is_refusing, net.reset_before) = (true, next),
+            }
+        }
+    }
+
+    fn end(&self, stage: &Stage<'_>) {
+        let mut state = stage.world.state();
+        for instance in &self.instances {
+            let net = &mut state.nets[*instance];
+            (net.is_silent, net.is_refusing) = (false, false);
+        }
+    }
+
+    fn hurts(&self) -> Vec<usize> {
+        self.instances.clone()
+    }
+}

@@ -1,0 +1,42 @@
+//! A process that stands still: stopped, or on a machine that is suspended.
+
+use super::{Fault, Stage, one_instance};
+use crate::chance::Chance;
+
+/// Standstill of an instance.
+#[derive(Debug)]
+struct Stall {
+    instance: usize,
+    millis: u64,
+    /// The machine is suspended: its timers stand still as well.
+    is_suspend: bool,
+    /// Its connections die meanwhile, without an error.
+    loses_connections: bool,
+}
+
+pub fn make(chance: &mut Chance, focus: usize) -> Box<dyn Fault> {
+    Box::new(Stall {
+        instance: one_instance(chance, focus),
+        millis: *chance.one_of(&[400, 3_000, 7_000, 12_000, 25_000]),
+        is_suspend: chance.percent(50),
+        loses_connections: chance.percent(60),
+    })
+}
+
+impl Fault for Stall {
+    fn begin(&self, stage: &Stage<'_>) {
+        let scheduler = &stage.world.scheduler;
+        match self.is_suspend {
+            true => scheduler.suspend(self.instance, self.millis * 1_000),
+            false => scheduler.stop(self.instance, self.millis * 1_000),
+        }
+        if self.loses_connections {
+            let mut state = stage.world.state();
+            state.nets[self.instance].dead_before = state.sessions + 1;
+        }
+    }
+
+    fn millis(&self) -> Option<u64> {
+        Some(self.millis)
+    }
+}

@@ -1,0 +1,103 @@
+//! Plan of a simulation, made from its seed: settings, requests of clients, and faults.
+
+use crate::chance::Chance;
+use crate::faults::{self, Fault};
+use crate::scheduler::START;
+use crate::world::Terms;
+
+const SECOND: u64 = 1_000_000;
+const MILLI: u64 = 1_000;
+/// Number of instances.
+pub const INSTANCES: usize = 3;
+/// Time from which faults may begin.
+const CALM_START: u64 = 6 * SECOND;
+/// Time by which the last fault has begun.
+const LAST_FAULT: u64 = 24 * SECOND;
+/// Time in which faults that share it begin.
+const BURST: u64 = 6 * SECOND;
+/// Longest fault.
+const MAX_FAULT: u64 = 10 * SECOND;
+/// Time after the last fault.
+const CALM_END: u64 = 12 * SECOND;
+
+/// Everything that a seed decides in advance.
+pub struct Plan {
+    pub seed: u64,
+    pub terms: Terms,
+    /// Requests of each instance's clients, in order.
+    pub requests: Vec<Vec<Request>>,
+    pub faults: Vec<Planned>,
+    pub end: u64,
+}
+
+/// Request of a client.
+#[derive(Debug, Clone, Copy)]
+pub struct Request {
+    pub at: u64,
+    pub action: Action,
+    /// Chooses the key.
+    pub pick: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    Issue,
+    Revoke,
+    Suspend,
+    Resume,
+    Check,
+}
+
+/// Fault with its time.
+pub struct Planned {
+    pub from: u64,
+    pub until: u64,
+    pub fault: Box<dyn Fault>,
+}
+
+impl Plan {
+    pub fn new(seed: u64) -> Self {
+        let mut chance = Chance::new(seed);
+        let grace = *chance.one_of(&[0, 0, 20 * SECOND]);
+        let terms = Terms { lease: 5 * SECOND, poll: SECOND, grace };
+        let focus = chance.within(0, INSTANCES as u64) as usize;
+        let centre = chance.within(CALM_START, LAST_FAULT) / MILLI * MILLI;
+        let count = chance.within(1, 7);
+        let faults: Vec<Planned> = (0..count).map(|_| planned(&mut chance, focus, centre)).collect();
+        let last = faults.iter().map(|fault| fault.until).max().unwrap_or(START);
+        let end = last + CALM_END;
+        let requests = (0..INSTANCES).map(|_| requests(&mut chance, end)).collect();
+        Self { seed, terms, requests, faults, end }
+    }
+}
+
+/// Plans a fault: often soon after a time that many of them share.
+fn planned(chance: &mut Chance, focus: usize, centre: u64) -> Planned {
+    let from = match chance.percent(60) {
+        true => START + centre + chance.within(0, BURST / MILLI) * MILLI,
+        false => START + chance.within(CALM_START / MILLI, LAST_FAULT / MILLI) * MILLI,
+    };
+    let millis = chance.within(1, MAX_FAULT / MILLI);
+    let fault = faults::choose(chance, focus);
+    let until = from + fault.millis().unwrap_or(millis) * MILLI;
+    Planned { from, until, fault }
+}
+
+/// Makes the requests to one instance.
+fn requests(chance: &mut Chance, end: u64) -> Vec<Request> {
+    let mut requests = vec![];
+    let mut at = START + chance.within(500, 1_000) * MILLI;
+    while at < end {
+        let action = match chance.within(0, 100) {
+            _ if requests.len() < 2 => Action::Issue,
+            0..=1 => Action::Issue,
+            2..=3 => Action::Revoke,
+            4..=5 => Action::Suspend,
+            6..=7 => Action::Resume,
+            _ => Action::Check,
+        };
+        requests.push(Request { at, action, pick: chance.bits() });
+        at += chance.within(30, 400) * MILLI;
+    }
+    requests
+}

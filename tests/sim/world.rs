@@ -1,0 +1,176 @@
+//! What the instances share: the servers, the network, the truth about the keys, and what happened.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
+use talos::mutants::Mutant;
+
+use crate::chance::Chance;
+use crate::dialect::Role;
+use crate::history::History;
+use crate::scheduler::Scheduler;
+use crate::server::Server;
+use crate::trace::Trace;
+
+/// Settings of the lease of all instances, in microseconds.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    pub lease: u64,
+    pub poll: u64,
+    pub grace: u64,
+}
+
+/// One simulation.
+pub struct World {
+    pub scheduler: Arc<Scheduler>,
+    pub terms: Terms,
+    /// Check that is taken out of the code under test.
+    pub mutant: Option<Mutant>,
+    state: Mutex<State>,
+}
+
+/// The part that changes.
+pub struct State {
+    pub chance: Chance,
+    pub servers: Vec<Server>,
+    /// Server that new connections reach.
+    pub address: usize,
+    /// The way from each instance to the database.
+    pub nets: Vec<Net>,
+    /// Number of sessions that were opened.
+    pub sessions: u64,
+    /// Keys that were issued, and acknowledged.
+    pub keys: Vec<IssuedKey>,
+    /// Key that was changed last, as an index of `keys`.
+    pub changed_key: usize,
+    pub history: History,
+    pub trace: Trace,
+    template: PathBuf,
+    folder: PathBuf,
+}
+
+/// Key that instances were given.
+#[derive(Clone)]
+pub struct IssuedKey {
+    pub id: String,
+    pub credential: String,
+}
+
+/// The way from an instance to the database.
+#[derive(Debug, Clone)]
+pub struct Net {
+    /// Time of one way in milliseconds: least, and end.
+    pub latency: (u64, u64),
+    /// New connections are refused.
+    pub is_refusing: bool,
+    /// Nothing gets through, without an error.
+    pub is_silent: bool,
+    /// The server has no room for a new connection.
+    pub is_exhausted: bool,
+    /// Percentage of calls whose connection is reset, before they arrive or after.
+    pub resets: u64,
+    /// Server that new connections reach, if it isn't the one at the address.
+    pub route: Option<usize>,
+    /// Sessions before this number were reset.
+    pub reset_before: u64,
+    /// Sessions before this number are dead without an error.
+    pub dead_before: u64,
+}
+
+impl Default for Net {
+    fn default() -> Self {
+        Self {
+            latency: (0, 3),
+            is_refusing: false,
+            is_silent: false,
+            is_exhausted: false,
+            resets: 0,
+            route: None,
+            reset_before: 0,
+            dead_before: 0,
+        }
+    }
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Arc<World>>> = const { RefCell::new(None) };
+}
+
+impl World {
+    pub fn new(
+        instances: usize,
+        seed: u64,
+        terms: Terms,
+        mutant: Option<Mutant>,
+        (template, folder): (&Path, &Path),
+    ) -> Self {
+        let scheduler = Arc::new(Scheduler::new(instances, seed ^ 0x5eed));
+        let state = State {
+            chance: Chance::new(seed ^ 0xfa7e),
+            servers: vec![Server::new(0, mutant, (template, folder), &[])],
+            address: 0,
+            nets: vec![Net::default(); instances],
+            sessions: 0,
+            keys: vec![],
+            changed_key: 0,
+            history: History::default(),
+            trace: Trace::default(),
+            template: template.to_owned(),
+            folder: folder.to_owned(),
+        };
+        Self { scheduler, terms, mutant, state: Mutex::new(state) }
+    }
+
+    /// Makes this the world of the thread.
+    pub fn enter(self: &Arc<Self>) {
+        CURRENT.with_borrow_mut(|current| *current = Some(Arc::clone(self)));
+    }
+
+    /// Returns the world of the thread.
+    pub fn current() -> Arc<Self> {
+        CURRENT.with_borrow(|current| current.clone().expect("a thread of a simulation"))
+    }
+
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    pub fn now(&self) -> u64 {
+        self.scheduler.now()
+    }
+
+    /// Adds a line to the trace.
+    pub fn note(&self, instance: Option<usize>, text: impl Into<String>) {
+        let now = self.now();
+        self.state().trace.add(now, instance, text.into());
+    }
+
+    /// Records which keys may be used now, by the server at the address.
+    pub fn record_truth(&self) {
+        let now = self.now();
+        let state = &mut *self.state();
+        let keys: BTreeMap<String, bool> = state.servers[state.address].keys().into_iter().collect();
+        state.history.record_truth(now, &keys);
+    }
+
+    /// Gives the address to a new server, which lacks the last `lost` transactions. The old one
+    /// gets a role, and keeps its sessions; its number is returned.
+    pub fn switch_over(&self, lost: usize, role: Role, stays_up: bool) -> usize {
+        let now = self.now();
+        let before = {
+            let state = &mut *self.state();
+            let number = state.servers.len();
+            let old = &mut state.servers[state.address];
+            let commits = old.commits(lost).to_vec();
+            (old.role, old.is_down) = (role, !stays_up);
+            state.servers.push(Server::new(number, self.mutant, (&state.template, &state.folder), &commits));
+            state.history.switchovers.push(now);
+            std::mem::replace(&mut state.address, number)
+        };
+        self.record_truth();
+        before
+    }
+}
