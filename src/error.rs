@@ -63,7 +63,7 @@ pub enum Reason {
     Conflict,
     /// The state of the system doesn't allow the request.
     FailedPrecondition,
-    /// The log of changes doesn't reach from where the reader left off.
+    /// The mutation log doesn't reach from where the reader left off.
     EventsGone,
     /// The request wasn't received in time.
     RequestTimeout,

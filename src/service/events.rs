@@ -186,7 +186,7 @@ fn gone(gone: FeedGone) -> ApiError {
             ("trimmed", problem, ("oldest_epoch", oldest))
         }
         FeedGone::Rewritten(end) => {
-            let problem = "is not in this log of changes, which was rewritten (a restored database, a failover), or \
+            let problem = "is not in this mutation log, which was rewritten (a restored database, a failover), or \
                            is another one (the last is in `last_epoch`)";
             ("rewritten", problem, ("last_epoch", end))
         }

@@ -1,6 +1,7 @@
 //! Limits on the number of an actor's active keys, judged while the keys of its network are locked.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use futures_util::FutureExt;
 use sqlx::{AnyConnection, Row};
@@ -65,12 +66,15 @@ impl ActorCounts {
     ) -> Result<Option<ActorLimit>, StoreError> {
         let now = key.created;
         for limit in limits {
-            if !self.0.contains_key(&slot(key, limit)) {
-                let count = count(inner.dialect, key.network, &key.actor, limit, now).query(inner);
-                let row = count.fetch_one(&mut *transaction).await?;
-                self.0.insert(slot(key, limit), read(&row)?);
-            }
-            if self.0.get(&slot(key, limit)).is_some_and(|count| *count >= u64::from(limit.most)) {
+            let counted = match self.0.entry(slot(key, limit)) {
+                Entry::Occupied(counted) => *counted.get(),
+                Entry::Vacant(place) => {
+                    let count = count(inner.dialect, key.network, &key.actor, limit, now).query(inner);
+                    let row = count.fetch_one(&mut *transaction).await?;
+                    *place.insert(read(&row)?)
+                }
+            };
+            if counted >= u64::from(limit.most) {
                 return Ok(Some(limit.clone()));
             }
         }

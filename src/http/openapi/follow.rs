@@ -20,7 +20,7 @@ pub(crate) const EVENTS: Operation = Operation {
     id: "adminListEvents",
     tag: Tag::ApiKeys,
     summary: "Follow changes",
-    description: "Returns what changed, as CloudEvents 1.0, in the order of the log of changes and without gaps. With `Accept: application/cloudevents-batch+json` the answer is the list of events alone. Status 410 if the log doesn't reach back to `after` or was rewritten: take a new place with `after=now`, read the keys anew, and go on from that place.",
+    description: "Returns what changed, as CloudEvents 1.0, in the order of the mutation log and without gaps. With `Accept: application/cloudevents-batch+json` the answer is the list of events alone. Status 410 if the log doesn't reach back to `after` or was rewritten: take a new place with `after=now`, read the keys anew, and go on from that place.",
     parameters: &[AFTER, SINCE, WAIT, PAGE_SIZE],
     body: None,
     answer: Answer {

@@ -1,4 +1,4 @@
-//! Events of the log of changes, as CloudEvents 1.0.
+//! Events of the mutation log, as CloudEvents 1.0.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -11,7 +11,7 @@ use crate::error::ApiError;
 use crate::key::{ChangeKind, ChangeRecord, FieldChange, KeyId, KeyKind, NetworkId};
 use crate::service::{FeedPosition, FeedStart, FollowRequest, Followed, LoggedEvent};
 
-/// Events after a place in the log of changes.
+/// Events after a place in the mutation log.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "ListEventsResponse")]
 pub(crate) struct EventsOut {

@@ -19,9 +19,10 @@ pub fn judge(history: &History, plan: &Plan) -> Vec<Violation> {
             Answer::Unavailable => return false,
         };
         let from = check.at.saturating_sub(bound(check, history, plan));
-        !history.split.contains(&check.key)
-            && !history.was(&check.key, active, from, check.at)
-            && !(check.answer == Answer::Refused && is_unknown_yet(check, history, plan))
+        let is_right = history.split.contains(&check.key)
+            || history.was(&check.key, active, from, check.at)
+            || check.answer == Answer::Refused && is_unknown_yet(check, history, plan);
+        !is_right
     };
     let violation = |check: &Checked| {
         let (at, Checked { answer, key, mode, instance, .. }) = (check.at, check);
