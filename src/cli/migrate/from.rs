@@ -33,8 +33,8 @@ const BATCH_CREATE: &str = "/v2alpha1/admin/importedApiKeys:batchCreate";
 ///
 /// FILE is decK's YAML (kong: `deck gateway dump`), JSON of Unkey's API (unkey: answers of
 /// apis.listKeys, with plaintext or hash), Secrets of Kubernetes (authorino, envoy-gateway:
-/// `kubectl get secrets -o yaml`), or a CSV whose first line names the columns (csv: key or hash, name,
-/// actor_id, scopes, expires, ttl, allowed_cidrs, metadata, metadata.*).
+/// `kubectl get secrets -o yaml`), or a CSV whose first line names the columns (csv: key or hash,
+/// name, actor_id, scopes, expires, ttl, allowed_cidrs, metadata, metadata.*).
 ///
 /// For each key, it says what doesn't carry over. Nothing is overwritten: a key that is known
 /// already stays as it is, so the command can be repeated. Secrets are never printed. The exit code
