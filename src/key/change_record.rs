@@ -143,7 +143,7 @@ pub struct ChangeRecord {
 }
 
 impl ChangeRecord {
-    /// What takes the place of a record once its key or actor is erased.
+    /// Text that takes the place of a record once its key or actor is erased.
     pub const ERASED: &str = r#"{"is_erased":true}"#;
 
     /// Makes the record of a new key.

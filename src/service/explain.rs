@@ -41,7 +41,7 @@ pub struct Explanation {
     pub message: String,
     /// Rule of `authz.routes` that the request matches; `None` if it matches none.
     pub rule: Option<RuleOrigin>,
-    /// What the route asks for; `None` if that isn't known.
+    /// Demand of the route; `None` if that isn't known.
     pub policy: Option<Policy>,
     /// Key of the credential, if it is proven.
     pub key_id: Option<KeyId>,

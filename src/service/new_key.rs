@@ -49,7 +49,7 @@ pub struct KeyRequest {
     pub request_id: Option<String>,
 }
 
-/// What is known of a key that was made elsewhere.
+/// Material of a key that was made elsewhere.
 pub enum KeyMaterial {
     /// The raw key. Only its hash is stored.
     Raw(SecretString),

@@ -46,7 +46,7 @@ impl HashAlgorithms {
     }
 }
 
-/// What a process remembers of the algorithms.
+/// Algorithms of imported hashes that a process remembers.
 #[derive(Default)]
 pub(super) struct HashHint(AtomicU8);
 
@@ -272,7 +272,7 @@ mod tests {
         assert_eq!(cost(&store, unknown).await, unknown as u64);
     }
 
-    /// What a process remembers of the algorithms may be old.
+    /// The memory of a process may be old.
     #[tokio::test]
     async fn a_hash_that_another_process_imported_is_found_at_once() {
         let directory = tempfile::tempdir().unwrap();

@@ -44,7 +44,7 @@ pub(crate) struct ExplainBody {
     context_extensions: Option<BTreeMap<String, String>>,
 }
 
-/// What the edge would decide.
+/// Decision that the edge would make.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "ExplainRouteResponse")]
 pub(crate) struct ExplainOut {
@@ -58,7 +58,7 @@ pub(crate) struct ExplainOut {
     /// Rule of `authz.routes` that matches; absent if none does.
     #[serde(skip_serializing_if = "Option::is_none")]
     rule: Option<RuleOut>,
-    /// What the route asks for; absent if that isn't known.
+    /// Demand of the route; absent if that isn't known.
     #[serde(skip_serializing_if = "Option::is_none")]
     demand: Option<DemandOut>,
     /// Key of the credential, if that is proven.
@@ -90,7 +90,7 @@ pub(crate) struct RuleOut {
     path: Option<String>,
 }
 
-/// What a route asks for.
+/// Demand of a route.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "RouteDemand")]
 pub(crate) struct DemandOut {

@@ -14,7 +14,7 @@ pub(crate) struct WhoamiOut<'a> {
     caller: &'a str,
     /// True if something proves it.
     is_verified: bool,
-    /// What proves it: `mtls`, `xfcc`, `jwt`, `unix`, or `none`.
+    /// Proof of it: `mtls`, `xfcc`, `jwt`, `unix`, or `none`.
     proof: &'static str,
     /// `serve.http.auth.mode`: how callers over the network prove who they are.
     auth_mode: &'static str,

@@ -10,7 +10,7 @@ const MAX_SHOWN: usize = 32;
 pub(super) struct Comparison<'t> {
     /// Name of the field.
     pub field: &'t str,
-    /// What follows the name and a dot.
+    /// Text that follows the name and a dot.
     pub path: Option<String>,
     /// Operator.
     pub operator: Operator,

@@ -144,7 +144,7 @@ fn naive_from(policy: &Value) -> Option<Timestamp> {
     policy["from"].as_str().map(|from| Timestamp::from_rfc3339(from).unwrap())
 }
 
-/// Whether a key may be used at a time by policies for all keys.
+/// Returns true if a key may be used at a time by policies for all keys.
 fn naively_counts(policies: &[Value], fields: &Value, at: Timestamp) -> bool {
     policies.iter().filter(|policy| policy["apply"] == "all" && naive_match(policy, fields)).all(|policy| {
         if naive_from(policy).is_some_and(|from| at < from) {

@@ -42,7 +42,7 @@ pub(super) struct Entry {
     pub limits: Vec<Value>,
     /// Parts of it that don't carry over.
     pub lost: Vec<String>,
-    /// Why it isn't to be imported, if it works no more.
+    /// Reason not to import it, if it works no more.
     pub left_out: Option<String>,
 }
 
