@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::state::time;
+use super::state::set_time;
 use crate::clock::Timestamp;
 use crate::config::{IssuancePolicy, Route};
 use crate::error::ApiError;
@@ -158,8 +158,8 @@ impl TryFrom<PreviewScopesBody> for ScopesPreviewRequest {
     fn try_from(body: PreviewScopesBody) -> Result<Self, ApiError> {
         Ok(Self {
             routes: body.routes.unwrap_or_default(),
-            start: time("start_time", body.start_time.as_deref())?,
-            end: time("end_time", body.end_time.as_deref())?,
+            start: body.start_time.as_deref().map(|text| set_time("start_time", text)).transpose()?,
+            end: body.end_time.as_deref().map(|text| set_time("end_time", text)).transpose()?,
             page_size: body.page_size.unwrap_or_default(),
             page_token: body.page_token.unwrap_or_default(),
         })
