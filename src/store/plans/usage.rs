@@ -18,7 +18,7 @@ const HOURS: u64 = 200;
 const KEYS: usize = 40;
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-/// Statements that add a row for each key to each table: of small tables, every row is read at once.
+/// Statements that add a row for each key to each table: small ones would be read as a whole.
 const FILLERS: [&str; 3] = [
     "INSERT INTO usage_hours (network_id, hour_at, key_id, route, outcome, process_id, n) \
      SELECT network_id, created_at, key_id, 'filler', 'allow', 'x', 1 FROM api_keys",
