@@ -110,11 +110,10 @@ impl ListFilter {
     fn add(&mut self, comparison: Comparison<'_>) -> Result<(), FilterError> {
         let Comparison { field, path, operator, value } = comparison;
         if path.is_some() != (field == "metadata") {
-            let field = match &path {
+            return Err(FilterError::unknown_field(&match &path {
                 Some(path) => format!("{field}.{path}"),
                 None => field.to_owned(),
-            };
-            return Err(FilterError::UnknownField { field });
+            }));
         }
         match field {
             "actor_id" => set(&mut self.actor, "actor_id", operator, Some(value.text), "")?,
@@ -160,7 +159,7 @@ impl ListFilter {
                     };
                 }
             },
-            _ => return Err(FilterError::UnknownField { field: field.to_owned() }),
+            _ => return Err(FilterError::unknown_field(field)),
         }
         Ok(())
     }
@@ -458,7 +457,8 @@ mod tests {
             ("expire_time = soon", "never"),
             ("last_used_time = never AND last_used_time < 2026-01-31T00:00:00Z", "twice: last_used_time"),
             ("name = '*'", "name must be 1 to 255"),
-            ("scopes:a AND", "can't be read from `AND` on"),
+            ("scopes:a AND", "can't be read from byte 10 on"),
+            ("ory_ak_v1_0123 = a", "has no field `…`"),
             (&["scopes:a"; 9].join(" AND "), "more than 8 comparisons of scopes"),
         ] {
             let error = parse(text).unwrap_err().to_string();

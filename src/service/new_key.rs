@@ -53,7 +53,7 @@ pub struct KeyRequest {
 pub enum KeyMaterial {
     /// The raw key. Only its hash is stored.
     Raw(SecretString),
-    /// Its hash. The raw key is verified by it when it is first shown.
+    /// Hash of the raw key. The raw key is verified by it when it is first shown.
     Hash(ImportedHash),
 }
 

@@ -1,5 +1,8 @@
 //! Errors of list filters.
 
+/// Length of an unknown field's name that is shown, in bytes.
+const MAX_SHOWN: usize = 32;
+
 /// Problem of a filter. The text follows the name of the parameter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum FilterError {
@@ -12,11 +15,11 @@ pub(crate) enum FilterError {
     /// It isn't a list of comparisons.
     #[error(
         "must be comparisons joined by AND, such as `actor_id = \"alice\" AND status = KEY_STATUS_ACTIVE`; \
-         it can't be read from `{rest}` on"
+         it can't be read from byte {position} on"
     )]
     Form {
-        /// Beginning of what can't be read.
-        rest: String,
+        /// Number of the first byte that can't be read, from 1.
+        position: usize,
     },
     /// It names a field that keys aren't filtered by.
     #[error(
@@ -24,7 +27,7 @@ pub(crate) enum FilterError {
          create_time, expire_time and last_used_time"
     )]
     UnknownField {
-        /// The name.
+        /// The name, if it can't be a credential in the wrong place.
         field: String,
     },
     /// A field is compared by another operator than it can be.
@@ -57,4 +60,13 @@ pub(crate) enum FilterError {
         /// Most comparisons.
         most: usize,
     },
+}
+
+impl FilterError {
+    /// Makes the error of an unknown field. A name that could be a credential is left out.
+    pub(super) fn unknown_field(name: &str) -> Self {
+        let is_plain = |char: char| char.is_ascii_alphabetic() || char == '_' || char == '.';
+        let is_shown = name.len() <= MAX_SHOWN && name.chars().all(is_plain);
+        Self::UnknownField { field: if is_shown { name.to_owned() } else { "…".to_owned() } }
+    }
 }

@@ -2,9 +2,6 @@
 
 use super::error::FilterError;
 
-/// Characters of the text that an error shows.
-const MAX_SHOWN: usize = 32;
-
 /// Comparison of a field with a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Comparison<'t> {
@@ -49,8 +46,10 @@ pub(super) struct Text {
 /// # Errors
 /// Fails if it has another form.
 pub(super) fn parse(text: &str) -> Result<Vec<Comparison<'_>>, FilterError> {
+    // The text itself may be a credential in the wrong place, so errors don't show it.
+    let form = |rest: &str| FilterError::Form { position: text.len() - rest.len() + 1 };
     let mut found = vec![];
-    let mut rest = text.trim();
+    let mut rest = text.trim_start();
     while !rest.is_empty() {
         let start = rest;
         let (comparison, after) = take_comparison(rest).ok_or_else(|| form(start))?;
@@ -63,10 +62,6 @@ pub(super) fn parse(text: &str) -> Result<Vec<Comparison<'_>>, FilterError> {
         }
     }
     Ok(found)
-}
-
-fn form(rest: &str) -> FilterError {
-    FilterError::Form { rest: rest.chars().take(MAX_SHOWN).collect() }
 }
 
 fn take_comparison(text: &str) -> Option<(Comparison<'_>, &str)> {

@@ -16,11 +16,11 @@ pub(super) const RAW_KEY: &str = "EXAMPLE_LEGACY";
 pub(super) const TOKEN: &str = "EXAMPLE_HEADER.EXAMPLE_CLAIMS.EXAMPLE_SIGNATURE";
 
 /// An example of an operation.
-pub(in crate::http::openapi) struct Example {
+pub(crate) struct Example {
     /// Body of the request.
-    pub(in crate::http::openapi) request: Option<Value>,
+    pub(crate) request: Option<Value>,
     /// Body of the successful response.
-    pub(in crate::http::openapi) response: Option<Value>,
+    pub(crate) response: Option<Value>,
 }
 
 /// Returns an example with both bodies.
