@@ -47,9 +47,9 @@ pub(super) struct Text {
 /// Fails if it has another form.
 pub(super) fn parse(text: &str) -> Result<Vec<Comparison<'_>>, FilterError> {
     // The text itself may be a credential in the wrong place, so errors don't show it.
-    let form = |rest: &str| FilterError::Form { position: text.len() - rest.len() + 1 };
+    let form = |rest: &str| FilterError::Form { position: text.trim_end().len() - rest.len() + 1 };
     let mut found = vec![];
-    let mut rest = text.trim_start();
+    let mut rest = text.trim();
     while !rest.is_empty() {
         let start = rest;
         let (comparison, after) = take_comparison(rest).ok_or_else(|| form(start))?;
@@ -172,6 +172,6 @@ mod tests {
             assert!(parse(bad).is_err(), "{bad}");
         }
         let error = parse("a=b or c=d").unwrap_err().to_string();
-        assert!(error.ends_with("from `or c=d` on"), "{error}");
+        assert!(error.ends_with("from byte 5 on"), "{error}");
     }
 }
