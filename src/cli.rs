@@ -18,6 +18,7 @@ mod jwk;
 mod keys;
 mod migrate;
 mod output;
+mod pages;
 mod policy;
 mod reference;
 mod routes;

@@ -15,6 +15,8 @@ mod rate;
 mod rate_policies;
 pub mod record;
 mod refill;
+#[cfg(test)]
+mod sample;
 mod scope;
 mod signer;
 mod status;

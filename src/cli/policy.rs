@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::client::{Client, Request};
 use super::connection::Connection;
 use super::exit::{Failure, Outcome};
+use super::pages::next_page;
 use super::source::source;
 use super::usage::print::{Column, Form, print};
 
@@ -120,14 +121,10 @@ async fn all_keys(client: &Client, candidates: Option<Value>) -> Result<(Vec<Val
         if let Some(Value::Array(keys)) = page.get_mut("keys").map(Value::take) {
             rows.extend(keys.into_iter().map(with_breaks));
         }
-        let next = page["next_page_token"].as_str().unwrap_or_default().to_owned();
-        if next.is_empty() {
-            return Ok((rows, scanned));
+        match next_page(&page, &token)? {
+            Some(next) => token = next,
+            None => return Ok((rows, scanned)),
         }
-        if next == token {
-            return Err(Failure::failed("the server returned the same next_page_token twice"));
-        }
-        token = next;
     }
 }
 

@@ -10,6 +10,7 @@ use super::client::{Client, Request};
 use super::connection::Connection;
 use super::exit::{Failure, Outcome};
 use super::input::read_file;
+use super::pages::next_page;
 use super::usage::print::{Column, Form, print};
 use crate::clock::{Clock, Timestamp};
 use crate::duration;
@@ -133,19 +134,16 @@ impl Preview {
             if let Some(Value::Array(more)) = page.get_mut("rows").map(Value::take) {
                 rows.extend(more);
             }
-            let next = page["next_page_token"].as_str().unwrap_or_default().to_owned();
+            let next = next_page(&page, &token)?;
             let (start, end) = times.get_or_insert((page["start_time"].clone(), page["end_time"].clone()));
-            if next.is_empty() {
+            let Some(next) = next else {
                 let untold = untold.into_iter();
                 let untold = untold.map(
                     |((route, reason), count)| json!({ "route": route, "count": count, "reason": reason }),
                 );
                 return Ok(json!({ "start_time": start, "end_time": end, "rows": rows,
                     "untold": untold.collect::<Vec<_>>(), "request_count": requests }));
-            }
-            if next == token {
-                return Err(Failure::failed("the server returned the same next_page_token twice"));
-            }
+            };
             token = next;
         }
     }

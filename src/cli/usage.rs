@@ -10,6 +10,7 @@ use self::print::{Column, Form, print};
 use super::client::{Client, Request};
 use super::connection::Connection;
 use super::exit::{Failure, Outcome};
+use super::pages::next_page;
 use crate::clock::{Clock, Timestamp};
 use crate::duration;
 
@@ -177,16 +178,15 @@ impl Selection {
             if let Some(Value::Array(more)) = page.get_mut("rows").map(Value::take) {
                 rows.extend(more);
             }
-            let next = page["next_page_token"].as_str().unwrap_or_default().to_owned();
+            let next = next_page(&page, &token)?;
             let (start, end) = times.get_or_insert((page["start_time"].clone(), page["end_time"].clone()));
-            if next.is_empty() || rows.len() >= limit {
-                rows.truncate(limit);
-                return Ok(json!({ "start_time": start, "end_time": end, "rows": rows }));
+            match next {
+                Some(next) if rows.len() < limit => token = next,
+                _ => {
+                    rows.truncate(limit);
+                    return Ok(json!({ "start_time": start, "end_time": end, "rows": rows }));
+                }
             }
-            if next == token {
-                return Err(Failure::failed("the server returned the same next_page_token twice"));
-            }
-            token = next;
         }
     }
 

@@ -297,40 +297,18 @@ fn seconds(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::{
-        ActorId, AddressList, KeyName, Metadata, NetworkId, Provenance, RatePolicies, Revocation, Scopes,
-        Signer, Suspensions, Visibility,
-    };
+    use crate::key::{KeyName, Metadata, Provenance, Revocation, Scopes, Suspensions};
 
     fn key() -> Key {
-        let now = Timestamp::from_secs(1_790_000_000);
         Key {
-            network: NetworkId::SINGLE,
-            id: KeyId::Imported([7; 32]),
-            name: KeyName::parse("backend").unwrap(),
-            actor: ActorId::parse("user:42").unwrap(),
             scopes: Scopes::parse(&["orders:read"]).unwrap(),
             metadata: Metadata::from_json(r#"{"email":"ada@example.com"}"#.to_owned()),
-            visibility: Visibility::Secret,
-            addresses: AddressList::default(),
-            rate_policy: None,
-            rate_policies: RatePolicies::default(),
-            credits: None,
-            created: now,
-            updated: now,
-            expires: None,
-            superseded: None,
-            unused_grace: None,
-            revocation: None,
-            suspensions: Suspensions::default(),
             provenance: Provenance {
                 created_by: Some("spiffe://a/b".into()),
                 updated_by: Some("ops".into()),
                 ..Provenance::default()
             },
-            last_used: None,
-            mutation: 0,
-            signer: Signer::default(),
+            ..Key::sample(KeyId::Imported([7; 32]), Timestamp::from_secs(1_790_000_000))
         }
     }
 

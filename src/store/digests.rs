@@ -192,9 +192,7 @@ mod tests {
     use crate::clock::Timestamp;
     use crate::credential::imported;
     use crate::credential::imported_hash::ImportedHash;
-    use crate::key::{
-        ActorId, AddressList, Key, KeyName, Provenance, RatePolicies, Scopes, Signer, Suspensions, Visibility,
-    };
+    use crate::key::Key;
     use crate::rng::Rng;
     use crate::store::{HashUpgrade, InsertOutcome};
     use sha2::{Digest, Sha256};
@@ -202,31 +200,7 @@ mod tests {
     const NETWORK: NetworkId = NetworkId::SINGLE;
 
     fn row(id: KeyId) -> Key {
-        let now = Timestamp::from_secs(1_790_000_000);
-        Key {
-            network: NETWORK,
-            id,
-            name: KeyName::parse("name").unwrap(),
-            actor: ActorId::parse("user:42").unwrap(),
-            scopes: Scopes::default(),
-            metadata: None,
-            visibility: Visibility::Secret,
-            addresses: AddressList::default(),
-            rate_policy: None,
-            rate_policies: RatePolicies::default(),
-            credits: None,
-            created: now,
-            updated: now,
-            expires: None,
-            superseded: None,
-            unused_grace: None,
-            revocation: None,
-            suspensions: Suspensions::default(),
-            provenance: Provenance::default(),
-            last_used: None,
-            mutation: 0,
-            signer: Signer::default(),
-        }
+        Key::sample(id, Timestamp::from_secs(1_790_000_000))
     }
 
     fn hashed(raw_key: &str) -> NewKey {

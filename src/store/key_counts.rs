@@ -232,10 +232,7 @@ async fn settle(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::{
-        ActorId, AddressList, KeyId, KeyName, Provenance, Revocation, RevocationReason, Scopes, Signer,
-        Suspensions, Visibility,
-    };
+    use crate::key::{KeyId, Revocation, RevocationReason};
     use crate::rng::Rng;
     use crate::store::{ChangeOutcome, InsertOutcome, KeyChange, NewKey, Successor};
     use uuid::Uuid;
@@ -246,33 +243,6 @@ mod tests {
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_secs(second)
-    }
-
-    fn key(id: KeyId, created: Timestamp) -> Key {
-        Key {
-            network: NETWORK,
-            id,
-            name: KeyName::parse("n").unwrap(),
-            actor: ActorId::parse("a").unwrap(),
-            scopes: Scopes::default(),
-            metadata: None,
-            visibility: Visibility::Secret,
-            addresses: AddressList::default(),
-            rate_policy: None,
-            rate_policies: crate::key::RatePolicies::default(),
-            credits: None,
-            created,
-            updated: created,
-            expires: None,
-            superseded: None,
-            unused_grace: None,
-            revocation: None,
-            suspensions: Suspensions::default(),
-            provenance: Provenance::default(),
-            last_used: None,
-            mutation: 0,
-            signer: Signer::default(),
-        }
     }
 
     struct World {
@@ -305,7 +275,7 @@ mod tests {
                 0 => KeyId::Imported(self.rng.bytes()),
                 _ => KeyId::Issued(self.rng.uuid()),
             };
-            let key = key(id, at(self.now));
+            let key = Key::sample(id, at(self.now));
             let new = NewKey { key: key.clone(), request: None, digests: Default::default() };
             let inserted = self.store.insert_keys(vec![new], Some(quota)).await.unwrap().each;
             let is_new = matches!(inserted[0], InsertOutcome::Created(_));
@@ -317,7 +287,7 @@ mod tests {
         async fn change(&mut self, grace: Option<i64>, quota: u64) {
             let index = self.below(self.keys.len());
             let Some(old) = self.keys.get(index).cloned() else { return };
-            let successor = grace.map(|_| key(KeyId::Issued(self.rng.uuid()), at(self.now)));
+            let successor = grace.map(|_| Key::sample(KeyId::Issued(self.rng.uuid()), at(self.now)));
             let mut changed = old.clone();
             match grace {
                 Some(grace @ 1..) => changed.superseded = Some(at(self.now + grace)),
@@ -382,7 +352,7 @@ mod tests {
     async fn a_batch_gets_the_room_that_there_is() {
         let world = World::new().await;
         let new = |number: u8| {
-            let key = key(KeyId::Imported([number; 32]), at(1_000));
+            let key = Key::sample(KeyId::Imported([number; 32]), at(1_000));
             NewKey { key, request: None, digests: Default::default() }
         };
         let inserted = world.store.insert_keys((0..5).map(new).collect(), Some(3)).await.unwrap().each;

@@ -330,7 +330,7 @@ async fn read_once(inner: &Inner, ids: &[(NetworkId, KeyId)]) -> Result<Rows, St
 mod tests {
     use super::*;
     use crate::clock::Timestamp;
-    use crate::key::{ActorId, AddressList, KeyName, Provenance, Scopes, Signer, Suspensions, Visibility};
+    use crate::key::KeyName;
     use crate::rng::Rng;
     use crate::store::NewKey;
     use futures_util::future::join_all;
@@ -344,31 +344,8 @@ mod tests {
     }
 
     fn key(network: NetworkId, number: u128) -> Key {
-        let now = Timestamp::from_secs(1_790_000_000);
-        Key {
-            network,
-            id: id(number),
-            name: KeyName::parse(&format!("{network} {number}")).unwrap(),
-            actor: ActorId::parse("user:42").unwrap(),
-            scopes: Scopes::default(),
-            metadata: None,
-            visibility: Visibility::Secret,
-            addresses: AddressList::default(),
-            rate_policy: None,
-            rate_policies: crate::key::RatePolicies::default(),
-            credits: None,
-            created: now,
-            updated: now,
-            expires: None,
-            superseded: None,
-            unused_grace: None,
-            revocation: None,
-            suspensions: Suspensions::default(),
-            provenance: Provenance::default(),
-            last_used: None,
-            mutation: 0,
-            signer: Signer::default(),
-        }
+        let name = KeyName::parse(&format!("{network} {number}")).unwrap();
+        Key { network, name, ..Key::sample(id(number), Timestamp::from_secs(1_790_000_000)) }
     }
 
     /// Opens a store with the keys of even numbers below `count`, in both networks.

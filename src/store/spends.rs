@@ -114,8 +114,7 @@ impl Queue {
             self.running -= 1;
             return None;
         };
-        let waiting = self.waiting.get_mut(&account).map(std::mem::take).unwrap_or_default();
-        let mut uses = waiting;
+        let mut uses = self.waiting.get_mut(&account).map(std::mem::take).unwrap_or_default();
         if uses.len() > MAX_SPENDS_AT_ONCE {
             let rest = uses.split_off(MAX_SPENDS_AT_ONCE);
             self.waiting.insert(account, rest);
@@ -289,10 +288,7 @@ async fn write_balance(
 mod tests {
     use super::*;
     use crate::credential::imported_hash::KnownDigests;
-    use crate::key::{
-        ActorId, AddressList, Credits, Key, KeyName, Provenance, RatePolicies, RefillInterval,
-        RefillSchedule, Scopes, Signer, Suspensions, Visibility,
-    };
+    use crate::key::{Credits, Key, RefillInterval, RefillSchedule};
     use crate::rng::Rng;
     use crate::store::NewKey;
     use futures_util::future::join_all;
@@ -304,30 +300,7 @@ mod tests {
     fn key(number: u128, remaining: u64, refill: Option<Refill>) -> Key {
         let id = KeyId::Issued(Uuid::from_u128(number));
         let balance = CreditBalance::new(remaining, refill, NOW);
-        Key {
-            network: NETWORK,
-            id,
-            name: KeyName::parse("n").unwrap(),
-            actor: ActorId::parse("a").unwrap(),
-            scopes: Scopes::default(),
-            metadata: None,
-            visibility: Visibility::Secret,
-            addresses: AddressList::default(),
-            rate_policy: None,
-            rate_policies: RatePolicies::default(),
-            credits: Some(Arc::new(Credits { account: id, balance })),
-            created: NOW,
-            updated: NOW,
-            expires: None,
-            superseded: None,
-            unused_grace: None,
-            revocation: None,
-            suspensions: Suspensions::default(),
-            provenance: Provenance::default(),
-            last_used: None,
-            mutation: 0,
-            signer: Signer::default(),
-        }
+        Key { credits: Some(Arc::new(Credits { account: id, balance })), ..Key::sample(id, NOW) }
     }
 
     /// Opens a new database with one key, twice, as two processes do.

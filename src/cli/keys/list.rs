@@ -8,6 +8,7 @@ use super::view;
 use crate::cli::client::{Client, JsonBody, Request};
 use crate::cli::exit::Failure;
 use crate::cli::output::Output;
+use crate::cli::pages::next_page;
 
 /// Largest page size of the API.
 pub(super) const MAX_PAGE_SIZE: u32 = 1000;
@@ -46,17 +47,13 @@ impl List {
         field: &'static str,
     ) -> Result<(), Failure> {
         let mut body = self.page(client, path, self.page_token.as_deref()).await?;
-        let mut token = next_page_token(&body.value).to_owned();
+        let mut next = next_page(&body.value, self.page_token.as_deref().unwrap_or_default())?;
         if self.all {
             let mut keys = take_list(&mut body.value, field);
-            while !token.is_empty() {
+            while let Some(token) = next {
                 let mut page = self.page(client, path, Some(&token)).await?;
-                let following = next_page_token(&page.value).to_owned();
-                if following == token {
-                    return Err(repeated_token());
-                }
+                next = next_page(&page.value, &token)?;
                 keys.append(&mut take_list(&mut page.value, field));
-                token = following;
             }
             body = JsonBody::from(serde_json::json!({ (field): keys, "next_page_token": "" }));
         }
@@ -70,7 +67,7 @@ impl List {
                 (None, _) => "counting these keys would take long".to_owned(),
             });
         }
-        if !token.is_empty() && output.is_table() {
+        if let Some(token) = next.filter(|_| output.is_table()) {
             output.note(&format!("There are more keys: use --all, or --page-token {token}"));
         }
         Ok(())
@@ -99,15 +96,6 @@ pub(super) fn page(path: &str, size: Option<u32>, token: Option<&str>) -> Reques
         request = request.query("page_token", token);
     }
     request
-}
-
-/// Returns the failure of a list that would have no end.
-pub(super) fn repeated_token() -> Failure {
-    Failure::failed("the server returned the same next_page_token twice")
-}
-
-pub(super) fn next_page_token(page: &Value) -> &str {
-    page["next_page_token"].as_str().unwrap_or_default()
 }
 
 pub(super) fn take_list(page: &mut Value, field: &str) -> Vec<Value> {

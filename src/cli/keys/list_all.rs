@@ -5,13 +5,14 @@ use std::io::IsTerminal;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::list::{self, MAX_PAGE_SIZE, next_page_token, take_list};
+use super::list::{self, MAX_PAGE_SIZE, take_list};
 use super::paths::{IMPORTED_API_KEYS, ISSUED_API_KEYS};
 use super::selection::{Selection, Sorting};
 use super::view::field_text;
 use crate::cli::client::{Client, JsonBody};
 use crate::cli::exit::Failure;
 use crate::cli::output::{Output, Table, View, plain};
+use crate::cli::pages::next_page;
 use crate::clock::{Clock, Timestamp};
 
 /// Collections of keys: the kind, the path, and the field of the list in responses.
@@ -140,15 +141,12 @@ impl ListAll {
             let size = u32::try_from(limit - keys.len()).unwrap_or(u32::MAX).min(MAX_PAGE_SIZE);
             let request = self.selection.apply(list::page(path, Some(size), Some(&token)));
             let mut page = client.send(request.query("order_by", self.order_by())).await?.value;
-            let next = next_page_token(&page).to_owned();
+            let next = next_page(&page, &token)?;
             keys.append(&mut take_list(&mut page, field));
-            if next.is_empty() || keys.len() >= limit {
-                return Ok((keys, !next.is_empty()));
+            match next {
+                Some(next) if keys.len() < limit => token = next,
+                next => return Ok((keys, next.is_some())),
             }
-            if next == token {
-                return Err(list::repeated_token());
-            }
-            token = next;
         }
     }
 

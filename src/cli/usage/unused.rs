@@ -8,6 +8,7 @@ use super::print::Column;
 use crate::cli::client::{Client, Request};
 use crate::cli::exit::Failure;
 use crate::cli::keys::selection::quoted;
+use crate::cli::pages::next_page;
 use crate::clock::Clock;
 
 /// Columns of the report.
@@ -54,14 +55,10 @@ pub(super) async fn report(client: &Client, actor: Option<&str>, time: Duration)
             let page = client.send(request).await?.value;
             let keys = page[field].as_array().map(Vec::as_slice).unwrap_or_default();
             rows.extend(keys.iter().map(row));
-            let next = page["next_page_token"].as_str().unwrap_or_default();
-            if next.is_empty() {
-                break;
+            match next_page(&page, &token)? {
+                Some(next) => token = next,
+                None => break,
             }
-            if next == token {
-                return Err(Failure::failed("the server returned the same next_page_token twice"));
-            }
-            token = next.to_owned();
         }
     }
     rows.sort_by_cached_key(|row| {
