@@ -88,6 +88,11 @@ impl Reader {
         Some(reply)
     }
 
+    /// Asks again while the database gives no answer in time, as a client does.
+    async fn answer(&mut self, fleet: &Fleet) -> Reply {
+        until("an answer", async || self.ask(fleet, 0).await.filter(|reply| reply.status != 503)).await
+    }
+
     /// Follows until everything is read that was written before `is_over`.
     async fn follow(mut self, fleet: Fleet, is_over: Arc<AtomicBool>, mut random: Random) -> Reader {
         for turn in 0.. {
@@ -183,7 +188,7 @@ async fn each_reader_is_told_of_each_acknowledged_change_once_and_in_order() {
     // A reader that slept all the time is told the same.
     let mut asleep = Reader::new(READERS);
     while asleep.told.len() < readers[0].told.len() {
-        asleep.ask(&fleet, 0).await.must("an answer").expect(200);
+        asleep.answer(&fleet).await.expect(200);
     }
     judge(
         &acknowledged,
@@ -197,13 +202,12 @@ async fn each_reader_is_told_of_each_acknowledged_change_once_and_in_order() {
     // The numbers are given out again, and further ones.
     let (_, _) = run(&fleet, &setup, vec![]).await;
     for reader in &mut readers {
-        let answers = until("an answer", async || reader.ask(&fleet, 0).await).await;
-        let problem = answers.expect_error(410, "EVENTS_GONE");
+        let problem = reader.answer(&fleet).await.expect_error(410, "EVENTS_GONE");
         assert!(problem.contains("rewritten"), "{problem}");
         // What the answer says to do.
         reader.place = "now".to_owned();
         reader.told.clear();
-        reader.ask(&fleet, 0).await.must("an answer").expect(200);
+        reader.answer(&fleet).await.expect(200);
     }
     let (acknowledged, readers) = run(&fleet, &setup, readers).await;
     judge(&acknowledged, &readers);
