@@ -93,7 +93,10 @@ impl Checks<'_> {
         let clock = Clock::system();
         for plane in planes.iter() {
             let identity = bind::identity(config, planes, plane, &clock);
-            let cure = Some("name PEM files that this user can read and that belong together");
+            let cure = Some(
+                "name PEM files that this user can read and that belong together (a relative path starts at the \
+                 working directory)",
+            );
             if let Some(Some(identity)) = self.require(identity, cure)
                 && identity.expires() <= clock.now()
             {

@@ -297,6 +297,10 @@ fn with_hint(problem: &str, may_lack_certificate: bool) -> String {
         ": the server requires a client certificate: use --client-cert and --client-key"
     } else if problem.contains("UnknownIssuer") {
         ": give the CA's certificate with --ca-cert"
+    } else if problem.contains("invalid HTTP version parsed") {
+        ": if the server speaks TLS, its URL begins with https://"
+    } else if problem.contains("corrupt message") {
+        ": if the server doesn't speak TLS, its URL begins with http://"
     } else if may_lack_certificate {
         " (if the server requires a client certificate, use --client-cert and --client-key)"
     } else {

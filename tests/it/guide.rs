@@ -98,13 +98,15 @@ async fn a_deployment_of_its_own_comes_up_as_the_page_says() {
     let redis_ca = setup.path("redis-ca.crt");
     std::fs::write(&redis_ca, authority.pem()).must("writing the authority");
     let setup = setup
-        .set("DB_DSN", &database::new_postgres_over_tls())
+        .set("DATABASE", &database::new_postgres_over_tls())
         .set("REDIS", &format!("localhost:{}", redis.port))
         .set("REDIS_CA", &redis_ca.display().to_string());
     let said = follow(setup, "deploy.md").await;
     for told in [
         "fresh",
-        r#""secret":"ory_ak_v1_"#,
+        "spiffe://example.com/operator",
+        "user:1",
+        "RESULT  ok",
         "refused without a certificate",
         r#""kid":"one""#,
         "breaker closed",

@@ -63,7 +63,7 @@ async fn what_it_writes_serves_and_envoy_takes_its_part() {
     let talos = Setup::from_file(setup.path("new/talos.yaml")).unset("TALOS_DB_DSN").start().await;
     let key = talos.issue(json!({})).await;
     assert_eq!(talos.verify(&key.secret).await["is_valid"], true);
-    assert!(setup.path("new/talos.db").exists() && setup.path("new/audit.log").exists());
+    assert!(setup.path("new/talos.db").exists() && setup.path("new/audit.jsonl").exists());
 
     let mut envoy = Command::new(variable("TALOS_TEST_ENVOY"));
     envoy.args(["--mode", "validate", "-c"]).arg(setup.path("new/envoy.yaml"));
