@@ -314,12 +314,12 @@ async fn the_page_of_metrics_is_up_to_date() {
     }
     let missing = missing(&text);
     assert!(missing.is_empty(), "{path} lacks these rows:\n{missing:#?}");
-    // Of what this process has not got: Redis, TLS, refused connections.
+    // Of what this process has not got: Redis, TLS, traces, refused connections.
     let is_there = |row: &&str| rows.iter().any(|other| other == row);
     let more: Vec<&str> =
         text.lines().filter(|line| line.starts_with("| `")).filter(|row| !is_there(row)).collect();
     let elsewhere =
-        ["talos_redis_breaker", "talos_tls_", "talos_connections_refused", "talos_streams_refused"];
+        ["talos_redis_", "talos_tls_", "talos_trace_", "talos_connections_refused", "talos_streams_refused"];
     for row in more {
         assert!(elsewhere.iter().any(|name| row.contains(name)), "{path}: there is no such metric: {row}");
     }
