@@ -1,4 +1,7 @@
 //! The authz plane: Envoy's ext_authz service over gRPC. The layers below don't know gRPC.
+//!
+//! `connection` reads and writes a connection, `dispatch` its streams, `server` decides one Check.
+//! ARCHITECTURE.md, "A Check", has the order of the other files.
 
 #[cfg(test)]
 mod against_envoy;

@@ -128,7 +128,7 @@ pub fn changes_of(outcome: &Value, line: u64, began: Option<Timestamp>) -> Vec<R
             }
             name if is_one_of(name, Event::resumed) => add(id, ChangeKind::Resumed),
             name if is_one_of(name, Event::created) => add(id, ChangeKind::Created),
-            // Of every kind of key.
+            // Deletions of either kind of key. `KeyErased` is no event so far.
             name if name.starts_with("I")
                 && (name.ends_with("KeyDeleted") || name.ends_with("KeyErased")) =>
             {

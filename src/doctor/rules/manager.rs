@@ -1,5 +1,8 @@
-//! Findings about a connection manager that has a check: paths, client addresses, header names, and
-//! the filters before and after the check.
+//! Findings about an HTTP connection manager whose filters call Talos: paths, client addresses,
+//! header names, and the filters before and after that call, here the *check*.
+//!
+//! Ids of findings are for scripts, so they stay. Each has a row in docs/doctor.md and faults in
+//! tests/it/doctor/faults/manager.rs.
 
 use super::cluster::takes_trailers;
 use crate::config::{Authz, ClientAddress};
