@@ -280,7 +280,7 @@ impl AuthorizationService {
             None if wait == Wait::Never => return Err(Stop::WouldBlock),
             None => {
                 // Boxed, so that the future of a cached Check stays small.
-                Box::pin(self.look_up(settings, &attempt)).await.ok_or(DenyReason::Unavailable)?
+                Box::pin(self.verify_with_lookup(settings, &attempt)).await.ok_or(DenyReason::Unavailable)?
             }
         };
         if wait == Wait::Never
@@ -318,7 +318,11 @@ impl AuthorizationService {
     }
 
     /// Verifies a credential that isn't cached; None when that takes longer than the budget.
-    async fn look_up(&self, settings: &Settings, attempt: &VerifyRequest<'_>) -> Option<Verification> {
+    async fn verify_with_lookup(
+        &self,
+        settings: &Settings,
+        attempt: &VerifyRequest<'_>,
+    ) -> Option<Verification> {
         let within = async |budget| {
             let verification = inside(&self.runtime, self.service.verify(settings, attempt));
             // This thread's own timer: one of the other runtime would wake a thread there.

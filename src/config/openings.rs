@@ -49,7 +49,7 @@ pub(super) fn check(config: &Config, admin: bool) -> Problems {
         lines.push(Line { key, value: to_text(tokens.default_ttl), meaning });
     }
     if let Some(first) = lines.first() {
-        problems.push((first.key.to_owned(), told(&lines)));
+        problems.push((first.key.to_owned(), describe(&lines)));
     }
     problems
 }
@@ -139,7 +139,7 @@ pub(super) fn is_loopback(host: &str) -> bool {
 }
 
 /// The message with all lines, as one block of YAML.
-fn told(lines: &[Line]) -> String {
+fn describe(lines: &[Line]) -> String {
     let mut text = "is not said. If all of this is meant, these lines of the file say so:".to_owned();
     let mut open: Vec<&str> = vec![];
     for Line { key, value, meaning } in lines {

@@ -239,7 +239,7 @@ impl ChangeRecord {
     }
 }
 
-/// Returns the value of a field; `None` if it is unset, or isn't told.
+/// Returns the value of a field; `None` if it is unset, or is left out.
 fn value_of(key: &Key, field: &str) -> Option<Value> {
     let texts = |texts: Vec<String>| (!texts.is_empty()).then(|| json!(texts));
     match field {
@@ -277,14 +277,14 @@ fn policy_json(policy: &RatePolicy) -> Value {
 }
 
 fn suspension_json(suspension: &Suspension) -> Value {
-    let mut told = serde_json::Map::new();
+    let mut values = serde_json::Map::new();
     if let Some(reason) = &suspension.reason {
-        told.insert("reason".to_owned(), (**reason).into());
+        values.insert("reason".to_owned(), (**reason).into());
     }
     if let Some(until) = suspension.until {
-        told.insert("until".to_owned(), Timestamp::to_rfc3339(until).into());
+        values.insert("until".to_owned(), Timestamp::to_rfc3339(until).into());
     }
-    Value::Object(told)
+    Value::Object(values)
 }
 
 fn seconds(duration: Duration) -> String {
@@ -345,8 +345,8 @@ mod tests {
         ] {
             let record = ChangeRecord::of_change(before, after, successor);
             assert_eq!(record.kind, Some(kind));
-            let told: Vec<&str> = record.changes.iter().map(|change| change.field.as_str()).collect();
-            assert_eq!(told, fields, "{kind:?}");
+            let changed: Vec<&str> = record.changes.iter().map(|change| change.field.as_str()).collect();
+            assert_eq!(changed, fields, "{kind:?}");
             assert_eq!(record.caller.as_deref(), Some("ops"));
             assert_eq!(ChangeRecord::from_stored(&record.clone().into_stored()), Some(record));
         }

@@ -268,11 +268,11 @@ impl RatePolicies {
         Self((!policies.is_empty()).then(|| policies.into()))
     }
 
-    /// Returns the `RateLimit-Policy` header: all policies that Talos tells clients of.
+    /// Returns the `RateLimit-Policy` header: the policies that Talos enforces.
     pub(super) fn header(&self) -> Option<String> {
-        let told = self.as_slice().iter().filter(|policy| policy.enforcer == RateEnforcer::Talos);
-        let told: Vec<String> = told.map(NamedRatePolicy::header).collect();
-        (!told.is_empty()).then(|| told.join(", "))
+        let counted = self.as_slice().iter().filter(|policy| policy.enforcer == RateEnforcer::Talos);
+        let counted: Vec<String> = counted.map(NamedRatePolicy::header).collect();
+        (!counted.is_empty()).then(|| counted.join(", "))
     }
 
     /// Returns all that the list says, for comparison with another request's; `None` if unset.

@@ -189,7 +189,7 @@ impl UsageRows {
             if let CountedKey::Key(id) = key.key
                 && key.outcome == ALLOW
             {
-                self.note_use((key.network, id), now, address);
+                self.record_use((key.network, id), now, address);
             }
         }
         merged
@@ -199,7 +199,7 @@ impl UsageRows {
         self.rows.entry(key).or_default().count += count;
     }
 
-    fn note_use(&mut self, key: (NetworkId, KeyId), now: Timestamp, address: Option<IpAddr>) {
+    fn record_use(&mut self, key: (NetworkId, KeyId), now: Timestamp, address: Option<IpAddr>) {
         if self.uses.len() >= self.max_rows && !self.uses.contains_key(&key) {
             return;
         }

@@ -45,7 +45,7 @@ pub const ENHANCE_YOUR_CALM: u32 = 11;
 /// Largest frame that must be taken, and what every connection begins with (RFC 9113, 6.5.2).
 pub const DEFAULT_FRAME: usize = 16_384;
 pub const DEFAULT_WINDOW: i64 = 65_535;
-pub const MOST_WINDOW: u32 = (1 << 31) - 1;
+pub const MAX_WINDOW: u32 = (1 << 31) - 1;
 
 /// Any frame.
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
