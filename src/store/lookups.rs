@@ -25,7 +25,7 @@ use super::mutations::read_tag;
 use super::row::{read_key, selected};
 use super::server::authoritative;
 use super::transaction::READ_TIMEOUT;
-use super::wanted::{LookupKey, ids};
+use super::wanted::{RowLookup, ids};
 use super::{Inner, Store, StoreError};
 use crate::credential::imported_hash::DigestIds;
 use crate::key::{Key, KeyId, NetworkId};
@@ -62,7 +62,7 @@ type LookupResult = Result<Lookup, Arc<StoreError>>;
 
 /// Lookup that waits for a read.
 struct PendingLookup {
-    wanted: LookupKey,
+    wanted: RowLookup,
     result: oneshot::Sender<LookupResult>,
 }
 
@@ -86,7 +86,7 @@ impl Store {
         self.run(async |inner| {
             inner.readers.warm_up(INITIAL_CONNECTIONS, READ_TIMEOUT).await?;
             let id = KeyId::Issued(Uuid::nil());
-            let no_key = [LookupKey { network: NetworkId::SINGLE, id, digests: None }];
+            let no_key = [RowLookup { network: NetworkId::SINGLE, id, digests: None }];
             let reads = (0..INITIAL_CONNECTIONS).map(|_| read(&inner, &no_key));
             try_join_all(reads).await.map(drop)
         })
@@ -114,7 +114,7 @@ impl Store {
         digests: Option<DigestIds>,
     ) -> Result<Lookup, Arc<StoreError>> {
         let (sender, result) = oneshot::channel();
-        let wanted = LookupKey { network, id, digests };
+        let wanted = RowLookup { network, id, digests };
         if let Some(reader) = Lookups::add(&self.0, PendingLookup { wanted, result: sender }) {
             spawn(reader);
         }
@@ -235,7 +235,7 @@ struct Rows {
 
 impl Rows {
     /// Returns the result for one of the requested keys.
-    fn lookup(&self, wanted: &LookupKey) -> LookupResult {
+    fn lookup(&self, wanted: &RowLookup) -> LookupResult {
         let ids = [wanted.id].into_iter().chain(wanted.digests.into_iter().flat_map(DigestIds::all));
         let find = |id: KeyId| self.keys.get(&(wanted.network.to_string(), id.to_string()));
         let key = ids.into_iter().find_map(find).cloned().transpose()?;
@@ -245,11 +245,11 @@ impl Rows {
 
 /// Reads keys. Looks for hashes if the last lookup saw that there are any; and if there turn out to
 /// be others, once more.
-async fn read(inner: &Inner, wanted: &[LookupKey]) -> Result<Rows, StoreError> {
+async fn read(inner: &Inner, wanted: &[RowLookup]) -> Result<Rows, StoreError> {
     let hint = inner.hash_hint.get();
     let rows = read_ids(inner, &ids(wanted, hint)).await?;
     inner.hash_hint.set(rows.algorithms);
-    let may_lack = |wanted: &&LookupKey| {
+    let may_lack = |wanted: &&RowLookup| {
         wanted.digests.is_some() && rows.lookup(wanted).is_ok_and(|found| found.key.is_none())
     };
     match rows.algorithms.exceeds(hint) && wanted.iter().any(|wanted| may_lack(&wanted)) {
@@ -401,7 +401,7 @@ mod tests {
         let (store, _directory) = store(0).await;
         let add = |number| {
             let result = oneshot::channel().0;
-            let wanted = LookupKey { network: networks()[0], id: id(number), digests: None };
+            let wanted = RowLookup { network: networks()[0], id: id(number), digests: None };
             Lookups::add(&store.0, PendingLookup { wanted, result })
         };
         let mut readers: Vec<_> =
