@@ -61,7 +61,7 @@ pub(super) struct ScopeDemand {
     pub needed: Scopes,
     /// True if it needs all of them, false if one of them is enough.
     pub needs_all: bool,
-    /// Those of them that the credential lacks.
+    /// Needed scopes that the credential lacks.
     pub missing: Vec<String>,
 }
 

@@ -85,19 +85,19 @@ pub(super) fn prefix(message: &[u8]) -> Result<[u8; PREFIX_LEN], Status> {
 /// Problem of a body that should hold one message of at most [`MAX_MESSAGE`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MessageError {
-    /// It isn't complete.
+    /// The message isn't complete.
     #[error("the message isn't complete")]
     Incomplete,
-    /// It is compressed.
+    /// The message is compressed.
     #[error("messages must not be compressed")]
     Compressed,
-    /// It is something else.
+    /// The data don't begin as a gRPC message does.
     #[error("not the beginning of a gRPC message")]
     NotGrpc,
-    /// It is too large.
+    /// The message is larger than [`MAX_MESSAGE`].
     #[error("the message is larger than 4 MiB")]
     TooLarge,
-    /// It isn't alone.
+    /// Another message follows.
     #[error("more than one message was sent")]
     Several,
 }

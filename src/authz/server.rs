@@ -53,9 +53,9 @@ const LARGE_MESSAGE_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// Permission of a Check to wait for what isn't cached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wait {
-    /// Not at all.
+    /// Doesn't wait.
     Never,
-    /// As long as the budgets allow, counted from this time.
+    /// Waits as long as the budgets allow, counted from this time.
     Since(BootTime),
 }
 
@@ -73,7 +73,7 @@ impl Wait {
 enum Stop {
     /// The request is denied.
     Denied(DeniedRequest),
-    /// It would have to wait; nothing is done or counted so far.
+    /// The Check would have to wait; nothing is done or counted so far.
     WouldBlock,
 }
 

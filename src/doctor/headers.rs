@@ -10,7 +10,7 @@ pub(super) enum Match {
     Yes,
     /// The matcher doesn't match.
     No,
-    /// Not known: the matcher is a regular expression, which isn't evaluated here.
+    /// Unknown: the matcher is a regular expression, which isn't evaluated here.
     Unknown,
 }
 

@@ -66,10 +66,10 @@ impl fmt::Debug for PolicyName {
 /// Uses that a policy counts together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RateScope {
-    /// Those of the key.
+    /// Uses of the key.
     #[default]
     Key,
-    /// Those of all keys of its actor that have a policy of the same name and window.
+    /// Uses of all keys of its actor that have a policy of the same name and window.
     Actor,
 }
 

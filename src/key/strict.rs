@@ -30,7 +30,7 @@ const MAX_TEXT: usize = 64 * 1024;
 pub enum Numbers {
     /// Numbers that a double represents exactly.
     Doubles,
-    /// Those, and 64-bit integers, for what stays JSON.
+    /// Numbers of that kind, and 64-bit integers, for values that stay JSON.
     Integers64,
 }
 

@@ -14,7 +14,7 @@ pub struct Cause {
 /// Kind of a cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CauseKind {
-    /// Nothing answers at the address.
+    /// No server answers at the address.
     Unreachable,
     /// TLS fails: an unknown issuer, a wrong name, an expired certificate, or plaintext.
     Tls,

@@ -51,7 +51,7 @@ pub(super) enum Alive {
     Yes,
     /// The connection is lost, or another server has become the primary.
     No,
-    /// It answers, and can't be used.
+    /// The server answers, and can't be used.
     Unusable(Cause),
 }
 

@@ -164,7 +164,7 @@ impl Service {
 /// Outcome of a revocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Revoked {
-    /// It revoked the key.
+    /// This call revoked the key.
     Now,
     /// The key was revoked before, for the same reason.
     Likewise,

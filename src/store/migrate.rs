@@ -35,13 +35,13 @@ pub struct Step {
 /// State of a migration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StepState {
-    /// It isn't applied yet.
+    /// Not applied yet.
     Pending,
-    /// It is applied.
+    /// Applied.
     Applied,
-    /// It failed midway, and an operator must repair the schema.
+    /// Failed midway; an operator must repair the schema.
     Dirty,
-    /// It is applied, and this program doesn't know it.
+    /// Applied by a newer program; this one doesn't know it.
     Unknown,
 }
 

@@ -27,7 +27,7 @@ struct TrimmedRow {
     key: String,
     route: String,
     outcome: String,
-    /// Only of an hour.
+    /// Process that counted; in the table of hours only.
     process: Option<String>,
     n: i64,
 }

@@ -58,7 +58,7 @@ pub struct Checks {
 /// Tier that answered a Check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Tier {
-    /// None: no credential, a token, or a text that can't be a key.
+    /// No lookup: the request has no credential, a token, or a text that can't be a key.
     #[default]
     None,
     /// The cache in memory.
@@ -171,7 +171,7 @@ impl Lookups {
 pub enum Reload {
     /// New settings are in force.
     Applied,
-    /// Nothing has changed.
+    /// The configuration hasn't changed.
     Unchanged,
     /// The new configuration can't be used.
     Refused,

@@ -88,7 +88,7 @@ async fn follow(setup: Setup, name: &str) -> String {
     ran.stdout
 }
 
-/// What the page takes for granted, a database and a Redis that speak TLS, are the tests' own.
+/// The page needs a database and a Redis that speak TLS: the test starts its own.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deployment_of_its_own_comes_up_as_the_page_says() {
     needs!(Redis, Postgres);

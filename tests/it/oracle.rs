@@ -174,8 +174,8 @@ async fn run(mut random: Random, revocations: usize) -> History {
 }
 
 impl Database {
-    /// That of the tests, as a pair; `TALOS_TEST_ORACLE=sqlite` is a file. The DSN follows a
-    /// switchover.
+    /// Starts the database of the tests, as a pair, whose DSN follows a switchover. With
+    /// `TALOS_TEST_ORACLE=sqlite` it is a file.
     async fn start() -> (Database, Option<String>) {
         if !has_proxies() {
             return (Database::File, None);

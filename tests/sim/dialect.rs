@@ -8,9 +8,9 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     Primary,
-    /// It follows another server.
+    /// Follows another server.
     Standby,
-    /// It accepts no writes.
+    /// Accepts no writes.
     ReadOnly,
 }
 

@@ -37,7 +37,7 @@ pub trait Fault: Debug + Send + Sync {
     }
 }
 
-/// What a fault may change.
+/// Parts of a simulation that a fault may change.
 pub struct Stage<'a> {
     pub world: &'a Arc<World>,
     /// Starts an instance that was killed.

@@ -40,7 +40,7 @@ enum Transaction {
 enum Fate {
     Arrives(Duration),
     Resets(Duration),
-    /// Nobody ever hears of it.
+    /// The message is lost without an error.
     Vanishes,
 }
 

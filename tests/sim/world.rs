@@ -1,4 +1,5 @@
-//! What the instances share: the servers, the network, the truth about the keys, and what happened.
+//! State that the instances share: the servers, the network, the truth about the keys, and the
+//! history.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -66,7 +67,7 @@ pub struct Net {
     pub latency: (u64, u64),
     /// New connections are refused.
     pub is_refusing: bool,
-    /// Nothing gets through, without an error.
+    /// Messages get lost, without an error.
     pub is_silent: bool,
     /// The server has no room for a new connection.
     pub is_exhausted: bool,

@@ -175,7 +175,7 @@ fn is_there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error
 /// Fields of an update.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum UpdateMask {
-    /// Those that the body sets.
+    /// Fields that the body sets.
     Populated,
     /// These, whether set or not.
     Fields(Vec<&'static str>),

@@ -1,4 +1,4 @@
-//! What events say, in which order, and to whom.
+//! Events of changes: their content, their order, and their readers.
 
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
@@ -270,7 +270,7 @@ async fn a_time_is_a_place_too() {
     assert_eq!(events(&page(&talos, "since=2100-01-01T00:00:00Z").await).len(), 0);
 }
 
-/// What a process of the release before writes has neither subject nor record.
+/// A log entry written by a process of the previous release has neither subject nor record.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_the_release_before_has_its_key_and_nothing_more() {
     let talos = Setup::new().start().await;

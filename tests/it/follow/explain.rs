@@ -68,7 +68,7 @@ async fn credentials(talos: &Talos) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// What a Check says: the decision and its reason, from the metadata for Envoy.
+/// Decision and reason of a Check, from the metadata for Envoy.
 async fn checked(talos: &Talos, ask: Check) -> (String, String) {
     let grpc = talos.grpc().await;
     // A look at the database may take longer than a Check may wait.

@@ -1,4 +1,4 @@
-//! What is judged when a key is written, and how it is told.
+//! Issuance policies on writes of keys: what is refused, and the error that says so.
 
 use serde_json::{Value, json};
 

@@ -107,7 +107,7 @@ async fn nothing_is_left_behind_in_the_sessions_of_a_default_pgbouncer() {
     bouncer.process.signal(Signal::INT);
 }
 
-/// What an older release left behind PgBouncer holds up nobody for ever.
+/// A lock that an older release left behind PgBouncer blocks nobody for ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lock_that_is_never_released_is_named() {
     needs!(Postgres, PostgresPrograms);

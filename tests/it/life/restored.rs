@@ -73,7 +73,7 @@ async fn a_backup_that_is_played_back_is_noticed_and_its_numbers_count_anew() {
     assert_eq!(other.metric("talos_log_rewritten_total").await, 1.0);
 }
 
-/// Nothing but issuing since the backup: no key has changed, and yet the database is another one.
+/// Keys were only issued since the backup: no key has changed, and yet the database is another one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_is_noticed_that_only_lacks_keys_which_were_issued() {
     let setup = Setup::new().set("TALOS_CONSISTENCY_LEASE", "1s").set("TALOS_CONSISTENCY_POLL", "200ms");

@@ -20,7 +20,7 @@ fn by_actor(name: &str, quota: u32) -> Value {
     json!({ "name": name, "quota": quota.to_string(), "window": "3600s", "scope": "ACTOR" })
 }
 
-/// As responses show it.
+/// A policy in the form in which responses have it.
 fn shown(policy: &Value) -> Value {
     let mut shown = json!({ "unit": "requests", "scope": "KEY", "enforce": "TALOS" });
     for (name, value) in policy.as_object().must("a policy") {

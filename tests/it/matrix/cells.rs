@@ -180,7 +180,7 @@ async fn forged_token(stack: Stack, over: Version) {
     assert!(tokens(&passes(stack.lax, over, forged("/anonymous")).await).is_empty());
 }
 
-/// What comes after the body goes by the check. Other trailers do reach an upstream that speaks
+/// Forged trailers, which arrive after the check, are removed. Others reach an upstream that speaks
 /// HTTP/2.
 async fn forged_in_trailers(stack: Stack, over: Version) {
     let names = IDENTITY.iter().chain(&["x-talos-foo", "authorization"]);

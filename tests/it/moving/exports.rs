@@ -22,7 +22,7 @@ struct Case {
     not: &'static [&'static str],
     /// Results: imported, left out, refused.
     counts: [u64; 3],
-    /// What the output says.
+    /// Texts that the output has.
     told: &'static [&'static str],
 }
 

@@ -242,7 +242,7 @@ async fn first_uses_at_once_upgrade_once() {
     assert_eq!(entries, 5 * 3);
 }
 
-/// As with imported keys, the HMAC secret has no part in it.
+/// Ids of imported hashes, like those of imported keys, don't depend on the HMAC secret.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_secret_changes_nothing() {
     let talos = Talos::start().await;

@@ -16,7 +16,7 @@ pub type Index = usize;
 /// A credential and its life.
 #[derive(Clone, Debug)]
 pub struct Credential {
-    /// None for one that never was a key.
+    /// Origin of the key; None for a credential that never was one.
     pub origin: Option<Origin>,
     pub end: Option<End>,
     /// Suspensions of the key or of its actor, in the order of time.

@@ -43,7 +43,7 @@ pub struct Subject {
     /// Empty for what never was a key.
     pub id: String,
     pub secret: String,
-    /// Its own actor, by which it can be suspended as well.
+    /// Actor of this key alone, by which it can be suspended as well.
     pub actor: String,
 }
 

@@ -25,7 +25,7 @@ const ANSWER: &str = "talos:v1:{relay}:answer";
 
 struct Fleet {
     cut_off: Talos,
-    /// Those that reach the database.
+    /// Instances that reach the database.
     others: Vec<Talos>,
     proxy: Proxy,
     grpc: Grpc,
@@ -226,7 +226,7 @@ async fn without_a_relay_or_without_redis_it_is_static() {
     assert_eq!(fleet.check(&key).await, 200);
 }
 
-/// Nothing that stands in Redis is believed for standing there.
+/// The content of Redis isn't trusted.
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_that_are_forged_or_repeated_extend_nothing() {
     needs!(Redis, Postgres);

@@ -19,7 +19,7 @@ pub enum Server {
     MariaDb,
 }
 
-/// None for SQLite, which needs no server.
+/// Returns the server under test; None for SQLite, which needs none.
 pub fn server() -> Option<Server> {
     match std::env::var("TALOS_TEST_DATABASE").as_deref() {
         Err(_) | Ok("" | "sqlite") => None,

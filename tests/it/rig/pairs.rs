@@ -27,13 +27,13 @@ pub enum Kind {
 /// The state of the old primary after a switchover; its connections go on.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum OldPrimary {
-    /// It takes no more writes.
+    /// Takes no more writes.
     ReadOnly,
-    /// It was started again as a standby; PostgreSQL alone, where it closes connections.
+    /// Was started again as a standby; PostgreSQL alone, where that closes connections.
     InRecovery,
-    /// It knows of nothing and takes writes.
+    /// Knows of no switchover, and takes writes.
     CutOff,
-    /// It follows the new one; MariaDB alone.
+    /// Follows the new primary; MariaDB alone.
     Following,
 }
 

@@ -19,13 +19,13 @@ use crate::rig::support::{Must, TIMEOUT};
 /// A fault of a connection.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fault {
-    /// Nothing.
+    /// No fault.
     Pass,
     /// Whatever the client sends arrives that much later.
     Delay(Duration),
     /// An RST in both directions.
     Reset,
-    /// It stays open, and what either side sends gets lost; so it is of no use any more, whatever
+    /// Connections stay open, and lose what either side sends; they stay useless, whatever
     /// comes after.
     BlackHole,
     /// The client is told that the server has finished; what it sends still arrives.
@@ -34,7 +34,7 @@ pub enum Fault {
     Refuse,
     /// The server gets each request and answers it; instead of its answer comes an RST.
     LoseAnswers,
-    /// As [`Fault::LoseAnswers`], for the statement COMMIT.
+    /// Does as [`Fault::LoseAnswers`], for the statement COMMIT.
     LoseCommits,
 }
 
@@ -101,7 +101,7 @@ impl Drop for Proxy {
 }
 
 impl Links {
-    /// Those whose task still listens.
+    /// Returns the connections whose task still listens.
     fn live(&self) -> std::sync::MutexGuard<'_, Vec<watch::Sender<Fault>>> {
         let mut open = self.open.lock().must("the list of connections");
         open.retain(|connection| connection.receiver_count() > 0);

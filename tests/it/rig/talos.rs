@@ -90,7 +90,8 @@ impl Setup {
         self
     }
 
-    /// As [`Setup::new`], with what can be changed while it runs in a configuration file instead.
+    /// Returns [`Setup::new`] with those settings in a configuration file that can change while the
+    /// process runs.
     pub fn from_file(file: PathBuf) -> Setup {
         let setup = Setup::new()
             .unset("TALOS_SECRETS_HMAC_CURRENT")
@@ -283,7 +284,7 @@ pub struct Talos {
     pub public: Base,
     pub metrics: Base,
     pub authz: Base,
-    /// As it was started, to start another one on the same files.
+    /// Setup of this process, to start another one on the same files.
     pub setup: Setup,
 }
 
@@ -423,7 +424,7 @@ pub fn generate(kind: &str, file: &std::path::Path) -> String {
     generate_as("it-1", kind, file)
 }
 
-/// As [`generate`], with a name for the key.
+/// Generates as [`generate`] does, with a name for the key.
 pub fn generate_as(kid: &str, kind: &str, file: &std::path::Path) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_talos"));
     command.args(["jwk", "generate", kind, "--kid", kid, "--jwks", "-o"]).arg(file);

@@ -60,7 +60,7 @@ impl Load {
     }
 }
 
-/// Whether the second use of a key that may be used once an hour is refused.
+/// Returns true if the second use of a key that may be used once an hour is refused.
 async fn enforces(talos: &Talos) -> bool {
     let policy = json!({ "rate_limit_policy": { "quota": "1", "window": "3600s" } });
     let key: Key = talos.issue(policy).await;

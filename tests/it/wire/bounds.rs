@@ -12,7 +12,7 @@ use super::frames::{
 use crate::rig::support::{number_from, within};
 use crate::rig::talos::Talos;
 
-/// As long as a client may be silent at first, and what a busy machine may take on top.
+/// Time that a client may be silent at first, and the delay of a busy machine on top.
 const TIMEOUT: Duration = Duration::from_secs(10 + 6);
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,13 +11,13 @@ use crate::rig::talos::Talos;
 /// The reaction of a server to frames; stream 1 is the one that counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reaction {
-    /// Nothing was said on the stream.
+    /// No frame came on the stream.
     Silence,
     /// The good Check on it was answered as such.
     Allowed,
     /// The call ended with this status of gRPC's.
     Grpc(u32),
-    /// It was refused with this status of HTTP's.
+    /// The request was refused with this HTTP status.
     Status(u16),
     /// The stream was reset.
     Reset(u32),

@@ -189,7 +189,8 @@ async fn who_takes_no_answers_is_sent_away() {
     answers(&talos, &good).await;
 }
 
-/// It answers and sends pings, and makes its answer no room, or takes a byte each second.
+/// A client that answers pings and sends some, and gives the response no window, or one byte each
+/// second.
 async fn no_window(talos: &Talos, good: &Good, dribbles: bool) {
     let mut wire = Wire::open_with(talos.authz, &[(INITIAL_WINDOW_SIZE, 0)]).await;
     wire.replenishes = false;

@@ -151,7 +151,7 @@ pub enum Form {
     Indexed,
 }
 
-/// As [`Form::NotIndexed`], and the rest as it is.
+/// Literal fields without indexing and without Huffman codes.
 pub const AS_IT_IS: Style =
     Style { form: Form::NotIndexed, name_by_index: false, huffman_name: false, huffman_value: false };
 /// The encoding that clients choose for fields that they repeat.

@@ -41,7 +41,7 @@ async fn long_messages_come_through_as_their_windows_are_renewed() {
 /// The way in which a call wastes its data.
 #[derive(Clone, Copy, Debug)]
 enum Waste {
-    /// It is refused by its head.
+    /// The request is refused by its head.
     Refused,
     NoMethod,
     /// The message is refused by its first byte.

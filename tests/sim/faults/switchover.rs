@@ -14,13 +14,13 @@ struct Switchover {
     late: Vec<usize>,
 }
 
-/// What becomes of the old server.
+/// State of the old server after a switchover.
 #[derive(Debug, Clone, Copy)]
 enum Old {
     GoesDown,
     Follows,
     IsReadOnly,
-    /// It takes itself for the primary, and nobody else writes to it.
+    /// Takes itself for the primary, and gets no writes from others.
     GoesOn,
 }
 

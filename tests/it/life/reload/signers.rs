@@ -1,4 +1,4 @@
-//! Which keys need which secret and prefix: in lists, status, metrics and warnings.
+//! Keys by the secret and prefix that they need: in lists, status, metrics and warnings.
 
 use serde_json::{Value, json};
 
