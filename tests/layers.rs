@@ -240,7 +240,7 @@ fn architecture_md_shows_the_layers() {
 
 #[test]
 fn there_is_one_crypto_provider() {
-    // Not Cargo.lock: that lists what optional features of others would need, too.
+    // `cargo tree`, as Cargo.lock also lists what optional features of others would need.
     let tree = Command::new(env!("CARGO"))
         .args(["tree", "--locked", "--edges", "normal,build", "--prefix", "none", "--format", "{p}"])
         .current_dir(root())

@@ -148,7 +148,7 @@ pub(super) async fn watch(path: PathBuf, service: Arc<Service>, metrics: Arc<Met
             Some(Err(error)) => {
                 metrics.deny_file.set_current(false);
                 metrics.deny_file.set_held(0);
-                // It isn't known any more whether the list stands unchanged.
+                // The list may have changed meanwhile.
                 guard.forget_held();
                 if matches!(error.problem, Problem::Unreadable(_)) {
                     // The file may become readable without a change of its own.

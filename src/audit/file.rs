@@ -153,7 +153,7 @@ impl LogFile {
         if length > 0 && self.rotate(suffix).is_ok() {
             return Ok(0);
         }
-        // Where no other file can be made, this one goes on.
+        // Goes on with this file, as no other can be made.
         self.is_unterminated = length > 0 && self.byte_at(length - 1)? != b'\n';
         self.length = length;
         Ok(0)

@@ -159,7 +159,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 match self.poll_write_out(context) {
                     Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(_)) => return Some(CloseReason::PeerGone),
-                    // Nothing more is read from a client that doesn't read itself.
+                    // Stops reading from a client that doesn't read its responses.
                     Poll::Pending => return None,
                 }
             }

@@ -162,7 +162,7 @@ impl Dispatcher {
                     session.reset(id, ErrorCode::EnhanceYourCalm);
                 }
             }
-            // Its message was complete.
+            // The message was complete before.
             Some(StreamState::Checking { .. }) | None => {}
         }
     }

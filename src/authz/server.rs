@@ -126,7 +126,7 @@ impl AuthorizationService {
             Err(status) => return Some(Err(status)),
         };
         let (began, mut tier) = (self.service.clock.boot_now(), Tier::default());
-        // It never waits, so it is ready when it is polled first.
+        // Ready at the first poll, as it never waits.
         let answer = self.judge(&attributes, &mut tier, Wait::Never).now_or_never()??;
         self.took(began, tier);
         Some(answer)
@@ -144,7 +144,7 @@ impl AuthorizationService {
             true => self.judge_traced(&attributes, &mut tier, Wait::Since(began)).await,
         };
         self.took(began, tier);
-        // Only a Check that may not wait has no answer.
+        // Never None here: only a Check that may not wait has no answer.
         answer.unwrap_or_else(|| Err(tonic::Status::internal("the request wasn't decided")))
     }
 
@@ -332,7 +332,7 @@ impl AuthorizationService {
         if overdue().is_none() {
             return within(MISS_BUDGET).await;
         }
-        // It would be good to read the row again, but nothing is known to have changed.
+        // The row is due to be read again, but isn't known to have changed.
         match within(REFRESH_BUDGET).await.or_else(overdue) {
             Some(verification) => Some(verification),
             // The lease has run out meanwhile: the rest of the budget is for the poll.

@@ -165,7 +165,7 @@ fn without_credentials<'a>(url: &'a [u8], sources: &[CredentialSource]) -> Optio
         |text| names.clone().any(|name| contains(text, name)),
     );
     let has_path = sources.iter().any(|source| matches!(source, CredentialSource::Path(_)));
-    // What is left of a path that had a segment removed may look like another.
+    // A path whose segment was removed may look as if it had another.
     let searched =
         if is_path_clean { query::of_path(&rest) } else { &rest[path_key::start_of_path(&rest)..] };
     let has_segment =

@@ -24,7 +24,7 @@ pub(super) enum ClientError {
     Option {
         /// The option's name.
         option: &'static str,
-        /// Why its value can't be used.
+        /// Problem of its value.
         problem: &'static str,
     },
     /// No response was received.
@@ -54,7 +54,7 @@ pub(super) enum ClientError {
         endpoint: String,
         /// The HTTP status.
         status: u16,
-        /// Why the response can't be used.
+        /// Problem of the response.
         problem: &'static str,
     },
     /// The response is larger than [`MAX_RESPONSE_BYTES`].

@@ -95,7 +95,7 @@ impl Doctor {
         let mut report = examine(&document, options)
             .map_err(|error| Failure::usage(format!("{}: {error}", visible(&self.from))))?;
         if is_fetched {
-            // Nobody has the lines of what was fetched.
+            // Lines mean nothing without the file, which a fetched dump doesn't have.
             report.findings.iter_mut().for_each(|finding| finding.line = None);
         }
         match self.format {

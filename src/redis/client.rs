@@ -175,7 +175,7 @@ impl RedisClient {
     fn note_failure(&self, used: &Arc<Connection>, error: &RedisError, command: &Cmd) {
         let cause = Cause::from(error.clone());
         let is_current = self.connection.load().as_ref().is_some_and(|current| Arc::ptr_eq(current, used));
-        // Whether the network works is what the look at the connection finds out.
+        // The check of the connection finds out if the network works.
         if !is_current || matches!(cause.kind, CauseKind::Unreachable | CauseKind::Tls) {
             return;
         }
@@ -218,7 +218,7 @@ impl RedisClient {
                     may_have_missed();
                     match cause {
                         Some(cause) => self.health.degrade(cause, ""),
-                        // Whether it is worth a warning shows the next attempt to connect.
+                        // The next attempt to connect shows if this is worth a warning.
                         None => tracing::debug!(server = connected.server, "the connection to Redis is lost"),
                     }
                 }

@@ -133,7 +133,7 @@ impl Service {
             }
             start = FeedStart::After(followed.next.n, Some(followed.next.mark));
             if followed.has_more {
-                // So far there are only events of others.
+                // All events so far are of other networks, or filtered out.
                 continue;
             }
             if waiting.is_none() {

@@ -148,7 +148,7 @@ impl UseWriter {
             tokio::select! {
                 count = queue.recv_many(&mut received, room), if room > 0 => {
                     if count == 0 {
-                        // Nobody is left who could record a use.
+                        // All senders are gone, so no use can follow.
                         break;
                     }
                     received.drain(..).for_each(|observed| pending.add(observed));

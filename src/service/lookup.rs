@@ -53,7 +53,7 @@ pub(super) struct FillTarget {
     pub index: CacheKey,
     pub network: NetworkId,
     pub key_id: KeyId,
-    /// Only the database can say whether this key exists.
+    /// True if only the database can say that this key exists.
     pub is_guess: bool,
     /// Ids that the key may have instead, while only a hash of it is known.
     pub digests: Option<DigestIds>,

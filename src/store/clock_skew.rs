@@ -91,7 +91,7 @@ impl Dialect {
     pub(super) const fn clock(self) -> &'static str {
         match self {
             Self::Sqlite => "0",
-            // Not the start of the transaction, which may have waited.
+            // The time of the statement: the transaction may have begun long before.
             Self::Postgres | Self::Cockroach => {
                 "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)"
             }

@@ -97,7 +97,7 @@ async fn existing_keys(
     for id in ids {
         match existing.remove(id) {
             Some(key) => found.push(key),
-            // It may have been upgraded since its hash was imported.
+            // The key may have got another id by its first use, if a hash of it was imported.
             None => found.extend(upgraded(inner, transaction, network, *id).await?),
         }
     }

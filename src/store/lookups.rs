@@ -189,7 +189,7 @@ impl BatchReader {
         self.has_slot = false;
         if !queue.waiting.is_empty() {
             let next = Self::new(&self.inner, &mut queue);
-            // Not under the lock: a runtime that shuts down drops the reader here, which locks.
+            // Unlocked before: a runtime that shuts down drops the reader here, which locks.
             drop(queue);
             spawn(next);
         }
@@ -280,8 +280,8 @@ async fn read_once(inner: &Inner, ids: &[(NetworkId, KeyId)]) -> Result<Rows, St
     #[cfg(test)]
     inner.lookup_statements.fetch_add(1, Ordering::Relaxed);
     let size = BATCH_SIZES.into_iter().find(|size| ids.len() <= *size).unwrap_or(3 * MAX_BATCH);
-    // Not `key_id IN (…)`: without statistics of a new table, PostgreSQL would compare all keys of
-    // a network with those.
+    // One SELECT for each key instead of `key_id IN (…)`: without statistics of a new table,
+    // PostgreSQL would compare all keys of a network with those.
     let columns = selected(inner.dialect);
     let one = |n| {
         format!(

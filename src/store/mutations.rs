@@ -123,7 +123,7 @@ impl Store {
                 state = inner.dialect.server_state(),
                 clock = inner.dialect.clock(),
             );
-            // Not prepared: on each new connection that would take one more round trip, and far
+            // Unprepared: preparing takes one more round trip on each new connection, and far
             // away, round trips are what a lease is spent on.
             let query = inner.text(text);
             let statement: Statement = Arc::new(move |connection| {
@@ -370,7 +370,7 @@ mod tests {
         let (store, _directory) = store(times).await;
         assert_eq!(store.trim_mutations(before(50)).await.unwrap(), 3);
         assert_eq!(numbers(&store).await, [3, 4, 5, 6, 7]);
-        // Its own clock tells the process that number 5 is old, whatever is written there.
+        // The process knows by its own clock that number 5 is old, whatever time its entry has.
         let by_number = TrimLimit { old: Some(5), ..before(50) };
         assert_eq!(store.trim_mutations(by_number).await.unwrap(), 2);
         assert_eq!(numbers(&store).await, [5, 6, 7]);

@@ -299,7 +299,7 @@ impl Poller {
             connections.renewals += 1;
             connections.renewal_began = Some(now);
             drop(connections);
-            // Just in time for the next poll.
+            // The new connection is ready shortly before the next poll.
             let delay = timing.interval.saturating_sub(connect_time * 2);
             tokio::spawn(Arc::clone(&self.0).renew(clock.clone(), delay, timing));
         }

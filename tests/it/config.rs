@@ -34,7 +34,7 @@ async fn a_good_file_is_ok() {
     let output = with_file(&yaml).run(&["config", "check", "talos.yaml"]).await;
     assert_eq!((output.status.code(), out(&output).as_str(), err(&output).as_str()), (Some(0), "ok\n", ""));
 
-    // Nothing is needed that only serving needs, but it is told.
+    // Settings that only serving needs may be missing; a warning names them.
     let setup = with_file("cache: {ttl: 1m}\n").set("TALOS_CACHE_TTTL", "hunter2");
     for arguments in [&["config", "check", "talos.yaml"][..], &["--config", "talos.yaml", "config", "check"]]
     {

@@ -82,7 +82,7 @@ fn waiting_requests() -> u32 {
     if is_long() { 100 } else { 10 }
 }
 
-/// As many files, so connections, as the system lets the tests have.
+/// Raises the limit of open files, and so of connections, as far as the system allows.
 fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });

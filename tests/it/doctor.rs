@@ -204,7 +204,7 @@ async fn cures_leave_no_findings() {
         let report = report(&ran);
         let mut cured: Value = serde_norway::from_str(&faulty).must("YAML");
         let findings = report.at("/findings").as_array().must("findings");
-        // What a script does with headers is for its author to change.
+        // The cure of a script is a comment, since only its author can change it.
         if findings.iter().any(|finding| finding.text("/fix").starts_with("# read x-talos-")) {
             continue;
         }
@@ -223,7 +223,7 @@ async fn cures_leave_no_findings() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Which address Talos takes for the client's is held against what Envoy does.
+/// Compares the client's address by Talos' settings with the one that Envoy sends.
 #[tokio::test(flavor = "multi_thread")]
 async fn hops_are_counted_alike_on_both_sides() {
     let setup = Setup::bare();
@@ -252,7 +252,7 @@ async fn hops_are_counted_alike_on_both_sides() {
     }
 }
 
-/// Where Talos looks for credentials is held against what Envoy sends and does.
+/// Compares the places where Talos looks for credentials with what Envoy sends.
 #[tokio::test(flavor = "multi_thread")]
 async fn sources_fit_what_envoy_sends() {
     let setup = Setup::bare();
@@ -344,7 +344,7 @@ async fn what_is_no_dump_is_told_so() {
             assert!(ran.stdout.contains(place), "{}", ran.stdout);
         }
     }
-    // Nobody asks that one.
+    // No filter calls that cluster.
     let ran = Ran::from(setup.run(&["doctor", "open.yaml", "--cluster", "other"]).await).expect(1);
     assert!(ran.stdout.starts_with("ERROR  no-ext-authz\n"), "{}", ran.stdout);
 }

@@ -312,7 +312,7 @@ async fn the_page_of_metrics_is_up_to_date() {
     }
     let missing = missing(&text);
     assert!(missing.is_empty(), "{path} lacks these rows:\n{missing:#?}");
-    // Of what this process has not got: Redis, TLS, refused connections.
+    // Metrics of parts that this process lacks: Redis, TLS, refused connections.
     let is_there = |row: &&str| rows.iter().any(|other| other == row);
     let more: Vec<&str> =
         text.lines().filter(|line| line.starts_with("| `")).filter(|row| !is_there(row)).collect();
@@ -388,7 +388,7 @@ async fn every_metric_of_the_pages_is_there() {
     for (name, text) in pages() {
         for word in text.split("talos_").skip(1).filter(|word| word.starts_with(is_part)) {
             let end = word.find(|c| !is_part(c)).unwrap_or(word.len());
-            // What Envoy calls us in its configuration is no metric.
+            // `talos_authz` is a cluster of Envoy, and no metric.
             if &word[..end] != "authz" {
                 names.push((name.clone(), format!("talos_{}", &word[..end])));
             }

@@ -66,7 +66,7 @@ async fn no_revoked_key_is_allowed_after_the_bound_whatever_goes_wrong() {
     assert!(found.is_empty(), "{} verdicts must not have been", found.len());
     println!("the judge finds nothing");
 
-    // What was never allowed, or was decided without the bound in force, shows nothing.
+    // Keys that were never allowed, and decisions without a bound in force, prove nothing.
     let ended = history.credentials.iter().filter(|credential| credential.end.is_some()).count();
     let allowed = history.verdicts.iter().filter(|verdict| verdict.answer == Answer::Allowed).count();
     let least = revocations / Phase::ALL.len() * Phase::ALL.len().min(9);

@@ -209,7 +209,7 @@ async fn the_same_key_in_two_networks_is_two_keys() {
     talos.setup.sql("INSERT INTO api_keys SELECT * FROM copied");
 
     for credential in [&issued.secret, "the-same-raw-key"] {
-        // As it is read, as it is remembered, and as others remember it.
+        // From the database, from memory, and from another instance's Redis entry.
         for talos in [&talos, &talos, &second, &second] {
             for (host, network, actor) in [(A, A_ID, "alice"), (B, B_ID, "bob")] {
                 let allowed = talos.check(Check::bearer(credential).host(host)).await.allowed();
@@ -268,7 +268,7 @@ async fn a_network_is_found_by_the_host_and_nothing_else() {
         let body = json!({ "credential": key.secret });
         post(talos.public, host, SELF_REVOKE, &body).await.expect_error(404, "NOT_FOUND");
         talos.check(Check::bearer(&key.secret).host(host)).await.denied(404);
-        // What decides about nobody's keys answers everybody.
+        // Routes that don't depend on a network answer for every host.
         for plane in [talos.admin, talos.public] {
             get(plane, host, "/health/ready").await.expect(200);
         }

@@ -139,7 +139,7 @@ impl Session {
             let is_primary = server.role == Role::Primary;
             let writes = self.transaction == Some(Transaction::Writes);
             if writes && is_primary && !server.has_lock(self.number) {
-                // It was idle for too long.
+                // The transaction was idle for too long.
                 self.is_broken = true;
                 self.transaction = None;
                 Err(SqlError::terminated().into())

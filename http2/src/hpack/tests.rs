@@ -76,7 +76,7 @@ fn what_is_wrong_is_refused() {
     ] {
         assert_eq!(read(&mut Decoder::default(), &bytes(block)), Err(expected), "{block}");
     }
-    // Of the table's whole size, twice, and of none.
+    // Updates to the table's whole size, twice, and to 0.
     assert_eq!(read(&mut Decoder::default(), &bytes("3f e1 1f 20 82")), Ok(pairs(&[(":method", "GET")])));
 }
 

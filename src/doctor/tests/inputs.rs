@@ -284,7 +284,7 @@ fn each_listener_and_server_by_its_name() {
         found(&report, "fail-open")[0].why.starts_with("while the server of opa is unreachable"),
         "{report:#?}"
     );
-    // Its listeners have no TLS.
+    // The listeners of the dump have no TLS.
     assert_eq!(found(&report, "plain-http").len(), 3);
     assert!(found(&report, "plain-http")[0].why.contains("192.0.2.1"));
 }

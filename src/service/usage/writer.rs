@@ -90,7 +90,7 @@ impl UsageWriter {
                 Some(table) = writing.queue.recv() => writing.merge(table),
                 _ = tick.tick() => tokio::select! {
                     () = writing.flush(USE_PRECISION) => {}
-                    // What was being written is written again.
+                    // The interrupted write is repeated below.
                     () = stop.cancelled() => break,
                 },
                 () = stop.cancelled() => break,

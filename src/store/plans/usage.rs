@@ -52,8 +52,8 @@ pub(super) async fn use_usage(store: &Store, keys: &[Key], now: Timestamp) {
         }
     }
     if store.0.dialect == Dialect::Postgres {
-        // As the server does within a minute. Until then, it takes plans for empty tables, which
-        // read a filled one again for each row of another.
+        // PostgreSQL does this by itself within a minute. Before, its plans are for empty tables,
+        // and read a filled one again for each row of another.
         execute(store, &["ANALYZE"]).await;
     }
     let query = |groups: Vec<UsageGroup>| UsageQuery {

@@ -304,7 +304,7 @@ async fn every_body_that_is_no_object_of_json_is_refused_and_changes_nothing() {
             let reply = talos.admin.send(Version::Http1, call).await.expect(415);
             assert_envelope(&reply.json(), 415);
         }
-        // Its writing may fail when the answer comes first, so the bytes are sent as they are.
+        // Writing the body may fail when the answer comes first, so the bytes are sent directly.
         let body = "x".repeat(5 * 1024 * 1024);
         let request = format!(
             "{} {} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",

@@ -273,7 +273,7 @@ async fn keys_written_by_the_release_before_are_found() {
         })
         .await;
     }
-    // Its deletions take the terms with them.
+    // The foreign key deletes the terms with the key.
     setup.sql(&format!("DELETE FROM api_keys WHERE key_id = '{}'", keys[0].id));
     assert_eq!(names(&talos, &[("filter", "metadata.team = blue")]).await, Vec::<String>::new());
 }

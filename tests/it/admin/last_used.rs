@@ -1,4 +1,4 @@
-//! When a key was last used: written beside the requests, once a day.
+//! Last use of keys: written beside the requests, once a day.
 
 use serde_json::{Value, json};
 

@@ -57,7 +57,7 @@ async fn a_key_leaves_the_quota_when_its_grace_period_ends() {
     assert_eq!(try_issue(&talos).await, 402);
     until("the grace period is over", async || (try_issue(&talos).await == 201).then_some(())).await;
     assert_eq!(try_issue(&talos).await, 402);
-    // It doesn't leave a second time when it is revoked.
+    // A key whose grace period has ended frees no second place when it is revoked.
     talos.revoke(&keys.remove(0)).await;
     assert_eq!(try_issue(&talos).await, 402);
     talos.revoke(&keys.remove(0)).await;

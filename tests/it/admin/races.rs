@@ -36,7 +36,7 @@ async fn all_keys(talos: &Talos) -> Vec<Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_request_id_makes_one_key() {
-    // Its secret is shown once, or always the same one.
+    // The secret is shown once, or each time the same one.
     for (reveal_for, shown, different) in [("0", 1, 1), ("10m", 50, 1)] {
         makes_one_key(Setup::new().set("TALOS_IDEMPOTENCY_REVEAL_FOR", reveal_for), shown, different).await;
     }

@@ -225,7 +225,7 @@ async fn no_error_repeats_a_secret() {
     assert!(!talos.process.log().contains(secret), "a secret is in the log");
 }
 
-/// As it is written: `serde_json` would make something else of it.
+/// Adds metadata as text, since `serde_json` would normalise it.
 fn with_metadata(body: &Value, metadata: &str) -> String {
     let text = body.to_string();
     format!("{},\"metadata\":{metadata}}}", text.strip_suffix('}').unwrap())

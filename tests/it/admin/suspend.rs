@@ -81,7 +81,7 @@ async fn a_key_is_suspended_and_resumed_of_either_kind() {
         );
         let other = post(&talos, &suspend, json!({ "reason": "theft" })).await;
         assert_eq!((other.text("/suspension/reason"), other.at("/suspension").get("until")), ("theft", None));
-        // What is sent back as it came is accepted.
+        // A resource that is sent back as it came is accepted.
         let renamed = patch(&talos, &path, other.clone()).await.expect(200).json();
         assert_eq!(renamed["suspension"], other["suspension"]);
 
@@ -240,7 +240,7 @@ async fn an_actor_is_suspended_with_all_its_keys_by_one_change() {
     let late = second.issue(json!({ "actor_id": "customer:7" })).await;
     is_suspended(&second, &late).await;
     is_suspended(&first, &late).await;
-    // Its own suspension outlasts that of the actor.
+    // The key's own suspension outlasts that of the actor.
     post(&second, &format!("{ISSUED}/{}:suspend", late.id), json!({})).await;
     post(&second, &format!("{path}:resume"), json!({})).await;
     assert!(passes(&second, &keys[0]).await, "at once where it was made");
@@ -290,7 +290,7 @@ async fn an_erased_actor_leaves_no_row() {
     let anew = talos.issue(json!({ "actor_id": "gone" })).await;
     assert!(passes(&talos, &anew).await);
     talos.admin.send(Version::Http1, delete.clone()).await.expect(200);
-    // Nothing but a row can be erased, too.
+    // An actor without keys can be erased, too.
     patch(&talos, &path, json!({ "display_name": "Ada" })).await.expect(200);
     talos.admin.send(Version::Http1, delete.clone()).await.expect(200);
     talos.admin.send(Version::Http1, delete).await.expect(404);

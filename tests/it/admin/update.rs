@@ -71,7 +71,7 @@ async fn what_was_got_can_be_sent_back() {
     resource["name"] = json!("renamed");
     let reply = talos.patch(&path, &resource).await.expect(200).json();
     assert_eq!(differences(&key.resource, &reply), ["name"]);
-    // Nothing asked for, nothing done.
+    // An empty update changes nothing.
     let same = talos.patch(&path, &json!({})).await.expect(200).json();
     assert_eq!(same, reply);
     assert_eq!(talos.patch(&path, &json!({ "issued_api_key": null })).await.expect(200).json(), reply);

@@ -68,7 +68,7 @@ async fn a_full_disk_stops_changes_until_there_is_room() {
         if log > 65_536 + largest.into_iter().max().unwrap_or(0) {
             return Some(());
         }
-        // It is refused, which leaves a long line.
+        // The refused batch leaves a long line.
         talos.admin.post(&format!("{IMPORTED}:batchCreate"), &batch).await.expect(400);
         None
     })

@@ -1,5 +1,5 @@
-//! What somebody else does to the file while it is written: its real end counts, nothing is filled
-//! with NULs, and it is said at once.
+//! Changes that others make to the file while it is written: its real end counts, nothing is filled
+//! with NULs, and the log says so at once.
 
 use std::fs::OpenOptions;
 use std::path::PathBuf;
@@ -157,7 +157,7 @@ async fn whatever_happens_to_it_no_file_gets_nuls_and_calls_go_on() {
         assert_no_nuls(&setup);
     }
     talos.stop().await;
-    // Its own last file can be verified, and a process goes on with it.
+    // The last file can be verified alone, and a process goes on with it.
     assert!(verify(&setup, &["audit/audit.jsonl", "--part"]).await.0);
     let talos = setup.start().await;
     talos.issue(json!({})).await;

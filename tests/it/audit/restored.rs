@@ -160,7 +160,7 @@ async fn a_restored_database_is_told_of_and_gets_its_revocations_back() {
 
     let (_, report) = replay(&setup, &[]).await;
     assert_eq!((report.at("/repeated"), report.at("/would_repeat")), (&json!(0), &json!(0)), "{report:#}");
-    // What was repeated is recorded, beside the log of the process that runs.
+    // The repeated changes are recorded in a file beside the log of the running process.
     talos.stop().await;
     let recorded = std::fs::read_to_string(setup.path("audit/audit.jsonl.2")).must("the log of the command");
     assert!(recorded.contains("talos audit replay") && recorded.contains(&keys.revoked.id), "{recorded}");

@@ -117,7 +117,7 @@ async fn without_the_database_it_says_what_it_could_not_check() {
         findings.text("/chains/0/not_checked/0").contains("missing at the end were not checked for"),
         "{findings:#}"
     );
-    // It needs no HMAC secret.
+    // Verifying needs no HMAC secret.
     let (ok, _) = verify(&setup.clone().unset("TALOS_SECRETS_HMAC_CURRENT"), &["audit/audit.jsonl"]).await;
     assert!(!ok);
     // A process that goes on with a log that was cut leaves the gap.

@@ -28,7 +28,7 @@ async fn what_the_server_refuses_is_one_line() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_can_not_be_sent_is_64_and_sends_nothing() {
-    // Nothing listens there: whatever were sent would be 69.
+    // No server listens there, so a request that is sent would exit with 69.
     let nowhere = format!("http://127.0.0.1:{}", free_port());
     let setup = Setup::bare().set("TALOS_ENDPOINT", &nowhere);
     for line in [

@@ -50,7 +50,7 @@ fn make(folder: &Path, file: &str, limit: u64) -> Option<PathBuf> {
         let _ = fs::remove_dir(folder);
         return None;
     }
-    // Where there is swap, it doesn't count as memory.
+    // Turns swap off, which wouldn't count as memory.
     for swap in ["memory.swap.max", "memory.memsw.limit_in_bytes"] {
         let bytes = if swap == "memory.swap.max" { 0 } else { limit };
         let _ = fs::write(folder.join(swap), bytes.to_string());

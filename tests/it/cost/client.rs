@@ -15,7 +15,7 @@ use crate::rig::tls::Client;
 
 /// Time in which a server that reads at all takes what is sent.
 const STALL: Duration = Duration::from_secs(1);
-/// As much is given to the socket at once.
+/// Bytes that are given to the socket at once.
 const CHUNK: usize = 8 * 1024;
 /// Most connections that an input is sent over: their ports can't be used again at once.
 const MAX_CONNECTIONS: usize = 4_000;
@@ -138,7 +138,7 @@ enum End {
     Done,
     /// The server takes no more.
     Stalled,
-    /// It ended the connection.
+    /// The server ended the connection.
     Closed,
 }
 

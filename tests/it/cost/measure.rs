@@ -117,7 +117,7 @@ impl<'a> Bench<'a> {
         process.forget_peak();
         let others = is_long().then(|| Others::start(self.talos, &self.check));
         let sent = send(self.plane, input, clients, budget).await;
-        // What was asked for is done before it is measured.
+        // The server completes its work before it is measured.
         self.settle_beside(others.is_some()).await;
         let p99 = match others {
             Some(others) => others.p99().await,

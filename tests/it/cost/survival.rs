@@ -2,8 +2,8 @@
 //! still answers Checks. Where the machine lets the test make a cgroup, the kernel kills a process
 //! that takes more; elsewhere its peak is compared with the bound.
 //!
-//! What isn't a client's input is held elsewhere: connections that outlive the authority which
-//! admitted them in `secure/trust.rs`, key sets with keys that anybody can sign for in
+//! Other causes than a client's input are tested elsewhere: connections that outlive the authority
+//! which admitted them in `secure/trust.rs`, key sets with keys that anybody can sign for in
 //! `credential/jwk.rs`.
 
 use serde_json::{Value, json};
@@ -135,7 +135,7 @@ async fn unread_bodies(world: &mut World, limit: u64) {
     let sent = world.flood("authz", 30, 1 << 20, waiting("unread bodies", calls)).await;
     world.survives("bodies that nobody reads", limit).await;
     drop(sent);
-    // Of 4 MiB each, a frame at a time.
+    // Messages of 4 MiB each, a frame at a time.
     let head = world.check.begun_with(4 << 20);
     let parts = move |n: u32| match n {
         0 => head.clone(),

@@ -33,7 +33,7 @@ async fn leave(
     let all: Vec<u8> = (0..requests).flat_map(|n| on(stream(n))).collect();
     let budget = count * (all.len() + 100);
     let opening = hello(&[(INITIAL_WINDOW_SIZE, 0)]);
-    // What comes after all of them says nothing.
+    // After all requests come frames without effect.
     let input = Input::new("requests whose answers aren't taken", opening, Style::Stalls, move |n| match n {
         0 => all.clone(),
         _ => crate::wire::frames::window_update(0, 1),

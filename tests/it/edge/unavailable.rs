@@ -49,7 +49,7 @@ async fn nobody_gets_in_while_nothing_can_be_asked() {
                 }
             }
             edge.refuses(version, Call::get("/"), 401).await;
-            // What needs no lookup goes on.
+            // Requests that need no lookup pass.
             edge.passes(version, Call::get("/anonymous")).await;
         }
     }

@@ -67,7 +67,7 @@ async fn every_kind_of_change_is_told_in_order_with_what_differs() {
             assert_eq!(event.text(attribute), value, "{event:#}");
         }
         assert!(event.text("/time").ends_with('Z'), "{event:#}");
-        // Nobody proved who they are.
+        // The caller was never authenticated.
         assert_eq!(event.pointer("/data/caller"), None, "{event:#}");
         assert!(!event.to_string().contains("m@x"), "the owner's own attributes: {event:#}");
     }
@@ -143,7 +143,7 @@ async fn the_verified_caller_is_told() {
     let told = events(&page(&talos, "").await);
     assert_eq!(told.len(), 5);
     for event in &told {
-        // What was erased tells nobody, but who erased it.
+        // Erased events name no caller, except the erasure itself.
         let is_told = event["data"]["erased"] != true;
         assert_eq!(event.pointer("/data/caller").is_some(), is_told, "{event:#}");
         assert!(!is_told || event.text("/data/caller") == own, "{event:#}");

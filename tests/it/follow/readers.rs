@@ -42,7 +42,7 @@ async fn write(fleet: Fleet, number: usize, keys: usize) -> Vec<Change> {
         let body = json!({ "name": format!("key {n} of {number}"), "actor_id": format!("writer:{number}") });
         let issued = base.try_send(Version::Http1, Call::post(ISSUED).json(&body)).await;
         let Some(issued) = issued.ok().filter(|reply| reply.status == 201) else {
-            // It is being killed or replaced.
+            // The instance is being killed or replaced.
             tokio::time::sleep(Duration::from_millis(20)).await;
             continue;
         };
@@ -204,7 +204,7 @@ async fn each_reader_is_told_of_each_acknowledged_change_once_and_in_order() {
     for reader in &mut readers {
         let problem = reader.answer(&fleet).await.expect_error(410, "EVENTS_GONE");
         assert!(problem.contains("rewritten"), "{problem}");
-        // What the answer says to do.
+        // Starts again at `now`, as the answer says.
         reader.place = "now".to_owned();
         reader.told.clear();
         reader.answer(&fleet).await.expect(200);

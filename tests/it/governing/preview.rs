@@ -131,7 +131,7 @@ async fn pages_bad_requests_and_routes_of_one_name() {
     }
     talos.check(Check::default()).await.allowed();
     counted(&talos, 16).await;
-    // Of two with one name, a request may get either.
+    // A request may get either of two rules with one name.
     let routes =
         json!([{ "name": "a", "scopes": "x", "methods": ["POST"] }, { "name": "a", "mode": "optional" }]);
     let (mut seen, mut token) = (vec![], String::new());

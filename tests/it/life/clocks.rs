@@ -84,8 +84,8 @@ async fn a_clock_that_is_off_falsifies_nothing_and_is_told_of() {
         assert!((updated - unix_now()).abs() < 30.0, "{revoked:#}");
         assert!((newest_time(&setup).await - unix_now()).abs() < 30.0);
     }
-    // As has a last use. A clock that is behind knows no key that was issued later, and one that is
-    // years ahead takes all for too old.
+    // A last use has the right time, too. A clock that is behind knows no key that was issued
+    // later, one that is years ahead takes all for too old.
     clock.ahead(DAYS);
     until("the skew is measured", async || {
         let skew = wrong.metric("talos_database_clock_skew_seconds").await;

@@ -143,7 +143,7 @@ async fn check(talos: &Talos, line: &Line) -> Option<String> {
     let state = format!("{:?}, {:?}, revoked: {}, {before:?}", line.request, line.open, line.revoked);
     assert_eq!(active + count("KEY_STATUS_REVOKED"), before.len(), "{state}");
 
-    // What was acknowledged is there; of what wasn't, all or nothing.
+    // Acknowledged changes are there; each other change is there as a whole, or not at all.
     let (told, most_active) = (line.told.len(), usize::from(!line.revoked));
     match line.open {
         None => assert_eq!((before.len(), active), (told, most_active), "{state}"),

@@ -90,7 +90,7 @@ async fn a_backup_is_noticed_that_only_lacks_keys_which_were_issued() {
     }
     let play_back = ["api_keys", "mutation_log", "mutation_counter"]
         .map(|table| format!("DELETE FROM {table}; INSERT INTO {table} SELECT * FROM backup_of_{table};"));
-    // And another key at once, so that the numbers are what they were.
+    // Another key is issued at once, so that the numbers are those of before.
     for talos in [&one, &other] {
         talos.process.signal(Signal::STOP);
     }
@@ -210,7 +210,7 @@ async fn a_standby_that_missed_the_last_changes_is_noticed() {
     let (one, other) = (setup.start().await, setup.start().await);
     let kept = one.issue(json!({})).await;
     assert!(passes(&other, &kept).await);
-    // Its state is copied while nobody is connected, and that is where replication stops.
+    // The standby is a copy of the state while nobody is connected.
     let nobody_is_connected = || {
         proxy.set_new(Fault::Refuse);
         proxy.set_open(Fault::Reset);

@@ -55,7 +55,7 @@ async fn who_was_away_while_the_log_was_trimmed_begins_anew() {
     for key in &keys {
         assert!(talos.check(Check::bearer(&key.secret)).await.passes());
     }
-    // As if another process had revoked a key long ago and the log had been trimmed since.
+    // Simulates a revocation by another process, long ago, in a log that was trimmed since.
     let key_id = &keys[0].id;
     setup.sql(&format!(
         "UPDATE api_keys SET revocation_reason = 'REVOCATION_REASON_KEY_COMPROMISE' WHERE key_id = '{key_id}'"

@@ -169,7 +169,7 @@ impl Phase {
         to_redis.set(Fault::Pass);
         for way in *to_database {
             way.set_new(Fault::Pass);
-            // What leads nowhere stays so; what is far comes near.
+            // Other phases leave open connections that are of no use any more.
             if matches!(self, Phase::Distant | Phase::CutOff) {
                 way.set_open(Fault::Pass);
             }

@@ -66,7 +66,7 @@ fn wrongly_refused(verdict: &Verdict, credential: &Credential, bounds: &Bounds) 
     }
     let allowance = match origin.imported {
         true => allowance(verdict, origin.instance, bounds),
-        // Nobody can have asked before for what is random.
+        // A random id can't have been asked for before, so no instance has it as unknown.
         false => 0,
     };
     (verdict.span.began > origin.span.ended + allowance).then_some(Fault::WronglyRefused)
@@ -164,7 +164,7 @@ mod tests {
         finds(revoked(), said(2_011, 0, Allowed), Some(Fault::Stale { late_by: 1 }));
         let no_cache = Verdict { asked: Asked::NoCache, ..said(2_015, 1, Allowed) };
         finds(revoked(), no_cache, Some(Fault::Stale { late_by: 5 }));
-        // What wasn't acknowledged may not have happened.
+        // A change without an acknowledgement may not have happened.
         finds(history(false, Some(false)), said(9_000, 0, Allowed), None);
         finds(history(false, None), said(9_000, 0, Allowed), None);
     }
@@ -241,7 +241,7 @@ mod tests {
         finds(paused(true, Some(true)), said(6_010, 1, Refused), None);
         finds(paused(true, Some(true)), said(6_011, 1, Refused), wrong);
         finds(paused(true, Some(true)), said(5_011, 0, Refused), wrong);
-        // What wasn't acknowledged may be in force, or come to be.
+        // A change without an acknowledgement may be in force, or come into force later.
         finds(paused(true, Some(false)), said(9_000, 0, Refused), None);
         finds(paused(false, Some(true)), said(9_000, 0, Refused), None);
         finds(paused(true, None), said(9_000, 0, Refused), None);

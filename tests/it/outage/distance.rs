@@ -63,7 +63,7 @@ async fn changes_that_come_faster_than_a_round_trip_close_nobody() {
             }
         }
     });
-    // They are asked all the time.
+    // Checks go on while the statements are executed.
     while !writing.is_empty() {
         for (distance, talos, _) in &far {
             let verdict = talos.check(Check::bearer(&key.secret)).await;

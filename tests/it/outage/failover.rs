@@ -29,7 +29,7 @@ async fn connections_that_lead_nowhere_are_given_up() {
         pair.is(&known, 200).await;
         pair.is_back().await;
         pair.is(&known, 200).await;
-        // And nothing of it is left.
+        // No dead connection is left.
         for _ in 0..20 {
             pair.is_back().await;
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -43,7 +43,7 @@ async fn what_was_revoked_while_it_stood_still_is_not_allowed_when_it_goes_on() 
         let acknowledged = Instant::now();
         tokio::time::sleep(standstill).await;
         assert!(acknowledged.elapsed() >= standstill);
-        // They are asked while it stands still, and answered when it goes on.
+        // Checks are asked while the process stands still, and answered when it goes on.
         let mut checks = JoinSet::new();
         for n in 0..60 {
             let grpc = pair.grpc.clone();

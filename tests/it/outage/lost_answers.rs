@@ -201,7 +201,7 @@ impl Lossy {
                 break;
             }
         }
-        // Of each round: the issued one, two successors, and the one whose secret was lost.
+        // Keys of each round: the issued one, two successors, and the one whose secret was lost.
         assert_eq!(issued, rounds * 4);
         assert_eq!(self.owned.len(), rounds * 3);
         println!("{issued} keys issued in {rounds} rounds, {} with an owner, none twice", self.owned.len());

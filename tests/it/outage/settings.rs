@@ -44,7 +44,7 @@ async fn mariadb_with_hostile_defaults() {
     )
     .await;
     let dsn = server.create();
-    // Who may do everything is spared init_connect.
+    // The root user isn't subject to init_connect, so the test needs another.
     server.execute("CREATE USER talos IDENTIFIED BY 'talos'");
     server.execute("GRANT ALL ON talos.* TO talos");
     let dsn = dsn.replace("root@", "talos:talos@");
@@ -111,7 +111,7 @@ async fn postgres_with_hostile_defaults() {
         one.revoke(&key).await;
         is_refused_within_the_lease(&other, &key.secret, Instant::now()).await;
     }
-    // Nobody's session keeps anything of ours: a pooler may give it to somebody else.
+    // No session keeps our settings, as a pooler may give it to somebody else.
     let row =
         server.text("SELECT coalesce(string_agg(name, ','), '') FROM pg_settings WHERE source = 'session'");
     assert_eq!(row.await, "");

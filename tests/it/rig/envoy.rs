@@ -48,7 +48,7 @@ impl Envoy {
         for (shipped, ours) in ports {
             replace(&mut config, &format!("port_value: {shipped} }}"), &format!("port_value: {ours} }}"));
         }
-        // What is tested is what is decided, not how fast a debug build does it on a busy machine.
+        // The tests are about decisions, not about the speed of a debug build on a busy machine.
         replace(&mut config, "0.25s", "10s");
         for (old, new) in changes {
             replace(&mut config, old, new);

@@ -168,7 +168,7 @@ impl ServerPair {
             (Kind::Postgres, OldPrimary::ReadOnly) => {
                 self.old.execute("ALTER SYSTEM SET default_transaction_read_only = on");
                 self.old.execute("SELECT pg_reload_conf()");
-                // What has begun may still write; MariaDB waits for it by itself.
+                // Transactions that have begun may still write; MariaDB waits for them by itself.
                 let underway = "SELECT count(*)::text FROM pg_stat_activity WHERE backend_xid IS NOT NULL";
                 until("nobody writes any more", async || {
                     (self.old.text(underway).await == "0").then_some(())

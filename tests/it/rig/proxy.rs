@@ -239,7 +239,7 @@ async fn pump(
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
-        // What was underway when the network broke is lost as well.
+        // Data underway when the network broke are lost as well.
         lost |= *fault.borrow() == Fault::BlackHole;
         match (direction, *fault.borrow()) {
             (Direction::Request, Fault::LoseAnswers) => loss.expected.store(true, Ordering::SeqCst),
@@ -264,7 +264,7 @@ async fn pump(
 /// Waits until the connection is to be reset.
 async fn reset(mut fault: watch::Receiver<Fault>) {
     if fault.wait_for(|fault| *fault == Fault::Reset).await.is_err() {
-        // Nobody can tell it any more.
+        // The sender of faults is gone, so no reset can come.
         let never: Infallible = std::future::pending().await;
         match never {}
     }

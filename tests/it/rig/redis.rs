@@ -87,7 +87,7 @@ impl Redis {
         let port = self.port;
         until("Redis listens", async || {
             tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()?;
-            // It opens that one last.
+            // Redis opens its Unix socket last.
             tokio::net::UnixStream::connect(self.dir.path().join(SOCKET)).await.ok().map(drop)
         })
         .await;
@@ -119,7 +119,7 @@ impl Redis {
     }
 
     pub async fn connection(&self) -> redis::aio::MultiplexedConnection {
-        // Not by its port: that may want TLS, or be cut off on purpose.
+        // Over the Unix socket, as the port may need TLS, or be cut off on purpose.
         let socket = format!("unix://{}", self.dir.path().join(SOCKET).display());
         let client = redis::Client::open(socket).must("a client");
         // Longer than the default: a loaded machine is no reason to fail.

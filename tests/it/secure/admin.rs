@@ -151,7 +151,7 @@ async fn a_forwarded_certificate_is_read_from_listed_peers_alone() {
             false => drop(send(with(Call::get(ISSUED))).await.expect_error(401, "UNAUTHORIZED")),
         }
         send(Call::get(ISSUED)).await.expect_error(401, "UNAUTHORIZED");
-        // What a client wrote stands before what its proxy did.
+        // The client's element stands before the proxy's.
         let forged = Call::get(ISSUED).header("x-forwarded-client-cert", &format!("{admin},{nobody}"));
         let status = if listed { (403, "FORBIDDEN") } else { (401, "UNAUTHORIZED") };
         send(forged).await.expect_error(status.0, status.1);
@@ -270,7 +270,7 @@ async fn a_token_of_the_issuer_decides_by_a_claim() {
         .await;
     let issued = unix_now();
     send(Call::get(ISSUED).bearer(&short)).await.expect(200);
-    // Its time and the leeway: 31 s are too long to wait for here; the units do that.
+    // The token's life and the leeway are 31 s, too long to wait for; unit tests cover the expiry.
     assert!(unix_now() - issued < 31.0);
     send(Call::post(SELF_REVOKE).json(&json!({ "credential": "x" })))
         .await
@@ -295,7 +295,7 @@ async fn over_the_unix_socket_the_user_decides() {
         let talos = setup.clone().set("TALOS_SERVE_HTTP_AUTH_UNIX_UIDS", &uids).start().await;
         let send = async |call: Call| {
             let stream = UnixStream::connect(&socket).await.must("connecting to the socket");
-            // As a script would name it.
+            // Any host name, as a script would choose one.
             let call = call.header("host", "whatever");
             Base::local(0).exchange_over(stream, Version::Http1, call).await.must("an answer")
         };

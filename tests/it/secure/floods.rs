@@ -153,7 +153,7 @@ async fn pings_and_long_heads_cost_no_memory() {
     let (_, ping) = FLOODS[4];
     let many: Vec<u8> = (0..1_000).flat_map(ping).collect();
     for _ in 0..200 {
-        // Nobody reads the answers, so the server stops reading in the end.
+        // The client doesn't read the answers, so the server stops reading in the end.
         let written = tokio::time::timeout(Duration::from_millis(200), stream.write_all(&many)).await;
         if !matches!(written, Ok(Ok(()))) {
             break;

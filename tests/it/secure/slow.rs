@@ -138,7 +138,7 @@ async fn bears(
         if count() >= MANY || client.bound < Duration::from_secs(20) {
             slow_ones.spawn(slow(base, client));
         } else {
-            // Not waited for, but there.
+            // A client that isn't closed within the test, but takes its connection.
             slow_ones.spawn(async move {
                 let waited = tokio::time::timeout(Duration::from_secs(15), slow(base, client)).await;
                 assert!(waited.is_err(), "{kind:?} was closed before its time: {waited:?}");
@@ -201,7 +201,7 @@ async fn slow_clients_of_the_admin_plane_are_sent_away_and_others_are_served() {
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_clients_of_the_metrics_plane_are_sent_away_and_others_are_served() {
     let talos = patient().await;
-    // It has no body to wait for.
+    // Requests to the metrics plane have no body that could be slow.
     let kinds = [Kind::Head, Kind::Idle, Kind::Http2];
     bears(&talos, "metrics", talos.metrics, (&kinds, Slow::http), async || {
         talos.metrics.send(Version::Http1, Call::get("/health/alive")).await.expect(200);

@@ -97,7 +97,7 @@ async fn times_tell_nothing() {
     let new = talos.issue(json!({})).await;
     let grpc = talos.grpc().await;
 
-    // Of 32 bytes in base58 the first characters hold the first byte, and the last ones the last.
+    // In base58, the first characters of 32 bytes hold the first byte, and the last ones the last.
     let begin = new.secret.rfind('_').must("a checksum") + 1;
     let (early, late) = (with_wrong(&new.secret, begin + 2), with_wrong(&new.secret, new.secret.len() - 1));
     compare("checksum wrong in its first or its last byte", &grpc, [&early, &late], false).await;

@@ -52,7 +52,7 @@ async fn what_is_lost_comes_with_the_next_one_and_what_is_repeated_changes_nothi
         second.check(Check::bearer(&key.secret)).await.allowed();
         keys.push(key);
     }
-    // Nobody hears of the first two.
+    // The first two changes aren't announced.
     let mut connection = redis.connection().await;
     redis.command(&["ACL", "SETUSER", "default", "-publish"]).await;
     first.revoke(&keys[0]).await;
@@ -79,7 +79,7 @@ async fn what_is_lost_comes_with_the_next_one_and_what_is_repeated_changes_nothi
     }
     let forged = [&message[..message.len() - 1], &[message[message.len() - 1] ^ 1]].concat();
     let _: () = connection.publish(CHANNEL, &forged).await.must("PUBLISH");
-    // It is no reason to ask the database: a change of which nobody tells isn't found.
+    // A forged announcement causes no poll: a change without an announcement isn't found.
     redis.command(&["ACL", "SETUSER", "default", "-publish"]).await;
     first.revoke(&keys[3]).await;
     redis.command(&["ACL", "SETUSER", "default", "+publish"]).await;

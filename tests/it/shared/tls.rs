@@ -68,7 +68,7 @@ async fn the_wrong_ones_are_told_nothing() {
         assert!(!uses_redis(&talos).await, "{what}: {}", talos.process.log());
         goes_on(&talos).await;
     }
-    // None of them heard of a command of ours.
+    // None of these servers got a command of ours.
     for redis in [&wrong_name, &wrong_authority, &expired, &plaintext] {
         assert_eq!(redis.entries().await, []);
         let heard = redis.command(&["INFO", "commandstats"]).await;
@@ -103,7 +103,7 @@ async fn whoever_answers_in_plaintext_hears_a_handshake_and_nothing_else() {
                 let mut buffer = [0; 4096];
                 while let Ok(count @ 1..) = stream.read(&mut buffer).await {
                     said.extend_from_slice(&buffer[..count]);
-                    // As Redis answers to what isn't its protocol, and to what would be.
+                    // Answers of Redis to lines that aren't its protocol, and to a command.
                     let _ = stream.write_all(b"-ERR unknown command\r\n+OK\r\n").await;
                 }
                 writes_down.lock().must("the list").push(said);

@@ -55,7 +55,7 @@ async fn checks_are_grouped_by_what_is_asked_for() {
     assert_eq!(by_key[1]["last_used_address"], "192.0.2.8");
     let read = talos.admin.get(&format!("{IMPORTED}/{}", other.id)).await.expect(200).json();
     assert_eq!(read.text("/last_used_address"), "192.0.2.8");
-    // What was read may be sent back.
+    // A resource may be sent back as it was read.
     let update = Call::new("PATCH", &format!("{IMPORTED}/{}", other.id)).json(&read);
     talos.admin.send(Version::Http1, update).await.expect(200);
     for time in ["/first_used_time", "/last_used_time"] {

@@ -47,7 +47,7 @@ async fn who_does_not_begin(talos: &Talos) {
 async fn who_does_not_finish(talos: &Talos, good: &Good) {
     let mut wire = Wire::open(talos.authz).await;
     let (first, rest) = good.halves();
-    // Nothing of it, a part of it, and all of it without its end.
+    // No data, a part of the message, and the whole message without END_STREAM.
     let calls = [(1, &b""[..]), (3, first), (5, &good.message)];
     for (stream, part) in calls {
         wire.send(&[headers(stream, &good.head()), data(stream, part)].concat()).await;
@@ -56,7 +56,7 @@ async fn who_does_not_finish(talos: &Talos, good: &Good) {
         let heard = within("a call is given up", wire.answer(stream)).await;
         assert_eq!(heard.grpc_status(), Some(4), "{heard:?}");
     }
-    // What comes too late for one is no error of the connection's.
+    // Late data for an ended stream are no error of the connection.
     wire.send(&[last_data(3, rest), good.on(7)].concat()).await;
     wire.answer(7).await.allows(good);
 }
@@ -118,7 +118,7 @@ async fn messages_that_have_no_end_are_held_within_bounds() {
     let good = Good::new(&talos, "flooder").await;
     let before = talos.process.memory();
     let mut wire = Wire::open(talos.authz).await;
-    // Of 4 MiB each, a byte less than all of it: 16 MiB of a connection's are held.
+    // Messages of 4 MiB, each without its last byte: a connection may hold 16 MiB.
     let message = [&[0, 0, 0x40, 0, 0][..], &vec![0; 4 * MIB - 1]].concat();
     let streams: Vec<u32> = (0..25).map(|call| call * 2 + 1).collect();
     for stream in &streams {

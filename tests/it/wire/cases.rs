@@ -82,7 +82,7 @@ pub async fn react(wire: &mut Wire, good: &Good, due: &[Reaction]) -> Reaction {
         }
     }
     wire.heard.remove(&NEXT).unwrap_or_default().allows(good);
-    // What was to be said is said before the answer to this.
+    // The reaction comes before the answer to this PING.
     let barrier = u64::MAX.to_be_bytes();
     wire.send(&super::frames::ping(barrier)).await;
     let saying = async {

@@ -198,7 +198,7 @@ impl Client {
         let stream = self.open[which].stream;
         match self.open[which].parts.pop_front() {
             None => {
-                // What went before may still be in our hands.
+                // Earlier frames may still be in the client's buffer.
                 self.flush().await;
                 let Open { good, .. } = self.open.swap_remove(which);
                 self.wire.answer(stream).await.allows(&good);

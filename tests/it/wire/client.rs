@@ -303,7 +303,7 @@ impl Wire {
                 self.upward.grant(frame.stream, more.into());
             }
             PUSH_PROMISE => panic!("a push: {frame:?}"),
-            // Of these nothing follows.
+            // Other frames have no effect on the client.
             _ => {}
         }
         true
@@ -347,7 +347,7 @@ impl Wire {
         assert_eq!(frame.stream, 0);
         if frame.has(ACK) {
             assert!(frame.payload.is_empty(), "{frame:?}");
-            // Those of the tables' cases are sent past this client's books.
+            // SETTINGS that a case sends as raw bytes aren't in the queue of unacknowledged ones.
             self.acknowledged.extend(self.unacknowledged.pop_front().unwrap_or_default());
             return self.apply();
         }

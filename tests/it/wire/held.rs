@@ -40,7 +40,7 @@ async fn calls_that_announce_much_and_send_little_hold_little() {
     let talos = Talos::start().await;
     let good = Good::new(&talos, "announcer").await;
     let before = talos.process.memory();
-    // Of 4 MiB, and a byte of it.
+    // The prefix of a message of 4 MiB, and its first byte.
     let begin = [0, 0, 0x40, 0, 0, 0];
     let mut wires = vec![];
     for path in [HEALTH, WATCH, REFLECTION, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"]
@@ -57,7 +57,7 @@ async fn calls_that_announce_much_and_send_little_hold_little() {
     }
     assert!(growth(&talos, before) < 64 * MIB);
     for wire in &mut wires {
-        // None waits for what it announced.
+        // No call stays open for the rest of its message.
         wire.until("all are refused", |wire| {
             odd(400).all(|call| wire.heard.get(&call).is_some_and(Heard::is_over))
         })
@@ -73,7 +73,7 @@ async fn bodies_that_nobody_reads_are_refused() {
     let talos = Talos::start().await;
     let good = Good::new(&talos, "sender").await;
     let before = talos.process.memory();
-    // As nobody takes the answer to the first question, the further ones aren't read.
+    // The server reads no further question until the answer to the first is taken.
     let question = reflect(7, "*");
     let body = question.repeat(200_000 / question.len());
     let mut wires = vec![];
@@ -307,7 +307,7 @@ async fn settings_take_no_more_time_than_their_bytes_however_many_calls_wait() {
     let frames = vec![many(&|_| 0); 10];
     let took = time_a_byte(&talos, &mut wire, "settings", &frames).await;
     assert!(took < RATIO * honest, "{took} ns, an honest byte {honest}");
-    // Of windows that rise, the last lets something through: one frame of each call.
+    // Rising windows let data through only once: one frame of each call.
     let bytes = wire.bytes_read;
     wire.announce(&(1..=50).map(|n| (INITIAL_WINDOW_SIZE, n)).collect::<Vec<_>>()).await;
     wire.ping().await;

@@ -17,7 +17,7 @@ async fn streams_are_opened_by_odd_and_rising_numbers() {
     let talos = Talos::start().await;
     let good = Good::new(&talos, "streamer").await;
     let wrong = &[Goaway(PROTOCOL_ERROR)];
-    // Such a stream was closed when a later one was opened.
+    // A stream with a lower number was closed when a later one was opened.
     let closed = &[Goaway(PROTOCOL_ERROR), Goaway(STREAM_CLOSED)];
     let cases: &[Case] = &[
         ("an even one", &|good| good.on(2), wrong),
@@ -43,7 +43,7 @@ async fn streams_are_opened_by_odd_and_rising_numbers() {
 async fn what_comes_on_a_stream_that_has_ended_is_refused_or_ignored() {
     let talos = Talos::start().await;
     let good = Good::new(&talos, "streamer").await;
-    // Whether the answer is already out when the next frame comes is a matter of time.
+    // The answer may be sent before or after the next frame comes.
     // h2 says PROTOCOL_ERROR: of the stream for HEADERS on an open one, else of the connection.
     let ended = &[Reset(STREAM_CLOSED), Goaway(STREAM_CLOSED), Goaway(PROTOCOL_ERROR)];
     let head: &[Reaction] = &[ended as &[_], &[Reset(PROTOCOL_ERROR)]].concat();

@@ -27,7 +27,7 @@ enum Old {
 pub fn make(chance: &mut Chance, focus: usize) -> Box<dyn Fault> {
     let lost = *chance.one_of(&[0, 0, 1, 2, 4]);
     let old = *chance.one_of(&[Old::GoesDown, Old::Follows, Old::IsReadOnly, Old::GoesOn]);
-    // Of two servers that both take themselves for the primary, nobody can know the right one.
+    // No instance is late if the old server stays a primary: nothing could tell it the right one.
     let is_late = !matches!(old, Old::GoesOn) && chance.percent(50);
     let late = if is_late { some_instances(chance, focus) } else { vec![] };
     Box::new(Switchover { lost, old, late })

@@ -50,7 +50,7 @@ fn is_unknown_yet(check: &Checked, history: &History, plan: &Plan) -> bool {
 /// an outage, and the way to the database really was hurt.
 fn bound(check: &Checked, history: &History, plan: &Plan) -> u64 {
     let terms = &plan.terms;
-    // As long as evidence of an outage is valid.
+    // Time for which evidence of an outage is valid.
     let lately = terms.lease + (terms.lease + terms.poll) * 2;
     let is_outage = check.mode != Mode::Fresh
         && history.was_hurt(check.instance, check.at.saturating_sub(lately), check.at);

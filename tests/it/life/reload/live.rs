@@ -26,7 +26,7 @@ async fn the_cache_can_be_shortened_and_turned_off() {
     assert_eq!(cache(&live, &key.secret).await, "MISS");
     assert_eq!(cache(&live, &key.secret).await, "HIT");
     live.change(&config("cache: {ttl: 1s}")).await;
-    // What was read for an hour is read again after a second.
+    // A key that was cached for an hour is read again after a second.
     until("the shorter ttl ends", async || (cache(&live, &key.secret).await == "MISS").then_some(())).await;
     live.change(&config("cache: {enabled: false}")).await;
     assert_eq!(cache(&live, &key.secret).await, "SKIP");

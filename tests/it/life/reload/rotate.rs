@@ -166,7 +166,7 @@ async fn what_is_taken_away_is_refused_at_once() {
     live.change(&config.yaml()).await;
     is_gone(&first.secret, "its secret is gone").await;
 
-    // And what comes back is back.
+    // A secret that returns verifies its keys again.
     config.hmac = json!({ "current": SECOND, "retired": [FIRST] });
     live.change(&config.yaml()).await;
     assert!(live.is_valid(&first.secret).await);
