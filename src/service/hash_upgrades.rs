@@ -37,7 +37,7 @@ impl HashUpgrades {
         let (permits, store, freshness) = (Arc::clone(&self.0), store.clone(), Arc::clone(freshness));
         let task = async move {
             let permit = tokio::time::timeout(MAX_WAIT, permits.acquire_owned()).await.ok()?.ok()?;
-            // A task of its own, so the upgrade completes after the wait has ended, with its permit.
+            // A task of its own: it completes, with its permit, also after the wait has ended.
             let task = tokio::spawn(async move {
                 let is_done = upgrade_row(&store, &freshness, upgrade).await;
                 drop(permit);
