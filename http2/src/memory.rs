@@ -205,7 +205,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_taken_and_given_back_the_sum_is_right(
+        fn the_sum_of_accounts_is_right_after_any_steps(
             steps in prop::collection::vec((0_usize..5, any::<bool>(), 0_usize..20 * STEP), 0..200),
         ) {
             let (pool, accounts) = accounts(5);

@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_read_when_it_stands_still_and_while_it_never_does() {
+    fn a_file_is_read_once_unchanged_and_sometimes_while_it_changes() {
         let (mut changes, mut last) = (Changes::default(), None);
         let mut look = |len| {
             let has_changed = last.replace(len) != Some(len);

@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_told_of_is_not_forgotten() {
+    fn suppressed_failures_that_could_not_be_written_are_kept() {
         let failures = Failures::default();
         for _ in 0..12 {
             failures.admit(NETWORK, at(1));

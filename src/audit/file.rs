@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn it_goes_on_after_the_last_whole_line() {
+    fn a_process_goes_on_after_the_last_whole_line() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("audit.jsonl");
         let (text, mac) = lines("c", 3);
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn it_notices_that_it_was_moved_or_removed() {
+    fn a_moved_or_removed_file_is_noticed() {
         let directory = tempfile::tempdir().unwrap();
         let (mut file, path) = written(directory.path());
         fs::rename(&path, directory.path().join("old")).unwrap();

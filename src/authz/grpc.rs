@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn what_every_answer_has_is_written_right() {
+    fn constant_responses_decode_to_their_fields() {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let head = [pair(":status", "200"), pair("content-type", "application/grpc")];
         assert_eq!(RESPONSE_HEAD.fields().as_deref(), Ok(&head[..]));
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn only_calls_are_taken_for_calls() {
+    fn requests_that_are_no_grpc_calls_get_an_http_status() {
         let ask = |method: &str, headers: &[(&str, &str)]| {
             let fields = [&[(":method", method)][..], headers].concat();
             check_request(&RequestHead::of_fields(&fields)).map_err(|answer| {

@@ -206,7 +206,7 @@ cache: {type: redis, redis: {addrs: ['redis:6379']}}
     }
 
     #[test]
-    fn what_is_said_or_closed_needs_no_line() {
+    fn safe_or_explicit_settings_need_no_line() {
         for yaml in [
             "",
             "serve: {http: {host: '[::1]'}}",

@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_generated_signs_and_publishes_no_private_member() {
+    fn generated_keys_sign_and_publish_no_private_member() {
         for new in [NewKey::Ed25519, RSA] {
             let jwk = generate(new, None, &Rng::system()).unwrap();
             let secret = jwk["d"].as_str().unwrap().to_owned();

@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_enforced_is_refused_with_its_place() {
+    fn unenforceable_policies_are_refused_with_their_place() {
         let refused = |policies| RatePolicies::new(policies).unwrap_err().to_string();
         assert!(refused(vec![policy("a", 1, 1); 2]).starts_with("[1].name "));
         let many = (0..9).map(|number| policy(&format!("p{number}"), 1, 1)).collect();

@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_told_is_said() {
+    fn undecidable_requests_are_listed_with_the_reason() {
         let routes = json!([
             { "name": "orders", "scopes": "orders:write" },
             { "name": "open", "mode": "optional" },

@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_came_after_the_start_is_as_old_as_it_was_seen() {
+    async fn entries_after_the_start_age_by_our_own_clock() {
         // Somebody else's clock is years behind.
         let (store, _directory) = store([80, 81, 1, 1, 1].map(|minute| minute * MINUTE)).await;
         let limit = TrimLimit { seen_at_start: 2, ..before(90) };

@@ -114,7 +114,7 @@ async fn key_sets_are_read_and_fetched_only_if_asked() {
 }
 
 #[tokio::test]
-async fn what_is_shown_is_merged_masked_and_a_configuration_again() {
+async fn the_printed_configuration_is_merged_masked_and_valid() {
     let yaml = "db: {dsn: 'sqlite://a.db'}\ncache: {ttl: 90s}\n";
     let setup =
         with_file(yaml).set("TALOS_SERVE_HTTP_PORT", "7").set("TALOS_SECRETS_HMAC_CURRENT", HMAC_SECRET);

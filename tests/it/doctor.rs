@@ -302,7 +302,7 @@ async fn sources_fit_what_envoy_sends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_dump_is_told_so() {
+async fn a_file_that_is_no_dump_is_an_error() {
     let setup = Setup::bare();
     std::fs::write(
         setup.path("open.yaml"),

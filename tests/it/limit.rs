@@ -107,7 +107,7 @@ async fn the_client_of_envoy_learns_what_is_left_and_when_to_come_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_refused_for_another_reason_spends_nothing() {
+async fn uses_refused_for_another_reason_spend_nothing() {
     let talos = limited().start().await;
     let key = key(&talos, 2).await;
     for _ in 0..5 {

@@ -236,7 +236,7 @@ async fn addresses_are_judged_as_the_page_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_here_is_named() {
+async fn unsupported_settings_are_named() {
     for (file, told) in [
         ("tracing: {exporter: jaeger}\n", "tracing.exporter: "),
         ("secrets: {default: {current: x}}\n", "secrets.default: unknown key"),

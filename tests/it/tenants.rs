@@ -358,7 +358,7 @@ async fn a_network_has_what_its_file_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_file_may_not_say_is_told_with_its_name() {
+async fn keys_that_a_network_file_may_not_set_are_named() {
     for (own, told) in [
         ("serve: {http: {port: 1}}", "serve.http.port: cannot be set for one network; credentials, secrets"),
         ("cache: {enabled: false}", "cache.enabled: cannot be set for one network"),

@@ -57,7 +57,7 @@ fn the_requests_of_the_rfc() {
 }
 
 #[test]
-fn what_is_wrong_is_refused() {
+fn invalid_blocks_are_refused() {
     for (block, expected) in [
         ("80", DecodeError::InvalidIndex),
         ("be", DecodeError::InvalidIndex),
@@ -81,7 +81,7 @@ fn what_is_wrong_is_refused() {
 }
 
 #[test]
-fn what_was_read_last_is_not_taken_for_another() {
+fn repeated_fields_are_not_confused() {
     let mut decoder = Decoder::default();
     let path = |value: &str| [&[0x04, value.len() as u8], value.as_bytes()].concat();
     for value in ["/a", "/a", "/b", "/", "/b", "/b", ""] {

@@ -423,7 +423,7 @@ async fn every_bad_parameter_is_refused_by_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_names_no_key_is_404_on_every_route() {
+async fn unknown_ids_are_404_on_every_route() {
     let talos = Talos::start().await;
     let (issued, imported) = (talos.issue(json!({})).await, talos.import("there-already", json!({})).await);
     let before = keys(&talos).await;

@@ -65,7 +65,7 @@ async fn every_change_says_its_number_and_what_changes_nothing_says_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_asks_for_what_is_not_known_is_told_so() {
+async fn an_epoch_that_is_not_known_yet_is_503() {
     let talos = Talos::start().await;
     let key = talos.issue(json!({})).await;
     let token = talos.derive(&key, json!({})).await;

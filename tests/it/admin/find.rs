@@ -205,7 +205,7 @@ async fn totals_are_counted_on_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_filtered_by_is_refused_with_the_cure() {
+async fn invalid_filters_are_refused_with_the_cure() {
     let talos = Talos::start().await;
     for (parameter, value, words) in [
         ("filter", "colour = red", "expire_time and last_used_time"),

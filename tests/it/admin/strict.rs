@@ -82,7 +82,7 @@ async fn values_of_the_wrong_kind_or_size_are_refused_by_field() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_just_allowed_is_allowed() {
+async fn values_at_their_limits_are_accepted() {
     let talos = Talos::start().await;
     let hundred: Vec<String> = (0..100).map(|number| format!("s{number}")).collect();
     let fields = [

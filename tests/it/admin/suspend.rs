@@ -95,7 +95,7 @@ async fn a_key_is_suspended_and_resumed_of_either_kind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_ends_by_itself_on_a_cached_entry_too() {
+async fn a_suspension_ends_by_itself_on_a_cached_entry_too() {
     let talos = Setup::new().set("TALOS_CACHE_TTL", "1h").start().await;
     let (own, of_actor) = (talos.issue(json!({})).await, talos.issue(json!({ "actor_id": "late" })).await);
     let until_time = soon(3_000);
@@ -115,7 +115,7 @@ async fn it_ends_by_itself_on_a_cached_entry_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_suspended_and_bad_words() {
+async fn invalid_suspensions_are_refused() {
     let talos = Talos::start().await;
     let key = talos.issue(json!({})).await;
     let path = format!("{ISSUED}/{}:suspend", key.id);

@@ -64,7 +64,7 @@ async fn a_mask_says_what_counts_and_the_body_may_be_wrapped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_got_can_be_sent_back() {
+async fn a_read_resource_can_be_sent_back() {
     let talos = Talos::start().await;
     let (key, path) = full_key(&talos).await;
     let mut resource = talos.admin.get(&path).await.json();
@@ -78,7 +78,7 @@ async fn what_was_got_can_be_sent_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_key_has_for_life_is_refused_and_changes_nothing() {
+async fn immutable_fields_are_refused() {
     let talos = Talos::start().await;
     let (key, path) = full_key(&talos).await;
     let before = talos.admin.get(&path).await.json();

@@ -89,7 +89,7 @@ async fn copytruncate_and_then_a_full_disk_leave_no_nuls_and_lose_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_lost_is_said() {
+async fn lost_lines_are_reported() {
     let setup = audited();
     let talos = setup.start().await;
     talos.issue(json!({})).await;
@@ -123,7 +123,7 @@ async fn what_is_lost_is_said() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_happens_to_it_no_file_gets_nuls_and_calls_go_on() {
+async fn random_changes_to_the_file_cause_no_nuls_and_calls_go_on() {
     let setup = audited().survives_file_limits();
     let talos = setup.start().await;
     let mut random = Random::seeded("outside");

@@ -82,7 +82,7 @@ fn change_mac(log: &str, at: usize) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_has_not_the_key_makes_no_log() {
+async fn logs_without_the_right_key_do_not_verify() {
     let setup = audited();
     let (_, log) = written(&setup).await;
     // Without any key nothing can be said of a keyed log: that is wrong usage.

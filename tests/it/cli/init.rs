@@ -14,7 +14,7 @@ fn told(output: &std::process::Output) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_it_writes_passes_the_check_and_is_for_its_owner_only() {
+async fn the_files_of_init_pass_the_check_and_are_private() {
     let setup = Setup::bare();
     for (edge, database, files) in [
         ("--envoy", "sqlite", &["envoy.yaml"][..]),
@@ -55,7 +55,7 @@ async fn what_it_writes_passes_the_check_and_is_for_its_owner_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_it_writes_serves_and_envoy_takes_its_part() {
+async fn the_files_of_init_serve_and_envoy_accepts_its_own() {
     needs!(Envoy);
     let setup = Setup::bare();
     let written = setup.run(&["init", "new", "--envoy"]).await;

@@ -84,7 +84,7 @@ async fn the_secret_is_captured_or_shown_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_printed_is_what_the_api_says() {
+async fn printed_keys_equal_those_of_the_api() {
     let cli = Cli::start().await;
     let key = cli.talos.issue(json!({ "metadata": { "ratio": 2.5, "deep": [{ "a": "ü" }] } })).await;
     let path = format!("{ISSUED}/{}", key.id);

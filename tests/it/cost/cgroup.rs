@@ -75,7 +75,7 @@ impl Drop for MemoryBox {
 }
 
 #[test]
-fn what_is_written_into_a_box_holds() {
+fn a_memory_limit_kills_a_process_that_takes_more() {
     let of_memory = MemoryBox::new(64 << 20);
     let Some(processes) = of_memory.processes() else {
         return;

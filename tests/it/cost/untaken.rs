@@ -63,7 +63,7 @@ async fn are_sent_away(talos: &Talos, plane: &Plane, began: Instant, within: Dur
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_takes_no_answers_of_the_authz_plane_is_sent_away_with_all_like_it() {
+async fn clients_that_take_no_responses_of_the_authz_plane_are_disconnected() {
     let talos = patient().start().await;
     let plane = Plane::plain("authz", talos.authz);
     let check = Check::of(&talos, &plane).await;
@@ -85,7 +85,7 @@ async fn who_takes_no_answers_of_the_authz_plane_is_sent_away_with_all_like_it()
 /// A minute and more for each plane: for the long run alone. The short one sees that memory is
 /// bounded.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_takes_no_answers_of_an_http_plane_is_sent_away_with_all_like_it() {
+async fn clients_that_take_no_responses_of_an_http_plane_are_disconnected() {
     let talos = patient().start().await;
     for (plane, target) in [
         (Plane::plain("public", talos.public), Target::get(JWKS)),

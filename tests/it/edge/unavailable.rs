@@ -24,7 +24,7 @@ fn short_lived(redis: &Redis) -> Setup {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_gets_in_while_nothing_can_be_asked() {
+async fn unknown_keys_are_refused_while_no_store_answers() {
     needs!(Envoy, Redis);
     let mut redis = Redis::start().await;
     let edge = Edge::with(short_lived(&redis), &ALLOW_ON_FAILURE).await;

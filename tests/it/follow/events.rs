@@ -151,7 +151,7 @@ async fn the_verified_caller_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_erased_is_erased_from_the_log_too() {
+async fn erased_keys_are_erased_from_the_log_too() {
     let talos = Setup::new().start().await;
     let key = talos.issue(json!({ "name": "Ada Lovelace", "actor_id": "ada@example.com" })).await;
     let path = format!("{ISSUED}/{}", key.id);

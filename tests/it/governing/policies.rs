@@ -40,7 +40,7 @@ async fn patch(talos: &Talos, path: &str, body: &Value) -> Reply {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_that_is_wrong_is_listed_at_once() {
+async fn all_violations_are_listed_at_once() {
     let talos = Setup::new().set("TALOS_ISSUANCE_POLICIES", &strict().to_string()).start().await;
     let bad = json!({ "name": "backend", "actor_id": "service:a", "scopes": ["orders:read", "admin"],
         "ttl": "721h", "metadata": { "team": null } });

@@ -50,7 +50,7 @@ async fn replay(talos: &Talos, traffic: &[(&Key, &str)]) -> BTreeMap<(String, St
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_would_break_is_who_breaks_in_a_replay() {
+async fn the_preview_names_the_keys_that_a_replay_refuses() {
     let cli = Cli::on(setup().set("TALOS_AUTHZ_ROUTES", ROUTES)).await;
     let talos = &cli.talos;
     let public = "KEY_VISIBILITY_PUBLIC";

@@ -115,7 +115,7 @@ async fn a_clock_that_is_off_falsifies_nothing_and_is_told_of() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_wrong_clock_wrote_before_does_no_harm() {
+async fn times_written_by_a_wrong_clock_do_no_harm() {
     let setup = Setup::new().set("TALOS_LAST_USED_FLUSH_INTERVAL", "50ms");
     let first = setup.start().await;
     let key = first.issue(json!({})).await;

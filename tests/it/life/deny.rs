@@ -224,7 +224,7 @@ async fn a_list_that_is_made_whole_again_has_lifted_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_needs_no_database() {
+async fn the_deny_file_needs_no_database() {
     let (setup, path) = with_deny_file("");
     let setup = setup.set("TALOS_CONSISTENCY_LEASE", "2s");
     let talos = setup.start().await;

@@ -36,7 +36,7 @@ enum Change {
 type Lines = Arc<Mutex<Vec<Line>>>;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_lost_or_there_twice_or_rotated_by_half() {
+async fn kills_lose_double_and_halve_no_change() {
     let mut random = Random::seeded("kill -9 under load");
     let setup = Setup::new();
     let rounds =

@@ -74,7 +74,7 @@ const LEFT_BEHIND: &str = "SELECT (SELECT count(*) FROM pg_prepared_statements) 
 const NOTHING: &str = "0 statements, 0 locks, 0 settings";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_left_behind_in_the_sessions_of_a_default_pgbouncer() {
+async fn sessions_of_a_default_pgbouncer_stay_clean() {
     needs!(Postgres, PostgresPrograms);
     if !std::path::Path::new("/usr/sbin/pgbouncer").exists() {
         return;

@@ -162,7 +162,7 @@ async fn a_file_that_is_put_in_the_place_of_the_database_is_the_database() {
 
 /// A file that is put back while nobody runs, beside a Redis that remembers what came after it.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_redis_remembers_of_a_lost_history_is_not_believed() {
+async fn redis_entries_of_a_lost_history_are_not_used() {
     needs!(Redis);
     let redis = Redis::start().await;
     let setup = redis.used_by(Setup::new()).sqlite();

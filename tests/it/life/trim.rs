@@ -48,7 +48,7 @@ async fn old_entries_go_whoever_deletes_them_and_revocations_go_on_getting_every
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_was_away_while_the_log_was_trimmed_begins_anew() {
+async fn an_instance_away_while_the_log_was_trimmed_drops_its_cache() {
     let setup = Setup::new().set("TALOS_CONSISTENCY_POLL", "4s");
     let talos = setup.start().await;
     let keys = [talos.issue(json!({})).await, talos.issue(json!({})).await];

@@ -94,7 +94,7 @@ async fn a_hash_is_verified_on_first_use_and_native_after_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_done_by_the_first_id_holds_before_and_after_the_upgrade() {
+async fn operations_by_the_first_id_hold_before_and_after_the_upgrade() {
     let talos = Talos::start().await;
     for is_used in [false, true] {
         let keys = ["suspended", "revoked", "changed", "deleted"].map(|what| format!("{what}-{is_used}"));
@@ -168,7 +168,7 @@ async fn a_key_that_is_known_in_any_way_is_not_imported_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_fast_digest_is_refused_with_the_reason() {
+async fn slow_or_malformed_hashes_are_refused_with_the_reason() {
     let talos = Talos::start().await;
     let bcrypt = "$2b$12$abcdefghijklmnopqrstuuAsQ8m3nDgxM4X8rF7YkDnLQqN0vWn9q";
     for (hash, told) in [

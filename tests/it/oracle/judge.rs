@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_never_was_a_key_is_found() {
+    fn an_allowed_unknown_key_is_found() {
         let never = Verdict { credential: 1, ..said(500, 0, Answer::Allowed) };
         finds(history(false, None), never, Some(Fault::Conjured));
         finds(history(false, None), Verdict { answer: Answer::Refused, ..never }, None);

@@ -21,7 +21,7 @@ const POLL_FAILURES: &str = "talos_poll_failures_total";
 const DEFAULT_LEASE: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_revoked_while_it_stood_still_is_not_allowed_when_it_goes_on() {
+async fn a_key_revoked_during_a_standstill_is_not_allowed_after_it() {
     needs!(Postgres);
     let seconds = number_from("TALOS_TEST_STANDSTILL", STANDSTILL) as u64;
     let (standstills, lease, set): (_, _, &[(&str, &str)]) = match seconds {
@@ -80,7 +80,7 @@ async fn is_fresh_by_the_third_poll(pair: &Pair, before: f64) {
 /// A machine that was suspended: whoever forwarded its connections has forgotten them, and nobody
 /// says so.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_revoked_meanwhile_is_not_allowed_though_all_connections_are_dead() {
+async fn a_key_revoked_during_a_suspend_with_dead_connections_is_not_allowed() {
     needs!(Postgres);
     // The grace is the default's: an outage that isn't one would allow the key for minutes.
     let pair = Pair::start("max_conns=8", &[]).await;

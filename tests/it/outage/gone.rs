@@ -79,7 +79,7 @@ async fn it_hangs_up() {
 
 /// The one case in which the bound is wider: it was committed, but nobody could be told.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_revoked_just_before_ends_with_the_grace() {
+async fn a_key_revoked_just_before_an_outage_ends_with_the_grace() {
     needs!(Postgres);
     for (grace, bound) in [("2s", LEASE * 3), ("0s", LEASE)] {
         let pair = Pair::start("", &[("TALOS_CONSISTENCY_GRACE", grace)]).await;

@@ -115,7 +115,7 @@ async fn revocations_get_through(fleet: &Fleet) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_cut_off_hears_of_revocations_from_those_who_are_not() {
+async fn an_instance_cut_off_gets_revocations_through_the_relay() {
     needs!(Redis, Postgres);
     let redis = Redis::start().await;
     let fleet = Fleet::start(redis.used_by(Setup::new()), &[("TALOS_CACHE_TTL", "1s")]).await;

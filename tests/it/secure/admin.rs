@@ -335,7 +335,7 @@ async fn roles_change_while_it_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_does_not_go_together_is_told_at_the_start() {
+async fn contradictory_settings_are_refused_at_the_start() {
     for (variables, told) in [
         (&[("HOST", "0.0.0.0")][..], "set serve.http.trusted_network: true"),
         (&[("AUTH_MODE", "mtls")], "serve.http.tls.client_ca_file: is needed"),

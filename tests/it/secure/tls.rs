@@ -71,7 +71,7 @@ async fn every_listener_speaks_tls_and_then_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_certificates_of_clients_are_asked_for_only_the_right_ones_get_in() {
+async fn only_clients_with_a_right_certificate_connect() {
     let (authority, clients, others) = (Authority::new(), Authority::new(), Authority::new());
     let pair = authority.issue(NAME, 2100);
     let setup =

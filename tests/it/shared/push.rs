@@ -42,7 +42,7 @@ async fn refuses(talos: &Talos, key: &crate::rig::talos::Key) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_lost_comes_with_the_next_one_and_what_is_repeated_changes_nothing() {
+async fn lost_announcements_come_with_the_next_and_repeated_ones_change_nothing() {
     needs!(Redis);
     let redis = Redis::start().await;
     let (first, second, mut hears) = overheard(&redis).await;

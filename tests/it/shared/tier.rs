@@ -23,7 +23,7 @@ async fn reads(talos: &Talos) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_one_process_read_the_other_need_not() {
+async fn a_key_that_one_process_read_is_in_redis_for_the_other() {
     needs!(Redis);
     let redis = Redis::start().await;
     let (first, second) = two(&redis).await;
@@ -91,7 +91,7 @@ async fn an_entry_from_before_a_change_is_not_believed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_can_write_to_redis_can_make_no_key() {
+async fn writers_to_redis_can_make_no_key() {
     needs!(Redis);
     let redis = Redis::start().await;
     let (first, second) = two(&redis).await;

@@ -90,7 +90,7 @@ async fn plaintext_to_another_machine_stops_the_start() {
 
 /// A server that speaks no TLS and writes down what it is sent.
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_answers_in_plaintext_hears_a_handshake_and_nothing_else() {
+async fn a_plaintext_server_gets_a_handshake_and_nothing_else() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.must("binding");
     let port = listener.local_addr().must("an address").port();
     let heard = std::sync::Arc::new(std::sync::Mutex::new(Vec::<Vec<u8>>::new()));

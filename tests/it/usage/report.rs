@@ -217,7 +217,7 @@ async fn keys_beyond_the_bound_are_counted_together() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_counted_unless_it_is_wanted_and_never_a_verification() {
+async fn only_checks_are_counted_and_only_if_enabled() {
     let setup = setup();
     let off = setup.clone().set("TALOS_USAGE_ENABLED", "false").start().await;
     let key = off.issue(json!({})).await;

@@ -134,7 +134,7 @@ async fn a_head_may_be_cut_at_every_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_comes_between_the_parts_of_a_head() {
+async fn no_frame_comes_between_the_frames_of_a_header_block() {
     let talos = Talos::start().await;
     let good = Good::new(&talos, "cutter").await;
     let wrong = &[Goaway(PROTOCOL_ERROR)];

@@ -16,7 +16,7 @@ use crate::rig::talos::Talos;
 const TIMEOUT: Duration = Duration::from_secs(10 + 6);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_does_not_begin_and_who_does_not_finish_is_not_waited_for() {
+async fn clients_that_do_not_begin_or_finish_time_out() {
     let talos = Talos::start().await;
     let good = Good::new(&talos, "opener").await;
     let began = Instant::now();

@@ -184,7 +184,7 @@ async fn a_blocked_stream_holds_up_no_other_and_leaves_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_reads_late_gets_everything_in_its_order() {
+async fn a_slow_reader_gets_all_responses_in_order() {
     let talos = Talos::start().await;
     let good = Good::new(&talos, "waiter").await;
     let long = good.answered_by(20_000);

@@ -175,7 +175,7 @@ async fn messages_of_many_connections_are_held_within_the_bound_of_the_process()
 const UNTAKEN: std::ops::Range<Duration> = Duration::from_secs(19)..Duration::from_secs(20 + 8);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_takes_no_answers_is_sent_away() {
+async fn clients_that_take_no_responses_are_disconnected() {
     let talos = Talos::start().await;
     let good = Good::new(&talos, "hoarder").await;
     tokio::join!(
@@ -320,7 +320,7 @@ async fn settings_take_no_more_time_than_their_bytes_however_many_calls_wait() {
 type Nothing<'a> = (&'a str, &'a dyn Fn(u32) -> Vec<u8>);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_makes_the_server_reset_calls_is_sent_away() {
+async fn clients_that_cause_many_resets_are_disconnected() {
     let talos = Talos::start().await;
     let good = Good::new(&talos, "resetter").await;
     let head = good.head();

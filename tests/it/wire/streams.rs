@@ -40,7 +40,7 @@ async fn streams_are_opened_by_odd_and_rising_numbers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_comes_on_a_stream_that_has_ended_is_refused_or_ignored() {
+async fn frames_on_an_ended_stream_are_refused_or_ignored() {
     let talos = Talos::start().await;
     let good = Good::new(&talos, "streamer").await;
     // The answer may be sent before or after the next frame comes.

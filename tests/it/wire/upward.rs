@@ -90,7 +90,7 @@ impl Waste {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_nobody_wants_leaves_the_connection_its_window() {
+async fn discarded_data_leave_the_connection_its_window() {
     let talos = Talos::start().await;
     let good = Good::new(&talos, "sender").await;
     for (waste, at_once) in WASTES.into_iter().flat_map(|waste| [(waste, true), (waste, false)]) {
@@ -165,7 +165,7 @@ async fn holds_us_to_its_windows(wire: &mut Wire, streams: &[u32], name: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_sends_more_than_was_granted_is_refused() {
+async fn data_beyond_the_window_are_refused() {
     let talos = Talos::start().await;
     let good = Good::new(&talos, "sender").await;
 

@@ -29,7 +29,7 @@ fn numbers(rows: &UsageRows) -> HashMap<(String, &'static str), u64> {
 }
 
 #[test]
-fn what_is_written_is_not_written_again_until_it_grows() {
+fn written_counts_are_written_again_only_once_they_grow() {
     let mut rows = UsageRows::new(10, START);
     let [one, two] = [check(1, ALLOW), check(2, "expired")];
     rows.merge(table(&[(one, 3), (two, 1)]), START);
@@ -85,7 +85,7 @@ fn late_checks_count_in_the_first_hour_that_is_in_memory() {
 }
 
 #[test]
-fn what_is_not_written_is_not_forgotten() {
+fn unwritten_counts_are_kept() {
     let mut rows = UsageRows::new(10, START);
     rows.merge(table(&[(check(1, ALLOW), 3)]), START);
     rows.forget(START.plus(Duration::from_secs(24 * 60 * 60)));
@@ -116,7 +116,7 @@ proptest! {
     /// Whatever is merged, written, erased and forgotten in any order: what the database would have
     /// is the sum of all that was counted.
     #[test]
-    fn nothing_is_lost_or_doubled(
+    fn no_count_is_lost_or_doubled(
         steps in prop::collection::vec((any::<u8>(), 0..8_u8, 1..9_u64), 1..80),
         max_rows in 1..6_usize,
     ) {

@@ -121,7 +121,7 @@ async fn no_valid_request_is_refused_while_everything_is_rotated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_taken_away_is_refused_at_once() {
+async fn keys_of_removed_prefixes_and_secrets_are_refused_at_once() {
     let (live, mut config) = start(&key_set("a")).await;
     config.prefix = json!({ "current": "one", "retired": ["two"], "public_current": "pub" });
     live.change(&config.yaml()).await;
