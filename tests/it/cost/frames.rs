@@ -223,7 +223,7 @@ fn each_kind(check: &Check, random: &mut Random) -> Vec<Input> {
             0 => frame(HEADERS, 0, 1, &[]),
             _ => frame(CONTINUATION, 0, 1, &[0x82]),
         }),
-        input("frames by chance", Style::Reads, move |n| noise[n as usize % noise.len()].clone()),
+        input("random frames", Style::Reads, move |n| noise[n as usize % noise.len()].clone()),
     ]
 }
 
