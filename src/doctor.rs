@@ -95,6 +95,7 @@ pub fn examine(text: &str, options: Options<'_>) -> Result<Report, NotADump> {
     Ok(Report { findings, summary, examined })
 }
 
+/// Runs all rules on a dump, and counts what was examined.
 fn examine_dump(dump: &Dump<'_>, options: Options<'_>, findings: &mut Findings, examined: &mut Examined) {
     let managers = ConnectionManager::all(dump, options);
     let checks: Vec<&ExtAuthz<'_>> = managers.iter().flat_map(|manager| &manager.checks).collect();

@@ -299,6 +299,7 @@ impl Store {
         Self::connect_to(Dsn::parse(dsn)?.existing_only(), Rng::system()).await
     }
 
+    /// Connects to a database: pools, the connection of polls, and the file's identity for SQLite.
     async fn connect_to(dsn: Dsn, rng: Rng) -> Result<Self, StoreError> {
         driver::install();
         let options: AnyConnectOptions = dsn.url.parse()?;

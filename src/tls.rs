@@ -223,6 +223,7 @@ pub fn certificate_in(pem: &[u8]) -> Option<(Certificate, CertificateDer<'static
     Some((names::read(&der), der))
 }
 
+/// Builds the configuration of a listener from its files.
 fn build(files: &Files, alpn: Alpn, clock: &Clock) -> Result<ActiveTls, TlsError> {
     let chain = pem::certificates(&files.cert)?;
     let key = pem::key(&files.key)?;

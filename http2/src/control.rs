@@ -34,6 +34,8 @@ impl<T> Session<T> {
         Ok(())
     }
 
+    /// Handles SETTINGS (RFC 9113, 6.5): applies the values that concern a server, and
+    /// acknowledges.
     pub(crate) fn on_settings(&mut self, header: &FrameHeader, payload: &[u8]) -> Result<(), FrameError> {
         if header.has(flag::ACK) {
             return match payload.is_empty() {
@@ -119,6 +121,7 @@ impl<T> Session<T> {
         Ok(())
     }
 
+    /// Handles WINDOW_UPDATE (RFC 9113, 6.9), and sends data that waited for the window.
     pub(crate) fn on_window_update(
         &mut self,
         header: &FrameHeader,

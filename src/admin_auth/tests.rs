@@ -1,3 +1,5 @@
+//! Tests of the authentication of admin callers: addresses, certificates and tokens.
+
 use std::sync::Arc;
 use std::time::Duration;
 

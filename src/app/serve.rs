@@ -160,6 +160,7 @@ struct Records {
 }
 
 impl Records {
+    /// Spawns the tasks that write last uses, usage and the audit log's head.
     fn spawn(
         config: &Config,
         context: &Context,

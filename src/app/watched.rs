@@ -101,6 +101,7 @@ impl<T: PartialEq + Send + 'static> Watched<T> {
         self.look_at(new.map(|(file, _)| file.clone()).collect()).await;
     }
 
+    /// Looks at files, and returns those whose state has changed since the last look.
     async fn look_at(&mut self, files: Vec<PathBuf>) -> Vec<PathBuf> {
         let state_of = self.state_of;
         let look = move || {

@@ -252,6 +252,8 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     path.into()
 }
 
+/// Opens a file and locks it, and removes an incomplete last line. Returns it with its length and
+/// the end of its chain.
 fn open_at(path: &Path) -> io::Result<(File, u64, Tail)> {
     let is_new = !path.try_exists()?;
     let file = OpenOptions::new().create(true).append(true).read(true).mode(0o600).open(path)?;

@@ -239,6 +239,7 @@ impl AuthorizationService {
         Some(Ok(encode_denied(denied, &settings.authz, &self.templates.load(), &headers, &request_id)))
     }
 
+    /// Decides a Check: policy, credential, verification, demands of the route, charges, response.
     async fn decide(
         &self,
         settings: &Arc<Settings>,
@@ -340,6 +341,8 @@ impl AuthorizationService {
         }
     }
 
+    /// Returns the response for an allowed key: the one kept in the cache entry if it fits, else a
+    /// new one, which is kept there.
     fn admit_key(
         &self,
         settings: &Settings,
@@ -367,6 +370,7 @@ impl AuthorizationService {
         Ok(finish(settings, ready, headers, Some(presented), overwritten, charges)?)
     }
 
+    /// Encodes the response for a key, with a new token for upstream if `with_token`.
     fn make_answer(
         &self,
         settings: &Settings,

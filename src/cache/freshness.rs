@@ -324,6 +324,7 @@ impl Freshness {
         self.mode_by(&self.ledger)
     }
 
+    /// Returns the mode by the leases and the evidence of an outage in a ledger.
     fn mode_by(&self, ledger: &Ledger) -> Mode {
         let polled = self.age_of(ledger.lease());
         if polled.is_some_and(|age| age <= self.config.lease) {

@@ -128,6 +128,7 @@ impl From<RedisError> for Cause {
     }
 }
 
+/// Returns the kind of an error's cause.
 fn kind_of(error: &RedisError) -> CauseKind {
     // A script's errors have the code ERR, and the reason in words.
     let text = error.to_string().to_ascii_lowercase();

@@ -197,6 +197,8 @@ impl RedisClient {
         self.keep_connected(Some(subscription)).await;
     }
 
+    /// Connects again and again, with growing pauses. A subscriber is notified at each connection
+    /// and its loss, as it may have missed messages.
     async fn keep_connected<F: Fn(&[u8]) -> bool>(&self, subscription: Option<Subscription<'_, F>>) {
         let channel = subscription.as_ref().map(|subscription| subscription.channel);
         let may_have_missed = || {

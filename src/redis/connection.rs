@@ -150,6 +150,8 @@ impl Target {
         }
     }
 
+    /// Connects to one server and checks that it is a primary with the needed rights; to its
+    /// cluster if it is a node of one.
     async fn connect_single(
         &self,
         address: HostPort,

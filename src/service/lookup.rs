@@ -149,6 +149,7 @@ struct SharedTier {
 }
 
 impl Lookup {
+    /// Looks a key up in memory, in Redis, and in the database, as far as the lookup may read them.
     async fn run(self) -> LookupResult {
         // Another lookup may have ended after the caller looked into L1.
         if self.reads_memory

@@ -102,6 +102,7 @@ impl Service {
         })
     }
 
+    /// Revokes a key in the database, publishes the change and records it.
     async fn revoke_id(
         &self,
         network: NetworkId,

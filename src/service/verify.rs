@@ -144,6 +144,7 @@ impl Service {
         self.verify_cached_if(settings, request, |entry, now| self.is_valid(entry, now))
     }
 
+    /// Verifies from memory, by entries that `accept` takes. None if that needs a lookup.
     fn verify_cached_if(
         &self,
         settings: &Settings,
@@ -394,6 +395,7 @@ impl Service {
         self.freshness.is_fresh(entry.slot, entry.stamp) && entry.hard_expiry.is_none_or(|at| now < at)
     }
 
+    /// Returns the identity of a cached key, or the reason for which it may not be used now.
     fn judge_entry(
         &self,
         entry: Arc<Entry>,

@@ -36,6 +36,7 @@ impl Store {
     }
 }
 
+/// Deletes keys of a network in one transaction, with their usage and the values in their events.
 async fn delete_keys(
     inner: Arc<Inner>,
     network: NetworkId,

@@ -153,6 +153,8 @@ impl BatchReader {
         Self { inner: Arc::clone(inner), has_slot: true }
     }
 
+    /// Reads batch after batch until nothing waits. A read that is slow gives its slot to another
+    /// reader.
     async fn run(mut self) {
         while let Some(batch) = self.next_batch() {
             let ids: Vec<_> = batch.iter().map(|lookup| lookup.wanted).collect();

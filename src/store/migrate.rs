@@ -242,6 +242,8 @@ impl Store {
         }
     }
 
+    /// Returns the steps of this program, and those that only the database knows, with their
+    /// states.
     pub(super) async fn steps(&self) -> Result<Vec<Step>, StoreError> {
         let mut steps: Vec<Step> = steps_up(self.0.dialect)
             .map(|step| Step {

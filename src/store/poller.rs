@@ -306,6 +306,8 @@ impl Poller {
         (rows, proof)
     }
 
+    /// Records the server that answers polls. If it is another one than before, connections of the
+    /// pool are evicted, as they may lead to the old one.
     fn record_server(&self, connection: &PollConnection, now: Moment) {
         let is_expected =
             self.0.expected.load().as_deref().is_some_and(|expected| *expected == connection.server);

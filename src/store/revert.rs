@@ -226,6 +226,7 @@ async fn connections_of_others(dsn: &str) -> Result<Vec<String>, StoreError> {
     Ok(others)
 }
 
+/// Describes other programs that use the database.
 async fn look_for_others(
     connection: &mut AnyConnection,
     dialect: Dialect,

@@ -116,6 +116,7 @@ async fn oldest(
     rows.iter().map(|row| read(row).map_err(StoreError::from)).collect()
 }
 
+/// Adds rows of hours to the rows of their days.
 async fn add_to_days(
     inner: &Inner,
     transaction: &mut AnyConnection,

@@ -1,3 +1,5 @@
+//! Tests of the places where a credential is looked for: a table of requests, with what is found.
+
 use super::*;
 use crate::authz::request::tests::both_forms;
 

@@ -121,6 +121,8 @@ impl Freshness {
         (is_valid && shown.as_micros() != 0).then_some(shown)
     }
 
+    /// Polls once; the caller holds the lock of polls. Watches meanwhile if the process itself
+    /// stalls, since a deadline that passes in a stall is no evidence of an outage.
     async fn poll_in_turn(&self, store: &Store) -> Result<(), StoreError> {
         let number = self.polls_begun.fetch_add(1, Ordering::AcqRel) + 1;
         let begun = self.begin();
@@ -195,6 +197,7 @@ impl Freshness {
         self.last_poll_micros.store(micros(took), Ordering::Relaxed);
     }
 
+    /// Records a failed poll, and what it proves about the database.
     fn record_failure(&self, failed: &PollError, begun: &Begun, ended: Moment, stalled_during: bool) {
         // A deadline that passed during a stall proves nothing about the database.
         if stalled_during {

@@ -1,3 +1,5 @@
+//! Tests of the rows of counted Checks, some against a model of the database.
+
 use std::time::Duration;
 
 use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
