@@ -188,7 +188,7 @@ def unprivileged(folder, user):
 
 
 def accepts(port):
-    """Whether something listens there."""
+    """Returns true if something listens there."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1):
             return True

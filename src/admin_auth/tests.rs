@@ -1,4 +1,4 @@
-//! Tests of the authentication of admin callers: addresses, certificates and tokens.
+//! Tests of how admin callers authenticate: certificates, forwarded ones, the socket, and tokens.
 
 use std::sync::Arc;
 use std::time::Duration;
