@@ -84,7 +84,7 @@ impl Followers {
     }
 }
 
-/// A reader that waits, or whose client does.
+/// Place of a reader among those that wait; dropped, it frees the place.
 struct Waiting<'a> {
     followers: &'a Followers,
     network: NetworkId,

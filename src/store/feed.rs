@@ -54,7 +54,7 @@ pub struct FeedRequest {
     pub max_events: usize,
 }
 
-/// A change of the log, as told to those who follow it.
+/// Change of the log, as those who follow it get it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoggedEvent {
     /// Place of its entry.

@@ -45,7 +45,7 @@ const FILES: [(&str, &str, &[&str]); 5] = [
 
 /// The block of YAML that the message lists.
 fn lines_of(told: &str) -> Value {
-    let Some((_, rest)) = told.split_once("these lines of the file say so:\n") else { return json!({}) };
+    let Some((_, rest)) = told.split_once("add these lines to the file:\n") else { return json!({}) };
     let block: Vec<&str> = rest.lines().take_while(|line| line.starts_with("    ")).collect();
     serde_norway::from_str(&block.join("\n")).must(rest)
 }

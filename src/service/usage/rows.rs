@@ -24,7 +24,7 @@ pub(in crate::service) fn hour_of(time: Timestamp) -> Timestamp {
 pub(crate) enum CountedKey {
     /// No known key.
     None,
-    /// Any, beyond the bound on rows.
+    /// Any key, beyond the bound on rows.
     Other,
     /// This key.
     Key(KeyId),
