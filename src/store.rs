@@ -224,7 +224,7 @@ async fn prepares(dsn: &Dsn, options: &AnyConnectOptions) -> bool {
     let is_pooled = dsn.dialect == Dialect::Postgres && first_contact::is_pooled(options).await;
     if is_pooled {
         tracing::info!(
-            "a pooler such as PgBouncer stands before the database: nothing is left in its sessions"
+            "a pooler such as PgBouncer is in front of the database: sessions keep no settings and no prepared statements"
         );
     }
     !is_pooled

@@ -65,7 +65,7 @@ async fn upgrade_row(store: &Store, freshness: &Freshness, upgrade: HashUpgrade)
             true
         }
         Err(error) => {
-            tracing::warn!(%error, key_id = %upgrade.from, "a key whose hash was imported keeps its id for now");
+            tracing::warn!(%error, key_id = %upgrade.from, "a key whose hash was imported could not be upgraded; a later use tries again");
             false
         }
     }

@@ -192,7 +192,7 @@ async fn write(store: &Store, clock: &Clock, pending: &mut Pending, unwritten: &
             Ok(()) => pending.graces.clear(),
             Err(error) => {
                 let count = pending.graces.len();
-                tracing::warn!(%error, count, "ends of used keys could not be put off; trying again");
+                tracing::warn!(%error, count, "grace periods of used keys could not be extended; trying again");
             }
         }
     }
