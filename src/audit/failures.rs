@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn ten_a_minute_and_network_are_told_of_and_all_are_counted() {
+    fn ten_failures_a_minute_and_network_are_written_and_all_are_counted() {
         let failures = Failures::default();
         let admit = |network, second| failures.admit(network, at(second));
         for _ in 0..10 {

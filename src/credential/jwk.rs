@@ -344,7 +344,7 @@ mod tests {
     ];
 
     #[test]
-    fn keys_in_whose_name_anybody_signs_are_refused() {
+    fn keys_that_anybody_can_sign_with_are_refused() {
         let rsa = generate(RSA, Some("r"), &Rng::system()).unwrap();
         let read = |jwk: Value| KeySet::default().read(&json!({ "keys": [jwk] }).to_string());
         for point in SMALL_ORDER {

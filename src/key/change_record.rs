@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_change_is_told_from_what_it_did() {
+    fn kinds_of_changes_are_derived_from_the_rows() {
         let old = key();
         let suspension = Suspension { reason: Some("unpaid".into()), until: None, at: old.created, by: None };
         let suspended = Key {

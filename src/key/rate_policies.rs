@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_are_told_of_what_talos_counts() {
+    fn headers_name_the_policies_that_talos_counts() {
         let list =
             RatePolicies::new(vec![policy("default", 10, 60), policy("day", 100, 86_400), for_envoy(9, 1)]);
         assert_eq!(list.unwrap().header().unwrap(), "\"default\";q=10;w=60, \"day\";q=100;w=86400");

@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn losses_are_told_in_words() {
+    fn losses_are_printed_in_words() {
         let loss = |table: &str, column: Option<&str>, rows| Loss {
             table: table.to_owned(),
             column: column.map(str::to_owned),

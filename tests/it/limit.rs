@@ -33,7 +33,7 @@ fn policy(quota: u32) -> Value {
 
 /// A policy in another unit is for a gateway to enforce: whoever sets one is told so.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_unit_that_is_not_enforced_is_told_by_the_answer_and_the_log() {
+async fn a_unit_that_is_not_enforced_is_reported_by_response_and_log() {
     needs!(Envoy);
     let edge = Edge::with(limited(), &[]).await;
     let talos = &edge.talos;
@@ -148,7 +148,7 @@ async fn verify_says_it_as_well() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_enforcement_the_policy_is_only_told() {
+async fn without_enforcement_the_policy_is_only_reported() {
     let talos = Setup::new().start().await;
     let key = key(&talos, 1).await;
     for _ in 0..3 {

@@ -63,7 +63,7 @@ fn merge(into: &mut Value, other: Value) {
 
 /// One message lists everything that a file must say; with these lines it runs.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_and_the_lines_that_it_is_told_of_run() {
+async fn a_file_runs_with_the_lines_that_its_error_lists() {
     for (name, file, wanted) in FILES {
         let setup = Setup::bare();
         let secret = format!("secrets: {{hmac: {{current: {HMAC_SECRET}}}}}\n");
@@ -144,7 +144,7 @@ async fn health_requests_leave_the_log_without_a_restart() {
 
 /// Keys that lie in the same database and were never adopted are told of, until they are.
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_that_nobody_adopted_are_told_of() {
+async fn unadopted_keys_are_reported() {
     let id = "0b8f1c9e-6a1d-4a53-9c5f-3f1f9b7f2a11";
     let setup = Setup::new();
     setup.start().await.stop().await;
@@ -184,7 +184,7 @@ async fn keys_that_nobody_adopted_are_told_of() {
 
 /// The vendor's own tables in the way are named, not only a failed statement.
 #[tokio::test(flavor = "multi_thread")]
-async fn tables_of_the_same_name_are_told_of() {
+async fn tables_of_the_same_name_are_reported() {
     let setup = Setup::bare().set("TALOS_SECRETS_HMAC_CURRENT", HMAC_SECRET).sqlite();
     std::fs::write(setup.path("talos.db"), "").must("a file");
     setup.sql("CREATE TABLE api_keys (nid VARCHAR(36) NOT NULL, key_id VARCHAR(64) NOT NULL)");
@@ -196,7 +196,7 @@ async fn tables_of_the_same_name_are_told_of() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn health_is_told_by_an_exit_code() {
+async fn health_is_an_exit_code() {
     let talos = Talos::start().await;
     let endpoint = talos.metrics.url("");
     let bare = Setup::bare();

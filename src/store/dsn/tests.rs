@@ -201,7 +201,7 @@ fn pool_settings_are_obeyed() {
 }
 
 #[test]
-fn poolers_are_told_by_the_dsn_or_found_out() {
+fn poolers_are_named_by_the_dsn_or_detected() {
     for (parameter, prepares) in [
         ("", None),
         ("default_query_exec_mode=exec", Some(false)),

@@ -149,7 +149,7 @@ async fn a_bad_request_rotates_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_end_of_a_grace_period_is_told_and_may_be_sent_back() {
+async fn the_end_of_a_grace_period_is_returned_and_may_be_sent_back() {
     let talos = Talos::start().await;
     let key = talos.issue(json!({})).await;
     assert_eq!(key.resource.get("supersede_time"), None);

@@ -104,7 +104,7 @@ fn assert_lacking(status: &Value, revocations: u64, deletions: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restored_database_is_told_of_and_gets_its_revocations_back() {
+async fn a_restored_database_is_reported_and_gets_its_revocations_back() {
     let setup = audited();
     let talos = setup.start().await;
     let keys = keys(&talos).await;

@@ -51,7 +51,7 @@ async fn every_option_of_issue_gets_to_the_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_lives_a_day_unless_told_otherwise() {
+async fn a_key_lives_a_day_by_default() {
     let cli = Cli::start().await;
     let key = cli.line("keys issue a --actor a --format json").await.json();
     let key = key.at("/issued_api_key");

@@ -21,7 +21,7 @@ fn change<'a>(event: &'a Value, field: &str) -> &'a Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_kind_of_change_is_told_in_order_with_what_differs() {
+async fn every_kind_of_change_is_an_event_in_order_with_its_differences() {
     let talos = Setup::new().start().await;
     let key = talos.issue(json!({ "name": "backend", "scopes": ["a"], "metadata": { "mail": "m@x" } })).await;
     let path = format!("{ISSUED}/{}", key.id);
@@ -121,7 +121,7 @@ async fn a_batch_is_a_list_of_cloud_events_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_verified_caller_is_told() {
+async fn the_verified_caller_is_returned() {
     let setup = Setup::new();
     let socket = setup.path("admin.sock");
     let talos = setup.set("TALOS_SERVE_HTTP_SOCKET", &socket.display().to_string()).start().await;

@@ -173,7 +173,7 @@ fn judge(acknowledged: &[Change], readers: &[Reader]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_reader_is_told_of_each_acknowledged_change_once_and_in_order() {
+async fn each_reader_gets_each_acknowledged_change_once_and_in_order() {
     let setup = Setup::new().set("TALOS_CONSISTENCY_POLL", "200ms");
     let mut processes = vec![];
     for _ in 0..WRITERS {

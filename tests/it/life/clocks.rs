@@ -53,7 +53,7 @@ async fn newest_time(setup: &Setup) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clock_that_is_off_falsifies_nothing_and_is_told_of() {
+async fn a_clock_that_is_off_falsifies_nothing_and_is_reported() {
     if database::server().is_none() {
         // SQLite has no clock but the process's own.
         return;

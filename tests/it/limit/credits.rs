@@ -110,7 +110,7 @@ async fn a_route_says_what_a_request_costs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn verify_spends_unless_told_not_to() {
+async fn verifying_spends_credits_by_default() {
     let talos = Setup::new().start().await;
     let key = key(&talos, 1).await;
     let body = json!({ "credential": key.secret });

@@ -318,7 +318,7 @@ async fn verify_can_leave_the_limits_as_they_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn limits_that_are_not_enforced_are_told() {
+async fn limits_that_are_not_enforced_are_reported() {
     let talos = Setup::new().start().await;
     let told = "rate_limit.enabled is false: the limits of this key are stored and reported, not enforced";
     let warning = format!("299 talos \"{told}\"");

@@ -181,7 +181,7 @@ async fn patient() -> Talos {
 const WITHOUT_TLS: [Kind; 4] = [Kind::Head, Kind::Body, Kind::Idle, Kind::Http2];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn slow_clients_of_the_public_plane_are_sent_away_and_others_are_served() {
+async fn slow_clients_of_the_public_plane_are_disconnected_and_others_are_served() {
     let talos = patient().await;
     bears(&talos, "public", talos.public, (&WITHOUT_TLS, Slow::http), async || {
         talos.public.send(Version::Http1, Call::get(JWKS)).await.expect(200);
@@ -190,7 +190,7 @@ async fn slow_clients_of_the_public_plane_are_sent_away_and_others_are_served() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn slow_clients_of_the_admin_plane_are_sent_away_and_others_are_served() {
+async fn slow_clients_of_the_admin_plane_are_disconnected_and_others_are_served() {
     let talos = patient().await;
     bears(&talos, "admin", talos.admin, (&WITHOUT_TLS, Slow::http), async || {
         talos.admin.send(Version::Http1, Call::get(ISSUED)).await.expect(200);
@@ -199,7 +199,7 @@ async fn slow_clients_of_the_admin_plane_are_sent_away_and_others_are_served() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn slow_clients_of_the_metrics_plane_are_sent_away_and_others_are_served() {
+async fn slow_clients_of_the_metrics_plane_are_disconnected_and_others_are_served() {
     let talos = patient().await;
     // Requests to the metrics plane have no body that could be slow.
     let kinds = [Kind::Head, Kind::Idle, Kind::Http2];
@@ -210,7 +210,7 @@ async fn slow_clients_of_the_metrics_plane_are_sent_away_and_others_are_served()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn slow_clients_of_the_authz_plane_are_sent_away_and_others_are_served() {
+async fn slow_clients_of_the_authz_plane_are_disconnected_and_others_are_served() {
     let talos = Talos::start().await;
     let good = Good::new(&talos, "patient").await;
     let key = talos.issue(json!({})).await;
@@ -221,7 +221,7 @@ async fn slow_clients_of_the_authz_plane_are_sent_away_and_others_are_served() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn half_open_handshakes_are_sent_away_and_others_are_served() {
+async fn half_open_handshakes_are_disconnected_and_others_are_served() {
     let authority = Authority::new();
     let client = Client::trusting(&authority);
     let pair = authority.issue(NAME, 2100);

@@ -45,7 +45,7 @@ async fn the_right_certificate_is_trusted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_wrong_ones_are_told_nothing() {
+async fn wrong_servers_get_no_secret() {
     needs!(Redis);
     let (authority, other) = (Authority::new(), Authority::new());
     let wrong_name = Redis::start_tls(authority.issue("other.talos.test", 2100), &authority).await;

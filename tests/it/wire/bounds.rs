@@ -89,7 +89,7 @@ async fn who_is_slow(talos: &Talos, parts: Vec<Vec<u8>>) {
 
 /// Half a minute and more: for the long run alone.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_silent_are_asked_whether_they_are_there() {
+async fn silent_clients_are_pinged() {
     if number_from("TALOS_TEST_WIRE", 0) < 5_000 {
         return;
     }

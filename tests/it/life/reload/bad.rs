@@ -44,7 +44,7 @@ const BAD: [(&str, &[&str]); 12] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bad_configurations_under_load_change_nothing_and_are_told() {
+async fn bad_configurations_under_load_change_nothing_and_are_reported() {
     let rounds =
         std::env::var("TALOS_TEST_RELOADS").map_or(RELOADS, |text| text.parse().must("TALOS_TEST_RELOADS"));
     let live = Live::start(&good()).await;

@@ -125,7 +125,7 @@ async fn rows_of_earlier_releases_learn_their_secret_when_they_are_verified() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_removed_prefix_is_told_at_the_start() {
+async fn a_removed_prefix_is_reported_at_the_start() {
     let config = |prefix: &str| {
         format!(
             "secrets: {{hmac: {{current: {FIRST}}}}}\ncredentials: {{api_keys: {{prefix: {{{prefix}}}}}}}\n"
