@@ -388,7 +388,7 @@ impl Store {
         let (readers, writers) = (inner.readers.stats(), inner.writers.stats());
         match inner.dialect {
             Dialect::Sqlite => readers.plus(writers),
-            // Both are one pool.
+            // Readers and writers are one pool.
             Dialect::Postgres | Dialect::Cockroach | Dialect::MySql => readers,
         }
     }

@@ -195,7 +195,7 @@ mod tests {
         }
         assert!(newcomer.grow(LIMITS.guaranteed), "what is guaranteed");
         assert!(pool.used() <= LIMITS.process + 100 * LIMITS.guaranteed, "{}", pool.used());
-        // Few leave more than that.
+        // Keeps only a few permits.
         permits.truncate(4);
         for account in &accounts {
             assert!(account.set_own(0));
@@ -212,7 +212,7 @@ mod tests {
             let mut permits: Vec<MemoryPermit> = vec![];
             for (of, own, bytes) in steps {
                 if own {
-                    // Whoever holds too much is sent away.
+                    // A connection that holds too much is closed, which frees all.
                     prop_assert!(accounts[of].set_own(bytes / 10) || accounts[of].set_own(0));
                 } else if bytes % 3 == 0 {
                     permits.pop();

@@ -200,7 +200,7 @@ impl IssuerKey {
                 _ => return None,
             },
             AlgorithmParameters::OctetKeyPair(_) => &[Algorithm::EdDSA],
-            // A secret that is published is none.
+            // A symmetric key in a published key set would let anybody sign.
             _ => return None,
         };
         let named = match jwk.common.key_algorithm {

@@ -111,7 +111,7 @@ impl<T: PartialEq + Send + 'static> Watched<T> {
             };
             files.into_iter().map(look).collect::<Vec<_>>()
         };
-        // A look that panicked has found nothing.
+        // Without the task's result, nothing counts as changed.
         let states = tokio::task::spawn_blocking(look).await.unwrap_or_default();
         let mut changed = vec![];
         for (file, state) in states {

@@ -168,7 +168,7 @@ impl Behind {
 
     fn read_marker(&self) -> Option<u64> {
         let text = fs::read(self.marker()).ok()?;
-        // Whatever is in it, something was lacking.
+        // The file's existence says that something was lacking, whatever its content.
         let value: Option<serde_json::Value> = serde_json::from_slice(&text).ok();
         Some(value.and_then(|value| value["after"].as_u64()).unwrap_or(0))
     }

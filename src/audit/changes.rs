@@ -166,7 +166,7 @@ impl History {
             }
             (ChangeKind::Updated, _) => self.updated = Some(change),
             (ChangeKind::Suspended(_) | ChangeKind::Resumed, _) => self.suspended = Some(change),
-            // Nothing follows a revocation but the deletion.
+            // After a revocation only a deletion counts.
             (ChangeKind::Superseded(_), Some(ChangeKind::Revoked(_))) => {}
             (_, Some(ChangeKind::Deleted)) => {}
             _ => self.ended = Some(change),

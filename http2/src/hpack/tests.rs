@@ -86,7 +86,7 @@ fn repeated_fields_are_not_confused() {
     let path = |value: &str| [&[0x04, value.len() as u8], value.as_bytes()].concat();
     for value in ["/a", "/a", "/b", "/", "/b", "/b", ""] {
         assert_eq!(read(&mut decoder, &path(value)), Ok(pairs(&[(":path", value)])));
-        // The same value, of another name.
+        // The same value under another name.
         let authority = [&[0x01, value.len() as u8], value.as_bytes()].concat();
         assert_eq!(read(&mut decoder, &authority), Ok(pairs(&[(":authority", value)])));
     }

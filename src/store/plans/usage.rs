@@ -72,7 +72,7 @@ pub(super) async fn use_usage(store: &Store, keys: &[Key], now: Timestamp) {
     assert_eq!(sum(store, query(vec![])).await, all);
     // Half of it by day from here on.
     let before = start.minus(HOUR * 100);
-    // By several instances at once.
+    // Several instances roll up at once.
     let roll_up = async || while store.roll_up_usage(before).await.unwrap() > 0 {};
     join_all((0..3).map(|_| roll_up())).await;
     assert_eq!(store.roll_up_usage(before).await.unwrap(), 0);
