@@ -28,7 +28,7 @@ impl Envoy {
         Envoy::start_as(CONFIG, upstream, authz, changes).await
     }
 
-    /// With one of our configurations.
+    /// Starts Envoy with one of our configurations.
     pub async fn start_as(file: &str, upstream: u16, authz: Base, changes: &[(&str, &str)]) -> Envoy {
         for _ in 0..5 {
             if let Some(envoy) = Envoy::try_start(file, upstream, authz, changes).await {
@@ -38,7 +38,7 @@ impl Envoy {
         panic!("Envoy found no free ports");
     }
 
-    /// None when another process took one of its ports meanwhile.
+    /// Starts Envoy; None when another process took one of its ports meanwhile.
     async fn try_start(file: &str, upstream: u16, authz: Base, changes: &[(&str, &str)]) -> Option<Envoy> {
         let dir = tempfile::tempdir().must("a directory for Envoy");
         let (edge, admin) = (Base::local(free_port()), Base::local(free_port()));
@@ -80,7 +80,7 @@ impl Envoy {
 }
 
 impl Envoy {
-    /// The sum of the counters of the listener whose names end so.
+    /// Returns the sum of the listener's counters whose names end with `name`.
     pub async fn counter(&self, name: &str) -> u64 {
         let stats = self.admin.send(Version::Http1, Call::get("/stats")).await.expect(200).text();
         let counters = stats.lines().filter_map(|line| line.split_once(": "));

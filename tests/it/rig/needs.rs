@@ -40,7 +40,7 @@ pub enum Need {
 }
 
 impl Need {
-    /// The variables that name it.
+    /// Returns the variables that name it.
     fn variables(self) -> &'static [&'static str] {
         match self {
             Self::Envoy => &["TALOS_TEST_ENVOY"],

@@ -21,7 +21,7 @@ use crate::rig::support::{Must, TIMEOUT};
 pub enum Fault {
     /// No fault.
     Pass,
-    /// Whatever the client sends arrives that much later.
+    /// Data of the client arrive that much later.
     Delay(Duration),
     /// An RST in both directions.
     Reset,
@@ -30,7 +30,7 @@ pub enum Fault {
     BlackHole,
     /// The client is told that the server has finished; what it sends still arrives.
     HalfClose,
-    /// There is nobody to connect to; what is open passes.
+    /// New connections are refused; open ones pass.
     Refuse,
     /// The server gets each request and answers it; instead of its answer comes an RST.
     LoseAnswers,
@@ -64,24 +64,24 @@ impl Proxy {
         Proxy { port, links, accepting }
     }
 
-    /// From now on, new connections lead to another server; those that are open stay where they
+    /// Leads new connections to another server from now on; those that are open stay where they
     /// are.
     pub fn redirect_to(&self, server: u16) {
         self.links.server.store(server, Ordering::SeqCst);
     }
 
-    /// From now on, for all connections, open and new ones.
+    /// Sets the fault of all connections, open and new ones.
     pub fn set(&self, fault: Fault) {
         self.set_new(fault);
         self.set_open(fault);
     }
 
-    /// From now on, for new connections.
+    /// Sets the fault of new connections.
     pub fn set_new(&self, fault: Fault) {
         self.links.for_new.send_replace(fault);
     }
 
-    /// From now on, for those that are open.
+    /// Sets the fault of the connections that are open now.
     pub fn set_open(&self, fault: Fault) {
         for connection in self.links.live().iter() {
             connection.send_replace(fault);
@@ -121,7 +121,7 @@ async fn bind(port: u16) -> TcpListener {
     }
 }
 
-/// A runtime of their own: however busy a test keeps its, the network isn't slower for that.
+/// Returns a runtime for proxies alone, so that a busy test doesn't slow its network down.
 fn runtime() -> &'static Runtime {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     RUNTIME.get_or_init(|| {

@@ -70,7 +70,7 @@ impl Received {
         assert!(!all.contains(secret), "the credential reached the upstream: {all}");
     }
 
-    /// The token that came with it.
+    /// Returns the token that came with the request.
     #[track_caller]
     pub fn token(&self) -> &str {
         let value = self.header("authorization").must("an authorization header at the upstream");
