@@ -96,8 +96,8 @@ impl Client {
 }
 
 impl Setup {
-    /// Turns TLS on for a plane (`HTTP`, `PUBLIC`, `METRICS` or `AUTHZ`), with files in the directory
-    /// of the process.
+    /// Turns TLS on for a plane (`HTTP`, `PUBLIC`, `METRICS` or `AUTHZ`), with files in the
+    /// directory of the process.
     pub fn tls(self, plane: &str, pair: &(String, String)) -> Setup {
         self.put_pair(plane, pair);
         let path = |kind: &str| self.path(&format!("{plane}-{kind}.pem")).display().to_string();
