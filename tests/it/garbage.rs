@@ -1,5 +1,4 @@
-//! Garbage: whatever comes as a credential or as a CheckRequest, the process lives and nobody gets
-//! in.
+//! Random bytes as credentials and as CheckRequests: the process lives, and no request passes.
 
 use prost::Message;
 use serde_json::json;

@@ -1,5 +1,5 @@
-//! docs/: each page's commands work, in their order, in one shell on an empty directory; each
-//! configuration that a page shows is a good one; and each metric that a page names is there.
+//! The pages of docs/: their commands work, in order, in one shell on an empty directory; their
+//! configurations are valid; the metrics that they name exist.
 
 use std::path::PathBuf;
 

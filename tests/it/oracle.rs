@@ -1,4 +1,4 @@
-//! Revocations raced with everything that could hide them, and a judge who has seen it all.
+//! Revocations under all faults that could delay them, and a judge of the whole history.
 
 mod faults;
 mod history;

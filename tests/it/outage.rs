@@ -1,5 +1,5 @@
-//! Outages of what we depend on, row by row of the promise: what is known stays right, what isn't
-//! is 503 and never 401.
+//! Outages of databases and Redis: known keys are answered rightly, and unknown ones get 503, never
+//! 401.
 
 mod cancelled;
 mod disk;

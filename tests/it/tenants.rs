@@ -1,4 +1,4 @@
-//! Several networks in one process: found by the host of a request, and strangers to each other.
+//! Several networks in one process: chosen by the host of a request, and isolated from each other.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,5 @@
-//! Every route against what it can't take: the right 4xx, the field named, nothing changed.
+//! Invalid requests to every route: each gets the right 4xx that names the field, and changes
+//! nothing.
 
 use serde_json::{Value, json};
 

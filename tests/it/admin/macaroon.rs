@@ -1,4 +1,4 @@
-//! Deriving macaroons, and theirs and ours: pymacaroons reads, narrows and mints them like us.
+//! Macaroons derived from keys, and pymacaroons, which reads, narrows and mints them as we do.
 
 use serde_json::{Value, json};
 

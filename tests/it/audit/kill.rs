@@ -1,4 +1,4 @@
-//! kill -9 amid changes: the log goes on, and says of which it isn't known whether they were done.
+//! SIGKILL amid changes: the log goes on, and names the calls whose outcome isn't known.
 
 use serde_json::json;
 use tokio::task::JoinSet;

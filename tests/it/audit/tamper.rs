@@ -1,4 +1,4 @@
-//! Whoever changes the file is found out, by each way there is to change it.
+//! Each way to change the file of an audit log is detected.
 
 use serde_json::{Value, json};
 

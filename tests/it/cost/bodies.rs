@@ -1,4 +1,4 @@
-//! Bodies of many clients that don't end: those that find no room are refused, and the others go
+//! Bodies of many clients that don't end: those that find no memory are refused, and the others go
 //! on.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

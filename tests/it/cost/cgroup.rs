@@ -1,4 +1,4 @@
-//! A bound on a process's memory that the kernel enforces, as it does for a container.
+//! A limit on a process's memory that the kernel enforces, as it does for a container.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! Neither database nor Redis, and an Envoy that lets pass whatever it can't have checked.
+//! Neither database nor Redis answers, and Envoy is set to let requests pass that it couldn't
+//! check.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! Three processes write, one of them is killed now and then, and five readers follow: each is told
-//! of every acknowledged change once, in the order of the log. After a restore each is told so.
+//! Three processes write, one of them is killed now and then, and five readers follow: each gets
+//! every acknowledged change once, in the order of the log, and learns of a restore.
 
 use std::collections::HashMap;
 use std::sync::Arc;

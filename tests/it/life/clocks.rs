@@ -1,4 +1,4 @@
-//! One instance whose clock is wrong: it falsifies nothing, and says so.
+//! An instance whose clock is wrong: it writes no wrong times, and reports the skew.
 
 use std::time::Duration;
 

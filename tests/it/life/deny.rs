@@ -1,5 +1,4 @@
-//! The deny list: keys and their tokens refused by a file, whatever the database says and whether
-//! it says anything.
+//! The deny list: a file refuses keys and their tokens, whatever the state of the database.
 
 use std::fs;
 use std::path::{Path, PathBuf};

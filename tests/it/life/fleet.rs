@@ -1,4 +1,4 @@
-//! Two processes on one database: what one changes, the other learns of within the lease.
+//! Two processes on one database: each knows the other's changes within the lease.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! kill -9 amid changes: afterwards nothing that was acknowledged is lost, nothing is there twice,
-//! and no key is rotated by half.
+//! SIGKILL amid changes: no acknowledged change is lost, none is there twice, and no key is half
+//! rotated.
 
 use std::sync::{Arc, Mutex};
 

@@ -1,4 +1,4 @@
-//! PgBouncer in transaction mode with nothing set for us: migrations and service go through it, and
+//! PgBouncer in transaction mode with default settings: migrations and service work through it, and
 //! leave nothing in its sessions.
 
 use std::process::Command;

@@ -1,4 +1,5 @@
-//! A database that is put back to what it was: the last numbers of its log are given out again.
+//! A database that is put back to an earlier state, so that the last numbers of its log are given
+//! again.
 
 use std::time::{Duration, Instant};
 

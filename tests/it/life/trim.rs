@@ -1,4 +1,4 @@
-//! The mutation log doesn't grow for ever, and nobody who reads it misses anything.
+//! The mutation log is trimmed, and no instance misses a change by it.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! Credits: what uses cost, who shares them, and what is told of them.
+//! Credits: the costs of uses, the keys that share a balance, and what responses say of it.
 
 mod refills;
 mod shared;

@@ -1,5 +1,5 @@
-//! Limits while clocks jump: what is let through is held against what the policy says for the time
-//! that really went by.
+//! Limits while clocks jump: allowed requests are compared with what the policy allows in the true
+//! time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! Cells about the places in which clients carry keys, and what is left there for the upstream.
+//! Cells about the places in which clients send keys, and what is left there for the upstream.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};

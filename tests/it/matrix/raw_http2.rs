@@ -1,4 +1,4 @@
-//! HTTP/2 as no client library would send it.
+//! HTTP/2 in forms that no client library sends.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

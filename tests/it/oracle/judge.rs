@@ -1,4 +1,4 @@
-//! The judge: reads a history and says what must not have happened. It asks nobody.
+//! The judge: finds violations in a history, without asking an instance.
 
 use super::history::{Answer, Asked, Credential, History, Micros, Pause, Reading, Span, Verdict};
 

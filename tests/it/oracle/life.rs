@@ -1,5 +1,5 @@
-//! One key's life: made, asked about here and there, suspended and resumed now and then, ended
-//! while it is asked about, and asked about ever after.
+//! One key's life: issued, checked now and then, suspended and resumed, ended while it is checked,
+//! and checked after that.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The instances under test, asked by clients that write down what they hear.
+//! The instances under test, and clients that record their answers.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,4 +1,4 @@
-//! A database that is far away, and others who write faster than one round trip.
+//! A database that is far away, while others write faster than one round trip.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! The database goes and comes back as another one.
+//! The database goes, and another server comes in its place.
 
 use std::time::Duration;
 

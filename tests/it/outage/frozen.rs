@@ -1,4 +1,4 @@
-//! A process that the machine stopped for a while: it must not go on where it was.
+//! A process that stood still for a while: it must not go on with what it knew before.
 
 use std::time::{Duration, Instant};
 

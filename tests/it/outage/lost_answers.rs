@@ -1,5 +1,5 @@
-//! An answer that is lost after the change was made: on its way from the database, as the answer
-//! to COMMIT, or on its way to the client. The retry does no harm and is answered truly: no key
+//! A response that is lost after the change was made: on its way from the database, as the answer
+//! to COMMIT, or on its way to the client. A retry does no harm and gets the right answer: no key
 //! without an owner, none twice, and the same secret again.
 
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
-//! One of three can't reach the database, and Redis lives: the others relay to it what the database
-//! says.
+//! One of three instances can't reach the database, and Redis works: the others relay the mutation
+//! log to it.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Another server takes over, and the old one goes on answering those who were connected.
+//! Another server becomes the primary, and the old one goes on answering its open connections.
 
 use std::time::{Duration, Instant};
 

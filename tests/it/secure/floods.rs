@@ -1,5 +1,4 @@
-//! HTTP/2 used against its server: each flood ends with the connection, and memory stays where it
-//! was.
+//! HTTP/2 floods: each ends with its connection, and memory stays where it was.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Timing of refusals: it tells nothing that helps who guesses.
+//! Timing of refusals: it tells nothing that helps to guess keys.
 
 use std::time::Instant;
 

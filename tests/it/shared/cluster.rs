@@ -1,4 +1,4 @@
-//! The same through a Redis cluster over TLS: three masters, none of which has everything.
+//! A Redis cluster over TLS, of three primaries, each with a part of the entries.
 
 use serde_json::json;
 

@@ -1,5 +1,4 @@
-//! The word that something changed: lost, doubled, out of order or made up, it costs nothing but
-//! time.
+//! Announcements of changes: if they are lost, repeated, out of order or forged, only time is lost.
 
 use futures_util::StreamExt;
 use redis::AsyncCommands;

@@ -1,4 +1,5 @@
-//! The shared cache: what it saves, and that none of its entries is trusted for being there.
+//! The shared cache: the lookups that it saves, and the checks of its entries, which aren't
+//! trusted.
 
 use redis::AsyncCommands;
 use serde_json::json;

@@ -1,4 +1,5 @@
-//! TLS to Redis: who isn't who they should be is told nothing, and the service goes on without it.
+//! TLS to Redis: a server with a wrong certificate gets no secret, and the service works without
+//! Redis.
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -1,4 +1,4 @@
-//! Secrets that shine: put into every place where one belongs, and looked for everywhere else.
+//! Canary secrets: put into every place where a secret belongs, and looked for everywhere else.
 
 use serde_json::{Value, json};
 

@@ -1,5 +1,4 @@
-//! The metrics page, as Prometheus and its tools read it; and what dashboards and alerts make of
-//! it.
+//! The metrics page, as Prometheus and its tools read it; and the dashboards and alerts made of it.
 
 use std::collections::BTreeSet;
 use std::io::Write;

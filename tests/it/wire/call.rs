@@ -1,4 +1,4 @@
-//! Calls that are good, as pieces to be sent in one way or another.
+//! Valid calls, in pieces that tests send in any way.
 
 use prost::Message;
 use serde_json::json;

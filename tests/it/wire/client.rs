@@ -1,4 +1,4 @@
-//! A client that says whatever it is told, and holds the server to every rule for what comes back.
+//! A client that sends any frames, and checks that the server obeys every rule.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;

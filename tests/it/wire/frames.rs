@@ -1,4 +1,4 @@
-//! Frames of HTTP/2 (RFC 9113) as bytes, whatever sense they make.
+//! Frames of HTTP/2 (RFC 9113) as bytes, valid or not.
 
 use crate::rig::support::Must;
 

@@ -1,4 +1,4 @@
-//! Memory and CPU time: bounded by the bytes that a client sends, for one connection and for all.
+//! Bounds on memory and CPU time by the bytes that a client sends, for one connection and for all.
 
 use std::time::{Duration, Instant};
 

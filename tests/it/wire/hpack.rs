@@ -1,4 +1,4 @@
-//! HPACK (RFC 7541): an encoder that writes fields as it is told, right or wrong, and a strict
+//! HPACK (RFC 7541): an encoder that can write any form of a field, valid or not, and a strict
 //! decoder.
 
 use std::collections::VecDeque;
