@@ -38,7 +38,7 @@ use crate::rig::talos::{JWKS, Setup, Talos};
 use self::client::{Input, Plane};
 use self::measure::{Bench, Judgement};
 
-/// An input's bytes may take so many times what an honest client's take.
+/// Maximum cost of an input's byte, in costs of an honest client's byte.
 const RATIO: f64 = 10.0;
 /// CPU time that an input may take whatever its bytes are.
 const CPU_FLOOR: Duration = Duration::from_millis(200);

@@ -191,7 +191,7 @@ async fn values_are_read_as_envoy_reads_them() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Each cure is pasted as it stands, all of a report at once, and leaves nothing to say.
+/// All cures of a report are pasted as they are; after that there are no findings.
 #[tokio::test(flavor = "multi_thread")]
 async fn cures_leave_no_findings() {
     needs!(Envoy);

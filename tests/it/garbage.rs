@@ -110,7 +110,7 @@ fn passes(answer: &Answer) -> bool {
     answer.code == 0 && answer.verdict().must("a CheckResponse").passes()
 }
 
-/// The process is the same one and lets a good key in.
+/// Asserts that the process still runs and lets a good key pass.
 async fn still_works(mut talos: Talos, secret: &str) {
     talos.check(Check::bearer(secret)).await.allowed();
     assert!(talos.process.ended().is_none(), "the process has ended");

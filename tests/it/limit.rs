@@ -31,7 +31,7 @@ fn policy(quota: u32) -> Value {
     json!({ "rate_limit_policy": { "quota": quota.to_string(), "window": "3600s" } })
 }
 
-/// A policy in another unit is for a gateway to enforce: whoever sets one is told so.
+/// A policy in another unit is enforced by a gateway: setting one gives a warning.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_unit_that_is_not_enforced_is_reported_by_response_and_log() {
     needs!(Envoy);

@@ -97,7 +97,7 @@ async fn a_container_says_which_listeners_it_hides() {
     assert!(!talos.process.log().contains("nothing outside of this container"), "pods share their loopback");
 }
 
-/// The cap of derived tokens is a setting; what is above it is told with the setting's name.
+/// The maximum life of derived tokens is a setting, which the error about a longer one names.
 #[tokio::test(flavor = "multi_thread")]
 async fn derived_tokens_live_as_long_as_the_setting_allows() {
     let derive = async |talos: &Talos, ttl: &str| {
@@ -142,7 +142,7 @@ async fn health_requests_leave_the_log_without_a_restart() {
     .await;
 }
 
-/// Keys that lie in the same database and were never adopted are told of, until they are.
+/// Keys of Ory Talos in the same database are reported until they are adopted.
 #[tokio::test(flavor = "multi_thread")]
 async fn unadopted_keys_are_reported() {
     let id = "0b8f1c9e-6a1d-4a53-9c5f-3f1f9b7f2a11";

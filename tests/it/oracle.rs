@@ -32,7 +32,7 @@ const REVOCATIONS: usize = 350;
 const LIVES: usize = 64;
 /// `consistency.lease`, the bound, scaled down.
 const LEASE: Duration = Duration::from_secs(1);
-/// `consistency.relay`, scaled down: what comes on top of the bound for whoever can't reach the
+/// `consistency.relay`, scaled down: the time beyond the bound for an instance that can't reach the
 /// database.
 const RELAY: Duration = Duration::from_secs(1);
 /// `consistency.grace`, scaled down.

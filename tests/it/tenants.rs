@@ -75,7 +75,7 @@ fn said(reply: &Reply) -> (u16, Value) {
     (reply.status, body)
 }
 
-/// An actor of one network isn't that of the same name in another.
+/// Actors of the same name in two networks are different.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_actors_of_another_network_are_others() {
     let talos = two(Setup::new(), None).start().await;

@@ -115,7 +115,7 @@ async fn one_request_id_makes_one_successor() {
     }
 }
 
-/// Whatever happens at once, no more keys are active than may be; and afterwards exactly as many
+/// Concurrent changes never make more active keys than the quota, and afterwards exactly as many
 /// can be made as are missing.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_quota_is_exact_whatever_happens_at_once() {

@@ -152,7 +152,7 @@ async fn another_instance_gives_the_same_secret_under_newer_secrets() {
     .await;
 }
 
-/// Whoever can write to the database can make no row that shows the secret of a key.
+/// A writer to the database can make no row that shows the secret of a key.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forged_row_shows_no_secret() {
     let talos = Talos::start().await;

@@ -44,7 +44,7 @@ async fn is_suspended(talos: &Talos, key: &Key) {
     assert_eq!((verified.text("/status"), verified.text("/key_id")), ("KEY_STATUS_ACTIVE", &*key.id));
 }
 
-/// Returns a time so many milliseconds from now.
+/// Returns the time that is `millis` milliseconds from now.
 fn soon(millis: i64) -> String {
     let now = time::OffsetDateTime::now_utc() + time::Duration::milliseconds(millis);
     now.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
@@ -200,7 +200,7 @@ async fn an_actor_needs_no_row_and_has_a_name_and_metadata() {
     assert_eq!(get(&talos, &format!("{ACTORS}/a")).await.get("suspension"), None);
 }
 
-/// "Stop everything of this customer": one change, whatever the number of keys, on every instance,
+/// Suspending an actor is one change, whatever the number of its keys, and reaches every instance
 /// by polls alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_actor_is_suspended_with_all_its_keys_by_one_change() {

@@ -53,7 +53,7 @@ async fn a_table_holds_no_control_characters() {
     assert_eq!(ran.ok(), format!("{hostile}\n"));
 }
 
-/// Actors that look alike are told apart.
+/// Actors that look alike are printed in different ways.
 #[tokio::test(flavor = "multi_thread")]
 async fn different_actors_are_different_lines_of_a_table() {
     let cli = Cli::start().await;

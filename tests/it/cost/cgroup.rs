@@ -10,9 +10,9 @@ use crate::rig::support::Must;
 const VERSIONS: [(&str, &str); 2] =
     [("/sys/fs/cgroup", "memory.max"), ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")];
 
-/// A cgroup with a limit, or, where the machine lets us make none, the limit alone: then whoever
-/// uses it compares the process's peak with it, which is weaker in one way only: a process that
-/// takes too much is found out at the end instead of being killed.
+/// A cgroup with a limit on memory or, where the machine allows none, the limit alone. Then the
+/// process's peak is compared with it: a process that takes too much is found at the end instead of
+/// being killed.
 pub struct MemoryBox {
     limit: u64,
     folder: Option<PathBuf>,

@@ -52,7 +52,7 @@ impl World {
         Plane::plain(name, base)
     }
 
-    /// Sends a part again and again through so many clients, `each` bytes through each of them.
+    /// Sends a part again and again through `clients` clients, `each` bytes through each of them.
     async fn flood(&self, plane: &'static str, clients: usize, each: usize, input: Input) -> Sent {
         send(&self.plane(plane), &input, clients, clients * each).await
     }
@@ -128,7 +128,7 @@ async fn announcements(world: &mut World, limit: u64) {
     drop(sent);
 }
 
-/// Bodies that nobody reads, and messages that lack their last byte.
+/// Sends bodies that the server doesn't read, and messages that lack their last byte.
 async fn unread_bodies(world: &mut World, limit: u64) {
     let question = reflect(7, "*").repeat(2_000);
     let calls = move |n: u32| [headers(stream(n), &call_of(REFLECTION)), data(stream(n), &question)].concat();
@@ -182,7 +182,7 @@ async fn packed_heads(world: &mut World, limit: u64) {
     world.survives("floods of frames", limit).await;
 }
 
-/// Answers that nobody takes, short ones and long ones.
+/// Sends requests whose answers, short and long ones, aren't taken.
 async fn untaken_answers(world: &mut World, limit: u64) {
     for (what, long, each) in [("short", 0, 40_000), ("long", 9_000, 100_000)] {
         let check = world.check.answered_by_more(long);

@@ -23,7 +23,8 @@ fn counts() -> (usize, u32) {
     (number_from("TALOS_TEST_CLIENTS", 60), if is_long() { 1_000 } else { 50 })
 }
 
-/// Sends so many requests of each client, whose windows stay closed, and takes nothing.
+/// Sends `requests` requests of each of `count` clients, whose windows stay closed, and takes no
+/// answers.
 async fn leave(
     plane: &Plane,
     count: usize,

@@ -12,11 +12,11 @@ mod subtle;
 pub enum Change {
     /// Another text.
     Replace(&'static str, &'static str),
-    /// Without the line that begins with it, and all that belongs to it.
+    /// Removes the line that begins with the text, and the lines below that belong to it.
     Without(&'static str),
-    /// Lines before the one that begins with it, in the same column.
+    /// Inserts lines before the one that begins with the text, in the same column.
     Before(&'static str, &'static str),
-    /// Lines after it.
+    /// Inserts lines after the one that begins with the text.
     After(&'static str, &'static str),
     /// TLS to Talos, with this field in its `common_tls_context`.
     Tls(&'static str),

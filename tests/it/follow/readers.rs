@@ -63,7 +63,7 @@ async fn write(fleet: Fleet, number: usize, keys: usize) -> Vec<Change> {
     acknowledged
 }
 
-/// A reader, with all that it keeps: its place and what it was told.
+/// A reader, with its place and the events that it got.
 struct Reader {
     number: usize,
     place: String,
@@ -75,7 +75,7 @@ impl Reader {
         Reader { number, place: "oldest".to_owned(), told: vec![] }
     }
 
-    /// Asks once; what comes back is kept together with the place. None if nobody answered.
+    /// Asks once, and keeps the events together with the place. None if the process was gone.
     async fn ask(&mut self, fleet: &Fleet, turn: usize) -> Option<Reply> {
         let base = admin(fleet, self.number + turn).await;
         let query = format!("{EVENTS}?after={}&wait=1s&page_size={}", self.place, 3 + self.number);
@@ -155,7 +155,8 @@ async fn run(fleet: &Fleet, setup: &Setup, readers: Vec<Reader>) -> (Vec<Change>
     (acknowledged, readers)
 }
 
-/// Each acknowledged change was told once, in the order of the log, which is the same for all.
+/// Asserts that each reader got each acknowledged change once, in the order of the log, which is
+/// the same for all.
 fn judge(acknowledged: &[Change], readers: &[Reader]) {
     for Reader { number, told, .. } in readers {
         let epochs: Vec<u64> =

@@ -26,7 +26,7 @@ fn setup() -> Setup {
         .set("TALOS_CREDENTIALS_API_KEYS_PREFIX_PUBLIC_CURRENT", "pub")
 }
 
-/// Waits until the database has so many Checks.
+/// Waits until the database has the expected number of Checks.
 async fn counted(talos: &Talos, expected: u64) {
     until("the Checks are counted", async || {
         let report = talos.admin.get("/v2alpha1/admin/usage").await.expect(200).json();

@@ -15,9 +15,9 @@ use crate::rig::talos::{ISSUED, Setup, Talos};
 const ROUNDS: usize = 3;
 const WRITERS: usize = 8;
 
-/// A key and its successors, as far as anybody was told.
+/// A key and its successors, as far as they were acknowledged.
 struct Line {
-    /// The request for the first of them. All have its actor, and nobody else has.
+    /// The request for the first of them. All have its actor, which no other line has.
     request: Value,
     /// Id and secret of each.
     told: Vec<(String, String)>,
@@ -80,7 +80,7 @@ async fn kills_lose_double_and_halve_no_change() {
     println!("{} keys that must be valid are", secrets.len());
 }
 
-/// Issues keys, rotates and revokes some of them, and notes what it was told.
+/// Issues keys, rotates and revokes some of them, and records what was acknowledged.
 async fn write_until_it_dies(admin: Base, name: String, mut random: Random, lines: Lines) {
     for number in 0.. {
         let actor = format!("{name}, line {number}");

@@ -22,8 +22,8 @@ struct Bouncer {
 }
 
 impl Bouncer {
-    /// With its default settings, but for the mode. One session for each database, so that whatever
-    /// is left in it meets the next client.
+    /// Starts PgBouncer with its default settings, except the mode. Each database has one session,
+    /// so that what is left in it meets the next client.
     async fn start() -> Bouncer {
         let (dir, _) = directory();
         let port = free_port();

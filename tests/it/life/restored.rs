@@ -161,7 +161,7 @@ async fn a_file_that_is_put_in_the_place_of_the_database_is_the_database() {
     .await;
 }
 
-/// A file that is put back while nobody runs, beside a Redis that remembers what came after it.
+/// A database file is put back while no process runs, and Redis has entries of what came after it.
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_entries_of_a_lost_history_are_not_used() {
     needs!(Redis);

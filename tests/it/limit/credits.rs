@@ -13,7 +13,7 @@ use crate::rig::http::{BOTH, Call, Version};
 use crate::rig::support::{Json, Must, until};
 use crate::rig::talos::{IMPORTED, ISSUED, Key, Setup, Talos, VERIFY};
 
-/// A key with so many credits.
+/// Issues a key with `remaining` credits.
 async fn key(talos: &Talos, remaining: u64) -> Key {
     talos.issue(json!({ "credits": { "remaining": remaining.to_string() } })).await
 }

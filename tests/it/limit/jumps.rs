@@ -33,8 +33,8 @@ fn going_by(clock: &WallClock, setup: Setup) -> Setup {
     clock.variables().iter().fold(setup, |setup, (name, value)| setup.set(name, &value.display().to_string()))
 }
 
-/// On SQLite, which has no clock of its own: keys would not be issued while the process's clock
-/// differs from the database's.
+/// Returns a setup on SQLite, which has no clock of its own: with another database, keys would not
+/// be issued while the process's clock differs from the database's.
 fn limited_by_own_clock() -> Setup {
     limited().sqlite()
 }

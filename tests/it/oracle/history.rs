@@ -1,6 +1,6 @@
 //! The history of a run: questions, answers and changes, all by the tests' own clock.
 
-/// Microseconds since the run began, by a clock that nobody sets.
+/// Microseconds since the run began, by a monotonic clock.
 pub type Micros = u64;
 
 /// From just before something was sent to just after its answer came.

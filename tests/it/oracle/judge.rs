@@ -9,7 +9,7 @@ pub enum Fault {
     Conjured,
     /// A key was allowed by a question later than its acknowledged end or suspension and the bound.
     Stale { late_by: Micros },
-    /// A key was refused that nobody had ended, or that had been resumed for longer than the bound.
+    /// A key was refused that wasn't ended, or that had been resumed for longer than the bound.
     WronglyRefused,
 }
 

@@ -18,7 +18,7 @@ async fn connections_that_are_reset_are_made_again() {
     }
 }
 
-/// The old server's machine is off: nobody says so.
+/// The old server's machine is off, so its connections end without an error.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_lead_nowhere_are_given_up() {
     needs!(Postgres);
@@ -37,7 +37,7 @@ async fn connections_that_lead_nowhere_are_given_up() {
     }
 }
 
-/// The connections of old pass, and nobody knows any more where they lead.
+/// Old connections work, but no new one shows which server they lead to.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_takes_no_new_connection_is_not_known_to_be_the_one_that_counts() {
     needs!(Postgres);

@@ -77,8 +77,7 @@ async fn is_fresh_by_the_third_poll(pair: &Pair, before: f64) {
     assert!(failures <= 2.0, "{failures} polls failed: {}", pair.cut_off.process.log());
 }
 
-/// A machine that was suspended: whoever forwarded its connections has forgotten them, and nobody
-/// says so.
+/// A machine was suspended: the network has forgotten its connections, without an error.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_revoked_during_a_suspend_with_dead_connections_is_not_allowed() {
     needs!(Postgres);

@@ -77,7 +77,7 @@ async fn it_hangs_up() {
     is_survived(Fault::Reset, Fault::Reset).await;
 }
 
-/// The one case in which the bound is wider: it was committed, but nobody could be told.
+/// The bound is wider only here: the change was committed, but the instance couldn't read it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_revoked_just_before_an_outage_ends_with_the_grace() {
     needs!(Postgres);

@@ -22,7 +22,7 @@ struct Lossy {
     admin: Base,
     proxy: Proxy,
     fault: Fault,
-    /// Secret of each key that anybody has, by its id.
+    /// Secret of each key whose secret a client has, by its id.
     owned: BTreeMap<String, String>,
 }
 
@@ -88,7 +88,7 @@ impl Lossy {
         self.again(Call::post(path).json(body)).await
     }
 
-    /// Notes the secret of a key, which is the same each time.
+    /// Records the secret of a key, which must be the same each time.
     fn own(&mut self, answer: &Value) -> String {
         let (id, secret) = (answer.text("/issued_api_key/key_id"), answer.text("/secret"));
         let known = self.owned.entry(id.to_owned()).or_insert_with(|| secret.to_owned());
@@ -126,7 +126,7 @@ impl Lossy {
         id
     }
 
-    /// A rotation whose secret is lost for good; the error tells which key to rotate instead.
+    /// Rotates a key and loses the secret for good; the error names the key to rotate instead.
     async fn rotate_without_id(&mut self, old: &str) -> String {
         let path = format!("{ISSUED}/{old}:rotate");
         let error = self.lose(Call::post(&path).json(&json!({}))).await.expect(409).json();
@@ -184,7 +184,7 @@ impl Lossy {
         self.lose(delete).await.expect_error(404, "API_KEY_NOT_FOUND");
     }
 
-    /// Active keys are those of which somebody has the secret, and there are no others.
+    /// Asserts that a client has the secret of each active key.
     async fn every_key_has_an_owner(&self, rounds: usize) {
         let (mut token, mut issued) = (String::new(), 0);
         loop {

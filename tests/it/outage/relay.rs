@@ -81,8 +81,8 @@ async fn names(redis: &Redis, pattern: &str) -> Vec<String> {
     redis.connection().await.keys(pattern).await.must("KEYS")
 }
 
-/// A key that somebody else revoked is refused within the bound, and one that nobody did is never
-/// refused.
+/// Asserts that a key which another instance revoked is refused within the bound, and that others
+/// are never refused.
 async fn revocations_get_through(fleet: &Fleet) {
     let good = fleet.known_key().await;
     let mut keys = Vec::new();
@@ -274,7 +274,7 @@ async fn answers_that_are_forged_or_repeated_extend_nothing() {
     assert_eq!(fleet.check(&key).await, 200);
 }
 
-/// The log was trimmed, or rewritten: nobody can go on from where the one who is cut off left off.
+/// The log was trimmed or rewritten, so it doesn't continue what the cut-off instance knows.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gap_is_not_relayed() {
     needs!(Redis, Postgres);

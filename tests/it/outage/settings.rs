@@ -117,7 +117,7 @@ async fn postgres_with_hostile_defaults() {
     assert_eq!(row.await, "");
 }
 
-/// A server that takes no writes never counts, whoever may write there all the same.
+/// A read-only server is never taken for the primary, even if some user may write there.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_only_server_is_refused_by_name() {
     needs!(PostgresPrograms, MariaDbPrograms);

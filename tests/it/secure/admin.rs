@@ -167,7 +167,7 @@ async fn a_forwarded_certificate_is_read_from_listed_peers_alone() {
     }
 }
 
-/// A JWT of a process's key with whatever claims.
+/// Returns a JWT with these claims, signed by a process's key.
 fn signed(issuer: &Setup, claims: &serde_json::Value) -> String {
     let text = std::fs::read_to_string(issuer.path("signing-keys.json")).must("the issuer's keys");
     let keys: serde_json::Value = serde_json::from_str(&text).must("a key set");
@@ -179,7 +179,7 @@ fn signed(issuer: &Setup, claims: &serde_json::Value) -> String {
     format!("{content}.{}", BASE64URL.encode(signature))
 }
 
-/// Whoever has a token chooses its subject, as far as the issuer lets them, and the log tells it.
+/// The owner of a token may choose its subject, as far as the issuer allows, and the log shows it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_subject_forges_no_line_of_the_log() {
     let provider = Setup::new().set("TALOS_CREDENTIALS_ISSUER", "https://provider.test").start().await;

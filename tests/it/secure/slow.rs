@@ -103,8 +103,8 @@ async fn slow(base: Base, Slow { kind, first, bound }: Slow) -> (Kind, Duration)
 /// one.
 const TIMES: usize = 5;
 
-/// The median 99th percentile of so many good requests, one after the other on connections of their
-/// own.
+/// Returns the median 99th percentile of `count` good requests, one after the other on connections
+/// of their own.
 async fn p99(count: usize, ask: impl AsyncFn()) -> Duration {
     let mut percentiles = [Duration::ZERO; TIMES];
     for percentile in &mut percentiles {

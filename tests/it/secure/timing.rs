@@ -76,7 +76,7 @@ fn trimmed(mut samples: Vec<f64>) -> Class {
     Class { count, mean, median: samples[samples.len() / 2], variance }
 }
 
-/// The same text with another character of base58 at a place in its checksum.
+/// Returns the secret with another character of base58 at a position of its checksum.
 fn with_wrong(secret: &str, at: usize) -> String {
     let mut bytes = secret.as_bytes().to_vec();
     bytes[at] = if bytes[at] == b'3' { b'4' } else { b'3' };

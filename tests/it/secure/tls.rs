@@ -27,7 +27,7 @@ async fn is_ready(client: &Client, talos: &Talos) -> bool {
     }
 }
 
-/// Whatever is said without TLS ends the connection, and nothing that could be read comes back.
+/// Asserts that data without TLS end the connection, and that no readable answer comes back.
 async fn refuses_plaintext(base: Base) {
     let mut stream = TcpStream::connect(base.0).await.must("connecting");
     stream.write_all(b"GET /health/alive HTTP/1.1\r\nhost: localhost\r\n\r\n").await.must("writing");

@@ -12,8 +12,8 @@ use crate::rig::talos::{Setup, Talos};
 
 const CHANNEL: &str = "talos:v1:changes";
 
-/// Two processes of which only an announcement tells the other of a change, and whatever is
-/// announced.
+/// Starts two processes that learn of each other's changes by announcements alone, and records
+/// those.
 async fn overheard(redis: &Redis) -> (Talos, Talos, mpsc::UnboundedReceiver<Vec<u8>>) {
     let setup =
         redis.used_by(Setup::new()).set("TALOS_CONSISTENCY_LEASE", "10m").set("TALOS_CONSISTENCY_POLL", "9m");

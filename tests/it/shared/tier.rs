@@ -9,8 +9,8 @@ use crate::rig::redis::Redis;
 use crate::rig::support::{Must, until};
 use crate::rig::talos::{ISSUED, Setup, Talos};
 
-/// Two processes on one database and one Redis, which poll so seldom that only an announcement
-/// tells them of a change.
+/// Starts two processes on one database and one Redis, which poll so seldom that only announcements
+/// bring changes in time.
 async fn two(redis: &Redis) -> (Talos, Talos) {
     let setup =
         redis.used_by(Setup::new()).set("TALOS_CONSISTENCY_LEASE", "10m").set("TALOS_CONSISTENCY_POLL", "9m");

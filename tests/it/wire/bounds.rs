@@ -43,7 +43,7 @@ async fn who_does_not_begin(talos: &Talos) {
     }
 }
 
-/// Waits until its calls are told so, and sees that the connection lives.
+/// Waits until its calls end with DEADLINE_EXCEEDED, and asserts that the connection lives.
 async fn who_does_not_finish(talos: &Talos, good: &Good) {
     let mut wire = Wire::open(talos.authz).await;
     let (first, rest) = good.halves();
@@ -61,7 +61,7 @@ async fn who_does_not_finish(talos: &Talos, good: &Good) {
     wire.answer(7).await.allows(good);
 }
 
-/// A head that comes by the byte, each in a frame of its own.
+/// Returns a header block that comes byte by byte, each in a frame of its own.
 fn slow_head(good: &Good) -> Vec<Vec<u8>> {
     let part = |(index, byte): (usize, &u8)| {
         let kind = if index == 0 { HEADERS } else { CONTINUATION };
@@ -77,7 +77,7 @@ fn slow_frame(good: &Good) -> Vec<Vec<u8>> {
     std::iter::once(headers(1, &good.head())).chain(parts).collect()
 }
 
-/// Sends a part each second, and is told to go all the same.
+/// Sends a part each second, and asserts that the connection is closed all the same.
 async fn who_is_slow(talos: &Talos, parts: Vec<Vec<u8>>) {
     let mut wire = Wire::open(talos.authz).await;
     for part in &parts[..8] {

@@ -44,10 +44,9 @@ const MOMENT: Duration = Duration::from_secs(5);
 /// The stream of the good Check that follows each case.
 const NEXT: u32 = 1_001;
 
-/// Holds the server to a table, each case on a connection of its own after the handshake.
-///
-/// A connection that may live must live: the good Check that follows is answered on it, else on a
-/// new one.
+/// Checks the server's reactions against a table, each case on a connection of its own after the
+/// handshake. If the connection may live, the good Check that follows must be answered on it, else
+/// on a new one.
 pub async fn hold(talos: &Talos, good: &Good, cases: &[Case<'_>]) {
     let mut problems = vec![];
     for (name, make, due) in cases {

@@ -7,7 +7,7 @@ use super::client::Wire;
 use super::frames::{CANCEL, DEFAULT_FRAME, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, headers, last_data, reset};
 use crate::rig::talos::Talos;
 
-/// Answers with a head alone show that the server had time to say whatever it wanted.
+/// Waits for a response without a body, after which the server has sent all that it could.
 async fn pause(wire: &mut Wire, stream: u32) {
     wire.ping().await;
     wire.send(&[headers(stream, &call_of(NOWHERE)), last_data(stream, &framed(&[]))].concat()).await;

@@ -91,7 +91,7 @@ pub fn goaway(last: u32, code: u32) -> Vec<u8> {
     frame(GOAWAY, 0, 0, &[last.to_be_bytes(), code.to_be_bytes()].concat())
 }
 
-/// A payload with so many bytes of padding, for a frame with the flag [`PADDED`].
+/// Returns a payload with `padding` bytes of padding, for a frame with the flag [`PADDED`].
 pub fn padded(payload: &[u8], padding: u8) -> Vec<u8> {
     [&[padding][..], payload, &vec![0; padding.into()]].concat()
 }

@@ -240,7 +240,7 @@ async fn time_a_byte(talos: &Talos, wire: &mut Wire, name: &str, sent: &[Vec<u8>
     took
 }
 
-/// Most time that a byte of anybody's may take, against one of an honest Check.
+/// Maximum CPU time of any client's byte, in times of a byte of an honest Check.
 const RATIO: f64 = 10.0;
 
 /// Returns the time that a byte of honest Checks takes.
@@ -277,7 +277,7 @@ async fn heads_that_refer_to_long_fields_take_no_more_time_than_their_bytes() {
     answers(&talos, &good).await;
 }
 
-/// A head in as many frames as it needs.
+/// Returns a header block in as many frames as it needs.
 fn in_frames(stream: u32, block: &[u8]) -> Vec<u8> {
     let mut parts = block.chunks(DEFAULT_FRAME).peekable();
     let mut out = vec![];

@@ -208,7 +208,8 @@ impl Encoder {
     }
 }
 
-/// An integer with a prefix of so many bits, the bits before it as in `first` (RFC 7541, 5.1).
+/// Writes an integer with a prefix of `bits` bits, the bits before it as in `first` (RFC 7541,
+/// 5.1).
 pub fn integer(first: u8, bits: u32, value: usize, out: &mut Vec<u8>) {
     let most = (1 << bits) - 1;
     if value < most {

@@ -70,8 +70,8 @@ async fn derived_exposure(live: &Live) -> f64 {
     seconds
 }
 
-/// Whoever verifies a token without us believes it until its `exp`: that is counted down, and we
-/// don't believe it.
+/// A verifier without Talos accepts a token until its `exp`, so that is counted down; Talos itself
+/// accepts it no longer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shorter_life_of_tokens_holds_for_those_that_are_out() {
     let dir = tempfile::tempdir().must("a directory");
