@@ -124,24 +124,23 @@ impl Init {
             write_new(&directory.join(name), content, 0o644)?;
         }
         let config = shell_quoted(&self.directory.join("talos.yaml"));
-        let mut message = format!("wrote into {}: talos.yaml, signing-keys.json", self.directory.display());
-        edge_files.iter().for_each(|(name, _)| message.push_str(&format!(", {name}")));
-        message.push_str("\n\nnext:\n");
+        let mut told = format!("wrote into {}: talos.yaml, signing-keys.json", self.directory.display());
+        edge_files.iter().for_each(|(name, _)| told.push_str(&format!(", {name}")));
+        told.push_str("\n\nnext:\n");
         if !is_sqlite {
-            message.push_str(&format!("  talos migrate up --config {config}\n"));
+            told.push_str(&format!("  talos migrate up --config {config}\n"));
         }
-        message
-            .push_str(&format!("  talos config check {config} --connect\n  talos serve --config {config}\n"));
+        told.push_str(&format!("  talos config check {config} --connect\n  talos serve --config {config}\n"));
         if self.edge.envoy {
             let envoy = shell_quoted(&self.directory.join("envoy.yaml"));
-            message.push_str(&format!(
+            told.push_str(&format!(
                 "  envoy -c {envoy}   # put your clusters and routes in its place of upstream first\n  talos doctor \
                  {envoy} --config {config}\n"
             ));
         } else {
-            message.push_str("  kubectl apply the other files, once their names are yours\n");
+            told.push_str("  kubectl apply the other files, once their names are yours\n");
         }
-        write_stdout(&message)
+        write_stdout(&told)
     }
 }
 

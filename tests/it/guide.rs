@@ -312,7 +312,7 @@ async fn the_page_of_metrics_is_up_to_date() {
     }
     let missing = missing(&text);
     assert!(missing.is_empty(), "{path} lacks these rows:\n{missing:#?}");
-    // Metrics of parts that this process lacks: Redis, TLS, refused connections.
+    // Of what this process has not got: Redis, TLS, refused connections.
     let is_there = |row: &&str| rows.iter().any(|other| other == row);
     let more: Vec<&str> =
         text.lines().filter(|line| line.starts_with("| `")).filter(|row| !is_there(row)).collect();

@@ -40,7 +40,7 @@ enum Transaction {
 enum Fate {
     Arrives(Duration),
     Resets(Duration),
-    /// The message is lost without an error.
+    /// Nobody ever hears of it.
     Vanishes,
 }
 
@@ -139,7 +139,7 @@ impl Session {
             let is_primary = server.role == Role::Primary;
             let writes = self.transaction == Some(Transaction::Writes);
             if writes && is_primary && !server.has_lock(self.number) {
-                // The transaction was idle for too long.
+                // It was idle for too long.
                 self.is_broken = true;
                 self.transaction = None;
                 Err(SqlError::terminated().into())

@@ -164,7 +164,7 @@ async fn a_plane_of_its_own_is_checked_by_its_own_rules() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_weak_secret_is_reported_by_check_and_at_the_start() {
+async fn a_weak_secret_is_told_by_check_and_at_the_start() {
     for (secret, told) in [(format!("{HMAC_SECRET}\n"), "white space"), ("a".repeat(40), "can be guessed")] {
         let setup = with_file("audit: {file: no/such/audit.log}").set("TALOS_SECRETS_HMAC_CURRENT", &secret);
         for arguments in [&["config", "check", "talos.yaml"][..], &["serve", "--config", "talos.yaml"]] {

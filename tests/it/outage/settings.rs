@@ -111,7 +111,7 @@ async fn postgres_with_hostile_defaults() {
         one.revoke(&key).await;
         is_refused_within_the_lease(&other, &key.secret, Instant::now()).await;
     }
-    // No session keeps our settings, as a pooler may give it to somebody else.
+    // Nobody's session keeps anything of ours: a pooler may give it to somebody else.
     let row =
         server.text("SELECT coalesce(string_agg(name, ','), '') FROM pg_settings WHERE source = 'session'");
     assert_eq!(row.await, "");

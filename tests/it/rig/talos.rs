@@ -223,7 +223,7 @@ impl Setup {
         database::execute(self.dsn(), statement.to_owned());
     }
 
-    /// Returns the DSN of the database.
+    /// The DSN of its database.
     pub fn dsn(&self) -> &str {
         let found = self.variables.iter().rev().find(|(variable, _)| variable == "TALOS_DB_DSN");
         found.and_then(|(_, dsn)| dsn.as_deref()).must("a DSN")

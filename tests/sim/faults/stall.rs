@@ -10,7 +10,7 @@ struct Stall {
     millis: u64,
     /// The machine is suspended: its timers stand still as well.
     is_suspend: bool,
-    /// True if its connections die meanwhile, without an error.
+    /// Its connections die meanwhile, without an error.
     loses_connections: bool,
 }
 

@@ -14,20 +14,20 @@ struct Switchover {
     late: Vec<usize>,
 }
 
-/// State of the old server after a switchover.
+/// What becomes of the old server.
 #[derive(Debug, Clone, Copy)]
 enum Old {
     GoesDown,
     Follows,
     IsReadOnly,
-    /// Takes itself for the primary, and gets no writes from others.
+    /// It takes itself for the primary, and nobody else writes to it.
     GoesOn,
 }
 
 pub fn make(chance: &mut Chance, focus: usize) -> Box<dyn Fault> {
     let lost = *chance.one_of(&[0, 0, 1, 2, 4]);
     let old = *chance.one_of(&[Old::GoesDown, Old::Follows, Old::IsReadOnly, Old::GoesOn]);
-    // No instance is late if the old server stays a primary: nothing could tell it the right one.
+    // Of two servers that both take themselves for the primary, nobody can know the right one.
     let is_late = !matches!(old, Old::GoesOn) && chance.percent(50);
     let late = if is_late { some_instances(chance, focus) } else { vec![] };
     Box::new(Switchover { lost, old, late })
