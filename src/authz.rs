@@ -25,6 +25,7 @@ mod policy;
 mod principal;
 mod query;
 mod reflection;
+mod repeated;
 mod request;
 mod response;
 mod server;

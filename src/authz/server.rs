@@ -470,7 +470,7 @@ fn finish(
         strip_headers(presented, headers, overwritten, &mut extras)?;
     }
     strip_target(headers, sources, presented, &mut extras);
-    strip_repeated_urls(headers, sources, &mut extras);
+    strip_repeated_urls(headers, sources, presented, overwritten, &mut extras);
     for name in headers.spoofed(&settings.authz.token_header) {
         extras.remove_header(name);
     }
