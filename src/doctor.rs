@@ -129,11 +129,16 @@ fn examine_dump(dump: &Dump<'_>, options: Options<'_>, findings: &mut Findings, 
         }
         rules::manager::examine(dump, manager, options, findings);
         rules::streams::examine(manager, options, findings);
+        if !manager.checks.is_empty() {
+            rules::overwrites::examine(dump, manager, findings);
+            rules::logged_keys::examine(manager, options, findings);
+        }
         for check in &manager.checks {
             rules::filter::examine(check, options, findings);
+            rules::runtime::examine(dump, check, findings);
         }
     }
-    rules::routes::examine(&managers, findings);
+    rules::routes::examine(dump, &managers, findings);
     rules::policy::examine(&managers, findings);
     rules::cluster::examine(dump, &services, findings);
 }

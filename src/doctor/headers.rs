@@ -19,6 +19,11 @@ pub(super) fn is_talos_header(name: &str) -> bool {
     name.to_ascii_lowercase().replace('_', "-").starts_with(HEADER_PREFIX)
 }
 
+/// Returns true if a text, such as a script, has an `x-talos-` name in it.
+pub(super) fn mentions_talos(text: &str) -> bool {
+    text.to_ascii_lowercase().replace('_', "-").contains(HEADER_PREFIX)
+}
+
 /// Matches a name against an `envoy.type.matcher.v3.ListStringMatcher`.
 pub(super) fn list_matches(list: &Node<'_>, name: &str) -> Match {
     let mut best = Match::No;

@@ -277,10 +277,11 @@ async fn sources_fit_what_envoy_sends() {
         (&[hidden], "{ cookie: key }", &["credential-unseen"]),
         (&[hidden], "{ websocket_protocol: bearer }", &["credential-unseen"]),
         (&[hidden], "{ header: proxy-authorization, scheme: Basic, key_in: user }", &["credential-unseen"]),
-        (&[hidden], "{ path: '/v2/{key}' }", &[]),
+        // The access log shows the path of refused requests, with the key in it.
+        (&[hidden], "{ path: '/v2/{key}' }", &["key-logged"]),
         (&[no_system], "{ header: x-api-key }", &[]),
         (&[no_system], "{ query: api_key }", &["mutations-ignored"]),
-        (&[no_system], "{ path: '/v2/{key}' }", &["mutations-ignored"]),
+        (&[no_system], "{ path: '/v2/{key}' }", &["mutations-ignored", "key-logged"]),
         (&[redirect], "{ header: authorization, scheme: Bearer }", &[]),
         (&[redirect], "{ header: authorization, scheme: bearer, scheme_optional: true }", &[]),
         (&[redirect], "{ header: x-api-key }", &["redirect-unauthenticated"]),

@@ -240,7 +240,8 @@ fn check_authority(cluster: &str, node: &Node<'_>, consequence: &str, findings: 
     }
 }
 
-const HTTP_PROTOCOL_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+/// Type of the options by which a cluster chooses its protocol, and the key of its entry.
+pub(super) const HTTP_PROTOCOL_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
 /// Returns the HTTP/2 options of a cluster, if it uses HTTP/2.
 fn http2_options<'a>(cluster: &Node<'a>) -> Option<Node<'a>> {

@@ -167,7 +167,7 @@ fn check_metadata_condition(check: &ExtAuthz<'_>, denies: bool, at: &Node<'_>, f
 }
 
 /// Setting that refuses requests that aren't checked.
-const DENY_AT_DISABLE: &str =
+pub(super) const DENY_AT_DISABLE: &str =
     "deny_at_disable: { default_value: true, runtime_key: ext_authz.deny_at_disable }";
 
 /// Returns a filter that removes forged identity headers from unchecked requests.
@@ -182,7 +182,7 @@ fn strip_before(filter: &str) -> String {
 }
 
 /// Returns true if an `envoy.type.v3.FractionalPercent` is 100 %.
-fn is_all(percentage: &Node<'_>) -> bool {
+pub(super) fn is_all(percentage: &Node<'_>) -> bool {
     let numerator = percentage.get("numerator").number().unwrap_or(0);
     let denominator = percentage.get("denominator");
     let denominator = match () {

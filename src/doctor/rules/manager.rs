@@ -196,10 +196,10 @@ fn check_client_address(node: &Node<'_>, detection: &[Node<'_>], authz: &Authz, 
 }
 
 /// Filters that run custom code or call a service that may change a request.
-const PROGRAMMABLE_FILTERS: [&str; 5] =
+pub(super) const PROGRAMMABLE_FILTERS: [&str; 5] =
     ["Lua", "LuaPerRoute", "Wasm", "ExternalProcessor", "DynamicModuleFilter"];
 /// Name of ext_authz's dynamic metadata.
-const EXT_AUTHZ_METADATA: &str = "envoy.filters.http.ext_authz";
+pub(super) const EXT_AUTHZ_METADATA: &str = "envoy.filters.http.ext_authz";
 
 fn check_order(manager: &ConnectionManager<'_>, findings: &mut Findings) {
     let Some(first) = manager.checks.iter().min_by_key(|check| check.index) else { return };
@@ -315,12 +315,9 @@ fn check_filter_after(filter: &HttpFilter<'_>, check: &str, findings: &mut Findi
         );
     }
     let is_code = filter.kind.is_some_and(|kind| PROGRAMMABLE_FILTERS.contains(&kind));
-    let mentions = |text: &str| {
-        let text = text.to_ascii_lowercase().replace('_', "-");
-        text.contains(crate::authz::identity_headers::HEADER_PREFIX)
-    };
-    let claims = matches!(filter.kind, Some("JwtAuthentication")) && filter.config.any_text(mentions);
-    if claims || (is_code && filter.config.any_text(mentions)) {
+    let claims =
+        matches!(filter.kind, Some("JwtAuthentication")) && filter.config.any_text(headers::mentions_talos);
+    if claims || (is_code && filter.config.any_text(headers::mentions_talos)) {
         findings.add(
             "identity-overwritten",
             Severity::Warning,

@@ -1,6 +1,7 @@
 //! Faults of an Envoy's configuration, as changes of the shipped one, with the doctor's names for
 //! them.
 
+mod beside;
 mod cluster;
 mod filter;
 mod manager;
@@ -84,7 +85,9 @@ pub type Fault = (&'static str, &'static str, &'static [Change]);
 
 /// Returns all faults.
 pub fn faults() -> impl Iterator<Item = &'static Fault> {
-    [filter::FAULTS, routes::FAULTS, manager::FAULTS, cluster::FAULTS, subtle::FAULTS].into_iter().flatten()
+    let all =
+        [filter::FAULTS, routes::FAULTS, manager::FAULTS, cluster::FAULTS, subtle::FAULTS, beside::FAULTS];
+    all.into_iter().flatten()
 }
 
 /// TLS to Talos, with a way to validate its certificate.
