@@ -6,6 +6,7 @@ mod attributes;
 mod basic;
 mod challenge;
 mod charge;
+mod client_mistake;
 mod connection;
 mod cookie;
 mod denied_response;

@@ -38,11 +38,11 @@ pub(super) fn values<'a>(line: &'a [u8], joined: bool, name: &'a str) -> impl It
 }
 
 /// Returns the names of the cookies in a header line whose values fulfil a condition.
-pub(super) fn names_with<'a>(
-    line: &'a [u8],
+pub(super) fn names_with(
+    line: &[u8],
     joined: bool,
     condition: impl Fn(&[u8]) -> bool,
-) -> impl Iterator<Item = &'a str> {
+) -> impl Iterator<Item = &str> {
     cookies(line, joined).filter_map(move |(_, cookie)| {
         let at = cookie.iter().position(|byte| *byte == b'=')?;
         let name = std::str::from_utf8(cookie[..at].trim_ascii()).ok()?;

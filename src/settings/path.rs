@@ -73,8 +73,8 @@ fn decode(path: &[u8]) -> Result<Cow<'_, [u8]>, AmbiguousPath> {
     Ok(Cow::Owned(decoded))
 }
 
-/// Returns true if a text has a character in more bytes than UTF-8 allows, such as `%C0%AF` for `/`.
-/// Lenient servers decode it.
+/// Returns true if a text has a character in more bytes than UTF-8 allows, such as `%C0%AF` for a
+/// slash. Lenient servers decode it.
 fn has_overlong(path: &[u8]) -> bool {
     let is_overlong =
         |pair: &[u8]| matches!(pair, [0xc0 | 0xc1, 0x80..=0xbf] | [0xe0, 0x80..=0x9f] | [0xf0, 0x80..=0x8f]);

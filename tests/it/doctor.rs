@@ -272,8 +272,12 @@ async fn sources_fit_what_envoy_sends() {
         "- match: { prefix: / }",
         "- match: { connect_matcher: {} }\n                          route: { cluster: upstream }\n                        - match: { prefix: / }",
     );
+    let unformatted = Change::Without("log_format:");
     for (changes, sources, expected) in [
-        (&[hidden][..], "{ header: authorization, scheme: Basic }", &[][..]),
+        (&[unformatted][..], "{ header: x-api-key }", &[][..]),
+        (&[unformatted], "{ query: api_key }", &["key-logged"]),
+        (&[], "{ query: api_key }", &[]),
+        (&[hidden], "{ header: authorization, scheme: Basic }", &[]),
         (&[hidden], "{ cookie: key }", &["credential-unseen"]),
         (&[hidden], "{ websocket_protocol: bearer }", &["credential-unseen"]),
         (&[hidden], "{ header: proxy-authorization, scheme: Basic, key_in: user }", &["credential-unseen"]),

@@ -1,8 +1,8 @@
 //! Findings about access logs and traces that show keys, and about copies of keys that are made
 //! before the check.
 //!
-//! A header that carried a key is removed when the check passes. Of refused requests Envoy logs what
-//! the client sent: also a valid key, which only lacked a scope or was used too often.
+//! A header that carried a key is removed when the check passes. Of refused requests Envoy logs
+//! what the client sent: also a valid key, which only lacked a scope or was used too often.
 
 use std::collections::HashSet;
 
@@ -88,8 +88,7 @@ impl Carriers {
     fn has(&self, name: &str, query: bool) -> bool {
         let name = name.trim().to_ascii_lowercase();
         let is_path = matches!(name.as_str(), ":path" | "x-envoy-original-path");
-        (is_path && (self.is_in_path || (self.is_in_query && query)))
-            || self.headers.iter().any(|header| *header == name)
+        (is_path && (self.is_in_path || (self.is_in_query && query))) || self.headers.contains(&name)
     }
 
     /// Returns true if an operator of a format, from its `%` to its end, shows a key.

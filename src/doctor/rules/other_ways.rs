@@ -1,8 +1,9 @@
 //! Other ways to upstreams that trust identity headers: TCP proxies, and clusters with another name
-//! for the same servers.
+//! for the same servers; and ways to Envoy's admin interface.
 
 use std::collections::HashMap;
 
+use crate::doctor::connection_manager::ConnectionManager;
 use crate::doctor::dump::Dump;
 use crate::doctor::findings::{Findings, Severity};
 use crate::doctor::headers;
@@ -119,6 +120,36 @@ fn check_tcp_proxy(
             format!("the TCP proxy leads unchecked to {reason}: a client can send any identity"),
             instead(cluster),
         );
+    }
+}
+
+/// Checks that no route leads to Envoy's admin interface as a whole.
+pub(super) fn check_admin_routes(
+    dump: &Dump<'_>,
+    managers: &[ConnectionManager<'_>],
+    findings: &mut Findings,
+) {
+    let Some(admin) = server(&dump.bootstrap.get_path("admin.address")) else { return };
+    let mut leads_there: HashMap<&str, bool> = HashMap::new();
+    for target in managers.iter().flat_map(|manager| &manager.targets) {
+        // Weighted cluster, route, virtual host, route configuration.
+        let (Some(cluster), Some(route)) = (target.cluster, target.levels.iter().rev().nth(2)) else {
+            continue;
+        };
+        let is_admin = *leads_there.entry(cluster).or_insert_with(|| servers(dump, cluster).contains(&admin));
+        let prefix = route.get_path("match.prefix");
+        if is_admin && prefix.text() == Some("/") {
+            findings.add(
+                "admin-exposed",
+                Severity::Error,
+                &prefix,
+                format!(
+                    "the route leads to Envoy's admin interface ({admin}): whoever gets there can stop Envoy, turn filters \
+                     off by runtime keys and read its configuration"
+                ),
+                "# remove prefix\npath: /stats/prometheus # only what may be seen",
+            );
+        }
     }
 }
 

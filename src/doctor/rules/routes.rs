@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::cluster::GrpcService;
 use super::cure;
-use super::other_ways::{TrustingClusters, check_tcp_proxies};
+use super::other_ways::{TrustingClusters, check_admin_routes, check_tcp_proxies};
 use crate::doctor::connection_manager::ConnectionManager;
 use crate::doctor::dump::Dump;
 use crate::doctor::findings::{Findings, Severity};
@@ -106,6 +106,7 @@ pub(crate) fn examine(dump: &Dump<'_>, managers: &[ConnectionManager<'_>], findi
         }
     }
     check_tcp_proxies(dump, &trusting, findings);
+    check_admin_routes(dump, managers, findings);
 }
 
 fn is_enabled(target: &RouteTarget<'_>, check: &ExtAuthz<'_>) -> bool {

@@ -56,7 +56,8 @@ fn removal(value: &Node<'_>) -> String {
     format!("# remove {}", to_yaml(key))
 }
 
-/// Returns the value that static layers give to the runtime key of a setting. The last layer counts.
+/// Returns the value that static layers give to the runtime key of a setting. The last layer
+/// counts.
 fn value_of<'a>(dump: &Dump<'a>, setting: &Node<'a>) -> Option<Node<'a>> {
     let key = setting.get("runtime_key").text()?;
     let layers = dump.bootstrap.get("layered_runtime").items("layers");

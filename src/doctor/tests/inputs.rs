@@ -256,6 +256,25 @@ fn policies_that_talos_refuses() {
 }
 
 #[test]
+fn logs_over_grpc_show_keys() {
+    let log = |names: &str| {
+        format!(
+            "{ROUTES}, access_log: [{{ name: als, typed_config: {{ \"@type\": \
+             x/envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig, additional_request_headers_to_log: {names} }} }}]"
+        )
+    };
+    let shown = report(&listener("name: in", CALL, &log("[User-Agent, X-API-Key, authorization]")));
+    let finding = only(&shown, "key-logged");
+    assert_eq!(finding.fix, "additional_request_headers_to_log: [User-Agent]");
+    assert!(
+        finding.path.ends_with("access_log[als].typed_config.additional_request_headers_to_log"),
+        "{finding:?}"
+    );
+    let hidden = report(&listener("name: in", CALL, &log("[user-agent]")));
+    assert!(found(&hidden, "key-logged").is_empty(), "{hidden:#?}");
+}
+
+#[test]
 fn runtime_layers_turn_checks_off() {
     let with = |filter: &str, layers: &str| {
         let filter = format!("{CALL}, {filter}");

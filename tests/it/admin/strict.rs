@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::rig::http::{Base, Call, Reply, Version, assert_envelope};
+use crate::rig::http::{BOTH, Base, Call, Reply, Version, assert_envelope};
 use crate::rig::support::Json;
 use crate::rig::talos::{DERIVE, IMPORTED, ISSUED, SELF_REVOKE, Talos, VERIFY};
 
@@ -284,4 +284,34 @@ async fn attributes_that_readers_would_not_agree_about_are_refused() {
     let issued = send("POST", ISSUED, with_metadata(&new, metadata)).await.expect(201).json();
     let expected: Value = serde_json::from_str(metadata).unwrap();
     assert_eq!(issued.at("/issued_api_key/metadata"), &expected);
+}
+
+/// Clients that compress bodies, and shells that begin or encode texts in their own way.
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_in_other_encodings_are_read_or_named() {
+    let talos = Talos::start().await;
+    let good = json!({ "name": "n", "actor_id": "a" }).to_string();
+    let post = |body: Vec<u8>| Call::post(ISSUED).body("application/json; charset=utf-8", body);
+    let marked = [b"\xef\xbb\xbf", good.as_bytes()].concat();
+    let utf16: Vec<u8> = good.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for version in BOTH {
+        talos.admin.send(version, post(marked.clone())).await.expect(201);
+        let identity = post(good.clone().into()).header("content-encoding", "Identity");
+        talos.admin.send(version, identity).await.expect(201);
+        for encoding in ["gzip", "br", "identity, gzip"] {
+            let call = post(good.clone().into()).header("content-encoding", encoding);
+            let reply = talos.admin.send(version, call).await.expect(415);
+            assert_envelope(&reply.json(), 415);
+            assert!(reply.text().contains("Content-Encoding: isn't supported"), "{}", reply.text());
+        }
+        for body in [
+            utf16.clone(),
+            b"\x1f\x8b\x08\0".to_vec(),
+            b"name=n&actor_id=a".to_vec(),
+            b"{'name': 1}".to_vec(),
+        ] {
+            let message = talos.admin.send(version, post(body)).await.expect_bad_request();
+            assert_eq!(message, "body: must be valid JSON in UTF-8 and not too deep");
+        }
+    }
 }

@@ -27,6 +27,17 @@ const SAME_SERVER: &str = "\
       - lb_endpoints:
           - endpoint: { address: { socket_address: { address: 127.0.0.1, port_value: 10080 } } }";
 
+/// A cluster with Envoy's admin interface.
+const ADMIN: &str = "\
+- name: itself
+  type: STATIC
+  connect_timeout: 1s
+  load_assignment:
+    cluster_name: itself
+    endpoints:
+      - lb_endpoints:
+          - endpoint: { address: { socket_address: { address: 127.0.0.1, port_value: 10001 } } }";
+
 const UPSTREAM_FILTERS: &str = "\
 http_filters:
   - name: late
@@ -49,6 +60,15 @@ pub(super) const FAULTS: &[Fault] = &[
             Before("- name: edge", OTHER_LISTENER),
             Before("- name: upstream", SAME_SERVER),
             Replace("route: { cluster: upstream }", "route: { cluster: aliased }"),
+        ],
+    ),
+    (
+        "admin-exposed",
+        "error",
+        &[
+            Before("- name: edge", OTHER_LISTENER),
+            Before("- name: upstream", ADMIN),
+            Replace("route: { cluster: upstream }", "route: { cluster: itself }"),
         ],
     ),
     (
