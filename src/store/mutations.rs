@@ -2,6 +2,7 @@
 //! `cache::freshness`).
 
 mod append;
+mod mend;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -130,7 +131,9 @@ impl Store {
                 sqlx::raw_sql(AssertSqlSafe(query.clone())).fetch_all(connection).boxed()
             });
             let before = clock.now();
-            let (rows, proof) = inner.poller.fetch(statement, &clock, timing, deadline).await?;
+            let fetched = inner.poller.fetch(statement, &clock, timing, deadline).await;
+            inner.reopen_if_needed();
+            let (rows, proof) = fetched?;
             let after = clock.now();
             if let Some(file) = inner.poller.file() {
                 let inner = Arc::clone(&inner);

@@ -142,6 +142,15 @@ impl Freshness {
             Ok(caught_up) => self.check_age(caught_up, store, begun.at, ended),
             Err(error) => Err(error),
         };
+        if let Err(PollError { error: StoreError::LogBroken, .. }) = &result {
+            let (store, now) = (store.clone(), self.clock.now());
+            // The next poll finds its entry.
+            tokio::spawn(async move {
+                if let Err(error) = store.mend_log(now).await {
+                    tracing::warn!(%error, "the mutation log can't be continued");
+                }
+            });
+        }
         match &result {
             Ok(caught_up) => self.record_success(caught_up, &begun, ended),
             Err(error) => self.record_failure(error, &begun, ended, stall.has_stalled()),
@@ -254,6 +263,7 @@ impl Freshness {
             let is_complete = self.polled_to() >= end;
             let has_more = part.entries.last().is_some_and(|newest| newest.n > last);
             let is_rewritten = !continues
+                || end < last
                 || !is_complete && !has_more
                 || is_complete && !self.confirm_heads(&observed_heads, written);
             if is_rewritten {
@@ -323,8 +333,8 @@ impl Freshness {
         let mut log = part.entries;
         let gap = log.windows(2).rposition(|pair| pair[1].n != pair[0].n + 1);
         let log = log.split_off(gap.map_or(0, |gap| gap + 1));
-        let corrupt = PollError { error: StoreError::Corrupt("mutation_log"), evidence: Evidence::Outage };
-        let newest = log.last().map(|newest| newest.n).filter(|newest| *newest == part.end).ok_or(corrupt)?;
+        let broken = PollError { error: StoreError::LogBroken, evidence: Evidence::Outage };
+        let newest = log.last().map(|newest| newest.n).filter(|newest| *newest == part.end).ok_or(broken)?;
         // All of it under one lock, so that nobody sees a part of the tail.
         let mut tail = self.tail();
         self.newest.store(newest, Ordering::Release);

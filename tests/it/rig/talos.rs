@@ -222,6 +222,11 @@ impl Setup {
         database::execute(self.dsn(), statement.to_owned());
     }
 
+    /// The number that a query of its database gives.
+    pub async fn number(&self, query: &str) -> i64 {
+        database::number(self.dsn(), query).await
+    }
+
     /// The DSN of its database.
     pub fn dsn(&self) -> &str {
         let found = self.variables.iter().rev().find(|(variable, _)| variable == "TALOS_DB_DSN");
