@@ -42,6 +42,8 @@ pub enum ChangeKind {
     Suspend,
     Resume,
     Finish,
+    /// A key of which a hash was imported got the id of an imported key.
+    Upgrade,
     Delete,
     UpdateActor,
     SuspendActor,
@@ -51,7 +53,7 @@ pub enum ChangeKind {
 
 impl ChangeKind {
     /// All kinds.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Issue,
         Self::Import,
         Self::Update,
@@ -60,6 +62,7 @@ impl ChangeKind {
         Self::Suspend,
         Self::Resume,
         Self::Finish,
+        Self::Upgrade,
         Self::Delete,
         Self::UpdateActor,
         Self::SuspendActor,
@@ -78,6 +81,7 @@ impl ChangeKind {
             Self::Suspend => "suspend",
             Self::Resume => "resume",
             Self::Finish => "finish",
+            Self::Upgrade => "upgrade",
             Self::Delete => "delete",
             Self::UpdateActor => "update_actor",
             Self::SuspendActor => "suspend_actor",
@@ -184,6 +188,23 @@ impl ChangeRecord {
             changes: changes.collect(),
             ..Self::default()
         }
+    }
+
+    /// Makes the records of both ids of a key of which a hash was imported, once it is used. That of
+    /// the earlier id doesn't tell whose it was: it stays when the key is erased.
+    pub fn of_upgrade(key: &Key, to: KeyId) -> [Self; 2] {
+        let (from, id) = (key.id.to_string(), to.to_string());
+        let change = FieldChange {
+            field: "key_id".to_owned(),
+            before: Some(from.into()),
+            after: Some(id.clone().into()),
+        };
+        let kind = Some(ChangeKind::Upgrade);
+        let actor = Some(key.actor.as_str().to_owned());
+        [
+            Self { kind, replaced_by: Some(id), ..Self::default() },
+            Self { kind, actor, changes: vec![change], ..Self::default() },
+        ]
     }
 
     /// Makes the record of an erased key. It doesn't tell whose it was.

@@ -93,6 +93,28 @@ async fn a_hash_is_verified_on_first_use_and_native_after_it() {
     assert_eq!(listed.at("/imported_api_keys").as_array().must("a list").len(), 4);
 }
 
+/// Who follows the log learns under which id a key is found from now on.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_is_told_under_both_ids() {
+    let talos = Talos::start().await;
+    let (pending, native) = (import(&talos, "followed").await, native_id("followed"));
+    talos.check(Check::bearer("followed")).await.allowed();
+    upgraded(&talos, &pending, &native).await;
+    let events = talos.admin.get("/v2alpha1/admin/events").await.expect(200).json();
+    let told = |at: usize, pointer: &str| events.at(&format!("/events/{at}{pointer}")).clone();
+    for (at, subject) in [(1, &pending), (2, &native)] {
+        assert_eq!((told(at, "/type"), told(at, "/subject")), (json!("talos.key.upgraded"), json!(subject)));
+        assert_eq!(told(at, "/data/operation"), "upgrade");
+    }
+    assert_eq!(told(1, "/data/replaced_by"), json!(native));
+    let change = json!([{ "field": "key_id", "before": pending, "after": native }]);
+    assert_eq!((told(2, "/data/actor_id"), told(2, "/data/changes")), (json!("bob"), change));
+
+    talos.admin.send(Version::Http1, Call::new("DELETE", &format!("{IMPORTED}/{native}"))).await.expect(204);
+    let events = talos.admin.get("/v2alpha1/admin/events").await.expect(200).text();
+    assert!(!events.contains("bob"), "erased: {events}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_done_by_the_first_id_holds_before_and_after_the_upgrade() {
     let talos = Talos::start().await;
