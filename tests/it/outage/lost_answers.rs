@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::rig::database::{self, Server};
 use crate::rig::http::{Base, Call, Reply, Version};
@@ -14,6 +15,9 @@ use crate::rig::talos::{DERIVE, IMPORTED, ISSUED, SELF_REVOKE, Setup, Talos};
 
 /// Number of lost answers of each kind; `TALOS_TEST_LOST_ANSWERS` overrides it.
 const ROUNDS: usize = 3;
+
+/// The actor of all keys here.
+const ACTOR: &str = "/v2alpha1/admin/actors/a";
 
 /// A process, and the place where answers get lost.
 struct Lossy {
@@ -52,6 +56,8 @@ impl Lossy {
             let rotated = self.rotate(round, &issued).await;
             let rescued = self.rotate_without_id(&rotated).await;
             self.update(round, &rescued).await;
+            self.change_states(round, &rescued).await;
+            self.finish(round, &issued).await;
             self.revoke(round, &rescued).await;
             self.import(round).await;
             if (round + 1) % 100 == 0 {
@@ -149,6 +155,36 @@ impl Lossy {
         assert_eq!(first.text("/name"), format!("name {round}"));
     }
 
+    /// Suspends and resumes a key and its actor, and sets what the key may still spend.
+    async fn change_states(&self, round: usize, id: &str) {
+        let key = format!("{ISSUED}/{id}");
+        for (path, is_valid) in [
+            (format!("{key}:suspend"), false),
+            (format!("{key}:resume"), true),
+            (format!("{ACTOR}:suspend"), false),
+            (format!("{ACTOR}:resume"), true),
+        ] {
+            self.lose(Call::post(&path).json(&json!({}))).await.expect(200);
+            assert_eq!(self.is_valid(&self.owned[id]).await, is_valid, "{path}");
+        }
+        let credits = json!({ "credits": { "remaining": 5 + round } });
+        self.lose(Call::new("PATCH", &key).json(&credits)).await.expect(200);
+        let spend = "/v2alpha1/admin/apiKeys:verify?charge=true";
+        self.post(spend, &json!({ "credential": self.owned[id] })).await.expect(200);
+        let left = self.again(Call::get(&key)).await.expect(200).json();
+        assert_eq!(left.at("/credits/remaining").to_string().trim_matches('"'), (4 + round).to_string());
+    }
+
+    /// Ends the grace period of a rotated key early, in every second round.
+    async fn finish(&self, round: usize, old: &str) {
+        if round.is_multiple_of(2) {
+            return;
+        }
+        assert!(self.is_valid(&self.owned[old]).await, "in its grace period");
+        self.lose(Call::post(&format!("{ISSUED}/{old}:finish")).json(&json!({}))).await.expect(200);
+        assert!(!self.is_valid(&self.owned[old]).await);
+    }
+
     async fn revoke(&self, round: usize, id: &str) {
         let secret = &self.owned[id];
         let derive = Call::post(DERIVE).json(&json!({ "credential": secret }));
@@ -170,6 +206,10 @@ impl Lossy {
             |name: &str| json!({ "raw_key": format!("{name}-{round}"), "name": "n", "actor_id": "a" });
         let without_id = Call::post(IMPORTED).json(&import("single"));
         self.lose(without_id).await.expect_error(409, "API_KEY_EXISTS");
+        let digest = hex::encode(Sha256::digest(format!("hashed-{round}")));
+        let hash = json!({ "hash": { "value": format!("sha256:{digest}") }, "name": "n", "actor_id": "a" });
+        self.lose(Call::post(IMPORTED).json(&hash)).await.expect_error(409, "API_KEY_EXISTS");
+        assert!(self.is_valid(&format!("hashed-{round}")).await);
         let mut requests = [import("first"), import("second")];
         for (number, request) in requests.iter_mut().enumerate() {
             request["request_id"] = format!("import-{round}-{number}").into();
