@@ -151,7 +151,7 @@ impl AuthorizationService {
     /// Hands over what this thread has counted, and returns the time until it has to do so again;
     /// `None` if nothing is counted.
     pub fn hand_over_usage(&self) -> Option<Duration> {
-        self.service.usage.hand_over(self.service.clock.now())
+        self.service.usage.hand_over(self.service.store.corrected(self.service.clock.now()))
     }
 
     /// Counts streams that were refused on a connection that goes on.

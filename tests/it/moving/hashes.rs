@@ -98,7 +98,7 @@ async fn a_hash_is_verified_on_first_use_and_native_after_it() {
 async fn an_upgrade_is_told_under_both_ids() {
     let talos = Talos::start().await;
     let (pending, native) = (import(&talos, "followed").await, native_id("followed"));
-    talos.check(Check::bearer("followed")).await.allowed();
+    until("it is used", async || talos.check(Check::bearer("followed")).await.passes().then_some(())).await;
     upgraded(&talos, &pending, &native).await;
     let events = talos.admin.get("/v2alpha1/admin/events").await.expect(200).json();
     let told = |at: usize, pointer: &str| events.at(&format!("/events/{at}{pointer}")).clone();
