@@ -10,7 +10,7 @@ async fn passes(talos: &Talos, key: &Key) -> bool {
     talos.check(Check::bearer(&key.secret)).await.passes()
 }
 
-/// Whatever became of the log, it is continued: keys are right, and changes go on to get everywhere.
+/// The log is continued: keys are right, and changes go on to get everywhere.
 async fn goes_on_after(damage: &str) {
     let setup = Setup::new().set("TALOS_CONSISTENCY_LEASE", "1s").set("TALOS_CONSISTENCY_POLL", "200ms");
     let (one, other) = (setup.start().await, setup.start().await);
@@ -26,7 +26,7 @@ async fn goes_on_after(damage: &str) {
         .await;
     }
     setup.sql(damage);
-    // Who comes second may find the log continued already.
+    // The second of them may find the log continued already.
     until("somebody begins a new history, and both are fresh", async || {
         let mut rewritten = 0.0;
         for talos in [&one, &other] {

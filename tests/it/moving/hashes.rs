@@ -93,7 +93,7 @@ async fn a_hash_is_verified_on_first_use_and_native_after_it() {
     assert_eq!(listed.at("/imported_api_keys").as_array().must("a list").len(), 4);
 }
 
-/// Who follows the log learns under which id a key is found from now on.
+/// The events of both ids name the other one.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_is_told_under_both_ids() {
     let talos = Talos::start().await;
