@@ -190,8 +190,8 @@ impl ChangeRecord {
         }
     }
 
-    /// Makes the records of both ids of a key of which a hash was imported, once it is used. That of
-    /// the earlier id doesn't tell whose it was: it stays when the key is erased.
+    /// Makes the records of both ids of a key of which a hash was imported, once it is used. That
+    /// of the earlier id doesn't tell whose it was.
     pub fn of_upgrade(key: &Key, to: KeyId) -> [Self; 2] {
         let (from, id) = (key.id.to_string(), to.to_string());
         let change = FieldChange {

@@ -38,8 +38,8 @@ impl Store {
     /// [`USAGE_TRIM_BATCH`] rows, in one transaction, so that each is in one of the tables. Returns
     /// their number. Several instances may do so at once.
     ///
-    /// Rows are old when `now` and the database's clock, if it has one, both say so: one wrong clock
-    /// must not delete what all others have counted.
+    /// Rows are old when `now` and the database's clock, if it has one, both say so: one wrong
+    /// clock must not delete what all others have counted.
     ///
     /// # Errors
     /// When the database fails; the rows are then moved as a whole or not at all.

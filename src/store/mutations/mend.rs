@@ -1,5 +1,5 @@
-//! Continuation of a log whose newest entry isn't the one that the counter names, as after a restore
-//! or TRUNCATE of single tables.
+//! Continuation of a log whose newest entry isn't the one that the counter names, as after a
+//! restore or TRUNCATE of single tables.
 //!
 //! Without it, no lookup could be stamped and no change numbered until somebody repairs the tables.
 
