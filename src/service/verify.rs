@@ -341,7 +341,7 @@ impl Service {
         let unknown = self.memory.get_negative(index)?;
         let is_usable = unknown.generation == settings.generation
             && now < unknown.expires
-            && self.freshness.are_fresh(&unknown.slots, unknown.stamp);
+            && self.freshness.are_unknown(&unknown.slots, unknown.stamp, unknown.servers);
         is_usable.then(|| match self.is_on_deny_list(&unknown.key_id) {
             true => Rejection { key_id: Some(unknown.key_id), ..Denial::Revoked.into() },
             false => Denial::NotFound.into(),
@@ -371,7 +371,7 @@ impl Service {
     /// If L1 has the entry already, it is used: callers that waited for one lookup share the
     /// responses encoded for it.
     fn entry_of(&self, target: &FillTarget, found: FoundKey, access: CacheAccess) -> Option<Arc<Entry>> {
-        let FoundKey { key, stamp, read_at, is_row: _ } = found;
+        let FoundKey { key, stamp, read_at, .. } = found;
         let key = key?;
         let is_it =
             |entry: &Arc<Entry>| entry.generation == target.generation && Arc::ptr_eq(&entry.key, &key);

@@ -270,7 +270,7 @@ impl Poller {
         // The file system is asked after each read of SQLite: that needs no new connection.
         let is_file = connection.file.is_some();
         let opened = connection.opened;
-        let proof = Proof::new(if is_file { now } else { opened });
+        let proof = Proof::new(if is_file { now } else { opened }, connection.server.clone());
         let is_given_up = || self.0.generation.load(Ordering::Acquire) != generation;
         // Whoever gave it up waits for a poll on a new connection, which says who the primary is.
         if self.0.connector.is_closed() || is_given_up() {

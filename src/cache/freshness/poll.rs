@@ -13,7 +13,8 @@ use super::{Freshness, PollFailure};
 use crate::clock::{BootTime, Moment};
 use crate::mutants::{self, Mutant};
 use crate::store::{
-    Evidence, LogEntry, LogStart, LogSubject, Mutation, NotAuthoritative, PollError, Proof, Store, StoreError,
+    Evidence, LogEntry, LogStart, LogSubject, Mutation, NotAuthoritative, PollError, Proof, ServerId, Store,
+    StoreError,
 };
 
 /// Timeout of the one poll that requests wait for after the lease expired: well within their
@@ -33,7 +34,7 @@ impl CaughtUp {
     }
 
     /// Includes the proof of a part of the log.
-    fn with_proof(self, proof: Proof) -> Self {
+    fn with_proof(self, proof: &Proof) -> Self {
         if mutants::is_on(Mutant::OldConnection) {
             return self;
         }
@@ -248,7 +249,8 @@ impl Freshness {
                 return self.start_lineage(store, began, deadline).await;
             };
             let part = store.read_log(LogStart::At(last), &self.clock, self.timing(), deadline).await?;
-            caught_up = caught_up.with_proof(part.proof);
+            self.note_server(part.proof.server());
+            caught_up = caught_up.with_proof(&part.proof);
             let end = *end.get_or_insert(part.end);
             let continues = self.append(&part.entries);
             let is_complete = self.polled_to() >= end;
@@ -267,6 +269,16 @@ impl Freshness {
             } else if is_complete {
                 return Ok(caught_up);
             }
+        }
+    }
+
+    /// Counts a change of the server that polls come from. What an earlier one said of unknown keys
+    /// isn't used any more: it may lack keys that were issued since it lost its place.
+    pub(super) fn note_server(&self, server: &ServerId) {
+        let mut last = self.server.lock();
+        if last.as_ref() != Some(server) {
+            *last = Some(server.clone());
+            self.servers.fetch_add(1, Ordering::AcqRel);
         }
     }
 
@@ -320,6 +332,7 @@ impl Freshness {
         // Older entries are read as well, so that rows in the shared cache stay usable.
         let since = LogStart::Since(self.history_window);
         let part = store.read_log(since, &self.clock, self.timing(), deadline).await?;
+        self.note_server(part.proof.server());
         let mut log = part.entries;
         let gap = log.windows(2).rposition(|pair| pair[1].n != pair[0].n + 1);
         let log = log.split_off(gap.map_or(0, |gap| gap + 1));
@@ -335,7 +348,7 @@ impl Freshness {
             self.apply_entry(&mut tail, entry);
         }
         self.polled_to.store(newest, Ordering::Release);
-        Ok(CaughtUp::new(began).with_proof(part.proof))
+        Ok(CaughtUp::new(began).with_proof(&part.proof))
     }
 
     fn reset(&self) {

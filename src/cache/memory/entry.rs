@@ -99,6 +99,8 @@ pub struct NegativeEntry {
     pub key_id: KeyId,
     /// Log position up to which the id is known to be unknown.
     pub stamp: Stamp,
+    /// Number of changes of the server that polls came from, before the lookup.
+    pub servers: u64,
     /// Slots in which changes are noted that create the key, by its id or one of its digests.
     pub slots: [Slot; 3],
     /// Generation of the settings under which the id was looked up.
