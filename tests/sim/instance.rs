@@ -37,7 +37,9 @@ const CHECK_BUDGET: Duration = Duration::from_millis(150);
 /// Time after which a process that can't start is started again.
 const RESTART_DELAY: Duration = Duration::from_secs(1);
 /// Pause between two looks at the mode.
-const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// Time for which requests wait for a process that stands still, in microseconds.
+const BACKLOG: u64 = 3_000_000;
 
 /// Runs an instance until it is killed.
 pub async fn run(world: Arc<World>, instance: usize, seed: u64, requests: Vec<Request>) {
@@ -63,10 +65,11 @@ pub async fn run(world: Arc<World>, instance: usize, seed: u64, requests: Vec<Re
     tokio::spawn(look(Arc::clone(&service), Arc::clone(&world), instance, started));
     for request in requests {
         let now = shim::moment().boot.as_micros();
-        if request.at < now {
+        // Of those that came while the process stood still, the last ones wait for it.
+        if request.at + BACKLOG < now {
             continue;
         }
-        sleep(Duration::from_micros(request.at - now)).await;
+        sleep(Duration::from_micros(request.at.saturating_sub(now))).await;
         let client = Client { world: Arc::clone(&world), service: Arc::clone(&service), instance };
         tokio::spawn(async move { client.send(request).await });
     }

@@ -44,16 +44,16 @@ const KEPT: &[u64] = &[1, 2, 3, 4, 5, 6, 7, 8];
 const FOUND: &[(Mutant, u64)] = &[
     (Mutant::TtlOnly, 0),
     (Mutant::NotPublished, 0),
-    (Mutant::IssuesUnlogged, 17),
-    (Mutant::AnyRole, 15),
-    (Mutant::DirtyReads, 2),
-    (Mutant::TagsIgnored, 106),
-    (Mutant::NumberAfterTheRow, 0),
+    (Mutant::IssuesUnlogged, 40),
+    (Mutant::AnyRole, 29),
+    (Mutant::DirtyReads, 0),
+    (Mutant::TagsIgnored, 2),
+    (Mutant::NumberAfterTheRow, 1),
     (Mutant::DeleteOnly, 14),
-    (Mutant::AnyServer, 15),
-    (Mutant::HeadsIgnored, 44),
-    (Mutant::LeaseFromTheEnd, 123),
-    (Mutant::OldConnection, 13),
+    (Mutant::AnyServer, 44),
+    (Mutant::HeadsIgnored, 2),
+    (Mutant::LeaseFromTheEnd, 54),
+    (Mutant::OldConnection, 14),
 ];
 /// Seeds within which each mutant is found.
 const POWER: u64 = 200;

@@ -76,7 +76,7 @@ impl Plan {
         }
         // In some plans nothing changes any more from a little after the last fault on.
         let begun = faults.iter().map(|fault| fault.from).max().unwrap_or(START);
-        let last_change = if chance.percent(40) { begun + 100 * MILLI } else { end };
+        let last_change = if chance.percent(50) { begun + 100 * MILLI } else { end };
         for requests in &mut requests {
             requests.retain(|request| request.action == Action::Check || request.at <= last_change);
             requests.sort_by_key(|request| request.at);
@@ -91,7 +91,7 @@ fn planned(chance: &mut Chance, focus: usize, centre: u64) -> Vec<Planned> {
         true => START + centre + chance.within(0, BURST / MILLI) * MILLI,
         false => START + chance.within(CALM_START / MILLI, LAST_FAULT / MILLI) * MILLI,
     };
-    if chance.percent(25) {
+    if chance.percent(30) {
         let steps = faults::choose_sequence(chance, focus).into_iter();
         let planned = steps.map(|step| {
             let from = from + step.after * MILLI;
@@ -119,7 +119,7 @@ fn requests(chance: &mut Chance, end: u64) -> Vec<Request> {
             _ => Action::Check,
         };
         requests.push(Request { at, action, pick: chance.bits(), race: None });
-        at += chance.within(50, 700) * MILLI;
+        at += chance.within(60, 1_100) * MILLI;
     }
     requests
 }

@@ -17,7 +17,7 @@ pub fn stalled_outage(chance: &mut Chance, focus: usize) -> Vec<Step> {
         true => chance.within(500, 2_500),
         false => chance.within(6_500, 10_500),
     };
-    let partition = Partition { instances: vec![instance], is_silent: chance.percent(50) };
+    let partition = Partition { instances: vec![instance], is_silent: chance.percent(70) };
     let mut steps = vec![Step { after: 0, millis: outage, fault: Box::new(partition) }];
     let mut after = outage - chance.within(50, outage.min(1_500));
     let mut millis = chance.within(19_000, 30_000);
@@ -26,7 +26,8 @@ pub fn stalled_outage(chance: &mut Chance, focus: usize) -> Vec<Step> {
         let loses_connections = chance.percent(50);
         let stall = Stall { instance, millis, is_suspend, loses_connections };
         steps.push(Step { after, millis, fault: Box::new(stall) });
-        after += millis + chance.within(2, 150);
+        // As long as a poll takes, near or far.
+        after += millis + if chance.percent(60) { chance.within(2, 25) } else { chance.within(25, 150) };
         millis = match chance.percent(50) {
             true => chance.within(120, 1_500),
             false => chance.within(5_500, 7_000),
