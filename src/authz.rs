@@ -11,6 +11,7 @@ mod cookie;
 mod denied_response;
 mod deny_reason;
 mod dispatch;
+mod edge;
 mod explain;
 mod fallback;
 mod fallback_body;

@@ -186,8 +186,8 @@ async fn serve_assigned(assigned: Assigned, server: Rc<Server>) {
         () = server.stop.cancelled() => None,
         connection = accepted.handshake() => connection,
     };
-    if let Some(Connection { stream, peer: _, guard }) = connection {
-        if let Some(reason) = serve_connection(server, stream, max_age).await {
+    if let Some(Connection { stream, peer, guard }) = connection {
+        if let Some(reason) = serve_connection(server, stream, max_age, peer.uid).await {
             guard.count_refused(reason);
         }
         drop(guard);

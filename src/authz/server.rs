@@ -11,11 +11,13 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 
 use super::attributes::Attributes;
 use super::charge::{Charges, charge, inside};
 use super::denied_response::encode_denied;
 use super::deny_reason::{DeniedRequest, DenyReason};
+use super::limits::MAX_EDGE_STREAMS;
 use super::principal::Principal;
 use super::request::Headers;
 use super::response::{Extras, encode_anonymous, encode_ok, encode_with_extras, with_fresh_until};
@@ -92,9 +94,11 @@ impl From<DeniedRequest> for Stop {
 /// Answers Checks.
 #[derive(Clone)]
 pub struct AuthorizationService {
-    service: Arc<Service>,
-    metrics: Arc<Metrics>,
-    runtime: Handle,
+    pub(super) service: Arc<Service>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) runtime: Handle,
+    /// Streams to modules that may still be opened.
+    pub(super) edge_streams: Arc<Semaphore>,
     templates: Arc<ArcSwap<Templates>>,
     /// Time of the last log line about a message that is too large.
     large_message_logged: Arc<Mutex<Option<BootTime>>>,
@@ -105,7 +109,9 @@ impl AuthorizationService {
     ///
     /// Cache misses run on `runtime`, which owns the database pool.
     pub fn new(service: Arc<Service>, metrics: Arc<Metrics>, runtime: Handle) -> Self {
-        Self { service, metrics, runtime, templates: Arc::default(), large_message_logged: Arc::default() }
+        let edge_streams = Arc::new(Semaphore::new(MAX_EDGE_STREAMS));
+        let (templates, large_message_logged) = Default::default();
+        Self { service, metrics, runtime, edge_streams, templates, large_message_logged }
     }
 
     /// Uses these templates for the responses to refused requests.
@@ -345,22 +351,24 @@ impl AuthorizationService {
         (entry, now): (&Arc<Entry>, Timestamp),
         charges: Charges,
     ) -> Result<Bytes, DeniedRequest> {
-        let with_token = sends_token(settings, policy);
-        let audience = policy.audience.as_deref();
-        let fits = |answer: &CachedResponse| {
-            answer.generation == settings.generation
-                && match &answer.token {
-                    Some(for_audience) => with_token && for_audience.as_deref() == audience,
-                    None => !with_token,
-                }
-        };
+        let ready = self.ready_answer(settings, policy, (entry, now))?;
+        let overwritten = sends_token(settings, policy).then_some(settings.authz.token_header.as_str());
+        Ok(finish(settings, ready, headers, Some(presented), overwritten, charges)?)
+    }
+
+    /// Returns the part of an answer that is the same for every request with a key under a policy.
+    pub(super) fn ready_answer(
+        &self,
+        settings: &Settings,
+        policy: &Policy,
+        (entry, now): (&Arc<Entry>, Timestamp),
+    ) -> Result<EncodedResponse, DenyReason> {
+        let (with_token, audience) = (sends_token(settings, policy), policy.audience.as_deref());
         let make = || self.make_answer(settings, entry, with_token, audience);
         let lease = self.service.freshness.lease_start();
         let renew =
             |answer: &CachedResponse| with_fresh_until(&answer.encoded, self.service.fresh_until(entry));
-        let ready = entry.responses.get_or_encode(now, lease, fits, make, renew)?;
-        let overwritten = with_token.then_some(settings.authz.token_header.as_str());
-        Ok(finish(settings, ready, headers, Some(presented), overwritten, charges)?)
+        entry.responses.get_or_encode(now, lease, |answer| fits(settings, policy, answer), make, renew)
     }
 
     fn make_answer(
@@ -436,6 +444,16 @@ fn decode(message: &[u8]) -> Result<Attributes<'_>, tonic::Status> {
 fn no_token(error: MintError) -> DenyReason {
     tracing::error!(%error, "upstream token could not be minted");
     DenyReason::Misconfigured
+}
+
+/// Returns whether a cached answer is one for this policy.
+pub(super) fn fits(settings: &Settings, policy: &Policy, answer: &CachedResponse) -> bool {
+    let with_token = sends_token(settings, policy);
+    answer.generation == settings.generation
+        && match &answer.token {
+            Some(for_audience) => with_token && for_audience.as_deref() == policy.audience.as_deref(),
+            None => !with_token,
+        }
 }
 
 fn sends_token(settings: &Settings, policy: &Policy) -> bool {

@@ -18,6 +18,9 @@
 #[cfg(test)]
 mod assumptions;
 mod changes;
+#[cfg(test)]
+mod edge_model;
+mod follower;
 mod ledger;
 mod log_tail;
 #[cfg(test)]
@@ -37,6 +40,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
+pub use follower::{Follower, FollowerUpdate, LineageEnded, SlotChange};
 pub use relay::{MAX_RELAY_ENTRIES, RelayClient, RelayRequest, RelayResponse};
 
 use crate::clock::{BootTime, Clock, Moment, Timestamp};

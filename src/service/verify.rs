@@ -3,6 +3,8 @@
 //! On the way from a credential to a key's row, `get_cached` reads L1, `get_shared` reads L2,
 //! `load` reads the database and fills the caches, and `verify` does all of it and judges the row.
 
+mod by_index;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 

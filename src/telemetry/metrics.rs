@@ -13,6 +13,7 @@ pub use exposition::Format;
 
 use super::connections::Connections;
 use super::deny_file::DenyFile;
+use super::edge::Edge;
 use super::histogram::Histogram;
 use super::ory_metrics::OryMetrics;
 use super::refused_requests::RefusedRequests;
@@ -42,6 +43,8 @@ pub struct Metrics {
     pub refused_requests: RefusedRequests,
     /// State of the deny file.
     pub deny_file: DenyFile,
+    /// Streams to modules in Envoy.
+    pub edge: Edge,
     /// HTTP metrics with the names of Ory Talos, if they are wanted.
     pub ory: Option<OryMetrics>,
 }

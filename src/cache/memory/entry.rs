@@ -19,6 +19,14 @@ pub struct CacheKey {
     pub(super) digest: [u8; 32],
 }
 
+impl CacheKey {
+    /// Makes the key from the digest that another process made with
+    /// [`MemoryCache::seed`](super::MemoryCache::seed).
+    pub const fn new(network: NetworkId, digest: [u8; 32]) -> Self {
+        Self { network, digest }
+    }
+}
+
 impl Hash for CacheKey {
     /// Hashes the first eight bytes of the digest only: it is a seeded hash already.
     fn hash<H: Hasher>(&self, state: &mut H) {

@@ -110,6 +110,16 @@ impl Grpc {
         self.call(&path, Full::new(framed(&message)).boxed()).await
     }
 
+    /// Opens a call of which both sides send for as long as they like.
+    pub async fn open(
+        &self,
+        path: &str,
+    ) -> Result<(mpsc::UnboundedSender<Bytes>, Response<Incoming>), String> {
+        let (sender, body) = mpsc::unbounded_channel();
+        let response = within("the head of a response", self.send(path, ChannelBody(body).boxed())).await?;
+        Ok((sender, response))
+    }
+
     async fn call(&self, path: &str, body: AnyBody) -> Result<Answer, String> {
         let exchange = async {
             let (head, body) = self.send(path, body).await?.into_parts();
@@ -142,7 +152,8 @@ fn field(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
 }
 
-fn framed(message: &[u8]) -> Bytes {
+/// A message with its prefix.
+pub fn framed(message: &[u8]) -> Bytes {
     let length = u32::try_from(message.len()).must("a message under 4 GiB");
     let mut frame = BytesMut::with_capacity(message.len() + 5);
     frame.put_u8(0);

@@ -10,6 +10,7 @@ pub mod needs;
 pub mod authority;
 pub mod check;
 pub mod database;
+pub mod edge_module;
 pub mod envoy;
 pub mod grpc;
 pub mod http;
