@@ -17,7 +17,7 @@ const REASON: &str = "// long: ";
 /// Lines at a file's top, or before a function and in it, in which the reason may stand.
 const REASON_LINES: usize = 12;
 /// Directories whose comments are held.
-const DIRECTORIES: &[&str] = &["benches", "http2", "loadtest", "proto", "src", "tests"];
+const DIRECTORIES: &[&str] = &["benches", "http2", "loadtest", "module", "proto", "src", "tests"];
 
 /// A Rust file below the repository's root, and its text.
 type File = (String, String);
