@@ -7,6 +7,7 @@
 //! The rules are in `rules/`. The other modules read the text as Envoy does, and find their way
 //! through it.
 
+mod accelerator;
 mod connection_manager;
 mod document;
 mod dump;
@@ -129,6 +130,7 @@ fn examine_dump(dump: &Dump<'_>, options: Options<'_>, findings: &mut Findings, 
         }
         rules::manager::examine(dump, manager, options, findings);
         rules::streams::examine(manager, options, findings);
+        rules::accelerator::examine(manager, findings);
         for check in &manager.checks {
             rules::filter::examine(check, options, findings);
         }

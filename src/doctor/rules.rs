@@ -1,5 +1,6 @@
 //! The rules, by the part of Envoy's configuration that they examine.
 
+pub(super) mod accelerator;
 pub(super) mod api;
 pub(super) mod cluster;
 pub(super) mod coverage;

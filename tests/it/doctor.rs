@@ -1,6 +1,7 @@
 //! `talos doctor` on dumps of real Envoys: nothing to say about the configuration that we ship,
 //! each fault found that is planted in it, each cure tried, each value read as Envoy reads it.
 
+mod accelerated;
 mod faults;
 mod paste;
 mod shapes;

@@ -117,7 +117,8 @@ fn check_enablement(check: &ExtAuthz<'_>, findings: &mut Findings) {
             "filter_enabled: { default_value: { numerator: 100, denominator: HUNDRED } }",
         );
     }
-    if !by_metadata.is_absent() {
+    // The accelerator's condition has rules of its own.
+    if !by_metadata.is_absent() && !check.is_accelerated {
         check_metadata_condition(check, denies, &by_metadata, findings);
     }
     if check.is_conditional {

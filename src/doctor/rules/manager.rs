@@ -3,6 +3,7 @@
 
 use super::cluster::takes_trailers;
 use crate::config::{Authz, ClientAddress};
+use crate::doctor::accelerator::is_accelerator;
 use crate::doctor::connection_manager::ConnectionManager;
 use crate::doctor::dump::{Dump, is_loopback};
 use crate::doctor::findings::{Findings, Severity};
@@ -203,7 +204,7 @@ const EXT_AUTHZ_METADATA: &str = "envoy.filters.http.ext_authz";
 
 fn check_order(manager: &ConnectionManager<'_>, findings: &mut Findings) {
     let Some(first) = manager.checks.iter().min_by_key(|check| check.index) else { return };
-    for filter in manager.filters.iter().take(first.index) {
+    for filter in manager.filters.iter().take(first.index).filter(|filter| !is_accelerator(filter)) {
         check_filter_before(manager, filter, first.name, findings);
     }
     for filter in manager.filters.iter().skip(first.index + 1) {
