@@ -161,7 +161,7 @@ impl Session {
         if hello.index_seed.len() != SEED_LEN {
             return Err(ProtocolError::Seed);
         }
-        let limits = hello.limits.clone().unwrap_or_default();
+        let limits = hello.limits.unwrap_or_default();
         let number = |limit: u32| usize::try_from(limit).unwrap_or(0);
         self.max_asks = number(limits.max_asks_in_flight);
         self.max_used_rows = number(limits.max_used_rows);

@@ -4,13 +4,29 @@
 pub fn config(upstream: u16, filter: &str, route: &str) -> String {
     let plain = listener("{port0}", "", "{}");
     let with = listener("{port1}", filter, route);
+    format!("static_resources:\n  listeners:\n{plain}\n{with}\n  clusters:\n{}", cluster(upstream))
+}
+
+/// A configuration whose listeners are in a file.
+pub fn with_listeners_from(file: &std::path::Path, upstream: u16) -> String {
+    format!(
+        "node: {{ id: a, cluster: b }}\ndynamic_resources: {{ lds_config: {{ path_config_source: {{ path: \"{}\" }} }} }}\n\
+         static_resources:\n  clusters:\n{}",
+        file.display(),
+        cluster(upstream)
+    )
+}
+
+/// The file with the listener that has the module.
+pub fn listeners(port: u16, filter: &str, route: &str) -> String {
+    let listener = listener(&port.to_string(), filter, route);
+    let named = "    - \"@type\": type.googleapis.com/envoy.config.listener.v3.Listener\n      name: edge\n      address";
+    format!("resources:\n{}", listener.replacen("    - address", named, 1))
+}
+
+fn cluster(upstream: u16) -> String {
     format!(
         "
-static_resources:
-  listeners:
-{plain}
-{with}
-  clusters:
     - name: upstream
       type: STATIC
       connect_timeout: 5s

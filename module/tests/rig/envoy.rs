@@ -57,6 +57,11 @@ impl Envoy {
     pub fn start(program: &Path, config: &str, ports: usize) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let ports: Vec<u16> = (0..ports).map(|_| free_port()).collect();
+        Self::start_in(dir, program, config, ports)
+    }
+
+    /// Starts Envoy in a directory, on these ports.
+    pub fn start_in(dir: TempDir, program: &Path, config: &str, ports: Vec<u16>) -> Self {
         let file = write_config(&dir, config, &ports);
         let log = fs::File::create(dir.path().join("log")).expect("a log");
         let child = command(program, &file).stdout(Stdio::null()).stderr(log).spawn().expect("Envoy starts");
@@ -73,6 +78,21 @@ impl Envoy {
         panic!("Envoy does not listen:\n{}", envoy.log());
     }
 
+    /// Returns the id of its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Returns how it ended.
+    pub fn wait(&mut self) -> std::process::ExitStatus {
+        self.child.wait().expect("a child")
+    }
+
+    /// Returns its directory.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// Returns what Envoy logged.
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
@@ -80,17 +100,26 @@ impl Envoy {
 
     /// Sends a request over HTTP/1.1; returns the status and the body.
     pub fn send(&self, port: usize, path: &str, headers: &str) -> (u16, String) {
-        let request =
-            format!("GET {path} HTTP/1.1\r\nhost: edge.example\r\n{headers}connection: close\r\n\r\n");
-        let mut stream = TcpStream::connect(("127.0.0.1", self.ports[port])).expect("the listener");
-        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
-        stream.write_all(request.as_bytes()).expect("sending");
-        let mut reply = String::new();
-        stream.read_to_string(&mut reply).expect("a reply");
-        let (head, body) = reply.split_once("\r\n\r\n").expect("a head");
-        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-        (status.expect("a status"), body.to_owned())
+        send(self.ports[port], path, headers).expect("a reply")
     }
+}
+
+/// Sends a request over HTTP/1.1 on a connection of its own; returns the status and the body.
+///
+/// # Errors
+/// Fails if there is no whole reply.
+pub fn send(port: u16, path: &str, headers: &str) -> std::io::Result<(u16, String)> {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: edge.example\r\n{headers}connection: close\r\n\r\n");
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    stream.write_all(request.as_bytes())?;
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply)?;
+    let whole = reply.split_once("\r\n\r\n").and_then(|(head, body)| {
+        let status = head.split(' ').nth(1)?.parse().ok()?;
+        Some((status, body.to_owned()))
+    });
+    whole.ok_or_else(|| std::io::ErrorKind::UnexpectedEof.into())
 }
 
 /// Lets Envoy read a configuration, without starting; returns its log if it refuses.
@@ -123,7 +152,8 @@ fn command(program: &Path, config: &Path) -> Command {
     command
 }
 
-fn free_port() -> u16 {
+/// Returns a port that is free now.
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|one| one.local_addr()).expect("a port").port()
 }
 
