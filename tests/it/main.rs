@@ -15,6 +15,7 @@
 #[macro_use]
 mod rig;
 
+mod accelerated;
 mod admin;
 mod audit;
 mod check;

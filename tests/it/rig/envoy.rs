@@ -64,6 +64,10 @@ impl Envoy {
             "--log-level",
             "warning",
         ]);
+        // The accelerator, which is built with the tests.
+        if let Some(libraries) = std::env::current_exe().must("the test's path").parent() {
+            command.env("ENVOY_DYNAMIC_MODULES_SEARCH_PATH", libraries);
+        }
         let process = Process::spawn("Envoy", command, &dir.path().join("envoy.log"));
         let mut envoy = Envoy { process, _dir: dir, edge, admin };
         until("Envoy answers and calls Talos healthy", async || {
@@ -80,6 +84,19 @@ impl Envoy {
 }
 
 impl Envoy {
+    /// What it has written, its access log among it.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// One of its counters.
+    pub async fn stat(&self, name: &str) -> u64 {
+        let path = format!("/stats?filter=^{name}$");
+        let stats = self.admin.send(Version::Http1, Call::get(&path)).await.expect(200).text();
+        let value = stats.trim().rsplit_once(": ").must(name).1;
+        value.parse().must(value)
+    }
+
     /// The sum of the counters of the listener whose names end so.
     pub async fn counter(&self, name: &str) -> u64 {
         let stats = self.admin.send(Version::Http1, Call::get("/stats")).await.expect(200).text();
