@@ -67,7 +67,7 @@ def measure_growth(comparison, stores, kind):
     keys = json.loads(path.read_text())
     keys, spare = keys[:-SPARE], keys[-SPARE:]
     path.write_text(json.dumps(keys))
-    # As long as the other list, so that the generator does the same work for both.
+    # Repeated to the length of the other list, so that the generator does the same work for both.
     some = json.loads(few.read_text())
     cycled = processes.directory / f"cycled-{kind}.json"
     cycled.write_text(json.dumps([some[n % FEW] for n in range(len(keys))]))

@@ -24,6 +24,7 @@ def compare(comparison, tiers):
 
 
 def measure_store(comparison, stores, tier):
+    """Measures misses of one store, under each load."""
     processes, profile = comparison.processes, comparison.profile
     count, environment, bare = profile["keys"], dict(NO_LAST_USED), []
     dsn = stores.new("postgres" if tier == "postgres" else "sqlite", f"misses-{tier}")

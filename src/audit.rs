@@ -3,6 +3,7 @@
 //! A call writes one line before anything is done and one before it is answered. Each line is
 //! chained to the one before by a MAC.
 
+mod actor_changes;
 mod behind;
 mod call;
 mod chain;
@@ -10,6 +11,7 @@ pub mod changes;
 mod failures;
 mod file;
 mod log;
+mod recorded;
 pub mod repeat;
 pub mod verify;
 mod writer;

@@ -1,4 +1,7 @@
 //! The authz plane: Envoy's ext_authz service over gRPC. The layers below don't know gRPC.
+//!
+//! `connection` reads and writes a connection, `dispatch` its streams, `server` decides one Check.
+//! ARCHITECTURE.md, "A Check", has the order of the other files.
 
 #[cfg(test)]
 mod against_envoy;
@@ -6,14 +9,17 @@ mod attributes;
 mod basic;
 mod challenge;
 mod charge;
+mod client_mistake;
 mod connection;
 mod cookie;
 mod denied_response;
 mod deny_reason;
 mod dispatch;
+mod edge;
 mod explain;
 mod fallback;
 mod fallback_body;
+mod finish;
 mod grpc;
 mod hint;
 pub mod identity_headers;
@@ -25,6 +31,7 @@ mod policy;
 mod principal;
 mod query;
 mod reflection;
+mod repeated;
 mod request;
 mod response;
 mod server;

@@ -56,7 +56,7 @@ pub enum UnusableNames {
     /// There is more than one URI. SPIFFE allows one.
     #[error("it has more than one URI")]
     ManyUris,
-    /// Nobody is named.
+    /// The certificate names nobody.
     #[error("it has neither a URI nor a DNS name")]
     None,
 }
@@ -143,7 +143,7 @@ impl Caller {
 /// Means of authentication of a caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Proof {
-    /// None.
+    /// No proof.
     None,
     /// Client certificate.
     Certificate,

@@ -35,7 +35,7 @@ mod usage;
 mod validate;
 
 pub use admin::{Auth, AuthJwt, AuthMode, AuthRoles, AuthXfcc};
-pub use authz::{Authz, ClientAddress, OnUnavailable, Preflight};
+pub use authz::{Authz, ClientAddress, Edge, OnUnavailable, Preflight};
 pub use cache::{Cache, CacheMemory, CacheRedis, CacheType, RedisTls};
 pub use credential_source::{CredentialSource, HeaderForm, KeyIn};
 pub use credentials::{

@@ -7,6 +7,7 @@
 //! The rules are in `rules/`. The other modules read the text as Envoy does, and find their way
 //! through it.
 
+mod accelerator;
 mod connection_manager;
 mod document;
 mod dump;
@@ -95,6 +96,7 @@ pub fn examine(text: &str, options: Options<'_>) -> Result<Report, NotADump> {
     Ok(Report { findings, summary, examined })
 }
 
+/// Runs all rules on a dump, and counts what was examined.
 fn examine_dump(dump: &Dump<'_>, options: Options<'_>, findings: &mut Findings, examined: &mut Examined) {
     let managers = ConnectionManager::all(dump, options);
     let checks: Vec<&ExtAuthz<'_>> = managers.iter().flat_map(|manager| &manager.checks).collect();
@@ -129,11 +131,17 @@ fn examine_dump(dump: &Dump<'_>, options: Options<'_>, findings: &mut Findings, 
         }
         rules::manager::examine(dump, manager, options, findings);
         rules::streams::examine(manager, options, findings);
+        if !manager.checks.is_empty() {
+            rules::overwrites::examine(dump, manager, findings);
+            rules::logged_keys::examine(manager, options, findings);
+        }
+        rules::accelerator::examine(manager, findings);
         for check in &manager.checks {
             rules::filter::examine(check, options, findings);
+            rules::runtime::examine(dump, check, findings);
         }
     }
-    rules::routes::examine(&managers, findings);
+    rules::routes::examine(dump, &managers, findings);
     rules::policy::examine(&managers, findings);
     rules::cluster::examine(dump, &services, findings);
 }

@@ -274,7 +274,8 @@ fn doctor_json(data: &[u8]) {
     };
     let (peer, xff) = (Authz::default(), Authz { client_address: ClientAddress::Xff, ..Authz::default() });
     let clusters = ["talos".to_owned()];
-    let compared = [&peer, &xff].map(|authz| Options { clusters: &clusters, authz: Some(authz) });
+    let compared =
+        [&peer, &xff].map(|authz| Options { clusters: &clusters, authz: Some(authz), ..Options::default() });
     for options in [Options::default()].into_iter().chain(compared) {
         let report = match examine(document, options) {
             Ok(report) => report,

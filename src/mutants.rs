@@ -37,11 +37,13 @@ pub enum Mutant {
     WrittenIgnored,
     /// A change isn't applied to the instance that made it.
     NotPublished,
+    /// A server's answer that a key is unknown counts after another server has taken over.
+    UnknownAnywhere,
 }
 
 impl Mutant {
     /// All mutants.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::DeleteOnly,
         Self::LeaseFromTheEnd,
         Self::NumberAfterTheRow,
@@ -57,6 +59,7 @@ impl Mutant {
         Self::HeadsIgnored,
         Self::WrittenIgnored,
         Self::NotPublished,
+        Self::UnknownAnywhere,
     ];
 }
 

@@ -63,7 +63,7 @@ impl From<&str> for SecretString {
 
 impl<'de> Deserialize<'de> for SecretString {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Not `deserialize_string`: for that a format may report a mismatch itself, and quote it.
+        // With `deserialize_string`, a format may report a mismatch itself, and quote the secret.
         deserializer.deserialize_any(SecretVisitor)
     }
 }

@@ -40,6 +40,7 @@ mod plans;
 mod poller;
 mod pool;
 mod probe;
+mod reopening;
 mod requests;
 mod revert;
 mod row;
@@ -95,6 +96,7 @@ pub use usage::{KeyUse, UsageRow};
 pub use usage_report::{UsageGroup, UsageQuery, UsageSum};
 pub use usage_trim::USAGE_TRIM_BATCH;
 
+use crate::clock::Timestamp;
 use crate::rng::Rng;
 use anchor::Anchor;
 use dialect::Dialect;
@@ -190,6 +192,18 @@ pub enum StoreError {
     /// A row has a value that this program can't have written.
     #[error("a row of the database can't be read: column {0}")]
     Corrupt(&'static str),
+    /// The newest number and the newest entry of the mutation log differ.
+    #[error(
+        "the newest entry of the table mutation_log isn't the one that mutation_counter names, as after a restore or \
+         TRUNCATE of single tables: a new history is begun"
+    )]
+    LogBroken,
+    /// The row that numbers all changes is missing.
+    #[error(
+        "the table mutation_counter is empty: a restore is under way, or only some tables were restored. Restore all \
+         tables of one backup together (docs/upgrade.md)"
+    )]
+    NoCounter,
     /// The database rejected a statement, failed or can't be reached.
     #[error("the database: {0}")]
     Sql(#[from] sqlx::Error),
@@ -224,7 +238,7 @@ async fn prepares(dsn: &Dsn, options: &AnyConnectOptions) -> bool {
     let is_pooled = dsn.dialect == Dialect::Postgres && first_contact::is_pooled(options).await;
     if is_pooled {
         tracing::info!(
-            "a pooler such as PgBouncer stands before the database: nothing is left in its sessions"
+            "a pooler such as PgBouncer is in front of the database: sessions keep no settings and no prepared statements"
         );
     }
     !is_pooled
@@ -244,6 +258,8 @@ struct Inner {
     writers: Pool,
     poller: Poller,
     anchor: Anchor,
+    /// File of the database, for SQLite.
+    file: Option<Arc<TrackedFile>>,
     /// Eviction of connections of all pools.
     eviction: ConnectionEviction,
     /// Wakes the task that polls, as only a poll can find the primary.
@@ -299,6 +315,7 @@ impl Store {
         Self::connect_to(Dsn::parse(dsn)?.existing_only(), Rng::system()).await
     }
 
+    /// Connects to a database: pools, the connection of polls, and the file's identity for SQLite.
     async fn connect_to(dsn: Dsn, rng: Rng) -> Result<Self, StoreError> {
         driver::install();
         let options: AnyConnectOptions = dsn.url.parse()?;
@@ -312,7 +329,10 @@ impl Store {
                 // Creates the file if it may. Later connections don't, as they would create an
                 // empty database in the place of one that was removed.
                 AnyConnection::connect_with(&options).await?.close().await?;
-                (Some(Arc::new(TrackedFile::new(path)?)), dsn.clone().existing_only().url.parse()?)
+                (
+                    Some(Arc::new(TrackedFile::new(path, eviction.clone())?)),
+                    dsn.clone().existing_only().url.parse()?,
+                )
             }
             None => (None, options),
         };
@@ -329,7 +349,7 @@ impl Store {
             None => Anchor::none(),
         };
         let poll_requested = Arc::new(Notify::new());
-        let connector = Connector::new(options, dsn.dialect, prepares, file);
+        let connector = Connector::new(options, dsn.dialect, prepares, file.clone());
         let poller = Poller::new(connector, eviction.clone(), Arc::clone(&poll_requested));
         Ok(Self(Arc::new(Inner {
             dialect: dsn.dialect,
@@ -338,6 +358,7 @@ impl Store {
             readers,
             poller,
             anchor,
+            file,
             poll_requested,
             eviction,
             rng,
@@ -376,6 +397,11 @@ impl Store {
         *self.0.clock_skew.lock()
     }
 
+    /// Returns a time of this process, corrected by the database's clock if it is off.
+    pub fn corrected(&self, now: Timestamp) -> Timestamp {
+        self.clock_skew().map_or(now, |skew| skew.correct(now))
+    }
+
     /// Returns the number of key rows that were read since the start.
     pub fn key_reads(&self) -> u64 {
         self.0.key_reads.load(Ordering::Relaxed)
@@ -387,7 +413,7 @@ impl Store {
         let (readers, writers) = (inner.readers.stats(), inner.writers.stats());
         match inner.dialect {
             Dialect::Sqlite => readers.plus(writers),
-            // Both are one pool.
+            // Readers and writers are one pool.
             Dialect::Postgres | Dialect::Cockroach | Dialect::MySql => readers,
         }
     }

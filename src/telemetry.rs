@@ -2,6 +2,7 @@
 
 pub mod connections;
 pub mod deny_file;
+pub mod edge;
 mod histogram;
 pub mod log;
 pub mod metrics;

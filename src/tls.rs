@@ -117,12 +117,13 @@ pub struct Identity {
     files: Files,
     alpn: Alpn,
     clock: Clock,
-    in_force: ArcSwap<InForce>,
+    in_force: ArcSwap<ActiveTls>,
     /// Number of times that the client CAs were replaced.
     client_cas: watch::Sender<u64>,
 }
 
-struct InForce {
+/// TLS configuration in force.
+struct ActiveTls {
     config: Arc<ServerConfig>,
     expires: Timestamp,
     /// Hash of the content of all files.
@@ -163,7 +164,7 @@ impl Identity {
             let path = self.files.cert.display().to_string();
             return Err(TlsError::Expired { path, expired: new.expires });
         }
-        let cas = |in_force: &InForce| in_force.verifier.as_ref().map(|verifier| verifier.cas);
+        let cas = |in_force: &ActiveTls| in_force.verifier.as_ref().map(|verifier| verifier.cas);
         let have_cas_changed = cas(&new) != cas(&self.in_force.load());
         self.in_force.store(Arc::new(new));
         if have_cas_changed {
@@ -222,7 +223,8 @@ pub fn certificate_in(pem: &[u8]) -> Option<(Certificate, CertificateDer<'static
     Some((names::read(&der), der))
 }
 
-fn build(files: &Files, alpn: Alpn, clock: &Clock) -> Result<InForce, TlsError> {
+/// Builds the configuration of a listener from its files.
+fn build(files: &Files, alpn: Alpn, clock: &Clock) -> Result<ActiveTls, TlsError> {
     let chain = pem::certificates(&files.cert)?;
     let key = pem::key(&files.key)?;
     let mut content = Sha256::new();
@@ -259,7 +261,7 @@ fn build(files: &Files, alpn: Alpn, clock: &Clock) -> Result<InForce, TlsError> 
         config.send_tls13_tickets = 0;
     }
     let expires = leaf.unwrap_or(Timestamp::from_secs(0));
-    Ok(InForce { config: Arc::new(config), expires, content: content.finalize().into(), verifier: client })
+    Ok(ActiveTls { config: Arc::new(config), expires, content: content.finalize().into(), verifier: client })
 }
 
 fn pair_error(files: &Files, error: &rustls::Error) -> TlsError {

@@ -117,7 +117,7 @@ def check_messages(pages, problems):
         for row in table.splitlines()[2:]:
             cell = row.split(" | ")[0]
             for words in re.findall(r"`([^`]+)`", cell):
-                # What the operating system says, a variable, or a command.
+                # Messages of the operating system, variables and commands aren't in the sources.
                 if words not in sources and not re.match(r"Permission|Address|TALOS_|talos ", words):
                     problems.append(f"docs/troubleshooting.md: no message has the words {words!r}")
 

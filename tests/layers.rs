@@ -54,7 +54,7 @@ const LAYERS: &[Layer] = &[
             ("event", "clock key"),
             ("readiness", "clock"),
             ("credential", "caller clock key rng secret"),
-            ("config", "clock credential duration error host key secret"),
+            ("config", "clock credential duration error escape host key secret"),
             ("settings", "caller clock config credential duration host key secret"),
             ("tls", "caller clock config"),
             ("admin_auth", "caller clock config credential rng secret tls"),
@@ -89,7 +89,7 @@ const LAYERS: &[Layer] = &[
         &[
             (
                 "authz",
-                "audit cache clock config credential error event host key limit service \
+                "audit cache clock config credential error escape event host key limit service \
                  settings telemetry trace",
             ),
             (
@@ -240,7 +240,7 @@ fn architecture_md_shows_the_layers() {
 
 #[test]
 fn there_is_one_crypto_provider() {
-    // Not Cargo.lock: that lists what optional features of others would need, too.
+    // `cargo tree`, as Cargo.lock also lists what optional features of others would need.
     let tree = Command::new(env!("CARGO"))
         .args(["tree", "--locked", "--edges", "normal,build", "--prefix", "none", "--format", "{p}"])
         .current_dir(root())

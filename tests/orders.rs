@@ -69,12 +69,12 @@ fn poll(ledger: &Ledger) {
 }
 
 #[test]
-fn whoever_sees_the_lease_sees_the_change() {
+fn a_reader_of_the_lease_sees_the_change() {
     never_allows(answer, poll);
 }
 
 #[test]
-fn whoever_sees_the_lease_sees_the_change_of_the_actor() {
+fn a_reader_of_the_lease_sees_the_change_of_the_actor() {
     never_allows(answer, |ledger| {
         ledger.raise(ACTOR, STAMP.1, CHANGE);
         ledger.extend(NEW);
@@ -82,7 +82,7 @@ fn whoever_sees_the_lease_sees_the_change_of_the_actor() {
 }
 
 #[test]
-fn whoever_sees_the_lease_of_what_was_relayed_sees_the_change() {
+fn a_reader_of_the_relayed_lease_sees_the_change() {
     never_allows(answer_relayed, |ledger| {
         ledger.raise(SLOT, STAMP.1, CHANGE);
         ledger.extend_relayed(NEW);
@@ -90,7 +90,7 @@ fn whoever_sees_the_lease_of_what_was_relayed_sees_the_change() {
 }
 
 #[test]
-fn whoever_sees_the_lease_sees_the_other_history() {
+fn a_reader_of_the_lease_sees_the_new_lineage() {
     never_allows(answer, |ledger| {
         ledger.next_lineage();
         ledger.extend(NEW);
@@ -114,7 +114,7 @@ fn numbers_that_count_anew_are_no_old_ones() {
 /// An unknown outcome of the old lineage, with its large numbers, is stored while the new one
 /// begins.
 #[test]
-fn what_is_noted_of_an_old_history_demands_nothing_of_the_new_one() {
+fn changes_of_an_old_lineage_demand_nothing_of_the_new_one() {
     loom::model(|| {
         let ledger = Arc::new(Ledger::new(2));
         let invalidating = {

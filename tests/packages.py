@@ -22,7 +22,7 @@ sys.path.insert(0, str(REPO / "envoy"))
 import tools  # noqa: E402 (it lies beside the demo, which uses it, too)
 
 TALOS = tools.target_dir() / "debug" / "talos"
-# What a package has at least.
+# Files that each package has.
 FILES = [
     "usr/bin/talos",
     "usr/lib/systemd/system/talos.service",
@@ -113,7 +113,7 @@ def unit(root):
         local = Path(folder) / "talos.service"
         local.write_text(text.replace("/usr/bin/talos", str(root / "usr/bin/talos")))
         done = subprocess.run(["systemd-analyze", "verify", local], capture_output=True, text=True)
-        # Of the machine on which this runs, and not of the unit.
+        # Other warnings are about the machine on which this runs, and not about the unit.
         ours = [line for line in done.stderr.splitlines() if "talos.service" in line and "man talos" not in line]
         if ours:
             raise Failed("\n".join(ours))

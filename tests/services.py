@@ -62,7 +62,7 @@ def install(packages, missing=()):
     if os.geteuid() != 0 or not find("apt-get"):
         raise ServiceError(f"{', '.join(missing or packages)}: not found. Debian, Ubuntu: sudo apt-get install {' '.join(packages)}")
     apt = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=120"]
-    # Nothing is to be started by the installation: what the tests use, they start.
+    # The installation must not start services: the tests start their own.
     policy = Path("/usr/sbin/policy-rc.d")
     ours = not policy.exists()
     if ours:
@@ -96,7 +96,7 @@ class Services:
             self.variables["TALOS_TEST_POSTGRES_BIN"] = str(Path(paths["initdb"]).parent)
             self.variables["TALOS_TEST_MARIADBD"] = paths["mariadbd"]
             self.variables["TALOS_TEST_MARIADB_INSTALL"] = paths["mariadb-install-db"]
-            # Not a server: it judges our metrics and alert rules.
+            # A tool that checks our metrics and alert rules.
             self.variables["TALOS_TEST_PROMTOOL"] = paths["promtool"]
             base = Path(tempfile.mkdtemp(prefix="talos-services-"))
             self.stack.callback(shutil.rmtree, base, ignore_errors=True)
@@ -120,7 +120,7 @@ class Services:
              "--locale=C.UTF-8", f"--pgdata={folder}"], folder)
         port = free_port()
         authority, certificate = folder.with_suffix(".crt"), folder / "server.crt"
-        # Its own authority: it vouches for itself.
+        # A self-signed certificate of an authority, for this server alone.
         run([*as_user, "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
              "-days", "2", "-subj", "/CN=PostgreSQL", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
              "-addext", "basicConstraints=critical,CA:FALSE",
@@ -188,7 +188,7 @@ def unprivileged(folder, user):
 
 
 def accepts(port):
-    """Whether something listens there."""
+    """Returns true if something listens there."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1):
             return True

@@ -34,6 +34,8 @@ impl<T> Session<T> {
         Ok(())
     }
 
+    /// Handles SETTINGS (RFC 9113, 6.5): applies the values that concern a server, and
+    /// acknowledges.
     pub(crate) fn on_settings(&mut self, header: &FrameHeader, payload: &[u8]) -> Result<(), FrameError> {
         if header.has(flag::ACK) {
             return match payload.is_empty() {
@@ -45,7 +47,7 @@ impl<T> Session<T> {
             return Err(FrameError::Connection(ErrorCode::FrameSizeError));
         };
         work::bytes(payload.len());
-        // Of several initial window sizes the last applies, and the largest must be valid.
+        // The last of several initial window sizes applies, and the largest must be valid.
         let (mut initial_window_size, mut largest) = (None, 0);
         for &[a, b, c, d, e, f] in settings {
             let value = u32::from_be_bytes([c, d, e, f]);
@@ -64,7 +66,7 @@ impl<T> Session<T> {
                 setting::MAX_FRAME_SIZE if !(MAX_FRAME_SIZE as u32..1 << 24).contains(&value) => {
                     return Err(FrameError::Connection(ErrorCode::ProtocolError));
                 }
-                // Nothing depends on other settings.
+                // Other settings don't concern a server.
                 _ => {}
             }
         }
@@ -119,6 +121,7 @@ impl<T> Session<T> {
         Ok(())
     }
 
+    /// Handles WINDOW_UPDATE (RFC 9113, 6.9), and sends data that waited for the window.
     pub(crate) fn on_window_update(
         &mut self,
         header: &FrameHeader,
@@ -139,7 +142,7 @@ impl<T> Session<T> {
             return Ok(());
         }
         if !self.streams.contains_key(&id) {
-            // It may have been sent before the response arrived.
+            // The peer may have sent the frame before the response arrived.
             let was_open = id <= self.last_stream_id && !id.is_multiple_of(2);
             return if was_open { Ok(()) } else { Err(FrameError::Connection(ErrorCode::ProtocolError)) };
         }

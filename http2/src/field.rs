@@ -63,7 +63,7 @@ pub(crate) enum FieldKind {
     Te,
     /// No request may have it (RFC 9113, 8.2 and 8.3).
     Malformed,
-    /// It has no meaning to HTTP/2.
+    /// A name without a meaning to HTTP/2.
     Regular,
 }
 

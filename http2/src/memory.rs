@@ -195,7 +195,7 @@ mod tests {
         }
         assert!(newcomer.grow(LIMITS.guaranteed), "what is guaranteed");
         assert!(pool.used() <= LIMITS.process + 100 * LIMITS.guaranteed, "{}", pool.used());
-        // Few leave more than that.
+        // Keeps only a few permits.
         permits.truncate(4);
         for account in &accounts {
             assert!(account.set_own(0));
@@ -205,14 +205,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_taken_and_given_back_the_sum_is_right(
+        fn the_sum_of_accounts_is_right_after_any_steps(
             steps in prop::collection::vec((0_usize..5, any::<bool>(), 0_usize..20 * STEP), 0..200),
         ) {
             let (pool, accounts) = accounts(5);
             let mut permits: Vec<MemoryPermit> = vec![];
             for (of, own, bytes) in steps {
                 if own {
-                    // Whoever holds too much is sent away.
+                    // A connection that holds too much is closed, which frees all.
                     prop_assert!(accounts[of].set_own(bytes / 10) || accounts[of].set_own(0));
                 } else if bytes % 3 == 0 {
                     permits.pop();

@@ -91,6 +91,7 @@ impl<T> Session<T> {
         self.insert(incoming, state, true)
     }
 
+    /// Adds the stream of a request.
     fn insert(&mut self, incoming: IncomingStream, state: T, streaming: bool) -> StreamId {
         let IncomingStream { id, end_stream, content_length } = incoming;
         self.incomplete += usize::from(!end_stream);
@@ -132,6 +133,8 @@ impl<T> Session<T> {
         Ok(Some(PREFACE.len()))
     }
 
+    /// Handles one frame. Returns the octets that were read and the event; None if the frame is
+    /// incomplete.
     fn on_input<'i>(&mut self, input: &'i [u8]) -> Result<Option<(usize, Option<Event<'i>>)>, ErrorCode> {
         let Some(header) = FrameHeader::parse(input) else {
             return Ok(None);
@@ -160,6 +163,7 @@ impl<T> Session<T> {
         Ok(Some((end, event)))
     }
 
+    /// Checks a frame's place in the connection, and handles it by its type.
     fn on_frame<'i>(
         &mut self,
         header: &FrameHeader,
@@ -208,6 +212,7 @@ impl<T> Session<T> {
         Ok(None)
     }
 
+    /// Handles DATA (RFC 9113, 6.1): flow control, padding, content-length.
     fn on_data<'i>(
         &mut self,
         header: &FrameHeader,
@@ -252,6 +257,7 @@ impl<T> Session<T> {
         Ok(Some(Event::Data { id, data, end_stream }))
     }
 
+    /// Handles HEADERS (RFC 9113, 6.2). A header block without its end waits for CONTINUATION.
     fn on_headers<'i>(
         &mut self,
         header: &FrameHeader,
@@ -340,6 +346,7 @@ impl<T> Session<T> {
         decoded.map_err(|_| FrameError::Connection(ErrorCode::CompressionError))
     }
 
+    /// Handles the trailers of a request, which end it.
     fn on_trailers<'i>(
         &mut self,
         id: StreamId,

@@ -225,14 +225,14 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_a_request_has_no_pseudo_header() {
+    fn trailers_have_no_pseudo_header() {
         assert!(head(&[]).is_trailers() && head(&[("x", "y")]).is_trailers());
         assert!(!head(&[("x", "y"), (":path", "/")]).is_trailers());
         assert!(!head(&[("X", "y")]).is_trailers());
     }
 
     #[test]
-    fn what_does_not_fit_is_counted_only() {
+    fn fields_beyond_the_limit_are_only_counted() {
         let mut head = head(&POST);
         let more = FieldRef::Shared(Rc::new(HeaderField::new(FieldName::new(vec![b'x']), vec![b'a'; 900])));
         head.add(more.clone(), 1_000);

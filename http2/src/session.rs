@@ -83,7 +83,7 @@ pub(crate) enum Handshake {
 /// Progress of a graceful shutdown (RFC 9113, 6.8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shutdown {
-    /// None has begun.
+    /// No shutdown has begun.
     None,
     /// The first GOAWAY is sent; streams on their way are accepted.
     Draining,

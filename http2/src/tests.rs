@@ -115,7 +115,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_the_windows_every_answer_is_whole(
+    fn every_response_is_whole_whatever_the_windows(
         sizes in prop::collection::vec(0_usize..200_000, 1..20),
         window in 1_u32..100_000, connection_window in 65_535_u32..200_000, step in 1_usize..40_000,
     ) {

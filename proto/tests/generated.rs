@@ -5,20 +5,25 @@ use std::{fs, path::Path, process::Command};
 
 use prost::Message;
 
+/// Protocols, and the files that are generated from them.
+const PROTOCOLS: [(&str, &str); 2] =
+    [("ext_authz.proto", "talos.ext_authz.rs"), ("edge.proto", "talos.edge.v1.rs")];
+
 #[test]
 fn generated_code_is_current() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let out = tempfile::tempdir().unwrap();
-    let descriptors = protox::compile([root.join("ext_authz.proto")], [root]).unwrap();
-    prost_build::Config::new().bytes(["."]).out_dir(out.path()).compile_fds(descriptors).unwrap();
-    let name = "talos.ext_authz.rs";
-    let fresh = fs::read_to_string(out.path().join(name)).unwrap();
-    let committed = root.join("src/generated").join(name);
-    if std::env::var_os("TALOS_BLESS").is_some() {
-        fs::write(&committed, &fresh).unwrap();
+    for (protocol, name) in PROTOCOLS {
+        let out = tempfile::tempdir().unwrap();
+        let descriptors = protox::compile([root.join(protocol)], [root]).unwrap();
+        prost_build::Config::new().bytes(["."]).out_dir(out.path()).compile_fds(descriptors).unwrap();
+        let fresh = fs::read_to_string(out.path().join(name)).unwrap();
+        let committed = root.join("src/generated").join(name);
+        if std::env::var_os("TALOS_BLESS").is_some() {
+            fs::write(&committed, &fresh).unwrap();
+        }
+        let current = fs::read_to_string(&committed).unwrap_or_default();
+        assert!(current == fresh, "{} is stale: TALOS_BLESS=1 writes it anew", committed.display());
     }
-    let current = fs::read_to_string(&committed).unwrap_or_default();
-    assert!(current == fresh, "{} is stale: TALOS_BLESS=1 writes it anew", committed.display());
 }
 
 /// Envoy's .proto files come from the crate `envoy-types`. Comments are removed from them.

@@ -145,6 +145,7 @@ impl TokenVerifier {
         Ok(TokenHolder { subject: subject.to_owned(), values: string_list(claims.get(&self.claim)) })
     }
 
+    /// Verifies the signature of a token, and returns its claims unchecked.
     fn signed_claims(&self, token: &str) -> Result<Map<String, Value>, TokenError> {
         if token.len() > MAX_TOKEN_LEN {
             return Err(TokenError::Malformed);
@@ -199,7 +200,7 @@ impl IssuerKey {
                 _ => return None,
             },
             AlgorithmParameters::OctetKeyPair(_) => &[Algorithm::EdDSA],
-            // A secret that is published is none.
+            // A symmetric key in a published key set would let anybody sign.
             _ => return None,
         };
         let named = match jwk.common.key_algorithm {

@@ -1,3 +1,5 @@
+//! Tests of how admin callers authenticate: certificates, forwarded ones, the socket, and tokens.
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -301,7 +301,7 @@ pub(crate) mod tests {
     proptest! {
         /// Nothing after a whole element changes the caller.
         #[test]
-        fn what_follows_the_certificate_names_nobody_else(rest in "[;,=\"\\\\ a-zA-Z:/.%]{0,60}") {
+        fn text_after_the_certificate_changes_no_name(rest in "[;,=\"\\\\ a-zA-Z:/.%]{0,60}") {
             let one = one();
             if let Ok(found) = names(&[&format!("{}{rest}", one.element())]) {
                 prop_assert_eq!(found, ["spiffe://a/x"]);
@@ -317,7 +317,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn whatever_else_names_nobody() {
+    fn malformed_headers_name_nobody() {
         let one = Forged::new(&["spiffe://a/x"], &[]);
         let two = Forged::new(&["spiffe://a/y"], &[]);
         let (element, hash, cert) = (one.element(), &one.hash, one.cert());

@@ -156,6 +156,8 @@ impl Accepted {
 }
 
 impl ConnectionGuard {
+    /// Makes the TLS handshake. The stream ends when the client CAs are replaced by some that don't
+    /// trust the client's certificate. None if the handshake fails.
     async fn secure<S: Stream + 'static>(
         &self,
         identity: &Arc<Identity>,

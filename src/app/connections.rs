@@ -63,6 +63,8 @@ pub(super) async fn serve<H, F>(
     }
 }
 
+/// Serves a connection until it is over: after a timeout, or when the process stops, it is shut
+/// down gracefully, and closed after a further time.
 async fn serve_connection<H, F>(
     connection: Connection,
     memory: Arc<ConnectionMemory>,

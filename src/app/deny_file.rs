@@ -148,7 +148,7 @@ pub(super) async fn watch(path: PathBuf, service: Arc<Service>, metrics: Arc<Met
             Some(Err(error)) => {
                 metrics.deny_file.set_current(false);
                 metrics.deny_file.set_held(0);
-                // It isn't known any more whether the list stands unchanged.
+                // The list may have changed meanwhile.
                 guard.forget_held();
                 if matches!(error.problem, Problem::Unreadable(_)) {
                     // The file may become readable without a change of its own.
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_read_when_it_stands_still_and_while_it_never_does() {
+    fn a_file_is_read_once_unchanged_and_sometimes_while_it_changes() {
         let (mut changes, mut last) = (Changes::default(), None);
         let mut look = |len| {
             let has_changed = last.replace(len) != Some(len);

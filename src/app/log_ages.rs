@@ -48,7 +48,7 @@ mod tests {
         assert_eq!(ages.older_than(hour, at(60)), Some(0));
         assert_eq!(ages.older_than(hour, at(119)), Some(590));
         assert_eq!(ages.0.len(), 61, "older readings are dropped");
-        // Restored from a backup.
+        // The log was restored from a backup.
         ages.record(7, at(120));
         assert_eq!(ages.older_than(hour, at(179)), None);
         assert_eq!(ages.older_than(hour, at(180)), Some(7));

@@ -77,9 +77,13 @@ impl Checks<'_> {
         }
         let uses_redis = config.cache.kind == CacheType::Redis
             || (config.rate_limit.backend == RateLimitBackend::Redis && !config.cache.redis.addrs.is_empty());
-        let reads_redis_files = config.cache.redis.tls.enabled == Some(true);
-        if uses_redis && (options.files || !reads_redis_files) {
-            let usable = check_redis(&build::redis_settings(config));
+        if uses_redis {
+            let mut settings = build::redis_settings(config);
+            if !options.files && settings.tls.take().is_some() {
+                // The addresses are judged, the certificates aren't.
+                settings.plaintext_allowed = true;
+            }
+            let usable = check_redis(&settings);
             let is_file = matches!(usable, Err(RedisSettingsError::Tls(_)));
             self.require(usable, is_file.then_some("name PEM files that this user can read"));
         }
@@ -93,7 +97,10 @@ impl Checks<'_> {
         let clock = Clock::system();
         for plane in planes.iter() {
             let identity = bind::identity(config, planes, plane, &clock);
-            let cure = Some("name PEM files that this user can read and that belong together");
+            let cure = Some(
+                "name PEM files that this user can read and that belong together (a relative path starts at the \
+                 working directory)",
+            );
             if let Some(Some(identity)) = self.require(identity, cure)
                 && identity.expires() <= clock.now()
             {

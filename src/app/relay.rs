@@ -115,6 +115,7 @@ pub(super) async fn ask(service: Arc<Service>, shared: Arc<RedisCache>, interval
         if let Some(answer) = shared.get_relay_response(&settings.secrets).await
             && client.accept(freshness, &answer)
             && before.is_none()
+            && freshness.needs_relay(interval)
         {
             tracing::warn!("the database can't be reached: another instance relays the mutation log");
         }

@@ -140,7 +140,9 @@ impl Running {
         // The audit log is closed when its last owner is dropped.
         drop(self.context);
         if tokio::time::timeout(AUDIT_CLOSE_TIMEOUT, self.records.audit.join()).await.is_err() {
-            tracing::warn!("the database could not be told where the audit log ends");
+            tracing::warn!(
+                "the end of the audit log could not be saved in the database in time: lines removed from it may go unnoticed"
+            );
         }
         store.close().await;
         if let Some(traces) = self.traces {
@@ -160,6 +162,7 @@ struct Records {
 }
 
 impl Records {
+    /// Spawns the tasks that write last uses, usage and the audit log's head.
     fn spawn(
         config: &Config,
         context: &Context,

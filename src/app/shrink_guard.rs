@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_added_counts_at_once_and_a_changed_file_begins_anew() {
+    fn added_keys_count_at_once_and_a_changed_file_begins_anew() {
         let mut world = World::of(0..100);
         assert_eq!(world.reads(0..0), (100, 100), "truncated");
         assert!(!world.looks(LOOKS - 1));

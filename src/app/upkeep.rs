@@ -66,8 +66,8 @@ pub(super) async fn trim_usage(service: Arc<Service>, usage: Usage) {
         tokio::time::sleep(service.rng.jittered(TRIM_USAGE_INTERVAL, 0.5)).await;
         let now = service.clock.now();
         loop {
-            let hours = service.store.roll_up_usage(now.minus(usage.keep_hours)).await;
-            let days = service.store.trim_usage(now.minus(usage.keep_days)).await;
+            let hours = service.store.roll_up_usage(now, usage.keep_hours).await;
+            let days = service.store.trim_usage(now, usage.keep_days).await;
             match hours.and_then(|hours| Ok(hours.max(days?))) {
                 Ok(USAGE_TRIM_BATCH) => tokio::time::sleep(SWEEP_PAUSE).await,
                 Ok(_) => break,

@@ -101,6 +101,7 @@ impl<T: PartialEq + Send + 'static> Watched<T> {
         self.look_at(new.map(|(file, _)| file.clone()).collect()).await;
     }
 
+    /// Looks at files, and returns those whose state has changed since the last look.
     async fn look_at(&mut self, files: Vec<PathBuf>) -> Vec<PathBuf> {
         let state_of = self.state_of;
         let look = move || {
@@ -110,7 +111,7 @@ impl<T: PartialEq + Send + 'static> Watched<T> {
             };
             files.into_iter().map(look).collect::<Vec<_>>()
         };
-        // A look that panicked has found nothing.
+        // Without the task's result, nothing counts as changed.
         let states = tokio::task::spawn_blocking(look).await.unwrap_or_default();
         let mut changed = vec![];
         for (file, state) in states {

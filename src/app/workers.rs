@@ -152,6 +152,7 @@ impl Worker {
     }
 }
 
+/// Serves the connections assigned to this thread until the queue is closed and all are over.
 async fn work(mut queued: mpsc::UnboundedReceiver<Assigned>, server: Rc<Server>) {
     let mut connections = JoinSet::new();
     let handover = tokio::task::spawn_local(hand_over_usage(Rc::clone(&server)));
@@ -177,6 +178,7 @@ async fn hand_over_usage(server: Rc<Server>) {
     }
 }
 
+/// Serves one connection on this thread.
 async fn serve_assigned(assigned: Assigned, server: Rc<Server>) {
     let Assigned { connection, max_age, load } = assigned;
     let Ok(accepted) = connection.attach() else {
@@ -186,8 +188,8 @@ async fn serve_assigned(assigned: Assigned, server: Rc<Server>) {
         () = server.stop.cancelled() => None,
         connection = accepted.handshake() => connection,
     };
-    if let Some(Connection { stream, peer: _, guard }) = connection {
-        if let Some(reason) = serve_connection(server, stream, max_age).await {
+    if let Some(Connection { stream, peer, guard }) = connection {
+        if let Some(reason) = serve_connection(server, stream, max_age, peer.uid).await {
             guard.count_refused(reason);
         }
         drop(guard);

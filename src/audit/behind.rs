@@ -28,7 +28,7 @@ pub const MARKER_EXTENSION: &str = "replay";
 /// Changes of the log that the database lacks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Lacking {
-    /// Revocations and rotations, whose keys are valid again.
+    /// Revocations, rotations, and suspensions of keys or actors, whose keys are valid again.
     pub revocations: usize,
     /// Deletions.
     pub deletions: usize,
@@ -45,7 +45,7 @@ impl Lacking {
             let count = match difference.name() {
                 "deleted" => &mut lacking.deletions,
                 "created" => &mut lacking.keys,
-                "updated" | "resumed" => &mut lacking.updates,
+                "updated" | "resumed" | "actor resumed" => &mut lacking.updates,
                 _ => &mut lacking.revocations,
             };
             *count += 1;
@@ -123,7 +123,7 @@ impl Behind {
             tracing::error!(
                 file = %self.path.display(), after = known, revocations, deletions, lost_keys = keys, updates,
                 "the database is behind the audit log: it was restored from a backup, or is another one. Keys that were \
-                 revoked or deleted since are valid again: run `talos audit replay FILE… --dry-run` (docs/upgrade.md)"
+                 revoked, suspended or deleted since are valid again: run `talos audit replay FILE… --dry-run` (docs/upgrade.md)"
             );
         }
         *self.state.lock() = State { lacking, repeatable };
@@ -168,7 +168,7 @@ impl Behind {
 
     fn read_marker(&self) -> Option<u64> {
         let text = fs::read(self.marker()).ok()?;
-        // Whatever is in it, something was lacking.
+        // The file's existence says that something was lacking, whatever its content.
         let value: Option<serde_json::Value> = serde_json::from_slice(&text).ok();
         Some(value.and_then(|value| value["after"].as_u64()).unwrap_or(0))
     }

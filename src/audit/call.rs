@@ -141,7 +141,7 @@ impl Call {
             let outcome = match result.status {
                 ..400 => "success",
                 400..500 => "refused",
-                // It may have been done before it failed.
+                // The change may have been made before the call failed.
                 _ if has_intent => "unknown",
                 _ => "failed",
             };
@@ -164,7 +164,7 @@ impl Call {
                 log.wait_for_head(number).await;
                 Ok(())
             }
-            // Nothing was done, and the caller is told so.
+            // Nothing was done, and the response says so.
             Err(WriteFailed) if !has_intent => Ok(()),
             Err(WriteFailed) => {
                 let problem =

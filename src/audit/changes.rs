@@ -1,4 +1,4 @@
-//! Changes of keys that an audit log records, and what a database lacks of them.
+//! Reading of the changes that an audit log records, and what a database lacks of them.
 //!
 //! A database that was restored from a backup has lost what was changed since. The log has not.
 
@@ -6,9 +6,11 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
+use super::actor_changes::find_lacking_of_actors;
+pub use super::recorded::{ChangeKind, Difference, RecordedChange, Subject};
 use crate::clock::Timestamp;
 use crate::event::{Event, IMPORTED_AS};
-use crate::key::{Key, KeyId, KeyKind, NetworkId, RevocationReason};
+use crate::key::{ActorId, Key, KeyId, KeyKind, NetworkId, RevocationReason};
 use crate::store::{Store, StoreError};
 
 /// Member of a line: time by which the clock that dated it was ahead of the database's, if it was
@@ -16,80 +18,6 @@ use crate::store::{Store, StoreError};
 pub const CLOCK_AHEAD_SECONDS: &str = "clock_ahead_seconds";
 /// Keys that are compared by one call of the store.
 const BATCH_SIZE: usize = 1_000;
-
-/// Change of a key that a log records as done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RecordedChange {
-    /// Network of the key.
-    pub network: NetworkId,
-    /// The key.
-    pub key: KeyId,
-    /// Id that the key had while only a hash of it was known.
-    pub imported_as: Option<KeyId>,
-    /// Kind of change.
-    pub kind: ChangeKind,
-    /// Time before the change: that of its intent.
-    pub began: Timestamp,
-    /// Time after the change: that of its outcome.
-    pub at: Timestamp,
-    /// Number of the outcome's line.
-    pub line: u64,
-}
-
-/// Kind of change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ChangeKind {
-    /// The key was issued or imported.
-    Created,
-    /// Attributes of the key were changed.
-    Updated,
-    /// The key was revoked.
-    Revoked(RevocationReason),
-    /// The key was rotated: it ended then, or ends at this time.
-    Superseded(Option<Timestamp>),
-    /// The key was suspended: until it is resumed, or until this time.
-    Suspended(Option<Timestamp>),
-    /// The suspension of the key was ended.
-    Resumed,
-    /// The key was deleted with all its data.
-    Deleted,
-}
-
-/// Difference between a log and a database: the database lacks this change.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Difference {
-    /// The last change of this key that is lacking.
-    pub change: RecordedChange,
-    /// True if the key itself is lacking.
-    pub is_lost: bool,
-}
-
-impl Difference {
-    /// Returns true if the log has all that is needed to repeat the change.
-    pub fn is_repeatable(&self) -> bool {
-        match self.change.kind {
-            ChangeKind::Revoked(_)
-            | ChangeKind::Superseded(_)
-            | ChangeKind::Suspended(_)
-            | ChangeKind::Resumed
-            | ChangeKind::Deleted => true,
-            ChangeKind::Created | ChangeKind::Updated => false,
-        }
-    }
-
-    /// Describes the change in one word.
-    pub const fn name(&self) -> &'static str {
-        match self.change.kind {
-            ChangeKind::Created => "created",
-            ChangeKind::Updated => "updated",
-            ChangeKind::Revoked(_) => "revoked",
-            ChangeKind::Superseded(_) => "rotated",
-            ChangeKind::Suspended(_) => "suspended",
-            ChangeKind::Resumed => "resumed",
-            ChangeKind::Deleted => "deleted",
-        }
-    }
-}
 
 /// Reads the changes of an outcome that succeeded. `began` is the time of its intent.
 pub fn changes_of(outcome: &Value, line: u64, began: Option<Timestamp>) -> Vec<RecordedChange> {
@@ -106,9 +34,9 @@ pub fn changes_of(outcome: &Value, line: u64, began: Option<Timestamp>) -> Vec<R
         let Some(network) = NetworkId::parse(text("ProjectID")) else { continue };
         let mut add = |id: &str, kind| {
             let imported_as = KeyId::parse(KeyKind::Imported, text(IMPORTED_AS));
-            let key = KeyId::parse_any(id);
-            let change = |key| RecordedChange { network, key, imported_as, kind, began, at, line };
-            changes.extend(key.map(change));
+            let subject = KeyId::parse_any(id).map(Subject::Key);
+            let change = |subject| RecordedChange { network, subject, imported_as, kind, began, at, line };
+            changes.extend(subject.map(change));
         };
         let id = text("APIKeyID");
         match text("event") {
@@ -128,16 +56,41 @@ pub fn changes_of(outcome: &Value, line: u64, began: Option<Timestamp>) -> Vec<R
             }
             name if is_one_of(name, Event::resumed) => add(id, ChangeKind::Resumed),
             name if is_one_of(name, Event::created) => add(id, ChangeKind::Created),
-            // Of every kind of key.
+            // Deletions of either kind of key. `KeyErased` is no event so far.
             name if name.starts_with("I")
                 && (name.ends_with("KeyDeleted") || name.ends_with("KeyErased")) =>
             {
                 add(id, ChangeKind::Deleted);
             }
-            _ => {}
+            name => {
+                let until = event["Until"].as_str().and_then(Timestamp::from_rfc3339);
+                let change = change_of_actor(name, text("ActorID"), until);
+                changes.extend(change.map(|(subject, kind)| RecordedChange {
+                    network,
+                    subject,
+                    imported_as: None,
+                    kind,
+                    began,
+                    at,
+                    line,
+                }));
+            }
         }
     }
     changes
+}
+
+/// Returns the change of an actor that an event is, if it is one that counts.
+fn change_of_actor(name: &str, id: &str, until: Option<Timestamp>) -> Option<(Subject, ChangeKind)> {
+    if name == Event::ActorDeleted.name() {
+        return Some((Subject::ErasedActor, ChangeKind::Deleted));
+    }
+    let kind = match name {
+        name if name == Event::ActorSuspended.name() => ChangeKind::Suspended(until),
+        name if name == Event::ActorResumed.name() => ChangeKind::Resumed,
+        _ => return None,
+    };
+    Some((Subject::Actor(ActorId::from_stored(id).ok()?), kind))
 }
 
 /// Returns true if a name is that of an event of either kind of key.
@@ -166,7 +119,7 @@ impl History {
             }
             (ChangeKind::Updated, _) => self.updated = Some(change),
             (ChangeKind::Suspended(_) | ChangeKind::Resumed, _) => self.suspended = Some(change),
-            // Nothing follows a revocation but the deletion.
+            // After a revocation only a deletion counts.
             (ChangeKind::Superseded(_), Some(ChangeKind::Revoked(_))) => {}
             (_, Some(ChangeKind::Deleted)) => {}
             _ => self.ended = Some(change),
@@ -193,27 +146,13 @@ impl History {
                 (Some(ended).filter(|_| is_lacking)?, false)
             }
             (None, Some(row)) => {
-                let suspended = self.suspended.filter(|change| lacks_suspension(row, change, now));
+                let suspended =
+                    self.suspended.filter(|change| change.is_lacking(row.suspensions.own.as_deref(), now));
                 let updated = self.updated.filter(|updated| row.updated < updated.began);
                 (suspended.or(updated)?, false)
             }
         };
         Some(Difference { change: lacking, is_lost })
-    }
-}
-
-/// Returns true if a row lacks a suspension that is in force at `now`, or its end.
-fn lacks_suspension(row: &Key, change: &RecordedChange, now: Timestamp) -> bool {
-    let own = row.suspensions.own.as_ref().filter(|own| own.is_in_force(now));
-    match change.kind {
-        ChangeKind::Suspended(until) => {
-            let lasts =
-                |end: Option<Timestamp>| end.is_none_or(|end| until.is_some_and(|until| end >= until));
-            until.is_none_or(|until| now < until) && !own.is_some_and(|own| lasts(own.until))
-        }
-        // A later suspension may be in a log that isn't read here.
-        ChangeKind::Resumed => own.is_some_and(|own| own.at < change.began),
-        _ => false,
     }
 }
 
@@ -231,10 +170,14 @@ pub async fn find_lacking(
     // By time, as each log has numbers of its own.
     changes.sort_by_key(|change| (change.at, change.line));
     let mut histories: HashMap<(NetworkId, KeyId), History> = HashMap::new();
+    let mut of_actors = vec![];
     for change in changes {
-        histories.entry((change.network, change.key)).or_default().add(change);
+        match change.key() {
+            Some(key) => histories.entry((change.network, key)).or_default().add(change),
+            None => of_actors.push(change),
+        }
     }
-    let mut lacking = vec![];
+    let mut lacking = find_lacking_of_actors(store, of_actors, now).await?;
     let mut histories: Vec<_> = histories.into_iter().collect();
     while !histories.is_empty() {
         let batch = histories.split_off(histories.len().saturating_sub(BATCH_SIZE));
@@ -253,9 +196,11 @@ pub async fn find_lacking(
 /// or again the earlier one, if the database was restored to a time before its first use.
 async fn use_current_ids(store: &Store, changes: &mut [RecordedChange]) -> Result<(), StoreError> {
     let mut missing: HashMap<(NetworkId, KeyId), Option<KeyId>> = HashMap::new();
-    for change in changes.iter().filter(|change| change.key.kind() == KeyKind::Imported) {
-        let imported_as = missing.entry((change.network, change.key)).or_default();
-        *imported_as = imported_as.or(change.imported_as);
+    for change in changes.iter() {
+        if let Some(key) = change.key().filter(|key| key.kind() == KeyKind::Imported) {
+            let imported_as = missing.entry((change.network, key)).or_default();
+            *imported_as = imported_as.or(change.imported_as);
+        }
     }
     let ids: Vec<_> = missing.keys().copied().collect();
     for batch in ids.chunks(BATCH_SIZE) {
@@ -273,7 +218,9 @@ async fn use_current_ids(store: &Store, changes: &mut [RecordedChange]) -> Resul
         }
     }
     for change in changes {
-        change.key = current.get(&(change.network, change.key)).copied().unwrap_or(change.key);
+        if let Some(found) = change.key().and_then(|key| current.get(&(change.network, key))) {
+            change.subject = Subject::Key(*found);
+        }
     }
     Ok(())
 }
@@ -316,6 +263,11 @@ mod tests {
         suspended["Until"] = "2026-02-01T00:00:00Z".into();
         assert_eq!(outcome(3, suspended)[0].kind, ChangeKind::Suspended(until));
         assert_eq!(outcome(3, event("IssuedAPIKeyResumed", ISSUED))[0].kind, ChangeKind::Resumed);
+        let mut of_actor = event("ActorSuspended", "");
+        assert_eq!(outcome(3, of_actor.clone()), [], "no actor");
+        of_actor["ActorID"] = "user:1".into();
+        let change = outcome(3, of_actor).remove(0);
+        assert_eq!((change.subject.to_string(), change.kind), ("user:1".into(), ChangeKind::Suspended(None)));
         for name in ["APIKeyDerivedToken", "APIKeyVerificationFailed", "APIKeyImportFailed"] {
             assert_eq!(outcome(3, event(name, ISSUED)), [], "{name}");
         }

@@ -149,30 +149,30 @@ mod tests {
     }
 
     #[test]
-    fn ten_a_minute_and_network_are_told_of_and_all_are_counted() {
+    fn ten_failures_a_minute_and_network_are_written_and_all_are_counted() {
         let failures = Failures::default();
-        let told = |network, second| failures.admit(network, at(second));
+        let admit = |network, second| failures.admit(network, at(second));
         for _ in 0..10 {
-            assert_eq!(told(NETWORK, 1), Some(0));
+            assert_eq!(admit(NETWORK, 1), Some(0));
         }
         for _ in 0..5 {
-            assert_eq!(told(NETWORK, 59), None);
+            assert_eq!(admit(NETWORK, 59), None);
         }
         let other = NetworkId::new(Uuid::from_u128(1));
-        assert_eq!(told(other, 59), Some(0), "each network has its own");
+        assert_eq!(admit(other, 59), Some(0), "each network has its own");
         assert_eq!(failures.take_suppressed(Some(at(60))), []);
-        assert_eq!(told(NETWORK, 61), Some(5), "the next says how many there were");
+        assert_eq!(admit(NETWORK, 61), Some(5), "the next says how many there were");
         for _ in 0..9 {
-            assert_eq!(told(NETWORK, 61), Some(0));
+            assert_eq!(admit(NETWORK, 61), Some(0));
         }
-        assert_eq!(told(NETWORK, 61), None);
+        assert_eq!(admit(NETWORK, 61), None);
         assert_eq!(failures.take_suppressed(Some(at(121))), [(NETWORK, 1)], "or the end of the minute does");
         assert_eq!(failures.take_suppressed(Some(at(121))), []);
         assert_eq!(failures.totals(), (27, 6));
     }
 
     #[test]
-    fn what_could_not_be_told_of_is_not_forgotten() {
+    fn suppressed_failures_that_could_not_be_written_are_kept() {
         let failures = Failures::default();
         for _ in 0..12 {
             failures.admit(NETWORK, at(1));

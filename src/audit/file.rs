@@ -153,7 +153,7 @@ impl LogFile {
         if length > 0 && self.rotate(suffix).is_ok() {
             return Ok(0);
         }
-        // Where no other file can be made, this one goes on.
+        // Goes on with this file, as no other can be made.
         self.is_unterminated = length > 0 && self.byte_at(length - 1)? != b'\n';
         self.length = length;
         Ok(0)
@@ -252,6 +252,8 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     path.into()
 }
 
+/// Opens a file and locks it, and removes an incomplete last line. Returns it with its length and
+/// the end of its chain.
 fn open_at(path: &Path) -> io::Result<(File, u64, Tail)> {
     let is_new = !path.try_exists()?;
     let file = OpenOptions::new().create(true).append(true).read(true).mode(0o600).open(path)?;
@@ -329,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn it_goes_on_after_the_last_whole_line() {
+    fn a_process_goes_on_after_the_last_whole_line() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("audit.jsonl");
         let (text, mac) = lines("c", 3);
@@ -368,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn it_notices_that_it_was_moved_or_removed() {
+    fn a_moved_or_removed_file_is_noticed() {
         let directory = tempfile::tempdir().unwrap();
         let (mut file, path) = written(directory.path());
         fs::rename(&path, directory.path().join("old")).unwrap();

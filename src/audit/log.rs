@@ -303,6 +303,7 @@ impl HeadReporter {
         }
     }
 
+    /// Saves the head of the chain in the database. Returns false if that fails.
     async fn save(&self, head: &Link) -> bool {
         let seal = self.key.seal(&head.chain, head.lines, &head.mac);
         let row = AuditHead {

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::changes::{ChangeKind, Difference, RecordedChange};
+use super::changes::{ChangeKind, Difference, RecordedChange, Subject};
 use super::{Audit, Call, Origin, Outcome};
 use crate::caller::Caller;
 use crate::clock::Timestamp;
 use crate::error::ApiError;
 use crate::event::{Event, Occurrence, Operation};
-use crate::key::{Key, Revocation, RevocationReason, Suspension};
-use crate::store::{ChangeOutcome, KeyChange, Store, StoreError};
+use crate::key::{Actor, ActorId, Key, KeyId, Revocation, RevocationReason, Suspension};
+use crate::store::{ActorOutcome, ChangeOutcome, KeyChange, Store, StoreError};
 
 /// HTTP status of a success without content, as the API has for these changes.
 const NO_CONTENT: u16 = 204;
@@ -42,21 +42,24 @@ pub async fn repeat(
     now: Timestamp,
 ) -> Result<bool, RepeatError> {
     let change = difference.change.clone();
-    let operation = match change.kind {
-        ChangeKind::Deleted => Operation::Delete,
-        ChangeKind::Revoked(_) | ChangeKind::Superseded(None) => Operation::Revoke,
-        ChangeKind::Superseded(Some(_)) => Operation::Update,
-        ChangeKind::Suspended(_) => Operation::Suspend,
-        ChangeKind::Resumed => Operation::Resume,
-        ChangeKind::Created | ChangeKind::Updated => return Ok(false),
+    let operation = match (&change.subject, change.kind) {
+        (Subject::Actor(_), ChangeKind::Suspended(_)) => Operation::SuspendActor,
+        (Subject::Actor(_), ChangeKind::Resumed) => Operation::ResumeActor,
+        (Subject::Actor(_) | Subject::ErasedActor, _) => return Ok(false),
+        (Subject::Key(_), kind) => match operation_on_key(kind) {
+            Some(operation) => operation,
+            None => return Ok(false),
+        },
     };
     let caller = Caller { name: CALLER.to_owned(), ..Caller::anonymous() };
     let origin = Origin { caller: Some(caller), request_id: request_id.to_owned(), ..Origin::default() };
     let call = Call::new(Arc::clone(audit), operation, origin);
-    call.record_intent(change.network, vec![change.key]).await?;
-    let repeated = match change.kind {
-        ChangeKind::Deleted => delete(store, &change, &call, now).await,
-        _ => change_key(store, &change, &call, now).await,
+    call.record_intent(change.network, change.key().into_iter().collect()).await?;
+    let repeated = match (&change.subject, change.kind) {
+        (Subject::Key(key), ChangeKind::Deleted) => delete(store, &change, *key, &call, now).await,
+        (Subject::Key(key), _) => change_key(store, &change, *key, &call, now).await,
+        (Subject::Actor(actor), _) => change_actor(store, &change, actor, &call, now).await,
+        (Subject::ErasedActor, _) => Ok(false),
     };
     let (status, reason) = match &repeated {
         Ok(_) => (NO_CONTENT, None),
@@ -66,16 +69,29 @@ pub async fn repeat(
     Ok(repeated?)
 }
 
+/// Returns the operation that repeats a change of a key; `None` if the log has too little of it.
+const fn operation_on_key(kind: ChangeKind) -> Option<Operation> {
+    match kind {
+        ChangeKind::Deleted => Some(Operation::Delete),
+        ChangeKind::Revoked(_) | ChangeKind::Superseded(None) => Some(Operation::Revoke),
+        ChangeKind::Superseded(Some(_)) => Some(Operation::Update),
+        ChangeKind::Suspended(_) => Some(Operation::Suspend),
+        ChangeKind::Resumed => Some(Operation::Resume),
+        ChangeKind::Created | ChangeKind::Updated => None,
+    }
+}
+
 async fn delete(
     store: &Store,
     change: &RecordedChange,
+    key: KeyId,
     call: &Call,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
-    let is_deleted = !store.delete_keys(change.network, vec![change.key], now, None).await?.is_empty();
+    let is_deleted = !store.delete_keys(change.network, vec![key], now, None).await?.is_empty();
     if is_deleted {
-        let event = Event::deleted(change.key.kind());
-        call.record_event(Occurrence::new(event, change.network).of_id(change.key));
+        let event = Event::deleted(key.kind());
+        call.record_event(Occurrence::new(event, change.network).of_id(key));
     }
     Ok(is_deleted)
 }
@@ -84,6 +100,7 @@ async fn delete(
 async fn change_key(
     store: &Store,
     change: &RecordedChange,
+    key: KeyId,
     call: &Call,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
@@ -98,15 +115,14 @@ async fn change_key(
             ChangeKind::Superseded(None) => key.revocation = Some(revocation(RevocationReason::Superseded)),
             ChangeKind::Revoked(reason) => key.revocation = Some(revocation(reason)),
             ChangeKind::Suspended(until) => {
-                let suspension = Suspension { reason: None, until, at: now, by: Some(CALLER.into()) };
-                key.suspensions.own = Some(Arc::new(suspension));
+                key.suspensions.own = Some(suspension(until, now));
             }
             ChangeKind::Resumed => key.suspensions.own = None,
             ChangeKind::Created | ChangeKind::Updated | ChangeKind::Deleted => return Err(()),
         }
         Ok(KeyChange { key, successor: None })
     };
-    match store.change_key(change.network, change.key, now, rewrite).await? {
+    match store.change_key(change.network, key, now, rewrite).await? {
         ChangeOutcome::Done { rows, .. } => {
             let event = match kind {
                 ChangeKind::Suspended(_) => Event::suspended,
@@ -114,7 +130,7 @@ async fn change_key(
                 _ if rows.key.revocation.is_some() => Event::revoked,
                 _ => Event::updated,
             };
-            let event = event(change.key.kind());
+            let event = event(key.kind());
             call.record_event(Occurrence::of_key(event, &rows.key));
             Ok(true)
         }
@@ -124,6 +140,41 @@ async fn change_key(
         | ChangeOutcome::ActorLimitReached(_)
         | ChangeOutcome::RequestConflict => Ok(false),
     }
+}
+
+/// Suspends an actor with all its keys, or ends that.
+async fn change_actor(
+    store: &Store,
+    change: &RecordedChange,
+    id: &ActorId,
+    call: &Call,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let suspended = match change.kind {
+        ChangeKind::Suspended(until) => Some(suspension(until, now)),
+        _ => None,
+    };
+    let (event, until) = match &suspended {
+        Some(suspension) => (Event::ActorSuspended, suspension.until.map(Timestamp::to_rfc3339)),
+        None => (Event::ActorResumed, None),
+    };
+    let rewrite = move |actor: &Actor| Actor {
+        suspension: suspended.clone(),
+        updated_by: Some(CALLER.into()),
+        ..actor.clone()
+    };
+    match store.change_actor(change.network, id.clone(), now, rewrite).await? {
+        ActorOutcome::Done(_) => {
+            let occurrence = Occurrence::new(event, change.network).with("ActorID", Some(id.as_str()));
+            call.record_event(occurrence.with("Until", until));
+            Ok(true)
+        }
+        ActorOutcome::Unchanged(_) => Ok(false),
+    }
+}
+
+fn suspension(until: Option<Timestamp>, now: Timestamp) -> Arc<Suspension> {
+    Arc::new(Suspension { reason: None, until, at: now, by: Some(CALLER.into()) })
 }
 
 const fn revocation(reason: RevocationReason) -> Revocation {

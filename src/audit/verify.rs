@@ -61,9 +61,13 @@ pub struct Verifier<'a> {
     findings: Findings,
     /// Previous line, if one was read.
     before: Option<PreviousLine>,
+    /// End of the chain as the database knows it, if its seal is right.
     head: Option<AuditHead>,
+    /// True once the line was read that `head` names.
     head_seen: bool,
+    /// Calls without an outcome so far, by the line of their intent.
     unresolved: BTreeMap<u64, UnresolvedCall>,
+    /// True if changes of keys are collected.
     with_changes: bool,
 }
 

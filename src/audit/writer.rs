@@ -176,6 +176,8 @@ impl Writer {
         Ok(())
     }
 
+    /// Writes the lines of a batch and acknowledges them. If that fails, outcomes are kept for
+    /// later, and the senders of all lines get an error.
     fn write_batch(&mut self, requests: impl Iterator<Item = Request>) {
         let lines: Vec<Line> = requests
             .filter_map(|request| match request {

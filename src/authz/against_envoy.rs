@@ -65,7 +65,7 @@ fn request(lines: &[(String, String)], raw: bool, peer: &str) -> full::CheckRequ
 
 proptest! {
     #[test]
-    fn what_envoy_writes_is_read(
+    fn check_requests_of_envoy_are_read(
         lines in prop::collection::vec((name(), "\\PC{0,20}"), 0..8), raw: bool, peer: std::net::IpAddr,
     ) {
         let lines: Vec<_> = if raw {
@@ -90,7 +90,7 @@ proptest! {
     }
 
     #[test]
-    fn what_we_write_envoy_reads(
+    fn envoy_reads_our_responses(
         remove in prop::collection::vec("[a-z_-]{1,300}", 0..5), cookie in "\\PC{0,300}",
     ) {
         let mut extras = Extras::default();

@@ -81,7 +81,7 @@ mod tests {
     use crate::key::verdict::Denial;
 
     #[test]
-    fn what_is_looked_for_is_asked_for() {
+    fn challenges_ask_for_the_configured_sources() {
         let (bearer, basic) = ("Bearer realm=\"talos\"", "Basic realm=\"talos\", charset=\"UTF-8\"");
         let (www, proxy) = ("www-authenticate", "proxy-authenticate");
         let authorization = json!({ "header": "authorization", "scheme": "Bearer" });

@@ -40,8 +40,14 @@ const NO_MAX_AGE: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// Serves a connection to its end, and returns why it was closed early, if it was.
 ///
-/// After `age` the client is asked to open another one.
-pub async fn serve<S>(server: Rc<Server>, stream: S, age: Option<Duration>) -> Option<ConnectionRefusal>
+/// After `age` the client is asked to open another one. `peer_uid` is the user id of its process,
+/// on a Unix socket.
+pub async fn serve<S>(
+    server: Rc<Server>,
+    stream: S,
+    age: Option<Duration>,
+    peer_uid: Option<u32>,
+) -> Option<ConnectionRefusal>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
@@ -49,7 +55,7 @@ where
     let stop = server.stop.clone();
     let shared = Rc::new(SharedSession::new(Session::new(limits.of_session())));
     let mut connection = Connection {
-        dispatcher: Dispatcher::new(server, Rc::clone(&shared)),
+        dispatcher: Dispatcher::new(server, Rc::clone(&shared), peer_uid),
         shared,
         stream,
         input: vec![0; MIN_READ],
@@ -159,7 +165,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
                 match self.poll_write_out(context) {
                     Poll::Ready(Ok(())) => {}
                     Poll::Ready(Err(_)) => return Some(CloseReason::PeerGone),
-                    // Nothing more is read from a client that doesn't read itself.
+                    // Stops reading from a client that doesn't read its responses.
                     Poll::Pending => return None,
                 }
             }

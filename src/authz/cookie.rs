@@ -37,6 +37,19 @@ pub(super) fn values<'a>(line: &'a [u8], joined: bool, name: &'a str) -> impl It
     cookies(line, joined).filter_map(move |(_, cookie)| value_of_cookie(cookie, name))
 }
 
+/// Returns the names of the cookies in a header line whose values fulfil a condition.
+pub(super) fn names_with(
+    line: &[u8],
+    joined: bool,
+    condition: impl Fn(&[u8]) -> bool,
+) -> impl Iterator<Item = &str> {
+    cookies(line, joined).filter_map(move |(_, cookie)| {
+        let at = cookie.iter().position(|byte| *byte == b'=')?;
+        let name = std::str::from_utf8(cookie[..at].trim_ascii()).ok()?;
+        condition(&cookie[at + 1..]).then_some(name)
+    })
+}
+
 /// Joins the cookies of all `lines` except those in `names` into one header line. May be empty.
 pub(super) fn without<'a>(
     lines: impl Iterator<Item = &'a [u8]>,

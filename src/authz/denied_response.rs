@@ -90,6 +90,8 @@ struct Content<'a> {
     extra_headers: Vec<(&'a str, String)>,
 }
 
+/// Returns the body and its type: in the form of gRPC or gRPC-Web for their clients, else by the
+/// operator's templates, as HTML for browsers, or as JSON.
 fn content<'a>(
     reason: &DenyReason,
     error: &ApiError,

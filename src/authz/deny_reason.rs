@@ -61,7 +61,7 @@ pub(super) struct ScopeDemand {
     pub needed: Scopes,
     /// True if it needs all of them, false if one of them is enough.
     pub needs_all: bool,
-    /// Those of them that the credential lacks.
+    /// Needed scopes that the credential lacks.
     pub missing: Vec<String>,
 }
 
@@ -167,7 +167,7 @@ impl DenyReason {
     /// Returns the headers that tell a client that may not use its key at present what is left, and
     /// when to try again.
     pub(super) fn rate_headers(&self) -> Vec<(&'static str, String)> {
-        let (told, seconds) = match self {
+        let (headers, seconds) = match self {
             Self::RateLimited(policy, charge) => {
                 let rate = vec![(RATE_LIMIT_POLICY, policy.clone()), (RATE_LIMIT, charge.header())];
                 (rate, charge.retry_after_secs())
@@ -178,7 +178,7 @@ impl DenyReason {
             _ => return vec![],
         };
         let retry_after = seconds.map(|seconds| ("retry-after", seconds.to_string()));
-        told.into_iter().chain(retry_after).collect()
+        headers.into_iter().chain(retry_after).collect()
     }
 
     /// Returns the code of the gRPC status that accompanies the HTTP response.

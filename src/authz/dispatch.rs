@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
+use super::edge;
 use super::fallback::{self, CallKind, FALLBACK_COST, FallbackService, HEADERS};
 use super::fallback_body;
 use super::grpc::{self, Message, MessageError};
@@ -43,13 +44,15 @@ pub(super) struct Dispatcher {
     account: Rc<MemoryAccount>,
     /// Cloned by each stream of the fallback service, which counts them.
     fallback_streams: Rc<()>,
+    /// User id of the peer's process; only on a Unix socket.
+    peer_uid: Option<u32>,
 }
 
 impl Dispatcher {
     /// Makes the dispatcher of a connection that has no stream yet.
-    pub(super) fn new(server: Rc<Server>, session: Rc<SharedSession>) -> Self {
+    pub(super) fn new(server: Rc<Server>, session: Rc<SharedSession>, peer_uid: Option<u32>) -> Self {
         let account = Rc::new(MemoryAccount::new(Arc::clone(&server.memory)));
-        Self { server, session, account, fallback_streams: Rc::default() }
+        Self { server, session, account, fallback_streams: Rc::default(), peer_uid }
     }
 
     /// Returns the memory account of the connection.
@@ -72,6 +75,13 @@ impl Dispatcher {
             }
             return;
         }
+        if head.path() == edge::CONNECT {
+            match self.connect_module(&incoming) {
+                Ok(state) => drop(session.accept_streaming(incoming, state)),
+                Err(status) => session.reject(&incoming, &grpc::error_response(&status)),
+            }
+            return;
+        }
         let Some(kind) = CallKind::of_path(head.path()) else {
             let status = Status::unimplemented("there is no such method");
             return session.reject(&incoming, &grpc::error_response(&status));
@@ -85,6 +95,24 @@ impl Dispatcher {
             }
             (Err(status), _) => session.reject(&incoming, &grpc::error_response(&status)),
         }
+    }
+
+    /// Starts the stream to a module in Envoy.
+    fn connect_module(&self, incoming: &IncomingStream) -> Result<StreamState, Status> {
+        let stream = edge::admit(&self.server.authorization, self.peer_uid)?;
+        let mut permit = MemoryPermit::new(Rc::clone(&self.account));
+        if !permit.grow(edge::STREAM_COST) {
+            return Err(self.exhausted(StreamRefusal::Memory));
+        }
+        let (body, incoming_body) = fallback_body::channel_of(edge::MAX_UNREAD);
+        let (session, stop) = (Rc::clone(&self.session), self.server.stop.clone());
+        let serving = stream.serve(incoming_body, (incoming.id(), session), stop);
+        Ok(StreamState::Fallback {
+            body: (!incoming.end_stream()).then_some(body),
+            _permit: permit,
+            _counted: Rc::default(),
+            _task: AbortOnDropHandle::new(tokio::task::spawn_local(serving)),
+        })
     }
 
     /// Starts a call of the fallback service.
@@ -162,7 +190,7 @@ impl Dispatcher {
                     session.reset(id, ErrorCode::EnhanceYourCalm);
                 }
             }
-            // Its message was complete.
+            // The message was complete before.
             Some(StreamState::Checking { .. }) | None => {}
         }
     }

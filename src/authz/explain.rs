@@ -41,7 +41,7 @@ impl RouteExplainer {
         let mut explanation = Explanation::default();
         let snapshot = self.service.snapshot();
         let settings = snapshot.for_host(|| Some(request.host.as_str()));
-        // Other networks' hosts are nobody else's business.
+        // A caller gets no explanation for hosts of other networks.
         let Some(settings) = settings.filter(|found| found.network == own.network) else {
             return denied(explanation, &DenyReason::UnknownHost);
         };

@@ -77,6 +77,7 @@ pub(super) async fn call(
     }
 }
 
+/// Sends the response of a call frame by frame. Sets `has_begun` once its headers are sent.
 async fn answer(
     service: FallbackService,
     request: Request<IncomingBody>,

@@ -17,15 +17,21 @@ const CHUNK_COST: usize = 64;
 
 /// Makes both ends of a body.
 pub(super) fn channel() -> (RequestBody, IncomingBody) {
+    channel_of(MAX_UNREAD)
+}
+
+/// Makes both ends of a body of which at most `max_unread` bytes are unread.
+pub(super) fn channel_of(max_unread: usize) -> (RequestBody, IncomingBody) {
     let (sender, chunks) = mpsc::unbounded_channel();
     let unread = Arc::new(AtomicUsize::new(0));
-    (RequestBody { sender, unread: Arc::clone(&unread) }, IncomingBody { chunks, unread })
+    (RequestBody { sender, unread: Arc::clone(&unread), max_unread }, IncomingBody { chunks, unread })
 }
 
 /// The end that the client writes to.
 pub(super) struct RequestBody {
     sender: mpsc::UnboundedSender<Bytes>,
     unread: Arc<AtomicUsize>,
+    max_unread: usize,
 }
 
 impl RequestBody {
@@ -35,7 +41,7 @@ impl RequestBody {
             return true;
         }
         let unread = self.unread.fetch_add(chunk.len() + CHUNK_COST, Ordering::Relaxed);
-        if unread + chunk.len() + CHUNK_COST > MAX_UNREAD {
+        if unread + chunk.len() + CHUNK_COST > self.max_unread {
             return false;
         }
         // A service that reads no more has answered.

@@ -85,19 +85,19 @@ pub(super) fn prefix(message: &[u8]) -> Result<[u8; PREFIX_LEN], Status> {
 /// Problem of a body that should hold one message of at most [`MAX_MESSAGE`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MessageError {
-    /// It isn't complete.
+    /// The message isn't complete.
     #[error("the message isn't complete")]
     Incomplete,
-    /// It is compressed.
+    /// The message is compressed.
     #[error("messages must not be compressed")]
     Compressed,
-    /// It is something else.
+    /// The data don't begin as a gRPC message does.
     #[error("not the beginning of a gRPC message")]
     NotGrpc,
-    /// It is too large.
+    /// The message is larger than [`MAX_MESSAGE`].
     #[error("the message is larger than 4 MiB")]
     TooLarge,
-    /// It isn't alone.
+    /// Another message follows.
     #[error("more than one message was sent")]
     Several,
 }
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn what_every_answer_has_is_written_right() {
+    fn constant_responses_decode_to_their_fields() {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let head = [pair(":status", "200"), pair("content-type", "application/grpc")];
         assert_eq!(RESPONSE_HEAD.fields().as_deref(), Ok(&head[..]));
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn only_calls_are_taken_for_calls() {
+    fn requests_that_are_no_grpc_calls_get_an_http_status() {
         let ask = |method: &str, headers: &[(&str, &str)]| {
             let fields = [&[(":method", method)][..], headers].concat();
             check_request(&RequestHead::of_fields(&fields)).map_err(|answer| {

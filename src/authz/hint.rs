@@ -3,10 +3,12 @@
 //! Made only for denied requests. Says nothing that the request and the configuration of sources
 //! don't say, and nothing about keys.
 
+use super::client_mistake;
 use super::deny_reason::DenyReason;
 use super::request::{Headers, Malformed};
 use super::sources::value_of;
 use crate::config::{CredentialSource, HeaderForm, KeyIn};
+use crate::key::verdict::Denial;
 
 /// Returns the advice for a refusal; None where there is nothing to add to the message.
 pub(super) fn hint(
@@ -33,6 +35,11 @@ pub(super) fn hint(
                 [one] => format!("{one} has more than one: send one"),
                 _ => format!("in {}: send one of them", list(places.iter().cloned(), "and in")),
             })
+        }
+        DenyReason::Denied(Denial::AddressNotAllowed) => None,
+        DenyReason::Denied(_) => {
+            let presented = sources.iter().find_map(|source| value_of(headers, source).ok().flatten())?;
+            client_mistake::find(&presented).map(str::to_owned)
         }
         _ => None,
     }
@@ -115,11 +122,15 @@ mod tests {
         let bare = format!("the header authorization was sent without the scheme Bearer; {send}");
         let missing = DenyReason::Missing;
         let ambiguous = DenyReason::Malformed(Malformed::Ambiguous);
+        let unknown = DenyReason::Denied(Denial::NotFound);
+        let unset = "it is what a program writes for a variable that isn't set";
         type Lines = &'static [(&'static str, &'static str)];
-        let table: [(&DenyReason, &str, Lines, &str); 6] = [
+        let table: [(&DenyReason, &str, Lines, &str); 8] = [
             (&missing, "/", &[], send),
             (&missing, "/", &[("authorization", "Basic c2VjcmV0")], send),
             (&missing, "/", &[("authorization", "s3cr3t")], &bare),
+            (&unknown, "/", &[("x-api-key", "undefined")], unset),
+            (&unknown, "/?key=%22s3cr3t%22", &[], "it has quotes around it: leave them out"),
             (
                 &ambiguous,
                 "/",
@@ -141,5 +152,10 @@ mod tests {
                 assert!(!expected.contains("s3cr3t"));
             }
         }
+        let [plain, _] = both_forms("/", &[("x-api-key", "s3cr3t")]);
+        assert_eq!(hint(&unknown, &Headers::of(&plain), &sources), None);
+        let [unset, _] = both_forms("/", &[("x-api-key", "null")]);
+        let elsewhere = DenyReason::Denied(Denial::AddressNotAllowed);
+        assert_eq!(hint(&elsewhere, &Headers::of(&unset), &sources), None);
     }
 }

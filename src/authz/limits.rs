@@ -6,6 +6,9 @@ use http2_server::Limits;
 
 /// Interval at which a connection looks for frames, messages and responses that take too long.
 pub(super) const TICK: Duration = Duration::from_secs(1);
+/// Most streams to modules of the process: one for each Envoy beside it, and room for those that
+/// are replaced.
+pub(super) const MAX_EDGE_STREAMS: usize = 4;
 /// Bytes that may wait to be written before no more is read.
 const MAX_OUTPUT: usize = 64 * 1024;
 

@@ -14,7 +14,7 @@ pub(super) fn allowed(principal: Option<&Principal<'_>>, reason: &'static str) -
     let limits = principal.and_then(|principal| principal.rate_limits_of);
     for policy in limits.map(|key| key.rate_policies.as_slice()).unwrap_or_default() {
         if let Some((requests, unit)) = policy.envoy_limit() {
-            // As Envoy's rate limit filter reads them.
+            // In the form that Envoy's rate limit filter reads.
             let limit = [("requests_per_unit", number(requests.into())), ("unit", text(unit))];
             let fields = limit.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
             let name = format!("limit_{}", policy.name.as_str());

@@ -35,7 +35,7 @@ impl<'a> KeySegment<'a> {
                 PathSegment::Any => !written.is_empty(),
                 PathSegment::Key => {
                     found = Some(Self { before: &target[..start - 1], written, after: &target[at..] });
-                    !query::is_blank(written)
+                    !query::is_blank_segment(written)
                 }
             };
             if !fits {

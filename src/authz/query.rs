@@ -41,6 +41,12 @@ pub(super) fn is_blank(value: &[u8]) -> bool {
     Decode::form(value).all(|byte| byte.is_some_and(|byte| byte.is_ascii_whitespace()))
 }
 
+/// Returns whether a segment of a path or a cookie, in which `+` is a plus sign, decodes to nothing
+/// or white space.
+pub(super) fn is_blank_segment(value: &[u8]) -> bool {
+    Decode::percent(value).all(|byte| byte.is_some_and(|byte| byte.is_ascii_whitespace()))
+}
+
 /// Removes the parameters with these names from a URL. The rest stays byte for byte. Returns `None`
 /// if there are none.
 pub(super) fn without<'n>(url: &[u8], names: impl Iterator<Item = &'n str> + Clone) -> Option<Vec<u8>> {
@@ -247,6 +253,9 @@ mod tests {
         assert!(decodes_to(b"a+%62", b"a+b") && !decodes_to(b"a+b", b"a b") && !decodes_to(b"a%", b"a%25"));
         for (value, blank) in [("", true), ("+%20 %09", true), ("a", false), ("%", false), ("%00", false)] {
             assert_eq!(is_blank(value.as_bytes()), blank, "{value}");
+        }
+        for (value, blank) in [("", true), ("%20 %09", true), ("+", false), ("a", false), ("%", false)] {
+            assert_eq!(is_blank_segment(value.as_bytes()), blank, "{value}");
         }
     }
 

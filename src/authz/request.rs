@@ -164,9 +164,10 @@ fn is_reserved(name: &[u8]) -> bool {
         && name.get(..HEADER_PREFIX.len()).is_some_and(|start| matches_folded(start, HEADER_PREFIX))
 }
 
-/// Returns whether servers may read `name` as `ours`: case is ignored and `_` equals `-`.
+/// Returns whether servers may read `name` as `ours`: case is ignored, and all characters but
+/// letters and digits are equal, as in variables of CGI.
 fn matches_folded(name: &[u8], ours: &str) -> bool {
-    let fold = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    let fold = |byte: &u8| if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' };
     name.len() == ours.len() && name.iter().map(fold).eq(ours.as_bytes().iter().map(fold))
 }
 
@@ -201,17 +202,31 @@ pub(super) mod tests {
             "x_talos_actor_id",
             "x-talos-",
             "x-talos-foo",
+            "x.talos.actor.id",
+            "X-Talos~Scopes",
+            "x!talos'foo",
             "x-talosfoo",
+            "x-talos1foo",
             "x-talos-scopes",
             "x-user-token",
             "x-user_token",
+            "x.user-token",
             "x-user-token-2",
         ];
         let lines: Vec<_> = names.iter().map(|name| (*name, "v")).collect();
         for attributes in both_forms("/", &lines) {
             let headers = Headers::of(&attributes);
             let spoofed: Vec<_> = headers.spoofed("x-user-token").map(|name| name.to_vec()).collect();
-            let expected = ["x_talos_actor_id", "x-talos-", "x-talos-foo", "x-user_token"];
+            let expected = [
+                "x_talos_actor_id",
+                "x-talos-",
+                "x-talos-foo",
+                "x.talos.actor.id",
+                "X-Talos~Scopes",
+                "x!talos'foo",
+                "x-user_token",
+                "x.user-token",
+            ];
             assert_eq!(spoofed, expected.map(|name| name.as_bytes()));
         }
     }

@@ -11,16 +11,18 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 
 use super::attributes::Attributes;
 use super::charge::{Charges, charge, inside};
 use super::denied_response::encode_denied;
 use super::deny_reason::{DeniedRequest, DenyReason};
+use super::finish::finish;
+use super::limits::MAX_EDGE_STREAMS;
 use super::principal::Principal;
 use super::request::Headers;
-use super::response::{Extras, encode_anonymous, encode_ok, encode_with_extras, with_fresh_until};
+use super::response::{encode_anonymous, encode_ok, with_fresh_until};
 use super::sources::PresentedCredential;
-use super::strip::{strip_headers, strip_repeated_urls, strip_target};
 use super::template::Templates;
 use super::{path_key, policy};
 use crate::audit::Origin;
@@ -53,9 +55,9 @@ const LARGE_MESSAGE_LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// Permission of a Check to wait for what isn't cached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wait {
-    /// Not at all.
+    /// Doesn't wait.
     Never,
-    /// As long as the budgets allow, counted from this time.
+    /// Waits as long as the budgets allow, counted from this time.
     Since(BootTime),
 }
 
@@ -73,7 +75,7 @@ impl Wait {
 enum Stop {
     /// The request is denied.
     Denied(DeniedRequest),
-    /// It would have to wait; nothing is done or counted so far.
+    /// The Check would have to wait; nothing is done or counted so far.
     WouldBlock,
 }
 
@@ -92,9 +94,11 @@ impl From<DeniedRequest> for Stop {
 /// Answers Checks.
 #[derive(Clone)]
 pub struct AuthorizationService {
-    service: Arc<Service>,
-    metrics: Arc<Metrics>,
-    runtime: Handle,
+    pub(super) service: Arc<Service>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) runtime: Handle,
+    /// Streams to modules that may still be opened.
+    pub(super) edge_streams: Arc<Semaphore>,
     templates: Arc<ArcSwap<Templates>>,
     /// Time of the last log line about a message that is too large.
     large_message_logged: Arc<Mutex<Option<BootTime>>>,
@@ -105,7 +109,9 @@ impl AuthorizationService {
     ///
     /// Cache misses run on `runtime`, which owns the database pool.
     pub fn new(service: Arc<Service>, metrics: Arc<Metrics>, runtime: Handle) -> Self {
-        Self { service, metrics, runtime, templates: Arc::default(), large_message_logged: Arc::default() }
+        let edge_streams = Arc::new(Semaphore::new(MAX_EDGE_STREAMS));
+        let (templates, large_message_logged) = Default::default();
+        Self { service, metrics, runtime, edge_streams, templates, large_message_logged }
     }
 
     /// Uses these templates for the responses to refused requests.
@@ -126,7 +132,7 @@ impl AuthorizationService {
             Err(status) => return Some(Err(status)),
         };
         let (began, mut tier) = (self.service.clock.boot_now(), Tier::default());
-        // It never waits, so it is ready when it is polled first.
+        // Ready at the first poll, as it never waits.
         let answer = self.judge(&attributes, &mut tier, Wait::Never).now_or_never()??;
         self.took(began, tier);
         Some(answer)
@@ -144,14 +150,14 @@ impl AuthorizationService {
             true => self.judge_traced(&attributes, &mut tier, Wait::Since(began)).await,
         };
         self.took(began, tier);
-        // Only a Check that may not wait has no answer.
+        // Never None here: only a Check that may not wait has no answer.
         answer.unwrap_or_else(|| Err(tonic::Status::internal("the request wasn't decided")))
     }
 
     /// Hands over what this thread has counted, and returns the time until it has to do so again;
     /// `None` if nothing is counted.
     pub fn hand_over_usage(&self) -> Option<Duration> {
-        self.service.usage.hand_over(self.service.clock.now())
+        self.service.usage.hand_over(self.service.store.corrected(self.service.clock.now()))
     }
 
     /// Counts streams that were refused on a connection that goes on.
@@ -239,6 +245,7 @@ impl AuthorizationService {
         Some(Ok(encode_denied(denied, &settings.authz, &self.templates.load(), &headers, &request_id)))
     }
 
+    /// Decides a Check: policy, credential, verification, demands of the route, charges, response.
     async fn decide(
         &self,
         settings: &Arc<Settings>,
@@ -280,7 +287,7 @@ impl AuthorizationService {
             None if wait == Wait::Never => return Err(Stop::WouldBlock),
             None => {
                 // Boxed, so that the future of a cached Check stays small.
-                Box::pin(self.look_up(settings, &attempt)).await.ok_or(DenyReason::Unavailable)?
+                Box::pin(self.verify_with_lookup(settings, &attempt)).await.ok_or(DenyReason::Unavailable)?
             }
         };
         if wait == Wait::Never
@@ -318,7 +325,11 @@ impl AuthorizationService {
     }
 
     /// Verifies a credential that isn't cached; None when that takes longer than the budget.
-    async fn look_up(&self, settings: &Settings, attempt: &VerifyRequest<'_>) -> Option<Verification> {
+    async fn verify_with_lookup(
+        &self,
+        settings: &Settings,
+        attempt: &VerifyRequest<'_>,
+    ) -> Option<Verification> {
         let within = async |budget| {
             let verification = inside(&self.runtime, self.service.verify(settings, attempt));
             // This thread's own timer: one of the other runtime would wake a thread there.
@@ -328,7 +339,7 @@ impl AuthorizationService {
         if overdue().is_none() {
             return within(MISS_BUDGET).await;
         }
-        // It would be good to read the row again, but nothing is known to have changed.
+        // The row is due to be read again, but isn't known to have changed.
         match within(REFRESH_BUDGET).await.or_else(overdue) {
             Some(verification) => Some(verification),
             // The lease has run out meanwhile: the rest of the budget is for the poll.
@@ -336,6 +347,8 @@ impl AuthorizationService {
         }
     }
 
+    /// Returns the response for an allowed key: the one kept in the cache entry if it fits, else a
+    /// new one, which is kept there.
     fn admit_key(
         &self,
         settings: &Settings,
@@ -345,24 +358,27 @@ impl AuthorizationService {
         (entry, now): (&Arc<Entry>, Timestamp),
         charges: Charges,
     ) -> Result<Bytes, DeniedRequest> {
-        let with_token = sends_token(settings, policy);
-        let audience = policy.audience.as_deref();
-        let fits = |answer: &CachedResponse| {
-            answer.generation == settings.generation
-                && match &answer.token {
-                    Some(for_audience) => with_token && for_audience.as_deref() == audience,
-                    None => !with_token,
-                }
-        };
+        let ready = self.ready_answer(settings, policy, (entry, now))?;
+        let overwritten = sends_token(settings, policy).then_some(settings.authz.token_header.as_str());
+        Ok(finish(settings, ready, headers, Some(presented), overwritten, charges)?)
+    }
+
+    /// Returns the part of an answer that is the same for every request with a key under a policy.
+    pub(super) fn ready_answer(
+        &self,
+        settings: &Settings,
+        policy: &Policy,
+        (entry, now): (&Arc<Entry>, Timestamp),
+    ) -> Result<EncodedResponse, DenyReason> {
+        let (with_token, audience) = (sends_token(settings, policy), policy.audience.as_deref());
         let make = || self.make_answer(settings, entry, with_token, audience);
         let lease = self.service.freshness.lease_start();
         let renew =
             |answer: &CachedResponse| with_fresh_until(&answer.encoded, self.service.fresh_until(entry));
-        let ready = entry.responses.get_or_encode(now, lease, fits, make, renew)?;
-        let overwritten = with_token.then_some(settings.authz.token_header.as_str());
-        Ok(finish(settings, ready, headers, Some(presented), overwritten, charges)?)
+        entry.responses.get_or_encode(now, lease, |answer| fits(settings, policy, answer), make, renew)
     }
 
+    /// Encodes the response for a key, with a new token for upstream if `with_token`.
     fn make_answer(
         &self,
         settings: &Settings,
@@ -438,41 +454,20 @@ fn no_token(error: MintError) -> DenyReason {
     DenyReason::Misconfigured
 }
 
+/// Returns whether a cached answer is one for this policy.
+pub(super) fn fits(settings: &Settings, policy: &Policy, answer: &CachedResponse) -> bool {
+    let with_token = sends_token(settings, policy);
+    answer.generation == settings.generation
+        && match &answer.token {
+            Some(for_audience) => with_token && for_audience.as_deref() == policy.audience.as_deref(),
+            None => !with_token,
+        }
+}
+
 fn sends_token(settings: &Settings, policy: &Policy) -> bool {
     match policy.token {
         Some(RouteToken::None) => false,
         Some(RouteToken::Jwt) => true,
         None => !settings.keys.is_empty(),
     }
-}
-
-/// Adds the parts of a response that this request makes necessary.
-///
-/// Carriers of the credential are removed, unless our token overwrites them; so are headers that
-/// only Talos may set.
-fn finish(
-    settings: &Settings,
-    ready: EncodedResponse,
-    headers: &Headers<'_>,
-    presented: Option<&PresentedCredential<'_>>,
-    overwritten: Option<&str>,
-    charges: Charges,
-) -> Result<Bytes, DenyReason> {
-    let mut extras = Extras::default();
-    if let Some(charge) = charges.rate {
-        extras.add_rate_limit(&charge);
-    }
-    if let Some(spent) = charges.credits {
-        extras.add_credits(&spent);
-    }
-    let sources = &settings.authz.sources;
-    if let Some(presented) = presented {
-        strip_headers(presented, headers, overwritten, &mut extras)?;
-    }
-    strip_target(headers, sources, presented, &mut extras);
-    strip_repeated_urls(headers, sources, &mut extras);
-    for name in headers.spoofed(&settings.authz.token_header) {
-        extras.remove_header(name);
-    }
-    Ok(encode_with_extras(ready, &extras))
 }

@@ -53,6 +53,11 @@ impl<'a> PresentedCredential<'a> {
         Presented::new(&self.text).ok_or(Malformed::Unreadable)
     }
 
+    /// Returns the credential as text, however long it is.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Returns the sources that carry it.
     pub(super) fn carriers(&self) -> impl Iterator<Item = &'a CredentialSource> + Clone {
         let carriers = self.carriers;
@@ -84,7 +89,7 @@ pub(super) fn value_of<'a>(
         CredentialSource::Cookie { name } => {
             let joined = headers.are_joined();
             let found = headers.values(cookie::COOKIE).flat_map(|line| cookie::values(line, joined, name));
-            at_most_one(found.filter(|value| !value.is_empty()))?.map(cookie_text).transpose()
+            at_most_one(found.filter(|value| !query::is_blank_segment(value)))?.map(cookie_text).transpose()
         }
         CredentialSource::Path(path) => {
             let Some(segment) = KeySegment::find(headers.path(), path) else { return Ok(None) };
@@ -151,7 +156,8 @@ fn after_scheme<'a>(value: &'a [u8], form: &HeaderForm) -> Option<&'a [u8]> {
             None => value,
         },
     };
-    (!credential.is_empty()).then_some(credential)
+    // Some clients quote a variable that is unset.
+    (!matches!(credential, b"" | b"\"\"" | b"''")).then_some(credential)
 }
 
 /// Decodes the value of a cookie: scripts percent-encode it, other clients don't.

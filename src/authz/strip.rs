@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
+use super::identity_headers::IDENTITY_HEADERS;
 use super::path_key::KeySegment;
+use super::repeated::RepeatedCredential;
 use super::request::{Headers, Malformed};
 use super::response::Extras;
 use super::sources::PresentedCredential;
@@ -25,6 +27,9 @@ const URL_HEADERS: [&str; 7] = [
     "hx-current-url",
 ];
 
+/// Headers that are not removed for what they contain.
+const KEPT: [&str; 3] = ["host", cookie::COOKIE, SEC_WEBSOCKET_PROTOCOL];
+
 /// Removes a credential from headers and cookies. The header `overwritten` is overwritten anyway.
 ///
 /// # Errors
@@ -35,7 +40,7 @@ pub(super) fn strip_headers(
     overwritten: Option<&str>,
     extras: &mut Extras,
 ) -> Result<(), Malformed> {
-    let (mut has_cookie, mut has_subprotocol) = (false, false);
+    let (mut has_cookie, mut has_subprotocol, mut is_in_url) = (false, false, false);
     for carrier in presented.carriers() {
         match carrier {
             CredentialSource::Header { name, .. } => {
@@ -45,11 +50,13 @@ pub(super) fn strip_headers(
             }
             CredentialSource::Cookie { .. } => has_cookie = true,
             CredentialSource::WebsocketProtocol { .. } => has_subprotocol = true,
-            CredentialSource::Query { .. } | CredentialSource::Path(_) => {}
+            CredentialSource::Query { .. } | CredentialSource::Path(_) => is_in_url = true,
         }
     }
-    if has_cookie && !presented.carriers().any(|carrier| is_header(carrier, cookie::COOKIE)) {
-        strip_cookies(presented, headers, extras);
+    let repeating = if is_in_url { repeating_cookies(presented, headers) } else { vec![] };
+    let is_any = has_cookie || !repeating.is_empty();
+    if is_any && !presented.carriers().any(|carrier| is_header(carrier, cookie::COOKIE)) {
+        strip_cookies(presented, headers, &repeating, extras);
     }
     if has_subprotocol {
         strip_subprotocols(presented, headers, extras)?;
@@ -57,11 +64,28 @@ pub(super) fn strip_headers(
     Ok(())
 }
 
-fn strip_cookies(presented: &PresentedCredential<'_>, headers: &Headers<'_>, extras: &mut Extras) {
+/// Returns the names of cookies in which a page has stored its URL with the credential.
+fn repeating_cookies<'a>(presented: &PresentedCredential<'_>, headers: &Headers<'a>) -> Vec<&'a str> {
+    let (repeated, joined) = (RepeatedCredential::of(Some(presented)), headers.are_joined());
+    let mut names = vec![];
+    for line in headers.values(cookie::COOKIE).filter(|line| repeated.is_in(line)) {
+        names.extend(cookie::names_with(line, joined, |value| repeated.is_in(value)));
+    }
+    names
+}
+
+/// Removes the cookies that carry the credential, and those that repeat it.
+fn strip_cookies(
+    presented: &PresentedCredential<'_>,
+    headers: &Headers<'_>,
+    repeating: &[&str],
+    extras: &mut Extras,
+) {
     let names = presented.carriers().filter_map(|carrier| match carrier {
         CredentialSource::Cookie { name } => Some(name.as_str()),
         _ => None,
     });
+    let names = names.chain(repeating.iter().copied());
     let rest = cookie::without(headers.values(cookie::COOKIE), headers.are_joined(), names);
     match &*text(&rest) {
         "" => extras.remove_header(cookie::COOKIE.as_bytes()),
@@ -109,7 +133,10 @@ pub(super) fn strip_target(
     }
     let target = segment.map_or(Cow::Borrowed(headers.path()), |segment| Cow::Owned(segment.removed()));
     let stripped = query::without(&target, names);
-    extras.set_header(PATH, &text(stripped.as_deref().unwrap_or(&target)));
+    let stripped = stripped.as_deref().unwrap_or(&target);
+    let fragment = stripped.iter().position(|byte| *byte == b'#').unwrap_or(stripped.len());
+    let is_repeated = RepeatedCredential::of(presented).is_in(&stripped[fragment..]);
+    extras.set_header(PATH, &text(if is_repeated { &stripped[..fragment] } else { stripped }));
 }
 
 fn query_names<'a>(
@@ -121,17 +148,25 @@ fn query_names<'a>(
     })
 }
 
-/// Removes credentials of query and path sources from headers that repeat a URL.
+/// Removes credentials of query and path sources from headers that repeat a URL, and every other
+/// header that contains the credential of this URL. The header `overwritten` is overwritten anyway.
 ///
 /// A header that Envoy doesn't send to Talos (`allowed_headers`) is removed, since its value is
 /// unknown.
-pub(super) fn strip_repeated_urls(headers: &Headers<'_>, sources: &[CredentialSource], extras: &mut Extras) {
+pub(super) fn strip_repeated_urls(
+    headers: &Headers<'_>,
+    sources: &[CredentialSource],
+    presented: Option<&PresentedCredential<'_>>,
+    overwritten: Option<&str>,
+    extras: &mut Extras,
+) {
     let is_in_urls = |source: &CredentialSource| {
         matches!(source, CredentialSource::Query { .. } | CredentialSource::Path(_))
     };
     if !sources.iter().any(is_in_urls) {
         return;
     }
+    let repeated = RepeatedCredential::of(presented);
     let is_source = |name: &&str| sources.iter().any(|source| is_header(source, name));
     for header in URL_HEADERS.into_iter().filter(|name| !is_source(name)) {
         let mut values = headers.values(header);
@@ -140,12 +175,22 @@ pub(super) fn strip_repeated_urls(headers: &Headers<'_>, sources: &[CredentialSo
             continue;
         };
         match without_credentials(value, sources) {
+            Some(rest) if repeated.is_in(&rest) => extras.remove_header(header.as_bytes()),
             // Unchanged.
             Some(Cow::Borrowed(_)) => {}
             Some(Cow::Owned(rest)) if std::str::from_utf8(&rest).is_ok() => {
                 extras.set_header(header, &text(&rest));
             }
             _ => extras.remove_header(header.as_bytes()),
+        }
+    }
+    for (name, _) in headers.lines().filter(|(_, value)| repeated.is_in(value)) {
+        let is_name = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
+        // Overwritten, or treated by themselves. A pseudo-header can't be removed.
+        let is_kept = name.starts_with(b":")
+            || KEPT.into_iter().chain(URL_HEADERS).chain(IDENTITY_HEADERS).chain(overwritten).any(is_name);
+        if !is_kept {
+            extras.remove_header(name);
         }
     }
 }
@@ -165,7 +210,7 @@ fn without_credentials<'a>(url: &'a [u8], sources: &[CredentialSource]) -> Optio
         |text| names.clone().any(|name| contains(text, name)),
     );
     let has_path = sources.iter().any(|source| matches!(source, CredentialSource::Path(_)));
-    // What is left of a path that had a segment removed may look like another.
+    // A path whose segment was removed may look as if it had another.
     let searched =
         if is_path_clean { query::of_path(&rest) } else { &rest[path_key::start_of_path(&rest)..] };
     let has_segment =

@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn invalid_templates_are_refused_by_name() {
         for (text, expected) in [
             ("", "missing field"),
             ("responses: [{content_type: text/html, body: a, x: 1}]", "unknown field"),

@@ -18,6 +18,9 @@
 #[cfg(test)]
 mod assumptions;
 mod changes;
+#[cfg(test)]
+mod edge_model;
+mod follower;
 mod ledger;
 mod log_tail;
 #[cfg(test)]
@@ -37,12 +40,13 @@ use std::time::Duration;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
+pub use follower::{Follower, FollowerUpdate, LineageEnded, SlotChange};
 pub use relay::{MAX_RELAY_ENTRIES, RelayClient, RelayRequest, RelayResponse};
 
 use crate::clock::{BootTime, Clock, Moment, Timestamp};
 use crate::key::{ActorId, KeyId, NetworkId};
 use crate::mutants::{self, Mutant};
-use crate::store::PollTiming;
+use crate::store::{PollTiming, ServerId};
 use ledger::{Lease, Ledger};
 use log_tail::LogTail;
 use observed_heads::ObservedHeads;
@@ -229,6 +233,10 @@ pub struct Freshness {
     /// Newest entries of the log that are applied: the next poll continues there, and positions
     /// that others know are compared with it.
     tail: Mutex<LogTail>,
+    /// Server that the last poll came from.
+    server: Mutex<Option<ServerId>>,
+    /// Number of times that polls began to come from another server.
+    servers: AtomicU64,
     /// Log heads that lookups saw beyond the tail. Locked after the tail where both are locked.
     observed_heads: Mutex<ObservedHeads>,
 }
@@ -258,6 +266,8 @@ impl Freshness {
             progress: watch::Sender::new(()),
             poll_turn: tokio::sync::Mutex::new(()),
             tail: Mutex::default(),
+            server: Mutex::default(),
+            servers: AtomicU64::new(0),
             observed_heads: Mutex::default(),
         }
     }
@@ -324,6 +334,7 @@ impl Freshness {
         self.mode_by(&self.ledger)
     }
 
+    /// Returns the mode by the leases and the evidence of an outage in a ledger.
     fn mode_by(&self, ledger: &Ledger) -> Mode {
         let polled = self.age_of(ledger.lease());
         if polled.is_some_and(|age| age <= self.config.lease) {
@@ -363,14 +374,25 @@ impl Freshness {
         self.ledger.is_fresh(is_valid, slot.indices(), stamp.at, stamp.lineage)
     }
 
-    /// Returns true if a row that depends on the keys of all these slots may be used now.
-    pub fn are_fresh(&self, slots: &[Slot], stamp: Stamp) -> bool {
-        // The lease is loaded before any slot.
+    /// Returns true if it may be said now that there is no key with any of the ids of these slots.
+    /// `servers` was noted before the read.
+    ///
+    /// Issuing a key is no change of it. So what a server said of unknown keys counts only while
+    /// polls come from that server: another one may have issued them since.
+    pub fn are_unknown(&self, slots: &[Slot], stamp: Stamp, servers: u64) -> bool {
+        // The lease is loaded before everything else.
         slots.split_first().is_some_and(|(first, others)| {
             let is_unchanged =
                 |slot: &Slot| self.ledger.is_unchanged(slot.indices(), stamp.at, stamp.lineage);
-            self.is_fresh(*first, stamp) && others.iter().all(is_unchanged)
+            self.is_fresh(*first, stamp)
+                && others.iter().all(is_unchanged)
+                && (self.servers() == servers || mutants::is_on(Mutant::UnknownAnywhere))
         })
+    }
+
+    /// Returns how often polls began to come from another server.
+    pub fn servers(&self) -> u64 {
+        self.servers.load(Ordering::Acquire)
     }
 
     /// Notes the state before a read that looks for the keys of all these slots.

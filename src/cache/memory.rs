@@ -26,6 +26,8 @@ const MAX_RECENT_ENTRY_BYTES: u32 = 4 * 1024;
 pub struct MemoryCache {
     /// SHA-256 midstate seeded with random bytes, so that cache keys differ per process.
     seed: Sha256,
+    /// Those bytes.
+    seed_bytes: [u8; 64],
     entries: Cache<CacheKey, Arc<Entry>, BuildHasherDefault<PrefixHasher>>,
     negative: Cache<CacheKey, NegativeEntry, BuildHasherDefault<PrefixHasher>>,
 }
@@ -33,9 +35,11 @@ pub struct MemoryCache {
 impl MemoryCache {
     /// Creates a cache of at most `max_bytes` of keys and `max_negative` unknown ids.
     pub fn new(max_bytes: u64, max_negative: u64, rng: &Rng) -> Self {
+        // A whole block of SHA-256, so that the seed costs nothing per key.
+        let seed_bytes = rng.bytes::<64>();
         Self {
-            // A whole block of SHA-256, so that the seed costs nothing per key.
-            seed: Sha256::new().chain_update(rng.bytes::<64>()),
+            seed: Sha256::new().chain_update(seed_bytes),
+            seed_bytes,
             entries: Cache::builder()
                 .max_capacity(max_bytes)
                 .weigher(|_, entry: &Arc<Entry>| weight(&entry.key))
@@ -50,6 +54,11 @@ impl MemoryCache {
     pub fn cache_key(&self, network: NetworkId, credential: &str) -> CacheKey {
         let digest = self.seed.clone().chain_update(credential).finalize().into();
         CacheKey { network, digest }
+    }
+
+    /// Returns the seed of cache keys, for the one other process that makes them itself.
+    pub fn seed(&self) -> &[u8; 64] {
+        &self.seed_bytes
     }
 
     /// Returns an entry.

@@ -1,6 +1,6 @@
 //! L2: key rows that instances share through Redis, and announcements of changes.
 //!
-//! Nothing that is read here is trusted for being here. An entry carries a MAC, so that whoever can
+//! The content of Redis isn't trusted. An entry carries a MAC, so that whoever can
 //! write to Redis can't make a key. It carries a stamp, so that it is used only while
 //! [`Freshness`](super::freshness::Freshness) knows of no later change. An announcement only makes
 //! this instance poll the database's log at once. So a Redis that is slow, flushed, gone or taken

@@ -34,6 +34,8 @@ where
         result.clone()
     }
 
+    /// Returns the result of the lookup in flight for a key, or starts one in a task, which
+    /// outlives its callers.
     fn join_or_start<F>(&self, key: K, start: impl FnOnce() -> F) -> watch::Receiver<Option<V>>
     where
         F: Future<Output = V> + Send + 'static,

@@ -24,7 +24,7 @@ pub(super) enum ClientError {
     Option {
         /// The option's name.
         option: &'static str,
-        /// Why its value can't be used.
+        /// Problem of its value.
         problem: &'static str,
     },
     /// No response was received.
@@ -54,7 +54,7 @@ pub(super) enum ClientError {
         endpoint: String,
         /// The HTTP status.
         status: u16,
-        /// Why the response can't be used.
+        /// Problem of the response.
         problem: &'static str,
     },
     /// The response is larger than [`MAX_RESPONSE_BYTES`].
@@ -297,6 +297,10 @@ fn with_hint(problem: &str, may_lack_certificate: bool) -> String {
         ": the server requires a client certificate: use --client-cert and --client-key"
     } else if problem.contains("UnknownIssuer") {
         ": give the CA's certificate with --ca-cert"
+    } else if problem.contains("invalid HTTP version parsed") {
+        ": if the server speaks TLS, its URL begins with https://"
+    } else if problem.contains("corrupt message") {
+        ": if the server doesn't speak TLS, its URL begins with http://"
     } else if may_lack_certificate {
         " (if the server requires a client certificate, use --client-cert and --client-key)"
     } else {

@@ -91,11 +91,15 @@ impl Doctor {
             true => fetch_dump(&self.from).await?,
             false => read_file(&self.from)?,
         };
-        let options = Options { clusters: &self.clusters, authz: talos.as_ref().map(|config| &config.authz) };
+        let options = Options {
+            clusters: &self.clusters,
+            authz: talos.as_ref().map(|config| &config.authz),
+            listener: talos.as_ref().map(|config| &config.serve.authz),
+        };
         let mut report = examine(&document, options)
             .map_err(|error| Failure::usage(format!("{}: {error}", visible(&self.from))))?;
         if is_fetched {
-            // Nobody has the lines of what was fetched.
+            // Lines mean nothing without the file, which a fetched dump doesn't have.
             report.findings.iter_mut().for_each(|finding| finding.line = None);
         }
         match self.format {

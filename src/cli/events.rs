@@ -212,11 +212,11 @@ fn changes(data: &Value) -> String {
             }
         }
     };
-    let mut told: Vec<String> = data["changes"].as_array().into_iter().flatten().map(one).collect();
+    let mut parts: Vec<String> = data["changes"].as_array().into_iter().flatten().map(one).collect();
     if let Some(successor) = data["replaced_by"].as_str() {
-        told.push(format!("replaced_by={}", visible(successor)));
+        parts.push(format!("replaced_by={}", visible(successor)));
     }
-    told.join(" ")
+    parts.join(" ")
 }
 
 /// Formats a value; a dash if there is none, so that tools such as `awk` can count columns.

@@ -109,7 +109,7 @@ impl Init {
             ("{dsn}", quoted(&dsn)),
             ("{hmac}", secret(&rng)),
             ("{audit_key}", secret(&rng)),
-            ("{audit_file}", quoted(&place("audit.log"))),
+            ("{audit_file}", quoted(&place("audit.jsonl"))),
             ("{signing_keys}", quoted(&format!("file://{}", place("signing-keys.json")))),
             ("{signing_key_id}", FIRST_KEY.to_owned()),
             ("{authz_host}", authz_host.to_owned()),
@@ -134,11 +134,11 @@ impl Init {
         if self.edge.envoy {
             let envoy = shell_quoted(&self.directory.join("envoy.yaml"));
             told.push_str(&format!(
-                "  envoy -c {envoy}   # put your clusters and routes in its place of upstream first\n  talos doctor \
+                "  envoy -c {envoy}   # first replace its cluster and routes by yours\n  talos doctor \
                  {envoy} --config {config}\n"
             ));
         } else {
-            told.push_str("  kubectl apply the other files, once their names are yours\n");
+            told.push_str("  put your names into the other files, then kubectl apply them\n");
         }
         write_stdout(&told)
     }

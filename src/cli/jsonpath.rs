@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_path_is_refused() {
+    fn invalid_paths_are_refused() {
         for bad in ["", "{}", "{.a}{.b}", "{.a", "$.", "$[", ".a[", "a..b", "a.@this", "a.#(b==1)", "a."] {
             assert!(Query::parse_path(bad).is_err(), "{bad}");
         }

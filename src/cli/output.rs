@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_steers_a_terminal_gets_through() {
+    fn control_characters_are_escaped() {
         let hostile = "\u{1b}[2J\r\n\t\u{9b}\u{7f}\u{202e}\u{200b}\u{e0041}ok ü 鍵";
         let shown = r"\u{1b}[2J\u{d}\u{a}\u{9}\u{9b}\u{7f}\u{202e}\u{200b}\u{e0041}ok ü 鍵";
         assert_eq!(cell(&hostile.into()), shown);

@@ -44,6 +44,17 @@ pub struct Authz {
     pub preflight: Preflight,
     /// Policies by host, method and path; 1000 at most. Default: none.
     pub routes: Vec<Route>,
+    /// Stream for the module in Envoy that answers Checks itself.
+    pub edge: Edge,
+}
+
+/// `authz.edge`: the stream for the module in Envoy that answers Checks of keys that it knows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Edge {
+    /// If true, modules are served on `serve.authz.socket`, and nowhere else. Switched off, all
+    /// streams end, and Envoy asks about every request again. Changes apply at once. Default false.
+    pub enabled: bool,
 }
 
 impl Default for Authz {
@@ -66,6 +77,7 @@ impl Default for Authz {
             denied_template_file: None,
             preflight: Preflight::default(),
             routes: Vec::new(),
+            edge: Edge::default(),
         }
     }
 }

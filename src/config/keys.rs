@@ -333,6 +333,7 @@ mod tests {
                 "token_ttl token_header sources on_unavailable client_address trusted_hops realm reveal_reason \
                  denied_template_file preflight routes",
             ),
+            ("authz.edge", "enabled"),
             ("consistency", "lease poll relay grace deny_file"),
             ("audit", "file key key_retired max_size"),
             ("errors", "domain docs_url"),

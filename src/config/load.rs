@@ -128,12 +128,12 @@ impl Source {
             locate(&mut problems, file, text.unwrap_or_default());
             return Err(ConfigError::Invalid(problems));
         }
-        let mut told = secrets::warnings(&config);
+        let mut found = secrets::warnings(&config);
         if self.admin {
-            told.extend(openings::warnings(&config));
+            found.extend(openings::warnings(&config));
         }
-        let told = told.into_iter();
-        warnings.extend(told.map(|(key, message)| merged.origins.problem(key, message)));
+        let found = found.into_iter();
+        warnings.extend(found.map(|(key, message)| merged.origins.problem(key, message)));
         Ok(Loaded { config, warnings, origins: merged.origins })
     }
 

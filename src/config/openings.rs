@@ -1,5 +1,5 @@
-//! Doors that a configuration opens beyond the safe defaults: each must be said, and one message
-//! lists all that is unsaid with the lines that say it.
+//! Settings that are less safe than their defaults: each must be explicit. One error lists all that
+//! aren't, with the lines to add.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use super::model::{Config, RateLimitBackend};
 use crate::duration::to_text;
 use crate::host::name_of;
 
-/// A setting that must be said, and why.
+/// Line for a setting that must be explicit.
 struct Line {
     /// Dotted path.
     key: &'static str,
@@ -21,7 +21,8 @@ struct Line {
     meaning: &'static str,
 }
 
-/// Finds what must be said and isn't. Rules of the admin plane are checked if `admin` is true.
+/// Finds the settings that must be explicit and aren't. Rules of the admin plane are checked if
+/// `admin` is true.
 pub(super) fn check(config: &Config, admin: bool) -> Problems {
     let mut problems = Problems::new();
     let mut lines = vec![];
@@ -49,12 +50,12 @@ pub(super) fn check(config: &Config, admin: bool) -> Problems {
         lines.push(Line { key, value: to_text(tokens.default_ttl), meaning });
     }
     if let Some(first) = lines.first() {
-        problems.push((first.key.to_owned(), told(&lines)));
+        problems.push((first.key.to_owned(), describe(&lines)));
     }
     problems
 }
 
-/// Finds what is allowed but hardly works as it is.
+/// Finds settings that are allowed, but hardly work.
 pub(super) fn warnings(config: &Config) -> Problems {
     let http = &config.serve.http;
     let mut warnings = Problems::new();
@@ -97,8 +98,8 @@ fn is_host_pattern(text: &str) -> bool {
     text == "*" || text.parse::<IpAddr>().is_ok() || name_of(name).is_some()
 }
 
-/// Returns true if anybody who reaches the admin plane may do everything, and it isn't said that
-/// only trusted peers reach it.
+/// Returns true if anybody who reaches the admin plane may do everything, and the configuration
+/// doesn't say that only trusted peers reach it.
 fn is_open(config: &Config) -> bool {
     let http = &config.serve.http;
     http.auth.mode == AuthMode::None && !http.trusted_network && !is_loopback(&http.host)
@@ -138,9 +139,9 @@ pub(super) fn is_loopback(host: &str) -> bool {
         || address.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
-/// The message with all lines, as one block of YAML.
-fn told(lines: &[Line]) -> String {
-    let mut text = "is not said. If all of this is meant, these lines of the file say so:".to_owned();
+/// Returns the message with all lines, as one block of YAML.
+fn describe(lines: &[Line]) -> String {
+    let mut text = "must be set explicitly. If all of this is meant, add these lines to the file:".to_owned();
     let mut open: Vec<&str> = vec![];
     for Line { key, value, meaning } in lines {
         let path: Vec<&str> = key.split('.').collect();
@@ -162,7 +163,7 @@ mod tests {
     use crate::config::load_without_admin;
     use crate::config::tests::{config, load_with};
 
-    /// A file as it may come from elsewhere: several doors at once.
+    /// A file with several such settings.
     const FOREIGN: &str = "\
 serve: {http: {host: 0.0.0.0}}
 credentials: {issuer: 'https://Keys.Example.com/x', derived_tokens: {default_ttl: 168h}}
@@ -176,7 +177,7 @@ cache: {type: redis, redis: {addrs: ['redis:6379']}}
     #[test]
     fn one_message_lists_all_lines_and_they_are_enough() {
         let text = refused(FOREIGN);
-        let start = text.find("serve.http.trusted_network: is not said").expect(&text);
+        let start = text.find("serve.http.trusted_network: must be set explicitly").expect(&text);
         let block: Vec<&str> =
             text[start..].lines().skip(1).take_while(|line| line.starts_with("    ")).collect();
         let block = block.join("\n");
@@ -206,7 +207,7 @@ cache: {type: redis, redis: {addrs: ['redis:6379']}}
     }
 
     #[test]
-    fn what_is_said_or_closed_needs_no_line() {
+    fn safe_or_explicit_settings_need_no_line() {
         for yaml in [
             "",
             "serve: {http: {host: '[::1]'}}",
@@ -222,7 +223,7 @@ cache: {type: redis, redis: {addrs: ['redis:6379']}}
             "rate_limit: {backend: redis}\ncache: {redis: {addrs: ['10.0.0.1:6379']}}",
             "cache: {type: redis, redis: {addrs: ['localhost:1', 'redis.internal:2']}}",
         ] {
-            assert!(refused(yaml).contains("cache.redis.tls.enabled: is not said"), "{yaml}");
+            assert!(refused(yaml).contains("cache.redis.tls.enabled: must be set explicitly"), "{yaml}");
         }
     }
 

@@ -86,7 +86,7 @@ fn merged(old: &Config, new: &Config) -> Config {
         idempotency: new.idempotency.clone(),
         issuance_policies: new.issuance_policies.clone(),
         roles: new.roles.clone(),
-        authz: Authz { routes: new.authz.routes.clone(), ..old.authz.clone() },
+        authz: Authz { routes: new.authz.routes.clone(), edge: new.authz.edge.clone(), ..old.authz.clone() },
         cache: Cache { enabled: new.cache.enabled, ttl: new.cache.ttl, ..old.cache.clone() },
         multitenancy: Multitenancy { networks: networks(old, new), ..new.multitenancy },
         rate_limit: RateLimit { enabled: new.rate_limit.enabled, ..old.rate_limit.clone() },
@@ -147,7 +147,7 @@ mod tests {
     use crate::config::tests::config;
 
     /// Keys, and sections of keys, that apply without a restart.
-    const LIVE: [&str; 20] = [
+    const LIVE: [&str; 21] = [
         "credentials",
         "secrets",
         "cache.enabled",
@@ -165,6 +165,7 @@ mod tests {
         "quota",
         "idempotency",
         "authz.routes",
+        "authz.edge",
         "multitenancy",
         "issuance_policies",
         "roles",

@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn it_has_exactly_the_keys_each_with_its_default_and_a_description() {
+    fn the_schema_has_each_key_with_its_default_and_a_description() {
         let root = schema();
         let mut found = Vec::new();
         leaves(&root, &root, "", &mut found);
@@ -91,7 +91,7 @@ mod tests {
     /// Field names of list entries are equal in the schema, in [`keys::entry_fields`] and in the
     /// types.
     #[test]
-    fn it_has_the_fields_of_entries() {
+    fn the_schema_has_the_fields_of_entries() {
         let root = schema();
         let mut found = Vec::new();
         leaves(&root, &root, "", &mut found);

@@ -4,6 +4,7 @@
 
 use super::error::Problems;
 use super::model::Config;
+use crate::escape::is_invisible;
 use crate::secret::SecretString;
 
 /// Minimum length of a secret, in characters.
@@ -31,6 +32,19 @@ const PLACEHOLDERS: [&str; 13] = [
     "your-",
     "your_",
     "32-char",
+];
+
+/// Beginnings of references that other programs replace by a secret.
+const REFERENCES: [&str; 9] = [
+    "vault:",
+    "op://",
+    "arn:aws:",
+    "awssm://",
+    "gcpsm://",
+    "enc[",
+    "secretref:",
+    "/run/secrets/",
+    "/var/run/secrets/",
 ];
 
 /// Every secret with its dotted key and its index in a list.
@@ -67,6 +81,14 @@ pub(super) fn warnings(config: &Config) -> Problems {
         let text = secret.expose();
         if text.trim() != text {
             warn("begins or ends with white space (a line ending, perhaps), which is a part of the secret");
+        } else if has_quotes(text) {
+            warn("has quotes around it, or a line ending spelled \\n, which are a part of the secret");
+        } else if text.contains(is_invisible) {
+            warn("has an invisible character (a byte order mark, perhaps), which is a part of the secret");
+        }
+        if is_placeholder(text.trim()) {
+            warn("is a placeholder or a reference that no program has replaced, and can be guessed");
+            continue;
         }
         let mut different: Vec<char> = text.chars().collect();
         different.sort_unstable();
@@ -80,6 +102,25 @@ pub(super) fn warnings(config: &Config) -> Problems {
         }
     }
     warnings
+}
+
+/// Returns true if a text has the quotes of a shell or of JSON.
+fn has_quotes(text: &str) -> bool {
+    let is_within = |quote: char| text.len() > 1 && text.starts_with(quote) && text.ends_with(quote);
+    is_within('"') || is_within('\'') || text.ends_with("\\n")
+}
+
+/// Returns true for what stands in the place of a secret in templates and manifests. It is public.
+fn is_placeholder(text: &str) -> bool {
+    let text = text.trim_matches(['"', '\'']).to_ascii_lowercase();
+    let has = |opening: &str, closing: &str| {
+        text.split_once(opening).is_some_and(|(_, rest)| rest.contains(closing))
+    };
+    has("${", "}")
+        || has("$(", ")")
+        || has("{{", "}}")
+        || (text.starts_with('<') && text.ends_with('>'))
+        || REFERENCES.iter().any(|reference| text.starts_with(reference))
 }
 
 /// Returns true if a short text is repeated.
@@ -167,6 +208,16 @@ mod tests {
             (&"abcdef12".repeat(4), "secrets.hmac.current: can be guessed"),
             ("Password-for-production-1-2-3-4-5-6-7", "secrets.hmac.current: can be guessed"),
             ("ChangeMe-0123456789-0123456789-0123456789", "secrets.hmac.current: can be guessed"),
+            (&format!("\"{GOOD}\""), "secrets.hmac.current: has quotes"),
+            (&format!("'{GOOD}'"), "secrets.hmac.current: has quotes"),
+            (&format!("{GOOD}\\n"), "secrets.hmac.current: has quotes"),
+            (&format!("\u{feff}{GOOD}"), "secrets.hmac.current: has an invisible character"),
+            ("${TALOS_HMAC_SECRET_OF_PRODUCTION}", "secrets.hmac.current: is a placeholder"),
+            ("pre-$(cat /run/secrets/talos-hmac-current)", "secrets.hmac.current: is a placeholder"),
+            ("{{ .Values.secrets.hmac.current.value }}", "secrets.hmac.current: is a placeholder"),
+            ("<no value><no value><no value><no value>", "secrets.hmac.current: is a placeholder"),
+            ("vault:secret/data/talos#hmac-current-1", "secrets.hmac.current: is a placeholder"),
+            ("/run/secrets/talos_hmac_secret_current", "secrets.hmac.current: is a placeholder"),
         ] {
             let loaded = load(None, variables(&[("TALOS_SECRETS_HMAC_CURRENT", secret)])).unwrap();
             let [message] = &loaded.warnings[..] else { panic!("{:?}", loaded.warnings) };
@@ -176,6 +227,7 @@ mod tests {
                 "{message}"
             );
             assert!(!message.contains("0123") && !message.contains("aaaa"), "{message}");
+            assert!(!message.contains("talos-hmac") && !message.contains("Values"), "{message}");
         }
         let loaded = load(None, variables(&[("TALOS_SECRETS_HMAC_RETIRED_0", GOOD)])).unwrap();
         assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);

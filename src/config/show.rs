@@ -64,7 +64,7 @@ mod tests {
 
     /// The printed form of a configuration without secrets is the same configuration.
     #[test]
-    fn it_reads_back() {
+    fn a_printed_configuration_reads_back() {
         let yaml = r#"
 credentials:
   issuer_retired: [https://a, {value: https://b, expires_at: 2026-01-31T00:00:00Z}]

@@ -28,7 +28,7 @@ pub(super) fn config(yaml: &str, env: &[(&str, &str)]) -> Config {
 }
 
 #[test]
-fn nothing_set_is_the_default() {
+fn an_empty_configuration_is_the_default() {
     let loaded = load(None, Vec::new()).unwrap();
     assert_eq!(loaded.config, Config::default());
     assert!(loaded.warnings.is_empty());

@@ -144,7 +144,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_made_proves_itself_and_nothing_near_it_does(
+        fn issued_keys_verify_and_changed_ones_do_not(
             prefix in "[A-Za-z0-9_]{1,16}", id: u128, at in 0i64..10_000_000_000, flip: prop::sample::Index,
         ) {
             let now = Timestamp::from_secs(at);

@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_takes_nothing_away_and_what_is_empty_takes_all() {
+    fn absent_members_restrict_nothing_and_empty_ones_everything() {
         let caveat = Caveat::parse(br#"{"iss":"i"}"#).unwrap();
         let (expires, starts, scopes, addresses) = (None, None, None, None);
         assert_eq!(caveat, Caveat { issuer: "i".into(), expires, starts, scopes, addresses });
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_not_understood_is_refused() {
+    fn unknown_caveats_are_refused() {
         let many = format!(r#"{{"iss":"i","scp":[{}"x"]}}"#, r#""y","#.repeat(100));
         for wrong in [
             "",

@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_that_no_header_carries_is_told_why() {
+    fn a_key_that_no_header_can_carry_is_refused_with_the_reason() {
         for (raw_key, reason) in [
             ("key\n", "line ending"),
             ("key\r\n", "line ending"),

@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_generated_signs_and_publishes_no_private_member() {
+    fn generated_keys_sign_and_publish_no_private_member() {
         for new in [NewKey::Ed25519, RSA] {
             let jwk = generate(new, None, &Rng::system()).unwrap();
             let secret = jwk["d"].as_str().unwrap().to_owned();
@@ -344,7 +344,7 @@ mod tests {
     ];
 
     #[test]
-    fn keys_in_whose_name_anybody_signs_are_refused() {
+    fn keys_that_anybody_can_sign_with_are_refused() {
         let rsa = generate(RSA, Some("r"), &Rng::system()).unwrap();
         let read = |jwk: Value| KeySet::default().read(&json!({ "keys": [jwk] }).to_string());
         for point in SMALL_ORDER {

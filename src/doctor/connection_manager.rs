@@ -1,6 +1,7 @@
 //! HTTP connection managers of a dump: their HTTP filters in order, the ext_authz filters among
 //! them, and the targets of their routes.
 
+use super::accelerator;
 use super::dump::Dump;
 use super::headers;
 use super::http_filter::{ExtAuthz, HttpFilter, extension};
@@ -83,6 +84,7 @@ impl<'a> ConnectionManager<'a> {
         *room = room.saturating_sub(targets.len());
         for check in &mut checks {
             check.is_always_met = metadata_condition::is_always_met(check, &filters, &targets);
+            check.is_accelerated = filters.iter().take(check.index).any(accelerator::is_accelerator);
         }
         let Place { listener, chain, filter } = place;
         let (listener, chain) = (listener.clone(), chain.clone());

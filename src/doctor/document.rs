@@ -177,6 +177,8 @@ impl<'t> Found<'t> {
         }
     }
 
+    /// Collects the configurations within a value: dumps, bootstraps, their parts, and ConfigMaps
+    /// that hold any of these.
     fn collect_at(&mut self, tree: &'t Tree<'t>, prefix: String, depth: usize) {
         if !tree.list().is_empty() {
             for (index, item) in tree.list().iter().enumerate() {

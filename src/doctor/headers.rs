@@ -10,13 +10,18 @@ pub(super) enum Match {
     Yes,
     /// The matcher doesn't match.
     No,
-    /// Not known: the matcher is a regular expression, which isn't evaluated here.
+    /// Unknown: the matcher is a regular expression, which isn't evaluated here.
     Unknown,
 }
 
 /// Returns true for `x-talos-` names, with hyphens or underscores, in any case.
 pub(super) fn is_talos_header(name: &str) -> bool {
     name.to_ascii_lowercase().replace('_', "-").starts_with(HEADER_PREFIX)
+}
+
+/// Returns true if a text, such as a script, has an `x-talos-` name in it.
+pub(super) fn mentions_talos(text: &str) -> bool {
+    text.to_ascii_lowercase().replace('_', "-").contains(HEADER_PREFIX)
 }
 
 /// Matches a name against an `envoy.type.matcher.v3.ListStringMatcher`.

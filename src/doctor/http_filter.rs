@@ -38,6 +38,8 @@ pub(super) struct ExtAuthz<'a> {
     pub is_identity_stripped: bool,
     /// True if every request has the metadata that enables the filter.
     pub is_always_met: bool,
+    /// True if the accelerator is before it.
+    pub is_accelerated: bool,
 }
 
 impl<'a> HttpFilter<'a> {
@@ -107,6 +109,7 @@ impl<'a> HttpFilter<'a> {
             is_disabled: self.disabled,
             is_identity_stripped,
             is_always_met: false,
+            is_accelerated: false,
         };
         if self.kind == Some("ExtAuthz") {
             return match calls_talos(&self.config, options) {

@@ -1,6 +1,6 @@
 //! Options of an examination.
 
-use crate::config::Authz;
+use crate::config::{Authz, ServeAuthz};
 
 /// Options of an examination.
 #[derive(Debug, Default, Clone, Copy)]
@@ -9,4 +9,6 @@ pub struct Options<'a> {
     pub clusters: &'a [String],
     /// Talos' own settings, to compare Envoy's with.
     pub authz: Option<&'a Authz>,
+    /// Talos' own authz listener, likewise.
+    pub listener: Option<&'a ServeAuthz>,
 }

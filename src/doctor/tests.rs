@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{NotADump, Options, Report, Severity, examine};
+use crate::config::ServeAuthz;
 
 fn ext_authz(more: &Value) -> Value {
     let mut filter = json!({
@@ -220,6 +221,19 @@ fn endpoints_tell_where_keys_go() {
     assert_eq!(path(&of("10.1.2.3"), "plaintext"), "clusters[talos].transport_socket");
     assert!(of("127.0.0.1").findings.iter().all(|finding| finding.id != "plaintext"));
     assert!(of("::1").findings.iter().all(|finding| finding.id != "plaintext"));
+
+    let document = dump(manager(json!({}), filters.clone()), parts("127.0.0.1")).to_string();
+    let mut listener = ServeAuthz::default();
+    let found = |listener: &ServeAuthz| {
+        let options = Options { listener: Some(listener), ..Options::default() };
+        let report = examine(&document, options).unwrap();
+        report.findings.iter().any(|finding| finding.id == "tls-expected")
+    };
+    assert!(!found(&listener));
+    listener.tls.cert_file = Some("tls.crt".into());
+    assert!(found(&listener), "the listener takes TLS alone");
+    listener.socket = Some("authz.sock".into());
+    assert!(!found(&listener), "the port isn't listened on");
 }
 
 #[test]

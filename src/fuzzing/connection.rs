@@ -90,7 +90,7 @@ mod tests {
         tokio::task::LocalSet::new().block_on(&runtime, async {
             let read = Rc::new(Cell::new(0));
             let client = Endless { read: Rc::clone(&read) };
-            let serving = tokio::task::spawn_local(serve_connection(server, client, None));
+            let serving = tokio::task::spawn_local(serve_connection(server, client, None, None));
             // Another task of the same thread, as another connection has.
             let others = tokio::task::spawn_local(async move {
                 let mut before = 0;

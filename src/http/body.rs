@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, MapAccess, Visitor};
+use serde_json::error::Category;
 use tokio::time::timeout;
 
 use crate::error::{ApiError, Reason};
@@ -44,6 +46,7 @@ pub(super) async fn read<T: DeserializeOwned>(request: Request<Body>, limit: usi
 /// Fails if it is too large or declared as something else.
 pub(super) async fn read_text(request: Request<Body>, limit: usize) -> Result<Bytes, ApiError> {
     let media_type = request.headers().get(CONTENT_TYPE).cloned();
+    let is_encoded = is_encoded(request.headers());
     let body = timeout(BODY_TIMEOUT, Limited::new(request.into_body(), limit).collect()).await;
     let body = body.map_err(|_| {
         ApiError::new(
@@ -65,7 +68,21 @@ pub(super) async fn read_text(request: Request<Body>, limit: usize) -> Result<By
     if !media_type.is_some_and(|value| is_json(value.as_bytes())) {
         return Err(ApiError::new(Reason::UnsupportedMediaType, "Content-Type: must be application/json"));
     }
-    Ok(body)
+    if is_encoded {
+        let problem = "Content-Encoding: isn't supported; send the body as it is";
+        return Err(ApiError::new(Reason::UnsupportedMediaType, problem));
+    }
+    // Editors and shells of Windows begin texts with a byte order mark.
+    Ok(match body.strip_prefix(b"\xef\xbb\xbf") {
+        Some(rest) => body.slice_ref(rest),
+        None => body,
+    })
+}
+
+/// Returns true if a body is compressed, or encoded in another way.
+fn is_encoded(headers: &HeaderMap) -> bool {
+    let is_identity = |value: &[u8]| value.is_empty() || value.eq_ignore_ascii_case(b"identity");
+    headers.get_all(CONTENT_ENCODING).iter().any(|value| !is_identity(value.as_bytes().trim_ascii()))
 }
 
 fn is_exhausted(error: &(dyn Error + 'static)) -> bool {
@@ -83,8 +100,12 @@ fn is_json(media_type: &[u8]) -> bool {
 /// Fails if it is not JSON, or has wrong fields.
 pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let mut json = serde_json::Deserializer::from_slice(body);
-    let Object(value) = serde_path_to_error::deserialize(&mut json)
-        .map_err(|error| explain(&error.path().to_string(), &error.inner().to_string()))?;
+    let Object(value) =
+        serde_path_to_error::deserialize(&mut json).map_err(|error| match error.inner().classify() {
+            // Says what was expected next, not what a value must be.
+            Category::Syntax | Category::Eof | Category::Io => explain(&error.path().to_string(), ""),
+            Category::Data => explain(&error.path().to_string(), &error.inner().to_string()),
+        })?;
     json.end().map_err(|_| ApiError::field("body", "has something after the JSON value"))?;
     Ok(value)
 }
@@ -186,9 +207,13 @@ mod tests {
             (br#"{"name":["s3cret"]}"#, "name: must be"),
             (br#"{"inner":"s3cret"}"#, "inner: must be"),
             (br#"{"name":"a","name":"b"}"#, "name: stands"),
-            (br#"{"name":"s3cret"#, "name: must be"),
+            (br#"{"name":"s3cret"#, "name: must be valid JSON"),
             (br#"{"name":"a"} s3cret"#, "body: has"),
-            (b"{\"name\":\"\xff\"}", "name: must be"),
+            (b"{\"name\":\"\xff\"}", "name: must be valid JSON in UTF-8"),
+            (b"{\"name\":s3cret}", "name: must be valid JSON"),
+            (b"{name:1}", "body: must be valid JSON"),
+            (b"\xff\xfe{\0}\0", "body: must be valid JSON in UTF-8"),
+            (b"\x1f\x8b\x08", "body: must be valid JSON"),
             (b"[]", "body: must be an object"),
             (br#"["s3cret",null,null]"#, "body: must be an object"),
             (br#"{"inner":[{},["s3cret"]]}"#, "inner[1]: must be an object"),

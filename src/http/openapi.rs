@@ -1,4 +1,8 @@
-//! OpenAPI 3.0 description of the admin plane's API, generated from the operations of its router.
+//! OpenAPI 3.0 description of the admin plane's API, generated from the operations of its router,
+//! which include those of the public plane.
+//!
+//! Operations are described in the files below this one; here is only what turns them into the
+//! document. Clients are generated from it, and a test compares it with Ory's (`against_ory.rs`).
 
 #[cfg(test)]
 mod against_ory;
@@ -125,8 +129,8 @@ fn security(access: Access) -> Value {
     }
 }
 
-/// Rewrites a nullable reference in the form that client generators understand, and removes
-/// `default: null`.
+/// Transform of requests' schemas: rewrites a nullable reference in the form that client generators
+/// understand, and removes `default: null`.
 fn plain(schema: &mut Schema) {
     if schema.get("default").is_some_and(Value::is_null) {
         schema.remove("default");
@@ -140,11 +144,12 @@ fn plain(schema: &mut Schema) {
     schema.insert("nullable".to_owned(), true.into());
 }
 
-/// Responses omit unset members.
+/// Transform of responses' schemas: removes `nullable`, as responses omit unset members.
 fn never_null(schema: &mut Schema) {
     schema.remove("nullable");
 }
 
+/// Generators of schemas, one for each direction.
 struct Generators {
     incoming: SchemaGenerator,
     outgoing: SchemaGenerator,
@@ -253,6 +258,7 @@ fn content(media_type: &str, schema: Schema, example: Option<Value>) -> Value {
     json!({ media_type: described })
 }
 
+/// Adds the schema of a type to the document's components.
 fn known<T: JsonSchema>(generator: &mut SchemaGenerator) {
     of::<T>(generator);
 }

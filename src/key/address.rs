@@ -118,7 +118,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_intersection_allows_whom_both_allow(
+        fn an_intersection_allows_addresses_that_both_lists_allow(
             blocks in prop::collection::vec((0_u8..4, 0_u8..=32), 2..8), split: prop::sample::Index,
             client in any::<u8>(),
         ) {

@@ -42,6 +42,8 @@ pub enum ChangeKind {
     Suspend,
     Resume,
     Finish,
+    /// A key of which a hash was imported got the id of an imported key.
+    Upgrade,
     Delete,
     UpdateActor,
     SuspendActor,
@@ -51,7 +53,7 @@ pub enum ChangeKind {
 
 impl ChangeKind {
     /// All kinds.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Issue,
         Self::Import,
         Self::Update,
@@ -60,6 +62,7 @@ impl ChangeKind {
         Self::Suspend,
         Self::Resume,
         Self::Finish,
+        Self::Upgrade,
         Self::Delete,
         Self::UpdateActor,
         Self::SuspendActor,
@@ -78,6 +81,7 @@ impl ChangeKind {
             Self::Suspend => "suspend",
             Self::Resume => "resume",
             Self::Finish => "finish",
+            Self::Upgrade => "upgrade",
             Self::Delete => "delete",
             Self::UpdateActor => "update_actor",
             Self::SuspendActor => "suspend_actor",
@@ -186,6 +190,23 @@ impl ChangeRecord {
         }
     }
 
+    /// Makes the records of both ids of a key of which a hash was imported, once it is used. That
+    /// of the earlier id doesn't tell whose it was.
+    pub fn of_upgrade(key: &Key, to: KeyId) -> [Self; 2] {
+        let (from, id) = (key.id.to_string(), to.to_string());
+        let change = FieldChange {
+            field: "key_id".to_owned(),
+            before: Some(from.into()),
+            after: Some(id.clone().into()),
+        };
+        let kind = Some(ChangeKind::Upgrade);
+        let actor = Some(key.actor.as_str().to_owned());
+        [
+            Self { kind, replaced_by: Some(id), ..Self::default() },
+            Self { kind, actor, changes: vec![change], ..Self::default() },
+        ]
+    }
+
     /// Makes the record of an erased key. It doesn't tell whose it was.
     pub fn of_deletion(caller: Option<Arc<str>>) -> Self {
         Self { kind: Some(ChangeKind::Delete), caller, ..Self::default() }
@@ -239,7 +260,7 @@ impl ChangeRecord {
     }
 }
 
-/// Returns the value of a field; `None` if it is unset, or isn't told.
+/// Returns the value of a field; `None` if it is unset, or is left out.
 fn value_of(key: &Key, field: &str) -> Option<Value> {
     let texts = |texts: Vec<String>| (!texts.is_empty()).then(|| json!(texts));
     match field {
@@ -277,14 +298,14 @@ fn policy_json(policy: &RatePolicy) -> Value {
 }
 
 fn suspension_json(suspension: &Suspension) -> Value {
-    let mut told = serde_json::Map::new();
+    let mut values = serde_json::Map::new();
     if let Some(reason) = &suspension.reason {
-        told.insert("reason".to_owned(), (**reason).into());
+        values.insert("reason".to_owned(), (**reason).into());
     }
     if let Some(until) = suspension.until {
-        told.insert("until".to_owned(), Timestamp::to_rfc3339(until).into());
+        values.insert("until".to_owned(), Timestamp::to_rfc3339(until).into());
     }
-    Value::Object(told)
+    Value::Object(values)
 }
 
 fn seconds(duration: Duration) -> String {
@@ -313,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_change_is_told_from_what_it_did() {
+    fn kinds_of_changes_are_derived_from_the_rows() {
         let old = key();
         let suspension = Suspension { reason: Some("unpaid".into()), until: None, at: old.created, by: None };
         let suspended = Key {
@@ -345,8 +366,8 @@ mod tests {
         ] {
             let record = ChangeRecord::of_change(before, after, successor);
             assert_eq!(record.kind, Some(kind));
-            let told: Vec<&str> = record.changes.iter().map(|change| change.field.as_str()).collect();
-            assert_eq!(told, fields, "{kind:?}");
+            let changed: Vec<&str> = record.changes.iter().map(|change| change.field.as_str()).collect();
+            assert_eq!(changed, fields, "{kind:?}");
             assert_eq!(record.caller.as_deref(), Some("ops"));
             assert_eq!(ChangeRecord::from_stored(&record.clone().into_stored()), Some(record));
         }

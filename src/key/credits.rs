@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_and_when_to_come_again() {
+    fn a_refusal_says_what_is_left_and_when_to_retry() {
         let mut balance = CreditBalance::new(3, Some(daily(2)), START);
         assert_eq!(balance.spend(2, START).remaining, 1);
         let refused = balance.spend(2, START);
@@ -184,7 +184,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_does_what_a_naive_model_does(
+        fn balances_equal_those_of_a_naive_model(
             remaining in 0..20_u64,
             amount in 0..12_u64,
             uses in uses(),

@@ -152,7 +152,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_denies_what_it_names_and_nothing_else(named: Vec<u128>, other: u128, bytes in any::<Vec<u8>>()) {
+        fn the_list_denies_the_keys_that_it_names_and_no_others(named: Vec<u128>, other: u128, bytes in any::<Vec<u8>>()) {
             let id = |number: &u128| KeyId::Issued(Uuid::from_u128(*number));
             let text: String = named.iter().map(|number| format!("{}\n", id(number))).collect();
             let list = parse(&text).unwrap();

@@ -38,7 +38,7 @@ impl Key {
         let description =
             |key: &Self| key.revocation.as_ref().and_then(|revocation| revocation.description.clone());
         let set_reason = |key: &Self| reason(key).filter(|reason| *reason != RevocationReason::Unspecified);
-        // What is left changes by itself.
+        // Only the refill is compared: the balance changes with each use.
         let refill = |credits: Option<&Arc<Credits>>| credits.map(|credits| credits.balance.refill);
         let same = [
             ("key_id", (*network, *id) == (other.network, other.id)),

@@ -17,7 +17,7 @@ pub const TEN_YEARS: Duration = Duration::from_secs(315_360_000);
 pub const MAX_LABEL: usize = 255;
 
 /// Id of an actor: 1 to 255 characters without control characters.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ActorId(Arc<str>);
 
 /// Name of a key: 1 to 255 characters without control characters.

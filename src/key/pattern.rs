@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pattern_or_too_large_is_refused() {
+    fn invalid_or_too_large_patterns_are_refused() {
         let long = "a".repeat(257);
         let deep = format!("{}a{}", "(".repeat(40), ")".repeat(40));
         for bad in [

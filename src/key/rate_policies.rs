@@ -66,10 +66,10 @@ impl fmt::Debug for PolicyName {
 /// Uses that a policy counts together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RateScope {
-    /// Those of the key.
+    /// Uses of the key.
     #[default]
     Key,
-    /// Those of all keys of its actor that have a policy of the same name and window.
+    /// Uses of all keys of its actor that have a policy of the same name and window.
     Actor,
 }
 
@@ -268,11 +268,11 @@ impl RatePolicies {
         Self((!policies.is_empty()).then(|| policies.into()))
     }
 
-    /// Returns the `RateLimit-Policy` header: all policies that Talos tells clients of.
+    /// Returns the `RateLimit-Policy` header: the policies that Talos enforces.
     pub(super) fn header(&self) -> Option<String> {
-        let told = self.as_slice().iter().filter(|policy| policy.enforcer == RateEnforcer::Talos);
-        let told: Vec<String> = told.map(NamedRatePolicy::header).collect();
-        (!told.is_empty()).then(|| told.join(", "))
+        let counted = self.as_slice().iter().filter(|policy| policy.enforcer == RateEnforcer::Talos);
+        let counted: Vec<String> = counted.map(NamedRatePolicy::header).collect();
+        (!counted.is_empty()).then(|| counted.join(", "))
     }
 
     /// Returns all that the list says, for comparison with another request's; `None` if unset.
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_enforced_is_refused_with_its_place() {
+    fn unenforceable_policies_are_refused_with_their_place() {
         let refused = |policies| RatePolicies::new(policies).unwrap_err().to_string();
         assert!(refused(vec![policy("a", 1, 1); 2]).starts_with("[1].name "));
         let many = (0..9).map(|number| policy(&format!("p{number}"), 1, 1)).collect();
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_are_told_of_what_talos_counts() {
+    fn headers_name_the_policies_that_talos_counts() {
         let list =
             RatePolicies::new(vec![policy("default", 10, 60), policy("day", 100, 86_400), for_envoy(9, 1)]);
         assert_eq!(list.unwrap().header().unwrap(), "\"default\";q=10;w=60, \"day\";q=100;w=86400");

@@ -30,7 +30,7 @@ const MAX_TEXT: usize = 64 * 1024;
 pub enum Numbers {
     /// Numbers that a double represents exactly.
     Doubles,
-    /// Those, and 64-bit integers, for what stays JSON.
+    /// Numbers of that kind, and 64-bit integers, for values that stay JSON.
     Integers64,
 }
 
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_read_in_two_ways_is_refused_with_its_place() {
+    fn ambiguous_json_is_refused_with_its_place() {
         for (json, place) in [
             (r#"{"a":1,"a":1}"#, ".a "),
             (r#"{"a":1,"\u0061":2}"#, ".a "),
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_everybody_reads_alike_is_taken_as_it_is() {
+    fn unambiguous_json_is_kept_as_it_is() {
         let json = r#"{"b":1,"a":[true,null,-1,0,0.5,1e2,0.30000000000000004,913300877850468.2,5e-324],"n":{"b":9007199254740991,"c":-9007199254740991}}"#;
         let value: Value = serde_json::from_str(json).unwrap();
         assert_eq!(Value::Object(read(json, Numbers::Doubles).unwrap()), value);

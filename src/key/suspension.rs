@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn it_ends_at_its_time_and_not_before() {
+    fn a_suspension_ends_at_its_time_and_not_before() {
         for (end, is_suspended) in [(None, true), (Some(1_001), true), (Some(1_000), false)] {
             let own = Suspensions { own: Some(until(end)), of_actor: None };
             let of_actor = Suspensions { own: None, of_actor: Some(until(end)) };
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stored_is_read_again() {
+    fn stored_suspensions_round_trip() {
         for one in [until(None), until(Some(7))] {
             assert_eq!(Suspension::from_stored(&one.to_stored()), Some((*one).clone()));
         }

@@ -81,11 +81,22 @@ impl Denial {
 /// # Errors
 /// Fails with the first reason that applies: revoked, expired, suspended, address.
 pub fn judge(key: &Key, now: Timestamp, client: Option<IpAddr>) -> Result<(), Denial> {
+    judge_state(key, now)?;
+    match key.addresses.allow(client) {
+        true => Ok(()),
+        false => Err(Denial::AddressNotAllowed),
+    }
+}
+
+/// Checks a key whose possession has been proven, for any address that it allows.
+///
+/// # Errors
+/// Fails like [`judge`].
+pub fn judge_state(key: &Key, now: Timestamp) -> Result<(), Denial> {
     match key.status(now) {
         Status::Revoked => Err(Denial::Revoked),
         Status::Expired => Err(Denial::Expired),
         Status::Active if key.suspensions.are_in_force(now) => Err(Denial::Suspended),
-        Status::Active if !key.addresses.allow(client) => Err(Denial::AddressNotAllowed),
         Status::Active => Ok(()),
     }
 }

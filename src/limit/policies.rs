@@ -13,8 +13,9 @@ const ACTOR_DIGEST_LEN: usize = 16;
 
 /// Bucket of one policy.
 pub(super) struct PolicyBucket {
-    /// Name in Redis. All buckets of an actor's keys have one hash tag, as a script's keys must lie
-    /// on one node of a cluster.
+    /// Name in Redis, shared by all instances and releases: with another name, buckets are full
+    /// again. All buckets of an actor's keys have one hash tag, as a script's keys must lie on one
+    /// node of a cluster.
     pub name: String,
     /// Parameters of the policy.
     pub gcra: Gcra,
@@ -140,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_to_its_end_speaks() {
+    fn the_decision_is_that_of_the_policy_nearest_to_its_end() {
         let mut key = key_of(1, "x");
         let policies = vec![policy("wide", 60, RateScope::Key), policy("narrow", 6, RateScope::Key)];
         key.set_rate_policies(RatePolicies::new(policies).unwrap());

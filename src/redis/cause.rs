@@ -14,7 +14,7 @@ pub struct Cause {
 /// Kind of a cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CauseKind {
-    /// Nothing answers at the address.
+    /// No server answers at the address.
     Unreachable,
     /// TLS fails: an unknown issuer, a wrong name, an expired certificate, or plaintext.
     Tls,
@@ -128,6 +128,7 @@ impl From<RedisError> for Cause {
     }
 }
 
+/// Returns the kind of an error's cause.
 fn kind_of(error: &RedisError) -> CauseKind {
     // A script's errors have the code ERR, and the reason in words.
     let text = error.to_string().to_ascii_lowercase();

@@ -175,7 +175,7 @@ impl RedisClient {
     fn note_failure(&self, used: &Arc<Connection>, error: &RedisError, command: &Cmd) {
         let cause = Cause::from(error.clone());
         let is_current = self.connection.load().as_ref().is_some_and(|current| Arc::ptr_eq(current, used));
-        // Whether the network works is what the look at the connection finds out.
+        // The check of the connection finds out if the network works.
         if !is_current || matches!(cause.kind, CauseKind::Unreachable | CauseKind::Tls) {
             return;
         }
@@ -197,6 +197,8 @@ impl RedisClient {
         self.keep_connected(Some(subscription)).await;
     }
 
+    /// Connects again and again, with growing pauses. A subscriber is notified at each connection
+    /// and its loss, as it may have missed messages.
     async fn keep_connected<F: Fn(&[u8]) -> bool>(&self, subscription: Option<Subscription<'_, F>>) {
         let channel = subscription.as_ref().map(|subscription| subscription.channel);
         let may_have_missed = || {
@@ -218,7 +220,7 @@ impl RedisClient {
                     may_have_missed();
                     match cause {
                         Some(cause) => self.health.degrade(cause, ""),
-                        // Whether it is worth a warning shows the next attempt to connect.
+                        // The next attempt to connect shows if this is worth a warning.
                         None => tracing::debug!(server = connected.server, "the connection to Redis is lost"),
                     }
                 }

@@ -51,7 +51,7 @@ pub(super) enum Alive {
     Yes,
     /// The connection is lost, or another server has become the primary.
     No,
-    /// It answers, and can't be used.
+    /// The server answers, and can't be used.
     Unusable(Cause),
 }
 
@@ -150,6 +150,8 @@ impl Target {
         }
     }
 
+    /// Connects to one server and checks that it is a primary with the needed rights; to its
+    /// cluster if it is a node of one.
     async fn connect_single(
         &self,
         address: HostPort,

@@ -96,7 +96,7 @@ impl Health {
     /// Records a cause. It is logged unless it is the one that is known already.
     pub(super) fn degrade(&self, cause: Cause, command: &str) {
         let (mut state, now) = (self.state.lock(), self.clock.boot_now());
-        // What a command says doesn't replace what a connection says.
+        // The cause of a failed command doesn't replace that of a failed connection.
         let is_outranked = state.degraded.as_ref().is_some_and(|known| known.command.is_empty());
         if !command.is_empty() && is_outranked {
             return;

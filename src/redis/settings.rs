@@ -56,7 +56,10 @@ pub struct RedisTls {
 #[derive(Debug, thiserror::Error)]
 pub enum RedisSettingsError {
     /// An address is malformed.
-    #[error("cache.redis.addrs[{0}]: must be host:port")]
+    #[error(
+        "cache.redis.addrs[{0}]: must be host:port, as redis.example:6379; user, password, database and TLS have their own \
+         settings (cache.redis.username, password, db, tls)"
+    )]
     Address(usize),
     /// A certificate or key can't be used.
     #[error("cache.redis.tls: {0}")]

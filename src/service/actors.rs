@@ -100,6 +100,7 @@ impl Service {
         self.change_actor(network, id, self.clock.now(), Event::ActorResumed, change, call).await
     }
 
+    /// Changes what is recorded of an actor, publishes the change and records it as `event`.
     async fn change_actor(
         &self,
         network: NetworkId,

@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn few_are_inside_some_wait_and_the_rest_is_sent_away() {
+    async fn few_lookups_run_some_wait_and_the_rest_are_refused() {
         let bulkhead = Bulkhead::new(8);
         let inside = [bulkhead.enter().await.unwrap(), bulkhead.enter().await.unwrap()];
         let waiting = (0..2 * MAX_WAITING).map(|_| bulkhead.enter());

@@ -11,7 +11,7 @@ use crate::store::{ActorLimit, ChangeOutcome, KeyChange, Mutation};
 
 /// Reason for which a change writes nothing.
 pub(super) enum Refusal {
-    /// It is not allowed.
+    /// The change is not allowed.
     Error(ApiError),
     /// The key is like that already.
     Unchanged,

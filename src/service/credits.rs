@@ -28,7 +28,7 @@ impl Service {
         match spent {
             Ok(Some(spent)) => Ok(Some(spent)),
             Ok(None) => {
-                // They were taken away, or the key is deleted: the next use reads its row again.
+                // The credits were removed, or the key was deleted: its row is read again.
                 self.freshness.invalidate_unknown(key.network, key.id);
                 Err(self.credits_not_spent())
             }

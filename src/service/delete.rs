@@ -82,7 +82,7 @@ impl Service {
             erased.issued += issued;
             erased.imported += deleted.len() - issued;
         }
-        // Its suspension stays as long as any of its keys does.
+        // The actor's suspension stays as long as any of its keys does.
         if !has_more {
             epoch = self.erase_actor(network, actor, call).await?.max(epoch);
         }

@@ -84,7 +84,7 @@ impl Followers {
     }
 }
 
-/// A reader that waits, or whose client does.
+/// Place of a reader among those that wait; dropped, it frees the place.
 struct Waiting<'a> {
     followers: &'a Followers,
     network: NetworkId,
@@ -133,7 +133,7 @@ impl Service {
             }
             start = FeedStart::After(followed.next.n, Some(followed.next.mark));
             if followed.has_more {
-                // So far there are only events of others.
+                // All events so far are of other networks, or filtered out.
                 continue;
             }
             if waiting.is_none() {

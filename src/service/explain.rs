@@ -51,7 +51,7 @@ pub struct Explanation {
     pub missing_scopes: Vec<String>,
 }
 
-/// Explains decisions, by what decides them.
+/// Explains decisions; the authz plane implements it with the code that makes them.
 pub trait Explain: Send + Sync {
     /// Explains the decision about a request to the network of these settings. Charges nothing,
     /// counts no use, and records nothing of the credential.

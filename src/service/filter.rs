@@ -18,7 +18,7 @@ pub const MAX_FILTER: usize = 1_024;
 const MAX_REPEATED: usize = 8;
 /// First and last microsecond that a time can name.
 const TIMES: (i64, i64) = (-62_167_219_200_000_000, 253_402_300_799_999_999);
-/// Word for the time of what hasn't happened and won't.
+/// Text for a time that never comes.
 const NEVER: &str = "never";
 
 /// Filter of a list as it was written; `None` matches any.

@@ -1,8 +1,11 @@
 //! Upgrades of keys whose hash was imported, on their first use.
 //!
-//! A first use pays for its upgrade, but not for that of others: few upgrades run at once, so that
-//! a fleet which moves in at once leaves the database's connections to lookups, and nobody waits
-//! long. Who doesn't get an upgrade is answered from the row as it is, and upgraded later.
+//! Such a key is stored under an id made from its SHA-256 or SHA-512. Its first use shows the key
+//! itself, and the upgrade gives its row the id that an imported key has, made from the whole key.
+//!
+//! Few upgrades run at once, so that many keys that are first used together leave the database's
+//! connections to lookups. A Check waits for its upgrade for [`MAX_WAIT`] at most. Then it is
+//! answered from the row as it is, and a later use upgrades the key.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +15,13 @@ use tokio::sync::Semaphore;
 use crate::cache::freshness::Freshness;
 use crate::store::{HashUpgrade, Store};
 
-/// Upgrades at once.
+/// Upgrades that run at once in this process.
 const MAX_UPGRADES: usize = 2;
-/// Maximum wait for an upgrade, including the wait for others: little of what a Check may take.
+/// Maximum time for which a Check waits for an upgrade, including its turn: well below the timeout
+/// that Envoy has for a Check.
 const MAX_WAIT: Duration = Duration::from_millis(50);
 
-/// Limit on upgrades.
+/// Runs upgrades, [`MAX_UPGRADES`] at once. Clones share the limit.
 #[derive(Clone)]
 pub(super) struct HashUpgrades(Arc<Semaphore>);
 
@@ -28,12 +32,12 @@ impl Default for HashUpgrades {
 }
 
 impl HashUpgrades {
-    /// Upgrades a key. Returns true if its row is to be read again, as it has another id by now.
+    /// Upgrades a key. Returns true if its row must be read again, since its id has changed.
     pub(super) async fn run(&self, store: &Store, freshness: &Arc<Freshness>, upgrade: HashUpgrade) -> bool {
         let (permits, store, freshness) = (Arc::clone(&self.0), store.clone(), Arc::clone(freshness));
         let task = async move {
             let permit = tokio::time::timeout(MAX_WAIT, permits.acquire_owned()).await.ok()?.ok()?;
-            // Goes on when nobody waits any more, and keeps its permit.
+            // A task of its own: it completes, with its permit, also after the wait has ended.
             let task = tokio::spawn(async move {
                 let is_done = upgrade_row(&store, &freshness, upgrade).await;
                 drop(permit);
@@ -45,7 +49,9 @@ impl HashUpgrades {
     }
 }
 
-/// Others needn't be told at once: a key that was valid under its old id is so under its new one.
+/// Upgrades a row, and applies its log entries to this process. Nothing is announced to other
+/// instances: their polls are soon enough, as the key is valid under both ids. Returns true if the
+/// row was upgraded, here or before.
 async fn upgrade_row(store: &Store, freshness: &Freshness, upgrade: HashUpgrade) -> bool {
     match store.upgrade_hash(upgrade).await {
         Ok(mutations) => {
@@ -59,7 +65,7 @@ async fn upgrade_row(store: &Store, freshness: &Freshness, upgrade: HashUpgrade)
             true
         }
         Err(error) => {
-            tracing::warn!(%error, key_id = %upgrade.from, "a key whose hash was imported keeps its id for now");
+            tracing::warn!(%error, key_id = %upgrade.from, "a key whose hash was imported could not be upgraded; a later use tries again");
             false
         }
     }

@@ -148,7 +148,7 @@ impl UseWriter {
             tokio::select! {
                 count = queue.recv_many(&mut received, room), if room > 0 => {
                     if count == 0 {
-                        // Nobody is left who could record a use.
+                        // All senders are gone, so no use can follow.
                         break;
                     }
                     received.drain(..).for_each(|observed| pending.add(observed));
@@ -192,7 +192,7 @@ async fn write(store: &Store, clock: &Clock, pending: &mut Pending, unwritten: &
             Ok(()) => pending.graces.clear(),
             Err(error) => {
                 let count = pending.graces.len();
-                tracing::warn!(%error, count, "ends of used keys could not be put off; trying again");
+                tracing::warn!(%error, count, "grace periods of used keys could not be extended; trying again");
             }
         }
     }

@@ -35,6 +35,8 @@ pub(super) struct FoundKey {
     pub key: Option<Arc<Key>>,
     /// The change up to which the answer is known to be true.
     pub stamp: Stamp,
+    /// [`Freshness::servers`] before the read.
+    pub servers: u64,
     /// Time of the read.
     pub read_at: Timestamp,
     /// True if the database gave the row.
@@ -53,7 +55,7 @@ pub(super) struct FillTarget {
     pub index: CacheKey,
     pub network: NetworkId,
     pub key_id: KeyId,
-    /// Only the database can say whether this key exists.
+    /// True if only the database can say that this key exists.
     pub is_guess: bool,
     /// Ids that the key may have instead, while only a hash of it is known.
     pub digests: Option<DigestIds>,
@@ -98,6 +100,7 @@ impl Service {
                     bulkhead: Arc::clone(&self.bulkhead),
                     upgrades: self.upgrades.clone(),
                     pending: self.freshness.before_read_of(&target.slots),
+                    servers: self.freshness.servers(),
                     reads_memory: reads,
                     reads_shared,
                     reads_database,
@@ -136,6 +139,8 @@ struct Lookup {
     upgrades: HashUpgrades,
     /// State of the mutation log before the lookup began.
     pending: PendingStamp,
+    /// [`Freshness::servers`] at that time.
+    servers: u64,
     reads_memory: bool,
     reads_shared: bool,
     reads_database: bool,
@@ -149,6 +154,7 @@ struct SharedTier {
 }
 
 impl Lookup {
+    /// Looks a key up in memory, in Redis, and in the database, as far as the lookup may read them.
     async fn run(self) -> LookupResult {
         // Another lookup may have ended after the caller looked into L1.
         if self.reads_memory
@@ -182,6 +188,7 @@ impl Lookup {
                 FoundKey {
                     key: Some(Arc::clone(&entry.key)),
                     stamp: entry.stamp,
+                    servers: self.servers,
                     read_at: now,
                     is_row: false,
                 }
@@ -189,7 +196,8 @@ impl Lookup {
             Some(_) => return None,
             None => {
                 let unknown = memory.get_negative(index).filter(|unknown| now < unknown.expires)?;
-                FoundKey { key: None, stamp: unknown.stamp, read_at: now, is_row: false }
+                let (stamp, servers) = (unknown.stamp, unknown.servers);
+                FoundKey { key: None, stamp, servers, read_at: now, is_row: false }
             }
         };
         self.target.is_fresh(&self.freshness, &found).then_some(found)
@@ -217,7 +225,8 @@ impl Lookup {
         if read_at.plus(cache_ttl) <= now && self.freshness.mode() == Mode::Fresh {
             return None;
         }
-        let found = FoundKey { key: Some(Arc::new(entry.key)), stamp, read_at, is_row: false };
+        let (key, servers) = (Some(Arc::new(entry.key)), self.servers);
+        let found = FoundKey { key, stamp, servers, read_at, is_row: false };
         self.target.is_fresh(&self.freshness, &found).then_some(found)
     }
 
@@ -243,7 +252,7 @@ impl Lookup {
             false => self.freshness.stamp(self.pending, row.counter, row.tag),
             true => self.pending.stamp(self.store.newest_number().await.unwrap_or(row.counter)),
         };
-        let found = FoundKey { key: row.key, stamp, read_at, is_row: true };
+        let found = FoundKey { key: row.key, stamp, servers: self.servers, read_at, is_row: true };
         // Filled before the flight ends: a caller that no longer finds the flight finds the entry.
         self.fill(&found);
         Ok(found)
@@ -287,7 +296,7 @@ impl FillTarget {
     fn is_fresh(&self, freshness: &Freshness, found: &FoundKey) -> bool {
         match &found.key {
             Some(key) => freshness.is_fresh(slot_of(key), found.stamp),
-            None => freshness.are_fresh(&self.slots, found.stamp),
+            None => freshness.are_unknown(&self.slots, found.stamp, found.servers),
         }
     }
 
@@ -321,7 +330,8 @@ impl FillTarget {
                 self.memory.remove(&self.index);
                 let expires = found.read_at.plus(self.negative_ttl);
                 let Self { key_id, slots, generation, .. } = *self;
-                let unknown = NegativeEntry { key_id, stamp: found.stamp, slots, generation, expires };
+                let (stamp, servers) = (found.stamp, found.servers);
+                let unknown = NegativeEntry { key_id, stamp, servers, slots, generation, expires };
                 self.memory.insert_negative(self.index, unknown);
             }
         }

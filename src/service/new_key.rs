@@ -216,6 +216,9 @@ impl Service {
         Ok((NewKey { key, request, digests }, limits))
     }
 
+    /// Makes the key of a request, and the record by which a repetition of it is recognised.
+    /// `subject` is the imported key's id, which is part of the request's fingerprint; empty for
+    /// issued keys.
     fn new_key(
         &self,
         settings: &Settings,

@@ -102,6 +102,7 @@ impl Service {
         })
     }
 
+    /// Revokes a key in the database, publishes the change and records it.
     async fn revoke_id(
         &self,
         network: NetworkId,
@@ -164,7 +165,7 @@ impl Service {
 /// Outcome of a revocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Revoked {
-    /// It revoked the key.
+    /// This call revoked the key.
     Now,
     /// The key was revoked before, for the same reason.
     Likewise,

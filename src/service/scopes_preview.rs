@@ -75,7 +75,7 @@ pub struct PreviewRow {
     pub missing: Vec<String>,
 }
 
-/// Recorded requests about which nothing can be told.
+/// Recorded requests that can't be judged.
 #[derive(Debug, PartialEq, Eq)]
 pub struct UntoldRow {
     /// Name of the route; empty if it has none.
@@ -95,7 +95,7 @@ pub struct ScopesPreview {
     pub end: Timestamp,
     /// Requests that would be refused, those of the most frequent first.
     pub rows: Vec<PreviewRow>,
-    /// Requests about which nothing can be told.
+    /// Requests that can't be judged.
     pub untold: Vec<UntoldRow>,
     /// Number of requests that this page looks at.
     pub requests: u64,
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_told_is_said() {
+    fn undecidable_requests_are_listed_with_the_reason() {
         let routes = json!([
             { "name": "orders", "scopes": "orders:write" },
             { "name": "open", "mode": "optional" },

@@ -15,9 +15,9 @@ use crate::store::{MAX_SIGNED_COUNT, SignedBy, StoreError};
 /// State of a signer in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SignerState {
-    /// New keys are made with it.
+    /// In the configuration, for new keys as well.
     Current,
-    /// Only existing keys need it.
+    /// In the configuration for existing keys only.
     Retired,
     /// No configuration has it, or its time is over: its keys are refused as unknown.
     Removed,

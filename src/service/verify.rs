@@ -3,6 +3,8 @@
 //! On the way from a credential to a key's row, `get_cached` reads L1, `get_shared` reads L2,
 //! `load` reads the database and fills the caches, and `verify` does all of it and judges the row.
 
+mod by_index;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -144,6 +146,7 @@ impl Service {
         self.verify_cached_if(settings, request, |entry, now| self.is_valid(entry, now))
     }
 
+    /// Verifies from memory, by entries that `accept` takes. None if that needs a lookup.
     fn verify_cached_if(
         &self,
         settings: &Settings,
@@ -341,7 +344,7 @@ impl Service {
         let unknown = self.memory.get_negative(index)?;
         let is_usable = unknown.generation == settings.generation
             && now < unknown.expires
-            && self.freshness.are_fresh(&unknown.slots, unknown.stamp);
+            && self.freshness.are_unknown(&unknown.slots, unknown.stamp, unknown.servers);
         is_usable.then(|| match self.is_on_deny_list(&unknown.key_id) {
             true => Rejection { key_id: Some(unknown.key_id), ..Denial::Revoked.into() },
             false => Denial::NotFound.into(),
@@ -371,7 +374,7 @@ impl Service {
     /// If L1 has the entry already, it is used: callers that waited for one lookup share the
     /// responses encoded for it.
     fn entry_of(&self, target: &FillTarget, found: FoundKey, access: CacheAccess) -> Option<Arc<Entry>> {
-        let FoundKey { key, stamp, read_at, is_row: _ } = found;
+        let FoundKey { key, stamp, read_at, .. } = found;
         let key = key?;
         let is_it =
             |entry: &Arc<Entry>| entry.generation == target.generation && Arc::ptr_eq(&entry.key, &key);
@@ -394,6 +397,7 @@ impl Service {
         self.freshness.is_fresh(entry.slot, entry.stamp) && entry.hard_expiry.is_none_or(|at| now < at)
     }
 
+    /// Returns the identity of a cached key, or the reason for which it may not be used now.
     fn judge_entry(
         &self,
         entry: Arc<Entry>,

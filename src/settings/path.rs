@@ -12,7 +12,8 @@ pub struct AmbiguousPath;
 ///
 /// # Errors
 /// When the path is ambiguous: it has an empty or a dot segment, `;`, `\`, NUL, an encoded `/`, `\`
-/// or `.`, or a malformed `%`, or it is missing where there must be one.
+/// or `.`, an overlong form of a character, or a malformed `%`, or it is missing where there must
+/// be one.
 pub fn normal_path<'a>(target: &'a [u8], method: &[u8]) -> Result<Option<Cow<'a, [u8]>>, AmbiguousPath> {
     let end = target.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(target.len());
     let path = match &target[..end] {
@@ -22,6 +23,9 @@ pub fn normal_path<'a>(target: &'a [u8], method: &[u8]) -> Result<Option<Cow<'a,
         path => after_authority(path).ok_or(AmbiguousPath)?,
     };
     let path = decode(path)?;
+    if !path.is_ascii() && has_overlong(&path) {
+        return Err(AmbiguousPath);
+    }
     let mut segments = path[1..].split(|byte| *byte == b'/').peekable();
     while let Some(segment) = segments.next() {
         let is_last = segments.peek().is_none();
@@ -69,6 +73,14 @@ fn decode(path: &[u8]) -> Result<Cow<'_, [u8]>, AmbiguousPath> {
     Ok(Cow::Owned(decoded))
 }
 
+/// Returns true if a text has a character in more bytes than UTF-8 allows, such as `%C0%AF` for a
+/// slash. Lenient servers decode it.
+fn has_overlong(path: &[u8]) -> bool {
+    let is_overlong =
+        |pair: &[u8]| matches!(pair, [0xc0 | 0xc1, 0x80..=0xbf] | [0xe0, 0x80..=0x9f] | [0xf0, 0x80..=0x8f]);
+    path.windows(2).any(is_overlong)
+}
+
 const fn is_ambiguous(byte: u8) -> bool {
     matches!(byte, b';' | b'\\' | 0)
 }
@@ -86,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_path_has_one_spelling_or_is_refused() {
-        let good: [(&str, &str, Option<&str>); 16] = [
+        let good: [(&str, &str, Option<&str>); 17] = [
             ("GET", "/", Some("/")),
             ("GET", "/a/b", Some("/a/b")),
             ("GET", "/a/", Some("/a/")),
@@ -94,6 +106,7 @@ mod tests {
             ("GET", "/a#/../c?d", Some("/a")),
             ("GET", "/a%20b", Some("/a b")),
             ("GET", "/%61%C3%A4", Some("/aä")),
+            ("GET", "/%E0%A0%80%F0%90%80%80%DF%BF", Some("/\u{800}\u{10000}\u{7ff}")),
             ("GET", "/a%252fb", Some("/a%2fb")),
             ("GET", "/a%3fb%23", Some("/a?b#")),
             ("GET", "/.../a..b/.c", Some("/.../a..b/.c")),
@@ -140,6 +153,11 @@ mod tests {
             "/a%4",
             "/a%zz",
             "/a%4g",
+            "/a%c0%afb",
+            "/%C0%AE%C0%AE/b",
+            "/a%c1%9cb",
+            "/a%E0%80%AFb",
+            "/a%f0%80%80%afb",
             "/a%%20",
             "http:/a",
             "http:a",
@@ -150,5 +168,8 @@ mod tests {
         ] {
             assert_eq!(normal_path(target.as_bytes(), b"GET"), Err(AmbiguousPath), "{target}");
         }
+        assert_eq!(normal_path(b"/a\xc0\xafb", b"GET"), Err(AmbiguousPath));
+        // Latin-1.
+        assert_eq!(normal_path(b"/a%C0b\xe9", b"GET"), Ok(Some(Cow::Borrowed(&b"/a\xc0b\xe9"[..]))));
     }
 }

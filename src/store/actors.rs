@@ -24,7 +24,7 @@ use crate::key::{
 pub enum ActorOutcome {
     /// The actor is changed; its number of the log is in it.
     Done(Box<Actor>),
-    /// It was like that before.
+    /// The actor had this state before.
     Unchanged(Box<Actor>),
 }
 

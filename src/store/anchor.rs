@@ -44,6 +44,12 @@ impl Anchor {
         }
     }
 
+    /// Opens the connection again that was closed.
+    pub(super) async fn reopen(&self, options: &AnyConnectOptions) {
+        self.close().await;
+        self.hold(options).await;
+    }
+
     /// Opens a connection that can write; one that can't would itself keep the others from writing.
     async fn hold(&self, options: &AnyConnectOptions) {
         let Some(file) = &self.file else {

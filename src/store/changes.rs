@@ -133,6 +133,9 @@ where
         .await
 }
 
+/// Changes a row, and its successor's if there is one, in a transaction that holds the network's
+/// lock: limits, quota, credits, log entry, row, terms. The log entry comes late, as it orders the
+/// changes of all networks.
 async fn change_row<R, F, L>(
     inner: &Inner,
     transaction: &mut AnyConnection,
@@ -254,6 +257,7 @@ pub(super) async fn read_row(
     row.map(|row| read_key(&row)).transpose()
 }
 
+/// Writes the columns that a change may have changed.
 async fn update_row(
     inner: &Inner,
     transaction: &mut AnyConnection,

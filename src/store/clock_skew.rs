@@ -56,6 +56,15 @@ impl ClockSkew {
         }
     }
 
+    /// Returns a time of this process as the database's clock has it, if the skew is more than what
+    /// may be written.
+    pub fn correct(self, now: Timestamp) -> Timestamp {
+        match self.exceeds(MAX_CLOCK_SKEW) {
+            true => Timestamp::from_micros(now.as_micros().saturating_sub(self.ahead_micros)),
+            false => now,
+        }
+    }
+
     /// Returns true if the skew is more than `bound`, whatever the uncertainty.
     pub fn exceeds(self, bound: Duration) -> bool {
         let least = self.ahead_micros.saturating_abs().saturating_sub(self.error_micros);
@@ -91,7 +100,7 @@ impl Dialect {
     pub(super) const fn clock(self) -> &'static str {
         match self {
             Self::Sqlite => "0",
-            // Not the start of the transaction, which may have waited.
+            // The time of the statement: the transaction may have begun long before.
             Self::Postgres | Self::Cockroach => {
                 "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)"
             }
@@ -119,6 +128,8 @@ mod tests {
         let behind = ClockSkew::measure(at(100), at(102), at(701));
         assert_eq!(behind.seconds_ahead(), -600.0);
         assert!(behind.exceeds(Duration::from_secs(598)) && !behind.exceeds(Duration::from_secs(599)));
+        assert_eq!(behind.correct(at(101)), at(701));
+        assert_eq!(ClockSkew::measure(at(100), at(100), at(101)).correct(at(5)), at(5), "near enough");
         // Five years ahead, and set back meanwhile.
         let ahead = ClockSkew::measure(at(200_000_000), at(101), at(101));
         assert!(!ahead.exceeds(Duration::ZERO));

@@ -22,13 +22,43 @@ pub(super) struct FileId {
     /// Write-ahead log beside it, which has changes that aren't in the database yet; `None` before
     /// it is created.
     wal: Option<Inode>,
+    /// Index of the log, which is also what processes lock; `None` before it is created.
+    shm: Option<Inode>,
 }
 
 impl FileId {
-    /// Returns true if `later` is the same database. Its log may have been created meanwhile, but
-    /// not replaced or removed: SQLite does neither while a connection is open.
+    /// Returns true if `later` is the same database, with the same log.
     pub(super) fn is_same_database(self, later: Self) -> bool {
-        self.database == later.database && (self.wal.is_none() || self.wal == later.wal)
+        self.compare(later).is_ok()
+    }
+
+    /// Checks that `later` is the same database. Its log may have been created meanwhile, but not
+    /// replaced or removed: SQLite does neither while a connection is open.
+    ///
+    /// # Errors
+    /// When the database or its log is another one.
+    pub(super) fn compare(self, later: Self) -> Result<(), NotAuthoritative> {
+        let is_kept = |before: Option<Inode>, now: Option<Inode>| before.is_none() || before == now;
+        let is_left = |before: Option<Inode>, now: Option<Inode>| before.is_some() && before == now;
+        if self.database != later.database {
+            let is_log_left = is_left(self.wal, later.wal) || is_left(self.shm, later.shm);
+            return Err(if is_log_left { NotAuthoritative::LogLeft } else { NotAuthoritative::FileReplaced });
+        }
+        match is_kept(self.wal, later.wal) && is_kept(self.shm, later.shm) {
+            true => Ok(()),
+            false => Err(NotAuthoritative::LogReplaced),
+        }
+    }
+
+    /// Returns the same database before its log is created.
+    pub(super) const fn without_log(self) -> Self {
+        Self { wal: None, shm: None, ..self }
+    }
+
+    /// Returns true if processes that opened this still have it open: the last one deletes the
+    /// index of the log when it closes.
+    pub(super) fn is_used_as_of(self, later: Self) -> bool {
+        self.database == later.database && self.shm.is_some() && self.shm == later.shm
     }
 }
 
@@ -62,9 +92,12 @@ impl DatabaseFile {
             Err(error) => return Err(sqlx::Error::Io(error).into()),
         };
         let database = inode(&path)?.ok_or(NotAuthoritative::FileReplaced)?;
-        let mut wal = path.into_os_string();
-        wal.push("-wal");
-        Ok(FileId { database, wal: inode(Path::new(&wal))? })
+        let beside = |suffix: &str| {
+            let mut beside = path.clone().into_os_string();
+            beside.push(suffix);
+            inode(Path::new(&beside))
+        };
+        Ok(FileId { database, wal: beside("-wal")?, shm: beside("-shm")? })
     }
 
     /// Checks that the path still names the file that was opened.
@@ -72,10 +105,7 @@ impl DatabaseFile {
     /// # Errors
     /// When it names another file, or none.
     pub(super) fn check(&self, opened: FileId) -> Result<(), StoreError> {
-        match opened.is_same_database(self.current()?) {
-            true => Ok(()),
-            false => Err(NotAuthoritative::FileReplaced.into()),
-        }
+        Ok(opened.compare(self.current()?)?)
     }
 }
 
@@ -117,6 +147,35 @@ mod tests {
         assert!(file.check(opened).is_err(), "no file");
         fs::write(path("talos.db"), "two").unwrap();
         assert!(file.check(opened).is_err(), "another file");
+    }
+
+    #[test]
+    fn a_log_belongs_to_its_database() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let file = DatabaseFile::new(&path("talos.db"));
+        for name in ["talos.db", "talos.db-wal", "talos.db-shm"] {
+            fs::write(path(name), "one").unwrap();
+        }
+        let opened = file.current().unwrap();
+        let compared = || opened.compare(file.current().unwrap());
+        for name in ["talos.db-wal", "talos.db-shm"] {
+            fs::rename(path(name), path("away")).unwrap();
+            assert_eq!(compared(), Err(NotAuthoritative::LogReplaced), "no {name}");
+            fs::write(path(name), "another").unwrap();
+            assert_eq!(compared(), Err(NotAuthoritative::LogReplaced), "another {name}");
+            fs::rename(path("away"), path(name)).unwrap();
+            assert_eq!(compared(), Ok(()));
+        }
+        assert!(opened.is_used_as_of(file.current().unwrap()));
+        fs::rename(path("talos.db"), path("old.db")).unwrap();
+        fs::write(path("talos.db"), "two").unwrap();
+        assert_eq!(compared(), Err(NotAuthoritative::LogLeft));
+        fs::remove_file(path("talos.db-wal")).unwrap();
+        assert_eq!(compared(), Err(NotAuthoritative::LogLeft), "its index is left");
+        fs::remove_file(path("talos.db-shm")).unwrap();
+        assert_eq!(compared(), Err(NotAuthoritative::FileReplaced));
+        assert!(!opened.is_used_as_of(file.current().unwrap()));
     }
 
     #[test]

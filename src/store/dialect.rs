@@ -38,8 +38,14 @@ impl Dialect {
             //
             // A process that is cut off or stopped during a change holds the row that all changes
             // lock. The timeout frees it; otherwise no key could be revoked until TCP times out.
+            //
+            // Changes wait for each other for as long as elsewhere, whatever `lock_timeout` a role
+            // has for other work. An acknowledged commit is on disk, also where
+            // `synchronous_commit` is off; any other value of it stays.
             Self::Postgres => {
-                "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = 5000"
+                "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = 5000; \
+                 SET LOCAL lock_timeout = 8000; SELECT set_config('synchronous_commit', 'local', true) \
+                 WHERE current_setting('synchronous_commit') = 'off'"
             }
             // Serializable; the database retries by itself, or asks for a retry.
             Self::Cockroach => "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 5000",
@@ -66,14 +72,17 @@ impl Dialect {
             // A server's defaults, including `init_connect`, must not change what a statement sees
             // or returns. Without autocommit, or with chained transactions, the first snapshot
             // never ends. READ COMMITTED is refused by a binary log of statements, and there a
-            // statement outside of a transaction sees the same. All rows are returned, and no text
-            // is truncated silently. The last comment bounds the lock of the row that all changes
+            // statement outside of a transaction sees the same. All rows are returned and sorted by
+            // all of their text, no text is truncated silently, no row is found by `IS NULL` that
+            // isn't NULL, no statement is refused for its size, and uniqueness is checked. The last
+            // comment bounds the lock of the row that all changes
             // need: only MariaDB has that setting and executes such a comment.
             Self::MySql => Some(
                 "SET SESSION autocommit = 1, completion_type = 'NO_CHAIN', \
                  /*!50720 transaction_isolation */ /*M! tx_isolation */ = \
                  IF(@@session.binlog_format = 'STATEMENT', 'REPEATABLE-READ', 'READ-COMMITTED'), \
-                 sql_select_limit = 18446744073709551615, \
+                 sql_select_limit = 18446744073709551615, max_sort_length = 1024, sql_auto_is_null = 0, \
+                 sql_big_selects = 1, sql_safe_updates = 0, unique_checks = 1, \
                  sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', \
                  innodb_lock_wait_timeout = 8 /*M!100300 , idle_write_transaction_timeout = 5 */",
             ),
@@ -349,6 +358,34 @@ fn with_question_marks(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sqlx::{AnyConnection, Connection, Row};
+
+    /// A role's defaults neither shorten the waits of a write nor make its commit a promise.
+    #[tokio::test]
+    async fn a_write_of_postgres_is_durable_whatever_the_defaults_are() {
+        let Ok(dsn) = std::env::var("TALOS_TEST_POSTGRES") else {
+            assert!(std::env::var("TALOS_TEST_REQUIRE_ALL").is_err(), "TALOS_TEST_POSTGRES isn't set");
+            eprintln!("skipped, TALOS_TEST_POSTGRES isn't set");
+            return;
+        };
+        crate::store::driver::install();
+        let mut connection = AnyConnection::connect(&dsn).await.unwrap();
+        for (set, kept) in [("off", "local"), ("on", "on"), ("remote_write", "remote_write")] {
+            let defaults = format!("SET synchronous_commit = {set}; SET lock_timeout = 1");
+            sqlx::raw_sql(sqlx::AssertSqlSafe(defaults)).execute(&mut connection).await.unwrap();
+            let mut write = connection.begin_with(Dialect::Postgres.begin_write()).await.unwrap();
+            let settings = "SELECT current_setting('synchronous_commit') AS commits, \
+                            current_setting('lock_timeout') AS waits";
+            let row = sqlx::raw_sql(settings).fetch_one(&mut *write).await.unwrap();
+            assert_eq!(
+                (row.get::<String, _>("commits"), row.get::<String, _>("waits")),
+                (kept.into(), "8s".into())
+            );
+            write.commit().await.unwrap();
+            let row = sqlx::raw_sql(settings).fetch_one(&mut connection).await.unwrap();
+            assert_eq!(row.get::<String, _>("commits"), set, "nothing is left in the session");
+        }
+    }
 
     #[test]
     fn values_of_many_rows() {

@@ -8,6 +8,7 @@ mod parameters;
 mod tests;
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -58,6 +59,9 @@ const SCHEMES: [(&str, Dialect); 8] = [
     ("mariadb://", Dialect::MySql),
 ];
 
+/// Parameters that may stand there several times. Of others, two programs could take another one.
+const REPEATABLE: [&str; 2] = ["options", "_pragma"];
+
 /// Returns the error of a parameter, which names it; the value is never part of `problem`.
 fn refused(name: &str, problem: &str) -> StoreError {
     StoreError::Dsn(Cow::Owned(format!("the parameter {name} {problem}")))
@@ -70,7 +74,8 @@ impl Dsn {
     /// When its scheme isn't supported, its address can't be told from its password, or a parameter
     /// is malformed, unknown or can't be obeyed.
     pub(super) fn parse(dsn: &str) -> Result<Self, StoreError> {
-        let (rest, dialect) = scheme(dsn)?;
+        // Files and variables of secrets often end with a line ending.
+        let (rest, dialect) = scheme(dsn.trim())?;
         let mut parsed = Self {
             dialect,
             url: String::new(),
@@ -124,6 +129,7 @@ impl Dsn {
     /// Applies all parameters. Returns those that are for the driver.
     fn apply_all(&mut self, query: &str) -> Result<Vec<String>, StoreError> {
         let mut passed_on = vec![];
+        let mut names = HashSet::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             // Rather a part of a password than a name, and so not to be shown.
@@ -132,6 +138,9 @@ impl Dsn {
             }
             if !pair.contains('=') {
                 return Err(refused(name, "has no value: write it as name=value, or remove it"));
+            }
+            if !names.insert(name) && !REPEATABLE.contains(&name) {
+                return Err(refused(name, "stands there twice: keep one"));
             }
             if !self.apply(name, value)? {
                 passed_on.extend(parameters::for_driver(self, name, value)?);
@@ -175,12 +184,34 @@ fn scheme(dsn: &str) -> Result<(&str, Dialect), StoreError> {
     if address::is_go_form(dsn) {
         return Ok((dsn, Dialect::MySql));
     }
-    let is_keywords = ["host=", "user=", "dbname=", "port="].iter().any(|word| dsn.starts_with(word));
-    Err(StoreError::Dsn(Cow::Borrowed(if is_keywords {
-        "must be a URL instead of keywords: postgres://user:password@host:5432/database?sslmode=verify-full"
-    } else {
-        "must begin with sqlite://, postgres://, postgresql://, mysql://, cockroach:// or cockroachdb://"
+    let begins = |words: &[&str]| words.iter().any(|word| dsn.starts_with(word));
+    Err(StoreError::Dsn(Cow::Borrowed(match () {
+        () if begins(&["host=", "user=", "dbname=", "port="]) => {
+            "must be a URL instead of keywords: postgres://user:password@host:5432/database?sslmode=verify-full"
+        }
+        () if begins(&["\"", "'"]) => {
+            "must not have quotes around it: they are a part of the value here (docker's --env-file keeps them)"
+        }
+        () if begins(&["jdbc:"]) => {
+            "must not begin with jdbc:, and needs user and password before the host: \
+             postgres://user:password@host:5432/database"
+        }
+        () if names_driver(dsn) => {
+            "must name no driver: write postgres://, mysql:// or sqlite:// instead of what is before ://"
+        }
+        () => {
+            "must begin with sqlite://, postgres://, postgresql://, mysql://, cockroach:// or cockroachdb://"
+        }
     })))
+}
+
+/// Returns true for a scheme that names a program's driver, such as `postgresql+asyncpg` or
+/// `mysql2`.
+fn names_driver(dsn: &str) -> bool {
+    let Some((scheme, _)) = dsn.split_once("://") else { return false };
+    ["postgres", "pgsql", "pgx", "mysql", "mariadb", "cockroach", "sqlite"]
+        .iter()
+        .any(|name| scheme.to_ascii_lowercase().starts_with(name))
 }
 
 /// Returns true for what may be the name of a parameter.

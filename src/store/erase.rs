@@ -17,7 +17,7 @@ use super::transaction::End;
 use super::usage::delete_usage;
 use super::{Inner, Mutation, Store, StoreError};
 use crate::clock::Timestamp;
-use crate::key::{ChangeRecord, Key, KeyId, NetworkId};
+use crate::key::{ChangeRecord, Key, KeyId, KeyKind, NetworkId};
 
 impl Store {
     /// Deletes those of these keys of one network that exist, in one transaction, for a caller if
@@ -36,6 +36,7 @@ impl Store {
     }
 }
 
+/// Deletes keys of a network in one transaction, with their usage and the values in their events.
 async fn delete_keys(
     inner: Arc<Inner>,
     network: NetworkId,
@@ -57,10 +58,16 @@ async fn delete_keys(
                 for key in &existing {
                     release_credits(inner, transaction, key).await?;
                 }
+                let earlier: Vec<KeyId> = existing.iter().filter_map(earlier_id).collect();
                 let existing: Vec<KeyId> = existing.iter().map(|key| key.id).collect();
                 delete_rows(inner, transaction, network, &existing).await?;
+                for chunk in earlier.chunks(MAX_ROWS) {
+                    delete_usage(inner, transaction, network, chunk).await?;
+                }
                 add_to_count(inner, transaction, network, -counted).await?;
-                erase_events(inner, transaction, network, &existing).await?;
+                for ids in [&existing, &earlier] {
+                    erase_events(inner, transaction, network, ids).await?;
+                }
                 let change =
                     |id: &KeyId| LoggedChange { network, key_id: *id, at: now, event: Some(event.clone()) };
                 let changes = existing.iter().map(change).collect();
@@ -71,6 +78,11 @@ async fn delete_keys(
             .boxed()
         })
         .await
+}
+
+/// Returns the id that a key had while only a hash of it was known.
+fn earlier_id(key: &Key) -> Option<KeyId> {
+    key.provenance.replaces.filter(|_| key.id.kind() == KeyKind::Imported)
 }
 
 /// Reads those of these keys that exist, in the order of the ids. The network's keys must be
@@ -97,7 +109,7 @@ async fn existing_keys(
     for id in ids {
         match existing.remove(id) {
             Some(key) => found.push(key),
-            // It may have been upgraded since its hash was imported.
+            // The key may have got another id by its first use, if a hash of it was imported.
             None => found.extend(upgraded(inner, transaction, network, *id).await?),
         }
     }

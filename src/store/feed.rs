@@ -54,7 +54,7 @@ pub struct FeedRequest {
     pub max_events: usize,
 }
 
-/// A change of the log, as told to those who follow it.
+/// Change of the log, as those who follow it get it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoggedEvent {
     /// Place of its entry.
@@ -113,7 +113,7 @@ async fn read(inner: &Inner, request: FeedRequest) -> Result<Result<FeedPart, Fe
         let scan = scan(inner, anchor.map_or(0, |(n, _)| n)).await?;
         let entries = match continuation(anchor, &scan) {
             Ok(entries) => entries,
-            // What was read before was right when it was read.
+            // The part that was read before the gap is still right.
             Err(gone) => return Ok(part.ok_or(gone)),
         };
         let part = part.get_or_insert(FeedPart { events: vec![], last: first(&scan)?, end: scan.end });

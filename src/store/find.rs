@@ -472,7 +472,7 @@ impl Search {
         Ok(Some(KeyTotal { count: count.min(MAX_TOTAL).into(), is_exact }))
     }
 
-    /// Returns true if a row matches whenever the database says so.
+    /// Returns true if the database's conditions are exact, so that no row has to be checked again.
     fn is_known_by_sql(&self) -> bool {
         let more = &self.request.filter.more;
         let is_folded = more.name.is_some() && self.among.dialect == Dialect::MySql;

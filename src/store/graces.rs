@@ -1,5 +1,7 @@
-//! Grace periods that uses of the old key put off. As a later end makes no cached row wrong, which
-//! only ends too early and is read again then, this is no change of the log.
+//! Grace periods that are extended while the old key is used.
+//!
+//! An extension isn't logged as a change: a cached row with the earlier end is only read again too
+//! early, and never allows too much.
 
 use futures_util::FutureExt;
 

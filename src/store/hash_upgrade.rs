@@ -13,7 +13,7 @@ use super::transaction::End;
 use super::{Inner, Mutation, Store, StoreError};
 use crate::clock::Timestamp;
 use crate::credential::imported_hash::DigestIds;
-use crate::key::{KeyId, NetworkId};
+use crate::key::{ChangeRecord, KeyId, NetworkId};
 
 /// Upgrade of one key.
 #[derive(Debug, Clone, Copy)]
@@ -53,14 +53,21 @@ async fn upgrade_row(
     HashUpgrade { network, from, to, digests, now }: HashUpgrade,
 ) -> Result<End<Vec<Mutation>>, StoreError> {
     lock_network(inner, transaction, network).await?;
-    if read_row(inner, transaction, network, from).await?.is_none()
-        || read_row(inner, transaction, network, to).await?.is_some()
-    {
+    let Some(key) = read_row(inner, transaction, network, from).await? else {
+        return Ok(End::Rollback(vec![]));
+    };
+    if read_row(inner, transaction, network, to).await?.is_some() {
         return Ok(End::Rollback(vec![]));
     }
     // From here on, changes of other networks wait.
-    let changes = [from, to].map(|key_id| LoggedChange { network, key_id, at: now, event: None });
-    let (mutations, _) = log_changes(inner, transaction, changes.into()).await?;
+    let events = ChangeRecord::of_upgrade(&key, to).map(|event| Some(event.into_stored()));
+    let changes = [from, to].into_iter().zip(events).map(|(key_id, event)| LoggedChange {
+        network,
+        key_id,
+        at: now,
+        event,
+    });
+    let (mutations, _) = log_changes(inner, transaction, changes.collect()).await?;
     let last = mutations.iter().map(|mutation| mutation.n).max().unwrap_or_default();
     let update = "UPDATE api_keys SET key_id = $1, replaces = $2, sha256_id = $3, sha512_id = $4, mutation = $5 \
                   WHERE network_id = $6 AND key_id = $7";

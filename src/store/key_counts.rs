@@ -64,6 +64,8 @@ impl Store {
     }
 }
 
+/// Counts the keys of a network and corrects its stored number, unless that was done since `due`.
+/// Returns the correction.
 async fn recount(
     inner: Arc<Inner>,
     network: NetworkId,

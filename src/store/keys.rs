@@ -88,6 +88,7 @@ async fn insert_keys(
         .await
 }
 
+/// Inserts keys of one network within the limits, in the caller's transaction.
 async fn insert(
     inner: &Inner,
     transaction: &mut AnyConnection,

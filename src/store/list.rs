@@ -160,7 +160,7 @@ impl Listing {
             }
         }
         match (range, self.request.filter.status) {
-            // What is recorded implies the status. Conditions that are always true would mislead
+            // The recorded state implies the status. Conditions that are always true would mislead
             // PostgreSQL, which takes them for independent ones.
             (Range::State(2 | 3), _) | (_, None) => {}
             (_, Some(status)) => select.status(status, now),

@@ -25,7 +25,7 @@ use super::mutations::read_tag;
 use super::row::{read_key, selected};
 use super::server::authoritative;
 use super::transaction::READ_TIMEOUT;
-use super::wanted::{Wanted, ids};
+use super::wanted::{RowLookup, ids};
 use super::{Inner, Store, StoreError};
 use crate::credential::imported_hash::DigestIds;
 use crate::key::{Key, KeyId, NetworkId};
@@ -62,7 +62,7 @@ type LookupResult = Result<Lookup, Arc<StoreError>>;
 
 /// Lookup that waits for a read.
 struct PendingLookup {
-    wanted: Wanted,
+    wanted: RowLookup,
     result: oneshot::Sender<LookupResult>,
 }
 
@@ -86,7 +86,7 @@ impl Store {
         self.run(async |inner| {
             inner.readers.warm_up(INITIAL_CONNECTIONS, READ_TIMEOUT).await?;
             let id = KeyId::Issued(Uuid::nil());
-            let no_key = [Wanted { network: NetworkId::SINGLE, id, digests: None }];
+            let no_key = [RowLookup { network: NetworkId::SINGLE, id, digests: None }];
             let reads = (0..INITIAL_CONNECTIONS).map(|_| read(&inner, &no_key));
             try_join_all(reads).await.map(drop)
         })
@@ -114,7 +114,7 @@ impl Store {
         digests: Option<DigestIds>,
     ) -> Result<Lookup, Arc<StoreError>> {
         let (sender, result) = oneshot::channel();
-        let wanted = Wanted { network, id, digests };
+        let wanted = RowLookup { network, id, digests };
         if let Some(reader) = Lookups::add(&self.0, PendingLookup { wanted, result: sender }) {
             spawn(reader);
         }
@@ -153,6 +153,8 @@ impl BatchReader {
         Self { inner: Arc::clone(inner), has_slot: true }
     }
 
+    /// Reads batch after batch until nothing waits. A read that is slow gives its slot to another
+    /// reader.
     async fn run(mut self) {
         while let Some(batch) = self.next_batch() {
             let ids: Vec<_> = batch.iter().map(|lookup| lookup.wanted).collect();
@@ -189,7 +191,7 @@ impl BatchReader {
         self.has_slot = false;
         if !queue.waiting.is_empty() {
             let next = Self::new(&self.inner, &mut queue);
-            // Not under the lock: a runtime that shuts down drops the reader here, which locks.
+            // Unlocked before: a runtime that shuts down drops the reader here, which locks.
             drop(queue);
             spawn(next);
         }
@@ -235,7 +237,7 @@ struct Rows {
 
 impl Rows {
     /// Returns the result for one of the requested keys.
-    fn lookup(&self, wanted: &Wanted) -> LookupResult {
+    fn lookup(&self, wanted: &RowLookup) -> LookupResult {
         let ids = [wanted.id].into_iter().chain(wanted.digests.into_iter().flat_map(DigestIds::all));
         let find = |id: KeyId| self.keys.get(&(wanted.network.to_string(), id.to_string()));
         let key = ids.into_iter().find_map(find).cloned().transpose()?;
@@ -245,11 +247,11 @@ impl Rows {
 
 /// Reads keys. Looks for hashes if the last lookup saw that there are any; and if there turn out to
 /// be others, once more.
-async fn read(inner: &Inner, wanted: &[Wanted]) -> Result<Rows, StoreError> {
+async fn read(inner: &Inner, wanted: &[RowLookup]) -> Result<Rows, StoreError> {
     let hint = inner.hash_hint.get();
     let rows = read_ids(inner, &ids(wanted, hint)).await?;
     inner.hash_hint.set(rows.algorithms);
-    let may_lack = |wanted: &&Wanted| {
+    let may_lack = |wanted: &&RowLookup| {
         wanted.digests.is_some() && rows.lookup(wanted).is_ok_and(|found| found.key.is_none())
     };
     match rows.algorithms.exceeds(hint) && wanted.iter().any(|wanted| may_lack(&wanted)) {
@@ -280,8 +282,8 @@ async fn read_once(inner: &Inner, ids: &[(NetworkId, KeyId)]) -> Result<Rows, St
     #[cfg(test)]
     inner.lookup_statements.fetch_add(1, Ordering::Relaxed);
     let size = BATCH_SIZES.into_iter().find(|size| ids.len() <= *size).unwrap_or(3 * MAX_BATCH);
-    // Not `key_id IN (…)`: without statistics of a new table, PostgreSQL would compare all keys of
-    // a network with those.
+    // One SELECT for each key instead of `key_id IN (…)`: without statistics of a new table,
+    // PostgreSQL would compare all keys of a network with those.
     let columns = selected(inner.dialect);
     let one = |n| {
         format!(
@@ -401,7 +403,7 @@ mod tests {
         let (store, _directory) = store(0).await;
         let add = |number| {
             let result = oneshot::channel().0;
-            let wanted = Wanted { network: networks()[0], id: id(number), digests: None };
+            let wanted = RowLookup { network: networks()[0], id: id(number), digests: None };
             Lookups::add(&store.0, PendingLookup { wanted, result })
         };
         let mut readers: Vec<_> =

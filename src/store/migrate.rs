@@ -35,13 +35,13 @@ pub struct Step {
 /// State of a migration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StepState {
-    /// It isn't applied yet.
+    /// Not applied yet.
     Pending,
-    /// It is applied.
+    /// Applied.
     Applied,
-    /// It failed midway, and an operator must repair the schema.
+    /// Failed midway; an operator must repair the schema.
     Dirty,
-    /// It is applied, and this program doesn't know it.
+    /// Applied by a newer program; this one doesn't know it.
     Unknown,
 }
 
@@ -242,6 +242,8 @@ impl Store {
         }
     }
 
+    /// Returns the steps of this program, and those that only the database knows, with their
+    /// states.
     pub(super) async fn steps(&self) -> Result<Vec<Step>, StoreError> {
         let mut steps: Vec<Step> = steps_up(self.0.dialect)
             .map(|step| Step {

@@ -2,6 +2,7 @@
 //! `cache::freshness`).
 
 mod append;
+mod mend;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -123,14 +124,16 @@ impl Store {
                 state = inner.dialect.server_state(),
                 clock = inner.dialect.clock(),
             );
-            // Not prepared: on each new connection that would take one more round trip, and far
+            // Unprepared: preparing takes one more round trip on each new connection, and far
             // away, round trips are what a lease is spent on.
             let query = inner.text(text);
             let statement: Statement = Arc::new(move |connection| {
                 sqlx::raw_sql(AssertSqlSafe(query.clone())).fetch_all(connection).boxed()
             });
             let before = clock.now();
-            let (rows, proof) = inner.poller.fetch(statement, &clock, timing, deadline).await?;
+            let fetched = inner.poller.fetch(statement, &clock, timing, deadline).await;
+            inner.reopen_if_needed();
+            let (rows, proof) = fetched?;
             let after = clock.now();
             if let Some(file) = inner.poller.file() {
                 let inner = Arc::clone(&inner);
@@ -370,14 +373,14 @@ mod tests {
         let (store, _directory) = store(times).await;
         assert_eq!(store.trim_mutations(before(50)).await.unwrap(), 3);
         assert_eq!(numbers(&store).await, [3, 4, 5, 6, 7]);
-        // Its own clock tells the process that number 5 is old, whatever is written there.
+        // The process knows by its own clock that number 5 is old, whatever time its entry has.
         let by_number = TrimLimit { old: Some(5), ..before(50) };
         assert_eq!(store.trim_mutations(by_number).await.unwrap(), 2);
         assert_eq!(numbers(&store).await, [5, 6, 7]);
     }
 
     #[tokio::test]
-    async fn what_came_after_the_start_is_as_old_as_it_was_seen() {
+    async fn entries_after_the_start_age_by_our_own_clock() {
         // Somebody else's clock is years behind.
         let (store, _directory) = store([80, 81, 1, 1, 1].map(|minute| minute * MINUTE)).await;
         let limit = TrimLimit { seen_at_start: 2, ..before(90) };

@@ -325,7 +325,7 @@ async fn explain(connection: &mut AnyConnection, dialect: Dialect, statement: &s
     let column = if dialect == Dialect::Sqlite { 3 } else { 0 };
     let text = |row: &AnyRow| match row.try_get::<String, _>(column) {
         Ok(text) => text,
-        // Some servers tell texts as bytes.
+        // Some servers return texts as bytes.
         Err(_) => String::from_utf8(row.try_get(column).unwrap()).unwrap(),
     };
     rows.iter().map(text).collect::<Vec<_>>().join("\n")
@@ -364,7 +364,7 @@ fn fault(dialect: Dialect, statement: &str, plan: &str) -> Option<&'static str> 
     let sorts = match dialect {
         Dialect::Sqlite => plan.contains("TEMP B-TREE"),
         Dialect::Postgres | Dialect::Cockroach => plan.contains("Sort"),
-        // It sorts the few keys of an actor rather than read an index in order.
+        // MySQL sorts the few keys of an actor rather than read an index in order.
         Dialect::MySql => plan.contains("filesort") && most_rows(plan) > MAX_SORTED,
     };
     (is_page && !is_due && sorts).then_some("sorts a page")
@@ -389,7 +389,7 @@ async fn check_plans(dsn: &str) {
     while store.sweep_states(now).await.unwrap() > 0 {}
     let mut connection = AnyConnection::connect(dsn).await.unwrap();
     match dialect {
-        // Nothing gathers statistics in a file.
+        // SQLite has no statistics to gather.
         Dialect::Sqlite => {}
         Dialect::Postgres | Dialect::Cockroach => {
             connection.execute("VACUUM ANALYZE").await.unwrap();

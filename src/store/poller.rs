@@ -270,7 +270,7 @@ impl Poller {
         // The file system is asked after each read of SQLite: that needs no new connection.
         let is_file = connection.file.is_some();
         let opened = connection.opened;
-        let proof = Proof::new(if is_file { now } else { opened });
+        let proof = Proof::new(if is_file { now } else { opened }, connection.server.clone());
         let is_given_up = || self.0.generation.load(Ordering::Acquire) != generation;
         // Whoever gave it up waits for a poll on a new connection, which says who the primary is.
         if self.0.connector.is_closed() || is_given_up() {
@@ -299,13 +299,15 @@ impl Poller {
             connections.renewals += 1;
             connections.renewal_began = Some(now);
             drop(connections);
-            // Just in time for the next poll.
+            // The new connection is ready shortly before the next poll.
             let delay = timing.interval.saturating_sub(connect_time * 2);
             tokio::spawn(Arc::clone(&self.0).renew(clock.clone(), delay, timing));
         }
         (rows, proof)
     }
 
+    /// Records the server that answers polls. If it is another one than before, connections of the
+    /// pool are evicted, as they may lead to the old one.
     fn record_server(&self, connection: &PollConnection, now: Moment) {
         let is_expected =
             self.0.expected.load().as_deref().is_some_and(|expected| *expected == connection.server);

@@ -154,7 +154,7 @@ impl Pool {
             Ok(permit) => permit.ok_or(sqlx::Error::PoolClosed)?,
             Err(_) => return Err(sqlx::Error::PoolTimedOut.into()),
         };
-        let file = self.file.as_ref().map(|file| file.refresh(&self.eviction)).transpose()?;
+        let file = self.file.as_ref().map(|file| file.refresh()).transpose()?;
         let now = Instant::now();
         let is_evicted = |outside_since| self.eviction.is_evicted(now - outside_since, now);
         let checkout = |connection, outside_since| {
@@ -225,6 +225,16 @@ impl Pool {
         };
         drop(permit);
         result
+    }
+
+    /// Closes all idle connections. Returns true if none is open any more.
+    pub(super) async fn close_idle(&self) -> bool {
+        self.idle.clear();
+        while let Some(connection) = self.pool.try_acquire() {
+            // An error doesn't matter: nothing is under way.
+            let _ = connection.close().await;
+        }
+        self.pool.size() == 0
     }
 
     /// Closes the connections, once their statements have ended.

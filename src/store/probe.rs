@@ -54,6 +54,7 @@ impl Store {
         self.version().await
     }
 
+    /// Returns kind and version of the server, or the file, and the version of the schema.
     async fn describe(&self, dsn: &str) -> Result<String, StoreError> {
         let dsn = Dsn::parse(dsn)?;
         let version = self.schema_version().await?;

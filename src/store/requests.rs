@@ -32,9 +32,9 @@ pub struct RepeatedKey {
 /// Earlier request with the same id.
 #[derive(Debug)]
 pub enum EarlierRequest {
-    /// It had the same body, and made this key.
+    /// The same body, which made this key.
     Same(Box<RepeatedKey>),
-    /// It had another body.
+    /// Another body.
     Other,
 }
 

@@ -226,6 +226,7 @@ async fn connections_of_others(dsn: &str) -> Result<Vec<String>, StoreError> {
     Ok(others)
 }
 
+/// Describes other programs that use the database.
 async fn look_for_others(
     connection: &mut AnyConnection,
     dialect: Dialect,
@@ -288,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn losses_are_told_in_words() {
+    fn losses_are_printed_in_words() {
         let loss = |table: &str, column: Option<&str>, rows| Loss {
             table: table.to_owned(),
             column: column.map(str::to_owned),

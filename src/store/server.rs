@@ -65,6 +65,18 @@ pub enum NotAuthoritative {
     /// The path of the SQLite file names another file, or none.
     #[error("the file at the path of db.dsn is not the one that was opened: it was replaced or removed")]
     FileReplaced,
+    /// Log of the SQLite file, or the index of the log, isn't the one that was opened.
+    #[error(
+        "the -wal or the -shm beside the file of db.dsn was removed or replaced while it was open: all connections \
+         are closed, and the file is opened again once no process has it open"
+    )]
+    LogReplaced,
+    /// Another file was put in the place of the SQLite file, beside the log of the earlier one.
+    #[error(
+        "the file at the path of db.dsn was replaced, and the -wal and -shm of the one before are still beside it: they \
+         would overwrite it. Delete both"
+    )]
+    LogLeft,
     /// The server refused a write, as it isn't the primary.
     #[error("the server refuses to write (it is not the primary any more)")]
     RefusedWrite,
@@ -85,6 +97,8 @@ impl NotAuthoritative {
             Self::SplitReads => "split_reads",
             Self::OtherServer => "other_server",
             Self::FileReplaced => "file_replaced",
+            Self::LogReplaced => "log_replaced",
+            Self::LogLeft => "log_left",
             Self::RefusedWrite => "refused_write",
             Self::Unproven => "unproven",
         }

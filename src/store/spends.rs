@@ -210,8 +210,8 @@ async fn spend_all(
     Ok(End::Commit(spent))
 }
 
-/// Takes the sum of some costs from a balance, unless less is left or a refill is due. Returns
-/// whether it did.
+/// Takes the sum of some costs from a balance. Returns false, and takes nothing, if less is left or
+/// a refill is due.
 async fn take(
     inner: &Inner,
     transaction: &mut AnyConnection,

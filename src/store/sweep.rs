@@ -1,6 +1,6 @@
 //! Sweep of states: records that time has ended keys, so that an index finds them by their state.
 //!
-//! Nothing but filters of lists reads what is recorded, and these look at the times as well.
+//! Only filters of lists read the recorded state, and they look at the times as well.
 
 use std::time::Duration;
 

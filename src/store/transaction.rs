@@ -109,6 +109,7 @@ impl Inner {
         self.try_write(time_limit, &context, &work).await
     }
 
+    /// Runs `work` in one transaction, once. See `write` for repeated attempts.
     async fn try_write<C, T, F>(&self, time_limit: Duration, context: &C, work: &F) -> Result<T, StoreError>
     where
         F: for<'t> Fn(&'t Self, &'t mut AnyConnection, &'t C) -> Work<'t, End<T>>,

@@ -44,13 +44,13 @@ pub struct UsageQuery {
     pub start: Timestamp,
     /// Start of the first hour that isn't counted any more.
     pub end: Timestamp,
-    /// Only this key.
+    /// Key, if only its rows are wanted.
     pub key: Option<String>,
-    /// Only keys of this actor.
+    /// Actor, if only rows of its keys are wanted.
     pub actor: Option<String>,
-    /// Only routes of this name.
+    /// Name of routes, if only their rows are wanted.
     pub route: Option<String>,
-    /// Only this result.
+    /// Result, if only its rows are wanted.
     pub outcome: Option<String>,
     /// Attributes by which Checks are grouped.
     pub groups: Vec<UsageGroup>,

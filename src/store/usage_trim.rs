@@ -1,6 +1,7 @@
 //! Trimming of usage: hours become days, and days are deleted.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use sqlx::any::AnyRow;
@@ -27,24 +28,28 @@ struct TrimmedRow {
     key: String,
     route: String,
     outcome: String,
-    /// Only of an hour.
+    /// Process that counted; in the table of hours only.
     process: Option<String>,
     n: i64,
 }
 
 impl Store {
-    /// Adds the oldest hours before `before` to their days, and deletes them: at most
+    /// Adds the oldest hours that are older than `keep` to their days, and deletes them: at most
     /// [`USAGE_TRIM_BATCH`] rows, in one transaction, so that each is in one of the tables. Returns
     /// their number. Several instances may do so at once.
     ///
+    /// Rows are old when `now` and the database's clock, if it has one, both say so: one wrong
+    /// clock must not delete what all others have counted.
+    ///
     /// # Errors
     /// When the database fails; the rows are then moved as a whole or not at all.
-    pub async fn roll_up_usage(&self, before: Timestamp) -> Result<usize, StoreError> {
+    pub async fn roll_up_usage(&self, now: Timestamp, keep: Duration) -> Result<usize, StoreError> {
         self.run(async move |inner| {
             inner
-                .write(before, |inner, transaction, before| {
+                .write((now, keep), |inner, transaction, kept| {
                     async move {
-                        let rows = oldest(inner, transaction, "usage_hours", *before).await?;
+                        let before = end_of_old(inner, transaction, *kept).await?;
+                        let rows = oldest(inner, transaction, "usage_hours", before).await?;
                         if rows.is_empty() {
                             return Ok(End::Rollback(0));
                         }
@@ -59,17 +64,18 @@ impl Store {
         .await
     }
 
-    /// Deletes the oldest days before `before`, at most [`USAGE_TRIM_BATCH`] rows, and returns
-    /// their number.
+    /// Deletes the oldest days that are older than `keep`, at most [`USAGE_TRIM_BATCH`] rows, and
+    /// returns their number. Both clocks decide, as above.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn trim_usage(&self, before: Timestamp) -> Result<usize, StoreError> {
+    pub async fn trim_usage(&self, now: Timestamp, keep: Duration) -> Result<usize, StoreError> {
         self.run(async move |inner| {
             inner
-                .write(before, |inner, transaction, before| {
+                .write((now, keep), |inner, transaction, kept| {
                     async move {
-                        let rows = oldest(inner, transaction, "usage_days", *before).await?;
+                        let before = end_of_old(inner, transaction, *kept).await?;
+                        let rows = oldest(inner, transaction, "usage_days", before).await?;
                         if rows.is_empty() {
                             return Ok(End::Rollback(0));
                         }
@@ -82,6 +88,16 @@ impl Store {
         })
         .await
     }
+}
+
+/// Returns the time before which rows are old.
+async fn end_of_old(
+    inner: &Inner,
+    transaction: &mut AnyConnection,
+    (now, keep): (Timestamp, Duration),
+) -> Result<Timestamp, StoreError> {
+    let database = inner.read_clock(transaction).await?;
+    Ok(database.map_or(now, |database| now.min(database)).minus(keep))
 }
 
 /// Reads the oldest rows of a table, which another transaction can't read for a change meanwhile.
@@ -116,6 +132,7 @@ async fn oldest(
     rows.iter().map(|row| read(row).map_err(StoreError::from)).collect()
 }
 
+/// Adds rows of hours to the rows of their days.
 async fn add_to_days(
     inner: &Inner,
     transaction: &mut AnyConnection,

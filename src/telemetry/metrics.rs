@@ -13,6 +13,7 @@ pub use exposition::Format;
 
 use super::connections::Connections;
 use super::deny_file::DenyFile;
+use super::edge::Edge;
 use super::histogram::Histogram;
 use super::ory_metrics::OryMetrics;
 use super::refused_requests::RefusedRequests;
@@ -42,6 +43,8 @@ pub struct Metrics {
     pub refused_requests: RefusedRequests,
     /// State of the deny file.
     pub deny_file: DenyFile,
+    /// Streams to modules in Envoy.
+    pub edge: Edge,
     /// HTTP metrics with the names of Ory Talos, if they are wanted.
     pub ory: Option<OryMetrics>,
 }
@@ -58,7 +61,7 @@ pub struct Checks {
 /// Tier that answered a Check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Tier {
-    /// None: no credential, a token, or a text that can't be a key.
+    /// No lookup: the request has no credential, a token, or a text that can't be a key.
     #[default]
     None,
     /// The cache in memory.
@@ -171,7 +174,7 @@ impl Lookups {
 pub enum Reload {
     /// New settings are in force.
     Applied,
-    /// Nothing has changed.
+    /// The configuration hasn't changed.
     Unchanged,
     /// The new configuration can't be used.
     Refused,

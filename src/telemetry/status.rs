@@ -1,5 +1,8 @@
 //! Status of the process in one reading: for `GET /status`, `talos status` and the gauges of
 //! `/metrics`.
+//!
+//! The names of the fields are the API's: fields are added, and never renamed or removed.
+//! `talos status` shows what `cli/status.rs` lists, and `metrics/exposition.rs` makes the gauges.
 
 mod audit;
 mod dependencies;
@@ -37,7 +40,7 @@ pub struct Process {
     log_newest: AtomicU64,
     /// Boot time of that reading, in microseconds; 0 before the first.
     log_read: AtomicU64,
-    /// Tables of Ory Talos with keys that aren't known here.
+    /// Tables of Ory Talos in the database with keys that weren't adopted (`talos migrate adopt`).
     unadopted: Mutex<Vec<String>>,
 }
 
@@ -55,12 +58,12 @@ impl Process {
         self.log_read.store(at.as_micros().max(1), Ordering::Release);
     }
 
-    /// Records the tables of Ory Talos with keys that aren't known here.
+    /// Records the tables of Ory Talos with keys that weren't adopted.
     pub fn record_unadopted(&self, tables: Vec<String>) {
         *self.unadopted.lock() = tables;
     }
 
-    /// Returns true if there are such tables.
+    /// Returns true if some table of Ory Talos has keys that weren't adopted.
     pub fn has_unadopted(&self) -> bool {
         !self.unadopted.lock().is_empty()
     }
@@ -122,7 +125,7 @@ pub struct Status {
     pub settings: SettingsStatus,
     /// Planes that are served.
     pub planes: Vec<&'static str>,
-    /// Tables of Ory Talos in the database with keys that aren't known here; absent when there are
+    /// Tables of Ory Talos in the database with keys that weren't adopted; absent when there are
     /// none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unadopted_tables: Vec<String>,

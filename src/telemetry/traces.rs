@@ -50,16 +50,19 @@ pub struct Traces(SdkTracerProvider);
 /// # Errors
 /// When it isn't a URL.
 pub fn check_endpoint(config: &Tracing) -> Result<(), String> {
-    let is_url = |endpoint: &str| {
-        let uri = endpoint.parse::<http::Uri>();
-        uri.is_ok_and(|uri| uri.host().is_some_and(|host| !host.is_empty()))
-    };
-    match &config.endpoint {
-        Some(endpoint) if !is_url(endpoint) => {
-            Err("tracing.endpoint: must be a URL such as http://collector:4317".to_owned())
-        }
-        _ => Ok(()),
+    let (name, endpoint) = named_endpoint(config);
+    match is_collector_url(&endpoint) {
+        true => Ok(()),
+        false => Err(format!("{name}: must be a URL such as http://collector:4317")),
     }
+}
+
+fn is_collector_url(endpoint: &str) -> bool {
+    let Ok(uri) = endpoint.parse::<http::Uri>() else { return false };
+    let is_http = uri
+        .scheme_str()
+        .is_some_and(|scheme| ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)));
+    is_http && uri.host().is_some_and(|host| !host.is_empty())
 }
 
 /// Starts the exporter on the current runtime; None when `tracing.enabled` is false, or the
@@ -77,7 +80,19 @@ pub fn start(config: &Tracing) -> Result<Option<Traces>, TracesError> {
             return Ok(None);
         }
     }
-    let endpoint = endpoint(config);
+    for variable in ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"] {
+        if let Some(protocol) = variable_text(variable).filter(|value| value != "grpc") {
+            let cure = "name the collector's port for gRPC, mostly 4317, in tracing.endpoint";
+            tracing::warn!(
+                variable,
+                protocol,
+                cure,
+                "traces are exported by grpc all the same, the only protocol here"
+            );
+            break;
+        }
+    }
+    let (_, endpoint) = named_endpoint(config);
     let mut exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint.clone());
     if endpoint.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://")) {
         exporter = exporter.with_tls_config(issuers::tls_config()?);
@@ -98,17 +113,22 @@ fn variable_text(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// Returns the URL of the collector: the configuration's, else that of the standard's variables.
-fn endpoint(config: &Tracing) -> String {
-    let configured = config.endpoint.clone();
-    let named = configured
-        .or_else(|| variable_text("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"))
-        .or_else(|| variable_text("OTEL_EXPORTER_OTLP_ENDPOINT"))
-        .unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
-    match named.contains("://") {
-        true => named,
+/// Returns the URL of the collector, and what names it: the configuration, else the standard's
+/// variables.
+fn named_endpoint(config: &Tracing) -> (&'static str, String) {
+    const CONFIGURED: &str = "tracing.endpoint";
+    let of_variable = |name: &'static str| variable_text(name).map(|value| (name, value));
+    let (name, value) = config
+        .endpoint
+        .clone()
+        .map(|value| (CONFIGURED, value))
+        .or_else(|| of_variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"))
+        .or_else(|| of_variable("OTEL_EXPORTER_OTLP_ENDPOINT"))
+        .unwrap_or_else(|| (CONFIGURED, DEFAULT_ENDPOINT.to_owned()));
+    match value.contains("://") {
+        true => (name, value),
         // Other programs accept a host and a port alone.
-        false => format!("http://{named}"),
+        false => (name, format!("http://{value}")),
     }
 }
 
@@ -143,6 +163,34 @@ impl Traces {
         let sent = tokio::task::spawn_blocking(move || self.0.shutdown_with_timeout(SHUTDOWN_TIMEOUT)).await;
         if !matches!(sent, Ok(Ok(()))) {
             tracing::warn!("the last spans could not be sent to tracing.endpoint");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn collectors_are_reached_by_http_urls() {
+        for (endpoint, good) in [
+            ("http://collector:4317", true),
+            ("HTTPS://collector", true),
+            ("http://[::1]:4317/", true),
+            ("collector:4317", true),
+            ("collector", true),
+            ("grpc://collector:4317", false),
+            ("ftp://collector", false),
+            ("http://", false),
+            ("http://${COLLECTOR}", false),
+            ("unix:///run/collector.sock", false),
+        ] {
+            let config = Tracing { endpoint: Some(endpoint.to_owned()), ..Tracing::default() };
+            let checked = check_endpoint(&config);
+            assert_eq!(checked.is_ok(), good, "{endpoint}");
+            assert!(
+                checked.err().is_none_or(|problem| problem.starts_with("tracing.endpoint: must be a URL"))
+            );
         }
     }
 }

@@ -1,3 +1,5 @@
+//! Tests of certificates and keys in files, of the names in certificates, and of sessions.
+
 use std::fs;
 
 use rcgen::{CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};

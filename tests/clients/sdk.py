@@ -93,6 +93,7 @@ def verify(api, credential, **fields):
 
 
 def issue_and_get(api):
+    """Issues a key with all fields, and reads it back."""
     key, secret = issue(
         api,
         name="ci pipeline",

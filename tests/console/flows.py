@@ -29,6 +29,7 @@ def allowed(stack, secret):
 
 
 def life_by_mouse(stack, browser):
+    """A key's life by mouse: issued, used, changed, suspended, rotated and revoked."""
     with Looker(browser, stack, clipboard=True) as looker:
         page = looker.page
         looker.open("issue")
@@ -98,6 +99,7 @@ def life_by_mouse(stack, browser):
 
 
 def life_by_keyboard(stack, browser):
+    """The same by keyboard alone."""
     with Looker(browser, stack) as looker:
         page, keys = looker.page, looker.page.keyboard
         looker.open()

@@ -27,6 +27,7 @@ NAMES = [
 
 
 def hostile_text_stays_text(stack, browser, seeded):
+    """Names with markup, directions and control characters run nothing and break no screen."""
     metadata = {name: name for name in NAMES[:6]} | {"long": "y" * 3000}
     keys = [stack.issue(name, f"actor:{number}{name.strip()}"[:255], scopes=["<b>scope</b>", "'onclick=x"], metadata=metadata)[0]
             for number, name in enumerate(NAMES)]

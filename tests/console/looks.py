@@ -32,7 +32,7 @@ def screens(seeded):
 
 
 def violations(page):
-    """What axe finds on a page."""
+    """Returns the problems that axe finds on a page."""
     page.evaluate(AXE)
     found = page.evaluate(f"axe.run(document, {json.dumps(RULES)}).then((found) => found.violations)")
     return [f"{one['id']}: {one['help']}: {node['html'][:160]} {node.get('failureSummary', '')[:200]}" for one in found for node in one["nodes"]]
@@ -43,6 +43,7 @@ def overflow(page):
 
 
 def all_screens(scheme, width):
+    """Returns a test of all screens in a colour scheme and width: no barriers, and no scrolling sideways."""
     def look(stack, browser, seeded, folder):
         wrong = []
         with Looker(browser, stack, scheme, width) as looker:

@@ -36,6 +36,7 @@ def fill(stack, pattern):
 
 
 def screens_are_quick(stack, browser, seeded):
+    """Screens with many keys, and much usage, come up in time."""
     fill(stack, seeded["keys"]["Search indexer"])
     times = {}
     with Looker(browser, stack) as looker:

@@ -15,6 +15,7 @@ SIZE = (1280, 860)
 
 
 def take(stack, browser, seeded):
+    """Takes the pictures of the documentation."""
     from browser import Looker
 
     keys = seeded["keys"]

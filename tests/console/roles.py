@@ -35,7 +35,7 @@ class Tokens:
         return jwt.encode(claims, jwt.PyJWK(self.key).key, "EdDSA", {"kid": "issuer-1"})
 
     def headers(self, caller):
-        """What a proxy that knows who calls adds to each request."""
+        """Returns the headers that a proxy which knows the caller adds to each request."""
         return {"authorization": f"Bearer {self.token(caller)}"}
 
 
@@ -82,7 +82,7 @@ def issuer(stack, browser, tokens, address):
 
 
 def stranger(stack, browser, tokens):
-    """Who isn't known is told what to do; a token is taken, and kept nowhere."""
+    """A caller who isn't known gets advice; a token is accepted, and kept nowhere."""
     with Looker(browser, stack) as looker:
         page = looker.page
         page.goto(f"{stack.admin}/console/#/keys/issued")

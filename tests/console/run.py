@@ -31,7 +31,7 @@ def reexecute():
 
 
 def checks(stack):
-    """What is made is as its sources are."""
+    """Checks that generated files are current."""
     for command in [["pack", "--check"], ["vendor", "--check"], ["generate", "--check", stack.admin]]:
         subprocess.run([sys.executable, REPO / "console" / command[0], *command[1:]], check=True, stdout=subprocess.DEVNULL)
 

@@ -74,7 +74,7 @@ def write_usage(database, keys, days, now):
             "INSERT OR REPLACE INTO usage_keys (network_id, key_id, first_used_at, last_used_at, last_address) VALUES (?,?,?,?,?)",
             [(NIL, key, first * 1_000_000, last * 1_000_000, address) for key, first, last, address in used],
         )
-        # As if they had been there for long: made before their first use, and used when the hours say.
+        # Keys look old: made before their first use, and used in the hours of the report.
         connection.executemany(
             "UPDATE api_keys SET created_at = ?, updated_at = ?, last_used_at = ? WHERE key_id = ?",
             [((first - 86_400 * rng.randrange(2, 60)) * 1_000_000,) * 2 + (last * 1_000_000, key) for key, first, last, _ in used],

@@ -110,7 +110,7 @@ def valid():
     yield "sqlite", {"sqlite": {"enabled": True}}
     yield "sqlite-claim", {"sqlite": {"enabled": True, "existingClaim": "keys"}}
     yield "production", yaml.safe_load((Path(__file__).resolve().parents[2] / "helm/talos/values-production.yaml").read_text())
-    # What others bring: Secrets of a database operator, volumes and variables, and an audit log.
+    # Parts that others provide: Secrets of a database operator, volumes and variables, and an audit log.
     for mode in ("all", "separate", "sidecar"):
         yield f"{mode}-brought", {
             "mode": mode,

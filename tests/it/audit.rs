@@ -1,5 +1,5 @@
-//! The audit log of a real process: what is in it, that it can't be changed unnoticed, and what
-//! happens without it.
+//! The audit log of a real process: its content, the detection of changes to it, and failures to
+//! write it.
 
 mod complete;
 mod failing;

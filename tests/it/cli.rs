@@ -60,7 +60,7 @@ impl Cli {
         Ran::from(self.setup.run(arguments).await)
     }
 
-    /// The same with something on stdin.
+    /// Runs a command with `stdin` as its input.
     pub async fn feed(&self, stdin: &str, arguments: &[&str]) -> Ran {
         let mut command = self.setup.program(env!("CARGO_BIN_EXE_talos"));
         command.args(arguments);

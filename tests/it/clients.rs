@@ -1,4 +1,4 @@
-//! Existing clients drive us: what is published for Ory Talos works here as it is.
+//! Existing clients: what is published for Ory Talos works here unchanged.
 
 use std::time::Duration;
 

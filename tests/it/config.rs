@@ -34,7 +34,7 @@ async fn a_good_file_is_ok() {
     let output = with_file(&yaml).run(&["config", "check", "talos.yaml"]).await;
     assert_eq!((output.status.code(), out(&output).as_str(), err(&output).as_str()), (Some(0), "ok\n", ""));
 
-    // Nothing is needed that only serving needs, but it is told.
+    // Settings that only serving needs may be missing; a warning names them.
     let setup = with_file("cache: {ttl: 1m}\n").set("TALOS_CACHE_TTTL", "hunter2");
     for arguments in [&["config", "check", "talos.yaml"][..], &["--config", "talos.yaml", "config", "check"]]
     {
@@ -114,7 +114,7 @@ async fn key_sets_are_read_and_fetched_only_if_asked() {
 }
 
 #[tokio::test]
-async fn what_is_shown_is_merged_masked_and_a_configuration_again() {
+async fn the_printed_configuration_is_merged_masked_and_valid() {
     let yaml = "db: {dsn: 'sqlite://a.db'}\ncache: {ttl: 90s}\n";
     let setup =
         with_file(yaml).set("TALOS_SERVE_HTTP_PORT", "7").set("TALOS_SECRETS_HMAC_CURRENT", HMAC_SECRET);

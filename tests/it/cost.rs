@@ -38,7 +38,7 @@ use crate::rig::talos::{JWKS, Setup, Talos};
 use self::client::{Input, Plane};
 use self::measure::{Bench, Judgement};
 
-/// An input's bytes may take so many times what an honest client's take.
+/// Maximum cost of an input's byte, in costs of an honest client's byte.
 const RATIO: f64 = 10.0;
 /// CPU time that an input may take whatever its bytes are.
 const CPU_FLOOR: Duration = Duration::from_millis(200);
@@ -82,7 +82,7 @@ fn waiting_requests() -> u32 {
     if is_long() { 100 } else { 10 }
 }
 
-/// As many files, so connections, as the system lets the tests have.
+/// Raises the limit of open files, and so of connections, as far as the system allows.
 fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });

@@ -1,6 +1,7 @@
 //! `talos doctor` on dumps of real Envoys: nothing to say about the configuration that we ship,
 //! each fault found that is planted in it, each cure tried, each value read as Envoy reads it.
 
+mod accelerated;
 mod faults;
 mod paste;
 mod shapes;
@@ -191,7 +192,7 @@ async fn values_are_read_as_envoy_reads_them() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Each cure is pasted as it stands, all of a report at once, and leaves nothing to say.
+/// All cures of a report are pasted as they are; after that there are no findings.
 #[tokio::test(flavor = "multi_thread")]
 async fn cures_leave_no_findings() {
     needs!(Envoy);
@@ -204,7 +205,7 @@ async fn cures_leave_no_findings() {
         let report = report(&ran);
         let mut cured: Value = serde_norway::from_str(&faulty).must("YAML");
         let findings = report.at("/findings").as_array().must("findings");
-        // What a script does with headers is for its author to change.
+        // The cure of a script is a comment, since only its author can change it.
         if findings.iter().any(|finding| finding.text("/fix").starts_with("# read x-talos-")) {
             continue;
         }
@@ -223,7 +224,7 @@ async fn cures_leave_no_findings() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Which address Talos takes for the client's is held against what Envoy does.
+/// Compares the client's address by Talos' settings with the one that Envoy sends.
 #[tokio::test(flavor = "multi_thread")]
 async fn hops_are_counted_alike_on_both_sides() {
     let setup = Setup::bare();
@@ -252,7 +253,7 @@ async fn hops_are_counted_alike_on_both_sides() {
     }
 }
 
-/// Where Talos looks for credentials is held against what Envoy sends and does.
+/// Compares the places where Talos looks for credentials with what Envoy sends.
 #[tokio::test(flavor = "multi_thread")]
 async fn sources_fit_what_envoy_sends() {
     let setup = Setup::bare();
@@ -272,15 +273,20 @@ async fn sources_fit_what_envoy_sends() {
         "- match: { prefix: / }",
         "- match: { connect_matcher: {} }\n                          route: { cluster: upstream }\n                        - match: { prefix: / }",
     );
+    let unformatted = Change::Without("log_format:");
     for (changes, sources, expected) in [
-        (&[hidden][..], "{ header: authorization, scheme: Basic }", &[][..]),
+        (&[unformatted][..], "{ header: x-api-key }", &[][..]),
+        (&[unformatted], "{ query: api_key }", &["key-logged"]),
+        (&[], "{ query: api_key }", &[]),
+        (&[hidden], "{ header: authorization, scheme: Basic }", &[]),
         (&[hidden], "{ cookie: key }", &["credential-unseen"]),
         (&[hidden], "{ websocket_protocol: bearer }", &["credential-unseen"]),
         (&[hidden], "{ header: proxy-authorization, scheme: Basic, key_in: user }", &["credential-unseen"]),
-        (&[hidden], "{ path: '/v2/{key}' }", &[]),
+        // The access log shows the path of refused requests, with the key in it.
+        (&[hidden], "{ path: '/v2/{key}' }", &["key-logged"]),
         (&[no_system], "{ header: x-api-key }", &[]),
         (&[no_system], "{ query: api_key }", &["mutations-ignored"]),
-        (&[no_system], "{ path: '/v2/{key}' }", &["mutations-ignored"]),
+        (&[no_system], "{ path: '/v2/{key}' }", &["mutations-ignored", "key-logged"]),
         (&[redirect], "{ header: authorization, scheme: Bearer }", &[]),
         (&[redirect], "{ header: authorization, scheme: bearer, scheme_optional: true }", &[]),
         (&[redirect], "{ header: x-api-key }", &["redirect-unauthenticated"]),
@@ -302,7 +308,7 @@ async fn sources_fit_what_envoy_sends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_dump_is_told_so() {
+async fn a_file_that_is_no_dump_is_an_error() {
     let setup = Setup::bare();
     std::fs::write(
         setup.path("open.yaml"),
@@ -344,7 +350,7 @@ async fn what_is_no_dump_is_told_so() {
             assert!(ran.stdout.contains(place), "{}", ran.stdout);
         }
     }
-    // Nobody asks that one.
+    // No filter calls that cluster.
     let ran = Ran::from(setup.run(&["doctor", "open.yaml", "--cluster", "other"]).await).expect(1);
     assert!(ran.stdout.starts_with("ERROR  no-ext-authz\n"), "{}", ran.stdout);
 }

@@ -1,5 +1,4 @@
-//! Garbage: whatever comes as a credential or as a CheckRequest, the process lives and nobody gets
-//! in.
+//! Random bytes as credentials and as CheckRequests: the process lives, and no request passes.
 
 use prost::Message;
 use serde_json::json;
@@ -111,7 +110,7 @@ fn passes(answer: &Answer) -> bool {
     answer.code == 0 && answer.verdict().must("a CheckResponse").passes()
 }
 
-/// The process is the same one and lets a good key in.
+/// Asserts that the process still runs and lets a good key pass.
 async fn still_works(mut talos: Talos, secret: &str) {
     talos.check(Check::bearer(secret)).await.allowed();
     assert!(talos.process.ended().is_none(), "the process has ended");

@@ -29,7 +29,7 @@ fn violations(reply: Reply) -> Vec<String> {
     fields
 }
 
-/// Returns a time so many milliseconds from now.
+/// Returns the time that is `millis` milliseconds from now.
 fn soon(millis: i64) -> String {
     let now = time::OffsetDateTime::now_utc() + time::Duration::milliseconds(millis);
     now.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()

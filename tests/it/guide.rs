@@ -1,5 +1,5 @@
-//! docs/: each page's commands work, in their order, in one shell on an empty directory; each
-//! configuration that a page shows is a good one; and each metric that a page names is there.
+//! The pages of docs/: their commands work, in order, in one shell on an empty directory; their
+//! configurations are valid; the metrics that they name exist.
 
 use std::path::PathBuf;
 
@@ -88,7 +88,7 @@ async fn follow(setup: Setup, name: &str) -> String {
     ran.stdout
 }
 
-/// What the page takes for granted, a database and a Redis that speak TLS, are the tests' own.
+/// The page needs a database and a Redis that speak TLS: the test starts its own.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deployment_of_its_own_comes_up_as_the_page_says() {
     needs!(Redis, Postgres);
@@ -98,13 +98,15 @@ async fn a_deployment_of_its_own_comes_up_as_the_page_says() {
     let redis_ca = setup.path("redis-ca.crt");
     std::fs::write(&redis_ca, authority.pem()).must("writing the authority");
     let setup = setup
-        .set("DB_DSN", &database::new_postgres_over_tls())
+        .set("DATABASE", &database::new_postgres_over_tls())
         .set("REDIS", &format!("localhost:{}", redis.port))
         .set("REDIS_CA", &redis_ca.display().to_string());
     let said = follow(setup, "deploy.md").await;
     for told in [
         "fresh",
-        r#""secret":"ory_ak_v1_"#,
+        "spiffe://example.com/operator",
+        "user:1",
+        "RESULT  ok",
         "refused without a certificate",
         r#""kid":"one""#,
         "breaker closed",
@@ -312,12 +314,12 @@ async fn the_page_of_metrics_is_up_to_date() {
     }
     let missing = missing(&text);
     assert!(missing.is_empty(), "{path} lacks these rows:\n{missing:#?}");
-    // Of what this process has not got: Redis, TLS, refused connections.
+    // Of what this process has not got: Redis, TLS, traces, refused connections.
     let is_there = |row: &&str| rows.iter().any(|other| other == row);
     let more: Vec<&str> =
         text.lines().filter(|line| line.starts_with("| `")).filter(|row| !is_there(row)).collect();
     let elsewhere =
-        ["talos_redis_breaker", "talos_tls_", "talos_connections_refused", "talos_streams_refused"];
+        ["talos_redis_", "talos_tls_", "talos_trace_", "talos_connections_refused", "talos_streams_refused"];
     for row in more {
         assert!(elsewhere.iter().any(|name| row.contains(name)), "{path}: there is no such metric: {row}");
     }
@@ -388,7 +390,7 @@ async fn every_metric_of_the_pages_is_there() {
     for (name, text) in pages() {
         for word in text.split("talos_").skip(1).filter(|word| word.starts_with(is_part)) {
             let end = word.find(|c| !is_part(c)).unwrap_or(word.len());
-            // What Envoy calls us in its configuration is no metric.
+            // `talos_authz` is a cluster of Envoy, and no metric.
             if &word[..end] != "authz" {
                 names.push((name.clone(), format!("talos_{}", &word[..end])));
             }

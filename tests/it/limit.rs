@@ -31,9 +31,9 @@ fn policy(quota: u32) -> Value {
     json!({ "rate_limit_policy": { "quota": quota.to_string(), "window": "3600s" } })
 }
 
-/// A policy in another unit is for a gateway to enforce: whoever sets one is told so.
+/// A policy in another unit is enforced by a gateway: setting one gives a warning.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_unit_that_is_not_enforced_is_told_by_the_answer_and_the_log() {
+async fn a_unit_that_is_not_enforced_is_reported_by_response_and_log() {
     needs!(Envoy);
     let edge = Edge::with(limited(), &[]).await;
     let talos = &edge.talos;
@@ -58,7 +58,7 @@ async fn a_unit_that_is_not_enforced_is_told_by_the_answer_and_the_log() {
         let secret = issued.text("/secret");
         let verified = talos.admin.post(VERIFY, &json!({ "credential": secret })).await.expect(200);
         assert_eq!(verified.header("warning"), Some(told.as_str()));
-        // It refuses nobody.
+        // This limit refuses nobody.
         for version in [Version::Http1, Version::Http2, Version::Http1] {
             let reply = edge.send(version, Call::get("/").bearer(secret)).await.expect(200);
             let announced = format!("\"default\";q=1;w=3600;qu=\"{unit}\"");
@@ -107,7 +107,7 @@ async fn the_client_of_envoy_learns_what_is_left_and_when_to_come_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_refused_for_another_reason_spends_nothing() {
+async fn uses_refused_for_another_reason_spend_nothing() {
     let talos = limited().start().await;
     let key = key(&talos, 2).await;
     for _ in 0..5 {
@@ -148,7 +148,7 @@ async fn verify_says_it_as_well() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_enforcement_the_policy_is_only_told() {
+async fn without_enforcement_the_policy_is_only_reported() {
     let talos = Setup::new().start().await;
     let key = key(&talos, 1).await;
     for _ in 0..3 {
@@ -179,7 +179,7 @@ async fn several_processes_on_one_redis_admit_together_what_the_policy_says() {
     needs!(Redis);
     let redis = Redis::start().await;
     let processes = three(&redis).await;
-    // What is not counted while connections are made is let through: the limiter's outage refuses
+    // Uses that aren't counted while connections are made pass: the limiter's outage refuses
     // nobody.
     for talos in &processes {
         until("uses are counted", async || {
@@ -191,7 +191,7 @@ async fn several_processes_on_one_redis_admit_together_what_the_policy_says() {
     }
     for quota in [1, 10, 60] {
         let key = key(&processes[0], quota).await;
-        // What Redis wasn't asked in time on this busy machine isn't counted: it is told, and not
+        // Uses that Redis didn't count in time on a busy machine are in a metric, and not counted
         // against the limit.
         let before = failures(&processes).await;
         let admitted = burst(&processes, &key, 120).await;

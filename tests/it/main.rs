@@ -15,6 +15,8 @@
 #[macro_use]
 mod rig;
 
+mod accelerated;
+mod accelerator;
 mod admin;
 mod audit;
 mod check;

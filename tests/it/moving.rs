@@ -45,7 +45,7 @@ const FILES: [(&str, &str, &[&str]); 5] = [
 
 /// The block of YAML that the message lists.
 fn lines_of(told: &str) -> Value {
-    let Some((_, rest)) = told.split_once("these lines of the file say so:\n") else { return json!({}) };
+    let Some((_, rest)) = told.split_once("add these lines to the file:\n") else { return json!({}) };
     let block: Vec<&str> = rest.lines().take_while(|line| line.starts_with("    ")).collect();
     serde_norway::from_str(&block.join("\n")).must(rest)
 }
@@ -63,7 +63,7 @@ fn merge(into: &mut Value, other: Value) {
 
 /// One message lists everything that a file must say; with these lines it runs.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_and_the_lines_that_it_is_told_of_run() {
+async fn a_file_runs_with_the_lines_that_its_error_lists() {
     for (name, file, wanted) in FILES {
         let setup = Setup::bare();
         let secret = format!("secrets: {{hmac: {{current: {HMAC_SECRET}}}}}\n");
@@ -97,7 +97,7 @@ async fn a_container_says_which_listeners_it_hides() {
     assert!(!talos.process.log().contains("nothing outside of this container"), "pods share their loopback");
 }
 
-/// The cap of derived tokens is a setting; what is above it is told with the setting's name.
+/// The maximum life of derived tokens is a setting, which the error about a longer one names.
 #[tokio::test(flavor = "multi_thread")]
 async fn derived_tokens_live_as_long_as_the_setting_allows() {
     let derive = async |talos: &Talos, ttl: &str| {
@@ -142,9 +142,9 @@ async fn health_requests_leave_the_log_without_a_restart() {
     .await;
 }
 
-/// Keys that lie in the same database and were never adopted are told of, until they are.
+/// Keys of Ory Talos in the same database are reported until they are adopted.
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_that_nobody_adopted_are_told_of() {
+async fn unadopted_keys_are_reported() {
     let id = "0b8f1c9e-6a1d-4a53-9c5f-3f1f9b7f2a11";
     let setup = Setup::new();
     setup.start().await.stop().await;
@@ -184,7 +184,7 @@ async fn keys_that_nobody_adopted_are_told_of() {
 
 /// The vendor's own tables in the way are named, not only a failed statement.
 #[tokio::test(flavor = "multi_thread")]
-async fn tables_of_the_same_name_are_told_of() {
+async fn tables_of_the_same_name_are_reported() {
     let setup = Setup::bare().set("TALOS_SECRETS_HMAC_CURRENT", HMAC_SECRET).sqlite();
     std::fs::write(setup.path("talos.db"), "").must("a file");
     setup.sql("CREATE TABLE api_keys (nid VARCHAR(36) NOT NULL, key_id VARCHAR(64) NOT NULL)");
@@ -196,7 +196,7 @@ async fn tables_of_the_same_name_are_told_of() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn health_is_told_by_an_exit_code() {
+async fn health_is_an_exit_code() {
     let talos = Talos::start().await;
     let endpoint = talos.metrics.url("");
     let bare = Setup::bare();
@@ -236,7 +236,7 @@ async fn addresses_are_judged_as_the_page_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_here_is_named() {
+async fn unsupported_settings_are_named() {
     for (file, told) in [
         ("tracing: {exporter: jaeger}\n", "tracing.exporter: "),
         ("secrets: {default: {current: x}}\n", "secrets.default: unknown key"),

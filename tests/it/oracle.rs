@@ -1,4 +1,4 @@
-//! Revocations raced with everything that could hide them, and a judge who has seen it all.
+//! Revocations under all faults that could delay them, and a judge of the whole history.
 
 mod faults;
 mod history;
@@ -32,7 +32,7 @@ const REVOCATIONS: usize = 350;
 const LIVES: usize = 64;
 /// `consistency.lease`, the bound, scaled down.
 const LEASE: Duration = Duration::from_secs(1);
-/// `consistency.relay`, scaled down: what comes on top of the bound for whoever can't reach the
+/// `consistency.relay`, scaled down: the time beyond the bound for an instance that can't reach the
 /// database.
 const RELAY: Duration = Duration::from_secs(1);
 /// `consistency.grace`, scaled down.
@@ -66,7 +66,7 @@ async fn no_revoked_key_is_allowed_after_the_bound_whatever_goes_wrong() {
     assert!(found.is_empty(), "{} verdicts must not have been", found.len());
     println!("the judge finds nothing");
 
-    // What was never allowed, or was decided without the bound in force, shows nothing.
+    // Keys that were never allowed, and decisions without a bound in force, prove nothing.
     let ended = history.credentials.iter().filter(|credential| credential.end.is_some()).count();
     let allowed = history.verdicts.iter().filter(|verdict| verdict.answer == Answer::Allowed).count();
     let least = revocations / Phase::ALL.len() * Phase::ALL.len().min(9);
@@ -174,8 +174,8 @@ async fn run(mut random: Random, revocations: usize) -> History {
 }
 
 impl Database {
-    /// That of the tests, as a pair; `TALOS_TEST_ORACLE=sqlite` is a file. The DSN follows a
-    /// switchover.
+    /// Starts the database of the tests, as a pair, whose DSN follows a switchover. With
+    /// `TALOS_TEST_ORACLE=sqlite` it is a file.
     async fn start() -> (Database, Option<String>) {
         if !has_proxies() {
             return (Database::File, None);

@@ -1,5 +1,5 @@
-//! Outages of what we depend on, row by row of the promise: what is known stays right, what isn't
-//! is 503 and never 401.
+//! Outages of databases and Redis: known keys are answered rightly, and unknown ones get 503, never
+//! 401.
 
 mod cancelled;
 mod disk;
@@ -37,7 +37,8 @@ struct Pair {
 }
 
 impl Pair {
-    /// `parameters` are the DSN's; `set` is what the process behind the proxy is told.
+    /// Starts the processes. `parameters` are the DSN's, `set` the settings of the process behind
+    /// the proxy.
     async fn start(parameters: &str, set: &[(&str, &str)]) -> Pair {
         let dsn = database::server().unwrap_or(Server::Postgres).new_database();
         let (proxy, proxied) = database::behind_proxy(&dsn).await;

@@ -1,4 +1,4 @@
-//! Which plane has which routes, and that what it hasn't looks like nothing at all.
+//! Routes of each plane; those of other planes are a 404 there.
 
 use serde_json::json;
 

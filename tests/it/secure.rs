@@ -1,4 +1,4 @@
-//! Access to the planes: over which transport, by whom, and how much of it a stranger may use.
+//! Access to the planes: transports, callers, and what strangers can use up.
 
 mod admin;
 mod browser;

@@ -1,4 +1,4 @@
-//! Several networks in one process: found by the host of a request, and strangers to each other.
+//! Several networks in one process: chosen by the host of a request, and isolated from each other.
 
 use serde_json::{Value, json};
 
@@ -75,7 +75,7 @@ fn said(reply: &Reply) -> (u16, Value) {
     (reply.status, body)
 }
 
-/// An actor of one network isn't that of the same name in another.
+/// Actors of the same name in two networks are different.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_actors_of_another_network_are_others() {
     let talos = two(Setup::new(), None).start().await;
@@ -209,7 +209,7 @@ async fn the_same_key_in_two_networks_is_two_keys() {
     talos.setup.sql("INSERT INTO api_keys SELECT * FROM copied");
 
     for credential in [&issued.secret, "the-same-raw-key"] {
-        // As it is read, as it is remembered, and as others remember it.
+        // From the database, from memory, and from another instance's Redis entry.
         for talos in [&talos, &talos, &second, &second] {
             for (host, network, actor) in [(A, A_ID, "alice"), (B, B_ID, "bob")] {
                 let allowed = talos.check(Check::bearer(credential).host(host)).await.allowed();
@@ -268,7 +268,7 @@ async fn a_network_is_found_by_the_host_and_nothing_else() {
         let body = json!({ "credential": key.secret });
         post(talos.public, host, SELF_REVOKE, &body).await.expect_error(404, "NOT_FOUND");
         talos.check(Check::bearer(&key.secret).host(host)).await.denied(404);
-        // What decides about nobody's keys answers everybody.
+        // Routes that don't depend on a network answer for every host.
         for plane in [talos.admin, talos.public] {
             get(plane, host, "/health/ready").await.expect(200);
         }
@@ -358,7 +358,7 @@ async fn a_network_has_what_its_file_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_file_may_not_say_is_told_with_its_name() {
+async fn keys_that_a_network_file_may_not_set_are_named() {
     for (own, told) in [
         ("serve: {http: {port: 1}}", "serve.http.port: cannot be set for one network; credentials, secrets"),
         ("cache: {enabled: false}", "cache.enabled: cannot be set for one network"),

@@ -1,5 +1,5 @@
-//! Usage: how many Checks each key had. Every Check is counted once, whatever happens to the
-//! database; a process that is killed loses its last interval.
+//! Usage: every Check is counted once, whatever happens to the database; a process that is killed
+//! loses its last interval.
 
 mod cli;
 mod exact;

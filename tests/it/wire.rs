@@ -13,7 +13,6 @@ mod windows;
 
 mod blocks;
 mod bounds;
-mod chance;
 mod compression;
 mod downward;
 mod ending;
@@ -22,6 +21,7 @@ mod framing;
 mod h2spec;
 mod held;
 mod opening;
+mod random;
 mod requests;
 mod streaming;
 mod streams;

@@ -139,7 +139,7 @@ impl Tree {
     /// The module that a path leads to, through what modules on the way show of others.
     fn home(&self, path: &[String]) -> Option<&str> {
         let mut path = path.to_vec();
-        // As many steps as anybody would re-export a name.
+        // More re-exports of one name than any module has.
         for _ in 0..8 {
             let (name, module, rest) = (0..=path.len()).rev().find_map(|length| {
                 let (name, module) = self.modules.get_key_value(&path[..length].join("::"))?;

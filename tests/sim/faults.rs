@@ -8,7 +8,9 @@ mod flaky;
 mod kill;
 mod partition;
 mod read_only;
+mod sequences;
 mod slow;
+mod split_reads;
 mod stall;
 mod switchover;
 
@@ -37,7 +39,7 @@ pub trait Fault: Debug + Send + Sync {
     }
 }
 
-/// What a fault may change.
+/// Parts of a simulation that a fault may change.
 pub struct Stage<'a> {
     pub world: &'a Arc<World>,
     /// Starts an instance that was killed.
@@ -56,19 +58,45 @@ const KINDS: &[(u64, Kind)] = &[
     (3, kill::make),
     (3, partition::make),
     (2, read_only::make),
-    (2, slow::make),
+    (3, slow::make),
+    (3, split_reads::make),
     (5, stall::make),
     (8, switchover::make),
 ];
 
+/// Part of a sequence of faults.
+pub struct Step {
+    /// Time after the start of the sequence, in milliseconds.
+    pub after: u64,
+    /// Duration in milliseconds.
+    pub millis: u64,
+    pub fault: Box<dyn Fault>,
+}
+
+/// Makes a sequence of faults, as outages are made of.
+type Sequence = fn(&mut Chance, usize) -> Vec<Step>;
+
+/// All sequences, with their weights.
+const SEQUENCES: &[(u64, Sequence)] =
+    &[(4, sequences::stalled_outage), (3, sequences::late_answers), (2, sequences::two_switchovers)];
+
+/// Chooses a sequence, rather at the instance `focus`.
+pub fn choose_sequence(chance: &mut Chance, focus: usize) -> Vec<Step> {
+    weighted(chance, SEQUENCES)(chance, focus)
+}
+
 /// Chooses a fault, rather at the instance `focus`: outages are made of faults that meet.
 pub fn choose(chance: &mut Chance, focus: usize) -> Box<dyn Fault> {
-    let total = KINDS.iter().map(|(weight, _)| weight).sum();
+    weighted(chance, KINDS)(chance, focus)
+}
+
+fn weighted<T: Copy>(chance: &mut Chance, kinds: &[(u64, T)]) -> T {
+    let total = kinds.iter().map(|(weight, _)| weight).sum();
     let mut choice = chance.within(0, total);
-    for (weight, make) in KINDS {
+    for (weight, kind) in kinds {
         match choice.checked_sub(*weight) {
             Some(rest) => choice = rest,
-            None => return make(chance, focus),
+            None => return *kind,
         }
     }
     unreachable!("the choice is below the sum of all weights")

@@ -1,4 +1,4 @@
-//! What happened, in virtual time, for the judge.
+//! History of a simulation, in virtual time, for the judge.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -47,7 +47,7 @@ pub enum Answer {
 pub struct Change {
     pub instance: usize,
     pub key: String,
-    /// Whether the key may be used after it.
+    /// True if the key may be used after the change.
     pub active: bool,
     pub began: u64,
     pub ended: u64,

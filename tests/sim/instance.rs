@@ -37,7 +37,9 @@ const CHECK_BUDGET: Duration = Duration::from_millis(150);
 /// Time after which a process that can't start is started again.
 const RESTART_DELAY: Duration = Duration::from_secs(1);
 /// Pause between two looks at the mode.
-const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// Time for which requests wait for a process that stands still, in microseconds.
+const BACKLOG: u64 = 3_000_000;
 
 /// Runs an instance until it is killed.
 pub async fn run(world: Arc<World>, instance: usize, seed: u64, requests: Vec<Request>) {
@@ -63,12 +65,13 @@ pub async fn run(world: Arc<World>, instance: usize, seed: u64, requests: Vec<Re
     tokio::spawn(look(Arc::clone(&service), Arc::clone(&world), instance, started));
     for request in requests {
         let now = shim::moment().boot.as_micros();
-        if request.at < now {
+        // Of those that came while the process stood still, the last ones wait for it.
+        if request.at + BACKLOG < now {
             continue;
         }
-        sleep(Duration::from_micros(request.at - now)).await;
+        sleep(Duration::from_micros(request.at.saturating_sub(now))).await;
         let client = Client { world: Arc::clone(&world), service: Arc::clone(&service), instance };
-        tokio::spawn(async move { client.send(request.action, request.pick).await });
+        tokio::spawn(async move { client.send(request).await });
     }
     std::future::pending::<()>().await;
 }
@@ -162,11 +165,12 @@ struct Client {
 }
 
 impl Client {
-    async fn send(self, action: Action, pick: u64) {
+    async fn send(self, request: Request) {
+        let action = request.action;
         if action == Action::Issue {
-            return self.issue(pick).await;
+            return self.issue(request).await;
         }
-        let Some((index, key)) = self.key(action, pick) else {
+        let Some((index, key)) = self.key(request) else {
             return;
         };
         if action == Action::Check {
@@ -176,9 +180,9 @@ impl Client {
         self.change(action, key).await;
     }
 
-    /// Chooses a key: for a Check often the one that was changed last.
-    fn key(&self, action: Action, pick: u64) -> Option<(usize, IssuedKey)> {
-        let state = self.world.state();
+    /// Chooses a key: that of the race, or for a Check often the one that was changed last.
+    fn key(&self, Request { action, pick, race, .. }: Request) -> Option<(usize, IssuedKey)> {
+        let state = &mut *self.world.state();
         let is_hot = action == Action::Check && pick % 100 < 60;
         let index = match state.keys.len() {
             0 => return None,
@@ -186,6 +190,8 @@ impl Client {
             // Rather a young key, which is in more caches than ended ones.
             count => count - 1 - (pick / 100) as usize % count.min(6),
         };
+        let of_race = race.map(|race| *state.race_keys.entry(race).or_insert(index));
+        let index = of_race.unwrap_or(index);
         Some((index, state.keys[index].clone()))
     }
 
@@ -193,7 +199,7 @@ impl Client {
         Call::new(Arc::clone(&self.service.audit), operation, Origin::default())
     }
 
-    async fn issue(&self, pick: u64) {
+    async fn issue(&self, Request { pick, race, .. }: Request) {
         let request = KeyRequest {
             name: KeyName::parse("simulated").expect("a name"),
             actor: ActorId::parse(&format!("actor {}", pick % 4)).expect("an actor"),
@@ -217,6 +223,7 @@ impl Client {
                 let id = issued.key.id.to_string();
                 state.trace.add(now, Some(self.instance), format!("issued {}", state.keys.len()));
                 let credential = issued.secret.expect("a secret").expose().to_owned();
+                race.map(|race| state.race_keys.entry(race).or_insert(state.keys.len()));
                 state.keys.push(IssuedKey { id, credential });
             }
             Err(error) => {

@@ -2,6 +2,7 @@
 
 use crate::chance::Chance;
 use crate::faults::{self, Fault};
+use crate::races;
 use crate::scheduler::START;
 use crate::world::Terms;
 
@@ -10,9 +11,9 @@ const MILLI: u64 = 1_000;
 /// Number of instances.
 pub const INSTANCES: usize = 3;
 /// Time from which faults may begin.
-const CALM_START: u64 = 6 * SECOND;
+const CALM_START: u64 = 5 * SECOND;
 /// Time by which the last fault has begun.
-const LAST_FAULT: u64 = 24 * SECOND;
+const LAST_FAULT: u64 = 18 * SECOND;
 /// Time in which faults that share it begin.
 const BURST: u64 = 6 * SECOND;
 /// Longest fault.
@@ -37,6 +38,8 @@ pub struct Request {
     pub action: Action,
     /// Chooses the key.
     pub pick: u64,
+    /// Race that it belongs to: all its requests are about one key.
+    pub race: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,29 +61,48 @@ pub struct Planned {
 impl Plan {
     pub fn new(seed: u64) -> Self {
         let mut chance = Chance::new(seed);
-        let grace = *chance.one_of(&[0, 0, 20 * SECOND]);
-        let terms = Terms { lease: 5 * SECOND, poll: SECOND, grace };
+        let grace = *chance.one_of(&[0, 0, 20 * SECOND, 60 * SECOND, 60 * SECOND]);
+        let latency = *chance.one_of(&[(0, 3), (0, 3), (0, 12), (6, 24)]);
+        let terms = Terms { lease: 5 * SECOND, poll: SECOND, grace, latency };
         let focus = chance.within(0, INSTANCES as u64) as usize;
         let centre = chance.within(CALM_START, LAST_FAULT) / MILLI * MILLI;
-        let count = chance.within(1, 7);
-        let faults: Vec<Planned> = (0..count).map(|_| planned(&mut chance, focus, centre)).collect();
+        let count = chance.within(1, 6);
+        let faults: Vec<Planned> = (0..count).flat_map(|_| planned(&mut chance, focus, centre)).collect();
         let last = faults.iter().map(|fault| fault.until).max().unwrap_or(START);
         let end = last + CALM_END;
-        let requests = (0..INSTANCES).map(|_| requests(&mut chance, end)).collect();
+        let mut requests: Vec<Vec<Request>> = (0..INSTANCES).map(|_| requests(&mut chance, end)).collect();
+        for (instance, request) in races::make(&mut chance, &faults, terms, end) {
+            requests[instance].push(request);
+        }
+        // In some plans nothing changes any more from a little after the last fault on.
+        let begun = faults.iter().map(|fault| fault.from).max().unwrap_or(START);
+        let last_change = if chance.percent(50) { begun + 100 * MILLI } else { end };
+        for requests in &mut requests {
+            requests.retain(|request| request.action == Action::Check || request.at <= last_change);
+            requests.sort_by_key(|request| request.at);
+        }
         Self { seed, terms, requests, faults, end }
     }
 }
 
-/// Plans a fault: often soon after a time that many of them share.
-fn planned(chance: &mut Chance, focus: usize, centre: u64) -> Planned {
+/// Plans a fault, or a sequence of them: often soon after a time that many of them share.
+fn planned(chance: &mut Chance, focus: usize, centre: u64) -> Vec<Planned> {
     let from = match chance.percent(60) {
         true => START + centre + chance.within(0, BURST / MILLI) * MILLI,
         false => START + chance.within(CALM_START / MILLI, LAST_FAULT / MILLI) * MILLI,
     };
+    if chance.percent(30) {
+        let steps = faults::choose_sequence(chance, focus).into_iter();
+        let planned = steps.map(|step| {
+            let from = from + step.after * MILLI;
+            Planned { from, until: from + step.millis * MILLI, fault: step.fault }
+        });
+        return planned.collect();
+    }
     let millis = chance.within(1, MAX_FAULT / MILLI);
     let fault = faults::choose(chance, focus);
     let until = from + fault.millis().unwrap_or(millis) * MILLI;
-    Planned { from, until, fault }
+    vec![Planned { from, until, fault }]
 }
 
 /// Makes the requests to one instance.
@@ -96,8 +118,8 @@ fn requests(chance: &mut Chance, end: u64) -> Vec<Request> {
             6..=7 => Action::Resume,
             _ => Action::Check,
         };
-        requests.push(Request { at, action, pick: chance.bits() });
-        at += chance.within(30, 400) * MILLI;
+        requests.push(Request { at, action, pick: chance.bits(), race: None });
+        at += chance.within(60, 1_100) * MILLI;
     }
     requests
 }

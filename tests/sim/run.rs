@@ -17,7 +17,7 @@ use crate::trace::Trace;
 use crate::world::World;
 use crate::{driver, instance, server};
 
-/// What came of a run.
+/// Result of a run.
 pub struct Outcome {
     pub violations: Vec<Violation>,
     pub trace: Trace,

@@ -103,7 +103,7 @@ impl Scheduler {
         let until = state.now + micros;
         let now = state.now;
         let one = &mut state.threads[thread];
-        // What it stands still already doesn't count twice.
+        // Time for which the thread stands still already doesn't count twice.
         let more = until.saturating_sub(one.stopped_until.max(now));
         one.stopped_until = one.stopped_until.max(until);
         one.suspended += more;

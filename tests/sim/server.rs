@@ -25,11 +25,17 @@ const IDLE_TIMEOUT: u64 = 5_000_000;
 /// Rows and numbers of changed rows.
 pub type Results = Vec<Either<AnyQueryResult, AnyRow>>;
 
-/// Statement that was executed.
+/// Statement with its arguments.
 #[derive(Clone)]
 pub struct Statement {
-    text: String,
-    arguments: Option<Vec<AnyValueKind>>,
+    text: Arc<str>,
+    arguments: Vec<AnyValueKind>,
+}
+
+impl Statement {
+    fn plain(text: &str) -> Self {
+        Self { text: text.into(), arguments: vec![] }
+    }
 }
 
 /// Server of the database.
@@ -51,7 +57,7 @@ pub struct Server {
 struct Lock {
     session: u64,
     touched: u64,
-    statements: Vec<Statement>,
+    writes: Vec<Statement>,
 }
 
 impl Server {
@@ -95,7 +101,7 @@ impl Server {
                 self.raw("ROLLBACK");
             }
             self.raw("BEGIN IMMEDIATE");
-            self.lock = Some(Lock { session, touched: now, statements: vec![] });
+            self.lock = Some(Lock { session, touched: now, writes: vec![] });
         }
         is_free
     }
@@ -109,21 +115,19 @@ impl Server {
     pub fn execute(
         &mut self,
         session: u64,
-        text: &str,
-        arguments: Option<AnyArguments>,
+        (converted, mut arguments): (&dialect::Statement, Vec<AnyValueKind>),
         (now, wall): (u64, i64),
     ) -> Result<Results, Error> {
-        let is_write = dialect::is_write(text);
+        let is_write = converted.is_write;
         if is_write && self.role != Role::Primary {
             return Err(SqlError::read_only().into());
         }
         let role = if self.lie == Some(Mutant::AnyRole) { Role::Primary } else { self.role };
-        let text = dialect::convert(text, self.number, role, wall);
-        let mut arguments = arguments.map(|arguments| arguments.values.0);
-        if self.lie == Some(Mutant::TagsIgnored) && text.starts_with("INSERT INTO mutation_log") {
-            arguments.iter_mut().flatten().for_each(forget_tag);
+        if self.lie == Some(Mutant::TagsIgnored) && converted.text.starts_with("INSERT INTO mutation_log") {
+            arguments.iter_mut().for_each(forget_tag);
         }
-        let statement = Statement { text, arguments };
+        arguments.extend(dialect::server_arguments(self.number, role, wall));
+        let statement = Statement { text: Arc::clone(&converted.text), arguments };
         let is_dirty = self.lie == Some(Mutant::DirtyReads) && self.lock.is_some();
         if is_dirty && !self.has_lock(session) {
             return run(&mut self.writer, &statement);
@@ -135,8 +139,8 @@ impl Server {
         let result = run(&mut self.writer, &statement);
         if let Some(lock) = &mut self.lock {
             lock.touched = now;
-            if result.is_ok() {
-                lock.statements.push(statement);
+            if result.is_ok() && is_write {
+                lock.writes.push(statement);
             }
         }
         result
@@ -151,9 +155,7 @@ impl Server {
             return Ok(false);
         }
         self.raw("COMMIT");
-        let statements = self.lock.take().map(|lock| lock.statements).unwrap_or_default();
-        let writes = statements.into_iter().filter(|statement| dialect::is_write(&statement.text));
-        self.commits.push(writes.collect());
+        self.commits.extend(self.lock.take().map(|lock| lock.writes));
         Ok(true)
     }
 
@@ -169,8 +171,7 @@ impl Server {
     pub fn keys(&mut self) -> Vec<(String, bool)> {
         let text = "SELECT key_id, CASE WHEN revocation_reason IS NULL AND suspension IS NULL THEN 1 ELSE 0 END \
                     FROM api_keys ORDER BY key_id";
-        let keys = Statement { text: text.to_owned(), arguments: None };
-        let rows = run(&mut self.reader, &keys).expect("the keys");
+        let rows = run(&mut self.reader, &Statement::plain(text)).expect("the keys");
         let key = |row: AnyRow| (row.get::<String, _>(0), row.get::<i64, _>(1) == 1);
         rows.into_iter().filter_map(Either::right).map(key).collect()
     }
@@ -181,8 +182,7 @@ impl Server {
     }
 
     fn raw(&mut self, text: &str) {
-        let statement = Statement { text: text.to_owned(), arguments: None };
-        run(&mut self.writer, &statement).expect("a plain statement");
+        run(&mut self.writer, &Statement::plain(text)).expect("a plain statement");
     }
 }
 
@@ -196,13 +196,10 @@ fn forget_tag(argument: &mut AnyValueKind) {
 }
 
 fn run(sqlite: &mut SqliteConnection, statement: &Statement) -> Result<Results, Error> {
-    let arguments = statement.arguments.clone().map(|values| {
-        let mut arguments = AnyArguments::default();
-        arguments.values.0 = values;
-        arguments
-    });
-    let text = AssertSqlSafe(statement.text.clone()).into_sql_str();
-    let results = AnyConnectionBackend::fetch_many(sqlite, text, true, arguments);
+    let mut arguments = AnyArguments::default();
+    arguments.values.0.clone_from(&statement.arguments);
+    let text = AssertSqlSafe(Arc::clone(&statement.text)).into_sql_str();
+    let results = AnyConnectionBackend::fetch_many(sqlite, text, true, Some(arguments));
     block_on(results.collect::<Vec<_>>()).into_iter().collect()
 }
 

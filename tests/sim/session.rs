@@ -9,11 +9,12 @@ use sqlx::any::AnyArguments;
 use sqlx::{Error, SqlStr};
 use tokio::time::sleep;
 
-use crate::dialect::Role;
+use crate::dialect::{self, Role};
 use crate::scheduler;
 use crate::server::{Results, SqlError};
 use crate::shim;
-use crate::world::World;
+use crate::trace::{Fate, What};
+use crate::world::{Way, World};
 
 /// Pause between two attempts to take the lock.
 const LOCK_RETRY: Duration = Duration::from_millis(3);
@@ -34,14 +35,6 @@ pub struct Session {
 enum Transaction {
     Reads,
     Writes,
-}
-
-/// Fate of a message.
-enum Fate {
-    Arrives(Duration),
-    Resets(Duration),
-    /// Nobody ever hears of it.
-    Vanishes,
 }
 
 impl std::fmt::Debug for Session {
@@ -65,7 +58,7 @@ impl Session {
         };
         let mut session =
             Self { world, instance, number, server: usize::MAX, transaction: None, is_broken: false };
-        session.travel("connect").await?;
+        session.travel(Way::There, What::Step("connect")).await?;
         {
             let state = session.world.state();
             let net = &state.nets[instance];
@@ -79,7 +72,7 @@ impl Session {
             }
             session.server = server;
         }
-        session.travel("connected").await?;
+        session.travel(Way::Back, What::Step("connected")).await?;
         Ok(session)
     }
 
@@ -88,8 +81,8 @@ impl Session {
     }
 
     /// Sends a message one way.
-    async fn travel(&mut self, what: &str) -> Result<(), Error> {
-        match self.fate(what) {
+    async fn travel(&mut self, way: Way, what: What) -> Result<(), Error> {
+        match self.fate(way, &what) {
             Fate::Arrives(delay) if delay.is_zero() => Ok(()),
             Fate::Arrives(delay) => {
                 sleep(delay).await;
@@ -99,18 +92,21 @@ impl Session {
                 sleep(delay).await;
                 self.is_broken = true;
                 self.roll_back();
-                self.world.note(Some(self.instance), format!("{what}: reset"));
+                self.world.note(Some(self.instance), format!("{}: reset", what.name()));
                 Err(reset())
             }
             Fate::Vanishes => pending().await,
         }
     }
 
-    fn fate(&self, what: &str) -> Fate {
+    fn fate(&self, way: Way, what: &What) -> Fate {
         let now = self.world.now();
         let state = &mut *self.world.state();
         let net = &state.nets[self.instance];
-        let delay = Duration::from_millis(state.chance.within(net.latency.0, net.latency.1));
+        let slow = net.slow.filter(|slow| slow.way.is_none_or(|only| only == way));
+        let slow = slow.filter(|slow| state.chance.percent(slow.percent));
+        let (least, end) = slow.map_or(net.latency, |slow| slow.latency);
+        let delay = Duration::from_millis(state.chance.within(least, end));
         let is_server_down = state.servers.get(self.server).is_some_and(|server| server.is_down);
         let is_dead = self.number < net.dead_before || net.is_silent;
         let is_reset = self.is_broken || self.number < net.reset_before || is_server_down;
@@ -119,7 +115,7 @@ impl Session {
             (false, true) => Fate::Resets(delay),
             (false, false) => Fate::Arrives(delay),
         };
-        state.trace.add_call(now, self.instance, self.number, what, &fate_name(&fate));
+        state.trace.add_call(now, self.instance, self.number, what.clone(), fate);
         fate
     }
 
@@ -130,12 +126,16 @@ impl Session {
         arguments: Option<AnyArguments>,
     ) -> Result<Results, Error> {
         let text = query.as_str();
-        let what = text.split_whitespace().take(3).collect::<Vec<_>>().join(" ");
-        self.travel(&what).await?;
+        let arguments = arguments.map(|arguments| arguments.values.0).unwrap_or_default();
+        let statement = dialect::convert(text, arguments.len());
+        self.travel(Way::There, What::Statement(Arc::clone(&statement.name))).await?;
         let results = {
             let (now, wall) = (self.world.now(), shim::server_wall(self.world.now()));
             let state = &mut *self.world.state();
-            let server = &mut state.servers[self.server];
+            // A proxy that splits reads takes what begins a transaction for a write.
+            let is_read = self.transaction.is_none() && statement.is_read;
+            let reader = state.nets[self.instance].reader.filter(|_| is_read);
+            let server = &mut state.servers[reader.unwrap_or(self.server)];
             let is_primary = server.role == Role::Primary;
             let writes = self.transaction == Some(Transaction::Writes);
             if writes && is_primary && !server.has_lock(self.number) {
@@ -144,31 +144,31 @@ impl Session {
                 self.transaction = None;
                 Err(SqlError::terminated().into())
             } else {
-                server.execute(self.number, text, arguments, (now, wall))
+                server.execute(self.number, (&statement, arguments), (now, wall))
             }
         };
         if let Err(error) = &results {
-            self.world.note(Some(self.instance), format!("{what}: {error}"));
+            self.world.note(Some(self.instance), format!("{}: {error}", statement.name));
             assert!(is_expected(error), "the simulated database can't execute {text:?}: {error}");
         }
-        self.travel("answer").await?;
+        self.travel(Way::Back, What::Step("answer")).await?;
         results
     }
 
     pub async fn ping(&mut self) -> Result<(), Error> {
-        self.travel("ping").await?;
-        self.travel("pong").await
+        self.travel(Way::There, What::Step("ping")).await?;
+        self.travel(Way::Back, What::Step("pong")).await
     }
 
     /// Begins a transaction; one that writes waits for the lock.
     pub async fn begin(&mut self, statement: Option<SqlStr>) -> Result<(), Error> {
         let writes = statement.is_some_and(|statement| statement.as_str().contains("idle_in_transaction"));
-        self.travel(if writes { "begin to write" } else { "begin" }).await?;
+        self.travel(Way::There, What::Step(if writes { "begin to write" } else { "begin" })).await?;
         while writes && !self.take_lock() {
             sleep(LOCK_RETRY).await;
         }
         self.transaction = Some(if writes { Transaction::Writes } else { Transaction::Reads });
-        self.travel("begun").await
+        self.travel(Way::Back, What::Step("begun")).await
     }
 
     fn take_lock(&self) -> bool {
@@ -183,25 +183,25 @@ impl Session {
         let Some(transaction) = self.transaction else {
             return Ok(());
         };
-        self.travel("commit").await?;
+        self.travel(Way::There, What::Step("commit")).await?;
         self.transaction = None;
         if transaction == Transaction::Writes {
             self.commit_writes()?;
         }
-        self.travel("committed").await
+        self.travel(Way::Back, What::Step("committed")).await
     }
 
     fn commit_writes(&mut self) -> Result<(), Error> {
         let now = self.world.now();
         let is_deposed = {
             let state = &mut *self.world.state();
-            let before = state.servers[self.server].keys_if(self.number);
+            let is_deposed = self.server != state.address;
+            let before = if is_deposed { state.servers[self.server].keys_if(self.number) } else { None };
             if !state.servers[self.server].commit(self.number)? {
                 self.is_broken = true;
                 return Err(SqlError::terminated().into());
             }
-            let is_deposed = self.server != state.address;
-            if let Some(before) = before.filter(|_| is_deposed) {
+            if let Some(before) = before {
                 let after = state.servers[self.server].keys();
                 state.history.record_split(&before, &after);
             }
@@ -215,9 +215,9 @@ impl Session {
     }
 
     pub async fn rollback(&mut self) -> Result<(), Error> {
-        self.travel("rollback").await?;
+        self.travel(Way::There, What::Step("rollback")).await?;
         self.roll_back();
-        self.travel("rolled back").await
+        self.travel(Way::Back, What::Step("rolled back")).await
     }
 
     /// Rolls back at once, unless the server can't hear of it: then it waits for its timeout.
@@ -236,14 +236,6 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.roll_back();
-    }
-}
-
-fn fate_name(fate: &Fate) -> String {
-    match fate {
-        Fate::Arrives(delay) => format!("{} ms", delay.as_millis()),
-        Fate::Resets(_) => "reset".to_owned(),
-        Fate::Vanishes => "vanishes".to_owned(),
     }
 }
 

@@ -1,4 +1,5 @@
-//! What the instances share: the servers, the network, the truth about the keys, and what happened.
+//! State that the instances share: the servers, the network, the truth about the keys, and the
+//! history.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use crate::dialect::Role;
 use crate::history::History;
 use crate::scheduler::Scheduler;
 use crate::server::Server;
+use crate::shim;
 use crate::trace::Trace;
 
 /// Settings of the lease of all instances, in microseconds.
@@ -21,6 +23,8 @@ pub struct Terms {
     pub lease: u64,
     pub poll: u64,
     pub grace: u64,
+    /// Time of one way to the database, in milliseconds: least, and end.
+    pub latency: (u64, u64),
 }
 
 /// One simulation.
@@ -46,6 +50,8 @@ pub struct State {
     pub keys: Vec<IssuedKey>,
     /// Key that was changed last, as an index of `keys`.
     pub changed_key: usize,
+    /// Key of each race, as an index of `keys`.
+    pub race_keys: BTreeMap<usize, usize>,
     pub history: History,
     pub trace: Trace,
     template: PathBuf,
@@ -64,9 +70,11 @@ pub struct IssuedKey {
 pub struct Net {
     /// Time of one way in milliseconds: least, and end.
     pub latency: (u64, u64),
+    /// Delay of some messages.
+    pub slow: Option<Slow>,
     /// New connections are refused.
     pub is_refusing: bool,
-    /// Nothing gets through, without an error.
+    /// Messages get lost, without an error.
     pub is_silent: bool,
     /// The server has no room for a new connection.
     pub is_exhausted: bool,
@@ -74,24 +82,58 @@ pub struct Net {
     pub resets: u64,
     /// Server that new connections reach, if it isn't the one at the address.
     pub route: Option<usize>,
+    /// Server that answers what is read outside of transactions, if another one does.
+    pub reader: Option<usize>,
     /// Sessions before this number were reset.
     pub reset_before: u64,
     /// Sessions before this number are dead without an error.
     pub dead_before: u64,
 }
 
-impl Default for Net {
-    fn default() -> Self {
+/// Direction of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// To the database.
+    There,
+    Back,
+}
+
+/// Delay of some messages.
+#[derive(Debug, Clone, Copy)]
+pub struct Slow {
+    /// Direction; `None` means both.
+    pub way: Option<Way>,
+    /// Time of one way in milliseconds: least, and end.
+    pub latency: (u64, u64),
+    /// Percentage of messages.
+    pub percent: u64,
+}
+
+impl Net {
+    fn new(latency: (u64, u64)) -> Self {
         Self {
-            latency: (0, 3),
+            latency,
+            slow: None,
             is_refusing: false,
             is_silent: false,
             is_exhausted: false,
             resets: 0,
             route: None,
+            reader: None,
             reset_before: 0,
             dead_before: 0,
         }
+    }
+}
+
+impl State {
+    /// Adds a server with all but the last `lost` transactions of the one at the address; returns
+    /// its number.
+    pub fn copy(&mut self, lost: usize, mutant: Option<Mutant>) -> usize {
+        let number = self.servers.len();
+        let commits = self.servers[self.address].commits(lost).to_vec();
+        self.servers.push(Server::new(number, mutant, (&self.template, &self.folder), &commits));
+        number
     }
 }
 
@@ -112,10 +154,11 @@ impl World {
             chance: Chance::new(seed ^ 0xfa7e),
             servers: vec![Server::new(0, mutant, (template, folder), &[])],
             address: 0,
-            nets: vec![Net::default(); instances],
+            nets: vec![Net::new(terms.latency); instances],
             sessions: 0,
             keys: vec![],
             changed_key: 0,
+            race_keys: BTreeMap::new(),
             history: History::default(),
             trace: Trace::default(),
             template: template.to_owned(),
@@ -139,7 +182,7 @@ impl World {
     }
 
     pub fn now(&self) -> u64 {
-        self.scheduler.now()
+        shim::now().unwrap_or_else(|| self.scheduler.now())
     }
 
     /// Adds a line to the trace.
@@ -162,11 +205,9 @@ impl World {
         let now = self.now();
         let before = {
             let state = &mut *self.state();
-            let number = state.servers.len();
+            let number = state.copy(lost, self.mutant);
             let old = &mut state.servers[state.address];
-            let commits = old.commits(lost).to_vec();
             (old.role, old.is_down) = (role, !stays_up);
-            state.servers.push(Server::new(number, self.mutant, (&state.template, &state.folder), &commits));
             state.history.switchovers.push(now);
             std::mem::replace(&mut state.address, number)
         };

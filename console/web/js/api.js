@@ -43,7 +43,7 @@ export class Problem extends Error {
     this.violations = details.violations ?? [];
   }
 
-  /** What is wrong with a field, or "". */
+  /** Problem of a field, or "". */
   at(field) {
     const found = this.violations.find((violation) => violation.field === field || violation.field?.startsWith(`${field}.`));
     if (found) return found.description ?? "";
@@ -120,7 +120,7 @@ export async function callAll(name, { query = {}, member, most = 1000, ...option
   return { items, hasMore: pageToken !== "" };
 }
 
-/** What a person can do about a problem. */
+/** Advice for a person who has a problem. */
 export function remedy(problem) {
   if (!(problem instanceof Problem)) return "Reload the page. If it happens again, please report it.";
   if (problem.isUnknown) return "This server doesn't have this operation; a newer version does.";

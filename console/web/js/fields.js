@@ -49,7 +49,7 @@ export function TokenField({ id, label, hint, items, onChange, check, suggestion
     } else if (event.key === "Backspace" && !text && items.length) onChange(items.slice(0, -1));
   };
   const wrong = [...items, ...(text ? [text] : [])].map((item) => [item, check(item)]).find(([, problem]) => problem);
-  // What is still being typed is judged mildly: it may not be complete.
+  // Text that is still being typed may be incomplete, so only what can't become valid is a problem.
   const shownWrong = wrong && !(wrong[0] === text && text.length < 4) ? `${shown(wrong[0])} ${wrong[1]}.` : "";
   const left = suggestions.filter((one) => !items.includes(one)).slice(0, 8);
   return html`<${Field} id=${id} label=${label} hint=${hint} wrong=${shownWrong}>${(props) => html`

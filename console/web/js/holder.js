@@ -87,7 +87,7 @@ function Report({ of: report }) {
       <p class="muted small">An address that isn't yours means that somebody else uses the key: revoke it.</p></div></section>`;
 }
 
-/** Whether the key works, in the words of the console. */
+/** Sentence that says whether the key works, in the words of the console. */
 function ownSentence(key) {
   return sentence({ ...key, status: "KEY_STATUS_ACTIVE", ip_restriction: { allowed_cidrs: key.allowed_cidrs ?? [] } });
 }

@@ -89,7 +89,7 @@ function App() {
   useLayoutEffect(() => {
     setOpen(false);
     window.scrollTo(0, 0);
-    // Those who listen hear which screen this is.
+    // Screen readers announce which screen this is.
     if (!main.current?.querySelector("[autofocus]")) main.current?.focus({ preventScroll: true });
     else main.current.querySelector("[autofocus]").focus();
   }, [path]);

@@ -1,10 +1,10 @@
-// Who looks: name, role and network, as the server says.
+// The caller: name, role and network, as the server says.
 
 import { call, operations } from "./api.js";
 
 const ORDER = { viewer: 1, issuer: 2, admin: 3 };
 
-/** What the server said, or what is assumed before it did. */
+/** The server's answer about the caller; before it, what is assumed. */
 export const session = { known: false, role: "", name: "", network: "", mode: "", isVerified: false, may: new Set() };
 
 export async function loadSession() {

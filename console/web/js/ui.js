@@ -62,7 +62,7 @@ export function Loading({ what }) {
   return html`<p class="loading" role="status">Loading ${what}</p>`;
 }
 
-/** What a loader has: its failure, its progress, or its data. */
+/** State of a loader: its failure, its progress, or its data. */
 export function Loaded({ of, what, children }) {
   if (of.error && !of.data) return html`<${Failure} problem=${of.error} retry=${of.reload} />`;
   if (of.data === undefined) return html`<${Loading} what=${what} />`;

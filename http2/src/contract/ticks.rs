@@ -37,7 +37,7 @@ fn ticks_until_timeout(
 }
 
 #[test]
-fn nothing_unfinished_needs_no_ticks() {
+fn a_session_without_pending_work_needs_no_ticks() {
     let mut peer = peer(10);
     assert!(!peer.session().needs_ticks(false));
     assert_eq!(ticks_until_timeout(&mut peer, false, |_| {}), None);

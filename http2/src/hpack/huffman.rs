@@ -200,13 +200,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(text in prop::collection::vec(any::<u8>(), 0..100)) {
+        fn encoded_text_decodes_to_itself(text in prop::collection::vec(any::<u8>(), 0..100)) {
             prop_assert_eq!(decode(&encode(&text)), Ok(text));
         }
 
         /// No string has two codes.
         #[test]
-        fn what_is_read_is_written_as_it_was(coded in prop::collection::vec(any::<u8>(), 0..40)) {
+        fn decoded_text_encodes_to_the_same_octets(coded in prop::collection::vec(any::<u8>(), 0..40)) {
             if let Ok(text) = decode(&coded) {
                 prop_assert!(encode(&text) == coded);
             }

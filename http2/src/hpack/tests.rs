@@ -57,7 +57,7 @@ fn the_requests_of_the_rfc() {
 }
 
 #[test]
-fn what_is_wrong_is_refused() {
+fn invalid_blocks_are_refused() {
     for (block, expected) in [
         ("80", DecodeError::InvalidIndex),
         ("be", DecodeError::InvalidIndex),
@@ -76,17 +76,17 @@ fn what_is_wrong_is_refused() {
     ] {
         assert_eq!(read(&mut Decoder::default(), &bytes(block)), Err(expected), "{block}");
     }
-    // Of the table's whole size, twice, and of none.
+    // Updates to the table's whole size, twice, and to 0.
     assert_eq!(read(&mut Decoder::default(), &bytes("3f e1 1f 20 82")), Ok(pairs(&[(":method", "GET")])));
 }
 
 #[test]
-fn what_was_read_last_is_not_taken_for_another() {
+fn repeated_fields_are_not_confused() {
     let mut decoder = Decoder::default();
     let path = |value: &str| [&[0x04, value.len() as u8], value.as_bytes()].concat();
     for value in ["/a", "/a", "/b", "/", "/b", "/b", ""] {
         assert_eq!(read(&mut decoder, &path(value)), Ok(pairs(&[(":path", value)])));
-        // The same value, of another name.
+        // The same value under another name.
         let authority = [&[0x01, value.len() as u8], value.as_bytes()].concat();
         assert_eq!(read(&mut decoder, &authority), Ok(pairs(&[(":authority", value)])));
     }

@@ -1,3 +1,5 @@
+//! Tests of the places where a credential is looked for: a table of requests, with what is found.
+
 use super::*;
 use crate::authz::request::tests::both_forms;
 
@@ -63,6 +65,12 @@ const WAYS: &[(&str, Lines, Expected)] = &[
     ("/?api+key=%20+", &[], NOTHING),
     ("/", &[("cookie", "key=")], NOTHING),
     ("/", &[("cookie", "key=\"\"; a=b")], NOTHING),
+    ("/", &[("cookie", "key=%20%09; a=b")], NOTHING),
+    ("/", &[("cookie", "key=%20"), ("authorization", "Bearer k")], key(BEARER)),
+    ("/", &[("cookie", "key=%20; key=k")], key(COOKIE)),
+    ("/", &[("x-api-key", "\"\"")], NOTHING),
+    ("/", &[("authorization", "Bearer ''"), ("x-api-key", "k")], key(X_API_KEY)),
+    ("/", &[("authorization", "Basic \"\"")], NOTHING),
     ("/v2/", &[], NOTHING),
     ("/", &[("sec-websocket-protocol", "bearer")], NOTHING),
     ("/", &[("authorization", "Bearer "), ("x-api-key", "k")], key(X_API_KEY)),
@@ -125,6 +133,7 @@ const WAYS: &[(&str, Lines, Expected)] = &[
     ("/v2/k/a?b", &[], key(PATH)),
     ("/%762/%6B", &[], key(PATH)),
     ("/v2/a+b", &[], Ok(Some(("a+b", PATH)))),
+    ("/v2/%20/", &[], NOTHING),
     ("/V2/k", &[], NOTHING),
     ("/v2//k", &[], NOTHING),
     ("/a/v2/k", &[], NOTHING),

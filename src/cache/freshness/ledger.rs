@@ -102,6 +102,16 @@ impl Ledger {
         if stored >> AT_BITS == self.lineage() { stored & ((1 << AT_BITS) - 1) } else { 0 }
     }
 
+    /// Returns the value of a slot: a later lineage, or position, is greater.
+    pub(super) fn value(&self, slot: usize) -> u64 {
+        self.slots[slot].load(Ordering::Acquire)
+    }
+
+    /// Returns the number of slots.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
     /// Returns the current lineage.
     pub(super) fn lineage(&self) -> u64 {
         self.lineage.load(Ordering::Acquire)
@@ -141,7 +151,7 @@ impl Ledger {
 
 /// Packs a stamp into a slot's value: a later lineage is greater than any position of an earlier
 /// one.
-const fn pack(lineage: u64, at: u64) -> u64 {
+pub(super) const fn pack(lineage: u64, at: u64) -> u64 {
     let max = (1 << AT_BITS) - 1;
     lineage << AT_BITS | if at < max { at } else { max }
 }

@@ -13,7 +13,8 @@ use super::{Freshness, PollFailure};
 use crate::clock::{BootTime, Moment};
 use crate::mutants::{self, Mutant};
 use crate::store::{
-    Evidence, LogEntry, LogStart, LogSubject, Mutation, NotAuthoritative, PollError, Proof, Store, StoreError,
+    Evidence, LogEntry, LogStart, LogSubject, Mutation, NotAuthoritative, PollError, Proof, ServerId, Store,
+    StoreError,
 };
 
 /// Timeout of the one poll that requests wait for after the lease expired: well within their
@@ -33,7 +34,7 @@ impl CaughtUp {
     }
 
     /// Includes the proof of a part of the log.
-    fn with_proof(self, proof: Proof) -> Self {
+    fn with_proof(self, proof: &Proof) -> Self {
         if mutants::is_on(Mutant::OldConnection) {
             return self;
         }
@@ -121,6 +122,8 @@ impl Freshness {
         (is_valid && shown.as_micros() != 0).then_some(shown)
     }
 
+    /// Polls once; the caller holds the lock of polls. Watches meanwhile if the process itself
+    /// stalls, since a deadline that passes in a stall is no evidence of an outage.
     async fn poll_in_turn(&self, store: &Store) -> Result<(), StoreError> {
         let number = self.polls_begun.fetch_add(1, Ordering::AcqRel) + 1;
         let begun = self.begin();
@@ -142,6 +145,15 @@ impl Freshness {
             Ok(caught_up) => self.check_age(caught_up, store, begun.at, ended),
             Err(error) => Err(error),
         };
+        if let Err(PollError { error: StoreError::LogBroken, .. }) = &result {
+            let (store, now) = (store.clone(), self.clock.now());
+            // The next poll finds its entry.
+            tokio::spawn(async move {
+                if let Err(error) = store.mend_log(now).await {
+                    tracing::warn!(%error, "the mutation log can't be continued");
+                }
+            });
+        }
         match &result {
             Ok(caught_up) => self.record_success(caught_up, &begun, ended),
             Err(error) => self.record_failure(error, &begun, ended, stall.has_stalled()),
@@ -195,6 +207,7 @@ impl Freshness {
         self.last_poll_micros.store(micros(took), Ordering::Relaxed);
     }
 
+    /// Records a failed poll, and what it proves about the database.
     fn record_failure(&self, failed: &PollError, begun: &Begun, ended: Moment, stalled_during: bool) {
         // A deadline that passed during a stall proves nothing about the database.
         if stalled_during {
@@ -248,12 +261,14 @@ impl Freshness {
                 return self.start_lineage(store, began, deadline).await;
             };
             let part = store.read_log(LogStart::At(last), &self.clock, self.timing(), deadline).await?;
-            caught_up = caught_up.with_proof(part.proof);
+            self.note_server(part.proof.server());
+            caught_up = caught_up.with_proof(&part.proof);
             let end = *end.get_or_insert(part.end);
             let continues = self.append(&part.entries);
             let is_complete = self.polled_to() >= end;
             let has_more = part.entries.last().is_some_and(|newest| newest.n > last);
             let is_rewritten = !continues
+                || end < last
                 || !is_complete && !has_more
                 || is_complete && !self.confirm_heads(&observed_heads, written);
             if is_rewritten {
@@ -267,6 +282,16 @@ impl Freshness {
             } else if is_complete {
                 return Ok(caught_up);
             }
+        }
+    }
+
+    /// Counts a change of the server that polls come from. What an earlier one said of unknown keys
+    /// isn't used any more: it may lack keys that were issued since it lost its place.
+    pub(super) fn note_server(&self, server: &ServerId) {
+        let mut last = self.server.lock();
+        if last.as_ref() != Some(server) {
+            *last = Some(server.clone());
+            self.servers.fetch_add(1, Ordering::AcqRel);
         }
     }
 
@@ -320,11 +345,12 @@ impl Freshness {
         // Older entries are read as well, so that rows in the shared cache stay usable.
         let since = LogStart::Since(self.history_window);
         let part = store.read_log(since, &self.clock, self.timing(), deadline).await?;
+        self.note_server(part.proof.server());
         let mut log = part.entries;
         let gap = log.windows(2).rposition(|pair| pair[1].n != pair[0].n + 1);
         let log = log.split_off(gap.map_or(0, |gap| gap + 1));
-        let corrupt = PollError { error: StoreError::Corrupt("mutation_log"), evidence: Evidence::Outage };
-        let newest = log.last().map(|newest| newest.n).filter(|newest| *newest == part.end).ok_or(corrupt)?;
+        let broken = PollError { error: StoreError::LogBroken, evidence: Evidence::Outage };
+        let newest = log.last().map(|newest| newest.n).filter(|newest| *newest == part.end).ok_or(broken)?;
         // All of it under one lock, so that nobody sees a part of the tail.
         let mut tail = self.tail();
         self.newest.store(newest, Ordering::Release);
@@ -335,7 +361,7 @@ impl Freshness {
             self.apply_entry(&mut tail, entry);
         }
         self.polled_to.store(newest, Ordering::Release);
-        Ok(CaughtUp::new(began).with_proof(part.proof))
+        Ok(CaughtUp::new(began).with_proof(&part.proof))
     }
 
     fn reset(&self) {

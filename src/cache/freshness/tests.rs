@@ -62,6 +62,24 @@ async fn a_change_invalidates_rows_read_before_it() {
 }
 
 #[tokio::test]
+async fn what_a_server_said_of_unknown_keys_ends_when_polls_come_from_another() {
+    let (store, _directory) = store().await;
+    let freshness = Freshness::new(Clock::manual(Timestamp::from_secs(1_000)), CONFIG, LEASE);
+    freshness.poll(&store).await.unwrap();
+    let slots = [Slot::for_key(NetworkId::SINGLE, KEY)];
+    let (servers, stamp) = (freshness.servers(), freshness.before_read_of(&slots).stamp(5));
+    assert!(freshness.are_unknown(&slots, stamp, servers));
+    freshness.poll(&store).await.unwrap();
+    assert!(freshness.are_unknown(&slots, stamp, servers), "from the same server again");
+    freshness.note_server(&ServerId::new("another"));
+    assert!(!freshness.are_unknown(&slots, stamp, servers));
+    assert!(freshness.is_fresh(slots[0], stamp), "a row that was found stays valid");
+    let later = freshness.servers();
+    freshness.apply(&Mutation { n: 6, network: NetworkId::SINGLE, key_id: KEY });
+    assert!(!freshness.are_unknown(&slots, stamp, later), "imported since");
+}
+
+#[tokio::test]
 async fn a_rewritten_log_drops_all_rows_and_starts_a_lineage() {
     let ((before, _a), (restored, _b)) = (store().await, store().await);
     let freshness = Freshness::new(Clock::manual(Timestamp::from_secs(1_000)), CONFIG, LEASE);

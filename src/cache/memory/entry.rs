@@ -19,6 +19,14 @@ pub struct CacheKey {
     pub(super) digest: [u8; 32],
 }
 
+impl CacheKey {
+    /// Makes the key from the digest that another process made with
+    /// [`MemoryCache::seed`](super::MemoryCache::seed).
+    pub const fn new(network: NetworkId, digest: [u8; 32]) -> Self {
+        Self { network, digest }
+    }
+}
+
 impl Hash for CacheKey {
     /// Hashes the first eight bytes of the digest only: it is a seeded hash already.
     fn hash<H: Hasher>(&self, state: &mut H) {
@@ -99,6 +107,8 @@ pub struct NegativeEntry {
     pub key_id: KeyId,
     /// Log position up to which the id is known to be unknown.
     pub stamp: Stamp,
+    /// Number of changes of the server that polls came from, before the lookup.
+    pub servers: u64,
     /// Slots in which changes are noted that create the key, by its id or one of its digests.
     pub slots: [Slot; 3],
     /// Generation of the settings under which the id was looked up.

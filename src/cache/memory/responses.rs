@@ -117,6 +117,12 @@ impl ResponseCache {
         Ok(encoded)
     }
 
+    /// Returns the response that `matches` and is valid, with its conditions.
+    pub fn find(&self, now: Timestamp, matches: impl Fn(&CachedResponse) -> bool) -> Option<CachedResponse> {
+        let responses = self.responses.load();
+        responses.iter().find(|response| matches(response) && response.is_valid_at(now)).cloned()
+    }
+
     /// Takes over the responses of an older entry for the same state of the same key.
     pub fn copy_from(&self, older: &Self) {
         self.responses.store(older.responses.load_full());

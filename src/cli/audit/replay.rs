@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::files::{self, NO_KEY, names_key};
-use crate::audit::changes::{ChangeKind, Difference, RecordedChange, find_lacking};
+use crate::audit::changes::{ChangeKind, Difference, RecordedChange, Subject, find_lacking};
 use crate::audit::repeat::repeat;
 use crate::audit::verify::{UnresolvedCall, Verifier};
 use crate::audit::{Audit, AuditLog, ChainKeys, LogSettings};
@@ -26,9 +26,9 @@ use crate::store::Store;
 /// Reads the audit logs, verifies their lines, and compares the last change of each key with the
 /// database (--database, else db.dsn of the configuration). Revocations, rotations, suspensions,
 /// their ends and deletions of keys that the database lacks are repeated, and recorded in the audit
-/// log if audit.file is set. Keys that were issued or imported since the backup, and updates, can't
-/// be repeated, as the log has neither secrets nor values: they are listed. Suspensions of actors
-/// aren't: the log has them as ActorSuspended.
+/// log if audit.file is set. So are suspensions of actors and their ends. Keys that were issued or
+/// imported since the backup, and updates, can't be repeated, as the log has neither secrets nor
+/// values: they are listed.
 ///
 /// Name the logs of all machines, with their rotated files. The command may run before the servers
 /// start or while they run, and may be repeated. A log with a line that was changed is refused.
@@ -200,10 +200,14 @@ fn advice(difference: &Difference) -> &'static str {
 
 fn view(done: &[(Difference, Fate)], unresolved: &[UnresolvedCall], dry_run: bool) -> View {
     let change = |(difference, result): &(Difference, Fate)| {
+        let id = match difference.change.subject {
+            Subject::Key(_) => "key_id",
+            Subject::Actor(_) | Subject::ErasedActor => "actor_id",
+        };
         json!({
             "result": result.name(),
             "change": difference.name(),
-            "key_id": difference.change.key.to_string(),
+            id: difference.change.subject.to_string(),
             "network": difference.change.network.to_string(),
             "time": difference.change.at.to_rfc3339(),
             "advice": advice(difference),
@@ -222,9 +226,9 @@ fn view(done: &[(Difference, Fate)], unresolved: &[UnresolvedCall], dry_run: boo
     let mut rows: Vec<Vec<String>> = done
         .iter()
         .map(|(difference, result)| {
-            let RecordedChange { key, at, .. } = &difference.change;
+            let RecordedChange { subject, at, .. } = &difference.change;
             let (result, change) = (result.name().to_owned(), difference.name().to_owned());
-            vec![result, change, key.to_string(), at.to_rfc3339(), advice(difference).to_owned()]
+            vec![result, change, subject.to_string(), at.to_rfc3339(), advice(difference).to_owned()]
         })
         .collect();
     rows.extend(unresolved.iter().map(|unknown| {
@@ -232,7 +236,7 @@ fn view(done: &[(Difference, Fate)], unresolved: &[UnresolvedCall], dry_run: boo
         let keys = unknown.keys.join(" ");
         vec!["unknown".to_owned(), unknown.operation.clone(), keys, unknown.time.clone(), advice]
     }));
-    let quiet = done.iter().map(|(difference, _)| difference.change.key.to_string()).collect();
-    let table = Table::Rows(vec!["RESULT", "CHANGE", "KEY", "TIME", "ADVICE"], rows);
+    let quiet = done.iter().map(|(difference, _)| difference.change.subject.to_string()).collect();
+    let table = Table::Rows(vec!["RESULT", "CHANGE", "KEY OR ACTOR", "TIME", "ADVICE"], rows);
     View { body: JsonBody::from(body), table, quiet }
 }

@@ -245,14 +245,14 @@ fn summary(lines: &[Line]) -> String {
         return format!("nothing to do: {known} of {} keys are known already", lines.len());
     }
     let counts = Fate::ALL.map(|outcome| (outcome, count(lines, outcome)));
-    let told = counts.iter().filter(|(_, count)| *count > 0);
-    let told: Vec<String> = told.map(|(outcome, count)| format!("{count} {}", outcome.name())).collect();
+    let shown = counts.iter().filter(|(_, count)| *count > 0);
+    let shown: Vec<String> = shown.map(|(outcome, count)| format!("{count} {}", outcome.name())).collect();
     let partly = lines.iter().filter(|line| !line.entry.lost.is_empty()).count();
     let partly = match partly {
         0 => String::new(),
         partly => format!("; of {partly}, something doesn't carry over"),
     };
-    format!("{} keys: {}{partly}", lines.len(), told.join(", "))
+    format!("{} keys: {}{partly}", lines.len(), shown.join(", "))
 }
 
 /// Splits bodies into requests that the server takes.

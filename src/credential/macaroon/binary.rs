@@ -176,7 +176,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_reads_back(
+        fn encoded_macaroons_round_trip(
             location: Vec<u8>, identifier: Vec<u8>, signature: [u8; 32],
             caveats in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..5),
         ) {
@@ -187,7 +187,7 @@ mod tests {
         }
 
         #[test]
-        fn what_reads_is_written_the_same(
+        fn decoded_macaroons_encode_to_the_same_octets(
             mut bytes in prop::collection::vec(0_u8..9, 0..40), changes: Vec<(prop::sample::Index, u8)>,
         ) {
             // Starts from nothing and from something nearly valid.

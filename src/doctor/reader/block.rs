@@ -204,7 +204,7 @@ impl<'t> Reader<'t> {
     /// Returns the column of the position.
     fn indent(&self) -> Step<Column> {
         let before = self.text.as_bytes().get(self.line_start..self.at).unwrap_or_default();
-        // Only the first token of a line is indented; `before` is looked at no further than that.
+        // The indentation ends at the first token of the line, so `before` is read no further.
         let mut indentation = before.iter().take_while(|byte| matches!(byte, b' ' | b'\t'));
         let is_flow = matches!(self.peek(), Some(b'[' | b'{'));
         if !is_flow && indentation.any(|byte| *byte == b'\t') {

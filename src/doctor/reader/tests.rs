@@ -28,7 +28,7 @@ fn problem(text: &str) -> String {
 }
 
 #[test]
-fn what_yaml_has() {
+fn yaml_documents_are_read() {
     let cases: &[(&str, Value)] = &[
         ("a: b", json!({ "a": "b" })),
         ("a:\n- b\n- c: d\n  e: f\ng: h", json!({ "a": ["b", { "c": "d", "e": "f" }], "g": "h" })),

@@ -38,6 +38,8 @@ pub(crate) struct GrpcService<'a> {
     /// The server, as texts name it.
     server: String,
     timeout: f64,
+    /// True if Talos takes TLS alone on its port, false if none; None where that isn't known.
+    takes_tls: Option<bool>,
 }
 
 impl<'a> GrpcService<'a> {
@@ -48,6 +50,10 @@ impl<'a> GrpcService<'a> {
             server: server(node, options),
             cluster: node.get_path("envoy_grpc.cluster_name").text(),
             timeout: node.get("timeout").seconds().unwrap_or(DEFAULT_TIMEOUT_SECONDS),
+            takes_tls: options
+                .listener
+                .filter(|listener| listener.socket.is_none())
+                .map(|listener| listener.tls.cert_file.is_some()),
         }
     }
 
@@ -240,7 +246,8 @@ fn check_authority(cluster: &str, node: &Node<'_>, consequence: &str, findings: 
     }
 }
 
-const HTTP_PROTOCOL_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+/// Type of the options by which a cluster chooses its protocol, and the key of its entry.
+pub(super) const HTTP_PROTOCOL_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
 /// Returns the HTTP/2 options of a cluster, if it uses HTTP/2.
 fn http2_options<'a>(cluster: &Node<'a>) -> Option<Node<'a>> {
@@ -438,20 +445,50 @@ fn check_transport(dump: &Dump<'_>, cluster: &Node<'_>, of: &GrpcService<'_>, fi
         .flatten()
         .flat_map(|list| list.items("endpoints"))
         .flat_map(|group| group.items("lb_endpoints"))
-        .map(|one| one.get_path("endpoint.address.socket_address.address"));
-    let remote =
-        addresses.into_iter().find(|address| address.text().is_some_and(|address| !is_loopback(address)));
+        .filter_map(|one| one.get_path("endpoint.address.socket_address.address").text());
+    let addresses: Vec<_> = addresses.collect();
+    if !addresses.is_empty() {
+        check_encryption(is_encrypted, &socket, cluster, of, findings);
+    }
+    let remote = addresses.into_iter().find(|address| !is_loopback(address));
     if let (false, Some(address)) = (is_encrypted, remote) {
         findings.add(
             "plaintext",
             Severity::Warning,
             &socket,
             format!(
-                "keys are sent to {} unencrypted, and anybody on the network path can answer in the place of {}",
-                address.text().unwrap_or_default(),
+                "keys are sent to {address} unencrypted, and anybody on the network path can answer in the place of {}",
                 of.server
             ),
             tls::socket_cure(cluster),
         );
+    }
+}
+
+/// Compares a cluster's transport with that of Talos' own listener.
+fn check_encryption(
+    is_encrypted: bool,
+    socket: &Node<'_>,
+    cluster: &Node<'_>,
+    of: &GrpcService<'_>,
+    findings: &mut Findings,
+) {
+    match (of.takes_tls, is_encrypted) {
+        (Some(true), false) => findings.add(
+            "tls-expected",
+            Severity::Error,
+            socket,
+            "Talos takes TLS alone (`serve.authz.tls`), and this cluster has none: every check fails with a 503",
+            tls::socket_cure(cluster),
+        ),
+        (Some(false), true) => findings.add(
+            "tls-unexpected",
+            Severity::Warning,
+            socket,
+            "this cluster speaks TLS, and Talos has no certificate (`serve.authz.tls`): unless a proxy between them ends \
+             the TLS, every check fails with a 503",
+            "# talos.yaml\nserve:\n  authz:\n    tls: { cert_file: /etc/talos/tls.crt, key_file: /etc/talos/tls.key }",
+        ),
+        _ => {}
     }
 }

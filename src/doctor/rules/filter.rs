@@ -117,7 +117,8 @@ fn check_enablement(check: &ExtAuthz<'_>, findings: &mut Findings) {
             "filter_enabled: { default_value: { numerator: 100, denominator: HUNDRED } }",
         );
     }
-    if !by_metadata.is_absent() {
+    // The accelerator's condition has rules of its own.
+    if !by_metadata.is_absent() && !check.is_accelerated {
         check_metadata_condition(check, denies, &by_metadata, findings);
     }
     if check.is_conditional {
@@ -167,7 +168,7 @@ fn check_metadata_condition(check: &ExtAuthz<'_>, denies: bool, at: &Node<'_>, f
 }
 
 /// Setting that refuses requests that aren't checked.
-const DENY_AT_DISABLE: &str =
+pub(super) const DENY_AT_DISABLE: &str =
     "deny_at_disable: { default_value: true, runtime_key: ext_authz.deny_at_disable }";
 
 /// Returns a filter that removes forged identity headers from unchecked requests.
@@ -182,7 +183,7 @@ fn strip_before(filter: &str) -> String {
 }
 
 /// Returns true if an `envoy.type.v3.FractionalPercent` is 100 %.
-fn is_all(percentage: &Node<'_>) -> bool {
+pub(super) fn is_all(percentage: &Node<'_>) -> bool {
     let numerator = percentage.get("numerator").number().unwrap_or(0);
     let denominator = percentage.get("denominator");
     let denominator = match () {

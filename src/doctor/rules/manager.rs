@@ -1,8 +1,12 @@
-//! Findings about a connection manager that has a check: paths, client addresses, header names, and
-//! the filters before and after the check.
+//! Findings about an HTTP connection manager whose filters call Talos: paths, client addresses,
+//! header names, and the filters before and after that call, here the *check*.
+//!
+//! Ids of findings are for scripts, so they stay. Each has a row in docs/doctor.md and faults in
+//! tests/it/doctor/faults/manager.rs.
 
 use super::cluster::takes_trailers;
 use crate::config::{Authz, ClientAddress};
+use crate::doctor::accelerator::is_accelerator;
 use crate::doctor::connection_manager::ConnectionManager;
 use crate::doctor::dump::{Dump, is_loopback};
 use crate::doctor::findings::{Findings, Severity};
@@ -196,14 +200,14 @@ fn check_client_address(node: &Node<'_>, detection: &[Node<'_>], authz: &Authz, 
 }
 
 /// Filters that run custom code or call a service that may change a request.
-const PROGRAMMABLE_FILTERS: [&str; 5] =
+pub(super) const PROGRAMMABLE_FILTERS: [&str; 5] =
     ["Lua", "LuaPerRoute", "Wasm", "ExternalProcessor", "DynamicModuleFilter"];
 /// Name of ext_authz's dynamic metadata.
-const EXT_AUTHZ_METADATA: &str = "envoy.filters.http.ext_authz";
+pub(super) const EXT_AUTHZ_METADATA: &str = "envoy.filters.http.ext_authz";
 
 fn check_order(manager: &ConnectionManager<'_>, findings: &mut Findings) {
     let Some(first) = manager.checks.iter().min_by_key(|check| check.index) else { return };
-    for filter in manager.filters.iter().take(first.index) {
+    for filter in manager.filters.iter().take(first.index).filter(|filter| !is_accelerator(filter)) {
         check_filter_before(manager, filter, first.name, findings);
     }
     for filter in manager.filters.iter().skip(first.index + 1) {
@@ -315,12 +319,9 @@ fn check_filter_after(filter: &HttpFilter<'_>, check: &str, findings: &mut Findi
         );
     }
     let is_code = filter.kind.is_some_and(|kind| PROGRAMMABLE_FILTERS.contains(&kind));
-    let mentions = |text: &str| {
-        let text = text.to_ascii_lowercase().replace('_', "-");
-        text.contains(crate::authz::identity_headers::HEADER_PREFIX)
-    };
-    let claims = matches!(filter.kind, Some("JwtAuthentication")) && filter.config.any_text(mentions);
-    if claims || (is_code && filter.config.any_text(mentions)) {
+    let claims =
+        matches!(filter.kind, Some("JwtAuthentication")) && filter.config.any_text(headers::mentions_talos);
+    if claims || (is_code && filter.config.any_text(headers::mentions_talos)) {
         findings.add(
             "identity-overwritten",
             Severity::Warning,

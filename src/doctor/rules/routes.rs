@@ -5,7 +5,9 @@ use std::collections::{HashMap, HashSet};
 
 use super::cluster::GrpcService;
 use super::cure;
+use super::other_ways::{TrustingClusters, check_admin_routes, check_tcp_proxies};
 use crate::doctor::connection_manager::ConnectionManager;
+use crate::doctor::dump::Dump;
 use crate::doctor::findings::{Findings, Severity};
 use crate::doctor::headers;
 use crate::doctor::http_filter::ExtAuthz;
@@ -84,26 +86,27 @@ pub(crate) fn other_services<'a>(
 }
 
 /// Examines the routes of all connection managers.
-pub(crate) fn examine(managers: &[ConnectionManager<'_>], findings: &mut Findings) {
-    // Clusters that trust identity headers, each with a checked route that leads there.
-    let mut trusting: HashMap<&str, &str> = HashMap::new();
+pub(crate) fn examine(dump: &Dump<'_>, managers: &[ConnectionManager<'_>], findings: &mut Findings) {
+    let mut trusting = TrustingClusters::default();
     for manager in managers {
         for target in &manager.targets {
             let is_checked = manager.checks.iter().any(|check| is_enabled(target, check));
             if let (true, Some(cluster), Some(route)) = (is_checked, target.cluster, target.levels.first()) {
-                trusting.entry(cluster).or_insert(&route.path);
+                trusting.insert(dump, cluster, &route.path);
             }
         }
     }
     for manager in managers {
         match manager.checks.is_empty() {
-            true => check_unprotected(manager, &trusting, findings),
+            true => check_unprotected(dump, manager, &trusting, findings),
             false => {
                 manager.targets.iter().for_each(|target| check_protected(manager, target, findings));
                 check_all_names(manager, findings);
             }
         }
     }
+    check_tcp_proxies(dump, &trusting, findings);
+    check_admin_routes(dump, managers, findings);
 }
 
 fn is_enabled(target: &RouteTarget<'_>, check: &ExtAuthz<'_>) -> bool {
@@ -116,8 +119,9 @@ fn is_enabled(target: &RouteTarget<'_>, check: &ExtAuthz<'_>) -> bool {
 
 /// Checks a connection manager without a check.
 fn check_unprotected(
+    dump: &Dump<'_>,
     manager: &ConnectionManager<'_>,
-    trusting: &HashMap<&str, &str>,
+    trusting: &TrustingClusters<'_>,
     findings: &mut Findings,
 ) {
     // The outbound listeners of an Istio sidecar don't receive requests from clients.
@@ -129,28 +133,24 @@ fn check_unprotected(
         "# if this listener should work without keys, on the route:\n{removal}\n# or, to check its requests:\n{}",
         cure::recommended()
     );
-    for target in
-        manager.targets.iter().filter(|target| !target.is_answered_locally && !target.is_identity_stripped())
-    {
+    let is_open = |target: &&RouteTarget<'_>| !target.is_answered_locally && !target.is_identity_stripped();
+    let mut reasons: HashMap<&str, Option<String>> = HashMap::new();
+    let mut leads_upstream = false;
+    for target in manager.targets.iter().filter(is_open) {
+        leads_upstream = true;
         let (Some(cluster), Some(route)) = (target.cluster, target.levels.first()) else { continue };
-        if let Some(other) = trusting.get(cluster) {
+        let reason = reasons.entry(cluster).or_insert_with(|| trusting.reason(dump, cluster));
+        if let Some(reason) = reason {
             findings.add(
                 "unprotected-route",
                 Severity::Error,
                 route,
-                format!(
-                    "the route leads unchecked to {cluster}, which trusts x-talos-* headers because the checked route \
-                     {other} leads there, too: a client can send any identity"
-                ),
+                format!("the route leads unchecked to {reason}: a client can send any identity"),
                 fix.clone(),
             );
         }
     }
-    let leads_upstream =
-        manager.targets.iter().any(|target| !target.is_answered_locally && !target.is_identity_stripped());
-    let is_reported =
-        manager.targets.iter().any(|target| target.cluster.is_some_and(|name| trusting.contains_key(name)));
-    if leads_upstream && !is_reported {
+    if leads_upstream && reasons.values().all(Option::is_none) {
         findings.add(
             "unchecked-listener",
             Severity::Note,
@@ -174,6 +174,7 @@ fn check_protected(manager: &ConnectionManager<'_>, target: &RouteTarget<'_>, fi
     for check in &manager.checks {
         for settings in per_route_settings(target, check.name) {
             super::filter::check_request_body(&settings.get("with_request_body"), findings);
+            check_http_service(&settings.get("http_service"), findings);
         }
         if !is_checked {
             check_disabled(check, target, findings);
@@ -204,6 +205,21 @@ fn check_protected(manager: &ConnectionManager<'_>, target: &RouteTarget<'_>, fi
             );
         }
     }
+}
+
+/// Checks that a route doesn't replace Talos by an HTTP service.
+fn check_http_service(service: &Node<'_>, findings: &mut Findings) {
+    if service.is_absent() {
+        return;
+    }
+    let uri = service.get_path("server_uri.uri").text().unwrap_or("an HTTP service");
+    findings.add(
+        "http-service",
+        Severity::Error,
+        service,
+        format!("requests of this route are judged by {uri} instead of Talos: x-talos-* headers stay as clients sent them"),
+        "# remove http_service",
+    );
 }
 
 fn check_all_names(manager: &ConnectionManager<'_>, findings: &mut Findings) {

@@ -256,6 +256,70 @@ fn policies_that_talos_refuses() {
 }
 
 #[test]
+fn logs_over_grpc_show_keys() {
+    let log = |names: &str| {
+        format!(
+            "{ROUTES}, access_log: [{{ name: als, typed_config: {{ \"@type\": \
+             x/envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig, additional_request_headers_to_log: {names} }} }}]"
+        )
+    };
+    let shown = report(&listener("name: in", CALL, &log("[User-Agent, X-API-Key, authorization]")));
+    let finding = only(&shown, "key-logged");
+    assert_eq!(finding.fix, "additional_request_headers_to_log: [User-Agent]");
+    assert!(
+        finding.path.ends_with("access_log[als].typed_config.additional_request_headers_to_log"),
+        "{finding:?}"
+    );
+    let hidden = report(&listener("name: in", CALL, &log("[user-agent]")));
+    assert!(found(&hidden, "key-logged").is_empty(), "{hidden:#?}");
+}
+
+#[test]
+fn runtime_layers_turn_checks_off() {
+    let with = |filter: &str, layers: &str| {
+        let filter = format!("{CALL}, {filter}");
+        let report = report(&format!(
+            "layered_runtime: {{ layers: [{layers}] }}\nstatic_resources: {{ listeners: [{}] }}",
+            listener("name: in", &filter, ROUTES)
+        ));
+        let ids = ["filter-enabled", "deny-at-disable"];
+        let found = report.findings.into_iter().filter(|finding| ids.contains(&finding.id));
+        found.map(|finding| (finding.id, finding.severity, finding.path)).collect::<Vec<_>>()
+    };
+    let both = "filter_enabled: { default_value: { numerator: 100 }, runtime_key: a.on }, deny_at_disable: { default_value: true, \
+                runtime_key: a.deny }";
+    let layer = |values: &str| format!("{{ name: l, static_layer: {{ {values} }} }}");
+    let at = |key: &str| format!("bootstrap.layered_runtime.layers[l].static_layer{key}");
+    let (error, warning) = (Severity::Error, Severity::Warning);
+    for (layers, expected) in [
+        (layer("b.on: 0"), vec![]),
+        (layer("a.on: 100"), vec![]),
+        (layer("a.on: 99"), vec![("filter-enabled", warning, at("[a.on]"))]),
+        (
+            layer("a: { on: { numerator: 1, denominator: HUNDRED } }"),
+            vec![("filter-enabled", warning, at("[a][on]"))],
+        ),
+        (
+            layer("a: { on: 0, deny: false }"),
+            vec![("filter-enabled", error, at("[a][on]")), ("deny-at-disable", warning, at("[a][deny]"))],
+        ),
+        (layer("a.deny: false"), vec![("deny-at-disable", warning, at("[a.deny]"))]),
+        (format!("{}, {}", layer("a.on: 0"), layer("a.on: 100")), vec![]),
+    ] {
+        assert_eq!(with(both, &layers), expected, "{layers}");
+    }
+}
+
+#[test]
+fn a_route_that_asks_an_http_service_is_found() {
+    let routes = "route_config: { virtual_hosts: [{ name: all, routes: [{ match: { prefix: / }, route: { cluster: up }, \
+                  typed_per_filter_config: { authz: { \"@type\": x/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute, \
+                  check_settings: { http_service: { server_uri: { uri: http://opa } } } } } }] }] }";
+    let report = report(&listener("name: in", CALL, routes));
+    assert!(only(&report, "http-service").why.contains("http://opa"), "{report:#?}");
+}
+
+#[test]
 fn each_listener_and_server_by_its_name() {
     let open = |port| {
         listener(
@@ -284,7 +348,7 @@ fn each_listener_and_server_by_its_name() {
         found(&report, "fail-open")[0].why.starts_with("while the server of opa is unreachable"),
         "{report:#?}"
     );
-    // Its listeners have no TLS.
+    // The listeners of the dump have no TLS.
     assert_eq!(found(&report, "plain-http").len(), 3);
     assert!(found(&report, "plain-http")[0].why.contains("192.0.2.1"));
 }

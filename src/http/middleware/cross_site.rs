@@ -52,7 +52,7 @@ mod tests {
     use axum::http::HeaderValue;
 
     #[test]
-    fn whom_a_browser_speaks_for() {
+    fn the_site_that_a_browser_speaks_for() {
         for (origin, site, crosses) in [
             (None, None, false),
             (None, Some("none"), false),

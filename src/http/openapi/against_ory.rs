@@ -101,7 +101,7 @@ fn every_operation_of_ory_is_there() {
                     wrong.push(format!("{at}: takes {} and not {}", body["$ref"], schema["$ref"]));
                 }
             }
-            // They describe the response under 200, whatever its status, which then has no schema.
+            // Ory describes the response under 200, whatever its status, which then has no schema.
             let (status, good) =
                 members(&ours["responses"]).find(|(status, _)| status.starts_with('2')).unwrap();
             if theirs["responses"][status].is_null() {

@@ -59,7 +59,7 @@ pub(super) struct Page {
 impl Page {
     /// Renders the page of an OpenAPI document.
     pub(super) fn new(document: &Value) -> Self {
-        // Nothing is loaded, and nothing runs. The hash allows the one style that the page has.
+        // The policy allows no loads and no scripts. The hash allows the one style of the page.
         let hash = BASE64.encode(Sha256::digest(STYLE));
         let policy = format!(
             "default-src 'none'; style-src 'sha256-{hash}'; base-uri 'none'; form-action 'none'; \

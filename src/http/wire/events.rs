@@ -185,6 +185,7 @@ const fn type_of(kind: ChangeKind) -> &'static str {
         ChangeKind::Suspend => "talos.key.suspended",
         ChangeKind::Resume => "talos.key.resumed",
         ChangeKind::Finish => "talos.key.finished",
+        ChangeKind::Upgrade => "talos.key.upgraded",
         ChangeKind::Delete => "talos.key.deleted",
         ChangeKind::UpdateActor => "talos.actor.updated",
         ChangeKind::SuspendActor => "talos.actor.suspended",

@@ -124,7 +124,7 @@ pub fn listed_key(
         addresses: addresses(listed.ip_restriction)?,
         rate_policy: limits.default,
         rate_policies: limits.all,
-        // Those of a key that was replaced are its successor's.
+        // The credits of a key that was replaced belong to its successor.
         credits: given.map(|given| Arc::new(Credits::new(id, given, now))),
         created,
         updated: time("update_time", listed.update_time.as_deref())?.unwrap_or(created),

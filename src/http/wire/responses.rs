@@ -444,16 +444,16 @@ impl<'a> VerifyOut<'a> {
     /// Adds the credits that the key has, and whether they were enough.
     pub(crate) fn paid(self, balance: CreditBalance, spent: Option<&SpentCredits>) -> Self {
         let remaining = spent.map_or(balance.remaining, |spent| spent.remaining);
-        let told = Self { credits: Some(CreditBalance { remaining, ..balance }.into()), ..self };
+        let with_credits = Self { credits: Some(CreditBalance { remaining, ..balance }.into()), ..self };
         match spent.is_none_or(|spent| spent.allowed) {
-            true => told,
+            true => with_credits,
             false => Self {
                 is_valid: false,
                 issuer: None,
                 // Existing clients know no code for it.
                 error_code: Some("VERIFICATION_ERROR_RATE_LIMITED"),
                 error_message: Some("credits_exhausted".to_owned()),
-                ..told
+                ..with_credits
             },
         }
     }

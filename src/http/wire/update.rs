@@ -175,7 +175,7 @@ fn is_there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error
 /// Fields of an update.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum UpdateMask {
-    /// Those that the body sets.
+    /// Fields that the body sets.
     Populated,
     /// These, whether set or not.
     Fields(Vec<&'static str>),
@@ -436,7 +436,7 @@ mod tests {
             assert_eq!(update.rate_policy, None, "{mask_text}");
             assert_eq!(update.rate_policies.unwrap().as_slice().len(), 2, "{mask_text}");
         }
-        // As in a response that is sent back.
+        // Both fields, as a response has them that is sent back.
         let both = changes("", &format!("{{{list},{}}}", alias(10).replace(r#""name":"n","#, "")));
         assert_eq!((both.rate_policy, both.rate_policies.unwrap().as_slice().len()), (None, 2));
         let apart =

@@ -6,13 +6,13 @@ const MAX_SHOWN: usize = 32;
 /// Problem of a filter. The text follows the name of the parameter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum FilterError {
-    /// It is too long.
+    /// The filter is too long.
     #[error("must be 1024 bytes at most")]
     TooLong,
-    /// It has control characters.
+    /// The filter has control characters.
     #[error("must have no control characters")]
     ControlCharacter,
-    /// It isn't a list of comparisons.
+    /// The filter isn't a list of comparisons.
     #[error(
         "must be comparisons joined by AND, such as `actor_id = \"alice\" AND status = KEY_STATUS_ACTIVE`; \
          it can't be read from byte {position} on"
@@ -21,7 +21,7 @@ pub(crate) enum FilterError {
         /// Number of the first byte that can't be read, from 1.
         position: usize,
     },
-    /// It names a field that keys aren't filtered by.
+    /// The filter names a field by which keys can't be filtered.
     #[error(
         "has no field `{field}`: there are actor_id, status, secret_id, key_prefix, name, scopes, metadata.…, \
          create_time, expire_time and last_used_time"

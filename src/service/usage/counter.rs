@@ -79,6 +79,11 @@ impl UsageCounter {
 
     /// Counts a Check: one probe of this thread's table, and one addition.
     pub fn count(&self, check: &CountedCheck, outcome: &'static str) {
+        self.count_many(check, outcome, 1);
+    }
+
+    /// Counts as many equal Checks.
+    pub fn count_many(&self, check: &CountedCheck, outcome: &'static str, number: u64) {
         let (true, Some(network)) = (self.is_enabled, check.network) else {
             return;
         };
@@ -94,7 +99,7 @@ impl UsageCounter {
                 Some(row) => row,
                 None => self.new_row(&mut table.rows, key),
             };
-            row.count += 1;
+            row.count += number;
             if outcome == ALLOW {
                 (row.address, row.last) = (check.client, checks);
             }

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::{ALLOW, OTHER};
 use crate::clock::Timestamp;
@@ -12,6 +13,9 @@ use crate::settings::policy::RouteName;
 
 /// Microseconds of an hour.
 const HOUR_MICROS: i64 = 60 * 60 * 1_000_000;
+const HOUR: Duration = Duration::from_secs(60 * 60);
+/// Longest time from the start of an hour until its Checks are handed over.
+const MAX_AGE: Duration = Duration::from_secs(6 * 60 * 60);
 
 /// Returns the start of the UTC hour of a time.
 pub(in crate::service) fn hour_of(time: Timestamp) -> Timestamp {
@@ -24,7 +28,7 @@ pub(in crate::service) fn hour_of(time: Timestamp) -> Timestamp {
 pub(crate) enum CountedKey {
     /// No known key.
     None,
-    /// Any, beyond the bound on rows.
+    /// Any key, beyond the bound on rows.
     Other,
     /// This key.
     Key(KeyId),
@@ -160,8 +164,9 @@ pub(crate) struct Merged {
 
 impl UsageRows {
     /// Makes a table of at most `max_rows` rows beside those of `other`.
-    pub(crate) fn new(max_rows: usize, now: Timestamp) -> Self {
-        Self { rows: HashMap::default(), uses: HashMap::new(), max_rows, first_hour: hour_of(now) }
+    pub(crate) fn new(max_rows: usize) -> Self {
+        let first_hour = Timestamp::from_micros(0);
+        Self { rows: HashMap::default(), uses: HashMap::new(), max_rows, first_hour }
     }
 
     /// Returns the number of rows.
@@ -169,14 +174,17 @@ impl UsageRows {
         self.rows.len()
     }
 
-    /// Adds the table of a thread, which was handed over at `now`.
+    /// Adds the table of a thread, which was handed over at `now`. What has no hour, or one that a
+    /// wrong clock gave it, counts in the hour of `now`.
     pub(crate) fn merge(&mut self, table: CheckTable, now: Timestamp) -> Merged {
         let mut merged = Merged::default();
         let mut rows: Vec<_> = table.into_iter().collect();
         // The last use of a key counts, whichever row it is in.
         rows.sort_unstable_by_key(|(_, row)| row.last);
         for (key, CheckRow { count, address, .. }) in rows {
-            let key = CheckKey { hour: key.hour.max(self.first_hour), ..key };
+            let is_right = key.hour <= now && now <= key.hour.plus(MAX_AGE);
+            let hour = if is_right { key.hour } else { hour_of(now) };
+            let key = CheckKey { hour: hour.max(self.first_hour), ..key };
             merged.checks += count;
             if key.key == CountedKey::Other
                 || (self.rows.len() >= self.max_rows && !self.rows.contains_key(&key))
@@ -189,7 +197,7 @@ impl UsageRows {
             if let CountedKey::Key(id) = key.key
                 && key.outcome == ALLOW
             {
-                self.note_use((key.network, id), now, address);
+                self.record_use((key.network, id), now, address);
             }
         }
         merged
@@ -199,7 +207,7 @@ impl UsageRows {
         self.rows.entry(key).or_default().count += count;
     }
 
-    fn note_use(&mut self, key: (NetworkId, KeyId), now: Timestamp, address: Option<IpAddr>) {
+    fn record_use(&mut self, key: (NetworkId, KeyId), now: Timestamp, address: Option<IpAddr>) {
         if self.uses.len() >= self.max_rows && !self.uses.contains_key(&key) {
             return;
         }
@@ -260,8 +268,16 @@ impl UsageRows {
     /// Drops what is written of hours before `before`, and uses that are written.
     pub(super) fn forget(&mut self, before: Timestamp) {
         let before = hour_of(before);
-        self.rows.retain(|key, row| key.hour >= before || row.count > row.written);
-        self.first_hour = self.first_hour.max(before);
+        let mut first_hour = self.first_hour;
+        self.rows.retain(|key, row| {
+            let stays = key.hour >= before || row.count > row.written;
+            if !stays {
+                // Not up to `before`, which a wrong clock may have said.
+                first_hour = first_hour.max(key.hour.plus(HOUR));
+            }
+            stays
+        });
+        self.first_hour = first_hour;
         if self.uses.len() >= self.max_rows {
             self.uses.retain(|_, used| used.written.is_none_or(|written| written < used.last));
         }

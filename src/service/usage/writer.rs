@@ -80,7 +80,7 @@ impl UsageWriter {
         if !settings.is_enabled {
             return stop.cancelled().await;
         }
-        let rows = UsageRows::new(settings.max_rows, clock.now());
+        let rows = UsageRows::new(settings.max_rows);
         let mut writing = Writing { store, clock, process, counter, queue, rows };
         // The rest of the interval is for the handover of the tables, and the write itself.
         let mut tick = tokio::time::interval(settings.flush_interval * 4 / 5);
@@ -90,7 +90,7 @@ impl UsageWriter {
                 Some(table) = writing.queue.recv() => writing.merge(table),
                 _ = tick.tick() => tokio::select! {
                     () = writing.flush(USE_PRECISION) => {}
-                    // What was being written is written again.
+                    // The interrupted write is repeated below.
                     () = stop.cancelled() => break,
                 },
                 () = stop.cancelled() => break,
@@ -115,7 +115,7 @@ impl UsageWriter {
 
 impl Writing {
     fn merge(&mut self, table: CheckTable) {
-        let merged = self.rows.merge(table, self.clock.now());
+        let merged = self.rows.merge(table, self.store.corrected(self.clock.now()));
         let readings = &self.counter.readings;
         readings.overflowed.fetch_add(merged.overflowed, Ordering::Relaxed);
         readings.rows.store(self.rows.len() as u64, Ordering::Relaxed);
@@ -138,7 +138,7 @@ impl Writing {
                 return;
             }
         }
-        self.rows.forget(self.clock.now().minus(LATE));
+        self.rows.forget(self.store.corrected(self.clock.now()).minus(LATE));
         let readings = &self.counter.readings;
         readings.rows.store(self.rows.len() as u64, Ordering::Relaxed);
         let is_clean = self.rows.unwritten().is_empty();

@@ -166,7 +166,7 @@ fn naively_counts(policies: &[Value], fields: &Value, at: Timestamp) -> bool {
 
 proptest! {
     #[test]
-    fn what_is_written_is_judged_as_a_person_would(
+    fn written_keys_are_judged_as_by_a_naive_reading(
         given in prop::collection::vec(policies(), 0..4),
         fields in keys(),
         now in -4..6_i64,

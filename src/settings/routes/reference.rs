@@ -120,7 +120,21 @@ pub fn path(target: &[u8], method: &[u8]) -> Option<Option<Vec<u8>>> {
     let (last, inner) = parts.split_last()?;
     let is_dot = |segment: &[u8]| segment == b"." || segment == b"..";
     let is_plain = !is_dot(last) && inner.iter().all(|segment| !segment.is_empty() && !is_dot(segment));
-    is_plain.then_some(Some(path))
+    (is_plain && !path.windows(2).any(is_overlong)).then_some(Some(path))
+}
+
+/// Returns true if two bytes begin a character that fits into fewer bytes.
+fn is_overlong(pair: &[u8]) -> bool {
+    let (lead, next) = (u32::from(pair[0]), u32::from(pair[1]));
+    if next >> 6 != 0b10 {
+        return false;
+    }
+    match lead {
+        0xc0..=0xdf => ((lead & 0x1f) << 6 | (next & 0x3f)) < 0x80,
+        0xe0..=0xef => ((lead & 0xf) << 12 | (next & 0x3f) << 6) < 0x800,
+        0xf0..=0xf7 => ((lead & 7) << 18 | (next & 0x3f) << 12) < 0x1_0000,
+        _ => false,
+    }
 }
 
 /// The part after `scheme://authority`; a slash when there is none.

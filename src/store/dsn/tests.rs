@@ -15,6 +15,8 @@ const UNDERSTOOD: &[(&str, Dialect, &str)] = &[
     ("sqlite:///var/lib/talos.db?mode=rwc&_fk=true", Dialect::Sqlite, "sqlite:///var/lib/talos.db?mode=rwc"),
     ("sqlite://a.db?_journal_mode=WAL&_busy_timeout=5000", Dialect::Sqlite, "sqlite://a.db?mode=rwc"),
     ("sqlite://a.db?cache=shared", Dialect::Sqlite, "sqlite://a.db?mode=rwc&cache=shared"),
+    (" sqlite://a.db\r\n", Dialect::Sqlite, "sqlite://a.db?mode=rwc"),
+    ("postgres://u:p@h/d\n", Dialect::Postgres, "postgres://u:p@h/d"),
     // PostgreSQL.
     (
         "postgresql://u:p@h/d?sslmode=verify-full&sslrootcert=/ca.pem&max_conns=9",
@@ -115,6 +117,14 @@ const REFUSED: &[(&str, &str)] = &[
     ("", "must begin with sqlite://"),
     ("oracle://h/d", "must begin with sqlite://"),
     ("host=h user=u dbname=d", "must be a URL instead of keywords"),
+    ("\"postgres://u:hunter2@h/d\"", "must not have quotes around it"),
+    ("'mysql://u:hunter2@h/d'", "must not have quotes around it"),
+    ("jdbc:postgresql://h/d?user=u&password=hunter2", "must not begin with jdbc:"),
+    ("postgresql+asyncpg://u:hunter2@h/d", "must name no driver"),
+    ("mysql2://u:hunter2@h/d", "must name no driver"),
+    ("PostgreSQL://u:hunter2@h/d", "must name no driver"),
+    ("postgres://h/d?sslmode=verify-full&sslmode=disable", "the parameter sslmode stands there twice"),
+    ("mysql://h/d?tls=true&tls=false", "the parameter tls stands there twice"),
     ("sqlite://", "must name a file"),
     ("sqlite://:memory:", "must name a file"),
     ("sqlite://a?mode=ro", "the parameter mode must be rwc"),
@@ -201,7 +211,7 @@ fn pool_settings_are_obeyed() {
 }
 
 #[test]
-fn poolers_are_told_by_the_dsn_or_found_out() {
+fn poolers_are_named_by_the_dsn_or_detected() {
     for (parameter, prepares) in [
         ("", None),
         ("default_query_exec_mode=exec", Some(false)),

@@ -21,7 +21,7 @@ pub(super) fn push_conditions(select: &mut Statement, dialect: Dialect, filter: 
             select.push(if index == 0 { " AND (secret_id = " } else { " OR secret_id = " });
             select.text(secret.map(|id| id.to_string()).unwrap_or_default());
         }
-        // Without any, there are no sources.
+        // Without a secret there is no source, and no parenthesis.
         select.push(if secrets.is_empty() { "" } else { ")" });
     }
     if let Some(prefix) = &filter.prefix {

@@ -43,7 +43,7 @@ pub(super) enum Source {
 /// Condition that an index holds before the time by which it is ordered.
 #[derive(Debug, Clone)]
 pub(super) enum Base {
-    /// None.
+    /// No condition.
     All,
     /// Actor.
     Actor(String),

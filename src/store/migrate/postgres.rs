@@ -18,6 +18,10 @@ const LOCK_TIMEOUT: &str = "30s";
 /// SQLSTATE of a lock that wasn't free in time.
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 
+/// Statements that keep a role's limits from ending a migration: on large tables each step takes
+/// minutes, between which the session is idle in its transaction.
+const NO_LIMITS: &str = "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0";
+
 /// Begins a transaction that holds the lock of the schema until it ends.
 ///
 /// # Errors
@@ -27,7 +31,7 @@ pub(super) async fn begin(connection: &mut AnyConnection) -> Result<Transaction<
     let row = sqlx::raw_sql("SELECT current_database()::text AS name").fetch_one(&mut *transaction).await?;
     let lock = lock_id(&row.try_get::<String, _>("name")?);
     let take = format!(
-        "SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; SELECT pg_advisory_xact_lock({lock}); SET LOCAL lock_timeout = 0"
+        "{NO_LIMITS}; SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'; SELECT pg_advisory_xact_lock({lock}); SET LOCAL lock_timeout = 0"
     );
     match execute(&mut transaction, take).await {
         Ok(()) => Ok(transaction),

@@ -130,7 +130,7 @@ pub(in crate::store) async fn take_numbers(
     let read = format!(
         "SELECT n, {clock} AS now, {id} AS server_id, {state} AS server_state FROM mutation_counter WHERE id = 1"
     );
-    let row = inner.query(read).fetch_one(&mut *transaction).await?;
+    let row = inner.query(read).fetch_optional(&mut *transaction).await?.ok_or(StoreError::NoCounter)?;
     inner.poller.check_server(&authoritative(&row, "server_id", "server_state")?)?;
     Ok((row.try_get::<i64, _>("n")?, database_time(row.try_get("now")?)))
 }

@@ -177,7 +177,7 @@ pub(super) async fn find_all(store: &Store, now: Timestamp) {
         faults.len()
     );
     while store.index_terms().await.unwrap() > 0 {}
-    // Of the others, no bound is promised.
+    // The other databases have no promised bound.
     let has_bound = matches!(dialect, Dialect::Sqlite | Dialect::Postgres);
     if rows() >= ROWS_FOR_TIMES && has_bound {
         assert!(faults.is_empty(), "{}", faults.join("\n"));

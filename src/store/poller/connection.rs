@@ -112,7 +112,7 @@ impl Connector {
             return Err(sqlx::Error::PoolClosed.into());
         }
         let (opened, began) = (clock.moment(), Instant::now());
-        let before = self.current_file()?;
+        let before = self.file.as_ref().map(|file| file.refresh()).transpose()?;
         let mut connection = AnyConnection::connect_with(&self.options).await?;
         if let Some(setup) = self.dialect.session_setup() {
             connection.execute(setup).await?;
@@ -132,15 +132,11 @@ impl Connector {
         let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.connect_micros.store(took, Ordering::Relaxed);
         // Opening may have created the file, but must not have found another one.
-        let file = self.current_file()?;
-        if before.zip(file).is_some_and(|(before, after)| !before.is_same_database(after)) {
-            return Err(NotAuthoritative::FileReplaced.into());
+        let file = self.file.as_ref().map(|file| file.file().current()).transpose()?;
+        if let Some((before, after)) = before.zip(file) {
+            before.compare(after)?;
         }
         Ok(PollConnection { connection, opened, used: clock.moment(), server, name, file })
-    }
-
-    fn current_file(&self) -> Result<Option<FileId>, StoreError> {
-        self.file.as_ref().map(|file| file.file().current()).transpose()
     }
 
     /// Runs a statement, and checks that the right server or file answered.
@@ -181,5 +177,5 @@ fn answering_server(rows: &[AnyRow]) -> Result<ServerId, StoreError> {
             return authoritative(row, "server_id", "server_state");
         }
     }
-    Err(StoreError::Corrupt("server_state"))
+    Err(StoreError::NoCounter)
 }

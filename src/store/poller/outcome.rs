@@ -27,18 +27,24 @@ impl Server {
 
 /// Proof that a statement was answered by the primary, as of the moment before its connection was
 /// opened.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Proof {
     connected: Moment,
+    server: ServerId,
 }
 
 impl Proof {
-    pub(super) const fn new(connected: Moment) -> Self {
-        Self { connected }
+    pub(super) const fn new(connected: Moment, server: ServerId) -> Self {
+        Self { connected, server }
+    }
+
+    /// Returns the server that answered.
+    pub const fn server(&self) -> &ServerId {
+        &self.server
     }
 
     /// Returns the moment from which a result counts whose read began at `began`.
-    pub fn valid_from(self, began: Moment) -> Moment {
+    pub fn valid_from(&self, began: Moment) -> Moment {
         began.earlier(self.connected)
     }
 }

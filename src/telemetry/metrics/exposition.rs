@@ -90,6 +90,7 @@ impl Metrics {
         );
         connections.register(registry);
         refused_requests.register(registry);
+        self.edge.register(registry);
     }
 }
 

@@ -1,4 +1,5 @@
-//! Every route against what it can't take: the right 4xx, the field named, nothing changed.
+//! Invalid requests to every route: each gets the right 4xx that names the field, and changes
+//! nothing.
 
 use serde_json::{Value, json};
 
@@ -304,7 +305,7 @@ async fn every_body_that_is_no_object_of_json_is_refused_and_changes_nothing() {
             let reply = talos.admin.send(Version::Http1, call).await.expect(415);
             assert_envelope(&reply.json(), 415);
         }
-        // Its writing may fail when the answer comes first, so the bytes are sent as they are.
+        // Writing the body may fail when the answer comes first, so the bytes are sent directly.
         let body = "x".repeat(5 * 1024 * 1024);
         let request = format!(
             "{} {} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
@@ -423,7 +424,7 @@ async fn every_bad_parameter_is_refused_by_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_names_no_key_is_404_on_every_route() {
+async fn unknown_ids_are_404_on_every_route() {
     let talos = Talos::start().await;
     let (issued, imported) = (talos.issue(json!({})).await, talos.import("there-already", json!({})).await);
     let before = keys(&talos).await;

@@ -49,7 +49,7 @@ async fn each_key_of_a_batch_succeeds_or_fails_by_itself() {
     assert_eq!(talos.verify("b").await["is_valid"], false);
 }
 
-/// Such a key would verify here, and every request that carries it would be refused.
+/// Keys that verify through the API, but that no HTTP request can carry, aren't imported.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_no_request_can_carry_is_refused_with_its_row() {
     let talos = Talos::start().await;

@@ -22,7 +22,7 @@ async fn a_deleted_key_is_gone_at_once_and_can_come_back() {
     talos.admin.get(&path).await.expect_error(404, "API_KEY_NOT_FOUND");
     delete(&talos, &path).await.expect_error(404, "API_KEY_NOT_FOUND");
     talos.import("legacy-key", json!({})).await;
-    // As it is now, not as it was remembered.
+    // The new key counts, not the cached one of before.
     talos.check(Check::bearer("legacy-key")).await.allowed();
     talos.check(Check::bearer("legacy-key").route("talos.scopes", "read")).await.denied(403);
 }
@@ -47,7 +47,7 @@ async fn a_deleted_issued_key_is_gone_at_once_on_every_instance() {
     talos.admin.get(&path).await.expect_error(404, "API_KEY_NOT_FOUND");
     delete(&talos, &path).await.expect_error(404, "API_KEY_NOT_FOUND");
     talos.admin.post(&format!("{path}:revoke"), &json!({})).await.expect_error(404, "API_KEY_NOT_FOUND");
-    // Nothing is remembered of it, so the request makes a new key.
+    // The request_id was deleted with the key, so the request makes a new key.
     assert_ne!(talos.issue(json!({ "request_id": "r-1" })).await.id, key.id);
 }
 

@@ -47,7 +47,7 @@ async fn a_token_carries_what_was_asked_for_and_what_its_parent_has() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_asked_means_all_scopes_and_an_hour() {
+async fn the_default_is_all_scopes_for_an_hour() {
     needs!(Python);
     let talos = Talos::start().await;
     for key in [

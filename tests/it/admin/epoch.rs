@@ -57,7 +57,7 @@ async fn every_change_says_its_number_and_what_changes_nothing_says_none() {
     let batch = admin.post(&format!("{IMPORTED}:batchCreate"), &batch).await.expect(200);
     assert_eq!(epoch(&batch), 11, "the highest of a batch");
 
-    // Who repeats a change is told from when on it is known.
+    // A repeated change returns the number of the first.
     let again = admin.post(&format!("{successor}:revoke"), &json!({})).await.expect(204);
     assert_eq!(epoch(&again), 6, "the number under which it was revoked");
     let refused = admin.post(IMPORTED, &import("legacy-3")).await.expect(409);
@@ -65,7 +65,7 @@ async fn every_change_says_its_number_and_what_changes_nothing_says_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_asks_for_what_is_not_known_is_told_so() {
+async fn an_epoch_that_is_not_known_yet_is_503() {
     let talos = Talos::start().await;
     let key = talos.issue(json!({})).await;
     let token = talos.derive(&key, json!({})).await;
@@ -101,7 +101,7 @@ async fn a_header_that_is_no_number_is_named() {
         let high = Call::post(path).json(body).header("talos-min-epoch", "2");
         talos.admin.send(Version::Http1, high).await.expect_error(503, "SERVICE_UNAVAILABLE");
     }
-    // It is for those who verify.
+    // Only verifying reads talos-min-epoch.
     let call = Call::post(DERIVE).json(&body).header("talos-min-epoch", "one");
     talos.admin.send(Version::Http1, call).await.expect(200);
 }

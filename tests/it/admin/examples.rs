@@ -1,4 +1,4 @@
-//! The examples of the description: the server answers to each as it says there.
+//! The examples of the OpenAPI document: the server answers each request as its example says.
 
 use serde_json::Value;
 

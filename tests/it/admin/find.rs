@@ -205,7 +205,7 @@ async fn totals_are_counted_on_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_filtered_by_is_refused_with_the_cure() {
+async fn invalid_filters_are_refused_with_the_cure() {
     let talos = Talos::start().await;
     for (parameter, value, words) in [
         ("filter", "colour = red", "expire_time and last_used_time"),
@@ -273,7 +273,7 @@ async fn keys_written_by_the_release_before_are_found() {
         })
         .await;
     }
-    // Its deletions take the terms with them.
+    // The foreign key deletes the terms with the key.
     setup.sql(&format!("DELETE FROM api_keys WHERE key_id = '{}'", keys[0].id));
     assert_eq!(names(&talos, &[("filter", "metadata.team = blue")]).await, Vec::<String>::new());
 }

@@ -42,7 +42,7 @@ async fn a_key_with_everything_comes_back_with_everything() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_unset_is_absent_and_lists_are_always_there() {
+async fn unset_members_are_absent_except_lists() {
     let talos = Talos::start().await;
     let key = talos.issue(json!({ "name": "plain", "actor_id": "a" })).await;
     let got = talos.admin.get(&format!("{ISSUED}/{}", key.id)).await.expect(200).json();

@@ -1,4 +1,4 @@
-//! When a key was last used: written beside the requests, once a day.
+//! Last use of keys: written beside the requests, once a day.
 
 use serde_json::{Value, json};
 
@@ -61,7 +61,7 @@ async fn a_refused_request_is_no_use() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_waits_is_written_before_the_end() {
+async fn waiting_uses_are_written_before_the_end() {
     let talos = Setup::new().set("TALOS_LAST_USED_FLUSH_INTERVAL", "1h").start().await;
     let setup = talos.setup.clone();
     let key = talos.issue(json!({})).await;

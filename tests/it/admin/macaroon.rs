@@ -1,4 +1,4 @@
-//! Deriving macaroons, and theirs and ours: pymacaroons reads, narrows and mints them like us.
+//! Macaroons derived from keys, and pymacaroons, which reads, narrows and mints them as we do.
 
 use serde_json::{Value, json};
 
@@ -121,7 +121,7 @@ async fn a_token_too_long_to_be_presented_is_not_derived() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_holder_narrowed_elsewhere_is_narrower_here() {
+async fn caveats_that_a_holder_adds_are_enforced() {
     needs!(Python);
     let talos = Talos::start().await;
     let key = talos.issue(json!({ "scopes": ["a:*", "b"] })).await;

@@ -114,7 +114,7 @@ async fn a_rotated_key_stays_as_long_as_it_is_used() {
         (86_000.0..=86_401.0).contains(&left(old)) && old.text("/status") == "KEY_STATUS_ACTIVE",
         "{old}"
     );
-    // As if it had been rotated 23 hours ago.
+    // Makes the rotation 23 hours old.
     let hour = 3_600_000_000_i64;
     talos.setup.sql(&format!(
         "UPDATE api_keys SET superseded_at = superseded_at - {} WHERE key_id = '{}'",

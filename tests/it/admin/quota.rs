@@ -57,7 +57,7 @@ async fn a_key_leaves_the_quota_when_its_grace_period_ends() {
     assert_eq!(try_issue(&talos).await, 402);
     until("the grace period is over", async || (try_issue(&talos).await == 201).then_some(())).await;
     assert_eq!(try_issue(&talos).await, 402);
-    // It doesn't leave a second time when it is revoked.
+    // A key whose grace period has ended frees no second place when it is revoked.
     talos.revoke(&keys.remove(0)).await;
     assert_eq!(try_issue(&talos).await, 402);
     talos.revoke(&keys.remove(0)).await;
@@ -65,8 +65,8 @@ async fn a_key_leaves_the_quota_when_its_grace_period_ends() {
     assert_eq!(try_issue(&talos).await, 402);
 }
 
-/// The quota is known before the row is locked that orders the changes of all networks: whoever is
-/// full is told so while that is locked.
+/// A key beyond the quota is refused while the row is locked that orders the changes of all
+/// networks, as the quota is checked before.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_quota_holds_up_nobody() {
     needs!(Postgres);

@@ -36,7 +36,7 @@ async fn all_keys(talos: &Talos) -> Vec<Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_request_id_makes_one_key() {
-    // Its secret is shown once, or always the same one.
+    // The secret is shown once, or each time the same one.
     for (reveal_for, shown, different) in [("0", 1, 1), ("10m", 50, 1)] {
         makes_one_key(Setup::new().set("TALOS_IDEMPOTENCY_REVEAL_FOR", reveal_for), shown, different).await;
     }
@@ -115,7 +115,7 @@ async fn one_request_id_makes_one_successor() {
     }
 }
 
-/// Whatever happens at once, no more keys are active than may be; and afterwards exactly as many
+/// Concurrent changes never make more active keys than the quota, and afterwards exactly as many
 /// can be made as are missing.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_quota_is_exact_whatever_happens_at_once() {

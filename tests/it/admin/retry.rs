@@ -129,7 +129,7 @@ async fn another_caller_never_gets_it() {
     assert_eq!(send(&alice, &path, &request).await.expect(201).json(), rotated);
 }
 
-/// What a retry needs is in the database and the secrets, not in the process.
+/// The answer to a retry comes from the database and the secrets, not from the process.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_instance_gives_the_same_secret_under_newer_secrets() {
     let first = Setup::new().set("TALOS_LAST_USED_FLUSH_INTERVAL", "50ms").start().await;
@@ -152,7 +152,7 @@ async fn another_instance_gives_the_same_secret_under_newer_secrets() {
     .await;
 }
 
-/// Whoever can write to the database can make no row that shows the secret of a key.
+/// A writer to the database can make no row that shows the secret of a key.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forged_row_shows_no_secret() {
     let talos = Talos::start().await;

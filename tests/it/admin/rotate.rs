@@ -48,7 +48,7 @@ async fn the_successor_inherits_and_the_old_key_ends_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_there_overrides_empty_or_not() {
+async fn members_of_the_request_override_even_if_empty() {
     let talos = Setup::new().set("TALOS_CREDENTIALS_API_KEYS_PREFIX_PUBLIC_CURRENT", "pub").start().await;
     let key = talos.issue(json!({ "scopes": ["read"], "metadata": { "a": 1 } })).await;
     let rotated = rotate(
@@ -149,7 +149,7 @@ async fn a_bad_request_rotates_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_end_of_a_grace_period_is_told_and_may_be_sent_back() {
+async fn the_end_of_a_grace_period_is_returned_and_may_be_sent_back() {
     let talos = Talos::start().await;
     let key = talos.issue(json!({})).await;
     assert_eq!(key.resource.get("supersede_time"), None);

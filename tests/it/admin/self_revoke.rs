@@ -1,4 +1,4 @@
-//! Revocation by whoever holds the key.
+//! Revocation of a key by its holder.
 
 use serde_json::json;
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::rig::http::{Base, Call, Reply, Version, assert_envelope};
+use crate::rig::http::{BOTH, Base, Call, Reply, Version, assert_envelope};
 use crate::rig::support::Json;
 use crate::rig::talos::{DERIVE, IMPORTED, ISSUED, SELF_REVOKE, Talos, VERIFY};
 
@@ -82,7 +82,7 @@ async fn values_of_the_wrong_kind_or_size_are_refused_by_field() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_just_allowed_is_allowed() {
+async fn values_at_their_limits_are_accepted() {
     let talos = Talos::start().await;
     let hundred: Vec<String> = (0..100).map(|number| format!("s{number}")).collect();
     let fields = [
@@ -225,7 +225,7 @@ async fn no_error_repeats_a_secret() {
     assert!(!talos.process.log().contains(secret), "a secret is in the log");
 }
 
-/// As it is written: `serde_json` would make something else of it.
+/// Adds metadata as text, since `serde_json` would normalise it.
 fn with_metadata(body: &Value, metadata: &str) -> String {
     let text = body.to_string();
     format!("{},\"metadata\":{metadata}}}", text.strip_suffix('}').unwrap())
@@ -284,4 +284,34 @@ async fn attributes_that_readers_would_not_agree_about_are_refused() {
     let issued = send("POST", ISSUED, with_metadata(&new, metadata)).await.expect(201).json();
     let expected: Value = serde_json::from_str(metadata).unwrap();
     assert_eq!(issued.at("/issued_api_key/metadata"), &expected);
+}
+
+/// Clients that compress bodies, and shells that begin or encode texts in their own way.
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_in_other_encodings_are_read_or_named() {
+    let talos = Talos::start().await;
+    let good = json!({ "name": "n", "actor_id": "a" }).to_string();
+    let post = |body: Vec<u8>| Call::post(ISSUED).body("application/json; charset=utf-8", body);
+    let marked = [b"\xef\xbb\xbf", good.as_bytes()].concat();
+    let utf16: Vec<u8> = good.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for version in BOTH {
+        talos.admin.send(version, post(marked.clone())).await.expect(201);
+        let identity = post(good.clone().into()).header("content-encoding", "Identity");
+        talos.admin.send(version, identity).await.expect(201);
+        for encoding in ["gzip", "br", "identity, gzip"] {
+            let call = post(good.clone().into()).header("content-encoding", encoding);
+            let reply = talos.admin.send(version, call).await.expect(415);
+            assert_envelope(&reply.json(), 415);
+            assert!(reply.text().contains("Content-Encoding: isn't supported"), "{}", reply.text());
+        }
+        for body in [
+            utf16.clone(),
+            b"\x1f\x8b\x08\0".to_vec(),
+            b"name=n&actor_id=a".to_vec(),
+            b"{'name': 1}".to_vec(),
+        ] {
+            let message = talos.admin.send(version, post(body)).await.expect_bad_request();
+            assert_eq!(message, "body: must be valid JSON in UTF-8 and not too deep");
+        }
+    }
 }

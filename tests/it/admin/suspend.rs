@@ -44,7 +44,7 @@ async fn is_suspended(talos: &Talos, key: &Key) {
     assert_eq!((verified.text("/status"), verified.text("/key_id")), ("KEY_STATUS_ACTIVE", &*key.id));
 }
 
-/// Returns a time so many milliseconds from now.
+/// Returns the time that is `millis` milliseconds from now.
 fn soon(millis: i64) -> String {
     let now = time::OffsetDateTime::now_utc() + time::Duration::milliseconds(millis);
     now.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
@@ -81,7 +81,7 @@ async fn a_key_is_suspended_and_resumed_of_either_kind() {
         );
         let other = post(&talos, &suspend, json!({ "reason": "theft" })).await;
         assert_eq!((other.text("/suspension/reason"), other.at("/suspension").get("until")), ("theft", None));
-        // What is sent back as it came is accepted.
+        // A resource that is sent back as it came is accepted.
         let renamed = patch(&talos, &path, other.clone()).await.expect(200).json();
         assert_eq!(renamed["suspension"], other["suspension"]);
 
@@ -95,7 +95,7 @@ async fn a_key_is_suspended_and_resumed_of_either_kind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_ends_by_itself_on_a_cached_entry_too() {
+async fn a_suspension_ends_by_itself_on_a_cached_entry_too() {
     let talos = Setup::new().set("TALOS_CACHE_TTL", "1h").start().await;
     let (own, of_actor) = (talos.issue(json!({})).await, talos.issue(json!({ "actor_id": "late" })).await);
     let until_time = soon(3_000);
@@ -115,7 +115,7 @@ async fn it_ends_by_itself_on_a_cached_entry_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_suspended_and_bad_words() {
+async fn invalid_suspensions_are_refused() {
     let talos = Talos::start().await;
     let key = talos.issue(json!({})).await;
     let path = format!("{ISSUED}/{}:suspend", key.id);
@@ -200,7 +200,7 @@ async fn an_actor_needs_no_row_and_has_a_name_and_metadata() {
     assert_eq!(get(&talos, &format!("{ACTORS}/a")).await.get("suspension"), None);
 }
 
-/// "Stop everything of this customer": one change, whatever the number of keys, on every instance,
+/// Suspending an actor is one change, whatever the number of its keys, and reaches every instance
 /// by polls alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_actor_is_suspended_with_all_its_keys_by_one_change() {
@@ -240,7 +240,7 @@ async fn an_actor_is_suspended_with_all_its_keys_by_one_change() {
     let late = second.issue(json!({ "actor_id": "customer:7" })).await;
     is_suspended(&second, &late).await;
     is_suspended(&first, &late).await;
-    // Its own suspension outlasts that of the actor.
+    // The key's own suspension outlasts that of the actor.
     post(&second, &format!("{ISSUED}/{}:suspend", late.id), json!({})).await;
     post(&second, &format!("{path}:resume"), json!({})).await;
     assert!(passes(&second, &keys[0]).await, "at once where it was made");
@@ -290,7 +290,7 @@ async fn an_erased_actor_leaves_no_row() {
     let anew = talos.issue(json!({ "actor_id": "gone" })).await;
     assert!(passes(&talos, &anew).await);
     talos.admin.send(Version::Http1, delete.clone()).await.expect(200);
-    // Nothing but a row can be erased, too.
+    // An actor without keys can be erased, too.
     patch(&talos, &path, json!({ "display_name": "Ada" })).await.expect(200);
     talos.admin.send(Version::Http1, delete.clone()).await.expect(200);
     talos.admin.send(Version::Http1, delete).await.expect(404);

@@ -64,21 +64,21 @@ async fn a_mask_says_what_counts_and_the_body_may_be_wrapped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_got_can_be_sent_back() {
+async fn a_read_resource_can_be_sent_back() {
     let talos = Talos::start().await;
     let (key, path) = full_key(&talos).await;
     let mut resource = talos.admin.get(&path).await.json();
     resource["name"] = json!("renamed");
     let reply = talos.patch(&path, &resource).await.expect(200).json();
     assert_eq!(differences(&key.resource, &reply), ["name"]);
-    // Nothing asked for, nothing done.
+    // An empty update changes nothing.
     let same = talos.patch(&path, &json!({})).await.expect(200).json();
     assert_eq!(same, reply);
     assert_eq!(talos.patch(&path, &json!({ "issued_api_key": null })).await.expect(200).json(), reply);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_key_has_for_life_is_refused_and_changes_nothing() {
+async fn immutable_fields_are_refused() {
     let talos = Talos::start().await;
     let (key, path) = full_key(&talos).await;
     let before = talos.admin.get(&path).await.json();

@@ -68,7 +68,7 @@ async fn a_full_disk_stops_changes_until_there_is_room() {
         if log > 65_536 + largest.into_iter().max().unwrap_or(0) {
             return Some(());
         }
-        // It is refused, which leaves a long line.
+        // The refused batch leaves a long line.
         talos.admin.post(&format!("{IMPORTED}:batchCreate"), &batch).await.expect(400);
         None
     })
@@ -86,7 +86,7 @@ async fn a_full_disk_stops_changes_until_there_is_room() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_can_not_be_opened_stops_the_start() {
+async fn an_audit_file_that_can_not_be_opened_stops_the_start() {
     let setup = audited();
     std::fs::remove_dir_all(setup.path("audit")).must("removing the directory");
     let written = setup.refused().await;

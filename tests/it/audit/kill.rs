@@ -1,4 +1,4 @@
-//! kill -9 amid changes: the log goes on, and says of which it isn't known whether they were done.
+//! SIGKILL amid changes: the log goes on, and names the calls whose outcome isn't known.
 
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -11,7 +11,7 @@ use crate::rig::talos::ISSUED;
 const ROUNDS: usize = 3;
 const WRITERS: usize = 8;
 
-/// Issues keys until nobody answers; gives the ids that it was told.
+/// Issues keys until the process is gone; returns the ids of the acknowledged ones.
 async fn write_until_it_dies(admin: Base) -> Vec<String> {
     let mut told = Vec::new();
     let body = json!({ "name": "n", "actor_id": "a" });

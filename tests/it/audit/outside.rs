@@ -1,5 +1,5 @@
-//! What somebody else does to the file while it is written: its real end counts, nothing is filled
-//! with NULs, and it is said at once.
+//! Changes that others make to the file while it is written: its real end counts, nothing is filled
+//! with NULs, and the log says so at once.
 
 use std::fs::OpenOptions;
 use std::path::PathBuf;
@@ -89,7 +89,7 @@ async fn copytruncate_and_then_a_full_disk_leave_no_nuls_and_lose_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_lost_is_said() {
+async fn lost_lines_are_reported() {
     let setup = audited();
     let talos = setup.start().await;
     talos.issue(json!({})).await;
@@ -123,7 +123,7 @@ async fn what_is_lost_is_said() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_happens_to_it_no_file_gets_nuls_and_calls_go_on() {
+async fn random_changes_to_the_file_cause_no_nuls_and_calls_go_on() {
     let setup = audited().survives_file_limits();
     let talos = setup.start().await;
     let mut random = Random::seeded("outside");
@@ -157,7 +157,7 @@ async fn whatever_happens_to_it_no_file_gets_nuls_and_calls_go_on() {
         assert_no_nuls(&setup);
     }
     talos.stop().await;
-    // Its own last file can be verified, and a process goes on with it.
+    // The last file can be verified alone, and a process goes on with it.
     assert!(verify(&setup, &["audit/audit.jsonl", "--part"]).await.0);
     let talos = setup.start().await;
     talos.issue(json!({})).await;

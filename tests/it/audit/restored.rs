@@ -10,7 +10,8 @@ use crate::rig::http::{Call, Version};
 use crate::rig::support::{Json, Must, until};
 use crate::rig::talos::{IMPORTED, ISSUED, Key, Setup, Talos};
 
-const TABLES: [&str; 4] = ["api_keys", "mutation_log", "mutation_counter", "audit_heads"];
+const TABLES: [&str; 5] = ["api_keys", "actors", "mutation_log", "mutation_counter", "audit_heads"];
+const ACTORS: &str = "/v2alpha1/admin/actors";
 
 fn back_up(setup: &Setup) {
     for table in TABLES {
@@ -36,6 +37,10 @@ struct Keys {
     updated: Key,
     suspended: Key,
     resumed: Key,
+    /// Of an actor that was suspended after the backup.
+    of_suspended: Key,
+    /// Of an actor that was suspended before the backup, and resumed after it.
+    of_resumed: Key,
 }
 
 async fn keys(talos: &Talos) -> Keys {
@@ -54,7 +59,17 @@ async fn keys(talos: &Talos) -> Keys {
             suspended(talos, &key).await;
             key
         },
+        of_suspended: talos.issue(json!({ "actor_id": "suspended" })).await,
+        of_resumed: {
+            let key = talos.issue(json!({ "actor_id": "resumed" })).await;
+            change_actor(talos, "resumed", "suspend").await;
+            key
+        },
     }
+}
+
+async fn change_actor(talos: &Talos, actor: &str, what: &str) {
+    talos.admin.post(&format!("{ACTORS}/{actor}:{what}"), &json!({})).await.expect(200);
 }
 
 async fn suspended(talos: &Talos, key: &Key) {
@@ -78,6 +93,12 @@ async fn change(talos: &Talos, keys: &Keys) {
     talos.admin.send(Version::Http1, update.json(&json!({ "name": "other" }))).await.expect(200);
     suspended(talos, &keys.suspended).await;
     talos.admin.post(&format!("{ISSUED}/{}:resume", keys.resumed.id), &json!({})).await.expect(200);
+    change_actor(talos, "suspended", "suspend").await;
+    change_actor(talos, "resumed", "resume").await;
+    // One that is erased is not suspended again.
+    change_actor(talos, "erased", "suspend").await;
+    let erase = Call::new("DELETE", &format!("{ACTORS}/erased"));
+    talos.admin.send(Version::Http1, erase).await.expect(200);
     talos.issue(json!({ "name": "lost" })).await;
 }
 
@@ -94,17 +115,23 @@ async fn passes(talos: &Talos, key: &Key) -> bool {
     talos.check(Check::bearer(&key.secret)).await.passes()
 }
 
+/// Keys that were ended after the backup.
+fn ended(keys: &Keys) -> [&Key; 6] {
+    let Keys { revoked, self_revoked, rotated, deleted, suspended, of_suspended, .. } = keys;
+    [revoked, self_revoked, rotated, deleted, suspended, of_suspended]
+}
+
 #[track_caller]
 fn assert_lacking(status: &Value, revocations: u64, deletions: u64) {
     let lacks = status.at("/audit/database_lacks");
-    let expected = json!({ "revocations": revocations, "deletions": deletions, "keys": 3, "updates": 2 });
+    let expected = json!({ "revocations": revocations, "deletions": deletions, "keys": 3, "updates": 3 });
     assert_eq!(lacks, &expected, "{status:#}");
     let problems = status.at("/problems").to_string();
     assert!(problems.contains("the database is behind the audit log"), "{problems}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restored_database_is_told_of_and_gets_its_revocations_back() {
+async fn a_restored_database_is_reported_and_gets_its_revocations_back() {
     let setup = audited();
     let talos = setup.start().await;
     let keys = keys(&talos).await;
@@ -123,11 +150,12 @@ async fn a_restored_database_is_told_of_and_gets_its_revocations_back() {
         let log = talos.process.log();
         assert!(log.contains("the database is behind the audit log"), "{log}");
         let status = talos.metrics.get("/status").await.expect(200).json();
-        assert_lacking(&status, 5, 1);
-        assert_eq!(talos.metric("talos_audit_changes_database_lacks").await, 6.0);
-        for key in [&keys.revoked, &keys.self_revoked, &keys.rotated, &keys.deleted, &keys.suspended] {
+        assert_lacking(&status, 6, 1);
+        assert_eq!(talos.metric("talos_audit_changes_database_lacks").await, 7.0);
+        for key in ended(&keys) {
             assert!(passes(&talos, key).await, "revived");
         }
+        assert!(!passes(&talos, &keys.of_resumed).await);
         talos.stop().await;
     }
 
@@ -135,18 +163,21 @@ async fn a_restored_database_is_told_of_and_gets_its_revocations_back() {
     let (code, report) = replay(&setup, &["--dry-run"]).await;
     assert_eq!(
         (code, report.at("/would_repeat"), report.at("/lost")),
-        (1, &json!(7), &json!(4)),
+        (1, &json!(9), &json!(4)),
         "{report:#}"
     );
     assert!(passes(&talos, &keys.revoked).await, "nothing was done");
     let (code, report) = replay(&setup, &[]).await;
-    assert_eq!((code, report.at("/repeated"), report.at("/lost")), (1, &json!(7), &json!(4)), "{report:#}");
-    for key in [&keys.revoked, &keys.self_revoked, &keys.rotated, &keys.deleted, &keys.suspended] {
+    assert_eq!((code, report.at("/repeated"), report.at("/lost")), (1, &json!(9), &json!(4)), "{report:#}");
+    for key in ended(&keys) {
         until("it is refused again", async || (!passes(&talos, key).await).then_some(())).await;
     }
-    for key in [&keys.kept, &keys.imported_again, &keys.in_grace, &keys.updated, &keys.resumed] {
-        assert!(passes(&talos, key).await);
+    let Keys { kept, imported_again, in_grace, updated, resumed, of_resumed, .. } = &keys;
+    for key in [kept, imported_again, in_grace, updated, resumed, of_resumed] {
+        until("it is allowed", async || passes(&talos, key).await.then_some(())).await;
     }
+    let actors = report.at("/changes").to_string();
+    assert!(actors.contains(r#""actor_id":"suspended""#) && !actors.contains("erased"), "{report:#}");
     let revoked = talos.admin.get(&format!("{ISSUED}/{}", keys.revoked.id)).await.expect(200).json();
     assert_eq!(revoked.text("/revocation_reason"), "REVOCATION_REASON_KEY_COMPROMISE");
     let in_grace = talos.admin.get(&format!("{ISSUED}/{}", keys.in_grace.id)).await.expect(200).json();
@@ -160,7 +191,7 @@ async fn a_restored_database_is_told_of_and_gets_its_revocations_back() {
 
     let (_, report) = replay(&setup, &[]).await;
     assert_eq!((report.at("/repeated"), report.at("/would_repeat")), (&json!(0), &json!(0)), "{report:#}");
-    // What was repeated is recorded, beside the log of the process that runs.
+    // The repeated changes are recorded in a file beside the log of the running process.
     talos.stop().await;
     let recorded = std::fs::read_to_string(setup.path("audit/audit.jsonl.2")).must("the log of the command");
     assert!(recorded.contains("talos audit replay") && recorded.contains(&keys.revoked.id), "{recorded}");
@@ -182,7 +213,7 @@ async fn a_process_that_runs_notices_the_restore() {
         status.at("/audit").get("database_lacks").is_some().then_some(status)
     })
     .await;
-    assert_lacking(&status, 5, 1);
+    assert_lacking(&status, 6, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! Whoever changes the file is found out, by each way there is to change it.
+//! Each way to change the file of an audit log is detected.
 
 use serde_json::{Value, json};
 
@@ -82,7 +82,7 @@ fn change_mac(log: &str, at: usize) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_has_not_the_key_makes_no_log() {
+async fn logs_without_the_right_key_do_not_verify() {
     let setup = audited();
     let (_, log) = written(&setup).await;
     // Without any key nothing can be said of a keyed log: that is wrong usage.
@@ -117,7 +117,7 @@ async fn without_the_database_it_says_what_it_could_not_check() {
         findings.text("/chains/0/not_checked/0").contains("missing at the end were not checked for"),
         "{findings:#}"
     );
-    // It needs no HMAC secret.
+    // Verifying needs no HMAC secret.
     let (ok, _) = verify(&setup.clone().unset("TALOS_SECRETS_HMAC_CURRENT"), &["audit/audit.jsonl"]).await;
     assert!(!ok);
     // A process that goes on with a log that was cut leaves the gap.

@@ -130,7 +130,7 @@ async fn the_entry_of_x_forwarded_for_that_our_own_proxies_wrote() {
 /// A line of `x-forwarded-for` after which the key is allowed, refused for its address, or refused
 /// as the address can't be read.
 const FORWARDED: &[(&str, &str)] = &[
-    // As they stand in the list of the key: 10.1.0.0/16, 2001:db8::/32, fe80::/10.
+    // Addresses against the list of the key: 10.1.0.0/16, 2001:db8::/32, fe80::/10.
     ("10.1.2.3", "ok"),
     (" 10.1.2.3", "ok"),
     ("10.1.2.3\t ", "ok"),
@@ -170,7 +170,7 @@ const FORWARDED: &[(&str, &str)] = &[
     ("10.1.2.3, 10.2.0.1", "address_not_allowed"),
     ("10.1.2.3:80, 10.2.0.1:80", "address_not_allowed"),
     ("2001:db8::7, 2001:db9::7", "address_not_allowed"),
-    // What is none, or can be read in two ways.
+    // No addresses, or texts that can be read in two ways.
     ("", "address_unreadable"),
     (" ", "address_unreadable"),
     ("10.1.2.3,", "address_unreadable"),

@@ -207,7 +207,7 @@ async fn a_minted_token_is_valid_for_clocks_that_are_behind() {
             let claim = |name: &str| claims(&token).at(name).as_i64().must(name);
             assert!((before - earlier..=after - earlier).contains(&claim("/iat")), "{skew} {max_ttl}");
             assert_eq!(claim("/nbf"), claim("/iat"));
-            // It is good for its whole life, also when it comes back.
+            // The token is valid for its whole life, also when it is presented here.
             talos.check(Check::bearer(&token)).await.allowed();
         }
         let derived = claims(&talos.derive(&key, json!({})).await);

@@ -111,7 +111,7 @@ async fn issue(talos: &Talos, count: usize) -> Vec<String> {
     secrets
 }
 
-/// Copies rows, under other ids, until there are so many.
+/// Copies rows, under other ids, until the table has `keys` of them.
 async fn fill_up(setup: &Setup, keys: usize) {
     let columns = "network_id, kind, name, actor_id, scopes, metadata, visibility, allowed_cidrs, created_at, updated_at, \
                    mutation";

@@ -25,7 +25,7 @@ async fn a_policy_that_is_not_understood_is_never_guessed() {
             talos.check(ask.route(name, value)).await.denied(500);
         }
     }
-    // What isn't addressed to us is none of our business.
+    // Settings with other prefixes are ignored.
     talos.check(Check::bearer(&key.secret).route("other.setting", "x")).await.allowed();
 }
 

@@ -92,7 +92,7 @@ async fn expired_revoked_and_unknown_look_alike_unless_they_may_be_told_apart() 
             denied.header("www-authenticate"),
             Some("Bearer realm=\"talos\", error=\"invalid_token\"")
         );
-        // Whose key it is, only for whoever showed the whole of it.
+        // The key's id is known only for a whole and genuine key.
         assert_eq!(denied.fact("key_id"), id.map(|id| json!(id)), "{reason}");
         assert_eq!(denied.fact("decision"), Some(json!("deny")));
 

@@ -180,7 +180,7 @@ async fn the_most_specific_rule_is_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_envoys_route_says_wins_key_by_key() {
+async fn settings_of_envoys_route_win_key_by_key() {
     let talos = with_rules(RULES).await;
     let key = talos.issue(json!({ "scopes": ["b"] })).await;
     let ask = || Check::bearer(&key.secret).path("/admin");

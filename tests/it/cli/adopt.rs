@@ -309,7 +309,7 @@ async fn no_secret_and_no_database_is_needed_to_check() {
     assert!(ran.stderr.contains("f.json: the list is incomplete"), "{}", ran.stderr);
     let ran = adopt(&setup, &[("f.json", &page)], &["--dry-run"]).await.expect(0);
     assert_eq!((ran.field("WOULD ADOPT"), ran.field("UNCHANGED")), ("0", "1"));
-    // Of another network it is another key.
+    // The same key in another network is another key.
     adopt(&setup, &[("f.json", &page)], &["--network", "s3cret"]).await.expect(64);
     for (network, adopted) in [("3774b4ac-520e-45a9-a0cc-6b029890c7ae", "1"), (NETWORK, "0")] {
         let ran = adopt(&setup, &[("f.json", &page)], &["--network", network]).await.expect(0);

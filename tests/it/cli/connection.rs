@@ -166,7 +166,7 @@ async fn the_version_is_a_command() {
 
 /// A person at a terminal sees that the command waits; a pipe sees nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_terminal_is_told_that_input_is_expected() {
+async fn a_terminal_gets_a_prompt_for_input() {
     let setup = Setup::bare();
     let script = format!(
         "import os, pty\n\

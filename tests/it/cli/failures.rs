@@ -11,7 +11,7 @@ use crate::rig::support::Must;
 use crate::rig::talos::Setup;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_server_refuses_is_one_line() {
+async fn errors_of_the_server_are_one_line() {
     let cli = Cli::start().await;
     for (line, told) in [
         ("keys issued get b2a748d2-4516-456f-8781-314b6a4507d0", "(API_KEY_NOT_FOUND, HTTP 404)"),
@@ -27,8 +27,8 @@ async fn what_the_server_refuses_is_one_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_can_not_be_sent_is_64_and_sends_nothing() {
-    // Nothing listens there: whatever were sent would be 69.
+async fn usage_errors_exit_with_64_and_send_nothing() {
+    // No server listens there, so a request that is sent would exit with 69.
     let nowhere = format!("http://127.0.0.1:{}", free_port());
     let setup = Setup::bare().set("TALOS_ENDPOINT", &nowhere);
     for line in [
@@ -91,7 +91,7 @@ async fn an_empty_stdin_is_no_credential() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_there_is_69() {
+async fn an_unreachable_server_exits_with_69() {
     let port = free_port();
     let ran = Ran::from(
         Setup::bare().run(&["jwk", "get", "-e", &format!("http://u:s3cret@127.0.0.1:{port}")]).await,
@@ -102,7 +102,7 @@ async fn nobody_there_is_69() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_talos_is_told_so() {
+async fn responses_of_other_servers_are_errors() {
     let html = "HTTP/1.1 200 OK\r\ncontent-length: 6\r\nconnection: close\r\n\r\n<html>";
     let gateway = "HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
     let elsewhere = "HTTP/1.1 307 Moved\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
@@ -146,7 +146,7 @@ async fn the_endpoint_is_the_option_then_the_variable() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_comes_for_the_proxy_is_told_where_to_go() {
+async fn the_proxy_command_names_its_replacement() {
     let ran = Ran::from(Setup::bare().run(&["proxy", "--upstream", "http://talos:4420"]).await).expect(64);
     assert!(ran.stderr.contains("talos serve authz"), "{}", ran.stderr);
 }

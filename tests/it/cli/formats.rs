@@ -23,7 +23,7 @@ async fn a_part_of_the_answer_in_every_language() {
         let ran = cli.run(&["keys", "issued", "get", &key.id, "--format", format]).await;
         assert_eq!(ran.ok(), printed, "{format}");
     }
-    // What isn't there is not an error: optional fields are like that. People are told.
+    // A path without a value is no error, as fields are optional; a note on stderr says so.
     let ran = cli.run(&["keys", "issued", "get", &key.id, "--format", "jsonpath=last_used"]).await.expect(0);
     assert_eq!(ran.stdout, "");
     assert!(ran.stderr.contains("nothing"), "{}", ran.stderr);
@@ -53,7 +53,7 @@ async fn a_table_holds_no_control_characters() {
     assert_eq!(ran.ok(), format!("{hostile}\n"));
 }
 
-/// Actors that look alike are told apart.
+/// Actors that look alike are printed in different ways.
 #[tokio::test(flavor = "multi_thread")]
 async fn different_actors_are_different_lines_of_a_table() {
     let cli = Cli::start().await;

@@ -46,7 +46,7 @@ async fn an_imported_key_is_revoked_from_both_places() {
         let key = cli.talos.admin.get(&format!("{IMPORTED}/{}", key.id)).await.expect(200).json();
         assert_eq!(key.text("/revocation_reason"), "REVOCATION_REASON_AFFILIATION_CHANGED");
     }
-    // Not in the other kind's place.
+    // An issued key isn't found among the imported ones.
     let issued = cli.talos.issue(json!({})).await;
     let ran = cli.line(&format!("keys imported revoke {}", issued.id)).await.expect(1);
     assert!(ran.stderr.contains("(API_KEY_NOT_FOUND, HTTP 404)"), "{}", ran.stderr);

@@ -14,7 +14,7 @@ fn told(output: &std::process::Output) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_it_writes_passes_the_check_and_is_for_its_owner_only() {
+async fn the_files_of_init_pass_the_check_and_are_private() {
     let setup = Setup::bare();
     for (edge, database, files) in [
         ("--envoy", "sqlite", &["envoy.yaml"][..]),
@@ -55,7 +55,7 @@ async fn what_it_writes_passes_the_check_and_is_for_its_owner_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_it_writes_serves_and_envoy_takes_its_part() {
+async fn the_files_of_init_serve_and_envoy_accepts_its_own() {
     needs!(Envoy);
     let setup = Setup::bare();
     let written = setup.run(&["init", "new", "--envoy"]).await;
@@ -63,7 +63,7 @@ async fn what_it_writes_serves_and_envoy_takes_its_part() {
     let talos = Setup::from_file(setup.path("new/talos.yaml")).unset("TALOS_DB_DSN").start().await;
     let key = talos.issue(json!({})).await;
     assert_eq!(talos.verify(&key.secret).await["is_valid"], true);
-    assert!(setup.path("new/talos.db").exists() && setup.path("new/audit.log").exists());
+    assert!(setup.path("new/talos.db").exists() && setup.path("new/audit.jsonl").exists());
 
     let mut envoy = Command::new(variable("TALOS_TEST_ENVOY"));
     envoy.args(["--mode", "validate", "-c"]).arg(setup.path("new/envoy.yaml"));

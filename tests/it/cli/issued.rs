@@ -51,7 +51,7 @@ async fn every_option_of_issue_gets_to_the_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_lives_a_day_unless_told_otherwise() {
+async fn a_key_lives_a_day_by_default() {
     let cli = Cli::start().await;
     let key = cli.line("keys issue a --actor a --format json").await.json();
     let key = key.at("/issued_api_key");
@@ -84,7 +84,7 @@ async fn the_secret_is_captured_or_shown_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_printed_is_what_the_api_says() {
+async fn printed_keys_equal_those_of_the_api() {
     let cli = Cli::start().await;
     let key = cli.talos.issue(json!({ "metadata": { "ratio": 2.5, "deep": [{ "a": "ü" }] } })).await;
     let path = format!("{ISSUED}/{}", key.id);

@@ -33,7 +33,7 @@ async fn keys_of_both_kinds_are_one_list_with_the_newest_first() {
     assert!(table.stderr.contains("--all"), "{}", table.stderr);
     let lines: Vec<Vec<&str>> = table.stdout.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(lines[0], ["KEY", "ID", "NAME", "ACTOR", "STATUS", "LAST", "USED"]);
-    // What isn't a terminal gets everything.
+    // Output that isn't a terminal has all columns in full.
     assert_eq!(lines[2], [second.as_str(), "second", "alice", "ACTIVE", "-"]);
     let wide = cli.line("keys list --wide").await.ok();
     assert!(wide.contains("IMPORTED") && wide.contains(keys.text("/api_keys/0/create_time")), "{wide}");

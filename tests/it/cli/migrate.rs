@@ -9,7 +9,8 @@ use crate::rig::talos::Setup;
 
 const DATABASE: &str = "sqlite://talos.db";
 
-/// None through PgBouncer: migrations take the way to the database itself.
+/// Returns a setup on the database under test; None through PgBouncer, as migrations go to the
+/// database itself.
 fn on_the_database_under_test() -> Option<Setup> {
     (database::server() != Some(Server::PgBouncer)).then(Setup::new)
 }
@@ -74,7 +75,7 @@ async fn down_tells_what_it_loses_and_nothing_else() {
     let key = talos.issue(json!({})).await;
     talos.stop().await;
 
-    // What later steps add is empty.
+    // The tables of later steps are empty, so they lose nothing.
     let refused = migrate(&setup, &format!("down --steps {}", LAST - 3)).await.expect(64);
     assert!(
         refused.stderr.contains("this would lose key_prefix of 1 key, secret_id of 1 key: "),

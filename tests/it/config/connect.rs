@@ -40,7 +40,7 @@ async fn everything_gets_a_tick() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_reached_gets_a_cross_and_serving_says_the_same() {
+async fn unreachable_servers_get_a_cross_and_serving_says_the_same() {
     let taken = TcpListener::bind("127.0.0.1:0").must("taking a port");
     let port = taken.local_addr().must("the taken address").port().to_string();
     let cases = [

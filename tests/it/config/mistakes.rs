@@ -164,8 +164,32 @@ async fn a_plane_of_its_own_is_checked_by_its_own_rules() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn addresses_of_redis_are_checked_without_its_files() {
+    for (address, code) in [
+        ("redis.example:6380", 0),
+        ("redis.example", 64),
+        ("redis.example:99999", 64),
+        ("rediss://:hunter2@redis.example:6380/0", 64),
+        ("/run/redis.sock", 64),
+    ] {
+        let tls = "tls: {enabled: true, ca_file: no.pem}";
+        let yaml = format!("cache:\n  type: redis\n  redis: {{addrs: ['{address}'], {tls}}}\n");
+        let setup = with_file(&yaml).set("TALOS_SECRETS_HMAC_CURRENT", HMAC_SECRET);
+        let checked = setup.run(&["config", "check", "talos.yaml", "--no-files"]).await;
+        let said = err(&checked);
+        assert_eq!(checked.status.code(), Some(code), "{address}: {said}");
+        assert!(code == 0 || said.contains("cache.redis.addrs[0]: must be host:port"), "{address}: {said}");
+        assert!(!said.contains("hunter2"), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_weak_secret_is_told_by_check_and_at_the_start() {
-    for (secret, told) in [(format!("{HMAC_SECRET}\n"), "white space"), ("a".repeat(40), "can be guessed")] {
+    for (secret, told) in [
+        (format!("{HMAC_SECRET}\n"), "white space"),
+        ("a".repeat(40), "can be guessed"),
+        ("${TALOS_HMAC_SECRET_OF_PRODUCTION}".to_owned(), "is a placeholder"),
+    ] {
         let setup = with_file("audit: {file: no/such/audit.log}").set("TALOS_SECRETS_HMAC_CURRENT", &secret);
         for arguments in [&["config", "check", "talos.yaml"][..], &["serve", "--config", "talos.yaml"]] {
             let output = setup.run(arguments).await;

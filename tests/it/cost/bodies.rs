@@ -1,4 +1,4 @@
-//! Bodies of many clients that don't end: those that find no room are refused, and the others go
+//! Bodies of many clients that don't end: those that find no memory are refused, and the others go
 //! on.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -53,7 +53,7 @@ async fn bodies_beyond_the_memory_of_the_process_are_refused() {
     println!("{refused} of the last 50 are refused with 503");
     assert!(refused > 0, "{:?}", answers.first());
     drop(streams);
-    // What they held is free again.
+    // The memory of their bodies is free again.
     until("a request is answered", async || {
         let body = serde_json::json!({ "credential": "a".repeat(100_000) });
         let reply = talos.public.send(Version::Http1, Call::post(SELF_REVOKE).json(&body)).await;

@@ -1,4 +1,4 @@
-//! A bound on a process's memory that the kernel enforces, as it does for a container.
+//! A limit on a process's memory that the kernel enforces, as it does for a container.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,9 +10,9 @@ use crate::rig::support::Must;
 const VERSIONS: [(&str, &str); 2] =
     [("/sys/fs/cgroup", "memory.max"), ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")];
 
-/// A cgroup with a limit, or, where the machine lets us make none, the limit alone: then whoever
-/// uses it compares the process's peak with it, which is weaker in one way only: a process that
-/// takes too much is found out at the end instead of being killed.
+/// A cgroup with a limit on memory or, where the machine allows none, the limit alone. Then the
+/// process's peak is compared with it: a process that takes too much is found at the end instead of
+/// being killed.
 pub struct MemoryBox {
     limit: u64,
     folder: Option<PathBuf>,
@@ -50,7 +50,7 @@ fn make(folder: &Path, file: &str, limit: u64) -> Option<PathBuf> {
         let _ = fs::remove_dir(folder);
         return None;
     }
-    // Where there is swap, it doesn't count as memory.
+    // Turns swap off, which wouldn't count as memory.
     for swap in ["memory.swap.max", "memory.memsw.limit_in_bytes"] {
         let bytes = if swap == "memory.swap.max" { 0 } else { limit };
         let _ = fs::write(folder.join(swap), bytes.to_string());
@@ -75,7 +75,7 @@ impl Drop for MemoryBox {
 }
 
 #[test]
-fn what_is_written_into_a_box_holds() {
+fn a_memory_limit_kills_a_process_that_takes_more() {
     let of_memory = MemoryBox::new(64 << 20);
     let Some(processes) = of_memory.processes() else {
         return;

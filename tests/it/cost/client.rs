@@ -15,7 +15,7 @@ use crate::rig::tls::Client;
 
 /// Time in which a server that reads at all takes what is sent.
 const STALL: Duration = Duration::from_secs(1);
-/// As much is given to the socket at once.
+/// Bytes that are given to the socket at once.
 const CHUNK: usize = 8 * 1024;
 /// Most connections that an input is sent over: their ports can't be used again at once.
 const MAX_CONNECTIONS: usize = 4_000;
@@ -49,13 +49,13 @@ pub type Part = Arc<dyn Fn(u32) -> Vec<u8> + Send + Sync>;
 pub enum Style {
     /// Takes the answers.
     Reads,
-    /// Takes none.
+    /// Takes no answers.
     Stalls,
     /// Gives each part to the network by itself, and takes the answers.
     Dribbles,
     /// Sends each part over a connection of its own and waits for an answer, or for the end.
     Reconnects,
-    /// The same without waiting for anything.
+    /// Sends each part over a connection of its own, without waiting for an answer.
     Leaves,
     /// Sends nothing but new keys of TLS.
     RenewsKeys,
@@ -69,12 +69,11 @@ pub struct Input {
     pub opening: Vec<u8>,
     pub part: Part,
     pub style: Style,
-    /// True if it goes past TLS even where there is TLS.
+    /// True if the input is sent without TLS even to a plane that has it.
     pub is_raw: bool,
-    /// With so many bytes of content in each record of TLS.
+    /// Bytes of content in each TLS record, if limited.
     pub record: Option<usize>,
-    /// True for an honest use of something else, which takes what it takes: its CPU time is
-    /// told and not judged.
+    /// True for an honest use of another operation: its CPU time is reported and not judged.
     pub is_honest: bool,
 }
 
@@ -96,7 +95,7 @@ impl Input {
         }
     }
 
-    /// The same with a connection for each part.
+    /// Returns the input with a connection for each part.
     pub fn reconnecting(&self) -> Input {
         Input { style: Style::Reconnects, name: format!("{}, a connection each", self.name), ..self.clone() }
     }
@@ -138,11 +137,11 @@ enum End {
     Done,
     /// The server takes no more.
     Stalled,
-    /// It ended the connection.
+    /// The server ended the connection.
     Closed,
 }
 
-/// Sends an input through so many clients at once, `budget` bytes all together.
+/// Sends an input through `clients` clients at once, `budget` bytes all together.
 pub async fn send(plane: &Plane, input: &Input, clients: usize, budget: usize) -> Sent {
     let mut all = JoinSet::new();
     for _ in 0..clients {

@@ -76,8 +76,8 @@ impl Check {
         [headers(stream, &self.head), data(stream, most)].concat()
     }
 
-    /// The same with an answer that is longer by about so many bytes: each of our own names is
-    /// taken out by name.
+    /// Returns the Check with a response that is longer by about `bytes`: each header of a reserved
+    /// name is removed by its name.
     pub fn answered_by_more(&self, bytes: usize) -> Check {
         let names = (0..bytes / 100).map(|n| format!("x-talos-{}-{n:05}", "a".repeat(84)));
         let ask = names.fold(self.ask.clone(), |ask, name| ask.header(&name, "1"));
@@ -89,7 +89,7 @@ impl Check {
         self.head.clone()
     }
 
-    /// The head of one, and the beginning of a message of so many bytes.
+    /// Returns the head of a Check, and the beginning of a message of `bytes`.
     pub fn begun_with(&self, bytes: u32) -> Vec<u8> {
         let prefix = [&[0][..], &bytes.to_be_bytes()].concat();
         [headers(1, &self.head), data(1, &prefix)].concat()
@@ -177,7 +177,7 @@ pub fn inputs(check: &Check, random: &mut Random) -> Vec<Input> {
     all
 }
 
-/// Each kind of frame, as often as it may be sent and oftener.
+/// Inputs of each kind of frame, as often as it may be sent, and more often.
 fn each_kind(check: &Check, random: &mut Random) -> Vec<Input> {
     let begin = |part: fn(u32) -> Vec<u8>| {
         let head = check.head.clone();
@@ -223,7 +223,7 @@ fn each_kind(check: &Check, random: &mut Random) -> Vec<Input> {
             0 => frame(HEADERS, 0, 1, &[]),
             _ => frame(CONTINUATION, 0, 1, &[0x82]),
         }),
-        input("frames by chance", Style::Reads, move |n| noise[n as usize % noise.len()].clone()),
+        input("random frames", Style::Reads, move |n| noise[n as usize % noise.len()].clone()),
     ]
 }
 
@@ -312,7 +312,7 @@ fn heads(check: &Check) -> Vec<Input> {
     ]
 }
 
-/// Answers that nobody takes, and windows that make the server look for what it may send.
+/// Inputs whose answers aren't taken, and windows that make the server look for data to send.
 fn untaken(check: &Check) -> Vec<Input> {
     let checks = |name: &str, opening: Vec<u8>, style: Style, long: usize| {
         let check = check.answered_by_more(long);

@@ -26,7 +26,7 @@ impl Target {
         Target { path: path.to_owned(), body: body.into() }
     }
 
-    /// Verifies a key, which nobody issued.
+    /// Returns a verification of a key that was never issued.
     pub fn verify() -> Target {
         Target::post(VERIFY, r#"{"credential":"a key that is none"}"#)
     }
@@ -63,7 +63,8 @@ impl Target {
         }
     }
 
-    /// Makes requests over HTTP/2 whose bodies announce so many bytes and lack the last of them.
+    /// Makes requests over HTTP/2 whose bodies have a content-length of `bytes` and lack the last
+    /// byte.
     pub fn begun_on_http2(&self, bytes: usize) -> impl Fn(u32) -> Vec<u8> + Clone + Send + Sync + use<> {
         let block = self.block();
         move |stream| {

@@ -16,7 +16,7 @@ use crate::rig::talos::Talos;
 const QUIET: Duration = Duration::from_millis(100);
 /// Time for the process to settle.
 const SETTLE: Duration = Duration::from_secs(60);
-/// Pause between two Checks of somebody else's.
+/// Pause between two Checks of other clients.
 const PACE: Duration = Duration::from_millis(5);
 /// Latencies below this are as good as each other.
 const LATENCY_FLOOR: Duration = Duration::from_millis(2);
@@ -54,7 +54,7 @@ pub struct Honest {
     cpu: f64,
     /// Memory of a byte, in bytes, while its request is incomplete.
     memory: f64,
-    /// The 99th percentile of others' Checks when nobody else asks.
+    /// The 99th percentile of other clients' Checks without the input.
     quiet: Option<Duration>,
 }
 
@@ -68,7 +68,7 @@ impl Display for Honest {
     }
 }
 
-/// The process that is measured, and the CPU time that it takes when nobody asks.
+/// The process that is measured, and the CPU time that it takes without requests.
 pub struct Bench<'a> {
     talos: &'a Talos,
     plane: &'a Plane,
@@ -117,7 +117,7 @@ impl<'a> Bench<'a> {
         process.forget_peak();
         let others = is_long().then(|| Others::start(self.talos, &self.check));
         let sent = send(self.plane, input, clients, budget).await;
-        // What was asked for is done before it is measured.
+        // The server completes its work before it is measured.
         self.settle_beside(others.is_some()).await;
         let p99 = match others {
             Some(others) => others.p99().await,
@@ -206,7 +206,7 @@ impl Display for Judgement {
     }
 }
 
-/// Somebody else's Checks, over a connection of their own.
+/// Checks of another client, over a connection of its own.
 struct Others {
     is_over: Arc<AtomicBool>,
     times: tokio::task::JoinHandle<Vec<Duration>>,

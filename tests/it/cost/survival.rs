@@ -2,8 +2,8 @@
 //! still answers Checks. Where the machine lets the test make a cgroup, the kernel kills a process
 //! that takes more; elsewhere its peak is compared with the bound.
 //!
-//! What isn't a client's input is held elsewhere: connections that outlive the authority which
-//! admitted them in `secure/trust.rs`, key sets with keys that anybody can sign for in
+//! Other causes than a client's input are tested elsewhere: connections that outlive the authority
+//! which admitted them in `secure/trust.rs`, key sets with keys that anybody can sign for in
 //! `credential/jwk.rs`.
 
 use serde_json::{Value, json};
@@ -52,7 +52,7 @@ impl World {
         Plane::plain(name, base)
     }
 
-    /// Sends a part again and again through so many clients, `each` bytes through each of them.
+    /// Sends a part again and again through `clients` clients, `each` bytes through each of them.
     async fn flood(&self, plane: &'static str, clients: usize, each: usize, input: Input) -> Sent {
         send(&self.plane(plane), &input, clients, clients * each).await
     }
@@ -128,14 +128,14 @@ async fn announcements(world: &mut World, limit: u64) {
     drop(sent);
 }
 
-/// Bodies that nobody reads, and messages that lack their last byte.
+/// Sends bodies that the server doesn't read, and messages that lack their last byte.
 async fn unread_bodies(world: &mut World, limit: u64) {
     let question = reflect(7, "*").repeat(2_000);
     let calls = move |n: u32| [headers(stream(n), &call_of(REFLECTION)), data(stream(n), &question)].concat();
     let sent = world.flood("authz", 30, 1 << 20, waiting("unread bodies", calls)).await;
     world.survives("bodies that nobody reads", limit).await;
     drop(sent);
-    // Of 4 MiB each, a frame at a time.
+    // Messages of 4 MiB each, a frame at a time.
     let head = world.check.begun_with(4 << 20);
     let parts = move |n: u32| match n {
         0 => head.clone(),
@@ -182,7 +182,7 @@ async fn packed_heads(world: &mut World, limit: u64) {
     world.survives("floods of frames", limit).await;
 }
 
-/// Answers that nobody takes, short ones and long ones.
+/// Sends requests whose answers, short and long ones, aren't taken.
 async fn untaken_answers(world: &mut World, limit: u64) {
     for (what, long, each) in [("short", 0, 40_000), ("long", 9_000, 100_000)] {
         let check = world.check.answered_by_more(long);

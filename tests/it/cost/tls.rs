@@ -72,7 +72,7 @@ fn record(kind: u8, content: &[u8]) -> Vec<u8> {
     [&[kind, 3, 1][..], &length, content].concat()
 }
 
-/// The same handshake in records of so many bytes.
+/// Returns the handshake in records of at most `bytes`.
 fn in_records(handshake: &[u8], bytes: usize) -> Vec<u8> {
     handshake[5..].chunks(bytes).map(|part| record(22, part)).collect::<Vec<_>>().concat()
 }

@@ -23,7 +23,8 @@ fn counts() -> (usize, u32) {
     (number_from("TALOS_TEST_CLIENTS", 60), if is_long() { 1_000 } else { 50 })
 }
 
-/// Sends so many requests of each client, whose windows stay closed, and takes nothing.
+/// Sends `requests` requests of each of `count` clients, whose windows stay closed, and takes no
+/// answers.
 async fn leave(
     plane: &Plane,
     count: usize,
@@ -33,7 +34,7 @@ async fn leave(
     let all: Vec<u8> = (0..requests).flat_map(|n| on(stream(n))).collect();
     let budget = count * (all.len() + 100);
     let opening = hello(&[(INITIAL_WINDOW_SIZE, 0)]);
-    // What comes after all of them says nothing.
+    // After all requests come frames without effect.
     let input = Input::new("requests whose answers aren't taken", opening, Style::Stalls, move |n| match n {
         0 => all.clone(),
         _ => crate::wire::frames::window_update(0, 1),
@@ -63,7 +64,7 @@ async fn are_sent_away(talos: &Talos, plane: &Plane, began: Instant, within: Dur
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_takes_no_answers_of_the_authz_plane_is_sent_away_with_all_like_it() {
+async fn clients_that_take_no_responses_of_the_authz_plane_are_disconnected() {
     let talos = patient().start().await;
     let plane = Plane::plain("authz", talos.authz);
     let check = Check::of(&talos, &plane).await;
@@ -85,7 +86,7 @@ async fn who_takes_no_answers_of_the_authz_plane_is_sent_away_with_all_like_it()
 /// A minute and more for each plane: for the long run alone. The short one sees that memory is
 /// bounded.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_takes_no_answers_of_an_http_plane_is_sent_away_with_all_like_it() {
+async fn clients_that_take_no_responses_of_an_http_plane_are_disconnected() {
     let talos = patient().start().await;
     for (plane, target) in [
         (Plane::plain("public", talos.public), Target::get(JWKS)),

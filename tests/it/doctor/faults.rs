@@ -1,6 +1,7 @@
 //! Faults of an Envoy's configuration, as changes of the shipped one, with the doctor's names for
 //! them.
 
+mod beside;
 mod cluster;
 mod filter;
 mod manager;
@@ -12,11 +13,11 @@ mod subtle;
 pub enum Change {
     /// Another text.
     Replace(&'static str, &'static str),
-    /// Without the line that begins with it, and all that belongs to it.
+    /// Removes the line that begins with the text, and the lines below that belong to it.
     Without(&'static str),
-    /// Lines before the one that begins with it, in the same column.
+    /// Inserts lines before the one that begins with the text, in the same column.
     Before(&'static str, &'static str),
-    /// Lines after it.
+    /// Inserts lines after the one that begins with the text.
     After(&'static str, &'static str),
     /// TLS to Talos, with this field in its `common_tls_context`.
     Tls(&'static str),
@@ -84,7 +85,9 @@ pub type Fault = (&'static str, &'static str, &'static [Change]);
 
 /// Returns all faults.
 pub fn faults() -> impl Iterator<Item = &'static Fault> {
-    [filter::FAULTS, routes::FAULTS, manager::FAULTS, cluster::FAULTS, subtle::FAULTS].into_iter().flatten()
+    let all =
+        [filter::FAULTS, routes::FAULTS, manager::FAULTS, cluster::FAULTS, subtle::FAULTS, beside::FAULTS];
+    all.into_iter().flatten()
 }
 
 /// TLS to Talos, with a way to validate its certificate.

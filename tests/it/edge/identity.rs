@@ -8,8 +8,16 @@ use crate::rig::talos::{Key, NETWORK, Setup};
 
 /// Spellings that some server somewhere reads as `x-talos-actor-id`, and names that may become ours
 /// one day.
-const FORGED: [&str; 5] =
-    ["x-talos-actor-id", "x-talos-key-id", "x-talos-scopes", "x-talos-network-id", "x-talos-foo"];
+const FORGED: [&str; 7] = [
+    "x-talos-actor-id",
+    "x-talos-key-id",
+    "x-talos-scopes",
+    "x-talos-network-id",
+    "x-talos-foo",
+    // Servers with CGI's variables take each of these characters for an underscore.
+    "x.talos.actor.id",
+    "x~talos!actor'id",
+];
 const FORGED_WITH_UNDERSCORES: [&str; 5] =
     ["x_talos_actor_id", "x-talos_actor-id", "x_talos-key_id", "x-talos-actor_id", "x_talos_foo"];
 

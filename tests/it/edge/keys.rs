@@ -160,7 +160,7 @@ async fn an_imported_key_works() {
 
 /// Every raw key that the admin plane imports can be presented in a request.
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_is_imported_can_be_presented() {
+async fn every_imported_key_can_be_presented() {
     needs!(Envoy);
     let edge = Edge::start().await;
     for raw_key in

@@ -49,7 +49,7 @@ async fn a_rate_limit_counts_by_actor() {
         edge.refuses(Version::Http2, Call::get("/x").bearer(key), 429).await;
     }
     edge.passes(Version::Http1, Call::get("/x").bearer(&bob)).await;
-    // Nobody's bucket is charged for whoever isn't let in, and anonymous requests have none.
+    // Refused requests charge no bucket, and anonymous requests have none.
     for _ in 0..8 {
         edge.refuses(Version::Http1, Call::get("/x").bearer("garbage"), 401).await;
         edge.passes(Version::Http1, Call::get("/anonymous")).await;

@@ -1,4 +1,5 @@
-//! Neither database nor Redis, and an Envoy that lets pass whatever it can't have checked.
+//! Neither database nor Redis answers, and Envoy is set to let requests pass that it couldn't
+//! check.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +25,7 @@ fn short_lived(redis: &Redis) -> Setup {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_gets_in_while_nothing_can_be_asked() {
+async fn unknown_keys_are_refused_while_no_store_answers() {
     needs!(Envoy, Redis);
     let mut redis = Redis::start().await;
     let edge = Edge::with(short_lived(&redis), &ALLOW_ON_FAILURE).await;
@@ -49,7 +50,7 @@ async fn nobody_gets_in_while_nothing_can_be_asked() {
                 }
             }
             edge.refuses(version, Call::get("/"), 401).await;
-            // What needs no lookup goes on.
+            // Requests that need no lookup pass.
             edge.passes(version, Call::get("/anonymous")).await;
         }
     }

@@ -1,4 +1,4 @@
-//! What events say, in which order, and to whom.
+//! Events of changes: their content, their order, and their readers.
 
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
@@ -21,7 +21,7 @@ fn change<'a>(event: &'a Value, field: &str) -> &'a Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_kind_of_change_is_told_in_order_with_what_differs() {
+async fn every_kind_of_change_is_an_event_in_order_with_its_differences() {
     let talos = Setup::new().start().await;
     let key = talos.issue(json!({ "name": "backend", "scopes": ["a"], "metadata": { "mail": "m@x" } })).await;
     let path = format!("{ISSUED}/{}", key.id);
@@ -67,7 +67,7 @@ async fn every_kind_of_change_is_told_in_order_with_what_differs() {
             assert_eq!(event.text(attribute), value, "{event:#}");
         }
         assert!(event.text("/time").ends_with('Z'), "{event:#}");
-        // Nobody proved who they are.
+        // The caller was never authenticated.
         assert_eq!(event.pointer("/data/caller"), None, "{event:#}");
         assert!(!event.to_string().contains("m@x"), "the owner's own attributes: {event:#}");
     }
@@ -121,7 +121,7 @@ async fn a_batch_is_a_list_of_cloud_events_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_verified_caller_is_told() {
+async fn the_verified_caller_is_returned() {
     let setup = Setup::new();
     let socket = setup.path("admin.sock");
     let talos = setup.set("TALOS_SERVE_HTTP_SOCKET", &socket.display().to_string()).start().await;
@@ -143,7 +143,7 @@ async fn the_verified_caller_is_told() {
     let told = events(&page(&talos, "").await);
     assert_eq!(told.len(), 5);
     for event in &told {
-        // What was erased tells nobody, but who erased it.
+        // Erased events name no caller, except the erasure itself.
         let is_told = event["data"]["erased"] != true;
         assert_eq!(event.pointer("/data/caller").is_some(), is_told, "{event:#}");
         assert!(!is_told || event.text("/data/caller") == own, "{event:#}");
@@ -151,7 +151,7 @@ async fn the_verified_caller_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_erased_is_erased_from_the_log_too() {
+async fn erased_keys_are_erased_from_the_log_too() {
     let talos = Setup::new().start().await;
     let key = talos.issue(json!({ "name": "Ada Lovelace", "actor_id": "ada@example.com" })).await;
     let path = format!("{ISSUED}/{}", key.id);
@@ -270,7 +270,7 @@ async fn a_time_is_a_place_too() {
     assert_eq!(events(&page(&talos, "since=2100-01-01T00:00:00Z").await).len(), 0);
 }
 
-/// What a process of the release before writes has neither subject nor record.
+/// A log entry written by a process of the previous release has neither subject nor record.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_the_release_before_has_its_key_and_nothing_more() {
     let talos = Setup::new().start().await;

@@ -68,7 +68,7 @@ async fn credentials(talos: &Talos) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// What a Check says: the decision and its reason, from the metadata for Envoy.
+/// Decision and reason of a Check, from the metadata for Envoy.
 async fn checked(talos: &Talos, ask: Check) -> (String, String) {
     let grpc = talos.grpc().await;
     // A look at the database may take longer than a Check may wait.
@@ -101,7 +101,7 @@ fn setup() -> Setup {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_decides_as_a_check_does() {
+async fn an_explanation_decides_as_a_check_does() {
     let talos = setup().start().await;
     let credentials = credentials(&talos).await;
     let mut reasons = std::collections::BTreeSet::new();
@@ -147,7 +147,7 @@ async fn it_decides_as_a_check_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_names_the_rule_and_what_that_asks_for() {
+async fn an_explanation_names_the_rule_and_its_demand() {
     let talos = setup().start().await;
     let told =
         explained(&talos, &json!({ "method": "POST", "host": "shop.test", "path": "/orders/7?x=1" })).await;
@@ -188,7 +188,7 @@ async fn it_names_the_rule_and_what_that_asks_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_charges_and_counts_nothing() {
+async fn explaining_charges_and_counts_nothing() {
     let talos = setup().start().await;
     let limit = json!({ "quota": "1", "unit": "requests", "window": "3600s" });
     let key = talos.issue(json!({ "rate_limit_policy": limit })).await;

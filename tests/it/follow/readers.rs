@@ -1,5 +1,5 @@
-//! Three processes write, one of them is killed now and then, and five readers follow: each is told
-//! of every acknowledged change once, in the order of the log. After a restore each is told so.
+//! Three processes write, one of them is killed now and then, and five readers follow: each gets
+//! every acknowledged change once, in the order of the log, and learns of a restore.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ async fn write(fleet: Fleet, number: usize, keys: usize) -> Vec<Change> {
         let body = json!({ "name": format!("key {n} of {number}"), "actor_id": format!("writer:{number}") });
         let issued = base.try_send(Version::Http1, Call::post(ISSUED).json(&body)).await;
         let Some(issued) = issued.ok().filter(|reply| reply.status == 201) else {
-            // It is being killed or replaced.
+            // The instance is being killed or replaced.
             tokio::time::sleep(Duration::from_millis(20)).await;
             continue;
         };
@@ -63,7 +63,7 @@ async fn write(fleet: Fleet, number: usize, keys: usize) -> Vec<Change> {
     acknowledged
 }
 
-/// A reader, with all that it keeps: its place and what it was told.
+/// A reader, with its place and the events that it got.
 struct Reader {
     number: usize,
     place: String,
@@ -75,7 +75,7 @@ impl Reader {
         Reader { number, place: "oldest".to_owned(), told: vec![] }
     }
 
-    /// Asks once; what comes back is kept together with the place. None if nobody answered.
+    /// Asks once, and keeps the events together with the place. None if the process was gone.
     async fn ask(&mut self, fleet: &Fleet, turn: usize) -> Option<Reply> {
         let base = admin(fleet, self.number + turn).await;
         let query = format!("{EVENTS}?after={}&wait=1s&page_size={}", self.place, 3 + self.number);
@@ -155,7 +155,8 @@ async fn run(fleet: &Fleet, setup: &Setup, readers: Vec<Reader>) -> (Vec<Change>
     (acknowledged, readers)
 }
 
-/// Each acknowledged change was told once, in the order of the log, which is the same for all.
+/// Asserts that each reader got each acknowledged change once, in the order of the log, which is
+/// the same for all.
 fn judge(acknowledged: &[Change], readers: &[Reader]) {
     for Reader { number, told, .. } in readers {
         let epochs: Vec<u64> =
@@ -173,7 +174,7 @@ fn judge(acknowledged: &[Change], readers: &[Reader]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_reader_is_told_of_each_acknowledged_change_once_and_in_order() {
+async fn each_reader_gets_each_acknowledged_change_once_and_in_order() {
     let setup = Setup::new().set("TALOS_CONSISTENCY_POLL", "200ms");
     let mut processes = vec![];
     for _ in 0..WRITERS {
@@ -204,7 +205,7 @@ async fn each_reader_is_told_of_each_acknowledged_change_once_and_in_order() {
     for reader in &mut readers {
         let problem = reader.answer(&fleet).await.expect_error(410, "EVENTS_GONE");
         assert!(problem.contains("rewritten"), "{problem}");
-        // What the answer says to do.
+        // Starts again at `now`, as the answer says.
         reader.place = "now".to_owned();
         reader.told.clear();
         reader.answer(&fleet).await.expect(200);

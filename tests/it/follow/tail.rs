@@ -50,7 +50,7 @@ impl Tail {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_follows_across_a_restart_of_the_server_until_ctrl_c() {
+async fn tailing_survives_a_restart_of_the_server_and_ends_by_ctrl_c() {
     let port = crate::rig::process::free_port().to_string();
     let mut cli = Cli::on(Setup::new().set("TALOS_SERVE_HTTP_PORT", &port)).await;
     let first = cli.talos.issue(json!({})).await;

@@ -143,7 +143,7 @@ async fn readers_that_are_slow_or_many_delay_nobody() {
     while let Some(told) = waiting.join_next().await {
         assert_eq!(told.must("a reader"), key.id, "each is told of the change");
     }
-    // Those who are gone have left their places.
+    // Readers that are gone have freed their places.
     until("another may wait", async || {
         let (reply, _) = wait(talos.admin, "after=now&wait=100ms".to_owned()).await;
         (reply.status == 200).then_some(())

@@ -1,4 +1,4 @@
-//! Who the server takes a caller for.
+//! The caller's own identity, as the server reports it.
 
 use serde_json::json;
 use tokio::net::UnixStream;

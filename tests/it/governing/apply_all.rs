@@ -16,7 +16,7 @@ use crate::rig::talos::{DERIVE, HMAC_SECRET, ISSUED, Key, Setup, Talos, generate
 /// Two processes on one database, one Redis and one configuration file.
 struct Fleet {
     talos: [Talos; 2],
-    /// A connection to each that is kept, so that one thread answers.
+    /// A connection to each process, kept so that one thread answers.
     grpc: [Grpc; 2],
     dir: TempDir,
     base: String,

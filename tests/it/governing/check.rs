@@ -105,7 +105,7 @@ async fn pages_follow_each_other_over_both_kinds() {
         let problem = talos.admin.post(CHECK, &body).await.expect_bad_request();
         assert!(problem.starts_with(field), "{body}: {problem}");
     }
-    // As in the configuration, unset members may be left out or null.
+    // Unset members may be left out or null, as in the configuration.
     let nulls = json!({ "issuance_policies": [{ "name": "a", "require_ttl": true, "max_ttl": null }] });
     assert_eq!(list(&check(&talos, &nulls).await, "/keys").len(), 10);
     let get = talos.admin.send(Version::Http1, Call::get(CHECK)).await;

@@ -1,4 +1,4 @@
-//! What is judged when a key is written, and how it is told.
+//! Issuance policies on writes of keys: what is refused, and the error that says so.
 
 use serde_json::{Value, json};
 
@@ -40,7 +40,7 @@ async fn patch(talos: &Talos, path: &str, body: &Value) -> Reply {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_that_is_wrong_is_listed_at_once() {
+async fn all_violations_are_listed_at_once() {
     let talos = Setup::new().set("TALOS_ISSUANCE_POLICIES", &strict().to_string()).start().await;
     let bad = json!({ "name": "backend", "actor_id": "service:a", "scopes": ["orders:read", "admin"],
         "ttl": "721h", "metadata": { "team": null } });
@@ -76,7 +76,7 @@ async fn an_update_is_judged_by_what_it_changes_and_a_rotation_as_a_new_key() {
     before.stop().await;
     let talos = setup.set("TALOS_ISSUANCE_POLICIES", &strict().to_string()).start().await;
     let path = format!("{ISSUED}/{}", old.id);
-    // What the key broke before needs no cure, and what it breaks now is refused.
+    // Rules that the key broke before need no cure; those that the update breaks refuse it.
     patch(&talos, &path, &json!({ "name": "svc-backend" })).await.expect(200);
     let wrong = json!({ "name": "backend", "metadata": {}, "scopes": ["root"] });
     assert_eq!(violations(patch(&talos, &path, &wrong).await), ["scopes", "metadata", "name"]);

@@ -26,7 +26,7 @@ fn setup() -> Setup {
         .set("TALOS_CREDENTIALS_API_KEYS_PREFIX_PUBLIC_CURRENT", "pub")
 }
 
-/// Waits until the database has so many Checks.
+/// Waits until the database has the expected number of Checks.
 async fn counted(talos: &Talos, expected: u64) {
     until("the Checks are counted", async || {
         let report = talos.admin.get("/v2alpha1/admin/usage").await.expect(200).json();
@@ -50,7 +50,7 @@ async fn replay(talos: &Talos, traffic: &[(&Key, &str)]) -> BTreeMap<(String, St
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_would_break_is_who_breaks_in_a_replay() {
+async fn the_preview_names_the_keys_that_a_replay_refuses() {
     let cli = Cli::on(setup().set("TALOS_AUTHZ_ROUTES", ROUTES)).await;
     let talos = &cli.talos;
     let public = "KEY_VISIBILITY_PUBLIC";
@@ -131,7 +131,7 @@ async fn pages_bad_requests_and_routes_of_one_name() {
     }
     talos.check(Check::default()).await.allowed();
     counted(&talos, 16).await;
-    // Of two with one name, a request may get either.
+    // A request may get either of two rules with one name.
     let routes =
         json!([{ "name": "a", "scopes": "x", "methods": ["POST"] }, { "name": "a", "mode": "optional" }]);
     let (mut seen, mut token) = (vec![], String::new());

@@ -1,4 +1,4 @@
-//! One instance whose clock is wrong: it falsifies nothing, and says so.
+//! An instance whose clock is wrong: it writes no wrong times, and reports the skew.
 
 use std::time::Duration;
 
@@ -53,12 +53,13 @@ async fn newest_time(setup: &Setup) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clock_that_is_off_falsifies_nothing_and_is_told_of() {
+async fn a_clock_that_is_off_falsifies_nothing_and_is_reported() {
     if database::server().is_none() {
         // SQLite has no clock but the process's own.
         return;
     }
-    let setup = Setup::new().set("TALOS_LAST_USED_FLUSH_INTERVAL", "50ms");
+    let setup =
+        Setup::new().set("TALOS_LAST_USED_FLUSH_INTERVAL", "50ms").set("TALOS_USAGE_FLUSH_INTERVAL", "1s");
     let clock = WallClock::new();
     let wrong = clock
         .variables()
@@ -84,8 +85,8 @@ async fn a_clock_that_is_off_falsifies_nothing_and_is_told_of() {
         assert!((updated - unix_now()).abs() < 30.0, "{revoked:#}");
         assert!((newest_time(&setup).await - unix_now()).abs() < 30.0);
     }
-    // As has a last use. A clock that is behind knows no key that was issued later, and one that is
-    // years ahead takes all for too old.
+    // A last use has the right time, too. A clock that is behind knows no key that was issued
+    // later, one that is years ahead takes all for too old.
     clock.ahead(DAYS);
     until("the skew is measured", async || {
         let skew = wrong.metric("talos_database_clock_skew_seconds").await;
@@ -95,12 +96,23 @@ async fn a_clock_that_is_off_falsifies_nothing_and_is_told_of() {
     let used = two.issue(json!({})).await;
     until("it is allowed", async || wrong.check(Check::bearer(&used.secret)).await.passes().then_some(()))
         .await;
+    let used_id = used.id.clone();
     let used = until("the use is noted", async || {
         let resource = two.admin.get(&format!("{ISSUED}/{}", used.id)).await.expect(200).json();
         resource.get("last_used_time").map(|time| unix_seconds(time.as_str().must("a time")))
     })
     .await;
     assert!((used - unix_now()).abs() < 30.0, "{used}");
+    // As has what is counted, also that from before the skew was measured.
+    until("its usage is written", async || {
+        let written = format!("SELECT count(*) FROM usage_keys WHERE key_id = '{used_id}'");
+        (setup.number(&written).await > 0).then_some(())
+    })
+    .await;
+    for newest in ["SELECT MAX(hour_at) FROM usage_hours", "SELECT MAX(last_used_at) FROM usage_keys"] {
+        let newest = setup.number(newest).await as f64 / 1e6;
+        assert!(newest <= unix_now() + 30.0 && newest > unix_now() - 2.0 * 3_600.0, "{newest}");
+    }
     assert_eq!(wrong.process.log().matches("this server's clock differs").count(), 1, "once per change");
     for right in [&one, &two] {
         assert_eq!(status(right).await.at("/database/clock_is_off"), &json!(false));
@@ -115,7 +127,7 @@ async fn a_clock_that_is_off_falsifies_nothing_and_is_told_of() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_wrong_clock_wrote_before_does_no_harm() {
+async fn times_written_by_a_wrong_clock_do_no_harm() {
     let setup = Setup::new().set("TALOS_LAST_USED_FLUSH_INTERVAL", "50ms");
     let first = setup.start().await;
     let key = first.issue(json!({})).await;

@@ -1,5 +1,4 @@
-//! The deny list: keys and their tokens refused by a file, whatever the database says and whether
-//! it says anything.
+//! The deny list: a file refuses keys and their tokens, whatever the state of the database.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -79,7 +78,7 @@ async fn a_key_and_all_that_was_derived_from_it_are_refused_as_long_as_it_is_nam
     let body = json!({ "credential": key.secret });
     talos.admin.post(crate::rig::talos::DERIVE, &body).await.expect_error(401, "API_KEY_REVOKED");
 
-    // As editors and deployments do it: another file under the same name.
+    // Replaces the file by another, as editors and deployments do.
     let new = setup.path("deny.new");
     fs::write(&new, format!("{}\n", imported.id)).must("writing a new deny file");
     fs::rename(&new, &path).must("renaming it");
@@ -88,7 +87,7 @@ async fn a_key_and_all_that_was_derived_from_it_are_refused_as_long_as_it_is_nam
     }
     assert_eq!(check(&talos, &imported.secret).await, 401);
 
-    // Its holder can still end it for good.
+    // The holder of a denied key can still revoke it.
     talos.self_revoke(&imported.secret).await.expect(200);
     fs::write(&path, "").must("writing the deny file");
     until("the list is empty", async || (talos.metric("talos_deny_list_entries").await == 0.0).then_some(()))
@@ -182,7 +181,7 @@ async fn a_list_that_loses_many_keys_is_believed_after_a_second_look_only() {
         assert!(talos.metric("talos_deny_list_held").await >= 5.0, "{accident}");
         until_log_says(&talos, "far fewer keys than are refused").await;
 
-        // What is written there meanwhile is refused at once, and it stands unchanged only from
+        // A key added meanwhile is refused at once, and the list counts as unchanged only from
         // then on.
         let more = fs::read_to_string(&path).must("reading the deny file") + "\n" + &late.id;
         fs::write(&path, more).must("adding to the deny file");
@@ -224,7 +223,7 @@ async fn a_list_that_is_made_whole_again_has_lifted_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_needs_no_database() {
+async fn the_deny_file_needs_no_database() {
     let (setup, path) = with_deny_file("");
     let setup = setup.set("TALOS_CONSISTENCY_LEASE", "2s");
     let talos = setup.start().await;

@@ -1,4 +1,4 @@
-//! Two processes on one database: what one changes, the other learns of within the lease.
+//! Two processes on one database: each knows the other's changes within the lease.
 
 use std::time::{Duration, Instant};
 
@@ -54,7 +54,7 @@ async fn accepts_as_of(talos: &Talos, credential: &str, epoch: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_names_a_change_is_answered_by_any_process_as_of_it() {
+async fn any_process_answers_as_of_a_named_epoch() {
     // By itself the other process would learn of a change only seconds later.
     let setup = Setup::new().set("TALOS_CONSISTENCY_POLL", "4s").planes("admin");
     let (one, other) = (setup.start().await, setup.start().await);

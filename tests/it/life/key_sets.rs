@@ -20,7 +20,7 @@ use crate::rig::talos::{DERIVE, JWKS, Setup, generate_as};
 const URLS: &str = "TALOS_CREDENTIALS_DERIVED_TOKENS_JWT_SIGNING_KEYS_URLS";
 const KEY_ID: &str = "TALOS_CREDENTIALS_DERIVED_TOKENS_JWT_SIGNING_KEY_ID";
 
-/// An https server that gives one answer to everything, until it is told another.
+/// An https server that gives one answer to every request, until another is set.
 struct KeyServer {
     port: u16,
     /// The server's certificate, which is its own issuer.

@@ -1,5 +1,5 @@
-//! kill -9 amid changes: afterwards nothing that was acknowledged is lost, nothing is there twice,
-//! and no key is rotated by half.
+//! SIGKILL amid changes: no acknowledged change is lost, none is there twice, and no key is half
+//! rotated.
 
 use std::sync::{Arc, Mutex};
 
@@ -15,9 +15,9 @@ use crate::rig::talos::{ISSUED, Setup, Talos};
 const ROUNDS: usize = 3;
 const WRITERS: usize = 8;
 
-/// A key and its successors, as far as anybody was told.
+/// A key and its successors, as far as they were acknowledged.
 struct Line {
-    /// The request for the first of them. All have its actor, and nobody else has.
+    /// The request for the first of them. All have its actor, which no other line has.
     request: Value,
     /// Id and secret of each.
     told: Vec<(String, String)>,
@@ -36,7 +36,7 @@ enum Change {
 type Lines = Arc<Mutex<Vec<Line>>>;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_lost_or_there_twice_or_rotated_by_half() {
+async fn kills_lose_double_and_halve_no_change() {
     let mut random = Random::seeded("kill -9 under load");
     let setup = Setup::new();
     let rounds =
@@ -80,7 +80,7 @@ async fn nothing_is_lost_or_there_twice_or_rotated_by_half() {
     println!("{} keys that must be valid are", secrets.len());
 }
 
-/// Issues keys, rotates and revokes some of them, and notes what it was told.
+/// Issues keys, rotates and revokes some of them, and records what was acknowledged.
 async fn write_until_it_dies(admin: Base, name: String, mut random: Random, lines: Lines) {
     for number in 0.. {
         let actor = format!("{name}, line {number}");
@@ -143,7 +143,7 @@ async fn check(talos: &Talos, line: &Line) -> Option<String> {
     let state = format!("{:?}, {:?}, revoked: {}, {before:?}", line.request, line.open, line.revoked);
     assert_eq!(active + count("KEY_STATUS_REVOKED"), before.len(), "{state}");
 
-    // What was acknowledged is there; of what wasn't, all or nothing.
+    // Acknowledged changes are there; each other change is there as a whole, or not at all.
     let (told, most_active) = (line.told.len(), usize::from(!line.revoked));
     match line.open {
         None => assert_eq!((before.len(), active), (told, most_active), "{state}"),

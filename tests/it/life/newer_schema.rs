@@ -7,7 +7,7 @@ use crate::rig::database::Server;
 use crate::rig::support::Json;
 use crate::rig::talos::{Setup, Talos};
 
-/// What a step from the future does that only adds.
+/// Statements of a later migration that only adds.
 const ADDITIONS: [&str; 3] = [
     "CREATE TABLE later_things (id BIGINT PRIMARY KEY)",
     "ALTER TABLE api_keys ADD COLUMN later_thing BIGINT",

@@ -1,4 +1,4 @@
-//! PgBouncer in transaction mode with nothing set for us: migrations and service go through it, and
+//! PgBouncer in transaction mode with default settings: migrations and service work through it, and
 //! leave nothing in its sessions.
 
 use std::process::Command;
@@ -22,8 +22,8 @@ struct Bouncer {
 }
 
 impl Bouncer {
-    /// With its default settings, but for the mode. One session for each database, so that whatever
-    /// is left in it meets the next client.
+    /// Starts PgBouncer with its default settings, except the mode. Each database has one session,
+    /// so that what is left in it meets the next client.
     async fn start() -> Bouncer {
         let (dir, _) = directory();
         let port = free_port();
@@ -74,7 +74,7 @@ const LEFT_BEHIND: &str = "SELECT (SELECT count(*) FROM pg_prepared_statements) 
 const NOTHING: &str = "0 statements, 0 locks, 0 settings";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_left_behind_in_the_sessions_of_a_default_pgbouncer() {
+async fn sessions_of_a_default_pgbouncer_stay_clean() {
     needs!(Postgres, PostgresPrograms);
     if !std::path::Path::new("/usr/sbin/pgbouncer").exists() {
         return;
@@ -107,7 +107,7 @@ async fn nothing_is_left_behind_in_the_sessions_of_a_default_pgbouncer() {
     bouncer.process.signal(Signal::INT);
 }
 
-/// What an older release left behind PgBouncer holds up nobody for ever.
+/// A lock that an older release left behind PgBouncer blocks nobody for ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lock_that_is_never_released_is_named() {
     needs!(Postgres, PostgresPrograms);

@@ -1,4 +1,4 @@
-//! Changes of the configuration while it is served: what may change does at once, and no valid
+//! Changes of the configuration while it is served: live settings apply at once, and no valid
 //! request is refused.
 
 mod bad;

@@ -1,4 +1,5 @@
-//! A database that is put back to what it was: the last numbers of its log are given out again.
+//! A database that is put back to an earlier state, so that the last numbers of its log are given
+//! again.
 
 use std::time::{Duration, Instant};
 
@@ -73,7 +74,7 @@ async fn a_backup_that_is_played_back_is_noticed_and_its_numbers_count_anew() {
     assert_eq!(other.metric("talos_log_rewritten_total").await, 1.0);
 }
 
-/// Nothing but issuing since the backup: no key has changed, and yet the database is another one.
+/// Keys were only issued since the backup: no key has changed, and yet the database is another one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_is_noticed_that_only_lacks_keys_which_were_issued() {
     let setup = Setup::new().set("TALOS_CONSISTENCY_LEASE", "1s").set("TALOS_CONSISTENCY_POLL", "200ms");
@@ -90,7 +91,7 @@ async fn a_backup_is_noticed_that_only_lacks_keys_which_were_issued() {
     }
     let play_back = ["api_keys", "mutation_log", "mutation_counter"]
         .map(|table| format!("DELETE FROM {table}; INSERT INTO {table} SELECT * FROM backup_of_{table};"));
-    // And another key at once, so that the numbers are what they were.
+    // Another key is issued at once, so that the numbers are those of before.
     for talos in [&one, &other] {
         talos.process.signal(Signal::STOP);
     }
@@ -160,9 +161,9 @@ async fn a_file_that_is_put_in_the_place_of_the_database_is_the_database() {
     .await;
 }
 
-/// A file that is put back while nobody runs, beside a Redis that remembers what came after it.
+/// A database file is put back while no process runs, and Redis has entries of what came after it.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_redis_remembers_of_a_lost_history_is_not_believed() {
+async fn redis_entries_of_a_lost_history_are_not_used() {
     needs!(Redis);
     let redis = Redis::start().await;
     let setup = redis.used_by(Setup::new()).sqlite();
@@ -210,7 +211,7 @@ async fn a_standby_that_missed_the_last_changes_is_noticed() {
     let (one, other) = (setup.start().await, setup.start().await);
     let kept = one.issue(json!({})).await;
     assert!(passes(&other, &kept).await);
-    // Its state is copied while nobody is connected, and that is where replication stops.
+    // The standby is a copy of the state while nobody is connected.
     let nobody_is_connected = || {
         proxy.set_new(Fault::Refuse);
         proxy.set_open(Fault::Reset);

@@ -1,4 +1,4 @@
-//! Starting, and refusing to with words that help.
+//! Starting, and refusing to start with an error that helps.
 
 use std::net::TcpListener;
 

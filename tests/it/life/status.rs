@@ -154,7 +154,7 @@ async fn the_worst_news_come_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_can_not_be_asked_is_69_and_who_is_no_metrics_listener_is_told() {
+async fn an_unreachable_listener_is_69_and_another_one_is_named() {
     let nowhere = format!("http://127.0.0.1:{}", free_port());
     let ran = Ran::from(Setup::bare().run(&["status", "-e", &nowhere]).await).expect(69);
     assert!(ran.stdout.is_empty() && ran.stderr.contains(&nowhere), "{ran:#?}");

@@ -1,4 +1,4 @@
-//! The mutation log doesn't grow for ever, and nobody who reads it misses anything.
+//! The mutation log is trimmed, and no instance misses a change by it.
 
 use serde_json::json;
 
@@ -48,14 +48,14 @@ async fn old_entries_go_whoever_deletes_them_and_revocations_go_on_getting_every
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_was_away_while_the_log_was_trimmed_begins_anew() {
+async fn an_instance_away_while_the_log_was_trimmed_drops_its_cache() {
     let setup = Setup::new().set("TALOS_CONSISTENCY_POLL", "4s");
     let talos = setup.start().await;
     let keys = [talos.issue(json!({})).await, talos.issue(json!({})).await];
     for key in &keys {
         assert!(talos.check(Check::bearer(&key.secret)).await.passes());
     }
-    // As if another process had revoked a key long ago and the log had been trimmed since.
+    // Simulates a revocation by another process, long ago, in a log that was trimmed since.
     let key_id = &keys[0].id;
     setup.sql(&format!(
         "UPDATE api_keys SET revocation_reason = 'REVOCATION_REASON_KEY_COMPROMISE' WHERE key_id = '{key_id}'"

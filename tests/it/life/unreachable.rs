@@ -1,4 +1,4 @@
-//! A database that can't be reached: the server and the cause are said within a second.
+//! A database that can't be reached: errors name the server and the cause within a second.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Credits: what uses cost, who shares them, and what is told of them.
+//! Credits: the costs of uses, the keys that share a balance, and what responses say of it.
 
 mod refills;
 mod shared;
@@ -13,7 +13,7 @@ use crate::rig::http::{BOTH, Call, Version};
 use crate::rig::support::{Json, Must, until};
 use crate::rig::talos::{IMPORTED, ISSUED, Key, Setup, Talos, VERIFY};
 
-/// A key with so many credits.
+/// Issues a key with `remaining` credits.
 async fn key(talos: &Talos, remaining: u64) -> Key {
     talos.issue(json!({ "credits": { "remaining": remaining.to_string() } })).await
 }
@@ -39,7 +39,7 @@ async fn uses_cost_credits_until_none_are_left() {
     let talos = Setup::new().start().await;
     let key = key(&talos, 3).await;
     assert_eq!(key.resource["credits"], json!({ "remaining": "3" }));
-    // What is refused for another reason costs nothing.
+    // A use that is refused for another reason costs nothing.
     talos.check(Check::bearer(&key.secret).route("talos.scopes", "nonesuch")).await.denied(403);
     for remaining in [2, 1, 0] {
         let allowed = talos.check(Check::bearer(&key.secret)).await.allowed();
@@ -104,13 +104,13 @@ async fn a_route_says_what_a_request_costs() {
     assert_eq!(denied.header("talos-credits-remaining"), Some("7"));
     talos.check(ask("7")).await.allowed();
     talos.check(ask("1")).await.denied(429);
-    // What is free is free.
+    // A cost of 0 spends nothing.
     let allowed = talos.check(ask("0")).await.allowed();
     assert!(left(&allowed).is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn verify_spends_unless_told_not_to() {
+async fn verifying_spends_credits_by_default() {
     let talos = Setup::new().start().await;
     let key = key(&talos, 1).await;
     let body = json!({ "credential": key.secret });

@@ -1,5 +1,5 @@
-//! Limits while clocks jump: what is let through is held against what the policy says for the time
-//! that really went by.
+//! Limits while clocks jump: allowed requests are compared with what the policy allows in the true
+//! time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,8 +33,8 @@ fn going_by(clock: &WallClock, setup: Setup) -> Setup {
     clock.variables().iter().fold(setup, |setup, (name, value)| setup.set(name, &value.display().to_string()))
 }
 
-/// On SQLite, which has no clock of its own: keys would not be issued while the process's clock
-/// differs from the database's.
+/// Returns a setup on SQLite, which has no clock of its own: with another database, keys would not
+/// be issued while the process's clock differs from the database's.
 fn limited_by_own_clock() -> Setup {
     limited().sqlite()
 }

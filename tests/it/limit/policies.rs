@@ -20,7 +20,7 @@ fn by_actor(name: &str, quota: u32) -> Value {
     json!({ "name": name, "quota": quota.to_string(), "window": "3600s", "scope": "ACTOR" })
 }
 
-/// As responses show it.
+/// A policy in the form in which responses have it.
 fn shown(policy: &Value) -> Value {
     let mut shown = json!({ "unit": "requests", "scope": "KEY", "enforce": "TALOS" });
     for (name, value) in policy.as_object().must("a policy") {
@@ -54,7 +54,7 @@ async fn a_request_is_charged_to_all_limits_or_to_none() {
         assert!(denied.header("retry-after").is_some());
     }
     talos.check(Check::bearer(&stranger.secret)).await.allowed();
-    // What was refused cost the other limit nothing: of five, two are used.
+    // Refused uses cost the other limit nothing: of five, two are used.
     talos.patch(&path(&one), &json!({ "rate_limit_policies": [policy("default", 5)] })).await.expect(200);
     let verified = talos.admin.post(VERIFY, &json!({ "credential": one.secret })).await.expect(200);
     assert_eq!(verified.header("ratelimit"), Some("\"default\";r=2"));
@@ -247,7 +247,7 @@ async fn several_processes_on_one_redis_charge_all_limits_or_none() {
     };
     let (one, other) = (issue().await, issue().await);
     let (one_passed, other_passed) = tokio::join!(burst(&processes, &one, 90), burst(&processes, &other, 90));
-    // What Redis wasn't asked in time on this busy machine isn't counted: it passes.
+    // Uses that Redis didn't count in time on a busy machine pass.
     let uncounted = failures(&processes).await - before;
     assert!(one_passed <= 40 + uncounted && other_passed <= 40 + uncounted, "{one_passed} {other_passed}");
     let passed = one_passed + other_passed;
@@ -284,7 +284,7 @@ async fn the_metadata_has_the_limits_for_envoy_and_the_end_of_the_lease() {
     let allowed = talos.check(Check::bearer(&token)).await.allowed();
     assert!(allowed.fact("fresh_until").as_f64().must("a number") > now());
     assert!(!talos.check(Check::default().route("talos.mode", "off")).await.allowed().has("fresh_until"));
-    // It moves with the lease.
+    // `fresh_until` moves with the lease.
     let ask = async || talos.check(Check::bearer(&other.secret)).await.allowed().fact("fresh_until").as_f64();
     let first = ask().await.must("a number");
     until("the next lease", async || (ask().await.must("a number") > first).then_some(())).await;
@@ -318,7 +318,7 @@ async fn verify_can_leave_the_limits_as_they_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn limits_that_are_not_enforced_are_told() {
+async fn limits_that_are_not_enforced_are_reported() {
     let talos = Setup::new().start().await;
     let told = "rate_limit.enabled is false: the limits of this key are stored and reported, not enforced";
     let warning = format!("299 talos \"{told}\"");

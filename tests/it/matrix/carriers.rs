@@ -1,4 +1,4 @@
-//! Cells about the places in which clients carry keys, and what is left there for the upstream.
+//! Cells about the places in which clients send keys, and what is left there for the upstream.
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -146,7 +146,7 @@ pub async fn in_subprotocol(stack: Stack, over: Version) {
         websocket::negotiate(base, over, path, &[("sec-websocket-protocol", offered)]).await
     };
     for (base, _) in listeners(&stack) {
-        // What the client offers, what the upstream is offered, and what the client is told.
+        // Subprotocols that the client offers, that the upstream gets, and the one in the response.
         for (offered, upstream, chosen) in [
             (format!("bearer, {secret}"), None, "bearer"),
             (format!("Bearer,{secret}"), None, "Bearer"),
@@ -230,7 +230,7 @@ pub async fn internal_redirect(stack: Stack, over: Version) {
         let seen = passes(stack.edge, over, call.clone()).await;
         assert_eq!((seen.path.as_str(), seen.header("x-talos-key-id")), (NEW_PATH, Some(key.id.as_str())));
         seen.assert_without(&key.secret);
-        // Nobody looks for a token in that header.
+        // That header is no source of tokens.
         stack.lax.send(over, call).await.expect(401);
     }
 }

@@ -180,7 +180,7 @@ async fn forged_token(stack: Stack, over: Version) {
     assert!(tokens(&passes(stack.lax, over, forged("/anonymous")).await).is_empty());
 }
 
-/// What comes after the body goes by the check. Other trailers do reach an upstream that speaks
+/// Forged trailers, which arrive after the check, are removed. Others reach an upstream that speaks
 /// HTTP/2.
 async fn forged_in_trailers(stack: Stack, over: Version) {
     let names = IDENTITY.iter().chain(&["x-talos-foo", "authorization"]);
@@ -328,7 +328,7 @@ async fn rate_limit(stack: Stack, over: Version) {
     assert!((1..=1_800).contains(&seconds), "{seconds}");
 }
 
-/// A key and a JWT for 127.0.0.5 pass from there alone, whatever the client claims.
+/// A key and a JWT for 127.0.0.5 pass from there alone, whatever address the client's headers name.
 async fn assert_addresses(stack: &Stack, over: Version, base: Base) {
     let cidrs = json!({ "ip_restriction": { "allowed_cidrs": ["127.0.0.5/32", "127.0.0.1/32"] } });
     let both = stack.talos.issue(cidrs).await;

@@ -1,4 +1,4 @@
-//! HTTP/2 as no client library would send it.
+//! HTTP/2 in forms that no client library sends.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -14,7 +14,7 @@ const END_OF_STREAM_AND_HEADERS: u8 = 5;
 /// `:status: 200` in HPACK's static table.
 const STATUS_200: u8 = 0x88;
 
-/// Sends a GET with these headers, whatever they are, and fails if it is answered with 200.
+/// Sends a GET with these headers, valid or not, and fails if it is answered with 200.
 pub async fn assert_refused(base: Base, path: &str, headers: &[(&str, &str)]) {
     let mut block = vec![];
     let authority = base.0.to_string();

@@ -180,7 +180,7 @@ struct Ports {
 
 fn config(ports: &Ports) -> String {
     let text = std::fs::read_to_string(CONFIG).must(CONFIG);
-    // What is tested is what is decided, not how fast a debug build does it on a busy machine.
+    // The tests are about decisions, not about the speed of a debug build on a busy machine.
     let text = text.replace("0.25s", "10s");
     let mut root: Value = serde_norway::from_str(&text).must(CONFIG);
     *at(&mut root, "admin/address/socket_address/port_value") = ports.admin.0.port().into();

@@ -93,8 +93,30 @@ async fn a_hash_is_verified_on_first_use_and_native_after_it() {
     assert_eq!(listed.at("/imported_api_keys").as_array().must("a list").len(), 4);
 }
 
+/// The events of both ids name the other one.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_done_by_the_first_id_holds_before_and_after_the_upgrade() {
+async fn an_upgrade_is_told_under_both_ids() {
+    let talos = Talos::start().await;
+    let (pending, native) = (import(&talos, "followed").await, native_id("followed"));
+    until("it is used", async || talos.check(Check::bearer("followed")).await.passes().then_some(())).await;
+    upgraded(&talos, &pending, &native).await;
+    let events = talos.admin.get("/v2alpha1/admin/events").await.expect(200).json();
+    let told = |at: usize, pointer: &str| events.at(&format!("/events/{at}{pointer}")).clone();
+    for (at, subject) in [(1, &pending), (2, &native)] {
+        assert_eq!((told(at, "/type"), told(at, "/subject")), (json!("talos.key.upgraded"), json!(subject)));
+        assert_eq!(told(at, "/data/operation"), "upgrade");
+    }
+    assert_eq!(told(1, "/data/replaced_by"), json!(native));
+    let change = json!([{ "field": "key_id", "before": pending, "after": native }]);
+    assert_eq!((told(2, "/data/actor_id"), told(2, "/data/changes")), (json!("bob"), change));
+
+    talos.admin.send(Version::Http1, Call::new("DELETE", &format!("{IMPORTED}/{native}"))).await.expect(204);
+    let events = talos.admin.get("/v2alpha1/admin/events").await.expect(200).text();
+    assert!(!events.contains("bob"), "erased: {events}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operations_by_the_first_id_hold_before_and_after_the_upgrade() {
     let talos = Talos::start().await;
     for is_used in [false, true] {
         let keys = ["suspended", "revoked", "changed", "deleted"].map(|what| format!("{what}-{is_used}"));
@@ -168,7 +190,7 @@ async fn a_key_that_is_known_in_any_way_is_not_imported_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_fast_digest_is_refused_with_the_reason() {
+async fn slow_or_malformed_hashes_are_refused_with_the_reason() {
     let talos = Talos::start().await;
     let bcrypt = "$2b$12$abcdefghijklmnopqrstuuAsQ8m3nDgxM4X8rF7YkDnLQqN0vWn9q";
     for (hash, told) in [
@@ -242,7 +264,7 @@ async fn first_uses_at_once_upgrade_once() {
     assert_eq!(entries, 5 * 3);
 }
 
-/// As with imported keys, the HMAC secret has no part in it.
+/// Ids of imported hashes, like those of imported keys, don't depend on the HMAC secret.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_secret_changes_nothing() {
     let talos = Talos::start().await;

@@ -25,7 +25,7 @@ pub enum Phase {
     StoodStill,
     /// One instance is as far from the database as its lease bears, now more and now less.
     Distant,
-    /// Somebody else writes into the log all the time.
+    /// Others write into the log all the time.
     FarWriters,
     /// The replica takes over, and only new connections lead there.
     SwitchedOver,
@@ -64,7 +64,7 @@ pub struct Scene<'a> {
     pub to_database: &'a [Proxy],
     /// The instance that is far away, or cut off.
     pub far: usize,
-    /// True once the switchover is over: in the midst of it nobody takes writes.
+    /// True once the switchover is over: during it, no server takes writes.
     pub switched: AtomicBool,
 }
 
@@ -169,7 +169,7 @@ impl Phase {
         to_redis.set(Fault::Pass);
         for way in *to_database {
             way.set_new(Fault::Pass);
-            // What leads nowhere stays so; what is far comes near.
+            // Other phases leave open connections that are of no use any more.
             if matches!(self, Phase::Distant | Phase::CutOff) {
                 way.set_open(Fault::Pass);
             }
@@ -199,7 +199,7 @@ impl Drop for Stopped<'_> {
 }
 
 impl Scene<'_> {
-    /// Writes into the log, as somebody who changes keys that nobody here knows.
+    /// Writes into the log, as an instance does that changes keys unknown here.
     async fn write_all_the_time(&self) {
         let (tag, transaction) = match self.database {
             Database::File => ("lower(hex(randomblob(16)))", "BEGIN IMMEDIATE"),

@@ -1,6 +1,6 @@
 //! The history of a run: questions, answers and changes, all by the tests' own clock.
 
-/// Microseconds since the run began, by a clock that nobody sets.
+/// Microseconds since the run began, by a monotonic clock.
 pub type Micros = u64;
 
 /// From just before something was sent to just after its answer came.
@@ -16,7 +16,7 @@ pub type Index = usize;
 /// A credential and its life.
 #[derive(Clone, Debug)]
 pub struct Credential {
-    /// None for one that never was a key.
+    /// Origin of the key; None for a credential that never was one.
     pub origin: Option<Origin>,
     pub end: Option<End>,
     /// Suspensions of the key or of its actor, in the order of time.

@@ -1,4 +1,4 @@
-//! The judge: reads a history and says what must not have happened. It asks nobody.
+//! The judge: finds violations in a history, without asking an instance.
 
 use super::history::{Answer, Asked, Credential, History, Micros, Pause, Reading, Span, Verdict};
 
@@ -9,7 +9,7 @@ pub enum Fault {
     Conjured,
     /// A key was allowed by a question later than its acknowledged end or suspension and the bound.
     Stale { late_by: Micros },
-    /// A key was refused that nobody had ended, or that had been resumed for longer than the bound.
+    /// A key was refused that wasn't ended, or that had been resumed for longer than the bound.
     WronglyRefused,
 }
 
@@ -66,7 +66,7 @@ fn wrongly_refused(verdict: &Verdict, credential: &Credential, bounds: &Bounds) 
     }
     let allowance = match origin.imported {
         true => allowance(verdict, origin.instance, bounds),
-        // Nobody can have asked before for what is random.
+        // A random id can't have been asked for before, so no instance has it as unknown.
         false => 0,
     };
     (verdict.span.began > origin.span.ended + allowance).then_some(Fault::WronglyRefused)
@@ -164,7 +164,7 @@ mod tests {
         finds(revoked(), said(2_011, 0, Allowed), Some(Fault::Stale { late_by: 1 }));
         let no_cache = Verdict { asked: Asked::NoCache, ..said(2_015, 1, Allowed) };
         finds(revoked(), no_cache, Some(Fault::Stale { late_by: 5 }));
-        // What wasn't acknowledged may not have happened.
+        // A change without an acknowledgement may not have happened.
         finds(history(false, Some(false)), said(9_000, 0, Allowed), None);
         finds(history(false, None), said(9_000, 0, Allowed), None);
     }
@@ -241,14 +241,14 @@ mod tests {
         finds(paused(true, Some(true)), said(6_010, 1, Refused), None);
         finds(paused(true, Some(true)), said(6_011, 1, Refused), wrong);
         finds(paused(true, Some(true)), said(5_011, 0, Refused), wrong);
-        // What wasn't acknowledged may be in force, or come to be.
+        // A change without an acknowledgement may be in force, or come into force later.
         finds(paused(true, Some(false)), said(9_000, 0, Refused), None);
         finds(paused(false, Some(true)), said(9_000, 0, Refused), None);
         finds(paused(true, None), said(9_000, 0, Refused), None);
     }
 
     #[test]
-    fn what_never_was_a_key_is_found() {
+    fn an_allowed_unknown_key_is_found() {
         let never = Verdict { credential: 1, ..said(500, 0, Answer::Allowed) };
         finds(history(false, None), never, Some(Fault::Conjured));
         finds(history(false, None), Verdict { answer: Answer::Refused, ..never }, None);

@@ -1,5 +1,5 @@
-//! One key's life: made, asked about here and there, suspended and resumed now and then, ended
-//! while it is asked about, and asked about ever after.
+//! One key's life: issued, checked now and then, suspended and resumed, ended while it is checked,
+//! and checked after that.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ const ALPHANUMERIC: &str = "abcdefghijklmnopqrstuvwxyz0123456789";
 /// Lives a key's life. `lease` is the bound; who is cut off from the database is seldom asked to
 /// change anything.
 pub async fn live(world: Arc<World>, mut random: Random, lease: Duration, cut_off: Option<usize>) {
-    // Not all at once, when the run begins.
+    // Spreads the first requests of a run.
     pause(&mut random, 400).await;
     let count = world.instances.len();
     let imported = random.below(6) == 0;
@@ -40,7 +40,7 @@ pub async fn live(world: Arc<World>, mut random: Random, lease: Duration, cut_of
     } else {
         world.issue(made_by, &actor).await
     };
-    // That it couldn't be made isn't held against anybody.
+    // A key that couldn't be issued in a fault is no violation.
     let Some(subject) = subject else {
         return;
     };
@@ -189,7 +189,7 @@ async fn observe(
     lease: Duration,
     mut random: Random,
 ) {
-    // So that a first look at the key falls before, into and after its end.
+    // Lets the first lookup of the key fall before, into and after its end.
     pause(&mut random, 20).await;
     let ended_at = check_until(&world, &subject, instance, &mut ended, &mut random).await;
     let bound = ended_at + micros(lease);

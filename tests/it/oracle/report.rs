@@ -13,9 +13,9 @@ const ENDS: [u64; 12] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, u64::
 /// The outcome for one key on one instance that didn't end it.
 #[derive(Clone, Copy, Default)]
 struct Aftermath {
-    /// When the last question that was answered by an allow was asked, after the acknowledgement.
+    /// Time of the last question that was answered by an allow, after the acknowledgement.
     last_allow: Option<Micros>,
-    /// When the first question that was refused was asked, after the acknowledgement.
+    /// Time of the first question that was refused, after the acknowledgement.
     refused: Option<Micros>,
 }
 

@@ -1,4 +1,4 @@
-//! The instances under test, asked by clients that write down what they hear.
+//! The instances under test, and clients that record their answers.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -43,7 +43,7 @@ pub struct Subject {
     /// Empty for what never was a key.
     pub id: String,
     pub secret: String,
-    /// Its own actor, by which it can be suspended as well.
+    /// Actor of this key alone, by which it can be suspended as well.
     pub actor: String,
 }
 

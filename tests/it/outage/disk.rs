@@ -1,5 +1,4 @@
-//! A disk that takes nothing more, or nothing at all: what is there can still be read, and is whole
-//! afterwards.
+//! A disk that is full or can't be written: existing data can be read, and are intact afterwards.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;

@@ -1,4 +1,4 @@
-//! A database that is far away, and others who write faster than one round trip.
+//! A database that is far away, while others write faster than one round trip.
 
 use std::time::{Duration, Instant};
 
@@ -63,7 +63,7 @@ async fn changes_that_come_faster_than_a_round_trip_close_nobody() {
             }
         }
     });
-    // They are asked all the time.
+    // Checks go on while the statements are executed.
     while !writing.is_empty() {
         for (distance, talos, _) in &far {
             let verdict = talos.check(Check::bearer(&key.secret)).await;

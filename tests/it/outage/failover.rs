@@ -1,4 +1,4 @@
-//! The database goes and comes back as another one.
+//! The database goes, and another server comes in its place.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ async fn connections_that_are_reset_are_made_again() {
     }
 }
 
-/// The old server's machine is off: nobody says so.
+/// The old server's machine is off, so its connections end without an error.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_lead_nowhere_are_given_up() {
     needs!(Postgres);
@@ -29,7 +29,7 @@ async fn connections_that_lead_nowhere_are_given_up() {
         pair.is(&known, 200).await;
         pair.is_back().await;
         pair.is(&known, 200).await;
-        // And nothing of it is left.
+        // No dead connection is left.
         for _ in 0..20 {
             pair.is_back().await;
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -37,7 +37,7 @@ async fn connections_that_lead_nowhere_are_given_up() {
     }
 }
 
-/// The connections of old pass, and nobody knows any more where they lead.
+/// Old connections work, but no new one shows which server they lead to.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_takes_no_new_connection_is_not_known_to_be_the_one_that_counts() {
     needs!(Postgres);

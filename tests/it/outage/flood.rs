@@ -1,5 +1,4 @@
-//! Credentials that anybody can make up, in numbers: they are refused, and whoever has a key
-//! doesn't notice.
+//! Many made-up credentials: they are refused, and holders of keys notice nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -1,4 +1,4 @@
-//! A process that the machine stopped for a while: it must not go on where it was.
+//! A process that stood still for a while: it must not go on with what it knew before.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ const POLL_FAILURES: &str = "talos_poll_failures_total";
 const DEFAULT_LEASE: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_revoked_while_it_stood_still_is_not_allowed_when_it_goes_on() {
+async fn a_key_revoked_during_a_standstill_is_not_allowed_after_it() {
     needs!(Postgres);
     let seconds = number_from("TALOS_TEST_STANDSTILL", STANDSTILL) as u64;
     let (standstills, lease, set): (_, _, &[(&str, &str)]) = match seconds {
@@ -43,7 +43,7 @@ async fn what_was_revoked_while_it_stood_still_is_not_allowed_when_it_goes_on() 
         let acknowledged = Instant::now();
         tokio::time::sleep(standstill).await;
         assert!(acknowledged.elapsed() >= standstill);
-        // They are asked while it stands still, and answered when it goes on.
+        // Checks are asked while the process stands still, and answered when it goes on.
         let mut checks = JoinSet::new();
         for n in 0..60 {
             let grpc = pair.grpc.clone();
@@ -77,10 +77,9 @@ async fn is_fresh_by_the_third_poll(pair: &Pair, before: f64) {
     assert!(failures <= 2.0, "{failures} polls failed: {}", pair.cut_off.process.log());
 }
 
-/// A machine that was suspended: whoever forwarded its connections has forgotten them, and nobody
-/// says so.
+/// A machine was suspended: the network has forgotten its connections, without an error.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_revoked_meanwhile_is_not_allowed_though_all_connections_are_dead() {
+async fn a_key_revoked_during_a_suspend_with_dead_connections_is_not_allowed() {
     needs!(Postgres);
     // The grace is the default's: an outage that isn't one would allow the key for minutes.
     let pair = Pair::start("max_conns=8", &[]).await;

@@ -12,13 +12,13 @@ use crate::rig::talos::{SELF_REVOKE, VERIFY};
 
 /// Known keys are right at every moment, unknown ones are 503 well before callers time out.
 async fn is_survived(for_open: Fault, for_new: Fault) {
-    // They are due to be read again long before the lease runs out.
+    // Cached keys are due to be read again long before the lease runs out.
     let pair = Pair::start("", &[("TALOS_CACHE_TTL", "300ms")]).await;
     let (known, revoked) = (pair.known_key().await, pair.known_key().await);
     pair.direct.revoke(&revoked).await;
     pair.knows_of_the_end_of(&revoked).await;
     let unknown = pair.direct.issue(json!({})).await;
-    // And again, with connections that were made after the first time.
+    // The second round has connections that were made after the first.
     for round in 0..2 {
         pair.proxy.set_new(for_new);
         pair.proxy.set_open(for_open);
@@ -77,9 +77,9 @@ async fn it_hangs_up() {
     is_survived(Fault::Reset, Fault::Reset).await;
 }
 
-/// The one case in which the bound is wider: it was committed, but nobody could be told.
+/// The bound is wider only here: the change was committed, but the instance couldn't read it.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_revoked_just_before_ends_with_the_grace() {
+async fn a_key_revoked_just_before_an_outage_ends_with_the_grace() {
     needs!(Postgres);
     for (grace, bound) in [("2s", LEASE * 3), ("0s", LEASE)] {
         let pair = Pair::start("", &[("TALOS_CONSISTENCY_GRACE", grace)]).await;

@@ -1,10 +1,11 @@
-//! An answer that is lost after the change was made: on its way from the database, as the answer
-//! to COMMIT, or on its way to the client. The retry does no harm and is answered truly: no key
+//! A response that is lost after the change was made: on its way from the database, as the answer
+//! to COMMIT, or on its way to the client. A retry does no harm and gets the right answer: no key
 //! without an owner, none twice, and the same secret again.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::rig::database::{self, Server};
 use crate::rig::http::{Base, Call, Reply, Version};
@@ -15,6 +16,9 @@ use crate::rig::talos::{DERIVE, IMPORTED, ISSUED, SELF_REVOKE, Setup, Talos};
 /// Number of lost answers of each kind; `TALOS_TEST_LOST_ANSWERS` overrides it.
 const ROUNDS: usize = 3;
 
+/// The actor of all keys here.
+const ACTOR: &str = "/v2alpha1/admin/actors/a";
+
 /// A process, and the place where answers get lost.
 struct Lossy {
     talos: Talos,
@@ -22,7 +26,7 @@ struct Lossy {
     admin: Base,
     proxy: Proxy,
     fault: Fault,
-    /// Secret of each key that anybody has, by its id.
+    /// Secret of each key whose secret a client has, by its id.
     owned: BTreeMap<String, String>,
 }
 
@@ -52,6 +56,8 @@ impl Lossy {
             let rotated = self.rotate(round, &issued).await;
             let rescued = self.rotate_without_id(&rotated).await;
             self.update(round, &rescued).await;
+            self.change_states(round, &rescued).await;
+            self.finish(round, &issued).await;
             self.revoke(round, &rescued).await;
             self.import(round).await;
             if (round + 1) % 100 == 0 {
@@ -88,7 +94,7 @@ impl Lossy {
         self.again(Call::post(path).json(body)).await
     }
 
-    /// Notes the secret of a key, which is the same each time.
+    /// Records the secret of a key, which must be the same each time.
     fn own(&mut self, answer: &Value) -> String {
         let (id, secret) = (answer.text("/issued_api_key/key_id"), answer.text("/secret"));
         let known = self.owned.entry(id.to_owned()).or_insert_with(|| secret.to_owned());
@@ -126,7 +132,7 @@ impl Lossy {
         id
     }
 
-    /// A rotation whose secret is lost for good; the error tells which key to rotate instead.
+    /// Rotates a key and loses the secret for good; the error names the key to rotate instead.
     async fn rotate_without_id(&mut self, old: &str) -> String {
         let path = format!("{ISSUED}/{old}:rotate");
         let error = self.lose(Call::post(&path).json(&json!({}))).await.expect(409).json();
@@ -147,6 +153,36 @@ impl Lossy {
         let first = self.lose(patch.clone()).await.expect(200).json();
         assert_eq!(self.again(patch).await.expect(200).json(), first, "written again");
         assert_eq!(first.text("/name"), format!("name {round}"));
+    }
+
+    /// Suspends and resumes a key and its actor, and sets what the key may still spend.
+    async fn change_states(&self, round: usize, id: &str) {
+        let key = format!("{ISSUED}/{id}");
+        for (path, is_valid) in [
+            (format!("{key}:suspend"), false),
+            (format!("{key}:resume"), true),
+            (format!("{ACTOR}:suspend"), false),
+            (format!("{ACTOR}:resume"), true),
+        ] {
+            self.lose(Call::post(&path).json(&json!({}))).await.expect(200);
+            assert_eq!(self.is_valid(&self.owned[id]).await, is_valid, "{path}");
+        }
+        let credits = json!({ "credits": { "remaining": 5 + round } });
+        self.lose(Call::new("PATCH", &key).json(&credits)).await.expect(200);
+        let spend = "/v2alpha1/admin/apiKeys:verify?charge=true";
+        self.post(spend, &json!({ "credential": self.owned[id] })).await.expect(200);
+        let left = self.again(Call::get(&key)).await.expect(200).json();
+        assert_eq!(left.at("/credits/remaining").to_string().trim_matches('"'), (4 + round).to_string());
+    }
+
+    /// Ends the grace period of a rotated key early, in every second round.
+    async fn finish(&self, round: usize, old: &str) {
+        if round.is_multiple_of(2) {
+            return;
+        }
+        assert!(self.is_valid(&self.owned[old]).await, "in its grace period");
+        self.lose(Call::post(&format!("{ISSUED}/{old}:finish")).json(&json!({}))).await.expect(200);
+        assert!(!self.is_valid(&self.owned[old]).await);
     }
 
     async fn revoke(&self, round: usize, id: &str) {
@@ -170,6 +206,10 @@ impl Lossy {
             |name: &str| json!({ "raw_key": format!("{name}-{round}"), "name": "n", "actor_id": "a" });
         let without_id = Call::post(IMPORTED).json(&import("single"));
         self.lose(without_id).await.expect_error(409, "API_KEY_EXISTS");
+        let digest = hex::encode(Sha256::digest(format!("hashed-{round}")));
+        let hash = json!({ "hash": { "value": format!("sha256:{digest}") }, "name": "n", "actor_id": "a" });
+        self.lose(Call::post(IMPORTED).json(&hash)).await.expect_error(409, "API_KEY_EXISTS");
+        assert!(self.is_valid(&format!("hashed-{round}")).await);
         let mut requests = [import("first"), import("second")];
         for (number, request) in requests.iter_mut().enumerate() {
             request["request_id"] = format!("import-{round}-{number}").into();
@@ -184,7 +224,7 @@ impl Lossy {
         self.lose(delete).await.expect_error(404, "API_KEY_NOT_FOUND");
     }
 
-    /// Active keys are those of which somebody has the secret, and there are no others.
+    /// Asserts that a client has the secret of each active key.
     async fn every_key_has_an_owner(&self, rounds: usize) {
         let (mut token, mut issued) = (String::new(), 0);
         loop {
@@ -201,7 +241,7 @@ impl Lossy {
                 break;
             }
         }
-        // Of each round: the issued one, two successors, and the one whose secret was lost.
+        // Keys of each round: the issued one, two successors, and the one whose secret was lost.
         assert_eq!(issued, rounds * 4);
         assert_eq!(self.owned.len(), rounds * 3);
         println!("{issued} keys issued in {rounds} rounds, {} with an owner, none twice", self.owned.len());

@@ -1,5 +1,5 @@
-//! One of three can't reach the database, and Redis lives: the others relay to it what the database
-//! says.
+//! One of three instances can't reach the database, and Redis works: the others relay the mutation
+//! log to it.
 
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ const ANSWER: &str = "talos:v1:{relay}:answer";
 
 struct Fleet {
     cut_off: Talos,
-    /// Those that reach the database.
+    /// Instances that reach the database.
     others: Vec<Talos>,
     proxy: Proxy,
     grpc: Grpc,
@@ -81,8 +81,8 @@ async fn names(redis: &Redis, pattern: &str) -> Vec<String> {
     redis.connection().await.keys(pattern).await.must("KEYS")
 }
 
-/// A key that somebody else revoked is refused within the bound, and one that nobody did is never
-/// refused.
+/// Asserts that a key which another instance revoked is refused within the bound, and that others
+/// are never refused.
 async fn revocations_get_through(fleet: &Fleet) {
     let good = fleet.known_key().await;
     let mut keys = Vec::new();
@@ -107,7 +107,7 @@ async fn revocations_get_through(fleet: &Fleet) {
             (status != 200).then(|| slowest.max(asked - revoked))
         })
         .await;
-        // That it has changed is known here, and not how: nobody can be asked.
+        // The relay says that the key has changed, and not how: no database can be asked.
         assert_eq!(fleet.check(key).await, 503);
         fleet.until_mode("relayed").await;
     }
@@ -115,14 +115,14 @@ async fn revocations_get_through(fleet: &Fleet) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_cut_off_hears_of_revocations_from_those_who_are_not() {
+async fn an_instance_cut_off_gets_revocations_through_the_relay() {
     needs!(Redis, Postgres);
     let redis = Redis::start().await;
     let fleet = Fleet::start(redis.used_by(Setup::new()), &[("TALOS_CACHE_TTL", "1s")]).await;
     let ttl = Instant::now();
     revocations_get_through(&fleet).await;
 
-    // What is known is known, also long after it was to be read again; what isn't is an outage of
+    // Known keys pass, also long after they were to be read again; unknown ones are an outage of
     // ours.
     let known = fleet.others[0].issue(json!({})).await;
     assert_eq!(fleet.check(&known).await, 503);
@@ -130,7 +130,7 @@ async fn who_is_cut_off_hears_of_revocations_from_those_who_are_not() {
     assert!(fleet.grpc.check(&imported).await.is(503), "never remembered as bad");
     assert!(ttl.elapsed() > Duration::from_secs(1));
 
-    // It says so itself.
+    // The status reports the wider bound.
     let status = fleet.cut_off.metrics.get("/status").await.expect(200).json();
     assert_eq!(status.at("/bound_seconds"), 3.0);
     assert_eq!(status.at("/exposure/key_seconds"), 3.0);
@@ -186,7 +186,7 @@ async fn a_key_that_is_known_to_redis_is_known() {
     redis.until_entries(1).await;
     fleet.is_cut_off().await;
     assert_eq!(fleet.check(&key).await, 200);
-    // As of a change that was relayed, verify answers for it, too.
+    // The number of a relayed change counts for `talos-min-epoch`, too.
     let other = fleet.others[1].import("legacy-0123456789", json!({})).await;
     let epoch = fleet.others[1].metric("talos_epoch").await;
     until("the change is relayed", async || {
@@ -226,7 +226,7 @@ async fn without_a_relay_or_without_redis_it_is_static() {
     assert_eq!(fleet.check(&key).await, 200);
 }
 
-/// Nothing that stands in Redis is believed for standing there.
+/// The content of Redis isn't trusted.
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_that_are_forged_or_repeated_extend_nothing() {
     needs!(Redis, Postgres);
@@ -274,7 +274,7 @@ async fn answers_that_are_forged_or_repeated_extend_nothing() {
     assert_eq!(fleet.check(&key).await, 200);
 }
 
-/// The log was trimmed, or rewritten: nobody can go on from where the one who is cut off left off.
+/// The log was trimmed or rewritten, so it doesn't continue what the cut-off instance knows.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gap_is_not_relayed() {
     needs!(Redis, Postgres);
@@ -290,7 +290,7 @@ async fn a_gap_is_not_relayed() {
     })
     .await;
     fleet.is_cut_off().await;
-    // As after a restore: the same numbers, another history.
+    // Simulates a restore: the same numbers with another history.
     fleet.others[0]
         .setup
         .sql("UPDATE mutation_log SET tag = '000000000000000000000000000000ff' WHERE n >= 2");

@@ -6,6 +6,7 @@ use serde_json::json;
 use sqlx::{Connection, Executor, MySqlConnection, Row};
 
 use crate::rig::check::Check;
+use crate::rig::database::hold;
 use crate::rig::pairs::{Kind, Server};
 use crate::rig::support::{Must, until};
 use crate::rig::talos::{NETWORK, Setup, Talos};
@@ -39,12 +40,13 @@ async fn mariadb_with_hostile_defaults() {
             "--autocommit=0",
             "--transaction-isolation=READ-UNCOMMITTED",
             "--completion-type=CHAIN",
-            "--init-connect=SET autocommit = 0, sql_select_limit = 1, sql_mode = ''",
+            "--init-connect=SET autocommit = 0, sql_select_limit = 1, sql_mode = '', max_join_size = 1, \
+             sql_big_selects = 0, sql_safe_updates = 1, unique_checks = 0, max_sort_length = 8, sql_auto_is_null = 1",
         ],
     )
     .await;
     let dsn = server.create();
-    // Who may do everything is spared init_connect.
+    // The root user isn't subject to init_connect, so the test needs another.
     server.execute("CREATE USER talos IDENTIFIED BY 'talos'");
     server.execute("GRANT ALL ON talos.* TO talos");
     let dsn = dsn.replace("root@", "talos:talos@");
@@ -100,7 +102,16 @@ async fn postgres_with_hostile_defaults() {
     needs!(PostgresPrograms);
     let server = Server::start(
         Kind::Postgres,
-        &["-c", "default_transaction_isolation=serializable", "-c", "default_transaction_deferrable=on"],
+        &[
+            "default_transaction_isolation=serializable",
+            "default_transaction_deferrable=on",
+            "idle_in_transaction_session_timeout=20ms",
+            "lock_timeout=1ms",
+            "standard_conforming_strings=off",
+            "timezone=Asia/Kathmandu",
+        ]
+        .map(|setting| ["-c", setting])
+        .concat(),
     )
     .await;
     let dsn = server.create();
@@ -111,13 +122,25 @@ async fn postgres_with_hostile_defaults() {
         one.revoke(&key).await;
         is_refused_within_the_lease(&other, &key.secret, Instant::now()).await;
     }
+    // Changes wait for one that takes its time.
+    let held = hold(
+        &dsn,
+        "SET LOCAL idle_in_transaction_session_timeout = 0; UPDATE mutation_counter SET n = n WHERE id = 1",
+    )
+    .await;
+    let issue = one.issue(json!({}));
+    tokio::pin!(issue);
+    let waited = tokio::time::timeout(Duration::from_millis(300), &mut issue).await;
+    assert!(waited.is_err(), "it waits for the lock");
+    drop(held);
+    issue.await;
     // Nobody's session keeps anything of ours: a pooler may give it to somebody else.
     let row =
         server.text("SELECT coalesce(string_agg(name, ','), '') FROM pg_settings WHERE source = 'session'");
     assert_eq!(row.await, "");
 }
 
-/// A server that takes no writes never counts, whoever may write there all the same.
+/// A read-only server is never taken for the primary, even if some user may write there.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_only_server_is_refused_by_name() {
     needs!(PostgresPrograms, MariaDbPrograms);

@@ -1,4 +1,4 @@
-//! Another server takes over, and the old one goes on answering those who were connected.
+//! Another server becomes the primary, and the old one goes on answering its open connections.
 
 use std::time::{Duration, Instant};
 
@@ -73,7 +73,7 @@ async fn a_primary_of_postgres_that_comes_back_as_a_standby() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_primary_of_postgres_that_nobody_told() {
+async fn an_old_primary_of_postgres_that_still_takes_writes() {
     needs!(PostgresPrograms);
     holds(Kind::Postgres, OldPrimary::CutOff).await;
 }
@@ -91,7 +91,7 @@ async fn a_primary_of_mariadb_that_follows_the_new_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_primary_of_mariadb_that_nobody_told() {
+async fn an_old_primary_of_mariadb_that_still_takes_writes() {
     needs!(MariaDbPrograms);
     holds(Kind::MariaDb, OldPrimary::CutOff).await;
 }

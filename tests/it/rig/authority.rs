@@ -24,13 +24,13 @@ impl Authority {
         self.0.pem()
     }
 
-    /// Certificate and key for a name, valid until `year`.
+    /// Issues certificate and key for a name, valid until `year`.
     pub fn issue(&self, name: &str, year: i32) -> (String, String) {
         self.sign(CertificateParams::new(vec![name.to_owned()]).must("parameters"), year)
     }
 
-    /// Certificate and key of a client with these names, valid until `year`. Its subject is the
-    /// first of them.
+    /// Issues certificate and key of a client with these names, valid until `year`. Its subject is
+    /// the first of them.
     pub fn client(&self, names: Vec<SanType>, year: i32) -> (String, String) {
         let mut params = CertificateParams::new(vec![]).must("parameters");
         if let Some(SanType::DnsName(name)) = names.first() {

@@ -42,7 +42,7 @@ impl Check {
         self
     }
 
-    /// A context extension, as a route of Envoy's sets it.
+    /// Sets a context extension, as a route of Envoy does.
     pub fn route(mut self, name: &str, value: &str) -> Check {
         self.extensions.insert(name.to_owned(), value.to_owned());
         self
@@ -75,7 +75,7 @@ impl Check {
         self
     }
 
-    /// Headers in the form that `encode_raw_headers` gives them.
+    /// Sends the headers in the form of Envoy's `encode_raw_headers`.
     pub fn raw(mut self) -> Check {
         self.raw = true;
         self
@@ -210,7 +210,7 @@ impl Allowed {
         self.ok.headers_to_remove.iter().any(|removed| removed.eq_ignore_ascii_case(name))
     }
 
-    /// The JWT that goes upstream.
+    /// Returns the JWT that goes upstream.
     #[track_caller]
     pub fn token(&self) -> String {
         let value = self.header("authorization").must("an authorization header for the upstream");
@@ -222,7 +222,7 @@ impl Allowed {
         fact(self.metadata.as_ref(), name).is_some()
     }
 
-    /// A value of the dynamic metadata.
+    /// Returns a value of the dynamic metadata.
     #[track_caller]
     pub fn fact(&self, name: &str) -> Value {
         fact(self.metadata.as_ref(), name).must(name)

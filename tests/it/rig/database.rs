@@ -19,7 +19,7 @@ pub enum Server {
     MariaDb,
 }
 
-/// None for SQLite, which needs no server.
+/// Returns the server under test; None for SQLite, which needs none.
 pub fn server() -> Option<Server> {
     match std::env::var("TALOS_TEST_DATABASE").as_deref() {
         Err(_) | Ok("" | "sqlite") => None,
@@ -31,7 +31,7 @@ pub fn server() -> Option<Server> {
 }
 
 impl Server {
-    /// The DSN of a new database with the current schema.
+    /// Creates a database with the current schema, and returns its DSN.
     pub fn new_database(self) -> String {
         match self {
             Self::Postgres | Self::PgBouncer => {
@@ -64,7 +64,7 @@ impl Server {
     }
 }
 
-/// The DSN of a new, empty database of PostgreSQL that is reached over TLS.
+/// Creates an empty database of PostgreSQL, and returns its DSN over TLS.
 pub fn new_postgres_over_tls() -> String {
     let (postgres, ca, name) =
         (variable("TALOS_TEST_POSTGRES"), variable("TALOS_TEST_POSTGRES_CA"), new_name());
@@ -72,7 +72,7 @@ pub fn new_postgres_over_tls() -> String {
     format!("{postgres}/{name}?sslmode=verify-full&sslrootcert={ca}")
 }
 
-/// A proxy before the server of a DSN, and the DSN that goes through it.
+/// Starts a proxy in front of the server of a DSN, and returns it with the DSN through it.
 pub async fn behind_proxy(dsn: &str) -> (Proxy, String) {
     const HOST: &str = "127.0.0.1:";
     let (before, after) = dsn.split_once(HOST).must("a DSN on loopback");
@@ -82,7 +82,7 @@ pub async fn behind_proxy(dsn: &str) -> (Proxy, String) {
     (proxy, proxied)
 }
 
-/// The DSN of the same database over connections without TLS.
+/// Returns the DSN of the same database without TLS.
 pub fn without_tls(dsn: &str) -> String {
     let separator = if dsn.contains('?') { '&' } else { '?' };
     let parameter = if dsn.starts_with("mysql") { "tls=false" } else { "sslmode=disable" };
@@ -97,7 +97,7 @@ pub async fn number(url: &str, query: &str) -> i64 {
     number.must(query)
 }
 
-/// A transaction of somebody else that holds what a statement locks, until it is dropped.
+/// Begins a transaction that holds the locks of a statement until it is dropped.
 pub async fn hold(url: &str, statement: &str) -> AnyConnection {
     sqlx::any::install_default_drivers();
     let mut connection = AnyConnection::connect(url).await.must("connecting to the database");

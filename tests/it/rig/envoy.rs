@@ -28,7 +28,7 @@ impl Envoy {
         Envoy::start_as(CONFIG, upstream, authz, changes).await
     }
 
-    /// With one of our configurations.
+    /// Starts Envoy with one of our configurations.
     pub async fn start_as(file: &str, upstream: u16, authz: Base, changes: &[(&str, &str)]) -> Envoy {
         for _ in 0..5 {
             if let Some(envoy) = Envoy::try_start(file, upstream, authz, changes).await {
@@ -38,7 +38,7 @@ impl Envoy {
         panic!("Envoy found no free ports");
     }
 
-    /// None when another process took one of its ports meanwhile.
+    /// Starts Envoy; None when another process took one of its ports meanwhile.
     async fn try_start(file: &str, upstream: u16, authz: Base, changes: &[(&str, &str)]) -> Option<Envoy> {
         let dir = tempfile::tempdir().must("a directory for Envoy");
         let (edge, admin) = (Base::local(free_port()), Base::local(free_port()));
@@ -48,7 +48,7 @@ impl Envoy {
         for (shipped, ours) in ports {
             replace(&mut config, &format!("port_value: {shipped} }}"), &format!("port_value: {ours} }}"));
         }
-        // What is tested is what is decided, not how fast a debug build does it on a busy machine.
+        // The tests are about decisions, not about the speed of a debug build on a busy machine.
         replace(&mut config, "0.25s", "10s");
         for (old, new) in changes {
             replace(&mut config, old, new);
@@ -64,6 +64,10 @@ impl Envoy {
             "--log-level",
             "warning",
         ]);
+        // The accelerator, which is built with the tests.
+        if let Some(libraries) = std::env::current_exe().must("the test's path").parent() {
+            command.env("ENVOY_DYNAMIC_MODULES_SEARCH_PATH", libraries);
+        }
         let process = Process::spawn("Envoy", command, &dir.path().join("envoy.log"));
         let mut envoy = Envoy { process, _dir: dir, edge, admin };
         until("Envoy answers and calls Talos healthy", async || {
@@ -80,7 +84,20 @@ impl Envoy {
 }
 
 impl Envoy {
-    /// The sum of the counters of the listener whose names end so.
+    /// Returns its output, with the access log.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// Returns the value of a counter.
+    pub async fn stat(&self, name: &str) -> u64 {
+        let path = format!("/stats?filter=^{name}$");
+        let stats = self.admin.send(Version::Http1, Call::get(&path)).await.expect(200).text();
+        let value = stats.trim().rsplit_once(": ").must(name).1;
+        value.parse().must(value)
+    }
+
+    /// Returns the sum of the listener's counters whose names end with `name`.
     pub async fn counter(&self, name: &str) -> u64 {
         let stats = self.admin.send(Version::Http1, Call::get("/stats")).await.expect(200).text();
         let counters = stats.lines().filter_map(|line| line.split_once(": "));

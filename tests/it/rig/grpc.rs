@@ -27,8 +27,8 @@ const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
 const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
 
-/// Most calls given up that a client remembers.
-const MOST_GIVEN_UP: usize = 20_000;
+/// Most cancelled calls that a client remembers.
+const MAX_CANCELLED: usize = 20_000;
 
 type AnyBody = BoxBody<Bytes, Infallible>;
 
@@ -46,37 +46,37 @@ impl Grpc {
         Grpc::over(base, stream).await
     }
 
-    /// Over a connection that is there, whatever it goes over.
+    /// Makes a client over an open connection of any kind.
     pub async fn over<S>(base: Base, stream: S) -> Result<Grpc, String>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         // Answers to calls that were given up may still come, however many there were.
         let mut builder = http2::Builder::new(TokioExecutor::new());
-        builder.max_concurrent_reset_streams(MOST_GIVEN_UP);
+        builder.max_concurrent_reset_streams(MAX_CANCELLED);
         let handshake = builder.handshake(TokioIo::new(stream));
         let (sender, connection) = handshake.await.map_err(|error| error.to_string())?;
         tokio::spawn(connection);
         Ok(Grpc { base, sender, authorization: None })
     }
 
-    /// The same, showing a credential with each call.
+    /// Returns the client with a credential in each call.
     pub fn with_bearer(&self, credential: &str) -> Grpc {
         Grpc { authorization: Some(format!("Bearer {credential}")), ..self.clone() }
     }
 
-    /// A Check that must be decided.
+    /// Sends a Check that must be decided.
     pub async fn check(&self, request: &CheckRequest) -> Verdict {
         let answer = self.check_bytes(request.encode_to_vec()).await.must("a Check");
         answer.verdict().must("a Check that is decided")
     }
 
-    /// A Check of any bytes; an error when the connection, not the call, failed.
+    /// Sends a Check of any bytes; an error when the connection, not the call, failed.
     pub async fn check_bytes(&self, message: Vec<u8>) -> Result<Answer, String> {
         self.call(CHECK, Full::new(framed(&message)).boxed()).await
     }
 
-    /// A Check of which only a part has been sent.
+    /// Begins a Check of which only a part is sent.
     pub fn check_slowly(&self, request: &CheckRequest) -> SlowCheck {
         let message = framed(&request.encode_to_vec());
         let (rest, body) = mpsc::unbounded_channel();
@@ -108,6 +108,16 @@ impl Grpc {
         let message = [&[field << 3 | 2, length], value.as_bytes()].concat();
         let path = format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
         self.call(&path, Full::new(framed(&message)).boxed()).await
+    }
+
+    /// Opens a call of which both sides send for as long as they like.
+    pub async fn open(
+        &self,
+        path: &str,
+    ) -> Result<(mpsc::UnboundedSender<Bytes>, Response<Incoming>), String> {
+        let (sender, body) = mpsc::unbounded_channel();
+        let response = within("the head of a response", self.send(path, ChannelBody(body).boxed())).await?;
+        Ok((sender, response))
     }
 
     async fn call(&self, path: &str, body: AnyBody) -> Result<Answer, String> {
@@ -142,7 +152,8 @@ fn field(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
 }
 
-fn framed(message: &[u8]) -> Bytes {
+/// A message with its prefix.
+pub fn framed(message: &[u8]) -> Bytes {
     let length = u32::try_from(message.len()).must("a message under 4 GiB");
     let mut frame = BytesMut::with_capacity(message.len() + 5);
     frame.put_u8(0);

@@ -83,7 +83,7 @@ impl Call {
         self.header("x-api-key", credential)
     }
 
-    /// Sends it from another address of loopback.
+    /// Sends the request from another address of loopback.
     pub fn from(mut self, address: &str) -> Call {
         self.source = Some(address.parse().must("an address"));
         self
@@ -141,7 +141,7 @@ impl Base {
         self.exchange_over(stream, version, call).await
     }
 
-    /// One request over a connection that is there, whatever it goes over.
+    /// Sends one request over an open connection of any kind.
     pub async fn exchange_over<S>(&self, stream: S, version: Version, call: Call) -> Result<Reply, String>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -243,7 +243,7 @@ pub struct Reply {
     pub body: Bytes,
 }
 
-/// A body without the id of its request, which differs each time.
+/// Removes the id of the request from a body, as it differs each time.
 fn without_request_id(body: &str) -> String {
     match body.split_once("\"request_id\":\"") {
         Some((before, rest)) => format!("{before}{}", rest.split_once('"').map_or("", |(_, after)| after)),

@@ -1,6 +1,6 @@
 //! The rig: starts the real `talos` and the servers around it, and speaks to them as clients do.
 //!
-//! Nothing here is a test. A test module asks the rig for a process (`talos::Setup`), a server
+//! The rig has no tests. A test module asks it for a process (`talos::Setup`), a server
 //! (`envoy`, `rate_limit_service`, `redis`, `database`, `pairs`), a network that fails (`proxy`) or
 //! a clock that jumps (`wall_clock`), and sends requests with `http`, `grpc` and `check`.
 
@@ -10,6 +10,7 @@ pub mod needs;
 pub mod authority;
 pub mod check;
 pub mod database;
+pub mod edge_module;
 pub mod envoy;
 pub mod grpc;
 pub mod http;

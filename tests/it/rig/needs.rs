@@ -40,7 +40,7 @@ pub enum Need {
 }
 
 impl Need {
-    /// The variables that name it.
+    /// Returns the variables that name it.
     fn variables(self) -> &'static [&'static str] {
         match self {
             Self::Envoy => &["TALOS_TEST_ENVOY"],
@@ -106,6 +106,6 @@ extern "C" fn report() {
         text += &format!("  {test} (not set: {})\n", missing.join(", "));
     }
     text += "===== tests/run installs and starts what they need; see tests/README.md =====\n";
-    // Nobody is left to be told when this fails.
+    // The process ends here, so a failure can't be reported.
     let _ = std::io::stderr().write_all(text.as_bytes());
 }

@@ -10,7 +10,7 @@ database = sqlite3.connect(sys.argv[1])
 tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
 (table,) = [name for name in tables if "migration" in name]
 columns = [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
-# Its name doesn't say that it is additive.
+# The name of the migration doesn't say that it is additive.
 changed = {"version": "version + 1000000", "description": "'later things'"}
 values = ", ".join(changed.get(column, column) for column in columns)
 newest = f"(SELECT max(version) FROM {table})"

@@ -27,13 +27,13 @@ pub enum Kind {
 /// The state of the old primary after a switchover; its connections go on.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum OldPrimary {
-    /// It takes no more writes.
+    /// Takes no more writes.
     ReadOnly,
-    /// It was started again as a standby; PostgreSQL alone, where it closes connections.
+    /// Was started again as a standby; PostgreSQL alone, where that closes connections.
     InRecovery,
-    /// It knows of nothing and takes writes.
+    /// Knows of no switchover, and takes writes.
     CutOff,
-    /// It follows the new one; MariaDB alone.
+    /// Follows the new primary; MariaDB alone.
     Following,
 }
 
@@ -48,7 +48,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// An empty server.
+    /// Starts an empty server.
     pub async fn start(kind: Kind, options: &[&str]) -> Server {
         let (dir, data) = directory();
         match kind {
@@ -78,7 +78,7 @@ impl Server {
         until("the server answers", async || self.try_text("SELECT '1'").await).await;
     }
 
-    /// Starts it again on the same data.
+    /// Starts the server again on the same data.
     async fn restart(&mut self) {
         self.process.signal(if self.kind == Kind::Postgres { Signal::INT } else { Signal::TERM });
         self.process.end().await;
@@ -86,7 +86,7 @@ impl Server {
         self.is_up().await;
     }
 
-    /// The URL of one of its databases, straight to it.
+    /// Returns the URL of one of its databases, without the proxy.
     pub fn url(&self, port: u16, database: &str) -> String {
         match self.kind {
             Kind::Postgres => format!("postgres://postgres@127.0.0.1:{port}/{database}"),
@@ -98,7 +98,7 @@ impl Server {
         self.url(self.port, if self.kind == Kind::Postgres { "postgres" } else { "mysql" })
     }
 
-    /// Makes the database of the keys.
+    /// Creates the database of the keys, and returns its DSN.
     pub fn create(&self) -> String {
         self.execute(&format!("CREATE DATABASE {NAME}"));
         let dsn = self.url(self.port, NAME);
@@ -117,7 +117,7 @@ impl Server {
         row.try_get::<Option<String>, _>(0).ok().flatten()
     }
 
-    /// The text that a query gives, on a connection of its own.
+    /// Returns the text that a query gives, on a connection of its own.
     pub async fn text(&self, query: &str) -> String {
         self.try_text(query).await.must(query)
     }
@@ -156,19 +156,19 @@ impl ServerPair {
         ServerPair { proxy, old, new }
     }
 
-    /// The keys' database, by an address that leads to one of the servers.
+    /// Returns the DSN of the keys' database, by an address that leads to one of the servers.
     pub fn dsn(&self) -> String {
         self.old.url(self.proxy.port, NAME)
     }
 
-    /// The replica takes over, and new connections are led to it. What the old primary acknowledged
-    /// is there.
+    /// Lets the replica take over, with all that the old primary acknowledged, and leads new
+    /// connections to it.
     pub async fn switch_over(&mut self, old: OldPrimary) {
         match (self.old.kind, old) {
             (Kind::Postgres, OldPrimary::ReadOnly) => {
                 self.old.execute("ALTER SYSTEM SET default_transaction_read_only = on");
                 self.old.execute("SELECT pg_reload_conf()");
-                // What has begun may still write; MariaDB waits for it by itself.
+                // Transactions that have begun may still write; MariaDB waits for them by itself.
                 let underway = "SELECT count(*)::text FROM pg_stat_activity WHERE backend_xid IS NOT NULL";
                 until("nobody writes any more", async || {
                     (self.old.text(underway).await == "0").then_some(())
@@ -225,7 +225,7 @@ impl ServerPair {
         }
     }
 
-    /// The port of the server that counts after a switchover.
+    /// Returns the port of the primary after a switchover.
     pub fn new_port(&self) -> u16 {
         self.new.port
     }
@@ -329,5 +329,5 @@ fn run(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&text));
 }
 
-/// Time that anything which waits for replication alone may take beside other tests.
+/// Timeout of steps that only wait for replication.
 pub const SWITCHOVER: Duration = Duration::from_secs(2);

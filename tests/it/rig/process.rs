@@ -27,12 +27,12 @@ impl Process {
         Process { name, child: child.must(&format!("starting {name} as {command:?}")), log: log.to_owned() }
     }
 
-    /// The exit status if it has ended.
+    /// Returns the exit status if the process has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().must("asking for an exit status")
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the process.
     pub async fn end(&mut self) -> ExitStatus {
         until(&format!("{} ends", self.name), async || self.ended()).await
     }
@@ -41,31 +41,31 @@ impl Process {
         kill_process(Pid::from_child(&self.child), signal).must("sending a signal");
     }
 
-    /// Forbids its files to grow beyond that many bytes; None allows it again.
+    /// Limits the size of files that the process writes, in bytes; None lifts the limit.
     pub fn limit_files(&self, bytes: Option<u64>) {
         let limit = Rlimit { current: bytes, maximum: None };
         prlimit(Some(Pid::from_child(&self.child)), Resource::Fsize, limit)
             .must("limiting the size of files");
     }
 
-    /// kill -9, and the wait for it.
+    /// Kills the process with SIGKILL, and waits for its end.
     pub fn kill(&mut self) {
         // Both fail only when it has ended and been waited for, which is what is wanted.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// Memory that it holds now, in bytes.
+    /// Returns the memory that the process holds now, in bytes.
     pub fn memory(&self) -> u64 {
         self.status("VmRSS:")
     }
 
-    /// The most that it held since [`Process::forget_peak`], in bytes.
+    /// Returns the most memory that it held since [`Process::forget_peak`], in bytes.
     pub fn peak_memory(&self) -> u64 {
         self.status("VmHWM:")
     }
 
-    /// From here on, the most that it held is what it holds now. Where the kernel can't forget, its
+    /// Resets the peak of its memory to what it holds now. Where the kernel can't forget, the
     /// peak is that since the start: a bound may then fail, but never pass by mistake.
     pub fn forget_peak(&self) {
         let _ = std::fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5");
@@ -78,7 +78,7 @@ impl Process {
         kilobytes * 1024
     }
 
-    /// CPU time that it has taken so far.
+    /// Returns the CPU time that the process has taken so far.
     pub fn cpu(&self) -> Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).must("its statistics");
         let (_, fields) = stat.rsplit_once(')').must("its name");
@@ -110,7 +110,7 @@ impl Drop for Process {
     }
 }
 
-/// A port that was free a moment ago and that no other test of this run was given.
+/// Returns a port that was free a moment ago and that no other test of this run was given.
 /// Something else may still take it: whoever starts a server on it tries again with another.
 pub fn free_port() -> u16 {
     static GIVEN: Mutex<Option<HashSet<u16>>> = Mutex::new(None);

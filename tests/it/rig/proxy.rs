@@ -19,22 +19,22 @@ use crate::rig::support::{Must, TIMEOUT};
 /// A fault of a connection.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fault {
-    /// Nothing.
+    /// No fault.
     Pass,
-    /// Whatever the client sends arrives that much later.
+    /// Data of the client arrive that much later.
     Delay(Duration),
     /// An RST in both directions.
     Reset,
-    /// It stays open, and what either side sends gets lost; so it is of no use any more, whatever
+    /// Connections stay open, and lose what either side sends; they stay useless, whatever
     /// comes after.
     BlackHole,
     /// The client is told that the server has finished; what it sends still arrives.
     HalfClose,
-    /// There is nobody to connect to; what is open passes.
+    /// New connections are refused; open ones pass.
     Refuse,
     /// The server gets each request and answers it; instead of its answer comes an RST.
     LoseAnswers,
-    /// As [`Fault::LoseAnswers`], for the statement COMMIT.
+    /// Does as [`Fault::LoseAnswers`], for the statement COMMIT.
     LoseCommits,
 }
 
@@ -64,24 +64,24 @@ impl Proxy {
         Proxy { port, links, accepting }
     }
 
-    /// From now on, new connections lead to another server; those that are open stay where they
+    /// Leads new connections to another server from now on; those that are open stay where they
     /// are.
     pub fn redirect_to(&self, server: u16) {
         self.links.server.store(server, Ordering::SeqCst);
     }
 
-    /// From now on, for all connections, open and new ones.
+    /// Sets the fault of all connections, open and new ones.
     pub fn set(&self, fault: Fault) {
         self.set_new(fault);
         self.set_open(fault);
     }
 
-    /// From now on, for new connections.
+    /// Sets the fault of new connections.
     pub fn set_new(&self, fault: Fault) {
         self.links.for_new.send_replace(fault);
     }
 
-    /// From now on, for those that are open.
+    /// Sets the fault of the connections that are open now.
     pub fn set_open(&self, fault: Fault) {
         for connection in self.links.live().iter() {
             connection.send_replace(fault);
@@ -101,7 +101,7 @@ impl Drop for Proxy {
 }
 
 impl Links {
-    /// Those whose task still listens.
+    /// Returns the connections whose task still listens.
     fn live(&self) -> std::sync::MutexGuard<'_, Vec<watch::Sender<Fault>>> {
         let mut open = self.open.lock().must("the list of connections");
         open.retain(|connection| connection.receiver_count() > 0);
@@ -121,7 +121,7 @@ async fn bind(port: u16) -> TcpListener {
     }
 }
 
-/// A runtime of their own: however busy a test keeps its, the network isn't slower for that.
+/// Returns a runtime for proxies alone, so that a busy test doesn't slow its network down.
 fn runtime() -> &'static Runtime {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     RUNTIME.get_or_init(|| {
@@ -239,7 +239,7 @@ async fn pump(
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
-        // What was underway when the network broke is lost as well.
+        // Data underway when the network broke are lost as well.
         lost |= *fault.borrow() == Fault::BlackHole;
         match (direction, *fault.borrow()) {
             (Direction::Request, Fault::LoseAnswers) => loss.expected.store(true, Ordering::SeqCst),
@@ -264,7 +264,7 @@ async fn pump(
 /// Waits until the connection is to be reset.
 async fn reset(mut fault: watch::Receiver<Fault>) {
     if fault.wait_for(|fault| *fault == Fault::Reset).await.is_err() {
-        // Nobody can tell it any more.
+        // The sender of faults is gone, so no reset can come.
         let never: Infallible = std::future::pending().await;
         match never {}
     }

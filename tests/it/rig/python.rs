@@ -18,10 +18,11 @@ pub async fn verify_jwt(url: &str, issuer: &str, token: &str) -> Value {
     serde_json::from_str(&output).must("the claims that PyJWT printed")
 }
 
+/// Script that mints and verifies macaroons with pymacaroons.
 const MACAROON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/rig/macaroon.py");
 
-/// pymacaroons verifies a macaroon that `secret` signed and adds caveats. Returns what it found,
-/// and the `narrowed` one.
+/// Has pymacaroons verify a macaroon that `secret` signed, and add caveats. Returns its claims,
+/// with the macaroon that has the caveats as `narrowed`.
 pub async fn open_macaroon(secret: &str, token: &str, caveats: &[&Value]) -> Value {
     let caveats: Vec<String> = caveats.iter().map(ToString::to_string).collect();
     let arguments = [MACAROON, "verify", secret, token].into_iter().chain(caveats.iter().map(String::as_str));
@@ -50,7 +51,7 @@ pub async fn run_beside(packages: &str, arguments: &[&str]) -> String {
     run_for(TIMEOUT, packages, arguments).await
 }
 
-/// The same for a script that may take so long.
+/// Runs a script that may take up to `time`, as [`run_beside`] does.
 pub async fn run_for(time: Duration, packages: &str, arguments: &[&str]) -> String {
     let mut command = Command::new(variable("TALOS_TEST_PYTHON"));
     command.args(arguments).env("PYTHONPATH", variable(packages));

@@ -5,7 +5,7 @@ use crate::rig::support::{Must, unix_now};
 pub struct Random(u64);
 
 impl Random {
-    /// A generator for a test, with the seed in the test's output.
+    /// Returns a generator for a test, and prints its seed.
     pub fn seeded(test: &str) -> Random {
         let seed = match std::env::var("TALOS_TEST_SEED") {
             Ok(text) => text.parse().must("TALOS_TEST_SEED is a number"),
@@ -15,7 +15,7 @@ impl Random {
         Random(seed)
     }
 
-    /// A generator of its own for a part of the work, so that parts may run side by side.
+    /// Returns another generator, for a part of the work that runs beside others.
     pub fn split(&mut self) -> Random {
         Random(self.next())
     }
@@ -27,7 +27,7 @@ impl Random {
         mixed ^ mixed >> 31
     }
 
-    /// A number in `0..end`.
+    /// Returns a number in `0..end`.
     pub fn below(&mut self, end: usize) -> usize {
         (self.next() % end as u64) as usize
     }
@@ -44,7 +44,7 @@ impl Random {
         (0..count).map(|_| self.next() as u8).collect()
     }
 
-    /// `count` characters out of `alphabet`.
+    /// Returns `count` characters out of `alphabet`.
     pub fn text(&mut self, alphabet: &str, count: usize) -> String {
         let symbols: Vec<char> = alphabet.chars().collect();
         (0..count).map(|_| *self.pick(&symbols)).collect()

@@ -52,7 +52,7 @@ impl RateLimitService {
         started
     }
 
-    /// The limits that requests brought since the last look.
+    /// Returns the limits that requests brought since the last call.
     pub fn limits(&self) -> Limits {
         std::mem::take(&mut *self.limits.lock().must("the limits"))
     }

@@ -28,32 +28,32 @@ pub struct Redis {
     pub process: Process,
     pub port: u16,
     arguments: Vec<String>,
-    /// By which it goes, if not by the machine's.
+    /// Clock of the server, if it isn't the machine's.
     clock: Option<WallClock>,
     dir: Arc<TempDir>,
 }
 
 impl Redis {
-    /// Over plaintext.
+    /// Starts a server over plaintext.
     pub async fn start() -> Redis {
         let port = free_port();
         Redis::run(Arc::new(tempfile::tempdir().must("a directory")), port, plain(port), None).await
     }
 
-    /// Over plaintext, with a clock that can be set.
+    /// Starts a server over plaintext, with a clock that can be set.
     pub async fn start_by(clock: &WallClock) -> Redis {
         let port = free_port();
         let dir = Arc::new(tempfile::tempdir().must("a directory"));
         Redis::run(dir, port, plain(port), Some(clock.clone())).await
     }
 
-    /// Over TLS alone (but for the tests' own [`Redis::connection`]), with this certificate and
+    /// Starts a server over TLS alone, except for [`Redis::connection`], with this certificate and
     /// key.
     pub async fn start_tls(certificate: (String, String), authority: &Authority) -> Redis {
         Redis::start_tls_with(certificate, authority, &[]).await
     }
 
-    /// The same with further options, which count more than ours.
+    /// Starts a server as [`Redis::start_tls`] does, with options that override ours.
     pub async fn start_tls_with(
         (certificate, key): (String, String),
         authority: &Authority,
@@ -87,7 +87,7 @@ impl Redis {
         let port = self.port;
         until("Redis listens", async || {
             tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()?;
-            // It opens that one last.
+            // Redis opens its Unix socket last.
             tokio::net::UnixStream::connect(self.dir.path().join(SOCKET)).await.ok().map(drop)
         })
         .await;
@@ -119,7 +119,7 @@ impl Redis {
     }
 
     pub async fn connection(&self) -> redis::aio::MultiplexedConnection {
-        // Not by its port: that may want TLS, or be cut off on purpose.
+        // Over the Unix socket, as the port may need TLS, or be cut off on purpose.
         let socket = format!("unix://{}", self.dir.path().join(SOCKET).display());
         let client = redis::Client::open(socket).must("a client");
         // Longer than the default: a loaded machine is no reason to fail.
@@ -127,7 +127,7 @@ impl Redis {
         client.get_multiplexed_async_connection_with_config(&config).await.must("connecting to Redis")
     }
 
-    /// For how many milliseconds each entry of such a name stays; -1 is for ever.
+    /// Returns the milliseconds for which each entry of such a name stays; -1 is for ever.
     pub async fn times_to_live(&self, pattern: &str) -> Vec<i64> {
         let mut connection = self.connection().await;
         let names: Vec<String> = connection.keys(pattern).await.must("KEYS");
@@ -145,7 +145,7 @@ impl Redis {
         client.get_async_pubsub().await.must("connecting to Redis")
     }
 
-    /// The time by its clock, in seconds.
+    /// Returns the time by the server's clock, in seconds.
     pub async fn now(&self) -> u64 {
         let (seconds, _): (u64, u64) =
             redis::cmd("TIME").query_async(&mut self.connection().await).await.must("TIME");
@@ -159,7 +159,7 @@ impl Redis {
         command.query_async(&mut self.connection().await).await.must(&words.join(" "))
     }
 
-    /// Names and values of all entries.
+    /// Returns the names and values of all entries.
     pub async fn entries(&self) -> Vec<(String, Vec<u8>)> {
         let mut connection = self.connection().await;
         let names: Vec<String> = connection.keys("*").await.must("KEYS");
@@ -171,7 +171,7 @@ impl Redis {
         entries
     }
 
-    /// Waits until it has so many entries: they are written beside the answers.
+    /// Waits until there are that many entries, since they are written beside the answers.
     pub async fn until_entries(&self, count: usize) -> Vec<(String, Vec<u8>)> {
         until(&format!("{count} entries in Redis"), async || {
             let entries = self.entries().await;
@@ -184,13 +184,13 @@ impl Redis {
         self.process.kill();
     }
 
-    /// Starts it again, empty, on the same port.
+    /// Starts the server again, empty, on the same port.
     pub async fn start_again(&mut self) {
         self.process = spawn(self.dir.path(), &self.arguments, self.clock.as_ref());
         self.wait().await;
     }
 
-    /// Starts it again with another certificate and key, of this authority.
+    /// Starts the server again with another certificate and key, of this authority.
     pub async fn start_again_with(&mut self, (certificate, key): (String, String), authority: &Authority) {
         for (name, text) in [("certificate.pem", certificate), ("key.pem", key), ("ca.pem", authority.pem())]
         {

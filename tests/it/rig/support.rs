@@ -10,7 +10,7 @@ use serde_json::Value;
 /// us.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// `unwrap` that says what was being done.
+/// `unwrap` with a message that says what was being done.
 pub trait Must<T> {
     fn must(self, what: &str) -> T;
 }
@@ -35,7 +35,7 @@ impl<T> Must<T> for Option<T> {
     }
 }
 
-/// A number that a variable of the environment may change: the long runs do.
+/// Returns a number, which a variable of the environment may change for long runs.
 pub fn number_from(variable: &str, default: usize) -> usize {
     std::env::var(variable).map_or(default, |text| text.parse().must(variable))
 }
@@ -57,7 +57,7 @@ pub async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
     tokio::time::timeout(TIMEOUT, work).await.must(what)
 }
 
-/// Reading a JSON document by pointer, failing with the whole of it.
+/// Reads a JSON document by pointer, and fails with the whole of it.
 pub trait Json {
     fn at(&self, pointer: &str) -> &Value;
     fn text(&self, pointer: &str) -> &str;
@@ -104,12 +104,12 @@ pub fn assert_no_null(document: &Value) {
     assert!(!has_null(document), "null in an answer: {document:#}");
 }
 
-/// Seconds since 1970 now, by the wall clock.
+/// Returns the seconds since 1970, by the wall clock.
 pub fn unix_now() -> f64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).must("the clock").as_secs_f64()
 }
 
-/// Seconds since 1970 of an RFC 3339 time in UTC.
+/// Returns the seconds since 1970 of an RFC 3339 time in UTC.
 #[track_caller]
 pub fn unix_seconds(time: &str) -> f64 {
     let number = |part: &str| -> f64 { part.parse().must(time) };
@@ -126,7 +126,7 @@ pub fn unix_seconds(time: &str) -> f64 {
     days * 86_400.0 + hour * 3_600.0 + minute * 60.0 + second
 }
 
-/// The claims of a JWT, read without any verification.
+/// Returns the claims of a JWT, without any verification.
 #[track_caller]
 pub fn claims(token: &str) -> Value {
     let payload = token.split('.').nth(1).must("a JWT has three parts");

@@ -45,7 +45,7 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// With nothing set at all.
+    /// Returns a setup with nothing set.
     pub fn bare() -> Setup {
         let dir = Arc::new(tempfile::tempdir().must("a directory for Talos"));
         let log = dir.path().join("talos.log");
@@ -61,7 +61,7 @@ impl Setup {
         }
     }
 
-    /// With secrets, signing keys, a new database and listeners on loopback.
+    /// Returns a setup with secrets, signing keys, a new database and listeners on loopback.
     pub fn new() -> Setup {
         let setup = Setup::bare();
         let keys = setup.dir.path().join("signing-keys.json");
@@ -90,7 +90,8 @@ impl Setup {
         self
     }
 
-    /// As [`Setup::new`], with what can be changed while it runs in a configuration file instead.
+    /// Returns [`Setup::new`] with those settings in a configuration file that can change while the
+    /// process runs.
     pub fn from_file(file: PathBuf) -> Setup {
         let setup = Setup::new()
             .unset("TALOS_SECRETS_HMAC_CURRENT")
@@ -99,7 +100,7 @@ impl Setup {
         Setup { config: Some(file), ..setup }
     }
 
-    /// The planes to serve: `admin`, `public` or `authz`, each with metrics; all when not told.
+    /// Sets the planes to serve: `admin`, `public` or `authz`, each with metrics. Default: all.
     pub fn planes(mut self, planes: &'static str) -> Setup {
         self.planes = Some(planes);
         self
@@ -111,19 +112,19 @@ impl Setup {
         self
     }
 
-    /// Without the signal that would kill it when a file reaches the limit of its size.
+    /// Blocks the signal that would kill the process when a file reaches the limit of its size.
     pub fn survives_file_limits(mut self) -> Setup {
         self.survives_file_limits = true;
         self
     }
 
-    /// Without root's power to write what nobody may write.
+    /// Takes root's power away to write files without permission.
     pub fn respects_permissions(mut self) -> Setup {
         self.respects_permissions = true;
         self
     }
 
-    /// Within a cgroup from its beginning, whose `cgroup.procs` this is.
+    /// Starts the process within the cgroup whose `cgroup.procs` this is.
     pub fn in_cgroup(mut self, processes: Option<PathBuf>) -> Setup {
         self.cgroup = processes;
         self
@@ -140,7 +141,7 @@ impl Setup {
         }
     }
 
-    /// With an SQLite file, whatever the tests run against.
+    /// Sets an SQLite file as the database, whatever the tests run against.
     pub fn sqlite(self) -> Setup {
         let dsn = format!("sqlite://{}", self.path("talos.db").display());
         self.set("TALOS_DB_DSN", &dsn)
@@ -168,7 +169,7 @@ impl Setup {
         command
     }
 
-    /// A program with the environment of this setup, in its directory.
+    /// Returns a command with the environment of this setup, in its directory.
     pub fn program(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
@@ -222,14 +223,19 @@ impl Setup {
         database::execute(self.dsn(), statement.to_owned());
     }
 
+    /// The number that a query of its database gives.
+    pub async fn number(&self, query: &str) -> i64 {
+        database::number(self.dsn(), query).await
+    }
+
     /// The DSN of its database.
     pub fn dsn(&self) -> &str {
         let found = self.variables.iter().rev().find(|(variable, _)| variable == "TALOS_DB_DSN");
         found.and_then(|(_, dsn)| dsn.as_deref()).must("a DSN")
     }
 
-    /// Takes the log away from the database: from here on it answers neither polls nor lookups of
-    /// keys.
+    /// Takes the mutation log away from the database, which then answers neither polls nor lookups
+    /// of keys.
     pub fn break_database(&self) {
         for table in ["mutation_log", "mutation_counter"] {
             self.sql(&format!("ALTER TABLE {table} RENAME TO {table}_away"));
@@ -283,7 +289,7 @@ pub struct Talos {
     pub public: Base,
     pub metrics: Base,
     pub authz: Base,
-    /// As it was started, to start another one on the same files.
+    /// Setup of this process, to start another one on the same files.
     pub setup: Setup,
 }
 
@@ -341,7 +347,7 @@ impl Talos {
         self.admin.post(&path, &json!({ "reason": "REVOCATION_REASON_KEY_COMPROMISE" })).await.expect(204);
     }
 
-    /// A holder's own revocation, on the public listener.
+    /// Revokes a key by its holder, on the public listener.
     pub async fn self_revoke(&self, credential: &str) -> Reply {
         self.public.post(SELF_REVOKE, &json!({ "credential": credential })).await
     }
@@ -350,7 +356,7 @@ impl Talos {
         self.admin.post(VERIFY, &json!({ "credential": credential })).await.expect(200).json()
     }
 
-    /// A derived token.
+    /// Derives a token.
     pub async fn derive(&self, key: &Key, fields: Value) -> String {
         let mut fields = fields;
         fields["credential"] = key.secret.as_str().into();
@@ -361,12 +367,12 @@ impl Talos {
         Grpc::connect(self.authz).await.must("connecting to the authz plane")
     }
 
-    /// One Check over a connection of its own.
+    /// Sends one Check over a connection of its own.
     pub async fn check(&self, ask: Check) -> Verdict {
         self.grpc().await.check(&ask.build()).await
     }
 
-    /// The sum of a metric's samples.
+    /// Returns the sum of a metric's samples.
     pub async fn metric(&self, name: &str) -> f64 {
         let page = self.metrics.get("/metrics").await.expect(200).text();
         let samples: Vec<f64> = page.lines().filter_map(|line| sample(line, name)).collect();
@@ -374,7 +380,7 @@ impl Talos {
         samples.iter().sum()
     }
 
-    /// SIGTERM, and its end within the timeout of the tests.
+    /// Sends SIGTERM, and waits for the end within the timeout of the tests.
     pub async fn stop(mut self) {
         self.process.signal(Signal::TERM);
         let status = self.process.end().await;
@@ -390,7 +396,7 @@ async fn is_serving(authz: Base) -> bool {
     grpc.health("").await == Ok(Health::Serving)
 }
 
-/// The value of a line of the Prometheus text format if it is a sample of this metric.
+/// Returns the value of a line of the Prometheus text format if it is a sample of this metric.
 fn sample(line: &str, name: &str) -> Option<f64> {
     let rest = line.strip_prefix(name)?;
     if !rest.starts_with(['{', ' ']) {
@@ -408,7 +414,7 @@ fn with_defaults(mut fields: Value) -> Value {
     fields
 }
 
-/// An Ed25519 key set, made once by the real command.
+/// Returns an Ed25519 key set, made once by the real command.
 fn signing_keys() -> &'static str {
     static KEYS: OnceLock<String> = OnceLock::new();
     KEYS.get_or_init(|| {
@@ -423,7 +429,7 @@ pub fn generate(kind: &str, file: &std::path::Path) -> String {
     generate_as("it-1", kind, file)
 }
 
-/// As [`generate`], with a name for the key.
+/// Generates as [`generate`] does, with a name for the key.
 pub fn generate_as(kid: &str, kind: &str, file: &std::path::Path) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_talos"));
     command.args(["jwk", "generate", kind, "--kid", kid, "--jwks", "-o"]).arg(file);

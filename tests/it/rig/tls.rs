@@ -51,13 +51,13 @@ impl Client {
         })
     }
 
-    /// The same with so many bytes in each record at most.
+    /// Limits the bytes of each TLS record.
     pub fn with_records(mut self, bytes: Option<usize>) -> Client {
         self.0.max_fragment_size = bytes;
         self
     }
 
-    /// The first message of a handshake, as bytes.
+    /// Returns the first message of a handshake.
     pub fn hello(&self) -> Vec<u8> {
         let name = ServerName::try_from(NAME).must(NAME);
         let mut connection = ClientConnection::new(Arc::new(self.0.clone()), name).must("a handshake");
@@ -96,8 +96,8 @@ impl Client {
 }
 
 impl Setup {
-    /// With TLS on a plane (`HTTP`, `PUBLIC`, `METRICS` or `AUTHZ`), its files in the directory of
-    /// the process.
+    /// Turns TLS on for a plane (`HTTP`, `PUBLIC`, `METRICS` or `AUTHZ`), with files in the
+    /// directory of the process.
     pub fn tls(self, plane: &str, pair: &(String, String)) -> Setup {
         self.put_pair(plane, pair);
         let path = |kind: &str| self.path(&format!("{plane}-{kind}.pem")).display().to_string();
@@ -113,7 +113,7 @@ impl Setup {
         }
     }
 
-    /// With certificates of clients asked for on a plane.
+    /// Makes a plane ask for client certificates of an authority.
     pub fn client_ca(self, plane: &str, authority: &Authority) -> Setup {
         let path = self.path(&format!("{plane}-client-ca.pem"));
         std::fs::write(&path, authority.pem()).must("writing a PEM file");

@@ -56,7 +56,9 @@ impl Received {
     /// All headers and trailers that a careless server would take for one of ours, in order.
     pub fn identity(&self) -> Vec<(&str, &str)> {
         let all = self.headers.iter().chain(&self.trailers);
-        let ours = all.filter(|(name, _)| name.replace('_', "-").starts_with("x-talos-"));
+        let ours = all.filter(|(name, _)| {
+            name.replace(|c: char| !c.is_ascii_alphanumeric(), "-").starts_with("x-talos-")
+        });
         let mut ours: Vec<(&str, &str)> = ours.map(|(name, value)| (name.as_str(), value.as_str())).collect();
         ours.sort_unstable();
         ours
@@ -70,7 +72,7 @@ impl Received {
         assert!(!all.contains(secret), "the credential reached the upstream: {all}");
     }
 
-    /// The token that came with it.
+    /// Returns the token that came with the request.
     #[track_caller]
     pub fn token(&self) -> &str {
         let value = self.header("authorization").must("an authorization header at the upstream");

@@ -19,7 +19,7 @@ pub struct WallClock {
 }
 
 impl WallClock {
-    /// One that is right.
+    /// Returns a clock that is right.
     pub fn new() -> WallClock {
         let dir = Arc::new(tempfile::tempdir().must("a directory for a clock"));
         let file = File::create(dir.path().join("ahead")).must("a file for a clock");
@@ -33,12 +33,12 @@ impl WallClock {
         [("LD_PRELOAD", library().to_owned()), ("WALL_CLOCK_AHEAD", self.dir.path().join("ahead"))]
     }
 
-    /// Sets it that far ahead of the true time.
+    /// Sets the clock ahead of the true time.
     pub fn ahead(&self, by: Duration) {
         self.put(micros(by));
     }
 
-    /// Sets it that far behind.
+    /// Sets the clock behind the true time.
     pub fn behind(&self, by: Duration) {
         self.put(-micros(by));
     }
@@ -52,7 +52,7 @@ fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).must("a duration that a clock can be off by")
 }
 
-/// The library, made once.
+/// Returns the path of the library, which is compiled once.
 fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {

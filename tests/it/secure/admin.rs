@@ -151,7 +151,7 @@ async fn a_forwarded_certificate_is_read_from_listed_peers_alone() {
             false => drop(send(with(Call::get(ISSUED))).await.expect_error(401, "UNAUTHORIZED")),
         }
         send(Call::get(ISSUED)).await.expect_error(401, "UNAUTHORIZED");
-        // What a client wrote stands before what its proxy did.
+        // The client's element stands before the proxy's.
         let forged = Call::get(ISSUED).header("x-forwarded-client-cert", &format!("{admin},{nobody}"));
         let status = if listed { (403, "FORBIDDEN") } else { (401, "UNAUTHORIZED") };
         send(forged).await.expect_error(status.0, status.1);
@@ -167,7 +167,7 @@ async fn a_forwarded_certificate_is_read_from_listed_peers_alone() {
     }
 }
 
-/// A JWT of a process's key with whatever claims.
+/// Returns a JWT with these claims, signed by a process's key.
 fn signed(issuer: &Setup, claims: &serde_json::Value) -> String {
     let text = std::fs::read_to_string(issuer.path("signing-keys.json")).must("the issuer's keys");
     let keys: serde_json::Value = serde_json::from_str(&text).must("a key set");
@@ -179,7 +179,7 @@ fn signed(issuer: &Setup, claims: &serde_json::Value) -> String {
     format!("{content}.{}", BASE64URL.encode(signature))
 }
 
-/// Whoever has a token chooses its subject, as far as the issuer lets them, and the log tells it.
+/// The owner of a token may choose its subject, as far as the issuer allows, and the log shows it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_subject_forges_no_line_of_the_log() {
     let provider = Setup::new().set("TALOS_CREDENTIALS_ISSUER", "https://provider.test").start().await;
@@ -270,7 +270,7 @@ async fn a_token_of_the_issuer_decides_by_a_claim() {
         .await;
     let issued = unix_now();
     send(Call::get(ISSUED).bearer(&short)).await.expect(200);
-    // Its time and the leeway: 31 s are too long to wait for here; the units do that.
+    // The token's life and the leeway are 31 s, too long to wait for; unit tests cover the expiry.
     assert!(unix_now() - issued < 31.0);
     send(Call::post(SELF_REVOKE).json(&json!({ "credential": "x" })))
         .await
@@ -295,7 +295,7 @@ async fn over_the_unix_socket_the_user_decides() {
         let talos = setup.clone().set("TALOS_SERVE_HTTP_AUTH_UNIX_UIDS", &uids).start().await;
         let send = async |call: Call| {
             let stream = UnixStream::connect(&socket).await.must("connecting to the socket");
-            // As a script would name it.
+            // Any host name, as a script would choose one.
             let call = call.header("host", "whatever");
             Base::local(0).exchange_over(stream, Version::Http1, call).await.must("an answer")
         };
@@ -335,7 +335,7 @@ async fn roles_change_while_it_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_does_not_go_together_is_told_at_the_start() {
+async fn contradictory_settings_are_refused_at_the_start() {
     for (variables, told) in [
         (&[("HOST", "0.0.0.0")][..], "set serve.http.trusted_network: true"),
         (&[("AUTH_MODE", "mtls")], "serve.http.tls.client_ca_file: is needed"),

@@ -64,7 +64,7 @@ async fn an_entry_may_stand_for_any_name() {
             assert_eq!(reply.status, status, "{entry}: {host}");
         }
     }
-    // Where callers prove nothing and nobody trusts them, any name would be any site's.
+    // Without authentication of callers, allowing any host would let in any site.
     let told = Setup::new().set("TALOS_SERVE_HTTP_ALLOWED_HOSTS", "*").refused().await;
     assert!(told.contains("serve.http.allowed_hosts[0]: is *, any name"), "{told}");
 }
@@ -130,7 +130,7 @@ async fn another_sites_page_does_nothing_here() {
     }
     let refused = talos.metric(r#"talos_http_refused_total{plane="admin",reason="cross_site"}"#).await;
     assert_eq!(refused, 10.0, "each is counted");
-    // What a form can send isn't JSON.
+    // Media types that an HTML form can send aren't JSON.
     for kind in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"] {
         talos.admin.send(Version::Http1, Call::post(ISSUED).body(kind, body.to_string())).await.expect(415);
         talos.public.send(Version::Http1, Call::post(SELF_REVOKE).body(kind, "{}")).await.expect(415);

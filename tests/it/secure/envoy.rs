@@ -94,7 +94,7 @@ async fn over_a_unix_socket() {
     decides(&envoy, &talos).await;
 }
 
-/// An Envoy that asks its clients for certificates, and tells the admin plane of them.
+/// An Envoy that asks its clients for certificates, and forwards them to the admin plane.
 struct Front {
     _process: Process,
     edge: Base,
@@ -156,8 +156,8 @@ impl Front {
     }
 }
 
-/// Whoever gets a certificate signed chooses its names, separators and all, and Envoy writes them
-/// as they are.
+/// The owner of a certificate may choose its names, with separators in them, and Envoy forwards
+/// them unescaped.
 #[tokio::test(flavor = "multi_thread")]
 async fn names_of_a_forwarded_certificate_are_not_made_up_by_its_owner() {
     needs!(Envoy);

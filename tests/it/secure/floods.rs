@@ -1,5 +1,4 @@
-//! HTTP/2 used against its server: each flood ends with the connection, and memory stays where it
-//! was.
+//! HTTP/2 floods: each ends with its connection, and memory stays where it was.
 
 use std::time::Duration;
 
@@ -153,7 +152,7 @@ async fn pings_and_long_heads_cost_no_memory() {
     let (_, ping) = FLOODS[4];
     let many: Vec<u8> = (0..1_000).flat_map(ping).collect();
     for _ in 0..200 {
-        // Nobody reads the answers, so the server stops reading in the end.
+        // The client doesn't read the answers, so the server stops reading in the end.
         let written = tokio::time::timeout(Duration::from_millis(200), stream.write_all(&many)).await;
         if !matches!(written, Ok(Ok(()))) {
             break;

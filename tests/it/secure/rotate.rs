@@ -1,4 +1,4 @@
-//! Certificates replaced under load: nobody notices but those who look at them.
+//! Certificates replaced under load: no request fails.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -103,8 +103,8 @@ async fn slow(base: Base, Slow { kind, first, bound }: Slow) -> (Kind, Duration)
 /// one.
 const TIMES: usize = 5;
 
-/// The median 99th percentile of so many good requests, one after the other on connections of their
-/// own.
+/// Returns the median 99th percentile of `count` good requests, one after the other on connections
+/// of their own.
 async fn p99(count: usize, ask: impl AsyncFn()) -> Duration {
     let mut percentiles = [Duration::ZERO; TIMES];
     for percentile in &mut percentiles {
@@ -138,7 +138,7 @@ async fn bears(
         if count() >= MANY || client.bound < Duration::from_secs(20) {
             slow_ones.spawn(slow(base, client));
         } else {
-            // Not waited for, but there.
+            // A client that isn't closed within the test, but takes its connection.
             slow_ones.spawn(async move {
                 let waited = tokio::time::timeout(Duration::from_secs(15), slow(base, client)).await;
                 assert!(waited.is_err(), "{kind:?} was closed before its time: {waited:?}");
@@ -181,7 +181,7 @@ async fn patient() -> Talos {
 const WITHOUT_TLS: [Kind; 4] = [Kind::Head, Kind::Body, Kind::Idle, Kind::Http2];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn slow_clients_of_the_public_plane_are_sent_away_and_others_are_served() {
+async fn slow_clients_of_the_public_plane_are_disconnected_and_others_are_served() {
     let talos = patient().await;
     bears(&talos, "public", talos.public, (&WITHOUT_TLS, Slow::http), async || {
         talos.public.send(Version::Http1, Call::get(JWKS)).await.expect(200);
@@ -190,7 +190,7 @@ async fn slow_clients_of_the_public_plane_are_sent_away_and_others_are_served() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn slow_clients_of_the_admin_plane_are_sent_away_and_others_are_served() {
+async fn slow_clients_of_the_admin_plane_are_disconnected_and_others_are_served() {
     let talos = patient().await;
     bears(&talos, "admin", talos.admin, (&WITHOUT_TLS, Slow::http), async || {
         talos.admin.send(Version::Http1, Call::get(ISSUED)).await.expect(200);
@@ -199,9 +199,9 @@ async fn slow_clients_of_the_admin_plane_are_sent_away_and_others_are_served() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn slow_clients_of_the_metrics_plane_are_sent_away_and_others_are_served() {
+async fn slow_clients_of_the_metrics_plane_are_disconnected_and_others_are_served() {
     let talos = patient().await;
-    // It has no body to wait for.
+    // Requests to the metrics plane have no body that could be slow.
     let kinds = [Kind::Head, Kind::Idle, Kind::Http2];
     bears(&talos, "metrics", talos.metrics, (&kinds, Slow::http), async || {
         talos.metrics.send(Version::Http1, Call::get("/health/alive")).await.expect(200);
@@ -210,7 +210,7 @@ async fn slow_clients_of_the_metrics_plane_are_sent_away_and_others_are_served()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn slow_clients_of_the_authz_plane_are_sent_away_and_others_are_served() {
+async fn slow_clients_of_the_authz_plane_are_disconnected_and_others_are_served() {
     let talos = Talos::start().await;
     let good = Good::new(&talos, "patient").await;
     let key = talos.issue(json!({})).await;
@@ -221,7 +221,7 @@ async fn slow_clients_of_the_authz_plane_are_sent_away_and_others_are_served() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn half_open_handshakes_are_sent_away_and_others_are_served() {
+async fn half_open_handshakes_are_disconnected_and_others_are_served() {
     let authority = Authority::new();
     let client = Client::trusting(&authority);
     let pair = authority.issue(NAME, 2100);

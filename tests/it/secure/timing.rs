@@ -1,4 +1,4 @@
-//! Timing of refusals: it tells nothing that helps who guesses.
+//! Timing of refusals: it tells nothing that helps to guess keys.
 
 use std::time::Instant;
 
@@ -76,7 +76,7 @@ fn trimmed(mut samples: Vec<f64>) -> Class {
     Class { count, mean, median: samples[samples.len() / 2], variance }
 }
 
-/// The same text with another character of base58 at a place in its checksum.
+/// Returns the secret with another character of base58 at a position of its checksum.
 fn with_wrong(secret: &str, at: usize) -> String {
     let mut bytes = secret.as_bytes().to_vec();
     bytes[at] = if bytes[at] == b'3' { b'4' } else { b'3' };
@@ -97,7 +97,7 @@ async fn times_tell_nothing() {
     let new = talos.issue(json!({})).await;
     let grpc = talos.grpc().await;
 
-    // Of 32 bytes in base58 the first characters hold the first byte, and the last ones the last.
+    // In base58, the first characters of 32 bytes hold the first byte, and the last ones the last.
     let begin = new.secret.rfind('_').must("a checksum") + 1;
     let (early, late) = (with_wrong(&new.secret, begin + 2), with_wrong(&new.secret, new.secret.len() - 1));
     compare("checksum wrong in its first or its last byte", &grpc, [&early, &late], false).await;

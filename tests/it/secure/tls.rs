@@ -27,7 +27,7 @@ async fn is_ready(client: &Client, talos: &Talos) -> bool {
     }
 }
 
-/// Whatever is said without TLS ends the connection, and nothing that could be read comes back.
+/// Asserts that data without TLS end the connection, and that no readable answer comes back.
 async fn refuses_plaintext(base: Base) {
     let mut stream = TcpStream::connect(base.0).await.must("connecting");
     stream.write_all(b"GET /health/alive HTTP/1.1\r\nhost: localhost\r\n\r\n").await.must("writing");
@@ -71,7 +71,7 @@ async fn every_listener_speaks_tls_and_then_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_certificates_of_clients_are_asked_for_only_the_right_ones_get_in() {
+async fn only_clients_with_a_right_certificate_connect() {
     let (authority, clients, others) = (Authority::new(), Authority::new(), Authority::new());
     let pair = authority.issue(NAME, 2100);
     let setup =

@@ -1,4 +1,4 @@
-//! The same through a Redis cluster over TLS: three masters, none of which has everything.
+//! A Redis cluster over TLS, of three primaries, each with a part of the entries.
 
 use serde_json::json;
 
@@ -21,7 +21,7 @@ async fn connected(talos: &Talos) {
 async fn entries_and_announcements_get_through_a_cluster_and_its_loss_costs_time_only() {
     needs!(Redis);
     let mut cluster = Cluster::start_tls().await;
-    // They poll so seldom that only an announcement tells them of a change.
+    // Polls are so rare that only an announcement can bring a change in time.
     let setup = cluster.used_by(Setup::new());
     let setup = setup.set("TALOS_CONSISTENCY_LEASE", "10m").set("TALOS_CONSISTENCY_POLL", "9m");
     let first = setup.start().await;

@@ -60,7 +60,7 @@ impl Load {
     }
 }
 
-/// Whether the second use of a key that may be used once an hour is refused.
+/// Returns true if the second use of a key that may be used once an hour is refused.
 async fn enforces(talos: &Talos) -> bool {
     let policy = json!({ "rate_limit_policy": { "quota": "1", "window": "3600s" } });
     let key: Key = talos.issue(policy).await;
@@ -253,7 +253,7 @@ async fn a_cluster_that_is_resharded_goes_on_counting() {
     for (from, to) in [(0, 1), (1, 2), (2, 0)] {
         assert!(cluster.reshard(from, to, COUNTS).await > 0);
         back_soon(&talos, Instant::now()).await;
-        // What was counted went along: only a use that Redis gave no answer for passes.
+        // The counts moved with their slots: only a use that Redis didn't answer passes.
         for key in &used {
             let uncounted = uncounted(&talos).await;
             let verdict = talos.check(Check::bearer(&key.secret)).await;

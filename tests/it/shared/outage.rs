@@ -70,7 +70,7 @@ async fn a_frozen_redis_holds_nobody_up() {
     }
     until_breaker(&talos, &["open", "half-open"]).await;
     redis.thaw();
-    // It closes by a trial, and what is there then is not wrong.
+    // The breaker closes after a probe, and the entries that Redis still has aren't wrong.
     until_breaker(&talos, &["closed"]).await;
     all_answer(&talos).await;
 }

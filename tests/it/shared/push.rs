@@ -1,5 +1,4 @@
-//! The word that something changed: lost, doubled, out of order or made up, it costs nothing but
-//! time.
+//! Announcements of changes: if they are lost, repeated, out of order or forged, only time is lost.
 
 use futures_util::StreamExt;
 use redis::AsyncCommands;
@@ -13,8 +12,8 @@ use crate::rig::talos::{Setup, Talos};
 
 const CHANNEL: &str = "talos:v1:changes";
 
-/// Two processes of which only an announcement tells the other of a change, and whatever is
-/// announced.
+/// Starts two processes that learn of each other's changes by announcements alone, and records
+/// those.
 async fn overheard(redis: &Redis) -> (Talos, Talos, mpsc::UnboundedReceiver<Vec<u8>>) {
     let setup =
         redis.used_by(Setup::new()).set("TALOS_CONSISTENCY_LEASE", "10m").set("TALOS_CONSISTENCY_POLL", "9m");
@@ -42,7 +41,7 @@ async fn refuses(talos: &Talos, key: &crate::rig::talos::Key) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_lost_comes_with_the_next_one_and_what_is_repeated_changes_nothing() {
+async fn lost_announcements_come_with_the_next_and_repeated_ones_change_nothing() {
     needs!(Redis);
     let redis = Redis::start().await;
     let (first, second, mut hears) = overheard(&redis).await;
@@ -52,7 +51,7 @@ async fn what_is_lost_comes_with_the_next_one_and_what_is_repeated_changes_nothi
         second.check(Check::bearer(&key.secret)).await.allowed();
         keys.push(key);
     }
-    // Nobody hears of the first two.
+    // The first two changes aren't announced.
     let mut connection = redis.connection().await;
     redis.command(&["ACL", "SETUSER", "default", "-publish"]).await;
     first.revoke(&keys[0]).await;
@@ -79,7 +78,7 @@ async fn what_is_lost_comes_with_the_next_one_and_what_is_repeated_changes_nothi
     }
     let forged = [&message[..message.len() - 1], &[message[message.len() - 1] ^ 1]].concat();
     let _: () = connection.publish(CHANNEL, &forged).await.must("PUBLISH");
-    // It is no reason to ask the database: a change of which nobody tells isn't found.
+    // A forged announcement causes no poll: a change without an announcement isn't found.
     redis.command(&["ACL", "SETUSER", "default", "-publish"]).await;
     first.revoke(&keys[3]).await;
     redis.command(&["ACL", "SETUSER", "default", "+publish"]).await;

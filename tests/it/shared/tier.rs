@@ -1,4 +1,5 @@
-//! The shared cache: what it saves, and that none of its entries is trusted for being there.
+//! The shared cache: the lookups that it saves, and the checks of its entries, which aren't
+//! trusted.
 
 use redis::AsyncCommands;
 use serde_json::json;
@@ -8,8 +9,8 @@ use crate::rig::redis::Redis;
 use crate::rig::support::{Must, until};
 use crate::rig::talos::{ISSUED, Setup, Talos};
 
-/// Two processes on one database and one Redis, which poll so seldom that only an announcement
-/// tells them of a change.
+/// Starts two processes on one database and one Redis, which poll so seldom that only announcements
+/// bring changes in time.
 async fn two(redis: &Redis) -> (Talos, Talos) {
     let setup =
         redis.used_by(Setup::new()).set("TALOS_CONSISTENCY_LEASE", "10m").set("TALOS_CONSISTENCY_POLL", "9m");
@@ -23,7 +24,7 @@ async fn reads(talos: &Talos) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_one_process_read_the_other_need_not() {
+async fn a_key_that_one_process_read_is_in_redis_for_the_other() {
     needs!(Redis);
     let redis = Redis::start().await;
     let (first, second) = two(&redis).await;
@@ -91,7 +92,7 @@ async fn an_entry_from_before_a_change_is_not_believed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_can_write_to_redis_can_make_no_key() {
+async fn writers_to_redis_can_make_no_key() {
     needs!(Redis);
     let redis = Redis::start().await;
     let (first, second) = two(&redis).await;

@@ -1,4 +1,5 @@
-//! TLS to Redis: who isn't who they should be is told nothing, and the service goes on without it.
+//! TLS to Redis: a server with a wrong certificate gets no secret, and the service works without
+//! Redis.
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -45,7 +46,7 @@ async fn the_right_certificate_is_trusted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_wrong_ones_are_told_nothing() {
+async fn wrong_servers_get_no_secret() {
     needs!(Redis);
     let (authority, other) = (Authority::new(), Authority::new());
     let wrong_name = Redis::start_tls(authority.issue("other.talos.test", 2100), &authority).await;
@@ -68,7 +69,7 @@ async fn the_wrong_ones_are_told_nothing() {
         assert!(!uses_redis(&talos).await, "{what}: {}", talos.process.log());
         goes_on(&talos).await;
     }
-    // None of them heard of a command of ours.
+    // None of these servers got a command of ours.
     for redis in [&wrong_name, &wrong_authority, &expired, &plaintext] {
         assert_eq!(redis.entries().await, []);
         let heard = redis.command(&["INFO", "commandstats"]).await;
@@ -90,7 +91,7 @@ async fn plaintext_to_another_machine_stops_the_start() {
 
 /// A server that speaks no TLS and writes down what it is sent.
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_answers_in_plaintext_hears_a_handshake_and_nothing_else() {
+async fn a_plaintext_server_gets_a_handshake_and_nothing_else() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.must("binding");
     let port = listener.local_addr().must("an address").port();
     let heard = std::sync::Arc::new(std::sync::Mutex::new(Vec::<Vec<u8>>::new()));
@@ -103,7 +104,7 @@ async fn whoever_answers_in_plaintext_hears_a_handshake_and_nothing_else() {
                 let mut buffer = [0; 4096];
                 while let Ok(count @ 1..) = stream.read(&mut buffer).await {
                     said.extend_from_slice(&buffer[..count]);
-                    // As Redis answers to what isn't its protocol, and to what would be.
+                    // Answers of Redis to lines that aren't its protocol, and to a command.
                     let _ = stream.write_all(b"-ERR unknown command\r\n+OK\r\n").await;
                 }
                 writes_down.lock().must("the list").push(said);

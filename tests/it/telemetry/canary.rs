@@ -1,4 +1,4 @@
-//! Secrets that shine: put into every place where one belongs, and looked for everywhere else.
+//! Canary secrets: put into every place where a secret belongs, and looked for everywhere else.
 
 use serde_json::{Value, json};
 
@@ -202,7 +202,7 @@ async fn ask_everything(base: Base, credential: &str, ids: &[String], places: &m
         // A path that no request can have isn't asked for.
         if let Ok(reply) = base.try_send(Version::Http1, call).await {
             let head = format!("{:?}", reply.headers);
-            // Only what must hold it may: nothing of this.
+            // None of these answers may have the secret.
             places.look(&format!("the head of the answer to {what}"), head.as_bytes());
             places.look(&format!("the answer to {what}"), &reply.body);
         }

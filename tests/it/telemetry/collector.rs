@@ -31,7 +31,7 @@ pub struct Collector {
 struct Seen {
     spans: Vec<Span>,
     resource: Vec<KeyValue>,
-    /// Every message, as it came.
+    /// All messages, as bytes.
     bytes: Vec<u8>,
 }
 

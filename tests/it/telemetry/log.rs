@@ -1,4 +1,4 @@
-//! The request log: one line a request, of its route and not of what was in it.
+//! The request log: one line for each request, with its route and none of its content.
 
 use serde_json::{Value, json};
 

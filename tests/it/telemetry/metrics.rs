@@ -1,5 +1,4 @@
-//! The metrics page, as Prometheus and its tools read it; and what dashboards and alerts make of
-//! it.
+//! The metrics page, as Prometheus and its tools read it; and the dashboards and alerts made of it.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -80,7 +79,7 @@ async fn each_metric_of_dashboard_and_alerts_exists() {
     let talos = busy().await;
     let page = talos.metrics.get("/metrics").await.expect(200).text();
     let there = names(&page);
-    // Of what this process has not got: Redis, TLS, traces.
+    // Metrics of parts that this process lacks: Redis, TLS, traces.
     let elsewhere = [
         "talos_redis_breaker",
         "talos_redis_degraded",

@@ -69,7 +69,7 @@ async fn an_operation_has_its_route_and_its_events() {
     let body = json!({ "name": "n", "actor_id": "alice", "metadata": { "team": "red" } });
     let call = Call::post(ISSUED).json(&body).header("traceparent", &parent("01"));
     talos.admin.send(Version::Http1, call).await.expect(201);
-    // What its caller doesn't keep isn't kept here.
+    // A trace that its caller doesn't sample isn't sampled here.
     let call = Call::get(ISSUED).header("traceparent", &parent("00"));
     talos.admin.send(Version::Http1, call).await.expect(200);
     talos.admin.get("/kxq7?secret=hunter2").await.expect(404);

@@ -8,7 +8,7 @@ use crate::rig::check::Check;
 use crate::rig::support::Json;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_used_the_api_most_last_week() {
+async fn the_largest_users_are_listed_first() {
     let cli = Cli::on(setup()).await;
     for (actor, count) in [("user:1", 2), ("a, \"b\"", 5), ("user:3", 1)] {
         let key = cli.talos.issue(json!({ "actor_id": actor })).await;
@@ -38,7 +38,7 @@ async fn who_used_the_api_most_last_week() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn which_keys_have_not_been_used_for_ninety_days_by_actor() {
+async fn unused_keys_are_listed_by_actor() {
     let cli = Cli::on(setup().set("TALOS_LAST_USED_FLUSH_INTERVAL", "50ms")).await;
     let new = cli.talos.issue(json!({ "actor_id": "a" })).await;
     let old = [

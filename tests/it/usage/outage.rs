@@ -11,7 +11,7 @@ use crate::rig::proxy::{Fault, Proxy};
 use crate::rig::support::{number_from, until};
 use crate::rig::talos::{Setup, Talos};
 
-/// Seconds for which nobody reaches the database; `TALOS_TEST_USAGE_OUTAGE` overrides it.
+/// Seconds for which the database can't be reached; `TALOS_TEST_USAGE_OUTAGE` overrides it.
 const OUTAGE: usize = 2;
 /// Answers to COMMIT that are lost; `TALOS_TEST_USAGE_LOST` overrides it.
 const LOST: usize = 3;

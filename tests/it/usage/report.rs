@@ -55,7 +55,7 @@ async fn checks_are_grouped_by_what_is_asked_for() {
     assert_eq!(by_key[1]["last_used_address"], "192.0.2.8");
     let read = talos.admin.get(&format!("{IMPORTED}/{}", other.id)).await.expect(200).json();
     assert_eq!(read.text("/last_used_address"), "192.0.2.8");
-    // What was read may be sent back.
+    // A resource may be sent back as it was read.
     let update = Call::new("PATCH", &format!("{IMPORTED}/{}", other.id)).json(&read);
     talos.admin.send(Version::Http1, update).await.expect(200);
     for time in ["/first_used_time", "/last_used_time"] {
@@ -217,7 +217,7 @@ async fn keys_beyond_the_bound_are_counted_together() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_counted_unless_it_is_wanted_and_never_a_verification() {
+async fn only_checks_are_counted_and_only_if_enabled() {
     let setup = setup();
     let off = setup.clone().set("TALOS_USAGE_ENABLED", "false").start().await;
     let key = off.issue(json!({})).await;

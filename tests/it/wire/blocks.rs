@@ -13,7 +13,7 @@ use super::hpack::INDEXED;
 use crate::rig::talos::Talos;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn padding_is_taken_off_and_never_longer_than_its_frame() {
+async fn padding_is_removed_and_never_longer_than_its_frame() {
     let talos = Talos::start().await;
     let good = Good::new(&talos, "padder").await;
     let head = |flags: u8, payload: fn(&[u8]) -> Vec<u8>| {
@@ -29,35 +29,35 @@ async fn padding_is_taken_off_and_never_longer_than_its_frame() {
         }
     };
     let wrong = &[Goaway(PROTOCOL_ERROR)];
-    // What has no room for its fixed part has the wrong size, by one reading.
+    // A frame without room for its fixed fields has the wrong size too (RFC 9113, 4.2).
     let short = &[Goaway(PROTOCOL_ERROR), Goaway(FRAME_SIZE_ERROR)];
     let cases: &[Case] = &[
-        ("a head with no byte of it", &head(PADDED, |head| padded(head, 0)), &[Allowed]),
-        ("a head with one", &head(PADDED, |head| padded(head, 1)), &[Allowed]),
-        ("a head with the most", &head(PADDED, |head| padded(head, 255)), &[Allowed]),
+        ("HEADERS with no byte of padding", &head(PADDED, |head| padded(head, 0)), &[Allowed]),
+        ("HEADERS with one byte of padding", &head(PADDED, |head| padded(head, 1)), &[Allowed]),
+        ("HEADERS with the most padding", &head(PADDED, |head| padded(head, 255)), &[Allowed]),
         (
-            "a head with it and a priority",
+            "HEADERS with padding and a priority",
             &head(PADDED | WITH_PRIORITY, |head| padded(&with_priority(0, head), 9)),
             &[Allowed],
         ),
         (
-            "a head with it that isn't zero",
+            "HEADERS with padding that isn't zero",
             &head(PADDED, |head| [&[3][..], head, &[1, 2, 3]].concat()),
             &[Allowed, Goaway(PROTOCOL_ERROR)],
         ),
-        ("a head with more of it than there is", &head(PADDED, |head| [&[255][..], head].concat()), wrong),
-        ("a head with it and nothing else, too long", &head(PADDED, |_| vec![1]), wrong),
-        ("a head without room for its length", &head(PADDED, |_| vec![]), short),
-        ("a head without room for its priority", &head(WITH_PRIORITY, |_| vec![0; 4]), short),
+        ("HEADERS shorter than its padding", &head(PADDED, |head| [&[255][..], head].concat()), wrong),
+        ("HEADERS of a padding length alone", &head(PADDED, |_| vec![1]), wrong),
+        ("HEADERS without room for the padding length", &head(PADDED, |_| vec![]), short),
+        ("HEADERS without room for its priority", &head(WITH_PRIORITY, |_| vec![0; 4]), short),
         (
-            "a head with it in the place of its priority",
+            "HEADERS with padding in the place of its priority",
             &head(PADDED | WITH_PRIORITY, |_| padded(&[0; 4], 9)),
             short,
         ),
-        ("data with no byte of it", &body(|message| padded(message, 0)), &[Allowed]),
-        ("data with the most", &body(|message| padded(message, 255)), &[Allowed]),
+        ("DATA with no byte of padding", &body(|message| padded(message, 0)), &[Allowed]),
+        ("DATA with the most padding", &body(|message| padded(message, 255)), &[Allowed]),
         (
-            "data that are nothing but it",
+            "DATA of padding alone",
             &|good| {
                 let nothing = frame(DATA, PADDED, 1, &padded(&[], 255)).repeat(20);
                 [headers(1, &good.head()), nothing, last_data(1, &good.message)].concat()
@@ -65,16 +65,16 @@ async fn padding_is_taken_off_and_never_longer_than_its_frame() {
             &[Allowed],
         ),
         (
-            "it on the end alone",
+            "padding in an empty last frame",
             &|good| {
                 let end = frame(DATA, PADDED | END_STREAM, 1, &padded(&[], 7));
                 [headers(1, &good.head()), data(1, &good.message), end].concat()
             },
             &[Allowed],
         ),
-        ("data with as much of it as the frame is long", &body(|_| vec![5, 0, 0, 0, 0]), wrong),
-        ("data with more of it than there is", &body(|_| vec![200, 0, 0, 0, 0]), wrong),
-        ("data without room for its length", &body(|_| vec![]), short),
+        ("DATA with padding as long as the frame", &body(|_| vec![5, 0, 0, 0, 0]), wrong),
+        ("DATA shorter than its padding", &body(|_| vec![200, 0, 0, 0, 0]), wrong),
+        ("DATA without room for the padding length", &body(|_| vec![]), short),
     ];
     hold(&talos, &good, cases).await;
 }
@@ -85,12 +85,13 @@ async fn a_head_may_be_cut_at_every_byte() {
     let good = Good::new(&talos, "cutter").await;
     let mut wire = Wire::open(talos.authz).await;
     let mut stream = 1;
-    // As it is, and as real clients write it: at first, and when all of it is in the table.
+    // Literal, and indexed as real clients write it: first with an empty dynamic table, then with
+    // all fields in it.
     let literal = wire.encoder.block(&fields(&CALL), super::hpack::AS_IT_IS);
     for _ in 0..2 {
         let indexed = wire.encoder.block(&fields(&CALL), INDEXED);
         for block in [&indexed, &literal] {
-            // What goes into the table may go there once only.
+            // A block that adds to the dynamic table can be sent only once.
             let cuts = if block.len() > 20 && block == &indexed { 1 } else { block.len() + 1 };
             for cut in (0..cuts).map(|cut| if cuts == 1 { block.len() / 2 } else { cut }) {
                 let (first, rest) = block.split_at(cut);
@@ -101,7 +102,7 @@ async fn a_head_may_be_cut_at_every_byte() {
             }
         }
     }
-    // In three, with nothing in the middle, or at either end.
+    // In three frames, one of them empty.
     for (first, second) in [(0, 0), (7, 7), (literal.len(), literal.len()), (1, literal.len() - 1)] {
         let (part, rest) = literal.split_at(second);
         let (begin, middle) = part.split_at(first);
@@ -118,7 +119,7 @@ async fn a_head_may_be_cut_at_every_byte() {
         wire.answer(stream).await.allows(&good);
         stream += 2;
     }
-    // The end of the stream stands in the first frame, padding and priority too.
+    // END_STREAM, padding and priority are in the first frame.
     let first = padded(&with_priority(0, &literal[..9]), 3);
     let trailer = block(&[("x-checksum", "1")]);
     let call = [
@@ -133,7 +134,7 @@ async fn a_head_may_be_cut_at_every_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_comes_between_the_parts_of_a_head() {
+async fn no_frame_comes_between_the_frames_of_a_header_block() {
     let talos = Talos::start().await;
     let good = Good::new(&talos, "cutter").await;
     let wrong = &[Goaway(PROTOCOL_ERROR)];

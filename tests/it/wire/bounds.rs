@@ -12,11 +12,11 @@ use super::frames::{
 use crate::rig::support::{number_from, within};
 use crate::rig::talos::Talos;
 
-/// As long as a client may be silent at first, and what a busy machine may take on top.
+/// Time that a client may be silent at first, and the delay of a busy machine on top.
 const TIMEOUT: Duration = Duration::from_secs(10 + 6);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_does_not_begin_and_who_does_not_finish_is_not_waited_for() {
+async fn clients_that_do_not_begin_or_finish_time_out() {
     let talos = Talos::start().await;
     let good = Good::new(&talos, "opener").await;
     let began = Instant::now();
@@ -43,11 +43,11 @@ async fn who_does_not_begin(talos: &Talos) {
     }
 }
 
-/// Waits until its calls are told so, and sees that the connection lives.
+/// Waits until its calls end with DEADLINE_EXCEEDED, and asserts that the connection lives.
 async fn who_does_not_finish(talos: &Talos, good: &Good) {
     let mut wire = Wire::open(talos.authz).await;
     let (first, rest) = good.halves();
-    // Nothing of it, a part of it, and all of it without its end.
+    // No data, a part of the message, and the whole message without END_STREAM.
     let calls = [(1, &b""[..]), (3, first), (5, &good.message)];
     for (stream, part) in calls {
         wire.send(&[headers(stream, &good.head()), data(stream, part)].concat()).await;
@@ -56,12 +56,12 @@ async fn who_does_not_finish(talos: &Talos, good: &Good) {
         let heard = within("a call is given up", wire.answer(stream)).await;
         assert_eq!(heard.grpc_status(), Some(4), "{heard:?}");
     }
-    // What comes too late for one is no error of the connection's.
+    // Late data for an ended stream are no error of the connection.
     wire.send(&[last_data(3, rest), good.on(7)].concat()).await;
     wire.answer(7).await.allows(good);
 }
 
-/// A head that comes by the byte, each in a frame of its own.
+/// Returns a header block that comes byte by byte, each in a frame of its own.
 fn slow_head(good: &Good) -> Vec<Vec<u8>> {
     let part = |(index, byte): (usize, &u8)| {
         let kind = if index == 0 { HEADERS } else { CONTINUATION };
@@ -77,7 +77,7 @@ fn slow_frame(good: &Good) -> Vec<Vec<u8>> {
     std::iter::once(headers(1, &good.head())).chain(parts).collect()
 }
 
-/// Sends a part each second, and is told to go all the same.
+/// Sends a part each second, and asserts that the connection is closed all the same.
 async fn who_is_slow(talos: &Talos, parts: Vec<Vec<u8>>) {
     let mut wire = Wire::open(talos.authz).await;
     for part in &parts[..8] {
@@ -89,7 +89,7 @@ async fn who_is_slow(talos: &Talos, parts: Vec<Vec<u8>>) {
 
 /// Half a minute and more: for the long run alone.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_silent_are_asked_whether_they_are_there() {
+async fn silent_clients_are_pinged() {
     if number_from("TALOS_TEST_WIRE", 0) < 5_000 {
         return;
     }
@@ -118,7 +118,7 @@ async fn messages_that_have_no_end_are_held_within_bounds() {
     let good = Good::new(&talos, "flooder").await;
     let before = talos.process.memory();
     let mut wire = Wire::open(talos.authz).await;
-    // Of 4 MiB each, a byte less than all of it: 16 MiB of a connection's are held.
+    // Messages of 4 MiB, each without its last byte: a connection may hold 16 MiB.
     let message = [&[0, 0, 0x40, 0, 0][..], &vec![0; 4 * MIB - 1]].concat();
     let streams: Vec<u32> = (0..25).map(|call| call * 2 + 1).collect();
     for stream in &streams {

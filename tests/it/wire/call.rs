@@ -1,4 +1,4 @@
-//! Calls that are good, as pieces to be sent in one way or another.
+//! Valid calls, in pieces that tests send in any way.
 
 use prost::Message;
 use serde_json::json;
@@ -84,15 +84,14 @@ impl Good {
         Good { actor: actor.to_owned(), secret: key.secret, message }
     }
 
-    /// The same with so many more bytes in its message, which don't count.
+    /// Returns the call with `bytes` more in its message, which have no meaning.
     pub fn grown_by(&self, bytes: usize) -> Good {
         let ask = Check::bearer(&self.secret).header("x-long", "a".repeat(bytes));
         Good { message: framed(&ask.build().encode_to_vec()), ..self.clone() }
     }
 
-    /// Returns the same Check with a response that is longer by about so many bytes.
-    ///
-    /// Each header of a reserved name is removed by its name, which the response lists.
+    /// Returns the Check with a response that is longer by about `bytes`: each header of a reserved
+    /// name is removed by its name, which the response lists.
     pub fn answered_by(&self, bytes: usize) -> Good {
         let names = (0..bytes / 100).map(|n| format!("x-talos-{}-{n:05}", "a".repeat(84)));
         let ask = names.fold(Check::bearer(&self.secret), |ask, name| ask.header(&name, "1"));

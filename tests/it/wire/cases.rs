@@ -11,13 +11,13 @@ use crate::rig::talos::Talos;
 /// The reaction of a server to frames; stream 1 is the one that counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reaction {
-    /// Nothing was said on the stream.
+    /// No frame came on the stream.
     Silence,
     /// The good Check on it was answered as such.
     Allowed,
     /// The call ended with this status of gRPC's.
     Grpc(u32),
-    /// It was refused with this status of HTTP's.
+    /// The request was refused with this HTTP status.
     Status(u16),
     /// The stream was reset.
     Reset(u32),
@@ -44,10 +44,9 @@ const MOMENT: Duration = Duration::from_secs(5);
 /// The stream of the good Check that follows each case.
 const NEXT: u32 = 1_001;
 
-/// Holds the server to a table, each case on a connection of its own after the handshake.
-///
-/// A connection that may live must live: the good Check that follows is answered on it, else on a
-/// new one.
+/// Checks the server's reactions against a table, each case on a connection of its own after the
+/// handshake. If the connection may live, the good Check that follows must be answered on it, else
+/// on a new one.
 pub async fn hold(talos: &Talos, good: &Good, cases: &[Case<'_>]) {
     let mut problems = vec![];
     for (name, make, due) in cases {
@@ -82,7 +81,7 @@ pub async fn react(wire: &mut Wire, good: &Good, due: &[Reaction]) -> Reaction {
         }
     }
     wire.heard.remove(&NEXT).unwrap_or_default().allows(good);
-    // What was to be said is said before the answer to this.
+    // The reaction comes before the answer to this PING.
     let barrier = u64::MAX.to_be_bytes();
     wire.send(&super::frames::ping(barrier)).await;
     let saying = async {

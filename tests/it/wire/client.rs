@@ -1,4 +1,4 @@
-//! A client that says whatever it is told, and holds the server to every rule for what comes back.
+//! A client that sends any frames, and checks that the server obeys every rule.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -105,7 +105,7 @@ impl Wire {
         Self::open_with(base, &[]).await
     }
 
-    /// The same, with settings.
+    /// Opens a connection with these settings.
     pub async fn open_with(base: Base, values: &[(u16, u32)]) -> Wire {
         let mut wire = Self::connect(base).await;
         wire.send(PREFACE).await;
@@ -181,7 +181,7 @@ impl Wire {
         true
     }
 
-    /// Reads up to so many bytes, whatever they are.
+    /// Reads up to `most` bytes of any frames.
     pub async fn read_some(&mut self, most: usize) {
         let mut bytes = vec![0; most];
         let _ = tokio::time::timeout(MOMENT, self.stream.read(&mut bytes)).await;
@@ -303,7 +303,7 @@ impl Wire {
                 self.upward.grant(frame.stream, more.into());
             }
             PUSH_PROMISE => panic!("a push: {frame:?}"),
-            // Of these nothing follows.
+            // Other frames have no effect on the client.
             _ => {}
         }
         true
@@ -347,7 +347,7 @@ impl Wire {
         assert_eq!(frame.stream, 0);
         if frame.has(ACK) {
             assert!(frame.payload.is_empty(), "{frame:?}");
-            // Those of the tables' cases are sent past this client's books.
+            // SETTINGS that a case sends as raw bytes aren't in the queue of unacknowledged ones.
             self.acknowledged.extend(self.unacknowledged.pop_front().unwrap_or_default());
             return self.apply();
         }
@@ -374,12 +374,12 @@ impl Wire {
         self.takes_within(MOMENT, bytes).await
     }
 
-    /// The same within so long a time.
+    /// Sends bytes; false if the server hasn't taken them within `time`.
     pub async fn takes_within(&mut self, time: Duration, bytes: &[u8]) -> bool {
         matches!(tokio::time::timeout(time, self.stream.write_all(bytes)).await, Ok(Ok(())))
     }
 
-    /// A frame, whatever it is; none when the connection has ended.
+    /// Reads a frame; None when the connection has ended.
     async fn read(&mut self) -> Option<Frame> {
         loop {
             if let [a, b, c, kind, flags, s1, s2, s3, s4, rest @ ..] = &self.held[..] {

@@ -52,7 +52,7 @@ fn padded_by_every_number_of_bits() -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_decoded_ends_the_connection() {
+async fn undecodable_header_blocks_end_the_connection() {
     let talos = Talos::start().await;
     let good = Good::new(&talos, "packer").await;
     // h2 calls it a PROTOCOL_ERROR.

@@ -7,7 +7,7 @@ use super::client::Wire;
 use super::frames::{CANCEL, DEFAULT_FRAME, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, headers, last_data, reset};
 use crate::rig::talos::Talos;
 
-/// Answers with a head alone show that the server had time to say whatever it wanted.
+/// Waits for a response without a body, after which the server has sent all that it could.
 async fn pause(wire: &mut Wire, stream: u32) {
     wire.ping().await;
     wire.send(&[headers(stream, &call_of(NOWHERE)), last_data(stream, &framed(&[]))].concat()).await;
@@ -184,7 +184,7 @@ async fn a_blocked_stream_holds_up_no_other_and_leaves_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_reads_late_gets_everything_in_its_order() {
+async fn a_slow_reader_gets_all_responses_in_order() {
     let talos = Talos::start().await;
     let good = Good::new(&talos, "waiter").await;
     let long = good.answered_by(20_000);

@@ -10,7 +10,7 @@ use super::frames::{NO_ERROR, data, goaway, headers, last_data};
 use crate::rig::talos::{Setup, Talos};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_says_goodbye_still_gets_answers() {
+async fn a_client_that_sent_goaway_still_gets_responses() {
     let talos = Talos::start().await;
     let good = Good::new(&talos, "leaver").await;
     let (first, rest) = good.halves();

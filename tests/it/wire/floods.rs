@@ -35,7 +35,7 @@ async fn floods_end_the_connection_or_cost_nothing() {
         0 => frame(HEADERS, END_STREAM, 1, &good.head()),
         _ => frame(CONTINUATION, 0, 1, rest),
     };
-    // Whether the connection has to end: what it asks for has no bound else.
+    // True if the connection must end, as the flood has no other bound.
     let floods: &[(&str, bool, Flood)] = &[
         ("CONTINUATION flood (2024)", true, &|good, n| endless(good, n, &[])),
         ("a CONTINUATION flood that grows", true, &|good, n| endless(good, n, &large)),
@@ -78,7 +78,7 @@ async fn floods_end_the_connection_or_cost_nothing() {
         let mut wire = Wire::open(talos.authz).await;
         let mut frames = 0;
         let mut taken = true;
-        // Nobody reads what is answered.
+        // The client doesn't read the answers.
         while taken && frames < FRAMES {
             let many: Vec<u8> = (frames..frames + AT_ONCE).flat_map(|n| next(&good, n)).collect();
             taken = wire.takes(&many).await;

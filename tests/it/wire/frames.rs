@@ -1,4 +1,4 @@
-//! Frames of HTTP/2 (RFC 9113) as bytes, whatever sense they make.
+//! Frames of HTTP/2 (RFC 9113) as bytes, valid or not.
 
 use crate::rig::support::Must;
 
@@ -45,7 +45,7 @@ pub const ENHANCE_YOUR_CALM: u32 = 11;
 /// Largest frame that must be taken, and what every connection begins with (RFC 9113, 6.5.2).
 pub const DEFAULT_FRAME: usize = 16_384;
 pub const DEFAULT_WINDOW: i64 = 65_535;
-pub const MOST_WINDOW: u32 = (1 << 31) - 1;
+pub const MAX_WINDOW: u32 = (1 << 31) - 1;
 
 /// Any frame.
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -91,7 +91,7 @@ pub fn goaway(last: u32, code: u32) -> Vec<u8> {
     frame(GOAWAY, 0, 0, &[last.to_be_bytes(), code.to_be_bytes()].concat())
 }
 
-/// A payload with so many bytes of padding, for a frame with the flag [`PADDED`].
+/// Returns a payload with `padding` bytes of padding, for a frame with the flag [`PADDED`].
 pub fn padded(payload: &[u8], padding: u8) -> Vec<u8> {
     [&[padding][..], payload, &vec![0; padding.into()]].concat()
 }

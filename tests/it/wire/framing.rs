@@ -80,7 +80,7 @@ fn promise(good: &Good) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_means_nothing_is_ignored() {
+async fn unknown_and_harmless_frames_are_ignored() {
     let talos = Talos::start().await;
     let good = Good::new(&talos, "framer").await;
     let within = |frame: Vec<u8>| {

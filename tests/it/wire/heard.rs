@@ -48,7 +48,7 @@ impl Heard {
     }
 
     pub fn reset(&mut self, code: u32) {
-        // What comes for a stream that is gone may be answered so, each time.
+        // Each frame for a closed stream may be answered by another RST_STREAM; the first counts.
         self.reset.get_or_insert(code);
     }
 

@@ -1,4 +1,4 @@
-//! Memory and CPU time: bounded by the bytes that a client sends, for one connection and for all.
+//! Bounds on memory and CPU time by the bytes that a client sends, for one connection and for all.
 
 use std::time::{Duration, Instant};
 
@@ -40,7 +40,7 @@ async fn calls_that_announce_much_and_send_little_hold_little() {
     let talos = Talos::start().await;
     let good = Good::new(&talos, "announcer").await;
     let before = talos.process.memory();
-    // Of 4 MiB, and a byte of it.
+    // The prefix of a message of 4 MiB, and its first byte.
     let begin = [0, 0, 0x40, 0, 0, 0];
     let mut wires = vec![];
     for path in [HEALTH, WATCH, REFLECTION, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"]
@@ -57,7 +57,7 @@ async fn calls_that_announce_much_and_send_little_hold_little() {
     }
     assert!(growth(&talos, before) < 64 * MIB);
     for wire in &mut wires {
-        // None waits for what it announced.
+        // No call stays open for the rest of its message.
         wire.until("all are refused", |wire| {
             odd(400).all(|call| wire.heard.get(&call).is_some_and(Heard::is_over))
         })
@@ -73,7 +73,7 @@ async fn bodies_that_nobody_reads_are_refused() {
     let talos = Talos::start().await;
     let good = Good::new(&talos, "sender").await;
     let before = talos.process.memory();
-    // As nobody takes the answer to the first question, the further ones aren't read.
+    // The server reads no further question until the answer to the first is taken.
     let question = reflect(7, "*");
     let body = question.repeat(200_000 / question.len());
     let mut wires = vec![];
@@ -175,7 +175,7 @@ async fn messages_of_many_connections_are_held_within_the_bound_of_the_process()
 const UNTAKEN: std::ops::Range<Duration> = Duration::from_secs(19)..Duration::from_secs(20 + 8);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_takes_no_answers_is_sent_away() {
+async fn clients_that_take_no_responses_are_disconnected() {
     let talos = Talos::start().await;
     let good = Good::new(&talos, "hoarder").await;
     tokio::join!(
@@ -189,7 +189,8 @@ async fn who_takes_no_answers_is_sent_away() {
     answers(&talos, &good).await;
 }
 
-/// It answers and sends pings, and makes its answer no room, or takes a byte each second.
+/// A client that answers pings and sends some, and gives the response no window, or one byte each
+/// second.
 async fn no_window(talos: &Talos, good: &Good, dribbles: bool) {
     let mut wire = Wire::open_with(talos.authz, &[(INITIAL_WINDOW_SIZE, 0)]).await;
     wire.replenishes = false;
@@ -239,7 +240,7 @@ async fn time_a_byte(talos: &Talos, wire: &mut Wire, name: &str, sent: &[Vec<u8>
     took
 }
 
-/// Most time that a byte of anybody's may take, against one of an honest Check.
+/// Maximum CPU time of any client's byte, in times of a byte of an honest Check.
 const RATIO: f64 = 10.0;
 
 /// Returns the time that a byte of honest Checks takes.
@@ -276,7 +277,7 @@ async fn heads_that_refer_to_long_fields_take_no_more_time_than_their_bytes() {
     answers(&talos, &good).await;
 }
 
-/// A head in as many frames as it needs.
+/// Returns a header block in as many frames as it needs.
 fn in_frames(stream: u32, block: &[u8]) -> Vec<u8> {
     let mut parts = block.chunks(DEFAULT_FRAME).peekable();
     let mut out = vec![];
@@ -306,7 +307,7 @@ async fn settings_take_no_more_time_than_their_bytes_however_many_calls_wait() {
     let frames = vec![many(&|_| 0); 10];
     let took = time_a_byte(&talos, &mut wire, "settings", &frames).await;
     assert!(took < RATIO * honest, "{took} ns, an honest byte {honest}");
-    // Of windows that rise, the last lets something through: one frame of each call.
+    // Rising windows let data through only once: one frame of each call.
     let bytes = wire.bytes_read;
     wire.announce(&(1..=50).map(|n| (INITIAL_WINDOW_SIZE, n)).collect::<Vec<_>>()).await;
     wire.ping().await;
@@ -319,7 +320,7 @@ async fn settings_take_no_more_time_than_their_bytes_however_many_calls_wait() {
 type Nothing<'a> = (&'a str, &'a dyn Fn(u32) -> Vec<u8>);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_makes_the_server_reset_calls_is_sent_away() {
+async fn clients_that_cause_many_resets_are_disconnected() {
     let talos = Talos::start().await;
     let good = Good::new(&talos, "resetter").await;
     let head = good.head();

@@ -1,4 +1,4 @@
-//! HPACK (RFC 7541): an encoder that writes fields as it is told, right or wrong, and a strict
+//! HPACK (RFC 7541): an encoder that can write any form of a field, valid or not, and a strict
 //! decoder.
 
 use std::collections::VecDeque;
@@ -151,7 +151,7 @@ pub enum Form {
     Indexed,
 }
 
-/// As [`Form::NotIndexed`], and the rest as it is.
+/// Literal fields without indexing and without Huffman codes.
 pub const AS_IT_IS: Style =
     Style { form: Form::NotIndexed, name_by_index: false, huffman_name: false, huffman_value: false };
 /// The encoding that clients choose for fields that they repeat.
@@ -208,7 +208,8 @@ impl Encoder {
     }
 }
 
-/// An integer with a prefix of so many bits, the bits before it as in `first` (RFC 7541, 5.1).
+/// Writes an integer with a prefix of `bits` bits, the bits before it as in `first` (RFC 7541,
+/// 5.1).
 pub fn integer(first: u8, bits: u32, value: usize, out: &mut Vec<u8>) {
     let most = (1 << bits) - 1;
     if value < most {

@@ -16,7 +16,7 @@ async fn connections_begin_with_the_preface_and_settings() {
     let talos = Talos::start().await;
     let good = Good::new(&talos, "opener").await;
     let wrong = &[Goaway(PROTOCOL_ERROR), Hangup];
-    // That settings come first is a MUST; h2 takes whatever comes.
+    // SETTINGS must come first (RFC 9113, 3.4); h2 accepts other frames.
     let unsettled = &[Goaway(PROTOCOL_ERROR), Hangup, Allowed];
     let cases: &[Case] = &[
         ("HTTP/1.1", &|_| b"GET / HTTP/1.1\r\nhost: talos.test\r\n\r\n".to_vec(), wrong),
@@ -64,7 +64,7 @@ async fn settings_are_heeded_or_refused() {
     let wrong = &[Goaway(PROTOCOL_ERROR)];
     // h2 says PROTOCOL_ERROR to every frame that has a wrong size.
     let size = &[Goaway(FRAME_SIZE_ERROR), Goaway(PROTOCOL_ERROR)];
-    // And to a window that is too large.
+    // h2 says PROTOCOL_ERROR to a window that is too large, too.
     let window = &[Goaway(FLOW_CONTROL_ERROR), Goaway(PROTOCOL_ERROR)];
     let cases: &[Case] = &[
         ("none", &|_| settings(&[]), fine),
@@ -87,7 +87,7 @@ async fn settings_are_heeded_or_refused() {
         ("frames that are too small", &|_| settings(&[(MAX_FRAME_SIZE, 16_383)]), wrong),
         ("frames that are too large", &|_| settings(&[(MAX_FRAME_SIZE, 1 << 24)]), wrong),
         ("frames of nothing", &|_| settings(&[(MAX_FRAME_SIZE, 0)]), wrong),
-        // Nobody asked for it: it may be ignored, too.
+        // An acknowledgement without SETTINGS may be ignored, too.
         (
             "an acknowledgement of nothing",
             &|_| frame(SETTINGS, ACK, 0, &[]),

@@ -1,4 +1,6 @@
 //! Requests (RFC 9113, 8) and calls (gRPC over HTTP/2), malformed and well-formed.
+//!
+//! Comments on h2 name a reaction of that library, which tonic's servers use: it is right as well.
 
 use super::call::{CALL, CHECK, Good, HEALTH, NOWHERE, block, call_and, call_of, call_with, fields, framed};
 use super::cases::Reaction::{Allowed, Goaway, Grpc, Reset, Status};
@@ -35,9 +37,9 @@ fn with_bytes(name: &[u8], value: &[u8]) -> Vec<u8> {
 async fn malformed_heads_are_refused_and_the_connection_lives() {
     let talos = Talos::start().await;
     let good = Good::new(&talos, "asker").await;
-    // h2 ends the connection where a name or a value can't be one.
+    // h2 ends the connection for a malformed name or value.
     let unreadable: &[Reaction] = &[MALFORMED, &[Goaway(PROTOCOL_ERROR)]].concat();
-    // h2 takes it.
+    // h2 accepts it.
     let tolerated: &[Reaction] = &[MALFORMED, &[Allowed]].concat();
     let (mut late, mut twice) = (CALL.to_vec(), CALL.to_vec());
     late.swap(3, 4);
@@ -89,17 +91,17 @@ async fn malformed_heads_are_refused_and_the_connection_lives() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_looks_odd_and_is_right_is_taken() {
+async fn unusual_well_formed_requests_are_accepted() {
     let talos = Talos::start().await;
     let good = Good::new(&talos, "asker").await;
     let cases: &[Case] = &[
         ("no authority", &under(without(":authority")), &[Allowed]),
         (
-            "a host in its place",
+            "host instead of authority",
             &under(block(&[&CALL[..3], &CALL[4..], &[("host", "talos.test")]].concat())),
             &[Allowed],
         ),
-        ("both of them", &under(call_and(&[("host", "talos.test")])), &[Allowed]),
+        ("authority and host", &under(call_and(&[("host", "talos.test")])), &[Allowed]),
         ("no te", &under(without("te")), &[Allowed]),
         (
             "pseudo-headers in another order",
@@ -108,7 +110,7 @@ async fn what_looks_odd_and_is_right_is_taken() {
         ),
         ("https", &under(call_with(":scheme", "https")), &[Allowed]),
         (
-            "a content-type with what it holds",
+            "a content-type with the format of messages",
             &under(call_with("content-type", "application/grpc+proto")),
             &[Allowed],
         ),
@@ -214,7 +216,7 @@ async fn trailers_end_a_request_and_are_nothing_but_fields() {
     let then = |more: fn() -> Vec<u8>| {
         move |good: &Good| [headers(1, &good.head()), data(1, &good.message), more()].concat()
     };
-    // h2 takes them.
+    // h2 accepts them.
     let tolerated: &[Reaction] = &[MALFORMED, &[Allowed]].concat();
     let cases: &[Case] = &[
         ("one", &then(|| trailers(&[("x-checksum", "1")])), &[Allowed]),
@@ -235,7 +237,7 @@ async fn trailers_end_a_request_and_are_nothing_but_fields() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_that_are_none_are_told_so() {
+async fn requests_that_are_no_grpc_calls_are_refused() {
     let talos = Talos::start().await;
     let good = Good::new(&talos, "asker").await;
     let not_one = &[Grpc(13), Grpc(12), Grpc(3)];

@@ -149,7 +149,7 @@ async fn reflection_answers_each_request_of_a_call() {
     wire.send(&last_data(1, &[])).await;
     let heard = wire.answer(1).await;
     assert_eq!((heard.grpc_status(), heard.messages().len()), (Some(0), 53));
-    // None at all.
+    // A stream without a message.
     wire.send(&[headers(5, &call_of(REFLECTION)), last_data(5, &[])].concat()).await;
     let heard = wire.answer(5).await;
     assert_eq!((heard.grpc_status(), heard.data.len()), (Some(0), 0), "{heard:?}");
@@ -167,7 +167,7 @@ async fn calls_that_are_given_up_disturb_nobody() {
     let mut wire = Wire::open_with(talos.authz, &[(INITIAL_WINDOW_SIZE, 100)]).await;
     let mut stream = 1;
     for round in 0..100 {
-        // That one is unknown has to be looked up.
+        // An unknown key has to be looked up, so its answer comes later.
         let ask = Check::api_key(&format!("never-imported-{round}"));
         let unknown = framed(&ask.build().encode_to_vec());
         let looked_up = [headers(stream, &good.head()), last_data(stream, &unknown)].concat();

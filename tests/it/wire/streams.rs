@@ -5,7 +5,7 @@ use super::cases::Reaction::{Allowed, Goaway, Reset, Silence};
 use super::cases::{Case, Reaction, hold};
 use super::client::Wire;
 use super::frames::{
-    CANCEL, FLOW_CONTROL_ERROR, HEADERS, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS, MOST_WINDOW, NO_ERROR,
+    CANCEL, FLOW_CONTROL_ERROR, HEADERS, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS, MAX_WINDOW, NO_ERROR,
     PRIORITY, PROTOCOL_ERROR, REFUSED_STREAM, STREAM_CLOSED, WHOLE, data, frame, headers, last_data, reset,
     settings, window_update,
 };
@@ -17,7 +17,7 @@ async fn streams_are_opened_by_odd_and_rising_numbers() {
     let talos = Talos::start().await;
     let good = Good::new(&talos, "streamer").await;
     let wrong = &[Goaway(PROTOCOL_ERROR)];
-    // Such a stream was closed when a later one was opened.
+    // A stream with a lower number was closed when a later one was opened.
     let closed = &[Goaway(PROTOCOL_ERROR), Goaway(STREAM_CLOSED)];
     let cases: &[Case] = &[
         ("an even one", &|good| good.on(2), wrong),
@@ -35,15 +35,15 @@ async fn streams_are_opened_by_odd_and_rising_numbers() {
     hold(&talos, &good, cases).await;
     // The largest there is.
     let mut wire = Wire::open(talos.authz).await;
-    wire.send(&good.on(MOST_WINDOW)).await;
-    wire.answer(MOST_WINDOW).await.allows(&good);
+    wire.send(&good.on(MAX_WINDOW)).await;
+    wire.answer(MAX_WINDOW).await.allows(&good);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_comes_on_a_stream_that_has_ended_is_refused_or_ignored() {
+async fn frames_on_an_ended_stream_are_refused_or_ignored() {
     let talos = Talos::start().await;
     let good = Good::new(&talos, "streamer").await;
-    // Whether the answer is already out when the next frame comes is a matter of time.
+    // The answer may be sent before or after the next frame comes.
     // h2 says PROTOCOL_ERROR: of the stream for HEADERS on an open one, else of the connection.
     let ended = &[Reset(STREAM_CLOSED), Goaway(STREAM_CLOSED), Goaway(PROTOCOL_ERROR)];
     let head: &[Reaction] = &[ended as &[_], &[Reset(PROTOCOL_ERROR)]].concat();
@@ -124,15 +124,15 @@ async fn windows_grow_within_bounds() {
     let cases: &[Case] = &[
         ("by nothing", &|_| window_update(0, 0), &[Goaway(PROTOCOL_ERROR)]),
         ("a stream's by nothing", &begun(window_update(1, 0)), nothing),
-        ("the connection's to its bound", &|_| window_update(0, MOST_WINDOW - 65_535), &[Silence]),
-        ("the connection's beyond it", &|_| window_update(0, MOST_WINDOW - 65_534), connection),
-        ("the connection's by twice the most", &|_| window_update(0, MOST_WINDOW).repeat(2), connection),
-        ("a stream's to its bound", &begun(window_update(1, MOST_WINDOW - 65_535)), &[Silence]),
-        ("a stream's beyond it", &begun(window_update(1, MOST_WINDOW - 65_534)), stream),
+        ("the connection's to its bound", &|_| window_update(0, MAX_WINDOW - 65_535), &[Silence]),
+        ("the connection's beyond it", &|_| window_update(0, MAX_WINDOW - 65_534), connection),
+        ("the connection's by twice the most", &|_| window_update(0, MAX_WINDOW).repeat(2), connection),
+        ("a stream's to its bound", &begun(window_update(1, MAX_WINDOW - 65_535)), &[Silence]),
+        ("a stream's beyond it", &begun(window_update(1, MAX_WINDOW - 65_534)), stream),
         (
             "a stream's by what all begin with",
             &begun(
-                [window_update(1, MOST_WINDOW - 65_535), settings(&[(INITIAL_WINDOW_SIZE, 65_536)])].concat(),
+                [window_update(1, MAX_WINDOW - 65_535), settings(&[(INITIAL_WINDOW_SIZE, 65_536)])].concat(),
             ),
             connection,
         ),

@@ -41,7 +41,7 @@ async fn long_messages_come_through_as_their_windows_are_renewed() {
 /// The way in which a call wastes its data.
 #[derive(Clone, Copy, Debug)]
 enum Waste {
-    /// It is refused by its head.
+    /// The request is refused by its head.
     Refused,
     NoMethod,
     /// The message is refused by its first byte.
@@ -90,7 +90,7 @@ impl Waste {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_nobody_wants_leaves_the_connection_its_window() {
+async fn discarded_data_leave_the_connection_its_window() {
     let talos = Talos::start().await;
     let good = Good::new(&talos, "sender").await;
     for (waste, at_once) in WASTES.into_iter().flat_map(|waste| [(waste, true), (waste, false)]) {
@@ -165,7 +165,7 @@ async fn holds_us_to_its_windows(wire: &mut Wire, streams: &[u32], name: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_sends_more_than_was_granted_is_refused() {
+async fn data_beyond_the_window_are_refused() {
     let talos = Talos::start().await;
     let good = Good::new(&talos, "sender").await;
 

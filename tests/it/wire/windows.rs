@@ -1,4 +1,4 @@
-//! Flow control, as the client keeps its books of it (RFC 9113, 5.2).
+//! Flow-control windows, as the client accounts for them (RFC 9113, 5.2).
 
 use std::collections::HashMap;
 

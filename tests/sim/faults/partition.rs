@@ -6,9 +6,9 @@ use crate::chance::Chance;
 /// Loss of the way to the database: new connections are refused and open ones reset, or nothing
 /// gets through and no error says so.
 #[derive(Debug)]
-struct Partition {
-    instances: Vec<usize>,
-    is_silent: bool,
+pub(super) struct Partition {
+    pub instances: Vec<usize>,
+    pub is_silent: bool,
 }
 
 pub fn make(chance: &mut Chance, focus: usize) -> Box<dyn Fault> {

@@ -5,13 +5,13 @@ use crate::chance::Chance;
 
 /// Standstill of an instance.
 #[derive(Debug)]
-struct Stall {
-    instance: usize,
-    millis: u64,
+pub(super) struct Stall {
+    pub instance: usize,
+    pub millis: u64,
     /// The machine is suspended: its timers stand still as well.
-    is_suspend: bool,
+    pub is_suspend: bool,
     /// Its connections die meanwhile, without an error.
-    loses_connections: bool,
+    pub loses_connections: bool,
 }
 
 pub fn make(chance: &mut Chance, focus: usize) -> Box<dyn Fault> {

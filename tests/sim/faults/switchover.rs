@@ -3,20 +3,25 @@
 use super::{Fault, Stage, some_instances};
 use crate::chance::Chance;
 use crate::dialect::Role;
+use crate::plan::INSTANCES;
 
 /// Switchover. Connections to the old server survive it, unless that goes down.
 #[derive(Debug)]
-struct Switchover {
+pub(super) struct Switchover {
     /// Number of the last transactions that the new server lacks.
-    lost: usize,
-    old: Old,
+    pub lost: usize,
+    pub old: Old,
     /// Instances whose new connections lead to the old server as well, as their resolver is late.
-    late: Vec<usize>,
+    pub late: Vec<usize>,
+    /// Instances that can't reach the new server yet: their new connections are refused.
+    pub refused: Vec<usize>,
+    /// Instances whose open connections are reset.
+    pub reset: Vec<usize>,
 }
 
 /// What becomes of the old server.
 #[derive(Debug, Clone, Copy)]
-enum Old {
+pub(super) enum Old {
     GoesDown,
     Follows,
     IsReadOnly,
@@ -25,12 +30,20 @@ enum Old {
 }
 
 pub fn make(chance: &mut Chance, focus: usize) -> Box<dyn Fault> {
-    let lost = *chance.one_of(&[0, 0, 1, 2, 4]);
-    let old = *chance.one_of(&[Old::GoesDown, Old::Follows, Old::IsReadOnly, Old::GoesOn]);
+    Box::new(switchover(chance, focus))
+}
+
+pub(super) fn switchover(chance: &mut Chance, focus: usize) -> Switchover {
+    let lost = *chance.one_of(&[0, 0, 1, 2, 4, 9]);
+    let old = *chance.one_of(&[Old::GoesDown, Old::Follows, Old::IsReadOnly, Old::GoesOn, Old::GoesOn]);
     // Of two servers that both take themselves for the primary, nobody can know the right one.
     let is_late = !matches!(old, Old::GoesOn) && chance.percent(50);
     let late = if is_late { some_instances(chance, focus) } else { vec![] };
-    Box::new(Switchover { lost, old, late })
+    let is_refused = !is_late && chance.percent(50);
+    let refused = if is_refused { some_instances(chance, focus) } else { vec![] };
+    let others: Vec<usize> = (0..INSTANCES).filter(|instance| !refused.contains(instance)).collect();
+    let reset = if chance.percent(50) { others } else { vec![] };
+    Switchover { lost, old, late, refused, reset }
 }
 
 impl Fault for Switchover {
@@ -43,15 +56,19 @@ impl Fault for Switchover {
         };
         let old = stage.world.switch_over(self.lost, role, stays_up);
         let mut state = stage.world.state();
+        let next = state.sessions + 1;
         self.late.iter().for_each(|instance| state.nets[*instance].route = Some(old));
+        self.refused.iter().for_each(|instance| state.nets[*instance].is_refusing = true);
+        self.reset.iter().for_each(|instance| state.nets[*instance].reset_before = next);
     }
 
     fn end(&self, stage: &Stage<'_>) {
         let mut state = stage.world.state();
         self.late.iter().for_each(|instance| state.nets[*instance].route = None);
+        self.refused.iter().for_each(|instance| state.nets[*instance].is_refusing = false);
     }
 
     fn hurts(&self) -> Vec<usize> {
-        self.late.clone()
+        self.late.iter().chain(&self.refused).copied().collect()
     }
 }

@@ -25,6 +25,6 @@ fn is_wrong(check: &Checked, change: &Change, history: &History) -> bool {
     (check.instance, &check.key) == (change.instance, &change.key)
         && check.at > change.ended
         && check.answer == Answer::Allowed
-        // It may have been resumed since, or a server that lacks the change took over.
+        // The key may have been resumed since, or a server that lacks the change took over.
         && !history.was(&change.key, true, change.ended, check.at)
 }

@@ -8,9 +8,6 @@ use crate::history::{Answer, Checked, History};
 use crate::plan::Plan;
 use crate::trace::seconds;
 
-/// `cache.negative_ttl`, in microseconds.
-const NEGATIVE_TTL: u64 = 10_000_000;
-
 pub fn judge(history: &History, plan: &Plan) -> Vec<Violation> {
     let is_wrong = |check: &&Checked| {
         let active = match check.answer {
@@ -19,10 +16,7 @@ pub fn judge(history: &History, plan: &Plan) -> Vec<Violation> {
             Answer::Unavailable => return false,
         };
         let from = check.at.saturating_sub(bound(check, history, plan));
-        let is_right = history.split.contains(&check.key)
-            || history.was(&check.key, active, from, check.at)
-            || check.answer == Answer::Refused && is_unknown_yet(check, history, plan);
-        !is_right
+        !history.split.contains(&check.key) && !history.was(&check.key, active, from, check.at)
     };
     let violation = |check: &Checked| {
         let (at, Checked { answer, key, mode, instance, .. }) = (check.at, check);
@@ -35,22 +29,11 @@ pub fn judge(history: &History, plan: &Plan) -> Vec<Violation> {
     history.checks.iter().filter(is_wrong).map(violation).collect()
 }
 
-/// Returns true if a key may have been asked for on a server that had lost its address before the
-/// key was issued. It is remembered as unknown then, and issuing a key, which is no change of it,
-/// doesn't end that before `cache.negative_ttl`.
-fn is_unknown_yet(check: &Checked, history: &History, plan: &Plan) -> bool {
-    let Some((issued, _)) = history.truth.get(&check.key).and_then(|states| states.first()) else {
-        return false;
-    };
-    let until = |switchover: u64| switchover + plan.terms.lease + NEGATIVE_TTL;
-    history.switchovers.iter().any(|at| at <= issued && check.at <= until(*at))
-}
-
 /// Returns the bound on the age of an answer. It is wider than the lease only if the instance is in
 /// an outage, and the way to the database really was hurt.
 fn bound(check: &Checked, history: &History, plan: &Plan) -> u64 {
     let terms = &plan.terms;
-    // As long as evidence of an outage is valid.
+    // Time for which evidence of an outage is valid.
     let lately = terms.lease + (terms.lease + terms.poll) * 2;
     let is_outage = check.mode != Mode::Fresh
         && history.was_hurt(check.instance, check.at.saturating_sub(lately), check.at);

@@ -1,24 +1,33 @@
-//! After the last fault every instance is fresh again within three polls, and answers.
+//! Where no fault was for a while, every instance is fresh again within three polls, and answers.
 
 use talos::cache::freshness::Mode;
 
 use super::Violation;
 use crate::history::{Answer, Checked, History, Seen};
 use crate::plan::{INSTANCES, Plan};
+use crate::scheduler::START;
 
 pub fn judge(history: &History, plan: &Plan) -> Vec<Violation> {
-    let last = plan.faults.iter().map(|fault| fault.until).max().unwrap_or(0);
     // A poll that hangs in the fault ends with the lease at the latest.
     let recovery = plan.terms.lease + plan.terms.poll * 3;
-    let is_stale = |seen: &&Seen| seen.mode != Mode::Fresh && seen.at > last.max(seen.started) + recovery;
+    let is_calm = |at: u64| {
+        at > START + recovery
+            && plan.faults.iter().all(|fault| at < fault.from || at > fault.until + recovery)
+    };
+    let is_stale =
+        |seen: &&Seen| seen.mode != Mode::Fresh && is_calm(seen.at) && seen.at > seen.started + recovery;
     let stale = history.modes.iter().filter(is_stale).map(|seen| Violation {
         at: seen.at,
-        text: format!("instance {} is {} long after the last fault", seen.instance, seen.mode.name()),
+        text: format!("instance {} is {} long after any fault", seen.instance, seen.mode.name()),
     });
-    let is_unanswered = |check: &&Checked| check.answer == Answer::Unavailable && check.at > last + recovery;
+    let is_unanswered = |check: &&Checked| check.answer == Answer::Unavailable && is_calm(check.at);
     let unanswered = history.checks.iter().filter(is_unanswered).map(|check| Violation {
         at: check.at,
-        text: format!("instance {} doesn't answer long after the last fault", check.instance),
+        text: format!(
+            "instance {} doesn't answer for {} long after any fault",
+            check.instance,
+            &check.key[..8]
+        ),
     });
     let is_absent = |instance: &usize| {
         let mut seen = history.modes.iter().filter(|seen| seen.instance == *instance);

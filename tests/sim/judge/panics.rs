@@ -1,4 +1,4 @@
-//! Nothing panics.
+//! Invariant: no thread panics.
 
 use super::Violation;
 use crate::history::History;

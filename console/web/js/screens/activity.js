@@ -1,4 +1,4 @@
-// What was changed, by whom, in the order of the log.
+// Changes of keys and actors, by whom, in the order of the log.
 
 import { call } from "../api.js";
 import { curl } from "../commands.js";
@@ -15,7 +15,7 @@ const TONES = [
   [/issue|resume|import|create/i, "good"],
 ];
 
-/** What the screen needs of a CloudEvent. */
+/** Parts of a CloudEvent that the screen shows. */
 function eventOf(event) {
   const data = event.data ?? {};
   const [, subject = "", verb = ""] = event.type.split(".");
@@ -55,7 +55,7 @@ export function Activity({ query }) {
     call("adminListEvents", { query: { after: follow, wait: "25s" }, signal: abort.signal }).then(
       (page) => {
         if ((page.events ?? []).length) setEvents((before) => [...before, ...page.events.map(eventOf)]);
-        // A moment's pause, whatever the server thinks of waiting.
+        // Pause between two reads, for servers that answer at once instead of waiting for a change.
         setTimeout(() => {
           if (abort.signal.aborted) return;
           setFollow(page.next ?? "");
@@ -102,7 +102,7 @@ function Difference({ of: changes }) {
     <dd class="mono">${change.before !== undefined && html`<del>${shown(text(change.before))}</del>${" "}`}${change.after !== undefined ? shown(text(change.after)) : change.before === undefined ? "changed" : "unset"}</dd></div>`)}</dl></details>`;
 }
 
-/** Whether the audit log can be written and was touched by others. */
+/** State of the audit log: writable or not, and changes that others made to it. */
 function Chain() {
   const status = useLoad((signal) => call("adminGetStatus", { signal }), []);
   if (status.error) return status.error.isUnknown ? null : html`<${Failure} problem=${status.error} />`;

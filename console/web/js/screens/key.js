@@ -156,7 +156,7 @@ function Facts({ of: key, used }) {
   </dl></div></section>`;
 }
 
-/** What is left, and when there is more. */
+/** Credits that are left, and the time of the next refill. */
 function creditWords({ remaining, refill }) {
   const left = `${count(Number(remaining))} left`;
   return refill ? `${left}, filled up to ${count(Number(refill.amount))} every ${refill.every}` : left;

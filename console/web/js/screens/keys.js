@@ -11,7 +11,7 @@ import { count, plural } from "../time.js";
 import { Badge, Commands, Empty, Failure, Loading, Notice, Tags, Time, save, shown, toast } from "../ui.js";
 import { RevokeMany } from "./change.js";
 
-/** What the address asks for. */
+/** Search, filters and order that the address names. */
 function askedOf(query) {
   return Object.fromEntries(["q", "state", "concern", "actor", "scope", "sort"].map((name) => [name, query.get(name) ?? ""]));
 }

@@ -21,7 +21,7 @@ const ERRORS = {
 export function Leak() {
   const [text, setText] = useState("");
   const [state, setState] = useState({ busy: false, problem: null, answer: null });
-  // What was pasted is forgotten with the screen.
+  // The pasted credential is forgotten with the screen.
   useEffect(() => () => setText(""), []);
   const submit = async (event) => {
     event.preventDefault();
@@ -83,7 +83,7 @@ function Found({ id, answer }) {
     ${dialog === "revoke" && html`<${Revoke} of=${data} reason="REVOCATION_REASON_KEY_COMPROMISE" onClose=${close} />`}`}<//>`;
 }
 
-/** How long the key, and tokens made from it, are of use after it is stopped. */
+/** Time for which the key, and tokens made from it, are of use after it is stopped. */
 function Exposure({ of: exposure }) {
   return html`<section class="card" aria-label="After it is stopped"><header><h2>After it is stopped</h2></header><div class="card-body"><dl class="facts wide">
     <div><dt>The key itself passes for at most</dt><dd class="strong">${span(exposure.key_seconds)}</dd></div>

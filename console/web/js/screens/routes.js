@@ -1,4 +1,4 @@
-// A request that wasn't sent: what Envoy would be told, by which rule, and why.
+// Explanation of a request that isn't sent: the decision that Envoy would get, its rule, and its reason.
 
 import { call } from "../api.js";
 import { curl } from "../commands.js";

@@ -40,6 +40,8 @@ pub(super) struct Entry {
     pub end: Option<End>,
     /// Named rate limits, as in a request.
     pub limits: Vec<Value>,
+    /// Credits, as in a request.
+    pub credits: Option<Value>,
     /// Parts of it that don't carry over.
     pub lost: Vec<String>,
     /// Reason not to import it, if it works no more.
@@ -68,6 +70,7 @@ impl Entry {
             cidrs: vec![],
             end: None,
             limits: vec![],
+            credits: None,
             lost: vec![],
             left_out: None,
         }
@@ -140,6 +143,9 @@ impl Entry {
         }
         if !self.limits.is_empty() {
             body.insert("rate_limit_policies".into(), json!(self.limits));
+        }
+        if let Some(credits) = &self.credits {
+            body.insert("credits".into(), credits.clone());
         }
         match &self.end {
             None => {}

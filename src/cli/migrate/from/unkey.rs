@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::document::documents;
 use super::entry::{End, Entry, Export, Material, items, label};
@@ -70,11 +70,38 @@ fn read_key(place: String, key: &Value) -> Entry {
         entry.left_out = Some("is disabled".to_owned());
     }
     read_limits(key, &mut entry);
-    let remaining = [&key["remaining"], &key["credits"]["remaining"]].into_iter().find_map(Value::as_i64);
-    if let Some(remaining) = remaining {
-        entry.lost.push(format!("its credits ({remaining} remaining)"));
-    }
+    read_credits(key, &mut entry);
     entry
+}
+
+/// Takes credits, which are unlimited where none are named. Unkey refills at midnight UTC, every
+/// day or on a day of the month.
+fn read_credits(key: &Value, entry: &mut Entry) {
+    let credits = if key["credits"].is_object() { &key["credits"] } else { key };
+    let Some(remaining) = credits["remaining"].as_i64() else { return };
+    let remaining = remaining.max(0);
+    let mut taken = json!({ "remaining": remaining.to_string() });
+    let refill = &credits["refill"];
+    if let Some(amount) = refill["amount"].as_i64() {
+        let refill = match refill["interval"].as_str() {
+            Some("daily") => json!({ "amount": amount.to_string(), "every": "day" }),
+            Some("monthly") => {
+                let day = refill["refillDay"].as_u64().unwrap_or(1);
+                json!({ "amount": amount.to_string(), "every": "month", "at": day.to_string() })
+            }
+            _ => {
+                entry.lost.push(format!("the refill of its credits ({refill})"));
+                Value::Null
+            }
+        };
+        if refill.is_object() {
+            if amount < remaining {
+                entry.lost.push("that a refill takes what is left above its amount".to_owned());
+            }
+            taken["refill"] = refill;
+        }
+    }
+    entry.credits = Some(taken);
 }
 
 /// Returns the name of a permission or role, which is a text or has one.

@@ -193,7 +193,7 @@ fn no_example_looks_like_a_secret() {
 }
 
 #[test]
-fn who_needs_a_role_may_authenticate_in_every_way_that_is_described() {
+fn operations_with_a_role_list_every_way_to_authenticate() {
     let document = document();
     let schemes = document["components"]["securitySchemes"].as_object().unwrap();
     let mut open = vec![];

@@ -1,3 +1,5 @@
+//! Tests of the rows of counted Checks, some against a model of the database.
+
 use std::time::Duration;
 
 use proptest::prelude::{any, prop, prop_assert, prop_assert_eq, proptest};
@@ -29,8 +31,8 @@ fn numbers(rows: &UsageRows) -> HashMap<(String, &'static str), u64> {
 }
 
 #[test]
-fn what_is_written_is_not_written_again_until_it_grows() {
-    let mut rows = UsageRows::new(10, START);
+fn written_counts_are_written_again_only_once_they_grow() {
+    let mut rows = UsageRows::new(10);
     let [one, two] = [check(1, ALLOW), check(2, "expired")];
     rows.merge(table(&[(one, 3), (two, 1)]), START);
     assert_eq!(rows.unwritten().len(), 2);
@@ -43,7 +45,7 @@ fn what_is_written_is_not_written_again_until_it_grows() {
 
 #[test]
 fn beyond_the_bound_rows_count_together() {
-    let mut rows = UsageRows::new(2, START);
+    let mut rows = UsageRows::new(2);
     let merged = rows.merge(
         (1..=2).map(|n| (check(n, ALLOW), CheckRow { count: 1, ..CheckRow::default() })).collect(),
         START,
@@ -60,7 +62,7 @@ fn beyond_the_bound_rows_count_together() {
 
 #[test]
 fn an_erased_key_stays_counted_without_its_id() {
-    let mut rows = UsageRows::new(10, START);
+    let mut rows = UsageRows::new(10);
     rows.merge(table(&[(check(1, ALLOW), 3), (check(1, "expired"), 2), (check(2, ALLOW), 1)]), START);
     rows.set_written(&check(1, ALLOW), 3);
     rows.erase((NetworkId::SINGLE, key_of(1)));
@@ -72,8 +74,8 @@ fn an_erased_key_stays_counted_without_its_id() {
 }
 
 #[test]
-fn late_checks_count_in_the_first_hour_that_is_in_memory() {
-    let mut rows = UsageRows::new(10, START);
+fn late_checks_count_in_the_first_hour_that_was_not_forgotten() {
+    let mut rows = UsageRows::new(10);
     let old = check(1, ALLOW);
     rows.merge(table(&[(old, 3)]), START);
     rows.set_written(&old, 3);
@@ -81,12 +83,29 @@ fn late_checks_count_in_the_first_hour_that_is_in_memory() {
     rows.forget(later);
     assert_eq!(rows.len(), 0);
     rows.merge(table(&[(old, 1)]), later);
-    assert_eq!(rows.unwritten(), [(CheckKey { hour: hour_of(later), ..old }, 1)], "three stay three");
+    let next = hour_of(START.plus(Duration::from_secs(60 * 60)));
+    assert_eq!(rows.unwritten(), [(CheckKey { hour: next, ..old }, 1)], "three stay three");
 }
 
 #[test]
-fn what_is_not_written_is_not_forgotten() {
-    let mut rows = UsageRows::new(10, START);
+fn a_clock_that_was_years_ahead_changes_no_later_hour() {
+    let mut rows = UsageRows::new(10);
+    let (ahead, next) = (START.plus(Duration::from_secs(5 * 365 * 24 * 3_600)), hour_of(START).plus(HOUR));
+    let wrong = CheckKey { hour: hour_of(ahead), ..check(1, ALLOW) };
+    rows.merge(table(&[(check(1, ALLOW), 3), (wrong, 2)]), START);
+    assert_eq!(rows.unwritten(), [(check(1, ALLOW), 5)], "by the time of the writer");
+    rows.set_written(&check(1, ALLOW), 5);
+    rows.forget(ahead);
+    rows.merge(table(&[(CheckKey { hour: next, ..check(1, ALLOW) }, 1)]), next);
+    assert_eq!(rows.unwritten(), [(CheckKey { hour: next, ..check(1, ALLOW) }, 1)]);
+    let without = CheckKey { hour: Timestamp::from_micros(0), ..check(2, ALLOW) };
+    rows.merge(table(&[(without, 1)]), next);
+    assert_eq!(rows.unwritten()[1].0.hour, next, "the first handover says which");
+}
+
+#[test]
+fn unwritten_counts_are_kept() {
+    let mut rows = UsageRows::new(10);
     rows.merge(table(&[(check(1, ALLOW), 3)]), START);
     rows.forget(START.plus(Duration::from_secs(24 * 60 * 60)));
     assert_eq!(rows.unwritten(), [(check(1, ALLOW), 3)]);
@@ -94,7 +113,7 @@ fn what_is_not_written_is_not_forgotten() {
 
 #[test]
 fn uses_are_known_to_the_minute() {
-    let mut rows = UsageRows::new(10, START);
+    let mut rows = UsageRows::new(10);
     let minute = Duration::from_secs(60);
     let id = (NetworkId::SINGLE, key_of(1));
     let address = Some([192, 0, 2, 1].into());
@@ -116,11 +135,11 @@ proptest! {
     /// Whatever is merged, written, erased and forgotten in any order: what the database would have
     /// is the sum of all that was counted.
     #[test]
-    fn nothing_is_lost_or_doubled(
+    fn no_count_is_lost_or_doubled(
         steps in prop::collection::vec((any::<u8>(), 0..8_u8, 1..9_u64), 1..80),
         max_rows in 1..6_usize,
     ) {
-        let mut rows = UsageRows::new(max_rows, START);
+        let mut rows = UsageRows::new(max_rows);
         let (mut database, mut counted, mut now) = (HashMap::new(), 0, START);
         let mut save = |rows: &mut UsageRows, answered: bool| {
             for (key, count) in rows.unwritten() {
@@ -158,7 +177,7 @@ proptest! {
 fn the_last_use_of_a_key_counts_whichever_row_it_is_in() {
     let address = |last: u64| Some([192, 0, 2, u8::try_from(last).unwrap()].into());
     for lasts in [[1, 2, 3], [3, 1, 2], [2, 3, 1]] {
-        let mut rows = UsageRows::new(10, START);
+        let mut rows = UsageRows::new(10);
         let routes = ["a", "b", "c"].map(|route| route.parse::<RouteName>().unwrap());
         let uses = routes.into_iter().zip(lasts).map(|(route, last)| {
             (CheckKey { route, ..check(1, ALLOW) }, CheckRow { count: 1, address: address(last), last })

@@ -44,7 +44,7 @@ const BAD: [(&str, &[&str]); 12] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bad_configurations_under_load_change_nothing_and_are_told() {
+async fn bad_configurations_under_load_change_nothing_and_are_reported() {
     let rounds =
         std::env::var("TALOS_TEST_RELOADS").map_or(RELOADS, |text| text.parse().must("TALOS_TEST_RELOADS"));
     let live = Live::start(&good()).await;
@@ -81,7 +81,7 @@ async fn bad_configurations_under_load_change_nothing_and_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_needs_a_restart_is_named_and_keeps_its_value() {
+async fn settings_that_need_a_restart_are_named_and_keep_their_value() {
     let keys = super::key_set("a").to_string();
     let dir = tempfile::tempdir().must("a directory");
     let file = dir.path().join("keys.json");

@@ -26,7 +26,7 @@ async fn the_cache_can_be_shortened_and_turned_off() {
     assert_eq!(cache(&live, &key.secret).await, "MISS");
     assert_eq!(cache(&live, &key.secret).await, "HIT");
     live.change(&config("cache: {ttl: 1s}")).await;
-    // What was read for an hour is read again after a second.
+    // A key that was cached for an hour is read again after a second.
     until("the shorter ttl ends", async || (cache(&live, &key.secret).await == "MISS").then_some(())).await;
     live.change(&config("cache: {enabled: false}")).await;
     assert_eq!(cache(&live, &key.secret).await, "SKIP");
@@ -70,8 +70,8 @@ async fn derived_exposure(live: &Live) -> f64 {
     seconds
 }
 
-/// Whoever verifies a token without us believes it until its `exp`: that is counted down, and we
-/// don't believe it.
+/// A verifier without Talos accepts a token until its `exp`, so that is counted down; Talos itself
+/// accepts it no longer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shorter_life_of_tokens_holds_for_those_that_are_out() {
     let dir = tempfile::tempdir().must("a directory");

@@ -27,7 +27,7 @@ pub struct Load {
 
 #[derive(Default)]
 struct Shared {
-    /// Read for as long as a round takes: whoever writes knows that nothing older is under way.
+    /// Locked for reading during a round, so that a writer knows that no older round is under way.
     credentials: RwLock<Credentials>,
     stop: AtomicBool,
     answered: AtomicUsize,
@@ -80,7 +80,7 @@ impl Load {
         self.shared.credentials.write().await.tokens = tokens.iter().map(|&token| token.to_owned()).collect();
     }
 
-    /// Waits for so many more answers.
+    /// Waits for `answers` more answers.
     pub async fn goes_on(&self, answers: usize) {
         let enough = self.shared.answered.load(Ordering::Relaxed) + answers;
         until("the load goes on", async || {

@@ -121,7 +121,7 @@ async fn no_valid_request_is_refused_while_everything_is_rotated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_taken_away_is_refused_at_once() {
+async fn keys_of_removed_prefixes_and_secrets_are_refused_at_once() {
     let (live, mut config) = start(&key_set("a")).await;
     config.prefix = json!({ "current": "one", "retired": ["two"], "public_current": "pub" });
     live.change(&config.yaml()).await;
@@ -166,7 +166,7 @@ async fn what_is_taken_away_is_refused_at_once() {
     live.change(&config.yaml()).await;
     is_gone(&first.secret, "its secret is gone").await;
 
-    // And what comes back is back.
+    // A secret that returns verifies its keys again.
     config.hmac = json!({ "current": SECOND, "retired": [FIRST] });
     live.change(&config.yaml()).await;
     assert!(live.is_valid(&first.secret).await);

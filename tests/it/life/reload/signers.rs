@@ -1,4 +1,4 @@
-//! Which keys need which secret and prefix: in lists, status, metrics and warnings.
+//! Keys by the secret and prefix that they need: in lists, status, metrics and warnings.
 
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ async fn ids(live: &Live, filter: &str) -> Vec<String> {
     keys.iter().map(|key| key.text("/key_id").to_owned()).collect()
 }
 
-/// State and number of active keys of each secret or prefix, as the status tells them.
+/// Returns state and number of active keys of each secret or prefix in a status.
 fn counts(status: &Value, pointer: &str) -> Vec<(String, u64)> {
     let counts = status.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
     counts.map(|count| (count.text("/state").to_owned(), count.at("/keys").as_u64().must("keys"))).collect()
@@ -26,7 +26,7 @@ async fn status(live: &Live) -> Value {
     live.talos.metrics.get("/status").await.expect(200).json()
 }
 
-/// Waits until the status tells these numbers of keys; returns the status.
+/// Waits until the status has these numbers of keys; returns the status.
 async fn until_counted(live: &Live, pointer: &str, expected: &[(&str, u64)]) -> Value {
     let expected: Vec<(String, u64)> =
         expected.iter().map(|(state, keys)| ((*state).to_owned(), *keys)).collect();
@@ -125,7 +125,7 @@ async fn rows_of_earlier_releases_learn_their_secret_when_they_are_verified() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_removed_prefix_is_told_at_the_start() {
+async fn a_removed_prefix_is_reported_at_the_start() {
     let config = |prefix: &str| {
         format!(
             "secrets: {{hmac: {{current: {FIRST}}}}}\ncredentials: {{api_keys: {{prefix: {{{prefix}}}}}}}\n"

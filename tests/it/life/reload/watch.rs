@@ -13,7 +13,7 @@ fn config(secrets: &str) -> String {
     format!("secrets: {{hmac: {secrets}}}\n")
 }
 
-/// As Kubernetes mounts a ConfigMap or a Secret, and changes it.
+/// Kubernetes mounts a ConfigMap or a Secret as symlinks, and swaps them to change it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_swap_of_the_symlinks_on_the_way_is_noticed() {
     let dir = tempfile::tempdir().must("a directory");
@@ -43,10 +43,10 @@ async fn a_swap_of_the_symlinks_on_the_way_is_noticed() {
     }
 }
 
-/// As on file systems that tell nothing: the change is in a directory which is neither the file's
-/// nor its target's.
+/// Simulates a file system without notifications: the change is in a directory which is neither the
+/// file's nor its target's.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_noticed_is_found() {
+async fn changes_without_a_notification_are_found_by_polling() {
     let dir = tempfile::tempdir().must("a directory");
     let at = |name: &str| dir.path().join(name);
     for (version, secret) in [("one", FIRST), ("two", SECOND)] {
@@ -68,7 +68,7 @@ async fn what_is_not_noticed_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_change_makes_no_new_settings() {
+async fn an_unchanged_configuration_makes_no_new_settings() {
     let first = config(&format!("{{current: {FIRST}}}"));
     let live = Live::start(&first).await;
     let generation = live.generation().await;

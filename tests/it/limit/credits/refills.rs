@@ -63,7 +63,7 @@ async fn three_processes_refill_once_when_one_is_due() {
     let before = unanswered(&processes).await;
     assert_eq!(burst(&processes, &key).await, 0, "none is due yet");
     for round in 0..number_from("TALOS_TEST_REFILLS", REFILLS) {
-        // As if the time had come, and several before it while nobody used the key.
+        // Makes a refill due, and several before it that passed while nobody used the key.
         let hour = (unix_now() - 3_600.0 * (1.0 + 24.0 * round as f64)) * 1e6;
         processes[0].setup.sql(&format!("UPDATE credits SET refill_due_at = {}", hour as i64));
         let passed = burst(&processes, &key).await;
@@ -87,7 +87,7 @@ async fn a_refill_that_is_due_is_shown_before_it_is_made() {
     assert_eq!(shown(&talos, &key).await["remaining"], AMOUNT.to_string());
     let spent = talos.verify(&key.secret).await;
     assert_eq!(spent["credits"]["remaining"], (AMOUNT - 1).to_string());
-    // What is above the amount stays.
+    // A balance above the amount stays.
     let many = json!({ "credits": { "remaining": 50, "refill": { "amount": AMOUNT, "every": "month" } } });
     talos.patch(&format!("{ISSUED}/{}", key.id), &many).await.expect(200);
     talos.setup.sql("UPDATE credits SET refill_due_at = 1000000");
@@ -141,7 +141,7 @@ async fn a_refill_counts_from_the_database_s_time() {
     let key = key(&right, 0).await;
     clock.ahead(DAY * 3);
     let daily = json!({ "credits": { "remaining": 0, "refill": { "amount": 3, "every": "day" } } });
-    // It may refuse a change while its clock is off; what it writes has the right time.
+    // The instance may refuse a change while its clock is off; if it writes, the time is right.
     wrong.patch(&format!("{ISSUED}/{}", key.id), &daily).await;
     let due = database::number(right.setup.dsn(), "SELECT refill_due_at FROM credits").await as f64 / 1e6;
     assert!(due <= unix_now() + DAY.as_secs_f64() + 1.0, "{due}");

@@ -21,7 +21,7 @@ const CREDITS: usize = 3_000;
 /// Clients that spend them at once.
 const CLIENTS: usize = 64;
 
-/// What happened to the credits, as clients saw it.
+/// Credits as clients saw them spent.
 #[derive(Debug, Default, Clone, Copy)]
 struct Tally {
     /// Costs of uses that were allowed.

@@ -41,7 +41,7 @@ impl Sentinel {
         sentinel
     }
 
-    /// The port of the primary that it names.
+    /// Returns the port of the primary that it names.
     pub async fn primary(&self) -> Option<u16> {
         let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).must("a client");
         let mut connection = client.get_multiplexed_async_connection().await.ok()?;
@@ -51,7 +51,7 @@ impl Sentinel {
         named.map(|(_, port)| port)
     }
 
-    /// Whether it knows of a replica that could become the primary.
+    /// Returns true if it knows of a replica that could become the primary.
     pub async fn knows_a_replica(&self) -> bool {
         let client = redis::Client::open(format!("redis://127.0.0.1:{}", self.port)).must("a client");
         let Ok(mut connection) = client.get_multiplexed_async_connection().await else {

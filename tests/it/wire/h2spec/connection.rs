@@ -4,8 +4,8 @@ use super::super::cases::Case;
 use super::super::cases::Reaction::{Goaway, Hangup, Reset};
 use super::super::frames::{
     ACK, DEFAULT_FRAME, ENABLE_PUSH, FLOW_CONTROL_ERROR, GOAWAY, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE,
-    MOST_WINDOW, PING, SETTINGS, UNKNOWN, WINDOW_UPDATE, data, frame, goaway, headers, last_data, ping,
-    reset, settings, window_update,
+    MAX_WINDOW, PING, SETTINGS, UNKNOWN, WINDOW_UPDATE, data, frame, goaway, headers, last_data, ping, reset,
+    settings, window_update,
 };
 use super::requests::{
     ANSWERED, COMPRESSION, FRAME_SIZE, IGNORED, MALFORMED, PROTOCOL, bodiless, continued, priority,
@@ -81,12 +81,12 @@ pub(super) const CONNECTION: &[Case] = &[
     ("http2/6.9/3 another length", &|_| frame(WINDOW_UPDATE, 0, 0, &[0, 0, 1]), FRAME_SIZE),
     (
         "http2/6.9.1/2 connection window above 2^31-1",
-        &|_| window_update(0, MOST_WINDOW).repeat(2),
+        &|_| window_update(0, MAX_WINDOW).repeat(2),
         &[Goaway(FLOW_CONTROL_ERROR)],
     ),
     (
         "http2/6.9.1/3 stream window above 2^31-1",
-        &|good| [headers(1, &good.head()), window_update(1, MOST_WINDOW).repeat(2)].concat(),
+        &|good| [headers(1, &good.head()), window_update(1, MAX_WINDOW).repeat(2)].concat(),
         &[Reset(FLOW_CONTROL_ERROR)],
     ),
     (

@@ -80,7 +80,7 @@ pub(super) const GENERIC: &[Case] = &[
         &|good| continued(good, &frame(CONTINUATION, 0, 1, &[]).repeat(3)),
         ANSWERED,
     ),
-    // Not a gRPC call: it is told so by a status of HTTP's.
+    // Requests that are no gRPC calls get an HTTP status.
     ("generic/4/1 GET", &|_| bodiless(&call_with(":method", "GET")), &[Status(405)]),
     ("generic/4/2 HEAD", &|_| bodiless(&call_with(":method", "HEAD")), &[Status(405)]),
     ("generic/4/3 POST", &|good| good.on(1), ANSWERED),

@@ -162,7 +162,7 @@ impl Client {
         self.one_in(4).then(|| self.random.next() as u8)
     }
 
-    /// Cuts bytes at so many places, at some of them twice.
+    /// Cuts bytes at `cuts` places, some of them the same.
     fn cut(&mut self, bytes: &[u8], cuts: usize) -> Vec<Vec<u8>> {
         let mut places: Vec<usize> = (0..cuts).map(|_| self.random.below(bytes.len() + 1)).collect();
         places.extend([0, bytes.len()]);
@@ -198,7 +198,7 @@ impl Client {
         let stream = self.open[which].stream;
         match self.open[which].parts.pop_front() {
             None => {
-                // What went before may still be in our hands.
+                // Earlier frames may still be in the client's buffer.
                 self.flush().await;
                 let Open { good, .. } = self.open.swap_remove(which);
                 self.wire.answer(stream).await.allows(&good);

@@ -1,0 +1,116 @@
+//! Envoys that change their listeners and end under load, with the module in them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    dead_code,
+    unreachable_pub,
+    reason = "a test that can't go on panics, and tests share their tools"
+)]
+
+#[path = "rig/config.rs"]
+mod config;
+#[path = "rig/envoy.rs"]
+mod envoy;
+#[path = "rig/server.rs"]
+mod server;
+#[path = "rig/wait.rs"]
+mod wait;
+
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use config::{OPTED_IN, config, ext_authz, filter, listeners, route, with_listeners_from};
+use envoy::{Envoy, echo, envoys, free_port, send};
+use server::{Server, entry};
+use wait::until;
+
+const RELOADS: usize = 60;
+const ENDS: usize = 5;
+const KEY: &str = "x-api-key: good\r\n";
+
+/// Envoys that let a known key pass.
+fn newer_envoys() -> impl Iterator<Item = (String, std::path::PathBuf)> {
+    envoys().into_iter().filter(|(version, _)| !version.starts_with("1.37"))
+}
+
+#[test]
+fn reloads_under_load_fail_no_request_and_forget_no_key() {
+    let upstream = echo();
+    // The newest: it takes a while.
+    if let Some((version, program)) = newer_envoys().last() {
+        let server = Server::start();
+        server.know("good", entry());
+        let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
+        let file = dir.path().join("listeners.yaml");
+        let write = |number: usize| {
+            let json = format!(
+                r#"{{"socket": "{}", "max_bytes": {}}}"#,
+                server.socket.display(),
+                1_000_000 + number
+            );
+            let text = listeners(port, &(filter(&json) + &ext_authz()), &route(OPTED_IN));
+            let fresh = dir.path().join("fresh.yaml");
+            std::fs::write(&fresh, text).unwrap();
+            std::fs::rename(&fresh, &file).unwrap();
+        };
+        write(0);
+        let own = tempfile::tempdir().unwrap();
+        let envoy = Envoy::start_in(own, &program, &with_listeners_from(&file, upstream), vec![port]);
+        until("the key is known", || envoy.send(0, "/a", KEY).0 == 200);
+        let (is_over, sent) = (AtomicBool::new(false), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !is_over.load(Ordering::Relaxed) {
+                        let status = send(port, "/a", KEY).map(|reply| reply.0);
+                        assert!(matches!(status, Ok(200)), "{version}: {status:?}");
+                        sent.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+            for number in 1..=RELOADS {
+                let before = sent.load(Ordering::Relaxed);
+                write(number);
+                let replaced = || envoy.log().matches("add/update listener 'edge'").count() > number;
+                until("the listener is replaced", replaced);
+                until("requests go on", || sent.load(Ordering::Relaxed) >= before + 4);
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+        let asks = server.with(|script| script.asks.len());
+        assert!(asks <= 2, "{version}: asked {asks} times for one key");
+    }
+}
+
+#[test]
+fn it_ends_in_peace_under_load() {
+    let upstream = echo();
+    for (version, program) in newer_envoys() {
+        let server = Server::start();
+        server.know("good", entry());
+        let json = format!(r#"{{"socket": "{}"}}"#, server.socket.display());
+        let text = config(upstream, &(filter(&json) + &ext_authz()), &route(OPTED_IN));
+        for _ in 0..ENDS {
+            let mut envoy = Envoy::start(&program, &text, 2);
+            until("the key is known", || envoy.send(1, "/a", KEY).0 == 200);
+            let port = envoy.ports[1];
+            let is_over = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        while !is_over.load(Ordering::Relaxed) {
+                            let _ = send(port, "/a", KEY);
+                        }
+                    });
+                }
+                std::thread::sleep(Duration::from_millis(50));
+                let killed = Command::new("kill").arg(envoy.pid().to_string()).status().unwrap();
+                assert!(killed.success());
+                let status = envoy.wait();
+                is_over.store(true, Ordering::Relaxed);
+                assert_eq!(status.code(), Some(0), "{version}: {status}\n{}", envoy.log());
+            });
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Findings about the accelerator, a dynamic module before the check.
+
+use super::routes::per_route_settings;
+use crate::doctor::accelerator::{CONDITION, is_accelerator, is_its_condition};
+use crate::doctor::connection_manager::ConnectionManager;
+use crate::doctor::findings::{Findings, Severity};
+use crate::doctor::http_filter::{ExtAuthz, HttpFilter};
+use crate::doctor::node::to_yaml;
+
+/// Prefix of the context extensions that are for Talos.
+const PREFIX: &str = "talos.";
+
+/// Examines the accelerator of a connection manager, if it has one.
+pub(crate) fn examine(manager: &ConnectionManager<'_>, findings: &mut Findings) {
+    let mut filters = manager.filters.iter().enumerate();
+    let Some((index, module)) = filters.find(|(_, filter)| is_accelerator(filter)) else { return };
+    for check in &manager.checks {
+        if index > check.index {
+            findings.add(
+                "accelerator-order",
+                Severity::Warning,
+                &module.node,
+                "the accelerator runs after the check, which asks Talos about every request: it lets nothing pass",
+                format!(
+                    "http_filters: # in this order\n  - name: {}\n  - name: {}",
+                    to_yaml(module.name),
+                    to_yaml(check.name)
+                ),
+            );
+            continue;
+        }
+        check_condition(check, findings);
+        check_policies(manager, check, findings);
+    }
+    check_opt_in(manager, module, findings);
+}
+
+/// Checks that the check is skipped for what the accelerator let pass, and only for that.
+fn check_condition(check: &ExtAuthz<'_>, findings: &mut Findings) {
+    let condition = check.config.get("filter_enabled_metadata");
+    if !is_its_condition(&condition) {
+        let why = match condition.is_absent() {
+            true => {
+                "what the accelerator lets pass is checked as well, when its key is already replaced by a token: it is \
+                 refused, or costs what it should save"
+            }
+            false => {
+                "the check must be skipped for what the accelerator lets pass, and for nothing else: with another \
+                 namespace, key or value, or without invert, unchecked requests go upstream, or known keys are refused"
+            }
+        };
+        findings.add("accelerator-condition", Severity::Error, &condition, why, CONDITION);
+    }
+    let denies = check.config.get("deny_at_disable");
+    if denies.get("default_value").is_true() {
+        findings.add(
+            "accelerator-denied",
+            Severity::Error,
+            &denies,
+            "deny_at_disable refuses every request that the accelerator lets pass",
+            "# remove deny_at_disable",
+        );
+    }
+}
+
+/// Checks that no policy stands where the accelerator can't see it.
+fn check_policies(manager: &ConnectionManager<'_>, check: &ExtAuthz<'_>, findings: &mut Findings) {
+    for settings in manager.targets.iter().flat_map(|target| per_route_settings(target, check.name)) {
+        let extensions = settings.get("context_extensions");
+        let has_policy = extensions.entries().any(|(key, _)| key.starts_with(PREFIX));
+        if has_policy {
+            findings.add(
+                "accelerator-policy",
+                Severity::Error,
+                &extensions,
+                "the accelerator can't see context extensions: it lets requests of this route pass by another policy",
+                "# remove context_extensions\n# the policy as metadata of the route, which both see:\n\
+                 # metadata: { filter_metadata: { talos: { scopes: \"reports:read\" } } }\n\
+                 # and in the ext_authz filter:\n# route_metadata_context_namespaces: [talos]",
+            );
+        }
+    }
+}
+
+/// Checks that some route has opted in.
+fn check_opt_in(manager: &ConnectionManager<'_>, module: &HttpFilter<'_>, findings: &mut Findings) {
+    let has_opted_in = manager
+        .targets
+        .iter()
+        .flat_map(|target| &target.levels)
+        .any(|level| !level.get("typed_per_filter_config").entry(module.name).is_absent());
+    if !has_opted_in && !manager.targets.is_empty() {
+        let name = to_yaml(module.name);
+        findings.add(
+            "accelerator-idle",
+            Severity::Warning,
+            &module.node,
+            "no route has opted in, so the accelerator leaves every request alone",
+            format!(
+                "# on the virtual host, or on routes:\ntyped_per_filter_config:\n  {name}:\n    \"@type\": \
+                 type.googleapis.com/envoy.extensions.filters.http.dynamic_modules.v3.DynamicModuleFilterPerRoute\n    \
+                 dynamic_module_config: {{ name: talos_module, do_not_close: true }}\n    filter_config:\n      \
+                 \"@type\": type.googleapis.com/google.protobuf.StringValue\n      value: '{{\"accelerate\": true}}'"
+            ),
+        );
+    }
+}

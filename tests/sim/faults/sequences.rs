@@ -1,0 +1,61 @@
+//! Sequences of faults, each of which begins when the one before has had its effect.
+
+use super::partition::Partition;
+use super::slow::Slow;
+use super::stall::Stall;
+use super::switchover::switchover;
+use super::{Step, one_instance};
+use crate::chance::Chance;
+use crate::world::{self, Way};
+
+/// An instance loses its network, then stands still until that has been back for long. Then it runs
+/// for moments only, as one whose memory is read back from a disk.
+pub fn stalled_outage(chance: &mut Chance, focus: usize) -> Vec<Step> {
+    let instance = one_instance(chance, focus);
+    let outage = match chance.percent(60) {
+        // It ends before anybody is sure of it.
+        true => chance.within(500, 2_500),
+        false => chance.within(6_500, 10_500),
+    };
+    let partition = Partition { instances: vec![instance], is_silent: chance.percent(70) };
+    let mut steps = vec![Step { after: 0, millis: outage, fault: Box::new(partition) }];
+    let mut after = outage - chance.within(50, outage.min(1_500));
+    let mut millis = chance.within(19_000, 30_000);
+    let is_suspend = chance.percent(30);
+    for _ in 0..chance.within(2, 5) {
+        let loses_connections = chance.percent(50);
+        let stall = Stall { instance, millis, is_suspend, loses_connections };
+        steps.push(Step { after, millis, fault: Box::new(stall) });
+        // As long as a poll takes, near or far.
+        after += millis + if chance.percent(60) { chance.within(2, 25) } else { chance.within(25, 150) };
+        millis = match chance.percent(50) {
+            true => chance.within(120, 1_500),
+            false => chance.within(5_500, 7_000),
+        };
+    }
+    steps
+}
+
+/// Answers come later and later, then nothing.
+pub fn late_answers(chance: &mut Chance, focus: usize) -> Vec<Step> {
+    let instances = vec![one_instance(chance, focus)];
+    let longest = chance.within(1_500, 4_500);
+    let slow = world::Slow { way: Some(Way::Back), latency: (longest * 3 / 4, longest), percent: 100 };
+    let millis = chance.within(1_500, 6_000);
+    let slow = Slow { instances: instances.clone(), slow };
+    let partition = Partition { instances, is_silent: chance.percent(70) };
+    vec![
+        Step { after: 0, millis, fault: Box::new(slow) },
+        Step { after: millis, millis: chance.within(6_000, 10_000), fault: Box::new(partition) },
+    ]
+}
+
+/// The server that took over fails as well, soon.
+pub fn two_switchovers(chance: &mut Chance, focus: usize) -> Vec<Step> {
+    let millis = chance.within(200, 4_000);
+    let (first, second) = (switchover(chance, focus), switchover(chance, focus));
+    vec![
+        Step { after: 0, millis, fault: Box::new(first) },
+        Step { after: millis, millis: chance.within(200, 6_000), fault: Box::new(second) },
+    ]
+}
