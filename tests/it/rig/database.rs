@@ -4,7 +4,7 @@
 use std::process::Command;
 use std::sync::OnceLock;
 
-use sqlx::{AnyConnection, AssertSqlSafe, Connection, Executor};
+use sqlx::{AnyConnection, AssertSqlSafe, Connection, Executor, Row};
 
 use crate::rig::needs::variable;
 use crate::rig::proxy::Proxy;
@@ -93,8 +93,9 @@ pub fn without_tls(dsn: &str) -> String {
 pub async fn number(url: &str, query: &str) -> i64 {
     sqlx::any::install_default_drivers();
     let mut connection = AnyConnection::connect(url).await.must("connecting to the database");
-    let number = sqlx::query_scalar(AssertSqlSafe(query.to_owned())).fetch_one(&mut connection).await;
-    number.must(query)
+    // Not prepared: behind a pooler the name could be that of another connection's statement.
+    let row = sqlx::raw_sql(AssertSqlSafe(query.to_owned())).fetch_one(&mut connection).await;
+    row.must(query).get(0)
 }
 
 /// Begins a transaction that holds the locks of a statement until it is dropped.
