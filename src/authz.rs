@@ -21,6 +21,7 @@ mod fallback;
 mod fallback_body;
 mod finish;
 mod grpc;
+pub(crate) mod header_names;
 mod hint;
 pub mod identity_headers;
 mod keepalive;

@@ -1,6 +1,7 @@
 //! The credential of a request, where there is no doubt about it.
 
 use crate::abi::Headers;
+use crate::header_names::{is_reserved, matches_folded};
 use crate::settings::{AddressOrigin, HeaderSource, Settings};
 
 /// Longest credential that is looked up, in bytes; the server takes no longer one.
@@ -64,19 +65,9 @@ pub(crate) fn is_preflight(headers: Headers<'_>) -> bool {
 /// Returns true if the client must not send a header: what begins with `x-talos-` in any spelling,
 /// and other spellings of the token's header.
 pub(crate) fn is_forged(name: &[u8], settings: &Settings) -> bool {
-    let is_reserved = name.get(..PREFIX.len()).is_some_and(|start| matches_folded(start, PREFIX));
     let is_respelled =
         matches_folded(name, &settings.token_header) && name != settings.token_header.as_slice();
-    is_reserved || is_respelled || settings.own_headers.iter().any(|own| own == name)
-}
-
-/// Prefix of all header names that Talos owns.
-const PREFIX: &[u8] = b"x-talos-";
-
-/// Returns true if servers may read `name` as `ours`: case is ignored and `_` equals `-`.
-fn matches_folded(name: &[u8], ours: &[u8]) -> bool {
-    let fold = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
-    name.len() == ours.len() && name.iter().map(fold).eq(ours.iter().map(fold))
+    is_reserved(name) || is_respelled || settings.own_headers.iter().any(|own| own == name)
 }
 
 /// Returns the client's address, where the server would read the same. `peer` is the stream's
@@ -163,6 +154,8 @@ mod tests {
             ("x_talos_actor_id", true),
             ("x-talos-", true),
             ("x-talos-foo", true),
+            ("x.talos~actor.id", true),
+            ("x.user-token", true),
             ("x-talosfoo", false),
             ("x-talos", false),
             ("x-user_token", true),

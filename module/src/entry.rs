@@ -51,8 +51,6 @@ pub(crate) struct Entry {
     pub last_use: AtomicI64,
     /// Wall time in microseconds before which the module doesn't ask for its successor again.
     pub next_ask: AtomicI64,
-    /// True if it was used since eviction came by.
-    pub is_recent: AtomicBool,
     /// True if it isn't in the cache any more.
     pub is_removed: AtomicBool,
 }
@@ -88,7 +86,6 @@ impl Entry {
             uses: AtomicU64::new(0),
             last_use: AtomicI64::new(0),
             next_ask: AtomicI64::new(0),
-            is_recent: AtomicBool::new(false),
             is_removed: AtomicBool::new(false),
         })
     }

@@ -18,6 +18,9 @@ mod credential;
 mod entry;
 mod filter;
 mod guard;
+#[path = "../../src/authz/header_names.rs"]
+#[allow(dead_code, reason = "the product's file, of which a part is used here")]
+mod header_names;
 #[allow(unsafe_code, reason = "the functions of C that Envoy calls")]
 pub mod hooks;
 #[path = "../../src/host.rs"]
@@ -27,6 +30,8 @@ mod host;
 #[allow(dead_code, reason = "the product's file, of which a part is used here")]
 mod ledger;
 mod metadata;
+#[path = "../../src/cache/memory/prefix_hasher.rs"]
+mod prefix_hasher;
 mod session;
 mod settings;
 mod state;

@@ -234,8 +234,10 @@ impl State {
         // The first one puts it on the list.
         if entry.uses.fetch_add(1, Ordering::AcqRel) == 0 {
             let mut used = self.used.lock();
-            if used.len() < MAX_USED {
-                used.push(Arc::clone(entry));
+            match used.len() < MAX_USED {
+                true => used.push(Arc::clone(entry)),
+                // Its next use tries again.
+                false => entry.uses.store(0, Ordering::Release),
             }
         }
     }

@@ -11,9 +11,6 @@ use crate::settings::Settings;
 pub const IDENTITY_HEADERS: [&str; 4] =
     ["x-talos-key-id", "x-talos-actor-id", "x-talos-scopes", "x-talos-network-id"];
 
-/// Prefix of all header names that Talos owns.
-pub const HEADER_PREFIX: &str = "x-talos-";
-
 /// ASCII characters that are encoded in header values, except spaces.
 const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 

@@ -4,7 +4,8 @@
 use std::net::IpAddr;
 
 use super::attributes::{Attributes, Pair};
-use super::identity_headers::{HEADER_PREFIX, IDENTITY_HEADERS};
+use super::header_names::{is_reserved, matches_folded};
+use super::identity_headers::IDENTITY_HEADERS;
 use crate::config::{Authz, ClientAddress};
 use crate::host::address_of;
 
@@ -90,7 +91,8 @@ impl<'a> Headers<'a> {
             |name: &[u8]| IDENTITY_HEADERS.iter().any(|ours| name.eq_ignore_ascii_case(ours.as_bytes()));
         let is_forged = move |name: &[u8]| {
             (is_reserved(name) && !is_own_spelling(name))
-                || (matches_folded(name, token_header) && !name.eq_ignore_ascii_case(token_header.as_bytes()))
+                || (matches_folded(name, token_header.as_bytes())
+                    && !name.eq_ignore_ascii_case(token_header.as_bytes()))
         };
         self.lines().map(|(name, _)| name).filter(move |name| is_forged(name))
     }
@@ -155,20 +157,6 @@ fn quality_of(range: &[u8], wanted: &str) -> Option<u16> {
     let quality: Option<f32> = std::str::from_utf8(quality).ok().and_then(|quality| quality.parse().ok());
     // The cast saturates.
     Some(quality.map_or(0, |quality| (quality.clamp(0.0, 1.0) * 1000.0) as u16))
-}
-
-/// Returns whether a name begins with `x-talos-`, in any spelling.
-fn is_reserved(name: &[u8]) -> bool {
-    // Fast path: most names don't begin like it.
-    matches!(name, [b'x' | b'X', _, b't' | b'T', ..])
-        && name.get(..HEADER_PREFIX.len()).is_some_and(|start| matches_folded(start, HEADER_PREFIX))
-}
-
-/// Returns whether servers may read `name` as `ours`: case is ignored, and all characters but
-/// letters and digits are equal, as in variables of CGI.
-fn matches_folded(name: &[u8], ours: &str) -> bool {
-    let fold = |byte: &u8| if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' };
-    name.len() == ours.len() && name.iter().map(fold).eq(ours.as_bytes().iter().map(fold))
 }
 
 #[cfg(test)]

@@ -1,16 +1,18 @@
 //! L1: verified keys, and unknown ids, in this process.
 
 mod entry;
+mod prefix_hasher;
 mod recent;
 mod responses;
 
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 use moka::sync::Cache;
 use sha2::{Digest, Sha256};
 
 pub use entry::{CacheKey, Entry, LastUse, NegativeEntry};
+use prefix_hasher::PrefixHasher;
 pub use responses::{CachedResponse, EncodedResponse, ResponseCache};
 
 use crate::key::{Key, NetworkId, Suspension};
@@ -145,20 +147,4 @@ fn weight(key: &Key) -> u32 {
         + 4 * texts
         + 32 * key.addresses.iter().count();
     u32::try_from(bytes).unwrap_or(u32::MAX)
-}
-
-/// Hasher that takes the first eight bytes of what is a hash already.
-#[derive(Default)]
-struct PrefixHasher(u64);
-
-impl Hasher for PrefixHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(first) = bytes.first_chunk() {
-            self.0 = u64::from_le_bytes(*first);
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }

@@ -1,7 +1,8 @@
 //! Identity headers that upstreams trust, and Envoy's matchers and mutations of header names.
 
 use super::node::Node;
-use crate::authz::identity_headers::{HEADER_PREFIX, IDENTITY_HEADERS};
+use crate::authz::header_names::{HEADER_PREFIX, fold, is_reserved};
+use crate::authz::identity_headers::IDENTITY_HEADERS;
 
 /// Result of matching a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,14 +15,15 @@ pub(super) enum Match {
     Unknown,
 }
 
-/// Returns true for `x-talos-` names, with hyphens or underscores, in any case.
+/// Returns true for `x-talos-` names, in any spelling that servers take for them.
 pub(super) fn is_talos_header(name: &str) -> bool {
-    name.to_ascii_lowercase().replace('_', "-").starts_with(HEADER_PREFIX)
+    is_reserved(name.as_bytes())
 }
 
 /// Returns true if a text, such as a script, has an `x-talos-` name in it.
 pub(super) fn mentions_talos(text: &str) -> bool {
-    text.to_ascii_lowercase().replace('_', "-").contains(HEADER_PREFIX)
+    let text: String = text.chars().map(|c| u8::try_from(c).map_or(c, |byte| fold(byte).into())).collect();
+    text.contains(HEADER_PREFIX)
 }
 
 /// Matches a name against an `envoy.type.matcher.v3.ListStringMatcher`.

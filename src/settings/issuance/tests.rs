@@ -5,9 +5,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::*;
-use crate::key::{
-    ActorId, AddressList, KeyId, KeyName, Metadata, NetworkId, Provenance, RatePolicies, Signer, Suspensions,
-};
+use crate::key::{ActorId, AddressList, KeyId, KeyName, Metadata};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const CREATED: Timestamp = Timestamp::from_secs(1_000_000);
@@ -19,28 +17,14 @@ fn key(fields: &Value) -> Key {
         texts.filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>()
     };
     Key {
-        network: NetworkId::SINGLE,
-        id: KeyId::Issued(Uuid::from_u128(7)),
         name: KeyName::parse(fields["name"].as_str().unwrap()).unwrap(),
         actor: ActorId::parse(fields["actor"].as_str().unwrap()).unwrap(),
         scopes: Scopes::parse(&texts("scopes")).unwrap(),
         metadata: fields["metadata"].as_object().map(|object| Metadata::new(object.clone()).unwrap()),
         visibility: Visibility::from_claim(fields["visibility"].as_str().unwrap()).unwrap(),
         addresses: AddressList::parse(&texts("cidrs")).unwrap(),
-        rate_policy: None,
-        rate_policies: RatePolicies::default(),
-        credits: None,
-        created: CREATED,
-        updated: CREATED,
         expires: fields["hours"].as_u64().map(|hours| CREATED.plus(HOUR * u32::try_from(hours).unwrap())),
-        superseded: None,
-        unused_grace: None,
-        revocation: None,
-        suspensions: Suspensions::default(),
-        provenance: Provenance::default(),
-        last_used: None,
-        mutation: 0,
-        signer: Signer::default(),
+        ..Key::sample(KeyId::Issued(Uuid::from_u128(7)), CREATED)
     }
 }
 
