@@ -139,7 +139,12 @@ impl MoveFrom {
         if !self.dry_run && !bodies.is_empty() {
             let client = Client::new(&self.connection.server(endpoint)?)?;
             for batch in batches(bodies) {
-                send(&client, batch, &mut lines).await?;
+                if let Err(failure) = send(&client, batch, &mut lines).await {
+                    let done = count(&lines, Fate::Imported);
+                    self.output
+                        .note(&format!("{done} keys were imported before that; run the command again"));
+                    return Err(failure);
+                }
             }
         }
         self.output.print(&self.view(&lines, &notes))?;
