@@ -18,7 +18,8 @@ use crate::escape::visible;
 const EXAMPLES: &str = "\
 EXAMPLES:
   talos events tail --since 1h --no-follow
-  talos events tail --after oldest --no-follow --format json";
+  talos events tail --after oldest --no-follow --format json
+  talos events tail --type talos.key.revoked,talos.actor.suspended --since 24h --no-follow";
 
 /// Path of the events.
 const EVENTS: &str = "/v2alpha1/admin/events";
@@ -61,6 +62,15 @@ struct Tail {
     /// Begin with this time: a duration back from now (1h), a time (2026-12-07T08:00:00Z) or a date
     #[arg(long, value_name = "TIME", value_parser = since)]
     since: Option<Timestamp>,
+    /// Only events of these types, such as talos.key.revoked, separated by commas
+    #[arg(long = "type", value_name = "TYPES")]
+    types: Option<String>,
+    /// Only events of this key
+    #[arg(long, value_name = "KEY_ID")]
+    key: Option<String>,
+    /// Only events of this actor and its keys
+    #[arg(long, value_name = "ID")]
+    actor: Option<String>,
     /// End once everything that has changed so far is printed
     #[arg(long)]
     no_follow: bool,
@@ -140,7 +150,12 @@ impl Tail {
     /// Returns the request for what comes after a place, or for the first page.
     fn request(&self, place: Option<&str>) -> Request {
         let request = Request::get(EVENTS).query("page_size", PAGE_SIZE);
-        let request = if self.no_follow { request } else { request.query("wait", WAIT) };
+        let mut request = if self.no_follow { request } else { request.query("wait", WAIT) };
+        for (name, value) in [("type", &self.types), ("key_id", &self.key), ("actor_id", &self.actor)] {
+            if let Some(value) = value {
+                request = request.query(name, value.clone());
+            }
+        }
         match (place, self.after.as_deref(), self.since) {
             (Some(place), ..) | (None, Some(place), _) => request.query("after", place.to_owned()),
             (None, None, Some(since)) => request.query("since", since.to_rfc3339()),

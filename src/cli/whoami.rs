@@ -37,9 +37,14 @@ impl Whoami {
             ("NETWORK", "network_id"),
             ("MAY", "operations"),
         ];
-        let fields = fields.map(|(name, field)| (name, cell(&body.value[field])));
+        let mut fields = fields.map(|(name, field)| (name, cell(&body.value[field]))).to_vec();
+        let networks = body.value["networks"].as_array().into_iter().flatten();
+        let networks: Vec<String> = networks.map(|network| cell(&network["hostname"])).collect();
+        if !networks.is_empty() {
+            fields.push(("NETWORKS", networks.join(", ")));
+        }
         let quiet = vec![plain(&body.value["caller"])];
-        self.output.print(&View { table: Table::Fields(fields.to_vec()), quiet, body })?;
+        self.output.print(&View { table: Table::Fields(fields), quiet, body })?;
         Ok(Outcome::Done)
     }
 }
