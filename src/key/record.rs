@@ -82,6 +82,9 @@ pub struct Record {
     /// JSON object: the suspension of the actor, from the actor's row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actor_suspension: Option<String>,
+    /// JSON list: the rate policies of the actor, from the actor's row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor_rate_policies: Option<String>,
 }
 
 /// A column has a value that this program can't have written.
@@ -145,6 +148,7 @@ impl From<&Key> for Record {
             unused_grace: key.unused_grace.map(|grace| micros(grace.after)),
             grace_limit_at: key.unused_grace.map(|grace| grace.latest.as_micros()),
             actor_suspension: stored(&key.suspensions.of_actor),
+            actor_rate_policies: key.actor_limits.to_whole_json(),
         }
     }
 }
@@ -161,6 +165,8 @@ impl TryFrom<Record> for Key {
         let rate_policy = rate_policy(record.rate_quota, record.rate_window, record.rate_unit.as_deref())?;
         let rate_policies = RatePolicies::from_json(record.rate_policies.as_deref(), rate_policy)
             .ok_or(Unreadable("rate_policies"))?;
+        let actor_limits = RatePolicies::from_whole_json(record.actor_rate_policies.as_deref())
+            .ok_or(Unreadable("actor_rate_policies"))?;
         let credits = match &record.credits_id {
             Some(id) => Some(Arc::new(Credits {
                 account: KeyId::parse_any(id).ok_or(Unreadable("credits_id"))?,
@@ -187,6 +193,7 @@ impl TryFrom<Record> for Key {
                 .map_err(|_| Unreadable("allowed_cidrs"))?,
             rate_policy,
             rate_policies,
+            actor_limits,
             credits,
             created: Timestamp::from_micros(record.created_at),
             updated: Timestamp::from_micros(record.updated_at),

@@ -20,6 +20,7 @@ impl Key {
             addresses: AddressList::default(),
             rate_policy: None,
             rate_policies: RatePolicies::default(),
+            actor_limits: RatePolicies::default(),
             credits: None,
             created,
             updated: created,

@@ -253,6 +253,7 @@ impl Service {
             addresses: request.addresses,
             rate_policy: request.rate_policy,
             rate_policies: request.rate_policies,
+            actor_limits: RatePolicies::UNSET,
             credits: request.credits.map(|given| Arc::new(Credits::new(id, given, now))),
             created: now,
             updated: now,

@@ -73,6 +73,7 @@ fn key(number: u128, now: Timestamp) -> Key {
         addresses: AddressList::default(),
         rate_policy: None,
         rate_policies: crate::key::RatePolicies::default(),
+        actor_limits: crate::key::RatePolicies::default(),
         credits: None,
         created,
         updated: created,

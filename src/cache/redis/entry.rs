@@ -128,6 +128,7 @@ mod tests {
             addresses: AddressList::default(),
             rate_policy: None,
             rate_policies: crate::key::RatePolicies::default(),
+            actor_limits: crate::key::RatePolicies::default(),
             credits: None,
             created: NOW,
             updated: NOW,

@@ -16,7 +16,7 @@ use crate::error::ApiError;
 use crate::http::body::{self, object, objects};
 use crate::key::{
     ActorId, CreditBalance, Credits, Key, KeyId, KeyKind, KeyName, Metadata, NetworkId, Provenance,
-    Revocation, RevocationReason, Signer, Status, Suspension, Suspensions,
+    RatePolicies, Revocation, RevocationReason, Signer, Status, Suspension, Suspensions,
 };
 use crate::service::{ImportRequest, MAX_DESCRIPTION};
 
@@ -55,6 +55,9 @@ struct ListedKey {
     /// Suspension of the actor, which is not part of the key.
     #[serde(rename = "actor_suspension")]
     _actor_suspension: Option<IgnoredAny>,
+    /// Limits of the actor, likewise.
+    #[serde(rename = "actor_rate_limit_policies")]
+    _actor_rate_limit_policies: Option<IgnoredAny>,
     created_by: Option<String>,
     updated_by: Option<String>,
     revoked_by: Option<String>,
@@ -124,6 +127,7 @@ pub fn listed_key(
         addresses: addresses(listed.ip_restriction)?,
         rate_policy: limits.default,
         rate_policies: limits.all,
+        actor_limits: RatePolicies::default(),
         // The credits of a key that was replaced belong to its successor.
         credits: given.map(|given| Arc::new(Credits::new(id, given, now))),
         created,

@@ -116,6 +116,7 @@ impl World {
             addresses: AddressList::default(),
             rate_policy: None,
             rate_policies: RatePolicies::default(),
+            actor_limits: RatePolicies::default(),
             credits: None,
             created,
             updated: created,
