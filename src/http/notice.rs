@@ -29,13 +29,19 @@ pub(super) fn not_enforced(policy: RatePolicy) -> Option<String> {
 
 /// Returns the warnings that are shown with a key.
 pub(super) fn warnings(settings: &Settings, key: &Key) -> Vec<Cow<'static, str>> {
-    let idle = has_idle_limits(settings, key).then_some(Cow::Borrowed(NOT_ENABLED));
+    let idle = limit_warning(settings, key).map(Cow::Borrowed);
     let ended = settings.issuance.end_of(key);
     let ended = ended.map(|end| {
         let text = format!("issuance policy {}: ends this key at {}", end.policy, end.at.to_rfc3339());
         Cow::Owned(text)
     });
     idle.into_iter().chain(ended).collect()
+}
+
+/// Returns the warning that is shown to the holder of a key whose limits the settings don't
+/// enforce.
+pub(super) fn limit_warning(settings: &Settings, key: &Key) -> Option<&'static str> {
+    has_idle_limits(settings, key).then_some(NOT_ENABLED)
 }
 
 /// Returns true for a key whose limits the settings don't enforce.

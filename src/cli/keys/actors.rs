@@ -1,6 +1,6 @@
 //! `talos actors`: suspends, resumes, describes and erases actors.
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::Method;
 use serde_json::{Map, Value, json};
@@ -52,12 +52,13 @@ EXAMPLES:
   talos actors update user:42 --display-name 'Example Ltd' --metadata '{\"plan\":\"gold\"}'
   talos actors update user:42 --display-name ''
   talos actors update user:42 --rate-limit day=10000/24h --rate-limit burst=50/1s")]
+    #[command(group = ArgGroup::new("change").required(true).multiple(true).args(["display_name", "metadata", "rate_limit"]))]
     Update {
         /// The actor's id
         #[arg(value_name = "ACTOR", allow_hyphen_values = true)]
         actor: String,
         /// Name, for people; empty for none
-        #[arg(long, value_name = "NAME", required_unless_present_any = ["metadata", "rate_limit"])]
+        #[arg(long, value_name = "NAME")]
         display_name: Option<String>,
         /// Custom attributes; {} for none
         #[arg(long, value_name = "JSON", value_parser = json_object)]

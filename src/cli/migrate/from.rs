@@ -132,8 +132,8 @@ impl MoveFrom {
             .read(&text)
             .map_err(|problem| Failure::usage(format!("{}: {problem}", self.file.display())))?;
         if entries.is_empty() {
-            let notes = notes.join("; ");
-            return Err(Failure::usage(format!("{}: has no keys; {notes}", self.file.display())));
+            let notes: String = notes.iter().map(|note| format!("; {note}")).collect();
+            return Err(Failure::usage(format!("{}: has no keys{notes}", self.file.display())));
         }
         let (mut lines, bodies) = self.prepare(entries);
         if !self.dry_run && !bodies.is_empty() {

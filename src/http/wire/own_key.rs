@@ -44,6 +44,10 @@ pub(super) struct OwnKeyOut {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("format" = "date-time"))]
     supersede_time: Option<String>,
+    /// Parts of the key that the settings keep from working: limits that aren't enforced.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Option<Vec<String>>")]
+    pub(super) warnings: Vec<&'static str>,
 }
 
 impl From<&Key> for OwnKeyOut {
@@ -58,6 +62,7 @@ impl From<&Key> for OwnKeyOut {
             create_time: key.created.to_rfc3339(),
             expire_time: key.expires.map(Timestamp::to_rfc3339),
             supersede_time: key.superseded.map(Timestamp::to_rfc3339),
+            warnings: vec![],
         }
     }
 }
