@@ -359,16 +359,21 @@ mod tests {
     }
 
     #[test]
-    fn an_expiry_counts_only_by_name() {
+    fn an_expiry_counts_by_name_or_where_nothing_was_read() {
         let body = r#"{"expire_time":"2031-01-01T00:00:00Z","ttl":"1h"}"#;
-        for mask in ["", "*", "name"] {
+        for mask in ["*", "name"] {
             let body = body.replace('{', r#"{"name":"n","#);
             assert_eq!(changes(mask, &body).expiry, None, "{mask}");
         }
         let time = crate::clock::Timestamp::from_rfc3339("2031-01-01T00:00:00Z").unwrap();
+        let alone = r#"{"expire_time":"2031-01-01T00:00:00Z"}"#;
+        assert_eq!(changes("", alone).expiry, Some(Expiry::At(time)));
+        let read = alone.replace('{', r#"{"create_time":"2026-01-01T00:00:00Z","#);
+        assert_eq!(changes("", &read).expiry, None);
         assert_eq!(changes("expire_time", body).expiry, Some(Expiry::At(time)));
         let hour = std::time::Duration::from_secs(3_600);
         assert_eq!(changes("issued_api_key.ttl", body).expiry, Some(Expiry::After(hour)));
+        assert_eq!(changes("", r#"{"ttl":"1h"}"#).expiry, Some(Expiry::After(hour)));
         let refused = |mask_text, body| {
             let body = serde_json::from_str(body).unwrap();
             super::update(&mask(mask_text).unwrap(), body).unwrap_err().field
