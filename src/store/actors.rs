@@ -1,7 +1,8 @@
 //! Actors: a row for those that have a name, metadata, limits or a suspension.
 //!
 //! The keys of an actor aren't touched by a change of it, however many there are: the row of a key
-//! is read together with suspension and limits of its actor, and the change has a number of the log.
+//! is read together with suspension and limits of its actor, and the change has a number of the
+//! log.
 
 use std::sync::Arc;
 
