@@ -17,6 +17,7 @@ mod jwks_refresh;
 mod limits;
 mod listeners;
 mod log_ages;
+mod paths;
 mod polling;
 mod preflight;
 mod probes;
