@@ -5,7 +5,7 @@ use super::{Acknowledged, Service, Unavailable, no_such_key, unavailable};
 use crate::audit::Call;
 use crate::credential::Presented;
 use crate::error::{ApiError, Reason};
-use crate::event::{Event, Occurrence};
+use crate::event::{Event, Occurrence, Operation};
 use crate::key::verdict::Denial;
 use crate::key::{Key, KeyId, KeyKind, NetworkId, Provenance, Revocation, RevocationReason};
 use crate::settings::Settings;
@@ -133,7 +133,9 @@ impl Service {
             // Published before it is acknowledged: the next request here is already rejected.
             Ok(ChangeOutcome::Done { rows, mutation }) => {
                 self.publish(&[mutation]).await;
-                call.record_event(Occurrence::of_key(Event::revoked(id.kind()), &rows.key));
+                let by_holder = (call.operation() == Operation::SelfRevoke).then_some("self");
+                let occurrence = Occurrence::of_key(Event::revoked(id.kind()), &rows.key);
+                call.record_event(occurrence.with("metadata.initiated_by", by_holder));
                 (mutation.n, Revoked::Now)
             }
             // If another instance revoked it, this one may not know yet.

@@ -124,6 +124,9 @@ impl Service {
         let occurrence = occurrence.with("RotatedFrom", Some(old.id.to_string()));
         let old_expiry = old.superseded.map(crate::clock::Timestamp::to_rfc3339);
         let occurrence = occurrence.with("OldKeyExpiry", old_expiry);
+        let occurrence = occurrence.with("metadata.old_key_id", Some(old.id.to_string()));
+        let had_end = old.expires.map(crate::clock::Timestamp::to_rfc3339);
+        let occurrence = occurrence.with("metadata.old_expires_at", had_end);
         call.record_event(occurrence.with("metadata.previous_key_id", Some(old.id.to_string())));
         Ok(Acknowledged { value: Rotated { key, secret, old }, epoch: Some(epoch) })
     }
