@@ -89,6 +89,11 @@ impl Envoy {
         self.process.log()
     }
 
+    /// Returns what it says of its certificates.
+    pub async fn certificates(&self) -> String {
+        self.admin.send(Version::Http1, Call::get("/certs")).await.expect(200).text()
+    }
+
     /// Returns the value of a counter.
     pub async fn stat(&self, name: &str) -> u64 {
         let path = format!("/stats?filter=^{name}$");
