@@ -11,6 +11,7 @@ use super::client::{Client, ClientError, Request};
 use super::connection::Connection;
 use super::exit::{Failure, Outcome};
 use super::output::cell;
+use crate::cli::stderr;
 use crate::clock::{Clock, Timestamp};
 use crate::duration;
 use crate::escape::visible;
@@ -107,20 +108,20 @@ impl Events {
 impl Tail {
     async fn follow(&self, client: &Client) -> Result<Outcome, Failure> {
         let (mut place, mut pause, mut is_connected) = (None::<String>, MIN_PAUSE, false);
-        if self.format == Form::Table && !print(&heading())? {
-            return Ok(Outcome::Done);
-        }
         loop {
             let page = match client.send(self.request(place.as_deref())).await {
                 Ok(page) => page.value,
                 Err(error) if is_connected && !self.no_follow && is_passing(&error) => {
-                    eprintln!("talos: {error}; trying again");
+                    stderr::line(format_args!("talos: {error}; trying again"));
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(MAX_PAUSE);
                     continue;
                 }
                 Err(error) => return Err(explained(error)),
             };
+            if !is_connected && self.format == Form::Table && !print(&heading())? {
+                return Ok(Outcome::Done);
+            }
             (is_connected, pause) = (true, MIN_PAUSE);
             let events = page["events"].as_array().map(Vec::as_slice).unwrap_or_default();
             let text: String = events.iter().map(|event| self.line(event)).collect();

@@ -11,6 +11,7 @@ use super::exit::{Failure, Outcome};
 use super::pages::next_page;
 use super::source::source;
 use super::usage::print::{Column, Form, print};
+use crate::cli::stderr;
 
 const EXAMPLES: &str = "\
 EXAMPLES:
@@ -93,7 +94,7 @@ impl Policy {
         let report = json!({ "rows": rows, "scanned_count": scanned });
         print(&report, COLUMNS, format)?;
         if format != Form::Json {
-            eprintln!("{} of {scanned} active keys break a policy", rows.len());
+            stderr::line(format_args!("{} of {scanned} active keys break a policy", rows.len()));
         }
         Ok(Outcome::Done)
     }
