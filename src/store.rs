@@ -128,6 +128,12 @@ pub enum StoreError {
         /// Host and port, or socket.
         server: String,
     },
+    /// An SQLite file that must be there isn't.
+    #[error("there is no file {file}: `talos migrate up` makes it, or name another in db.dsn")]
+    NoFile {
+        /// The file.
+        file: String,
+    },
     /// The log of an SQLite file was removed, and a process still has the file open.
     #[error(
         "{file}-wal was removed or replaced while a process has {file} open (SQLite's error 522): end every process that \

@@ -1,5 +1,6 @@
 //! First connections to a database: whether it answers, and whether a pooler stands before it.
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ const MAX_REOPENINGS: u32 = 25;
 const REOPENING_INTERVAL: Duration = Duration::from_millis(200);
 /// SQLite's code for a file that is shorter than its index says (SQLITE_IOERR_SHORT_READ).
 const SHORT_READ: &str = "522";
+/// SQLite's code for a file that can't be opened (SQLITE_CANTOPEN).
+const CANNOT_OPEN: &str = "14";
 /// Encodings that take every letter. SQL_ASCII stores bytes as they come.
 const COMPLETE_ENCODINGS: [&str; 2] = ["UTF8", "SQL_ASCII"];
 /// Setting that no server has: PostgreSQL takes it, a pooler refuses or drops it.
@@ -88,7 +91,10 @@ pub(super) async fn open_file(options: &AnyConnectOptions, path: &Path) -> Resul
     let mut reopenings = 0;
     loop {
         let Err(error) = read_once(options).await else { return Ok(()) };
-        if error.as_database_error().and_then(|error| error.code()).as_deref() != Some(SHORT_READ) {
+        if code_of(&error).as_deref() == Some(CANNOT_OPEN) {
+            return Err(absent(options, path).unwrap_or_else(|| error.into()));
+        }
+        if code_of(&error).as_deref() != Some(SHORT_READ) {
             return Err(error.into());
         }
         if reopenings == MAX_REOPENINGS {
@@ -97,6 +103,23 @@ pub(super) async fn open_file(options: &AnyConnectOptions, path: &Path) -> Resul
         reopenings += 1;
         sleep(REOPENING_INTERVAL).await;
     }
+}
+
+/// Returns the error of a file that can't be opened because it, or its directory, isn't there.
+fn absent(options: &AnyConnectOptions, path: &Path) -> Option<StoreError> {
+    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+    if let Some(directory) = directory.filter(|directory| !directory.is_dir()) {
+        let problem = format!("there is no directory {}: create it", directory.display());
+        return Some(StoreError::Dsn(problem.into()));
+    }
+    let is_created = options.database_url.as_str().contains("mode=rwc");
+    let is_missing = !is_created && !path.exists();
+    is_missing.then(|| StoreError::NoFile { file: path.display().to_string() })
+}
+
+/// Returns SQLite's code of an error.
+fn code_of(error: &sqlx::Error) -> Option<Cow<'_, str>> {
+    error.as_database_error().and_then(|error| error.code())
 }
 
 async fn read_once(options: &AnyConnectOptions) -> Result<(), sqlx::Error> {

@@ -135,6 +135,10 @@ async fn no_home_and_a_home_of_others_are_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn arguments_are_told_with_what_they_may_be() {
     let setup = Setup::bare();
+    let ran = Ran::from(setup.run(&["migrate", "up", "--database", "sqlite://no/such.db"]).await).expect(1);
+    assert!(ran.stderr.contains("there is no directory no: create it"), "{}", ran.stderr);
+    let ran = Ran::from(setup.run(&["migrate", "status", "--database", "sqlite://none.db"]).await).expect(1);
+    assert!(ran.stderr.contains("there is no file none.db: `talos migrate up` makes it"), "{}", ran.stderr);
     for (line, told) in [
         ("migrate force abc", "one of those that `talos migrate status` lists"),
         ("serve --port 4420", "settings are no options"),
