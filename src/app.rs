@@ -21,7 +21,11 @@ mod polling;
 mod preflight;
 mod probes;
 mod progress;
+#[cfg(not(feature = "sim"))]
 mod relay;
+#[cfg(feature = "sim")]
+#[doc(hidden)]
+pub mod relay;
 mod reload;
 mod serve;
 mod shrink_guard;

@@ -20,7 +20,7 @@ const POLICY_METADATA: &str = "talos";
 /// Namespace in which Envoy Gateway puts annotations, where the server looks for a policy, too.
 const GATEWAY_METADATA: &str = "envoy-gateway";
 /// Time before the server is asked for an entry's successor again, in microseconds.
-const REFRESH_PAUSE_MICROS: i64 = 1_000_000;
+pub(crate) const REFRESH_PAUSE_MICROS: i64 = 1_000_000;
 /// Longest host that is sent with a question.
 const MAX_HOST: usize = 255;
 
