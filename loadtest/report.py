@@ -82,14 +82,17 @@ def plot_of(table, profile, date, cpu, command):
     return table.svg(figure, title, f"{date}, {cpu}; {command}")
 
 
-def read_written(markdown, rows):
+def read_written(markdown):
+    """Reads a written report, with the table beside it, as `read_written_text` does."""
+    return read_written_text(markdown.read_text(), markdown.with_suffix(".csv").read_text())
+
+
+def read_written_text(markdown, rows):
     """Reads a written report: its table, and the profile, date, machine and command of its run."""
     table = Table()
-    with rows.open(newline="") as file:
-        for row in csv.DictReader(file):
-            values = [float(value) for value in row["rounds"].split()]
-            table.add(row["scenario"], row["server"], row["figure"], values)
-    text = markdown.read_text()
-    command = re.search(r"^# `(.+)`$", text, re.M).group(1)
-    date, cpu = (re.search(rf"^- {fact}: (.+)$", text, re.M).group(1) for fact in ("date", "cpu"))
+    for row in csv.DictReader(rows.splitlines()):
+        values = [float(value) for value in row["rounds"].split()]
+        table.add(row["scenario"], row["server"], row["figure"], values)
+    command = re.search(r"^# `(.+)`$", markdown, re.M).group(1)
+    date, cpu = (re.search(rf"^- {fact}: (.+)$", markdown, re.M).group(1) for fact in ("date", "cpu"))
     return table, command.split()[1], date, cpu, command

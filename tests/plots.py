@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Checks the plots of loadtest/results: each is the plot of its table, holds its bars, and shows its labels whole.
+"""Checks the plots of loadtest/results: each is the plot of its table, holds its bars, and shows its labels whole; and
+how figures are compared.
 
 Reads files only. `--bless` writes the plots of the tables anew. Prints every problem and exits with 1 if there is one.
 """
@@ -11,7 +12,8 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO / "loadtest"))
 
-import plot  # noqa: E402 (in loadtest/)
+import all_figures  # noqa: E402 (in loadtest/)
+import plot  # noqa: E402
 import report  # noqa: E402
 
 RESULTS = REPO / "loadtest" / "results"
@@ -73,12 +75,20 @@ def self_test():
             yield f"{name} is drawn"
         except plot.PlotError:
             pass
+    for figure, before, now, expected in [
+        ("CPU µs a Check", [5.0, 6.0], [6.1, 7.0], "WORSE"), ("CPU µs a Check", [5.0, 6.0], [6.0, 7.0], "as before"),
+        ("CPU µs a Check", [5.0, 6.0], [4.0, 4.9], "better"), ("Checks a second", [5.0, 6.0], [4.0, 4.9], "WORSE"),
+        ("Checks a second", [5.0, 6.0], [6.1], "better"), ("Checks a second", [], [6.1], "new"),
+        ("rows of the log of changes", [5.0], [9.0], ""),
+    ]:
+        if all_figures.verdict(figure, before, now) != expected:
+            yield f"{figure}, {now} after {before}, isn't {expected!r}"
 
 
 def main():
     problems = list(self_test())
     for table in sorted(RESULTS.glob("*.csv")):
-        rows, *about = report.read_written(table.with_suffix(".md"), table)
+        rows, *about = report.read_written(table.with_suffix(".md"))
         drawn, path = report.plot_of(rows, *about), table.with_suffix(".svg")
         if "--bless" in sys.argv[1:]:
             path.write_text(drawn)
