@@ -9,6 +9,7 @@ mod differences;
 mod fields;
 mod grace;
 mod id;
+mod interned;
 mod pattern;
 mod provenance;
 mod rate;
@@ -33,7 +34,7 @@ pub use fields::{ActorId, KeyName, MAX_LABEL, Metadata, TEN_YEARS};
 pub use grace::UnusedGrace;
 pub use id::{KeyId, KeyKind, NetworkId};
 pub use pattern::NamePattern;
-pub use provenance::Provenance;
+pub use provenance::{KeyProvenance, Provenance};
 pub use rate::{RatePolicy, RateUnit};
 pub use rate_policies::{NamedRatePolicy, PolicyName, RateEnforcer, RatePolicies, RateScope};
 pub use refill::{MAX_CREDITS, Refill, RefillInterval, RefillSchedule};
@@ -80,13 +81,13 @@ pub struct Key {
     /// End of the grace period after its rotation.
     pub superseded: Option<Timestamp>,
     /// Grace period that uses put off.
-    pub unused_grace: Option<UnusedGrace>,
+    pub unused_grace: Option<Box<UnusedGrace>>,
     /// Revocation. Never removed once set.
-    pub revocation: Option<Revocation>,
+    pub revocation: Option<Box<Revocation>>,
     /// Suspensions, which leave its status alone.
     pub suspensions: Suspensions,
     /// Callers that made and changed it, and the keys before and after it.
-    pub provenance: Provenance,
+    pub provenance: KeyProvenance,
     /// Last use, to the day.
     pub last_used: Option<Timestamp>,
     /// Number of its last change in the mutation log. 0 if it has none.

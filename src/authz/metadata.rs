@@ -24,6 +24,15 @@ pub(super) fn allowed(principal: Option<&Principal<'_>>, reason: &'static str) -
     with_decision("allow", reason, metadata)
 }
 
+/// Fields that few principals have in common.
+const OWN_FIELDS: [&str; 3] = ["actor_id", "key_id", "metadata"];
+
+/// Moves the fields that few principals have in common to metadata of their own.
+pub(super) fn split_own(metadata: &mut Struct) -> Struct {
+    let own = OWN_FIELDS.iter().filter_map(|name| metadata.fields.remove_entry(*name));
+    Struct { fields: own.collect() }
+}
+
 /// Returns the metadata that says until when the answer counts, in seconds since 1970 UTC. In its
 /// encoding, the last eight bytes are the number.
 pub(super) fn fresh_until(end: Timestamp) -> Struct {

@@ -328,7 +328,8 @@ mod tests {
                 created_by: Some("spiffe://a/b".into()),
                 updated_by: Some("ops".into()),
                 ..Provenance::default()
-            },
+            }
+            .into(),
             ..Key::sample(KeyId::Imported([7; 32]), Timestamp::from_secs(1_790_000_000))
         }
     }
@@ -341,7 +342,8 @@ mod tests {
             suspensions: Suspensions { own: Some(Arc::new(suspension)), of_actor: None },
             ..old.clone()
         };
-        let revoked = |reason| Key { revocation: Some(Revocation { reason, description: None }), ..key() };
+        let revoked =
+            |reason| Key { revocation: Some(Box::new(Revocation { reason, description: None })), ..key() };
         let superseded = Key { superseded: Some(old.created), ..old.clone() };
         let renamed = Key { name: KeyName::parse("other").unwrap(), ..old.clone() };
         for (before, after, successor, kind, fields) in [

@@ -28,7 +28,7 @@ impl Key {
             unused_grace: None,
             revocation: None,
             suspensions: Suspensions::default(),
-            provenance: Provenance::default(),
+            provenance: Provenance::default().into(),
             last_used: None,
             mutation: 0,
             signer: Signer::default(),

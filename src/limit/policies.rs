@@ -108,7 +108,7 @@ mod tests {
             mutation: 0,
             signer: Signer::default(),
             suspensions: Suspensions::default(),
-            provenance: Provenance::default(),
+            provenance: Provenance::default().into(),
         }
     }
 

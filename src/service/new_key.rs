@@ -261,7 +261,7 @@ impl Service {
             unused_grace: None,
             revocation: None,
             suspensions: Suspensions::default(),
-            provenance: Provenance { created_by, ..Provenance::default() },
+            provenance: Provenance { created_by, ..Provenance::default() }.into(),
             last_used: None,
             mutation: 0,
             signer,

@@ -121,10 +121,10 @@ impl Service {
                     let provenance = Provenance {
                         updated_by: caller.clone(),
                         revoked_by: caller.clone(),
-                        ..key.provenance.clone()
+                        ..Provenance::clone(&key.provenance)
                     };
-                    let revocation = Some(revocation.clone());
-                    let key = Key { revocation, updated: now, provenance, ..key.clone() };
+                    let revocation = Some(Box::new(revocation.clone()));
+                    let key = Key { revocation, updated: now, provenance: provenance.into(), ..key.clone() };
                     Ok(KeyChange { key, successor: None })
                 }
             })
@@ -139,7 +139,7 @@ impl Service {
             // If another instance revoked it, this one may not know yet.
             Ok(ChangeOutcome::Refused { key, reason: AlreadyRevoked }) => {
                 self.freshness.apply(&Mutation { n: key.mutation, network, key_id: key.id });
-                let earlier = key.revocation.clone().filter(|earlier| *earlier != requested);
+                let earlier = key.revocation.clone().filter(|earlier| **earlier != requested);
                 (
                     key.mutation,
                     earlier.map_or(Revoked::Likewise, |earlier| Revoked::Otherwise(earlier.reason)),

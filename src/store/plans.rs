@@ -79,9 +79,10 @@ fn key(number: u128, now: Timestamp) -> Key {
         expires: if expired { Some(now.minus(hour)) } else { finding::expiry(number, now) },
         superseded: superseded.then(|| now.minus(hour)),
         unused_grace: None,
-        revocation: revoked.then_some(Revocation { reason: RevocationReason::Superseded, description: None }),
+        revocation: revoked
+            .then(|| Box::new(Revocation { reason: RevocationReason::Superseded, description: None })),
         suspensions: Suspensions::default(),
-        provenance: Provenance::default(),
+        provenance: Provenance::default().into(),
         last_used: finding::last_use(number, now),
         mutation: 0,
         signer,

@@ -136,7 +136,7 @@ mod tests {
             unused_grace: None,
             revocation: None,
             suspensions: Suspensions::default(),
-            provenance: Provenance::default(),
+            provenance: Provenance::default().into(),
             last_used: None,
             mutation: 3,
             signer: Signer::default(),

@@ -131,7 +131,7 @@ pub fn listed_key(
         expires,
         superseded,
         unused_grace: None,
-        revocation,
+        revocation: revocation.map(Box::new),
         suspensions: Suspensions { own: listed.suspension.map(suspension).transpose()?, of_actor: None },
         provenance: Provenance {
             created_by: listed.created_by.map(Into::into),
@@ -139,7 +139,8 @@ pub fn listed_key(
             revoked_by: listed.revoked_by.map(Into::into),
             replaces: listed.replaces.as_deref().and_then(KeyId::parse_any),
             replaced_by: listed.replaced_by.as_deref().and_then(KeyId::parse_any),
-        },
+        }
+        .into(),
         last_used: time("last_used_time", listed.last_used_time.as_deref())?,
         mutation: 0,
         // Recorded when the key is verified.

@@ -123,9 +123,9 @@ impl World {
             superseded: superseded.filter(|_| self.below(2) == 0),
             unused_grace: None,
             revocation: self
-                .maybe(|_| Revocation { reason: RevocationReason::Superseded, description: None }),
+                .maybe(|_| Box::new(Revocation { reason: RevocationReason::Superseded, description: None })),
             suspensions: Suspensions::default(),
-            provenance: Provenance::default(),
+            provenance: Provenance::default().into(),
             last_used: self.maybe(Self::time).map(at),
             mutation: 0,
             signer: Signer { secret, prefix },
