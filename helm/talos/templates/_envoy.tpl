@@ -31,7 +31,7 @@ typed_config:
   "@type": type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
   mutations:
     request_trailers_mutations:
-      - remove_on_match: { key_matcher: { safe_regex: { regex: "x[-_]talos[-_].*" } } }
+      - remove_on_match: { key_matcher: { safe_regex: { regex: "x[^a-z0-9]talos[^a-z0-9].*" } } }
       - remove: {{ dig "authz" "token_header" "authorization" (.Values.config | default dict) }}
 {{- end }}
 
