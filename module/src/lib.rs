@@ -32,6 +32,7 @@ mod ledger;
 mod metadata;
 #[path = "../../src/cache/memory/prefix_hasher.rs"]
 mod prefix_hasher;
+mod rule;
 mod session;
 mod settings;
 mod state;

@@ -62,9 +62,25 @@ impl Envoy {
 
     /// Starts Envoy in a directory, on these ports.
     pub fn start_in(dir: TempDir, program: &Path, config: &str, ports: Vec<u16>) -> Self {
+        Self::start_with(dir, program, config, ports, &["--disable-hot-restart"])
+    }
+
+    /// Starts Envoy with further arguments.
+    pub fn start_with(
+        dir: TempDir,
+        program: &Path,
+        config: &str,
+        ports: Vec<u16>,
+        arguments: &[&str],
+    ) -> Self {
         let file = write_config(&dir, config, &ports);
         let log = fs::File::create(dir.path().join("log")).expect("a log");
-        let child = command(program, &file).stdout(Stdio::null()).stderr(log).spawn().expect("Envoy starts");
+        let child = command(program, &file)
+            .args(arguments)
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("Envoy starts");
         let mut envoy = Self { child, dir, ports };
         for _ in 0..TRIES {
             if envoy.ports.iter().all(|port| TcpStream::connect(("127.0.0.1", *port)).is_ok()) {
@@ -127,7 +143,8 @@ pub fn validate(program: &Path, config: &str) -> Result<(), String> {
     let dir = tempfile::tempdir().expect("a directory");
     // Nothing listens there.
     let file = write_config(&dir, config, &[10_000, 10_001]);
-    let output = command(program, &file).args(["--mode", "validate"]).output().expect("Envoy starts");
+    let arguments = ["--mode", "validate", "--disable-hot-restart"];
+    let output = command(program, &file).args(arguments).output().expect("Envoy starts");
     match output.status.success() {
         true => Ok(()),
         false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
@@ -147,7 +164,7 @@ fn write_config(dir: &TempDir, config: &str, ports: &[u16]) -> PathBuf {
 fn command(program: &Path, config: &Path) -> Command {
     let mut command = Command::new(program);
     command.arg("-c").arg(config);
-    command.args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "info"]);
+    command.args(["--concurrency", "1", "--log-level", "info"]);
     command.env("ENVOY_DYNAMIC_MODULES_SEARCH_PATH", library().parent().expect("a directory"));
     command
 }
@@ -157,7 +174,8 @@ pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|one| one.local_addr()).expect("a port").port()
 }
 
-/// Starts a server that answers each request with its head; returns its port.
+/// Starts a server that answers each request with its head, and redirects those for `/moved` to
+/// `/a`; returns its port.
 pub fn echo() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("an address").port();
@@ -179,7 +197,11 @@ fn answer(stream: TcpStream) {
                 Ok(_) => {}
             }
         }
-        let reply = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{head}", head.len());
+        let reply = match head.starts_with("GET /moved ") {
+            true => "HTTP/1.1 302 Found\r\nlocation: http://edge.example/a\r\ncontent-length: 0\r\n\r\n"
+                .to_owned(),
+            false => format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{head}", head.len()),
+        };
         if (&stream).write_all(reply.as_bytes()).is_err() {
             return;
         }
