@@ -88,9 +88,17 @@ impl AuthorizationService {
         let (Some(cached), Ok(response)) = (cached, response) else {
             return Err(NoEntryReason::NoEntryNotCached);
         };
+        if !is_of_requests(&response) {
+            return Err(NoEntryReason::NoEntryCheckOnly);
+        }
         let ends = (cached.refresh_at, cached.expires);
         Ok(entry_of(ask, generation.number, &policy, &entry, ends, response))
     }
+}
+
+/// Returns true if a module can do everything that an answer says: it changes request headers only.
+fn is_of_requests(response: &CheckResponse) -> bool {
+    response.ok_response.as_ref().is_some_and(|ok| ok.response_headers_to_add.is_empty())
 }
 
 /// Returns the index, if the Ask keeps to all bounds.
