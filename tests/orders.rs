@@ -232,8 +232,8 @@ fn the_accelerator_sees_what_came_before_its_lease() {
     ENDS.into_iter().for_each(|end| never_uses(Stream::answer, [end, extend]));
 }
 
-/// Asserts that a wrong order makes [`never_uses`] fail, in a thread of its own: loom keeps state in
-/// the thread that has panicked.
+/// Asserts that a wrong order makes [`never_uses`] fail, in a thread of its own: loom keeps state
+/// in the thread that has panicked.
 fn is_found_out(answer: fn(&Stream) -> bool, steps: [fn(&Stream); 2]) {
     std::thread::spawn(move || never_uses(answer, steps)).join().expect_err("nothing was found");
 }

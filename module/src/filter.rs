@@ -91,7 +91,7 @@ impl Filter {
 
     /// Looks at a request of a route.
     pub(crate) fn on_request(&self, stream: &mut Stream<'_>, route: Option<&RouteSettings>) {
-        // An allow of some other filter's, or of this request before an internal redirect, would let
+        // An allow of some other filter's, or of the request before an internal redirect, would let
         // it pass unchecked.
         if stream.metadata_text(NAMESPACE, DECISION) == Some(ALLOW.as_bytes()) {
             stream.set_metadata_text(NAMESPACE, DECISION, ASKED.as_bytes());
